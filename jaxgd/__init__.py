@@ -1,0 +1,1 @@
+"""jaxgd: gradient descent that can be trusted, at the speed of the machine."""

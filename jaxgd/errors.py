@@ -1,0 +1,119 @@
+"""The exceptions, and every check that raises them.
+
+A message says who complains, what it expected, what it got and what to do. What the arrays decide at run time is not
+an exception but an `Outcome`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class JaxgdError(Exception):
+    """Whatever jaxgd raises on purpose."""
+
+
+class ShapeError(JaxgdError, ValueError):
+    """Shapes that do not fit together."""
+
+
+class DtypeError(JaxgdError, TypeError):
+    """A dtype that cannot serve."""
+
+
+class RangeError(JaxgdError, ValueError):
+    """A number or a name outside what is allowed."""
+
+
+class DataError(JaxgdError, ValueError):
+    """Data that is missing, damaged or not what it says it is."""
+
+
+class CheckpointError(JaxgdError, ValueError):
+    """A run folder, checkpoint or saved network that cannot be used."""
+
+
+class MissingDependencyError(JaxgdError, ImportError):
+    """An optional library is not installed."""
+
+
+def describe(x: Any) -> str:
+    """Dtype and shape the way JAX prints them: `float32[10]`; a type's name for what is no array.
+
+    >>> describe(jnp.zeros((2, 3)))
+    'float32[2,3]'
+    """
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+    return type(x).__name__
+
+
+def require_same_shape(who: str, **arrays: Any) -> None:
+    """Raise ShapeError unless all arrays have one shape; nothing is broadcast."""
+    if len({jnp.shape(x) for x in arrays.values()}) > 1:
+        got = ", ".join(f"{name} {describe(x)}" for name, x in arrays.items())
+        raise ShapeError(f"{who}: {' and '.join(arrays)} must have the same shape, got {got}.\nNothing is broadcast.")
+
+
+def require_examples(who: str, n: int) -> None:
+    """Raise ShapeError if there is nothing to take a mean over."""
+    if n == 0:
+        raise ShapeError(f"{who}: expected at least one example, got none.\nPass a batch with one row or more.")
+
+
+def require_float(who: str, name: str, x: Any) -> None:
+    """Raise DtypeError unless x is real floating point."""
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise DtypeError(
+            f"{who}: {name} must be real floating point, got {describe(x)}.\n"
+            "Scale pixels first, for instance pixels / 255."
+        )
+
+
+def require_scalar(who: str, cost: Callable[..., Any], *args: Any) -> None:
+    """Raise ShapeError unless cost(*args) is one real scalar; traces, computes nothing."""
+    out = jax.eval_shape(cost, *args)
+    real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
+    if not real or out.shape != ():
+        raise ShapeError(
+            f"{who}: the cost must return one real scalar, got {describe(out)}.\n"
+            "Average over the examples first, for instance jnp.mean(jax.vmap(cost)(batch))."
+        )
+
+
+def is_traced(x: Any) -> bool:
+    """Whether x has no value yet, inside jit, grad or vmap."""
+    return isinstance(x, jax.core.Tracer)
+
+
+def require_positive(who: str, name: str, x: Any) -> None:
+    """Raise RangeError unless x is one real number above 0 and finite. A traced x passes: its value is not known."""
+    if is_traced(x):
+        return
+    if isinstance(x, bool) or jnp.shape(x) != () or not jnp.issubdtype(jnp.result_type(x), jnp.number):
+        raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
+    if jnp.iscomplexobj(x) or not (math.isfinite(x) and x > 0):
+        raise RangeError(f"{who}: {name} must be a finite number above 0, got {x}.\nTry 1.0 and halve it until C falls.")
+
+
+def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | None = None) -> None:
+    """Raise unless x is a whole number with least ≤ x ≤ most."""
+    if isinstance(x, bool) or not hasattr(x, "__index__") or is_traced(x):
+        raise DtypeError(f"{who}: {name} must be a whole number known before tracing, got {describe(x)}.")
+    if x < least or (most is not None and x > most):
+        allowed = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise RangeError(f"{who}: {name} must be {allowed}, got {x}.")
+
+
+def require_sizes(who: str, sizes: Sequence[int]) -> None:
+    """Raise unless sizes names an input and at least one layer, each at least one wide."""
+    if len(sizes) < 2:
+        raise RangeError(
+            f"{who}: sizes must name the inputs and at least one layer, got {tuple(sizes)}.\n"
+            "The book's network is (784, 30, 10)."
+        )
+    for size in sizes:
+        require_count(who, f"every one of sizes {tuple(sizes)}", size)
