@@ -1,1 +1,77 @@
-"""jaxgd: gradient descent that can be trusted, at the speed of the machine."""
+"""jaxgd: gradient descent that can be trusted, at the speed of the machine.
+
+The public names, nothing else. Each is imported when it is first asked for, so that `jaxgd --help` need not wait for
+JAX.
+"""
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxgd.backprop import backprop
+    from jaxgd.checkpoint import load_network, save_network
+    from jaxgd.cost import accuracy, network_cost, quadratic_cost
+    from jaxgd.data import Dataset, Part, load_dataset, load_idx
+    from jaxgd.errors import (
+        CheckpointError,
+        DataError,
+        DtypeError,
+        JaxgdError,
+        MissingDependencyError,
+        RangeError,
+        ShapeError,
+    )
+    from jaxgd.network import Layer, Network, feedforward, init_network, sigmoid, sigmoid_prime
+    from jaxgd.outcome import Outcome, Reason
+    from jaxgd.rules import gradient_descent, update
+    from jaxgd.training import History, TrainResult, TrainState, train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "backprop": ("backprop",),
+    "checkpoint": ("load_network", "save_network"),
+    "cost": ("accuracy", "network_cost", "quadratic_cost"),
+    "data": ("Dataset", "Part", "load_dataset", "load_idx"),
+    "errors": (
+        "CheckpointError",
+        "DataError",
+        "DtypeError",
+        "JaxgdError",
+        "MissingDependencyError",
+        "RangeError",
+        "ShapeError",
+    ),
+    "network": ("Layer", "Network", "feedforward", "init_network", "sigmoid", "sigmoid_prime"),
+    "outcome": ("Outcome", "Reason"),
+    "rules": ("gradient_descent", "update"),
+    "training": ("History", "TrainResult", "TrainState", "train"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'jaxgd' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"jaxgd.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(types.ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing the module jaxgd.backprop sets it as an attribute here, which would hide the function of that name.
+        if name in _MODULE_OF and isinstance(value, types.ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

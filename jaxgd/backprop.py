@@ -1,0 +1,57 @@
+"""The gradient of the network's cost, derived by hand: the chapter's four equations and no autodiff."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxgd.errors import ShapeError, describe, require_examples, require_float
+from jaxgd.network import Layer, Network, require_input, sigmoid, sigmoid_prime, weighted_input
+
+
+def backprop(
+    network: Network,
+    x: Float[Array, "*batch in"],
+    y: Float[Array, "*batch out"],
+    *,
+    precision: jax.lax.PrecisionLike = None,
+) -> Network:
+    """The gradient ∇C of the quadratic cost by backpropagation.
+
+    δᴸ = (a − y) ⊙ σ′(zᴸ)/n;  δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ);  ∂C/∂b = Σ δ;  ∂C/∂w = Σ δ aᵀ, sums over the n examples.
+
+    Shapes: `x` is (..., in) and `y` is (..., out), one example or any number of leading axes whose product is n;
+    the result has the network's shapes and dtypes.
+    Units: `precision` is that of the matrix products, as in `jax.numpy.matmul`.
+    Raises: ShapeError if x or y do not fit the network or there is no example; DtypeError for whole numbers.
+    Source: Nielsen, chapter 2, equations (BP1) to (BP4).
+
+    >>> network = (Layer(jnp.array([[0.6]]), jnp.array([0.9])),)
+    >>> gradient = backprop(network, jnp.array([1.0]), jnp.array([0.0]))
+    >>> print(f"{gradient[0].w[0, 0]:.6f} {gradient[0].b[0]:.6f}")
+    0.121937 0.121937
+    """
+    require_input("backprop", network, x)
+    require_float("backprop", "y", y)
+    if jnp.shape(y) != (*jnp.shape(x)[:-1], jnp.shape(network[-1].b)[0]):
+        raise ShapeError(
+            f"backprop: y must be {(*jnp.shape(x)[:-1], jnp.shape(network[-1].b)[0])} for x {describe(x)}, "
+            f"got {describe(y)}."
+        )
+    require_examples("backprop", jnp.size(y))
+    x, y = jnp.reshape(x, (-1, jnp.shape(x)[-1])), jnp.reshape(y, (-1, jnp.shape(y)[-1]))
+
+    # Forward, keeping what the way back needs.
+    activations, weighted_inputs = [x], []
+    for layer in network:
+        weighted_inputs.append(weighted_input(layer, activations[-1], precision=precision))
+        activations.append(sigmoid(weighted_inputs[-1]))
+
+    # Back, from the error of the outputs.
+    error = (activations[-1] - y) / len(x)
+    gradient: list[Layer] = []
+    for layer, z, a in zip(reversed(network), reversed(weighted_inputs), reversed(activations[:-1]), strict=True):
+        delta = error * sigmoid_prime(z)
+        dw = jnp.matmul(delta.T, a, precision=precision)
+        gradient.append(Layer(dw.astype(layer.w.dtype), jnp.sum(delta, axis=0).astype(layer.b.dtype)))
+        error = jnp.matmul(delta, layer.w, precision=precision)
+    return tuple(reversed(gradient))
