@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
         RangeError,
         ShapeError,
+        WriteError,
     )
     from jaxgd.network import Layer, Network, feedforward, init_network, sigmoid, sigmoid_prime
     from jaxgd.outcome import Outcome, Reason
@@ -43,6 +44,7 @@ _HOME = {
         "MissingDependencyError",
         "RangeError",
         "ShapeError",
+        "WriteError",
     ),
     "network": ("Layer", "Network", "feedforward", "init_network", "sigmoid", "sigmoid_prime"),
     "outcome": ("Outcome", "Reason"),

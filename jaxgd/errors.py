@@ -36,6 +36,10 @@ class CheckpointError(JaxgdError, ValueError):
     """A run folder, checkpoint or saved network that cannot be used."""
 
 
+class WriteError(JaxgdError, OSError):
+    """Something could not be written: no space, no permission, no such folder."""
+
+
 class MissingDependencyError(JaxgdError, ImportError):
     """An optional library is not installed."""
 

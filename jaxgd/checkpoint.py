@@ -1,0 +1,236 @@
+"""Save and resume: checkpoints of a run by orbax, and single networks for exchange by safetensors."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import PyTree
+
+from jaxgd.errors import CheckpointError, MissingDependencyError, WriteError
+from jaxgd.files import write_atomically
+from jaxgd.network import Layer, Network, network_sizes
+
+_CHECKPOINT = "jaxgd.checkpoint/1"
+_NETWORK = "jaxgd.network/1"
+
+
+class Restored(NamedTuple):
+    """The newest checkpoint that is whole, and what was wrong with those newer than it."""
+
+    epoch: int
+    tree: PyTree[Any]
+    refused: tuple[str, ...]
+
+
+class Checkpoints:
+    """The checkpoints of one run in a folder of their own, newest few kept, each written whole or not at all.
+
+    Each holds a pytree of arrays (typed keys included), the run's configuration, the shapes needed to read it back, and
+    the SHA-256 of all its values, so that a damaged or a foreign one is noticed. Saving goes on in the background; `close`, or leaving the `with` block,
+    waits for it. Loading never unpickles.
+
+    Raises: WriteError where a checkpoint cannot be written; CheckpointError where none can be read.
+
+    >>> import tempfile
+    >>> with Checkpoints(Path(tempfile.mkdtemp()), config={"eta": 3.0}) as checkpoints:
+    ...     checkpoints.save(3, {"v": jnp.array([1.0, 2.0])})
+    ...     checkpoints.wait()
+    ...     restored = checkpoints.restore({"v": jnp.zeros(0)})
+    >>> restored.epoch, restored.tree["v"].tolist(), restored.refused
+    (3, [1.0, 2.0], ())
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], keep: int = 3) -> None:
+        try:
+            import orbax.checkpoint as ocp
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("checkpoints need orbax: pip install orbax-checkpoint") from error
+        self._ocp, self._folder, self._config = ocp, Path(folder).absolute(), json.loads(json.dumps(config))
+        self._manager = ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def save(self, epoch: int, tree: PyTree[Any]) -> None:
+        """Begin to save the tree as the checkpoint of this epoch; an earlier failure to write is raised here."""
+        host = jax.device_get(jax.tree.map(_unkeyed, tree))
+        about = {"format": _CHECKPOINT, "config": self._config, "epoch": epoch}
+        about |= {"sha256": _digest(host), "leaves": _leaves(host)}
+        arrays = _named(jax.tree.leaves(host))
+        items = {"about": self._ocp.args.JsonSave(about), "state": self._ocp.args.StandardSave(arrays)}
+        with _saving(self._folder):
+            # An epoch that was refused on restoring is written anew.
+            self._manager.save(epoch, args=self._ocp.args.Composite(**items), force=True)
+
+    def wait(self) -> None:
+        """Return when all that was saved is on the disk."""
+        with _saving(self._folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait, and let go of the folder."""
+        with _saving(self._folder):
+            self._manager.close()
+
+    def restore(self, like: PyTree[Any]) -> Restored | None:
+        """The newest checkpoint that is whole, in the structure of `like` (whose shapes do not matter); None if none.
+
+        Those that are damaged, or not jaxgd's, or of another structure, are refused, and taken out of the folder's
+        list so that the run can write them again.
+        Raises: CheckpointError if there are checkpoints and all are refused; they are left as they are.
+        """
+        refused: list[str] = []
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for epoch in steps:
+            try:
+                tree = self._read(epoch, like)
+            except Exception as error:  # orbax and tensorstore raise what they like on damaged files
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                refused.append(f"{self._folder / str(epoch)} is refused: {reason}")
+                continue
+            self._set_aside([step for step in steps if step > epoch])
+            return Restored(epoch, tree, tuple(refused))
+        if refused:
+            raise CheckpointError("no checkpoint can be used: " + "; ".join(refused))
+        return None
+
+    def _read(self, epoch: int, like: PyTree[Any]) -> PyTree[Any]:
+        about = self._manager.restore(epoch, args=self._ocp.args.Composite(about=self._ocp.args.JsonRestore()))["about"]
+        if not isinstance(about, dict) or about.get("format") != _CHECKPOINT:
+            raise CheckpointError(f"it is not a {_CHECKPOINT}")
+        if about["config"] != self._config or len(about["leaves"]) != len(jax.tree.leaves(like)):
+            raise CheckpointError("it belongs to another run")
+        blank = [np.zeros(leaf["shape"], jnp.dtype(leaf["dtype"])) for leaf in about["leaves"]]
+        state = self._ocp.args.StandardRestore(_named(blank))
+        arrays = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]
+        leaves = [arrays.get(_name(i), x) for i, x in enumerate(blank)]
+        tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        if _digest(tree) != about["sha256"] or about["epoch"] != epoch:
+            raise CheckpointError("its values are not those that were saved (damaged file)")
+        return jax.tree.map(_keyed_like, like, tree)
+
+    def _set_aside(self, steps: list[int]) -> None:
+        for step in steps:
+            target = self._folder.with_name(f"{self._folder.name}-refused") / str(step)
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            (self._folder / str(step)).rename(target)
+        if steps:
+            self._manager.reload()
+
+
+@contextlib.contextmanager
+def _saving(folder: Path) -> Iterator[None]:
+    """Turn what the writing library raises, on a full disk above all, into one WriteError."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise WriteError(f"{folder}: the checkpoint cannot be written: {reason[:300]}") from error
+
+
+def save_network(path: str | Path, network: Network) -> None:
+    """Write a network to a safetensors file, for any program that reads the format.
+
+    Layer i's weights and biases are the tensors "i.w" (out, in) and "i.b" (out,). The file is replaced whole or not
+    at all.
+
+    Raises: CheckpointError if the path's suffix is not .safetensors; ShapeError if the layers do not fit together;
+    WriteError if it cannot be written.
+
+    >>> import tempfile; from jaxgd import init_network
+    >>> path = Path(tempfile.mkdtemp()) / "network.safetensors"
+    >>> save_network(path, init_network(jax.random.key(0), (3, 2)))
+    >>> load_network(path)[0].w.shape
+    (2, 3)
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"save_network: the file's name must end in .safetensors, got {path.name!r}.")
+    network_sizes(network)
+    tensors = {
+        f"{i}.{name}": np.ascontiguousarray(jax.device_get(value))
+        for i, layer in enumerate(network)
+        for name, value in layer._asdict().items()
+    }
+    write_atomically(path, safetensors.numpy.save(tensors, metadata={"format": _NETWORK}))
+
+
+def load_network(path: str | Path) -> Network:
+    """Read a network from a safetensors file as `save_network` writes it. Nothing is unpickled.
+
+    Raises: CheckpointError naming the file if it is missing, damaged, or holds no network, or if it holds float64
+    while x64 is off.
+    """
+    path = Path(path)
+    try:
+        tensors = safetensors.numpy.load(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"load_network: {path} cannot be read: {error.strerror}.") from error
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"load_network: {path} is damaged or no safetensors file: {error}.") from error
+    layers = range(len(tensors) // 2)
+    if not tensors or set(tensors) != {f"{i}.{name}" for i in layers for name in Layer._fields}:
+        raise CheckpointError(
+            f"load_network: {path} must hold the tensors 0.w, 0.b, 1.w, …, got {', '.join(sorted(tensors)) or 'none'}."
+        )
+    for name, value in tensors.items():
+        if jnp.asarray(value[:0]).dtype != value.dtype or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise CheckpointError(
+                f"load_network: {path}: {name} is {value.dtype}, which JAX does not take as it is set now.\n"
+                "For float64, jax.config.update('jax_enable_x64', True) first."
+            )
+    network = tuple(Layer(*(jnp.asarray(tensors[f"{i}.{name}"]) for name in Layer._fields)) for i in layers)
+    try:
+        network_sizes(network)
+    except ValueError as error:
+        raise CheckpointError(f"load_network: {path}: {error}") from error
+    return network
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _unkeyed(x: Any) -> Any:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _keyed_like(like: Any, x: Any) -> Any:
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else jnp.asarray(x)
+
+
+def _name(i: int) -> str:
+    return f"{i:05d}"
+
+
+def _named(leaves: list[Any]) -> dict[str, Any]:
+    # Orbax refuses arrays without elements; their shapes say all there is to know about them.
+    return {_name(i): x for i, x in enumerate(leaves) if np.size(x)}
+
+
+def _leaves(tree: PyTree[Any]) -> list[dict[str, Any]]:
+    return [{"shape": list(np.shape(x)), "dtype": str(np.asarray(x).dtype)} for x in jax.tree.leaves(tree)]
+
+
+def _digest(tree: PyTree[Any]) -> str:
+    sha = hashlib.sha256()
+    for x in map(np.asarray, jax.tree.leaves(tree)):
+        sha.update(json.dumps([list(x.shape), str(x.dtype)]).encode())
+        sha.update(np.ascontiguousarray(x).tobytes())
+    return sha.hexdigest()

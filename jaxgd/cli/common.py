@@ -1,0 +1,61 @@
+"""What several commands do: finding data, and checking a network's sizes against them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from jaxgd.data import Dataset
+
+# Options that may be left out; what happens then stands in their help.
+MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+MaybeInts = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT INT [INT ...]", help_behavior_hint="")]
+
+
+def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
+    """A data set by its name, or a folder of IDX files by its path."""
+    from jaxgd.data import load_dataset, load_idx
+
+    return load_idx(name) if is_folder(name) else load_dataset(name, data_dir)
+
+
+def is_folder(name: str) -> bool:
+    """Whether `name` is the path of a folder rather than the name of a data set.
+
+    >>> is_folder("mnist"), is_folder("./mnist")
+    (False, True)
+    """
+    from jaxgd.data.sources import SOURCES
+
+    return name not in ("digits", *SOURCES) and (Path(name).is_dir() or Path(name).name != name)
+
+
+def digest(data: "Dataset") -> str:
+    """SHA-256 of all images and labels: what tells one data set from another."""
+    sha = hashlib.sha256()
+    for part in (data.train, data.validation, data.test):
+        for array in part:
+            sha.update(str(array.shape).encode())
+            sha.update(array.tobytes())
+    return sha.hexdigest()
+
+
+def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool) -> None:
+    """Raise RangeError unless the network takes the data's pixels and has an output for each class.
+
+    `exact` is false where the number of classes is only guessed from the labels; more outputs are allowed there.
+    """
+    from jaxgd.errors import RangeError, require_sizes
+
+    require_sizes("--sizes", sizes)
+    height, width = data.image_shape
+    if sizes[0] != data.inputs or sizes[-1] < data.classes or (exact and sizes[-1] != data.classes):
+        raise RangeError(
+            f"--sizes {' '.join(map(str, sizes))} does not fit {data.name}: its images are {height}×{width} and it has "
+            f"{data.classes} classes.\nUse --sizes {data.inputs} … {data.classes}."
+        )

@@ -1,0 +1,42 @@
+"""`jaxgd evaluate`: how well a trained network reads."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxgd.cli.common import MaybeName, MaybePath, is_folder, load_data, require_sizes_fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Count how many images of a data set the network of a run reads correctly, and its cost."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run folder."""
+    part: Literal["train", "validation", "test"] = "test"
+    """Which part of the data."""
+    data: MaybeName = None
+    """Another data set than the one it was trained on: a name, or a folder of IDX files."""
+    data_dir: MaybePath = None
+    """Where data sets are looked for; else where the run found them."""
+
+    def run(self, argv: list[str]) -> int:
+        """Evaluate; the result is the exit status."""
+        from jaxgd.cost import accuracy, quadratic_cost
+        from jaxgd.examples import outputs_in_chunks, require_fit, targets
+        from jaxgd.network import network_sizes
+        from jaxgd.run_folder import RunFolder
+
+        folder = RunFolder.open(self.run_dir)
+        network = folder.load_network()
+        name = self.data or folder.config["data"]
+        data = load_data(name, self.data_dir or folder.config["data_dir"])
+        require_sizes_fit(network_sizes(network), data, exact=not is_folder(name))
+        x, y = require_fit("evaluate", self.part, network, *getattr(data, self.part))
+        a = outputs_in_chunks(network, x)
+        cost = quadratic_cost(a, targets(y, a.shape[-1], a.dtype))
+        right = round(float(accuracy(a, y)) * len(y))
+        print(f"{data.name} {self.part}: {right} / {len(y)} ({right / len(y):.2%}), cost {float(cost):.6f}")
+        return 0

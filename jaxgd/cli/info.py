@@ -1,0 +1,48 @@
+"""`jaxgd info`: what is installed, where it runs, where data is."""
+
+import dataclasses
+from importlib.metadata import PackageNotFoundError, version
+
+from jaxgd.cli.common import MaybePath
+
+_PACKAGES = ("jaxgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "tensorflow-datasets", "matplotlib")
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Say which versions are installed, on which devices and in which precision they run, and where data is."""
+
+    data_dir: MaybePath = None
+    """Where data sets are looked for and kept; else JAXGD_DATA_DIR, else ~/.cache/jaxgd."""
+
+    def run(self, argv: list[str]) -> int:
+        """Print it; the result is the exit status."""
+        import platform
+
+        import jax
+        import jax.numpy as jnp
+
+        from jaxgd.data.named import default_data_dir, find_files
+        from jaxgd.data.sources import SOURCES
+
+        rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
+        rows += [("device", f"{d.id}: {d.device_kind} ({d.platform})") for d in jax.devices()]
+        rows += [
+            ("float", str(jnp.zeros(()).dtype)),
+            ("matrix products", jax.config.jax_default_matmul_precision or "the device's default precision"),
+            ("data folder", str(self.data_dir or default_data_dir())),
+            ("digits", "comes with jaxgd"),
+        ]
+        for name in SOURCES:
+            folder = find_files(name, self.data_dir)
+            rows.append((name, "not here; --data would download it" if folder is None else str(folder)))
+        for name, value in rows:
+            print(f"{name:20} {value}")
+        return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,87 @@
+"""What a person sees of a run under way: the book's lines, a progress bar, TensorBoard."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxgd.data import Dataset
+from jaxgd.errors import MissingDependencyError, RangeError
+from jaxgd.outcome import Outcome
+from jaxgd.run_folder import RunFolder
+from jaxgd.training import History
+
+
+class Reporter:
+    """Prints a line an epoch to stdout, the book's; all else goes to stderr and into the run folder."""
+
+    def __init__(self, *, progress: bool, tensorboard: bool) -> None:
+        self._progress, self._tensorboard = progress, tensorboard
+        if tensorboard:
+            try:
+                import tensorboardX  # noqa: F401
+            except ModuleNotFoundError as error:
+                raise MissingDependencyError("--tensorboard needs: pip install 'jaxgd[tensorboard]'") from error
+
+    @contextlib.contextmanager
+    def over(self, folder: RunFolder, data: Dataset, epochs: int, entries: list[History]) -> Iterator[None]:
+        """Report on a run of so many epochs, those in `entries` done already."""
+        from tqdm import tqdm
+
+        done = max(len(entries) - 1, 0)
+        self._test_images = len(data.test.labels)
+        with contextlib.ExitStack() as stack:
+            # disable=None: no bar where stderr is no terminal.
+            bar = tqdm(total=epochs, initial=done, unit="epoch", disable=None if self._progress else True)
+            self._bar = stack.enter_context(bar)
+            self._events: Any = None
+            if self._tensorboard:
+                from tensorboardX import SummaryWriter
+
+                writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=done + 1 if done else None)
+                self._events = stack.enter_context(writer)
+            self._bar.set_description_str("compiling")
+            yield
+
+    def show(self, entry: History) -> None:
+        """Report one entry of the history."""
+        k = int(entry.epoch)
+        if self._events is not None:
+            for name in History._fields[2:]:
+                self._events.add_scalar(name, getattr(entry, name).item(), k)
+        if k == 0:
+            return
+        self._bar.write(f"Epoch {k - 1}: {self._correct(entry)}", file=sys.stdout)
+        sys.stdout.flush()
+        self._bar.set_description_str("learning")
+        self._bar.set_postfix_str(f"cost {entry.cost:.4f}, test accuracy {entry.test_accuracy:.2%}", refresh=False)
+        self._bar.update()
+
+    def conclude(self, outcome: Outcome, entries: list[History]) -> None:
+        """Say how the run ended and which epoch was best."""
+        print(outcome.message, file=sys.stderr)
+        if entries:
+            best = max(range(len(entries)), key=lambda k: entries[k].test_accuracy)
+            print(
+                f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%}); "
+                f"best: epoch {best - 1}, {self._correct(entries[best])}",
+                file=sys.stderr,
+            )
+
+    def _correct(self, entry: History) -> str:
+        return f"{round(float(entry.test_accuracy) * self._test_images)} / {self._test_images}"
+
+
+def require_plot(path: Path | None) -> None:
+    """Raise unless a figure can be drawn into this file: found out before training, not after."""
+    if path is None:
+        return
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("--plot needs: pip install 'jaxgd[plot]'") from error
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise RangeError(f"--plot: the file's name must end in .png, .svg or .pdf, got {path}.")
+    if not path.absolute().parent.is_dir():
+        raise RangeError(f"--plot: there is no folder {path.absolute().parent}.")

@@ -1,0 +1,252 @@
+"""`jaxgd train`: teach a network to read digits by gradient descent."""
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from jaxgd.cli.common import MaybeInt, MaybeInts, MaybePath, digest, is_folder, load_data, require_sizes_fit
+
+if TYPE_CHECKING:
+    import jax
+
+    from jaxgd.checkpoint import Checkpoints
+    from jaxgd.data import Dataset
+    from jaxgd.network import Network
+    from jaxgd.run_folder import RunFolder
+    from jaxgd.training import History, TrainState
+
+# What may stand beside --resume: all else is the run's own and cannot change under way.
+_WITH_RESUME = ("--resume", "--epochs", "--data-dir", "--checkpoint-every", "--tensorboard", "--plot")
+_WITH_RESUME += ("--progress", "--no-progress")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Teach a network of sigmoid neurons to read digits, by v → v − η∇C.
+
+    Prints the book's line for each epoch, counted from 0 as in the book: how many test images are read correctly.
+    Leaves a run folder with the configuration, metrics.jsonl, checkpoints and the network.
+    """
+
+    data: str = "digits"
+    """digits (comes with jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files."""
+    data_dir: MaybePath = None
+    """Where data sets are looked for and kept; else JAXGD_DATA_DIR, else ~/.cache/jaxgd."""
+    sizes: MaybeInts = None
+    """Neurons of each layer, inputs first. By default pixels, 30, classes."""
+    scheme: Literal["gaussian", "scaled"] = "gaussian"
+    """How weights are drawn: N(0, 1), or N(0, 1/fan-in)."""
+    eta: float = 3.0
+    """The learning rate η."""
+    batch_size: int | Literal["full"] = 10
+    """Examples in a mini-batch, or full for gradient descent on all of them."""
+    epochs: MaybeInt = None
+    """Passes over the training examples. By default the book's 30; 60 for the few examples of digits."""
+    seed: int = 0
+    """Decides the first weights and the order of examples."""
+    run_dir: MaybePath = None
+    """The run folder to make. By default runs/DATA-TIME."""
+    resume: MaybePath = None
+    """Continue the run in this folder, to the bit as if it had never stopped; --epochs may lengthen it."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write TensorBoard events into the run folder."""
+    plot: MaybePath = None
+    """Draw cost and accuracy by epoch into this PNG, SVG or PDF file."""
+    progress: bool = True
+    """Show a progress bar where the terminal can."""
+
+    def run(self, argv: list[str]) -> int:
+        """Train; the result is the exit status."""
+        from jaxgd.cli.reporter import Reporter, require_plot
+        from jaxgd.errors import require_count
+
+        require_count("--checkpoint-every", "it", self.checkpoint_every)
+        require_plot(self.plot)
+        reporter = Reporter(progress=self.progress, tensorboard=self.tensorboard)
+        folder, data = _new(self) if self.resume is None else _resumed(self, self.resume, argv)
+        print(f"run folder: {folder.path}", file=sys.stderr)
+        try:
+            return _train(self, folder, data, reporter)
+        except OSError:
+            print(f"the run is kept as last saved; continue it with: {_continue(folder)}", file=sys.stderr)
+            raise
+
+
+def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
+    """A new run folder and its data. Whatever can be wrong is found before anything is written."""
+    from jaxgd.data.image import frame_of
+    from jaxgd.errors import require_count, require_positive
+    from jaxgd.run_folder import RunFolder, require_new
+
+    epochs = (60 if options.data == "digits" else 30) if options.epochs is None else options.epochs
+    require_count("--epochs", "it", epochs)
+    require_count("--seed", "it", options.seed, least=0, most=2**32 - 1)
+    require_positive("--eta", "it", options.eta)
+    if options.run_dir is not None:
+        require_new(options.run_dir)
+    data = load_data(options.data, options.data_dir)
+    if options.batch_size != "full":
+        require_count("--batch-size", "it", options.batch_size, most=len(data.train.labels))
+    sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
+    own = is_folder(options.data)
+    require_sizes_fit(sizes, data, exact=not own)
+    config = {
+        "data": str(Path(options.data).absolute()) if own else options.data,
+        "data_dir": None if options.data_dir is None else str(options.data_dir.absolute()),
+        "data_sha256": digest(data),
+        "frame": frame_of(data.train.images)._asdict(),
+        "sizes": list(sizes),
+        **{name: getattr(options, name) for name in ("scheme", "eta", "batch_size", "seed")},
+        "epochs": epochs,
+        "made_with": _made_with(),
+    }
+    path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+    return RunFolder.create(path, config), data
+
+
+def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset"]:
+    """The run folder to continue and its data, which must be what they were."""
+    from jaxgd.errors import CheckpointError, RangeError, require_count
+    from jaxgd.run_folder import RunFolder
+
+    given = {flag.split("=")[0].replace("_", "-") for flag in argv if flag.startswith("--")}
+    if changed := sorted(given.difference(_WITH_RESUME)):
+        raise RangeError(f"a resumed run keeps its settings: leave out {', '.join(changed)}.")
+    folder = RunFolder.open(path)
+    data = load_data(folder.config["data"], options.data_dir or folder.config["data_dir"])
+    if digest(data) != folder.config["data_sha256"]:
+        raise CheckpointError(f"the data {folder.config['data']} are no longer what {path} was trained on.")
+    if options.epochs is not None:
+        require_count("--epochs", "it", options.epochs)
+        folder.lengthen(options.epochs)
+    if (made_with := folder.config["made_with"]) != _made_with():
+        print(f"the run was made with {made_with}; here, with {_made_with()}, bits may differ", file=sys.stderr)
+    return folder, data
+
+
+def _made_with() -> dict[str, str]:
+    """What must be the same for the same bits."""
+    import jax
+
+    import jaxgd
+
+    return {"jaxgd": jaxgd.__version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
+
+
+def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
+    """The network before training and the key of the order of examples, as the seed decides them."""
+    import jax
+
+    from jaxgd.network import init_network
+
+    # The generator is named, so that a user's setting of another one does not change what a seed means.
+    network_key, order_key = jax.random.split(jax.random.key(config["seed"], impl="threefry2x32"))
+    return init_network(network_key, config["sizes"], config["scheme"]), order_key
+
+
+def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) -> int:
+    from jaxgd.outcome import Reason
+    from jaxgd.training import train
+
+    config = folder.config
+    network, key = _first_network(config)
+    settings: dict[str, Any] = {
+        "batch_size": None if config["batch_size"] == "full" else config["batch_size"],
+        "eta": config["eta"],
+        "key": key,
+    }
+    with folder.checkpoints() as checkpoints, _stop_on_interrupt() as stop:
+        like = train(network, data, epochs=0, evaluate=False, **settings).state if options.resume else None
+        state, entries = _restore(checkpoints, like)
+        folder.write_metrics(entries)
+        epochs, done = config["epochs"], max(len(entries) - 1, 0)
+        if epochs < done:
+            from jaxgd.errors import RangeError
+
+            raise RangeError(f"--epochs {epochs}: the run {folder.path} already has {done}.")
+
+        def after_epoch(state: "TrainState", entry: "History") -> bool:
+            k = int(entry.epoch)
+            if k == len(entries):  # a resumed state's own entry is there already
+                entries.append(entry)
+                folder.append_metrics(entry)
+                reporter.show(entry)
+                if k and (k % options.checkpoint_every == 0 or k == epochs or stop.is_set()):
+                    _save(folder, checkpoints, state, entries)
+            return stop.is_set()
+
+        with reporter.over(folder, data, epochs, entries):
+            result = train(network, data, epochs=epochs - done, state=state, callback=after_epoch, **settings)
+        if not result.outcome.ok:
+            _save(folder, checkpoints, result.state, entries)
+    reporter.conclude(result.outcome, entries)
+    if options.plot is not None:
+        from jaxgd.report.training import plot_history
+
+        plot_history(entries, options.plot, title=f"{data.name}, sizes {config['sizes']}, η = {config['eta']:g}")
+    if result.outcome.reason is Reason.STOPPED:
+        print(f"stopped after {len(entries) - 1} epochs; continue with: {_continue(folder)}", file=sys.stderr)
+        return 130
+    return 0 if result.outcome.ok else 1
+
+
+def _continue(folder: "RunFolder") -> str:
+    return f"jaxgd train --resume {folder.path}"
+
+
+def _save(folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", entries: list["History"]) -> None:
+    import jax
+    import numpy as np
+
+    folder.save_network(state.network)
+    checkpoints.save(int(state.epoch), (state, jax.tree.map(lambda *xs: np.stack(xs), *entries)))
+
+
+def _restore(
+    checkpoints: "Checkpoints", like: "TrainState | None"
+) -> tuple["TrainState | None", list["History"]]:
+    """The newest whole checkpoint's state and history; nothing if there is none yet."""
+    import jax
+    import numpy as np
+
+    from jaxgd.training import History
+
+    restored = None if like is None else checkpoints.restore((like, History(*[0] * len(History._fields))))
+    if restored is None:
+        return None, []
+    for refusal in restored.refused:
+        print(f"{refusal}; using the one before", file=sys.stderr)
+    state, history = restored.tree
+    history = jax.tree.map(np.asarray, history)
+    return state, [jax.tree.map(lambda x, k=k: x[k], history) for k in range(len(history.epoch))]
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C asks for a stop after the epoch; the second stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(*_: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+        print("\nfinishing this epoch and saving; Ctrl-C again to stop at once", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,11 @@
+"""Images with labels: digits that come with the package, MNIST and its relatives, folders of one's own.
+
+>>> load_dataset("digits").inputs
+64
+"""
+
+from jaxgd.data.dataset import Dataset, Part
+from jaxgd.data.folder import load_idx
+from jaxgd.data.named import default_data_dir, load_dataset
+
+__all__ = ["Dataset", "Part", "default_data_dir", "load_dataset", "load_idx"]

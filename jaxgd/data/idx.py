@@ -1,0 +1,166 @@
+"""The IDX format of MNIST's files: a short header of sizes, then bytes, row by row.
+
+A header is two zero bytes, the type of the values (8: unsigned bytes), the number of dimensions, and each dimension
+as four bytes, the highest first.
+"""
+
+import gzip
+import io
+import math
+import os
+import struct
+import sys
+import uuid
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxgd.errors import DataError, DtypeError, RangeError, describe
+
+_UNSIGNED_BYTE = 0x08
+_OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+_MOST_DIMENSIONS = 64  # what NumPy can hold
+_GZIP = b"\x1f\x8b"
+
+
+def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
+    """Read the array in an IDX file of unsigned bytes, gzipped or not.
+
+    Whether a file is gzipped is decided by its first bytes, not by its name. The whole file is read, unpacked and
+    checked before anything is returned.
+
+    Shapes: whatever the header says, of any rank.
+    Range: 0 to 255, `uint8`. The array is read-only: it is a view of the bytes read.
+    Raises: DataError if the file cannot be read, is damaged, cut short, too long or holds another type of value.
+    Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits, "the IDX file format".
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_idx(f"{folder}/labels-idx1-ubyte.gz", np.array([5, 0, 4], np.uint8))
+    ...     read_idx(f"{folder}/labels-idx1-ubyte.gz")
+    array([5, 0, 4], dtype=uint8)
+    """
+    return parse_idx(read_bytes(path), path)
+
+
+def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) -> None:
+    """Write an array of unsigned bytes as an IDX file, gzipped if the name ends in `.gz`.
+
+    The same array gives the same file, byte for byte. The file appears under its name only when it is complete.
+
+    Shapes: `array` of any rank.
+    Raises: DtypeError unless the array is `uint8`; RangeError if the header cannot hold its shape; DataError if the
+    file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_idx(f"{folder}/one", np.array([[7]], np.uint8))
+    ...     Path(f"{folder}/one").read_bytes().hex(" ")
+    '00 00 08 02 00 00 00 01 00 00 00 01 07'
+    """
+    if getattr(array, "dtype", None) != np.uint8:
+        raise DtypeError(
+            f"write_idx: the array must be uint8, got {describe(array)}.\n"
+            "Pixels in [0, 1] become bytes with np.rint(255 * x).astype(np.uint8)."
+        )
+    if max(array.shape, default=0) >= 2**32:
+        raise RangeError(f"write_idx: every dimension must be below 2**32, got {array.shape}.\nSplit the array.")
+    content = struct.pack(f">BBBB{array.ndim}I", 0, 0, _UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()
+    path = Path(path)
+    if path.suffix == ".gz":
+        packed = io.BytesIO()
+        # Neither a name nor a time goes into the gzip header, so that equal arrays make equal files.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as stream:
+            stream.write(content)
+        content = packed.getvalue()
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise DataError(
+            f"write_idx: cannot write {path}: {error.strerror or error}.\nName a file in a folder you may write to."
+        ) from error
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file's content as it stands; DataError if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"read_idx: cannot read {path}: expected an IDX file, got: {error.strerror or error}.\n"
+            "Check the path and its permissions."
+        ) from error
+
+
+def is_gzip(content: bytes) -> bool:
+    """Whether these are the first bytes of a gzip file."""
+    return content.startswith(_GZIP)
+
+
+def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
+    """Read the array in the content of an IDX file; `path` is only for the messages."""
+    unpack = _gunzip if is_gzip(content) else _first_bytes
+    try:
+        shape = _shape(unpack(content, 4 + 4 * _MOST_DIMENSIONS), path)
+        start, payload = 4 + 4 * len(shape), math.prod(shape)
+        # One byte more than declared shows trailing bytes; a false header never makes us unpack or allocate its size.
+        data = unpack(content, min(start + payload + 1, sys.maxsize))
+    except (EOFError, zlib.error) as error:
+        raise _damaged(path, "a complete gzip file", f"a damaged one ({error})") from error
+    got = len(data) - start
+    if got < payload:
+        raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{got} bytes: it is truncated")
+    if got > payload:
+        raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", "more: trailing bytes follow")
+    try:
+        return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    except ValueError as error:  # no values, and dimensions whose product would overflow
+        raise _damaged(path, "a shape that an array can have", f"{shape}") from error
+
+
+def _shape(header: bytes, path: Any) -> tuple[int, ...]:
+    """Read the shape that the first bytes declare."""
+    if len(header) < 4 or header[:2] != b"\0\0":
+        raise _damaged(path, "an IDX header, which begins 00 00 08", f"the bytes '{header[:4].hex(' ')}'")
+    kind, dimensions = header[2], header[3]
+    if kind != _UNSIGNED_BYTE:
+        got = _OTHER_TYPES.get(kind, "values of an unknown type")
+        raise _damaged(path, "unsigned bytes (type 08)", f"{got} (type {kind:02x})", "Convert it to unsigned bytes.")
+    if dimensions > _MOST_DIMENSIONS:
+        raise _damaged(path, f"at most {_MOST_DIMENSIONS} dimensions", f"{dimensions}")
+    if len(header) < 4 + 4 * dimensions:
+        raise _damaged(path, f"a header with {dimensions} dimensions", "its end: it is truncated")
+    return struct.unpack_from(f">{dimensions}I", header, 4)
+
+
+def _first_bytes(content: bytes, most: int) -> bytes:
+    return content[:most]
+
+
+def _gunzip(content: bytes, most: int) -> bytes:
+    """Unpack the first `most` bytes; where all fit, every checksum has been verified as well."""
+    data = b""
+    while content and len(data) < most:
+        member = zlib.decompressobj(wbits=31)
+        data += member.decompress(content, most - len(data))
+        if not member.eof and len(data) < most:
+            raise EOFError("it ends early")
+        content = member.unused_data.lstrip(b"\0")  # zeros may pad a gzip file
+    return data
+
+
+def _damaged(path: Any, expected: str, got: str, remedy: str = "Fetch or make the file again.") -> DataError:
+    return DataError(f"read_idx: {path}: expected {expected}, got {got}.\n{remedy}")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside the file and rename, so that no half file is ever seen."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""The folder of one run: its configuration, metrics, checkpoints and network."""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jaxgd.checkpoint import Checkpoints, load_network, save_network
+from jaxgd.errors import CheckpointError
+from jaxgd.files import write_atomically, writing
+from jaxgd.network import Network
+from jaxgd.training import History
+
+_RUN = "jaxgd.run/1"
+
+
+class RunFolder:
+    """What `jaxgd train` leaves: config.json, metrics.jsonl, network.safetensors, checkpoints/ (and tensorboard/).
+
+    The folder appears with its configuration in it, or not at all.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path, self.config = path, config
+        self.metrics = path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
+        """Make a new run folder.
+
+        Raises: CheckpointError if the path exists already and is not an empty folder; WriteError if it cannot be written.
+        """
+        require_new(path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+            try:
+                write_atomically(staging / "config.json", _json({"format": _RUN, **config}, indent=2))
+                staging.chmod(0o755)
+                os.rename(staging, path)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+        return cls(path, json.loads(json.dumps(config)))
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open a run folder that is there.
+
+        Raises: CheckpointError naming what is missing or damaged.
+        """
+        try:
+            config = json.loads((path / "config.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CheckpointError(f"{path} is no run folder of jaxgd: it has no config.json.") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path / 'config.json'} is damaged: {error}.") from error
+        if not isinstance(config, dict) or config.pop("format", None) != _RUN:
+            raise CheckpointError(f"{path / 'config.json'} is not the configuration of a run ({_RUN}).")
+        return cls(path, config)
+
+    def lengthen(self, epochs: int) -> None:
+        """Set the epochs that the run is to have."""
+        self.config["epochs"] = epochs
+        write_atomically(self.path / "config.json", _json({"format": _RUN, **self.config}, indent=2))
+
+    def checkpoints(self) -> Checkpoints:
+        """The run's checkpoints, which carry its configuration too, save for its length, which may change."""
+        fixed = {name: value for name, value in self.config.items() if name != "epochs"}
+        return Checkpoints(self.path / "checkpoints", fixed)
+
+    def write_metrics(self, entries: list[History]) -> None:
+        """Replace metrics.jsonl by these entries."""
+        write_atomically(self.metrics, b"".join(map(_row, entries)))
+
+    def append_metrics(self, entry: History) -> None:
+        """Add one entry to metrics.jsonl."""
+        with writing(self.metrics), self.metrics.open("ab") as file:
+            file.write(_row(entry))
+
+    def save_network(self, network: Network) -> None:
+        """Write the network for exchange."""
+        save_network(self.path / "network.safetensors", network)
+
+    def load_network(self) -> Network:
+        """The network as last saved."""
+        return load_network(self.path / "network.safetensors")
+
+
+def require_new(path: Path) -> None:
+    """Raise CheckpointError if the path is taken by anything but an empty folder."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise CheckpointError(f"{path} exists already.\nName another run folder, or continue it with --resume {path}.")
+
+
+def _row(entry: History) -> bytes:
+    """One line of JSON; NaN, which JSON lacks, becomes null."""
+    values = {name: value.item() for name, value in entry._asdict().items()}
+    return _json({k: v if math.isfinite(v) else None for k, v in values.items()})
+
+
+def _json(value: Any, indent: int | None = None) -> bytes:
+    return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()

@@ -1,0 +1,177 @@
+import gzip
+import re
+import struct
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxgd.data.idx import read_idx, write_idx
+from jaxgd.errors import DataError, DtypeError
+
+ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+HEADER = b"\0\0\x08\x03" + struct.pack(">3I", 2, 3, 4)
+PLAIN = HEADER + ARRAY.tobytes()
+
+
+def damaged(path, expected, *, content=None):
+    """Reading fails, and the message names the file, what is wrong and what to do."""
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=expected) as caught:
+        read_idx(path)
+    assert str(path) in str(caught.value)
+    assert re.search(r"expected .*got", str(caught.value))
+    assert str(caught.value).count("\n") == 1  # the last line is the remedy
+
+
+@settings(deadline=None, max_examples=50)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)), st.booleans())
+def test_round_trip(array, zipped):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("x.gz" if zipped else "x")
+        write_idx(path, array)
+        assert path.read_bytes().startswith(b"\x1f\x8b") == zipped
+        got = read_idx(path)
+        assert [file.name for file in Path(folder).iterdir()] == [path.name]
+    assert got.dtype == np.uint8
+    assert got.shape == array.shape
+    np.testing.assert_array_equal(got, array)
+
+
+def test_the_layout_is_the_formats(tmp_path):
+    write_idx(tmp_path / "x", ARRAY)
+    assert (tmp_path / "x").read_bytes() == PLAIN
+
+
+def test_content_decides_and_not_the_name(tmp_path):
+    (tmp_path / "plain.gz").write_bytes(PLAIN)
+    (tmp_path / "zipped").write_bytes(gzip.compress(PLAIN))
+    np.testing.assert_array_equal(read_idx(tmp_path / "plain.gz"), ARRAY)
+    np.testing.assert_array_equal(read_idx(str(tmp_path / "zipped")), ARRAY)
+
+
+def test_several_members_and_padding_are_one_gzip_file(tmp_path):
+    (tmp_path / "x").write_bytes(gzip.compress(PLAIN[:7]) + gzip.compress(PLAIN[7:]) + b"\0" * 9)
+    np.testing.assert_array_equal(read_idx(tmp_path / "x"), ARRAY)
+
+
+def test_same_array_same_file(tmp_path):
+    write_idx(tmp_path / "a.gz", ARRAY)
+    write_idx(tmp_path / "b.gz", ARRAY)
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    assert (tmp_path / "a.gz").read_bytes()[4:8] == b"\0\0\0\0"  # no time in it
+
+
+def test_fortran_order_is_written_row_by_row(tmp_path):
+    write_idx(tmp_path / "x", np.asfortranarray(ARRAY))
+    np.testing.assert_array_equal(read_idx(tmp_path / "x"), ARRAY)
+
+
+def test_what_is_read_is_read_only(tmp_path):
+    write_idx(tmp_path / "x", ARRAY)
+    with pytest.raises(ValueError, match="read-only"):
+        read_idx(tmp_path / "x")[0, 0, 0] = 1
+
+
+DAMAGE = {
+    "empty": (b"", "begins 00 00 08"),
+    "magic": (b"PK\x03\x04" + PLAIN[4:], "begins 00 00 08.*50 4b 03 04"),
+    "float32": (b"\0\0\x0d\x03" + PLAIN[4:], "float32"),
+    "unknown type": (b"\0\0\x42\x03" + PLAIN[4:], "unknown type.*42"),
+    "too many dimensions": (b"\0\0\x08\xff" + bytes(4 * 255), "at most 64 dimensions, got 255"),
+    "header cut": (PLAIN[:9], "3 dimensions.*truncated"),
+    "payload cut": (PLAIN[:-1], r"24 bytes.*\(2, 3, 4\).*23 bytes.*truncated"),
+    "trailing": (PLAIN + b"\0", "24 bytes.*trailing"),
+    "absurd": (b"\0\0\x08\x03" + b"\xff" * 12 + b"1234", "4 bytes: it is truncated"),
+    "absurd but empty": (b"\0\0\x08\x04" + bytes(4) + b"\xff" * 12, "a shape that an array can have"),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_inside(tmp_path, case, zipped):
+    content, expected = DAMAGE[case]
+    damaged(tmp_path / "x", expected, content=gzip.compress(content) if zipped else content)
+
+
+ZIPPED = gzip.compress(PLAIN, mtime=0)
+ZIP_DAMAGE = {
+    "only the magic": ZIPPED[:2],
+    "cut in the header": ZIPPED[:7],
+    "cut in the data": ZIPPED[:20],
+    "cut in the checksum": ZIPPED[:-1],
+    "wrong checksum": ZIPPED[:-6] + bytes([ZIPPED[-6] ^ 1]) + ZIPPED[-5:],
+    "wrong length": ZIPPED[:-1] + bytes([ZIPPED[-1] ^ 1]),
+    "data": ZIPPED[:12] + bytes(8) + ZIPPED[20:],
+    "rubbish behind": ZIPPED + b"rubbish",
+    "half a member behind": ZIPPED + ZIPPED[:20],
+}
+
+
+@pytest.mark.parametrize("case", ZIP_DAMAGE)
+def test_damaged_gzip(tmp_path, case):
+    damaged(tmp_path / "x.gz", "complete gzip file|trailing", content=ZIP_DAMAGE[case])
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, len(ZIPPED) - 1), st.integers(1, 255))
+def test_a_changed_byte_never_changes_the_array(position, mask):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        path.write_bytes(ZIPPED[:position] + bytes([ZIPPED[position] ^ mask]) + ZIPPED[position + 1 :])
+        try:
+            np.testing.assert_array_equal(read_idx(path), ARRAY)  # some bytes of a gzip header mean nothing
+        except DataError as error:
+            assert str(path) in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_header_allocates_nothing(tmp_path, zipped):
+    header = b"\0\0\x08\x03" + struct.pack(">3I", 60_000, 2_000, 2_000)  # 240 GB
+    tracemalloc.start()
+    try:
+        damaged(tmp_path / "x", "truncated", content=gzip.compress(header) if zipped else header)
+        # What reading, unpacking and the test itself need is far below a megabyte.
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path):
+    (tmp_path / "x").write_bytes(gzip.compress(PLAIN + bytes(2**26)))
+    tracemalloc.start()
+    try:
+        damaged(tmp_path / "x", "trailing")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    damaged(tmp_path / "nothing", "No such file")
+    damaged(tmp_path, "directory|denied")
+
+
+def test_writing_where_nothing_can_be_written(tmp_path):
+    with pytest.raises(DataError, match=r"absent.x.*No such file"):
+        write_idx(tmp_path / "absent" / "x", ARRAY)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(DataError, match="cannot write"):
+        write_idx(tmp_path / "x", ARRAY)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.bad_input
+def test_only_bytes_are_written(tmp_path):
+    with pytest.raises(DtypeError, match=r"write_idx: .*uint8, got float64\[2\]"):
+        write_idx(tmp_path / "x", np.zeros(2))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+
+from jaxgd.data import load_idx
+from jaxgd.data.idx import write_idx
+from jaxgd.errors import DataError, RangeError
+
+
+def fill(folder, prefix="train", n=12, *, size=(5, 4), labels=None, suffix="-idx.gz"):
+    labels = np.arange(n, dtype=np.uint8) % 3 if labels is None else np.array(labels, np.uint8)
+    images = np.arange(n * size[0] * size[1]).astype(np.uint8).reshape(n, *size)
+    write_idx(folder / f"{prefix}-images{suffix}", images)
+    write_idx(folder / f"{prefix}-labels{suffix}", labels)
+    return images, labels
+
+
+@pytest.mark.parametrize("test", ["t10k", "test"])
+@pytest.mark.parametrize("suffix", ["", ".gz", "-idx3-ubyte.gz"])
+def test_own_files(tmp_path, test, suffix):
+    images, labels = fill(tmp_path, suffix=suffix)
+    test_images, test_labels = fill(tmp_path, test, 3, suffix=suffix)
+    dataset = load_idx(str(tmp_path))
+    assert (dataset.name, dataset.classes, dataset.image_shape) == (tmp_path.name, 3, (5, 4))
+    np.testing.assert_array_equal(dataset.train.images, images[:10])
+    np.testing.assert_array_equal(dataset.train.labels, labels[:10])
+    np.testing.assert_array_equal(dataset.validation.images, images[10:])
+    np.testing.assert_array_equal(dataset.validation.labels, labels[10:])
+    np.testing.assert_array_equal(dataset.test.images, test_images)
+    np.testing.assert_array_equal(dataset.test.labels, test_labels)
+
+
+def test_validation_files(tmp_path):
+    for prefix, n in (("train", 12), ("validation", 5), ("test", 3)):
+        fill(tmp_path, prefix, n)
+    dataset = load_idx(tmp_path)
+    assert [len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)] == [12, 5, 3]
+    with pytest.raises(RangeError, match=r"validation = 4 .*has validation files"):
+        load_idx(tmp_path, validation=4)
+
+
+@pytest.mark.parametrize(("n", "asked", "got"), [(12, 5, 5), (12, 11, 11), (13, None, 2), (2, None, 1)])
+def test_how_many_are_set_aside(tmp_path, n, asked, got):
+    fill(tmp_path, n=n)
+    fill(tmp_path, "test", 3)
+    assert len(load_idx(tmp_path, validation=asked).validation.labels) == got
+
+
+@pytest.mark.parametrize("asked", [0, -1, 12])
+def test_more_or_fewer_than_can_be_set_aside(tmp_path, asked):
+    fill(tmp_path)
+    fill(tmp_path, "test", 3)
+    with pytest.raises(RangeError, match=f"validation must be between 1 and 11, got {asked}"):
+        load_idx(tmp_path, validation=asked)
+
+
+def test_classes(tmp_path):
+    fill(tmp_path, labels=[1] * 12)
+    fill(tmp_path, "test", 2, labels=[0, 5])
+    assert load_idx(tmp_path).classes == 6  # the largest of all parts
+    assert load_idx(tmp_path, classes=9).classes == 9
+    with pytest.raises(DataError, match=r"below classes = 5, got 5 in test(.|\n)*larger classes") as caught:
+        load_idx(tmp_path, classes=5)
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(RangeError, match="classes must be at least 1"):
+        load_idx(tmp_path, classes=0)
+
+
+@pytest.mark.parametrize("missing", ["train-images", "train-labels", "test-images", "test-labels", "validation-labels"])
+def test_a_missing_file(tmp_path, missing):
+    for prefix in ("train", "validation", "test"):
+        fill(tmp_path, prefix)
+    (tmp_path / f"{missing}-idx.gz").unlink()
+    with pytest.raises(DataError, match=rf"{missing}\*, got none\.\nPut it there") as caught:
+        load_idx(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_two_files_for_one_purpose(tmp_path):
+    fill(tmp_path)
+    fill(tmp_path, "test", 3)
+    fill(tmp_path, "t10k", 3)
+    with pytest.raises(DataError, match=r"t10k-images-idx.gz and test-images-idx.gz.\nKeep one"):
+        load_idx(tmp_path)
+
+
+def test_gzipped_and_not_are_two_files(tmp_path):
+    fill(tmp_path)
+    fill(tmp_path, suffix="-idx")
+    with pytest.raises(DataError, match=r"train-images-idx and train-images-idx.gz"):
+        load_idx(tmp_path)
+
+
+def test_image_sizes_differ(tmp_path):
+    fill(tmp_path)
+    fill(tmp_path, "test", 3, size=(5, 5))
+    with pytest.raises(DataError, match=r"train 5×4, validation 5×4, test 5×5.\nCrop or scale"):
+        load_idx(tmp_path)
+
+
+def test_counts_differ(tmp_path):
+    fill(tmp_path, n=12, labels=[0] * 11)
+    fill(tmp_path, "test", 3)
+    with pytest.raises(DataError, match=r"12 images in .*train-images-idx.gz and 11 labels in .*train-labels-idx.gz"):
+        load_idx(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["train", "test"])
+def test_no_images(tmp_path, prefix):
+    for each in ("train", "test"):
+        fill(tmp_path, each, 0 if each == prefix else 6)
+    with pytest.raises(DataError, match=rf"{prefix}-images-idx.gz must hold at least one image"):
+        load_idx(tmp_path)
+
+
+def test_one_training_example_cannot_be_split(tmp_path):
+    fill(tmp_path, n=1)
+    fill(tmp_path, "test", 3)
+    with pytest.raises(DataError, match=r"at least two training examples.*got 1"):
+        load_idx(tmp_path)
+
+
+def test_labels_instead_of_images(tmp_path):
+    fill(tmp_path)
+    fill(tmp_path, "test", 3)
+    write_idx(tmp_path / "train-images-idx.gz", np.zeros(12, np.uint8))
+    with pytest.raises(DataError, match=r"train-images-idx.gz must have the shape \(n, height, width\), got \(12,\)"):
+        load_idx(tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    fill(tmp_path)
+    fill(tmp_path, "test", 3)
+    path = tmp_path / "test-labels-idx.gz"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"test-labels-idx.gz.*gzip"):
+        load_idx(tmp_path)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(DataError, match=r"absent: expected a folder.*No such file"):
+        load_idx(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file: expected a folder"):
+        load_idx(tmp_path / "file")
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    fill(tmp_path / "own")
+    fill(tmp_path / "own", "test", 3)
+    assert load_idx("~/own").name == "own"

@@ -1,0 +1,168 @@
+import gzip
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxgd.data import default_data_dir, load_dataset
+from jaxgd.data.idx import read_idx, write_idx
+from jaxgd.data.sources import SOURCES
+from jaxgd.errors import DataError, RangeError
+
+CLASS_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+PLACES = ["mnist", ".", "downloads/manual"]
+
+
+def unpack(folder, *, dotted=False):
+    """The same files, unpacked, under the other usual names."""
+    for path in list(folder.iterdir()):
+        name = path.name.removesuffix(".gz")
+        (folder / (name.replace("-idx", ".idx") if dotted else name)).write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+
+
+def test_importing_imports_no_other_library():
+    code = (
+        "import sys, jaxgd.data; jaxgd.data.load_dataset('digits'); "
+        "print([m for m in ('tensorflow', 'tensorflow_datasets', 'PIL', 'requests', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_unknown_name():
+    with pytest.raises(RangeError, match=r"'digits', 'mnist', 'fashion_mnist', 'kmnist', got 'cifar10'(.|\n)*load_idx"):
+        load_dataset("cifar10")
+
+
+def test_default_data_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.delenv("JAXGD_DATA_DIR", raising=False)
+    assert default_data_dir() == tmp_path / ".cache" / "jaxgd"
+    monkeypatch.setenv("JAXGD_DATA_DIR", "")
+    assert default_data_dir() == tmp_path / ".cache" / "jaxgd"
+    monkeypatch.setenv("JAXGD_DATA_DIR", "~/elsewhere")
+    assert default_data_dir() == tmp_path / "elsewhere"
+
+
+def test_the_environment_names_the_folder(tiny, tmp_path, monkeypatch):
+    tiny.copy_to(tmp_path / "env" / "mnist")
+    monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path / "env"))
+    tiny.assert_loaded(load_dataset("mnist"))
+
+
+@pytest.mark.parametrize("as_type", [str, Path])
+@pytest.mark.parametrize("place", PLACES)
+def test_local_files_need_neither_network_nor_tensorflow_datasets(tiny, tmp_path, monkeypatch, place, as_type):
+    tiny.copy_to(tmp_path / "data" / place)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "requests", None)
+    dataset = load_dataset("mnist", as_type(tmp_path / "data"))
+    tiny.assert_loaded(dataset)
+    assert (dataset.name, dataset.classes, dataset.inputs) == ("mnist", 10, 784)
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+def test_unpacked_files(tiny, tmp_path, dotted):
+    tiny.copy_to(tmp_path / "data")
+    unpack(tmp_path / "data", dotted=dotted)
+    tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
+
+
+def test_dotted_gzipped_names(tiny, tmp_path):
+    tiny.copy_to(tmp_path / "data")
+    for path in list((tmp_path / "data").iterdir()):
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
+
+
+def test_the_first_place_wins(tiny, other, tmp_path):
+    other.copy_to(tmp_path / "data")
+    tiny.copy_to(tmp_path / "data" / "mnist")
+    tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
+
+
+def test_another_datasets_files_are_passed_over(tiny, other, tmp_path):
+    other.copy_to(tmp_path / "data")
+    tiny.copy_to(tmp_path / "data" / "downloads" / "manual")
+    tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
+    other.assert_loaded(load_dataset("fashion_mnist", tmp_path / "data"))
+
+
+def test_what_was_passed_over_is_told(tiny, other, tmp_path):
+    other.copy_to(tmp_path / "data")
+    with pytest.raises(DataError, match=r"data was passed over: it has files of 'fashion_mnist'"):
+        load_dataset("mnist", tmp_path / "data")
+
+
+def test_a_wrong_checksum(tiny, tmp_path):
+    tiny.copy_to(tmp_path)
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    write_idx(path, read_idx(path)[::-1])
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: expected .*SHA-256 (.|\n)*load_idx"):
+        load_dataset("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("cut", [1, 100])
+def test_a_truncated_file(tiny, tmp_path, cut):
+    tiny.copy_to(tmp_path)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: .*SHA-256"):
+        load_dataset("mnist", tmp_path)
+
+
+def test_unpacked_files_of_another_shape(tiny, tmp_path):
+    folder = tmp_path / "data"
+    tiny.copy_to(folder)
+    unpack(folder)
+    write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(5, np.uint8))
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte: expected the shape \(4,\).*got \(5,\)"):
+        load_dataset("mnist", folder)
+
+
+def test_some_of_the_files(tiny, tmp_path):
+    missing = ["train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"]
+    tiny.copy_to(tmp_path / "data" / "mnist", [path.name for path in tiny.folder.iterdir() if path.name not in missing])
+    with pytest.raises(DataError) as caught:
+        load_dataset("mnist", tmp_path / "data")
+    assert f"{tmp_path / 'data' / 'mnist'} has only some of the files; missing: {', '.join(missing)}." in str(
+        caught.value
+    )
+    tiny.copy_to(tmp_path / "data")  # found elsewhere: no error
+    tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
+
+
+def test_genuine_mnist(genuine_mnist, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    start = time.perf_counter()
+    mnist = load_dataset("mnist", genuine_mnist)
+    # It takes about 0.3 s; item by item it would be half a minute.
+    assert time.perf_counter() - start < 3
+    assert [len(part.labels) for part in (mnist.train, mnist.validation, mnist.test)] == [50_000, 10_000, 10_000]
+    assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert np.bincount(mnist.test.labels).tolist() == CLASS_COUNTS
+    for part in (mnist.train, mnist.validation, mnist.test):
+        assert part.images.dtype == part.labels.dtype == np.uint8
+        assert part.images.shape[1:] == mnist.image_shape == (28, 28)
+        assert part.images.base is not None  # views of the bytes read
+    assert (mnist.train.images.min(), mnist.train.images.max()) == (0, 255)
+
+
+def test_genuine_mnist_unpacked(genuine_mnist, tmp_path, monkeypatch):
+    files = SOURCES["mnist"].files
+    for file in files:
+        content = gzip.decompress((genuine_mnist / file.name).read_bytes())
+        (tmp_path / file.name.removesuffix(".gz")).write_bytes(content)
+    assert load_dataset("mnist", tmp_path).train.labels[:4].tolist() == [5, 0, 4, 1]
+    monkeypatch.setitem(SOURCES, "kmnist", SOURCES["kmnist"]._replace(base_url="http://127.0.0.1:1/"))
+    with pytest.raises(DataError, match="it has files of 'mnist'"):
+        load_dataset("kmnist", tmp_path)
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte: expected .*SHA-256"):
+        load_dataset("mnist", tmp_path)
