@@ -1,9 +1,12 @@
 """The command `jaxgd`. It parses first and imports JAX after, so that --help answers at once."""
 
+import contextlib
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -19,21 +22,30 @@ _Command = (
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
 
+_ABOUT = "Gradient descent that can be trusted, at the speed of the machine."
+
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the result is its exit status: 0 done, 1 the run failed, 2 misused, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    command = tyro.cli(_Command, prog="jaxgd", description="Gradient descent that can be trusted.", args=argv)  # type: ignore[call-overload]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            command: Any = tyro.cli(_Command, prog="jaxgd", description=_ABOUT, args=argv)  # type: ignore[call-overload]
+    except SystemExit as exit_:
+        # Of the box that tyro draws around a misuse, the words; --help, which is no misuse, goes to stdout.
+        words = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", complaint.getvalue())
+        return _complain("jaxgd", words, MISUSED) if exit_.code else DONE
     name = f"jaxgd {type(command).__name__.lower()}"
     try:
-        from jaxgd.errors import JaxgdError
+        from jaxgd.errors import JaxgdError, WriteError
 
         try:
             return int(command.run(argv))
         except JaxgdError as error:
-            return _complain(name, str(error), MISUSED)
+            return _complain(name, str(error), FAILED if isinstance(error, WriteError) else MISUSED)
     except KeyboardInterrupt:
         return _complain(name, "interrupted", INTERRUPTED)
     except BrokenPipeError:

@@ -85,7 +85,7 @@ class Train:
 def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     """A new run folder and its data. Whatever can be wrong is found before anything is written."""
     from jaxgd.data.image import frame_of
-    from jaxgd.errors import require_count, require_positive
+    from jaxgd.errors import CheckpointError, WriteError, require_count, require_positive
     from jaxgd.run_folder import RunFolder, require_new
 
     epochs = (60 if options.data == "digits" else 30) if options.epochs is None else options.epochs
@@ -111,7 +111,10 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
         "made_with": _made_with(),
     }
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
-    return RunFolder.create(path, config), data
+    try:
+        return RunFolder.create(path, config), data
+    except WriteError as error:
+        raise CheckpointError(f"{error}\nName another run folder with --run-dir.") from error
 
 
 def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset"]:

@@ -90,7 +90,7 @@ def _why_no_answer(requests: Any, url: str) -> str | None:
             # 405 and 501: it does not know the question, but it is there.
             reasons.append(None if status < 400 or status in (405, 501) else f"it answers with HTTP status {status}")
         except Exception as error:  # whatever it is, it is the answer
-            reasons.append(f"it does not answer ({error})")
+            reasons.append(f"it does not answer ({type(error).__name__})")
 
     thread = threading.Thread(target=ask, name="jaxgd-ask", daemon=True)
     thread.start()

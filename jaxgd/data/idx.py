@@ -10,7 +10,6 @@ import math
 import os
 import struct
 import sys
-import uuid
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxgd.errors import DataError, DtypeError, RangeError, describe
+from jaxgd.files import write_atomically
 
 _UNSIGNED_BYTE = 0x08
 _OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
@@ -52,7 +52,7 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
     The same array gives the same file, byte for byte. The file appears under its name only when it is complete.
 
     Shapes: `array` of any rank.
-    Raises: DtypeError unless the array is `uint8`; RangeError if the header cannot hold its shape; DataError if the
+    Raises: DtypeError unless the array is `uint8`; RangeError if the header cannot hold its shape; WriteError if the
     file cannot be written.
 
     >>> import tempfile
@@ -76,12 +76,7 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
         with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as stream:
             stream.write(content)
         content = packed.getvalue()
-    try:
-        _replace(path, content)
-    except OSError as error:
-        raise DataError(
-            f"write_idx: cannot write {path}: {error.strerror or error}.\nName a file in a folder you may write to."
-        ) from error
+    write_atomically(path, content)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -154,13 +149,3 @@ def _gunzip(content: bytes, most: int) -> bytes:
 
 def _damaged(path: Any, expected: str, got: str, remedy: str = "Fetch or make the file again.") -> DataError:
     return DataError(f"read_idx: {path}: expected {expected}, got {got}.\n{remedy}")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside the file and rename, so that no half file is ever seen."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

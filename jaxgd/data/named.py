@@ -44,7 +44,8 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
     3. The network, through tensorflow-datasets, which keeps them there.
 
     Every gzipped file must have the genuine file's SHA-256, and so must an unpacked file of MNIST. Unpacked files of
-    the other two are checked for their shapes only, since no checksum of theirs is published.
+    the other two are taken from `<data_dir>/<name>/` alone and checked for their shapes only, since no checksum of
+    theirs is published and all three sets look alike.
 
     Shapes: images `(n, 28, 28)`, labels `(n,)`; 'digits' has images of 8×8.
     Range: pixels 0 (paper) to 255 (ink), labels 0 to 9.
@@ -65,7 +66,7 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
             "For a folder of your own IDX files use jaxgd.data.load_idx(folder)."
         )
     source = SOURCES[name]
-    data_dir = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    data_dir = _expanded(data_dir)
     contents, remarks = _local(name, source, data_dir)
     if contents is None:
         downloads = data_dir / "downloads"
@@ -84,7 +85,7 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
 def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes] | None, list[str]]:
     """Read the contents of the first folder that has all files, or None, and what was seen on the way."""
     remarks = []
-    for folder in (data_dir / name, data_dir, data_dir / "downloads" / "manual"):
+    for folder in _folders(name, data_dir):
         paths = [_find(folder, file.name) for file in source.files]
         missing = [file.name for file, path in zip(source.files, paths, strict=True) if path is None]
         if len(missing) == len(paths):
@@ -96,8 +97,42 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
         if other := _check(name, source, contents):
             remarks.append(f"{folder} was passed over: it has files of {other!r}.")
             continue
+        if folder != data_dir / name and any(
+            file.unpacked_sha256 is None and not is_gzip(content)
+            for file, content in zip(source.files, contents.values(), strict=True)
+        ):
+            # All these sets name and shape their files alike: only the folder's name can tell whose they are.
+            remarks.append(f"{folder} was passed over: its unpacked files could be any set's, unlike {name}/'s.")
+            continue
         return contents, remarks
     return None, remarks
+
+
+def _folders(name: str, data_dir: Path) -> tuple[Path, ...]:
+    return data_dir / name, data_dir, data_dir / "downloads" / "manual"
+
+
+def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """The folder that has files of the names and sizes of this data set's, without reading them; None if none has.
+
+    >>> find_files("mnist", "/nowhere") is None
+    True
+    """
+    data_dir, source = _expanded(data_dir), SOURCES[name]
+    for folder in _folders(name, data_dir):
+        paths = [_find(folder, file.name) for file in source.files]
+        own = folder == data_dir / name or name == "mnist"
+        if all(
+            path and (path.stat().st_size == file.size if path.suffix == ".gz" else own)
+            for path, file in zip(paths, source.files, strict=True)
+        ):
+            return folder
+    downloads = data_dir / "downloads"
+    return downloads if find_cached(downloads, name, source) else None
+
+
+def _expanded(data_dir: str | os.PathLike[str] | None) -> Path:
+    return default_data_dir() if data_dir is None else Path(data_dir).expanduser()
 
 
 def _find(folder: Path, gz_name: str) -> Path | None:
@@ -155,10 +190,9 @@ def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
 
 def _remedy(name: str, source: Source, data_dir: Path, remarks: list[str]) -> str:
     """Say what to do where the network is of no help."""
-    lines = [f"Put these four files, gzipped or not, into {data_dir / name}:"]
-    lines += [f"  {file.name} ({file.size:,} bytes) from {source.base_url}{file.name}" for file in source.files]
-    lines += [*remarks, "load_dataset('digits') needs no file and no network."]
-    return "\n".join(lines)
+    files = ", ".join(file.name for file in source.files)
+    put = f"Put the four files {files} from {source.base_url}, gzipped or not, into {data_dir / name}."
+    return "\n".join([put, *remarks, "load_dataset('digits') needs no file and no network."])
 
 
 def _sha256(content: bytes) -> str:

@@ -115,9 +115,9 @@ def test_no_network(tmp_path, monkeypatch, name):
     assert time.perf_counter() - start < 10
     message = str(caught.value)
     assert "127.0.0.1:1 cannot be asked" in message
-    assert f"into {tmp_path / 'data' / name}:" in message
+    assert f"from {source.base_url}, gzipped or not, into {tmp_path / 'data' / name}." in message
     for file in source.files:
-        assert f"{file.name} ({file.size:,} bytes) from {source.base_url}{file.name}" in message
+        assert file.name in message
     assert "load_dataset('digits') needs no file" in message
     assert not (tmp_path / "data").exists()
 
@@ -150,4 +150,4 @@ def test_without_tensorflow_datasets(tiny, tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match="pip install tensorflow-datasets importlib_resources") as caught:
         load_dataset("mnist", tmp_path)
-    assert f"into {tmp_path / 'mnist'}:" in str(caught.value)
+    assert f"into {tmp_path / 'mnist'}." in str(caught.value)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxgd.data.idx import read_idx, write_idx
-from jaxgd.errors import DataError, DtypeError
+from jaxgd.errors import DataError, DtypeError, WriteError
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 HEADER = b"\0\0\x08\x03" + struct.pack(">3I", 2, 3, 4)
@@ -159,13 +159,13 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_writing_where_nothing_can_be_written(tmp_path):
-    with pytest.raises(DataError, match=r"absent.x.*No such file"):
+    with pytest.raises(WriteError, match=r"absent.x.*No such file"):
         write_idx(tmp_path / "absent" / "x", ARRAY)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     (tmp_path / "x").mkdir()
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot be written"):
         write_idx(tmp_path / "x", ARRAY)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 

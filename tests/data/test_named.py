@@ -9,6 +9,7 @@ import pytest
 
 from jaxgd.data import default_data_dir, load_dataset
 from jaxgd.data.idx import read_idx, write_idx
+from jaxgd.data.named import find_files
 from jaxgd.data.sources import SOURCES
 from jaxgd.errors import DataError, RangeError
 
@@ -68,9 +69,18 @@ def test_local_files_need_neither_network_nor_tensorflow_datasets(tiny, tmp_path
 
 @pytest.mark.parametrize("dotted", [False, True])
 def test_unpacked_files(tiny, tmp_path, dotted):
-    tiny.copy_to(tmp_path / "data")
-    unpack(tmp_path / "data", dotted=dotted)
+    tiny.copy_to(tmp_path / "data" / "mnist")
+    unpack(tmp_path / "data" / "mnist", dotted=dotted)
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
+    assert find_files("mnist", tmp_path / "data") == tmp_path / "data" / "mnist"
+
+
+def test_unpacked_files_without_a_checksum_need_a_folder_of_their_own(tiny, tmp_path):
+    """They could be another set's: all three name and shape their files alike."""
+    tiny.copy_to(tmp_path / "data")
+    unpack(tmp_path / "data")
+    with pytest.raises(DataError, match="unpacked files could be any set's"):
+        load_dataset("mnist", tmp_path / "data")
 
 
 def test_dotted_gzipped_names(tiny, tmp_path):
@@ -117,12 +127,12 @@ def test_a_truncated_file(tiny, tmp_path, cut):
 
 
 def test_unpacked_files_of_another_shape(tiny, tmp_path):
-    folder = tmp_path / "data"
+    folder = tmp_path / "mnist"
     tiny.copy_to(folder)
     unpack(folder)
     write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(5, np.uint8))
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte: expected the shape \(4,\).*got \(5,\)"):
-        load_dataset("mnist", folder)
+        load_dataset("mnist", tmp_path)
 
 
 def test_some_of_the_files(tiny, tmp_path):
