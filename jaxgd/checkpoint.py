@@ -3,18 +3,19 @@
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 
 from jaxgd.errors import CheckpointError, MissingDependencyError, WriteError
 from jaxgd.files import write_atomically
@@ -58,7 +59,7 @@ class Checkpoints:
         self._ocp, self._folder, self._config = ocp, Path(folder).absolute(), json.loads(json.dumps(config))
         self._manager = ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(
@@ -68,11 +69,19 @@ class Checkpoints:
 
     def save(self, epoch: int, tree: PyTree[Any]) -> None:
         """Begin to save the tree as the checkpoint of this epoch; an earlier failure to write is raised here."""
-        host = jax.device_get(jax.tree.map(_unkeyed, tree))
-        about = {"format": _CHECKPOINT, "config": self._config, "epoch": epoch}
-        about |= {"sha256": _digest(host), "leaves": _leaves(host)}
-        arrays = _named(jax.tree.leaves(host))
-        items = {"about": self._ocp.args.JsonSave(about), "state": self._ocp.args.StandardSave(arrays)}
+        leaves = [np.asarray(leaf) for leaf in jax.device_get(list(map(_unkeyed, jax.tree.leaves(tree))))]
+        values = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
+        about = {
+            "format": _CHECKPOINT,
+            "config": self._config,
+            "epoch": epoch,
+            "leaves": [{"shape": leaf.shape, "dtype": str(leaf.dtype)} for leaf in leaves],
+            "bytes": values.size,
+            "sha256": hashlib.sha256(values).hexdigest(),
+        }
+        # All values as one array: of many, read at once, orbax leaves the others hanging when one is damaged.
+        state = self._ocp.args.StandardSave({"values": values})
+        items = {"about": self._ocp.args.JsonSave(about), "state": state}
         with _saving(self._folder):
             # An epoch that was refused on restoring is written anew.
             self._manager.save(epoch, args=self._ocp.args.Composite(**items), force=True)
@@ -115,14 +124,16 @@ class Checkpoints:
             raise CheckpointError(f"it is not a {_CHECKPOINT}")
         if about["config"] != self._config or len(about["leaves"]) != len(jax.tree.leaves(like)):
             raise CheckpointError("it belongs to another run")
-        blank = [np.zeros(leaf["shape"], jnp.dtype(leaf["dtype"])) for leaf in about["leaves"]]
-        state = self._ocp.args.StandardRestore(_named(blank))
-        arrays = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]
-        leaves = [arrays.get(_name(i), x) for i, x in enumerate(blank)]
-        tree = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        if _digest(tree) != about["sha256"] or about["epoch"] != epoch:
+        state = self._ocp.args.StandardRestore({"values": np.zeros(about["bytes"], np.uint8)})
+        values = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]["values"]
+        if hashlib.sha256(values).hexdigest() != about["sha256"] or about["epoch"] != epoch:
             raise CheckpointError("its values are not those that were saved (damaged file)")
-        return jax.tree.map(_keyed_like, like, tree)
+        leaves, at = [], 0
+        for leaf in about["leaves"]:
+            dtype, count = jnp.dtype(leaf["dtype"]), math.prod(leaf["shape"])
+            leaves.append(np.frombuffer(values, dtype, count, at).reshape(leaf["shape"]))
+            at += count * dtype.itemsize
+        return jax.tree.map(_keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
 
     def _set_aside(self, steps: list[int]) -> None:
         for step in steps:
@@ -179,10 +190,12 @@ def load_network(path: str | Path) -> Network:
     """
     path = Path(path)
     try:
-        tensors = safetensors.numpy.load(path.read_bytes())
+        tensors = _tensors(path.read_bytes())
     except OSError as error:
         raise CheckpointError(f"load_network: {path} cannot be read: {error.strerror}.") from error
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"load_network: {path} holds {error}, where weights are floating point.") from error
+    except (safetensors.SafetensorError, ValueError) as error:
         raise CheckpointError(f"load_network: {path} is damaged or no safetensors file: {error}.") from error
     layers = range(len(tensors) // 2)
     if not tensors or set(tensors) != {f"{i}.{name}" for i in layers for name in Layer._fields}:
@@ -190,10 +203,10 @@ def load_network(path: str | Path) -> Network:
             f"load_network: {path} must hold the tensors 0.w, 0.b, 1.w, …, got {', '.join(sorted(tensors)) or 'none'}."
         )
     for name, value in tensors.items():
-        if jnp.asarray(value[:0]).dtype != value.dtype or not jnp.issubdtype(value.dtype, jnp.floating):
+        if value.dtype == np.float64 and not jax.config.jax_enable_x64:
             raise CheckpointError(
-                f"load_network: {path}: {name} is {value.dtype}, which JAX does not take as it is set now.\n"
-                "For float64, jax.config.update('jax_enable_x64', True) first."
+                f"load_network: {path}: {name} is float64, which would be rounded.\n"
+                "jax.config.update('jax_enable_x64', True) first."
             )
     network = tuple(Layer(*(jnp.asarray(tensors[f"{i}.{name}"]) for name in Layer._fields)) for i in layers)
     try:
@@ -201,6 +214,17 @@ def load_network(path: str | Path) -> Network:
     except ValueError as error:
         raise CheckpointError(f"load_network: {path}: {error}") from error
     return network
+
+
+_DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+
+def _tensors(content: bytes) -> dict[str, Float[np.ndarray, "..."]]:
+    # safetensors.numpy writes bfloat16 but does not read it.
+    return {
+        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        for name, tensor in safetensors.deserialize(content)
+    }
 
 
 def _is_key(x: Any) -> bool:
@@ -213,24 +237,3 @@ def _unkeyed(x: Any) -> Any:
 
 def _keyed_like(like: Any, x: Any) -> Any:
     return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else jnp.asarray(x)
-
-
-def _name(i: int) -> str:
-    return f"{i:05d}"
-
-
-def _named(leaves: list[Any]) -> dict[str, Any]:
-    # Orbax refuses arrays without elements; their shapes say all there is to know about them.
-    return {_name(i): x for i, x in enumerate(leaves) if np.size(x)}
-
-
-def _leaves(tree: PyTree[Any]) -> list[dict[str, Any]]:
-    return [{"shape": list(np.shape(x)), "dtype": str(np.asarray(x).dtype)} for x in jax.tree.leaves(tree)]
-
-
-def _digest(tree: PyTree[Any]) -> str:
-    sha = hashlib.sha256()
-    for x in map(np.asarray, jax.tree.leaves(tree)):
-        sha.update(json.dumps([list(x.shape), str(x.dtype)]).encode())
-        sha.update(np.ascontiguousarray(x).tobytes())
-    return sha.hexdigest()

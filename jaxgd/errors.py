@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class JaxgdError(Exception):
@@ -97,7 +98,8 @@ def require_positive(who: str, name: str, x: Any) -> None:
     """Raise RangeError unless x is one real number above 0 and finite. A traced x passes: its value is not known."""
     if is_traced(x):
         return
-    if isinstance(x, bool) or jnp.shape(x) != () or not jnp.issubdtype(jnp.result_type(x), jnp.number):
+    number = isinstance(x, (int, float, complex, np.generic, np.ndarray, jax.Array)) and not isinstance(x, bool)
+    if not number or jnp.shape(x) != () or not jnp.issubdtype(jnp.result_type(x), jnp.number):
         raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
     if jnp.iscomplexobj(x) or not (math.isfinite(x) and x > 0):
         raise RangeError(f"{who}: {name} must be a finite number above 0, got {x}.\nTry 1.0 and halve it until C falls.")

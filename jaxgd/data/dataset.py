@@ -55,8 +55,8 @@ class Dataset:
 
 def make_part(
     who: str,
-    images: UInt8[np.ndarray, "*shape"],
-    labels: UInt8[np.ndarray, "*shape"],
+    images: UInt8[np.ndarray, "*images"],
+    labels: UInt8[np.ndarray, "*labels"],
     *,
     images_name: str = "images",
     labels_name: str = "labels",

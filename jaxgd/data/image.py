@@ -7,7 +7,7 @@ center of 28×28. Other sets are framed in other ways, so the form is measured f
 import os
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
@@ -25,6 +25,7 @@ _SPECK = 0.002  # of all ink: what may lie beyond each side of the box, a grain 
 _LEAST_CONTRAST = 16  # of 255: with less there is no ink
 
 _MOST_PIXELS = 50_000_000
+_LONGEST_SIDE = 65_535
 
 
 class Frame(NamedTuple):
@@ -48,7 +49,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
-    """The form of a set of images, measured from at most 2,000 of them, evenly spaced.
+    """Measure the form of a set of images from at most 2,000 of them, evenly spaced.
 
     The box has the shape of the 99th percentiles of the ink's height and width, and the size at which the median digit
     just fits. The centering is the one of the two in which the digits differ less; the center is their mean position,
@@ -97,7 +98,7 @@ peak=255, slack=0.5)
 
 
 def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
-    """A picture as bytes, paper dark and ink bright, whatever its format, colors and polarity.
+    """Read a picture as bytes, paper dark and ink bright, whatever its format, colors and polarity.
 
     What Pillow reads is turned upright as its EXIF data says, laid on white where it is transparent and reduced to
     gray; 16-bit values are divided by 257. The median b of its border is the paper. Ink is darker than it where
@@ -105,8 +106,8 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height widt
 
     Shapes: the result is `(height, width)`, as large as the picture.
     Range: 0 (paper) to 255 (ink). Nothing is stretched: gray paper stays above 0 and gray ink below 255.
-    Raises: DataError if the file cannot be read, is no image, is damaged, has more than 50 million pixels or shows no
-    ink; MissingDependencyError without Pillow.
+    Raises: DataError if the file cannot be read, is no image, is damaged, has more than 50 million pixels or 65,535 a
+    side, or shows no ink; MissingDependencyError without Pillow.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -133,7 +134,7 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height widt
 
 
 def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt8[np.ndarray, "height width"]:
-    """The digit in an image, scaled and moved into the frame's form.
+    """Scale and move the digit in an image into the frame's form.
 
     An image that has the frame's size and form already is returned as it is. Otherwise the paper, the median of the
     border, becomes 0, and so does everything within a quarter of the way from it to the darkest ink; the box that holds
@@ -190,9 +191,9 @@ def _require_bytes(who: str, name: str, x: Any, axes: tuple[str, ...]) -> None:
 
 
 def _paper(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n"]:
-    """The median of each image's border."""
+    """Take the median of each image's border."""
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
-    return np.median(border, axis=1).astype(np.uint8)
+    return np.asarray(np.median(border, axis=1).astype(np.uint8))
 
 
 def _contrast(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n"]:
@@ -201,19 +202,19 @@ def _contrast(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, 
 
 
 def _ink(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, "n height width"]:
-    """The images above their paper, and 0 where they are faint."""
+    """Subtract each image's paper, and make 0 what is faint."""
     paper = _paper(images)
     level = paper + (_FAINT * _contrast(images)).astype(np.uint8)
     return np.where(images > level[:, None, None], images - paper[:, None, None], np.uint8(0))
 
 
 def _projections(ink: UInt8[np.ndarray, "n height width"]) -> list[Int[np.ndarray, "n _"]]:
-    """The ink of every row, and of every column."""
+    """Sum the ink of every row, and of every column."""
     return [ink.sum(axis=2, dtype=np.int64), ink.sum(axis=1, dtype=np.int64)]
 
 
 def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
-    """The first row and column of each image's ink, and those after the last: [[top, left], [bottom, right]]."""
+    """Find the first row and column of each image's ink, and those after the last: [[top, left], [bottom, right]]."""
     first, end = [], []
     for lines in _projections(ink):
         speck = _SPECK * lines.sum(axis=1, keepdims=True)
@@ -223,7 +224,7 @@ def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
 
 
 def _middle(box: Int[np.ndarray, "n 2 2"]) -> Float32[np.ndarray, "n 2"]:
-    return ((box[:, 0] + box[:, 1] - 1) / 2).astype(np.float32)
+    return np.asarray((box[:, 0] + box[:, 1] - 1) / 2, np.float32)
 
 
 def _center_of_mass(ink: UInt8[np.ndarray, "n height width"]) -> Float32[np.ndarray, "n 2"]:
@@ -237,11 +238,11 @@ def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32
     excess = (box[:, 1] - box[:, 0] - [frame.box_height, frame.box_width]).max(axis=1)
     position = _center_of_mass(ink) if frame.centering == "mass" else _middle(box)
     off = np.abs(position - [frame.center_row, frame.center_column]).max(axis=1)
-    return np.maximum(np.abs(excess), off).astype(np.float32)
+    return np.asarray(np.maximum(np.abs(excess), off), np.float32)
 
 
 def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
-    """The share of each old pixel in each new one: the length of its overlap with the new one's footprint.
+    """Compute the share of each old pixel in each new one: its overlap with the new one's footprint.
 
     A footprint is as wide as a new pixel, or as an old one where that is wider: then overlaps interpolate linearly.
     """
@@ -250,11 +251,24 @@ def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
     half = max(old / new, 1.0) / 2
     overlap = np.minimum(pixel + 1, middle + half) - np.maximum(pixel, middle - half)
     overlap = np.maximum(overlap, 0)
-    return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(overlap / overlap.sum(axis=1, keepdims=True), np.float32)
 
 
 def _decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
-    """A picture's gray values as they are, 0 black to 255 white."""
+    """Read a picture's gray values as they are, 0 black to 255 white."""
+    try:
+        with Path(path).open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of large and odd files; what matters of them is checked
+            return _decode_stream(stream, path)
+    except OSError as error:
+        raise DataError(
+            f"read_picture: cannot read {path}: expected a picture, got: {error.strerror or error}.\n"
+            "Check the path and its permissions."
+        ) from error
+
+
+def _decode_stream(stream: BinaryIO, path: Any) -> UInt8[np.ndarray, "height width"]:
+    """Decode an open file; `path` is only for the messages."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
@@ -262,40 +276,36 @@ def _decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
             "read_picture: reading a picture needs Pillow, which is not installed.\nRun: pip install pillow"
         ) from error
     try:
-        stream = Path(path).open("rb")
-    except OSError as error:
+        with Image.open(stream) as picture:
+            if picture.width * picture.height > _MOST_PIXELS or max(picture.size) > _LONGEST_SIDE:
+                raise _too_large(path, f"{picture.width}×{picture.height}")
+            whole_range = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+            return _gray(Image, ImageOps.exif_transpose(picture), whole_range)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
         raise DataError(
-            f"read_picture: cannot read {path}: expected a picture, got: {error.strerror or error}.\n"
-            "Check the path and its permissions."
+            f"read_picture: {path}: expected a picture in a format Pillow reads, got something else.\n"
+            "Save the digit as PNG."
         ) from error
-    # Pillow warns of large or odd files; what matters of that is checked here.
-    with stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(stream) as picture:
-                if picture.width * picture.height > _MOST_PIXELS:
-                    raise Image.DecompressionBombError(f"{picture.width}×{picture.height} pixels")
-                whole_range = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
-                return _gray(Image, ImageOps.exif_transpose(picture), whole_range)
-        except UnidentifiedImageError as error:
-            raise DataError(
-                f"read_picture: {path}: expected a picture in a format Pillow reads, got something else.\n"
-                "Save the digit as PNG."
-            ) from error
-        except Image.DecompressionBombError as error:
-            raise DataError(
-                f"read_picture: {path}: expected at most {_MOST_PIXELS:,} pixels, got more: {error}.\n"
-                "Scale it down; a digit needs a few hundred pixels a side."
-            ) from error
-        except Exception as error:  # a decoder raises what its parser raises: OSError, SyntaxError, struct.error, ...
-            raise DataError(
-                f"read_picture: {path}: expected a complete picture, got one that cannot be decoded: {error}.\n"
-                "Save the digit as PNG again."
-            ) from error
+    except Image.DecompressionBombError as error:  # so large that Pillow itself refuses to open it
+        raise _too_large(path, "far more") from error
+    except Exception as error:  # a decoder raises what its parser raises: OSError, SyntaxError, struct.error, ...
+        raise DataError(
+            f"read_picture: {path}: expected a complete picture, got one that cannot be decoded: {error}.\n"
+            "Save the digit as PNG again."
+        ) from error
+
+
+def _too_large(path: Any, got: str) -> DataError:
+    return DataError(
+        f"read_picture: {path}: expected at most {_MOST_PIXELS:,} pixels, {_LONGEST_SIDE:,} a side, got {got}.\n"
+        "Scale it down: a few hundred pixels a side are enough for a digit."
+    )
 
 
 def _gray(pillow: Any, picture: Any, whole_range: bool) -> UInt8[np.ndarray, "height width"]:
-    """A Pillow image's gray values; `whole_range` says that its integers are 16-bit."""
+    """Reduce a Pillow image to gray; `whole_range` says that its integers are 16-bit."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture).astype(np.float64)
         if not np.isfinite(values).all():

@@ -1,0 +1,1 @@
+"""Benchmarks: the book's runs, and results as data."""

@@ -1,0 +1,59 @@
+"""How every test runs: broadcasting forbidden, shape annotations checked, random numbers seeded."""
+
+import importlib.util
+import pkgutil
+import zlib
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+# A column (n, 1) against a row (n,) would become (n, n) without a word.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# No test is allowed to depend on luck: examples are the same in every run, and none is kept on disk. JAX compiles for
+# every new shape, so the first example of a shape is slow and a deadline would only measure that.
+hypothesis.settings.register_profile(
+    "jaxgd",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=20,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.differing_executors,
+    ],
+)
+hypothesis.settings.load_profile("jaxgd")
+
+# The hook has to stand before jaxgd's modules are imported, so nothing here imports one; coverage sees them all. The
+# command line stays out: its dataclasses are read by a parser, which wants the annotations as they are written.
+_rooms = importlib.util.find_spec("jaxgd").submodule_search_locations
+jaxtyping.install_import_hook(
+    [f"jaxgd.{room.name}" for room in pkgutil.iter_modules(_rooms) if room.name != "cli"], "beartype.beartype"
+)
+
+
+@pytest.fixture(autouse=True)
+def _annotations(request):
+    """Check the shape annotations, except where a test is marked `bad_input`: there jaxgd's own errors are wanted."""
+    before = jaxtyping.config.jaxtyping_disable
+    if request.node.get_closest_marker("bad_input"):
+        jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture
+def x64():
+    """float64 for the length of one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def seed(request):
+    """A number that is the same in every run and another for every test."""
+    return zlib.crc32(request.node.name.encode())

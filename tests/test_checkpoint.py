@@ -1,0 +1,233 @@
+"""What is saved comes back to the bit, or is refused by name."""
+
+import json
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import safetensors.numpy
+from support import assert_leaves_close
+
+from jaxgd import init_network, load_network, save_network
+from jaxgd.checkpoint import Checkpoints
+from jaxgd.errors import CheckpointError, ShapeError, WriteError
+
+CONFIG = {"eta": 3.0, "sizes": [5, 4, 3]}
+
+
+@pytest.fixture
+def tree():
+    network = init_network(jax.random.key(0), (5, 4, 3))
+    return {
+        "network": network,
+        "optimizer": optax.adam(0.1).init(network),
+        "half": jnp.ones(3, jnp.bfloat16),
+        "key": jax.random.key(7),
+        "old key": jax.random.PRNGKey(7),
+        "count": jnp.array(3),
+        "empty": jnp.zeros((0, 2)),
+        "nothing": None,
+        "nan": jnp.array(jnp.nan),
+    }
+
+
+def like(tree):
+    """The tree with other values, as a run that begins anew has it."""
+    return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.zeros_like(x), tree)
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture
+def folder(tmp_path, tree):
+    """Checkpoints of epochs 1, 2 and 3."""
+    with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
+        for epoch in (1, 2, 3):
+            checkpoints.save(epoch, tree | {"count": jnp.array(epoch)})
+    return tmp_path / "checkpoints"
+
+
+def test_round_trip(folder, tree):
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        restored = checkpoints.restore(like(tree))
+    assert restored.epoch == 3
+    assert restored.refused == ()
+    assert_same(restored.tree, tree)
+
+
+def test_only_the_newest_few_are_kept(tmp_path, tree):
+    with Checkpoints(tmp_path, CONFIG, keep=2) as checkpoints:
+        for epoch in range(5):
+            checkpoints.save(epoch, tree)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
+
+
+def test_none_yet(tmp_path, tree):
+    with Checkpoints(tmp_path / "new", CONFIG) as checkpoints:
+        assert checkpoints.restore(tree) is None
+
+
+def files_of(folder, epoch):
+    return sorted(path for path in (folder / str(epoch)).rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def flip(path, position=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(position * (len(content) - 1))] ^= 0x10
+    path.write_bytes(content)
+
+
+def test_no_damage_goes_unnoticed(folder, tree):
+    """Flip a bit in each file, cut each short, remove each: the values of epoch 3 or a refusal, never other values."""
+    refused = 0
+    for path in files_of(folder, 3):
+        whole = path.read_bytes()
+        for damage in (flip, lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), lambda p: p.unlink()):
+            damage(path)
+            with Checkpoints(folder, CONFIG) as checkpoints:
+                restored = checkpoints.restore(like(tree))
+            if restored.epoch == 2:
+                refused += 1
+                assert len(restored.refused) <= 1  # a checkpoint may also be so broken that it is not listed
+                aside = folder.with_name("checkpoints-refused") / "3"
+                if aside.exists():
+                    aside.rename(folder / "3")
+            else:
+                assert_same(restored.tree, tree)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(whole)
+    assert refused >= 5
+
+
+def test_a_damaged_one_gives_way_to_the_one_before_and_can_be_written_again(folder, tree):
+    largest = max(files_of(folder, 3), key=lambda path: path.stat().st_size)
+    flip(largest)
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        restored = checkpoints.restore(like(tree))
+        assert restored.epoch == 2
+        assert "3 is refused" in restored.refused[0]
+        checkpoints.save(3, tree)
+        checkpoints.wait()
+        assert checkpoints.restore(like(tree)).epoch == 3
+
+
+def test_all_damaged_is_an_error_that_names_them(folder, tree):
+    for epoch in (1, 2, 3):
+        for path in files_of(folder, epoch):
+            flip(path)
+    with (
+        Checkpoints(folder, CONFIG) as checkpoints,
+        pytest.raises(CheckpointError, match=r"3 is refused.*1 is refused"),
+    ):
+        checkpoints.restore(like(tree))
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
+
+
+def test_a_foreign_checkpoint_is_refused(folder, tree):
+    with (
+        Checkpoints(folder, CONFIG | {"eta": 1.0}) as checkpoints,
+        pytest.raises(CheckpointError, match="belongs to another run"),
+    ):
+        checkpoints.restore(like(tree))
+    with Checkpoints(folder, CONFIG) as checkpoints, pytest.raises(CheckpointError, match="belongs to another run"):
+        checkpoints.restore({"network": tree["network"]})
+
+
+def test_another_programs_checkpoint_is_refused(tmp_path, tree):
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(1, args=ocp.args.Composite(state=ocp.args.StandardSave({"x": np.ones(2)})))
+    with Checkpoints(tmp_path, CONFIG) as checkpoints, pytest.raises(CheckpointError, match="1 is refused"):
+        checkpoints.restore(tree)
+
+
+def test_what_cannot_be_written_says_so(tmp_path, tree):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises((WriteError, OSError)), Checkpoints(tmp_path / "file" / "checkpoints", CONFIG) as checkpoints:
+        checkpoints.save(1, tree)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_network_round_trip(tmp_path, dtype, x64):
+    network = init_network(jax.random.key(0), (4, 3, 2), dtype=dtype)
+    save_network(tmp_path / "n.safetensors", network)
+    assert_leaves_close(load_network(tmp_path / "n.safetensors"), network, rtol=0)
+
+
+def test_other_programs_can_read_it(tmp_path):
+    network = init_network(jax.random.key(0), (4, 3, 2))
+    save_network(tmp_path / "n.safetensors", network)
+    tensors = safetensors.numpy.load_file(tmp_path / "n.safetensors")
+    assert sorted(tensors) == ["0.b", "0.w", "1.b", "1.w"]
+    np.testing.assert_array_equal(tensors["0.w"], network[0].w)
+
+
+def test_float64_is_not_rounded_in_silence(tmp_path):
+    with jax.enable_x64(True):
+        save_network(tmp_path / "n.safetensors", init_network(jax.random.key(0), (2, 1)))
+    with pytest.raises(CheckpointError, match="jax_enable_x64"):
+        load_network(tmp_path / "n.safetensors")
+
+
+class Trap:
+    """Unpickling this would raise."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('unpickled')",))
+
+
+def write(tensors):
+    return safetensors.numpy.save({name: np.asarray(x) for name, x in tensors.items()})
+
+
+ONE = {"0.w": np.ones((2, 3), np.float32), "0.b": np.ones(2, np.float32)}
+BAD_FILES = {
+    "empty": (b"", "damaged"),
+    "pickle": (pickle.dumps(Trap()), "damaged"),
+    "cut short": (write(ONE)[:-5], "damaged"),
+    "other tensors": (write({"weight": np.ones((2, 3))}), "must hold the tensors"),
+    "a layer missing": (write({"1.w": ONE["0.w"], "1.b": ONE["0.b"]}), "must hold the tensors"),
+    "whole numbers": (write({"0.w": np.ones((2, 3), np.int32), "0.b": np.ones(2, np.int32)}), "floating point"),
+    "shapes": (write(ONE | {"0.b": np.ones(3, np.float32)}), "must have w"),
+}
+
+
+@pytest.mark.parametrize(("content", "match"), BAD_FILES.values(), ids=BAD_FILES)
+def test_files_that_hold_no_network(tmp_path, content, match):
+    path = tmp_path / "n.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=match) as caught:
+        load_network(path)
+    assert "n.safetensors" in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="No such file"):
+        load_network(tmp_path / "n.safetensors")
+
+
+def test_saving_replaces_whole_or_not_at_all(tmp_path):
+    network = init_network(jax.random.key(0), (4, 3, 2))
+    with pytest.raises(CheckpointError, match=r"must end in \.safetensors"):
+        save_network(tmp_path / "n.pkl", network)
+    with pytest.raises(WriteError, match="No such file"):
+        save_network(tmp_path / "absent" / "n.safetensors", network)
+    with pytest.raises(ShapeError):
+        save_network(tmp_path / "n.safetensors", (network[1], network[0]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_is_in_the_checkpoint(folder):
+    about = next(path for path in (folder / "3").rglob("metadata") if path.parent.name == "about")
+    assert json.loads(about.read_text())["config"] == CONFIG

@@ -1,0 +1,193 @@
+"""The book's cost, with its ½ and its mean over examples only; and the share of right answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import assert_leaves_close, example
+
+from jaxgd.cost import accuracy, network_cost, quadratic_cost
+from jaxgd.errors import DtypeError, JaxgdError, ShapeError
+from jaxgd.network import feedforward
+
+
+def test_by_hand():
+    """Distances squared 0.25 + 1, 0, 4 + 0.25: their sum 5.5 over 2n = 6. All exact in binary but the division."""
+    a = jnp.array([[0.5, 1.0], [0.0, 0.0], [2.0, 0.5]])
+    y = jnp.array([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    assert float(quadratic_cost(a, y)) == pytest.approx(5.5 / 6, rel=1e-7)
+
+
+def test_the_usual_mean_is_another_cost(seed):
+    """The same numbers under jnp.mean differ by the factor out/2, and η would silently mean something else."""
+    a, y = jax.random.uniform(jax.random.key(seed), (2, 6, 10))
+    assert float(quadratic_cost(a, y)) == pytest.approx(5 * float(jnp.mean((a - y) ** 2)), rel=1e-6)
+
+
+def test_one_example_needs_no_axis():
+    assert float(quadratic_cost(jnp.array([3.0, 0.0]), jnp.array([0.0, 4.0]))) == 12.5
+    assert float(quadratic_cost(jnp.array([3.0]), jnp.array([0.0]))) == 4.5
+
+
+def test_leading_axes_are_examples(seed, x64):
+    a, y = jax.random.uniform(jax.random.key(seed), (2, 3, 4, 5, 2))
+    flat = quadratic_cost(a.reshape(-1, 2), y.reshape(-1, 2))
+    assert float(quadratic_cost(a, y)) == pytest.approx(float(flat), rel=1e-14)
+    one_at_a_time = [quadratic_cost(p, q) for p, q in zip(a.reshape(-1, 2), y.reshape(-1, 2), strict=True)]
+    assert float(quadratic_cost(a, y)) == pytest.approx(float(np.mean(one_at_a_time)), rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_its_dtype_and_shape(dtype, x64):
+    cost = quadratic_cost(jnp.ones((4, 2), dtype), jnp.zeros((4, 2), dtype))
+    assert (cost.dtype, cost.shape, float(cost)) == (dtype, (), 1.0)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("a", "y"),
+    [((5, 1), (5,)), ((5,), (5, 1)), ((5, 1), (1, 1)), ((5, 2), (5, 1)), ((5, 2), (2,)), ((), (1,))],
+    ids=str,
+)
+def test_nothing_is_broadcast(a, y):
+    with pytest.raises(ShapeError, match=r"^quadratic_cost: a and y must have the same shape.*\nNothing is broadcast"):
+        quadratic_cost(jnp.ones(a), jnp.ones(y))
+
+
+@pytest.mark.bad_input
+def test_no_examples_have_no_mean():
+    for shape in ((0, 3), (3, 0), (0,)):
+        with pytest.raises(ShapeError, match="at least one example"):
+            quadratic_cost(jnp.ones(shape), jnp.ones(shape))
+
+
+@pytest.mark.bad_input
+def test_a_number_is_no_output():
+    with pytest.raises(ShapeError, match="quadratic_cost"):
+        quadratic_cost(jnp.array(1.0), jnp.array(0.0))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.complex64], ids=str)
+def test_whole_and_complex_numbers_are_refused(dtype):
+    """In uint8 (0 − 200)² is 64: the cost would be wrong without a word. A complex one would not be real."""
+    with pytest.raises(DtypeError, match="quadratic_cost"):
+        quadratic_cost(jnp.array([[200]]).astype(dtype), jnp.array([[0]]).astype(dtype))
+
+
+def test_network_cost_is_the_cost_of_the_outputs(seed, x64):
+    network, x, y = example((3, 4, 2), seed)
+    assert float(network_cost(network, x, y)) == float(quadratic_cost(feedforward(network, x), y))
+    np.testing.assert_allclose(
+        float(network_cost(network, x[0], y[0])), 0.5 * np.sum((feedforward(network, x[0]) - y[0]) ** 2), rtol=1e-14
+    )
+
+
+def test_network_cost_takes_any_cost(seed, x64):
+    network, x, y = example((3, 4, 2), seed)
+
+    def doubled(a, y):
+        return 2 * quadratic_cost(a, y)
+
+    assert_leaves_close(
+        jax.grad(network_cost)(network, x, y, cost=doubled),
+        jax.tree.map(lambda g: 2 * g, jax.grad(network_cost)(network, x, y)),
+        rtol=1e-14,
+    )
+
+
+@pytest.mark.bad_input
+def test_network_cost_rejects_what_does_not_fit(seed):
+    network, x, y = example((3, 4, 2), seed)
+    with pytest.raises(ShapeError, match="x must be"):
+        network_cost(network, x[:, :2], y)
+    with pytest.raises(ShapeError, match="same shape"):
+        network_cost(network, x, y[:, 0])
+    with pytest.raises(ShapeError, match="same shape"):
+        network_cost(network, x, y[:1])
+    with pytest.raises(DtypeError, match="x must be real floating point"):
+        network_cost(network, x.astype(int), y)
+
+
+OUTPUTS = jnp.array([[0.9, 0.2, 0.1], [0.1, 0.2, 0.3], [0.0, 0.9, 0.3], [0.2, 0.1, 0.0]])
+LABELS = jnp.array([0, 2, 0, 1])
+
+
+def test_accuracy_with_labels_and_with_targets():
+    assert float(accuracy(OUTPUTS, LABELS)) == 0.5
+    assert float(accuracy(OUTPUTS, jax.nn.one_hot(LABELS, 3))) == 0.5
+    assert float(accuracy(OUTPUTS, jax.nn.one_hot(LABELS, 3, dtype=int))) == 0.5
+    for dtype in (jnp.uint8, jnp.int8, jnp.uint32):
+        assert float(accuracy(OUTPUTS, LABELS.astype(dtype))) == 0.5
+
+
+def test_accuracy_of_one_example_and_of_many_axes():
+    assert float(accuracy(OUTPUTS[0], LABELS[0])) == 1
+    assert float(accuracy(OUTPUTS.reshape(2, 2, 3), LABELS.reshape(2, 2))) == 0.5
+    assert float(jax.jit(accuracy)(OUTPUTS, LABELS)) == 0.5
+    np.testing.assert_array_equal(jax.vmap(accuracy)(OUTPUTS, LABELS), [1, 1, 0, 0])
+
+
+def test_as_many_examples_as_outputs():
+    """A square batch must not confuse labels with targets."""
+    assert float(accuracy(jnp.eye(3), jnp.array([0, 1, 2]))) == 1
+    assert float(accuracy(jnp.eye(3), jnp.eye(3))) == 1
+    assert float(accuracy(jnp.eye(3), jnp.flip(jnp.eye(3), 0))) == pytest.approx(1 / 3)
+
+
+def test_a_nan_is_wrong_whatever_the_label():
+    """argmax takes a NaN for the largest: a network of NaNs would have every 0 right."""
+    ruined = jnp.full((4, 3), jnp.nan)
+    assert float(jnp.mean(jnp.argmax(ruined, -1) == 0)) == 1
+    assert float(accuracy(ruined, jnp.zeros(4, int))) == 0
+    for column in range(3):
+        for label in range(3):
+            assert float(accuracy(OUTPUTS.at[0, column].set(jnp.nan)[:1], jnp.array([label]))) == 0
+
+
+def test_infinities_are_compared_like_numbers():
+    assert float(accuracy(jnp.array([[0.0, jnp.inf], [-jnp.inf, 0.0]]), jnp.array([1, 1]))) == 1
+
+
+def test_of_equal_outputs_the_first_counts():
+    assert float(accuracy(jnp.full((3, 3), 0.5), jnp.array([0, 1, 2]))) == pytest.approx(1 / 3)
+
+
+def test_a_label_that_is_no_output_is_wrong():
+    assert float(accuracy(OUTPUTS, jnp.array([3, -1, 10, 255]))) == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"), [(jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float32), (jnp.float64, jnp.float64)]
+)
+def test_accuracy_counts_in_float32_or_wider(dtype, wide, x64):
+    """In bfloat16 the share 999 of 1000 would round to 1."""
+    right = accuracy(jnp.tile(jnp.array([[1, 0]], dtype), (1000, 1)), jnp.zeros(1000, int).at[0].set(1))
+    assert right.dtype == wide
+    assert float(right) == pytest.approx(0.999, rel=1e-6)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("shape", [(3,), (4, 1), (4, 2), (1, 3), ()], ids=str)
+def test_labels_that_do_not_fit(shape):
+    with pytest.raises(ShapeError, match=r"^accuracy: y must be labels \(4,\) or targets \(4, 3\), got"):
+        accuracy(OUTPUTS, jnp.zeros(shape, int))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("dtype", [float, bool])
+def test_labels_that_are_not_whole_numbers(dtype):
+    with pytest.raises(DtypeError, match=r"^accuracy: labels must be whole numbers, got"):
+        accuracy(OUTPUTS, LABELS.astype(dtype))
+
+
+@pytest.mark.bad_input
+def test_accuracy_of_nothing():
+    with pytest.raises(ShapeError, match=r"^accuracy: .*at least one example"):
+        accuracy(jnp.zeros((0, 3)), jnp.zeros(0, int))
+
+
+@pytest.mark.bad_input
+def test_accuracy_of_a_number():
+    with pytest.raises(JaxgdError, match=r"^accuracy"):
+        accuracy(jnp.array(1.0), jnp.array(1.0))

@@ -1,0 +1,203 @@
+"""The order of the house: imports point upward, names are public on purpose, and nobody waits for what is not used."""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+
+import jaxgd
+
+HOME = Path(jaxgd.__file__).parent
+# A module imports only from those above it.
+ORDER = (
+    *("errors", "files", "pytree", "outcome", "network", "cost", "backprop", "rules", "descent", "curvature"),
+    *("gradcheck", "mesh", "data", "examples", "kernels", "training", "sweep", "checkpoint", "run_folder", "report"),
+    "cli",
+)
+# Not needed to import jaxgd and to train: libraries of the command line, the data, the checkpoints, the figures, the
+# tests. (safetensors comes with save_network, which is its only use.)
+HEAVY = {
+    *("matplotlib", "plotly", "orbax", "tensorflow_datasets", "tensorflow", "PIL", "tyro", "tqdm", "tensorboardX"),
+    *("beartype", "hypothesis", "pytest"),
+}
+
+
+def home_of():
+    """Where each public name lives."""
+    return {name: module for module, names in jaxgd._HOME.items() for name in names}
+
+
+def is_written(module):
+    return importlib.util.find_spec(f"jaxgd.{module}") is not None
+
+
+WRITTEN = [name for name, module in sorted(home_of().items()) if is_written(module)]
+
+
+def room_of(path):
+    """The room of the house a file is in: errors, data, cli …"""
+    return path.relative_to(HOME).with_suffix("").parts[0]
+
+
+def imports(source, package="jaxgd"):
+    """The rooms that a module's source imports from, wherever in the file, each with its line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = f"jaxgd.{node.module or ''}".rstrip(".") if node.level else node.module
+            modules = [f"{start}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            top, _, rest = module.partition(".")
+            if top == package and rest:
+                room = rest.split(".")[0]
+                yield home_of().get(room, room) if room not in ORDER else room, node.lineno
+
+
+def arrows_down(room, source):
+    """What a module in this room imports from below it."""
+    return [
+        f"{room} imports {other}, line {line}"
+        for other, line in imports(source)
+        if other != room
+        and not (other in ORDER and ORDER.index(other) < ORDER.index(room))
+        and not other.startswith("__")
+    ]
+
+
+FILES = sorted(path for path in HOME.rglob("*.py") if path != HOME / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOME)))
+def test_imports_point_upward(path):
+    room = room_of(path)
+    if room == "__main__":
+        pytest.skip("the door, above no room")
+    assert room in ORDER, f"give {room} its place in the order of the house"
+    assert arrows_down(room, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from jaxgd.training import train",
+        "from jaxgd import training",
+        "from jaxgd import train",
+        "import jaxgd.training",
+        "import jaxgd.training as t",
+        "from .training import train",
+        "def f():\n    from jaxgd.cli.common import x",
+        "if TYPE_CHECKING:\n    from jaxgd.data import Dataset",
+        "from jaxgd.attic import box",
+    ],
+)
+def test_an_arrow_down_would_be_noticed(source):
+    assert len(arrows_down("cost", source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["from jaxgd.errors import ShapeError", "from jaxgd.cost import x", "import jax", "import jaxgd"]
+)
+def test_an_arrow_up_is_allowed(source):
+    assert arrows_down("cost", source) == []
+
+
+def test_the_public_names_agree():
+    """What type checkers read, what is imported on demand and what a star exports."""
+    tree = ast.parse((HOME / "__init__.py").read_text(encoding="utf-8"))
+    (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    for_checkers = {alias.name: node.module for node in checking.body for alias in node.names}
+    assert for_checkers == {name: f"jaxgd.{module}" for name, module in home_of().items()}
+    assert all(alias.asname is None for node in checking.body for alias in node.names)
+    assert sorted(home_of()) == jaxgd.__all__
+    assert set(jaxgd.__all__) <= set(dir(jaxgd))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_public_name_is_there_and_says_what_it_is(name):
+    value = getattr(jaxgd, name)
+    assert value is getattr(importlib.import_module(f"jaxgd.{home_of()[name]}"), name)
+    assert not inspect.ismodule(value)
+    if inspect.isclass(value) or callable(value):
+        assert inspect.getdoc(value)
+
+
+def test_a_name_that_is_not_public():
+    with pytest.raises(AttributeError, match="'jaxgd' has no attribute 'gradient_ascent'"):
+        _ = jaxgd.gradient_ascent
+
+
+MATHEMATICS = [name for name in WRITTEN if home_of()[name] in ("network", "cost", "backprop", "rules")]
+
+
+@pytest.mark.parametrize("name", [name for name in MATHEMATICS if name not in ("Layer", "Network")])
+def test_the_mathematics_names_its_source_and_shows_an_example(name):
+    text = inspect.getdoc(getattr(jaxgd, name))
+    assert "Source: " in text
+    assert ">>> " in text
+
+
+def python(code):
+    """What a fresh interpreter prints; warnings are errors there too."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_jaxgd_does_not_wait_for_jax():
+    loaded = set(python("import sys, jaxgd; jaxgd.__version__, dir(jaxgd); print(*sys.modules)"))
+    assert "jaxgd" in loaded
+    assert not {"jax", "jaxlib", "numpy", "optax", "jaxtyping"} & loaded
+
+
+def test_using_jaxgd_imports_nothing_heavy():
+    """Every public name, and a step of descent; against what JAX and optax bring along themselves."""
+    code = f"""
+        import sys, jax, optax, jaxtyping
+        before = set(sys.modules)
+        import jaxgd
+        for name in {WRITTEN}:
+            getattr(jaxgd, name)
+        network = jaxgd.init_network(jax.random.key(0), (2, 1))
+        gradient = jaxgd.backprop(network, jax.numpy.ones((3, 2)), jax.numpy.ones((3, 1)))
+        jaxgd.update(network, gradient, 0.5)
+        print(*(set(sys.modules) - before))
+    """
+    loaded = {module.split(".")[0] for module in python(inspect.cleandoc(code))}
+    assert "jaxgd" in loaded
+    assert not HEAVY & loaded
+
+
+def test_the_function_hides_its_module():
+    """Importing the module jaxgd.backprop must not replace the function of that name."""
+    first = "import jaxgd.backprop; print(type(jaxgd.backprop).__name__)"
+    second = "import importlib; m = importlib.import_module('jaxgd.backprop'); print(type(m).__name__)"
+    third = "from jaxgd import backprop; print(type(backprop).__name__, m.backprop is backprop)"
+    assert python("; ".join((first, second, third))) == ["function", "module", "function", "True"]
+
+
+def test_shape_annotations_are_checked_here():
+    with pytest.raises(jaxtyping.TypeCheckError, match="quadratic_cost"):
+        jaxgd.quadratic_cost(jnp.ones((2, 3)), jnp.ones((2, 4)))
+    with pytest.raises(jaxtyping.TypeCheckError, match="sigmoid"):
+        jaxgd.sigmoid(jnp.array(1))
+
+
+@pytest.mark.bad_input
+def test_shape_annotations_are_not_checked_here():
+    with pytest.raises(jaxgd.ShapeError):
+        jaxgd.quadratic_cost(jnp.ones((2, 3)), jnp.ones((2, 4)))
+
+
+def test_broadcasting_is_forbidden_here():
+    with pytest.raises(ValueError, match="rank_promotion"):
+        jnp.ones((3, 1)) + jnp.ones(3)

@@ -1,0 +1,327 @@
+"""The neuron, its slope to third order, the random start, and what the network refuses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import assert_leaves_close, exact_sigmoid
+
+from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
+from jaxgd.network import (
+    Layer,
+    feedforward,
+    init_network,
+    network_sizes,
+    sigmoid,
+    sigmoid_prime,
+    weighted_input,
+)
+
+KEY = jax.random.key(0)
+
+# Where σ or σ′ changes character: from 17.5 on float32's σ is 1, from 37 float64's; at 89 and 710 exp overflows.
+WEIGHTED_INPUTS = np.array(
+    [0, 1e-6, 0.1, 1, 3, 10, 17, 18, 20, 37, 40, 80, 87, 88, 89, 100, 700, 708, 709, 750, 1e3, 1e4]
+)
+WEIGHTED_INPUTS = np.concatenate([-WEIGHTED_INPUTS[:0:-1], WEIGHTED_INPUTS])
+
+# The exponential and a handful of operations each round once or twice: 16 units in the last place leave a factor of
+# about three. Below the smallest normal number there are no relative digits, and XLA flushes to 0.
+ULPS = 16
+
+
+def assert_digits(got, want, dtype):
+    got, want, info = np.asarray(got, np.float64), np.asarray(want), jnp.finfo(dtype)
+    assert np.all(np.isfinite(got))
+    with np.errstate(under="ignore"):
+        allowed = ULPS * float(info.eps) * np.abs(want) + float(info.tiny)
+    bad = np.abs(got - want) > allowed
+    assert not bad.any(), f"{got[bad]} should be {want[bad]}"
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_sigmoid_and_its_slope_to_the_last_digits(dtype, x64):
+    z = jnp.asarray(WEIGHTED_INPUTS, dtype)
+    want = np.array([exact_sigmoid(x) for x in np.asarray(z, np.float64)])  # of z as rounded to its dtype
+    assert sigmoid(z).dtype == sigmoid_prime(z).dtype == dtype
+    assert_digits(sigmoid(z), want[:, 0], dtype)
+    assert_digits(sigmoid_prime(z), want[:, 1], dtype)
+    assert_digits(jax.vmap(jax.grad(sigmoid))(z), want[:, 1], dtype)
+    assert_digits(jax.jit(sigmoid_prime)(z), want[:, 1], dtype)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_the_digits_above_would_be_missed(dtype, x64):
+    """The textbook's a(1 − a) fails the very comparison."""
+    z = jnp.asarray(WEIGHTED_INPUTS, dtype)
+    want = np.array([exact_sigmoid(x) for x in np.asarray(z, np.float64)])
+    with pytest.raises(AssertionError, match="should be"):
+        assert_digits(sigmoid(z) * (1 - sigmoid(z)), want[:, 1], dtype)
+
+
+def nested(f, order):
+    for _ in range(order):
+        f = jax.grad(f)
+    return f
+
+
+# Relative, in the tails as at the center: every term is a product of σ(z), σ(−z) and differences without cancellation,
+# except at ±1, where 1 − 6σσ(−z) loses one digit. 1e-14 is 45 units in the last place.
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("z", [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0])
+def test_derivatives_of_every_order(z, order, x64):
+    want = exact_sigmoid(z)[order]
+    assert float(nested(sigmoid, order)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
+    assert float(nested(sigmoid_prime, order - 1)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_derivatives_of_the_textbook_form_would_be_noticed(order, x64):
+    def textbook(z):
+        return 1 / (1 + jnp.exp(-z))
+
+    got = float(nested(lambda z: textbook(z) * (1 - textbook(z)), order - 1)(jnp.array(40.0)))
+    assert got != pytest.approx(exact_sigmoid(40.0)[order], rel=1e-2, abs=0)
+
+
+def test_a_saturated_neuron_still_has_a_slope_in_float32():
+    a = sigmoid(jnp.array(20.0))
+    assert float(a * (1 - a)) == 0, "the textbook's slope, to compare with"
+    # As above: float32's 16 units in the last place are 2e-6.
+    assert float(jax.grad(sigmoid)(jnp.array(20.0))) == pytest.approx(exact_sigmoid(20.0)[1], rel=2e-6)
+
+
+def test_sigmoid_under_every_transformation(x64):
+    z, dz = jnp.array([-2.0, 0.0, 3.0]), jnp.array([1.0, 2.0, -1.0])
+    _, slope, bend, _ = np.array([exact_sigmoid(x) for x in z]).T
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-14, atol=1e-300)
+    value, tangent = jax.jvp(sigmoid, (z,), (dz,))
+    close(value, sigmoid(z))
+    close(tangent, slope * dz)
+    close(jax.vjp(sigmoid, z)[1](dz)[0], slope * dz)
+    close(jax.vmap(sigmoid)(z), sigmoid(z))
+    close(jax.jit(jax.vmap(jax.grad(sigmoid)))(z), slope)
+    close(jax.jacfwd(sigmoid)(z), np.diag(slope))
+    close(jax.jacrev(sigmoid)(z), np.diag(slope))
+    close(jax.hessian(lambda z: jnp.sum(sigmoid(z)))(z), np.diag(bend))
+
+
+def test_sigmoid_of_infinity_and_nan():
+    z = jnp.array([jnp.inf, -jnp.inf])
+    np.testing.assert_array_equal(sigmoid(z), [1, 0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(sigmoid))(z), [0, 0])
+    assert np.isnan(sigmoid(jnp.array(jnp.nan)))
+    assert np.isnan(sigmoid_prime(jnp.array(jnp.nan)))
+
+
+def test_feedforward_by_hand(x64):
+    network = (
+        Layer(jnp.array([[1.0, -2.0], [0.5, 0.0], [0.0, 3.0]]), jnp.array([0.0, -1.0, 0.5])),
+        Layer(jnp.array([[1.0, 2.0, -1.0]]), jnp.array([0.25])),
+    )
+    x = np.array([0.3, -0.7])
+    hidden = [exact_sigmoid(z)[0] for z in (0.3 + 1.4, 0.15 - 1.0, -2.1 + 0.5)]
+    want = exact_sigmoid(hidden[0] + 2 * hidden[1] - hidden[2] + 0.25)[0]
+    np.testing.assert_allclose(feedforward(network, jnp.asarray(x)), [want], rtol=1e-14)
+    np.testing.assert_allclose(weighted_input(network[0], jnp.asarray(x)), [1.7, -0.85, -1.6], rtol=1e-14)
+
+
+def test_leading_axes_are_examples(seed, x64):
+    network = init_network(jax.random.key(seed), (3, 4, 2))
+    x = jax.random.normal(jax.random.key(seed + 1), (2, 5, 3))
+    a = feedforward(network, x)
+    assert a.shape == (2, 5, 2)
+    for i in range(2):
+        for j in range(5):
+            np.testing.assert_allclose(a[i, j], feedforward(network, x[i, j]), rtol=1e-14)
+    assert feedforward(network, x[:0]).shape == (0, 5, 2)
+    np.testing.assert_allclose(jax.jit(jax.vmap(feedforward, (None, 0)))(network, x), a, rtol=1e-14)
+
+
+def test_the_precision_asked_for_is_every_products():
+    network = init_network(KEY, (3, 4, 2))
+    for precision in (None, "highest"):
+        jaxpr = str(jax.make_jaxpr(functools.partial(feedforward, precision=precision))(network, jnp.zeros((5, 3))))
+        assert jaxpr.count("dot_general") == 2
+        assert jaxpr.count("HIGHEST") == (4 if precision else 0)  # both operands of both
+
+
+@pytest.mark.parametrize("sizes", [(784, 30, 10), (1, 1), [2, 3, 4, 5]], ids=str)
+def test_the_shapes_asked_for(sizes):
+    network = init_network(KEY, sizes)
+    assert [layer.w.shape for layer in network] == list(zip(sizes[1:], sizes[:-1], strict=True))
+    assert [layer.b.shape for layer in network] == [(size,) for size in sizes[1:]]
+    assert network_sizes(network) == tuple(sizes)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(network))
+
+
+def test_the_dtype_asked_for():
+    for scheme in ("gaussian", "scaled"):
+        for dtype in (jnp.bfloat16, "float16", np.float32):
+            network = init_network(KEY, (3, 2), scheme, dtype)
+            assert all(leaf.dtype == jnp.dtype(dtype) for leaf in jax.tree.leaves(network))
+            assert feedforward(network, jnp.ones(3, dtype)).dtype == jnp.dtype(dtype)
+
+
+def test_the_default_dtype_under_x64(x64):
+    assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(init_network(KEY, (3, 2), "scaled")))
+
+
+def is_normal(sample, variance):
+    """Whether mean, variance and kurtosis are within five standard errors of N(0, variance); chance: 1e-6 a moment."""
+    n, x = sample.size, np.asarray(sample, np.float64).ravel() / np.sqrt(variance)
+    # The standard errors of the first, second and fourth moment of N(0, 1).
+    errors = abs(x.mean()), abs((x**2).mean() - 1) / np.sqrt(2), abs((x**4).mean() - 3) / np.sqrt(96)
+    return all(error < 5 / np.sqrt(n) for error in errors)
+
+
+@pytest.mark.parametrize(("scheme", "w_variance"), [("gaussian", 1.0), ("scaled", 1 / 64)])
+def test_the_random_start_has_its_distribution(scheme, w_variance, seed):
+    network = init_network(jax.random.key(seed), (64, 5000), scheme)
+    assert is_normal(network[0].w, w_variance)
+    assert is_normal(network[0].b, 1.0)
+
+
+def test_another_distribution_would_be_noticed(seed):
+    w = init_network(jax.random.key(seed), (64, 500))[0].w
+    assert is_normal(w, 1.0)
+    assert not is_normal(w * 1.05, 1.0)
+    assert not is_normal(w + 0.05, 1.0)
+    assert not is_normal(jnp.clip(w, -2.5, 2.5), 1.0)
+    assert not is_normal(jnp.sqrt(3) * jax.random.uniform(KEY, w.shape, minval=-1, maxval=1), 1.0)
+
+
+def test_same_key_same_bits():
+    for scheme in ("gaussian", "scaled"):
+        one, other = (init_network(jax.random.key(7), (4, 3, 2), scheme) for _ in range(2))
+        assert_leaves_close(one, other, rtol=0)
+    another = init_network(jax.random.key(8), (4, 3, 2), "scaled")
+    assert not any(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(another), strict=True))
+
+
+def test_layers_are_independent(seed):
+    """Correlations within five standard errors of 0, also of the second layer's weights with the first's biases."""
+    network = init_network(jax.random.key(seed), (100, 100, 100, 100))
+    samples = [np.asarray(x).ravel() for x in jax.tree.leaves(network)]
+    for i, x in enumerate(samples):
+        for y in samples[:i]:
+            n = min(x.size, y.size)
+            assert abs(np.mean(x[:n] * y[:n])) < 5 / np.sqrt(n)
+
+
+def test_random_starts_under_jit_and_vmap(seed):
+    keys = jax.random.split(jax.random.key(seed), 3)
+
+    def start(key):
+        return init_network(key, (4, 3, 2))
+
+    lanes = jax.vmap(start)(keys)
+    jitted = jax.jit(start)(keys[0])
+    assert_leaves_close(jitted, start(keys[0]), rtol=0)
+    for i, key in enumerate(keys):
+        assert_leaves_close(jax.tree.map(lambda x, i=i: x[i], lanes), start(key), rtol=0)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("sizes", "error"),
+    [
+        ((), RangeError),
+        ((5,), RangeError),
+        ((0, 1), RangeError),
+        ((2, 0, 1), RangeError),
+        ((2, -3), RangeError),
+        ((2.5, 1), DtypeError),
+        ((2.0, 1), DtypeError),
+        ((True, 1), DtypeError),
+        ((2, None), DtypeError),
+        ("784,30", DtypeError),
+    ],
+    ids=repr,
+)
+def test_sizes_that_cannot_be(sizes, error):
+    with pytest.raises(error, match=r"^init_network: .*sizes"):
+        init_network(KEY, sizes)
+
+
+@pytest.mark.bad_input
+def test_sizes_that_are_one_number():
+    with pytest.raises(JaxgdError, match=r"^init_network: .*sizes"):
+        init_network(KEY, 5)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("scheme", ["xavier", "", "Gaussian", None, 1])
+def test_schemes_that_do_not_exist(scheme):
+    with pytest.raises(RangeError, match=r"^init_network: scheme must be 'gaussian' or 'scaled', got"):
+        init_network(KEY, (2, 1), scheme)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("dtype", [int, jnp.uint8, bool, jnp.complex64], ids=str)
+def test_dtypes_that_cannot_serve(dtype):
+    with pytest.raises(DtypeError, match=r"^init_network: dtype must be real floating point"):
+        init_network(KEY, (2, 1), dtype=dtype)
+
+
+GOOD = Layer(jnp.ones((4, 3)), jnp.ones(4))
+INCONSISTENT = {
+    "[0]": [
+        (Layer(jnp.ones(3), jnp.ones(3)),),
+        (Layer(jnp.ones((4, 3)), jnp.ones(3)),),
+        (Layer(jnp.ones((4, 3)), jnp.ones((4, 1))),),
+        (Layer(jnp.ones((1, 4, 3)), jnp.ones(1)),),
+    ],
+    "[1]": [
+        (GOOD, Layer(jnp.ones((2, 3)), jnp.ones(2))),
+        (GOOD, Layer(jnp.ones((2, 4)), jnp.ones(3))),
+        (GOOD, Layer(jnp.ones((2, 4)), jnp.ones(()))),
+    ],
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("network", "place"), [(network, place) for place, networks in INCONSISTENT.items() for network in networks]
+)
+@pytest.mark.parametrize("f", [network_sizes, lambda network: feedforward(network, jnp.ones((5, 3)))])
+def test_layers_that_do_not_fit_are_named(f, network, place):
+    with pytest.raises(ShapeError) as failure:
+        f(network)
+    assert f"layer {place} " in str(failure.value)
+
+
+@pytest.mark.bad_input
+def test_a_neuron_of_plain_numbers():
+    with pytest.raises(ShapeError, match=r"layer \[0\] must have w"):
+        network_sizes((Layer(jnp.array(0.6), jnp.array(0.9)),))
+
+
+@pytest.mark.bad_input
+def test_a_layer_is_no_network():
+    """The comma of a network of one layer is easily forgotten."""
+    with pytest.raises(JaxgdError, match="network"):
+        network_sizes(GOOD)
+
+
+@pytest.mark.bad_input
+def test_an_empty_network():
+    for f in (network_sizes, lambda network: feedforward(network, jnp.ones((5, 3)))):
+        with pytest.raises(ShapeError, match=r"at least one layer, got none\.\nMake one with init_network"):
+            f(())
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("shape", [(), (2,), (5, 4), (3, 1), (28, 28)], ids=str)
+def test_inputs_of_another_width(shape):
+    with pytest.raises(ShapeError, match=r"^feedforward: x must be \(\.\.\., 3\) .*\nFlatten images first"):
+        feedforward((GOOD,), jnp.ones(shape))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, bool, jnp.complex64], ids=str)
+def test_inputs_that_are_not_floats(dtype):
+    with pytest.raises(DtypeError, match=r"^feedforward: x must be real floating point.*\nScale pixels first"):
+        feedforward((GOOD,), jnp.ones((5, 3), dtype))

@@ -1,0 +1,53 @@
+"""An outcome is data: it goes through jit and vmap and still says in words how the run ended."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgd.outcome import Outcome, Reason
+
+
+@jax.jit
+def ran(cost):
+    return Outcome(jnp.where(jnp.isfinite(cost), Reason.COMPLETED, Reason.NOT_FINITE))
+
+
+def test_the_codes_are_fixed():
+    """Checkpoints and results on disk hold the numbers."""
+    assert {r.name: r.value for r in Reason} == {"COMPLETED": 0, "NOT_FINITE": 1, "STOPPED": 2}
+
+
+def test_through_jit():
+    good, bad = ran(1.0), ran(jnp.inf)
+    assert (good.reason, good.ok) == (Reason.COMPLETED, True)
+    assert (bad.reason, bad.ok) == (Reason.NOT_FINITE, False)
+
+
+def test_one_per_lane_through_vmap():
+    lanes = jax.vmap(ran)(jnp.array([1.0, jnp.nan, jnp.inf]))
+    assert [jax.tree.map(lambda x, i=i: x[i], lanes).reason.name for i in range(3)] == [
+        "COMPLETED",
+        "NOT_FINITE",
+        "NOT_FINITE",
+    ]
+    assert lanes.message.startswith("1 × completed")
+    assert "; 2 × not finite" in lanes.message
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_reason_has_its_message(reason):
+    for code in (jnp.array(reason), np.int32(reason), int(reason)):
+        outcome = Outcome(code)
+        assert outcome.message.startswith(reason.name.lower().replace("_", " ") + ":")
+        assert outcome.ok is (reason is Reason.COMPLETED)
+
+
+def test_many_lanes_have_no_single_reason():
+    with pytest.raises(TypeError):
+        _ = Outcome(jnp.array([0, 1])).ok
+
+
+def test_a_code_that_does_not_exist_is_not_taken_for_success():
+    with pytest.raises(ValueError, match="7"):
+        _ = Outcome(jnp.array(7)).ok

@@ -1,0 +1,349 @@
+"""Training is the book's algorithm, and says how it went."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from support import assert_leaves_close
+
+from jaxgd import feedforward, init_network, load_dataset, network_cost, quadratic_cost, train, update
+from jaxgd.backprop import backprop
+from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
+from jaxgd.examples import CHUNK, inputs, outputs_in_chunks, targets
+from jaxgd.outcome import Reason
+from jaxgd.pytree import norm, subtract
+from jaxgd.training import History, _epoch
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+@pytest.fixture
+def network():
+    return init_network(jax.random.key(3), (64, 12, 10))
+
+
+def few(digits, n):
+    return digits.train.images[:n], digits.train.labels[:n]
+
+
+def as_rows(images, labels, dtype=np.float32):
+    return jnp.asarray(images.reshape(len(images), -1).astype(dtype) / 255), jnp.eye(10, dtype=dtype)[labels]
+
+
+def cross_entropy(a, y):
+    """Infinite where an output is exactly wrong."""
+    return -jnp.mean(jnp.sum(y * jnp.log(a) + (1 - y) * jnp.log1p(-a), axis=-1))
+
+
+@pytest.mark.parametrize("batch_size", [7, 10, None], ids=str)
+def test_an_epoch_is_the_books_loop(digits, network, batch_size, x64):
+    """The same order of examples, in NumPy's float64, one mini-batch after the other by the hand-derived gradient."""
+    network = jax.tree.map(lambda v: v.astype(jnp.float64), network)
+    images, labels = few(digits, 50)
+    key, eta = jax.random.key(8), 2.0
+    result = train(network, (images, labels), epochs=2, batch_size=batch_size, eta=eta, key=key)
+    x, y = as_rows(images, labels, np.float64)
+    v = network
+    for epoch in range(2):
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), 50))
+        for rows in np.split(order, range(batch_size or 50, 50, batch_size or 50)):
+            v = update(v, backprop(v, x[rows], y[rows]), eta)
+    # About 20 steps, each rounding sums of up to 50 × 64 products: 1e-12 leaves a factor of a hundred.
+    assert_leaves_close(result.network, v, rtol=1e-12)
+
+
+def test_every_example_counts_once_an_epoch(digits):
+    """A cost whose gradient adds up the examples seen: with η = 1 and a constant slope, the bias counts them."""
+    n, m = 23, 5
+    x, y = np.zeros((n, 1), np.float32), np.eye(n, dtype=np.float32)
+    network = init_network(jax.random.key(0), (1, n))
+
+    # ∂C/∂b is made −y summed over the mini-batch: after one epoch each of the n biases has grown by exactly one.
+    def cost(a, y):
+        return -jnp.sum(jnp.sum(jax.scipy.special.logit(a) * y, axis=-1))
+
+    network = jax.tree.map(jnp.zeros_like, network)
+    result = train(network, (x, y), epochs=1, batch_size=m, eta=1.0, key=jax.random.key(1), cost=cost)
+    np.testing.assert_allclose(result.network[0].b, np.ones(n), atol=1e-5)
+
+
+def test_the_history_is_what_it_says(digits, network):
+    images, labels = few(digits, 40)
+    x, y = as_rows(images, labels)
+    path = []
+    result = train(
+        network,
+        digits,
+        epochs=3,
+        batch_size=None,
+        eta=1.0,
+        key=jax.random.key(0),
+        callback=lambda state, entry: path.append((state.network, entry)),
+    )
+    x, y = as_rows(*digits.train)
+    tx, ty = as_rows(*digits.test)
+    history = result.history
+    assert len(path) == 4
+    assert history.epoch.tolist() == history.updates.tolist() == [0, 1, 2, 3]
+    for k, (v, entry) in enumerate(path):
+        assert_leaves_close(entry, jax.tree.map(lambda h, k=k: h[k], history), rtol=0)
+        c, gradient = jax.value_and_grad(network_cost)(v, x, y)
+        # float32, sums over 1,197 examples in another order.
+        np.testing.assert_allclose(entry.cost, c, rtol=1e-5)
+        np.testing.assert_allclose(entry.gradient_norm, norm(gradient), rtol=1e-4)
+        np.testing.assert_allclose(entry.test_cost, network_cost(v, tx, ty), rtol=1e-5)
+        np.testing.assert_allclose(
+            entry.test_accuracy, np.mean(np.argmax(feedforward(v, tx), -1) == digits.test.labels), rtol=1e-6
+        )
+        if k == 0:
+            assert np.isnan([entry.step_norm, entry.predicted, entry.actual]).all()
+            continue
+        before, last = path[k - 1]
+        step = subtract(v, before)
+        np.testing.assert_allclose(entry.step_norm, norm(step), rtol=1e-5)
+        np.testing.assert_allclose(entry.step_norm, 1.0 * last.gradient_norm, rtol=1e-4)  # ‖Δv‖ = η‖∇C‖
+        np.testing.assert_allclose(entry.predicted, -(last.gradient_norm**2), rtol=1e-4)  # ∇C·Δv = −η‖∇C‖²
+        np.testing.assert_allclose(entry.actual, entry.cost - last.cost, rtol=1e-6)
+
+
+def test_the_prediction_comes_true_as_eta_shrinks(digits, network, x64):
+    """ΔC − ∇C·Δv shrinks as η²: the chapter's argument, and proof that both are of the same step."""
+    network = jax.tree.map(lambda v: v.astype(jnp.float64), network)
+
+    def remainder(eta):
+        h = train(network, digits, epochs=1, batch_size=None, eta=eta, key=jax.random.key(0)).history
+        return abs(float(h.actual[1] - h.predicted[1]))
+
+    slope = np.log2(remainder(1e-3) / remainder(5e-4))
+    assert 1.95 < slope < 2.05
+
+
+def test_mini_batches_have_no_prediction_but_count_their_updates(digits, network):
+    history = train(network, digits, epochs=2, batch_size=100, eta=1.0, key=jax.random.key(0)).history
+    assert np.isnan(history.predicted).all()
+    assert history.updates.tolist() == [0, 12, 24]  # 1,197 examples: eleven hundreds and a short one
+    np.testing.assert_allclose(history.actual[1:], history.cost[1:] - history.cost[:-1], rtol=1e-6)
+
+
+def test_without_evaluation_the_network_is_the_same(digits, network):
+    settings = {"epochs": 2, "batch_size": 10, "eta": 3.0, "key": jax.random.key(5)}
+    bare = train(network, digits, evaluate=False, **settings)
+    assert_leaves_close(bare.network, train(network, digits, **settings).network, rtol=0)
+    assert np.isnan(bare.history.cost).all()
+    assert np.isfinite(bare.history.step_norm[1:]).all()
+
+
+def test_the_same_key_gives_the_same_bits_and_another_does_not(digits, network):
+    def learned(seed):
+        return train(network, digits, epochs=1, batch_size=10, eta=3.0, key=jax.random.key(seed)).network
+
+    assert_leaves_close(learned(1), learned(1), rtol=0)
+    assert norm(subtract(learned(1), learned(2))) > 0.1
+
+
+@pytest.mark.parametrize("batch_size", [10, None], ids=str)
+@pytest.mark.parametrize("optimizer", [None, optax.adam(0.01)], ids=["descent", "adam"])
+def test_continuing_equals_one_run_to_the_bit(digits, network, batch_size, optimizer):
+    settings = {"batch_size": batch_size, "eta": None if optimizer else 3.0, "key": jax.random.key(5)}
+    settings["optimizer"] = optimizer
+    whole = train(network, digits, epochs=4, **settings)
+    half = train(network, digits, epochs=2, **settings)
+    rest = train(network, digits, epochs=2, state=half.state, **settings)
+    assert_leaves_close(rest.network, whole.network, rtol=0)
+    assert rest.history.epoch.tolist() == [2, 3, 4]
+    for name in History._fields:
+        np.testing.assert_array_equal(getattr(rest.history, name)[1:], getattr(whole.history, name)[3:])
+
+
+def test_an_optimizer_is_a_rule(digits, network):
+    """optax's own plain descent, as an optimizer, walks where the default walks."""
+    settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)}
+    by_eta = train(network, digits, eta=0.5, **settings)
+    by_optax = train(network, digits, optimizer=optax.sgd(0.5), **settings)
+    # The same formula; XLA may fuse its product and difference differently, and 240 steps add that up.
+    assert_leaves_close(by_optax.network, by_eta.network, rtol=1e-4)
+    line_search = optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=10))
+    searched = train(network, digits, epochs=3, batch_size=None, optimizer=line_search, key=jax.random.key(5))
+    assert (np.diff(searched.history.cost) < 0).all()
+    with pytest.warns(UserWarning, match="eta is not used"):
+        train(network, digits, eta=0.5, optimizer=optax.sgd(0.5), **settings)
+
+
+def test_any_cost(digits, network):
+    history = train(
+        network, digits, epochs=3, batch_size=10, eta=0.2, key=jax.random.key(0), cost=cross_entropy
+    ).history
+    np.testing.assert_allclose(history.cost[0], cross_entropy(*_outputs_and_targets(network, digits)), rtol=1e-5)
+    assert history.test_accuracy[-1] > 0.85
+
+
+def _outputs_and_targets(network, digits):
+    x, y = as_rows(*digits.train)
+    return feedforward(network, x), y
+
+
+@pytest.mark.parametrize("batch_size", [10, None], ids=str)
+def test_not_finite_stops_with_the_last_finite_network(digits, network, batch_size):
+    def fragile(a, y):  # finite until the outputs have learned a little
+        c = quadratic_cost(a, y)
+        return jnp.where(c < 0.4, jnp.inf, 1.0) * c
+
+    settings = {"batch_size": batch_size, "eta": 1.0, "key": jax.random.key(0), "cost": fragile}
+    result = train(network, digits, epochs=300, **settings)
+    done = int(result.history.epoch[-1])
+    assert result.outcome.reason is Reason.NOT_FINITE
+    assert "not finite" in result.outcome.message
+    assert len(result.history.cost) == done + 1 < 301
+    assert np.isfinite(result.history.cost).all()
+    assert_leaves_close(result.network, train(network, digits, epochs=done, **settings).network, rtol=0)
+    assert int(result.state.epoch) == done
+
+
+def test_not_finite_at_the_start(digits, network):
+    spoiled = (network[0]._replace(b=network[0].b.at[0].set(jnp.nan)), *network[1:])
+    result = train(spoiled, digits, epochs=3, batch_size=10, eta=1.0, key=jax.random.key(0))
+    assert result.outcome.reason is Reason.NOT_FINITE
+    assert result.history.epoch.tolist() == [0]
+
+
+def test_lanes_of_vmap_equal_their_own_runs(digits, network):
+    """Over keys and η at once; the lane whose cost overflows stops alone."""
+
+    x, y = few(digits, 60)
+
+    def run(key, eta):
+        return train(network, (x, y), epochs=4, batch_size=10, eta=eta, key=key, cost=cross_entropy)
+
+    keys, etas = jax.random.split(jax.random.key(0), 3), jnp.array([0.05, 0.5, 1e6])
+    lanes = jax.jit(jax.vmap(run))(keys, etas)
+    assert lanes.outcome.code.tolist() == [0, 0, int(Reason.NOT_FINITE)]
+    assert "2 × completed" in lanes.outcome.message
+    for i in range(3):
+        single = run(keys[i], etas[i])
+        lane = jax.tree.map(lambda leaf, i=i: leaf[i], lanes.network)
+        assert_leaves_close(lane, single.network, rtol=2e-4)  # 24 steps of float32, batched products round otherwise
+        n = len(single.history.epoch)
+        np.testing.assert_allclose(lanes.history.cost[i, :n], single.history.cost, rtol=1e-3)
+        assert np.isnan(lanes.history.cost[i, n:]).all()
+
+
+def test_nothing_recompiles_for_another_eta_key_or_start(digits, network):
+    traces = []
+
+    def counted(a, y):
+        traces.append(1)
+        return quadratic_cost(a, y)
+
+    def run(network, eta, seed):
+        train(network, digits, epochs=2, batch_size=10, eta=eta, key=jax.random.key(seed), cost=counted)
+
+    run(network, 3.0, 0)
+    programs = _epoch._cache_size()
+    run(jax.tree.map(lambda v: v + 1, network), 0.5, 1)
+    run(network, np.float32(2.0), 2)
+    run(network, 1, 3)
+    assert _epoch._cache_size() == programs
+    assert len(traces) > 0
+
+
+def test_the_callback_sees_each_epoch_and_can_stop(digits, network):
+    seen = []
+
+    def callback(state, entry):
+        seen.append((int(state.epoch), int(entry.epoch)))
+        return len(seen) == 3
+
+    result = train(network, digits, epochs=9, batch_size=10, eta=3.0, key=jax.random.key(0), callback=callback)
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+    assert result.outcome.reason is Reason.STOPPED
+    assert not result.outcome.ok
+    assert len(result.history.epoch) == 3
+
+
+def test_no_epochs_is_the_start(digits, network):
+    result = train(network, digits, epochs=0, batch_size=10, eta=3.0, key=jax.random.key(0))
+    assert_leaves_close(result.network, network, rtol=0)
+    assert result.history.epoch.tolist() == [0]
+    assert result.outcome.ok
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64], ids=["bfloat16", "float64"])
+def test_other_dtypes_learn_in_their_own(digits, dtype, x64):
+    network = init_network(jax.random.key(3), (64, 12, 10), dtype=dtype)
+    result = train(network, digits, epochs=4, batch_size=10, eta=1.0, key=jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.network)} == {jnp.dtype(dtype)}
+    assert result.history.cost[-1] < 0.7 * result.history.cost[0]
+
+
+def test_bytes_are_used_as_fractions_of_255(digits, network):
+    settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)}
+    x, y = as_rows(*digits.train)
+    from_bytes = train(network, digits.train, **settings).network
+    assert_leaves_close(train(network, (x, digits.train.labels), **settings).network, from_bytes, rtol=1e-4)
+    assert_leaves_close(train(network, (x, y), **settings).network, from_bytes, rtol=1e-4)
+    np.testing.assert_allclose(inputs(jnp.array([0, 51, 255], jnp.uint8), jnp.float32), [0, 0.2, 1], rtol=1e-7)
+    np.testing.assert_array_equal(targets(jnp.array([2]), 3, jnp.float32), [[0, 0, 1]])
+
+
+def test_chunks_change_nothing_but_memory():
+    network = init_network(jax.random.key(0), (6, 5, 3))
+    n = 2 * CHUNK + 17
+    x = jax.random.randint(jax.random.key(1), (n, 6), 0, 256).astype(jnp.uint8)
+    y = jax.nn.one_hot(jnp.arange(n) % 3, 3)
+
+    def chunked(v):
+        return quadratic_cost(outputs_in_chunks(v, x), y)
+
+    def whole(v):
+        return network_cost(v, x.astype(jnp.float32) / 255, y)
+
+    np.testing.assert_allclose(chunked(network), whole(network), rtol=1e-5)
+    # float32 sums over 10,017 examples, in another order.
+    assert_leaves_close(jax.grad(chunked)(network), jax.grad(whole)(network), rtol=1e-4)
+
+
+BAD = {
+    "epochs": ({"epochs": -1}, RangeError, "epochs must be at least 0"),
+    "batch of none": ({"batch_size": 0}, RangeError, "batch_size must be between 1 and 1197"),
+    "batch beyond the data": ({"batch_size": 1198}, RangeError, "batch_size must be between 1 and 1197"),
+    "batch not whole": ({"batch_size": 2.5}, DtypeError, "batch_size must be a whole number"),
+    "eta 0": ({"eta": 0.0}, RangeError, "eta must be a finite number above 0"),
+    "eta NaN": ({"eta": float("nan")}, RangeError, "eta"),
+    "eta missing": ({"eta": None}, DtypeError, "eta must be one real number"),
+    "eta of many": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
+    "cost of each": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
+    "cost not a number": ({"cost": lambda a, y: None}, ShapeError, "one real scalar"),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("change", "error", "match"), BAD.values(), ids=BAD)
+def test_bad_settings(digits, network, change, error, match):
+    settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)} | change
+    with pytest.raises(error, match=match):
+        train(network, digits, **settings)
+
+
+PIXELS, LABELS = np.zeros((4, 64), np.float32), np.zeros(4, np.uint8)
+BAD_DATA = {
+    "NaN": ((np.full((4, 64), np.nan, np.float32), LABELS), DataError, "NaN"),
+    "label outside": ((PIXELS, np.array([0, 1, 2, 10])), DataError, "0 to 10, but the network has 10 outputs"),
+    "label negative": ((PIXELS, np.array([0, 1, 2, -1])), DataError, "-1"),
+    "other width": ((np.zeros((4, 63), np.float32), LABELS), ShapeError, "rows of 64"),
+    "counts differ": ((PIXELS, LABELS[:3]), ShapeError, "one label or target for each"),
+    "no examples": ((PIXELS[:0], LABELS[:0]), ShapeError, "64|example"),
+    "whole pixels": ((PIXELS.astype(int), LABELS), DtypeError, "bytes .uint8. or floating point"),
+    "target NaN": ((PIXELS, np.full((4, 10), np.nan)), DataError, "targets have NaN"),
+    "target width": ((PIXELS, np.zeros((4, 9))), ShapeError, "floating-point targets"),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("data", "error", "match"), BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data(network, data, error, match):
+    with pytest.raises(error, match=match):
+        train(network, data, epochs=1, batch_size=2, eta=3.0, key=jax.random.key(0))
