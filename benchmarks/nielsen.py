@@ -67,7 +67,7 @@ def correct_by_epoch(run: Run, data: Dataset, seeds: int, epochs: int) -> np.nda
 
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
     accuracy = np.asarray(jax.jit(jax.vmap(accuracies))(keys))
-    return np.rint(accuracy * len(data.test.labels)).astype(int)
+    return np.asarray(np.rint(accuracy * len(data.test.labels)), int)
 
 
 def measure(run: Run, data: Dataset, seeds: int, epochs: int) -> dict[str, Any]:

@@ -10,24 +10,38 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxgd.backprop import backprop
-    from jaxgd.checkpoint import load_network, save_network
-    from jaxgd.cost import accuracy, network_cost, quadratic_cost
-    from jaxgd.data import Dataset, Part, load_dataset, load_idx
-    from jaxgd.errors import (
-        CheckpointError,
-        DataError,
-        DtypeError,
-        JaxgdError,
-        MissingDependencyError,
-        RangeError,
-        ShapeError,
-        WriteError,
-    )
-    from jaxgd.network import Layer, Network, feedforward, init_network, sigmoid, sigmoid_prime
-    from jaxgd.outcome import Outcome, Reason
-    from jaxgd.rules import gradient_descent, update
-    from jaxgd.training import History, TrainResult, TrainState, train
+    from jaxgd.backprop import backprop as backprop
+    from jaxgd.checkpoint import load_network as load_network
+    from jaxgd.checkpoint import save_network as save_network
+    from jaxgd.cost import accuracy as accuracy
+    from jaxgd.cost import network_cost as network_cost
+    from jaxgd.cost import quadratic_cost as quadratic_cost
+    from jaxgd.data import Dataset as Dataset
+    from jaxgd.data import Part as Part
+    from jaxgd.data import load_dataset as load_dataset
+    from jaxgd.data import load_idx as load_idx
+    from jaxgd.errors import CheckpointError as CheckpointError
+    from jaxgd.errors import DataError as DataError
+    from jaxgd.errors import DtypeError as DtypeError
+    from jaxgd.errors import JaxgdError as JaxgdError
+    from jaxgd.errors import MissingDependencyError as MissingDependencyError
+    from jaxgd.errors import RangeError as RangeError
+    from jaxgd.errors import ShapeError as ShapeError
+    from jaxgd.errors import WriteError as WriteError
+    from jaxgd.network import Layer as Layer
+    from jaxgd.network import Network as Network
+    from jaxgd.network import feedforward as feedforward
+    from jaxgd.network import init_network as init_network
+    from jaxgd.network import sigmoid as sigmoid
+    from jaxgd.network import sigmoid_prime as sigmoid_prime
+    from jaxgd.outcome import Outcome as Outcome
+    from jaxgd.outcome import Reason as Reason
+    from jaxgd.rules import gradient_descent as gradient_descent
+    from jaxgd.rules import update as update
+    from jaxgd.training import History as History
+    from jaxgd.training import TrainResult as TrainResult
+    from jaxgd.training import TrainState as TrainState
+    from jaxgd.training import train as train
 
 __version__ = "0.1.0"
 

@@ -37,8 +37,8 @@ class Checkpoints:
     """The checkpoints of one run in a folder of their own, newest few kept, each written whole or not at all.
 
     Each holds a pytree of arrays (typed keys included), the run's configuration, the shapes needed to read it back, and
-    the SHA-256 of all its values, so that a damaged or a foreign one is noticed. Saving goes on in the background; `close`, or leaving the `with` block,
-    waits for it. Loading never unpickles.
+    the SHA-256 of all its values, so that a damaged or a foreign one is noticed. Saving goes on in the background;
+    `close`, or leaving the `with` block, waits for it. Loading never unpickles.
 
     Raises: WriteError where a checkpoint cannot be written; CheckpointError where none can be read.
 
@@ -67,6 +67,12 @@ class Checkpoints:
     ) -> None:
         self.close()
 
+    @property
+    def newest(self) -> int | None:
+        """The epoch of the newest checkpoint, saved or being saved; None if there is none."""
+        newest: int | None = self._manager.latest_step()
+        return newest
+
     def save(self, epoch: int, tree: PyTree[Any]) -> None:
         """Begin to save the tree as the checkpoint of this epoch; an earlier failure to write is raised here."""
         leaves = [np.asarray(leaf) for leaf in jax.device_get(list(map(_unkeyed, jax.tree.leaves(tree))))]
@@ -77,7 +83,7 @@ class Checkpoints:
             "epoch": epoch,
             "leaves": [{"shape": leaf.shape, "dtype": str(leaf.dtype)} for leaf in leaves],
             "bytes": values.size,
-            "sha256": hashlib.sha256(values).hexdigest(),
+            "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
         }
         # All values as one array: of many, read at once, orbax leaves the others hanging when one is damaged.
         state = self._ocp.args.StandardSave({"values": values})
@@ -126,7 +132,7 @@ class Checkpoints:
             raise CheckpointError("it belongs to another run")
         state = self._ocp.args.StandardRestore({"values": np.zeros(about["bytes"], np.uint8)})
         values = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]["values"]
-        if hashlib.sha256(values).hexdigest() != about["sha256"] or about["epoch"] != epoch:
+        if hashlib.sha256(values.tobytes()).hexdigest() != about["sha256"] or about["epoch"] != epoch:
             raise CheckpointError("its values are not those that were saved (damaged file)")
         leaves, at = [], 0
         for leaf in about["leaves"]:
@@ -203,7 +209,7 @@ def load_network(path: str | Path) -> Network:
             f"load_network: {path} must hold the tensors 0.w, 0.b, 1.w, …, got {', '.join(sorted(tensors)) or 'none'}."
         )
     for name, value in tensors.items():
-        if value.dtype == np.float64 and not jax.config.jax_enable_x64:
+        if value.dtype == np.float64 and jnp.result_type(float) != np.float64:
             raise CheckpointError(
                 f"load_network: {path}: {name} is float64, which would be rounded.\n"
                 "jax.config.update('jax_enable_x64', True) first."
@@ -223,7 +229,7 @@ def _tensors(content: bytes) -> dict[str, Float[np.ndarray, "..."]]:
     # safetensors.numpy writes bfloat16 but does not read it.
     return {
         name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        for name, tensor in safetensors.deserialize(content)
+        for name, tensor in safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     }
 
 

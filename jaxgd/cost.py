@@ -58,9 +58,9 @@ def network_cost(
 def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array, ""]:
     """The fraction of examples whose strongest output is the right one.
 
-    Shapes: `a` is (..., out); `y` holds whole-number labels (...,) or targets (..., out) whose largest element is right.
+    Shapes: `a` is (..., out); `y` holds whole-number labels (...,), or targets (..., out), whose largest is right.
     Range: 0 to 1. Outputs with a NaN among them count as wrong; of equal outputs the first counts.
-    Raises: ShapeError if the shapes do not fit or there is no example; DtypeError for labels that are not whole numbers.
+    Raises: ShapeError if the shapes do not fit or there is no example; DtypeError for labels that are not whole.
     Source: Nielsen, chapter 1, `evaluate`.
 
     >>> float(accuracy(jnp.array([[0.9, 0.2], [0.8, 0.1]]), jnp.array([0, 1])))

@@ -102,7 +102,9 @@ def require_positive(who: str, name: str, x: Any) -> None:
     if not number or jnp.shape(x) != () or not jnp.issubdtype(jnp.result_type(x), jnp.number):
         raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
     if jnp.iscomplexobj(x) or not (math.isfinite(x) and x > 0):
-        raise RangeError(f"{who}: {name} must be a finite number above 0, got {x}.\nTry 1.0 and halve it until C falls.")
+        raise RangeError(
+            f"{who}: {name} must be a finite number above 0, got {x}.\nTry 1.0 and halve it until C falls."
+        )
 
 
 def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | None = None) -> None:

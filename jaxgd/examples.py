@@ -55,7 +55,8 @@ def outputs_in_chunks(network: Network, x: Array, precision: jax.lax.PrecisionLi
 
     if len(x) <= CHUNK:
         return outputs(x)
-    return jax.lax.map(jax.checkpoint(outputs), x, batch_size=CHUNK)
+    a: Array = jax.lax.map(jax.checkpoint(outputs), x, batch_size=CHUNK)
+    return a
 
 
 def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Examples:
@@ -68,7 +69,9 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
             f"\nMake the first of sizes {int(np.prod(x.shape[1:]))}."
         )
     if y.shape[:1] != x.shape[:1] or y.ndim not in (1, 2):
-        raise ShapeError(f"{who}: one label or target for each {part} input is needed, got {describe(x)} and {describe(y)}.")
+        raise ShapeError(
+            f"{who}: one label or target for each {part} input is needed, got {describe(x)} and {describe(y)}."
+        )
     require_examples(who, len(x))
     if x.dtype != np.uint8 and not jnp.issubdtype(x.dtype, jnp.floating):
         raise DtypeError(f"{who}: the {part} inputs must be bytes (uint8) or floating point, got {describe(x)}.")
@@ -85,6 +88,8 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
         )
     for name, a in (("inputs", x), ("targets", y)):
         if jnp.issubdtype(a.dtype, jnp.floating) and not is_traced(a) and not bool(jnp.all(jnp.isfinite(a))):
-            raise DataError(f"{who}: the {part} {name} have NaN or infinite values.\nReplace or leave out those examples.")
+            raise DataError(
+                f"{who}: the {part} {name} have NaN or infinite values.\nReplace or leave out those examples."
+            )
     y = y.astype(jnp.int32) if jnp.issubdtype(y.dtype, jnp.integer) else y
     return Examples(jnp.asarray(x.reshape(len(x), -1)), jnp.asarray(y))

@@ -41,7 +41,7 @@ def norm(v: PyTree[Array]) -> Float[Array, ""]:
 
 
 def subtract(u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
-    """u − v, leaf by leaf.
+    """Difference u − v, leaf by leaf.
 
     >>> subtract((jnp.array(3.0),), (jnp.array(1.0),))
     (Array(2., dtype=float32, weak_type=True),)
@@ -59,7 +59,7 @@ def all_finite(v: PyTree[Array]) -> Bool[Array, ""]:
 
 
 def select(condition: Bool[Array, ""], u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
-    """u where the condition holds, else v; as one choice for the whole tree.
+    """Choose u where the condition holds, else v: one choice for the whole tree.
 
     >>> int(select(jnp.array(True), jnp.array(1), jnp.array(2)))
     1

@@ -24,7 +24,7 @@ def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]
     0.5
     """
     require_positive("update", "eta", eta)
-    ours, theirs = jax.tree.structure(v), jax.tree.structure(gradient)
+    ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(gradient))
     if ours != theirs:
         raise ShapeError(f"update: the gradient must be a tree like v, {ours}, got {theirs}.")
     return jax.tree_util.tree_map_with_path(lambda path, x, g: _step(path, x, g, eta), v, gradient)
@@ -35,7 +35,7 @@ def _step(path: Any, x: Array, g: Array, eta: Any) -> Array:
         raise ShapeError(
             f"update: leaf {jax.tree_util.keystr(path)!r} is {describe(x)} but its gradient is {describe(g)}."
         )
-    return (x - eta * g).astype(jnp.result_type(x))
+    return jnp.asarray(x - eta * g, jnp.result_type(x))
 
 
 def gradient_descent(eta: Any) -> optax.GradientTransformation:

@@ -31,7 +31,7 @@ class RunFolder:
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
         """Make a new run folder.
 
-        Raises: CheckpointError if the path exists already and is not an empty folder; WriteError if it cannot be written.
+        Raises: CheckpointError if the path is taken by more than an empty folder; WriteError if it cannot be written.
         """
         require_new(path)
         with writing(path):

@@ -134,12 +134,12 @@ def train(
     eta = _step_size(network, eta, optimizer)
     plan = _Plan(batch_size, optimizer, cost, bool(evaluate), precision)
     sizes = network_sizes(network)
-    rows = jax.ShapeDtypeStruct((2, sizes[-1]), network[-1].b.dtype)
+    rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
 
     traced = any(map(is_traced, jax.tree.leaves((network, parts, eta, key, state))))
     start = _start if state is None else _entry_of
-    state = TrainState(network, (), key, jnp.array(0), jnp.nan, None) if state is None else state
+    state = TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None) if state is None else state
     if traced:
         return _train_traced(start, state, parts, eta, plan, epochs)
     return _train_by_epoch(start, state, parts, eta, plan, epochs, callback)
@@ -186,9 +186,7 @@ def _train_by_epoch(
     return TrainResult(state.network, history, Outcome(jnp.array(reason)), state)
 
 
-def _train_traced(
-    start: Any, state: TrainState, parts: _Parts, eta: Array, plan: _Plan, epochs: int
-) -> TrainResult:
+def _train_traced(start: Any, state: TrainState, parts: _Parts, eta: Array, plan: _Plan, epochs: int) -> TrainResult:
     state, first, finite = start(state, parts, eta, plan)
 
     def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], History]:
@@ -207,8 +205,9 @@ def _train_traced(
 
 
 def _keep(go: Array, advanced: TrainState, state: TrainState) -> TrainState:
-    kept = select(go, advanced._replace(key=()), state._replace(key=()))
-    return cast(TrainState, kept._replace(key=state.key))
+    # Keys are not for lax.select, and this one never changes.
+    key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
+    return cast(TrainState, select(go, advanced, state)._replace(key=key))
 
 
 def _rule(eta: Array, plan: _Plan) -> optax.GradientTransformationExtraArgs:

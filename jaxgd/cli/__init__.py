@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            command: Any = tyro.cli(_Command, prog="jaxgd", description=_ABOUT, args=argv)  # type: ignore[call-overload]
+            command: Any = tyro.cli(_Command, prog="jaxgd", description=_ABOUT, args=argv)
     except SystemExit as exit_:
         # Of the box that tyro draws around a misuse, the words; --help, which is no misuse, goes to stdout.
         words = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", complaint.getvalue())

@@ -29,7 +29,10 @@ class Info:
         rows += [("device", f"{d.id}: {d.device_kind} ({d.platform})") for d in jax.devices()]
         rows += [
             ("float", str(jnp.zeros(()).dtype)),
-            ("matrix products", jax.config.jax_default_matmul_precision or "the device's default precision"),
+            (
+                "matrix products",
+                getattr(jax.config, "jax_default_matmul_precision", None) or "the device's default precision",
+            ),
             ("data folder", str(self.data_dir or default_data_dir())),
             ("digits", "comes with jaxgd"),
         ]

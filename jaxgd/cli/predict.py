@@ -40,7 +40,9 @@ class Predict:
         folder = RunFolder.open(self.run_dir)
         network, frame = folder.load_network(), Frame(**folder.config["frame"])
         named = [pair for path in self.images for pair in _read(path, frame)]
-        x, _ = require_fit("predict", "image", network, np.stack([image for _, image in named]), np.zeros(len(named), int))
+        x, _ = require_fit(
+            "predict", "image", network, np.stack([image for _, image in named]), np.zeros(len(named), int)
+        )
         for (name, _), a in zip(named, np.asarray(outputs_in_chunks(network, x)), strict=True):
             print(name, a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
         return 0

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from jaxgd.training import History, TrainState
 
 # What may stand beside --resume: all else is the run's own and cannot change under way.
-_WITH_RESUME = ("--resume", "--epochs", "--data-dir", "--checkpoint-every", "--tensorboard", "--plot")
-_WITH_RESUME += ("--progress", "--no-progress")
+_WITH_RESUME = (
+    *("--resume", "--epochs", "--data-dir", "--checkpoint-every"),
+    *("--tensorboard", "--plot", "--progress", "--no-progress"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,13 +186,13 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
                 entries.append(entry)
                 folder.append_metrics(entry)
                 reporter.show(entry)
-                if k and (k % options.checkpoint_every == 0 or k == epochs or stop.is_set()):
+                if k and k % options.checkpoint_every == 0:
                     _save(folder, checkpoints, state, entries)
             return stop.is_set()
 
         with reporter.over(folder, data, epochs, entries):
             result = train(network, data, epochs=epochs - done, state=state, callback=after_epoch, **settings)
-        if not result.outcome.ok:
+        if checkpoints.newest != result.state.epoch:
             _save(folder, checkpoints, result.state, entries)
     reporter.conclude(result.outcome, entries)
     if options.plot is not None:
@@ -215,16 +217,15 @@ def _save(folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", 
     checkpoints.save(int(state.epoch), (state, jax.tree.map(lambda *xs: np.stack(xs), *entries)))
 
 
-def _restore(
-    checkpoints: "Checkpoints", like: "TrainState | None"
-) -> tuple["TrainState | None", list["History"]]:
+def _restore(checkpoints: "Checkpoints", like: "TrainState | None") -> tuple["TrainState | None", list["History"]]:
     """The newest whole checkpoint's state and history; nothing if there is none yet."""
     import jax
     import numpy as np
 
     from jaxgd.training import History
 
-    restored = None if like is None else checkpoints.restore((like, History(*[0] * len(History._fields))))
+    blank = History(**dict.fromkeys(History._fields, jax.numpy.zeros(())))
+    restored = None if like is None else checkpoints.restore((like, blank))
     if restored is None:
         return None, []
     for refusal in restored.refused:

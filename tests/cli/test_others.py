@@ -1,0 +1,173 @@
+"""`jaxgd evaluate`, `predict`, `info`, and what the command does around them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgd import cli, feedforward, load_dataset, load_network
+from jaxgd.data.idx import write_idx
+
+
+def metrics(row=-1):
+    return json.loads(Path("run/metrics.jsonl").read_text().splitlines()[row])
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_evaluate_agrees_with_the_history(jaxgd, run_folder, part):
+    answer = jaxgd("evaluate", "run", "--part", part)
+    right, of, cost = re.fullmatch(rf"digits {part}: (\d+) / (\d+) \(.*%\), cost (.*)\n", answer.out).groups()
+    prefix = "" if part == "train" else f"{part}_"
+    assert int(right) / int(of) == pytest.approx(metrics()[f"{prefix}accuracy"])
+    assert float(cost) == pytest.approx(metrics()[f"{prefix}cost"], rel=1e-4)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("argv", "match"),
+    [
+        (["evaluate", "nowhere"], "no run folder"),
+        (["evaluate", "run", "--part", "all"], "--part"),
+        (["evaluate", "run", "--data", "cifar"], "'digits'"),
+        (["predict", "run"], "at least one image"),
+        (["predict", "run", "absent.png"], "absent.png"),
+        (["predict", "run", "run/config.json"], "config.json"),
+        (["predict", "run", "labels-idx1-ubyte"], "expected images"),
+        (["predict", "nowhere", "x.png"], "no run folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_misuse(jaxgd, run_folder, argv, match):
+    write_idx("labels-idx1-ubyte", np.zeros(3, np.uint8))
+    answer = jaxgd(*argv)
+    assert (answer.status, answer.out) == (2, "")
+    assert match in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_a_damaged_run_folder_is_named(jaxgd, run_folder):
+    network = Path("run/network.safetensors")
+    network.write_bytes(network.read_bytes()[:100])
+    assert "network.safetensors is damaged" in jaxgd("evaluate", "run").err
+    config = Path("run/config.json")
+    for content, match in ((b"{", "damaged"), (b"{}", "not the configuration"), (b"[]", "not the configuration")):
+        config.write_bytes(content)
+        answer = jaxgd("evaluate", "run")
+        assert (answer.status, len(answer.err.splitlines())) == (2, 1)
+        assert match in answer.err
+
+
+def lines(answer):
+    assert answer.status == 0, answer.err
+    return [line.split("\t") for line in answer.out.splitlines()]
+
+
+def test_predict_reads_idx_images_as_they_are(jaxgd, run_folder):
+    images = load_dataset("digits").test.images[:20]
+    write_idx("some-idx3-ubyte", images)
+    network = load_network("run/network.safetensors")
+    a = np.asarray(feedforward(network, jnp.asarray(images.reshape(20, -1) / 255, jnp.float32)))
+    answer = lines(jaxgd("predict", "run", "some-idx3-ubyte"))
+    assert [name for name, *_ in answer] == [f"some-idx3-ubyte[{i}]" for i in range(20)]
+    assert [int(digit) for _, digit, *_ in answer] == a.argmax(-1).tolist()
+    np.testing.assert_allclose([list(map(float, row[2:])) for row in answer], a, atol=6e-5)  # four decimals
+
+
+def test_predict_reads_pictures_of_any_size(jaxgd, run_folder):
+    """Digits enlarged, on white paper, in a corner of the page: most are read as the small ones are."""
+    pillow = pytest.importorskip("PIL.Image")
+    images = load_dataset("digits").test.images[:20]
+    write_idx("small-idx3-ubyte", images)
+    for i, image in enumerate(images):
+        page = np.zeros((120, 150), np.uint8)
+        page[15:79, 20:84] = np.kron(image, np.ones((8, 8), np.uint8))
+        pillow.fromarray(255 - page).save(f"{i}.png")
+    small = lines(jaxgd("predict", "run", "small-idx3-ubyte"))
+    large = lines(jaxgd("predict", "run", *(f"{i}.png" for i in range(20))))
+    assert sum(a[1] == b[1] for a, b in zip(small, large, strict=True)) >= 16
+
+
+def test_info_says_what_is_where(jaxgd):
+    answer = jaxgd("info")
+    assert answer.status == 0
+    assert re.search(r"^jax  +\d+\.", answer.out, re.M)
+    assert re.search(r"^device  +0: ", answer.out, re.M)
+    assert re.search(r"^float  +float32", answer.out, re.M)
+    assert re.search(r"^mnist  +not here", answer.out, re.M)
+
+
+COMMANDS = ["", "train", "evaluate", "predict", "info"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_at_once(command):
+    """In under a second of this process's own time, and without JAX."""
+    code = (
+        "import sys, time\n"
+        "from jaxgd.cli import main\n"
+        f"status = main({[*command.split(), '--help']})\n"
+        "assert not {'jax', 'numpy', 'orbax', 'matplotlib'} & set(sys.modules), 'imported too early'\n"
+        "assert time.process_time() < 1, time.process_time()\n"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: jaxgd" in done.stdout
+    assert len(done.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "match"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "run/metrics.jsonl"), 1, "run/metrics.jsonl: No space left"),
+        (PermissionError(13, "Permission denied", "run"), 2, "run: Permission denied"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_goes_wrong_outside_is_one_line(jaxgd, monkeypatch, error, status, match):
+    def fail(self, argv):
+        raise error
+
+    monkeypatch.setattr(cli.Info, "run", fail)
+    answer = jaxgd("info")
+    assert answer.status == status
+    assert match in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_a_closed_pipe_is_no_error():
+    code = "import sys; from jaxgd.cli import main; sys.exit(main(['info']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), err) == (0, b"")
+
+
+def test_the_disk_is_full(jaxgd, monkeypatch):
+    """A write that fails for want of space: one line, status 1, and what was saved before is still there."""
+    from jaxgd import run_folder as module
+
+    real, writes = module.RunFolder.append_metrics, []
+
+    def full(self, entry):
+        writes.append(1)
+        if len(writes) > 2:
+            raise OSError(28, "No space left on device", str(self.metrics))
+        real(self, entry)
+
+    monkeypatch.setattr(module.RunFolder, "append_metrics", full)
+    answer = jaxgd("train", "--epochs", 3, "--run-dir", "run")
+    assert answer.status == 1
+    assert "No space left" in answer.err
+    assert "jaxgd train --resume run" in answer.err
+    monkeypatch.setattr(module.RunFolder, "append_metrics", real)
+    assert jaxgd("train", "--resume", "run").status == 0
+    jaxgd("train", "--epochs", 3, "--run-dir", "whole")
+    assert Path("run/network.safetensors").read_bytes() == Path("whole/network.safetensors").read_bytes()

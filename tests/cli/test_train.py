@@ -1,0 +1,219 @@
+"""`jaxgd train` as a person types it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from support import assert_leaves_close
+
+from jaxgd import init_network, load_dataset, load_network, train, training
+from jaxgd.data.idx import write_idx
+
+SHORT = ("--epochs", 2, "--run-dir", "run")
+
+
+def rows(run="run"):
+    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_prints_the_books_lines_and_leaves_a_run_folder(jaxgd):
+    answer = jaxgd("train", *SHORT)
+    assert answer.status == 0
+    assert re.fullmatch(r"Epoch 0: \d+ / 300\nEpoch 1: \d+ / 300\n", answer.out)
+    assert "completed" in answer.err
+    assert "Traceback" not in answer.err
+    assert {path.name for path in Path("run").iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "network.safetensors",
+    }
+    config = json.loads(Path("run", "config.json").read_text())
+    assert (config["sizes"], config["eta"], config["batch_size"], config["seed"]) == ([64, 30, 10], 3.0, 10, 0)
+    assert [row["epoch"] for row in rows()] == [0, 1, 2]
+    assert rows()[0]["step_norm"] is None  # NaN is no JSON
+    correct = [int(n) for n in re.findall(r"(\d+) /", answer.out)]
+    assert correct == [round(300 * row["test_accuracy"]) for row in rows()[1:]]
+
+
+def test_it_is_the_library(jaxgd):
+    """The seed's two halves: one draws the network, the other the order of examples."""
+    jaxgd("train", *SHORT, "--sizes", 64, 12, 10, "--eta", 1.5, "--batch-size", 20, "--seed", 7, "--scheme", "scaled")
+    network_key, order_key = jax.random.split(jax.random.key(7))
+    network = init_network(network_key, (64, 12, 10), "scaled")
+    result = train(network, load_dataset("digits"), epochs=2, batch_size=20, eta=1.5, key=order_key)
+    assert_leaves_close(load_network("run/network.safetensors"), result.network, rtol=0)
+    np.testing.assert_array_equal([row["cost"] for row in rows()], result.history.cost)
+
+
+def test_full_batch(jaxgd):
+    assert jaxgd("train", *SHORT, "--batch-size", "full").status == 0
+    assert [row["updates"] for row in rows()] == [0, 1, 2]
+    assert rows()[1]["predicted"] < 0
+
+
+def test_resume_ends_where_the_uninterrupted_run_ends(jaxgd):
+    jaxgd("train", "--epochs", 5, "--run-dir", "whole")
+    jaxgd("train", "--epochs", 2, "--run-dir", "parts")
+    answer = jaxgd("train", "--resume", "parts", "--epochs", 5)
+    assert answer.status == 0
+    assert re.findall(r"Epoch (\d)", answer.out) == ["2", "3", "4"]
+    for name in ("network.safetensors", "metrics.jsonl"):
+        assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
+    again = jaxgd("train", "--resume", "parts")
+    assert (again.status, again.out) == (0, "")
+    assert Path("parts", "metrics.jsonl").read_bytes() == Path("whole", "metrics.jsonl").read_bytes()
+
+
+def test_resume_before_the_first_checkpoint_begins_anew(jaxgd, run_folder):
+    whole = Path("run", "network.safetensors").read_bytes()
+    shutil.rmtree("run/checkpoints")
+    Path("run/network.safetensors").unlink()
+    with Path("run/metrics.jsonl").open("ab") as file:
+        file.write(b'{"epoch": 3, "co')  # a line cut short by a kill
+    assert jaxgd("train", "--resume", "run").status == 0
+    assert Path("run", "network.safetensors").read_bytes() == whole
+    assert len(rows()) == 3
+
+
+def test_resume_passes_over_a_damaged_checkpoint(jaxgd, run_folder):
+    whole = Path("run", "network.safetensors").read_bytes()
+    Path("run/network.safetensors").unlink()
+    for path in Path("run/checkpoints/2").rglob("*"):
+        if path.is_file() and path.stat().st_size > 3000:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    answer = jaxgd("train", "--resume", "run")
+    assert answer.status == 0
+    assert "2 is refused" in answer.err
+    assert "Traceback" not in answer.err
+    assert Path("run", "network.safetensors").read_bytes() == whole
+
+
+def test_ctrl_c_saves_and_says_how_to_resume(jaxgd, monkeypatch):
+    from jaxgd.cli.reporter import Reporter
+
+    show = Reporter.show
+
+    def interrupt(self, entry):
+        show(self, entry)
+        if entry.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Reporter, "show", interrupt)
+    answer = jaxgd("train", "--epochs", 4, "--run-dir", "run", "--checkpoint-every", 100)
+    assert answer.status == 130
+    assert "jaxgd train --resume run" in answer.err
+    assert len(rows()) == 3
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(Reporter, "show", show)
+    assert jaxgd("train", "--resume", "run").status == 0
+    jaxgd("train", "--epochs", 4, "--run-dir", "whole")
+    assert Path("run/network.safetensors").read_bytes() == Path("whole/network.safetensors").read_bytes()
+
+
+def test_divergence_is_exit_status_1_and_keeps_the_last_network(jaxgd, run_folder, monkeypatch):
+    """Not finite from the third epoch on, which sigmoids and the quadratic cost never make by themselves."""
+    real = training._epoch
+
+    def overflowing(state, *rest):
+        advanced, entry, finite = real(state, *rest)
+        return (state, entry, np.array(False)) if state.epoch == 2 else (advanced, entry, finite)
+
+    monkeypatch.setattr(training, "_epoch", overflowing)
+    answer = jaxgd("train", "--epochs", 4, "--run-dir", "diverged")
+    assert answer.status == 1
+    assert "not finite" in answer.err
+    assert Path("diverged/network.safetensors").read_bytes() == Path("run/network.safetensors").read_bytes()
+    assert len(rows("diverged")) == 3
+
+
+def test_a_folder_of_ones_own(jaxgd, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 60), ("test", 20)):
+        labels = rng.integers(0, 3, n).astype(np.uint8)
+        images = np.zeros((n, 5, 4), np.uint8)
+        images[np.arange(n), labels, 1:3] = 200
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        write_idx(tmp_path / "mine" / f"{name}-images", images)
+        write_idx(tmp_path / "mine" / f"{name}-labels", labels)
+    answer = jaxgd("train", "--data", "mine", *SHORT, "--sizes", 20, 8, 3)
+    assert answer.status == 0, answer.err
+    assert answer.out.endswith("/ 20\n")
+    assert jaxgd("evaluate", "run").status == 0
+    write_idx(tmp_path / "mine" / "test-labels", np.zeros(20, np.uint8))
+    changed = jaxgd("train", "--resume", "run", "--epochs", 3)
+    assert changed.status == 2
+    assert "no longer what" in changed.err
+
+
+def test_tensorboard(jaxgd):
+    pytest.importorskip("tensorboardX")
+    assert jaxgd("train", *SHORT, "--tensorboard").status == 0
+    (events,) = Path("run/tensorboard").iterdir()
+    assert b"test_accuracy" in events.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_plot(jaxgd, suffix):
+    pytest.importorskip("matplotlib")
+    assert jaxgd("train", *SHORT, "--plot", f"run.{suffix}").status == 0
+    assert Path(f"run.{suffix}").stat().st_size > 5000
+
+
+def test_a_run_folder_that_is_there_is_left_alone(jaxgd, run_folder):
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    answer = jaxgd("train", *SHORT)
+    assert answer.status == 2
+    assert "exists already" in answer.err
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+
+
+MISUSE = {
+    "sizes empty": (["--sizes"], "--sizes"),
+    "one layer": (["--sizes", 64], "at least one layer"),
+    "zero width": (["--sizes", 64, 0, 10], "must be at least 1, got 0"),
+    "negative width": (["--sizes=64", "-3", 10], "-3"),
+    "inputs do not fit": (["--sizes", 784, 30, 10], "does not fit digits: its images are 8×8"),
+    "outputs do not fit": (["--sizes", 64, 30, 12], "10 classes"),
+    "batch size 0": (["--batch-size", 0], "between 1 and 1197"),
+    "batch size beyond": (["--batch-size", 1198], "between 1 and 1197"),
+    "batch size no number": (["--batch-size", "all"], "batch-size"),
+    "eta 0": (["--eta", 0], "above 0"),
+    "eta negative": (["--eta", -1], "above 0"),
+    "eta NaN": (["--eta", "nan"], "above 0"),
+    "epochs 0": (["--epochs", 0], "at least 1"),
+    "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
+    "seed negative": (["--seed", -1], "between 0 and"),
+    "no such data": (["--data", "cifar"], "'digits', 'mnist'"),
+    "no such folder": (["--data", "./cifar"], "cifar"),
+    "no such flag": (["--learning-rate", 1], "--learning-rate"),
+    "no such command": (None, "trian"),
+    "resume nothing": (["--resume", "nowhere"], "no run folder"),
+    "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
+    "resume to fewer epochs": (["--resume", "run", "--epochs", 1], "already has 2"),
+    "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
+    "plot elsewhere": (["--plot", "absent/x.png"], "no folder"),
+    "plot of another kind": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("flags", "match"), MISUSE.values(), ids=MISUSE)
+def test_misuse_is_one_line_and_status_2(jaxgd, tmp_path, flags, match):
+    if flags and {"run", "--run-dir"} & set(flags):
+        jaxgd("train", *SHORT)
+    before = sorted(tmp_path.rglob("*"))
+    answer = jaxgd("trian") if flags is None else jaxgd("train", *flags)
+    assert answer.status == 2
+    assert answer.out == ""
+    assert match in answer.err
+    assert len(answer.err.splitlines()) <= 2  # a resumed run also names its folder
+    assert "Traceback" not in answer.err
+    assert sorted(tmp_path.rglob("*")) == before
