@@ -27,8 +27,8 @@ def backprop(
 
     >>> network = (Layer(jnp.array([[0.6]]), jnp.array([0.9])),)
     >>> gradient = backprop(network, jnp.array([1.0]), jnp.array([0.0]))
-    >>> print(f"{gradient[0].w[0, 0]:.6f} {gradient[0].b[0]:.6f}")
-    0.121937 0.121937
+    >>> print(f"{gradient[0].w[0, 0]:.4f} {gradient[0].b[0]:.4f}")
+    0.1219 0.1219
     """
     require_input("backprop", network, x)
     require_float("backprop", "y", y)

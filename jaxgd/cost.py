@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jaxgd.errors import DtypeError, ShapeError, describe, require_examples, require_same_shape
+from jaxgd.errors import DtypeError, ShapeError, describe, require_float, require_outputs, require_same_shape
 from jaxgd.network import Network, feedforward
 
 Cost = Callable[[Array, Array], Array]
@@ -20,14 +20,16 @@ def quadratic_cost(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"])
 
     Shapes: `a` and `y` alike, (..., out); the result is a scalar.
     Range: 0 ≤ C ≤ out/2 for outputs and targets in [0, 1].
-    Raises: ShapeError if the shapes differ or there is no example. Nothing is broadcast.
+    Raises: ShapeError if the shapes differ or there is no example; DtypeError for whole or complex numbers. Nothing is
+    broadcast.
     Source: Nielsen, chapter 1, equation (6).
 
     >>> float(quadratic_cost(jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 1.0]])))
     0.5
     """
     require_same_shape("quadratic_cost", a=a, y=y)
-    require_examples("quadratic_cost", jnp.size(a))
+    require_outputs("quadratic_cost", a)
+    require_float("quadratic_cost", "y", y)
     return 0.5 * jnp.mean(jnp.sum((y - a) ** 2, axis=-1))
 
 
@@ -66,7 +68,7 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
     >>> float(accuracy(jnp.array([[0.9, 0.2], [0.8, 0.1]]), jnp.array([0, 1])))
     0.5
     """
-    require_examples("accuracy", jnp.size(a))
+    require_outputs("accuracy", a)
     if jnp.shape(y) == jnp.shape(a):
         labels = jnp.argmax(y, axis=-1)
     elif jnp.shape(y) == jnp.shape(a)[:-1]:

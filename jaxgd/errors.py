@@ -5,6 +5,7 @@ an exception but an `Outcome`.
 """
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,6 +64,14 @@ def require_same_shape(who: str, **arrays: Any) -> None:
         raise ShapeError(f"{who}: {' and '.join(arrays)} must have the same shape, got {got}.\nNothing is broadcast.")
 
 
+def require_outputs(who: str, a: Any) -> None:
+    """Raise unless a holds the outputs of at least one example, (..., out), in real floating point."""
+    require_float(who, "a", a)
+    if jnp.ndim(a) == 0:
+        raise ShapeError(f"{who}: the outputs must be (..., out), got {describe(a)}.")
+    require_examples(who, jnp.size(a))
+
+
 def require_examples(who: str, n: int) -> None:
     """Raise ShapeError if there is nothing to take a mean over."""
     if n == 0:
@@ -70,8 +79,9 @@ def require_examples(who: str, n: int) -> None:
 
 
 def require_float(who: str, name: str, x: Any) -> None:
-    """Raise DtypeError unless x is real floating point."""
-    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+    """Raise DtypeError unless x is an array or number of real floating point."""
+    number = isinstance(x, (float, np.generic, np.ndarray, jax.Array))
+    if not number or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise DtypeError(
             f"{who}: {name} must be real floating point, got {describe(x)}.\n"
             "Scale pixels first, for instance pixels / 255."
@@ -99,9 +109,11 @@ def require_positive(who: str, name: str, x: Any) -> None:
     if is_traced(x):
         return
     number = isinstance(x, (int, float, complex, np.generic, np.ndarray, jax.Array)) and not isinstance(x, bool)
-    if not number or jnp.shape(x) != () or not jnp.issubdtype(jnp.result_type(x), jnp.number):
+    # As NumPy: on a JAX array that jit has closed over, even x > 0 would be traced.
+    value = np.asarray(x) if number else np.empty(2)
+    if value.shape != () or value.dtype.kind not in "iufcV":
         raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
-    if jnp.iscomplexobj(x) or not (math.isfinite(x) and x > 0):
+    if value.dtype.kind == "c" or not (math.isfinite(value) and value > 0):
         raise RangeError(
             f"{who}: {name} must be a finite number above 0, got {x}.\nTry 1.0 and halve it until C falls."
         )
@@ -109,15 +121,21 @@ def require_positive(who: str, name: str, x: Any) -> None:
 
 def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | None = None) -> None:
     """Raise unless x is a whole number with least ≤ x ≤ most."""
-    if isinstance(x, bool) or not hasattr(x, "__index__") or is_traced(x):
+    try:
+        value = operator.index(np.asarray(x) if isinstance(x, jax.Array) and not is_traced(x) else x)
+    except TypeError:
+        value = None
+    if value is None or isinstance(x, bool):
         raise DtypeError(f"{who}: {name} must be a whole number known before tracing, got {describe(x)}.")
-    if x < least or (most is not None and x > most):
+    if value < least or (most is not None and value > most):
         allowed = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise RangeError(f"{who}: {name} must be {allowed}, got {x}.")
+        raise RangeError(f"{who}: {name} must be {allowed}, got {value}.")
 
 
 def require_sizes(who: str, sizes: Sequence[int]) -> None:
     """Raise unless sizes names an input and at least one layer, each at least one wide."""
+    if not hasattr(sizes, "__len__"):
+        raise DtypeError(f"{who}: sizes must be several whole numbers such as (784, 30, 10), got {describe(sizes)}.")
     if len(sizes) < 2:
         raise RangeError(
             f"{who}: sizes must name the inputs and at least one layer, got {tuple(sizes)}.\n"

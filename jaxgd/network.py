@@ -67,11 +67,13 @@ def network_sizes(network: Network) -> tuple[int, ...]:
     """
     if not network:
         raise ShapeError("network: expected at least one layer, got none.\nMake one with init_network(key, sizes).")
-    sizes = [jnp.shape(network[0].w)[-1]]
+    if isinstance(network, Layer):
+        raise ShapeError("network: expected a tuple of layers, got one Layer.\nA network of one layer is (layer,).")
+    sizes = list(jnp.shape(network[0].w)[-1:])
     for i, (w, b) in enumerate(network):
         if jnp.ndim(w) != 2 or jnp.shape(w)[1] != sizes[-1] or jnp.shape(b) != jnp.shape(w)[:1]:
             raise ShapeError(
-                f"network: layer [{i}] must have w (out, {sizes[-1]}) and b (out,), "
+                f"network: layer [{i}] must have w (out, {sizes[-1] if sizes else 'in'}) and b (out,), "
                 f"got w {describe(w)} and b {describe(b)}."
             )
         sizes.append(jnp.shape(w)[0])

@@ -29,14 +29,16 @@ def norm(v: PyTree[Array]) -> Float[Array, ""]:
     Shapes: any tree of real arrays; the result is a scalar of at least float32.
     Range: 0 for an empty tree and for zeros; not meant to be differentiated at 0.
 
-    >>> float(norm([jnp.array(3e30), jnp.array([4e30])]))  # 9e60 would overflow
+    >>> print(f"{norm([jnp.array(3e30), jnp.array([4e30])]):.3g}")  # 9e60 would overflow
     5e+30
     """
     leaves = [_wide(x) for x in jax.tree.leaves(v) if jnp.size(x)]
     if not leaves:
         return jnp.zeros(())
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves]))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    # Kept where its reciprocal, by which XLA divides, is a normal number, and squares of what is left are too.
+    limits = jnp.finfo(largest.dtype)  # type: ignore[no-untyped-call]
+    scale = jnp.clip(jnp.where(jnp.isfinite(largest), largest, 1), limits.tiny**0.75, limits.max**0.75)
     return scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in leaves]))
 
 

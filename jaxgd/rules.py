@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from jaxgd.errors import ShapeError, describe, require_positive
+from jaxgd.errors import ShapeError, describe, require_float, require_positive
 
 
 def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]:
@@ -17,7 +17,8 @@ def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]
 
     Shapes: `v` and `gradient` alike; the result has v's shapes and dtypes.
     Range: η > 0; traced, it is not checked and may be swept with vmap.
-    Raises: ShapeError if the trees or their shapes differ; RangeError or DtypeError for an η that is no step size.
+    Raises: ShapeError if the trees or their shapes differ; DtypeError unless all are real floating point; RangeError or
+    DtypeError for an η that is no step size.
     Source: Nielsen, chapter 1, equation (15).
 
     >>> float(update(jnp.array(1.0), jnp.array(2.0), 0.25))
@@ -35,6 +36,9 @@ def _step(path: Any, x: Array, g: Array, eta: Any) -> Array:
         raise ShapeError(
             f"update: leaf {jax.tree_util.keystr(path)!r} is {describe(x)} but its gradient is {describe(g)}."
         )
+    name = jax.tree_util.keystr(path) or "v"
+    require_float("update", f"variable {name}", x)
+    require_float("update", f"the gradient of {name}", g)
     return jnp.asarray(x - eta * g, jnp.result_type(x))
 
 

@@ -1,6 +1,7 @@
 """How every test runs: broadcasting forbidden, shape annotations checked, random numbers seeded."""
 
 import importlib.util
+import os
 import pkgutil
 import zlib
 
@@ -8,6 +9,12 @@ import hypothesis
 import jax
 import jaxtyping
 import pytest
+
+# Nearly all of the suite's time is compilation, and most of that is LLVM making programs fast that run for
+# milliseconds.
+# Set to 0, everything is compiled as users have it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 
 # A column (n, 1) against a row (n,) would become (n, n) without a word.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -252,7 +252,6 @@ def test_sizes_that_cannot_be(sizes, error):
         init_network(KEY, sizes)
 
 
-@pytest.mark.xfail(strict=True, reason="len() of an int")
 @pytest.mark.bad_input
 def test_sizes_that_are_one_number():
     with pytest.raises(JaxgdError, match=r"^init_network: .*sizes"):
@@ -300,14 +299,12 @@ def test_layers_that_do_not_fit_are_named(f, network, place):
     assert f"layer {place} " in str(failure.value)
 
 
-@pytest.mark.xfail(strict=True, reason="IndexError from shape[-1]")
 @pytest.mark.bad_input
 def test_a_neuron_of_plain_numbers():
     with pytest.raises(ShapeError, match=r"layer \[0\] must have w"):
         network_sizes((Layer(jnp.array(0.6), jnp.array(0.9)),))
 
 
-@pytest.mark.xfail(strict=True, reason="AttributeError from network[0].w")
 @pytest.mark.bad_input
 def test_a_layer_is_no_network():
     """The comma of a network of one layer is easily forgotten."""

@@ -72,8 +72,6 @@ def test_every_example_counts_once_an_epoch(digits):
 
 
 def test_the_history_is_what_it_says(digits, network):
-    images, labels = few(digits, 40)
-    x, y = as_rows(images, labels)
     path = []
     result = train(
         network,
@@ -90,7 +88,8 @@ def test_the_history_is_what_it_says(digits, network):
     assert len(path) == 4
     assert history.epoch.tolist() == history.updates.tolist() == [0, 1, 2, 3]
     for k, (v, entry) in enumerate(path):
-        assert_leaves_close(entry, jax.tree.map(lambda h, k=k: h[k], history), rtol=0)
+        for name in History._fields:
+            np.testing.assert_array_equal(getattr(entry, name), getattr(history, name)[k])
         c, gradient = jax.value_and_grad(network_cost)(v, x, y)
         # float32, sums over 1,197 examples in another order.
         np.testing.assert_allclose(entry.cost, c, rtol=1e-5)
@@ -178,7 +177,7 @@ def test_any_cost(digits, network):
         network, digits, epochs=3, batch_size=10, eta=0.2, key=jax.random.key(0), cost=cross_entropy
     ).history
     np.testing.assert_allclose(history.cost[0], cross_entropy(*_outputs_and_targets(network, digits)), rtol=1e-5)
-    assert history.test_accuracy[-1] > 0.85
+    assert history.cost[-1] < 0.3 * history.cost[0]
 
 
 def _outputs_and_targets(network, digits):

@@ -15,7 +15,7 @@ from jaxgd.data.idx import read_idx
 from jaxgd.data.image import Frame, fit_to_frame, frame_of, read_picture
 from jaxgd.errors import DataError, DtypeError, MissingDependencyError
 
-MNIST = Frame(28, 28, 20, 20, "mass", 14.0, 14.0, 255, 0.56)
+MNIST = Frame(28, 28, 20, 20, "mass", 14.0, 14.0, 255, 0.5)
 
 
 def drawing(seed, side=300):
@@ -27,13 +27,14 @@ def drawing(seed, side=300):
     return np.asarray(sheet)
 
 
-def by_pillow(sheet):
-    """MNIST's form by another way: Pillow's bounding box and resampling, and the center of mass pixel by pixel."""
+def by_hand(sheet):
+    """MNIST's form by another way: Pillow's bounding box, blocks of repeated pixels, mass added up pixel by pixel."""
     ink = Image.fromarray(sheet)
-    ink = ink.crop(ink.getbbox())
-    scale = 20 / max(ink.size)
-    width, height = (round(side * scale) for side in ink.size)
-    small = np.asarray(ink.resize((width, height), Image.Resampling.BOX)).astype(float)
+    ink = np.asarray(ink.crop(ink.getbbox()), float)
+    rows, columns = ink.shape
+    height, width = (round(side * 20 / max(ink.shape)) for side in ink.shape)
+    tall = np.repeat(ink, height, axis=0).reshape(height, rows, columns).mean(axis=1)
+    small = np.repeat(tall, width, axis=1).reshape(height, width, columns).mean(axis=2)
     small *= 255 / small.max()
     mass = [sum(p[axis] * small[p] for p in np.ndindex(small.shape)) / small.sum() for axis in (0, 1)]
     top, left = (round(14 - m) for m in mass)
@@ -61,15 +62,15 @@ def sheet():
 
 @pytest.fixture(scope="module")
 def mnist(mnist_folder):
-    """The first 2,000 test images; None without the files."""
-    return mnist_folder and read_idx(mnist_folder / "t10k-images-idx3-ubyte.gz")[:2000]
+    """The first 1,000 test images; None without the files."""
+    return mnist_folder and read_idx(mnist_folder / "t10k-images-idx3-ubyte.gz")[:1000]
 
 
 # The frame of a set
 
 
 def test_frame_of_mnists_form():
-    images = np.stack([by_pillow(drawing(seed)) for seed in range(60)])
+    images = np.stack([by_hand(drawing(seed)) for seed in range(60)])
     frame = frame_of(images)
     assert frame[:8] == (28, 28, 20, 20, "mass", 14.0, 14.0, 255)
     assert 0.5 <= frame.slack <= 0.6
@@ -89,7 +90,7 @@ def test_frame_of_the_small_digits():
     images = load_dataset("digits").train.images
     frame = frame_of(images)
     assert frame[:8] == (8, 8, 8, 7, "box", 3.5, 3.5, 255)
-    same = [np.array_equal(fit_to_frame(image, frame), image) for image in images]
+    same = [np.array_equal(fit_to_frame(image, frame), image) for image in images[:300]]
     assert np.mean(same) >= 0.99
 
 
@@ -127,10 +128,10 @@ def test_frame_of_hardly_anything(shape):
 
 
 def test_frame_of_large_images():
-    images = np.broadcast_to(drawing(0, 600), (3000, 600, 600))
+    images = np.broadcast_to(drawing(0), (3000, 300, 300))  # all of them would be 270 million pixels
     start = time.perf_counter()
-    assert frame_of(images).height == 600
-    assert time.perf_counter() - start < 3.0  # looks at 64 of them, 0.3 s
+    assert frame_of(images).height == 300
+    assert time.perf_counter() - start < 3.0  # takes 0.3 s; the rest is for a busy machine
 
 
 def test_frame_goes_through_json():
@@ -142,22 +143,22 @@ def test_frame_goes_through_json():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_pillow(seed):
-    """Both average by exact area; float32 and Pillow's fixed point differ by a rounding, the stretch doubles it."""
+def test_against_exact_area(seed):
+    """Both average by exact area, one in float32 and one in float64: a rounding may fall the other way."""
     sheet = drawing(seed)
-    difference = np.abs(fit_to_frame(sheet, MNIST).astype(int) - by_pillow(sheet))
-    assert difference.max() <= 3
+    difference = np.abs(fit_to_frame(sheet, MNIST).astype(int) - by_hand(sheet))
+    assert difference.max() <= 1
 
 
 def test_in_form_is_unchanged():
     for seed in range(20):
-        image = by_pillow(drawing(seed))
+        image = by_hand(drawing(seed))
         assert fit_to_frame(image, MNIST) is image
 
 
 def test_out_of_form_is_changed():
     """The right size is not enough: moved, smaller, on gray paper or too pale, a digit is framed anew."""
-    image = by_pillow(drawing(1))
+    image = by_hand(drawing(1))
     small = np.asarray(Image.fromarray(image).resize((14, 14), Image.Resampling.BOX))
     spoiled = [np.roll(image, 2, 1), np.pad(small, 7), 40 + image // 2, image // 3]
     for other in spoiled:
@@ -170,7 +171,7 @@ def test_out_of_form_is_changed():
 
 def test_genuine_mnist_is_unchanged(mnist, genuine_mnist):
     same = [np.array_equal(fit_to_frame(image, MNIST), image) for image in mnist]
-    assert np.mean(same) >= 0.99  # 99.3%
+    assert np.mean(same) >= 0.99  # all of them; 99.8% of all 10,000
 
 
 def test_genuine_mnist_there_and_back(mnist, genuine_mnist, tmp_path):
@@ -183,17 +184,18 @@ def test_genuine_mnist_there_and_back(mnist, genuine_mnist, tmp_path):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_there_and_back(seed, tmp_path):
-    image = by_pillow(drawing(seed))
+    image = by_hand(drawing(seed))
     back = fit_to_frame(read_picture(saved(tmp_path / "x.png", as_picture(image))), MNIST)
     assert np.abs(back.astype(int) - image).mean() <= 8
 
 
 def test_small_digits_there_and_back():
-    """Exactly enlarged, an 8×8 digit whose outermost ink is not faint comes back almost as it was."""
+    """Enlarged, an 8×8 digit loses 15 of 255: large gray areas are no ink. One pixel of shift costs five times that."""
     images = load_dataset("digits").test.images
     frame = frame_of(images)
     back = [fit_to_frame(np.pad(np.kron(i, np.ones((9, 9), np.uint8)), 20), frame) for i in images]
-    assert np.abs(np.stack(back).astype(int) - images).mean() <= 14
+    assert np.abs(np.stack(back).astype(int) - images).mean() <= 18
+    assert np.abs(np.roll(back, 1, 2).astype(int) - images).mean() >= 60
 
 
 def test_noise_is_not_ink(sheet):
