@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxgd.cost import Cost, accuracy, network_cost, quadratic_cost
 from jaxgd.data import Dataset
-from jaxgd.errors import is_traced, require_count, require_positive, require_scalar
+from jaxgd.errors import RangeError, is_traced, require_count, require_positive, require_scalar
 from jaxgd.examples import Examples, inputs, outputs_in_chunks, require_fit, targets
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
@@ -141,6 +141,8 @@ def train(
     start = _start if state is None else _entry_of
     state = TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None) if state is None else state
     if traced:
+        if callback is not None:
+            raise RangeError("train: a callback runs on the host, which jit and vmap do not; leave it out there.")
         return _train_traced(start, state, parts, eta, plan, epochs)
     return _train_by_epoch(start, state, parts, eta, plan, epochs, callback)
 
@@ -226,6 +228,11 @@ def _full_cost(network: Network, examples: Examples, plan: _Plan) -> tuple[Array
     return plan.cost(a, targets(examples.y, a.shape[-1], a.dtype)), a
 
 
+def _accuracy(a: Array, examples: Examples) -> Array:
+    # Of a single output there is no strongest one.
+    return jnp.array(jnp.nan) if examples.y.shape[1:] == (1,) else accuracy(a, examples.y)
+
+
 def _step(network: Network, optimizer_state: Any, gradient: Network, rule: Any, **extra: Any) -> tuple[Network, Any]:
     steps, optimizer_state = rule.update(gradient, optimizer_state, network, grad=gradient, **extra)
     return optax.apply_updates(network, steps), optimizer_state
@@ -239,9 +246,9 @@ def _start(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[T
 
 @functools.partial(jax.jit, static_argnames="plan")
 def _entry_of(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[TrainState, History, Array]:
-    """The entry of a state handed in: the state itself must not change by a bit."""
-    _, entry, finite = _measured(state, None, parts, plan)
-    return state, entry, finite
+    """The entry of a state handed in, which itself must not change by a bit; only a gradient it lacks is added."""
+    measured, entry, finite = _measured(state, None, parts, plan)
+    return measured if plan.batch_size is None and state.gradient is None else state, entry, finite
 
 
 @functools.partial(jax.jit, static_argnames="plan")
@@ -303,14 +310,14 @@ def _measured(
         finite &= jnp.isfinite(c)
         state = state._replace(cost=c, gradient=gradient if full_batch else None)
         if plan.evaluate:
-            values["accuracy"] = accuracy(a, parts.train.y)
+            values["accuracy"] = _accuracy(a, parts.train)
     else:
         state = state._replace(cost=nan)
     if plan.evaluate:
         for name in ("validation", "test"):
             if (examples := getattr(parts, name)) is not None:
                 c, a = _full_cost(network, examples, plan)
-                values |= {f"{name}_cost": c, f"{name}_accuracy": accuracy(a, examples.y)}
+                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, examples)}
     if before is not None:
         step = subtract(network, before.network)
         values["step_norm"] = norm(step)

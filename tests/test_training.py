@@ -158,6 +158,32 @@ def test_continuing_equals_one_run_to_the_bit(digits, network, batch_size, optim
         np.testing.assert_array_equal(getattr(rest.history, name)[1:], getattr(whole.history, name)[3:])
 
 
+def test_a_state_may_go_on_in_the_full_batch(digits, network):
+    """A state of mini-batches lacks the full gradient, which is then computed: the step is the full batch's own."""
+    state = train(network, digits, epochs=1, batch_size=400, eta=3.0, key=jax.random.key(5)).state
+    result = train(network, digits, epochs=1, batch_size=None, eta=3.0, key=jax.random.key(5), state=state)
+    np.testing.assert_allclose(result.history.predicted[1], -3.0 * result.history.gradient_norm[0] ** 2, rtol=1e-4)
+
+
+def test_one_output_has_no_accuracy():
+    x, y = np.linspace(0, 1, 8, dtype=np.float32)[:, None], np.zeros((8, 1), np.float32)
+    network = init_network(jax.random.key(0), (1, 1))
+    history = train(network, (x, y), epochs=2, batch_size=4, eta=1.0, key=jax.random.key(0)).history
+    assert np.isnan(history.accuracy).all()
+    assert history.cost[-1] < history.cost[0]
+
+
+@pytest.mark.bad_input
+def test_a_callback_cannot_run_under_jit(digits, network):
+    def run(eta):
+        return train(
+            network, digits, epochs=1, batch_size=None, eta=eta, key=jax.random.key(0), callback=lambda *_: None
+        )
+
+    with pytest.raises(RangeError, match="callback runs on the host"):
+        jax.jit(run)(1.0)
+
+
 def test_an_optimizer_is_a_rule(digits, network):
     """optax's own plain descent, as an optimizer, walks where the default walks."""
     settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)}
