@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+MaybeScheme = Annotated[Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 MaybeInts = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT INT [INT ...]", help_behavior_hint="")]
 
 
