@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-MaybeScheme = Annotated[Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+MaybeScheme = Annotated[
+    Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="{gaussian,scaled}", help_behavior_hint="")
+]
 MaybeInts = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT INT [INT ...]", help_behavior_hint="")]
 
 
