@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 import pkgutil
 import zlib
 
@@ -64,3 +65,22 @@ def x64():
 def seed(request):
     """A number that is the same in every run and another for every test."""
     return zlib.crc32(request.node.name.encode())
+
+
+_NO_MNIST = "JAXGD_TEST_MNIST is not set: it names a folder with MNIST's four genuine files"
+
+
+@pytest.fixture(scope="session")
+def genuine_mnist():
+    """The folder with MNIST's genuine files; without it the test is skipped, loudly."""
+    if not os.environ.get("JAXGD_TEST_MNIST"):
+        pytest.skip(_NO_MNIST)
+    return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
+
+
+def pytest_terminal_summary(terminalreporter):
+    # From the reports, not from a list of ours: tests may run in other processes than the one that reports.
+    missed = [r for r in terminalreporter.getreports("skipped") if _NO_MNIST in str(r.longrepr)]
+    if missed:
+        terminalreporter.section("genuine MNIST was NOT tested", red=True)
+        terminalreporter.write_line(f"{_NO_MNIST}. {len(missed)} tests were skipped for it.")

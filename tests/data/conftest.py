@@ -1,11 +1,9 @@
-"""Small stand-ins for the genuine files, a server that serves them, and the genuine ones where there are any."""
+"""Small stand-ins for the genuine files, and a server that serves them."""
 
 import hashlib
 import http.server
-import os
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,31 +18,6 @@ NAMES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
-_UNSET = "JAXGD_TEST_MNIST is not set: it names a folder with MNIST's four genuine files"
-_skipped = []
-
-
-def skip_without_mnist():
-    _skipped.append(os.environ["PYTEST_CURRENT_TEST"].split(" ")[0])
-    pytest.skip(_UNSET)
-
-
-def pytest_terminal_summary(terminalreporter):
-    if _skipped:
-        terminalreporter.section("genuine MNIST was NOT tested", red=True)
-        terminalreporter.write_line(f"{_UNSET}. {len(_skipped)} tests or more were skipped for it.")
-
-
-@pytest.fixture(scope="session")
-def mnist_folder():
-    if not os.environ.get("JAXGD_TEST_MNIST"):
-        return None
-    return Path(os.environ["JAXGD_TEST_MNIST"])
-
-
-@pytest.fixture
-def genuine_mnist(mnist_folder):
-    return mnist_folder or skip_without_mnist()
 
 
 @pytest.fixture(autouse=True)

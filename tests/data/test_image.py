@@ -61,9 +61,9 @@ def sheet():
 
 
 @pytest.fixture(scope="module")
-def mnist(mnist_folder):
+def mnist(genuine_mnist):
     """The first 1,000 test images; None without the files."""
-    return mnist_folder and read_idx(mnist_folder / "t10k-images-idx3-ubyte.gz")[:1000]
+    return read_idx(genuine_mnist / "t10k-images-idx3-ubyte.gz")[:1000]
 
 
 # The frame of a set
@@ -169,12 +169,12 @@ def test_out_of_form_is_changed():
     np.testing.assert_array_equal(fit_to_frame(np.roll(image, 2, 1), MNIST), image)
 
 
-def test_genuine_mnist_is_unchanged(mnist, genuine_mnist):
+def test_genuine_mnist_is_unchanged(mnist):
     same = [np.array_equal(fit_to_frame(image, MNIST), image) for image in mnist]
     assert np.mean(same) >= 0.99  # all of them; 99.8% of all 10,000
 
 
-def test_genuine_mnist_there_and_back(mnist, genuine_mnist, tmp_path):
+def test_genuine_mnist_there_and_back(mnist, tmp_path):
     """Through a soft enlargement, a level of 6 to 8 of 255 is lost on average; one pixel of shift costs about 20."""
     images = mnist[:200]
     back = [fit_to_frame(read_picture(saved(tmp_path / "x.png", as_picture(i))), MNIST) for i in images]
