@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxgd.cost import Cost, accuracy, network_cost, quadratic_cost
 from jaxgd.data import Dataset
-from jaxgd.errors import RangeError, is_traced, require_count, require_positive, require_scalar
+from jaxgd.errors import DtypeError, RangeError, is_traced, require_count, require_positive, require_scalar
 from jaxgd.examples import Examples, inputs, outputs_in_chunks, require_fit, targets
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
@@ -111,6 +111,8 @@ def train(
 
     Shapes: `data` is a `Dataset`, or a pair (x, y): x is (n, in) or images (n, height, width), bytes (taken as x/255)
     or floating point (taken as they are); y is (n,) whole-number labels or (n, out) floating-point targets.
+    `epochs` more are run, also from a `state`. `cost(a, y)` of outputs and targets (n, out) returns one scalar, their
+    mean cost.
     Range: η > 0, traced, so that changing it does not recompile. With an `optimizer`, whose learning rate is its own,
     η is not used. `evaluate=False` leaves out all that the descent itself does not need.
     `callback(state, entry)` runs on the host after the start and after every epoch, with that entry of the history;
@@ -163,6 +165,8 @@ def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
         if eta is not None:
             warnings.warn("train: eta is not used, since the optimizer has a learning rate of its own.", stacklevel=3)
         eta = 1.0
+    if eta is None:
+        raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
     require_positive("train", "eta", eta)
     # bfloat16 networks multiply by η in float32 and round once, on being updated.
     return jnp.asarray(eta, jnp.promote_types(network[0].w.dtype, jnp.float32))

@@ -23,8 +23,14 @@ MaybeInts = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT INT [IN
 def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
     """A data set by its name, or a folder of IDX files by its path."""
     from jaxgd.data import load_dataset, load_idx
+    from jaxgd.data.sources import SOURCES
+    from jaxgd.errors import RangeError
 
-    return load_idx(name) if is_folder(name) else load_dataset(name, data_dir)
+    if is_folder(name):
+        return load_idx(name)
+    if name not in (known := ("digits", *SOURCES)):
+        raise RangeError(f"--data {name}: it is no folder, and no data set by that name: {', '.join(known)}.")
+    return load_dataset(name, data_dir)
 
 
 def is_folder(name: str) -> bool:

@@ -54,7 +54,7 @@ def _read(path: Path, frame: "Frame") -> Iterator[tuple[str, "np.ndarray"]]:
     from jaxgd.data.image import fit_to_frame, read_picture
     from jaxgd.errors import DataError
 
-    if "idx" not in path.name.split(".", 1)[-1] and not path.name.endswith("-ubyte"):
+    if "idx" not in path.name and "ubyte" not in path.name:
         yield str(path), fit_to_frame(read_picture(path), frame)
         return
     images = read_idx(path)

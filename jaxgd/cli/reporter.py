@@ -1,6 +1,7 @@
 """What a person sees of a run under way: the book's lines, a progress bar, TensorBoard."""
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,8 @@ class Reporter:
         k = int(entry.epoch)
         if self._events is not None:
             for name in History._fields[2:]:
-                self._events.add_scalar(name, getattr(entry, name).item(), k)
+                if math.isfinite(value := getattr(entry, name).item()):
+                    self._events.add_scalar(name, value, k)
         if k == 0:
             return
         self._bar.write(f"Epoch {k - 1}: {self._correct(entry)}", file=sys.stdout)
@@ -61,8 +63,8 @@ class Reporter:
     def conclude(self, outcome: Outcome, entries: list[History]) -> None:
         """Say how the run ended and which epoch was best."""
         print(outcome.message, file=sys.stderr)
-        if entries:
-            best = max(range(len(entries)), key=lambda k: entries[k].test_accuracy)
+        if len(entries) > 1:
+            best = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
             print(
                 f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%}); "
                 f"best: epoch {best - 1}, {self._correct(entries[best])}",

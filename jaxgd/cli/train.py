@@ -88,7 +88,7 @@ class Train:
         print(f"run folder: {folder.path}", file=sys.stderr)
         try:
             return _train(self, folder, data, reporter)
-        except OSError:
+        except (OSError, KeyboardInterrupt):
             print(f"the run is kept as last saved; continue it with: {_continue(folder)}", file=sys.stderr)
             raise
 
@@ -96,6 +96,7 @@ class Train:
 def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     """A new run folder and its data. Whatever can be wrong is found before anything is written."""
     from jaxgd.data.image import frame_of
+    from jaxgd.data.named import resolve_data_dir
     from jaxgd.errors import CheckpointError, WriteError, require_count, require_positive
     from jaxgd.run_folder import RunFolder, require_new
 
@@ -115,7 +116,8 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     require_sizes_fit(sizes, data, exact=not own)
     config = {
         "data": str(Path(options.data).absolute()) if own else options.data,
-        "data_dir": None if options.data_dir is None else str(options.data_dir.absolute()),
+        # Where it was found, so that the run finds it again when the environment has changed.
+        "data_dir": None if own or options.data == "digits" else str(resolve_data_dir(options.data_dir).absolute()),
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
         "sizes": list(sizes),

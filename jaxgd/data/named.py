@@ -63,10 +63,10 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
         names = ", ".join(repr(known) for known in ("digits", *SOURCES))
         raise RangeError(
             f"load_dataset: name must be one of {names}, got {name!r}.\n"
-            "For a folder of your own IDX files use jaxgd.data.load_idx(folder)."
+            "For a folder of your own IDX files use jaxgd.load_idx(folder)."
         )
     source = SOURCES[name]
-    data_dir = _expanded(data_dir)
+    data_dir = resolve_data_dir(data_dir)
     contents, remarks = _local(name, source, data_dir)
     if contents is None:
         downloads = data_dir / "downloads"
@@ -118,7 +118,7 @@ def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Pat
     >>> find_files("mnist", "/nowhere") is None
     True
     """
-    data_dir, source = _expanded(data_dir), SOURCES[name]
+    data_dir, source = resolve_data_dir(data_dir), SOURCES[name]
     for folder in _folders(name, data_dir):
         paths = [_find(folder, file.name) for file in source.files]
         own = folder == data_dir / name or name == "mnist"
@@ -131,7 +131,8 @@ def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Pat
     return downloads if find_cached(downloads, name, source) else None
 
 
-def _expanded(data_dir: str | os.PathLike[str] | None) -> Path:
+def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder given, or else the default one."""
     return default_data_dir() if data_dir is None else Path(data_dir).expanduser()
 
 
@@ -160,7 +161,7 @@ def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None
     path, file_name, expected, got = wrong
     raise DataError(
         f"load_dataset: {path}: expected {name!r}'s {file_name} with SHA-256 {expected}, got {got}.\n"
-        "Replace it by the genuine file. For data of your own use jaxgd.data.load_idx(folder)."
+        "Replace it by the genuine file. For data of your own use jaxgd.load_idx(folder)."
     )
 
 
@@ -173,7 +174,7 @@ def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
         if array.shape != shape:
             raise DataError(
                 f"load_dataset: {path}: expected the shape {shape} of {name!r}, got {array.shape}.\n"
-                "Replace it by the genuine file. For data of your own use jaxgd.data.load_idx(folder)."
+                "Replace it by the genuine file. For data of your own use jaxgd.load_idx(folder)."
             )
         arrays.append(array)
     images, labels, test_images, test_labels = arrays
