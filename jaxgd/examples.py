@@ -76,9 +76,11 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
     if x.dtype != np.uint8 and not jnp.issubdtype(x.dtype, jnp.floating):
         raise DtypeError(f"{who}: the {part} inputs must be bytes (uint8) or floating point, got {describe(x)}.")
     if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1:
-        if not is_traced(y) and (y.min() < 0 or y.max() >= sizes[-1]):
+        # As NumPy: inside jit, operations on a JAX array would be traced although its values are known.
+        least, most = (0, 0) if is_traced(y) else (np.asarray(y).min(), np.asarray(y).max())
+        if least < 0 or most >= sizes[-1]:
             raise DataError(
-                f"{who}: the {part} labels run from {y.min()} to {y.max()}, but the network has {sizes[-1]} outputs "
+                f"{who}: the {part} labels run from {least} to {most}, but the network has {sizes[-1]} outputs "
                 f"(labels 0 to {sizes[-1] - 1}).\nMake the last of sizes the number of classes."
             )
     elif not jnp.issubdtype(y.dtype, jnp.floating) or y.shape[1:] != sizes[-1:]:
@@ -87,7 +89,9 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
             f"got {describe(y)}."
         )
     for name, a in (("inputs", x), ("targets", y)):
-        if jnp.issubdtype(a.dtype, jnp.floating) and not is_traced(a) and not bool(jnp.all(jnp.isfinite(a))):
+        if is_traced(a) or not jnp.issubdtype(a.dtype, jnp.floating):
+            continue
+        if not np.isfinite(np.asarray(a)).all():
             raise DataError(
                 f"{who}: the {part} {name} have NaN or infinite values.\nReplace or leave out those examples."
             )

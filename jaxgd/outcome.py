@@ -19,7 +19,7 @@ _MESSAGES = {
     Reason.COMPLETED: "completed: all the epochs asked for were run",
     Reason.NOT_FINITE: "not finite: the cost or a weight became infinite or NaN; the last finite network is kept. "
     "Try a smaller eta",
-    Reason.STOPPED: "stopped early, as asked",
+    Reason.STOPPED: "stopped: before the end, as asked",
 }
 
 

@@ -1,10 +1,12 @@
 """The folder of one run: its configuration, metrics, checkpoints and network."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,19 @@ from jaxgd.network import Network
 from jaxgd.training import History
 
 _RUN = "jaxgd.run/1"
+_CONFIG = {
+    "data": str,
+    "data_dir": str | None,
+    "data_sha256": str,
+    "frame": dict,
+    "sizes": list,
+    "scheme": str,
+    "eta": float,
+    "batch_size": int | str,
+    "epochs": int,
+    "seed": int,
+    "made_with": dict,
+}
 
 
 class RunFolder:
@@ -60,7 +75,30 @@ class RunFolder:
             raise CheckpointError(f"{path / 'config.json'} is damaged: {error}.") from error
         if not isinstance(config, dict) or config.pop("format", None) != _RUN:
             raise CheckpointError(f"{path / 'config.json'} is not the configuration of a run ({_RUN}).")
+        for name, kind in _CONFIG.items():
+            if not isinstance(config.get(name), kind):
+                raise CheckpointError(f"{path / 'config.json'} is damaged: {name} is missing or no {kind}.")
         return cls(path, config)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder at the same time.
+
+        Raises: CheckpointError if one does already.
+        """
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # where there is no such lock, nothing is kept
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise CheckpointError(f"another process is training in {self.path}.") from error
+        finally:
+            os.close(handle)
 
     def lengthen(self, epochs: int) -> None:
         """Set the epochs that the run is to have."""

@@ -169,15 +169,24 @@ def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
         raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
     require_positive("train", "eta", eta)
     # bfloat16 networks multiply by η in float32 and round once, on being updated.
-    return jnp.asarray(eta, jnp.promote_types(network[0].w.dtype, jnp.float32))
+    dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)
+    if not is_traced(eta):
+        with np.errstate(over="ignore"):
+            require_positive("train", f"eta in {dtype}", np.asarray(eta).astype(dtype))
+    return jnp.asarray(eta, dtype)
 
 
 def _train_by_epoch(
     start: Any, state: TrainState, parts: _Parts, eta: Array, plan: _Plan, epochs: int, callback: Any
 ) -> TrainResult:
     state, entry, finite = start(state, parts, eta, plan)
-    entries, reason = [jax.device_get(entry)], Reason.COMPLETED
+    entries, reason = [entry if is_traced(finite) else jax.device_get(entry)], Reason.COMPLETED
     for k in range(epochs + 1):
+        if is_traced(finite):
+            raise RangeError(
+                "train: a number inside the optimizer or the cost is traced, which train cannot see under vmap.\n"
+                "Wrap the vmapped function in jax.jit and vmap over train's own arguments too, or loop over the number."
+            )
         if not finite:
             reason = Reason.NOT_FINITE
             break

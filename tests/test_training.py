@@ -173,6 +173,29 @@ def test_one_output_has_no_accuracy():
     assert history.cost[-1] < history.cost[0]
 
 
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["NumPy", "JAX"])
+def test_data_that_jit_closes_over(network, array):
+    """Its values are known, yet inside jit any operation on a JAX array would be traced."""
+    x, y = array(np.full((6, 64), 0.5, np.float32)), array(np.arange(6))
+
+    def cost(eta):
+        settings = {"epochs": 1, "batch_size": 3, "key": jax.random.key(0), "evaluate": True}
+        return train(network, (x, y), eta=eta, **settings).history.cost[-1]
+
+    np.testing.assert_allclose(jax.jit(cost)(1.0), cost(1.0), rtol=1e-5)
+
+
+@pytest.mark.bad_input
+def test_a_number_hidden_in_the_optimizer_cannot_be_swept(digits, network):
+    def run(rate):
+        return train(
+            network, digits, epochs=1, batch_size=None, optimizer=optax.sgd(rate), key=jax.random.key(0)
+        ).network
+
+    with pytest.raises(RangeError, match="inside the optimizer or the cost is traced"):
+        jax.vmap(run)(jnp.ones(2))
+
+
 @pytest.mark.bad_input
 def test_a_callback_cannot_run_under_jit(digits, network):
     def run(eta):
@@ -338,6 +361,8 @@ BAD = {
     "batch not whole": ({"batch_size": 2.5}, DtypeError, "batch_size must be a whole number"),
     "eta 0": ({"eta": 0.0}, RangeError, "eta must be a finite number above 0"),
     "eta NaN": ({"eta": float("nan")}, RangeError, "eta"),
+    "eta vanishes": ({"eta": 1e-60}, RangeError, "eta in float32 must be a finite number above 0"),
+    "eta overflows": ({"eta": 1e39}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta missing": ({"eta": None}, DtypeError, "eta must be one real number"),
     "eta of many": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
     "cost of each": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain again on flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return FAILED if isinstance(command, Train) else DONE
     except PermissionError as error:
         return _complain(name, f"{error.filename}: {error.strerror}", MISUSED)
     except OSError as error:

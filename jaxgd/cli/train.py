@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import signal
 import sys
 import threading
@@ -97,7 +98,7 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     """A new run folder and its data. Whatever can be wrong is found before anything is written."""
     from jaxgd.data.image import frame_of
     from jaxgd.data.named import resolve_data_dir
-    from jaxgd.errors import CheckpointError, WriteError, require_count, require_positive
+    from jaxgd.errors import CheckpointError, RangeError, WriteError, require_count, require_positive
     from jaxgd.run_folder import RunFolder, require_new
 
     # Chosen on the validation images of digits: Gaussian weights leave one seed in five with a digit unlearned.
@@ -114,6 +115,8 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
     own = is_folder(options.data)
     require_sizes_fit(sizes, data, exact=not own)
+    if (weights := sum(a * b for a, b in itertools.pairwise(sizes))) > 2**30:
+        raise RangeError(f"--sizes: {weights:,} weights are more than the 2**30 that train takes on.")
     config = {
         "data": str(Path(options.data).absolute()) if own else options.data,
         # Where it was found, so that the run finds it again when the environment has changed.
@@ -147,19 +150,30 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
         raise CheckpointError(f"the data {folder.config['data']} are no longer what {path} was trained on.")
     if options.epochs is not None:
         require_count("--epochs", "it", options.epochs)
-        folder.lengthen(options.epochs)
-    if (made_with := folder.config["made_with"]) != _made_with():
+    if (made_with := folder.config["made_with"])["float"] != _made_with()["float"]:
+        raise CheckpointError(f"{path} was made in {made_with['float']}: set JAX_ENABLE_X64 as it was then.")
+    if made_with != _made_with():
         print(f"the run was made with {made_with}; here, with {_made_with()}, bits may differ", file=sys.stderr)
     return folder, data
 
 
 def _made_with() -> dict[str, str]:
     """What must be the same for the same bits."""
+    from importlib.metadata import version
+
     import jax
 
     import jaxgd
 
-    return {"jaxgd": jaxgd.__version__, "jax": jax.__version__, "device": jax.devices()[0].device_kind}
+    return {
+        "jaxgd": jaxgd.__version__,
+        "jax": jax.__version__,
+        "jaxlib": version("jaxlib"),
+        "device": jax.devices()[0].device_kind,
+        "float": str(jax.numpy.result_type(float)),
+        "partitionable keys": str(getattr(jax.config, "jax_threefry_partitionable", None)),
+        "matrix products": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+    }
 
 
 def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
@@ -184,30 +198,33 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
         "eta": config["eta"],
         "key": key,
     }
-    with folder.checkpoints() as checkpoints, _stop_on_interrupt() as stop:
+    with folder.locked(), folder.checkpoints() as checkpoints, _stop_on_interrupt() as stop:
         like = train(network, data, epochs=0, evaluate=False, **settings).state if options.resume else None
         state, entries = _restore(checkpoints, like)
         folder.write_metrics(entries)
-        epochs, done = config["epochs"], max(len(entries) - 1, 0)
+        epochs, done = options.epochs or config["epochs"], max(len(entries) - 1, 0)
         if epochs < done:
             from jaxgd.errors import RangeError
 
             raise RangeError(f"--epochs {epochs}: the run {folder.path} already has {done}.")
+        if epochs != config["epochs"]:
+            folder.lengthen(epochs)
 
         def after_epoch(state: "TrainState", entry: "History") -> bool:
             k = int(entry.epoch)
             if k == len(entries):  # a resumed state's own entry is there already
                 entries.append(entry)
                 folder.append_metrics(entry)
-                reporter.show(entry)
                 if k and k % options.checkpoint_every == 0:
                     _save(folder, checkpoints, state, entries)
+                reporter.show(entry)
             return stop.is_set()
 
         with reporter.over(folder, data, epochs, entries):
             result = train(network, data, epochs=epochs - done, state=state, callback=after_epoch, **settings)
         if checkpoints.newest != result.state.epoch:
             _save(folder, checkpoints, result.state, entries)
+        folder.save_network(result.network)
     reporter.conclude(result.outcome, entries)
     if options.plot is not None:
         from jaxgd.report.training import plot_history

@@ -4,6 +4,7 @@ A header is two zero bytes, the type of the values (8: unsigned bytes), the numb
 as four bytes, the highest first.
 """
 
+import errno
 import gzip
 import io
 import math
@@ -82,7 +83,10 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a file's content as it stands; DataError if it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        # A pipe or a device would never end.
+        if (path := Path(path)).exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EINVAL, "not a regular file")
+        return path.read_bytes()
     except OSError as error:
         raise DataError(
             f"read_idx: cannot read {path}: expected an IDX file, got: {error.strerror or error}.\n"

@@ -39,6 +39,6 @@ def plot_history(entries: Sequence[History], path: str | Path, title: str = "") 
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(title.replace("$", r"\$"))
     with writing(Path(path)):
         figure.savefig(path, dpi=150)

@@ -33,7 +33,7 @@ def test_evaluate_agrees_with_the_history(jaxgd, run_folder, part):
     [
         (["evaluate", "nowhere"], "no run folder"),
         (["evaluate", "run", "--part", "all"], "--part"),
-        (["evaluate", "run", "--data", "cifar"], "'digits'"),
+        (["evaluate", "run", "--data", "cifar"], "digits, mnist"),
         (["predict", "run"], "at least one image"),
         (["predict", "run", "absent.png"], "absent.png"),
         (["predict", "run", "run/config.json"], "config.json"),
@@ -55,7 +55,12 @@ def test_a_damaged_run_folder_is_named(jaxgd, run_folder):
     network.write_bytes(network.read_bytes()[:100])
     assert "network.safetensors is damaged" in jaxgd("evaluate", "run").err
     config = Path("run/config.json")
-    for content, match in ((b"{", "damaged"), (b"{}", "not the configuration"), (b"[]", "not the configuration")):
+    for content, match in (
+        (b"{", "damaged"),
+        (b"{}", "not the configuration"),
+        (b'{"format": "jaxgd.run/1"}', "data is missing"),
+        (b"[]", "not the configuration"),
+    ):
         config.write_bytes(content)
         answer = jaxgd("evaluate", "run")
         assert (answer.status, len(answer.err.splitlines())) == (2, 1)

@@ -71,6 +71,36 @@ def test_resume_ends_where_the_uninterrupted_run_ends(jaxgd):
     assert Path("parts", "metrics.jsonl").read_bytes() == Path("whole", "metrics.jsonl").read_bytes()
 
 
+def test_a_refused_length_leaves_the_run_as_it_was(jaxgd, run_folder):
+    assert jaxgd("train", "--resume", "run", "--epochs", 1).status == 2
+    assert jaxgd("train", "--resume", "run").status == 0
+
+
+def test_resume_restores_the_network_file(jaxgd, run_folder):
+    network = Path("run/network.safetensors")
+    whole = network.read_bytes()
+    network.write_bytes(b"damaged")
+    assert jaxgd("train", "--resume", "run").status == 0
+    assert network.read_bytes() == whole
+
+
+def test_two_processes_do_not_train_in_one_folder(jaxgd, run_folder):
+    pytest.importorskip("fcntl")
+    from jaxgd.run_folder import RunFolder
+
+    with RunFolder.open(Path("run")).locked():
+        answer = jaxgd("train", "--resume", "run")
+    assert answer.status == 2
+    assert "another process" in answer.err
+
+
+def test_another_float_is_refused_on_resume(jaxgd, run_folder):
+    with jax.enable_x64(True):
+        answer = jaxgd("train", "--resume", "run", "--epochs", 3)
+    assert answer.status == 2
+    assert "made in float32" in answer.err
+
+
 def test_resume_before_the_first_checkpoint_begins_anew(jaxgd, run_folder):
     whole = Path("run", "network.safetensors").read_bytes()
     shutil.rmtree("run/checkpoints")
@@ -191,7 +221,8 @@ MISUSE = {
     "epochs 0": (["--epochs", 0], "at least 1"),
     "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
     "seed negative": (["--seed", -1], "between 0 and"),
-    "no such data": (["--data", "cifar"], "'digits', 'mnist'"),
+    "too many weights": (["--sizes", 64, 10**12, 10], "weights are more"),
+    "no such data": (["--data", "cifar"], "digits, mnist"),
     "no such folder": (["--data", "./cifar"], "cifar"),
     "no such flag": (["--learning-rate", 1], "--learning-rate"),
     "no such command": (None, "trian"),
