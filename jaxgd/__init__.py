@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from jaxgd.errors import RangeError as RangeError
     from jaxgd.errors import ShapeError as ShapeError
     from jaxgd.errors import WriteError as WriteError
+    from jaxgd.gradcheck import GradientError as GradientError
+    from jaxgd.gradcheck import GradientReport as GradientReport
+    from jaxgd.gradcheck import Verdict as Verdict
+    from jaxgd.gradcheck import check_gradients as check_gradients
     from jaxgd.network import Layer as Layer
     from jaxgd.network import Network as Network
     from jaxgd.network import feedforward as feedforward
@@ -60,6 +64,7 @@ _HOME = {
         "ShapeError",
         "WriteError",
     ),
+    "gradcheck": ("GradientError", "GradientReport", "Verdict", "check_gradients"),
     "network": ("Layer", "Network", "feedforward", "init_network", "sigmoid", "sigmoid_prime"),
     "outcome": ("Outcome", "Reason"),
     "rules": ("gradient_descent", "update"),

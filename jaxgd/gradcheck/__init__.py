@@ -1,0 +1,25 @@
+"""A gradient checker: right, wrong or cannot tell, each earned."""
+
+from jaxgd.gradcheck.check import check_gradients
+from jaxgd.gradcheck.report import (
+    Cause,
+    Check,
+    Consistency,
+    Element,
+    GradientError,
+    GradientReport,
+    LeafReport,
+    Verdict,
+)
+
+__all__ = [
+    "Cause",
+    "Check",
+    "Consistency",
+    "Element",
+    "GradientError",
+    "GradientReport",
+    "LeafReport",
+    "Verdict",
+    "check_gradients",
+]

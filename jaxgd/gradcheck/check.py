@@ -1,0 +1,229 @@
+"""check_gradients: what is compared with what."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_count
+from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_callable
+from jaxgd.gradcheck.examine import Examination
+from jaxgd.gradcheck.lanes import Lanes
+from jaxgd.gradcheck.measure import cotangents
+from jaxgd.gradcheck.native import Native, run_natively
+from jaxgd.gradcheck.precision import precision_lines
+from jaxgd.gradcheck.problem import WHO, Prepared, in_float64, prepare, raised, with_outputs
+from jaxgd.gradcheck.programs import Forward, bilinear
+from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
+
+# The smallest relative error that difference quotients in float64 resolve when nothing is against them.
+_LEAST_RTOL = 1e-9
+
+
+def check_gradients(
+    f: Callable[..., Any],
+    *args: Any,
+    gradient: Callable[..., Any] | None = None,
+    vjp: Callable[..., Any] | None = None,
+    jvp: Callable[..., Any] | None = None,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    order: int = 1,
+    rtol: float | None = None,
+    directions: int = 3,
+    seed: int = 0,
+) -> GradientReport:
+    """Check the derivatives of f at one point: right, wrong or cannot tell, for each leaf of the arguments.
+
+    With u a random direction in one leaf and w a random cotangent, what reverse mode says, ⟨Jᵀw, u⟩, is held against
+    what forward mode says, ⟨w, Ju⟩, and both against the difference quotient (F(h) − F(−h))/2h of
+    F(t) = ⟨w, f(x + t u)⟩, extrapolated to h → 0 with an estimate of its own error. f is evaluated in float64 for that,
+    whatever dtype the arguments have. A claimed derivative is held against autodiff as well, to rounding:
+
+    - `gradient(*args)` returns what `jax.grad(f, argnums)(*args)` would; the first argument's by default;
+    - `vjp(*args)` returns `(f(*args), pullback)`, as `functools.partial(jax.vjp, f)` does;
+    - `jvp(primals, tangents)` returns `(f(*primals), tangents of f)`, as `functools.partial(jax.jvp, f)` does.
+
+    Verdicts are relative to each leaf's own gradient and to the noise that is measured in f. Where something is wrong,
+    the leaf is searched, and the report names the elements that are furthest off and the pattern if there is one.
+
+    Shapes: `args` are any pytrees with a floating-point or complex leaf, f returns any pytree with one; other leaves
+    are held fixed. With `has_aux`, f returns (value, aux) as in `jax.grad`; claims are of the value alone.
+    Units: `argnums` as in `jax.grad`, by default every argument. `order=2` also checks the derivative of the gradient.
+    `rtol` is the relative error of a leaf's gradient beyond which it is wrong, 1e-9 to 1; by default whatever exceeds
+    the uncertainty, and an uncertainty above 1e-3 is "cannot tell". `directions` are tried for each leaf.
+    Raises: DtypeError if nothing can be differentiated, f returns no floats, or it is called under jit; ShapeError for
+    a claim that cannot be used with this f; RangeError for rtol, order, directions or argnums out of range. Whatever f
+    raises comes through. A claim whose tree, shapes or dtypes misfit is no error but a finding: the verdict is wrong.
+    Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the quotient and its error.
+
+    >>> def cost(v):
+    ...     return v[0] ** 2 + 3 * v[1]
+    >>> v = jnp.array([1.0, 2.0])
+    >>> check_gradients(cost, v).verdict
+    <Verdict.RIGHT: 'right'>
+    >>> check_gradients(cost, v, gradient=lambda v: jnp.array([2 * v[0], -3.0])).leaves[0].pattern
+    'one element is wrong, [1]'
+    """
+    _require(f, order, rtol, directions, seed, gradient=gradient, vjp=vjp, jvp=jvp)
+    if argnums is None and gradient is not None:
+        argnums = 0
+    prepared = prepare(f, args, argnums, has_aux)
+    with jax.default_matmul_precision("highest"):
+        out = f(*prepared.problem.args(prepared.v, prepared.traced))
+        if has_aux:
+            out = _without_aux(out)
+        prepared = with_outputs(prepared, out)
+        rng = np.random.default_rng(seed)
+        w = _cotangents(prepared, out, max(directions, 4), rng)
+        first = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
+        native = _natively(prepared, first, w, rng)
+        claims: list[Claim] = []
+        if native.one_function:
+            single = isinstance(argnums, int)
+            one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
+            if gradient is not None:
+                claims.append(claimed_gradient(prepared, out, gradient, single))
+            if vjp is not None:
+                claims.append(claimed_vjp(prepared, out, vjp, one))
+            if jvp is not None:
+                claims.append(claimed_jvp(prepared, out, jvp))
+    if not native.one_function:
+        return _undecided(prepared, native, directions, seed)
+    examination = Examination(prepared, claims, w, native, directions, rtol, rng)
+    leaves = examination.run()
+    precision, differing = precision_lines(prepared, examination, native, [x[0] for x in w])
+    leaves = tuple(_with(leaf, differing.get(i)) for i, leaf in enumerate(leaves))
+    findings = [(claim.name, text) for claim in claims for leaf, text in claim.findings if leaf == ""]
+    second = None
+    notes = list(examination.notes)
+    if order == 2:
+        second = _second_order(prepared, [x[0] for x in w], rtol, directions, seed)
+    else:
+        notes.append("second derivatives: order=2 checks them")
+    return GradientReport(
+        name=prepared.name,
+        leaves=leaves,
+        consistency=tuple(native.consistency),
+        precision=precision,
+        checked=examination.summary(seed),
+        not_checked=tuple(notes),
+        evaluations=examination.evaluations,
+        directions=directions,
+        seed=seed,
+        dtype=examination.dtype,
+        findings=tuple(text for _, text in findings),
+        second_order=second,
+    )
+
+
+def _require(f: Any, order: int, rtol: float | None, directions: int, seed: int, **claims: Any) -> None:
+    require_callable(f=f, **claims)
+    if order not in (1, 2):
+        raise RangeError(f"{WHO}: order must be 1 or 2, got {order}.")
+    require_count(WHO, "directions", directions)
+    require_count(WHO, "seed", seed, least=0)
+    if rtol is not None and not _LEAST_RTOL <= rtol < 1:
+        raise RangeError(
+            f"{WHO}: rtol must be at least {_LEAST_RTOL:g} and below 1, got {rtol}.\n"
+            "Difference quotients resolve no less in float64. Leave it out to be told whatever can be seen."
+        )
+
+
+def _without_aux(out: Any) -> Any:
+    if not (isinstance(out, tuple) and len(out) == 2):
+        raise ShapeError(f"{WHO}: with has_aux=True, f must return (value, aux), got {describe(out)}.")
+    return out[0]
+
+
+def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The cotangents w of each output, stacked: 1 for one real scalar, whose gradient is meant; random else."""
+    leaves = [np.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
+    if len(leaves) == 1 and leaves[0].shape == () and not np.iscomplexobj(leaves[0]):
+        return [np.ones(1)]
+    return [cotangents(y.astype(complex if np.iscomplexobj(y) else float), n, rng) for y in leaves]
+
+
+def _natively(prepared: Prepared, first: list[Any], w: list[np.ndarray], rng: np.random.Generator) -> Native:
+    second = prepared.problem(prepared.v, prepared.traced)
+    eps = max(float(jnp.finfo(x.dtype).eps) for x in [*prepared.v, *first])
+    one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
+    eager = [np.asarray(x) for x in first], [np.asarray(x) for x in second]
+    return run_natively(prepared.problem, prepared.v, prepared.traced, one, eager, eps, rng)
+
+
+def _undecided(prepared: Prepared, native: Native, directions: int, seed: int) -> GradientReport:
+    """The report where f is not one function, so that nothing can be compared."""
+    cause = next(c.cause for c in native.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
+    check = Check("autodiff = quotient", Verdict.CANNOT_TELL, cause, float("nan"), float("inf"))
+    leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,)) for leaf in prepared.leaves)
+    return GradientReport(
+        name=prepared.name,
+        leaves=leaves,
+        consistency=tuple(native.consistency),
+        precision=(),
+        checked="only whether f is one function",
+        not_checked=("its derivatives",),
+        evaluations=4,
+        directions=directions,
+        seed=seed,
+        dtype="",
+    )
+
+
+def _with(leaf: LeafReport, check: Check | None) -> LeafReport:
+    if check is None:
+        return leaf
+    return LeafReport(**{**vars(leaf), "checks": (*leaf.checks, check)})
+
+
+def _second_order(
+    prepared: Prepared, w: list[np.ndarray], rtol: float | None, directions: int, seed: int
+) -> GradientReport:
+    """The same check of ∇⟨w, f⟩, whose derivative is the Hessian H; and that H is symmetric."""
+    problem = prepared.problem
+
+    def gradient(*args: Any) -> Any:
+        leaves = jax.tree.leaves(args)
+        v, traced = [leaves[i] for i in problem.varied], [leaves[i] for i in problem.traced]
+        out, pullback = jax.vjp(lambda v: problem(v, traced), v)
+        return pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
+
+    gradient.__qualname__ = f"∇{prepared.name}"
+    args = problem.args(prepared.v, prepared.traced)
+    report = check_gradients(
+        gradient, *args, argnums=prepared.argnums, rtol=rtol, directions=directions, seed=seed
+    )
+    names = {leaf.name: mine for leaf, mine in zip(report.leaves, prepared.leaves, strict=True)}
+    leaves = tuple(LeafReport(**{**vars(leaf), "name": names[leaf.name].name}) for leaf in report.leaves)
+    symmetric = _symmetry(gradient, prepared, seed)
+    return GradientReport(**{**vars(report), "leaves": leaves, "consistency": (*report.consistency, *symmetric)})
+
+
+def _symmetry(gradient: Callable[..., Any], prepared: Prepared, seed: int) -> list[Consistency]:
+    """⟨u, Hv⟩ = ⟨v, Hu⟩ for two random directions through all leaves; nothing where f has no forward mode."""
+    from jaxgd.gradcheck.measure import directions as random_directions
+
+    rng = np.random.default_rng(seed)
+    problem = prepared.problem
+    with in_float64():
+        x, traced = raised(prepared.v), raised(prepared.traced)
+        drawn = [random_directions(np.asarray(leaf), 3, rng) for leaf in x]
+        u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
+
+        def along(direction: list[Any]) -> Any:
+            return jax.jvp(lambda x: gradient(*problem.args(x, traced)), (x,), (direction,))[1]
+
+        try:
+            hu, hv = along(u), along(v)
+        except Exception:
+            return []
+        a, b = float(bilinear(u, hv)), float(bilinear(v, hu))
+        size = float(bilinear([jnp.abs(y) for y in u], [jnp.abs(y) for y in hv]))
+    if not (np.isfinite(a) and np.isfinite(b)) or size == 0:
+        return []
+    good = abs(a - b) <= 1e-8 * size
+    verdict, cause = (Verdict.RIGHT, Cause.AGREES) if good else (Verdict.WRONG, Cause.ASYMMETRIC)
+    return [Consistency("⟨u, Hv⟩ = ⟨v, Hu⟩", verdict, cause, abs(a - b) / size)]

@@ -1,0 +1,149 @@
+"""Derivatives that somebody claims: where they fit f's arguments, and where they do not."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.errors import DtypeError, ShapeError, describe
+from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
+from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A derivative to be checked.
+
+    `reverse` gives Jᵀw, `forward` gives ⟨w, Ju⟩; one of them is there. `findings` are misfits of tree, shape or dtype,
+    each with the leaf it is about, "" for the whole.
+    """
+
+    name: str
+    reverse: Callable[..., Any] | None = None
+    forward: Callable[..., Any] | None = None
+    findings: tuple[tuple[str, str], ...] = ()
+
+
+def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any], single: bool) -> Claim:
+    """The claim made by `gradient=`, which returns what `jax.grad` would.
+
+    Raises: ShapeError if f does not return one scalar; whatever `gradient` raises.
+    """
+    leaves = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
+    if len(leaves) != 1 or leaves[0].shape != ():
+        got = ", ".join(map(describe, leaves))
+        raise ShapeError(f"{WHO}: with gradient=, f must return one scalar, got {got}.\nUse vjp= or jvp= for this f.")
+    args = prepared.problem.args(prepared.v, prepared.traced)
+    claimed = gradient(*args)
+    paths = [leaf.path[1:] if single else (prepared.argnums.index(leaf.path[0].idx), *leaf.path[1:]) for leaf in prepared.leaves]
+    expected = args[prepared.argnums[0]] if single else tuple(args[i] for i in prepared.argnums)
+    places, findings = _fit("gradient", prepared, claimed, expected, paths)
+    return Claim("gradient", ClaimedGradient(prepared.problem, Opaque(gradient), places), findings=findings)
+
+
+def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequence[Any]) -> Claim:
+    """The claim made by `vjp=`, which returns (f(*args), pullback) as `jax.vjp` would.
+
+    Raises: ShapeError if it returns anything else; whatever it raises.
+    """
+    args = prepared.problem.args(prepared.v, prepared.traced)
+    pair = vjp(*args)
+    if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
+        raise ShapeError(f"{WHO}: vjp(*args) must return (f(*args), pullback) as jax.vjp(f, *args) does.")
+    findings = _same_result("vjp", out, pair[0])
+    claimed = pair[1](whole_cotangent(prepared.problem, pair[0], w))
+    places, misfits = _fit("vjp", prepared, claimed, args, [_plain(leaf.path) for leaf in prepared.leaves])
+    return Claim("vjp", ClaimedVjp(prepared.problem, Opaque(vjp), places), findings=findings + misfits)
+
+
+def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
+    """The claim made by `jvp=`, which returns (f(*primals), tangents) for (primals, tangents) as `jax.jvp` would.
+
+    Raises: ShapeError if it returns anything else; whatever it raises.
+    """
+    zero = prepared.problem.tangents(prepared.v, prepared.traced, [jnp.zeros_like(x) for x in prepared.v])
+    pair = jvp(prepared.problem.args(prepared.v, prepared.traced), zero)
+    if not (isinstance(pair, tuple) and len(pair) == 2):
+        raise ShapeError(f"{WHO}: jvp(primals, tangents) must return (f(*primals), tangents) as jax.jvp does.")
+    findings = _same_result("jvp", out, pair[0]) or _same_result("the tangents of jvp", out, pair[1], values=False)
+    return Claim("jvp", forward=ClaimedJvp(prepared.problem, Opaque(jvp)) if not findings else None, findings=findings)
+
+
+def _fit(
+    who: str, prepared: Prepared, claimed: Any, expected: Any, paths: list[tuple[Any, ...]]
+) -> tuple[tuple[int | None, ...], tuple[tuple[str, str], ...]]:
+    """For each differentiable leaf its place in the claimed tree, and what does not fit."""
+    findings: list[tuple[str, str]] = []
+    have = {_key(path): (i, x) for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(claimed))}
+    wanted = {_key(path): leaf for path, leaf in zip(paths, prepared.leaves, strict=True)}
+    places: list[int | None] = []
+    for path, leaf in wanted.items():
+        place, value = have.get(path, (None, None))
+        if place is None:
+            findings.append((leaf.name, f"{who} has no leaf for {leaf.name}"))
+        elif np.shape(value) != leaf.shape:
+            got = f"{describe(value)}, the leaf is {leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+            findings.append((leaf.name, f"{who} for {leaf.name} is {got}"))
+            place = None
+        elif not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+            findings.append((leaf.name, f"{who} for {leaf.name} is {describe(value)}, no floating point"))
+            place = None
+        elif hasattr(value, "dtype") and str(value.dtype) != leaf.dtype:
+            findings.append((leaf.name, f"{who} for {leaf.name} is {value.dtype}, the leaf is {leaf.dtype}"))
+        places.append(place)
+    allowed = {_key(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)}
+    findings += [("", f"{who} has a leaf at {path or 'the top'}, the arguments have none") for path in have.keys() - allowed]
+    if not findings and _containers(claimed, wanted) != _containers(expected, wanted):
+        findings.append(("", f"{who} has other containers: {_outline(claimed)}, expected {_outline(expected)}"))
+    return tuple(places), tuple(findings)
+
+
+def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tuple[tuple[str, str], ...]:
+    """Whether `got` has the tree, shapes and dtypes of what f returns, and its values."""
+    if jax.tree.structure(expected) != jax.tree.structure(got):
+        return (("", f"{who} returns {_outline(got)}, f returns {_outline(expected)}"),)
+    findings = []
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(got), strict=True):
+        name = jax.tree_util.keystr(path)
+        inexact = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+        if np.shape(x) != np.shape(y) or (inexact and jnp.result_type(x) != jnp.result_type(y)):
+            findings.append(("", f"{who} returns {describe(y)}{name}, f returns {describe(x)}"))
+        elif values and inexact:
+            a, b = np.asarray(x).astype(complex), np.asarray(y).astype(complex)
+            close = float(np.sqrt(jnp.finfo(jnp.result_type(x)).eps)) * np.max(np.abs(a), initial=0.0)
+            if not np.allclose(a, b, rtol=0, atol=close, equal_nan=True):
+                findings.append(("", f"{who} returns another value{name} than f: {np.max(np.abs(a - b)):.2g} apart"))
+    return tuple(findings)
+
+
+def _key(path: Sequence[Any]) -> str:
+    return jax.tree_util.keystr(_plain(path))
+
+
+def _plain(path: Sequence[Any]) -> tuple[Any, ...]:
+    """A path in which places in a sequence given as numbers are keys too."""
+    return tuple(jax.tree_util.SequenceKey(key) if isinstance(key, int) else key for key in path)
+
+
+def _containers(tree: Any, wanted: dict[str, Any]) -> Any:
+    """The tree's structure, counting only leaves that are differentiated."""
+    return jax.tree.structure(
+        jax.tree_util.tree_map_with_path(lambda path, x: x if _key(path) in wanted else None, tree)
+    )
+
+
+def _outline(tree: Any) -> str:
+    return str(jax.tree.structure(tree)).removeprefix("PyTreeDef(").removesuffix(")")
+
+
+def require_callable(**functions: Any) -> None:
+    """Raise DtypeError for a claim that is no function."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise DtypeError(
+                f"{WHO}: {name} must be a function of f's arguments, got {describe(function)}.\n"
+                f"For values at hand, pass {name}=lambda *args: values."
+            )

@@ -1,0 +1,59 @@
+"""From a difference and its uncertainty to a verdict."""
+
+import math
+
+from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape
+from jaxgd.gradcheck.report import Cause, Verdict
+
+# A difference below this, relative to the leaf's own gradient, is rounding in float64 and no finding.
+FLOOR = 1e-8
+# To be called right, a gradient must have been resolved to this, relative to the leaf's own gradient.
+RESOLUTION = 1e-3
+
+CAUSES = {
+    Shape.KINK: Cause.KINK,
+    Shape.JUMP: Cause.JUMP,
+    Shape.STEEP: Cause.STEEP,
+    Shape.EDGE: Cause.EDGE,
+    Shape.NOT_FINITE: Cause.NOT_FINITE,
+}
+
+
+def judge(difference: float, error: float, scale: float, floor: float, rtol: float | None) -> tuple[Verdict, float]:
+    """The verdict on a difference whose uncertainty is `error`, and the tolerance it was held to.
+
+    Wrong beyond rtol·scale and SAFETY times the uncertainty; right if it could have been seen to be; else there is no
+    telling. NaN is never right.
+    """
+    allowed = max(floor, rtol or 0.0) * scale
+    tolerance = SAFETY * error + allowed
+    if not math.isfinite(tolerance):
+        return Verdict.CANNOT_TELL, tolerance
+    if not difference <= tolerance:
+        return Verdict.WRONG, tolerance
+    if SAFETY * error <= (rtol or RESOLUTION) * scale:
+        return Verdict.RIGHT, tolerance
+    return Verdict.CANNOT_TELL, tolerance
+
+
+def against_quotient(
+    claimed: float, quotient: Quotient, scale: float, floor: float, rtol: float | None
+) -> tuple[Verdict, Cause, float]:
+    """The verdict on one claimed directional derivative, why, and the tolerance."""
+    if quotient.shape in (Shape.JUMP, Shape.STEEP, Shape.EDGE, Shape.NOT_FINITE):
+        return Verdict.CANNOT_TELL, CAUSES[quotient.shape], math.inf
+    error = quotient.error
+    if quotient.shape is Shape.KINK:
+        return Verdict.CANNOT_TELL, Cause.KINK, SAFETY * error + abs(quotient.gap) / 2
+    if math.isnan(claimed):
+        return Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, SAFETY * error
+    verdict, tolerance = judge(abs(claimed - quotient.value), error, scale, floor, rtol)
+    cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: Cause.NOISE}[verdict]
+    return verdict, cause, tolerance
+
+
+def outside_the_kink(claimed: float, quotient: Quotient, scale: float, floor: float) -> bool:
+    """Whether a claim at a kink lies clearly beyond both one-sided derivatives."""
+    low, high = sorted((quotient.left, quotient.right))
+    slack = SAFETY * (quotient.error + quotient.gap_error) + max(floor, 1e-6) * max(scale, abs(quotient.gap))
+    return not low - slack <= claimed <= high + slack

@@ -1,0 +1,226 @@
+"""Where in a leaf a claim is wrong, and in which recognizable way."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxgd.gradcheck.measure import Floats, Ints, Measure, ReverseValues, Values
+from jaxgd.gradcheck.quotient import SAFETY, ladder
+from jaxgd.gradcheck.report import Element
+
+# Leaves up to this size are searched element by element, larger ones by random elements and by halving.
+ALL = 1024
+SAMPLE = 256
+_BLOCKS = 64
+_KEEP = 12
+
+
+@dataclasses.dataclass
+class Looked:
+    """Elements that were looked at: flat index, claimed, reference, what the reference is uncertain by, and kinks."""
+
+    index: Ints
+    claimed: NDArray[Any]
+    reference: NDArray[Any]
+    error: Floats
+    kink: NDArray[np.bool_]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Which elements are wrong beyond doubt, where f has no kink."""
+        largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
+        allowed = SAFETY * self.error + 1e-6 * np.abs(self.reference) + 1e-9 * largest
+        with np.errstate(invalid="ignore"):
+            return ~(np.abs(self.claimed - self.reference) <= allowed) & ~self.kink & np.isfinite(allowed)
+
+
+def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int, candidates: Ints) -> Looked:
+    """All elements, where another claim that was found right serves as the reference."""
+    index = np.arange(size) if isinstance(claim, ReverseValues) else candidates
+    r = reference.elements(leaf)[index]
+    c = elements(claim, leaf, index, np.iscomplexobj(r), reference)
+    error = np.full(len(index), reference.noise[leaf] / np.sqrt(size))
+    return Looked(index, c, r, error, np.zeros(len(index), bool))
+
+
+def elements(claim: Values, leaf: int, index: Ints, is_complex: bool, other: Any) -> NDArray[Any]:
+    """The claim's elements of the gradient, for the first cotangent."""
+    if isinstance(claim, ReverseValues):
+        return claim.elements(leaf)[index]
+    last = len(other.shared.directions[leaf]) - 1
+    unit = np.asarray(other.shared.directions[leaf][last]).reshape(-1)[index].real
+    c = claim.along(leaf, last, index, index + 1) / unit
+    if is_complex:
+        c = c - 1j * claim.along(leaf, last, index, index + 1, 1j) / unit
+    return np.asarray(c)
+
+
+def against_quotients(
+    claim: Values, measure: Measure, leaf: int, step: float, noise: float, rng: np.random.Generator
+) -> Looked:
+    """Elements looked at by difference quotients of their own: all, or some at random and those that blocks lead to."""
+    x = measure.shared.v[leaf]
+    size, is_complex = int(np.size(x)), np.iscomplexobj(x)
+    h = ladder(min(16 * step, 0.25), 3)
+    if size <= ALL:
+        index = np.arange(size)
+    else:
+        chosen = rng.choice(size, SAMPLE, replace=False)
+        found = _narrow_down(claim, measure, leaf, h, noise)
+        index = np.unique(np.concatenate([chosen, found]))
+    last = len(measure.shared.directions[leaf]) - 1
+    unit = np.asarray(measure.shared.directions[leaf][last]).reshape(-1)[index].real
+    value, error, gap, gap_error = measure.parts(leaf, last, index, index + 1, h, 1.0, noise)
+    reference: NDArray[Any] = value
+    if is_complex:
+        other, other_error, other_gap, other_gap_error = measure.parts(leaf, last, index, index + 1, h, 1j, noise)
+        reference, error = value - 1j * other, np.maximum(error, other_error)
+        gap, gap_error = np.maximum(np.abs(gap), np.abs(other_gap)), np.maximum(gap_error, other_gap_error)
+    with np.errstate(invalid="ignore"):
+        kink = (np.abs(gap) > SAFETY * gap_error) & (np.abs(gap) > 1e-6 * np.abs(reference))
+    return Looked(index, elements(claim, leaf, index, is_complex, measure), reference / unit, error / unit, kink)
+
+
+def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: float) -> Ints:
+    """Single elements that disagree, found by dividing the blocks that disagree most; empty if none stands out."""
+    size = int(np.size(measure.shared.v[leaf]))
+    ranges = [(0, size)]
+    singles: list[int] = []
+    while ranges and len(singles) < 8 * _KEEP:
+        parts = _BLOCKS if len(ranges) == 1 else 16
+        cut = [np.unique(np.linspace(a, b, min(parts, b - a) + 1).astype(int)) for a, b in ranges]
+        starts = np.concatenate([edges[:-1] for edges in cut])
+        stops = np.concatenate([edges[1:] for edges in cut])
+        direction = 0
+        value, error, _, _ = measure.parts(leaf, direction, starts, stops, h, 1.0, noise)
+        difference = np.abs(value - claim.along(leaf, direction, starts, stops))
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        bad = np.flatnonzero(difference > SAFETY * error + claim.floor * np.max(np.abs(value), initial=0.0))
+        bad = bad[np.argsort(-difference[bad])][:_KEEP]
+        singles += [int(starts[i]) for i in bad if stops[i] - starts[i] == 1]
+        ranges = [(int(starts[i]), int(stops[i])) for i in bad if stops[i] - starts[i] > 1]
+    return np.array(sorted(set(singles)), int)
+
+
+def worst(looked: Looked, shape: tuple[int, ...], k: int = 8) -> tuple[Element, ...]:
+    """The k elements that are furthest off."""
+    with np.errstate(invalid="ignore"):
+        off = np.abs(looked.claimed - looked.reference)
+    off = np.where(np.isnan(off), np.inf, off)
+    order = [i for i in np.lexsort((-off, ~looked.wrong)) if looked.wrong[i]][:k]
+    return tuple(
+        Element(
+            tuple(int(i) for i in np.unravel_index(looked.index[j], shape)),
+            looked.claimed[j].item(),
+            looked.reference[j].item(),
+        )
+        for j in order
+    )
+
+
+def pattern(
+    looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]
+) -> str:
+    """In which way the claim is wrong, as a person would say it; empty if in no way that is recognized.
+
+    `whole` is the claimed gradient of the leaf, flat, where there is one; `axes` are the lengths of the axes of f's
+    arguments, by name, by which a gradient may be off.
+    """
+    c, r = looked.claimed, looked.reference
+    wrong = looked.wrong
+    if not np.any(wrong):
+        return ""
+    size = int(np.prod(shape))
+    if np.any(bad := ~np.isfinite(c)):
+        which = "the whole leaf is" if np.all(bad) else f"{bad.sum()} of {len(c)} elements are"
+        return f"{which} {'NaN' if np.any(np.isnan(c)) else 'infinite'}"
+    largest = np.max(np.abs(r))
+    known = (SAFETY * looked.error < 1e-2 * np.abs(r)) & (np.abs(r) > 1e-6 * largest)
+    allowed = SAFETY * looked.error + 1e-5 * np.abs(r) + 1e-8 * largest
+
+    def all_like(candidate: NDArray[Any], where: NDArray[np.bool_]) -> bool:
+        return bool(np.any(where) and np.all(np.abs(candidate - r)[where] <= allowed[where]))
+
+    if size > 1 and wrong.sum() < 0.9 * known.sum() or (size > 1 and len(c) == 1):
+        return _some(looked, shape) or _moved(looked, whole, shape, allowed) or f"{wrong.sum()} of {len(c)} elements looked at are wrong"
+    if not np.any(c[known]):
+        return "the whole leaf is zero"
+    if not np.any(np.abs(r) > SAFETY * looked.error):
+        return "the whole leaf should be zero"
+    ratio = np.real(np.vdot(r[known], c[known]) / np.vdot(r[known], r[known])) if np.any(known) else np.nan
+    if ratio and np.all(np.abs(c - ratio * r)[known] <= allowed[known] * max(1, abs(ratio))):
+        return _factor(float(ratio), axes)
+    if np.iscomplexobj(r) and all_like(np.conj(c), known):
+        return "the whole leaf is the complex conjugate of what it should be"
+    if moved := _moved(looked, whole, shape, allowed):
+        return moved
+    offset = c - r
+    if size > 1 and np.ptp(np.real(offset)) <= 1e-4 * np.max(np.abs(offset)) and np.all(looked.error < np.abs(offset)):
+        return f"every element is off by the same {np.real(offset.mean()):.4g}"
+    return ""
+
+
+def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
+    if abs(ratio + 1) < 1e-4:
+        return "the whole leaf has its sign flipped"
+    sign = "with its sign flipped, " if ratio < 0 else ""
+    for name, n in axes:
+        if n > 1 and abs(abs(ratio) / n - 1) < 1e-4:
+            return f"the whole leaf is {sign}{n} times too large, and {n} is the length of {name}: a sum where the mean is meant?"
+        if n > 1 and abs(abs(ratio) * n - 1) < 1e-4:
+            return f"the whole leaf is {sign}{n} times too small, and {n} is the length of {name}: a mean too many?"
+    return f"the whole leaf is {ratio:.6g} times what it should be"
+
+
+def _some(looked: Looked, shape: tuple[int, ...]) -> str:
+    """One element, two swapped, or one row."""
+    at = np.flatnonzero(looked.wrong)
+    places = np.array(np.unravel_index(looked.index[at], shape)).T
+    c, r = looked.claimed[at], looked.reference[at]
+    if len(at) == 1:
+        return f"one element is wrong, {_index(places[0])}"
+    allowed = SAFETY * np.max(looked.error[at]) + 1e-5 * np.max(np.abs(r))
+    if len(at) == 2 and abs(c[0] - r[1]) <= allowed and abs(c[1] - r[0]) <= allowed:
+        return f"two elements are swapped, {_index(places[0])} and {_index(places[1])}"
+    for axis in range(len(shape)):
+        if len(shape) > 1 and len(set(places[:, axis])) == 1:
+            row = int(places[0, axis])
+            here = np.array(np.unravel_index(looked.index, shape))[axis] == row
+            how = "zero" if not np.any(looked.claimed[here & looked.wrong]) else "wrong"
+            return f"where the index of axis {axis} is {row} the leaf is {how}, elsewhere not"
+    return ""
+
+
+def _moved(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], allowed: Floats) -> str:
+    """Transposed, shifted or reversed along an axis."""
+    if whole is None:
+        return ""
+    array = whole.reshape(shape)
+    largest = np.max(np.abs(looked.reference))
+    seen = np.abs(looked.reference) > 1e-6 * largest
+
+    def share(candidate: NDArray[Any]) -> float:
+        close = np.abs(candidate.reshape(-1)[looked.index] - looked.reference) <= allowed
+        return float(np.mean(close[seen])) if np.any(seen) else 0.0
+
+    before = share(array)
+
+    def fits(candidate: NDArray[Any]) -> bool:
+        return share(candidate) >= max(0.75, before + 0.2)
+
+    if len(shape) == 2 and min(shape) > 1 and fits(array.reshape(shape[::-1]).T):
+        return "the leaf is transposed"
+    for axis, n in enumerate(shape):
+        for k in (1, -1, 2, -2, 3, -3):
+            if n > abs(k) and fits(np.roll(array, -k, axis)):
+                return f"the leaf is shifted by {k} along axis {axis}"
+        if n > 2 and fits(np.flip(array, axis)):
+            return f"the leaf is reversed along axis {axis}"
+    return ""
+
+
+def _index(place: Any) -> str:
+    return f"[{', '.join(str(int(i)) for i in place)}]"

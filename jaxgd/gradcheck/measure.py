@@ -1,0 +1,196 @@
+"""Difference quotients of f along directions in one leaf, and what a claim says they should be."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxgd.gradcheck import quotient
+from jaxgd.gradcheck.lanes import Lanes
+from jaxgd.gradcheck.problem import Problem
+from jaxgd.gradcheck.programs import Point, Shared, Value
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def scale_of(x: NDArray[Any]) -> float:
+    """The leaf's root mean square, as a power of two, so that steps are exact; 1 for zeros."""
+    size = np.abs(x[np.isfinite(x) & (x != 0)]).astype(float)
+    if not size.size:
+        return 1.0
+    largest = float(size.max())
+    return _power_of_two(largest * float(np.sqrt(np.sum((size / largest) ** 2) / x.size)))
+
+
+def _power_of_two(x: Any) -> Any:
+    return 2.0 ** np.round(np.log2(x))
+
+
+def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
+    """n random directions for a leaf, and one without chance.
+
+    The even ones have elements of one size, that of the leaf; the odd ones elements as large as those of x, for leaves
+    that hold large and small. Signs are random and sizes vary by up to a half, so that no two elements cancel. The last
+    is x's own sizes, to move one element at a time.
+
+    Shapes: the result is (n + 1, *x.shape).
+    """
+    scale = scale_of(x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where((x != 0) & np.isfinite(x), _power_of_two(np.abs(x).astype(float)), scale)
+    chance = rng.choice([-1.0, 1.0], (n, *x.shape)) * rng.uniform(0.5, 1.5, (n, *x.shape))
+    if np.iscomplexobj(x):
+        chance = chance * np.exp(2j * np.pi * rng.uniform(size=chance.shape))
+    sizes = np.stack([np.full(x.shape, scale) if i % 2 == 0 else own for i in range(n)])
+    return np.concatenate([chance * sizes, own[None].astype(chance.dtype)])
+
+
+def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
+    """n random cotangents for an output, by which its size cancels: as a whole for the even, each element for the odd.
+
+    Shapes: the result is (n, *y.shape).
+    """
+    y = np.where(np.isfinite(y), y, 0)
+    size = np.abs(y).astype(float)
+    own = np.maximum(size, 1e-12 * np.max(size, initial=0.0))
+    sizes = [np.full(y.shape, scale_of(y)) if i % 2 == 0 else np.where(own > 0, own, 1.0) for i in range(n)]
+    chance = rng.choice([-1.0, 1.0], (n, *y.shape)) * rng.uniform(0.5, 1.5, (n, *y.shape))
+    if np.iscomplexobj(y):
+        chance = chance * np.exp(2j * np.pi * rng.uniform(size=chance.shape))
+    return chance / np.stack(sizes)
+
+
+class Values(Protocol):
+    """A claim's values at the point: what it says that the derivative along a direction is."""
+
+    name: str
+    floor: float
+
+    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
+        """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""
+        ...
+
+
+@dataclasses.dataclass
+class ReverseValues:
+    """Jᵀw, for each leaf stacked over the cotangents w; `noise` is what each leaf's elements are uncertain by."""
+
+    name: str
+    cotangents: list[NDArray[Any]]
+    shared: Shared
+    floor: float
+    noise: list[float]
+
+    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
+        """⟨Jᵀw, u⟩ for u cut down to the elements from each start to its stop."""
+        g = self.cotangents[leaf][_index(direction, self.shared)]
+        u = np.asarray(self.shared.directions[leaf][direction])
+        product = np.real(g * u * phase).reshape(-1)
+        if np.all(stops - starts == 1):
+            return np.asarray(product[starts], float)
+        return np.array([np.sum(product[a:b]) for a, b in zip(starts, stops, strict=True)])
+
+    def elements(self, leaf: int) -> NDArray[Any]:
+        """The gradient's elements for the first cotangent, flat."""
+        return np.asarray(self.cotangents[leaf][0].reshape(-1))
+
+
+@dataclasses.dataclass
+class ForwardValues:
+    """J, to be applied."""
+
+    name: str
+    fn: Callable[..., Any]
+    shared: Shared
+    lanes: Lanes
+    floor: float
+
+    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
+        """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""
+        points = _points(leaf, direction, _index(direction, self.shared), starts, stops, 0.0, phase)
+        return np.asarray(self.lanes(self.fn, self.shared, points), float)
+
+
+def _index(direction: int, shared: Shared) -> int:
+    """The cotangent that goes with a direction; the last direction, for single elements, has the first."""
+    n = len(shared.cotangents[0])
+    return direction % n if direction < len(shared.directions[0]) - 1 else 0
+
+
+def _points(leaf: Any, direction: Any, cotangent: Any, start: Any, stop: Any, t: Any, phase: Any) -> Point:
+    fields = np.broadcast_arrays(leaf, direction, cotangent, start, stop, t, np.asarray(phase, complex))
+    return Point(*(np.ascontiguousarray(x).reshape(-1) for x in fields))
+
+
+@dataclasses.dataclass
+class Sample:
+    """F along one direction at the steps h: F(h), F(−h), F(0), and what it may be off by through rounding."""
+
+    h: Floats
+    plus: Floats
+    minus: Floats
+    zero: float
+    rounding: float
+
+    def analyse(self) -> quotient.Quotient:
+        """The quotient, with its error and what F looks like."""
+        return quotient.analyse(self.h, self.plus, self.minus, self.zero, self.rounding)
+
+    def slope(self, claimed: float, noise: float) -> float:
+        """The power of h that the Taylor remainder follows."""
+        return quotient.taylor_slope(self.h, self.plus, self.zero, claimed, noise)
+
+    @property
+    def constant(self) -> bool:
+        """Whether F is the same to the bit at all steps."""
+        return bool(np.all(self.plus == self.zero) and np.all(self.minus == self.zero))
+
+
+@dataclasses.dataclass
+class Measure:
+    """Evaluates f around the point. `eps` is the relative rounding of the narrowest dtype that f computes with."""
+
+    problem: Problem
+    shared: Shared
+    lanes: Lanes
+    eps: float
+    zeros: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    def samples(self, which: Sequence[tuple[int, int]], h: Floats) -> list[Sample]:
+        """F along whole directions, (leaf, direction) each: one call for all."""
+        wanted = sorted({_index(d, self.shared) for _, d in which} - self.zeros.keys())
+        leaf, direction = np.array(which, int).reshape(-1, 2).T
+        cotangent = np.array([_index(int(d), self.shared) for d in direction], int)
+        t = np.concatenate([h, -h])
+        sizes = np.array([np.size(x) for x in self.shared.v], int)
+        points = _points(*(x[:, None] for x in (leaf, direction, cotangent)), 0, sizes[leaf][:, None], t, 1.0)
+        origin = _points(0, 0, np.array(wanted, int), 0, 0, 0.0, 1.0)
+        both = Point(*(np.concatenate([x, y]) for x, y in zip(origin, points, strict=True)))
+        value, size = self.lanes(Value(self.problem), self.shared, both)
+        for i, w in enumerate(wanted):
+            self.zeros[w] = float(value[i]), float(size[i])
+        value = np.asarray(value[len(wanted) :], float).reshape(len(which), 2, len(h))
+        out = []
+        for i, w in enumerate(cotangent):
+            zero, magnitude = self.zeros[int(w)]
+            out.append(Sample(h, value[i, 0], value[i, 1], zero, 2 * self.eps * magnitude))
+        return out
+
+    def parts(
+        self, leaf: int, direction: int, starts: Ints, stops: Ints, h: Floats, phase: complex, noise: float
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Quotients for a direction cut down to many ranges of elements: value and error, gap and its error."""
+        w = _index(direction, self.shared)
+        t = np.concatenate([h, -h])
+        points = _points(leaf, direction, w, starts[:, None], stops[:, None], t, phase)
+        value, _ = self.lanes(Value(self.problem), self.shared, points)
+        value = np.asarray(value, float).reshape(len(starts), 2, len(h))
+        zero, magnitude = self.zeros[w]
+        rounding = np.full(len(starts), max(noise, 2 * self.eps * magnitude))
+        plus, minus = value[:, 0].T, value[:, 1].T
+        best, error, level, _ = quotient.central(h, plus, minus, rounding)
+        gap, gap_error = quotient.gap(h, plus, minus, np.full(len(starts), zero), level)
+        return best, error, gap, gap_error

@@ -1,0 +1,140 @@
+"""The user's own dtype: is f one function however it is run, and how far is its gradient from float64's?"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.gradcheck.lanes import Lanes, single
+from jaxgd.gradcheck.problem import Problem
+from jaxgd.gradcheck.programs import Outputs, Reverse
+from jaxgd.gradcheck.report import Cause, Consistency, Verdict
+
+# Runs of one function that differ by more rounding than this are runs of two functions.
+_ROUNDINGS = 1e3
+# What a gradient moves by when its point moves by a rounding is its noise; this many times that is allowed.
+NOISES = 30.0
+
+
+@dataclasses.dataclass
+class Native:
+    """What f and its gradient are in the user's dtype: values, and what rounding the point moves them by."""
+
+    outputs: list[np.ndarray]
+    gradient: list[np.ndarray] | None
+    noise: list[float]
+    consistency: list[Consistency]
+    vmap_differs: bool = False
+
+    @property
+    def one_function(self) -> bool:
+        """Whether eager, jit and a second run are the same function."""
+        return all(c.verdict is Verdict.RIGHT for c in self.consistency if "vmap" not in c.name)
+
+
+def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[list[np.ndarray]]:
+    """The point, then n points that are it to within a rounding: x(1 + ε) and x(1 − ε) at random."""
+    points = [[np.asarray(x) for x in v]]
+    for _ in range(n):
+        moved = []
+        for x in points[0]:
+            eps = float(jnp.finfo(x.dtype).eps)
+            factor = 1 + eps * rng.choice([-1.0, 1.0], x.shape)
+            moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
+        points.append(moved)
+    return points
+
+
+def stacked(points: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Lists of leaves as one list of stacked leaves."""
+    return [np.stack(xs) for xs in zip(*points, strict=True)]
+
+
+def run_natively(
+    problem: Problem,
+    v: list[Any],
+    traced: list[Any],
+    w: list[Any],
+    eager: tuple[list[np.ndarray], list[np.ndarray]],
+    eps: float,
+    rng: np.random.Generator,
+) -> Native:
+    """f eagerly twice (given as `eager`), jitted twice and vmapped, and its gradient jitted twice and vmapped."""
+    first, second = eager
+    compare = _Comparison(eps)
+    consistency = [compare("second run", Cause.NOT_DETERMINISTIC, first, second, np.zeros(len(first)))]
+    fn: Callable[..., Any] = Reverse(problem)
+    try:
+        out, gradient = _numpy(single(fn, traced, (v, w)))
+    except Exception:
+        fn = Outputs(problem)
+        try:
+            out, gradient = _numpy(single(fn, traced, (v, w)))
+        except Exception:
+            # Not traceable: eager is all there is.
+            return Native(first, None, [], consistency)
+    lanes = Lanes()
+    points = stacked(jittered(v, rng))
+    ws = [np.broadcast_to(np.asarray(x), (3, *np.shape(x))) for x in w]
+    outs, gradients = lanes(fn, traced, (points, ws))
+    f_noise = np.array([_distance([x[i] for x in outs], [x[0] for x in outs]) for i in (1, 2)]).max(axis=0)
+    consistency.append(compare("eager = jit", Cause.NOT_ONE_FUNCTION, first, out, f_noise))
+    vmapped = lanes.modes[fn] == "vmap"
+    if vmapped:
+        consistency.append(compare("jit = vmap", Cause.NOT_ONE_FUNCTION, out, [x[0] for x in outs], f_noise))
+    noise: list[float] = []
+    if gradient:
+        again = _numpy(single(fn, traced, (v, w)))[1]
+        g_noise = np.array([_distance([x[i] for x in gradients], [x[0] for x in gradients]) for i in (1, 2)]).max(axis=0)
+        consistency.append(compare("gradient's second run", Cause.NOT_DETERMINISTIC, gradient, again, g_noise))
+        if vmapped:
+            one = [x[0] for x in gradients]
+            consistency.append(compare("gradient's jit = vmap", Cause.NOT_ONE_FUNCTION, gradient, one, g_noise))
+        noise = [float(a * _norm(g)) for a, g in zip(g_noise, gradient, strict=True)]
+    differs = any(c.verdict is not Verdict.RIGHT for c in consistency if "vmap" in c.name)
+    return Native(out, gradient or None, noise, consistency, differs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Comparison:
+    eps: float
+
+    def __call__(self, name: str, cause: Cause, a: list[Any], b: list[Any], noise: Any) -> Consistency:
+        distance = _distance(b, a)
+        # Dtypes of eight bits and fewer digits than that still tell a function from another.
+        allowed = np.minimum(_ROUNDINGS * self.eps, 0.5) + NOISES * np.asarray(noise)
+        good = bool(np.all(distance <= allowed))
+        verdict = Verdict.RIGHT if good else Verdict.CANNOT_TELL
+        return Consistency(name, verdict, Cause.AGREES if good else cause, float(np.max(distance, initial=0.0)))
+
+
+def _distance(a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+    """For each leaf, ‖a − b‖/‖b‖ in the largest norm; 0 where both are not finite in the same places."""
+    out = []
+    for x, y in zip(a, b, strict=True):
+        x, y = _wide(x), _wide(y)
+        if not np.array_equal(np.isfinite(x), np.isfinite(y)):
+            out.append(np.inf)
+            continue
+        there = np.isfinite(y)
+        largest = np.max(np.abs(y[there]), initial=0.0)
+        off = np.max(np.abs(x[there] - y[there]), initial=0.0)
+        out.append(off / largest if largest else off)
+    return np.array(out)
+
+
+def _norm(x: np.ndarray) -> float:
+    x = _wide(x)
+    return float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
+
+
+def _wide(x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    return x.astype(complex if np.iscomplexobj(x) else float)
+
+
+def _numpy(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)

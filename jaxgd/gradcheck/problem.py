@@ -1,0 +1,235 @@
+"""What is to be checked: a function as one of its differentiable leaves alone, in any dtype and in any form."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.errors import DtypeError, RangeError, describe, is_traced
+
+WHO = "check_gradients"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opaque:
+    """Anything at all as a key: equal only to a wrapper of the same object."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """f as a function of its differentiable leaves v: integers, keys and the like are held fixed.
+
+    `varied` and `traced` are the places, among the leaves of the arguments, of what is differentiated and of arrays
+    that are not; `static` is everything else. Hashable, so that a second check of the same f compiles nothing.
+    """
+
+    f: Opaque
+    structure: Any
+    varied: tuple[int, ...]
+    traced: tuple[int, ...]
+    static: tuple[tuple[int, Opaque], ...]
+    has_aux: bool
+    outputs: tuple[int, ...] = ()
+
+    def args(self, v: Sequence[Any], traced: Sequence[Any]) -> tuple[Any, ...]:
+        """The arguments of f, put together again."""
+        leaves = dict(self.static_leaves())
+        leaves |= zip(self.varied, v, strict=True)
+        leaves |= zip(self.traced, traced, strict=True)
+        args: tuple[Any, ...] = jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(leaves))])
+        return args
+
+    def static_leaves(self) -> Iterator[tuple[int, Any]]:
+        """Places and values of what is neither differentiated nor traced."""
+        return ((place, opaque.value) for place, opaque in self.static)
+
+    def tangents(self, v: Sequence[Any], traced: Sequence[Any], tangent: Sequence[Any]) -> tuple[Any, ...]:
+        """Tangents for all arguments of f, float0 where there is nothing to differentiate, as `jax.jvp` takes them."""
+        leaves: dict[int, Any] = {place: _no_tangent(value) for place, value in self.static_leaves()}
+        leaves |= {place: _no_tangent(value) for place, value in zip(self.traced, traced, strict=True)}
+        leaves |= zip(self.varied, tangent, strict=True)
+        tangents: tuple[Any, ...] = jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(leaves))])
+        return tangents
+
+    def result(self, v: Sequence[Any], traced: Sequence[Any]) -> Any:
+        """What f returns, without aux."""
+        out = self.f.value(*self.args(v, traced))
+        return out[0] if self.has_aux else out
+
+    def __call__(self, v: Sequence[Any], traced: Sequence[Any]) -> list[Any]:
+        """The inexact leaves of what f returns."""
+        leaves = jax.tree.leaves(self.result(v, traced))
+        return [jnp.asarray(leaves[i]) for i in self.outputs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A differentiable leaf of the arguments: its name, and its shape and dtype as the user gave them."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    path: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A problem with the point at which it is checked."""
+
+    problem: Problem
+    v: list[Any]
+    traced: list[Any]
+    leaves: list[Leaf]
+    axes: tuple[tuple[str, int], ...]
+    argnums: tuple[int, ...]
+    name: str
+
+
+def prepare(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequence[int] | None, has_aux: bool) -> Prepared:
+    """Sort the leaves of the arguments into what is differentiated and what is not.
+
+    Raises: DtypeError if nothing can be differentiated; RangeError for argnums beyond the arguments.
+    """
+    chosen = _argnums(argnums, len(args))
+    names = _names(f, len(args))
+    with_paths, structure = jax.tree_util.tree_flatten_with_path(args)
+    varied, traced, static, v, fixed, leaves, axes = [], [], [], [], [], [], []
+    for place, (path, value) in enumerate(with_paths):
+        if is_traced(value):
+            raise DtypeError(f"{WHO}: it reads values, so it cannot run inside jit, grad or vmap; call it outside.")
+        name = names[path[0].idx] + jax.tree_util.keystr(path[1:])
+        inexact = _is_inexact(value)
+        if hasattr(value, "shape"):
+            axes += [(f"axis {axis} of {name}", n) for axis, n in enumerate(value.shape)]
+        if inexact and path[0].idx in chosen:
+            array = jnp.asarray(value)
+            varied.append(place)
+            v.append(array)
+            leaves.append(Leaf(name, array.shape, str(array.dtype), path))
+        elif inexact or isinstance(value, jax.Array):
+            traced.append(place)
+            fixed.append(value if isinstance(value, jax.Array) else jnp.asarray(value))
+        else:
+            # A whole number may be a shape, and a NumPy array may be computed with outside of JAX.
+            static.append((place, Opaque(value)))
+    if not any(x.size for x in v):
+        got = ", ".join(describe(value) for _, value in with_paths) or "nothing"
+        raise DtypeError(
+            f"{WHO}: the arguments hold no floating-point leaf to differentiate, got {got}.\n"
+            "Pass arrays of floats, for instance x.astype(float), or other argnums."
+        )
+    problem = Problem(Opaque(f), structure, tuple(varied), tuple(traced), tuple(static), has_aux)
+    return Prepared(problem, v, fixed, leaves, tuple(axes), chosen, _name(f))
+
+
+def with_outputs(prepared: Prepared, out: Any) -> Prepared:
+    """The problem, told which leaves of its result are floats.
+
+    Raises: DtypeError if none is.
+    """
+    leaves = jax.tree.leaves(out)
+    outputs = tuple(i for i, x in enumerate(leaves) if _is_inexact(x) and np.size(x))
+    if not outputs:
+        got = ", ".join(describe(x) for x in leaves) or "nothing"
+        hint = "" if prepared.problem.has_aux else " For a result with aux, pass has_aux=True."
+        raise DtypeError(f"{WHO}: f must return floats, got {got}.\nOnly floats have a gradient.{hint}")
+    return dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, outputs=outputs))
+
+
+def raised(arrays: Sequence[Any]) -> list[Any]:
+    """The arrays in float64 or complex128; for use where x64 is enabled. Whole numbers stay as they are."""
+    wide = []
+    for x in arrays:
+        kind = jnp.result_type(x)
+        if jnp.issubdtype(kind, jnp.complexfloating):
+            x = jnp.asarray(x, jnp.complex128)
+        elif jnp.issubdtype(kind, jnp.floating):
+            x = jnp.asarray(x).astype(jnp.float64)
+        wide.append(x)
+    return wide
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """float64 enabled and matrix products at their highest precision."""
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        yield
+
+
+def narrowest(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> str:
+    """The narrowest float that fn computes with on its way from v: float32 where it casts, whatever its inputs are."""
+    jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
+    widths = {_width(var.aval) for var in _dependent(jaxpr, set(jaxpr.invars))} - {None}
+    return min(filter(None, widths), key=lambda dtype: int(jnp.finfo(dtype).bits), default="float64")
+
+
+def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        if not any(var in tainted for var in eqn.invars if hasattr(var, "count")):
+            continue
+        tainted.update(eqn.outvars)
+        yield from eqn.outvars
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                # Which of the inner inputs depend on v is not followed: all are taken to.
+                yield from _dependent(inner, set(inner.invars))
+
+
+def _width(aval: Any) -> str | None:
+    dtype = getattr(aval, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        return None
+    return str(jnp.finfo(dtype).dtype)
+
+
+def _is_inexact(value: Any) -> bool:
+    if isinstance(value, bool | int | str) or value is None:
+        return False
+    try:
+        return bool(jnp.issubdtype(jnp.result_type(value), jnp.inexact))
+    except (TypeError, ValueError):
+        return False
+
+
+def _no_tangent(value: Any) -> Any:
+    if _is_inexact(value):
+        return jnp.zeros_like(value)
+    return np.zeros(np.shape(value), jax.dtypes.float0)
+
+
+def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
+    if argnums is None:
+        return tuple(range(n))
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if any(not -n <= i < n for i in chosen):
+        raise RangeError(f"{WHO}: argnums={argnums}, but there are {n} arguments.")
+    return tuple(i % n for i in chosen)
+
+
+def _names(f: Callable[..., Any], n: int) -> list[str]:
+    """The arguments' names as f spells them."""
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [named[i] if i < len(named) else f"args[{i}]" for i in range(n)]
+
+
+def _name(f: Callable[..., Any]) -> str:
+    f = getattr(f, "func", f)
+    return str(getattr(f, "__qualname__", type(f).__name__)).replace("<locals>.", "").replace("<lambda>", "f")

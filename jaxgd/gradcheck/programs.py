@@ -1,0 +1,172 @@
+"""What is run on the device: values of f, its derivatives by autodiff, and derivatives that somebody claims.
+
+Each program is a function of (shared, lane), hashable so that it is compiled once. Inner products are Re Σ wᵢuᵢ without
+a conjugate, the bilinear form in which JAX's reverse mode is the transpose of its forward mode for complex numbers too.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.gradcheck.problem import Opaque, Problem
+
+
+class Point(NamedTuple):
+    """x + t·u, where u is one leaf's direction, cut down to the elements from `start` to `stop` and times `phase`."""
+
+    leaf: Any
+    direction: Any
+    cotangent: Any
+    start: Any
+    stop: Any
+    t: Any
+    phase: Any
+
+
+class Shared(NamedTuple):
+    """The point, the directions u of each leaf stacked, and the cotangents w of each output stacked."""
+
+    v: list[Any]
+    traced: list[Any]
+    directions: list[Any]
+    cotangents: list[Any]
+
+
+def bilinear(u: Sequence[Any], v: Sequence[Any]) -> Any:
+    """Re Σ uᵢvᵢ over all leaves."""
+    return sum(jnp.sum(jnp.real(x * y)) for x, y in zip(u, v, strict=True))
+
+
+def _tangent(shared: Shared, point: Point) -> list[Any]:
+    tangent = []
+    for i, (x, directions) in enumerate(zip(shared.v, shared.directions, strict=True)):
+        place = jnp.arange(x.size).reshape(x.shape)
+        chosen = (point.leaf == i) & (point.start <= place) & (place < point.stop)
+        u = directions[point.direction]
+        u = u * point.phase if jnp.iscomplexobj(u) else u * jnp.real(point.phase)
+        tangent.append(jnp.where(chosen, u, 0).astype(x.dtype))
+    return tangent
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """F(t) = ⟨w, f(x + t u)⟩ and Σ |wᵢfᵢ|, by whose rounding F is uncertain. A lane is a Point."""
+
+    problem: Problem
+
+    def __call__(self, shared: Shared, point: Point) -> Any:
+        """Run one lane."""
+        u = _tangent(shared, point)
+        v = [x + jnp.asarray(point.t, jnp.real(x).dtype) * du for x, du in zip(shared.v, u, strict=True)]
+        out = self.problem(v, shared.traced)
+        terms = [jnp.real(w[point.cotangent] * y) for w, y in zip(shared.cotangents, out, strict=True)]
+        return sum(jnp.sum(x) for x in terms), sum(jnp.sum(jnp.abs(x)) for x in terms)
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """⟨w, J u⟩ by forward mode. A lane is a Point."""
+
+    problem: Problem
+
+    def __call__(self, shared: Shared, point: Point) -> Any:
+        """Run one lane."""
+        u = _tangent(shared, point)
+        _, out = jax.jvp(lambda v: self.problem(v, shared.traced), (shared.v,), (u,))
+        return bilinear([w[point.cotangent] for w in shared.cotangents], out)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reverse:
+    """f(v) and Jᵀw by reverse mode. A lane is (v, w)."""
+
+    problem: Problem
+
+    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
+        """Run one lane."""
+        v, w = lane
+        out, pullback = jax.vjp(lambda v: self.problem(v, traced), v)
+        return out, pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """f(v). A lane is (v, w), of which w is not needed."""
+
+    problem: Problem
+
+    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
+        """Run one lane."""
+        return self.problem(lane[0], traced), []
+
+
+@dataclasses.dataclass(frozen=True)
+class ClaimedGradient:
+    """What `gradient=` returns, times the cotangent of f's one output. A lane is (v, w).
+
+    `places` says where among the leaves of the result each differentiable leaf of f's arguments has its gradient; None
+    where the result has none of that shape.
+    """
+
+    problem: Problem
+    gradient: Opaque
+    places: tuple[int | None, ...]
+
+    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
+        """Run one lane."""
+        v, (w,) = lane
+        leaves = jax.tree.leaves(self.gradient.value(*self.problem.args(v, traced)))
+        return [], [jnp.zeros(x.shape) if i is None else jnp.asarray(leaves[i]) * w for i, x in _placed(self.places, v)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClaimedVjp:
+    """What the pullback of `vjp=` returns. A lane is (v, w)."""
+
+    problem: Problem
+    vjp: Opaque
+    places: tuple[int | None, ...]
+
+    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
+        """Run one lane."""
+        v, w = lane
+        out, pullback = self.vjp.value(*self.problem.args(v, traced))
+        leaves = jax.tree.leaves(pullback(whole_cotangent(self.problem, out, w)))
+        return [], [jnp.zeros(x.shape) if i is None else jnp.asarray(leaves[i]) for i, x in _placed(self.places, v)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClaimedJvp:
+    """⟨w, J u⟩ with Ju from `jvp=`. A lane is a Point."""
+
+    problem: Problem
+    jvp: Opaque
+
+    def __call__(self, shared: Shared, point: Point) -> Any:
+        """Run one lane."""
+        u = _tangent(shared, point)
+        tangents = self.problem.tangents(shared.v, shared.traced, u)
+        _, out = self.jvp.value(self.problem.args(shared.v, shared.traced), tangents)
+        leaves = jax.tree.leaves(out)
+        w = [w[point.cotangent] for w in shared.cotangents]
+        return bilinear(w, [leaves[i] for i in self.problem.outputs])
+
+
+def whole_cotangent(problem: Problem, out: Any, w: Sequence[Any]) -> Any:
+    """The cotangent for all that f returns: w where it returns floats, float0 or zeros where it returns other things."""
+    leaves, structure = jax.tree.flatten(out)
+    whole = [
+        jnp.zeros_like(y) if jnp.issubdtype(jnp.result_type(y), jnp.inexact) else np.zeros(y.shape, jax.dtypes.float0)
+        for y in map(jnp.asarray, leaves)
+    ]
+    for place, ct in zip(problem.outputs, w, strict=True):
+        whole[place] = jnp.asarray(ct, jnp.result_type(leaves[place]))
+    return jax.tree.unflatten(structure, whole)
+
+
+def _placed(places: tuple[int | None, ...], v: list[Any]) -> list[tuple[int | None, Any]]:
+    return list(zip(places, v, strict=True))

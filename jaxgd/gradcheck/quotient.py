@@ -1,0 +1,183 @@
+"""Difference quotients with an estimate of their own error; NumPy alone, for one direction or many at once.
+
+F(t) = ⟨w, f(x + t u)⟩ is known at t = 0 and at ±h on a ladder of steps, each a quarter of the one before.
+"""
+
+import dataclasses
+import enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+RATIO = 4.0
+# A quotient's error is estimated, not known: this many estimates are allowed before two numbers differ.
+SAFETY = 10.0
+
+
+class Shape(enum.Enum):
+    """What F looks like around t = 0."""
+
+    SMOOTH = "smooth"
+    KINK = "kink"
+    JUMP = "jump"
+    STEEP = "the quotient grows without bound"
+    EDGE = "not finite on one side"
+    NOT_FINITE = "not finite"
+
+
+@dataclasses.dataclass(frozen=True)
+class Quotient:
+    """The derivative of F at 0 in one direction, as far as F's values show it.
+
+    `value` with the estimate `error`; `left` and `right` are the one-sided derivatives, `gap` their difference with
+    the estimate `gap_error`; `step` the step it was found with, `noise` what F's values are uncertain by.
+    """
+
+    value: float
+    error: float
+    left: float
+    right: float
+    gap: float
+    gap_error: float
+    shape: Shape
+    step: float
+    noise: float
+
+
+def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
+    """Steps from the largest down, each a quarter of the one before; then, perhaps, one far smaller to see noise by."""
+    h = largest * RATIO ** -np.arange(rungs, dtype=float)
+    return h if probe is None else np.append(h, probe)
+
+
+def central(h: Floats, plus: Floats, minus: Floats, rounding: Floats) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+    """F′(0), an estimate of its error, the noise in F's values, and the rung it came from; for many directions at once.
+
+    Romberg's table on (F(h) − F(−h))/2h, of which the entry with the smallest estimated error is taken: what it differs
+    by from the two it was made of, and what noise in F's values does to it. The noise is measured: it is what the
+    quotients of the smaller steps, where truncation is negligible, deviate by; at least `rounding`. Without it, an F
+    that computes in float32 inside seems to be known to as many digits as happen to agree.
+
+    Shapes: `h` is (rungs,), `plus` and `minus` are (rungs, directions), `rounding` is (directions,).
+    Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the table.
+    """
+    with np.errstate(all="ignore"):
+        table = (plus - minus) / (2 * h[:, None])
+        finer = table.copy()
+        finer[1:] += (table[1:] - table[:-1]) / ((h[:-1] / h[1:]) ** 2 - 1)[:, None]
+        rungs, noise = _geometric(h), rounding
+        for _ in range(4):
+            value, error, rung = _extrapolate(table[:rungs], noise / h[:rungs, None], RATIO**2, RATIO**2)
+            small = h[:, None] <= h[rung] / RATIO**2
+            deviation = np.minimum(np.abs(table - value), np.abs(finer - value)) * h[:, None]
+            measured = np.maximum(noise, np.nanmax(np.where(small, deviation, 0), axis=0))
+            # Within what was allowed for already, or new?
+            if np.all(measured <= 4 * noise):
+                break
+            noise = measured
+        error = np.maximum(error, measured / h[rung])
+    return value, error, noise, rung
+
+
+def gap(h: Floats, plus: Floats, minus: Floats, zero: Floats, rounding: Floats) -> tuple[Floats, Floats]:
+    """F′(0+) − F′(0−) with an estimate of its error: 0 where F is smooth.
+
+    Romberg's table on (F(h) + F(−h) − 2F(0))/h, which is J + hF″ + O(h³) for a jump J of the slope.
+    """
+    rungs = _geometric(h)
+    with np.errstate(all="ignore"):
+        table = (plus + minus - 2 * zero)[:rungs] / h[:rungs, None]
+        best, error, _ = _extrapolate(table, 4 * rounding / h[:rungs, None], RATIO, RATIO**2)
+    return best, error
+
+
+def _geometric(h: Floats) -> int:
+    """How many rungs follow each other by RATIO; what comes after them only serves to measure noise."""
+    return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
+
+
+def _extrapolate(first: Floats, noise: Floats, factor: float, growth: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Of Richardson's table, the entry with the smallest estimated error, for each column of `first`."""
+    rungs, n = first.shape
+    value = np.full(n, np.nan)
+    error = np.full(n, np.inf)
+    rung = np.zeros(n, int)
+    previous, column = first, factor
+    for order in range(1, min(rungs, 4)):
+        current = previous[1:] + (previous[1:] - previous[:-1]) / (column - 1)
+        estimate = np.maximum(np.abs(current - previous[1:]), np.abs(current - previous[:-1]))
+        estimate = np.maximum(estimate, noise[order:])
+        estimate = np.where(np.isfinite(estimate), estimate, np.inf)
+        i = np.argmin(estimate, axis=0)
+        at = i, np.arange(n)
+        better = estimate[at] < error
+        value, error, rung = (
+            np.where(better, current[at], value),
+            np.where(better, estimate[at], error),
+            np.where(better, i + order, rung),
+        )
+        previous, column = current, column * growth
+    return value, error, rung
+
+
+def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> Quotient:
+    """One direction: its derivative, and what F looks like around 0."""
+    both = np.isfinite(plus) & np.isfinite(minus)
+    if not np.isfinite(zero) or both.sum() < 2:
+        sides = [np.isfinite(side).sum() >= 2 for side in (plus, minus)]
+        edge = np.isfinite(zero) and any(sides) and not all(sides)
+        return _nothing(Shape.EDGE if edge else Shape.NOT_FINITE)
+    # Only what is finite from some step on down to the smallest.
+    first = int(np.max(np.flatnonzero(~both), initial=-1)) + 1
+    if first > _geometric(h) - 2:
+        return _nothing(Shape.NOT_FINITE)
+    h, plus, minus = h[first:], plus[first:], minus[first:]
+    level = np.array([rounding])
+    (value,), (error,), noise, (rung,) = central(h, plus[:, None], minus[:, None], level)
+    (jump,), (jump_error,) = gap(h, plus[:, None], minus[:, None], np.array([zero]), noise)
+    shape = Shape.SMOOTH
+    one_sided = max(abs(value), abs(jump))
+    if abs(jump) > SAFETY * jump_error and abs(jump) > 1e-6 * one_sided:
+        shape = Shape.KINK
+    elif broken := _break(h, plus, minus, zero, rounding):
+        shape = broken
+    return Quotient(value, error, value - jump / 2, value + jump / 2, jump, jump_error, shape, float(h[rung]), float(noise[0]))
+
+
+def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> Shape | None:
+    """Whether F jumps at 0, or is so steep there that its quotients grow as the step shrinks."""
+    rungs = _geometric(h)
+    if rungs < 3:
+        return None
+    for side in (plus - zero, zero - minus, plus - minus):
+        last = side[rungs - 3 : rungs]
+        if np.any(np.abs(last) <= 1e3 * rounding) or len(set(np.sign(last))) > 1:
+            continue
+        # How F(h) − F(0) grows with h: 1 where F has a derivative, 0 at a jump, between them at a root.
+        powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
+        if np.all(np.abs(powers) < 0.02):
+            return Shape.JUMP
+        if np.all(powers < 0.95) and np.ptp(powers) < 0.02:
+            return Shape.STEEP
+    return None
+
+
+def _nothing(shape: Shape) -> Quotient:
+    nan, inf = float("nan"), float("inf")
+    return Quotient(nan, inf, nan, nan, nan, inf, shape, nan, inf)
+
+
+def taylor_slope(h: Floats, plus: Floats, zero: float, claimed: float, rounding: float) -> float:
+    """The power of h that the Taylor remainder |F(h) − F(0) − h·claimed| follows: 2 when right, 1 when wrong.
+
+    The median over the smallest three pairs of steps whose remainder is above the noise; NaN if there are none, as for
+    a linear F with the right derivative.
+    """
+    with np.errstate(all="ignore"):
+        remainder = np.abs(plus - zero - h * claimed)
+        seen = np.isfinite(remainder) & (remainder > 50 * rounding)
+        powers = np.log(remainder[:-1] / remainder[1:]) / np.log(h[:-1] / h[1:])
+        powers = powers[seen[:-1] & seen[1:]]
+    return float(np.median(powers[-3:])) if len(powers) else float("nan")

@@ -1,0 +1,95 @@
+"""The report as one screen of text."""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxgd.gradcheck.report import Check, Element, GradientReport, LeafReport
+
+# Leaves that are right and beyond this many are summed up in a line.
+_ROWS = 16
+_WORST = 5
+
+
+def render(report: "GradientReport") -> str:
+    """The whole report: verdict, table of leaves, what is wrong where, what was checked and what was not."""
+    lines = [f"check_gradients({report.name}): {report.verdict}", ""]
+    lines += [f"  {finding}" for finding in report.findings]
+    lines += _table(report)
+    troubled = [leaf for leaf in report.leaves if leaf.verdict != "right"]
+    for leaf in troubled[:4]:
+        lines += ["", *_details(leaf)]
+    if len(troubled) > 4:
+        lines += ["", f"  … and {len(troubled) - 4} more leaves: {', '.join(leaf.name for leaf in troubled[4:12])}"]
+    lines += [""]
+    lines += _labeled("consistency", [_consistency(report)])
+    lines += _labeled("precision", report.precision)
+    lines += _labeled("checked", [report.checked])
+    lines += _labeled("not checked", report.not_checked)
+    text = "\n".join(line.rstrip() for line in lines)
+    if report.second_order is not None:
+        text += "\n\nsecond order: " + str(report.second_order)
+    return text
+
+
+def _table(report: "GradientReport") -> list[str]:
+    names = list(dict.fromkeys(check.name for leaf in report.leaves for check in leaf.checks))
+    rows = [["leaf", "shape", *names, "slope", "verdict"]]
+    shown = sorted(report.leaves, key=lambda leaf: leaf.verdict == "right")[:_ROWS]
+    for leaf in report.leaves:
+        if leaf in shown:
+            checks = {check.name: check for check in leaf.checks}
+            shape = f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+            slope = "" if math.isnan(leaf.slope) else f"{leaf.slope:.1f}"
+            rows.append([leaf.name, shape, *(_cell(checks.get(name)) for name in names), slope, str(leaf.verdict)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    if len(report.leaves) > len(shown):
+        lines.append(f"  … and {len(report.leaves) - len(shown)} more leaves, all right")
+    return lines
+
+
+def _cell(check: "Check | None") -> str:
+    if check is None:
+        return "–"
+    number = f"{check.error:.0e}" if math.isfinite(check.error) else ""
+    if check.verdict == "right":
+        return number or "ok"
+    return " ".join(filter(None, ("WRONG" if check.verdict == "wrong" else "?", number)))
+
+
+def _details(leaf: "LeafReport") -> list[str]:
+    lines = [f"  {leaf.name} {line}" if i == 0 else f"    {line}" for i, line in enumerate(leaf.explanation.split("\n"))]
+    if leaf.worst and leaf.verdict == "wrong":
+        rows = [("element", "claimed", "reference", "ratio")]
+        rows += [_element(leaf.name, element) for element in leaf.worst[:_WORST]]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines += ["    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+        if leaf.searched < leaf.size:
+            lines.append(f"    the worst of {leaf.searched} elements looked at, of {leaf.size}")
+    return lines
+
+
+def _element(name: str, element: "Element") -> tuple[str, str, str, str]:
+    index = f"[{', '.join(map(str, element.index))}]" if element.index else ""
+    return name + index, _number(element.claimed), _number(element.reference), _number(element.ratio, 4)
+
+
+def _number(x: complex, digits: int = 6) -> str:
+    if isinstance(x, complex) and (x.imag or math.isnan(x.imag)):
+        return f"{x:.{digits}g}"
+    return f"{x.real:.{digits}g}"
+
+
+def _consistency(report: "GradientReport") -> str:
+    words = []
+    for c in report.consistency:
+        if c.verdict != "right":
+            words.append(f"{c.name}: {c.cause}, {c.error:.1e} apart")
+        else:
+            words.append(f"{c.name} {'same bits' if c.error == 0 else f'within {c.error:.0e}'}")
+    return "; ".join(words)
+
+
+def _labeled(label: str, lines: "list[str] | tuple[str, ...]") -> list[str]:
+    return [f"  {label + ':' if i == 0 else '':13} {line}" for i, line in enumerate(lines) if line]
