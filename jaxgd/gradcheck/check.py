@@ -9,13 +9,15 @@ import numpy as np
 
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_count
 from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_callable
+from jaxgd.gradcheck.derive import derive
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.measure import cotangents
+from jaxgd.gradcheck.measure import directions as random_directions
 from jaxgd.gradcheck.native import Native, run_natively
 from jaxgd.gradcheck.precision import precision_lines
 from jaxgd.gradcheck.problem import WHO, Prepared, in_float64, prepare, raised, with_outputs
-from jaxgd.gradcheck.programs import Forward, bilinear
+from jaxgd.gradcheck.programs import Value, bilinear
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
 
 # The smallest relative error that difference quotients in float64 resolve when nothing is against them.
@@ -92,11 +94,15 @@ def check_gradients(
                 claims.append(claimed_jvp(prepared, out, jvp))
     if not native.one_function:
         return _undecided(prepared, native, directions, seed)
-    examination = Examination(prepared, claims, w, native, directions, rtol, rng)
+    lanes = Lanes(without_vmap=native.vmap_differs)
+    derivatives = derive(prepared, claims, w, lanes, max(directions, 4), rng)
+    examination = Examination(derivatives, claims, directions, rtol, rng)
     leaves = examination.run()
     precision, differing = precision_lines(prepared, examination, native, [x[0] for x in w])
     leaves = tuple(_with(leaf, differing.get(i)) for i, leaf in enumerate(leaves))
     findings = [(claim.name, text) for claim in claims for leaf, text in claim.findings if leaf == ""]
+    # Natively: two eager runs, two jitted, and the lanes.
+    evaluations = lanes.count(Value(prepared.problem)) + 2 * len(native.consistency)
     second = None
     notes = list(examination.notes)
     if order == 2:
@@ -108,15 +114,22 @@ def check_gradients(
         leaves=leaves,
         consistency=tuple(native.consistency),
         precision=precision,
-        checked=examination.summary(seed),
+        checked=_summary(examination, evaluations, directions, seed),
         not_checked=tuple(notes),
-        evaluations=examination.evaluations,
+        evaluations=evaluations,
         directions=directions,
         seed=seed,
-        dtype=examination.dtype,
+        dtype="float64" if examination.in_float64 else str(prepared.v[0].dtype),
         findings=tuple(text for _, text in findings),
         second_order=second,
     )
+
+
+def _summary(examination: Examination, evaluations: int, directions: int, seed: int) -> str:
+    dtype = "float64" if examination.in_float64 else "the dtype of the arguments"
+    words = f"1 point, {directions} directions a leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
+    names = [values.name for values in examination.d.values]
+    return f"{words}; {' and '.join(names)} against difference quotients" if names else words
 
 
 def _require(f: Any, order: int, rtol: float | None, directions: int, seed: int, **claims: Any) -> None:
@@ -204,8 +217,6 @@ def _second_order(
 
 def _symmetry(gradient: Callable[..., Any], prepared: Prepared, seed: int) -> list[Consistency]:
     """⟨u, Hv⟩ = ⟨v, Hu⟩ for two random directions through all leaves; nothing where f has no forward mode."""
-    from jaxgd.gradcheck.measure import directions as random_directions
-
     rng = np.random.default_rng(seed)
     problem = prepared.problem
     with in_float64():

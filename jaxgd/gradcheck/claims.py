@@ -18,13 +18,14 @@ class Claim:
     """A derivative to be checked.
 
     `reverse` gives Jᵀw, `forward` gives ⟨w, Ju⟩; one of them is there. `findings` are misfits of tree, shape or dtype,
-    each with the leaf it is about, "" for the whole.
+    each with the leaf it is about, "" for the whole; `absent` are the leaves that the claim says nothing about.
     """
 
     name: str
     reverse: Callable[..., Any] | None = None
     forward: Callable[..., Any] | None = None
     findings: tuple[tuple[str, str], ...] = ()
+    absent: frozenset[int] = frozenset()
 
 
 def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any], single: bool) -> Claim:
@@ -41,7 +42,8 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
     paths = [leaf.path[1:] if single else (prepared.argnums.index(leaf.path[0].idx), *leaf.path[1:]) for leaf in prepared.leaves]
     expected = args[prepared.argnums[0]] if single else tuple(args[i] for i in prepared.argnums)
     places, findings = _fit("gradient", prepared, claimed, expected, paths)
-    return Claim("gradient", ClaimedGradient(prepared.problem, Opaque(gradient), places), findings=findings)
+    fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
+    return Claim("gradient", fn, findings=findings, absent=_absent(places))
 
 
 def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequence[Any]) -> Claim:
@@ -56,7 +58,8 @@ def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequen
     findings = _same_result("vjp", out, pair[0])
     claimed = pair[1](whole_cotangent(prepared.problem, pair[0], w))
     places, misfits = _fit("vjp", prepared, claimed, args, [_plain(leaf.path) for leaf in prepared.leaves])
-    return Claim("vjp", ClaimedVjp(prepared.problem, Opaque(vjp), places), findings=findings + misfits)
+    fn = ClaimedVjp(prepared.problem, Opaque(vjp), places)
+    return Claim("vjp", fn, findings=findings + misfits, absent=_absent(places))
 
 
 def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
@@ -99,6 +102,10 @@ def _fit(
     if not findings and _containers(claimed, wanted) != _containers(expected, wanted):
         findings.append(("", f"{who} has other containers: {_outline(claimed)}, expected {_outline(expected)}"))
     return tuple(places), tuple(findings)
+
+
+def _absent(places: Sequence[int | None]) -> frozenset[int]:
+    return frozenset(i for i, place in enumerate(places) if place is None)
 
 
 def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tuple[tuple[str, str], ...]:

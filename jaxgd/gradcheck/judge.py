@@ -3,21 +3,12 @@
 import math
 
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape
-from jaxgd.gradcheck.report import Cause, Verdict
+from jaxgd.gradcheck.report import CAUSE_OF, Cause, Verdict
 
 # A difference below this, relative to the leaf's own gradient, is rounding in float64 and no finding.
 FLOOR = 1e-8
 # To be called right, a gradient must have been resolved to this, relative to the leaf's own gradient.
 RESOLUTION = 1e-3
-
-CAUSES = {
-    Shape.KINK: Cause.KINK,
-    Shape.JUMP: Cause.JUMP,
-    Shape.STEEP: Cause.STEEP,
-    Shape.EDGE: Cause.EDGE,
-    Shape.NOT_FINITE: Cause.NOT_FINITE,
-}
-
 
 def judge(difference: float, error: float, scale: float, floor: float, rtol: float | None) -> tuple[Verdict, float]:
     """The verdict on a difference whose uncertainty is `error`, and the tolerance it was held to.
@@ -41,7 +32,7 @@ def against_quotient(
 ) -> tuple[Verdict, Cause, float]:
     """The verdict on one claimed directional derivative, why, and the tolerance."""
     if quotient.shape in (Shape.JUMP, Shape.STEEP, Shape.EDGE, Shape.NOT_FINITE):
-        return Verdict.CANNOT_TELL, CAUSES[quotient.shape], math.inf
+        return Verdict.CANNOT_TELL, CAUSE_OF[quotient.shape], math.inf
     error = quotient.error
     if quotient.shape is Shape.KINK:
         return Verdict.CANNOT_TELL, Cause.KINK, SAFETY * error + abs(quotient.gap) / 2
@@ -57,3 +48,19 @@ def outside_the_kink(claimed: float, quotient: Quotient, scale: float, floor: fl
     low, high = sorted((quotient.left, quotient.right))
     slack = SAFETY * (quotient.error + quotient.gap_error) + max(floor, 1e-6) * max(scale, abs(quotient.gap))
     return not low - slack <= claimed <= high + slack
+
+
+def combined(results: list[tuple[Verdict, Cause]]) -> tuple[Verdict, Cause]:
+    """One verdict from the directions': wrong if one is; right if all are, or two and what is left is out of reach."""
+    for verdict, cause in results:
+        if verdict is Verdict.WRONG:
+            return verdict, cause
+    causes = [cause for verdict, cause in results if verdict is Verdict.CANNOT_TELL]
+    if not causes:
+        return Verdict.RIGHT, Cause.AGREES
+    for cause in (Cause.KINK, Cause.JUMP, Cause.STEEP):
+        if cause in causes:
+            return Verdict.CANNOT_TELL, cause
+    if len(results) - len(causes) >= 2:
+        return Verdict.RIGHT, Cause.AGREES
+    return Verdict.CANNOT_TELL, next((c for c in (Cause.EDGE, Cause.NOT_FINITE) if c in causes), Cause.NOISE)

@@ -52,6 +52,10 @@ class Lanes:
             return out
         raise AssertionError("the last mode returns or raises")
 
+    def count(self, fn: Callable[..., Any]) -> int:
+        """How many lanes of fn were run, padding counted."""
+        return self.runs.get(fn, 0)
+
     def _run(self, mode: str, fn: Callable[..., Any], shared: Any, lanes: Any, n: int) -> Any:
         if mode == "vmap":
             size = sum(x.nbytes for x in jax.tree.leaves(shared) if hasattr(x, "nbytes"))

@@ -16,23 +16,29 @@ ALL = 1024
 SAMPLE = 256
 _BLOCKS = 64
 _KEEP = 12
+# Rounding of the largest element: what is smaller has no digits left where anything was added.
+_NOTHING = 1e-14
 
 
 @dataclasses.dataclass
 class Looked:
-    """Elements that were looked at: flat index, claimed, reference, what the reference is uncertain by, and kinks."""
+    """Elements that were looked at: flat index, claimed, reference, what both are uncertain by, and kinks.
+
+    `floor` is the part of the largest element below which nothing is resolved.
+    """
 
     index: Ints
     claimed: NDArray[Any]
     reference: NDArray[Any]
     error: Floats
     kink: NDArray[np.bool_]
+    floor: float = 1e-9
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
         """Which elements are wrong beyond doubt, where f has no kink."""
         largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
-        allowed = SAFETY * self.error + 1e-6 * np.abs(self.reference) + 1e-9 * largest
+        allowed = SAFETY * self.error + 1e-8 * np.abs(self.reference) + self.floor * largest
         with np.errstate(invalid="ignore"):
             return ~(np.abs(self.claimed - self.reference) <= allowed) & ~self.kink & np.isfinite(allowed)
 
@@ -42,8 +48,32 @@ def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int
     index = np.arange(size) if isinstance(claim, ReverseValues) else candidates
     r = reference.elements(leaf)[index]
     c = elements(claim, leaf, index, np.iscomplexobj(r), reference)
-    error = np.full(len(index), reference.noise[leaf] / np.sqrt(size))
-    return Looked(index, c, r, error, np.zeros(len(index), bool))
+    error = 3 * reference.moved[leaf].reshape(-1)[index]
+    if isinstance(claim, ReverseValues):
+        error = error + 3 * claim.moved[leaf].reshape(-1)[index]
+    return Looked(index, c, r, error, np.zeros(len(index), bool), floor=_NOTHING)
+
+
+def outliers(claim: ReverseValues, reference: ReverseValues, leaf: int) -> NDArray[np.bool_]:
+    """Elements that are off by more than a hundredth and by far more than rounding, their own or their neighbors'.
+
+    A leaf's length says nothing about its small elements: one that is wrong by a fifth may be 1e-12 of the leaf.
+    Neighbors are elements of like size, whose noise is like this one's; its own may be small by luck.
+    """
+    c, g = claim.elements(leaf), reference.elements(leaf)
+    moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
+    size = np.abs(g)
+    off = np.abs(c - g)
+    suspects = off > np.maximum(np.maximum(1e-2 * size, 30 * moved), _NOTHING * np.max(size, initial=0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noise = np.where(size > 0, moved / size, 0)
+    # Many suspects are a matter for the leaf as a whole.
+    few = np.flatnonzero(suspects)[:64]
+    for i in few:
+        like = (size >= size[i] / 10) & (size <= size[i] * 10)
+        if off[i] <= 10 * size[i] * np.max(noise[like], initial=0.0):
+            suspects[i] = False
+    return suspects
 
 
 def elements(claim: Values, leaf: int, index: Ints, is_complex: bool, other: Any) -> NDArray[Any]:
@@ -110,7 +140,8 @@ def worst(looked: Looked, shape: tuple[int, ...], k: int = 8) -> tuple[Element, 
     with np.errstate(invalid="ignore"):
         off = np.abs(looked.claimed - looked.reference)
     off = np.where(np.isnan(off), np.inf, off)
-    order = [i for i in np.lexsort((-off, ~looked.wrong)) if looked.wrong[i]][:k]
+    wrong = np.flatnonzero(looked.wrong)
+    order = wrong[np.argsort(-off[wrong])][:k]
     return tuple(
         Element(
             tuple(int(i) for i in np.unravel_index(looked.index[j], shape)),
@@ -138,8 +169,8 @@ def pattern(
         which = "the whole leaf is" if np.all(bad) else f"{bad.sum()} of {len(c)} elements are"
         return f"{which} {'NaN' if np.any(np.isnan(c)) else 'infinite'}"
     largest = np.max(np.abs(r))
-    known = (SAFETY * looked.error < 1e-2 * np.abs(r)) & (np.abs(r) > 1e-6 * largest)
-    allowed = SAFETY * looked.error + 1e-5 * np.abs(r) + 1e-8 * largest
+    known = (SAFETY * looked.error < 1e-2 * np.abs(r)) & (np.abs(r) > 10 * looked.floor * largest)
+    allowed = SAFETY * looked.error + 1e-5 * np.abs(r) + looked.floor * largest
 
     def all_like(candidate: NDArray[Any], where: NDArray[np.bool_]) -> bool:
         return bool(np.any(where) and np.all(np.abs(candidate - r)[where] <= allowed[where]))
@@ -201,6 +232,7 @@ def _moved(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], a
     array = whole.reshape(shape)
     largest = np.max(np.abs(looked.reference))
     seen = np.abs(looked.reference) > 1e-6 * largest
+    allowed = allowed + 1e-8 * largest
 
     def share(candidate: NDArray[Any]) -> float:
         close = np.abs(candidate.reshape(-1)[looked.index] - looked.reference) <= allowed

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxgd.gradcheck import quotient
+from jaxgd.gradcheck.judge import FLOOR
 from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.problem import Problem
 from jaxgd.gradcheck.programs import Point, Shared, Value
@@ -68,6 +69,11 @@ class Values(Protocol):
 
     name: str
     floor: float
+    shared: Shared
+
+    def along_all(self) -> Floats:
+        """⟨w, J u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
+        ...
 
     def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
         """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""
@@ -76,13 +82,28 @@ class Values(Protocol):
 
 @dataclasses.dataclass
 class ReverseValues:
-    """Jᵀw, for each leaf stacked over the cotangents w; `noise` is what each leaf's elements are uncertain by."""
+    """Jᵀw, for each leaf stacked over the cotangents w.
+
+    `moved` is what each element of the first moves by when the point moves by a rounding, `noise` the length of that
+    for each leaf.
+    """
 
     name: str
     cotangents: list[NDArray[Any]]
     shared: Shared
     floor: float
+    moved: list[Floats]
     noise: list[float]
+
+    def along_all(self) -> Floats:
+        """⟨Jᵀw, u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
+        n = len(self.shared.directions[0]) - 1
+        return np.array(
+            [
+                [np.sum(np.real(g[_index(d, self.shared)] * np.asarray(u[d]))) for d in range(n)]
+                for g, u in zip(self.cotangents, self.shared.directions, strict=True)
+            ]
+        )
 
     def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
         """⟨Jᵀw, u⟩ for u cut down to the elements from each start to its stop."""
@@ -106,7 +127,16 @@ class ForwardValues:
     fn: Callable[..., Any]
     shared: Shared
     lanes: Lanes
-    floor: float
+    floor: float = FLOOR
+
+    def along_all(self) -> Floats:
+        """⟨w, J u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
+        leaves, n = len(self.shared.v), len(self.shared.directions[0]) - 1
+        leaf, direction = (x.reshape(-1) for x in np.indices((leaves, n)))
+        cotangent = np.array([_index(int(d), self.shared) for d in direction])
+        sizes = np.array([np.size(x) for x in self.shared.v], int)
+        points = _points(leaf, direction, cotangent, 0, sizes[leaf], 0.0, 1.0)
+        return np.asarray(self.lanes(self.fn, self.shared, points), float).reshape(leaves, n)
 
     def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
         """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""

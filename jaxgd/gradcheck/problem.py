@@ -178,7 +178,7 @@ def narrowest(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> str:
 
 def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
-        if not any(var in tainted for var in eqn.invars if hasattr(var, "count")):
+        if not any(not hasattr(var, "val") and var in tainted for var in eqn.invars):
             continue
         tainted.update(eqn.outvars)
         yield from eqn.outvars

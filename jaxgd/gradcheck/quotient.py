@@ -78,6 +78,15 @@ def central(h: Floats, plus: Floats, minus: Floats, rounding: Floats) -> tuple[F
                 break
             noise = measured
         error = np.maximum(error, measured / h[rung])
+        # Smaller steps that agree among themselves and not with the larger are no noise: F varies on their scale.
+        moves = (plus - minus)[:rungs] != 0
+        local, local_error, local_rung = _extrapolate(
+            np.where(moves, table[:rungs], np.nan), rounding / h[:rungs, None], RATIO**2, RATIO**2, least=2, after=rung
+        )
+        other = SAFETY * (local_error + error) < np.abs(local - value)
+        other &= local_error < 1e-3 * np.abs(local - value)
+        value, error = np.where(other, local, value), np.where(other, local_error, error)
+        noise, rung = np.where(other, rounding, noise), np.where(other, local_rung, rung)
     return value, error, noise, rung
 
 
@@ -98,8 +107,13 @@ def _geometric(h: Floats) -> int:
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
-def _extrapolate(first: Floats, noise: Floats, factor: float, growth: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Of Richardson's table, the entry with the smallest estimated error, for each column of `first`."""
+def _extrapolate(
+    first: Floats, noise: Floats, factor: float, growth: float, *, least: int = 1, after: NDArray[np.int64] | int = -1
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Of Richardson's table, the entry with the smallest estimated error, for each column of `first`.
+
+    Only entries made of more than `least` rungs, all of them after the rung `after`.
+    """
     rungs, n = first.shape
     value = np.full(n, np.nan)
     error = np.full(n, np.inf)
@@ -109,7 +123,8 @@ def _extrapolate(first: Floats, noise: Floats, factor: float, growth: float) -> 
         current = previous[1:] + (previous[1:] - previous[:-1]) / (column - 1)
         estimate = np.maximum(np.abs(current - previous[1:]), np.abs(current - previous[:-1]))
         estimate = np.maximum(estimate, noise[order:])
-        estimate = np.where(np.isfinite(estimate), estimate, np.inf)
+        usable = np.isfinite(estimate) & (np.arange(rungs - order)[:, None] > after) & (order >= least)
+        estimate = np.where(usable, estimate, np.inf)
         i = np.argmin(estimate, axis=0)
         at = i, np.arange(n)
         better = estimate[at] < error

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from jaxgd.errors import JaxgdError
+from jaxgd.gradcheck.quotient import Shape
 
 
 class Verdict(enum.StrEnum):
@@ -36,17 +37,26 @@ class Cause(enum.StrEnum):
     ASYMMETRIC = "the Hessian is not symmetric"
 
 
+# In the order in which they are told where there are several.
+CAUSE_OF = {
+    Shape.KINK: Cause.KINK,
+    Shape.STEEP: Cause.STEEP,
+    Shape.JUMP: Cause.JUMP,
+    Shape.EDGE: Cause.EDGE,
+    Shape.NOT_FINITE: Cause.NOT_FINITE,
+}
+
 ADVICE = {
-    Cause.KINK: "f has no gradient here, or a kink within the smallest step; check at another point",
-    Cause.JUMP: "f jumps here; check at another point",
-    Cause.STEEP: "f's slope grows without bound here; check at another point",
-    Cause.EDGE: "f is not finite on one side of this point; check inside its domain",
-    Cause.NOT_FINITE: "f is infinite or NaN here; check at another point, or in a dtype with more range",
-    Cause.NOISE: "the gradient is smaller than what rounding in f hides; check at another point, or a part of f alone",
-    Cause.NOT_DETERMINISTIC: "two runs of f differ; fix its random key",
-    Cause.NOT_ONE_FUNCTION: "its values differ between eager, jit and vmap; make f pure",
-    Cause.NO_FLOAT64: "its values are too coarse for a quotient; let f follow the dtype of its arguments, or pass rtol",
-    Cause.ASYMMETRIC: "what is claimed to be a gradient is the gradient of no function",
+    Cause.KINK: "There is no gradient here, or a kink within the smallest step: check at another point",
+    Cause.JUMP: "The value of f jumps here: check at another point",
+    Cause.STEEP: "The slope of f grows without bound here: check at another point",
+    Cause.EDGE: "f is not finite on one side of this point: check inside its domain",
+    Cause.NOT_FINITE: "f is infinite or NaN here: check at another point, or in a dtype with more range",
+    Cause.NOISE: "Rounding in f hides a gradient this small: check at another point, or a part of f alone",
+    Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
+    Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure",
+    Cause.NO_FLOAT64: "Its values are too coarse for a quotient: let f follow the dtype of its arguments, or pass rtol",
+    Cause.ASYMMETRIC: "What is given as a gradient is the gradient of no function",
 }
 
 
@@ -139,7 +149,7 @@ class LeafReport:
         if check.verdict is Verdict.WRONG and self.pattern:
             words += f".\n{self.pattern[0].upper()}{self.pattern[1:]}"
         if check.verdict is Verdict.CANNOT_TELL and check.cause in ADVICE:
-            words += f".\n{ADVICE[check.cause][0].upper()}{ADVICE[check.cause][1:]}"
+            words += f".\n{ADVICE[check.cause]}"
         return words + "."
 
 

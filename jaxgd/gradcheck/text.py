@@ -78,17 +78,16 @@ def _element(name: str, element: "Element") -> tuple[str, str, str, str]:
 def _number(x: complex, digits: int = 6) -> str:
     if isinstance(x, complex) and (x.imag or math.isnan(x.imag)):
         return f"{x:.{digits}g}"
-    return f"{x.real:.{digits}g}"
+    return f"{x.real + 0.0:.{digits}g}"
 
 
 def _consistency(report: "GradientReport") -> str:
-    words = []
-    for c in report.consistency:
-        if c.verdict != "right":
-            words.append(f"{c.name}: {c.cause}, {c.error:.1e} apart")
-        else:
-            words.append(f"{c.name} {'same bits' if c.error == 0 else f'within {c.error:.0e}'}")
-    return "; ".join(words)
+    bad = [f"{c.name}: {c.cause}, {c.error:.1e} apart" for c in report.consistency if c.verdict != "right"]
+    if bad:
+        return "; ".join(bad)
+    largest = max((c.error for c in report.consistency), default=0.0)
+    how = "the same bits" if largest == 0 else f"within {largest:.0e}"
+    return f"{', '.join(c.name for c in report.consistency)}: {how}"
 
 
 def _labeled(label: str, lines: "list[str] | tuple[str, ...]") -> list[str]:

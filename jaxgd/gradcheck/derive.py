@@ -1,0 +1,166 @@
+"""All derivatives of f at the point: by autodiff and as claimed, in float64 where they run there."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.gradcheck.claims import Claim
+from jaxgd.gradcheck.judge import FLOOR
+from jaxgd.gradcheck.lanes import Lanes
+from jaxgd.gradcheck.measure import ForwardValues, ReverseValues, Values
+from jaxgd.gradcheck.measure import directions as random_directions
+from jaxgd.gradcheck.native import jittered, stacked
+from jaxgd.gradcheck.problem import Prepared, in_float64, narrowest, raised
+from jaxgd.gradcheck.programs import Forward, Reverse, Shared
+
+AUTODIFF = "autodiff"
+
+
+@dataclasses.dataclass
+class Derivatives:
+    """What there is to be held against quotients, and what autodiff says of it.
+
+    `values` are the claims, then autodiff. `not_finite` tells by claim and leaf which elements are infinite or NaN: they
+    are 0 in `values` and in all directions, and looked into on their own. `absent` are the leaves that a claim says
+    nothing about.
+    """
+
+    prepared: Prepared
+    shared: Shared
+    lanes: Lanes
+    values: list[Values]
+    reverse: ReverseValues | None
+    forward: ForwardValues | None
+    not_finite: dict[tuple[str, int], np.ndarray]
+    absent: set[tuple[str, int]]
+    notes: list[str]
+
+    def saying(self, leaf: int) -> list[Values]:
+        """The claims that say something of a leaf."""
+        return [values for values in self.values if (values.name, leaf) not in self.absent]
+
+    def move_to(self, shared: Shared) -> None:
+        """Use another point or other directions from now on."""
+        self.shared = shared
+        for values in (*self.values, self.reverse, self.forward):
+            if values is not None:
+                values.shared = shared
+
+    @property
+    def step_length(self) -> list[float]:
+        """For each leaf, the largest element of its directions."""
+        return [float(np.max(np.abs(d[0]), initial=0.0)) for d in self.shared.directions]
+
+
+def derive(
+    prepared: Prepared, claims: Sequence[Claim], w: list[np.ndarray], lanes: Lanes, n: int, rng: np.random.Generator
+) -> Derivatives:
+    """Run autodiff and the claims, and draw the n directions that are tried in each leaf.
+
+    Raises: what the user's code raises, if f has no derivative and none is claimed.
+    """
+    problem = prepared.problem
+    with in_float64():
+        v, traced = raised(prepared.v), raised(prepared.traced)
+        drawn = [random_directions(np.asarray(x), n, rng) for x in v]
+    absent = {(claim.name, i) for claim in claims for i in claim.absent}
+    found = Derivatives(prepared, Shared(v, traced, drawn, w), lanes, [], None, None, {}, absent, [])
+    trouble: Exception | None = None
+    try:
+        found.reverse = _reverse(found, AUTODIFF, Reverse(problem), rng)
+    except Exception as error:
+        trouble = error
+        found.notes.append(f"reverse mode: {first_line(error)}")
+    found.values = [_reverse(found, c.name, c.reverse, rng) for c in claims if c.reverse is not None]
+    blank = [np.zeros(np.shape(x), bool) for x in v]
+    for (_, i), where in found.not_finite.items():
+        blank[i] |= where
+    kept = [np.where(b, 0, d) if b.any() else d for b, d in zip(blank, drawn, strict=True)]
+    found.move_to(found.shared._replace(directions=kept))
+    found.values += [ForwardValues(c.name, c.forward, found.shared, lanes) for c in claims if c.forward is not None]
+    forward = ForwardValues("forward mode", Forward(problem), found.shared, lanes)
+    try:
+        with in_float64():
+            forward.along_all()
+        found.forward = forward
+    except Exception as error:
+        found.notes.append(f"forward mode: {first_line(error)}")
+        if trouble is not None and not found.values:
+            # f has no derivative at all: what the user's own code raised says it best.
+            raise trouble from None
+    if found.reverse is not None:
+        found.values.append(found.reverse)
+    elif found.forward is not None:
+        found.values.append(found.forward)
+    return found
+
+
+def _reverse(found: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator) -> ReverseValues:
+    """A derivative's values in float64; where it cannot run in float64, in the user's dtype."""
+    try:
+        with in_float64():
+            return _reverse_at(found, name, fn, found.shared.v, found.shared.traced, rng)
+    except Exception:
+        with jax.default_matmul_precision("highest"):
+            values = _reverse_at(found, name, fn, found.prepared.v, found.prepared.traced, rng)
+    found.notes.append(f"{name} in float64: it cannot run there, its values are {found.prepared.leaves[0].dtype}")
+    return values
+
+
+def _reverse_at(
+    found: Derivatives, name: str, fn: Callable[..., Any], v: list[Any], traced: list[Any], rng: np.random.Generator
+) -> ReverseValues:
+    w = found.shared.cotangents
+    n = len(w[0])
+    points = jittered(v, rng)
+    # For every cotangent at the point, and for the first at two points that are it to within a rounding.
+    lanes = stacked([points[0]] * n + points[1:]), [np.concatenate([x, x[:1], x[:1]]) for x in w]
+    _, stack = found.lanes(fn, traced, lanes)
+    one = [x[0] for x in w]
+    eps = max(narrow_eps(lambda v: fn(traced, (v, one))[1], v), *(float(jnp.finfo(g.dtype).eps) for g in stack))
+    values = ReverseValues(name, [], found.shared, max(FLOOR, 100 * eps), [], [])
+    for i, g in enumerate(stack):
+        g = g.astype(complex if np.iscomplexobj(g) else float)
+        bad = ~np.isfinite(g).all(axis=0)
+        if bad.any():
+            found.not_finite[name, i] = bad
+            g = np.where(bad, 0, g)
+        moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
+        values.cotangents.append(g[:n])
+        values.moved.append(moved)
+        values.noise.append(norm(moved) + 10 * eps * norm(g[0]))
+    return values
+
+
+def narrow_eps(fn: Callable[[list[Any]], Any], v: list[Any]) -> float:
+    """The relative rounding of the narrowest dtype that fn computes with; float64's where that cannot be traced."""
+    try:
+        return max(float(np.finfo(float).eps), float(jnp.finfo(narrowest(fn, v)).eps))
+    except Exception:
+        return float(np.finfo(float).eps)
+
+
+def first_line(error: Exception) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
+
+
+def norm(x: np.ndarray) -> float:
+    """Euclidean length, with squares kept in range; infinite if x is not finite."""
+    size = np.abs(x)
+    largest = float(np.max(size, initial=0.0))
+    if not 0 < largest < math.inf:
+        return 0.0 if largest == 0 else math.inf
+    return largest * float(np.sqrt(np.sum((size / largest) ** 2)))
+
+
+def rms(x: Sequence[float]) -> float:
+    """Root mean square of what is finite; 0 for nothing."""
+    values = np.array([y for y in x if math.isfinite(y)])
+    return norm(values) / math.sqrt(len(values)) if len(values) else 0.0
