@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from jaxgd.cli.check import Check
+from jaxgd.cli.common import DONE, FAILED, INTERRUPTED, MISUSED
 from jaxgd.cli.evaluate import Evaluate
 from jaxgd.cli.info import Info
 from jaxgd.cli.predict import Predict
@@ -19,16 +21,18 @@ _Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
 
 _ABOUT = "Gradient descent that can be trusted, at the speed of the machine."
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the result is its exit status: 0 done, 1 the run failed, 2 misused, 130 interrupted."""
+    """Run the command; the result is its exit status.
+
+    0 done, 1 the run failed or a gradient is wrong, 2 misused, 3 of a gradient nothing can be told, 130 interrupted.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     complaint = io.StringIO()
     try:
@@ -51,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain again on flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED if isinstance(command, Train) else DONE
+        return FAILED if isinstance(command, Train | Check) else DONE
     except PermissionError as error:
         return _complain(name, f"{error.filename}: {error.strerror}", MISUSED)
     except OSError as error:

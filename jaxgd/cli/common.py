@@ -10,6 +10,9 @@ import tyro
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
 
+# The exit statuses.
+DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
+
 # Options that may be left out; what happens then stands in their help.
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]

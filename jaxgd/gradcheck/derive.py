@@ -27,7 +27,7 @@ class Derivatives:
 
     `values` are the claims, then autodiff. `not_finite` tells by claim and leaf which elements are infinite or NaN: they
     are 0 in `values` and in all directions, and looked into on their own. `absent` are the leaves that a claim says
-    nothing about.
+    nothing about. `outputs` are the values of f that reverse mode found on its way.
     """
 
     prepared: Prepared
@@ -39,6 +39,7 @@ class Derivatives:
     not_finite: dict[tuple[str, int], np.ndarray]
     absent: set[tuple[str, int]]
     notes: list[str]
+    outputs: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def saying(self, leaf: int) -> list[Values]:
         """The claims that say something of a leaf."""
@@ -120,7 +121,9 @@ def _reverse_at(
     points = jittered(v, rng)
     # For every cotangent at the point, and for the first at two points that are it to within a rounding.
     lanes = stacked([points[0]] * n + points[1:]), [np.concatenate([x, x[:1], x[:1]]) for x in w]
-    _, stack = found.lanes(fn, traced, lanes)
+    outputs, stack = found.lanes(fn, traced, lanes)
+    if name == AUTODIFF:
+        found.outputs = [y[0] for y in outputs]
     one = [x[0] for x in w]
     eps = max(narrow_eps(lambda v: fn(traced, (v, one))[1], v), *(float(jnp.finfo(g.dtype).eps) for g in stack))
     values = ReverseValues(name, [], found.shared, max(FLOOR, 100 * eps), [], [])

@@ -11,9 +11,8 @@ import numpy as np
 from jaxgd.gradcheck import locate
 from jaxgd.gradcheck.claims import Claim
 from jaxgd.gradcheck.derive import AUTODIFF, Derivatives, first_line, narrow_eps, norm, rms
-from jaxgd.gradcheck.judge import FLOOR, against_quotient, combined, judge, outside_the_kink
+from jaxgd.gradcheck.judge import FLOOR, NOISES, against_quotient, combined, judge, outside_the_kink
 from jaxgd.gradcheck.measure import Measure, ReverseValues, Sample, Values
-from jaxgd.gradcheck.native import NOISES
 from jaxgd.gradcheck.problem import in_float64
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape, ladder
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
@@ -33,6 +32,15 @@ class State:
     samples: list[Sample]
     quotients: list[Quotient]
     long: bool
+
+    def analyse(self, eps: float) -> None:
+        """Find the quotients, twice: x + hu is rounded too, which moves F by its slope times the rounding of x."""
+        self.quotients = [sample.analyse() for sample in self.samples]
+        moved = 4 * eps * rms([q.value for q in self.quotients])
+        for k, sample in enumerate(self.samples):
+            if moved > sample.rounding:
+                sample.rounding += moved
+                self.quotients[k] = sample.analyse()
 
     @property
     def error(self) -> float:
@@ -103,16 +111,16 @@ class Examination:
 
     def _quotients(self, which: list[tuple[int, int]], long: bool) -> list[State]:
         if self.eps > _NARROW:
-            h = ladder(1.0, 8) if long else ladder(2.0**-3, 4, 2.0**-13)
+            h = ladder(2.0**8, 12) if long else ladder(2.0**-3, 4, 2.0**-13)
         else:
-            h = ladder(1.0, 15) if long else ladder(2.0**-6, 4, 2.0**-22)
+            h = ladder(2.0**8, 22) if long else ladder(2.0**-6, 4, 2.0**-22)
         with self._precisely():
             samples = self.measure.samples(which, h)
         states: dict[int, State] = {}
         for (i, _), sample in zip(which, samples, strict=True):
-            state = states.setdefault(i, State(i, [], [], long))
-            state.samples.append(sample)
-            state.quotients.append(sample.analyse())
+            states.setdefault(i, State(i, [], [], long)).samples.append(sample)
+        for state in states.values():
+            state.analyse(self.eps)
         return list(states.values())
 
     def _projections(self, values: Values, state: State) -> list[float]:
@@ -134,13 +142,11 @@ class Examination:
         name = f"{values.name} = quotient"
         p = self._projections(values, state)
         scale = max(rms(p), rms([q.value for q in state.quotients]))
-        if not any(p) and all(s.constant for s in state.samples):
-            # Nothing moves f: certain once steps as large as the leaf itself were tried.
-            if state.long:
-                return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f does not depend on it")
-            return Check(name, Verdict.CANNOT_TELL, Cause.NOISE, 0.0, math.inf)
+        if state.long and not any(p) and all(s.flat for s in state.samples):
+            return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f is constant here")
         pairs = list(zip(p, state.quotients, strict=True))
-        results = [against_quotient(claimed, q, scale, values.floor, self.rtol) for claimed, q in pairs]
+        noise = self._noise_along(values, state.index)
+        results = [against_quotient(claimed, q, noise, scale, values.floor, self.rtol) for claimed, q in pairs]
         error = max((abs(a - q.value) for a, q in pairs if math.isfinite(q.value)), default=math.nan)
         tolerance = max((t for _, _, t in results if math.isfinite(t)), default=math.inf)
         verdict, cause = combined([(v, c) for v, c, _ in results])
@@ -150,6 +156,10 @@ class Examination:
             note = f"its derivative along a direction is {scale:.1e}, known to ±{tolerance:.1e}"
         return Check(name, verdict, cause, _ratio(error, scale), _ratio(tolerance, scale), note)
 
+    def _noise_along(self, values: Values, leaf: int) -> float:
+        """What a claim's own rounding may amount to along a direction."""
+        return values.noise[leaf] * self.d.step_length[leaf] if isinstance(values, ReverseValues) else 0.0
+
     def _suspicious(self, values: Values, state: State) -> bool:
         """Whether a claim differs by less than counts for the whole leaf, but by more than can be explained.
 
@@ -158,7 +168,7 @@ class Examination:
         if values.floor > FLOOR or self.rtol is not None or not isinstance(values, ReverseValues):
             return False
         p = self._projections(values, state)
-        allowed = NOISES * values.noise[state.index] * self.d.step_length[state.index] + 1e-11 * rms(p)
+        allowed = NOISES * self._noise_along(values, state.index) + 1e-11 * rms(p)
         off = [
             abs(a - q.value) > 2 * SAFETY * q.error + allowed
             for a, q in zip(p, state.quotients, strict=True)
@@ -196,7 +206,7 @@ class Examination:
         if self.forward_along is None or self.d.reverse is None or (AUTODIFF, i) in self.d.not_finite:
             return None
         a, b = self.forward_along[i], self.along[AUTODIFF][i]
-        error = self.d.reverse.noise[i] * self.d.step_length[i] + state.error / SAFETY
+        error = self._noise_along(self.d.reverse, i) + state.error / SAFETY
         scale = max(rms(list(a)), rms(list(b)))
         check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), error, scale, self.d.reverse.floor)
         # Where both are as uncertain as they are large, the quotients say so.

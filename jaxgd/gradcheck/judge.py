@@ -5,6 +5,8 @@ import math
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape
 from jaxgd.gradcheck.report import CAUSE_OF, Cause, Verdict
 
+# What a gradient moves by when its point moves by a rounding is its noise; this many times that is allowed.
+NOISES = 30.0
 # A difference below this, relative to the leaf's own gradient, is rounding in float64 and no finding.
 FLOOR = 1e-8
 # To be called right, a gradient must have been resolved to this, relative to the leaf's own gradient.
@@ -28,12 +30,12 @@ def judge(difference: float, error: float, scale: float, floor: float, rtol: flo
 
 
 def against_quotient(
-    claimed: float, quotient: Quotient, scale: float, floor: float, rtol: float | None
+    claimed: float, quotient: Quotient, noise: float, scale: float, floor: float, rtol: float | None
 ) -> tuple[Verdict, Cause, float]:
-    """The verdict on one claimed directional derivative, why, and the tolerance."""
+    """The verdict on one claimed directional derivative, whose own rounding is `noise`; why, and the tolerance."""
     if quotient.shape in (Shape.JUMP, Shape.STEEP, Shape.EDGE, Shape.NOT_FINITE):
         return Verdict.CANNOT_TELL, CAUSE_OF[quotient.shape], math.inf
-    error = quotient.error
+    error = quotient.error + NOISES / SAFETY * noise
     if quotient.shape is Shape.KINK:
         return Verdict.CANNOT_TELL, Cause.KINK, SAFETY * error + abs(quotient.gap) / 2
     if math.isnan(claimed):

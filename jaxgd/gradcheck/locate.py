@@ -177,10 +177,10 @@ def pattern(
 
     if size > 1 and wrong.sum() < 0.9 * known.sum() or (size > 1 and len(c) == 1):
         return _some(looked, shape) or _moved(looked, whole, shape, allowed) or f"{wrong.sum()} of {len(c)} elements looked at are wrong"
-    if not np.any(c[known]):
-        return "the whole leaf is zero"
     if not np.any(np.abs(r) > SAFETY * looked.error):
         return "the whole leaf should be zero"
+    if not np.any(c[known]):
+        return "the whole leaf is zero"
     ratio = np.real(np.vdot(r[known], c[known]) / np.vdot(r[known], r[known])) if np.any(known) else np.nan
     if ratio and np.all(np.abs(c - ratio * r)[known] <= allowed[known] * max(1, abs(ratio))):
         return _factor(float(ratio), axes)

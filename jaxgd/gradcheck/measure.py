@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,32 +52,18 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
     """n random cotangents for an output, by which its size cancels: as a whole for the even, each element for the odd.
 
+    Elements below a millionth of the largest count as that: what is 0 but for rounding must not be blown up.
+
     Shapes: the result is (n, *y.shape).
     """
     y = np.where(np.isfinite(y), y, 0)
     size = np.abs(y).astype(float)
-    own = np.maximum(size, 1e-12 * np.max(size, initial=0.0))
+    own = np.maximum(size, 1e-6 * np.max(size, initial=0.0))
     sizes = [np.full(y.shape, scale_of(y)) if i % 2 == 0 else np.where(own > 0, own, 1.0) for i in range(n)]
     chance = rng.choice([-1.0, 1.0], (n, *y.shape)) * rng.uniform(0.5, 1.5, (n, *y.shape))
     if np.iscomplexobj(y):
         chance = chance * np.exp(2j * np.pi * rng.uniform(size=chance.shape))
     return chance / np.stack(sizes)
-
-
-class Values(Protocol):
-    """A claim's values at the point: what it says that the derivative along a direction is."""
-
-    name: str
-    floor: float
-    shared: Shared
-
-    def along_all(self) -> Floats:
-        """⟨w, J u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
-        ...
-
-    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
-        """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""
-        ...
 
 
 @dataclasses.dataclass
@@ -144,6 +130,10 @@ class ForwardValues:
         return np.asarray(self.lanes(self.fn, self.shared, points), float)
 
 
+Values = ReverseValues | ForwardValues
+"""A claim's values at the point: what it says that the derivative along a direction is."""
+
+
 def _index(direction: int, shared: Shared) -> int:
     """The cotangent that goes with a direction; the last direction, for single elements, has the first."""
     n = len(shared.cotangents[0])
@@ -174,9 +164,9 @@ class Sample:
         return quotient.taylor_slope(self.h, self.plus, self.zero, claimed, noise)
 
     @property
-    def constant(self) -> bool:
-        """Whether F is the same to the bit at all steps."""
-        return bool(np.all(self.plus == self.zero) and np.all(self.minus == self.zero))
+    def flat(self) -> bool:
+        """Whether F is constant around the point, to the bit."""
+        return quotient.flat(self.h, self.plus, self.minus, self.zero, self.rounding)
 
 
 @dataclasses.dataclass

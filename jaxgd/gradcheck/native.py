@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgd.gradcheck.judge import NOISES
 from jaxgd.gradcheck.lanes import Lanes, single
 from jaxgd.gradcheck.problem import Problem
 from jaxgd.gradcheck.programs import Outputs, Reverse
@@ -15,8 +16,6 @@ from jaxgd.gradcheck.report import Cause, Consistency, Verdict
 
 # Runs of one function that differ by more rounding than this are runs of two functions.
 _ROUNDINGS = 1e3
-# What a gradient moves by when its point moves by a rounding is its noise; this many times that is allowed.
-NOISES = 30.0
 
 
 @dataclasses.dataclass

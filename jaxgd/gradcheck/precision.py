@@ -12,25 +12,26 @@ from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.lanes import single
 from jaxgd.gradcheck.measure import scale_of
 from jaxgd.gradcheck.native import Native
-from jaxgd.gradcheck.problem import Prepared, in_float64
+from jaxgd.gradcheck.problem import Prepared
 from jaxgd.gradcheck.programs import Reverse
 from jaxgd.gradcheck.report import Cause, Check, Verdict
 
-# In the user's dtype a gradient may be far off for rounding alone. It is called wrong there only if it is off by more
-# than this, a hundred times more than its point's rounding moves it, and well above what rounding in f can hide.
-_GROSS = 0.05
+# In the user's dtype a gradient may be far off for rounding alone, and no one can tell from outside. It is doubted if it
+# is off by more than this, by a hundred times more than its point's rounding moves it, and well above what rounding in f
+# can hide.
+_GROSS = 0.5
 
 
 def precision_lines(
     prepared: Prepared, examination: Examination, native: Native, w: list[np.ndarray]
 ) -> tuple[tuple[str, ...], dict[int, Check]]:
-    """Lines for the report, and a check for each leaf whose gradient is wrong in the user's dtype only."""
+    """Lines for the report, and a check for each leaf whose gradient is far off in the user's dtype only."""
     wide = examination.d.reverse
     if wide is None or native.gradient is None:
         return (), {}
     dtypes = sorted({leaf.dtype for leaf in prepared.leaves})
     lines, wrong = [], {}
-    if (apart := _value_apart(prepared, examination, native)) > 0.05:
+    if (apart := _value_apart(examination, native)) > 0.05:
         words = f"f itself is {apart:.0e} apart in {', '.join(dtypes)} and in float64: random numbers of the default dtype?"
         return (words, "the gradients in both were not compared"), {}
     if dtypes not in (["float64"], ["complex128"]):
@@ -53,13 +54,9 @@ def precision_lines(
     return tuple(filter(None, lines)), wrong
 
 
-def _value_apart(prepared: Prepared, examination: Examination, native: Native) -> float:
+def _value_apart(examination: Examination, native: Native) -> float:
     """The relative difference between the values of f in the user's dtype and in float64; 0 where there is none."""
-    if not examination.in_float64:
-        return 0.0
-    with in_float64():
-        wide = prepared.problem(examination.d.shared.v, examination.d.shared.traced)
-    pairs = [(_wide(a), _wide(b)) for a, b in zip(native.outputs, wide, strict=True)]
+    pairs = [(_wide(a), _wide(b)) for a, b in zip(native.outputs, examination.d.outputs, strict=True)]
     if not all(np.isfinite(a).all() and np.isfinite(b).all() for a, b in pairs):
         return 0.0
     scale = max(norm(b) for _, b in pairs)
@@ -93,8 +90,8 @@ def _only_natively(
     smallest = 1e4 * float(limits.tiny) * math.sqrt(x.size)
     noise = 100 * native.noise[i] * math.sqrt(x.size)
     if off > max(_GROSS * size, noise) and signal > 1e4 * hidden and size > smallest:
-        note = f"off by {off / size:.2g} relative in {dtype} only"
-        return Check(name, Verdict.WRONG, Cause.DIFFERS, off / size, _GROSS, note)
+        note = f"off by {off / size:.2g} relative"
+        return Check(name, Verdict.CANNOT_TELL, Cause.ONLY_NATIVE, off / size, _GROSS, note)
     return None
 
 

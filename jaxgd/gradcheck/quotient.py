@@ -5,6 +5,7 @@ F(t) = ⟨w, f(x + t u)⟩ is known at t = 0 and at ±h on a ladder of steps, ea
 
 import dataclasses
 import enum
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,12 +80,9 @@ def central(h: Floats, plus: Floats, minus: Floats, rounding: Floats) -> tuple[F
             noise = measured
         error = np.maximum(error, measured / h[rung])
         # Smaller steps that agree among themselves and not with the larger are no noise: F varies on their scale.
-        moves = (plus - minus)[:rungs] != 0
-        local, local_error, local_rung = _extrapolate(
-            np.where(moves, table[:rungs], np.nan), rounding / h[:rungs, None], RATIO**2, RATIO**2, least=2, after=rung
-        )
-        other = SAFETY * (local_error + error) < np.abs(local - value)
-        other &= local_error < 1e-3 * np.abs(local - value)
+        moves = np.where((plus - minus)[:rungs] != 0, table[:rungs], np.nan)
+        local, local_error, local_rung = _contradiction(moves, rounding / h[:rungs, None], value, error, rung)
+        other = np.isfinite(local_error)
         value, error = np.where(other, local, value), np.where(other, local_error, error)
         noise, rung = np.where(other, rounding, noise), np.where(other, local_rung, rung)
     return value, error, noise, rung
@@ -107,34 +105,54 @@ def _geometric(h: Floats) -> int:
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
-def _extrapolate(
-    first: Floats, noise: Floats, factor: float, growth: float, *, least: int = 1, after: NDArray[np.int64] | int = -1
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Of Richardson's table, the entry with the smallest estimated error, for each column of `first`.
-
-    Only entries made of more than `least` rungs, all of them after the rung `after`.
-    """
-    rungs, n = first.shape
-    value = np.full(n, np.nan)
-    error = np.full(n, np.inf)
-    rung = np.zeros(n, int)
+def _entries(
+    first: Floats, noise: Floats, factor: float, growth: float
+) -> Iterator[tuple[int, Floats, Floats]]:
+    """Richardson's table, order by order: the order, the entries, and an estimate of the error of each."""
     previous, column = first, factor
-    for order in range(1, min(rungs, 4)):
+    for order in range(1, min(len(first), 4)):
         current = previous[1:] + (previous[1:] - previous[:-1]) / (column - 1)
         estimate = np.maximum(np.abs(current - previous[1:]), np.abs(current - previous[:-1]))
         estimate = np.maximum(estimate, noise[order:])
-        usable = np.isfinite(estimate) & (np.arange(rungs - order)[:, None] > after) & (order >= least)
-        estimate = np.where(usable, estimate, np.inf)
+        yield order, current, np.where(np.isfinite(estimate), estimate, np.inf)
+        previous, column = current, column * growth
+
+
+def _extrapolate(first: Floats, noise: Floats, factor: float, growth: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Of Richardson's table, the entry with the smallest estimated error, for each column of `first`."""
+    n = first.shape[1]
+    value, error, rung = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int)
+    for order, current, estimate in _entries(first, noise, factor, growth):
         i = np.argmin(estimate, axis=0)
         at = i, np.arange(n)
         better = estimate[at] < error
-        value, error, rung = (
-            np.where(better, current[at], value),
-            np.where(better, estimate[at], error),
-            np.where(better, i + order, rung),
-        )
-        previous, column = current, column * growth
+        value, error = np.where(better, current[at], value), np.where(better, estimate[at], error)
+        rung = np.where(better, i + order, rung)
     return value, error, rung
+
+
+def _contradiction(
+    first: Floats, noise: Floats, value: Floats, error: Floats, rung: NDArray[np.int64]
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """The entry made of steps smaller than that of `rung` which contradicts `value` most clearly.
+
+    Its error is infinite where there is none. Three steps at least have to agree, to a hundredth of what they contradict
+    by: by chance that is rare.
+    """
+    n = first.shape[1]
+    found, found_error, found_rung = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int)
+    clearest = np.zeros(n)
+    for order, current, estimate in _entries(first, noise, RATIO**2, RATIO**2):
+        apart = np.abs(current - value)
+        smaller = np.arange(len(current))[:, None] > rung
+        clear = (order >= 2) & smaller & (SAFETY * (estimate + error) < apart) & (estimate < 1e-2 * apart)
+        clarity = np.where(clear, apart / estimate, 0)
+        i = np.argmax(clarity, axis=0)
+        at = i, np.arange(n)
+        better = clarity[at] > clearest
+        found, found_error = np.where(better, current[at], found), np.where(better, estimate[at], found_error)
+        found_rung, clearest = np.where(better, i + order, found_rung), np.where(better, clarity[at], clearest)
+    return found, found_error, found_rung
 
 
 def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> Quotient:
@@ -151,7 +169,9 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
     h, plus, minus = h[first:], plus[first:], minus[first:]
     level = np.array([rounding])
     (value,), (error,), noise, (rung,) = central(h, plus[:, None], minus[:, None], level)
-    (jump,), (jump_error,) = gap(h, plus[:, None], minus[:, None], np.array([zero]), noise)
+    # The slope's jump is looked for near the step that the slope was found with: far from it F may be anything.
+    near = slice(max(0, rung - 3), rung + 4)
+    (jump,), (jump_error,) = gap(h[near], plus[near, None], minus[near, None], np.array([zero]), noise)
     shape = Shape.SMOOTH
     one_sided = max(abs(value), abs(jump))
     if abs(jump) > SAFETY * jump_error and abs(jump) > 1e-6 * one_sided:
@@ -177,6 +197,21 @@ def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float)
         if np.all(powers < 0.95) and np.ptp(powers) < 0.02:
             return Shape.STEEP
     return None
+
+
+def flat(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> bool:
+    """Whether F is constant around 0, to the bit, and does not merely fade out there.
+
+    At least over the four smallest steps; and where it begins to change, from one step to the next one larger, it
+    changes at once by far more than rounding, as at the next piece of a piecewise function. A smooth F that saturates
+    begins with a few roundings: its slope is not 0 but hidden.
+    """
+    change = np.maximum(np.abs(plus - zero), np.abs(minus - zero))
+    changed = np.flatnonzero(~(change == 0))
+    if not len(changed):
+        return True
+    last = int(changed[-1])
+    return last < len(h) - 4 and not change[last] <= 1e6 * rounding
 
 
 def _nothing(shape: Shape) -> Quotient:

@@ -34,6 +34,7 @@ class Cause(enum.StrEnum):
     NOT_DETERMINISTIC = "not deterministic"
     NOT_ONE_FUNCTION = "f depends on how it is run"
     NO_FLOAT64 = "f cannot run in float64"
+    ONLY_NATIVE = "far off in the dtype of the arguments only"
     ASYMMETRIC = "the Hessian is not symmetric"
 
 
@@ -56,6 +57,7 @@ ADVICE = {
     Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
     Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure",
     Cause.NO_FLOAT64: "Its values are too coarse for a quotient: let f follow the dtype of its arguments, or pass rtol",
+    Cause.ONLY_NATIVE: "Rounding, or a rule that is wrong in that dtype alone: look at its formula there",
     Cause.ASYMMETRIC: "What is given as a gradient is the gradient of no function",
 }
 
@@ -69,11 +71,11 @@ class Element:
     """One element of a leaf: its index, the claimed derivative and the reference."""
 
     index: tuple[int, ...]
-    claimed: complex
-    reference: complex
+    claimed: float | complex
+    reference: float | complex
 
     @property
-    def ratio(self) -> complex:
+    def ratio(self) -> float | complex:
         """Claimed over reference; infinite or NaN where the reference is 0."""
         if self.reference == 0:
             return math.nan if self.claimed == 0 or self.claimed != self.claimed else math.inf

@@ -75,7 +75,7 @@ def _element(name: str, element: "Element") -> tuple[str, str, str, str]:
     return name + index, _number(element.claimed), _number(element.reference), _number(element.ratio, 4)
 
 
-def _number(x: complex, digits: int = 6) -> str:
+def _number(x: float | complex, digits: int = 6) -> str:
     if isinstance(x, complex) and (x.imag or math.isnan(x.imag)):
         return f"{x:.{digits}g}"
     return f"{x.real + 0.0:.{digits}g}"

@@ -1,0 +1,43 @@
+"""Tracebacks that show a person their own lines. Imports nothing of jaxgd's, so that it costs nothing."""
+
+import os
+import types
+
+_HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
+# What Python calls its import machinery, which stands between an import and the imported lines.
+_IMPORTING = "<frozen importlib"
+
+
+def hide_own_frames(error: BaseException) -> None:
+    """Take jaxgd's frames out of the error's traceback and out of those of the errors that led to it.
+
+    >>> import traceback
+    >>> from jaxgd.errors import RangeError, require_count
+    >>> try:
+    ...     require_count("train", "epochs", -1)
+    ... except RangeError as error:
+    ...     hide_own_frames(error)
+    ...     len(traceback.extract_tb(error.__traceback__))
+    1
+    """
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        queue += [current.__cause__, current.__context__, *getattr(current, "exceptions", ())]
+        current.__traceback__ = _without_own(current.__traceback__)
+
+
+def _without_own(link: types.TracebackType | None) -> types.TracebackType | None:
+    kept = []
+    while link is not None:
+        if not link.tb_frame.f_code.co_filename.startswith((_HOME, _IMPORTING)):
+            kept.append(link)
+        link = link.tb_next
+    out = None
+    for link in reversed(kept):
+        out = types.TracebackType(out, link.tb_frame, link.tb_lasti, link.tb_lineno)
+    return out
