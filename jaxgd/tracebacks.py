@@ -9,17 +9,7 @@ _IMPORTING = "<frozen importlib"
 
 
 def hide_own_frames(error: BaseException) -> None:
-    """Take jaxgd's frames out of the error's traceback and out of those of the errors that led to it.
-
-    >>> import traceback
-    >>> from jaxgd.errors import RangeError, require_count
-    >>> try:
-    ...     require_count("train", "epochs", -1)
-    ... except RangeError as error:
-    ...     hide_own_frames(error)
-    ...     len(traceback.extract_tb(error.__traceback__))
-    1
-    """
+    """Take jaxgd's frames out of the error's traceback and out of those of the errors that led to it."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:

@@ -17,9 +17,9 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("errors", "files", "pytree", "outcome", "network", "cost", "backprop", "rules", "descent", "curvature"),
-    *("gradcheck", "mesh", "data", "examples", "kernels", "training", "sweep", "checkpoint", "run_folder", "report"),
-    "cli",
+    *("tracebacks", "errors", "files", "pytree", "outcome", "network", "cost", "backprop", "rules", "descent"),
+    *("curvature", "gradcheck", "mesh", "data", "examples", "kernels", "training", "sweep", "checkpoint"),
+    *("run_folder", "report", "cli", "pytest_plugin"),
 )
 # Not needed to import jaxgd and to train: libraries of the command line, the data, the checkpoints, the figures, the
 # tests. (safetensors comes with save_network, which is its only use.)

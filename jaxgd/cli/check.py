@@ -33,7 +33,9 @@ class Check:
     Exit status: 0 all right, 1 any is wrong, 2 misused or something could not be run, 3 any cannot tell.
     """
 
-    cases: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE[::CASE] ...]", help_behavior_hint="")] = ()
+    cases: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE[::CASE] ...]", help_behavior_hint="")
+    ] = ()
     """Cases, each as path/to/file.py::function; or files, of which all functions check_… and test_… are run."""
     seed: int = 0
     """Decides the directions tried and the random weights."""
@@ -68,10 +70,8 @@ class Check:
         return _status(results)
 
     def _show(self, result: "Result") -> None:
-        if result.report is None and not result.wrong:
+        if result.report is None:
             print(f"jaxgd check: {result.case}: {result.error.rstrip()}", file=sys.stderr)
-        elif result.report is None:
-            print(f"{result.case}: wrong\n\n{result.error}\n", file=sys.stderr if self.json else sys.stdout)
         elif not self.json:
             print(_line(result.case, result.report), flush=True)
             if self.verbose or result.report.verdict != "right":
@@ -83,7 +83,7 @@ _VERDICTS = {DONE: "right", FAILED: "wrong", CANNOT_TELL: "cannot tell"}
 
 def _status(results: "list[Result]") -> int:
     verdicts = [result.report.verdict for result in results if result.report is not None]
-    if "wrong" in verdicts or any(result.wrong for result in results):
+    if "wrong" in verdicts:
         return FAILED
     if any(result.report is None for result in results):
         return MISUSED
@@ -146,14 +146,15 @@ def _line(case: str, report: "GradientReport") -> str:
     words = [f"{case}: {report.verdict}"]
     if largest is not None:
         words.append(f"largest error {largest:.0e}")
-    return ", ".join(words) + "".join(f"; {line}" for line in report.precision)
+    # Where something is amiss, the report follows, which says this too.
+    return ", ".join(words) + "".join(f"; {line}" for line in report.precision if report.verdict == "right")
 
 
 def _print_json(results: "list[Result]") -> None:
     import json
 
     out: list[dict[str, Any]] = []
-    for case, report, error, _ in results:
+    for case, report, error in results:
         out.append({"case": case, "report": None if report is None else report.as_dict()})
         if error:
             out[-1]["error"] = error

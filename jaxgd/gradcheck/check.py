@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_count
+from jaxgd.errors import RangeError, ShapeError, describe, require_count
 from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_callable
 from jaxgd.gradcheck.derive import derive
 from jaxgd.gradcheck.examine import Examination
@@ -16,7 +16,7 @@ from jaxgd.gradcheck.measure import cotangents
 from jaxgd.gradcheck.measure import directions as random_directions
 from jaxgd.gradcheck.native import Native, run_natively
 from jaxgd.gradcheck.precision import precision_lines
-from jaxgd.gradcheck.problem import WHO, Prepared, in_float64, prepare, raised, with_outputs
+from jaxgd.gradcheck.problem import WHO, Prepared, eps_of, in_float64, prepare, raised, with_outputs
 from jaxgd.gradcheck.programs import Value, bilinear
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
 
@@ -161,7 +161,7 @@ def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) 
 
 def _natively(prepared: Prepared, first: list[Any], w: list[np.ndarray], rng: np.random.Generator) -> Native:
     second = prepared.problem(prepared.v, prepared.traced)
-    eps = max(float(jnp.finfo(x.dtype).eps) for x in [*prepared.v, *first])
+    eps = max(eps_of(x.dtype) for x in [*prepared.v, *first])
     one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
     eager = [np.asarray(x) for x in first], [np.asarray(x) for x in second]
     return run_natively(prepared.problem, prepared.v, prepared.traced, one, eager, eps, rng)
@@ -192,9 +192,7 @@ def _with(leaf: LeafReport, check: Check | None) -> LeafReport:
     return LeafReport(**{**vars(leaf), "checks": (*leaf.checks, check)})
 
 
-def _second_order(
-    prepared: Prepared, w: list[np.ndarray], rtol: float | None, directions: int, seed: int
-) -> GradientReport:
+def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directions: int, seed: int) -> GradientReport:
     """The same check of ∇⟨w, f⟩, whose derivative is the Hessian H; and that H is symmetric."""
     problem = prepared.problem
 
@@ -206,9 +204,7 @@ def _second_order(
 
     gradient.__qualname__ = f"∇{prepared.name}"
     args = problem.args(prepared.v, prepared.traced)
-    report = check_gradients(
-        gradient, *args, argnums=prepared.argnums, rtol=rtol, directions=directions, seed=seed
-    )
+    report = check_gradients(gradient, *args, argnums=prepared.argnums, rtol=rtol, directions=directions, seed=seed)
     names = {leaf.name: mine for leaf, mine in zip(report.leaves, prepared.leaves, strict=True)}
     leaves = tuple(LeafReport(**{**vars(leaf), "name": names[leaf.name].name}) for leaf in report.leaves)
     symmetric = _symmetry(gradient, prepared, seed)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgd.errors import DtypeError, ShapeError, describe
-from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
+from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, eps_of
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
 
 
@@ -39,7 +39,10 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
         raise ShapeError(f"{WHO}: with gradient=, f must return one scalar, got {got}.\nUse vjp= or jvp= for this f.")
     args = prepared.problem.args(prepared.v, prepared.traced)
     claimed = gradient(*args)
-    paths = [leaf.path[1:] if single else (prepared.argnums.index(leaf.path[0].idx), *leaf.path[1:]) for leaf in prepared.leaves]
+    paths = [
+        leaf.path[1:] if single else (prepared.argnums.index(leaf.path[0].idx), *leaf.path[1:])
+        for leaf in prepared.leaves
+    ]
     expected = args[prepared.argnums[0]] if single else tuple(args[i] for i in prepared.argnums)
     places, findings = _fit("gradient", prepared, claimed, expected, paths)
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
@@ -81,10 +84,11 @@ def _fit(
     """For each differentiable leaf its place in the claimed tree, and what does not fit."""
     findings: list[tuple[str, str]] = []
     have = {_key(path): (i, x) for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(claimed))}
+    nowhere: tuple[int | None, Any] = None, None
     wanted = {_key(path): leaf for path, leaf in zip(paths, prepared.leaves, strict=True)}
     places: list[int | None] = []
     for path, leaf in wanted.items():
-        place, value = have.get(path, (None, None))
+        place, value = have.get(path, nowhere)
         if place is None:
             findings.append((leaf.name, f"{who} has no leaf for {leaf.name}"))
         elif np.shape(value) != leaf.shape:
@@ -98,7 +102,9 @@ def _fit(
             findings.append((leaf.name, f"{who} for {leaf.name} is {value.dtype}, the leaf is {leaf.dtype}"))
         places.append(place)
     allowed = {_key(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)}
-    findings += [("", f"{who} has a leaf at {path or 'the top'}, the arguments have none") for path in have.keys() - allowed]
+    findings += [
+        ("", f"{who} has a leaf at {path or 'the top'}, the arguments have none") for path in have.keys() - allowed
+    ]
     if not findings and _containers(claimed, wanted) != _containers(expected, wanted):
         findings.append(("", f"{who} has other containers: {_outline(claimed)}, expected {_outline(expected)}"))
     return tuple(places), tuple(findings)
@@ -110,7 +116,7 @@ def _absent(places: Sequence[int | None]) -> frozenset[int]:
 
 def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tuple[tuple[str, str], ...]:
     """Whether `got` has the tree, shapes and dtypes of what f returns, and its values."""
-    if jax.tree.structure(expected) != jax.tree.structure(got):
+    if not _alike(expected, got):
         return (("", f"{who} returns {_outline(got)}, f returns {_outline(expected)}"),)
     findings = []
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(got), strict=True):
@@ -120,7 +126,7 @@ def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tupl
             findings.append(("", f"{who} returns {describe(y)}{name}, f returns {describe(x)}"))
         elif values and inexact:
             a, b = np.asarray(x).astype(complex), np.asarray(y).astype(complex)
-            close = float(np.sqrt(jnp.finfo(jnp.result_type(x)).eps)) * np.max(np.abs(a), initial=0.0)
+            close = eps_of(jnp.result_type(x)) ** 0.5 * np.max(np.abs(a), initial=0.0)
             if not np.allclose(a, b, rtol=0, atol=close, equal_nan=True):
                 findings.append(("", f"{who} returns another value{name} than f: {np.max(np.abs(a - b)):.2g} apart"))
     return tuple(findings)
@@ -140,6 +146,11 @@ def _containers(tree: Any, wanted: dict[str, Any]) -> Any:
     return jax.tree.structure(
         jax.tree_util.tree_map_with_path(lambda path, x: x if _key(path) in wanted else None, tree)
     )
+
+
+def _alike(a: Any, b: Any) -> bool:
+    structures: list[Any] = [jax.tree.structure(a), jax.tree.structure(b)]
+    return bool(structures[0] == structures[1])
 
 
 def _outline(tree: Any) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgd.gradcheck.claims import Claim
@@ -15,7 +14,7 @@ from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.measure import ForwardValues, ReverseValues, Values
 from jaxgd.gradcheck.measure import directions as random_directions
 from jaxgd.gradcheck.native import jittered, stacked
-from jaxgd.gradcheck.problem import Prepared, in_float64, narrowest, raised
+from jaxgd.gradcheck.problem import Prepared, coarsest_eps, eps_of, in_float64, raised
 from jaxgd.gradcheck.programs import Forward, Reverse, Shared
 
 AUTODIFF = "autodiff"
@@ -25,9 +24,9 @@ AUTODIFF = "autodiff"
 class Derivatives:
     """What there is to be held against quotients, and what autodiff says of it.
 
-    `values` are the claims, then autodiff. `not_finite` tells by claim and leaf which elements are infinite or NaN: they
-    are 0 in `values` and in all directions, and looked into on their own. `absent` are the leaves that a claim says
-    nothing about. `outputs` are the values of f that reverse mode found on its way.
+    `values` are the claims, then autodiff. `not_finite` tells by claim and leaf which elements are infinite or NaN:
+    they are 0 in `values` and in all directions, and looked into on their own. `absent` are the leaves that a claim
+    says nothing about. `outputs` are the values of f that reverse mode found on its way.
     """
 
     prepared: Prepared
@@ -39,7 +38,7 @@ class Derivatives:
     not_finite: dict[tuple[str, int], np.ndarray]
     absent: set[tuple[str, int]]
     notes: list[str]
-    outputs: list[np.ndarray] = dataclasses.field(default_factory=list)
+    outputs: list[Any] = dataclasses.field(default_factory=list)
 
     def saying(self, leaf: int) -> list[Values]:
         """The claims that say something of a leaf."""
@@ -125,7 +124,7 @@ def _reverse_at(
     if name == AUTODIFF:
         found.outputs = [y[0] for y in outputs]
     one = [x[0] for x in w]
-    eps = max(narrow_eps(lambda v: fn(traced, (v, one))[1], v), *(float(jnp.finfo(g.dtype).eps) for g in stack))
+    eps = max(coarsest_eps(lambda v: fn(traced, (v, one))[1], v), *(eps_of(g.dtype) for g in stack))
     values = ReverseValues(name, [], found.shared, max(FLOOR, 100 * eps), [], [])
     for i, g in enumerate(stack):
         g = g.astype(complex if np.iscomplexobj(g) else float)
@@ -140,21 +139,13 @@ def _reverse_at(
     return values
 
 
-def narrow_eps(fn: Callable[[list[Any]], Any], v: list[Any]) -> float:
-    """The relative rounding of the narrowest dtype that fn computes with; float64's where that cannot be traced."""
-    try:
-        return max(float(np.finfo(float).eps), float(jnp.finfo(narrowest(fn, v)).eps))
-    except Exception:
-        return float(np.finfo(float).eps)
-
-
 def first_line(error: Exception) -> str:
     """An exception in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
 
 
-def norm(x: np.ndarray) -> float:
+def norm(x: Any) -> float:
     """Euclidean length, with squares kept in range; infinite if x is not finite."""
     size = np.abs(x)
     largest = float(np.max(size, initial=0.0))

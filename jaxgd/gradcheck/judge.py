@@ -12,6 +12,7 @@ FLOOR = 1e-8
 # To be called right, a gradient must have been resolved to this, relative to the leaf's own gradient.
 RESOLUTION = 1e-3
 
+
 def judge(difference: float, error: float, scale: float, floor: float, rtol: float | None) -> tuple[Verdict, float]:
     """The verdict on a difference whose uncertainty is `error`, and the tolerance it was held to.
 

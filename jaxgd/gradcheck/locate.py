@@ -40,7 +40,8 @@ class Looked:
         largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
         allowed = SAFETY * self.error + 1e-8 * np.abs(self.reference) + self.floor * largest
         with np.errstate(invalid="ignore"):
-            return ~(np.abs(self.claimed - self.reference) <= allowed) & ~self.kink & np.isfinite(allowed)
+            off = ~(np.abs(self.claimed - self.reference) <= allowed)
+        return np.asarray(off & ~self.kink & np.isfinite(allowed))
 
 
 def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int, candidates: Ints) -> Looked:
@@ -73,7 +74,7 @@ def outliers(claim: ReverseValues, reference: ReverseValues, leaf: int) -> NDArr
         like = (size >= size[i] / 10) & (size <= size[i] * 10)
         if off[i] <= 10 * size[i] * np.max(noise[like], initial=0.0):
             suspects[i] = False
-    return suspects
+    return np.asarray(suspects)
 
 
 def elements(claim: Values, leaf: int, index: Ints, is_complex: bool, other: Any) -> NDArray[Any]:
@@ -152,9 +153,7 @@ def worst(looked: Looked, shape: tuple[int, ...], k: int = 8) -> tuple[Element, 
     )
 
 
-def pattern(
-    looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]
-) -> str:
+def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]) -> str:
     """In which way the claim is wrong, as a person would say it; empty if in no way that is recognized.
 
     `whole` is the claimed gradient of the leaf, flat, where there is one; `axes` are the lengths of the axes of f's
@@ -175,8 +174,12 @@ def pattern(
     def all_like(candidate: NDArray[Any], where: NDArray[np.bool_]) -> bool:
         return bool(np.any(where) and np.all(np.abs(candidate - r)[where] <= allowed[where]))
 
-    if size > 1 and wrong.sum() < 0.9 * known.sum() or (size > 1 and len(c) == 1):
-        return _some(looked, shape) or _moved(looked, whole, shape, allowed) or f"{wrong.sum()} of {len(c)} elements looked at are wrong"
+    if (size > 1 and wrong.sum() < 0.9 * known.sum()) or (size > 1 and len(c) == 1):
+        return (
+            _some(looked, shape)
+            or _moved(looked, whole, shape, allowed)
+            or f"{wrong.sum()} of {len(c)} elements looked at are wrong"
+        )
     if not np.any(np.abs(r) > SAFETY * looked.error):
         return "the whole leaf should be zero"
     if not np.any(c[known]):
@@ -198,11 +201,13 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
     if abs(ratio + 1) < 1e-4:
         return "the whole leaf has its sign flipped"
     sign = "with its sign flipped, " if ratio < 0 else ""
+    # A factor of 2 is its own explanation, whatever has two elements.
     for name, n in axes:
-        if n > 1 and abs(abs(ratio) / n - 1) < 1e-4:
-            return f"the whole leaf is {sign}{n} times too large, and {n} is the length of {name}: a sum where the mean is meant?"
-        if n > 1 and abs(abs(ratio) * n - 1) < 1e-4:
-            return f"the whole leaf is {sign}{n} times too small, and {n} is the length of {name}: a mean too many?"
+        hint = f"{sign}{n} times too {{}}, and {n} is the length of {name}"
+        if n > 2 and abs(abs(ratio) / n - 1) < 1e-4:
+            return f"the whole leaf is {hint.format('large')}: a sum where the mean is meant?"
+        if n > 2 and abs(abs(ratio) * n - 1) < 1e-4:
+            return f"the whole leaf is {hint.format('small')}: a mean too many?"
     return f"the whole leaf is {ratio:.6g} times what it should be"
 
 

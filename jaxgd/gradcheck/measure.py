@@ -23,7 +23,7 @@ def scale_of(x: NDArray[Any]) -> float:
     if not size.size:
         return 1.0
     largest = float(size.max())
-    return _power_of_two(largest * float(np.sqrt(np.sum((size / largest) ** 2) / x.size)))
+    return float(_power_of_two(largest * np.sqrt(np.sum((size / largest) ** 2) / x.size)))
 
 
 def _power_of_two(x: Any) -> Any:
@@ -31,7 +31,7 @@ def _power_of_two(x: Any) -> Any:
 
 
 def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """n random directions for a leaf, and one without chance.
+    """N random directions for a leaf, and one without chance.
 
     The even ones have elements of one size, that of the leaf; the odd ones elements as large as those of x, for leaves
     that hold large and small. Signs are random and sizes vary by up to a half, so that no two elements cancel. The last
@@ -50,7 +50,7 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 
 
 def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """n random cotangents for an output, by which its size cancels: as a whole for the even, each element for the odd.
+    """N random cotangents for an output, by which its size cancels: as a whole for the even, each element for the odd.
 
     Elements below a millionth of the largest count as that: what is 0 but for rounding must not be blown up.
 
@@ -63,7 +63,7 @@ def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
     chance = rng.choice([-1.0, 1.0], (n, *y.shape)) * rng.uniform(0.5, 1.5, (n, *y.shape))
     if np.iscomplexobj(y):
         chance = chance * np.exp(2j * np.pi * rng.uniform(size=chance.shape))
-    return chance / np.stack(sizes)
+    return np.asarray(chance / np.stack(sizes))
 
 
 @dataclasses.dataclass
@@ -91,7 +91,7 @@ class ReverseValues:
             ]
         )
 
-    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
+    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: float | complex = 1.0) -> Floats:
         """⟨Jᵀw, u⟩ for u cut down to the elements from each start to its stop."""
         g = self.cotangents[leaf][_index(direction, self.shared)]
         u = np.asarray(self.shared.directions[leaf][direction])
@@ -124,7 +124,7 @@ class ForwardValues:
         points = _points(leaf, direction, cotangent, 0, sizes[leaf], 0.0, 1.0)
         return np.asarray(self.lanes(self.fn, self.shared, points), float).reshape(leaves, n)
 
-    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: complex = 1.0) -> Floats:
+    def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: float | complex = 1.0) -> Floats:
         """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""
         points = _points(leaf, direction, _index(direction, self.shared), starts, stops, 0.0, phase)
         return np.asarray(self.lanes(self.fn, self.shared, points), float)
@@ -186,7 +186,8 @@ class Measure:
         cotangent = np.array([_index(int(d), self.shared) for d in direction], int)
         t = np.concatenate([h, -h])
         sizes = np.array([np.size(x) for x in self.shared.v], int)
-        points = _points(*(x[:, None] for x in (leaf, direction, cotangent)), 0, sizes[leaf][:, None], t, 1.0)
+        each = leaf[:, None], direction[:, None], cotangent[:, None]
+        points = _points(*each, 0, sizes[leaf][:, None], t, 1.0)
         origin = _points(0, 0, np.array(wanted, int), 0, 0, 0.0, 1.0)
         both = Point(*(np.concatenate([x, y]) for x, y in zip(origin, points, strict=True)))
         value, size = self.lanes(Value(self.problem), self.shared, both)
@@ -200,7 +201,7 @@ class Measure:
         return out
 
     def parts(
-        self, leaf: int, direction: int, starts: Ints, stops: Ints, h: Floats, phase: complex, noise: float
+        self, leaf: int, direction: int, starts: Ints, stops: Ints, h: Floats, phase: float | complex, noise: float
     ) -> tuple[Floats, Floats, Floats, Floats]:
         """Quotients for a direction cut down to many ranges of elements: value and error, gap and its error."""
         w = _index(direction, self.shared)

@@ -1,16 +1,15 @@
-"""The user's own dtype: is f one function however it is run, and how far is its gradient from float64's?"""
+"""The user's own dtype: whether f is one function however it is run, and how uncertain its gradient is."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgd.gradcheck.judge import NOISES
 from jaxgd.gradcheck.lanes import Lanes, single
-from jaxgd.gradcheck.problem import Problem
+from jaxgd.gradcheck.problem import Problem, eps_of
 from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Consistency, Verdict
 
@@ -22,7 +21,7 @@ _ROUNDINGS = 1e3
 class Native:
     """What f and its gradient are in the user's dtype: values, and what rounding the point moves them by."""
 
-    outputs: list[np.ndarray]
+    outputs: list[Any]
     gradient: list[np.ndarray] | None
     noise: list[float]
     consistency: list[Consistency]
@@ -40,7 +39,7 @@ def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[lis
     for _ in range(n):
         moved = []
         for x in points[0]:
-            eps = float(jnp.finfo(x.dtype).eps)
+            eps = eps_of(x.dtype)
             factor = 1 + eps * rng.choice([-1.0, 1.0], x.shape)
             moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
         points.append(moved)
@@ -61,7 +60,7 @@ def run_natively(
     eps: float,
     rng: np.random.Generator,
 ) -> Native:
-    """f eagerly twice (given as `eager`), jitted twice and vmapped, and its gradient jitted twice and vmapped."""
+    """F eagerly twice (given as `eager`), jitted twice and vmapped, and its gradient jitted twice and vmapped."""
     first, second = eager
     compare = _Comparison(eps)
     consistency = [compare("second run", Cause.NOT_DETERMINISTIC, first, second, np.zeros(len(first)))]
@@ -87,7 +86,9 @@ def run_natively(
     noise: list[float] = []
     if gradient:
         again = _numpy(single(fn, traced, (v, w)))[1]
-        g_noise = np.array([_distance([x[i] for x in gradients], [x[0] for x in gradients]) for i in (1, 2)]).max(axis=0)
+        g_noise = np.array([_distance([x[i] for x in gradients], [x[0] for x in gradients]) for i in (1, 2)]).max(
+            axis=0
+        )
         consistency.append(compare("gradient's second run", Cause.NOT_DETERMINISTIC, gradient, again, g_noise))
         if vmapped:
             one = [x[0] for x in gradients]
@@ -125,14 +126,13 @@ def _distance(a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
     return np.array(out)
 
 
-def _norm(x: np.ndarray) -> float:
+def _norm(x: Any) -> float:
     x = _wide(x)
     return float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
 
 
 def _wide(x: Any) -> np.ndarray:
-    x = np.asarray(x)
-    return x.astype(complex if np.iscomplexobj(x) else float)
+    return np.asarray(x, complex if np.iscomplexobj(x) else float)
 
 
 def _numpy(tree: Any) -> Any:

@@ -16,14 +16,14 @@ from jaxgd.gradcheck.problem import Prepared
 from jaxgd.gradcheck.programs import Reverse
 from jaxgd.gradcheck.report import Cause, Check, Verdict
 
-# In the user's dtype a gradient may be far off for rounding alone, and no one can tell from outside. It is doubted if it
-# is off by more than this, by a hundred times more than its point's rounding moves it, and well above what rounding in f
-# can hide.
+# In the user's dtype a gradient may be far off for rounding alone, and no one can tell from outside. It is doubted if
+# it is off by more than this, by a hundred times more than its point's rounding moves it, and well above what rounding
+# in f can hide.
 _GROSS = 0.5
 
 
 def precision_lines(
-    prepared: Prepared, examination: Examination, native: Native, w: list[np.ndarray]
+    prepared: Prepared, examination: Examination, native: Native, w: list[Any]
 ) -> tuple[tuple[str, ...], dict[int, Check]]:
     """Lines for the report, and a check for each leaf whose gradient is far off in the user's dtype only."""
     wide = examination.d.reverse
@@ -32,13 +32,19 @@ def precision_lines(
     dtypes = sorted({leaf.dtype for leaf in prepared.leaves})
     lines, wrong = [], {}
     if (apart := _value_apart(examination, native)) > 0.05:
-        words = f"f itself is {apart:.0e} apart in {', '.join(dtypes)} and in float64: random numbers of the default dtype?"
+        words = (
+            f"f itself is {apart:.0e} apart in {', '.join(dtypes)} and in float64: random numbers of the default dtype?"
+        )
         return (words, "the gradients in both were not compared"), {}
     if dtypes not in (["float64"], ["complex128"]):
         errors = {}
         for i, (g, leaf) in enumerate(zip(native.gradient, prepared.leaves, strict=True)):
             reference = wide.cotangents[i][0]
-            if leaf.dtype in ("float64", "complex128") or not reference.size or (AUTODIFF, i) in examination.d.not_finite:
+            if (
+                leaf.dtype in ("float64", "complex128")
+                or not reference.size
+                or (AUTODIFF, i) in examination.d.not_finite
+            ):
                 continue
             size, off = norm(reference), norm(_wide(g) - reference)
             if size * scale_of(np.asarray(examination.d.shared.v[i])) < 1e-13 * examination.measure.zeros[0][1]:
@@ -71,7 +77,7 @@ def _value_apart(examination: Examination, native: Native) -> float:
 def _only_natively(
     examination: Examination, native: Native, i: int, dtype: str, off: float, size: float
 ) -> Check | None:
-    limits = jnp.finfo(dtype)
+    limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
     gradient = np.asarray(native.gradient[i])  # type: ignore[index]
     reference = examination.d.reverse.cotangents[i][0]  # type: ignore[union-attr]
     name = f"{dtype} = float64"
@@ -95,7 +101,7 @@ def _only_natively(
     return None
 
 
-def _default_precision(prepared: Prepared, native: Native, w: list[np.ndarray]) -> str:
+def _default_precision(prepared: Prepared, native: Native, w: list[Any]) -> str:
     """What the device's default precision of matrix products adds: TF32, bfloat16."""
     device = jax.default_backend()
     if device == "cpu":
@@ -111,5 +117,4 @@ def _default_precision(prepared: Prepared, native: Native, w: list[np.ndarray]) 
 
 
 def _wide(x: Any) -> np.ndarray:
-    x = np.asarray(x)
-    return x.astype(complex if np.iscomplexobj(x) else float)
+    return np.asarray(x, complex if np.iscomplexobj(x) else float)

@@ -98,7 +98,9 @@ class Prepared:
     name: str
 
 
-def prepare(f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequence[int] | None, has_aux: bool) -> Prepared:
+def prepare(
+    f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequence[int] | None, has_aux: bool
+) -> Prepared:
     """Sort the leaves of the arguments into what is differentiated and what is not.
 
     Raises: DtypeError if nothing can be differentiated; RangeError for argnums beyond the arguments.
@@ -169,11 +171,23 @@ def in_float64() -> Iterator[None]:
         yield
 
 
-def narrowest(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> str:
-    """The narrowest float that fn computes with on its way from v: float32 where it casts, whatever its inputs are."""
-    jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
-    widths = {_width(var.aval) for var in _dependent(jaxpr, set(jaxpr.invars))} - {None}
-    return min(filter(None, widths), key=lambda dtype: int(jnp.finfo(dtype).bits), default="float64")
+def eps_of(dtype: Any) -> float:
+    """The relative rounding of a dtype: the distance from 1 to the next number."""
+    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
+    """The relative rounding of the narrowest float that fn computes with on its way from v, at least float64's.
+
+    A function may cast to float32 whatever its inputs are. Where fn cannot be traced there is no knowing.
+    """
+    fine = eps_of("float64")
+    try:
+        jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
+    except Exception:
+        return fine
+    dtypes = {getattr(var.aval, "dtype", None) for var in _dependent(jaxpr, set(jaxpr.invars))} - {None}
+    return max([fine, *(eps_of(dtype) for dtype in dtypes if dtype is not None and _is_float(dtype))])
 
 
 def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
@@ -182,18 +196,15 @@ def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
             continue
         tainted.update(eqn.outvars)
         yield from eqn.outvars
-        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner = getattr(inner, "jaxpr", inner)
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner: Any = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 # Which of the inner inputs depend on v is not followed: all are taken to.
                 yield from _dependent(inner, set(inner.invars))
 
 
-def _width(aval: Any) -> str | None:
-    dtype = getattr(aval, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        return None
-    return str(jnp.finfo(dtype).dtype)
+def _is_float(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 def _is_inexact(value: Any) -> bool:

@@ -157,7 +157,7 @@ class ClaimedJvp:
 
 
 def whole_cotangent(problem: Problem, out: Any, w: Sequence[Any]) -> Any:
-    """The cotangent for all that f returns: w where it returns floats, float0 or zeros where it returns other things."""
+    """The cotangent for all that f returns: w where it returns floats, nothing where it returns others."""
     leaves, structure = jax.tree.flatten(out)
     whole = [
         jnp.zeros_like(y) if jnp.issubdtype(jnp.result_type(y), jnp.inexact) else np.zeros(y.shape, jax.dtypes.float0)

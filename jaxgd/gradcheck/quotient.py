@@ -53,7 +53,9 @@ def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
     return h if probe is None else np.append(h, probe)
 
 
-def central(h: Floats, plus: Floats, minus: Floats, rounding: Floats) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+def central(
+    h: Floats, plus: Floats, minus: Floats, rounding: Floats
+) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
     """F′(0), an estimate of its error, the noise in F's values, and the rung it came from; for many directions at once.
 
     Romberg's table on (F(h) − F(−h))/2h, of which the entry with the smallest estimated error is taken: what it differs
@@ -105,9 +107,7 @@ def _geometric(h: Floats) -> int:
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
-def _entries(
-    first: Floats, noise: Floats, factor: float, growth: float
-) -> Iterator[tuple[int, Floats, Floats]]:
+def _entries(first: Floats, noise: Floats, factor: float, growth: float) -> Iterator[tuple[int, Floats, Floats]]:
     """Richardson's table, order by order: the order, the entries, and an estimate of the error of each."""
     previous, column = first, factor
     for order in range(1, min(len(first), 4)):
@@ -118,7 +118,9 @@ def _entries(
         previous, column = current, column * growth
 
 
-def _extrapolate(first: Floats, noise: Floats, factor: float, growth: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def _extrapolate(
+    first: Floats, noise: Floats, factor: float, growth: float
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Of Richardson's table, the entry with the smallest estimated error, for each column of `first`."""
     n = first.shape[1]
     value, error, rung = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int)
@@ -136,8 +138,8 @@ def _contradiction(
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """The entry made of steps smaller than that of `rung` which contradicts `value` most clearly.
 
-    Its error is infinite where there is none. Three steps at least have to agree, to a hundredth of what they contradict
-    by: by chance that is rare.
+    Its error is infinite where there is none. Three steps at least have to agree, to a hundredth of what they
+    contradict by: by chance that is rare.
     """
     n = first.shape[1]
     found, found_error, found_rung = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int)
@@ -178,7 +180,9 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
         shape = Shape.KINK
     elif broken := _break(h, plus, minus, zero, rounding):
         shape = broken
-    return Quotient(value, error, value - jump / 2, value + jump / 2, jump, jump_error, shape, float(h[rung]), float(noise[0]))
+    return Quotient(
+        value, error, value - jump / 2, value + jump / 2, jump, jump_error, shape, float(h[rung]), float(noise[0])
+    )
 
 
 def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> Shape | None:

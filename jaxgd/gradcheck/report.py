@@ -63,7 +63,11 @@ ADVICE = {
 
 
 class GradientError(JaxgdError, AssertionError):
-    """A gradient is wrong; the message is the report."""
+    """A gradient is wrong; the message is the report's text, and `report` is the report."""
+
+    def __init__(self, report: "GradientReport") -> None:
+        super().__init__(f"\n{report}")
+        self.report = report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,10 +204,10 @@ class GradientReport:
         """Why the verdict is what it is."""
         if self.findings:
             return Cause.STRUCTURE
-        for part in (*self.leaves, *self.consistency, *([self.second_order] if self.second_order else [])):
-            if part.verdict is self.verdict:
-                return part.cause
-        return Cause.AGREES
+        parts: list[LeafReport | Consistency | GradientReport] = [*self.leaves, *self.consistency]
+        if self.second_order is not None:
+            parts.append(self.second_order)
+        return next((part.cause for part in parts if part.verdict is self.verdict), Cause.AGREES)
 
     @property
     def reason(self) -> str:
@@ -233,7 +237,7 @@ class GradientReport:
         Otherwise the result is the report itself.
         """
         if self.verdict is Verdict.WRONG or (strict and self.verdict is not Verdict.RIGHT):
-            raise GradientError(f"\n{self}")
+            raise GradientError(self)
         return self
 
     def as_dict(self) -> dict[str, Any]:

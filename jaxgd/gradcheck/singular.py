@@ -1,4 +1,4 @@
-"""Elements in which a claimed gradient is infinite or NaN: is f to blame, or the gradient?"""
+"""Elements in which a claimed gradient is infinite or NaN: f is to blame, or the gradient."""
 
 import math
 
@@ -36,7 +36,7 @@ def where_not_finite(
 
 
 def _known(q: Quotient) -> bool:
-    return q.shape is Shape.SMOOTH and SAFETY * q.error <= max(1e-3 * abs(q.value), 100 * q.noise)
+    return bool(q.shape is Shape.SMOOTH and SAFETY * q.error <= max(1e-3 * abs(q.value), 100 * q.noise))
 
 
 def _one_by_one(measure: Measure, leaf: int, index: np.ndarray, own: np.ndarray) -> list[Quotient]:

@@ -59,7 +59,9 @@ def _cell(check: "Check | None") -> str:
 
 
 def _details(leaf: "LeafReport") -> list[str]:
-    lines = [f"  {leaf.name} {line}" if i == 0 else f"    {line}" for i, line in enumerate(leaf.explanation.split("\n"))]
+    lines = [
+        f"  {leaf.name} {line}" if i == 0 else f"    {line}" for i, line in enumerate(leaf.explanation.split("\n"))
+    ]
     if leaf.worst and leaf.verdict == "wrong":
         rows = [("element", "claimed", "reference", "ratio")]
         rows += [_element(leaf.name, element) for element in leaf.worst[:_WORST]]

@@ -106,7 +106,7 @@ def test_info_says_what_is_where(jaxgd):
     assert re.search(r"^mnist  +not here", answer.out, re.M)
 
 
-COMMANDS = ["", "train", "evaluate", "predict", "info"]
+COMMANDS = ["", "train", "evaluate", "predict", "check", "info"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -134,7 +134,7 @@ def test_noise_is_measured_for_each_direction():
 
 @pytest.mark.parametrize("factor", [1.0, 1.001, 0.0, -1.0])
 def test_the_remainder_falls_with_the_square_of_the_step_when_right(factor):
-    def F(t):
+    def F(t):  # noqa: N802
         return np.exp(1 + t)
 
     plus, _, zero = values(F, SHORT)

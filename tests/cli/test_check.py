@@ -1,0 +1,317 @@
+"""`jaxgd check`: jaxgd's own backprop, and the checks in a user's files."""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import pytest
+
+import jaxgd as package
+from jaxgd.cli import check as command
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """One dtype, and hardly any training."""
+    monkeypatch.setattr(command, "DTYPES", ("float32",))
+    monkeypatch.setattr(command, "EPOCHS", 1)
+
+
+def write(source, path="model.py"):
+    """A file of a user's, in the folder the command runs in."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(textwrap.dedent(source).lstrip("\n"), encoding="utf-8")
+
+
+RIGHT = """
+    import jax.numpy as jnp
+    import jaxgd
+
+    def check_sin():
+        return jaxgd.check_gradients(jnp.sin, 1.0)
+"""
+WRONG = """
+    def test_cos(check_gradients):
+        check_gradients(jnp.cos, 1.0, gradient=jnp.sin)
+        check_gradients(jnp.cos, 2.0, strict=True)
+"""
+UNDECIDED = """
+    def check_kink(check_gradients):
+        return check_gradients(jnp.abs, 0.0)
+"""
+
+
+def test_backprop_is_right_at_two_points_in_four_dtypes(jaxgd, monkeypatch):
+    monkeypatch.setattr(command, "EPOCHS", 1)
+    answer = jaxgd("check")
+    assert answer.status == 0, answer.out
+    *lines, last = answer.out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"{weights} weights, {dtype}"
+        for weights in ("random", "trained")
+        for dtype in ("float32", "float64", "bfloat16", "float16")
+    ]
+    assert all(": right, largest error " in line for line in lines)
+    assert "the gradient in bfloat16 is within" in lines[2]
+    assert last == f"backprop is the gradient of network_cost on {jax.devices()[0].device_kind}: right"
+    assert answer.err == "training…\n"
+
+
+@pytest.mark.bad_input
+def test_a_spoiled_backprop_is_found(jaxgd, quick, monkeypatch):
+    real = package.backprop
+
+    def spoiled(network, x, y):
+        first, last = real(network, x, y)
+        return first, last._replace(b=1.001 * last.b)
+
+    monkeypatch.setattr(package, "backprop", spoiled)
+    answer = jaxgd("check")
+    assert answer.status == 1
+    assert answer.out.count("network[1].b wrong: ") == 2
+    assert answer.out.startswith("random weights, float32: wrong, largest error ")
+    assert answer.out.endswith(": wrong\n")
+
+
+def test_json_of_backprop_is_one_document(jaxgd, quick):
+    answer = jaxgd("check", "--json", "--seed", 3)
+    assert answer.status == 0
+    entries = json.loads(answer.out)
+    assert [entry["case"] for entry in entries] == ["random weights, float32", "trained weights, float32"]
+    assert {entry["report"]["verdict"] for entry in entries} == {"right"}
+    assert {entry["report"]["seed"] for entry in entries} == {3}
+
+
+def test_a_file_runs_its_cases(jaxgd):
+    """The worst verdict decides the status; a wrong gradient does not end its case."""
+    write(RIGHT)
+    answer = jaxgd("check", "model.py")
+    assert (answer.status, answer.err) == (0, "")
+    assert answer.out.startswith("model.py::check_sin: right, largest error ")
+    assert len(answer.out.splitlines()) == 1
+    write(RIGHT + UNDECIDED)
+    answer = jaxgd("check", "model.py")
+    assert (answer.status, answer.err) == (3, "")
+    assert "model.py::check_kink: cannot tell" in answer.out
+    assert "check_gradients(abs): cannot tell" in answer.out
+    write(RIGHT + UNDECIDED + WRONG)
+    answer = jaxgd("check", "model.py")
+    assert (answer.status, answer.err) == (1, "")
+    assert [line.partition(",")[0] for line in answer.out.splitlines() if line.startswith("model.py")] == [
+        "model.py::check_sin: right",
+        "model.py::check_kink: cannot tell",
+        "model.py::test_cos: wrong",
+        "model.py::test_cos: right",
+    ]
+    assert "check_gradients(sin)" not in answer.out
+
+
+def test_cases_by_name(jaxgd):
+    write(RIGHT + UNDECIDED + WRONG + "\n    _private = check_sin")
+    answer = jaxgd("check", "model.py::check_kink", "model.py::_private", "--verbose")
+    assert answer.status == 3
+    assert [line for line in answer.out.splitlines() if line.startswith("check_gradients(")] == [
+        "check_gradients(abs): cannot tell",
+        "check_gradients(sin): right",
+    ]
+
+
+def test_what_is_no_case_is_left_alone(jaxgd):
+    """Functions imported, with other names or of other uses; only the case runs."""
+    write("def check_elsewhere():\n    raise RuntimeError", "helper.py")
+    write(
+        RIGHT
+        + """
+    from helper import check_elsewhere
+    from jaxgd import check_gradients
+
+    def test_other():
+        raise RuntimeError
+
+    def test_fixture(tmp_path):
+        raise RuntimeError
+
+    def check_shape(x):
+        raise RuntimeError
+
+    def make(check_gradients):
+        raise RuntimeError
+
+    check_number = 3
+    """
+    )
+    answer = jaxgd("check", "model.py")
+    assert answer.status == 0, answer.err
+    assert len(answer.out.splitlines()) == 1
+
+
+def test_a_file_imports_what_lies_beside_it(jaxgd, tmp_path):
+    """Its folder is first on the path while its lines run, and gone after; its name is nobody else's."""
+    write("scale = 2.0", "sub/settings_of_the_test.py")
+    write(
+        """
+        import settings_of_the_test
+
+        def check_scaled(check_gradients):
+            import sys
+            assert sys.path[0].endswith("sub")
+            check_gradients(lambda x: settings_of_the_test.scale * x, 1.0, seed=5)
+        """,
+        "sub/json.py",
+    )
+    path, names = list(sys.path), set(sys.modules)
+    answer = jaxgd("check", "sub/json.py", "--json", "--seed", 4)
+    assert answer.status == 0, answer.err
+    assert json.loads(answer.out)[0]["report"]["seed"] == 5
+    assert sys.path == path
+    new = {name for name in set(sys.modules) - names if "sub" in str(getattr(sys.modules[name], "__file__", ""))}
+    assert "settings_of_the_test" in new
+    assert all(name.startswith("_jaxgd_check_") for name in new - {"settings_of_the_test"})
+    for name in new:
+        del sys.modules[name]
+
+
+def test_json_of_cases(jaxgd):
+    """What the user's lines print goes elsewhere; a case without a report has the reason in its place."""
+    write(RIGHT + UNDECIDED + "\n        print('noise')\n    print('more noise')\n    def check_nothing(): ...")
+    answer = jaxgd("check", "model.py", "--json")
+    assert answer.status == 2
+    first, second, third = json.loads(answer.out)
+    assert (first["case"], first["report"]["verdict"]) == ("model.py::check_sin", "right")
+    assert (second["case"], second["report"]["cause"]) == ("model.py::check_kink", "kink")
+    assert (third["case"], third["report"]) == ("model.py::check_nothing", None)
+    assert "made no report" in third["error"]
+    assert "noise" in answer.err
+
+
+def test_the_seed_is_given_to_the_cases(jaxgd):
+    write(RIGHT + "\n    def check_seed(check_gradients):\n        check_gradients(jnp.exp, 0.0)")
+    entries = json.loads(jaxgd("check", "model.py", "--json", "--seed", 11).out)
+    assert [entry["report"]["seed"] for entry in entries] == [0, 11]
+
+
+RAISING = """
+    import sys, pytest, jax.numpy as jnp, jaxgd
+
+    def broken(x):
+        raise LookupError("no such layer")  # the line at fault
+
+    def check_broken(check_gradients):
+        check_gradients(broken, 1.0)
+
+    def check_refused():
+        return jaxgd.check_gradients(jnp.sin, 1.0, rtol=7.0)
+
+    def check_exit():
+        sys.exit(0)
+
+    def check_skip():
+        pytest.skip("not here")
+"""
+
+
+@pytest.mark.bad_input
+def test_what_a_case_raises_is_the_users_own_traceback(jaxgd):
+    write(RAISING)
+    answer = jaxgd("check", "model.py")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.startswith("jaxgd check: model.py::check_broken: it raised\nTraceback (most recent call last):\n")
+    for line in (
+        "# the line at fault",
+        "LookupError: no such layer",
+        "RangeError: check_gradients: rtol",
+        "SystemExit",
+    ):
+        assert line in answer.err
+    assert "Skipped: not here" in answer.err
+    frames = [line for line in answer.err.splitlines() if line.startswith("  File ")]
+    assert len(frames) > 5
+    assert not [line for line in frames if str(Path(package.__file__).parent) in line]
+
+
+def test_other_cases_run_where_one_raises(jaxgd):
+    write(RIGHT + "\n    def check_broken():\n        raise LookupError" + WRONG)
+    answer = jaxgd("check", "model.py")
+    assert answer.status == 1
+    assert "LookupError" in answer.err
+    assert "check_sin: right" in answer.out
+    assert "test_cos: wrong" in answer.out
+
+
+def test_raise_if_wrong_in_a_case_is_a_wrong_gradient(jaxgd):
+    """Told once: by the report if it came to us, else by the message."""
+    write(
+        """
+        import jax.numpy as jnp, jaxgd
+
+        def check_given(check_gradients):
+            check_gradients(jnp.cos, 1.0, gradient=jnp.sin).raise_if_wrong()
+
+        def check_own():
+            jaxgd.check_gradients(jnp.cos, 1.0, gradient=jnp.sin).raise_if_wrong()
+        """
+    )
+    answer = jaxgd("check", "model.py")
+    assert (answer.status, answer.err) == (1, "")
+    assert answer.out.count("check_gradients(cos): wrong") == 2
+    assert "model.py::check_own: wrong\n" in answer.out
+
+
+@pytest.mark.parametrize("source", ["import no_such_module", "def f(:\n    pass", "import sys; sys.exit(1)"])
+def test_a_file_that_cannot_be_imported(jaxgd, source):
+    write(source)
+    answer = jaxgd("check", "model.py")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.startswith("jaxgd check: model.py cannot be imported\n")
+    assert "model.py" in answer.err.splitlines()[1] + answer.err.splitlines()[2]
+    assert "importlib" not in answer.err
+    assert "jaxgd/cli" not in answer.err
+
+
+def test_a_user_interrupts(jaxgd):
+    write("def check_slow():\n    raise KeyboardInterrupt")
+    assert jaxgd("check", "model.py").status == 130
+
+
+MISUSE = {
+    "no file": (["absent.py"], "'absent.py' is no file"),
+    "no file with a case": (["absent.py::check_x"], "'absent.py' is no file"),
+    "a folder": (["."], "'.' is no file"),
+    "no path": (["::check_x"], "is no file"),
+    "no Python": (["notes.txt"], "Its name must end in .py"),
+    "no such case": (["model.py::check_sine"], "has no 'check_sine'. There are check_sin. Did you mean check_sin?"),
+    "an empty case": (["model.py::"], "There are check_sin."),
+    "no cases to name": (["none.py::check_x"], "has no function check_… or test_…"),
+    "no case at all": (["none.py"], "none.py has no case. A case is a function check_…"),
+    "no function": (["none.py::number"], "none.py::number is no function, it is int"),
+    "a class": (["none.py::Thing"], "is no function"),
+    "other parameters": (["none.py::step"], "none.py::step needs x, but a case is given check_gradients"),
+    "fixtures": (["fixtures.py"], "fixtures.py::test_f needs tmp_path"),
+    "negative seed": (["model.py", "--seed", -1], "between 0 and"),
+    "no such flag": (["model.py", "--strict"], "--strict"),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("argv", "match"), MISUSE.values(), ids=MISUSE)
+def test_misuse_is_one_line_and_nothing_runs(jaxgd, argv, match):
+    write(RIGHT + "\n        raise RuntimeError('not reached')")
+    write("def check_first():\n    raise RuntimeError('not reached')", "first.py")
+    write("number = 3\nclass Thing: ...\ndef step(x, y=2, *rest, **more): ...", "none.py")
+    write("def test_f(check_gradients, tmp_path): ...", "fixtures.py")
+    write("text", "notes.txt")
+    answer = jaxgd("check", "first.py", *argv)
+    assert (answer.status, answer.out) == (2, "")
+    assert match in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("value", "match"), [("None", "made no report."), ("3", "made no report; it returned int.")])
+def test_a_case_without_a_report(jaxgd, value, match):
+    write(f"def check_x():\n    return {value}")
+    answer = jaxgd("check", "model.py")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.startswith(f"jaxgd check: model.py::check_x: it {match}")
+    assert len(answer.err.splitlines()) == 1

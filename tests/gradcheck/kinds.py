@@ -1,0 +1,154 @@
+"""The ways in which a derivative goes wrong, and functions that carry such a derivative.
+
+A kind takes (f, args, ct) and returns what a pullback of f at args would return for the cotangent ct, but wrong.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Function = Callable[..., Any]
+Kind = Callable[[Function, Any, Any], Any]
+
+
+def with_vjp(f: Function, backward: Callable[..., Any]) -> Function:
+    """f with backward(*args, ct) for its reverse mode, which returns one cotangent an argument."""
+
+    @jax.custom_vjp
+    def wrong(*args: Any) -> Any:
+        return f(*args)
+
+    wrong.defvjp(lambda *args: (f(*args), args), lambda args, ct: tuple(backward(*args, ct)))
+    return wrong
+
+
+def with_jvp(f: Function, forward: Callable[..., Any]) -> Function:
+    """f with forward(*args, *tangents) for its forward mode, and so for both."""
+
+    @jax.custom_jvp
+    def wrong(*args: Any) -> Any:
+        return f(*args)
+
+    wrong.defjvp(lambda args, tangents: (f(*args), forward(*args, *tangents)))
+    return wrong
+
+
+def of_kind(f: Function, kind: Kind) -> Function:
+    """f with a reverse mode that is wrong in this way."""
+    return with_vjp(f, lambda *args: kind(f, args[:-1], args[-1]))
+
+
+def pulled(f: Function, args: Any, ct: Any) -> Any:
+    """The right cotangents."""
+    return jax.vjp(f, *args)[1](ct)
+
+
+def leaves(change: Callable[[Any], Any], leaf: int | None = None) -> Kind:
+    """The change made to all leaves of the gradient, or to one by its number."""
+
+    def kind(f: Function, args: Any, ct: Any) -> Any:
+        found, structure = jax.tree.flatten(pulled(f, args, ct))
+        chosen = range(len(found)) if leaf is None else [leaf % len(found)]
+        return jax.tree.unflatten(structure, [change(g) if i in chosen else g for i, g in enumerate(found)])
+
+    return kind
+
+
+def times(factor: float) -> Callable[[Any], Any]:
+    """All too large by a factor."""
+    return lambda g: factor * g
+
+
+def largest(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The change made to the element of largest size."""
+
+    def changed(g: Any) -> Any:
+        here = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
+        return jnp.where(here, change(g), g)
+
+    return changed
+
+
+def row_zero(g: Any) -> Any:
+    """Zero in the row of largest size."""
+    sizes = jnp.sum(jnp.abs(g).reshape(g.shape[0], -1), axis=1)
+    return g.at[jnp.argmax(sizes)].set(0)
+
+
+def swapped(g: Any) -> Any:
+    """The largest and the smallest element exchanged."""
+    flat = jnp.ravel(g)
+    i, j = jnp.argmax(jnp.real(flat)), jnp.argmin(jnp.real(flat))
+    return flat.at[jnp.stack([i, j])].set(flat[jnp.stack([j, i])]).reshape(g.shape)
+
+
+def clipped(g: Any) -> Any:
+    """As by gradient clipping that was left in: no element beyond half of the largest."""
+    bound = 0.5 * jnp.max(jnp.abs(g))
+    return jnp.clip(g, -bound, bound)
+
+
+def narrowed(g: Any) -> Any:
+    """Rounded to eight bits of mantissa."""
+    return g.astype(jnp.bfloat16).astype(g.dtype)
+
+
+def _cotangent(change: Callable[[Any], Any]) -> Kind:
+    return lambda f, args, ct: pulled(f, args, jax.tree.map(change, ct))
+
+
+def _moved(f: Function, args: Any, ct: Any) -> Any:
+    return pulled(f, jax.tree.map(lambda x: x + 0.01 * jnp.max(jnp.abs(x)), args), ct)
+
+
+def _leaves_exchanged(f: Function, args: Any, ct: Any) -> Any:
+    g = pulled(f, args, ct)
+    return (g[1], g[0], *g[2:])
+
+
+def _by_length(power: int) -> Kind:
+    def kind(f: Function, args: Any, ct: Any) -> Any:
+        n = jax.tree.leaves(args)[-1].shape[0]
+        return jax.tree.map(lambda g: g * float(n) ** power, pulled(f, args, ct))
+
+    return kind
+
+
+KINDS: dict[str, Kind] = {
+    "zero": leaves(jnp.zeros_like),
+    "sign flipped": leaves(times(-1.0)),
+    "×2": leaves(times(2.0)),
+    "×1.05": leaves(times(1.05)),
+    "×1.0005": leaves(times(1.0005)),
+    "first leaf zero": leaves(jnp.zeros_like, 0),
+    "first leaf negated": leaves(times(-1.0), 0),
+    "last leaf zero": leaves(jnp.zeros_like, -1),
+    "last leaf ×0.9": leaves(times(0.9), -1),
+    "second leaf ×1.001": leaves(times(1.001), 1),
+    "first two leaves exchanged": _leaves_exchanged,
+    "one element zero": leaves(largest(jnp.zeros_like), 0),
+    "one element ×1.2": leaves(largest(times(1.2)), 0),
+    "one element negated": leaves(largest(times(-1.0)), 0),
+    "one element NaN": leaves(largest(lambda g: jnp.full_like(g, jnp.nan)), 0),
+    "one element infinite": leaves(largest(lambda g: jnp.full_like(g, jnp.inf)), 0),
+    "one row zero": leaves(row_zero, 0),
+    "two elements swapped": leaves(swapped, 0),
+    "transposed": leaves(lambda g: g.T, 0),
+    "rolled by one": leaves(lambda g: jnp.roll(g, 1, axis=0), 0),
+    "reversed": leaves(lambda g: jnp.flip(g, axis=0), 0),
+    "offset": leaves(lambda g: g + 0.01 * jnp.max(jnp.abs(g)), 0),
+    "absolute value": leaves(jnp.abs),
+    "clipped": leaves(clipped),
+    "unit length": leaves(lambda g: g / jnp.linalg.norm(g), 0),
+    "rounded to bfloat16": leaves(narrowed),
+    "conjugated": leaves(jnp.conj),
+    "real part only": leaves(lambda g: jnp.real(g).astype(g.dtype)),
+    "sum instead of mean": _by_length(1),
+    "mean instead of sum": _by_length(-1),
+    "cotangent forgotten": _cotangent(jnp.ones_like),
+    "cotangent squared": _cotangent(lambda g: g * g),
+    "cotangent's sign only": _cotangent(jnp.sign),
+    "at another point": _moved,
+}

@@ -1,0 +1,381 @@
+"""check_gradients at large: verdicts and causes, kinds of arguments, kinds of claims, bad input."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgd import DtypeError, GradientError, RangeError, ShapeError, Verdict, check_gradients
+
+A = jnp.arange(1.0, 7.0).reshape(2, 3)
+V = jnp.array([1.0, -2.0, 3.0])
+Z = jnp.array([1 + 2j, 0.5 - 1j])
+
+
+def square(x):
+    return jnp.sum(x**2)
+
+
+def product(x, y):
+    return x * y
+
+
+def with_rule(f, backward):
+    """f with a reverse rule of one's own: backward(x, g) is the cotangent of x."""
+    wrapped = jax.custom_vjp(lambda x: f(x))
+    wrapped.defvjp(lambda x: (f(x), x), lambda x, g: (backward(x, g),))
+    return wrapped
+
+
+def in_single(x):
+    return jnp.sum(jnp.sin(x.astype(jnp.float32)))
+
+
+def single_only(x):
+    if x.dtype != jnp.float32:
+        raise TypeError("float32 only")
+    return jnp.sum(jnp.sin(x))
+
+
+def sine_by_numpy(x):
+    return jnp.sum(jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x))
+
+
+def sine_twice(x):
+    return jax.lax.while_loop(lambda c: c[1] < 2, lambda c: (jnp.sin(c[0]), c[1] + 1), (x, 0))[0]
+
+
+def drawn(x, key):
+    return jnp.sum(x * jax.random.normal(key, x.shape))
+
+
+def branching(x):
+    return square(x) if jnp.sum(x) > 0 else jnp.sum(x)
+
+
+TREE = {"w": A, "i": jnp.array(1), "none": None, "flag": True, "k": 3, "text": "sum"}
+
+RIGHT = {
+    "whole numbers, None, flags and texts beside": lambda: check_gradients(lambda p: square(p["w"][p["i"]]), TREE),
+    "gradient with float0": lambda: check_gradients(
+        lambda p: square(p["w"]),
+        {"w": A, "i": jnp.arange(3)},
+        gradient=jax.grad(lambda p: square(p["w"]), allow_int=True),
+    ),
+    "an empty leaf": lambda: check_gradients(lambda p: square(p[0]) + jnp.sum(p[1]), (A, jnp.zeros((0, 3)))),
+    "a number": lambda: check_gradients(jnp.sin, 1.5),
+    "holomorphic": lambda: check_gradients(lambda z: jnp.exp(z) * z, Z),
+    "not holomorphic": lambda: check_gradients(lambda z: jnp.abs(z) ** 3 + jnp.real(z), Z),
+    "holomorphic gradient": lambda: check_gradients(
+        lambda z: jnp.sum(z**3), Z, gradient=jax.grad(lambda z: jnp.sum(z**3), holomorphic=True)
+    ),
+    "gradient of a modulus": lambda: check_gradients(
+        lambda z: jnp.sum(jnp.abs(z) ** 2), Z, gradient=lambda z: 2 * jnp.conj(z)
+    ),
+    "leaves of 1e-30, 1 and 1e30": lambda: check_gradients(
+        lambda p: jnp.sum(jnp.sin(p["a"] * 1e30)) + jnp.sum(jnp.log(p["b"])) + square(p["c"]),
+        {"a": A * 1e-30, "b": A * 1e30, "c": A},
+    ),
+    "elements of 1e-6 and 1e6": lambda: check_gradients(lambda x: jnp.sum(jnp.log(x)), jnp.array([1e-6, 1.0, 1e6])),
+    "aux": lambda: check_gradients(lambda x: (square(x), {"n": 3, "name": "x"}), A, has_aux=True),
+    "whole numbers among the results": lambda: check_gradients(lambda x: {"y": x**2, "n": jnp.argmax(x)}, A),
+    "vjp": lambda: check_gradients(product, A, A + 1, vjp=functools.partial(jax.vjp, product)),
+    "jvp": lambda: check_gradients(product, A, A + 1, jvp=functools.partial(jax.jvp, product)),
+    "gradient by NumPy": lambda: check_gradients(square, A, gradient=lambda x: 2 * np.asarray(x)),
+    "gradient at hand": lambda: check_gradients(square, A, gradient=lambda x: 2 * A),
+    "gradient in two arguments": lambda: check_gradients(
+        lambda x, y: jnp.sum(x * y), A, A + 1, gradient=lambda x, y: (y, x), argnums=(0, 1)
+    ),
+    "gradient in the second": lambda: check_gradients(
+        lambda x, y: jnp.sum(x * y), A, A + 1, gradient=lambda x, y: x, argnums=-1
+    ),
+    "float32 inside": lambda: check_gradients(in_single, A),
+    "float32 only": lambda: check_gradients(with_rule(single_only, lambda x, g: g * jnp.cos(x)), A),
+    "bfloat16": lambda: check_gradients(lambda x: jnp.sum(jnp.sin(x)), A.astype(jnp.bfloat16)),
+    "forward mode alone": lambda: check_gradients(sine_twice, A),
+    "no autodiff at all": lambda: check_gradients(sine_by_numpy, A, gradient=jnp.cos),
+    "Python's if": lambda: check_gradients(branching, A),
+    "a random key": lambda: check_gradients(drawn, A, jax.random.key(0)),
+    "lists": lambda: check_gradients(lambda xs: xs[0] * xs[1], [1.0, 2.0]),
+    "no dependence": lambda: check_gradients(lambda x, y: square(x), A, A),
+    "constant pieces": lambda: check_gradients(lambda x: jnp.floor(x) + x, A + 0.5),
+    "a million waves": lambda: check_gradients(lambda x: jnp.sum(jnp.sin(1e6 * x)), A),
+    "where, done right": lambda: check_gradients(
+        lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)), V
+    ),
+    "second order": lambda: check_gradients(lambda x, y: jnp.sum(jnp.sin(x) * y), A, A, order=2),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right(name):
+    report = RIGHT[name]()
+    assert report.verdict is Verdict.RIGHT, str(report)
+    assert report.verdict == "right"
+    assert report.cause == "agrees"
+    assert report.raise_if_wrong(strict=True) is report
+
+
+def sine_with(second):
+    """sin, whose derivative is right and the derivative of that `second`."""
+    derivative = jax.custom_jvp(jnp.cos)
+    derivative.defjvp(lambda x, t: (derivative(x[0]), second(x[0]) * t[0]))
+    sine = jax.custom_jvp(lambda x: jnp.sin(x))
+    sine.defjvp(lambda x, t: (sine(x[0]), derivative(x[0]) * t[0]))
+    return lambda x: jnp.sum(sine(x))
+
+
+def swirl(x):
+    """The gradient of ‖x‖²/2 at (1, 2), and there alone; no function has this gradient all around."""
+    away = x - jnp.array([1.0, 2.0])
+    return x + jnp.array([away[1], -away[0]])
+
+
+field = with_rule(lambda x: jnp.sum(x**2) / 2, lambda x, g: g * swirl(x))
+
+WRONG = {
+    "sign": (lambda: check_gradients(square, A, gradient=lambda x: -2 * x), "x", "sign flipped"),
+    "factor": (lambda: check_gradients(square, A, gradient=lambda x: 2.0001 * x), "x", "1.00005 times"),
+    "gradient at hand": (lambda: check_gradients(square, A, gradient=lambda x: 2.001 * A), "x", "1.0005 times"),
+    "gradient by NumPy": (lambda: check_gradients(square, A, gradient=lambda x: 3 * np.asarray(x)), "x", "1.5 times"),
+    "conjugate": (
+        lambda: check_gradients(lambda z: jnp.sum(jnp.abs(z) ** 2), Z, gradient=lambda z: 2 * z),
+        "z",
+        "complex conjugate",
+    ),
+    "vjp of one argument": (
+        lambda: check_gradients(product, A, A + 1, vjp=lambda x, y: (x * y, lambda w: (w * y, w * x * 3))),
+        "y",
+        "3 times",
+    ),
+    "jvp of one argument": (
+        lambda: check_gradients(product, A, A + 1, jvp=lambda p, t: (p[0] * p[1], p[0] * t[1])),
+        "x",
+        "the whole leaf is zero",
+    ),
+    "custom_vjp": (lambda: check_gradients(with_rule(square, lambda x, g: g * x), A), "x", "0.5 times"),
+    "custom_vjp that forgets g": (
+        lambda: check_gradients(lambda x: 3 * with_rule(square, lambda x, g: 2 * x)(x), A),
+        "x",
+        "3 times too small",
+    ),
+    "a leaf of 1e-30": (
+        lambda: check_gradients(
+            lambda p: jnp.sum(jnp.sin(p["a"] * 1e30)) + square(p["c"]),
+            {"a": A * 1e-30, "c": A},
+            gradient=lambda p: {"a": 1.01e30 * jnp.cos(p["a"] * 1e30), "c": 2 * p["c"]},
+        ),
+        "p['a']",
+        "1.01 times",
+    ),
+    "an element of 1e-6 beside 1e6": (
+        lambda: check_gradients(square, jnp.array([1e-6, 1.0, 1e6]), gradient=lambda x: jnp.array([3.0, 2, 2]) * x),
+        "x",
+        "one element is wrong, [0]",
+    ),
+    "float32 only": (
+        lambda: check_gradients(with_rule(single_only, lambda x, g: 1.01 * g * jnp.cos(x)), A),
+        "x",
+        "1.01 times",
+    ),
+    "NaN for a branch not taken": (
+        lambda: check_gradients(lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0)), V),
+        "x",
+        "1 of 3 elements is infinite or NaN",
+    ),
+    "wrong beside a kink": (
+        lambda: check_gradients(
+            lambda x: jnp.sum(jax.nn.relu(x)), jnp.array([0.0, 1, -1]), gradient=lambda x: jnp.array([0.0, 2, 0])
+        ),
+        "x",
+        "one element is wrong, [1]",
+    ),
+    "beyond both sides of a kink": (
+        lambda: check_gradients(with_rule(jnp.abs, lambda x, g: 5 * g), jnp.array(0.0)),
+        "x",
+        "",
+    ),
+    "a claim about what f ignores": (
+        lambda: check_gradients(lambda x, y: square(x), A, A, gradient=lambda x, y: x, argnums=1),
+        "y",
+        "should be zero",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong(name):
+    check, leaf, words = WRONG[name]
+    report = check()
+    assert report.verdict is Verdict.WRONG, str(report)
+    assert [x.name for x in report.leaves if x.verdict is Verdict.WRONG] == [leaf]
+    assert words in report.leaf(leaf).pattern
+    with pytest.raises(GradientError, match="wrong"):
+        report.raise_if_wrong()
+
+
+def test_a_wrong_second_derivative():
+    report = check_gradients(sine_with(jnp.sin), A, order=2)
+    assert check_gradients(sine_with(jnp.sin), A).verdict == "right"
+    assert report.verdict == "wrong"
+    assert report.second_order.leaf("x").pattern == "the whole leaf has its sign flipped"
+    assert check_gradients(sine_with(lambda x: -jnp.sin(x)), A, order=2).verdict == "right"
+
+
+def test_a_field_that_is_no_gradient():
+    x = jnp.array([1.0, 2.0])
+    assert check_gradients(field, x).verdict == "right"
+    report = check_gradients(field, x, order=2)
+    assert (report.verdict, report.cause) == ("wrong", "the Hessian is not symmetric")
+    assert "⟨u, Hv⟩ = ⟨v, Hu⟩" in str(report)
+
+
+OPEN = {
+    "relu at 0": (lambda: check_gradients(lambda x: jnp.sum(jax.nn.relu(x)), jnp.array([0.0, 1, -1])), "kink"),
+    "norm at 0": (lambda: check_gradients(jnp.linalg.norm, jnp.zeros(3)), "kink"),
+    "a gradient given at a kink": (lambda: check_gradients(jnp.abs, jnp.array(0.0), gradient=jnp.sign), "kink"),
+    "floor at 1": (lambda: check_gradients(lambda x: jnp.floor(x) + x, jnp.array([1.0, 2.5])), "jump"),
+    "cube root at 0": (lambda: check_gradients(jnp.cbrt, jnp.array([0.0, 2.0])), "infinite slope"),
+    "root at 0": (lambda: check_gradients(jnp.sqrt, jnp.array([0.0, 2.0])), "edge of the domain"),
+    "NaN": (lambda: check_gradients(jnp.log, jnp.array([-1.0, 2.0])), "not finite here"),
+    "infinite": (lambda: check_gradients(lambda x: 1 / x, jnp.array([0.0, 2.0])), "not finite here"),
+    "saturated": (
+        lambda: check_gradients(lambda x: jnp.sum(jax.nn.sigmoid(x)), jnp.array([50.0, 60.0])),
+        "noise above the signal",
+    ),
+    "a sum that is 1": (
+        lambda: check_gradients(lambda x: jnp.sum(jax.nn.softmax(x)), V),
+        "noise above the signal",
+    ),
+    "bfloat16 inside": (
+        lambda: check_gradients(lambda x: jnp.sum(jnp.sin(x.astype(jnp.bfloat16))), A),
+        "f cannot run in float64",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_cannot_tell(name):
+    check, cause = OPEN[name]
+    report = check()
+    assert (report.verdict, report.cause) == ("cannot tell", cause), str(report)
+    assert report.raise_if_wrong() is report
+    with pytest.raises(GradientError, match=cause):
+        report.raise_if_wrong(strict=True)
+
+
+MISFITS = {
+    "containers": (lambda p: [2 * p["a"], 1.0], "no leaf for p['a']"),
+    "missing": (lambda p: {"a": 2 * p["a"]}, "gradient has no leaf for p['b']"),
+    "too many": (lambda p: {"a": 2 * p["a"], "b": 1.0, "c": 1.0}, "['c']"),
+    "shape": (lambda p: {"a": 2 * p["a"].T, "b": 1.0}, "float32[3,2], the leaf is float32[2,3]"),
+    "dtype": (lambda p: {"a": (2 * p["a"]).astype(jnp.bfloat16), "b": 1.0}, "bfloat16, the leaf is float32"),
+    "whole numbers": (lambda p: {"a": jnp.ones((2, 3), int), "b": 1.0}, "int32[2,3], no floating point"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_claim_that_does_not_fit_is_a_finding(name):
+    gradient, words = MISFITS[name]
+    report = check_gradients(lambda p: square(p["a"]) + p["b"], {"a": A, "b": 1.0}, gradient=gradient)
+    assert report.verdict == "wrong"
+    assert words in str(report)
+    assert report.cause == "tree, shape or dtype differs"
+
+
+def test_a_list_for_a_tuple_is_a_finding():
+    report = check_gradients(lambda p: square(p[0]) + p[1], (A, 1.0), gradient=lambda p: [2 * p[0], 1.0])
+    assert report.verdict == "wrong"
+    assert "other containers" in report.findings[0]
+
+
+def test_other_values_than_those_of_f_are_a_finding():
+    report = check_gradients(product, A, A + 1, vjp=functools.partial(jax.vjp, lambda x, y: x * y + 1))
+    assert "vjp returns another value" in report.findings[0]
+    report = check_gradients(product, A, A + 1, jvp=lambda p, t: (p[0] * p[1], t[0][0]))
+    assert "the tangents of jvp" in report.findings[0]
+
+
+BAD = {
+    "no floats out": (lambda: check_gradients(jnp.argmax, A), DtypeError, "f must return floats, got int32"),
+    "no floats in": (lambda: check_gradients(jnp.sin, jnp.arange(3)), DtypeError, "no floating-point leaf"),
+    "only an empty leaf": (lambda: check_gradients(jnp.sum, jnp.zeros((0, 3))), DtypeError, "no floating-point leaf"),
+    "no arguments": (lambda: check_gradients(lambda: 1.0), DtypeError, "got nothing"),
+    "under jit": (lambda: jax.jit(lambda x: check_gradients(jnp.sin, x))(1.0), DtypeError, "cannot run inside jit"),
+    "rtol": (lambda: check_gradients(square, A, rtol=1e-20), RangeError, "rtol must be at least 1e-09"),
+    "rtol above": (lambda: check_gradients(square, A, rtol=2.0), RangeError, "below 1"),
+    "order": (lambda: check_gradients(square, A, order=3), RangeError, "order must be 1 or 2"),
+    "directions": (lambda: check_gradients(square, A, directions=0), RangeError, "directions must be at least 1"),
+    "argnums": (lambda: check_gradients(square, A, argnums=2), RangeError, "there are 1 arguments"),
+    "gradient of many": (lambda: check_gradients(jnp.sin, A, gradient=jnp.cos), ShapeError, "must return one scalar"),
+    "aux": (lambda: check_gradients(square, A, has_aux=True), ShapeError, r"must return \(value, aux\)"),
+    "values for a gradient": (lambda: check_gradients(square, A, gradient=2 * A), DtypeError, "lambda"),
+    "vjp that is a gradient": (lambda: check_gradients(square, A, vjp=lambda x: 2 * x), ShapeError, "as jax.vjp"),
+    "jvp that is a gradient": (lambda: check_gradients(square, A, jvp=lambda x, t: 2 * t[0]), ShapeError, "as jax.jvp"),
+    "the user's own": (lambda: check_gradients(lambda x: x @ x, A), TypeError, "dot_general requires"),
+    "no derivative": (lambda: check_gradients(sine_by_numpy, A), ValueError, "do not support JVP"),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    check, error, words = BAD[name]
+    with pytest.raises(error, match=words):
+        check()
+
+
+def test_a_tolerance_of_ones_own():
+    """rtol is what a user calls wrong: an approximate gradient may be right to a hundredth."""
+    for factor, rtol, verdict in ((1.005, 1e-2, "right"), (1.02, 1e-2, "wrong"), (1.005, 1e-3, "wrong")):
+        report = check_gradients(square, A, gradient=lambda x, factor=factor: factor * 2 * x, rtol=rtol)
+        assert report.verdict == verdict, str(report)
+
+
+def test_the_text_says_what_was_done_and_fits_a_screen():
+    report = check_gradients(square, A, gradient=lambda x: 2 * x.at[1, 2].multiply(1.5))
+    text = str(report)
+    assert len(text.splitlines()) < 25
+    for words in (
+        "check_gradients(square): wrong",
+        "x[1, 2]",
+        "18",
+        "12",
+        "1.5",
+        "evaluations of f in float64",
+        "seed 0",
+    ):
+        assert words in text
+    assert "second derivatives" in text
+
+
+def test_json_holds_everything():
+    report = check_gradients(square, A, gradient=lambda x: jnp.full_like(x, jnp.nan))
+    plain = json.loads(report.to_json())
+    assert plain["verdict"] == "wrong"
+    assert plain["leaves"][0]["name"] == "x"
+    assert plain["leaves"][0]["worst"][0]["claimed"] == "nan"
+    assert plain["evaluations"] == report.evaluations
+
+
+def test_the_seed_decides_the_directions():
+    f = lambda x: jnp.sum(jnp.sin(x))  # noqa: E731
+    first, again, other = (check_gradients(f, A, seed=seed).leaves[0].checks[0].error for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_a_second_check_compiles_nothing():
+    traces = []
+
+    def f(x):
+        traces.append(1)
+        return square(x)
+
+    check_gradients(f, A)
+    before = len(traces)
+    check_gradients(f, A + 1)
+    # f run eagerly twice, and traced once for what it computes with.
+    assert len(traces) - before <= 4
