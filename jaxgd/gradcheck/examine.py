@@ -10,7 +10,7 @@ import numpy as np
 from jaxgd.gradcheck import locate
 from jaxgd.gradcheck.claims import Claim
 from jaxgd.gradcheck.derive import AUTODIFF, Derivatives, first_line, norm, rms
-from jaxgd.gradcheck.judge import FLOOR, NOISES, against_quotient, combined, judge, outside_the_kink
+from jaxgd.gradcheck.judge import FLOOR, NOISES, RESOLUTION, against_quotient, combined, judge, outside_the_kink
 from jaxgd.gradcheck.measure import Measure, ReverseValues, Sample, Values
 from jaxgd.gradcheck.problem import coarsest_eps, eps_of, in_float64
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape, ladder
@@ -19,6 +19,8 @@ from jaxgd.gradcheck.singular import where_not_finite
 
 # Two derivatives by formulas, no quotient between them, agree to this and to their measured noise.
 _DIRECT = 1e-9
+# A gradient that changes by more than this part of itself when its point moves by a rounding is not continuous there.
+_JUMPY = 1e-2
 # Wider than this, a relative rounding is not float64's.
 _NARROW = 1e-10
 
@@ -150,6 +152,9 @@ class Examination:
         tolerance = max((t for _, _, t in results if math.isfinite(t)), default=math.inf)
         verdict, cause = combined([(v, c) for v, c, _ in results])
         note = ""
+        if cause is Cause.NOISE and noise > _JUMPY * rms(p) and SAFETY * state.error <= RESOLUTION * scale:
+            # It is not f that is uncertain.
+            return Check(name, verdict, Cause.UNSTEADY, _ratio(error, scale), _ratio(tolerance, scale))
         if cause is Cause.NOISE:
             cause = Cause.NO_FLOAT64 if self.eps > _NARROW else cause
             note = f"its derivative along a direction is {scale:.1e}, known to ±{tolerance:.1e}"

@@ -41,14 +41,14 @@ class Lanes:
         first = self.modes.get(fn, "jit" if self.without_vmap else "vmap")
         for mode in _MODES[_MODES.index(first) :]:
             try:
-                out = self._run(mode, fn, shared, lanes, n)
+                out, ran = self._run(mode, fn, shared, lanes, n)
             except Exception as error:
                 if mode == "eager":
                     raise
                 self.refused.setdefault((fn, mode), f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
                 continue
             self.modes[fn] = mode
-            self.runs[fn] = self.runs.get(fn, 0) + n + (-n % 8 if mode == "vmap" and n > 4 else 0)
+            self.runs[fn] = self.runs.get(fn, 0) + ran
             return out
         raise AssertionError("the last mode returns or raises")
 
@@ -56,7 +56,7 @@ class Lanes:
         """How many lanes of fn were run, padding counted."""
         return self.runs.get(fn, 0)
 
-    def _run(self, mode: str, fn: Callable[..., Any], shared: Any, lanes: Any, n: int) -> Any:
+    def _run(self, mode: str, fn: Callable[..., Any], shared: Any, lanes: Any, n: int) -> tuple[Any, int]:
         if mode == "vmap":
             size = sum(x.nbytes for x in jax.tree.leaves(shared) if hasattr(x, "nbytes"))
             batch = int(np.clip(_BYTES_AT_ONCE // max(size, 1), 1, 128))
@@ -64,11 +64,11 @@ class Lanes:
             batch = min(batch, -(-n // 8) * 8 if n > 4 else n)
             padding = -n % batch
             lanes = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], padding, axis=0)]), _numpy(lanes))
-            out = _compiled(fn, batch)(shared, jax.tree.map(jnp.asarray, lanes))
-            return jax.tree.map(lambda x: np.asarray(x)[:n], out)
+            out = _compiled(fn, batch)(shared, lanes)
+            return jax.tree.map(lambda x: np.asarray(x)[:n], out), n + padding
         run = _compiled(fn, 0) if mode == "jit" else fn
         each = [run(shared, jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), lanes)) for i in range(n)]
-        return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each)
+        return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each), n
 
 
 def _numpy(lanes: Any) -> Any:

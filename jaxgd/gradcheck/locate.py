@@ -112,7 +112,10 @@ def against_quotients(
         gap, gap_error = np.maximum(np.abs(gap), np.abs(other_gap)), np.maximum(gap_error, other_gap_error)
     with np.errstate(invalid="ignore"):
         kink = (np.abs(gap) > SAFETY * gap_error) & (np.abs(gap) > 1e-6 * np.abs(reference))
-    return Looked(index, elements(claim, leaf, index, is_complex, measure), reference / unit, error / unit, kink)
+    error = error / unit
+    if isinstance(claim, ReverseValues):
+        error = error + 3 * claim.moved[leaf].reshape(-1)[index]
+    return Looked(index, elements(claim, leaf, index, is_complex, measure), reference / unit, error, kink)
 
 
 def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: float) -> Ints:

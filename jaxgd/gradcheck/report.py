@@ -31,6 +31,7 @@ class Cause(enum.StrEnum):
     EDGE = "edge of the domain"
     NOT_FINITE = "not finite here"
     NOISE = "noise above the signal"
+    UNSTEADY = "the gradient is another one a rounding away"
     NOT_DETERMINISTIC = "not deterministic"
     NOT_ONE_FUNCTION = "f depends on how it is run"
     NO_FLOAT64 = "f cannot run in float64"
@@ -54,6 +55,7 @@ ADVICE = {
     Cause.EDGE: "f is not finite on one side of this point: check inside its domain",
     Cause.NOT_FINITE: "f is infinite or NaN here: check at another point, or in a dtype with more range",
     Cause.NOISE: "Rounding in f hides a gradient this small: check at another point, or a part of f alone",
+    Cause.UNSTEADY: "There is a kink at this point, or the gradient is computed coarsely: check at another point",
     Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
     Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure",
     Cause.NO_FLOAT64: "Its values are too coarse for a quotient: let f follow the dtype of its arguments, or pass rtol",

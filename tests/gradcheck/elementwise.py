@@ -26,7 +26,7 @@ _wide = normal((5,), scale=2.0)
 ACTIVATIONS: tuple[Row, ...] = (
     ("nn.celu", nn.celu, _signed, BOTH),
     ("nn.elu", nn.elu, _signed, BOTH),
-    ("nn.gelu tanh", nn.gelu, _wide, BOTH),
+    ("nn.gelu tanh", nn.gelu, _wide, TINY),
     ("nn.gelu exact", partial(nn.gelu, approximate=False), _wide, BOTH),
     ("nn.glu", nn.glu, normal((2, 6)), BOTH),
     ("nn.hard_sigmoid", nn.hard_sigmoid, pieces((-5, -3.2), (-2.8, 2.8), (3.2, 5)), TINY),

@@ -1,0 +1,115 @@
+"""The checker on hundreds of functions of which it is known whether their derivatives are right."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgd import check_gradients
+
+from .correct import CORRECT
+from .wrong import KINKS, WRONG
+
+SEEDS = range(5)
+
+# Correct functions at points where nothing can be told, and why.
+UNDECIDED = {
+    # JAX's derivative of sinc is a difference of nearly equal numbers there, and uncertain by a thousandth in float64.
+    "sinc × 1e-06": "noise above the signal",
+    # The same for 1 − 2x·dawsn(x).
+    "dawsn × 1e+06": "noise above the signal",
+    # Its softmax is computed in float32 whatever the inputs are.
+    "nn.dot_product_attention": "f cannot run in float64",
+    "nn.dot_product_attention, causal": "f cannot run in float64",
+    # The gradient is 0 at a minimum, where f is not: its rounding hides how small the gradient is.
+    "stationary in one leaf": "noise above the signal",
+}
+UNDECIDED_SHARE = 0.02
+# Wrong by less than f resolves, which computes in bfloat16 inside.
+HIDDEN = {"quotient: rounded to bfloat16"}
+# No gradient either, but for another reason than a kink.
+NO_KINK = {
+    "jump": "jump",
+    "jump beside a slope": "jump",
+    "root at 0": "infinite slope",
+    "cube root at 0": "infinite slope",
+    # Linear along every line, and not linear: only the gradient shows it, which differs with the order of the ties.
+    "median of three ties": "the gradient is another one a rounding away",
+}
+
+
+def spread(cases, n):
+    """n of the cases, from all of their kinds."""
+    return cases[:: -(-len(cases) // n)]
+
+
+def check_correct(case, dtype, seed):
+    with jax.enable_x64(dtype == "float64"):
+        report = check_gradients(case.f, *case.draw(np.random.default_rng(seed), dtype), seed=seed)
+    assert report.verdict != "wrong", str(report)
+    if report.verdict == "cannot tell":
+        assert report.cause == UNDECIDED.get(case.name), str(report)
+
+
+def check_wrong(case):
+    report = check_gradients(case.f, *case.draw(np.random.default_rng(0), "float32"))
+    assert report.verdict == ("cannot tell" if case.name in HIDDEN else "wrong"), str(report)
+
+
+def names(cases):
+    return [case.name for case in cases]
+
+
+def few(cases, n):
+    chosen = spread(cases, n)
+    return pytest.mark.parametrize("case", chosen, ids=names(chosen))
+
+
+def test_there_are_as_many_as_it_takes():
+    assert len(CORRECT) >= 60
+    assert len({case.kind for case in WRONG}) >= 60
+    assert len({case.name.split(":")[0] for case in WRONG}) >= 15
+    for cases in (CORRECT, WRONG, KINKS):
+        assert len(set(names(cases))) == len(cases)
+    assert len(UNDECIDED) < UNDECIDED_SHARE * len(CORRECT)
+    assert len(HIDDEN) < 0.02 * len(WRONG)
+
+
+@few(CORRECT, 36)
+def test_no_false_alarm(case):
+    check_correct(case, "float32", 0)
+
+
+@few(WRONG, 30)
+def test_what_is_wrong_is_called_wrong(case):
+    check_wrong(case)
+
+
+@pytest.mark.parametrize("name", ["relu at 0", "abs at 0", "max of two ties", "sort of ties", "clip at the edge"])
+def test_a_kink_is_called_a_kink(name):
+    (case,) = (case for case in KINKS if case.name == name)
+    check_kink(case)
+
+
+def check_kink(case):
+    report = check_gradients(case.f, *case.draw(np.random.default_rng(0), "float32"))
+    assert (report.verdict, report.cause) == ("cannot tell", NO_KINK.get(case.name, "kink")), str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CORRECT, ids=names(CORRECT))
+def test_no_false_alarm_anywhere(case):
+    for dtype in ("float32", "float64"):
+        for seed in SEEDS:
+            check_correct(case, dtype, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WRONG, ids=names(WRONG))
+def test_all_that_is_wrong_is_called_wrong(case):
+    check_wrong(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", KINKS, ids=names(KINKS))
+def test_every_kink_is_called_a_kink(case):
+    check_kink(case)

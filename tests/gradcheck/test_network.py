@@ -1,0 +1,155 @@
+"""The checker on what fools others: spoiled gradients of the book's network, at random and at trained weights."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgd import backprop, check_gradients, init_network, load_dataset, network_cost, update
+
+from .spoiled import SPOILED
+
+SIZES = (784, 30, 10)
+
+
+@functools.cache
+def digits():
+    """Ten of the digits that come with jaxgd, drawn larger: 28×28, as MNIST's."""
+    images, labels = (part[:10] for part in load_dataset("digits").test)
+    large = np.kron(images, np.ones((3, 3)))
+    x = np.pad(large, ((0, 0), (2, 2), (2, 2))).reshape(10, 784) / 255
+    return x, np.eye(10)[labels]
+
+
+@functools.cache
+def weights(which):
+    """The network, as drawn or after 2,000 steps at η = 3, when the cost is a thousandth of what it was."""
+    network = init_network(jax.random.key(0), SIZES)
+    if which == "random":
+        return jax.tree.map(np.asarray, network)
+    x, y = (jnp.asarray(a, jnp.float32) for a in digits())
+
+    def step(_, network):
+        return update(network, jax.grad(network_cost)(network, x, y), 3.0)
+
+    return jax.tree.map(np.asarray, jax.jit(lambda n: jax.lax.fori_loop(0, 2000, step, n))(network))
+
+
+def point(which, dtype):
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), (weights(which), *digits()))
+
+
+@functools.cache
+def claimed(name):
+    spoil = SPOILED[name][0]
+    return lambda network, x, y: spoil(backprop(network, x, y))
+
+
+@functools.cache
+def with_rule(name):
+    """The cost with a spoiled rule of its own, so that there is no right gradient beside it."""
+    spoil = SPOILED[name][0]
+    cost = jax.custom_vjp(lambda network, x, y: network_cost(network, x, y))
+
+    def backward(inputs, g):
+        return *jax.tree.map(lambda a: g * a, (spoil(backprop(*inputs)),)), None, None
+
+    cost.defvjp(lambda network, x, y: (network_cost(network, x, y), (network, x, y)), backward)
+    return cost
+
+
+def require_caught(report, name):
+    assert report.verdict == "wrong", str(report)
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "wrong"] == [
+        f"network{leaf}" for leaf in SPOILED[name][1]
+    ]
+    # What was looked at closely is the spoiled leaf, and in it something was found.
+    assert all(leaf.worst for leaf in report.leaves if leaf.verdict == "wrong")
+
+
+EVERYWHERE = [(which, dtype) for which in ("random", "trained") for dtype in ("float32", "float64")]
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_rule_is_caught_where_it_is_hardest(name):
+    """Trained, in float32, no right gradient to compare with: jax.test_util.check_grads finds none of the thirteen."""
+    require_caught(check_gradients(with_rule(name), *point("trained", "float32"), argnums=0), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_rule_is_caught_everywhere(name, which, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        require_caught(check_gradients(with_rule(name), *point(which, dtype), argnums=0), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_claim_is_caught_everywhere(name, which, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        require_caught(check_gradients(network_cost, *point(which, dtype), gradient=claimed(name)), name)
+
+
+@pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
+def test_backprop_is_right_and_cheap(which, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        report = check_gradients(network_cost, *point(which, dtype), gradient=backprop)
+    assert report.verdict == "right", str(report)
+    assert report.evaluations <= 200
+    assert {check.name for leaf in report.leaves for check in leaf.checks} == {
+        "gradient = autodiff",
+        "gradient = quotient",
+        "autodiff = quotient",
+        "forward = reverse",
+    }
+    # Ten digits and 2,000 steps later the gradient is a thousandth, and judged as closely.
+    assert all(check.error < 1e-7 for leaf in report.leaves for check in leaf.checks)
+    assert all(leaf.slope == pytest.approx(2, abs=0.2) for leaf in report.leaves)
+
+
+def one_element(index, factor=1.2):
+    def gradient(network, x, y):
+        first, *others = backprop(network, x, y)
+        return first._replace(w=first.w.at[index].multiply(factor)), *others
+
+    return gradient
+
+
+def element_of(rank, which="trained"):
+    """The element of the first layer's gradient that has a part of `rank` of all the non-zero ones above it."""
+    with jax.enable_x64(True):
+        g = np.abs(np.asarray(jax.grad(network_cost)(*point(which, "float64"))[0].w))
+    order = np.argsort(-g, axis=None)[: np.count_nonzero(g)]
+    return tuple(int(i) for i in np.unravel_index(order[int(rank * (len(order) - 1))], g.shape))
+
+
+@pytest.mark.parametrize("rank", [0, 0.1, 0.5, 0.9], ids=["largest", "upper", "median", "lower"])
+def test_one_element_that_is_off_by_a_fifth_is_named(rank):
+    """Of 23,520, in float32, at trained weights; beside the right gradient every element is held to its own size."""
+    index = element_of(rank)
+    report = check_gradients(network_cost, *point("trained", "float32"), gradient=one_element(index))
+    leaf = report.leaf("network[0].w")
+    assert leaf.verdict == "wrong"
+    assert leaf.pattern == f"one element is wrong, [{index[0]}, {index[1]}]"
+    assert leaf.worst[0].index == index
+    assert leaf.worst[0].ratio == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("rank", [0, 0.1], ids=["largest", "upper"])
+def test_one_element_of_a_rule_is_named(rank):
+    """No right gradient beside it: the element is found among 23,520 by difference quotients of blocks."""
+    index = element_of(rank)
+    gradient = one_element(index)
+    cost = jax.custom_vjp(lambda network, x, y: network_cost(network, x, y))
+    cost.defvjp(
+        lambda network, x, y: (network_cost(network, x, y), (network, x, y)),
+        lambda inputs, g: (jax.tree.map(lambda a: g * a, gradient(*inputs)), None, None),
+    )
+    report = check_gradients(cost, *point("trained", "float32"), argnums=0)
+    leaf = report.leaf("network[0].w")
+    assert leaf.worst[0].index == index
+    assert leaf.worst[0].ratio == pytest.approx(1.2, rel=1e-3)
