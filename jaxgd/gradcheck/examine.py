@@ -10,7 +10,7 @@ import numpy as np
 from jaxgd.gradcheck import locate
 from jaxgd.gradcheck.claims import Claim
 from jaxgd.gradcheck.derive import AUTODIFF, Derivatives, first_line, norm, rms
-from jaxgd.gradcheck.judge import FLOOR, NOISES, RESOLUTION, against_quotient, combined, judge, outside_the_kink
+from jaxgd.gradcheck.judge import FLOOR, NOISES, against_quotient, combined, judge, outside_the_kink
 from jaxgd.gradcheck.measure import Measure, ReverseValues, Sample, Values
 from jaxgd.gradcheck.problem import coarsest_eps, eps_of, in_float64
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape, ladder
@@ -152,7 +152,12 @@ class Examination:
         tolerance = max((t for _, _, t in results if math.isfinite(t)), default=math.inf)
         verdict, cause = combined([(v, c) for v, c, _ in results])
         note = ""
-        if cause is Cause.NOISE and noise > _JUMPY * rms(p) and SAFETY * state.error <= RESOLUTION * scale:
+        if (
+            cause is Cause.NOISE
+            and self.eps <= _NARROW
+            and noise > _JUMPY * rms(p)
+            and SAFETY * state.error <= 0.1 * scale
+        ):
             # It is not f that is uncertain.
             return Check(name, verdict, Cause.UNSTEADY, _ratio(error, scale), _ratio(tolerance, scale))
         if cause is Cause.NOISE:

@@ -57,12 +57,12 @@ class Kink:
 
 
 def saturated(*sizes: int) -> Draw:
-    """A network whose outputs are all but 1 where 0 is wanted: a cost of about 1, a gradient of about 1e-7."""
+    """A network whose outputs are all but 1 where 0 is wanted: a cost of about 1, a gradient of about 1e-6, of the first layer 1e-8."""
     plain = draw_network(*sizes)
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
         network, x, y = plain(rng, dtype)
-        last = network[-1]._replace(b=array(rng.uniform(16.0, 18.0, sizes[-1]), dtype))
+        last = network[-1]._replace(b=array(rng.uniform(13.0, 15.0, sizes[-1]), dtype))
         return (*network[:-1], last._replace(w=0.3 * last.w)), x, jnp.zeros_like(y)
 
     return draw
