@@ -21,6 +21,8 @@ from jaxgd.gradcheck.singular import where_not_finite
 _DIRECT = 1e-9
 # A gradient that changes by more than this part of itself when its point moves by a rounding is not continuous there.
 _JUMPY = 1e-2
+# A slow f is not tried with the long ladder for longer than about this.
+_SECONDS = 60.0
 # Wider than this, a relative rounding is not float64's.
 _NARROW = 1e-10
 
@@ -79,11 +81,18 @@ class Examination:
             if self.d.forward is not None:
                 self.forward_along = self.d.forward.along_all()
         if unsettled := [s.index for s in states if not self._settled(s)]:
-            all_directions = len(self.d.shared.directions[0]) - 1
-            longer = self._quotients([(i, k) for i in unsettled for k in range(all_directions)], long=True)
+            longer = self._longer(unsettled)
             by_index = {s.index: s for s in longer}
             states = [by_index.get(s.index, s) for s in states]
         return tuple(self._report(s) for s in states)
+
+    def _longer(self, unsettled: list[int]) -> list[State]:
+        """The long ladder of steps, in all directions; of a slow f only in as many leaves as there is time for."""
+        directions = len(self.d.shared.directions[0]) - 1
+        most = max(self.measure.affordable(_SECONDS) // (44 * directions), 1)
+        if most < len(unsettled):
+            self.notes.append(f"{len(unsettled) - most} leaves with more than four steps: f is too slow for that")
+        return self._quotients([(i, k) for i in unsettled[:most] for k in range(directions)], long=True)
 
     # Difference quotients.
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +32,7 @@ class Lanes:
     modes: dict[Any, str] = dataclasses.field(default_factory=dict)
     refused: dict[Any, str] = dataclasses.field(default_factory=dict)
     runs: dict[Any, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
 
     def __call__(self, fn: Callable[..., Any], shared: Any, lanes: Any) -> Any:
         """The results, stacked, as NumPy arrays.
@@ -40,6 +43,7 @@ class Lanes:
         n = len(jax.tree.leaves(lanes)[0])
         first = self.modes.get(fn, "jit" if self.without_vmap else "vmap")
         for mode in _MODES[_MODES.index(first) :]:
+            start = time.perf_counter()
             try:
                 out, ran = self._run(mode, fn, shared, lanes, n)
             except Exception as error:
@@ -49,8 +53,13 @@ class Lanes:
                 continue
             self.modes[fn] = mode
             self.runs[fn] = self.runs.get(fn, 0) + ran
+            self.seconds[fn] = min(self.seconds.get(fn, math.inf), (time.perf_counter() - start) / max(ran, 1))
             return out
         raise AssertionError("the last mode returns or raises")
+
+    def affordable(self, fn: Callable[..., Any], seconds: float) -> int:
+        """How many lanes of fn fit into so many seconds, going by the quickest so far; compilation may count in it."""
+        return int(seconds / max(self.seconds.get(fn, 0.0), 1e-6))
 
     def count(self, fn: Callable[..., Any]) -> int:
         """How many lanes of fn were run, padding counted."""

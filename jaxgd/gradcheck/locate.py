@@ -18,6 +18,8 @@ _BLOCKS = 64
 _KEEP = 12
 # Rounding of the largest element: what is smaller has no digits left where anything was added.
 _NOTHING = 1e-14
+# A slow f is not searched for longer than about this, in each leaf.
+_SECONDS = 20.0
 
 
 @dataclasses.dataclass
@@ -96,11 +98,13 @@ def against_quotients(
     x = measure.shared.v[leaf]
     size, is_complex = int(np.size(x)), np.iscomplexobj(x)
     h = ladder(min(16 * step, 0.25), 3)
-    if size <= ALL:
+    # Six evaluations an element, or twelve.
+    most = max(measure.affordable(_SECONDS) // (12 if is_complex else 6), 4)
+    if size <= min(ALL, most):
         index = np.arange(size)
     else:
-        chosen = rng.choice(size, SAMPLE, replace=False)
-        found = _narrow_down(claim, measure, leaf, h, noise)
+        chosen = rng.choice(size, min(SAMPLE, most // 2, size), replace=False)
+        found = _narrow_down(claim, measure, leaf, h, noise, most // 2)
         index = np.unique(np.concatenate([chosen, found]))
     last = len(measure.shared.directions[leaf]) - 1
     unit = np.asarray(measure.shared.directions[leaf][last]).reshape(-1)[index].real
@@ -118,8 +122,11 @@ def against_quotients(
     return Looked(index, elements(claim, leaf, index, is_complex, measure), reference / unit, error, kink)
 
 
-def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: float) -> Ints:
-    """Single elements that disagree, found by dividing the blocks that disagree most; empty if none stands out."""
+def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: float, most: int) -> Ints:
+    """Single elements that disagree, found by dividing the blocks that disagree most; empty if none stands out.
+
+    At most so many blocks are looked at.
+    """
     size = int(np.size(measure.shared.v[leaf]))
     ranges = [(0, size)]
     singles: list[int] = []
@@ -128,6 +135,9 @@ def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: f
         cut = [np.unique(np.linspace(a, b, min(parts, b - a) + 1).astype(int)) for a, b in ranges]
         starts = np.concatenate([edges[:-1] for edges in cut])
         stops = np.concatenate([edges[1:] for edges in cut])
+        most -= len(starts)
+        if most < 0:
+            break
         direction = 0
         value, error, _, _ = measure.parts(leaf, direction, starts, stops, h, 1.0, noise)
         difference = np.abs(value - claim.along(leaf, direction, starts, stops))

@@ -179,6 +179,10 @@ class Measure:
     eps: float
     zeros: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
+    def affordable(self, seconds: float) -> int:
+        """How many evaluations of f fit into so many seconds."""
+        return self.lanes.affordable(Value(self.problem), seconds)
+
     def samples(self, which: Sequence[tuple[int, int]], h: Floats) -> list[Sample]:
         """F along whole directions, (leaf, direction) each: one call for all."""
         wanted = sorted({_index(d, self.shared) for _, d in which} - self.zeros.keys())
