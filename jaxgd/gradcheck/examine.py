@@ -48,7 +48,7 @@ class State:
     @property
     def error(self) -> float:
         """The largest estimated error of its quotients."""
-        return max((q.error for q in self.quotients if math.isfinite(q.error)), default=0.0)
+        return max((max(q.error, q.hidden) for q in self.quotients if math.isfinite(q.error)), default=0.0)
 
 
 class Examination:

@@ -34,13 +34,15 @@ def against_quotient(
     claimed: float, quotient: Quotient, noise: float, scale: float, floor: float, rtol: float | None
 ) -> tuple[Verdict, Cause, float]:
     """The verdict on one claimed directional derivative, whose own rounding is `noise`; why, and the tolerance."""
-    if quotient.shape in (Shape.JUMP, Shape.STEEP, Shape.EDGE, Shape.NOT_FINITE):
+    if quotient.shape not in (Shape.SMOOTH, Shape.KINK):
         return Verdict.CANNOT_TELL, CAUSE_OF[quotient.shape], math.inf
     error = quotient.error + NOISES / SAFETY * noise
     if quotient.shape is Shape.KINK:
         return Verdict.CANNOT_TELL, Cause.KINK, SAFETY * error + abs(quotient.gap) / 2
     if math.isnan(claimed):
         return Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, SAFETY * error
+    if quotient.value == 0 and 0 < abs(claimed) <= SAFETY * quotient.hidden:
+        return Verdict.CANNOT_TELL, Cause.NOISE, SAFETY * quotient.hidden
     verdict, tolerance = judge(abs(claimed - quotient.value), error, scale, floor, rtol)
     cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: Cause.NOISE}[verdict]
     return verdict, cause, tolerance
@@ -54,7 +56,10 @@ def outside_the_kink(claimed: float, quotient: Quotient, scale: float, floor: fl
 
 
 def combined(results: list[tuple[Verdict, Cause]]) -> tuple[Verdict, Cause]:
-    """One verdict from the directions': wrong if one is; right if all are, or two and what is left is out of reach."""
+    """One verdict from the directions': wrong if one is; right if all are, or two and the rest is out of reach."""
+    if any(cause is Cause.ROUGH for _, cause in results):
+        # Where F cannot be resolved along one line, it may seem to be along another.
+        return Verdict.CANNOT_TELL, Cause.ROUGH
     for verdict, cause in results:
         if verdict is Verdict.WRONG:
             return verdict, cause

@@ -1,9 +1,9 @@
 """Runs a function over many lanes: in one vmapped, jitted call where the function allows it, else more slowly."""
 
 import dataclasses
-import functools
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +16,47 @@ _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 
 
-@functools.lru_cache(maxsize=64)
-def _compiled(fn: Callable[..., Any], batch: int) -> Any:
-    """The jitted function, kept so that checking the same f again compiles nothing; the least recent is let go."""
-    if batch == 0:
-        return jax.jit(fn)
-    return jax.jit(lambda shared, lanes: jax.lax.map(lambda lane: fn(shared, lane), lanes, batch_size=batch))
+# Programs of earlier checks, by what they compute; the least recent is let go.
+_PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
+_MOST_PROGRAMS = 64
+_LARGEST_CONSTANTS = 2**20
+
+
+def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
+    """fn, compiled for these arguments.
+
+    fn is traced in every check, since what it calls and closes over may have changed, and compiled only if the trace is
+    new: a program is known by its text and its constants. A text that holds addresses says nothing for sure, and large
+    constants are not kept alive.
+    """
+    traced = jax.jit(lambda *args: fn(*args)).trace(*args)
+    text, constants = str(traced.jaxpr.jaxpr), traced.jaxpr.consts
+    if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in constants) > _LARGEST_CONSTANTS:
+        return traced.lower().compile()
+    try:
+        values = tuple((str(c.dtype), c.shape, np.asarray(c).tobytes()) for c in constants)
+    except (AttributeError, TypeError):
+        return traced.lower().compile()
+    shapes = tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
+    settings = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.default_backend()
+    key = text, values, shapes, jax.tree.structure(args), settings
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = traced.lower().compile()
+        if len(_PROGRAMS) > _MOST_PROGRAMS:
+            _PROGRAMS.popitem(last=False)
+    _PROGRAMS.move_to_end(key)
+    return _PROGRAMS[key]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batched:
+    """fn over lanes, so many of them at once."""
+
+    fn: Callable[..., Any]
+    batch: int
+
+    def __call__(self, shared: Any, lanes: Any) -> Any:
+        return jax.lax.map(lambda lane: self.fn(shared, lane), lanes, batch_size=self.batch)
 
 
 @dataclasses.dataclass
@@ -33,6 +68,7 @@ class Lanes:
     refused: dict[Any, str] = dataclasses.field(default_factory=dict)
     runs: dict[Any, int] = dataclasses.field(default_factory=dict)
     seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
+    programs: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, fn: Callable[..., Any], shared: Any, lanes: Any) -> Any:
         """The results, stacked, as NumPy arrays.
@@ -73,11 +109,20 @@ class Lanes:
             batch = min(batch, -(-n // 8) * 8 if n > 4 else n)
             padding = -n % batch
             lanes = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], padding, axis=0)]), _numpy(lanes))
-            out = _compiled(fn, batch)(shared, lanes)
+            out = self._program(_Batched(fn, batch), shared, lanes)(shared, lanes)
             return jax.tree.map(lambda x: np.asarray(x)[:n], out), n + padding
-        run = _compiled(fn, 0) if mode == "jit" else fn
-        each = [run(shared, jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), lanes)) for i in range(n)]
+        lane = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), lanes) for i in range(n)]
+        run = self._program(fn, shared, lane[0]) if mode == "jit" else fn
+        each = [run(shared, x) for x in lane]
         return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each), n
+
+    def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """The compiled fn; within one check it is traced only once for the same shapes."""
+        shapes = tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
+        key = fn, shapes, jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+        if key not in self.programs:
+            self.programs[key] = _compiled(fn, *args)
+        return self.programs[key]
 
 
 def _numpy(lanes: Any) -> Any:
@@ -86,4 +131,4 @@ def _numpy(lanes: Any) -> Any:
 
 def single(fn: Callable[..., Any], shared: Any, lane: Any) -> Any:
     """fn(shared, lane), jitted."""
-    return _compiled(fn, 0)(shared, lane)
+    return _compiled(fn, shared, lane)(shared, lane)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 RATIO = 4.0
+_EPS = float(np.finfo(float).eps)
 # A quotient's error is estimated, not known: this many estimates are allowed before two numbers differ.
 SAFETY = 10.0
 
@@ -26,6 +27,7 @@ class Shape(enum.Enum):
     STEEP = "the quotient grows without bound"
     EDGE = "not finite on one side"
     NOT_FINITE = "not finite"
+    ROUGH = "varies within the smallest step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Quotient:
     """The derivative of F at 0 in one direction, as far as F's values show it.
 
     `value` with the estimate `error`; `left` and `right` are the one-sided derivatives, `gap` their difference with
-    the estimate `gap_error`; `step` the step it was found with, `noise` what F's values are uncertain by.
+    the estimate `gap_error`; `step` the step it was found with, `noise` what F's values are uncertain by. Where the
+    value is 0 because F does not move, `hidden` is the slope that it may have all the same.
     """
 
     value: float
@@ -45,6 +48,7 @@ class Quotient:
     shape: Shape
     step: float
     noise: float
+    hidden: float = 0.0
 
 
 def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
@@ -73,9 +77,7 @@ def central(
         rungs, noise = _geometric(h), rounding
         for _ in range(4):
             value, error, rung = _extrapolate(table[:rungs], noise / h[:rungs, None], RATIO**2, RATIO**2)
-            small = h[:, None] <= h[rung] / RATIO**2
-            deviation = np.minimum(np.abs(table - value), np.abs(finer - value)) * h[:, None]
-            measured = np.maximum(noise, np.nanmax(np.where(small, deviation, 0), axis=0))
+            measured = np.maximum(noise, _deviation(h, table, finer, value, rung))
             # Within what was allowed for already, or new?
             if np.all(measured <= 4 * noise):
                 break
@@ -84,10 +86,19 @@ def central(
         # Smaller steps that agree among themselves and not with the larger are no noise: F varies on their scale.
         moves = np.where((plus - minus)[:rungs] != 0, table[:rungs], np.nan)
         local, local_error, local_rung = _contradiction(moves, rounding / h[:rungs, None], value, error, rung)
-        other = np.isfinite(local_error)
+        local_noise = np.maximum(rounding, _deviation(h, table, finer, local, local_rung))
+        local_error = np.maximum(local_error, local_noise / h[local_rung])
+        other = local_error < 1e-2 * np.abs(local - value)
         value, error = np.where(other, local, value), np.where(other, local_error, error)
-        noise, rung = np.where(other, rounding, noise), np.where(other, local_rung, rung)
+        noise, rung = np.where(other, local_noise, noise), np.where(other, local_rung, rung)
     return value, error, noise, rung
+
+
+def _deviation(h: Floats, table: Floats, finer: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
+    """What F's values must be uncertain by, if `value` is right, for the quotients of far smaller steps to deviate so."""
+    small = h[:, None] <= h[rung] / RATIO**2
+    deviation = np.minimum(np.abs(table - value), np.abs(finer - value)) * h[:, None]
+    return np.asarray(np.nanmax(np.where(small, deviation, 0), axis=0))
 
 
 def gap(h: Floats, plus: Floats, minus: Floats, zero: Floats, rounding: Floats) -> tuple[Floats, Floats]:
@@ -169,20 +180,72 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
     if first > _geometric(h) - 2:
         return _nothing(Shape.NOT_FINITE)
     h, plus, minus = h[first:], plus[first:], minus[first:]
+    own = rounding
+    even = np.abs(plus + minus - 2 * zero)[-6:]
+    if len(h) > 8 and even[-1] >= 0.1 * even[0]:
+        # The even part of F shrinks with the step, unless it is noise.
+        rounding = max(rounding, float(np.max(even)))
     level = np.array([rounding])
     (value,), (error,), noise, (rung,) = central(h, plus[:, None], minus[:, None], level)
+    if _fades_out(h, plus, minus, float(value)):
+        error = max(error, abs(value))
     # The slope's jump is looked for near the step that the slope was found with: far from it F may be anything.
     near = slice(max(0, rung - 3), rung + 4)
     (jump,), (jump_error,) = gap(h[near], plus[near, None], minus[near, None], np.array([zero]), noise)
     shape = Shape.SMOOTH
     one_sided = max(abs(value), abs(jump))
     if abs(jump) > SAFETY * jump_error and abs(jump) > 1e-6 * one_sided:
+        if (finer := _rounded_off(h, plus, minus, zero, float(jump), float(noise[0]))) is not None:
+            return analyse(h[finer:], plus[finer:], minus[finer:], zero, rounding)
         shape = Shape.KINK
-    elif broken := _break(h, plus, minus, zero, rounding):
+    elif broken := _break(h, plus, minus, zero, own):
         shape = broken
-    return Quotient(
-        value, error, value - jump / 2, value + jump / 2, jump, jump_error, shape, float(h[rung]), float(noise[0])
-    )
+    elif len(h) > 8 and noise[0] > 1e3 * own and _is_rough(h, plus - zero, minus - zero, float(noise[0]), own):
+        shape = Shape.ROUGH
+    hidden = 0.0
+    if np.all(plus[-8:] == minus[-8:]):
+        # F does not move: what that may hide is as large as rounding is where it does.
+        there = h <= h[0] if np.all(plus[-8:] == zero) else h <= 1
+        hidden = _EPS * _largest(plus[there], minus[there], zero)
+    left, right = value - jump / 2, value + jump / 2
+    return Quotient(value, error, left, right, jump, jump_error, shape, float(h[rung]), float(noise[0]), hidden)
+
+
+def _fades_out(h: Floats, plus: Floats, minus: Floats, value: float) -> bool:
+    """Whether F does not move at small steps and begins to with far smaller slopes than `value`, found at large ones.
+
+    A coarsely rounded F does not move either, but begins with slopes as large as that.
+    """
+    moving = np.flatnonzero(plus != minus)
+    if not len(moving) or moving[-1] >= len(h) - 4:
+        return False
+    first = moving[-2:]
+    return bool(np.max(np.abs(plus - minus)[first] / (2 * h[first])) < 0.1 * abs(value))
+
+
+def _is_rough(h: Floats, plus: Floats, minus: Floats, noise: float, rounding: float) -> bool:
+    """Whether what seems to be noise is F itself: as large at the smallest step as F's variation around the point."""
+    if np.all(plus[-4:] == minus[-4:]):
+        return False
+    near = h <= 1
+    variation = _largest(plus[near], minus[near], 0.0)
+    return variation > 1e6 * max(rounding, _EPS) and noise > 1e-4 * variation
+
+
+def _largest(plus: Floats, minus: Floats, zero: float) -> float:
+    """The largest finite |F| on the ladder."""
+    both = np.abs(np.concatenate([plus, minus, [zero]]))
+    return float(np.max(both[np.isfinite(both)], initial=0.0))
+
+
+def _rounded_off(h: Floats, plus: Floats, minus: Floats, zero: float, jump: float, noise: float) -> int | None:
+    """Where a ladder begins on which the kink is gone: √(x² + ε) has one only for steps above √ε. None for a true one."""
+    there = np.flatnonzero(4 * noise / h < 0.1 * abs(jump))
+    if not len(there):
+        return None
+    last = int(there[-1])
+    here = abs(plus[last] + minus[last] - 2 * zero) / h[last]
+    return last - 2 if here < 0.5 * abs(jump) and 2 < last - 2 <= _geometric(h) - 3 else None
 
 
 def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> Shape | None:
@@ -215,7 +278,8 @@ def flat(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -
     if not len(changed):
         return True
     last = int(changed[-1])
-    return last < len(h) - 4 and not change[last] <= 1e6 * rounding
+    hidden = max(rounding, _EPS * _largest(plus, minus, zero))
+    return last < len(h) - 4 and not change[last] <= 1e6 * hidden
 
 
 def _nothing(shape: Shape) -> Quotient:

@@ -31,6 +31,8 @@ class Cause(enum.StrEnum):
     EDGE = "edge of the domain"
     NOT_FINITE = "not finite here"
     NOISE = "noise above the signal"
+    ROUGH = "f varies within the smallest step"
+    APPROXIMATE = "f iterates to a tolerance"
     UNSTEADY = "the gradient is another one a rounding away"
     NOT_DETERMINISTIC = "not deterministic"
     NOT_ONE_FUNCTION = "f depends on how it is run"
@@ -46,6 +48,7 @@ CAUSE_OF = {
     Shape.JUMP: Cause.JUMP,
     Shape.EDGE: Cause.EDGE,
     Shape.NOT_FINITE: Cause.NOT_FINITE,
+    Shape.ROUGH: Cause.ROUGH,
 }
 
 ADVICE = {
@@ -55,6 +58,8 @@ ADVICE = {
     Cause.EDGE: "f is not finite on one side of this point: check inside its domain",
     Cause.NOT_FINITE: "f is infinite or NaN here: check at another point, or in a dtype with more range",
     Cause.NOISE: "Rounding in f hides a gradient this small: check at another point, or a part of f alone",
+    Cause.ROUGH: "Steps that float64 can take are too large for f here: check at smaller arguments, or a part of f alone",
+    Cause.APPROXIMATE: "Its derivative is as rough as its tolerance: tighten that, or pass rtol",
     Cause.UNSTEADY: "There is a kink at this point, or the gradient is computed coarsely: check at another point",
     Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
     Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure",

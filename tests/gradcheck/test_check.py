@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgd import DtypeError, GradientError, RangeError, ShapeError, Verdict, check_gradients
+from jaxgd.gradcheck import lanes
 
 A = jnp.arange(1.0, 7.0).reshape(2, 3)
 V = jnp.array([1.0, -2.0, 3.0])
@@ -368,14 +369,29 @@ def test_the_seed_decides_the_directions():
 
 
 def test_a_second_check_compiles_nothing():
-    traces = []
+    check_gradients(square, A)
+    before = set(lanes._PROGRAMS)
+    check_gradients(square, A + 1)
+    assert set(lanes._PROGRAMS) == before
 
-    def f(x):
-        traces.append(1)
-        return square(x)
 
-    check_gradients(f, A)
-    before = len(traces)
-    check_gradients(f, A + 1)
-    # f run eagerly twice, and traced once for what it computes with.
-    assert len(traces) - before <= 4
+def test_what_has_changed_since_is_seen():
+    """The same function objects, whose globals, arrays and rules are others now."""
+    factor, array = [2.0], np.full(3, 2.0)
+    rule = with_rule(square, lambda x, g: g * 2 * x)
+
+    def scaled(x):
+        return factor[0] * x
+
+    def by_array(x):
+        return jnp.asarray(array, x.dtype) * x
+
+    checks = (
+        lambda: check_gradients(square, V, gradient=scaled),
+        lambda: check_gradients(square, V, gradient=by_array),
+        lambda: check_gradients(rule, V),
+    )
+    assert [check().verdict for check in checks] == ["right"] * 3
+    factor[0], array[:] = 3.0, 3.0
+    rule.defvjp(lambda x: (square(x), x), lambda x, g: (g * 3 * x,))
+    assert [check().verdict for check in checks] == ["wrong"] * 3
