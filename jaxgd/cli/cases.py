@@ -142,10 +142,10 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _is_case(name: str, function: Callable[..., Any]) -> bool:
-    parameters = _parameters(function)
-    if name.startswith(("check_", "test_")) and _GIVEN in parameters:
-        return True
-    return name.startswith("check_") and not parameters
+    if name.startswith("test_"):
+        # A test may want pytest's fixtures, the points of a marker among them: then it is pytest's to run.
+        return _GIVEN in _parameters(function) and not _needed(function)
+    return name.startswith("check_") and not _needed(function)
 
 
 def _all(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
@@ -171,15 +171,19 @@ def _named(module: ModuleType, file: str, name: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _require_runnable(name: str, function: Callable[..., Any]) -> None:
-    needed = [
+def _needed(function: Callable[..., Any]) -> list[str]:
+    """The parameters without which a function cannot run, but for the one that it is given."""
+    return [
         parameter.name
         for parameter in _parameters(function).values()
         if parameter.name != _GIVEN
         and parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    if needed:
+
+
+def _require_runnable(name: str, function: Callable[..., Any]) -> None:
+    if needed := _needed(function):
         raise RangeError(
             f"{name} needs {', '.join(needed)}, but a case is given {_GIVEN} and nothing else. "
             "If these are pytest's fixtures, run it with pytest."

@@ -1,5 +1,6 @@
 """check_gradients: what is compared with what."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgd.errors import RangeError, ShapeError, describe, require_count
+from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_count
 from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_callable
 from jaxgd.gradcheck.derive import derive
 from jaxgd.gradcheck.examine import Examination
@@ -15,7 +16,7 @@ from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.measure import cotangents
 from jaxgd.gradcheck.measure import directions as random_directions
 from jaxgd.gradcheck.native import Native, run_natively
-from jaxgd.gradcheck.precision import precision_lines
+from jaxgd.gradcheck.precision import compare_natively
 from jaxgd.gradcheck.problem import WHO, Prepared, eps_of, in_float64, prepare, raised, with_outputs
 from jaxgd.gradcheck.programs import Value, bilinear
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
@@ -83,9 +84,9 @@ def check_gradients(
         first = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
         native = _natively(prepared, first, w, rng)
         claims: list[Claim] = []
+        one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
         if native.one_function:
-            single = isinstance(argnums, int)
-            one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
+            single = not isinstance(argnums, Sequence)
             if gradient is not None:
                 claims.append(claimed_gradient(prepared, out, gradient, single))
             if vjp is not None:
@@ -98,8 +99,8 @@ def check_gradients(
     derivatives = derive(prepared, claims, w, lanes, max(directions, 4), rng)
     examination = Examination(derivatives, claims, directions, rtol, rng)
     leaves = examination.run()
-    precision, differing = precision_lines(prepared, examination, native, [x[0] for x in w])
-    leaves = tuple(_with(leaf, differing.get(i)) for i, leaf in enumerate(leaves))
+    precision = compare_natively(prepared, examination, native, claims, one)
+    leaves = tuple(_with(leaf, precision.checks.get(i, [])) for i, leaf in enumerate(leaves))
     findings = [(claim.name, text) for claim in claims for leaf, text in claim.findings if leaf == ""]
     # Natively: two eager runs, two jitted, and the lanes.
     evaluations = lanes.count(Value(prepared.problem)) + 2 * len(native.consistency)
@@ -113,7 +114,7 @@ def check_gradients(
         name=prepared.name,
         leaves=leaves,
         consistency=tuple(native.consistency),
-        precision=precision,
+        precision=precision.lines,
         checked=_summary(examination, evaluations, directions, seed),
         not_checked=tuple(notes),
         evaluations=evaluations,
@@ -138,6 +139,8 @@ def _require(f: Any, order: int, rtol: float | None, directions: int, seed: int,
         raise RangeError(f"{WHO}: order must be 1 or 2, got {order}.")
     require_count(WHO, "directions", directions)
     require_count(WHO, "seed", seed, least=0)
+    if rtol is not None and not isinstance(rtol, float | int):
+        raise DtypeError(f"{WHO}: rtol must be a number, got {describe(rtol)}.")
     if rtol is not None and not _LEAST_RTOL <= rtol < 1:
         raise RangeError(
             f"{WHO}: rtol must be at least {_LEAST_RTOL:g} and below 1, got {rtol}.\n"
@@ -152,10 +155,13 @@ def _without_aux(out: Any) -> Any:
 
 
 def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The cotangents w of each output, stacked: 1 for one real scalar, whose gradient is meant; random else."""
+    """The cotangents w of each output, stacked, at random.
+
+    The first for a real scalar is 1, since its gradient is meant; the others tell a rule that forgets its cotangent.
+    """
     leaves = [np.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) == 1 and leaves[0].shape == () and not np.iscomplexobj(leaves[0]):
-        return [np.ones(1)]
+        return [np.append(1.0, rng.choice([-1.0, 1.0], n - 1) * rng.uniform(0.5, 1.5, n - 1))]
     return [cotangents(y.astype(complex if np.iscomplexobj(y) else float), n, rng) for y in leaves]
 
 
@@ -186,10 +192,8 @@ def _undecided(prepared: Prepared, native: Native, directions: int, seed: int) -
     )
 
 
-def _with(leaf: LeafReport, check: Check | None) -> LeafReport:
-    if check is None:
-        return leaf
-    return LeafReport(**{**vars(leaf), "checks": (*leaf.checks, check)})
+def _with(leaf: LeafReport, checks: list[Check]) -> LeafReport:
+    return dataclasses.replace(leaf, checks=(*leaf.checks, *checks))
 
 
 def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directions: int, seed: int) -> GradientReport:
@@ -206,9 +210,9 @@ def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directio
     args = problem.args(prepared.v, prepared.traced)
     report = check_gradients(gradient, *args, argnums=prepared.argnums, rtol=rtol, directions=directions, seed=seed)
     names = {leaf.name: mine for leaf, mine in zip(report.leaves, prepared.leaves, strict=True)}
-    leaves = tuple(LeafReport(**{**vars(leaf), "name": names[leaf.name].name}) for leaf in report.leaves)
+    leaves = tuple(dataclasses.replace(leaf, name=names[leaf.name].name) for leaf in report.leaves)
     symmetric = _symmetry(gradient, prepared, seed)
-    return GradientReport(**{**vars(report), "leaves": leaves, "consistency": (*report.consistency, *symmetric)})
+    return dataclasses.replace(report, leaves=leaves, consistency=(*report.consistency, *symmetric))
 
 
 def _symmetry(gradient: Callable[..., Any], prepared: Prepared, seed: int) -> list[Consistency]:

@@ -18,7 +18,8 @@ class Claim:
     """A derivative to be checked.
 
     `reverse` gives Jᵀw, `forward` gives ⟨w, Ju⟩; one of them is there. `findings` are misfits of tree, shape or dtype,
-    each with the leaf it is about, "" for the whole; `absent` are the leaves that the claim says nothing about.
+    each with the leaf it is about, "" for the whole; `absent` are the leaves that the claim says nothing about;
+    `native` is what it gives for each leaf when called as the user calls it, for the first cotangent.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Claim:
     forward: Callable[..., Any] | None = None
     findings: tuple[tuple[str, str], ...] = ()
     absent: frozenset[int] = frozenset()
+    native: tuple[Any, ...] = ()
 
 
 def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any], single: bool) -> Claim:
@@ -46,7 +48,10 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
     expected = args[prepared.argnums[0]] if single else tuple(args[i] for i in prepared.argnums)
     places, findings = _fit("gradient", prepared, claimed, expected, paths)
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
-    return Claim("gradient", fn, findings=findings, absent=_absent(places))
+    native = _taken(claimed, places)
+    if jnp.iscomplexobj(leaves[0]):
+        native = ()  # its cotangent is not 1
+    return Claim("gradient", fn, findings=findings, absent=_absent(places), native=native)
 
 
 def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequence[Any]) -> Claim:
@@ -62,7 +67,7 @@ def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequen
     claimed = pair[1](whole_cotangent(prepared.problem, pair[0], w))
     places, misfits = _fit("vjp", prepared, claimed, args, [_plain(leaf.path) for leaf in prepared.leaves])
     fn = ClaimedVjp(prepared.problem, Opaque(vjp), places)
-    return Claim("vjp", fn, findings=findings + misfits, absent=_absent(places))
+    return Claim("vjp", fn, findings=findings + misfits, absent=_absent(places), native=_taken(claimed, places))
 
 
 def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
@@ -108,6 +113,11 @@ def _fit(
     if not findings and _containers(claimed, wanted) != _containers(expected, wanted):
         findings.append(("", f"{who} has other containers: {_outline(claimed)}, expected {_outline(expected)}"))
     return tuple(places), tuple(findings)
+
+
+def _taken(claimed: Any, places: Sequence[int | None]) -> tuple[Any, ...]:
+    leaves = jax.tree.leaves(claimed)
+    return tuple(None if place is None else np.asarray(leaves[place]) for place in places)
 
 
 def _absent(places: Sequence[int | None]) -> frozenset[int]:

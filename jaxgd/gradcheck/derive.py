@@ -14,7 +14,7 @@ from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.measure import ForwardValues, ReverseValues, Values
 from jaxgd.gradcheck.measure import directions as random_directions
 from jaxgd.gradcheck.native import jittered, stacked
-from jaxgd.gradcheck.problem import Prepared, coarsest_eps, eps_of, in_float64, raised
+from jaxgd.gradcheck.problem import Prepared, coarsest_eps, eps_of, in_float64, is_rounded, raised
 from jaxgd.gradcheck.programs import Forward, Reverse, Shared
 
 AUTODIFF = "autodiff"
@@ -52,6 +52,12 @@ class Derivatives:
                 values.shared = shared
 
     @property
+    def floor(self) -> float:
+        """What counts as no difference: for who works in float32, a constant rounded to that is as right as can be."""
+        own = max(eps_of(x.dtype) for x in self.prepared.v)
+        return max(FLOOR, 4 * min(own, eps_of("float32")))
+
+    @property
     def step_length(self) -> list[float]:
         """For each leaf, the largest element of its directions."""
         return [float(np.max(np.abs(d[0]), initial=0.0)) for d in self.shared.directions]
@@ -82,8 +88,10 @@ def derive(
         blank[i] |= where
     kept = [np.where(b, 0, d) if b.any() else d for b, d in zip(blank, drawn, strict=True)]
     found.move_to(found.shared._replace(directions=kept))
-    found.values += [ForwardValues(c.name, c.forward, found.shared, lanes) for c in claims if c.forward is not None]
-    forward = ForwardValues("forward mode", Forward(problem), found.shared, lanes)
+    found.values += [
+        ForwardValues(c.name, c.forward, found.shared, lanes, found.floor) for c in claims if c.forward is not None
+    ]
+    forward = ForwardValues("forward mode", Forward(problem), found.shared, lanes, found.floor)
     try:
         with in_float64():
             forward.along_all()
@@ -124,8 +132,14 @@ def _reverse_at(
     if name == AUTODIFF:
         found.outputs = [y[0] for y in outputs]
     one = [x[0] for x in w]
-    eps = max(coarsest_eps(lambda v: fn(traced, (v, one))[1], v), *(eps_of(g.dtype) for g in stack))
-    values = ReverseValues(name, [], found.shared, max(FLOOR, 100 * eps), [], [])
+
+    def at_one(v: list[Any]) -> Any:
+        return fn(traced, (v, one))[1]
+
+    eps = max(coarsest_eps(at_one, v), *(eps_of(g.dtype) for g in stack))
+    if is_rounded(at_one, lambda v: found.prepared.problem(v, traced), v):
+        eps = max(eps, *(eps_of(x.dtype) for x in found.prepared.v))
+    values = ReverseValues(name, [], found.shared, max(found.floor, 100 * eps), [], [])
     for i, g in enumerate(stack):
         g = g.astype(complex if np.iscomplexobj(g) else float)
         bad = ~np.isfinite(g).all(axis=0)

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape
 from jaxgd.gradcheck.report import CAUSE_OF, Cause, Verdict
 
@@ -9,11 +11,14 @@ from jaxgd.gradcheck.report import CAUSE_OF, Cause, Verdict
 NOISES = 30.0
 # A difference below this, relative to the leaf's own gradient, is rounding in float64 and no finding.
 FLOOR = 1e-8
-# To be called right, a gradient must have been resolved to this, relative to the leaf's own gradient.
-RESOLUTION = 1e-3
+# To be called right, a gradient must have been resolved to this, relative to the leaf's own gradient; and where f
+# computes in float32 whatever its arguments are, to that.
+RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2
 
 
-def judge(difference: float, error: float, scale: float, floor: float, rtol: float | None) -> tuple[Verdict, float]:
+def judge(
+    difference: float, error: float, scale: float, floor: float, rtol: float | None, resolution: float = RESOLUTION
+) -> tuple[Verdict, float]:
     """The verdict on a difference whose uncertainty is `error`, and the tolerance it was held to.
 
     Wrong beyond rtol·scale and SAFETY times the uncertainty; right if it could have been seen to be; else there is no
@@ -25,13 +30,19 @@ def judge(difference: float, error: float, scale: float, floor: float, rtol: flo
         return Verdict.CANNOT_TELL, tolerance
     if not difference <= tolerance:
         return Verdict.WRONG, tolerance
-    if SAFETY * error <= (rtol or RESOLUTION) * scale:
+    if SAFETY * error <= (rtol or resolution) * scale:
         return Verdict.RIGHT, tolerance
     return Verdict.CANNOT_TELL, tolerance
 
 
 def against_quotient(
-    claimed: float, quotient: Quotient, noise: float, scale: float, floor: float, rtol: float | None
+    claimed: float,
+    quotient: Quotient,
+    noise: float,
+    scale: float,
+    floor: float,
+    rtol: float | None,
+    resolution: float = RESOLUTION,
 ) -> tuple[Verdict, Cause, float]:
     """The verdict on one claimed directional derivative, whose own rounding is `noise`; why, and the tolerance."""
     if quotient.shape not in (Shape.SMOOTH, Shape.KINK):
@@ -41,9 +52,11 @@ def against_quotient(
         return Verdict.CANNOT_TELL, Cause.KINK, SAFETY * error + abs(quotient.gap) / 2
     if math.isnan(claimed):
         return Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, SAFETY * error
-    if quotient.value == 0 and 0 < abs(claimed) <= SAFETY * quotient.hidden:
-        return Verdict.CANNOT_TELL, Cause.NOISE, SAFETY * quotient.hidden
-    verdict, tolerance = judge(abs(claimed - quotient.value), error, scale, floor, rtol)
+    # Where F is 0 everywhere there is no scale, but a claim like that is nothing anybody would notice.
+    hidden = quotient.hidden or float(np.finfo(float).eps)
+    if quotient.value == 0 and quotient.error == 0 and 0 < abs(claimed) <= SAFETY * hidden:
+        return Verdict.CANNOT_TELL, Cause.NOISE, SAFETY * hidden
+    verdict, tolerance = judge(abs(claimed - quotient.value), error, scale, floor, rtol, resolution)
     cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: Cause.NOISE}[verdict]
     return verdict, cause, tolerance
 

@@ -38,14 +38,18 @@ def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
     except (AttributeError, TypeError):
         return traced.lower().compile()
     shapes = tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
-    settings = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.default_backend()
-    key = text, values, shapes, jax.tree.structure(args), settings
+    key = text, values, shapes, jax.tree.structure(args), _settings()
     if key not in _PROGRAMS:
         _PROGRAMS[key] = traced.lower().compile()
         if len(_PROGRAMS) > _MOST_PROGRAMS:
             _PROGRAMS.popitem(last=False)
     _PROGRAMS.move_to_end(key)
     return _PROGRAMS[key]
+
+
+def _settings() -> tuple[Any, ...]:
+    config: Any = jax.config
+    return config.jax_enable_x64, config.jax_default_matmul_precision, jax.default_backend()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Lanes:
     def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
         """The compiled fn; within one check it is traced only once for the same shapes."""
         shapes = tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
-        key = fn, shapes, jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+        key = fn, shapes, _settings()
         if key not in self.programs:
             self.programs[key] = _compiled(fn, *args)
         return self.programs[key]

@@ -218,9 +218,11 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
     for name, n in axes:
         hint = f"{sign}{n} times too {{}}, and {n} is the length of {name}"
         if n > 2 and abs(abs(ratio) / n - 1) < 1e-4:
-            return f"the whole leaf is {hint.format('large')}: a sum where the mean is meant?"
+            return f"the whole leaf is {hint.format('large')}: is it a sum where the mean is meant"
         if n > 2 and abs(abs(ratio) * n - 1) < 1e-4:
-            return f"the whole leaf is {hint.format('small')}: a mean too many?"
+            return f"the whole leaf is {hint.format('small')}: is there a mean too many"
+    if abs(ratio - 1) < 1e-5:
+        return f"the whole leaf is too {'large' if ratio > 1 else 'small'} by {abs(ratio - 1):.1g} of itself"
     return f"the whole leaf is {ratio:.6g} times what it should be"
 
 

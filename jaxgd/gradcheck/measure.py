@@ -147,21 +147,33 @@ def _points(leaf: Any, direction: Any, cotangent: Any, start: Any, stop: Any, t:
 
 @dataclasses.dataclass
 class Sample:
-    """F along one direction at the steps h: F(h), F(−h), F(0), and what it may be off by through rounding."""
+    """F along one direction at the steps h: F(h), F(−h), F(0), and what it may be off by through rounding.
+
+    `size` is how large F becomes around the point in any direction.
+    """
 
     h: Floats
     plus: Floats
     minus: Floats
     zero: float
     rounding: float
+    size: float = 0.0
 
     def analyse(self) -> quotient.Quotient:
         """The quotient, with its error and what F looks like."""
-        return quotient.analyse(self.h, self.plus, self.minus, self.zero, self.rounding)
+        return quotient.analyse(self.h, self.plus, self.minus, self.zero, self.rounding, self.size)
 
     def slope(self, claimed: float, noise: float) -> float:
         """The power of h that the Taylor remainder follows."""
         return quotient.taylor_slope(self.h, self.plus, self.zero, claimed, noise)
+
+    @property
+    def variation(self) -> float:
+        """The largest finite |F(h) − F(0)| for steps of at most the point's own size."""
+        near = self.h <= 1
+        with np.errstate(invalid="ignore"):
+            change = np.abs(np.concatenate([self.plus[near], self.minus[near]]) - self.zero)
+        return float(np.max(change[np.isfinite(change)], initial=0.0))
 
     @property
     def flat(self) -> bool:

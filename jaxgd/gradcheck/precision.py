@@ -1,5 +1,6 @@
-"""How far the gradient in the user's dtype is from float64's: rounding, on its own lines."""
+"""How far gradients in the user's dtype are from float64's: rounding, on its own lines, unless it is more than that."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -7,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgd.gradcheck.claims import Claim
 from jaxgd.gradcheck.derive import AUTODIFF, norm
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.lanes import single
-from jaxgd.gradcheck.measure import scale_of
+from jaxgd.gradcheck.measure import ReverseValues, scale_of
 from jaxgd.gradcheck.native import Native
 from jaxgd.gradcheck.problem import Prepared
 from jaxgd.gradcheck.programs import Reverse
@@ -18,102 +20,160 @@ from jaxgd.gradcheck.report import Cause, Check, Verdict
 
 # In the user's dtype a gradient may be far off for rounding alone, and no one can tell from outside. It is doubted if
 # it is off by more than this, by a hundred times more than its point's rounding moves it, and well above what rounding
-# in f can hide.
-_GROSS = 0.5
+# in f can hide. In dtypes of fewer digits than float32's, by more than the other.
+_GROSS, _GROSS_IN_FEW_DIGITS = 0.05, 0.5
+_FEW_DIGITS = 1e-5
+# A claim is held closer where autodiff in the same dtype shows that it can be: to so many times autodiff's error.
+_TIMES = 30.0
 
 
-def precision_lines(
-    prepared: Prepared, examination: Examination, native: Native, w: list[Any]
-) -> tuple[tuple[str, ...], dict[int, Check]]:
-    """Lines for the report, and a check for each leaf whose gradient is far off in the user's dtype only."""
-    wide = examination.d.reverse
-    if wide is None or native.gradient is None:
-        return (), {}
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Lines for the report, and for each leaf the checks of what is wrong in the user's dtype only."""
+
+    lines: tuple[str, ...]
+    checks: dict[int, list[Check]]
+
+
+def compare_natively(
+    prepared: Prepared, examination: Examination, native: Native, claims: list[Claim], w: list[Any]
+) -> Precision:
+    """Gradients in the user's dtype, autodiff's and those claimed, called as the user calls them, against float64."""
+    checks: dict[int, list[Check]] = {}
+    lines: list[str] = []
     dtypes = sorted({leaf.dtype for leaf in prepared.leaves})
-    lines, wrong = [], {}
+    if not _finite(native.outputs) and _finite(examination.d.outputs):
+        note = f"f itself is infinite or NaN in {', '.join(dtypes)}, and not in float64"
+        check = Check("in its own dtype", Verdict.CANNOT_TELL, Cause.NOT_FINITE, math.nan, math.inf, note)
+        return Precision((), {i: [check] for i, leaf in enumerate(prepared.leaves) if math.prod(leaf.shape)})
     if (apart := _value_apart(examination, native)) > 0.05:
-        words = (
-            f"f itself is {apart:.0e} apart in {', '.join(dtypes)} and in float64: random numbers of the default dtype?"
-        )
-        return (words, "the gradients in both were not compared"), {}
-    if dtypes not in (["float64"], ["complex128"]):
-        errors = {}
-        for i, (g, leaf) in enumerate(zip(native.gradient, prepared.leaves, strict=True)):
-            reference = wide.cotangents[i][0]
-            if (
-                leaf.dtype in ("float64", "complex128")
-                or not reference.size
-                or (AUTODIFF, i) in examination.d.not_finite
-            ):
+        words = f"f is {apart:.0e} apart in {', '.join(dtypes)} and in float64: random numbers of the default dtype?"
+        return Precision((words, "the gradients in both were not compared"), {})
+    wide = examination.d.reverse
+    errors: dict[str, float] = {}
+    autodiff: dict[int, float] = {}
+    if wide is not None and native.gradient is not None:
+        for i, g in enumerate(native.gradient):
+            compared = _Compared(examination, native, wide, i, g)
+            if not compared.comparable:
                 continue
-            size, off = norm(reference), norm(_wide(g) - reference)
-            if size * scale_of(np.asarray(examination.d.shared.v[i])) < 1e-13 * examination.measure.zeros[0][1]:
-                continue  # zero but for rounding
-            errors[leaf.name] = off / size if size else off
-            if check := _only_natively(examination, native, i, leaf.dtype, off, size):
-                wrong[i] = check
-        if errors:
-            name = max(errors, key=lambda key: errors[key])
-            how = f"within {errors[name]:.0e} of" if errors[name] else "equal to"
-            lines.append(f"the gradient in {', '.join(dtypes)} is {how} float64's ({name})")
+            errors[prepared.leaves[i].name] = autodiff[i] = compared.error
+            found = compared.verdict(_gross(prepared.leaves[i].dtype), Verdict.CANNOT_TELL)
+            checks.setdefault(i, []).extend([found] if found else [])
+    for claim in claims:
+        values = next((v for v in examination.d.values if v.name == claim.name), None)
+        for i, g in enumerate(claim.native):
+            if g is None or not isinstance(values, ReverseValues):
+                continue
+            compared = _Compared(examination, native, values, i, g)
+            eps = _eps(prepared.leaves[i].dtype)
+            close = max(min(1e3 * eps, 0.3), _TIMES * autodiff.get(i, 0.0))
+            found = compared.verdict(close, Verdict.WRONG) if compared.comparable else None
+            checks.setdefault(i, []).extend([found] if found else [])
+    if errors and dtypes not in (["float64"], ["complex128"]):
+        name = max(errors, key=lambda key: errors[key])
+        how = f"within {errors[name]:.0e} of" if errors[name] else "equal to"
+        lines.append(f"autodiff's gradient in {', '.join(dtypes)} is {how} float64's ({name})")
     lines.append(_default_precision(prepared, native, w))
-    return tuple(filter(None, lines)), wrong
+    return Precision(tuple(filter(None, lines)), checks)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compared:
+    """One leaf of a gradient as it is in the user's dtype, beside its value in float64."""
+
+    examination: Examination
+    native: Native
+    wide: ReverseValues
+    leaf: int
+    gradient: Any
+
+    @property
+    def reference(self) -> np.ndarray:
+        return np.asarray(self.wide.cotangents[self.leaf][0])
+
+    @property
+    def size(self) -> float:
+        return norm(self.reference)
+
+    @property
+    def off(self) -> float:
+        return norm(_wide(self.gradient) - self.reference)
+
+    @property
+    def error(self) -> float:
+        return self.off / self.size if self.size else self.off
+
+    @property
+    def signal(self) -> float:
+        """What the gradient moves f by, over the leaf's own size; beside it, what rounding in f may hide."""
+        return self.size * scale_of(_wide(self.examination.d.prepared.v[self.leaf]))
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the gradient is there in float64, and more than zero but for rounding."""
+        if not self.reference.size or (self.wide.name, self.leaf) in self.examination.d.not_finite:
+            return False
+        return self.signal >= 1e-13 * self.examination.measure.zeros[0][1]
+
+    def verdict(self, allowed: float, worst: Verdict) -> Check | None:
+        """Something to say only if it is not rounding; `worst` if it is clearly no rounding."""
+        dtype = self.examination.d.prepared.leaves[self.leaf].dtype
+        limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+        name = f"{'' if self.wide.name == AUTODIFF else self.wide.name + ' in '}{dtype} = float64"
+        if not _finite([self.gradient]):
+            if np.max(np.abs(self.reference), initial=0.0) < 0.1 * float(limits.max):
+                note = f"infinite or NaN in {dtype}, where f is finite"
+                return Check(name, Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, math.inf, 0.0, note)
+            return None
+        n = math.sqrt(self.reference.size)
+        noise = 100 * self.native.noise[self.leaf] * n if self.native.noise else 0.0
+        hidden = float(limits.eps) * self.examination.measure.zeros[0][1]
+        above = 1e4 if _eps(dtype) < _FEW_DIGITS else 10
+        visible = self.signal > above * hidden and self.size > 1e4 * float(limits.tiny) * n
+        if self.off <= max(allowed * self.size, noise) or not visible:
+            return None
+        verdict = worst if self.error > _gross(dtype) else Verdict.CANNOT_TELL
+        note = f"off by {self.error:.2g} relative"
+        return Check(name, verdict, Cause.ONLY_NATIVE, self.error, allowed, note)
+
+
+def _eps(dtype: str) -> float:
+    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def _gross(dtype: str) -> float:
+    return _GROSS if _eps(dtype) < _FEW_DIGITS else _GROSS_IN_FEW_DIGITS
 
 
 def _value_apart(examination: Examination, native: Native) -> float:
     """The relative difference between the values of f in the user's dtype and in float64; 0 where there is none."""
+    if not examination.d.outputs:
+        return 0.0
     pairs = [(_wide(a), _wide(b)) for a, b in zip(native.outputs, examination.d.outputs, strict=True)]
-    if not all(np.isfinite(a).all() and np.isfinite(b).all() for a, b in pairs):
+    if not _finite([x for pair in pairs for x in pair]):
         return 0.0
     scale = max(norm(b) for _, b in pairs)
     if (reverse := examination.d.reverse) is not None:
         # Where f is a difference of large terms, its own size says nothing.
-        pairs_ = zip(reverse.cotangents, examination.d.shared.v, strict=True)
-        sizes = [norm(g[0]) * scale_of(np.asarray(x)) for g, x in pairs_]
-        scale = max(scale, *sizes)
+        leaves = zip(reverse.cotangents, examination.d.shared.v, strict=True)
+        scale = max(scale, *(norm(g[0]) * scale_of(np.asarray(x)) for g, x in leaves))
     return max(norm(a - b) for a, b in pairs) / scale if scale else 0.0
-
-
-def _only_natively(
-    examination: Examination, native: Native, i: int, dtype: str, off: float, size: float
-) -> Check | None:
-    limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
-    gradient = np.asarray(native.gradient[i])  # type: ignore[index]
-    reference = examination.d.reverse.cotangents[i][0]  # type: ignore[union-attr]
-    name = f"{dtype} = float64"
-    representable = np.max(np.abs(reference), initial=0.0) < 0.1 * float(limits.max)
-    finite_f = all(np.all(np.isfinite(_wide(y))) for y in native.outputs)
-    if not np.all(np.isfinite(_wide(gradient))):
-        if representable and finite_f:
-            note = f"infinite or NaN in {dtype}, where f is finite"
-            return Check(name, Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, math.inf, 0.0, note)
-        return None
-    if float(limits.eps) > 1e-5 or not size or not native.noise:
-        return None
-    x = np.asarray(examination.d.prepared.v[i])
-    hidden = float(limits.eps) * examination.measure.zeros.get(0, (0.0, 0.0))[1]
-    signal = size * scale_of(x.astype(complex if np.iscomplexobj(x) else float))
-    smallest = 1e4 * float(limits.tiny) * math.sqrt(x.size)
-    noise = 100 * native.noise[i] * math.sqrt(x.size)
-    if off > max(_GROSS * size, noise) and signal > 1e4 * hidden and size > smallest:
-        note = f"off by {off / size:.2g} relative"
-        return Check(name, Verdict.CANNOT_TELL, Cause.ONLY_NATIVE, off / size, _GROSS, note)
-    return None
 
 
 def _default_precision(prepared: Prepared, native: Native, w: list[Any]) -> str:
     """What the device's default precision of matrix products adds: TF32, bfloat16."""
     device = jax.default_backend()
-    if device == "cpu":
+    if device == "cpu" or native.gradient is None:
         return ""
     with jax.default_matmul_precision("default"):
-        lane = prepared.v, [jnp.asarray(x) for x in w]
-        _, loose = single(Reverse(prepared.problem), prepared.traced, lane)
-    errors = [
-        norm(_wide(a) - _wide(b)) / (norm(_wide(b)) or 1.0)
-        for a, b in zip(loose, native.gradient, strict=True)  # type: ignore[arg-type]
-    ]
+        _, loose = single(Reverse(prepared.problem), prepared.traced, (prepared.v, w))
+    errors = [norm(_wide(a) - _wide(b)) / (norm(_wide(b)) or 1.0) for a, b in zip(loose, native.gradient, strict=True)]
     return f"products at {device}'s default precision move the gradient by {max(errors):.0e} more"
+
+
+def _finite(arrays: Any) -> bool:
+    return all(np.all(np.isfinite(_wide(x))) for x in arrays)
 
 
 def _wide(x: Any) -> np.ndarray:

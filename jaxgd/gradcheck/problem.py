@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -166,8 +167,11 @@ def raised(arrays: Sequence[Any]) -> list[Any]:
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """float64 enabled and matrix products at their highest precision."""
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+    """float64 enabled and matrix products at their highest precision.
+
+    Steps leave the domain of f on purpose, so a user's `debug_nans` has to wait.
+    """
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.debug_nans(False), jax.debug_infs(False):
         yield
 
 
@@ -188,6 +192,63 @@ def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
         return fine
     dtypes = {getattr(var.aval, "dtype", None) for var in _dependent(jaxpr, set(jaxpr.invars))} - {None}
     return max([fine, *(eps_of(dtype) for dtype in dtypes if dtype is not None and _is_float(dtype))])
+
+
+def is_rounded(fn: Callable[[list[Any]], Any], f: Callable[[list[Any]], Any], v: Sequence[Any]) -> bool:
+    """Whether fn, a derivative of f, holds numbers of fewer digits than float64 that f does not, or may.
+
+    A derivative by hand may use constants that were computed in float32 before: it is then right to float32 only,
+    wherever it is run. What JAX cannot trace, as NumPy and callbacks, may hold anything.
+    """
+    ours, its = _narrow_material(f, v), _narrow_material(fn, v)
+    return its is None or bool(its - (ours or set()))
+
+
+def _narrow_material(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[Any] | None:
+    try:
+        closed = jax.make_jaxpr(fn)(list(v))
+    except Exception:
+        return None
+    found: set[Any] = set()
+    return found if _collect(closed.jaxpr, closed.consts, found) else None
+
+
+def _collect(jaxpr: Any, constants: Sequence[Any], found: set[Any]) -> bool:
+    """Adds the narrow constants and results of a jaxpr; false if it holds a callback."""
+    found.update(("constant", *_key_of(x)) for x in constants if _is_narrow(x))
+    for eqn in jaxpr.eqns:
+        if "callback" in eqn.primitive.name:
+            return False
+        found.update(
+            ("constant", *_key_of(var.val)) for var in eqn.invars if hasattr(var, "val") and _is_narrow(var.val)
+        )
+        if eqn.primitive.name not in _EXACT:
+            found.update((eqn.primitive.name, *_kind_of(var.aval)) for var in eqn.outvars if _is_narrow(var.aval))
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner: Any = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns") and not _collect(inner, getattr(value, "consts", ()), found):
+                return False
+    return True
+
+
+# What moves numbers and rounds none, and what only calls something else.
+_EXACT = {
+    *("transpose", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "dynamic_slice", "gather", "rev"),
+    *("concatenate", "copy", "copy_p", "neg", "select_n", "pad", "iota", "stop_gradient", "pjit", "jit", "closed_call"),
+}
+
+
+def _is_narrow(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and _is_float(dtype) and eps_of(dtype) > eps_of("float64")
+
+
+def _kind_of(x: Any) -> tuple[str, tuple[int, ...]]:
+    return str(x.dtype), tuple(x.shape)
+
+
+def _key_of(x: Any) -> tuple[Any, ...]:
+    return *_kind_of(x), np.asarray(x).tobytes()
 
 
 def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
@@ -225,10 +286,16 @@ def _no_tangent(value: Any) -> Any:
 def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
     if argnums is None:
         return tuple(range(n))
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    try:
+        chosen = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else (argnums,)))
+    except TypeError:
+        raise DtypeError(f"{WHO}: argnums must be a whole number or several, got {argnums!r}.") from None
     if any(not -n <= i < n for i in chosen):
         raise RangeError(f"{WHO}: argnums={argnums}, but there are {n} arguments.")
-    return tuple(i % n for i in chosen)
+    chosen = tuple(i % n for i in chosen)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise RangeError(f"{WHO}: argnums must name at least one argument, and each once, got {argnums}.")
+    return chosen
 
 
 def _names(f: Callable[..., Any], n: int) -> list[str]:

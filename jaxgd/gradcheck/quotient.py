@@ -95,7 +95,7 @@ def central(
 
 
 def _deviation(h: Floats, table: Floats, finer: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
-    """What F's values must be uncertain by, if `value` is right, for the quotients of far smaller steps to deviate so."""
+    """What F's values are uncertain by if `value` is right, going by the quotients of far smaller steps."""
     small = h[:, None] <= h[rung] / RATIO**2
     deviation = np.minimum(np.abs(table - value), np.abs(finer - value)) * h[:, None]
     return np.asarray(np.nanmax(np.where(small, deviation, 0), axis=0))
@@ -168,8 +168,8 @@ def _contradiction(
     return found, found_error, found_rung
 
 
-def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> Quotient:
-    """One direction: its derivative, and what F looks like around 0."""
+def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float, size: float = 0.0) -> Quotient:
+    """One direction: its derivative, and what F looks like around 0. `size` is how large F is in other directions."""
     both = np.isfinite(plus) & np.isfinite(minus)
     if not np.isfinite(zero) or both.sum() < 2:
         sides = [np.isfinite(side).sum() >= 2 for side in (plus, minus)]
@@ -196,7 +196,7 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
     one_sided = max(abs(value), abs(jump))
     if abs(jump) > SAFETY * jump_error and abs(jump) > 1e-6 * one_sided:
         if (finer := _rounded_off(h, plus, minus, zero, float(jump), float(noise[0]))) is not None:
-            return analyse(h[finer:], plus[finer:], minus[finer:], zero, rounding)
+            return analyse(h[finer:], plus[finer:], minus[finer:], zero, rounding, size)
         shape = Shape.KINK
     elif broken := _break(h, plus, minus, zero, own):
         shape = broken
@@ -205,8 +205,7 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
     hidden = 0.0
     if np.all(plus[-8:] == minus[-8:]):
         # F does not move: what that may hide is as large as rounding is where it does.
-        there = h <= h[0] if np.all(plus[-8:] == zero) else h <= 1
-        hidden = _EPS * _largest(plus[there], minus[there], zero)
+        hidden = _EPS * max(size, _largest(plus, minus, zero))
     left, right = value - jump / 2, value + jump / 2
     return Quotient(value, error, left, right, jump, jump_error, shape, float(h[rung]), float(noise[0]), hidden)
 
@@ -239,7 +238,7 @@ def _largest(plus: Floats, minus: Floats, zero: float) -> float:
 
 
 def _rounded_off(h: Floats, plus: Floats, minus: Floats, zero: float, jump: float, noise: float) -> int | None:
-    """Where a ladder begins on which the kink is gone: √(x² + ε) has one only for steps above √ε. None for a true one."""
+    """Where a ladder begins on which the kink is gone, as √(x² + ε) has one for large steps only; None if it stays."""
     there = np.flatnonzero(4 * noise / h < 0.1 * abs(jump))
     if not len(there):
         return None

@@ -58,15 +58,19 @@ ADVICE = {
     Cause.EDGE: "f is not finite on one side of this point: check inside its domain",
     Cause.NOT_FINITE: "f is infinite or NaN here: check at another point, or in a dtype with more range",
     Cause.NOISE: "Rounding in f hides a gradient this small: check at another point, or a part of f alone",
-    Cause.ROUGH: "Steps that float64 can take are too large for f here: check at smaller arguments, or a part of f alone",
+    Cause.ROUGH: "The smallest steps are too large for f here: check at smaller arguments, or a part of f alone",
     Cause.APPROXIMATE: "Its derivative is as rough as its tolerance: tighten that, or pass rtol",
     Cause.UNSTEADY: "There is a kink at this point, or the gradient is computed coarsely: check at another point",
     Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
-    Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure",
+    Cause.NOT_ONE_FUNCTION: "Its values differ between eager, jit and vmap: make f pure, or mend its rule for vmap",
     Cause.NO_FLOAT64: "Its values are too coarse for a quotient: let f follow the dtype of its arguments, or pass rtol",
     Cause.ONLY_NATIVE: "Rounding, or a rule that is wrong in that dtype alone: look at its formula there",
     Cause.ASYMMETRIC: "What is given as a gradient is the gradient of no function",
 }
+
+
+# A difference smaller than this may be that of an iteration that stopped.
+_APPROXIMATE = 1e-3
 
 
 class GradientError(JaxgdError, AssertionError):
@@ -161,9 +165,13 @@ class LeafReport:
             words += f" by {check.error:.2g} relative, {check.tolerance:.1g} allowed"
         if check.verdict is Verdict.WRONG and self.pattern:
             words += f".\n{self.pattern[0].upper()}{self.pattern[1:]}"
+        if check.verdict is Verdict.WRONG and check.error < _APPROXIMATE and check.cause is Cause.DIFFERS:
+            words += (
+                ".\nIf f or its derivative is meant to be approximate, as with an iteration to a tolerance, pass rtol"
+            )
         if check.verdict is Verdict.CANNOT_TELL and check.cause in ADVICE:
             words += f".\n{ADVICE[check.cause]}"
-        return words + "."
+        return words + ("?" if ": is " in words.rsplit("\n", 1)[-1] else ".")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +238,12 @@ class GradientReport:
         if self.second_order is not None and self.second_order.verdict is self.verdict is not Verdict.RIGHT:
             return f"second order: {self.second_order.reason}"
         return "everything that was checked agrees"
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "A GradientReport is neither true nor false, since it may be that nothing can be told. "
+            "Use report.raise_if_wrong(), or compare report.verdict."
+        )
 
     def leaf(self, name: str) -> LeafReport:
         """The report of one leaf, by its name."""

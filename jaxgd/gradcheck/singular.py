@@ -49,4 +49,4 @@ def _one_by_one(measure: Measure, leaf: int, index: np.ndarray, own: np.ndarray)
         for i, x in enumerate(measure.shared.v)
     ]
     alone = Measure(measure.problem, measure.shared._replace(directions=directions), measure.lanes, measure.eps)
-    return [s.analyse() for s in alone.samples([(leaf, k) for k in range(len(index))], ladder(2.0**8, 22))]
+    return [s.analyse() for s in alone.samples([(leaf, k) for k in range(len(index))], ladder(1.0, 18))]

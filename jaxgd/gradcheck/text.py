@@ -14,7 +14,9 @@ _WORST = 5
 def render(report: "GradientReport") -> str:
     """The whole report: verdict, table of leaves, what is wrong where, what was checked and what was not."""
     lines = [f"check_gradients({report.name}): {report.verdict}", ""]
-    lines += [f"  {finding}" for finding in report.findings]
+    lines += [f"  {finding}" for finding in report.findings[:_WORST]]
+    if len(report.findings) > _WORST:
+        lines.append(f"  … and {len(report.findings) - _WORST} more like these")
     lines += _table(report)
     troubled = [leaf for leaf in report.leaves if leaf.verdict != "right"]
     for leaf in troubled[:4]:

@@ -159,9 +159,9 @@ WRONG = {
     ),
     "custom_vjp": (lambda: check_gradients(with_rule(square, lambda x, g: g * x), A), "x", "0.5 times"),
     "custom_vjp that forgets g": (
-        lambda: check_gradients(lambda x: 3 * with_rule(square, lambda x, g: 2 * x)(x), A),
+        lambda: check_gradients(with_rule(square, lambda x, g: 2 * x), A),
         "x",
-        "3 times too small",
+        "the same whatever its cotangent is",
     ),
     "a leaf of 1e-30": (
         lambda: check_gradients(
@@ -244,7 +244,7 @@ OPEN = {
     "NaN": (lambda: check_gradients(jnp.log, jnp.array([-1.0, 2.0])), "not finite here"),
     "infinite": (lambda: check_gradients(lambda x: 1 / x, jnp.array([0.0, 2.0])), "not finite here"),
     "saturated": (
-        lambda: check_gradients(lambda x: jnp.sum(jax.nn.sigmoid(x)), jnp.array([50.0, 60.0])),
+        lambda: check_gradients(lambda z: -jax.nn.log_softmax(z)[0], jnp.array([60.0, 0, 0])),
         "noise above the signal",
     ),
     "a sum that is 1": (

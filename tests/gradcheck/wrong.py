@@ -57,7 +57,7 @@ class Kink:
 
 
 def saturated(*sizes: int) -> Draw:
-    """A network whose outputs are all but 1 where 0 is wanted: a cost of about 1, a gradient of about 1e-6, of the first layer 1e-8."""
+    """Outputs all but 1 where 0 is wanted: a cost of about 1, a gradient of about 1e-6, of the first layer 1e-8."""
     plain = draw_network(*sizes)
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
