@@ -85,7 +85,8 @@ def by_check_grads(case: Case, args: tuple[Any, ...], seed: int) -> str:
     def f(*floats: Any) -> Any:
         filled = list(leaves)
         for i, x in zip(places, floats, strict=True):
-            filled[i] = x
+            # It hands over NumPy's arrays in places, which f need not take.
+            filled[i] = jnp.asarray(x)
         varied = jax.tree.unflatten(structure, filled)
         if case.argnums is not None:
             varied = (*args[: case.argnums], varied, *args[case.argnums + 1 :])

@@ -53,7 +53,7 @@ class State:
         for sample in self.samples:
             sample.size = size
         self.quotients = [sample.analyse() for sample in self.samples]
-        moved = 4 * eps * rms([q.value for q in self.quotients])
+        moved = 8 * eps * max((abs(q.value) for q in self.quotients if math.isfinite(q.value)), default=0.0)
         for k, sample in enumerate(self.samples):
             if moved > sample.rounding:
                 sample.rounding += moved

@@ -36,7 +36,8 @@ class Quotient:
 
     `value` with the estimate `error`; `left` and `right` are the one-sided derivatives, `gap` their difference with
     the estimate `gap_error`; `step` the step it was found with, `noise` what F's values are uncertain by. Where the
-    value is 0 because F does not move, `hidden` is the slope that it may have all the same.
+    value is 0 because F does not move, `hidden` is the slope that it may have all the same; `fine` is by how much
+    F's slope differs from the value on a scale below the step.
     """
 
     value: float
@@ -49,6 +50,7 @@ class Quotient:
     step: float
     noise: float
     hidden: float = 0.0
+    fine: float = 0.0
 
 
 def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
@@ -207,7 +209,15 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
         # F does not move: what that may hide is as large as rounding is where it does.
         hidden = _EPS * max(size, _largest(plus, minus, zero))
     left, right = value - jump / 2, value + jump / 2
-    return Quotient(value, error, left, right, jump, jump_error, shape, float(h[rung]), float(noise[0]), hidden)
+    fine = _fine_structure(h, plus, minus, float(value), float(h[rung]), own) if len(h) > 8 else 0.0
+    return Quotient(value, error, left, right, jump, jump_error, shape, float(h[rung]), float(noise[0]), hidden, fine)
+
+
+def _fine_structure(h: Floats, plus: Floats, minus: Floats, value: float, step: float, rounding: float) -> float:
+    """How far quotients of far smaller steps are from `value`, where that is more than rounding explains."""
+    off = np.abs((plus - minus) / (2 * h) - value)
+    real = (h <= step / RATIO**2) & (off > SAFETY * rounding / h)
+    return float(np.max(off[real], initial=0.0))
 
 
 def _fades_out(h: Floats, plus: Floats, minus: Floats, value: float) -> bool:
