@@ -144,7 +144,7 @@ def _reverse_at(
         g = g.astype(complex if np.iscomplexobj(g) else float)
         bad = ~np.isfinite(g).all(axis=0)
         if bad.any():
-            found.not_finite[name, i] = bad
+            found.not_finite[name, i] = np.asarray(bad)
             g = np.where(bad, 0, g)
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         values.cotangents.append(g[:n])
