@@ -11,13 +11,14 @@ import numpy as np
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_count
 from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_callable
 from jaxgd.gradcheck.derive import derive
+from jaxgd.gradcheck.dtypes import eps_of
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.measure import cotangents
 from jaxgd.gradcheck.measure import directions as random_directions
 from jaxgd.gradcheck.native import Native, run_natively
 from jaxgd.gradcheck.precision import compare_natively
-from jaxgd.gradcheck.problem import WHO, Prepared, eps_of, in_float64, prepare, raised, with_outputs
+from jaxgd.gradcheck.problem import WHO, Prepared, in_float64, prepare, raised, with_outputs
 from jaxgd.gradcheck.programs import Value, bilinear
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
 
@@ -120,14 +121,14 @@ def check_gradients(
         evaluations=evaluations,
         directions=directions,
         seed=seed,
-        dtype="float64" if examination.in_float64 else str(prepared.v[0].dtype),
+        dtype="float64" if examination.ladders.in_float64 else str(prepared.v[0].dtype),
         findings=tuple(text for _, text in findings),
         second_order=second,
     )
 
 
 def _summary(examination: Examination, evaluations: int, directions: int, seed: int) -> str:
-    dtype = "float64" if examination.in_float64 else "the dtype of the arguments"
+    dtype = "float64" if examination.ladders.in_float64 else "the dtype of the arguments"
     words = f"1 point, {directions} directions a leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
     names = [values.name for values in examination.d.values]
     return f"{words}; {' and '.join(names)} against difference quotients" if names else words

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgd.errors import DtypeError, ShapeError, describe
-from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, eps_of
+from jaxgd.gradcheck.dtypes import eps_of
+from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
 
 

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 
 from jaxgd.gradcheck.claims import Claim
+from jaxgd.gradcheck.dtypes import coarsest_eps, eps_of, is_rounded
 from jaxgd.gradcheck.judge import FLOOR
 from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.measure import ForwardValues, ReverseValues, Values
 from jaxgd.gradcheck.measure import directions as random_directions
 from jaxgd.gradcheck.native import jittered, stacked
-from jaxgd.gradcheck.problem import Prepared, coarsest_eps, eps_of, in_float64, is_rounded, raised
+from jaxgd.gradcheck.problem import Prepared, in_float64, raised
 from jaxgd.gradcheck.programs import Forward, Reverse, Shared
 
 AUTODIFF = "autodiff"

@@ -4,12 +4,11 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxgd.gradcheck import locate
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.derive import AUTODIFF, Derivatives, first_line, norm, rms
+from jaxgd.gradcheck.derive import AUTODIFF, Derivatives, norm, rms
 from jaxgd.gradcheck.judge import (
     COARSE_RESOLUTION,
     FLOOR,
@@ -20,9 +19,9 @@ from jaxgd.gradcheck.judge import (
     judge,
     outside_the_kink,
 )
-from jaxgd.gradcheck.measure import Measure, ReverseValues, Sample, Values
-from jaxgd.gradcheck.problem import coarsest_eps, eps_of, in_float64
-from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape, ladder
+from jaxgd.gradcheck.ladders import Ladders, State
+from jaxgd.gradcheck.measure import ReverseValues, Values
+from jaxgd.gradcheck.quotient import SAFETY, Shape
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
 from jaxgd.gradcheck.singular import where_not_finite
 
@@ -30,44 +29,8 @@ from jaxgd.gradcheck.singular import where_not_finite
 _DIRECT = 1e-9
 # A gradient that changes by more than this part of itself when its point moves by a rounding is not continuous there.
 _JUMPY = 1e-2
-# A slow f is not tried with the long ladder for longer than about this.
-_SECONDS = 60.0
 # Of how f varies around the point, a slope that a claimed 0 cannot be told from.
 _NEGLIGIBLE = 1e-6
-# Wider than this, a relative rounding is not float64's.
-_NARROW = 1e-10
-
-
-@dataclasses.dataclass
-class State:
-    """What is known of one leaf: F along its directions, and after the `long` ladder of steps or the short one."""
-
-    index: int
-    samples: list[Sample]
-    quotients: list[Quotient]
-    long: bool
-
-    def analyse(self, eps: float) -> None:
-        """Find the quotients, twice: x + hu is rounded too, which moves F by its slope times the rounding of x."""
-        size = max(sample.variation for sample in self.samples)
-        for sample in self.samples:
-            sample.size = size
-        self.quotients = [sample.analyse() for sample in self.samples]
-        moved = 8 * eps * max((abs(q.value) for q in self.quotients if math.isfinite(q.value)), default=0.0)
-        for k, sample in enumerate(self.samples):
-            if moved > sample.rounding:
-                sample.rounding += moved
-                self.quotients[k] = sample.analyse()
-
-    @property
-    def variation(self) -> float:
-        """How much F varies within steps of the point's own size, in the direction in which that is least."""
-        return min(sample.variation for sample in self.samples)
-
-    @property
-    def error(self) -> float:
-        """The largest estimated error of its quotients."""
-        return max((max(q.error, q.hidden) for q in self.quotients if math.isfinite(q.error)), default=0.0)
 
 
 class Examination:
@@ -78,79 +41,22 @@ class Examination:
     ) -> None:
         self.d, self.claims, self.n, self.rtol, self.rng = derivatives, claims, n, rtol, rng
         self.notes = derivatives.notes
-        self.in_float64 = True
-        self.eps = eps_of("float64")
+        self.ladders = Ladders(derivatives)
         self.along: dict[str, Any] = {}
         self.forward_along: Any = None
 
     def run(self) -> tuple[LeafReport, ...]:
         """Examine every leaf."""
-        leaves = range(len(self.d.shared.v))
-        self._choose_precision()
-        first = [(i, k) for i in leaves for k in range(self.n)]
-        try:
-            states = self._quotients(first, long=False)
-        except Exception as error:
-            if not self.in_float64:
-                raise
-            self._fall_back(error)
-            states = self._quotients(first, long=False)
-        with self._precisely():
+        states = self.ladders.short(self.n)
+        with self.ladders.precisely():
             self.along = {values.name: values.along_all() for values in self.d.values}
             if self.d.forward is not None:
                 self.forward_along = self.d.forward.along_all()
         if unsettled := [s.index for s in states if not self._settled(s)]:
-            longer = self._longer(unsettled)
+            longer = self.ladders.long(unsettled)
             by_index = {s.index: s for s in longer}
             states = [by_index.get(s.index, s) for s in states]
         return tuple(self._report(s) for s in states)
-
-    def _longer(self, unsettled: list[int]) -> list[State]:
-        """The long ladder of steps, in all directions; of a slow f only in as many leaves as there is time for."""
-        directions = len(self.d.shared.directions[0]) - 1
-        most = max(self.measure.affordable(_SECONDS) // (36 * directions), 1)
-        if most < len(unsettled):
-            self.notes.append(f"{len(unsettled) - most} leaves with more than four steps: f is too slow for that")
-        return self._quotients([(i, k) for i in unsettled[:most] for k in range(directions)], long=True)
-
-    # Difference quotients.
-
-    def _choose_precision(self) -> None:
-        v, traced = self.d.shared.v, self.d.shared.traced
-        with in_float64():
-            self.eps = coarsest_eps(lambda v: self.d.prepared.problem(v, traced), v)
-        if self.eps > _NARROW:
-            self.notes.append("f in float64 throughout: it computes in a narrower dtype, whatever its arguments are")
-        self.measure = Measure(self.d.prepared.problem, self.d.shared, self.d.lanes, self.eps)
-
-    def _fall_back(self, error: Exception) -> None:
-        """Go on in the user's dtype where f does not run in float64."""
-        self.in_float64 = False
-        self.notes.append(f"f in float64: {first_line(error)}")
-        prepared = self.d.prepared
-        kept = [d.astype(x.dtype) for d, x in zip(self.d.shared.directions, prepared.v, strict=True)]
-        self.d.move_to(self.d.shared._replace(v=prepared.v, traced=prepared.traced, directions=kept))
-        if self.d.forward is not None and self.d.forward not in self.d.values:
-            self.d.forward = None
-        self.eps = max(eps_of(x.dtype) for x in prepared.v)
-        self.measure = Measure(prepared.problem, self.d.shared, self.d.lanes, self.eps)
-
-    def _precisely(self) -> Any:
-        return in_float64() if self.in_float64 else jax.default_matmul_precision("highest")
-
-    def _quotients(self, which: list[tuple[int, int]], long: bool) -> list[State]:
-        if self.eps > _NARROW:
-            h = ladder(1.0, 8) if long else ladder(2.0**-3, 4, 2.0**-13)
-        else:
-            h = ladder(1.0, 18) if long else ladder(2.0**-6, 4, 2.0**-22)
-        with self._precisely():
-            samples = self.measure.samples(which, h)
-        states: dict[int, State] = {}
-        for (i, _), sample in zip(which, samples, strict=True):
-            states.setdefault(i, State(i, [], [], long)).samples.append(sample)
-        for state in states.values():
-            state.analyse(self.eps)
-        return list(states.values())
 
     def _projections(self, values: Values, state: State) -> list[float]:
         """What a claim says of the directions that a leaf was tried in."""
@@ -175,7 +81,7 @@ class Examination:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f is constant here")
         pairs = list(zip(p, state.quotients, strict=True))
         noise = self._noise_along(values, state.index)
-        resolution = COARSE_RESOLUTION if self.eps > _NARROW else RESOLUTION
+        resolution = COARSE_RESOLUTION if self.ladders.narrow else RESOLUTION
         results = [against_quotient(a, q, noise, scale, values.floor, self.rtol, resolution) for a, q in pairs]
         error = max((abs(a - q.value) for a, q in pairs if math.isfinite(q.value)), default=math.nan)
         tolerance = max((t for _, _, t in results if math.isfinite(t)), default=math.inf)
@@ -186,14 +92,14 @@ class Examination:
         note = ""
         if (
             cause is Cause.NOISE
-            and self.eps <= _NARROW
+            and not self.ladders.narrow
             and noise > _JUMPY * rms(p)
             and SAFETY * state.error <= 0.1 * scale
         ):
             # It is not f that is uncertain.
             return Check(name, verdict, Cause.UNSTEADY, _ratio(error, scale), _ratio(tolerance, scale))
         if cause is Cause.NOISE:
-            cause = Cause.NO_FLOAT64 if self.eps > _NARROW else cause
+            cause = Cause.NO_FLOAT64 if self.ladders.narrow else cause
             note = f"its derivative along a direction is {scale:.1e}, known to ±{tolerance:.1e}"
         return Check(name, verdict, cause, _ratio(error, scale), _ratio(tolerance, scale), note)
 
@@ -275,8 +181,8 @@ class Examination:
             direct, check = self._directly(values, state), by_quotient[values.name]
             where = self.d.not_finite.get((values.name, i))
             if where is not None:
-                with self._precisely():
-                    check, worst, pattern = where_not_finite(check.name, where, self.measure, i)
+                with self.ladders.precisely():
+                    check, worst, pattern = where_not_finite(check.name, where, self.ladders.measure, i)
                 report = dataclasses.replace(report, worst=worst, pattern=pattern, searched=min(8, int(where.sum())))
             elif self._needs_a_look(values, state, direct, check):
                 looked = self._look(values, state, by_quotient)
@@ -312,14 +218,14 @@ class Examination:
             for other in self.d.saying(i)
             if other is not values and isinstance(other, ReverseValues) and checks[other.name].verdict is Verdict.RIGHT
         ]
-        with self._precisely():
+        with self.ladders.precisely():
             if right:
                 candidates = np.sort(self.rng.choice(size, min(size, locate.ALL), replace=False))
                 return locate.against_values(values, right[0], i, size, candidates)
             settled = [q for q in state.quotients if math.isfinite(q.step)]
             step = min((q.step for q in settled), default=2.0**-8)
             noise = max((q.noise for q in settled), default=0.0)
-            return locate.against_quotients(values, self.measure, i, step, noise, self.rng)
+            return locate.against_quotients(values, self.ladders.measure, i, step, noise, self.rng)
 
     def _after_looking(self, values: Values, state: State, check: Check, looked: locate.Looked) -> Check:
         """What single elements say.

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxgd.gradcheck.dtypes import eps_of
 from jaxgd.gradcheck.judge import NOISES
 from jaxgd.gradcheck.lanes import Lanes, single
-from jaxgd.gradcheck.problem import Problem, eps_of
+from jaxgd.gradcheck.problem import Problem
 from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Consistency, Verdict
 

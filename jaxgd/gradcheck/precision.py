@@ -114,7 +114,7 @@ class _Compared:
         """Whether the gradient is there in float64, and more than zero but for rounding."""
         if not self.reference.size or (self.wide.name, self.leaf) in self.examination.d.not_finite:
             return False
-        return self.signal >= 1e-13 * self.examination.measure.zeros[0][1]
+        return self.signal >= 1e-13 * self.examination.ladders.measure.zeros[0][1]
 
     def verdict(self, allowed: float, worst: Verdict) -> Check | None:
         """Something to say only if it is not rounding; `worst` if it is clearly no rounding."""
@@ -128,7 +128,7 @@ class _Compared:
             return None
         n = math.sqrt(self.reference.size)
         noise = 100 * self.native.noise[self.leaf] * n if self.native.noise else 0.0
-        hidden = float(limits.eps) * self.examination.measure.zeros[0][1]
+        hidden = float(limits.eps) * self.examination.ladders.measure.zeros[0][1]
         above = 1e4 if _eps(dtype) < _FEW_DIGITS else 10
         visible = self.signal > above * hidden and self.size > 1e4 * float(limits.tiny) * n
         if self.off <= max(allowed * self.size, noise) or not visible:

@@ -1,6 +1,7 @@
 """The report as one screen of text."""
 
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
 # Leaves that are right and beyond this many are summed up in a line.
 _ROWS = 16
 _WORST = 5
+_WIDTH = 100
 
 
 def render(report: "GradientReport") -> str:
@@ -36,7 +38,12 @@ def render(report: "GradientReport") -> str:
 
 def _table(report: "GradientReport") -> list[str]:
     names = list(dict.fromkeys(check.name for leaf in report.leaves for check in leaf.checks))
-    rows = [["leaf", "shape", *names, "slope", "verdict"]]
+    # Each comparison's name in two lines: four of them are wide.
+    heads = [name.split(" = ") if " = " in name else ("", name) for name in names]
+    rows = [
+        ["", "", *(first for first, _ in heads), "", ""],
+        ["leaf", "shape", *(f"= {last}" if first else last for first, last in heads), "slope", "verdict"],
+    ]
     shown = sorted(report.leaves, key=lambda leaf: leaf.verdict == "right")[:_ROWS]
     for leaf in report.leaves:
         if leaf in shown:
@@ -95,4 +102,5 @@ def _consistency(report: "GradientReport") -> str:
 
 
 def _labeled(label: str, lines: "list[str] | tuple[str, ...]") -> list[str]:
-    return [f"  {label + ':' if i == 0 else '':13} {line}" for i, line in enumerate(lines) if line]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, _WIDTH - 17)]
+    return [f"  {label + ':' if i == 0 else '':13} {line}" for i, line in enumerate(wrapped)]

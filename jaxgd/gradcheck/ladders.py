@@ -1,0 +1,119 @@
+"""F along random directions in each leaf: at a short ladder of steps first, at a long one where that is not enough."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from jaxgd.gradcheck.derive import Derivatives, first_line
+from jaxgd.gradcheck.dtypes import coarsest_eps, eps_of
+from jaxgd.gradcheck.measure import Measure, Sample
+from jaxgd.gradcheck.problem import in_float64
+from jaxgd.gradcheck.quotient import Quotient, ladder
+
+# A slow f is not tried with the long ladder for longer than about this.
+_SECONDS = 60.0
+# Wider than this, a relative rounding is not float64's.
+_NARROW = 1e-10
+
+
+@dataclasses.dataclass
+class State:
+    """What is known of one leaf: F along its directions, and after the `long` ladder of steps or the short one."""
+
+    index: int
+    samples: list[Sample]
+    quotients: list[Quotient]
+    long: bool
+
+    def analyse(self, eps: float) -> None:
+        """Find the quotients, twice: x + hu is rounded too, which moves F by its slope times the rounding of x."""
+        size = max(sample.variation for sample in self.samples)
+        for sample in self.samples:
+            sample.size = size
+        self.quotients = [sample.analyse() for sample in self.samples]
+        moved = 8 * eps * max((abs(q.value) for q in self.quotients if math.isfinite(q.value)), default=0.0)
+        for k, sample in enumerate(self.samples):
+            if moved > sample.rounding:
+                sample.rounding += moved
+                self.quotients[k] = sample.analyse()
+
+    @property
+    def variation(self) -> float:
+        """How much F varies within steps of the point's own size, in the direction in which that is least."""
+        return min(sample.variation for sample in self.samples)
+
+    @property
+    def error(self) -> float:
+        """The largest estimated error of its quotients."""
+        return max((max(q.error, q.hidden) for q in self.quotients if math.isfinite(q.error)), default=0.0)
+
+
+class Ladders:
+    """Evaluates f at the point of some derivatives: in float64, or in the user's dtype where it does not run there.
+
+    `measure` evaluates f; `eps` is the relative rounding of the narrowest dtype that f computes with.
+    """
+
+    def __init__(self, derivatives: Derivatives) -> None:
+        self.d = derivatives
+        self.in_float64 = True
+        v, traced = self.d.shared.v, self.d.shared.traced
+        with in_float64():
+            self.eps = coarsest_eps(lambda v: self.d.prepared.problem(v, traced), v)
+        if self.narrow:
+            self.d.notes.append("f in float64 throughout: it computes in a narrower dtype, whatever its arguments are")
+        self.measure = Measure(self.d.prepared.problem, self.d.shared, self.d.lanes, self.eps)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether f computes with fewer digits than float64's."""
+        return self.eps > _NARROW
+
+    def precisely(self) -> Any:
+        """The context that f is evaluated in."""
+        return in_float64() if self.in_float64 else jax.default_matmul_precision("highest")
+
+    def short(self, n: int) -> list[State]:
+        """A few steps along n directions in every leaf."""
+        which = [(i, k) for i in range(len(self.d.shared.v)) for k in range(n)]
+        try:
+            return self._states(which, long=False)
+        except Exception as error:
+            self._fall_back(error)
+        return self._states(which, long=False)
+
+    def long(self, leaves: list[int]) -> list[State]:
+        """Many steps in all directions; of a slow f only in as many leaves as there is time for."""
+        directions = len(self.d.shared.directions[0]) - 1
+        most = max(self.measure.affordable(_SECONDS) // (36 * directions), 1)
+        if most < len(leaves):
+            self.d.notes.append(f"{len(leaves) - most} leaves with more than four steps: f is too slow for that")
+        return self._states([(i, k) for i in leaves[:most] for k in range(directions)], long=True)
+
+    def _states(self, which: list[tuple[int, int]], long: bool) -> list[State]:
+        if self.narrow:
+            h = ladder(1.0, 8) if long else ladder(2.0**-3, 4, 2.0**-13)
+        else:
+            h = ladder(1.0, 18) if long else ladder(2.0**-6, 4, 2.0**-22)
+        with self.precisely():
+            samples = self.measure.samples(which, h)
+        states: dict[int, State] = {}
+        for (i, _), sample in zip(which, samples, strict=True):
+            states.setdefault(i, State(i, [], [], long)).samples.append(sample)
+        for state in states.values():
+            state.analyse(self.eps)
+        return list(states.values())
+
+    def _fall_back(self, error: Exception) -> None:
+        """Go on in the user's dtype."""
+        self.in_float64 = False
+        self.d.notes.append(f"f in float64: {first_line(error)}")
+        prepared = self.d.prepared
+        kept = [d.astype(x.dtype) for d, x in zip(self.d.shared.directions, prepared.v, strict=True)]
+        self.d.move_to(self.d.shared._replace(v=prepared.v, traced=prepared.traced, directions=kept))
+        if self.d.forward is not None and self.d.forward not in self.d.values:
+            self.d.forward = None
+        self.eps = max(eps_of(x.dtype) for x in prepared.v)
+        self.measure = Measure(prepared.problem, self.d.shared, self.d.lanes, self.eps)
