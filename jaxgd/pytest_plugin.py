@@ -136,10 +136,13 @@ def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, Any
 
     out: dict[str, Any] = {}
     for mark in marks:
+        given, complaint = {}, ""
         try:
             given = inspect.signature(gradients).bind(*mark.args, **mark.kwargs).arguments
         except TypeError as error:
-            _misused(node, f"takes points, seeds and strict: {error}.")
+            complaint = str(error)
+        if complaint:
+            _misused(node, f"takes points, seeds and strict: {complaint}.")
         out = {name: value for name, value in given.items() if value is not None} | out
     if not isinstance(out.get("strict", False), bool):
         _misused(node, f"expects strict to be True or False, got {out['strict']!r}.")

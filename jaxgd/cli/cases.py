@@ -37,10 +37,10 @@ class Result(NamedTuple):
     error: str = ""
 
 
-def find_cases(words: tuple[str, ...]) -> list[Case]:
-    """The cases of all FILE::CASE, or all cases of a FILE; found before any of them runs."""
+def find_cases(words: tuple[str, ...]) -> tuple[list[Case], list[str]]:
+    """The cases of all FILE::CASE, or all cases of a FILE, found before any runs; and what of the files is not run."""
     modules: dict[Path, ModuleType] = {}
-    cases = []
+    cases, left = [], []
     for word in words:
         file, colons, name = word.partition("::")
         path = Path(file)
@@ -54,7 +54,9 @@ def find_cases(words: tuple[str, ...]) -> list[Case]:
         for name, function in functions.items():
             _require_runnable(f"{file}::{name}", function)
             cases.append(Case(f"{file}::{name}", path.parent.absolute(), function))
-    return cases
+        if not colons:
+            left += [f"{file}::{name} needs {needs}" for name, needs in _left(modules[path]).items()]
+    return cases, left
 
 
 def run_case(case: Case, seed: int) -> Iterator[Result]:
@@ -146,6 +148,16 @@ def _is_case(name: str, function: Callable[..., Any]) -> bool:
         # A test may want pytest's fixtures, the points of a marker among them: then it is pytest's to run.
         return _GIVEN in _parameters(function) and not _needed(function)
     return name.startswith("check_") and not _needed(function)
+
+
+def _left(module: ModuleType) -> dict[str, str]:
+    """Functions that look like cases and need what a case is not given, with what that is."""
+    like = {
+        name: f
+        for name, f in _functions(module).items()
+        if name.startswith("check_") or (name.startswith("test_") and _GIVEN in _parameters(f))
+    }
+    return {name: ", ".join(_needed(f)) for name, f in like.items() if _needed(f)}
 
 
 def _all(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:

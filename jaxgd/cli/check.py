@@ -93,7 +93,10 @@ def _status(results: "list[Result]") -> int:
 def _of_files(words: tuple[str, ...], seed: int) -> "Iterator[Result]":
     from jaxgd.cli.cases import find_cases, run_case
 
-    for case in find_cases(words):
+    cases, left = find_cases(words)
+    for test in left:
+        print(f"not run: {test}, and a case is given check_gradients alone", file=sys.stderr)
+    for case in cases:
         yield from run_case(case, seed)
 
 

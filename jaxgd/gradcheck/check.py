@@ -1,6 +1,8 @@
 """check_gradients: what is compared with what."""
 
+import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, Le
 
 # The smallest relative error that difference quotients in float64 resolve when nothing is against them.
 _LEAST_RTOL = 1e-9
+_HIGHER = "second derivatives: order=2 checks them"
 
 
 def check_gradients(
@@ -107,10 +110,13 @@ def check_gradients(
     evaluations = lanes.count(Value(prepared.problem)) + 2 * len(native.consistency)
     second = None
     notes = list(examination.notes)
+    if prepared.fixed:
+        more = f" and {len(prepared.fixed) - 6} more" if len(prepared.fixed) > 6 else ""
+        notes.append(f"held fixed: {', '.join(prepared.fixed[:6])}{more}")
     if order == 2:
         second = _second_order(prepared, [x[0] for x in w], rtol, directions, seed)
     else:
-        notes.append("second derivatives: order=2 checks them")
+        notes.append(_HIGHER)
     return GradientReport(
         name=prepared.name,
         leaves=leaves,
@@ -208,12 +214,14 @@ def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directio
         return pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
 
     gradient.__qualname__ = f"∇{prepared.name}"
+    with contextlib.suppress(TypeError, ValueError):
+        gradient.__signature__ = inspect.signature(problem.f.value)  # type: ignore[attr-defined]
     args = problem.args(prepared.v, prepared.traced)
     report = check_gradients(gradient, *args, argnums=prepared.argnums, rtol=rtol, directions=directions, seed=seed)
-    names = {leaf.name: mine for leaf, mine in zip(report.leaves, prepared.leaves, strict=True)}
-    leaves = tuple(dataclasses.replace(leaf, name=names[leaf.name].name) for leaf in report.leaves)
     symmetric = _symmetry(gradient, prepared, seed)
-    return dataclasses.replace(report, leaves=leaves, consistency=(*report.consistency, *symmetric))
+    # Of what is held fixed the first order has told.
+    notes = tuple(note for note in report.not_checked if note != _HIGHER and not note.startswith("held fixed"))
+    return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
 
 
 def _symmetry(gradient: Callable[..., Any], prepared: Prepared, seed: int) -> list[Consistency]:

@@ -83,7 +83,9 @@ class Examination:
         noise = self._noise_along(values, state.index)
         resolution = COARSE_RESOLUTION if self.ladders.narrow else RESOLUTION
         results = [against_quotient(a, q, noise, scale, values.floor, self.rtol, resolution) for a, q in pairs]
-        error = max((abs(a - q.value) for a, q in pairs if math.isfinite(q.value)), default=math.nan)
+        known = [(a, q.value) for a, q in pairs if math.isfinite(q.value)]
+        error = rms([a - b for a, b in known]) if known else math.nan
+        size = _told(rms([b for _, b in known]), scale)
         tolerance = max((t for _, _, t in results if math.isfinite(t)), default=math.inf)
         verdict, cause = combined([(v, c) for v, c, _ in results])
         if cause is Cause.NOISE and not any(p) and SAFETY * state.error <= _NEGLIGIBLE * state.variation:
@@ -97,11 +99,11 @@ class Examination:
             and SAFETY * state.error <= 0.1 * scale
         ):
             # It is not f that is uncertain.
-            return Check(name, verdict, Cause.UNSTEADY, _ratio(error, scale), _ratio(tolerance, scale))
+            return Check(name, verdict, Cause.UNSTEADY, _ratio(error, size), _ratio(tolerance, size))
         if cause is Cause.NOISE:
             cause = Cause.NO_FLOAT64 if self.ladders.narrow else cause
             note = f"its derivative along a direction is {scale:.1e}, known to ±{tolerance:.1e}"
-        return Check(name, verdict, cause, _ratio(error, scale), _ratio(tolerance, scale), note)
+        return Check(name, verdict, cause, _ratio(error, size), _ratio(tolerance, size), note)
 
     def _noise_along(self, values: Values, leaf: int) -> float:
         """What a claim's own rounding may amount to along a direction."""
@@ -126,22 +128,23 @@ class Examination:
     def _directly(self, values: Values, state: State) -> Check | None:
         """A claim against autodiff, no quotient between them."""
         reference: Values | None = self.d.reverse or self.d.forward
-        if reference is None or values is reference:
+        if reference is None or values is reference or (values.name, state.index) in self.d.not_finite:
             return None
         name, i = f"{values.name} = autodiff", state.index
         noise, single = 0.0, False
         if isinstance(values, ReverseValues) and isinstance(reference, ReverseValues):
             pairs = list(zip(values.cotangents[i], reference.cotangents[i], strict=True))
-            difference = max(norm(a - b) for a, b in pairs)
+            difference, size = max((norm(a - b), norm(b)) for a, b in pairs)
             scale = max(max(norm(a), norm(b)) for a, b in pairs)
             noise = NOISES / SAFETY * (values.noise[i] + reference.noise[i])
             single = self.rtol is None and bool(locate.outliers(values, reference, i).any())
         else:
             p = self._projections(values, state)
             q = [float(x) for x in self._autodiff_along(i)[: len(p)]]
-            difference, scale = max(abs(a - b) for a, b in zip(p, q, strict=True)), max(rms(p), rms(q))
+            difference, size = rms([a - b for a, b in zip(p, q, strict=True)]), rms(q)
+            scale = max(rms(p), size)
         floor = max([_DIRECT, *(x.floor for x in (values, reference) if x.floor > FLOOR)])
-        check = self._checked(name, difference, noise, scale, floor)
+        check = self._checked(name, difference, noise, (scale, size), floor)
         return _in_elements(check) if single and check.verdict is not Verdict.WRONG else check
 
     def _autodiff_along(self, leaf: int) -> Any:
@@ -154,17 +157,20 @@ class Examination:
             return None
         a, b = self.forward_along[i], self.along[AUTODIFF][i]
         error = self._noise_along(self.d.reverse, i) + state.error / SAFETY
-        scale = max(rms(list(a)), rms(list(b)))
-        check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), error, scale, self.d.reverse.floor)
+        size = rms(list(b))
+        sizes = max(rms(list(a)), size), size
+        check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), error, sizes, self.d.reverse.floor)
         # Where both are as uncertain as they are large, the quotients say so.
         return None if check.verdict is Verdict.CANNOT_TELL else check
 
-    def _checked(self, name: str, difference: float, error: float, scale: float, floor: float) -> Check:
+    def _checked(self, name: str, difference: float, error: float, sizes: tuple[float, float], floor: float) -> Check:
+        """The verdict is relative to the larger of the two, what is told of it to the reference."""
+        scale, size = sizes[0], _told(sizes[1], sizes[0])
         if scale == 0 and difference == 0:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0)
         verdict, tolerance = judge(difference, error, scale, floor, self.rtol)
         cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: Cause.NOISE}[verdict]
-        return Check(name, verdict, cause, _ratio(difference, scale), _ratio(tolerance, scale))
+        return Check(name, verdict, cause, _ratio(difference, size), _ratio(tolerance, size))
 
     # Reports.
 
@@ -240,6 +246,9 @@ class Examination:
             return check
         if looked.wrong.any():
             return dataclasses.replace(check, verdict=Verdict.WRONG, cause=Cause.DIFFERS)
+        if looked.kink.any() and len(looked.index) > 1:
+            shape = self.d.prepared.leaves[state.index].shape
+            check = dataclasses.replace(check, note=f"at {locate.places(looked.index[looked.kink], shape)}")
         if len(looked.index) == 1:
             pairs = zip(self._projections(values, state), state.quotients, strict=True)
             if all(outside_the_kink(a, q, abs(q.value), values.floor) for a, q in pairs):
@@ -272,6 +281,11 @@ class Examination:
         p = self._projections(saying[0], state)
         slopes = [s.slope(a, q.noise) for s, q, a in zip(state.samples, state.quotients, p, strict=True)]
         return min((s for s in slopes if math.isfinite(s)), default=math.nan)
+
+
+def _told(size: float, scale: float) -> float:
+    """What a difference is told relative to: the reference, unless that is nothing beside the claim."""
+    return size if size > 1e-3 * scale else scale
 
 
 def _in_elements(check: Check) -> Check:

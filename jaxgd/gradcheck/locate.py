@@ -274,5 +274,12 @@ def _moved(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], a
     return ""
 
 
+def places(index: Ints, shape: tuple[int, ...], most: int = 3) -> str:
+    """A few elements as one would write them: [0, 1], [0, 2] and 5 more."""
+    named = [_index(np.unravel_index(i, shape)) for i in index[:most]]
+    more = f" and {len(index) - most} more" if len(index) > most else ""
+    return ", ".join(named) + more
+
+
 def _index(place: Any) -> str:
     return f"[{', '.join(str(int(i)) for i in place)}]"

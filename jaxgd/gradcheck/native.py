@@ -1,6 +1,7 @@
 """The user's own dtype: whether f is one function however it is run, and how uncertain its gradient is."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,11 +91,11 @@ def run_natively(
         g_noise = np.array([_distance([x[i] for x in gradients], [x[0] for x in gradients]) for i in (1, 2)]).max(
             axis=0
         )
-        consistency.append(compare("gradient's second run", Cause.NOT_DETERMINISTIC, gradient, again, g_noise))
+        consistency.append(compare("autodiff's second run", Cause.NOT_DETERMINISTIC, gradient, again, g_noise))
         if vmapped:
             one = [x[0] for x in gradients]
-            consistency.append(compare("gradient's jit = vmap", Cause.NOT_ONE_FUNCTION, gradient, one, g_noise))
-        noise = [float(a * _norm(g)) for a, g in zip(g_noise, gradient, strict=True)]
+            consistency.append(compare("autodiff's jit = vmap", Cause.NOT_ONE_FUNCTION, gradient, one, g_noise))
+        noise = [float(a * _norm(g)) if np.isfinite(a) else math.inf for a, g in zip(g_noise, gradient, strict=True)]
     differs = any(c.verdict is not Verdict.RIGHT for c in consistency if "vmap" in c.name)
     return Native(out, gradient or None, noise, consistency, differs)
 

@@ -97,6 +97,7 @@ class Prepared:
     axes: tuple[tuple[str, int], ...]
     argnums: tuple[int, ...]
     name: str
+    fixed: tuple[str, ...] = ()
 
 
 def prepare(
@@ -109,7 +110,7 @@ def prepare(
     chosen = _argnums(argnums, len(args))
     names = _names(f, len(args))
     with_paths, structure = jax.tree_util.tree_flatten_with_path(args)
-    varied, traced, static, v, fixed, leaves, axes = [], [], [], [], [], [], []
+    varied, traced, static, v, held, leaves, axes, fixed = [], [], [], [], [], [], [], []
     for place, (path, value) in enumerate(with_paths):
         if is_traced(value):
             raise DtypeError(f"{WHO}: it reads values, so it cannot run inside jit, grad or vmap; call it outside.")
@@ -122,9 +123,11 @@ def prepare(
             varied.append(place)
             v.append(array)
             leaves.append(Leaf(name, array.shape, str(array.dtype), path))
-        elif inexact or isinstance(value, jax.Array):
+            continue
+        fixed.append(name if inexact else f"{name} ({describe(value)})")
+        if inexact or isinstance(value, jax.Array):
             traced.append(place)
-            fixed.append(value if isinstance(value, jax.Array) else jnp.asarray(value))
+            held.append(value if isinstance(value, jax.Array) else jnp.asarray(value))
         else:
             # A whole number may be a shape, and a NumPy array may be computed with outside of JAX.
             static.append((place, Opaque(value)))
@@ -135,7 +138,7 @@ def prepare(
             "Pass arrays of floats, for instance x.astype(float), or other argnums."
         )
     problem = Problem(Opaque(f), structure, tuple(varied), tuple(traced), tuple(static), has_aux)
-    return Prepared(problem, v, fixed, leaves, tuple(axes), chosen, _name(f))
+    return Prepared(problem, v, held, leaves, tuple(axes), chosen, _name(f), tuple(fixed))
 
 
 def with_outputs(prepared: Prepared, out: Any) -> Prepared:
@@ -216,5 +219,8 @@ def _names(f: Callable[..., Any], n: int) -> list[str]:
 
 
 def _name(f: Callable[..., Any]) -> str:
-    f = getattr(f, "func", f)
-    return str(getattr(f, "__qualname__", type(f).__name__)).replace("<locals>.", "").replace("<lambda>", "f")
+    f = inspect.unwrap(getattr(f, "func", f))
+    name = str(getattr(f, "__qualname__", type(f).__name__))
+    if name.endswith("<lambda>") and (code := getattr(f, "__code__", None)):
+        return f"lambda at {code.co_filename.rpartition('/')[2]}:{code.co_firstlineno}"
+    return name.rpartition("<locals>.")[2]

@@ -48,5 +48,8 @@ def _one_by_one(measure: Measure, leaf: int, index: np.ndarray, own: np.ndarray)
         units.reshape(-1, *shape) if i == leaf else np.zeros((len(units), *np.shape(x)))
         for i, x in enumerate(measure.shared.v)
     ]
-    alone = Measure(measure.problem, measure.shared._replace(directions=directions), measure.lanes, measure.eps)
+    # The elements are the gradient's, so all with the first cotangent.
+    first = [w[:1] for w in measure.shared.cotangents]
+    shared = measure.shared._replace(directions=directions, cotangents=first)
+    alone = Measure(measure.problem, shared, measure.lanes, measure.eps)
     return [s.analyse() for s in alone.samples([(leaf, k) for k in range(len(index))], ladder(1.0, 18))]

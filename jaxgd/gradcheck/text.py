@@ -13,12 +13,14 @@ _WORST = 5
 _WIDTH = 100
 
 
-def render(report: "GradientReport") -> str:
+def render(report: "GradientReport", outermost: bool = True) -> str:
     """The whole report: verdict, table of leaves, what is wrong where, what was checked and what was not."""
-    lines = [f"check_gradients({report.name}): {report.verdict}", ""]
+    title = f"check_gradients({report.name})" if outermost else f"second order, {report.name}"
+    lines = [f"{title}: {report.verdict}", ""]
     lines += [f"  {finding}" for finding in report.findings[:_WORST]]
     if len(report.findings) > _WORST:
         lines.append(f"  … and {len(report.findings) - _WORST} more like these")
+    lines += [""] if report.findings else []
     lines += _table(report)
     troubled = [leaf for leaf in report.leaves if leaf.verdict != "right"]
     for leaf in troubled[:4]:
@@ -32,7 +34,7 @@ def render(report: "GradientReport") -> str:
     lines += _labeled("not checked", report.not_checked)
     text = "\n".join(line.rstrip() for line in lines)
     if report.second_order is not None:
-        text += "\n\nsecond order: " + str(report.second_order)
+        text += "\n\n" + render(report.second_order, outermost=False)
     return text
 
 
@@ -77,13 +79,13 @@ def _details(leaf: "LeafReport") -> list[str]:
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines += ["    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
         if leaf.searched < leaf.size:
-            lines.append(f"    the worst of {leaf.searched} elements looked at, of {leaf.size}")
+            lines.append(f"    {leaf.searched} of {leaf.size} elements were looked at")
     return lines
 
 
 def _element(name: str, element: "Element") -> tuple[str, str, str, str]:
     index = f"[{', '.join(map(str, element.index))}]" if element.index else ""
-    return name + index, _number(element.claimed), _number(element.reference), _number(element.ratio, 4)
+    return name + index, _number(element.claimed), _number(element.reference), _number(element.ratio)
 
 
 def _number(x: float | complex, digits: int = 6) -> str:

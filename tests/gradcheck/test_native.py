@@ -50,8 +50,8 @@ def test_all_ways_agree():
         "second run",
         "eager = jit",
         "jit = vmap",
-        "gradient's second run",
-        "gradient's jit = vmap",
+        "autodiff's second run",
+        "autodiff's jit = vmap",
     }
     assert all(c.verdict == "right" and c.error < 1e-6 for c in report.consistency)
 
