@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, Le
 
 # The smallest relative error that difference quotients in float64 resolve when nothing is against them.
 _LEAST_RTOL = 1e-9
+# For a scalar f: its gradient is meant first; then of either sign, larger and smaller, so that a rule shows what it
+# makes of its cotangent.
+_SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 _HIGHER = "second derivatives: order=2 checks them"
 
 
@@ -108,6 +112,7 @@ def check_gradients(
     findings = [(claim.name, text) for claim in claims for leaf, text in claim.findings if leaf == ""]
     # Natively: two eager runs, two jitted, and the lanes.
     evaluations = lanes.count(Value(prepared.problem)) + 2 * len(native.consistency)
+    consistency = [*native.consistency, *_value_of_the_rule(examination)]
     second = None
     notes = list(examination.notes)
     if prepared.fixed:
@@ -120,7 +125,7 @@ def check_gradients(
     return GradientReport(
         name=prepared.name,
         leaves=leaves,
-        consistency=tuple(native.consistency),
+        consistency=tuple(consistency),
         precision=precision.lines,
         checked=_summary(examination, evaluations, directions, seed),
         not_checked=tuple(notes),
@@ -133,6 +138,19 @@ def check_gradients(
     )
 
 
+def _value_of_the_rule(examination: Examination) -> list[Consistency]:
+    """Whether f returns in float64, when it is differentiated, what it returns else; nothing if it does."""
+    outputs, ladders = examination.d.outputs, examination.ladders
+    if not outputs or not ladders.in_float64 or ladders.narrow or 0 not in ladders.measure.zeros:
+        return []
+    value, size = ladders.measure.zeros[0]
+    terms = [np.real(w[0] * y) for w, y in zip(examination.d.shared.cotangents, outputs, strict=True)]
+    apart = abs(sum(float(np.sum(x)) for x in terms) - value) / size if size else 0.0
+    if not math.isfinite(apart) or apart <= 1e-9:
+        return []
+    return [Consistency("f = its value under jax.vjp", Verdict.WRONG, Cause.OTHER_VALUE, apart)]
+
+
 def _summary(examination: Examination, evaluations: int, directions: int, seed: int) -> str:
     dtype = "float64" if examination.ladders.in_float64 else "the dtype of the arguments"
     words = f"1 point, {directions} directions a leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
@@ -142,11 +160,11 @@ def _summary(examination: Examination, evaluations: int, directions: int, seed: 
 
 def _require(f: Any, order: int, rtol: float | None, directions: int, seed: int, **claims: Any) -> None:
     require_callable(f=f, **claims)
-    if order not in (1, 2):
+    if not (isinstance(order, int) and order in (1, 2)):
         raise RangeError(f"{WHO}: order must be 1 or 2, got {order}.")
     require_count(WHO, "directions", directions)
     require_count(WHO, "seed", seed, least=0)
-    if rtol is not None and not isinstance(rtol, float | int):
+    if rtol is not None and not isinstance(rtol, float | int | np.floating):
         raise DtypeError(f"{WHO}: rtol must be a number, got {describe(rtol)}.")
     if rtol is not None and not _LEAST_RTOL <= rtol < 1:
         raise RangeError(
@@ -168,8 +186,13 @@ def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) 
     """
     leaves = [np.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) == 1 and leaves[0].shape == () and not np.iscomplexobj(leaves[0]):
-        return [np.append(1.0, rng.choice([-1.0, 1.0], n - 1) * rng.uniform(0.5, 1.5, n - 1))]
-    return [cotangents(y.astype(complex if np.iscomplexobj(y) else float), n, rng) for y in leaves]
+        return [np.resize(_SCALAR_COTANGENTS, n)]
+    return [cotangents(y.astype(complex if np.iscomplexobj(y) else float), n, rng, _least(y.dtype)) for y in leaves]
+
+
+def _least(dtype: Any) -> float:
+    """The size of an output below which its cotangent would be too large for its dtype."""
+    return 100 / float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
 def _natively(prepared: Prepared, first: list[Any], w: list[np.ndarray], rng: np.random.Generator) -> Native:
@@ -208,33 +231,39 @@ def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directio
     problem = prepared.problem
 
     def gradient(*args: Any) -> Any:
-        leaves = jax.tree.leaves(args)
+        *args_of_f, w = args
+        leaves = jax.tree.leaves(tuple(args_of_f))
         v, traced = [leaves[i] for i in problem.varied], [leaves[i] for i in problem.traced]
         out, pullback = jax.vjp(lambda v: problem(v, traced), v)
         return pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
 
     gradient.__qualname__ = f"∇{prepared.name}"
-    with contextlib.suppress(TypeError, ValueError):
-        gradient.__signature__ = inspect.signature(problem.f.value)  # type: ignore[attr-defined]
     args = problem.args(prepared.v, prepared.traced)
-    report = check_gradients(gradient, *args, argnums=prepared.argnums, rtol=rtol, directions=directions, seed=seed)
-    symmetric = _symmetry(gradient, prepared, seed)
+    with contextlib.suppress(TypeError, ValueError):
+        names = [*inspect.signature(problem.f.value).parameters][: len(args)]
+        named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in (*names, "cotangent")]
+        gradient.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    # By w as well: a rule may be right where it is called, and cut off what calls it.
+    w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, problem(prepared.v, prepared.traced), strict=True)]
+    argnums = (*prepared.argnums, len(args))
+    report = check_gradients(gradient, *args, w, argnums=argnums, rtol=rtol, directions=directions, seed=seed)
+    symmetric = _symmetry(gradient, prepared, w, seed)
     # Of what is held fixed the first order has told.
     notes = tuple(note for note in report.not_checked if note != _HIGHER and not note.startswith("held fixed"))
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
 
 
-def _symmetry(gradient: Callable[..., Any], prepared: Prepared, seed: int) -> list[Consistency]:
+def _symmetry(gradient: Callable[..., Any], prepared: Prepared, w: list[Any], seed: int) -> list[Consistency]:
     """⟨u, Hv⟩ = ⟨v, Hu⟩ for two random directions through all leaves; nothing where f has no forward mode."""
     rng = np.random.default_rng(seed)
     problem = prepared.problem
     with in_float64():
-        x, traced = raised(prepared.v), raised(prepared.traced)
+        x, traced, wide = raised(prepared.v), raised(prepared.traced), raised(w)
         drawn = [random_directions(np.asarray(leaf), 3, rng) for leaf in x]
         u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
 
         def along(direction: list[Any]) -> Any:
-            return jax.jvp(lambda x: gradient(*problem.args(x, traced)), (x,), (direction,))[1]
+            return jax.jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
 
         try:
             hu, hv = along(u), along(v)

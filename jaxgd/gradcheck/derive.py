@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.dtypes import coarsest_eps, eps_of, is_rounded
+from jaxgd.gradcheck.dtypes import coarsest_eps, eps_of, own_rounding
 from jaxgd.gradcheck.judge import FLOOR
 from jaxgd.gradcheck.lanes import Lanes
 from jaxgd.gradcheck.measure import ForwardValues, ReverseValues, Values
@@ -19,6 +19,10 @@ from jaxgd.gradcheck.problem import Prepared, in_float64, raised
 from jaxgd.gradcheck.programs import Forward, Reverse, Shared
 
 AUTODIFF = "autodiff"
+# Which of the directions avoids the elements that hide all the others.
+MINOR = 2
+# Factors of a cotangent far from 1, by which a rule that is linear just multiplies.
+_FAR = (1e6, 1e-6)
 
 
 @dataclasses.dataclass
@@ -27,7 +31,8 @@ class Derivatives:
 
     `values` are the claims, then autodiff. `not_finite` tells by claim and leaf which elements are infinite or NaN:
     they are 0 in `values` and in all directions, and looked into on their own. `absent` are the leaves that a claim
-    says nothing about. `outputs` are the values of f that reverse mode found on its way.
+    says nothing about. `outputs` are the values of f that reverse mode found on its way. In the leaves `with_minor`,
+    the direction MINOR is one among minor elements.
     """
 
     prepared: Prepared
@@ -40,6 +45,7 @@ class Derivatives:
     absent: set[tuple[str, int]]
     notes: list[str]
     outputs: list[Any] = dataclasses.field(default_factory=list)
+    with_minor: set[int] = dataclasses.field(default_factory=set)
 
     def saying(self, leaf: int) -> list[Values]:
         """The claims that say something of a leaf."""
@@ -57,11 +63,6 @@ class Derivatives:
         """What counts as no difference: for who works in float32, a constant rounded to that is as right as can be."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(FLOOR, 4 * min(own, eps_of("float32")))
-
-    @property
-    def step_length(self) -> list[float]:
-        """For each leaf, the largest element of its directions."""
-        return [float(np.max(np.abs(d[0]), initial=0.0)) for d in self.shared.directions]
 
 
 def derive(
@@ -88,6 +89,13 @@ def derive(
     for (_, i), where in found.not_finite.items():
         blank[i] |= where
     kept = [np.where(b, 0, d) if b.any() else d for b, d in zip(blank, drawn, strict=True)]
+    for i, directions in enumerate(kept):
+        given = next((x for x in (*found.values, found.reverse) if isinstance(x, ReverseValues)), None)
+        if given is not None and n > MINOR:
+            minor = among_minor_elements(np.asarray(given.cotangents[i][MINOR % len(w[0])]), directions)
+            if minor is not None:
+                directions[MINOR] = minor
+                found.with_minor.add(i)
     found.move_to(found.shared._replace(directions=kept))
     found.values += [
         ForwardValues(c.name, c.forward, found.shared, lanes, found.floor) for c in claims if c.forward is not None
@@ -109,6 +117,23 @@ def derive(
     return found
 
 
+def among_minor_elements(g: np.ndarray, directions: np.ndarray) -> np.ndarray | None:
+    """A direction in which only elements move that contribute less than a thousandth of the largest; None if none do.
+
+    Moved by their own sizes, unless they contribute more than the median of them.
+    """
+    contribution = np.abs(g) * np.abs(directions[-1])
+    minor = contribution < 1e-3 * np.max(contribution, initial=0.0)
+    if not minor.any():
+        return None
+    seen = contribution[minor & (contribution > 0)]
+    median = np.median(seen) if seen.size else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # As powers of two, so that steps stay exact.
+        shrink = np.where(contribution > median, 2.0 ** np.floor(np.log2(median / contribution)), 1.0)
+    return np.asarray(np.where(minor, directions[1] * shrink, 0))
+
+
 def _reverse(found: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator) -> ReverseValues:
     """A derivative's values in float64; where it cannot run in float64, in the user's dtype."""
     try:
@@ -127,8 +152,11 @@ def _reverse_at(
     w = found.shared.cotangents
     n = len(w[0])
     points = jittered(v, rng)
-    # For every cotangent at the point, and for the first at two points that are it to within a rounding.
-    lanes = stacked([points[0]] * n + points[1:]), [np.concatenate([x, x[:1], x[:1]]) for x in w]
+    # For every cotangent at the point; for the first at two points that are it to within a rounding; for large and
+    # small multiples of the first.
+    far = [np.stack([x[0] * c for c in _FAR]) for x in w]
+    ws = [np.concatenate([x, x[:1], x[:1], scaled]) for x, scaled in zip(w, far, strict=True)]
+    lanes = stacked([points[0]] * n + points[1:] + [points[0]] * len(_FAR)), ws
     outputs, stack = found.lanes(fn, traced, lanes)
     if name == AUTODIFF:
         found.outputs = [y[0] for y in outputs]
@@ -138,12 +166,15 @@ def _reverse_at(
         return fn(traced, (v, one))[1]
 
     eps = max(coarsest_eps(at_one, v), *(eps_of(g.dtype) for g in stack))
-    if is_rounded(at_one, lambda v: found.prepared.problem(v, traced), v):
-        eps = max(eps, *(eps_of(x.dtype) for x in found.prepared.v))
-    values = ReverseValues(name, [], found.shared, max(found.floor, 100 * eps), [], [])
+    rounding = own_rounding(at_one, lambda v: found.prepared.problem(v, traced), v)
+    if rounding is None:
+        # As constants would be that were made for the user's own arguments, or for no dtype in particular.
+        rounding = min(max(eps_of(x.dtype) for x in found.prepared.v), eps_of("float32"))
+    eps = max(eps, rounding)
+    values = ReverseValues(name, [], found.shared, max(found.floor, 100 * eps), [], [], eps)
     for i, g in enumerate(stack):
         g = g.astype(complex if np.iscomplexobj(g) else float)
-        bad = ~np.isfinite(g).all(axis=0)
+        bad = ~np.isfinite(g[: n + 2]).all(axis=0)
         if bad.any():
             found.not_finite[name, i] = np.asarray(bad)
             g = np.where(bad, 0, g)
@@ -151,6 +182,10 @@ def _reverse_at(
         values.cotangents.append(g[:n])
         values.moved.append(moved)
         values.noise.append(norm(moved) + 10 * eps * norm(g[0]))
+        off = [norm(g[n + 2 + k] / c - g[0]) for k, c in enumerate(_FAR)]
+        # Beyond rounding, and where neither end leaves the range of the dtype.
+        ranged = 1e-30 < norm(g[0]) < 1e30 and np.isfinite(g).all()
+        values.linear.append(bool(not ranged or max(off) <= max(1e-6, 1e3 * eps) * norm(g[0]) + values.noise[-1]))
     return values
 
 

@@ -27,14 +27,25 @@ def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
     return max([fine, *(eps_of(dtype) for dtype in dtypes if dtype is not None and _is_float(dtype))])
 
 
-def is_rounded(fn: Callable[[list[Any]], Any], f: Callable[[list[Any]], Any], v: Sequence[Any]) -> bool:
-    """Whether fn, a derivative of f, holds numbers of fewer digits than float64 that f does not, or may.
+def constants(jaxpr: Any, consts: Sequence[Any]) -> Iterator[Any]:
+    """Every array that a jaxpr holds, in whatever it calls as well."""
+    yield from consts
+    for eqn in jaxpr.eqns:
+        yield from (var.val for var in eqn.invars if hasattr(var, "val"))
+        for inner, inner_consts in _called(eqn):
+            yield from constants(inner, inner_consts)
+
+
+def own_rounding(fn: Callable[[list[Any]], Any], f: Callable[[list[Any]], Any], v: Sequence[Any]) -> float | None:
+    """The relative rounding of the coarsest numbers that fn, a derivative of f, holds and f does not; 0 for none.
 
     A derivative by hand may use constants that were computed in float32 before: it is then right to float32 only,
-    wherever it is run. What JAX cannot trace, as NumPy and callbacks, may hold anything.
+    wherever it is run. What JAX cannot trace, as NumPy and callbacks, may hold anything: None.
     """
     ours, its = _narrow_material(f, v), _narrow_material(fn, v)
-    return its is None or bool(its - (ours or set()))
+    if its is None:
+        return None
+    return max((eps_of(dtype) for _, dtype, *_ in its - (ours or set())), default=0.0)
 
 
 def _narrow_material(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[Any] | None:
@@ -57,11 +68,17 @@ def _collect(jaxpr: Any, constants: Sequence[Any], found: set[Any]) -> bool:
         )
         if eqn.primitive.name not in _EXACT:
             found.update((eqn.primitive.name, *_kind_of(var.aval)) for var in eqn.outvars if _is_narrow(var.aval))
-        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner: Any = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns") and not _collect(inner, getattr(value, "consts", ()), found):
-                return False
+        if not all(_collect(inner, consts, found) for inner, consts in _called(eqn)):
+            return False
     return True
+
+
+def _called(eqn: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
+    """The jaxprs that an equation calls, each with its constants."""
+    for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+        inner: Any = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+            yield inner, getattr(value, "consts", ())
 
 
 # What moves numbers and rounds none, and what only calls something else.
@@ -90,11 +107,9 @@ def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
             continue
         tainted.update(eqn.outvars)
         yield from eqn.outvars
-        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner: Any = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                # Which of the inner inputs depend on v is not followed: all are taken to.
-                yield from _dependent(inner, set(inner.invars))
+        for inner, _ in _called(eqn):
+            # Which of the inner inputs depend on v is not followed: all are taken to.
+            yield from _dependent(inner, set(inner.invars))
 
 
 def _is_float(dtype: Any) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgd.gradcheck import locate
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.derive import AUTODIFF, Derivatives, norm, rms
+from jaxgd.gradcheck.derive import AUTODIFF, MINOR, Derivatives, norm, rms
 from jaxgd.gradcheck.judge import (
     COARSE_RESOLUTION,
     FLOOR,
@@ -80,14 +80,29 @@ class Examination:
         if state.long and not any(p) and all(s.flat for s in state.samples):
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f is constant here")
         pairs = list(zip(p, state.quotients, strict=True))
-        noise = self._noise_along(values, state.index)
+        sizes, noises = self._sizes_along(values, state, p)
+        noise = max(noises)
         resolution = COARSE_RESOLUTION if self.ladders.narrow else RESOLUTION
-        results = [against_quotient(a, q, noise, scale, values.floor, self.rtol, resolution) for a, q in pairs]
+        results = [
+            against_quotient(a, q, own_noise, max(size, abs(q.value)), values.floor, self.rtol, resolution)
+            for (a, q), size, own_noise in zip(pairs, sizes, noises, strict=True)
+        ]
         known = [(a, q.value) for a, q in pairs if math.isfinite(q.value)]
         error = rms([a - b for a, b in known]) if known else math.nan
         size = _told(rms([b for _, b in known]), scale)
         tolerance = max((t for _, _, t in results if math.isfinite(t)), default=math.inf)
         verdict, cause = combined([(v, c) for v, c, _ in results])
+        if verdict is Verdict.WRONG and error <= tolerance:
+            # One direction shows what is nothing beside the others.
+            k = next(k for k, (v, _, _) in enumerate(results) if v is Verdict.WRONG)
+            error, size, tolerance = abs(pairs[k][0] - pairs[k][1].value), abs(pairs[k][1].value), results[k][2]
+        if verdict is Verdict.RIGHT and state.index in self.d.with_minor and len(results) > MINOR:
+            hidden = results[MINOR][:2] == (Verdict.CANNOT_TELL, Cause.NOISE)
+            note = (
+                f"{self.d.prepared.leaves[state.index].name} where its gradient is far smaller: rounding in f hides it"
+            )
+            if hidden and pairs[MINOR][1].error > 0 and note not in self.notes:
+                self.notes.append(note)
         if cause is Cause.NOISE and not any(p) and SAFETY * state.error <= _NEGLIGIBLE * state.variation:
             # 0 is claimed, and nothing is seen of a slope where f itself moves by far more than could hide one.
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "the gradient is 0 here")
@@ -105,9 +120,12 @@ class Examination:
             note = f"its derivative along a direction is {scale:.1e}, known to ±{tolerance:.1e}"
         return Check(name, verdict, cause, _ratio(error, size), _ratio(tolerance, size), note)
 
-    def _noise_along(self, values: Values, leaf: int) -> float:
-        """What a claim's own rounding may amount to along a direction."""
-        return values.noise[leaf] * self.d.step_length[leaf] if isinstance(values, ReverseValues) else 0.0
+    def _sizes_along(self, values: Values, state: State, p: list[float]) -> tuple[list[float], list[float]]:
+        """How large a claim is along each direction but for chance, and what its own rounding may amount to there."""
+        if not isinstance(values, ReverseValues):
+            return [max(rms(p), rms([q.value for q in state.quotients]))] * len(p), [0.0] * len(p)
+        sizes, noises = values.sizes_along(state.index)
+        return [float(x) for x in sizes[: len(p)]], [2 * float(x) for x in noises[: len(p)]]
 
     def _suspicious(self, values: Values, state: State) -> bool:
         """Whether a claim differs by less than counts for the whole leaf, but by more than can be explained.
@@ -117,13 +135,14 @@ class Examination:
         if values.floor > self.d.floor or self.rtol is not None or not isinstance(values, ReverseValues):
             return False
         p = self._projections(values, state)
-        allowed = NOISES * self._noise_along(values, state.index) + 1e-11 * rms(p)
+        sizes, noises = self._sizes_along(values, state, p)
         off = [
-            abs(a - q.value) > 2 * SAFETY * q.error + allowed
-            for a, q in zip(p, state.quotients, strict=True)
+            abs(a - q.value) > 2 * SAFETY * q.error + NOISES * noise + 1e-11 * size
+            for a, q, size, noise in zip(p, state.quotients, sizes, noises, strict=True)
             if q.shape is Shape.SMOOTH
         ]
-        return bool(sum(off) >= 2)
+        # Of a few directions, one is worth more of them; of many, it may be chance.
+        return bool(sum(off) >= (2 if state.long else 1))
 
     def _directly(self, values: Values, state: State) -> Check | None:
         """A claim against autodiff, no quotient between them."""
@@ -156,7 +175,7 @@ class Examination:
         if self.forward_along is None or self.d.reverse is None or (AUTODIFF, i) in self.d.not_finite:
             return None
         a, b = self.forward_along[i], self.along[AUTODIFF][i]
-        error = self._noise_along(self.d.reverse, i) + state.error / SAFETY
+        error = 2 * float(np.max(self.d.reverse.sizes_along(i)[1])) + state.error / SAFETY
         size = rms(list(b))
         sizes = max(rms(list(a)), size), size
         check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), error, sizes, self.d.reverse.floor)
@@ -206,6 +225,9 @@ class Examination:
                         searched=len(looked.index),
                     )
             checks += [c for c in (direct, check) if c is not None]
+            if isinstance(values, ReverseValues) and not values.linear[i]:
+                note = "Jᵀ(cw) is not cJᵀw for large and small c"
+                checks.append(Check(f"{values.name} is linear", Verdict.WRONG, Cause.DIFFERS, math.nan, 0.0, note))
         if (modes := self._modes(state)) is not None:
             checks.append(modes)
         return dataclasses.replace(report, checks=(*checks, *self._misfits(leaf.name)))

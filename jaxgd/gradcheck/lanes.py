@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgd.gradcheck.dtypes import constants
+
 # Lanes side by side hold one copy of the variables each; beyond this they go in several rounds.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
@@ -30,11 +32,11 @@ def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
     constants are not kept alive.
     """
     traced = jax.jit(lambda *args: fn(*args)).trace(*args)
-    text, constants = str(traced.jaxpr.jaxpr), traced.jaxpr.consts
-    if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in constants) > _LARGEST_CONSTANTS:
+    text, held = str(traced.jaxpr.jaxpr), list(constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
+    if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in held) > _LARGEST_CONSTANTS:
         return traced.lower().compile()
     try:
-        values = tuple((str(c.dtype), c.shape, np.asarray(c).tobytes()) for c in constants)
+        values = tuple((str(jnp.result_type(c)), np.shape(c), np.asarray(c).tobytes()) for c in held)
     except (AttributeError, TypeError):
         return traced.lower().compile()
     shapes = tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
@@ -117,7 +119,7 @@ class Lanes:
             return jax.tree.map(lambda x: np.asarray(x)[:n], out), n + padding
         lane = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), lanes) for i in range(n)]
         run = self._program(fn, shared, lane[0]) if mode == "jit" else fn
-        each = [run(shared, x) for x in lane]
+        each = [run(shared, x) for x in lane] if mode == "jit" else _eagerly(fn, shared, lane)
         return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each), n
 
     def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
@@ -127,6 +129,22 @@ class Lanes:
         if key not in self.programs:
             self.programs[key] = _compiled(fn, *args)
         return self.programs[key]
+
+
+def _eagerly(fn: Callable[..., Any], shared: Any, lanes: list[Any]) -> list[Any]:
+    """The results of all lanes, NaN where fn raises: a step may leave a domain that f guards. Not where all raise."""
+    results, first = [], None
+    for lane in lanes:
+        try:
+            results.append(fn(shared, lane))
+        except Exception as error:
+            first = first or error
+            results.append(None)
+    like = next((result for result in results if result is not None), None)
+    if like is None and first is not None:
+        raise first
+    nothing = jax.tree.map(lambda x: np.full(np.shape(x), np.nan, jnp.result_type(x)), like)
+    return [nothing if result is None else result for result in results]
 
 
 def _numpy(lanes: Any) -> Any:

@@ -49,17 +49,19 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
     return np.concatenate([chance * sizes, own[None].astype(chance.dtype)])
 
 
-def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
+def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator, least: float) -> NDArray[Any]:
     """N random cotangents for an output, by which its size cancels: as a whole for the even, each element for the odd.
 
-    Elements below a millionth of the largest count as that: what is 0 but for rounding must not be blown up.
+    Elements below a millionth of the largest count as that: what is 0 but for rounding must not be blown up. So do
+    those below `least`, whose reciprocal the dtype of y may not hold.
 
     Shapes: the result is (n, *y.shape).
     """
     y = np.where(np.isfinite(y), y, 0)
     size = np.abs(y).astype(float)
-    own = np.maximum(size, 1e-6 * np.max(size, initial=0.0))
-    sizes = [np.full(y.shape, scale_of(y)) if i % 2 == 0 else np.where(own > 0, own, 1.0) for i in range(n)]
+    own = np.maximum(size, np.maximum(1e-6 * np.max(size, initial=0.0), least))
+    whole = max(scale_of(y), least)
+    sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(size.any(), own, 1.0) for i in range(n)]
     chance = rng.choice([-1.0, 1.0], (n, *y.shape)) * rng.uniform(0.5, 1.5, (n, *y.shape))
     if np.iscomplexobj(y):
         chance = chance * np.exp(2j * np.pi * rng.uniform(size=chance.shape))
@@ -71,7 +73,8 @@ class ReverseValues:
     """Jᵀw, for each leaf stacked over the cotangents w.
 
     `moved` is what each element of the first moves by when the point moves by a rounding, `noise` the length of that
-    for each leaf.
+    for each leaf; `eps` is the relative rounding of the numbers that it was computed with. `linear` is whether Jᵀ(cw)
+    is cJᵀw for factors c far from 1.
     """
 
     name: str
@@ -80,6 +83,8 @@ class ReverseValues:
     floor: float
     moved: list[Floats]
     noise: list[float]
+    eps: float
+    linear: list[bool] = dataclasses.field(default_factory=list)
 
     def along_all(self) -> Floats:
         """⟨Jᵀw, u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
@@ -99,6 +104,18 @@ class ReverseValues:
         if np.all(stops - starts == 1):
             return np.asarray(product[starts], float)
         return np.array([np.sum(product[a:b]) for a, b in zip(starts, stops, strict=True)])
+
+    def sizes_along(self, leaf: int) -> tuple[Floats, Floats]:
+        """For each random direction u: how large ⟨Jᵀw, u⟩ would be if no terms cancelled, and what noise is in it.
+
+        The first is √Σ(gᵢuᵢ)², from which by chance ⟨g, u⟩ may be far.
+        """
+        u = np.asarray(self.shared.directions[leaf][:-1])
+        n = len(u)
+        g = np.stack([np.abs(self.cotangents[leaf][_index(d, self.shared)]) for d in range(n)])
+        u, g = np.abs(u).reshape(n, -1), g.reshape(n, -1)
+        sizes, moved = _lengths(g * u), _lengths(self.moved[leaf].reshape(1, -1) * u)
+        return sizes, moved + 10 * self.eps * sizes
 
     def elements(self, leaf: int) -> NDArray[Any]:
         """The gradient's elements for the first cotangent, flat."""
@@ -128,6 +145,13 @@ class ForwardValues:
         """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""
         points = _points(leaf, direction, _index(direction, self.shared), starts, stops, 0.0, phase)
         return np.asarray(self.lanes(self.fn, self.shared, points), float)
+
+
+def _lengths(rows: Floats) -> Floats:
+    """The Euclidean length of each row, with squares kept in range."""
+    largest = np.max(rows, axis=1, initial=0.0)
+    scale = np.where(largest > 0, largest, 1.0)
+    return np.asarray(scale * np.sqrt(np.sum((rows / scale[:, None]) ** 2, axis=1)))
 
 
 Values = ReverseValues | ForwardValues

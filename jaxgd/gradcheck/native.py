@@ -21,13 +21,17 @@ _ROUNDINGS = 1e3
 
 @dataclasses.dataclass
 class Native:
-    """What f and its gradient are in the user's dtype: values, and what rounding the point moves them by."""
+    """What f and its gradient are in the user's dtype: values, and what rounding the point moves them by.
+
+    `noise` is that of each leaf's gradient, `value_noise` that of f's value, relative to it.
+    """
 
     outputs: list[Any]
     gradient: list[np.ndarray] | None
     noise: list[float]
     consistency: list[Consistency]
     vmap_differs: bool = False
+    value_noise: float = 0.0
 
     @property
     def one_function(self) -> bool:
@@ -43,7 +47,8 @@ def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[lis
         for x in points[0]:
             eps = eps_of(x.dtype)
             factor = 1 + eps * rng.choice([-1.0, 1.0], x.shape)
-            moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
+            with np.errstate(over="ignore", invalid="ignore"):
+                moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
         points.append(moved)
     return points
 
@@ -81,7 +86,14 @@ def run_natively(
     ws = [np.broadcast_to(np.asarray(x), (3, *np.shape(x))) for x in w]
     outs, gradients = lanes(fn, traced, (points, ws))
     f_noise = np.array([_distance([x[i] for x in outs], [x[0] for x in outs]) for i in (1, 2)]).max(axis=0)
-    consistency.append(compare("eager = jit", Cause.NOT_ONE_FUNCTION, first, out, f_noise))
+    if fn == Reverse(problem):
+        plain = _numpy(single(Outputs(problem), traced, (v, w)))[0]
+        consistency.append(compare("eager = jit", Cause.NOT_ONE_FUNCTION, first, plain, f_noise))
+        value = compare("f = its value under jax.vjp", Cause.OTHER_VALUE, plain, out, f_noise)
+        wrong = value.verdict is not Verdict.RIGHT and all(c.verdict is Verdict.RIGHT for c in consistency)
+        consistency.append(dataclasses.replace(value, verdict=Verdict.WRONG) if wrong else value)
+    else:
+        consistency.append(compare("eager = jit", Cause.NOT_ONE_FUNCTION, first, out, f_noise))
     vmapped = lanes.modes[fn] == "vmap"
     if vmapped:
         consistency.append(compare("jit = vmap", Cause.NOT_ONE_FUNCTION, out, [x[0] for x in outs], f_noise))
@@ -97,7 +109,7 @@ def run_natively(
             consistency.append(compare("autodiff's jit = vmap", Cause.NOT_ONE_FUNCTION, gradient, one, g_noise))
         noise = [float(a * _norm(g)) if np.isfinite(a) else math.inf for a, g in zip(g_noise, gradient, strict=True)]
     differs = any(c.verdict is not Verdict.RIGHT for c in consistency if "vmap" in c.name)
-    return Native(out, gradient or None, noise, consistency, differs)
+    return Native(out, gradient or None, noise, consistency, differs, float(np.max(f_noise, initial=0.0)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -215,7 +215,11 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
 
 def _fine_structure(h: Floats, plus: Floats, minus: Floats, value: float, step: float, rounding: float) -> float:
     """How far quotients of far smaller steps are from `value`, where that is more than rounding explains."""
-    off = np.abs((plus - minus) / (2 * h) - value)
+    table = (plus - minus) / (2 * h)
+    finer = table.copy()
+    # Extrapolated, lest the truncation of a plain quotient be taken for structure.
+    finer[1:] += (table[1:] - table[:-1]) / ((h[:-1] / h[1:]) ** 2 - 1)
+    off = np.minimum(np.abs(table - value), np.abs(finer - value))
     real = (h <= step / RATIO**2) & (off > SAFETY * rounding / h)
     return float(np.max(off[real], initial=0.0))
 

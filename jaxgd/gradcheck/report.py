@@ -36,6 +36,7 @@ class Cause(enum.StrEnum):
     UNSTEADY = "the gradient is another one a rounding away"
     NOT_DETERMINISTIC = "not deterministic"
     NOT_ONE_FUNCTION = "f depends on how it is run"
+    OTHER_VALUE = "the rule returns another value than f"
     NO_FLOAT64 = "f cannot run in float64"
     ONLY_NATIVE = "far off in the dtype of the arguments only"
     ASYMMETRIC = "the Hessian is not symmetric"
@@ -63,6 +64,7 @@ ADVICE = {
     Cause.UNSTEADY: "There is a kink at this point, or the gradient is computed coarsely: check at another point",
     Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
     Cause.NOT_ONE_FUNCTION: "Its values differ between eager, jit and vmap: make f pure, or mend its rule for vmap",
+    Cause.OTHER_VALUE: "Let the rule's forward pass return what f returns",
     Cause.NO_FLOAT64: "Its values are too coarse for a quotient: let f follow the dtype of its arguments, or pass rtol",
     Cause.ONLY_NATIVE: "Rounding, or a rule that is wrong in that dtype alone: look at its formula there",
     Cause.ASYMMETRIC: "What is given as a gradient is the gradient of no function",

@@ -50,6 +50,7 @@ def test_all_ways_agree():
         "second run",
         "eager = jit",
         "jit = vmap",
+        "f = its value under jax.vjp",
         "autodiff's second run",
         "autodiff's jit = vmap",
     }
