@@ -21,8 +21,8 @@ from jaxgd.gradcheck.programs import Forward, Reverse, Shared
 AUTODIFF = "autodiff"
 # Which of the directions avoids the elements that hide all the others.
 MINOR = 2
-# Factors of a cotangent far from 1, by which a rule that is linear just multiplies.
-_FAR = (1e6, 1e-6)
+# Factors of a cotangent far from 1, by which a rule that is linear just multiplies: as powers of two, to the bit.
+_FAR = (2.0**20, 2.0**-20)
 
 
 @dataclasses.dataclass

@@ -114,8 +114,10 @@ class ReverseValues:
         n = len(u)
         g = np.stack([np.abs(self.cotangents[leaf][_index(d, self.shared)]) for d in range(n)])
         u, g = np.abs(u).reshape(n, -1), g.reshape(n, -1)
-        sizes, moved = _lengths(g * u), _lengths(self.moved[leaf].reshape(1, -1) * u)
-        return sizes, moved + 10 * self.eps * sizes
+        # An element's own noise was seen at two points only, and may have been small there by luck.
+        moved = _lengths(np.where(u > 0, self.moved[leaf].reshape(1, -1), 0))
+        rounded = 10 * self.eps * _lengths(np.where(u > 0, g, 0))
+        return _lengths(g * u), (moved + rounded) * np.max(u, axis=1, initial=0.0)
 
     def elements(self, leaf: int) -> NDArray[Any]:
         """The gradient's elements for the first cotangent, flat."""

@@ -1,0 +1,156 @@
+"""Derivatives that are wrong in ways that are easily missed, each beside the right one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgd import check_gradients
+
+X = jnp.array([0.3, 1.2, 2.5])
+
+
+def with_rule(f, backward, forward=None):
+    rule = jax.custom_vjp(f)
+    rule.defvjp(forward or (lambda *args: (f(*args), args)), backward)
+    return rule
+
+
+def squares(x):
+    return jnp.sum(x * x)
+
+
+def only_first(f):
+    """The function with a forward rule that forgets all but the first element of the gradient."""
+    rule = jax.custom_jvp(f)
+
+    @rule.defjvp
+    def _(primals, tangents):
+        gradient = jax.grad(f)(*primals)
+        return f(*primals), gradient[0] * tangents[0][0]
+
+    return rule
+
+
+# What hides.
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [2, 50])
+def test_a_large_element_hides_no_others(n, seed):
+    """At 1e-4 the derivative of 1/x is 1e8 times that at 1, and what is wrong at 1 is nothing beside it."""
+    x = jnp.array([1e-4] + [1.0] * n)
+    assert check_gradients(lambda x: jnp.sum(1 / x), x, seed=seed).verdict == "right"
+    assert check_gradients(only_first(lambda x: jnp.sum(1 / x)), x, seed=seed).verdict == "wrong"
+
+
+def test_what_rounding_hides_is_told():
+    """f is 1e12, of which the other elements' share is below rounding: they cannot have been checked."""
+    report = check_gradients(lambda r: jnp.sum(r**-12.0 - r**-6.0), jnp.array([0.1, 1.0, 3.0]))
+    assert report.verdict == "right"
+    assert any("r where its gradient is far smaller" in note for note in report.not_checked)
+
+
+@pytest.mark.parametrize(("least", "verdict"), [(0, "right"), (50, "wrong")])
+def test_a_rounded_constant_in_a_rule_hides_no_element(least, verdict):
+    table = jnp.ones(3)
+
+    def backward(inputs, g):
+        (x,) = inputs
+        return (g * 4 * jnp.where(x > least, x**3, 0) * table,)
+
+    report = check_gradients(with_rule(lambda x: jnp.sum(x**4), backward), jnp.array([100.0, 1.0, 2.0]))
+    assert report.verdict == verdict, str(report)
+
+
+@pytest.mark.parametrize("off", [0, 1e-3, 1e-5])
+@pytest.mark.parametrize("power", [3, 4])
+def test_a_small_factor_is_no_fine_structure(power, off):
+    """The quotients of a polynomial have truncation, which is not f varying on a small scale."""
+    rule = with_rule(lambda x: jnp.sum(x**power), lambda inputs, g: (g * power * inputs[0] ** (power - 1) * (1 + off),))
+    assert check_gradients(rule, X).verdict == ("wrong" if off else "right")
+
+
+# What a rule makes of its cotangent.
+
+
+@pytest.mark.parametrize(
+    "of", [lambda g: jnp.maximum(g, 0), lambda g: jnp.minimum(g, 1), jnp.abs, lambda g: g**3, jnp.sign, jnp.ones_like]
+)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_rule_is_linear_in_its_cotangent(of, seed):
+    rule = with_rule(squares, lambda inputs, g: (2 * inputs[0] * of(g),))
+    assert check_gradients(rule, X, seed=seed).verdict == "wrong"
+
+
+@pytest.mark.parametrize("factor", [1, 100])
+def test_a_clipped_cotangent_is_seen_where_none_is_clipped(factor):
+    clipped = with_rule(lambda x: x * 1.0, lambda _, g: (jnp.clip(g, -10, 10),))
+    report = check_gradients(lambda x: factor * clipped(x), X)
+    assert report.verdict == "wrong"
+    assert any(check.name == "autodiff is linear" for check in report.leaves[0].checks)
+
+
+def test_a_rule_that_cuts_off_what_calls_it_is_seen_by_the_second_order():
+    rule = with_rule(jnp.sin, lambda inputs, g: (jnp.cos(inputs[0]) * jax.lax.stop_gradient(g),))
+    assert check_gradients(rule, X).verdict == "right"
+    assert check_gradients(rule, X, order=2).verdict == "wrong"
+    assert check_gradients(jnp.sin, X, order=2).verdict == "right"
+
+
+@pytest.mark.parametrize("factor", [2, 1 + 5e-5])
+def test_the_rule_returns_what_f_returns(factor):
+    rule = with_rule(squares, lambda inputs, g: (2 * inputs[0] * g,), lambda x: (factor * squares(x), (x,)))
+    report = check_gradients(rule, X)
+    assert (report.verdict, report.cause) == ("wrong", "the rule returns another value than f")
+
+
+# What changes between checks.
+
+
+def test_a_constant_inside_of_an_inner_jit_is_no_part_of_the_text():
+    """The programs of two rules that differ in such a constant alone read the same."""
+
+    def verdict(table):
+        table = jnp.array(table)
+        scaled = jax.jit(lambda x: table * x)
+        return check_gradients(with_rule(squares, lambda inputs, g: (scaled(inputs[0]) * g,)), X).verdict
+
+    right, wrong = [2.0, 2.0, 2.0], [2.0, 2.0, 3.0]
+    assert [verdict(table) for table in (right, wrong, right)] == ["right", "wrong", "right"]
+
+
+# Dtypes and domains.
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "right"), (1.5, "wrong")])
+def test_few_digits_computed_with_in_float32(dtype, factor, verdict):
+    def f(x):
+        return jnp.sum(jnp.sin(x.astype(jnp.float32)))
+
+    def backward(inputs, g):
+        (x,) = inputs
+        return ((factor * g * jnp.cos(x.astype(jnp.float32))).astype(x.dtype),)
+
+    assert check_gradients(with_rule(f, backward), X.astype(dtype)).verdict == verdict
+
+
+def test_outputs_whose_reciprocal_the_dtype_does_not_hold():
+    x = jnp.array([0.5, 1.0, 2.0], jnp.float16)
+    assert check_gradients(lambda x: x * jnp.float16(1e-5), x).verdict == "right"
+
+
+def test_a_function_that_guards_its_domain():
+    """Of NumPy, so it runs eagerly and raises at steps that leave the domain."""
+
+    def log(x):
+        if (np.asarray(x) <= 0).any():
+            raise ValueError("not above 0")
+        return float(np.sum(np.log(np.asarray(x))))
+
+    x = np.array([1.0, 1e-3, 5.0])
+    assert check_gradients(log, x, gradient=lambda x: 1 / np.asarray(x)).verdict == "right"
+    assert check_gradients(log, x, gradient=lambda x: 2 / np.asarray(x)).verdict == "wrong"
+    with pytest.raises(ValueError, match="not above 0"):
+        check_gradients(log, -x, gradient=lambda x: 1 / np.asarray(x))
