@@ -16,10 +16,23 @@ if TYPE_CHECKING:
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import network_cost as network_cost
     from jaxgd.cost import quadratic_cost as quadratic_cost
+    from jaxgd.curvature import CostSlice as CostSlice
+    from jaxgd.curvature import Eigenpairs as Eigenpairs
+    from jaxgd.curvature import Sharpness as Sharpness
+    from jaxgd.curvature import cost_slice as cost_slice
+    from jaxgd.curvature import eigenpairs as eigenpairs
+    from jaxgd.curvature import hessian_vector_product as hessian_vector_product
+    from jaxgd.curvature import sharpness as sharpness
     from jaxgd.data import Dataset as Dataset
     from jaxgd.data import Part as Part
     from jaxgd.data import load_dataset as load_dataset
     from jaxgd.data import load_idx as load_idx
+    from jaxgd.descent import DescentState as DescentState
+    from jaxgd.descent import Record as Record
+    from jaxgd.descent import Solution as Solution
+    from jaxgd.descent import Stop as Stop
+    from jaxgd.descent import Trajectory as Trajectory
+    from jaxgd.descent import minimize as minimize
     from jaxgd.errors import CheckpointError as CheckpointError
     from jaxgd.errors import DataError as DataError
     from jaxgd.errors import DtypeError as DtypeError
@@ -40,8 +53,16 @@ if TYPE_CHECKING:
     from jaxgd.network import sigmoid_prime as sigmoid_prime
     from jaxgd.outcome import Outcome as Outcome
     from jaxgd.outcome import Reason as Reason
+    from jaxgd.rules import Rule as Rule
+    from jaxgd.rules import backtracking as backtracking
+    from jaxgd.rules import fixed_length as fixed_length
     from jaxgd.rules import gradient_descent as gradient_descent
+    from jaxgd.rules import gradient_flow as gradient_flow
+    from jaxgd.rules import heavy_ball as heavy_ball
+    from jaxgd.rules import nesterov as nesterov
+    from jaxgd.rules import newton as newton
     from jaxgd.rules import update as update
+    from jaxgd.rules import wolfe as wolfe
     from jaxgd.training import History as History
     from jaxgd.training import TrainResult as TrainResult
     from jaxgd.training import TrainState as TrainState
@@ -53,7 +74,17 @@ _HOME = {
     "backprop": ("backprop",),
     "checkpoint": ("load_network", "save_network"),
     "cost": ("accuracy", "network_cost", "quadratic_cost"),
+    "curvature": (
+        "CostSlice",
+        "Eigenpairs",
+        "Sharpness",
+        "cost_slice",
+        "eigenpairs",
+        "hessian_vector_product",
+        "sharpness",
+    ),
     "data": ("Dataset", "Part", "load_dataset", "load_idx"),
+    "descent": ("DescentState", "Record", "Solution", "Stop", "Trajectory", "minimize"),
     "errors": (
         "CheckpointError",
         "DataError",
@@ -67,7 +98,18 @@ _HOME = {
     "gradcheck": ("GradientError", "GradientReport", "Verdict", "check_gradients"),
     "network": ("Layer", "Network", "feedforward", "init_network", "sigmoid", "sigmoid_prime"),
     "outcome": ("Outcome", "Reason"),
-    "rules": ("gradient_descent", "update"),
+    "rules": (
+        "Rule",
+        "backtracking",
+        "fixed_length",
+        "gradient_descent",
+        "gradient_flow",
+        "heavy_ball",
+        "nesterov",
+        "newton",
+        "update",
+        "wolfe",
+    ),
     "training": ("History", "TrainResult", "TrainState", "train"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

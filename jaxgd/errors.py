@@ -88,6 +88,24 @@ def require_float(who: str, name: str, x: Any) -> None:
         )
 
 
+def require_variables(who: str, name: str, v: Any) -> None:
+    """Raise unless v holds at least one variable, all of them real floating point."""
+    leaves = jax.tree_util.tree_leaves_with_path(v)
+    for path, x in leaves:
+        place = f"{name}{jax.tree_util.keystr(path)}"
+        if not hasattr(x, "dtype") and not isinstance(x, float):
+            raise DtypeError(
+                f"{who}: {place} must be an array of floats, got {describe(x)}.\nPass jnp.asarray(x, float)."
+            )
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            raise DtypeError(
+                f"{who}: {place} must be real floating point, got {describe(x)}.\n"
+                f"Pass {name}.astype(float), or what is not to be varied by args."
+            )
+    if not sum(jnp.size(x) for _, x in leaves):
+        raise ShapeError(f"{who}: {name} must hold at least one variable, got none.\nPass an array, or a tree of them.")
+
+
 def require_scalar(who: str, cost: Callable[..., Any], *args: Any) -> None:
     """Raise ShapeError unless cost(*args) is one real scalar; traces, computes nothing."""
     out = jax.eval_shape(cost, *args)

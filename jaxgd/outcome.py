@@ -13,14 +13,36 @@ class Reason(enum.IntEnum):
     COMPLETED = 0
     NOT_FINITE = 1
     STOPPED = 2
+    GRADIENT = 3
+    STEP = 4
+    COST = 5
+    DECREASE = 6
+    STALLED = 7
+    DIVERGING = 8
+    MAX_STEPS = 9
+    SECONDS = 10
+    BAD_RULE = 11
+    RUNNING = 12
 
 
 _MESSAGES = {
-    Reason.COMPLETED: "completed: all the epochs asked for were run",
-    Reason.NOT_FINITE: "not finite: the cost or a weight became infinite or NaN; the last finite network is kept. "
-    "Try a smaller eta",
+    Reason.COMPLETED: "completed: everything that was asked for was done",
+    Reason.NOT_FINITE: "not finite: the cost or a variable became infinite or NaN. Try a smaller eta",
     Reason.STOPPED: "stopped: before the end, as asked",
+    Reason.GRADIENT: "converged: the gradient is as small as was asked for",
+    Reason.STEP: "converged: the step is as short as was asked for",
+    Reason.COST: "converged: the cost is as low as was asked for",
+    Reason.DECREASE: "converged: the cost changes by as little as was asked for",
+    Reason.STALLED: "stalled: steps are below the rounding of the variables and the cost no longer falls. "
+    "This is as far as the dtype goes, or eta is far too small",
+    Reason.DIVERGING: "diverging: the cost has grown far beyond where it began. Try a smaller eta",
+    Reason.MAX_STEPS: "out of steps: max_steps updates were made and no stopping test was met",
+    Reason.SECONDS: "out of time: the seconds are over and no stopping test was met",
+    Reason.BAD_RULE: "not begun: a number of the rule is out of range, as an eta that is not above 0",
+    Reason.RUNNING: "running: not ended yet",
 }
+
+_GOOD = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECREASE)
 
 
 class Outcome(NamedTuple):
@@ -43,8 +65,8 @@ class Outcome(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was asked for was done; for one lane whose value is known."""
-        return self.reason is Reason.COMPLETED
+        """Whether what was asked for was done or reached; for one lane whose value is known."""
+        return self.reason in _GOOD
 
     @property
     def message(self) -> str:

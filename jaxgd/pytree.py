@@ -51,6 +51,38 @@ def subtract(u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
     return jax.tree.map(jnp.subtract, u, v)
 
 
+def axpy(a: Any, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:
+    """A step along x from y: a x + y, leaf by leaf, in y's dtypes.
+
+    Shapes: `x` and `y` alike; `a` is a scalar.
+
+    >>> print(axpy(2.0, jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])))
+    [3. 1.]
+    """
+    return jax.tree.map(lambda x, y: jnp.asarray(a * x + y, jnp.result_type(y)), x, y)
+
+
+def wide_dtype(v: PyTree[Array]) -> Any:
+    """The dtype that costs and lengths of a pytree are kept in: that of its leaves, at least float32.
+
+    >>> print(wide_dtype([jnp.ones(2, jnp.bfloat16)]))
+    float32
+    """
+    dtype: Any = jnp.dtype(jnp.float32)
+    for x in jax.tree.leaves(v):
+        dtype = jnp.promote_types(dtype, x.dtype)
+    return dtype
+
+
+def size(v: PyTree[Array]) -> int:
+    """How many variables a pytree holds: the elements of all its leaves.
+
+    >>> size({"w": jnp.zeros((2, 3)), "b": jnp.zeros(2)})
+    8
+    """
+    return sum(jnp.size(x) for x in jax.tree.leaves(v))
+
+
 def all_finite(v: PyTree[Array]) -> Bool[Array, ""]:
     """Whether no element of any leaf is infinite or NaN.
 

@@ -1,0 +1,322 @@
+"""How a cost curves: products with its Hessian, the largest eigenvalues, and slices through the landscape.
+
+No Hessian is ever formed: all that is needed of it are products Hu, each for about the price of two gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from jaxgd.errors import RangeError, ShapeError, is_traced, require_count, require_scalar, require_variables
+from jaxgd.pytree import axpy, dot, norm, size, wide_dtype
+
+Cost = Callable[..., Array]
+
+
+def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args: tuple[Any, ...] = ()) -> PyTree[Array]:
+    """The Hessian of a cost times a direction.
+
+    Hu = ∇²C(v) u, by forward mode over reverse mode.
+
+    Shapes: `v` and `u` alike, and so is the result. `cost(v, *args)` returns one real scalar.
+    Raises: ShapeError unless u is a tree like v and the cost a scalar.
+    Source: Pearlmutter, Neural Computation 6 (1994) 147–160.
+
+    >>> print(hessian_vector_product(lambda v: v[0] ** 2 * v[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])))
+    [6. 2.]
+    """
+    ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(u))
+    if ours != theirs or any(jnp.shape(x) != jnp.shape(y) for x, y in zip(*map(jax.tree.leaves, (v, u)), strict=True)):
+        raise ShapeError(f"hessian_vector_product: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
+    u = jax.tree.map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u)
+    return jax.jvp(jax.grad(lambda v: cost(v, *args)), (v,), (u,))[1]
+
+
+class Eigenpairs(NamedTuple):
+    """The largest eigenvalues of a Hessian and their directions, the largest first.
+
+    Shapes: `values` and `residuals` are (k,); `vectors` is a tree like v with k in front of every leaf, each vector of
+    length 1. `residuals` are ‖Hu − λu‖, by which an eigenvalue is known at least; `products` were made. `converged` is
+    whether all residuals are within the tolerance.
+    """
+
+    values: Float[Array, "*lanes k"]
+    vectors: PyTree[Array]
+    residuals: Float[Array, "*lanes k"]
+    products: Int[Array, "*lanes"]
+    converged: Bool[Array, "*lanes"]
+
+
+def eigenpairs(
+    cost: Cost,
+    v: PyTree[Array],
+    k: int = 1,
+    *,
+    args: tuple[Any, ...] = (),
+    rtol: Any = None,
+    max_products: int = 1000,
+    start: PyTree[Array] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Eigenpairs:
+    """The k largest eigenvalues of a cost's Hessian, with their eigenvectors.
+
+    Hu = λu by Lanczos' method with full orthogonalization, restarted with the best vectors found so far until
+    ‖Hu − λu‖ ≤ rtol · max|λ| for all k. Largest means towards +∞: what limits η is λ_max < 2/η.
+
+    Shapes: any pytree v of floats; `cost(v, *args)` returns one real scalar.
+    Range: `k` from 1 to the number of variables; `rtol` by default √eps of v's dtype: then an eigenvalue that is well
+    apart from the next is off by about eps, since its error is the square of its vector's. `start` is a direction like
+    v from which the search begins, as the eigenvector found at a point nearby; `key` draws it otherwise.
+    Raises: ShapeError, DtypeError or RangeError for a cost, variables or counts that cannot serve.
+    Source: Wu and Simon, SIAM J. Matrix Anal. 22 (2000) 602–616, for the restarts.
+
+    >>> pairs = eigenpairs(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2), 2)
+    >>> print(pairs.values.round(4))
+    [6. 2.]
+    """
+    require_variables("eigenpairs", "v", v)
+    v = jax.tree.map(jnp.asarray, v)
+    require_count("eigenpairs", "k", k, most=size(v))
+    require_count("eigenpairs", "max_products", max_products)
+    require_scalar("eigenpairs", cost, v, *args)
+    kind = wide_dtype(v)
+    flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), v))
+    first = None if start is None else ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), start))[0]
+    if first is not None and first.shape != flat.shape:
+        raise ShapeError(f"eigenpairs: start must be a direction like v, with {flat.size} elements, got {first.size}.")
+    rtol = jnp.sqrt(jnp.finfo(kind).eps) if rtol is None else jnp.asarray(rtol, kind)  # type: ignore[no-untyped-call]
+
+    def product(u: Array) -> Array:
+        hu = hessian_vector_product(cost, v, jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), v, unravel(u)), args)
+        return ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), hu))[0]
+
+    key = jax.random.key(0) if key is None else key
+    noise = jax.random.normal(key, (2, flat.size), kind)
+    begin = noise[0] if first is None else first / _length(first) + 1e-3 * noise[0] / _length(noise[0])
+    values, vectors, residuals, products = _lanczos(product, begin, noise[1], k, rtol, max_products)
+    largest = jnp.max(jnp.abs(values))
+    converged = jnp.all(residuals <= rtol * largest) & jnp.all(jnp.isfinite(values))
+    return Eigenpairs(values, jax.vmap(unravel)(vectors), residuals, products, converged)
+
+
+class _Basis(NamedTuple):
+    """Orthonormal rows `q`, with H projected on them in `t`, and what that tells of H."""
+
+    q: Array
+    t: Array
+    values: Array
+    vectors: Array
+    residuals: Array
+    products: Array
+
+
+def _lanczos(
+    product: Callable[[Array], Array], start: Array, spare: Array, k: int, rtol: Array, most: int
+) -> tuple[Array, Array, Array, Array]:
+    n, kind = start.size, start.dtype
+    m = min(n, max(2 * k + 6, 16))
+    kept = min(k + (m - k) // 2, m - 1)
+
+    def grow(j: Array, q_t: tuple[Array, Array]) -> tuple[Array, Array]:
+        q, t = q_t
+        w = product(q[j])
+        h = q @ w
+        w = w - h @ q
+        # Once is not enough: what is left of the other rows would come back as copies of eigenvalues.
+        again = q @ w
+        w, h = w - again @ q, h + again
+        rest = _length(w)
+        lost = rest <= 100 * jnp.finfo(kind).eps * _length(h)  # type: ignore[no-untyped-call]
+        # H maps the rows so far into themselves: on with another direction, if there is one.
+        other = jnp.roll(spare, j)
+        other = other - (q @ other) @ q
+        other = other - (q @ other) @ q
+        w = jnp.where(lost, jnp.where(j + 1 < n, other / _length(other), 0), w / jnp.where(rest > 0, rest, 1))
+        t = t.at[:, j].set(h).at[j + 1, j].set(jnp.where(lost, 0, rest))
+        return q.at[j + 1].set(w), t
+
+    def sweep(s: _Basis, first: int) -> _Basis:
+        q, t = lax.fori_loop(first, m, grow, (s.q, s.t))
+        # Of each column, what is at and above the diagonal: below it stands what was known before.
+        upper = jnp.triu(t[:m])
+        values, y = jnp.linalg.eigh(upper + upper.T - jnp.diag(jnp.diag(upper)))
+        values, y = values[::-1], y[:, ::-1]
+        residuals = jnp.abs(t[m, m - 1] * y[m - 1, :k])
+        best = y[:, : max(k, kept)].T @ q[:m]
+        q = jnp.zeros_like(q).at[:kept].set(best[:kept]).at[kept].set(q[m])
+        t = jnp.zeros_like(t).at[jnp.arange(kept), jnp.arange(kept)].set(values[:kept])
+        return _Basis(q, t, values[:k], best[:k], residuals, s.products + m - first)
+
+    def more(s: _Basis) -> Array:
+        done = jnp.all(s.residuals <= rtol * jnp.max(jnp.abs(s.values)))
+        return ~done & (s.products < most) & jnp.all(jnp.isfinite(s.values))
+
+    q = jnp.zeros((m + 1, n), kind).at[0].set(start / _length(start))
+    blank = jnp.zeros(k, kind), jnp.zeros((k, n), kind), jnp.zeros(k, kind), jnp.array(0)
+    s = sweep(_Basis(q, jnp.zeros((m + 1, m), kind), *blank), 0)
+    if m < n:
+        s = lax.while_loop(more, lambda s: sweep(s, kept), s)
+    return s.values, s.vectors, s.residuals, s.products
+
+
+def _length(x: Array) -> Array:
+    return jnp.sqrt(jnp.sum(x * x))
+
+
+class Sharpness(NamedTuple):
+    """The largest eigenvalue of a Hessian. Gradient descent with η is stable there while it is below 2/η.
+
+    `vector` is its direction, of length 1; `residual` is ‖Hu − λu‖; `products` were made; `converged` is whether the
+    residual is within the tolerance.
+    """
+
+    value: Float[Array, "*lanes"]
+    vector: PyTree[Array]
+    residual: Float[Array, "*lanes"]
+    products: Int[Array, "*lanes"]
+    converged: Bool[Array, "*lanes"]
+
+
+def sharpness(
+    cost: Cost,
+    v: PyTree[Array],
+    *,
+    args: tuple[Any, ...] = (),
+    rtol: Any = None,
+    max_products: int = 1000,
+    start: PyTree[Array] | None = None,
+    key: PRNGKeyArray | None = None,
+) -> Sharpness:
+    """The largest eigenvalue λ_max of a cost's Hessian: the first of `eigenpairs`, with the same arguments.
+
+    max ⟨u, Hu⟩ over all u of length 1.
+
+    Shapes: any pytree v of floats; `cost(v, *args)` returns one real scalar.
+    Range: `rtol` and the others as for `eigenpairs`; to follow a descent, pass the last `vector` as `start`.
+    Raises: ShapeError, DtypeError or RangeError for a cost, variables or counts that cannot serve.
+    Source: Cohen et al., ICLR 2021, for what it says of gradient descent.
+
+    >>> print(f"{sharpness(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2)).value:.4f}")
+    6.0000
+    """
+    pairs = eigenpairs(cost, v, args=args, rtol=rtol, max_products=max_products, start=start, key=key)
+    vector = jax.tree.map(lambda x: x[0], pairs.vectors)
+    return Sharpness(pairs.values[0], vector, pairs.residuals[0], pairs.products, pairs.converged)
+
+
+class CostSlice(NamedTuple):
+    """A cost over a plane: cost[i, j] is C(origin + a[i] u + b[j] w), with u and w of length 1 and at right angles.
+
+    Shapes: `a` is (m,), `b` is (n,), `cost` is (m, n); `origin`, `u` and `w` are trees like v.
+    """
+
+    a: Float[Array, " m"]
+    b: Float[Array, " n"]
+    cost: Float[Array, "m n"]
+    origin: PyTree[Array]
+    u: PyTree[Array]
+    w: PyTree[Array]
+
+    def project(self, v: PyTree[Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Where in the plane a point lies, or the foot of its perpendicular."""
+        off = jax.tree.map(jnp.subtract, v, self.origin)
+        return dot(off, self.u), dot(off, self.w)
+
+
+Directions = Literal["random", "gradient", "eigenvectors"]
+
+
+def cost_slice(
+    cost: Cost,
+    v: PyTree[Array],
+    directions: Directions | tuple[PyTree[Array], PyTree[Array]] = "random",
+    *,
+    through: tuple[PyTree[Array], PyTree[Array]] | None = None,
+    args: tuple[Any, ...] = (),
+    span: Any = None,
+    resolution: int = 51,
+    key: PRNGKeyArray | None = None,
+) -> CostSlice:
+    """A cost on a grid in a plane through v, to be drawn as a landscape.
+
+    C(v + a u + b w) for a and b from −span to span.
+
+    Shapes: any pytree v of floats; `cost(v, *args)` returns one real scalar.
+    Range: `directions` are "random"; "gradient", which is u = ∇C/‖∇C‖ with a random w; "eigenvectors", those of the two
+    largest eigenvalues of the Hessian; or two trees like v. `through` two more points takes the plane of the three
+    instead, and a grid around them all. u and w are made orthonormal. `span` is a length in v's units, by default ‖v‖,
+    or 1 at 0. `resolution` is the points of each axis; `key` draws what is random.
+    Raises: ShapeError, DtypeError or RangeError for arguments that cannot serve, or directions that span no plane.
+    Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
+
+    >>> found = cost_slice(lambda v: jnp.sum(v**2), jnp.zeros(3), resolution=3)
+    >>> print(found.cost[0, 1], found.cost[1, 1])
+    1.0 0.0
+    """
+    require_variables("cost_slice", "v", v)
+    v = jax.tree.map(jnp.asarray, v)
+    require_count("cost_slice", "resolution", resolution, least=2)
+    require_scalar("cost_slice", cost, v, *args)
+    key = jax.random.key(0) if key is None else key
+    if through is not None:
+        u, w = (jax.tree.map(jnp.subtract, p, v) for p in through)
+    elif isinstance(directions, str):
+        u, w = _named_directions(cost, v, directions, args, key)
+    else:
+        u, w = directions
+    u, w = _orthonormal(u, w)
+    if span is None:
+        length = norm(v)
+        span = jnp.where(length > 0, length, 1)
+    a = b = jnp.linspace(-span, span, resolution)
+    if through is not None:
+        points = [(0.0, 0.0), *((dot(d, u), dot(d, w)) for d in (jax.tree.map(jnp.subtract, p, v) for p in through))]
+        a, b = (_around(jnp.array(axis), resolution) for axis in zip(*points, strict=True))
+
+    def row(a: Array) -> Array:
+        return jax.vmap(lambda b: cost(axpy(b, w, axpy(a, u, v)), *args))(b)
+
+    # Row by row, so that memory holds as many copies of v as a row has points.
+    return CostSlice(a, b, lax.map(row, a), v, u, w)
+
+
+def _around(x: Array, resolution: int) -> Array:
+    margin = 0.25 * jnp.ptp(x)
+    return jnp.linspace(jnp.min(x) - margin, jnp.max(x) + margin, resolution)
+
+
+def _named_directions(cost: Cost, v: Any, name: str, args: tuple[Any, ...], key: Any) -> tuple[Any, Any]:
+    flat, unravel = ravel_pytree(v)
+    if name not in ("random", "gradient", "eigenvectors"):
+        raise RangeError(f"cost_slice: directions must be random, gradient, eigenvectors or two trees, got {name!r}.")
+    if size(v) < 2:
+        raise ShapeError("cost_slice: a plane needs two variables at least, got one.")
+    drawn = jax.random.normal(key, (2, flat.size), flat.dtype)
+    if name == "eigenvectors":
+        vectors = eigenpairs(cost, v, 2, args=args, key=key).vectors
+        return jax.tree.map(lambda x: x[0], vectors), jax.tree.map(lambda x: x[1], vectors)
+    u = unravel(drawn[0]) if name == "random" else jax.grad(lambda v: cost(v, *args))(v)
+    return u, unravel(drawn[1])
+
+
+def _orthonormal(u: Any, w: Any) -> tuple[Any, Any]:
+    u, w = _unit(u), _unit(w)
+    w = axpy(-dot(u, w), u, w)
+    left = norm(w)
+    w = _unit(w)
+    # Once more, for directions that are nearly parallel.
+    w = _unit(axpy(-dot(u, w), u, w))
+    rounding = 100 * jnp.finfo(left.dtype).eps  # type: ignore[no-untyped-call]
+    if not is_traced(left) and not left > rounding:
+        raise RangeError("cost_slice: the directions span no plane: they are parallel, or one is zero.")
+    return u, w
+
+
+def _unit(u: Any) -> Any:
+    length = norm(u)
+    return jax.tree.map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), u)

@@ -1,0 +1,18 @@
+"""How a step is chosen from a gradient, as optax transformations: so every optax optimizer is a rule too."""
+
+from jaxgd.rules.evaluating import backtracking, gradient_flow, newton, wolfe
+from jaxgd.rules.first_order import fixed_length, gradient_descent, heavy_ball, nesterov, update
+from jaxgd.rules.rule import Rule
+
+__all__ = [
+    "Rule",
+    "backtracking",
+    "fixed_length",
+    "gradient_descent",
+    "gradient_flow",
+    "heavy_ball",
+    "nesterov",
+    "newton",
+    "update",
+    "wolfe",
+]

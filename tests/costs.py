@@ -1,0 +1,40 @@
+"""Costs of the literature, written down a second time, with what REFERENCE figures say of them."""
+
+import jax.numpy as jnp
+
+
+def valley(v):
+    return v[0] ** 2 + v[1] ** 2
+
+
+def rosenbrock(v):
+    return 100 * (v[1] - v[0] ** 2) ** 2 + (1 - v[0]) ** 2
+
+
+def beale(v):
+    x, y = v
+    return (1.5 - x * (1 - y)) ** 2 + (2.25 - x * (1 - y**2)) ** 2 + (2.625 - x * (1 - y**3)) ** 2
+
+
+def freudenstein_roth(v):
+    x, y = v
+    return (-13 + x + ((5 - y) * y - 2) * y) ** 2 + (-29 + x + ((y + 1) * y - 14) * y) ** 2
+
+
+def powell_singular(v):
+    a, b, c, d = v
+    return (a + 10 * b) ** 2 + 5 * (c - d) ** 2 + (b - 2 * c) ** 4 + 10 * (a - d) ** 4
+
+
+# The start, C there, and the values of C that are a minimum.
+COSTS = {
+    valley: ((1.0, 1.0), 2.0, (0.0,)),
+    rosenbrock: ((-1.2, 1.0), 24.2, (0.0,)),
+    beale: ((1.0, 1.0), 14.203125, (0.0,)),
+    freudenstein_roth: ((0.5, -2.0), 400.5, (0.0, 48.9842536792)),
+    powell_singular: ((3.0, -1.0, 0.0, 1.0), 215.0, (0.0,)),
+}
+
+
+def quadratic(v, a):
+    return jnp.sum(v * jnp.sum(a * v[None], axis=-1)) / 2

@@ -1,0 +1,111 @@
+"""Derivatives of a solution: held against the closed form, unrolled steps and central differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgd import check_gradients, gradient_descent, minimize, newton
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(20, 3)), RNG.normal(size=20)
+
+
+def ridge(w, weight, y):
+    """C = ½‖Xw − y‖² + ½ λ‖w‖²: the minimum is (XᵀX + λ)⁻¹ Xᵀy."""
+    return jnp.sum((X @ w - y) ** 2) / 2 + weight * jnp.sum(w**2) / 2
+
+
+def closed(weight, y):
+    return jnp.linalg.solve(X.T @ X + weight * jnp.eye(3), X.T @ y)
+
+
+def solved(weight, y, **options):
+    options = {"max_steps": 2000, "record": None} | options
+    return minimize(ridge, jnp.zeros(3), gradient_descent(0.02), args=(weight, y), **options)
+
+
+@pytest.mark.parametrize("mode", [jax.jacrev, jax.jacfwd], ids=["reverse", "forward"])
+@pytest.mark.parametrize("argument", [0, 1])
+def test_implicit_is_the_closed_form(mode, argument, x64):
+    """And so is central differences': 1e-5 is asked for; a solution to √eps leaves 1e-8."""
+    got = mode(lambda *args: solved(*args).v, argument)(0.7, jnp.asarray(Y))
+    want = mode(closed, argument)(0.7, jnp.asarray(Y))
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
+    if argument == 0:
+        h = 1e-4
+        exact = {"stop": None}
+        difference = (solved(0.7 + h, Y, **exact).v - solved(0.7 - h, Y, **exact).v) / (2 * h)
+        np.testing.assert_allclose(got, difference, rtol=1e-5)
+
+
+def test_unrolled_is_the_closed_form_too(x64):
+    def v(weight, y):
+        options = {"max_steps": 500, "differentiate": "unroll", "record": "auto"}
+        return solved(weight, y, **options).v
+
+    np.testing.assert_allclose(jax.jacrev(v)(0.7, Y), jax.jacrev(closed)(0.7, Y), rtol=1e-9)
+    np.testing.assert_allclose(
+        jax.jacrev(v, 1)(0.7, Y), jax.jacrev(closed, 1)(0.7, jnp.asarray(Y)), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 17])
+def test_unrolled_derivatives_by_start_and_eta(n, x64):
+    """v_n = (1 − 2η)ⁿ v₀: by v₀ it is (1 − 2η)ⁿ, by η −2n (1 − 2η)ⁿ⁻¹ v₀."""
+
+    def v(v0, eta):
+        return minimize(lambda v: v**2, v0, gradient_descent(eta), max_steps=n, differentiate="unroll").v
+
+    by_v0, by_eta = jax.grad(v, (0, 1))(3.0, 0.1)
+    assert by_v0 == pytest.approx(0.8**n, rel=1e-12)
+    assert by_eta == pytest.approx(-2 * n * 0.8 ** (n - 1) * 3.0 if n else 0.0, rel=1e-12)
+
+
+def test_the_cost_at_the_minimum_moves_as_its_explicit_part(x64):
+    got = jax.grad(lambda weight: solved(weight, Y).cost)(0.7)
+    assert got == pytest.approx(float(jnp.sum(closed(0.7, Y) ** 2)) / 2, rel=1e-6)
+
+
+def test_second_derivatives(x64):
+    got = jax.hessian(lambda weight: solved(weight, Y).v[0])(0.7)
+    assert got == pytest.approx(float(jax.hessian(lambda weight: closed(weight, Y)[0])(0.7)), rel=1e-5)
+
+
+@pytest.mark.parametrize("through", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_what_a_cost_closes_over_counts_as_well(through, x64):
+    def first(weight):
+        return minimize(
+            lambda w: ridge(w, weight, Y), jnp.zeros(3), gradient_descent(0.02), max_steps=2000, record=None
+        ).v[0]
+
+    want = jax.grad(lambda weight: closed(weight, Y)[0])
+    assert through(jax.grad(first))(0.7) == pytest.approx(float(want(0.7)), rel=1e-6)
+    many = jnp.array([0.7, 2.0])
+    np.testing.assert_allclose(through(jax.vmap(jax.grad(first)))(many), jax.vmap(want)(many), rtol=1e-6)
+
+
+def test_start_and_eta_have_no_part_in_a_minimum(x64):
+    def first(v0, eta):
+        return minimize(ridge, v0, gradient_descent(eta), args=(0.7, Y), max_steps=2000, record=None).v[0]
+
+    by_v0, by_eta = jax.grad(first, (0, 1))(jnp.ones(3), 0.02)
+    np.testing.assert_array_equal(by_v0, 0)
+    assert by_eta == 0
+
+
+def test_where_there_is_no_minimum_there_is_no_derivative(x64):
+    def first(weight):
+        return minimize(ridge, jnp.zeros(3), gradient_descent(1.0), args=(weight, Y), max_steps=2000, record=None).v[0]
+
+    assert np.isnan(jax.grad(first)(0.7))
+
+
+def test_the_checker_agrees(x64):
+    """jaxgd's own checker on the solution as a function of its arguments; CG ends at ten roundings."""
+
+    def first(weight, y):
+        return minimize(ridge, jnp.zeros(3), newton(), args=(weight, y), max_steps=50, record=None, stop=None).v
+
+    report = check_gradients(first, jnp.array(0.7), jnp.asarray(Y), rtol=1e-6)
+    assert report.verdict == "right", str(report)

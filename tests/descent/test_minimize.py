@@ -1,0 +1,478 @@
+"""Whether minimize is what its name says: the closed forms, the figures, the lanes, and what it refuses."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from costs import COSTS, quadratic, rosenbrock, valley
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxgd import (
+    Record,
+    Stop,
+    backtracking,
+    fixed_length,
+    gradient_descent,
+    heavy_ball,
+    minimize,
+    nesterov,
+    newton,
+    wolfe,
+)
+from jaxgd.checkpoint import Checkpoints
+from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
+
+START = (-1.2, 1.0)
+
+
+def spectrum(rng, n, least=1.0, most=50.0):
+    """A symmetric matrix with eigenvalues between two numbers, and the largest."""
+    q, _ = np.linalg.qr(rng.normal(size=(n, n)))
+    values = np.sort(rng.uniform(least, most, n))
+    values[-1], values[0] = most, least
+    return q * values @ q.T, most
+
+
+# The book.
+
+
+@given(eta=st.floats(0.01, 0.99), start=st.tuples(*[st.floats(-5, 5)] * 2))
+def test_the_valley_in_closed_form(eta, start):
+    """v_k = (1 − 2η)ᵏ v₀; each step rounds a few times."""
+    with jax.enable_x64(True):
+        v0 = jnp.array(start)
+        solution = minimize(valley, v0, gradient_descent(eta), max_steps=40, stop=None, record=Record(v=True))
+    k = np.arange(41)[:, None]
+    np.testing.assert_allclose(solution.trajectory.v, (1 - 2 * eta) ** k * np.array(start), rtol=1e-12, atol=1e-300)
+    assert solution.outcome.reason.name == "COMPLETED"
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_a_quadratic_in_closed_form(n, seed, x64):
+    """v_k = (I − ηA)ᵏ v₀ for a random A; 30 steps of n products each round to 1e-13 of the start."""
+    rng = np.random.default_rng(seed)
+    a, most = spectrum(rng, n)
+    v0, eta = rng.normal(size=n), 1.5 / most
+    solution = minimize(
+        quadratic, jnp.asarray(v0), gradient_descent(eta), args=(jnp.asarray(a),), max_steps=30, stop=None
+    )
+    expected = np.linalg.matrix_power(np.eye(n) - eta * a, 30) @ v0
+    np.testing.assert_allclose(solution.v, expected, rtol=0, atol=1e-13 * np.linalg.norm(v0))
+
+
+# Plain gradient descent on Rosenbrock's function: C after so many updates.
+FIGURES = {
+    (1e-3, 100): 3.801889,
+    (1e-3, 1_000): 0.4535290,
+    (1e-3, 10_000): 5.85276e-5,
+    (1.5e-3, 100): 3.592588,
+    (1.5e-3, 1_000): 0.1576532,
+    (1.5e-3, 10_000): 1.04354e-6,
+}
+
+
+@pytest.mark.parametrize(("eta", "k"), FIGURES)
+def test_rosenbrocks_figures(eta, k, x64):
+    solution = minimize(rosenbrock, jnp.array(START), gradient_descent(eta), max_steps=k, stop=None, record=None)
+    assert solution.cost == pytest.approx(FIGURES[eta, k], rel=5e-6)  # they are given to six digits
+    assert (solution.steps, solution.evaluations) == (k, k + 1)
+
+
+def test_the_first_step_on_rosenbrock(x64):
+    solution = minimize(rosenbrock, jnp.array(START), gradient_descent(1e-3), max_steps=1)
+    np.testing.assert_allclose(solution.v, [-0.9844, 1.088], rtol=1e-12)
+    np.testing.assert_allclose(solution.trajectory.predicted[1], -1e-3 * (215.6**2 + 88**2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.__name__)
+@pytest.mark.parametrize("rule", [backtracking, wolfe, newton], ids=lambda rule: rule.__name__)
+def test_every_cost_of_the_literature_reaches_a_minimum(cost, rule, x64):
+    """To 1e-8 in C, within 5,000 evaluations; Freudenstein and Roth's has two minima, and either will do."""
+    start, first, minima = COSTS[cost]
+    v0 = jnp.array(start)
+    assert cost(v0) == pytest.approx(first, rel=1e-12)
+    solution = minimize(cost, v0, rule(), max_steps=2000, stop=Stop(gradient_atol=1e-7, cost=1e-8))
+    assert min(abs(solution.best_cost - minimum) for minimum in minima) < 1e-8
+    assert solution.evaluations <= 5000
+
+
+def test_both_minima_of_freudenstein_and_roth_are_found(x64):
+    (cost,) = (cost for cost in COSTS if cost.__name__ == "freudenstein_roth")
+    found = {
+        float(minimize(cost, jnp.array(v0), newton(), max_steps=500).cost.round(3)) for v0 in ((0.5, -2.0), (6.0, 5.0))
+    }
+    assert found == {0.0, 48.984}
+
+
+# The edge of stability, in a thousand lanes.
+
+
+def test_a_thousand_quadratics_on_both_sides_of_the_edge(seed, x64):
+    """Half of the η just below 2/λ_max, half just above; each lane ends as it does alone."""
+    rng = np.random.default_rng(seed)
+    many, n = 1000, 4
+    a = np.stack([spectrum(rng, n, 1.0, 20.0)[0] for _ in range(many)])
+    below = np.arange(many) % 2 == 0
+    eta = jnp.asarray(np.where(below, 0.99, 1.01) * 2 / 20.0)
+    v0 = jnp.asarray(rng.normal(size=(many, n)))
+
+    def run(v0, eta, a):
+        return minimize(quadratic, v0, gradient_descent(eta), args=(a,), max_steps=5000, record=None)
+
+    lanes = jax.jit(jax.vmap(run))(v0, eta, jnp.asarray(a))
+    assert np.all(lanes.outcome.code[below] == 3)  # GRADIENT
+    assert np.all(lanes.outcome.code[~below] == 8)  # DIVERGING
+    alone = jax.jit(run)
+    for i in range(0, many, 97):
+        one = alone(v0[i], eta[i], a[i])
+        assert (one.steps, one.outcome.code, one.evaluations) == tuple(
+            x[i] for x in (lanes.steps, lanes.outcome.code, lanes.evaluations)
+        )
+        # To the bit they differ: XLA sums four numbers in another order in a batch.
+        np.testing.assert_allclose(one.v, lanes.v[i], rtol=1e-12)
+    order = rng.permutation(many)
+    turned = jax.jit(jax.vmap(run))(v0[order], eta[order], jnp.asarray(a[order]))
+    np.testing.assert_array_equal(turned.v, lanes.v[order])
+
+
+def test_lanes_do_not_disturb_each_other(x64):
+    """The same lane among others, in another place, and with a path recorded: the same bits."""
+    etas = jnp.array([0.1, 0.9, -1.0, 1.2, jnp.nan, 0.4, 0.001])
+
+    def run(eta, record=None):
+        return minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(eta), max_steps=60, record=record)
+
+    lanes, turned = jax.vmap(run)(etas), jax.vmap(run)(etas[::-1])
+    recorded = jax.vmap(lambda eta: run(eta, Record(every=7)))(etas)
+    for other in (jax.tree.map(lambda x: x[::-1], turned), recorded):
+        for name in ("v", "cost", "steps", "evaluations"):
+            np.testing.assert_array_equal(getattr(lanes, name), getattr(other, name))
+    reasons = [jax.tree.map(lambda x, i=i: x[i], lanes.outcome).reason.name for i in range(len(etas))]
+    assert reasons == ["MAX_STEPS", "MAX_STEPS", "BAD_RULE", "DIVERGING", "BAD_RULE", "GRADIENT", "MAX_STEPS"]
+    np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], jnp.nan)  # it ended before update 21
+    assert jnp.isfinite(recorded.trajectory.cost[0]).all()
+
+
+def test_lanes_in_lanes(x64):
+    def run(eta, x):
+        return minimize(valley, jnp.array([x, 1.0]), gradient_descent(eta), max_steps=60, record=Record(every=9)).steps
+
+    etas, starts = jnp.array([0.1, 0.4, 0.3]), jnp.array([1.0, 5.0])
+    both = jax.vmap(lambda eta: jax.vmap(lambda x: run(eta, x))(starts))(etas)
+    assert both.tolist() == [[int(run(eta, x)) for x in starts] for eta in etas]
+
+
+# Continuing.
+
+
+RULES = {
+    "gradient descent": lambda: gradient_descent(1e-3),
+    "schedule": lambda: gradient_descent(optax.linear_schedule(1e-3, 1e-4, 100)),
+    "heavy ball": lambda: heavy_ball(1e-3, 0.9),
+    "backtracking": backtracking,
+    "wolfe": wolfe,
+    "newton": newton,
+    "adam": lambda: optax.adam(1e-2),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_run_continued_is_one_run(name, tmp_path):
+    """7 and then 12 updates, kept on disk between them, are 19 to the bit; so are those with a callback between."""
+    rule = RULES[name]()
+    options = {"stop": None, "record": Record(every=3)}
+    v0 = {"a": jnp.array(START[0]), "b": jnp.array([START[1]])}
+
+    def cost(v):
+        return rosenbrock(jnp.stack([v["a"], v["b"][0]]))
+
+    whole = minimize(cost, v0, rule, max_steps=19, **options)
+    first = minimize(cost, v0, rule, max_steps=7, **options)
+    with Checkpoints(tmp_path / "kept", config={}) as checkpoints:
+        checkpoints.save(7, first.state)
+        checkpoints.wait()
+        state = checkpoints.restore(first.state).tree
+    second = minimize(cost, v0, rule, max_steps=12, state=state, **options)
+    seen = []
+    watched = minimize(cost, v0, rule, max_steps=19, callback=lambda s: seen.append(int(s.steps)), chunk=4, **options)
+    for other in (second, watched):
+        assert jax.tree.all(jax.tree.map(lambda x, y: jnp.array_equal(x, y, equal_nan=True), whole.state, other.state))
+    assert seen == [0, 4, 8, 12, 16, 19]
+    assert second.trajectory.step.tolist() == [7, 10, 13, 16, 19]
+
+
+def test_a_state_that_converged_stays(x64):
+    first = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=500)
+    second = minimize(valley, None, gradient_descent(0.1), max_steps=500, state=first.state)
+    assert (second.steps, second.outcome.reason.name) == (first.steps, "GRADIENT")
+    third = minimize(
+        valley, None, gradient_descent(0.1), max_steps=500, state=first.state, stop=Stop(gradient_rtol=1e-12)
+    )
+    assert third.steps > first.steps
+
+
+def test_a_callback_may_stop_and_sees_the_path(x64):
+    seen = []
+
+    def callback(solution):
+        seen.append(len(solution.trajectory.cost))
+        return solution.cost < 1e-3
+
+    solution = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=500, callback=callback, chunk=5)
+    assert solution.outcome.reason.name == "STOPPED"
+    assert solution.steps == 20
+    assert seen == [1, 6, 11, 16, 21]
+
+
+def test_time_may_run_out(x64):
+    solution = minimize(rosenbrock, jnp.array(START), gradient_descent(1e-6), max_steps=10**9, record=None, seconds=0.2)
+    assert solution.outcome.reason.name == "SECONDS"
+    assert 0 < solution.steps < 10**9
+
+
+# Nothing is compiled twice.
+
+
+def test_other_numbers_compile_nothing():
+    traces = []
+
+    def cost(v, a):
+        traces.append(v)
+        return jnp.sum(a * v**2)
+
+    def run(eta, a, start, rtol):
+        rule = gradient_descent(eta)
+        return minimize(cost, start, rule, args=(a,), max_steps=20, stop=Stop(gradient_rtol=rtol), record=None)
+
+    run(0.1, jnp.ones(3), jnp.ones(3), 1e-3)
+    first = len(traces)
+    run(0.1, jnp.ones(3), jnp.ones(3), 1e-3)
+    each = len(traces) - first  # what is only looked at: shapes, what the cost closes over
+    before = len(traces)
+    run(0.2, 2 * jnp.ones(3), jnp.zeros(3), 1e-2)
+    run(0.3, 3 * jnp.ones(3), jnp.arange(3.0), 1e-2)
+    assert len(traces) - before == 2 * each
+    assert each < first
+
+
+def test_a_rule_of_optax_compiles_once_for_each_object():
+    traces = []
+
+    def cost(v):
+        traces.append(v)
+        return jnp.sum(v**2)
+
+    rule = optax.adam(0.1)
+    counts = []
+    for _ in range(3):
+        before = len(traces)
+        minimize(cost, jnp.ones(2), rule, max_steps=3, record=None)
+        counts.append(len(traces) - before)
+    assert counts[0] > counts[1] == counts[2]
+
+
+# Any pytree, any dtype, any device.
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
+def test_any_dtype_stays_what_it_is(dtype):
+    with jax.enable_x64(dtype is jnp.float64):
+        v0 = {"w": jnp.ones((2, 3), dtype), "b": [jnp.array(2.0, dtype)]}
+
+        def cost(v):
+            return jnp.sum(v["w"] ** 2) + v["b"][0] ** 2
+
+        solution = minimize(cost, v0, gradient_descent(0.25), max_steps=20)
+        assert jax.tree.structure(solution.v) == jax.tree.structure(v0)
+        assert {x.dtype for x in jax.tree.leaves((solution.v, solution.gradient, solution.best_v))} == {
+            jnp.dtype(dtype)
+        }
+        assert solution.cost < 0.05
+
+
+def test_a_number_is_a_tree_too():
+    assert minimize(lambda v: (v - 3) ** 2, 1.0, gradient_descent(0.5), max_steps=5).v == 3.0
+
+
+def test_empty_leaves_and_integers_among_args():
+    v0 = (jnp.ones(2), jnp.zeros((0, 3)))
+    solution = minimize(
+        lambda v, i, k: jnp.sum(v[0] ** 2) + jnp.sum(v[1]) + 0 * i[k],
+        v0,
+        gradient_descent(0.25),
+        args=(jnp.arange(3), 1),
+        max_steps=3,
+    )
+    assert solution.v[1].shape == (0, 3)
+    np.testing.assert_array_equal(solution.v[0], 0.125)
+
+
+def test_sharded_variables():
+    """Over as many devices as there are: the loop needs no more than a sharding to follow."""
+    mesh = jax.make_mesh((len(jax.devices()),), ("d",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    v0 = jax.device_put(jnp.arange(8.0), sharding)
+    solution = minimize(lambda v: jnp.sum(v**2), v0, gradient_descent(0.25), max_steps=3)
+    np.testing.assert_allclose(solution.v, np.arange(8.0) / 8)
+
+
+# What is no error but an outcome.
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_start_that_is_not_finite(bad):
+    solution = minimize(valley, jnp.array([bad, 1.0]), gradient_descent(0.1), max_steps=10)
+    assert (solution.outcome.reason.name, solution.steps) == ("NOT_FINITE", 0)
+
+
+def test_no_updates():
+    solution = minimize(valley, jnp.array([1.0, 2.0]), gradient_descent(0.1), max_steps=0)
+    assert (solution.cost, solution.steps, solution.evaluations) == (5, 0, 1)
+    assert solution.outcome.reason.name == "MAX_STEPS"
+    assert minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=0, stop=None).outcome.ok
+    np.testing.assert_array_equal(solution.trajectory.cost, [5])
+
+
+def test_a_cost_that_leaves_its_range_ends_it_and_the_best_is_kept():
+    solution = minimize(lambda v: jnp.exp(v**2), 1.0, gradient_descent(1.0), max_steps=50, stop=None)
+    assert solution.outcome.reason.name == "NOT_FINITE"
+    assert solution.best_cost == jnp.exp(solution.best_v**2) == jnp.exp(1.0)
+
+
+def test_infinitely_low_is_not_finite_either():
+    solution = minimize(jnp.log, 1.0, gradient_descent(0.9999999), max_steps=1000, stop=None)
+    assert solution.outcome.reason.name == "NOT_FINITE"
+
+
+def test_a_traced_eta_out_of_range_is_an_outcome():
+    steps = jax.jit(lambda eta: minimize(valley, jnp.ones(2), gradient_descent(eta), max_steps=5))
+    for eta in (0.0, -1.0, jnp.nan, jnp.inf):
+        assert (steps(eta).outcome.reason.name, steps(eta).steps) == ("BAD_RULE", 0)
+    assert steps(0.1).steps == 5
+
+
+# What is refused.
+
+
+def sides(v):
+    return v**2
+
+
+BAD = {
+    "cost is no function": (lambda: minimize(3.0, jnp.ones(2), gradient_descent(0.1), max_steps=1), DtypeError, "cost"),
+    "not a scalar": (
+        lambda: minimize(sides, jnp.ones(2), gradient_descent(0.1), max_steps=1),
+        ShapeError,
+        "one real scalar",
+    ),
+    "complex": (
+        lambda: minimize(lambda v: jnp.sum(v) * 1j, jnp.ones(2), gradient_descent(0.1), max_steps=1),
+        ShapeError,
+        "one real scalar",
+    ),
+    "integers": (lambda: minimize(valley, jnp.array([1, 2]), gradient_descent(0.1), max_steps=1), DtypeError, "v0"),
+    "integers in a tree": (
+        lambda: minimize(lambda v: v["x"], {"x": 1.0, "n": jnp.array(3)}, gradient_descent(0.1), max_steps=1),
+        DtypeError,
+        r"v0\['n'\]",
+    ),
+    "nothing": (lambda: minimize(valley, {}, gradient_descent(0.1), max_steps=1), ShapeError, "at least one variable"),
+    "text": (lambda: minimize(valley, "v", gradient_descent(0.1), max_steps=1), DtypeError, "v0"),
+    "eta is text": (lambda: gradient_descent("0.1"), DtypeError, "eta"),
+    "eta is 0": (lambda: gradient_descent(0.0), RangeError, "eta"),
+    "eta below 0": (lambda: gradient_descent(-0.1), RangeError, "eta"),
+    "mu is 1": (lambda: heavy_ball(0.1, 1.0), RangeError, "mu"),
+    "mu is several": (lambda: nesterov(0.1, jnp.ones(2)), DtypeError, "mu"),
+    "epsilon below 0": (lambda: fixed_length(-1.0), RangeError, "epsilon"),
+    "memory 0": (lambda: backtracking(0), RangeError, "memory"),
+    "no rule": (lambda: minimize(valley, jnp.ones(2), 0.1, max_steps=1), DtypeError, "rule"),
+    "steps below 0": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=-1),
+        RangeError,
+        "max_steps",
+    ),
+    "half a step": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1.5),
+        DtypeError,
+        "max_steps",
+    ),
+    "args is no tuple": (
+        lambda: minimize(quadratic, jnp.ones(2), gradient_descent(0.1), args=jnp.eye(2), max_steps=1),
+        DtypeError,
+        "args must be a tuple",
+    ),
+    "args holds text": (
+        lambda: minimize(lambda v, s: v**2, 1.0, gradient_descent(0.1), args=("s",), max_steps=1),
+        DtypeError,
+        "args",
+    ),
+    "stop is a number": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, stop=1e-3),
+        DtypeError,
+        "stop",
+    ),
+    "stop below 0": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, stop=Stop(gradient_rtol=-1.0)),
+        RangeError,
+        "gradient_rtol",
+    ),
+    "record is True": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, record=True),
+        DtypeError,
+        "record",
+    ),
+    "every 0": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, record=Record(every=0)),
+        RangeError,
+        "every",
+    ),
+    "callback under jit": (
+        lambda: jax.jit(lambda v: minimize(valley, v, gradient_descent(0.1), max_steps=1, callback=print))(jnp.ones(2)),
+        RangeError,
+        "callback",
+    ),
+    "seconds below 0": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, seconds=-1),
+        RangeError,
+        "seconds",
+    ),
+    "state is no state": (
+        lambda: minimize(valley, None, gradient_descent(0.1), max_steps=1, state=3),
+        DtypeError,
+        "state",
+    ),
+    "differentiate by magic": (
+        lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, differentiate="magic"),
+        RangeError,
+        "differentiate",
+    ),
+    "unrolled with a test": (
+        lambda: minimize(
+            valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, differentiate="unroll", stop=Stop(cost=0.1)
+        ),
+        RangeError,
+        "unroll",
+    ),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_refused(name):
+    call, error, words = BAD[name]
+    with pytest.raises(error, match=words) as caught:
+        call()
+    assert isinstance(caught.value, JaxgdError)
+    assert re.match(r"\w+: ", str(caught.value))  # who complains
+
+
+def test_what_the_cost_raises_comes_through():
+    def cost(v):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        minimize(cost, jnp.ones(2), gradient_descent(0.1), max_steps=1)

@@ -1,0 +1,127 @@
+"""Entry k is after k updates and entry 0 is the start; what is remembered is what was there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from costs import rosenbrock
+
+from jaxgd import Record, gradient_descent, heavy_ball, minimize
+
+START = np.array([-1.2, 1.0])
+
+
+def by_hand(eta, n):
+    """The path as a loop of Python makes it."""
+    v, path = START, [START]
+    for _ in range(n):
+        v = v - eta * jax.grad(rosenbrock)(v)
+        path.append(v)
+    return np.array(path)
+
+
+@pytest.mark.parametrize("every", [1, 2, 7, 50])
+def test_entries_are_what_a_loop_by_hand_finds(every, x64):
+    eta, n = 1e-3, 30
+    solution = minimize(
+        rosenbrock,
+        START,
+        gradient_descent(eta),
+        max_steps=n,
+        stop=None,
+        record=Record(every=every, v=True, function=lambda v: {"sum": jnp.sum(v), "twice": 2 * v}),
+    )
+    path, v = solution.trajectory, by_hand(eta, n)
+    at = np.arange(0, n + 1, every)
+    assert path.step.tolist() == at.tolist()
+    np.testing.assert_allclose(path.v, v[at], rtol=1e-12)
+    np.testing.assert_allclose(path.value["sum"], v[at].sum(1), rtol=1e-11)
+    np.testing.assert_allclose(path.value["twice"], 2 * v[at], rtol=1e-12)
+    costs, gradients = jax.vmap(jax.value_and_grad(rosenbrock))(v)
+    np.testing.assert_allclose(path.cost, costs[at], rtol=1e-11)
+    np.testing.assert_allclose(path.gradient_norm, np.linalg.norm(gradients, axis=1)[at], rtol=1e-11)
+    step = np.diff(v, axis=0)
+    np.testing.assert_allclose(path.step_norm[1:], np.linalg.norm(step, axis=1)[at[1:] - 1], rtol=1e-10)
+    np.testing.assert_allclose(path.predicted[1:], np.sum(gradients[:-1] * step, 1)[at[1:] - 1], rtol=1e-10)
+    np.testing.assert_allclose(path.actual[1:], np.diff(costs)[at[1:] - 1], rtol=1e-8)
+    assert np.isnan([path.step_norm[0], path.predicted[0], path.actual[0]]).all()
+
+
+def test_the_length_is_bounded():
+    for n, entries in ((1, 2), (1000, 1001), (1001, 501), (10_000, 1001), (123_456, 996)):
+        solution = minimize(rosenbrock, START, gradient_descent(1e-4), max_steps=n, stop=None)
+        assert len(solution.trajectory.cost) == entries
+
+
+def test_nothing_is_remembered_of_none(x64):
+    solution = minimize(rosenbrock, START, heavy_ball(2e-3, 0.9), max_steps=5, stop=None, record=None)
+    assert solution.trajectory is None
+    np.testing.assert_array_equal(solution.best_v, solution.v)
+    assert solution.best_cost == solution.cost == rosenbrock(solution.v)
+
+
+def test_the_best_is_where_c_was_lowest(x64):
+    solution = minimize(rosenbrock, START, heavy_ball(5e-3, 0.9), max_steps=8, stop=None, record=Record(v=True))
+    k = np.argmin(solution.trajectory.cost)
+    assert 0 < k < 8
+    np.testing.assert_array_equal(solution.best_v, solution.trajectory.v[k])
+    assert solution.best_cost == solution.trajectory.cost[k]
+
+
+def test_sharpness_beside_the_edge_of_stability(x64):
+    """On ¼v⁴ from 2, λ_max = 3v² falls under 2/η = 4 on the way down; from 0.5 towards a quartic's rim it rises."""
+    falling = minimize(
+        lambda v: jnp.sum(v**4) / 4,
+        jnp.array([1.0, 2.0]),
+        gradient_descent(0.1),
+        max_steps=20,
+        record=Record(sharpness=True, v=True),
+    ).trajectory
+    np.testing.assert_allclose(falling.sharpness, 3 * np.max(np.abs(falling.v), 1) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(falling.stability, 20)
+    assert falling.crossed == -1
+    rising = minimize(
+        lambda v: -jnp.sum(v**4) / 4 * -1 - 5 * jnp.sum(v**2),
+        jnp.array([0.1, 0.2]),
+        gradient_descent(0.05),
+        max_steps=60,
+        stop=None,
+        record=Record(sharpness=True, every=2),
+    ).trajectory
+    above = np.flatnonzero(rising.sharpness > rising.stability)
+    assert rising.crossed == (rising.step[above[0]] if len(above) else -1)
+
+
+def test_the_crossing_is_told(x64):
+    """C = 4v⁴/4 with η = 0.1 from 0.5 outwards along −C: 12v² crosses 2/η = 20 at v = 1.29."""
+    path = minimize(
+        lambda v: jnp.sum(jnp.exp(v)),
+        jnp.array([3.5]),
+        gradient_descent(0.1),
+        max_steps=30,
+        record=Record(sharpness=True),
+    ).trajectory
+    assert path.crossed == 0
+    assert path.sharpness[0] == pytest.approx(np.exp(3.5))
+    assert path.sharpness[-1] < 20
+
+
+def test_a_rule_without_an_eta_has_no_edge(x64):
+    import optax
+
+    path = minimize(rosenbrock, START, optax.sgd(1e-3), max_steps=3, record=Record(sharpness=True)).trajectory
+    assert np.isnan(path.stability).all()
+    assert path.crossed == -1
+
+
+def test_memory_does_not_grow_with_lanes_times_steps():
+    """Ten thousand lanes, a thousand entries each: as large as its numbers, no more, and quick."""
+
+    def run(v0):
+        return minimize(
+            rosenbrock, v0, gradient_descent(1e-3), max_steps=1000, record=Record(every=100)
+        ).trajectory.cost
+
+    costs = jax.jit(jax.vmap(run))(jnp.tile(START, (10_000, 1)))
+    assert costs.shape == (10_000, 11)
+    assert jnp.unique(costs[:, -1]).size == 1

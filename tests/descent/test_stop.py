@@ -1,0 +1,154 @@
+"""Each test ends a descent where its formula says, and nothing else does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from costs import rosenbrock, valley
+
+from jaxgd import Record, Stop, fixed_length, gradient_descent, minimize
+
+START = np.array([1.0, 1.0])
+
+
+def run(stop, eta=0.1, max_steps=400, v0=START, cost=valley):
+    rule = gradient_descent(eta)
+    solution = minimize(cost, v0, rule, max_steps=max_steps, stop=stop, record=Record(every=1))
+    return solution, jax.tree.map(np.asarray, solution.trajectory)
+
+
+QUIET = {"diverging": None, "stalled": False}
+
+
+def test_gradient(x64):
+    solution, path = run(Stop(gradient_atol=1e-3, gradient_rtol=1e-3, **QUIET))
+    met = path.gradient_norm <= 1e-3 + 1e-3 * path.gradient_norm[0]
+    assert solution.outcome.reason.name == "GRADIENT"
+    assert np.argmax(met) == len(met) - 1 == solution.steps
+
+
+def test_step(x64):
+    solution, path = run(Stop(step_atol=1e-4, step_rtol=1e-4, **QUIET))
+    v_norm = np.sqrt(path.cost)  # the valley's C is ‖v‖²
+    met = path.step_norm <= 1e-4 + 1e-4 * v_norm
+    assert solution.outcome.reason.name == "STEP"
+    assert np.argmax(met) == len(met) - 1 == solution.steps
+
+
+def test_cost(x64):
+    solution, path = run(Stop(cost=1e-5, **QUIET))
+    assert solution.outcome.reason.name == "COST"
+    assert path.cost[-2] > 1e-5 >= path.cost[-1]
+    exactly, _ = run(Stop(cost=float(path.cost[4]), **QUIET))
+    assert exactly.steps == 4
+
+
+def test_decrease(x64):
+    solution, path = run(Stop(decrease_atol=1e-7, decrease_rtol=1e-3, **QUIET))
+    met = np.abs(path.actual) <= 1e-7 + 1e-3 * path.cost
+    assert solution.outcome.reason.name == "DECREASE"
+    assert np.argmax(met) == len(met) - 1 == solution.steps
+
+
+def test_diverging(x64):
+    solution, path = run(Stop(diverging=1e3, stalled=False), eta=1.1)
+    scale = max(path.cost[:2])
+    assert solution.outcome.reason.name == "DIVERGING"
+    assert path.cost[-2] <= 1e3 * scale < path.cost[-1]
+
+
+def test_diverging_is_measured_by_the_first_update_too(x64):
+    """C(v₀) happens to be almost 0, and is 1 after the first step: that is where it began, and no divergence."""
+    shift = 1e-9
+    solution, path = run(
+        Stop(stalled=False),
+        eta=1.5,
+        max_steps=50,
+        v0=jnp.array(0.0),
+        cost=lambda v: jnp.sin(v - 1) + jnp.sin(1.0) + shift,
+    )
+    assert solution.outcome.reason.name == "MAX_STEPS"
+    assert abs(path.cost).max() > 1e8 * path.cost[0]
+
+
+def test_what_is_large_and_falls_does_not_diverge(x64):
+    solution, _ = run("auto", v0=1e100 * START)
+    assert solution.outcome.reason.name == "GRADIENT"
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_stalled_at_rounding(dtype):
+    """The gradient never reaches what is asked for: v moves between neighboring numbers, or not at all."""
+    v0 = jnp.asarray([1.5, -0.3, 2.2], dtype)
+
+    def cost(v):
+        return jnp.sum((v - jnp.asarray([0.1, 0.7, -1.3], dtype)) ** 2) + 1
+
+    with pytest.warns(UserWarning, match="below the rounding"):
+        solution = minimize(cost, v0, gradient_descent(0.03), max_steps=5000, stop=Stop(gradient_rtol=1e-30))
+    assert solution.outcome.reason.name in ("STALLED", "GRADIENT")
+    assert solution.steps < 5000
+
+
+def test_far_too_small_an_eta_is_stalled_at_once():
+    solution = minimize(rosenbrock, jnp.array([-1.2, 1.0]), gradient_descent(1e-12), max_steps=10**6)
+    assert (solution.outcome.reason.name, solution.steps) == ("STALLED", 16)
+
+
+def test_slow_progress_is_not_stalled(x64):
+    """Steps below the rounding of v, and C falls all the same."""
+    solution = minimize(
+        lambda v: jnp.sum(v[0] ** 2) + 1e-20 * (v[1] - 1e8) ** 2,
+        jnp.array([1.0, 1e8]),
+        gradient_descent(1e-3),
+        max_steps=900,
+    )
+    assert solution.outcome.reason.name == "MAX_STEPS"
+
+
+def test_none_makes_all_the_updates():
+    solution, _ = run(None, max_steps=300)
+    assert (solution.steps, solution.outcome.reason.name) == (300, "COMPLETED")
+
+
+def test_what_is_not_named_ends_nothing(x64):
+    solution, _ = run(Stop(cost=-1.0, **QUIET), max_steps=300)
+    assert (solution.steps, solution.outcome.reason.name) == (300, "MAX_STEPS")
+    circling = minimize(
+        valley, START, fixed_length(0.3), max_steps=300, stop=Stop(gradient_rtol=1e-6, **QUIET), record=None
+    )
+    assert circling.outcome.reason.name == "MAX_STEPS"
+
+
+def test_the_default_is_the_root_of_rounding(x64):
+    _, path = run("auto")
+    assert path.gradient_norm[-1] <= np.sqrt(np.finfo(float).eps) * path.gradient_norm[0] < path.gradient_norm[-2]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-10, 1e10, 1e18, 1e30])
+def test_gradients_whose_squares_leave_the_range(scale):
+    """In float32; tested between updates then, and at the same update as always."""
+
+    def cost(v, scale):
+        return jnp.sum(v * (v * scale))
+
+    def steps(scale):
+        return minimize(cost, START, gradient_descent(0.1 / scale), args=(scale,), max_steps=400).steps
+
+    assert steps(scale) == steps(1.0) > 10
+
+
+def test_a_gradient_that_is_not_finite():
+    """√ at 0: C is finite there, and its slope is not."""
+    solution = minimize(lambda v: jnp.sum(jnp.sqrt(v)), jnp.array([0.0, 1.0]), gradient_descent(0.1), max_steps=10)
+    assert (solution.outcome.reason.name, solution.steps) == ("NOT_FINITE", 0)
+
+
+def test_tests_are_numbers_that_may_be_traced(x64):
+    def steps(rtol, cost):
+        stop = Stop(gradient_rtol=rtol, cost=cost)
+        return minimize(valley, START, gradient_descent(0.1), max_steps=100, stop=stop, record=None).steps
+
+    lanes = jax.vmap(steps)(jnp.array([1e-2, 1e-4, 1e-9]), jnp.array([0.0, 0.0, 0.5]))
+    assert lanes.tolist() == [steps(1e-2, 0.0), steps(1e-4, 0.0), steps(1e-9, 0.5)]
+    assert len(set(lanes.tolist())) == 3

@@ -1,0 +1,262 @@
+"""Rules that evaluate the cost do what their conditions say, and cost what they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from costs import rosenbrock, valley
+
+from jaxgd import (
+    Record,
+    Rule,
+    Stop,
+    backtracking,
+    fixed_length,
+    gradient_descent,
+    gradient_flow,
+    heavy_ball,
+    minimize,
+    nesterov,
+    newton,
+    wolfe,
+)
+
+START = np.array([-1.2, 1.0])
+
+
+def counted(rule, cost=rosenbrock, v0=START, n=15):
+    """The solution, and how often the cost was evaluated on the device, its gradient and products included."""
+    calls = []
+
+    def seen(v):
+        jax.debug.callback(lambda: calls.append(None))
+        return cost(v)
+
+    solution = minimize(seen, v0, rule, max_steps=n, stop=None, record=None)
+    jax.effects_barrier()
+    return solution, len(calls)
+
+
+@pytest.mark.parametrize(
+    "rule", [gradient_descent(1e-3), backtracking(), newton(), gradient_flow(1e-4)], ids=lambda r: r.kind.build.__name__
+)
+def test_evaluations_are_those_that_are_made(rule, x64):
+    solution, calls = counted(rule)
+    assert solution.evaluations == calls
+
+
+def test_those_of_a_line_search_of_optax_too(x64):
+    """A trial of zoom is a value and a slope: as gradients they count once, as callbacks they run once or twice."""
+    solution, calls = counted(wolfe())
+    assert 0.4 * calls <= solution.evaluations <= 1.1 * calls
+
+
+# Backtracking.
+
+
+@pytest.mark.parametrize("memory", [1, 3, 10])
+def test_armijos_condition_holds_after_every_search(memory, x64):
+    solution = minimize(rosenbrock, START, backtracking(memory), max_steps=40, record=Record(every=1))
+    path = jax.tree.map(np.asarray, solution.trajectory)
+    for k in range(1, len(path.cost)):
+        reference = path.cost[max(0, k - memory) : k].max()
+        eta = path.step_norm[k] / path.gradient_norm[k - 1]
+        assert path.cost[k] <= reference - 1e-4 * eta * path.gradient_norm[k - 1] ** 2 * (1 - 1e-9)
+    if memory == 1:
+        assert np.all(np.diff(path.cost) < 0)
+
+
+def test_the_first_guess_is_the_inverse_curvature(x64):
+    """On ½ a v² the quotient of Barzilai and Borwein is 1/a at once: two steps to the minimum, whatever a."""
+    for a in (1e-3, 1.0, 1e6):
+        solution = minimize(lambda v, a=a: a * v**2 / 2, 3.0, backtracking(), max_steps=2, stop=None)
+        assert abs(solution.v) <= 1e-12
+
+
+def test_where_nothing_helps_it_does_not_move():
+    """A gradient that points uphill: no step fulfills the condition but by rounding, and C stays where it is."""
+
+    @jax.custom_vjp
+    def cost(v):
+        return jnp.sum(v)
+
+    cost.defvjp(lambda v: (cost(v), v), lambda v, g: (-g * jnp.ones_like(v),))
+    solution = minimize(cost, jnp.ones(2), backtracking(), max_steps=100)
+    np.testing.assert_allclose(solution.v, 1, rtol=1e-4)
+
+
+# Wolfe.
+
+
+@pytest.mark.parametrize("memory", [0, 10])
+def test_the_wolfe_conditions_hold(memory, x64):
+    path = minimize(
+        rosenbrock, START, wolfe(memory), max_steps=20, stop=None, record=Record(v=True, every=1)
+    ).trajectory
+    g = jax.vmap(jax.grad(rosenbrock))(path.v)
+    step = jnp.diff(path.v, axis=0)
+    slope, after = jnp.sum(g[:-1] * step, 1), jnp.sum(g[1:] * step, 1)
+    assert np.all(path.cost[1:] <= path.cost[:-1] + 1e-4 * slope + 1e-12)
+    # The very first begins with η = 1, far too long, and may end with the first condition alone.
+    assert np.mean(np.abs(after) <= 0.9 * np.abs(slope) + 1e-12) >= 0.9
+
+
+def test_many_updates_of_a_line_search_compile_once():
+    traces = []
+
+    def cost(v):
+        traces.append(v)
+        return rosenbrock(v)
+
+    for rule in (backtracking, wolfe, newton):
+        counts = []
+        for n in (3, 30):
+            before = len(traces)
+            minimize(cost, START, rule(), max_steps=n, record=None)
+            counts.append(len(traces) - before)
+        assert counts[1] < counts[0]
+
+
+# Newton.
+
+
+def test_one_step_on_a_quadratic(seed, x64):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(6, 6))
+    a = jnp.asarray(a @ a.T + np.eye(6))
+    b = jnp.asarray(rng.normal(size=6))
+    solution = minimize(
+        lambda v: jnp.vdot(v, a @ v) / 2 - jnp.vdot(b, v),
+        jnp.zeros(6),
+        newton(),
+        max_steps=20,
+        stop=Stop(gradient_rtol=1e-10),
+    )
+    np.testing.assert_allclose(solution.v, np.linalg.solve(a, b), rtol=1e-8)
+    assert solution.steps <= 8
+
+
+def test_it_is_quadratic_at_the_end(x64):
+    path = minimize(rosenbrock, START, newton(), max_steps=60, stop=Stop(gradient_atol=1e-12)).trajectory
+    tail = np.asarray(path.gradient_norm)[-4:]
+    assert tail[-1] < 1e-3 * tail[-2]
+
+
+@pytest.mark.parametrize("v0", [(0.1, 0.0), (1e-6, 1e-3), (-0.5, 2.0)])
+def test_it_descends_where_the_hessian_is_not_positive(v0, x64):
+    """C = (v₁² − 1)² + v₂² has a saddle at 0: undamped, Newton's method goes there."""
+    cost = lambda v: (v[0] ** 2 - 1) ** 2 + v[1] ** 2  # noqa: E731
+    solution = minimize(cost, jnp.array(v0), newton(), max_steps=100, record=Record(every=1))
+    assert solution.cost < 1e-12
+    assert np.all(np.diff(solution.trajectory.cost) <= 1e-12)
+
+
+def test_products_are_limited(x64):
+    d = jnp.linspace(1, 1e4, 200)
+    _, calls = counted(newton(max_products=3), lambda v: jnp.sum(d * v**2) / 2, jnp.ones(200), n=2)
+    assert calls <= 1 + 2 * (3 + 2 + 1)
+
+
+# The flow.
+
+
+@pytest.mark.parametrize("dt", [0.1, 0.05])
+def test_the_flow_is_of_fourth_order(dt, x64):
+    """On ½ vᵀAv the path is exp(−At) v₀; the error of a step of dt is (λdt)⁵/120 at most."""
+    a = jnp.array([[3.0, 1.0], [1.0, 2.0]])
+    n = round(1 / dt)
+    v = minimize(lambda v: jnp.vdot(v, a @ v) / 2, jnp.array([1.0, -2.0]), gradient_flow(dt), max_steps=n, stop=None).v
+    exact = jax.scipy.linalg.expm(-a) @ jnp.array([1.0, -2.0])
+    assert np.linalg.norm(v - exact) < n * (3.7 * dt) ** 5 / 120
+    descent = minimize(
+        lambda v: jnp.vdot(v, a @ v) / 2, jnp.array([1.0, -2.0]), gradient_descent(dt), max_steps=n, stop=None
+    ).v
+    assert np.linalg.norm(descent - exact) > 100 * np.linalg.norm(v - exact)
+
+
+# The others.
+
+
+def test_fixed_length_moves_so_far(x64):
+    path = minimize(rosenbrock, START, fixed_length(0.01), max_steps=50, stop=None).trajectory
+    np.testing.assert_allclose(path.step_norm[1:], 0.01, rtol=1e-12)
+    # Of all directions, that of −∇C: predicted = −ε‖∇C‖.
+    np.testing.assert_allclose(path.predicted[1:], -0.01 * path.gradient_norm[:-1], rtol=1e-12)
+
+
+def test_fixed_length_stays_at_the_bottom():
+    assert minimize(valley, jnp.zeros(2), fixed_length(0.1), max_steps=5, stop=None).v.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e30])
+def test_fixed_length_of_tiny_and_huge_gradients(scale):
+    step, _ = fixed_length(0.5).update(scale * jnp.array([3.0, 4.0]), optax.EmptyState())
+    np.testing.assert_allclose(step, [-0.3, -0.4], rtol=1e-5)
+
+
+def test_momentum_is_optaxs(x64):
+    g = jax.random.normal(jax.random.key(0), (12, 3))
+    for ours, theirs in (
+        (heavy_ball(0.1, 0.9), optax.sgd(0.1, 0.9)),
+        (nesterov(0.1, 0.9), optax.sgd(0.1, 0.9, nesterov=True)),
+    ):
+        a, b = ours.init(g[0]), theirs.init(g[0])
+        for x in g:
+            (u, a), (w, b) = ours.update(x, a), theirs.update(x, b)
+            np.testing.assert_allclose(u, w, rtol=1e-12)
+
+
+def test_no_momentum_is_gradient_descent(x64):
+    runs = [
+        minimize(rosenbrock, START, rule, max_steps=20, stop=None).v
+        for rule in (gradient_descent(1e-3), heavy_ball(1e-3, 0.0))
+    ]
+    np.testing.assert_array_equal(*runs)
+
+
+def test_a_schedule_counts_the_updates(x64):
+    etas = jnp.array([0.1, 0.3, 0.05])
+    solution = minimize(valley, jnp.array([1.0, 2.0]), gradient_descent(lambda k: etas[k]), max_steps=3, stop=None)
+    np.testing.assert_allclose(solution.v, np.prod(1 - 2 * etas) * np.array([1.0, 2.0]), rtol=1e-12)
+
+
+# Rules as data.
+
+
+RULES = [
+    gradient_descent(0.1),
+    fixed_length(0.1),
+    heavy_ball(0.1, 0.5),
+    nesterov(0.1, 0.5),
+    gradient_flow(0.1),
+    backtracking(),
+    wolfe(),
+    newton(),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.kind.build.__name__)
+def test_a_rule_is_a_pytree_and_a_transformation(rule):
+    leaves, structure = jax.tree.flatten(rule)
+    again = jax.tree.unflatten(structure, leaves)
+    assert isinstance(again, Rule)
+    assert isinstance(again, optax.GradientTransformationExtraArgs)
+    assert jax.tree.structure(again) == structure
+    init, update = rule
+    assert callable(init)
+    assert callable(update)
+    assert bool(rule.valid)
+
+
+def test_a_rule_chains_with_those_of_optax(x64):
+    rule = optax.chain(optax.clip_by_global_norm(1.0), gradient_descent(0.1))
+    solution = minimize(valley, jnp.array([30.0, 40.0]), rule, max_steps=1, stop=None)
+    np.testing.assert_allclose(solution.v, np.array([30.0, 40.0]) - 0.1 * np.array([0.6, 0.8]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("eta", "mu", "valid"), [(0.1, 0.5, True), (0.0, 0.5, False), (0.1, 1.0, False), (0.1, jnp.nan, False)]
+)
+def test_numbers_that_were_traced_are_checked_later(eta, mu, valid):
+    assert bool(jax.jit(lambda eta, mu: heavy_ball(eta, mu).valid)(eta, mu)) is valid

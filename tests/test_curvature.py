@@ -1,0 +1,162 @@
+"""Curvature without a matrix, held against matrices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from costs import rosenbrock
+from support import example
+
+from jaxgd import RangeError, ShapeError, cost_slice, eigenpairs, hessian_vector_product, network_cost, sharpness
+from jaxgd.errors import DtypeError
+
+
+def symmetric(n, seed):
+    a = np.random.default_rng(seed).normal(size=(n, n))
+    return (a + a.T) / 2
+
+
+def quadratic(v, a):
+    return jnp.vdot(v, a @ v) / 2
+
+
+def dense_eigenvalues(cost, v, *args):
+    flat, unravel = jax.flatten_util.ravel_pytree(v)
+    return np.linalg.eigvalsh(jax.hessian(lambda x: cost(unravel(x), *args))(flat))[::-1]
+
+
+def test_a_product_is_the_dense_hessians(seed, x64):
+    network, x, y = example((3, 4, 2), seed)
+    u = jax.tree.map(lambda w: jnp.asarray(np.random.default_rng(seed).normal(size=w.shape)), network)
+    flat, unravel = jax.flatten_util.ravel_pytree(network)
+    dense = jax.hessian(lambda w: network_cost(unravel(w), x, y))(flat)
+    want = dense @ jax.flatten_util.ravel_pytree(u)[0]
+    got = jax.flatten_util.ravel_pytree(hessian_vector_product(network_cost, network, u, args=(x, y)))[0]
+    np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (4, 5, 3), (9, 20, 10), (15, 20, 8)], ids=str)
+def test_sharpness_is_the_largest_eigenvalue_of_a_network(sizes, seed, x64):
+    network, x, y = example(sizes, seed)
+    found = sharpness(network_cost, network, args=(x, y))
+    want = dense_eigenvalues(network_cost, network, x, y)[0]
+    assert bool(found.converged)
+    assert found.value == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 120])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_the_largest_eigenpairs_of_random_matrices(n, k, seed, x64):
+    k = min(k, n)
+    a = symmetric(n, seed)
+    found = eigenpairs(quadratic, jnp.zeros(n), k, args=(jnp.asarray(a),))
+    assert bool(found.converged)
+    np.testing.assert_allclose(found.values, np.linalg.eigvalsh(a)[::-1][:k], rtol=0, atol=1e-9 * n)
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(k), atol=1e-10)
+    vectors, values = np.asarray(found.vectors), np.asarray(found.values)
+    off = np.linalg.norm(a @ vectors.T - vectors.T * values, axis=0)
+    assert np.all(off <= 1e-7 * np.abs(found.values).max())
+
+
+@pytest.mark.parametrize(
+    "spectrum",
+    [[3.0, 3.0, 3.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -3.0], [5.0] + [1e-3] * 40, [2.0, 2 - 1e-9] + [1.0] * 30],
+    ids=["repeated", "zero", "negative", "far apart", "nearly equal"],
+)
+def test_spectra_that_are_hard(spectrum, x64):
+    d = jnp.array(spectrum)
+    found = sharpness(lambda v: jnp.sum(d * v**2) / 2, jnp.ones(len(spectrum)))
+    assert found.value == pytest.approx(max(spectrum), abs=1e-8)
+    assert bool(found.converged)
+
+
+def test_what_does_not_converge_says_so(x64):
+    d = jnp.linspace(0.999, 1.0, 3000)
+    found = sharpness(lambda v: jnp.sum(d * v**2) / 2, jnp.zeros(3000), rtol=1e-12, max_products=20)
+    assert not bool(found.converged)
+    assert found.residual > 1e-12
+
+
+def test_a_warm_start_saves_products(seed, x64):
+    network, x, y = example((9, 20, 10), seed)
+    cold = sharpness(network_cost, network, args=(x, y))
+    moved = jax.tree.map(lambda w: w * (1 + 1e-4), network)
+    warm = sharpness(network_cost, moved, args=(x, y), start=cold.vector)
+    assert warm.products <= cold.products
+    assert warm.value == pytest.approx(dense_eigenvalues(network_cost, moved, x, y)[0], rel=1e-6)
+
+
+def test_a_warm_start_that_is_another_eigenvector_is_left(x64):
+    """Right at an eigenvector, just not the largest one's: a search that only refines would stay."""
+    d = jnp.array([1.0, 2.0, 7.0] + [0.5] * 30)
+    found = sharpness(lambda v: jnp.sum(d * v**2) / 2, jnp.zeros(33), start=jnp.zeros(33).at[1].set(1.0))
+    assert found.value == pytest.approx(7.0, rel=1e-9)
+
+
+def test_under_jit_and_vmap(x64):
+    scales = jnp.array([1.0, 2.0, 5.0])
+    found = jax.jit(jax.vmap(lambda s: sharpness(lambda v: s * rosenbrock(v), jnp.ones(2)).value))(scales)
+    np.testing.assert_allclose(found, 1001.60064 * scales, rtol=1e-7)
+
+
+def test_scipy_on_the_books_network(x64):
+    """An independent implementation, on all 23,860 weights."""
+    scipy_linalg = pytest.importorskip("scipy.sparse.linalg")
+    network, x, y = example((784, 30, 10), 0, batch=(5,))
+    flat, unravel = jax.flatten_util.ravel_pytree(network)
+
+    @jax.jit
+    def product(u):
+        hu = hessian_vector_product(network_cost, network, unravel(u), args=(x, y))
+        return jax.flatten_util.ravel_pytree(hu)[0]
+
+    operator = scipy_linalg.LinearOperator((flat.size, flat.size), matvec=lambda u: np.asarray(product(u)), dtype=float)
+    (want,) = scipy_linalg.eigsh(operator, k=1, which="LA", tol=1e-10, return_eigenvectors=False, v0=np.ones(flat.size))
+    found = sharpness(network_cost, network, args=(x, y))
+    assert found.value == pytest.approx(want, rel=1e-6)
+
+
+# Slices.
+
+
+@pytest.mark.parametrize("directions", ["random", "gradient", "eigenvectors"])
+def test_a_slice_is_the_cost_on_the_plane(directions, seed, x64):
+    network, x, y = example((3, 4, 2), seed)
+    found = cost_slice(network_cost, network, directions, args=(x, y), span=0.5, resolution=5)
+    for i, j in ((0, 0), (2, 2), (4, 1)):
+        point = jax.tree.map(lambda v, u, w, i=i, j=j: v + found.a[i] * u + found.b[j] * w, network, found.u, found.w)
+        np.testing.assert_allclose(found.cost[i, j], network_cost(point, x, y), rtol=1e-12)
+        np.testing.assert_allclose(found.project(point), (found.a[i], found.b[j]), atol=1e-12)
+    u, w = (jax.flatten_util.ravel_pytree(d)[0] for d in (found.u, found.w))
+    np.testing.assert_allclose([u @ u, w @ w, u @ w], [1, 1, 0], atol=1e-12)
+
+
+def test_a_slice_through_three_points_holds_them(x64):
+    points = [jnp.array(p) for p in ((0.0, 0.0, 0.0), (1.0, 2.0, 0.0), (0.0, 1.0, 3.0))]
+    found = cost_slice(lambda v: jnp.sum(v**2), points[0], through=tuple(points[1:]), resolution=7)
+    for point in points:
+        a, b = found.project(point)
+        np.testing.assert_allclose(found.origin + a * found.u + b * found.w, point, atol=1e-12)
+        assert found.a[0] < a < found.a[-1]
+        assert found.b[0] < b < found.b[-1]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: sharpness(lambda v: v, jnp.ones(2)), ShapeError, "one real scalar"),
+        (lambda: sharpness(jnp.sum, jnp.array([1, 2])), DtypeError, "real floating point"),
+        (lambda: eigenpairs(jnp.sum, jnp.ones(2), 3), RangeError, "k"),
+        (lambda: eigenpairs(jnp.sum, jnp.ones(2), 0), RangeError, "k"),
+        (lambda: sharpness(jnp.sum, jnp.ones(2), start=jnp.ones(3)), ShapeError, "start"),
+        (lambda: hessian_vector_product(jnp.sum, jnp.ones(2), jnp.ones(3)), ShapeError, "u must be"),
+        (lambda: cost_slice(jnp.sum, jnp.ones(2), "sideways"), RangeError, "directions"),
+        (lambda: cost_slice(jnp.sum, jnp.ones(1)), ShapeError, "two variables"),
+        (lambda: cost_slice(jnp.sum, jnp.ones(2), (jnp.ones(2), jnp.ones(2))), RangeError, "no plane"),
+        (lambda: cost_slice(jnp.sum, jnp.ones(2), resolution=1), RangeError, "resolution"),
+    ],
+)
+def test_what_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
