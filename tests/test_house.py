@@ -17,7 +17,8 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("tracebacks", "errors", "files", "pytree", "outcome", "network", "cost", "backprop", "curvature", "rules"),
+    *("tracebacks", "errors", "files", "pytree", "outcome", "network", "cost", "backprop", "named_costs"),
+    *("curvature", "rules"),
     *("descent", "gradcheck", "mesh", "data", "examples", "kernels", "training", "sweep", "checkpoint"),
     *("run_folder", "report", "cli", "pytest_plugin"),
 )

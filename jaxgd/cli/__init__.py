@@ -14,6 +14,7 @@ from jaxgd.cli.check import Check
 from jaxgd.cli.common import DONE, FAILED, INTERRUPTED, MISUSED
 from jaxgd.cli.evaluate import Evaluate
 from jaxgd.cli.info import Info
+from jaxgd.cli.minimize import Minimize
 from jaxgd.cli.predict import Predict
 from jaxgd.cli.train import Train
 
@@ -21,6 +22,7 @@ _Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Minimize, tyro.conf.subcommand("minimize")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Info, tyro.conf.subcommand("info")]
 )
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain again on flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED if isinstance(command, Train | Check) else DONE
+        return FAILED if isinstance(command, Train | Check | Minimize) else DONE
     except PermissionError as error:
         return _complain(name, f"{error.filename}: {error.strerror}", MISUSED)
     except OSError as error:

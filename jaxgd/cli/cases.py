@@ -59,6 +59,18 @@ def find_cases(words: tuple[str, ...]) -> tuple[list[Case], list[str]]:
     return cases, left
 
 
+def find_function(word: str) -> tuple[Callable[..., Any], Callable[[], contextlib.AbstractContextManager[None]]]:
+    """The function that FILE::NAME names, and a context in which to run it as the user's own."""
+    file, _, name = word.partition("::")
+    path = Path(file)
+    if not path.is_file():
+        raise RangeError(f"{file!r} is no file. Name a Python file and a function in it, as in model.py::cost.")
+    if not name:
+        raise RangeError(f"{word}: name the function too, as in {file}::cost.")
+    module = _import(path, 0)
+    return _named(module, file, name), lambda: _users_own(path.parent.absolute())
+
+
 def run_case(case: Case, seed: int) -> Iterator[Result]:
     """The reports a case makes, each as soon as there is no more to come; or why there is none."""
     reports: list[GradientReport] = []

@@ -17,6 +17,8 @@ DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+MaybeFloats = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]", help_behavior_hint="")]
 MaybeScheme = Annotated[
     Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="{gaussian,scaled}", help_behavior_hint="")
 ]

@@ -57,6 +57,9 @@ def against_quotient(
     if quotient.value == 0 and quotient.error == 0 and 0 < abs(claimed) <= SAFETY * hidden:
         return Verdict.CANNOT_TELL, Cause.NOISE, SAFETY * hidden
     verdict, tolerance = judge(abs(claimed - quotient.value), error, scale, floor, rtol, resolution)
+    if verdict is Verdict.WRONG and SAFETY * quotient.gap_error < abs(quotient.gap) >= abs(claimed - quotient.value):
+        # A kink too small beside the rest to be one, and large enough to explain the difference.
+        return Verdict.CANNOT_TELL, Cause.KINK, abs(quotient.gap)
     if verdict is Verdict.WRONG and abs(claimed - quotient.value) <= SAFETY * quotient.fine:
         return Verdict.CANNOT_TELL, Cause.ROUGH, SAFETY * quotient.fine
     cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: Cause.NOISE}[verdict]

@@ -1,0 +1,295 @@
+"""`jaxgd minimize`: let a ball roll down a cost, and see how it rolled."""
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from jaxgd.cli.common import DONE, FAILED, MaybeFloat, MaybeFloats, MaybePath
+
+if TYPE_CHECKING:
+    from jaxgd.descent import Solution
+    from jaxgd.named_costs import NamedCost
+
+RuleName = Literal[
+    "gradient-descent", "fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"
+]
+# Rows of the table of the path.
+_ROWS = 12
+_ENTRIES = 10_000
+_GRID = 121
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimize:
+    """Let a ball roll down a cost of many variables, by v → v − η∇C or another rule.
+
+    Prints how it ended and a table of the path; --plot draws the valley with the path in it. The cost is one of the
+    literature, by name (valley, rosenbrock, beale, freudenstein-roth, powell-singular, himmelblau), or a function of
+    your own, as path/to/file.py::cost, that takes an array of floats and returns one.
+
+    Exit status: 0 it ended well or where its steps were used up, 1 it diverged or was not finite, 2 misused.
+    """
+
+    cost: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE::COST")]
+    """A cost's name, or a file and the function in it."""
+    start: MaybeFloats = None
+    """Where the ball is let go. By default where the literature does; a cost of your own needs it."""
+    rule: RuleName = "gradient-descent"
+    """How a step is chosen from the gradient."""
+    eta: float = 1e-3
+    """The learning rate η of gradient-descent, heavy-ball and nesterov."""
+    mu: float = 0.9
+    """The momentum μ of heavy-ball and nesterov."""
+    epsilon: float = 1e-2
+    """The length of each step of fixed-length."""
+    dt: float = 1e-3
+    """The time that a step of gradient-flow takes."""
+    max_steps: int = 10_000
+    """Updates at most."""
+    rtol: MaybeFloat = None
+    """End when the gradient's length is this part of what it was at first. By default the root of rounding."""
+    target: MaybeFloat = None
+    """End when the cost is no more than this."""
+    stop: bool = True
+    """Whether to end before max-steps at all."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """The precision to compute in."""
+    sharpness: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Follow the Hessian's largest eigenvalue beside 2/η."""
+    plot: MaybePath = None
+    """Draw the valley and the path into this PNG, SVG or PDF file, or HTML file, a page to turn and zoom."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON document instead, with the whole path."""
+
+    def run(self, argv: list[str]) -> int:
+        """Minimize; the result is the exit status."""
+        import jax
+
+        from jaxgd.cli.cases import UserError, users_traceback
+        from jaxgd.report.valley import require_drawable
+
+        if self.plot is not None:
+            require_drawable(self.plot)
+        try:
+            with jax.enable_x64(True) if self.dtype == "float64" else contextlib.nullcontext():
+                return self._run()
+        except UserError as error:
+            print(f"jaxgd minimize: {error}\n{users_traceback(error.__cause__ or error)}", end="", file=sys.stderr)
+            return 2
+
+    def _run(self) -> int:
+        import jax.numpy as jnp
+
+        from jaxgd.descent import Record, minimize
+
+        cost, start = self._cost_and_start()
+        solution = minimize(
+            cost,
+            jnp.asarray(start, self.dtype),
+            self._rule(),
+            max_steps=self.max_steps,
+            stop=self._stop(),
+            record=Record(every=-(-self.max_steps // _ENTRIES) or 1, v=True, sharpness=self.sharpness),
+        )
+        if self.json:
+            _print_json(self, solution)
+        else:
+            _print_table(solution)
+        if self.plot is not None:
+            _plot(self, cost, solution)
+        failed = solution.outcome.reason.name in ("NOT_FINITE", "DIVERGING", "BAD_RULE")
+        return FAILED if failed else DONE
+
+    def _cost_and_start(self) -> tuple[Any, tuple[float, ...]]:
+        from jaxgd.errors import RangeError
+        from jaxgd.named_costs import NAMED_COSTS
+
+        named: NamedCost | None = NAMED_COSTS.get(self.cost)
+        if named is not None:
+            start = named.start if self.start is None else self.start
+            if len(start) != len(named.start):
+                raise RangeError(f"--start: {self.cost} has {len(named.start)} variables, got {len(start)}.")
+            return named.cost, start
+        if ".py" not in self.cost:
+            raise RangeError(
+                f"{self.cost!r} is no cost. There are {', '.join(NAMED_COSTS)}; or name a function of yours, as in "
+                "model.py::cost."
+            )
+        if self.start is None:
+            raise RangeError(f"{self.cost} needs --start, the variables to begin with, as in --start 1.0 2.0.")
+        return _own(self.cost), self.start
+
+    def _rule(self) -> Any:
+        from jaxgd import rules
+
+        made = {
+            "gradient-descent": lambda: rules.gradient_descent(self.eta),
+            "fixed-length": lambda: rules.fixed_length(self.epsilon),
+            "heavy-ball": lambda: rules.heavy_ball(self.eta, self.mu),
+            "nesterov": lambda: rules.nesterov(self.eta, self.mu),
+            "backtracking": rules.backtracking,
+            "wolfe": rules.wolfe,
+            "newton": rules.newton,
+            "gradient-flow": lambda: rules.gradient_flow(self.dt),
+        }
+        return made[self.rule]()  # type: ignore[no-untyped-call]
+
+    def _stop(self) -> Any:
+        from jaxgd.descent import Stop
+
+        if not self.stop:
+            return None
+        if self.rtol is None and self.target is None:
+            return "auto"
+        return Stop(gradient_rtol=self.rtol, cost=self.target)
+
+
+def _own(word: str) -> Any:
+    """The function that FILE::NAME names."""
+    from jaxgd.cli.cases import find_function
+
+    function, folder = find_function(word)
+
+    def cost(v: Any) -> Any:
+        with folder():
+            return function(v)
+
+    return cost
+
+
+def _print_table(solution: "Solution") -> None:
+    import numpy as np
+
+    path = solution.trajectory
+    assert path is not None
+    n = len(path.cost)
+    # Every one at first, then ever farther apart, and the last.
+    shown = sorted(
+        {0, n - 1, *np.unique(np.geomspace(1, max(n - 1, 1), _ROWS - 2).astype(int)).tolist()} & set(range(n))
+    )
+    v = np.asarray(path.v)
+    heads = ["updates", "cost", "gradient", "step", *(["λ_max", "2/η"] if path.sharpness is not None else []), "v"]
+    rows = [heads]
+    for k in shown:
+        numbers = [path.cost[k], path.gradient_norm[k], path.step_norm[k]]
+        if path.sharpness is not None and path.stability is not None:
+            numbers += [path.sharpness[k], path.stability[k]]
+        place = " ".join(f"{x:.6g}" for x in v[k][:6]) + (" …" if v.shape[1] > 6 else "")
+        rows.append([str(int(path.step[k])), *("" if np.isnan(x) else f"{float(x):.6g}" for x in numbers), place])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    for row in rows:
+        print("  ".join(cell.rjust(w) for cell, w in zip(row[:-1], widths[:-1], strict=True)) + "  " + row[-1])
+    print(f"\n{solution.outcome.message}")
+    print(
+        f"after {int(solution.steps)} updates and {int(solution.evaluations)} evaluations: "
+        f"C = {float(solution.cost):.8g} at {_place(solution.v)}"
+    )
+    if float(solution.best_cost) < float(solution.cost):
+        print(f"the lowest on the way was C = {float(solution.best_cost):.8g} at {_place(solution.best_v)}")
+    if path.sharpness is not None and int(path.crossed) >= 0:
+        print(f"λ_max is above 2/η from update {int(path.crossed)} on")
+
+
+def _place(v: Any) -> str:
+    import numpy as np
+
+    x = np.asarray(v)
+    return f"({', '.join(f'{y:.8g}' for y in x[:8])}{', …' if x.size > 8 else ''})"
+
+
+def _print_json(options: Minimize, solution: "Solution") -> None:
+    import json
+    import math
+
+    import numpy as np
+
+    def plain(x: Any) -> Any:
+        x = np.asarray(x).tolist()
+        return _without_nan(x)
+
+    def _without_nan(x: Any) -> Any:
+        if isinstance(x, list):
+            return [_without_nan(y) for y in x]
+        return x if not isinstance(x, float) or math.isfinite(x) else str(x)
+
+    path = solution.trajectory
+    assert path is not None
+    out = {
+        "cost_function": options.cost,
+        "rule": options.rule,
+        "outcome": solution.outcome.reason.name,
+        "message": solution.outcome.message,
+        "steps": int(solution.steps),
+        "evaluations": int(solution.evaluations),
+        **{name: plain(getattr(solution, name)) for name in ("v", "cost", "gradient", "best_v", "best_cost")},
+        "trajectory": {name: plain(x) for name, x in path._asdict().items() if x is not None},
+    }
+    print(json.dumps(out, ensure_ascii=False, allow_nan=False))
+
+
+def _plot(options: Minimize, cost: Any, solution: "Solution") -> None:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxgd.curvature import cost_slice
+    from jaxgd.report.valley import Landscape, draw
+
+    path = solution.trajectory
+    assert path is not None
+    v, heights = np.asarray(path.v, float), np.asarray(path.cost, float)
+    v, heights = np.concatenate([v, [np.asarray(solution.v, float)]]), np.append(heights, float(solution.cost))
+    there = np.isfinite(v).all(axis=1) & np.isfinite(heights)
+    v, heights = v[there], heights[there]
+    if not len(v):
+        print("nothing to draw: the cost is not finite where it began", file=sys.stderr)
+        return
+    title = f"{options.cost}, {options.rule}, {int(solution.steps)} updates: {solution.outcome.message.split(':')[0]}"
+    if v.shape[1] == 1:
+        # A valley has two sides: the second variable is one that the cost does not know.
+        v, original = np.stack([v[:, 0], np.zeros(len(v))], axis=1), cost
+        cost = lambda v: original(v[:1])  # noqa: E731
+    if v.shape[1] == 2:
+        a, b = (_around(axis) for axis in v.T)
+        over = jax.jit(jax.vmap(lambda x: jax.vmap(lambda y: cost(jnp.stack([x, y])))(jnp.asarray(b))))
+        heights_there = np.asarray(over(jnp.asarray(a, options.dtype)), float)
+        names = ("v₁", "v₂")
+        landscape = Landscape(a, b, heights_there, v, heights, names, title)
+    else:
+        first, last = jnp.asarray(v[0]), jnp.asarray(v[-1])
+        farthest = jnp.asarray(v[_farthest(v)])
+        found = cost_slice(cost, first, through=(last, farthest), resolution=_GRID)
+        places = np.stack([np.asarray(jax.vmap(found.project)(jnp.asarray(v)))[i] for i in range(2)], axis=1)
+        a, b = np.asarray(found.a, float), np.asarray(found.b, float)
+        names = ("from start to end", "across, in v's units")
+        title += f"\na slice through {v.shape[1]} dimensions; the path is its shadow on it"
+        landscape = Landscape(a, b, np.asarray(found.cost, float), places, heights, names, title, flat=False)
+    draw(landscape, Path(options.plot or "valley.png"))
+    print(f"drawn: {options.plot}", file=sys.stderr)
+
+
+def _around(axis: Any) -> Any:
+    """A grid around a path, wider than it."""
+    import numpy as np
+
+    low, high = float(axis.min()), float(axis.max())
+    width = high - low or max(1.0, abs(low))
+    # More beyond the end, where the valley's other side is.
+    below, above = (0.6 if abs(axis[-1] - edge) < 0.1 * width else 0.25 for edge in (low, high))
+    return np.linspace(low - below * width, high + above * width, _GRID)
+
+
+def _farthest(v: Any) -> int:
+    """The point of a path that is farthest from the line between its ends."""
+    import numpy as np
+
+    line = v[-1] - v[0]
+    length = np.linalg.norm(line)
+    off = v - v[0]
+    if length > 0:
+        off = off - np.outer(off @ line / length**2, line)
+    return int(np.argmax(np.linalg.norm(off, axis=1)))

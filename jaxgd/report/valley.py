@@ -1,0 +1,239 @@
+"""The chapter's picture: the valley in three dimensions and in contours, with the path of the ball."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxgd.errors import MissingDependencyError, RangeError
+from jaxgd.files import write_atomically, writing
+
+Floats = NDArray[np.float64]
+
+_STILL = (".png", ".svg", ".pdf")
+# One hue from deep to high, light enough for a dark path; the ball and its path in a hue of their own.
+_PATH, _START, _END = "#d62728", "#ffffff", "#d62728"
+_COLORS = "viridis"
+
+
+@dataclasses.dataclass(frozen=True)
+class Landscape:
+    """What is drawn: a cost over a plane, and a path in it or above it.
+
+    Shapes: `a` is (m,), `b` is (n,), `cost` is (m, n); `path` is (k, 2), the path's places in the plane, and `heights`
+    is (k,), the cost along it. `flat` is whether the path lies in the plane, and is not only its shadow.
+    """
+
+    a: Floats
+    b: Floats
+    cost: Floats
+    path: Floats
+    heights: Floats
+    names: tuple[str, str]
+    title: str
+    flat: bool = True
+
+
+def require_drawable(path: Path) -> None:
+    """Raise unless the picture's name ends as one that can be drawn, with what draws it installed."""
+    if path.suffix == ".html":
+        try:
+            import plotly  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("a page needs plotly: pip install 'jaxgd[plot]'") from error
+    elif path.suffix in _STILL:
+        try:
+            import matplotlib  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("a picture needs matplotlib: pip install 'jaxgd[plot]'") from error
+    else:
+        raise RangeError(f"{path}: a picture's name must end in .png, .svg, .pdf or .html.")
+
+
+def draw(landscape: Landscape, path: Path) -> None:
+    """Draw into a PNG, SVG or PDF, or an HTML page that can be turned and zoomed.
+
+    Raises: RangeError for another ending; MissingDependencyError; WriteError if the file cannot be written.
+    """
+    require_drawable(path)
+    (_page if path.suffix == ".html" else _still)(landscape, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    """Heights as they are drawn: C, or the fourth root of C above the lowest where C spans many powers of ten.
+
+    A logarithm would do for the walls, but has no bottom: a grid that meets the valley's floor here and there only
+    would show spikes.
+    """
+
+    lowest: float
+    rooted: bool
+
+    def __call__(self, c: Any) -> Floats:
+        above = np.asarray(np.asarray(c, float) - self.lowest if self.rooted else c, float)
+        return np.asarray(np.maximum(above, 0) ** 0.25 if self.rooted else above)
+
+    def ticks(self, high: float) -> tuple[list[float], list[str]]:
+        """Where to mark an axis of fourth roots, and how."""
+        most = int(np.floor(np.log10(max(high, 1e-60) ** 4)))
+        above = [0.0, *(10.0**p for p in range(most - 4, most + 1))]
+        marks = [x**0.25 for x in above]
+        # Not so close that one hides the other.
+        kept = [i for i in range(len(marks)) if i == 0 or marks[i] > 0.08 * high]
+        return [marks[i] for i in kept], [f"{self.lowest + above[i]:.4g}" for i in kept]
+
+
+def _scale(landscape: Landscape) -> _Scale:
+    everything = np.concatenate([landscape.cost.ravel(), landscape.heights])
+    finite = everything[np.isfinite(everything)]
+    lowest = float(finite.min())
+    if 0 <= lowest < 1e-3 * float(finite.max()):
+        lowest = 0.0
+    above = finite - lowest
+    return _Scale(lowest, bool(above.max() > 20 * max(float(np.quantile(above, 0.4)), 1e-300)))
+
+
+def _label(scale: _Scale) -> str:
+    return "cost C, on a scale of fourth roots" if scale.rooted else "cost C"
+
+
+def _still(landscape: Landscape, file: Path) -> None:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    scale = _scale(landscape)
+    z, heights = scale(landscape.cost), scale(landscape.heights)
+    x, y = landscape.path.T
+    figure = Figure(figsize=(11, 4.8), layout="constrained", facecolor="white")
+    grid = figure.add_gridspec(1, 2, width_ratios=(1.1, 1))
+    # In the order in which things are drawn: what matplotlib guesses of depth would hide the ball.
+    solid: Any = figure.add_subplot(grid[0], projection="3d", computed_zorder=False)
+    a, b = np.meshgrid(landscape.a, landscape.b, indexing="ij")
+    solid.plot_surface(a, b, z, cmap=_COLORS, alpha=0.9, linewidth=0, antialiased=True, rcount=90, ccount=90)
+    # A little above the surface, which would swallow half of it otherwise.
+    lift = 0.015 * float(np.ptp(z))
+    solid.plot(x, y, heights + lift, color=_PATH, linewidth=2, zorder=10)
+    solid.scatter(*_ends(x, y, heights + lift), c=[_START, _END], edgecolors="black", s=45, zorder=11, depthshade=False)
+    solid.set(xlabel=landscape.names[0], ylabel=landscape.names[1], zlabel="C")
+    if scale.rooted:
+        solid.set_zticks(*scale.ticks(float(z.max())))
+    solid.tick_params(labelsize=8)
+    solid.view_init(elev=42, azim=_azimuth(landscape))
+    plane = figure.add_subplot(grid[1])
+    levels = np.linspace(float(z.min()), float(z.max()), 24)
+    filled = plane.contourf(landscape.a, landscape.b, z.T, levels=levels, cmap=_COLORS, alpha=0.85)
+    plane.contour(landscape.a, landscape.b, z.T, levels=levels, colors="white", linewidths=0.4, alpha=0.7)
+    plane.plot(x, y, color=_PATH, linewidth=2)
+    if len(x) <= 60:
+        plane.plot(x, y, ".", color=_PATH, markersize=5)
+    (x0, x1), (y0, y1) = _ends(x, y)
+    plane.scatter([x0], [y0], c=_START, edgecolors="black", s=55, zorder=5, label="start")
+    plane.scatter([x1], [y1], c=_END, edgecolors="black", s=55, zorder=5, label="end")
+    plane.set(xlabel=landscape.names[0], ylabel=landscape.names[1])
+    plane.legend(loc="best", framealpha=0.9)
+    bar = figure.colorbar(filled, ax=plane, label=_label(scale), pad=0.02)
+    if scale.rooted:
+        marks, texts = scale.ticks(float(z.max()))
+        inside = [i for i, mark in enumerate(marks) if mark >= levels[0]]
+        bar.set_ticks([marks[i] for i in inside], labels=[texts[i] for i in inside])
+    else:
+        bar.ax.yaxis.set_major_locator(MaxNLocator(6))
+    figure.suptitle(landscape.title.replace("$", r"\$"))
+    with writing(file):
+        figure.savefig(file, dpi=140)
+
+
+def _ends(*axes: Floats) -> tuple[Floats, ...]:
+    return tuple(axis[[0, -1]] for axis in axes)
+
+
+def _azimuth(landscape: Landscape) -> float:
+    """Seen across the path, so that it does not shrink to a line, from the side where the walls are lower."""
+    extent = np.array([np.ptp(landscape.a), np.ptp(landscape.b)])
+    along = (landscape.path[-1] - landscape.path[0]) / extent
+    direction = np.degrees(np.arctan2(along[1], along[0])) if np.linalg.norm(along) > 1e-9 else 0.0
+    x, y = np.meshgrid(np.linspace(-1, 1, len(landscape.a)), np.linspace(-1, 1, len(landscape.b)), indexing="ij")
+    z = _scale(landscape)(landscape.cost)
+
+    def wall(turn: float) -> float:
+        angle = np.radians(turn)
+        near = x * np.cos(angle) + y * np.sin(angle) > 0.7
+        return float(np.nanmean(z[near]))
+
+    return float(min((direction + 65, direction - 65), key=wall))
+
+
+# The page follows the reader's light or dark background, also when that changes.
+_FOLLOW = """
+const figure = document.getElementById('{plot_id}');
+const dark = window.matchMedia('(prefers-color-scheme: dark)');
+function follow() {
+  const ink = dark.matches ? '#e8e8e8' : '#222222', paper = dark.matches ? '#161616' : '#ffffff';
+  document.body.style.background = paper;
+  const axis = {'gridcolor': dark.matches ? '#444444' : '#dddddd'};
+  Plotly.relayout(figure, {'paper_bgcolor': paper, 'plot_bgcolor': paper, 'font.color': ink,
+    'scene.xaxis.gridcolor': axis.gridcolor, 'scene.yaxis.gridcolor': axis.gridcolor,
+    'scene.zaxis.gridcolor': axis.gridcolor});
+}
+follow();
+dark.addEventListener('change', follow);
+"""
+
+
+def _page(landscape: Landscape, file: Path) -> None:
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    scale = _scale(landscape)
+    z, heights = scale(landscape.cost), scale(landscape.heights)
+    x, y = landscape.path.T
+    texts = [f"C = {c:.6g}" for c in landscape.heights]
+    figure = make_subplots(
+        rows=1, cols=2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.58, 0.42], horizontal_spacing=0.06
+    )
+    marks, words = scale.ticks(float(z.max())) if scale.rooted else (None, None)
+    bar = {"title": {"text": _label(scale), "side": "right"}, "tickvals": marks, "ticktext": words}
+    figure.add_surface(
+        x=landscape.a, y=landscape.b, z=z.T, customdata=landscape.cost.T, colorscale=_COLORS, opacity=0.85,
+        colorbar=bar, hovertemplate="%{x:.4g}, %{y:.4g}<br>C = %{customdata:.6g}<extra></extra>", row=1, col=1,
+    )  # fmt: skip
+    lift = 0.01 * float(np.ptp(z))
+    line = {"color": _PATH, "width": 6}
+    figure.add_trace(
+        go.Scatter3d(x=x, y=y, z=heights + lift, mode="lines", line=line, text=texts, hoverinfo="text", name="path"),
+        row=1, col=1,
+    )  # fmt: skip
+    figure.add_contour(
+        x=landscape.a, y=landscape.b, z=z.T, colorscale=_COLORS, showscale=False, ncontours=24, hoverinfo="skip",
+        row=1, col=2,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=x, y=y, mode="lines+markers" if len(x) <= 60 else "lines", line={"color": _PATH, "width": 3}, text=texts,
+        hoverinfo="text+x+y", name="path", row=1, col=2,
+    )  # fmt: skip
+    for which, color, name in ((0, _START, "start"), (-1, _END, "end")):
+        marker = {"color": color, "size": 11, "line": {"color": "black", "width": 1.5}}
+        figure.add_scatter(x=[x[which]], y=[y[which]], mode="markers", marker=marker, name=name, row=1, col=2)
+        small = marker | {"size": 6}
+        at = {"x": [x[which]], "y": [y[which]], "z": [heights[which] + lift]}
+        figure.add_trace(go.Scatter3d(**at, mode="markers", marker=small, name=name), row=1, col=1)
+    turn = np.radians(_azimuth(landscape))
+    figure.update_layout(
+        title={"text": landscape.title, "x": 0.5},
+        showlegend=False,
+        height=620,
+        margin={"l": 10, "r": 10, "t": 60, "b": 50},
+        scene={
+            "xaxis_title": landscape.names[0],
+            "yaxis_title": landscape.names[1],
+            "zaxis": {"title": "C", "tickvals": marks, "ticktext": words},
+            "camera": {"eye": {"x": 1.5 * np.cos(turn), "y": 1.5 * np.sin(turn), "z": 1.1}},
+        },
+    )
+    figure.update_xaxes(title_text=landscape.names[0], row=1, col=2)
+    figure.update_yaxes(title_text=landscape.names[1], row=1, col=2)
+    page = figure.to_html(include_plotlyjs=True, full_html=True, post_script=_FOLLOW, config={"displaylogo": False})
+    write_atomically(file, page.encode())

@@ -1,0 +1,148 @@
+"""`jaxgd minimize`: what it prints, what it draws, what it refuses."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+
+
+def test_the_figures_of_rosenbrock(jaxgd):
+    answer = jaxgd("minimize", "rosenbrock", "--start", -1.2, 1, "--eta", 1e-3, "--max-steps", 10_000)
+    assert answer.status == 0
+    assert answer.err == ""
+    assert "out of steps" in answer.out
+    assert "after 10000 updates and 10001 evaluations: C = 5.85276" in answer.out
+    rows = answer.out.split("\n\n")[0].splitlines()
+    assert rows[0].split()[:2] == ["updates", "cost"]
+    assert rows[1].split() == ["0", "24.2", "232.868", "-1.2", "1"]
+    assert rows[2].split()[-2:] == ["-0.9844", "1.088"]
+    assert rows[-1].split()[0] == "10000"
+    assert all(len(row) < 100 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "rule", ["fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"]
+)
+def test_every_rule_descends(jaxgd, rule):
+    answer = jaxgd("minimize", "himmelblau", "--rule", rule, "--max-steps", 50, "--json")
+    assert answer.status == 0
+    path = json.loads(answer.out)["trajectory"]
+    assert path["cost"][-1] < path["cost"][0] == 170.0
+
+
+def test_json_holds_everything(jaxgd):
+    out = json.loads(jaxgd("minimize", "valley", "--eta", 0.1, "--max-steps", 40, "--json", "--sharpness").out)
+    assert (out["outcome"], out["steps"]) == ("MAX_STEPS", 40)
+    np.testing.assert_allclose(out["trajectory"]["v"], 0.8 ** np.arange(41)[:, None] * np.ones(2), rtol=1e-12)
+    np.testing.assert_allclose(out["trajectory"]["sharpness"], 2, rtol=1e-9)
+    assert out["trajectory"]["step_norm"][0] == "nan"
+
+
+def test_divergence_fails(jaxgd):
+    answer = jaxgd("minimize", "valley", "--eta", 1.1)
+    assert answer.status == 1
+    assert "diverging" in answer.out
+    assert "the lowest on the way was C = 2 at (1, 1)" in answer.out
+
+
+def test_it_may_end_at_a_target_or_not_at_all(jaxgd):
+    assert "as low as was asked for" in jaxgd("minimize", "rosenbrock", "--rule", "newton", "--target", 1e-8).out
+    answer = jaxgd("minimize", "valley", "--eta", 0.1, "--no-stop", "--max-steps", 500)
+    assert "after 500 updates" in answer.out
+
+
+def test_a_crossing_is_told(jaxgd):
+    answer = jaxgd("minimize", "rosenbrock", "--eta", 1.4e-3, "--max-steps", 3, "--sharpness")
+    assert "2/η" in answer.out
+    assert "λ_max is above 2/η from update 0 on" in answer.out
+
+
+OWN = """
+    from beside import scale
+
+    def cost(v):
+        return scale * ((v - 1) ** 2).sum()
+
+    def broken(v):
+        raise RuntimeError("mine")
+
+    def sides(v):
+        return v
+
+    number = 3
+"""
+
+
+@pytest.fixture
+def own(jaxgd, tmp_path):
+    (tmp_path / "beside.py").write_text("scale = 0.5\n")
+    (tmp_path / "own.py").write_text(textwrap.dedent(OWN))
+    return jaxgd
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_cost_of_ones_own(own, n):
+    answer = own("minimize", "own.py::cost", "--start", *[0] * n, "--eta", 0.5)
+    assert answer.status == 0, answer.err
+    assert "converged" in answer.out
+
+
+MISUSED = {
+    "no such cost": (("ackley",), "no cost"),
+    "no such file": (("nowhere.py::cost", "--start", 1), "no file"),
+    "no such function": (("own.py::coast", "--start", 1), "Did you mean cost?"),
+    "no function": (("own.py", "--start", 1), "name the function too"),
+    "a number": (("own.py::number", "--start", 1), "no function"),
+    "no start": (("own.py::cost",), "--start"),
+    "a start too short": (("rosenbrock", "--start", 1), "2 variables"),
+    "eta 0": (("valley", "--eta", 0), "eta"),
+    "mu 1": (("valley", "--rule", "heavy-ball", "--mu", 1), "mu"),
+    "no such rule": (("valley", "--rule", "magic"), "rule"),
+    "steps below 0": (("valley", "--max-steps", -1), "max_steps"),
+    "no picture": (("valley", "--plot", "valley.txt"), ".png"),
+    "not a scalar": (("own.py::sides", "--start", 1, 2), "one real scalar"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_misuse_is_one_line(own, name):
+    words, expected = MISUSED[name]
+    answer = own("minimize", *words)
+    assert answer.status == 2
+    assert answer.out == ""
+    assert expected in answer.err
+    assert "Traceback" not in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_what_ones_own_cost_raises_is_shown_from_there(own):
+    answer = own("minimize", "own.py::broken", "--start", 1)
+    assert answer.status == 2
+    assert "RuntimeError: mine" in answer.err
+    assert "descent/minimize.py" not in answer.err
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "html"])
+@pytest.mark.parametrize(
+    "words", [("valley", "--eta", 0.1), ("powell-singular", "--rule", "newton")], ids=["two", "four"]
+)
+def test_pictures(jaxgd, tmp_path, ending, words):
+    answer = jaxgd("minimize", *words, "--plot", f"valley.{ending}")
+    assert answer.status == 0, answer.err
+    content = (tmp_path / f"valley.{ending}").read_bytes()
+    assert len(content) > 10_000
+    assert {"png": b"\x89PNG", "svg": b"<svg", "html": b"Plotly.newPlot"}[ending] in content
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_picture_that_cannot_be_written(jaxgd):
+    answer = jaxgd("minimize", "valley", "--eta", 0.1, "--plot", "nowhere/valley.png")
+    assert answer.status == 1
+    assert "cannot be written" in answer.err
+
+
+def test_a_picture_of_what_diverged_and_of_what_never_moved(jaxgd, tmp_path):
+    assert jaxgd("minimize", "rosenbrock", "--eta", 1, "--plot", "diverged.png").status == 1
+    assert jaxgd("minimize", "valley", "--start", 0, 0, "--eta", 0.1, "--plot", "still.png").status == 0
+    assert {p.name for p in tmp_path.glob("*.png")} == {"diverged.png", "still.png"}
