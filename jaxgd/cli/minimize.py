@@ -20,7 +20,7 @@ RuleName = Literal[
 # Rows of the table of the path.
 _ROWS = 12
 _ENTRIES = 10_000
-_GRID = 121
+_GRID = 201
 
 
 @dataclasses.dataclass(frozen=True)

@@ -229,12 +229,12 @@ def one_update(
             of_the_step() if recorded is True else lax.cond(recorded, of_the_step, lambda: (nan, nan))
         )
     v = jax.tree.map(lambda x, u: jnp.asarray(x + u, x.dtype), s.v, steps)
-    c, gradient = jax.value_and_grad(lambda v: plan.cost(v, *args))(v)
+    c, gradient, known = _evaluated(lambda v: plan.cost(v, *args), v, rule_state)
     c = c.astype(kind)
     # What no test needs and nothing records stays as it is, and costs nothing.
     state = s._replace(v=v, cost=c, gradient=gradient, rule=rule_state)
     if (extra := _evaluations(rule_state)) is not None:
-        state = state._replace(evaluations=s.evaluations + extra)
+        state = state._replace(evaluations=s.evaluations + extra - known)
     if plan.record is not None:
         better = c < s.best_cost
         state = state._replace(best_v=select(better, v, s.best_v), best_cost=jnp.where(better, c, s.best_cost))
@@ -260,6 +260,24 @@ def _moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:
         return jnp.any(~(jnp.abs(u) <= jnp.finfo(x.dtype).eps * jnp.abs(x)))  # type: ignore[no-untyped-call]
 
     return jnp.any(jnp.array(jax.tree.leaves(jax.tree.map(moves, v, steps))))
+
+
+def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, Any]:
+    """C and ∇C at v, and whether they were known: a line search of optax keeps what it found where it ended."""
+    values = optax.tree_utils.tree_get_all_with_path(rule_state, "value")
+    gradients = optax.tree_utils.tree_get_all_with_path(rule_state, "grad")
+    if not (len(values) == len(gradients) == 1):
+        c, g = jax.value_and_grad(cost)(v)
+        return c, g, 0
+    value, gradient = values[0][1], gradients[0][1]
+    known = jnp.isfinite(value)
+
+    def evaluate() -> Any:
+        c, g = jax.value_and_grad(cost)(v)
+        return jnp.asarray(c, value.dtype), jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), g, gradient)
+
+    c, g = lax.cond(known, lambda: (value, gradient), evaluate)
+    return c, g, known.astype(int)
 
 
 def _evaluations(rule_state: Any) -> Any:

@@ -143,7 +143,7 @@ def _still(landscape: Landscape, file: Path) -> None:
         bar.ax.yaxis.set_major_locator(MaxNLocator(6))
     figure.suptitle(landscape.title.replace("$", r"\$"))
     with writing(file):
-        figure.savefig(file, dpi=140)
+        figure.savefig(file, dpi=120)
 
 
 def _ends(*axes: Floats) -> tuple[Floats, ...]:
@@ -173,10 +173,12 @@ const dark = window.matchMedia('(prefers-color-scheme: dark)');
 function follow() {
   const ink = dark.matches ? '#e8e8e8' : '#222222', paper = dark.matches ? '#161616' : '#ffffff';
   document.body.style.background = paper;
-  const axis = {'gridcolor': dark.matches ? '#444444' : '#dddddd'};
-  Plotly.relayout(figure, {'paper_bgcolor': paper, 'plot_bgcolor': paper, 'font.color': ink,
-    'scene.xaxis.gridcolor': axis.gridcolor, 'scene.yaxis.gridcolor': axis.gridcolor,
-    'scene.zaxis.gridcolor': axis.gridcolor});
+  const change = {'paper_bgcolor': paper, 'plot_bgcolor': paper, 'font.color': ink, 'scene.bgcolor': paper};
+  for (const axis of ['xaxis', 'yaxis', 'zaxis']) {
+    change[`scene.${axis}.gridcolor`] = dark.matches ? '#444444' : '#dddddd';
+    change[`scene.${axis}.backgroundcolor`] = paper;
+  }
+  Plotly.relayout(figure, change);
 }
 follow();
 dark.addEventListener('change', follow);
@@ -197,10 +199,10 @@ def _page(landscape: Landscape, file: Path) -> None:
     marks, words = scale.ticks(float(z.max())) if scale.rooted else (None, None)
     bar = {"title": {"text": _label(scale), "side": "right"}, "tickvals": marks, "ticktext": words}
     figure.add_surface(
-        x=landscape.a, y=landscape.b, z=z.T, customdata=landscape.cost.T, colorscale=_COLORS, opacity=0.85,
+        x=landscape.a, y=landscape.b, z=z.T, customdata=landscape.cost.T, colorscale=_COLORS,
         colorbar=bar, hovertemplate="%{x:.4g}, %{y:.4g}<br>C = %{customdata:.6g}<extra></extra>", row=1, col=1,
     )  # fmt: skip
-    lift = 0.01 * float(np.ptp(z))
+    lift = 0.06 * float(np.ptp(z))
     line = {"color": _PATH, "width": 6}
     figure.add_trace(
         go.Scatter3d(x=x, y=y, z=heights + lift, mode="lines", line=line, text=texts, hoverinfo="text", name="path"),
@@ -224,16 +226,22 @@ def _page(landscape: Landscape, file: Path) -> None:
     figure.update_layout(
         title={"text": landscape.title, "x": 0.5},
         showlegend=False,
-        height=620,
         margin={"l": 10, "r": 10, "t": 60, "b": 50},
         scene={
             "xaxis_title": landscape.names[0],
             "yaxis_title": landscape.names[1],
             "zaxis": {"title": "C", "tickvals": marks, "ticktext": words},
-            "camera": {"eye": {"x": 1.5 * np.cos(turn), "y": 1.5 * np.sin(turn), "z": 1.1}},
+            "camera": {"eye": {"x": 1.35 * np.cos(turn), "y": 1.35 * np.sin(turn), "z": 1.5}},
+            "aspectmode": "manual",
+            "aspectratio": {"x": 1, "y": 1, "z": 0.65},
         },
     )
     figure.update_xaxes(title_text=landscape.names[0], row=1, col=2)
     figure.update_yaxes(title_text=landscape.names[1], row=1, col=2)
-    page = figure.to_html(include_plotlyjs=True, full_html=True, post_script=_FOLLOW, config={"displaylogo": False})
+    page = figure.to_html(
+        include_plotlyjs=True,
+        post_script=_FOLLOW,
+        config={"displaylogo": False, "responsive": True},
+        default_height="94vh",
+    )
     write_atomically(file, page.encode())
