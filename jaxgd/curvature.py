@@ -3,6 +3,7 @@
 No Hessian is ever formed: all that is needed of it are products Hu, each for about the price of two gradients.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -85,20 +86,34 @@ def eigenpairs(
     require_count("eigenpairs", "max_products", max_products)
     require_scalar("eigenpairs", cost, v, *args)
     kind = wide_dtype(v)
-    flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), v))
-    first = None if start is None else ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), start))[0]
-    if first is not None and first.shape != flat.shape:
-        raise ShapeError(f"eigenpairs: start must be a direction like v, with {flat.size} elements, got {first.size}.")
+    first = None if start is None else _flat(start, kind)
+    if first is not None and first.size != size(v):
+        raise ShapeError(f"eigenpairs: start must be a direction like v, with {size(v)} elements, got {first.size}.")
     rtol = jnp.sqrt(jnp.finfo(kind).eps) if rtol is None else jnp.asarray(rtol, kind)  # type: ignore[no-untyped-call]
+    key = jax.random.key(0) if key is None else key
+    pairs: Eigenpairs = _eigenpairs(cost, v, args, first, key, rtol, max_products, k)
+    return pairs
+
+
+def _flat(v: PyTree[Array], kind: Any) -> Array:
+    flat: Array = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), v))[0]
+    return flat
+
+
+@functools.partial(jax.jit, static_argnames=("cost", "k"))
+def _eigenpairs(
+    cost: Cost, v: Any, args: Any, first: Array | None, key: PRNGKeyArray, rtol: Array, most: Any, k: int
+) -> Eigenpairs:
+    kind = rtol.dtype
+    flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), v))
 
     def product(u: Array) -> Array:
         hu = hessian_vector_product(cost, v, jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), v, unravel(u)), args)
-        return ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), hu))[0]
+        return _flat(hu, kind)
 
-    key = jax.random.key(0) if key is None else key
     noise = jax.random.normal(key, (2, flat.size), kind)
     begin = noise[0] if first is None else first / _length(first) + 1e-3 * noise[0] / _length(noise[0])
-    values, vectors, residuals, products = _lanczos(product, begin, noise[1], k, rtol, max_products)
+    values, vectors, residuals, products = _lanczos(product, begin, noise[1], k, rtol, most)
     largest = jnp.max(jnp.abs(values))
     converged = jnp.all(residuals <= rtol * largest) & jnp.all(jnp.isfinite(values))
     return Eigenpairs(values, jax.vmap(unravel)(vectors), residuals, products, converged)
@@ -116,7 +131,7 @@ class _Basis(NamedTuple):
 
 
 def _lanczos(
-    product: Callable[[Array], Array], start: Array, spare: Array, k: int, rtol: Array, most: int
+    product: Callable[[Array], Array], start: Array, spare: Array, k: int, rtol: Array, most: Any
 ) -> tuple[Array, Array, Array, Array]:
     n, kind = start.size, start.dtype
     m = min(n, max(2 * k + 6, 16))
@@ -125,46 +140,49 @@ def _lanczos(
     def grow(j: Array, q_t: tuple[Array, Array]) -> tuple[Array, Array]:
         q, t = q_t
         w = product(q[j])
-        h = q @ w
-        w = w - h @ q
+        h = _dot(q, w)
+        w = w - _dot(h, q)
         # Once is not enough: what is left of the other rows would come back as copies of eigenvalues.
-        again = q @ w
-        w, h = w - again @ q, h + again
+        again = _dot(q, w)
+        w, h = w - _dot(again, q), h + again
         rest = _length(w)
         lost = rest <= 100 * jnp.finfo(kind).eps * _length(h)  # type: ignore[no-untyped-call]
         # H maps the rows so far into themselves: on with another direction, if there is one.
         other = jnp.roll(spare, j)
-        other = other - (q @ other) @ q
-        other = other - (q @ other) @ q
+        for _ in range(2):
+            other = other - _dot(_dot(q, other), q)
         w = jnp.where(lost, jnp.where(j + 1 < n, other / _length(other), 0), w / jnp.where(rest > 0, rest, 1))
         t = t.at[:, j].set(h).at[j + 1, j].set(jnp.where(lost, 0, rest))
         return q.at[j + 1].set(w), t
 
-    def sweep(s: _Basis, first: int) -> _Basis:
+    def sweep(s: _Basis) -> _Basis:
+        first = jnp.where(s.products == 0, 0, kept)
         q, t = lax.fori_loop(first, m, grow, (s.q, s.t))
         # Of each column, what is at and above the diagonal: below it stands what was known before.
         upper = jnp.triu(t[:m])
         values, y = jnp.linalg.eigh(upper + upper.T - jnp.diag(jnp.diag(upper)))
         values, y = values[::-1], y[:, ::-1]
         residuals = jnp.abs(t[m, m - 1] * y[m - 1, :k])
-        best = y[:, : max(k, kept)].T @ q[:m]
+        best = _dot(y[:, : max(k, kept)].T, q[:m])
         q = jnp.zeros_like(q).at[:kept].set(best[:kept]).at[kept].set(q[m])
         t = jnp.zeros_like(t).at[jnp.arange(kept), jnp.arange(kept)].set(values[:kept])
         return _Basis(q, t, values[:k], best[:k], residuals, s.products + m - first)
 
-    def more(s: _Basis) -> Array:
+    def more(s: _Basis) -> Any:
         done = jnp.all(s.residuals <= rtol * jnp.max(jnp.abs(s.values)))
         return ~done & (s.products < most) & jnp.all(jnp.isfinite(s.values))
 
     q = jnp.zeros((m + 1, n), kind).at[0].set(start / _length(start))
-    blank = jnp.zeros(k, kind), jnp.zeros((k, n), kind), jnp.zeros(k, kind), jnp.array(0)
-    s = sweep(_Basis(q, jnp.zeros((m + 1, m), kind), *blank), 0)
-    if m < n:
-        s = lax.while_loop(more, lambda s: sweep(s, kept), s)
+    nothing = jnp.zeros(k, kind), jnp.zeros((k, n), kind), jnp.full(k, jnp.inf, kind), jnp.array(0)
+    s = lax.while_loop(more, sweep, _Basis(q, jnp.zeros((m + 1, m), kind), *nothing))
     return s.values, s.vectors, s.residuals, s.products
 
 
-def _length(x: Array) -> Array:
+# Vectors that are to be orthogonal to rounding cannot be multiplied in TF32.
+_dot = functools.partial(jnp.matmul, precision="highest")
+
+
+def _length(x: Array) -> Any:
     return jnp.sqrt(jnp.sum(x * x))
 
 
@@ -278,11 +296,17 @@ def cost_slice(
         points = [(0.0, 0.0), *((dot(d, u), dot(d, w)) for d in (jax.tree.map(jnp.subtract, p, v) for p in through))]
         a, b = (_around(jnp.array(axis), resolution) for axis in zip(*points, strict=True))
 
+    return CostSlice(a, b, _heights(cost, v, u, w, a, b, args), v, u, w)
+
+
+@functools.partial(jax.jit, static_argnames="cost")
+def _heights(cost: Cost, v: Any, u: Any, w: Any, a: Array, b: Array, args: Any) -> Array:
     def row(a: Array) -> Array:
         return jax.vmap(lambda b: cost(axpy(b, w, axpy(a, u, v)), *args))(b)
 
     # Row by row, so that memory holds as many copies of v as a row has points.
-    return CostSlice(a, b, lax.map(row, a), v, u, w)
+    heights: Array = lax.map(row, a)
+    return heights
 
 
 def _around(x: Array, resolution: int) -> Array:

@@ -101,6 +101,7 @@ def test_where_there_is_no_minimum_there_is_no_derivative(x64):
     assert np.isnan(jax.grad(first)(0.7))
 
 
+@pytest.mark.slow
 def test_the_checker_agrees(x64):
     """jaxgd's own checker on the solution as a function of its arguments; CG ends at ten roundings."""
 

@@ -180,7 +180,12 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+OFTEN = ("gradient descent", "schedule", "wolfe", "adam")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in RULES]
+)
 def test_a_run_continued_is_one_run(name, tmp_path):
     """7 and then 12 updates, kept on disk between them, are 19 to the bit; so are those with a callback between."""
     rule = RULES[name]()
