@@ -162,7 +162,9 @@ def _lanczos(
         upper = jnp.triu(t[:m])
         values, y = jnp.linalg.eigh(upper + upper.T - jnp.diag(jnp.diag(upper)))
         values, y = values[::-1], y[:, ::-1]
-        residuals = jnp.abs(t[m, m - 1] * y[m - 1, :k])
+        # Closer than rounding in H no residual is known, however small the last row makes it.
+        rounding = 4 * jnp.finfo(kind).eps * jnp.max(jnp.abs(values))  # type: ignore[no-untyped-call]
+        residuals = jnp.maximum(jnp.abs(t[m, m - 1] * y[m - 1, :k]), rounding)
         best = _dot(y[:, : max(k, kept)].T, q[:m])
         q = jnp.zeros_like(q).at[:kept].set(best[:kept]).at[kept].set(q[m])
         t = jnp.zeros_like(t).at[jnp.arange(kept), jnp.arange(kept)].set(values[:kept])
@@ -183,7 +185,10 @@ _dot = functools.partial(jnp.matmul, precision="highest")
 
 
 def _length(x: Array) -> Any:
-    return jnp.sqrt(jnp.sum(x * x))
+    # With squares kept in range.
+    largest = jnp.max(jnp.abs(x))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return scale * jnp.sqrt(jnp.sum((x / scale) ** 2))
 
 
 class Sharpness(NamedTuple):
@@ -287,6 +292,9 @@ def cost_slice(
         u, w = _named_directions(cost, v, directions, args, key)
     else:
         u, w = directions
+    for direction in (u, w):
+        if jax.tree.map(jnp.shape, direction) != jax.tree.map(jnp.shape, v):
+            raise ShapeError("cost_slice: each direction must be a tree like v, with its shapes.")
     u, w = _orthonormal(u, w)
     if span is None:
         length = norm(v)
@@ -336,7 +344,7 @@ def _orthonormal(u: Any, w: Any) -> tuple[Any, Any]:
     # Once more, for directions that are nearly parallel.
     w = _unit(axpy(-dot(u, w), u, w))
     rounding = 100 * jnp.finfo(left.dtype).eps  # type: ignore[no-untyped-call]
-    if not is_traced(left) and not left > rounding:
+    if not is_traced(left) and not (left > rounding and norm(u) > 0):
         raise RangeError("cost_slice: the directions span no plane: they are parallel, or one is zero.")
     return u, w
 

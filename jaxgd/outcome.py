@@ -3,8 +3,10 @@
 import enum
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 
 class Reason(enum.IntEnum):
@@ -57,15 +59,20 @@ class Outcome(NamedTuple):
     def reason(self) -> Reason:
         """The reason by name; for one lane whose value is known.
 
-        >>> import jax.numpy as jnp
         >>> Outcome(jnp.array(0)).reason.name
         'COMPLETED'
         """
         return Reason(int(self.code))
 
     @property
-    def ok(self) -> bool:
-        """Whether what was asked for was done or reached; for one lane whose value is known."""
+    def ok(self) -> bool | Bool[Array, "*lanes"]:
+        """Whether what was asked for was done or reached: a bool, or for many lanes or under jit an array of them.
+
+        >>> Outcome(jnp.array([0, 1])).ok.tolist()
+        [True, False]
+        """
+        if isinstance(self.code, jax.core.Tracer) or np.ndim(self.code):
+            return jnp.isin(jnp.asarray(self.code), jnp.array([int(reason) for reason in _GOOD]))
         return self.reason in _GOOD
 
     @property

@@ -92,6 +92,15 @@ def all_finite(v: PyTree[Array]) -> Bool[Array, ""]:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(v)], dtype=bool))
 
 
+def any_nonzero(v: PyTree[Array]) -> Bool[Array, ""]:
+    """Whether any element of any leaf is not 0.
+
+    >>> bool(any_nonzero([jnp.zeros(2), jnp.array(0.0)]))
+    False
+    """
+    return jnp.any(jnp.array([jnp.any(x != 0) for x in jax.tree.leaves(v)], dtype=bool))
+
+
 def select(condition: Bool[Array, ""], u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
     """Choose u where the condition holds, else v: one choice for the whole tree.
 

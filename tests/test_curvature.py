@@ -163,3 +163,32 @@ def test_a_slice_through_three_points_holds_them(x64):
 def test_what_is_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "d", [np.r_[-1e4 * np.ones(3000), np.linspace(0, 1e-2, 5)], np.r_[-1e3 * np.ones(498), 1e-2, 0]]
+)
+def test_what_rounding_hides_is_not_converged(d):
+    """In float32 nothing is known of an eigenvalue of 1e-2 beside some of −1e4: whatever is found is not claimed."""
+    d = jnp.asarray(d, jnp.float32)
+    found = sharpness(lambda v: jnp.sum(d * v**2) / 2, jnp.zeros(d.size, jnp.float32), max_products=100)
+    assert not bool(found.converged) or abs(found.value - 1e-2) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-22])
+def test_curvature_of_any_size(scale):
+    d = scale * jnp.linspace(0.0, 1.0, 40)
+    found = sharpness(lambda v: jnp.sum(d * v**2) / 2, jnp.zeros(40))
+    assert bool(found.converged)
+    assert found.value == pytest.approx(scale, rel=1e-4)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("directions", "error", "words"),
+    [("gradient", RangeError, "no plane"), ((jnp.ones(1), jnp.ones(3)), ShapeError, "each direction")],
+    ids=["no gradient", "another shape"],
+)
+def test_directions_that_are_none(directions, error, words):
+    with pytest.raises(error, match=words):
+        cost_slice(lambda v: jnp.sum(v**2), jnp.zeros(3), directions)

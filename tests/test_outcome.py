@@ -66,7 +66,7 @@ def test_no_two_reasons_have_one_message():
 
 def test_many_lanes_have_no_single_reason():
     with pytest.raises(TypeError):
-        _ = Outcome(jnp.array([0, 1])).ok
+        _ = Outcome(jnp.array([0, 1])).reason
 
 
 def test_a_code_that_does_not_exist_is_not_taken_for_success():

@@ -67,7 +67,10 @@ def find_function(word: str) -> tuple[Callable[..., Any], Callable[[], contextli
         raise RangeError(f"{file!r} is no file. Name a Python file and a function in it, as in model.py::cost.")
     if not name:
         raise RangeError(f"{word}: name the function too, as in {file}::cost.")
-    module = _import(path, 0)
+    functions = _functions(module := _import(path, 0))
+    if name not in vars(module):
+        close = "".join(f" Did you mean {x}?" for x in difflib.get_close_matches(name, functions, n=1))
+        raise RangeError(f"{file} has no {name!r}.{close}")
     return _named(module, file, name), lambda: _users_own(path.parent.absolute())
 
 

@@ -87,20 +87,21 @@ class Minimize:
         from jaxgd.descent import Record, minimize
 
         cost, start = self._cost_and_start()
+        rule = self._rule()
         solution = minimize(
             cost,
             jnp.asarray(start, self.dtype),
-            self._rule(),
+            rule,
             max_steps=self.max_steps,
             stop=self._stop(),
-            record=Record(every=-(-self.max_steps // _ENTRIES) or 1, v=True, sharpness=self.sharpness),
+            record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
         )
         if self.json:
-            _print_json(self, solution)
+            _print_json(self, rule, solution)
         else:
             _print_table(solution)
         if self.plot is not None:
-            _plot(self, cost, solution)
+            _plot(self, cost, rule, solution)
         failed = solution.outcome.reason.name in ("NOT_FINITE", "DIVERGING", "BAD_RULE")
         return FAILED if failed else DONE
 
@@ -201,7 +202,7 @@ def _place(v: Any) -> str:
     return f"({', '.join(f'{y:.8g}' for y in x[:8])}{', …' if x.size > 8 else ''})"
 
 
-def _print_json(options: Minimize, solution: "Solution") -> None:
+def _print_json(options: Minimize, rule: Any, solution: "Solution") -> None:
     import json
     import math
 
@@ -220,7 +221,8 @@ def _print_json(options: Minimize, solution: "Solution") -> None:
     assert path is not None
     out = {
         "cost_function": options.cost,
-        "rule": options.rule,
+        "rule": repr(rule),
+        **{name: getattr(options, name) for name in ("start", "max_steps", "rtol", "target", "stop", "dtype")},
         "outcome": solution.outcome.reason.name,
         "message": solution.outcome.message,
         "steps": int(solution.steps),
@@ -231,7 +233,7 @@ def _print_json(options: Minimize, solution: "Solution") -> None:
     print(json.dumps(out, ensure_ascii=False, allow_nan=False))
 
 
-def _plot(options: Minimize, cost: Any, solution: "Solution") -> None:
+def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None:
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -248,7 +250,10 @@ def _plot(options: Minimize, cost: Any, solution: "Solution") -> None:
     if not len(v):
         print("nothing to draw: the cost is not finite where it began", file=sys.stderr)
         return
-    title = f"{options.cost}, {options.rule}, {int(solution.steps)} updates: {solution.outcome.message.split(':')[0]}"
+    if len(higher := np.flatnonzero(np.abs(heights) > 1e3 * max(abs(heights[0]), 1.0))):
+        # Of what has left the valley, the way out is enough.
+        v, heights = v[: higher[0] + 1], heights[: higher[0] + 1]
+    title = f"{options.cost}, {rule!r}, {int(solution.steps)} updates: {solution.outcome.message.split(':')[0]}"
     if v.shape[1] == 1:
         # A valley has two sides: the second variable is one that the cost does not know.
         v, original = np.stack([v[:, 0], np.zeros(len(v))], axis=1), cost
@@ -260,9 +265,7 @@ def _plot(options: Minimize, cost: Any, solution: "Solution") -> None:
         names = ("v₁", "v₂")
         landscape = Landscape(a, b, heights_there, v, heights, names, title)
     else:
-        first, last = jnp.asarray(v[0]), jnp.asarray(v[-1])
-        farthest = jnp.asarray(v[_farthest(v)])
-        found = cost_slice(cost, first, through=(last, farthest), resolution=_GRID)
+        found = cost_slice(cost, jnp.asarray(v[0]), through=_plane(v), resolution=_GRID)
         places = np.stack([np.asarray(jax.vmap(found.project)(jnp.asarray(v)))[i] for i in range(2)], axis=1)
         a, b = np.asarray(found.a, float), np.asarray(found.b, float)
         names = ("from start to end", "across, in v's units")
@@ -283,13 +286,24 @@ def _around(axis: Any) -> Any:
     return np.linspace(low - below * width, high + above * width, _GRID)
 
 
-def _farthest(v: Any) -> int:
-    """The point of a path that is farthest from the line between its ends."""
+def _plane(v: Any) -> tuple[Any, Any]:
+    """Two points that span a plane with the start: the end, and the point of the path farthest from the line to it.
+
+    Where the path is straight, or a single point, directions are made up.
+    """
+    import jax.numpy as jnp
     import numpy as np
 
+    rng = np.random.default_rng(0)
     line = v[-1] - v[0]
     length = np.linalg.norm(line)
-    off = v - v[0]
-    if length > 0:
-        off = off - np.outer(off @ line / length**2, line)
-    return int(np.argmax(np.linalg.norm(off, axis=1)))
+    if length == 0:
+        line = rng.normal(size=v.shape[1])
+        length = np.linalg.norm(line)
+    off = v - v[0] - np.outer((v - v[0]) @ line / (line @ line), line)
+    far = off[np.argmax(np.linalg.norm(off, axis=1))]
+    if np.linalg.norm(far) < 1e-6 * length:
+        far = rng.normal(size=v.shape[1])
+        far = far - far @ line / (line @ line) * line
+        far = 0.5 * length / np.linalg.norm(far) * far
+    return jnp.asarray(v[0] + line), jnp.asarray(v[0] + far)

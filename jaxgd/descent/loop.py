@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.curvature import sharpness
 from jaxgd.descent.lanes import any_lane, count_after, counted, least_lane, while_alive
-from jaxgd.descent.record import Buffers, Record, blank, buffers, written
+from jaxgd.descent.record import ENTRIES, Buffers, Record, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, reason_to_stop
 from jaxgd.outcome import Reason
-from jaxgd.pytree import dot, norm, select, wide_dtype
+from jaxgd.pytree import any_nonzero, dot, norm, select, wide_dtype
 from jaxgd.rules import Rule
 
 
@@ -52,25 +52,34 @@ class Plan:
 
 
 class Carry(NamedTuple):
-    """What the loop hands on: the count of this run's updates, which all lanes share, and each lane's own."""
+    """What the loop hands on: the count of this run's updates, which all lanes share, and each lane's own.
+
+    `every` is after how many updates an entry is recorded; all lanes share it as well.
+    """
 
     i: Int[Array, ""]
     code: Int[Array, ""]
     state: DescentState
+    every: Int[Array, ""]
     buffers: Buffers | None
     eigenvector: PyTree[Array] | None
 
 
 def rule_of(plan: Plan, rule: Rule | None) -> Any:
     """The optax transformation to use."""
-    return optax.with_extra_args_support(plan.rule) if rule is None else rule
+    if rule is not None:
+        return rule
+    if not isinstance(plan.rule, optax.GradientTransformation):
+        # As MultiSteps, which takes what its inner rule needs and does not say so by its type.
+        return optax.GradientTransformationExtraArgs(plan.rule.init, plan.rule.update)
+    return optax.with_extra_args_support(plan.rule)
 
 
 def begin(plan: Plan, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...]) -> DescentState:
     """The state before the first update."""
     kind = wide_dtype(v)
     cost, gradient = jax.value_and_grad(lambda v: plan.cost(v, *args))(v)
-    cost = cost.astype(kind)
+    cost = jnp.asarray(cost, kind)
     infinite = jnp.full((), jnp.inf, kind)
     return DescentState(
         v=v,
@@ -95,9 +104,10 @@ def start(plan: Plan, rule: Rule | None, stop: Stop | None, state: DescentState,
     code = reason_to_stop(stop, _limits(stop, state), state)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
-    carry = Carry(jnp.array(0), code, state, None, None)
+    carry = Carry(jnp.array(0), code, state, jnp.array(1), None, None)
     if plan.record is None:
         return carry
+    carry = carry._replace(every=jnp.array(plan.record.every or 1))
     vector = jax.tree.map(jnp.zeros_like, state.v) if plan.record.sharpness else None
     nan = jnp.full((), jnp.nan, state.cost.dtype)
     entry, vector = _entry(plan, rule, state, args, (nan, nan, nan), vector)
@@ -116,7 +126,7 @@ def advance(plan: Plan, rule: Rule | None, stop: Stop | None, carry: Carry, args
         return any_lane(c.code == int(Reason.RUNNING)) & (c.i < limit)
 
     def several(c: Carry) -> Carry:
-        return _looked_at(plan, rule, stop, _several(plan, rule, stop, c, args, limit), args)
+        return _thinned(plan, _looked_at(plan, rule, stop, _several(plan, rule, stop, c, args, limit), args))
 
     end: Carry = lax.while_loop(going, several, carry)
     if plan.record is None:
@@ -138,14 +148,17 @@ def _several(
     if stop is not None and stop.stalled:
         most = jnp.minimum(most, carry.state.next_look - carry.state.step)
     limit = jnp.minimum(limit, carry.i + least_lane(jnp.where(running, most, limit)))
+    if plan.record is not None and plan.record.every is None:
+        limit = jnp.minimum(limit, ENTRIES * carry.every)
 
-    def alive(s: DescentState) -> Any:
-        return running & may_go_on(stop, limits, s)
+    def alive(c: Carry) -> Any:
+        # One update at least: should rounding be another here than where the tests are told, it goes on all the same.
+        return running & (may_go_on(stop, limits, c.state) | (c.i == carry.i))
 
     def going(c: Carry) -> Any:
-        return any_lane(alive(c.state)) & (c.i < limit)
+        return any_lane(alive(c)) & (c.i < limit)
 
-    end: Carry = lax.while_loop(going, lambda c: _updated(plan, rule, stop, c, args, alive(c.state)), carry)
+    end: Carry = lax.while_loop(going, lambda c: _updated(plan, rule, stop, c, args, alive(c)), carry)
     s, before = end.state, carry.state
     step = count_after(end.i - carry.i, s.step, before.step)
     return end._replace(state=s._replace(step=step, evaluations=s.evaluations + step - before.step))
@@ -162,7 +175,11 @@ def _looked_at(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args:
         idle = due & ~(s.cost < s.cost_seen)
 
         def stuck() -> Any:
-            return ~_moves(s.v, _step(plan, rule, s, args)[0])
+            steps = _step(plan, rule, s, args)[0]
+            still = ~_moves(s.v, steps)
+            # A schedule may begin with 0, and an optimizer gather gradients first.
+            waiting = ~any_nonzero(steps) if rule is None or rule.kind.waits else False
+            return still & ~jnp.asarray(waiting)
 
         stalled = idle & lax.cond(any_lane(idle), stuck, lambda: jnp.array(False))
         code = jnp.where(stalled, int(Reason.STALLED), code)
@@ -171,14 +188,22 @@ def _looked_at(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args:
     return c._replace(code=code, state=s)
 
 
+def _thinned(plan: Plan, c: Carry) -> Carry:
+    """With every second entry only, where there is no room for more."""
+    if plan.record is None or plan.record.every is not None or c.buffers is None:
+        return c
+    full = c.i >= ENTRIES * c.every
+    kept = lax.cond(full, thinned, lambda filled: filled, c.buffers)
+    return c._replace(buffers=kept, every=jnp.where(full, 2 * c.every, c.every))
+
+
 def _updated(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...], alive: Any) -> Carry:
     s = c.state
     i = c.i + 1
-    state, (step_norm, predicted) = one_update(plan, rule, stop, s, args, _recorded_at(plan, i))
+    state, (step_norm, predicted) = one_update(plan, rule, stop, s, args, _recorded_at(plan, c, i))
     state = while_alive(alive, state, s)._replace(step=counted(alive, s.step))
     if plan.record is None or c.buffers is None:
         return c._replace(i=i, state=state)
-    every = plan.record.every or 1
 
     def measured() -> tuple[Buffers, Any]:
         return _entry(plan, rule, state, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
@@ -188,11 +213,11 @@ def _updated(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args: t
     def between() -> tuple[Buffers, Any]:
         return nothing, c.eigenvector
 
-    if every == 1:
+    if plan.record.every == 1:
         (entry, vector), row = measured(), i
     else:
-        entry, vector = lax.cond(i % every == 0, measured, between)
-        row = jnp.where(i % every == 0, i // every, len(c.buffers.table) - 1)
+        entry, vector = lax.cond(i % c.every == 0, measured, between)
+        row = jnp.where(i % c.every == 0, i // c.every, len(c.buffers.table) - 1)
     entry = while_alive(alive, entry, nothing)
     return c._replace(i=i, state=state, buffers=written(c.buffers, row, entry), eigenvector=vector)
 
@@ -228,9 +253,10 @@ def one_update(
         step_norm, predicted = (
             of_the_step() if recorded is True else lax.cond(recorded, of_the_step, lambda: (nan, nan))
         )
-    v = jax.tree.map(lambda x, u: jnp.asarray(x + u, x.dtype), s.v, steps)
-    c, gradient, known = _evaluated(lambda v: plan.cost(v, *args), v, rule_state)
-    c = c.astype(kind)
+    v = jax.tree.map(_moved, s.v, steps)
+    keeps = rule is not None and rule.kind.keeps_value
+    c, gradient, known = _evaluated(lambda v: plan.cost(v, *args), v, rule_state if keeps else ())
+    c = jnp.asarray(c, kind)
     # What no test needs and nothing records stays as it is, and costs nothing.
     state = s._replace(v=v, cost=c, gradient=gradient, rule=rule_state)
     if (extra := _evaluations(rule_state)) is not None:
@@ -245,12 +271,11 @@ def one_update(
     return state, (step_norm, predicted)
 
 
-def _recorded_at(plan: Plan, i: Array) -> Any:
+def _recorded_at(plan: Plan, c: Carry, i: Array) -> Any:
     """Whether the update is one that is recorded: known beforehand for all or none."""
     if plan.record is None:
         return False
-    every = plan.record.every or 1
-    return True if every == 1 else i % every == 0
+    return True if plan.record.every == 1 else i % c.every == 0
 
 
 def _moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:
@@ -260,6 +285,16 @@ def _moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:
         return jnp.any(~(jnp.abs(u) <= jnp.finfo(x.dtype).eps * jnp.abs(x)))  # type: ignore[no-untyped-call]
 
     return jnp.any(jnp.array(jax.tree.leaves(jax.tree.map(moves, v, steps))))
+
+
+def _moved(x: Array, u: Any) -> Array:
+    """The step made, in the dtype of the variable."""
+    moved = jnp.asarray(x + u, x.dtype)
+    if x.dtype.itemsize < 4:
+        # XLA would keep the digits that the dtype has not, and C would be that of another point.
+        known: Any = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
+        moved = lax.reduce_precision(moved, known.nexp, known.nmant)
+    return moved
 
 
 def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, Any]:
@@ -308,7 +343,7 @@ def _entry(
             limit = (2 / rule.rate(s.rule)).astype(kind)
     step_norm, predicted, actual = step
     table = jnp.stack([s.cost, norm(s.gradient).astype(kind), step_norm, predicted, actual, largest, limit])
-    value = None if record.function is None else record.function(s.v)
+    value = None if record.function is None else jax.tree.map(jnp.asarray, record.function(s.v))
     return Buffers(table, s.v if record.v else None, value), vector
 
 

@@ -18,6 +18,7 @@ from jaxgd.descent.stop import Stop, default_stop, require_stop
 from jaxgd.errors import (
     DtypeError,
     RangeError,
+    ShapeError,
     describe,
     is_traced,
     require_count,
@@ -77,19 +78,21 @@ def minimize(
     optax transformation. `args` are arrays and numbers, in any pytrees; they are traced, as are v₀ and the numbers of
     jaxgd's rules and of `stop`: changing them compiles nothing anew. The cost, and a rule of optax, compile anew when
     they are another object: define them once. The cost is traced by `jit`: what it prints or counts happens then only.
-    Range: `stop` are the tests after which to stop, by default ‖∇C‖ ≤ √eps ‖∇C(v₀)‖, diverging and stalled; with None,
+    Range: `stop` are the tests after which to stop, by default ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, diverging and stalled; with None,
     exactly `max_steps` updates are made, unless the cost becomes infinite or NaN. `record` is what is remembered of the
     path. `max_steps` 0 evaluates at v₀ alone.
     `callback(solution so far)` runs on the host before the first and after every `chunk` updates, by default of about a
-    tenth of a second; returning True stops. After `seconds` no further chunk is begun. Neither changes a bit.
+    tenth of a second; returning True stops. After `seconds`, in which compiling does not count, no further chunk is
+    begun. Neither changes a bit.
     `state=` continues an earlier run of the same cost, rule and args in place of v0: k and then m more updates are to
     the bit what k + m are.
 
     Differentiation: `jax.grad` and `jax.jvp` of `v`, `best_v` or `cost` with respect to `args` and what the cost closes
     over, by the implicit function theorem: true at a minimum with an invertible Hessian, and independent of v₀ and the
-    rule, whose derivatives are 0. NaN where the descent did not end well. `differentiate="unroll"` differentiates
-    through the updates instead, v₀ and η included, for exactly `max_steps` of them (`stop=None`), and records nothing.
-    The trajectory has no derivatives.
+    rule, whose derivatives are 0. NaN where the descent diverged or ran out of steps. What a rule of optax or
+    `record.function` closes over must not be differentiated. `differentiate="unroll"` differentiates through the
+    updates instead, v₀ and η included, for exactly `max_steps` of them (`stop=None`), and records nothing. The
+    trajectory has no derivatives.
     Raises: ShapeError or DtypeError for a cost that is not one real scalar, or variables that are not floats;
     RangeError or DtypeError for counts, tests and records that cannot serve. NaN at v₀ is no error but an outcome, and
     so is a traced η that is not above 0.
@@ -105,7 +108,7 @@ def minimize(
     [2.     1.28   0.8192]
     """
     v0, args = _require(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
-    kind = wide_dtype(v0)
+    max_steps, kind = int(max_steps), wide_dtype(v0)
     if differentiate not in ("implicit", "unroll"):
         raise RangeError(f'{WHO}: differentiate must be "implicit" or "unroll", got {differentiate!r}.')
     if isinstance(stop, str) and stop == "auto":
@@ -119,6 +122,7 @@ def minimize(
     if record is not None:
         record = require_record(record, max_steps)
     # What the cost closes over and somebody differentiates, or maps over, becomes an argument like the others.
+    cost = _hashable(cost)
     converted, hoisted = jax.closure_convert(cost, v0, *args)
     if hoisted:
         cost, args = converted, (*args, *hoisted)
@@ -129,6 +133,11 @@ def minimize(
             raise RangeError(
                 f'{WHO}: differentiate="unroll" makes exactly max_steps updates and keeps nothing of the path: '
                 "leave out stop, record, callback, seconds and state."
+            )
+        if numbers is not None and not numbers.kind.unrolls:
+            raise RangeError(
+                f"{WHO}: the search of {rule!r} ends by itself, and such a loop has no reverse mode: it cannot be "
+                'unrolled. Use differentiate="implicit", or a rule that does not search.'
             )
         return _unrolled(plan, numbers, v0, args, max_steps)
     held = lax.stop_gradient((v0, numbers, stop, state, args))
@@ -144,11 +153,12 @@ def _require(
     if not callable(cost):
         raise DtypeError(f"{WHO}: cost must be a function of v, got {describe(cost)}.")
     if not (hasattr(rule, "init") and hasattr(rule, "update")):
+        hint = f"\nCall it: {getattr(rule, '__name__', 'rule')}(…)." if callable(rule) else ""
         raise DtypeError(
             f"{WHO}: rule must be a rule such as jaxgd.gradient_descent(0.1), or a transformation of optax, "
-            f"got {describe(rule)}."
+            f"got {describe(rule)}.{hint}"
         )
-    require_count(WHO, "max_steps", max_steps, least=0)
+    require_count(WHO, "max_steps", max_steps, least=0, most=int(jnp.iinfo(int).max))  # type: ignore[no-untyped-call]
     if chunk is not None:
         require_count(WHO, "chunk", chunk)
     if seconds is not None and not (isinstance(seconds, float | int) and seconds > 0):
@@ -158,7 +168,10 @@ def _require(
     if state is not None:
         if not isinstance(state, DescentState):
             raise DtypeError(f"{WHO}: state must be the state of a solution, got {describe(state)}.")
+        if v0 is not None and jax.tree.map(jnp.shape, v0) != jax.tree.map(jnp.shape, state.v):
+            raise ShapeError(f"{WHO}: v0 is not like the variables of state. Leave it out: v0=None.")
         v0 = state.v
+        _require_same_rule(rule, state)
     if not isinstance(args, tuple):
         raise DtypeError(f"{WHO}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
     for path, x in jax.tree_util.tree_leaves_with_path(args):
@@ -173,6 +186,24 @@ def _require(
     args = jax.tree.map(jnp.asarray, args)
     require_scalar(WHO, cost, v0, *args)
     return v0, args
+
+
+def _hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
+    """The cost, wrapped where it has no hash, as an object with fields that may change has none."""
+    try:
+        hash(cost)
+    except TypeError:
+        return functools.partial(cost)
+    return cost
+
+
+def _require_same_rule(rule: Any, state: DescentState) -> None:
+    """Raise unless the state is one that this rule could have left."""
+    mine, its = jax.eval_shape(rule.init, state.v), jax.eval_shape(lambda x: x, state.rule)
+    alike = str(jax.tree.structure(mine)) == str(jax.tree.structure(its))
+    pairs = zip(*map(jax.tree.leaves, (mine, its)), strict=True) if alike else ()
+    if not alike or any((x.shape, x.dtype) != (y.shape, y.dtype) for x, y in pairs):
+        raise RangeError(f"{WHO}: state was left by another rule than {rule!r}.\nContinue with the rule it came from.")
 
 
 @functools.partial(jax.jit, static_argnames="plan")
@@ -212,7 +243,7 @@ def _run(
             )
         carry = _advance(plan, rule, stop, carry, args, max_steps)
         return _solution(plan, stop, carry, first, max_steps)
-    length, done, began = chunk or 1, 0, time.monotonic()
+    length, done, began, first_chunk = chunk or 1, 0, time.monotonic(), True
     while True:
         running = int(carry.code) == int(Reason.RUNNING)
         if callback is not None and callback(_solution(plan, stop, carry, first, None)) and running:
@@ -220,7 +251,7 @@ def _run(
             break
         if not running or done >= max_steps:
             break
-        if seconds is not None and time.monotonic() - began >= seconds:
+        if seconds is not None and not first_chunk and time.monotonic() - began >= seconds:
             carry = carry._replace(code=jnp.array(int(Reason.SECONDS)))
             break
         start_of_chunk = time.monotonic()
@@ -228,9 +259,11 @@ def _run(
         done = min(done + length, max_steps)
         jax.block_until_ready(carry.code)  # type: ignore[no-untyped-call]
         if chunk is None:
-            # The first includes compiling, and says nothing of how long the others take.
             taken = time.monotonic() - start_of_chunk
             length = length * 2 if taken < _CHUNK_SECONDS / 2 or done == 1 else length
+        if first_chunk:
+            # It includes compiling, and says nothing of how long the others take.
+            first_chunk, began = False, time.monotonic()
     return _solution(plan, stop, carry, first, max_steps)
 
 
@@ -243,7 +276,7 @@ def _solution(plan: Plan, stop: Any, carry: Carry, first: Any, max_steps: int | 
     path = None
     if plan.record is not None and carry.buffers is not None:
         reached = None if is_traced(carry.code) else int(s.step - first)
-        path = trajectory(plan.record, carry.buffers, first, reached)
+        path = trajectory(plan.record, carry.buffers, first, carry.every, reached)
     return Solution(
         v=s.v,
         cost=s.cost,
@@ -260,7 +293,7 @@ def _solution(plan: Plan, stop: Any, carry: Carry, first: Any, max_steps: int | 
 
 def _differentiable(cost: Any, args: Any, solution: Solution) -> Solution:
     """The solution as a function of args, by the implicit function theorem."""
-    bad = [Reason.NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE]
+    bad = [Reason.NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE, Reason.MAX_STEPS]
     ended_well = ~jnp.any(jnp.array([solution.outcome.code == int(reason) for reason in bad]))
     # Multiplied into the tangents of args: where there is no minimum, no derivative is better than any.
     marked = jax.tree.map(lambda x: _marked(x, ended_well), args)
@@ -304,5 +337,5 @@ def _unrolled(plan: Plan, rule: Any, v0: Any, args: Any, max_steps: int) -> Solu
     code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), int(Reason.NOT_FINITE))
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
-    carry = Carry(jnp.array(max_steps), code, s, None, None)
+    carry = Carry(jnp.array(max_steps), code, s, jnp.array(1), None, None)
     return _solution(plan, None, carry, 0, max_steps)

@@ -10,15 +10,16 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import DtypeError, describe, require_count
 
-# Entries kept where nothing else is asked for.
-ENTRIES = 1000
+# Entries kept where nothing else is asked for: when there are more, every second one is let go.
+ENTRIES = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
     """What a descent remembers, after every `every` updates.
 
-    `every` is chosen by default so that there are at most about 1,000 entries. `v` keeps the variables themselves,
+    By default that begins with 1, and doubles whenever there are more than 1,025 entries, of which every second one is
+    let go then: a short run is remembered whole, a long one at 513 points and more. `v` keeps the variables themselves,
     `function` what it makes of them: any pytree of arrays. `sharpness` keeps λ_max of the Hessian, which costs a dozen
     and more gradients an entry.
 
@@ -26,7 +27,7 @@ class Record:
     Record(every=10, v=True, function=None, sharpness=False)
     """
 
-    every: int | None = None
+    every: Any = None
     v: bool = False
     function: Callable[[PyTree[Array]], PyTree[Array]] | None = None
     sharpness: bool = False
@@ -69,15 +70,18 @@ COLUMNS = ("cost", "gradient_norm", "step_norm", "predicted", "actual", "sharpne
 
 
 def require_record(record: Record, max_steps: int) -> Record:
-    """The record with `every` filled in. Raises unless its fields can serve."""
+    """The record, with `every` filled in if it will not change. Raises unless its fields can serve."""
     if not isinstance(record, Record):
-        raise DtypeError(f"minimize: record must be a jaxgd.Record or None, got {describe(record)}.")
+        raise DtypeError(f'minimize: record must be a jaxgd.Record, None or "auto", got {describe(record)}.')
+    for name in ("v", "sharpness"):
+        if not isinstance(getattr(record, name), bool):
+            raise DtypeError(f"minimize: record.{name} must be True or False, got {describe(getattr(record, name))}.")
     if record.function is not None and not callable(record.function):
         raise DtypeError(f"minimize: record.function must be a function of v, got {describe(record.function)}.")
     if record.every is None:
-        return dataclasses.replace(record, every=max(1, -(-max_steps // ENTRIES)))
+        return dataclasses.replace(record, every=1) if max_steps <= ENTRIES else record
     require_count("minimize", "record.every", record.every)
-    return record
+    return dataclasses.replace(record, every=int(record.every))
 
 
 class Buffers(NamedTuple):
@@ -90,7 +94,7 @@ class Buffers(NamedTuple):
 
 def buffers(record: Record, max_steps: int, entry: Buffers) -> Buffers:
     """Rows like this entry for so many updates, all empty."""
-    rows = max_steps // (record.every or 1) + 2
+    rows = 2 + (ENTRIES if record.every is None else max_steps // record.every)
 
     def empty(x: Any) -> Array:
         # By broadcasting, so that what is sharded over devices stays so.
@@ -111,12 +115,24 @@ def written(filled: Buffers, row: Any, entry: Buffers) -> Buffers:
     return after
 
 
-def trajectory(record: Record, filled: Buffers, begin: Any, reached: int | None) -> Trajectory:
+def thinned(filled: Buffers) -> Buffers:
+    """Every second entry, and room for as many again."""
+
+    def thin(xs: Array) -> Array:
+        kept = xs[:-1:2]
+        empty = jnp.broadcast_to(blank(xs[0])[None], (len(xs) - len(kept), *xs.shape[1:]))
+        return jnp.concatenate([kept, empty])
+
+    half: Buffers = jax.tree.map(thin, filled)
+    return half
+
+
+def trajectory(record: Record, filled: Buffers, begin: Any, every: Any, reached: int | None) -> Trajectory:
     """The path, of all rows or of those that were reached, where that is known."""
-    rows = filled.table.shape[0] - 1 if reached is None else reached // (record.every or 1) + 1
+    rows = filled.table.shape[0] - 1 if reached is None else reached // int(every) + 1
     filled = jax.tree.map(lambda x: x[:rows], filled)
     columns: dict[str, Any] = {name: filled.table[:, i] for i, name in enumerate(COLUMNS)}
     if not record.sharpness:
         columns |= {"sharpness": None, "stability": None}
-    step = begin + jnp.arange(rows) * (record.every or 1)
+    step = begin + jnp.arange(rows) * every
     return Trajectory(step=step, v=filled.v, value=filled.value, **columns)

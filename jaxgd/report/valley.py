@@ -105,7 +105,8 @@ def _still(landscape: Landscape, file: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     scale = _scale(landscape)
-    z, heights = scale(landscape.cost), scale(landscape.heights)
+    # Where C is not finite there is a hole.
+    z, heights = scale(np.where(np.isfinite(landscape.cost), landscape.cost, np.nan)), scale(landscape.heights)
     x, y = landscape.path.T
     figure = Figure(figsize=(11, 4.8), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(1, 2, width_ratios=(1.1, 1))
@@ -114,18 +115,24 @@ def _still(landscape: Landscape, file: Path) -> None:
     a, b = np.meshgrid(landscape.a, landscape.b, indexing="ij")
     solid.plot_surface(a, b, z, cmap=_COLORS, alpha=0.9, linewidth=0, antialiased=True, rcount=90, ccount=90)
     # A little above the surface, which would swallow half of it otherwise.
-    lift = 0.015 * float(np.ptp(z))
+    heights = np.maximum(heights, _beneath(landscape, z))
+    lift = 0.015 * float(np.nanmax(z) - np.nanmin(z))
     solid.plot(x, y, heights + lift, color=_PATH, linewidth=2, zorder=10)
     solid.scatter(*_ends(x, y, heights + lift), c=[_START, _END], edgecolors="black", s=45, zorder=11, depthshade=False)
     solid.set(xlabel=landscape.names[0], ylabel=landscape.names[1], zlabel="C")
     if scale.rooted:
-        solid.set_zticks(*scale.ticks(float(z.max())))
+        solid.set_zticks(*scale.ticks(float(np.nanmax(z))))
     solid.tick_params(labelsize=8)
     solid.view_init(elev=42, azim=_azimuth(landscape))
     plane = figure.add_subplot(grid[1])
-    levels = np.linspace(float(z.min()), float(z.max()), 24)
-    filled = plane.contourf(landscape.a, landscape.b, z.T, levels=levels, cmap=_COLORS, alpha=0.85)
-    plane.contour(landscape.a, landscape.b, z.T, levels=levels, colors="white", linewidths=0.4, alpha=0.7)
+    low, high = float(np.nanmin(z)), float(np.nanmax(z))
+    levels = np.linspace(low, high if high > low else low + 1, 24)
+    filled = plane.contourf(
+        landscape.a, landscape.b, np.ma.masked_invalid(z.T), levels=levels, cmap=_COLORS, alpha=0.85
+    )
+    plane.contour(
+        landscape.a, landscape.b, np.ma.masked_invalid(z.T), levels=levels, colors="white", linewidths=0.4, alpha=0.7
+    )
     plane.plot(x, y, color=_PATH, linewidth=2)
     if len(x) <= 60:
         plane.plot(x, y, ".", color=_PATH, markersize=5)
@@ -136,7 +143,7 @@ def _still(landscape: Landscape, file: Path) -> None:
     plane.legend(loc="best", framealpha=0.9)
     bar = figure.colorbar(filled, ax=plane, label=_label(scale), pad=0.02)
     if scale.rooted:
-        marks, texts = scale.ticks(float(z.max()))
+        marks, texts = scale.ticks(float(np.nanmax(z)))
         inside = [i for i, mark in enumerate(marks) if mark >= levels[0]]
         bar.set_ticks([marks[i] for i in inside], labels=[texts[i] for i in inside])
     else:
@@ -144,6 +151,15 @@ def _still(landscape: Landscape, file: Path) -> None:
     figure.suptitle(landscape.title.replace("$", r"\$"))
     with writing(file):
         figure.savefig(file, dpi=120)
+
+
+def _beneath(landscape: Landscape, z: Floats) -> Floats:
+    """The drawn surface under each point of the path, which between two points of the grid may be above the cost."""
+    x, y = landscape.path.T
+    i = np.clip(np.searchsorted(landscape.a, x) - 1, 0, len(landscape.a) - 2)
+    j = np.clip(np.searchsorted(landscape.b, y) - 1, 0, len(landscape.b) - 2)
+    corners = np.stack([z[i, j], z[i + 1, j], z[i, j + 1], z[i + 1, j + 1]])
+    return np.asarray(np.max(np.where(np.isfinite(corners), corners, -np.inf), axis=0))
 
 
 def _ends(*axes: Floats) -> tuple[Floats, ...]:
@@ -196,13 +212,14 @@ def _page(landscape: Landscape, file: Path) -> None:
     figure = make_subplots(
         rows=1, cols=2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.58, 0.42], horizontal_spacing=0.06
     )
-    marks, words = scale.ticks(float(z.max())) if scale.rooted else (None, None)
+    marks, words = scale.ticks(float(np.nanmax(z))) if scale.rooted else (None, None)
     bar = {"title": {"text": _label(scale), "side": "right"}, "tickvals": marks, "ticktext": words}
     figure.add_surface(
         x=landscape.a, y=landscape.b, z=z.T, customdata=landscape.cost.T, colorscale=_COLORS,
         colorbar=bar, hovertemplate="%{x:.4g}, %{y:.4g}<br>C = %{customdata:.6g}<extra></extra>", row=1, col=1,
     )  # fmt: skip
-    lift = 0.06 * float(np.ptp(z))
+    heights = np.maximum(heights, _beneath(landscape, z))
+    lift = 0.02 * float(np.nanmax(z) - np.nanmin(z))
     line = {"color": _PATH, "width": 6}
     figure.add_trace(
         go.Scatter3d(x=x, y=y, z=heights + lift, mode="lines", line=line, text=texts, hoverinfo="text", name="path"),

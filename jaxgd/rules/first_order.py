@@ -87,8 +87,8 @@ def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda v: ScheduleState(jnp.array(0)), step)
 
 
-_CONSTANT = Kind(_constant, positive=("eta",), rate=lambda state, eta: eta)
-_SCHEDULED = Kind(_scheduled, rate=lambda state, schedule: schedule(state.updates))
+_CONSTANT = Kind("gradient_descent", _constant, positive=("eta",), rate=lambda state, eta: eta)
+_SCHEDULED = Kind("gradient_descent", _scheduled, waits=True, rate=lambda state, schedule: schedule(state.updates))
 
 
 def fixed_length(epsilon: Any) -> Rule:
@@ -119,7 +119,7 @@ def _fixed_length(epsilon: Any) -> optax.GradientTransformation:
     return optax.stateless(step)
 
 
-_FIXED_LENGTH = Kind(_fixed_length, positive=("epsilon",))
+_FIXED_LENGTH = Kind("fixed_length", _fixed_length, positive=("epsilon",))
 
 
 class MomentumState(NamedTuple):
@@ -186,8 +186,8 @@ def _nesterov(eta: Any, mu: Any) -> optax.GradientTransformation:
     return _momentum(eta, mu, ahead=True)
 
 
-_HEAVY_BALL = Kind(_momentum, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
-_NESTEROV = Kind(_nesterov, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
+_HEAVY_BALL = Kind("heavy_ball", _momentum, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
+_NESTEROV = Kind("nesterov", _nesterov, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
 
 
 def _require_fraction(who: str, name: str, x: Any) -> None:

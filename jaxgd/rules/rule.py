@@ -12,16 +12,22 @@ from jaxtyping import Array, Bool, Float
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a rule does, without its numbers.
+    """What a rule does, without its numbers: its name, and how it is built of them.
 
     `build(**numbers, **settings)` is the optax transformation; `positive` are the numbers that must be above 0,
     `fractions` those that must lie in [0, 1). `rate(state, **numbers, **settings)` is the η of the next step.
+    `unrolls` is whether reverse mode can go back through its steps, `waits` whether a step of 0 may be followed by
+    others, `keeps_value` whether its state holds the cost and gradient where its step ends.
     """
 
+    name: str
     build: Callable[..., Any]
     positive: tuple[str, ...] = ()
     fractions: tuple[str, ...] = ()
     rate: Callable[..., Any] | None = None
+    unrolls: bool = True
+    waits: bool = False
+    keeps_value: bool = False
 
 
 class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
@@ -41,11 +47,18 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         def built() -> Any:
             return optax.with_extra_args_support(kind.build(**numbers, **settings))
 
-        rule: Rule = super().__new__(
-            cls, lambda v: built().init(v), lambda g, state, v=None, **extra: built().update(g, state, v, **extra)
-        )
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            # Named as optax names them, which passes some by name.
+            return built().update(updates, state, params, **extra)
+
+        rule: Rule = super().__new__(cls, lambda params: built().init(params), update)
         rule.kind, rule.numbers, rule.settings = kind, dict(numbers), tuple(settings.items())
         return rule
+
+    def __repr__(self) -> str:
+        """As it was made: gradient_descent(eta=0.1)."""
+        numbers = {**self.numbers, **dict(self.settings)}
+        return f"{self.kind.name}({', '.join(f'{name}={_number(x)}' for name, x in numbers.items())})"
 
     @property
     def valid(self) -> Bool[Array, ""]:
@@ -59,6 +72,10 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         if self.kind.rate is None:
             return jnp.array(jnp.nan)
         return jnp.asarray(self.kind.rate(state, **self.numbers, **dict(self.settings)), float)
+
+
+def _number(x: Any) -> str:
+    return str(x) if isinstance(x, jax.core.Tracer) or callable(x) else f"{x:g}" if jnp.ndim(x) == 0 else str(x)
 
 
 def _flatten(rule: Rule) -> tuple[tuple[Any, ...], Any]:

@@ -136,6 +136,54 @@ def test_pictures(jaxgd, tmp_path, ending, words):
     assert not list(tmp_path.glob(".*"))
 
 
+ODD = """
+    import jax.numpy as jnp
+
+    def bowl(v):
+        return (v**2).sum()
+
+    def constant(v):
+        return 0 * v[0] + 3
+
+    def number(v):
+        return 3.0
+
+    def holes(v):
+        return (jnp.sqrt(v[0]) - 1) ** 2 + v[1] ** 2
+
+    def bottomless(v):
+        return -(v**2).sum()
+
+    def kinks(v):
+        return jnp.abs(v).sum()
+"""
+
+
+@pytest.mark.parametrize("ending", ["png", "html"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bowl", 1, 1, 1, 1, 1),
+        ("bowl", 0, 0, 0),
+        ("bowl", 2),
+        ("constant", 1, 1),
+        ("number", 1, 1),
+        ("holes", 0.1, 1),
+        ("bottomless", 1, 1),
+        ("kinks", 1, 0.5),
+    ],
+    ids=str,
+)
+@pytest.mark.slow
+def test_pictures_of_odd_costs(jaxgd, tmp_path, words, ending):
+    (tmp_path / "odd.py").write_text(textwrap.dedent(ODD))
+    name, *start = words
+    answer = jaxgd("minimize", f"odd.py::{name}", "--start", *start, "--eta", 0.1, "--plot", f"odd.{ending}")
+    assert answer.status == (1 if name == "bottomless" else 0), answer.err
+    assert "Traceback" not in answer.err
+    assert (tmp_path / f"odd.{ending}").stat().st_size > 10_000
+
+
 def test_a_picture_that_cannot_be_written(jaxgd):
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--plot", "nowhere/valley.png")
     assert answer.status == 1

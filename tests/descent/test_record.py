@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from costs import rosenbrock
 
-from jaxgd import Record, gradient_descent, heavy_ball, minimize
+from jaxgd import Record, gradient_descent, heavy_ball, minimize, newton
 
 START = np.array([-1.2, 1.0])
 
@@ -47,10 +47,27 @@ def test_entries_are_what_a_loop_by_hand_finds(every, x64):
     assert np.isnan([path.step_norm[0], path.predicted[0], path.actual[0]]).all()
 
 
-def test_the_length_is_bounded():
-    for n, entries in ((1000, 1001), (1001, 501), (123_456, 996)):
-        solution = minimize(rosenbrock, START, gradient_descent(1e-4), max_steps=n, stop=None)
-        assert len(solution.trajectory.cost) == entries
+@pytest.mark.parametrize("n", [1024, 1025, 123_456])
+def test_the_length_is_bounded_and_short_runs_are_whole(n, x64):
+    """Every second entry is let go whenever there are more than 1,025: what is left is what `every` would keep."""
+    rule = gradient_descent(1e-4)
+    solution = minimize(rosenbrock, START, rule, max_steps=n, stop=None, record=Record(v=True))
+    path = solution.trajectory
+    every = int(path.step[1])
+    assert path.step.tolist() == list(range(0, n + 1, every))
+    assert n <= 1024 or 512 < len(path.step) <= 1025
+    same = minimize(rosenbrock, START, rule, max_steps=n, stop=None, record=Record(v=True, every=every)).trajectory
+    assert jax.tree.all(jax.tree.map(lambda x, y: jnp.array_equal(x, y, equal_nan=True), path, same))
+
+
+def test_a_short_run_of_many_allowed_steps_is_remembered_whole(x64):
+    solution = minimize(rosenbrock, START, newton(), max_steps=10**6)
+    assert solution.trajectory.step.tolist() == list(range(int(solution.steps) + 1))
+    lanes = jax.vmap(lambda eta: minimize(rosenbrock, START, gradient_descent(eta), max_steps=3000))(
+        jnp.array([1e-3, 1e-2])
+    )
+    assert lanes.trajectory.step.tolist() == [[4 * k for k in range(1025)]] * 2
+    assert jnp.isfinite(lanes.trajectory.cost).sum(1).tolist() == [751, int(lanes.steps[1]) // 4 + 1]
 
 
 def test_nothing_is_remembered_of_none(x64):

@@ -1,0 +1,131 @@
+"""What is easily wrong in the loop: whose cost it is, optimizers of all kinds, rounding, and what a step of 0 means."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from costs import rosenbrock
+
+from jaxgd import Record, Stop, backtracking, gradient_descent, minimize, wolfe
+from jaxgd.errors import RangeError, ShapeError
+
+START = np.array([-1.2, 1.0])
+
+OPTIMIZERS = {
+    "a search, clipped": lambda: optax.chain(optax.lbfgs(), optax.clip(0.1)),
+    "a search, halved": lambda: optax.chain(wolfe(), optax.scale(0.5)),
+    "a search without a kept gradient": lambda: optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(15)),
+    "several searches": lambda: optax.MultiSteps(optax.lbfgs(), 2),
+    "several steps of ours": lambda: optax.MultiSteps(backtracking(), 2),
+    "adam": lambda: optax.adam(1e-2),
+    "noise": lambda: optax.chain(optax.add_noise(1e-3, 0.5, 0), optax.sgd(1e-3)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_cost_and_gradient_are_those_of_v(name, x64):
+    """Whatever an optimizer keeps of other points."""
+    s = minimize(rosenbrock, START, OPTIMIZERS[name](), max_steps=12, stop=None, record=Record(v=True))
+    want = jax.vmap(jax.value_and_grad(rosenbrock))(s.trajectory.v)
+    np.testing.assert_allclose(s.trajectory.cost, want[0], rtol=1e-12)
+    np.testing.assert_allclose(s.trajectory.gradient_norm, np.linalg.norm(want[1], axis=1), rtol=1e-9)
+    np.testing.assert_allclose(s.cost, rosenbrock(s.v), rtol=1e-12)
+    np.testing.assert_allclose(s.best_cost, rosenbrock(s.best_v), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
+def test_few_digits_are_rounded_before_the_cost_sees_them(dtype):
+    """XLA would keep what the dtype does not hold, within one program: C and ∇C would be those of another point."""
+
+    def cost(v):
+        a, b = v["a"], v["b"].astype(jnp.float32)
+        return jnp.sum(100 * (b - a**2) ** 2 + (1 - a) ** 2)
+
+    v0 = {"a": jnp.array([-1.2, 0.3]), "b": jnp.array([1.0, -0.5], dtype)}
+    s = minimize(cost, v0, gradient_descent(1e-3), max_steps=20, stop=None)
+    np.testing.assert_allclose(s.cost, cost(s.v), rtol=1e-5)
+    want = jax.grad(cost)(s.v)
+    np.testing.assert_allclose(s.gradient["a"], want["a"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", [
+    gradient_descent(optax.linear_schedule(0.0, 1e-3, 10, transition_begin=40)),
+    optax.sgd(optax.linear_schedule(0.0, 1e-3, 10, transition_begin=40)),
+    optax.MultiSteps(optax.sgd(1e-3), 32),
+], ids=["schedule", "schedule of optax", "accumulated"])  # fmt: skip
+def test_to_wait_is_not_to_be_stalled(rule):
+    s = minimize(rosenbrock, START, rule, max_steps=200)
+    assert s.outcome.reason.name == "MAX_STEPS"
+    assert s.cost < rosenbrock(START)
+
+
+@pytest.mark.parametrize("target", [0.0, 1e-310, -0.0])
+def test_a_target_that_is_met_exactly(target, x64):
+    s = minimize(
+        lambda v: jnp.maximum(jnp.sum(v**2) - 1, 0.0), jnp.array([1.0, 2.0]), gradient_descent(0.1), max_steps=100,
+        stop=Stop(cost=target),
+    )  # fmt: skip
+    assert s.outcome.reason.name == "COST"
+
+
+def test_a_constant_is_a_cost_too():
+    s = minimize(lambda v: 1.0, jnp.ones(2), gradient_descent(0.1), max_steps=5, record=Record(function=lambda v: 2.0))
+    assert (s.cost, s.outcome.reason.name) == (1, "GRADIENT")
+    assert s.trajectory.value.tolist() == [2]
+
+
+@pytest.mark.bad_input
+def test_numbers_of_any_kind_count(x64):
+    s = minimize(rosenbrock, START, gradient_descent(1e-3), max_steps=np.int64(4), record=Record(every=np.int32(2)))
+    assert s.trajectory.step.tolist() == [0, 2, 4]
+
+
+def test_a_cost_without_a_hash():
+    class Cost:
+        __hash__ = None
+
+        def __call__(self, v):
+            return jnp.sum(v**2)
+
+    assert minimize(Cost(), jnp.ones(2), gradient_descent(0.25), max_steps=1, stop=None).cost == 0.5
+
+
+@pytest.mark.bad_input
+def test_a_state_goes_on_with_its_own_rule_and_shape_only():
+    state = minimize(rosenbrock, START, backtracking(3), max_steps=2).state
+    for rule in (backtracking(10), wolfe(), optax.adam(0.1)):
+        with pytest.raises(RangeError, match="another rule"):
+            minimize(rosenbrock, None, rule, max_steps=2, state=state)
+    with pytest.raises(ShapeError, match="v0"):
+        minimize(rosenbrock, np.ones(3), backtracking(3), max_steps=2, state=state)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [
+        (Stop(cost=float("nan")), "stop.cost"),
+        (Stop(diverging=0), "above 0"),
+        (Stop(stalled=1), "stalled"),
+        (Stop(cost="x"), "stop.cost"),
+    ],
+)
+def test_tests_that_cannot_be_made(stop, words):
+    with pytest.raises((RangeError, TypeError), match=words):
+        minimize(rosenbrock, START, gradient_descent(1e-3), max_steps=2, stop=stop)
+
+
+@pytest.mark.bad_input
+def test_searches_cannot_be_unrolled():
+    with pytest.raises(RangeError, match="cannot be unrolled"):
+        minimize(rosenbrock, START, wolfe(), max_steps=2, differentiate="unroll")
+
+
+def test_out_of_steps_there_is_no_derivative(x64):
+    def first(weight, steps):
+        cost = lambda v: jnp.sum((v - 3) ** 2) / 2 + weight * jnp.sum(v**2) / 2  # noqa: E731
+        return minimize(cost, jnp.zeros(2), gradient_descent(0.1), max_steps=steps, record=None).v[0]
+
+    assert np.isnan(jax.grad(lambda w: first(w, 5))(0.5))
+    assert jax.grad(lambda w: first(w, 500))(0.5) == pytest.approx(-3 / 1.5**2, rel=1e-9)
