@@ -6,10 +6,16 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxgd.cost import network_cost
 from jaxgd.network import Layer
 from jaxgd.rules import update
+
+
+def often(values, few):
+    """The values as parameters of a test, all but a few of them for the slow run."""
+    return [value if value in few else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def example(sizes, seed, batch=(7,), dtype=None):

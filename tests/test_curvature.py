@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from costs import rosenbrock
-from support import example
+from support import example, often
 
 from jaxgd import RangeError, ShapeError, cost_slice, eigenpairs, hessian_vector_product, network_cost, sharpness
 from jaxgd.errors import DtypeError
@@ -39,7 +39,7 @@ SMALL = [(2, 2), (4, 5, 3)]
 LARGE = [(9, 20, 10), (15, 20, 8)]
 
 
-@pytest.mark.parametrize("sizes", [*SMALL, *(pytest.param(sizes, marks=pytest.mark.slow) for sizes in LARGE)], ids=str)
+@pytest.mark.parametrize("sizes", often([*SMALL, *LARGE], [SMALL[1]]), ids=str)
 def test_sharpness_is_the_largest_eigenvalue_of_a_network(sizes, seed, x64):
     network, x, y = example(sizes, seed)
     found = sharpness(network_cost, network, args=(x, y))
@@ -48,7 +48,9 @@ def test_sharpness_is_the_largest_eigenvalue_of_a_network(sizes, seed, x64):
     assert found.value == pytest.approx(want, rel=1e-6)
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 2), (3, 2), (17, 1), (120, 1), (120, 5)])
+@pytest.mark.parametrize(
+    ("n", "k"), often([(1, 1), (2, 2), (3, 2), (17, 1), (120, 1), (120, 5)], [(1, 1), (3, 2), (120, 5)])
+)
 def test_the_largest_eigenpairs_of_random_matrices(n, k, seed, x64):
     k = min(k, n)
     a = symmetric(n, seed)

@@ -114,10 +114,13 @@ class ReverseValues:
         n = len(u)
         g = np.stack([np.abs(self.cotangents[leaf][_index(d, self.shared)]) for d in range(n)])
         u, g = np.abs(u).reshape(n, -1), g.reshape(n, -1)
-        # An element's own noise was seen at two points only, and may have been small there by luck.
-        moved = _lengths(np.where(u > 0, self.moved[leaf].reshape(1, -1), 0))
-        rounded = 10 * self.eps * _lengths(np.where(u > 0, g, 0))
-        return _lengths(g * u), (moved + rounded) * np.max(u, axis=1, initial=0.0)
+        # An element's own noise was seen at two points only, and may have been small there by luck: it is taken to be
+        # no less than what is usual among the others, relative to each.
+        moved, first = self.moved[leaf].reshape(-1), np.abs(self.cotangents[leaf][0]).reshape(-1)
+        usual = float(np.median(moved[first > 0] / first[first > 0])) if np.any(first > 0) else 0.0
+        sizes = _lengths(g * u)
+        noise = _lengths(np.maximum(moved[None], usual * g) * u)
+        return sizes, 2 * noise + 10 * self.eps * sizes
 
     def elements(self, leaf: int) -> NDArray[Any]:
         """The gradient's elements for the first cotangent, flat."""

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from costs import rosenbrock
+from support import often
 
 from jaxgd import Record, Stop, backtracking, gradient_descent, minimize, wolfe
 from jaxgd.errors import RangeError, ShapeError
@@ -23,7 +24,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", often(OPTIMIZERS, ["a search, clipped", "several steps of ours", "noise"]))
 def test_cost_and_gradient_are_those_of_v(name, x64):
     """Whatever an optimizer keeps of other points."""
     s = minimize(rosenbrock, START, OPTIMIZERS[name](), max_steps=12, stop=None, record=Record(v=True))

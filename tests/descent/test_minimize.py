@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from costs import COSTS, quadratic, rosenbrock, valley
+from costs import COSTS, powell_singular, quadratic, rosenbrock, valley
 from hypothesis import given
 from hypothesis import strategies as st
+from support import often
 
 from jaxgd import (
     Record,
@@ -88,7 +89,7 @@ def test_the_first_step_on_rosenbrock(x64):
     np.testing.assert_allclose(solution.trajectory.predicted[1], -1e-3 * (215.6**2 + 88**2), rtol=1e-12)
 
 
-@pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.__name__)
+@pytest.mark.parametrize("cost", often(COSTS, [rosenbrock, powell_singular]), ids=lambda cost: cost.__name__)
 @pytest.mark.parametrize("rule", [backtracking, wolfe, newton], ids=lambda rule: rule.__name__)
 def test_every_cost_of_the_literature_reaches_a_minimum(cost, rule, x64):
     """To 1e-8 in C, within 5,000 evaluations; Freudenstein and Roth's has two minima, and either will do."""
@@ -183,9 +184,7 @@ RULES = {
 OFTEN = ("gradient descent", "schedule", "wolfe", "adam")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in RULES]
-)
+@pytest.mark.parametrize("name", often(RULES, OFTEN))
 def test_a_run_continued_is_one_run(name, tmp_path):
     """7 and then 12 updates, kept on disk between them, are 19 to the bit; so are those with a callback between."""
     rule = RULES[name]()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import often
 
 from jaxgd import check_gradients
 
@@ -35,7 +36,7 @@ def only_first(f):
 # What hides.
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", often(range(3), [0]))
 @pytest.mark.parametrize("n", [2, 50])
 def test_a_large_element_hides_no_others(n, seed):
     """At 1e-4 the derivative of 1/x is 1e8 times that at 1, and what is wrong at 1 is nothing beside it."""
@@ -63,7 +64,7 @@ def test_a_rounded_constant_in_a_rule_hides_no_element(least, verdict):
     assert report.verdict == verdict, str(report)
 
 
-@pytest.mark.parametrize("off", [0, 1e-3, 1e-5])
+@pytest.mark.parametrize("off", often([0, 1e-3, 1e-5], [0, 1e-5]))
 @pytest.mark.parametrize("power", [3, 4])
 def test_a_small_factor_is_no_fine_structure(power, off):
     """The quotients of a polynomial have truncation, which is not f varying on a small scale."""
@@ -77,7 +78,7 @@ def test_a_small_factor_is_no_fine_structure(power, off):
 @pytest.mark.parametrize(
     "of", [lambda g: jnp.maximum(g, 0), lambda g: jnp.minimum(g, 1), jnp.abs, lambda g: g**3, jnp.sign, jnp.ones_like]
 )
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", often(range(2), [0]))
 def test_a_rule_is_linear_in_its_cotangent(of, seed):
     rule = with_rule(squares, lambda inputs, g: (2 * inputs[0] * of(g),))
     assert check_gradients(rule, X, seed=seed).verdict == "wrong"
