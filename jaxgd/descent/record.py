@@ -106,7 +106,10 @@ def buffers(record: Record, max_steps: int, entry: Buffers) -> Buffers:
 
 def blank(x: Array) -> Array:
     """What stands where there is nothing: NaN, or 0 among whole numbers."""
-    return jnp.full_like(x, jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0)
+    # By arithmetic, which leaves it on the devices that x is on.
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x * 0 + jnp.asarray(jnp.nan, x.dtype)
+    return x & False if x.dtype == bool else x * 0
 
 
 def written(filled: Buffers, row: Any, entry: Buffers) -> Buffers:
