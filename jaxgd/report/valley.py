@@ -237,12 +237,16 @@ def _page(landscape: Landscape, file: Path) -> None:
         marker = {"color": color, "size": 11, "line": {"color": "black", "width": 1.5}}
         figure.add_scatter(x=[x[which]], y=[y[which]], mode="markers", marker=marker, name=name, row=1, col=2)
         small = marker | {"size": 6}
-        at = {"x": [x[which]], "y": [y[which]], "z": [heights[which] + lift]}
+        # A ball lies on the surface, and not half in it.
+        at = {"x": [x[which]], "y": [y[which]], "z": [heights[which] + 2.5 * lift]}
         figure.add_trace(go.Scatter3d(**at, mode="markers", marker=small, name=name), row=1, col=1)
+    figure.update_traces(showlegend=False)
+    figure.update_traces(showlegend=True, selector={"type": "scatter", "mode": "markers"})
     turn = np.radians(_azimuth(landscape))
     figure.update_layout(
         title={"text": landscape.title, "x": 0.5},
-        showlegend=False,
+        showlegend=True,
+        legend={"x": 0.93, "y": 0.98, "xanchor": "right", "bgcolor": "rgba(128,128,128,0.5)"},
         margin={"l": 10, "r": 10, "t": 60, "b": 50},
         scene={
             "xaxis_title": landscape.names[0],
