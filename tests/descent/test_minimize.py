@@ -181,7 +181,7 @@ RULES = {
 }
 
 
-OFTEN = ("gradient descent", "schedule", "wolfe", "adam")
+OFTEN = ("gradient descent", "schedule", "adam")
 
 
 @pytest.mark.parametrize("name", often(RULES, OFTEN))
