@@ -43,7 +43,7 @@ class Solution(NamedTuple):
     v: PyTree[Array]  # where it ended: after `steps` updates
     cost: Float[Array, "*lanes"]  # C(v)
     gradient: PyTree[Array]  # ∇C(v)
-    best_v: PyTree[Array]  # where C was lowest on the way
+    best_v: PyTree[Array]  # where C was lowest on the way; v where record=None
     best_cost: Float[Array, "*lanes"]
     steps: Int[Array, "*lanes"]  # updates made, those before a `state` included
     evaluations: Int[Array, "*lanes"]  # of C, ∇C or a Hessian-vector product, each counted as one
@@ -80,7 +80,7 @@ def minimize(
     they are another object: define them once. The cost is traced by `jit`: what it prints or counts happens then only.
     Range: `stop` are the tests after which to stop, by default ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, diverging and stalled; with None,
     exactly `max_steps` updates are made, unless the cost becomes infinite or NaN. `record` is what is remembered of the
-    path. `max_steps` 0 evaluates at v₀ alone.
+    path; with None nothing is, and `best_v` is where it ended. `max_steps` 0 evaluates at v₀ alone.
     `callback(solution so far)` runs on the host before the first and after every `chunk` updates, by default of about a
     tenth of a second; returning True stops. After `seconds`, in which compiling does not count, no further chunk is
     begun. Neither changes a bit.
