@@ -1,7 +1,7 @@
 """Minimize any cost of many variables, and see how the ball rolled."""
 
+from jaxgd.descent.driver import Solution, minimize
 from jaxgd.descent.loop import DescentState
-from jaxgd.descent.minimize import Solution, minimize
 from jaxgd.descent.record import Record, Trajectory
 from jaxgd.descent.stop import Stop
 
