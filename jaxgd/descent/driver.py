@@ -12,24 +12,16 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.descent.implicit import at_minimum
-from jaxgd.descent.loop import Carry, DescentState, Plan, advance, begin, one_update, start
+from jaxgd.descent.loop import Carry, advance, start
+from jaxgd.descent.problem import WHO, hashable, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop
-from jaxgd.errors import (
-    DtypeError,
-    RangeError,
-    ShapeError,
-    describe,
-    is_traced,
-    require_count,
-    require_scalar,
-    require_variables,
-)
+from jaxgd.descent.update import DescentState, Plan, begin, one_update
+from jaxgd.errors import DtypeError, RangeError, describe, is_traced
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules import Rule
 
-WHO = "minimize"
 # A chunk is to take about so long, where its length is not given.
 _CHUNK_SECONDS = 0.1
 
@@ -107,7 +99,7 @@ def minimize(
     >>> print(solution.trajectory.cost[:3].round(4))
     [2.     1.28   0.8192]
     """
-    v0, args = _require(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
+    v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
     max_steps, kind = int(max_steps), wide_dtype(v0)
     if differentiate not in ("implicit", "unroll"):
         raise RangeError(f'{WHO}: differentiate must be "implicit" or "unroll", got {differentiate!r}.')
@@ -122,7 +114,7 @@ def minimize(
     if record is not None:
         record = require_record(record, max_steps)
     # What the cost closes over and somebody differentiates, or maps over, becomes an argument like the others.
-    cost = _hashable(cost)
+    cost = hashable(cost)
     converted, hoisted = jax.closure_convert(cost, v0, *args)
     if hoisted:
         cost, args = converted, (*args, *hoisted)
@@ -145,65 +137,6 @@ def minimize(
     if any(map(is_traced, jax.tree.leaves(args))):
         solution = _differentiable(cost, args, solution)
     return solution
-
-
-def _require(
-    cost: Any, v0: Any, rule: Any, args: Any, max_steps: Any, callback: Any, chunk: Any, seconds: Any, state: Any
-) -> tuple[Any, tuple[Any, ...]]:
-    if not callable(cost):
-        raise DtypeError(f"{WHO}: cost must be a function of v, got {describe(cost)}.")
-    if not (hasattr(rule, "init") and hasattr(rule, "update")):
-        hint = f"\nCall it: {getattr(rule, '__name__', 'rule')}(…)." if callable(rule) else ""
-        raise DtypeError(
-            f"{WHO}: rule must be a rule such as jaxgd.gradient_descent(0.1), or a transformation of optax, "
-            f"got {describe(rule)}.{hint}"
-        )
-    require_count(WHO, "max_steps", max_steps, least=0, most=int(jnp.iinfo(int).max))  # type: ignore[no-untyped-call]
-    if chunk is not None:
-        require_count(WHO, "chunk", chunk)
-    if seconds is not None and not (isinstance(seconds, float | int) and seconds > 0):
-        raise RangeError(f"{WHO}: seconds must be a number above 0, got {seconds!r}.")
-    if callback is not None and not callable(callback):
-        raise DtypeError(f"{WHO}: callback must be a function of a Solution, got {describe(callback)}.")
-    if state is not None:
-        if not isinstance(state, DescentState):
-            raise DtypeError(f"{WHO}: state must be the state of a solution, got {describe(state)}.")
-        if v0 is not None and jax.tree.map(jnp.shape, v0) != jax.tree.map(jnp.shape, state.v):
-            raise ShapeError(f"{WHO}: v0 is not like the variables of state. Leave it out: v0=None.")
-        v0 = state.v
-        _require_same_rule(rule, state)
-    if not isinstance(args, tuple):
-        raise DtypeError(f"{WHO}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
-    for path, x in jax.tree_util.tree_leaves_with_path(args):
-        if not hasattr(x, "dtype") and not isinstance(x, bool | int | float | complex):
-            raise DtypeError(
-                f"{WHO}: args must hold arrays and numbers, got {describe(x)} at args{jax.tree_util.keystr(path)}.\n"
-                "Let the cost close over anything else."
-            )
-    require_variables(WHO, "v0", v0)
-    # A Python number has no dtype of its own, and would take that of whatever it meets.
-    v0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
-    args = jax.tree.map(jnp.asarray, args)
-    require_scalar(WHO, cost, v0, *args)
-    return v0, args
-
-
-def _hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
-    """The cost, wrapped where it has no hash, as an object with fields that may change has none."""
-    try:
-        hash(cost)
-    except TypeError:
-        return functools.partial(cost)
-    return cost
-
-
-def _require_same_rule(rule: Any, state: DescentState) -> None:
-    """Raise unless the state is one that this rule could have left."""
-    mine, its = jax.eval_shape(rule.init, state.v), jax.eval_shape(lambda x: x, state.rule)
-    alike = str(jax.tree.structure(mine)) == str(jax.tree.structure(its))
-    pairs = zip(*map(jax.tree.leaves, (mine, its)), strict=True) if alike else ()
-    if not alike or any((x.shape, x.dtype) != (y.shape, y.dtype) for x, y in pairs):
-        raise RangeError(f"{WHO}: state was left by another rule than {rule!r}.\nContinue with the rule it came from.")
 
 
 @functools.partial(jax.jit, static_argnames="plan")
@@ -337,5 +270,5 @@ def _unrolled(plan: Plan, rule: Any, v0: Any, args: Any, max_steps: int) -> Solu
     code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), int(Reason.NOT_FINITE))
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
-    carry = Carry(jnp.array(max_steps), code, s, jnp.array(1), None, None)
+    carry = Carry(s, jnp.array(max_steps), code, jnp.array(1), None, None)
     return _solution(plan, None, carry, 0, max_steps)

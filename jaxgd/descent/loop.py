@@ -1,54 +1,20 @@
 """The one loop of every descent."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from jaxgd.curvature import sharpness
 from jaxgd.descent.lanes import any_lane, count_after, counted, least_lane, while_alive
-from jaxgd.descent.record import ENTRIES, Buffers, Record, blank, buffers, thinned, written
+from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, reason_to_stop
+from jaxgd.descent.update import DescentState, Plan, cost_of, follows_cost, moves, one_update, step_of
 from jaxgd.outcome import Reason
-from jaxgd.pytree import any_nonzero, dot, norm, select, wide_dtype
+from jaxgd.pytree import any_nonzero, norm
 from jaxgd.rules import Rule
-
-
-class DescentState(NamedTuple):
-    """Everything a step needs and leaves behind. A pytree: scan it, vmap it, save it whole."""
-
-    v: PyTree[Array]  # the variables
-    cost: Float[Array, "*lanes"]  # C(v)
-    gradient: PyTree[Array]  # ∇C(v)
-    rule: PyTree[Array]  # the rule's own state
-    step: Int[Array, "*lanes"]  # updates made so far
-    evaluations: Int[Array, "*lanes"]  # of C, ∇C or a Hessian-vector product, each counted as one
-    best_v: PyTree[Array]  # where C was lowest; v where nothing is recorded
-    best_cost: Float[Array, "*lanes"]
-    first_norm: Float[Array, "*lanes"]  # ‖∇C(v₀)‖
-    scale: Float[Array, "*lanes"]  # max(|C(v₀)|, |C(v₁)|)
-    cost_before: Float[Array, "*lanes"]  # C(v_{k−1}); infinite at the start
-    step_norm: Float[Array, "*lanes"]  # ‖Δv‖ of the last update; infinite at the start or if no test needs it
-    next_look: Int[Array, "*lanes"]  # the update after which progress is looked at next
-    cost_seen: Float[Array, "*lanes"]  # C when it was looked at last
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What decides the compiled program, as one hashable value.
-
-    `rule` is an optax transformation, where the rule is not a `Rule` whose numbers are data.
-    """
-
-    cost: Callable[..., Any]
-    rule: Any
-    record: Record | None
-    max_steps: int | None  # of the buffers; None where nothing is recorded
 
 
 class Carry(NamedTuple):
@@ -57,46 +23,12 @@ class Carry(NamedTuple):
     `every` is after how many updates an entry is recorded; all lanes share it as well.
     """
 
+    state: DescentState
     i: Int[Array, ""]
     code: Int[Array, ""]
-    state: DescentState
     every: Int[Array, ""]
     buffers: Buffers | None
     eigenvector: PyTree[Array] | None
-
-
-def rule_of(plan: Plan, rule: Rule | None) -> Any:
-    """The optax transformation to use."""
-    if rule is not None:
-        return rule
-    if not isinstance(plan.rule, optax.GradientTransformation):
-        # As MultiSteps, which takes what its inner rule needs and does not say so by its type.
-        return optax.GradientTransformationExtraArgs(plan.rule.init, plan.rule.update)
-    return optax.with_extra_args_support(plan.rule)
-
-
-def begin(plan: Plan, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...]) -> DescentState:
-    """The state before the first update."""
-    kind = wide_dtype(v)
-    cost, gradient = jax.value_and_grad(lambda v: plan.cost(v, *args))(v)
-    cost = jnp.asarray(cost, kind)
-    infinite = jnp.full((), jnp.inf, kind)
-    return DescentState(
-        v=v,
-        cost=cost,
-        gradient=gradient,
-        rule=rule_of(plan, rule).init(v),
-        step=jnp.array(0),
-        evaluations=jnp.array(1),
-        best_v=v,
-        best_cost=jnp.where(jnp.isnan(cost), jnp.inf, cost),
-        first_norm=norm(gradient).astype(kind),
-        scale=jnp.abs(cost),
-        cost_before=infinite,
-        step_norm=infinite,
-        next_look=jnp.array(FIRST_LOOK),
-        cost_seen=cost,
-    )
 
 
 def start(plan: Plan, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]) -> Carry:
@@ -104,7 +36,7 @@ def start(plan: Plan, rule: Rule | None, stop: Stop | None, state: DescentState,
     code = reason_to_stop(stop, _limits(stop, state), state)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
-    carry = Carry(jnp.array(0), code, state, jnp.array(1), None, None)
+    carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None)
     if plan.record is None:
         return carry
     carry = carry._replace(every=jnp.array(plan.record.every or 1))
@@ -140,7 +72,7 @@ def _several(
 ) -> Carry:
     """Updates until a test is met in all lanes, or it is time to look at one, or the limit is reached."""
     running = carry.code == int(Reason.RUNNING)
-    limits = _limits(stop, carry.state)
+    limits, follows = _limits(stop, carry.state), follows_cost(plan, rule, stop)
     # The first alone: what C is after it belongs to the scale by which divergence is measured.
     most = jnp.where(carry.state.step == 0, 1, limit)
     if stop is not None and stop.needs_gradient_norm:
@@ -153,13 +85,15 @@ def _several(
 
     def alive(c: Carry) -> Any:
         # One update at least: should rounding be another here than where the tests are told, it goes on all the same.
-        return running & (may_go_on(stop, limits, c.state) | (c.i == carry.i))
+        return running & (may_go_on(stop, limits, c.state, follows) | (c.i == carry.i))
 
     def going(c: Carry) -> Any:
         return any_lane(alive(c)) & (c.i < limit)
 
     end: Carry = lax.while_loop(going, lambda c: _updated(plan, rule, stop, c, args, alive(c)), carry)
     s, before = end.state, carry.state
+    if not follows:
+        s = s._replace(cost=cost_of(plan, s.v, args).astype(s.cost.dtype))
     step = count_after(end.i - carry.i, s.step, before.step)
     return end._replace(state=s._replace(step=step, evaluations=s.evaluations + step - before.step))
 
@@ -169,14 +103,18 @@ def _looked_at(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args:
     s = c.state
     s = s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
     running = c.code == int(Reason.RUNNING)
-    code = jnp.where(running, reason_to_stop(stop, _limits(stop, s), s), c.code)
+    limits = _limits(stop, s)
+    # As cheap as a loop's own test where there is nothing to say: a look must not cost what several updates do.
+    met = running & ~(limits.plain & may_go_on(stop, limits, s, cost_known=True))
+    code = lax.cond(any_lane(met), lambda: reason_to_stop(stop, limits, s), lambda: jnp.array(int(Reason.RUNNING)))
+    code = jnp.where(running, code, c.code)
     if stop is not None and stop.stalled:
         due = (code == int(Reason.RUNNING)) & (s.step >= s.next_look)
         idle = due & ~(s.cost < s.cost_seen)
 
         def stuck() -> Any:
-            steps = _step(plan, rule, s, args)[0]
-            still = ~_moves(s.v, steps)
+            steps = step_of(plan, rule, s, args)[0]
+            still = ~moves(s.v, steps)
             # A schedule may begin with 0, and an optimizer gather gradients first.
             waiting = ~any_nonzero(steps) if rule is None or rule.kind.waits else False
             return still & ~jnp.asarray(waiting)
@@ -222,105 +160,11 @@ def _updated(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args: t
     return c._replace(i=i, state=state, buffers=written(c.buffers, row, entry), eigenvector=vector)
 
 
-def _step(plan: Plan, rule: Rule | None, s: DescentState, args: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Δv and the rule's next state."""
-
-    def cost(v: PyTree[Array]) -> Any:
-        return plan.cost(v, *args)
-
-    step: tuple[Any, Any] = rule_of(plan, rule).update(
-        s.gradient, s.rule, s.v, value=s.cost, grad=s.gradient, value_fn=cost
-    )
-    return step
-
-
-def one_update(
-    plan: Plan, rule: Rule | None, stop: Stop | None, s: DescentState, args: tuple[Any, ...], recorded: Any
-) -> tuple[DescentState, tuple[Array, Array]]:
-    """One update and what was measured of the step itself: ‖Δv‖ and ∇C·Δv, where they are recorded.
-
-    The state's `step` and the one evaluation that each update makes are left to the caller, who knows of many at once.
-    """
-    kind = s.cost.dtype
-    steps, rule_state = _step(plan, rule, s, args)
-    nan = jnp.full((), jnp.nan, kind)
-    step_norm = predicted = nan
-    if recorded is not False:
-
-        def of_the_step() -> tuple[Array, Array]:
-            return norm(steps).astype(kind), dot(s.gradient, steps).astype(kind)
-
-        step_norm, predicted = (
-            of_the_step() if recorded is True else lax.cond(recorded, of_the_step, lambda: (nan, nan))
-        )
-    v = jax.tree.map(_moved, s.v, steps)
-    keeps = rule is not None and rule.kind.keeps_value
-    c, gradient, known = _evaluated(lambda v: plan.cost(v, *args), v, rule_state if keeps else ())
-    c = jnp.asarray(c, kind)
-    # What no test needs and nothing records stays as it is, and costs nothing.
-    state = s._replace(v=v, cost=c, gradient=gradient, rule=rule_state)
-    if (extra := _evaluations(rule_state)) is not None:
-        state = state._replace(evaluations=s.evaluations + extra - known)
-    if plan.record is not None:
-        better = c < s.best_cost
-        state = state._replace(best_v=select(better, v, s.best_v), best_cost=jnp.where(better, c, s.best_cost))
-    if stop is not None and stop.needs_step_norm:
-        state = state._replace(step_norm=step_norm if recorded is True else norm(steps).astype(kind))
-    if stop is not None and stop.needs_decrease:
-        state = state._replace(cost_before=s.cost)
-    return state, (step_norm, predicted)
-
-
 def _recorded_at(plan: Plan, c: Carry, i: Array) -> Any:
     """Whether the update is one that is recorded: known beforehand for all or none."""
     if plan.record is None:
         return False
     return True if plan.record.every == 1 else i % c.every == 0
-
-
-def _moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:
-    """Whether a step moves any variable by more than its rounding."""
-
-    def moves(x: Array, u: Array) -> Array:
-        return jnp.any(~(jnp.abs(u) <= jnp.finfo(x.dtype).eps * jnp.abs(x)))  # type: ignore[no-untyped-call]
-
-    return jnp.any(jnp.array(jax.tree.leaves(jax.tree.map(moves, v, steps))))
-
-
-def _moved(x: Array, u: Any) -> Array:
-    """The step made, in the dtype of the variable."""
-    moved = jnp.asarray(x + u, x.dtype)
-    if x.dtype.itemsize < 4:
-        # XLA would keep the digits that the dtype has not, and C would be that of another point.
-        known: Any = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
-        moved = lax.reduce_precision(moved, known.nexp, known.nmant)
-    return moved
-
-
-def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, Any]:
-    """C and ∇C at v, and whether they were known: a line search of optax keeps what it found where it ended."""
-    values = optax.tree_utils.tree_get_all_with_path(rule_state, "value")
-    gradients = optax.tree_utils.tree_get_all_with_path(rule_state, "grad")
-    if not (len(values) == len(gradients) == 1):
-        c, g = jax.value_and_grad(cost)(v)
-        return c, g, 0
-    value, gradient = values[0][1], gradients[0][1]
-    known = jnp.isfinite(value)
-
-    def evaluate() -> Any:
-        c, g = jax.value_and_grad(cost)(v)
-        return jnp.asarray(c, value.dtype), jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), g, gradient)
-
-    c, g = lax.cond(known, lambda: (value, gradient), evaluate)
-    return c, g, known.astype(int)
-
-
-def _evaluations(rule_state: Any) -> Any:
-    """What the last update evaluated itself, as our rules count it, and optax's line searches; None if none counts."""
-    ours = optax.tree_utils.tree_get_all_with_path(rule_state, "evaluations")
-    searches = optax.tree_utils.tree_get_all_with_path(rule_state, "num_linesearch_steps")
-    counts = [jnp.asarray(n, int) for _, n in (*ours, *searches)]
-    return sum(counts) if counts else None
 
 
 def _limits(stop: Stop | None, s: DescentState) -> Limits:

@@ -34,7 +34,9 @@ class Stop:
       eighth part more
 
     Of a pair, one may be left out and counts as 0. All numbers may be traced: changing them compiles nothing anew.
-    Whatever the tests, a cost that is infinite or NaN ends a descent.
+    Whatever the tests, a cost that is infinite or NaN ends a descent. Where `gradient_atol` or `gradient_rtol` are all
+    that looks at more than v, and nothing is recorded, C is evaluated at the end alone: what is infinite or NaN is seen
+    by the gradient.
 
     >>> Stop(cost=1e-8).cost
     1e-08
@@ -54,6 +56,11 @@ class Stop:
     def needs_gradient_norm(self) -> bool:
         """Whether ‖∇C‖ has to be known after every update."""
         return self.gradient_atol is not None or self.gradient_rtol is not None
+
+    @property
+    def needs_cost(self) -> bool:
+        """Whether C has to be."""
+        return self.cost is not None or self.diverging is not None or self.needs_decrease
 
     @property
     def needs_decrease(self) -> bool:
@@ -132,19 +139,27 @@ def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
     return Limits(lowest, highest, gradient, plain)
 
 
-def _tests(stop: Stop | None, limits: Limits, s: Any, exact: Any = None) -> list[tuple[Any, Reason]]:
+def _tests(
+    stop: Stop | None, limits: Limits, s: Any, exact: Any = None, cost_known: bool = True
+) -> list[tuple[Any, Reason]]:
     """Whether each test is met, in the fewest operations. What is NaN meets them all.
 
-    Where `limits` are not plain, `exact` serves as ‖∇C‖; without it the test is not made there.
+    Where `limits` are not plain, `exact` serves as ‖∇C‖; without it nothing that is said of the gradient there counts.
     """
-    tests = [(~(s.cost <= limits.highest), Reason.DIVERGING), (~(s.cost > limits.lowest), Reason.COST)]
+    tests = []
+    if cost_known:
+        tests += [(~(s.cost <= limits.highest), Reason.DIVERGING), (~(s.cost > limits.lowest), Reason.COST)]
     if stop is None:
         return tests
     if stop.needs_gradient_norm:
         squares = [jnp.sum(jnp.square(g.astype(s.cost.dtype))) for g in jax.tree.leaves(s.gradient)]
-        met = ~(jnp.sqrt(sum(squares[1:], squares[0])) > limits.gradient)
-        otherwise = False if exact is None else ~(exact > limits.gradient)
-        tests.append((jnp.where(limits.plain, met, otherwise), Reason.GRADIENT))
+        length = jnp.sqrt(sum(squares[1:], squares[0]))
+        met = ~(length > limits.gradient)
+        if not cost_known:
+            met |= ~(length <= jnp.finfo(length.dtype).max)  # type: ignore[no-untyped-call]
+        if exact is not None:
+            met = jnp.where(limits.plain, met, ~(exact > limits.gradient))
+        tests.append((met, Reason.GRADIENT))
     if stop.needs_step_norm:
         v_norm = norm(s.v) if stop.step_rtol is not None else 0
         tests.append((~(s.step_norm > _tolerance(stop.step_atol, stop.step_rtol, v_norm)), Reason.STEP))
@@ -154,9 +169,9 @@ def _tests(stop: Stop | None, limits: Limits, s: Any, exact: Any = None) -> list
     return tests
 
 
-def may_go_on(stop: Stop | None, limits: Limits, s: Any) -> Any:
-    """Whether no test is met by a state."""
-    met = [test for test, _ in _tests(stop, limits, s)]
+def may_go_on(stop: Stop | None, limits: Limits, s: Any, cost_known: bool) -> Any:
+    """Whether no test is met by a state; of C none is made where it is not known."""
+    met = [test for test, _ in _tests(stop, limits, s, cost_known=cost_known)]
     return ~functools.reduce(operator.or_, met)
 
 

@@ -255,7 +255,7 @@ def _flow(dt: Any) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda v: FlowState(jnp.array(0)), step)
 
 
-_BACKTRACKING = Kind("backtracking", _backtracking, rate=lambda state, memory: state.eta, unrolls=False)
-_WOLFE = Kind("wolfe", _wolfe, unrolls=False, keeps_value=True)
-_NEWTON = Kind("newton", _newton, unrolls=False)
+_BACKTRACKING = Kind("backtracking", _backtracking, rate=lambda state, memory: state.eta, unrolls=False, uses_cost=True)
+_WOLFE = Kind("wolfe", _wolfe, unrolls=False, uses_cost=True, keeps_value=True)
+_NEWTON = Kind("newton", _newton, unrolls=False, uses_cost=True)
 _FLOW = Kind("gradient_flow", _flow, positive=("dt",))

@@ -17,7 +17,7 @@ class Kind:
     `build(**numbers, **settings)` is the optax transformation; `positive` are the numbers that must be above 0,
     `fractions` those that must lie in [0, 1). `rate(state, **numbers, **settings)` is the η of the next step.
     `unrolls` is whether reverse mode can go back through its steps, `waits` whether a step of 0 may be followed by
-    others, `keeps_value` whether its state holds the cost and gradient where its step ends.
+    others, `uses_cost` whether it takes C(v), `keeps_value` whether its state holds C and ∇C where its step ends.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Kind:
     rate: Callable[..., Any] | None = None
     unrolls: bool = True
     waits: bool = False
+    uses_cost: bool = False
     keeps_value: bool = False
 
 

@@ -73,7 +73,7 @@ def require_caught(report, name):
 EVERYWHERE = [(which, dtype) for which in ("random", "trained") for dtype in ("float32", "float64")]
 
 
-OFTEN = ("everything zero", "[1].w ×0.9", "one row of [0].w zero")
+OFTEN = ("[1].w ×0.9", "one row of [0].w zero")
 
 
 @pytest.mark.parametrize("name", often(SPOILED, OFTEN))
