@@ -74,13 +74,11 @@ def by_scipy(cost: Any, v0: Any, method: str, watch: Watch, max_steps: int) -> f
         jax.block_until_ready(hvp(np.asarray(start), np.asarray(start)))  # type: ignore[no-untyped-call]
         products = {"hessp": product}
     began = time.perf_counter()
-    try:
+    with contextlib.suppress(StopIteration):
         scipy.optimize.minimize(
             evaluated, np.asarray(start, float), jac=True, method=method, tol=1e-12,
             options={"maxiter": max_steps}, **products,
         )  # fmt: skip
-    except StopIteration:
-        pass
     return time.perf_counter() - began
 
 

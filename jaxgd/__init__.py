@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import network_cost as network_cost
     from jaxgd.cost import quadratic_cost as quadratic_cost
-    from jaxgd.curvature import CostSlice as CostSlice
     from jaxgd.curvature import Eigenpairs as Eigenpairs
     from jaxgd.curvature import Sharpness as Sharpness
-    from jaxgd.curvature import cost_slice as cost_slice
     from jaxgd.curvature import eigenpairs as eigenpairs
     from jaxgd.curvature import hessian_vector_product as hessian_vector_product
     from jaxgd.curvature import sharpness as sharpness
@@ -63,6 +61,8 @@ if TYPE_CHECKING:
     from jaxgd.rules import newton as newton
     from jaxgd.rules import update as update
     from jaxgd.rules import wolfe as wolfe
+    from jaxgd.slices import CostSlice as CostSlice
+    from jaxgd.slices import cost_slice as cost_slice
     from jaxgd.training import History as History
     from jaxgd.training import TrainResult as TrainResult
     from jaxgd.training import TrainState as TrainState
@@ -74,15 +74,7 @@ _HOME = {
     "backprop": ("backprop",),
     "checkpoint": ("load_network", "save_network"),
     "cost": ("accuracy", "network_cost", "quadratic_cost"),
-    "curvature": (
-        "CostSlice",
-        "Eigenpairs",
-        "Sharpness",
-        "cost_slice",
-        "eigenpairs",
-        "hessian_vector_product",
-        "sharpness",
-    ),
+    "curvature": ("Eigenpairs", "Sharpness", "eigenpairs", "hessian_vector_product", "sharpness"),
     "data": ("Dataset", "Part", "load_dataset", "load_idx"),
     "descent": ("DescentState", "Record", "Solution", "Stop", "Trajectory", "minimize"),
     "errors": (
@@ -110,6 +102,7 @@ _HOME = {
         "update",
         "wolfe",
     ),
+    "slices": ("CostSlice", "cost_slice"),
     "training": ("History", "TrainResult", "TrainState", "train"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -1,11 +1,11 @@
-"""How a cost curves: products with its Hessian, the largest eigenvalues, and slices through the landscape.
+"""How a cost curves: products with its Hessian, and the largest eigenvalues.
 
 No Hessian is ever formed: all that is needed of it are products Hu, each for about the price of two gradients.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from jaxgd.errors import RangeError, ShapeError, is_traced, require_count, require_scalar, require_variables
-from jaxgd.pytree import axpy, dot, norm, size, wide_dtype
+from jaxgd.errors import ShapeError, require_count, require_scalar, require_variables
+from jaxgd.pytree import size, wide_dtype
 
 Cost = Callable[..., Array]
 
@@ -112,7 +112,7 @@ def _eigenpairs(
         return _flat(hu, kind)
 
     noise = jax.random.normal(key, (2, flat.size), kind)
-    begin = noise[0] if first is None else first / _length(first) + 1e-3 * noise[0] / _length(noise[0])
+    begin = noise[0] if first is None else _unit(first) + 1e-3 * _unit(noise[0])
     values, vectors, residuals, products = _lanczos(product, begin, noise[1], k, rtol, most)
     largest = jnp.max(jnp.abs(values))
     converged = jnp.all(residuals <= rtol * largest) & jnp.all(jnp.isfinite(values))
@@ -174,7 +174,7 @@ def _lanczos(
         done = jnp.all(s.residuals <= rtol * jnp.max(jnp.abs(s.values)))
         return ~done & (s.products < most) & jnp.all(jnp.isfinite(s.values))
 
-    q = jnp.zeros((m + 1, n), kind).at[0].set(start / _length(start))
+    q = jnp.zeros((m + 1, n), kind).at[0].set(_unit(start))
     nothing = jnp.zeros(k, kind), jnp.zeros((k, n), kind), jnp.full(k, jnp.inf, kind), jnp.array(0)
     s = lax.while_loop(more, sweep, _Basis(q, jnp.zeros((m + 1, m), kind), *nothing))
     return s.values, s.vectors, s.residuals, s.products
@@ -189,6 +189,11 @@ def _length(x: Array) -> Any:
     largest = jnp.max(jnp.abs(x))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return scale * jnp.sqrt(jnp.sum((x / scale) ** 2))
+
+
+def _unit(x: Array) -> Array:
+    length = _length(x)
+    return x / jnp.where(length > 0, length, 1)
 
 
 class Sharpness(NamedTuple):
@@ -230,125 +235,3 @@ def sharpness(
     pairs = eigenpairs(cost, v, args=args, rtol=rtol, max_products=max_products, start=start, key=key)
     vector = jax.tree.map(lambda x: x[0], pairs.vectors)
     return Sharpness(pairs.values[0], vector, pairs.residuals[0], pairs.products, pairs.converged)
-
-
-class CostSlice(NamedTuple):
-    """A cost over a plane: cost[i, j] is C(origin + a[i] u + b[j] w), with u and w of length 1 and at right angles.
-
-    Shapes: `a` is (m,), `b` is (n,), `cost` is (m, n); `origin`, `u` and `w` are trees like v.
-    """
-
-    a: Float[Array, " m"]
-    b: Float[Array, " n"]
-    cost: Float[Array, "m n"]
-    origin: PyTree[Array]
-    u: PyTree[Array]
-    w: PyTree[Array]
-
-    def project(self, v: PyTree[Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Where in the plane a point lies, or the foot of its perpendicular."""
-        off = jax.tree.map(jnp.subtract, v, self.origin)
-        return dot(off, self.u), dot(off, self.w)
-
-
-Directions = Literal["random", "gradient", "eigenvectors"]
-
-
-def cost_slice(
-    cost: Cost,
-    v: PyTree[Array],
-    directions: Directions | tuple[PyTree[Array], PyTree[Array]] = "random",
-    *,
-    through: tuple[PyTree[Array], PyTree[Array]] | None = None,
-    args: tuple[Any, ...] = (),
-    span: Any = None,
-    resolution: int = 51,
-    key: PRNGKeyArray | None = None,
-) -> CostSlice:
-    """A cost on a grid in a plane through v, to be drawn as a landscape.
-
-    C(v + a u + b w) for a and b from −span to span.
-
-    Shapes: any pytree v of floats; `cost(v, *args)` returns one real scalar.
-    Range: `directions` are "random"; "gradient", which is u = ∇C/‖∇C‖ with a random w; "eigenvectors", those of the two
-    largest eigenvalues of the Hessian; or two trees like v. `through` two more points takes the plane of the three
-    instead, and a grid around them all. u and w are made orthonormal. `span` is a length in v's units, by default ‖v‖,
-    or 1 at 0. `resolution` is the points of each axis; `key` draws what is random.
-    Raises: ShapeError, DtypeError or RangeError for arguments that cannot serve, or directions that span no plane.
-    Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
-
-    >>> found = cost_slice(lambda v: jnp.sum(v**2), jnp.zeros(3), resolution=3)
-    >>> print(found.cost[0, 1], found.cost[1, 1])
-    1.0 0.0
-    """
-    require_variables("cost_slice", "v", v)
-    v = jax.tree.map(jnp.asarray, v)
-    require_count("cost_slice", "resolution", resolution, least=2)
-    require_scalar("cost_slice", cost, v, *args)
-    key = jax.random.key(0) if key is None else key
-    if through is not None:
-        u, w = (jax.tree.map(jnp.subtract, p, v) for p in through)
-    elif isinstance(directions, str):
-        u, w = _named_directions(cost, v, directions, args, key)
-    else:
-        u, w = directions
-    for direction in (u, w):
-        if jax.tree.map(jnp.shape, direction) != jax.tree.map(jnp.shape, v):
-            raise ShapeError("cost_slice: each direction must be a tree like v, with its shapes.")
-    u, w = _orthonormal(u, w)
-    if span is None:
-        length = norm(v)
-        span = jnp.where(length > 0, length, 1)
-    a = b = jnp.linspace(-span, span, resolution)
-    if through is not None:
-        points = [(0.0, 0.0), *((dot(d, u), dot(d, w)) for d in (jax.tree.map(jnp.subtract, p, v) for p in through))]
-        a, b = (_around(jnp.array(axis), resolution) for axis in zip(*points, strict=True))
-
-    return CostSlice(a, b, _heights(cost, v, u, w, a, b, args), v, u, w)
-
-
-@functools.partial(jax.jit, static_argnames="cost")
-def _heights(cost: Cost, v: Any, u: Any, w: Any, a: Array, b: Array, args: Any) -> Array:
-    def row(a: Array) -> Array:
-        return jax.vmap(lambda b: cost(axpy(b, w, axpy(a, u, v)), *args))(b)
-
-    # Row by row, so that memory holds as many copies of v as a row has points.
-    heights: Array = lax.map(row, a)
-    return heights
-
-
-def _around(x: Array, resolution: int) -> Array:
-    margin = 0.25 * jnp.ptp(x)
-    return jnp.linspace(jnp.min(x) - margin, jnp.max(x) + margin, resolution)
-
-
-def _named_directions(cost: Cost, v: Any, name: str, args: tuple[Any, ...], key: Any) -> tuple[Any, Any]:
-    flat, unravel = ravel_pytree(v)
-    if name not in ("random", "gradient", "eigenvectors"):
-        raise RangeError(f"cost_slice: directions must be random, gradient, eigenvectors or two trees, got {name!r}.")
-    if size(v) < 2:
-        raise ShapeError("cost_slice: a plane needs two variables at least, got one.")
-    drawn = jax.random.normal(key, (2, flat.size), flat.dtype)
-    if name == "eigenvectors":
-        vectors = eigenpairs(cost, v, 2, args=args, key=key).vectors
-        return jax.tree.map(lambda x: x[0], vectors), jax.tree.map(lambda x: x[1], vectors)
-    u = unravel(drawn[0]) if name == "random" else jax.grad(lambda v: cost(v, *args))(v)
-    return u, unravel(drawn[1])
-
-
-def _orthonormal(u: Any, w: Any) -> tuple[Any, Any]:
-    u, w = _unit(u), _unit(w)
-    w = axpy(-dot(u, w), u, w)
-    left = norm(w)
-    w = _unit(w)
-    # Once more, for directions that are nearly parallel.
-    w = _unit(axpy(-dot(u, w), u, w))
-    rounding = 100 * jnp.finfo(left.dtype).eps  # type: ignore[no-untyped-call]
-    if not is_traced(left) and not (left > rounding and norm(u) > 0):
-        raise RangeError("cost_slice: the directions span no plane: they are parallel, or one is zero.")
-    return u, w
-
-
-def _unit(u: Any) -> Any:
-    length = norm(u)
-    return jax.tree.map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), u)

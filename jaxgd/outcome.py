@@ -55,6 +55,16 @@ class Outcome(NamedTuple):
 
     code: Int[Array, "*lanes"]
 
+    def __repr__(self) -> str:
+        """By name, where it is known: Outcome(GRADIENT)."""
+        if isinstance(self.code, jax.core.Tracer) or not isinstance(self.code, jax.Array | np.ndarray | np.generic):
+            return f"Outcome(code={self.code})"
+        reasons, counts = np.unique(np.asarray(self.code), return_counts=True)
+        names = [Reason(r).name for r in reasons]
+        if np.ndim(self.code):
+            names = [f"{n} × {name}" for name, n in zip(names, counts, strict=True)]
+        return f"Outcome({', '.join(names)})"
+
     @property
     def reason(self) -> Reason:
         """The reason by name; for one lane whose value is known.

@@ -185,6 +185,12 @@ def test_curvature_of_any_size(scale):
     assert found.value == pytest.approx(scale, rel=1e-4)
 
 
+def test_a_start_of_nothing_is_no_start():
+    found = sharpness(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2), start=jnp.zeros(2))
+    assert bool(found.converged)
+    assert found.value == pytest.approx(6, rel=1e-5)
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("directions", "error", "words"),

@@ -72,3 +72,11 @@ def test_many_lanes_have_no_single_reason():
 def test_a_code_that_does_not_exist_is_not_taken_for_success():
     with pytest.raises(ValueError, match="77"):
         _ = Outcome(jnp.array(77)).ok
+
+
+def test_it_is_shown_by_name():
+    assert repr(Outcome(jnp.array(3))) == "Outcome(GRADIENT)"
+    assert repr(Outcome(jnp.array([3, 1, 3]))) == "Outcome(1 × NOT_FINITE, 2 × GRADIENT)"
+    shown = []
+    jax.jit(lambda code: (shown.append(repr(Outcome(code))), code)[1])(jnp.array(3))
+    assert "code" in shown[0]

@@ -319,7 +319,7 @@ def test_no_epochs_is_the_start(digits, network):
     assert result.outcome.ok
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64], ids=["bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", often([jnp.bfloat16, jnp.float64], [jnp.bfloat16]), ids=["bfloat16", "float64"])
 def test_other_dtypes_learn_in_their_own(digits, dtype, x64):
     network = init_network(jax.random.key(3), (64, 12, 10), dtype=dtype)
     result = train(network, digits, epochs=4, batch_size=10, eta=1.0, key=jax.random.key(0))
@@ -337,6 +337,7 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
     np.testing.assert_array_equal(targets(jnp.array([2]), 3, jnp.float32), [[0, 0, 1]])
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing_but_memory():
     network = init_network(jax.random.key(0), (6, 5, 3))
     n = 2 * CHUNK + 17

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 RuleName = Literal[
     "gradient-descent", "fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"
 ]
+# What each rule takes, and what it takes where nothing is said.
+_NUMBERS: dict[str, tuple[str, ...]] = {
+    "gradient-descent": ("eta",),
+    "fixed-length": ("epsilon",),
+    "heavy-ball": ("eta", "mu"),
+    "nesterov": ("eta", "mu"),
+    "backtracking": (),
+    "wolfe": (),
+    "newton": (),
+    "gradient-flow": ("dt",),
+}
+_DEFAULTS = {"eta": 1e-3, "mu": 0.9, "epsilon": 1e-2, "dt": 1e-3}
 # Rows of the table of the path.
 _ROWS = 12
 _ENTRIES = 10_000
@@ -40,14 +53,14 @@ class Minimize:
     """Where the ball is let go. By default where the literature does; a cost of your own needs it."""
     rule: RuleName = "gradient-descent"
     """How a step is chosen from the gradient."""
-    eta: float = 1e-3
-    """The learning rate η of gradient-descent, heavy-ball and nesterov."""
-    mu: float = 0.9
-    """The momentum μ of heavy-ball and nesterov."""
-    epsilon: float = 1e-2
-    """The length of each step of fixed-length."""
-    dt: float = 1e-3
-    """The time that a step of gradient-flow takes."""
+    eta: MaybeFloat = None
+    """The learning rate η of gradient-descent, heavy-ball and nesterov; 0.001 by default."""
+    mu: MaybeFloat = None
+    """The momentum μ of heavy-ball and nesterov; 0.9 by default."""
+    epsilon: MaybeFloat = None
+    """The length of each step of fixed-length; 0.01 by default."""
+    dt: MaybeFloat = None
+    """The time that a step of gradient-flow takes; 0.001 by default."""
     max_steps: int = 10_000
     """Updates at most."""
     rtol: MaybeFloat = None
@@ -88,14 +101,18 @@ class Minimize:
 
         cost, start = self._cost_and_start()
         rule = self._rule()
-        solution = minimize(
-            cost,
-            jnp.asarray(start, self.dtype),
-            rule,
-            max_steps=self.max_steps,
-            stop=self._stop(),
-            record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
-        )
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            solution = minimize(
+                cost,
+                jnp.asarray(start, self.dtype),
+                rule,
+                max_steps=self.max_steps,
+                stop=self._stop(),
+                record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
+            )
+        for warning in heard:
+            print(f"jaxgd minimize: warning: {warning.message}", file=sys.stderr)
         if self.json:
             _print_json(self, rule, solution)
         else:
@@ -126,18 +143,15 @@ class Minimize:
 
     def _rule(self) -> Any:
         from jaxgd import rules
+        from jaxgd.errors import RangeError
 
-        made = {
-            "gradient-descent": lambda: rules.gradient_descent(self.eta),
-            "fixed-length": lambda: rules.fixed_length(self.epsilon),
-            "heavy-ball": lambda: rules.heavy_ball(self.eta, self.mu),
-            "nesterov": lambda: rules.nesterov(self.eta, self.mu),
-            "backtracking": rules.backtracking,
-            "wolfe": rules.wolfe,
-            "newton": rules.newton,
-            "gradient-flow": lambda: rules.gradient_flow(self.dt),
-        }
-        return made[self.rule]()  # type: ignore[no-untyped-call]
+        wanted = _NUMBERS[self.rule]
+        for name in _DEFAULTS:
+            if name not in wanted and getattr(self, name) is not None:
+                its = f"its numbers are {' and '.join('--' + n for n in wanted)}" if wanted else "it takes no number"
+                raise RangeError(f"--{name}: not a number of {self.rule}; {its}.")
+        numbers = {name: _DEFAULTS[name] if getattr(self, name) is None else getattr(self, name) for name in wanted}
+        return getattr(rules, self.rule.replace("-", "_"))(**numbers)
 
     def _stop(self) -> Any:
         from jaxgd.descent import Stop
@@ -238,8 +252,8 @@ def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxgd.curvature import cost_slice
     from jaxgd.report.valley import Landscape, draw
+    from jaxgd.slices import cost_slice
 
     path = solution.trajectory
     assert path is not None

@@ -43,6 +43,11 @@ class Solution(NamedTuple):
     trajectory: Trajectory | None
     state: DescentState  # to continue from: minimize(..., state=solution.state)
 
+    def __repr__(self) -> str:
+        """What one wants to read of it; the trajectory and the state are long."""
+        shown = [f"{name}={getattr(self, name)!r}" for name in ("v", "cost", "steps", "evaluations", "outcome")]
+        return f"Solution({', '.join(shown)}, …)"
+
 
 def minimize(
     cost: Callable[..., Any],

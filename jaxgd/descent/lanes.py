@@ -26,6 +26,18 @@ def _any_lane(axis_size: int, in_batched: Any, x: Any) -> Any:
 
 
 @custom_vmap
+def none_waits(x: Any) -> Any:
+    """Whether it holds in no lane; of a lane by itself nobody asks, since the loop ends there at once."""
+    return jnp.array(True)
+
+
+@none_waits.def_vmap
+def _none_waits(axis_size: int, in_batched: Any, x: Any) -> Any:
+    (batched,) = in_batched
+    return ~any_lane(jnp.any(x, axis=0) if batched else x), False
+
+
+@custom_vmap
 def least_lane(x: Any) -> Any:
     """The smallest of all lanes."""
     return x

@@ -8,9 +8,9 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from jaxgd.curvature import sharpness
-from jaxgd.descent.lanes import any_lane, count_after, counted, least_lane, while_alive
+from jaxgd.descent.lanes import any_lane, count_after, counted, least_lane, none_waits, while_alive
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
-from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, reason_to_stop
+from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
 from jaxgd.descent.update import DescentState, Plan, cost_of, follows_cost, moves, one_update, step_of
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm
@@ -88,7 +88,8 @@ def _several(
         return running & (may_go_on(stop, limits, c.state, follows) | (c.i == carry.i))
 
     def going(c: Carry) -> Any:
-        return any_lane(alive(c)) & (c.i < limit)
+        held_up = running & overflows(stop, c.state) & (c.i > carry.i) if not follows else jnp.array(False)
+        return any_lane(alive(c)) & none_waits(held_up) & (c.i < limit)
 
     end: Carry = lax.while_loop(going, lambda c: _updated(plan, rule, stop, c, args, alive(c)), carry)
     s, before = end.state, carry.state

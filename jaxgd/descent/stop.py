@@ -152,8 +152,7 @@ def _tests(
     if stop is None:
         return tests
     if stop.needs_gradient_norm:
-        squares = [jnp.sum(jnp.square(g.astype(s.cost.dtype))) for g in jax.tree.leaves(s.gradient)]
-        length = jnp.sqrt(sum(squares[1:], squares[0]))
+        length = _plain_norm(s)
         met = ~(length > limits.gradient)
         if not cost_known:
             met |= ~(length <= jnp.finfo(length.dtype).max)  # type: ignore[no-untyped-call]
@@ -167,6 +166,17 @@ def _tests(
         allowed = _tolerance(stop.decrease_atol, stop.decrease_rtol, jnp.abs(s.cost))
         tests.append((~(jnp.abs(s.cost - s.cost_before) > allowed), Reason.DECREASE))
     return tests
+
+
+def _plain_norm(s: Any) -> Any:
+    """‖∇C‖ as anybody would write it: infinite where a square is."""
+    squares = [jnp.sum(jnp.square(g.astype(s.cost.dtype))) for g in jax.tree.leaves(s.gradient)]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def overflows(stop: Stop | None, s: Any) -> Any:
+    """Whether a square of ∇C does, which may be finite all the same: to be looked at before anything goes on."""
+    return jnp.array(False) if stop is None or not stop.needs_gradient_norm else jnp.isinf(_plain_norm(s))
 
 
 def may_go_on(stop: Stop | None, limits: Limits, s: Any, cost_known: bool) -> Any:

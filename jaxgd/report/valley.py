@@ -189,6 +189,7 @@ const dark = window.matchMedia('(prefers-color-scheme: dark)');
 function follow() {
   const ink = dark.matches ? '#e8e8e8' : '#222222', paper = dark.matches ? '#161616' : '#ffffff';
   document.body.style.background = paper;
+  document.body.style.margin = 0;
   const change = {'paper_bgcolor': paper, 'plot_bgcolor': paper, 'font.color': ink, 'scene.bgcolor': paper};
   for (const axis of ['xaxis', 'yaxis', 'zaxis']) {
     change[`scene.${axis}.gridcolor`] = dark.matches ? '#444444' : '#dddddd';
@@ -263,6 +264,6 @@ def _page(landscape: Landscape, file: Path) -> None:
         include_plotlyjs=True,
         post_script=_FOLLOW,
         config={"displaylogo": False, "responsive": True},
-        default_height="94vh",
+        default_height="100vh",
     )
     write_atomically(file, page.encode())

@@ -43,6 +43,7 @@ UNDECIDED = """
 """
 
 
+@pytest.mark.slow
 def test_backprop_is_right_at_two_points_in_four_dtypes(jaxgd, monkeypatch):
     monkeypatch.setattr(command, "EPOCHS", 1)
     answer = jaxgd("check")

@@ -46,10 +46,6 @@ def kill_and_resume(tmp_path, *, epochs, kills, seed):
     return on_record
 
 
-def test_two_kills(tmp_path):
-    kill_and_resume(tmp_path, epochs=20, kills=2, seed=1)
-
-
 @pytest.mark.slow
 def test_ten_kills(tmp_path):
     on_record = kill_and_resume(tmp_path, epochs=60, kills=10, seed=2)

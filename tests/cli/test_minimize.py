@@ -99,6 +99,8 @@ MISUSED = {
     "a start too short": (("rosenbrock", "--start", 1), "2 variables"),
     "eta 0": (("valley", "--eta", 0), "eta"),
     "mu 1": (("valley", "--rule", "heavy-ball", "--mu", 1), "mu"),
+    "a number of another rule": (("valley", "--rule", "newton", "--eta", 1), "takes no number"),
+    "a number not of two": (("valley", "--rule", "nesterov", "--dt", 1), "--eta and --mu"),
     "no such rule": (("valley", "--rule", "magic"), "rule"),
     "steps below 0": (("valley", "--max-steps", -1), "max_steps"),
     "no picture": (("valley", "--plot", "valley.txt"), ".png"),
@@ -114,6 +116,14 @@ def test_misuse_is_one_line(own, name):
     assert answer.out == ""
     assert expected in answer.err
     assert "Traceback" not in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_a_tolerance_out_of_reach_is_told_in_one_line(jaxgd):
+    answer = jaxgd("minimize", "valley", "--eta", 0.1, "--rtol", 1e-30)
+    assert answer.status == 0
+    assert answer.err.startswith("jaxgd minimize: warning: ")
+    assert "below the rounding" in answer.err
     assert len(answer.err.splitlines()) == 1
 
 

@@ -70,12 +70,13 @@ def test_the_cost_at_the_minimum_moves_as_its_explicit_part(x64):
     assert got == pytest.approx(float(jnp.sum(closed(0.7, Y) ** 2)) / 2, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_second_derivatives(x64):
     got = jax.hessian(lambda weight: solved(weight, Y).v[0])(0.7)
     assert got == pytest.approx(float(jax.hessian(lambda weight: closed(weight, Y)[0])(0.7)), rel=1e-5)
 
 
-@pytest.mark.parametrize("through", [lambda f: f, jax.jit], ids=["plain", "jit"])
+@pytest.mark.parametrize("through", [pytest.param(lambda f: f, marks=pytest.mark.slow), jax.jit], ids=["plain", "jit"])
 def test_what_a_cost_closes_over_counts_as_well(through, x64):
     def first(weight):
         return minimize(

@@ -80,12 +80,12 @@ def test_there_are_as_many_as_it_takes():
     assert len(HIDDEN) < 0.02 * len(WRONG)
 
 
-@few(CORRECT, 10)
+@few(CORRECT, 6)
 def test_no_false_alarm(case):
     check_correct(case, "float32", 0)
 
 
-@few(WRONG, 8)
+@few(WRONG, 5)
 def test_what_is_wrong_is_called_wrong(case):
     check_wrong(case)
 
