@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from jaxgd.cost import Cost, accuracy, network_cost, quadratic_cost
+from jaxgd.cost import Cost, accuracy, quadratic_cost
 from jaxgd.data import Dataset
 from jaxgd.errors import DtypeError, RangeError, is_traced, require_count, require_positive, require_scalar
-from jaxgd.examples import Examples, inputs, outputs_in_chunks, require_fit, targets
+from jaxgd.examples import Examples, require_fit
+from jaxgd.kernels import Kernel, choose, native, random_order, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import all_finite, dot, norm, select, subtract
@@ -62,6 +63,7 @@ class TrainResult(NamedTuple):
     history: History
     outcome: Outcome
     state: TrainState  # to continue from: train(..., state=result.state)
+    kernel: Kernel  # the way the epochs ran, and why
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +72,20 @@ class _Plan:
 
     batch_size: int | None
     optimizer: optax.GradientTransformation | None
-    cost: Cost
+    measure: xla.Measure
     evaluate: bool
-    precision: Any
+    kernel: Kernel
+
+
+class _Part(NamedTuple):
+    examples: Examples
+    rows: native.Rows | None  # the inputs as the native kernels take them, if those run
 
 
 class _Parts(NamedTuple):
-    train: Examples
-    validation: Examples | None
-    test: Examples | None
+    train: _Part
+    validation: _Part | None
+    test: _Part | None
 
 
 def train(
@@ -93,6 +100,7 @@ def train(
     cost: Cost = quadratic_cost,
     evaluate: bool = True,
     precision: jax.lax.PrecisionLike = None,
+    kernel: Literal["auto", "xla", "native"] = "auto",
     callback: Callable[[TrainState, History], bool | None] | None = None,
     state: TrainState | None = None,
 ) -> TrainResult:
@@ -101,7 +109,12 @@ def train(
     v → v − η∇C, once a mini-batch, where C is the mean cost over that mini-batch's own examples. Each epoch visits the
     examples in a new order drawn from the key, all of them and none twice: where n is not a multiple of `batch_size`,
     the last mini-batch of the epoch is short and its mean is over the examples it has. `batch_size=None` is the full
-    batch: one update an epoch. ∇C comes from `jax.grad`.
+    batch: one update an epoch.
+
+    `kernel` is the way an epoch runs. "xla" takes ∇C from `jax.grad`, and goes everywhere. "native" is C++ with the
+    gradient derived by hand: for plain descent on the quadratic cost, in float32 on the CPU, with bytes or float32 as
+    inputs. "auto" takes it where it can run and the layers are not wide; the result's `kernel` says which it was, and
+    why. They compute the same but for the order in which float32 sums are rounded.
 
     An epoch that makes the cost or a weight infinite or NaN ends the run: the outcome says so, and the network is the
     one after the last epoch that was finite.
@@ -132,9 +145,12 @@ def train(
         network = state.network
     parts = _parts(network, data)
     if batch_size is not None:
-        require_count("train", "batch_size", batch_size, most=len(parts.train.y))
+        require_count("train", "batch_size", batch_size, most=len(parts.train.examples.y))
     eta = _step_size(network, eta, optimizer)
-    plan = _Plan(batch_size, optimizer, cost, bool(evaluate), precision)
+    chosen = choose(kernel, network, parts.train.examples, cost, optimizer)
+    if chosen.name == "native":
+        parts = _Parts(_with_rows(parts.train), *(part and _with_rows(part) for part in parts[1:]))
+    plan = _Plan(batch_size, optimizer, xla.Measure(cost, precision), bool(evaluate), chosen)
     sizes = network_sizes(network)
     rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
@@ -157,7 +173,15 @@ def _parts(network: Network, data: Any) -> _Parts:
         else {"train": data}
     )
     fitted = {name: require_fit("train", name, network, *part) for name, part in named.items()}
-    return _Parts(fitted["train"], fitted.get("validation"), fitted.get("test"))
+    train, *others = (_Part(fitted[name], None) if name in fitted else None for name in _Parts._fields)
+    return _Parts(cast(_Part, train), *others)
+
+
+def _with_rows(part: _Part) -> _Part:
+    x, y = part.examples
+    # In float32, as the kernels want targets; and the inputs are in the rows.
+    y = y if jnp.issubdtype(y.dtype, jnp.integer) else y.astype(jnp.float32)
+    return _Part(Examples(x, y), native.rows_of(x))
 
 
 def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
@@ -198,7 +222,7 @@ def _train_by_epoch(
         if k < epochs:
             state, entry, finite = _epoch(state, parts, eta, plan)
     history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
-    return TrainResult(state.network, history, Outcome(jnp.array(reason)), state)
+    return TrainResult(state.network, history, Outcome(jnp.array(reason)), state, plan.kernel)
 
 
 def _train_traced(start: Any, state: TrainState, parts: _Parts, eta: Array, plan: _Plan, epochs: int) -> TrainResult:
@@ -214,9 +238,8 @@ def _train_traced(start: Any, state: TrainState, parts: _Parts, eta: Array, plan
 
     (state, alive), entries = jax.lax.scan(body, (state, finite), None, length=epochs)
     history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
-    return TrainResult(
-        state.network, history, Outcome(jnp.where(alive, int(Reason.COMPLETED), int(Reason.NOT_FINITE))), state
-    )
+    outcome = Outcome(jnp.where(alive, int(Reason.COMPLETED), int(Reason.NOT_FINITE)))
+    return TrainResult(state.network, history, outcome, state, plan.kernel)
 
 
 def _keep(go: Array, advanced: TrainState, state: TrainState) -> TrainState:
@@ -229,26 +252,9 @@ def _rule(eta: Array, plan: _Plan) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(gradient_descent(eta) if plan.optimizer is None else plan.optimizer)
 
 
-def _batch_cost(network: Network, batch: Examples, plan: _Plan) -> Array:
-    dtype, width = network[-1].b.dtype, network[-1].b.shape[0]
-    x, y = inputs(batch.x, dtype), targets(batch.y, width, dtype)
-    return network_cost(network, x, y, cost=plan.cost, precision=plan.precision)
-
-
-def _full_cost(network: Network, examples: Examples, plan: _Plan) -> tuple[Array, Array]:
-    """The cost over all examples and the outputs, in chunks so that memory does not grow with n."""
-    a = outputs_in_chunks(network, examples.x, plan.precision)
-    return plan.cost(a, targets(examples.y, a.shape[-1], a.dtype)), a
-
-
 def _accuracy(a: Array, examples: Examples) -> Array:
     # Of a single output there is no strongest one.
     return jnp.array(jnp.nan) if examples.y.shape[1:] == (1,) else accuracy(a, examples.y)
-
-
-def _step(network: Network, optimizer_state: Any, gradient: Network, rule: Any, **extra: Any) -> tuple[Network, Any]:
-    steps, optimizer_state = rule.update(gradient, optimizer_state, network, grad=gradient, **extra)
-    return optax.apply_updates(network, steps), optimizer_state
 
 
 @functools.partial(jax.jit, static_argnames="plan")
@@ -269,43 +275,57 @@ def _epoch(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[T
     """One epoch. The state after it, its entry and True; or the old state, a meaningless entry and False."""
     rule = _rule(eta, plan)
     if plan.batch_size is None:
-        network, optimizer_state = _step(
+        network, optimizer_state = xla.step(
             state.network,
             state.optimizer_state,
             cast(Network, state.gradient),
             rule,
             value=state.cost,
-            value_fn=lambda v: _full_cost(v, parts.train, plan)[0],
+            value_fn=lambda v: plan.measure.full(v, parts.train.examples)[0],
         )
         finite = jnp.array(True)
     else:
-        network, optimizer_state, finite = _mini_batches(state, parts.train, rule, plan)
+        network, optimizer_state, finite = _mini_batches(state, parts.train, eta, plan)
     advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
     advanced, entry, measured_finite = _measured(advanced, state, parts, plan)
     finite &= measured_finite
     return _keep(finite, advanced, state), entry, finite
 
 
-def _mini_batches(state: TrainState, examples: Examples, rule: Any, plan: _Plan) -> tuple[Network, Any, Array]:
-    n, m = len(examples.y), cast(int, plan.batch_size)
-    order = jax.random.permutation(jax.random.fold_in(state.key, state.epoch), n)
+def _mini_batches(state: TrainState, part: _Part, eta: Array, plan: _Plan) -> tuple[Network, Any, Array]:
+    m = cast(int, plan.batch_size)
+    order = random_order(jax.random.fold_in(state.key, state.epoch), len(part.examples.y))
 
-    def step(carry: tuple[Network, Any, Array], rows: Array) -> tuple[tuple[Network, Any, Array], None]:
-        network, optimizer_state, finite = carry
-        batch_cost = functools.partial(_batch_cost, batch=Examples(examples.x[rows], examples.y[rows]), plan=plan)
-        c, gradient = jax.value_and_grad(batch_cost)(network)
-        network, optimizer_state = _step(network, optimizer_state, gradient, rule, value=c, value_fn=batch_cost)
-        return (network, optimizer_state, finite & jnp.isfinite(c)), None
+    def by_xla(network: Network, part: _Part, order: Array, eta: Array) -> tuple[Network, Any, Array]:
+        rule = _rule(eta, plan)
+        return xla.epoch(network, state.optimizer_state, part.examples, order, rule, plan.measure, m)
 
-    carry = (state.network, state.optimizer_state, jnp.array(True))
-    carry, _ = jax.lax.scan(step, carry, order[: n - n % m].reshape(n // m, m))
-    if n % m:
-        carry, _ = step(carry, order[n - n % m :])
-    return carry
+    def by_library(network: Network, part: _Part, order: Array, eta: Array) -> tuple[Network, Any, Array]:
+        network, finite = native.epoch(network, cast(native.Rows, part.rows), part.examples.y, order, eta, m)
+        return network, state.optimizer_state, finite
+
+    run = by_xla if plan.kernel.name == "xla" else native.with_derivatives(by_library, by_xla)
+    return cast(tuple[Network, Any, Array], run(state.network, part, order, eta))
+
+
+def _full(network: Network, part: _Part, plan: _Plan, gradient: bool) -> tuple[Array, Array, Network | None]:
+    """C over all examples, their outputs, and ∇C if it is wanted."""
+
+    def by_xla(network: Network, part: _Part) -> tuple[Array, Array, Network | None]:
+        if not gradient:
+            return *plan.measure.full(network, part.examples), None
+        (c, a), found = jax.value_and_grad(plan.measure.full, has_aux=True)(network, part.examples)
+        return c, a, found
+
+    def by_library(network: Network, part: _Part) -> tuple[Array, Array, Network | None]:
+        return native.evaluate(network, cast(native.Rows, part.rows), part.examples.y, gradient)
+
+    run = by_xla if plan.kernel.name == "xla" else native.with_derivatives(by_library, by_xla)
+    return cast(tuple[Array, Array, Network | None], run(network, part))
 
 
 def _updates(epoch: Array, parts: _Parts, plan: _Plan) -> Array:
-    return epoch * (1 if plan.batch_size is None else -(-len(parts.train.y) // plan.batch_size))
+    return epoch * (1 if plan.batch_size is None else -(-len(parts.train.examples.y) // plan.batch_size))
 
 
 def _measured(
@@ -317,20 +337,20 @@ def _measured(
     finite = all_finite(network)
     full_batch = plan.batch_size is None
     if full_batch or plan.evaluate:
-        (c, a), gradient = jax.value_and_grad(_full_cost, has_aux=True)(network, parts.train, plan)
+        c, a, gradient = _full(network, parts.train, plan, gradient=True)
         c = c.astype(nan.dtype)
         values |= {"cost": c, "gradient_norm": norm(gradient)}
         finite &= jnp.isfinite(c)
         state = state._replace(cost=c, gradient=gradient if full_batch else None)
         if plan.evaluate:
-            values["accuracy"] = _accuracy(a, parts.train)
+            values["accuracy"] = _accuracy(a, parts.train.examples)
     else:
         state = state._replace(cost=nan)
     if plan.evaluate:
         for name in ("validation", "test"):
-            if (examples := getattr(parts, name)) is not None:
-                c, a = _full_cost(network, examples, plan)
-                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, examples)}
+            if (part := getattr(parts, name)) is not None:
+                c, a, _ = _full(network, part, plan, gradient=False)
+                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, part.examples)}
     if before is not None:
         step = subtract(network, before.network)
         values["step_norm"] = norm(step)

@@ -24,6 +24,7 @@ class Info:
 
         from jaxgd.data.named import default_data_dir, find_files
         from jaxgd.data.sources import SOURCES
+        from jaxgd.kernels import native
 
         rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
         rows += [("device", f"{d.id}: {d.device_kind} ({d.platform})") for d in jax.devices()]
@@ -33,6 +34,7 @@ class Info:
                 "matrix products",
                 getattr(jax.config, "jax_default_matmul_precision", None) or "the device's default precision",
             ),
+            ("native kernels", native.about()),
             ("data folder", str(self.data_dir or default_data_dir())),
             ("digits", "comes with jaxgd"),
         ]

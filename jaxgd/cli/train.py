@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from jaxgd.checkpoint import Checkpoints
     from jaxgd.data import Dataset
+    from jaxgd.kernels import Kernel
     from jaxgd.network import Network
     from jaxgd.run_folder import RunFolder
     from jaxgd.training import History, TrainState
@@ -64,6 +65,8 @@ class Train:
     """Passes over the training examples. By default the book's 30; 60 for the few examples of digits."""
     seed: int = 0
     """Decides the first weights and the order of examples."""
+    kernel: Literal["auto", "xla", "native"] = "auto"
+    """The way an epoch runs: native C++ where it can and is quicker, or XLA; they differ by rounding only."""
     run_dir: MaybePath = None
     """The run folder to make. By default runs/DATA-TIME."""
     resume: MaybePath = None
@@ -124,11 +127,12 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
         "sizes": list(sizes),
-        **{name: getattr(options, name) for name in ("eta", "batch_size", "seed")},
+        **{name: getattr(options, name) for name in ("eta", "batch_size", "seed", "kernel")},
         "scheme": scheme,
         "epochs": epochs,
         "made_with": _made_with(),
     }
+    _kernel(config, data)  # raises where the one that is asked for cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     try:
         return RunFolder.create(path, config), data
@@ -164,8 +168,10 @@ def _made_with() -> dict[str, str]:
     import jax
 
     import jaxgd
+    from jaxgd.kernels import native
 
     return {
+        "native kernels": native.about(),
         "jaxgd": jaxgd.__version__,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
@@ -187,16 +193,32 @@ def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
     return init_network(network_key, config["sizes"], config["scheme"]), order_key
 
 
+def _kernel(config: dict[str, Any], data: "Dataset") -> "Kernel":
+    """The way that the run's epochs go."""
+    import jax.numpy as jnp
+
+    from jaxgd.cost import quadratic_cost
+    from jaxgd.examples import Examples
+    from jaxgd.kernels import choose
+
+    return choose(
+        config["kernel"], _first_network(config)[0], Examples(*map(jnp.asarray, data.train)), quadratic_cost, None
+    )
+
+
 def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) -> int:
     from jaxgd.outcome import Reason
     from jaxgd.training import train
 
     config = folder.config
     network, key = _first_network(config)
+    kernel = _kernel(config, data)
+    print(f"kernel {kernel}", file=sys.stderr)
     settings: dict[str, Any] = {
         "batch_size": None if config["batch_size"] == "full" else config["batch_size"],
         "eta": config["eta"],
         "key": key,
+        "kernel": kernel.name,
     }
     with folder.locked(), folder.checkpoints() as checkpoints, _stop_on_interrupt() as stop:
         like = train(network, data, epochs=0, evaluate=False, **settings).state if options.resume else None

@@ -1,0 +1,348 @@
+"""The native kernels compute what the formulas say: against float64, against XLA, and on whatever they are handed."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import assert_leaves_close
+
+from jaxgd import RangeError, init_network, load_dataset, network_cost, quadratic_cost, train
+from jaxgd.examples import Examples, inputs, targets
+from jaxgd.kernels import Kernel, choose, native, random_order, xla
+from jaxgd.rules import gradient_descent
+
+pytestmark = pytest.mark.skipif(isinstance(native.library(), str), reason=str(native.library()))
+
+
+def images(rng, n, width, density, dtype=np.uint8):
+    x = np.where(rng.random((n, width)) < density, rng.integers(1, 256, (n, width)), 0)
+    return x.astype(np.uint8) if dtype == np.uint8 else (x / 255).astype(dtype)
+
+
+def answers(rng, n, outputs, labels):
+    return rng.integers(0, outputs, n).astype(np.int32) if labels else rng.random((n, outputs)).astype(np.float32)
+
+
+def by_hand(network, x, y, order, eta, batch_size):
+    """The book's loop in NumPy's float64."""
+    w, b = ([np.asarray(p, np.float64) for p in each] for each in zip(*network, strict=True))
+    x = x / 255 if x.dtype == np.uint8 else x.astype(np.float64)
+    y = np.eye(len(b[-1]))[y] if y.ndim == 1 else y.astype(np.float64)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        activations = [x[rows]]
+        for wl, bl in zip(w, b, strict=True):
+            activations.append(1 / (1 + np.exp(-(activations[-1] @ wl.T + bl))))
+        a = activations[-1]
+        delta = (a - y[rows]) * a * (1 - a)
+        for layer in reversed(range(len(w))):
+            a = activations[layer]
+            before = delta @ w[layer] * a * (1 - a)
+            w[layer] = w[layer] - eta / len(rows) * delta.T @ a
+            b[layer] = b[layer] - eta / len(rows) * delta.sum(0)
+            delta = before
+    return tuple(zip(w, b, strict=True))
+
+
+def run(network, x, y, order, eta, batch_size):
+    one = jax.jit(functools.partial(native.epoch, batch_size=batch_size))
+    return one(network, native.rows_of(x), jnp.asarray(y), jnp.asarray(order, jnp.int32), jnp.float32(eta))
+
+
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 7, 16, 30, 45, 140]), min_size=2, max_size=5),
+    n=st.integers(1, 70),
+    batch=st.integers(1, 70),
+    density=st.sampled_from([0.0, 0.1, 0.4, 0.9, 1.0]),
+    dtype=st.sampled_from([np.uint8, np.float32]),
+    labels=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape_is_the_books_loop(sizes, n, batch, density, dtype, labels, seed):
+    rng = np.random.default_rng(seed)
+    batch = min(batch, n)
+    network = init_network(jax.random.key(seed), sizes, "scaled")
+    x, y = images(rng, n, sizes[0], density, dtype), answers(rng, n, sizes[-1], labels)
+    order = rng.permutation(n)
+    got, finite = run(network, x, y, order, 0.05, batch)
+    assert bool(finite)
+    for (w, b), (w64, b64) in zip(got, by_hand(network, x, y, order, 0.05, batch), strict=True):
+        np.testing.assert_allclose(w, w64, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(b, b64, rtol=2e-5, atol=2e-6)
+    c, a, gradient = native.evaluate(network, native.rows_of(x), jnp.asarray(y), True)
+    again, same, none = native.evaluate(network, native.rows_of(x), jnp.asarray(y), False)
+    assert none is None
+    assert again == c
+    np.testing.assert_array_equal(a, same)
+    examples = Examples(jnp.asarray(x), jnp.asarray(y))
+    (want_c, want_a), want = jax.value_and_grad(xla.Measure(quadratic_cost).full, has_aux=True)(network, examples)
+    assert c == pytest.approx(float(want_c), rel=1e-5)
+    np.testing.assert_allclose(a, want_a, rtol=1e-5, atol=1e-7)
+    for g, h in zip(jax.tree.leaves(gradient), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, h, rtol=1e-4, atol=1e-6)
+
+
+def distance(a, b):
+    """‖a − b‖ / ‖b‖ of each leaf, as float64."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return [float(np.linalg.norm(np.asarray(x, np.float64) - y) / np.linalg.norm(y)) for x, y in pairs]
+
+
+@pytest.mark.parametrize("batch_size", [10, 64])
+def test_one_step_is_xlas_to_1e6(batch_size):
+    rng = np.random.default_rng(0)
+    x, y = images(rng, batch_size, 784, 0.19), answers(rng, batch_size, 10, True)
+    network, order = init_network(jax.random.key(0), (784, 30, 10)), np.arange(batch_size)
+    got, _ = run(network, x, y, order, 3.0, batch_size)
+    examples = Examples(jnp.asarray(x), jnp.asarray(y))
+    want, _, _ = by_xla(network, examples, order, 3.0, batch_size)
+    assert max(distance(got, want)) < 1e-6
+    assert max(distance(got, by_hand(network, x, y, order, 3.0, batch_size))) < 1e-6
+
+
+def by_xla(network, examples, order, eta, batch_size):
+    rule = optax.with_extra_args_support(gradient_descent(eta))
+    measure = xla.Measure(quadratic_cost)
+    return xla.epoch(network, rule.init(network), examples, jnp.asarray(order), rule, measure, batch_size)
+
+
+def test_an_epoch_is_as_near_to_float64_as_xlas(x64):
+    """300 steps at η = 3 carry rounding along; neither way carries more of it than the other."""
+    rng = np.random.default_rng(1)
+    x, y = images(rng, 3000, 784, 0.19), answers(rng, 3000, 10, True)
+    network = init_network(jax.random.key(0), (784, 30, 10), dtype=jnp.float32)
+    order = np.asarray(random_order(jax.random.key(1), 3000))
+    got, _ = run(network, x, y, order, 3.0, 10)
+    other, _, _ = by_xla(network, Examples(jnp.asarray(x), jnp.asarray(y)), order, jnp.float32(3.0), 10)
+    want = by_hand(network, x, y, order, 3.0, 10)
+    assert max(distance(got, want)) < 3 * max(distance(other, want)) + 1e-6
+    assert max(distance(got, want)) < 1e-3
+
+
+def test_sigmoid_far_out():
+    """One neuron, so that z is the weight: saturated, tiny, infinite and NaN."""
+    for z in (-200.0, -87.0, -20.0, -1e-8, 0.0, 1e-3, 5.0, 17.0, 88.0, 200.0, np.inf, -np.inf):
+        network = ((jnp.full((1, 1), z, jnp.float32), jnp.zeros(1)),)
+        network = tuple(type(init_network(jax.random.key(0), (1, 1))[0])(*layer) for layer in network)
+        _, a, _ = native.evaluate(network, native.rows_of(np.ones((1, 1), np.float32)), jnp.zeros((1, 1)), False)
+        with np.errstate(over="ignore"):
+            want = 1 / (1 + np.exp(-np.float64(z)))
+        assert a[0, 0] == pytest.approx(want, rel=3e-7, abs=1e-37)
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_nan_is_told(where):
+    network = init_network(jax.random.key(0), (4, 3, 2))
+    bad = network[where]._replace(b=network[where].b.at[0].set(jnp.nan))
+    network = tuple(bad if k == where else layer for k, layer in enumerate(network))
+    x, y = images(np.random.default_rng(0), 6, 4, 1.0), np.zeros(6, np.int32)
+    assert not bool(run(network, x, y, np.arange(6), 1.0, 2)[1])
+    result = train(network, (x, y), epochs=2, batch_size=2, eta=1.0, key=jax.random.key(0), kernel="native")
+    assert result.outcome.reason.name == "NOT_FINITE"
+
+
+def test_many_networks_learn_as_each_does_alone():
+    data = load_dataset("digits")
+    x, y = data.train.images[:200].reshape(200, -1), data.train.labels[:200].astype(np.int32)
+    rows, keys = native.rows_of(x), jax.random.split(jax.random.key(0), 5)
+    etas = jnp.linspace(0.5, 4.0, 5)
+    networks = jax.vmap(lambda key: init_network(key, (64, 20, 10)))(keys)
+    orders = jnp.stack([random_order(key, 200) for key in keys])
+    together, finite = jax.jit(jax.vmap(lambda v, order, eta: native.epoch(v, rows, jnp.asarray(y), order, eta, 10)))(
+        networks, orders, etas
+    )
+    assert finite.shape == (5,)
+
+    def lane(tree, k):
+        return jax.tree.map(lambda v: v[k], tree)
+
+    for k in range(5):
+        alone, _ = native.epoch(lane(networks, k), rows, jnp.asarray(y), orders[k], etas[k], 10)
+        assert_leaves_close(lane(together, k), alone, rtol=0)
+    # Where data are mapped too, one after the other.
+    xs = jnp.stack([jnp.asarray(x, jnp.float32) / 255] * 2)
+    dense = jax.vmap(lambda x, order: native.epoch(alone, native.rows_of(x), jnp.asarray(y), order, etas[0], 10))
+    twice, _ = dense(xs, orders[:2])
+    one, _ = native.epoch(alone, native.rows_of(np.asarray(xs[1])), jnp.asarray(y), orders[1], etas[0], 10)
+    assert_leaves_close(lane(twice, 1), one, rtol=0)
+
+
+def test_it_can_be_differentiated_as_xla_can():
+    data = load_dataset("digits")
+    network = init_network(jax.random.key(0), (64, 20, 10), "scaled")
+
+    def last(eta, kernel):
+        options = {"epochs": 1, "batch_size": 50, "key": jax.random.key(1), "kernel": kernel}
+        return train(network, data, eta=eta, **options).history.cost[-1]
+
+    got, want = (jax.grad(last)(1.0, kernel) for kernel in ("native", "xla"))
+    assert got == pytest.approx(float(want), rel=1e-3)
+
+
+# What may be wrong with what the library is handed: an error from the call, and never a crash.
+def handed(**changes):
+    rng = np.random.default_rng(0)
+    x = images(rng, 20, 6, 0.4)
+    rows = native.rows_of(x)._asdict()
+    known = {**rows, "y": answers(rng, 20, 3, True), "order": np.arange(20, dtype=np.int32), "eta": np.float32(1)}
+    known |= {"w1": np.zeros((4, 6), np.float32), "b1": np.zeros(4, np.float32)}
+    known |= {"w2": np.zeros((3, 4), np.float32), "b2": np.zeros(3, np.float32), "batch_size": 5}
+    return known | {name: change(known[name]) for name, change in changes.items()}
+
+
+def put(index, value):
+    return lambda x: jnp.asarray(np.asarray(x).copy()).at[index].set(value)
+
+
+WRONG = {
+    "an order beyond the end": ({"order": put(3, 20)}, "order names an example"),
+    "an order below 0": ({"order": put(3, -1)}, "order names an example"),
+    "an order too short": ({"order": lambda x: x[:-1]}, "order has another shape"),
+    "a label beyond the outputs": ({"y": put(0, 3)}, "a label is below 0"),
+    "a label below 0": ({"y": put(0, -7)}, "a label is below 0"),
+    "targets of another width": ({"y": lambda y: np.zeros((20, 2), np.float32)}, "y has another shape"),
+    "a column beyond the inputs": ({"columns": put(0, 6)}, "a column is not below"),
+    "starts that fall": ({"starts": put(4, 10**6)}, "starts must rise"),
+    "starts below 0": ({"starts": put(1, -5)}, "starts must rise"),
+    "starts too short": ({"starts": lambda x: x[:-1]}, "starts has another shape"),
+    "fewer values than columns": ({"values": lambda x: x[:-1]}, "values has another shape"),
+    "another weight": ({"w2": lambda w: w[:, :-1]}, "does not follow"),
+    "another bias": ({"b1": lambda b: b[:-1]}, "a bias has another shape"),
+    "float16": ({"w1": lambda w: w.astype(np.float16)}, "a weight has another shape or dtype"),
+    "mini-batches of none": ({"batch_size": lambda _: 0}, "batch_size must be"),
+    "mini-batches beyond n": ({"batch_size": lambda _: 21}, "batch_size must be"),
+    "an eta for each": ({"eta": lambda e: np.ones(20, np.float32)}, "eta has another shape"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_buffer_is_an_error(name):
+    changes, match = WRONG[name]
+    given = handed(**changes)
+    batch_size = given.pop("batch_size")
+    flat = [given[name] for name in ("w1", "b1", "w2", "b2")]
+    out = (jax.ShapeDtypeStruct((), jnp.int32), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat))
+    call = jax.ffi.ffi_call("jaxgd_epoch", out)
+    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match=match):
+        jax.block_until_ready(call(*given.values(), batch_size=np.int64(batch_size)))
+
+
+def test_what_is_right_is_none():
+    given = handed()
+    flat = [given[name] for name in ("w1", "b1", "w2", "b2")]
+    out = (jax.ShapeDtypeStruct((), jnp.int32), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat))
+    batch_size = given.pop("batch_size")
+    assert jax.ffi.ffi_call("jaxgd_epoch", out)(*given.values(), batch_size=np.int64(batch_size))[0] == 1
+
+
+# Every kind of machine, and any number of threads.
+SCRIPT = """
+import sys, os
+if sys.argv[1] != "all":
+    os.sched_setaffinity(0, {next(iter(os.sched_getaffinity(0)))})
+import hashlib, jax, numpy as np
+from jaxgd import init_network, load_dataset, train
+from jaxgd.kernels import native
+data = load_dataset("digits")
+network = init_network(jax.random.key(0), (64, 30, 10), "scaled")
+result = train(network, data, epochs=3, batch_size=10, eta=3.0, key=jax.random.key(1), kernel="native")
+bits = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves((result.network, result.history)))
+print(native.about().split(",")[0], hashlib.sha256(bits).hexdigest(), float(result.history.cost[-1]))
+"""
+
+
+def trained(machine=None, cores="all"):
+    environment = {**os.environ} | ({"JAXGD_NATIVE_MACHINE": machine} if machine else {})
+    words = [sys.executable, "-c", SCRIPT, cores]
+    out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    name, bits, cost = out.stdout.split()
+    return name, bits, float(cost)
+
+
+def test_threads_change_no_bit():
+    assert trained(cores="one") == trained()
+
+
+@pytest.mark.parametrize("machine", ["portable", "avx2", "avx512"])
+def test_every_kind_of_machine(machine):
+    usual = trained()
+    name, _, cost = trained(machine)
+    if name != machine:
+        pytest.skip(f"this machine has no {machine}")
+    assert cost == pytest.approx(usual[2], rel=1e-3)
+
+
+# The choice.
+
+
+def chosen(asked="auto", sizes=(64, 30, 10), dtype=jnp.float32, x=np.uint8, cost=quadratic_cost, optimizer=None):
+    network = init_network(jax.random.key(0), sizes, dtype=dtype)
+    examples = Examples(jnp.zeros((5, sizes[0]), x), jnp.zeros(5, jnp.int32))
+    return choose(asked, network, examples, cost, optimizer)
+
+
+CHOICES = {
+    "small": ({}, "native", "small layers"),
+    "asked for": ({"asked": "native"}, "native", "as asked"),
+    "xla asked for": ({"asked": "xla"}, "xla", "as asked"),
+    "wide": ({"sizes": (64, 512, 10)}, "xla", "512"),
+    "bfloat16": ({"dtype": jnp.bfloat16}, "xla", "bfloat16"),
+    "an optimizer": ({"optimizer": optax.adam(0.1)}, "xla", "optimizer"),
+    "another cost": ({"cost": lambda a, y: jnp.mean((a - y) ** 2)}, "xla", "another cost"),
+    "half-precision inputs": ({"x": jnp.bfloat16}, "xla", "inputs"),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_choice_says_why(name):
+    options, which, why = CHOICES[name]
+    kernel = chosen(**options)
+    assert kernel.name == which
+    assert why in kernel.reason
+    if which == "xla" and name not in ("xla asked for", "wide"):
+        with pytest.raises(RangeError, match="cannot run here"):
+            chosen("native", **options)
+
+
+@pytest.mark.bad_input
+def test_no_such_kernel():
+    with pytest.raises(RangeError, match="kernel must be"):
+        chosen("cuda")
+
+
+def test_without_the_library_everything_runs(monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: "it was not built")
+    assert chosen() == Kernel("xla", "it was not built")
+    assert native.about() == "it was not built"
+    with pytest.raises(RangeError, match="it was not built"):
+        chosen("native")
+
+
+def test_a_library_that_is_none_is_named(monkeypatch, tmp_path):
+    (tmp_path / "_native.so").write_bytes(b"not a library")
+    native.library.cache_clear()
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "_native.so")
+    assert "cannot be loaded" in native.library()
+    monkeypatch.setattr(native, "LIBRARY", Path(tmp_path / "nowhere.so"))
+    native.library.cache_clear()
+    assert "was not built" in native.library()
+    monkeypatch.undo()
+    native.library.cache_clear()
+    assert not isinstance(native.library(), str)
+
+
+def test_inputs_are_bytes_over_255():
+    x, y = images(np.random.default_rng(0), 30, 12, 0.3), np.zeros(30, np.int32)
+    network = init_network(jax.random.key(0), (12, 5, 2))
+    c, _, _ = native.evaluate(network, native.rows_of(x), jnp.asarray(y), False)
+    want = network_cost(network, inputs(jnp.asarray(x), jnp.float32), targets(jnp.asarray(y), 2, jnp.float32))
+    assert c == pytest.approx(float(want), rel=1e-6)

@@ -1,0 +1,58 @@
+"""The order of examples: all of them and none twice, and every order as likely as any other."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxgd.kernels import random_order
+
+
+@given(n=st.sampled_from([1, 2, 3, 17, 1000, 4096]), seed=st.integers(0, 2**31))
+def test_all_and_none_twice(n, seed):
+    order = random_order(jax.random.key(seed), n)
+    assert order.dtype == jnp.int32
+    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+
+
+def orders(n, count, seed=0):
+    keys = jax.random.split(jax.random.key(seed), count)
+    return np.asarray(jax.jit(jax.vmap(lambda key: random_order(key, n)))(keys))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_every_order_is_as_likely(n):
+    """χ² over all n! orders, within five of its standard deviations."""
+    drawn = orders(n, 24_000)
+    names = {order: i for i, order in enumerate(itertools.permutations(range(n)))}
+    counts = np.bincount([names[tuple(order)] for order in drawn.tolist()], minlength=len(names))
+    expected, freedom = len(drawn) / len(names), len(names) - 1
+    chi2 = np.sum((counts - expected) ** 2) / expected
+    assert abs(chi2 - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def test_places_of_many_are_independent():
+    n, count = 500, 2000
+    drawn = orders(n, count)
+    # Each example is anywhere as often: χ² over places of the first, a middle and the last one.
+    for example in (0, n // 2, n - 1):
+        counts = np.bincount(np.argmax(drawn == example, axis=1) // 10, minlength=n // 10)
+        assert np.sum((counts - 40) ** 2) / 40 < 50 + 5 * np.sqrt(2 * 50)
+    # As many stay where they are as chance has it: Poisson with mean 1.
+    stay = np.sum(drawn == np.arange(n), axis=1)
+    assert abs(stay.mean() - 1) < 5 / np.sqrt(count)
+    assert abs(stay.var() - 1) < 0.2
+    # Neighbours know nothing of each other, nor do epochs.
+    centred = drawn - (n - 1) / 2
+    scale = n * np.mean(centred[0] ** 2)
+    for pairs in (np.sum(centred[:, 1:] * centred[:, :-1], 1), np.sum(centred[1:] * centred[:-1], 1)):
+        assert abs(np.mean(pairs / scale)) < 5 / np.sqrt(n * count)
+
+
+def test_lanes_draw_what_they_draw_alone():
+    keys = jax.random.split(jax.random.key(3), 4)
+    np.testing.assert_array_equal(orders(100, 4, seed=3)[2], random_order(keys[2], 100))
