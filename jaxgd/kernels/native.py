@@ -1,6 +1,6 @@
 """The native kernels of the CPU: a small C++ library, called from inside compiled programs.
 
-By JAX's foreign-function interface; what it computes, and how its data lie, is described in src/kernels.cc.
+By JAX's foreign-function interface; what it computes, and how its data lie, is described in src.
 """
 
 import ctypes

@@ -1,0 +1,77 @@
+"""The native library under the address and undefined-behavior sanitizers, on all that its own tests hand it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxgd.kernels import native
+
+SOURCE = Path(native.__file__).parent / "src"
+TESTS = Path(__file__).with_name("test_native.py")
+HANDED = "any_shape or wrong_buffer or right_is_none or many_networks or sigmoid or nan"
+
+RUN = """
+import pathlib, sys
+import pytest
+from jaxgd.kernels import native
+native.LIBRARY = pathlib.Path(sys.argv[1])
+assert not isinstance(native.library(), str), native.library()
+quiet = ["-q", "-s", "-n", "0", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+sys.exit(pytest.main([*quiet, "-k", sys.argv[3], sys.argv[2]]))
+"""
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("g++")), reason="needs CMake and GCC"),
+    pytest.mark.xdist_group("sanitizers"),
+]
+
+
+def built(source, folder):
+    """The library with sanitizers, built from these sources."""
+    configure = ["cmake", "-S", source, "-B", folder, "-DJAXGD_SANITIZE=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
+    for words in (configure, ["cmake", "--build", folder, "--parallel", "2"]):
+        subprocess.run(words, check=True, capture_output=True, timeout=600)
+    return folder / "_native.so"
+
+
+def tried(library, machine, which):
+    """The library's own tests, run with this one in its place."""
+    names = ("libasan.so", "libubsan.so")
+    libraries = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": ":".join(libraries),
+        # Python itself frees little at its end.
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "JAXGD_NATIVE_MACHINE": machine,
+    }
+    words = [sys.executable, "-c", RUN, library, TESTS, which]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_sanitizers_find_nothing(tmp_path):
+    library = built(SOURCE, tmp_path)
+    for machine in ("portable", "avx512"):
+        ran = tried(library, machine, HANDED)
+        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
+        assert " passed" in ran.stdout
+
+
+def test_sanitizers_would_find_something(tmp_path):
+    """With a row too few in the first layer's room, they do."""
+    source = tmp_path / "src"
+    source.mkdir()
+    for file in (*SOURCE.glob("*.cc"), *SOURCE.glob("*.h"), SOURCE / "CMakeLists.txt"):
+        shutil.copy(file, source)
+    changed, right = source / "machine.h", "forward_[l] = zeros(sizes[l - 1] * padded(sizes[l]));"
+    assert right in changed.read_text()
+    changed.write_text(changed.read_text().replace(right, right.replace("sizes[l - 1] *", "(sizes[l - 1] - 1) *")))
+    ran = tried(built(source, tmp_path / "build"), "portable", "test_what_is_right_is_none")
+    assert ran.returncode != 0
+    assert "heap-buffer-overflow" in ran.stdout + ran.stderr
