@@ -213,7 +213,6 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
     config = folder.config
     network, key = _first_network(config)
     kernel = _kernel(config, data)
-    print(f"kernel {kernel}", file=sys.stderr)
     settings: dict[str, Any] = {
         "batch_size": None if config["batch_size"] == "full" else config["batch_size"],
         "eta": config["eta"],
@@ -242,6 +241,7 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
                 reporter.show(entry)
             return stop.is_set()
 
+        print(f"kernel {kernel}", file=sys.stderr)
         with reporter.over(folder, data, epochs, entries):
             result = train(network, data, epochs=epochs - done, state=state, callback=after_epoch, **settings)
         if checkpoints.newest != result.state.epoch:

@@ -1,0 +1,84 @@
+"""What is timed: the cases, and the data, first weights and orders that all peers share."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A unit of work: an epoch of mini-batches of n examples, or one step on the full batch of them."""
+
+    name: str
+    sizes: tuple[int, ...]
+    n: int
+    batch_size: int | None
+    eta: float
+
+    @property
+    def unit(self) -> str:
+        """What one time is of."""
+        return "step" if self.batch_size is None else "epoch"
+
+    @property
+    def flop(self) -> float:
+        """Floating-point operations of a unit by the dense formula: 2 each for forward, ∇w and, past layer 1, back."""
+        weights = [a * b for a, b in itertools.pairwise(self.sizes)]
+        return 2.0 * self.n * (2 * sum(weights) + sum(weights[1:]))
+
+
+CASES = (
+    Case("epoch-30", (784, 30, 10), 50_000, 10, 3.0),
+    Case("epoch-100", (784, 100, 10), 50_000, 10, 3.0),
+    Case("epoch-512-512", (784, 512, 512, 10), 50_000, 128, 1.0),
+    Case("step-1000", (784, 30, 10), 1_000, None, 1.0),
+    Case("step-10000", (784, 30, 10), 10_000, None, 1.0),
+    Case("step-50000", (784, 30, 10), 50_000, None, 1.0),
+)
+
+
+class Shared(NamedTuple):
+    """What every peer begins with: bytes and labels, the first weights, and an order for each unit."""
+
+    x: NDArray[np.uint8]
+    y: NDArray[np.int32]
+    weights: Weights
+
+    def order(self, k: int) -> NDArray[np.int32]:
+        """The order of the k-th epoch's examples, as jaxgd's `train` draws it from key(0)."""
+        import jax
+
+        from jaxgd.kernels import random_order
+
+        return np.asarray(random_order(jax.random.fold_in(jax.random.key(0), k), len(self.y)))
+
+
+def shared(case: Case, data_dir: Path) -> Shared:
+    """The first n images of MNIST, and weights from N(0, 1/fan-in)."""
+    import jaxgd
+
+    part = jaxgd.load_dataset("mnist", data_dir).train
+    rng = np.random.default_rng(0)
+    weights = [
+        ((rng.normal(size=(b, a)) / np.sqrt(a)).astype(np.float32), rng.normal(size=b).astype(np.float32))
+        for a, b in itertools.pairwise(case.sizes)
+    ]
+    x = np.ascontiguousarray(part.images[: case.n].reshape(case.n, -1))
+    return Shared(x, part.labels[: case.n].astype(np.int32), weights)
+
+
+def cost(weights: Weights, data: Shared) -> float:
+    """C over all examples, in float64 and in parts: what parity is judged by."""
+    total, answers = 0.0, np.eye(len(weights[-1][1]))
+    for start in range(0, len(data.y), 5_000):
+        a: NDArray[Any] = data.x[start : start + 5_000] / 255
+        for w, b in weights:
+            a = 1 / (1 + np.exp(-(a @ w.T.astype(float) + b)))
+        total += float(np.sum((a - answers[data.y[start : start + 5_000]]) ** 2)) / 2
+    return total / len(data.y)

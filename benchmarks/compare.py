@@ -1,0 +1,57 @@
+"""What changed between two files of results, beyond the noise."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# What is smaller than this is never called a change: code and data come to lie elsewhere in memory from run to run.
+LEAST = 0.05
+
+
+class Change(NamedTuple):
+    """How one peer's time in one case changed: `factor` is new over old, and `noise` what it may be off by chance."""
+
+    case: str
+    peer: str
+    factor: float
+    noise: float
+
+    @property
+    def real(self) -> bool:
+        """Whether it is more than chance."""
+        return abs(self.factor - 1) > max(LEAST, self.noise)
+
+
+def changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[Change]:
+    """For every case and peer in both, how its time changed.
+
+    A machine is faster on one day than on another, for all alike: each is held against the median change of the other
+    peers of its case, which ran in the same turns. The noise is three standard errors of the medians, which for n times
+    with a median absolute deviation of d are 1.4826 · 1.2533 · d/√n each.
+    """
+    before = {(row["case"], row["peer"]): row["times"] for row in old}
+    after = {(row["case"], row["peer"]): row["times"] for row in new}
+    both = [key for key in before if key in after]
+    factors = {key: statistics.median(after[key]) / statistics.median(before[key]) for key in both}
+    found = []
+    for case, peer in both:
+        others = [factors[key] for key in both if key[0] == case and key[1] != peer]
+        drift = statistics.median(others) if others else 1.0
+        # The machine's own change is only known as well as the other peers agree on it.
+        doubt = statistics.median(abs(f / drift - 1) for f in others) if others else 0.0
+        error = sum(_error(times) ** 2 for times in (before[case, peer], after[case, peer])) ** 0.5
+        found.append(Change(case, peer, factors[case, peer] / drift, 3 * error + doubt))
+    return found
+
+
+def _error(times: list[float]) -> float:
+    """The relative standard error of the median."""
+    median = statistics.median(times)
+    deviation = statistics.median(abs(t - median) for t in times)
+    return float(1.4826 * 1.2533 * deviation / median / len(times) ** 0.5)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of results."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
