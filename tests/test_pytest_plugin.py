@@ -266,6 +266,7 @@ def test_the_marker_and_the_fixtures_say_what_they_are(pytester):
         result.stdout.fnmatch_lines([f"{name} -- *pytest_plugin.py:*"])
 
 
+@pytest.mark.slow
 def test_under_xdist(run):
     """The list at the end is made where the reports arrive, from tests that ran elsewhere."""
     result = run(

@@ -328,6 +328,7 @@ def test_other_dtypes_learn_in_their_own(digits, dtype, x64):
     assert result.history.cost[-1] < 0.7 * result.history.cost[0]
 
 
+@pytest.mark.slow
 def test_bytes_are_used_as_fractions_of_255(digits, network):
     settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)}
     x, y = as_rows(*digits.train)

@@ -112,7 +112,7 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", often(RIGHT, list(RIGHT)[::3]))
+@pytest.mark.parametrize("name", often(RIGHT, list(RIGHT)[::4]))
 def test_right(name):
     report = RIGHT[name]()
     assert report.verdict is Verdict.RIGHT, str(report)

@@ -73,7 +73,7 @@ def require_caught(report, name):
 EVERYWHERE = [(which, dtype) for which in ("random", "trained") for dtype in ("float32", "float64")]
 
 
-OFTEN = ("[1].w ×0.9", "one row of [0].w zero")
+OFTEN = ("one row of [0].w zero",)
 
 
 @pytest.mark.parametrize("name", often(SPOILED, OFTEN))
@@ -98,8 +98,9 @@ def test_a_spoiled_claim_is_caught_everywhere(name, which, dtype):
         require_caught(check_gradients(network_cost, *point(which, dtype), gradient=claimed(name)), name)
 
 
-@pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
-def test_backprop_is_right_and_cheap(which, dtype):
+@pytest.mark.parametrize("where", often(EVERYWHERE, EVERYWHERE[-1:]), ids="-".join)
+def test_backprop_is_right_and_cheap(where):
+    which, dtype = where
     with jax.enable_x64(dtype == "float64"):
         report = check_gradients(network_cost, *point(which, dtype), gradient=backprop)
     assert report.verdict == "right", str(report)
@@ -131,7 +132,7 @@ def element_of(rank, which="trained"):
     return tuple(int(i) for i in np.unravel_index(order[int(rank * (len(order) - 1))], g.shape))
 
 
-@pytest.mark.parametrize("rank", [0, 0.1, 0.5, 0.9], ids=["largest", "upper", "median", "lower"])
+@pytest.mark.parametrize("rank", often([0, 0.1, 0.5, 0.9], [0, 0.9]), ids=["largest", "upper", "median", "lower"])
 def test_one_element_that_is_off_by_a_fifth_is_named(rank):
     """Of 23,520, in float32, at trained weights; beside the right gradient every element is held to its own size."""
     index = element_of(rank)

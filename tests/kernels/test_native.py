@@ -203,6 +203,7 @@ def test_many_networks_learn_as_each_does_alone():
     assert_leaves_close(lane(twice, 1), one, rtol=0)
 
 
+@pytest.mark.slow
 def test_it_can_be_differentiated_as_xla_can():
     part = load_dataset("digits").train
     data = part.images[:60], part.labels[:60]
