@@ -16,7 +16,7 @@ from jaxgd.cost import Cost, accuracy, quadratic_cost
 from jaxgd.data import Dataset
 from jaxgd.errors import DtypeError, RangeError, is_traced, require_count, require_positive, require_scalar
 from jaxgd.examples import Examples, require_fit
-from jaxgd.kernels import Kernel, choose, native, random_order, xla
+from jaxgd.kernels import Kernel, choose, random_order, ways, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import all_finite, dot, norm, select, subtract
@@ -77,15 +77,10 @@ class _Plan:
     kernel: Kernel
 
 
-class _Part(NamedTuple):
-    examples: Examples
-    rows: native.Rows | None  # the inputs as the native kernels take them, if those run
-
-
 class _Parts(NamedTuple):
-    train: _Part
-    validation: _Part | None
-    test: _Part | None
+    train: ways.Part
+    validation: ways.Part | None
+    test: ways.Part | None
 
 
 def train(
@@ -143,13 +138,13 @@ def train(
     require_count("train", "epochs", epochs, least=0)
     if state is not None:
         network = state.network
-    parts = _parts(network, data)
+    fitted = _fitted(network, data)
     if batch_size is not None:
-        require_count("train", "batch_size", batch_size, most=len(parts.train.examples.y))
+        require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
-    chosen = choose(kernel, network, parts.train.examples, cost, optimizer)
-    if chosen.name == "native":
-        parts = _Parts(_with_rows(parts.train), *(part and _with_rows(part) for part in parts[1:]))
+    chosen = choose(kernel, network, fitted["train"], cost, optimizer)
+    ready = {name: ways.prepared(chosen, examples) for name, examples in fitted.items()}
+    parts = _Parts(ready["train"], ready.get("validation"), ready.get("test"))
     plan = _Plan(batch_size, optimizer, xla.Measure(cost, precision), bool(evaluate), chosen)
     sizes = network_sizes(network)
     rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
@@ -165,23 +160,14 @@ def train(
     return _train_by_epoch(start, state, parts, eta, plan, epochs, callback)
 
 
-def _parts(network: Network, data: Any) -> _Parts:
+def _fitted(network: Network, data: Any) -> dict[str, Examples]:
     """The data on the device, checked against the network."""
     named = (
         {"train": data.train, "validation": data.validation, "test": data.test}
         if isinstance(data, Dataset)
         else {"train": data}
     )
-    fitted = {name: require_fit("train", name, network, *part) for name, part in named.items()}
-    train, *others = (_Part(fitted[name], None) if name in fitted else None for name in _Parts._fields)
-    return _Parts(cast(_Part, train), *others)
-
-
-def _with_rows(part: _Part) -> _Part:
-    x, y = part.examples
-    # In float32, as the kernels want targets; and the inputs are in the rows.
-    y = y if jnp.issubdtype(y.dtype, jnp.integer) else y.astype(jnp.float32)
-    return _Part(Examples(x, y), native.rows_of(x))
+    return {name: require_fit("train", name, network, *part) for name, part in named.items()}
 
 
 def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
@@ -273,55 +259,33 @@ def _entry_of(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tupl
 @functools.partial(jax.jit, static_argnames="plan")
 def _epoch(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[TrainState, History, Array]:
     """One epoch. The state after it, its entry and True; or the old state, a meaningless entry and False."""
-    rule = _rule(eta, plan)
     if plan.batch_size is None:
         network, optimizer_state = xla.step(
             state.network,
             state.optimizer_state,
             cast(Network, state.gradient),
-            rule,
+            _rule(eta, plan),
             value=state.cost,
             value_fn=lambda v: plan.measure.full(v, parts.train.examples)[0],
         )
         finite = jnp.array(True)
     else:
-        network, optimizer_state, finite = _mini_batches(state, parts.train, eta, plan)
+        order = random_order(jax.random.fold_in(state.key, state.epoch), len(parts.train.examples.y))
+        network, optimizer_state, finite = ways.epoch(
+            plan.kernel,
+            state.network,
+            state.optimizer_state,
+            parts.train,
+            order,
+            eta,
+            lambda eta: _rule(eta, plan),
+            plan.measure,
+            plan.batch_size,
+        )
     advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
     advanced, entry, measured_finite = _measured(advanced, state, parts, plan)
     finite &= measured_finite
     return _keep(finite, advanced, state), entry, finite
-
-
-def _mini_batches(state: TrainState, part: _Part, eta: Array, plan: _Plan) -> tuple[Network, Any, Array]:
-    m = cast(int, plan.batch_size)
-    order = random_order(jax.random.fold_in(state.key, state.epoch), len(part.examples.y))
-
-    def by_xla(network: Network, part: _Part, order: Array, eta: Array) -> tuple[Network, Any, Array]:
-        rule = _rule(eta, plan)
-        return xla.epoch(network, state.optimizer_state, part.examples, order, rule, plan.measure, m)
-
-    def by_library(network: Network, part: _Part, order: Array, eta: Array) -> tuple[Network, Any, Array]:
-        network, finite = native.epoch(network, cast(native.Rows, part.rows), part.examples.y, order, eta, m)
-        return network, state.optimizer_state, finite
-
-    run = by_xla if plan.kernel.name == "xla" else native.with_derivatives(by_library, by_xla)
-    return cast(tuple[Network, Any, Array], run(state.network, part, order, eta))
-
-
-def _full(network: Network, part: _Part, plan: _Plan, gradient: bool) -> tuple[Array, Array, Network | None]:
-    """C over all examples, their outputs, and ∇C if it is wanted."""
-
-    def by_xla(network: Network, part: _Part) -> tuple[Array, Array, Network | None]:
-        if not gradient:
-            return *plan.measure.full(network, part.examples), None
-        (c, a), found = jax.value_and_grad(plan.measure.full, has_aux=True)(network, part.examples)
-        return c, a, found
-
-    def by_library(network: Network, part: _Part) -> tuple[Array, Array, Network | None]:
-        return native.evaluate(network, cast(native.Rows, part.rows), part.examples.y, gradient)
-
-    run = by_xla if plan.kernel.name == "xla" else native.with_derivatives(by_library, by_xla)
-    return cast(tuple[Array, Array, Network | None], run(network, part))
 
 
 def _updates(epoch: Array, parts: _Parts, plan: _Plan) -> Array:
@@ -337,7 +301,7 @@ def _measured(
     finite = all_finite(network)
     full_batch = plan.batch_size is None
     if full_batch or plan.evaluate:
-        c, a, gradient = _full(network, parts.train, plan, gradient=True)
+        c, a, gradient = ways.full(plan.kernel, network, parts.train, plan.measure, gradient=True)
         c = c.astype(nan.dtype)
         values |= {"cost": c, "gradient_norm": norm(gradient)}
         finite &= jnp.isfinite(c)
@@ -349,7 +313,7 @@ def _measured(
     if plan.evaluate:
         for name in ("validation", "test"):
             if (part := getattr(parts, name)) is not None:
-                c, a, _ = _full(network, part, plan, gradient=False)
+                c, a, _ = ways.full(plan.kernel, network, part, plan.measure, gradient=False)
                 values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, part.examples)}
     if before is not None:
         step = subtract(network, before.network)

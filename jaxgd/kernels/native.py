@@ -80,8 +80,8 @@ def rows_of(x: Any) -> Rows:
             found.jaxgd_compress(
                 _pointer(whole), ctypes.c_int64(n), ctypes.c_int64(width), *map(_pointer, (starts, columns, values))
             )
-            found_rows = tuple(map(jnp.asarray, (starts, columns, values, np.zeros((0, width), np.uint8))))
-            return Rows(*found_rows)
+            nothing = jnp.zeros((0, width), jnp.uint8)
+            return Rows(jnp.asarray(starts), jnp.asarray(columns), jnp.asarray(values), nothing)
     return Rows(jnp.zeros(0, jnp.int32), jnp.zeros(0, jnp.uint16), jnp.zeros(0, jnp.uint8), jnp.asarray(x))
 
 
