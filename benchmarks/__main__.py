@@ -17,7 +17,7 @@ import tyro
 
 from benchmarks.cases import CASES, Case
 from benchmarks.compare import changes, read
-from benchmarks.peers import PEERS, SLOW
+from benchmarks.peers import NEEDS, PEERS, SLOW, is_here
 from jaxgd.files import write_atomically
 
 # Costs after the same units may differ by rounding that thousands of steps carried along, and by no more.
@@ -43,7 +43,7 @@ class Run:
 
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(case.name for case in CASES)
     """Which cases."""
-    peers: tuple[str, ...] = tuple(name for name in PEERS if name not in SLOW)
+    peers: tuple[str, ...] = tuple(name for name in PEERS if name not in SLOW and is_here(name))
     """Which peers; the first is what the others are held against."""
     repeats: int = 7
     """Units of each that are timed, after a first one that is not."""
@@ -59,6 +59,8 @@ class Run:
             raise SystemExit(f"no such case: {', '.join(unknown)}. There are {', '.join(known)}.")
         if unknown := [name for name in self.peers if name not in PEERS]:
             raise SystemExit(f"no such peer: {', '.join(unknown)}. There are {', '.join(PEERS)}.")
+        if missing := [name for name in self.peers if not is_here(name)]:
+            raise SystemExit(f"{', '.join(missing)}: not installed. pip install {NEEDS[missing[0]]}")
         about = _about()
         for name in self.cases:
             rows = measure(known[name], self.peers, self.repeats, self.data_dir.expanduser())

@@ -1,5 +1,6 @@
 """Who is timed: each a generator of the weights after every unit of a case, from the same start in the same order."""
 
+import importlib.util
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -168,3 +169,10 @@ PEERS: dict[str, Peer] = {
 }
 # Too slow to be repeated where they are not asked for by name.
 SLOW = ("book",)
+# What has to be installed besides jaxgd.
+NEEDS = {"torch": "torch", "torch-compile": "torch"}
+
+
+def is_here(peer: str) -> bool:
+    """Whether what a peer needs is installed."""
+    return peer not in NEEDS or importlib.util.find_spec(NEEDS[peer]) is not None
