@@ -78,9 +78,9 @@ class _Plan:
 
 
 class _Parts(NamedTuple):
-    train: ways.Part
-    validation: ways.Part | None
-    test: ways.Part | None
+    train: Examples
+    validation: Examples | None
+    test: Examples | None
 
 
 def train(
@@ -266,11 +266,11 @@ def _epoch(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[T
             cast(Network, state.gradient),
             _rule(eta, plan),
             value=state.cost,
-            value_fn=lambda v: plan.measure.full(v, parts.train.examples)[0],
+            value_fn=lambda v: plan.measure.full(v, parts.train)[0],
         )
         finite = jnp.array(True)
     else:
-        order = random_order(jax.random.fold_in(state.key, state.epoch), len(parts.train.examples.y))
+        order = random_order(jax.random.fold_in(state.key, state.epoch), len(parts.train.y))
         network, optimizer_state, finite = ways.epoch(
             plan.kernel,
             state.network,
@@ -289,7 +289,7 @@ def _epoch(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[T
 
 
 def _updates(epoch: Array, parts: _Parts, plan: _Plan) -> Array:
-    return epoch * (1 if plan.batch_size is None else -(-len(parts.train.examples.y) // plan.batch_size))
+    return epoch * (1 if plan.batch_size is None else -(-len(parts.train.y) // plan.batch_size))
 
 
 def _measured(
@@ -307,14 +307,14 @@ def _measured(
         finite &= jnp.isfinite(c)
         state = state._replace(cost=c, gradient=gradient if full_batch else None)
         if plan.evaluate:
-            values["accuracy"] = _accuracy(a, parts.train.examples)
+            values["accuracy"] = _accuracy(a, parts.train)
     else:
         state = state._replace(cost=nan)
     if plan.evaluate:
         for name in ("validation", "test"):
             if (part := getattr(parts, name)) is not None:
                 c, a, _ = ways.full(plan.kernel, network, part, plan.measure, gradient=False)
-                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, part.examples)}
+                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, part)}
     if before is not None:
         step = subtract(network, before.network)
         values["step_norm"] = norm(step)

@@ -37,8 +37,8 @@ class Kernel:
 def choose(asked: Asked, network: Network, examples: Examples, cost: Any, optimizer: Any) -> Kernel:
     """The way to run epochs of these examples.
 
-    "auto" takes the native kernels where they can run and are the quicker: it chooses by platform, dtype, shapes and
-    sparsity. It changes nothing that is computed, beyond rounding.
+    "auto" takes the native kernels where they can run and are the quicker: it chooses by platform, dtype and shapes.
+    It changes nothing that is computed, beyond rounding.
     Raises: RangeError for what is no way, or for "native" where that cannot run, with the reason.
     """
     if asked not in ("auto", "xla", "native"):

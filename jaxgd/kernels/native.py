@@ -7,33 +7,17 @@ import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8, UInt16
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.network import Layer, Network
 
 LIBRARY = Path(__file__).parent / "_native.so"
-# Rows are compressed where fewer of the bytes than this are not zero.
-SPARSE = 0.5
-
-
-class Rows(NamedTuple):
-    """Inputs, compressed or not: pixel columns[k] of row r is values[k] for k from starts[r] to starts[r + 1].
-
-    Where nothing is compressed, `starts` is empty and `x` holds the rows; else `x` is.
-
-    Shapes: `starts` is (n + 1,), `columns` and `values` are (count,); `x` is (n, in), bytes or float32.
-    """
-
-    starts: Int[Array, " rows"]
-    columns: UInt16[Array, " count"]
-    values: UInt8[Array, " count"]
-    x: Shaped[Array, "n in"]
 
 
 @functools.cache
@@ -49,7 +33,6 @@ def library() -> ctypes.CDLL | str:
     except (OSError, AttributeError) as error:
         return f"the native library cannot be loaded: {error}"
     found.jaxgd_machine.restype = ctypes.c_char_p
-    found.jaxgd_count.restype = ctypes.c_int64
     return found
 
 
@@ -60,33 +43,6 @@ def about() -> str:
         return found
     threads = found.jaxgd_threads()
     return f"{found.jaxgd_machine().decode()}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def rows_of(x: Any) -> Rows:
-    """Bytes or float32 as the kernels take them; known bytes that are mostly zero are compressed.
-
-    Shapes: `x` is (n, in).
-    """
-    found = library()
-    assert not isinstance(found, str)
-    known = not isinstance(x, jax.core.Tracer)
-    if known and x.dtype == np.uint8 and x.shape[1] <= 2**16 and x.size:
-        # On the CPU this is the array itself.
-        whole = np.ascontiguousarray(x)
-        count = found.jaxgd_count(_pointer(whole), ctypes.c_int64(whole.size))
-        if count < min(SPARSE * whole.size, 2**31):
-            n, width = whole.shape
-            starts, columns, values = np.empty(n + 1, np.int32), np.empty(count, np.uint16), np.empty(count, np.uint8)
-            found.jaxgd_compress(
-                _pointer(whole), ctypes.c_int64(n), ctypes.c_int64(width), *map(_pointer, (starts, columns, values))
-            )
-            nothing = jnp.zeros((0, width), jnp.uint8)
-            return Rows(jnp.asarray(starts), jnp.asarray(columns), jnp.asarray(values), nothing)
-    return Rows(jnp.zeros(0, jnp.int32), jnp.zeros(0, jnp.uint16), jnp.zeros(0, jnp.uint8), jnp.asarray(x))
-
-
-def _pointer(x: Any) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.ctypes.data)
 
 
 def _result(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -109,7 +65,7 @@ def _network(flat: Any) -> Network:
 
 
 def epoch(
-    network: Network, rows: Rows, y: Array, order: Int[Array, "*lanes n"], eta: Float[Array, "*lanes"], batch_size: int
+    network: Network, x: Array, y: Array, order: Int[Array, "*lanes n"], eta: Float[Array, "*lanes"], batch_size: int
 ) -> tuple[Network, Bool[Array, "*lanes"]]:
     """One update v → v − η∇C a mini-batch, over all examples in this order; and whether no output was NaN.
 
@@ -118,26 +74,26 @@ def epoch(
     Shapes: `y` is (n,) labels as int32 or (n, out) float32. Under vmap over networks, orders and η, many networks learn
     at once, one a thread; data are shared, or else mapped over one after the other.
     """
-    out: tuple[Network, Array] = _epoch(batch_size)(network, rows, y, order, eta)
+    out: tuple[Network, Array] = _epoch(batch_size)(network, x, y, order, eta)
     return out
 
 
 @functools.cache
 def _epoch(batch_size: int) -> Any:
     @custom_vmap
-    def run(network: Network, rows: Rows, y: Array, order: Array, eta: Array) -> tuple[Network, Array]:
+    def run(network: Network, x: Array, y: Array, order: Array, eta: Array) -> tuple[Network, Array]:
         flat = _flat(network)
         lanes = order.shape[:-1]
         out = jax.ffi.ffi_call(
             "jaxgd_epoch",
             (_result(lanes, jnp.int32), *(_result(x.shape) for x in flat)),
             # The weights are updated where they lie.
-            input_output_aliases={7 + i: 1 + i for i in range(len(flat))},
-        )(*rows, y, order, eta, *flat, batch_size=np.int64(batch_size))
+            input_output_aliases={4 + i: 1 + i for i in range(len(flat))},
+        )(x, y, order, eta, *flat, batch_size=np.int64(batch_size))
         return _network(out[1:]), out[0] == 1
 
     @run.def_vmap
-    def _(axis_size: int, in_batched: Any, network: Any, rows: Any, y: Any, order: Any, eta: Any) -> Any:
+    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, order: Any, eta: Any) -> Any:
         batched = jax.tree.leaves(in_batched[1:3])
         mapped = (network, order, eta)
 
@@ -148,17 +104,17 @@ def _epoch(batch_size: int) -> Any:
         mapped = jax.tree.map(everywhere, mapped, which)
         if any(batched) or mapped[2].ndim > 1:
             # Of what the library does not do at once, one after the other.
-            data = jax.tree.map(everywhere, (rows, y), tuple(in_batched[1:3]))
+            data = jax.tree.map(everywhere, (x, y), tuple(in_batched[1:3]))
             out = jax.lax.map(lambda z: run(z[0][0], z[1][0], z[1][1], z[0][1], z[0][2]), (mapped, data))
         else:
-            out = run(mapped[0], rows, y, mapped[1], mapped[2])
+            out = run(mapped[0], x, y, mapped[1], mapped[2])
         return out, jax.tree.map(lambda _: True, out)
 
     return run
 
 
 def evaluate(
-    network: Network, rows: Rows, y: Array, gradient: bool
+    network: Network, x: Array, y: Array, gradient: bool
 ) -> tuple[Float[Array, ""], Float[Array, "n out"], Network | None]:
     """C over all examples, their outputs, and ∇C if it is wanted; summed up in float64.
 
@@ -167,5 +123,5 @@ def evaluate(
     flat = _flat(network)
     n, width = y.shape[0], flat[-1].shape[0]
     shapes = [_result(()), _result((n, width)), *(_result(x.shape) for x in flat if gradient)]
-    c, a, *found = jax.ffi.ffi_call("jaxgd_evaluate", shapes, vmap_method="sequential")(*rows, y, *flat)
+    c, a, *found = jax.ffi.ffi_call("jaxgd_evaluate", shapes, vmap_method="sequential")(x, y, *flat)
     return c, a, _network(found) if gradient else None

@@ -1,6 +1,6 @@
 """An epoch, and the full batch, by whichever way was chosen."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +12,19 @@ from jaxgd.kernels.choice import Kernel
 from jaxgd.network import Network
 
 
-class Part(NamedTuple):
-    """Examples as a kernel takes them."""
-
-    examples: Examples
-    rows: native.Rows | None  # the inputs as the native kernels take them, if those run
-
-
-def prepared(kernel: Kernel, examples: Examples) -> Part:
-    """Examples, made ready once for all epochs."""
-    if kernel.name == "xla":
-        return Part(examples, None)
+def prepared(kernel: Kernel, examples: Examples) -> Examples:
+    """Examples as the kernels take them, made ready once for all epochs."""
     x, y = examples
-    y = y if jnp.issubdtype(y.dtype, jnp.integer) else y.astype(jnp.float32)
-    return Part(Examples(x, y), native.rows_of(x))
+    if kernel.name == "xla" or jnp.issubdtype(y.dtype, jnp.integer):
+        return examples
+    return Examples(x, y.astype(jnp.float32))
 
 
 def epoch(
     kernel: Kernel,
     network: Network,
     optimizer_state: PyTree[Array],
-    part: Part,
+    examples: Examples,
     order: Int[Array, " n"],
     eta: Float[Array, ""],
     rule_of: Any,
@@ -44,31 +36,30 @@ def epoch(
     `rule_of(eta)` is the rule of the updates; the native kernels' own is plain descent.
     """
 
-    def by_xla(network: Network, part: Part, order: Array, eta: Array) -> tuple[Network, Any, Array]:
-        return xla.epoch(network, optimizer_state, part.examples, order, rule_of(eta), measure, batch_size)
+    def by_xla(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
+        return xla.epoch(network, optimizer_state, examples, order, rule_of(eta), measure, batch_size)
 
-    def by_library(network: Network, part: Part, order: Array, eta: Array) -> tuple[Network, Any, Array]:
-        rows = cast(native.Rows, part.rows)
-        network, finite = native.epoch(network, rows, part.examples.y, order, eta, batch_size)
+    def by_library(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
+        network, finite = native.epoch(network, *examples, order, eta, batch_size)
         return network, optimizer_state, finite
 
     run = by_xla if kernel.name == "xla" else native.with_derivatives(by_library, by_xla)
-    return cast(tuple[Network, Any, Array], run(network, part, order, eta))
+    return cast(tuple[Network, Any, Array], run(network, examples, order, eta))
 
 
 def full(
-    kernel: Kernel, network: Network, part: Part, measure: xla.Measure, gradient: bool
+    kernel: Kernel, network: Network, examples: Examples, measure: xla.Measure, gradient: bool
 ) -> tuple[Array, Array, Network | None]:
     """C over all examples, their outputs, and ∇C if it is wanted."""
 
-    def by_xla(network: Network, part: Part) -> tuple[Array, Array, Network | None]:
+    def by_xla(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
         if not gradient:
-            return *measure.full(network, part.examples), None
-        (c, a), found = jax.value_and_grad(measure.full, has_aux=True)(network, part.examples)
+            return *measure.full(network, examples), None
+        (c, a), found = jax.value_and_grad(measure.full, has_aux=True)(network, examples)
         return c, a, found
 
-    def by_library(network: Network, part: Part) -> tuple[Array, Array, Network | None]:
-        return native.evaluate(network, cast(native.Rows, part.rows), part.examples.y, gradient)
+    def by_library(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
+        return native.evaluate(network, *examples, gradient)
 
     run = by_xla if kernel.name == "xla" else native.with_derivatives(by_library, by_xla)
-    return cast(tuple[Array, Array, Network | None], run(network, part))
+    return cast(tuple[Array, Array, Network | None], run(network, examples))

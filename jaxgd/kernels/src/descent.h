@@ -12,15 +12,16 @@ namespace jaxgd {
 constexpr int64_t kPad = 16;
 inline int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 
-// The inputs, in one of three forms, and what they should give.
+// Where row i and column o of weights (rows, p) lie, in panels that are so many columns wide: a panel after the other,
+// a panel's rows one after the other. The last may be narrower.
+inline int64_t place(int64_t rows, int64_t p, int64_t panel, int64_t i, int64_t o) {
+  const int64_t start = o / panel * panel, width = p - start < panel ? p - start : panel;
+  return start * rows + i * width + o - start;
+}
+
+// The inputs, as rows (n, n_0) of bytes or of floats, and what they should give.
 struct Examples {
   int64_t n = 0;
-  // Compressed rows, of images of which most pixels are zero: pixel columns[k] of row r has the byte values[k], for k
-  // from starts[r] to starts[r + 1].
-  const int32_t* starts = nullptr;
-  const uint16_t* columns = nullptr;
-  const uint8_t* values = nullptr;
-  // Or whole rows of bytes, or of floats: (n, n_0).
   const uint8_t* bytes = nullptr;
   const float* floats = nullptr;
   // Labels (n), or targets (n, n_L).
@@ -36,7 +37,7 @@ struct MutableLayers {
   std::vector<float*> w, b;
 };
 
-// A sum of gradients, layer by layer from 1: w[l] is (n_{l-1}, p_l), input by input, and b[l] is (p_l).
+// A sum of gradients, layer by layer from 1: w[l] is (n_{l-1}, p_l) in panels, and b[l] is (p_l).
 struct Gradient {
   std::vector<std::vector<double>> w, b;
 };
@@ -51,8 +52,8 @@ struct Kernels {
   // the sum of their gradients is added to it.
   double (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, int64_t first, int64_t last,
                      const Layers& network, float* outputs, Gradient* gradient);
-  // The largest of so many columns; 0 if there is none.
-  uint16_t (*largest)(const uint16_t* columns, int64_t count);
+  // How many columns a panel of weights has.
+  int64_t panel;
 };
 
 // The best that this machine can run.

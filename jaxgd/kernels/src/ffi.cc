@@ -119,26 +119,14 @@ Pointers layers(const Buffers& buffers, size_t first, const std::vector<int64_t>
   return found;
 }
 
-// The examples of args 0 to 4: starts, columns and values of compressed rows, or else whole rows x; and y.
+// The examples of args 0 and 1: x (n, inputs), bytes or floats, and y.
 Examples examples_of(const ffi::RemainingArgs& args, int64_t inputs, int64_t outputs) {
   Examples e;
-  const auto starts = at(args, 0), columns = at(args, 1), values = at(args, 2), x = at(args, 3), y = at(args, 4);
+  const auto x = at(args, 0), y = at(args, 1);
   require(y.dimensions().size() >= 1, "y must be labels (n) or targets (n, out)");
   e.n = y.dimensions()[0];
   require(e.n > 0, "there are no examples");
-  if (starts.element_count() > 0) {
-    require_shape("starts", starts, ffi::S32, {e.n + 1});
-    const int64_t count = columns.element_count();
-    require_shape("columns", columns, ffi::U16, {count});
-    require_shape("values", values, ffi::U8, {count});
-    e.starts = starts.typed_data<int32_t>();
-    e.columns = columns.typed_data<uint16_t>();
-    e.values = values.typed_data<uint8_t>();
-    bool rising = e.starts[0] == 0 && e.starts[e.n] == count;
-    for (int64_t r = 0; r < e.n; ++r) rising &= e.starts[r] <= e.starts[r + 1];
-    require(rising, "starts must rise from 0 to the number of columns");
-    require(kernels().largest(e.columns, count) < inputs, "a column is not below the number of inputs");
-  } else if (x.element_type() == ffi::U8) {
+  if (x.element_type() == ffi::U8) {
     require_shape("x", x, ffi::U8, {e.n, inputs});
     e.bytes = x.typed_data<uint8_t>();
   } else {
@@ -172,15 +160,15 @@ ffi::Error guarded(const char* name, const std::function<void()>& f) {
   }
 }
 
-// args: starts, columns, values, x, y, order (n), eta (), then w and b of each layer.
+// args: x, y, order (n), eta (), then w and b of each layer.
 // rets: finite () as an integer, then w and b of each layer.
 // For many networks at once, order, eta, w, b and all results have the lanes in front.
 ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch_size) {
   return guarded("epoch", [&] {
-    const auto order = at(args, 5), eta = at(args, 6), finite = at(rets, 0);
+    const auto order = at(args, 2), eta = at(args, 3), finite = at(rets, 0);
     const bool many = order.dimensions().size() == 2;
     const int64_t lanes = many ? order.dimensions()[0] : 1;
-    const std::vector<int64_t> sizes = sizes_of(args, 7, many ? lanes : -1);
+    const std::vector<int64_t> sizes = sizes_of(args, 4, many ? lanes : -1);
     require(sizes == sizes_of(rets, 1, many ? lanes : -1), "the results are not like the network");
     const Examples examples = examples_of(args, sizes.front(), sizes.back());
     require(batch_size >= 1 && batch_size <= examples.n, "batch_size must be from 1 to the number of examples");
@@ -194,23 +182,23 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
     in_parallel(lanes, [&](int64_t lane) {
       finite.typed_data<int32_t>()[lane] =
           kernels().epoch(sizes, examples, rows + lane * examples.n, batch_size, eta.typed_data<float>()[lane],
-                          layers<Layers>(args, 7, sizes, lane), layers<MutableLayers>(rets, 1, sizes, lane));
+                          layers<Layers>(args, 4, sizes, lane), layers<MutableLayers>(rets, 1, sizes, lane));
     });
   });
 }
 
-// args: starts, columns, values, x, y, then w and b of each layer.
+// args: x, y, then w and b of each layer.
 // rets: C (), the outputs (n, out), and, where a gradient is wanted, ∂C/∂w and ∂C/∂b of each layer.
 ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
   return guarded("evaluate", [&] {
-    const std::vector<int64_t> sizes = sizes_of(args, 5, -1);
+    const std::vector<int64_t> sizes = sizes_of(args, 2, -1);
     const Examples examples = examples_of(args, sizes.front(), sizes.back());
     const bool wanted = rets.size() > 2;
     if (wanted) require(sizes == sizes_of(rets, 2, -1), "the results are not like the network");
     require_shape("C", at(rets, 0), ffi::F32, {});
     require_shape("the outputs", at(rets, 1), ffi::F32, {examples.n, sizes.back()});
     float* outputs = at(rets, 1).typed_data<float>();
-    const Layers network = layers<Layers>(args, 5, sizes, 0);
+    const Layers network = layers<Layers>(args, 2, sizes, 0);
     // As many parts whatever the number of threads, so that it does not change a bit.
     const int64_t parts = std::clamp<int64_t>(examples.n / 512, 1, 16);
     std::vector<double> costs(parts);
@@ -239,10 +227,10 @@ ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
         for (int64_t i = 0; i < columns * p; ++i) sum.w[l][i] += gradients[part].w[l][i];
         for (int64_t i = 0; i < p; ++i) sum.b[l][i] += gradients[part].b[l][i];
       }
-      // Summed up input by input, and handed over neuron by neuron.
+      // Summed up in panels, and handed over neuron by neuron.
       for (int64_t o = 0; o < rows; ++o) {
         for (int64_t i = 0; i < columns; ++i) {
-          w[o * columns + i] = static_cast<float>(sum.w[l][i * p + o] / examples.n);
+          w[o * columns + i] = static_cast<float>(sum.w[l][place(columns, p, kernels().panel, i, o)] / examples.n);
         }
         b[o] = static_cast<float>(sum.b[l][o] / examples.n);
       }
@@ -262,32 +250,4 @@ extern "C" {
 const char* jaxgd_machine() { return jaxgd::kernels().name; }
 
 int jaxgd_threads() { return jaxgd::threads(); }
-
-// How many of the bytes are not zero.
-int64_t jaxgd_count(const uint8_t* x, int64_t n) {
-  int64_t count = 0;
-  for (int64_t i = 0; i < n; ++i) count += x[i] != 0;
-  return count;
-}
-
-// The columns and bytes of what is not zero in rows x (n, width), with room for as many as jaxgd_count says.
-void jaxgd_compress(const uint8_t* x, int64_t n, int64_t width, int32_t* starts, uint16_t* columns, uint8_t* values) {
-  int32_t k = 0;
-  for (int64_t r = 0; r < n; ++r) {
-    starts[r] = k;
-    const uint8_t* row = x + r * width;
-    int64_t i = 0;
-    while (i < width) {
-      uint64_t eight;
-      if (i + 8 <= width && (std::memcpy(&eight, row + i, 8), eight == 0)) {
-        i += 8;
-        continue;
-      }
-      for (const int64_t end = std::min(i + 8, width); i < end; ++i) {
-        if (row[i] != 0) columns[k] = static_cast<uint16_t>(i), values[k] = row[i], ++k;
-      }
-    }
-  }
-  starts[n] = k;
-}
 }

@@ -1,66 +1,130 @@
-// The three forms of inputs, each as rows of (column, value) pairs.
+// The inputs of a mini-batch, gathered from whole rows of bytes or floats.
 #pragma once
 
+#include <utility>
+#include <vector>
+
 #include "descent.h"
+#include "products.h"
+#include "vectors.h"
 
 namespace jaxgd::JAXGD_MACHINE {
 namespace {
 
-// A row of inputs, as (column, value) pairs.
-struct SparseRow {
-  const uint16_t* columns;
-  const uint8_t* values;
-  int64_t length;
-  int64_t column(int64_t k) const { return columns[k]; }
-  float value(int64_t k) const { return static_cast<float>(values[k]); }
-};
-template <typename T>
-struct DenseRow {
-  const T* values;
-  int64_t length;
-  int64_t column(int64_t k) const { return k; }
-  float value(int64_t k) const { return static_cast<float>(values[k]); }
-};
+// As many bytes as a vector has; 16 × 16 bytes are turned in each 16 of them.
+constexpr int kWide = 4 * kLanes;
+typedef uint8_t Wide __attribute__((vector_size(4 * JAXGD_LANES)));
+typedef uint64_t Word __attribute__((may_alias));
 
-struct SparseRows {
-  const Examples& examples;
-  static constexpr float kScale = 1.0f / 255.0f;
-  SparseRow operator()(int64_t r) const {
-    const int64_t start = examples.starts[r];
-    return {examples.columns + start, examples.values + start, examples.starts[r + 1] - start};
-  }
-  void prefetch(int64_t r) const {
-    const int64_t start = examples.starts[r], end = examples.starts[r + 1];
-    for (int64_t k = start; k < end; k += 32) __builtin_prefetch(examples.columns + k);
-    for (int64_t k = start; k < end; k += 64) __builtin_prefetch(examples.values + k);
-  }
-};
-struct ByteRows {
-  const Examples& examples;
-  int64_t width;
-  static constexpr float kScale = 1.0f / 255.0f;
-  DenseRow<uint8_t> operator()(int64_t r) const { return {examples.bytes + r * width, width}; }
-  void prefetch(int64_t r) const {
-    for (int64_t k = 0; k < width; k += 64) __builtin_prefetch(examples.bytes + r * width + k);
-  }
-};
-struct FloatRows {
-  const Examples& examples;
-  int64_t width;
-  static constexpr float kScale = 1.0f;
-  DenseRow<float> operator()(int64_t r) const { return {examples.floats + r * width, width}; }
-  void prefetch(int64_t r) const {
-    for (int64_t k = 0; k < width; k += 16) __builtin_prefetch(examples.floats + r * width + k);
-  }
-};
-
-// Calls f with the form that the inputs have.
-template <typename F>
-auto with_rows(const Examples& examples, int64_t width, F&& f) {
-  if (examples.starts != nullptr) return f(SparseRows{examples});
-  if (examples.bytes != nullptr) return f(ByteRows{examples, width});
-  return f(FloatRows{examples, width});
+// The first or the last 8 of every 16 bytes of a and b, in turns.
+template <int Half, int... I>
+inline Wide zip(Wide a, Wide b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 16 * 16 + Half * 8 + I % 16 / 2 + I % 2 * kWide)...);
 }
+
+// Byte j of rows[i] becomes byte i of rows[j], in each 16 bytes: four times the rows are zipped with those 8 further on.
+inline void turn(Wide (&rows)[16]) {
+  constexpr auto lanes = std::make_integer_sequence<int, kWide>{};
+#pragma GCC unroll 4
+  for (int round = 0; round < 4; ++round) {
+    Wide zipped[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      zipped[2 * i] = zip<0>(rows[i], rows[i + 8], lanes);
+      zipped[2 * i + 1] = zip<1>(rows[i], rows[i + 8], lanes);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) rows[i] = zipped[i];
+  }
+}
+
+// Turns rows into numbers that lie input by input, leaving out the inputs of bytes that are zero in all of them: of ten
+// images of digits that is half.
+class Gathered {
+ public:
+  Gathered(const Examples& examples, int64_t width, int64_t block)
+      : examples_(examples), width_(width), stride_((block + 15) / 16 * 16), x_(zeros(width * stride_)),
+        list_(zeros<int32_t>(width)), turned_(zeros<uint8_t>(stride_ * kWide)), nothing_(zeros<uint8_t>(width)),
+        rows_(2 * stride_), count_(width) {
+    for (int64_t k = 0; k < width; ++k) list_[k] = static_cast<int32_t>(k);
+  }
+
+  Inputs inputs() const { return {x_.get(), stride_, list_.get(), count_}; }
+
+  // Rows which(0) … which(m − 1). The `next` ones after them are called into the cache meanwhile.
+  template <typename Which>
+  void fill(int64_t m, const Which& which, int64_t next) {
+    if (examples_.bytes != nullptr) {
+      for (int64_t e = 0; e < stride_; ++e) {
+        rows_[e] = e < m ? examples_.bytes + which(e) * width_ : nothing_.get();
+        rows_[stride_ + e] = e < next ? examples_.bytes + which(m + e) * width_ : nothing_.get();
+      }
+      count_ = 0;
+      for (int64_t start = 0; start < width_; start += kWide) {
+        for (int64_t e = 0; e < next; ++e) __builtin_prefetch(rows_[stride_ + e] + start, 0, 2);
+        const int64_t size = std::min<int64_t>(kWide, width_ - start);
+        for (int64_t e = 0; e < stride_; e += 16) turn_some(rows_.data() + e, start, size, turned_.get() + e * kWide);
+        count_ = stride_ == 16 ? collect<true>(start, size) : collect<false>(start, size);
+      }
+    } else {
+      for (int64_t e = 0; e < m; ++e) {
+        const float* row = examples_.floats + which(e) * width_;
+        for (int64_t k = 0; k < width_; ++k) x_[k * stride_ + e] = row[k];
+      }
+    }
+  }
+
+ private:
+  // Bytes start to start + size of 16 rows, turned: of input start + 16 j + i, the 16 bytes from to[i * kWide + 16 j] on.
+  static void turn_some(const uint8_t* const* from, int64_t start, int64_t size, uint8_t* to) {
+    Wide rows[16];
+    if (size == kWide) {
+#pragma GCC unroll 16
+      for (int e = 0; e < 16; ++e) std::memcpy(&rows[e], from[e] + start, kWide);
+    } else {
+      for (int e = 0; e < 16; ++e) {
+        rows[e] = Wide{};
+        std::memcpy(&rows[e], from[e] + start, size);
+      }
+    }
+    turn(rows);
+#pragma GCC unroll 16
+    for (int e = 0; e < 16; ++e) std::memcpy(to + e * kWide, &rows[e], kWide);
+  }
+
+  // Makes numbers of what was turned: of 16 examples at a time. Returns how many inputs there are now.
+  template <bool kOneGroup>
+  int64_t collect(int64_t start, int64_t size) const {
+    const int64_t stride = kOneGroup ? 16 : stride_;
+    const uint8_t* turned = turned_.get();
+    int32_t* list = list_.get();
+    float* x = x_.get();
+    int64_t count = count_;
+    for (int64_t c = 0; c < size; ++c) {
+      uint64_t any = 0;
+      for (int64_t e = 0; e < stride; e += 16) {
+        const uint8_t* bytes = turned + (e + c % 16) * kWide + c / 16 * 16;
+        const Word* words = reinterpret_cast<const Word*>(bytes);
+        any |= words[0] | words[1];
+        for (int i = 0; i < 16; i += kLanes) {
+          store(x + count * stride + e + i, load_bytes(bytes + i) * all(1.0f / 255.0f));
+        }
+      }
+      list[count] = static_cast<int32_t>(start + c);
+      // Written over by the next if all are zero: to branch on that would cost more.
+      count += any != 0;
+    }
+    return count;
+  }
+
+  const Examples& examples_;
+  const int64_t width_, stride_;
+  Floats x_;
+  Array<int32_t> list_;
+  Array<uint8_t> turned_, nothing_;
+  std::vector<const uint8_t*> rows_;
+  int64_t count_;
+};
 
 }  // namespace
 }  // namespace jaxgd::JAXGD_MACHINE

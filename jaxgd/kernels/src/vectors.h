@@ -1,4 +1,4 @@
-// Vectors of JAXGD_LANES floats, the sigmoid of one, and what is summed up with them.
+// Vectors of JAXGD_LANES floats, the sigmoid of one, and memory for them.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,10 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <type_traits>
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
 namespace jaxgd::JAXGD_MACHINE {
 namespace {
@@ -15,12 +18,34 @@ namespace {
 constexpr int kLanes = JAXGD_LANES;
 typedef float Vector __attribute__((vector_size(4 * JAXGD_LANES)));
 typedef int32_t Integers __attribute__((vector_size(4 * JAXGD_LANES)));
-// As it lies in a caller's memory.
+// As it lies in memory.
 typedef float Unaligned __attribute__((vector_size(4 * JAXGD_LANES), aligned(4), may_alias));
 
 inline Vector load(const float* x) { return *reinterpret_cast<const Unaligned*>(x); }
 inline void store(float* x, Vector v) { *reinterpret_cast<Unaligned*>(x) = v; }
 inline Vector all(float x) { return x - Vector{}; }
+inline Vector load_bytes(const uint8_t* x) {
+#if JAXGD_LANES == 16
+  // Those without a mask make GCC 12 warn of its own header.
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
+  return reinterpret_cast<Vector>(_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepu8_epi32(0xFFFF, bytes)));
+#elif JAXGD_LANES == 8
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x));
+  return reinterpret_cast<Vector>(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
+#else
+  Vector v;
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>(x[i]);
+  return v;
+#endif
+}
+
+// The first n lanes, and 0 in the others.
+inline Vector first(Vector v, int64_t n) {
+  if (n >= kLanes) return v;
+  Integers lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < static_cast<int32_t>(n) ? v : Vector{};
+}
 
 // 1/(1 + exp(−z)), to about 1e-7 of its value. NaN stays NaN.
 inline Vector sigmoid(Vector z) {
@@ -49,68 +74,18 @@ inline Vector sigmoid(Vector z) {
 struct Free {
   void operator()(void* p) const { std::free(p); }
 };
-using Floats = std::unique_ptr<float[], Free>;
+template <typename T>
+using Array = std::unique_ptr<T[], Free>;
+using Floats = Array<float>;
 
 // Zeros, on a cache line's boundary.
-Floats zeros(int64_t n) {
-  const size_t bytes = (static_cast<size_t>(std::max<int64_t>(n, 1)) * 4 + 63) / 64 * 64;
-  float* x = static_cast<float*>(std::aligned_alloc(64, bytes));
+template <typename T = float>
+Array<T> zeros(int64_t n) {
+  const size_t bytes = (static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T) + 63) / 64 * 64;
+  void* x = std::aligned_alloc(64, bytes);
   if (x == nullptr) throw std::bad_alloc();
   std::memset(x, 0, bytes);
-  return Floats(x);
-}
-
-// out[0 … T vectors] = start + scale · Σ_k value(k) · w[column(k)]: T vectors of a row of w at a time, and several
-// inputs in turn, since each sum would wait for itself.
-template <int T, typename Row>
-inline void weighted_sum(const Row& row, const float* w, int64_t stride, float scale, const float* start, float* out) {
-  constexpr int kTurns = T >= 8 ? 1 : T >= 4 ? 2 : 4;
-  Vector sums[kTurns][T] = {};
-  int64_t k = 0;
-  for (; k + kTurns <= row.length; k += kTurns) {
-    for (int u = 0; u < kTurns; ++u) {
-      const Vector x = all(row.value(k + u));
-      const float* from = w + row.column(k + u) * stride;
-      for (int t = 0; t < T; ++t) sums[u][t] += x * load(from + t * kLanes);
-    }
-  }
-  for (; k < row.length; ++k) {
-    const Vector x = all(row.value(k));
-    const float* from = w + row.column(k) * stride;
-    for (int t = 0; t < T; ++t) sums[0][t] += x * load(from + t * kLanes);
-  }
-  for (int t = 0; t < T; ++t) {
-    Vector sum = sums[0][t];
-    for (int u = 1; u < kTurns; ++u) sum += sums[u][t];
-    store(out + t * kLanes, (start == nullptr ? Vector{} : load(start + t * kLanes)) + all(scale) * sum);
-  }
-}
-
-// w[column(k)] += value(k) · d for all k: T vectors of each row.
-template <int T, typename Row>
-inline void add_outer(const Row& row, const float* d, float* w, int64_t stride) {
-  Vector factor[T];
-  for (int t = 0; t < T; ++t) factor[t] = load(d + t * kLanes);
-  for (int64_t k = 0; k < row.length; ++k) {
-    const Vector x = all(row.value(k));
-    float* to = w + row.column(k) * stride;
-    for (int t = 0; t < T; ++t) store(to + t * kLanes, load(to + t * kLanes) + x * factor[t]);
-  }
-}
-
-// Calls f with T as a constant, for all of a row's vectors: eight at a time, then what is left.
-template <int T = 8, typename F>
-inline void for_tiles(int64_t vectors, int64_t first, F&& f) {
-  if constexpr (T == 8) {
-    for (; vectors - first >= 8; first += 8) f(std::integral_constant<int, 8>{}, first * kLanes);
-    if (first < vectors) for_tiles<7>(vectors, first, f);
-  } else if constexpr (T > 0) {
-    if (vectors - first == T) {
-      f(std::integral_constant<int, T>{}, first * kLanes);
-    } else {
-      for_tiles<T - 1>(vectors, first, f);
-    }
-  }
+  return Array<T>(static_cast<T*>(x));
 }
 
 }  // namespace
