@@ -1,59 +1,13 @@
 """Who is timed: each a generator of the weights after every unit of a case, from the same start in the same order."""
 
 import importlib.util
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case, Shared, Weights
-
-Peer = Callable[[Case, Shared], Iterator[Weights]]
-
-
-def batches(case: Case, data: Shared, k: int) -> Iterator[Any]:
-    """The rows of each mini-batch of the k-th unit; all of them for the full batch."""
-    if case.batch_size is None:
-        yield slice(None)
-        return
-    order = data.order(k)
-    for start in range(0, case.n, case.batch_size):
-        yield order[start : start + case.batch_size]
-
-
-def by_jaxgd(kernel: Any) -> Peer:
-    """`train`, as anybody calls it; its callback waits between units for its turn."""
-
-    def units(case: Case, data: Shared) -> Iterator[Weights]:
-        import jax
-        import jax.numpy as jnp
-
-        import jaxgd
-
-        done: queue.Queue[Any] = queue.Queue()
-        turn = threading.Semaphore(0)
-        network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
-
-        def after(state: Any, entry: Any) -> None:
-            jax.block_until_ready(state.network)  # type: ignore[no-untyped-call]
-            done.put(state.network)
-            turn.acquire()
-
-        def run() -> None:
-            jaxgd.train(
-                network, (data.x, data.y), epochs=10**6, batch_size=case.batch_size, eta=case.eta,
-                key=jax.random.key(0), evaluate=False, kernel=kernel, callback=after,
-            )  # fmt: skip
-
-        threading.Thread(target=run, daemon=True).start()
-        done.get()
-        while True:
-            turn.release()
-            yield [(np.asarray(w), np.asarray(b)) for w, b in done.get()]
-
-    return units
+from benchmarks import jax_peers
+from benchmarks.cases import Case, Peer, Shared, Weights, batches
 
 
 def by_numpy(case: Case, data: Shared) -> Iterator[Weights]:
@@ -137,42 +91,59 @@ def by_torch(compiled: bool) -> Peer:
     return units
 
 
-def by_jit(case: Case, data: Shared) -> Iterator[Weights]:
-    """A jitted step of JAX in a loop of Python, on float32 images."""
-    import jax
-    import jax.numpy as jnp
+def by_sklearn(case: Case, data: Shared) -> Iterator[Weights]:
+    """scikit-learn's MLPClassifier. Its loss is another: softmax and cross-entropy."""
+    from sklearn.neural_network import MLPClassifier
 
-    import jaxgd
-
-    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, case.sizes[-1])
-    network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
-
-    @jax.jit
-    def step(network: Any, x: Any, y: Any) -> Any:
-        gradient = jax.grad(jaxgd.network_cost)(network, x, y)
-        return jax.tree.map(lambda v, g: v - case.eta * g, network, gradient)
-
+    x, classes = data.x.astype(np.float32) / np.float32(255), np.arange(case.sizes[-1])
+    model = MLPClassifier(
+        case.sizes[1:-1], activation="logistic", solver="sgd", alpha=0, batch_size=case.batch_size or case.n,
+        learning_rate_init=case.eta / 10, momentum=0, shuffle=False,
+    )  # fmt: skip
+    # A first look at a few examples makes the arrays that the weights are put into.
+    model.set_params(batch_size=10).partial_fit(x[:10], data.y[:10], classes=classes)
+    model.set_params(batch_size=case.batch_size or case.n)
+    for k, (w, b) in enumerate(data.weights):
+        model.coefs_[k][...], model.intercepts_[k][...] = w.T, b
     for k in range(10**6):
-        for rows in batches(case, data, k):
-            network = step(network, x[rows], y[rows])
-        yield [(np.asarray(w), np.asarray(b)) for w, b in network]
+        rows = slice(None) if case.batch_size is None else data.order(k)
+        model.partial_fit(x[rows], data.y[rows])
+        yield [(w.T.copy(), b.copy()) for w, b in zip(model.coefs_, model.intercepts_, strict=True)]
 
 
 PEERS: dict[str, Peer] = {
-    "jaxgd": by_jaxgd("auto"),
-    "jaxgd-xla": by_jaxgd("xla"),
+    "jaxgd": jax_peers.by_jaxgd("auto"),
+    "jaxgd-xla": jax_peers.by_jaxgd("xla"),
+    "scan": jax_peers.by_scan,
     "numpy": by_numpy,
     "book": by_book,
     "torch": by_torch(compiled=False),
     "torch-compile": by_torch(compiled=True),
-    "jit-in-python": by_jit,
+    "sklearn": by_sklearn,
+    "flax": jax_peers.by_flax,
+    "jit-in-python": jax_peers.by_jit,
+}
+# Where a case is of many networks.
+OF_NETWORKS: dict[str, Peer] = {
+    "jaxgd": jax_peers.by_networks("auto", together=True),
+    "jaxgd-each": jax_peers.by_networks("auto", together=False),
+    "jaxgd-xla": jax_peers.by_networks("xla", together=True),
 }
 # Too slow to be repeated where they are not asked for by name.
-SLOW = ("book",)
+SLOW = ("book", "torch-compile")
+# They minimize another cost; of them only the accuracy is looked at.
+OTHER_LOSS = ("sklearn",)
 # What has to be installed besides jaxgd.
-NEEDS = {"torch": "torch", "torch-compile": "torch"}
+NEEDS = {"torch": "torch", "torch-compile": "torch", "sklearn": "scikit-learn", "flax": "flax"}
+_MODULES = {"scikit-learn": "sklearn"}
+
+
+def peers_of(case: Case) -> dict[str, Peer]:
+    """Who can run a case."""
+    return PEERS if case.networks == 1 else OF_NETWORKS
 
 
 def is_here(peer: str) -> bool:
     """Whether what a peer needs is installed."""
-    return peer not in NEEDS or importlib.util.find_spec(NEEDS[peer]) is not None
+    needed = NEEDS.get(peer)
+    return needed is None or importlib.util.find_spec(_MODULES.get(needed, needed)) is not None

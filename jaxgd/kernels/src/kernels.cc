@@ -68,7 +68,7 @@ double evaluate(const std::vector<int64_t>& sizes, const Examples& examples, int
   for (int64_t at = first; at < last; at += block) {
     const int64_t m = std::min(block, last - at);
     const auto which = [&](int64_t e) { return at + e; };
-    machine.feed_forward(m, which, 0);
+    machine.feed_forward(m, which, std::min(block, last - at - m));
     if (outputs != nullptr) {
       for (int64_t e = 0; e < m; ++e) {
         std::memcpy(outputs + (at + e) * sizes[depth], machine.outputs(e), sizes[depth] * 4);

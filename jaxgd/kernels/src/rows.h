@@ -14,7 +14,6 @@ namespace {
 // As many bytes as a vector has; 16 × 16 bytes are turned in each 16 of them.
 constexpr int kWide = 4 * kLanes;
 typedef uint8_t Wide __attribute__((vector_size(4 * JAXGD_LANES)));
-typedef uint64_t Word __attribute__((may_alias));
 
 // The first or the last 8 of every 16 bytes of a and b, in turns.
 template <int Half, int... I>
@@ -36,6 +35,20 @@ inline void turn(Wide (&rows)[16]) {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) rows[i] = zipped[i];
   }
+}
+
+// Which of the bytes are not zero, one bit each.
+inline uint64_t nonzero(Wide x) {
+#if JAXGD_LANES == 16
+  return _mm512_test_epi8_mask(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(x));
+#elif JAXGD_LANES == 8
+  const __m256i zero = _mm256_cmpeq_epi8(reinterpret_cast<__m256i>(x), _mm256_setzero_si256());
+  return ~static_cast<uint32_t>(_mm256_movemask_epi8(zero));
+#else
+  uint64_t mask = 0;
+  for (int i = 0; i < kWide; ++i) mask |= static_cast<uint64_t>(x[i] != 0) << i;
+  return mask;
+#endif
 }
 
 // Turns rows into numbers that lie input by input, leaving out the inputs of bytes that are zero in all of them: of ten
@@ -63,8 +76,11 @@ class Gathered {
       for (int64_t start = 0; start < width_; start += kWide) {
         for (int64_t e = 0; e < next; ++e) __builtin_prefetch(rows_[stride_ + e] + start, 0, 2);
         const int64_t size = std::min<int64_t>(kWide, width_ - start);
-        for (int64_t e = 0; e < stride_; e += 16) turn_some(rows_.data() + e, start, size, turned_.get() + e * kWide);
-        count_ = stride_ == 16 ? collect<true>(start, size) : collect<false>(start, size);
+        uint64_t wanted = 0;
+        for (int64_t e = 0; e < stride_; e += 16) {
+          wanted |= turn_some(rows_.data() + e, start, size, turned_.get() + e * kWide);
+        }
+        count_ = stride_ == 16 ? collect<true>(start, wanted) : collect<false>(start, wanted);
       }
     } else {
       for (int64_t e = 0; e < m; ++e) {
@@ -75,8 +91,8 @@ class Gathered {
   }
 
  private:
-  // Bytes start to start + size of 16 rows, turned: of input start + 16 j + i, the 16 bytes from to[i * kWide + 16 j] on.
-  static void turn_some(const uint8_t* const* from, int64_t start, int64_t size, uint8_t* to) {
+  // Bytes start to start + size of 16 rows, turned, and which of these inputs are not zero in all of them: of input start + 16 j + i, the 16 bytes from to[i * kWide + 16 j] on.
+  static uint64_t turn_some(const uint8_t* const* from, int64_t start, int64_t size, uint8_t* to) {
     Wide rows[16];
     if (size == kWide) {
 #pragma GCC unroll 16
@@ -87,32 +103,32 @@ class Gathered {
         std::memcpy(&rows[e], from[e] + start, size);
       }
     }
+    Wide any = rows[0];
+#pragma GCC unroll 15
+    for (int e = 1; e < 16; ++e) any |= rows[e];
     turn(rows);
 #pragma GCC unroll 16
     for (int e = 0; e < 16; ++e) std::memcpy(to + e * kWide, &rows[e], kWide);
+    return nonzero(any);
   }
 
-  // Makes numbers of what was turned: of 16 examples at a time. Returns how many inputs there are now.
+  // Makes numbers of what was turned of the wanted inputs, of 16 examples at a time. Returns how many inputs there are.
   template <bool kOneGroup>
-  int64_t collect(int64_t start, int64_t size) const {
+  int64_t collect(int64_t start, uint64_t wanted) const {
     const int64_t stride = kOneGroup ? 16 : stride_;
     const uint8_t* turned = turned_.get();
     int32_t* list = list_.get();
     float* x = x_.get();
     int64_t count = count_;
-    for (int64_t c = 0; c < size; ++c) {
-      uint64_t any = 0;
+    for (; wanted != 0; wanted &= wanted - 1, ++count) {
+      const int64_t c = __builtin_ctzll(wanted);
       for (int64_t e = 0; e < stride; e += 16) {
         const uint8_t* bytes = turned + (e + c % 16) * kWide + c / 16 * 16;
-        const Word* words = reinterpret_cast<const Word*>(bytes);
-        any |= words[0] | words[1];
         for (int i = 0; i < 16; i += kLanes) {
           store(x + count * stride + e + i, load_bytes(bytes + i) * all(1.0f / 255.0f));
         }
       }
       list[count] = static_cast<int32_t>(start + c);
-      // Written over by the next if all are zero: to branch on that would cost more.
-      count += any != 0;
     }
     return count;
   }

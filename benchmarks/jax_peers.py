@@ -1,0 +1,154 @@
+"""Who is timed, of those that run on JAX: jaxgd itself, and what one would write without it."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import Case, Peer, Shared, Weights, batches
+
+
+def by_jaxgd(kernel: Any) -> Peer:
+    """`train`, as anybody calls it; its callback waits between units for its turn."""
+
+    def units(case: Case, data: Shared) -> Iterator[Weights]:
+        import jax
+        import jax.numpy as jnp
+
+        import jaxgd
+
+        done: queue.Queue[Any] = queue.Queue()
+        turn = threading.Semaphore(0)
+        network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
+
+        def after(state: Any, entry: Any) -> None:
+            jax.block_until_ready(state.network)  # type: ignore[no-untyped-call]
+            done.put(state.network)
+            turn.acquire()
+
+        def run() -> None:
+            jaxgd.train(
+                network, (data.x, data.y), epochs=10**6, batch_size=case.batch_size, eta=case.eta,
+                key=jax.random.key(0), evaluate=False, kernel=kernel, callback=after,
+            )  # fmt: skip
+
+        threading.Thread(target=run, daemon=True).start()
+        done.get()
+        while True:
+            turn.release()
+            yield [(np.asarray(w), np.asarray(b)) for w, b in done.get()]
+
+    return units
+
+
+def by_jit(case: Case, data: Shared) -> Iterator[Weights]:
+    """A jitted step of JAX in a loop of Python, on float32 images."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxgd
+
+    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, case.sizes[-1])
+    network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
+
+    @jax.jit
+    def step(network: Any, x: Any, y: Any) -> Any:
+        gradient = jax.grad(jaxgd.network_cost)(network, x, y)
+        return jax.tree.map(lambda v, g: v - case.eta * g, network, gradient)
+
+    for k in range(10**6):
+        for rows in batches(case, data, k):
+            network = step(network, x[rows], y[rows])
+        yield [(np.asarray(w), np.asarray(b)) for w, b in network]
+
+
+def by_scan(case: Case, data: Shared) -> Iterator[Weights]:
+    """An epoch as plain `lax.scan` over mini-batches of float32 images, compiled whole."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxgd
+
+    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, case.sizes[-1])
+    network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
+
+    def step(network: Any, rows: Any) -> Any:
+        gradient = jax.grad(jaxgd.network_cost)(network, x[rows], y[rows])
+        return jax.tree.map(lambda v, g: v - case.eta * g, network, gradient), None
+
+    size = case.batch_size or case.n
+    epoch = jax.jit(lambda network, order: jax.lax.scan(step, network, order.reshape(-1, size))[0])
+    whole = np.arange(case.n)
+    for k in range(10**6):
+        network = epoch(network, data.order(k) if case.batch_size else whole)
+        yield [(np.asarray(w), np.asarray(b)) for w, b in network]
+
+
+def by_flax(case: Case, data: Shared) -> Iterator[Weights]:
+    """Flax modules and optax, with a jitted training step called from Python, as Flax's own example of MNIST is."""
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax.training.train_state import TrainState
+
+    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, case.sizes[-1])
+    net = nn.Sequential([layer for width in case.sizes[1:] for layer in (nn.Dense(width), nn.sigmoid)])
+    names = [f"layers_{2 * k}" for k in range(len(data.weights))]
+    layers = zip(names, data.weights, strict=True)
+    params = {name: {"kernel": jnp.asarray(w.T), "bias": jnp.asarray(b)} for name, (w, b) in layers}
+    state = TrainState.create(apply_fn=net.apply, params=params, tx=optax.sgd(case.eta))
+
+    @jax.jit
+    def step(state: Any, x: Any, y: Any) -> Any:
+        loss = lambda params: jnp.sum((net.apply({"params": params}, x) - y) ** 2) / (2 * len(x))  # noqa: E731
+        return state.apply_gradients(grads=jax.grad(loss)(state.params))
+
+    for k in range(10**6):
+        for rows in batches(case, data, k):
+            state = step(state, x[rows], y[rows])
+        yield [(np.asarray(state.params[n]["kernel"]).T, np.asarray(state.params[n]["bias"])) for n in names]
+
+
+def by_networks(kernel: Any, together: bool) -> Peer:
+    """Many networks with their own η and orders: `train` under `vmap`, or one network after the other."""
+
+    def units(case: Case, data: Shared) -> Iterator[Weights]:
+        import jax
+        import jax.numpy as jnp
+
+        import jaxgd
+
+        keys = jax.vmap(jax.random.key)(jnp.arange(case.networks))
+        # The first is the one that is looked at.
+        etas = case.eta * jnp.linspace(1, 0.5, case.networks)
+        network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
+        x, y = jnp.asarray(data.x), jnp.asarray(data.y)
+
+        def epochs(network: Any, key: Any, eta: Any, state: Any, x: Any, y: Any, epochs: int) -> Any:
+            options = {"batch_size": case.batch_size, "evaluate": False, "kernel": kernel}
+            return jaxgd.train(network, (x, y), epochs=epochs, eta=eta, key=key, state=state, **options).state
+
+        def first(key: Any, eta: Any, x: Any, y: Any) -> Any:
+            return epochs(network, key, eta, None, x, y, 0)
+
+        def further(state: Any, eta: Any, x: Any, y: Any) -> Any:
+            return epochs(None, state.key, eta, state, x, y, 1)
+
+        mapped = (0, 0, None, None)
+        states = jax.jit(jax.vmap(first, mapped))(keys, etas, x, y)
+        if together:
+            run = jax.jit(jax.vmap(further, mapped))
+            while True:
+                states = run(states, etas, x, y)
+                yield [(np.asarray(w[0]), np.asarray(b[0])) for w, b in states.network]
+        one = jax.jit(further)
+        each = [jax.tree.map(lambda leaf, k=k: leaf[k], states) for k in range(case.networks)]
+        while True:
+            each = [one(state, eta, x, y) for state, eta in zip(each, etas, strict=True)]
+            jax.block_until_ready(each)  # type: ignore[no-untyped-call]
+            yield [(np.asarray(w), np.asarray(b)) for w, b in each[0].network]
+
+    return units

@@ -1,0 +1,92 @@
+"""The pictures of a file of results: bars of ratios, and one log–log plot for each thing that grows."""
+
+from pathlib import Path
+from typing import Any
+
+# Each peer keeps its color from picture to picture: the palette of Okabe and Ito, for every kind of eye.
+COLORS = {
+    "jaxgd": "#0072B2",
+    "jaxgd-xla": "#56B4E9",
+    "jaxgd-each": "#999999",
+    "scan": "#009E73",
+    "numpy": "#E69F00",
+    "torch": "#D55E00",
+    "torch-compile": "#CC79A7",
+    "sklearn": "#F0E442",
+    "flax": "#777777",
+    "jit-in-python": "#000000",
+    "book": "#AAAAAA",
+}
+
+
+def draw(rows: list[dict[str, Any]], out: Path) -> list[Path]:
+    """Write speed.svg and, where something grows, growth.svg into a folder."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    out.mkdir(parents=True, exist_ok=True)
+    fixed = [row for row in rows if "growing" not in row]
+    grown = [row for row in rows if "growing" in row]
+    written = []
+    if fixed:
+        written.append(_bars(fixed, out / "speed.svg"))
+    if grown:
+        written.append(_growth(grown, out / "growth.svg"))
+    return written
+
+
+def _bars(rows: list[dict[str, Any]], path: Path) -> Path:
+    import matplotlib.pyplot as plt
+
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    columns = min(len(cases), 3)
+    lines = -(-len(cases) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(4.4 * columns, 2.7 * lines), squeeze=False)
+    for ax in axes.flat[len(cases) :]:
+        ax.axis("off")
+    for ax, case in zip(axes.flat, cases, strict=False):
+        found = sorted((row for row in rows if row["case"] == case), key=lambda row: row["seconds"][0])
+        names = [row["peer"] for row in found]
+        medians = [1e3 * row["seconds"][0] for row in found]
+        spread = [
+            [1e3 * abs(row["seconds"][0] - row["seconds"][k]) for row in found]
+            for k in (1, 2)
+        ]  # fmt: skip
+        ax.barh(names, medians, xerr=spread, color=[COLORS.get(n, "#999999") for n in names], height=0.7)
+        for y, row in enumerate(found):
+            ax.annotate(f"{row['ratio'][0]:.3g} ×", (1e3 * row["seconds"][2], y), (4, 0), textcoords="offset points",
+                        va="center", fontsize=8)  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_xlim(min(medians) / 2, max(medians) * 6)
+        ax.invert_yaxis()
+        ax.set_title(case, fontsize=10)
+        ax.set_xlabel(f"ms for one {found[0]['unit']}", fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+    return path
+
+
+def _growth(rows: list[dict[str, Any]], path: Path) -> Path:
+    import matplotlib.pyplot as plt
+
+    what = list(dict.fromkeys(row["growing"] for row in rows))
+    figure, axes = plt.subplots(1, len(what), figsize=(3.4 * len(what), 3.2), squeeze=False)
+    for ax, growing in zip(axes.flat, what, strict=True):
+        here = [row for row in rows if row["growing"] == growing]
+        for peer in dict.fromkeys(row["peer"] for row in here):
+            points = sorted((row["size"], 1e3 * row["seconds"][0]) for row in here if row["peer"] == peer)
+            ax.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.2, label=peer, color=COLORS.get(peer, "#999999"))
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel(growing, fontsize=9)
+        ax.set_ylabel(f"ms for one {here[0]['unit']}", fontsize=9)
+        ax.tick_params(labelsize=8)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+    return path
