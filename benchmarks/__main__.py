@@ -101,7 +101,7 @@ class Plot:
     """Draw the bars and the growth of a file of results."""
 
     results: Annotated[Path, tyro.conf.Positional] = RESULTS
-    out: Path = RESULTS.parent
+    out: Path = Path("docs")
     """The folder of the pictures."""
 
     def run(self) -> int:

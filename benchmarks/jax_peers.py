@@ -79,7 +79,13 @@ def by_scan(case: Case, data: Shared) -> Iterator[Weights]:
         return jax.tree.map(lambda v, g: v - case.eta * g, network, gradient), None
 
     size = case.batch_size or case.n
-    epoch = jax.jit(lambda network, order: jax.lax.scan(step, network, order.reshape(-1, size))[0])
+    full = case.n - case.n % size
+
+    @jax.jit
+    def epoch(network: Any, order: Any) -> Any:
+        network, _ = jax.lax.scan(step, network, order[:full].reshape(-1, size))
+        return step(network, order[full:])[0] if full < case.n else network
+
     whole = np.arange(case.n)
     for k in range(10**6):
         network = epoch(network, data.order(k) if case.batch_size else whole)

@@ -20,7 +20,7 @@ COLORS = {
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> list[Path]:
-    """Write speed.svg and, where something grows, growth.svg into a folder."""
+    """Write speed.png and, where something grows, growth.png into a folder."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -29,9 +29,9 @@ def draw(rows: list[dict[str, Any]], out: Path) -> list[Path]:
     grown = [row for row in rows if "growing" in row]
     written = []
     if fixed:
-        written.append(_bars(fixed, out / "speed.svg"))
+        written.append(_bars(fixed, out / "speed.png"))
     if grown:
-        written.append(_growth(grown, out / "growth.svg"))
+        written.append(_growth(grown, out / "growth.png"))
     return written
 
 
@@ -64,7 +64,7 @@ def _bars(rows: list[dict[str, Any]], path: Path) -> Path:
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
 
@@ -87,6 +87,6 @@ def _growth(rows: list[dict[str, Any]], path: Path) -> Path:
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path)
+    figure.savefig(path, dpi=150)
     plt.close(figure)
     return path

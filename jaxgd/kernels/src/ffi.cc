@@ -199,8 +199,8 @@ ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
     require_shape("the outputs", at(rets, 1), ffi::F32, {examples.n, sizes.back()});
     float* outputs = at(rets, 1).typed_data<float>();
     const Layers network = layers<Layers>(args, 2, sizes, 0);
-    // As many parts whatever the number of threads, so that it does not change a bit.
-    const int64_t parts = std::clamp<int64_t>(examples.n / 512, 1, 16);
+    // As many parts whatever the number of threads, so that it does not change a bit. Each costs a sum of its own.
+    const int64_t parts = std::clamp<int64_t>(examples.n / 2500, 1, 16);
     std::vector<double> costs(parts);
     std::vector<Gradient> gradients(wanted ? parts : 0);
     in_parallel(parts, [&](int64_t part) {

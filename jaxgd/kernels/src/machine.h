@@ -196,16 +196,16 @@ class Machine {
     for (int64_t e = 0; e < m; ++e) {
       const float* a = outputs(e);
       float* d = delta_[depth_].get() + e * p;
-      std::memcpy(d, a, p * 4);
-      if (examples_.labels != nullptr) {
-        d[examples_.labels[which(e)]] -= 1.0f;
-      } else {
-        const float* y = examples_.targets + which(e) * n;
-        for (int64_t i = 0; i < n; ++i) d[i] -= y[i];
-      }
       Vector squares{};
       for (int64_t i = 0; i < p; i += kLanes) {
-        const Vector x = load(a + i), off = load(d + i);
+        const Vector x = load(a + i);
+        Vector off = x;
+        if (examples_.labels != nullptr) {
+          off -= unit(examples_.labels[which(e)] - i);
+        } else {
+          const float* y = examples_.targets + which(e) * n;
+          for (int64_t k = i; k < std::min(i + kLanes, n); ++k) off[k - i] -= y[k];
+        }
         squares += off * off;
         store(d + i, off * x * (all(1.0f) - x) * all(-rate));
       }

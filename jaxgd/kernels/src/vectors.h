@@ -39,13 +39,17 @@ inline Vector load_bytes(const uint8_t* x) {
 #endif
 }
 
-// The first n lanes, and 0 in the others.
-inline Vector first(Vector v, int64_t n) {
-  if (n >= kLanes) return v;
+inline Integers lanes() {
   Integers lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return lane < static_cast<int32_t>(n) ? v : Vector{};
+  return lane;
 }
+// The first n lanes, and 0 in the others.
+inline Vector first(Vector v, int64_t n) {
+  return n >= kLanes ? v : lanes() < static_cast<int32_t>(n) ? v : Vector{};
+}
+// 1 in lane i, if there is one, and 0 in the others.
+inline Vector unit(int64_t i) { return lanes() == static_cast<int32_t>(i) ? all(1.0f) : Vector{}; }
 
 // 1/(1 + exp(−z)), to about 1e-7 of its value. NaN stays NaN.
 inline Vector sigmoid(Vector z) {
