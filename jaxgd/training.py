@@ -108,8 +108,8 @@ def train(
 
     `kernel` is the way an epoch runs. "xla" takes ∇C from `jax.grad`, and goes everywhere. "native" is C++ with the
     gradient derived by hand: for plain descent on the quadratic cost, in float32 on the CPU, with bytes or float32 as
-    inputs. "auto" takes it where it can run and the layers are not wide; the result's `kernel` says which it was, and
-    why. They compute the same but for the order in which float32 sums are rounded.
+    inputs. "auto" takes it where it can run and layers or mini-batches are small; the result's `kernel` says which it
+    was, and why. They compute the same but for the order in which float32 sums are rounded.
 
     An epoch that makes the cost or a weight infinite or NaN ends the run: the outcome says so, and the network is the
     one after the last epoch that was finite.
@@ -142,7 +142,7 @@ def train(
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
-    chosen = choose(kernel, network, fitted["train"], cost, optimizer)
+    chosen = choose(kernel, network, fitted["train"], cost, optimizer, batch_size)
     ready = {name: ways.prepared(chosen, examples) for name, examples in fitted.items()}
     parts = _Parts(ready["train"], ready.get("validation"), ready.get("test"))
     plan = _Plan(batch_size, optimizer, xla.Measure(cost, precision), bool(evaluate), chosen)

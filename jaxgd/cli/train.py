@@ -201,9 +201,9 @@ def _kernel(config: dict[str, Any], data: "Dataset") -> "Kernel":
     from jaxgd.examples import Examples
     from jaxgd.kernels import choose
 
-    return choose(
-        config["kernel"], _first_network(config)[0], Examples(*map(jnp.asarray, data.train)), quadratic_cost, None
-    )
+    examples = Examples(*map(jnp.asarray, data.train))
+    batch_size = None if config["batch_size"] == "full" else config["batch_size"]
+    return choose(config["kernel"], _first_network(config)[0], examples, quadratic_cost, None, batch_size)
 
 
 def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) -> int:

@@ -313,17 +313,21 @@ def test_every_kind_of_machine(machine):
 # The choice.
 
 
-def chosen(asked="auto", sizes=(64, 30, 10), dtype=jnp.float32, x=np.uint8, cost=quadratic_cost, optimizer=None):
+def chosen(
+    asked="auto", sizes=(64, 30, 10), dtype=jnp.float32, x=np.uint8, cost=quadratic_cost, optimizer=None, batch_size=10
+):
     network = init_network(jax.random.key(0), sizes, dtype=dtype)
     examples = Examples(jnp.zeros((5, sizes[0]), x), jnp.zeros(5, jnp.int32))
-    return choose(asked, network, examples, cost, optimizer)
+    return choose(asked, network, examples, cost, optimizer, batch_size)
 
 
 CHOICES = {
     "small": ({}, "native", "small layers"),
     "asked for": ({"asked": "native"}, "native", "as asked"),
     "xla asked for": ({"asked": "xla"}, "xla", "as asked"),
-    "wide": ({"sizes": (64, 512, 10)}, "xla", "512"),
+    "wide": ({"sizes": (64, 512, 10), "batch_size": 128}, "xla", "512"),
+    "wide, in full": ({"sizes": (64, 512, 10), "batch_size": None}, "xla", "512"),
+    "wide, in small mini-batches": ({"sizes": (64, 512, 10)}, "native", "small layers or mini-batches"),
     "bfloat16": ({"dtype": jnp.bfloat16}, "xla", "bfloat16"),
     "an optimizer": ({"optimizer": optax.adam(0.1)}, "xla", "optimizer"),
     "another cost": ({"cost": lambda a, y: jnp.mean((a - y) ** 2)}, "xla", "another cost"),
@@ -337,7 +341,7 @@ def test_the_choice_says_why(name):
     kernel = chosen(**options)
     assert kernel.name == which
     assert why in kernel.reason
-    if which == "xla" and name not in ("xla asked for", "wide"):
+    if which == "xla" and name not in ("xla asked for", "wide", "wide, in full"):
         with pytest.raises(RangeError, match="cannot run here"):
             chosen("native", **options)
 
