@@ -193,6 +193,10 @@ def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
     return init_network(network_key, config["sizes"], config["scheme"]), order_key
 
 
+def _batch_size(config: dict[str, Any]) -> int | None:
+    return None if config["batch_size"] == "full" else config["batch_size"]
+
+
 def _kernel(config: dict[str, Any], data: "Dataset") -> "Kernel":
     """The way that the run's epochs go."""
     import jax.numpy as jnp
@@ -202,8 +206,7 @@ def _kernel(config: dict[str, Any], data: "Dataset") -> "Kernel":
     from jaxgd.kernels import choose
 
     examples = Examples(*map(jnp.asarray, data.train))
-    batch_size = None if config["batch_size"] == "full" else config["batch_size"]
-    return choose(config["kernel"], _first_network(config)[0], examples, quadratic_cost, None, batch_size)
+    return choose(config["kernel"], _first_network(config)[0], examples, quadratic_cost, None, _batch_size(config))
 
 
 def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) -> int:
@@ -214,7 +217,7 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
     network, key = _first_network(config)
     kernel = _kernel(config, data)
     settings: dict[str, Any] = {
-        "batch_size": None if config["batch_size"] == "full" else config["batch_size"],
+        "batch_size": _batch_size(config),
         "eta": config["eta"],
         "key": key,
         "kernel": kernel.name,

@@ -91,7 +91,8 @@ class Gathered {
   }
 
  private:
-  // Bytes start to start + size of 16 rows, turned, and which of these inputs are not zero in all of them: of input start + 16 j + i, the 16 bytes from to[i * kWide + 16 j] on.
+  // Bytes start to start + size of 16 rows, turned: those of input start + 16 j + i lie from to[i * kWide + 16 j] on.
+  // Returns which of these inputs any row has, one bit each.
   static uint64_t turn_some(const uint8_t* const* from, int64_t start, int64_t size, uint8_t* to) {
     Wide rows[16];
     if (size == kWide) {
