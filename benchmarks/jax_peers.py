@@ -141,7 +141,7 @@ def by_networks(kernel: Any, together: bool) -> Peer:
             return epochs(network, key, eta, None, x, y, 0)
 
         def further(state: Any, eta: Any, x: Any, y: Any) -> Any:
-            return epochs(None, state.key, eta, state, x, y, 1)
+            return epochs(state.network, state.key, eta, state, x, y, 1)
 
         mapped = (0, 0, None, None)
         states = jax.jit(jax.vmap(first, mapped))(keys, etas, x, y)
