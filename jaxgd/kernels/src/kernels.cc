@@ -16,7 +16,8 @@ constexpr int64_t kBytesBlock = 12;
 
 bool epoch(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order, int64_t batch_size,
            float eta, const Layers& before, const MutableLayers& after) {
-  const int64_t n = examples.n, block = std::min(batch_size, kBlock);
+  // A mini-batch goes through in blocks of one size, but for the last.
+  const int64_t n = examples.n, blocks = (batch_size + kBlock - 1) / kBlock, block = (batch_size + blocks - 1) / blocks;
   Machine machine(sizes, examples, block);
   machine.read(before);
   // A mini-batch that is longer than a block is summed up first.

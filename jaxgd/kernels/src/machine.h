@@ -2,10 +2,11 @@
 //
 // Weights lie as products.h says, with a row for each input, (n_{l-1}, p_l): an input that is zero, as most pixels are,
 // costs nothing. Past the first layer the transposed (n_l, p_{l-1}) are kept too, for the way back, and updated alike.
-// A mini-batch's activations and deltas are kept example by example, (m, p_l), and neuron by neuron.
+// A mini-batch's activations and deltas are (m, p_l).
 #pragma once
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "descent.h"
@@ -40,22 +41,19 @@ struct Sums {
 class Machine {
  public:
   Machine(const std::vector<int64_t>& sizes, const Examples& examples, int64_t block)
-      : sizes_(sizes), examples_(examples), depth_(sizes.size() - 1), stride_(block), gathered_(examples, sizes[0], block) {
+      : sizes_(sizes), examples_(examples), depth_(sizes.size() - 1) {
+    if (examples.bytes != nullptr) gathered_.emplace(examples, sizes[0], block);
     const size_t count = depth_ + 1;
     forward_.resize(count), back_.resize(count), b_.resize(count);
-    a_.resize(count), delta_.resize(count), by_neuron_.resize(count), delta_by_neuron_.resize(count);
+    a_.resize(count), delta_.resize(count);
+    if (examples.floats != nullptr) a_[0] = zeros(block * sizes[0]);
     for (size_t l = 1; l <= depth_; ++l) {
       forward_[l] = zeros(sizes[l - 1] * padded(sizes[l]));
       if (l > 1) back_[l] = zeros(sizes[l] * padded(sizes[l - 1]));
       b_[l] = zeros(padded(sizes[l]));
       a_[l] = zeros(block * padded(sizes[l]));
       delta_[l] = zeros(block * padded(sizes[l]));
-      by_neuron_[l] = zeros(block * sizes[l]);
-      delta_by_neuron_[l] = zeros(block * sizes[l]);
     }
-    const int64_t most = *std::max_element(sizes.begin() + 1, sizes.end());
-    every_ = zeros<int32_t>(most);
-    for (int64_t k = 0; k < most; ++k) every_[k] = static_cast<int32_t>(k);
   }
 
   void read(const Layers& from) {
@@ -85,9 +83,19 @@ class Machine {
   // The outputs of m examples, the e-th of which is row which(e); the `next` ones are wanted soon.
   template <typename Which>
   void feed_forward(int64_t m, const Which& which, int64_t next) {
-    gathered_.fill(m, which, next);
+    if (examples_.labels != nullptr) {
+      for (int64_t e = 0; e < m; ++e) __builtin_prefetch(examples_.labels + which(e));
+    }
+    if (gathered_) {
+      gathered_->fill(m, which, next);
+    } else {
+      const int64_t width = sizes_[0];
+      for (int64_t e = 0; e < m; ++e) std::memcpy(a_[0].get() + e * width, examples_.floats + which(e) * width, width * 4);
+    }
     for (size_t l = 1; l <= depth_; ++l) {
-      multiply(inputs(l), m, forward_[l].get(), sizes_[l - 1], b_[l].get(), a_[l].get(), padded(sizes_[l]));
+      with_inputs(l, [&](const auto& in) {
+        multiply(in, m, forward_[l].get(), sizes_[l - 1], b_[l].get(), a_[l].get(), padded(sizes_[l]));
+      });
       fire(l, m);
     }
   }
@@ -98,9 +106,7 @@ class Machine {
     const double cost = errors(m, which, rate);
     for (size_t l = depth_; l > 1; --l) {
       const int64_t p = padded(sizes_[l - 1]);
-      turn(delta_[l].get(), padded(sizes_[l]), m, sizes_[l], delta_by_neuron_[l].get());
-      multiply({delta_by_neuron_[l].get(), stride_, every_.get(), sizes_[l]}, m, back_[l].get(), sizes_[l], nullptr,
-               delta_[l - 1].get(), p);
+      multiply(deltas(l), m, back_[l].get(), sizes_[l], nullptr, delta_[l - 1].get(), p);
       for (int64_t i = 0; i < m * p; i += kLanes) {
         const Vector a = load(a_[l - 1].get() + i);
         float* d = delta_[l - 1].get() + i;
@@ -114,8 +120,7 @@ class Machine {
   void step(int64_t m) {
     add(m, forward_, b_);
     for (size_t l = 2; l <= depth_; ++l) {
-      add_product({delta_by_neuron_[l].get(), stride_, every_.get(), sizes_[l]}, m, a_[l - 1].get(),
-                  padded(sizes_[l - 1]), back_[l].get(), sizes_[l]);
+      add_product(deltas(l), m, a_[l - 1].get(), padded(sizes_[l - 1]), back_[l].get(), sizes_[l]);
     }
   }
 
@@ -153,11 +158,17 @@ class Machine {
   const float* outputs(int64_t e) const { return a_[depth_].get() + e * padded(sizes_[depth_]); }
 
  private:
-  // What goes into layer l.
-  Inputs inputs(size_t l) const {
-    if (l == 1) return gathered_.inputs();
-    return {by_neuron_[l - 1].get(), stride_, every_.get(), sizes_[l - 1]};
+  // Calls f with what goes into layer l.
+  template <typename F>
+  void with_inputs(size_t l, const F& f) const {
+    if (l == 1 && gathered_) {
+      f(gathered_->inputs());
+    } else {
+      f(ByExample{a_[l - 1].get(), l == 1 ? sizes_[0] : padded(sizes_[l - 1]), sizes_[l - 1]});
+    }
   }
+
+  ByExample deltas(size_t l) const { return {delta_[l].get(), padded(sizes_[l]), sizes_[l]}; }
 
   void add(int64_t m, const std::vector<Floats>& w, const std::vector<Floats>& b) const {
     for (size_t l = 1; l <= depth_; ++l) {
@@ -168,14 +179,7 @@ class Machine {
         for (int64_t e = 0; e < m; ++e) sum += load(d + e * p + i);
         store(b[l].get() + i, load(b[l].get() + i) + sum);
       }
-      add_product(inputs(l), m, d, p, w[l].get(), sizes_[l - 1]);
-    }
-  }
-
-  // x (m, p), its first n columns, as by_neuron (n, stride).
-  void turn(const float* x, int64_t p, int64_t m, int64_t n, float* by_neuron) const {
-    for (int64_t e = 0; e < m; ++e) {
-      for (int64_t i = 0; i < n; ++i) by_neuron[i * stride_ + e] = x[e * p + i];
+      with_inputs(l, [&](const auto& in) { add_product(in, m, d, p, w[l].get(), sizes_[l - 1]); });
     }
   }
 
@@ -186,7 +190,6 @@ class Machine {
       float* a = a_[l].get() + e * p;
       for (int64_t i = 0; i < p; i += kLanes) store(a + i, first(sigmoid(load(a + i)), n - i));
     }
-    if (l < depth_) turn(a_[l].get(), p, m, n, by_neuron_[l].get());
   }
 
   template <typename Which>
@@ -219,10 +222,8 @@ class Machine {
   const std::vector<int64_t>& sizes_;
   const Examples& examples_;
   const size_t depth_;
-  const int64_t stride_;
-  Gathered gathered_;
-  std::vector<Floats> forward_, back_, b_, a_, delta_, by_neuron_, delta_by_neuron_;
-  Array<int32_t> every_;
+  std::optional<Gathered> gathered_;
+  std::vector<Floats> forward_, back_, b_, a_, delta_;
 };
 
 }  // namespace

@@ -24,18 +24,13 @@ typedef float Unaligned __attribute__((vector_size(4 * JAXGD_LANES), aligned(4),
 inline Vector load(const float* x) { return *reinterpret_cast<const Unaligned*>(x); }
 inline void store(float* x, Vector v) { *reinterpret_cast<Unaligned*>(x) = v; }
 inline Vector all(float x) { return x - Vector{}; }
-inline Vector load_bytes(const uint8_t* x) {
-#if JAXGD_LANES == 16
-  // Those without a mask make GCC 12 warn of its own header.
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
-  return reinterpret_cast<Vector>(_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepu8_epi32(0xFFFF, bytes)));
-#elif JAXGD_LANES == 8
+// 8 bytes x as x/255.
+inline void store_eight(float* to, const uint8_t* x) {
+#if JAXGD_LANES >= 8
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x));
-  return reinterpret_cast<Vector>(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)));
+  _mm256_storeu_ps(to, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)) * _mm256_set1_ps(1.0f / 255.0f));
 #else
-  Vector v;
-  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>(x[i]);
-  return v;
+  for (int i = 0; i < 8; ++i) to[i] = static_cast<float>(x[i]) * (1.0f / 255.0f);
 #endif
 }
 
