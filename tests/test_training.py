@@ -14,7 +14,7 @@ from jaxgd.examples import CHUNK, inputs, outputs_in_chunks, targets
 from jaxgd.kernels import random_order
 from jaxgd.outcome import Reason
 from jaxgd.pytree import norm, subtract
-from jaxgd.training import History, _epoch
+from jaxgd.training import History, _packed
 
 
 @pytest.fixture(scope="module")
@@ -291,11 +291,11 @@ def test_nothing_recompiles_for_another_eta_key_or_start(digits, network):
         train(network, digits, epochs=2, batch_size=10, eta=eta, key=jax.random.key(seed), cost=counted)
 
     run(network, 3.0, 0)
-    programs = _epoch._cache_size()
+    programs = _packed._cache_size()
     run(jax.tree.map(lambda v: v + 1, network), 0.5, 1)
     run(network, np.float32(2.0), 2)
     run(network, 1, 3)
-    assert _epoch._cache_size() == programs
+    assert _packed._cache_size() == programs
     assert len(traces) > 0
 
 
