@@ -1,7 +1,9 @@
 """Save and resume: checkpoints of a run by orbax, and single networks for exchange by safetensors."""
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import json
 import math
 import shutil
@@ -52,12 +54,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], keep: int = 3) -> None:
-        try:
-            import orbax.checkpoint as ocp
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("checkpoints need orbax: pip install orbax-checkpoint") from error
-        self._ocp, self._folder, self._config = ocp, Path(folder).absolute(), json.loads(json.dumps(config))
-        self._manager = ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+        require_orbax()
+        self._folder, self._config, self._keep = Path(folder).absolute(), json.loads(json.dumps(config)), keep
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -66,6 +64,19 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @functools.cached_property
+    def _ocp(self) -> Any:
+        import orbax.checkpoint
+
+        return orbax.checkpoint
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        # Not before it is wanted: to import orbax takes as long as half of JAX.
+        options = self._ocp.CheckpointManagerOptions(max_to_keep=self._keep)
+        with _saving(self._folder):
+            return self._ocp.CheckpointManager(self._folder, options=options)
 
     @property
     def newest(self) -> int | None:
@@ -99,8 +110,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait, and let go of the folder."""
-        with _saving(self._folder):
-            self._manager.close()
+        if "_manager" in self.__dict__:
+            with _saving(self._folder):
+                self._manager.close()
 
     def restore(self, like: PyTree[Any]) -> Restored | None:
         """The newest checkpoint that is whole, in the structure of `like` (whose shapes do not matter); None if none.
@@ -149,6 +161,12 @@ class Checkpoints:
             (self._folder / str(step)).rename(target)
         if steps:
             self._manager.reload()
+
+
+def require_orbax() -> None:
+    """Raise MissingDependencyError where checkpoints cannot be written for want of orbax."""
+    if importlib.util.find_spec("orbax") is None or importlib.util.find_spec("orbax.checkpoint") is None:
+        raise MissingDependencyError("checkpoints need orbax: pip install orbax-checkpoint")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,10 @@ import pytest
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 
+# No test reads programs that others compiled, or leaves its own in the home folder: also not in further processes.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+jax.config.update("jax_enable_compilation_cache", False)
+
 # A column (n, 1) against a row (n,) would become (n, n) without a word.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -46,9 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("jaxgd", words, MISUSED) if exit_.code else DONE
     name = f"jaxgd {type(command).__name__.lower()}"
     try:
+        from jaxgd.cli.compiled import keep_programs
         from jaxgd.errors import JaxgdError, WriteError
 
         try:
+            keep_programs()
             return int(command.run(argv))
         except JaxgdError as error:
             return _complain(name, str(error), FAILED if isinstance(error, WriteError) else MISUSED)

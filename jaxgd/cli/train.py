@@ -40,6 +40,9 @@ _WITH_RESUME = (
     *("--tensorboard", "--plot", "--progress", "--no-progress"),
 )
 
+# Between checkpoints, where no number of epochs was given: to save takes as long as 20 epochs of digits.
+_SECONDS = 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Train:
@@ -71,8 +74,8 @@ class Train:
     """The run folder to make. By default runs/DATA-TIME."""
     resume: MaybePath = None
     """Continue the run in this folder, to the bit as if it had never stopped; --epochs may lengthen it."""
-    checkpoint_every: int = 1
-    """Epochs between checkpoints."""
+    checkpoint_every: MaybeInt = None
+    """Epochs between checkpoints. By default they follow every epoch that ends a second or more after the last."""
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write TensorBoard events into the run folder."""
     plot: MaybePath = None
@@ -85,7 +88,8 @@ class Train:
         from jaxgd.cli.reporter import Reporter, require_plot
         from jaxgd.errors import require_count
 
-        require_count("--checkpoint-every", "it", self.checkpoint_every)
+        if self.checkpoint_every is not None:
+            require_count("--checkpoint-every", "it", self.checkpoint_every)
         require_plot(self.plot)
         reporter = Reporter(progress=self.progress, tensorboard=self.tensorboard)
         folder, data = _new(self) if self.resume is None else _resumed(self, self.resume, argv)
@@ -234,13 +238,17 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
         if epochs != config["epochs"]:
             folder.lengthen(epochs)
 
+        due, saved = options.checkpoint_every, time.monotonic()
+
         def after_epoch(state: "TrainState", entry: "History") -> bool:
+            nonlocal saved
             k = int(entry.epoch)
             if k == len(entries):  # a resumed state's own entry is there already
                 entries.append(entry)
                 folder.append_metrics(entry)
-                if k and k % options.checkpoint_every == 0:
+                if k and (time.monotonic() - saved >= _SECONDS if due is None else k % due == 0):
                     _save(folder, checkpoints, state, entries)
+                    saved = time.monotonic()
                 reporter.show(entry)
             return stop.is_set()
 

@@ -32,5 +32,5 @@ def jaxgd(tmp_path, monkeypatch):
 @pytest.fixture
 def run_folder(jaxgd):
     """A short run, done."""
-    assert jaxgd("train", "--epochs", 2, "--run-dir", "run").status == 0
+    assert jaxgd("train", "--epochs", 2, "--run-dir", "run", "--checkpoint-every", 1).status == 0
     return "run"

@@ -25,14 +25,15 @@ def finish(process):
 
 def kill_and_resume(tmp_path, *, epochs, kills, seed):
     """Let one run live for random times, kill it each time, then let it end; the epochs on record at each kill."""
-    new = ("--epochs", str(epochs), "--seed", "3", "--run-dir")
+    every = ("--checkpoint-every", "1")
+    new = (*every, "--epochs", str(epochs), "--seed", "3", "--run-dir")
     began = time.monotonic()
     finish(start(*new, str(tmp_path / "whole")))
     life = time.monotonic() - began
     moments = random.Random(seed)
     run, on_record = tmp_path / "killed", []
     for _ in range(kills):
-        process = start("--resume", str(run)) if run.exists() else start(*new, str(run))
+        process = start(*every, "--resume", str(run)) if run.exists() else start(*new, str(run))
         try:
             process.wait(timeout=moments.uniform(0.3 * life, 0.8 * life))
         except subprocess.TimeoutExpired:
@@ -40,7 +41,7 @@ def kill_and_resume(tmp_path, *, epochs, kills, seed):
         process.communicate()
         metrics = run / "metrics.jsonl"
         on_record.append(len(metrics.read_bytes().splitlines()) - 1 if metrics.exists() else None)
-    finish(start("--resume", str(run)) if run.exists() else start(*new, str(run)))
+    finish(start(*every, "--resume", str(run)) if run.exists() else start(*new, str(run)))
     for name in ("network.safetensors", "metrics.jsonl"):
         assert Path(run, name).read_bytes() == Path(tmp_path, "whole", name).read_bytes(), (name, on_record)
     return on_record

@@ -124,6 +124,9 @@ def test_help_answers_at_once(command):
     assert done.returncode == 0, done.stderr
     assert "usage: jaxgd" in done.stdout
     assert len(done.stdout.splitlines()) > 5
+    if command == "train":
+        readme = (Path(__file__).parents[2] / "README.md").read_text()
+        assert set(re.findall(r"--[a-z-]+", done.stdout)) <= set(re.findall(r"--[a-z-]+", readme))
 
 
 @pytest.mark.parametrize(

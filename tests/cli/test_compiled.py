@@ -1,0 +1,87 @@
+"""What a command compiled is kept for the next, and never in the way of a run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxgd.cli import compiled
+
+TRAIN = "import sys; from jaxgd.cli import main; sys.exit(main(['train', '--epochs', '1', '--run-dir', sys.argv[1]]))"
+
+
+@pytest.fixture
+def settings():
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update("jax_enable_compilation_cache", True)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_programs_lie_apart_by_processor(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "_machine", lambda: "this one")
+    compiled.keep_programs()
+    folder = tmp_path / ".cache/jaxgd/programs/this one"
+    assert jax.config.jax_compilation_cache_dir == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_processor_is_told_by_what_it_can_do(monkeypatch):
+    text = "processor\t: 0\nvendor_id\t: Some\nmodel name\t: One\ncpu MHz\t\t: {mhz}\nflags\t\t: sse2 {flag}\n\nprocessor\t: 1\n"
+
+    def told(**values):
+        monkeypatch.setattr(Path, "read_text", lambda _: text.format(**values))
+        return compiled._machine()
+
+    assert told(mhz=1000, flag="avx2") == told(mhz=2000, flag="avx2") != told(mhz=1000, flag="avx512f")
+
+
+@pytest.mark.parametrize("why", ["the user's own folder", "switched off", "unknown processor", "no folder to be had"])
+def test_where_none_are_kept(settings, monkeypatch, tmp_path, why):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = None
+    if why == "the user's own folder":
+        before = str(tmp_path / "own")
+        jax.config.update("jax_compilation_cache_dir", before)
+    elif why == "switched off":
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif why == "unknown processor":
+        monkeypatch.setattr(compiled, "_machine", lambda: None)
+    else:
+        (tmp_path / ".cache").write_text("a file where the folder should be")
+    compiled.keep_programs()
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+@pytest.mark.slow
+def test_a_run_by_kept_programs_is_the_same(tmp_path):
+    """Also where they are damaged, and where the folder is full of what cannot be read."""
+    environment = os.environ | {"HOME": str(tmp_path), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+
+    def run(name):
+        words = [sys.executable, "-c", TRAIN, str(tmp_path / name)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "cache" not in done.stderr.replace(str(tmp_path), "")
+        return (tmp_path / name / "network.safetensors").read_bytes()
+
+    first = run("first")
+    programs = sorted((tmp_path / ".cache/jaxgd/programs").glob("*/*-cache"))
+    assert len(programs) > 5
+    times = [path.stat().st_mtime_ns for path in programs]
+    assert run("second") == first
+    assert [path.stat().st_mtime_ns for path in programs] == times
+    for path in programs:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run("damaged") == first
+    for path in programs:
+        path.unlink()
+        path.mkdir()
+    assert run("in the way") == first
