@@ -5,6 +5,7 @@ import os
 import platform
 import warnings
 from pathlib import Path
+from typing import Any
 
 
 def keep_programs() -> None:
@@ -17,7 +18,8 @@ def keep_programs() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
     machine = _machine()
     if machine is None:
@@ -30,8 +32,8 @@ def keep_programs() -> None:
             return
     except (OSError, RuntimeError):
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # A damaged program is compiled anew, and a full disk keeps none: nothing that one would have to hear of.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
 
