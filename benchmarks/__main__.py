@@ -12,7 +12,7 @@ from benchmarks.cases import CASES, GROWTH, Case
 from benchmarks.compare import changes, read
 from benchmarks.hardware import about, peak
 from benchmarks.measure import measure, table
-from benchmarks.peers import NEEDS, OF_NETWORKS, PEERS, SLOW, is_here, peers_of
+from benchmarks.peers import NEEDS, OF_NETWORKS, OF_START, PEERS, SLOW, is_here, peers_of
 from benchmarks.plot import draw
 from jaxgd.files import write_atomically
 
@@ -26,10 +26,14 @@ class List:
     def run(self) -> int:
         """Print them."""
         for case in (*CASES, *GROWTH):
+            if case.cold:
+                print(f"{case.name:22} one process, 60 epochs of digits, mini-batches of 10, sizes {list(case.sizes)}")
+                continue
             batch = "the full batch" if case.batch_size is None else f"mini-batches of {case.batch_size}"
             many = f"{case.networks} networks, " if case.networks > 1 else ""
             print(f"{case.name:22} {many}one {case.unit} of {case.n:,} images, {batch}, sizes {list(case.sizes)}")
         print(f"\npeers: {', '.join(PEERS)}\npeers where there are many networks: {', '.join(OF_NETWORKS)}")
+        print(f"peers from a cold start: {', '.join(OF_START)}")
         return 0
 
 
@@ -55,8 +59,10 @@ class Run:
         if unknown := [name for name in names if name not in known]:
             raise SystemExit(f"no such case: {', '.join(unknown)}. There are {', '.join(known)}.")
         asked = self.peers or ()
-        if unknown := [name for name in asked if name not in {**PEERS, **OF_NETWORKS}]:
-            raise SystemExit(f"no such peer: {', '.join(unknown)}. There are {', '.join({**PEERS, **OF_NETWORKS})}.")
+        if unknown := [name for name in asked if name not in {**PEERS, **OF_NETWORKS, **OF_START}]:
+            raise SystemExit(
+                f"no such peer: {', '.join(unknown)}. There are {', '.join({**PEERS, **OF_NETWORKS, **OF_START})}."
+            )
         if missing := [name for name in asked if not is_here(name)]:
             raise SystemExit(f"{', '.join(missing)}: not installed. pip install {NEEDS[missing[0]]}")
         here, most = about(), peak()

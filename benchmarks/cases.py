@@ -29,8 +29,15 @@ class Case:
     size: int = 0
 
     @property
+    def cold(self) -> bool:
+        """Whether what is timed is a process from its start to its end, on digits."""
+        return self.name == "start-up"
+
+    @property
     def unit(self) -> str:
         """What one time is of."""
+        if self.cold:
+            return "process"
         return "step" if self.batch_size is None else "epoch"
 
     @property
@@ -40,10 +47,16 @@ class Case:
         Who leaves out what is zero does fewer, and can come past the peak.
         """
         weights = [a * b for a, b in itertools.pairwise(self.sizes)]
-        return 2.0 * self.networks * self.n * (2 * sum(weights) + sum(weights[1:]))
+        epochs = EPOCHS if self.cold else 1
+        return 2.0 * epochs * self.networks * self.n * (2 * sum(weights) + sum(weights[1:]))
 
+
+# EPOCHS of the digits that come with jaxgd, as `jaxgd train` goes without arguments.
+START = Case("start-up", (64, 30, 10), 1_197, 10, 3.0)
+EPOCHS = 60
 
 CASES = (
+    START,
     Case("epoch-30", (784, 30, 10), 50_000, 10, 3.0),
     Case("epoch-100", (784, 100, 10), 50_000, 10, 3.0),
     Case("epoch-512-512", (784, 512, 512, 10), 50_000, 128, 1.0),
@@ -93,7 +106,7 @@ def shared(case: Case, data_dir: Path) -> Shared:
     """The first n images of MNIST, and weights from N(0, 1/fan-in)."""
     import jaxgd
 
-    part = jaxgd.load_dataset("mnist", data_dir).train
+    part = jaxgd.load_dataset("digits" if case.cold else "mnist", data_dir).train
     rng = np.random.default_rng(0)
     weights = [
         ((rng.normal(size=(b, a)) / np.sqrt(a)).astype(np.float32), rng.normal(size=b).astype(np.float32))

@@ -42,15 +42,15 @@ class Worker:
         self.process.wait()
 
 
-def unlike(found: dict[str, dict[str, float]], base: str) -> dict[str, float]:
-    """The peers that did not do the same as one of them: by cost, or by accuracy where their cost is another."""
+def unlike(found: dict[str, dict[str, float]], base: str, start: bool = False) -> dict[str, float]:
+    """The peers that did not do the same as one of them: by cost, or by accuracy where cost or start is another."""
     wanted = found[base]
     return {
         peer: answer["cost"]
         for peer, answer in found.items()
         if (
             answer["accuracy"] < wanted["accuracy"] - 0.1
-            if peer in OTHER_LOSS
+            if start or peer in OTHER_LOSS
             else not abs(answer["cost"] - wanted["cost"]) <= PARITY * wanted["cost"]
         )
     }
@@ -62,7 +62,7 @@ def measure(case: Case, peers: tuple[str, ...], repeats: int, data_dir: Path) ->
     try:
         first = {peer: worker.ask("unit")["seconds"] for peer, worker in workers.items()}
         found = {peer: worker.ask("cost") for peer, worker in workers.items()}
-        if others := unlike(found, peers[0]):
+        if others := unlike(found, peers[0], case.cold):
             raise SystemExit(
                 f"{case.name}: after one {case.unit} C is {found[peers[0]]['cost']:.5g} for {peers[0]}, but {others}."
             )

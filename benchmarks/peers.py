@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import jax_peers
+from benchmarks import jax_peers, start
 from benchmarks.cases import Case, Peer, Shared, Weights, batches
 
 
@@ -129,6 +129,12 @@ OF_NETWORKS: dict[str, Peer] = {
     "jaxgd-each": jax_peers.by_networks("auto", together=False),
     "jaxgd-xla": jax_peers.by_networks("xla", together=True),
 }
+# Where a case is a whole process.
+OF_START: dict[str, Peer] = {
+    "jaxgd": start.by_command(kept=True),
+    "jaxgd-first": start.by_command(kept=False),
+    **{name: start.by_process(name) for name in ("numpy", "sklearn", "scan", "flax", "torch")},
+}
 # Too slow to be repeated where they are not asked for by name.
 SLOW = ("book", "torch-compile")
 # They minimize another cost; of them only the accuracy is looked at.
@@ -140,6 +146,8 @@ _MODULES = {"scikit-learn": "sklearn"}
 
 def peers_of(case: Case) -> dict[str, Peer]:
     """Who can run a case."""
+    if case.cold:
+        return OF_START
     return PEERS if case.networks == 1 else OF_NETWORKS
 
 

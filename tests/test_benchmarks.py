@@ -1,15 +1,16 @@
 """The benchmark suite tells a change from noise, and its peers walk the same way."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.cases import Case, Shared, cost
+from benchmarks.cases import START, Case, Shared, accuracy, cost, shared
 from benchmarks.compare import changes
 from benchmarks.hardware import peak
 from benchmarks.measure import table, unlike
-from benchmarks.peers import OF_NETWORKS, PEERS, by_book, by_numpy
+from benchmarks.peers import OF_NETWORKS, OF_START, PEERS, by_book, by_numpy
 from benchmarks.plot import draw
 
 DATA = np.random.default_rng(0)
@@ -82,6 +83,15 @@ def test_who_did_something_else_is_named():
     assert unlike(found, "jaxgd") == {}
     wrong = {"numpy": {**same, "cost": 0.2}, "torch": {**same, "cost": np.nan}, "sklearn": {**same, "accuracy": 0.1}}
     assert set(unlike(found | wrong, "jaxgd")) == {"numpy", "torch", "sklearn"}
+    # From other weights, costs are others.
+    assert set(unlike(found | wrong, "jaxgd", start=True)) == {"sklearn"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", ["jaxgd", "numpy"])
+def test_a_process_learns_digits(peer):
+    weights = next(iter(OF_START[peer](START, shared(START, Path("nowhere")))))
+    assert accuracy(weights, shared(START, Path("nowhere"))) > 0.97
 
 
 def test_the_peak_is_a_machines():

@@ -65,6 +65,7 @@ shapes = given(
     density=st.sampled_from([0.0, 0.1, 0.4, 0.9, 1.0]),
     dtype=st.sampled_from([np.uint8, np.float32]),
     labels=st.booleans(),
+    together=st.integers(1, 3),
     seed=st.integers(0, 1000),
 )
 
@@ -82,13 +83,15 @@ def test_many_shapes_are_the_books_loop(**drawn):
     require_book(**drawn)
 
 
-def require_book(sizes, n, batch, density, dtype, labels, seed):
+def require_book(sizes, n, batch, density, dtype, labels, together, seed):
     rng = np.random.default_rng(seed)
     batch = min(batch, n)
     network = init_network(jax.random.key(seed), sizes, "scaled")
     x, y = images(rng, n, sizes[0], density, dtype), answers(rng, n, sizes[-1], labels)
     order = rng.permutation(n)
-    got, finite = run(network, x, y, order, 0.05, batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGD_NATIVE_TOGETHER", str(together))
+        got, finite = run(network, x, y, order, 0.05, batch)
     assert bool(finite)
     for got_leaf, want in zip(leaves(got), leaves(by_hand(network, x, y, order, 0.05, batch)), strict=True):
         np.testing.assert_allclose(got_leaf, want, rtol=2e-5, atol=2e-6)
@@ -280,7 +283,8 @@ import hashlib, jax, numpy as np
 from jaxgd import init_network, load_dataset, train
 from jaxgd.kernels import native
 data = load_dataset("digits")
-network = init_network(jax.random.key(0), (64, 30, 10), "scaled")
+# Wide enough that two threads teach it together, where there are two.
+network = init_network(jax.random.key(0), (64, 300, 10), "scaled")
 result = train(network, data, epochs=3, batch_size=10, eta=3.0, key=jax.random.key(1), kernel="native")
 bits = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves((result.network, result.history)))
 print(native.about().split(",")[0], hashlib.sha256(bits).hexdigest(), float(result.history.cost[-1]))

@@ -1,6 +1,7 @@
 // What JAX calls, and what Python calls to prepare it: every shape and index is checked here, and nowhere after.
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -26,6 +27,29 @@ int threads() {
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
 #endif
   return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// The multiply-adds in a mini-batch's first layer that are worth a thread of their own, which has to meet the others
+// once a mini-batch; and the most threads of one network. With two, 784 × 32 inputs and neurons gained from 4 examples on.
+constexpr int64_t kWorth = 50'000;
+constexpr int64_t kMostTogether = 4;
+
+// Where processors are not free, threads that wait for each other lose more than they gain. After an epoch that did, so
+// many go without.
+constexpr int kAlone = 15;
+std::atomic<int> alone{0};
+
+// How many of `most` threads teach one network.
+int team_size(const std::vector<int64_t>& sizes, int64_t batch_size, int most) {
+  if (sizes.size() < 3) return 1;
+  const int64_t columns = padded(sizes[1]), able = std::min({int64_t{most}, columns / kPad, kMostTogether});
+  // For tests, which have to see several also where they are not worth it, and not there.
+  if (const char* asked = std::getenv("JAXGD_NATIVE_TOGETHER")) return std::clamp<int64_t>(std::atoi(asked), 1, columns / kPad);
+  if (alone.load() > 0) {
+    --alone;
+    return 1;
+  }
+  return static_cast<int>(std::clamp<int64_t>(batch_size * sizes[0] * columns / kWorth, 1, able));
 }
 
 // f(0) … f(count − 1), several at once. What one of them throws is thrown here.
@@ -179,10 +203,13 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
     int32_t low = 0, high = 0;
     for (int64_t i = 0; i < lanes * examples.n; ++i) low = std::min(low, rows[i]), high = std::max(high, rows[i]);
     require(low >= 0 && high < examples.n, "the order names an example that is not there");
+    const int each = team_size(sizes, batch_size, threads() / static_cast<int>(std::min<int64_t>(lanes, threads())));
     in_parallel(lanes, [&](int64_t lane) {
-      finite.typed_data<int32_t>()[lane] =
+      const Learned learned =
           kernels().epoch(sizes, examples, rows + lane * examples.n, batch_size, eta.typed_data<float>()[lane],
-                          layers<Layers>(args, 4, sizes, lane), layers<MutableLayers>(rets, 1, sizes, lane));
+                          layers<Layers>(args, 4, sizes, lane), layers<MutableLayers>(rets, 1, sizes, lane), each);
+      finite.typed_data<int32_t>()[lane] = learned.finite;
+      if (learned.crowded) alone = kAlone;
     });
   });
 }

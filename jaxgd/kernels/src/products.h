@@ -53,12 +53,13 @@ struct ByExample {
   int64_t row(int64_t k) const { return first + k; }
 };
 
-// out[e] = start[e] + Σ_k x[k][e] · w[row(k)], E examples by T vectors; the starts are `apart`, and no start is 0.
+// out[e] = start[e] + Σ_k x[k][e] · w[row(k)], E examples by T vectors, so far apart; no start is 0.
 template <int E, int T, typename Numbers>
-inline void multiply_tile(Numbers in, int64_t count, const float* w, const float* start, int64_t apart, float* out, int64_t p) {
+inline void multiply_tile(Numbers in, int64_t count, const float* w, const float* start, int64_t start_apart, float* out,
+                          int64_t apart) {
   Vector sums[E][T];
   for (int e = 0; e < E; ++e) {
-    for (int t = 0; t < T; ++t) sums[e][t] = start == nullptr ? Vector{} : load(start + e * apart + t * kLanes);
+    for (int t = 0; t < T; ++t) sums[e][t] = start == nullptr ? Vector{} : load(start + e * start_apart + t * kLanes);
   }
   for (int64_t k = 0; k < count; ++k) {
     const float* row = w + in.row(k) * T * kLanes;
@@ -70,16 +71,16 @@ inline void multiply_tile(Numbers in, int64_t count, const float* w, const float
     }
   }
   for (int e = 0; e < E; ++e) {
-    for (int t = 0; t < T; ++t) store(out + e * p + t * kLanes, sums[e][t]);
+    for (int t = 0; t < T; ++t) store(out + e * apart + t * kLanes, sums[e][t]);
   }
 }
 
 // w[row(k)] += Σ_e x[k][e] · d[e], E examples by T vectors; summed up first, so that a weight is rounded once.
 template <int E, int T, typename Numbers>
-inline void add_tile(Numbers in, int64_t count, const float* d, int64_t p, float* w) {
+inline void add_tile(Numbers in, int64_t count, const float* d, int64_t apart, float* w) {
   Vector factors[E][T];
   for (int e = 0; e < E; ++e) {
-    for (int t = 0; t < T; ++t) factors[e][t] = load(d + e * p + t * kLanes);
+    for (int t = 0; t < T; ++t) factors[e][t] = load(d + e * apart + t * kLanes);
   }
   for (int64_t k = 0; k < count; ++k) {
     float* row = w + in.row(k) * T * kLanes;
@@ -129,21 +130,22 @@ inline void for_tiles(const Numbers& in, int64_t m, int64_t p, F&& f) {
   }
 }
 
-// out (m, p) = start (p) + x · w, with weights (rows, p); no start is 0.
+// out (m, p), its rows so far apart, = start (p) + x · w, with weights (rows, p); no start is 0.
 template <typename Numbers>
-inline void multiply(const Numbers& in, int64_t m, const float* w, int64_t rows, const float* start, float* out, int64_t p) {
+inline void multiply(const Numbers& in, int64_t m, const float* w, int64_t rows, int64_t p, const float* start, float* out,
+                     int64_t apart) {
   for_tiles(in, m, p, [&](auto examples, auto vectors, const auto& x, int64_t k, int64_t count, int64_t e, int64_t o) {
-    float* to = out + e * p + o;
+    float* to = out + e * apart + o;
     const float* begin = k > 0 ? to : start == nullptr ? nullptr : start + o;
-    multiply_tile<examples.value, vectors.value>(x, count, w + o * rows, begin, k > 0 ? p : 0, to, p);
+    multiply_tile<examples.value, vectors.value>(x, count, w + o * rows, begin, k > 0 ? apart : 0, to, apart);
   });
 }
 
-// w (rows, p) += xᵀ · d, with d (m, p).
+// w (rows, p) += xᵀ · d, with d (m, p), its rows so far apart.
 template <typename Numbers>
-inline void add_product(const Numbers& in, int64_t m, const float* d, int64_t p, float* w, int64_t rows) {
+inline void add_product(const Numbers& in, int64_t m, const float* d, int64_t apart, float* w, int64_t rows, int64_t p) {
   for_tiles(in, m, p, [&](auto examples, auto vectors, const auto& x, int64_t, int64_t count, int64_t e, int64_t o) {
-    add_tile<examples.value, vectors.value>(x, count, d + e * p + o, p, w + o * rows);
+    add_tile<examples.value, vectors.value>(x, count, d + e * apart + o, apart, w + o * rows);
   });
 }
 

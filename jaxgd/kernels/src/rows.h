@@ -1,4 +1,4 @@
-// The inputs of a mini-batch, gathered from whole rows of bytes or floats.
+// The inputs of a mini-batch, gathered from whole rows of bytes.
 #pragma once
 
 #include <utility>
@@ -69,18 +69,18 @@ class Gathered {
 
   ByTile inputs() const { return {tiles_.data()}; }
 
-  // Rows which(0) … which(m − 1). The `next` ones after them are called into the cache meanwhile.
+  // Rows which(at) … which(at + m − 1). The `next` ones after them are called into the cache meanwhile.
   template <typename Which>
-  void fill(int64_t m, const Which& which, int64_t next) {
+  void fill(int64_t at, int64_t m, const Which& which, int64_t next) {
     const int64_t tiles = (tiles_of(m) + 1) / 2 * 2;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       tiles_[tile].count = 0;
       const int64_t first = first_of(tile, m), size = std::min(first_of(tile + 1, m), m) - first;
       for (int64_t e = 0; e < Tile::kStride; ++e) {
-        rows_[tile * Tile::kStride + e] = e < size ? examples_.bytes + which(first + e) * width_ : nothing_.get();
+        rows_[tile * Tile::kStride + e] = e < size ? examples_.bytes + which(at + first + e) * width_ : nothing_.get();
       }
     }
-    for (int64_t e = 0; e < next; ++e) next_[e] = examples_.bytes + which(m + e) * width_;
+    for (int64_t e = 0; e < next; ++e) next_[e] = examples_.bytes + which(at + m + e) * width_;
     for (int64_t start = 0; start < width_; start += kWide) {
       if (start % 64 == 0) {
         for (int64_t e = 0; e < next; ++e) __builtin_prefetch(next_[e] + start, 0, 2);

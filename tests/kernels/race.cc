@@ -1,0 +1,43 @@
+// One network taught by one thread and by several, for the thread sanitizer: it must end with the same bits.
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "descent.h"
+
+int main() {
+  const std::vector<int64_t> sizes{50, 70, 20, 10};
+  const int64_t n = 300;
+  uint32_t drawn = 1;
+  const auto next = [&] { return (drawn = drawn * 1664525u + 1013904223u) >> 16; };
+  std::vector<uint8_t> x(n * sizes[0]);
+  std::vector<int32_t> y(n), order(n);
+  for (auto& byte : x) byte = next() % 3 == 0 ? next() % 256 : 0;
+  for (int64_t i = 0; i < n; ++i) y[i] = next() % 10, order[i] = (i * 7) % n;
+  std::vector<std::vector<float>> start;
+  for (size_t l = 1; l < sizes.size(); ++l) {
+    start.emplace_back(sizes[l] * sizes[l - 1]), start.emplace_back(sizes[l]);
+    for (float& v : start[2 * l - 2]) v = next() / 65536.0f - 0.5f;
+  }
+  jaxgd::Examples examples;
+  examples.n = n, examples.bytes = x.data(), examples.labels = y.data();
+  std::vector<std::vector<float>> first;
+  for (const int64_t batch_size : {7, 150}) {
+    for (const int threads : {1, 2, 5}) {
+      auto weights = start;
+      jaxgd::Layers before;
+      jaxgd::MutableLayers after;
+      before.w.resize(sizes.size()), before.b.resize(sizes.size());
+      after.w.resize(sizes.size()), after.b.resize(sizes.size());
+      for (size_t l = 1; l < sizes.size(); ++l) {
+        before.w[l] = after.w[l] = weights[2 * l - 2].data();
+        before.b[l] = after.b[l] = weights[2 * l - 1].data();
+      }
+      const auto learned = jaxgd::portable::kKernels.epoch(sizes, examples, order.data(), batch_size, 0.5f, before, after, threads);
+      if (!learned.finite || weights == start) return std::puts("nothing learned"), 1;
+      if (threads == 1) first = weights;
+      if (weights != first) return std::puts("other bits"), 1;
+    }
+  }
+  std::puts("the same bits");
+}
