@@ -30,8 +30,8 @@ class Team {
     if (size_ > 1) arrived_.fetch_add(1, std::memory_order_acq_rel);
   }
 
-  // Returns when all have arrived in this round; rounds count from 1. The others come within microseconds, unless the
-  // system has taken one's processor away: the seconds that are lost so are the result.
+  // Returns when all have arrived in this round; rounds count from 1. The others come soon, unless the system has taken
+  // one's processor away, which it does for milliseconds: the seconds that are lost so are the result.
   double wait(int64_t round) const {
     if (size_ == 1) return 0;
     const auto here = [&] { return arrived_.load(std::memory_order_acquire) >= round * size_; };
@@ -41,11 +41,13 @@ class Team {
     }
     const auto since = std::chrono::steady_clock::now();
     while (!here()) std::this_thread::yield();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+    return seconds < kTaken ? 0 : seconds;
   }
 
  private:
   static constexpr int kSpins = 1000;
+  static constexpr double kTaken = 5e-4;
 
   static void pause() {
 #if defined(__x86_64__) || defined(__i386__)
