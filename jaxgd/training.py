@@ -108,8 +108,8 @@ def train(
 
     `kernel` is the way an epoch runs. "xla" takes ∇C from `jax.grad`, and goes everywhere. "native" is C++ with the
     gradient derived by hand: for plain descent on the quadratic cost, in float32 on the CPU, with bytes or float32 as
-    inputs. "auto" takes it where it can run and layers or mini-batches are small; the result's `kernel` says which it
-    was, and why. They compute the same but for the order in which float32 sums are rounded.
+    inputs. "auto" takes it where it can run and is the quicker; the result's `kernel` says which it was, and why. They
+    compute the same but for the order in which float32 sums are rounded.
 
     An epoch that makes the cost or a weight infinite or NaN ends the run: the outcome says so, and the network is the
     one after the last epoch that was finite.

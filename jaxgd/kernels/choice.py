@@ -62,7 +62,7 @@ def choose(
     wide = [n for n, most in ((first, _WIDEST_FIRST), (max(later, default=0), _WIDEST)) if n > most]
     if wide and (batch_size is None or batch_size > _LARGEST_BATCH):
         return Kernel("xla", f"layers of {max(wide)} neurons are quicker so, with this many examples at once")
-    return Kernel("native", f"small layers or mini-batches, float32, on the CPU ({native.about()})")
+    return Kernel("native", f"quicker for these layers and mini-batches, on the CPU ({native.about()})")
 
 
 def _hindrance(network: Network, examples: Examples, cost: Any, optimizer: Any) -> str | None:

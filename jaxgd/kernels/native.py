@@ -72,7 +72,8 @@ def epoch(
     The mini-batches are the order's first `batch_size` examples, and so on; the last may be short.
 
     Shapes: `y` is (n,) labels as int32 or (n, out) float32. Under vmap over networks, orders and η, many networks learn
-    at once, one a thread; data are shared, or else mapped over one after the other.
+    at once, one a thread; data are shared, or else mapped over one after the other. Threads that are left teach one
+    network together, where a mini-batch is worth it; the result is the same to the bit for any number of them.
     """
     out: tuple[Network, Array] = _epoch(batch_size)(network, x, y, order, eta)
     return out

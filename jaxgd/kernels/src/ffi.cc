@@ -34,10 +34,16 @@ int threads() {
 constexpr int64_t kWorth = 50'000;
 constexpr int64_t kMostTogether = 4;
 
-// Where processors are not free, threads that wait for each other lose more than they gain. After an epoch that did, so
-// many go without.
-constexpr int kAlone = 15;
-std::atomic<int> alone{0};
+// Where processors are not free, threads that wait for each other lose more than they gain. After an epoch that did, some
+// go without: twice as many each time, and half as many again after each that went well.
+constexpr int kLeastAlone = 4, kMostAlone = 64;
+std::atomic<int> alone{0}, alone_next{kLeastAlone};
+
+void remember(bool crowded) {
+  const int next = alone_next;
+  if (crowded) alone = next;
+  alone_next = std::clamp(crowded ? 2 * next : next / 2, kLeastAlone, kMostAlone);
+}
 
 // How many of `most` threads teach one network.
 int team_size(const std::vector<int64_t>& sizes, int64_t batch_size, int most) {
@@ -209,7 +215,7 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
           kernels().epoch(sizes, examples, rows + lane * examples.n, batch_size, eta.typed_data<float>()[lane],
                           layers<Layers>(args, 4, sizes, lane), layers<MutableLayers>(rets, 1, sizes, lane), each);
       finite.typed_data<int32_t>()[lane] = learned.finite;
-      if (learned.crowded) alone = kAlone;
+      if (each > 1) remember(learned.crowded);
     });
   });
 }
