@@ -56,7 +56,6 @@ START = Case("start-up", (64, 30, 10), 1_197, 10, 3.0)
 EPOCHS = 60
 
 CASES = (
-    START,
     Case("epoch-30", (784, 30, 10), 50_000, 10, 3.0),
     Case("epoch-100", (784, 100, 10), 50_000, 10, 3.0),
     Case("epoch-512-512", (784, 512, 512, 10), 50_000, 128, 1.0),
@@ -64,6 +63,7 @@ CASES = (
     Case("step-10000", (784, 30, 10), 10_000, None, 1.0),
     Case("step-50000", (784, 30, 10), 50_000, None, 1.0),
     Case("networks-64", (784, 30, 10), 50_000, 10, 3.0, networks=64),
+    START,
 )
 
 # One thing grows, from case to case, and the rest is as in the book's run with a fifth of its examples; η is small, so

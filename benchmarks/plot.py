@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import CASES
+
 # Each peer keeps its color from picture to picture: the palette of Okabe and Ito, for every kind of eye.
 COLORS = {
     "jaxgd": "#0072B2",
@@ -37,8 +39,10 @@ def draw(rows: list[dict[str, Any]], out: Path) -> list[Path]:
 
 def _bars(rows: list[dict[str, Any]], path: Path) -> Path:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    cases = list(dict.fromkeys(row["case"] for row in rows))
+    order = [case.name for case in CASES]
+    cases = sorted({row["case"] for row in rows}, key=lambda name: (order.index(name) if name in order else -1, name))
     columns = min(len(cases), 3)
     lines = -(-len(cases) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4.4 * columns, 2.7 * lines), squeeze=False)
@@ -57,7 +61,11 @@ def _bars(rows: list[dict[str, Any]], path: Path) -> Path:
             ax.annotate(f"{row['ratio'][0]:.3g} ×", (1e3 * row["seconds"][2], y), (4, 0), textcoords="offset points",
                         va="center", fontsize=8)  # fmt: skip
         ax.set_xscale("log")
-        ax.set_xlim(min(medians) / 2, max(medians) * 6)
+        low, high = min(medians) / 2, max(medians) * 6
+        ax.set_xlim(low, high)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,)))
+        ax.xaxis.set_major_formatter("{x:,g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.invert_yaxis()
         ax.set_title(case, fontsize=10)
         ax.set_xlabel(f"ms for one {found[0]['unit']}", fontsize=8)
