@@ -58,6 +58,10 @@ class Run:
         names = [n for name in self.cases for n in ([c.name for c in GROWTH] if name == "growth" else [name])]
         if unknown := [name for name in names if name not in known]:
             raise SystemExit(f"no such case: {', '.join(unknown)}. There are {', '.join(known)}.")
+        if self.repeats < 1:
+            raise SystemExit(f"--repeats must be at least 1, got {self.repeats}.")
+        if not self.out.absolute().parent.is_dir():
+            raise SystemExit(f"--out: there is no folder {self.out.absolute().parent}.")
         asked = self.peers or ()
         if unknown := [name for name in asked if name not in {**PEERS, **OF_NETWORKS, **OF_START}]:
             raise SystemExit(
@@ -87,7 +91,11 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Say what changed between two files of results beyond the noise. Exit status 1 if jaxgd became slower."""
+    """Say what changed between two files of results beyond the noise. Exit status 1 if jaxgd became slower.
+
+    Each peer's new time over its old one is held against that of the others in its case, so that a slower day of the
+    whole machine is no change: with few peers, one that was disturbed shows in all.
+    """
 
     old: Annotated[Path, tyro.conf.Positional]
     new: Annotated[Path, tyro.conf.Positional]
@@ -95,6 +103,9 @@ class Compare:
     def run(self) -> int:
         """Print it."""
         found = changes(read(self.old), read(self.new))
+        if not found:
+            print(f"{self.old} and {self.new} have no case and peer in common.", file=sys.stderr)
+            return 2
         for change in found:
             word = "within the noise" if not change.real else "slower" if change.factor > 1 else "faster"
             print(f"{change.case:22}{change.peer:16}{change.factor:8.3f} × (noise {change.noise:.3f})  {word}")
@@ -112,7 +123,10 @@ class Plot:
 
     def run(self) -> int:
         """Write them."""
-        for path in draw(read(self.results), self.out):
+        if not (rows := read(self.results)):
+            print(f"{self.results} has no results.", file=sys.stderr)
+            return 2
+        for path in draw(rows, self.out):
             print(path)
         return 0
 

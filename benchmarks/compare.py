@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,9 @@ def changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[Change
 
 
 def _error(times: list[float]) -> float:
-    """The relative standard error of the median."""
+    """The relative standard error of the median; of one or two times nothing is known."""
+    if len(times) < 3:
+        return float("inf")
     median = statistics.median(times)
     deviation = statistics.median(abs(t - median) for t in times)
     return float(1.4826 * 1.2533 * deviation / median / len(times) ** 0.5)
@@ -54,4 +57,11 @@ def _error(times: list[float]) -> float:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of results."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["case"], row["peer"], row["times"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{path} is no file of results: {error!r}", file=sys.stderr)
+        raise SystemExit(2) from error
+    return rows

@@ -22,17 +22,18 @@ class Worker:
 
     def __init__(self, case: Case, peer: str, data_dir: Path) -> None:
         words = [sys.executable, "-W", "ignore", "-m", "benchmarks.worker", case.name, peer, str(data_dir)]
+        self.name = f"{case.name}: {peer}"
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, word: str) -> dict[str, float]:
-        """What it answers; raises if it died."""
+        """What it answers; ends all if it died."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.process.args!r} ended with {self.process.wait()}")
+            raise SystemExit(f"{self.name} ended with {self.process.wait()}; what it said stands above.")
         answer: dict[str, float] = json.loads(line)
         return answer
 

@@ -19,7 +19,10 @@ def keep_programs() -> None:
     import jax
 
     config: Any = jax.config
-    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
+    if not config.jax_enable_compilation_cache:
+        return
+    if config.jax_compilation_cache_dir is not None:
+        _keep_small_ones(config)
         return
     machine = _machine()
     if machine is None:
@@ -28,14 +31,22 @@ def keep_programs() -> None:
     try:
         # They are run: nobody else must be able to put any there.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK) or folder.stat().st_uid != os.getuid():
+        found = folder.stat()
+        if not os.access(folder, os.W_OK | os.X_OK) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             return
     except (OSError, RuntimeError):
         return
     config.update("jax_compilation_cache_dir", str(folder))
-    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # A damaged program is compiled anew, and a full disk keeps none: nothing that one would have to hear of.
-    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
+    _keep_small_ones(config)
+    # Of a damaged program, which is compiled anew each time until it is deleted, JAX warns. That a full disk keeps none
+    # is nothing that one would have to hear of.
+    warnings.filterwarnings("ignore", message="Error writing persistent compilation cache entry")
+
+
+def _keep_small_ones(config: Any) -> None:
+    # By itself JAX keeps what took a second to compile, which of a short run is nothing. Another limit is the user's.
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _machine() -> str | None:

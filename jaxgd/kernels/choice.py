@@ -62,23 +62,23 @@ def choose(
     wide = [n for n, most in ((first, _WIDEST_FIRST), (max(later, default=0), _WIDEST)) if n > most]
     if wide and (batch_size is None or batch_size > _LARGEST_BATCH):
         return Kernel("xla", f"layers of {max(wide)} neurons are quicker so, with this many examples at once")
-    return Kernel("native", f"quicker for these layers and mini-batches, on the CPU ({native.about()})")
+    return Kernel("native", f"quicker for these shapes, on the CPU ({native.about()})")
 
 
 def _hindrance(network: Network, examples: Examples, cost: Any, optimizer: Any) -> str | None:
     """Why the native kernels cannot run, or None."""
     dtypes = {x.dtype for x in jax.tree.leaves(network)}
     if dtypes != {jnp.dtype("float32")}:
-        return f"the network is {', '.join(sorted(map(str, dtypes)))}, and they are float32"
+        return f"the network is {', '.join(sorted(map(str, dtypes)))}, and the native kernels are float32"
     if optimizer is not None:
-        return "they make plain descent's steps, and an optimizer was given"
+        return "the native kernels make plain descent's steps, and an optimizer was given"
     if cost is not quadratic_cost:
-        return "their gradient is the quadratic cost's, and another cost was given"
+        return "the native kernels' gradient is the quadratic cost's, and another cost was given"
     if examples.x.dtype not in (jnp.uint8, jnp.float32):
-        return f"the inputs are {examples.x.dtype}, and they take bytes and float32"
+        return f"the inputs are {examples.x.dtype}, and the native kernels take bytes and float32"
     platforms = {_platform(x) for x in jax.tree.leaves((network, examples))}
     if platforms != {"cpu"}:
-        return f"this is {', '.join(sorted(platforms - {'cpu'}))}, and they are of the CPU"
+        return f"this is {', '.join(sorted(platforms - {'cpu'}))}, and the native kernels are of the CPU"
     found = native.library()
     return found if isinstance(found, str) else None
 

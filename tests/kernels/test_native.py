@@ -326,13 +326,13 @@ def chosen(
 
 
 CHOICES = {
-    "small": ({}, "native", "quicker for these"),
+    "small": ({}, "native", "quicker for these shapes"),
     "asked for": ({"asked": "native"}, "native", "as asked"),
     "xla asked for": ({"asked": "xla"}, "xla", "as asked"),
     "wide": ({"sizes": (64, 30, 512, 10), "batch_size": 128}, "xla", "512"),
     "wide, in full": ({"sizes": (64, 30, 512, 10), "batch_size": None}, "xla", "512"),
-    "wide, in small mini-batches": ({"sizes": (64, 30, 512, 10)}, "native", "quicker for these"),
-    "wide first": ({"sizes": (64, 1000, 10), "batch_size": 128}, "native", "quicker for these"),
+    "wide, in small mini-batches": ({"sizes": (64, 30, 512, 10)}, "native", "quicker for these shapes"),
+    "wide first": ({"sizes": (64, 1000, 10), "batch_size": 128}, "native", "quicker for these shapes"),
     "very wide first": ({"sizes": (64, 2000, 10), "batch_size": 128}, "xla", "2000"),
     "bfloat16": ({"dtype": jnp.bfloat16}, "xla", "bfloat16"),
     "an optimizer": ({"optimizer": optax.adam(0.1)}, "xla", "optimizer"),

@@ -52,8 +52,8 @@ struct Kernels {
   const char* name;
   // One update a mini-batch, over all examples in this order, by so many threads: the result is the same to the bit for
   // any number, which is 1 without a hidden layer and else up to padded(n_1)/kPad.
-  Learned (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order, int64_t batch_size,
-                   float eta, const Layers& before, const MutableLayers& after, int threads);
+  Learned (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
+                   int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads);
   // Of the examples from first to last: Σ½‖y − a‖², the outputs a (n, n_L) unless null, and if `gradient` is not null
   // the sum of their gradients is added to it.
   double (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, int64_t first, int64_t last,

@@ -10,7 +10,9 @@ const Kernels& kernels() {
   static const Kernels& chosen = []() -> const Kernels& {
     // For tests, which have to see all of them on one machine.
     const char* asked = std::getenv("JAXGD_NATIVE_MACHINE");
-    [[maybe_unused]] const auto wanted = [&](const char* name) { return asked == nullptr || std::strcmp(asked, name) == 0; };
+    [[maybe_unused]] const auto wanted = [&](const char* name) {
+      return asked == nullptr || std::strcmp(asked, name) == 0;
+    };
 #ifdef JAXGD_X86
     __builtin_cpu_init();
     const bool avx2_runs = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

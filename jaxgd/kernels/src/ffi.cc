@@ -30,12 +30,12 @@ int threads() {
 }
 
 // The multiply-adds in a mini-batch's first layer that are worth a thread of their own, which has to meet the others
-// once a mini-batch; and the most threads of one network. With two, 784 × 32 inputs and neurons gained from 4 examples on.
+// once a mini-batch; and the most threads of one network. Two gained on 784 inputs and 32 neurons from 4 examples on.
 constexpr int64_t kWorth = 50'000;
 constexpr int64_t kMostTogether = 4;
 
-// Where processors are not free, threads that wait for each other lose more than they gain. After an epoch that did, some
-// go without: twice as many each time, and half as many again after each that went well.
+// Where processors are not free, threads that wait for each other lose more than they gain. After an epoch that did,
+// some go without: twice as many each time, and half as many again after each that went well.
 constexpr int kLeastAlone = 4, kMostAlone = 64;
 std::atomic<int> alone{0}, alone_next{kLeastAlone};
 
@@ -50,7 +50,9 @@ int team_size(const std::vector<int64_t>& sizes, int64_t batch_size, int most) {
   if (sizes.size() < 3) return 1;
   const int64_t columns = padded(sizes[1]), able = std::min({int64_t{most}, columns / kPad, kMostTogether});
   // For tests, which have to see several also where they are not worth it, and not there.
-  if (const char* asked = std::getenv("JAXGD_NATIVE_TOGETHER")) return std::clamp<int64_t>(std::atoi(asked), 1, columns / kPad);
+  if (const char* asked = std::getenv("JAXGD_NATIVE_TOGETHER")) {
+    return static_cast<int>(std::clamp<int64_t>(std::atoi(asked), 1, columns / kPad));
+  }
   if (alone.load() > 0) {
     --alone;
     return 1;
@@ -97,7 +99,8 @@ void require(bool holds, const std::string& what) {
   if (!holds) throw Wrong{what};
 }
 
-void require_shape(const std::string& name, const ffi::AnyBuffer& x, ffi::DataType type, const std::vector<int64_t>& shape) {
+void require_shape(const std::string& name, const ffi::AnyBuffer& x, ffi::DataType type,
+                   const std::vector<int64_t>& shape) {
   const auto dims = x.dimensions();
   const bool same = dims.size() == shape.size() && std::equal(dims.begin(), dims.end(), shape.begin());
   require(x.element_type() == type && same, name + " has another shape or dtype than it must: " + shape_of(x));
@@ -202,9 +205,12 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
     require(sizes == sizes_of(rets, 1, many ? lanes : -1), "the results are not like the network");
     const Examples examples = examples_of(args, sizes.front(), sizes.back());
     require(batch_size >= 1 && batch_size <= examples.n, "batch_size must be from 1 to the number of examples");
-    require_shape("order", order, ffi::S32, many ? std::vector<int64_t>{lanes, examples.n} : std::vector<int64_t>{examples.n});
-    require_shape("eta", eta, ffi::F32, many ? std::vector<int64_t>{lanes} : std::vector<int64_t>{});
-    require_shape("finite", finite, ffi::S32, many ? std::vector<int64_t>{lanes} : std::vector<int64_t>{});
+    const std::vector<int64_t> front = many ? std::vector<int64_t>{lanes} : std::vector<int64_t>{};
+    std::vector<int64_t> of_order = front;
+    of_order.push_back(examples.n);
+    require_shape("order", order, ffi::S32, of_order);
+    require_shape("eta", eta, ffi::F32, front);
+    require_shape("finite", finite, ffi::S32, front);
     const int32_t* rows = order.typed_data<int32_t>();
     int32_t low = 0, high = 0;
     for (int64_t i = 0; i < lanes * examples.n; ++i) low = std::min(low, rows[i]), high = std::max(high, rows[i]);

@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kBlock = 64;
 constexpr int64_t kBytesBlock = 12;
 
-// f(0) … f(count − 1), all at once, for they wait for each other. False, and nothing done, if threads are not to be had.
+// f(0) … f(count − 1), all at once, for they wait for each other. False, with nothing done, if threads are not to be had.
 template <typename F>
 bool together(int count, const F& f) {
   enum { kWait, kGo, kGiveUp };

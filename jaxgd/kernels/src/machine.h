@@ -163,7 +163,8 @@ class Machine {
     add(m, forward_, b_);
     for (size_t l = 2; l <= depth_; ++l) {
       const Columns mine = columns(l - 1);
-      add_product(deltas(l), m, activations(l - 1) + mine.from, padded(sizes_[l - 1]), back_[l].get(), sizes_[l], mine.count);
+      add_product(deltas(l), m, activations(l - 1) + mine.from, padded(sizes_[l - 1]), back_[l].get(), sizes_[l],
+                  mine.count);
     }
   }
 
@@ -230,7 +231,9 @@ class Machine {
     } else {
       const int64_t width = sizes_[0];
       float* to = copied_[round % 2].get();
-      for (int64_t e = 0; e < block.m; ++e) std::memcpy(to + e * width, examples_.floats + which(block.at + e) * width, width * 4);
+      for (int64_t e = 0; e < block.m; ++e) {
+        std::memcpy(to + e * width, examples_.floats + which(block.at + e) * width, width * 4);
+      }
     }
   }
 

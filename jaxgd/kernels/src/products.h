@@ -55,8 +55,8 @@ struct ByExample {
 
 // out[e] = start[e] + Σ_k x[k][e] · w[row(k)], E examples by T vectors, so far apart; no start is 0.
 template <int E, int T, typename Numbers>
-inline void multiply_tile(Numbers in, int64_t count, const float* w, const float* start, int64_t start_apart, float* out,
-                          int64_t apart) {
+inline void multiply_tile(Numbers in, int64_t count, const float* w, const float* start, int64_t start_apart,
+                          float* out, int64_t apart) {
   Vector sums[E][T];
   for (int e = 0; e < E; ++e) {
     for (int t = 0; t < T; ++t) sums[e][t] = start == nullptr ? Vector{} : load(start + e * start_apart + t * kLanes);
@@ -105,8 +105,8 @@ inline void as_constant(int64_t n, F&& f) {
   }
 }
 
-// Calls f(E, T, numbers, k, count, e, o) for tiles of m examples by p columns, so many rows at a time: E examples from e
-// on, T vectors from column o on, and the numbers that meet the next `count` rows after k. At least once for k = 0.
+// Calls f(E, T, numbers, k, count, e, o) for tiles of m examples by p columns, so many rows at a time: E examples from
+// e on, T vectors from column o on, and the numbers that meet the next `count` rows after k. At least once for k = 0.
 template <typename Numbers, typename F>
 inline void for_tiles(const Numbers& in, int64_t m, int64_t p, F&& f) {
   const int64_t tiles = tiles_of(m);
@@ -132,8 +132,8 @@ inline void for_tiles(const Numbers& in, int64_t m, int64_t p, F&& f) {
 
 // out (m, p), its rows so far apart, = start (p) + x · w, with weights (rows, p); no start is 0.
 template <typename Numbers>
-inline void multiply(const Numbers& in, int64_t m, const float* w, int64_t rows, int64_t p, const float* start, float* out,
-                     int64_t apart) {
+inline void multiply(const Numbers& in, int64_t m, const float* w, int64_t rows, int64_t p, const float* start,
+                     float* out, int64_t apart) {
   for_tiles(in, m, p, [&](auto examples, auto vectors, const auto& x, int64_t k, int64_t count, int64_t e, int64_t o) {
     float* to = out + e * apart + o;
     const float* begin = k > 0 ? to : start == nullptr ? nullptr : start + o;
@@ -143,7 +143,8 @@ inline void multiply(const Numbers& in, int64_t m, const float* w, int64_t rows,
 
 // w (rows, p) += xᵀ · d, with d (m, p), its rows so far apart.
 template <typename Numbers>
-inline void add_product(const Numbers& in, int64_t m, const float* d, int64_t apart, float* w, int64_t rows, int64_t p) {
+inline void add_product(const Numbers& in, int64_t m, const float* d, int64_t apart, float* w, int64_t rows,
+                        int64_t p) {
   for_tiles(in, m, p, [&](auto examples, auto vectors, const auto& x, int64_t, int64_t count, int64_t e, int64_t o) {
     add_tile<examples.value, vectors.value>(x, count, d + e * apart + o, apart, w + o * rows);
   });

@@ -21,7 +21,7 @@ inline Wide zip(Wide a, Wide b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (I / 16 * 16 + Half * 8 + I % 16 / 2 + I % 2 * kWide)...);
 }
 
-// Byte j of rows[i] becomes byte i of rows[j], in each 16 bytes: four times the rows are zipped with those 8 further on.
+// Byte j of rows[i] becomes byte i of rows[j], in each 16 bytes: four times rows are zipped with those 8 further on.
 inline void turn(Wide (&rows)[16]) {
   constexpr auto lanes = std::make_integer_sequence<int, kWide>{};
 #pragma GCC unroll 4
