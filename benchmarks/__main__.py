@@ -27,7 +27,9 @@ class List:
         """Print them."""
         for case in (*CASES, *GROWTH):
             if case.cold:
-                print(f"{case.name:22} one process, 60 epochs of digits, mini-batches of 10, sizes {list(case.sizes)}")
+                print(
+                    f"{case.name:22} one process, {case.epochs} epochs of digits, mini-batches of 10, sizes {list(case.sizes)}"
+                )
                 continue
             batch = "the full batch" if case.batch_size is None else f"mini-batches of {case.batch_size}"
             many = f"{case.networks} networks, " if case.networks > 1 else ""
@@ -63,10 +65,9 @@ class Run:
         if not self.out.absolute().parent.is_dir():
             raise SystemExit(f"--out: there is no folder {self.out.absolute().parent}.")
         asked = self.peers or ()
-        if unknown := [name for name in asked if name not in {**PEERS, **OF_NETWORKS, **OF_START}]:
-            raise SystemExit(
-                f"no such peer: {', '.join(unknown)}. There are {', '.join({**PEERS, **OF_NETWORKS, **OF_START})}."
-            )
+        peers = {**PEERS, **OF_NETWORKS, **OF_START}
+        if unknown := [name for name in asked if name not in peers]:
+            raise SystemExit(f"no such peer: {', '.join(unknown)}. There are {', '.join(peers)}.")
         if missing := [name for name in asked if not is_here(name)]:
             raise SystemExit(f"{', '.join(missing)}: not installed. pip install {NEEDS[missing[0]]}")
         here, most = about(), peak()

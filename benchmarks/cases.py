@@ -27,11 +27,13 @@ class Case:
     # What grows from case to case, and how far it has got here.
     growing: str | None = None
     size: int = 0
+    # Of a process that is timed from its start to its end, on digits.
+    epochs: int | None = None
 
     @property
     def cold(self) -> bool:
-        """Whether what is timed is a process from its start to its end, on digits."""
-        return self.name == "start-up"
+        """Whether what is timed is a whole process."""
+        return self.epochs is not None
 
     @property
     def unit(self) -> str:
@@ -47,13 +49,11 @@ class Case:
         Who leaves out what is zero does fewer, and can come past the peak.
         """
         weights = [a * b for a, b in itertools.pairwise(self.sizes)]
-        epochs = EPOCHS if self.cold else 1
-        return 2.0 * epochs * self.networks * self.n * (2 * sum(weights) + sum(weights[1:]))
+        return 2.0 * (self.epochs or 1) * self.networks * self.n * (2 * sum(weights) + sum(weights[1:]))
 
 
-# EPOCHS of the digits that come with jaxgd, as `jaxgd train` goes without arguments.
-START = Case("start-up", (64, 30, 10), 1_197, 10, 3.0)
-EPOCHS = 60
+# As `jaxgd train` goes without arguments.
+START = Case("start-up", (64, 30, 10), 1_197, 10, 3.0, epochs=60)
 
 CASES = (
     Case("epoch-30", (784, 30, 10), 50_000, 10, 3.0),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import EPOCHS, START, Case, Peer, Shared, Weights
+from benchmarks.cases import START, Case, Peer, Shared, Weights
 
 COMMAND = "import sys; from jaxgd.cli import main; sys.exit(main())"
 
@@ -38,7 +38,7 @@ def by_command(kept: bool) -> Peer:
             for k in range(10**6):
                 run = Path(home) / str(k)
                 words = [sys.executable, "-W", "ignore", "-c", COMMAND, "train", "--run-dir", str(run)]
-                subprocess.run([*words, "--epochs", str(EPOCHS)], env=environment, check=True, capture_output=True)
+                subprocess.run([*words, "--epochs", str(case.epochs)], env=environment, check=True, capture_output=True)
                 found = load_file(run / "network.safetensors")
                 yield [(found[f"{i}.w"], found[f"{i}.b"]) for i in range(len(found) // 2)]
 
@@ -70,7 +70,7 @@ def main(peer: str, start: str, end: str) -> None:
 
     x, y, *weights = np.load(start).values()
     units = PEERS[peer](START, Alone(x, y, _pairs(weights)))
-    for _ in range(EPOCHS):
+    for _ in range(START.epochs or 0):
         learned = next(units)
     np.savez(end, *(v for layer in learned for v in layer))
 

@@ -175,8 +175,7 @@ def _made_with() -> dict[str, str]:
     from jaxgd.kernels import native
 
     return {
-        # Not how many threads, which change no bit.
-        "native kernels": native.about().split(",")[0],
+        "native kernels": native.machine(),
         "jaxgd": jaxgd.__version__,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),

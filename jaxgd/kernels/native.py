@@ -36,13 +36,19 @@ def library() -> ctypes.CDLL | str:
     return found
 
 
+def machine() -> str:
+    """The kind of machine that the kernels here are for, which decides their bits; or why they do not run."""
+    found = library()
+    return found if isinstance(found, str) else found.jaxgd_machine().decode()
+
+
 def about() -> str:
     """In a few words, what the native kernels run with here, or why they do not."""
     found = library()
     if isinstance(found, str):
         return found
     threads = found.jaxgd_threads()
-    return f"{found.jaxgd_machine().decode()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _result(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -35,7 +35,7 @@ bool together(int count, const F& f) {
       });
     }
     word = kGo;
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     word = kGiveUp;
   }
   if (word == kGo) f(0);
