@@ -27,9 +27,7 @@ class List:
         """Print them."""
         for case in (*CASES, *GROWTH):
             if case.cold:
-                print(
-                    f"{case.name:22} one process, {case.epochs} epochs of digits, mini-batches of 10, sizes {list(case.sizes)}"
-                )
+                print(f"{case.name:22} one process, {case.epochs} epochs of digits, as `jaxgd train` goes by itself")
                 continue
             batch = "the full batch" if case.batch_size is None else f"mini-batches of {case.batch_size}"
             many = f"{case.networks} networks, " if case.networks > 1 else ""

@@ -96,8 +96,10 @@ def _growth(rows: list[dict[str, Any]], path: Path) -> Path:
         ax.set_ylabel(f"ms for one {here[0]['unit']}", fontsize=9)
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
-    figure.tight_layout()
+    # One for all, where it covers no line.
+    found = {name: line for ax in axes.flat for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(found.values(), found.keys(), loc="upper center", ncol=len(found), fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
