@@ -132,9 +132,9 @@ class Machine {
         for (int64_t i = 0; i < mine.count; i += kLanes) store(a + i, first(sigmoid(load(a + i)), mine.real - i));
       }
       if (l > 1) continue;
-      team_.arrive();
+      team_.arrive(rank_);
       if (next.m > 0) gather(round_ + 1, next, which, after);
-      lost_ += team_.wait(round_);
+      lost_ += team_.wait(round_, rank_);
     }
   }
 
