@@ -91,7 +91,7 @@ def test_threads_do_not_race(tmp_path):
 def test_a_race_would_be_found(tmp_path):
     """Where nobody waits for the others."""
     source = copied(tmp_path)
-    changed, right = source / "machine.h", "lost_ += team_.wait(round_);"
+    changed, right = source / "machine.h", "lost_ += team_.wait(round_, rank_);"
     assert right in changed.read_text()
     changed.write_text(changed.read_text().replace(right, ""))
     ran = raced(source, tmp_path)
