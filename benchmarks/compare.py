@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 # What is smaller than this is never called a change: code and data come to lie elsewhere in memory from run to run.
 LEAST = 0.05
 
@@ -27,14 +29,14 @@ class Change(NamedTuple):
 def changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[Change]:
     """For every case and peer in both, how its time changed.
 
-    A machine is faster on one day than on another, for all alike: each is held against the median change of the other
-    peers of its case, which ran in the same turns. The noise is three standard errors of the medians, which for n times
-    with a median absolute deviation of d are 1.4826 · 1.2533 · d/√n each.
+    What others do on a machine makes some turns slower, and none faster: a peer's time is its lower quartile. A machine
+    is faster on one day than on another, for all alike: each is held against the median change of the other peers of
+    its case, which ran in the same turns. The noise is three standard errors of the quartiles, by the bootstrap.
     """
     before = {(row["case"], row["peer"]): row["times"] for row in old}
     after = {(row["case"], row["peer"]): row["times"] for row in new}
     both = [key for key in before if key in after]
-    factors = {key: statistics.median(after[key]) / statistics.median(before[key]) for key in both}
+    factors = {key: _quartile(after[key]) / _quartile(before[key]) for key in both}
     found = []
     for case, peer in both:
         others = [factors[key] for key in both if key[0] == case and key[1] != peer]
@@ -46,13 +48,16 @@ def changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[Change
     return found
 
 
+def _quartile(times: list[float]) -> float:
+    return float(np.quantile(times, 0.25))
+
+
 def _error(times: list[float]) -> float:
-    """The relative standard error of the median; of one or two times nothing is known."""
+    """The relative standard error of the lower quartile; of one or two times nothing is known."""
     if len(times) < 3:
         return float("inf")
-    median = statistics.median(times)
-    deviation = statistics.median(abs(t - median) for t in times)
-    return float(1.4826 * 1.2533 * deviation / median / len(times) ** 0.5)
+    drawn = np.random.default_rng(0).choice(times, (1000, len(times)))
+    return float(np.quantile(drawn, 0.25, axis=1).std() / _quartile(times))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

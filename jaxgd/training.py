@@ -177,6 +177,11 @@ def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
         eta = 1.0
     if eta is None:
         raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
+    if callable(eta):
+        raise DtypeError(
+            "train: eta must be one real number, got a function.\n"
+            "Give a schedule to an optimizer: optimizer=optax.sgd(schedule)."
+        )
     require_positive("train", "eta", eta)
     # bfloat16 networks multiply by η in float32 and round once, on being updated.
     dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)

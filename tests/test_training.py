@@ -367,6 +367,11 @@ BAD = {
     "eta vanishes": ({"eta": 1e-60}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta overflows": ({"eta": 1e39}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta missing": ({"eta": None}, DtypeError, "eta must be one real number"),
+    "eta a schedule": (
+        {"eta": optax.constant_schedule(3.0)},
+        DtypeError,
+        "a function.\nGive a schedule to",
+    ),
     "eta of many": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
     "cost of each": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
     "cost not a number": ({"cost": lambda a, y: None}, ShapeError, "one real scalar"),

@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep_programs()
             return int(command.run(argv))
         except JaxgdError as error:
-            return _complain(name, str(error), FAILED if isinstance(error, WriteError) else MISUSED)
+            # What the library says begins with the function's name, which is the command's.
+            words = str(error).removeprefix(f"{name.removeprefix('jaxgd ')}: ")
+            return _complain(name, words, FAILED if isinstance(error, WriteError) else MISUSED)
     except KeyboardInterrupt:
         return _complain(name, "interrupted", INTERRUPTED)
     except BrokenPipeError:

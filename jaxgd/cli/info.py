@@ -35,6 +35,7 @@ class Info:
                 getattr(jax.config, "jax_default_matmul_precision", None) or "the device's default precision",
             ),
             ("native kernels", native.about()),
+            ("compiled programs", getattr(jax.config, "jax_compilation_cache_dir", None) or "not kept"),
             ("data folder", str(self.data_dir or default_data_dir())),
             ("digits", "comes with jaxgd"),
         ]

@@ -12,6 +12,7 @@ import pytest
 
 from jaxgd import cli, feedforward, load_dataset, load_network
 from jaxgd.data.idx import write_idx
+from jaxgd.kernels import native
 
 
 def metrics(row=-1):
@@ -104,6 +105,14 @@ def test_info_says_what_is_where(jaxgd):
     assert re.search(r"^device  +0: ", answer.out, re.M)
     assert re.search(r"^float  +float32", answer.out, re.M)
     assert re.search(r"^mnist  +not here", answer.out, re.M)
+    assert re.search(r"^compiled programs  +\S", answer.out, re.M)
+
+
+def test_a_complaint_names_the_command_once(jaxgd, monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: "it was not built")
+    answer = jaxgd("train", "--kernel", "native", "--epochs", 1)
+    assert answer.status == 2
+    assert answer.err.startswith("jaxgd train: kernel=")
 
 
 COMMANDS = ["", "train", "evaluate", "predict", "check", "info"]
