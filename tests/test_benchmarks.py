@@ -94,6 +94,7 @@ def test_a_process_learns_digits(peer):
     assert accuracy(weights, shared(START, Path("nowhere"))) > 0.97
 
 
+@pytest.mark.slow
 def test_the_peak_is_a_machines():
     found = peak()
     assert 1 < found["peak_gflops"] < 1e5

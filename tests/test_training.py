@@ -40,7 +40,7 @@ def cross_entropy(a, y):
     return -jnp.mean(jnp.sum(y * jnp.log(a) + (1 - y) * jnp.log1p(-a), axis=-1))
 
 
-@pytest.mark.parametrize("batch_size", often([7, 10, None], [7, None]), ids=str)
+@pytest.mark.parametrize("batch_size", often([7, 10, None], [7]), ids=str)
 def test_an_epoch_is_the_books_loop(digits, network, batch_size, x64):
     """The same order of examples, in NumPy's float64, one mini-batch after the other by the hand-derived gradient."""
     network = jax.tree.map(lambda v: v.astype(jnp.float64), network)

@@ -61,6 +61,7 @@ def test_the_length_is_bounded_and_short_runs_are_whole(n, x64):
     assert jax.tree.all(jax.tree.map(lambda x, y: jnp.array_equal(x, y, equal_nan=True), path, same))
 
 
+@pytest.mark.slow
 def test_a_short_run_of_many_allowed_steps_is_remembered_whole(x64):
     solution = minimize(rosenbrock, START, newton(), max_steps=10**6)
     assert solution.trajectory.step.tolist() == list(range(int(solution.steps) + 1))
@@ -86,6 +87,7 @@ def test_the_best_is_where_c_was_lowest(x64):
     assert solution.best_cost == solution.trajectory.cost[k]
 
 
+@pytest.mark.slow
 def test_sharpness_beside_the_edge_of_stability(x64):
     """On ¼v⁴ λ_max = 3v², which falls on the way down and never reaches 2/η = 20."""
     falling = minimize(
@@ -122,6 +124,7 @@ def test_a_rule_without_an_eta_has_no_edge(x64):
     assert path.crossed == -1
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_lanes_times_steps():
     """Ten thousand lanes, a thousand entries each: as large as its numbers, no more, and quick."""
 
