@@ -65,7 +65,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         for row in rows:
-            row["case"], row["peer"], row["times"]
+            named = isinstance(row["case"], str) and isinstance(row["peer"], str)
+            if not named or not row["times"] or not all(0 < time < float("inf") for time in row["times"]):
+                raise ValueError(f"a case, a peer and times above 0 are wanted, got {str(row)[:80]}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"{path} is no file of results: {error!r}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -1,13 +1,14 @@
 """The benchmark suite tells a change from noise, and its peers walk the same way."""
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.cases import START, Case, Shared, accuracy, cost, shared
-from benchmarks.compare import changes
+from benchmarks.compare import changes, read
 from benchmarks.hardware import peak
 from benchmarks.measure import table, unlike
 from benchmarks.peers import OF_NETWORKS, OF_START, PEERS, by_book, by_numpy
@@ -39,6 +40,15 @@ def test_a_tenth_slower_is_told_and_no_change_is_not(seed, drift):
 
 def test_what_is_in_one_file_only_is_left_out():
     assert {change.peer for change in changes(result()[:2], result())} == {"jaxgd", "numpy"}
+
+
+@pytest.mark.parametrize("times", [[], [0, 0, 0], [-1.0], [float("nan")], None, 3, ["1"]], ids=str)
+def test_times_that_are_none_are_refused(times, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"case": "epoch", "peer": "jaxgd", "times": times}))
+    with pytest.raises(SystemExit) as caught:
+        read(tmp_path / "a.jsonl")
+    assert caught.value.code == 2
+    assert "is no file of results" in capsys.readouterr().err
 
 
 def small(batch_size, networks=1):
