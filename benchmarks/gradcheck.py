@@ -23,11 +23,11 @@ import numpy as np
 import tyro
 
 import jaxgd
+from benchmarks.corpus.correct import CORRECT
+from benchmarks.corpus.kinds import with_vjp
+from benchmarks.corpus.spoiled import SPOILED
+from benchmarks.corpus.wrong import KINKS, WRONG
 from jaxgd.files import write_atomically
-from tests.gradcheck.correct import CORRECT
-from tests.gradcheck.kinds import with_vjp
-from tests.gradcheck.spoiled import SPOILED
-from tests.gradcheck.wrong import KINKS, WRONG
 
 RIGHT, IS_WRONG, CANNOT_TELL, ERROR = "right", "wrong", "cannot tell", "error"
 

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from support import often
 
+from benchmarks.corpus.correct import CORRECT
+from benchmarks.corpus.wrong import KINKS, WRONG
 from jaxgd import check_gradients
-
-from .correct import CORRECT
-from .wrong import KINKS, WRONG
 
 SEEDS = range(2)
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from support import often
 
+from benchmarks.corpus.spoiled import SPOILED
 from jaxgd import backprop, check_gradients, init_network, load_dataset, network_cost, update
-
-from .spoiled import SPOILED
 
 SIZES = (784, 30, 10)
 

@@ -234,6 +234,11 @@ def _log1pexp_jvp(primals: Any, tangents: Any) -> Any:
     return log1pexp(x), nn.sigmoid(x) * dx
 
 
+def polar_factor(a: Any) -> Any:
+    u, _, v = jnp.linalg.svd(a, full_matrices=False)
+    return jnp.asarray(u) @ jnp.asarray(v)
+
+
 @jax.custom_vjp
 def sine_times(x: Any, y: Any) -> Any:
     """y sin x."""
@@ -366,8 +371,7 @@ LINEAR_ALGEBRA = (
             lambda a: jnp.outer(jnp.linalg.eigh(a)[1][:, 0], jnp.linalg.eigh(a)[1][:, 0]), separated()),
     Correct("qr", lambda a: jnp.linalg.qr(a), singular()),
     Correct("singular values", lambda a: jnp.linalg.svd(a, compute_uv=False), singular()),
-    Correct("polar factor by svd", lambda a: (lambda u, s, v: u @ v)(*jnp.linalg.svd(a, full_matrices=False)),
-            singular()),
+    Correct("polar factor by svd", polar_factor, singular()),
     Correct("nuclear norm", lambda a: jnp.linalg.norm(a, "nuc"), singular()),
     Correct("spectral norm", lambda a: jnp.linalg.norm(a, 2), singular()),
     Correct("pinv", jnp.linalg.pinv, singular()),

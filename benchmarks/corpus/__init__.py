@@ -1,0 +1,1 @@
+"""Functions whose derivatives are known to be right or wrong: the corpus of the gradient checker."""
