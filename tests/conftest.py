@@ -9,6 +9,7 @@ import zlib
 import hypothesis
 import jax
 import jaxtyping
+import processor_time
 import pytest
 
 # Nearly all of the suite's time is compilation, and most of that is LLVM making programs fast that run for
@@ -80,6 +81,10 @@ def genuine_mnist():
     if not os.environ.get("JAXGD_TEST_MNIST"):
         pytest.skip(_NO_MNIST)
     return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(processor_time.ProcessorTime(config))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,0 +1,104 @@
+"""Count the processor time of the tests in each room, and hold it against a budget.
+
+`JAXGD_TEST_BUDGET=1` fails the run if a room exceeds its budget by half. `JAXGD_TEST_SECONDS=FILE` writes the seconds
+of each test to a JSON file, the most expensive first.
+"""
+
+import collections
+import json
+import os
+import pathlib
+
+import pytest
+
+# Processor seconds of the quick suite, without coverage, on two cores.
+BUDGETS = {"gradcheck": 50, "descent": 70, "training": 110, "rest": 70}
+MARGIN = 1.5
+
+# The first part of a test's path below tests/ or jaxgd/ decides its room; any other part belongs to the rest.
+ROOMS = {
+    "gradcheck": ("gradcheck",),
+    "descent": ("descent", "rules", "curvature", "slices"),
+    "training": ("training", "kernels", "data", "cli"),
+}
+
+
+def room_of(nodeid):
+    """Return the room of a test: "descent" for "tests/rules/test_first_order.py::test_x"."""
+    first = nodeid.split("::")[0].split("/")[1].removesuffix(".py").removeprefix("test_")
+    return next((room for room, parts in ROOMS.items() if first in parts), "rest")
+
+
+def processor_seconds():
+    """Return the processor seconds of this process and of the children it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def over_budget(seconds):
+    """Return one line for each room whose seconds exceed its budget by half."""
+    return [
+        f"{room}: {seconds[room]:.0f} processor seconds, the budget is {budget}. Share compiled programs, or mark the "
+        "heaviest tests slow."
+        for room, budget in BUDGETS.items()
+        if seconds[room] > MARGIN * budget
+    ]
+
+
+class ProcessorTime:
+    """A pytest plugin whose reports carry the processor seconds of their phase, also from a worker of xdist."""
+
+    def __init__(self, config):
+        self.config = config
+        self.last = 0.0
+        self.workers = 0.0
+        self.seconds = collections.Counter()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self):
+        self.last = processor_seconds()
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self):
+        report = yield
+        now = processor_seconds()
+        report.processor_seconds, self.last = now - self.last, now
+        return report
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] += getattr(report, "processor_seconds", 0.0)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session):
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput["processor_seconds"] = processor_seconds()
+        elif os.environ.get("JAXGD_TEST_BUDGET") == "1" and over_budget(self.rooms()) and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        self.workers += (getattr(node, "workeroutput", None) or {}).get("processor_seconds", 0.0)
+
+    def rooms(self):
+        """Return the processor seconds of each room."""
+        totals = collections.Counter()
+        for nodeid, seconds in self.seconds.items():
+            totals[room_of(nodeid)] += seconds
+        return totals
+
+    def pytest_terminal_summary(self, terminalreporter):
+        rooms, tests = self.rooms(), collections.Counter(map(room_of, self.seconds))
+        own = os.times()
+        # The workers are children of this process, so its children's time would count them twice.
+        total = self.workers + own.user + own.system if self.workers else processor_seconds()
+        terminalreporter.section("processor seconds")
+        for room, budget in BUDGETS.items():
+            terminalreporter.write_line(f"{room:22}{rooms[room]:8.1f} of {budget:4}{tests[room]:8} tests")
+        terminalreporter.write_line(f"{'start and collection':22}{total - rooms.total():8.1f}")
+        terminalreporter.write_line(f"{'all':22}{total:8.1f} of {sum(BUDGETS.values()):4}")
+        for line in over_budget(rooms):
+            terminalreporter.write_line(line, red=True)
+        if file := os.environ.get("JAXGD_TEST_SECONDS"):
+            seconds = {nodeid: round(value, 3) for nodeid, value in self.seconds.most_common()}
+            pathlib.Path(file).write_text(json.dumps(seconds, indent=0))
