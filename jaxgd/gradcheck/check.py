@@ -1,4 +1,4 @@
-"""check_gradients: what is compared with what."""
+"""`check_gradients`: run each comparison of derivatives, and put the report together."""
 
 import contextlib
 import dataclasses
@@ -25,10 +25,10 @@ from jaxgd.gradcheck.problem import WHO, Prepared, in_float64, prepare, raised, 
 from jaxgd.gradcheck.programs import Value, bilinear
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
 
-# The smallest relative error that difference quotients in float64 resolve when nothing is against them.
+# The smallest relative error that difference quotients in float64 resolve at best.
 _LEAST_RTOL = 1e-9
-# For a scalar f: its gradient is meant first; then of either sign, larger and smaller, so that a rule shows what it
-# makes of its cotangent.
+# For a scalar f: 1 first, since it gives the gradient; then either sign and other sizes, since a wrong rule may treat
+# them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 _HIGHER = "second derivatives: order=2 checks them"
 
@@ -48,35 +48,62 @@ def check_gradients(
 ) -> GradientReport:
     """Check the derivatives of f at one point: right, wrong or cannot tell, for each leaf of the arguments.
 
-    With u a random direction in one leaf and w a random cotangent, what reverse mode says, ⟨Jᵀw, u⟩, is held against
-    what forward mode says, ⟨w, Ju⟩, and both against the difference quotient (F(h) − F(−h))/2h of
-    F(t) = ⟨w, f(x + t u)⟩, extrapolated to h → 0 with an estimate of its own error. f is evaluated in float64 for that,
-    whatever dtype the arguments have. A claimed derivative is held against autodiff as well, to rounding:
+    Let u be a random direction in one leaf, w a random cotangent of f's result, and F(t) = ⟨w, f(x + t u)⟩.
+    The check compares three values of F′(0):
 
-    - `gradient(*args)` returns what `jax.grad(f, argnums)(*args)` would; the first argument's by default;
-    - `vjp(*args)` returns `(f(*args), pullback)`, as `functools.partial(jax.vjp, f)` does;
-    - `jvp(primals, tangents)` returns `(f(*primals), tangents of f)`, as `functools.partial(jax.jvp, f)` does.
+    - ⟨Jᵀw, u⟩, by reverse mode;
+    - ⟨w, Ju⟩, by forward mode;
+    - the difference quotient (F(h) − F(−h))/2h, extrapolated to h → 0, with an estimate of its error.
 
-    Verdicts are relative to each leaf's own gradient and to the noise that is measured in f. Where something is wrong,
-    the leaf is searched, and the report names the elements that are furthest off and the pattern if there is one.
+    It evaluates f in float64, for arguments of any dtype; x64 need not be enabled. It also compares each claimed
+    derivative with autodiff directly, up to rounding.
 
-    Shapes: `args` are any pytrees with a floating-point or complex leaf, f returns any pytree with one; other leaves
-    are held fixed. With `has_aux`, f returns (value, aux) as in `jax.grad`; claims are of the value alone.
-    Units: `argnums` as in `jax.grad`, by default every argument. `order=2` also checks the derivative of the gradient.
-    `rtol` is the relative error of a leaf's gradient beyond which it is wrong, 1e-9 to 1; by default whatever exceeds
-    the uncertainty, and an uncertainty above 1e-3 is "cannot tell". `directions` are tried for each leaf.
-    Raises: DtypeError if nothing can be differentiated, f returns no floats, or it is called under jit; ShapeError for
-    a claim that cannot be used with this f; RangeError for rtol, order, directions or argnums out of range. Whatever f
-    raises comes through. A claim whose tree, shapes or dtypes misfit is no error but a finding: the verdict is wrong.
+    A verdict is relative to the leaf's own gradient and to the measured noise of f. The check searches a wrong leaf
+    element by element. The report lists the worst elements, and names the pattern if it recognizes one.
+
+    Args:
+        f: The function to check. It returns any pytree with at least one floating-point or complex leaf. Its exceptions
+            pass through unchanged.
+        *args: The point: the arguments of f, any pytrees with at least one floating-point or complex leaf. Leaves of
+            other dtypes are held fixed.
+        gradient: A claimed gradient, for a scalar f: `gradient(*args)` must equal `jax.grad(f, argnums)(*args)`.
+        vjp: A claimed reverse-mode derivative: `vjp(*args)` returns `(f(*args), pullback)`, as `jax.vjp(f, *args)`
+            does.
+        jvp: A claimed forward-mode derivative: `jvp(primals, tangents)` returns `(f(*primals), tangents of f)`, as
+            `jax.jvp(f, primals, tangents)` does.
+        argnums: The position or positions of the arguments to differentiate, as in `jax.grad`. Default: the first
+            argument if `gradient` is given, otherwise every argument.
+        has_aux: True if f returns (value, aux), as in `jax.grad`. A claim is about the value alone. Default False.
+        order: 1 checks the first derivative. 2 also checks the derivative of the gradient, and that the Hessian is
+            symmetric. Default 1.
+        rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
+            above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
+            float64) is "cannot tell".
+        directions: The number of random directions to try in each leaf, at least 1. A leaf that they leave in doubt
+            gets at least 4. Default 3.
+        seed: The seed of the random directions and cotangents, at least 0. Default 0.
+
+    Returns:
+        A `GradientReport`. `print` shows it as one screen of text. Its method `raise_if_wrong` raises an error if the
+        verdict is wrong. A claim with the wrong tree, shapes or dtypes makes the verdict wrong, and is listed in
+        `findings` or in the leaf's checks.
+
+    Raises:
+        DtypeError: If no leaf can be differentiated, f returns no floats, f or a claim is not callable, a numeric
+            option is not a number, or the call is inside jit, grad or vmap.
+        ShapeError: If a claim does not suit f, such as `gradient` for a vector, or f returns no pair with `has_aux`.
+        RangeError: If argnums, order, rtol, directions or seed is out of range.
+
     Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the quotient and its error.
 
-    >>> def cost(v):
-    ...     return v[0] ** 2 + 3 * v[1]
-    >>> v = jnp.array([1.0, 2.0])
-    >>> check_gradients(cost, v).verdict
-    <Verdict.RIGHT: 'right'>
-    >>> check_gradients(cost, v, gradient=lambda v: jnp.array([2 * v[0], -3.0])).leaves[0].pattern
-    'one element is wrong, [1]'
+    Example:
+        >>> def cost(v):
+        ...     return v[0] ** 2 + 3 * v[1]
+        >>> v = jnp.array([1.0, 2.0])
+        >>> check_gradients(cost, v).verdict
+        <Verdict.RIGHT: 'right'>
+        >>> check_gradients(cost, v, gradient=lambda v: jnp.array([2 * v[0], -3.0])).leaves[0].pattern
+        'one element is wrong, [1]'
     """
     _require(f, order, rtol, directions, seed, gradient=gradient, vjp=vjp, jvp=jvp)
     if argnums is None and gradient is not None:
@@ -110,7 +137,7 @@ def check_gradients(
     precision = compare_natively(prepared, examination, native, claims, one)
     leaves = tuple(_with(leaf, precision.checks.get(i, [])) for i, leaf in enumerate(leaves))
     findings = [(claim.name, text) for claim in claims for leaf, text in claim.findings if leaf == ""]
-    # Natively: two eager runs, two jitted, and the lanes.
+    # The comparisons in the user's dtype run f outside of `lanes`.
     evaluations = lanes.count(Value(prepared.problem)) + 2 * len(native.consistency)
     consistency = [*native.consistency, *_value_of_the_rule(examination)]
     second = None
@@ -139,7 +166,7 @@ def check_gradients(
 
 
 def _value_of_the_rule(examination: Examination) -> list[Consistency]:
-    """Whether f returns in float64, when it is differentiated, what it returns else; nothing if it does."""
+    """Compare the value of f under differentiation with its plain value, in float64; return nothing if they agree."""
     outputs, ladders = examination.d.outputs, examination.ladders
     if not outputs or not ladders.in_float64 or ladders.narrow or 0 not in ladders.measure.zeros:
         return []
@@ -153,7 +180,7 @@ def _value_of_the_rule(examination: Examination) -> list[Consistency]:
 
 def _summary(examination: Examination, evaluations: int, directions: int, seed: int) -> str:
     dtype = "float64" if examination.ladders.in_float64 else "the dtype of the arguments"
-    words = f"1 point, {directions} directions a leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
+    words = f"1 point, {directions} directions per leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
     names = [values.name for values in examination.d.values]
     return f"{words}; {' and '.join(names)} against difference quotients" if names else words
 
@@ -169,7 +196,7 @@ def _require(f: Any, order: int, rtol: float | None, directions: int, seed: int,
     if rtol is not None and not _LEAST_RTOL <= rtol < 1:
         raise RangeError(
             f"{WHO}: rtol must be at least {_LEAST_RTOL:g} and below 1, got {rtol}.\n"
-            "Difference quotients resolve no less in float64. Leave it out to be told whatever can be seen."
+            "Difference quotients in float64 resolve no less. Leave rtol out to find every error that is visible."
         )
 
 
@@ -180,10 +207,7 @@ def _without_aux(out: Any) -> Any:
 
 
 def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The cotangents w of each output, stacked, at random.
-
-    The first for a real scalar is 1, since its gradient is meant; the others tell a rule that forgets its cotangent.
-    """
+    """Draw n random cotangents for each output, stacked; a real scalar gets the fixed ones."""
     leaves = [np.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) == 1 and leaves[0].shape == () and not np.iscomplexobj(leaves[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
@@ -191,7 +215,7 @@ def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) 
 
 
 def _least(dtype: Any) -> float:
-    """The size of an output below which its cotangent would be too large for its dtype."""
+    """Return the size of an output below which its cotangent is too large for the dtype."""
     return 100 / float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
@@ -204,7 +228,7 @@ def _natively(prepared: Prepared, first: list[Any], w: list[np.ndarray], rng: np
 
 
 def _undecided(prepared: Prepared, native: Native, directions: int, seed: int) -> GradientReport:
-    """The report where f is not one function, so that nothing can be compared."""
+    """Return the report for an f that differs between runs, so that no derivative can be compared."""
     cause = next(c.cause for c in native.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
     check = Check("autodiff = quotient", Verdict.CANNOT_TELL, cause, float("nan"), float("inf"))
     leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,)) for leaf in prepared.leaves)
@@ -213,7 +237,7 @@ def _undecided(prepared: Prepared, native: Native, directions: int, seed: int) -
         leaves=leaves,
         consistency=tuple(native.consistency),
         precision=(),
-        checked="only whether f is one function",
+        checked="only the consistency of f",
         not_checked=("its derivatives",),
         evaluations=4,
         directions=directions,
@@ -227,7 +251,7 @@ def _with(leaf: LeafReport, checks: list[Check]) -> LeafReport:
 
 
 def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directions: int, seed: int) -> GradientReport:
-    """The same check of ∇⟨w, f⟩, whose derivative is the Hessian H; and that H is symmetric."""
+    """Check ∇⟨w, f⟩, whose derivative is the Hessian H, in the same way; also check that H is symmetric."""
     problem = prepared.problem
 
     def gradient(*args: Any) -> Any:
@@ -243,18 +267,18 @@ def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directio
         names = [*inspect.signature(problem.f.value).parameters][: len(args)]
         named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in (*names, "cotangent")]
         gradient.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
-    # By w as well: a rule may be right where it is called, and cut off what calls it.
+    # Differentiate by w too: a rule may have the right value but block the derivative by its cotangent.
     w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, problem(prepared.v, prepared.traced), strict=True)]
     argnums = (*prepared.argnums, len(args))
     report = check_gradients(gradient, *args, w, argnums=argnums, rtol=rtol, directions=directions, seed=seed)
     symmetric = _symmetry(gradient, prepared, w, seed)
-    # Of what is held fixed the first order has told.
+    # The first-order report already lists the fixed arguments.
     notes = tuple(note for note in report.not_checked if note != _HIGHER and not note.startswith("held fixed"))
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
 
 
 def _symmetry(gradient: Callable[..., Any], prepared: Prepared, w: list[Any], seed: int) -> list[Consistency]:
-    """⟨u, Hv⟩ = ⟨v, Hu⟩ for two random directions through all leaves; nothing where f has no forward mode."""
+    """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u, v; return nothing if f has no forward mode."""
     rng = np.random.default_rng(seed)
     problem = prepared.problem
     with in_float64():

@@ -1,4 +1,4 @@
-"""Derivatives that somebody claims: where they fit f's arguments, and where they do not."""
+"""Claimed derivatives, and their misfits with the arguments of f."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,11 +16,15 @@ from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, wh
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A derivative to be checked.
+    """A claimed derivative to check.
 
-    `reverse` gives Jᵀw, `forward` gives ⟨w, Ju⟩; one of them is there. `findings` are misfits of tree, shape or dtype,
-    each with the leaf it is about, "" for the whole; `absent` are the leaves that the claim says nothing about;
-    `native` is what it gives for each leaf when called as the user calls it, for the first cotangent.
+    Attributes:
+        name: The keyword argument that the claim came by: gradient, vjp or jvp.
+        reverse: The program for Jᵀw, or None.
+        forward: The program for ⟨w, Ju⟩, or None.
+        findings: Misfits of tree, shape or dtype, each as (leaf, text); the leaf is "" for the whole claim.
+        absent: The leaves for which the claim has no usable value.
+        native: The claim's value for each leaf in the user's dtype, for the first cotangent.
     """
 
     name: str
@@ -32,10 +36,7 @@ class Claim:
 
 
 def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any], single: bool) -> Claim:
-    """The claim made by `gradient=`, which returns what `jax.grad` would.
-
-    Raises: ShapeError if f does not return one scalar; whatever `gradient` raises.
-    """
+    """Call `gradient` as `jax.grad(f)` is called, and return its claim; raise ShapeError if f is not a scalar."""
     leaves = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) != 1 or leaves[0].shape != ():
         got = ", ".join(map(describe, leaves))
@@ -49,24 +50,23 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
     expected = args[prepared.argnums[0]] if single else tuple(args[i] for i in prepared.argnums)
     places, findings = _fit("gradient", prepared, claimed, expected, paths)
     if findings and single and isinstance(claimed, tuple) and len(claimed) == len(args) > 1:
-        hint = f"for the gradient by all {len(args)} arguments pass argnums={tuple(range(len(args)))}"
+        hint = f"for the gradient by all {len(args)} arguments, pass argnums={tuple(range(len(args)))}"
         findings = (*findings, ("", hint))
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
     native = _taken(claimed, places)
     if jnp.iscomplexobj(leaves[0]):
-        native = ()  # its cotangent is not 1
+        native = ()  # because the cotangent is not 1
     return Claim("gradient", fn, findings=findings, absent=_absent(places), native=native)
 
 
 def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequence[Any]) -> Claim:
-    """The claim made by `vjp=`, which returns (f(*args), pullback) as `jax.vjp` would.
-
-    Raises: ShapeError if it returns anything else; whatever it raises.
-    """
+    """Call `vjp` as `functools.partial(jax.vjp, f)` is called, and return its claim; raise ShapeError if no pair."""
     args = prepared.problem.args(prepared.v, prepared.traced)
     pair = vjp(*args)
     if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
-        raise ShapeError(f"{WHO}: vjp(*args) must return (f(*args), pullback) as jax.vjp(f, *args) does.")
+        raise ShapeError(
+            f"{WHO}: vjp(*args) must return (f(*args), pullback) as jax.vjp(f, *args) does, got {_parts(pair)}."
+        )
     findings = _same_result("vjp", out, pair[0])
     claimed = pair[1](whole_cotangent(prepared.problem, pair[0], w))
     places, misfits = _fit("vjp", prepared, claimed, args, [_plain(leaf.path) for leaf in prepared.leaves])
@@ -75,14 +75,13 @@ def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequen
 
 
 def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
-    """The claim made by `jvp=`, which returns (f(*primals), tangents) for (primals, tangents) as `jax.jvp` would.
-
-    Raises: ShapeError if it returns anything else; whatever it raises.
-    """
+    """Call `jvp` as `functools.partial(jax.jvp, f)` is called, and return its claim; raise ShapeError if no pair."""
     zero = prepared.problem.tangents(prepared.v, prepared.traced, [jnp.zeros_like(x) for x in prepared.v])
     pair = jvp(prepared.problem.args(prepared.v, prepared.traced), zero)
     if not (isinstance(pair, tuple) and len(pair) == 2):
-        raise ShapeError(f"{WHO}: jvp(primals, tangents) must return (f(*primals), tangents) as jax.jvp does.")
+        raise ShapeError(
+            f"{WHO}: jvp(primals, tangents) must return (f(*primals), tangents) as jax.jvp does, got {_parts(pair)}."
+        )
     findings = _same_result("jvp", out, pair[0]) or _same_result("the tangents of jvp", out, pair[1], values=False)
     return Claim("jvp", forward=ClaimedJvp(prepared.problem, Opaque(jvp)) if not findings else None, findings=findings)
 
@@ -90,7 +89,7 @@ def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
 def _fit(
     who: str, prepared: Prepared, claimed: Any, expected: Any, paths: list[tuple[Any, ...]]
 ) -> tuple[tuple[int | None, ...], tuple[tuple[str, str], ...]]:
-    """For each differentiable leaf its place in the claimed tree, and what does not fit."""
+    """Return the place of each differentiable leaf in the claimed tree, and the misfits."""
     findings: list[tuple[str, str]] = []
     have = {_key(path): (i, x) for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(claimed))}
     nowhere: tuple[int | None, Any] = None, None
@@ -105,17 +104,18 @@ def _fit(
             findings.append((leaf.name, f"{who} for {leaf.name} is {got}"))
             place = None
         elif not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
-            findings.append((leaf.name, f"{who} for {leaf.name} is {describe(value)}, no floating point"))
+            findings.append((leaf.name, f"{who} for {leaf.name} is {describe(value)}, not floating point"))
             place = None
         elif hasattr(value, "dtype") and str(value.dtype) != leaf.dtype:
             findings.append((leaf.name, f"{who} for {leaf.name} is {value.dtype}, the leaf is {leaf.dtype}"))
         places.append(place)
     allowed = {_key(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)}
     findings += [
-        ("", f"{who} has a leaf at {path or 'the top'}, the arguments have none") for path in have.keys() - allowed
+        ("", f"{who} has a leaf at {path or 'the top'}, where the arguments have none")
+        for path in have.keys() - allowed
     ]
     if not findings and _containers(claimed, wanted) != _containers(expected, wanted):
-        findings.append(("", f"{who} has other containers: {_outline(claimed)}, expected {_outline(expected)}"))
+        findings.append(("", f"{who} has the containers {_outline(claimed)}, expected {_outline(expected)}"))
     return tuple(places), tuple(findings)
 
 
@@ -129,7 +129,7 @@ def _absent(places: Sequence[int | None]) -> frozenset[int]:
 
 
 def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tuple[tuple[str, str], ...]:
-    """Whether `got` has the tree, shapes and dtypes of what f returns, and its values."""
+    """Return the differences between `got` and the result of f: tree, shapes, dtypes and values."""
     if not _alike(expected, got):
         return (("", f"{who} returns {_outline(got)}, f returns {_outline(expected)}"),)
     findings = []
@@ -142,7 +142,9 @@ def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tupl
             a, b = np.asarray(x).astype(complex), np.asarray(y).astype(complex)
             close = eps_of(jnp.result_type(x)) ** 0.5 * np.max(np.abs(a), initial=0.0)
             if not np.allclose(a, b, rtol=0, atol=close, equal_nan=True):
-                findings.append(("", f"{who} returns another value{name} than f: {np.max(np.abs(a - b)):.2g} apart"))
+                where = f" at {name}" if name else ""
+                apart = f"the largest difference is {np.max(np.abs(a - b)):.2g}"
+                findings.append(("", f"{who} returns different values than f{where}: {apart}"))
     return tuple(findings)
 
 
@@ -151,12 +153,12 @@ def _key(path: Sequence[Any]) -> str:
 
 
 def _plain(path: Sequence[Any]) -> tuple[Any, ...]:
-    """A path in which places in a sequence given as numbers are keys too."""
+    """Return the path with each plain number turned into a key of a sequence."""
     return tuple(jax.tree_util.SequenceKey(key) if isinstance(key, int) else key for key in path)
 
 
 def _containers(tree: Any, wanted: dict[str, Any]) -> Any:
-    """The tree's structure, counting only leaves that are differentiated."""
+    """Return the structure of the tree without the leaves that are not differentiated."""
     return jax.tree.structure(
         jax.tree_util.tree_map_with_path(lambda path, x: x if _key(path) in wanted else None, tree)
     )
@@ -167,15 +169,21 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(structures[0] == structures[1])
 
 
+def _parts(value: Any) -> str:
+    if not isinstance(value, tuple):
+        return describe(value)
+    return f"({', '.join(map(describe, value))})"
+
+
 def _outline(tree: Any) -> str:
     return str(jax.tree.structure(tree)).removeprefix("PyTreeDef(").removesuffix(")")
 
 
 def require_callable(**functions: Any) -> None:
-    """Raise DtypeError for a claim that is no function."""
+    """Raise DtypeError if f or a claim is not a function."""
     for name, function in functions.items():
         if function is not None and not callable(function):
             raise DtypeError(
-                f"{WHO}: {name} must be a function of f's arguments, got {describe(function)}.\n"
-                f"For values at hand, pass {name}=lambda *args: values."
+                f"{WHO}: {name} must be a function, got {describe(function)}.\n"
+                f"To check given values, pass {name}=lambda *args: values."
             )

@@ -1,4 +1,4 @@
-"""All derivatives of f at the point: by autodiff and as claimed, in float64 where they run there."""
+"""All derivatives of f at the point: by autodiff and as claimed, in float64 if they run in it."""
 
 import dataclasses
 import math
@@ -19,20 +19,29 @@ from jaxgd.gradcheck.problem import Prepared, in_float64, raised
 from jaxgd.gradcheck.programs import Forward, Reverse, Shared
 
 AUTODIFF = "autodiff"
-# Which of the directions avoids the elements that hide all the others.
+# The index of the direction that avoids the dominant elements.
 MINOR = 2
-# Factors of a cotangent far from 1, by which a rule that is linear just multiplies: as powers of two, to the bit.
+# Scales of a cotangent far from 1. A linear rule scales its result alike, exactly, since these are powers of two.
 _FAR = (2.0**20, 2.0**-20)
 
 
 @dataclasses.dataclass
 class Derivatives:
-    """What there is to be held against quotients, and what autodiff says of it.
+    """The derivatives to compare with quotients.
 
-    `values` are the claims, then autodiff. `not_finite` tells by claim and leaf which elements are infinite or NaN:
-    they are 0 in `values` and in all directions, and looked into on their own. `absent` are the leaves that a claim
-    says nothing about. `outputs` are the values of f that reverse mode found on its way. In the leaves `with_minor`,
-    the direction MINOR is one among minor elements.
+    Attributes:
+        prepared: The problem and its point.
+        shared: The point in float64, the directions and the cotangents.
+        lanes: The runner of batched programs.
+        values: The claims, then autodiff.
+        reverse: Autodiff by reverse mode, or None if f has none.
+        forward: Autodiff by forward mode, or None if f has none.
+        not_finite: By claim and leaf, a mask of the infinite and NaN elements. They are 0 in `values` and in all
+            directions, and are examined separately.
+        absent: Pairs of claim and leaf without a usable value.
+        notes: Sentences for the report on parts that were not checked.
+        outputs: The values of f from reverse mode.
+        with_minor: The leaves whose direction MINOR moves minor elements only.
     """
 
     prepared: Prepared
@@ -48,11 +57,11 @@ class Derivatives:
     with_minor: set[int] = dataclasses.field(default_factory=set)
 
     def saying(self, leaf: int) -> list[Values]:
-        """The claims that say something of a leaf."""
+        """Return the claims that have a value for a leaf."""
         return [values for values in self.values if (values.name, leaf) not in self.absent]
 
     def move_to(self, shared: Shared) -> None:
-        """Use another point or other directions from now on."""
+        """Replace the point and the directions."""
         self.shared = shared
         for values in (*self.values, self.reverse, self.forward):
             if values is not None:
@@ -60,7 +69,7 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """What counts as no difference: for who works in float32, a constant rounded to that is as right as can be."""
+        """The relative difference that counts as none: a constant may be rounded to the user's dtype or float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(FLOOR, 4 * min(own, eps_of("float32")))
 
@@ -68,9 +77,9 @@ class Derivatives:
 def derive(
     prepared: Prepared, claims: Sequence[Claim], w: list[np.ndarray], lanes: Lanes, n: int, rng: np.random.Generator
 ) -> Derivatives:
-    """Run autodiff and the claims, and draw the n directions that are tried in each leaf.
+    """Run autodiff and the claims, and draw n directions for each leaf.
 
-    Raises: what the user's code raises, if f has no derivative and none is claimed.
+    If f has no derivative and none is claimed, its exception passes through.
     """
     problem = prepared.problem
     with in_float64():
@@ -108,7 +117,7 @@ def derive(
     except Exception as error:
         found.notes.append(f"forward mode: {first_line(error)}")
         if trouble is not None and not found.values:
-            # f has no derivative at all: what the user's own code raised says it best.
+            # f has no derivative at all, and its own exception explains that best.
             raise trouble from None
     if found.reverse is not None:
         found.values.append(found.reverse)
@@ -118,9 +127,9 @@ def derive(
 
 
 def among_minor_elements(g: np.ndarray, directions: np.ndarray) -> np.ndarray | None:
-    """A direction in which only elements move that contribute less than a thousandth of the largest; None if none do.
+    """Return a direction of the elements that contribute less than a thousandth of the largest; None if none do.
 
-    Moved by their own sizes, unless they contribute more than the median of them.
+    Each element moves by its own size, reduced if its contribution exceeds their median.
     """
     contribution = np.abs(g) * np.abs(directions[-1])
     minor = contribution < 1e-3 * np.max(contribution, initial=0.0)
@@ -129,20 +138,20 @@ def among_minor_elements(g: np.ndarray, directions: np.ndarray) -> np.ndarray | 
     seen = contribution[minor & (contribution > 0)]
     median = np.median(seen) if seen.size else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        # As powers of two, so that steps stay exact.
+        # Powers of two keep the steps exact.
         shrink = np.where(contribution > median, 2.0 ** np.floor(np.log2(median / contribution)), 1.0)
     return np.asarray(np.where(minor, directions[1] * shrink, 0))
 
 
 def _reverse(found: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator) -> ReverseValues:
-    """A derivative's values in float64; where it cannot run in float64, in the user's dtype."""
+    """Return a derivative's values in float64, or in the user's dtype if it cannot run in float64."""
     try:
         with in_float64():
             return _reverse_at(found, name, fn, found.shared.v, found.shared.traced, rng)
     except Exception:
         with jax.default_matmul_precision("highest"):
             values = _reverse_at(found, name, fn, found.prepared.v, found.prepared.traced, rng)
-    found.notes.append(f"{name} in float64: it cannot run there, its values are {found.prepared.leaves[0].dtype}")
+    found.notes.append(f"{name} in float64: it cannot run there, so its values are {found.prepared.leaves[0].dtype}")
     return values
 
 
@@ -152,8 +161,7 @@ def _reverse_at(
     w = found.shared.cotangents
     n = len(w[0])
     points = jittered(v, rng)
-    # For every cotangent at the point; for the first at two points that are it to within a rounding; for large and
-    # small multiples of the first.
+    # Every cotangent at the point; the first at two points moved by a rounding; large and small multiples of the first.
     far = [np.stack([x[0] * c for c in _FAR]) for x in w]
     ws = [np.concatenate([x, x[:1], x[:1], scaled]) for x, scaled in zip(w, far, strict=True)]
     lanes = stacked([points[0]] * n + points[1:] + [points[0]] * len(_FAR)), ws
@@ -168,7 +176,7 @@ def _reverse_at(
     eps = max(coarsest_eps(at_one, v), *(eps_of(g.dtype) for g in stack))
     rounding = own_rounding(at_one, lambda v: found.prepared.problem(v, traced), v)
     if rounding is None:
-        # As constants would be that were made for the user's own arguments, or for no dtype in particular.
+        # The trace hides its constants. Assume that they have the user's dtype, or float32 if that is finer.
         rounding = min(max(eps_of(x.dtype) for x in found.prepared.v), eps_of("float32"))
     eps = max(eps, rounding)
     values = ReverseValues(name, [], found.shared, max(found.floor, 100 * eps), [], [], eps)
@@ -183,20 +191,20 @@ def _reverse_at(
         values.moved.append(moved)
         values.noise.append(norm(moved) + 10 * eps * norm(g[0]))
         off = [norm(g[n + 2 + k] / c - g[0]) for k, c in enumerate(_FAR)]
-        # Beyond rounding, and where neither end leaves the range of the dtype.
+        # A rule is judged only if its scaled results stay in the range of the dtype.
         ranged = 1e-30 < norm(g[0]) < 1e30 and np.isfinite(g).all()
         values.linear.append(bool(not ranged or max(off) <= max(1e-6, 1e3 * eps) * norm(g[0]) + values.noise[-1]))
     return values
 
 
 def first_line(error: Exception) -> str:
-    """An exception in one line."""
+    """Return an exception as one line of at most 160 characters."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
 
 
 def norm(x: Any) -> float:
-    """Euclidean length, with squares kept in range; infinite if x is not finite."""
+    """Return the Euclidean length of x, with squares kept in range; infinite if x is not finite."""
     size = np.abs(x)
     largest = float(np.max(size, initial=0.0))
     if not 0 < largest < math.inf:
@@ -205,6 +213,6 @@ def norm(x: Any) -> float:
 
 
 def rms(x: Sequence[float]) -> float:
-    """Root mean square of what is finite; 0 for nothing."""
+    """Return the root mean square of the finite numbers; 0 if none is finite."""
     values = np.array([y for y in x if math.isfinite(y)])
     return norm(values) / math.sqrt(len(values)) if len(values) else 0.0

@@ -1,4 +1,4 @@
-"""In which dtypes a function computes on its way from its arguments to its result, read off its trace."""
+"""The dtypes in which a function computes, read from its trace."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,14 +9,14 @@ import numpy as np
 
 
 def eps_of(dtype: Any) -> float:
-    """The relative rounding of a dtype: the distance from 1 to the next number."""
+    """Return the relative rounding of a dtype: the distance from 1 to the next number."""
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
 def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
-    """The relative rounding of the narrowest float that fn computes with on its way from v, at least float64's.
+    """Return the relative rounding of the narrowest float that fn computes from v, at least that of float64.
 
-    A function may cast to float32 whatever its inputs are. Where fn cannot be traced there is no knowing.
+    A function may cast to float32 for inputs of any dtype. If fn cannot be traced, the result is that of float64.
     """
     fine = eps_of("float64")
     try:
@@ -28,7 +28,7 @@ def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
 
 
 def constants(jaxpr: Any, consts: Sequence[Any]) -> Iterator[Any]:
-    """Every array that a jaxpr holds, in whatever it calls as well."""
+    """Yield every array that a jaxpr holds, and every array of each jaxpr that it calls."""
     yield from consts
     for eqn in jaxpr.eqns:
         yield from (var.val for var in eqn.invars if hasattr(var, "val"))
@@ -37,10 +37,10 @@ def constants(jaxpr: Any, consts: Sequence[Any]) -> Iterator[Any]:
 
 
 def own_rounding(fn: Callable[[list[Any]], Any], f: Callable[[list[Any]], Any], v: Sequence[Any]) -> float | None:
-    """The relative rounding of the coarsest numbers that fn, a derivative of f, holds and f does not; 0 for none.
+    """Return the relative rounding of the coarsest numbers in fn, a derivative of f, that f does not have; 0 if none.
 
-    A derivative by hand may use constants that were computed in float32 before: it is then right to float32 only,
-    wherever it is run. What JAX cannot trace, as NumPy and callbacks, may hold anything: None.
+    A derivative by hand may use constants computed in float32 earlier. It is then accurate to float32 only, in any
+    dtype. The result is None if JAX cannot trace fn, as with NumPy and callbacks.
     """
     ours, its = _narrow_material(f, v), _narrow_material(fn, v)
     if its is None:
@@ -58,7 +58,7 @@ def _narrow_material(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[An
 
 
 def _collect(jaxpr: Any, constants: Sequence[Any], found: set[Any]) -> bool:
-    """Adds the narrow constants and results of a jaxpr; false if it holds a callback."""
+    """Add the narrow constants and results of a jaxpr to `found`; return False if the jaxpr has a callback."""
     found.update(("constant", *_key_of(x)) for x in constants if _is_narrow(x))
     for eqn in jaxpr.eqns:
         if "callback" in eqn.primitive.name:
@@ -74,14 +74,14 @@ def _collect(jaxpr: Any, constants: Sequence[Any], found: set[Any]) -> bool:
 
 
 def _called(eqn: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
-    """The jaxprs that an equation calls, each with its constants."""
+    """Yield the jaxprs that an equation calls, each with its constants."""
     for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
         inner: Any = getattr(value, "jaxpr", value)
         if hasattr(inner, "eqns"):
             yield inner, getattr(value, "consts", ())
 
 
-# What moves numbers and rounds none, and what only calls something else.
+# Primitives that move numbers without rounding, or only call another jaxpr.
 _EXACT = {
     *("transpose", "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "dynamic_slice", "gather", "rev"),
     *("concatenate", "copy", "copy_p", "neg", "select_n", "pad", "iota", "stop_gradient", "pjit", "jit", "closed_call"),
@@ -108,7 +108,7 @@ def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
         tainted.update(eqn.outvars)
         yield from eqn.outvars
         for inner, _ in _called(eqn):
-            # Which of the inner inputs depend on v is not followed: all are taken to.
+            # Treat every inner input as dependent on v.
             yield from _dependent(inner, set(inner.invars))
 
 

@@ -1,4 +1,4 @@
-"""The examination of each leaf: a few quotients first, then many where a few do not settle it, then single elements."""
+"""The examination of each leaf: a few quotients first, then many for a leaf in doubt, then single elements."""
 
 import dataclasses
 import math
@@ -25,16 +25,16 @@ from jaxgd.gradcheck.quotient import SAFETY, Shape
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
 from jaxgd.gradcheck.singular import where_not_finite
 
-# Two derivatives by formulas, no quotient between them, agree to this and to their measured noise.
+# Two derivatives by formulas agree to this and to their measured noise: no quotient adds its own error.
 _DIRECT = 1e-9
-# A gradient that changes by more than this part of itself when its point moves by a rounding is not continuous there.
+# A gradient is not continuous if a rounding of its point changes it by more than this relative part.
 _JUMPY = 1e-2
-# Of how f varies around the point, a slope that a claimed 0 cannot be told from.
+# A claimed 0 is right if the slope's uncertainty is below this part of the variation of f around the point.
 _NEGLIGIBLE = 1e-6
 
 
 class Examination:
-    """One point, all its leaves."""
+    """The examination of all leaves at one point."""
 
     def __init__(
         self, derivatives: Derivatives, claims: list[Claim], n: int, rtol: float | None, rng: np.random.Generator
@@ -59,10 +59,10 @@ class Examination:
         return tuple(self._report(s) for s in states)
 
     def _projections(self, values: Values, state: State) -> list[float]:
-        """What a claim says of the directions that a leaf was tried in."""
+        """Return the claimed derivatives along the directions tried in a leaf."""
         return [float(x) for x in self.along[values.name][state.index][: len(state.quotients)]]
 
-    # What is compared.
+    # Comparisons.
 
     def _settled(self, state: State) -> bool:
         if any(i == state.index for _, i in self.d.not_finite):
@@ -73,7 +73,7 @@ class Examination:
         )
 
     def _against_quotients(self, values: Values, state: State) -> Check:
-        """One claim on one leaf against the quotients in all its directions."""
+        """Compare one claim on one leaf with the quotients in all directions."""
         name = f"{values.name} = quotient"
         p = self._projections(values, state)
         scale = max(rms(p), rms([q.value for q in state.quotients]))
@@ -81,7 +81,7 @@ class Examination:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f is constant here")
         quotients = list(state.quotients)
         if state.index in self.d.with_minor and len(quotients) > MINOR:
-            # Beside others that are a thousand times larger, rounding within f is underestimated.
+            # Other elements contribute a thousand times more, so rounding within f is underestimated.
             quotients[MINOR] = dataclasses.replace(quotients[MINOR], error=10 * quotients[MINOR].error)
         pairs = list(zip(p, quotients, strict=True))
         sizes, noises = self._sizes_along(values, state, p)
@@ -97,18 +97,19 @@ class Examination:
         tolerance = max((t for _, _, t in results if math.isfinite(t)), default=math.inf)
         verdict, cause = combined([(v, c) for v, c, _ in results])
         if verdict is Verdict.WRONG and error <= tolerance:
-            # One direction shows what is nothing beside the others.
+            # Report the one wrong direction: its error is too small to show in the mean of all.
             k = next(k for k, (v, _, _) in enumerate(results) if v is Verdict.WRONG)
             error, size, tolerance = abs(pairs[k][0] - pairs[k][1].value), abs(pairs[k][1].value), results[k][2]
         if verdict is Verdict.RIGHT and state.index in self.d.with_minor and len(results) > MINOR:
             hidden = results[MINOR][:2] == (Verdict.CANNOT_TELL, Cause.NOISE)
             note = (
-                f"{self.d.prepared.leaves[state.index].name} where its gradient is far smaller: rounding in f hides it"
+                f"elements of {self.d.prepared.leaves[state.index].name} with a far smaller gradient: "
+                "rounding in f hides them"
             )
             if hidden and pairs[MINOR][1].error > 0 and note not in self.notes:
                 self.notes.append(note)
         if cause is Cause.NOISE and not any(p) and SAFETY * state.error <= _NEGLIGIBLE * state.variation:
-            # 0 is claimed, and nothing is seen of a slope where f itself moves by far more than could hide one.
+            # The claim is 0, and any hidden slope is negligible compared with the variation of f.
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "the gradient is 0 here")
         note = ""
         if (
@@ -117,7 +118,7 @@ class Examination:
             and noise > _JUMPY * rms(p)
             and SAFETY * state.error <= 0.1 * scale
         ):
-            # It is not f that is uncertain.
+            # The claim is uncertain here, and f is not.
             return Check(name, verdict, Cause.UNSTEADY, _ratio(error, size), _ratio(tolerance, size))
         if cause is Cause.NOISE:
             cause = Cause.NO_FLOAT64 if self.ladders.narrow else cause
@@ -125,16 +126,16 @@ class Examination:
         return Check(name, verdict, cause, _ratio(error, size), _ratio(tolerance, size), note)
 
     def _sizes_along(self, values: Values, state: State, p: list[float]) -> tuple[list[float], list[float]]:
-        """How large a claim is along each direction but for chance, and what its own rounding may amount to there."""
+        """Return the typical size of a claim along each direction, and the size of its own rounding there."""
         if not isinstance(values, ReverseValues):
             return [max(rms(p), rms([q.value for q in state.quotients]))] * len(p), [0.0] * len(p)
         sizes, noises = values.sizes_along(state.index)
         return [float(x) for x in sizes[: len(p)]], [float(x) for x in noises[: len(p)]]
 
     def _suspicious(self, values: Values, state: State) -> bool:
-        """Whether a claim differs by less than counts for the whole leaf, but by more than can be explained.
+        """Return True if a claim differs by more than rounding explains, yet by too little to fail the whole leaf.
 
-        One element that is wrong may be that small a part of its leaf.
+        The cause may be one wrong element that is a small part of its leaf.
         """
         if values.floor > self.d.floor or self.rtol is not None or not isinstance(values, ReverseValues):
             return False
@@ -145,11 +146,11 @@ class Examination:
             for a, q, size, noise in zip(p, state.quotients, sizes, noises, strict=True)
             if q.shape is Shape.SMOOTH
         ]
-        # Of a few directions, one is worth more of them; of many, it may be chance.
+        # One of a few directions is enough to try more; one of many may be chance.
         return bool(sum(off) >= (2 if state.long else 1))
 
     def _directly(self, values: Values, state: State) -> Check | None:
-        """A claim against autodiff, no quotient between them."""
+        """Compare a claim with autodiff directly, without a quotient."""
         reference: Values | None = self.d.reverse or self.d.forward
         if reference is None or values is reference or (values.name, state.index) in self.d.not_finite:
             return None
@@ -174,7 +175,7 @@ class Examination:
         return self.along[AUTODIFF][leaf] if AUTODIFF in self.along else self.forward_along[leaf]
 
     def _modes(self, state: State) -> Check | None:
-        """Forward mode against reverse mode: ⟨w, Ju⟩ = ⟨Jᵀw, u⟩."""
+        """Compare forward mode with reverse mode: ⟨w, Ju⟩ = ⟨Jᵀw, u⟩."""
         i = state.index
         if self.forward_along is None or self.d.reverse is None or (AUTODIFF, i) in self.d.not_finite:
             return None
@@ -183,11 +184,11 @@ class Examination:
         size = rms(list(b))
         sizes = max(rms(list(a)), size), size
         check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), error, sizes, self.d.reverse.floor)
-        # Where both are as uncertain as they are large, the quotients say so.
+        # If both are as uncertain as they are large, the comparison with the quotients reports it.
         return None if check.verdict is Verdict.CANNOT_TELL else check
 
     def _checked(self, name: str, difference: float, error: float, sizes: tuple[float, float], floor: float) -> Check:
-        """The verdict is relative to the larger of the two, what is told of it to the reference."""
+        """Judge a difference relative to the larger side; report it relative to the reference."""
         scale, size = sizes[0], _told(sizes[1], sizes[0])
         if scale == 0 and difference == 0:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0)
@@ -242,7 +243,7 @@ class Examination:
         return check.verdict is Verdict.RIGHT and self._suspicious(values, state)
 
     def _look(self, values: Values, state: State, checks: dict[str, Check]) -> locate.Looked:
-        """Elements of a leaf: against another derivative that is right if there is one, else against quotients."""
+        """Compare elements of a leaf with another derivative that is right, otherwise with quotients."""
         i = state.index
         size = int(np.size(self.d.shared.v[i]))
         right = [
@@ -260,10 +261,10 @@ class Examination:
             return locate.against_quotients(values, self.ladders.measure, i, step, noise, self.rng)
 
     def _after_looking(self, values: Values, state: State, check: Check, looked: locate.Looked) -> Check:
-        """What single elements say.
+        """Return the check after the search of single elements.
 
-        A kink explains a difference, but not one in elements where there is no kink, nor one beyond both sides. A
-        difference too small to count for the leaf counts where it is all in a few elements.
+        A kink explains a difference only in elements that have a kink, and only between the one-sided slopes. A
+        difference too small to fail the leaf fails a single element if it is large there.
         """
         if check.verdict is Verdict.RIGHT and looked.wrong.any():
             c, r = looked.claimed[looked.wrong], looked.reference[looked.wrong]
@@ -278,18 +279,18 @@ class Examination:
         if len(looked.index) == 1:
             pairs = zip(self._projections(values, state), state.quotients, strict=True)
             if all(outside_the_kink(a, q, abs(q.value), values.floor) for a, q in pairs):
-                note = "beyond the slopes on both sides of a kink"
+                note = "outside the range of the one-sided slopes at a kink"
                 return dataclasses.replace(check, verdict=Verdict.WRONG, cause=Cause.DIFFERS, note=note)
         return check
 
     def _forgets(self, values: Values, leaf: int) -> str:
-        """Of a rule for a scalar f that returns the same whatever its cotangent is, the words for that."""
+        """Return the words for a rule of a scalar f that ignores its cotangent, otherwise ""."""
         w = self.d.shared.cotangents
         if not isinstance(values, ReverseValues) or len(w) > 1 or w[0].ndim > 1 or np.iscomplexobj(w[0]):
             return ""
         first, *others = values.cotangents[leaf]
         same = np.any(first) and all(norm(g - first) <= 1e-6 * norm(first) for g in others)
-        return "the rule returns the same whatever its cotangent is: is that factor forgotten" if same else ""
+        return "the rule ignores its cotangent: is a factor of it missing" if same else ""
 
     def _misfits(self, name: str) -> list[Check]:
         return [
@@ -300,7 +301,7 @@ class Examination:
         ]
 
     def _slope(self, state: State) -> float:
-        """The smallest Taylor slope over the directions, for the claim that is checked first."""
+        """Return the smallest Taylor slope over the directions, for the first claim."""
         saying = self.d.saying(state.index)
         if not saying:
             return math.nan
@@ -310,7 +311,7 @@ class Examination:
 
 
 def _told(size: float, scale: float) -> float:
-    """What a difference is told relative to: the reference, unless that is nothing beside the claim."""
+    """Return the size that a difference is reported relative to: the reference's, or the claim's if far larger."""
     return size if size > 1e-3 * scale else scale
 
 

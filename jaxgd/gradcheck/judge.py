@@ -1,4 +1,4 @@
-"""From a difference and its uncertainty to a verdict."""
+"""The verdict on a difference, from its size and its uncertainty."""
 
 import math
 
@@ -7,22 +7,22 @@ import numpy as np
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape
 from jaxgd.gradcheck.report import CAUSE_OF, Cause, Verdict
 
-# What a gradient moves by when its point moves by a rounding is its noise; this many times that is allowed.
+# The noise of a gradient is its change when its point moves by a rounding; this multiple of it is allowed.
 NOISES = 30.0
-# A difference below this, relative to the leaf's own gradient, is rounding in float64 and no finding.
+# A difference below this, relative to the leaf's own gradient, is rounding in float64.
 FLOOR = 1e-8
-# To be called right, a gradient must have been resolved to this, relative to the leaf's own gradient; and where f
-# computes in float32 whatever its arguments are, to that.
+# A gradient is right only if its uncertainty, relative to the leaf's own gradient, is below the first; the second
+# holds for an f that computes with fewer digits than float64 for arguments of any dtype.
 RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2
 
 
 def judge(
     difference: float, error: float, scale: float, floor: float, rtol: float | None, resolution: float = RESOLUTION
 ) -> tuple[Verdict, float]:
-    """The verdict on a difference whose uncertainty is `error`, and the tolerance it was held to.
+    """Return the verdict on a difference with the uncertainty `error`, and the tolerance.
 
-    Wrong beyond rtol·scale and SAFETY times the uncertainty; right if it could have been seen to be; else there is no
-    telling. NaN is never right.
+    Wrong: the difference exceeds rtol·scale plus SAFETY times the uncertainty. Right: the uncertainty is small enough
+    to show an error. Otherwise cannot tell. NaN is never right.
     """
     allowed = max(floor, rtol or 0.0) * scale
     tolerance = SAFETY * error + allowed
@@ -44,7 +44,7 @@ def against_quotient(
     rtol: float | None,
     resolution: float = RESOLUTION,
 ) -> tuple[Verdict, Cause, float]:
-    """The verdict on one claimed directional derivative, whose own rounding is `noise`; why, and the tolerance."""
+    """Return the verdict on one claimed directional derivative with the rounding `noise`, its cause and tolerance."""
     if quotient.shape not in (Shape.SMOOTH, Shape.KINK):
         return Verdict.CANNOT_TELL, CAUSE_OF[quotient.shape], math.inf
     error = quotient.error + NOISES / SAFETY * noise
@@ -52,13 +52,13 @@ def against_quotient(
         return Verdict.CANNOT_TELL, Cause.KINK, SAFETY * error + abs(quotient.gap) / 2
     if math.isnan(claimed):
         return Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, SAFETY * error
-    # Where F is 0 everywhere there is no scale, but a claim like that is nothing anybody would notice.
+    # If F is 0 everywhere, it gives no scale; a claim of a few roundings is then too small to judge.
     hidden = quotient.hidden or float(np.finfo(float).eps)
     if quotient.value == 0 and quotient.error == 0 and 0 < abs(claimed) <= SAFETY * hidden:
         return Verdict.CANNOT_TELL, Cause.NOISE, SAFETY * hidden
     verdict, tolerance = judge(abs(claimed - quotient.value), error, scale, floor, rtol, resolution)
     if verdict is Verdict.WRONG and SAFETY * quotient.gap_error < abs(quotient.gap) >= abs(claimed - quotient.value):
-        # A kink too small beside the rest to be one, and large enough to explain the difference.
+        # This kink is too small for its own shape, but large enough to explain the difference.
         return Verdict.CANNOT_TELL, Cause.KINK, abs(quotient.gap)
     if verdict is Verdict.WRONG and abs(claimed - quotient.value) <= SAFETY * quotient.fine:
         return Verdict.CANNOT_TELL, Cause.ROUGH, SAFETY * quotient.fine
@@ -67,16 +67,19 @@ def against_quotient(
 
 
 def outside_the_kink(claimed: float, quotient: Quotient, scale: float, floor: float) -> bool:
-    """Whether a claim at a kink lies clearly beyond both one-sided derivatives."""
+    """Return True if a claim at a kink is clearly outside the range of the one-sided derivatives."""
     low, high = sorted((quotient.left, quotient.right))
     slack = SAFETY * (quotient.error + quotient.gap_error) + max(floor, 1e-6) * max(scale, abs(quotient.gap))
     return not low - slack <= claimed <= high + slack
 
 
 def combined(results: list[tuple[Verdict, Cause]]) -> tuple[Verdict, Cause]:
-    """One verdict from the directions': wrong if one is; right if all are, or two and the rest is out of reach."""
+    """Return one verdict for all directions.
+
+    Wrong if one is wrong; right if all are right, or at least two are and noise hides the others.
+    """
     if any(cause is Cause.ROUGH for _, cause in results):
-        # Where F cannot be resolved along one line, it may seem to be along another.
+        # If F is not resolved along one line, agreement along another may be chance.
         return Verdict.CANNOT_TELL, Cause.ROUGH
     for verdict, cause in results:
         if verdict is Verdict.WRONG:

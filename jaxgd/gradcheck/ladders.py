@@ -1,4 +1,4 @@
-"""F along random directions in each leaf: at a short ladder of steps first, at a long one where that is not enough."""
+"""F along random directions in each leaf: on a short ladder of steps, then on a long one for leaves in doubt."""
 
 import dataclasses
 import math
@@ -12,15 +12,15 @@ from jaxgd.gradcheck.measure import Measure, Sample
 from jaxgd.gradcheck.problem import in_float64
 from jaxgd.gradcheck.quotient import Quotient, ladder
 
-# A slow f is not tried with the long ladder for longer than about this.
+# With a slow f, the long ladder is limited to about this time.
 _SECONDS = 60.0
-# Wider than this, a relative rounding is not float64's.
+# A relative rounding above this belongs to a dtype narrower than float64.
 _NARROW = 1e-10
 
 
 @dataclasses.dataclass
 class State:
-    """What is known of one leaf: F along its directions, and after the `long` ladder of steps or the short one."""
+    """F along the directions of one leaf, on the `long` ladder of steps or the short one."""
 
     index: int
     samples: list[Sample]
@@ -41,7 +41,7 @@ class State:
 
     @property
     def variation(self) -> float:
-        """How much F varies within steps of the point's own size, in the direction in which that is least."""
+        """The variation of F within steps of the point's own size, along the direction where it is smallest."""
         return min(sample.variation for sample in self.samples)
 
     @property
@@ -63,20 +63,20 @@ class Ladders:
         with in_float64():
             self.eps = coarsest_eps(lambda v: self.d.prepared.problem(v, traced), v)
         if self.narrow:
-            self.d.notes.append("f in float64 throughout: it computes in a narrower dtype, whatever its arguments are")
+            self.d.notes.append("f in float64 throughout: it casts to a narrower dtype for arguments of any dtype")
         self.measure = Measure(self.d.prepared.problem, self.d.shared, self.d.lanes, self.eps)
 
     @property
     def narrow(self) -> bool:
-        """Whether f computes with fewer digits than float64's."""
+        """True if f computes with fewer digits than float64."""
         return self.eps > _NARROW
 
     def precisely(self) -> Any:
-        """The context that f is evaluated in."""
+        """Return the context in which to evaluate f."""
         return in_float64() if self.in_float64 else jax.default_matmul_precision("highest")
 
     def short(self, n: int) -> list[State]:
-        """A few steps along n directions in every leaf."""
+        """Sample a few steps along n directions in every leaf."""
         which = [(i, k) for i in range(len(self.d.shared.v)) for k in range(n)]
         try:
             return self._states(which, long=False)
@@ -85,7 +85,7 @@ class Ladders:
         return self._states(which, long=False)
 
     def long(self, leaves: list[int]) -> list[State]:
-        """Many steps in all directions; of a slow f only in as many leaves as there is time for."""
+        """Sample many steps in all directions; with a slow f, only in as many leaves as the time allows."""
         directions = len(self.d.shared.directions[0]) - 1
         most = max(self.measure.affordable(_SECONDS) // (36 * directions), 1)
         if most < len(leaves):
@@ -107,7 +107,7 @@ class Ladders:
         return list(states.values())
 
     def _fall_back(self, error: Exception) -> None:
-        """Go on in the user's dtype."""
+        """Continue in the user's dtype."""
         self.in_float64 = False
         self.d.notes.append(f"f in float64: {first_line(error)}")
         prepared = self.d.prepared

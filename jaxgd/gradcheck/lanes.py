@@ -1,4 +1,4 @@
-"""Runs a function over many lanes: in one vmapped, jitted call where the function allows it, else more slowly."""
+"""Run a function over many lanes: in one vmapped, jitted call if the function allows it, otherwise one by one."""
 
 import dataclasses
 import math
@@ -13,23 +13,23 @@ import numpy as np
 
 from jaxgd.gradcheck.dtypes import constants
 
-# Lanes side by side hold one copy of the variables each; beyond this they go in several rounds.
+# Each lane of a call holds one copy of the variables. Lanes that need more memory than this take several rounds.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 
 
-# Programs of earlier checks, by what they compute; the least recent is let go.
+# Programs of earlier checks, by the key of their computation; the least recently used is dropped.
 _PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
 _MOST_PROGRAMS = 64
 _LARGEST_CONSTANTS = 2**20
 
 
 def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
-    """fn, compiled for these arguments.
+    """Return fn compiled for these arguments.
 
-    fn is traced in every check, since what it calls and closes over may have changed, and compiled only if the trace is
-    new: a program is known by its text and its constants. A text that holds addresses says nothing for sure, and large
-    constants are not kept alive.
+    Every check traces fn, since the functions and values it uses may have changed, but compiles only a new trace. The
+    text and the constants of the trace identify it. A trace is not cached if its text holds memory addresses, which
+    identify nothing, or if its constants are large.
     """
     traced = jax.jit(lambda *args: fn(*args)).trace(*args)
     text, held = str(traced.jaxpr.jaxpr), list(constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
@@ -56,7 +56,7 @@ def _settings() -> tuple[Any, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class _Batched:
-    """fn over lanes, so many of them at once."""
+    """fn over lanes, in batches of `batch`."""
 
     fn: Callable[..., Any]
     batch: int
@@ -67,7 +67,7 @@ class _Batched:
 
 @dataclasses.dataclass
 class Lanes:
-    """fn(shared, lane) for every lane; counts what it ran and remembers how each fn could be run."""
+    """Runs fn(shared, lane) for every lane, counts the runs, and remembers the fastest mode that works for each fn."""
 
     without_vmap: bool = False
     modes: dict[Any, str] = dataclasses.field(default_factory=dict)
@@ -77,10 +77,10 @@ class Lanes:
     programs: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, fn: Callable[..., Any], shared: Any, lanes: Any) -> Any:
-        """The results, stacked, as NumPy arrays.
+        """Return the results, stacked, as NumPy arrays.
 
-        `lanes` is a pytree whose leaves have the lanes as their leading axis. Whatever fn raises when run eagerly comes
-        through as it is.
+        `lanes` is a pytree whose leaves have the lanes as their leading axis. An exception of fn in an eager run passes
+        through unchanged.
         """
         n = len(jax.tree.leaves(lanes)[0])
         first = self.modes.get(fn, "jit" if self.without_vmap else "vmap")
@@ -100,18 +100,18 @@ class Lanes:
         raise AssertionError("the last mode returns or raises")
 
     def affordable(self, fn: Callable[..., Any], seconds: float) -> int:
-        """How many lanes of fn fit into so many seconds, going by the quickest so far; compilation may count in it."""
+        """Return the number of lanes of fn that fit into this time, at the best speed so far, compilation included."""
         return int(seconds / max(self.seconds.get(fn, 0.0), 1e-6))
 
     def count(self, fn: Callable[..., Any]) -> int:
-        """How many lanes of fn were run, padding counted."""
+        """Return the number of lanes of fn run so far, padding included."""
         return self.runs.get(fn, 0)
 
     def _run(self, mode: str, fn: Callable[..., Any], shared: Any, lanes: Any, n: int) -> tuple[Any, int]:
         if mode == "vmap":
             size = sum(x.nbytes for x in jax.tree.leaves(shared) if hasattr(x, "nbytes"))
             batch = int(np.clip(_BYTES_AT_ONCE // max(size, 1), 1, 128))
-            # Padded to a multiple of eight, so that fewer programs serve every number of lanes.
+            # Pad to a multiple of eight, so that few programs cover every number of lanes.
             batch = min(batch, -(-n // 8) * 8 if n > 4 else n)
             padding = -n % batch
             lanes = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], padding, axis=0)]), _numpy(lanes))
@@ -123,7 +123,7 @@ class Lanes:
         return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each), n
 
     def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """The compiled fn; within one check it is traced only once for the same shapes."""
+        """Return the compiled fn, traced once per check for the same shapes."""
         shapes = tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
         key = fn, shapes, _settings()
         if key not in self.programs:
@@ -132,7 +132,10 @@ class Lanes:
 
 
 def _eagerly(fn: Callable[..., Any], shared: Any, lanes: list[Any]) -> list[Any]:
-    """The results of all lanes, NaN where fn raises: a step may leave a domain that f guards. Not where all raise."""
+    """Return the results of all lanes, NaN for lanes in which fn raises; raise if every lane does.
+
+    A step may leave a domain that f guards with an exception.
+    """
     results, first = [], None
     for lane in lanes:
         try:
@@ -152,5 +155,5 @@ def _numpy(lanes: Any) -> Any:
 
 
 def single(fn: Callable[..., Any], shared: Any, lane: Any) -> Any:
-    """fn(shared, lane), jitted."""
+    """Return fn(shared, lane), jitted."""
     return _compiled(fn, shared, lane)(shared, lane)

@@ -1,4 +1,4 @@
-"""Where in a leaf a claim is wrong, and in which recognizable way."""
+"""The search for the wrong elements of a leaf, and for the pattern of the error."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,17 +16,23 @@ ALL = 1024
 SAMPLE = 256
 _BLOCKS = 64
 _KEEP = 12
-# Rounding of the largest element: what is smaller has no digits left where anything was added.
+# Relative to the largest element: a smaller one may be rounding alone wherever elements were added.
 _NOTHING = 1e-14
-# A slow f is not searched for longer than about this, in each leaf.
+# With a slow f, the search of one leaf is limited to about this time.
 _SECONDS = 20.0
 
 
 @dataclasses.dataclass
 class Looked:
-    """Elements that were looked at: flat index, claimed, reference, what both are uncertain by, and kinks.
+    """The searched elements of a leaf.
 
-    `floor` is the part of the largest element below which nothing is resolved.
+    Attributes:
+        index: Flat indices of the elements.
+        claimed: The claimed derivatives.
+        reference: The reference derivatives.
+        error: The uncertainty of claim and reference together.
+        kink: True for elements along which f has a kink.
+        floor: The resolution, relative to the largest element.
     """
 
     index: Ints
@@ -38,7 +44,7 @@ class Looked:
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
-        """Which elements are wrong beyond doubt, where f has no kink."""
+        """A mask of the elements that are certainly wrong, none of them at a kink."""
         largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
         allowed = SAFETY * self.error + 1e-8 * np.abs(self.reference) + self.floor * largest
         with np.errstate(invalid="ignore"):
@@ -47,7 +53,7 @@ class Looked:
 
 
 def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int, candidates: Ints) -> Looked:
-    """All elements, where another claim that was found right serves as the reference."""
+    """Compare all elements with another claim that was found right."""
     index = np.arange(size) if isinstance(claim, ReverseValues) else candidates
     r = reference.elements(leaf)[index]
     c = elements(claim, leaf, index, np.iscomplexobj(r), reference)
@@ -58,10 +64,10 @@ def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int
 
 
 def outliers(claim: ReverseValues, reference: ReverseValues, leaf: int) -> NDArray[np.bool_]:
-    """Elements that are off by more than a hundredth and by far more than rounding, their own or their neighbors'.
+    """Return a mask of the elements that differ by more than 1% and by far more than rounding.
 
-    A leaf's length says nothing about its small elements: one that is wrong by a fifth may be 1e-12 of the leaf.
-    Neighbors are elements of like size, whose noise is like this one's; its own may be small by luck.
+    The norm of a leaf hides its small elements: one that is wrong by a fifth may be 1e-12 of the norm. Rounding is the
+    noise of the element and of all elements of similar size, since its own noise may be small by luck.
     """
     c, g = claim.elements(leaf), reference.elements(leaf)
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
@@ -70,7 +76,7 @@ def outliers(claim: ReverseValues, reference: ReverseValues, leaf: int) -> NDArr
     suspects = off > np.maximum(np.maximum(1e-2 * size, 30 * moved), _NOTHING * np.max(size, initial=0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = np.where(size > 0, moved / size, 0)
-    # Many suspects are a matter for the leaf as a whole.
+    # If many elements are suspect, the comparison of the whole leaf finds them.
     few = np.flatnonzero(suspects)[:64]
     for i in few:
         like = (size >= size[i] / 10) & (size <= size[i] * 10)
@@ -80,7 +86,7 @@ def outliers(claim: ReverseValues, reference: ReverseValues, leaf: int) -> NDArr
 
 
 def elements(claim: Values, leaf: int, index: Ints, is_complex: bool, other: Any) -> NDArray[Any]:
-    """The claim's elements of the gradient, for the first cotangent."""
+    """Return the claimed elements of the gradient, for the first cotangent."""
     if isinstance(claim, ReverseValues):
         return claim.elements(leaf)[index]
     last = len(other.shared.directions[leaf]) - 1
@@ -94,11 +100,11 @@ def elements(claim: Values, leaf: int, index: Ints, is_complex: bool, other: Any
 def against_quotients(
     claim: Values, measure: Measure, leaf: int, step: float, noise: float, rng: np.random.Generator
 ) -> Looked:
-    """Elements looked at by difference quotients of their own: all, or some at random and those that blocks lead to."""
+    """Compare elements with difference quotients of their own: all, or random ones and those found by halving."""
     x = measure.shared.v[leaf]
     size, is_complex = int(np.size(x)), np.iscomplexobj(x)
     h = ladder(min(16 * step, 0.25), 3)
-    # Six evaluations an element, or twelve.
+    # A real element takes 6 evaluations of f, a complex one 12.
     most = max(measure.affordable(_SECONDS) // (12 if is_complex else 6), 4)
     if size <= min(ALL, most):
         index = np.arange(size)
@@ -123,9 +129,9 @@ def against_quotients(
 
 
 def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: float, most: int) -> Ints:
-    """Single elements that disagree, found by dividing the blocks that disagree most; empty if none stands out.
+    """Return single elements that disagree, found by dividing the blocks that disagree most.
 
-    At most so many blocks are looked at.
+    `most` limits the number of blocks. The result is empty if no block stands out.
     """
     size = int(np.size(measure.shared.v[leaf]))
     ranges = [(0, size)]
@@ -150,7 +156,7 @@ def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: f
 
 
 def worst(looked: Looked, shape: tuple[int, ...], k: int = 8) -> tuple[Element, ...]:
-    """The k elements that are furthest off."""
+    """Return the k wrong elements with the largest difference."""
     with np.errstate(invalid="ignore"):
         off = np.abs(looked.claimed - looked.reference)
     off = np.where(np.isnan(off), np.inf, off)
@@ -167,10 +173,10 @@ def worst(looked: Looked, shape: tuple[int, ...], k: int = 8) -> tuple[Element, 
 
 
 def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]) -> str:
-    """In which way the claim is wrong, as a person would say it; empty if in no way that is recognized.
+    """Return the pattern of the error in words; "" if none is recognized.
 
-    `whole` is the claimed gradient of the leaf, flat, where there is one; `axes` are the lengths of the axes of f's
-    arguments, by name, by which a gradient may be off.
+    `whole` is the claimed gradient of the leaf, flat, or None. `axes` are the names and lengths of the axes of f's
+    arguments: a gradient may be wrong by such a length as a factor.
     """
     c, r = looked.claimed, looked.reference
     wrong = looked.wrong
@@ -191,7 +197,7 @@ def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], 
         return (
             _some(looked, shape)
             or _moved(looked, whole, shape, allowed)
-            or f"{wrong.sum()} of {len(c)} elements looked at are wrong"
+            or f"{wrong.sum()} of {len(c)} searched elements are wrong"
         )
     if not np.any(np.abs(r) > SAFETY * looked.error):
         return "the whole leaf should be zero"
@@ -201,7 +207,7 @@ def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], 
     if ratio and np.all(np.abs(c - ratio * r)[known] <= allowed[known] * max(1, abs(ratio))):
         return _factor(float(ratio), axes)
     if np.iscomplexobj(r) and all_like(np.conj(c), known):
-        return "the whole leaf is the complex conjugate of what it should be"
+        return "the whole leaf is the complex conjugate of the reference"
     if moved := _moved(looked, whole, shape, allowed):
         return moved
     offset = c - r
@@ -214,20 +220,20 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
     if abs(ratio + 1) < 1e-4:
         return "the whole leaf has its sign flipped"
     sign = "with its sign flipped, " if ratio < 0 else ""
-    # A factor of 2 is its own explanation, whatever has two elements.
+    # A factor of 2 has simpler explanations than an axis of length 2.
     for name, n in axes:
         hint = f"{sign}{n} times too {{}}, and {n} is the length of {name}"
         if n > 2 and abs(abs(ratio) / n - 1) < 1e-4:
-            return f"the whole leaf is {hint.format('large')}: is it a sum where the mean is meant"
+            return f"the whole leaf is {hint.format('large')}: is it a sum instead of a mean"
         if n > 2 and abs(abs(ratio) * n - 1) < 1e-4:
-            return f"the whole leaf is {hint.format('small')}: is there a mean too many"
+            return f"the whole leaf is {hint.format('small')}: is it divided once too often"
     if abs(ratio - 1) < 1e-5:
-        return f"the whole leaf is too {'large' if ratio > 1 else 'small'} by {abs(ratio - 1):.1g} of itself"
-    return f"the whole leaf is {ratio:.6g} times what it should be"
+        return f"the whole leaf is too {'large' if ratio > 1 else 'small'} by {abs(ratio - 1):.1g} relative"
+    return f"the whole leaf is {ratio:.6g} times the reference"
 
 
 def _some(looked: Looked, shape: tuple[int, ...]) -> str:
-    """One element, two swapped, or one row."""
+    """Return the words for one wrong element, two swapped ones or one wrong row; "" if none fits."""
     at = np.flatnonzero(looked.wrong)
     places = np.array(np.unravel_index(looked.index[at], shape)).T
     c, r = looked.claimed[at], looked.reference[at]
@@ -241,12 +247,12 @@ def _some(looked: Looked, shape: tuple[int, ...]) -> str:
             row = int(places[0, axis])
             here = np.array(np.unravel_index(looked.index, shape))[axis] == row
             how = "zero" if not np.any(looked.claimed[here & looked.wrong]) else "wrong"
-            return f"where the index of axis {axis} is {row} the leaf is {how}, elsewhere not"
+            return f"the leaf is {how} only at index {row} of axis {axis}"
     return ""
 
 
 def _moved(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], allowed: Floats) -> str:
-    """Transposed, shifted or reversed along an axis."""
+    """Return the words for a leaf that is transposed, shifted or reversed along an axis; "" if none fits."""
     if whole is None:
         return ""
     array = whole.reshape(shape)
@@ -275,7 +281,7 @@ def _moved(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], a
 
 
 def places(index: Ints, shape: tuple[int, ...], most: int = 3) -> str:
-    """A few elements as one would write them: [0, 1], [0, 2] and 5 more."""
+    """Return the indices of a few elements as text: [0, 1], [0, 2] and 5 more."""
     named = [_index(np.unravel_index(i, shape)) for i in index[:most]]
     more = f" and {len(index) - most} more" if len(index) > most else ""
     return ", ".join(named) + more

@@ -1,4 +1,4 @@
-"""Difference quotients of f along directions in one leaf, and what a claim says they should be."""
+"""Difference quotients of f along directions in one leaf, and the values that a claim gives for them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 
 def scale_of(x: NDArray[Any]) -> float:
-    """The leaf's root mean square, as a power of two, so that steps are exact; 1 for zeros."""
+    """Return the leaf's root mean square, rounded to a power of two so that steps are exact; 1 for zeros."""
     size = np.abs(x[np.isfinite(x) & (x != 0)]).astype(float)
     if not size.size:
         return 1.0
@@ -31,13 +31,11 @@ def _power_of_two(x: Any) -> Any:
 
 
 def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """N random directions for a leaf, and one without chance.
+    """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
 
-    The even ones have elements of one size, that of the leaf; the odd ones elements as large as those of x, for leaves
-    that hold large and small. Signs are random and sizes vary by up to a half, so that no two elements cancel. The last
-    is x's own sizes, to move one element at a time.
-
-    Shapes: the result is (n + 1, *x.shape).
+    In even directions all elements have the size of the leaf; in odd ones each has its own size, for leaves that mix
+    large and small elements. Signs are random and sizes vary by up to a half, so that no two elements cancel. The last
+    direction holds the sizes of x, to move one element at a time.
     """
     scale = scale_of(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -50,12 +48,11 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 
 
 def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator, least: float) -> NDArray[Any]:
-    """N random cotangents for an output, by which its size cancels: as a whole for the even, each element for the odd.
+    """Return n random cotangents for an output, (n, *y.shape), inverse to its size.
 
-    Elements below a millionth of the largest count as that: what is 0 but for rounding must not be blown up. So do
-    those below `least`, whose reciprocal the dtype of y may not hold.
-
-    Shapes: the result is (n, *y.shape).
+    Even cotangents divide by the size of the whole output, odd ones by that of each element. A size is at least a
+    millionth of the largest, so that rounding around 0 is not amplified, and at least `least`, since the dtype of y may
+    not hold the reciprocal of a smaller one.
     """
     y = np.where(np.isfinite(y), y, 0)
     size = np.abs(y).astype(float)
@@ -70,11 +67,17 @@ def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator, least: float) 
 
 @dataclasses.dataclass
 class ReverseValues:
-    """Jᵀw, for each leaf stacked over the cotangents w.
+    """Jᵀw of one claim.
 
-    `moved` is what each element of the first moves by when the point moves by a rounding, `noise` the length of that
-    for each leaf; `eps` is the relative rounding of the numbers that it was computed with. `linear` is whether Jᵀ(cw)
-    is cJᵀw for factors c far from 1.
+    Attributes:
+        name: The name of the claim.
+        cotangents: Jᵀw for each leaf, stacked over the cotangents w.
+        shared: The point, directions and cotangents.
+        floor: The relative difference that counts as none.
+        moved: For each leaf, the change of each element for the first w when a rounding moves the point.
+        noise: For each leaf, the length of `moved` plus rounding.
+        eps: The relative rounding of the numbers in the computation.
+        linear: For each leaf, True if Jᵀ(cw) = cJᵀw for factors c far from 1.
     """
 
     name: str
@@ -87,7 +90,7 @@ class ReverseValues:
     linear: list[bool] = dataclasses.field(default_factory=list)
 
     def along_all(self) -> Floats:
-        """⟨Jᵀw, u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
+        """Return ⟨Jᵀw, u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
         n = len(self.shared.directions[0]) - 1
         return np.array(
             [
@@ -97,7 +100,7 @@ class ReverseValues:
         )
 
     def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: float | complex = 1.0) -> Floats:
-        """⟨Jᵀw, u⟩ for u cut down to the elements from each start to its stop."""
+        """Return ⟨Jᵀw, u⟩ with u restricted to the elements from each start to its stop."""
         g = self.cotangents[leaf][_index(direction, self.shared)]
         u = np.asarray(self.shared.directions[leaf][direction])
         product = np.real(g * u * phase).reshape(-1)
@@ -106,16 +109,15 @@ class ReverseValues:
         return np.array([np.sum(product[a:b]) for a, b in zip(starts, stops, strict=True)])
 
     def sizes_along(self, leaf: int) -> tuple[Floats, Floats]:
-        """For each random direction u: how large ⟨Jᵀw, u⟩ would be if no terms cancelled, and what noise is in it.
+        """Return the expected size and the noise of ⟨Jᵀw, u⟩ for each random direction u.
 
-        The first is √Σ(gᵢuᵢ)², from which by chance ⟨g, u⟩ may be far.
+        The expected size is √Σ(gᵢuᵢ)²; by chance ⟨g, u⟩ itself may be far smaller or larger.
         """
         u = np.asarray(self.shared.directions[leaf][:-1])
         n = len(u)
         g = np.stack([np.abs(self.cotangents[leaf][_index(d, self.shared)]) for d in range(n)])
         u, g = np.abs(u).reshape(n, -1), g.reshape(n, -1)
-        # An element's own noise was seen at two points only, and may have been small there by luck: it is taken to be
-        # no less than what is usual among the others, relative to each.
+        # Two points may show an element less noise than it has, by luck. Assume at least the median relative noise.
         moved, first = self.moved[leaf].reshape(-1), np.abs(self.cotangents[leaf][0]).reshape(-1)
         usual = float(np.median(moved[first > 0] / first[first > 0])) if np.any(first > 0) else 0.0
         sizes = _lengths(g * u)
@@ -123,13 +125,13 @@ class ReverseValues:
         return sizes, 2 * noise + 10 * self.eps * sizes
 
     def elements(self, leaf: int) -> NDArray[Any]:
-        """The gradient's elements for the first cotangent, flat."""
+        """Return the gradient's elements for the first cotangent, flat."""
         return np.asarray(self.cotangents[leaf][0].reshape(-1))
 
 
 @dataclasses.dataclass
 class ForwardValues:
-    """J, to be applied."""
+    """The program that applies J of one claim to a direction."""
 
     name: str
     fn: Callable[..., Any]
@@ -138,7 +140,7 @@ class ForwardValues:
     floor: float = FLOOR
 
     def along_all(self) -> Floats:
-        """⟨w, J u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
+        """Return ⟨w, J u⟩ for every leaf and every random direction u in it, (leaves, directions)."""
         leaves, n = len(self.shared.v), len(self.shared.directions[0]) - 1
         leaf, direction = (x.reshape(-1) for x in np.indices((leaves, n)))
         cotangent = np.array([_index(int(d), self.shared) for d in direction])
@@ -147,24 +149,24 @@ class ForwardValues:
         return np.asarray(self.lanes(self.fn, self.shared, points), float).reshape(leaves, n)
 
     def along(self, leaf: int, direction: int, starts: Ints, stops: Ints, phase: float | complex = 1.0) -> Floats:
-        """⟨w, J u⟩ for u cut down to the elements from each start to its stop."""
+        """Return ⟨w, J u⟩ with u restricted to the elements from each start to its stop."""
         points = _points(leaf, direction, _index(direction, self.shared), starts, stops, 0.0, phase)
         return np.asarray(self.lanes(self.fn, self.shared, points), float)
 
 
 def _lengths(rows: Floats) -> Floats:
-    """The Euclidean length of each row, with squares kept in range."""
+    """Return the Euclidean length of each row, with squares kept in range."""
     largest = np.max(rows, axis=1, initial=0.0)
     scale = np.where(largest > 0, largest, 1.0)
     return np.asarray(scale * np.sqrt(np.sum((rows / scale[:, None]) ** 2, axis=1)))
 
 
 Values = ReverseValues | ForwardValues
-"""A claim's values at the point: what it says that the derivative along a direction is."""
+"""A claim's values at the point: its derivative along any direction."""
 
 
 def _index(direction: int, shared: Shared) -> int:
-    """The cotangent that goes with a direction; the last direction, for single elements, has the first."""
+    """Return the index of a direction's cotangent; the last direction, for single elements, has the first."""
     n = len(shared.cotangents[0])
     return direction % n if direction < len(shared.directions[0]) - 1 else 0
 
@@ -176,9 +178,15 @@ def _points(leaf: Any, direction: Any, cotangent: Any, start: Any, stop: Any, t:
 
 @dataclasses.dataclass
 class Sample:
-    """F along one direction at the steps h: F(h), F(−h), F(0), and what it may be off by through rounding.
+    """F along one direction.
 
-    `size` is how large F becomes around the point in any direction.
+    Attributes:
+        h: The steps.
+        plus: F(h).
+        minus: F(−h).
+        zero: F(0).
+        rounding: The rounding error of one value of F.
+        size: The largest |F(h) − F(0)| around the point in any direction.
     """
 
     h: Floats
@@ -189,11 +197,11 @@ class Sample:
     size: float = 0.0
 
     def analyse(self) -> quotient.Quotient:
-        """The quotient, with its error and what F looks like."""
+        """Return the quotient, with its error and the shape of F."""
         return quotient.analyse(self.h, self.plus, self.minus, self.zero, self.rounding, self.size)
 
     def slope(self, claimed: float, noise: float) -> float:
-        """The power of h that the Taylor remainder follows."""
+        """Return p where the Taylor remainder shrinks like hᵖ."""
         return quotient.taylor_slope(self.h, self.plus, self.zero, claimed, noise)
 
     @property
@@ -206,13 +214,13 @@ class Sample:
 
     @property
     def flat(self) -> bool:
-        """Whether F is constant around the point, to the bit."""
+        """True if F is constant around the point, bit for bit."""
         return quotient.flat(self.h, self.plus, self.minus, self.zero, self.rounding)
 
 
 @dataclasses.dataclass
 class Measure:
-    """Evaluates f around the point. `eps` is the relative rounding of the narrowest dtype that f computes with."""
+    """Evaluates f around the point. `eps` is the relative rounding of the narrowest dtype in the computation of f."""
 
     problem: Problem
     shared: Shared
@@ -221,11 +229,11 @@ class Measure:
     zeros: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def affordable(self, seconds: float) -> int:
-        """How many evaluations of f fit into so many seconds."""
+        """Return the number of evaluations of f that fit into this time."""
         return self.lanes.affordable(Value(self.problem), seconds)
 
     def samples(self, which: Sequence[tuple[int, int]], h: Floats) -> list[Sample]:
-        """F along whole directions, (leaf, direction) each: one call for all."""
+        """Evaluate F along whole directions, given as (leaf, direction) pairs, in one call."""
         wanted = sorted({_index(d, self.shared) for _, d in which} - self.zeros.keys())
         leaf, direction = np.array(which, int).reshape(-1, 2).T
         cotangent = np.array([_index(int(d), self.shared) for d in direction], int)
@@ -248,7 +256,7 @@ class Measure:
     def parts(
         self, leaf: int, direction: int, starts: Ints, stops: Ints, h: Floats, phase: float | complex, noise: float
     ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Quotients for a direction cut down to many ranges of elements: value and error, gap and its error."""
+        """Return quotients along parts of a direction, one per range of elements: value, error, gap, gap's error."""
         w = _index(direction, self.shared)
         t = np.concatenate([h, -h])
         points = _points(leaf, direction, w, starts[:, None], stops[:, None], t, phase)

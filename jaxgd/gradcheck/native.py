@@ -1,4 +1,4 @@
-"""The user's own dtype: whether f is one function however it is run, and how uncertain its gradient is."""
+"""f in the user's own dtype: its consistency between eager, jit and vmap, and the uncertainty of its gradient."""
 
 import dataclasses
 import math
@@ -15,15 +15,21 @@ from jaxgd.gradcheck.problem import Problem
 from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Consistency, Verdict
 
-# Runs of one function that differ by more rounding than this are runs of two functions.
+# Two runs that differ by more than this multiple of a rounding are inconsistent.
 _ROUNDINGS = 1e3
 
 
 @dataclasses.dataclass
 class Native:
-    """What f and its gradient are in the user's dtype: values, and what rounding the point moves them by.
+    """f and its gradient in the user's dtype.
 
-    `noise` is that of each leaf's gradient, `value_noise` that of f's value, relative to it.
+    Attributes:
+        outputs: The values of f.
+        gradient: The gradient by autodiff, or None if f has none.
+        noise: For each leaf, the largest change of its gradient when a rounding moves the point.
+        consistency: Comparisons between the ways to run f.
+        vmap_differs: True if f or its gradient differs under vmap.
+        value_noise: The relative change of f's value when a rounding moves the point.
     """
 
     outputs: list[Any]
@@ -35,12 +41,12 @@ class Native:
 
     @property
     def one_function(self) -> bool:
-        """Whether eager, jit and a second run are the same function."""
+        """True if eager, jit and a second run agree."""
         return all(c.verdict is Verdict.RIGHT for c in self.consistency if "vmap" not in c.name)
 
 
 def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[list[np.ndarray]]:
-    """The point, then n points that are it to within a rounding: x(1 + ε) and x(1 − ε) at random."""
+    """Return the point, then n points moved by a rounding: x(1 + ε) or x(1 − ε) at random."""
     points = [[np.asarray(x) for x in v]]
     for _ in range(n):
         moved = []
@@ -54,7 +60,7 @@ def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[lis
 
 
 def stacked(points: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
-    """Lists of leaves as one list of stacked leaves."""
+    """Return the points as one list of stacked leaves."""
     return [np.stack(xs) for xs in zip(*points, strict=True)]
 
 
@@ -67,7 +73,7 @@ def run_natively(
     eps: float,
     rng: np.random.Generator,
 ) -> Native:
-    """F eagerly twice (given as `eager`), jitted twice and vmapped, and its gradient jitted twice and vmapped."""
+    """Run f jitted and vmapped, its gradient jitted twice and vmapped, and compare; `eager` holds two eager runs."""
     first, second = eager
     compare = _Comparison(eps)
     consistency = [compare("second run", Cause.NOT_DETERMINISTIC, first, second, np.zeros(len(first)))]
@@ -79,7 +85,7 @@ def run_natively(
         try:
             out, gradient = _numpy(single(fn, traced, (v, w)))
         except Exception:
-            # Not traceable: eager is all there is.
+            # JAX cannot trace f, so it runs eagerly only.
             return Native(first, None, [], consistency)
     lanes = Lanes()
     points = stacked(jittered(v, rng))
@@ -118,7 +124,7 @@ class _Comparison:
 
     def __call__(self, name: str, cause: Cause, a: list[Any], b: list[Any], noise: Any) -> Consistency:
         distance = _distance(b, a)
-        # Dtypes of eight bits and fewer digits than that still tell a function from another.
+        # The limit of 0.5 keeps the comparison meaningful in dtypes of 8 bits.
         allowed = np.minimum(_ROUNDINGS * self.eps, 0.5) + NOISES * np.asarray(noise)
         good = bool(np.all(distance <= allowed))
         verdict = Verdict.RIGHT if good else Verdict.CANNOT_TELL
@@ -126,7 +132,10 @@ class _Comparison:
 
 
 def _distance(a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
-    """For each leaf, ‖a − b‖/‖b‖ in the largest norm; 0 where both are not finite in the same places."""
+    """Return ‖a − b‖/‖b‖ in the maximum norm for each leaf, ignoring places where neither is finite.
+
+    It is infinite if they are finite in different places.
+    """
     out = []
     for x, y in zip(a, b, strict=True):
         x, y = _wide(x), _wide(y)

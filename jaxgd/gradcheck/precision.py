@@ -1,4 +1,4 @@
-"""How far gradients in the user's dtype are from float64's: rounding, on its own lines, unless it is more than that."""
+"""The difference between gradients in the user's dtype and in float64: a line of the report, or a check if large."""
 
 import dataclasses
 import math
@@ -18,18 +18,18 @@ from jaxgd.gradcheck.problem import Prepared
 from jaxgd.gradcheck.programs import Reverse
 from jaxgd.gradcheck.report import Cause, Check, Verdict
 
-# In the user's dtype a gradient may be far off for rounding alone, and no one can tell from outside. It is doubted if
-# it is off by more than this, by a hundred times more than its point's rounding moves it, and well above what rounding
-# in f can hide. In dtypes of fewer digits than float32's, by more than the other.
+# In the user's dtype, rounding alone can make a large error, and no test from outside can separate the two. A gradient
+# is in doubt only if its relative error exceeds this, a hundred times its noise, and the rounding in f by far. The
+# second number is for dtypes with fewer digits than float32.
 _GROSS, _GROSS_IN_FEW_DIGITS = 0.05, 0.5
 _FEW_DIGITS = 1e-5
-# A claim is held closer where autodiff in the same dtype shows that it can be: to so many times autodiff's error.
+# A claim may have this multiple of autodiff's error in the same dtype.
 _TIMES = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Lines for the report, and for each leaf the checks of what is wrong in the user's dtype only."""
+    """Lines for the report, and by leaf the checks that fail in the user's dtype only."""
 
     lines: tuple[str, ...]
     checks: dict[int, list[Check]]
@@ -38,17 +38,20 @@ class Precision:
 def compare_natively(
     prepared: Prepared, examination: Examination, native: Native, claims: list[Claim], w: list[Any]
 ) -> Precision:
-    """Gradients in the user's dtype, autodiff's and those claimed, called as the user calls them, against float64."""
+    """Compare the gradients by autodiff and by the claims in the user's dtype with the same ones in float64."""
     checks: dict[int, list[Check]] = {}
     lines: list[str] = []
     dtypes = sorted({leaf.dtype for leaf in prepared.leaves})
     if not _finite(native.outputs) and _finite(examination.d.outputs):
-        note = f"f itself is infinite or NaN in {', '.join(dtypes)}, and not in float64"
+        note = f"f itself is infinite or NaN in {', '.join(dtypes)}, but finite in float64"
         check = Check("in its own dtype", Verdict.CANNOT_TELL, Cause.NOT_FINITE, math.nan, math.inf, note)
         return Precision((), {i: [check] for i, leaf in enumerate(prepared.leaves) if math.prod(leaf.shape)})
     if (apart := _value_apart(examination, native)) > 0.05:
-        words = f"f is {apart:.0e} apart in {', '.join(dtypes)} and in float64: random numbers of the default dtype?"
-        return Precision((words, "the gradients in both were not compared"), {})
+        words = (
+            f"f differs by {apart:.0e} between {', '.join(dtypes)} and float64: "
+            "does it draw random numbers of the default dtype?"
+        )
+        return Precision((words, "the gradients in these dtypes were not compared"), {})
     wide = examination.d.reverse
     errors: dict[str, float] = {}
     autodiff: dict[int, float] = {}
@@ -80,7 +83,7 @@ def compare_natively(
 
 @dataclasses.dataclass(frozen=True)
 class _Compared:
-    """One leaf of a gradient as it is in the user's dtype, beside its value in float64."""
+    """One leaf of a gradient in the user's dtype, and its value in float64."""
 
     examination: Examination
     native: Native
@@ -106,18 +109,18 @@ class _Compared:
 
     @property
     def signal(self) -> float:
-        """What the gradient moves f by, over the leaf's own size; beside it, what rounding in f may hide."""
+        """The change of f by the gradient over a step of the leaf's own size, to compare with rounding in f."""
         return self.size * scale_of(_wide(self.examination.d.prepared.v[self.leaf]))
 
     @property
     def comparable(self) -> bool:
-        """Whether the gradient is there in float64, and more than zero but for rounding."""
+        """True if the gradient is finite in float64 and larger than rounding."""
         if not self.reference.size or (self.wide.name, self.leaf) in self.examination.d.not_finite:
             return False
         return self.signal >= 1e-13 * self.examination.ladders.measure.zeros[0][1]
 
     def verdict(self, allowed: float, worst: Verdict) -> Check | None:
-        """Something to say only if it is not rounding; `worst` if it is clearly no rounding."""
+        """Return a check if the difference exceeds rounding, otherwise None; its verdict is at most `worst`."""
         dtype = self.examination.d.prepared.leaves[self.leaf].dtype
         limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
         name = f"{'' if self.wide.name == AUTODIFF else self.wide.name + ' in '}{dtype} = float64"
@@ -147,30 +150,30 @@ def _gross(dtype: str) -> float:
 
 
 def _value_apart(examination: Examination, native: Native) -> float:
-    """The relative difference between the values of f in the user's dtype and in float64; 0 where there is none."""
+    """Return the relative difference of f between the user's dtype and float64; 0 if not comparable."""
     if not examination.d.outputs or native.value_noise > 0.01:
-        # Of an f that is 0 but for rounding, nothing stays the same.
+        # The value of f is mostly rounding, so that any two differ.
         return 0.0
     pairs = [(_wide(a), _wide(b)) for a, b in zip(native.outputs, examination.d.outputs, strict=True)]
     if not _finite([x for pair in pairs for x in pair]):
         return 0.0
     scale = max(norm(b) for _, b in pairs)
     if (reverse := examination.d.reverse) is not None:
-        # Where f is a difference of large terms, its own size says nothing.
+        # f may be a small difference of large terms, so its own size is no scale.
         leaves = zip(reverse.cotangents, examination.d.shared.v, strict=True)
         scale = max(scale, *(norm(g[0]) * scale_of(np.asarray(x)) for g, x in leaves))
     return max(norm(a - b) for a, b in pairs) / scale if scale else 0.0
 
 
 def _default_precision(prepared: Prepared, native: Native, w: list[Any]) -> str:
-    """What the device's default precision of matrix products adds: TF32, bfloat16."""
+    """Return a line on the error that the device's default precision of matrix products adds: TF32, bfloat16."""
     device = jax.default_backend()
     if device == "cpu" or native.gradient is None:
         return ""
     with jax.default_matmul_precision("default"):
         _, loose = single(Reverse(prepared.problem), prepared.traced, (prepared.v, w))
     errors = [norm(_wide(a) - _wide(b)) / (norm(_wide(b)) or 1.0) for a, b in zip(loose, native.gradient, strict=True)]
-    return f"products at {device}'s default precision move the gradient by {max(errors):.0e} more"
+    return f"the default precision of matrix products on {device} changes the gradient by another {max(errors):.0e}"
 
 
 def _finite(arrays: Any) -> bool:

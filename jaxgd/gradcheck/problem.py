@@ -1,4 +1,4 @@
-"""What is to be checked: a function as one of its differentiable leaves alone, in any dtype and in any form."""
+"""The function to check, as a function of its differentiable leaves alone, in any dtype."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ WHO = "check_gradients"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opaque:
-    """Anything at all as a key: equal only to a wrapper of the same object."""
+    """A hashable wrapper of any object: equal only to a wrapper of the same object."""
 
     value: Any
 
@@ -31,10 +31,18 @@ class Opaque:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """f as a function of its differentiable leaves v: integers, keys and the like are held fixed.
+    """f as a function of its differentiable leaves v, with all other leaves fixed.
 
-    `varied` and `traced` are the places, among the leaves of the arguments, of what is differentiated and of arrays
-    that are not; `static` is everything else. Hashable, so that a second check of the same f compiles nothing.
+    Hashable, so that a second check of the same f compiles nothing.
+
+    Attributes:
+        f: The user's function.
+        structure: The tree of the arguments.
+        varied: The places of the differentiated leaves among all leaves of the arguments.
+        traced: The places of the fixed arrays.
+        static: The places and values of all other leaves.
+        has_aux: True if f returns (value, aux).
+        outputs: The places of the floating-point leaves in the result of f.
     """
 
     f: Opaque
@@ -46,7 +54,7 @@ class Problem:
     outputs: tuple[int, ...] = ()
 
     def args(self, v: Sequence[Any], traced: Sequence[Any]) -> tuple[Any, ...]:
-        """The arguments of f, put together again."""
+        """Return the arguments of f, put together from their leaves."""
         leaves = dict(self.static_leaves())
         leaves |= zip(self.varied, v, strict=True)
         leaves |= zip(self.traced, traced, strict=True)
@@ -54,11 +62,11 @@ class Problem:
         return args
 
     def static_leaves(self) -> Iterator[tuple[int, Any]]:
-        """Places and values of what is neither differentiated nor traced."""
+        """Return the place and value of each leaf that is neither differentiated nor traced."""
         return ((place, opaque.value) for place, opaque in self.static)
 
     def tangents(self, v: Sequence[Any], traced: Sequence[Any], tangent: Sequence[Any]) -> tuple[Any, ...]:
-        """Tangents for all arguments of f, float0 where there is nothing to differentiate, as `jax.jvp` takes them."""
+        """Return tangents for all arguments of f, as `jax.jvp` takes them: float0 for leaves without a derivative."""
         leaves: dict[int, Any] = {place: _no_tangent(value) for place, value in self.static_leaves()}
         leaves |= {place: _no_tangent(value) for place, value in zip(self.traced, traced, strict=True)}
         leaves |= zip(self.varied, tangent, strict=True)
@@ -66,12 +74,12 @@ class Problem:
         return tangents
 
     def result(self, v: Sequence[Any], traced: Sequence[Any]) -> Any:
-        """What f returns, without aux."""
+        """Return the result of f, without aux."""
         out = self.f.value(*self.args(v, traced))
         return out[0] if self.has_aux else out
 
     def __call__(self, v: Sequence[Any], traced: Sequence[Any]) -> list[Any]:
-        """The inexact leaves of what f returns."""
+        """Return the floating-point and complex leaves of the result of f."""
         leaves = jax.tree.leaves(self.result(v, traced))
         return [jnp.asarray(leaves[i]) for i in self.outputs]
 
@@ -88,7 +96,7 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A problem with the point at which it is checked."""
+    """A problem and the point of the check."""
 
     problem: Problem
     v: list[Any]
@@ -103,9 +111,9 @@ class Prepared:
 def prepare(
     f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequence[int] | None, has_aux: bool
 ) -> Prepared:
-    """Sort the leaves of the arguments into what is differentiated and what is not.
+    """Sort the leaves of the arguments into differentiated, traced and static ones.
 
-    Raises: DtypeError if nothing can be differentiated; RangeError for argnums beyond the arguments.
+    Raise DtypeError if no leaf can be differentiated, RangeError if argnums is out of range.
     """
     chosen = _argnums(argnums, len(args))
     names = _names(f, len(args))
@@ -113,7 +121,10 @@ def prepare(
     varied, traced, static, v, held, leaves, axes, fixed = [], [], [], [], [], [], [], []
     for place, (path, value) in enumerate(with_paths):
         if is_traced(value):
-            raise DtypeError(f"{WHO}: it reads values, so it cannot run inside jit, grad or vmap; call it outside.")
+            raise DtypeError(
+                f"{WHO}: it cannot run inside jit, grad or vmap, because it reads the values of the arguments.\n"
+                "Call it outside of the transformation."
+            )
         name = names[path[0].idx] + jax.tree_util.keystr(path[1:])
         inexact = _is_inexact(value)
         if hasattr(value, "shape"):
@@ -129,12 +140,12 @@ def prepare(
             traced.append(place)
             held.append(value if isinstance(value, jax.Array) else jnp.asarray(value))
         else:
-            # A whole number may be a shape, and a NumPy array may be computed with outside of JAX.
+            # f may use an integer as a shape, and may compute with a NumPy array outside of JAX.
             static.append((place, Opaque(value)))
     if not any(x.size for x in v):
         got = ", ".join(describe(value) for _, value in with_paths) or "nothing"
         raise DtypeError(
-            f"{WHO}: the arguments hold no floating-point leaf to differentiate, got {got}.\n"
+            f"{WHO}: the arguments must hold a non-empty floating-point leaf to differentiate, got {got}.\n"
             "Pass arrays of floats, for instance x.astype(float), or other argnums."
         )
     problem = Problem(Opaque(f), structure, tuple(varied), tuple(traced), tuple(static), has_aux)
@@ -142,10 +153,7 @@ def prepare(
 
 
 def with_outputs(prepared: Prepared, out: Any) -> Prepared:
-    """The problem, told which leaves of its result are floats.
-
-    Raises: DtypeError if none is.
-    """
+    """Return the problem with the floating-point leaves of its result marked; raise DtypeError if it has none."""
     leaves = jax.tree.leaves(out)
     outputs = tuple(i for i, x in enumerate(leaves) if _is_inexact(x) and np.size(x))
     if not outputs:
@@ -156,7 +164,7 @@ def with_outputs(prepared: Prepared, out: Any) -> Prepared:
 
 
 def raised(arrays: Sequence[Any]) -> list[Any]:
-    """The arrays in float64 or complex128; for use where x64 is enabled. Whole numbers stay as they are."""
+    """Return the arrays in float64 or complex128, integers unchanged; x64 must be enabled."""
     wide = []
     for x in arrays:
         kind = jnp.result_type(x)
@@ -170,9 +178,9 @@ def raised(arrays: Sequence[Any]) -> list[Any]:
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """float64 enabled and matrix products at their highest precision.
+    """Enable float64 and the highest precision of matrix products.
 
-    Steps leave the domain of f on purpose, so a user's `debug_nans` has to wait.
+    `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f.
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.debug_nans(False), jax.debug_infs(False):
         yield
@@ -199,17 +207,17 @@ def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
     try:
         chosen = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else (argnums,)))
     except TypeError:
-        raise DtypeError(f"{WHO}: argnums must be a whole number or several, got {argnums!r}.") from None
+        raise DtypeError(f"{WHO}: argnums must be one or several whole numbers, got {argnums!r}.") from None
     if any(not -n <= i < n for i in chosen):
-        raise RangeError(f"{WHO}: argnums={argnums}, but there are {n} arguments.")
+        raise RangeError(f"{WHO}: argnums must be at least {-n} and below {n}, the number of arguments, got {argnums}.")
     chosen = tuple(i % n for i in chosen)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise RangeError(f"{WHO}: argnums must name at least one argument, and each once, got {argnums}.")
+        raise RangeError(f"{WHO}: argnums must name at least one argument and none of them twice, got {argnums}.")
     return chosen
 
 
 def _names(f: Callable[..., Any], n: int) -> list[str]:
-    """The arguments' names as f spells them."""
+    """Return the names of the arguments in f's signature."""
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""What is run on the device: values of f, its derivatives by autodiff, and derivatives that somebody claims.
+"""The programs for the device: values of f, its derivatives by autodiff, and claimed derivatives.
 
-Each program is a function of (shared, lane), hashable so that it is compiled once. Inner products are Re Σ wᵢuᵢ without
-a conjugate, the bilinear form in which JAX's reverse mode is the transpose of its forward mode for complex numbers too.
+Each program is a function of (shared, lane), hashable so that it compiles once. Inner products are Re Σ wᵢuᵢ without a
+conjugate. In this bilinear form, JAX's reverse mode is the transpose of its forward mode for complex numbers too.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from jaxgd.gradcheck.problem import Opaque, Problem
 
 
 class Point(NamedTuple):
-    """x + t·u, where u is one leaf's direction, cut down to the elements from `start` to `stop` and times `phase`."""
+    """x + t·u, where u is one leaf's direction, restricted to the elements from `start` to `stop`, times `phase`."""
 
     leaf: Any
     direction: Any
@@ -37,7 +37,7 @@ class Shared(NamedTuple):
 
 
 def bilinear(u: Sequence[Any], v: Sequence[Any]) -> Any:
-    """Re Σ uᵢvᵢ over all leaves."""
+    """Return Re Σ uᵢvᵢ over all leaves."""
     return sum(jnp.sum(jnp.real(x * y)) for x, y in zip(u, v, strict=True))
 
 
@@ -54,7 +54,7 @@ def _tangent(shared: Shared, point: Point) -> list[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """F(t) = ⟨w, f(x + t u)⟩ and Σ |wᵢfᵢ|, by whose rounding F is uncertain. A lane is a Point."""
+    """F(t) = ⟨w, f(x + t u)⟩ and Σ |wᵢfᵢ|, the scale of F's rounding. A lane is a Point."""
 
     problem: Problem
 
@@ -95,7 +95,7 @@ class Reverse:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """f(v). A lane is (v, w), of which w is not needed."""
+    """f(v). A lane is (v, w); w is not used."""
 
     problem: Problem
 
@@ -106,10 +106,10 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedGradient:
-    """What `gradient=` returns, times the cotangent of f's one output. A lane is (v, w).
+    """The result of `gradient=` times the cotangent of f's one output. A lane is (v, w).
 
-    `places` says where among the leaves of the result each differentiable leaf of f's arguments has its gradient; None
-    where the result has none of that shape.
+    `places` holds, for each differentiable leaf of f's arguments, the place of its gradient among the leaves of the
+    result; None if the result has no gradient of that shape.
     """
 
     problem: Problem
@@ -125,7 +125,7 @@ class ClaimedGradient:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedVjp:
-    """What the pullback of `vjp=` returns. A lane is (v, w)."""
+    """The result of the pullback of `vjp=`. A lane is (v, w)."""
 
     problem: Problem
     vjp: Opaque
@@ -157,7 +157,7 @@ class ClaimedJvp:
 
 
 def whole_cotangent(problem: Problem, out: Any, w: Sequence[Any]) -> Any:
-    """The cotangent for all that f returns: w where it returns floats, nothing where it returns others."""
+    """Return a cotangent for the whole result of f: w for its checked leaves, zeros or float0 for the others."""
     leaves, structure = jax.tree.flatten(out)
     whole = [
         jnp.zeros_like(y) if jnp.issubdtype(jnp.result_type(y), jnp.inexact) else np.zeros(y.shape, jax.dtypes.float0)

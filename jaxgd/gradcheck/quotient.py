@@ -1,4 +1,4 @@
-"""Difference quotients with an estimate of their own error; NumPy alone, for one direction or many at once.
+"""Difference quotients with an estimate of their own error, in NumPy, for one direction or many at once.
 
 F(t) = ⟨w, f(x + t u)⟩ is known at t = 0 and at ±h on a ladder of steps, each a quarter of the one before.
 """
@@ -14,12 +14,12 @@ Floats = NDArray[np.float64]
 
 RATIO = 4.0
 _EPS = float(np.finfo(float).eps)
-# A quotient's error is estimated, not known: this many estimates are allowed before two numbers differ.
+# The error of a quotient is an estimate, so two numbers differ only by more than this multiple of it.
 SAFETY = 10.0
 
 
 class Shape(enum.Enum):
-    """What F looks like around t = 0."""
+    """The shape of F around t = 0."""
 
     SMOOTH = "smooth"
     KINK = "kink"
@@ -32,12 +32,20 @@ class Shape(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Quotient:
-    """The derivative of F at 0 in one direction, as far as F's values show it.
+    """The derivative of F at 0 in one direction, from F's values.
 
-    `value` with the estimate `error`; `left` and `right` are the one-sided derivatives, `gap` their difference with
-    the estimate `gap_error`; `step` the step it was found with, `noise` what F's values are uncertain by. Where the
-    value is 0 because F does not move, `hidden` is the slope that it may have all the same; `fine` is by how much
-    F's slope differs from the value on a scale below the step.
+    Attributes:
+        value: The derivative.
+        error: The estimated error of `value`.
+        left: The one-sided derivative from below.
+        right: The one-sided derivative from above.
+        gap: right − left.
+        gap_error: The estimated error of `gap`.
+        shape: The shape of F around 0.
+        step: The step that gave `value`.
+        noise: The uncertainty of F's values.
+        hidden: If F does not move at small steps, the slope that rounding may hide; otherwise 0.
+        fine: The difference between `value` and F's slope on a scale far below `step`.
     """
 
     value: float
@@ -54,7 +62,7 @@ class Quotient:
 
 
 def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
-    """Steps from the largest down, each a quarter of the one before; then, perhaps, one far smaller to see noise by."""
+    """Return steps from the largest down, each a quarter of the previous, then `probe`, a far smaller one for noise."""
     h = largest * RATIO ** -np.arange(rungs, dtype=float)
     return h if probe is None else np.append(h, probe)
 
@@ -62,14 +70,15 @@ def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
 def central(
     h: Floats, plus: Floats, minus: Floats, rounding: Floats
 ) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
-    """F′(0), an estimate of its error, the noise in F's values, and the rung it came from; for many directions at once.
+    """Return F′(0), its estimated error, the noise in F's values, and the rung used, for many directions at once.
 
-    Romberg's table on (F(h) − F(−h))/2h, of which the entry with the smallest estimated error is taken: what it differs
-    by from the two it was made of, and what noise in F's values does to it. The noise is measured: it is what the
-    quotients of the smaller steps, where truncation is negligible, deviate by; at least `rounding`. Without it, an F
-    that computes in float32 inside seems to be known to as many digits as happen to agree.
+    Take the entry of Romberg's table on (F(h) − F(−h))/2h with the smallest estimated error. The estimate is the
+    larger of two: the distance from the two entries it was made of, and the effect of noise in F's values. The noise is
+    the deviation of the quotients at smaller steps, where truncation is negligible, but at least `rounding`. Without
+    it, an F that computes in float32 would seem exact to every digit that agrees by chance.
 
-    Shapes: `h` is (rungs,), `plus` and `minus` are (rungs, directions), `rounding` is (directions,).
+    `h` is (rungs,), `plus` and `minus` are (rungs, directions), `rounding` is (directions,).
+
     Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the table.
     """
     with np.errstate(all="ignore"):
@@ -80,12 +89,12 @@ def central(
         for _ in range(4):
             value, error, rung = _extrapolate(table[:rungs], noise / h[:rungs, None], RATIO**2, RATIO**2)
             measured = np.maximum(noise, _deviation(h, table, finer, value, rung))
-            # Within what was allowed for already, or new?
+            # Stop once the noise assumed already covers the measured noise.
             if np.all(measured <= 4 * noise):
                 break
             noise = measured
         error = np.maximum(error, measured / h[rung])
-        # Smaller steps that agree among themselves and not with the larger are no noise: F varies on their scale.
+        # Smaller steps that agree with each other but not with the larger ones show that F varies on their scale.
         moves = np.where((plus - minus)[:rungs] != 0, table[:rungs], np.nan)
         local, local_error, local_rung = _contradiction(moves, rounding / h[:rungs, None], value, error, rung)
         local_noise = np.maximum(rounding, _deviation(h, table, finer, local, local_rung))
@@ -97,14 +106,14 @@ def central(
 
 
 def _deviation(h: Floats, table: Floats, finer: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
-    """What F's values are uncertain by if `value` is right, going by the quotients of far smaller steps."""
+    """Return the uncertainty of F's values that quotients at far smaller steps show, if `value` is right."""
     small = h[:, None] <= h[rung] / RATIO**2
     deviation = np.minimum(np.abs(table - value), np.abs(finer - value)) * h[:, None]
     return np.asarray(np.nanmax(np.where(small, deviation, 0), axis=0))
 
 
 def gap(h: Floats, plus: Floats, minus: Floats, zero: Floats, rounding: Floats) -> tuple[Floats, Floats]:
-    """F′(0+) − F′(0−) with an estimate of its error: 0 where F is smooth.
+    """Return F′(0+) − F′(0−) with its estimated error; it is 0 where F is smooth.
 
     Romberg's table on (F(h) + F(−h) − 2F(0))/h, which is J + hF″ + O(h³) for a jump J of the slope.
     """
@@ -116,12 +125,12 @@ def gap(h: Floats, plus: Floats, minus: Floats, zero: Floats, rounding: Floats) 
 
 
 def _geometric(h: Floats) -> int:
-    """How many rungs follow each other by RATIO; what comes after them only serves to measure noise."""
+    """Return the number of rungs with the ratio RATIO; a step after them only measures noise."""
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
 def _entries(first: Floats, noise: Floats, factor: float, growth: float) -> Iterator[tuple[int, Floats, Floats]]:
-    """Richardson's table, order by order: the order, the entries, and an estimate of the error of each."""
+    """Yield Richardson's table order by order: the order, the entries, and the estimated error of each."""
     previous, column = first, factor
     for order in range(1, min(len(first), 4)):
         current = previous[1:] + (previous[1:] - previous[:-1]) / (column - 1)
@@ -134,7 +143,7 @@ def _entries(first: Floats, noise: Floats, factor: float, growth: float) -> Iter
 def _extrapolate(
     first: Floats, noise: Floats, factor: float, growth: float
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Of Richardson's table, the entry with the smallest estimated error, for each column of `first`."""
+    """Return the entry of Richardson's table with the smallest estimated error, for each column of `first`."""
     n = first.shape[1]
     value, error, rung = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int)
     for order, current, estimate in _entries(first, noise, factor, growth):
@@ -149,10 +158,10 @@ def _extrapolate(
 def _contradiction(
     first: Floats, noise: Floats, value: Floats, error: Floats, rung: NDArray[np.int64]
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """The entry made of steps smaller than that of `rung` which contradicts `value` most clearly.
+    """Return the entry from steps smaller than that of `rung` that contradicts `value` most clearly.
 
-    Its error is infinite where there is none. Three steps at least have to agree, to a hundredth of what they
-    contradict by: by chance that is rare.
+    Its error is infinite if no entry does. At least three steps must agree to 1% of the contradiction, which is rare by
+    chance.
     """
     n = first.shape[1]
     found, found_error, found_rung = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int)
@@ -171,13 +180,13 @@ def _contradiction(
 
 
 def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float, size: float = 0.0) -> Quotient:
-    """One direction: its derivative, and what F looks like around 0. `size` is how large F is in other directions."""
+    """Return the derivative along one direction and the shape of F; `size` is the size of F in other directions."""
     both = np.isfinite(plus) & np.isfinite(minus)
     if not np.isfinite(zero) or both.sum() < 2:
         sides = [np.isfinite(side).sum() >= 2 for side in (plus, minus)]
         edge = np.isfinite(zero) and any(sides) and not all(sides)
         return _nothing(Shape.EDGE if edge else Shape.NOT_FINITE)
-    # Only what is finite from some step on down to the smallest.
+    # Keep the smaller steps, from the first at which they are all finite.
     first = int(np.max(np.flatnonzero(~both), initial=-1)) + 1
     if first > _geometric(h) - 2:
         return _nothing(Shape.NOT_FINITE)
@@ -185,13 +194,13 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
     own = rounding
     even = np.abs(plus + minus - 2 * zero)[-6:]
     if len(h) > 8 and even[-1] >= 0.1 * even[0]:
-        # The even part of F shrinks with the step, unless it is noise.
+        # The even part of a smooth F shrinks with the step; a part that does not is noise.
         rounding = max(rounding, float(np.max(even)))
     level = np.array([rounding])
     (value,), (error,), noise, (rung,) = central(h, plus[:, None], minus[:, None], level)
     if _fades_out(h, plus, minus, float(value)):
         error = max(error, abs(value))
-    # The slope's jump is looked for near the step that the slope was found with: far from it F may be anything.
+    # Search for a jump of the slope near the step that gave the slope, since F may differ far away from it.
     near = slice(max(0, rung - 3), rung + 4)
     (jump,), (jump_error,) = gap(h[near], plus[near, None], minus[near, None], np.array([zero]), noise)
     shape = Shape.SMOOTH
@@ -206,7 +215,7 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
         shape = Shape.ROUGH
     hidden = 0.0
     if np.all(plus[-8:] == minus[-8:]):
-        # F does not move: what that may hide is as large as rounding is where it does.
+        # F does not move at small steps, which may hide a change as large as the rounding of F elsewhere.
         hidden = _EPS * max(size, _largest(plus, minus, zero))
     left, right = value - jump / 2, value + jump / 2
     fine = _fine_structure(h, plus, minus, float(value), float(h[rung]), own) if len(h) > 8 else 0.0
@@ -214,10 +223,10 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
 
 
 def _fine_structure(h: Floats, plus: Floats, minus: Floats, value: float, step: float, rounding: float) -> float:
-    """How far quotients of far smaller steps are from `value`, where that is more than rounding explains."""
+    """Return the distance of quotients at far smaller steps from `value`; 0 if rounding explains it."""
     table = (plus - minus) / (2 * h)
     finer = table.copy()
-    # Extrapolated, lest the truncation of a plain quotient be taken for structure.
+    # Extrapolate, so that the truncation of a plain quotient does not look like structure.
     finer[1:] += (table[1:] - table[:-1]) / ((h[:-1] / h[1:]) ** 2 - 1)
     off = np.minimum(np.abs(table - value), np.abs(finer - value))
     real = (h <= step / RATIO**2) & (off > SAFETY * rounding / h)
@@ -225,9 +234,9 @@ def _fine_structure(h: Floats, plus: Floats, minus: Floats, value: float, step: 
 
 
 def _fades_out(h: Floats, plus: Floats, minus: Floats, value: float) -> bool:
-    """Whether F does not move at small steps and begins to with far smaller slopes than `value`, found at large ones.
+    """Return True if F is still at small steps, then starts with slopes far below `value`, which large steps gave.
 
-    A coarsely rounded F does not move either, but begins with slopes as large as that.
+    A coarsely rounded F is still at small steps too, but starts with slopes as large as `value`.
     """
     moving = np.flatnonzero(plus != minus)
     if not len(moving) or moving[-1] >= len(h) - 4:
@@ -237,7 +246,7 @@ def _fades_out(h: Floats, plus: Floats, minus: Floats, value: float) -> bool:
 
 
 def _is_rough(h: Floats, plus: Floats, minus: Floats, noise: float, rounding: float) -> bool:
-    """Whether what seems to be noise is F itself: as large at the smallest step as F's variation around the point."""
+    """Return True if the apparent noise is F itself: far above rounding, and over 1e-4 of F's variation."""
     if np.all(plus[-4:] == minus[-4:]):
         return False
     near = h <= 1
@@ -246,13 +255,16 @@ def _is_rough(h: Floats, plus: Floats, minus: Floats, noise: float, rounding: fl
 
 
 def _largest(plus: Floats, minus: Floats, zero: float) -> float:
-    """The largest finite |F| on the ladder."""
+    """Return the largest finite |F| on the ladder."""
     both = np.abs(np.concatenate([plus, minus, [zero]]))
     return float(np.max(both[np.isfinite(both)], initial=0.0))
 
 
 def _rounded_off(h: Floats, plus: Floats, minus: Floats, zero: float, jump: float, noise: float) -> int | None:
-    """Where a ladder begins on which the kink is gone, as √(x² + ε) has one for large steps only; None if it stays."""
+    """Return the start of a ladder on which the kink vanishes, or None if it stays.
+
+    √(x² + ε), for instance, has a kink at large steps only.
+    """
     there = np.flatnonzero(4 * noise / h < 0.1 * abs(jump))
     if not len(there):
         return None
@@ -262,7 +274,7 @@ def _rounded_off(h: Floats, plus: Floats, minus: Floats, zero: float, jump: floa
 
 
 def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> Shape | None:
-    """Whether F jumps at 0, or is so steep there that its quotients grow as the step shrinks."""
+    """Return JUMP if F jumps at 0, STEEP if its quotients grow without bound as the step shrinks, otherwise None."""
     rungs = _geometric(h)
     if rungs < 3:
         return None
@@ -270,7 +282,7 @@ def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float)
         last = side[rungs - 3 : rungs]
         if np.any(np.abs(last) <= 1e3 * rounding) or len(set(np.sign(last))) > 1:
             continue
-        # How F(h) − F(0) grows with h: 1 where F has a derivative, 0 at a jump, between them at a root.
+        # F(h) − F(0) grows like hᵖ: p is 1 if F has a derivative, 0 at a jump, between the two at a root.
         powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
         if np.all(np.abs(powers) < 0.02):
             return Shape.JUMP
@@ -280,11 +292,11 @@ def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float)
 
 
 def flat(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> bool:
-    """Whether F is constant around 0, to the bit, and does not merely fade out there.
+    """Return True if F is constant around 0, bit for bit, and not just saturated.
 
-    At least over the four smallest steps; and where it begins to change, from one step to the next one larger, it
-    changes at once by far more than rounding, as at the next piece of a piecewise function. A smooth F that saturates
-    begins with a few roundings: its slope is not 0 but hidden.
+    F must be constant over at least the four smallest steps. At the next larger step it must change by far more than
+    rounding, like a piecewise function at its next piece. A smooth F that saturates first changes by a few roundings:
+    its slope is hidden, not 0.
     """
     change = np.maximum(np.abs(plus - zero), np.abs(minus - zero))
     changed = np.flatnonzero(~(change == 0))
@@ -301,10 +313,10 @@ def _nothing(shape: Shape) -> Quotient:
 
 
 def taylor_slope(h: Floats, plus: Floats, zero: float, claimed: float, rounding: float) -> float:
-    """The power of h that the Taylor remainder |F(h) − F(0) − h·claimed| follows: 2 when right, 1 when wrong.
+    """Return p where the Taylor remainder |F(h) − F(0) − h·claimed| shrinks like hᵖ: 2 if right, 1 if wrong.
 
-    The median over the smallest three pairs of steps whose remainder is above the noise; NaN if there are none, as for
-    a linear F with the right derivative.
+    p is the median over the three smallest pairs of steps whose remainder is above the noise. It is NaN if there is no
+    such pair, as for a linear F with the right derivative.
     """
     with np.errstate(all="ignore"):
         remainder = np.abs(plus - zero - h * claimed)

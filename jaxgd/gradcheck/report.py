@@ -1,4 +1,4 @@
-"""What a check found, for a person, for a test and for a program."""
+"""The result of a check: verdicts and causes, as text, as an exception and as JSON."""
 
 import dataclasses
 import enum
@@ -11,7 +11,13 @@ from jaxgd.gradcheck.quotient import Shape
 
 
 class Verdict(enum.StrEnum):
-    """What can be said of a gradient; equal to its text."""
+    """A verdict on a gradient; each member equals its text.
+
+    Attributes:
+        RIGHT: Every check agrees within its tolerance.
+        WRONG: A difference exceeds rounding and the uncertainty of the check.
+        CANNOT_TELL: The check cannot decide; the cause says why.
+    """
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -19,7 +25,7 @@ class Verdict(enum.StrEnum):
 
 
 class Cause(enum.StrEnum):
-    """Why a verdict is what it is."""
+    """The reason for a verdict; each member equals its text."""
 
     AGREES = "agrees"
     DIFFERS = "differs"
@@ -33,16 +39,16 @@ class Cause(enum.StrEnum):
     NOISE = "noise above the signal"
     ROUGH = "f varies within the smallest step"
     APPROXIMATE = "f iterates to a tolerance"
-    UNSTEADY = "the gradient is another one a rounding away"
+    UNSTEADY = "a rounding of the point changes the gradient"
     NOT_DETERMINISTIC = "not deterministic"
     NOT_ONE_FUNCTION = "f depends on how it is run"
-    OTHER_VALUE = "the rule returns another value than f"
+    OTHER_VALUE = "the rule returns a different value than f"
     NO_FLOAT64 = "f cannot run in float64"
-    ONLY_NATIVE = "far off in the dtype of the arguments only"
+    ONLY_NATIVE = "far off only in the dtype of the arguments"
     ASYMMETRIC = "the Hessian is not symmetric"
 
 
-# In the order in which they are told where there are several.
+# If a leaf shows several shapes, the first of these is reported.
 CAUSE_OF = {
     Shape.KINK: Cause.KINK,
     Shape.STEEP: Cause.STEEP,
@@ -53,30 +59,39 @@ CAUSE_OF = {
 }
 
 ADVICE = {
-    Cause.KINK: "There is no gradient here, or a kink within the smallest step: check at another point",
+    Cause.KINK: "f has no gradient here, or it has a kink within the smallest step: check at another point",
     Cause.JUMP: "The value of f jumps here: check at another point",
     Cause.STEEP: "The slope of f grows without bound here: check at another point",
     Cause.EDGE: "f is not finite on one side of this point: check inside its domain",
     Cause.NOT_FINITE: "f is infinite or NaN here: check at another point, or in a dtype with more range",
-    Cause.NOISE: "Rounding in f hides a gradient this small: check at another point, or a part of f alone",
-    Cause.ROUGH: "The smallest steps are too large for f here: check at smaller arguments, or a part of f alone",
-    Cause.APPROXIMATE: "Its derivative is as rough as its tolerance: tighten that, or pass rtol",
-    Cause.UNSTEADY: "There is a kink at this point, or the gradient is computed coarsely: check at another point",
+    Cause.NOISE: "Rounding in f hides a gradient this small: check at another point, or check only a part of f",
+    Cause.ROUGH: "The smallest steps are too large for f here: check at smaller arguments, or check only a part of f",
+    Cause.APPROXIMATE: "The derivative is only as accurate as the tolerance of f: tighten the tolerance, or pass rtol",
+    Cause.UNSTEADY: "f has a kink at this point, or its gradient is computed coarsely: check at another point",
     Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
-    Cause.NOT_ONE_FUNCTION: "Its values differ between eager, jit and vmap: make f pure, or mend its rule for vmap",
-    Cause.OTHER_VALUE: "Let the rule's forward pass return what f returns",
-    Cause.NO_FLOAT64: "Its values are too coarse for a quotient: let f follow the dtype of its arguments, or pass rtol",
-    Cause.ONLY_NATIVE: "Rounding, or a rule that is wrong in that dtype alone: look at its formula there",
-    Cause.ASYMMETRIC: "What is given as a gradient is the gradient of no function",
+    Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure, or fix its vmap rule",
+    Cause.OTHER_VALUE: "Let the rule's forward pass return the value of f",
+    Cause.NO_FLOAT64: "The values of f are too coarse for a quotient: compute in the arguments' dtype, or pass rtol",
+    Cause.ONLY_NATIVE: "Rounding is large, or a rule is wrong in this dtype alone: check its formula in this dtype",
+    Cause.ASYMMETRIC: "No function has the claimed gradient: correct the rule for the gradient",
 }
 
 
-# A difference smaller than this may be that of an iteration that stopped.
+# A smaller relative difference may come from an iteration that stopped at its tolerance.
 _APPROXIMATE = 1e-3
 
 
 class GradientError(JaxgdError, AssertionError):
-    """A gradient is wrong; the message is the report's text, and `report` is the report."""
+    """A gradient is wrong, or undecided under `strict=True`; the message is the report's text.
+
+    Args:
+        report: The report of the failed check.
+
+    Attributes:
+        report: The report of the failed check.
+    """
+
+    report: "GradientReport"
 
     def __init__(self, report: "GradientReport") -> None:
         super().__init__(f"\n{report}")
@@ -85,7 +100,13 @@ class GradientError(JaxgdError, AssertionError):
 
 @dataclasses.dataclass(frozen=True)
 class Element:
-    """One element of a leaf: its index, the claimed derivative and the reference."""
+    """One element of a leaf.
+
+    Attributes:
+        index: The element's place in the leaf, one number per axis.
+        claimed: The claimed derivative.
+        reference: The derivative it is compared with: another one that was found right, or a difference quotient.
+    """
 
     index: tuple[int, ...]
     claimed: float | complex
@@ -93,7 +114,7 @@ class Element:
 
     @property
     def ratio(self) -> float | complex:
-        """Claimed over reference; infinite or NaN where the reference is 0."""
+        """Claimed over reference; infinite or NaN if the reference is 0."""
         if self.reference == 0:
             return math.nan if self.claimed == 0 or self.claimed != self.claimed else math.inf
         return self.claimed / self.reference
@@ -103,8 +124,13 @@ class Element:
 class Check:
     """One comparison on one leaf.
 
-    `error` is the largest relative difference found, `tolerance` what was allowed: both relative to the leaf's own
-    gradient. A difference above the tolerance would have been seen.
+    Attributes:
+        name: The two sides of the comparison, for instance "gradient = autodiff".
+        verdict: The verdict of this comparison alone.
+        cause: The reason for the verdict.
+        error: The largest difference found, relative to the leaf's own gradient; NaN if none was measured.
+        tolerance: The largest difference allowed, relative to the leaf's own gradient. The check sees any larger one.
+        note: Details in words, or "".
     """
 
     name: str
@@ -117,7 +143,19 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class LeafReport:
-    """All that was found out about one leaf; `pattern`, `worst` and `searched` only where something is wrong."""
+    """The checks of one leaf of the arguments.
+
+    Attributes:
+        name: The leaf's name, as in f's signature: "network[0].w".
+        shape: The shape of the leaf.
+        dtype: The dtype of the leaf.
+        checks: The comparisons made on this leaf. An empty leaf has none.
+        slope: The Taylor remainder shrinks like stepᵖ; the slope is p: 2 if the derivative is right, 1 if it is wrong.
+            NaN if no step shows a remainder above the noise.
+        pattern: A recognized error, for instance "the leaf is transposed"; "" if nothing is wrong or recognized.
+        worst: At most 8 wrong elements, the largest difference first; empty if nothing is wrong.
+        searched: The number of elements compared one by one; 0 if the leaf needed no search.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -130,12 +168,12 @@ class LeafReport:
 
     @property
     def size(self) -> int:
-        """How many elements the leaf has."""
+        """The number of elements in the leaf."""
         return math.prod(self.shape)
 
     @property
     def deciding(self) -> Check | None:
-        """The check that decides: the first that is wrong, else the first that cannot tell, else the first."""
+        """The check that decides: the first wrong one, otherwise the first that cannot tell, otherwise the first."""
         for verdict in (Verdict.WRONG, Verdict.CANNOT_TELL):
             for check in self.checks:
                 if check.verdict is verdict:
@@ -144,17 +182,17 @@ class LeafReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Wrong if any check is; right if all are."""
+        """Wrong if any check is wrong; right if every check is right."""
         return self.deciding.verdict if self.deciding else Verdict.RIGHT
 
     @property
     def cause(self) -> Cause:
-        """Why the verdict is what it is."""
+        """The cause of the check that decides."""
         return self.deciding.cause if self.deciding else Cause.AGREES
 
     @property
     def explanation(self) -> str:
-        """One or two sentences for a person."""
+        """The verdict, its cause and the advice, in one to three sentences."""
         check = self.deciding
         if check is None:
             return "empty"
@@ -168,9 +206,7 @@ class LeafReport:
         if check.verdict is Verdict.WRONG and self.pattern:
             words += f".\n{self.pattern[0].upper()}{self.pattern[1:]}"
         if check.verdict is Verdict.WRONG and check.error < _APPROXIMATE and check.cause is Cause.DIFFERS:
-            words += (
-                ".\nIf f or its derivative is meant to be approximate, as with an iteration to a tolerance, pass rtol"
-            )
+            words += ".\nIf f or its derivative is approximate, such as an iteration to a tolerance, pass rtol"
         if check.verdict is Verdict.CANNOT_TELL and check.cause in ADVICE:
             words += f".\n{ADVICE[check.cause]}"
         return words + ("?" if ": is " in words.rsplit("\n", 1)[-1] else ".")
@@ -178,7 +214,14 @@ class LeafReport:
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-    """Two ways to run the same thing, and the largest relative difference between their results."""
+    """Two ways to compute one value.
+
+    Attributes:
+        name: The two ways, for instance "eager = jit".
+        verdict: Right if they agree up to rounding.
+        cause: The reason for the verdict.
+        error: The largest relative difference between the two results.
+    """
 
     name: str
     verdict: Verdict
@@ -188,7 +231,24 @@ class Consistency:
 
 @dataclasses.dataclass(frozen=True)
 class GradientReport:
-    """The result of `check_gradients`: a verdict for each leaf and over all, with what it rests on."""
+    """The result of `check_gradients`: one verdict per leaf, one overall, and the evidence.
+
+    `str(report)` is one screen of text. A report has no truth value: compare `verdict`, or call `raise_if_wrong`.
+
+    Attributes:
+        name: The name of f.
+        leaves: One report per differentiated leaf of the arguments.
+        consistency: Comparisons of f with itself: eager, jit, vmap, a second run.
+        precision: Sentences on the accuracy in the dtype of the arguments, compared with float64.
+        checked: The work done, in words: points, directions, evaluations, seed.
+        not_checked: The parts that were left out, each with its reason.
+        evaluations: The number of evaluations of f.
+        directions: The number of random directions per leaf that the caller asked for.
+        seed: The seed of the random directions and cotangents.
+        dtype: The dtype in which the difference quotients evaluated f; "" if none was made.
+        findings: Misfits between a claim and the arguments: tree, shapes, dtypes or values of f. Any one is wrong.
+        second_order: The check of the gradient's own derivative, with `order=2` only.
+    """
 
     name: str
     leaves: tuple[LeafReport, ...]
@@ -205,7 +265,7 @@ class GradientReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Wrong if anything is wrong; right if nothing is and nothing had to be left open."""
+        """Wrong if any part is wrong, otherwise cannot tell if any part cannot tell, otherwise right."""
         verdicts = [leaf.verdict for leaf in self.leaves] + [c.verdict for c in self.consistency]
         if self.findings:
             verdicts.append(Verdict.WRONG)
@@ -218,7 +278,7 @@ class GradientReport:
 
     @property
     def cause(self) -> Cause:
-        """Why the verdict is what it is."""
+        """The cause of the first part that decides the verdict."""
         if self.findings:
             return Cause.STRUCTURE
         parts: list[LeafReport | Consistency | GradientReport] = [*self.leaves, *self.consistency]
@@ -228,7 +288,7 @@ class GradientReport:
 
     @property
     def reason(self) -> str:
-        """The first thing that decides the verdict, in words."""
+        """The first part that decides the verdict, in words."""
         if self.findings:
             return self.findings[0]
         for leaf in self.leaves:
@@ -239,39 +299,56 @@ class GradientReport:
                 return f"{c.name}: {c.cause}. {ADVICE[c.cause]}."
         if self.second_order is not None and self.second_order.verdict is self.verdict is not Verdict.RIGHT:
             return f"second order: {self.second_order.reason}"
-        return "everything that was checked agrees"
+        return "all checks agree"
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "A GradientReport is neither true nor false, since it may be that nothing can be told. "
+            'A GradientReport has no truth value, because its verdict may be "cannot tell".\n'
             "Use report.raise_if_wrong(), or compare report.verdict."
         )
 
     def leaf(self, name: str) -> LeafReport:
-        """The report of one leaf, by its name."""
+        """Return the report of one leaf.
+
+        Args:
+            name: The name of the leaf, as in the report's table.
+
+        Returns:
+            The report of that leaf.
+
+        Raises:
+            KeyError: If no leaf has this name.
+        """
         for leaf in self.leaves:
             if leaf.name == name:
                 return leaf
-        raise KeyError(f"no leaf {name}; there are {', '.join(leaf.name for leaf in self.leaves)}")
+        raise KeyError(f"no leaf {name}; the leaves are {', '.join(leaf.name for leaf in self.leaves)}")
 
     def raise_if_wrong(self, strict: bool = False) -> "GradientReport":
-        """Raise GradientError with this report if the verdict is wrong; with strict, unless it is right.
+        """Raise an error if the verdict is wrong.
 
-        Otherwise the result is the report itself.
+        Args:
+            strict: If True, "cannot tell" raises too. Default False.
+
+        Returns:
+            This report, if it does not raise.
+
+        Raises:
+            GradientError: If the verdict is wrong, or with `strict` any verdict except right.
         """
         if self.verdict is Verdict.WRONG or (strict and self.verdict is not Verdict.RIGHT):
             raise GradientError(self)
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as plain numbers, texts and lists; complex numbers as [real, imaginary]."""
+        """Return the report as numbers, texts and lists, with a complex number as [real, imaginary]."""
         out: dict[str, Any] = {"verdict": str(self.verdict), "cause": str(self.cause), "reason": self.reason}
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         out |= {name: _plain(value) for name, value in fields.items()}
         return out
 
     def to_json(self) -> str:
-        """The report as JSON; what is not finite stands as the text "inf" or "nan"."""
+        """Return the report as JSON text, with infinite and NaN numbers as the texts "inf", "-inf" and "nan"."""
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Elements in which a claimed gradient is infinite or NaN: f is to blame, or the gradient."""
+"""Elements in which a claimed gradient is infinite or NaN: the fault of the gradient, or of f itself."""
 
 import math
 
@@ -15,14 +15,14 @@ _MOST = 8
 def where_not_finite(
     name: str, where: np.ndarray, measure: Measure, leaf: int
 ) -> tuple[Check, tuple[Element, ...], str]:
-    """The verdict, the elements and the pattern: wrong where f is smooth in one of them, else what f is there."""
+    """Return the check, the elements and the pattern: wrong if f is smooth in an element, otherwise f's shape there."""
     x = np.asarray(measure.shared.v[leaf])
     index = np.flatnonzero(where)[:_MOST]
     own = random_directions(x, 1, np.random.default_rng(0))[-1].reshape(-1)
     quotients = _one_by_one(measure, leaf, index, own)
     count = int(where.sum())
     many = f"{count} of {x.size} elements {'is' if count == 1 else 'are'} infinite or NaN"
-    many = many if x.size > 1 else "it is infinite or NaN"
+    many = many if x.size > 1 else "the gradient is infinite or NaN"
     smooth = [(int(i), q) for i, q in zip(index, quotients, strict=True) if _known(q)]
     if smooth:
         elements = tuple(
@@ -40,7 +40,7 @@ def _known(q: Quotient) -> bool:
 
 
 def _one_by_one(measure: Measure, leaf: int, index: np.ndarray, own: np.ndarray) -> list[Quotient]:
-    """Quotients along single elements, on the long ladder. Directions everywhere else are zero there."""
+    """Return quotients along single elements, on the long ladder; the usual directions are zero in these elements."""
     shape = np.shape(measure.shared.v[leaf])
     units = np.zeros((len(index) + 1, own.size), own.dtype)
     units[np.arange(len(index)), index] = own[index]
@@ -48,7 +48,7 @@ def _one_by_one(measure: Measure, leaf: int, index: np.ndarray, own: np.ndarray)
         units.reshape(-1, *shape) if i == leaf else np.zeros((len(units), *np.shape(x)))
         for i, x in enumerate(measure.shared.v)
     ]
-    # The elements are the gradient's, so all with the first cotangent.
+    # The gradient belongs to the first cotangent, so its elements do too.
     first = [w[:1] for w in measure.shared.cotangents]
     shared = measure.shared._replace(directions=directions, cotangents=first)
     alone = Measure(measure.problem, shared, measure.lanes, measure.eps)

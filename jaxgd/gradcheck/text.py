@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxgd.gradcheck.report import Check, Element, GradientReport, LeafReport
 
-# Leaves that are right and beyond this many are summed up in a line.
+# The table has at most this many rows; one line counts the right leaves that it leaves out.
 _ROWS = 16
 _WORST = 5
 _WIDTH = 100
 
 
 def render(report: "GradientReport", outermost: bool = True) -> str:
-    """The whole report: verdict, table of leaves, what is wrong where, what was checked and what was not."""
+    """Return the whole report: verdict, findings, table of leaves, errors per leaf, and the extent of the check."""
     title = f"check_gradients({report.name})" if outermost else f"second order, {report.name}"
     lines = [f"{title}: {report.verdict}", ""]
     lines += [f"  {finding}" for finding in report.findings[:_WORST]]
@@ -40,7 +40,7 @@ def render(report: "GradientReport", outermost: bool = True) -> str:
 
 def _table(report: "GradientReport") -> list[str]:
     names = list(dict.fromkeys(check.name for leaf in report.leaves for check in leaf.checks))
-    # Each comparison's name in two lines: four of them are wide.
+    # Names take two lines, because four comparisons side by side are too wide for the screen.
     heads = [name.split(" = ") if " = " in name else ("", name) for name in names]
     rows = [
         ["", "", *(first for first, _ in heads), "", ""],
@@ -79,7 +79,7 @@ def _details(leaf: "LeafReport") -> list[str]:
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines += ["    " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
         if leaf.searched < leaf.size:
-            lines.append(f"    {leaf.searched} of {leaf.size} elements were looked at")
+            lines.append(f"    {leaf.searched} of {leaf.size} elements were searched")
     return lines
 
 

@@ -23,7 +23,7 @@ UNDECIDED = {
     "i0 × 1e-06": "noise above the signal",
     "1 + sum of squares × 1e-06": "noise above the signal",
     # In float32 its derivative is a difference of nearly equal numbers, off by a fifteenth.
-    "i1e × 1e+06": "far off in the dtype of the arguments only",
+    "i1e × 1e+06": "far off only in the dtype of the arguments",
     # Two scales, 1e-6 and 1, in one sum.
     "where × 1e+06": "f varies within the smallest step",
     # NaN in float32, and not in float64.
@@ -39,7 +39,7 @@ NO_KINK = {
     "root at 0": "infinite slope",
     "cube root at 0": "infinite slope",
     # Linear along every line, and not linear: only the gradient shows it, which differs with the order of the ties.
-    "median of three ties": "the gradient is another one a rounding away",
+    "median of three ties": "a rounding of the point changes the gradient",
 }
 
 

@@ -49,7 +49,7 @@ def test_what_rounding_hides_is_told():
     """f is 1e12, of which the other elements' share is below rounding: they cannot have been checked."""
     report = check_gradients(lambda r: jnp.sum(r**-12.0 - r**-6.0), jnp.array([0.1, 1.0, 3.0]))
     assert report.verdict == "right"
-    assert any("r where its gradient is far smaller" in note for note in report.not_checked)
+    assert any("elements of r with a far smaller gradient" in note for note in report.not_checked)
 
 
 @pytest.mark.parametrize(("least", "verdict"), [(0, "right"), (50, "wrong")])
@@ -103,7 +103,7 @@ def test_a_rule_that_cuts_off_what_calls_it_is_seen_by_the_second_order():
 def test_the_rule_returns_what_f_returns(factor):
     rule = with_rule(squares, lambda inputs, g: (2 * inputs[0] * g,), lambda x: (factor * squares(x), (x,)))
     report = check_gradients(rule, X)
-    assert (report.verdict, report.cause) == ("wrong", "the rule returns another value than f")
+    assert (report.verdict, report.cause) == ("wrong", "the rule returns a different value than f")
 
 
 # What changes between checks.
