@@ -1,4 +1,4 @@
-"""A gradient checker: right, wrong or cannot tell, each earned."""
+"""A gradient checker with three verdicts: right, wrong and cannot tell."""
 
 from jaxgd.gradcheck.check import check_gradients
 from jaxgd.gradcheck.report import (

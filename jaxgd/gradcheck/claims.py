@@ -50,7 +50,7 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
     expected = args[prepared.argnums[0]] if single else tuple(args[i] for i in prepared.argnums)
     places, findings = _fit("gradient", prepared, claimed, expected, paths)
     if findings and single and isinstance(claimed, tuple) and len(claimed) == len(args) > 1:
-        hint = f"for the gradient by all {len(args)} arguments, pass argnums={tuple(range(len(args)))}"
+        hint = f"for the gradient with respect to all {len(args)} arguments, pass argnums={tuple(range(len(args)))}"
         findings = (*findings, ("", hint))
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
     native = _taken(claimed, places)

@@ -58,7 +58,7 @@ def against_quotient(
         return Verdict.CANNOT_TELL, Cause.NOISE, SAFETY * hidden
     verdict, tolerance = judge(abs(claimed - quotient.value), error, scale, floor, rtol, resolution)
     if verdict is Verdict.WRONG and SAFETY * quotient.gap_error < abs(quotient.gap) >= abs(claimed - quotient.value):
-        # This kink is too small for its own shape, but large enough to explain the difference.
+        # The kink is too small to set the quotient's shape, but large enough to explain the difference.
         return Verdict.CANNOT_TELL, Cause.KINK, abs(quotient.gap)
     if verdict is Verdict.WRONG and abs(claimed - quotient.value) <= SAFETY * quotient.fine:
         return Verdict.CANNOT_TELL, Cause.ROUGH, SAFETY * quotient.fine
@@ -76,7 +76,7 @@ def outside_the_kink(claimed: float, quotient: Quotient, scale: float, floor: fl
 def combined(results: list[tuple[Verdict, Cause]]) -> tuple[Verdict, Cause]:
     """Return one verdict for all directions.
 
-    Wrong if one is wrong; right if all are right, or at least two are and noise hides the others.
+    Wrong if one is wrong. Right if all are right, or if two are and no other shows a kink, a jump or an infinite slope.
     """
     if any(cause is Cause.ROUGH for _, cause in results):
         # If F is not resolved along one line, agreement along another may be chance.

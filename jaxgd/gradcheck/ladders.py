@@ -28,7 +28,7 @@ class State:
     long: bool
 
     def analyse(self, eps: float) -> None:
-        """Find the quotients, twice: x + hu is rounded too, which moves F by its slope times the rounding of x."""
+        """Compute the quotients, then again with the rounding of x + hu, whose effect on F depends on the slope."""
         size = max(sample.variation for sample in self.samples)
         for sample in self.samples:
             sample.size = size
@@ -51,7 +51,7 @@ class State:
 
 
 class Ladders:
-    """Evaluates f at the point of some derivatives: in float64, or in the user's dtype where it does not run there.
+    """Evaluates f around the point: in float64, or in the user's dtype if f does not run in float64.
 
     `measure` evaluates f; `eps` is the relative rounding of the narrowest dtype that f computes with.
     """

@@ -43,7 +43,7 @@ class Cause(enum.StrEnum):
     NOT_DETERMINISTIC = "not deterministic"
     NOT_ONE_FUNCTION = "f depends on how it is run"
     OTHER_VALUE = "the rule returns a different value than f"
-    NO_FLOAT64 = "f cannot run in float64"
+    NO_FLOAT64 = "f does not compute in float64"
     ONLY_NATIVE = "far off only in the dtype of the arguments"
     ASYMMETRIC = "the Hessian is not symmetric"
 
@@ -71,7 +71,9 @@ ADVICE = {
     Cause.NOT_DETERMINISTIC: "Two runs of f differ: fix its random key",
     Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure, or fix its vmap rule",
     Cause.OTHER_VALUE: "Let the rule's forward pass return the value of f",
-    Cause.NO_FLOAT64: "The values of f are too coarse for a quotient: compute in the arguments' dtype, or pass rtol",
+    Cause.NO_FLOAT64: (
+        "The values of f are too coarse for a quotient: compute f in the dtype of its arguments, or pass rtol"
+    ),
     Cause.ONLY_NATIVE: "Rounding is large, or a rule is wrong in this dtype alone: check its formula in this dtype",
     Cause.ASYMMETRIC: "No function has the claimed gradient: correct the rule for the gradient",
 }
@@ -341,7 +343,10 @@ class GradientReport:
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as numbers, texts and lists, with a complex number as [real, imaginary]."""
+        """Return the report as numbers, texts and lists.
+
+        A complex number becomes [real, imaginary], or its real part alone if the imaginary part is 0.
+        """
         out: dict[str, Any] = {"verdict": str(self.verdict), "cause": str(self.cause), "reason": self.reason}
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         out |= {name: _plain(value) for name, value in fields.items()}

@@ -254,7 +254,7 @@ OPEN = {
     ),
     "bfloat16 inside": (
         lambda: check_gradients(lambda x: jnp.sum(jnp.sin(x.astype(jnp.bfloat16))), A),
-        "f cannot run in float64",
+        "f does not compute in float64",
     ),
 }
 
