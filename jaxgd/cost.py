@@ -1,4 +1,4 @@
-"""The cost that descent minimizes, and the accuracy that people ask for."""
+"""The cost that descent minimizes, and the accuracy, which is reported next to it."""
 
 from collections.abc import Callable
 

@@ -64,7 +64,7 @@ def beale(v: Float[Array, "2"]) -> Float[Array, ""]:
 
 
 def freudenstein_roth(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """Return the function of Freudenstein and Roth. The nearer of its two minima is the higher one.
+    """Return the function of Freudenstein and Roth. The minimum nearer to its usual start is higher.
 
     (−13 + v₁ + ((5 − v₂) v₂ − 2) v₂)² + (−29 + v₁ + ((v₂ + 1) v₂ − 14) v₂)².
 
