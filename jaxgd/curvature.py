@@ -50,8 +50,9 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
 
 
 class Eigenpairs(NamedTuple):
-    """The largest eigenvalues of a Hessian with their eigenvectors, largest first. Under vmap, the batch axes come
-    first.
+    """The largest eigenvalues of a Hessian with their eigenvectors, largest first.
+
+    Under vmap, the batch axes come first.
 
     Attributes:
         values: The eigenvalues λ, (k,).
@@ -82,8 +83,8 @@ def eigenpairs(
     """Find the k largest eigenvalues of a cost's Hessian, with their eigenvectors.
 
     Hu = λu, by Lanczos' method with full orthogonalization. It restarts with the best vectors found so far until
-    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. Largest means towards +∞, because gradient descent is stable for η <
-    2/λ_max.
+    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. Largest means towards +∞: λ_max limits η, because gradient descent
+    is stable below 2/λ_max.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.

@@ -49,9 +49,8 @@ class MissingDependencyError(JaxgdError, ImportError):
 def describe(x: Any) -> str:
     """Return the dtype and shape of an array as JAX prints them, such as `float32[10]`; otherwise the name of the type.
 
-    Example:
-        >>> describe(jnp.zeros((2, 3)))
-        'float32[2,3]'
+    >>> describe(jnp.zeros((2, 3)))
+    'float32[2,3]'
     """
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype}[{','.join(map(str, x.shape))}]"

@@ -40,11 +40,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError inside the block into a WriteError that names the path.
 
-    Example:
-        >>> with writing(Path("/nowhere/at/all")):
-        ...     open("/nowhere/at/all", "w")
-        Traceback (most recent call last):
-        jaxgd.errors.WriteError: /nowhere/at/all cannot be written: No such file or directory.
+    >>> with writing(Path("/nowhere/at/all")):
+    ...     open("/nowhere/at/all", "w")
+    Traceback (most recent call last):
+    jaxgd.errors.WriteError: /nowhere/at/all cannot be written: No such file or directory.
     """
     try:
         yield

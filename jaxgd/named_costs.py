@@ -32,9 +32,8 @@ class NamedCost:
 def valley(v: Float[Array, "2"]) -> Float[Array, ""]:
     """Return the book's valley: v₁² + v₂².
 
-    Example:
-        >>> print(valley(jnp.array([1.0, 1.0])))
-        2.0
+    >>> print(valley(jnp.array([1.0, 1.0])))
+    2.0
     """
     return v[0] ** 2 + v[1] ** 2
 
@@ -42,9 +41,8 @@ def valley(v: Float[Array, "2"]) -> Float[Array, ""]:
 def rosenbrock(v: Float[Array, "2"]) -> Float[Array, ""]:
     """Return Rosenbrock's narrow, bent valley: 100 (v₂ − v₁²)² + (1 − v₁)².
 
-    Example:
-        >>> print(f"{rosenbrock(jnp.array([-1.2, 1.0])):.4f}")
-        24.2000
+    >>> print(f"{rosenbrock(jnp.array([-1.2, 1.0])):.4f}")
+    24.2000
     """
     return 100 * (v[1] - v[0] ** 2) ** 2 + (1 - v[0]) ** 2
 
@@ -54,9 +52,8 @@ def beale(v: Float[Array, "2"]) -> Float[Array, ""]:
 
     Σᵢ (yᵢ − v₁(1 − v₂ⁱ))² for i from 1 to 3, with y = 1.5, 2.25, 2.625.
 
-    Example:
-        >>> print(beale(jnp.array([1.0, 1.0])))
-        14.203125
+    >>> print(beale(jnp.array([1.0, 1.0])))
+    14.203125
     """
     y = jnp.array([1.5, 2.25, 2.625], v.dtype)
     powers = jnp.stack([v[1], v[1] ** 2, v[1] ** 3])
@@ -68,9 +65,8 @@ def freudenstein_roth(v: Float[Array, "2"]) -> Float[Array, ""]:
 
     (−13 + v₁ + ((5 − v₂) v₂ − 2) v₂)² + (−29 + v₁ + ((v₂ + 1) v₂ − 14) v₂)².
 
-    Example:
-        >>> print(freudenstein_roth(jnp.array([0.5, -2.0])))
-        400.5
+    >>> print(freudenstein_roth(jnp.array([0.5, -2.0])))
+    400.5
     """
     x, y = v[0], v[1]
     return (-13 + x + ((5 - y) * y - 2) * y) ** 2 + (-29 + x + ((y + 1) * y - 14) * y) ** 2
@@ -81,9 +77,8 @@ def powell_singular(v: Float[Array, "4"]) -> Float[Array, ""]:
 
     (v₁ + 10v₂)² + 5 (v₃ − v₄)² + (v₂ − 2v₃)⁴ + 10 (v₁ − v₄)⁴.
 
-    Example:
-        >>> print(powell_singular(jnp.array([3.0, -1.0, 0.0, 1.0])))
-        215.0
+    >>> print(powell_singular(jnp.array([3.0, -1.0, 0.0, 1.0])))
+    215.0
     """
     a, b, c, d = v[0], v[1], v[2], v[3]
     return (a + 10 * b) ** 2 + 5 * (c - d) ** 2 + (b - 2 * c) ** 4 + 10 * (a - d) ** 4
@@ -92,9 +87,8 @@ def powell_singular(v: Float[Array, "4"]) -> Float[Array, ""]:
 def himmelblau(v: Float[Array, "2"]) -> Float[Array, ""]:
     """Return Himmelblau's function, with four minima of equal depth: (v₁² + v₂ − 11)² + (v₁ + v₂² − 7)².
 
-    Example:
-        >>> print(himmelblau(jnp.array([3.0, 2.0])))
-        0.0
+    >>> print(himmelblau(jnp.array([3.0, 2.0])))
+    0.0
     """
     return (v[0] ** 2 + v[1] - 11) ** 2 + (v[0] + v[1] ** 2 - 7) ** 2
 

@@ -57,9 +57,8 @@ def norm(v: PyTree[Array]) -> Float[Array, ""]:
 def subtract(u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
     """Return the difference u − v, leaf by leaf.
 
-    Example:
-        >>> subtract((jnp.array(3.0),), (jnp.array(1.0),))
-        (Array(2., dtype=float32, weak_type=True),)
+    >>> subtract((jnp.array(3.0),), (jnp.array(1.0),))
+    (Array(2., dtype=float32, weak_type=True),)
     """
     return jax.tree.map(jnp.subtract, u, v)
 
@@ -85,9 +84,8 @@ def axpy(a: Any, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:
 def wide_dtype(v: PyTree[Array]) -> Any:
     """Return the dtype for costs and lengths of a pytree: the widest dtype of its leaves, and at least float32.
 
-    Example:
-        >>> print(wide_dtype([jnp.ones(2, jnp.bfloat16)]))
-        float32
+    >>> print(wide_dtype([jnp.ones(2, jnp.bfloat16)]))
+    float32
     """
     dtype: Any = jnp.dtype(jnp.float32)
     for x in jax.tree.leaves(v):
@@ -98,9 +96,8 @@ def wide_dtype(v: PyTree[Array]) -> Any:
 def size(v: PyTree[Array]) -> int:
     """Return the number of variables in a pytree: the elements of all its leaves.
 
-    Example:
-        >>> size({"w": jnp.zeros((2, 3)), "b": jnp.zeros(2)})
-        8
+    >>> size({"w": jnp.zeros((2, 3)), "b": jnp.zeros(2)})
+    8
     """
     return sum(jnp.size(x) for x in jax.tree.leaves(v))
 
@@ -108,9 +105,8 @@ def size(v: PyTree[Array]) -> int:
 def all_finite(v: PyTree[Array]) -> Bool[Array, ""]:
     """Return True if every element of every leaf is finite.
 
-    Example:
-        >>> bool(all_finite([jnp.array([1.0, jnp.inf])]))
-        False
+    >>> bool(all_finite([jnp.array([1.0, jnp.inf])]))
+    False
     """
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(v)], dtype=bool))
 
@@ -118,9 +114,8 @@ def all_finite(v: PyTree[Array]) -> Bool[Array, ""]:
 def any_nonzero(v: PyTree[Array]) -> Bool[Array, ""]:
     """Return True if any element of any leaf is not 0.
 
-    Example:
-        >>> bool(any_nonzero([jnp.zeros(2), jnp.array(0.0)]))
-        False
+    >>> bool(any_nonzero([jnp.zeros(2), jnp.array(0.0)]))
+    False
     """
     return jnp.any(jnp.array([jnp.any(x != 0) for x in jax.tree.leaves(v)], dtype=bool))
 
@@ -128,9 +123,8 @@ def any_nonzero(v: PyTree[Array]) -> Bool[Array, ""]:
 def select(condition: Bool[Array, ""], u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
     """Return u if the condition holds and v otherwise: one choice for the whole tree.
 
-    Example:
-        >>> int(select(jnp.array(True), jnp.array(1), jnp.array(2)))
-        1
+    >>> int(select(jnp.array(True), jnp.array(1), jnp.array(2)))
+    1
     """
     return jax.tree.map(lambda x, y: jax.lax.select(condition, x, y), u, v)
 

@@ -73,8 +73,8 @@ def cost_slice(
         directions: The directions u and w, which are then made orthonormal. "random" (default) draws both. "gradient"
             takes u = ∇C and a random w. "eigenvectors" takes the eigenvectors of the Hessian's two largest eigenvalues.
             A pair of trees like v gives u and w directly.
-        through: Two more points, trees like v. The plane then passes through the three points, the grid surrounds them,
-            and `directions` and `span` are ignored. By default None.
+        through: Two more points, trees like v. The plane then passes through v and both of them. The grid surrounds all
+            three, and `directions` and `span` are ignored. By default None.
         args: Further arguments of the cost; by default none.
         span: Half the side of the grid, a length in v's units; by default ‖v‖, or 1 where v = 0.
         resolution: The number of points along each axis, at least 2; by default 51.
