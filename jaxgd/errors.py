@@ -60,8 +60,8 @@ def describe(x: Any) -> str:
 def require_same_shape(who: str, **arrays: Any) -> None:
     """Raise ShapeError unless all arrays have the same shape. Nothing is broadcast."""
     if len({jnp.shape(x) for x in arrays.values()}) > 1:
-        got = ", ".join(f"{name} {describe(x)}" for name, x in arrays.items())
-        raise ShapeError(f"{who}: {' and '.join(arrays)} must have the same shape, got {got}.\nNothing is broadcast.")
+        given = ", ".join(f"{name} {describe(x)}" for name, x in arrays.items())
+        raise ShapeError(f"{who}: {' and '.join(arrays)} must have the same shape, got {given}.\nNothing is broadcast.")
 
 
 def require_outputs(who: str, a: Any) -> None:

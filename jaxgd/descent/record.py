@@ -43,10 +43,10 @@ class Trajectory(NamedTuple):
 
     The first axis of every array is the entries, with the batch axes in front under vmap. A plain call returns the
     entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
-    descent are then NaN, or 0 for whole numbers, and `step` counts on.
+    descent are then NaN, or 0 for whole numbers, and `step` keeps counting.
 
     Attributes:
-        step: The number of updates before each entry.
+        step: The number of updates made at each entry, including those before a given `state`.
         cost: C(v).
         gradient_norm: ‖∇C(v)‖.
         step_norm: ‖Δv‖ of the update that led to the entry; NaN for entry 0.
