@@ -1,7 +1,6 @@
 """jaxgd: gradient descent that can be trusted, at the speed of the machine.
 
-The public names, nothing else. Each is imported when it is first asked for, so that `jaxgd --help` need not wait for
-JAX.
+This module lists the public names. Each name is imported on first use, so `jaxgd --help` does not import JAX.
 """
 
 import importlib
@@ -124,7 +123,7 @@ def __dir__() -> list[str]:
 
 class _Package(types.ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
-        # Importing the module jaxgd.backprop sets it as an attribute here, which would hide the function of that name.
+        # Importing the module jaxgd.backprop sets an attribute here. It would hide the function of the same name.
         if name in _MODULE_OF and isinstance(value, types.ModuleType):
             value = getattr(value, name)
         super().__setattr__(name, value)

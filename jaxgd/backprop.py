@@ -1,4 +1,4 @@
-"""The gradient of the network's cost, derived by hand: the chapter's four equations and no autodiff."""
+"""The gradient of the network's cost, derived by hand: the four equations of chapter 2, without autodiff."""
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,32 @@ def backprop(
     *,
     precision: jax.lax.PrecisionLike = None,
 ) -> Network:
-    """The gradient ∇C of the quadratic cost by backpropagation.
+    """Return the gradient ∇C of the quadratic cost, by backpropagation.
 
-    δᴸ = (a − y) ⊙ σ′(zᴸ)/n;  δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ);  ∂C/∂b = Σ δ;  ∂C/∂w = Σ δ aᵀ, sums over the n examples.
+    δᴸ = (a − y) ⊙ σ′(zᴸ)/n;  δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ);  ∂C/∂b = Σ δ;  ∂C/∂w = Σ δ aᵀ, with sums over the n examples.
 
-    Shapes: `x` is (..., in) and `y` is (..., out), one example or any number of leading axes whose product is n;
-    the result has the network's shapes and dtypes.
-    Units: `precision` is that of the matrix products, as in `jax.numpy.matmul`.
-    Raises: ShapeError if x or y do not fit the network or there is no example; DtypeError for whole numbers.
+    The result equals `jax.grad(network_cost)(network, x, y)` up to rounding.
+
+    Args:
+        network: The layers, first to last.
+        x: Inputs, real floating point, (..., in): one example (in,), or a batch whose leading axes have the product n.
+        y: Targets, real floating point, (..., out), with the leading axes of x.
+        precision: Precision of the matrix products, as in `jax.numpy.matmul`. It matters on accelerators.
+
+    Returns:
+        The gradient, a network with the shapes and dtypes of `network`.
+
+    Raises:
+        ShapeError: If x or y does not fit the network, or the batch has no example.
+        DtypeError: If x or y is not real floating point.
+
     Source: Nielsen, chapter 2, equations (BP1) to (BP4).
 
-    >>> network = (Layer(jnp.array([[0.6]]), jnp.array([0.9])),)
-    >>> gradient = backprop(network, jnp.array([1.0]), jnp.array([0.0]))
-    >>> print(f"{gradient[0].w[0, 0]:.4f} {gradient[0].b[0]:.4f}")
-    0.1219 0.1219
+    Example:
+        >>> network = (Layer(jnp.array([[0.6]]), jnp.array([0.9])),)
+        >>> gradient = backprop(network, jnp.array([1.0]), jnp.array([0.0]))
+        >>> print(f"{gradient[0].w[0, 0]:.4f} {gradient[0].b[0]:.4f}")
+        0.1219 0.1219
     """
     require_input("backprop", network, x)
     require_float("backprop", "y", y)
@@ -40,13 +52,13 @@ def backprop(
     require_examples("backprop", jnp.size(y))
     x, y = jnp.reshape(x, (-1, jnp.shape(x)[-1])), jnp.reshape(y, (-1, jnp.shape(y)[-1]))
 
-    # Forward, keeping what the way back needs.
+    # The backward pass needs every z and a.
     activations, weighted_inputs = [x], []
     for layer in network:
         weighted_inputs.append(weighted_input(layer, activations[-1], precision=precision))
         activations.append(sigmoid(weighted_inputs[-1]))
 
-    # Back, from the error of the outputs.
+    # The mean over the examples puts 1/n into the error of the outputs.
     error = (activations[-1] - y) / len(x)
     gradient: list[Layer] = []
     for layer, z, a in zip(reversed(network), reversed(weighted_inputs), reversed(activations[:-1]), strict=True):

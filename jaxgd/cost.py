@@ -1,4 +1,4 @@
-"""What descent makes small, and what a person asks instead: the cost and the accuracy."""
+"""The cost that descent minimizes, and the accuracy, which is reported next to it."""
 
 from collections.abc import Callable
 
@@ -10,22 +10,30 @@ from jaxgd.errors import DtypeError, ShapeError, describe, require_float, requir
 from jaxgd.network import Network, feedforward
 
 Cost = Callable[[Array, Array], Array]
-"""A cost of outputs a and targets y, both (..., out): one real scalar."""
+"""A cost function: it takes outputs a and targets y, both (..., out), and returns one real scalar."""
 
 
 def quadratic_cost(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) -> Float[Array, ""]:
-    """Half the mean squared distance between outputs and targets.
+    """Return half the mean squared distance between outputs and targets.
 
-    C = 1/(2n) Σ ‖y − a‖², with n the product of the leading axes.
+    C = 1/(2n) Σ ‖y − a‖², with n examples. It is the mean over the examples of half the sum over the outputs.
 
-    Shapes: `a` and `y` alike, (..., out); the result is a scalar.
-    Range: 0 ≤ C ≤ out/2 for outputs and targets in [0, 1].
-    Raises: ShapeError if the shapes differ or there is no example; DtypeError for whole or complex numbers. Nothing is
-    broadcast.
+    Args:
+        a: Outputs, real floating point, (..., out). The leading axes are the examples: n is their product.
+        y: Targets, real floating point, of the same shape. Nothing is broadcast.
+
+    Returns:
+        The cost, a scalar; between 0 and out/2 for outputs and targets in [0, 1].
+
+    Raises:
+        ShapeError: If the shapes differ, a is a scalar or the batch has no example.
+        DtypeError: If a or y is not real floating point.
+
     Source: Nielsen, chapter 1, equation (6).
 
-    >>> float(quadratic_cost(jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 1.0]])))
-    0.5
+    Example:
+        >>> float(quadratic_cost(jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 1.0]])))
+        0.5
     """
     require_same_shape("quadratic_cost", a=a, y=y)
     require_outputs("quadratic_cost", a)
@@ -41,32 +49,57 @@ def network_cost(
     cost: Cost = quadratic_cost,
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, ""]:
-    """The cost as a function of the weights and biases, which is what descent needs.
+    """Return the cost as a function of the weights and biases, the function that descent minimizes.
 
-    C(w, b) = cost(feedforward(network, x), y); `jax.grad(network_cost)` is ∇C.
+    C(w, b) = cost(feedforward(network, x), y). `jax.grad(network_cost)` is ∇C.
 
-    Shapes: `x` is (..., in), `y` is (..., out), with the same leading axes; the result is a scalar.
-    Raises: ShapeError and DtypeError as `feedforward` and the cost do.
+    Args:
+        network: The layers, first to last.
+        x: Inputs, real floating point, (..., in).
+        y: Targets, (..., out), with the leading axes of x.
+        cost: A function of outputs and targets that returns one real scalar; by default `quadratic_cost`.
+        precision: Precision of the matrix products, as in `jax.numpy.matmul`. It matters on accelerators.
+
+    Returns:
+        The cost, a scalar.
+
+    Raises:
+        ShapeError: If x does not fit the network. `quadratic_cost` also raises it if y does not fit the outputs.
+        DtypeError: If x, or y for `quadratic_cost`, is not real floating point.
+
     Source: Nielsen, chapter 1, equation (6).
 
-    >>> from jaxgd import init_network
-    >>> network = init_network(jax.random.key(0), (2, 3, 1))
-    >>> jax.grad(network_cost)(network, jnp.ones((5, 2)), jnp.ones((5, 1)))[0].w.shape
-    (3, 2)
+    Example:
+        >>> from jaxgd import init_network
+        >>> network = init_network(jax.random.key(0), (2, 3, 1))
+        >>> gradient = jax.grad(network_cost)(network, jnp.ones((5, 2)), jnp.ones((5, 1)))
+        >>> gradient[0].w.shape
+        (3, 2)
     """
     return cost(feedforward(network, x, precision=precision), y)
 
 
 def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array, ""]:
-    """The fraction of examples whose strongest output is the right one.
+    """Return the fraction of examples whose largest output is at the right label.
 
-    Shapes: `a` is (..., out); `y` holds whole-number labels (...,), or targets (..., out), whose largest is right.
-    Range: 0 to 1. Outputs with a NaN among them count as wrong; of equal outputs the first counts.
-    Raises: ShapeError if the shapes do not fit or there is no example; DtypeError for labels that are not whole.
+    An example with a NaN among its outputs counts as wrong. If several outputs are the largest, the first one counts.
+
+    Args:
+        a: Outputs, real floating point, (..., out).
+        y: Whole-number labels, (...), or targets, (..., out), whose largest element marks the right label.
+
+    Returns:
+        The fraction, a scalar between 0 and 1.
+
+    Raises:
+        ShapeError: If y fits neither form, or the batch has no example.
+        DtypeError: If a is not real floating point, or the labels are not whole numbers.
+
     Source: Nielsen, chapter 1, `evaluate`.
 
-    >>> float(accuracy(jnp.array([[0.9, 0.2], [0.8, 0.1]]), jnp.array([0, 1])))
-    0.5
+    Example:
+        >>> float(accuracy(jnp.array([[0.9, 0.2], [0.8, 0.1]]), jnp.array([0, 1])))
+        0.5
     """
     require_outputs("accuracy", a)
     if jnp.shape(y) == jnp.shape(a):
@@ -79,8 +112,8 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
         raise ShapeError(
             f"accuracy: y must be labels {jnp.shape(a)[:-1]} or targets {jnp.shape(a)}, got {describe(y)}."
         )
-    # argmax takes a NaN for the largest, which would credit a ruined network with every 0.
+    # argmax treats NaN as the largest. Without the second test, outputs of NaN would count as right for label 0.
     right = (jnp.argmax(a, axis=-1) == labels) & ~jnp.any(jnp.isnan(a), axis=-1)
     fraction = jnp.mean(right, dtype=jnp.promote_types(jnp.result_type(a), jnp.float32))
-    # XLA divides by way of the reciprocal, and 83 · (1/83) is not 1.
+    # XLA multiplies by the reciprocal, and 83 · (1/83) is not 1 in float32.
     return jnp.where(jnp.all(right), jnp.ones_like(fraction), fraction)

@@ -1,6 +1,6 @@
-"""How a cost curves: products with its Hessian, and the largest eigenvalues.
+"""The curvature of a cost: products with its Hessian, and the largest eigenvalues of the Hessian.
 
-No Hessian is ever formed: all that is needed of it are products Hu, each for about the price of two gradients.
+No Hessian is ever formed. The methods need only products Hu, at the cost of about two gradients each.
 """
 
 import functools
@@ -20,16 +20,27 @@ Cost = Callable[..., Array]
 
 
 def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args: tuple[Any, ...] = ()) -> PyTree[Array]:
-    """The Hessian of a cost times a direction.
+    """Return the product of a cost's Hessian with a direction.
 
-    Hu = ∇²C(v) u, by forward mode over reverse mode.
+    Hu = ∇²C(v) u, by forward-mode over reverse-mode differentiation. It costs about two gradients.
 
-    Shapes: `v` and `u` alike, and so is the result. `cost(v, *args)` returns one real scalar.
-    Raises: ShapeError unless u is a tree like v and the cost a scalar.
+    Args:
+        cost: The function; `cost(v, *args)` returns one real scalar.
+        v: The point: any pytree of real floating-point arrays.
+        u: The direction, a tree like v with the same shapes.
+        args: Further arguments of the cost; by default none.
+
+    Returns:
+        The product Hu, a tree like v.
+
+    Raises:
+        ShapeError: If u is not a tree like v with the same shapes.
+
     Source: Pearlmutter, Neural Computation 6 (1994) 147–160.
 
-    >>> print(hessian_vector_product(lambda v: v[0] ** 2 * v[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])))
-    [6. 2.]
+    Example:
+        >>> print(hessian_vector_product(lambda v: v[0] ** 2 * v[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])))
+        [6. 2.]
     """
     ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(u))
     if ours != theirs or any(jnp.shape(x) != jnp.shape(y) for x, y in zip(*map(jax.tree.leaves, (v, u)), strict=True)):
@@ -39,18 +50,23 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
 
 
 class Eigenpairs(NamedTuple):
-    """The largest eigenvalues of a Hessian and their directions, the largest first.
+    """The largest eigenvalues of a Hessian with their eigenvectors, largest first.
 
-    Shapes: `values` and `residuals` are (k,); `vectors` is a tree like v with k in front of every leaf, each vector of
-    length 1. `residuals` are ‖Hu − λu‖, by which an eigenvalue is known at least; `products` were made. `converged` is
-    whether all residuals are within the tolerance.
+    Under vmap, the batch axes come first.
+
+    Attributes:
+        values: The eigenvalues λ, (k,).
+        vectors: The eigenvectors u, each of length 1: a tree like v with an axis of length k in front of every leaf.
+        residuals: ‖Hu − λu‖, (k,). An eigenvalue of H lies within this distance of λ.
+        products: The number of Hessian-vector products made.
+        converged: True if all k residuals are within the tolerance.
     """
 
-    values: Float[Array, "*lanes k"]
+    values: Float[Array, "*batch k"]
     vectors: PyTree[Array]
-    residuals: Float[Array, "*lanes k"]
-    products: Int[Array, "*lanes"]
-    converged: Bool[Array, "*lanes"]
+    residuals: Float[Array, "*batch k"]
+    products: Int[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
 
 
 def eigenpairs(
@@ -64,21 +80,38 @@ def eigenpairs(
     start: PyTree[Array] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Eigenpairs:
-    """The k largest eigenvalues of a cost's Hessian, with their eigenvectors.
+    """Find the k largest eigenvalues of a cost's Hessian, with their eigenvectors.
 
-    Hu = λu by Lanczos' method with full orthogonalization, restarted with the best vectors found so far until
-    ‖Hu − λu‖ ≤ rtol · max|λ| for all k. Largest means towards +∞: what limits η is λ_max < 2/η.
+    Hu = λu, by Lanczos' method with full orthogonalization. It restarts with the best vectors found so far until
+    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. Largest means towards +∞: λ_max limits η, because gradient descent
+    is stable below 2/λ_max.
 
-    Shapes: any pytree v of floats; `cost(v, *args)` returns one real scalar.
-    Range: `k` from 1 to the number of variables; `rtol` by default √eps of v's dtype: then an eigenvalue that is well
-    apart from the next is off by about eps, since its error is the square of its vector's. `start` is a direction like
-    v from which the search begins, as the eigenvector found at a point nearby; `key` draws it otherwise.
-    Raises: ShapeError, DtypeError or RangeError for a cost, variables or counts that cannot serve.
+    Args:
+        cost: The function; `cost(v, *args)` returns one real scalar.
+        v: The point: any pytree of real floating-point arrays.
+        k: The number of eigenvalues, from 1 (default) to the number of variables.
+        args: Further arguments of the cost; by default none.
+        rtol: The tolerance of the residuals, relative to the largest |λ| found; by default √eps of v's dtype. The error
+            of a well-separated eigenvalue is then about eps, because it is the square of the error of its vector.
+        max_products: The search stops at the first restart after this many Hessian-vector products; at least 1.
+        start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. By default
+            it is random.
+        key: The random key for directions that the search draws; by default `jax.random.key(0)`.
+
+    Returns:
+        The eigenvalues, vectors, residuals, count of products and convergence, as `Eigenpairs`.
+
+    Raises:
+        ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
+        DtypeError: If v is not real floating point, or k or max_products is not a whole number.
+        RangeError: If k or max_products is out of range.
+
     Source: Wu and Simon, SIAM J. Matrix Anal. 22 (2000) 602–616, for the restarts.
 
-    >>> pairs = eigenpairs(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2), 2)
-    >>> print(pairs.values.round(4))
-    [6. 2.]
+    Example:
+        >>> pairs = eigenpairs(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2), 2)
+        >>> print(pairs.values.round(4))
+        [6. 2.]
     """
     require_variables("eigenpairs", "v", v)
     v = jax.tree.map(jnp.asarray, v)
@@ -120,7 +153,7 @@ def _eigenpairs(
 
 
 class _Basis(NamedTuple):
-    """Orthonormal rows `q`, with H projected on them in `t`, and what that tells of H."""
+    """The orthonormal rows `q`, the projection `t` of H on them, and the Ritz pairs that follow from `t`."""
 
     q: Array
     t: Array
@@ -142,12 +175,12 @@ def _lanczos(
         w = product(q[j])
         h = _dot(q, w)
         w = w - _dot(h, q)
-        # Once is not enough: what is left of the other rows would come back as copies of eigenvalues.
+        # Orthogonalize twice. One pass leaves parts of the other rows, which would return as copies of eigenvalues.
         again = _dot(q, w)
         w, h = w - _dot(again, q), h + again
         rest = _length(w)
         lost = rest <= 100 * jnp.finfo(kind).eps * _length(h)  # type: ignore[no-untyped-call]
-        # H maps the rows so far into themselves: on with another direction, if there is one.
+        # H maps the present rows into themselves. Continue with a new direction, if one is left.
         other = jnp.roll(spare, j)
         for _ in range(2):
             other = other - _dot(_dot(q, other), q)
@@ -158,11 +191,11 @@ def _lanczos(
     def sweep(s: _Basis) -> _Basis:
         first = jnp.where(s.products == 0, 0, kept)
         q, t = lax.fori_loop(first, m, grow, (s.q, s.t))
-        # Of each column, what is at and above the diagonal: below it stands what was known before.
+        # Use each column of t down to its diagonal: the entries below it are older.
         upper = jnp.triu(t[:m])
         values, y = jnp.linalg.eigh(upper + upper.T - jnp.diag(jnp.diag(upper)))
         values, y = values[::-1], y[:, ::-1]
-        # Closer than rounding in H no residual is known, however small the last row makes it.
+        # Rounding in H limits the accuracy of a residual, even if the last row suggests a smaller one.
         rounding = 4 * jnp.finfo(kind).eps * jnp.max(jnp.abs(values))  # type: ignore[no-untyped-call]
         residuals = jnp.maximum(jnp.abs(t[m, m - 1] * y[m - 1, :k]), rounding)
         best = _dot(y[:, : max(k, kept)].T, q[:m])
@@ -180,12 +213,12 @@ def _lanczos(
     return s.values, s.vectors, s.residuals, s.products
 
 
-# Vectors that are to be orthogonal to rounding cannot be multiplied in TF32.
+# TF32 products would not keep the vectors orthogonal to rounding.
 _dot = functools.partial(jnp.matmul, precision="highest")
 
 
 def _length(x: Array) -> Any:
-    # With squares kept in range.
+    # The scale keeps the squares in range.
     largest = jnp.max(jnp.abs(x))
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return scale * jnp.sqrt(jnp.sum((x / scale) ** 2))
@@ -197,17 +230,21 @@ def _unit(x: Array) -> Array:
 
 
 class Sharpness(NamedTuple):
-    """The largest eigenvalue of a Hessian. Gradient descent with η is stable there while it is below 2/η.
+    """The largest eigenvalue λ_max of a Hessian. Gradient descent with η is stable at this point while λ_max < 2/η.
 
-    `vector` is its direction, of length 1; `residual` is ‖Hu − λu‖; `products` were made; `converged` is whether the
-    residual is within the tolerance.
+    Attributes:
+        value: The eigenvalue λ_max, a scalar, with the batch axes in front under vmap.
+        vector: Its eigenvector u, of length 1: a tree like v.
+        residual: ‖Hu − λu‖. An eigenvalue of H lies within this distance of λ_max.
+        products: The number of Hessian-vector products made.
+        converged: True if the residual is within the tolerance.
     """
 
-    value: Float[Array, "*lanes"]
+    value: Float[Array, "*batch"]
     vector: PyTree[Array]
-    residual: Float[Array, "*lanes"]
-    products: Int[Array, "*lanes"]
-    converged: Bool[Array, "*lanes"]
+    residual: Float[Array, "*batch"]
+    products: Int[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
 
 
 def sharpness(
@@ -220,17 +257,33 @@ def sharpness(
     start: PyTree[Array] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Sharpness:
-    """The largest eigenvalue λ_max of a cost's Hessian: the first of `eigenpairs`, with the same arguments.
+    """Find the largest eigenvalue λ_max of a cost's Hessian.
 
-    max ⟨u, Hu⟩ over all u of length 1.
+    λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the first pair of `eigenpairs`.
 
-    Shapes: any pytree v of floats; `cost(v, *args)` returns one real scalar.
-    Range: `rtol` and the others as for `eigenpairs`; to follow a descent, pass the last `vector` as `start`.
-    Raises: ShapeError, DtypeError or RangeError for a cost, variables or counts that cannot serve.
-    Source: Cohen et al., ICLR 2021, for what it says of gradient descent.
+    Args:
+        cost: The function; `cost(v, *args)` returns one real scalar.
+        v: The point: any pytree of real floating-point arrays.
+        args: Further arguments of the cost; by default none.
+        rtol: The tolerance of the residual, relative to |λ_max|; by default √eps of v's dtype.
+        max_products: The search stops at the first restart after this many Hessian-vector products; at least 1.
+        start: The first direction of the search, a tree like v. To follow a descent, pass the last `vector`. By default
+            it is random.
+        key: The random key for directions that the search draws; by default `jax.random.key(0)`.
 
-    >>> print(f"{sharpness(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2)).value:.4f}")
-    6.0000
+    Returns:
+        The eigenvalue, its vector, residual, count of products and convergence, as `Sharpness`.
+
+    Raises:
+        ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
+        DtypeError: If v is not real floating point, or max_products is not a whole number.
+        RangeError: If max_products is below 1.
+
+    Source: Cohen et al., ICLR 2021, for the link to gradient descent.
+
+    Example:
+        >>> print(f"{sharpness(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2)).value:.4f}")
+        6.0000
     """
     pairs = eigenpairs(cost, v, args=args, rtol=rtol, max_products=max_products, start=start, key=key)
     vector = jax.tree.map(lambda x: x[0], pairs.vectors)

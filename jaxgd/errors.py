@@ -1,7 +1,7 @@
-"""The exceptions, and every check that raises them.
+"""The exceptions, and the checks that raise them.
 
-A message says who complains, what it expected, what it got and what to do. What the arrays decide at run time is not
-an exception but an `Outcome`.
+A message names the function that complains, the expected value, the given value and the remedy. A failure that depends
+on the values of arrays at run time is an `Outcome`, not an exception.
 """
 
 import math
@@ -15,23 +15,23 @@ import numpy as np
 
 
 class JaxgdError(Exception):
-    """Whatever jaxgd raises on purpose."""
+    """The base class of every exception that jaxgd raises on purpose."""
 
 
 class ShapeError(JaxgdError, ValueError):
-    """Shapes that do not fit together."""
+    """Arrays or trees with shapes that do not fit together."""
 
 
 class DtypeError(JaxgdError, TypeError):
-    """A dtype that cannot serve."""
+    """A value of an unsuitable dtype or type."""
 
 
 class RangeError(JaxgdError, ValueError):
-    """A number or a name outside what is allowed."""
+    """A number or a name outside the allowed values."""
 
 
 class DataError(JaxgdError, ValueError):
-    """Data that is missing, damaged or not what it says it is."""
+    """Data that is missing, damaged or inconsistent."""
 
 
 class CheckpointError(JaxgdError, ValueError):
@@ -39,15 +39,15 @@ class CheckpointError(JaxgdError, ValueError):
 
 
 class WriteError(JaxgdError, OSError):
-    """Something could not be written: no space, no permission, no such folder."""
+    """A file or folder that cannot be written: no space, no permission or no such folder."""
 
 
 class MissingDependencyError(JaxgdError, ImportError):
-    """An optional library is not installed."""
+    """An optional library that is not installed."""
 
 
 def describe(x: Any) -> str:
-    """Dtype and shape the way JAX prints them: `float32[10]`; a type's name for what is no array.
+    """Return the dtype and shape of an array as JAX prints them, such as `float32[10]`; otherwise the name of the type.
 
     >>> describe(jnp.zeros((2, 3)))
     'float32[2,3]'
@@ -58,14 +58,14 @@ def describe(x: Any) -> str:
 
 
 def require_same_shape(who: str, **arrays: Any) -> None:
-    """Raise ShapeError unless all arrays have one shape; nothing is broadcast."""
+    """Raise ShapeError unless all arrays have the same shape. Nothing is broadcast."""
     if len({jnp.shape(x) for x in arrays.values()}) > 1:
-        got = ", ".join(f"{name} {describe(x)}" for name, x in arrays.items())
-        raise ShapeError(f"{who}: {' and '.join(arrays)} must have the same shape, got {got}.\nNothing is broadcast.")
+        given = ", ".join(f"{name} {describe(x)}" for name, x in arrays.items())
+        raise ShapeError(f"{who}: {' and '.join(arrays)} must have the same shape, got {given}.\nNothing is broadcast.")
 
 
 def require_outputs(who: str, a: Any) -> None:
-    """Raise unless a holds the outputs of at least one example, (..., out), in real floating point."""
+    """Raise unless `a` is real floating point, of shape (..., out), with at least one example."""
     require_float(who, "a", a)
     if jnp.ndim(a) == 0:
         raise ShapeError(f"{who}: the outputs must be (..., out), got {describe(a)}.")
@@ -73,7 +73,7 @@ def require_outputs(who: str, a: Any) -> None:
 
 
 def require_examples(who: str, n: int) -> None:
-    """Raise ShapeError if there is nothing to take a mean over."""
+    """Raise ShapeError unless the number of examples n is above 0."""
     if n == 0:
         raise ShapeError(f"{who}: expected at least one example, got none.\nPass a batch with one row or more.")
 
@@ -89,7 +89,7 @@ def require_float(who: str, name: str, x: Any) -> None:
 
 
 def require_variables(who: str, name: str, v: Any) -> None:
-    """Raise unless v holds at least one variable, all of them real floating point."""
+    """Raise unless v holds at least one variable and every leaf is real floating point."""
     leaves = jax.tree_util.tree_leaves_with_path(v)
     for path, x in leaves:
         place = f"{name}{jax.tree_util.keystr(path)}"
@@ -100,14 +100,14 @@ def require_variables(who: str, name: str, v: Any) -> None:
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             raise DtypeError(
                 f"{who}: {place} must be real floating point, got {describe(x)}.\n"
-                f"Pass {name}.astype(float), or what is not to be varied by args."
+                f"Pass {name}.astype(float), or pass fixed arrays through args."
             )
     if not sum(jnp.size(x) for _, x in leaves):
         raise ShapeError(f"{who}: {name} must hold at least one variable, got none.\nPass an array, or a tree of them.")
 
 
 def require_scalar(who: str, cost: Callable[..., Any], *args: Any) -> None:
-    """Raise ShapeError unless cost(*args) is one real scalar; traces, computes nothing."""
+    """Raise ShapeError unless cost(*args) is one real scalar. The cost is traced and not computed."""
     out = jax.eval_shape(cost, *args)
     real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
     if not real or out.shape != ():
@@ -118,16 +118,19 @@ def require_scalar(who: str, cost: Callable[..., Any], *args: Any) -> None:
 
 
 def is_traced(x: Any) -> bool:
-    """Whether x has no value yet, inside jit, grad or vmap."""
+    """Return True inside jit, grad or vmap, where x has no value yet."""
     return isinstance(x, jax.core.Tracer)
 
 
 def require_positive(who: str, name: str, x: Any) -> None:
-    """Raise RangeError unless x is one real number above 0 and finite. A traced x passes: its value is not known."""
+    """Raise DtypeError or RangeError unless x is one finite real number above 0.
+
+    A traced x passes because its value is unknown.
+    """
     if is_traced(x):
         return
     number = isinstance(x, (int, float, complex, np.generic, np.ndarray, jax.Array)) and not isinstance(x, bool)
-    # As NumPy: on a JAX array that jit has closed over, even x > 0 would be traced.
+    # Compare in NumPy: under jit, JAX would trace x > 0 even for an array with a known value.
     value = np.asarray(x) if number else np.empty(2)
     if value.shape != () or value.dtype.kind not in "iufcV":
         raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
@@ -151,7 +154,7 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
 
 
 def require_sizes(who: str, sizes: Sequence[int]) -> None:
-    """Raise unless sizes names an input and at least one layer, each at least one wide."""
+    """Raise unless sizes names the inputs and at least one layer, each of width 1 or more."""
     if not hasattr(sizes, "__len__"):
         raise DtypeError(f"{who}: sizes must be several whole numbers such as (784, 30, 10), got {describe(sizes)}.")
     if len(sizes) < 2:
@@ -160,4 +163,4 @@ def require_sizes(who: str, sizes: Sequence[int]) -> None:
             "The book's network is (784, 30, 10)."
         )
     for size in sizes:
-        require_count(who, f"every one of sizes {tuple(sizes)}", size)
+        require_count(who, f"each of sizes {tuple(sizes)}", size)

@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk leaves the old file or the new one, never half of one."""
+"""Atomic writing: after a kill or a full disk, a file is the old one or the new one, never half of one."""
 
 import contextlib
 import os
@@ -10,11 +10,17 @@ from jaxgd.errors import WriteError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the final name, flush to the disk, then rename over it.
+    """Write a temporary file in the same folder, flush it to the disk and rename it to `path`.
 
-    Raises: WriteError, with nothing left behind.
+    Args:
+        path: The file to write, in an existing folder. An existing file is replaced.
+        content: The bytes of the file.
 
-    >>> write_atomically(Path(tempfile.mkdtemp()) / "note.txt", b"kept")
+    Raises:
+        WriteError: If any of these steps fails. The temporary file is removed and an existing file stays as it was.
+
+    Example:
+        >>> write_atomically(Path(tempfile.mkdtemp()) / "note.txt", b"kept")
     """
     with writing(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -32,7 +38,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError on the way into a WriteError that names the path.
+    """Turn an OSError inside the block into a WriteError that names the path.
 
     >>> with writing(Path("/nowhere/at/all")):
     ...     open("/nowhere/at/all", "w")
@@ -48,7 +54,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _umask() -> int:
-    # mkstemp makes files for the owner alone; what a user asked for gets the permissions any program would give it.
+    # mkstemp gives access to the owner only. The final file gets the permissions that any new file gets.
     mask = os.umask(0)
     os.umask(mask)
     return mask

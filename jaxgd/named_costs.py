@@ -1,6 +1,6 @@
-"""Costs of the literature to let a ball roll down: each with its usual start and its minima.
+"""Test costs from the literature, each with its usual start and its known minima.
 
-A cost takes one array (n,) and returns a scalar. Sums of squares are plain, without ½ or a mean.
+A cost takes one array (n,) and returns a scalar. Sums of squares have no factor ½ and no mean.
 """
 
 import dataclasses
@@ -14,7 +14,14 @@ Cost = Callable[[Float[Array, " n"]], Float[Array, ""]]
 
 @dataclasses.dataclass(frozen=True)
 class NamedCost:
-    """A cost with where a descent usually starts, its known minima as (v, C), and where it is from."""
+    """A test cost with its usual start, its known minima and its source.
+
+    Attributes:
+        cost: The function of one array (n,).
+        start: The usual start of a descent, n numbers.
+        minima: The known minima, each as (v, C).
+        source: The book or paper that defines the cost.
+    """
 
     cost: Cost
     start: tuple[float, ...]
@@ -23,7 +30,7 @@ class NamedCost:
 
 
 def valley(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """The book's valley: v₁² + v₂².
+    """Return the book's valley: v₁² + v₂².
 
     >>> print(valley(jnp.array([1.0, 1.0])))
     2.0
@@ -32,7 +39,7 @@ def valley(v: Float[Array, "2"]) -> Float[Array, ""]:
 
 
 def rosenbrock(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """A narrow, bent valley: 100 (v₂ − v₁²)² + (1 − v₁)².
+    """Return Rosenbrock's narrow, bent valley: 100 (v₂ − v₁²)² + (1 − v₁)².
 
     >>> print(f"{rosenbrock(jnp.array([-1.2, 1.0])):.4f}")
     24.2000
@@ -41,7 +48,9 @@ def rosenbrock(v: Float[Array, "2"]) -> Float[Array, ""]:
 
 
 def beale(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """Steep walls and a plain between them: Σᵢ (yᵢ − v₁(1 − v₂ⁱ))², i from 1 to 3, y = 1.5, 2.25, 2.625.
+    """Return Beale's function, a flat region between steep walls.
+
+    Σᵢ (yᵢ − v₁(1 − v₂ⁱ))² for i from 1 to 3, with y = 1.5, 2.25, 2.625.
 
     >>> print(beale(jnp.array([1.0, 1.0])))
     14.203125
@@ -52,7 +61,7 @@ def beale(v: Float[Array, "2"]) -> Float[Array, ""]:
 
 
 def freudenstein_roth(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """Two minima, of which the nearer is the higher.
+    """Return the function of Freudenstein and Roth. The minimum nearer to its usual start is higher.
 
     (−13 + v₁ + ((5 − v₂) v₂ − 2) v₂)² + (−29 + v₁ + ((v₂ + 1) v₂ − 14) v₂)².
 
@@ -64,7 +73,7 @@ def freudenstein_roth(v: Float[Array, "2"]) -> Float[Array, ""]:
 
 
 def powell_singular(v: Float[Array, "4"]) -> Float[Array, ""]:
-    """Flat at the bottom, where the Hessian is singular.
+    """Return Powell's function, which is flat at its minimum: the Hessian is singular there.
 
     (v₁ + 10v₂)² + 5 (v₃ − v₄)² + (v₂ − 2v₃)⁴ + 10 (v₁ − v₄)⁴.
 
@@ -76,7 +85,7 @@ def powell_singular(v: Float[Array, "4"]) -> Float[Array, ""]:
 
 
 def himmelblau(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """Four minima of one depth: (v₁² + v₂ − 11)² + (v₁ + v₂² − 7)².
+    """Return Himmelblau's function, with four minima of equal depth: (v₁² + v₂ − 11)² + (v₁ + v₂² − 7)².
 
     >>> print(himmelblau(jnp.array([3.0, 2.0])))
     0.0

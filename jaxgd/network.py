@@ -1,4 +1,4 @@
-"""The network of sigmoid neurons: a tuple of layers, and functions of it."""
+"""The network of sigmoid neurons: a tuple of layers, and the functions that create and run it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,10 +12,20 @@ from jaxgd.errors import RangeError, ShapeError, describe, require_float, requir
 
 
 class Layer(NamedTuple):
-    """One layer's weights and biases: a = σ(w a_in + b).
+    """The weights and biases of one layer of sigmoid neurons.
 
-    Shapes: `w` is (out, in), `b` is (out,), as in the book.
+    a = σ(w a_in + b).
+
+    Attributes:
+        w: Weights, (out, in). As in the book, w[j, k] connects input k to neuron j.
+        b: Biases, (out,), one per neuron.
+
     Source: Nielsen, chapter 1, equation (22).
+
+    Example:
+        >>> layer = Layer(w=jnp.zeros((10, 30)), b=jnp.zeros(10))  # 30 inputs, 10 neurons
+        >>> layer.w.shape
+        (10, 30)
     """
 
     w: Float[Array, "out in"]
@@ -23,7 +33,7 @@ class Layer(NamedTuple):
 
 
 Network = tuple[Layer, ...]
-"""A network is the tuple of its layers, first to last; a pytree like any other."""
+"""The layers of a network, first to last. Like any tuple of arrays, a network is a pytree."""
 
 
 def init_network(
@@ -31,16 +41,28 @@ def init_network(
 ) -> Network:
     """Draw a network's weights and biases at random.
 
-    "gaussian": w, b ~ N(0, 1), the book's. "scaled": w ~ N(0, 1/fan-in), b ~ N(0, 1), which keeps wide layers from
-    starting saturated.
+    The scheme "gaussian" is the book's: w, b ~ N(0, 1). The scheme "scaled" draws w ~ N(0, 1/in) and b ~ N(0, 1), where
+    in is the number of inputs of the layer. Scaled weights keep wide layers from starting saturated.
 
-    Shapes: `sizes` is (inputs, …, outputs), at least two numbers; the result has len(sizes) − 1 layers.
-    Units: `dtype` defaults to the default float: float32, or float64 where x64 is enabled.
-    Raises: RangeError for sizes or a scheme that cannot be; DtypeError for a width that is no whole number.
+    Args:
+        key: A JAX random key. The same key gives the same network.
+        sizes: The widths (inputs, …, outputs): at least two whole numbers, each 1 or more.
+        scheme: "gaussian" (default) or "scaled".
+        dtype: A real floating-point dtype. By default JAX's default float: float32, or float64 where x64 is enabled.
+
+    Returns:
+        A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
+
+    Raises:
+        RangeError: If sizes holds fewer than two numbers or a number below 1, or the scheme is unknown.
+        DtypeError: If a width is not a whole number, or the dtype is not real floating point.
+
     Source: Nielsen, chapter 1, "Implementing our network"; chapter 3, "Weight initialization".
 
-    >>> [layer.w.shape for layer in init_network(jax.random.key(0), (784, 30, 10))]
-    [(30, 784), (10, 30)]
+    Example:
+        >>> network = init_network(jax.random.key(0), (784, 30, 10))
+        >>> [layer.w.shape for layer in network]
+        [(30, 784), (10, 30)]
     """
     require_sizes("init_network", sizes)
     if scheme not in ("gaussian", "scaled"):
@@ -58,12 +80,20 @@ def init_network(
 
 
 def network_sizes(network: Network) -> tuple[int, ...]:
-    """The widths (inputs, …, outputs) that `init_network` would be given.
+    """Return the widths (inputs, …, outputs) of a network, as `init_network` takes them.
 
-    Raises: ShapeError if the layers do not fit together.
+    Args:
+        network: The layers, first to last.
 
-    >>> network_sizes(init_network(jax.random.key(0), (5, 4, 3)))
-    (5, 4, 3)
+    Returns:
+        One width more than the network has layers.
+
+    Raises:
+        ShapeError: If the network has no layer, or its layers do not fit together.
+
+    Example:
+        >>> network_sizes(init_network(jax.random.key(0), (5, 4, 3)))
+        (5, 4, 3)
     """
     if not network:
         raise ShapeError("network: expected at least one layer, got none.\nMake one with init_network(key, sizes).")
@@ -82,17 +112,24 @@ def network_sizes(network: Network) -> tuple[int, ...]:
 
 @jax.custom_jvp
 def sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The sigmoid neuron's output for the weighted input z.
+    """Return the output of a sigmoid neuron for the weighted input z.
 
-    σ(z) = 1 / (1 + exp(−z)), finite for every finite z, with the derivative σ′(z) = σ(z)σ(−z) to every order.
-    The textbook's a(1 − a), which autodiff would use, is exactly 0 in float32 from about z = 17.5 on: there a saturated
-    neuron could never learn again.
+    σ(z) = 1 / (1 + exp(−z)), finite for every finite z.
 
-    Range: 0 ≤ σ ≤ 1.
+    Derivatives of every order use σ′(z) = σ(z)σ(−z). Autodiff of the formula would use a(1 − a), which is exactly 0 in
+    float32 for z above about 17. A neuron saturated that far could never learn again.
+
+    Args:
+        z: Weighted inputs, real floating point of any shape.
+
+    Returns:
+        Outputs of z's shape and dtype, between 0 and 1.
+
     Source: Nielsen, chapter 1, equation (3).
 
-    >>> float(sigmoid(jnp.array(0.0)))
-    0.5
+    Example:
+        >>> float(sigmoid(jnp.array(0.0)))
+        0.5
     """
     return jax.nn.sigmoid(z)
 
@@ -104,15 +141,21 @@ def _sigmoid_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Array, Arra
 
 
 def sigmoid_prime(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The sigmoid's slope.
+    """Return the derivative of the sigmoid.
 
-    σ′(z) = σ(z)(1 − σ(z)) = σ(z)σ(−z); the second form keeps its relative accuracy where the neuron saturates.
+    σ′(z) = σ(z)(1 − σ(z)) = σ(z)σ(−z). The second form, used here, stays accurate where the neuron saturates.
 
-    Range: 0 ≤ σ′ ≤ 1/4.
+    Args:
+        z: Weighted inputs, real floating point of any shape.
+
+    Returns:
+        Derivatives of z's shape and dtype, between 0 and 1/4.
+
     Source: Nielsen, chapter 1, `sigmoid_prime`.
 
-    >>> float(sigmoid_prime(jnp.array(0.0)))
-    0.25
+    Example:
+        >>> float(sigmoid_prime(jnp.array(0.0)))
+        0.25
     """
     return sigmoid(z) * sigmoid(-z)
 
@@ -120,15 +163,23 @@ def sigmoid_prime(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def weighted_input(
     layer: Layer, a: Float[Array, "*batch in"], *, precision: jax.lax.PrecisionLike = None
 ) -> Float[Array, "*batch out"]:
-    """The weighted input of a layer's neurons.
+    """Return the weighted input of a layer's neurons.
 
     z = w a + b.
 
-    Shapes: `a` is (..., in); the result is (..., out).
+    Args:
+        layer: The layer, with w (out, in) and b (out,).
+        a: Activations of the layer before, (..., in).
+        precision: Precision of the matrix product, as in `jax.numpy.matmul`. It matters on accelerators.
+
+    Returns:
+        Weighted inputs, (..., out).
+
     Source: Nielsen, chapter 2, equation (25).
 
-    >>> float(weighted_input(Layer(jnp.array([[2.0]]), jnp.array([1.0])), jnp.array([3.0]))[0])
-    7.0
+    Example:
+        >>> float(weighted_input(Layer(jnp.array([[2.0]]), jnp.array([1.0])), jnp.array([3.0]))[0])
+        7.0
     """
     z = jnp.matmul(a, layer.w.T, precision=precision)
     return z + jnp.broadcast_to(layer.b, z.shape)
@@ -137,18 +188,29 @@ def weighted_input(
 def feedforward(
     network: Network, x: Float[Array, "*batch in"], *, precision: jax.lax.PrecisionLike = None
 ) -> Float[Array, "*batch out"]:
-    """The network's output for the input x.
+    """Return the network's output for the input x.
 
     a ← σ(w a + b), layer by layer, starting from a = x.
 
-    Shapes: `x` is (..., in), one example or many; the result is (..., out).
-    Range: 0 ≤ a ≤ 1.
-    Units: `precision` is that of the matrix products, as in `jax.numpy.matmul`; it matters on accelerators.
-    Raises: ShapeError if x does not fit the network; DtypeError if x is not floating point.
+    Args:
+        network: The layers, first to last, as from `init_network`.
+        x: Inputs, real floating point, (..., in): one example (in,) or a batch with any number of leading axes.
+        precision: Precision of the matrix products, as in `jax.numpy.matmul`. The default may be TF32 or bfloat16 on an
+            accelerator; "highest" keeps float32.
+
+    Returns:
+        Outputs, (..., out), each between 0 and 1.
+
+    Raises:
+        ShapeError: If the last axis of x is not as wide as the network's input, or the layers do not fit together.
+        DtypeError: If x is not real floating point.
+
     Source: Nielsen, chapter 1, equation (22).
 
-    >>> feedforward(init_network(jax.random.key(0), (784, 30, 10)), jnp.zeros((2, 784))).shape
-    (2, 10)
+    Example:
+        >>> network = init_network(jax.random.key(0), (784, 30, 10))
+        >>> feedforward(network, jnp.zeros((2, 784))).shape
+        (2, 10)
     """
     require_input("feedforward", network, x)
     a = x
@@ -158,7 +220,7 @@ def feedforward(
 
 
 def require_input(who: str, network: Network, x: Any) -> None:
-    """Raise unless x is floating point and as wide as the network's input."""
+    """Raise unless x is real floating point and its last axis is as wide as the network's input."""
     sizes = network_sizes(network)
     require_float(who, "x", x)
     if jnp.ndim(x) == 0 or jnp.shape(x)[-1] != sizes[0]:

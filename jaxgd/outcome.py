@@ -1,4 +1,4 @@
-"""How a run ended, as data: an Outcome survives jit and vmap, one per lane."""
+"""The reason a run stopped, as data: an Outcome works under jit and vmap, with one code per batch element."""
 
 import enum
 from typing import NamedTuple
@@ -10,7 +10,23 @@ from jaxtyping import Array, Bool, Int
 
 
 class Reason(enum.IntEnum):
-    """Why a run stopped."""
+    """The reason a run stopped. The numbers are fixed, because checkpoints hold them.
+
+    Attributes:
+        COMPLETED: Every requested update was made.
+        NOT_FINITE: The cost or a variable became infinite or NaN.
+        STOPPED: A callback ended the run.
+        GRADIENT: The norm of the gradient is within its tolerance.
+        STEP: The length of the step is within its tolerance.
+        COST: The cost reached its target.
+        DECREASE: The change of the cost is within its tolerance.
+        STALLED: The next step is below the rounding of the variables, and the cost no longer falls.
+        DIVERGING: The cost grew far above its value at the start.
+        MAX_STEPS: The run made `max_steps` updates and met no stopping test.
+        SECONDS: The time limit passed before a stopping test was met.
+        BAD_RULE: A number of the rule is out of range.
+        RUNNING: The run has not ended yet.
+    """
 
     COMPLETED = 0
     NOT_FINITE = 1
@@ -28,35 +44,43 @@ class Reason(enum.IntEnum):
 
 
 _MESSAGES = {
-    Reason.COMPLETED: "completed: everything that was asked for was done",
+    Reason.COMPLETED: "completed: every requested update was made",
     Reason.NOT_FINITE: "not finite: the cost or a variable became infinite or NaN. Try a smaller eta",
-    Reason.STOPPED: "stopped: before the end, as asked",
-    Reason.GRADIENT: "converged: the gradient is as small as was asked for",
-    Reason.STEP: "converged: the step is as short as was asked for",
-    Reason.COST: "converged: the cost is as low as was asked for",
-    Reason.DECREASE: "converged: the cost changes by as little as was asked for",
+    Reason.STOPPED: "stopped: the caller ended the run early",
+    Reason.GRADIENT: "converged: the norm of the gradient is within its tolerance",
+    Reason.STEP: "converged: the length of the step is within its tolerance",
+    Reason.COST: "converged: the cost reached its target",
+    Reason.DECREASE: "converged: the change of the cost is within its tolerance",
     Reason.STALLED: "stalled: steps are below the rounding of the variables and the cost no longer falls. "
-    "This is as far as the dtype goes, or eta is far too small",
-    Reason.DIVERGING: "diverging: the cost has grown far beyond where it began. Try a smaller eta",
+    "The dtype allows no more progress, or eta is far too small",
+    Reason.DIVERGING: "diverging: the cost has grown far above its value at the start. Try a smaller eta",
     Reason.MAX_STEPS: "out of steps: max_steps updates were made and no stopping test was met",
-    Reason.SECONDS: "out of time: the seconds are over and no stopping test was met",
-    Reason.BAD_RULE: "not begun: a number of the rule is out of range, as an eta that is not above 0",
-    Reason.RUNNING: "running: not ended yet",
+    Reason.SECONDS: "out of time: the time limit passed and no stopping test was met",
+    Reason.BAD_RULE: "not started: a number of the rule is out of range, such as an eta that is not above 0",
+    Reason.RUNNING: "running: the run has not ended yet",
 }
 
-_GOOD = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECREASE)
+_OK = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECREASE)
 
 
 class Outcome(NamedTuple):
     """The reason a run stopped, as an integer code that lives on the device.
 
-    Shapes: `code` is a scalar, or one per lane under vmap; then use `jax.tree.map` or index it to read a lane.
+    Attributes:
+        code: A `Reason` as an integer: a scalar, or one code per batch element under vmap.
+
+    Example:
+        >>> outcome = Outcome(jnp.array([0, 1]))  # two batch elements
+        >>> outcome
+        Outcome(1 × COMPLETED, 1 × NOT_FINITE)
+        >>> jax.tree.map(lambda code: code[1], outcome).reason.name
+        'NOT_FINITE'
     """
 
-    code: Int[Array, "*lanes"]
+    code: Int[Array, "*batch"]
 
     def __repr__(self) -> str:
-        """By name, where it is known: Outcome(GRADIENT)."""
+        """Show the names of the reasons, such as Outcome(GRADIENT), where the code has a value."""
         if isinstance(self.code, jax.core.Tracer) or not isinstance(self.code, jax.Array | np.ndarray | np.generic):
             return f"Outcome(code={self.code})"
         reasons, counts = np.unique(np.asarray(self.code), return_counts=True)
@@ -67,27 +91,31 @@ class Outcome(NamedTuple):
 
     @property
     def reason(self) -> Reason:
-        """The reason by name; for one lane whose value is known.
+        """The reason, for a single code that has a value.
 
-        >>> Outcome(jnp.array(0)).reason.name
-        'COMPLETED'
+        Example:
+            >>> Outcome(jnp.array(0)).reason.name
+            'COMPLETED'
         """
         return Reason(int(self.code))
 
     @property
-    def ok(self) -> bool | Bool[Array, "*lanes"]:
-        """Whether what was asked for was done or reached: a bool, or for many lanes or under jit an array of them.
+    def ok(self) -> bool | Bool[Array, "*batch"]:
+        """True if the run reached its goal: COMPLETED, GRADIENT, STEP, COST or DECREASE.
 
-        >>> Outcome(jnp.array([0, 1])).ok.tolist()
-        [True, False]
+        A single code gives a bool. A batch, or a code under jit, gives an array of them.
+
+        Example:
+            >>> Outcome(jnp.array([0, 1])).ok.tolist()
+            [True, False]
         """
         if isinstance(self.code, jax.core.Tracer) or np.ndim(self.code):
-            return jnp.isin(jnp.asarray(self.code), jnp.array([int(reason) for reason in _GOOD]))
-        return self.reason in _GOOD
+            return jnp.isin(jnp.asarray(self.code), jnp.array([int(reason) for reason in _OK]))
+        return self.reason in _OK
 
     @property
     def message(self) -> str:
-        """One sentence for a person; for many lanes, how many ended in which way."""
+        """One sentence for the user. For a batch, it counts the elements that ended for each reason."""
         if np.ndim(self.code) == 0:
             return _MESSAGES[self.reason]
         reasons, counts = np.unique(np.asarray(self.code), return_counts=True)

@@ -1,4 +1,4 @@
-"""Slices through the landscape of a cost: what a plane through v shows of it."""
+"""Slices through the landscape of a cost: its values on a grid in a plane."""
 
 import functools
 from collections.abc import Callable
@@ -18,9 +18,15 @@ Cost = Callable[..., Array]
 
 
 class CostSlice(NamedTuple):
-    """A cost over a plane: cost[i, j] is C(origin + a[i] u + b[j] w), with u and w of length 1 and at right angles.
+    """A cost on a grid in a plane: cost[i, j] = C(origin + a[i] u + b[j] w), with orthonormal u and w.
 
-    Shapes: `a` is (m,), `b` is (n,), `cost` is (m, n); `origin`, `u` and `w` are trees like v.
+    Attributes:
+        a: Coordinates along u, (m,).
+        b: Coordinates along w, (n,).
+        cost: The cost at each point of the grid, (m, n).
+        origin: The point with coordinates (0, 0), a tree like v.
+        u: The first direction, of length 1, a tree like v.
+        w: The second direction, of length 1 and orthogonal to u, a tree like v.
     """
 
     a: Float[Array, " m"]
@@ -31,7 +37,14 @@ class CostSlice(NamedTuple):
     w: PyTree[Array]
 
     def project(self, v: PyTree[Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Where in the plane a point lies, or the foot of its perpendicular."""
+        """Return the coordinates in the plane of the point nearest to v.
+
+        Args:
+            v: Any point, a tree like `origin`.
+
+        Returns:
+            The coordinates (a, b), two scalars.
+        """
         off = jax.tree.map(jnp.subtract, v, self.origin)
         return dot(off, self.u), dot(off, self.w)
 
@@ -50,21 +63,37 @@ def cost_slice(
     resolution: int = 51,
     key: PRNGKeyArray | None = None,
 ) -> CostSlice:
-    """A cost on a grid in a plane through v, to be drawn as a landscape.
+    """Evaluate a cost on a grid in a plane through v, to draw it as a landscape.
 
     C(v + a u + b w) for a and b from −span to span.
 
-    Shapes: any pytree v of floats; `cost(v, *args)` returns one real scalar.
-    Range: `directions` are "random"; "gradient", which is u = ∇C/‖∇C‖ with a random w; "eigenvectors", those of the two
-    largest eigenvalues of the Hessian; or two trees like v. `through` two more points takes the plane of the three
-    instead, and a grid around them all. u and w are made orthonormal. `span` is a length in v's units, by default ‖v‖,
-    or 1 at 0. `resolution` is the points of each axis; `key` draws what is random.
-    Raises: ShapeError, DtypeError or RangeError for arguments that cannot serve, or directions that span no plane.
+    Args:
+        cost: The function; `cost(v, *args)` returns one real scalar.
+        v: The point at the origin of the plane: any pytree of real floating-point arrays, with at least two variables.
+        directions: The directions u and w, which are then made orthonormal. "random" (default) draws both. "gradient"
+            takes u = ∇C and a random w. "eigenvectors" takes the eigenvectors of the Hessian's two largest eigenvalues.
+            A pair of trees like v gives u and w directly.
+        through: Two more points, trees like v. The plane then passes through v and both of them. The grid surrounds all
+            three, and `directions` and `span` are ignored. By default None.
+        args: Further arguments of the cost; by default none.
+        span: Half the side of the grid, a length in v's units; by default ‖v‖, or 1 where v = 0.
+        resolution: The number of points along each axis, at least 2; by default 51.
+        key: The random key for random directions and for the eigenvectors; by default `jax.random.key(0)`.
+
+    Returns:
+        The grid, the cost on it and the plane, as `CostSlice`.
+
+    Raises:
+        ShapeError: If the cost is not one real scalar, v has too few variables or a direction is not a tree like v.
+        DtypeError: If v is not real floating point, or resolution is not a whole number.
+        RangeError: If directions is an unknown name, the directions span no plane or resolution is below 2.
+
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 
-    >>> found = cost_slice(lambda v: jnp.sum(v**2), jnp.zeros(3), resolution=3)
-    >>> print(found.cost[0, 1], found.cost[1, 1])
-    1.0 0.0
+    Example:
+        >>> plane = cost_slice(lambda v: jnp.sum(v**2), jnp.zeros(3), resolution=3)
+        >>> print(plane.cost[0, 1], plane.cost[1, 1])
+        1.0 0.0
     """
     require_variables("cost_slice", "v", v)
     v = jax.tree.map(jnp.asarray, v)
@@ -97,7 +126,7 @@ def _heights(cost: Cost, v: Any, u: Any, w: Any, a: Array, b: Array, args: Any) 
     def row(a: Array) -> Array:
         return jax.vmap(lambda b: cost(axpy(b, w, axpy(a, u, v)), *args))(b)
 
-    # Row by row, so that memory holds as many copies of v as a row has points.
+    # Map over the rows one by one: memory then holds one copy of v per point of a row.
     heights: Array = lax.map(row, a)
     return heights
 
@@ -112,7 +141,7 @@ def _named_directions(cost: Cost, v: Any, name: str, args: tuple[Any, ...], key:
     if name not in ("random", "gradient", "eigenvectors"):
         raise RangeError(f"cost_slice: directions must be random, gradient, eigenvectors or two trees, got {name!r}.")
     if size(v) < 2:
-        raise ShapeError("cost_slice: a plane needs two variables at least, got one.")
+        raise ShapeError("cost_slice: a plane needs at least two variables, got one.")
     drawn = jax.random.normal(key, (2, flat.size), flat.dtype)
     if name == "eigenvectors":
         vectors = eigenpairs(cost, v, 2, args=args, key=key).vectors
@@ -126,7 +155,7 @@ def _orthonormal(u: Any, w: Any) -> tuple[Any, Any]:
     w = axpy(-dot(u, w), u, w)
     left = norm(w)
     w = _unit(w)
-    # Once more, for directions that are nearly parallel.
+    # Orthogonalize again: one pass is inaccurate for nearly parallel directions.
     w = _unit(axpy(-dot(u, w), u, w))
     rounding = 100 * jnp.finfo(left.dtype).eps  # type: ignore[no-untyped-call]
     if not is_traced(left) and not (left > rounding and norm(u) > 0):

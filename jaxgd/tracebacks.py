@@ -1,15 +1,15 @@
-"""Tracebacks that show a person their own lines. Imports nothing of jaxgd's, so that it costs nothing."""
+"""Tracebacks that show the user's own lines. This module imports no other module of jaxgd, so it loads fast."""
 
 import os
 import types
 
 _HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
-# What Python calls its import machinery, which stands between an import and the imported lines.
+# The file name of Python's import machinery, whose frames separate an import statement from the imported lines.
 _IMPORTING = "<frozen importlib"
 
 
 def hide_own_frames(error: BaseException) -> None:
-    """Take jaxgd's frames out of the error's traceback and out of those of the errors that led to it."""
+    """Remove jaxgd's frames from the traceback of an error and of the errors that caused it."""
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:

@@ -1,12 +1,16 @@
 """The order of the house: imports point upward, names are public on purpose, and nobody waits for what is not used."""
 
 import ast
+import dataclasses
+import enum
 import importlib
 import importlib.util
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import jaxtyping
@@ -137,7 +141,7 @@ def test_a_name_that_is_not_public():
         _ = jaxgd.gradient_ascent
 
 
-ROOMS = ("network", "cost", "backprop", "curvature", "rules", "descent")
+ROOMS = ("network", "cost", "backprop", "curvature", "slices", "rules", "descent")
 MATHEMATICS = [
     name for name in WRITTEN if home_of()[name] in ROOMS and inspect.isfunction(inspect.unwrap(getattr(jaxgd, name)))
 ]
@@ -148,6 +152,115 @@ def test_the_mathematics_names_its_source_and_shows_an_example(name):
     text = inspect.getdoc(getattr(jaxgd, name))
     assert "Source: " in text
     assert ">>> " in text
+
+
+# The rooms whose docstrings have the one order.
+IN_ORDER = [
+    name
+    for name in WRITTEN
+    if home_of()[name] in (*ROOMS, "errors", "outcome")
+    and (name in MATHEMATICS or inspect.isclass(getattr(jaxgd, name)))
+]
+SECTIONS = ("Attributes", "Args", "Returns", "Raises", "Source", "Example")
+
+
+def sections(text):
+    """Return the sections of a docstring in their order, each with the names that it lists."""
+    listed = {}
+    for line in text.splitlines():
+        if heading := re.match(r"([A-Z][a-z]+):( |$)", line):
+            section = listed.setdefault(heading[1], []) if heading[1] in SECTIONS else []
+        elif listed and (entry := re.match(r" {4}(\w+): \S", line)):
+            section.append(entry[1])
+    return listed
+
+
+def fields(cls):
+    """Return the names of the members of an enumeration, or of the fields of a NamedTuple or dataclass."""
+    if issubclass(cls, enum.Enum):
+        return list(cls.__members__)
+    return list(inspect.get_annotations(cls)) if issubclass(cls, tuple) or dataclasses.is_dataclass(cls) else []
+
+
+def misdocumented(value):
+    """Return the faults of the docstring of a public function or class."""
+    text = inspect.getdoc(value)
+    listed = sections(text)
+    faults = [] if text.partition("\n\n")[0].count("\n") == 0 else ["the summary has several lines"]
+    if list(listed) != sorted(listed, key=SECTIONS.index):
+        faults.append(f"the sections are in the order {', '.join(listed)}")
+    if inspect.isclass(value):
+        parts, needed = {"Attributes": fields(value)}, ()
+    else:
+        parts = {"Args": list(inspect.signature(inspect.unwrap(value)).parameters)}
+        needed = ("Returns", "Example") if parts["Args"] else ()
+    faults += [
+        f"{part} lists {', '.join(listed.get(part, ())) or 'nothing'}, and the names are {', '.join(names)}"
+        for part, names in parts.items()
+        if listed.get(part, []) != names
+    ]
+    return faults + [f"{part} is missing" for part in needed if part not in listed]
+
+
+@pytest.mark.parametrize("name", IN_ORDER)
+def test_a_docstring_has_the_one_order(name):
+    assert misdocumented(getattr(jaxgd, name)) == []
+
+
+GOOD = """Return x plus y.
+
+Args:
+    x: A number.
+    y: Another number,
+        in the same unit.
+
+Returns:
+    Their sum.
+
+Raises:
+    TypeError: If they are not numbers.
+
+Example:
+    >>> add(1, 2)
+    3
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("plus y.", "plus\ny.", "several lines"),
+        ("    x: A number.\n", "", "lists y, and"),
+        ("    x: A number.\n", "    z: A number.\n", "lists z, y, and"),
+        ("Args:", "Shapes:", "lists nothing"),
+        ("Returns:", "Result:", "Returns is missing"),
+        ("Example:\n", "", "Example is missing"),
+        ("Returns:\n    Their sum.\n\nRaises:", "Raises:\n    ValueError: Never.\n\nReturns:", "in the order"),
+    ],
+)
+def test_a_fault_of_a_docstring_would_be_noticed(old, new, fault):
+    def add(x, y):
+        return x + y
+
+    add.__doc__ = GOOD
+    assert misdocumented(add) == []
+    add.__doc__ = GOOD.replace(old, new)
+    assert add.__doc__ != GOOD
+    assert any(fault in found for found in misdocumented(add))
+
+
+def test_an_attribute_without_a_sentence_would_be_noticed():
+    class Pair(NamedTuple):
+        """Two numbers.
+
+        Attributes:
+            x: The first.
+        """
+
+        x: int
+        y: int
+
+    assert misdocumented(Pair) == ["Attributes lists x, and the names are x, y"]
 
 
 def python(code):

@@ -1,4 +1,4 @@
-"""Minimize any cost of many variables, and see how the ball rolled."""
+"""Minimize any cost of many variables, and record the path of the descent."""
 
 from jaxgd.descent.driver import Solution, minimize
 from jaxgd.descent.record import Record, Trajectory

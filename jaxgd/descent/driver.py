@@ -1,4 +1,4 @@
-"""minimize: from a cost, a start and a rule to a solution that says how it came about."""
+"""`minimize`: from a cost, a start and a rule to a solution, with the reason it stopped and the path it took."""
 
 import functools
 import math
@@ -16,35 +16,47 @@ from jaxgd.descent.loop import Carry, advance, start
 from jaxgd.descent.problem import WHO, hashable, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop
-from jaxgd.descent.update import DescentState, Plan, begin, one_update
+from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update
 from jaxgd.errors import DtypeError, RangeError, describe, is_traced
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules import Rule
 
-# A chunk is to take about so long, where its length is not given.
+# The target duration of a chunk, in seconds, if the caller gives no length.
 _CHUNK_SECONDS = 0.1
 
 
 class Solution(NamedTuple):
-    """Where a descent ended, and how it came there.
+    """The end of a descent, the reason it stopped and the path it took.
 
-    Shapes: `v`, `gradient` and `best_v` are trees like v₀; the numbers are scalars, with the lanes in front under vmap.
+    Under vmap, the batch axes come first in every array.
+
+    Attributes:
+        v: The variables after `steps` updates, a tree like v₀.
+        cost: C(v), a scalar.
+        gradient: ∇C(v), a tree like v₀.
+        best_v: The variables with the lowest C on the path; v with record=None.
+        best_cost: C(best_v), a scalar.
+        steps: The number of updates, including those before a given `state`.
+        evaluations: The number of evaluations of C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
+        outcome: The reason the descent stopped.
+        trajectory: The recorded path; None with record=None.
+        state: The state to continue from, with `minimize(..., state=solution.state)`.
     """
 
-    v: PyTree[Array]  # where it ended: after `steps` updates
-    cost: Float[Array, "*lanes"]  # C(v)
-    gradient: PyTree[Array]  # ∇C(v)
-    best_v: PyTree[Array]  # where C was lowest on the way; v where record=None
-    best_cost: Float[Array, "*lanes"]
-    steps: Int[Array, "*lanes"]  # updates made, those before a `state` included
-    evaluations: Int[Array, "*lanes"]  # of C, ∇C or a Hessian-vector product, each counted as one
-    outcome: Outcome  # why it stopped
+    v: PyTree[Array]
+    cost: Float[Array, "*batch"]
+    gradient: PyTree[Array]
+    best_v: PyTree[Array]
+    best_cost: Float[Array, "*batch"]
+    steps: Int[Array, "*batch"]
+    evaluations: Int[Array, "*batch"]
+    outcome: Outcome
     trajectory: Trajectory | None
-    state: DescentState  # to continue from: minimize(..., state=solution.state)
+    state: DescentState
 
     def __repr__(self) -> str:
-        """What one wants to read of it; the trajectory and the state are long."""
+        """Show the main results. The trajectory and the state are too long to show."""
         shown = [f"{name}={getattr(self, name)!r}" for name in ("v", "cost", "steps", "evaluations", "outcome")]
         return f"Solution({', '.join(shown)}, …)"
 
@@ -64,45 +76,69 @@ def minimize(
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
 ) -> Solution:
-    """Let the ball roll: minimize a cost of many variables by moves Δv that a rule takes from the gradient.
+    """Minimize a cost of many variables: let the ball roll downhill, with steps that a rule takes from the gradient.
 
-    v → v + Δv, with Δv = −η∇C for `gradient_descent(eta)`. v_k is after k updates, v₀ the start.
+    v → v + Δv, with Δv = −η∇C for `gradient_descent(eta)`. v₀ is the start and v_k the point after k updates.
 
-    Called plainly, one compiled loop runs; under `jit` and `vmap` (over starts, η, args) the loop is part of what is
-    compiled, and each lane ends by itself, with its own outcome, undisturbed by the others.
+    A plain call runs one compiled loop. Under `jit` and `vmap` (over starts, η or args) the loop is part of the
+    caller's program. Each batch element then stops by its own tests, with its own outcome, and does not affect the
+    others.
 
-    Shapes: `v0` is any pytree of floats, `cost(v, *args)` returns one real scalar, `rule` is one of jaxgd's or any
-    optax transformation. `args` are arrays and numbers, in any pytrees; they are traced, as are v₀ and the numbers of
-    jaxgd's rules and of `stop`: changing them compiles nothing anew. The cost, and a rule of optax, compile anew when
-    they are another object: define them once. The cost is traced by `jit`: what it prints or counts happens then only.
-    Range: `stop` are the tests after which to stop, by default ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, diverging and stalled; with None,
-    exactly `max_steps` updates are made, unless the cost becomes infinite or NaN. `record` is what is remembered of the
-    path; with None nothing is, and `best_v` is where it ended. `max_steps` 0 evaluates at v₀ alone.
-    `callback(solution so far)` runs on the host before the first and after every `chunk` updates, by default of about a
-    tenth of a second; returning True stops. After `seconds`, in which compiling does not count, no further chunk is
-    begun. Neither changes a bit.
-    `state=` continues an earlier run of the same cost, rule and args in place of v0: k and then m more updates are to
-    the bit what k + m are.
+    Compilation: v₀, args, the hyperparameters of jaxgd's rules and the tolerances in `stop` are traced, so new values
+    do not recompile. A new cost object or a new optax transformation recompiles, so define each once. With a record, a
+    new `max_steps` also recompiles. `jit` traces the cost: its Python side effects, such as printing, happen only then.
 
-    Differentiation: `jax.grad` and `jax.jvp` of `v`, `best_v` or `cost` with respect to `args` and what the cost closes
-    over, by the implicit function theorem: true at a minimum with an invertible Hessian, and independent of v₀ and the
-    rule, whose derivatives are 0. NaN where the descent diverged or ran out of steps. What a rule of optax or
-    `record.function` closes over must not be differentiated. `differentiate="unroll"` differentiates through the
-    updates instead, v₀ and η included, for exactly `max_steps` of them (`stop=None`), and records nothing. The
-    trajectory has no derivatives.
-    Raises: ShapeError or DtypeError for a cost that is not one real scalar, or variables that are not floats;
-    RangeError or DtypeError for counts, tests and records that cannot serve. NaN at v₀ is no error but an outcome, and
-    so is a traced η that is not above 0.
+    Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `best_v` and `cost` of the solution. The trajectory has no
+    derivatives.
+
+    - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
+      theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
+      They are NaN if the descent was not finite, diverged, ran out of steps or had an invalid rule. Arrays in the
+      closure of an optax rule or of `record.function` must not be differentiated.
+    - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
+      square root of `max_steps`.
+
+    Args:
+        cost: The function to minimize; `cost(v, *args)` returns one real scalar.
+        v0: The start: any pytree of real floating-point arrays. With `state`, pass None.
+        rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
+        args: Further arguments of the cost: a tuple of arrays, numbers or pytrees of them; by default empty.
+        max_steps: The largest number of updates in this call, at least 0. With 0, only C(v₀) and ∇C(v₀) are evaluated.
+        stop: The stopping tests, made after each update. "auto" (default) tests for ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, for
+            divergence and for a stall. With None, exactly `max_steps` updates are made, unless C becomes infinite or
+            NaN.
+        record: The parts of the path to record. "auto" (default) is `Record()`. With None nothing is recorded, and
+            `best_v` is the last v.
+        callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
+            The run stops if it returns True. It does not change the numbers. It cannot run inside `jit` or `vmap`.
+        chunk: The number of updates in a chunk, at least 1. By default it adapts, so that a chunk takes about 0.1 s.
+        seconds: The time limit, in seconds above 0; by default none. No further chunk starts after it. The first chunk,
+            which includes compilation, does not count. Not inside `jit` or `vmap`.
+        state: The `state` of an earlier solution with the same cost, rule and args. The run continues from it: k and
+            then m updates equal k + m updates bit for bit.
+        differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds and
+            state, and rules that search.
+
+    Returns:
+        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter that is out of range, is no
+        error: `solution.outcome` reports it.
+
+    Raises:
+        ShapeError: If the cost is not one real scalar, or v0 holds no variable or does not fit the state.
+        DtypeError: If v0 is not real floating point, or an argument has the wrong type.
+        RangeError: If a number is out of range, the state belongs to another rule, or options exclude each other.
+
     Source: Nielsen, chapter 1, "Learning with gradient descent", equations (7) to (12).
 
-    >>> def valley(v):
-    ...     return v[0] ** 2 + v[1] ** 2
-    >>> from jaxgd import gradient_descent
-    >>> solution = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=1000)
-    >>> print(solution.outcome.message)
-    converged: the gradient is as small as was asked for
-    >>> print(solution.trajectory.cost[:3].round(4))
-    [2.     1.28   0.8192]
+    Example:
+        >>> def valley(v):
+        ...     return v[0] ** 2 + v[1] ** 2
+        >>> from jaxgd import gradient_descent
+        >>> solution = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=1000)
+        >>> print(solution.outcome.message)
+        converged: the norm of the gradient is within its tolerance
+        >>> print(solution.trajectory.cost[:3].round(4))
+        [2.     1.28   0.8192]
     """
     v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
     max_steps, kind = int(max_steps), wide_dtype(v0)
@@ -118,49 +154,49 @@ def minimize(
         record = None if differentiate == "unroll" else Record()
     if record is not None:
         record = require_record(record, max_steps)
-    # What the cost closes over and somebody differentiates, or maps over, becomes an argument like the others.
+    # Traced arrays in the cost's closure become arguments, so that they can be differentiated and mapped over.
     cost = hashable(cost)
     converted, hoisted = jax.closure_convert(cost, v0, *args)
     if hoisted:
         cost, args = converted, (*args, *hoisted)
-    numbers, fixed = (rule, None) if isinstance(rule, Rule) else (None, rule)
-    plan = Plan(cost, fixed, record, None if record is None else max_steps)
+    traced_rule, optax_rule = (rule, None) if isinstance(rule, Rule) else (None, rule)
+    config = StaticConfig(cost, optax_rule, record, None if record is None else max_steps)
     if differentiate == "unroll":
         if stop is not None or record is not None or callback or seconds or state is not None:
             raise RangeError(
-                f'{WHO}: differentiate="unroll" makes exactly max_steps updates and keeps nothing of the path: '
-                "leave out stop, record, callback, seconds and state."
+                f'{WHO}: differentiate="unroll" makes exactly max_steps updates and records nothing. '
+                "Leave out stop, record, callback, seconds and state."
             )
-        if numbers is not None and not numbers.kind.unrolls:
+        if traced_rule is not None and not traced_rule.spec.unrolls:
             raise RangeError(
-                f"{WHO}: the search of {rule!r} ends by itself, and such a loop has no reverse mode: it cannot be "
-                'unrolled. Use differentiate="implicit", or a rule that does not search.'
+                f"{WHO}: {rule!r} cannot be unrolled: its search is a loop of unknown length, without reverse mode. "
+                'Use differentiate="implicit", or a rule that does not search.'
             )
-        return _unrolled(plan, numbers, v0, args, max_steps)
-    held = lax.stop_gradient((v0, numbers, stop, state, args))
-    solution = _run(plan, *held, max_steps, callback, chunk, seconds)
+        return _unrolled(config, traced_rule, v0, args, max_steps)
+    detached = lax.stop_gradient((v0, traced_rule, stop, state, args))
+    solution = _run(config, *detached, max_steps, callback, chunk, seconds)
     if any(map(is_traced, jax.tree.leaves(args))):
         solution = _differentiable(cost, args, solution)
     return solution
 
 
-@functools.partial(jax.jit, static_argnames="plan")
-def _begin(plan: Plan, rule: Any, v0: Any, args: Any) -> DescentState:
-    return begin(plan, rule, v0, args)
+@functools.partial(jax.jit, static_argnames="config")
+def _begin(config: StaticConfig, rule: Any, v0: Any, args: Any) -> DescentState:
+    return begin(config, rule, v0, args)
 
 
-@functools.partial(jax.jit, static_argnames="plan")
-def _start(plan: Plan, rule: Any, stop: Any, state: DescentState, args: Any) -> Carry:
-    return start(plan, rule, stop, state, args)
+@functools.partial(jax.jit, static_argnames="config")
+def _start(config: StaticConfig, rule: Any, stop: Any, state: DescentState, args: Any) -> Carry:
+    return start(config, rule, stop, state, args)
 
 
-@functools.partial(jax.jit, static_argnames="plan")
-def _advance(plan: Plan, rule: Any, stop: Any, carry: Carry, args: Any, limit: Any) -> Carry:
-    return advance(plan, rule, stop, carry, args, limit)
+@functools.partial(jax.jit, static_argnames="config")
+def _advance(config: StaticConfig, rule: Any, stop: Any, carry: Carry, args: Any, limit: Any) -> Carry:
+    return advance(config, rule, stop, carry, args, limit)
 
 
 def _run(
-    plan: Plan,
+    config: StaticConfig,
     v0: Any,
     rule: Any,
     stop: Any,
@@ -171,20 +207,20 @@ def _run(
     chunk: int | None,
     seconds: float | None,
 ) -> Solution:
-    state = _begin(plan, rule, v0, args) if state is None else state
-    carry = _start(plan, rule, stop, state, args)
+    state = _begin(config, rule, v0, args) if state is None else state
+    carry = _start(config, rule, stop, state, args)
     first = state.step
     if is_traced(carry.code) or (callback is None and seconds is None):
         if is_traced(carry.code) and (callback is not None or seconds is not None):
             raise RangeError(
-                f"{WHO}: a callback and seconds are of the host, which jit and vmap do not run; leave them out."
+                f"{WHO}: callback and seconds need the host, so they cannot run inside jit or vmap. Leave them out."
             )
-        carry = _advance(plan, rule, stop, carry, args, max_steps)
-        return _solution(plan, stop, carry, first, max_steps)
+        carry = _advance(config, rule, stop, carry, args, max_steps)
+        return _solution(config, stop, carry, first, max_steps)
     length, done, began, first_chunk = chunk or 1, 0, time.monotonic(), True
     while True:
         running = int(carry.code) == int(Reason.RUNNING)
-        if callback is not None and callback(_solution(plan, stop, carry, first, None)) and running:
+        if callback is not None and callback(_solution(config, stop, carry, first, None)) and running:
             carry = carry._replace(code=jnp.array(int(Reason.STOPPED)))
             break
         if not running or done >= max_steps:
@@ -193,28 +229,28 @@ def _run(
             carry = carry._replace(code=jnp.array(int(Reason.SECONDS)))
             break
         start_of_chunk = time.monotonic()
-        carry = _advance(plan, rule, stop, carry, args, min(done + length, max_steps))
+        carry = _advance(config, rule, stop, carry, args, min(done + length, max_steps))
         done = min(done + length, max_steps)
         jax.block_until_ready(carry.code)  # type: ignore[no-untyped-call]
         if chunk is None:
             taken = time.monotonic() - start_of_chunk
             length = length * 2 if taken < _CHUNK_SECONDS / 2 or done == 1 else length
         if first_chunk:
-            # It includes compiling, and says nothing of how long the others take.
+            # The first chunk includes compilation, so the time limit counts from its end.
             first_chunk, began = False, time.monotonic()
-    return _solution(plan, stop, carry, first, max_steps)
+    return _solution(config, stop, carry, first, max_steps)
 
 
-def _solution(plan: Plan, stop: Any, carry: Carry, first: Any, max_steps: int | None) -> Solution:
-    """The solution, at the end of a run or, where max_steps is None, on the way."""
+def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_steps: int | None) -> Solution:
+    """Return the solution at the end of a run, or during the run if max_steps is None."""
     s = carry.state
     running = carry.code == int(Reason.RUNNING)
     over = Reason.COMPLETED if stop is None else Reason.MAX_STEPS
     code = jnp.where(running, int(over), carry.code) if max_steps is not None else carry.code
     path = None
-    if plan.record is not None and carry.buffers is not None:
+    if config.record is not None and carry.buffers is not None:
         reached = None if is_traced(carry.code) else int(s.step - first)
-        path = trajectory(plan.record, carry.buffers, first, carry.every, reached)
+        path = trajectory(config.record, carry.buffers, first, carry.every, reached)
     return Solution(
         v=s.v,
         cost=s.cost,
@@ -230,38 +266,38 @@ def _solution(plan: Plan, stop: Any, carry: Carry, first: Any, max_steps: int | 
 
 
 def _differentiable(cost: Any, args: Any, solution: Solution) -> Solution:
-    """The solution as a function of args, by the implicit function theorem."""
-    bad = [Reason.NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE, Reason.MAX_STEPS]
-    ended_well = ~jnp.any(jnp.array([solution.outcome.code == int(reason) for reason in bad]))
-    # Multiplied into the tangents of args: where there is no minimum, no derivative is better than any.
-    marked = jax.tree.map(lambda x: _marked(x, ended_well), args)
-    v, value, gradient = at_minimum(cost, marked, solution.v, solution.cost, solution.gradient)
-    best_v, best_cost, _ = at_minimum(cost, marked, solution.best_v, solution.best_cost, solution.gradient)
+    """Return the solution as a function of args, by the implicit function theorem."""
+    no_minimum = [Reason.NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE, Reason.MAX_STEPS]
+    at_a_minimum = ~jnp.any(jnp.array([solution.outcome.code == int(reason) for reason in no_minimum]))
+    # Without a minimum the theorem does not apply. NaN in the tangents of args shows that.
+    guarded_args = jax.tree.map(lambda x: _nan_unless(x, at_a_minimum), args)
+    v, value, gradient = at_minimum(cost, guarded_args, solution.v, solution.cost, solution.gradient)
+    best_v, best_cost, _ = at_minimum(cost, guarded_args, solution.best_v, solution.best_cost, solution.gradient)
     return solution._replace(v=v, cost=value, gradient=gradient, best_v=best_v, best_cost=best_cost)
 
 
 @jax.custom_jvp
-def _marked(x: Any, good: Any) -> Any:
+def _nan_unless(x: Any, valid: Any) -> Any:
     return x
 
 
-@_marked.defjvp
-def _marked_jvp(primals: Any, tangents: Any) -> Any:
-    x, good = primals
+@_nan_unless.defjvp
+def _nan_unless_jvp(primals: Any, tangents: Any) -> Any:
+    x, valid = primals
     dx = tangents[0]
     if dx.dtype == jax.dtypes.float0:
         return x, dx
-    return _marked(x, good), dx * jnp.where(good, 1, jnp.nan).astype(dx.dtype)
+    return _nan_unless(x, valid), dx * jnp.where(valid, 1, jnp.nan).astype(dx.dtype)
 
 
-def _unrolled(plan: Plan, rule: Any, v0: Any, args: Any, max_steps: int) -> Solution:
-    """Exactly so many updates that can be differentiated through, in memory that grows with their root."""
+def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: int) -> Solution:
+    """Make exactly max_steps updates that can be differentiated through, in memory that grows like √max_steps."""
 
     def step(s: DescentState, _: None) -> tuple[DescentState, None]:
-        state = one_update(plan, rule, None, s, args, False)[0]
+        state = one_update(config, rule, None, s, args, False)[0]
         return state._replace(step=s.step + 1, evaluations=state.evaluations + 1), None
 
-    s = begin(plan, rule, v0, args)
+    s = begin(config, rule, v0, args)
     length = max(1, math.isqrt(max_steps))
     rounds, rest = divmod(max_steps, length)
 
@@ -276,4 +312,4 @@ def _unrolled(plan: Plan, rule: Any, v0: Any, args: Any, max_steps: int) -> Solu
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
     carry = Carry(s, jnp.array(max_steps), code, jnp.array(1), None, None)
-    return _solution(plan, None, carry, 0, max_steps)
+    return _solution(config, None, carry, 0, max_steps)

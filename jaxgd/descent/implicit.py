@@ -1,4 +1,4 @@
-"""How a minimum depends on what the cost was given: derivatives through the solution, not through the steps."""
+"""Derivatives of a minimum with respect to the cost's arguments, by the implicit function theorem."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,10 +17,10 @@ from jaxgd.curvature import hessian_vector_product
 def at_minimum(
     cost: Callable[..., Any], args: tuple[Any, ...], v: PyTree[Array], value: Array, gradient: PyTree[Array]
 ) -> tuple[PyTree[Array], Array, PyTree[Array]]:
-    """The minimum v of cost(v, *args), with the cost and gradient there, as functions of args.
+    """Return the minimum v of cost(v, *args), with its cost and gradient, as functions of args.
 
-    From ∇C(v, args) = 0: dv = −H⁻¹ (∂∇C/∂args) dargs, H the Hessian, and dC = (∂C/∂args) dargs. The derivative is that
-    of the minimum, whatever path led there: none of v₀, and none of the rule's numbers. The gradient stays 0.
+    ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. These derivatives
+    belong to the minimum and not to the path: those with respect to v₀ and the rule are 0. The gradient stays 0.
 
     Source: Krantz and Parks, The Implicit Function Theorem (2002); Blondel et al., NeurIPS 2022.
     """
@@ -31,17 +31,17 @@ def at_minimum(
 def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     args, v, value, gradient = primals
     moved = tangents[0]
-    # As a function of args again, so that the second derivative is right as well.
+    # Apply at_minimum again: v depends on args in the second derivative too.
     v, value, gradient = at_minimum(cost, args, v, value, gradient)
     _, force = jax.jvp(lambda args: jax.grad(lambda v: cost(v, *args))(v), (args,), (moved,))
     _, dvalue = jax.jvp(lambda args: cost(v, *args), (args,), (moved,))
-    dv = _solved(partial(hessian_vector_product, cost, v, args=args), jax.tree.map(jnp.negative, force))
+    dv = _solve(partial(hessian_vector_product, cost, v, args=args), jax.tree.map(jnp.negative, force))
     dvalue = jnp.asarray(dvalue, jnp.result_type(value))
     return (v, value, gradient), (dv, dvalue, jax.tree.map(jnp.zeros_like, gradient))
 
 
-def _solved(product: Callable[[Any], Any], b: PyTree[Array]) -> PyTree[Array]:
-    """H⁻¹b by conjugate gradients, which can be differentiated in both modes."""
+def _solve(product: Callable[[Any], Any], b: PyTree[Array]) -> PyTree[Array]:
+    """Return H⁻¹b by conjugate gradients. It can be differentiated in forward and reverse mode."""
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(b))  # type: ignore[no-untyped-call]
 
     def solve(product: Callable[[Any], Any], b: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The one loop of every descent."""
+"""The loop that every descent runs."""
 
 from typing import Any, NamedTuple
 
@@ -8,19 +8,25 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from jaxgd.curvature import sharpness
-from jaxgd.descent.lanes import any_lane, count_after, counted, least_lane, none_waits, while_alive
+from jaxgd.descent.batching import any_element, count_after, count_alive, least_element, no_element, select_alive
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
-from jaxgd.descent.update import DescentState, Plan, cost_of, follows_cost, moves, one_update, step_of
+from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm
 from jaxgd.rules import Rule
 
 
 class Carry(NamedTuple):
-    """What the loop hands on: the count of this run's updates, which all lanes share, and each lane's own.
+    """The state of the loop.
 
-    `every` is after how many updates an entry is recorded; all lanes share it as well.
+    Attributes:
+        state: The state of the descent.
+        i: The number of updates in this run. The whole batch shares it.
+        code: The `Reason` as an integer, RUNNING until a test is met.
+        every: The number of updates between two recorded entries. The whole batch shares it.
+        buffers: The recorded entries; None if nothing is recorded.
+        eigenvector: The Hessian's last eigenvector, where the next search starts; None if sharpness is not recorded.
     """
 
     state: DescentState
@@ -31,141 +37,147 @@ class Carry(NamedTuple):
     eigenvector: PyTree[Array] | None
 
 
-def start(plan: Plan, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]) -> Carry:
-    """The carry before the first update of a run, with entry 0 recorded and the tests made that can be made."""
+def start(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
+) -> Carry:
+    """Return the carry before the first update of a run. Entry 0 is recorded, and the tests of the start are made."""
     code = reason_to_stop(stop, _limits(stop, state), state)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
     carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None)
-    if plan.record is None:
+    if config.record is None:
         return carry
-    carry = carry._replace(every=jnp.array(plan.record.every or 1))
-    vector = jax.tree.map(jnp.zeros_like, state.v) if plan.record.sharpness else None
+    carry = carry._replace(every=jnp.array(config.record.every or 1))
+    vector = jax.tree.map(jnp.zeros_like, state.v) if config.record.sharpness else None
     nan = jnp.full((), jnp.nan, state.cost.dtype)
-    entry, vector = _entry(plan, rule, state, args, (nan, nan, nan), vector)
-    empty = buffers(plan.record, plan.max_steps or 0, entry)
+    entry, vector = _entry(config, rule, state, args, (nan, nan, nan), vector)
+    empty = buffers(config.record, config.max_steps or 0, entry)
     return carry._replace(buffers=written(empty, 0, entry), eigenvector=vector)
 
 
-def advance(plan: Plan, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any) -> Carry:
-    """Update until a test is met or `limit` updates of this run are made.
+def advance(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
+) -> Carry:
+    """Update until a stopping test is met or this run has made `limit` updates.
 
-    Two loops: the inner one updates and asks no more than whether any test may be met; the outer one says which, and
-    looks at what is rare. So a step costs what a bare loop's does.
+    The inner loop makes updates and one cheap check, true if no test is met. The outer loop finds the test that is met
+    and does the rare work. A step therefore costs about as much as in a bare loop.
     """
 
     def going(c: Carry) -> Any:
-        return any_lane(c.code == int(Reason.RUNNING)) & (c.i < limit)
+        return any_element(c.code == int(Reason.RUNNING)) & (c.i < limit)
 
     def several(c: Carry) -> Carry:
-        return _thinned(plan, _looked_at(plan, rule, stop, _several(plan, rule, stop, c, args, limit), args))
+        return _thin(config, _check_tests(config, rule, stop, _run_updates(config, rule, stop, c, args, limit), args))
 
     end: Carry = lax.while_loop(going, several, carry)
-    if plan.record is None:
+    if config.record is None:
         s = end.state
         end = end._replace(state=s._replace(best_v=s.v, best_cost=s.cost))
     return end
 
 
-def _several(
-    plan: Plan, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
+def _run_updates(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
 ) -> Carry:
-    """Updates until a test is met in all lanes, or it is time to look at one, or the limit is reached."""
+    """Update until every batch element meets a test, progress is due for a check, or the limit is reached."""
     running = carry.code == int(Reason.RUNNING)
-    limits, follows = _limits(stop, carry.state), follows_cost(plan, rule, stop)
-    # The first alone: what C is after it belongs to the scale by which divergence is measured.
+    limits, follows = _limits(stop, carry.state), follows_cost(config, rule, stop)
+    # Make the first update alone: C(v₁) is part of the scale for the divergence test.
     most = jnp.where(carry.state.step == 0, 1, limit)
     if stop is not None and stop.needs_gradient_norm:
         most = jnp.where(limits.plain, most, 1)
     if stop is not None and stop.stalled:
         most = jnp.minimum(most, carry.state.next_look - carry.state.step)
-    limit = jnp.minimum(limit, carry.i + least_lane(jnp.where(running, most, limit)))
-    if plan.record is not None and plan.record.every is None:
+    limit = jnp.minimum(limit, carry.i + least_element(jnp.where(running, most, limit)))
+    if config.record is not None and config.record.every is None:
         limit = jnp.minimum(limit, ENTRIES * carry.every)
 
     def alive(c: Carry) -> Any:
-        # One update at least: should rounding be another here than where the tests are told, it goes on all the same.
+        # Make at least one update. If rounding made this test differ from the outer one, the loops would never end.
         return running & (may_go_on(stop, limits, c.state, follows) | (c.i == carry.i))
 
     def going(c: Carry) -> Any:
-        held_up = running & overflows(stop, c.state) & (c.i > carry.i) if not follows else jnp.array(False)
-        return any_lane(alive(c)) & none_waits(held_up) & (c.i < limit)
+        overflowed = running & overflows(stop, c.state) & (c.i > carry.i) if not follows else jnp.array(False)
+        return any_element(alive(c)) & no_element(overflowed) & (c.i < limit)
 
-    end: Carry = lax.while_loop(going, lambda c: _updated(plan, rule, stop, c, args, alive(c)), carry)
+    end: Carry = lax.while_loop(going, lambda c: _update(config, rule, stop, c, args, alive(c)), carry)
     s, before = end.state, carry.state
     if not follows:
-        s = s._replace(cost=cost_of(plan, s.v, args).astype(s.cost.dtype))
+        s = s._replace(cost=cost_of(config, s.v, args).astype(s.cost.dtype))
     step = count_after(end.i - carry.i, s.step, before.step)
     return end._replace(state=s._replace(step=step, evaluations=s.evaluations + step - before.step))
 
 
-def _looked_at(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...]) -> Carry:
-    """Which test was met, and whether there is any progress, if it is time to look."""
+def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...]) -> Carry:
+    """Set the code of each batch element that meets a test, and check progress if it is due."""
     s = c.state
     s = s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
     running = c.code == int(Reason.RUNNING)
     limits = _limits(stop, s)
-    # As cheap as a loop's own test where there is nothing to say: a look must not cost what several updates do.
+    # Use the cheap test first. The exact tests can cost as much as several updates.
     met = running & ~(limits.plain & may_go_on(stop, limits, s, cost_known=True))
-    code = lax.cond(any_lane(met), lambda: reason_to_stop(stop, limits, s), lambda: jnp.array(int(Reason.RUNNING)))
+    code = lax.cond(any_element(met), lambda: reason_to_stop(stop, limits, s), lambda: jnp.array(int(Reason.RUNNING)))
     code = jnp.where(running, code, c.code)
     if stop is not None and stop.stalled:
         due = (code == int(Reason.RUNNING)) & (s.step >= s.next_look)
         idle = due & ~(s.cost < s.cost_seen)
 
         def stuck() -> Any:
-            steps = step_of(plan, rule, s, args)[0]
+            steps = step_of(config, rule, s, args)[0]
             still = ~moves(s.v, steps)
-            # A schedule may begin with 0, and an optimizer gather gradients first.
-            waiting = ~any_nonzero(steps) if rule is None or rule.kind.waits else False
+            # A zero step is no stall here: a schedule may begin with 0, and an optimizer may first collect gradients.
+            waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
 
-        stalled = idle & lax.cond(any_lane(idle), stuck, lambda: jnp.array(False))
+        stalled = idle & lax.cond(any_element(idle), stuck, lambda: jnp.array(False))
         code = jnp.where(stalled, int(Reason.STALLED), code)
         later = s.step + jnp.maximum(FIRST_LOOK, s.step // 8)
         s = s._replace(next_look=jnp.where(due, later, s.next_look), cost_seen=jnp.where(due, s.cost, s.cost_seen))
     return c._replace(code=code, state=s)
 
 
-def _thinned(plan: Plan, c: Carry) -> Carry:
-    """With every second entry only, where there is no room for more."""
-    if plan.record is None or plan.record.every is not None or c.buffers is None:
+def _thin(config: StaticConfig, c: Carry) -> Carry:
+    """Drop every second entry if the buffers are full."""
+    if config.record is None or config.record.every is not None or c.buffers is None:
         return c
     full = c.i >= ENTRIES * c.every
     kept = lax.cond(full, thinned, lambda filled: filled, c.buffers)
     return c._replace(buffers=kept, every=jnp.where(full, 2 * c.every, c.every))
 
 
-def _updated(plan: Plan, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...], alive: Any) -> Carry:
+def _update(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...], alive: Any
+) -> Carry:
     s = c.state
     i = c.i + 1
-    state, (step_norm, predicted) = one_update(plan, rule, stop, s, args, _recorded_at(plan, c, i))
-    state = while_alive(alive, state, s)._replace(step=counted(alive, s.step))
-    if plan.record is None or c.buffers is None:
+    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, _is_recorded(config, c, i))
+    state = select_alive(alive, state, s)._replace(step=count_alive(alive, s.step))
+    if config.record is None or c.buffers is None:
         return c._replace(i=i, state=state)
 
     def measured() -> tuple[Buffers, Any]:
-        return _entry(plan, rule, state, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
+        return _entry(config, rule, state, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
 
     nothing = jax.tree.map(lambda xs: blank(xs[0]), c.buffers)
 
     def between() -> tuple[Buffers, Any]:
         return nothing, c.eigenvector
 
-    if plan.record.every == 1:
+    if config.record.every == 1:
         (entry, vector), row = measured(), i
     else:
         entry, vector = lax.cond(i % c.every == 0, measured, between)
         row = jnp.where(i % c.every == 0, i // c.every, len(c.buffers.table) - 1)
-    entry = while_alive(alive, entry, nothing)
+    entry = select_alive(alive, entry, nothing)
     return c._replace(i=i, state=state, buffers=written(c.buffers, row, entry), eigenvector=vector)
 
 
-def _recorded_at(plan: Plan, c: Carry, i: Array) -> Any:
-    """Whether the update is one that is recorded: known beforehand for all or none."""
-    if plan.record is None:
+def _is_recorded(config: StaticConfig, c: Carry, i: Array) -> Any:
+    """Return True if update i is recorded: a Python bool if the answer is the same for every i."""
+    if config.record is None:
         return False
-    return True if plan.record.every == 1 else i % c.every == 0
+    return True if config.record.every == 1 else i % c.every == 0
 
 
 def _limits(stop: Stop | None, s: DescentState) -> Limits:
@@ -173,17 +185,22 @@ def _limits(stop: Stop | None, s: DescentState) -> Limits:
 
 
 def _entry(
-    plan: Plan, rule: Rule | None, s: DescentState, args: tuple[Any, ...], step: tuple[Array, Array, Array], vector: Any
+    config: StaticConfig,
+    rule: Rule | None,
+    s: DescentState,
+    args: tuple[Any, ...],
+    step: tuple[Array, Array, Array],
+    vector: Any,
 ) -> tuple[Buffers, Any]:
-    """One entry of the trajectory, and the Hessian's eigenvector to begin the next one's search with."""
-    record, kind = plan.record, s.cost.dtype
+    """Return one entry of the trajectory, and the Hessian's eigenvector, where the next search starts."""
+    record, kind = config.record, s.cost.dtype
     assert record is not None
     largest = limit = jnp.full((), jnp.nan, kind)
     if record.sharpness:
-        found = sharpness(plan.cost, s.v, args=args, start=_or_ones(vector))
-        vector = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), s.v, found.vector)
-        # What did not converge is not known.
-        largest = jnp.where(found.converged, found.value, jnp.nan).astype(kind)
+        estimate = sharpness(config.cost, s.v, args=args, start=_first_direction(vector))
+        vector = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), s.v, estimate.vector)
+        # An eigenvalue that did not converge is recorded as NaN.
+        largest = jnp.where(estimate.converged, estimate.value, jnp.nan).astype(kind)
         if rule is not None:
             limit = (2 / rule.rate(s.rule)).astype(kind)
     step_norm, predicted, actual = step
@@ -192,7 +209,7 @@ def _entry(
     return Buffers(table, s.v if record.v else None, value), vector
 
 
-def _or_ones(vector: Any) -> Any:
-    """A direction to begin with: the last one, or where there is none yet, all ones."""
+def _first_direction(vector: Any) -> Any:
+    """Return the last eigenvector, or all ones if it is zero: a direction for the search to start with."""
     length = norm(vector)
     return jax.tree.map(lambda x: jnp.where(length > 0, x, jnp.ones_like(x)), vector)

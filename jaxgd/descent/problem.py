@@ -1,4 +1,4 @@
-"""What minimize is asked for, looked at before anything runs."""
+"""Checks of minimize's arguments, before anything runs."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ WHO = "minimize"
 def require_problem(
     cost: Any, v0: Any, rule: Any, args: Any, max_steps: Any, callback: Any, chunk: Any, seconds: Any, state: Any
 ) -> tuple[Any, tuple[Any, ...]]:
-    """The variables and arguments as arrays. Raises unless everything that was asked of minimize can serve."""
+    """Return v0 and args as arrays. Raise unless all arguments of minimize are valid."""
     if not callable(cost):
         raise DtypeError(f"{WHO}: cost must be a function of v, got {describe(cost)}.")
     if not (hasattr(rule, "init") and hasattr(rule, "update")):
@@ -44,7 +44,7 @@ def require_problem(
         if not isinstance(state, DescentState):
             raise DtypeError(f"{WHO}: state must be the state of a solution, got {describe(state)}.")
         if v0 is not None and jax.tree.map(jnp.shape, v0) != jax.tree.map(jnp.shape, state.v):
-            raise ShapeError(f"{WHO}: v0 is not like the variables of state. Leave it out: v0=None.")
+            raise ShapeError(f"{WHO}: v0 must have the shapes of the variables in state. Pass v0=None.")
         v0 = state.v
         _require_same_rule(rule, state)
     if not isinstance(args, tuple):
@@ -53,10 +53,10 @@ def require_problem(
         if not hasattr(x, "dtype") and not isinstance(x, bool | int | float | complex):
             raise DtypeError(
                 f"{WHO}: args must hold arrays and numbers, got {describe(x)} at args{jax.tree_util.keystr(path)}.\n"
-                "Let the cost close over anything else."
+                "Let the cost close over other objects."
             )
     require_variables(WHO, "v0", v0)
-    # A Python number has no dtype of its own, and would take that of whatever it meets.
+    # A Python number is weakly typed: in JAX it would take the dtype of the other operand.
     v0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
     args = jax.tree.map(jnp.asarray, args)
     require_scalar(WHO, cost, v0, *args)
@@ -64,7 +64,7 @@ def require_problem(
 
 
 def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
-    """The cost, wrapped where it has no hash, as an object with fields that may change has none."""
+    """Return the cost, wrapped if it has no hash. An object with mutable fields may have none."""
     try:
         hash(cost)
     except TypeError:
@@ -73,9 +73,9 @@ def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _require_same_rule(rule: Any, state: DescentState) -> None:
-    """Raise unless the state is one that this rule could have left."""
+    """Raise unless the state may come from this rule."""
     mine, its = jax.eval_shape(rule.init, state.v), jax.eval_shape(lambda x: x, state.rule)
     alike = str(jax.tree.structure(mine)) == str(jax.tree.structure(its))
     pairs = zip(*map(jax.tree.leaves, (mine, its)), strict=True) if alike else ()
     if not alike or any((x.shape, x.dtype) != (y.shape, y.dtype) for x, y in pairs):
-        raise RangeError(f"{WHO}: state was left by another rule than {rule!r}.\nContinue with the rule it came from.")
+        raise RangeError(f"{WHO}: state must come from {rule!r}, but another rule made it.\nContinue with that rule.")

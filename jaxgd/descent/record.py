@@ -1,4 +1,4 @@
-"""What is remembered of a descent's path: on the device, in memory of a size known beforehand."""
+"""The recorded path of a descent, on the device, in buffers of a fixed size."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,21 +10,26 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import DtypeError, describe, require_count
 
-# Entries kept where nothing else is asked for: when there are more, every second one is let go.
+# The number of entries after the first that a record holds by default. When they exceed it, every second is dropped.
 ENTRIES = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a descent remembers, after every `every` updates.
+    """The parts of the path that a descent records.
 
-    By default that begins with 1, and doubles whenever there are more than 1,025 entries, of which every second one is
-    let go then: a short run is remembered whole, a long one at 513 points and more. `v` keeps the variables themselves,
-    `function` what it makes of them: any pytree of arrays. `sharpness` keeps λ_max of the Hessian, which costs a dozen
-    and more gradients an entry.
+    Attributes:
+        every: The number of updates between two entries, at least 1. By default it begins at 1 and doubles whenever
+            there would be more than 1,025 entries; every second entry is then dropped. A run of up to 1,024 updates is
+            recorded completely, a longer one with at least 513 entries.
+        v: True to record the variables; by default False.
+        function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
+        sharpness: True to record λ_max of the Hessian, at the cost of a dozen or more gradients per entry; by default
+            False.
 
-    >>> Record(every=10, v=True)
-    Record(every=10, v=True, function=None, sharpness=False)
+    Example:
+        >>> Record(every=10, v=True)
+        Record(every=10, v=True, function=None, sharpness=False)
     """
 
     every: Any = None
@@ -34,13 +39,24 @@ class Record:
 
 
 class Trajectory(NamedTuple):
-    """The path of a descent. Entry j is after the first `step[j]` updates, and entry 0 is where the run began.
+    """The recorded path of a descent. Entry j is the point after `step[j]` updates; entry 0 is the start of the run.
 
-    ‖Δv‖, the predicted ∇C·Δv and the actual ΔC are of the update that led to the entry, NaN for entry 0. `sharpness` is
-    λ_max and `stability` 2/η, above which plain descent cannot follow a valley. What was not asked for is None.
+    The first axis of every array is the entries, with the batch axes in front under vmap. A plain call returns the
+    entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
+    descent are then NaN, or 0 for whole numbers, and `step` keeps counting.
 
-    Shapes: every field has the entries as its leading axis, with the lanes in front under vmap. Under `jit` or `vmap`
-    all entries are there that max_steps would make, NaN where the descent had ended; else only those it reached.
+    Attributes:
+        step: The number of updates made at each entry, including those before a given `state`.
+        cost: C(v).
+        gradient_norm: ‖∇C(v)‖.
+        step_norm: ‖Δv‖ of the update that led to the entry; NaN for entry 0.
+        predicted: The predicted change ∇C·Δv of that update; NaN for entry 0.
+        actual: The actual change ΔC of that update; NaN for entry 0.
+        v: The variables, a tree like v₀; None if not recorded.
+        value: The values of `record.function`; None if not recorded.
+        sharpness: The largest eigenvalue λ_max of the Hessian, NaN if it did not converge; None if not recorded.
+        stability: The threshold 2/η, NaN if the rule has no η. Gradient descent is stable while λ_max is below it. None
+            if sharpness is not recorded.
     """
 
     step: Int[Array, "*entries"]
@@ -56,7 +72,7 @@ class Trajectory(NamedTuple):
 
     @property
     def crossed(self) -> Int[Array, ""]:
-        """The step of the first entry where λ_max is above 2/η; −1 if there is none, or it was not recorded."""
+        """The step of the first entry where λ_max is above 2/η; −1 if none is, or if it is not recorded."""
         if self.sharpness is None or self.stability is None:
             return jnp.array(-1)
         above = self.sharpness > self.stability
@@ -65,12 +81,12 @@ class Trajectory(NamedTuple):
         )
 
 
-# The columns of the table of numbers, as they stand in a Trajectory.
+# The columns of the table of scalars, named as in Trajectory.
 COLUMNS = ("cost", "gradient_norm", "step_norm", "predicted", "actual", "sharpness", "stability")
 
 
 def require_record(record: Record, max_steps: int) -> Record:
-    """The record, with `every` filled in if it will not change. Raises unless its fields can serve."""
+    """Return the record, with `every` filled in if it cannot change. Raise unless its fields are valid."""
     if not isinstance(record, Record):
         raise DtypeError(f'minimize: record must be a jaxgd.Record, None or "auto", got {describe(record)}.')
     for name in ("v", "sharpness"):
@@ -85,7 +101,13 @@ def require_record(record: Record, max_steps: int) -> Record:
 
 
 class Buffers(NamedTuple):
-    """One row an entry, and one more where goes what is between entries."""
+    """The recorded entries: one row per entry, plus a scratch row for steps that are not recorded.
+
+    Attributes:
+        table: The scalars of each entry, one column for each of `COLUMNS`.
+        v: The variables of each entry, or None.
+        value: The values of `record.function` of each entry, or None.
+    """
 
     table: Float[Array, "rows columns"]
     v: PyTree[Array] | None
@@ -93,11 +115,11 @@ class Buffers(NamedTuple):
 
 
 def buffers(record: Record, max_steps: int, entry: Buffers) -> Buffers:
-    """Rows like this entry for so many updates, all empty."""
+    """Return blank buffers for a run of max_steps updates, with rows like this entry."""
     rows = 2 + (ENTRIES if record.every is None else max_steps // record.every)
 
     def empty(x: Any) -> Array:
-        # By broadcasting, so that what is sharded over devices stays so.
+        # Broadcasting keeps the sharding of x.
         return jnp.broadcast_to(blank(x)[None], (rows, *x.shape))
 
     empty_rows: Buffers = jax.tree.map(empty, entry)
@@ -105,21 +127,21 @@ def buffers(record: Record, max_steps: int, entry: Buffers) -> Buffers:
 
 
 def blank(x: Array) -> Array:
-    """What stands where there is nothing: NaN, or 0 among whole numbers."""
-    # By arithmetic, which leaves it on the devices that x is on.
+    """Return the value of an entry that is not filled: NaN, or 0 for whole numbers."""
+    # Arithmetic with x keeps the result on x's devices.
     if jnp.issubdtype(x.dtype, jnp.inexact):
         return x * 0 + jnp.asarray(jnp.nan, x.dtype)
     return x & False if x.dtype == bool else x * 0
 
 
 def written(filled: Buffers, row: Any, entry: Buffers) -> Buffers:
-    """The buffers with one entry in a row."""
+    """Return the buffers with the entry written to a row."""
     after: Buffers = jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, x, row, 0), filled, entry)
     return after
 
 
 def thinned(filled: Buffers) -> Buffers:
-    """Every second entry, and room for as many again."""
+    """Return the buffers with every second entry dropped and the free rows blank."""
 
     def thin(xs: Array) -> Array:
         kept = xs[:-1:2]
@@ -131,7 +153,7 @@ def thinned(filled: Buffers) -> Buffers:
 
 
 def trajectory(record: Record, filled: Buffers, begin: Any, every: Any, reached: int | None) -> Trajectory:
-    """The path, of all rows or of those that were reached, where that is known."""
+    """Return the trajectory: the entries reached, or all rows if that number is not known."""
     rows = filled.table.shape[0] - 1 if reached is None else reached // int(every) + 1
     filled = jax.tree.map(lambda x: x[:rows], filled)
     columns: dict[str, Any] = {name: filled.table[:, i] for i, name in enumerate(COLUMNS)}

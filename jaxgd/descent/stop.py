@@ -1,4 +1,4 @@
-"""When a descent stops: tests on what each update leaves behind."""
+"""The tests that stop a descent, made after each update."""
 
 import dataclasses
 import functools
@@ -15,31 +15,41 @@ from jaxgd.errors import DtypeError, RangeError, describe, is_traced
 from jaxgd.outcome import Reason
 from jaxgd.pytree import all_finite, norm
 
-# Whether a descent makes any progress is looked at after so many updates, then every eighth part more.
+# Progress is first checked after 16 updates, then after max(16, k/8) more, with k the updates so far.
 FIRST_LOOK = 16
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """What ends a descent before its budget of steps: the tests that are named, each after every update.
+    """The tests that stop a descent before `max_steps`. Each but the check for a stall is made after every update.
 
-    - `gradient_atol`, `gradient_rtol`: ‖∇C(v_k)‖ ≤ atol + rtol · ‖∇C(v₀)‖
-    - `step_atol`, `step_rtol`: ‖Δv‖ ≤ atol + rtol · ‖v_k‖
-    - `cost`: C(v_k) ≤ cost
-    - `decrease_atol`, `decrease_rtol`: |C(v_k) − C(v_{k−1})| ≤ atol + rtol · |C(v_k)|
-    - `diverging`: C(v_k) > diverging · max(|C(v₀)|, |C(v₁)|), by default 10⁶; None leaves it out
-    - `stalled`, unless it is False: C is not below what it was when last looked at, and the next update would move no
-      variable by more than a rounding, |Δvᵢ| ≤ eps · |vᵢ|; looked at after 16 updates, then every 16, then every
-      eighth part more
+    A test is made only if one of its fields is set. In a pair of atol and rtol, a missing one counts as 0. The numbers
+    may be traced: new values do not recompile.
 
-    Of a pair, one may be left out and counts as 0. All numbers may be traced: changing them compiles nothing anew.
-    Whatever the tests, a cost that is infinite or NaN ends a descent. Where `gradient_atol` or `gradient_rtol` are all
-    that looks at more than v, and nothing is recorded, C is evaluated at the end alone: what is infinite or NaN is seen
-    by the gradient.
+    A cost that is infinite or NaN always stops a descent.
 
-    >>> Stop(cost=1e-8).cost
-    1e-08
+    C is not evaluated after every update if nothing needs it. This holds if a gradient tolerance is set, `cost`,
+    `diverging` and the tolerances of the decrease are None, nothing is recorded, and the rule is one of jaxgd's that
+    use only the gradient. C is then evaluated at the end and in the checks for a stall, and infinities and NaN are
+    noticed in the gradient.
+
+    Attributes:
+        gradient_atol: Stop when ‖∇C(v_k)‖ ≤ atol + rtol · ‖∇C(v₀)‖.
+        gradient_rtol: The relative part of that tolerance.
+        step_atol: Stop when ‖Δv‖ ≤ atol + rtol · ‖v_k‖.
+        step_rtol: The relative part of that tolerance.
+        cost: Stop when C(v_k) ≤ cost.
+        decrease_atol: Stop when |C(v_k) − C(v_{k−1})| ≤ atol + rtol · |C(v_k)|.
+        decrease_rtol: The relative part of that tolerance.
+        diverging: Stop when C(v_k) > diverging · max(|C(v₀)|, |C(v₁)|); above 0, by default 10⁶. None omits the test.
+        stalled: True (default) to stop when C has not fallen since the last check and the next update would move no
+            variable by more than its rounding: |Δvᵢ| ≤ eps · |vᵢ|. The first check is after 16 updates, the next after
+            max(16, k/8) more, with k the updates so far.
+
+    Example:
+        >>> Stop(cost=1e-8).cost
+        1e-08
     """
 
     gradient_atol: Any = None
@@ -54,35 +64,35 @@ class Stop:
 
     @property
     def needs_gradient_norm(self) -> bool:
-        """Whether ‖∇C‖ has to be known after every update."""
+        """True if the tests need ‖∇C‖ after every update."""
         return self.gradient_atol is not None or self.gradient_rtol is not None
 
     @property
     def needs_cost(self) -> bool:
-        """Whether C has to be."""
+        """True if the tests need C after every update."""
         return self.cost is not None or self.diverging is not None or self.needs_decrease
 
     @property
     def needs_decrease(self) -> bool:
-        """Whether C before the last update has to be."""
+        """True if the tests need C before the last update."""
         return self.decrease_atol is not None or self.decrease_rtol is not None
 
     @property
     def needs_step_norm(self) -> bool:
-        """Whether ‖Δv‖ and ‖v‖ have to be."""
+        """True if the tests need ‖Δv‖ and ‖v‖ after every update."""
         return self.step_atol is not None or self.step_rtol is not None
 
 
 def default_stop(dtype: Any) -> Stop:
-    """The gradient is eps^¾ of what it was at the start: 6e-6 in float32, 2e-12 in float64.
+    """Return the default tests: ‖∇C‖ must fall to eps^¾ of its first value, 6e-6 in float32 and 2e-12 in float64.
 
-    Between √eps, where a well-conditioned C shows no difference any more, and eps, which rounding keeps it from.
+    This lies between √eps, where a well-conditioned C no longer changes, and eps, which rounding makes unreachable.
     """
     return Stop(gradient_rtol=float(jnp.finfo(dtype).eps) ** 0.75)  # type: ignore[no-untyped-call]
 
 
 def require_stop(stop: Stop, dtype: Any) -> None:
-    """Raise unless all numbers of the tests can serve; warn of a tolerance that the dtype cannot reach."""
+    """Raise unless all numbers of the tests are valid. Warn of a tolerance that the dtype cannot reach."""
     eps = float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
     if not isinstance(stop.stalled, bool):
         raise DtypeError(f"minimize: stop.stalled must be True or False, got {describe(stop.stalled)}.")
@@ -109,9 +119,13 @@ def _tolerance(atol: Any, rtol: Any, scale: Any) -> Any:
 
 
 class Limits(NamedTuple):
-    """What the tests come down to while many updates are made: C above `lowest`, at most `highest`, and ‖∇C‖.
+    """The limits that the cheap tests in the inner loop compare with.
 
-    Where `plain` is false the square of ‖∇C‖ may leave the dtype's range, and ‖∇C‖ is not known but between updates.
+    Attributes:
+        lowest: C at or below this stops the run.
+        highest: C above this stops the run.
+        gradient: ‖∇C‖ at or below this stops the run.
+        plain: False if the squares in ‖∇C‖² may overflow or underflow. ‖∇C‖ is then known only in the outer loop.
     """
 
     lowest: Any
@@ -121,7 +135,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
-    """The limits for a run with this start."""
+    """Return the limits for a run that starts with ‖∇C‖ = first_norm and this scale of C."""
     dtype = scale.dtype
     known: Any = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
     lowest, highest = jnp.full((), -jnp.inf, dtype), jnp.full((), known.max, dtype)
@@ -134,7 +148,7 @@ def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
             highest = jnp.where((bound > 0) & (bound < highest), bound, highest).astype(dtype)
         if stop.needs_gradient_norm:
             gradient = jnp.asarray(_tolerance(stop.gradient_atol, stop.gradient_rtol, first_norm), dtype)
-            # With room for how far below the tolerance a gradient may fall, and how far above it may begin.
+            # The factor 10⁶ leaves room for gradients below the tolerance and above the first one.
             plain = (gradient > known.tiny**0.5 * 1e6) & (first_norm < known.max**0.5 * 1e-6)
     return Limits(lowest, highest, gradient, plain)
 
@@ -142,9 +156,9 @@ def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
 def _tests(
     stop: Stop | None, limits: Limits, s: Any, exact: Any = None, cost_known: bool = True
 ) -> list[tuple[Any, Reason]]:
-    """Whether each test is met, in the fewest operations. What is NaN meets them all.
+    """Return each test with its reason, in the fewest operations. NaN meets every test.
 
-    Where `limits` are not plain, `exact` serves as ‖∇C‖; without it nothing that is said of the gradient there counts.
+    Where `limits.plain` is false, `exact` replaces ‖∇C‖. Without it, the test of the gradient is unreliable there.
     """
     tests = []
     if cost_known:
@@ -169,24 +183,24 @@ def _tests(
 
 
 def _plain_norm(s: Any) -> Any:
-    """‖∇C‖ as anybody would write it: infinite where a square is."""
+    """Return ‖∇C‖ without scaling: infinite if a square overflows."""
     squares = [jnp.sum(jnp.square(g.astype(s.cost.dtype))) for g in jax.tree.leaves(s.gradient)]
     return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
 def overflows(stop: Stop | None, s: Any) -> Any:
-    """Whether a square of ∇C does, which may be finite all the same: to be looked at before anything goes on."""
+    """Return True if ‖∇C‖² overflows although ‖∇C‖ may be finite. The outer loop must then check exactly."""
     return jnp.array(False) if stop is None or not stop.needs_gradient_norm else jnp.isinf(_plain_norm(s))
 
 
 def may_go_on(stop: Stop | None, limits: Limits, s: Any, cost_known: bool) -> Any:
-    """Whether no test is met by a state; of C none is made where it is not known."""
+    """Return True if no test is met. Tests of C are skipped if C is unknown."""
     met = [test for test, _ in _tests(stop, limits, s, cost_known=cost_known)]
     return ~functools.reduce(operator.or_, met)
 
 
 def reason_to_stop(stop: Stop | None, limits: Limits, s: Any) -> Int[Array, ""]:
-    """The first test that a state meets, as a Reason; RUNNING if none is. That it is stalled is told elsewhere."""
+    """Return the first test that is met, as a Reason, or RUNNING. The loop itself checks for a stall."""
     needs_gradient = stop is not None and stop.needs_gradient_norm
     tests = _tests(stop, limits, s, norm(s.gradient) if needs_gradient else None)
     finite = jnp.isfinite(s.cost)

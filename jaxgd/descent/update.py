@@ -1,4 +1,4 @@
-"""One update of a descent: the state it begins with, and the state it leaves."""
+"""One update of a descent: the state before it and the state after it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,58 +17,81 @@ from jaxgd.rules import Rule
 
 
 class DescentState(NamedTuple):
-    """Everything a step needs and leaves behind. A pytree: scan it, vmap it, save it whole."""
+    """Everything a step needs and leaves behind. It is a pytree: scan it, vmap it or save it whole.
 
-    v: PyTree[Array]  # the variables
-    cost: Float[Array, "*lanes"]  # C(v)
-    gradient: PyTree[Array]  # ∇C(v)
-    rule: PyTree[Array]  # the rule's own state
-    step: Int[Array, "*lanes"]  # updates made so far
-    evaluations: Int[Array, "*lanes"]  # of C, ∇C or a Hessian-vector product, each counted as one
-    best_v: PyTree[Array]  # where C was lowest; v where nothing is recorded
-    best_cost: Float[Array, "*lanes"]
-    first_norm: Float[Array, "*lanes"]  # ‖∇C(v₀)‖
-    scale: Float[Array, "*lanes"]  # max(|C(v₀)|, |C(v₁)|)
-    cost_before: Float[Array, "*lanes"]  # C(v_{k−1}); infinite at the start
-    step_norm: Float[Array, "*lanes"]  # ‖Δv‖ of the last update; infinite at the start or if no test needs it
-    next_look: Int[Array, "*lanes"]  # the update after which progress is looked at next
-    cost_seen: Float[Array, "*lanes"]  # C when it was looked at last
+    Under vmap, the batch axes come first in every array.
+
+    Attributes:
+        v: The variables.
+        cost: C(v), a scalar.
+        gradient: ∇C(v), a tree like v.
+        rule: The state of the rule.
+        step: The number of updates made so far.
+        evaluations: The number of evaluations of C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
+        best_v: The variables with the lowest C so far; v if nothing is recorded.
+        best_cost: C(best_v), a scalar.
+        first_norm: ‖∇C(v₀)‖.
+        scale: max(|C(v₀)|, |C(v₁)|), for the divergence test.
+        cost_before: C before the last update; infinite at the start, or if no test needs it.
+        step_norm: ‖Δv‖ of the last update; infinite at the start, or if no test needs it.
+        next_look: The number of updates at which progress is checked next.
+        cost_seen: C at the last check of progress.
+    """
+
+    v: PyTree[Array]
+    cost: Float[Array, "*batch"]
+    gradient: PyTree[Array]
+    rule: PyTree[Array]
+    step: Int[Array, "*batch"]
+    evaluations: Int[Array, "*batch"]
+    best_v: PyTree[Array]
+    best_cost: Float[Array, "*batch"]
+    first_norm: Float[Array, "*batch"]
+    scale: Float[Array, "*batch"]
+    cost_before: Float[Array, "*batch"]
+    step_norm: Float[Array, "*batch"]
+    next_look: Int[Array, "*batch"]
+    cost_seen: Float[Array, "*batch"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What decides the compiled program, as one hashable value.
+class StaticConfig:
+    """The static configuration of the compiled loop, as one hashable value.
 
-    `rule` is an optax transformation, where the rule is not a `Rule` whose numbers are data.
+    Attributes:
+        cost: The function to minimize.
+        rule: An optax transformation; None if the rule is a `Rule`, whose hyperparameters are traced.
+        record: The parts of the path to record; None to record nothing.
+        max_steps: The number of updates that the buffers must hold; None if nothing is recorded.
     """
 
     cost: Callable[..., Any]
     rule: Any
     record: Record | None
-    max_steps: int | None  # of the buffers; None where nothing is recorded
+    max_steps: int | None
 
 
-def rule_of(plan: Plan, rule: Rule | None) -> Any:
-    """The optax transformation to use."""
+def rule_of(config: StaticConfig, rule: Rule | None) -> Any:
+    """Return the optax transformation to use."""
     if rule is not None:
         return rule
-    if not isinstance(plan.rule, optax.GradientTransformation):
-        # As MultiSteps, which takes what its inner rule needs and does not say so by its type.
-        return optax.GradientTransformationExtraArgs(plan.rule.init, plan.rule.update)
-    return optax.with_extra_args_support(plan.rule)
+    if not isinstance(config.rule, optax.GradientTransformation):
+        # An example is optax.MultiSteps: it passes extra arguments on, but its type does not show that.
+        return optax.GradientTransformationExtraArgs(config.rule.init, config.rule.update)
+    return optax.with_extra_args_support(config.rule)
 
 
-def begin(plan: Plan, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...]) -> DescentState:
-    """The state before the first update."""
+def begin(config: StaticConfig, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...]) -> DescentState:
+    """Return the state before the first update."""
     kind = wide_dtype(v)
-    cost, gradient = jax.value_and_grad(lambda v: plan.cost(v, *args))(v)
+    cost, gradient = jax.value_and_grad(lambda v: config.cost(v, *args))(v)
     cost = jnp.asarray(cost, kind)
     infinite = jnp.full((), jnp.inf, kind)
     return DescentState(
         v=v,
         cost=cost,
         gradient=gradient,
-        rule=rule_of(plan, rule).init(v),
+        rule=rule_of(config, rule).init(v),
         step=jnp.array(0),
         evaluations=jnp.array(1),
         best_v=v,
@@ -82,38 +105,38 @@ def begin(plan: Plan, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...]
     )
 
 
-def follows_cost(plan: Plan, rule: Rule | None, stop: Stop | None) -> bool:
-    """Whether C has to be known after every update, or is a number that nobody looks at before the end."""
+def follows_cost(config: StaticConfig, rule: Rule | None, stop: Stop | None) -> bool:
+    """Return True if C must be known after every update, and not only at the end."""
     needed = stop is None or stop.needs_cost or not stop.needs_gradient_norm
-    return needed or plan.record is not None or rule is None or rule.kind.uses_cost
+    return needed or config.record is not None or rule is None or rule.spec.uses_cost
 
 
-def cost_of(plan: Plan, v: PyTree[Array], args: tuple[Any, ...]) -> Array:
-    """C(v)."""
-    return jnp.asarray(plan.cost(v, *args))
+def cost_of(config: StaticConfig, v: PyTree[Array], args: tuple[Any, ...]) -> Array:
+    """Return C(v)."""
+    return jnp.asarray(config.cost(v, *args))
 
 
-def step_of(plan: Plan, rule: Rule | None, s: DescentState, args: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Δv and the rule's next state."""
+def step_of(config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return Δv and the rule's next state."""
 
     def cost(v: PyTree[Array]) -> Any:
-        return plan.cost(v, *args)
+        return config.cost(v, *args)
 
-    step: tuple[Any, Any] = rule_of(plan, rule).update(
+    step: tuple[Any, Any] = rule_of(config, rule).update(
         s.gradient, s.rule, s.v, value=s.cost, grad=s.gradient, value_fn=cost
     )
     return step
 
 
 def one_update(
-    plan: Plan, rule: Rule | None, stop: Stop | None, s: DescentState, args: tuple[Any, ...], recorded: Any
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, s: DescentState, args: tuple[Any, ...], recorded: Any
 ) -> tuple[DescentState, tuple[Array, Array]]:
-    """One update and what was measured of the step itself: ‖Δv‖ and ∇C·Δv, where they are recorded.
+    """Make one update. Return the state, and ‖Δv‖ and ∇C·Δv of the step, NaN if they are not recorded.
 
-    The state's `step` and the one evaluation that each update makes are left to the caller, who knows of many at once.
+    The caller adds the update to `step`, and its one evaluation to `evaluations`: it counts many updates at once.
     """
     kind = s.cost.dtype
-    steps, rule_state = step_of(plan, rule, s, args)
+    steps, rule_state = step_of(config, rule, s, args)
     nan = jnp.full((), jnp.nan, kind)
     step_norm = predicted = nan
     if recorded is not False:
@@ -125,17 +148,17 @@ def one_update(
             of_the_step() if recorded is True else lax.cond(recorded, of_the_step, lambda: (nan, nan))
         )
     v = jax.tree.map(_moved, s.v, steps)
-    if follows_cost(plan, rule, stop):
-        keeps = rule is not None and rule.kind.keeps_value
-        c, gradient, known = _evaluated(lambda v: plan.cost(v, *args), v, rule_state if keeps else ())
+    if follows_cost(config, rule, stop):
+        keeps = rule is not None and rule.spec.caches_value
+        c, gradient, known = _evaluated(lambda v: config.cost(v, *args), v, rule_state if keeps else ())
         c = jnp.asarray(c, kind)
     else:
-        c, gradient, known = s.cost, jax.grad(lambda v: plan.cost(v, *args))(v), 0
-    # What no test needs and nothing records stays as it is, and costs nothing.
+        c, gradient, known = s.cost, jax.grad(lambda v: config.cost(v, *args))(v), 0
+    # Fields that no test and no record needs keep their values, which costs nothing.
     state = s._replace(v=v, cost=c, gradient=gradient, rule=rule_state)
     if (extra := _evaluations(rule_state)) is not None:
         state = state._replace(evaluations=s.evaluations + extra - known)
-    if plan.record is not None:
+    if config.record is not None:
         better = c < s.best_cost
         state = state._replace(best_v=select(better, v, s.best_v), best_cost=jnp.where(better, c, s.best_cost))
     if stop is not None and stop.needs_step_norm:
@@ -146,7 +169,7 @@ def one_update(
 
 
 def moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:
-    """Whether a step moves any variable by more than its rounding."""
+    """Return True if a step moves any variable by more than its rounding."""
 
     def leaf_moves(x: Array, u: Array) -> Array:
         return jnp.any(~(jnp.abs(u) <= jnp.finfo(x.dtype).eps * jnp.abs(x)))  # type: ignore[no-untyped-call]
@@ -155,17 +178,20 @@ def moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:
 
 
 def _moved(x: Array, u: Any) -> Array:
-    """The step made, in the dtype of the variable."""
+    """Return x + u in the dtype of x."""
     moved = jnp.asarray(x + u, x.dtype)
     if x.dtype.itemsize < 4:
-        # XLA would keep the digits that the dtype has not, and C would be that of another point.
+        # XLA may keep extra digits of a narrow dtype. C would then be evaluated at another point.
         known: Any = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
         moved = lax.reduce_precision(moved, known.nexp, known.nmant)
     return moved
 
 
 def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, Any]:
-    """C and ∇C at v, and whether they were known: a line search of optax keeps what it found where it ended."""
+    """Return C and ∇C at v, and 1 if they were already known or 0 otherwise.
+
+    A line search of optax stores C and ∇C of the point where it ended.
+    """
     values = optax.tree_utils.tree_get_all_with_path(rule_state, "value")
     gradients = optax.tree_utils.tree_get_all_with_path(rule_state, "grad")
     if not (len(values) == len(gradients) == 1):
@@ -183,7 +209,7 @@ def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, 
 
 
 def _evaluations(rule_state: Any) -> Any:
-    """What the last update evaluated itself, as our rules count it, and optax's line searches; None if none counts."""
+    """Return the number of evaluations that the rule made in the last update; None if the rule does not count them."""
     ours = optax.tree_utils.tree_get_all_with_path(rule_state, "evaluations")
     searches = optax.tree_utils.tree_get_all_with_path(rule_state, "num_linesearch_steps")
     counts = [jnp.asarray(n, int) for _, n in (*ours, *searches)]

@@ -1,4 +1,4 @@
-"""How a step is chosen from a gradient, as optax transformations: so every optax optimizer is a rule too."""
+"""Rules that choose a step from a gradient. Each is an optax transformation, and any optax transformation is a rule."""
 
 from jaxgd.rules.evaluating import backtracking, gradient_flow, newton, wolfe
 from jaxgd.rules.first_order import fixed_length, gradient_descent, heavy_ball, nesterov, update

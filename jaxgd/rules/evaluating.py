@@ -1,7 +1,7 @@
-"""Rules that evaluate the cost: line searches, Newton's method, the gradient flow.
+"""Rules that evaluate the cost: line searches, Newton's method and the gradient flow.
 
-Their `update` takes `value`, `grad` and `value_fn` beside the gradient, as optax's line searches do; `minimize` and
-`train` pass them.
+Their `update` takes `value`, `grad` and `value_fn` in addition to the gradient, as optax's line searches do. `minimize`
+and `train` pass them.
 """
 
 from collections.abc import Callable
@@ -16,21 +16,28 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.errors import require_count, require_positive
 from jaxgd.pytree import axpy, dot, norm, size, wide_dtype
-from jaxgd.rules.rule import Kind, Rule
+from jaxgd.rules.rule import Rule, RuleSpec
 
-# A step must decrease C by this part of what the slope promises: Armijo's condition.
+# Armijo's condition: a step must decrease C by at least this part of the predicted decrease.
 _ARMIJO = 1e-4
 _HALF = 0.5
-# 0.5⁶⁰ is below rounding in float64.
+# A search makes at most 60 trials: 0.5⁶⁰ is below rounding in float64.
 _TRIALS = 60
-# The first step guessed from two gradients is at most so many times longer or shorter than the last.
+# A search begins with an η within this factor of the last one.
 _FARTHEST = 1e6
 
 Cost = Callable[[PyTree[Array]], Array]
 
 
 class SearchState(NamedTuple):
-    """What a backtracking search keeps: the last η and gradient, the last few costs, evaluations of the last search."""
+    """The state of a backtracking search.
+
+    Attributes:
+        eta: The last accepted η; 0 before the first step. A failed search halves it.
+        gradient: The gradient ∇C at the last point, a tree like v.
+        costs: The last `memory` costs, newest first; −∞ where fewer are known.
+        evaluations: The evaluations of C in the last search.
+    """
 
     eta: Float[Array, ""]
     gradient: PyTree[Array]
@@ -39,23 +46,34 @@ class SearchState(NamedTuple):
 
 
 def backtracking(memory: int = 10) -> Rule:
-    """Gradient descent that finds η by itself: halved until C falls enough.
+    """Make the rule of gradient descent with a line search: η is halved until C falls enough.
 
-    Δv = −η∇C with Armijo's condition C(v + Δv) ≤ max C − 10⁻⁴ η‖∇C‖², the maximum being over the last `memory` costs:
-    with 1, C falls in every step; a few allow the steps across a narrow valley that get ahead along it. The search
-    begins at the η of Barzilai and Borwein, η‖g′‖²/⟨g′, g′ − g⟩ with g′ the gradient before, which is the inverse
-    curvature that the last step met.
+    Δv = −η∇C, with Armijo's condition C(v + Δv) ≤ max C − 10⁻⁴ η‖∇C‖². The maximum is over the last `memory` costs.
+    With memory=1, C falls in every step. A larger memory allows steps across a narrow valley, which progress faster
+    along it.
 
-    Range: `memory` ≥ 1.
-    Raises: RangeError or DtypeError for a `memory` that is no count.
+    Each search begins at the η of Barzilai and Borwein, η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′. It
+    is the inverse of the curvature along the last step.
+
+    Args:
+        memory: The number of costs that the maximum covers, at least 1; by default 10.
+
+    Returns:
+        The rule. It cannot be unrolled by `minimize(..., differentiate="unroll")`.
+
+    Raises:
+        DtypeError: If memory is not a whole number.
+        RangeError: If memory is below 1.
+
     Source: Raydan, SIAM J. Optim. 7 (1997) 26–33, after Barzilai and Borwein, IMA J. Numer. Anal. 8 (1988) 141–148 and
     Grippo, Lampariello and Lucidi, SIAM J. Numer. Anal. 23 (1986) 707–716.
 
-    >>> rule = backtracking()
-    >>> cost = lambda v: 50 * v**2
-    >>> step, _ = rule.update(jnp.array(100.0), rule.init(jnp.array(1.0)), jnp.array(1.0), value=50.0, value_fn=cost)
-    >>> float(step)  # η = 1/‖∇C‖ already serves
-    -1.0
+    Example:
+        >>> rule = backtracking()
+        >>> v, cost = jnp.array(1.0), lambda v: 50 * v**2
+        >>> step, _ = rule.update(100 * v, rule.init(v), v, value=cost(v), value_fn=cost)
+        >>> float(step)  # the search accepts its first η, 1/‖∇C‖
+        -1.0
     """
     require_count("backtracking", "memory", memory)
     return Rule(_BACKTRACKING, {}, memory=memory)
@@ -63,9 +81,9 @@ def backtracking(memory: int = 10) -> Rule:
 
 def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
     def init(v: Any) -> SearchState:
-        kind = wide_dtype(v)
+        dtype = wide_dtype(v)
         return SearchState(
-            jnp.zeros((), kind), jax.tree.map(jnp.zeros_like, v), jnp.full(memory, -jnp.inf, kind), jnp.array(0)
+            jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, v), jnp.full(memory, -jnp.inf, dtype), jnp.array(0)
         )
 
     def step(g: Any, state: SearchState, v: Any, *, value: Any, value_fn: Cost, **_: Any) -> tuple[Any, SearchState]:
@@ -88,11 +106,11 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
 def _search(
     cost: Cost, v: Any, direction: Any, slope: Array, first: Array, reference: Array, sign: int = 1
 ) -> tuple[Array, Array]:
-    """The first of `first`, first/2, … that fulfills Armijo's condition from the reference, or 0; and how many trials.
+    """Return the first of η = `first`, first/2, … that meets Armijo's condition, or 0, and the number of trials.
 
-    The slope is that of the cost along sign · direction, below 0.
+    The condition compares C with `reference`. `slope` is the slope of the cost along sign · direction, below 0.
     """
-    # Closer than its own rounding C cannot be compared.
+    # Rounding in C must not reject a step.
     slack = 4 * jnp.finfo(reference.dtype).eps * jnp.abs(reference)  # type: ignore[no-untyped-call]
 
     def bad(carry: tuple[Array, Array, Array]) -> Array:
@@ -112,19 +130,29 @@ def _search(
 
 
 def wolfe(memory: int = 10) -> Rule:
-    """A line search for the strong Wolfe conditions, along the direction of L-BFGS or that of −∇C.
+    """Make the rule of a line search for the strong Wolfe conditions, along the direction of L-BFGS or along −∇C.
 
-    Δv = −η B∇C with B the inverse Hessian as the last `memory` steps show it; `memory=0` is B = 1, gradient descent.
-    η fulfills C(v + Δv) ≤ C + c₁⟨∇C, Δv⟩ and |⟨∇C(v + Δv), Δv⟩| ≤ c₂|⟨∇C, Δv⟩|: the second is what keeps B positive.
-    The step is optax's: `scale_by_lbfgs` and `scale_by_zoom_linesearch`.
+    Δv = −η B∇C, with B the inverse Hessian estimated from the last `memory` steps. η satisfies
+    C(v + Δv) ≤ C + c₁⟨∇C, Δv⟩ and |⟨∇C(v + Δv), Δv⟩| ≤ c₂|⟨∇C, Δv⟩|. The second condition keeps B positive definite.
+    The rule combines optax's `scale_by_lbfgs` and `scale_by_zoom_linesearch`.
 
-    Range: `memory` ≥ 0.
-    Raises: RangeError or DtypeError for a `memory` that is no count.
+    Args:
+        memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent.
+
+    Returns:
+        The rule. It cannot be unrolled by `minimize(..., differentiate="unroll")`.
+
+    Raises:
+        DtypeError: If memory is not a whole number.
+        RangeError: If memory is below 0.
+
     Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5, 3.6 and 7.4.
 
-    >>> rule = wolfe()
-    >>> callable(rule.init) and callable(rule.update)
-    True
+    Example:
+        >>> from jaxgd import minimize
+        >>> solution = minimize(lambda v: jnp.sum((v - 3) ** 2), jnp.zeros(2), wolfe(), max_steps=10)
+        >>> print(solution.v.round(4))
+        [3. 3.]
     """
     require_count("wolfe", "memory", memory, least=0)
     return Rule(_WOLFE, {}, memory=memory)
@@ -133,33 +161,50 @@ def wolfe(memory: int = 10) -> Rule:
 def _wolfe(memory: int) -> Any:
     if memory:
         return optax.lbfgs(memory_size=memory)
-    # The last η is the best guess there is for the next.
+    # The last η is the best guess for the next search.
     return optax.chain(optax.scale(-1.0), optax.scale_by_zoom_linesearch(20, initial_guess_strategy="keep"))
 
 
 class NewtonState(NamedTuple):
-    """The largest gradient so far, which says how exact the next direction must be, and the last step's evaluations."""
+    """The state of Newton's method.
+
+    Attributes:
+        largest: The largest ‖∇C‖ so far. The tolerance of the next direction depends on it.
+        evaluations: The Hessian-vector products and evaluations of C in the last step.
+    """
 
     largest: Float[Array, ""]
     evaluations: Int[Array, ""]
 
 
 def newton(max_products: int = 100) -> Rule:
-    """Newton's method without a matrix: the direction by conjugate gradients on Hessian-vector products.
+    """Make the rule of Newton's method without a matrix.
 
-    HΔv = −∇C, solved to min(½, √(‖∇C‖/max‖∇C‖)) of ‖∇C‖, then halved until Armijo's condition holds. Where a direction
-    p with pᵀHp ≤ 0 turns up, H is damped there: the step along p is the one for the curvature |pᵀHp|, which descends,
-    and the solution ends with it.
+    HΔv = −∇C, solved by conjugate gradients on Hessian-vector products until the residual is at most
+    min(½, √(‖∇C‖/max‖∇C‖)) · ‖∇C‖. The step is then halved until Armijo's condition holds.
 
-    Range: `max_products` ≥ 1 Hessian-vector products a step; each costs about two gradients.
-    Raises: RangeError or DtypeError for a `max_products` that is no count.
-    Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1, with the damping of negative curvature.
+    If a direction p has pᵀHp ≤ 0, the method damps H there: it moves along p as if the curvature were |pᵀHp|, which is
+    a descent step, and stops the conjugate gradients.
 
-    >>> rule = newton()
-    >>> cost = lambda v: 50 * v**2
-    >>> step, _ = rule.update(jnp.array(100.0), rule.init(jnp.array(1.0)), jnp.array(1.0), value=50.0, value_fn=cost)
-    >>> float(step)
-    -1.0
+    Args:
+        max_products: The largest number of Hessian-vector products per step, at least 1; by default 100. Each costs
+            about two gradients.
+
+    Returns:
+        The rule. It cannot be unrolled by `minimize(..., differentiate="unroll")`.
+
+    Raises:
+        DtypeError: If max_products is not a whole number.
+        RangeError: If max_products is below 1.
+
+    Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 7.1, with damping of negative curvature added.
+
+    Example:
+        >>> rule = newton()
+        >>> v, cost = jnp.array(1.0), lambda v: 50 * v**2
+        >>> step, _ = rule.update(100 * v, rule.init(v), v, value=cost(v), value_fn=cost)
+        >>> float(step)
+        -1.0
     """
     require_count("newton", "max_products", max_products)
     return Rule(_NEWTON, {}, max_products=max_products)
@@ -185,15 +230,15 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
 
 class _Solving(NamedTuple):
     d: Any  # the solution so far
-    r: Any  # what is left of −∇C
+    r: Any  # the residual −∇C − Hd
     p: Any  # the direction of the next step
     left: Array  # ‖r‖²
     products: Array
-    bent: Array  # whether a direction of no positive curvature was met
+    bent: Array  # True after a direction with pᵀHp ≤ 0, within rounding
 
 
 def _newton_direction(cost: Cost, v: Any, g: Any, exact: Array, max_products: int) -> tuple[Any, Array]:
-    """Conjugate gradients on Hd = −g until ‖r‖ ≤ `exact` or a direction bends down."""
+    """Solve Hd = −g by conjugate gradients until ‖r‖ ≤ `exact` or a direction has no positive curvature."""
     most = min(max_products, 2 * size(v))
     down = jax.tree.map(jnp.negative, g)
     left = dot(g, g)
@@ -204,7 +249,7 @@ def _newton_direction(cost: Cost, v: Any, g: Any, exact: Array, max_products: in
     def solve(s: _Solving) -> _Solving:
         hp = hessian_vector_product(cost, v, s.p)
         curvature = dot(s.p, hp)
-        # Of a curvature that is 0 but for rounding nothing can be made: the step of plain descent is taken.
+        # A curvature within rounding of 0 gives no step length. Take the step of gradient descent with η = 1 instead.
         flat = jnp.finfo(s.left.dtype).eps * jnp.sqrt(s.left) * norm(hp)  # type: ignore[no-untyped-call]
         safe = jnp.where(jnp.abs(curvature) > flat, jnp.abs(curvature), dot(s.p, s.p))
         alpha = s.left / jnp.where(safe > 0, safe, 1)
@@ -218,26 +263,41 @@ def _newton_direction(cost: Cost, v: Any, g: Any, exact: Array, max_products: in
 
 
 class FlowState(NamedTuple):
-    """The evaluations of the last step."""
+    """The state of the gradient flow.
+
+    Attributes:
+        evaluations: The evaluations of ∇C in the last step, beyond the one that `minimize` makes.
+    """
 
     evaluations: Int[Array, ""]
 
 
 def gradient_flow(dt: Any) -> Rule:
-    """The limit of gradient descent as η → 0: the path dv/dt = −∇C(v), by the classical Runge–Kutta method.
+    """Make the rule that follows the gradient flow, the limit of gradient descent for η → 0.
 
-    Δv = −dt/6 (k₁ + 2k₂ + 2k₃ + k₄), the kᵢ being ∇C at v, v − dt/2 k₁, v − dt/2 k₂ and v − dt k₃: the error after a
-    time is O(dt⁴), where that of gradient descent with η = dt is O(dt).
+    dv/dt = −∇C(v), by the classical Runge–Kutta method: Δv = −dt/6 (k₁ + 2k₂ + 2k₃ + k₄), where the kᵢ are ∇C at v,
+    v − dt/2 k₁, v − dt/2 k₂ and v − dt k₃. The error after a fixed time is O(dt⁴); for gradient descent with η = dt it
+    is O(dt).
 
-    Range: dt > 0; stable below about 2.78/λ_max, with λ_max the largest curvature.
-    Raises: RangeError or DtypeError for a dt that is no step size.
+    Args:
+        dt: The time step, one number above 0. The method is stable below about 2.78/λ_max, with λ_max the largest
+            curvature. It may be traced; it is then not checked.
+
+    Returns:
+        The rule.
+
+    Raises:
+        DtypeError: If dt is not one real number.
+        RangeError: If dt is not a finite number above 0.
+
     Source: Butcher, Numerical Methods for Ordinary Differential Equations (2016), section 235.
 
-    >>> rule = gradient_flow(0.1)
-    >>> v = jnp.array(1.0)
-    >>> step, _ = rule.update(v, rule.init(v), v, value_fn=lambda v: v**2 / 2)
-    >>> print(f"{v + step:.7f} {jnp.exp(-0.1):.7f}")
-    0.9048375 0.9048374
+    Example:
+        >>> rule = gradient_flow(0.1)
+        >>> v = jnp.array(1.0)
+        >>> step, _ = rule.update(v, rule.init(v), v, value_fn=lambda v: v**2 / 2)
+        >>> print(f"{v + step:.7f} {jnp.exp(-0.1):.7f}")
+        0.9048375 0.9048374
     """
     require_positive("gradient_flow", "dt", dt)
     return Rule(_FLOW, {"dt": dt})
@@ -255,7 +315,9 @@ def _flow(dt: Any) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda v: FlowState(jnp.array(0)), step)
 
 
-_BACKTRACKING = Kind("backtracking", _backtracking, rate=lambda state, memory: state.eta, unrolls=False, uses_cost=True)
-_WOLFE = Kind("wolfe", _wolfe, unrolls=False, uses_cost=True, keeps_value=True)
-_NEWTON = Kind("newton", _newton, unrolls=False, uses_cost=True)
-_FLOW = Kind("gradient_flow", _flow, positive=("dt",))
+_BACKTRACKING = RuleSpec(
+    "backtracking", _backtracking, rate=lambda state, memory: state.eta, unrolls=False, uses_cost=True
+)
+_WOLFE = RuleSpec("wolfe", _wolfe, unrolls=False, uses_cost=True, caches_value=True)
+_NEWTON = RuleSpec("newton", _newton, unrolls=False, uses_cost=True)
+_FLOW = RuleSpec("gradient_flow", _flow, positive=("dt",))

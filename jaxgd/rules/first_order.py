@@ -1,4 +1,4 @@
-"""Rules that need the gradient alone."""
+"""Rules that need only the gradient."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,22 +10,32 @@ from jaxtyping import Array, PyTree
 
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, is_traced, require_float, require_positive
 from jaxgd.pytree import norm
-from jaxgd.rules.rule import Kind, Rule
+from jaxgd.rules.rule import Rule, RuleSpec
 
 
 def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]:
-    """One step of gradient descent, for any pytree of variables.
+    """Make one step of gradient descent, for any pytree of variables.
 
     v → v − η∇C.
 
-    Shapes: `v` and `gradient` alike; the result has v's shapes and dtypes.
-    Range: η > 0; traced, it is not checked and may be swept with vmap.
-    Raises: ShapeError if the trees or their shapes differ; DtypeError unless all are real floating point; RangeError or
-    DtypeError for an η that is no step size.
+    Args:
+        v: The variables: any pytree of real floating-point arrays, such as a network.
+        gradient: The gradient ∇C, a tree like v with the same shapes.
+        eta: The learning rate η, one number above 0. A traced η is not checked; sweep it with `jax.vmap`.
+
+    Returns:
+        The new variables, with v's shapes and dtypes.
+
+    Raises:
+        ShapeError: If the trees or their shapes differ.
+        DtypeError: If a leaf is not real floating point, or η is not one real number.
+        RangeError: If η is not a finite number above 0.
+
     Source: Nielsen, chapter 1, equation (15).
 
-    >>> float(update(jnp.array(1.0), jnp.array(2.0), 0.25))
-    0.5
+    Example:
+        >>> float(update(jnp.array(1.0), jnp.array(2.0), 0.25))
+        0.5
     """
     require_positive("update", "eta", eta)
     ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(gradient))
@@ -46,27 +56,43 @@ def _step(path: Any, x: Array, g: Array, eta: Any) -> Array:
 
 
 Schedule = Callable[[Any], Any]
-"""η by the number of updates made before, from 0: what optax calls a schedule."""
+"""A schedule as in optax: η as a function of the number of earlier updates, from 0."""
 
 
 class ScheduleState(NamedTuple):
-    """How many updates a schedule has seen."""
+    """The state of a schedule.
+
+    Attributes:
+        updates: The number of updates made so far.
+    """
 
     updates: Array
 
 
 def gradient_descent(eta: Any) -> Rule:
-    """The book's rule: Δv = −η∇C and nothing else.
+    """Make the book's rule of gradient descent, for a constant η or a schedule.
 
-    Range: η > 0, or a schedule, a function of the number of updates made before (any of optax's). A number may be
-    traced: then it is not checked, changing it does not recompile and vmap sweeps it.
-    Raises: RangeError or DtypeError for an η that is no step size.
+    Δv = −η∇C.
+
+    Args:
+        eta: The learning rate η, one number above 0, or a schedule: a function of the number of earlier updates, such
+            as optax's. A number may be traced. It is then not checked; a new value does not recompile, and `jax.vmap`
+            sweeps it.
+
+    Returns:
+        The rule.
+
+    Raises:
+        DtypeError: If η is neither one real number nor a function.
+        RangeError: If η is not a finite number above 0.
+
     Source: Nielsen, chapter 1, equation (10).
 
-    >>> rule = gradient_descent(0.25)
-    >>> step, _ = rule.update(jnp.array(2.0), rule.init(jnp.array(1.0)))
-    >>> float(step)
-    -0.5
+    Example:
+        >>> rule = gradient_descent(0.25)
+        >>> step, _ = rule.update(jnp.array(2.0), rule.init(jnp.array(1.0)))
+        >>> float(step)
+        -0.5
     """
     if callable(eta):
         return Rule(_SCHEDULED, {}, schedule=eta)
@@ -87,23 +113,36 @@ def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda v: ScheduleState(jnp.array(0)), step)
 
 
-_CONSTANT = Kind("gradient_descent", _constant, positive=("eta",), rate=lambda state, eta: eta)
-_SCHEDULED = Kind("gradient_descent", _scheduled, waits=True, rate=lambda state, schedule: schedule(state.updates))
+_CONSTANT = RuleSpec("gradient_descent", _constant, positive=("eta",), rate=lambda state, eta: eta)
+_SCHEDULED = RuleSpec(
+    "gradient_descent", _scheduled, may_step_zero=True, rate=lambda state, schedule: schedule(state.updates)
+)
 
 
 def fixed_length(epsilon: Any) -> Rule:
-    """Of all moves of one length, the one that decreases C most, to first order.
+    """Make the rule with steps of one length ε: of all moves of that length, it decreases C most to first order.
 
-    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum it steps across, back and forth: it never settles closer than ε.
+    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum the steps jump across it, so v never settles closer than about
+    ε.
 
-    Range: ε > 0, in the units of v.
-    Raises: RangeError or DtypeError for an ε that is no length.
+    Args:
+        epsilon: The length ε of each step, one number above 0, in the units of v. It may be traced; it is then not
+            checked.
+
+    Returns:
+        The rule.
+
+    Raises:
+        DtypeError: If ε is not one real number.
+        RangeError: If ε is not a finite number above 0.
+
     Source: Nielsen, chapter 1, the exercise after equation (11), ‖Δv‖ = ε.
 
-    >>> rule = fixed_length(0.5)
-    >>> step, _ = rule.update(jnp.array([3.0, 4.0]), rule.init(jnp.zeros(2)))
-    >>> print(step)
-    [-0.3 -0.4]
+    Example:
+        >>> rule = fixed_length(0.5)
+        >>> step, _ = rule.update(jnp.array([3.0, 4.0]), rule.init(jnp.zeros(2)))
+        >>> print(step)
+        [-0.3 -0.4]
     """
     require_positive("fixed_length", "epsilon", epsilon)
     return Rule(_FIXED_LENGTH, {"epsilon": epsilon})
@@ -112,37 +151,51 @@ def fixed_length(epsilon: Any) -> Rule:
 def _fixed_length(epsilon: Any) -> optax.GradientTransformation:
     def step(gradient: Any, _: Any) -> Any:
         length = norm(gradient)
-        # ε (g/‖g‖) and not (ε/‖g‖) g, which overflows for the smallest gradients.
+        # (ε/‖g‖) g would overflow for the smallest gradients.
         safe = jnp.where(length > 0, length, 1)
         return jax.tree.map(lambda g: jnp.asarray(-epsilon * (g / safe), g.dtype), gradient)
 
     return optax.stateless(step)
 
 
-_FIXED_LENGTH = Kind("fixed_length", _fixed_length, positive=("epsilon",))
+_FIXED_LENGTH = RuleSpec("fixed_length", _fixed_length, positive=("epsilon",))
 
 
 class MomentumState(NamedTuple):
-    """The velocity: what the last step was."""
+    """The state of a rule with momentum.
+
+    Attributes:
+        velocity: The velocity after the last step, a tree like v.
+    """
 
     velocity: PyTree[Array]
 
 
 def heavy_ball(eta: Any, mu: Any) -> Rule:
-    """A ball with momentum: part of each step is that of the step before.
+    """Make the rule of a ball with momentum: each step keeps a part of the step before it.
 
-    Δv = μ Δv′ − η∇C, with Δv′ the step before and 0 at first. μ = 0 is gradient descent.
+    Δv = μ Δv′ − η∇C, with Δv′ the step before, 0 at first. μ = 0 is gradient descent.
 
-    Range: η > 0, 0 ≤ μ < 1.
-    Raises: RangeError or DtypeError for numbers out of range.
+    Args:
+        eta: The learning rate η, one number above 0. It may be traced; it is then not checked.
+        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked.
+
+    Returns:
+        The rule.
+
+    Raises:
+        DtypeError: If η or μ is not one real number.
+        RangeError: If η or μ is out of range.
+
     Source: Nielsen, chapter 3, equations (107) and (108); Polyak, USSR Comp. Math. 4 (1964) 1–17.
 
-    >>> rule = heavy_ball(0.5, 0.9)
-    >>> state = rule.init(jnp.array(0.0))
-    >>> for _ in range(2):
-    ...     step, state = rule.update(jnp.array(1.0), state)
-    >>> print(f"{step:.2f}")  # 0.9 × −0.5 − 0.5
-    -0.95
+    Example:
+        >>> rule = heavy_ball(0.5, 0.9)
+        >>> state = rule.init(jnp.array(0.0))
+        >>> for _ in range(2):
+        ...     step, state = rule.update(jnp.array(1.0), state)
+        >>> print(f"{step:.2f}")  # 0.9 × −0.5 − 0.5
+        -0.95
     """
     require_positive("heavy_ball", "eta", eta)
     _require_fraction("heavy_ball", "mu", mu)
@@ -150,18 +203,28 @@ def heavy_ball(eta: Any, mu: Any) -> Rule:
 
 
 def nesterov(eta: Any, mu: Any) -> Rule:
-    """Momentum that looks ahead: Nesterov's accelerated gradient, in the form that needs ∇C(v) alone.
+    """Make the rule of Nesterov's accelerated gradient, in the form that needs ∇C only at v.
 
-    m = μ m′ − η∇C, Δv = μ m − η∇C, with m′ that of the step before and 0 at first.
+    m = μ m′ − η∇C and Δv = μ m − η∇C, with m′ the velocity before, 0 at first.
 
-    Range: η > 0, 0 ≤ μ < 1.
-    Raises: RangeError or DtypeError for numbers out of range.
-    Source: Sutskever et al., ICML 2013, equations (3) and (4), in the variables of the looked-ahead point.
+    Args:
+        eta: The learning rate η, one number above 0. It may be traced; it is then not checked.
+        mu: The momentum coefficient μ, one number with 0 ≤ μ < 1. It may be traced; it is then not checked.
 
-    >>> rule = nesterov(0.5, 0.9)
-    >>> step, _ = rule.update(jnp.array(1.0), rule.init(jnp.array(0.0)))
-    >>> print(f"{step:.2f}")
-    -0.95
+    Returns:
+        The rule.
+
+    Raises:
+        DtypeError: If η or μ is not one real number.
+        RangeError: If η or μ is out of range.
+
+    Source: Sutskever et al., ICML 2013, equations (3) and (4), in the variables of the look-ahead point.
+
+    Example:
+        >>> rule = nesterov(0.5, 0.9)
+        >>> step, _ = rule.update(jnp.array(1.0), rule.init(jnp.array(0.0)))
+        >>> print(f"{step:.2f}")
+        -0.95
     """
     require_positive("nesterov", "eta", eta)
     _require_fraction("nesterov", "mu", mu)
@@ -186,8 +249,8 @@ def _nesterov(eta: Any, mu: Any) -> optax.GradientTransformation:
     return _momentum(eta, mu, ahead=True)
 
 
-_HEAVY_BALL = Kind("heavy_ball", _momentum, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
-_NESTEROV = Kind("nesterov", _nesterov, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
+_HEAVY_BALL = RuleSpec("heavy_ball", _momentum, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
+_NESTEROV = RuleSpec("nesterov", _nesterov, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
 
 
 def _require_fraction(who: str, name: str, x: Any) -> None:
@@ -196,4 +259,4 @@ def _require_fraction(who: str, name: str, x: Any) -> None:
     if isinstance(x, bool) or jnp.ndim(x) != 0 or jnp.result_type(x).kind not in "iuf":
         raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
     if not 0 <= x < 1:
-        raise RangeError(f"{who}: {name} must be at least 0 and below 1, got {x}.\nThe usual one is 0.9.")
+        raise RangeError(f"{who}: {name} must be at least 0 and below 1, got {x}.\nThe usual value is 0.9.")

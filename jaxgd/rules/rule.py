@@ -1,4 +1,4 @@
-"""An optax transformation whose numbers are data."""
+"""The class Rule: an optax transformation with its hyperparameters as data."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,13 +11,19 @@ from jaxtyping import Array, Bool, Float
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
-    """What a rule does, without its numbers: its name, and how it is built of them.
+class RuleSpec:
+    """The description of a rule without the values of its hyperparameters.
 
-    `build(**numbers, **settings)` is the optax transformation; `positive` are the numbers that must be above 0,
-    `fractions` those that must lie in [0, 1). `rate(state, **numbers, **settings)` is the η of the next step.
-    `unrolls` is whether reverse mode can go back through its steps, `waits` whether a step of 0 may be followed by
-    others, `uses_cost` whether it takes C(v), `keeps_value` whether its state holds C and ∇C where its step ends.
+    Attributes:
+        name: The name of the function that makes the rule.
+        build: `build(**hyperparams, **static_args)` returns the optax transformation.
+        positive: The hyperparameters that must be above 0.
+        fractions: The hyperparameters that must lie in [0, 1).
+        rate: `rate(state, **hyperparams, **static_args)` returns the η of the next step; None if the rule has no η.
+        unrolls: True if reverse-mode differentiation works through the rule's steps.
+        may_step_zero: True if a step of 0 may precede other steps, as in a schedule.
+        uses_cost: True if the rule needs C(v).
+        caches_value: True if the rule's state holds C and ∇C at the end of its step.
     """
 
     name: str
@@ -26,53 +32,67 @@ class Kind:
     fractions: tuple[str, ...] = ()
     rate: Callable[..., Any] | None = None
     unrolls: bool = True
-    waits: bool = False
+    may_step_zero: bool = False
     uses_cost: bool = False
-    keeps_value: bool = False
+    caches_value: bool = False
 
 
 class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
-    """How a step is chosen from a gradient: an optax transformation, (init, update), and a pytree of its numbers.
+    """A rule that chooses a step from a gradient.
 
-    Since the numbers are leaves, `jit` traces them and `vmap` maps over them: another η compiles nothing anew. It
-    chains and combines as any transformation of optax does; then its numbers are fixed, as optax's are.
+    A rule is an optax transformation (init, update) and also a pytree. Its hyperparameters are leaves: `jit` traces
+    them and `vmap` maps over them, so a new η does not recompile. Combinators such as `optax.chain` accept a rule.
+    Inside them the hyperparameters are constants, as in optax.
+
+    Attributes:
+        spec: The description of the rule.
+        hyperparams: The numbers that are traced, by name, such as eta.
+        static_args: The arguments that fix the compiled program, as pairs of name and value.
+
+    Example:
+        >>> from jaxgd import gradient_descent
+        >>> gradient_descent(0.1)
+        gradient_descent(eta=0.1)
+        >>> rule = jax.vmap(gradient_descent)(jnp.array([0.1, 1.0]))  # a batch of rules
+        >>> print(rule.hyperparams["eta"])
+        [0.1 1. ]
     """
 
-    kind: Kind
-    numbers: dict[str, Any]
-    settings: tuple[tuple[str, Any], ...]
+    spec: RuleSpec
+    hyperparams: dict[str, Any]
+    static_args: tuple[tuple[str, Any], ...]
 
-    def __new__(cls, kind: Kind, numbers: Mapping[str, Any], **settings: Any) -> "Rule":
-        """Make a rule; the numbers are not checked here, since JAX puts other things in their places at times."""
+    def __new__(cls, spec: RuleSpec, hyperparams: Mapping[str, Any], **static_args: Any) -> "Rule":
+        """Make a rule. Its hyperparameters are not checked here, because JAX may put any object in their place."""
 
         def built() -> Any:
-            return optax.with_extra_args_support(kind.build(**numbers, **settings))
+            return optax.with_extra_args_support(spec.build(**hyperparams, **static_args))
 
         def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-            # Named as optax names them, which passes some by name.
+            # Optax passes some arguments by name, so the names here are optax's.
             return built().update(updates, state, params, **extra)
 
         rule: Rule = super().__new__(cls, lambda params: built().init(params), update)
-        rule.kind, rule.numbers, rule.settings = kind, dict(numbers), tuple(settings.items())
+        rule.spec, rule.hyperparams, rule.static_args = spec, dict(hyperparams), tuple(static_args.items())
         return rule
 
     def __repr__(self) -> str:
-        """As it was made: gradient_descent(eta=0.1)."""
-        numbers = {**self.numbers, **dict(self.settings)}
-        return f"{self.kind.name}({', '.join(f'{name}={_number(x)}' for name, x in numbers.items())})"
+        """Show the call that makes the rule: gradient_descent(eta=0.1)."""
+        hyperparams = {**self.hyperparams, **dict(self.static_args)}
+        return f"{self.spec.name}({', '.join(f'{name}={_number(x)}' for name, x in hyperparams.items())})"
 
     @property
     def valid(self) -> Bool[Array, ""]:
-        """Whether all numbers are in range; those that were traced could not be checked before."""
-        checks = [jnp.isfinite(self.numbers[name]) & (self.numbers[name] > 0) for name in self.kind.positive]
-        checks += [(self.numbers[name] >= 0) & (self.numbers[name] < 1) for name in self.kind.fractions]
+        """True if all hyperparameters are in range. It covers those that were traced when the rule was made."""
+        checks = [jnp.isfinite(self.hyperparams[name]) & (self.hyperparams[name] > 0) for name in self.spec.positive]
+        checks += [(self.hyperparams[name] >= 0) & (self.hyperparams[name] < 1) for name in self.spec.fractions]
         return jnp.all(jnp.array(checks, bool))
 
     def rate(self, state: Any) -> Float[Array, ""]:
-        """The η of the next step; NaN if this rule has none."""
-        if self.kind.rate is None:
+        """Return the η of the next step, or NaN if this rule has none."""
+        if self.spec.rate is None:
             return jnp.array(jnp.nan)
-        return jnp.asarray(self.kind.rate(state, **self.numbers, **dict(self.settings)), float)
+        return jnp.asarray(self.spec.rate(state, **self.hyperparams, **dict(self.static_args)), float)
 
 
 def _number(x: Any) -> str:
@@ -80,12 +100,12 @@ def _number(x: Any) -> str:
 
 
 def _flatten(rule: Rule) -> tuple[tuple[Any, ...], Any]:
-    return tuple(rule.numbers.values()), (rule.kind, tuple(rule.numbers), rule.settings)
+    return tuple(rule.hyperparams.values()), (rule.spec, tuple(rule.hyperparams), rule.static_args)
 
 
 def _unflatten(about: Any, values: Any) -> Rule:
-    kind, names, settings = about
-    return Rule(kind, dict(zip(names, values, strict=True)), **dict(settings))
+    spec, names, static_args = about
+    return Rule(spec, dict(zip(names, values, strict=True)), **dict(static_args))
 
 
 jax.tree_util.register_pytree_node(Rule, _flatten, _unflatten)

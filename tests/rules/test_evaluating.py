@@ -40,7 +40,7 @@ def counted(rule, cost=rosenbrock, v0=START, n=15):
 
 
 @pytest.mark.parametrize(
-    "rule", [gradient_descent(1e-3), backtracking(), newton(), gradient_flow(1e-4)], ids=lambda r: r.kind.build.__name__
+    "rule", [gradient_descent(1e-3), backtracking(), newton(), gradient_flow(1e-4)], ids=lambda r: r.spec.build.__name__
 )
 def test_evaluations_are_those_that_are_made(rule, x64):
     solution, calls = counted(rule)
@@ -237,7 +237,7 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.kind.build.__name__)
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.spec.build.__name__)
 def test_a_rule_is_a_pytree_and_a_transformation(rule):
     leaves, structure = jax.tree.flatten(rule)
     again = jax.tree.unflatten(structure, leaves)

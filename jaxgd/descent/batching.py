@@ -1,0 +1,90 @@
+"""Operations on the batch that vmap adds to a loop.
+
+Under vmap, the elements of a batch end at different times. JAX's own batching then rewrites the whole carry in every
+step, to keep the values of elements that have ended: it would copy all recorded paths in each step. The functions here
+state only two facts instead. The loop runs while any element runs, and an element that has ended keeps its state.
+
+Without vmap each function is trivial, because the loop ends when its only element ends.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import PyTree
+
+
+@custom_vmap
+def any_element(x: Any) -> Any:
+    """Return True if x is true for any batch element: one answer for the whole batch."""
+    return x
+
+
+@any_element.def_vmap
+def _any_element(axis_size: int, in_batched: Any, x: Any) -> Any:
+    (batched,) = in_batched
+    return (any_element(jnp.any(x, axis=0)) if batched else any_element(x)), False
+
+
+@custom_vmap
+def no_element(x: Any) -> Any:
+    """Return True if x is false for every batch element. Without vmap, always True: the loop then ends at once."""
+    return jnp.array(True)
+
+
+@no_element.def_vmap
+def _no_element(axis_size: int, in_batched: Any, x: Any) -> Any:
+    (batched,) = in_batched
+    return ~any_element(jnp.any(x, axis=0) if batched else x), False
+
+
+@custom_vmap
+def least_element(x: Any) -> Any:
+    """Return the smallest x in the batch."""
+    return x
+
+
+@least_element.def_vmap
+def _least_element(axis_size: int, in_batched: Any, x: Any) -> Any:
+    (batched,) = in_batched
+    return (least_element(jnp.min(x, axis=0)) if batched else least_element(x)), False
+
+
+@custom_vmap
+def select_alive(alive: Any, new: PyTree[Any], old: PyTree[Any]) -> PyTree[Any]:
+    """Return `new` for batch elements that are alive and `old` for the others. Without vmap, return `new`."""
+    return new
+
+
+@select_alive.def_vmap
+def _select_alive(axis_size: int, in_batched: Any, alive: Any, new: Any, old: Any) -> Any:
+    axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
+
+    def chosen(alive: Any, new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda x, y: jnp.where(alive, x, y), new, old)
+
+    out = jax.vmap(chosen, in_axes=tuple(axes), axis_size=axis_size)(alive, new, old)
+    return out, jax.tree.map(lambda _: True, out)
+
+
+@custom_vmap
+def count_alive(alive: Any, count: Any) -> Any:
+    """Add 1 to the count of each batch element that is alive. Without vmap, the loop's own counter suffices."""
+    return count
+
+
+@count_alive.def_vmap
+def _count_alive(axis_size: int, in_batched: Any, alive: Any, count: Any) -> Any:
+    return jnp.broadcast_to(count + jnp.where(alive, 1, 0), (axis_size,)), True
+
+
+@custom_vmap
+def count_after(passed: Any, count: Any, before: Any) -> Any:
+    """Return each batch element's count after the loop. Without vmap, it is `before + passed`."""
+    return before + passed
+
+
+@count_after.def_vmap
+def _count_after(axis_size: int, in_batched: Any, passed: Any, count: Any, before: Any) -> Any:
+    return jnp.broadcast_to(count, (axis_size,)), True
