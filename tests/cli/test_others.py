@@ -32,14 +32,14 @@ def test_evaluate_agrees_with_the_history(jaxgd, run_folder, part):
 @pytest.mark.parametrize(
     ("argv", "match"),
     [
-        (["evaluate", "nowhere"], "no run folder"),
+        (["evaluate", "nowhere"], "not a run folder"),
         (["evaluate", "run", "--part", "all"], "--part"),
         (["evaluate", "run", "--data", "cifar"], "digits, mnist"),
         (["predict", "run"], "expected at least one image, got none"),
         (["predict", "run", "absent.png"], "absent.png"),
         (["predict", "run", "run/config.json"], "config.json"),
         (["predict", "run", "labels-idx1-ubyte"], "expected images"),
-        (["predict", "nowhere", "x.png"], "no run folder"),
+        (["predict", "nowhere", "x.png"], "not a run folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

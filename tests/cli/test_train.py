@@ -202,7 +202,7 @@ def test_an_existing_run_folder_is_refused_and_unchanged(jaxgd, run_folder):
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
     answer = jaxgd("train", *SHORT)
     assert answer.status == 2
-    assert "exists already" in answer.err
+    assert "already exists" in answer.err
     assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
 
 
@@ -227,7 +227,7 @@ MISUSE = {
     "no such folder": (["--data", "./cifar"], "cifar"),
     "no such flag": (["--learning-rate", 1], "--learning-rate"),
     "no such command": (None, "trian"),
-    "resume nothing": (["--resume", "nowhere"], "no run folder"),
+    "resume nothing": (["--resume", "nowhere"], "not a run folder"),
     "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
     "resume to fewer epochs": (["--resume", "run", "--epochs", 1], "expected at least 2"),
     "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
