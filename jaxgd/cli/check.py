@@ -31,7 +31,8 @@ class Check:
     report of jaxgd.check_gradients, or a function that takes check_gradients as a parameter and calls it, like a pytest
     test.
 
-    Exit status: 0 all right, 1 at least one wrong, 2 misuse or a case that could not run, 3 at least one cannot tell.
+    Exit status: 0 all are right; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one cannot
+    tell.
     """
 
     cases: Annotated[
@@ -41,7 +42,7 @@ class Check:
     seed: int = 0
     """Seed of the directions to test and of the random weights."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON document: a list of objects with the keys case and report."""
+    """Print one JSON document: a list of objects with case, report and, if a case could not run, error."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the full report of right gradients too."""
 

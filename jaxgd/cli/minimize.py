@@ -43,8 +43,8 @@ class Minimize:
     from the literature (valley, rosenbrock, beale, freudenstein-roth, powell-singular, himmelblau), or a function of
     your own, path/to/file.py::cost, that takes an array of floats and returns one float.
 
-    Exit status: 0 the run converged, stalled or reached --max-steps, 1 it diverged, a value became infinite or NaN or
-    the figure could not be written, 2 misuse.
+    Exit status: 0 the run converged, stalled or reached --max-steps; 1 it diverged, a value became infinite or NaN, or
+    the figure could not be written; 2 misuse.
     """
 
     cost: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE::COST")]

@@ -40,7 +40,7 @@ _WITH_RESUME = (
     *("--tensorboard", "--plot", "--progress", "--no-progress"),
 )
 
-# Least time between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of digits.
+# Shortest time between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of digits.
 _SECONDS = 1.0
 
 
@@ -51,8 +51,8 @@ class Train:
     Prints one line per epoch: the number of test images that the network reads correctly. Epochs count from 0, as in
     Nielsen's book. Writes a run folder with config.json, metrics.jsonl, checkpoints and network.safetensors.
 
-    Exit status: 0 the run completed, 1 a value became infinite or NaN or a file could not be written, 2 misuse, 130
-    interrupted.
+    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file could not be written; 2 misuse;
+    130 interrupted.
     """
 
     data: str = "digits"

@@ -69,7 +69,7 @@ def test_the_cache_setting_stays_unchanged(settings, monkeypatch, tmp_path, why)
 
 
 @pytest.mark.slow
-def test_cached_programs_give_the_same_bits(tmp_path):
+def test_stored_programs_give_the_same_bits(tmp_path):
     """Damaged programs and unreadable entries do so too, with a warning from JAX."""
     environment = os.environ | {"HOME": str(tmp_path), "JAX_ENABLE_COMPILATION_CACHE": "true"}
 
