@@ -1,4 +1,4 @@
-"""Save and resume: checkpoints of a run by orbax, and single networks for exchange by safetensors."""
+"""Save and resume: checkpoints of a run with orbax, and networks for exchange with safetensors."""
 
 import contextlib
 import functools
@@ -28,7 +28,13 @@ _NETWORK = "jaxgd.network/1"
 
 
 class Restored(NamedTuple):
-    """The newest checkpoint that is whole, and what was wrong with those newer than it."""
+    """The newest intact checkpoint, and the reasons to refuse newer ones.
+
+    Attributes:
+        epoch: Epoch of the checkpoint.
+        tree: Saved pytree.
+        refused: One message for each newer checkpoint that is damaged or foreign.
+    """
 
     epoch: int
     tree: PyTree[Any]
@@ -36,13 +42,13 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run in a folder of their own, newest few kept, each written whole or not at all.
+    """The checkpoints of one run in one folder. Each is written whole or not at all, and the newest few are kept.
 
-    Each holds a pytree of arrays (typed keys included), the run's configuration, the shapes needed to read it back, and
-    the SHA-256 of all its values, so that a damaged or a foreign one is noticed. Saving goes on in the background;
-    `close`, or leaving the `with` block, waits for it. Loading never unpickles.
+    A checkpoint holds a pytree of arrays (typed keys included), the run's configuration, the shapes of the arrays, and
+    the SHA-256 of all values, which detects damage. Saving runs in the background. `close`, or the end of the `with`
+    block, waits for it. Loading never unpickles.
 
-    Raises: WriteError where a checkpoint cannot be written; CheckpointError where none can be read.
+    A failed write raises WriteError. If no checkpoint can be read, `restore` raises CheckpointError.
 
     >>> import tempfile
     >>> with Checkpoints(Path(tempfile.mkdtemp()), config={"eta": 3.0}) as checkpoints:
@@ -73,7 +79,7 @@ class Checkpoints:
 
     @functools.cached_property
     def _manager(self) -> Any:
-        # Not before it is wanted: to import orbax takes as long as half of JAX.
+        # Import orbax on first use, because the import takes half as long as that of JAX.
         options = self._ocp.CheckpointManagerOptions(max_to_keep=self._keep)
         with _saving(self._folder):
             return self._ocp.CheckpointManager(self._folder, options=options)
@@ -85,7 +91,7 @@ class Checkpoints:
         return newest
 
     def save(self, epoch: int, tree: PyTree[Any]) -> None:
-        """Begin to save the tree as the checkpoint of this epoch; an earlier failure to write is raised here."""
+        """Start to write the tree as this epoch's checkpoint. An earlier write that failed raises its error here."""
         leaves = [np.asarray(leaf) for leaf in jax.device_get(list(map(_unkeyed, jax.tree.leaves(tree))))]
         values = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
         about = {
@@ -96,44 +102,52 @@ class Checkpoints:
             "bytes": values.size,
             "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
         }
-        # All values as one array: of many, read at once, orbax leaves the others hanging when one is damaged.
+        # Save all values as one array. If one of several arrays is damaged, orbax hangs while it reads the others.
         state = self._ocp.args.StandardSave({"values": values})
         items = {"about": self._ocp.args.JsonSave(about), "state": state}
         with _saving(self._folder):
-            # An epoch that was refused on restoring is written anew.
+            # force=True writes an epoch again after `restore` has refused it.
             self._manager.save(epoch, args=self._ocp.args.Composite(**items), force=True)
 
     def wait(self) -> None:
-        """Return when all that was saved is on the disk."""
+        """Return when everything saved is on the disk."""
         with _saving(self._folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, and let go of the folder."""
+        """Wait for all writes, and release the folder."""
         if "_manager" in self.__dict__:
             with _saving(self._folder):
                 self._manager.close()
 
     def restore(self, like: PyTree[Any]) -> Restored | None:
-        """The newest checkpoint that is whole, in the structure of `like` (whose shapes do not matter); None if none.
+        """Return the newest intact checkpoint in the structure of `like`, or None if the folder is empty.
 
-        Those that are damaged, or not jaxgd's, or of another structure, are refused, and taken out of the folder's
-        list so that the run can write them again.
-        Raises: CheckpointError if there are checkpoints and all are refused; they are left as they are.
+        A checkpoint is refused if it is damaged, was written by another program or has another structure. Refused
+        checkpoints move to another folder, so that the run can write their epochs again.
+
+        Args:
+            like: A pytree of the same structure. Its shapes and values do not matter.
+
+        Returns:
+            The newest intact checkpoint and the refused ones, or None.
+
+        Raises:
+            CheckpointError: If all checkpoints are refused. They stay in the folder.
         """
         refused: list[str] = []
         steps = sorted(self._manager.all_steps(), reverse=True)
         for epoch in steps:
             try:
                 tree = self._read(epoch, like)
-            except Exception as error:  # orbax and tensorstore raise what they like on damaged files
+            except Exception as error:  # orbax and tensorstore raise many types on damaged files
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
                 refused.append(f"{self._folder / str(epoch)} is refused: {reason}")
                 continue
             self._set_aside([step for step in steps if step > epoch])
             return Restored(epoch, tree, tuple(refused))
         if refused:
-            raise CheckpointError("no checkpoint can be used: " + "; ".join(refused))
+            raise CheckpointError("no checkpoint can be read: " + "; ".join(refused))
         return None
 
     def _read(self, epoch: int, like: PyTree[Any]) -> PyTree[Any]:
@@ -145,15 +159,16 @@ class Checkpoints:
         state = self._ocp.args.StandardRestore({"values": np.zeros(about["bytes"], np.uint8)})
         values = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]["values"]
         if hashlib.sha256(values.tobytes()).hexdigest() != about["sha256"] or about["epoch"] != epoch:
-            raise CheckpointError("its values are not those that were saved (damaged file)")
-        leaves, at = [], 0
+            raise CheckpointError("its values differ from the saved ones (damaged file)")
+        leaves, offset = [], 0
         for leaf in about["leaves"]:
             dtype, count = jnp.dtype(leaf["dtype"]), math.prod(leaf["shape"])
-            leaves.append(np.frombuffer(values, dtype, count, at).reshape(leaf["shape"]))
-            at += count * dtype.itemsize
+            leaves.append(np.frombuffer(values, dtype, count, offset).reshape(leaf["shape"]))
+            offset += count * dtype.itemsize
         return jax.tree.map(_keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
 
     def _set_aside(self, steps: list[int]) -> None:
+        """Move the refused checkpoints to a folder next to this one."""
         for step in steps:
             target = self._folder.with_name(f"{self._folder.name}-refused") / str(step)
             target.parent.mkdir(exist_ok=True)
@@ -164,14 +179,14 @@ class Checkpoints:
 
 
 def require_orbax() -> None:
-    """Raise MissingDependencyError where checkpoints cannot be written for want of orbax."""
+    """Raise MissingDependencyError if orbax, which writes the checkpoints, is not installed."""
     if importlib.util.find_spec("orbax") is None or importlib.util.find_spec("orbax.checkpoint") is None:
         raise MissingDependencyError("checkpoints need orbax: pip install orbax-checkpoint")
 
 
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
-    """Turn what the writing library raises, on a full disk above all, into one WriteError."""
+    """Turn every exception of the writing library, for instance on a full disk, into one WriteError."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
@@ -182,17 +197,24 @@ def _saving(folder: Path) -> Iterator[None]:
 def save_network(path: str | Path, network: Network) -> None:
     """Write a network to a safetensors file, for any program that reads the format.
 
-    Layer i's weights and biases are the tensors "i.w" (out, in) and "i.b" (out,). The file is replaced whole or not
+    Layer i's weights and biases are the tensors "i.w", (out, in), and "i.b", (out,). The file is replaced whole or not
     at all.
 
-    Raises: CheckpointError if the path's suffix is not .safetensors; ShapeError if the layers do not fit together;
-    WriteError if it cannot be written.
+    Args:
+        path: Path of the file, which must end in `.safetensors`.
+        network: Network to write, in its own dtype.
 
-    >>> import tempfile; from jaxgd import init_network
-    >>> path = Path(tempfile.mkdtemp()) / "network.safetensors"
-    >>> save_network(path, init_network(jax.random.key(0), (3, 2)))
-    >>> load_network(path)[0].w.shape
-    (2, 3)
+    Raises:
+        CheckpointError: If the path does not end in `.safetensors`.
+        ShapeError: If the layers do not fit together.
+        WriteError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile; from jaxgd import init_network
+        >>> path = Path(tempfile.mkdtemp()) / "network.safetensors"
+        >>> save_network(path, init_network(jax.random.key(0), (3, 2)))
+        >>> load_network(path)[0].w.shape
+        (2, 3)
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -207,10 +229,23 @@ def save_network(path: str | Path, network: Network) -> None:
 
 
 def load_network(path: str | Path) -> Network:
-    """Read a network from a safetensors file as `save_network` writes it. Nothing is unpickled.
+    """Read a network from a safetensors file, as `save_network` writes it. Nothing is unpickled.
 
-    Raises: CheckpointError naming the file if it is missing, damaged, or holds no network, or if it holds float64
-    while x64 is off.
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The network, in the dtype of the file.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, holds no network, or holds float64 while x64 is off.
+
+    Example:
+        >>> import tempfile; from jaxgd import init_network
+        >>> path = Path(tempfile.mkdtemp()) / "network.safetensors"
+        >>> save_network(path, init_network(jax.random.key(0), (4, 3, 2)))
+        >>> [layer.w.shape for layer in load_network(path)]
+        [(3, 4), (2, 3)]
     """
     path = Path(path)
     try:
@@ -218,9 +253,9 @@ def load_network(path: str | Path) -> Network:
     except OSError as error:
         raise CheckpointError(f"load_network: {path} cannot be read: {error.strerror}.") from error
     except KeyError as error:
-        raise CheckpointError(f"load_network: {path} holds {error}, where weights are floating point.") from error
+        raise CheckpointError(f"load_network: {path} must hold floating point weights, got {error}.") from error
     except (safetensors.SafetensorError, ValueError) as error:
-        raise CheckpointError(f"load_network: {path} is damaged or no safetensors file: {error}.") from error
+        raise CheckpointError(f"load_network: {path} is damaged or not a safetensors file: {error}.") from error
     layers = range(len(tensors) // 2)
     if not tensors or set(tensors) != {f"{i}.{name}" for i in layers for name in Layer._fields}:
         raise CheckpointError(
@@ -229,8 +264,8 @@ def load_network(path: str | Path) -> Network:
     for name, value in tensors.items():
         if value.dtype == np.float64 and jnp.result_type(float) != np.float64:
             raise CheckpointError(
-                f"load_network: {path}: {name} is float64, which would be rounded.\n"
-                "jax.config.update('jax_enable_x64', True) first."
+                f"load_network: {path}: {name} is float64, which JAX would round to float32.\n"
+                "First call jax.config.update('jax_enable_x64', True)."
             )
     network = tuple(Layer(*(jnp.asarray(tensors[f"{i}.{name}"]) for name in Layer._fields)) for i in layers)
     try:
@@ -244,7 +279,7 @@ _DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np
 
 
 def _tensors(content: bytes) -> dict[str, Float[np.ndarray, "..."]]:
-    # safetensors.numpy writes bfloat16 but does not read it.
+    # safetensors.numpy writes bfloat16 but cannot read it.
     return {
         name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
         for name, tensor in safetensors.deserialize(content)  # type: ignore[no-untyped-call]

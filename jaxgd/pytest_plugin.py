@@ -1,7 +1,7 @@
-"""The pytest plugin: gradient checks as a fixture, and the points and seeds that a test runs over.
+"""The pytest plugin: a fixture for gradient checks, and a marker for the points and seeds of a test.
 
-pytest imports this module wherever jaxgd is installed, before it knows whether any test wants it: so it imports neither
-JAX nor NumPy until one does.
+pytest imports this module in every environment that has jaxgd. The module therefore imports JAX and NumPy only when a
+test uses the fixture.
 """
 
 import inspect
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from jaxgd.gradcheck import GradientReport
 
 _MARKER = (
-    "gradients(points=None, seeds=None, strict=False): run the test at each of the points (what the fixture "
-    "gradient_point returns; a dict's keys name them) and with each of the seeds (a whole number n is 0 to n-1; what "
-    "the fixture gradient_seed returns and check_gradients uses); strict makes a check that cannot tell fail."
+    "gradients(points=None, seeds=None, strict=False): run the test at each point and with each seed. points is a "
+    "list, or a dict whose keys name the points; the fixture gradient_point returns each point. seeds is a list of "
+    "whole numbers, or a number n for 0 to n-1; the fixture gradient_seed returns each seed, and check_gradients uses "
+    "it. strict=True makes a check fail if it cannot tell."
 )
 
-# By way of the reports' user properties, which travel from xdist's workers.
-_UNDECIDED = "gradient that could not be told"
+# The user property that carries an undecided check. User properties also arrive from the workers of pytest-xdist.
+_UNDECIDED = "undecided gradient check"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line("markers", _MARKER)
 
 
@@ -35,19 +36,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test marked `gradients` once for each point and seed."""
     node, requested = metafunc.definition, metafunc.fixturenames
     given = _arguments(node, node.iter_markers("gradients"))
-    # On a class or a module the marker is for the tests that it concerns; on the test itself, all of it must serve.
+    # A test must use every argument of its own marker. A marker on a class or module may have arguments that only some
+    # of its tests use.
     own = _arguments(node, (mark for mark in node.own_markers if mark.name == "gradients"))
     if "points" in own and "gradient_point" not in requested:
-        _misused(node, "has points, which the test does not use.\nAdd the parameter gradient_point, or leave them out.")
+        _fail(node, "has points, but the test does not use them.\nAdd the parameter gradient_point, or remove points.")
     if "seeds" in own and "gradient_seed" not in requested:
-        _misused(
+        _fail(
             node,
-            "has seeds, which the test does not use.\n"
-            "Add the parameter check_gradients or gradient_seed, or leave them out.",
+            "has seeds, but the test does not use them.\n"
+            "Add the parameter check_gradients or gradient_seed, or remove seeds.",
         )
     if "strict" in own and "check_gradients" not in requested:
-        _misused(
-            node, "has strict, which is for the fixture check_gradients.\nAdd that parameter, or leave strict out."
+        _fail(
+            node,
+            "has strict, but the test does not use check_gradients.\nAdd the parameter check_gradients, or remove "
+            "strict.",
         )
     if "points" in given and "gradient_point" in requested:
         points, ids = _points(node, given["points"])
@@ -59,11 +63,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def gradient_point(request: pytest.FixtureRequest) -> Any:
-    """The point to check gradients at: each of the points in @pytest.mark.gradients(points=...) in turn."""
+    """Return each point of @pytest.mark.gradients(points=...) in turn."""
     if not hasattr(request, "param"):
-        _misused(
+        _fail(
             request.node,
-            "must name the points, since the test requests gradient_point, but there are none.\n"
+            "must have points, because the test requests gradient_point, got none.\n"
             "Write @pytest.mark.gradients(points=[...]) above the test.",
         )
     return request.param
@@ -71,17 +75,17 @@ def gradient_point(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def gradient_seed(request: pytest.FixtureRequest) -> int:
-    """The seed that check_gradients uses: each of the seeds in @pytest.mark.gradients(seeds=...) in turn, else 0."""
+    """Return each seed of @pytest.mark.gradients(seeds=...) in turn, by default 0. check_gradients uses this seed."""
     seed: int = getattr(request, "param", 0)
     return seed
 
 
 @pytest.fixture
 def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Callable[..., "GradientReport"]:
-    """jaxgd.check_gradients, which fails the test if a gradient is wrong, and else returns the report.
+    """Run jaxgd.check_gradients. Fail the test with the report if a gradient is wrong, otherwise return the report.
 
-    The report is the failure's text. With strict=True, here or in the marker `gradients`, a check that cannot tell
-    fails too; without, it is listed at the end of the run. The seed is that of the marker, or 0, unless given here.
+    With strict=True, in the call or in the marker `gradients`, a check that cannot tell fails too. Otherwise it is
+    listed at the end of the run. The seed comes from the call, from the marker, or is 0.
     """
     node: pytest.Item = request.node
     always = _arguments(node, node.iter_markers("gradients")).get("strict", False)
@@ -101,7 +105,7 @@ def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Calla
         if report.verdict is Verdict.RIGHT:
             return report
         if report.verdict is Verdict.WRONG or (always if strict is None else strict):
-            # A test may check several times: the line says which it was, in place of the traceback.
+            # A test may check several gradients. The line number shows which one failed, without a traceback.
             caller = sys._getframe(1)
             where = f"{_relative(caller.f_code.co_filename, request.config)}:{caller.f_lineno}"
             pytest.fail(f"{report}\n  {'at:':13} {where}", pytrace=False)
@@ -112,7 +116,7 @@ def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Calla
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
-    """Name the tests that passed although a check could not tell."""
+    """List the tests with a check that cannot tell."""
     undecided: dict[str, dict[str, None]] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -120,32 +124,32 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
                 if name == _UNDECIDED:
                     undecided.setdefault(report.nodeid, {})[value] = None
     if undecided:
-        terminalreporter.section("gradients that could not be told")
+        terminalreporter.section("undecided gradient checks")
         for nodeid, causes in sorted(undecided.items()):
             terminalreporter.write_line(f"{nodeid}  {'; '.join(causes)}")
 
 
-def _misused(node: pytest.Item, what: str) -> NoReturn:
-    pytest.fail(f"{node.nodeid}: @pytest.mark.gradients {what}", pytrace=False)
+def _fail(node: pytest.Item, message: str) -> NoReturn:
+    pytest.fail(f"{node.nodeid}: @pytest.mark.gradients {message}", pytrace=False)
 
 
 def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, Any]:
-    """The arguments given to the markers, by name; where several give one, it is the closest's."""
+    """Return the markers' arguments by name. The closest marker that gives an argument decides it."""
 
     def gradients(points: Any = None, seeds: Any = None, strict: Any = None) -> None: ...
 
     out: dict[str, Any] = {}
     for mark in marks:
-        given, complaint = {}, ""
+        given, reason = {}, ""
         try:
             given = inspect.signature(gradients).bind(*mark.args, **mark.kwargs).arguments
         except TypeError as error:
-            complaint = str(error)
-        if complaint:
-            _misused(node, f"takes points, seeds and strict: {complaint}.")
+            reason = str(error)
+        if reason:
+            _fail(node, f"takes points, seeds and strict: {reason}.")
         out = {name: value for name, value in given.items() if value is not None} | out
     if not isinstance(out.get("strict", False), bool):
-        _misused(node, f"expects strict to be True or False, got {out['strict']!r}.")
+        _fail(node, f"expects strict to be True or False, got {out['strict']!r}.")
     return out
 
 
@@ -156,16 +160,16 @@ def _points(node: pytest.Item, points: Any) -> tuple[list[Any], list[str]]:
         values = list(points)
         names = [_name(i, point) for i, point in enumerate(values)]
     else:
-        _misused(
+        _fail(
             node,
-            f"expects points to be a list of points, or a dict of points by their names, got {type(points).__name__}.\n"
-            "A single point goes into a list: points=[point].",
+            f"expects points to be a list of points, or a dict of points by name, got {type(points).__name__}.\n"
+            "Put a single point into a list: points=[point].",
         )
     if not values:
-        _misused(
+        _fail(
             node,
             "expects at least one point, got none.\n"
-            "If the points come from an iterator, which can be read only once, make a list of it.",
+            "If the points come from an iterator, which can be read only once, make a list from it.",
         )
     return values, names
 
@@ -183,11 +187,11 @@ def _seeds(node: pytest.Item, seeds: Any) -> list[int]:
     try:
         out = [_whole(seed) for seed in seeds] if isinstance(seeds, Iterable) else list(range(_whole(seeds)))
     except TypeError:
-        _misused(node, f"expects seeds to be a whole number or a list of whole numbers, got {seeds!r}.")
+        _fail(node, f"expects seeds to be a whole number or a list of whole numbers, got {seeds!r}.")
     if not out:
-        _misused(node, f"expects at least one seed, got {seeds!r}.\nseeds=3 is the seeds 0, 1 and 2.")
+        _fail(node, f"expects at least one seed, got {seeds!r}.\nseeds=3 stands for the seeds 0, 1 and 2.")
     if min(out) < 0:
-        _misused(node, f"expects seeds of at least 0, got {min(out)}.")
+        _fail(node, f"expects seeds of at least 0, got {min(out)}.")
     return out
 
 

@@ -33,10 +33,7 @@ _CONFIG = {
 
 
 class RunFolder:
-    """What `jaxgd train` leaves: config.json, metrics.jsonl, network.safetensors, checkpoints/ (and tensorboard/).
-
-    The folder appears with its configuration in it, or not at all.
-    """
+    """A run's folder: config.json, metrics.jsonl, network.safetensors, checkpoints/ and, on request, tensorboard/."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -44,9 +41,9 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
-        """Make a new run folder.
+        """Create a run folder together with its configuration, or nothing at all.
 
-        Raises: CheckpointError if the path is taken by more than an empty folder; WriteError if it cannot be written.
+        A path that exists raises CheckpointError, unless it is an empty folder.
         """
         require_new(path)
         with writing(path):
@@ -63,32 +60,26 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Open a run folder that is there.
-
-        Raises: CheckpointError naming what is missing or damaged.
-        """
+        """Open an existing run folder. A missing or damaged configuration raises CheckpointError."""
         try:
             config = json.loads((path / "config.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise CheckpointError(f"{path} is no run folder of jaxgd: it has no config.json.") from error
+            raise CheckpointError(f"{path} is not a run folder of jaxgd: it has no config.json.") from error
         except ValueError as error:
             raise CheckpointError(f"{path / 'config.json'} is damaged: {error}.") from error
         if not isinstance(config, dict) or config.pop("format", None) != _RUN:
             raise CheckpointError(f"{path / 'config.json'} is not the configuration of a run ({_RUN}).")
         for name, kind in _CONFIG.items():
             if not isinstance(config.get(name), kind):
-                raise CheckpointError(f"{path / 'config.json'} is damaged: {name} is missing or no {kind}.")
+                raise CheckpointError(f"{path / 'config.json'} is damaged: {name} is missing or not a {kind}.")
         return cls(path, config)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this folder at the same time.
-
-        Raises: CheckpointError if one does already.
-        """
+        """Lock the folder against training by other processes. A locked folder raises CheckpointError."""
         try:
             import fcntl
-        except ModuleNotFoundError:  # where there is no such lock, nothing is kept
+        except ModuleNotFoundError:  # a platform without this lock, such as Windows
             yield
             return
         handle = os.open(self.path, os.O_RDONLY)
@@ -96,22 +87,22 @@ class RunFolder:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError as error:
-            raise CheckpointError(f"another process is training in {self.path}.") from error
+            raise CheckpointError(f"another process is already training in {self.path}.") from error
         finally:
             os.close(handle)
 
     def lengthen(self, epochs: int) -> None:
-        """Set the epochs that the run is to have."""
+        """Set the number of epochs of the run."""
         self.config["epochs"] = epochs
         write_atomically(self.path / "config.json", _json({"format": _RUN, **self.config}, indent=2))
 
     def checkpoints(self) -> Checkpoints:
-        """The run's checkpoints, which carry its configuration too, save for its length, which may change."""
+        """Return the run's checkpoints. They store its configuration without the number of epochs, which may grow."""
         fixed = {name: value for name, value in self.config.items() if name != "epochs"}
         return Checkpoints(self.path / "checkpoints", fixed)
 
     def write_metrics(self, entries: list[History]) -> None:
-        """Replace metrics.jsonl by these entries."""
+        """Replace metrics.jsonl with these entries."""
         write_atomically(self.metrics, b"".join(map(_row, entries)))
 
     def append_metrics(self, entry: History) -> None:
@@ -120,22 +111,22 @@ class RunFolder:
             file.write(_row(entry))
 
     def save_network(self, network: Network) -> None:
-        """Write the network for exchange."""
+        """Write network.safetensors, for exchange with other programs."""
         save_network(self.path / "network.safetensors", network)
 
     def load_network(self) -> Network:
-        """The network as last saved."""
+        """Return the network as last saved."""
         return load_network(self.path / "network.safetensors")
 
 
 def require_new(path: Path) -> None:
-    """Raise CheckpointError if the path is taken by anything but an empty folder."""
+    """Raise CheckpointError if the path exists, unless it is an empty folder."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise CheckpointError(f"{path} exists already.\nName another run folder, or continue it with --resume {path}.")
+        raise CheckpointError(f"{path} already exists.\nName another run folder, or continue it with --resume {path}.")
 
 
 def _row(entry: History) -> bytes:
-    """One line of JSON; NaN, which JSON lacks, becomes null."""
+    """Return the entry as one line of JSON. NaN becomes null, because JSON has no NaN."""
     values = {name: value.item() for name, value in entry._asdict().items()}
     return _json({k: v if math.isfinite(v) else None for k, v in values.items()})
 

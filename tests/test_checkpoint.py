@@ -1,4 +1,4 @@
-"""What is saved comes back to the bit, or is refused by name."""
+"""Saved values return bit for bit, or a message names the refused file."""
 
 import json
 import pickle
@@ -35,7 +35,7 @@ def tree():
 
 
 def like(tree):
-    """The tree with other values, as a run that begins anew has it."""
+    """Return the tree with zeros for its values, as in a fresh run."""
     return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.zeros_like(x), tree)
 
 
@@ -87,8 +87,8 @@ def flip(path, position=0.5):
     path.write_bytes(content)
 
 
-def test_no_damage_goes_unnoticed(folder, tree):
-    """Flip a bit in each file, cut each short, remove each: the values of epoch 3 or a refusal, never other values."""
+def test_every_damage_is_detected(folder, tree):
+    """Flip a bit in each file, truncate each, remove each. The result is epoch 3's values or a refusal."""
     refused = 0
     for path in files_of(folder, 3):
         whole = path.read_bytes()
@@ -98,7 +98,7 @@ def test_no_damage_goes_unnoticed(folder, tree):
                 restored = checkpoints.restore(like(tree))
             if restored.epoch == 2:
                 refused += 1
-                assert len(restored.refused) <= 1  # a checkpoint may also be so broken that it is not listed
+                assert len(restored.refused) <= 1  # a badly damaged checkpoint may not even be listed
                 aside = folder.with_name("checkpoints-refused") / "3"
                 if aside.exists():
                     aside.rename(folder / "3")
@@ -109,7 +109,7 @@ def test_no_damage_goes_unnoticed(folder, tree):
     assert refused >= 5
 
 
-def test_a_damaged_one_gives_way_to_the_one_before_and_can_be_written_again(folder, tree):
+def test_restore_skips_a_damaged_checkpoint_and_save_replaces_it(folder, tree):
     largest = max(files_of(folder, 3), key=lambda path: path.stat().st_size)
     flip(largest)
     with Checkpoints(folder, CONFIG) as checkpoints:
@@ -121,7 +121,7 @@ def test_a_damaged_one_gives_way_to_the_one_before_and_can_be_written_again(fold
         assert checkpoints.restore(like(tree)).epoch == 3
 
 
-def test_all_damaged_is_an_error_that_names_them(folder, tree):
+def test_an_error_names_all_checkpoints_if_all_are_damaged(folder, tree):
     for epoch in (1, 2, 3):
         for path in files_of(folder, epoch):
             flip(path)
@@ -152,8 +152,8 @@ def test_another_programs_checkpoint_is_refused(tmp_path, tree):
         checkpoints.restore(tree)
 
 
-def test_what_cannot_be_written_says_so(tmp_path, tree):
-    (tmp_path / "file").write_text("in the way")
+def test_a_failed_write_raises(tmp_path, tree):
+    (tmp_path / "file").write_text("a file where the folder should be")
     with pytest.raises((WriteError, OSError)), Checkpoints(tmp_path / "file" / "checkpoints", CONFIG) as checkpoints:
         checkpoints.save(1, tree)
 
@@ -165,7 +165,7 @@ def test_network_round_trip(tmp_path, dtype, x64):
     assert_leaves_close(load_network(tmp_path / "n.safetensors"), network, rtol=0)
 
 
-def test_other_programs_can_read_it(tmp_path):
+def test_other_programs_can_read_a_saved_network(tmp_path):
     network = init_network(jax.random.key(0), (4, 3, 2))
     save_network(tmp_path / "n.safetensors", network)
     tensors = safetensors.numpy.load_file(tmp_path / "n.safetensors")
@@ -173,7 +173,7 @@ def test_other_programs_can_read_it(tmp_path):
     np.testing.assert_array_equal(tensors["0.w"], network[0].w)
 
 
-def test_float64_is_not_rounded_in_silence(tmp_path):
+def test_float64_is_refused_while_x64_is_off(tmp_path):
     with jax.enable_x64(True):
         save_network(tmp_path / "n.safetensors", init_network(jax.random.key(0), (2, 1)))
     with pytest.raises(CheckpointError, match="jax_enable_x64"):
@@ -181,7 +181,7 @@ def test_float64_is_not_rounded_in_silence(tmp_path):
 
 
 class Trap:
-    """Unpickling this would raise."""
+    """An object that raises when it is unpickled."""
 
     def __reduce__(self):
         return (exec, ("raise SystemExit('unpickled')",))
@@ -198,13 +198,13 @@ BAD_FILES = {
     "cut short": (write(ONE)[:-5], "damaged"),
     "other tensors": (write({"weight": np.ones((2, 3))}), "must hold the tensors"),
     "a layer missing": (write({"1.w": ONE["0.w"], "1.b": ONE["0.b"]}), "must hold the tensors"),
-    "whole numbers": (write({"0.w": np.ones((2, 3), np.int32), "0.b": np.ones(2, np.int32)}), "floating point"),
+    "integers": (write({"0.w": np.ones((2, 3), np.int32), "0.b": np.ones(2, np.int32)}), "floating point"),
     "shapes": (write(ONE | {"0.b": np.ones(3, np.float32)}), "must have w"),
 }
 
 
 @pytest.mark.parametrize(("content", "match"), BAD_FILES.values(), ids=BAD_FILES)
-def test_files_that_hold_no_network(tmp_path, content, match):
+def test_files_without_a_network_are_refused(tmp_path, content, match):
     path = tmp_path / "n.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=match) as caught:
@@ -212,12 +212,12 @@ def test_files_that_hold_no_network(tmp_path, content, match):
     assert "n.safetensors" in str(caught.value)
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(CheckpointError, match="No such file"):
         load_network(tmp_path / "n.safetensors")
 
 
-def test_saving_replaces_whole_or_not_at_all(tmp_path):
+def test_a_failed_save_leaves_no_file(tmp_path):
     network = init_network(jax.random.key(0), (4, 3, 2))
     with pytest.raises(CheckpointError, match=r"must end in \.safetensors"):
         save_network(tmp_path / "n.pkl", network)

@@ -1,4 +1,4 @@
-"""The pytest plugin, as the user of a test suite meets it."""
+"""The pytest plugin, tested by runs of pytest on small test files."""
 
 import inspect
 import subprocess
@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-# Loaded here once, so that the runs inside share it.
+# Import it once here, so that the inner pytest runs share it.
 import jaxgd.gradcheck  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
-# What pytest says of an editable install of a plugin; pyproject.toml says why.
+# pytest's warning about an editable install of a plugin. pyproject.toml gives the reason.
 EDITABLE = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
-UNDECIDED = "gradients that could not be told"
+UNDECIDED = "undecided gradient checks"
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def run(pytester):
     return run
 
 
-def test_importing_it_does_not_wait_for_jax():
+def test_the_plugin_does_not_import_jax():
     code = "import sys, jaxgd.pytest_plugin; assert not {'jax', 'jaxlib', 'numpy', 'optax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_right_gradient_passes_in_silence(run):
+def test_a_right_gradient_passes_without_output(run):
     result = run("""
         def test_square(check_gradients):
             report = check_gradients(lambda x: x**2, 1.0, gradient=lambda x: 2 * x)
@@ -44,7 +44,7 @@ def test_a_right_gradient_passes_in_silence(run):
     assert UNDECIDED not in result.stdout.str()
 
 
-def test_a_wrong_gradient_fails_with_the_report_and_nothing_else(run):
+def test_a_wrong_gradient_fails_with_only_the_report(run):
     result = run("""
         def helper(check, v):
             return check(
@@ -70,7 +70,7 @@ def test_a_wrong_gradient_fails_with_the_report_and_nothing_else(run):
         assert internal not in text
 
 
-def test_what_cannot_be_told_passes_and_is_listed(run):
+def test_an_undecided_check_passes_and_is_listed(run):
     result = run("""
         def test_kink(check_gradients):
             def hinge(x):
@@ -92,7 +92,7 @@ def test_what_cannot_be_told_passes_and_is_listed(run):
     assert end.startswith("=")
 
 
-def test_strict_lets_what_cannot_be_told_fail(run):
+def test_strict_fails_an_undecided_check(run):
     result = run("""
         def test_by_call(check_gradients):
             check_gradients(jnp.abs, 0.0, strict=True)
@@ -107,7 +107,7 @@ def test_strict_lets_what_cannot_be_told_fail(run):
 
 
 def names(result):
-    """What ran, in its order: the part of each test's id after the file."""
+    """Return the ids of the tests that passed, without the file, in the order of the run."""
     return [line.split()[0].partition("::")[2] for line in result.stdout.lines if " PASSED" in line]
 
 
@@ -143,7 +143,7 @@ def test_points_and_seeds_multiply(run):
     ]
 
 
-def test_the_seed_is_the_markers(run):
+def test_check_gradients_uses_the_markers_seed(run):
     result = run("""
         @pytest.mark.gradients(seeds=[3, 4])
         def test_seed(check_gradients, request):
@@ -153,8 +153,8 @@ def test_the_seed_is_the_markers(run):
     assert names(result) == ["test_seed[seed3]", "test_seed[seed4]"]
 
 
-def test_a_marker_on_a_class_is_for_the_tests_it_concerns(run):
-    """The closest marker decides each argument; a fixture or a parametrization of that name goes before ours."""
+def test_a_class_marker_applies_only_to_tests_that_use_it(run):
+    """The closest marker decides each argument. A user's parametrization replaces the plugin's fixture."""
     result = run("""
         @pytest.mark.gradients(points=[1.0, 2.0], seeds=2, strict=True)
         class TestModel:
@@ -186,11 +186,16 @@ MISUSE = {
     "points unused": (
         "points=[1.0]",
         "",
-        "has points, which the test does not use",
+        "has points, but the test does not use them",
         "Add the parameter gradient_point",
     ),
-    "seeds unused": ("seeds=2", "", "has seeds, which the test does not use", "check_gradients or gradient_seed"),
-    "strict unused": ("strict=True", "gradient_seed", "has strict, which is for", "Add that parameter"),
+    "seeds unused": ("seeds=2", "", "has seeds, but the test does not use them", "check_gradients or gradient_seed"),
+    "strict unused": (
+        "strict=True",
+        "gradient_seed",
+        "has strict, but the test does not use check_gradients",
+        "Add the parameter check_gradients",
+    ),
     "no points": ("seeds=1", "gradient_point, gradient_seed", "requests gradient_point", "(points=[...])"),
     "unknown": ("point=[1.0]", "gradient_point", "takes points, seeds and strict", "'point'"),
     "too many": ("[1.0], 1, True, 2", "gradient_point", "takes points, seeds and strict", "too many"),
@@ -208,8 +213,8 @@ MISUSE = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "parameters", "complaint", "advice"), MISUSE.values(), ids=MISUSE)
-def test_a_misused_marker_is_one_message(run, arguments, parameters, complaint, advice):
+@pytest.mark.parametrize(("arguments", "parameters", "message", "advice"), MISUSE.values(), ids=MISUSE)
+def test_a_misused_marker_prints_one_message(run, arguments, parameters, message, advice):
     result = run(f"""
         @pytest.mark.gradients({arguments})
         def test_f({parameters}):
@@ -219,13 +224,13 @@ def test_a_misused_marker_is_one_message(run, arguments, parameters, complaint, 
     text = result.stdout.str()
     assert "@pytest.mark.gradients" in text
     assert "test_it.py::test_f" in text
-    assert complaint in text
+    assert message in text
     assert advice in text
     for internal in ("pytest_plugin.py", "Traceback", "not reached"):
         assert internal not in text
 
 
-def test_what_the_function_raises_comes_through(run):
+def test_an_exception_of_the_users_function_shows_only_the_users_frames(run):
     result = run("""
         def broken(x):
             if x > 0:
@@ -259,7 +264,7 @@ def test_what_the_function_raises_comes_through(run):
         assert internal not in text
 
 
-def test_the_marker_and_the_fixtures_say_what_they_are(pytester):
+def test_pytest_documents_the_marker_and_the_fixtures(pytester):
     pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.gradients(points=None, seeds=None*"])
     result = pytester.runpytest_inprocess("--fixtures")
     for name in ("check_gradients", "gradient_point", "gradient_seed"):
@@ -267,8 +272,8 @@ def test_the_marker_and_the_fixtures_say_what_they_are(pytester):
 
 
 @pytest.mark.slow
-def test_under_xdist(run):
-    """The list at the end is made where the reports arrive, from tests that ran elsewhere."""
+def test_undecided_checks_are_listed_under_xdist(run):
+    """The main process lists the undecided checks of all workers."""
     result = run(
         """
         @pytest.mark.gradients(points={"at": 0.0})

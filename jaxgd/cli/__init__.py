@@ -1,4 +1,4 @@
-"""The command `jaxgd`. It parses first and imports JAX after, so that --help answers at once."""
+"""The command `jaxgd`. It parses its arguments before it imports JAX, which keeps --help fast."""
 
 import contextlib
 import io
@@ -31,43 +31,44 @@ _ABOUT = "Gradient descent that can be trusted, at the speed of the machine."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the result is its exit status.
+    """Run the command and return its exit status.
 
-    0 done, 1 the run failed or a gradient is wrong, 2 misused, 3 of a gradient nothing can be told, 130 interrupted.
+    0: done. 1: the run failed or a gradient is wrong. 2: misuse. 3: a gradient check cannot tell. 130: interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    complaint = io.StringIO()
+    usage_error = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(usage_error):
             command: Any = tyro.cli(_Command, prog="jaxgd", description=_ABOUT, args=argv)
     except SystemExit as exit_:
-        # Of the box that tyro draws around a misuse, the words; --help, which is no misuse, goes to stdout.
-        words = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", complaint.getvalue())
-        return _complain("jaxgd", words, MISUSED) if exit_.code else DONE
+        # tyro draws a box around a usage error: keep its words. --help prints to stdout and exits with 0.
+        words = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", usage_error.getvalue())
+        return _print_error("jaxgd", words, MISUSED) if exit_.code else DONE
     name = f"jaxgd {type(command).__name__.lower()}"
     try:
-        from jaxgd.cli.compiled import keep_programs
+        from jaxgd.cli.compiled import enable_compilation_cache
         from jaxgd.errors import JaxgdError, WriteError
 
         try:
-            keep_programs()
+            enable_compilation_cache()
             return int(command.run(argv))
         except JaxgdError as error:
-            # What the library says begins with the function's name, which is the command's.
+            # The library's messages start with the function's name. The command has the same name: print it once.
             words = str(error).removeprefix(f"{name.removeprefix('jaxgd ')}: ")
-            return _complain(name, words, FAILED if isinstance(error, WriteError) else MISUSED)
+            return _print_error(name, words, FAILED if isinstance(error, WriteError) else MISUSED)
     except KeyboardInterrupt:
-        return _complain(name, "interrupted", INTERRUPTED)
+        return _print_error(name, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read the output has seen enough. Python would complain again on flushing at exit.
+        # The reader has closed the pipe, as `head` does. Python flushes stdout at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED if isinstance(command, Train | Check | Minimize) else DONE
     except PermissionError as error:
-        return _complain(name, f"{error.filename}: {error.strerror}", MISUSED)
+        return _print_error(name, f"{error.filename}: {error.strerror}", MISUSED)
     except OSError as error:
-        return _complain(name, f"{error.filename or 'writing'}: {error.strerror or error}", FAILED)
+        return _print_error(name, f"{error.filename or 'writing'}: {error.strerror or error}", FAILED)
 
 
-def _complain(name: str, message: str, status: int) -> int:
+def _print_error(name: str, message: str, status: int) -> int:
+    """Print the message as one line to stderr and return the exit status."""
     print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
     return status

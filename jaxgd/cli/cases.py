@@ -1,4 +1,4 @@
-"""A user's gradient checks: finding them in a file and running them as they would run under pytest."""
+"""Find a user's gradient checks in a file, and run them as pytest would."""
 
 import contextlib
 import difflib
@@ -14,15 +14,16 @@ from jaxgd.errors import RangeError
 from jaxgd.gradcheck import GradientError, GradientReport, check_gradients
 from jaxgd.tracebacks import hide_own_frames
 
-_GIVEN = "check_gradients"
+# The only argument that a case can receive, named like the pytest fixture.
+_FIXTURE = "check_gradients"
 
 
 class UserError(Exception):
-    """What a user's own lines raised, as its cause."""
+    """An exception raised by the user's code, which is its `__cause__`."""
 
 
 class Case(NamedTuple):
-    """A function to run, and its name as one would type it."""
+    """A function to run, and its name as FILE::FUNCTION."""
 
     name: str
     folder: Path
@@ -30,7 +31,7 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One report of a case, or why there is none."""
+    """One report of a case, or the error that prevented it."""
 
     case: str
     report: GradientReport | None
@@ -38,60 +39,66 @@ class Result(NamedTuple):
 
 
 def find_cases(words: tuple[str, ...]) -> tuple[list[Case], list[str]]:
-    """The cases of all FILE::CASE, or all cases of a FILE, found before any runs; and what of the files is not run."""
+    """Find the case of each FILE::CASE and all cases of each FILE, before any case runs.
+
+    Return the cases, and a line for each skipped function that looks like a case but needs further arguments.
+    """
     modules: dict[Path, ModuleType] = {}
-    cases, left = [], []
+    cases, skipped = [], []
     for word in words:
         file, colons, name = word.partition("::")
         path = Path(file)
         if not path.is_file():
             raise RangeError(
-                f"{file or word!r} is no file. Name a Python file, as in tests/test_model.py::check_layer."
+                f"{file or word!r} is not a file. Name a Python file, as in tests/test_model.py::check_layer."
             )
         if path not in modules:
             modules[path] = _import(path, len(modules))
-        functions = {name: _named(modules[path], file, name)} if colons else _all(modules[path], file)
+        functions = {name: _named_function(modules[path], file, name)} if colons else _all_cases(modules[path], file)
         for name, function in functions.items():
             _require_runnable(f"{file}::{name}", function)
             cases.append(Case(f"{file}::{name}", path.parent.absolute(), function))
         if not colons:
-            left += [f"{file}::{name} needs {needs}" for name, needs in _left(modules[path]).items()]
-    return cases, left
+            skipped += [f"{file}::{name} needs {needs}" for name, needs in _skipped(modules[path]).items()]
+    return cases, skipped
 
 
 def find_function(word: str) -> tuple[Callable[..., Any], Callable[[], contextlib.AbstractContextManager[None]]]:
-    """The function that FILE::NAME names, and a context in which to run it as the user's own."""
+    """Return the function that FILE::NAME names, and a context manager in which to call it."""
     file, _, name = word.partition("::")
     path = Path(file)
     if not path.is_file():
-        raise RangeError(f"{file!r} is no file. Name a Python file and a function in it, as in model.py::cost.")
+        raise RangeError(f"{file!r} is not a file. Name a Python file and a function in it, as in model.py::cost.")
     if not name:
         raise RangeError(f"{word}: name the function too, as in {file}::cost.")
     functions = _functions(module := _import(path, 0))
     if name not in vars(module):
         close = "".join(f" Did you mean {x}?" for x in difflib.get_close_matches(name, functions, n=1))
         raise RangeError(f"{file} has no {name!r}.{close}")
-    return _named(module, file, name), lambda: _users_own(path.parent.absolute())
+    return _named_function(module, file, name), lambda: _running_user_code(path.parent.absolute())
 
 
 def run_case(case: Case, seed: int) -> Iterator[Result]:
-    """The reports a case makes, each as soon as there is no more to come; or why there is none."""
+    """Run a case and yield its reports, or an error if it raises or makes no report."""
     reports: list[GradientReport] = []
 
     def check(
         f: Callable[..., Any], *args: Any, strict: bool | None = None, seed: int = seed, **options: Any
     ) -> GradientReport:
-        """As the fixture, but a wrong gradient does not end the case; strict is in the exit status anyway."""
+        """Check as the pytest fixture does, but continue after a wrong gradient.
+
+        `strict` has no effect, because the exit status reports every undecided check.
+        """
         reports.append(check_gradients(f, *args, seed=seed, **options))
         return reports[-1]
 
     out, error = None, None
     try:
-        with _users_own(case.folder):
-            out = case.function(**({_GIVEN: check} if _GIVEN in _parameters(case.function) else {}))
+        with _running_user_code(case.folder):
+            out = case.function(**({_FIXTURE: check} if _FIXTURE in _parameters(case.function) else {}))
     except UserError as raised:
         error = raised.__cause__
-    # What a case returns or raises it may have made without the function it was given.
+    # A case may also return or raise a report that it made with its own import of check_gradients.
     last = error.report if isinstance(error, GradientError) else out
     if isinstance(last, GradientReport) and not any(last is report for report in reports):
         reports.append(last)
@@ -104,13 +111,13 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
         yield Result(
             case.name,
             None,
-            f"it made no report{returned}. Let it return what jaxgd.check_gradients returns, "
-            f"or take the parameter {_GIVEN} and call it.",
+            f"it made no report{returned}. Return the report of jaxgd.check_gradients, "
+            f"or take the parameter {_FIXTURE} and call it.",
         )
 
 
 def users_traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, from the first line of the user's own."""
+    """Return the traceback as Python prints it, without jaxgd's own frames."""
     import traceback
 
     hide_own_frames(error)
@@ -118,14 +125,14 @@ def users_traceback(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _users_own(folder: Path) -> Iterator[None]:
-    """Runs the user's lines, which import what lies beside them; what they raise is no error of ours."""
+def _running_user_code(folder: Path) -> Iterator[None]:
+    """Put the user's folder first on the import path, and wrap every exception in a UserError."""
     sys.path.insert(0, str(folder))
     try:
         yield
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # sys.exit and pytest.skip raise what is no Exception
+    except BaseException as error:  # sys.exit and pytest.skip do not raise subclasses of Exception
         raise UserError from error
     finally:
         with contextlib.suppress(ValueError):
@@ -133,14 +140,14 @@ def _users_own(folder: Path) -> Iterator[None]:
 
 
 def _import(path: Path, number: int) -> ModuleType:
-    """Import a file under a name of its own, so that it stands in nobody's way and nobody in its."""
+    """Import a file under a unique module name, so that it cannot collide with any other module."""
     name = f"_jaxgd_check_{number}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.absolute())
     if spec is None or spec.loader is None:
-        raise RangeError(f"{path} is no Python file. Its name must end in .py.")
+        raise RangeError(f"{path} is not a Python file. Its name must end in .py.")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        with _users_own(path.parent.absolute()):
+        with _running_user_code(path.parent.absolute()):
             spec.loader.exec_module(module)
     except UserError as error:
         del sys.modules[name]
@@ -149,9 +156,9 @@ def _import(path: Path, number: int) -> ModuleType:
 
 
 def _functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """What the file itself defines, in its order, and not what it imports."""
-    found = vars(module).items()
-    return {name: f for name, f in found if inspect.isfunction(f) and f.__module__ == module.__name__}
+    """Return the functions that the file defines, in the order of the file, without those that it imports."""
+    members = vars(module).items()
+    return {name: f for name, f in members if inspect.isfunction(f) and f.__module__ == module.__name__}
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -160,58 +167,58 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _is_case(name: str, function: Callable[..., Any]) -> bool:
     if name.startswith("test_"):
-        # A test may want pytest's fixtures, the points of a marker among them: then it is pytest's to run.
-        return _GIVEN in _parameters(function) and not _needed(function)
-    return name.startswith("check_") and not _needed(function)
+        # Only pytest can run a test that needs other fixtures, such as the points of a marker.
+        return _FIXTURE in _parameters(function) and not _missing_parameters(function)
+    return name.startswith("check_") and not _missing_parameters(function)
 
 
-def _left(module: ModuleType) -> dict[str, str]:
-    """Functions that look like cases and need what a case is not given, with what that is."""
-    like = {
+def _skipped(module: ModuleType) -> dict[str, str]:
+    """Return the functions that are named like cases but need further arguments, with those arguments."""
+    candidates = {
         name: f
         for name, f in _functions(module).items()
-        if name.startswith("check_") or (name.startswith("test_") and _GIVEN in _parameters(f))
+        if name.startswith("check_") or (name.startswith("test_") and _FIXTURE in _parameters(f))
     }
-    return {name: ", ".join(_needed(f)) for name, f in like.items() if _needed(f)}
+    return {name: ", ".join(_missing_parameters(f)) for name, f in candidates.items() if _missing_parameters(f)}
 
 
-def _all(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
+def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
     cases = {name: function for name, function in _functions(module).items() if _is_case(name, function)}
     if not cases:
         raise RangeError(
-            f"{file} has no case. A case is a function check_… without parameters that returns a GradientReport, or "
-            f"check_… or test_… with the parameter {_GIVEN}."
+            f"{file} has no case. A case is a function check_… without parameters that returns a GradientReport, or a "
+            f"function check_… or test_… with the parameter {_FIXTURE}."
         )
     return cases
 
 
-def _named(module: ModuleType, file: str, name: str) -> Callable[..., Any]:
+def _named_function(module: ModuleType, file: str, name: str) -> Callable[..., Any]:
     functions = _functions(module)
     function = vars(module).get(name)
     if function is None:
         cases = [name for name, function in functions.items() if _is_case(name, function)]
-        there = f"There are {', '.join(cases)}." if cases else "It has no function check_… or test_… that would be one."
+        present = f"Its cases are {', '.join(cases)}." if cases else "It has no case check_… or test_…."
         close = difflib.get_close_matches(name, functions, n=1)
-        raise RangeError(f"{file} has no {name!r}. {there}" + "".join(f" Did you mean {x}?" for x in close))
+        raise RangeError(f"{file} has no {name!r}. {present}" + "".join(f" Did you mean {x}?" for x in close))
     if not callable(function) or isinstance(function, type):
-        raise RangeError(f"{file}::{name} is no function, it is {type(function).__name__}.")
+        raise RangeError(f"{file}::{name} must be a function, got {type(function).__name__}.")
     return function  # type: ignore[no-any-return]
 
 
-def _needed(function: Callable[..., Any]) -> list[str]:
-    """The parameters without which a function cannot run, but for the one that it is given."""
+def _missing_parameters(function: Callable[..., Any]) -> list[str]:
+    """Return the function's required parameters, without check_gradients."""
     return [
         parameter.name
         for parameter in _parameters(function).values()
-        if parameter.name != _GIVEN
+        if parameter.name != _FIXTURE
         and parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
 
 
 def _require_runnable(name: str, function: Callable[..., Any]) -> None:
-    if needed := _needed(function):
+    if missing := _missing_parameters(function):
         raise RangeError(
-            f"{name} needs {', '.join(needed)}, but a case is given {_GIVEN} and nothing else. "
-            "If these are pytest's fixtures, run it with pytest."
+            f"{name} needs {', '.join(missing)}, but jaxgd check supplies only {_FIXTURE}. "
+            "Run a test that needs pytest fixtures with pytest."
         )

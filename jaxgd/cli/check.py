@@ -1,4 +1,4 @@
-"""`jaxgd check`: whether gradients are right."""
+"""`jaxgd check`: check gradients from the command line."""
 
 import contextlib
 import dataclasses
@@ -17,41 +17,43 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 SIZES = (64, 30, 10)
-# Enough that nine in ten digits are read, few enough that nobody waits for them.
+# After 10 epochs the network reads nine in ten digits; more would only make the user wait.
 EPOCHS = 10
 DIGITS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Check gradients: right, wrong or cannot tell.
+    """Check gradients, with the verdict right, wrong or cannot tell.
 
-    Without a file, whether backprop is the gradient of network_cost on this device: at random and at trained weights,
-    in float32, float64, bfloat16 and float16. With files, the checks in them: a case is a function that returns what
-    jaxgd.check_gradients returns, or has a parameter check_gradients and calls it, as in a test for pytest.
+    Without FILE, checks that backprop is the gradient of network_cost on this device: at random and at trained weights,
+    in float32, float64, bfloat16 and float16. With FILE, runs the cases in it. A case is a function that returns the
+    report of jaxgd.check_gradients, or a function that takes check_gradients as a parameter and calls it, like a pytest
+    test.
 
-    Exit status: 0 all right, 1 any is wrong, 2 misused or something could not be run, 3 any cannot tell.
+    Exit status: 0 all are right; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one cannot
+    tell.
     """
 
     cases: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE[::CASE] ...]", help_behavior_hint="")
     ] = ()
-    """Cases, each as path/to/file.py::function; or files, of which all functions check_… and test_… are run."""
+    """Cases to run: path/to/file.py::function for one, path/to/file.py for all check_… and test_… cases in the file."""
     seed: int = 0
-    """Decides the directions tried and the random weights."""
+    """Seed of the directions to test and of the random weights."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON document instead: a list of objects with case and report."""
+    """Print one JSON document: a list of objects with case, report and, if a case could not run, error."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the whole report also where all is right."""
+    """Print the full report of right gradients too."""
 
     def run(self, argv: list[str]) -> int:
-        """Check; the result is the exit status."""
+        """Check the gradients and return the exit status."""
         from jaxgd.cli.cases import UserError, users_traceback
         from jaxgd.errors import require_count
 
         require_count("--seed", "it", self.seed, least=0, most=2**32 - 1)
         results: list[Result] = []
-        # The document alone may go to stdout, whatever the user's own lines print.
+        # With --json, stdout holds the document only: prints from the user's code go to stderr.
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
             try:
                 for result in _of_files(self.cases, self.seed) if self.cases else _of_backprop(self.seed):
@@ -93,9 +95,9 @@ def _status(results: "list[Result]") -> int:
 def _of_files(words: tuple[str, ...], seed: int) -> "Iterator[Result]":
     from jaxgd.cli.cases import find_cases, run_case
 
-    cases, left = find_cases(words)
-    for test in left:
-        print(f"not run: {test}, and a case is given check_gradients alone", file=sys.stderr)
+    cases, skipped = find_cases(words)
+    for test in skipped:
+        print(f"not run: {test}, but jaxgd check supplies only check_gradients", file=sys.stderr)
     for case in cases:
         yield from run_case(case, seed)
 
@@ -149,7 +151,7 @@ def _line(case: str, report: "GradientReport") -> str:
     words = [f"{case}: {report.verdict}"]
     if largest is not None:
         words.append(f"largest error {largest:.0e}")
-    # Where something is amiss, the report follows, which says this too.
+    # If the verdict is not right, the full report follows, which states the precision.
     return ", ".join(words) + "".join(f"; {line}" for line in report.precision if report.verdict == "right")
 
 

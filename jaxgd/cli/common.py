@@ -1,4 +1,4 @@
-"""What several commands do: finding data, and checking a network's sizes against them."""
+"""Helpers that several commands share: load data, and check a network's sizes against it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ import tyro
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
 
-# The exit statuses.
+# Exit statuses.
 DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 
-# Options that may be left out; what happens then stands in their help.
+# Types of optional arguments. The help text of each argument states its default.
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
@@ -26,7 +26,7 @@ MaybeInts = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT INT [IN
 
 
 def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
-    """A data set by its name, or a folder of IDX files by its path."""
+    """Load a data set by its name, or a folder of IDX files by its path."""
     from jaxgd.data import load_dataset, load_idx
     from jaxgd.data.sources import SOURCES
     from jaxgd.errors import RangeError
@@ -34,12 +34,12 @@ def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
     if is_folder(name):
         return load_idx(name)
     if name not in (known := ("digits", *SOURCES)):
-        raise RangeError(f"--data {name}: it is no folder, and no data set by that name: {', '.join(known)}.")
+        raise RangeError(f"--data: expected {', '.join(known)} or the path of a folder of IDX files, got {name!r}.")
     return load_dataset(name, data_dir)
 
 
 def is_folder(name: str) -> bool:
-    """Whether `name` is the path of a folder rather than the name of a data set.
+    """Return True if `name` is the path of a folder, and False if it is the name of a data set.
 
     >>> is_folder("mnist"), is_folder("./mnist")
     (False, True)
@@ -50,7 +50,7 @@ def is_folder(name: str) -> bool:
 
 
 def digest(data: "Dataset") -> str:
-    """SHA-256 of all images and labels: what tells one data set from another."""
+    """Return the SHA-256 of all images and labels, with their shapes, to identify the data set."""
     sha = hashlib.sha256()
     for part in (data.train, data.validation, data.test):
         for array in part:
@@ -60,9 +60,9 @@ def digest(data: "Dataset") -> str:
 
 
 def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool) -> None:
-    """Raise RangeError unless the network takes the data's pixels and has an output for each class.
+    """Raise RangeError unless the network has one input per pixel and one output per class.
 
-    `exact` is false where the number of classes is only guessed from the labels; more outputs are allowed there.
+    Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed.
     """
     from jaxgd.errors import RangeError, require_sizes
 
@@ -70,6 +70,6 @@ def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool) -> 
     height, width = data.image_shape
     if sizes[0] != data.inputs or sizes[-1] < data.classes or (exact and sizes[-1] != data.classes):
         raise RangeError(
-            f"--sizes {' '.join(map(str, sizes))} does not fit {data.name}: its images are {height}×{width} and it has "
-            f"{data.classes} classes.\nUse --sizes {data.inputs} … {data.classes}."
+            f"--sizes {' '.join(map(str, sizes))} does not fit {data.name}: its images are {height}×{width}, and it "
+            f"has {data.classes} classes.\nUse --sizes {data.inputs} … {data.classes}."
         )

@@ -1,4 +1,4 @@
-"""`jaxgd evaluate`: how well a trained network reads."""
+"""`jaxgd evaluate`: the accuracy and cost of a trained network."""
 
 import dataclasses
 from pathlib import Path
@@ -11,19 +11,19 @@ from jaxgd.cli.common import MaybeName, MaybePath, is_folder, load_data, require
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Count how many images of a data set the network of a run reads correctly, and its cost."""
+    """Print the accuracy and the cost of a run's network on a data set."""
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run folder."""
+    """Run folder, made by jaxgd train."""
     part: Literal["train", "validation", "test"] = "test"
-    """Which part of the data."""
+    """Split of the data set to evaluate."""
     data: MaybeName = None
-    """Another data set than the one it was trained on: a name, or a folder of IDX files."""
+    """Data set to evaluate: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
-    """Where data sets are looked for; else where the run found them."""
+    """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
 
     def run(self, argv: list[str]) -> int:
-        """Evaluate; the result is the exit status."""
+        """Evaluate and return the exit status."""
         from jaxgd.cost import accuracy, quadratic_cost
         from jaxgd.examples import outputs_in_chunks, require_fit, targets
         from jaxgd.network import network_sizes

@@ -1,4 +1,4 @@
-"""`jaxgd info`: what is installed, where it runs, where data is."""
+"""`jaxgd info`: installed versions, devices and data folders."""
 
 import dataclasses
 from importlib.metadata import PackageNotFoundError, version
@@ -10,13 +10,13 @@ _PACKAGES = ("jaxgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "te
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Say which versions are installed, on which devices and in which precision they run, and where data is."""
+    """Print the installed versions, the devices, the precision, and the location of each data set."""
 
     data_dir: MaybePath = None
-    """Where data sets are looked for and kept; else JAXGD_DATA_DIR, else ~/.cache/jaxgd."""
+    """Folder to search for data sets. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
 
     def run(self, argv: list[str]) -> int:
-        """Print it; the result is the exit status."""
+        """Print the information and return the exit status."""
         import platform
 
         import jax
@@ -35,13 +35,13 @@ class Info:
                 getattr(jax.config, "jax_default_matmul_precision", None) or "the device's default precision",
             ),
             ("native kernels", native.about()),
-            ("compiled programs", getattr(jax.config, "jax_compilation_cache_dir", None) or "not kept"),
+            ("compiled programs", getattr(jax.config, "jax_compilation_cache_dir", None) or "not cached"),
             ("data folder", str(self.data_dir or default_data_dir())),
-            ("digits", "comes with jaxgd"),
+            ("digits", "included in jaxgd"),
         ]
         for name in SOURCES:
             folder = find_files(name, self.data_dir)
-            rows.append((name, "not here; --data would download it" if folder is None else str(folder)))
+            rows.append((name, f"not here; --data {name} downloads it" if folder is None else str(folder)))
         for name, value in rows:
             print(f"{name:20} {value}")
         return 0

@@ -1,4 +1,4 @@
-"""`jaxgd minimize`: let a ball roll down a cost, and see how it rolled."""
+"""`jaxgd minimize`: minimize a cost by any rule, and print or draw the path."""
 
 import contextlib
 import dataclasses
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 RuleName = Literal[
     "gradient-descent", "fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"
 ]
-# What each rule takes, and what it takes where nothing is said.
-_NUMBERS: dict[str, tuple[str, ...]] = {
+# The hyperparameters of each rule, and their defaults.
+_HYPERPARAMS: dict[str, tuple[str, ...]] = {
     "gradient-descent": ("eta",),
     "fixed-length": ("epsilon",),
     "heavy-ball": ("eta", "mu"),
@@ -30,56 +30,57 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
     "gradient-flow": ("dt",),
 }
 _DEFAULTS = {"eta": 1e-3, "mu": 0.9, "epsilon": 1e-2, "dt": 1e-3}
-# Rows of the table of the path.
-_ROWS = 12
-_ENTRIES = 10_000
-_GRID = 201
+_ROWS = 12  # of the printed table
+_ENTRIES = 10_000  # of the recorded path, at most
+_GRID = 201  # points per side of the drawn landscape
 
 
 @dataclasses.dataclass(frozen=True)
 class Minimize:
-    """Let a ball roll down a cost of many variables, by v → v − η∇C or another rule.
+    """Minimize a cost of many variables by gradient descent v → v − η∇C or another rule.
 
-    Prints how it ended and a table of the path; --plot draws the valley with the path in it. The cost is one of the
-    literature, by name (valley, rosenbrock, beale, freudenstein-roth, powell-singular, himmelblau), or a function of
-    your own, as path/to/file.py::cost, that takes an array of floats and returns one.
+    Prints a table of the path and the outcome; --plot draws the valley with the path in it. The cost is a test function
+    from the literature (valley, rosenbrock, beale, freudenstein-roth, powell-singular, himmelblau), or a function of
+    your own, path/to/file.py::cost, that takes an array of floats and returns one float.
 
-    Exit status: 0 it ended well or where its steps were used up, 1 it diverged or was not finite, 2 misused.
+    Exit status: 0 the run converged, stalled or reached --max-steps; 1 it diverged, a value became infinite or NaN, or
+    the figure could not be written; 2 misuse.
     """
 
     cost: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE::COST")]
-    """A cost's name, or a file and the function in it."""
+    """Name of a test function, or a Python file and a function in it."""
     start: MaybeFloats = None
-    """Where the ball is let go. By default where the literature does; a cost of your own needs it."""
+    """Initial variables. (default: the start from the literature; required for a function of your own)"""
     rule: RuleName = "gradient-descent"
-    """How a step is chosen from the gradient."""
+    """Rule that computes a step from the gradient."""
     eta: MaybeFloat = None
-    """The learning rate η of gradient-descent, heavy-ball and nesterov; 0.001 by default."""
+    """Learning rate η of gradient-descent, heavy-ball and nesterov. (default: 0.001)"""
     mu: MaybeFloat = None
-    """The momentum μ of heavy-ball and nesterov; 0.9 by default."""
+    """Momentum μ of heavy-ball and nesterov. (default: 0.9)"""
     epsilon: MaybeFloat = None
-    """The length of each step of fixed-length; 0.01 by default."""
+    """Length of each step of fixed-length. (default: 0.01)"""
     dt: MaybeFloat = None
-    """The time that a step of gradient-flow takes; 0.001 by default."""
+    """Time that each step of gradient-flow covers. (default: 0.001)"""
     max_steps: int = 10_000
-    """Updates at most."""
+    """Largest number of updates."""
     rtol: MaybeFloat = None
-    """End when the gradient's length is this part of what it was at first. By default the root of rounding."""
+    """Stop when the gradient's norm is at most this fraction of its initial value.
+    (default: 2e-12 in float64, 6e-6 in float32; no such test with --target)"""
     target: MaybeFloat = None
-    """End when the cost is no more than this."""
+    """Stop when the cost is at most this value."""
     stop: bool = True
-    """Whether to end before max-steps at all."""
+    """Stop before --max-steps if the run has converged, stalled or diverged."""
     dtype: Literal["float64", "float32"] = "float64"
-    """The precision to compute in."""
+    """Precision of the computation."""
     sharpness: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Follow the Hessian's largest eigenvalue beside 2/η."""
+    """Track the Hessian's largest eigenvalue λ_max, and compare it with 2/η."""
     plot: MaybePath = None
-    """Draw the valley and the path into this PNG, SVG or PDF file, or HTML file, a page to turn and zoom."""
+    """File for a figure of the valley and the path: PNG, SVG or PDF, or HTML for a page that rotates and zooms."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON document instead, with the whole path."""
+    """Print one JSON document with the whole path instead of the table."""
 
     def run(self, argv: list[str]) -> int:
-        """Minimize; the result is the exit status."""
+        """Minimize and return the exit status."""
         import jax
 
         from jaxgd.cli.cases import UserError, users_traceback
@@ -101,7 +102,7 @@ class Minimize:
 
         cost, start = self._cost_and_start()
         rule = self._rule()
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             solution = minimize(
                 cost,
@@ -111,7 +112,7 @@ class Minimize:
                 stop=self._stop(),
                 record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
             )
-        for warning in heard:
+        for warning in caught:
             print(f"jaxgd minimize: warning: {warning.message}", file=sys.stderr)
         if self.json:
             _print_json(self, rule, solution)
@@ -130,28 +131,28 @@ class Minimize:
         if named is not None:
             start = named.start if self.start is None else self.start
             if len(start) != len(named.start):
-                raise RangeError(f"--start: {self.cost} has {len(named.start)} variables, got {len(start)}.")
+                raise RangeError(f"--start: {self.cost} expects {len(named.start)} variables, got {len(start)}.")
             return named.cost, start
         if ".py" not in self.cost:
             raise RangeError(
-                f"{self.cost!r} is no cost. There are {', '.join(NAMED_COSTS)}; or name a function of yours, as in "
-                "model.py::cost."
+                f"the cost must be {', '.join(NAMED_COSTS)} or a function of your own, as in model.py::cost, got "
+                f"{self.cost!r}."
             )
         if self.start is None:
-            raise RangeError(f"{self.cost} needs --start, the variables to begin with, as in --start 1.0 2.0.")
-        return _own(self.cost), self.start
+            raise RangeError(f"{self.cost} needs --start, the initial variables, as in --start 1.0 2.0.")
+        return _user_cost(self.cost), self.start
 
     def _rule(self) -> Any:
         from jaxgd import rules
         from jaxgd.errors import RangeError
 
-        wanted = _NUMBERS[self.rule]
+        names = _HYPERPARAMS[self.rule]
         for name in _DEFAULTS:
-            if name not in wanted and getattr(self, name) is not None:
-                its = f"its numbers are {' and '.join('--' + n for n in wanted)}" if wanted else "it takes no number"
-                raise RangeError(f"--{name}: not a number of {self.rule}; {its}.")
-        numbers = {name: _DEFAULTS[name] if getattr(self, name) is None else getattr(self, name) for name in wanted}
-        return getattr(rules, self.rule.replace("-", "_"))(**numbers)
+            if name not in names and getattr(self, name) is not None:
+                allowed = f"only {' and '.join('--' + n for n in names)}" if names else "no hyperparameter"
+                raise RangeError(f"--{name}: {self.rule} takes {allowed}. Leave out --{name}.")
+        hyperparams = {name: _DEFAULTS[name] if getattr(self, name) is None else getattr(self, name) for name in names}
+        return getattr(rules, self.rule.replace("-", "_"))(**hyperparams)
 
     def _stop(self) -> Any:
         from jaxgd.descent import Stop
@@ -163,14 +164,14 @@ class Minimize:
         return Stop(gradient_rtol=self.rtol, cost=self.target)
 
 
-def _own(word: str) -> Any:
-    """The function that FILE::NAME names."""
+def _user_cost(word: str) -> Any:
+    """Return the user's cost function that FILE::NAME names."""
     from jaxgd.cli.cases import find_function
 
-    function, folder = find_function(word)
+    function, running_user_code = find_function(word)
 
     def cost(v: Any) -> Any:
-        with folder():
+        with running_user_code():
             return function(v)
 
     return cost
@@ -182,7 +183,7 @@ def _print_table(solution: "Solution") -> None:
     path = solution.trajectory
     assert path is not None
     n = len(path.cost)
-    # Every one at first, then ever farther apart, and the last.
+    # Rows at geometrically growing distances, with the first and the last entry.
     shown = sorted(
         {0, n - 1, *np.unique(np.geomspace(1, max(n - 1, 1), _ROWS - 2).astype(int)).tolist()} & set(range(n))
     )
@@ -204,9 +205,9 @@ def _print_table(solution: "Solution") -> None:
         f"C = {float(solution.cost):.8g} at {_place(solution.v)}"
     )
     if float(solution.best_cost) < float(solution.cost):
-        print(f"the lowest on the way was C = {float(solution.best_cost):.8g} at {_place(solution.best_v)}")
+        print(f"the lowest cost was C = {float(solution.best_cost):.8g} at {_place(solution.best_v)}")
     if path.sharpness is not None and int(path.crossed) >= 0:
-        print(f"λ_max is above 2/η from update {int(path.crossed)} on")
+        print(f"λ_max exceeds 2/η from update {int(path.crossed)} on")
 
 
 def _place(v: Any) -> str:
@@ -259,51 +260,51 @@ def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None
     assert path is not None
     v, heights = np.asarray(path.v, float), np.asarray(path.cost, float)
     v, heights = np.concatenate([v, [np.asarray(solution.v, float)]]), np.append(heights, float(solution.cost))
-    there = np.isfinite(v).all(axis=1) & np.isfinite(heights)
-    v, heights = v[there], heights[there]
+    finite = np.isfinite(v).all(axis=1) & np.isfinite(heights)
+    v, heights = v[finite], heights[finite]
     if not len(v):
-        print("nothing to draw: the cost is not finite where it began", file=sys.stderr)
+        print("nothing to draw: the cost is not finite at the start", file=sys.stderr)
         return
     if len(higher := np.flatnonzero(np.abs(heights) > 1e3 * max(abs(heights[0]), 1.0))):
-        # Of what has left the valley, the way out is enough.
+        # A path that leaves the valley is drawn up to the first point far outside, so that the valley stays visible.
         v, heights = v[: higher[0] + 1], heights[: higher[0] + 1]
     title = f"{options.cost}, {rule!r}, {int(solution.steps)} updates: {solution.outcome.message.split(':')[0]}"
     if v.shape[1] == 1:
-        # A valley has two sides: the second variable is one that the cost does not know.
+        # The figure needs two variables: add a second one that the cost ignores.
         v, original = np.stack([v[:, 0], np.zeros(len(v))], axis=1), cost
         cost = lambda v: original(v[:1])  # noqa: E731
     if v.shape[1] == 2:
         a, b = (_around(axis) for axis in v.T)
         over = jax.jit(jax.vmap(lambda x: jax.vmap(lambda y: cost(jnp.stack([x, y])))(jnp.asarray(b))))
-        heights_there = np.asarray(over(jnp.asarray(a, options.dtype)), float)
+        grid = np.asarray(over(jnp.asarray(a, options.dtype)), float)
         names = ("v₁", "v₂")
-        landscape = Landscape(a, b, heights_there, v, heights, names, title)
+        landscape = Landscape(a, b, grid, v, heights, names, title)
     else:
-        found = cost_slice(cost, jnp.asarray(v[0]), through=_plane(v), resolution=_GRID)
-        places = np.stack([np.asarray(jax.vmap(found.project)(jnp.asarray(v)))[i] for i in range(2)], axis=1)
-        a, b = np.asarray(found.a, float), np.asarray(found.b, float)
+        plane = cost_slice(cost, jnp.asarray(v[0]), through=_plane(v), resolution=_GRID)
+        places = np.stack([np.asarray(jax.vmap(plane.project)(jnp.asarray(v)))[i] for i in range(2)], axis=1)
+        a, b = np.asarray(plane.a, float), np.asarray(plane.b, float)
         names = ("from start to end", "across, in v's units")
-        title += f"\na slice through {v.shape[1]} dimensions; the path is its shadow on it"
-        landscape = Landscape(a, b, np.asarray(found.cost, float), places, heights, names, title, flat=False)
+        title += f"\na slice through {v.shape[1]} dimensions, with the path projected onto it"
+        landscape = Landscape(a, b, np.asarray(plane.cost, float), places, heights, names, title, flat=False)
     draw(landscape, Path(options.plot or "valley.png"))
     print(f"drawn: {options.plot}", file=sys.stderr)
 
 
 def _around(axis: Any) -> Any:
-    """A grid around a path, wider than it."""
+    """Return grid points along one axis that cover the path with a margin on both sides."""
     import numpy as np
 
     low, high = float(axis.min()), float(axis.max())
     width = high - low or max(1.0, abs(low))
-    # More beyond the end, where the valley's other side is.
+    # A wider margin where the path ends, so that the opposite slope of the valley is visible.
     below, above = (0.6 if abs(axis[-1] - edge) < 0.1 * width else 0.25 for edge in (low, high))
     return np.linspace(low - below * width, high + above * width, _GRID)
 
 
 def _plane(v: Any) -> tuple[Any, Any]:
-    """Two points that span a plane with the start: the end, and the point of the path farthest from the line to it.
+    """Return two points that span a plane with the start: the end, and the point farthest from the line to the end.
 
-    Where the path is straight, or a single point, directions are made up.
+    A straight path, or a single point, does not span a plane: random directions complete it.
     """
     import jax.numpy as jnp
     import numpy as np

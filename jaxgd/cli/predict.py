@@ -1,4 +1,4 @@
-"""`jaxgd predict`: read the digit in an image."""
+"""`jaxgd predict`: read the digit in each image."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,19 +15,24 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Read digits: one line an image, with the image, its digit and the network's activations, separated by tabs.
+    """Read the digit in each image.
 
-    An image of any size is centered and scaled as the images were that the network learned from. Files are PNG (or
-    another format that Pillow reads) or IDX; dark ink on light paper is turned into light on dark.
+    Prints one line per image, separated by tabs: the image, its digit and the network's output activations. An image
+    may have any size: it is scaled and centered like the training images. A picture with dark ink on light paper is
+    inverted.
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """The run folder."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
-    """Image files."""
+    """Run folder, made by jaxgd train."""
+    images: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
+    ]
+    """Image files: PNG, another format that Pillow reads, or IDX."""
 
     def run(self, argv: list[str]) -> int:
-        """Predict; the result is the exit status."""
+        """Predict and return the exit status."""
         import numpy as np
 
         from jaxgd.data.image import Frame
@@ -36,7 +41,7 @@ class Predict:
         from jaxgd.run_folder import RunFolder
 
         if not self.images:
-            raise RangeError("name at least one image.")
+            raise RangeError("expected at least one image, got none.")
         folder = RunFolder.open(self.run_dir)
         network, frame = folder.load_network(), Frame(**folder.config["frame"])
         named = [pair for path in self.images for pair in _read(path, frame)]
@@ -49,7 +54,7 @@ class Predict:
 
 
 def _read(path: Path, frame: "Frame") -> Iterator[tuple[str, "np.ndarray"]]:
-    """The images of a file with a name each, in the form the network learned from."""
+    """Yield the name and the pixels of each image in a file, fitted to the frame of the training images."""
     from jaxgd.data.idx import read_idx
     from jaxgd.data.image import fit_to_frame, read_picture
     from jaxgd.errors import DataError

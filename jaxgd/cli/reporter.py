@@ -1,4 +1,4 @@
-"""What a person sees of a run under way: the book's lines, a progress bar, TensorBoard."""
+"""Progress of a run: the book's line per epoch, a progress bar, TensorBoard events."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from jaxgd.training import History
 
 
 class Reporter:
-    """Prints a line an epoch to stdout, the book's; all else goes to stderr and into the run folder."""
+    """Print the book's line per epoch to stdout, progress to stderr, and events into the run folder."""
 
     def __init__(self, *, progress: bool, tensorboard: bool) -> None:
         self._progress, self._tensorboard = progress, tensorboard
@@ -27,13 +27,13 @@ class Reporter:
 
     @contextlib.contextmanager
     def over(self, folder: RunFolder, data: Dataset, epochs: int, entries: list[History]) -> Iterator[None]:
-        """Report on a run of so many epochs, those in `entries` done already."""
+        """Report on a run of `epochs` epochs. The run has already done the epochs in `entries`."""
         from tqdm import tqdm
 
         done = max(len(entries) - 1, 0)
         self._test_images = len(data.test.labels)
         with contextlib.ExitStack() as stack:
-            # disable=None: no bar where stderr is no terminal.
+            # disable=None hides the bar if stderr is not a terminal.
             bar = tqdm(total=epochs, initial=done, unit="epoch", disable=None if self._progress else True)
             self._bar = stack.enter_context(bar)
             self._events: Any = None
@@ -56,12 +56,12 @@ class Reporter:
             return
         self._bar.write(f"Epoch {k - 1}: {self._correct(entry)}", file=sys.stdout)
         sys.stdout.flush()
-        self._bar.set_description_str("learning")
+        self._bar.set_description_str("training")
         self._bar.set_postfix_str(f"cost {entry.cost:.4f}, test accuracy {entry.test_accuracy:.2%}", refresh=False)
         self._bar.update()
 
     def conclude(self, outcome: Outcome, entries: list[History]) -> None:
-        """Say how the run ended and which epoch was best."""
+        """Print the outcome of the run and its best epoch."""
         print(outcome.message, file=sys.stderr)
         if len(entries) > 1:
             best = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
@@ -76,7 +76,7 @@ class Reporter:
 
 
 def require_plot(path: Path | None) -> None:
-    """Raise unless a figure can be drawn into this file: found out before training, not after."""
+    """Raise unless a figure can be drawn into this file. Call it before training, so that no run is wasted."""
     if path is None:
         return
     try:
@@ -86,4 +86,4 @@ def require_plot(path: Path | None) -> None:
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise RangeError(f"--plot: the file's name must end in .png, .svg or .pdf, got {path}.")
     if not path.absolute().parent.is_dir():
-        raise RangeError(f"--plot: there is no folder {path.absolute().parent}.")
+        raise RangeError(f"--plot: the folder {path.absolute().parent} does not exist.\nCreate it first.")

@@ -1,4 +1,4 @@
-"""`jaxgd train`: teach a network to read digits by gradient descent."""
+"""`jaxgd train`: train a network to read digits by gradient descent."""
 
 import contextlib
 import dataclasses
@@ -34,57 +34,62 @@ if TYPE_CHECKING:
     from jaxgd.run_folder import RunFolder
     from jaxgd.training import History, TrainState
 
-# What may stand beside --resume: all else is the run's own and cannot change under way.
+# Options allowed together with --resume. The run's own settings cannot change.
 _WITH_RESUME = (
     *("--resume", "--epochs", "--data-dir", "--checkpoint-every"),
     *("--tensorboard", "--plot", "--progress", "--no-progress"),
 )
 
-# Between checkpoints, where no number of epochs was given: to save takes as long as 20 epochs of digits.
+# Shortest time between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of digits.
 _SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Teach a network of sigmoid neurons to read digits, by v → v − η∇C.
+    """Train a network of sigmoid neurons to read digits, by gradient descent v → v − η∇C.
 
-    Prints the book's line for each epoch, counted from 0 as in the book: how many test images are read correctly.
-    Leaves a run folder with the configuration, metrics.jsonl, checkpoints and the network.
+    Prints one line per epoch: the number of test images that the network reads correctly. Epochs count from 0, as in
+    Nielsen's book. Writes a run folder with config.json, metrics.jsonl, checkpoints and network.safetensors.
+
+    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file could not be written; 2 misuse;
+    130 interrupted.
     """
 
     data: str = "digits"
-    """digits (comes with jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files."""
+    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files."""
     data_dir: MaybePath = None
-    """Where data sets are looked for and kept; else JAXGD_DATA_DIR, else ~/.cache/jaxgd."""
+    """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
     sizes: MaybeInts = None
-    """Neurons of each layer, inputs first. By default pixels, 30, classes."""
+    """Neurons per layer, inputs first. (default: pixels, 30, classes)"""
     scheme: MaybeScheme = None
-    """How weights are drawn: N(0, 1) or N(0, 1/fan-in). By default the book's gaussian; scaled for digits."""
+    """First weights: gaussian is N(0, 1), scaled is N(0, 1/fan-in).
+    (default: gaussian, as in the book; scaled for digits)"""
     eta: float = 3.0
-    """The learning rate η."""
+    """Learning rate η, above 0."""
     batch_size: int | Literal["full"] = 10
-    """Examples in a mini-batch, or full for gradient descent on all of them."""
+    """Examples per mini-batch, or full to use all examples in each update."""
     epochs: MaybeInt = None
-    """Passes over the training examples. By default the book's 30; 60 for the few examples of digits."""
+    """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
     seed: int = 0
-    """Decides the first weights and the order of examples."""
+    """Seed of the first weights and of the order of examples."""
     kernel: Literal["auto", "xla", "native"] = "auto"
-    """The way an epoch runs: native C++ where it can and is quicker, or XLA; they differ by rounding only."""
+    """Backend that runs an epoch: native is C++ on the CPU; auto is native if it can run and is faster, otherwise xla.
+    Results differ only by rounding."""
     run_dir: MaybePath = None
-    """The run folder to make. By default runs/DATA-TIME."""
+    """Run folder to create. (default: runs/DATA-TIME)"""
     resume: MaybePath = None
-    """Continue the run in this folder, to the bit as if it had never stopped; --epochs may lengthen it."""
+    """Run folder to continue. The result equals an uninterrupted run bit for bit. --epochs may lengthen the run."""
     checkpoint_every: MaybeInt = None
-    """Epochs between checkpoints. By default they follow every epoch that ends a second or more after the last."""
+    """Epochs between checkpoints. (default: save after an epoch if the last save was at least 1 second ago)"""
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write TensorBoard events into the run folder."""
     plot: MaybePath = None
-    """Draw cost and accuracy by epoch into this PNG, SVG or PDF file."""
+    """PNG, SVG or PDF file for a figure of cost and error rate per epoch."""
     progress: bool = True
-    """Show a progress bar where the terminal can."""
+    """Show a progress bar if stderr is a terminal."""
 
     def run(self, argv: list[str]) -> int:
-        """Train; the result is the exit status."""
+        """Train and return the exit status."""
         from jaxgd.cli.reporter import Reporter, require_plot
         from jaxgd.errors import require_count
 
@@ -97,20 +102,21 @@ class Train:
         try:
             return _train(self, folder, data, reporter)
         except (OSError, KeyboardInterrupt):
-            print(f"the run is kept as last saved; continue it with: {_continue(folder)}", file=sys.stderr)
+            print(f"the run is saved up to its last checkpoint; continue with: {_continue(folder)}", file=sys.stderr)
             raise
 
 
 def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
-    """A new run folder and its data. Whatever can be wrong is found before anything is written."""
+    """Create a run folder and load its data. All options are checked before anything is written."""
     from jaxgd.data.image import frame_of
     from jaxgd.data.named import resolve_data_dir
     from jaxgd.errors import CheckpointError, RangeError, WriteError, require_count, require_positive
     from jaxgd.run_folder import RunFolder, require_new
 
-    # On digits, of 60 seeds each, one in five with Gaussian weights ended below 97% of the test images; scaled, none.
-    usual = ("scaled", 60) if options.data == "digits" else ("gaussian", 30)
-    scheme, epochs = options.scheme or usual[0], usual[1] if options.epochs is None else options.epochs
+    # On digits, over 60 seeds each: one in five runs with gaussian weights ended below 97% test accuracy, and none with
+    # scaled weights.
+    default = ("scaled", 60) if options.data == "digits" else ("gaussian", 30)
+    scheme, epochs = options.scheme or default[0], default[1] if options.epochs is None else options.epochs
     require_count("--epochs", "it", epochs)
     require_count("--seed", "it", options.seed, least=0, most=2**32 - 1)
     require_positive("--eta", "it", options.eta)
@@ -123,10 +129,10 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     own = is_folder(options.data)
     require_sizes_fit(sizes, data, exact=not own)
     if (weights := sum(a * b for a, b in itertools.pairwise(sizes))) > 2**30:
-        raise RangeError(f"--sizes: {weights:,} weights are more than the 2**30 that train takes on.")
+        raise RangeError(f"--sizes: expected at most 2**30 weights, got {weights:,}.")
     config = {
         "data": str(Path(options.data).absolute()) if own else options.data,
-        # Where it was found, so that the run finds it again when the environment has changed.
+        # The absolute path, so that a resumed run finds the data even if the environment has changed.
         "data_dir": None if own or options.data == "digits" else str(resolve_data_dir(options.data_dir).absolute()),
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
@@ -136,7 +142,7 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
         "epochs": epochs,
         "made_with": _made_with(),
     }
-    _kernel(config, data)  # raises where the one that is asked for cannot run
+    _kernel(config, data)  # raises if the requested backend cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     try:
         return RunFolder.create(path, config), data
@@ -145,7 +151,7 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
 
 
 def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset"]:
-    """The run folder to continue and its data, which must be what they were."""
+    """Open the run folder to continue and load its data, which must be unchanged."""
     from jaxgd.errors import CheckpointError, RangeError, require_count
     from jaxgd.run_folder import RunFolder
 
@@ -155,18 +161,22 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
     folder = RunFolder.open(path)
     data = load_data(folder.config["data"], options.data_dir or folder.config["data_dir"])
     if digest(data) != folder.config["data_sha256"]:
-        raise CheckpointError(f"the data {folder.config['data']} are no longer what {path} was trained on.")
+        raise CheckpointError(f"the data set {folder.config['data']} has changed since {path} was trained on it.")
     if options.epochs is not None:
         require_count("--epochs", "it", options.epochs)
     if (made_with := folder.config["made_with"])["float"] != _made_with()["float"]:
-        raise CheckpointError(f"{path} was made in {made_with['float']}: set JAX_ENABLE_X64 as it was then.")
+        raise CheckpointError(f"{path} was made in {made_with['float']}: set JAX_ENABLE_X64 as for that run.")
     if made_with != _made_with():
-        print(f"the run was made with {made_with}; here, with {_made_with()}, bits may differ", file=sys.stderr)
+        print(
+            f"the run was made with {made_with} and continues with {_made_with()}: its results may differ from an "
+            "uninterrupted run",
+            file=sys.stderr,
+        )
     return folder, data
 
 
 def _made_with() -> dict[str, str]:
-    """What must be the same for the same bits."""
+    """Return the versions and settings that must be equal for equal bits."""
     from importlib.metadata import version
 
     import jax
@@ -187,12 +197,12 @@ def _made_with() -> dict[str, str]:
 
 
 def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
-    """The network before training and the key of the order of examples, as the seed decides them."""
+    """Return the network before training and the key of the order of examples, both drawn from the seed."""
     import jax
 
     from jaxgd.network import init_network
 
-    # The generator is named, so that a user's setting of another one does not change what a seed means.
+    # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
     network_key, order_key = jax.random.split(jax.random.key(config["seed"], impl="threefry2x32"))
     return init_network(network_key, config["sizes"], config["scheme"]), order_key
 
@@ -202,7 +212,7 @@ def _batch_size(config: dict[str, Any]) -> int | None:
 
 
 def _kernel(config: dict[str, Any], data: "Dataset") -> "Kernel":
-    """The way that the run's epochs go."""
+    """Choose the backend that runs the epochs."""
     import jax.numpy as jnp
 
     from jaxgd.cost import quadratic_cost
@@ -234,7 +244,7 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
         if epochs < done:
             from jaxgd.errors import RangeError
 
-            raise RangeError(f"--epochs {epochs}: the run {folder.path} already has {done}.")
+            raise RangeError(f"--epochs: expected at least {done}, which {folder.path} already has, got {epochs}.")
         if epochs != config["epochs"]:
             folder.lengthen(epochs)
 
@@ -243,7 +253,7 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
         def after_epoch(state: "TrainState", entry: "History") -> bool:
             nonlocal saved
             k = int(entry.epoch)
-            if k == len(entries):  # a resumed state's own entry is there already
+            if k == len(entries):  # the entry of a resumed state is already recorded
                 entries.append(entry)
                 folder.append_metrics(entry)
                 if k and (time.monotonic() - saved >= _SECONDS if due is None else k % due == 0):
@@ -282,7 +292,7 @@ def _save(folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", 
 
 
 def _restore(checkpoints: "Checkpoints", like: "TrainState | None") -> tuple["TrainState | None", list["History"]]:
-    """The newest whole checkpoint's state and history; nothing if there is none yet."""
+    """Return the state and history of the newest intact checkpoint, or (None, []) if none exists yet."""
     import jax
     import numpy as np
 
@@ -293,7 +303,7 @@ def _restore(checkpoints: "Checkpoints", like: "TrainState | None") -> tuple["Tr
     if restored is None:
         return None, []
     for refusal in restored.refused:
-        print(f"{refusal}; using the one before", file=sys.stderr)
+        print(f"{refusal}; using the previous checkpoint", file=sys.stderr)
     state, history = restored.tree
     history = jax.tree.map(np.asarray, history)
     return state, [jax.tree.map(lambda x, k=k: x[k], history) for k in range(len(history.epoch))]
@@ -301,7 +311,7 @@ def _restore(checkpoints: "Checkpoints", like: "TrainState | None") -> tuple["Tr
 
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks for a stop after the epoch; the second stops at once."""
+    """Stop after the current epoch on the first Ctrl-C, and at once on the second."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -311,7 +321,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
     def ask(*_: Any) -> None:
         stop.set()
         signal.signal(signal.SIGINT, before)
-        print("\nfinishing this epoch and saving; Ctrl-C again to stop at once", file=sys.stderr)
+        print("\nfinishing this epoch and saving; press Ctrl-C again to stop at once", file=sys.stderr)
 
     signal.signal(signal.SIGINT, ask)
     try:

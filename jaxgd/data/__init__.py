@@ -1,4 +1,4 @@
-"""Images with labels: digits that come with the package, MNIST and its relatives, folders of one's own.
+"""Images with labels: the digits in the package, MNIST and its relatives, and folders of IDX files.
 
 >>> load_dataset("digits").inputs
 64

@@ -1,4 +1,4 @@
-"""What every data set looks like once it is in memory."""
+"""The in-memory form of every data set."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +10,12 @@ from jaxgd.errors import DataError, DtypeError, describe
 
 
 class Part(NamedTuple):
-    """Images and their labels, in one order."""
+    """The images and labels of one split: training, validation or test.
+
+    Attributes:
+        images: Images, `uint8` of shape (n, height, width), from 0 (paper) to 255 (ink).
+        labels: Class of each image, `uint8` of shape (n,), in the order of the images.
+    """
 
     images: UInt8[np.ndarray, "n height width"]
     labels: UInt8[np.ndarray, " n"]
@@ -20,18 +25,23 @@ class Part(NamedTuple):
 class Dataset:
     """Images with labels, split into training, validation and test examples.
 
-    Pixels are bytes from 0 (paper) to 255 (ink) in every data set, so that `images / 255` is right everywhere. They
-    stay bytes in memory, a quarter of float32: scale on use. The arrays are read-only.
+    Pixels are bytes from 0 (paper) to 255 (ink) in every data set, so `images / 255` always lies in [0, 1]. Bytes need
+    a quarter of the memory of float32: scale them on use. All arrays are read-only.
 
-    Shapes: each part's `images` is `(n, height, width)` and its `labels` `(n,)`.
-    Range: pixels 0 to 255, labels 0 to `classes` − 1; both `uint8`.
-    Raises: nothing. `make_dataset` is what checks.
+    Attributes:
+        name: Name of the data set, or of the folder that it was read from.
+        train: Training examples.
+        validation: Examples held out from training, to choose η and other settings.
+        test: Test examples.
+        classes: Number of classes. Labels are 0 to `classes` − 1.
+
     Source: Nielsen, chapter 1, "Implementing our network to classify digits".
 
-    >>> from jaxgd.data import load_dataset
-    >>> digits = load_dataset("digits")
-    >>> digits, digits.inputs, digits.train.images.shape
-    (Dataset(name='digits', classes=10), 64, (1197, 8, 8))
+    Example:
+        >>> from jaxgd.data import load_dataset
+        >>> digits = load_dataset("digits")
+        >>> digits, digits.inputs, digits.train.images.shape
+        (Dataset(name='digits', classes=10), 64, (1197, 8, 8))
     """
 
     name: str
@@ -48,7 +58,7 @@ class Dataset:
 
     @property
     def inputs(self) -> int:
-        """Pixels of an image, height · width: the size of a network's first layer."""
+        """Pixels per image, height · width: the number of a network's inputs."""
         height, width = self.image_shape
         return height * width
 
@@ -61,25 +71,24 @@ def make_part(
     images_name: str = "images",
     labels_name: str = "labels",
 ) -> Part:
-    """Check and join images and labels: a `Part` of two read-only arrays, neither of them copied.
-
-    Shapes: `images` is `(n, height, width)` and `labels` `(n,)`, with n ≥ 1 and at least one pixel.
-    Raises: DtypeError unless both are `uint8`; DataError if a shape does not serve or the counts differ.
+    """Check images and labels, and join them to a `Part` of two read-only arrays without a copy.
 
     >>> make_part("example", np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.uint8)).labels
     array([0, 0], dtype=uint8)
     """
     for name, x in ((images_name, images), (labels_name, labels)):
         if getattr(x, "dtype", None) != np.uint8:
-            raise DtypeError(f"{who}: {name} must be uint8, got {describe(x)}.\nPixels are bytes, 0 paper to 255 ink.")
+            raise DtypeError(
+                f"{who}: {name} must be uint8, got {describe(x)}.\nPixels are bytes, from 0 (paper) to 255 (ink)."
+            )
     if images.ndim != 3:
         raise DataError(
             f"{who}: {images_name} must have the shape (n, height, width), got {images.shape}.\n"
-            "Put one image of one channel at each index."
+            "Each index must hold one image of one channel."
         )
     if labels.ndim != 1:
         raise DataError(
-            f"{who}: {labels_name} must have the shape (n,), got {labels.shape}.\nPut one label at each index."
+            f"{who}: {labels_name} must have the shape (n,), got {labels.shape}.\nEach index must hold one label."
         )
     if len(images) != len(labels):
         raise DataError(
@@ -89,7 +98,7 @@ def make_part(
     if images.size == 0:
         raise DataError(
             f"{who}: {images_name} must hold at least one image of at least one pixel, got {images.shape}.\n"
-            "Leave the part out or fill it."
+            "Add an image, or leave this split out."
         )
     images, labels = images.view(), labels.view()
     images.flags.writeable = labels.flags.writeable = False
@@ -99,11 +108,7 @@ def make_part(
 def make_dataset(
     who: str, name: str, train: Part, validation: Part, test: Part, *, classes: int | None = None
 ) -> Dataset:
-    """Check and join three parts to a `Dataset`; `classes` is by default the largest label of all parts plus one.
-
-    Shapes: all parts hold images of one shape.
-    Range: labels below `classes`.
-    Raises: as `make_part`; DataError if the parts' image shapes differ or a label is not below `classes`.
+    """Check three splits, and join them to a `Dataset`. By default `classes` is the largest label plus one.
 
     >>> part = Part(np.zeros((2, 8, 8), np.uint8), np.array([0, 3], np.uint8))
     >>> make_dataset("example", "mine", part, part, part).classes
@@ -117,7 +122,7 @@ def make_dataset(
     shapes = {key: part.images.shape[1:] for key, part in parts.items()}
     if len(set(shapes.values())) > 1:
         got = ", ".join(f"{key} {height}×{width}" for key, (height, width) in shapes.items())
-        raise DataError(f"{who}: all images must have one size, got {got}.\nCrop or scale them alike first.")
+        raise DataError(f"{who}: all images must have one size, got {got}.\nCrop or scale them to the same size first.")
     if classes is None:
         classes = 1 + max(int(part.labels.max()) for part in parts.values())
     for key, part in parts.items():

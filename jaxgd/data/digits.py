@@ -1,4 +1,4 @@
-"""Small digits that come with the package: no file to fetch, no network."""
+"""Small digits inside the package, available without a download."""
 
 from importlib.resources import as_file, files
 
@@ -10,29 +10,25 @@ from jaxgd.data.idx import read_idx
 
 _TRAIN, _VALIDATION = 1197, 300  # of 1,797; the other 300 are the test set
 
-# The file's values 0 to 16 as bytes, round(v · 255 / 16).
+# Entry v is the byte for the file's value v, round(v · 255 / 16).
 _INK = np.rint(np.arange(17) * 255 / 16).astype(np.uint8)
 
 
 def load_digits() -> Dataset:
-    """1,797 handwritten digits of 8×8 pixels, shuffled once and for all and split 1,197 / 300 / 300.
+    """Load 1,797 handwritten digits of 8×8 pixels, shuffled with a fixed seed and split 1,197 / 300 / 300.
 
-    The file keeps the genuine values v from 0 to 16; what is returned is round(v · 255 / 16), so that pixels are
-    bytes from 0 (paper) to 255 (ink) as in every other data set. round(byte · 16 / 255) gives v back.
+    The file holds the original values v from 0 to 16. The images hold round(v · 255 / 16), so that pixels are bytes
+    from 0 (paper) to 255 (ink) as in every other data set. round(byte · 16 / 255) returns v.
 
-    The file is ordered, so it is shuffled first, always alike: NumPy promises that the stream of
-    `RandomState` never changes, which it does not promise of its newer generators.
-
-    Shapes: images `(n, 8, 8)`, labels `(n,)`.
-    Range: pixels 0 to 255, labels 0 to 9.
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
-    doi 10.24432/C50P49, CC BY 4.0; its test set, the one that scikit-learn ships.
+    doi 10.24432/C50P49, CC BY 4.0. These are its test set, which scikit-learn also ships.
 
     >>> load_digits().train.labels[:10]
     array([2, 8, 2, 6, 6, 7, 1, 9, 8, 5], dtype=uint8)
     """
     values, labels = read_original()
     images = _INK[values]
+    # The file is ordered. NumPy guarantees the stream of RandomState for all versions, unlike its newer generators.
     order = np.random.RandomState(0).permutation(len(labels))
     train, validation, test = (
         Part(images[part], labels[part]) for part in np.split(order, [_TRAIN, _TRAIN + _VALIDATION])
@@ -41,7 +37,7 @@ def load_digits() -> Dataset:
 
 
 def read_original() -> tuple[UInt8[np.ndarray, "1797 8 8"], UInt8[np.ndarray, " 1797"]]:
-    """Read the genuine values, 0 to 16, and labels in the order of the source.
+    """Read the original values, 0 to 16, and the labels, in the order of the source.
 
     >>> values, labels = read_original()
     >>> int(values.max()), labels[:10].tolist()

@@ -1,4 +1,4 @@
-"""Files from the network, through tensorflow-datasets' download manager: checksummed, kept, and without TensorFlow."""
+"""Downloads through the manager of tensorflow-datasets, which checks and caches files without TensorFlow."""
 
 import json
 import shutil
@@ -10,34 +10,33 @@ from urllib.parse import urlsplit
 from jaxgd.data.sources import Source
 from jaxgd.errors import DataError, MissingDependencyError
 
-_PATIENCE = 4.0  # seconds to wait for an answer
+_TIMEOUT = 4.0  # seconds to wait for the host's answer
 
 
 def find_cached(downloads: Path, name: str, source: Source) -> list[Path] | None:
-    """All of the source's files that an earlier download left, or None if one is missing.
+    """Return the source's files from an earlier download, or None if one is missing.
 
-    Beside each file the download manager keeps a `.INFO` file that tells its checksum. Reading that spares the import
-    of tensorflow-datasets, and the question whether the network is there.
+    The download manager writes a `.INFO` file with the checksum next to each file. Reading it avoids the import of
+    tensorflow-datasets and any use of the network.
     """
-    found: dict[str, Path] = {}
+    by_checksum: dict[str, Path] = {}
     for folder in (downloads / name, downloads):
         for info in folder.glob("*.INFO"):
             path = info.with_suffix("")
             try:
                 checksum = json.loads(info.read_text(encoding="utf-8"))["url_info"]["checksum"]
-            except (OSError, ValueError, KeyError, TypeError):  # another version's, or damaged: not ours to mend
+            except (OSError, ValueError, KeyError, TypeError):  # a damaged file, or one of another version
                 continue
             if isinstance(checksum, str) and path.is_file():
-                found.setdefault(checksum, path)
-    paths = [found[file.sha256] for file in source.files if file.sha256 in found]
+                by_checksum.setdefault(checksum, path)
+    paths = [by_checksum[file.sha256] for file in source.files if file.sha256 in by_checksum]
     return paths if len(paths) == len(source.files) else None
 
 
 def download(downloads: Path, name: str, source: Source, remedy: str) -> list[Path]:
-    """Fetch the source's files into `downloads` and return their paths, in the source's order.
+    """Download the source's files into `downloads`, and return their paths in the source's order.
 
-    Raises: MissingDependencyError without tensorflow-datasets; DataError if the host does not answer in a few seconds,
-    or sends something else. `remedy` ends every message.
+    Every error message ends with `remedy`. A host that does not answer raises DataError after a few seconds.
     """
     try:
         import requests
@@ -48,10 +47,10 @@ def download(downloads: Path, name: str, source: Source, remedy: str) -> list[Pa
             f"pip install tensorflow-datasets importlib_resources\n{remedy}"
         ) from error
     urls = [source.base_url + file.name for file in source.files]
-    if reason := _why_no_answer(requests, urls[0]):
+    if reason := _why_unreachable(requests, urls[0]):
         raise DataError(
-            f"load_dataset: {name!r} is not there yet and {urlsplit(source.base_url).netloc} cannot be asked for it: "
-            f"{reason}.\n{remedy}"
+            f"load_dataset: {name!r} is not on this machine and cannot be downloaded: "
+            f"{urlsplit(source.base_url).netloc} {reason}.\n{remedy}"
         )
     before = _unfinished(downloads, name)
     url = urls[0]
@@ -66,7 +65,7 @@ def download(downloads: Path, name: str, source: Source, remedy: str) -> list[Pa
             force_checksums_validation=True,
         )
         paths = []
-        for url in urls:  # one after the other: where one fails, no other is still under way
+        for url in urls:  # one by one, so that no download is still running when another fails
             paths.append(Path(manager.download(url)))
         return paths
     except Exception as error:
@@ -76,28 +75,28 @@ def download(downloads: Path, name: str, source: Source, remedy: str) -> list[Pa
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _why_no_answer(requests: Any, url: str) -> str | None:
-    """Why asking the host is in vain, or None if it answers.
+def _why_unreachable(requests: Any, url: str) -> str | None:
+    """Return the reason why the host is unreachable, or None if it answers.
 
-    The download manager itself would try for over three minutes. The question goes the way that the download will
-    go, proxies included, and in a thread of its own: looking up a name knows no timeout.
+    Without this probe, the download manager would retry for over three minutes. The probe uses the same route as the
+    download, including proxies. It runs in a thread, because a name lookup has no timeout.
     """
     reasons: list[str | None] = []
 
-    def ask() -> None:
+    def probe() -> None:
         try:
-            status = requests.head(url, timeout=_PATIENCE, allow_redirects=True).status_code
-            # 405 and 501: it does not know the question, but it is there.
-            reasons.append(None if status < 400 or status in (405, 501) else f"it answers with HTTP status {status}")
-        except Exception as error:  # whatever it is, it is the answer
-            reasons.append(f"it does not answer ({type(error).__name__})")
+            status = requests.head(url, timeout=_TIMEOUT, allow_redirects=True).status_code
+            # 405 and 501 mean that the host answers but does not support HEAD.
+            reasons.append(None if status < 400 or status in (405, 501) else f"answers with HTTP status {status}")
+        except Exception as error:  # any failure means that the host cannot be reached
+            reasons.append(f"does not answer ({type(error).__name__})")
 
-    thread = threading.Thread(target=ask, name="jaxgd-ask", daemon=True)
+    thread = threading.Thread(target=probe, name="jaxgd-probe", daemon=True)
     thread.start()
-    thread.join(_PATIENCE + 1)
-    return reasons[0] if reasons else f"it does not answer in {_PATIENCE + 1:g} seconds"
+    thread.join(_TIMEOUT + 1)
+    return reasons[0] if reasons else f"does not answer in {_TIMEOUT + 1:g} seconds"
 
 
 def _unfinished(downloads: Path, name: str) -> set[Path]:
-    """List the folders in which downloads wait until they are complete."""
+    """Return the folders of incomplete downloads."""
     return {path for folder in (downloads, downloads / name) for path in folder.glob("*.tmp.*") if path.is_dir()}

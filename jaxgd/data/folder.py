@@ -1,4 +1,4 @@
-"""A folder of one's own IDX files, of any image size and any number of classes."""
+"""A user's folder of IDX files, with any image size and number of classes."""
 
 import os
 from pathlib import Path
@@ -13,27 +13,37 @@ _PREFIXES = {"train": ("train-",), "validation": ("validation-",), "test": ("t10
 def load_idx(folder: str | os.PathLike[str], *, classes: int | None = None, validation: int | None = None) -> Dataset:
     """Load the data set in a folder of IDX files, gzipped or not.
 
-    The files are `train-images*` and `train-labels*`, `t10k-images*` or `test-images*` and their labels, and, where
-    there are any, `validation-images*` and `validation-labels*`. Without the latter the last `validation` training
-    examples, in file order, are set aside: by default one sixth, the book's 10,000 of 60,000.
+    The folder must hold `train-images*` and `train-labels*`, and `test-images*` and `test-labels*` (or `t10k-` instead
+    of `test-`). It may hold `validation-images*` and `validation-labels*`. Without them, the last training examples in
+    file order become the validation split. All images must have the same size.
 
-    Shapes: images `(n, height, width)` of one size in all files, labels `(n,)`.
-    Range: pixels 0 (paper) to 255 (ink); labels below `classes`, by default the largest label plus one;
-    1 ≤ `validation` < training examples.
-    Raises: DataError if a file is missing, damaged or one of two for the same purpose, or if files do not fit together;
-    RangeError if `validation` or `classes` cannot be had.
+    Args:
+        folder: Path of the folder. `~` stands for the home folder.
+        classes: Number of classes; every label must be smaller. By default the largest label plus one.
+        validation: Number of training examples to set aside for validation, at least 1 and fewer than all. By default
+            one sixth, which is the book's 10,000 of 60,000. Leave it out if the folder has validation files.
+
+    Returns:
+        The data set, named after the folder.
+
+    Raises:
+        DataError: If a file is missing, damaged or present twice, or if the files do not fit together.
+        RangeError: If `validation` or `classes` is out of range, or `validation` is given next to validation files.
+        DtypeError: If `validation` or `classes` is not a whole number.
+
     Source: Nielsen, chapter 1, for the split.
 
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from jaxgd.data.idx import write_idx
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for part, n in (("train", 12), ("test", 3)):
-    ...         write_idx(f"{folder}/{part}-images.gz", np.zeros((n, 5, 4), np.uint8))
-    ...         write_idx(f"{folder}/{part}-labels.gz", np.arange(n, dtype=np.uint8) % 3)
-    ...     dataset = load_idx(folder)
-    >>> dataset.image_shape, dataset.classes, len(dataset.train.labels), len(dataset.validation.labels)
-    ((5, 4), 3, 10, 2)
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from jaxgd.data.idx import write_idx
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for split, n in (("train", 12), ("test", 3)):
+        ...         write_idx(f"{folder}/{split}-images.gz", np.zeros((n, 5, 4), np.uint8))
+        ...         write_idx(f"{folder}/{split}-labels.gz", np.arange(n, dtype=np.uint8) % 3)
+        ...     dataset = load_idx(folder)
+        >>> dataset.image_shape, dataset.classes, len(dataset.train.labels), len(dataset.validation.labels)
+        ((5, 4), 3, 10, 2)
     """
     folder = Path(folder).expanduser()
     if classes is not None:
@@ -44,8 +54,8 @@ def load_idx(folder: str | os.PathLike[str], *, classes: int | None = None, vali
     if any(name.startswith(_PREFIXES["validation"]) for name in names):
         if validation is not None:
             raise RangeError(
-                f"load_idx: validation = {validation} examples were asked for, and {folder} has validation files.\n"
-                "Leave validation out, or move those files away."
+                f"load_idx: expected no validation argument, because {folder} has validation files, got "
+                f"validation = {validation}.\nLeave it out, or move those files away."
             )
         held_out = _read_part(folder, names, "validation")
     else:
@@ -55,12 +65,12 @@ def load_idx(folder: str | os.PathLike[str], *, classes: int | None = None, vali
 
 
 def split_last(who: str, train: Part, last: int | None, folder: Path) -> tuple[Part, Part]:
-    """Set the last examples aside, by default one sixth of them; nothing is copied."""
+    """Split the last examples off without a copy; by default one sixth of them."""
     n = len(train.labels)
     if n < 2:
         raise DataError(
-            f"{who}: {folder}: expected at least two training examples, one of them to set aside for validation, got "
-            f"{n}.\nAdd examples, or validation-images and validation-labels files."
+            f"{who}: {folder}: expected at least two training examples, one of them for validation, got {n}.\n"
+            "Add examples, or validation-images and validation-labels files."
         )
     if last is None:
         last = max(1, n // 6)
@@ -70,7 +80,7 @@ def split_last(who: str, train: Part, last: int | None, folder: Path) -> tuple[P
 
 
 def _names(folder: Path) -> list[str]:
-    """List the names of the files in the folder."""
+    """Return the sorted names of the files in the folder."""
     try:
         return sorted(path.name for path in folder.iterdir() if path.is_file())
     except OSError as error:
@@ -80,22 +90,22 @@ def _names(folder: Path) -> list[str]:
         ) from error
 
 
-def _read_part(folder: Path, names: list[str], role: str) -> Part:
-    """Read the images and the labels of one part."""
-    images, labels = (folder / _find(folder, names, role, kind) for kind in ("images", "labels"))
+def _read_part(folder: Path, names: list[str], split: str) -> Part:
+    """Read the images and the labels of one split."""
+    images, labels = (folder / _find(folder, names, split, kind) for kind in ("images", "labels"))
     return make_part("load_idx", read_idx(images), read_idx(labels), images_name=str(images), labels_name=str(labels))
 
 
-def _find(folder: Path, names: list[str], role: str, kind: str) -> str:
-    """Find the one name that matches the part and the kind."""
-    prefixes = tuple(prefix + kind for prefix in _PREFIXES[role])
-    found = [name for name in names if name.startswith(prefixes)]
-    if len(found) == 1:
-        return found[0]
-    wanted = " or ".join(f"{prefix}*" for prefix in prefixes)
-    if found:
+def _find(folder: Path, names: list[str], split: str, kind: str) -> str:
+    """Return the only name that matches the split and the kind."""
+    prefixes = tuple(prefix + kind for prefix in _PREFIXES[split])
+    matches = [name for name in names if name.startswith(prefixes)]
+    if len(matches) == 1:
+        return matches[0]
+    expected = " or ".join(f"{prefix}*" for prefix in prefixes)
+    if matches:
         remedy = "Keep one of them in this folder and move the rest away."
     else:
-        remedy = "Put it there as an IDX file of unsigned bytes, gzipped or not."
-    got = " and ".join(found) or "none"
-    raise DataError(f"load_idx: {folder}: expected one file {wanted}, got {got}.\n{remedy}")
+        remedy = "Put it into this folder as an IDX file of unsigned bytes, gzipped or not."
+    got = " and ".join(matches) or "none"
+    raise DataError(f"load_idx: {folder}: expected one file {expected}, got {got}.\n{remedy}")

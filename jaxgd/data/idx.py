@@ -1,7 +1,7 @@
-"""The IDX format of MNIST's files: a short header of sizes, then bytes, row by row.
+"""The IDX format of MNIST's files: a short header with the shape, then the values row by row.
 
-A header is two zero bytes, the type of the values (8: unsigned bytes), the number of dimensions, and each dimension
-as four bytes, the highest first.
+The header is two zero bytes, one byte for the type of the values (8: unsigned bytes), one byte for the number of
+dimensions, and each dimension as four bytes in big-endian order.
 """
 
 import errno
@@ -23,26 +23,33 @@ from jaxgd.files import write_atomically
 
 _UNSIGNED_BYTE = 0x08
 _OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
-_MOST_DIMENSIONS = 64  # what NumPy can hold
+_MOST_DIMENSIONS = 64  # NumPy's limit
 _GZIP = b"\x1f\x8b"
 
 
 def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
     """Read the array in an IDX file of unsigned bytes, gzipped or not.
 
-    Whether a file is gzipped is decided by its first bytes, not by its name. The whole file is read, unpacked and
-    checked before anything is returned.
+    The first bytes of the file show if it is gzipped; its name does not matter. The whole file is read, unpacked and
+    checked first.
 
-    Shapes: whatever the header says, of any rank.
-    Range: 0 to 255, `uint8`. The array is read-only: it is a view of the bytes read.
-    Raises: DataError if the file cannot be read, is damaged, cut short, too long or holds another type of value.
+    Args:
+        path: Path of the file.
+
+    Returns:
+        A read-only view of the bytes read, `uint8`, in the shape that the header states.
+
+    Raises:
+        DataError: If the file cannot be read, is damaged, truncated or too long, or holds another type of value.
+
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits, "the IDX file format".
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_idx(f"{folder}/labels-idx1-ubyte.gz", np.array([5, 0, 4], np.uint8))
-    ...     read_idx(f"{folder}/labels-idx1-ubyte.gz")
-    array([5, 0, 4], dtype=uint8)
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_idx(f"{folder}/labels-idx1-ubyte.gz", np.array([5, 0, 4], np.uint8))
+        ...     read_idx(f"{folder}/labels-idx1-ubyte.gz")
+        array([5, 0, 4], dtype=uint8)
     """
     return parse_idx(read_bytes(path), path)
 
@@ -50,22 +57,28 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
 def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) -> None:
     """Write an array of unsigned bytes as an IDX file, gzipped if the name ends in `.gz`.
 
-    The same array gives the same file, byte for byte. The file appears under its name only when it is complete.
+    Equal arrays give equal files, byte for byte. The file appears under its name only when it is complete.
 
-    Shapes: `array` of any rank.
-    Raises: DtypeError unless the array is `uint8`; RangeError if the header cannot hold its shape; WriteError if the
-    file cannot be written.
+    Args:
+        path: Path of the file to write.
+        array: Array of dtype `uint8`, of any rank.
 
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_idx(f"{folder}/one", np.array([[7]], np.uint8))
-    ...     Path(f"{folder}/one").read_bytes().hex(" ")
-    '00 00 08 02 00 00 00 01 00 00 00 01 07'
+    Raises:
+        DtypeError: If the array is not `uint8`.
+        RangeError: If a dimension is 2³² or more, which the header cannot hold.
+        WriteError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_idx(f"{folder}/one", np.array([[7]], np.uint8))
+        ...     Path(f"{folder}/one").read_bytes().hex(" ")
+        '00 00 08 02 00 00 00 01 00 00 00 01 07'
     """
     if getattr(array, "dtype", None) != np.uint8:
         raise DtypeError(
             f"write_idx: the array must be uint8, got {describe(array)}.\n"
-            "Pixels in [0, 1] become bytes with np.rint(255 * x).astype(np.uint8)."
+            "Convert pixels in [0, 1] with np.rint(255 * x).astype(np.uint8)."
         )
     if max(array.shape, default=0) >= 2**32:
         raise RangeError(f"write_idx: every dimension must be below 2**32, got {array.shape}.\nSplit the array.")
@@ -73,7 +86,7 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
     path = Path(path)
     if path.suffix == ".gz":
         packed = io.BytesIO()
-        # Neither a name nor a time goes into the gzip header, so that equal arrays make equal files.
+        # Leave the name and the time out of the gzip header, so that equal arrays give equal files.
         with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as stream:
             stream.write(content)
         content = packed.getvalue()
@@ -81,9 +94,9 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Read a file's content as it stands; DataError if it cannot be read."""
+    """Read a file's raw content, or raise DataError if that fails."""
     try:
-        # A pipe or a device would never end.
+        # Reading a pipe or a device might never end.
         if (path := Path(path)).exists() and not path.is_file() and not path.is_dir():
             raise OSError(errno.EINVAL, "not a regular file")
         return path.read_bytes()
@@ -95,17 +108,18 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def is_gzip(content: bytes) -> bool:
-    """Whether these are the first bytes of a gzip file."""
+    """Return True if the content starts like a gzip file."""
     return content.startswith(_GZIP)
 
 
 def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
-    """Read the array in the content of an IDX file; `path` is only for the messages."""
+    """Return the array in the content of an IDX file. Error messages name `path`."""
     unpack = _gunzip if is_gzip(content) else _first_bytes
     try:
         shape = _shape(unpack(content, 4 + 4 * _MOST_DIMENSIONS), path)
         start, payload = 4 + 4 * len(shape), math.prod(shape)
-        # One byte more than declared shows trailing bytes; a false header never makes us unpack or allocate its size.
+        # Unpack at most one byte more than declared. The extra byte detects trailing data, and a false header cannot
+        # make this function allocate more than the file really holds.
         data = unpack(content, min(start + payload + 1, sys.maxsize))
     except (EOFError, zlib.error) as error:
         raise _damaged(path, "a complete gzip file", f"a damaged one ({error})") from error
@@ -116,12 +130,12 @@ def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", "more: trailing bytes follow")
     try:
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    except ValueError as error:  # no values, and dimensions whose product would overflow
+    except ValueError as error:  # an empty array whose non-zero dimensions overflow when multiplied
         raise _damaged(path, "a shape that an array can have", f"{shape}") from error
 
 
 def _shape(header: bytes, path: Any) -> tuple[int, ...]:
-    """Read the shape that the first bytes declare."""
+    """Return the shape that the header declares."""
     if len(header) < 4 or header[:2] != b"\0\0":
         raise _damaged(path, "an IDX header, which begins 00 00 08", f"the bytes '{header[:4].hex(' ')}'")
     kind, dimensions = header[2], header[3]
@@ -140,7 +154,7 @@ def _first_bytes(content: bytes, most: int) -> bytes:
 
 
 def _gunzip(content: bytes, most: int) -> bytes:
-    """Unpack the first `most` bytes; where all fit, every checksum has been verified as well."""
+    """Unpack up to `most` bytes. All checksums are verified if the content is not longer than that."""
     data = b""
     while content and len(data) < most:
         member = zlib.decompressobj(wbits=31)
@@ -151,5 +165,5 @@ def _gunzip(content: bytes, most: int) -> bytes:
     return data
 
 
-def _damaged(path: Any, expected: str, got: str, remedy: str = "Fetch or make the file again.") -> DataError:
+def _damaged(path: Any, expected: str, got: str, remedy: str = "Download or write the file again.") -> DataError:
     return DataError(f"read_idx: {path}: expected {expected}, got {got}.\n{remedy}")

@@ -1,7 +1,7 @@
-"""A picture of one handwritten digit, brought into the form of the images a network was trained on.
+"""Fit a picture of one handwritten digit to the form of the images that a network was trained on.
 
-MNIST's makers scaled the ink's bounding box, aspect ratio kept, into 20×20 pixels and moved its center of mass to the
-center of 28×28. Other sets are framed in other ways, so the form is measured from the training images.
+The authors of MNIST scaled the bounding box of the ink into 20×20 pixels, with its aspect ratio kept, and moved its
+center of mass to the center of 28×28 pixels. Other data sets differ, so the form is measured from the training images.
 """
 
 import math
@@ -15,26 +15,36 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from jaxgd.errors import DataError, DtypeError, MissingDependencyError, describe
 
-_SAMPLE = 2000  # images that frame_of looks at
-_SAMPLE_PIXELS = 2**23  # fewer where images are large
+_SAMPLE = 2000  # images that frame_of measures, at most
+_SAMPLE_PIXELS = 2**23  # pixels that frame_of measures, at most, but never fewer than 64 images
 
-# Between paper (0) and the darkest ink (1). Shadows, grain and the rings JPEG leaves around strokes stay below a third;
-# pale strokes stay above it, and so does every row that counts: with it 99.9% of MNIST's digits measure 20 pixels.
+# Threshold between paper (0) and the darkest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
+# third, and pale strokes stay above it. With this threshold 99.9% of MNIST's digits measure 20 pixels.
 _FAINT = 1 / 3
-_SPECK = 0.005  # of all ink: what stands apart with less is a grain of dust, not the bar of a 5
-_LEAST_CONTRAST = 16  # of 255: with less there is no ink
+_SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
+_LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
 
 _MOST_PIXELS = 50_000_000
 _LONGEST_SIDE = 65_535
 
 
 class Frame(NamedTuple):
-    """How the digits of a data set stand in their images. Whole numbers, floats and a word: JSON holds it.
+    """The size and position of the digits in the images of a data set. All fields are valid JSON.
 
-    The ink's box is scaled by min(`box_height` / its height, `box_width` / its width) and moved until its center of
-    mass (`centering` "mass") or its middle ("box") is nearest to (`center_row`, `center_column`).
+    The bounding box of the ink is scaled by min(`box_height` / its height, `box_width` / its width), and moved until
+    its center is as near as possible to (`center_row`, `center_column`). Positions are in pixels: pixel i of a row or
+    column is at i, so 28 pixels extend from −0.5 to 27.5.
 
-    Units: pixels; pixel i of a row or column is at i, so that 28 pixels reach from −0.5 to 27.5.
+    Attributes:
+        height: Height of an image in pixels.
+        width: Width of an image in pixels.
+        box_height: Largest height of the ink in pixels.
+        box_width: Largest width of the ink in pixels.
+        centering: Center that is aligned: "mass" for the ink's center of mass, "box" for the middle of its box.
+        center_row: Row of that center in pixels.
+        center_column: Column of that center in pixels.
+        peak: Value of the darkest ink, at most 255.
+        slack: Largest deviation from this form, in pixels, among all but 0.5% of the data set's own digits.
     """
 
     height: int
@@ -44,26 +54,34 @@ class Frame(NamedTuple):
     centering: str
     center_row: float
     center_column: float
-    peak: int  # the value of the darkest ink
-    slack: float  # how far, in pixels, the set's own digits are from this form
+    peak: int
+    slack: float
 
 
 def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
-    """Measure the form of a set of images from at most 2,000 of them, evenly spaced.
+    """Measure the frame of a set of images, from at most 2,000 of them at equal distances.
 
-    The box has the shape of the 99th percentiles of the ink's height and width, and the size at which the median digit
-    just fits. The centering is the one of the two in which the digits differ less; the center is their mean position,
-    to the nearest half pixel. All but 0.5% of the digits are within `slack` of the form.
+    The box has the aspect ratio of the 99th percentiles of the ink's height and width, and a size that the median digit
+    just fits. The centering is the one of the two that varies less between digits. The center is the mean position, to
+    the nearest half pixel. All but 0.5% of the digits are within `slack` of the frame.
 
-    Shapes: `images` is `(n, height, width)`, n ≥ 1.
-    Range: pixels from 0 (paper) to 255 (ink).
-    Raises: DtypeError unless the images are `uint8`; DataError if the shape does not serve.
+    Args:
+        images: Images, `uint8` of shape (n, height, width), n ≥ 1, from 0 (paper) to 255 (ink).
+
+    Returns:
+        The frame of the images.
+
+    Raises:
+        DtypeError: If the images are not `uint8`.
+        DataError: If the shape is not (n, height, width) or a dimension is 0.
+
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits.
 
-    >>> images = np.zeros((3, 8, 8), np.uint8)
-    >>> images[:, 1:7, 3:5] = 255
-    >>> frame_of(images)
-    Frame(height=8, width=8, box_height=6, box_width=2, centering='mass', center_row=3.5, center_column=3.5, \
+    Example:
+        >>> images = np.zeros((3, 8, 8), np.uint8)
+        >>> images[:, 1:7, 3:5] = 255
+        >>> frame_of(images)
+        Frame(height=8, width=8, box_height=6, box_width=2, centering='mass', center_row=3.5, center_column=3.5, \
 peak=255, slack=0.5)
     """
     _require_bytes("frame_of", "images", images, ("n", "height", "width"))
@@ -71,7 +89,7 @@ peak=255, slack=0.5)
     count = min(n, _SAMPLE, max(64, _SAMPLE_PIXELS // (height * width)))
     sample = images[np.linspace(0, n - 1, count).astype(int)]
     sample = sample[sample.max(axis=(1, 2)) - _paper(sample) >= _LEAST_CONTRAST]
-    if len(sample) == 0:  # nothing to measure: whatever has the size has the form
+    if len(sample) == 0:  # no image has ink: accept every digit of this size
         middle = ((height - 1) / 2, (width - 1) / 2)
         return Frame(height, width, height, width, "box", *middle, 255, float(max(height, width)))
     ink = _ink(sample, _paper(sample))
@@ -91,34 +109,42 @@ peak=255, slack=0.5)
         center_row=float(row),
         center_column=float(column),
         peak=int(np.median(sample.max(axis=(1, 2)))),
-        slack=0.5,  # whole pixels cannot do better
+        slack=0.5,  # the least deviation that a move by whole pixels can reach
     )
     slack = np.percentile(_distance(ink, frame), 99.5, method="higher")
     return frame._replace(slack=max(frame.slack, math.ceil(1000 * slack) / 1000))
 
 
 def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
-    """Read a picture as bytes, paper dark and ink bright, whatever its format, colors and polarity.
+    """Read a picture of any format, colors and polarity as bytes, with dark paper and bright ink.
 
-    What Pillow reads is turned upright as its EXIF data says, laid on white where it is transparent and reduced to
-    gray; 16-bit values are divided by 257. The median b of its border is the paper. Ink is darker than it where
-    Σ (v − b)³ over all pixels v is negative, and then every v becomes 255 − v. Of several frames the first counts.
+    The picture is turned upright by its EXIF data, laid on white if it is transparent, and reduced to gray. 16-bit
+    values are divided by 257. The median b of the border is the paper. The ink is darker than the paper if
+    Σ (v − b)³ < 0 over all pixels v; every v then becomes 255 − v. Only the first frame of an animation is read.
 
-    Shapes: the result is `(height, width)`, as large as the picture.
-    Range: 0 (paper) to 255 (ink). Nothing is stretched: gray paper stays above 0 and gray ink below 255.
-    Raises: DataError if the file cannot be read, is no image, is damaged, has more than 50 million pixels or 65,535 a
-    side, or shows no ink; MissingDependencyError without Pillow.
+    Args:
+        path: Path of the picture.
 
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> picture = Image.new("L", (5, 3), color=255)
-    >>> picture.putpixel((2, 1), 10)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     picture.save(f"{folder}/dot.png")
-    ...     read_picture(f"{folder}/dot.png")
-    array([[  0,   0,   0,   0,   0],
-           [  0,   0, 245,   0,   0],
-           [  0,   0,   0,   0,   0]], dtype=uint8)
+    Returns:
+        The gray values, (height, width), from 0 (paper) to 255 (ink). They are not stretched: gray paper stays above 0
+        and gray ink below 255.
+
+    Raises:
+        DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 50 million pixels or
+            65,535 per side; or if it shows no ink.
+        MissingDependencyError: If Pillow is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> picture = Image.new("L", (5, 3), color=255)
+        >>> picture.putpixel((2, 1), 10)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     picture.save(f"{folder}/dot.png")
+        ...     read_picture(f"{folder}/dot.png")
+        array([[  0,   0,   0,   0,   0],
+               [  0,   0, 245,   0,   0],
+               [  0,   0,   0,   0,   0]], dtype=uint8)
     """
     gray = _decode(path)
     paper = int(_paper(gray[None])[0])
@@ -129,39 +155,51 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height widt
     if contrast < _LEAST_CONTRAST:
         raise DataError(
             f"read_picture: {path}: expected one digit, got a blank picture: its ink differs from its border by "
-            f"{contrast} of 255.\nLeave some empty paper around the digit; transparent places count as white."
+            f"{contrast} of 255.\nLeave empty paper around the digit. Transparent pixels count as white."
         )
     return gray
 
 
 def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt8[np.ndarray, "height width"]:
-    """Scale and move the digit in an image into the frame's form.
+    """Scale and move the digit in an image to fit the frame.
 
-    An image that has the frame's size and form already is returned as it is. Otherwise the paper, the median of the
-    border, becomes 0, and so does what is within a third of the way from it to the darkest ink, save next to ink: a
-    stroke keeps its soft edge. The box of the ink, without specks that stand apart and hold less than 0.5%, is scaled
-    by exact area (bilinearly where it grows), stretched to the frame's peak and moved by whole pixels, never over the
-    edge.
+    An image that already fits the frame is returned unchanged. Otherwise, these steps follow:
 
-    Shapes: `image` of any size; the result is `(frame.height, frame.width)`.
-    Range: 0 (paper) to 255 (ink).
-    Raises: DtypeError unless the image is `uint8`; DataError if the shape does not serve or there is no ink.
+    1. The paper is the median of the border, and becomes 0. Pixels less than a third of the way from the paper to the
+       darkest ink become 0 too. The neighbors of ink keep their value, so that strokes keep soft edges.
+    2. The bounding box of the ink is cut out, without detached specks that hold less than 0.5% of the ink.
+    3. The box is scaled by exact area averages, or bilinearly if it grows.
+    4. The values are stretched to the frame's peak.
+    5. The digit is moved by whole pixels, and never beyond the edge.
+
+    Args:
+        image: Image of any size, `uint8` of shape (height, width), from 0 (paper) to 255 (ink).
+        frame: Frame to fit.
+
+    Returns:
+        The fitted image, (frame.height, frame.width), from 0 (paper) to 255 (ink).
+
+    Raises:
+        DtypeError: If the image is not `uint8`.
+        DataError: If the shape is not (height, width), a dimension is 0, or the image has no ink.
+
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits.
 
-    >>> image = np.zeros((9, 9), np.uint8)
-    >>> image[1:5, 6:8] = 200
-    >>> fit_to_frame(image, Frame(4, 4, 2, 2, "mass", 1.5, 1.5, 255, 0.5))
-    array([[  0,   0,   0,   0],
-           [  0,   0, 255,   0],
-           [  0,   0, 255,   0],
-           [  0,   0,   0,   0]], dtype=uint8)
+    Example:
+        >>> image = np.zeros((9, 9), np.uint8)
+        >>> image[1:5, 6:8] = 200
+        >>> fit_to_frame(image, Frame(4, 4, 2, 2, "mass", 1.5, 1.5, 255, 0.5))
+        array([[  0,   0,   0,   0],
+               [  0,   0, 255,   0],
+               [  0,   0, 255,   0],
+               [  0,   0,   0,   0]], dtype=uint8)
     """
     _require_bytes("fit_to_frame", "image", image, ("height", "width"))
     paper = _paper(image[None])
     if image.max() - paper[0] < _LEAST_CONTRAST:
         raise DataError(
             f"fit_to_frame: expected an image with a digit on it, got a blank one of {image.shape[0]}×{image.shape[1]} "
-            f"pixels.\nPixels are bytes, 0 paper to 255 ink, and the border is paper."
+            f"pixels.\nPixels are bytes, from 0 (paper) to 255 (ink), and the border is paper."
         )
     ink = _ink(image[None], paper)
     clean = paper[0] == 0 and image.max() >= frame.peak / 2
@@ -173,8 +211,8 @@ def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt
     height, width = (max(1, round(side * scale)) for side in crop.shape)
     digit = _resampling(crop.shape[0], height) @ crop.astype(np.float32) @ _resampling(crop.shape[1], width).T
     digit = np.rint(digit * (frame.peak / digit.max())).astype(np.uint8)
-    at = _center_of_mass(digit[None])[0] if frame.centering == "mass" else np.array([height - 1, width - 1]) / 2
-    corner = np.floor(np.array([frame.center_row, frame.center_column]) - at + 0.5)
+    center = _center_of_mass(digit[None])[0] if frame.centering == "mass" else np.array([height - 1, width - 1]) / 2
+    corner = np.floor(np.array([frame.center_row, frame.center_column]) - center + 0.5)
     top, left = np.clip(corner, 0, [frame.height - height, frame.width - width]).astype(int)
     framed = np.zeros((frame.height, frame.width), np.uint8)
     framed[top : top + height, left : left + width] = digit
@@ -184,16 +222,18 @@ def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt
 def _require_bytes(who: str, name: str, x: Any, axes: tuple[str, ...]) -> None:
     """Raise unless x is a non-empty array of bytes with these axes."""
     if getattr(x, "dtype", None) != np.uint8:
-        raise DtypeError(f"{who}: {name} must be uint8, got {describe(x)}.\nPixels are bytes, 0 paper to 255 ink.")
+        raise DtypeError(
+            f"{who}: {name} must be uint8, got {describe(x)}.\nPixels are bytes, from 0 (paper) to 255 (ink)."
+        )
     if x.ndim != len(axes) or x.size == 0:
         raise DataError(
-            f"{who}: {name} must have the shape ({', '.join(axes)}), none of them 0, got {x.shape}.\n"
+            f"{who}: {name} must have the shape ({', '.join(axes)}) with each dimension at least 1, got {x.shape}.\n"
             "Images have one channel."
         )
 
 
 def _paper(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n"]:
-    """Take the median of each image's border."""
+    """Return the median of each image's border."""
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
     return np.asarray(np.median(border, axis=1).astype(np.uint8))
 
@@ -201,7 +241,7 @@ def _paper(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n
 def _ink(
     images: UInt8[np.ndarray, "n height width"], paper: UInt8[np.ndarray, " n"]
 ) -> UInt8[np.ndarray, "n height width"]:
-    """Subtract each image's paper, and make 0 what is faint."""
+    """Subtract each image's paper, and set faint pixels to 0."""
     paper = paper[:, None, None]
     contrast = images.max(axis=(1, 2), keepdims=True) - paper
     level = paper + (_FAINT * contrast).astype(np.uint8)
@@ -209,7 +249,7 @@ def _ink(
 
 
 def _grown(mask: Bool[np.ndarray, "n height width"]) -> Bool[np.ndarray, "n height width"]:
-    """Add the eight neighbors of every pixel: strokes keep their soft edges."""
+    """Add the eight neighbors of every pixel, so that strokes keep their soft edges."""
     tall = mask.copy()
     tall[:, 1:] |= mask[:, :-1]
     tall[:, :-1] |= mask[:, 1:]
@@ -220,18 +260,18 @@ def _grown(mask: Bool[np.ndarray, "n height width"]) -> Bool[np.ndarray, "n heig
 
 
 def _projections(ink: UInt8[np.ndarray, "n height width"]) -> list[Int[np.ndarray, "n _"]]:
-    """Sum the ink of every row, and of every column."""
+    """Return the sum of the ink in every row, and in every column."""
     return [ink.sum(axis=2, dtype=np.int64), ink.sum(axis=1, dtype=np.int64)]
 
 
 def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
-    """Find the first row and column of each image's ink, and those after the last: [[top, left], [bottom, right]]."""
+    """Return the bounding box of each image's ink as [[top, left], [bottom, right]], bottom and right exclusive."""
     first, last = zip(*((_first(lines), _first(lines[:, ::-1])) for lines in _projections(ink)), strict=True)
     return np.stack([np.stack(first, axis=1), np.array(ink.shape[1:]) - np.stack(last, axis=1)], axis=1)
 
 
 def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
-    """Find the first line with ink after the last empty one that has no more than a speck before it."""
+    """Return the first row or column with ink. Skip ink that an empty line detaches, if it is at most a speck."""
     before = lines.cumsum(axis=1)
     skipped = (lines == 0) & (before <= _SPECK * before[:, -1:])
     return np.asarray((skipped * np.arange(1, lines.shape[1] + 1)).max(axis=1))
@@ -247,7 +287,7 @@ def _center_of_mass(ink: UInt8[np.ndarray, "n height width"]) -> Float32[np.ndar
 
 
 def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32[np.ndarray, " n"]:
-    """How far each image is from the frame's form: the largest of the three differences in size, row and column."""
+    """Return each image's distance to the frame: the largest of the differences in size, row and column."""
     box = _box(ink)
     excess = (box[:, 1] - box[:, 0] - [frame.box_height, frame.box_width]).max(axis=1)
     position = _center_of_mass(ink) if frame.centering == "mass" else _middle(box)
@@ -256,9 +296,9 @@ def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32
 
 
 def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
-    """Compute the share of each old pixel in each new one: its overlap with the new one's footprint.
+    """Return the weight of each old pixel in each new one, which is its overlap with the new one's footprint.
 
-    A footprint is as wide as a new pixel, or as an old one where that is wider: then overlaps interpolate linearly.
+    A footprint is as wide as the wider of a new and an old pixel. On enlargement, it therefore interpolates linearly.
     """
     pixel = np.arange(old)
     middle = (np.arange(new)[:, None] + 0.5) * (old / new)
@@ -269,10 +309,11 @@ def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
 
 
 def _decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
-    """Read a picture's gray values as they are, 0 black to 255 white."""
+    """Read the gray values of a picture, from 0 (black) to 255 (white)."""
     try:
         with Path(path).open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of large and odd files; what matters of them is checked
+            # Pillow warns about large and unusual files. The checks below raise for those that cannot be used.
+            warnings.simplefilter("ignore")
             return _decode_stream(stream, path)
     except OSError as error:
         raise DataError(
@@ -282,12 +323,12 @@ def _decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
 
 
 def _decode_stream(stream: BinaryIO, path: Any) -> UInt8[np.ndarray, "height width"]:
-    """Decode an open file; `path` is only for the messages."""
+    """Decode an open file. Error messages name `path`."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise MissingDependencyError(
-            "read_picture: reading a picture needs Pillow, which is not installed.\nRun: pip install pillow"
+            "read_picture: expected Pillow to be installed, got no module PIL.\nRun: pip install pillow"
         ) from error
     try:
         with Image.open(stream) as picture:
@@ -299,27 +340,27 @@ def _decode_stream(stream: BinaryIO, path: Any) -> UInt8[np.ndarray, "height wid
         raise
     except UnidentifiedImageError as error:
         raise DataError(
-            f"read_picture: {path}: expected a picture in a format Pillow reads, got something else.\n"
-            "Save the digit as PNG."
+            f"read_picture: {path}: expected a picture in a format that Pillow reads, got another file.\n"
+            "Convert the picture to PNG."
         ) from error
-    except Image.DecompressionBombError as error:  # so large that Pillow itself refuses to open it
+    except Image.DecompressionBombError as error:  # Pillow refuses to open a file of this size
         raise _too_large(path, "far more") from error
-    except Exception as error:  # a decoder raises what its parser raises: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         raise DataError(
             f"read_picture: {path}: expected a complete picture, got one that cannot be decoded: {error}.\n"
-            "Save the digit as PNG again."
+            "Export the picture to PNG again."
         ) from error
 
 
 def _too_large(path: Any, got: str) -> DataError:
     return DataError(
-        f"read_picture: {path}: expected at most {_MOST_PIXELS:,} pixels, {_LONGEST_SIDE:,} a side, got {got}.\n"
-        "Scale it down: a few hundred pixels a side are enough for a digit."
+        f"read_picture: {path}: expected at most {_MOST_PIXELS:,} pixels and {_LONGEST_SIDE:,} per side, got {got}.\n"
+        "Scale it down: a few hundred pixels per side are enough for a digit."
     )
 
 
 def _gray(pillow: Any, picture: Any, whole_range: bool) -> UInt8[np.ndarray, "height width"]:
-    """Reduce a Pillow image to gray; `whole_range` says that its integers are 16-bit."""
+    """Reduce a Pillow image to gray. Integers are scaled from 16 bits if `whole_range`, otherwise by their range."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture).astype(np.float64)
         if not np.isfinite(values).all():

@@ -1,4 +1,4 @@
-"""Data sets by name, and where their files are looked for."""
+"""Data sets by name, and the folders that are searched for their files."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ _SIZE = (28, 28)
 
 
 def default_data_dir() -> Path:
-    """Name the folder for data files: the environment variable JAXGD_DATA_DIR, or else `~/.cache/jaxgd`.
+    """Return the folder for data files: the environment variable JAXGD_DATA_DIR, or `~/.cache/jaxgd` if unset.
 
     >>> import os
     >>> os.environ["JAXGD_DATA_DIR"] = "/scratch/digits"
@@ -32,30 +32,42 @@ def default_data_dir() -> Path:
 def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Load the data set called 'digits', 'mnist', 'fashion_mnist' or 'kmnist'.
 
-    'digits' comes with the package. The others have the book's split: the first 50,000 of the 60,000 training
-    examples for training, the last 10,000 for validation, and the 10,000 test examples, all in file order.
+    The package includes 'digits', 1,797 images of 8×8 pixels. The other sets have 70,000 images of 28×28 pixels and the
+    book's split in file order: the first 50,000 training examples for training, the last 10,000 for validation, and
+    10,000 test examples.
 
-    Their four IDX files are taken from the first of these places that has them:
+    The four IDX files of the other sets come from the first of these places that has them:
 
-    1. `<data_dir>/<name>/`, `data_dir` itself, `<data_dir>/downloads/manual/`: under their usual names
-       (`train-images-idx3-ubyte.gz` and so on), gzipped or not. A folder with the files of another of these data sets
-       is passed over.
-    2. `<data_dir>/downloads/`: what tensorflow-datasets downloaded earlier.
-    3. The network, through tensorflow-datasets, which keeps them there.
+    1. `<data_dir>/<name>/`, `data_dir` itself or `<data_dir>/downloads/manual/`, under their usual names
+       (`train-images-idx3-ubyte.gz` and so on), gzipped or not. A folder with files of another of these sets is
+       skipped.
+    2. `<data_dir>/downloads/`, where tensorflow-datasets stores its downloads.
+    3. The network: tensorflow-datasets downloads the files into that folder.
 
-    Every gzipped file must have the genuine file's SHA-256, and so must an unpacked file of MNIST. Unpacked files of
-    the other two are taken from `<data_dir>/<name>/` alone and checked for their shapes only, since no checksum of
-    theirs is published and all three sets look alike.
+    Each gzipped file must have the SHA-256 of the original, and so must each unpacked file of MNIST. No checksums are
+    published for unpacked files of the other two sets. Those files must lie in `<data_dir>/<name>/`, because all three
+    sets look alike, and only their shapes are checked.
 
-    Shapes: images `(n, 28, 28)`, labels `(n,)`; 'digits' has images of 8×8.
-    Range: pixels 0 (paper) to 255 (ink), labels 0 to 9.
-    Raises: RangeError for an unknown name; DataError if files are damaged or can be had nowhere, which takes a few
-    seconds to find out; MissingDependencyError if a download needs tensorflow-datasets and it is not installed.
+    Args:
+        name: Name of the data set.
+        data_dir: Folder to search for files and to download them to. By default the environment variable
+            JAXGD_DATA_DIR, or `~/.cache/jaxgd` if unset. Has no effect for 'digits'.
+
+    Returns:
+        The data set, with labels 0 to 9.
+
+    Raises:
+        RangeError: If the name is unknown.
+        DataError: If files are damaged, or missing and not available for download. An unreachable host takes a few
+            seconds to detect.
+        MissingDependencyError: If a download needs tensorflow-datasets, which is not installed.
+
     Source: Nielsen, chapter 1; MNIST, LeCun, Cortes and Burges; Fashion-MNIST, Xiao, Rasul and Vollgraf,
     arXiv:1708.07747; Kuzushiji-MNIST, Clanuwat et al., arXiv:1812.01718.
 
-    >>> load_dataset("digits").test.images.shape
-    (300, 8, 8)
+    Example:
+        >>> load_dataset("digits").test.images.shape
+        (300, 8, 8)
     """
     if name == "digits":
         return load_digits()
@@ -74,16 +86,16 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
         paths = find_cached(downloads, name, source) or download(downloads, name, source, remedy)
         contents = {path: read_bytes(path) for path in paths}
         for (path, content), file in zip(contents.items(), source.files, strict=True):
-            if _sha256(content) != file.sha256:  # the download manager trusts what it has kept
+            if _sha256(content) != file.sha256:  # the download manager does not check cached files again
                 raise DataError(
                     f"load_dataset: {path}: expected {name!r}'s {file.name} with SHA-256 {file.sha256}, "
-                    f"got {_sha256(content)}.\nDelete the file and it will be downloaded again."
+                    f"got {_sha256(content)}.\nDelete the file, and the next call downloads it again."
                 )
     return _build(name, source, contents)
 
 
 def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes] | None, list[str]]:
-    """Read the contents of the first folder that has all files, or None, and what was seen on the way."""
+    """Return the contents of the first folder that has all files, or None, and remarks on the skipped folders."""
     remarks = []
     for folder in _folders(name, data_dir):
         paths = [_find(folder, file.name) for file in source.files]
@@ -95,14 +107,16 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
             continue
         contents = {path: read_bytes(path) for path in paths if path is not None}
         if other := _check(name, source, contents):
-            remarks.append(f"{folder} was passed over: it has files of {other!r}.")
+            remarks.append(f"{folder} was skipped: it has files of {other!r}.")
             continue
         if folder != data_dir / name and any(
             file.unpacked_sha256 is None and not is_gzip(content)
             for file, content in zip(source.files, contents.values(), strict=True)
         ):
-            # All these sets name and shape their files alike: only the folder's name can tell whose they are.
-            remarks.append(f"{folder} was passed over: its unpacked files could be any set's, unlike {name}/'s.")
+            # All these sets have files of the same names and shapes: only the folder's name identifies the set.
+            remarks.append(
+                f"{folder} was skipped: its unpacked files may belong to any set. Move them to a folder {name}."
+            )
             continue
         return contents, remarks
     return None, remarks
@@ -113,7 +127,7 @@ def _folders(name: str, data_dir: Path) -> tuple[Path, ...]:
 
 
 def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """The folder that has files of the names and sizes of this data set's, without reading them; None if none has.
+    """Return the folder that has this data set's files, judged by name and size alone, or None.
 
     >>> find_files("mnist", "/nowhere") is None
     True
@@ -132,12 +146,12 @@ def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Pat
 
 
 def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
-    """The folder given, or else the default one."""
+    """Return `data_dir`, or the default folder if it is None."""
     return default_data_dir() if data_dir is None else Path(data_dir).expanduser()
 
 
 def _find(folder: Path, gz_name: str) -> Path | None:
-    """Find the file under one of its usual names; gzipped first, because then its checksum is known."""
+    """Return the file under one of its usual names, or None. A gzipped file is preferred: its checksum is known."""
     name = gz_name.removesuffix(".gz")
     dotted = name.replace("-idx", ".idx")
     paths = (folder / candidate for candidate in (gz_name, f"{dotted}.gz", name, dotted))
@@ -145,7 +159,7 @@ def _find(folder: Path, gz_name: str) -> Path | None:
 
 
 def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None:
-    """Name the other data set that one of these files belongs to, or None if all may be used; DataError if not."""
+    """Return the name of another data set that one of these files belongs to, or None if all files are valid."""
     wrong = None
     for (path, content), file in zip(contents.items(), source.files, strict=True):
         got = _sha256(content)
@@ -161,12 +175,12 @@ def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None
     path, file_name, expected, got = wrong
     raise DataError(
         f"load_dataset: {path}: expected {name!r}'s {file_name} with SHA-256 {expected}, got {got}.\n"
-        "Replace it by the genuine file. For data of your own use jaxgd.load_idx(folder)."
+        "Replace it with the original file. For data of your own use jaxgd.load_idx(folder)."
     )
 
 
 def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
-    """Unpack, check the shapes and split; the parts are views of what was read."""
+    """Parse the files, check their shapes and split them. The splits are views of the bytes read."""
     shapes = ((source.train, *_SIZE), (source.train,), (source.test, *_SIZE), (source.test,))
     arrays: list[UInt8[np.ndarray, "*shape"]] = []
     for (path, content), shape in zip(contents.items(), shapes, strict=True):
@@ -174,7 +188,7 @@ def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
         if array.shape != shape:
             raise DataError(
                 f"load_dataset: {path}: expected the shape {shape} of {name!r}, got {array.shape}.\n"
-                "Replace it by the genuine file. For data of your own use jaxgd.load_idx(folder)."
+                "Replace it with the original file. For data of your own use jaxgd.load_idx(folder)."
             )
         arrays.append(array)
     images, labels, test_images, test_labels = arrays
@@ -190,7 +204,7 @@ def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
 
 
 def _remedy(name: str, source: Source, data_dir: Path, remarks: list[str]) -> str:
-    """Say what to do where the network is of no help."""
+    """Return the advice for a failed download."""
     files = ", ".join(file.name for file in source.files)
     put = f"Put the four files {files} from {source.base_url}, gzipped or not, into {data_dir / name}."
     return "\n".join([put, *remarks, "load_dataset('digits') needs no file and no network."])

@@ -1,24 +1,40 @@
-"""Where MNIST and its relatives come from: addresses, sizes and checksums, as tensorflow-datasets ships them."""
+"""The addresses, sizes and checksums of MNIST and its relatives, as tensorflow-datasets ships them."""
 
 from typing import NamedTuple
 
 
 class SourceFile(NamedTuple):
-    """One file of a data set."""
+    """One file of a data set.
 
-    name: str  # its usual name, ending in .gz
-    size: int  # bytes, gzipped
-    sha256: str  # of the gzipped file
-    unpacked_sha256: str | None = None  # of the file inside; None where nobody has stated it
+    Attributes:
+        name: Usual name of the file, which ends in .gz.
+        size: Size of the gzipped file in bytes.
+        sha256: SHA-256 of the gzipped file.
+        unpacked_sha256: SHA-256 of the unpacked file; None if none is published.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    unpacked_sha256: str | None = None
 
 
 class Source(NamedTuple):
-    """A data set's address, its four files and how many examples they hold."""
+    """The address of a data set, its four files and the number of examples in them.
+
+    Attributes:
+        base_url: Address of the files, without their names.
+        files: Training images, training labels, test images and test labels.
+        train: Examples in the training files, including those for validation.
+        validation: Examples for validation, the last in the training files.
+        test: Examples in the test files.
+        classes: Number of classes.
+    """
 
     base_url: str
-    files: tuple[SourceFile, SourceFile, SourceFile, SourceFile]  # train images, labels, test images, labels
-    train: int = 60_000  # examples in the training files, validation included
-    validation: int = 10_000  # the last of them
+    files: tuple[SourceFile, SourceFile, SourceFile, SourceFile]
+    train: int = 60_000
+    validation: int = 10_000
     test: int = 10_000
     classes: int = 10
 

@@ -1,1 +1,1 @@
-"""Figures and pages."""
+"""Figures of training runs and of costs, and interactive pages."""

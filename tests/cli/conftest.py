@@ -16,7 +16,7 @@ class Answer(NamedTuple):
 
 @pytest.fixture
 def jaxgd(tmp_path, monkeypatch):
-    """Run the command in an empty folder, as `jaxgd("train", "--epochs", "2")`."""
+    """Run the command in an empty folder, for example `jaxgd("train", "--epochs", "2")`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path / "no data here"))
 
@@ -31,6 +31,6 @@ def jaxgd(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run_folder(jaxgd):
-    """A short run, done."""
+    """The folder of a completed run of two epochs."""
     assert jaxgd("train", "--epochs", 2, "--run-dir", "run", "--checkpoint-every", 1).status == 0
     return "run"

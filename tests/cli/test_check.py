@@ -1,4 +1,4 @@
-"""`jaxgd check`: jaxgd's own backprop, and the checks in a user's files."""
+"""`jaxgd check`: checks of jaxgd's own backprop, and of the cases in a user's files."""
 
 import json
 import sys
@@ -14,13 +14,13 @@ from jaxgd.cli import check as command
 
 @pytest.fixture
 def quick(monkeypatch):
-    """One dtype, and hardly any training."""
+    """Check one dtype only, and train for one epoch."""
     monkeypatch.setattr(command, "DTYPES", ("float32",))
     monkeypatch.setattr(command, "EPOCHS", 1)
 
 
 def write(source, path="model.py"):
-    """A file of a user's, in the folder the command runs in."""
+    """Write a user's file into the folder where the command runs."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(textwrap.dedent(source).lstrip("\n"), encoding="utf-8")
 
@@ -61,7 +61,7 @@ def test_backprop_is_right_at_two_points_in_four_dtypes(jaxgd, monkeypatch):
 
 
 @pytest.mark.bad_input
-def test_a_spoiled_backprop_is_found(jaxgd, quick, monkeypatch):
+def test_a_wrong_backprop_is_reported(jaxgd, quick, monkeypatch):
     real = package.backprop
 
     def spoiled(network, x, y):
@@ -76,7 +76,7 @@ def test_a_spoiled_backprop_is_found(jaxgd, quick, monkeypatch):
     assert answer.out.endswith(": wrong\n")
 
 
-def test_json_of_backprop_is_one_document(jaxgd, quick):
+def test_json_prints_one_document(jaxgd, quick):
     answer = jaxgd("check", "--json", "--seed", 3)
     assert answer.status == 0
     entries = json.loads(answer.out)
@@ -85,8 +85,8 @@ def test_json_of_backprop_is_one_document(jaxgd, quick):
     assert {entry["report"]["seed"] for entry in entries} == {3}
 
 
-def test_a_file_runs_its_cases(jaxgd):
-    """The worst verdict decides the status; a wrong gradient does not end its case."""
+def test_all_cases_of_a_file_run(jaxgd):
+    """The worst verdict decides the exit status. A case continues after a wrong gradient."""
     write(RIGHT)
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.err) == (0, "")
@@ -109,7 +109,7 @@ def test_a_file_runs_its_cases(jaxgd):
     assert "check_gradients(sin)" not in answer.out
 
 
-def test_cases_by_name(jaxgd):
+def test_named_cases_run_alone(jaxgd):
     write(RIGHT + UNDECIDED + WRONG + "\n    _private = check_sin")
     answer = jaxgd("check", "model.py::check_kink", "model.py::_private", "--verbose")
     assert answer.status == 3
@@ -119,8 +119,8 @@ def test_cases_by_name(jaxgd):
     ]
 
 
-def test_what_is_no_case_is_left_alone(jaxgd):
-    """Functions imported, with other names or of other uses; only the case runs."""
+def test_other_functions_do_not_run(jaxgd):
+    """Functions that are imported, have other names or need other arguments are not cases."""
     write("def check_elsewhere():\n    raise RuntimeError", "helper.py")
     write(
         RIGHT
@@ -148,8 +148,8 @@ def test_what_is_no_case_is_left_alone(jaxgd):
     assert len(answer.out.splitlines()) == 1
 
 
-def test_a_file_imports_what_lies_beside_it(jaxgd, tmp_path):
-    """Its folder is first on the path while its lines run, and gone after; its name is nobody else's."""
+def test_a_file_imports_from_its_own_folder(jaxgd, tmp_path):
+    """The folder is first on the import path only while the file runs. The module's name is unique."""
     write("scale = 2.0", "sub/settings_of_the_test.py")
     write(
         """
@@ -174,8 +174,8 @@ def test_a_file_imports_what_lies_beside_it(jaxgd, tmp_path):
         del sys.modules[name]
 
 
-def test_json_of_cases(jaxgd):
-    """What the user's lines print goes elsewhere; a case without a report has the reason in its place."""
+def test_json_of_cases_keeps_stdout_clean(jaxgd):
+    """Prints from the user's code go to stderr. A case without a report gives the reason instead."""
     write(RIGHT + UNDECIDED + "\n        print('noise')\n    print('more noise')\n    def check_nothing(): ...")
     answer = jaxgd("check", "model.py", "--json")
     assert answer.status == 2
@@ -187,7 +187,7 @@ def test_json_of_cases(jaxgd):
     assert "noise" in answer.err
 
 
-def test_the_seed_is_given_to_the_cases(jaxgd):
+def test_cases_receive_the_seed(jaxgd):
     write(RIGHT + "\n    def check_seed(check_gradients):\n        check_gradients(jnp.exp, 0.0)")
     entries = json.loads(jaxgd("check", "model.py", "--json", "--seed", 11).out)
     assert [entry["report"]["seed"] for entry in entries] == [0, 11]
@@ -214,7 +214,7 @@ RAISING = """
 
 
 @pytest.mark.bad_input
-def test_what_a_case_raises_is_the_users_own_traceback(jaxgd):
+def test_an_exception_in_a_case_shows_only_the_users_frames(jaxgd):
     write(RAISING)
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.out) == (2, "")
@@ -232,7 +232,7 @@ def test_what_a_case_raises_is_the_users_own_traceback(jaxgd):
     assert not [line for line in frames if str(Path(package.__file__).parent) in line]
 
 
-def test_other_cases_run_where_one_raises(jaxgd):
+def test_other_cases_run_after_one_raises(jaxgd):
     write(RIGHT + "\n    def check_broken():\n        raise LookupError" + WRONG)
     answer = jaxgd("check", "model.py")
     assert answer.status == 1
@@ -241,8 +241,8 @@ def test_other_cases_run_where_one_raises(jaxgd):
     assert "test_cos: wrong" in answer.out
 
 
-def test_raise_if_wrong_in_a_case_is_a_wrong_gradient(jaxgd):
-    """Told once, by the report, which the exception carries where it did not come to us."""
+def test_raise_if_wrong_in_a_case_reports_a_wrong_gradient(jaxgd):
+    """The report is printed once, even if only the exception carries it."""
     write(
         """
         import jax.numpy as jnp, jaxgd
@@ -261,7 +261,7 @@ def test_raise_if_wrong_in_a_case_is_a_wrong_gradient(jaxgd):
 
 
 @pytest.mark.parametrize("source", ["import no_such_module", "def f(:\n    pass", "import sys; sys.exit(1)"])
-def test_a_file_that_cannot_be_imported(jaxgd, source):
+def test_an_import_failure_shows_only_the_users_frames(jaxgd, source):
     write(source)
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.out) == (2, "")
@@ -271,24 +271,24 @@ def test_a_file_that_cannot_be_imported(jaxgd, source):
     assert "jaxgd/cli" not in answer.err
 
 
-def test_a_user_interrupts(jaxgd):
+def test_an_interrupt_returns_status_130(jaxgd):
     write("def check_slow():\n    raise KeyboardInterrupt")
     assert jaxgd("check", "model.py").status == 130
 
 
 MISUSE = {
-    "no file": (["absent.py"], "'absent.py' is no file"),
-    "no file with a case": (["absent.py::check_x"], "'absent.py' is no file"),
-    "a folder": (["."], "'.' is no file"),
-    "no path": (["::check_x"], "is no file"),
+    "no file": (["absent.py"], "'absent.py' is not a file"),
+    "no file with a case": (["absent.py::check_x"], "'absent.py' is not a file"),
+    "a folder": (["."], "'.' is not a file"),
+    "no path": (["::check_x"], "is not a file"),
     "no Python": (["notes.txt"], "Its name must end in .py"),
-    "no such case": (["model.py::check_sine"], "has no 'check_sine'. There are check_sin. Did you mean check_sin?"),
-    "an empty case": (["model.py::"], "There are check_sin."),
-    "no cases to name": (["none.py::check_x"], "has no function check_… or test_…"),
+    "no such case": (["model.py::check_sine"], "has no 'check_sine'. Its cases are check_sin. Did you mean check_sin?"),
+    "an empty case": (["model.py::"], "Its cases are check_sin."),
+    "no cases to name": (["none.py::check_x"], "has no case check_… or test_…"),
     "no case at all": (["none.py"], "none.py has no case. A case is a function check_…"),
-    "no function": (["none.py::number"], "none.py::number is no function, it is int"),
-    "a class": (["none.py::Thing"], "is no function"),
-    "other parameters": (["none.py::step"], "none.py::step needs x, but a case is given check_gradients"),
+    "no function": (["none.py::number"], "none.py::number must be a function, got int"),
+    "a class": (["none.py::Thing"], "must be a function"),
+    "other parameters": (["none.py::step"], "none.py::step needs x, but jaxgd check supplies only check_gradients"),
     "fixtures": (["fixtures.py::test_f"], "fixtures.py::test_f needs tmp_path"),
     "negative seed": (["model.py", "--seed", -1], "between 0 and"),
     "no such flag": (["model.py", "--strict"], "--strict"),
@@ -297,7 +297,7 @@ MISUSE = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("argv", "match"), MISUSE.values(), ids=MISUSE)
-def test_misuse_is_one_line_and_nothing_runs(jaxgd, argv, match):
+def test_misuse_prints_one_line_and_runs_nothing(jaxgd, argv, match):
     write(RIGHT + "\n        raise RuntimeError('not reached')")
     write("def check_first():\n    raise RuntimeError('not reached')", "first.py")
     write("number = 3\nclass Thing: ...\ndef step(x, y=2, *rest, **more): ...", "none.py")
@@ -310,7 +310,7 @@ def test_misuse_is_one_line_and_nothing_runs(jaxgd, argv, match):
 
 
 @pytest.mark.parametrize(("value", "match"), [("None", "made no report."), ("3", "made no report; it returned int.")])
-def test_a_case_without_a_report(jaxgd, value, match):
+def test_a_case_without_a_report_is_an_error(jaxgd, value, match):
     write(f"def check_x():\n    return {value}")
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.out) == (2, "")

@@ -1,4 +1,4 @@
-"""What a command compiled is kept for the next, and never in the way of a run."""
+"""The compilation cache speeds up later commands, and never makes a run fail."""
 
 import os
 import subprocess
@@ -23,62 +23,63 @@ def settings():
         jax.config.update(name, value)
 
 
-def test_programs_lie_apart_by_processor(settings, monkeypatch, tmp_path):
+def test_each_processor_has_its_own_cache_folder(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(compiled, "_machine", lambda: "this one")
-    compiled.keep_programs()
+    monkeypatch.setattr(compiled, "_processor_id", lambda: "this one")
+    compiled.enable_compilation_cache()
     folder = tmp_path / ".cache/jaxgd/programs/this one"
     assert jax.config.jax_compilation_cache_dir == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_processor_is_told_by_what_it_can_do(monkeypatch):
+def test_the_processor_id_depends_on_flags_and_not_on_clock_speed(monkeypatch):
     text = "processor\t: 0\nmodel name\t: One\ncpu MHz\t\t: {mhz}\nflags\t\t: sse2 {flag}\n\nprocessor\t: 1\n"
 
-    def told(**values):
+    def processor_id(**values):
         monkeypatch.setattr(Path, "read_text", lambda _: text.format(**values))
-        return compiled._machine()
+        return compiled._processor_id()
 
-    assert told(mhz=1000, flag="avx2") == told(mhz=2000, flag="avx2") != told(mhz=1000, flag="avx512f")
+    old, new = processor_id(mhz=1000, flag="avx2"), processor_id(mhz=1000, flag="avx512f")
+    assert old == processor_id(mhz=2000, flag="avx2") != new
 
 
-WHY = ["the user's own folder", "switched off", "unknown processor", "no folder to be had", "others may write there"]
+WHY = ["user's own folder", "cache disabled", "unknown processor", "folder cannot be made", "folder open to others"]
 
 
 @pytest.mark.parametrize("why", WHY)
-def test_where_none_are_kept(settings, monkeypatch, tmp_path, why):
+def test_the_cache_setting_stays_unchanged(settings, monkeypatch, tmp_path, why):
     monkeypatch.setenv("HOME", str(tmp_path))
     before = None
-    if why == "the user's own folder":
+    if why == "user's own folder":
         before = str(tmp_path / "own")
         jax.config.update("jax_compilation_cache_dir", before)
-    elif why == "switched off":
+    elif why == "cache disabled":
         jax.config.update("jax_enable_compilation_cache", False)
     elif why == "unknown processor":
-        monkeypatch.setattr(compiled, "_machine", lambda: None)
-    elif why == "others may write there":
-        monkeypatch.setattr(compiled, "_machine", lambda: "this one")
+        monkeypatch.setattr(compiled, "_processor_id", lambda: None)
+    elif why == "folder open to others":
+        monkeypatch.setattr(compiled, "_processor_id", lambda: "this one")
         folder = tmp_path / ".cache/jaxgd/programs/this one"
         folder.mkdir(parents=True)
         folder.chmod(0o777)
     else:
         (tmp_path / ".cache").write_text("a file where the folder should be")
-    compiled.keep_programs()
+    compiled.enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == before
 
 
 @pytest.mark.slow
-def test_a_run_by_kept_programs_is_the_same(tmp_path):
-    """Also where they are damaged, of which JAX warns, and where the folder is full of what cannot be read."""
+def test_stored_programs_give_the_same_bits(tmp_path):
+    """Damaged programs and unreadable entries do so too, with a warning from JAX."""
     environment = os.environ | {"HOME": str(tmp_path), "JAX_ENABLE_COMPILATION_CACHE": "true"}
 
-    def run(name, told=""):
+    def run(name, warning=""):
         words = [sys.executable, "-c", TRAIN, str(tmp_path / name)]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
-        assert ("cache" in done.stderr) == bool(told)
-        assert told in done.stderr
+        assert ("cache" in done.stderr) == bool(warning)
+        assert warning in done.stderr
         return (tmp_path / name / "network.safetensors").read_bytes()
 
     first = run("first")

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: the resumed run ends, bit for bit, where the uninterrupted one ends."""
+"""A run that SIGKILL stops at any moment resumes, and its result equals the uninterrupted run bit for bit."""
 
 import os
 import random
@@ -24,30 +24,30 @@ def finish(process):
 
 
 def kill_and_resume(tmp_path, *, epochs, kills, seed):
-    """Let one run live for random times, kill it each time, then let it end; the epochs on record at each kill."""
+    """Kill one run at random times, resume it each time, and complete it. Return the epochs recorded at each kill."""
     every = ("--checkpoint-every", "1")
     new = (*every, "--epochs", str(epochs), "--seed", "3", "--run-dir")
     began = time.monotonic()
     finish(start(*new, str(tmp_path / "whole")))
-    life = time.monotonic() - began
-    moments = random.Random(seed)
-    run, on_record = tmp_path / "killed", []
+    duration = time.monotonic() - began
+    rng = random.Random(seed)
+    run, recorded = tmp_path / "killed", []
     for _ in range(kills):
         process = start(*every, "--resume", str(run)) if run.exists() else start(*new, str(run))
         try:
-            process.wait(timeout=moments.uniform(0.3 * life, 0.8 * life))
+            process.wait(timeout=rng.uniform(0.3 * duration, 0.8 * duration))
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         metrics = run / "metrics.jsonl"
-        on_record.append(len(metrics.read_bytes().splitlines()) - 1 if metrics.exists() else None)
+        recorded.append(len(metrics.read_bytes().splitlines()) - 1 if metrics.exists() else None)
     finish(start(*every, "--resume", str(run)) if run.exists() else start(*new, str(run)))
     for name in ("network.safetensors", "metrics.jsonl"):
-        assert Path(run, name).read_bytes() == Path(tmp_path, "whole", name).read_bytes(), (name, on_record)
-    return on_record
+        assert Path(run, name).read_bytes() == Path(tmp_path, "whole", name).read_bytes(), (name, recorded)
+    return recorded
 
 
 @pytest.mark.slow
-def test_ten_kills(tmp_path):
-    on_record = kill_and_resume(tmp_path, epochs=60, kills=10, seed=2)
-    print(f"epochs on record at each kill: {on_record}")
+def test_a_run_killed_ten_times_resumes_bit_for_bit(tmp_path):
+    recorded = kill_and_resume(tmp_path, epochs=60, kills=10, seed=2)
+    print(f"epochs recorded at each kill: {recorded}")

@@ -1,4 +1,4 @@
-"""`jaxgd minimize`: what it prints, what it draws, what it refuses."""
+"""`jaxgd minimize`: its output, its figures and its error messages."""
 
 import json
 import textwrap
@@ -10,7 +10,7 @@ from support import often
 RULES = ["fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"]
 
 
-def test_the_figures_of_rosenbrock(jaxgd):
+def test_rosenbrock_prints_the_known_figures(jaxgd):
     answer = jaxgd("minimize", "rosenbrock", "--start", -1.2, 1, "--eta", 1e-3, "--max-steps", 10_000)
     assert answer.status == 0
     assert answer.err == ""
@@ -32,7 +32,7 @@ def test_every_rule_descends(jaxgd, rule):
     assert path["cost"][-1] < path["cost"][0] == 170.0
 
 
-def test_json_holds_everything(jaxgd):
+def test_json_holds_the_whole_path(jaxgd):
     out = json.loads(jaxgd("minimize", "valley", "--eta", 0.1, "--max-steps", 40, "--json", "--sharpness").out)
     assert (out["outcome"], out["steps"]) == ("MAX_STEPS", 40)
     np.testing.assert_allclose(out["trajectory"]["v"], 0.8 ** np.arange(41)[:, None] * np.ones(2), rtol=1e-12)
@@ -40,27 +40,27 @@ def test_json_holds_everything(jaxgd):
     assert out["trajectory"]["step_norm"][0] == "nan"
 
 
-def test_divergence_fails(jaxgd):
+def test_divergence_returns_status_1(jaxgd):
     answer = jaxgd("minimize", "valley", "--eta", 1.1)
     assert answer.status == 1
     assert "diverging" in answer.out
-    assert "the lowest on the way was C = 2 at (1, 1)" in answer.out
+    assert "the lowest cost was C = 2 at (1, 1)" in answer.out
 
 
-def test_it_may_end_at_a_target_or_not_at_all(jaxgd):
+def test_target_stops_early_and_no_stop_does_not(jaxgd):
     assert "the cost reached its target" in jaxgd("minimize", "rosenbrock", "--rule", "newton", "--target", 1e-8).out
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--no-stop", "--max-steps", 500)
     assert "after 500 updates" in answer.out
 
 
-def test_a_crossing_is_told(jaxgd):
+def test_sharpness_reports_the_crossing_of_the_threshold(jaxgd):
     answer = jaxgd("minimize", "rosenbrock", "--eta", 1.4e-3, "--max-steps", 3, "--sharpness")
     assert "2/η" in answer.out
-    assert "λ_max is above 2/η from update 0 on" in answer.out
+    assert "λ_max exceeds 2/η from update 0 on" in answer.out
 
 
 OWN = """
-    from beside import scale
+    from neighbor import scale
 
     def cost(v):
         return scale * ((v - 1) ** 2).sum()
@@ -77,30 +77,30 @@ OWN = """
 
 @pytest.fixture
 def own(jaxgd, tmp_path):
-    (tmp_path / "beside.py").write_text("scale = 0.5\n")
+    (tmp_path / "neighbor.py").write_text("scale = 0.5\n")
     (tmp_path / "own.py").write_text(textwrap.dedent(OWN))
     return jaxgd
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_cost_of_ones_own(own, n):
+def test_a_users_cost_converges(own, n):
     answer = own("minimize", "own.py::cost", "--start", *[0] * n, "--eta", 0.5)
     assert answer.status == 0, answer.err
     assert "converged" in answer.out
 
 
 MISUSED = {
-    "no such cost": (("ackley",), "no cost"),
-    "no such file": (("nowhere.py::cost", "--start", 1), "no file"),
+    "no such cost": (("ackley",), "got 'ackley'"),
+    "no such file": (("nowhere.py::cost", "--start", 1), "is not a file"),
     "no such function": (("own.py::coast", "--start", 1), "Did you mean cost?"),
     "no function": (("own.py", "--start", 1), "name the function too"),
-    "a number": (("own.py::number", "--start", 1), "no function"),
+    "a number": (("own.py::number", "--start", 1), "must be a function, got int"),
     "no start": (("own.py::cost",), "--start"),
-    "a start too short": (("rosenbrock", "--start", 1), "2 variables"),
+    "a start too short": (("rosenbrock", "--start", 1), "expects 2 variables"),
     "eta 0": (("valley", "--eta", 0), "eta"),
     "mu 1": (("valley", "--rule", "heavy-ball", "--mu", 1), "mu"),
-    "a number of another rule": (("valley", "--rule", "newton", "--eta", 1), "takes no number"),
-    "a number not of two": (("valley", "--rule", "nesterov", "--dt", 1), "--eta and --mu"),
+    "a rule without hyperparameters": (("valley", "--rule", "newton", "--eta", 1), "takes no hyperparameter"),
+    "a hyperparameter of another rule": (("valley", "--rule", "nesterov", "--dt", 1), "takes only --eta and --mu"),
     "no such rule": (("valley", "--rule", "magic"), "rule"),
     "steps below 0": (("valley", "--max-steps", -1), "max_steps"),
     "no picture": (("valley", "--plot", "valley.txt"), ".png"),
@@ -109,7 +109,7 @@ MISUSED = {
 
 
 @pytest.mark.parametrize("name", MISUSED)
-def test_misuse_is_one_line(own, name):
+def test_misuse_prints_one_line(own, name):
     words, expected = MISUSED[name]
     answer = own("minimize", *words)
     assert answer.status == 2
@@ -119,7 +119,7 @@ def test_misuse_is_one_line(own, name):
     assert len(answer.err.splitlines()) == 1
 
 
-def test_a_tolerance_out_of_reach_is_told_in_one_line(jaxgd):
+def test_an_unreachable_tolerance_gives_one_line_of_warning(jaxgd):
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--rtol", 1e-30)
     assert answer.status == 0
     assert answer.err.startswith("jaxgd minimize: warning: ")
@@ -127,7 +127,7 @@ def test_a_tolerance_out_of_reach_is_told_in_one_line(jaxgd):
     assert len(answer.err.splitlines()) == 1
 
 
-def test_what_ones_own_cost_raises_is_shown_from_there(own):
+def test_an_exception_in_a_users_cost_shows_only_the_users_frames(own):
     answer = own("minimize", "own.py::broken", "--start", 1)
     assert answer.status == 2
     assert "RuntimeError: mine" in answer.err
@@ -138,7 +138,7 @@ def test_what_ones_own_cost_raises_is_shown_from_there(own):
 @pytest.mark.parametrize(
     "words", [("valley", "--eta", 0.1), ("powell-singular", "--rule", "newton")], ids=["two", "four"]
 )
-def test_pictures(jaxgd, tmp_path, ending, words):
+def test_figures_are_written(jaxgd, tmp_path, ending, words):
     answer = jaxgd("minimize", *words, "--plot", f"valley.{ending}")
     assert answer.status == 0, answer.err
     content = (tmp_path / f"valley.{ending}").read_bytes()
@@ -186,7 +186,7 @@ ODD = """
     ids=str,
 )
 @pytest.mark.slow
-def test_pictures_of_odd_costs(jaxgd, tmp_path, words, ending):
+def test_figures_of_unusual_costs_are_written(jaxgd, tmp_path, words, ending):
     (tmp_path / "odd.py").write_text(textwrap.dedent(ODD))
     name, *start = words
     answer = jaxgd("minimize", f"odd.py::{name}", "--start", *start, "--eta", 0.1, "--plot", f"odd.{ending}")
@@ -195,13 +195,13 @@ def test_pictures_of_odd_costs(jaxgd, tmp_path, words, ending):
     assert (tmp_path / f"odd.{ending}").stat().st_size > 10_000
 
 
-def test_a_picture_that_cannot_be_written(jaxgd):
+def test_a_figure_that_cannot_be_written_returns_status_1(jaxgd):
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--plot", "nowhere/valley.png")
     assert answer.status == 1
     assert "cannot be written" in answer.err
 
 
-def test_a_picture_of_what_diverged_and_of_what_never_moved(jaxgd, tmp_path):
+def test_figures_of_a_diverging_path_and_of_a_single_point(jaxgd, tmp_path):
     assert jaxgd("minimize", "rosenbrock", "--eta", 1, "--plot", "diverged.png").status == 1
     assert jaxgd("minimize", "valley", "--start", 0, 0, "--eta", 0.1, "--plot", "still.png").status == 0
     assert {p.name for p in tmp_path.glob("*.png")} == {"diverged.png", "still.png"}

@@ -1,4 +1,4 @@
-"""`jaxgd train` as a person types it."""
+"""`jaxgd train`: its output, run folder, resume and error messages."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def rows(run="run"):
     return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
 
 
-def test_it_prints_the_books_lines_and_leaves_a_run_folder(jaxgd):
+def test_train_prints_the_books_lines_and_writes_a_run_folder(jaxgd):
     answer = jaxgd("train", *SHORT)
     assert answer.status == 0
     assert re.fullmatch(r"Epoch 0: \d+ / 300\nEpoch 1: \d+ / 300\n", answer.out)
@@ -37,13 +37,13 @@ def test_it_prints_the_books_lines_and_leaves_a_run_folder(jaxgd):
     config = json.loads(Path("run", "config.json").read_text())
     assert (config["sizes"], config["eta"], config["batch_size"], config["seed"]) == ([64, 30, 10], 3.0, 10, 0)
     assert [row["epoch"] for row in rows()] == [0, 1, 2]
-    assert rows()[0]["step_norm"] is None  # NaN is no JSON
+    assert rows()[0]["step_norm"] is None  # JSON has no NaN
     correct = [int(n) for n in re.findall(r"(\d+) /", answer.out)]
     assert correct == [round(300 * row["test_accuracy"]) for row in rows()[1:]]
 
 
-def test_it_is_the_library(jaxgd):
-    """The seed's two halves: one draws the network, the other the order of examples."""
+def test_the_command_equals_the_library(jaxgd):
+    """The seed splits into two keys: one draws the network, the other the order of examples."""
     jaxgd("train", *SHORT, "--sizes", 64, 12, 10, "--eta", 1.5, "--batch-size", 20, "--seed", 7, "--scheme", "scaled")
     network_key, order_key = jax.random.split(jax.random.key(7))
     network = init_network(network_key, (64, 12, 10), "scaled")
@@ -52,13 +52,13 @@ def test_it_is_the_library(jaxgd):
     np.testing.assert_array_equal([row["cost"] for row in rows()], result.history.cost)
 
 
-def test_full_batch(jaxgd):
+def test_full_batch_makes_one_update_per_epoch(jaxgd):
     assert jaxgd("train", *SHORT, "--batch-size", "full").status == 0
     assert [row["updates"] for row in rows()] == [0, 1, 2]
     assert rows()[1]["predicted"] < 0
 
 
-def test_resume_ends_where_the_uninterrupted_run_ends(jaxgd):
+def test_resume_continues_bit_for_bit(jaxgd):
     jaxgd("train", "--epochs", 5, "--run-dir", "whole")
     jaxgd("train", "--epochs", 2, "--run-dir", "parts")
     answer = jaxgd("train", "--resume", "parts", "--epochs", 5)
@@ -71,7 +71,7 @@ def test_resume_ends_where_the_uninterrupted_run_ends(jaxgd):
     assert Path("parts", "metrics.jsonl").read_bytes() == Path("whole", "metrics.jsonl").read_bytes()
 
 
-def test_a_refused_length_leaves_the_run_as_it_was(jaxgd, run_folder):
+def test_resume_to_fewer_epochs_is_refused_and_keeps_the_run(jaxgd, run_folder):
     assert jaxgd("train", "--resume", "run", "--epochs", 1).status == 2
     assert jaxgd("train", "--resume", "run").status == 0
 
@@ -84,7 +84,7 @@ def test_resume_restores_the_network_file(jaxgd, run_folder):
     assert network.read_bytes() == whole
 
 
-def test_two_processes_do_not_train_in_one_folder(jaxgd, run_folder):
+def test_a_locked_run_folder_is_refused(jaxgd, run_folder):
     pytest.importorskip("fcntl")
     from jaxgd.run_folder import RunFolder
 
@@ -94,25 +94,25 @@ def test_two_processes_do_not_train_in_one_folder(jaxgd, run_folder):
     assert "another process" in answer.err
 
 
-def test_another_float_is_refused_on_resume(jaxgd, run_folder):
+def test_resume_in_another_precision_is_refused(jaxgd, run_folder):
     with jax.enable_x64(True):
         answer = jaxgd("train", "--resume", "run", "--epochs", 3)
     assert answer.status == 2
     assert "made in float32" in answer.err
 
 
-def test_resume_before_the_first_checkpoint_begins_anew(jaxgd, run_folder):
+def test_resume_without_a_checkpoint_restarts_the_run(jaxgd, run_folder):
     whole = Path("run", "network.safetensors").read_bytes()
     shutil.rmtree("run/checkpoints")
     Path("run/network.safetensors").unlink()
     with Path("run/metrics.jsonl").open("ab") as file:
-        file.write(b'{"epoch": 3, "co')  # a line cut short by a kill
+        file.write(b'{"epoch": 3, "co')  # a line that a kill has cut short
     assert jaxgd("train", "--resume", "run").status == 0
     assert Path("run", "network.safetensors").read_bytes() == whole
     assert len(rows()) == 3
 
 
-def test_resume_passes_over_a_damaged_checkpoint(jaxgd, run_folder):
+def test_resume_skips_a_damaged_checkpoint(jaxgd, run_folder):
     whole = Path("run", "network.safetensors").read_bytes()
     Path("run/network.safetensors").unlink()
     for path in Path("run/checkpoints/2").rglob("*"):
@@ -125,7 +125,7 @@ def test_resume_passes_over_a_damaged_checkpoint(jaxgd, run_folder):
     assert Path("run", "network.safetensors").read_bytes() == whole
 
 
-def test_ctrl_c_saves_and_says_how_to_resume(jaxgd, monkeypatch):
+def test_ctrl_c_saves_and_prints_how_to_resume(jaxgd, monkeypatch):
     from jaxgd.cli.reporter import Reporter
 
     show = Reporter.show
@@ -148,8 +148,8 @@ def test_ctrl_c_saves_and_says_how_to_resume(jaxgd, monkeypatch):
     assert Path("run/network.safetensors").read_bytes() == Path("whole/network.safetensors").read_bytes()
 
 
-def test_divergence_is_exit_status_1_and_keeps_the_last_network(jaxgd, run_folder, monkeypatch):
-    """Not finite from the third epoch on, which sigmoids and the quadratic cost never make by themselves."""
+def test_divergence_returns_status_1_and_keeps_the_last_network(jaxgd, run_folder, monkeypatch):
+    """The test fakes an overflow in the third epoch, because sigmoids and the quadratic cost never overflow."""
     real = training._epoch
 
     def overflowing(state, *rest):
@@ -165,7 +165,7 @@ def test_divergence_is_exit_status_1_and_keeps_the_last_network(jaxgd, run_folde
     assert len(rows("diverged")) == 3
 
 
-def test_a_folder_of_ones_own(jaxgd, tmp_path):
+def test_a_folder_of_idx_files_trains_and_evaluates(jaxgd, tmp_path):
     rng = np.random.default_rng(0)
     for name, n in (("train", 60), ("test", 20)):
         labels = rng.integers(0, 3, n).astype(np.uint8)
@@ -181,10 +181,10 @@ def test_a_folder_of_ones_own(jaxgd, tmp_path):
     write_idx(tmp_path / "mine" / "test-labels", np.zeros(20, np.uint8))
     changed = jaxgd("train", "--resume", "run", "--epochs", 3)
     assert changed.status == 2
-    assert "no longer what" in changed.err
+    assert "has changed since" in changed.err
 
 
-def test_tensorboard(jaxgd):
+def test_tensorboard_events_are_written(jaxgd):
     pytest.importorskip("tensorboardX")
     assert jaxgd("train", *SHORT, "--tensorboard").status == 0
     (events,) = Path("run/tensorboard").iterdir()
@@ -192,17 +192,17 @@ def test_tensorboard(jaxgd):
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_plot(jaxgd, suffix):
+def test_plot_writes_the_figure(jaxgd, suffix):
     pytest.importorskip("matplotlib")
     assert jaxgd("train", *SHORT, "--plot", f"run.{suffix}").status == 0
     assert Path(f"run.{suffix}").stat().st_size > 5000
 
 
-def test_a_run_folder_that_is_there_is_left_alone(jaxgd, run_folder):
+def test_an_existing_run_folder_is_refused_and_unchanged(jaxgd, run_folder):
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
     answer = jaxgd("train", *SHORT)
     assert answer.status == 2
-    assert "exists already" in answer.err
+    assert "already exists" in answer.err
     assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
 
 
@@ -222,23 +222,23 @@ MISUSE = {
     "epochs 0": (["--epochs", 0], "at least 1"),
     "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
     "seed negative": (["--seed", -1], "between 0 and"),
-    "too many weights": (["--sizes", 64, 10**12, 10], "weights are more"),
+    "too many weights": (["--sizes", 64, 10**12, 10], "at most 2**30 weights"),
     "no such data": (["--data", "cifar"], "digits, mnist"),
     "no such folder": (["--data", "./cifar"], "cifar"),
     "no such flag": (["--learning-rate", 1], "--learning-rate"),
     "no such command": (None, "trian"),
-    "resume nothing": (["--resume", "nowhere"], "no run folder"),
+    "resume nothing": (["--resume", "nowhere"], "not a run folder"),
     "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
-    "resume to fewer epochs": (["--resume", "run", "--epochs", 1], "already has 2"),
+    "resume to fewer epochs": (["--resume", "run", "--epochs", 1], "expected at least 2"),
     "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
-    "plot elsewhere": (["--plot", "absent/x.png"], "no folder"),
+    "plot elsewhere": (["--plot", "absent/x.png"], "absent does not exist"),
     "plot of another kind": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
 }
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("flags", "match"), MISUSE.values(), ids=MISUSE)
-def test_misuse_is_one_line_and_status_2(jaxgd, tmp_path, flags, match):
+def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, flags, match):
     if flags and {"run", "--run-dir"} & set(flags):
         jaxgd("train", *SHORT)
     before = sorted(tmp_path.rglob("*"))

@@ -1,4 +1,4 @@
-"""Small stand-ins for the genuine files, and a server that serves them."""
+"""Small replacements for the genuine data files, and a server that serves them."""
 
 import hashlib
 import http.server
@@ -34,7 +34,7 @@ def _no_proxy_for_loopback(monkeypatch):
 
 
 def fabricate(folder, *, seed, train=12, test=4, suffix=".gz"):
-    """Four files under MNIST's names; the labels are all smaller than 10."""
+    """Write four random files under MNIST's names, with labels below 10, and return their arrays."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     arrays = (
@@ -49,7 +49,7 @@ def fabricate(folder, *, seed, train=12, test=4, suffix=".gz"):
 
 
 def source_of(folder, base_url):
-    """The table's entry for the gzipped files in a folder."""
+    """Return a table entry for the gzipped files in a folder."""
 
     def entry(name):
         content = (folder / name).read_bytes()
@@ -59,12 +59,12 @@ def source_of(folder, base_url):
 
 
 class Tiny:
-    """A fabricated data set that `load_dataset` knows by a genuine one's name."""
+    """A fabricated data set that `load_dataset` loads under a genuine name."""
 
     def __init__(self, folder, name, seed, monkeypatch):
         self.folder, self.name, self._monkeypatch = folder, name, monkeypatch
         self.arrays = fabricate(folder, seed=seed)
-        self.serve_from("http://127.0.0.1:1/")  # nobody listens there
+        self.serve_from("http://127.0.0.1:1/")  # a port without a server
 
     def serve_from(self, base_url):
         self._monkeypatch.setitem(named.SOURCES, self.name, source_of(self.folder, base_url))
@@ -116,7 +116,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tiny):
-    """A server of the tiny files that the table points to; `cut` bytes are missing at each end."""
+    """A running server of the tiny files. It truncates each file by `cut` bytes."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
         running.contents = {name: (tiny.folder / name).read_bytes() for name in NAMES}
         running.asked, running.cut, running.status = [], 0, 200

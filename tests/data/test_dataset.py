@@ -9,7 +9,7 @@ def part(n=3, height=5, width=4, label=0):
     return Part(np.zeros((n, height, width), np.uint8), np.full(n, label, np.uint8))
 
 
-def test_what_a_dataset_tells():
+def test_dataset_properties_and_repr():
     dataset = make_dataset("test", "mine", part(4, label=1), part(label=6), part())
     assert dataset.image_shape == (5, 4)
     assert dataset.inputs == 20
@@ -23,10 +23,10 @@ def test_arrays_are_read_only_and_not_copied():
     assert np.shares_memory(dataset.train.images, mine.images)
     for array in (*dataset.train, *dataset.validation, *dataset.test):
         assert not array.flags.writeable
-    mine.images[0, 0, 0] = 1  # the caller's own array is left as it was
+    mine.images[0, 0, 0] = 1  # the caller's own array stays writable
 
 
-def test_frozen():
+def test_a_dataset_is_frozen():
     dataset = make_dataset("test", "mine", part(), part(), part())
     with pytest.raises(AttributeError):
         dataset.name = "yours"
@@ -48,13 +48,13 @@ def test_labels_must_be_below_classes():
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 4), (3, 0, 4)])
-def test_nothing_to_learn_from(shape):
+def test_empty_images_are_refused(shape):
     with pytest.raises(DataError, match="at least one"):
         make_part("test", np.zeros(shape, np.uint8), np.zeros(shape[0], np.uint8))
 
 
 @pytest.mark.bad_input
-def test_rank():
+def test_a_wrong_rank_is_refused():
     with pytest.raises(DataError, match=r"\(n, height, width\), got \(3, 20\)"):
         make_part("test", part().images.reshape(3, 20), part().labels)
     with pytest.raises(DataError, match=r"\(n,\), got \(3, 1\)"):
@@ -62,7 +62,7 @@ def test_rank():
 
 
 @pytest.mark.bad_input
-def test_dtype():
+def test_a_wrong_dtype_is_refused():
     with pytest.raises(DtypeError, match=r"images must be uint8, got float64\[3,5,4\]"):
         make_part("test", part().images / 255, part().labels)
     with pytest.raises(DtypeError, match=r"labels must be uint8, got int64\[3\]"):

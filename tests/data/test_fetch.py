@@ -11,12 +11,12 @@ from jaxgd.data.sources import SOURCES
 from jaxgd.errors import DataError, MissingDependencyError
 
 
-def assert_nothing_half(folder):
-    """No file under a final name, and no folder of an unfinished download."""
+def assert_nothing_incomplete(folder):
+    """Assert that the folder has no file under a final name, and no folder of an incomplete download."""
     assert [path for path in folder.rglob("*") if path.is_file() or ".tmp." in path.name] == []
 
 
-def test_the_table_is_what_tensorflow_datasets_ships():
+def test_the_table_equals_tensorflow_datasets():
     checksums = pytest.importorskip("tensorflow_datasets.core.download.checksums")
     theirs = checksums.get_all_url_infos()
     for source in SOURCES.values():
@@ -26,7 +26,7 @@ def test_the_table_is_what_tensorflow_datasets_ships():
             assert (info.filename, info.size, info.checksum) == (file.name, file.size, file.sha256)
 
 
-def test_download_then_no_server(tiny, server, tmp_path, capsys):
+def test_a_second_load_needs_no_server(tiny, server, tmp_path, capsys):
     data = tmp_path / "data"
     tiny.assert_loaded(load_dataset("mnist", data))
     assert sum(command == "GET" for command, _ in server.asked) == 4
@@ -35,14 +35,14 @@ def test_download_then_no_server(tiny, server, tmp_path, capsys):
 
     asked = len(server.asked)
     tiny.assert_loaded(load_dataset("mnist", data))
-    assert len(server.asked) == asked  # not even whether it is there
+    assert len(server.asked) == asked  # no request at all, not even a probe
 
-    tiny.serve_from("http://127.0.0.1:1/")  # and from a closed port, as the checksums are what counts
+    tiny.serve_from("http://127.0.0.1:1/")  # a closed port: cached files are identified by checksum, not by address
     tiny.assert_loaded(load_dataset("mnist", data))
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_managers_own_cache_is_used_for_what_is_there(tiny, server, tmp_path):
+def test_only_missing_files_are_downloaded(tiny, server, tmp_path):
     load_dataset("mnist", tmp_path / "data")
     (lost,) = (tmp_path / "data" / "downloads" / "mnist").glob("*t10k-labels*.gz")
     lost.unlink()
@@ -51,8 +51,8 @@ def test_the_managers_own_cache_is_used_for_what_is_there(tiny, server, tmp_path
     assert [path for command, path in server.asked if command == "GET"] == ["/t10k-labels-idx1-ubyte.gz"]
 
 
-def test_a_cache_that_a_builder_left(tiny, tmp_path, monkeypatch):
-    """Its layout, made by hand: the file, and beside it a .INFO file; other versions left out the folder."""
+def test_a_cache_of_tensorflow_datasets_is_used(tiny, tmp_path, monkeypatch):
+    """The cache holds each file and its .INFO file. Older versions of tensorflow-datasets omit the folder."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     for downloads in (tmp_path / "new" / "downloads" / "mnist", tmp_path / "old" / "downloads"):
         tiny.copy_to(downloads)
@@ -65,7 +65,7 @@ def test_a_cache_that_a_builder_left(tiny, tmp_path, monkeypatch):
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "old"))
 
 
-def test_a_damaged_cache_is_noticed(tiny, server, tmp_path):
+def test_a_damaged_cache_is_refused(tiny, server, tmp_path):
     load_dataset("mnist", tmp_path / "data")
     (path,) = (tmp_path / "data" / "downloads" / "mnist").glob("*t10k-labels*.gz")
     path.write_bytes(path.read_bytes()[:-1])
@@ -76,37 +76,37 @@ def test_a_damaged_cache_is_noticed(tiny, server, tmp_path):
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_a_wrong_checksum(server, tmp_path):
+def test_a_download_with_a_wrong_checksum_is_refused(server, tmp_path):
     server.contents["t10k-labels-idx1-ubyte.gz"] = server.contents["t10k-labels-idx1-ubyte.gz"][::-1]
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz could not be downloaded(.|\n)*checksum"):
         load_dataset("mnist", tmp_path / "data")
     left = [path for path in (tmp_path / "data").rglob("*") if "t10k-labels" in path.name or ".tmp." in path.name]
-    assert left == []  # the three good ones may stay
+    assert left == []  # the three correct files may stay
 
 
-def test_a_truncated_body(server, tmp_path):
+def test_a_truncated_download_is_refused(server, tmp_path):
     server.cut = 10
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz could not be downloaded(.|\n)*needs no file"):
         load_dataset("mnist", tmp_path / "data")
-    assert_nothing_half(tmp_path / "data")
+    assert_nothing_incomplete(tmp_path / "data")
 
 
 @pytest.mark.parametrize("status", [403, 503])
-def test_a_host_that_refuses(server, tmp_path, status):
+def test_an_http_error_is_reported_without_retries(server, tmp_path, status):
     server.status = status
     with pytest.raises(DataError, match=f"HTTP status {status}"):
         load_dataset("mnist", tmp_path / "data")
-    assert [command for command, _ in server.asked] == ["HEAD"]  # no retries
+    assert [command for command, _ in server.asked] == ["HEAD"]
 
 
-def test_a_folder_that_cannot_be_made(tiny, server, tmp_path):
+def test_a_download_folder_that_cannot_be_made_is_reported(tiny, server, tmp_path):
     (tmp_path / "data").touch()
     with pytest.raises(DataError, match=f"could not be downloaded to {tmp_path / 'data'}"):
         load_dataset("mnist", tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
-def test_no_network(tmp_path, monkeypatch, name):
+def test_without_a_network_the_error_names_the_files_to_get(tmp_path, monkeypatch, name):
     source = SOURCES[name]._replace(base_url="http://127.0.0.1:1/")
     monkeypatch.setitem(SOURCES, name, source)
     start = time.perf_counter()
@@ -114,7 +114,7 @@ def test_no_network(tmp_path, monkeypatch, name):
         load_dataset(name, tmp_path / "data")
     assert time.perf_counter() - start < 10
     message = str(caught.value)
-    assert "127.0.0.1:1 cannot be asked" in message
+    assert "cannot be downloaded: 127.0.0.1:1 does not answer" in message
     assert f"from {source.base_url}, gzipped or not, into {tmp_path / 'data' / name}." in message
     for file in source.files:
         assert file.name in message
@@ -122,9 +122,10 @@ def test_no_network(tmp_path, monkeypatch, name):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_name_lookup_that_hangs(tiny, tmp_path, monkeypatch):
-    assert fetch._PATIENCE + 1 <= 6  # leaves time to import what asks
-    monkeypatch.setattr(fetch, "_PATIENCE", 0.2)
+def test_a_hanging_name_lookup_times_out(tiny, tmp_path, monkeypatch):
+    # The test above allows 10 seconds, which must also cover the import of tensorflow-datasets.
+    assert fetch._TIMEOUT + 1 <= 6
+    monkeypatch.setattr(fetch, "_TIMEOUT", 0.2)
     over = threading.Event()
 
     def hang(*_, **__):
@@ -135,18 +136,18 @@ def test_a_name_lookup_that_hangs(tiny, tmp_path, monkeypatch):
     tiny.serve_from("http://files.invalid/")
     start = time.perf_counter()
     try:
-        with pytest.raises(DataError, match=r"files\.invalid cannot be asked for it: it does not answer in 1\.2 sec"):
+        with pytest.raises(DataError, match=r"cannot be downloaded: files\.invalid does not answer in 1\.2 seconds"):
             load_dataset("mnist", tmp_path)
         assert time.perf_counter() - start < 5
     finally:
         over.set()
         for thread in threading.enumerate():
-            if thread.name == "jaxgd-ask":
+            if thread.name == "jaxgd-probe":
                 thread.join(5)
 
 
 @pytest.mark.parametrize("module", ["tensorflow_datasets.core.download", "requests"])
-def test_without_tensorflow_datasets(tiny, tmp_path, monkeypatch, module):
+def test_without_tensorflow_datasets_the_error_names_both_remedies(tiny, tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match="pip install tensorflow-datasets importlib_resources") as caught:
         load_dataset("mnist", tmp_path)

@@ -20,7 +20,7 @@ PLAIN = HEADER + ARRAY.tobytes()
 
 
 def damaged(path, expected, *, content=None):
-    """Reading fails, and the message names the file, what is wrong and what to do."""
+    """Assert that reading fails, with a message that names the file, the damage and the remedy."""
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=expected) as caught:
@@ -32,7 +32,7 @@ def damaged(path, expected, *, content=None):
 
 @settings(deadline=None, max_examples=50)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)), st.booleans())
-def test_round_trip(array, zipped):
+def test_write_and_read_return_the_array(array, zipped):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("x.gz" if zipped else "x")
         write_idx(path, array)
@@ -44,24 +44,24 @@ def test_round_trip(array, zipped):
     np.testing.assert_array_equal(got, array)
 
 
-def test_the_layout_is_the_formats(tmp_path):
+def test_the_file_has_the_layout_of_the_format(tmp_path):
     write_idx(tmp_path / "x", ARRAY)
     assert (tmp_path / "x").read_bytes() == PLAIN
 
 
-def test_content_decides_and_not_the_name(tmp_path):
+def test_gzip_is_detected_by_content_and_not_by_name(tmp_path):
     (tmp_path / "plain.gz").write_bytes(PLAIN)
     (tmp_path / "zipped").write_bytes(gzip.compress(PLAIN))
     np.testing.assert_array_equal(read_idx(tmp_path / "plain.gz"), ARRAY)
     np.testing.assert_array_equal(read_idx(str(tmp_path / "zipped")), ARRAY)
 
 
-def test_several_members_and_padding_are_one_gzip_file(tmp_path):
+def test_a_gzip_file_may_have_several_members_and_padding(tmp_path):
     (tmp_path / "x").write_bytes(gzip.compress(PLAIN[:7]) + gzip.compress(PLAIN[7:]) + b"\0" * 9)
     np.testing.assert_array_equal(read_idx(tmp_path / "x"), ARRAY)
 
 
-def test_same_array_same_file(tmp_path):
+def test_equal_arrays_give_equal_files(tmp_path):
     write_idx(tmp_path / "a.gz", ARRAY)
     write_idx(tmp_path / "b.gz", ARRAY)
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
@@ -73,7 +73,7 @@ def test_fortran_order_is_written_row_by_row(tmp_path):
     np.testing.assert_array_equal(read_idx(tmp_path / "x"), ARRAY)
 
 
-def test_what_is_read_is_read_only(tmp_path):
+def test_the_array_is_read_only(tmp_path):
     write_idx(tmp_path / "x", ARRAY)
     with pytest.raises(ValueError, match="read-only"):
         read_idx(tmp_path / "x")[0, 0, 0] = 1
@@ -95,7 +95,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damage_inside(tmp_path, case, zipped):
+def test_damaged_content_is_refused(tmp_path, case, zipped):
     content, expected = DAMAGE[case]
     damaged(tmp_path / "x", expected, content=gzip.compress(content) if zipped else content)
 
@@ -115,7 +115,7 @@ ZIP_DAMAGE = {
 
 
 @pytest.mark.parametrize("case", ZIP_DAMAGE)
-def test_damaged_gzip(tmp_path, case):
+def test_a_damaged_gzip_file_is_refused(tmp_path, case):
     damaged(tmp_path / "x.gz", "complete gzip file|trailing", content=ZIP_DAMAGE[case])
 
 
@@ -126,18 +126,18 @@ def test_a_changed_byte_never_changes_the_array(position, mask):
         path = Path(folder) / "x"
         path.write_bytes(ZIPPED[:position] + bytes([ZIPPED[position] ^ mask]) + ZIPPED[position + 1 :])
         try:
-            np.testing.assert_array_equal(read_idx(path), ARRAY)  # some bytes of a gzip header mean nothing
+            np.testing.assert_array_equal(read_idx(path), ARRAY)  # some bytes of a gzip header have no meaning
         except DataError as error:
             assert str(path) in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_header_allocates_nothing(tmp_path, zipped):
+def test_a_false_header_allocates_nothing(tmp_path, zipped):
     header = b"\0\0\x08\x03" + struct.pack(">3I", 60_000, 2_000, 2_000)  # 240 GB
     tracemalloc.start()
     try:
         damaged(tmp_path / "x", "truncated", content=gzip.compress(header) if zipped else header)
-        # What reading, unpacking and the test itself need is far below a megabyte.
+        # Reading, unpacking and the test itself need far less than a megabyte.
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
@@ -153,17 +153,17 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
         tracemalloc.stop()
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_a_file_that_cannot_be_read_is_reported(tmp_path):
     damaged(tmp_path / "nothing", "No such file")
     damaged(tmp_path, "directory|denied")
 
 
-def test_writing_where_nothing_can_be_written(tmp_path):
+def test_writing_into_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(WriteError, match=r"absent.x.*No such file"):
         write_idx(tmp_path / "absent" / "x", ARRAY)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_no_file(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(WriteError, match="cannot be written"):
         write_idx(tmp_path / "x", ARRAY)

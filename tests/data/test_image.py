@@ -19,7 +19,7 @@ MNIST = Frame(28, 28, 20, 20, "mass", 14.0, 14.0, 255, 0.5)
 
 
 def drawing(seed, side=300):
-    """A scrawl of thick strokes, 0 paper and 255 ink, somewhere on a sheet of its own."""
+    """Draw a scrawl of thick strokes, 255 on 0, off the center of a large sheet."""
     random = np.random.default_rng(seed)
     sheet = Image.new("L", (side, side))
     points = random.uniform([0.25, 0.15], [0.65, 0.85], (4, 2)) * side
@@ -28,7 +28,7 @@ def drawing(seed, side=300):
 
 
 def by_hand(sheet):
-    """MNIST's form by another way: Pillow's bounding box, blocks of repeated pixels, mass added up pixel by pixel."""
+    """Fit to MNIST's form independently: Pillow's bounding box, blocks of repeated pixels, mass summed in a loop."""
     ink = Image.fromarray(sheet)
     ink = np.asarray(ink.crop(ink.getbbox()), float)
     rows, columns = ink.shape
@@ -44,7 +44,7 @@ def by_hand(sheet):
 
 
 def as_picture(image, *, factor=7, margins=(5, 80, 30, 9)):
-    """The image enlarged with soft edges, its margins uneven, dark on light."""
+    """Enlarge the image with soft edges and uneven margins, dark on light."""
     height, width = image.shape
     large = np.asarray(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
     return 255 - np.pad(large, (margins[:2], margins[2:]))
@@ -62,14 +62,14 @@ def sheet():
 
 @pytest.fixture(scope="module")
 def mnist(genuine_mnist):
-    """The first 1,000 test images; None without the files."""
+    """The first 1,000 test images of genuine MNIST."""
     return read_idx(genuine_mnist / "t10k-images-idx3-ubyte.gz")[:1000]
 
 
-# The frame of a set
+# frame_of
 
 
-def test_frame_of_mnists_form():
+def test_frame_of_measures_mnists_form():
     images = np.stack([by_hand(drawing(seed)) for seed in range(60)])
     frame = frame_of(images)
     assert frame[:8] == (28, 28, 20, 20, "mass", 14.0, 14.0, 255)
@@ -80,13 +80,13 @@ def test_frame_of_genuine_mnist(genuine_mnist):
     images = read_idx(genuine_mnist / "train-images-idx3-ubyte.gz")[:50_000]
     start = time.perf_counter()
     frame = frame_of(images)
-    assert time.perf_counter() - start < 1.0  # takes 0.05 s; the rest is for a busy machine
+    assert time.perf_counter() - start < 1.0  # it takes 0.05 s; the limit allows for a busy machine
     assert frame[:8] == (28, 28, 20, 20, "mass", 14.0, 14.0, 255)
     assert 0.5 <= frame.slack <= 0.6
 
 
 def test_frame_of_the_small_digits():
-    """They fill their height, and stand in the middle whatever their mass."""
+    """The small digits fill their height, and their boxes are centered, not their masses."""
     images = load_dataset("digits").train.images
     frame = frame_of(images)
     assert frame[:8] == (8, 8, 8, 7, "box", 3.5, 3.5, 255)
@@ -94,8 +94,8 @@ def test_frame_of_the_small_digits():
     assert np.mean(same) >= 0.99
 
 
-def test_frame_of_a_tall_form():
-    """Images that are not square, with ink that is not black and a stray empty one."""
+def test_frame_of_tall_images():
+    """The images are not square, the ink is not black, and one image is empty."""
     random = np.random.default_rng(0)
     images = np.zeros((50, 40, 24), np.uint8)
     for image in images[1:]:
@@ -107,7 +107,7 @@ def test_frame_of_a_tall_form():
 
 
 def test_frame_of_digits_of_any_size():
-    """Where training images differ in size and place, any image of that size is like them."""
+    """If training digits vary in size and position, every image of the right size fits unchanged."""
     images = np.zeros((40, 32, 32), np.uint8)
     for i, image in enumerate(images):
         top, left, size = i % 8, i % 5, 8 + i % 17
@@ -121,43 +121,43 @@ def test_frame_of_empty_images():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (2, 3, 1)], ids=str)
-def test_frame_of_hardly_anything(shape):
+def test_frame_of_tiny_images(shape):
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     frame = frame_of(images)
     assert fit_to_frame(drawing(0), frame).shape == shape[1:]
 
 
 def test_frame_of_large_images():
-    images = np.broadcast_to(drawing(0), (3000, 300, 300))  # all of them would be 270 million pixels
+    images = np.broadcast_to(drawing(0), (3000, 300, 300))  # 270 million pixels in all
     start = time.perf_counter()
     assert frame_of(images).height == 300
-    assert time.perf_counter() - start < 3.0  # takes 0.3 s; the rest is for a busy machine
+    assert time.perf_counter() - start < 3.0  # it takes 0.3 s; the limit allows for a busy machine
 
 
-def test_frame_goes_through_json():
+def test_a_frame_survives_json():
     frame = frame_of(load_dataset("digits").train.images)
     assert Frame(**json.loads(json.dumps(frame._asdict()))) == frame
 
 
-# Fitting
+# fit_to_frame
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_exact_area(seed):
-    """Both average by exact area, one in float32 and one in float64: a rounding may fall the other way."""
+def test_fitting_agrees_with_an_independent_implementation(seed):
+    """Both average by exact area, one in float32 and one in float64, so they may round to adjacent integers."""
     sheet = drawing(seed)
     difference = np.abs(fit_to_frame(sheet, MNIST).astype(int) - by_hand(sheet))
     assert difference.max() <= 1
 
 
-def test_in_form_is_unchanged():
+def test_an_image_that_fits_is_unchanged():
     for seed in range(20):
         image = by_hand(drawing(seed))
         assert fit_to_frame(image, MNIST) is image
 
 
-def test_out_of_form_is_changed():
-    """The right size is not enough: moved, smaller, on gray paper or too pale, a digit is framed anew."""
+def test_an_image_that_does_not_fit_is_changed():
+    """An image of the right size is fitted if its digit is moved, too small, too pale or on gray paper."""
     image = by_hand(drawing(1))
     small = np.asarray(Image.fromarray(image).resize((14, 14), Image.Resampling.BOX))
     spoiled = [np.roll(image, 2, 1), np.pad(small, 7), 40 + image // 2, image // 3]
@@ -171,11 +171,11 @@ def test_out_of_form_is_changed():
 
 def test_genuine_mnist_is_unchanged(mnist):
     same = [np.array_equal(fit_to_frame(image, MNIST), image) for image in mnist]
-    assert np.mean(same) >= 0.99  # all of them; 99.8% of all 10,000
+    assert np.mean(same) >= 0.99  # measured: 100% of these 1,000, and 99.8% of all 10,000
 
 
-def test_genuine_mnist_there_and_back(mnist, tmp_path):
-    """Through a soft enlargement, a level of 6 to 8 of 255 is lost on average; one pixel of shift costs about 20."""
+def test_genuine_mnist_survives_enlargement(mnist, tmp_path):
+    """The mean error after a soft enlargement is 6 to 8 of 255. A shift by one pixel would cost about 20."""
     images = mnist[:200]
     back = [fit_to_frame(read_picture(saved(tmp_path / "x.png", as_picture(i))), MNIST) for i in images]
     assert np.abs(np.stack(back).astype(int) - images).mean() <= 8
@@ -183,14 +183,16 @@ def test_genuine_mnist_there_and_back(mnist, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_there_and_back(seed, tmp_path):
+def test_a_drawing_survives_enlargement(seed, tmp_path):
     image = by_hand(drawing(seed))
     back = fit_to_frame(read_picture(saved(tmp_path / "x.png", as_picture(image))), MNIST)
     assert np.abs(back.astype(int) - image).mean() <= 8
 
 
-def test_small_digits_there_and_back():
-    """Enlarged, an 8×8 digit loses 15 of 255: large gray areas are no ink. One pixel of shift costs five times that."""
+def test_small_digits_survive_enlargement():
+    """The mean error is 15 of 255, because large gray areas do not count as ink. One pixel of shift costs five times
+    that.
+    """
     images = load_dataset("digits").test.images
     frame = frame_of(images)
     back = [fit_to_frame(np.pad(np.kron(i, np.ones((9, 9), np.uint8)), 20), frame) for i in images]
@@ -199,7 +201,7 @@ def test_small_digits_there_and_back():
 
 
 def test_noise_is_not_ink(sheet):
-    """Uneven gray paper with grain, and a grain of dust far away."""
+    """The paper is gray, uneven and grainy, with a speck of dust far from the digit."""
     random = np.random.default_rng(0)
     clean = fit_to_frame(sheet, MNIST)
     shadow = np.linspace(30, 60, sheet.shape[1])
@@ -211,7 +213,7 @@ def test_noise_is_not_ink(sheet):
 
 
 def test_detached_stroke_is_ink():
-    """What is dropped as dust is far smaller than the bar of a 5."""
+    """Dust is dropped only if it is far smaller than the bar of a 5."""
     image = np.zeros((100, 100), np.uint8)
     image[30:90, 30:45] = image[10:14, 60:66] = 255
     fitted = fit_to_frame(image, MNIST)
@@ -226,7 +228,7 @@ def lopsided():
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_never_clipped(turns):
+def test_an_off_center_digit_is_not_clipped(turns):
     fitted = fit_to_frame(np.rot90(lopsided(), turns).copy(), Frame(28, 28, 26, 26, "mass", 14.0, 14.0, 255, 0.5))
     ink = np.nonzero(fitted)
     assert sorted(int(np.ptp(i)) + 1 for i in ink) == [13, 26]
@@ -244,7 +246,7 @@ def test_never_clipped(turns):
     ],
     ids=str,
 )
-def test_extreme_ink(shape, ink):
+def test_ink_of_extreme_size_or_aspect_ratio_fits(shape, ink):
     image = np.zeros(shape, np.uint8)
     image[ink] = 255
     fitted = fit_to_frame(image, MNIST)
@@ -255,13 +257,13 @@ def test_extreme_ink(shape, ink):
 
 
 @pytest.mark.parametrize("value", [0, 90, 255])
-def test_fitting_a_blank_image(value):
+def test_a_blank_image_is_refused(value):
     with pytest.raises(DataError, match=r"fit_to_frame: .*a blank one of 28×28 pixels"):
         fit_to_frame(np.full((28, 28), value, np.uint8), MNIST)
 
 
 @pytest.mark.bad_input
-def test_wrong_arrays():
+def test_arrays_of_a_wrong_dtype_or_shape_are_refused():
     with pytest.raises(DtypeError, match=r"frame_of: images must be uint8, got float64\[2,3,3\]"):
         frame_of(np.zeros((2, 3, 3)))
     with pytest.raises(DataError, match=r"frame_of: images must have the shape \(n, height, width\).*\(3, 3\)"):
@@ -274,19 +276,19 @@ def test_wrong_arrays():
         fit_to_frame(np.zeros((3, 3, 3), np.uint8), MNIST)
 
 
-# Reading
+# read_picture
 
 
-def test_polarity(sheet, tmp_path):
-    """Light on dark stays, dark on light is inverted, to the bit."""
+def test_dark_ink_on_light_paper_is_inverted(sheet, tmp_path):
+    """Light ink on dark paper stays the same. Both results are exact."""
     for array in (sheet, 255 - sheet):
         np.testing.assert_array_equal(read_picture(saved(tmp_path / "x.png", array)), sheet)
 
 
-def test_polarity_on_dim_paper(sheet, tmp_path):
-    """The border, darker than middle gray, is still lighter than the ink."""
+def test_polarity_is_detected_on_dim_paper(sheet, tmp_path):
+    """The paper is darker than middle gray, but lighter than the ink."""
     dim = (110 - sheet * (80 / 255)).astype(np.uint8)
-    dim[7, 7] = 255  # one glaring pixel does not make the ink light
+    dim[7, 7] = 255  # one bright pixel must not decide the polarity
     read = read_picture(saved(tmp_path / "x.png", dim))
     assert read[0, 0] == 255 - 110
     assert read[sheet == 255].min() == 255 - 30
@@ -294,8 +296,7 @@ def test_polarity_on_dim_paper(sheet, tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "I;16", "CMYK", "I", "F"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_modes(mode, dark, sheet, tmp_path):
-    """Black and white look alike in every mode."""
+def test_every_mode_gives_the_same_black_and_white(mode, dark, sheet, tmp_path):
     two = np.where(sheet > 127, 255, 0).astype(np.uint8)
     gray = 255 - two if dark else two
     if mode == "I;16":
@@ -311,23 +312,22 @@ def test_modes(mode, dark, sheet, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.gif", "x.bmp", "x.webp", "x.tif", "x.pgm", "digit"])
-def test_formats(name, sheet, tmp_path):
-    """The content decides, not the name."""
+def test_every_format_is_detected_by_content(name, sheet, tmp_path):
     Image.fromarray(255 - sheet).save(tmp_path / name, **({} if "." in name else {"format": "PNG"}))
     assert np.abs(read_picture(tmp_path / name).astype(int) - sheet).mean() < 2  # JPEG and WebP lose a little
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_transparent_paper_is_white(mode, sheet, tmp_path):
-    """Black everywhere, seen only where it is opaque."""
+    """Every pixel of the picture is black, and the paper is transparent."""
     picture = Image.new("L", sheet.shape[::-1]).convert(mode)
     picture.putalpha(Image.fromarray(sheet))
     picture.save(tmp_path / "x.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "x.png"), sheet)
 
 
-def test_a_transparent_color(sheet, tmp_path):
-    """Palettes and gray pictures may name the color that is not there; without it these would be blank."""
+def test_a_transparent_color_is_white(sheet, tmp_path):
+    """Palettes and gray pictures may declare one color transparent. Otherwise these pictures would be blank."""
     two = np.where(sheet > 127, 1, 0).astype(np.uint8)
     palette = Image.fromarray(two)
     palette = palette.convert("P")
@@ -338,7 +338,7 @@ def test_a_transparent_color(sheet, tmp_path):
     assert np.array_equal(read_picture(tmp_path / "l.png"), two * 254)
 
 
-def test_colored_ink(sheet, tmp_path):
+def test_colored_ink_is_read(sheet, tmp_path):
     color = np.full((*sheet.shape, 3), 255, np.uint8)
     color[sheet > 127] = (30, 60, 200)
     fitted = fit_to_frame(read_picture(saved(tmp_path / "x.png", color)), MNIST)
@@ -352,14 +352,14 @@ def test_sixteen_bits_are_scaled(tmp_path):
     np.testing.assert_array_equal(read_picture(saved(tmp_path / "x.png", values)), expected)
 
 
-def test_turned_as_the_camera_says(sheet, tmp_path):
+def test_exif_orientation_is_applied(sheet, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90° clockwise
+    exif[0x0112] = 6  # rotate by 90° clockwise
     saved(tmp_path / "x.png", 255 - np.rot90(sheet).copy(), exif=exif)
     np.testing.assert_array_equal(read_picture(tmp_path / "x.png"), sheet)
 
 
-def test_huge(tmp_path):
+def test_a_huge_picture_fits(tmp_path):
     small = drawing(3, 150)
     path = saved(tmp_path / "x.png", 255 - np.kron(small, np.ones((25, 25), np.uint8)), compress_level=1)
     fitted = fit_to_frame(read_picture(str(path)), MNIST)
@@ -367,7 +367,7 @@ def test_huge(tmp_path):
 
 
 def png_of_size(width, height):
-    """A PNG whose header lies about its size."""
+    """Return a PNG file of one pixel whose header claims this size."""
     stream = io.BytesIO()
     Image.new("1", (1, 1)).save(stream, "PNG")
     content = bytearray(stream.getvalue())
@@ -386,7 +386,7 @@ def png_of_size(width, height):
     ],
     ids=str,
 )
-def test_too_large(size, got, tmp_path):
+def test_a_too_large_picture_is_refused(size, got, tmp_path):
     limit = Image.MAX_IMAGE_PIXELS
     (tmp_path / "x.png").write_bytes(png_of_size(*size))
     with warnings.catch_warnings(record=True) as caught, pytest.raises(DataError, match=rf"x\.png: .*got {got}\."):
@@ -395,26 +395,26 @@ def test_too_large(size, got, tmp_path):
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_missing(tmp_path):
+def test_a_missing_picture_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*none\.png: .*No such file"):
         read_picture(tmp_path / "none.png")
 
 
-def test_a_folder(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"read_picture: cannot read .*: expected a picture"):
         read_picture(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"a digit", b"\x89PNG\r\n\x1a\n", b"\x00" * 999], ids=repr)
-def test_no_picture(content, tmp_path):
+def test_a_file_that_is_not_a_picture_is_refused(content, tmp_path):
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"x\.png: expected a picture in a format Pillow reads"):
+    with pytest.raises(DataError, match=r"x\.png: expected a picture in a format that Pillow reads"):
         read_picture(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.gif", "x.tif", "x.webp", "x.bmp"])
-def test_truncated(name, tmp_path):
-    """Cut anywhere, a picture is refused by its name; nothing is made up and nothing else escapes."""
+def test_a_truncated_picture_is_refused(name, tmp_path):
+    """A picture cut at any place raises only DataError, which names the file."""
     grainy = np.random.default_rng(0).integers(0, 256, (60, 60)).astype(np.uint8)
     content = saved(tmp_path / name, grainy).read_bytes()
     for share in (0.1, 0.5, 0.9):
@@ -423,7 +423,7 @@ def test_truncated(name, tmp_path):
             read_picture(tmp_path / name)
 
 
-def test_damaged(sheet, tmp_path):
+def test_a_damaged_picture_is_refused(sheet, tmp_path):
     content = bytearray(saved(tmp_path / "x.png", sheet).read_bytes())
     content[len(content) // 2] ^= 0xFF
     (tmp_path / "x.png").write_bytes(content)
@@ -432,20 +432,20 @@ def test_damaged(sheet, tmp_path):
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_blank(value, tmp_path):
+def test_a_blank_picture_is_refused(value, tmp_path):
     grain = np.random.default_rng(0).integers(0, 4, (40, 40))
     blank = np.clip(value + grain, 0, 255).astype(np.uint8)
     with pytest.raises(DataError, match=r"x\.png: expected one digit, got a blank picture"):
         read_picture(saved(tmp_path / "x.png", blank))
 
 
-def test_not_finite(tmp_path):
+def test_a_picture_with_nan_is_refused(tmp_path):
     values = np.full((4, 4), np.nan, np.float32)
     with pytest.raises(DataError, match=r"x\.tif: .*not finite"):
         read_picture(saved(tmp_path / "x.tif", values))
 
 
-def test_without_pillow(monkeypatch, sheet, tmp_path):
+def test_without_pillow_the_error_names_the_remedy(monkeypatch, sheet, tmp_path):
     path = saved(tmp_path / "x.png", sheet)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingDependencyError, match="pip install pillow"):

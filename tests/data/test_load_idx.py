@@ -16,7 +16,7 @@ def fill(folder, prefix="train", n=12, *, size=(5, 4), labels=None, suffix="-idx
 
 @pytest.mark.parametrize("test", ["t10k", "test"])
 @pytest.mark.parametrize("suffix", ["", ".gz", "-idx3-ubyte.gz"])
-def test_own_files(tmp_path, test, suffix):
+def test_all_usual_file_names_load(tmp_path, test, suffix):
     images, labels = fill(tmp_path, suffix=suffix)
     test_images, test_labels = fill(tmp_path, test, 3, suffix=suffix)
     dataset = load_idx(str(tmp_path))
@@ -29,34 +29,34 @@ def test_own_files(tmp_path, test, suffix):
     np.testing.assert_array_equal(dataset.test.labels, test_labels)
 
 
-def test_validation_files(tmp_path):
+def test_validation_files_are_the_validation_split(tmp_path):
     for prefix, n in (("train", 12), ("validation", 5), ("test", 3)):
         fill(tmp_path, prefix, n)
     dataset = load_idx(tmp_path)
     assert [len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)] == [12, 5, 3]
-    with pytest.raises(RangeError, match=r"validation = 4 .*has validation files"):
+    with pytest.raises(RangeError, match=r"has validation files, got validation = 4"):
         load_idx(tmp_path, validation=4)
 
 
 @pytest.mark.parametrize(("n", "asked", "got"), [(12, 5, 5), (12, 11, 11), (13, None, 2), (2, None, 1)])
-def test_how_many_are_set_aside(tmp_path, n, asked, got):
+def test_validation_defaults_to_one_sixth(tmp_path, n, asked, got):
     fill(tmp_path, n=n)
     fill(tmp_path, "test", 3)
     assert len(load_idx(tmp_path, validation=asked).validation.labels) == got
 
 
 @pytest.mark.parametrize("asked", [0, -1, 12])
-def test_more_or_fewer_than_can_be_set_aside(tmp_path, asked):
+def test_validation_out_of_range_is_refused(tmp_path, asked):
     fill(tmp_path)
     fill(tmp_path, "test", 3)
     with pytest.raises(RangeError, match=f"validation must be between 1 and 11, got {asked}"):
         load_idx(tmp_path, validation=asked)
 
 
-def test_classes(tmp_path):
+def test_classes_defaults_to_the_largest_label_plus_one(tmp_path):
     fill(tmp_path, labels=[1] * 12)
     fill(tmp_path, "test", 2, labels=[0, 5])
-    assert load_idx(tmp_path).classes == 6  # the largest of all parts
+    assert load_idx(tmp_path).classes == 6
     assert load_idx(tmp_path, classes=9).classes == 9
     with pytest.raises(DataError, match=r"below classes = 5, got 5 in test(.|\n)*larger classes") as caught:
         load_idx(tmp_path, classes=5)
@@ -66,16 +66,16 @@ def test_classes(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["train-images", "train-labels", "test-images", "test-labels", "validation-labels"])
-def test_a_missing_file(tmp_path, missing):
+def test_a_missing_file_is_named(tmp_path, missing):
     for prefix in ("train", "validation", "test"):
         fill(tmp_path, prefix)
     (tmp_path / f"{missing}-idx.gz").unlink()
-    with pytest.raises(DataError, match=rf"{missing}\*, got none\.\nPut it there") as caught:
+    with pytest.raises(DataError, match=rf"{missing}\*, got none\.\nPut it into this folder") as caught:
         load_idx(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
-def test_two_files_for_one_purpose(tmp_path):
+def test_two_files_for_one_purpose_are_refused(tmp_path):
     fill(tmp_path)
     fill(tmp_path, "test", 3)
     fill(tmp_path, "t10k", 3)
@@ -83,21 +83,21 @@ def test_two_files_for_one_purpose(tmp_path):
         load_idx(tmp_path)
 
 
-def test_gzipped_and_not_are_two_files(tmp_path):
+def test_a_gzipped_and_an_unpacked_file_are_refused(tmp_path):
     fill(tmp_path)
     fill(tmp_path, suffix="-idx")
     with pytest.raises(DataError, match=r"train-images-idx and train-images-idx.gz"):
         load_idx(tmp_path)
 
 
-def test_image_sizes_differ(tmp_path):
+def test_different_image_sizes_are_refused(tmp_path):
     fill(tmp_path)
     fill(tmp_path, "test", 3, size=(5, 5))
     with pytest.raises(DataError, match=r"train 5×4, validation 5×4, test 5×5.\nCrop or scale"):
         load_idx(tmp_path)
 
 
-def test_counts_differ(tmp_path):
+def test_different_counts_are_refused(tmp_path):
     fill(tmp_path, n=12, labels=[0] * 11)
     fill(tmp_path, "test", 3)
     with pytest.raises(DataError, match=r"12 images in .*train-images-idx.gz and 11 labels in .*train-labels-idx.gz"):
@@ -105,7 +105,7 @@ def test_counts_differ(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["train", "test"])
-def test_no_images(tmp_path, prefix):
+def test_an_empty_split_is_refused(tmp_path, prefix):
     for each in ("train", "test"):
         fill(tmp_path, each, 0 if each == prefix else 6)
     with pytest.raises(DataError, match=rf"{prefix}-images-idx.gz must hold at least one image"):
@@ -119,7 +119,7 @@ def test_one_training_example_cannot_be_split(tmp_path):
         load_idx(tmp_path)
 
 
-def test_labels_instead_of_images(tmp_path):
+def test_labels_instead_of_images_are_refused(tmp_path):
     fill(tmp_path)
     fill(tmp_path, "test", 3)
     write_idx(tmp_path / "train-images-idx.gz", np.zeros(12, np.uint8))
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_named(tmp_path):
         load_idx(tmp_path)
 
 
-def test_no_folder(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"absent: expected a folder.*No such file"):
         load_idx(tmp_path / "absent")
     (tmp_path / "file").touch()
@@ -144,7 +144,7 @@ def test_no_folder(tmp_path):
         load_idx(tmp_path / "file")
 
 
-def test_the_home_folder(tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "own").mkdir()

@@ -18,14 +18,14 @@ PLACES = ["mnist", ".", "downloads/manual"]
 
 
 def unpack(folder, *, dotted=False):
-    """The same files, unpacked, under the other usual names."""
+    """Replace the files by unpacked files, under the other usual names."""
     for path in list(folder.iterdir()):
         name = path.name.removesuffix(".gz")
         (folder / (name.replace("-idx", ".idx") if dotted else name)).write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
 
 
-def test_importing_imports_no_other_library():
+def test_loading_digits_imports_no_optional_library():
     code = (
         "import sys, jaxgd.data; jaxgd.data.load_dataset('digits'); "
         "print([m for m in ('tensorflow', 'tensorflow_datasets', 'PIL', 'requests', 'sklearn') if m in sys.modules])"
@@ -34,12 +34,12 @@ def test_importing_imports_no_other_library():
     assert done.stdout == "[]\n"
 
 
-def test_unknown_name():
+def test_an_unknown_name_is_refused():
     with pytest.raises(RangeError, match=r"'digits', 'mnist', 'fashion_mnist', 'kmnist', got 'cifar10'(.|\n)*load_idx"):
         load_dataset("cifar10")
 
 
-def test_default_data_dir(tmp_path, monkeypatch):
+def test_default_data_dir_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.delenv("JAXGD_DATA_DIR", raising=False)
@@ -50,7 +50,7 @@ def test_default_data_dir(tmp_path, monkeypatch):
     assert default_data_dir() == tmp_path / "elsewhere"
 
 
-def test_the_environment_names_the_folder(tiny, tmp_path, monkeypatch):
+def test_load_dataset_reads_the_folder_in_the_environment(tiny, tmp_path, monkeypatch):
     tiny.copy_to(tmp_path / "env" / "mnist")
     monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path / "env"))
     tiny.assert_loaded(load_dataset("mnist"))
@@ -60,7 +60,7 @@ def test_the_environment_names_the_folder(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", PLACES)
 def test_local_files_need_neither_network_nor_tensorflow_datasets(tiny, tmp_path, monkeypatch, place, as_type):
     tiny.copy_to(tmp_path / "data" / place)
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # importing it fails
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)  # its import fails
     monkeypatch.setitem(sys.modules, "requests", None)
     dataset = load_dataset("mnist", as_type(tmp_path / "data"))
     tiny.assert_loaded(dataset)
@@ -68,48 +68,48 @@ def test_local_files_need_neither_network_nor_tensorflow_datasets(tiny, tmp_path
 
 
 @pytest.mark.parametrize("dotted", [False, True])
-def test_unpacked_files(tiny, tmp_path, dotted):
+def test_unpacked_files_load(tiny, tmp_path, dotted):
     tiny.copy_to(tmp_path / "data" / "mnist")
     unpack(tmp_path / "data" / "mnist", dotted=dotted)
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
     assert find_files("mnist", tmp_path / "data") == tmp_path / "data" / "mnist"
 
 
-def test_unpacked_files_without_a_checksum_need_a_folder_of_their_own(tiny, tmp_path):
-    """They could be another set's: all three name and shape their files alike."""
+def test_unpacked_files_without_a_checksum_need_a_folder_named_after_the_set(tiny, tmp_path):
+    """They may belong to another set, because all three use the same file names and shapes."""
     tiny.copy_to(tmp_path / "data")
     unpack(tmp_path / "data")
-    with pytest.raises(DataError, match="unpacked files could be any set's"):
+    with pytest.raises(DataError, match="unpacked files may belong to any set"):
         load_dataset("mnist", tmp_path / "data")
 
 
-def test_dotted_gzipped_names(tiny, tmp_path):
+def test_gzipped_files_with_dotted_names_load(tiny, tmp_path):
     tiny.copy_to(tmp_path / "data")
     for path in list((tmp_path / "data").iterdir()):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_the_first_place_wins(tiny, other, tmp_path):
+def test_the_first_folder_in_the_order_wins(tiny, other, tmp_path):
     other.copy_to(tmp_path / "data")
     tiny.copy_to(tmp_path / "data" / "mnist")
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_another_datasets_files_are_passed_over(tiny, other, tmp_path):
+def test_files_of_another_set_are_skipped(tiny, other, tmp_path):
     other.copy_to(tmp_path / "data")
     tiny.copy_to(tmp_path / "data" / "downloads" / "manual")
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
     other.assert_loaded(load_dataset("fashion_mnist", tmp_path / "data"))
 
 
-def test_what_was_passed_over_is_told(tiny, other, tmp_path):
+def test_a_skipped_folder_is_reported(tiny, other, tmp_path):
     other.copy_to(tmp_path / "data")
-    with pytest.raises(DataError, match=r"data was passed over: it has files of 'fashion_mnist'"):
+    with pytest.raises(DataError, match=r"data was skipped: it has files of 'fashion_mnist'"):
         load_dataset("mnist", tmp_path / "data")
 
 
-def test_a_wrong_checksum(tiny, tmp_path):
+def test_a_wrong_checksum_is_refused(tiny, tmp_path):
     tiny.copy_to(tmp_path)
     path = tmp_path / "t10k-labels-idx1-ubyte.gz"
     write_idx(path, read_idx(path)[::-1])
@@ -118,7 +118,7 @@ def test_a_wrong_checksum(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 100])
-def test_a_truncated_file(tiny, tmp_path, cut):
+def test_a_truncated_file_is_refused(tiny, tmp_path, cut):
     tiny.copy_to(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-cut])
@@ -126,7 +126,7 @@ def test_a_truncated_file(tiny, tmp_path, cut):
         load_dataset("mnist", tmp_path)
 
 
-def test_unpacked_files_of_another_shape(tiny, tmp_path):
+def test_unpacked_files_of_a_wrong_shape_are_refused(tiny, tmp_path):
     folder = tmp_path / "mnist"
     tiny.copy_to(folder)
     unpack(folder)
@@ -135,7 +135,7 @@ def test_unpacked_files_of_another_shape(tiny, tmp_path):
         load_dataset("mnist", tmp_path)
 
 
-def test_some_of_the_files(tiny, tmp_path):
+def test_an_incomplete_folder_is_skipped_and_reported(tiny, tmp_path):
     missing = ["train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"]
     tiny.copy_to(tmp_path / "data" / "mnist", [path.name for path in tiny.folder.iterdir() if path.name not in missing])
     with pytest.raises(DataError) as caught:
@@ -143,15 +143,15 @@ def test_some_of_the_files(tiny, tmp_path):
     assert f"{tmp_path / 'data' / 'mnist'} has only some of the files; missing: {', '.join(missing)}." in str(
         caught.value
     )
-    tiny.copy_to(tmp_path / "data")  # found elsewhere: no error
+    tiny.copy_to(tmp_path / "data")  # a complete folder elsewhere is enough
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_genuine_mnist(genuine_mnist, monkeypatch):
+def test_genuine_mnist_loads_with_the_books_split(genuine_mnist, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     start = time.perf_counter()
     mnist = load_dataset("mnist", genuine_mnist)
-    # It takes about 0.3 s; item by item it would be half a minute.
+    # Loading takes about 0.3 s. A loop over single images would take half a minute.
     assert time.perf_counter() - start < 3
     assert [len(part.labels) for part in (mnist.train, mnist.validation, mnist.test)] == [50_000, 10_000, 10_000]
     assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
@@ -163,7 +163,7 @@ def test_genuine_mnist(genuine_mnist, monkeypatch):
     assert (mnist.train.images.min(), mnist.train.images.max()) == (0, 255)
 
 
-def test_genuine_mnist_unpacked(genuine_mnist, tmp_path, monkeypatch):
+def test_genuine_mnist_unpacked_is_checked(genuine_mnist, tmp_path, monkeypatch):
     files = SOURCES["mnist"].files
     for file in files:
         content = gzip.decompress((genuine_mnist / file.name).read_bytes())
