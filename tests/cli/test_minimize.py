@@ -1,7 +1,6 @@
 """`jaxgd minimize`: its output, its pictures and its refusals."""
 
 import json
-import re
 import textwrap
 
 import numpy as np
@@ -150,7 +149,7 @@ def test_pictures(jaxgd, tmp_path, ending, words):
     assert {"png": b"\x89PNG", "svg": b"<svg", "html": b"Plotly.newPlot"}[ending] in content
     if ending != "png":  # matplotlib keeps the words of an SVG file as comments
         assert b"known minimum" in content
-        assert re.search(rb"\w\(.*\): converged after \d+ updates", content)
+        assert b"): converged after " in content
     assert not list(tmp_path.glob(".*"))
 
 
