@@ -47,7 +47,7 @@ def _training(old: Old) -> Iterator[Row]:
     """Convert a line of the timing of training."""
     about: Old = {"case": old["case"], "variant": old["peer"], "precision": DEFAULT_PRECISION}
     median, low, high = old["seconds"]
-    details = {
+    details: Old = {
         "cost": old["cost_first"],
         "accuracy": old["accuracy_first"],
         "gflops": old["gflops"],
@@ -120,7 +120,7 @@ def _gradcheck(old: Old) -> Iterator[Row]:
         case = f"gradcheck-{old['family'].replace(', ', '-')}"
         about: Old = {"case": case, "variant": variant, "precision": old["dtype"]}
         counted: Old = {"unit": "checks", "n": old["count"]}
-        details = {"seconds of all checkers": old["seconds"]}
+        details = {"seeds": old["seeds"], "seconds of all checkers": old["seconds"]}
         yield Row(quantity="as expected", value=found["as_expected"], details=details, **about, **counted)
         for quantity in ("missed", "false alarms", "cannot tell", "errors"):
             names = found[quantity.replace(" ", "_")]

@@ -201,7 +201,8 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
     about: dict[str, Any] = {"case": case, "variant": checker, "precision": dtype}
     counted: dict[str, Any] = {"unit": "checks", "n": len(done)}
     expected = sum(c.verdict == c.expected for c in done)
-    yield Row(quantity="as expected", value=expected, **about, **counted)
+    seeds = {"seeds": len({c.seed for c in done})}
+    yield Row(quantity="as expected", value=expected, details=seeds, **about, **counted)
     for verdict, quantity in UNEXPECTED.items():
         names: dict[str, list[int]] = {}
         for c in done:
