@@ -46,12 +46,13 @@ class Change(NamedTuple):
     @property
     def word(self) -> str:
         """The verdict in a word or two: better, worse, changed, or why neither is said."""
+        if self.noise == float("inf"):
+            return "noise unknown"
         if not self.real:
-            unknown = self.noise == float("inf") and self.factor != 1
-            return "noise unknown" if unknown else "unchanged" if self.factor == 1 else "within the noise"
+            return "within the noise" if self.noise else "unchanged"
         if self.new.better == "neither":
             return "changed"
-        return "better" if (self.factor < 1) is (self.new.better == "lower") else "worse"
+        return "better" if (self.factor < 1) == (self.new.better == "lower") else "worse"
 
 
 def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
@@ -98,7 +99,8 @@ def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:
     if noise == "sample":
         return Change(old, new, factor, error)
     same = [key for key in factors if (key[0], *key[2:]) == (new.case, new.quantity, new.precision)]
-    others = [factors[key] for key in same if key[1] != new.variant]
+    # A value of 0, such as a compile time that was not noticeable, has no factor.
+    others = [factors[key] for key in same if key[1] != new.variant and 0 < factors[key] < float("inf")]
     drift = statistics.median(others) if others else 1.0
     # The drift is known only as well as the other variants agree on it.
     doubt = statistics.median(abs(f / drift - 1) for f in others) if others else 0.0
@@ -113,7 +115,7 @@ def _factor(old: Row, new: Row) -> float:
     a, b = (_statistic(row)(row.samples) if both else row.value or 0.0 for row in (old, new))
     if a == 0:
         return 1.0 if b == 0 else float("inf")
-    return b / a
+    return float(b / a)
 
 
 def _statistic(row: Row) -> Callable[..., float]:

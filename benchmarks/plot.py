@@ -70,14 +70,16 @@ def draw(rows: Sequence[Row], out: Path) -> list[Path]:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    """Write a figure as a PNG of 64 colors, which takes a third of the bytes of one in full color."""
+    """Write a figure as a PNG of 256 colors, which takes a third of the bytes of one in full color."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI)
     plt.close(figure)
-    Image.open(buffer).convert("RGB").quantize(64).save(path, optimize=True)
+    image = Image.open(buffer).convert("RGB")
+    # The other methods drop the color of a single dot.
+    image.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     return path
 
 
