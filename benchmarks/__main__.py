@@ -44,8 +44,8 @@ class Run:
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
     """Names of cases or families."""
     peers: tuple[str, ...] | None = None
-    """Peers of epochs, steps, networks, start-up and growth; the first is the baseline of the ratios. By default all
-    that are installed, except the slowest two."""
+    """Peers of epochs, steps, networks, start-up and growth; the first is the baseline of the ratios. By default the
+    installed ones, except the slowest two."""
     repeats: int = 7
     """Timed turns of each program."""
     seeds: int | None = None
@@ -146,7 +146,10 @@ class Compare:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw speed.png and growth.png from files of results. A row of an earlier file hides that of a later file."""
+    """Draw speed.png and growth.png from files of results.
+
+    A row of an earlier file hides the same row of a later file.
+    """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RESULTS, store.FOLDER / "slow-peers.jsonl")
     """Files of results."""

@@ -1,9 +1,8 @@
-"""The protocol of a benchmark case, and the options that a run hands to it."""
+"""A benchmark case, and the options that a run hands to it."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 from benchmarks.rows import Row
 
@@ -32,24 +31,20 @@ class Options:
     data_dir: Path | None = None
 
 
-class Case(Protocol):
-    """A unit of work that several programs do, or that one program does many times."""
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A unit of work that several programs do, or that one program does many times.
 
-    @property
-    def name(self) -> str:
-        """Name on the command line and in the results, such as "epoch-30"."""
+    Attributes:
+        name: Name on the command line and in the results, such as "epoch-30".
+        family: Name of the family, such as "epochs".
+        title: One line for readers, with the size of the work.
+        measure: Yields the rows of the case, without the fields that describe the host.
+        needs_mnist: True if the case reads MNIST.
+    """
 
-    @property
-    def family(self) -> str:
-        """Name of the family, such as "epochs"."""
-
-    @property
-    def title(self) -> str:
-        """One line that says what is done, with its size."""
-
-    @property
-    def needs_mnist(self) -> bool:
-        """True if the case reads MNIST."""
-
-    def measure(self, options: Options) -> Iterator[Row]:
-        """Yield the rows of the case, without the fields that describe the host."""
+    name: str
+    family: str
+    title: str
+    measure: Callable[[Options], Iterator[Row]]
+    needs_mnist: bool = False

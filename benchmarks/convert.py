@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import DEFAULT_PRECISION
-from benchmarks.minimize.evaluations import CASES as EVALUATION_CASES
-from benchmarks.minimize.evaluations import count_row
+from benchmarks.minimize.evaluations import ON_MNIST, ON_NAMED, count_row
 from benchmarks.nielsen import comparison, settings
 from benchmarks.rows import Row, sampled
 from benchmarks.store import ResultsError
@@ -75,7 +74,6 @@ STEP_CASES = {
 def _minimize(old: Old) -> Iterator[Row]:
     """Convert a line of steps, of a callback, of evaluations or of many starts."""
     result, name = old["result"], old["case"]
-    named, mnist = EVALUATION_CASES
     if old["kind"] == "steps":
         for variant, found in result.items():
             if variant in ("repeats", "dtype"):
@@ -104,14 +102,14 @@ def _minimize(old: Old) -> Iterator[Row]:
     elif "ways" in result:
         for variant, found in result["ways"].items():
             for target, count in zip(result["targets"], found["evaluations"], strict=True):
-                yield count_row(f"{mnist.name}/{target}", variant, count, DEFAULT_PRECISION)
+                yield count_row(f"{ON_MNIST}/{target}", variant, count, DEFAULT_PRECISION)
             yield sampled(
-                mnist.name, variant, "step time", "ms/evaluation", [found["milliseconds"]], precision=DEFAULT_PRECISION
+                ON_MNIST, variant, "step time", "ms/evaluation", [found["milliseconds"]], precision=DEFAULT_PRECISION
             )
     else:
         for variant, count in result.items():
             if variant != "dtype":
-                yield count_row(f"{named.name}/{name}", variant, count, result["dtype"])
+                yield count_row(f"{ON_NAMED}/{name}", variant, count, result["dtype"])
 
 
 def _gradcheck(old: Old) -> Iterator[Row]:

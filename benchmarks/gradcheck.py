@@ -18,7 +18,7 @@ import jax.test_util
 import numpy as np
 
 import jaxgd
-from benchmarks.case import Options
+from benchmarks.case import Case, Options
 from benchmarks.corpus.correct import CORRECT
 from benchmarks.corpus.kinds import with_vjp
 from benchmarks.corpus.spoiled import SPOILED
@@ -143,21 +143,21 @@ def spoiled_function(name: str, draw: Any, claimed: bool) -> Function:
     return Function(name, with_vjp(network_cost, backward), draw, IS_WRONG, argnums=0)
 
 
-def functions_of(family: str, digits: Digits) -> tuple[Function, ...]:
-    """Return the functions of one case. Those of a case "…-claimed" need a checker that accepts a gradient."""
+def functions_of(part: str, digits: Digits) -> tuple[Function, ...]:
+    """Return the functions of one part. A name that ends in "claimed" needs a checker that accepts a gradient."""
     random, trained = digits.draw(0), digits.draw(2_000)
-    if family == "network-right":
+    if part == "network-right":
         return (
             Function("at random weights", network_cost, random, RIGHT, argnums=0),
             Function("trained", network_cost, trained, RIGHT, argnums=0),
         )
-    if family.startswith("network"):
-        draw = random if "random" in family else trained
-        return tuple(spoiled_function(name, draw, family.endswith("claimed")) for name in SPOILED)
+    if part.startswith("network"):
+        draw = random if "random" in part else trained
+        return tuple(spoiled_function(name, draw, part.endswith("claimed")) for name in SPOILED)
     known: dict[str, tuple[Any, str]] = {
         "correct": (CORRECT, RIGHT), "wrong": (WRONG, IS_WRONG), "kinks": (KINKS, CANNOT_TELL),
     }  # fmt: skip
-    corpus, expected = known[family]
+    corpus, expected = known[part]
     return tuple(Function(entry.name, entry.f, entry.draw, expected) for entry in corpus)
 
 
@@ -217,42 +217,28 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
             yield dataclasses.replace(row, samples=())
 
 
-@dataclasses.dataclass(frozen=True)
-class GradcheckCase:
-    """One part of the corpus, checked by both checkers."""
-
-    part: str
-    title: str
-    family: str = "gradcheck"
-
-    @property
-    def name(self) -> str:
-        """Name of the case."""
-        return f"gradcheck-{self.part}"
-
-    @property
-    def needs_mnist(self) -> bool:
-        """True if the case reads MNIST."""
-        return self.part.startswith("network")
-
-    def measure(self, options: Options) -> Iterator[Row]:
-        """Yield the rows of each checker in each dtype."""
-        functions = functions_of(self.part, Digits(options.data_dir))
-        for dtype in options.dtypes:
-            with jax.enable_x64(dtype == "float64"):
-                done = list(checks(functions, dtype, options.seeds or SEEDS))
-            for checker in CHECKERS:
-                if mine := [c for c in done if c.checker == checker]:
-                    yield from rows_of(self.name, checker, dtype, mine)
+def measure(part: str, options: Options) -> Iterator[Row]:
+    """Yield the rows of each checker in each dtype, for one part of the corpus."""
+    functions = functions_of(part, Digits(options.data_dir))
+    for dtype in options.dtypes:
+        with jax.enable_x64(dtype == "float64"):
+            done = list(checks(functions, dtype, options.seeds or SEEDS))
+        for checker in CHECKERS:
+            if mine := [c for c in done if c.checker == checker]:
+                yield from rows_of(f"gradcheck-{part}", checker, dtype, mine)
 
 
-CASES = (
-    GradcheckCase("correct", f"{len(CORRECT)} functions with right derivatives"),
-    GradcheckCase("wrong", f"{len(WRONG)} functions with wrong derivatives"),
-    GradcheckCase("kinks", f"{len(KINKS)} functions at points without a derivative"),
-    GradcheckCase("network-right", "the cost of the network [784, 30, 10], at random weights and trained"),
-    GradcheckCase("network-random", f"{len(SPOILED)} spoiled gradients of that cost at random weights"),
-    GradcheckCase("network-random-claimed", "the same, claimed in `gradient=`"),
-    GradcheckCase("network-trained", f"{len(SPOILED)} spoiled gradients of that cost at trained weights"),
-    GradcheckCase("network-trained-claimed", "the same, claimed in `gradient=`"),
+TITLES = {
+    "correct": f"{len(CORRECT)} functions with right derivatives",
+    "wrong": f"{len(WRONG)} functions with wrong derivatives",
+    "kinks": f"{len(KINKS)} functions at points without a derivative",
+    "network-right": "the cost of the network [784, 30, 10], at random weights and trained",
+    "network-random": f"{len(SPOILED)} spoiled gradients of that cost at random weights",
+    "network-random-claimed": "the same, claimed in `gradient=`",
+    "network-trained": f"{len(SPOILED)} spoiled gradients of that cost at trained weights",
+    "network-trained-claimed": "the same, claimed in `gradient=`",
+}
+CASES = tuple(
+    Case(f"gradcheck-{part}", "gradcheck", title, functools.partial(measure, part), part.startswith("network"))
+    for part, title in TITLES.items()
 )

@@ -1,13 +1,14 @@
 """The runs of the book's chapter 1 over many seeds at once, compared with the book's numbers."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
-from benchmarks.case import DEFAULT_PRECISION, Options
+from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.rows import Row, sampled
 from jaxgd import Dataset, init_network, load_dataset, train
 
@@ -15,7 +16,7 @@ SEEDS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class NielsenCase:
+class Configuration:
     """One of the book's configurations: mini-batches of 10, quadratic cost, weights and biases from N(0, 1).
 
     Source: Nielsen, chapter 1, "Implementing our network to classify digits".
@@ -26,7 +27,6 @@ class NielsenCase:
         eta: Learning rate.
         book: The book's counts of correct test images, of 10,000: the best epoch, or epoch by epoch.
         independent: Best of 30 epochs over 60 seeds of an independent implementation: 10th percentile, median, 90th.
-        family: Name of the family.
     """
 
     name: str
@@ -34,31 +34,20 @@ class NielsenCase:
     eta: float
     book: str
     independent: tuple[int, int, int] | None = None
-    family: str = "nielsen"
 
-    @property
-    def title(self) -> str:
-        """One line that says what is done."""
-        return f"{list(self.sizes)}, eta {self.eta:g}, many seeds: test images classified correctly, of 10,000"
 
-    @property
-    def needs_mnist(self) -> bool:
-        """True: every case reads MNIST."""
-        return True
-
-    def measure(self, options: Options) -> Iterator[Row]:
-        """Yield the count of correct test images of the best epoch, one sample per seed."""
-        start = time.perf_counter()
-        data = load_dataset("mnist", options.data_dir)
-        seeds = options.seeds or SEEDS
-        correct = correct_by_epoch(self, data, seeds, options.epochs)
-        details = {
-            "seconds": round(time.perf_counter() - start, 1),
-            **settings(self.sizes, self.eta, options.epochs),
-            **comparison(correct.tolist(), self.book, self.independent),
-        }
-        best = correct.max(axis=1).tolist()
-        yield sampled(self.name, "jaxgd", "correct", "images", best, precision=DEFAULT_PRECISION, details=details)
+def measure(configuration: Configuration, options: Options) -> Iterator[Row]:
+    """Yield the count of correct test images of the best epoch, one sample per seed."""
+    start = time.perf_counter()
+    data = load_dataset("mnist", options.data_dir)
+    correct = correct_by_epoch(configuration, data, options.seeds or SEEDS, options.epochs)
+    details = {
+        "seconds": round(time.perf_counter() - start, 1),
+        **settings(configuration.sizes, configuration.eta, options.epochs),
+        **comparison(correct.tolist(), configuration.book, configuration.independent),
+    }
+    best = correct.max(axis=1).tolist()
+    yield sampled(configuration.name, "jaxgd", "correct", "images", best, precision=DEFAULT_PRECISION, details=details)
 
 
 def settings(sizes: Sequence[int], eta: float, epochs: int) -> dict[str, object]:
@@ -80,13 +69,13 @@ def comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequenc
     }
 
 
-def correct_by_epoch(case: NielsenCase, data: Dataset, seeds: int, epochs: int) -> np.ndarray:
+def correct_by_epoch(configuration: Configuration, data: Dataset, seeds: int, epochs: int) -> np.ndarray:
     """Return the counts of correct test images, (seeds, epochs), from one call under vmap."""
 
     def accuracies(key: jax.Array) -> jax.Array:
         network_key, order_key = jax.random.split(key)
-        network = init_network(network_key, case.sizes)
-        result = train(network, data, epochs=epochs, batch_size=10, eta=case.eta, key=order_key)
+        network = init_network(network_key, configuration.sizes)
+        result = train(network, data, epochs=epochs, batch_size=10, eta=configuration.eta, key=order_key)
         return result.history.test_accuracy[1:]
 
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
@@ -94,9 +83,14 @@ def correct_by_epoch(case: NielsenCase, data: Dataset, seeds: int, epochs: int) 
     return np.asarray(np.rint(accuracy * len(data.test.labels)), int)
 
 
-CASES = (
-    NielsenCase("nielsen-30", (784, 30, 10), 3.0, "9129 9295 9348 … 9528 9542 9534", (9480, 9507, 9534)),
-    NielsenCase("nielsen-30-eta-100", (784, 30, 10), 100.0, "1009 1009 1009 … 982 982 982"),
-    NielsenCase("nielsen-100", (784, 100, 10), 3.0, "best 9659, “quite some variation”"),
-    NielsenCase("nielsen-100-eta-0.001", (784, 100, 10), 0.001, "1139 1136 1135 … 2101 2123 2142"),
+CONFIGURATIONS = (
+    Configuration("nielsen-30", (784, 30, 10), 3.0, "9129 9295 9348 … 9528 9542 9534", (9480, 9507, 9534)),
+    Configuration("nielsen-30-eta-100", (784, 30, 10), 100.0, "1009 1009 1009 … 982 982 982"),
+    Configuration("nielsen-100", (784, 100, 10), 3.0, "best 9659, “quite some variation”"),
+    Configuration("nielsen-100-eta-0.001", (784, 100, 10), 0.001, "1139 1136 1135 … 2101 2123 2142"),
 )
+CASES = tuple(
+    Case(c.name, "nielsen", f"{list(c.sizes)}, eta {c.eta:g}: correct test images over seeds",
+         functools.partial(measure, c), needs_mnist=True)
+    for c in CONFIGURATIONS
+)  # fmt: skip

@@ -58,9 +58,8 @@ def _notes(row: Row) -> list[str]:
 
 def _below(row: Row, names: bool) -> list[str]:
     """Return the texts of `details`, and the functions with unexpected verdicts."""
-    lines = [
-        f"    {name}: {text}" for name, text in row.details.items() if isinstance(text, str) and name != "baseline"
-    ]
+    texts = {k: v for k, v in row.details.items() if isinstance(v, str) and k not in ("baseline", "growing")}
+    lines = [f"    {name}: {text}" for name, text in texts.items()]
     if names and "functions" in row.details:
         lines.append(f"    {row.variant}, {row.quantity}: {'; '.join(row.details['functions'])}")
     return lines

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import __main__ as commands
 from benchmarks import gradcheck, nielsen, store
-from benchmarks.case import Options
+from benchmarks.case import Case, Options
 from benchmarks.compare import changes
 from benchmarks.convert import convert
 from benchmarks.hardware import peak
@@ -22,7 +22,7 @@ from benchmarks.registry import CASES, FAMILIES, chosen
 from benchmarks.rows import QUANTITIES, Row, sampled
 from benchmarks.table import table
 from benchmarks.training.peers import ALL_PEERS, NETWORKS_PEERS, PEERS, START_PEERS, by_book, by_numpy
-from benchmarks.training.timing import TrainingCase, unlike
+from benchmarks.training.timing import chosen_peers, unlike
 from benchmarks.training.work import START, Shared, Work, accuracy, cost, shared
 from jaxgd.named_costs import NAMED_COSTS
 
@@ -319,25 +319,16 @@ def test_list_names_every_case_and_peer(monkeypatch, capsys):
     assert all(name in listed for name in (*FAMILIES, *(case.name for case in CASES), *ALL_PEERS))
 
 
-@dataclasses.dataclass(frozen=True)
-class FakeCase:
-    """A case that yields two rows at once."""
-
-    name: str = "fake"
-    family: str = "fakes"
-    title: str = "nothing"
-    needs_mnist: bool = False
-
-    def measure(self, options: Options):
-        yield sampled(self.name, "jaxgd", "time", "s/epoch", [1.0] * options.repeats)
-        yield sampled(self.name, "jaxgd", "memory", "MB", [40.0])
+def fake_rows(options):
+    yield sampled("fake", "jaxgd", "time", "s/epoch", [1.0] * options.repeats)
+    yield sampled("fake", "jaxgd", "memory", "MB", [40.0])
 
 
 def test_run_stamps_prints_and_stores(tmp_path, monkeypatch, capsys):
     stamp = {"host": {"processor": "P", "threads": 1, "isa": "I", "peak_gflops": 4.0, "bandwidth_gb_s": 2.0}}
     stamp |= {"versions": {"jax": "1"}, "commit": "abc", "date": "2026-01-01"}
     monkeypatch.setattr("benchmarks.hardware.stamp", lambda: stamp)
-    monkeypatch.setattr("benchmarks.registry.CASES", (FakeCase(),))
+    monkeypatch.setattr("benchmarks.registry.CASES", (Case("fake", "fakes", "nothing", fake_rows),))
     out = tmp_path / "out.jsonl"
     assert run(monkeypatch, "run", "fakes", "--repeats", 3, "--out", out) == 0
     assert "P, 1 threads, I: a matrix product at 4 GFLOP/s" in capsys.readouterr().out
@@ -467,7 +458,7 @@ def test_rows_of_a_training_case(monkeypatch):
     with pytest.raises(SystemExit, match=r"after one epoch C is 0\.1 for jaxgd, but \{'numpy': 0\.2\}"):
         list(case.measure(Options(peers=("jaxgd", "numpy"), repeats=3)))
     with pytest.raises(SystemExit, match="expected --peers from"):
-        list(TrainingCase(START).measure(Options(peers=("book",))))
+        chosen_peers(START, ("book",))
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import jaxgd
-from benchmarks.case import DEFAULT_PRECISION, Options
+from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.minimize.problems import mnist_problem
 from benchmarks.rows import Row, sampled
 from jaxgd.named_costs import NAMED_COSTS
@@ -235,39 +235,30 @@ def count_row(case: str, variant: str, count: int | None, precision: str) -> Row
     )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class EvaluationsCase:
-    """Evaluations to within 1e-8 of a minimum of each named cost."""
-
-    name: str = "minimize-evaluations"
-    family: str = "minimize"
-    title: str = "evaluations until C is within 1e-8 of a minimum, for each named cost"
-    needs_mnist: bool = False
-
-    def measure(self, options: Options) -> Iterator[Row]:
-        """Yield the counts of each minimizer on each named cost, except the valley, which is too easy."""
-        for name in NAMED_COSTS:
-            if name != "valley":
-                for variant, count in on_named(name).items():
-                    yield count_row(f"{self.name}/{name}", variant, count, "float64")
+ON_NAMED, ON_MNIST = "minimize-evaluations", "minimize-evaluations-mnist"
 
 
-@dataclasses.dataclass(frozen=True)
-class MnistEvaluationsCase:
-    """Evaluations to three values of the full-batch cost, and the time of one evaluation."""
-
-    name: str = "minimize-evaluations-mnist"
-    family: str = "minimize"
-    title: str = f"evaluations until C is {', '.join(map(str, TARGETS))}; [784, 30, 10] on 10,000 images"
-    needs_mnist: bool = True
-
-    def measure(self, options: Options) -> Iterator[Row]:
-        """Yield the counts for each target, and the time of one evaluation."""
-        for variant, progress in progress_on(*mnist_problem(options.data_dir)).items():
-            for target, count in zip(TARGETS, progress.reached, strict=True):
-                yield count_row(f"{self.name}/{target}", variant, count, DEFAULT_PRECISION)
-            milliseconds = [progress.milliseconds]
-            yield sampled(self.name, variant, "step time", "ms/evaluation", milliseconds, precision=DEFAULT_PRECISION)
+def rows_on_named(options: Options) -> Iterator[Row]:
+    """Yield the counts of each minimizer on each named cost, except the valley, which is too easy."""
+    for name in NAMED_COSTS:
+        if name != "valley":
+            for variant, count in on_named(name).items():
+                yield count_row(f"{ON_NAMED}/{name}", variant, count, "float64")
 
 
-CASES = (EvaluationsCase(), MnistEvaluationsCase())
+def rows_on_mnist(options: Options) -> Iterator[Row]:
+    """Yield the counts for each target of the full-batch cost, and the time of one evaluation."""
+    for variant, progress in progress_on(*mnist_problem(options.data_dir)).items():
+        for target, count in zip(TARGETS, progress.reached, strict=True):
+            yield count_row(f"{ON_MNIST}/{target}", variant, count, DEFAULT_PRECISION)
+        milliseconds = [progress.milliseconds]
+        yield sampled(ON_MNIST, variant, "step time", "ms/evaluation", milliseconds, precision=DEFAULT_PRECISION)
+
+
+CASES = (
+    Case(ON_NAMED, "minimize", "evaluations until C is within 1e-8 of a minimum, for each named cost", rows_on_named),
+    Case(
+        ON_MNIST, "minimize", f"evaluations until C is {', '.join(map(str, TARGETS))}; [784, 30, 10], 10,000 images",
+        rows_on_mnist, needs_mnist=True,
+    ),
+)  # fmt: skip

@@ -4,7 +4,7 @@ A step's time is the difference between a run of 2N steps and a run of N steps, 
 cancels. All programs take turns in one process, and their steps are compared before they are timed.
 """
 
-import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 import jaxgd
-from benchmarks.case import DEFAULT_PRECISION, Options
+from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.minimize.problems import mnist_problem
 from benchmarks.rows import Row, sampled, significant
 from jaxgd.named_costs import NAMED_COSTS
@@ -141,7 +141,7 @@ def by_jaxopt(problem: Problem) -> Run:
 
 
 def fewer(problem: Problem) -> int:
-    """Return the factor by which the loop in Python runs fewer steps, so that it runs for 4,000 of them."""
+    """Return a divisor for the slow loop in Python, so that it makes about 4,000 steps."""
     return max(1, problem.steps // 4_000)
 
 
@@ -200,51 +200,39 @@ def differences(problem: Problem, runs: dict[str, tuple[Run, str]]) -> dict[str,
     return {name: float(np.linalg.norm(flat(run(5)) - want) / walked) for name, (run, _) in runs.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class StepCase:
-    """The time of a step on one problem."""
-
-    name: str
-    title: str
-    problem: Callable[[Options], Problem]
-    needs_mnist: bool = False
-    family: str = "minimize"
-
-    def measure(self, options: Options) -> Iterator[Row]:
-        """Yield the time of a step of each program, after their steps have been found equal."""
-        problem = self.problem(options)
-        runs = runners(problem)
-        apart = differences(problem, runs)
-        if unlike := {name: x for name, x in apart.items() if not x < PARITY}:
-            raise SystemExit(f"{self.name}: after 5 steps these are not where the bare loop is: {unlike}.")
-        for run, _ in runs.values():
-            for n in (problem.steps, 2 * problem.steps):
-                seconds(run, n)
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(options.repeats):
-            for name, (run, _) in runs.items():
-                made = problem.steps // fewer(problem) if name == PYTHON else problem.steps
-                once, twice = seconds(run, problem.steps), seconds(run, 2 * problem.steps)
-                times[name].append(1e6 * (twice - once) / made)
-        for name, (_, loop) in runs.items():
-            base = [(x + y) / 2 for x, y in zip(times[loop], times[loop + REORDERED], strict=True)]
-            ratio = statistics.median(x / y for x, y in zip(times[name], base, strict=True))
-            details = {"baseline": loop, "ratio": significant(ratio), "difference after 5 steps": apart[name]}
-            yield sampled(
-                self.name, name, "step time", "μs/step", times[name], precision=DEFAULT_PRECISION, details=details
-            )
+def measure(case: str, problem_of: Callable[[Options], Problem], options: Options) -> Iterator[Row]:
+    """Yield the time of a step of each program, after their steps have been found equal."""
+    problem = problem_of(options)
+    runs = runners(problem)
+    apart = differences(problem, runs)
+    if unlike := {name: x for name, x in apart.items() if not x < PARITY}:
+        raise SystemExit(f"{case}: after 5 steps these are not where the bare loop is: {unlike}.")
+    for run, _ in runs.values():
+        for n in (problem.steps, 2 * problem.steps):
+            seconds(run, n)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(options.repeats):
+        for name, (run, _) in runs.items():
+            made = problem.steps // fewer(problem) if name == PYTHON else problem.steps
+            once, twice = seconds(run, problem.steps), seconds(run, 2 * problem.steps)
+            times[name].append(1e6 * (twice - once) / made)
+    for name, (_, loop) in runs.items():
+        base = [(x + y) / 2 for x, y in zip(times[loop], times[loop + REORDERED], strict=True)]
+        ratio = statistics.median(x / y for x, y in zip(times[name], base, strict=True))
+        details = {"baseline": loop, "ratio": significant(ratio), "difference after 5 steps": apart[name]}
+        yield sampled(case, name, "step time", "μs/step", times[name], precision=DEFAULT_PRECISION, details=details)
 
 
-def mnist_steps(options: Options) -> Problem:
-    """Return the cost of a network on 10,000 images."""
-    return Problem(*mnist_problem(options.data_dir), 1.0, 25)
+def _case(name: str, title: str, problem: Callable[[Options], Problem], needs_mnist: bool = False) -> Case:
+    return Case(name, "minimize", f"step time, {title}", functools.partial(measure, name, problem), needs_mnist)
 
 
 CASES = (
-    StepCase("minimize-step-rosenbrock", "step time, Rosenbrock's function, 2 variables", lambda _: rosenbrock()),
-    StepCase("minimize-step-1000", "step time, a quadratic cost, 1,000 variables", lambda _: quadratic(1_000, 50_000)),
-    StepCase(
-        "minimize-step-1000000", "step time, a quadratic cost, 1,000,000 variables", lambda _: quadratic(1_000_000, 200)
+    _case("minimize-step-rosenbrock", "Rosenbrock's function, 2 variables", lambda _: rosenbrock()),
+    _case("minimize-step-1000", "a quadratic cost, 1,000 variables", lambda _: quadratic(1_000, 50_000)),
+    _case("minimize-step-1000000", "a quadratic cost, 1,000,000 variables", lambda _: quadratic(1_000_000, 200)),
+    _case(
+        "minimize-step-mnist", "[784, 30, 10] on 10,000 images",
+        lambda options: Problem(*mnist_problem(options.data_dir), eta=1.0, steps=25), needs_mnist=True,
     ),
-    StepCase("minimize-step-mnist", "step time, [784, 30, 10] on 10,000 images", mnist_steps, needs_mnist=True),
-)
+)  # fmt: skip

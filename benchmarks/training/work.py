@@ -56,7 +56,7 @@ class Work:
 
     @property
     def title(self) -> str:
-        """One line that says what is done, with its size."""
+        """One line for readers, with the size of the work."""
         if self.cold:
             return f"one process, {self.epochs} epochs of digits, as `jaxgd train` runs by default"
         batch = "full batch" if self.batch_size is None else f"batch {self.batch_size}"
