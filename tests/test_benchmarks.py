@@ -479,9 +479,11 @@ def test_the_peak_is_plausible():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained:DeprecationWarning")
 def test_programs_for_the_step_time_do_the_same_steps():
     problem = steps.quadratic(50, 10)
-    runs = {name: run for name, run in steps.runners(problem).items() if name not in ("optimistix", "jaxopt")}
+    runs = steps.runners(problem)
+    assert len(runs) >= 8
     assert max(steps.differences(problem, runs).values()) < steps.PARITY
     # A rate that is wrong by 1% is noticed.
     wrong = steps.by_python(problem._replace(eta=1.01 * problem.eta))

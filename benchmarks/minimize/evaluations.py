@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxgd
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
-from benchmarks.minimize.problems import mnist_problem
+from benchmarks.minimize.problems import is_installed, mnist_problem
 from benchmarks.rows import Row, sampled
 from jaxgd.named_costs import NAMED_COSTS
 
@@ -156,10 +156,11 @@ def on_named(name: str) -> dict[str, int | None]:
             watch = Watch(near)
             by_scipy(named.cost, start, method, watch, 5_000)
             counts[f"scipy {method}"] = watch.reached[0]
-        watch = Watch(near)
-        by_jaxopt(named.cost, start, watch, 500)
-        counts["jaxopt LBFGS"] = watch.reached[0]
-        for solver in ("BFGS", "NonlinearCG"):
+        if is_installed("jaxopt"):
+            watch = Watch(near)
+            by_jaxopt(named.cost, start, watch, 500)
+            counts["jaxopt LBFGS"] = watch.reached[0]
+        for solver in ("BFGS", "NonlinearCG") if is_installed("optimistix") else ():
             watch = Watch(near)
             by_optimistix(named.cost, start, solver, watch, 500)
             counts[f"optimistix {solver}"] = watch.reached[0]
@@ -212,6 +213,8 @@ def progress_on(cost: Any, v0: Any) -> dict[str, Progress]:
         "optimistix NonlinearCG": lambda watch, n: by_optimistix(cost, v0, "NonlinearCG", watch, n),
     }
     for name, run in compiled.items():
+        if not is_installed(name.split()[0]):
+            continue
         # Both runs compile; the difference of their times does not contain the compilation.
         short, watch = Watch(met, LIMIT), Watch(met, LIMIT)
         began = time.perf_counter()

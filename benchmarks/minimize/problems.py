@@ -1,5 +1,6 @@
-"""The cost of a network on images of MNIST, as a problem for `minimize`."""
+"""The parts that the cases of `minimize` share: the cost of a network on MNIST, and the installed peers."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxgd
+
+
+def is_installed(library: str) -> bool:
+    """Return True if a peer can be imported. The rows of the others are left out."""
+    return importlib.util.find_spec(library) is not None
 
 
 def mnist_problem(data_dir: Path | None, images: int = 10_000) -> tuple[Callable[[Any], Any], Any]:

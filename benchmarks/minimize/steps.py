@@ -17,7 +17,7 @@ from jax import lax
 
 import jaxgd
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
-from benchmarks.minimize.problems import mnist_problem
+from benchmarks.minimize.problems import is_installed, mnist_problem
 from benchmarks.rows import Row, sampled, significant
 from jaxgd.named_costs import NAMED_COSTS
 
@@ -175,8 +175,8 @@ def runners(problem: Problem) -> dict[str, tuple[Run, str]]:
         LOOP + REORDERED: (bare(problem, False, reordered=True), LOOP),
         COST_LOOP: (bare(problem, True), COST_LOOP),
         COST_LOOP + REORDERED: (bare(problem, True, reordered=True), COST_LOOP),
-        "optimistix": (by_optimistix(problem), COST_LOOP),
-        "jaxopt": (by_jaxopt(problem), LOOP),
+        **({"optimistix": (by_optimistix(problem), COST_LOOP)} if is_installed("optimistix") else {}),
+        **({"jaxopt": (by_jaxopt(problem), LOOP)} if is_installed("jaxopt") else {}),
         PYTHON: (by_python(problem), LOOP),
     }
 
