@@ -128,18 +128,15 @@ class Compare:
         for path, rows in ((self.old, old), (self.new, new)):
             hosts = {", ".join(str(row.host.get(k, "?")) for k in ("processor", "threads", "isa")) for row in rows}
             print(f"{path}: {'; '.join(sorted(hosts))}")
-        hidden = 0
-        for change in found:
-            if change.word == "noise unknown" and not self.all:
-                hidden += 1
-                continue
-            row, noise = change.new, f"(noise {change.noise:.3f})" if change.noise else ""
-            name = f"{row.case:28} {row.variant:26} {row.quantity}"
-            print(f"{name:70} {change.factor:8.3f} × {noise:16} {change.word}")
-        if hidden:
+        shown = [change for change in found if self.all or change.word != "noise unknown"]
+        lines = [(c.new.case, c.new.variant, c.new.quantity, c.text, c.word) for c in shown]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+        if hidden := len(found) - len(shown):
             print(f"{hidden} figures of fewer than three samples have an unknown noise; --all prints them.")
-        for line in lost(old, new):
-            print(f"not compared: {line}")
+        for figure in lost(old, new):
+            print(f"not compared: {figure}")
         worse = any(change.word == "worse" and change.new.variant.startswith("jaxgd") for change in found)
         return 1 if worse else 0
 

@@ -38,6 +38,14 @@ class Change(NamedTuple):
     noise: float
 
     @property
+    def text(self) -> str:
+        """The change in figures: both values of an exact count, otherwise the factor and its noise."""
+        if QUANTITIES[self.new.quantity].noise == "none":
+            old, new = ("–" if row.value is None else f"{row.value:,}" for row in (self.old, self.new))
+            return f"{old} → {new}"
+        return f"{self.factor:.3f} × (noise {self.noise:.3f})"
+
+    @property
     def real(self) -> bool:
         """True if the change exceeds the noise."""
         floor = {"host": LEAST, "sample": ROUNDING, "none": 0.0}[QUANTITIES[self.new.quantity].noise]
@@ -56,7 +64,7 @@ class Change(NamedTuple):
 
 
 def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
-    """Return the change of every figure that is in both files with the same unit.
+    """Return the change of every figure that is in both files with the same settings.
 
     Times: other programs on a host make some turns slower and none faster, so a time is the lower quartile of its
     turns. A host as a whole is faster on one day than on another, so each factor is divided by the median factor of the
@@ -66,7 +74,7 @@ def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
     Other samples, such as correct images over seeds: the median, with three standard errors by the bootstrap.
 
     Counts of evaluations and verdicts are exact: any change is a change. Counts of verdicts over different numbers of
-    checks are not compared.
+    checks are not compared, nor runs of the book over different numbers of epochs.
     """
     before = {row.key: row for row in old}
     pairs = [(before[row.key], row) for row in new if row.key in before and _comparable(before[row.key], row)]
@@ -75,20 +83,23 @@ def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
 
 
 def lost(old: Sequence[Row], new: Sequence[Row]) -> Iterator[str]:
-    """Yield the cases that both files have, but with figures that cannot be compared."""
+    """Yield a line for each figure of both files that cannot be compared, with the reason."""
     before = {row.key: row for row in old}
     for row in new:
         if row.key in before and not _comparable(before[row.key], row):
-            was = before[row.key]
-            yield (
-                f"{row.case}, {row.variant}, {row.quantity}: {was.unit} and n = {was.n} in the old file, "
-                f"{row.unit} and n = {row.n} in the new one"
-            )
+            settings = (", ".join(map(str, _settings(a, row))) for a in (before[row.key], row))
+            yield f"{row.case}, {row.variant}, {row.quantity}: {' against '.join(settings)}"
 
 
 def _comparable(a: Row, b: Row) -> bool:
-    counted = QUANTITIES[b.quantity].noise == "none"
-    return a.unit == b.unit and (a.n == b.n or not counted)
+    return _settings(a, b) == _settings(b, b)
+
+
+def _settings(row: Row, new: Row) -> tuple[object, ...]:
+    """Return the settings that must agree: the unit, the epochs of a run of the book, and the number of checks."""
+    counted = QUANTITIES[new.quantity].noise == "none"
+    epochs = [f"{row.details['epochs']} epochs"] if "epochs" in row.details else []
+    return (row.unit, *epochs, *([f"n = {row.n}"] if counted else []))
 
 
 def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:

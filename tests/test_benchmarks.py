@@ -13,7 +13,7 @@ import pytest
 from benchmarks import __main__ as commands
 from benchmarks import gradcheck, nielsen, store
 from benchmarks.case import Case, Options
-from benchmarks.compare import changes
+from benchmarks.compare import changes, lost
 from benchmarks.convert import convert
 from benchmarks.hardware import peak
 from benchmarks.minimize import evaluations, steps
@@ -178,6 +178,10 @@ def test_correct_images_are_compared_over_seeds():
     assert [change.word for change in changes(old, rows(9500))] == ["within the noise"]
     assert [change.word for change in changes(old, rows(9470))] == ["worse"]
     assert [change.word for change in changes(old, rows(9530))] == ["better"]
+    # Runs of other lengths are not compared.
+    shorter, longer = ([dataclasses.replace(old[0], details={"epochs": n})] for n in (2, 30))
+    assert changes(shorter, longer) == []
+    assert list(lost(shorter, longer)) == ["n, jaxgd, correct: images, 2 epochs against images, 30 epochs"]
 
 
 def test_compare_exits_with_1_only_if_jaxgd_is_worse(tmp_path, monkeypatch, capsys):
