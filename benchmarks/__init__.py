@@ -1,1 +1,1 @@
-"""Benchmarks: the book's runs, and results as data."""
+"""Benchmarks: jaxgd compared with other programs, and every figure in one schema."""

@@ -1,145 +1,205 @@
-"""The speed of epochs and steps, beside other libraries: `python -m benchmarks`."""
+"""The commands of the suite: `python -m benchmarks list | run | compare | plot | convert`."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from benchmarks.cases import CASES, GROWTH, Case
-from benchmarks.compare import changes, read
-from benchmarks.hardware import about, peak
-from benchmarks.measure import measure, table
-from benchmarks.peers import NEEDS, OF_NETWORKS, OF_START, PEERS, SLOW, is_here, peers_of
-from benchmarks.plot import draw
-from jaxgd.files import write_atomically
+from benchmarks import store
+from benchmarks.compare import changes, lost
+from benchmarks.store import RESULTS, ResultsError
+from jaxgd.errors import JaxgdError
 
-RESULTS = Path("benchmarks/results/speed.jsonl")
+# The commands import JAX and the cases only when they run, so that help and mistakes answer at once.
 
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """List the cases and peers."""
+    """List the families, their cases and the peers."""
 
     def run(self) -> int:
         """Print them."""
-        for case in (*CASES, *GROWTH):
-            if case.cold:
-                print(f"{case.name:22} one process, {case.epochs} epochs of digits, as `jaxgd train` goes by itself")
-                continue
-            batch = "the full batch" if case.batch_size is None else f"mini-batches of {case.batch_size}"
-            many = f"{case.networks} networks, " if case.networks > 1 else ""
-            print(f"{case.name:22} {many}one {case.unit} of {case.n:,} images, {batch}, sizes {list(case.sizes)}")
-        print(f"\npeers: {', '.join(PEERS)}\npeers where there are many networks: {', '.join(OF_NETWORKS)}")
-        print(f"peers from a cold start: {', '.join(OF_START)}")
+        from benchmarks.registry import CASES, FAMILIES
+        from benchmarks.training.peers import NETWORKS_PEERS, PEERS, START_PEERS
+
+        for family in FAMILIES:
+            print(family)
+            for case in (case for case in CASES if case.family == family):
+                print(f"  {case.name:32} {case.title}")
+        print(f"\npeers of epochs, steps and growth: {', '.join(PEERS)}")
+        print(f"peers of many networks: {', '.join(NETWORKS_PEERS)}")
+        print(f"peers of start-up: {', '.join(START_PEERS)}")
         return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Time jaxgd and its peers, taking turns, each in a process of its own."""
+    """Run cases, print their figures and store them.
 
-    cases: Annotated[tuple[str, ...], tyro.conf.Positional] = tuple(case.name for case in CASES)
-    """Which cases; `growth` is all where something grows."""
+    Programs take turns; each program of epochs, steps, networks, start-up and growth has a process of its own.
+    """
+
+    cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
+    """Names of cases or families."""
     peers: tuple[str, ...] | None = None
-    """Which peers; the first is what the others are held against. By default all that are here and not very slow."""
+    """Peers of epochs, steps, networks, start-up and growth; the first is the baseline of the ratios. By default the
+    installed ones, except the slowest two."""
     repeats: int = 7
-    """Turns of each that are timed."""
-    data_dir: Path = Path("~/.cache/jaxgd")
-    """Where MNIST is."""
+    """Timed turns of each program."""
+    seeds: int | None = None
+    """nielsen: networks per configuration, by default 20. gradcheck: points per function, by default 5."""
+    epochs: int = 30
+    """nielsen: epochs of each network. The book's numbers are for 30."""
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    """gradcheck: dtypes of the checks."""
+    names: bool = False
+    """gradcheck: print the names of functions with unexpected verdicts. The results contain them in any case."""
+    data_dir: Path | None = None
+    """Folder of MNIST. By default JAXGD_DATA_DIR or ~/.cache/jaxgd."""
     out: Path = RESULTS
-    """Where results are kept, one line a case and peer."""
+    """File of results. New rows replace the rows of the same case, variant and precision."""
 
     def run(self) -> int:
-        """Measure, print and keep; a case's lines replace its earlier ones."""
-        known = {case.name: case for case in (*CASES, *GROWTH)}
-        names = [n for name in self.cases for n in ([c.name for c in GROWTH] if name == "growth" else [name])]
-        if unknown := [name for name in names if name not in known]:
-            raise SystemExit(f"no such case: {', '.join(unknown)}. There are {', '.join(known)}.")
-        if self.repeats < 1:
-            raise SystemExit(f"--repeats must be at least 1, got {self.repeats}.")
-        if not self.out.absolute().parent.is_dir():
-            raise SystemExit(f"--out: there is no folder {self.out.absolute().parent}.")
-        asked = self.peers or ()
-        peers = {**PEERS, **OF_NETWORKS, **OF_START}
-        if unknown := [name for name in asked if name not in peers]:
-            raise SystemExit(f"no such peer: {', '.join(unknown)}. There are {', '.join(peers)}.")
-        if missing := [name for name in asked if not is_here(name)]:
-            raise SystemExit(f"{', '.join(missing)}: not installed. pip install {NEEDS[missing[0]]}")
-        here, most = about(), peak()
-        print(f"{here['machine']}, {here['threads']} threads: a matrix product at {most['peak_gflops']:.0f} GFLOP/s, "
-              f"a copy at {most['bandwidth_gb_s']:.0f} GB/s")  # fmt: skip
-        for name in names:
-            rows = measure(known[name], self._peers(known[name]), self.repeats, self.data_dir.expanduser())
-            print("\n" + table(known[name], rows, most["peak_gflops"]), flush=True)
-            kept = read(self.out) if self.out.exists() else []
-            kept = [row for row in kept if row["case"] != name]
-            kept += [{"case": name, **row, **here, **most} for row in rows]
-            write_atomically(self.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode())
-        return 0
+        """Measure, print and store, case by case."""
+        from benchmarks.case import Options
+        from benchmarks.hardware import stamp
+        from benchmarks.registry import UnknownCaseError, chosen
+        from benchmarks.table import table
+        from benchmarks.training.peers import ALL_PEERS
 
-    def _peers(self, case: Case) -> tuple[str, ...]:
-        can = peers_of(case)
-        chosen = tuple(name for name in (self.peers or can) if name in can)
-        if not chosen:
-            raise SystemExit(f"{case.name}: of the peers, none can run it. There are {', '.join(can)}.")
-        return chosen if self.peers else tuple(n for n in chosen if n not in SLOW and is_here(n))
+        try:
+            cases = chosen(self.cases)
+        except UnknownCaseError as error:
+            return _misuse(str(error))
+        for name, value in (("repeats", self.repeats), ("seeds", self.seeds), ("epochs", self.epochs)):
+            if value is not None and value < 1:
+                return _misuse(f"run: expected --{name} to be at least 1, got {value}.")
+        if unknown := set(self.peers or ()) - set(ALL_PEERS):
+            return _misuse(f"run: expected --peers from {', '.join(ALL_PEERS)}; got {', '.join(sorted(unknown))}.")
+        if unknown := set(self.dtypes) - {"float32", "float64"}:
+            return _misuse(f"run: expected --dtypes float32 or float64, got {', '.join(sorted(unknown))}.")
+        if not self.out.absolute().parent.is_dir():
+            return _misuse(f"run: expected --out in an existing folder, got {self.out}.")
+        if self.out.exists():
+            store.read(self.out)
+        data_dir = self.data_dir.expanduser() if self.data_dir else None
+        if any(case.needs_mnist for case in cases):
+            from jaxgd import load_dataset
+
+            # A missing data set must end the run now, and not after an hour.
+            load_dataset("mnist", data_dir)
+        options = Options(self.peers, self.repeats, self.seeds, self.epochs, self.dtypes, data_dir)
+        about = stamp()
+        host = about["host"]
+        print(
+            f"{host['processor']}, {host['threads']} threads, {host['isa']}: a matrix product at "
+            f"{host['peak_gflops']:.0f} GFLOP/s, a copy at {host['bandwidth_gb_s']:.0f} GB/s"
+        )
+        for case in cases:
+            rows = [dataclasses.replace(row, **about) for row in case.measure(options)]
+            print(f"\n{case.title}\n{table(rows, self.names)}", flush=True)
+            store.replace(self.out, rows)
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Say what changed between two files of results beyond the noise. Exit status 1 if jaxgd became slower.
+    """Compare two files of results. Exit status 1 if a figure of jaxgd is worse by more than the noise.
 
-    Each peer's new time over its old one is held against that of the others in its case, so that a slower day of the
-    whole machine is no change: with few peers, one that was disturbed shows in all.
+    A time is compared with the other programs of its case, so that a slower host is not a change. With few programs, a
+    disturbance of one of them shows in all. Counts are exact: any change is a change.
     """
 
     old: Annotated[Path, tyro.conf.Positional]
+    """The earlier results."""
     new: Annotated[Path, tyro.conf.Positional]
+    """The later results."""
+    all: bool = False
+    """Print figures whose noise is unknown, too."""
 
     def run(self) -> int:
-        """Print it."""
-        found = changes(read(self.old), read(self.new))
+        """Print every change."""
+        old, new = store.read(self.old), store.read(self.new)
+        found = changes(old, new)
         if not found:
-            print(f"{self.old} and {self.new} have no case and peer in common.", file=sys.stderr)
-            return 2
-        for change in found:
-            word = "within the noise" if not change.real else "slower" if change.factor > 1 else "faster"
-            print(f"{change.case:22}{change.peer:16}{change.factor:8.3f} × (noise {change.noise:.3f})  {word}")
-        slower = any(change.real and change.factor > 1 and change.peer.startswith("jaxgd") for change in found)
-        return 1 if slower else 0
+            return _misuse(f"compare: expected files with a figure in common, got {self.old} and {self.new}.")
+        for path, rows in ((self.old, old), (self.new, new)):
+            hosts = {", ".join(str(row.host.get(k, "?")) for k in ("processor", "threads", "isa")) for row in rows}
+            print(f"{path}: {'; '.join(sorted(hosts))}")
+        shown = [change for change in found if self.all or change.word != "noise unknown"]
+        lines = [(c.new.case, c.new.variant, c.new.quantity, c.text, c.word) for c in shown]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+        if hidden := len(found) - len(shown):
+            print(f"{hidden} figures of fewer than three samples have an unknown noise; --all prints them.")
+        for figure in lost(old, new):
+            print(f"not compared: {figure}")
+        worse = any(change.word == "worse" and change.new.variant.startswith("jaxgd") for change in found)
+        return 1 if worse else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the bars and the growth of a file of results."""
+    """Draw speed.png and growth.png from files of results.
 
-    results: Annotated[Path, tyro.conf.Positional] = RESULTS
+    A row of an earlier file hides the same row of a later file.
+    """
+
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RESULTS, store.FOLDER / "slow-peers.jsonl")
+    """Files of results."""
     out: Path = Path("docs")
-    """The folder of the pictures."""
+    """Folder of the pictures."""
 
     def run(self) -> int:
         """Write them."""
-        if not (rows := read(self.results)):
-            print(f"{self.results} has no results.", file=sys.stderr)
-            return 2
-        for path in draw(rows, self.out):
+        from benchmarks.plot import draw
+
+        paths = draw(store.read_all(self.results), self.out)
+        if not paths:
+            return _misuse(f"plot: expected times of epochs, steps or growth in {', '.join(map(str, self.results))}.")
+        for path in paths:
             print(path)
         return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Convert a file of an older format into rows of the schema, and add them to a file."""
+
+    old: Annotated[Path, tyro.conf.Positional]
+    """A file of an older format."""
+    new: Annotated[Path, tyro.conf.Positional]
+    """A file of results, which is created if it does not exist."""
+
+    def run(self) -> int:
+        """Write the rows."""
+        from benchmarks.convert import convert
+
+        rows = convert(self.old)
+        store.replace(self.new, rows)
+        print(f"{self.new}: {len(rows)} rows from {self.old}")
+        return 0
+
+
+def _misuse(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
+
+
 def main() -> int:
-    """List what there is, or run it."""
-    command: Any = tyro.extras.subcommand_cli_from_dict(
-        {"list": List, "run": Run, "compare": Compare, "plot": Plot}, prog="python -m benchmarks"
-    )
-    result: int = command.run()
-    return result
+    """Run a command; list the cases if none is given."""
+    commands: dict[str, Any] = {"list": List, "run": Run, "compare": Compare, "plot": Plot, "convert": Convert}
+    arguments = sys.argv[1:] or ["list"]
+    command: Any = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m benchmarks", args=arguments)
+    try:
+        status: int = command.run()
+    except (ResultsError, JaxgdError) as error:
+        return _misuse(str(error))
+    return status
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        sys.argv.append("list")
     sys.exit(main())

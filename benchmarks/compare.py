@@ -1,74 +1,152 @@
-"""What changed between two files of results, beyond the noise."""
+"""Changes between two files of results that are larger than the noise."""
 
-import json
 import statistics
-import sys
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-# What is smaller than this is never called a change: code and data come to lie elsewhere in memory from run to run.
+from benchmarks.rows import QUANTITIES, Key, Row
+
+# A smaller relative change of a time is never reported. The layout of code and data in memory changes from build to
+# build, and times change with it.
 LEAST = 0.05
+# Relative change of a sampled value without noise, for instance of equal counts over seeds. It covers rounding.
+ROUNDING = 1e-9
+# Standard errors that a change must exceed.
+SIGMAS = 3
+# A normal sample of size n: the standard error of its lower quartile is 1.36 σ/√n, of its median 1.25 σ/√n.
+QUANTILE_ERROR = 1.36
+# The tenth and ninetieth percentiles of a normal distribution are 2.56 σ apart.
+SPREAD_SIGMAS = 2.56
 
 
 class Change(NamedTuple):
-    """How one peer's time in one case changed: `factor` is new over old, and `noise` what it may be off by chance."""
+    """The change of one figure.
 
-    case: str
-    peer: str
+    Attributes:
+        old: The earlier row.
+        new: The later row.
+        factor: New value over old value, after the drift of the host is divided out. Infinity if only the old
+            value reached its target or is 0; 0 if only the new value reached its target.
+        noise: The relative change that chance can cause. Infinity if it is not known; 0 for an exact count.
+    """
+
+    old: Row
+    new: Row
     factor: float
     noise: float
 
     @property
+    def text(self) -> str:
+        """The change in figures: both values of an exact count, otherwise the factor and its noise."""
+        if QUANTITIES[self.new.quantity].noise == "none":
+            old, new = ("–" if row.value is None else f"{row.value:,}" for row in (self.old, self.new))
+            return f"{old} → {new}"
+        return f"{self.factor:.3f} × (noise {self.noise:.3f})"
+
+    @property
     def real(self) -> bool:
-        """Whether it is more than chance."""
-        return abs(self.factor - 1) > max(LEAST, self.noise)
+        """True if the change exceeds the noise."""
+        floor = {"host": LEAST, "sample": ROUNDING, "none": 0.0}[QUANTITIES[self.new.quantity].noise]
+        return abs(self.factor - 1) > max(floor, self.noise)
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two: better, worse, changed, or why neither is said."""
+        if self.noise == float("inf"):
+            return "noise unknown"
+        if not self.real:
+            return "within the noise" if self.noise else "unchanged"
+        if self.new.better == "neither":
+            return "changed"
+        return "better" if (self.factor < 1) == (self.new.better == "lower") else "worse"
 
 
-def changes(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[Change]:
-    """For every case and peer in both, how its time changed.
+def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
+    """Return the change of every figure that is in both files with the same settings.
 
-    What others do on a machine makes some turns slower, and none faster: a peer's time is its lower quartile. A machine
-    is faster on one day than on another, for all alike: each is held against the median change of the other peers of
-    its case, which ran in the same turns. The noise is three standard errors of the quartiles, by the bootstrap.
+    Times: other programs on a host make some turns slower and none faster, so a time is the lower quartile of its
+    turns. A host as a whole is faster on one day than on another, so each factor is divided by the median factor of the
+    other variants of its case, which took turns with it. The noise is three standard errors of the quartiles, by the
+    bootstrap, plus the disagreement of the other variants.
+
+    Other samples, such as correct images over seeds: the median, with three standard errors by the bootstrap.
+
+    Counts of evaluations and verdicts are exact: any change is a change. Counts of verdicts over different numbers of
+    checks are not compared, nor runs of the book over different numbers of epochs.
     """
-    before = {(row["case"], row["peer"]): row["times"] for row in old}
-    after = {(row["case"], row["peer"]): row["times"] for row in new}
-    both = [key for key in before if key in after]
-    factors = {key: _quartile(after[key]) / _quartile(before[key]) for key in both}
-    found = []
-    for case, peer in both:
-        others = [factors[key] for key in both if key[0] == case and key[1] != peer]
-        drift = statistics.median(others) if others else 1.0
-        # The machine's own change is only known as well as the other peers agree on it.
-        doubt = statistics.median(abs(f / drift - 1) for f in others) if others else 0.0
-        error = sum(_error(times) ** 2 for times in (before[case, peer], after[case, peer])) ** 0.5
-        found.append(Change(case, peer, factors[case, peer] / drift, 3 * error + doubt))
-    return found
+    before = {row.key: row for row in old}
+    pairs = [(before[row.key], row) for row in new if row.key in before and _comparable(before[row.key], row)]
+    factors = {b.key: _factor(a, b) for a, b in pairs}
+    return [_change(a, b, factors) for a, b in pairs]
 
 
-def _quartile(times: list[float]) -> float:
-    return float(np.quantile(times, 0.25))
+def lost(old: Sequence[Row], new: Sequence[Row]) -> Iterator[str]:
+    """Yield a line for each figure of both files that cannot be compared, with the reason."""
+    before = {row.key: row for row in old}
+    for row in new:
+        if row.key in before and not _comparable(before[row.key], row):
+            settings = (", ".join(map(str, _settings(a, row))) for a in (before[row.key], row))
+            yield f"{row.case}, {row.variant}, {row.quantity}: {' against '.join(settings)}"
 
 
-def _error(times: list[float]) -> float:
-    """The relative standard error of the lower quartile; of one or two times nothing is known."""
-    if len(times) < 3:
+def _comparable(a: Row, b: Row) -> bool:
+    return _settings(a, b) == _settings(b, b)
+
+
+def _settings(row: Row, new: Row) -> tuple[object, ...]:
+    """Return the settings that must agree: the unit, the epochs of a run of the book, and the number of checks."""
+    counted = QUANTITIES[new.quantity].noise == "none"
+    epochs = [f"{row.details['epochs']} epochs"] if "epochs" in row.details else []
+    return (row.unit, *epochs, *([f"n = {row.n}"] if counted else []))
+
+
+def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:
+    factor, noise = factors[new.key], QUANTITIES[new.quantity].noise
+    if noise == "none":
+        return Change(old, new, factor, 0.0)
+    error = SIGMAS * sum(_error(row) ** 2 for row in (old, new)) ** 0.5
+    if noise == "sample":
+        return Change(old, new, factor, error)
+    same = [key for key in factors if (key[0], *key[2:]) == (new.case, new.quantity, new.precision)]
+    # A value of 0, such as a compile time that was not noticeable, has no factor.
+    others = [factors[key] for key in same if key[1] != new.variant and 0 < factors[key] < float("inf")]
+    drift = statistics.median(others) if others else 1.0
+    # The drift is known only as well as the other variants agree on it.
+    doubt = statistics.median(abs(f / drift - 1) for f in others) if others else 0.0
+    return Change(old, new, factor / drift, error + doubt)
+
+
+def _factor(old: Row, new: Row) -> float:
+    """Return new over old, of the same statistic for both."""
+    if old.value is None or new.value is None:
+        return 1.0 if old.value == new.value else 0.0 if old.value is None else float("inf")
+    both = bool(old.samples) and bool(new.samples)
+    a, b = (_statistic(row)(row.samples) if both else row.value or 0.0 for row in (old, new))
+    if a == 0:
+        return 1.0 if b == 0 else float("inf")
+    return float(b / a)
+
+
+def _statistic(row: Row) -> Callable[..., float]:
+    """Return the statistic that stands for the samples: the lower quartile of times, otherwise the median."""
+    quantile = 0.25 if QUANTITIES[row.quantity].noise == "host" else 0.5
+    return lambda samples, **axis: np.quantile(samples, quantile, **axis)
+
+
+def _error(row: Row) -> float:
+    """Return the relative standard error of the statistic; infinity if it cannot be known."""
+    if not row.value:
         return float("inf")
-    drawn = np.random.default_rng(0).choice(times, (1000, len(times)))
-    return float(np.quantile(drawn, 0.25, axis=1).std() / _quartile(times))
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of results."""
-    try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        for row in rows:
-            named = isinstance(row["case"], str) and isinstance(row["peer"], str)
-            if not named or not row["times"] or not all(0 < time < float("inf") for time in row["times"]):
-                raise ValueError(f"a case, a peer and times above 0 are wanted, got {str(row)[:80]}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"{path} is no file of results: {error!r}", file=sys.stderr)
-        raise SystemExit(2) from error
-    return rows
+    if row.samples:
+        # One or two samples do not tell how much they vary.
+        if len(row.samples) < 3:
+            return float("inf")
+        statistic = _statistic(row)
+        drawn = np.random.default_rng(0).choice(row.samples, (1000, len(row.samples)))
+        return float(np.std(statistic(drawn, axis=1)) / abs(statistic(row.samples)))
+    if row.spread is None or row.n < 3:
+        return float("inf")
+    deviation = (row.spread[1] - row.spread[0]) / SPREAD_SIGMAS
+    return float(QUANTILE_ERROR * deviation / row.n**0.5 / abs(row.value))

@@ -1,16 +1,12 @@
-"""Two checkers of gradients on functions of which it is known what is right: `python -m benchmarks.gradcheck`.
+"""Two checkers of gradients on functions whose derivatives are known to be right or wrong.
 
-`jaxgd.check_gradients` beside `jax.test_util.check_grads`, both with their defaults and in reverse mode. Cold is the
-first check of a function, compilation included; warm are the checks at further points. The two take turns, and jaxgd's,
-going first, pays for the operations that both compile.
+`jaxgd.check_gradients` is compared with `jax.test_util.check_grads`, both with their defaults and in reverse mode. The
+cold time is the first check of a function, with compilation; the time is that of checks at further points. The checkers
+take turns. jaxgd goes first, so its cold time includes the operations that both compile.
 """
 
 import dataclasses
 import functools
-import json
-import platform
-import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,27 +16,34 @@ import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
-import tyro
 
 import jaxgd
+from benchmarks.case import Case, Options
 from benchmarks.corpus.correct import CORRECT
 from benchmarks.corpus.kinds import with_vjp
 from benchmarks.corpus.spoiled import SPOILED
 from benchmarks.corpus.wrong import KINKS, WRONG
-from jaxgd.files import write_atomically
+from benchmarks.rows import Row, sampled
 
 RIGHT, IS_WRONG, CANNOT_TELL, ERROR = "right", "wrong", "cannot tell", "error"
-
-# Compiled programs are let go after so many functions, lest they fill the memory.
+# The quantity that counts each verdict where another verdict is expected.
+UNEXPECTED = {RIGHT: "missed", IS_WRONG: "false alarms", CANNOT_TELL: "cannot tell", ERROR: "errors"}
+SEEDS = 5
+# The compiled programs of more functions than this would fill the memory, so they are dropped.
 _FUNCTIONS_AT_ONCE = 40
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class Function:
     """A function with points to check it at, and the verdict that is expected there.
 
-    `argnums` are the arguments that are checked, all of them by default. With `gradient`, that is what is claimed
-    instead of what autodiff says.
+    Attributes:
+        name: Name in the results.
+        f: The function.
+        draw: Maps a random generator and a dtype to the arguments.
+        expected: The expected verdict.
+        argnums: Position of the argument to check; None for all.
+        gradient: A claimed gradient to check; None for autodiff's gradient.
     """
 
     name: str
@@ -51,46 +54,25 @@ class Case:
     gradient: Callable[..., Any] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Check functions whose derivatives are known to be right or wrong, with jaxgd and with JAX's own checker."""
-
-    only: tuple[str, ...] = ()
-    """Families to run, of correct, wrong, kinks, network-right, network-random, network-trained; all by default."""
-    seeds: int = 5
-    """At how many points each function is checked."""
-    dtypes: tuple[str, ...] = ("float32", "float64")
-    """In which dtypes."""
-    data_dir: Path | None = None
-    """Where MNIST is; else JAXGD_DATA_DIR, else ~/.cache/jaxgd."""
-    names: bool = False
-    """Print the names of what was not judged as expected, too; they are in the results in any case."""
-    out: Path = Path("benchmarks/results/gradcheck.jsonl")
-    """Where results are kept, one line a family and dtype."""
-
-
-# The checkers: from a case, its arguments and a seed to a verdict.
-
-
-def by_jaxgd(case: Case, args: tuple[Any, ...], seed: int) -> str:
-    report = jaxgd.check_gradients(case.f, *args, gradient=case.gradient, argnums=case.argnums, seed=seed)
+def by_jaxgd(function: Function, args: tuple[Any, ...], seed: int) -> str:
+    report = jaxgd.check_gradients(function.f, *args, gradient=function.gradient, argnums=function.argnums, seed=seed)
     return str(report.verdict)
 
 
-def by_check_grads(case: Case, args: tuple[Any, ...], seed: int) -> str:
-    """JAX's own; it takes floats only, so whole numbers are held fixed for it and left out of the results."""
-    leaves, structure = jax.tree.flatten(args if case.argnums is None else args[case.argnums])
+def by_check_grads(function: Function, args: tuple[Any, ...], seed: int) -> str:
+    """Return the verdict of JAX's checker. It accepts floats only, so integers are fixed and left out of the result."""
+    leaves, structure = jax.tree.flatten(args if function.argnums is None else args[function.argnums])
     places = [i for i, x in enumerate(leaves) if _is_float(x)]
 
     def f(*floats: Any) -> Any:
         filled = list(leaves)
         for i, x in zip(places, floats, strict=True):
-            # It hands over NumPy's arrays in places, which f need not take.
+            # The checker passes NumPy arrays, which f need not accept.
             filled[i] = jnp.asarray(x)
         varied = jax.tree.unflatten(structure, filled)
-        if case.argnums is not None:
-            varied = (*args[: case.argnums], varied, *args[case.argnums + 1 :])
-        return [y for y in jax.tree.leaves(case.f(*varied)) if _is_float(y)]
+        if function.argnums is not None:
+            varied = (*args[: function.argnums], varied, *args[function.argnums + 1 :])
+        return [y for y in jax.tree.leaves(function.f(*varied)) if _is_float(y)]
 
     try:
         jax.test_util.check_grads(f, tuple(leaves[i] for i in places), order=1, modes=("rev",))  # type: ignore[no-untyped-call]
@@ -106,9 +88,6 @@ def _is_float(x: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
 
 
-# The families.
-
-
 class Digits:
     """Ten digits of MNIST and networks [784, 30, 10] for them, at random weights or trained."""
 
@@ -118,11 +97,11 @@ class Digits:
 
     @functools.cached_property
     def part(self) -> jaxgd.Part:
-        """MNIST's training images."""
+        """MNIST's training images and labels."""
         return jaxgd.load_dataset("mnist", self.data_dir).train
 
     def draw(self, steps: int) -> Callable[[np.random.Generator, Any], tuple[Any, ...]]:
-        """A network after so many steps of descent at η = 3, with the digits it was trained on."""
+        """Return a drawing function: a network after this many steps at η = 3, with its ten digits."""
 
         def drawn(rng: np.random.Generator, dtype: Any) -> tuple[Any, ...]:
             point = steps, jnp.dtype(dtype).name, int(rng.integers(2**31))
@@ -144,12 +123,12 @@ class Digits:
 
 
 def network_cost(network: Any, x: Any, y: Any) -> Any:
-    """The cost with autodiff's gradient, as a function of these three alone."""
+    """Return the cost as a function of three arguments, with autodiff's gradient."""
     return jaxgd.network_cost(network, x, y)
 
 
-def spoiled_case(name: str, draw: Any, claimed: bool) -> Case:
-    """The network's cost with a spoiled gradient: as a rule of its own, or claimed beside it."""
+def spoiled_function(name: str, draw: Any, claimed: bool) -> Function:
+    """Return the network's cost with a spoiled gradient: as a custom rule, or claimed in `gradient=`."""
     spoil, _ = SPOILED[name]
 
     def gradient(network: Any, x: Any, y: Any) -> Any:
@@ -160,34 +139,31 @@ def spoiled_case(name: str, draw: Any, claimed: bool) -> Case:
         return spoil(by_network), *others
 
     if claimed:
-        return Case(name, network_cost, draw, IS_WRONG, argnums=0, gradient=gradient)
-    return Case(name, with_vjp(network_cost, backward), draw, IS_WRONG, argnums=0)
+        return Function(name, network_cost, draw, IS_WRONG, argnums=0, gradient=gradient)
+    return Function(name, with_vjp(network_cost, backward), draw, IS_WRONG, argnums=0)
 
 
-def families(digits: Digits) -> dict[str, tuple[Case, ...]]:
-    """All of them, by name; those that end in "claimed" are for a checker that can be given a gradient."""
+def functions_of(part: str, digits: Digits) -> tuple[Function, ...]:
+    """Return the functions of one part. A name that ends in "claimed" needs a checker that accepts a gradient."""
     random, trained = digits.draw(0), digits.draw(2_000)
-    return {
-        "correct": tuple(Case(c.name, c.f, c.draw, RIGHT) for c in CORRECT),
-        "wrong": tuple(Case(c.name, c.f, c.draw, IS_WRONG) for c in WRONG),
-        "kinks": tuple(Case(c.name, c.f, c.draw, CANNOT_TELL) for c in KINKS),
-        "network-right": (
-            Case("at random weights", network_cost, random, RIGHT, argnums=0),
-            Case("trained", network_cost, trained, RIGHT, argnums=0),
-        ),
-        "network-random": tuple(spoiled_case(name, random, False) for name in SPOILED),
-        "network-random, claimed": tuple(spoiled_case(name, random, True) for name in SPOILED),
-        "network-trained": tuple(spoiled_case(name, trained, False) for name in SPOILED),
-        "network-trained, claimed": tuple(spoiled_case(name, trained, True) for name in SPOILED),
-    }
-
-
-# Running and counting.
+    if part == "network-right":
+        return (
+            Function("at random weights", network_cost, random, RIGHT, argnums=0),
+            Function("trained", network_cost, trained, RIGHT, argnums=0),
+        )
+    if part.startswith("network"):
+        draw = random if "random" in part else trained
+        return tuple(spoiled_function(name, draw, part.endswith("claimed")) for name in SPOILED)
+    known: dict[str, tuple[Any, str]] = {
+        "correct": (CORRECT, RIGHT), "wrong": (WRONG, IS_WRONG), "kinks": (KINKS, CANNOT_TELL),
+    }  # fmt: skip
+    corpus, expected = known[part]
+    return tuple(Function(entry.name, entry.f, entry.draw, expected) for entry in corpus)
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One check by one checker."""
+    """One check by one checker, and how long it took."""
 
     checker: str
     name: str
@@ -195,123 +171,74 @@ class Check:
     expected: str
     verdict: str
     seconds: float
-    cold: bool
 
 
-def checks(cases: Iterable[Case], dtype: str, seeds: int) -> Iterator[Check]:
-    """Every case at every point, the checkers taking turns."""
-    for i, case in enumerate(cases):
+def checks(functions: Iterable[Function], dtype: str, seeds: int) -> Iterator[Check]:
+    """Check every function at every point; the checkers take turns."""
+    for i, function in enumerate(functions):
         if i % _FUNCTIONS_AT_ONCE == 0:
             jax.clear_caches()  # type: ignore[no-untyped-call]
         for seed in range(seeds):
-            args = case.draw(np.random.default_rng(seed), dtype)
+            args = function.draw(np.random.default_rng(seed), dtype)
             for checker, check in CHECKERS.items():
-                if case.gradient is not None and checker == "check_grads":
+                if function.gradient is not None and checker == "check_grads":
                     continue
                 start = time.perf_counter()
                 try:
-                    verdict = check(case, args, seed)
+                    verdict = check(function, args, seed)
                 except Exception:
                     verdict = ERROR
                 seconds = time.perf_counter() - start
-                yield Check(checker, case.name, seed, case.expected, verdict, seconds, seed == 0)
+                yield Check(checker, function.name, seed, function.expected, verdict, seconds)
 
 
-def summary(done: list[Check]) -> dict[str, Any]:
-    """What one checker made of one family: how often it was as expected, and where it was not.
+def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[Row]:
+    """Yield the counts of one checker's verdicts and the times of its checks.
 
-    Missed is what is wrong, or has no derivative, and was called right; a false alarm is what is right, or has no
-    derivative, and was called wrong.
+    A miss is a wrong or missing derivative that was called right. A false alarm is a right or missing derivative that
+    was called wrong. `details["functions"]` maps the name of a function to its seeds.
     """
-
-    def where(verdict: str) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
+    about: dict[str, Any] = {"case": case, "variant": checker, "precision": dtype}
+    counted: dict[str, Any] = {"unit": "checks", "n": len(done)}
+    expected = sum(c.verdict == c.expected for c in done)
+    seeds = {"seeds": len({c.seed for c in done})}
+    yield Row(quantity="as expected", value=expected, details=seeds, **about, **counted)
+    for verdict, quantity in UNEXPECTED.items():
+        names: dict[str, list[int]] = {}
         for c in done:
             if c.verdict == verdict != c.expected:
-                found.setdefault(c.name, []).append(c.seed)
-        return found
-
-    cold, warm = ([c.seconds for c in done if c.cold is which] for which in (True, False))
-    return {
-        "as_expected": sum(c.verdict == c.expected for c in done),
-        "missed": where(RIGHT),
-        "false_alarms": where(IS_WRONG),
-        "cannot_tell": where(CANNOT_TELL),
-        "errors": where(ERROR),
-        "cold_seconds_median": round(statistics.median(cold), 4),
-        "warm_seconds_median": round(statistics.median(warm), 4) if warm else None,
-    }
+                names.setdefault(c.name, []).append(c.seed)
+        details = {"functions": names} if names else {}
+        yield Row(quantity=quantity, value=sum(map(len, names.values())), details=details, **about, **counted)
+    for quantity, cold in (("time", False), ("cold time", True)):
+        if seconds := [c.seconds for c in done if (c.seed == 0) is cold]:
+            # The thousands of times are of different functions: their quantiles are kept, and not the times.
+            row = sampled(unit="s/check", samples=seconds, quantity=quantity, **about)
+            yield dataclasses.replace(row, samples=())
 
 
-def measure(family: str, cases: tuple[Case, ...], dtype: str, seeds: int) -> dict[str, Any]:
-    """One line of results."""
-    start = time.perf_counter()
-    with jax.enable_x64(dtype == "float64"):
-        done = list(checks(cases, dtype, seeds))
-    by_checker = {checker: [c for c in done if c.checker == checker] for checker in CHECKERS}
-    return {
-        "family": family,
-        "dtype": dtype,
-        "functions": len(cases),
-        "seeds": seeds,
-        "count": len(cases) * seeds,
-        "checkers": {checker: summary(mine) for checker, mine in by_checker.items() if mine},
-        "seconds": round(time.perf_counter() - start, 1),
-        "jax": jax.__version__,
-        "jaxgd": jaxgd.__version__,
-        "device": jax.devices()[0].device_kind,
-        "machine": platform.machine(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+def measure(part: str, options: Options) -> Iterator[Row]:
+    """Yield the rows of each checker in each dtype, for one part of the corpus."""
+    functions = functions_of(part, Digits(options.data_dir))
+    for dtype in options.dtypes:
+        with jax.enable_x64(dtype == "float64"):
+            done = list(checks(functions, dtype, options.seeds or SEEDS))
+        for checker in CHECKERS:
+            if mine := [c for c in done if c.checker == checker]:
+                yield from rows_of(f"gradcheck-{part}", checker, dtype, mine)
 
 
-HEADER = (
-    f"{'':40} {'':11} {'count':>6} {'as expected':>12} {'missed':>7} {'false alarms':>12} {'cannot tell':>11}"
-    f" {'errors':>6} {'warm':>9} {'cold':>9}"
+TITLES = {
+    "correct": f"{len(CORRECT)} functions with right derivatives",
+    "wrong": f"{len(WRONG)} functions with wrong derivatives",
+    "kinks": f"{len(KINKS)} functions at points without a derivative",
+    "network-right": "the cost of the network [784, 30, 10], at random weights and trained",
+    "network-random": f"{len(SPOILED)} spoiled gradients of that cost at random weights",
+    "network-random-claimed": "the same, claimed in `gradient=`",
+    "network-trained": f"{len(SPOILED)} spoiled gradients of that cost at trained weights",
+    "network-trained-claimed": "the same, claimed in `gradient=`",
+}
+CASES = tuple(
+    Case(f"gradcheck-{part}", "gradcheck", title, functools.partial(measure, part), part.startswith("network"))
+    for part, title in TITLES.items()
 )
-
-
-def table(row: dict[str, Any], names: bool) -> str:
-    """One row, as a person reads it: a line for each checker."""
-    lines: list[str] = []
-    for checker, s in row["checkers"].items():
-        title = f"{row['family']}, {row['dtype']}" if not lines else ""
-        n = {key: sum(map(len, s[key].values())) for key in ("missed", "false_alarms", "cannot_tell", "errors")}
-        warm, cold = (
-            "–" if x is None else f"{x * 1e3:.0f} ms" for x in (s["warm_seconds_median"], s["cold_seconds_median"])
-        )
-        lines.append(
-            f"{title:40} {checker:11} {row['count']:6} {s['as_expected']:12} {n['missed']:7} {n['false_alarms']:12}"
-            f" {n['cannot_tell']:11} {n['errors']:6} {warm:>9} {cold:>9}"
-        )
-        if names:
-            lines += [f"    {key.replace('_', ' ')}: {'; '.join(s[key])}" for key in n if s[key]]
-    return "\n".join(lines)
-
-
-def main(options: Options) -> int:
-    """Run, print and keep; a family's line in a dtype replaces its earlier one."""
-    digits = Digits(options.data_dir)
-    everything = families(digits)
-    known = [name for name in everything if not name.endswith("claimed")]
-    if unknown := set(options.only) - set(known):
-        print(f"no family is called {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
-        return 2
-    if not options.only or any(name.startswith("network") for name in options.only):
-        # Here, for it would be a pity to find out at the end that there is no MNIST.
-        digits.part  # noqa: B018
-    kept = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    print(HEADER, flush=True)
-    for family, cases in everything.items():
-        if options.only and family.removesuffix(", claimed") not in options.only:
-            continue
-        for dtype in options.dtypes:
-            row = measure(family, cases, dtype, options.seeds)
-            print(table(row, options.names), flush=True)
-            kept = [old for old in kept if (old["family"], old["dtype"]) != (family, dtype)] + [row]
-            write_atomically(options.out, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept).encode())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options, prog="python -m benchmarks.gradcheck")))

@@ -1,4 +1,4 @@
-"""What the suite runs on: the machine, the versions, and the most that it can do."""
+"""The host of a run: processor, versions, and the fastest arithmetic and copying that it reaches."""
 
 import os
 import platform
@@ -12,21 +12,16 @@ from typing import Any
 
 import numpy as np
 
-
-def _rate(work: float, f: Callable[[], object]) -> float:
-    """Work per second, the median of nine after two that do not count."""
-    times = []
-    for _ in range(11):
-        began = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - began)
-    return work / statistics.median(times[2:])
+LIBRARIES = (
+    *("jaxgd", "jax", "numpy", "scipy", "optax"),
+    *("torch", "scikit-learn", "flax", "optimistix", "jaxopt"),
+)
 
 
 def peak() -> dict[str, float]:
-    """GFLOP/s of the matrix product of two 2,048 × 2,048 float32, and GB/s of copying 256 MB, read and written.
+    """Return GFLOP/s of a float32 product of two 2,048 × 2,048 matrices, and GB/s of a copy, read plus written.
 
-    What this machine's own libraries reach, on all of its threads, in place of what its makers say.
+    They are measured with NumPy on all threads, because data sheets promise more than a shared host delivers.
     """
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((2048, 2048), np.float32) for _ in range(2))
@@ -38,24 +33,32 @@ def peak() -> dict[str, float]:
     return {"peak_gflops": round(gflops, 1), "bandwidth_gb_s": round(gigabytes, 1)}
 
 
-def about() -> dict[str, Any]:
-    """What is kept with every result."""
+def stamp() -> dict[str, Any]:
+    """Return the fields of a row that describe the host, the versions and the day."""
     import jax
 
     from jaxgd.kernels import native
 
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    host = {
+        "processor": _processor(),
         "device": jax.devices()[0].device_kind,
-        "machine": _processor(),
         "threads": len(os.sched_getaffinity(0)),
-        "native": native.about(),
-        "dtype": "float32",
-        "precision": "default: on the CPU, float32 products",
-        "versions": {name: _version(name) for name in ("jaxgd", "jax", "numpy", "torch", "scikit-learn", "flax")},
-        "commit": found.stdout.strip(),
-        "date": time.strftime("%Y-%m-%d"),
+        "isa": native.about().split(",")[0],
+        **peak(),
     }
+    versions = {name: found for name in LIBRARIES if (found := _version(name))}
+    return {"host": host, "versions": versions, "commit": commit.stdout.strip(), "date": time.strftime("%Y-%m-%d")}
+
+
+def _rate(work: float, f: Callable[[], object]) -> float:
+    """Return work per second: the median of nine calls, after two to warm up."""
+    times = []
+    for _ in range(11):
+        began = time.perf_counter()
+        f()
+        times.append(time.perf_counter() - began)
+    return work / statistics.median(times[2:])
 
 
 def _processor() -> str:

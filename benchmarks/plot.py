@@ -1,105 +1,217 @@
-"""The pictures of a file of results: bars of ratios, and one log–log plot for each thing that grows."""
+"""The pictures of results: dots of the times of each case, and lines of the times as one thing grows."""
 
+import io
+import itertools
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CASES
+from benchmarks.rows import Row
 
-# Each peer keeps its color from picture to picture: the palette of Okabe and Ito, for every kind of eye.
-COLORS = {
-    "jaxgd": "#0072B2",
-    "jaxgd-xla": "#56B4E9",
-    "jaxgd-each": "#999999",
-    "scan": "#009E73",
-    "numpy": "#E69F00",
-    "torch": "#D55E00",
-    "torch-compile": "#CC79A7",
-    "sklearn": "#F0E442",
-    "flax": "#777777",
-    "jit-in-python": "#000000",
-    "book": "#AAAAAA",
+# Each variant keeps its color from picture to picture. The palette is that of Okabe and Ito, which color-blind readers
+# can tell apart.
+VARIANTS = {
+    "jaxgd": ("jaxgd", "#0072B2"),
+    "jaxgd-xla": ("jaxgd, XLA", "#56B4E9"),
+    "jaxgd-each": ("jaxgd, one by one", "#7F7F7F"),
+    "jaxgd-first": ("jaxgd, first run", "#7F7F7F"),
+    "scan": ("plain lax.scan", "#009E73"),
+    "numpy": ("NumPy", "#E69F00"),
+    "torch": ("PyTorch", "#D55E00"),
+    "torch-compile": ("torch.compile", "#CC79A7"),
+    "sklearn": ("scikit-learn", "#B59F00"),
+    "flax": ("Flax", "#8C564B"),
+    "jit-in-python": ("jit per step", "#000000"),
+    "book": ("the book's loop", "#7F7F7F"),
 }
+TITLES = {
+    "epoch-30": "Epoch, [784, 30, 10], batch 10",
+    "epoch-100": "Epoch, [784, 100, 10], batch 10",
+    "epoch-512-512": "Epoch, [784, 512, 512, 10], batch 128",
+    "step-1000": "Full-batch step, 1,000 images",
+    "step-10000": "Full-batch step, 10,000 images",
+    "step-50000": "Full-batch step, 50,000 images",
+    "networks-64": "Epoch of 64 networks, [784, 30, 10]",
+    "start-up": "Whole process, 60 epochs of digits",
+}
+GROWING = ("batch size", "hidden neurons", "hidden layers", "examples of a full batch", "networks")
+CAPTION = (
+    "Median time; thin lines from the 10th to the 90th percentile; logarithmic axes. "
+    "×: multiple of jaxgd's time in the same run."
+)
+GROWTH_CAPTION = (
+    "Median time, logarithmic axes. One thing\ngrows in each panel. The rest is the book's\n"
+    "network [784, 30, 10] with 10,000 images\nand batch size 10."
+)
+# Inches. At 100 dots an inch this is the width of a README, and the size of the fonts is true.
+WIDTH = 8.3
+DPI = 200
+FONT = 8.5
 
 
-def draw(rows: list[dict[str, Any]], out: Path) -> list[Path]:
-    """Write speed.png and, where something grows, growth.png into a folder."""
+def draw(rows: Sequence[Row], out: Path) -> list[Path]:
+    """Write speed.png and growth.png into a folder, each if there are rows for it, and return their paths."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     out.mkdir(parents=True, exist_ok=True)
-    fixed = [row for row in rows if "growing" not in row]
-    grown = [row for row in rows if "growing" in row]
+    times = [row for row in rows if row.quantity == "time" and row.unit in ("s/epoch", "s/step", "s/process")]
+    fixed = [row for row in times if "growing" not in row.details]
+    grown = [row for row in times if "growing" in row.details]
     written = []
-    if fixed:
-        written.append(_bars(fixed, out / "speed.png"))
-    if grown:
-        written.append(_growth(grown, out / "growth.png"))
+    style: Any = {"font.size": FONT, "axes.titlesize": FONT + 0.5, "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context(style):
+        if fixed:
+            written.append(_dots(fixed, out / "speed.png"))
+        if grown:
+            written.append(_growth(grown, out / "growth.png"))
     return written
 
 
-def _bars(rows: list[dict[str, Any]], path: Path) -> Path:
+def _save(figure: Any, path: Path) -> Path:
+    """Write a figure as a PNG of 256 colors, which takes a third of the bytes of one in full color."""
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from PIL import Image
 
-    order = [case.name for case in CASES]
-    cases = sorted({row["case"] for row in rows}, key=lambda name: (order.index(name) if name in order else -1, name))
-    columns = min(len(cases), 3)
-    lines = -(-len(cases) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(4.4 * columns, 2.7 * lines), squeeze=False)
-    for ax in axes.flat[len(cases) :]:
-        ax.axis("off")
-    for ax, case in zip(axes.flat, cases, strict=False):
-        found = sorted((row for row in rows if row["case"] == case), key=lambda row: row["seconds"][0])
-        names = [row["peer"] for row in found]
-        medians = [1e3 * row["seconds"][0] for row in found]
-        spread = [
-            [1e3 * abs(row["seconds"][0] - row["seconds"][k]) for row in found]
-            for k in (1, 2)
-        ]  # fmt: skip
-        ax.barh(names, medians, xerr=spread, color=[COLORS.get(n, "#999999") for n in names], height=0.7)
-        for y, row in enumerate(found):
-            ax.annotate(f"{row['ratio'][0]:.3g} ×", (1e3 * row["seconds"][2], y), (4, 0), textcoords="offset points",
-                        va="center", fontsize=8)  # fmt: skip
-        ax.set_xscale("log")
-        low, high = min(medians) / 2, max(medians) * 6
-        ax.set_xlim(low, high)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 50 else (1,)))
-        ax.xaxis.set_major_formatter("{x:,g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.invert_yaxis()
-        ax.set_title(case, fontsize=10)
-        ax.set_xlabel(f"ms for one {found[0]['unit']}", fontsize=8)
-        ax.tick_params(labelsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=DPI)
     plt.close(figure)
+    image = Image.open(buffer).convert("RGB")
+    # The other methods drop the color of a single dot.
+    image.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     return path
 
 
-def _growth(rows: list[dict[str, Any]], path: Path) -> Path:
+def _name(variant: str) -> str:
+    return VARIANTS.get(variant, (variant, ""))[0]
+
+
+def _color(variant: str) -> str:
+    return VARIANTS.get(variant, ("", "#7F7F7F"))[1]
+
+
+def _dots(rows: Sequence[Row], path: Path) -> Path:
+    """Draw one panel per case: a dot at each median, a thin line from the 10th to the 90th percentile."""
     import matplotlib.pyplot as plt
 
-    what = list(dict.fromkeys(row["growing"] for row in rows))
-    figure, axes = plt.subplots(1, len(what), figsize=(3.4 * len(what), 3.2), squeeze=False)
-    for ax, growing in zip(axes.flat, what, strict=True):
-        here = [row for row in rows if row["growing"] == growing]
-        for peer in dict.fromkeys(row["peer"] for row in here):
-            points = sorted((row["size"], 1e3 * row["seconds"][0]) for row in here if row["peer"] == peer)
-            ax.plot(*zip(*points, strict=True), "o-", ms=3, lw=1.2, label=peer, color=COLORS.get(peer, "#999999"))
+    order = list(TITLES)
+    cases = sorted({row.case for row in rows}, key=lambda case: (order.index(case) if case in order else 99, case))
+    panels = [sorted((row for row in rows if row.case == case), key=lambda row: row.value or 0) for case in cases]
+    columns = min(len(cases), 2)
+    lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    # In lines of text; a panel's title and axis take 2.6 lines.
+    heights = [max(map(len, line)) + 2.6 for line in lines]
+    height = 0.185 * sum(heights) + 0.6
+    figure, axes = plt.subplots(len(lines), columns, figsize=(WIDTH, height), squeeze=False, height_ratios=heights)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        ax.axis("on")
+        _panel(ax, panel, max(len(other) for line in lines if panel in line for other in line))
+    figure.text(0.01, 1 - 0.12 / height, CAPTION, va="top")
+    figure.tight_layout(h_pad=0.8, w_pad=1.5, rect=(0, 0, 1, 1 - 0.32 / height))
+    return _save(figure, path)
+
+
+def _panel(ax: Any, rows: Sequence[Row], places: int) -> None:
+    """Draw the dots of one case, the fastest at the top, with the ratio to the baseline at the right.
+
+    `places` is the number of dots of the neighbor with the most, so that all panels have the same distances.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    lows: list[float] = []
+    highs: list[float] = []
+    for y, row in enumerate(rows):
+        milliseconds = 1e3 * (row.value or 0)
+        low, high = (1e3 * x for x in row.spread or (milliseconds / 1e3,) * 2)
+        lows, highs = [*lows, low], [*highs, high]
+        ax.plot([low, high], [y, y], color=_color(row.variant), lw=1.2)
+        ax.plot(milliseconds, y, "o", ms=5.5, color=_color(row.variant))
+        ratio = row.details.get("ratio", [None])[0]
+        text = _time(milliseconds)
+        if ratio and row.variant != row.details["baseline"]:
+            text += f"  {ratio:.0f}×" if ratio >= 10 else f"  {ratio:.2g}×"
+        ax.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center")
+    ax.set_xscale("log")
+    low, high = min(lows), max(highs)
+    # The texts at the right take a third of the panel.
+    ax.set_xlim(low / (high / low) ** 0.06 / 1.05, high * (high / low) ** 0.6 * 1.25)
+    ax.set_ylim(places - 0.4, -0.6)
+    ax.set_yticks(range(len(rows)), [_name(row.variant) for row in rows])
+    for label, row in zip(ax.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if row.variant == "jaxgd" else "normal")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 10 else (1,)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _time(x)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_title(TITLES.get(rows[0].case, rows[0].case), loc="left", fontweight="bold")
+    ax.grid(axis="x", alpha=0.25, lw=0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def _time(milliseconds: float) -> str:
+    """Return a time in ms or s, with three digits."""
+    if milliseconds >= 999.5:
+        return f"{milliseconds / 1e3:.3g} s"
+    return f"{milliseconds:.3g} ms"
+
+
+def _growth(rows: Sequence[Row], path: Path) -> Path:
+    """Draw one panel for each growing thing, each line with its name at its end."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter
+
+    things = sorted({row.details["growing"] for row in rows}, key=lambda t: GROWING.index(t) if t in GROWING else 99)
+    columns = min(len(things), 2)
+    lines = -(-len(things) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, 2.5 * lines), squeeze=False)
+    for ax in axes.flat[len(things) :]:
+        ax.axis("off")
+    if axes.size > len(things):
+        axes.flat[-1].text(0, 1, GROWTH_CAPTION, va="top", linespacing=1.5)
+    for ax, thing in zip(axes.flat, things, strict=False):
+        mine = [row for row in rows if row.details["growing"] == thing]
+        ends = []
+        for variant in dict.fromkeys(row.variant for row in mine):
+            points = sorted((row.details["size"], 1e3 * (row.value or 0)) for row in mine if row.variant == variant)
+            ax.plot(*zip(*points, strict=True), "o-", ms=4, lw=1.4, color=_color(variant))
+            ends.append((points[-1], variant))
+        sizes = sorted({row.details["size"] for row in mine})
         ax.set_xscale("log")
         ax.set_yscale("log")
-        sizes = sorted({row["size"] for row in here})
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
         ax.minorticks_off()
-        ax.set_xlabel(growing, fontsize=9)
-        ax.set_ylabel(f"ms for one {here[0]['unit']}", fontsize=9)
-        ax.tick_params(labelsize=8)
-        ax.grid(alpha=0.3)
-    # One for all, where it covers no line.
-    found = {name: line for ax in axes.flat for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="upper center", ncol=len(found), fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 0.93))
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _time(y)))
+        unit = mine[0].unit.removeprefix("s/").capitalize()
+        ax.set_title(f"{unit} time by {thing}", loc="left", fontweight="bold")
+        ax.grid(alpha=0.25, lw=0.6)
+        _label(ax, ends)
+    figure.tight_layout(h_pad=1.2, w_pad=1.5)
+    return _save(figure, path)
+
+
+def _label(ax: Any, ends: Sequence[tuple[tuple[float, float], str]]) -> None:
+    """Write the name of each line next to its end, moved apart where ends are close."""
+    low, high = (math.log(y) for y in ax.get_ylim())
+    right = max(x for (x, _), _ in ends)
+    last = sorted((math.log(y), variant) for (x, y), variant in ends if x == right)
+    at = _apart([y for y, _ in last], (high - low) / 10)
+    for y, (_, variant) in zip(at, last, strict=True):
+        ax.annotate(
+            _name(variant), (right, math.exp(y)), (7, 0), textcoords="offset points", va="center",
+            color=_color(variant), annotation_clip=False,
+        )  # fmt: skip
+    for point, variant in (end for end in ends if end[0][0] < right):
+        ax.annotate(_name(variant), point, (-3, 6), textcoords="offset points", color=_color(variant))
+
+
+def _apart(places: Sequence[float], step: float) -> list[float]:
+    """Return sorted places moved apart, until no two are closer than step (to 1%)."""
+    moved = list(places)
+    while any(b - a < 0.99 * step for a, b in itertools.pairwise(moved)):
+        for i in range(len(moved) - 1):
+            overlap = max(step - (moved[i + 1] - moved[i]), 0) / 2
+            moved[i], moved[i + 1] = moved[i] - overlap, moved[i + 1] + overlap
+    return moved

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from jaxgd.training import TrainState as TrainState
     from jaxgd.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "backprop": ("backprop",),

@@ -1,20 +1,108 @@
-"""The benchmark suite tells a change from noise, and its peers walk the same way."""
+"""The benchmark suite stores one schema, tells a change from noise, and its peers do the same work."""
 
+import ast
+import dataclasses
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.cases import START, Case, Shared, accuracy, cost, shared
-from benchmarks.compare import changes, read
+from benchmarks import __main__ as commands
+from benchmarks import gradcheck, nielsen, store
+from benchmarks.case import Case, Options
+from benchmarks.compare import changes, lost
+from benchmarks.convert import convert
 from benchmarks.hardware import peak
-from benchmarks.measure import table, unlike
-from benchmarks.peers import OF_NETWORKS, OF_START, PEERS, by_book, by_numpy
+from benchmarks.minimize import evaluations, steps
 from benchmarks.plot import draw
+from benchmarks.registry import CASES, FAMILIES, chosen
+from benchmarks.rows import QUANTITIES, Row, sampled
+from benchmarks.table import table
+from benchmarks.training.peers import ALL_PEERS, NETWORKS_PEERS, PEERS, START_PEERS, by_book, by_numpy
+from benchmarks.training.timing import chosen_peers, unlike
+from benchmarks.training.work import START, Shared, Work, accuracy, cost, shared
+from jaxgd.named_costs import NAMED_COSTS
 
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "benchmarks/results").glob("*.jsonl"))
 DATA = np.random.default_rng(0)
+
+
+def run(monkeypatch, *words):
+    """Return the exit status of a command."""
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, words)])
+    return commands.main()
+
+
+# The schema and the store.
+
+
+def row(**fields):
+    return Row(**({"case": "epoch", "variant": "jaxgd", "quantity": "time", "value": 1.0, "unit": "s/epoch"} | fields))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)
+def test_committed_rows_are_valid(path):
+    rows = store.read(path)
+    assert rows
+    for found in rows:
+        assert Row.from_json(found.to_json()) == found
+        assert found.date
+        assert found.host["processor"]
+        assert found.versions["jax"]
+
+
+def test_committed_cases_are_those_of_the_suite():
+    known = {case.name for case in CASES}
+    found = {row.case.partition("/")[0] for path in RESULTS for row in store.read(path)}
+    assert found == known
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value": 0.0}, {"value": -1.0}, {"value": float("nan")}, {"value": None}, {"value": "1"}, {"value": True},
+        {"samples": (0.0, 0.0, 0.0), "n": 3}, {"samples": (float("nan"),)}, {"samples": ("1",)},
+        {"samples": (1.0, 1.0)}, {"samples": (2.0,)}, {"n": 0}, {"spread": (1.1, 1.2)}, {"spread": (0.9,)},
+        {"quantity": "speed"}, {"case": ""}, {"variant": 3}, {"host": []}, {"date": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_fields_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}|value: .*: expected .*, got "):
+        row(**wrong)
+
+
+@pytest.mark.parametrize("samples", [[1.0, 1.0], [0, 0, 0], [-1.0], [float("nan")], None, 3, ["1"]], ids=str)
+def test_files_with_wrong_samples_are_refused(samples, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.jsonl"
+    fields = json.loads(row(samples=(1.0,)).to_json()) | {"samples": samples}
+    path.write_text(json.dumps(fields))
+    assert run(monkeypatch, "compare", path, path) == 2
+    assert f"{path} is not a file of results: line 1: " in capsys.readouterr().err
+
+
+def test_two_rows_for_one_figure_are_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f"{row().to_json()}\n{row(value=2.0).to_json()}\n")
+    with pytest.raises(store.ResultsError, match="two rows for epoch, jaxgd, time"):
+        store.read(path)
+
+
+def test_new_rows_replace_those_of_their_case_and_variant(tmp_path):
+    path = tmp_path / "a.jsonl"
+    old = [row(), row(quantity="memory", unit="MB"), row(variant="numpy"), row(case="step"), row(precision="float64")]
+    store.replace(path, old)
+    store.replace(path, [row(value=3.0)])
+    assert {(found.key, found.value) for found in store.read(path)} == {
+        *((found.key, 1.0) for found in old[2:]), (row().key, 3.0),
+    }  # fmt: skip
+
+
+# Changes.
 
 
 def result(slower=1.0, drift=1.0, seed=0, spread=0.02):
@@ -22,108 +110,454 @@ def result(slower=1.0, drift=1.0, seed=0, spread=0.02):
     rng = np.random.default_rng(seed)
     median = {"jaxgd": 0.035 * slower, "numpy": 0.41, "torch": 2.0}
     noise = lambda: drift * (1 + spread * rng.standard_normal(7))  # noqa: E731
-    return [{"case": "epoch", "peer": peer, "times": (t * noise()).tolist()} for peer, t in median.items()]
+    return [sampled("epoch", peer, "time", "s/epoch", (t * noise()).tolist()) for peer, t in median.items()]
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("drift", [1.0, 1.3])
-def test_a_tenth_slower_is_told_and_no_change_is_not(seed, drift):
-    """Also where the machine as a whole has become slower."""
+def test_a_tenth_slower_is_reported_and_no_change_is_not(seed, drift):
+    """The same holds where the host as a whole has become slower."""
     old = result(seed=100 + seed)
-    same = {change.peer: change.real for change in changes(old, result(drift=drift, seed=seed))}
+    same = {change.new.variant: change.real for change in changes(old, result(drift=drift, seed=seed))}
+    assert len(same) == 3
     assert not any(same.values())
-    slower = {change.peer: change for change in changes(old, result(slower=1.1, drift=drift, seed=seed))}
-    assert slower["jaxgd"].real
+    slower = {change.new.variant: change for change in changes(old, result(slower=1.1, drift=drift, seed=seed))}
+    assert slower["jaxgd"].word == "worse"
     assert slower["jaxgd"].factor == pytest.approx(1.1, rel=0.05)
     assert not slower["numpy"].real
+    faster = {change.new.variant: change for change in changes(old, result(slower=0.9, drift=drift, seed=seed))}
+    assert faster["jaxgd"].word == "better"
 
 
-def test_what_is_in_one_file_only_is_left_out():
-    assert {change.peer for change in changes(result()[:2], result())} == {"jaxgd", "numpy"}
+def test_figures_of_one_file_only_are_left_out():
+    assert {change.new.variant for change in changes(result()[:2], result())} == {"jaxgd", "numpy"}
 
 
-@pytest.mark.parametrize("times", [[], [0, 0, 0], [-1.0], [float("nan")], None, 3, ["1"]], ids=str)
-def test_times_that_are_none_are_refused(times, tmp_path, capsys):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"case": "epoch", "peer": "jaxgd", "times": times}))
-    with pytest.raises(SystemExit) as caught:
-        read(tmp_path / "a.jsonl")
-    assert caught.value.code == 2
-    assert "is no file of results" in capsys.readouterr().err
+def test_two_samples_tell_no_noise():
+    old, new = ([row(samples=(x, x), value=x, n=2)] for x in (1.0, 2.0))
+    assert [change.word for change in changes(old, new)] == ["noise unknown"]
+
+
+def test_a_spread_stands_for_samples_that_were_not_kept():
+    """A normal distribution: the percentiles give the noise of the samples, as well as 2,000 samples tell it."""
+    samples = np.random.default_rng(0).normal(1.0, 0.05, 2_000).tolist()
+    kept = [sampled("epoch", "jaxgd", "time", "s/epoch", samples)]
+    dropped = [dataclasses.replace(kept[0], samples=())]
+    noise = [changes(rows, rows)[0].noise for rows in (kept, dropped)]
+    assert noise[1] == pytest.approx(noise[0], rel=0.2)
+
+
+def test_counts_are_compared_exactly():
+    def verdicts(missed, expected=10, n=20):
+        values = {"missed": missed, "as expected": expected, "cannot tell": 3 + missed}
+        return [row(quantity=name, value=value, unit="checks", n=n) for name, value in values.items()]
+
+    words = lambda new: [change.word for change in changes(verdicts(0), new)]  # noqa: E731
+    assert words(verdicts(0)) == ["unchanged"] * 3
+    assert words(verdicts(1)) == ["worse", "unchanged", "changed"]
+    assert words(verdicts(0, expected=11)) == ["unchanged", "better", "unchanged"]
+    # Counts over other numbers of checks say nothing about each other.
+    assert words(verdicts(1, n=10)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [(43, 44, "worse"), (43, 42, "better"), (43, 43, "unchanged"), (43, None, "worse"), (None, 43, "better"),
+     (None, None, "unchanged")],
+)  # fmt: skip
+def test_evaluations_are_compared_exactly(old, new, word):
+    rows = [[evaluations.count_row("named/beale", "jaxgd wolfe", count, "float64")] for count in (old, new)]
+    assert [change.word for change in changes(*rows)] == [word]
+
+
+def test_correct_images_are_compared_over_seeds():
+    """A loss of two standard deviations over 20 seeds is reported; other seeds of the same distribution are not."""
+    rng = np.random.default_rng(1)
+    rows = lambda mean: [sampled("n", "jaxgd", "correct", "images", rng.normal(mean, 15, 20).round().tolist())]  # noqa: E731
+    old = rows(9500)
+    assert [change.word for change in changes(old, rows(9500))] == ["within the noise"]
+    assert [change.word for change in changes(old, rows(9470))] == ["worse"]
+    assert [change.word for change in changes(old, rows(9530))] == ["better"]
+    # Runs of other lengths are not compared.
+    shorter, longer = ([dataclasses.replace(old[0], details={"epochs": n})] for n in (2, 30))
+    assert changes(shorter, longer) == []
+    assert list(lost(shorter, longer)) == ["n, jaxgd, correct: images, 2 epochs against images, 30 epochs"]
+
+
+def test_compare_exits_with_1_only_if_jaxgd_is_worse(tmp_path, monkeypatch, capsys):
+    old, same, slow, other = (tmp_path / f"{name}.jsonl" for name in ("old", "same", "slow", "other"))
+    store.replace(old, result(seed=100))
+    store.replace(same, result(seed=1))
+    store.replace(slow, result(slower=1.1, seed=1))
+    store.replace(other, [row(case="step")])
+    assert run(monkeypatch, "compare", old, same) == 0
+    assert run(monkeypatch, "compare", old, slow) == 1
+    assert "worse" in capsys.readouterr().out
+    assert run(monkeypatch, "compare", slow, old) == 0
+    assert run(monkeypatch, "compare", old, other) == 2
+    assert "expected files with a figure in common" in capsys.readouterr().err
+
+
+# Conversion of the older formats.
+
+STAMP = {"machine": "x86_64", "device": "cpu", "date": "2026-01-01", "jax": "0.10.2"}
+TRAINING = STAMP | {
+    "case": "epoch-30", "unit": "epoch", "gflops": 100.0, "compile_seconds": 0.5, "megabytes": 40, "threads": 2,
+    "accuracy_first": 0.95, "cost_first": 0.05, "ratio": [1.0, 1.0, 1.0], "native": "avx2, 2 threads",
+    "peak_gflops": 400.0, "bandwidth_gb_s": 20.0, "versions": {"jax": "0.10.2", "torch": None}, "commit": "abc",
+}  # fmt: skip
+
+
+def training_line(peer, times):
+    quantiles = np.quantile(times, [0.5, 0.1, 0.9]).tolist()
+    return TRAINING | {"peer": peer, "seconds": quantiles, "times": times}
+
+
+def write(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_convert_then_compare(tmp_path, monkeypatch, capsys):
+    """The whole way of two older files: converted, compared, and the planted change found."""
+    turns = [1.0, 1.01, 0.99, 1.02, 0.98]
+    for name, factor in (("old", 1.0), ("new", 1.2)):
+        lines = [training_line("jaxgd", [0.03 * factor * t for t in turns])]
+        lines += [training_line(peer, turns) for peer in ("numpy", "torch", "scan")]
+        write(tmp_path / f"{name}.json", *lines)
+        assert run(monkeypatch, "convert", tmp_path / f"{name}.json", tmp_path / f"{name}.jsonl") == 0
+    assert run(monkeypatch, "compare", tmp_path / "old.jsonl", tmp_path / "new.jsonl") == 1
+    lines = capsys.readouterr().out.splitlines()
+    verdicts = {line.split()[1]: line.split()[-1] for line in lines if line.startswith("epoch-30")}
+    assert verdicts == {"jaxgd": "worse", "numpy": "noise", "torch": "noise", "scan": "noise"}
+    assert lines[-1] == "8 figures of fewer than three samples have an unknown noise; --all prints them."
+
+
+def test_conversion_keeps_the_figures_of_each_format(tmp_path):
+    about = STAMP | {"jaxgd": "0.1.0", "peers": {"scipy": "1.17.1"}}
+    checker = {"as_expected": 7, "missed": {"sine": [0, 2]}, "false_alarms": {}, "cannot_tell": {"abs": [1]}}
+    checker |= {"errors": {}, "cold_seconds_median": 0.4, "warm_seconds_median": 0.03}
+    step = {"microseconds": [1.0, -0.5, 2.0], "ratio": 1.1, "to": "bare loop", "apart": 0.0}
+    ways = {"jaxgd wolfe": {"evaluations": [84, None], "milliseconds": 10.4}}
+    minimize = [
+        ("steps", "quadratic, 1,000 variables", {"jaxopt": step, "repeats": 7, "dtype": "float32"}),
+        ("callback", "rosenbrock", {"ratio": [0.99, 0.98, 1.05], "chunks": 35}),
+        ("evaluations", "beale", {"jaxgd wolfe": 15, "scipy CG": None, "dtype": "float64"}),
+        ("evaluations", "MNIST, 10,000 images, [784, 30, 10]", {"ways": ways, "targets": [0.2, 0.1]}),
+        ("lanes", "rosenbrock", {"backtracking": {"seconds_with_compilation": 1.9, "seconds": 1.3, "outcomes": "ok"}}),
+    ]
+    path = write(
+        tmp_path / "old.json",
+        training_line("numpy", [1.0, 3.0, 2.0]),
+        *(about | {"kind": kind, "case": case, "result": result} for kind, case, result in minimize),
+        about | {"family": "wrong", "dtype": "float32", "functions": 2, "seeds": 5, "count": 10, "seconds": 3.0,
+                 "checkers": {"jaxgd": checker}},
+        STAMP | {"name": "784-30-10, eta 3", "sizes": [784, 30, 10], "eta": 3.0, "epochs": 2, "seconds": 9.0,
+                 "correct": [[1, 5], [9, 2], [3, 4]], "book": "9129", "independent_p10_median_p90": None},
+    )  # fmt: skip
+    found = {(row.case, row.quantity): row for row in convert(path)}
+    values = {key: (row.value, row.spread, row.n) for key, row in found.items()}
+    assert values == {
+        ("epoch-30", "time"): (2.0, (1.2, 2.8), 3),
+        ("epoch-30", "compile time"): (0.5, None, 1),
+        ("epoch-30", "memory"): (40, None, 1),
+        ("minimize-step-1000", "step time"): (1.0, (-0.5, 2.0), 7),
+        ("minimize-callback", "ratio"): (0.99, (0.98, 1.05), 1),
+        ("minimize-evaluations/beale", "evaluations"): (None, None, 1),
+        ("minimize-evaluations-mnist/0.2", "evaluations"): (84, None, 1),
+        ("minimize-evaluations-mnist/0.1", "evaluations"): (None, None, 1),
+        ("minimize-evaluations-mnist", "step time"): (10.4, None, 1),
+        ("minimize-starts", "cold time"): (1.9, None, 1),
+        ("minimize-starts", "time"): (1.3, None, 3),
+        ("gradcheck-wrong", "as expected"): (7, None, 10),
+        ("gradcheck-wrong", "missed"): (2, None, 10),
+        ("gradcheck-wrong", "false alarms"): (0, None, 10),
+        ("gradcheck-wrong", "cannot tell"): (1, None, 10),
+        ("gradcheck-wrong", "errors"): (0, None, 10),
+        ("gradcheck-wrong", "time"): (0.03, None, 8),
+        ("gradcheck-wrong", "cold time"): (0.4, None, 2),
+        ("nielsen-30", "correct"): (5, (4.2, 8.2), 3),
+    }
+    assert found["epoch-30", "time"].samples == (1.0, 3.0, 2.0)
+    assert found["epoch-30", "time"].host["isa"] == "avx2"
+    assert found["gradcheck-wrong", "missed"].details == {"functions": {"sine": [0, 2]}}
+    assert found["nielsen-30", "correct"].details["correct_by_epoch"] == [[1, 5], [9, 2], [3, 4]]
+
+
+def test_convert_refuses_other_files(tmp_path, monkeypatch, capsys):
+    path = write(tmp_path / "a.json", {"name": 3})
+    assert run(monkeypatch, "convert", path, tmp_path / "b.jsonl") == 2
+    assert "expected lines of an older format" in capsys.readouterr().err
+
+
+# The cases and the command.
+
+
+def test_every_family_and_case_has_a_name_of_its_own():
+    assert FAMILIES == ("epochs", "steps", "networks", "start-up", "growth", "minimize", "gradcheck", "nielsen")
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+    assert [case.name for case in chosen(["steps", "step-1000", "start-up"])] == [
+        "step-1000", "step-10000", "step-50000", "start-up",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing"], "expected names of cases or families, got 'nothing'"),
+        (["epochs", "--repeats", "0"], "expected --repeats to be at least 1, got 0"),
+        (["epochs", "--peers", "fortran"], "got fortran"),
+        (["gradcheck", "--dtypes", "int8"], "got int8"),
+        (["epochs", "--out", "no/such/folder/a.jsonl"], "expected --out in an existing folder"),
+    ],
+)
+def test_run_refuses_mistakes_before_it_starts(words, message, monkeypatch, capsys):
+    assert run(monkeypatch, "run", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_list_names_every_case_and_peer(monkeypatch, capsys):
+    assert run(monkeypatch) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in (*FAMILIES, *(case.name for case in CASES), *ALL_PEERS))
+
+
+def fake_rows(options):
+    yield sampled("fake", "jaxgd", "time", "s/epoch", [1.0] * options.repeats)
+    yield sampled("fake", "jaxgd", "memory", "MB", [40.0])
+
+
+def test_run_stamps_prints_and_stores(tmp_path, monkeypatch, capsys):
+    stamp = {"host": {"processor": "P", "threads": 1, "isa": "I", "peak_gflops": 4.0, "bandwidth_gb_s": 2.0}}
+    stamp |= {"versions": {"jax": "1"}, "commit": "abc", "date": "2026-01-01"}
+    monkeypatch.setattr("benchmarks.hardware.stamp", lambda: stamp)
+    monkeypatch.setattr("benchmarks.registry.CASES", (Case("fake", "fakes", "nothing", fake_rows),))
+    out = tmp_path / "out.jsonl"
+    assert run(monkeypatch, "run", "fakes", "--repeats", 3, "--out", out) == 0
+    assert "P, 1 threads, I: a matrix product at 4 GFLOP/s" in capsys.readouterr().out
+    time, memory = store.read(out)
+    assert (time.n, time.commit, memory.versions) == (3, "abc", {"jax": "1"})
+
+
+def test_benchmarks_import_in_one_direction():
+    """Families know nothing of each other, of the store or of the commands."""
+    folder = ROOT / "benchmarks"
+    below = {
+        "rows": set(),
+        "store": {"rows"},
+        "case": {"rows"},
+        "hardware": set(),
+        "table": {"rows"},
+        "compare": {"rows"},
+        "plot": {"rows"},
+        "corpus": {"corpus"},
+        "training": {"rows", "case", "training"},
+        "minimize": {"rows", "case", "minimize"},
+        "gradcheck": {"rows", "case", "corpus"},
+        "nielsen": {"rows", "case"},
+        "registry": {"case", "training", "minimize", "gradcheck", "nielsen"},
+        "convert": {"rows", "case", "store", "minimize", "nielsen"},
+    }
+    rooms = set()
+    for path in folder.rglob("*.py"):
+        room = path.relative_to(folder).with_suffix("").parts[0]
+        if room in ("__main__", "__init__"):
+            continue
+        rooms.add(room)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "benchmarks":
+                parts = node.module.split(".")
+                used = {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+                assert used <= below[room], f"{path.name} imports {used}"
+    assert rooms == set(below)
+
+
+# Training.
 
 
 def small(batch_size, networks=1):
-    case = Case("small", (20, 6, 4), 23, batch_size, 0.5, networks)
+    work = Work("small", "epochs", (20, 6, 4), 23, batch_size, 0.5, networks)
     x = np.where(DATA.random((23, 20)) < 0.3, DATA.integers(0, 256, (23, 20)), 0).astype(np.uint8)
     weights = [
         (DATA.normal(size=(b, a)).astype(np.float32), DATA.normal(size=b).astype(np.float32))
-        for a, b in itertools.pairwise(case.sizes)
+        for a, b in itertools.pairwise(work.sizes)
     ]
-    return case, Shared(x, DATA.integers(0, 4, 23).astype(np.int32), weights)
+    return work, Shared(x, DATA.integers(0, 4, 23).astype(np.int32), weights)
 
 
-@pytest.mark.parametrize("batch_size", [5, None], ids=str)
-def test_peers_walk_the_same_way(batch_size):
-    case, data = small(batch_size)
-    want = list(itertools.islice(by_book(case, data), 2))[-1]
-    assert cost(want, data) != pytest.approx(cost(data.weights, data), rel=1e-3)
-    for peer in (PEERS["jaxgd"], PEERS["jaxgd-xla"], by_numpy, PEERS["scan"], PEERS["jit-in-python"]):
-        got = list(itertools.islice(peer(case, data), 2))[-1]
-        for (w, b), (v, c) in zip(got, want, strict=True):
-            np.testing.assert_allclose(w, v, rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(b, c, rtol=1e-4, atol=1e-5)
+def second(units):
+    """Return the weights after two units."""
+    return list(itertools.islice(units, 2))[-1]
 
 
 def require_same(got, want):
-    for (w, b), (v, c) in zip(*(list(itertools.islice(units, 2))[-1] for units in (got, want)), strict=True):
+    # float32 against float64 over ten steps: about 1e-6; a wrong factor in one step changes the weights by 1e-2.
+    for (w, b), (v, c) in zip(got, want, strict=True):
         np.testing.assert_allclose(w, v, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(b, c, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [5, None], ids=str)
+def test_peers_do_the_same_steps(batch_size):
+    work, data = small(batch_size)
+    want = second(by_book(work, data))
+    assert cost(want, data) != pytest.approx(cost(data.weights, data), rel=1e-3)
+    for peer in (PEERS["jaxgd"], PEERS["jaxgd-xla"], by_numpy, PEERS["scan"], PEERS["jit-in-python"]):
+        require_same(second(peer(work, data)), want)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("peer", OF_NETWORKS)
-def test_the_first_of_many_networks_walks_as_one_does(peer):
-    case, data = small(5, networks=3)
-    require_same(OF_NETWORKS[peer](case, data), by_numpy(case, data))
+@pytest.mark.parametrize("peer", NETWORKS_PEERS)
+def test_the_first_of_many_networks_does_the_steps_of_one(peer):
+    work, data = small(5, networks=3)
+    require_same(second(NETWORKS_PEERS[peer](work, data)), second(by_numpy(work, data)))
 
 
-def test_who_did_something_else_is_named():
-    """By cost; of another loss by accuracy; and NaN is like nothing."""
+def test_peers_that_did_other_work_are_named():
+    """Costs are compared; accuracies where the loss or the orders differ. NaN equals nothing."""
     same = {"cost": 0.1, "accuracy": 0.9}
     found = {"jaxgd": same, "numpy": {**same, "cost": 0.104}, "sklearn": {"cost": 3.0, "accuracy": 0.85}}
     assert unlike(found, "jaxgd") == {}
     wrong = {"numpy": {**same, "cost": 0.2}, "torch": {**same, "cost": np.nan}, "sklearn": {**same, "accuracy": 0.1}}
     assert set(unlike(found | wrong, "jaxgd")) == {"numpy", "torch", "sklearn"}
-    # From other weights, costs are others.
-    assert set(unlike(found | wrong, "jaxgd", start=True)) == {"sklearn"}
+    # A cold case has orders of its own for each peer, so costs differ.
+    assert set(unlike(found | wrong, "jaxgd", cold=True)) == {"sklearn"}
+    assert set(unlike(found | {"numpy": {**same, "accuracy": np.nan}}, "jaxgd", cold=True)) == {"numpy"}
+
+
+COSTS = {"jaxgd": 0.1, "numpy": 0.1}
+
+
+class FakeWorker:
+    """A peer that takes the seconds of its turns from a table, and whose cost is set."""
+
+    def __init__(self, work, peer, data_dir):
+        self.peer, self.turns = peer, iter({"jaxgd": [0.03, 0.02, 0.04], "numpy": [0.3, 0.4, 0.2]}[peer])
+
+    def ask(self, word):
+        if word == "cost":
+            return {"cost": COSTS[self.peer], "accuracy": 0.95, "megabytes": 40.0}
+        return {"seconds": 1.5 if word == "unit" else next(self.turns)}
+
+    def end(self):
+        pass
+
+
+def test_rows_of_a_training_case(monkeypatch):
+    monkeypatch.setattr("benchmarks.training.timing.Worker", FakeWorker)
+    case = next(case for case in CASES if case.name == "batch-10")
+    rows = list(case.measure(Options(peers=("jaxgd", "numpy"), repeats=3)))
+    found = {(row.variant, row.quantity): row for row in rows}
+    assert {key: row.value for key, row in found.items()} == {
+        ("jaxgd", "time"): 0.03, ("jaxgd", "compile time"): 1.47, ("jaxgd", "memory"): 40.0,
+        ("numpy", "time"): 0.3, ("numpy", "compile time"): 1.2, ("numpy", "memory"): 40.0,
+    }  # fmt: skip
+    time = found["numpy", "time"]
+    assert (time.samples, time.unit) == ((0.3, 0.4, 0.2), "s/epoch")
+    # The ratios of the turns are 10, 20 and 5.
+    assert time.details["ratio"] == [10, 5, 20]
+    assert (time.details["growing"], time.details["size"]) == ("batch size", 10)
+    monkeypatch.setitem(COSTS, "numpy", 0.2)
+    with pytest.raises(SystemExit, match=r"after one epoch C is 0\.1 for jaxgd, but \{'numpy': 0\.2\}"):
+        list(case.measure(Options(peers=("jaxgd", "numpy"), repeats=3)))
+    with pytest.raises(SystemExit, match="expected --peers from"):
+        chosen_peers(START, ("book",))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", ["jaxgd", "numpy"])
 def test_a_process_learns_digits(peer):
-    weights = next(iter(OF_START[peer](START, shared(START, Path("nowhere")))))
+    weights = next(iter(START_PEERS[peer](START, shared(START, Path("nowhere")))))
     assert accuracy(weights, shared(START, Path("nowhere"))) > 0.97
 
 
 @pytest.mark.slow
-def test_the_peak_is_a_machines():
+def test_the_peak_is_plausible():
     found = peak()
     assert 1 < found["peak_gflops"] < 1e5
     assert 0.1 < found["bandwidth_gb_s"] < 1e4
 
 
-def row(case, peer, milliseconds, **more):
-    seconds = [milliseconds / 1e3, milliseconds / 1.1e3, milliseconds / 0.9e3]
-    known = {"case": case, "peer": peer, "unit": "epoch", "seconds": seconds, "ratio": [milliseconds / 30, 1, 9]}
-    known |= {"gflops": 100.0, "compile_seconds": 0.5, "megabytes": 40, "accuracy_first": 0.95}
-    return known | more
+# The other families.
 
 
-def test_table_and_pictures(tmp_path):
-    rows = [row("epoch-30", "jaxgd", 30), row("epoch-30", "numpy", 250)]
-    text = table(Case("epoch-30", (784, 30, 10), 50_000, 10, 3.0), rows, 400.0)
-    assert "numpy" in text.splitlines()[2]
-    assert "8.33 ×" in text
-    assert "25% of the peak" in text
-    grown = [row(f"batch-{m}", p, m, growing="batch size", size=m) for m in (1, 10) for p in ("jaxgd", "numpy")]
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained:DeprecationWarning")
+def test_programs_for_the_step_time_do_the_same_steps():
+    problem = steps.quadratic(50, 10)
+    runs = steps.runners(problem)
+    assert len(runs) >= 8
+    assert max(steps.differences(problem, runs).values()) < steps.PARITY
+    # A rate that is wrong by 1% is noticed.
+    wrong = steps.by_python(problem._replace(eta=1.01 * problem.eta))
+    assert steps.differences(problem, {"wrong": (wrong, "")})["wrong"] > steps.PARITY
+
+
+@pytest.mark.slow
+def test_scipy_and_jaxgd_count_evaluations():
+    """A watch counts each call of the cost, and notes the call at which C met its target."""
+    named = NAMED_COSTS["beale"]
+    watch = evaluations.Watch([lambda c: c <= 1e-8])
+    evaluations.by_scipy(named.cost, np.asarray(named.start, np.float32), "BFGS", watch, 100)
+    assert watch.reached == [watch.calls]
+    assert 5 < watch.calls < 50
+
+
+def test_verdicts_are_counted_by_checker_and_kind(monkeypatch):
+    functions = (
+        gradcheck.Function("right", lambda x: x.sum(), lambda rng, dtype: (rng.normal(size=3),), "right"),
+        gradcheck.Function("not right", lambda x: x.sum(), lambda rng, dtype: (rng.normal(size=3),), "wrong"),
+    )
+    verdicts = {"a": lambda function, args, seed: "right", "b": lambda function, args, seed: ["wrong", 1 / 0][seed]}
+    monkeypatch.setattr(gradcheck, "CHECKERS", verdicts)
+    done = list(gradcheck.checks(functions, "float32", 2))
+    for checker, expected in (
+        ("a", {"as expected": 2, "missed": 2, "false alarms": 0, "cannot tell": 0, "errors": 0}),
+        ("b", {"as expected": 0, "missed": 0, "false alarms": 0, "cannot tell": 0, "errors": 4}),
+    ):
+        mine = [check for check in done if check.checker == checker]
+        rows = {row.quantity: row for row in gradcheck.rows_of("case", checker, "float32", mine)}
+        assert {name: rows[name].value for name in expected} == expected
+        assert all(rows[name].n == 4 for name in expected)
+    assert rows["errors"].details == {"functions": {"right": [0, 1], "not right": [0, 1]}}
+
+
+def test_the_books_runs_keep_every_count():
+    details = nielsen.comparison([[1, 5], [9, 2], [3, 4]], "9129", (1, 2, 3))
+    assert details["median by epoch"] == "3 4"
+    assert details["independent implementation"] == "10th percentile 1, median 2, 90th percentile 3"
+
+
+# Text and pictures.
+
+
+def timed(case, variant, milliseconds, unit="s/epoch", **details):
+    seconds = [x * milliseconds / 1e3 for x in (0.9, 1.0, 1.1)]
+    details = {"baseline": "jaxgd", "ratio": [milliseconds / 30, 1, 9], "gflops": 100.0, "accuracy": 0.95} | details
+    return sampled(case, variant, "time", unit, seconds, host={"peak_gflops": 400.0}, details=details)
+
+
+def test_table_has_a_line_for_each_variant():
+    rows = [timed("epoch-30", "jaxgd", 30), timed("epoch-30", "numpy", 250)]
+    rows.append(sampled("epoch-30", "numpy", "memory", "MB", [40.0]))
+    lines = table(rows).splitlines()
+    assert lines[1].split() == ["float32", "time", "[s/epoch]", "memory", "[MB]"]
+    assert lines[3].split()[:6] == ["numpy", "0.25", "(0.23", "to", "0.27)", "40"]
+    assert "8.33 × jaxgd" in lines[3]
+    assert "25% of the peak" in lines[3]
+    counts = [evaluations.count_row(f"e/{name}", "a", count, "float64") for name, count in (("b", 15), ("c", None))]
+    assert [line.split() for line in table(counts).splitlines()[1:]] == [["float64", "b", "c"], ["a", "15", "–"]]
+
+
+def test_pictures(tmp_path):
+    rows = [timed("epoch-30", "jaxgd", 30), timed("epoch-30", "numpy", 250)]
+    grown = [timed(f"batch-{m}", p, m, growing="batch size", size=m) for m in (1, 10) for p in ("jaxgd", "numpy")]
     assert [path.name for path in draw(rows + grown, tmp_path)] == ["speed.png", "growth.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    assert draw([row(quantity="memory", unit="MB")], tmp_path) == []
+
+
+def test_every_quantity_says_how_it_is_compared():
+    assert all(kind.better in ("lower", "higher", "neither") for kind in QUANTITIES.values())
+    assert all(kind.noise in ("host", "sample", "none") for kind in QUANTITIES.values())

@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -318,3 +319,42 @@ def test_shape_annotations_are_not_checked_here():
 def test_broadcasting_is_forbidden_here():
     with pytest.raises(ValueError, match="rank_promotion"):
         jnp.ones((3, 1)) + jnp.ones(3)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def rooms_in_table(text):
+    """Return the rooms in the first column of a Markdown table, in their order."""
+    return [room for cell in re.findall(r"(?m)^\| (`.*?`) \|", text) for room in re.findall(r"`(\w+)/?`", cell)]
+
+
+def test_contributing_lists_the_rooms_in_their_order():
+    listed = rooms_in_table((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert listed == [room for room in ORDER if is_written(room)]
+    assert set(listed) == {room_of(path) for path in FILES} - {"__main__"}
+
+
+def test_a_table_of_other_rooms_would_be_noticed():
+    assert rooms_in_table("| room | content |\n|---|---|\n| `b/` | `x` |\n| `a`, `c` | y |\n") == ["b", "a", "c"]
+
+
+def test_the_version_has_one_place():
+    packaging = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in packaging["project"]
+    assert packaging["project"]["dynamic"] == ["version"]
+    source = packaging["tool"]["scikit-build"]["metadata"]["version"]["input"]
+    assert ROOT / source == HOME / "__init__.py"
+    # scikit-build-core finds the version by a similar pattern.
+    (version,) = re.findall(r"(?m)^__version__ = \"(.*)\"$", (ROOT / source).read_text(encoding="utf-8"))
+    assert version == jaxgd.__version__
+
+
+def test_changelog_and_citation_have_the_version_and_its_date():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, (version, date), *_ = re.findall(r"(?m)^## ([\w.]+)(?: – (\d{4}-\d\d-\d\d))?$", changelog)
+    assert first == ("Unreleased", "")
+    assert version == jaxgd.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {version}\n" in citation
+    assert f'\ndate-released: "{date}"\n' in citation

@@ -268,35 +268,58 @@ def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None
     if len(higher := np.flatnonzero(np.abs(heights) > 1e3 * max(abs(heights[0]), 1.0))):
         # A path that leaves the valley is drawn up to the first point far outside, so that the valley stays visible.
         v, heights = v[: higher[0] + 1], heights[: higher[0] + 1]
-    title = f"{options.cost}, {rule!r}, {int(solution.steps)} updates: {solution.outcome.message.split(':')[0]}"
+    minima = _known_minima(options.cost)
+    title = f"{options.cost}, {rule!r}: {solution.outcome.message.split(':')[0]} after {int(solution.steps):,} updates"
     if v.shape[1] == 1:
         # The figure needs two variables: add a second one that the cost ignores.
         v, original = np.stack([v[:, 0], np.zeros(len(v))], axis=1), cost
         cost = lambda v: original(v[:1])  # noqa: E731
     if v.shape[1] == 2:
-        a, b = (_around(axis) for axis in v.T)
+        a, b = (_around(axis, near) for axis, near in zip(v.T, _nearest(minima, v[-1]).T, strict=True))
         over = jax.jit(jax.vmap(lambda x: jax.vmap(lambda y: cost(jnp.stack([x, y])))(jnp.asarray(b))))
         grid = np.asarray(over(jnp.asarray(a, options.dtype)), float)
         names = ("v₁", "v₂")
-        landscape = Landscape(a, b, grid, v, heights, names, title)
+        landscape = Landscape(a, b, grid, v, heights, names, title, minima)
     else:
         plane = cost_slice(cost, jnp.asarray(v[0]), through=_plane(v), resolution=_GRID)
         places = np.stack([np.asarray(jax.vmap(plane.project)(jnp.asarray(v)))[i] for i in range(2)], axis=1)
         a, b = np.asarray(plane.a, float), np.asarray(plane.b, float)
         names = ("from start to end", "across, in v's units")
         title += f"\na slice through {v.shape[1]} dimensions, with the path projected onto it"
-        landscape = Landscape(a, b, np.asarray(plane.cost, float), places, heights, names, title, flat=False)
+        if len(minima):
+            shadows = np.stack(jax.vmap(plane.project)(jnp.asarray(minima[:, :-1], options.dtype)), axis=1)
+            minima = np.column_stack([np.asarray(shadows, float), minima[:, -1]])
+        landscape = Landscape(a, b, np.asarray(plane.cost, float), places, heights, names, title, minima)
     draw(landscape, Path(options.plot or "valley.png"))
     print(f"drawn: {options.plot}", file=sys.stderr)
 
 
-def _around(axis: Any) -> Any:
-    """Return grid points along one axis that cover the path with a margin on both sides."""
+def _known_minima(name: str) -> Any:
+    """Return the known minima of a named cost, (p, n + 1): the variables and the cost. Empty for any other cost."""
     import numpy as np
 
-    low, high = float(axis.min()), float(axis.max())
+    from jaxgd.named_costs import NAMED_COSTS
+
+    named: NamedCost | None = NAMED_COSTS.get(name)
+    return np.array([[*v, cost] for v, cost in named.minima]) if named is not None else np.zeros((0, 3))
+
+
+def _nearest(minima: Any, v: Any) -> Any:
+    """Return the known minimum that is nearest to v, (1, n); (0, n) if none is known."""
+    import numpy as np
+
+    distances = np.linalg.norm(minima[:, :-1] - v, axis=1)
+    return minima[np.argsort(distances)[:1], :-1]
+
+
+def _around(axis: Any, minimum: Any) -> Any:
+    """Return a grid that is wider than the path along one axis and holds the minimum, if one is known."""
+    import numpy as np
+
+    points = np.append(axis, minimum)
+    low, high = float(points.min()), float(points.max())
     width = high - low or max(1.0, abs(low))
-    # A wider margin where the path ends, so that the opposite slope of the valley is visible.
+    # A wider margin beyond the end of the path shows the valley's other side.
     below, above = (0.6 if abs(axis[-1] - edge) < 0.1 * width else 0.25 for edge in (low, high))
     return np.linspace(low - below * width, high + above * width, _GRID)
 

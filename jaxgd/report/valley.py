@@ -1,4 +1,4 @@
-"""The chapter's picture: the valley in three dimensions and in contours, with the path of the ball."""
+"""Draw the chapter's picture: a valley in three dimensions and in contours, with the path of a descent."""
 
 import dataclasses
 from pathlib import Path
@@ -13,17 +13,24 @@ from jaxgd.files import write_atomically, writing
 Floats = NDArray[np.float64]
 
 _STILL = (".png", ".svg", ".pdf")
-# One hue from deep to high, light enough for a dark path; the ball and its path in a hue of their own.
-_PATH, _START, _END = "#d62728", "#ffffff", "#d62728"
+# The surface has one scale of colors from low to high. Red occurs nowhere in it, so the path stands out everywhere.
+_PATH, _START, _END, _MINIMUM = "#d62728", "#ffffff", "#d62728", "#ffd92f"
 _COLORS = "viridis"
 
 
 @dataclasses.dataclass(frozen=True)
 class Landscape:
-    """What is drawn: a cost over a plane, and a path in it or above it.
+    """A cost over a plane, and the path of a descent.
 
-    Shapes: `a` is (m,), `b` is (n,), `cost` is (m, n); `path` is (k, 2), the path's places in the plane, and `heights`
-    is (k,), the cost along it. `flat` is whether the path lies in the plane, and is not only its shadow.
+    Attributes:
+        a: Coordinates of the grid along the first axis, (m,).
+        b: Coordinates of the grid along the second axis, (n,).
+        cost: The cost on the grid, (m, n). Values that are not finite leave a hole in the surface.
+        path: Coordinates of the path, (k, 2). A path outside the plane is projected onto it.
+        heights: The cost along the path, (k,).
+        names: Labels of the two axes.
+        title: Title of the picture.
+        minima: Known minima, (p, 3): two coordinates and the cost. Those outside the grid are left out.
     """
 
     a: Floats
@@ -33,11 +40,11 @@ class Landscape:
     heights: Floats
     names: tuple[str, str]
     title: str
-    flat: bool = True
+    minima: Floats = dataclasses.field(default_factory=lambda: np.zeros((0, 3)))
 
 
 def require_drawable(path: Path) -> None:
-    """Raise unless the picture's name ends as one that can be drawn, with what draws it installed."""
+    """Raise unless the file has a known suffix and the library that draws it is installed."""
     if path.suffix == ".html":
         try:
             import plotly  # noqa: F401
@@ -53,9 +60,16 @@ def require_drawable(path: Path) -> None:
 
 
 def draw(landscape: Landscape, path: Path) -> None:
-    """Draw into a PNG, SVG or PDF, or an HTML page that can be turned and zoomed.
+    """Draw a landscape into a file.
 
-    Raises: RangeError for another ending; MissingDependencyError; WriteError if the file cannot be written.
+    Args:
+        landscape: The cost over a plane, and the path.
+        path: A PNG, SVG or PDF file, or an HTML page that the reader can turn and zoom.
+
+    Raises:
+        RangeError: If the file has another suffix.
+        MissingDependencyError: If matplotlib (or plotly, for a page) is not installed.
+        WriteError: If the file cannot be written.
     """
     require_drawable(path)
     (_page if path.suffix == ".html" else _still)(landscape, path)
@@ -63,10 +77,9 @@ def draw(landscape: Landscape, path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Scale:
-    """Heights as they are drawn: C, or the fourth root of C above the lowest where C spans many powers of ten.
+    """The vertical scale: C, or the fourth root of C − lowest if C spans many powers of ten.
 
-    A logarithm would do for the walls, but has no bottom: a grid that meets the valley's floor here and there only
-    would show spikes.
+    A logarithm has no bottom, so a grid with a few points near the valley's floor would show spikes there.
     """
 
     lowest: float
@@ -77,11 +90,11 @@ class _Scale:
         return np.asarray(np.maximum(above, 0) ** 0.25 if self.rooted else above)
 
     def ticks(self, high: float) -> tuple[list[float], list[str]]:
-        """Where to mark an axis of fourth roots, and how."""
+        """Return the positions and the labels of the marks on an axis of fourth roots."""
         most = int(np.floor(np.log10(max(high, 1e-60) ** 4)))
         above = [0.0, *(10.0**p for p in range(most - 4, most + 1))]
         marks = [x**0.25 for x in above]
-        # Not so close that one hides the other.
+        # Marks closer than this would overlap.
         kept = [i for i in range(len(marks)) if i == 0 or marks[i] > 0.08 * high]
         return [marks[i] for i in kept], [f"{self.lowest + above[i]:.4g}" for i in kept]
 
@@ -105,20 +118,23 @@ def _still(landscape: Landscape, file: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     scale = _scale(landscape)
-    # Where C is not finite there is a hole.
+    # matplotlib leaves a hole where the surface is NaN.
     z, heights = scale(np.where(np.isfinite(landscape.cost), landscape.cost, np.nan)), scale(landscape.heights)
     x, y = landscape.path.T
     figure = Figure(figsize=(11, 4.8), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(1, 2, width_ratios=(1.1, 1))
-    # In the order in which things are drawn: what matplotlib guesses of depth would hide the ball.
+    # Draw in the order of the calls: matplotlib's own estimate of depth would hide the path.
     solid: Any = figure.add_subplot(grid[0], projection="3d", computed_zorder=False)
     a, b = np.meshgrid(landscape.a, landscape.b, indexing="ij")
     solid.plot_surface(a, b, z, cmap=_COLORS, alpha=0.9, linewidth=0, antialiased=True, rcount=90, ccount=90)
-    # A little above the surface, which would swallow half of it otherwise.
-    heights = np.maximum(heights, _beneath(landscape, z))
+    # On the surface itself, half of the line would disappear below it.
+    heights = np.maximum(heights, _beneath(landscape, z, x, y))
     lift = 0.015 * float(np.nanmax(z) - np.nanmin(z))
     solid.plot(x, y, heights + lift, color=_PATH, linewidth=2, zorder=10)
-    solid.scatter(*_ends(x, y, heights + lift), c=[_START, _END], edgecolors="black", s=45, zorder=11, depthshade=False)
+    p, q, r = _minima(landscape, scale, z)
+    # The star is larger than the end of the path and below it, so that both show where a descent has converged.
+    solid.scatter(p, q, r + lift, c=_MINIMUM, marker="*", edgecolors="black", s=300, zorder=11, depthshade=False)
+    solid.scatter(*_ends(x, y, heights + lift), c=[_START, _END], edgecolors="black", s=40, zorder=12, depthshade=False)
     solid.set(xlabel=landscape.names[0], ylabel=landscape.names[1], zlabel="C")
     if scale.rooted:
         solid.set_zticks(*scale.ticks(float(np.nanmax(z))))
@@ -137,8 +153,11 @@ def _still(landscape: Landscape, file: Path) -> None:
     if len(x) <= 60:
         plane.plot(x, y, ".", color=_PATH, markersize=5)
     (x0, x1), (y0, y1) = _ends(x, y)
-    plane.scatter([x0], [y0], c=_START, edgecolors="black", s=55, zorder=5, label="start")
-    plane.scatter([x1], [y1], c=_END, edgecolors="black", s=55, zorder=5, label="end")
+    plane.scatter([x0], [y0], c=_START, edgecolors="black", s=45, zorder=5, label="start")
+    plane.scatter([x1], [y1], c=_END, edgecolors="black", s=45, zorder=5, label="end")
+    if len(p):
+        label = _minimum_label(len(p))
+        plane.scatter(p, q, c=_MINIMUM, marker="*", edgecolors="black", s=330, zorder=4, label=label)
     plane.set(xlabel=landscape.names[0], ylabel=landscape.names[1])
     plane.legend(loc="best", framealpha=0.9)
     bar = figure.colorbar(filled, ax=plane, label=_label(scale), pad=0.02)
@@ -153,13 +172,28 @@ def _still(landscape: Landscape, file: Path) -> None:
         figure.savefig(file, dpi=120)
 
 
-def _beneath(landscape: Landscape, z: Floats) -> Floats:
-    """The drawn surface under each point of the path, which between two points of the grid may be above the cost."""
-    x, y = landscape.path.T
+def _beneath(landscape: Landscape, z: Floats, x: Floats, y: Floats) -> Floats:
+    """Return the highest corner of the grid cell that holds each point.
+
+    Between grid points the drawn surface can be higher than the cost.
+    """
     i = np.clip(np.searchsorted(landscape.a, x) - 1, 0, len(landscape.a) - 2)
     j = np.clip(np.searchsorted(landscape.b, y) - 1, 0, len(landscape.b) - 2)
     corners = np.stack([z[i, j], z[i + 1, j], z[i, j + 1], z[i + 1, j + 1]])
     return np.asarray(np.max(np.where(np.isfinite(corners), corners, -np.inf), axis=0))
+
+
+def _minima(landscape: Landscape, scale: _Scale, z: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the coordinates and the drawn heights of the known minima inside the grid."""
+    x, y, cost = landscape.minima.T
+    a, b = landscape.a, landscape.b
+    inside = (a[0] <= x) & (x <= a[-1]) & (b[0] <= y) & (y <= b[-1])
+    x, y, cost = x[inside], y[inside], cost[inside]
+    return x, y, np.maximum(scale(cost), _beneath(landscape, z, x, y))
+
+
+def _minimum_label(number: int) -> str:
+    return "known minimum" if number == 1 else "known minima"
 
 
 def _ends(*axes: Floats) -> tuple[Floats, ...]:
@@ -167,7 +201,7 @@ def _ends(*axes: Floats) -> tuple[Floats, ...]:
 
 
 def _azimuth(landscape: Landscape) -> float:
-    """Seen across the path, so that it does not shrink to a line, from the side where the walls are lower."""
+    """Return the angle of view in degrees: across the path, from the side where the surface is lower."""
     extent = np.array([np.ptp(landscape.a), np.ptp(landscape.b)])
     along = (landscape.path[-1] - landscape.path[0]) / extent
     direction = np.degrees(np.arctan2(along[1], along[0])) if np.linalg.norm(along) > 1e-9 else 0.0
@@ -182,7 +216,7 @@ def _azimuth(landscape: Landscape) -> float:
     return float(min((direction + 65, direction - 65), key=wall))
 
 
-# The page follows the reader's light or dark background, also when that changes.
+# The page follows the reader's light or dark theme.
 _FOLLOW = """
 const figure = document.getElementById('{plot_id}');
 const dark = window.matchMedia('(prefers-color-scheme: dark)');
@@ -219,7 +253,7 @@ def _page(landscape: Landscape, file: Path) -> None:
         x=landscape.a, y=landscape.b, z=z.T, customdata=landscape.cost.T, colorscale=_COLORS,
         colorbar=bar, hovertemplate="%{x:.4g}, %{y:.4g}<br>C = %{customdata:.6g}<extra></extra>", row=1, col=1,
     )  # fmt: skip
-    heights = np.maximum(heights, _beneath(landscape, z))
+    heights = np.maximum(heights, _beneath(landscape, z, x, y))
     lift = 0.02 * float(np.nanmax(z) - np.nanmin(z))
     line = {"color": _PATH, "width": 6}
     figure.add_trace(
@@ -238,9 +272,19 @@ def _page(landscape: Landscape, file: Path) -> None:
         marker = {"color": color, "size": 11, "line": {"color": "black", "width": 1.5}}
         figure.add_scatter(x=[x[which]], y=[y[which]], mode="markers", marker=marker, name=name, row=1, col=2)
         small = marker | {"size": 6}
-        # A ball lies on the surface, and not half in it.
+        # The marker's center is above the surface, so that the whole marker shows.
         at = {"x": [x[which]], "y": [y[which]], "z": [heights[which] + 2.5 * lift]}
         figure.add_trace(go.Scatter3d(**at, mode="markers", marker=small, name=name), row=1, col=1)
+    p, q, r = _minima(landscape, scale, z)
+    if len(p):
+        star = {"color": _MINIMUM, "size": 15, "symbol": "star", "line": {"color": "black", "width": 1}}
+        figure.add_scatter(x=p, y=q, mode="markers", marker=star, name=_minimum_label(len(p)), row=1, col=2)
+        # Plotly has no star in three dimensions.
+        diamond = star | {"size": 6, "symbol": "diamond"}
+        at = {"x": list(p), "y": list(q), "z": list(r + 2.5 * lift)}
+        figure.add_trace(
+            go.Scatter3d(**at, mode="markers", marker=diamond, hoverinfo="name", name="minimum"), row=1, col=1
+        )
     figure.update_traces(showlegend=False)
     figure.update_traces(showlegend=True, selector={"type": "scatter", "mode": "markers"})
     turn = np.radians(_azimuth(landscape))

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from support import often
 
+from jaxgd.cli.minimize import _around, _known_minima, _nearest
+from jaxgd.named_costs import NAMED_COSTS
+
 RULES = ["fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"]
 
 
@@ -134,7 +137,7 @@ def test_an_exception_in_a_users_cost_shows_only_the_users_frames(own):
     assert "jaxgd/descent/" not in answer.err
 
 
-@pytest.mark.parametrize("ending", often(["png", "svg", "html"], ["png", "html"]))
+@pytest.mark.parametrize("ending", often(["png", "svg", "html"], ["svg", "html"]))
 @pytest.mark.parametrize(
     "words", [("valley", "--eta", 0.1), ("powell-singular", "--rule", "newton")], ids=["two", "four"]
 )
@@ -144,7 +147,34 @@ def test_figures_are_written(jaxgd, tmp_path, ending, words):
     content = (tmp_path / f"valley.{ending}").read_bytes()
     assert len(content) > 10_000
     assert {"png": b"\x89PNG", "svg": b"<svg", "html": b"Plotly.newPlot"}[ending] in content
+    if ending != "png":  # matplotlib keeps the words of an SVG file as comments
+        assert b"known minimum" in content
+        assert b"): converged after " in content
     assert not list(tmp_path.glob(".*"))
+
+
+def test_no_minimum_of_ones_own_cost_is_known(own, tmp_path):
+    assert own("minimize", "own.py::cost", "--start", 0, 0, "--eta", 0.5, "--plot", "own.svg").status == 0
+    assert "known minimum" not in (tmp_path / "own.svg").read_text()
+
+
+@pytest.mark.parametrize("end", [(0.0, 0.0), (2.0, 0.5), (1.0, 1.0)], ids=str)
+def test_the_grid_holds_the_path_and_the_nearest_minimum(end):
+    path = np.array([[-1.2, 1.0], end])
+    (minimum,) = _nearest(_known_minima("rosenbrock"), path[-1])
+    np.testing.assert_array_equal(minimum, [1, 1])
+    for axis, value in zip(path.T, minimum, strict=True):
+        grid = _around(axis, [value])
+        assert grid[0] < min(*axis, value) <= max(*axis, value) < grid[-1]
+
+
+@pytest.mark.parametrize("name", NAMED_COSTS)
+def test_known_minima_are_those_of_the_named_cost(name):
+    found = _known_minima(name)
+    assert found.shape == (len(NAMED_COSTS[name].minima), len(NAMED_COSTS[name].start) + 1)
+    for *v, cost in found:
+        np.testing.assert_array_equal(_nearest(found, np.array(v)), [v])
+        assert (tuple(v), cost) in NAMED_COSTS[name].minima
 
 
 ODD = """

@@ -1,4 +1,7 @@
-"""A peer in a process of its own, which runs units when told to: `python -m benchmarks.worker CASE PEER DATA_DIR`."""
+"""A process that runs one peer on command: `python -m benchmarks.training.worker CASE PEER [DATA_DIR]`.
+
+Each line of input is "unit", "turn" or "cost"; each line of output is the answer in JSON.
+"""
 
 import contextlib
 import json
@@ -7,15 +10,15 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.cases import CASES, GROWTH, accuracy, cost, shared
-from benchmarks.peers import peers_of
+from benchmarks.training.peers import peers_of
+from benchmarks.training.work import WORKS, accuracy, cost, shared
 
-# A turn takes so many seconds at least: one unit after a pause would be a cold one.
+# Least seconds of a turn. A pause leaves caches and clock rate cold, so a shorter turn would time those.
 TURN = 0.1
 
 
 def peak_memory(*, reset: bool = False) -> float:
-    """The most memory that the process has had, in MB; since `reset`, where the system can forget what was before."""
+    """Return the peak memory of the process in MB, since the last reset where the system can reset it."""
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
@@ -25,12 +28,12 @@ def peak_memory(*, reset: bool = False) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(case_name: str, peer: str, data_dir: str) -> None:
-    """Answer each line of input with one line of JSON."""
-    case = next(case for case in (*CASES, *GROWTH) if case.name == case_name)
-    data = shared(case, Path(data_dir))
+def main(name: str, peer: str, data_dir: str = "") -> None:
+    """Answer each line of input."""
+    work = next(work for work in WORKS if work.name == name)
+    data = shared(work, Path(data_dir) if data_dir else None)
     before, most = peak_memory(reset=True), 0.0
-    units = peers_of(case)[peer](case, data)
+    units = peers_of(work)[peer](work, data)
     weights = data.weights
     for line in sys.stdin:
         if line.strip() == "unit":
@@ -38,8 +41,8 @@ def main(case_name: str, peer: str, data_dir: str) -> None:
             weights = next(units)
             answer = {"seconds": time.perf_counter() - began}
         elif line.strip() == "turn":
-            if not case.cold:
-                # The first wakes the processor and its caches, and does not count.
+            if not work.cold:
+                # The first unit after a pause warms caches and clock rate, and is not timed.
                 next(units)
             began, count = time.perf_counter(), 0
             while count == 0 or time.perf_counter() - began < TURN:
@@ -47,9 +50,9 @@ def main(case_name: str, peer: str, data_dir: str) -> None:
                 count += 1
             answer = {"seconds": (time.perf_counter() - began) / count}
         else:
-            # To judge the weights takes memory too, which is not the peer's.
+            # Evaluating the cost takes memory too, which must not count as the peer's.
             most = max(most, peak_memory() - before)
-            if case.cold:
+            if work.cold:
                 most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
             answer = {"megabytes": most, "cost": cost(weights, data), "accuracy": accuracy(weights, data)}
             peak_memory(reset=True)

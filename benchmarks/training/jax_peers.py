@@ -1,4 +1,4 @@
-"""Who is timed, of those that run on JAX: jaxgd itself, and what one would write without it."""
+"""The peers that run on JAX: jaxgd itself, and programs that a user would write without it."""
 
 import queue
 import threading
@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import Case, Peer, Shared, Weights, batches
+from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
 def by_jaxgd(kernel: Any) -> Peer:
-    """`train`, as anybody calls it; its callback waits between units for its turn."""
+    """Return a peer that calls `train` as a user does. Its callback waits between units for the next turn."""
 
-    def units(case: Case, data: Shared) -> Iterator[Weights]:
+    def units(work: Work, data: Shared) -> Iterator[Weights]:
         import jax
         import jax.numpy as jnp
 
@@ -30,7 +30,7 @@ def by_jaxgd(kernel: Any) -> Peer:
 
         def run() -> None:
             jaxgd.train(
-                network, (data.x, data.y), epochs=10**6, batch_size=case.batch_size, eta=case.eta,
+                network, (data.x, data.y), epochs=10**6, batch_size=work.batch_size, eta=work.eta,
                 key=jax.random.key(0), evaluate=False, kernel=kernel, callback=after,
             )  # fmt: skip
 
@@ -43,69 +43,71 @@ def by_jaxgd(kernel: Any) -> Peer:
     return units
 
 
-def by_jit(case: Case, data: Shared) -> Iterator[Weights]:
-    """A jitted step of JAX in a loop of Python, on float32 images."""
+def by_jit(work: Work, data: Shared) -> Iterator[Weights]:
+    """Train with a jitted step that Python calls for each mini-batch, on float32 images."""
     import jax
     import jax.numpy as jnp
 
     import jaxgd
 
-    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, case.sizes[-1])
+    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
     network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
 
     @jax.jit
     def step(network: Any, x: Any, y: Any) -> Any:
         gradient = jax.grad(jaxgd.network_cost)(network, x, y)
-        return jax.tree.map(lambda v, g: v - case.eta * g, network, gradient)
+        return jax.tree.map(lambda v, g: v - work.eta * g, network, gradient)
 
     for k in range(10**6):
-        for rows in batches(case, data, k):
+        for rows in batches(work, data, k):
             network = step(network, x[rows], y[rows])
         yield [(np.asarray(w), np.asarray(b)) for w, b in network]
 
 
-def by_scan(case: Case, data: Shared) -> Iterator[Weights]:
-    """An epoch as plain `lax.scan` over mini-batches of float32 images, compiled whole."""
+def by_scan(work: Work, data: Shared) -> Iterator[Weights]:
+    """Train with `lax.scan` over mini-batches of float32 images, each epoch one compiled program."""
     import jax
     import jax.numpy as jnp
 
     import jaxgd
 
-    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, case.sizes[-1])
+    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
     network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
 
     def step(network: Any, rows: Any) -> Any:
         gradient = jax.grad(jaxgd.network_cost)(network, x[rows], y[rows])
-        return jax.tree.map(lambda v, g: v - case.eta * g, network, gradient), None
+        return jax.tree.map(lambda v, g: v - work.eta * g, network, gradient), None
 
-    size = case.batch_size or case.n
-    full = case.n - case.n % size
+    size = work.batch_size or work.n
+    full = work.n - work.n % size
 
     @jax.jit
     def epoch(network: Any, order: Any) -> Any:
         network, _ = jax.lax.scan(step, network, order[:full].reshape(-1, size))
-        return step(network, order[full:])[0] if full < case.n else network
+        return step(network, order[full:])[0] if full < work.n else network
 
-    whole = np.arange(case.n)
+    whole = np.arange(work.n)
     for k in range(10**6):
-        network = epoch(network, data.order(k) if case.batch_size else whole)
+        network = epoch(network, data.order(k) if work.batch_size else whole)
         yield [(np.asarray(w), np.asarray(b)) for w, b in network]
 
 
-def by_flax(case: Case, data: Shared) -> Iterator[Weights]:
-    """Flax modules and optax, with a jitted training step called from Python, as Flax's own example of MNIST is."""
+def by_flax(work: Work, data: Shared) -> Iterator[Weights]:
+    """Train with Flax modules and optax: Python calls a jitted step, as in Flax's own MNIST example."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
     import optax
     from flax.training.train_state import TrainState
 
-    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, case.sizes[-1])
-    net = nn.Sequential([layer for width in case.sizes[1:] for layer in (nn.Dense(width), nn.sigmoid)])
+    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
+    net = nn.Sequential([layer for width in work.sizes[1:] for layer in (nn.Dense(width), nn.sigmoid)])
     names = [f"layers_{2 * k}" for k in range(len(data.weights))]
     layers = zip(names, data.weights, strict=True)
     params = {name: {"kernel": jnp.asarray(w.T), "bias": jnp.asarray(b)} for name, (w, b) in layers}
-    state = TrainState.create(apply_fn=net.apply, params=params, tx=optax.sgd(case.eta))
+    # With Any, mypy gives the same result with and without Flax installed.
+    train_state: Any = TrainState
+    state = train_state.create(apply_fn=net.apply, params=params, tx=optax.sgd(work.eta))
 
     @jax.jit
     def step(state: Any, x: Any, y: Any) -> Any:
@@ -113,28 +115,28 @@ def by_flax(case: Case, data: Shared) -> Iterator[Weights]:
         return state.apply_gradients(grads=jax.grad(loss)(state.params))
 
     for k in range(10**6):
-        for rows in batches(case, data, k):
+        for rows in batches(work, data, k):
             state = step(state, x[rows], y[rows])
         yield [(np.asarray(state.params[n]["kernel"]).T, np.asarray(state.params[n]["bias"])) for n in names]
 
 
 def by_networks(kernel: Any, together: bool) -> Peer:
-    """Many networks with their own η and orders: `train` under `vmap`, or one network after the other."""
+    """Return a peer that trains many networks, each with its η and orders: under `vmap`, or one by one."""
 
-    def units(case: Case, data: Shared) -> Iterator[Weights]:
+    def units(work: Work, data: Shared) -> Iterator[Weights]:
         import jax
         import jax.numpy as jnp
 
         import jaxgd
 
-        keys = jax.vmap(jax.random.key)(jnp.arange(case.networks))
-        # The first is the one that is looked at.
-        etas = case.eta * jnp.linspace(1, 0.5, case.networks)
+        keys = jax.vmap(jax.random.key)(jnp.arange(work.networks))
+        # Parity is judged by the first network, which has the η of the case.
+        etas = work.eta * jnp.linspace(1, 0.5, work.networks)
         network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
         x, y = jnp.asarray(data.x), jnp.asarray(data.y)
 
         def epochs(network: Any, key: Any, eta: Any, state: Any, x: Any, y: Any, epochs: int) -> Any:
-            options = {"batch_size": case.batch_size, "evaluate": False, "kernel": kernel}
+            options = {"batch_size": work.batch_size, "evaluate": False, "kernel": kernel}
             return jaxgd.train(network, (x, y), epochs=epochs, eta=eta, key=key, state=state, **options).state
 
         def first(key: Any, eta: Any, x: Any, y: Any) -> Any:
@@ -151,7 +153,7 @@ def by_networks(kernel: Any, together: bool) -> Peer:
                 states = run(states, etas, x, y)
                 yield [(np.asarray(w[0]), np.asarray(b[0])) for w, b in states.network]
         one = jax.jit(further)
-        each = [jax.tree.map(lambda leaf, k=k: leaf[k], states) for k in range(case.networks)]
+        each = [jax.tree.map(lambda leaf, k=k: leaf[k], states) for k in range(work.networks)]
         while True:
             each = [one(state, eta, x, y) for state, eta in zip(each, etas, strict=True)]
             jax.block_until_ready(each)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Who is timed: each a generator of the weights after every unit of a case, from the same start in the same order."""
+"""The programs that are timed. Each peer yields the weights after every unit, from the same start in the same order."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import jax_peers, start
-from benchmarks.cases import Case, Peer, Shared, Weights, batches
+from benchmarks.training import jax_peers, start
+from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
-def by_numpy(case: Case, data: Shared) -> Iterator[Weights]:
-    """A matrix product a layer and mini-batch, in float32."""
-    x, answers = data.x.astype(np.float32) / np.float32(255), np.eye(case.sizes[-1], dtype=np.float32)
+def by_numpy(work: Work, data: Shared) -> Iterator[Weights]:
+    """Train with one matrix product per layer and mini-batch, in float32."""
+    x, answers = data.x.astype(np.float32) / np.float32(255), np.eye(work.sizes[-1], dtype=np.float32)
     weights = [(w.copy(), b.copy()) for w, b in data.weights]
     for k in range(10**6):
-        for rows in batches(case, data, k):
+        for rows in batches(work, data, k):
             activations = [x[rows]]
             for w, b in weights:
                 activations.append(1 / (1 + np.exp(-(activations[-1] @ w.T + b))))
             a = activations[-1]
-            rate = np.float32(case.eta / len(a))
+            rate = np.float32(work.eta / len(a))
             delta = (a - answers[data.y[rows]]) * a * (1 - a)
             for layer in reversed(range(len(weights))):
                 w, b = weights[layer]
@@ -32,14 +32,14 @@ def by_numpy(case: Case, data: Shared) -> Iterator[Weights]:
         yield [(w.copy(), b.copy()) for w, b in weights]
 
 
-def by_book(case: Case, data: Shared) -> Iterator[Weights]:
-    """As chapter 1 has it: one example after the other as columns, and gradients summed over the mini-batch."""
-    x, answers = data.x / 255, np.eye(case.sizes[-1])
+def by_book(work: Work, data: Shared) -> Iterator[Weights]:
+    """Train as chapter 1 does: example by example, as columns, with the gradients summed over the mini-batch."""
+    x, answers = data.x / 255, np.eye(work.sizes[-1])
     weights = [(w.astype(float), b.astype(float)[:, None]) for w, b in data.weights]
     for k in range(10**6):
-        for rows in batches(case, data, k):
+        for rows in batches(work, data, k):
             sums = [(np.zeros_like(w), np.zeros_like(b)) for w, b in weights]
-            which = np.arange(case.n)[rows]
+            which = np.arange(work.n)[rows]
             for r in which:
                 activations = [x[r][:, None]]
                 for w, b in weights:
@@ -51,15 +51,15 @@ def by_book(case: Case, data: Shared) -> Iterator[Weights]:
                     sums[layer] = sums[layer][0] + delta @ a.T, sums[layer][1] + delta
                     if layer:
                         delta = (weights[layer][0].T @ delta) * a * (1 - a)
-            rate = case.eta / len(which)
+            rate = work.eta / len(which)
             weights = [(w - rate * u, b - rate * v) for (w, b), (u, v) in zip(weights, sums, strict=True)]
         yield [(w.astype(np.float32), b[:, 0].astype(np.float32)) for w, b in weights]
 
 
 def by_torch(compiled: bool) -> Peer:
-    """PyTorch's layers, autograd and SGD, a step a mini-batch; or the step through `torch.compile`."""
+    """Return a peer of PyTorch's layers, autograd and SGD, one step per mini-batch, or that step in `torch.compile`."""
 
-    def units(case: Case, data: Shared) -> Iterator[Weights]:
+    def units(work: Work, data: Shared) -> Iterator[Weights]:
         import torch
 
         layers: list[Any] = []
@@ -70,10 +70,10 @@ def by_torch(compiled: bool) -> Peer:
                 linear.bias.copy_(torch.from_numpy(b))
             layers += [linear, torch.nn.Sigmoid()]
         model = torch.nn.Sequential(*layers)
-        optimizer = torch.optim.SGD(model.parameters(), lr=case.eta)
+        optimizer = torch.optim.SGD(model.parameters(), lr=work.eta)
         x, y = (
             torch.from_numpy(data.x).float() / 255,
-            torch.from_numpy(np.eye(case.sizes[-1], dtype=np.float32)[data.y]),
+            torch.from_numpy(np.eye(work.sizes[-1], dtype=np.float32)[data.y]),
         )
 
         def loss(x: Any, y: Any) -> Any:
@@ -81,7 +81,7 @@ def by_torch(compiled: bool) -> Peer:
 
         evaluated = torch.compile(loss) if compiled else loss
         for k in range(10**6):
-            for rows in batches(case, data, k):
+            for rows in batches(work, data, k):
                 index = rows if isinstance(rows, slice) else torch.from_numpy(rows.astype(np.int64))
                 optimizer.zero_grad()
                 evaluated(x[index], y[index]).backward()
@@ -91,22 +91,22 @@ def by_torch(compiled: bool) -> Peer:
     return units
 
 
-def by_sklearn(case: Case, data: Shared) -> Iterator[Weights]:
-    """scikit-learn's MLPClassifier. Its loss is another: softmax and cross-entropy."""
+def by_sklearn(work: Work, data: Shared) -> Iterator[Weights]:
+    """Train scikit-learn's MLPClassifier. Its loss differs: softmax and cross-entropy."""
     from sklearn.neural_network import MLPClassifier
 
-    x, classes = data.x.astype(np.float32) / np.float32(255), np.arange(case.sizes[-1])
+    x, classes = data.x.astype(np.float32) / np.float32(255), np.arange(work.sizes[-1])
     model = MLPClassifier(
-        case.sizes[1:-1], activation="logistic", solver="sgd", alpha=0, batch_size=case.batch_size or case.n,
-        learning_rate_init=case.eta / 10, momentum=0, shuffle=False,
+        work.sizes[1:-1], activation="logistic", solver="sgd", alpha=0, batch_size=work.batch_size or work.n,
+        learning_rate_init=work.eta / 10, momentum=0, shuffle=False,
     )  # fmt: skip
-    # A first look at a few examples makes the arrays that the weights are put into.
+    # A first fit of a few examples allocates the arrays that receive the weights.
     model.set_params(batch_size=10).partial_fit(x[:10], data.y[:10], classes=classes)
-    model.set_params(batch_size=case.batch_size or case.n)
+    model.set_params(batch_size=work.batch_size or work.n)
     for k, (w, b) in enumerate(data.weights):
         model.coefs_[k][...], model.intercepts_[k][...] = w.T, b
     for k in range(10**6):
-        rows = slice(None) if case.batch_size is None else data.order(k)
+        rows = slice(None) if work.batch_size is None else data.order(k)
         model.partial_fit(x[rows], data.y[rows])
         yield [(w.T.copy(), b.copy()) for w, b in zip(model.coefs_, model.intercepts_, strict=True)]
 
@@ -123,35 +123,36 @@ PEERS: dict[str, Peer] = {
     "flax": jax_peers.by_flax,
     "jit-in-python": jax_peers.by_jit,
 }
-# Where a case is of many networks.
-OF_NETWORKS: dict[str, Peer] = {
+# Peers that train many networks.
+NETWORKS_PEERS: dict[str, Peer] = {
     "jaxgd": jax_peers.by_networks("auto", together=True),
     "jaxgd-each": jax_peers.by_networks("auto", together=False),
     "jaxgd-xla": jax_peers.by_networks("xla", together=True),
 }
-# Where a case is a whole process.
-OF_START: dict[str, Peer] = {
+# Peers that run a whole process.
+START_PEERS: dict[str, Peer] = {
     "jaxgd": start.by_command(kept=True),
     "jaxgd-first": start.by_command(kept=False),
     **{name: start.by_process(name) for name in ("numpy", "sklearn", "scan", "flax", "torch")},
 }
-# Too slow to be repeated where they are not asked for by name.
+ALL_PEERS = (*dict.fromkeys((*PEERS, *NETWORKS_PEERS, *START_PEERS)),)
+# They take seconds to minutes per epoch, so they run only if --peers names them.
 SLOW = ("book", "torch-compile")
-# They minimize another cost; of them only the accuracy is looked at.
+# They minimize another cost, so parity is judged by their accuracy.
 OTHER_LOSS = ("sklearn",)
-# What has to be installed besides jaxgd.
+# Packages to install in addition to jaxgd.
 NEEDS = {"torch": "torch", "torch-compile": "torch", "sklearn": "scikit-learn", "flax": "flax"}
 _MODULES = {"scikit-learn": "sklearn"}
 
 
-def peers_of(case: Case) -> dict[str, Peer]:
-    """Who can run a case."""
-    if case.cold:
-        return OF_START
-    return PEERS if case.networks == 1 else OF_NETWORKS
+def peers_of(work: Work) -> dict[str, Peer]:
+    """Return the peers that can do this work."""
+    if work.cold:
+        return START_PEERS
+    return PEERS if work.networks == 1 else NETWORKS_PEERS
 
 
-def is_here(peer: str) -> bool:
-    """Whether what a peer needs is installed."""
+def is_installed(peer: str) -> bool:
+    """Return True if the package that a peer needs is installed."""
     needed = NEEDS.get(peer)
     return needed is None or importlib.util.find_spec(_MODULES.get(needed, needed)) is not None

@@ -1,7 +1,7 @@
-"""Who is timed from a cold start: whole processes that learn the digits that come with jaxgd, end to end.
+"""The peers of the start-up case: whole processes that learn the digits that come with jaxgd.
 
-Of the others, `python -m benchmarks.start PEER START END` is such a process: it imports what it needs, learns, and
-writes its weights.
+For peers other than jaxgd the process is `python -m benchmarks.training.start PEER START END`. It imports its
+libraries, reads the data and first weights from START, trains, and writes the weights to END.
 """
 
 import os
@@ -14,23 +14,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import START, Case, Peer, Shared, Weights
+from benchmarks.training.work import START, Peer, Shared, Weights, Work
 
 COMMAND = "import sys; from jaxgd.cli import main; sys.exit(main())"
 
 
-class Alone(Shared):
-    """As `Shared`, but the orders are NumPy's: to draw jaxgd's own, the others would have to import JAX."""
+class NumPyOrders(Shared):
+    """Shared data with orders drawn by NumPy, so that peers without JAX need not import it."""
 
     def order(self, k: int) -> NDArray[np.int32]:
-        """A random order of the k-th epoch's examples."""
+        """Return a random order of the examples in epoch k."""
         return np.random.default_rng(k).permutation(len(self.y)).astype(np.int32)
 
 
 def by_command(kept: bool) -> Peer:
-    """`jaxgd train` as it is, with all that it writes; with the programs kept that an earlier run compiled, or not."""
+    """Return a peer that runs `jaxgd train`, with its run folder. `kept` keeps compiled programs from run to run."""
 
-    def units(case: Case, data: Shared) -> Iterator[Weights]:
+    def units(work: Work, data: Shared) -> Iterator[Weights]:
         from safetensors.numpy import load_file
 
         with tempfile.TemporaryDirectory() as home:
@@ -38,21 +38,21 @@ def by_command(kept: bool) -> Peer:
             for k in range(10**6):
                 run = Path(home) / str(k)
                 words = [sys.executable, "-W", "ignore", "-c", COMMAND, "train", "--run-dir", str(run)]
-                subprocess.run([*words, "--epochs", str(case.epochs)], env=environment, check=True, capture_output=True)
-                found = load_file(run / "network.safetensors")
-                yield [(found[f"{i}.w"], found[f"{i}.b"]) for i in range(len(found) // 2)]
+                subprocess.run([*words, "--epochs", str(work.epochs)], env=environment, check=True, capture_output=True)
+                arrays = load_file(run / "network.safetensors")
+                yield [(arrays[f"{i}.w"], arrays[f"{i}.b"]) for i in range(len(arrays) // 2)]
 
     return units
 
 
 def by_process(peer: str) -> Peer:
-    """A peer's own loop in a new process."""
+    """Return a peer that runs another peer's loop in a new process."""
 
-    def units(case: Case, data: Shared) -> Iterator[Weights]:
+    def units(work: Work, data: Shared) -> Iterator[Weights]:
         with tempfile.TemporaryDirectory() as folder:
             start, end = Path(folder) / "start.npz", Path(folder) / "end.npz"
             np.savez(start, data.x, data.y, *(v for layer in data.weights for v in layer))
-            words = [sys.executable, "-W", "ignore", "-m", "benchmarks.start", peer, str(start), str(end)]
+            words = [sys.executable, "-W", "ignore", "-m", "benchmarks.training.start", peer, str(start), str(end)]
             while True:
                 subprocess.run(words, check=True, capture_output=True)
                 yield _pairs(list(np.load(end).values()))
@@ -65,11 +65,11 @@ def _pairs(flat: list[NDArray[np.float32]]) -> Weights:
 
 
 def main(peer: str, start: str, end: str) -> None:
-    """Learn, and write the weights."""
-    from benchmarks.peers import PEERS
+    """Train, and write the weights."""
+    from benchmarks.training.peers import PEERS
 
     x, y, *weights = np.load(start).values()
-    units = PEERS[peer](START, Alone(x, y, _pairs(weights)))
+    units = PEERS[peer](START, NumPyOrders(x, y, _pairs(weights)))
     for _ in range(START.epochs or 0):
         learned = next(units)
     np.savez(end, *(v for layer in learned for v in layer))

@@ -1,0 +1,50 @@
+"""A benchmark case, and the options that a run hands to it."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.rows import Row
+
+# The precision of JAX's own default. On a CPU, float32 products are float32; on an accelerator they may be TF32.
+DEFAULT_PRECISION = "float32, default matmul precision"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The settings of a run. None stands for the family's own default.
+
+    Attributes:
+        peers: Names of the programs to time; the first is the baseline of the ratios.
+        repeats: Timed turns of each program.
+        seeds: Networks of each run of the book, or points at which a gradient is checked.
+        epochs: Epochs of each run of the book.
+        dtypes: dtypes in which gradients are checked.
+        data_dir: Folder of MNIST; None for JAXGD_DATA_DIR or ~/.cache/jaxgd.
+    """
+
+    peers: tuple[str, ...] | None = None
+    repeats: int = 7
+    seeds: int | None = None
+    epochs: int = 30
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    data_dir: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A unit of work that several programs do, or that one program does many times.
+
+    Attributes:
+        name: Name on the command line and in the results, such as "epoch-30".
+        family: Name of the family, such as "epochs".
+        title: One line for readers, with the size of the work.
+        measure: Yields the rows of the case, without the fields that describe the host.
+        needs_mnist: True if the case reads MNIST.
+    """
+
+    name: str
+    family: str
+    title: str
+    measure: Callable[[Options], Iterator[Row]]
+    needs_mnist: bool = False

@@ -1,0 +1,1 @@
+"""Timing of `minimize`: steps, callbacks, many starts, and counts of evaluations."""

@@ -1,0 +1,69 @@
+"""The cost of a callback, and the time of many starts at once."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxgd
+from benchmarks.case import DEFAULT_PRECISION, Case, Options
+from benchmarks.rows import Row, sampled
+from jaxgd.named_costs import NAMED_COSTS
+
+
+def callback_ratio(options: Options) -> Iterator[Row]:
+    """Yield the ratio of the times with and without a callback.
+
+    The callback is called at the default chunks. The cost is the worst case, since one of its steps takes nanoseconds.
+    """
+    named = NAMED_COSTS["rosenbrock"]
+    costs: list[float] = []
+
+    def run(callback: Any) -> float:
+        began = time.perf_counter()
+        rule, start = jaxgd.gradient_descent(1e-7), jnp.asarray(named.start)
+        solution = jaxgd.minimize(
+            named.cost, start, rule, max_steps=100_000_000, stop=None, record=None, callback=callback
+        )
+        jax.block_until_ready(solution.v)  # type: ignore[no-untyped-call]
+        return time.perf_counter() - began
+
+    def callback(solution: Any) -> None:
+        costs.append(float(solution.cost))
+
+    run(None), run(callback)
+    costs.clear()
+    ratios = [run(callback) / run(None) for _ in range(options.repeats)]
+    details = {"calls per run": len(costs) // options.repeats}
+    yield sampled("minimize-callback", "jaxgd", "ratio", "×", ratios, precision=DEFAULT_PRECISION, details=details)
+
+
+def many_starts(options: Options) -> Iterator[Row]:
+    """Yield the time of a first call and of later calls for ten thousand starts."""
+    cost = NAMED_COSTS["rosenbrock"].cost
+    starts = 1.5 * jax.random.normal(jax.random.key(0), (10_000, 2))
+    for variant, make, steps, stop in (
+        ("jaxgd, gradient descent, 10,000 updates", lambda: jaxgd.gradient_descent(1e-3), 10_000, "auto"),
+        ("jaxgd, backtracking to 1e-8", jaxgd.backtracking, 2_000, jaxgd.Stop(cost=1e-8)),
+    ):
+
+        def one(v: Any, make: Any = make, steps: int = steps, stop: Any = stop) -> Any:
+            return jaxgd.minimize(cost, v, make(), max_steps=steps, stop=stop, record=None)
+
+        run = jax.jit(jax.vmap(one))
+        times = []
+        for _ in range(1 + options.repeats):
+            began = time.perf_counter()
+            solution = jax.block_until_ready(run(starts))  # type: ignore[no-untyped-call]
+            times.append(time.perf_counter() - began)
+        about: dict[str, Any] = {"precision": DEFAULT_PRECISION, "details": {"outcomes": solution.outcome.message}}
+        yield sampled("minimize-starts", variant, "cold time", "s", times[:1], **about)
+        yield sampled("minimize-starts", variant, "time", "s", times[1:], precision=DEFAULT_PRECISION)
+
+
+CASES = (
+    Case("minimize-callback", "minimize", "time with a callback over time without, Rosenbrock", callback_ratio),
+    Case("minimize-starts", "minimize", "10,000 starts at once under vmap, Rosenbrock", many_starts),
+)

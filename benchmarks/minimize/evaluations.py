@@ -1,0 +1,267 @@
+"""The evaluations that a minimizer needs to reach a target, and the time of one: jaxgd's rules and other libraries.
+
+C, ∇C and a Hessian-vector product each count as one evaluation; C with ∇C at the same point counts as one too. jaxgd
+counts its own evaluations. For other libraries the cost itself counts its evaluations while the program runs.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+import jaxgd
+from benchmarks.case import DEFAULT_PRECISION, Case, Options
+from benchmarks.minimize.problems import is_installed, mnist_problem
+from benchmarks.rows import Row, sampled
+from jaxgd.named_costs import NAMED_COSTS
+
+RULES: dict[str, Callable[[], Any]] = {
+    "jaxgd backtracking": jaxgd.backtracking,
+    "jaxgd wolfe": jaxgd.wolfe,
+    "jaxgd wolfe, memory 0": lambda: jaxgd.wolfe(0),
+    "jaxgd newton": jaxgd.newton,
+}
+SCIPY = ("BFGS", "L-BFGS-B", "CG", "Newton-CG")
+
+
+@dataclasses.dataclass
+class Watch:
+    """A counter of evaluations that notes the first one at which C meets each target.
+
+    Attributes:
+        met: One test of C per target.
+        limit: Count at which the run is ended; None for no limit.
+    """
+
+    met: Sequence[Callable[[float], bool]]
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        self.calls, self.reached = 0, [None] * len(self.met)
+
+    def __call__(self, c: Any) -> None:
+        self.calls += 1
+        for i, met in enumerate(self.met):
+            if self.reached[i] is None and met(float(c)):
+                self.reached[i] = self.calls  # type: ignore[call-overload]
+        if (self.limit is not None and self.calls >= self.limit) or None not in self.reached:
+            raise StopIteration
+
+    def product(self) -> None:
+        """Count a Hessian-vector product."""
+        self.calls += 1
+
+
+def by_scipy(cost: Any, v0: Any, method: str, watch: Watch, max_steps: int) -> float:
+    """Minimize with SciPy until all targets are met. Return the seconds, without compilation."""
+    import scipy.optimize
+
+    start, unravel = ravel_pytree(v0)
+    value_and_grad = jax.jit(jax.value_and_grad(lambda v: cost(unravel(v))))
+    hvp = jax.jit(lambda v, u: jax.jvp(jax.grad(lambda v: cost(unravel(v))), (v,), (u,))[1])
+    dtype = start.dtype
+
+    def evaluated(v: Any) -> Any:
+        c, g = value_and_grad(np.asarray(v, dtype))
+        watch(c)
+        return float(c), np.asarray(g, float)
+
+    def product(v: Any, u: Any) -> Any:
+        watch.product()
+        return np.asarray(hvp(np.asarray(v, dtype), np.asarray(u, dtype)), float)
+
+    jax.block_until_ready(value_and_grad(np.asarray(start)))  # type: ignore[no-untyped-call]
+    products: dict[str, Any] = {}
+    if method == "Newton-CG":
+        jax.block_until_ready(hvp(np.asarray(start), np.asarray(start)))  # type: ignore[no-untyped-call]
+        products = {"hessp": product}
+    began = time.perf_counter()
+    with contextlib.suppress(StopIteration):
+        scipy.optimize.minimize(
+            evaluated, np.asarray(start, float), jac=True, method=method, tol=1e-12,
+            options={"maxiter": max_steps}, **products,
+        )  # fmt: skip
+    return time.perf_counter() - began
+
+
+def watched(cost: Any, watch: Watch) -> Any:
+    """Return the cost with a callback that counts each evaluation while the program runs."""
+
+    def count(c: Any) -> None:
+        # An exception must not leave a running program. Evaluations after the last target change no result.
+        with contextlib.suppress(StopIteration):
+            watch(c)
+
+    @jax.custom_jvp
+    def counting(v: Any) -> Any:
+        c = cost(v)
+        jax.debug.callback(count, c)
+        return c
+
+    @counting.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        c, dc = jax.jvp(cost, primals, tangents)
+        jax.debug.callback(count, c)
+        return c, dc
+
+    return counting
+
+
+def by_jaxopt(cost: Any, v0: Any, watch: Watch, max_steps: int) -> None:
+    """Minimize with jaxopt's L-BFGS and its default line search."""
+    import jaxopt
+
+    solver = jaxopt.LBFGS(watched(cost, watch), maxiter=max_steps, tol=1e-12)
+    jax.block_until_ready(solver.run(v0))  # type: ignore[no-untyped-call]
+    jax.effects_barrier()  # type: ignore[no-untyped-call]
+
+
+def by_optimistix(cost: Any, v0: Any, name: str, watch: Watch, max_steps: int) -> None:
+    """Minimize with one of optimistix's minimizers."""
+    import optimistix
+
+    solver = getattr(optimistix, name)(rtol=1e-12, atol=1e-12)
+    counting = watched(cost, watch)
+    run = jax.jit(lambda v: optimistix.minimise(lambda v, _: counting(v), solver, v, max_steps=max_steps, throw=False))
+    jax.block_until_ready(run(v0).value)  # type: ignore[no-untyped-call]
+    jax.effects_barrier()  # type: ignore[no-untyped-call]
+
+
+def on_named(name: str) -> dict[str, int | None]:
+    """Return, for each minimizer, the evaluations until C is within 1e-8 of a minimum; None if it never is.
+
+    The arithmetic is float64. jaxgd and SciPy may make 5,000 steps; jaxopt and optimistix 500, because they cannot be
+    ended at the target.
+    """
+    named = NAMED_COSTS[name]
+    minima = [0.0, 48.98425367924] if name == "freudenstein-roth" else [c for _, c in named.minima]
+    near = [lambda c: any(abs(c - minimum) <= 1e-8 for minimum in minima)]
+    counts: dict[str, int | None] = {}
+    with jax.enable_x64(True):
+        start = jnp.asarray(named.start)
+        for rule, make in RULES.items():
+            counts[rule] = None
+            for minimum in minima:
+                target = jaxgd.Stop(cost=minimum + 1e-8)
+                solution = jaxgd.minimize(named.cost, start, make(), max_steps=5_000, stop=target, record=None)
+                if abs(float(solution.cost) - minimum) <= 1e-8:
+                    counts[rule] = int(solution.evaluations)
+        for method in SCIPY:
+            watch = Watch(near)
+            by_scipy(named.cost, start, method, watch, 5_000)
+            counts[f"scipy {method}"] = watch.reached[0]
+        if is_installed("jaxopt"):
+            watch = Watch(near)
+            by_jaxopt(named.cost, start, watch, 500)
+            counts["jaxopt LBFGS"] = watch.reached[0]
+        for solver in ("BFGS", "NonlinearCG") if is_installed("optimistix") else ():
+            watch = Watch(near)
+            by_optimistix(named.cost, start, solver, watch, 500)
+            counts[f"optimistix {solver}"] = watch.reached[0]
+    return counts
+
+
+class Progress(NamedTuple):
+    """The evaluations at which C met each target, and the milliseconds of one evaluation."""
+
+    reached: Sequence[int | None]
+    milliseconds: float
+
+
+# Targets of C on 10,000 images; a network that outputs 0 for everything has C = 0.5.
+TARGETS = (0.2, 0.1, 0.05)
+# Evaluations after which a minimizer is stopped.
+LIMIT = 2_000
+
+
+def progress_of_rule(cost: Any, v0: Any, make: Callable[[], Any]) -> Progress:
+    """Run one of jaxgd's rules from target to target."""
+    # The program is compiled before it is timed.
+    jaxgd.minimize(cost, v0, make(), max_steps=1, stop=jaxgd.Stop(cost=TARGETS[0]), record=None)
+    reached: list[int | None] = []
+    state: Any = None
+    began = time.perf_counter()
+    for target in TARGETS:
+        before = 1 if state is None else int(state.evaluations)
+        solution = jaxgd.minimize(
+            cost, v0, make(), max_steps=LIMIT - before if before < LIMIT else 0,
+            stop=jaxgd.Stop(cost=target), record=None, state=state,
+        )  # fmt: skip
+        state = solution.state
+        evaluations = int(solution.evaluations)
+        reached.append(evaluations if float(solution.cost) <= target and evaluations <= LIMIT else None)
+    return _progress(reached, time.perf_counter() - began, int(state.evaluations))
+
+
+def progress_on(cost: Any, v0: Any) -> dict[str, Progress]:
+    """Return, for each minimizer, the evaluations until C is at each target, and the time of one; in float32."""
+    met = [lambda c, target=target: c <= target for target in TARGETS]
+    rules = {"jaxgd gradient_descent(3)": lambda: jaxgd.gradient_descent(3.0), **RULES}
+    found = {name: progress_of_rule(cost, v0, make) for name, make in rules.items()}
+    for method in ("L-BFGS-B", "CG", "Newton-CG"):
+        watch = Watch(met, LIMIT)
+        seconds = by_scipy(cost, v0, method, watch, LIMIT)
+        found[f"scipy {method}"] = _progress(watch.reached, seconds, watch.calls)
+    compiled: dict[str, Callable[[Watch, int], None]] = {
+        "jaxopt LBFGS": lambda watch, n: by_jaxopt(cost, v0, watch, n),
+        "optimistix NonlinearCG": lambda watch, n: by_optimistix(cost, v0, "NonlinearCG", watch, n),
+    }
+    for name, run in compiled.items():
+        if not is_installed(name.split()[0]):
+            continue
+        # Both runs compile; the difference of their times does not contain the compilation.
+        short, watch = Watch(met, LIMIT), Watch(met, LIMIT)
+        began = time.perf_counter()
+        run(short, 10)
+        middle = time.perf_counter()
+        run(watch, 800)
+        seconds = time.perf_counter() - middle - (middle - began)
+        found[name] = _progress(watch.reached, seconds, watch.calls - short.calls)
+    return found
+
+
+def _progress(reached: Sequence[int | None], seconds: float, evaluations: int) -> Progress:
+    return Progress(list(reached), 1e3 * seconds / max(evaluations, 1))
+
+
+def count_row(case: str, variant: str, count: int | None, precision: str) -> Row:
+    """Return the row of a count of evaluations; None if the target was not reached."""
+    return Row(
+        case=case, variant=variant, quantity="evaluations", value=count, unit="evaluations",
+        samples=() if count is None else (count,), precision=precision,
+    )  # fmt: skip
+
+
+ON_NAMED, ON_MNIST = "minimize-evaluations", "minimize-evaluations-mnist"
+
+
+def rows_on_named(options: Options) -> Iterator[Row]:
+    """Yield the counts of each minimizer on each named cost, except the valley, which is too easy."""
+    for name in NAMED_COSTS:
+        if name != "valley":
+            for variant, count in on_named(name).items():
+                yield count_row(f"{ON_NAMED}/{name}", variant, count, "float64")
+
+
+def rows_on_mnist(options: Options) -> Iterator[Row]:
+    """Yield the counts for each target of the full-batch cost, and the time of one evaluation."""
+    for variant, progress in progress_on(*mnist_problem(options.data_dir)).items():
+        for target, count in zip(TARGETS, progress.reached, strict=True):
+            yield count_row(f"{ON_MNIST}/{target}", variant, count, DEFAULT_PRECISION)
+        milliseconds = [progress.milliseconds]
+        yield sampled(ON_MNIST, variant, "step time", "ms/evaluation", milliseconds, precision=DEFAULT_PRECISION)
+
+
+CASES = (
+    Case(ON_NAMED, "minimize", "evaluations until C is within 1e-8 of a minimum, for each named cost", rows_on_named),
+    Case(
+        ON_MNIST, "minimize", f"evaluations until C is {', '.join(map(str, TARGETS))}; [784, 30, 10], 10,000 images",
+        rows_on_mnist, needs_mnist=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,28 @@
+"""The parts that the cases of `minimize` share: the cost of a network on MNIST, and the installed peers."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxgd
+
+
+def is_installed(library: str) -> bool:
+    """Return True if a peer can be imported. The rows of the others are left out."""
+    return importlib.util.find_spec(library) is not None
+
+
+def mnist_problem(data_dir: Path | None, images: int = 10_000) -> tuple[Callable[[Any], Any], Any]:
+    """Return the full-batch cost of [784, 30, 10] on the first images, and a network to start from."""
+    part = jaxgd.load_dataset("mnist", data_dir).train
+    x = jnp.asarray(part.images[:images].reshape(images, -1) / 255, jnp.float32)
+    y = jax.nn.one_hot(part.labels[:images], 10)
+
+    def cost(network: Any) -> Any:
+        return jaxgd.network_cost(network, x, y)
+
+    return cost, jaxgd.init_network(jax.random.key(0), (784, 30, 10))

@@ -1,0 +1,31 @@
+"""All cases, by family and name."""
+
+from collections.abc import Iterable
+
+from benchmarks import gradcheck, nielsen
+from benchmarks.case import Case
+from benchmarks.minimize import batch, evaluations, steps
+from benchmarks.training import timing
+
+CASES: tuple[Case, ...] = (
+    *timing.CASES, *steps.CASES, *batch.CASES, *evaluations.CASES, *gradcheck.CASES, *nielsen.CASES,
+)  # fmt: skip
+FAMILIES = tuple(dict.fromkeys(case.family for case in CASES))
+
+
+class UnknownCaseError(Exception):
+    """A name that is neither a case nor a family."""
+
+
+def chosen(names: Iterable[str]) -> list[Case]:
+    """Return the cases of these names and families, each once, in the order of the names."""
+    cases: dict[str, Case] = {}
+    for name in names:
+        found = [case for case in CASES if name in (case.name, case.family)]
+        if not found:
+            raise UnknownCaseError(
+                f"run: expected names of cases or families, got {name!r}.\n"
+                f"Families: {', '.join(FAMILIES)}. `python -m benchmarks list` prints the cases."
+            )
+        cases |= {case.name: case for case in found}
+    return list(cases.values())

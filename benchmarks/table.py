@@ -1,0 +1,65 @@
+"""Rows as text: one table per case, one line per variant, one column per quantity."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.rows import Row
+
+
+def table(rows: Sequence[Row], names: bool = False) -> str:
+    """Return the rows of one case as text; `names` adds the names of functions with unexpected verdicts."""
+    lines = [f"{rows[0].case.partition('/')[0]}: value (10th to 90th percentile)"]
+    for precision in dict.fromkeys(row.precision for row in rows):
+        mine = [row for row in rows if row.precision == precision]
+        columns = list(dict.fromkeys(_title(row) for row in mine))
+        cells = {(row.variant, _title(row)): _cell(row) for row in mine}
+        variants = list(dict.fromkeys(row.variant for row in mine))
+        widths = [max(len(column), *(len(cells.get((v, column), "")) for v in variants)) for column in columns]
+        left = max(len(precision), *map(len, variants))
+        lines.append(f"  {precision:{left}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True)))
+        for variant in variants:
+            texts = [f"{cells.get((variant, c), ''):>{w}}" for c, w in zip(columns, widths, strict=True)]
+            notes = ", ".join(note for row in mine if row.variant == variant for note in _notes(row))
+            lines.append(f"  {variant:{left}}  {'  '.join(texts)}  {notes}".rstrip())
+        for row in mine:
+            lines += _below(row, names)
+    return "\n".join(lines)
+
+
+def _title(row: Row) -> str:
+    part = row.case.partition("/")[2]
+    words = [part] if part and row.quantity == "evaluations" else [row.quantity]
+    return f"{words[0]} [{row.unit}]" if row.unit not in ("evaluations", "checks") else words[0]
+
+
+def _cell(row: Row) -> str:
+    if row.value is None:
+        return "–"
+    if row.spread is None:
+        return f"{row.value:.4g}" if isinstance(row.value, float) else f"{row.value:,}"
+    return f"{row.value:.4g} ({row.spread[0]:.4g} to {row.spread[1]:.4g})"
+
+
+def _notes(row: Row) -> list[str]:
+    """Return the figures of `details` that are worth a place in the line."""
+    details, notes = row.details, []
+    if "ratio" in details:
+        ratio: Any = details["ratio"]
+        middle, *ends = ratio if isinstance(ratio, list) else [ratio]
+        notes.append(f"{middle:.3g} × {details['baseline']}" + (" ({:.3g} to {:.3g})".format(*ends) if ends else ""))
+    if "gflops" in details:
+        peak = row.host.get("peak_gflops")
+        share = f", {details['gflops'] / peak:.0%} of the peak" if peak else ""
+        notes.append(f"{details['gflops']:.1f} GFLOP/s{share}")
+    if "accuracy" in details:
+        notes.append(f"{details['accuracy']:.1%} correct after one unit")
+    return notes
+
+
+def _below(row: Row, names: bool) -> list[str]:
+    """Return the texts of `details`, and the functions with unexpected verdicts."""
+    texts = {k: v for k, v in row.details.items() if isinstance(v, str) and k not in ("baseline", "growing")}
+    lines = [f"    {name}: {text}" for name, text in texts.items()]
+    if names and "functions" in row.details:
+        lines.append(f"    {row.variant}, {row.quantity}: {'; '.join(row.details['functions'])}")
+    return lines

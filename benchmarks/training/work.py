@@ -1,0 +1,175 @@
+"""The work that is timed, and the data, first weights and orders that all peers share."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+Peer = Callable[["Work", "Shared"], Iterator[Weights]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A unit of work: an epoch of n examples, one step on the full batch of n examples, or a whole process.
+
+    Attributes:
+        name: Name of the case.
+        family: Name of its family.
+        sizes: Neurons of each layer.
+        n: Number of examples.
+        batch_size: Examples of a mini-batch; None for the full batch.
+        eta: Learning rate.
+        networks: Number of networks that are trained at once.
+        growing: The thing that grows from case to case, for the axis of a picture.
+        size: Size of the growing thing in this case.
+        epochs: Epochs of a process that is timed from start to end; None for a unit inside a process.
+    """
+
+    name: str
+    family: str
+    sizes: tuple[int, ...]
+    n: int
+    batch_size: int | None
+    eta: float
+    networks: int = 1
+    growing: str | None = None
+    size: int = 0
+    epochs: int | None = None
+
+    @property
+    def cold(self) -> bool:
+        """True if a whole process is timed."""
+        return self.epochs is not None
+
+    @property
+    def unit(self) -> str:
+        """The thing that one time covers: process, step or epoch."""
+        if self.cold:
+            return "process"
+        return "step" if self.batch_size is None else "epoch"
+
+    @property
+    def title(self) -> str:
+        """One line for readers, with the size of the work."""
+        if self.cold:
+            return f"one process, {self.epochs} epochs of digits, as `jaxgd train` runs by default"
+        batch = "full batch" if self.batch_size is None else f"batch {self.batch_size}"
+        many = f"{self.networks} networks, " if self.networks > 1 else ""
+        return f"{many}{list(self.sizes)}, one {self.unit} of {self.n:,} images, {batch}"
+
+    @property
+    def flop(self) -> float:
+        """Floating-point operations of a unit by the dense formula: 2 per weight and example for each product.
+
+        The products are the forward pass, ∇w and, after layer 1, the backward pass. A program that skips pixels of
+        value 0 does fewer operations, so its rate may exceed the measured peak.
+        """
+        weights = [a * b for a, b in itertools.pairwise(self.sizes)]
+        return 2.0 * (self.epochs or 1) * self.networks * self.n * (2 * sum(weights) + sum(weights[1:]))
+
+
+# The same work as `jaxgd train` without arguments.
+START = Work("start-up", "start-up", (64, 30, 10), 1_197, 10, 3.0, epochs=60)
+
+
+def _growth(name: str, growing: str, size: int, **work: Any) -> Work:
+    """Return the book's network on a fifth of its examples, with one thing changed.
+
+    η is small, so that rounding errors stay small over the steps and parity can be checked.
+    """
+    usual: dict[str, Any] = {"sizes": (784, 30, 10), "n": 10_000, "batch_size": 10, "eta": 0.1}
+    return Work(name, "growth", growing=growing, size=size, **(usual | work))
+
+
+WORKS = (
+    Work("epoch-30", "epochs", (784, 30, 10), 50_000, 10, 3.0),
+    Work("epoch-100", "epochs", (784, 100, 10), 50_000, 10, 3.0),
+    Work("epoch-512-512", "epochs", (784, 512, 512, 10), 50_000, 128, 1.0),
+    Work("step-1000", "steps", (784, 30, 10), 1_000, None, 1.0),
+    Work("step-10000", "steps", (784, 30, 10), 10_000, None, 1.0),
+    Work("step-50000", "steps", (784, 30, 10), 50_000, None, 1.0),
+    Work("networks-64", "networks", (784, 30, 10), 50_000, 10, 3.0, networks=64),
+    START,
+    *(_growth(f"batch-{m}", "batch size", m, batch_size=m) for m in (1, 10, 100, 1000)),
+    *(_growth(f"width-{m}", "hidden neurons", m, sizes=(784, m, 10)) for m in (10, 30, 100, 300, 1000)),
+    *(_growth(f"depth-{m}", "hidden layers", m, sizes=(784, *[30] * m, 10)) for m in (1, 2, 4, 8)),
+    *(_growth(f"n-{m}", "examples of a full batch", m, n=m, batch_size=None) for m in (100, 1000, 10_000, 50_000)),
+    *(_growth(f"networks-{m}-of-10000", "networks", m, networks=m) for m in (1, 4, 16, 64)),
+)
+
+
+class Shared(NamedTuple):
+    """The data, first weights and orders of all peers.
+
+    Attributes:
+        x: Pixels, (n, inputs).
+        y: Labels, (n,).
+        weights: w and b of each layer.
+    """
+
+    x: NDArray[np.uint8]
+    y: NDArray[np.int32]
+    weights: Weights
+
+    def order(self, k: int) -> NDArray[np.int32]:
+        """Return the order of the examples in epoch k, as jaxgd's `train` draws it from key(0)."""
+        return np.asarray(_random_order(len(self.y))(k))
+
+
+@functools.cache
+def _random_order(n: int) -> Any:
+    """Return a compiled function from k to the order of epoch k, so that drawing is as quick as inside jaxgd."""
+    import jax
+
+    from jaxgd.kernels import random_order
+
+    return jax.jit(lambda k: random_order(jax.random.fold_in(jax.random.key(0), k), n))
+
+
+def shared(work: Work, data_dir: Path | None) -> Shared:
+    """Return the first n images of the data set, and weights from N(0, 1/fan-in)."""
+    import jaxgd
+
+    part = jaxgd.load_dataset("digits" if work.cold else "mnist", data_dir).train
+    rng = np.random.default_rng(0)
+    weights = [
+        ((rng.normal(size=(b, a)) / np.sqrt(a)).astype(np.float32), rng.normal(size=b).astype(np.float32))
+        for a, b in itertools.pairwise(work.sizes)
+    ]
+    x = np.ascontiguousarray(part.images[: work.n].reshape(work.n, -1))
+    return Shared(x, part.labels[: work.n].astype(np.int32), weights)
+
+
+def cost(weights: Weights, data: Shared) -> float:
+    """Return C over all examples, in float64 and in blocks that fit into memory. Parity is judged by it."""
+    total, answers = 0.0, np.eye(len(weights[-1][1]))
+    for start in range(0, len(data.y), 5_000):
+        a: NDArray[Any] = data.x[start : start + 5_000] / 255
+        for w, b in weights:
+            a = 1 / (1 + np.exp(-(a @ w.T.astype(float) + b)))
+        total += float(np.sum((a - answers[data.y[start : start + 5_000]]) ** 2)) / 2
+    return total / len(data.y)
+
+
+def accuracy(weights: Weights, data: Shared) -> float:
+    """Return the share of all examples that are classified correctly."""
+    a: NDArray[Any] = data.x / np.float32(255)
+    for w, b in weights[:-1]:
+        a = 1 / (1 + np.exp(-(a @ w.T + b)))
+    return float(np.mean(np.argmax(a @ weights[-1][0].T + weights[-1][1], axis=1) == data.y))
+
+
+def batches(work: Work, data: Shared, k: int) -> Iterator[Any]:
+    """Yield the rows of each mini-batch of unit k; all rows for the full batch."""
+    if work.batch_size is None:
+        yield slice(None)
+        return
+    order = data.order(k)
+    for start in range(0, work.n, work.batch_size):
+        yield order[start : start + work.batch_size]
