@@ -181,12 +181,8 @@ def minimize(
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _begin(config: StaticConfig, rule: Any, v0: Any, args: Any) -> DescentState:
-    return begin(config, rule, v0, args)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _start(config: StaticConfig, rule: Any, stop: Any, state: DescentState, args: Any) -> Carry:
+def _start(config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any) -> Carry:
+    state = begin(config, rule, v0, args) if state is None else state
     return start(config, rule, stop, state, args)
 
 
@@ -207,9 +203,8 @@ def _run(
     chunk: int | None,
     seconds: float | None,
 ) -> Solution:
-    state = _begin(config, rule, v0, args) if state is None else state
-    carry = _start(config, rule, stop, state, args)
-    first = state.step
+    carry = _start(config, rule, stop, v0, state, args)
+    first = carry.state.step
     if is_traced(carry.code) or (callback is None and seconds is None):
         if is_traced(carry.code) and (callback is not None or seconds is not None):
             raise RangeError(

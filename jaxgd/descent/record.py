@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import DtypeError, describe, require_count
@@ -154,10 +155,15 @@ def thinned(filled: Buffers) -> Buffers:
 
 def trajectory(record: Record, filled: Buffers, begin: Any, every: Any, reached: int | None) -> Trajectory:
     """Return the trajectory: the entries reached, or all rows if that number is not known."""
-    rows = filled.table.shape[0] - 1 if reached is None else reached // int(every) + 1
-    filled = jax.tree.map(lambda x: x[:rows], filled)
-    columns: dict[str, Any] = {name: filled.table[:, i] for i, name in enumerate(COLUMNS)}
+    if reached is None:
+        rows, table = filled.table.shape[0] - 1, filled.table
+        step = begin + jnp.arange(rows) * every
+    else:
+        # In NumPy, because JAX compiles a program for each operation on a new length.
+        rows, table = reached // int(every) + 1, np.asarray(filled.table)
+        step = jnp.asarray(int(begin) + np.arange(rows) * int(every))
+    columns: dict[str, Any] = {name: jnp.asarray(table[:rows, i]) for i, name in enumerate(COLUMNS)}
     if not record.sharpness:
         columns |= {"sharpness": None, "stability": None}
-    step = begin + jnp.arange(rows) * every
-    return Trajectory(step=step, v=filled.v, value=filled.value, **columns)
+    v, value = jax.tree.map(lambda x: x[:rows], (filled.v, filled.value))
+    return Trajectory(step=step, v=v, value=value, **columns)
