@@ -1,6 +1,8 @@
 """Costs of the literature, written down a second time, with what REFERENCE figures say of them."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def valley(v):
@@ -24,6 +26,15 @@ def freudenstein_roth(v):
 def powell_singular(v):
     a, b, c, d = v
     return (a + 10 * b) ** 2 + 5 * (c - d) ** 2 + (b - 2 * c) ** 4 + 10 * (a - d) ** 4
+
+
+rosenbrock_gradient = jax.jit(jax.grad(rosenbrock))
+rosenbrock_along = jax.jit(jax.vmap(jax.value_and_grad(rosenbrock)))
+
+
+def in_numpy(solution):
+    """The solution as NumPy arrays, which compile nothing when they are cut and compared."""
+    return jax.tree.map(np.asarray, solution)
 
 
 # The start, C there, and the values of C that are a minimum.

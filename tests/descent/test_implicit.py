@@ -18,6 +18,7 @@ def ridge(w, weight, y):
     return jnp.sum((X @ w - y) ** 2) / 2 + weight * jnp.sum(w**2) / 2
 
 
+@jax.jit
 def closed(weight, y):
     return jnp.linalg.solve(X.T @ X + weight * jnp.eye(3), X.T @ y)
 
@@ -32,8 +33,8 @@ def test_implicit_is_the_closed_form(mode_argument, x64):
     """And so is central differences': 1e-5 is asked for; a solution to √eps leaves 1e-8."""
     mode, argument = mode_argument
     mode = {"reverse": jax.jacrev, "forward": jax.jacfwd}[mode]
-    got = mode(lambda *args: solved(*args).v, argument)(0.7, jnp.asarray(Y))
-    want = mode(closed, argument)(0.7, jnp.asarray(Y))
+    got = jax.jit(mode(lambda *args: solved(*args).v, argument))(0.7, jnp.asarray(Y))
+    want = jax.jit(mode(closed, argument))(0.7, jnp.asarray(Y))
     np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-9)
     if argument == 0:
         h = 1e-4
@@ -54,21 +55,21 @@ def test_unrolled_is_the_closed_form_too(x64):
     )
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 17])
+@pytest.mark.parametrize("n", often([0, 1, 2, 3, 10, 17], [0, 1, 3, 10]))
 def test_unrolled_derivatives_by_start_and_eta(n, x64):
     """v_n = (1 − 2η)ⁿ v₀: by v₀ it is (1 − 2η)ⁿ, by η −2n (1 − 2η)ⁿ⁻¹ v₀."""
 
     def v(v0, eta):
         return minimize(lambda v: v**2, v0, gradient_descent(eta), max_steps=n, differentiate="unroll").v
 
-    by_v0, by_eta = jax.grad(v, (0, 1))(3.0, 0.1)
+    by_v0, by_eta = jax.jit(jax.grad(v, (0, 1)))(3.0, 0.1)
     assert by_v0 == pytest.approx(0.8**n, rel=1e-12)
     assert by_eta == pytest.approx(-2 * n * 0.8 ** (n - 1) * 3.0 if n else 0.0, rel=1e-12)
 
 
 def test_the_cost_at_the_minimum_moves_as_its_explicit_part(x64):
-    got = jax.grad(lambda weight: solved(weight, Y).cost)(0.7)
-    assert got == pytest.approx(float(jnp.sum(closed(0.7, Y) ** 2)) / 2, rel=1e-6)
+    got = jax.jit(jax.grad(lambda weight: solved(weight, Y).cost))(0.7)
+    assert got == pytest.approx(float(np.sum(np.asarray(closed(0.7, Y)) ** 2)) / 2, rel=1e-6)
 
 
 @pytest.mark.slow
@@ -84,17 +85,17 @@ def test_what_a_cost_closes_over_counts_as_well(through, x64):
             lambda w: ridge(w, weight, Y), jnp.zeros(3), gradient_descent(0.02), max_steps=2000, record=None
         ).v[0]
 
-    want = jax.grad(lambda weight: closed(weight, Y)[0])
+    want = jax.jit(jax.grad(lambda weight: closed(weight, Y)[0]))
     assert through(jax.grad(first))(0.7) == pytest.approx(float(want(0.7)), rel=1e-6)
     many = jnp.array([0.7, 2.0])
-    np.testing.assert_allclose(through(jax.vmap(jax.grad(first)))(many), jax.vmap(want)(many), rtol=1e-6)
+    np.testing.assert_allclose(through(jax.vmap(jax.grad(first)))(many), [want(w) for w in many], rtol=1e-6)
 
 
 def test_start_and_eta_have_no_part_in_a_minimum(x64):
     def first(v0, eta):
         return minimize(ridge, v0, gradient_descent(eta), args=(0.7, Y), max_steps=2000, record=None).v[0]
 
-    by_v0, by_eta = jax.grad(first, (0, 1))(jnp.ones(3), 0.02)
+    by_v0, by_eta = jax.jit(jax.grad(first, (0, 1)))(jnp.ones(3), 0.02)
     np.testing.assert_array_equal(by_v0, 0)
     assert by_eta == 0
 
@@ -103,7 +104,7 @@ def test_where_there_is_no_minimum_there_is_no_derivative(x64):
     def first(weight):
         return minimize(ridge, jnp.zeros(3), gradient_descent(1.0), args=(weight, Y), max_steps=2000, record=None).v[0]
 
-    assert np.isnan(jax.grad(first)(0.7))
+    assert np.isnan(jax.jit(jax.grad(first))(0.7))
 
 
 @pytest.mark.slow
