@@ -49,10 +49,10 @@ class History(NamedTuple):
     """The course of a run: one entry per epoch. Entry 0 is the start, and entry k is the state after k epochs.
 
     The book's "Epoch j" is entry j + 1. v_k are the weights and biases at entry k, and Δv = v_k − v_{k−1}. A value that
-    was not evaluated is NaN. So are step_norm, predicted and actual at entry 0, where no step led.
+    was not evaluated is NaN. At entry 0, step_norm, predicted and actual are NaN, because no update has been made yet.
 
-    Every field has the shape (epochs + 1,). Under vmap, the batch axes come first. Whole numbers are integers, and all
-    other fields have the dtype of the network, but at least float32.
+    Every field has the shape (epochs + 1,). Under vmap, the batch axes come first. The fields epoch and updates are
+    integers. All others have the network's dtype; for a bfloat16 or float16 network, float32.
 
     Attributes:
         epoch: Epochs done, counted from the first run if this one continues another.
@@ -152,7 +152,7 @@ def train(
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
         data: A `Dataset`, or a pair (x, y) of training examples. x is (n, in) or images (n, height, width): bytes,
-            used as x/255, or floating point, used unchanged. y is (n,) whole-number labels from 0 to out − 1, or
+            used as x/255, or floating point, cast to the network's dtype. y is (n,) whole-number labels from 0 to out − 1, or
             (n, out) floating-point targets. The validation and test sets of a `Dataset` are only evaluated.
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
@@ -185,8 +185,8 @@ def train(
         ShapeError: If the data do not fit the network, hold no example, or the cost does not return one real scalar.
         DtypeError: If `eta` is missing or is not one real number, `epochs` or `batch_size` is not a whole number, or
             the inputs are neither bytes nor floating point.
-        RangeError: If `epochs`, `batch_size` or `eta` is out of range, `kernel` is unknown or cannot run here, or a
-            callback is given under jit or vmap.
+        RangeError: If `epochs`, `batch_size` or `eta` is out of range, or `kernel` is unknown or cannot run here. Also
+            if a callback is given under jit or vmap, or vmap traces a number inside the optimizer or the cost.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite.
 
     Source: Nielsen, chapter 1, `SGD` and equations (20), (21).

@@ -39,8 +39,8 @@ constexpr int64_t kMinMultiplyAdds = 50'000;
 constexpr int64_t kMaxTeam = 4;
 
 // If other work uses the processors, threads that wait for one another lose more time than they gain. After a contended
-// epoch the next `backoff_epochs` epochs use one thread each. Every contended epoch doubles the length of the next
-// backoff, and every other epoch halves it.
+// epoch, the next `backoff_epochs` epochs train each network with one thread. A contended epoch doubles the length of
+// the following backoff; an epoch of several threads without contention halves it.
 constexpr int kMinBackoff = 4, kMaxBackoff = 64;
 std::atomic<int> backoff_epochs{0}, next_backoff{kMinBackoff};
 
