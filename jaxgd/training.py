@@ -152,8 +152,8 @@ def train(
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
         data: A `Dataset`, or a pair (x, y) of training examples. x is (n, in) or images (n, height, width): bytes,
-            used as x/255, or floating point, cast to the network's dtype. y is (n,) whole-number labels from 0 to out − 1, or
-            (n, out) floating-point targets. The validation and test sets of a `Dataset` are only evaluated.
+            used as x/255, or floating point, cast to the network's dtype. y is whole-number labels (n,) from 0 to
+            out − 1, or floating-point targets (n, out). The validation and test sets of a `Dataset` are only evaluated.
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
         eta: The learning rate η, one real number above 0. It is traced, so another value does not recompile. Required
