@@ -202,7 +202,7 @@ def _batch_size(config: dict[str, Any]) -> int | None:
 
 
 def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
-    """The way that the run's epochs go."""
+    """Choose the backend that runs the epochs."""
     import jax.numpy as jnp
 
     from jaxgd.cost import quadratic_cost
