@@ -1,4 +1,4 @@
-"""Examples as training sees them: rows on the device, bytes kept as bytes until they are used."""
+"""Examples for training: rows on the device. Bytes stay bytes until they are used, to save memory."""
 
 from typing import Any, NamedTuple
 
@@ -11,15 +11,17 @@ from jaxtyping import Array, Float
 from jaxgd.errors import DataError, DtypeError, ShapeError, describe, is_traced, require_examples
 from jaxgd.network import Network, feedforward, network_sizes
 
-# Rows handled at once where all examples are wanted: 5,000 MNIST images are 16 MB in float32, and fewer rows would
-# leave matrix products too small to be quick.
+# Rows per chunk when all examples are evaluated. 5,000 MNIST images take 16 MB in float32. Matrix products of fewer
+# rows would be too small to be fast.
 CHUNK = 5_000
 
 
 class Examples(NamedTuple):
-    """Inputs and what they should give.
+    """Inputs and their answers.
 
-    Shapes: `x` is (n, in), bytes or floating point; `y` is (n,) labels or (n, out) targets.
+    Attributes:
+        x: Inputs, (n, in), bytes or floating point.
+        y: Labels, (n,), whole numbers; or targets, (n, out), floating point.
     """
 
     x: Array
@@ -27,27 +29,44 @@ class Examples(NamedTuple):
 
 
 def inputs(x: Array, dtype: DTypeLike) -> Float[Array, "*batch in"]:
-    """What the network is fed: x/255 for bytes, x itself for floating point.
+    """Convert inputs to a dtype: x/255 for bytes, x itself for floating point.
 
-    >>> inputs(jnp.array([0, 255], jnp.uint8), jnp.float32)
-    Array([0., 1.], dtype=float32)
+    Args:
+        x: Inputs, (..., in), bytes or floating point.
+        dtype: The floating-point dtype of the result.
+
+    Returns:
+        The inputs of the network, (..., in).
+
+    Example:
+        >>> inputs(jnp.array([0, 255], jnp.uint8), jnp.float32)
+        Array([0., 1.], dtype=float32)
     """
     return x.astype(dtype) / 255 if x.dtype == jnp.uint8 else x.astype(dtype)
 
 
 def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch out"]:
-    """What the network should answer: the unit vector of a label, a target itself.
+    """Convert answers to targets of a dtype: a unit vector for a label, a target itself.
 
-    >>> targets(jnp.array([1]), 3, jnp.float32)
-    Array([[0., 1., 0.]], dtype=float32)
+    Args:
+        y: Labels, (...,), whole numbers; or targets, (..., out), floating point.
+        outputs: The number of outputs of the network.
+        dtype: The floating-point dtype of the result.
+
+    Returns:
+        The targets, (..., out).
+
+    Example:
+        >>> targets(jnp.array([1]), 3, jnp.float32)
+        Array([[0., 1., 0.]], dtype=float32)
     """
     return jax.nn.one_hot(y, outputs, dtype=dtype) if jnp.issubdtype(y.dtype, jnp.integer) else y.astype(dtype)
 
 
 def outputs_in_chunks(network: Network, x: Array, precision: jax.lax.PrecisionLike = None) -> Float[Array, "n out"]:
-    """The network's outputs for all rows of x, CHUNK at a time.
+    """Return the network's outputs for all rows of x, computed in chunks of CHUNK rows.
 
-    The way back through it recomputes each chunk, so that the gradient too needs the memory of one chunk only.
+    Back-propagation recomputes each chunk, so the gradient also needs the memory of only one chunk.
     """
 
     def outputs(rows: Array) -> Array:
@@ -60,7 +79,7 @@ def outputs_in_chunks(network: Network, x: Array, precision: jax.lax.PrecisionLi
 
 
 def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Examples:
-    """Flatten and place x and y on the device; raise unless they fit each other and the network."""
+    """Flatten x, place x and y on the device, and raise unless they fit each other and the network."""
     sizes = network_sizes(network)
     x, y = (a if isinstance(a, jax.Array) else np.asarray(a) for a in (x, y))
     if x.ndim < 2 or x[:1].size != sizes[0]:
@@ -70,13 +89,13 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
         )
     if y.shape[:1] != x.shape[:1] or y.ndim not in (1, 2):
         raise ShapeError(
-            f"{who}: one label or target for each {part} input is needed, got {describe(x)} and {describe(y)}."
+            f"{who}: expected one label or target for each {part} input, got {describe(x)} and {describe(y)}."
         )
     require_examples(who, len(x))
     if x.dtype != np.uint8 and not jnp.issubdtype(x.dtype, jnp.floating):
         raise DtypeError(f"{who}: the {part} inputs must be bytes (uint8) or floating point, got {describe(x)}.")
     if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1:
-        # As NumPy: inside jit, operations on a JAX array would be traced although its values are known.
+        # Use NumPy here: inside jit, JAX traces operations even on an array whose values are known.
         least, most = (0, 0) if is_traced(y) else (np.asarray(y).min(), np.asarray(y).max())
         if least < 0 or most >= sizes[-1]:
             raise DataError(

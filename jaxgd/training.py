@@ -1,4 +1,4 @@
-"""Gradient descent on the network: epochs of mini-batches, or of the full batch, each one compiled loop."""
+"""Train a network by gradient descent: epochs of mini-batches or of the full batch, each one compiled loop."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from jaxgd.cost import Cost, accuracy, quadratic_cost
 from jaxgd.data import Dataset
 from jaxgd.errors import DtypeError, RangeError, is_traced, require_count, require_positive, require_scalar
 from jaxgd.examples import Examples, require_fit
-from jaxgd.kernels import Kernel, choose, random_order, ways, xla
+from jaxgd.kernels import BackendChoice, backend, random_order, select_backend, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import all_finite, dot, norm, select, subtract
@@ -24,60 +24,97 @@ from jaxgd.rules import gradient_descent
 
 
 class TrainState(NamedTuple):
-    """Everything an epoch needs and leaves behind. A pytree: scan it, vmap it, save it whole."""
+    """The state between two epochs: everything that the next epoch needs. A pytree: scan it, vmap it, save it whole.
+
+    Attributes:
+        network: The weights and biases v.
+        optimizer_state: The optimizer's own state, a pytree of arrays; without arrays for plain descent.
+        key: The random key of the run, which training never changes. Epoch k (the first is 0) draws its order of
+            examples from fold_in(key, k).
+        epoch: The number of epochs done so far, an integer scalar.
+        cost: The cost C(v) over all training examples, a scalar. NaN if it was not evaluated.
+        gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
+            mini-batches.
+    """
 
     network: Network
     optimizer_state: PyTree[Array]
-    key: PRNGKeyArray  # of the run; epoch k draws its order of examples from fold_in(key, k)
-    epoch: Int[Array, ""]  # epochs done so far
-    cost: Float[Array, ""]  # the training cost C(v); NaN where it was not evaluated
-    gradient: Network | None  # ∇C(v) of the full batch, which the next full-batch step will follow; else None
+    key: PRNGKeyArray
+    epoch: Int[Array, ""]
+    cost: Float[Array, ""]
+    gradient: Network | None
 
 
 class History(NamedTuple):
-    """One entry an epoch. Entry k is after k epochs and entry 0 is the start; the book's "Epoch j" is entry j + 1.
+    """The course of a run: one entry per epoch. Entry 0 is the start, and entry k is the state after k epochs.
 
-    What was not evaluated, and what no step led to, is NaN. C is the cost over all training examples.
+    The book's "Epoch j" is entry j + 1. v_k are the weights and biases at entry k, and Δv = v_k − v_{k−1}. A value that
+    was not evaluated is NaN. At entry 0, step_norm, predicted and actual are NaN, because no update has been made yet.
 
-    Shapes: every field is (epochs + 1,), with the lanes in front under vmap.
+    Every field has the shape (epochs + 1,). Under vmap, the batch axes come first. The fields epoch and updates are
+    integers. All others have the network's dtype; for a bfloat16 or float16 network, float32.
+
+    Attributes:
+        epoch: Epochs done, counted from the first run if this one continues another.
+        updates: Updates of the weights made, counted in the same way.
+        cost: C(v_k), the mean cost over all training examples.
+        accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network
+            with a single output.
+        validation_cost: The mean cost over all validation examples. NaN without a validation set.
+        validation_accuracy: The accuracy on the validation examples, 0 to 1.
+        test_cost: The mean cost over all test examples. NaN without a test set.
+        test_accuracy: The accuracy on the test examples, 0 to 1.
+        gradient_norm: ‖∇C(v_k)‖, the Euclidean norm of the gradient over all training examples.
+        step_norm: ‖Δv‖, the Euclidean norm of the change over the whole epoch.
+        predicted: ∇C(v_{k−1}) · Δv, the first-order prediction of ΔC. Only for the full batch, where an epoch is one
+            update; NaN for mini-batches.
+        actual: ΔC = C(v_k) − C(v_{k−1}), the actual change.
     """
 
-    epoch: Int[Array, "*entries"]  # epochs done
-    updates: Int[Array, "*entries"]  # updates made
-    cost: Float[Array, "*entries"]  # C(v_k)
-    accuracy: Float[Array, "*entries"]  # of the training examples, 0 to 1
+    epoch: Int[Array, "*entries"]
+    updates: Int[Array, "*entries"]
+    cost: Float[Array, "*entries"]
+    accuracy: Float[Array, "*entries"]
     validation_cost: Float[Array, "*entries"]
     validation_accuracy: Float[Array, "*entries"]
     test_cost: Float[Array, "*entries"]
     test_accuracy: Float[Array, "*entries"]
-    gradient_norm: Float[Array, "*entries"]  # ‖∇C(v_k)‖
-    step_norm: Float[Array, "*entries"]  # ‖Δv‖ = ‖v_k − v_{k−1}‖, over the whole epoch
-    predicted: Float[Array, "*entries"]  # ∇C(v_{k−1}) · Δv; full batch only, where an epoch is one step
-    actual: Float[Array, "*entries"]  # ΔC = C(v_k) − C(v_{k−1})
+    gradient_norm: Float[Array, "*entries"]
+    step_norm: Float[Array, "*entries"]
+    predicted: Float[Array, "*entries"]
+    actual: Float[Array, "*entries"]
 
 
 class TrainResult(NamedTuple):
-    """What `train` returns."""
+    """The result of `train`.
+
+    Attributes:
+        network: The network after the last epoch that left the cost and all weights finite.
+        history: One entry per epoch, and one for the start.
+        outcome: The reason the run ended: COMPLETED, NOT_FINITE, or STOPPED by the callback.
+        state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
+        kernel: The backend that ran the epochs, "xla" or "native", and the reason for it.
+    """
 
     network: Network
     history: History
     outcome: Outcome
-    state: TrainState  # to continue from: train(..., state=result.state)
-    kernel: Kernel  # the way the epochs ran, and why
+    state: TrainState
+    kernel: BackendChoice
 
 
 @dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What decides the compiled program, as one hashable value."""
+class _StaticConfig:
+    """The static configuration of the compiled functions: a hashable value. Another one means another compilation."""
 
     batch_size: int | None
     optimizer: optax.GradientTransformation | None
-    measure: xla.Measure
+    objective: xla.Objective
     evaluate: bool
-    kernel: Kernel
+    backend: BackendChoice
 
 
-class _Parts(NamedTuple):
+class _Splits(NamedTuple):
     train: Examples
     validation: Examples | None
     test: Examples | None
@@ -99,69 +136,95 @@ def train(
     callback: Callable[[TrainState, History], bool | None] | None = None,
     state: TrainState | None = None,
 ) -> TrainResult:
-    """Teach a network by mini-batch stochastic gradient descent, or by gradient descent on the full batch.
+    """Train a network by mini-batch stochastic gradient descent, or by gradient descent on the full batch.
 
-    v → v − η∇C, once a mini-batch, where C is the mean cost over that mini-batch's own examples. Each epoch visits the
-    examples in a new order drawn from the key, all of them and none twice: where n is not a multiple of `batch_size`,
-    the last mini-batch of the epoch is short and its mean is over the examples it has. `batch_size=None` is the full
-    batch: one update an epoch.
+    Each mini-batch makes one update v → v − η∇C, where C is the mean cost over the examples of that mini-batch. An
+    epoch visits every training example exactly once, in an order drawn from the key. If `batch_size` does not divide
+    the number n of examples, the last mini-batch of the epoch is smaller, and its mean is over its own examples.
 
-    `kernel` is the way an epoch runs. "xla" takes ∇C from `jax.grad`, and goes everywhere. "native" is C++ with the
-    gradient derived by hand: for plain descent on the quadratic cost, in float32 on the CPU, with bytes or float32 as
-    inputs. "auto" takes it where it can run and is the quicker; the result's `kernel` says which it was, and why. They
-    compute the same but for the order in which float32 sums are rounded.
+    The run ends early if an epoch makes the cost or a weight infinite or NaN. The outcome is then NOT_FINITE, and the
+    result is the network after the last finite epoch.
 
-    An epoch that makes the cost or a weight infinite or NaN ends the run: the outcome says so, and the network is the
-    one after the last epoch that was finite.
+    Outside jit and vmap, `train` runs one compiled epoch after another. Under `jit` or `vmap` (over networks, η, keys
+    or data) all epochs are one compiled loop. A batch element that stops early then keeps its network, and the rest of
+    its history is NaN.
 
-    Called plainly, it runs one compiled epoch after the other. Under `jit` or `vmap` (over networks, η, keys, data) it
-    is one compiled loop; then a lane that stopped keeps its network and the rest of its history is NaN.
+    Args:
+        network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
+        data: A `Dataset`, or a pair (x, y) of training examples. x is (n, in) or images (n, height, width): bytes,
+            used as x/255, or floating point, cast to the network's dtype. y is whole-number labels (n,) from 0 to
+            out − 1, or floating-point targets (n, out). The validation and test sets of a `Dataset` are only evaluated.
+        epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
+        batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
+        eta: The learning rate η, one real number above 0. It is traced, so another value does not recompile. Required
+            without an `optimizer`. With one it is not used, and a warning says so.
+        key: A JAX random key, for the order of the examples. Ignored if `state` is given.
+        optimizer: An optax transformation with a learning rate of its own, in place of plain descent, the default.
+            Passing a new optimizer object triggers recompilation, so create it once.
+        cost: A function of outputs (m, out) and targets (m, out) that returns one real scalar, their mean cost. By
+            default `quadratic_cost`. Passing a new function object triggers recompilation, so define the cost once.
+        evaluate: False leaves out every cost, accuracy and gradient that descent itself does not need, which saves
+            time. Their entries in the history are NaN. Default True.
+        precision: The precision of the matrix products in XLA, as in `jax.numpy.matmul`. It matters on accelerators.
+            The native kernels always multiply in float32.
+        kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
+            hand: for plain descent on the quadratic cost, a float32 network on the CPU, and inputs of bytes or
+            float32. "auto", the default, takes "native" if it can run and is the faster for these shapes. Both compute
+            the same, except that they round float32 sums in different orders.
+        callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
+            The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
+            possible under jit or vmap.
+        state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
+            two runs together equal one long run bit for bit.
 
-    Shapes: `data` is a `Dataset`, or a pair (x, y): x is (n, in) or images (n, height, width), bytes (taken as x/255)
-    or floating point (taken as they are); y is (n,) whole-number labels or (n, out) floating-point targets.
-    `epochs` more are run, also from a `state`. `cost(a, y)` of outputs and targets (n, out) returns one scalar, their
-    mean cost.
-    Range: η > 0, traced, so that changing it does not recompile. With an `optimizer`, whose learning rate is its own,
-    η is not used. `evaluate=False` leaves out all that the descent itself does not need.
-    `callback(state, entry)` runs on the host after the start and after every epoch, with that entry of the history;
-    returning True stops the run. `state=` continues an earlier run of the same settings, bit for bit, in place of
-    `network` and `key`.
-    Raises: ShapeError, DtypeError, RangeError or DataError for arguments and data that do not fit.
+    Returns:
+        The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to
+        continue from, and the backend with the reason for it.
+
+    Raises:
+        ShapeError: If the data do not fit the network, hold no example, or the cost does not return one real scalar.
+        DtypeError: If `eta` is missing or is not one real number, `epochs` or `batch_size` is not a whole number, or
+            the inputs are neither bytes nor floating point.
+        RangeError: If `epochs`, `batch_size` or `eta` is out of range, or `kernel` is unknown or cannot run here. Also
+            if a callback is given under jit or vmap, or vmap traces a number inside the optimizer or the cost.
+        DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite.
+
     Source: Nielsen, chapter 1, `SGD` and equations (20), (21).
 
-    >>> from jaxgd import init_network, load_dataset
-    >>> network = init_network(jax.random.key(0), (64, 20, 10))
-    >>> result = train(network, load_dataset("digits"), epochs=5, batch_size=10, eta=3.0, key=jax.random.key(1))
-    >>> bool(result.history.test_accuracy[-1] > 0.8), result.outcome.reason.name
-    (True, 'COMPLETED')
+    Example:
+        >>> from jaxgd import init_network, load_dataset
+        >>> network = init_network(jax.random.key(0), (64, 20, 10))
+        >>> result = train(network, load_dataset("digits"), epochs=5, batch_size=10, eta=3.0, key=jax.random.key(1))
+        >>> bool(result.history.test_accuracy[-1] > 0.8), result.outcome.reason.name
+        (True, 'COMPLETED')
     """
     require_count("train", "epochs", epochs, least=0)
     if state is not None:
         network = state.network
-    fitted = _fitted(network, data)
+    fitted = _checked_examples(network, data)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
-    chosen = choose(kernel, network, fitted["train"], cost, optimizer, batch_size)
-    ready = {name: ways.prepared(chosen, examples) for name, examples in fitted.items()}
-    parts = _Parts(ready["train"], ready.get("validation"), ready.get("test"))
-    plan = _Plan(batch_size, optimizer, xla.Measure(cost, precision), bool(evaluate), chosen)
+    choice = select_backend(kernel, network, fitted["train"], cost, optimizer, batch_size)
+    ready = {name: backend.prepare(choice, examples) for name, examples in fitted.items()}
+    splits = _Splits(ready["train"], ready.get("validation"), ready.get("test"))
+    config = _StaticConfig(batch_size, optimizer, xla.Objective(cost, precision), bool(evaluate), choice)
     sizes = network_sizes(network)
     rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
 
-    traced = any(map(is_traced, jax.tree.leaves((network, parts, eta, key, state))))
-    start = _start if state is None else _entry_of
+    traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
+    start = _start if state is None else _resume
     state = TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None) if state is None else state
     if traced:
         if callback is not None:
-            raise RangeError("train: a callback runs on the host, which jit and vmap do not; leave it out there.")
-        return _train_traced(start, state, parts, eta, plan, epochs)
-    return _train_by_epoch(start, state, parts, eta, plan, epochs, callback)
+            raise RangeError("train: a callback runs on the host, but jit and vmap do not; leave it out there.")
+        return _train_traced(start, state, splits, eta, config, epochs)
+    return _train_by_epoch(start, state, splits, eta, config, epochs, callback)
 
 
-def _fitted(network: Network, data: Any) -> dict[str, Examples]:
-    """The data on the device, checked against the network."""
+def _checked_examples(network: Network, data: Any) -> dict[str, Examples]:
+    """Return the examples of each split on the device, checked against the network."""
     named = (
         {"train": data.train, "validation": data.validation, "test": data.test}
         if isinstance(data, Dataset)
@@ -173,7 +236,7 @@ def _fitted(network: Network, data: Any) -> dict[str, Examples]:
 def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
     if optimizer is not None:
         if eta is not None:
-            warnings.warn("train: eta is not used, since the optimizer has a learning rate of its own.", stacklevel=3)
+            warnings.warn("train: eta is not used, because the optimizer has its own learning rate.", stacklevel=3)
         eta = 1.0
     if eta is None:
         raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
@@ -183,7 +246,7 @@ def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
             "Give a schedule to an optimizer: optimizer=optax.sgd(schedule)."
         )
     require_positive("train", "eta", eta)
-    # bfloat16 networks multiply by η in float32 and round once, on being updated.
+    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
     dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)
     if not is_traced(eta):
         with np.errstate(over="ignore"):
@@ -192,15 +255,15 @@ def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
 
 
 def _train_by_epoch(
-    start: Any, state: TrainState, parts: _Parts, eta: Array, plan: _Plan, epochs: int, callback: Any
+    start: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig, epochs: int, callback: Any
 ) -> TrainResult:
-    state, numbers = _packed(start, state, parts, eta, plan)
+    state, numbers = _packed(start, state, splits, eta, config)
     entries: list[History] = []
     reason = Reason.COMPLETED
     for k in range(epochs + 1):
         if is_traced(numbers[0]):
             raise RangeError(
-                "train: a number inside the optimizer or the cost is traced, which train cannot see under vmap.\n"
+                "train: a number inside the optimizer or the cost is traced, and train cannot see it under vmap.\n"
                 "Wrap the vmapped function in jax.jit and vmap over train's own arguments too, or loop over the number."
             )
         entry, finite = _unpacked(numbers)
@@ -213,17 +276,17 @@ def _train_by_epoch(
             reason = Reason.STOPPED
             break
         if k < epochs:
-            state, numbers = _packed(_epoch, state, parts, eta, plan)
+            state, numbers = _packed(_epoch, state, splits, eta, config)
     history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
-    return TrainResult(state.network, history, Outcome(jnp.array(reason)), state, plan.kernel)
+    return TrainResult(state.network, history, Outcome(jnp.array(reason)), state, config.backend)
 
 
-@functools.partial(jax.jit, static_argnames=("advance", "plan"))
+@functools.partial(jax.jit, static_argnames=("advance", "config"))
 def _packed(
-    advance: Any, state: TrainState, parts: _Parts, eta: Array, plan: _Plan
+    advance: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
-    """The state, and what the host wants to know in as few arrays as can be: each takes it 30 µs to fetch."""
-    state, entry, finite = advance(state, parts, eta, plan)
+    """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
+    state, entry, finite = advance(state, splits, eta, config)
     counts = jnp.stack([entry.epoch, entry.updates, finite.astype(entry.epoch.dtype)])
     return state, (counts, jnp.stack(entry[2:]))
 
@@ -233,110 +296,112 @@ def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, bool]:
     return History(counts[0], counts[1], *values), bool(counts[2])
 
 
-def _train_traced(start: Any, state: TrainState, parts: _Parts, eta: Array, plan: _Plan, epochs: int) -> TrainResult:
-    state, first, finite = start(state, parts, eta, plan)
+def _train_traced(
+    start: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig, epochs: int
+) -> TrainResult:
+    state, first, finite = start(state, splits, eta, config)
 
     def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], History]:
         state, alive = carry
-        advanced, entry, finite = _epoch(state, parts, eta, plan)
-        go = alive & finite
+        advanced, entry, finite = _epoch(state, splits, eta, config)
+        advances = alive & finite
         blank = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan if x.dtype.kind == "f" else x), entry)
-        blank = blank._replace(epoch=state.epoch, updates=_updates(state.epoch, parts, plan))
-        return (_keep(go, advanced, state), go), select(go, entry, blank)
+        blank = blank._replace(epoch=state.epoch, updates=_updates(state.epoch, splits, config))
+        return (_keep(advances, advanced, state), advances), select(advances, entry, blank)
 
     (state, alive), entries = jax.lax.scan(body, (state, finite), None, length=epochs)
     history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
     outcome = Outcome(jnp.where(alive, int(Reason.COMPLETED), int(Reason.NOT_FINITE)))
-    return TrainResult(state.network, history, outcome, state, plan.kernel)
+    return TrainResult(state.network, history, outcome, state, config.backend)
 
 
-def _keep(go: Array, advanced: TrainState, state: TrainState) -> TrainState:
-    # Keys are not for lax.select, and this one never changes.
+def _keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:
+    # lax.select does not take random keys, and this key never changes.
     key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
-    return cast(TrainState, select(go, advanced, state)._replace(key=key))
+    return cast(TrainState, select(advances, advanced, state)._replace(key=key))
 
 
-def _rule(eta: Array, plan: _Plan) -> optax.GradientTransformationExtraArgs:
-    return optax.with_extra_args_support(gradient_descent(eta) if plan.optimizer is None else plan.optimizer)
+def _rule(eta: Array, config: _StaticConfig) -> optax.GradientTransformationExtraArgs:
+    return optax.with_extra_args_support(gradient_descent(eta) if config.optimizer is None else config.optimizer)
 
 
 def _accuracy(a: Array, examples: Examples) -> Array:
-    # Of a single output there is no strongest one.
+    # A network with a single output has no strongest output.
     return jnp.array(jnp.nan) if examples.y.shape[1:] == (1,) else accuracy(a, examples.y)
 
 
-@functools.partial(jax.jit, static_argnames="plan")
-def _start(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[TrainState, History, Array]:
-    state = state._replace(optimizer_state=_rule(eta, plan).init(state.network))
-    return _measured(state, None, parts, plan)
+@functools.partial(jax.jit, static_argnames="config")
+def _start(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
+    state = state._replace(optimizer_state=_rule(eta, config).init(state.network))
+    return _evaluated(state, None, splits, config)
 
 
-@functools.partial(jax.jit, static_argnames="plan")
-def _entry_of(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[TrainState, History, Array]:
-    """The entry of a state handed in, which itself must not change by a bit; only a gradient it lacks is added."""
-    measured, entry, finite = _measured(state, None, parts, plan)
-    return measured if plan.batch_size is None and state.gradient is None else state, entry, finite
+@functools.partial(jax.jit, static_argnames="config")
+def _resume(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
+    """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
+    evaluated, entry, finite = _evaluated(state, None, splits, config)
+    return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
 
 
-@functools.partial(jax.jit, static_argnames="plan")
-def _epoch(state: TrainState, parts: _Parts, eta: Array, plan: _Plan) -> tuple[TrainState, History, Array]:
-    """One epoch. The state after it, its entry and True; or the old state, a meaningless entry and False."""
-    if plan.batch_size is None:
+@functools.partial(jax.jit, static_argnames="config")
+def _epoch(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
+    """Run one epoch. Return the new state, its entry and True; if not finite, the old state, any entry and False."""
+    if config.batch_size is None:
         network, optimizer_state = xla.step(
             state.network,
             state.optimizer_state,
             cast(Network, state.gradient),
-            _rule(eta, plan),
+            _rule(eta, config),
             value=state.cost,
-            value_fn=lambda v: plan.measure.full(v, parts.train)[0],
+            value_fn=lambda v: config.objective.full(v, splits.train)[0],
         )
         finite = jnp.array(True)
     else:
-        order = random_order(jax.random.fold_in(state.key, state.epoch), len(parts.train.y))
-        network, optimizer_state, finite = ways.epoch(
-            plan.kernel,
+        order = random_order(jax.random.fold_in(state.key, state.epoch), len(splits.train.y))
+        network, optimizer_state, finite = backend.epoch(
+            config.backend,
             state.network,
             state.optimizer_state,
-            parts.train,
+            splits.train,
             order,
             eta,
-            lambda eta: _rule(eta, plan),
-            plan.measure,
-            plan.batch_size,
+            lambda eta: _rule(eta, config),
+            config.objective,
+            config.batch_size,
         )
     advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
-    advanced, entry, measured_finite = _measured(advanced, state, parts, plan)
-    finite &= measured_finite
+    advanced, entry, evaluated_finite = _evaluated(advanced, state, splits, config)
+    finite &= evaluated_finite
     return _keep(finite, advanced, state), entry, finite
 
 
-def _updates(epoch: Array, parts: _Parts, plan: _Plan) -> Array:
-    return epoch * (1 if plan.batch_size is None else -(-len(parts.train.y) // plan.batch_size))
+def _updates(epoch: Array, splits: _Splits, config: _StaticConfig) -> Array:
+    return epoch * (1 if config.batch_size is None else -(-len(splits.train.y) // config.batch_size))
 
 
-def _measured(
-    state: TrainState, before: TrainState | None, parts: _Parts, plan: _Plan
+def _evaluated(
+    state: TrainState, before: TrainState | None, splits: _Splits, config: _StaticConfig
 ) -> tuple[TrainState, History, Array]:
-    """The state with its cost and gradient, its entry of the history, and whether all of it is finite."""
+    """Return the state with its cost and gradient, its entry of the history, and True if all of it is finite."""
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
     values = dict.fromkeys(History._fields, nan)
     finite = all_finite(network)
-    full_batch = plan.batch_size is None
-    if full_batch or plan.evaluate:
-        c, a, gradient = ways.full(plan.kernel, network, parts.train, plan.measure, gradient=True)
+    full_batch = config.batch_size is None
+    if full_batch or config.evaluate:
+        c, a, gradient = backend.evaluate(config.backend, network, splits.train, config.objective, gradient=True)
         c = c.astype(nan.dtype)
         values |= {"cost": c, "gradient_norm": norm(gradient)}
         finite &= jnp.isfinite(c)
         state = state._replace(cost=c, gradient=gradient if full_batch else None)
-        if plan.evaluate:
-            values["accuracy"] = _accuracy(a, parts.train)
+        if config.evaluate:
+            values["accuracy"] = _accuracy(a, splits.train)
     else:
         state = state._replace(cost=nan)
-    if plan.evaluate:
+    if config.evaluate:
         for name in ("validation", "test"):
-            if (part := getattr(parts, name)) is not None:
-                c, a, _ = ways.full(plan.kernel, network, part, plan.measure, gradient=False)
-                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, part)}
+            if (examples := getattr(splits, name)) is not None:
+                c, a, _ = backend.evaluate(config.backend, network, examples, config.objective, gradient=False)
+                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, examples)}
     if before is not None:
         step = subtract(network, before.network)
         values["step_norm"] = norm(step)
@@ -344,5 +409,5 @@ def _measured(
         if full_batch:
             values["predicted"] = dot(before.gradient, step)
     values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
-    values |= {"epoch": state.epoch, "updates": _updates(state.epoch, parts, plan)}
+    values |= {"epoch": state.epoch, "updates": _updates(state.epoch, splits, config)}
     return state, History(**values), finite

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from jaxgd.checkpoint import Checkpoints
     from jaxgd.data import Dataset
-    from jaxgd.kernels import Kernel
+    from jaxgd.kernels import BackendChoice
     from jaxgd.network import Network
     from jaxgd.run_folder import RunFolder
     from jaxgd.training import History, TrainState
@@ -185,7 +185,7 @@ def _made_with() -> dict[str, str]:
     from jaxgd.kernels import native
 
     return {
-        "native kernels": native.machine(),
+        "native kernels": native.isa(),
         "jaxgd": jaxgd.__version__,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
@@ -211,16 +211,18 @@ def _batch_size(config: dict[str, Any]) -> int | None:
     return None if config["batch_size"] == "full" else config["batch_size"]
 
 
-def _kernel(config: dict[str, Any], data: "Dataset") -> "Kernel":
+def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
     """Choose the backend that runs the epochs."""
     import jax.numpy as jnp
 
     from jaxgd.cost import quadratic_cost
     from jaxgd.examples import Examples
-    from jaxgd.kernels import choose
+    from jaxgd.kernels import select_backend
 
     examples = Examples(*map(jnp.asarray, data.train))
-    return choose(config["kernel"], _first_network(config)[0], examples, quadratic_cost, None, _batch_size(config))
+    return select_backend(
+        config["kernel"], _first_network(config)[0], examples, quadratic_cost, None, _batch_size(config)
+    )
 
 
 def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) -> int:

@@ -1,6 +1,6 @@
-"""The ways to run an epoch, which all compute the same, and the choice between them."""
+"""The backends that run an epoch, and the choice between them. They differ only in rounding."""
 
-from jaxgd.kernels.choice import Kernel, choose
+from jaxgd.kernels.choice import BackendChoice, select_backend
 from jaxgd.kernels.order import random_order
 
-__all__ = ["Kernel", "choose", "random_order"]
+__all__ = ["BackendChoice", "random_order", "select_backend"]

@@ -1,4 +1,4 @@
-"""Which way an epoch runs, and why."""
+"""Select the backend that runs the epochs, and say why."""
 
 import dataclasses
 from typing import Any, Literal
@@ -12,23 +12,29 @@ from jaxgd.examples import Examples
 from jaxgd.kernels import native
 from jaxgd.network import Network, network_sizes
 
-Asked = Literal["auto", "xla", "native"]
+Requested = Literal["auto", "xla", "native"]
 
-# XLA's matrix products are the quicker where a layer after the first has more neurons than this and a mini-batch more
-# examples: [784, 512, 512, 10] took native 0.73 times as long at 10 examples, 1.12 at 32 and 1.5 at 128. A wide first
-# layer is taught by several threads and leaves out the inputs that are zero: with 300 and 1,000 neurons native took 0.4
-# to 0.9 times as long for mini-batches of 10 to 1,000 and for 10,000 as the full batch. Wider ones were not measured.
+# "auto" takes XLA if a layer is wider than its limit here and a mini-batch has more than _LARGEST_BATCH examples: XLA's
+# large matrix products are faster. Native time divided by XLA's time, measured for [784, 512, 512, 10]: 0.73 with 10
+# examples per mini-batch, 1.12 with 32 and 1.5 with 128. The first hidden layer has a larger limit, because several
+# threads share it and skip inputs that are zero. With 300 and 1,000 neurons there, the ratio was 0.4 to 0.9, for
+# mini-batches of 10 to 1,000 and for a full batch of 10,000. Wider first layers were not measured.
 _WIDEST, _WIDEST_FIRST = 256, 1024
 _LARGEST_BATCH = 32
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Kernel:
-    """The way that an epoch ran, and why this one. A pytree without leaves.
+class BackendChoice:
+    """The backend that ran the epochs, and the reason for it. A pytree without leaves.
 
-    >>> print(Kernel("xla", "as asked"))
-    xla: as asked
+    Attributes:
+        name: "xla" or "native".
+        reason: The reason, in words.
+
+    Example:
+        >>> print(BackendChoice("xla", "as asked"))
+        xla: as asked
     """
 
     name: Literal["xla", "native"]
@@ -38,49 +44,63 @@ class Kernel:
         return f"{self.name}: {self.reason}"
 
 
-def choose(
-    asked: Asked, network: Network, examples: Examples, cost: Any, optimizer: Any, batch_size: int | None
-) -> Kernel:
-    """The way to run epochs of these examples.
+def select_backend(
+    requested: Requested, network: Network, examples: Examples, cost: Any, optimizer: Any, batch_size: int | None
+) -> BackendChoice:
+    """Select the backend for epochs of these examples.
 
-    "auto" takes the native kernels where they can run and are the quicker: it chooses by platform, dtype and shapes.
-    It changes nothing that is computed, beyond rounding.
-    Raises: RangeError for what is no way, or for "native" where that cannot run, with the reason.
+    "auto" selects the native kernels if they can run and are the faster, judged by platform, dtypes and shapes. The
+    choice changes the results only by rounding.
+
+    Args:
+        requested: "auto", "xla" or "native".
+        network: The network to train.
+        examples: The training examples, on the device.
+        cost: The cost function. The native kernels know only `quadratic_cost`.
+        optimizer: An optax transformation, or None for plain descent. The native kernels know only plain descent.
+        batch_size: Examples per mini-batch, or None for the full batch.
+
+    Returns:
+        The name of the backend, and the reason.
+
+    Raises:
+        RangeError: If `requested` is another word, or is "native" where the native kernels cannot run.
     """
-    if asked not in ("auto", "xla", "native"):
-        raise RangeError(f'train: kernel must be "auto", "xla" or "native", got {asked!r}.')
-    if asked == "xla":
-        return Kernel("xla", "as asked")
-    hindrance = _hindrance(network, examples, cost, optimizer)
-    if asked == "native":
-        if hindrance is not None:
-            raise RangeError(f'train: kernel="native" cannot run here: {hindrance}.\nUse kernel="auto" or "xla".')
-        return Kernel("native", "as asked")
-    if hindrance is not None:
-        return Kernel("xla", hindrance)
+    if requested not in ("auto", "xla", "native"):
+        raise RangeError(f'train: kernel must be "auto", "xla" or "native", got {requested!r}.')
+    if requested == "xla":
+        return BackendChoice("xla", "as asked")
+    obstacle = why_unsupported(network, examples, cost, optimizer)
+    if requested == "native":
+        if obstacle is not None:
+            raise RangeError(f'train: kernel="native" cannot run here: {obstacle}.\nUse kernel="auto" or "xla".')
+        return BackendChoice("native", "as asked")
+    if obstacle is not None:
+        return BackendChoice("xla", obstacle)
     _, first, *later = network_sizes(network)
-    wide = [n for n, most in ((first, _WIDEST_FIRST), (max(later, default=0), _WIDEST)) if n > most]
-    if wide and (batch_size is None or batch_size > _LARGEST_BATCH):
-        return Kernel("xla", f"layers of {max(wide)} neurons are quicker so, with this many examples at once")
-    return Kernel("native", f"quicker for these shapes, on the CPU ({native.about()})")
+    limits = ((first, _WIDEST_FIRST), (max(later, default=0), _WIDEST))
+    too_wide = [width for width, limit in limits if width > limit]
+    if too_wide and (batch_size is None or batch_size > _LARGEST_BATCH):
+        return BackendChoice("xla", f"quicker for layers of {max(too_wide)} neurons with this many examples at once")
+    return BackendChoice("native", f"quicker for these shapes, on the CPU ({native.about()})")
 
 
-def _hindrance(network: Network, examples: Examples, cost: Any, optimizer: Any) -> str | None:
-    """Why the native kernels cannot run, or None."""
+def why_unsupported(network: Network, examples: Examples, cost: Any, optimizer: Any) -> str | None:
+    """Return the reason why the native kernels cannot run, or None if they can."""
     dtypes = {x.dtype for x in jax.tree.leaves(network)}
     if dtypes != {jnp.dtype("float32")}:
-        return f"the network is {', '.join(sorted(map(str, dtypes)))}, and the native kernels are float32"
+        return f"the native kernels need a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
     if optimizer is not None:
-        return "the native kernels make plain descent's steps, and an optimizer was given"
+        return "the native kernels know only plain descent, and an optimizer was given"
     if cost is not quadratic_cost:
-        return "the native kernels' gradient is the quadratic cost's, and another cost was given"
+        return "the native kernels know only the quadratic cost, and another cost was given"
     if examples.x.dtype not in (jnp.uint8, jnp.float32):
-        return f"the inputs are {examples.x.dtype}, and the native kernels take bytes and float32"
+        return f"the native kernels need inputs of bytes or float32, got {examples.x.dtype}"
     platforms = {_platform(x) for x in jax.tree.leaves((network, examples))}
     if platforms != {"cpu"}:
-        return f"this is {', '.join(sorted(platforms - {'cpu'}))}, and the native kernels are of the CPU"
-    found = native.library()
-    return found if isinstance(found, str) else None
+        return f"the native kernels need arrays on one CPU device, got {', '.join(sorted(platforms - {'cpu'}))}"
+    library = native.library()
+    return library if isinstance(library, str) else None
 
 
 def _platform(x: Any) -> str:

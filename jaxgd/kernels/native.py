@@ -1,6 +1,6 @@
-"""The native kernels of the CPU: a small C++ library, called from inside compiled programs.
+"""The native CPU kernels: a small C++ library, called from compiled programs through JAX's foreign-function interface.
 
-By JAX's foreign-function interface; what it computes, and how its data lie, is described in src.
+The folder src holds its sources, which describe the algorithms and the layout of the data.
 """
 
 import ctypes
@@ -22,33 +22,33 @@ LIBRARY = Path(__file__).parent / "_native.so"
 
 @functools.cache
 def library() -> ctypes.CDLL | str:
-    """The library, with its functions known to JAX; or why it is not there, in words."""
+    """Load the library and register its functions with JAX. If that fails, return the reason in words."""
     if not LIBRARY.exists():
-        return "the native library was not built when jaxgd was installed, for want of a C++ compiler (GCC or Clang)"
+        return "the native library was not built when jaxgd was installed; it needs a C++ compiler (GCC or Clang)"
     try:
-        found = ctypes.CDLL(str(LIBRARY))
+        loaded = ctypes.CDLL(str(LIBRARY))
         for name in ("jaxgd_epoch", "jaxgd_evaluate"):
-            capsule = jax.ffi.pycapsule(getattr(found, name))  # type: ignore[no-untyped-call]
+            capsule = jax.ffi.pycapsule(getattr(loaded, name))  # type: ignore[no-untyped-call]
             jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+        loaded.jaxgd_isa.restype = ctypes.c_char_p
     except (OSError, AttributeError) as error:
         return f"the native library cannot be loaded: {error}"
-    found.jaxgd_machine.restype = ctypes.c_char_p
-    return found
+    return loaded
 
 
-def machine() -> str:
-    """The kind of machine that the kernels here are for, which decides their bits; or why they do not run."""
-    found = library()
-    return found if isinstance(found, str) else found.jaxgd_machine().decode()
+def isa() -> str:
+    """Return the instruction set of the kernels, which decides their bits; or the reason why they cannot run."""
+    loaded = library()
+    return loaded if isinstance(loaded, str) else loaded.jaxgd_isa().decode()
 
 
 def about() -> str:
-    """In a few words, what the native kernels run with here, or why they do not."""
-    found = library()
-    if isinstance(found, str):
-        return found
-    threads = found.jaxgd_threads()
-    return f"{machine()}, {threads} thread{'s' if threads > 1 else ''}"
+    """Return the instruction set and the number of threads; or the reason why the kernels cannot run."""
+    loaded = library()
+    if isinstance(loaded, str):
+        return loaded
+    threads = loaded.jaxgd_threads()
+    return f"{isa()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _result(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -56,7 +56,7 @@ def _result(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeS
 
 
 def with_derivatives(f: Callable[..., Any], same: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that the library computes, with the derivatives of one that JAX knows and that computes the same."""
+    """Give f, which JAX cannot differentiate, the derivatives of a JAX function that computes the same."""
     g: Any = jax.custom_jvp(f)
     g.defjvp(lambda primals, tangents: jax.jvp(same, primals, tangents))
     return cast(Callable[..., Any], g)
@@ -71,15 +71,25 @@ def _network(flat: Any) -> Network:
 
 
 def epoch(
-    network: Network, x: Array, y: Array, order: Int[Array, "*lanes n"], eta: Float[Array, "*lanes"], batch_size: int
-) -> tuple[Network, Bool[Array, "*lanes"]]:
-    """One update v → v − η∇C a mini-batch, over all examples in this order; and whether no output was NaN.
+    network: Network, x: Array, y: Array, order: Int[Array, "*batch n"], eta: Float[Array, "*batch"], batch_size: int
+) -> tuple[Network, Bool[Array, "*batch"]]:
+    """Make one update v → v − η∇C per mini-batch, over all examples in the given order.
 
-    The mini-batches are the order's first `batch_size` examples, and so on; the last may be short.
+    Several threads may train one network together if a mini-batch is large enough. The result is the same, bit for bit,
+    for any number of threads. Under vmap over networks, orders and η, every network trains on a thread of its own, and
+    all share the data. Under vmap over the data too, the networks train one after the other.
 
-    Shapes: `y` is (n,) labels as int32 or (n, out) float32. Under vmap over networks, orders and η, many networks learn
-    at once, one a thread; data are shared, or else mapped over one after the other. Threads that are left teach one
-    network together, where a mini-batch is worth it; the result is the same to the bit for any number of them.
+    Args:
+        network: The network, float32.
+        x: Inputs, (n, in): bytes, used as x/255, or float32.
+        y: Labels (n,) as int32, or targets (n, out) as float32.
+        order: The order of the examples, a permutation of 0, …, n − 1, as int32. Each mini-batch takes the next
+            `batch_size` examples.
+        eta: The learning rate η, a float32 scalar.
+        batch_size: Examples per mini-batch, 1 to n. The last mini-batch may be smaller.
+
+    Returns:
+        The network after the epoch, and True if no output was NaN.
     """
     out: tuple[Network, Array] = _epoch(batch_size)(network, x, y, order, eta)
     return out
@@ -90,28 +100,28 @@ def _epoch(batch_size: int) -> Any:
     @custom_vmap
     def run(network: Network, x: Array, y: Array, order: Array, eta: Array) -> tuple[Network, Array]:
         flat = _flat(network)
-        lanes = order.shape[:-1]
+        batch = order.shape[:-1]
         out = jax.ffi.ffi_call(
             "jaxgd_epoch",
-            (_result(lanes, jnp.int32), *(_result(x.shape) for x in flat)),
-            # The weights are updated where they lie.
+            (_result(batch, jnp.int32), *(_result(x.shape) for x in flat)),
+            # Update the weights in place.
             input_output_aliases={4 + i: 1 + i for i in range(len(flat))},
         )(x, y, order, eta, *flat, batch_size=np.int64(batch_size))
         return _network(out[1:]), out[0] == 1
 
     @run.def_vmap
     def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, order: Any, eta: Any) -> Any:
-        batched = jax.tree.leaves(in_batched[1:3])
+        data_batched = jax.tree.leaves(in_batched[1:3])
         mapped = (network, order, eta)
 
-        def everywhere(x: Array, has: bool) -> Array:
-            return x if has else jnp.broadcast_to(x, (axis_size, *x.shape))
+        def with_axis(x: Array, batched: bool) -> Array:
+            return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
 
-        which = (in_batched[0], in_batched[3], in_batched[4])
-        mapped = jax.tree.map(everywhere, mapped, which)
-        if any(batched) or mapped[2].ndim > 1:
-            # Of what the library does not do at once, one after the other.
-            data = jax.tree.map(everywhere, (x, y), tuple(in_batched[1:3]))
+        mapped_batched = (in_batched[0], in_batched[3], in_batched[4])
+        mapped = jax.tree.map(with_axis, mapped, mapped_batched)
+        if any(data_batched) or mapped[2].ndim > 1:
+            # The library cannot batch these; map over them one by one.
+            data = jax.tree.map(with_axis, (x, y), tuple(in_batched[1:3]))
             out = jax.lax.map(lambda z: run(z[0][0], z[1][0], z[1][1], z[0][1], z[0][2]), (mapped, data))
         else:
             out = run(mapped[0], x, y, mapped[1], mapped[2])
@@ -123,12 +133,21 @@ def _epoch(batch_size: int) -> Any:
 def evaluate(
     network: Network, x: Array, y: Array, gradient: bool
 ) -> tuple[Float[Array, ""], Float[Array, "n out"], Network | None]:
-    """C over all examples, their outputs, and ∇C if it is wanted; summed up in float64.
+    """Evaluate the cost C over all examples, their outputs, and optionally ∇C.
 
-    Shapes: as for `epoch`; under vmap, one network after the other.
+    Sums over the examples are accumulated in float64. Under vmap, the networks are evaluated one after the other.
+
+    Args:
+        network: The network, float32.
+        x: Inputs, (n, in): bytes, used as x/255, or float32.
+        y: Labels (n,) as int32, or targets (n, out) as float32.
+        gradient: True to compute ∇C.
+
+    Returns:
+        C, a scalar; the outputs, (n, out); and ∇C, or None without `gradient`.
     """
     flat = _flat(network)
     n, width = y.shape[0], flat[-1].shape[0]
     shapes = [_result(()), _result((n, width)), *(_result(x.shape) for x in flat if gradient)]
-    c, a, *found = jax.ffi.ffi_call("jaxgd_evaluate", shapes, vmap_method="sequential")(x, y, *flat)
-    return c, a, _network(found) if gradient else None
+    c, a, *slopes = jax.ffi.ffi_call("jaxgd_evaluate", shapes, vmap_method="sequential")(x, y, *flat)
+    return c, a, _network(slopes) if gradient else None

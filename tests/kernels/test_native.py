@@ -17,7 +17,7 @@ from support import assert_leaves_close
 
 from jaxgd import RangeError, init_network, load_dataset, network_cost, quadratic_cost, train
 from jaxgd.examples import Examples, inputs, targets
-from jaxgd.kernels import Kernel, choose, native, random_order, xla
+from jaxgd.kernels import BackendChoice, native, random_order, select_backend, xla
 from jaxgd.rules import gradient_descent
 
 pytestmark = pytest.mark.skipif(isinstance(native.library(), str), reason=str(native.library()))
@@ -141,8 +141,8 @@ def test_one_step_is_xlas_to_1e6(batch_size):
 
 def by_xla(network, examples, order, eta, batch_size):
     rule = optax.with_extra_args_support(gradient_descent(eta))
-    measure = xla.Measure(quadratic_cost)
-    return xla.epoch(network, rule.init(network), examples, jnp.asarray(order), rule, measure, batch_size)
+    objective = xla.Objective(quadratic_cost)
+    return xla.epoch(network, rule.init(network), examples, jnp.asarray(order), rule, objective, batch_size)
 
 
 def test_an_epoch_is_as_near_to_float64_as_xlas(x64):
@@ -244,7 +244,7 @@ WRONG = {
     "fewer inputs than the weights": ({"x": lambda x: x[:, :-1]}, "x has another shape"),
     "fewer inputs than labels": ({"x": lambda x: x[:-1]}, "x has another shape"),
     "inputs of another dtype": ({"x": lambda x: x.astype(np.int16)}, "x has another shape or dtype"),
-    "no inputs": ({"x": lambda x: x[:0], "y": lambda y: y[:0]}, "there are no examples"),
+    "no inputs": ({"x": lambda x: x[:0], "y": lambda y: y[:0]}, "expected at least one example"),
     "another weight": ({"w2": lambda w: w[:, :-1]}, "does not follow"),
     "another bias": ({"b1": lambda b: b[:-1]}, "a bias has another shape"),
     "float16": ({"w1": lambda w: w.astype(np.float16)}, "a weight has another shape or dtype"),
@@ -322,7 +322,7 @@ def chosen(
 ):
     network = init_network(jax.random.key(0), sizes, dtype=dtype)
     examples = Examples(jnp.zeros((5, sizes[0]), x), jnp.zeros(5, jnp.int32))
-    return choose(asked, network, examples, cost, optimizer, batch_size)
+    return select_backend(asked, network, examples, cost, optimizer, batch_size)
 
 
 CHOICES = {
@@ -360,7 +360,7 @@ def test_no_such_kernel():
 
 def test_without_the_library_everything_runs(monkeypatch):
     monkeypatch.setattr(native, "library", lambda: "it was not built")
-    assert chosen() == Kernel("xla", "it was not built")
+    assert chosen() == BackendChoice("xla", "it was not built")
     assert native.about() == "it was not built"
     with pytest.raises(RangeError, match="it was not built"):
         chosen("native")

@@ -57,7 +57,7 @@ def tried(library, machine, which):
 
 def test_sanitizers_find_nothing(tmp_path):
     library = built(SOURCE, tmp_path)
-    for machine in {"portable", native.machine()}:
+    for machine in {"portable", native.isa()}:
         ran = tried(library, machine, HANDED)
         assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
         assert " passed" in ran.stdout
@@ -71,7 +71,7 @@ def raced(source, folder):
         "-O1",
         "-g",
         "-fsanitize=thread",
-        "-DJAXGD_MACHINE=portable",
+        "-DJAXGD_ISA=portable",
         "-DJAXGD_LANES=4",
         "-Wno-psabi",
     ]
@@ -91,7 +91,7 @@ def test_threads_do_not_race(tmp_path):
 def test_a_race_would_be_found(tmp_path):
     """Where nobody waits for the others."""
     source = copied(tmp_path)
-    changed, right = source / "machine.h", "lost_ += team_.wait(round_, rank_);"
+    changed, right = source / "trainer.h", "lost_ += team_.wait(round_, rank_);"
     assert right in changed.read_text()
     changed.write_text(changed.read_text().replace(right, ""))
     ran = raced(source, tmp_path)
@@ -110,7 +110,7 @@ def copied(tmp_path):
 def test_sanitizers_would_find_something(tmp_path):
     """With a row too few in the first layer's room, they do."""
     source = copied(tmp_path)
-    changed, right = source / "machine.h", "forward_[l] = zeros(sizes[l - 1] * p);"
+    changed, right = source / "trainer.h", "forward_[l] = zeros(sizes[l - 1] * p);"
     assert right in changed.read_text()
     changed.write_text(changed.read_text().replace(right, right.replace("sizes[l - 1] *", "(sizes[l - 1] - 1) *")))
     ran = tried(built(source, tmp_path / "build"), "portable", "test_what_is_right_is_none")

@@ -23,7 +23,7 @@ def steps_aside(source, folder):
     The system may move a thread by itself, but does so seldom.
     """
     program = folder / "aside"
-    flags = ["-std=c++17", "-O1", "-pthread", "-DJAXGD_MACHINE=portable", "-DJAXGD_LANES=4", "-Wno-psabi"]
+    flags = ["-std=c++17", "-O1", "-pthread", "-DJAXGD_ISA=portable", "-DJAXGD_LANES=4", "-Wno-psabi"]
     files = [Path(__file__).with_name("aside.cc")]
     subprocess.run(["g++", *flags, "-I", source, *files, "-o", program], check=True, timeout=100)
     ran = [subprocess.run([program], capture_output=True, timeout=100, check=False) for _ in range(3)]
@@ -40,7 +40,7 @@ def test_without_stepping_aside_both_stay(tmp_path):
     for name in ("team.h", "vectors.h"):
         shutil.copy(SOURCE / name, source)
     team = source / "team.h"
-    right = "    step_aside(rank);\n"
+    right = "    migrate(rank);\n"
     assert right in team.read_text()
     team.write_text(team.read_text().replace(right, ""))
     assert not steps_aside(source, tmp_path)

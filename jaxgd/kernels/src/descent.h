@@ -1,7 +1,8 @@
-// What the kernels are handed. Everything has been checked by the caller; nothing here owns memory.
+// The arguments of the kernels, and the table of kernels for each instruction set.
 //
-// A network of L layers has sizes n_0 … n_L. In the kernels a row of n_l numbers is padded with zeros to p_l, the next
-// multiple of 16, so that vectors of 16, 8 and 4 floats divide it.
+// The caller has checked every argument. The structs of arguments own no memory. A network of L layers has sizes
+// n_0 … n_L. In the kernels a row of n_l numbers is padded with zeros to p_l, the next multiple of 16, so that vectors
+// of 16, 8 and 4 floats divide it.
 #pragma once
 
 #include <cstdint>
@@ -12,24 +13,24 @@ namespace jaxgd {
 constexpr int64_t kPad = 16;
 inline int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 
-// Where row i and column o of weights (rows, p) lie, in panels that are so many columns wide: a panel after the other,
-// a panel's rows one after the other. The last may be narrower.
-inline int64_t place(int64_t rows, int64_t p, int64_t panel, int64_t i, int64_t o) {
+// Returns the index of row i and column o of weights (rows, p) that are stored in panels of `panel` columns. The panels
+// follow one another, and so do the rows inside a panel. The last panel may be narrower.
+inline int64_t panel_index(int64_t rows, int64_t p, int64_t panel, int64_t i, int64_t o) {
   const int64_t start = o / panel * panel, width = p - start < panel ? p - start : panel;
   return start * rows + i * width + o - start;
 }
 
-// The inputs, as rows (n, n_0) of bytes or of floats, and what they should give.
+// n examples. The inputs (n, n_0) are either bytes, used as x/255, or floats. The answers are either labels (n) or
+// targets (n, n_L). The unused pointer of each pair is null.
 struct Examples {
   int64_t n = 0;
   const uint8_t* bytes = nullptr;
   const float* floats = nullptr;
-  // Labels (n), or targets (n, n_L).
   const int32_t* labels = nullptr;
   const float* targets = nullptr;
 };
 
-// A network as the caller has it: w[l] is (n_l, n_{l-1}) and b[l] is (n_l), for l from 1; [0] is not used.
+// A network in the caller's layout: w[l] is (n_l, n_{l-1}) and b[l] is (n_l), for l from 1. Index 0 is not used.
 struct Layers {
   std::vector<const float*> w, b;
 };
@@ -37,32 +38,33 @@ struct MutableLayers {
   std::vector<float*> w, b;
 };
 
-// A sum of gradients, layer by layer from 1: w[l] is (n_{l-1}, p_l) in panels, and b[l] is (p_l).
+// A sum of gradients: w[l] is (n_{l-1}, p_l) in panels and b[l] is (p_l), for l from 1. Index 0 is not used.
 struct Gradient {
   std::vector<std::vector<double>> w, b;
 };
 
-// How an epoch went: whether no output was NaN, and whether its threads had to wait for processors that others used.
-struct Learned {
-  bool finite, crowded;
+// The result of an epoch. `finite` is true if no output was NaN. `contended` is true if its threads lost more than an
+// eighth of the time waiting for processors that other work used.
+struct EpochResult {
+  bool finite, contended;
 };
 
-// One kind of machine's kernels.
+// The kernels for one instruction set.
 struct Kernels {
   const char* name;
-  // One update a mini-batch, over all examples in this order, by so many threads: the result is the same to the bit for
-  // any number, which is 1 without a hidden layer and else up to padded(n_1)/kPad.
-  Learned (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
-                   int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads);
-  // Of the examples from first to last: Σ½‖y − a‖², the outputs a (n, n_L) unless null, and if `gradient` is not null
-  // the sum of their gradients is added to it.
+  // Makes one update per mini-batch, over all examples in the given order. The result is the same, bit for bit, for any
+  // number of threads: 1 without a hidden layer, otherwise 1 to padded(n_1)/kPad.
+  EpochResult (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
+                       int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads);
+  // Returns Σ½‖y − a‖² over the examples first … last − 1. Writes their rows of outputs (n, n_L) unless that is null.
+  // Adds the sum of their gradients to `gradient` unless that is null.
   double (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, int64_t first, int64_t last,
                      const Layers& network, float* outputs, Gradient* gradient);
-  // How many columns a panel of weights has.
+  // The number of columns of a panel of weights.
   int64_t panel;
 };
 
-// The best that this machine can run.
+// Returns the kernels for the widest vectors that this processor has.
 const Kernels& kernels();
 
 namespace avx512 { extern const Kernels kKernels; }

@@ -1,5 +1,5 @@
-// An epoch of mini-batches, and the cost of many examples with its gradient. Compiled once for each kind of machine:
-// JAXGD_LANES is how many floats a vector holds, JAXGD_MACHINE the namespace.
+// Runs an epoch of mini-batches, and evaluates the cost of many examples with its gradient. This file is compiled once
+// per instruction set: JAXGD_ISA is its name and namespace, JAXGD_LANES the number of floats in one of its vectors.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -10,85 +10,87 @@
 #include <vector>
 
 #include "descent.h"
-#include "machine.h"
+#include "trainer.h"
 
-namespace jaxgd::JAXGD_MACHINE {
+namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// Examples that go through the network together. Of bytes fewer, where nothing is updated in between: the fewer they
-// are, the more of the inputs are zero in all of them.
+// The most examples that pass through the network together. An evaluation of bytes makes no updates, so it uses smaller
+// blocks: the fewer the examples, the more inputs are zero in all of them and are left out.
 constexpr int64_t kBlock = 64;
 constexpr int64_t kBytesBlock = 12;
 
-// f(0) … f(count − 1), all at once, for they wait for each other. False, with nothing done, if threads are not to be had.
+// Runs f(0) … f(count − 1), each in a thread of its own, because they wait for one another. Returns false, and runs
+// none, if the system refuses to start a thread.
 template <typename F>
-bool together(int count, const F& f) {
+bool run_team(int count, const F& f) {
   enum { kWait, kGo, kGiveUp };
-  std::atomic<int> word{kWait};
+  std::atomic<int> signal{kWait};
   std::vector<std::thread> others;
   try {
     others.reserve(count - 1);
     for (int i = 1; i < count; ++i) {
       others.emplace_back([&, i] {
-        while (word.load(std::memory_order_acquire) == kWait) std::this_thread::yield();
-        if (word == kGo) f(i);
+        while (signal.load(std::memory_order_acquire) == kWait) std::this_thread::yield();
+        if (signal == kGo) f(i);
       });
     }
-    word = kGo;
+    signal = kGo;
   } catch (const std::exception&) {
-    word = kGiveUp;
+    signal = kGiveUp;
   }
-  if (word == kGo) f(0);
+  if (signal == kGo) f(0);
   for (std::thread& other : others) other.join();
-  return word == kGo;
+  return signal == kGo;
 }
 
-Learned epoch(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order, int64_t batch_size,
-              float eta, const Layers& before, const MutableLayers& after, int threads) {
+EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
+                  int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads) {
   const auto began = std::chrono::steady_clock::now();
-  // A mini-batch goes through in blocks of one size, but for the last; if there are several, they are summed up first.
+  // A mini-batch is split into blocks of one size; only the last may be smaller. If it has several blocks, their
+  // gradients are summed before the update.
   const int64_t n = examples.n, blocks = (batch_size + kBlock - 1) / kBlock, block = (batch_size + blocks - 1) / blocks;
   Team team(threads, block, padded(sizes[1]));
-  std::vector<std::unique_ptr<Machine>> machines;
+  std::vector<std::unique_ptr<Trainer>> trainers;
   std::vector<Sums> sums;
   for (int rank = 0; rank < threads; ++rank) {
-    machines.emplace_back(new Machine(sizes, examples, block, team, rank));
-    machines.back()->read(before);
-    if (blocks > 1) sums.push_back(machines.back()->sums());
+    trainers.emplace_back(new Trainer(sizes, examples, block, team, rank));
+    trainers.back()->read(before);
+    if (blocks > 1) sums.push_back(trainers.back()->sums());
   }
   bool finite = true;
-  const auto learn = [&](int rank) {
-    Machine& machine = *machines[rank];
-    const auto which = [&](int64_t i) { return static_cast<int64_t>(order[i]); };
+  const auto train = [&](int rank) {
+    Trainer& trainer = *trainers[rank];
+    const auto row_of = [&](int64_t i) { return static_cast<int64_t>(order[i]); };
     const auto block_at = [&](int64_t at) {
       const int64_t end = std::min(n, (at / batch_size + 1) * batch_size);
       return Block{at, std::min(block, end - at)};
     };
     bool all_finite = true;
     Block now = block_at(0);
-    machine.begin(now, which);
+    trainer.begin(now, row_of);
     while (now.m > 0) {
       const int64_t start = now.at / batch_size * batch_size, m = std::min(batch_size, n - start);
       const Block next = block_at(now.at + now.m);
-      machine.feed_forward(now, which, next, std::min(now.m, n - next.at - next.m));
-      all_finite &= !machine.any_nan(now.m);
-      machine.feed_back(now, which, eta / static_cast<float>(m));
+      trainer.feed_forward(now, row_of, next, std::min(now.m, n - next.at - next.m));
+      all_finite &= !trainer.any_nan(now.m);
+      trainer.feed_back(now, row_of, eta / static_cast<float>(m));
       if (blocks == 1) {
-        machine.step(now.m);
+        trainer.step(now.m);
       } else {
         if (now.at == start) sums[rank].clear();
-        machine.add_to(sums[rank], now.m);
-        if (next.at == start + m) machine.descend(sums[rank]);
+        trainer.add_to(sums[rank], now.m);
+        if (next.at == start + m) trainer.descend(sums[rank]);
       }
       now = next;
     }
-    machine.write(after);
-    // All see the same outputs.
+    trainer.write(after);
+    // All threads compute the same outputs, so one result is enough.
     if (rank == 0) finite = all_finite;
   };
-  if (!together(threads, learn)) return epoch(sizes, examples, order, batch_size, eta, before, after, 1);
+  if (!run_team(threads, train)) return epoch(sizes, examples, order, batch_size, eta, before, after, 1);
   double lost = 0;
-  for (const auto& machine : machines) lost = std::max(lost, machine->lost());
+  for (const auto& trainer : trainers) lost = std::max(lost, trainer->lost());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   return {finite, lost > seconds / 8};
 }
@@ -97,13 +99,13 @@ double evaluate(const std::vector<int64_t>& sizes, const Examples& examples, int
                 const Layers& network, float* outputs, Gradient* gradient) {
   const size_t depth = sizes.size() - 1;
   const int64_t block = examples.bytes != nullptr ? kBytesBlock : kBlock;
-  Team alone(1, block, padded(sizes[1]));
-  Machine machine(sizes, examples, block, alone, 0);
-  machine.read(network);
+  Team team(1, block, padded(sizes[1]));
+  Trainer trainer(sizes, examples, block, team, 0);
+  trainer.read(network);
   std::optional<Sums> sums;
-  if (gradient != nullptr) sums = machine.sums();
+  if (gradient != nullptr) sums = trainer.sums();
   double cost = 0;
-  // Into float64 after so many examples: often enough for accuracy, seldom enough to cost nothing.
+  // Add the float32 sums to the float64 ones after this many examples. More often costs time, more seldom accuracy.
   constexpr int64_t kExamples = 512;
   const auto flush = [&] {
     const auto add = [](std::vector<double>& to, const float* from) {
@@ -115,22 +117,22 @@ double evaluate(const std::vector<int64_t>& sizes, const Examples& examples, int
     }
     sums->clear();
   };
-  const auto which = [](int64_t i) { return i; };
+  const auto row_of = [](int64_t i) { return i; };
   const auto block_at = [&](int64_t at) { return Block{at, std::min(block, last - at)}; };
-  machine.begin(block_at(first), which);
+  trainer.begin(block_at(first), row_of);
   int64_t flushed = first;
   for (int64_t at = first; at < last; at += block) {
     const Block now = block_at(at), next = block_at(at + now.m);
     const int64_t m = now.m;
-    machine.feed_forward(now, which, next, std::min(block, last - next.at - next.m));
+    trainer.feed_forward(now, row_of, next, std::min(block, last - next.at - next.m));
     if (outputs != nullptr) {
       for (int64_t e = 0; e < m; ++e) {
-        std::memcpy(outputs + (at + e) * sizes[depth], machine.outputs(e), sizes[depth] * 4);
+        std::memcpy(outputs + (at + e) * sizes[depth], trainer.outputs(e), sizes[depth] * 4);
       }
     }
-    cost += machine.feed_back(now, which, -1.0f);
+    cost += trainer.feed_back(now, row_of, -1.0f);
     if (!sums) continue;
-    machine.add_to(*sums, m);
+    trainer.add_to(*sums, m);
     if (at + m - flushed >= kExamples) flush(), flushed = at + m;
   }
   if (sums) flush();
@@ -141,6 +143,6 @@ double evaluate(const std::vector<int64_t>& sizes, const Examples& examples, int
 
 #define JAXGD_TEXT(x) #x
 #define JAXGD_NAME(x) JAXGD_TEXT(x)
-extern const Kernels kKernels = {JAXGD_NAME(JAXGD_MACHINE), epoch, evaluate, kPanel};
+extern const Kernels kKernels = {JAXGD_NAME(JAXGD_ISA), epoch, evaluate, kPanel};
 
-}  // namespace jaxgd::JAXGD_MACHINE
+}  // namespace jaxgd::JAXGD_ISA

@@ -1,27 +1,29 @@
-// The two products that descent is made of, of weights (rows, p) and a mini-batch's numbers x (rows, m).
+// The two matrix products of gradient descent, of weights (rows, p) and the numbers x (rows, m) of a mini-batch.
 //
-// Weights lie in panels of two vectors: panel q holds columns q · kPanel to (q + 1) · kPanel of all rows, one row after
-// the other; the last panel may be one vector wide. Tiles of up to kMost examples by a panel stay in registers.
+// Weights are stored in panels that are two vectors wide. Panel q holds columns q · kPanel to (q + 1) · kPanel − 1 of
+// all rows, one row after the other. The last panel may be one vector wide. A tile is up to kTileRows examples by one
+// panel; its sums stay in registers.
 #pragma once
 
 #include <type_traits>
 
 #include "vectors.h"
 
-namespace jaxgd::JAXGD_MACHINE {
+namespace jaxgd::JAXGD_ISA {
 namespace {
 
 constexpr int kPanel = 2 * kLanes;
-// Examples of a tile: its sums, a row of the panel and one number of x fill the registers, 32 with AVX-512, else 16.
-constexpr int kMost = kLanes == 16 ? 8 : 6;
-// Rows that are gone through at a time, by all tiles: they stay in the first-level cache meanwhile.
+// The most examples in a tile. Its sums, one row of the panel and one number of x must fit in the vector registers: 32
+// with AVX-512, otherwise 16.
+constexpr int kTileRows = kLanes == 16 ? 8 : 6;
+// All tiles process this many rows of weights before the next ones, so that the rows stay in the first-level cache.
 constexpr int64_t kRows = 96;
 
-// m examples go into so many tiles, the first of which is of these; the tiles are as large as each other or one larger.
-inline int64_t tiles_of(int64_t m) { return (m + kMost - 1) / kMost; }
+// Split m examples into ceil(m / kTileRows) tiles; first_of(t, m) is tile t's first example. Sizes differ by at most 1.
+inline int64_t tiles_of(int64_t m) { return (m + kTileRows - 1) / kTileRows; }
 inline int64_t first_of(int64_t tile, int64_t m) { return m * tile / tiles_of(m); }
 
-// One tile's numbers, input by input; they meet the rows of a list, which may leave out some.
+// The numbers of one tile, input by input. list[k] is the row of weights for input k; inputs may be left out.
 struct Tile {
   static constexpr int64_t kStride = 8;
   float* x;
@@ -32,7 +34,7 @@ struct Tile {
   int64_t row(int64_t k) const { return list[k]; }
 };
 
-// Numbers of m examples, tile by tile.
+// The numbers of all examples, tile by tile.
 struct ByTile {
   const Tile* tiles;
 
@@ -42,7 +44,8 @@ struct ByTile {
   }
 };
 
-// Numbers that lie example by example, stride apart; they meet the rows from `first` on.
+// Numbers stored example by example, with `stride` floats from one example to the next. Number k multiplies row
+// `first` + k of the weights.
 struct ByExample {
   const float* x;
   int64_t stride, many, first = 0;
@@ -53,48 +56,50 @@ struct ByExample {
   int64_t row(int64_t k) const { return first + k; }
 };
 
-// out[e] = start[e] + Σ_k x[k][e] · w[row(k)], E examples by T vectors, so far apart; no start is 0.
+// out[e] = start[e] + Σ_k x[k][e] · w[row(k)], for E examples by T vectors. Strides are in floats from one example to
+// the next. A null start means 0.
 template <int E, int T, typename Numbers>
-inline void multiply_tile(Numbers in, int64_t count, const float* w, const float* start, int64_t start_apart,
-                          float* out, int64_t apart) {
+inline void multiply_tile(Numbers in, int64_t count, const float* w, const float* start, int64_t start_stride,
+                          float* out, int64_t stride) {
   Vector sums[E][T];
   for (int e = 0; e < E; ++e) {
-    for (int t = 0; t < T; ++t) sums[e][t] = start == nullptr ? Vector{} : load(start + e * start_apart + t * kLanes);
+    for (int t = 0; t < T; ++t) sums[e][t] = start == nullptr ? Vector{} : load(start + e * start_stride + t * kLanes);
   }
   for (int64_t k = 0; k < count; ++k) {
     const float* row = w + in.row(k) * T * kLanes;
     Vector weights[T];
     for (int t = 0; t < T; ++t) weights[t] = load(row + t * kLanes);
     for (int e = 0; e < E; ++e) {
-      const Vector number = all(in.number(k, e));
+      const Vector number = broadcast(in.number(k, e));
       for (int t = 0; t < T; ++t) sums[e][t] += number * weights[t];
     }
   }
   for (int e = 0; e < E; ++e) {
-    for (int t = 0; t < T; ++t) store(out + e * apart + t * kLanes, sums[e][t]);
+    for (int t = 0; t < T; ++t) store(out + e * stride + t * kLanes, sums[e][t]);
   }
 }
 
-// w[row(k)] += Σ_e x[k][e] · d[e], E examples by T vectors; summed up first, so that a weight is rounded once.
+// w[row(k)] += Σ_e x[k][e] · d[e], for E examples by T vectors. The sum over the examples comes first, so that a weight
+// is rounded only once.
 template <int E, int T, typename Numbers>
-inline void add_tile(Numbers in, int64_t count, const float* d, int64_t apart, float* w) {
+inline void add_tile(Numbers in, int64_t count, const float* d, int64_t stride, float* w) {
   Vector factors[E][T];
   for (int e = 0; e < E; ++e) {
-    for (int t = 0; t < T; ++t) factors[e][t] = load(d + e * apart + t * kLanes);
+    for (int t = 0; t < T; ++t) factors[e][t] = load(d + e * stride + t * kLanes);
   }
   for (int64_t k = 0; k < count; ++k) {
     float* row = w + in.row(k) * T * kLanes;
     Vector sums[T] = {};
     for (int e = 0; e < E; ++e) {
-      const Vector number = all(in.number(k, e));
+      const Vector number = broadcast(in.number(k, e));
       for (int t = 0; t < T; ++t) sums[t] += number * factors[e][t];
     }
     for (int t = 0; t < T; ++t) store(row + t * kLanes, load(row + t * kLanes) + sums[t]);
   }
 }
 
-// Calls f with n, from 1 to kMost, as a constant.
-template <int N = kMost, typename F>
+// Calls f with n, which is 1 to kTileRows, as a compile-time constant.
+template <int N = kTileRows, typename F>
 inline void as_constant(int64_t n, F&& f) {
   if constexpr (N > 0) {
     if (n == N) {
@@ -105,8 +110,9 @@ inline void as_constant(int64_t n, F&& f) {
   }
 }
 
-// Calls f(E, T, numbers, k, count, e, o) for tiles of m examples by p columns, so many rows at a time: E examples from
-// e on, T vectors from column o on, and the numbers that meet the next `count` rows after k. At least once for k = 0.
+// Calls f(E, T, numbers, k, count, e, o) for every tile of m examples by p columns, kRows inputs at a time. A tile has
+// E examples from e on and T vectors from column o on. `numbers` are its inputs k … k + count − 1. Every tile is called
+// at least once, with k = 0, even if it has no inputs.
 template <typename Numbers, typename F>
 inline void for_tiles(const Numbers& in, int64_t m, int64_t p, F&& f) {
   const int64_t tiles = tiles_of(m);
@@ -130,25 +136,26 @@ inline void for_tiles(const Numbers& in, int64_t m, int64_t p, F&& f) {
   }
 }
 
-// out (m, p), its rows so far apart, = start (p) + x · w, with weights (rows, p); no start is 0.
+// out = start + xᵀ · w, with out (m, p), start (p) and weights (rows, p). `stride` is in floats from one row of out to
+// the next. A null start means 0.
 template <typename Numbers>
 inline void multiply(const Numbers& in, int64_t m, const float* w, int64_t rows, int64_t p, const float* start,
-                     float* out, int64_t apart) {
+                     float* out, int64_t stride) {
   for_tiles(in, m, p, [&](auto examples, auto vectors, const auto& x, int64_t k, int64_t count, int64_t e, int64_t o) {
-    float* to = out + e * apart + o;
+    float* to = out + e * stride + o;
     const float* begin = k > 0 ? to : start == nullptr ? nullptr : start + o;
-    multiply_tile<examples.value, vectors.value>(x, count, w + o * rows, begin, k > 0 ? apart : 0, to, apart);
+    multiply_tile<examples.value, vectors.value>(x, count, w + o * rows, begin, k > 0 ? stride : 0, to, stride);
   });
 }
 
-// w (rows, p) += xᵀ · d, with d (m, p), its rows so far apart.
+// w += x · d, with weights (rows, p) and d (m, p). `stride` is in floats from one row of d to the next.
 template <typename Numbers>
-inline void add_product(const Numbers& in, int64_t m, const float* d, int64_t apart, float* w, int64_t rows,
+inline void add_product(const Numbers& in, int64_t m, const float* d, int64_t stride, float* w, int64_t rows,
                         int64_t p) {
   for_tiles(in, m, p, [&](auto examples, auto vectors, const auto& x, int64_t, int64_t count, int64_t e, int64_t o) {
-    add_tile<examples.value, vectors.value>(x, count, d + e * apart + o, apart, w + o * rows);
+    add_tile<examples.value, vectors.value>(x, count, d + e * stride + o, stride, w + o * rows);
   });
 }
 
 }  // namespace
-}  // namespace jaxgd::JAXGD_MACHINE
+}  // namespace jaxgd::JAXGD_ISA

@@ -1,8 +1,9 @@
-// Threads that teach one network together.
+// Threads that train one network together.
 //
-// Each has neurons of the first hidden layer of its own: it alone reads and changes their weights, and so these stay in
-// its caches. The layers after it, small beside it where inputs are many, every thread computes for itself, the same to
-// the bit. All that they pass each other are the activations of the first layer, once a block of examples.
+// Each thread owns some neurons of the first hidden layer. Only it reads and changes their weights, so they stay in its
+// caches. Each thread computes all later layers for itself, with the same bits as the others. Those layers are small
+// compared with the first if the network has many inputs. The threads exchange only the activations of the first layer,
+// once per block of examples.
 #pragma once
 
 #include <atomic>
@@ -16,74 +17,79 @@
 
 #include "vectors.h"
 
-namespace jaxgd::JAXGD_MACHINE {
+namespace jaxgd::JAXGD_ISA {
 namespace {
 
 class Team {
  public:
-  // The first layer's activations of `block` examples are (block, p).
-  Team(int size, int64_t block, int64_t p) : size_(size), places_(size) {
+  // A block has `block` examples, so the first layer's activations are (block, p).
+  Team(int size, int64_t block, int64_t p) : size_(size), processors_(size) {
     for (Floats& a : activations_) a = zeros(block * p);
-    for (std::atomic<int>& place : places_) place = kNowhere;
+    for (std::atomic<int>& processor : processors_) processor = kUnknown;
   }
 
   int size() const { return size_; }
-  // Where the activations of a round go. In turns: some may still read one while others write the next.
+  // The first layer's activations of a round. Rounds alternate between two buffers, because some threads may still read
+  // one while others write the next.
   float* activations(int64_t round) const { return activations_[round % 2].get(); }
 
-  // To be called when the rank-th one's part of the round's activations is there.
+  // Reports that thread `rank` has written its part of the round's activations.
   void arrive(int rank) {
     if (size_ == 1) return;
-    const int place = processor();
-    if (places_[rank].load(std::memory_order_relaxed) != place) places_[rank].store(place, std::memory_order_relaxed);
+    const int processor = current_processor();
+    if (processors_[rank].load(std::memory_order_relaxed) != processor) {
+      processors_[rank].store(processor, std::memory_order_relaxed);
+    }
     arrived_.fetch_add(1, std::memory_order_acq_rel);
   }
 
-  // Returns when all have arrived in this round; rounds count from 1. The others come soon, unless the system has taken
-  // one's processor away, which it does for milliseconds: the seconds that are lost so are the result.
+  // Waits until all threads have arrived in this round; rounds count from 1. The others arrive soon, unless the system
+  // has taken the processor of one away, which costs milliseconds. Returns the seconds lost in this way.
   double wait(int64_t round, int rank) const {
     if (size_ == 1) return 0;
-    const auto here = [&] { return arrived_.load(std::memory_order_acquire) >= round * size_; };
+    const auto all_arrived = [&] { return arrived_.load(std::memory_order_acquire) >= round * size_; };
     for (int spins = 0; spins < kSpins; ++spins) {
-      if (here()) return 0;
+      if (all_arrived()) return 0;
       pause();
     }
     const auto since = std::chrono::steady_clock::now();
-    step_aside(rank);
-    while (!here()) std::this_thread::yield();
+    migrate(rank);
+    while (!all_arrived()) std::this_thread::yield();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
-    return seconds < kTaken ? 0 : seconds;
+    return seconds < kMinLost ? 0 : seconds;
   }
 
  private:
   static constexpr int kSpins = 1000;
-  static constexpr double kTaken = 5e-4;
-  static constexpr int kNowhere = -1;
+  // Seconds: a shorter wait is not due to a missing processor.
+  static constexpr double kMinLost = 5e-4;
+  static constexpr int kUnknown = -1;
 
-  // The processor that this thread is on.
-  static int processor() {
+  // The number of the processor that runs this thread.
+  static int current_processor() {
 #ifdef __linux__
     return sched_getcpu();
 #else
-    return kNowhere;
+    return kUnknown;
 #endif
   }
 
-  // Moves to another processor if one of the others was last on this one. The system starts a thread where its parent
-  // is, and may leave two there in turns for tens of milliseconds beside an idle processor, for both are never asleep.
-  void step_aside(int rank) const {
+  // Moves this thread to another processor if another thread of the team last ran on this one. The system starts a
+  // thread on the processor of its parent. Both threads spin, so it may let them share that processor for tens of
+  // milliseconds although another one is idle.
+  void migrate(int rank) const {
 #ifdef __linux__
-    // The first one's thread is the caller's.
+    // Thread 0 belongs to the caller.
     if (rank == 0) return;
-    const int here = processor();
+    const int current = current_processor();
     bool shared = false;
-    for (int i = 0; i < size_; ++i) shared |= i != rank && places_[i].load(std::memory_order_relaxed) == here;
+    for (int i = 0; i < size_; ++i) shared |= i != rank && processors_[i].load(std::memory_order_relaxed) == current;
     cpu_set_t allowed;
     if (!shared || sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
-    cpu_set_t elsewhere = allowed;
-    CPU_CLR(here, &elsewhere);
-    // It is moved at once, and free again to be anywhere.
-    if (sched_setaffinity(0, sizeof(elsewhere), &elsewhere) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
+    cpu_set_t others = allowed;
+    CPU_CLR(current, &others);
+    // The first call moves the thread at once; the second allows it every processor again.
+    if (sched_setaffinity(0, sizeof(others), &others) == 0) sched_setaffinity(0, sizeof(allowed), &allowed);
 #else
     static_cast<void>(rank);
 #endif
@@ -96,11 +102,11 @@ class Team {
   }
 
   const int size_;
-  // Where each was when it last arrived.
-  std::vector<std::atomic<int>> places_;
+  // The processor of each thread when it last arrived.
+  std::vector<std::atomic<int>> processors_;
   Floats activations_[2];
   alignas(64) std::atomic<int64_t> arrived_{0};
 };
 
 }  // namespace
-}  // namespace jaxgd::JAXGD_MACHINE
+}  // namespace jaxgd::JAXGD_ISA

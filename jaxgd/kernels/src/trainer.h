@@ -1,0 +1,306 @@
+// A network in the layout of the kernels, with the passes over a mini-batch: feed forward, back-propagate, update.
+//
+// The weights of layer l have one row per input, (n_{l-1}, p_l), in the panels of products.h. An input that is zero, as
+// most pixels are, costs nothing. Layers after the first also keep the transpose, (n_l, p_{l-1}), for back-propagation;
+// every update changes both copies. The activations and deltas of a mini-batch are (m, p_l). If several threads train
+// one network, each holds only its own columns of the first layer's weights and deltas; team.h gives the reason.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "descent.h"
+#include "products.h"
+#include "rows.h"
+#include "team.h"
+#include "vectors.h"
+
+namespace jaxgd::JAXGD_ISA {
+namespace {
+
+// `count` columns of a layer, starting at column `from`. The first `real` are neurons; the rest are padding.
+struct Columns {
+  int64_t from, count, real;
+};
+
+// m examples that are processed together, starting at position `at`.
+struct Block {
+  int64_t at, m;
+};
+
+// A sum of gradients, in the layout of a trainer's weights and biases.
+struct Sums {
+  std::vector<Floats> w, b;
+  std::vector<int64_t> size_w, size_b;
+
+  void clear() {
+    for (size_t l = 1; l < w.size(); ++l) {
+      std::memset(w[l].get(), 0, size_w[l] * 4);
+      std::memset(b[l].get(), 0, size_b[l] * 4);
+    }
+  }
+};
+
+// One thread's network, with buffers for a block of up to `block` examples. `rank` is the thread's number in the team.
+class Trainer {
+ public:
+  Trainer(const std::vector<int64_t>& sizes, const Examples& examples, int64_t block, Team& team, int rank)
+      : sizes_(sizes), examples_(examples), depth_(sizes.size() - 1), team_(team), rank_(rank) {
+    const int64_t parts = padded(sizes[1]) / kPad;
+    const int64_t from = parts * rank / team.size() * kPad, to = parts * (rank + 1) / team.size() * kPad;
+    first_ = {from, to - from, std::min(to, sizes[1]) - from};
+    for (int i = 0; i < 2; ++i) {
+      if (examples.bytes != nullptr) {
+        gathered_.emplace_back(examples, sizes[0], block);
+      } else {
+        copied_.push_back(zeros(block * sizes[0]));
+      }
+    }
+    const size_t count = depth_ + 1;
+    forward_.resize(count), back_.resize(count), b_.resize(count), a_.resize(count), delta_.resize(count);
+    for (size_t l = 1; l <= depth_; ++l) {
+      const int64_t p = columns(l).count;
+      forward_[l] = zeros(sizes[l - 1] * p);
+      if (l > 1) back_[l] = zeros(sizes[l] * columns(l - 1).count);
+      b_[l] = zeros(p);
+      if (l > 1) a_[l] = zeros(block * p);
+      delta_[l] = zeros(block * p);
+    }
+  }
+
+  // Copies a network into the layout of the kernels.
+  void read(const Layers& from) {
+    for (size_t l = 1; l <= depth_; ++l) {
+      const int64_t n = sizes_[l], inputs = sizes_[l - 1];
+      const Columns own = columns(l);
+      for (int64_t o = 0; o < own.real; ++o) {
+        const float* row = from.w[l] + (own.from + o) * inputs;
+        for (int64_t i = 0; i < inputs; ++i) forward_[l][panel_index(inputs, own.count, kPanel, i, o)] = row[i];
+      }
+      std::memcpy(b_[l].get(), from.b[l] + own.from, own.real * 4);
+      if (l == 1) continue;
+      const Columns before = columns(l - 1);
+      for (int64_t o = 0; o < n; ++o) {
+        const float* row = from.w[l] + o * inputs + before.from;
+        for (int64_t i = 0; i < before.real; ++i) back_[l][panel_index(n, before.count, kPanel, o, i)] = row[i];
+      }
+    }
+  }
+
+  // Copies the network out. All threads hold the same layers after the first, so only rank 0 writes those.
+  void write(const MutableLayers& to) const {
+    for (size_t l = 1; l <= (rank_ == 0 ? depth_ : 1); ++l) {
+      const int64_t inputs = sizes_[l - 1];
+      const Columns own = columns(l);
+      for (int64_t o = 0; o < own.real; ++o) {
+        float* row = to.w[l] + (own.from + o) * inputs;
+        for (int64_t i = 0; i < inputs; ++i) row[i] = forward_[l][panel_index(inputs, own.count, kPanel, i, o)];
+      }
+      std::memcpy(to.b[l] + own.from, b_[l].get(), own.real * 4);
+    }
+  }
+
+  // Returns a sum of gradients, set to zero, with the shapes of this trainer's network.
+  Sums sums() const {
+    Sums zero{{}, {}, std::vector<int64_t>(depth_ + 1), std::vector<int64_t>(depth_ + 1)};
+    zero.w.resize(depth_ + 1), zero.b.resize(depth_ + 1);
+    for (size_t l = 1; l <= depth_; ++l) {
+      zero.size_b[l] = columns(l).count, zero.size_w[l] = sizes_[l - 1] * columns(l).count;
+      zero.w[l] = zeros(zero.size_w[l]), zero.b[l] = zeros(zero.size_b[l]);
+    }
+    return zero;
+  }
+
+  // Gathers the inputs of the first block; call it once, before feed_forward. Position i holds row row_of(i).
+  template <typename RowOf>
+  void begin(const Block& first, const RowOf& row_of) { gather(1, first, row_of, 0); }
+
+  // Computes the outputs of the gathered block. While it waits for its team, it gathers the block `next` and prefetches
+  // the rows of the `prefetch` examples after that one.
+  template <typename RowOf>
+  void feed_forward(const Block& block, const RowOf& row_of, const Block& next, int64_t prefetch) {
+    const int64_t m = block.m;
+    if (examples_.labels != nullptr) {
+      for (int64_t e = 0; e < m; ++e) __builtin_prefetch(examples_.labels + row_of(block.at + e));
+    }
+    ++round_;
+    for (size_t l = 1; l <= depth_; ++l) {
+      const Columns own = columns(l);
+      float* a = activations(l) + own.from;
+      with_inputs(l, [&](const auto& in) {
+        multiply(in, m, forward_[l].get(), sizes_[l - 1], own.count, b_[l].get(), a, padded(sizes_[l]));
+      });
+      // a = σ(z), and 0 in the padding.
+      for (int64_t e = 0; e < m; ++e, a += padded(sizes_[l])) {
+        for (int64_t i = 0; i < own.count; i += kLanes) store(a + i, keep_first(sigmoid(load(a + i)), own.real - i));
+      }
+      if (l > 1) continue;
+      team_.arrive(rank_);
+      if (next.m > 0) gather(round_ + 1, next, row_of, prefetch);
+      lost_ += team_.wait(round_, rank_);
+    }
+  }
+
+  // Computes the deltas −rate · ∂(½‖y − a‖²)/∂z of all layers, for each example of a block. Returns Σ½‖y − a‖².
+  template <typename RowOf>
+  double feed_back(const Block& block, const RowOf& row_of, float rate) {
+    const int64_t m = block.m;
+    const double cost = errors(block, row_of, rate);
+    for (size_t l = depth_; l > 1; --l) {
+      const Columns own = columns(l - 1);
+      float* d = delta_[l - 1].get();
+      multiply(deltas(l), m, back_[l].get(), sizes_[l], own.count, nullptr, d, own.count);
+      const float* a = activations(l - 1) + own.from;
+      for (int64_t e = 0; e < m; ++e, a += padded(sizes_[l - 1]), d += own.count) {
+        for (int64_t i = 0; i < own.count; i += kLanes) {
+          const Vector x = load(a + i);
+          store(d + i, load(d + i) * x * (broadcast(1.0f) - x));
+        }
+      }
+    }
+    return cost;
+  }
+
+  // v → v + Σ of the examples' updates: each is delta · aᵀ for the weights and delta for the biases.
+  void step(int64_t m) {
+    add(m, forward_, b_);
+    for (size_t l = 2; l <= depth_; ++l) {
+      const Columns own = columns(l - 1);
+      add_product(deltas(l), m, activations(l - 1) + own.from, padded(sizes_[l - 1]), back_[l].get(), sizes_[l],
+                  own.count);
+    }
+  }
+
+  // sums → sums + Σ of the examples' updates.
+  void add_to(Sums& sums, int64_t m) const { add(m, sums.w, sums.b); }
+
+  // v → v + sums. The transposed weights are copied from the updated ones.
+  void descend(const Sums& sums) {
+    const auto add = [](float* to, const float* from, int64_t n) {
+      for (int64_t i = 0; i < n; i += kLanes) store(to + i, load(to + i) + load(from + i));
+    };
+    for (size_t l = 1; l <= depth_; ++l) {
+      add(forward_[l].get(), sums.w[l].get(), sums.size_w[l]);
+      add(b_[l].get(), sums.b[l].get(), sums.size_b[l]);
+      if (l == 1) continue;
+      const int64_t n = sizes_[l], inputs = sizes_[l - 1], p = padded(n);
+      const Columns own = columns(l - 1);
+      for (int64_t o = 0; o < n; ++o) {
+        for (int64_t i = 0; i < own.real; ++i) {
+          back_[l][panel_index(n, own.count, kPanel, o, i)] =
+              forward_[l][panel_index(inputs, p, kPanel, own.from + i, o)];
+        }
+      }
+    }
+  }
+
+  // True if one of the outputs of the block is NaN.
+  bool any_nan(int64_t m) const {
+    const int64_t p = padded(sizes_[depth_]);
+    const float* a = outputs(0);
+    // Every other output is between 0 and 1, so the sum is NaN exactly if an output is.
+    Vector sum{};
+    for (int64_t i = 0; i < m * p; i += kLanes) sum += load(a + i);
+    float total = 0;
+    for (int i = 0; i < kLanes; ++i) total += sum[i];
+    return std::isnan(total);
+  }
+
+  // Seconds that this thread lost because another thread of the team had no processor.
+  double lost() const { return lost_; }
+
+  const float* outputs(int64_t e) const { return activations(depth_) + e * padded(sizes_[depth_]); }
+
+ private:
+  // The columns of layer l that this thread computes.
+  Columns columns(size_t l) const { return l == 1 ? first_ : Columns{0, padded(sizes_[l]), sizes_[l]}; }
+
+  // All activations of layer l, (m, p_l).
+  float* activations(size_t l) const { return l == 1 ? team_.activations(round_) : a_[l].get(); }
+
+  // Calls f with the inputs of layer l.
+  template <typename F>
+  void with_inputs(size_t l, const F& f) const {
+    if (l > 1) {
+      f(ByExample{activations(l - 1), padded(sizes_[l - 1]), sizes_[l - 1]});
+    } else if (!gathered_.empty()) {
+      f(gathered_[round_ % 2].inputs());
+    } else {
+      f(ByExample{copied_[round_ % 2].get(), sizes_[0], sizes_[0]});
+    }
+  }
+
+  // Gathers the inputs of a block for one round, and prefetches the rows of the next `prefetch` examples.
+  template <typename RowOf>
+  void gather(int64_t round, const Block& block, const RowOf& row_of, int64_t prefetch) {
+    if (!gathered_.empty()) {
+      gathered_[round % 2].fill(block.at, block.m, row_of, prefetch);
+    } else {
+      const int64_t width = sizes_[0];
+      float* to = copied_[round % 2].get();
+      for (int64_t e = 0; e < block.m; ++e) {
+        std::memcpy(to + e * width, examples_.floats + row_of(block.at + e) * width, width * 4);
+      }
+    }
+  }
+
+  // The deltas of a layer after the first; every thread holds all their columns.
+  ByExample deltas(size_t l) const { return {delta_[l].get(), padded(sizes_[l]), sizes_[l]}; }
+
+  // Adds Σ of the examples' updates to weights w and biases b.
+  void add(int64_t m, const std::vector<Floats>& w, const std::vector<Floats>& b) const {
+    for (size_t l = 1; l <= depth_; ++l) {
+      const int64_t p = columns(l).count;
+      const float* d = delta_[l].get();
+      for (int64_t i = 0; i < p; i += kLanes) {
+        Vector sum{};
+        for (int64_t e = 0; e < m; ++e) sum += load(d + e * p + i);
+        store(b[l].get() + i, load(b[l].get() + i) + sum);
+      }
+      with_inputs(l, [&](const auto& in) { add_product(in, m, d, p, w[l].get(), sizes_[l - 1], p); });
+    }
+  }
+
+  // Computes the deltas of the output layer. Returns Σ½‖y − a‖².
+  template <typename RowOf>
+  double errors(const Block& block, const RowOf& row_of, float rate) {
+    const int64_t n = sizes_[depth_], p = padded(n);
+    double cost = 0;
+    for (int64_t e = 0; e < block.m; ++e) {
+      const float* a = outputs(e);
+      float* d = delta_[depth_].get() + e * p;
+      Vector squares{};
+      for (int64_t i = 0; i < p; i += kLanes) {
+        const Vector x = load(a + i);
+        Vector off = x;
+        if (examples_.labels != nullptr) {
+          off -= one_hot(examples_.labels[row_of(block.at + e)] - i);
+        } else {
+          const float* y = examples_.targets + row_of(block.at + e) * n;
+          for (int64_t k = i; k < std::min(i + kLanes, n); ++k) off[k - i] -= y[k];
+        }
+        squares += off * off;
+        store(d + i, off * x * (broadcast(1.0f) - x) * broadcast(-rate));
+      }
+      float sum = 0;
+      for (int i = 0; i < kLanes; ++i) sum += squares[i];
+      cost += 0.5 * sum;
+    }
+    return cost;
+  }
+
+  const std::vector<int64_t>& sizes_;
+  const Examples& examples_;
+  const size_t depth_;
+  Team& team_;
+  const int rank_;
+  Columns first_;
+  int64_t round_ = 0;
+  double lost_ = 0;
+  // The inputs of this round and of the next, alternating: bytes converted tile by tile, or floats copied unchanged.
+  std::vector<Gathered> gathered_;
+  std::vector<Floats> copied_, forward_, back_, b_, a_, delta_;
+};
+
+}  // namespace
+}  // namespace jaxgd::JAXGD_ISA
