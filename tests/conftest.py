@@ -12,7 +12,7 @@ import jaxtyping
 import processor_time
 import pytest
 
-# Nearly all of the suite's time is compilation, so programs are compiled fast instead of made fast. XLA's older emitters
+# Nearly all of the suite's time is compilation, so programs are compiled fast instead of made fast. XLA's old emitters
 # take half the time of its new ones. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` compiles everything as users have it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 fast = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"

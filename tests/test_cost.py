@@ -134,6 +134,13 @@ def test_accuracy_of_one_example_and_of_many_axes():
     np.testing.assert_array_equal(jax.vmap(share)(OUTPUTS, LABELS), [1, 1, 0, 0])
 
 
+@pytest.mark.parametrize("n", [41, 83])
+def test_all_right_is_exactly_one(n):
+    """XLA divides by multiplying with the reciprocal, and n · (1/n) is below 1 for these n in float32."""
+    assert float(jnp.mean(jnp.ones(n, bool), dtype=jnp.float32)) < 1
+    assert float(share(jnp.ones((n, 2)), jnp.zeros(n, int))) == 1
+
+
 def test_as_many_examples_as_outputs():
     """A square batch must not confuse labels with targets."""
     assert float(share(jnp.eye(3), jnp.array([0, 1, 2]))) == 1

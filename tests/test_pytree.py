@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgd.pytree import all_finite, dot, norm, select, subtract
+from jaxgd.pytree import all_finite, axpy, dot, norm, select, subtract
 
 # float32 rounds to 6e-8; a few dozen operations stay under 1e-6.
 RTOL = 1e-6
@@ -26,11 +26,18 @@ def test_dot_is_the_square_of_the_norm(seed, x64):
 
 
 def test_bfloat16_is_summed_in_float32():
-    """Summed in bfloat16, 1000 ones stop growing at 256."""
-    ones = jnp.ones(1000, jnp.bfloat16)
+    """A sum of 1001 ones is 1000 if it is rounded to bfloat16, which has eight digits."""
+    ones = jnp.ones(1001, jnp.bfloat16)
     assert dot(ones, ones).dtype == norm(ones).dtype == jnp.float32
-    assert float(dot(ones, ones)) == 1000
-    np.testing.assert_allclose(norm(ones), np.sqrt(1000), rtol=RTOL)
+    assert float(dot(ones, ones)) == 1001
+    np.testing.assert_allclose(norm(ones), np.sqrt(1001), rtol=RTOL)
+
+
+def test_axpy_keeps_the_dtypes_of_y():
+    y = {"a": jnp.zeros(2, jnp.bfloat16), "b": jnp.zeros(3)}
+    moved = axpy(jnp.float32(0.5), jax.tree.map(jnp.ones_like, y), y)
+    assert jax.tree.map(lambda x: x.dtype, moved) == {"a": jnp.bfloat16, "b": jnp.float32}
+    np.testing.assert_array_equal(moved["b"], 0.5)
 
 
 def test_dot_rejects_trees_that_differ():

@@ -86,10 +86,10 @@ _APPROXIMATE = 1e-3
 class GradientError(JaxgdError, AssertionError):
     """A gradient is wrong, or undecided under `strict=True`; the message is the report's text.
 
-    Args:
+    Attributes:
         report: The report of the failed check.
 
-    Attributes:
+    Args:
         report: The report of the failed check.
     """
 

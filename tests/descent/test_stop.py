@@ -110,9 +110,11 @@ def test_a_gradient_test_alone_says_per_lane_what_all_tests_say(x64):
 
 
 def test_step(x64):
-    solution, path = run(Stop(step_atol=1e-4, step_rtol=1e-4, **QUIET))
+    solution, path = run(Stop(step_atol=0.1, step_rtol=0.1, **QUIET))
     v_norm = np.sqrt(path.cost)  # the valley's C is ‖v‖²
-    met = path.step_norm <= 1e-4 + 1e-4 * v_norm
+    met = path.step_norm <= 0.1 + 0.1 * v_norm
+    # Either tolerance alone is met later, or never.
+    assert not (path.step_norm <= 0.1).any()
     assert solution.outcome.reason.name == "STEP"
     assert np.argmax(met) == len(met) - 1 == solution.steps
 

@@ -64,8 +64,8 @@ def test_armijos_condition_holds_after_every_search(memory, x64):
         reference = path.cost[max(0, k - memory) : k].max()
         eta = path.step_norm[k] / path.gradient_norm[k - 1]
         assert path.cost[k] <= reference - 1e-4 * eta * path.gradient_norm[k - 1] ** 2 * (1 - 1e-9)
-    if memory == 1:
-        assert np.all(np.diff(path.cost) < 0)
+    # With one cost in memory C falls in every step; with several it may rise, and on this valley it does.
+    assert np.all(np.diff(path.cost) < 0) == (memory == 1)
 
 
 def test_the_first_guess_is_the_inverse_curvature(x64):
@@ -156,9 +156,11 @@ def test_it_descends_where_the_hessian_is_not_positive(v0, x64):
 
 
 def test_products_are_limited(x64):
-    d = jnp.linspace(1, 1e4, 200)
-    _, calls = counted(newton(max_products=3), lambda v: jnp.sum(d * v**2) / 2, jnp.ones(200), n=2)
-    assert calls <= 1 + 2 * (3 + 2 + 1)
+    """Six steps without the limit make 118 evaluations here."""
+    d = jnp.asarray(np.linspace(1, 1e4, 200))
+    cost = lambda v: jnp.sum(d * v**2) / 2  # noqa: E731
+    solution = minimize(cost, jnp.ones(200), newton(max_products=3), max_steps=6, stop=None, record=None)
+    assert solution.evaluations <= 1 + 6 * (3 + 1 + 1)
 
 
 # The flow.
@@ -197,6 +199,9 @@ def test_fixed_length_stays_at_the_bottom():
 def test_fixed_length_of_tiny_and_huge_gradients(scale):
     step, _ = fixed_length(0.5).update(scale * jnp.array([3.0, 4.0]), optax.EmptyState())
     np.testing.assert_allclose(step, [-0.3, -0.4], rtol=1e-5)
+    # The quotient ε/‖∇C‖ overflows for the smallest of these gradients.
+    step, _ = fixed_length(1e3).update(scale * jnp.array([3.0, 4.0]), optax.EmptyState())
+    np.testing.assert_allclose(step, [-600, -800], rtol=1e-5)
 
 
 def test_momentum_is_optaxs(x64):
