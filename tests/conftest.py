@@ -21,9 +21,8 @@ if fast:
     quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
 
-# No test reads programs that others compiled, or leaves its own in the home folder: also not in further processes.
+# Further processes keep no programs in the home folder, and read none.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-jax.config.update("jax_enable_compilation_cache", False)
 
 # A column (n, 1) against a row (n,) would become (n, n) without a word.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -86,8 +85,27 @@ def genuine_mnist():
     return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
 
 
+def keep_programs(config):
+    """Keep compiled programs in pytest's cache folder, so that a rerun compiles less.
+
+    Each worker has a folder of its own, because JAX does not write its files atomically, and so has each kind of
+    processor, because JAX's key does not name it. `pytest --cache-clear` deletes them.
+    """
+    from jaxgd.cli.compiled import _processor_id
+
+    cache, processor = getattr(config, "cache", None), _processor_id()
+    usable = cache is not None and processor is not None
+    jax.config.update("jax_enable_compilation_cache", usable)
+    if usable:
+        folder = cache.mkdir(f"jaxgd-programs-{processor}") / os.environ.get("PYTEST_XDIST_WORKER", "main")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 def pytest_configure(config):
     config.pluginmanager.register(processor_time.ProcessorTime(config))
+    keep_programs(config)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -181,6 +181,13 @@ def test_far_too_small_an_eta_is_stalled_at_once():
     assert (solution.outcome.reason.name, solution.steps) == ("STALLED", 16)
 
 
+def test_large_variables_stall_when_their_steps_are_below_their_rounding():
+    """1 is far below the rounding of 1e8 in float32, which is 8, and far above that of 1."""
+    v0 = jnp.full(2, 1e8, jnp.float32)
+    solution = minimize(jnp.sum, v0, gradient_descent(1.0), max_steps=1000, stop=Stop(), record=None)
+    assert (solution.outcome.reason.name, solution.steps) == ("STALLED", 16)
+
+
 def test_slow_progress_is_not_stalled(x64):
     """Steps below the rounding of v, and C falls all the same."""
     solution = minimize(
