@@ -238,9 +238,9 @@ MISUSE = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("flags", "match"), MISUSE.values(), ids=MISUSE)
-def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, flags, match):
+def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, request, flags, match):
     if flags and {"run", "--run-dir"} & set(flags):
-        jaxgd("train", *SHORT)
+        request.getfixturevalue("run_folder")
     before = sorted(tmp_path.rglob("*"))
     answer = jaxgd("trian") if flags is None else jaxgd("train", *flags)
     assert answer.status == 2
