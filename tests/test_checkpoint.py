@@ -113,6 +113,17 @@ def test_every_damage_is_detected(folder, tree):
     assert refused >= 5
 
 
+def test_values_that_differ_from_their_checksum_are_refused(folder, tree):
+    """The files are whole, so only jaxgd's own checksum can notice."""
+    about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
+    content = json.loads(about.read_text())
+    about.write_text(json.dumps(content | {"sha256": content["sha256"][::-1]}))
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        restored = checkpoints.restore(like(tree))
+    assert restored.epoch == 2
+    assert "its values differ from the saved ones" in restored.refused[0]
+
+
 def test_restore_skips_a_damaged_checkpoint_and_save_replaces_it(folder, tree):
     largest = max(files_of(folder, 3), key=lambda path: path.stat().st_size)
     flip(largest)

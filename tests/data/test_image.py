@@ -294,6 +294,14 @@ def test_polarity_is_detected_on_dim_paper(sheet, tmp_path):
     assert read[sheet == 255].min() == 255 - 30
 
 
+def test_polarity_is_decided_by_the_strongest_contrast(sheet, tmp_path):
+    """Far more pixels are a little darker than the border than are ink. The ink is light and stays so."""
+    shaded = np.maximum(sheet, 10)
+    shaded[:3] = shaded[-3:] = shaded[:, :3] = shaded[:, -3:] = 40
+    assert (shaded.astype(int) - 40).sum() < 0
+    np.testing.assert_array_equal(read_picture(saved(tmp_path / "x.png", shaded)), shaded)
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "I;16", "CMYK", "I", "F"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_mode_gives_the_same_black_and_white(mode, dark, sheet, tmp_path):
