@@ -217,12 +217,7 @@ FAULTS = (
         "tests/data/test_digits.py",
     ),
     Fault("data/folder.py", "last = max(1, n // 6)", "last = max(1, n // 5)", "tests/data/test_load_idx.py"),
-    Fault(
-        "data/fetch.py",
-        "force_checksums_validation=True",
-        "force_checksums_validation=False",
-        "tests/data/test_fetch.py",
-    ),
+    Fault("data/fetch.py", "shutil.rmtree(leftover, ignore_errors=True)", "pass", "tests/data/test_fetch.py"),
     Fault(
         "data/image.py",
         "np.bincount(gray.ravel(), minlength=256) @ deviation**3 < 0",
@@ -260,7 +255,7 @@ FAULTS = (
         TRAINING,
     ),
     Fault("training.py", "callback(state, entry) and k < epochs", "callback(state, entry) and False", TRAINING),
-    Fault("kernels/order.py", "jnp.where(h >> 31 == 1, partner, x)", "jnp.where(h >> 30 == 1, partner, x)", KERNELS),
+    Fault("kernels/order.py", "_ROUNDS = 64", "_ROUNDS = 8", KERNELS),
     Fault("kernels/choice.py", "if cost is not quadratic_cost:", "if False:", f"{KERNELS} {TRAINING}"),
     Fault("kernels/native.py", "out[0] == 1", "out[0] >= 0", f"{KERNELS} {TRAINING}"),
     Fault("kernels/src/kernels.cc", "eta / static_cast<float>(m)", "eta / static_cast<float>(batch_size)", KERNELS),
@@ -343,7 +338,7 @@ def main():
     missed = 0
     for fault in FAULTS:
         wrong = fault.wrong.strip() or "(deleted)"
-        if (options.rooms and room_of(fault) not in options.rooms) or (fault.file, wrong) in done:
+        if (options.rooms and room_of(fault) not in options.rooms) or (fault.file, fault.right, wrong) in done:
             continue
         began = time.monotonic()
         caught, reason = plant(fault, fault.tests)
@@ -351,6 +346,7 @@ def main():
         row = {
             "room": room_of(fault),
             "file": fault.file,
+            "right": fault.right,
             "wrong": wrong,
             "seconds": round(time.monotonic() - began),
             "caught_by": caught,

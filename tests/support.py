@@ -46,6 +46,30 @@ def trained(network, x, y, eta, steps):
     return network
 
 
+def by_hand(network, x, y):
+    """Return C, the outputs and ∇C in NumPy's float64, by the book's equations (BP1) to (BP4). Nothing is compiled."""
+    layers = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in network]
+    activations = [x]
+    for w, b in layers:
+        activations.append(1 / (1 + np.exp(-(activations[-1] @ w.T + b))))
+    outputs, gradient = activations[-1], []
+    delta = (outputs - y) / len(x) * outputs * (1 - outputs)
+    for (w, _), a in zip(reversed(layers), reversed(activations[:-1]), strict=True):
+        gradient.append(Layer(delta.T @ a, delta.sum(0)))
+        delta = delta @ w * a * (1 - a)
+    return np.sum((outputs - y) ** 2) / (2 * len(x)), outputs, tuple(reversed(gradient))
+
+
+def taught_by_hand(network, x, y, order, eta, batch_size):
+    """Return the network after one epoch of the book's loop, in NumPy's float64."""
+    network = jax.tree.map(lambda v: np.asarray(v, np.float64), network)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        gradient = by_hand(network, x[rows], y[rows])[2]
+        network = jax.tree.map(lambda v, g: v - eta * g, network, gradient)
+    return network
+
+
 def leaves(tree):
     """The leaves as NumPy arrays, by the name JAX gives their place: "[0].b"."""
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}

@@ -9,22 +9,22 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
-from support import assert_leaves_close
+from support import assert_leaves_close, example
 
-from jaxgd import init_network, load_network, save_network
+from jaxgd import load_network, save_network
 from jaxgd.checkpoint import Checkpoints
 from jaxgd.errors import CheckpointError, ShapeError, WriteError
 
 CONFIG = {"eta": 3.0, "sizes": [5, 4, 3]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tree():
-    network = init_network(jax.random.key(0), (5, 4, 3))
+    network = example((5, 4, 3), seed=0, dtype=jnp.float32)[0]
     return {
         "network": network,
         "optimizer": optax.adam(0.1).init(network),
-        "half": jnp.ones(3, jnp.bfloat16),
+        "half": jnp.asarray(np.ones(3, jnp.bfloat16)),
         "key": jax.random.key(7),
         "old key": jax.random.PRNGKey(7),
         "count": jnp.array(3),
@@ -34,9 +34,13 @@ def tree():
     }
 
 
+def zeros(x):
+    return jnp.asarray(np.zeros(x.shape, x.dtype))
+
+
 def like(tree):
     """Return the tree with zeros for its values, as in a fresh run."""
-    return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.zeros_like(x), tree)
+    return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else zeros(x), tree)
 
 
 def assert_same(a, b):
@@ -109,6 +113,17 @@ def test_every_damage_is_detected(folder, tree):
     assert refused >= 5
 
 
+def test_values_that_differ_from_their_checksum_are_refused(folder, tree):
+    """The files are whole, so only jaxgd's own checksum can notice."""
+    about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
+    content = json.loads(about.read_text())
+    about.write_text(json.dumps(content | {"sha256": content["sha256"][::-1]}))
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        restored = checkpoints.restore(like(tree))
+    assert restored.epoch == 2
+    assert "its values differ from the saved ones" in restored.refused[0]
+
+
 def test_restore_skips_a_damaged_checkpoint_and_save_replaces_it(folder, tree):
     largest = max(files_of(folder, 3), key=lambda path: path.stat().st_size)
     flip(largest)
@@ -160,13 +175,13 @@ def test_a_failed_write_raises(tmp_path, tree):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 def test_network_round_trip(tmp_path, dtype, x64):
-    network = init_network(jax.random.key(0), (4, 3, 2), dtype=dtype)
+    network = example((4, 3, 2), seed=0, dtype=jnp.dtype(dtype))[0]
     save_network(tmp_path / "n.safetensors", network)
     assert_leaves_close(load_network(tmp_path / "n.safetensors"), network, rtol=0)
 
 
 def test_other_programs_can_read_a_saved_network(tmp_path):
-    network = init_network(jax.random.key(0), (4, 3, 2))
+    network = example((4, 3, 2), seed=0)[0]
     save_network(tmp_path / "n.safetensors", network)
     tensors = safetensors.numpy.load_file(tmp_path / "n.safetensors")
     assert sorted(tensors) == ["0.b", "0.w", "1.b", "1.w"]
@@ -175,7 +190,7 @@ def test_other_programs_can_read_a_saved_network(tmp_path):
 
 def test_float64_is_refused_while_x64_is_off(tmp_path):
     with jax.enable_x64(True):
-        save_network(tmp_path / "n.safetensors", init_network(jax.random.key(0), (2, 1)))
+        save_network(tmp_path / "n.safetensors", example((2, 1), seed=0)[0])
     with pytest.raises(CheckpointError, match="jax_enable_x64"):
         load_network(tmp_path / "n.safetensors")
 
@@ -218,7 +233,7 @@ def test_a_missing_file_is_reported(tmp_path):
 
 
 def test_a_failed_save_leaves_no_file(tmp_path):
-    network = init_network(jax.random.key(0), (4, 3, 2))
+    network = example((4, 3, 2), seed=0)[0]
     with pytest.raises(CheckpointError, match=r"must end in \.safetensors"):
         save_network(tmp_path / "n.pkl", network)
     with pytest.raises(WriteError, match="No such file"):

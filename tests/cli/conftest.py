@@ -1,6 +1,7 @@
 import contextlib
 import io
 import os
+import shutil
 from typing import NamedTuple
 
 import pytest
@@ -29,8 +30,17 @@ def jaxgd(tmp_path, monkeypatch):
     return run
 
 
+@pytest.fixture(scope="session")
+def completed(tmp_path_factory):
+    """The folder of a completed run of two epochs, which no test changes."""
+    folder = tmp_path_factory.mktemp("completed") / "run"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert main(["train", "--epochs", "2", "--run-dir", str(folder), "--checkpoint-every", "1"]) == 0
+    return folder
+
+
 @pytest.fixture
-def run_folder(jaxgd):
-    """The folder of a completed run of two epochs."""
-    assert jaxgd("train", "--epochs", 2, "--run-dir", "run", "--checkpoint-every", 1).status == 0
+def run_folder(jaxgd, completed):
+    """A copy of the completed run, for one test."""
+    shutil.copytree(completed, "run")
     return "run"

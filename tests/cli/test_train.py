@@ -192,10 +192,20 @@ def test_tensorboard_events_are_written(jaxgd):
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_plot_writes_the_figure(jaxgd, suffix):
-    pytest.importorskip("matplotlib")
+def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
+    """The left half shows the costs, the right half the error rates in percent, of training and test examples."""
+    figure = pytest.importorskip("matplotlib.figure")
+    drawn, save = [], figure.Figure.savefig
+    monkeypatch.setattr(
+        figure.Figure, "savefig", lambda self, *rest, **more: (drawn.append(self), save(self, *rest, **more))
+    )
     assert jaxgd("train", *SHORT, "--plot", f"run.{suffix}").status == 0
     assert Path(f"run.{suffix}").stat().st_size > 5000
+    costs, rates = drawn[0].axes
+    for part, cost, rate in zip(("", "test_"), costs.lines, rates.lines, strict=True):
+        np.testing.assert_allclose(cost.get_ydata(), [row[f"{part}cost"] for row in rows()], rtol=1e-6)
+        right = np.array([row[f"{part}accuracy"] for row in rows()])
+        np.testing.assert_allclose(rate.get_ydata(), 100 * (1 - right), rtol=1e-5)
 
 
 def test_an_existing_run_folder_is_refused_and_unchanged(jaxgd, run_folder):
@@ -238,9 +248,9 @@ MISUSE = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("flags", "match"), MISUSE.values(), ids=MISUSE)
-def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, flags, match):
+def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, request, flags, match):
     if flags and {"run", "--run-dir"} & set(flags):
-        jaxgd("train", *SHORT)
+        request.getfixturevalue("run_folder")
     before = sorted(tmp_path.rglob("*"))
     answer = jaxgd("trian") if flags is None else jaxgd("train", *flags)
     assert answer.status == 2

@@ -62,8 +62,8 @@ def sheet():
 
 @pytest.fixture(scope="module")
 def mnist(genuine_mnist):
-    """The first 1,000 test images of genuine MNIST."""
-    return read_idx(genuine_mnist / "t10k-images-idx3-ubyte.gz")[:1000]
+    """The first 500 test images of genuine MNIST."""
+    return read_idx(genuine_mnist / "t10k-images-idx3-ubyte.gz")[:500]
 
 
 # frame_of
@@ -171,12 +171,12 @@ def test_an_image_that_does_not_fit_is_changed():
 
 def test_genuine_mnist_is_unchanged(mnist):
     same = [np.array_equal(fit_to_frame(image, MNIST), image) for image in mnist]
-    assert np.mean(same) >= 0.99  # measured: 100% of these 1,000, and 99.8% of all 10,000
+    assert np.mean(same) >= 0.99  # measured: 100% of these 500, and 99.8% of all 10,000
 
 
 def test_genuine_mnist_survives_enlargement(mnist, tmp_path):
     """The mean error after a soft enlargement is 6 to 8 of 255. A shift by one pixel would cost about 20."""
-    images = mnist[:200]
+    images = mnist[:100]
     back = [fit_to_frame(read_picture(saved(tmp_path / "x.png", as_picture(i))), MNIST) for i in images]
     assert np.abs(np.stack(back).astype(int) - images).mean() <= 8
     assert np.abs(np.roll(back, 1, 2).astype(int) - images).mean() >= 15
@@ -292,6 +292,14 @@ def test_polarity_is_detected_on_dim_paper(sheet, tmp_path):
     read = read_picture(saved(tmp_path / "x.png", dim))
     assert read[0, 0] == 255 - 110
     assert read[sheet == 255].min() == 255 - 30
+
+
+def test_polarity_is_decided_by_the_strongest_contrast(sheet, tmp_path):
+    """Far more pixels are a little darker than the border than are ink. The ink is light and stays so."""
+    shaded = np.maximum(sheet, 10)
+    shaded[:3] = shaded[-3:] = shaded[:, :3] = shaded[:, -3:] = 40
+    assert (shaded.astype(int) - 40).sum() < 0
+    np.testing.assert_array_equal(read_picture(saved(tmp_path / "x.png", shaded)), shaded)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "I;16", "CMYK", "I", "F"])

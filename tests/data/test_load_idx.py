@@ -38,7 +38,7 @@ def test_validation_files_are_the_validation_split(tmp_path):
         load_idx(tmp_path, validation=4)
 
 
-@pytest.mark.parametrize(("n", "asked", "got"), [(12, 5, 5), (12, 11, 11), (13, None, 2), (2, None, 1)])
+@pytest.mark.parametrize(("n", "asked", "got"), [(12, 5, 5), (12, 11, 11), (17, None, 2), (2, None, 1)])
 def test_validation_defaults_to_one_sixth(tmp_path, n, asked, got):
     fill(tmp_path, n=n)
     fill(tmp_path, "test", 3)

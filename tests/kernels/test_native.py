@@ -1,6 +1,7 @@
 """The native kernels compute what the formulas say: against float64, against XLA, and on whatever they are handed."""
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import assert_leaves_close
+from support import assert_leaves_close, taught_by_hand
+from support import by_hand as costs_by_hand
 
-from jaxgd import RangeError, init_network, load_dataset, network_cost, quadratic_cost, train
-from jaxgd.examples import Examples, inputs, targets
+from jaxgd import Layer, RangeError, init_network, load_dataset, quadratic_cost, train
+from jaxgd.examples import Examples
 from jaxgd.kernels import BackendChoice, native, random_order, select_backend, xla
 from jaxgd.rules import gradient_descent
 
@@ -32,30 +34,33 @@ def answers(rng, n, outputs, labels):
     return rng.integers(0, outputs, n).astype(np.int32) if labels else rng.random((n, outputs)).astype(np.float32)
 
 
-def by_hand(network, x, y, order, eta, batch_size):
-    """The book's loop in NumPy's float64."""
-    w, b = ([np.asarray(p, np.float64) for p in each] for each in zip(*network, strict=True))
+def drawn_network(rng, sizes):
+    """Return a network with weights from N(0, 1/n_in), drawn by NumPy, which compiles nothing."""
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    pairs = itertools.pairwise(sizes)
+    return tuple(Layer(normal(n_out, n_in) / np.float32(np.sqrt(n_in)), normal(n_out)) for n_in, n_out in pairs)
+
+
+def plain(x, y, outputs):
+    """Return the examples as the formulas take them, in float64."""
     x = x / 255 if x.dtype == np.uint8 else x.astype(np.float64)
-    y = np.eye(len(b[-1]))[y] if y.ndim == 1 else y.astype(np.float64)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        activations = [x[rows]]
-        for wl, bl in zip(w, b, strict=True):
-            activations.append(1 / (1 + np.exp(-(activations[-1] @ wl.T + bl))))
-        a = activations[-1]
-        delta = (a - y[rows]) * a * (1 - a)
-        for layer in reversed(range(len(w))):
-            a = activations[layer]
-            before = delta @ w[layer] * a * (1 - a)
-            w[layer] = w[layer] - eta / len(rows) * delta.T @ a
-            b[layer] = b[layer] - eta / len(rows) * delta.sum(0)
-            delta = before
-    return tuple(zip(w, b, strict=True))
+    return x, np.eye(outputs)[y] if y.ndim == 1 else y.astype(np.float64)
+
+
+def by_hand(network, x, y, order, eta, batch_size):
+    """Return the network after the book's loop in NumPy's float64."""
+    return taught_by_hand(network, *plain(x, y, len(network[-1].b)), order, eta, batch_size)
+
+
+one_epoch = jax.jit(native.epoch, static_argnames="batch_size")
+evaluated = jax.jit(native.evaluate, static_argnames="gradient")
 
 
 def run(network, x, y, order, eta, batch_size):
-    one = jax.jit(functools.partial(native.epoch, batch_size=batch_size))
-    return one(network, jnp.asarray(x), jnp.asarray(y), jnp.asarray(order, jnp.int32), jnp.float32(eta))
+    return one_epoch(network, x, y, np.asarray(order, np.int32), np.float32(eta), batch_size)
 
 
 shapes = given(
@@ -86,7 +91,7 @@ def test_many_shapes_are_the_books_loop(**drawn):
 def require_book(sizes, n, batch, density, dtype, labels, together, seed):
     rng = np.random.default_rng(seed)
     batch = min(batch, n)
-    network = init_network(jax.random.key(seed), sizes, "scaled")
+    network = drawn_network(rng, sizes)
     x, y = images(rng, n, sizes[0], density, dtype), answers(rng, n, sizes[-1], labels)
     order = rng.permutation(n)
     with pytest.MonkeyPatch.context() as patch:
@@ -95,30 +100,22 @@ def require_book(sizes, n, batch, density, dtype, labels, together, seed):
     assert bool(finite)
     for got_leaf, want in zip(leaves(got), leaves(by_hand(network, x, y, order, 0.05, batch)), strict=True):
         np.testing.assert_allclose(got_leaf, want, rtol=2e-5, atol=2e-6)
-    c, a, gradient = native.evaluate(network, jnp.asarray(x), jnp.asarray(y), True)
-    again, same, none = native.evaluate(network, jnp.asarray(x), jnp.asarray(y), False)
+    c, a, gradient = evaluated(network, x, y, True)
+    again, same, none = evaluated(network, x, y, False)
     assert none is None
-    assert again == c
+    assert float(again) == float(c)
     np.testing.assert_array_equal(a, same)
     # A step at η = 1 over all of them is minus the gradient.
     after = by_hand(network, x, y, np.arange(n), 1.0, n)
     for g, before, then in zip(leaves(gradient), leaves(network), leaves(after), strict=True):
         np.testing.assert_allclose(g, np.asarray(before, np.float64) - then, rtol=1e-4, atol=1e-6)
-    want_a = forward(network, x)
+    want_c, want_a, _ = costs_by_hand(network, *plain(x, y, sizes[-1]))
     np.testing.assert_allclose(a, want_a, rtol=1e-5, atol=1e-7)
-    want_y = np.eye(sizes[-1])[y] if labels else y
-    assert c == pytest.approx(np.sum((want_y - want_a) ** 2) / (2 * n), rel=1e-5)
+    assert float(c) == pytest.approx(want_c, rel=1e-5)
 
 
 def leaves(network):
     return [np.asarray(p) for layer in network for p in layer]
-
-
-def forward(network, x):
-    a = x / 255 if x.dtype == np.uint8 else x.astype(np.float64)
-    for w, b in network:
-        a = 1 / (1 + np.exp(-(a @ np.asarray(w, np.float64).T + np.asarray(b))))
-    return a
 
 
 def distance(a, b):
@@ -131,7 +128,7 @@ def distance(a, b):
 def test_one_step_is_xlas_to_1e6(batch_size):
     rng = np.random.default_rng(0)
     x, y = images(rng, batch_size, 784, 0.19), answers(rng, batch_size, 10, True)
-    network, order = init_network(jax.random.key(0), (784, 30, 10)), np.arange(batch_size)
+    network, order = drawn_network(rng, (784, 30, 10)), np.arange(batch_size)
     got, _ = run(network, x, y, order, 3.0, batch_size)
     examples = Examples(jnp.asarray(x), jnp.asarray(y))
     want, _, _ = by_xla(network, examples, order, 3.0, batch_size)
@@ -139,10 +136,11 @@ def test_one_step_is_xlas_to_1e6(batch_size):
     assert max(distance(got, by_hand(network, x, y, order, 3.0, batch_size))) < 1e-6
 
 
+@functools.partial(jax.jit, static_argnames="batch_size")
 def by_xla(network, examples, order, eta, batch_size):
     rule = optax.with_extra_args_support(gradient_descent(eta))
     objective = xla.Objective(quadratic_cost)
-    return xla.epoch(network, rule.init(network), examples, jnp.asarray(order), rule, objective, batch_size)
+    return xla.epoch(network, rule.init(network), examples, order, rule, objective, batch_size)
 
 
 def test_an_epoch_is_as_near_to_float64_as_xlas(x64):
@@ -161,19 +159,18 @@ def test_an_epoch_is_as_near_to_float64_as_xlas(x64):
 def test_sigmoid_far_out():
     """One neuron, so that z is the weight: saturated, tiny, infinite and NaN."""
     for z in (-200.0, -87.0, -20.0, -1e-8, 0.0, 1e-3, 5.0, 17.0, 88.0, 200.0, np.inf, -np.inf):
-        network = ((jnp.full((1, 1), z, jnp.float32), jnp.zeros(1)),)
-        network = tuple(type(init_network(jax.random.key(0), (1, 1))[0])(*layer) for layer in network)
-        _, a, _ = native.evaluate(network, jnp.ones((1, 1)), jnp.zeros((1, 1)), False)
+        network = (Layer(np.full((1, 1), z, np.float32), np.zeros(1, np.float32)),)
+        _, a, _ = evaluated(network, np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32), False)
         with np.errstate(over="ignore"):
             want = 1 / (1 + np.exp(-np.float64(z)))
-        assert a[0, 0] == pytest.approx(want, rel=3e-7, abs=1e-37)
+        assert float(np.asarray(a)[0, 0]) == pytest.approx(want, rel=3e-7, abs=1e-37)
 
 
 @pytest.mark.parametrize("where", [0, 1])
 def test_nan_is_told(where):
-    network = init_network(jax.random.key(0), (4, 3, 2))
-    bad = network[where]._replace(b=network[where].b.at[0].set(jnp.nan))
-    network = tuple(bad if k == where else layer for k, layer in enumerate(network))
+    network = drawn_network(np.random.default_rng(0), (4, 3, 2))
+    network[where].b[0] = np.nan
+    network = jax.tree.map(jnp.asarray, network)
     x, y = images(np.random.default_rng(0), 6, 4, 1.0), np.zeros(6, np.int32)
     assert not bool(run(network, x, y, np.arange(6), 1.0, 2)[1])
     result = train(network, (x, y), epochs=2, batch_size=2, eta=1.0, key=jax.random.key(0), kernel="native")
@@ -182,28 +179,30 @@ def test_nan_is_told(where):
 
 def test_many_networks_learn_as_each_does_alone():
     data = load_dataset("digits")
-    x, y = data.train.images[:200].reshape(200, -1), data.train.labels[:200].astype(np.int32)
-    rows, keys = jnp.asarray(x), jax.random.split(jax.random.key(0), 5)
-    etas = jnp.linspace(0.5, 4.0, 5)
-    networks = jax.vmap(lambda key: init_network(key, (64, 20, 10)))(keys)
-    orders = jnp.stack([random_order(key, 200) for key in keys])
-    together, finite = jax.jit(jax.vmap(lambda v, order, eta: native.epoch(v, rows, jnp.asarray(y), order, eta, 10)))(
+    x, y = jnp.asarray(data.train.images[:200].reshape(200, -1)), jnp.asarray(data.train.labels[:200].astype(np.int32))
+    rng = np.random.default_rng(0)
+    etas = np.linspace(0.5, 4.0, 5, dtype=np.float32)
+    networks = jax.tree.map(lambda *vs: np.stack(vs), *(drawn_network(rng, (64, 20, 10)) for _ in etas))
+    orders = np.stack([rng.permutation(200).astype(np.int32) for _ in etas])
+    together, finite = jax.jit(jax.vmap(lambda v, order, eta: native.epoch(v, x, y, order, eta, 10)))(
         networks, orders, etas
     )
     assert finite.shape == (5,)
+    together = jax.tree.map(np.asarray, together)
 
     def lane(tree, k):
         return jax.tree.map(lambda v: v[k], tree)
 
     for k in range(5):
-        alone, _ = native.epoch(lane(networks, k), rows, jnp.asarray(y), orders[k], etas[k], 10)
+        alone, _ = one_epoch(lane(networks, k), x, y, orders[k], etas[k], 10)
         assert_leaves_close(lane(together, k), alone, rtol=0)
     # Where data are mapped too, one after the other.
-    xs = jnp.stack([jnp.asarray(x, jnp.float32) / 255] * 2)
-    dense = jax.vmap(lambda x, order: native.epoch(alone, x, jnp.asarray(y), order, etas[0], 10))
-    twice, _ = dense(xs, orders[:2])
-    one, _ = native.epoch(alone, xs[1], jnp.asarray(y), orders[1], etas[0], 10)
-    assert_leaves_close(lane(twice, 1), one, rtol=0)
+    xs = np.stack([np.asarray(x, np.float32) / 255, np.asarray(x, np.float32) / 510])
+    dense = jax.jit(jax.vmap(lambda x, order: native.epoch(alone, x, y, order, jnp.asarray(etas[0]), 10)))
+    twice = jax.tree.map(np.asarray, dense(xs, orders[:2])[0])
+    for k in range(2):
+        one, _ = one_epoch(alone, xs[k], y, orders[k], etas[0], 10)
+        assert_leaves_close(lane(twice, k), one, rtol=0)
 
 
 @pytest.mark.slow
@@ -320,7 +319,7 @@ def test_every_kind_of_machine(machine):
 def chosen(
     asked="auto", sizes=(64, 30, 10), dtype=jnp.float32, x=np.uint8, cost=quadratic_cost, optimizer=None, batch_size=10
 ):
-    network = init_network(jax.random.key(0), sizes, dtype=dtype)
+    network = jax.tree.map(lambda v: jnp.asarray(v.astype(dtype)), drawn_network(np.random.default_rng(0), sizes))
     examples = Examples(jnp.zeros((5, sizes[0]), x), jnp.zeros(5, jnp.int32))
     return select_backend(asked, network, examples, cost, optimizer, batch_size)
 
@@ -381,7 +380,6 @@ def test_a_library_that_is_none_is_named(monkeypatch, tmp_path):
 
 def test_inputs_are_bytes_over_255():
     x, y = images(np.random.default_rng(0), 30, 12, 0.3), np.zeros(30, np.int32)
-    network = init_network(jax.random.key(0), (12, 5, 2))
-    c, _, _ = native.evaluate(network, jnp.asarray(x), jnp.asarray(y), False)
-    want = network_cost(network, inputs(jnp.asarray(x), jnp.float32), targets(jnp.asarray(y), 2, jnp.float32))
-    assert c == pytest.approx(float(want), rel=1e-6)
+    network = drawn_network(np.random.default_rng(0), (12, 5, 2))
+    c, _, _ = evaluated(network, x, y, False)
+    assert float(c) == pytest.approx(costs_by_hand(network, x / 255, np.eye(2)[y])[0], rel=1e-6)
