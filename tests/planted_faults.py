@@ -349,10 +349,8 @@ def main():
             "caught_by": caught,
             "reason": reason,
         }
-        print(
-            f"{row['room']:12} {row['seconds']:4} s  {(fault.wrong.strip() or 'deleted').splitlines()[0][:60]:60}  {caught or 'MISSED: ' + reason}",
-            flush=True,
-        )
+        short = (fault.wrong.strip() or "deleted").splitlines()[0][:60]
+        print(f"{row['room']:12} {row['seconds']:4} s  {short:60}  {caught or 'MISSED: ' + reason}", flush=True)
         if options.out:
             with options.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
