@@ -81,7 +81,8 @@ def test_random_numbers_that_depend_on_the_dtype():
     def f(x, key):
         return jnp.sum(x * jax.random.normal(key, x.shape))
 
-    report = check_gradients(f, A, jax.random.key(0))
+    # XLA compiles its own generator faster than the default one.
+    report = check_gradients(f, A, jax.random.key(0, impl="rbg"))
     assert report.verdict == "right"
     assert "random numbers of the default dtype?" in report.precision[0]
 
@@ -128,7 +129,7 @@ def test_products_are_pinned_to_the_highest_precision():
         seen.add(jax.config.jax_default_matmul_precision)
         return jnp.sum(x @ x.T)
 
-    check_gradients(f, A, gradient=jax.grad(lambda x: jnp.sum(x @ x.T)))
+    check_gradients(f, A, gradient=jax.jit(jax.grad(lambda x: jnp.sum(x @ x.T))))
     assert seen == {"highest"} if jax.default_backend() == "cpu" else "highest" in seen
 
 
