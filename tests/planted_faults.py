@@ -220,11 +220,8 @@ def main():
     parser.add_argument("rooms", nargs="*", help="rooms such as rules, descent; all by default")
     parser.add_argument("--out", type=Path, help="a file that gets one line of JSON per fault")
     options = parser.parse_args()
-    done = (
-        {(row["file"], row["wrong"]) for row in map(json.loads, options.out.read_text().splitlines())}
-        if (options.out and options.out.exists())
-        else set()
-    )
+    done = {(row["file"], row["wrong"]) for row in map(json.loads, options.out.read_text().splitlines())} if (
+        options.out and options.out.exists()) else set()
     if run(["git", "diff", "--quiet", "--", "jaxgd"]).returncode:
         sys.exit("jaxgd/ has changes that are not committed: commit or stash them first.")
     missed = 0
@@ -237,10 +234,7 @@ def main():
         missed += caught is None
         row = {"room": room_of(fault), "file": fault.file, "wrong": wrong,
                "seconds": round(time.monotonic() - began), "caught_by": caught, "reason": reason}  # fmt: skip
-        print(
-            f"{row['room']:12} {row['seconds']:4} s  {row['wrong'][:70]:70}  {caught or 'MISSED: ' + reason}",
-            flush=True,
-        )
+        print(f"{row['room']:12} {row['seconds']:4} s  {row['wrong'][:70]:70}  {caught or 'MISSED: ' + reason}", flush=True)
         if options.out:
             with options.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -75,7 +75,7 @@ def test_there_are_as_many_as_it_takes():
     assert len(HIDDEN) < 0.02 * len(WRONG)
 
 
-@few(CORRECT, "cbrt × 1e-06", "erf × 1e+06", "einsum")
+@few(CORRECT, "cbrt × 1e-06", "einsum")
 def test_no_false_alarm(case):
     check_correct(case, "float32", 0)
 
