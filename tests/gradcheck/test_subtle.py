@@ -180,13 +180,17 @@ def test_outputs_whose_reciprocal_the_dtype_does_not_hold():
 def test_a_function_that_guards_its_domain():
     """Of NumPy, so it runs eagerly and raises at steps that leave the domain."""
 
-    def log(x):
-        if (np.asarray(x) <= 0).any():
+    def log(x, y):
+        x, y = np.asarray(x), np.asarray(y)
+        if (x <= 0).any() or y <= 0:
             raise ValueError("not above 0")
-        return float(np.sum(np.log(np.asarray(x))))
+        return float(np.sum(np.log(x)) + np.log(y))
 
-    x = np.array([1.0, 1e-3, 5.0])
-    assert check_gradients(log, x, gradient=lambda x: 1 / np.asarray(x)).verdict == "right"
-    assert check_gradients(log, x, gradient=lambda x: 2 / np.asarray(x)).verdict == "wrong"
+    def gradient(x, y):
+        return 1 / np.asarray(x), 2 / np.asarray(y)
+
+    x, y = np.array([1.0, 1e-3, 5.0]), np.array(1e-3)
+    report = check_gradients(log, x, y, gradient=gradient, argnums=(0, 1))
+    assert (report.leaf("x").verdict, report.leaf("y").verdict) == ("right", "wrong")
     with pytest.raises(ValueError, match="not above 0"):
-        check_gradients(log, -x, gradient=lambda x: 1 / np.asarray(x))
+        check_gradients(log, -x, y, gradient=gradient, argnums=(0, 1))
