@@ -1,12 +1,15 @@
 """`jaxgd check`: checks of jaxgd's own backprop, and of the cases in a user's files."""
 
+import inspect
 import json
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import jax
 import pytest
+from support import scaled
 
 import jaxgd as package
 from jaxgd.cli import check as command
@@ -14,9 +17,19 @@ from jaxgd.cli import check as command
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Check one dtype only, and train for one epoch."""
+    """Check one dtype and one layer, compiled, and do not train. The slow test below changes none of this."""
+    real = inspect.signature(package.train)
+
+    def train(*args, **options):
+        network, data = real.bind(*args, **options).args[:2]
+        assert data.name == "digits"
+        return types.SimpleNamespace(network=scaled(network, 2))
+
     monkeypatch.setattr(command, "DTYPES", ("float32",))
-    monkeypatch.setattr(command, "EPOCHS", 1)
+    monkeypatch.setattr(command, "SIZES", (64, 10))
+    monkeypatch.setattr(package, "train", train)
+    monkeypatch.setattr(package, "network_cost", jax.jit(package.network_cost))
+    monkeypatch.setattr(package, "backprop", jax.jit(package.backprop))
 
 
 def write(source, path="model.py"):
@@ -33,9 +46,11 @@ RIGHT = """
         return jaxgd.check_gradients(jnp.sin, 1.0)
 """
 WRONG = """
-    def test_cos(check_gradients):
-        check_gradients(jnp.cos, 1.0, gradient=jnp.sin)
-        check_gradients(jnp.cos, 2.0, strict=True)
+    def test_twin(check_gradients):
+        def twin(x):
+            return jnp.sin(x)
+        check_gradients(twin, 1.0, gradient=jnp.sin)
+        check_gradients(twin, 2.0, strict=True)
 """
 UNDECIDED = """
     def check_kink(check_gradients):
@@ -64,14 +79,15 @@ def test_backprop_is_right_at_two_points_in_four_dtypes(jaxgd, monkeypatch):
 def test_a_wrong_backprop_is_reported(jaxgd, quick, monkeypatch):
     real = package.backprop
 
+    @jax.jit
     def spoiled(network, x, y):
-        first, last = real(network, x, y)
-        return first, last._replace(b=1.001 * last.b)
+        (layer,) = real(network, x, y)
+        return (layer._replace(b=1.001 * layer.b),)
 
     monkeypatch.setattr(package, "backprop", spoiled)
     answer = jaxgd("check")
     assert answer.status == 1
-    assert answer.out.count("network[1].b wrong: ") == 2
+    assert answer.out.count("network[0].b wrong: ") == 2
     assert answer.out.startswith("random weights, float32: wrong, largest error ")
     assert answer.out.endswith(": wrong\n")
 
@@ -103,8 +119,8 @@ def test_all_cases_of_a_file_run(jaxgd):
     assert [line.partition(",")[0] for line in answer.out.splitlines() if line.startswith("model.py")] == [
         "model.py::check_sin: right",
         "model.py::check_kink: cannot tell",
-        "model.py::test_cos: wrong",
-        "model.py::test_cos: right",
+        "model.py::test_twin: wrong",
+        "model.py::test_twin: right",
     ]
     assert "check_gradients(sin)" not in answer.out
 
@@ -153,12 +169,13 @@ def test_a_file_imports_from_its_own_folder(jaxgd, tmp_path):
     write("scale = 2.0", "sub/settings_of_the_test.py")
     write(
         """
+        import jax.numpy as jnp
         import settings_of_the_test
 
         def check_scaled(check_gradients):
             import sys
             assert sys.path[0].endswith("sub")
-            check_gradients(lambda x: settings_of_the_test.scale * x, 1.0, seed=5)
+            check_gradients(jnp.sin, settings_of_the_test.scale, seed=5)
         """,
         "sub/json.py",
     )
@@ -188,7 +205,7 @@ def test_json_of_cases_keeps_stdout_clean(jaxgd):
 
 
 def test_cases_receive_the_seed(jaxgd):
-    write(RIGHT + "\n    def check_seed(check_gradients):\n        check_gradients(jnp.exp, 0.0)")
+    write(RIGHT + "\n    def check_seed(check_gradients):\n        check_gradients(jnp.sin, 0.0)")
     entries = json.loads(jaxgd("check", "model.py", "--json", "--seed", 11).out)
     assert [entry["report"]["seed"] for entry in entries] == [0, 11]
 
@@ -238,7 +255,7 @@ def test_other_cases_run_after_one_raises(jaxgd):
     assert answer.status == 1
     assert "LookupError" in answer.err
     assert "check_sin: right" in answer.out
-    assert "test_cos: wrong" in answer.out
+    assert "test_twin: wrong" in answer.out
 
 
 def test_raise_if_wrong_in_a_case_reports_a_wrong_gradient(jaxgd):
@@ -248,15 +265,15 @@ def test_raise_if_wrong_in_a_case_reports_a_wrong_gradient(jaxgd):
         import jax.numpy as jnp, jaxgd
 
         def check_given(check_gradients):
-            check_gradients(jnp.cos, 1.0, gradient=jnp.sin).raise_if_wrong()
+            check_gradients(jnp.sin, 1.0, gradient=jnp.sin).raise_if_wrong()
 
         def check_own():
-            jaxgd.check_gradients(jnp.cos, 1.0, gradient=jnp.sin).raise_if_wrong()
+            jaxgd.check_gradients(jnp.sin, 1.0, gradient=jnp.sin).raise_if_wrong()
         """
     )
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.err) == (1, "")
-    assert answer.out.count("check_gradients(cos): wrong") == 2
+    assert answer.out.count("check_gradients(sin): wrong") == 2
     assert "model.py::check_own: wrong, largest error" in answer.out
 
 

@@ -60,16 +60,16 @@ def test_all_ways_agree():
 def test_a_function_that_cannot_be_vmapped():
     """A callback without a rule for vmap: slower, and no less sure."""
 
-    def f(x):
-        return jnp.sum(jax.pure_callback(lambda x: np.sin(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x))
+    def f(x, y):
+        return jnp.sum(jax.pure_callback(lambda z: np.sin(z), jax.ShapeDtypeStruct(x.shape, x.dtype), x + y))
 
-    assert check_gradients(f, A, gradient=jnp.cos).verdict == "right"
-    assert check_gradients(f, A, gradient=jnp.sin).verdict == "wrong"
+    report = check_gradients(f, A, A, gradient=lambda x, y: (jnp.cos(x + y), jnp.sin(x + y)), argnums=(0, 1))
+    assert (report.leaf("x").verdict, report.leaf("y").verdict) == ("right", "wrong")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_rounding_is_reported_and_no_error_of_algebra(dtype):
-    report = check_gradients(lambda x: jnp.sum(jnp.exp(jnp.sin(x))), A.astype(dtype))
+    report = check_gradients(lambda x: jnp.sum(jnp.sin(x)), A.astype(dtype))
     assert report.verdict == "right"
     (line,) = report.precision
     assert f"gradient in {dtype} is within" in line
@@ -81,7 +81,8 @@ def test_random_numbers_that_depend_on_the_dtype():
     def f(x, key):
         return jnp.sum(x * jax.random.normal(key, x.shape))
 
-    report = check_gradients(f, A, jax.random.key(0))
+    # XLA compiles its own generator faster than the default one.
+    report = check_gradients(f, A, jax.random.key(0, impl="rbg"))
     assert report.verdict == "right"
     assert "random numbers of the default dtype?" in report.precision[0]
 
@@ -128,7 +129,7 @@ def test_products_are_pinned_to_the_highest_precision():
         seen.add(jax.config.jax_default_matmul_precision)
         return jnp.sum(x @ x.T)
 
-    check_gradients(f, A, gradient=jax.grad(lambda x: jnp.sum(x @ x.T)))
+    check_gradients(f, A, gradient=jax.jit(jax.grad(lambda x: jnp.sum(x @ x.T))))
     assert seen == {"highest"} if jax.default_backend() == "cpu" else "highest" in seen
 
 
