@@ -46,7 +46,7 @@ class Reason(enum.IntEnum):
 _MESSAGES = {
     Reason.COMPLETED: "completed: every requested update was made",
     Reason.NOT_FINITE: "not finite: the cost or a variable became infinite or NaN. Try a smaller eta",
-    Reason.STOPPED: "stopped: the caller ended the run early",
+    Reason.STOPPED: "stopped: the callback ended the run early",
     Reason.GRADIENT: "converged: the norm of the gradient is within its tolerance",
     Reason.STEP: "converged: the length of the step is within its tolerance",
     Reason.COST: "converged: the cost reached its target",
@@ -54,7 +54,8 @@ _MESSAGES = {
     Reason.STALLED: "stalled: steps are below the rounding of the variables and the cost no longer falls. "
     "The dtype allows no more progress, or eta is far too small",
     Reason.DIVERGING: "diverging: the cost has grown far above its value at the start. Try a smaller eta",
-    Reason.MAX_STEPS: "out of steps: max_steps updates were made and no stopping test was met",
+    Reason.MAX_STEPS: "out of steps: max_steps updates were made and no stopping test was met. "
+    "Try more steps, a larger eta or a looser tolerance",
     Reason.SECONDS: "out of time: the time limit passed and no stopping test was met",
     Reason.BAD_RULE: "not started: a number of the rule is out of range, such as an eta that is not above 0",
     Reason.RUNNING: "running: the run has not ended yet",

@@ -60,6 +60,13 @@ def test_each_reason_has_its_message(reason):
         assert outcome.ok is (reason.name in GOOD)
 
 
+@pytest.mark.parametrize(
+    ("reason", "advice"), [("MAX_STEPS", "more steps"), ("MAX_STEPS", "larger eta"), ("DIVERGING", "smaller eta")]
+)
+def test_the_message_of_a_failure_says_what_to_try(reason, advice):
+    assert advice in Outcome(int(Reason[reason])).message.split(". Try ")[1]
+
+
 def test_no_two_reasons_have_one_message():
     assert len({Outcome(int(reason)).message for reason in Reason}) == len(Reason)
 

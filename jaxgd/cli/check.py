@@ -32,7 +32,7 @@ class Check:
     test.
 
     Exit status: 0 all are right; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one cannot
-    tell.
+    tell. If several apply, the exit status is the smallest of 1, 2 and 3.
     """
 
     cases: Annotated[

@@ -59,17 +59,24 @@ def digest(data: "Dataset") -> str:
     return sha.hexdigest()
 
 
-def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool) -> None:
+def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool, run: Path | None = None) -> None:
     """Raise RangeError unless the network has one input per pixel and one output per class.
 
-    Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed.
+    Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
+    the run folder if the network comes from it, and not from the option --sizes.
     """
     from jaxgd.errors import RangeError, require_sizes
 
     require_sizes("--sizes", sizes)
     height, width = data.image_shape
     if sizes[0] != data.inputs or sizes[-1] < data.classes or (exact and sizes[-1] != data.classes):
+        images = f"its images are {height}×{width}, and it has {data.classes} classes"
+        if run is not None:
+            raise RangeError(
+                f"the network of {run} has sizes {list(sizes)} and does not fit {data.name}: {images}.\n"
+                f"Name a data set with {sizes[0]} pixels per image and {sizes[-1]} classes."
+            )
         raise RangeError(
-            f"--sizes {' '.join(map(str, sizes))} does not fit {data.name}: its images are {height}×{width}, and it "
-            f"has {data.classes} classes.\nUse --sizes {data.inputs} … {data.classes}."
+            f"--sizes {' '.join(map(str, sizes))} does not fit {data.name}: {images}.\n"
+            f"Use --sizes {data.inputs} … {data.classes}."
         )

@@ -33,7 +33,7 @@ class Evaluate:
         network = folder.load_network()
         name = self.data or folder.config["data"]
         data = load_data(name, self.data_dir or folder.config["data_dir"])
-        require_sizes_fit(network_sizes(network), data, exact=not is_folder(name))
+        require_sizes_fit(network_sizes(network), data, exact=not is_folder(name), run=self.run_dir)
         x, y = require_fit("evaluate", self.part, network, *getattr(data, self.part))
         a = outputs_in_chunks(network, x)
         cost = quadratic_cost(a, targets(y, a.shape[-1], a.dtype))

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxgd.data import Dataset
 from jaxgd.errors import MissingDependencyError, RangeError
-from jaxgd.outcome import Outcome
+from jaxgd.outcome import Outcome, Reason
 from jaxgd.run_folder import RunFolder
 from jaxgd.training import History
 
@@ -62,7 +62,9 @@ class Reporter:
 
     def conclude(self, outcome: Outcome, entries: list[History]) -> None:
         """Print the outcome of the run and its best epoch."""
-        print(outcome.message, file=sys.stderr)
+        # The message of STOPPED speaks of a callback, which is the command's own. The command reports Ctrl-C itself.
+        if outcome.reason is not Reason.STOPPED:
+            print(outcome.message, file=sys.stderr)
         if len(entries) > 1:
             best = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
             print(

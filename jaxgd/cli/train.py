@@ -275,10 +275,18 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
         from jaxgd.report.training import plot_history
 
         plot_history(entries, options.plot, title=f"{data.name}, sizes {config['sizes']}, η = {config['eta']:g}")
+        print(f"drawn: {options.plot}", file=sys.stderr)
     if result.outcome.reason is Reason.STOPPED:
-        print(f"stopped after {len(entries) - 1} epochs; continue with: {_continue(folder)}", file=sys.stderr)
+        print(
+            f"stopped by Ctrl-C after {len(entries) - 1} of {epochs} epochs, and saved; "
+            f"continue with: {_continue(folder)}",
+            file=sys.stderr,
+        )
         return 130
-    return 0 if result.outcome.ok else 1
+    if not result.outcome.ok:
+        return 1
+    print(f"next: jaxgd predict {folder.path} PICTURE", file=sys.stderr)
+    return 0
 
 
 def _continue(folder: "RunFolder") -> str:

@@ -155,12 +155,13 @@ def thinned(filled: Buffers) -> Buffers:
 
 def trajectory(record: Record, filled: Buffers, begin: Any, every: Any, reached: int | None) -> Trajectory:
     """Return the trajectory: the entries reached, or all rows if that number is not known."""
+    table: Any = filled.table
     if reached is None:
-        rows, table = filled.table.shape[0] - 1, filled.table
+        rows = table.shape[0] - 1
         step = begin + jnp.arange(rows) * every
     else:
         # In NumPy, because JAX compiles a program for each operation on a new length.
-        rows, table = reached // int(every) + 1, np.asarray(filled.table)
+        rows, table = reached // int(every) + 1, np.asarray(table)
         step = jnp.asarray(int(begin) + np.arange(rows) * int(every))
     columns: dict[str, Any] = {name: jnp.asarray(table[:rows, i]) for i, name in enumerate(COLUMNS)}
     if not record.sharpness:

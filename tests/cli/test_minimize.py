@@ -18,6 +18,7 @@ def test_rosenbrock_prints_the_known_figures(jaxgd):
     assert answer.status == 0
     assert answer.err == ""
     assert "out of steps" in answer.out
+    assert "Try more steps, a larger eta or a looser tolerance\n" in answer.out
     assert "after 10000 updates and 10001 evaluations: C = 5.85276" in answer.out
     rows = answer.out.split("\n\n")[0].splitlines()
     assert rows[0].split()[:2] == ["updates", "cost"]

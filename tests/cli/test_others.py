@@ -29,6 +29,20 @@ def test_evaluate_agrees_with_the_history(jaxgd, run_folder, part):
 
 
 @pytest.mark.bad_input
+def test_evaluate_on_images_of_another_size_names_the_run_and_the_images(jaxgd, run_folder):
+    """The command has no option --sizes, so its message must not name one."""
+    Path("mine").mkdir()
+    for part in ("train", "test"):
+        write_idx(f"mine/{part}-images", np.ones((9, 5, 4), np.uint8))
+        write_idx(f"mine/{part}-labels", np.arange(9, dtype=np.uint8) % 3)
+    answer = jaxgd("evaluate", "run", "--data", "mine")
+    assert (answer.status, answer.out) == (2, "")
+    assert "the network of run has sizes [64, 30, 10] and does not fit mine: its images are 5×4" in answer.err
+    assert "64 pixels per image and 10 classes" in answer.err
+    assert "--sizes" not in answer.err
+
+
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("argv", "match"),
     [

@@ -27,6 +27,7 @@ def test_train_prints_the_books_lines_and_writes_a_run_folder(jaxgd):
     assert answer.status == 0
     assert re.fullmatch(r"Epoch 0: \d+ / 300\nEpoch 1: \d+ / 300\n", answer.out)
     assert "completed" in answer.err
+    assert answer.err.endswith("\nnext: jaxgd predict run PICTURE\n")
     assert "Traceback" not in answer.err
     assert {path.name for path in Path("run").iterdir()} == {
         "config.json",
@@ -139,7 +140,9 @@ def test_ctrl_c_saves_and_prints_how_to_resume(jaxgd, monkeypatch):
     monkeypatch.setattr(Reporter, "show", interrupt)
     answer = jaxgd("train", "--epochs", 4, "--run-dir", "run", "--checkpoint-every", 100)
     assert answer.status == 130
-    assert "jaxgd train --resume run" in answer.err
+    assert "stopped by Ctrl-C after 2 of 4 epochs, and saved; continue with: jaxgd train --resume run" in answer.err
+    assert "callback" not in answer.err
+    assert "next:" not in answer.err
     assert len(rows()) == 3
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(Reporter, "show", show)
@@ -161,6 +164,7 @@ def test_divergence_returns_status_1_and_keeps_the_last_network(jaxgd, run_folde
     answer = jaxgd("train", "--epochs", 4, "--run-dir", "diverged")
     assert answer.status == 1
     assert "not finite" in answer.err
+    assert "next:" not in answer.err
     assert Path("diverged/network.safetensors").read_bytes() == Path("run/network.safetensors").read_bytes()
     assert len(rows("diverged")) == 3
 
@@ -199,7 +203,9 @@ def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
     monkeypatch.setattr(
         figure.Figure, "savefig", lambda self, *rest, **more: (drawn.append(self), save(self, *rest, **more))
     )
-    assert jaxgd("train", *SHORT, "--plot", f"run.{suffix}").status == 0
+    answer = jaxgd("train", *SHORT, "--plot", f"run.{suffix}")
+    assert answer.status == 0
+    assert f"\ndrawn: run.{suffix}\n" in answer.err
     assert Path(f"run.{suffix}").stat().st_size > 5000
     costs, rates = drawn[0].axes
     for part, cost, rate in zip(("", "test_"), costs.lines, rates.lines, strict=True):
