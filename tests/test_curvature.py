@@ -164,7 +164,11 @@ def test_a_slice_through_three_points_holds_them(x64):
             RangeError,
             "points of through",
         ),
-        (lambda: cost_slice(jnp.sum, jnp.ones(2), through=(jnp.zeros((2, 1)),) * 2), ShapeError, "a point of through"),
+        (
+            lambda: cost_slice(jnp.sum, jnp.ones((1, 2)), through=(jnp.zeros((3, 2)),) * 2),
+            ShapeError,
+            "a point of through",
+        ),
         (lambda: cost_slice(jnp.sum, jnp.ones(2), resolution=1), RangeError, "resolution"),
     ],
 )
