@@ -39,7 +39,7 @@ TITLES = {
 GROWING = ("batch size", "hidden neurons", "hidden layers", "examples of a full batch", "networks")
 CAPTION = (
     "Median time; thin lines from the 10th to the 90th percentile; logarithmic axes. "
-    "×: multiple of the baseline's time; the baseline has no ×."
+    "×: ratio to the baseline (no ×) in the same run."
 )
 GROWTH_CAPTION = (
     "Median time, logarithmic axes. Each panel\nvaries one size. The book's network has the\n"
@@ -119,7 +119,7 @@ def _dots(rows: Sequence[Row], path: Path) -> Path:
 def _panel(ax: Any, rows: Sequence[Row], places: int) -> None:
     """Draw the dots of one case, the fastest at the top. At the right of each dot stand its time and ratio.
 
-    The ratio is the time over the baseline's time; the baseline has none.
+    The ratio is the median ratio to the baseline in the same run. The baseline has none.
 
     `places` is the largest number of dots in any panel of the same row of panels. It gives the dots the same spacing in
     all panels.
