@@ -12,7 +12,7 @@ from benchmarks.compare import changes, lost
 from benchmarks.store import RESULTS, ResultsError
 from jaxgd.errors import JaxgdError
 
-# The commands import JAX and the cases only when they run, so that help and mistakes answer at once.
+# The commands import JAX and the cases only when they run, so that `--help` and messages about misuse appear at once.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class List:
     """List the families, their cases and the peers."""
 
     def run(self) -> int:
-        """Print them."""
+        """Print the families, cases and peers, and return the exit status."""
         from benchmarks.registry import CASES, FAMILIES
         from benchmarks.training.peers import NETWORKS_PEERS, PEERS, START_PEERS
 
@@ -36,18 +36,19 @@ class List:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Run cases, print their figures and store them.
+    """Run cases, print the figures and store them.
 
-    Programs take turns; each program of epochs, steps, networks, start-up and growth has a process of its own.
+    The programs of a case run in turn, several times. In epochs, steps, networks, start-up and growth, each program has
+    a process of its own.
     """
 
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
     """Names of cases or families."""
     peers: tuple[str, ...] | None = None
-    """Peers of epochs, steps, networks, start-up and growth; the first is the baseline of the ratios. By default the
-    installed ones, except the slowest two."""
+    """Peers of epochs, steps, networks, start-up and growth. The first is the baseline of the ratios. By default all
+    installed peers except the slowest two."""
     repeats: int = 7
-    """Timed turns of each program."""
+    """Number of times that each program is timed."""
     seeds: int | None = None
     """nielsen: networks per configuration, by default 20. gradcheck: points per function, by default 5."""
     epochs: int = 30
@@ -55,14 +56,14 @@ class Run:
     dtypes: tuple[str, ...] = ("float32", "float64")
     """gradcheck: dtypes of the checks."""
     names: bool = False
-    """gradcheck: print the names of functions with unexpected verdicts. The results contain them in any case."""
+    """gradcheck: print the names of functions with unexpected verdicts. The file of results always contains them."""
     data_dir: Path | None = None
     """Folder of MNIST. By default JAXGD_DATA_DIR or ~/.cache/jaxgd."""
     out: Path = RESULTS
     """File of results. New rows replace the rows of the same case, variant and precision."""
 
     def run(self) -> int:
-        """Measure, print and store, case by case."""
+        """Measure, print and store the figures case by case, and return the exit status."""
         from benchmarks.case import Options
         from benchmarks.hardware import stamp
         from benchmarks.registry import UnknownCaseError, chosen
@@ -88,7 +89,7 @@ class Run:
         if any(case.needs_mnist for case in cases):
             from jaxgd import load_dataset
 
-            # A missing data set must end the run now, and not after an hour.
+            # A missing data set must end the run at the start and not after an hour.
             load_dataset("mnist", data_dir)
         options = Options(self.peers, self.repeats, self.seeds, self.epochs, self.dtypes, data_dir)
         about = stamp()
@@ -108,8 +109,9 @@ class Run:
 class Compare:
     """Compare two files of results. Exit status 1 if a figure of jaxgd is worse by more than the noise.
 
-    A time is compared with the other programs of its case, so that a slower host is not a change. With few programs, a
-    disturbance of one of them shows in all. Counts are exact: any change is a change.
+    The change of a time is divided by the median change of the other programs in the same case, so that a slower host
+    is not reported as a change. If a case has few programs, a disturbance of one program affects the figures of all.
+    Counts are exact, so every difference is reported.
     """
 
     old: Annotated[Path, tyro.conf.Positional]
@@ -120,7 +122,7 @@ class Compare:
     """Print figures whose noise is unknown, too."""
 
     def run(self) -> int:
-        """Print every change."""
+        """Print every change, and return the exit status."""
         old, new = store.read(self.old), store.read(self.new)
         found = changes(old, new)
         if not found:
@@ -145,7 +147,7 @@ class Compare:
 class Plot:
     """Draw speed.png and growth.png from files of results.
 
-    A row of an earlier file hides the same row of a later file.
+    If two files have a row for the same figure, the row of the earlier file is drawn.
     """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RESULTS, store.FOLDER / "slow-peers.jsonl")
@@ -154,7 +156,7 @@ class Plot:
     """Folder of the pictures."""
 
     def run(self) -> int:
-        """Write them."""
+        """Write the pictures, and return the exit status."""
         from benchmarks.plot import draw
 
         paths = draw(store.read_all(self.results), self.out)
@@ -175,7 +177,7 @@ class Convert:
     """A file of results, which is created if it does not exist."""
 
     def run(self) -> int:
-        """Write the rows."""
+        """Write the rows, and return the exit status."""
         from benchmarks.convert import convert
 
         rows = convert(self.old)

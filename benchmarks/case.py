@@ -1,4 +1,4 @@
-"""A benchmark case, and the options that a run hands to it."""
+"""A benchmark case, and the options of a run."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -12,13 +12,14 @@ DEFAULT_PRECISION = "float32, default matmul precision"
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The settings of a run. None stands for the family's own default.
+    """The settings of a run.
 
     Attributes:
-        peers: Names of the programs to time; the first is the baseline of the ratios.
-        repeats: Timed turns of each program.
-        seeds: Networks of each run of the book, or points at which a gradient is checked.
-        epochs: Epochs of each run of the book.
+        peers: Names of the programs to time; None for the default of the case. The first is the baseline of the ratios.
+        repeats: Number of times that each program is timed.
+        seeds: Networks per configuration of the book, or points per function whose gradient is checked; None for the
+            default of the family.
+        epochs: Epochs of each configuration of the book.
         dtypes: dtypes in which gradients are checked.
         data_dir: Folder of MNIST; None for JAXGD_DATA_DIR or ~/.cache/jaxgd.
     """
@@ -39,7 +40,7 @@ class Case:
         name: Name on the command line and in the results, such as "epoch-30".
         family: Name of the family, such as "epochs".
         title: One line for readers, with the size of the work.
-        measure: Yields the rows of the case, without the fields that describe the host.
+        measure: A function of the options that yields the rows of the case, without the fields about the host.
         needs_mnist: True if the case reads MNIST.
     """
 

@@ -1,4 +1,4 @@
-"""Changes between two files of results that are larger than the noise."""
+"""Compare two files of results, and find the changes that are larger than the noise."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +11,12 @@ from benchmarks.rows import QUANTITIES, Key, Row
 # A smaller relative change of a time is never reported. The layout of code and data in memory changes from build to
 # build, and times change with it.
 LEAST = 0.05
-# Relative change of a sampled value without noise, for instance of equal counts over seeds. It covers rounding.
+# A smaller relative change of a sampled value is rounding. This limit matters if the samples have no noise.
 ROUNDING = 1e-9
-# Standard errors that a change must exceed.
+# A change is real only if it exceeds this number of standard errors.
 SIGMAS = 3
-# A normal sample of size n: the standard error of its lower quartile is 1.36 σ/√n, of its median 1.25 σ/√n.
+# The lower quartile of n normal samples has the standard error 1.36 σ/√n, and the median has 1.25 σ/√n. The larger
+# factor is used for both.
 QUANTILE_ERROR = 1.36
 # The tenth and ninetieth percentiles of a normal distribution are 2.56 σ apart.
 SPREAD_SIGMAS = 2.56
@@ -27,9 +28,9 @@ class Change(NamedTuple):
     Attributes:
         old: The earlier row.
         new: The later row.
-        factor: New value over old value, after the drift of the host is divided out. Infinity if only the old
-            value reached its target or is 0; 0 if only the new value reached its target.
-        noise: The relative change that chance can cause. Infinity if it is not known; 0 for an exact count.
+        factor: The new value over the old value, divided by the drift of the host. Infinity if the old value is 0, or
+            if only the old program reached its target; 0 if only the new program reached its target.
+        noise: The relative change that chance can cause. Infinity if the noise is not known; 0 for an exact count.
     """
 
     old: Row
@@ -53,7 +54,7 @@ class Change(NamedTuple):
 
     @property
     def word(self) -> str:
-        """The verdict in a word or two: better, worse, changed, or why neither is said."""
+        """The verdict: better, worse, changed, unchanged, within the noise or noise unknown."""
         if self.noise == float("inf"):
             return "noise unknown"
         if not self.real:
@@ -66,15 +67,16 @@ class Change(NamedTuple):
 def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
     """Return the change of every figure that is in both files with the same settings.
 
-    Times: other programs on a host make some turns slower and none faster, so a time is the lower quartile of its
-    turns. A host as a whole is faster on one day than on another, so each factor is divided by the median factor of the
-    other variants of its case, which took turns with it. The noise is three standard errors of the quartiles, by the
-    bootstrap, plus the disagreement of the other variants.
+    Times are compared by the lower quartile of the samples, because other programs on the host make some samples slower
+    and none faster. The host may be faster on one day than on another. Each factor is therefore divided by the drift,
+    the median factor of the other variants of the case, which ran in the same minutes. The noise is three standard
+    errors of the quartiles, by the bootstrap, plus the median deviation of the other variants from the drift.
 
-    Other samples, such as correct images over seeds: the median, with three standard errors by the bootstrap.
+    Other samples, such as correct images over seeds, are compared by the median. The noise is three standard errors, by
+    the bootstrap.
 
-    Counts of evaluations and verdicts are exact: any change is a change. Counts of verdicts over different numbers of
-    checks are not compared, nor runs of the book over different numbers of epochs.
+    Counts of evaluations and verdicts are exact, so every difference is a change. Counts of verdicts over different
+    numbers of checks are not compared. Runs of the book over different numbers of epochs are not compared either.
     """
     before = {row.key: row for row in old}
     pairs = [(before[row.key], row) for row in new if row.key in before and _comparable(before[row.key], row)]
@@ -83,7 +85,7 @@ def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
 
 
 def lost(old: Sequence[Row], new: Sequence[Row]) -> Iterator[str]:
-    """Yield a line for each figure of both files that cannot be compared, with the reason."""
+    """Yield a line for each figure that is in both files with different settings. The line states the settings."""
     before = {row.key: row for row in old}
     for row in new:
         if row.key in before and not _comparable(before[row.key], row):
@@ -96,7 +98,7 @@ def _comparable(a: Row, b: Row) -> bool:
 
 
 def _settings(row: Row, new: Row) -> tuple[object, ...]:
-    """Return the settings that must agree: the unit, the epochs of a run of the book, and the number of checks."""
+    """Return the settings that must be equal: the unit, the epochs of a run of the book, and the number of checks."""
     counted = QUANTITIES[new.quantity].noise == "none"
     epochs = [f"{row.details['epochs']} epochs"] if "epochs" in row.details else []
     return (row.unit, *epochs, *([f"n = {row.n}"] if counted else []))
@@ -110,16 +112,16 @@ def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:
     if noise == "sample":
         return Change(old, new, factor, error)
     same = [key for key in factors if (key[0], *key[2:]) == (new.case, new.quantity, new.precision)]
-    # A value of 0, such as a compile time that was not noticeable, has no factor.
+    # A factor is 0 or infinite if a value is 0, such as a compile time below the resolution. Leave these out.
     others = [factors[key] for key in same if key[1] != new.variant and 0 < factors[key] < float("inf")]
     drift = statistics.median(others) if others else 1.0
-    # The drift is known only as well as the other variants agree on it.
+    # The drift is uncertain by the median deviation of the other variants from it.
     doubt = statistics.median(abs(f / drift - 1) for f in others) if others else 0.0
     return Change(old, new, factor / drift, error + doubt)
 
 
 def _factor(old: Row, new: Row) -> float:
-    """Return new over old, of the same statistic for both."""
+    """Return the new value over the old value: the same statistic of the samples, if both rows have samples."""
     if old.value is None or new.value is None:
         return 1.0 if old.value == new.value else 0.0 if old.value is None else float("inf")
     both = bool(old.samples) and bool(new.samples)
@@ -140,7 +142,7 @@ def _error(row: Row) -> float:
     if not row.value:
         return float("inf")
     if row.samples:
-        # One or two samples do not tell how much they vary.
+        # The variation of one or two samples is unknown.
         if len(row.samples) < 3:
             return float("inf")
         statistic = _statistic(row)

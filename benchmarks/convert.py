@@ -1,4 +1,4 @@
-"""Conversion of the four older formats of results into rows of the schema. Every figure is kept."""
+"""Convert the four older formats of results into rows of the schema, without loss of a figure."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def convert(path: Path) -> list[Row]:
 
 
 def _about(old: Old) -> Old:
-    """Return the fields that describe host, versions and day. Older formats leave some of them out."""
+    """Return the fields for the host, the versions and the date. Older formats have only some of them."""
     host = {"processor": old["machine"], "device": old["device"]}
     if "native" in old:
         host |= {"threads": old["threads"], "isa": old["native"].split(",")[0]}
@@ -43,7 +43,7 @@ def _about(old: Old) -> Old:
 
 
 def _training(old: Old) -> Iterator[Row]:
-    """Convert a line of the timing of training."""
+    """Convert a line with times of training."""
     about: Old = {"case": old["case"], "variant": old["peer"], "precision": DEFAULT_PRECISION}
     median, low, high = old["seconds"]
     details: Old = {
@@ -72,7 +72,7 @@ STEP_CASES = {
 
 
 def _minimize(old: Old) -> Iterator[Row]:
-    """Convert a line of steps, of a callback, of evaluations or of many starts."""
+    """Convert a line about `minimize`: steps, a callback, evaluations or many starts."""
     result, name = old["result"], old["case"]
     if old["kind"] == "steps":
         for variant, found in result.items():
@@ -113,7 +113,7 @@ def _minimize(old: Old) -> Iterator[Row]:
 
 
 def _gradcheck(old: Old) -> Iterator[Row]:
-    """Convert a line of the checks of one family in one dtype."""
+    """Convert a line about the gradient checks of one family in one dtype."""
     for variant, found in old["checkers"].items():
         case = f"gradcheck-{old['family'].replace(', ', '-')}"
         about: Old = {"case": case, "variant": variant, "precision": old["dtype"]}
@@ -138,7 +138,7 @@ NIELSEN_CASES = {
 
 
 def _nielsen(old: Old) -> Iterator[Row]:
-    """Convert a line of one of the book's configurations."""
+    """Convert a line about one configuration of the book."""
     details = {
         "seconds": old["seconds"],
         **settings(old["sizes"], old["eta"], old["epochs"]),
@@ -150,7 +150,7 @@ def _nielsen(old: Old) -> Iterator[Row]:
     )
 
 
-# The field that tells each older format from the others.
+# The converter of each older format, by a field that only this format has.
 CONVERTERS: dict[str, Callable[[Old], Iterator[Row]]] = {
     "peer": _training,
     "kind": _minimize,

@@ -1,8 +1,9 @@
-"""Two checkers of gradients on functions whose derivatives are known to be right or wrong.
+"""Two gradient checkers on functions whose derivatives are known to be right or wrong.
 
-`jaxgd.check_gradients` is compared with `jax.test_util.check_grads`, both with their defaults and in reverse mode. The
-cold time is the first check of a function, with compilation; the time is that of checks at further points. The checkers
-take turns. jaxgd goes first, so its cold time includes the operations that both compile.
+`jaxgd.check_gradients` is compared with `jax.test_util.check_grads`. Both run with their defaults, `check_grads` in
+reverse mode only. The cold time is the time of the first check of a function, with compilation. The time is the time of
+a check at a further point. At each point jaxgd runs first, so its cold time includes the compilation of operations that
+both checkers use.
 """
 
 import dataclasses
@@ -26,21 +27,21 @@ from benchmarks.corpus.wrong import KINKS, WRONG
 from benchmarks.rows import Row, sampled
 
 RIGHT, IS_WRONG, CANNOT_TELL, ERROR = "right", "wrong", "cannot tell", "error"
-# The quantity that counts each verdict where another verdict is expected.
+# The quantity that counts a verdict if another verdict is expected.
 UNEXPECTED = {RIGHT: "missed", IS_WRONG: "false alarms", CANNOT_TELL: "cannot tell", ERROR: "errors"}
 SEEDS = 5
-# The compiled programs of more functions than this would fill the memory, so they are dropped.
+# The compiled programs are dropped after this number of functions, because all of them would fill the memory.
 _FUNCTIONS_AT_ONCE = 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A function with points to check it at, and the verdict that is expected there.
+    """A function, the points of the check, and the expected verdict.
 
     Attributes:
         name: Name in the results.
         f: The function.
-        draw: Maps a random generator and a dtype to the arguments.
+        draw: A function of a random generator and a dtype that returns the arguments at a point.
         expected: The expected verdict.
         argnums: Position of the argument to check; None for all.
         gradient: A claimed gradient to check; None for autodiff's gradient.
@@ -60,14 +61,17 @@ def by_jaxgd(function: Function, args: tuple[Any, ...], seed: int) -> str:
 
 
 def by_check_grads(function: Function, args: tuple[Any, ...], seed: int) -> str:
-    """Return the verdict of JAX's checker. It accepts floats only, so integers are fixed and left out of the result."""
+    """Return the verdict of `check_grads`, which accepts floats only.
+
+    Integers among the arguments are held fixed, and integers in the result are left out.
+    """
     leaves, structure = jax.tree.flatten(args if function.argnums is None else args[function.argnums])
     places = [i for i, x in enumerate(leaves) if _is_float(x)]
 
     def f(*floats: Any) -> Any:
         filled = list(leaves)
         for i, x in zip(places, floats, strict=True):
-            # The checker passes NumPy arrays, which f need not accept.
+            # check_grads passes NumPy arrays, which f need not accept.
             filled[i] = jnp.asarray(x)
         varied = jax.tree.unflatten(structure, filled)
         if function.argnums is not None:
@@ -89,7 +93,7 @@ def _is_float(x: Any) -> bool:
 
 
 class Digits:
-    """Ten digits of MNIST and networks [784, 30, 10] for them, at random weights or trained."""
+    """Ten digits of MNIST, and networks [784, 30, 10] with random or trained weights."""
 
     def __init__(self, data_dir: Path | None) -> None:
         self.data_dir = data_dir
@@ -101,7 +105,7 @@ class Digits:
         return jaxgd.load_dataset("mnist", self.data_dir).train
 
     def draw(self, steps: int) -> Callable[[np.random.Generator, Any], tuple[Any, ...]]:
-        """Return a drawing function: a network after this many steps at η = 3, with its ten digits."""
+        """Return a function that draws a network after `steps` steps with η = 3, and the ten digits."""
 
         def drawn(rng: np.random.Generator, dtype: Any) -> tuple[Any, ...]:
             point = steps, jnp.dtype(dtype).name, int(rng.integers(2**31))
@@ -123,12 +127,12 @@ class Digits:
 
 
 def network_cost(network: Any, x: Any, y: Any) -> Any:
-    """Return the cost as a function of three arguments, with autodiff's gradient."""
+    """Return jaxgd's network cost, with its default options."""
     return jaxgd.network_cost(network, x, y)
 
 
 def spoiled_function(name: str, draw: Any, claimed: bool) -> Function:
-    """Return the network's cost with a spoiled gradient: as a custom rule, or claimed in `gradient=`."""
+    """Return the network's cost with a spoiled gradient: for `gradient=` if `claimed`, otherwise as a custom rule."""
     spoil, _ = SPOILED[name]
 
     def gradient(network: Any, x: Any, y: Any) -> Any:
@@ -144,7 +148,7 @@ def spoiled_function(name: str, draw: Any, claimed: bool) -> Function:
 
 
 def functions_of(part: str, digits: Digits) -> tuple[Function, ...]:
-    """Return the functions of one part. A name that ends in "claimed" needs a checker that accepts a gradient."""
+    """Return the functions of one part. A part that ends in "claimed" needs a checker that accepts a gradient."""
     random, trained = digits.draw(0), digits.draw(2_000)
     if part == "network-right":
         return (
@@ -163,7 +167,7 @@ def functions_of(part: str, digits: Digits) -> tuple[Function, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One check by one checker, and how long it took."""
+    """One check by one checker, with its time in seconds."""
 
     checker: str
     name: str
@@ -174,7 +178,7 @@ class Check:
 
 
 def checks(functions: Iterable[Function], dtype: str, seeds: int) -> Iterator[Check]:
-    """Check every function at every point; the checkers take turns."""
+    """Check every function at every point by each checker in turn, and yield the checks."""
     for i, function in enumerate(functions):
         if i % _FUNCTIONS_AT_ONCE == 0:
             jax.clear_caches()  # type: ignore[no-untyped-call]
@@ -195,8 +199,9 @@ def checks(functions: Iterable[Function], dtype: str, seeds: int) -> Iterator[Ch
 def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[Row]:
     """Yield the counts of one checker's verdicts and the times of its checks.
 
-    A miss is a wrong or missing derivative that was called right. A false alarm is a right or missing derivative that
-    was called wrong. `details["functions"]` maps the name of a function to its seeds.
+    A check is missed if the verdict is "right" for a derivative that is wrong or does not exist. It is a false alarm if
+    the verdict is "wrong" for a derivative that is right or does not exist. `details["functions"]` maps the name of a
+    function to the seeds of these checks.
     """
     about: dict[str, Any] = {"case": case, "variant": checker, "precision": dtype}
     counted: dict[str, Any] = {"unit": "checks", "n": len(done)}
@@ -212,7 +217,7 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
         yield Row(quantity=quantity, value=sum(map(len, names.values())), details=details, **about, **counted)
     for quantity, cold in (("time", False), ("cold time", True)):
         if seconds := [c.seconds for c in done if (c.seed == 0) is cold]:
-            # The thousands of times are of different functions: their quantiles are kept, and not the times.
+            # Keep only the quantiles of the times: there are thousands, and they belong to different functions.
             row = sampled(unit="s/check", samples=seconds, quantity=quantity, **about)
             yield dataclasses.replace(row, samples=())
 

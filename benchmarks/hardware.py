@@ -1,4 +1,4 @@
-"""The host of a run: processor, versions, and the fastest arithmetic and copying that it reaches."""
+"""The host of a run: the processor, the versions, and the measured peak rates of arithmetic and of copying."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ LIBRARIES = (
 def peak() -> dict[str, float]:
     """Return GFLOP/s of a float32 product of two 2,048 × 2,048 matrices, and GB/s of a copy, read plus written.
 
-    They are measured with NumPy on all threads, because data sheets promise more than a shared host delivers.
+    NumPy makes both on all threads. The rates of a data sheet are higher than the rates of a shared host.
     """
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((2048, 2048), np.float32) for _ in range(2))
@@ -34,7 +34,7 @@ def peak() -> dict[str, float]:
 
 
 def stamp() -> dict[str, Any]:
-    """Return the fields of a row that describe the host, the versions and the day."""
+    """Return the fields of a row for the host, the versions, the commit and the date."""
     import jax
 
     from jaxgd.kernels import native

@@ -25,8 +25,9 @@ class Configuration:
         name: Name of the case.
         sizes: Neurons of each layer.
         eta: Learning rate.
-        book: The book's counts of correct test images, of 10,000: the best epoch, or epoch by epoch.
-        independent: Best of 30 epochs over 60 seeds of an independent implementation: 10th percentile, median, 90th.
+        book: The book's counts of correct test images out of 10,000, for the best epoch or for each epoch.
+        independent: The 10th percentile, median and 90th percentile of the best count in 30 epochs, over 60 seeds of an
+            independent implementation; None if not known.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Configuration:
 
 
 def measure(configuration: Configuration, options: Options) -> Iterator[Row]:
-    """Yield the count of correct test images of the best epoch, one sample per seed."""
+    """Yield the row of the counts of correct test images at the best epoch, with one sample per seed."""
     start = time.perf_counter()
     data = load_dataset("mnist", options.data_dir)
     correct = correct_by_epoch(configuration, data, options.seeds or SEEDS, options.epochs)
@@ -70,7 +71,7 @@ def comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequenc
 
 
 def correct_by_epoch(configuration: Configuration, data: Dataset, seeds: int, epochs: int) -> np.ndarray:
-    """Return the counts of correct test images, (seeds, epochs), from one call under vmap."""
+    """Train all seeds in one call under vmap, and return the counts of correct test images, (seeds, epochs)."""
 
     def accuracies(key: jax.Array) -> jax.Array:
         network_key, order_key = jax.random.split(key)

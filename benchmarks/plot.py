@@ -1,4 +1,4 @@
-"""The pictures of results: dots of the times of each case, and lines of the times as one thing grows."""
+"""Plots of benchmark results: a dot plot of the times of each case, and line plots of time against a growing size."""
 
 import io
 import itertools
@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks.rows import Row
 
-# Each variant keeps its color from picture to picture. The palette is that of Okabe and Ito, which color-blind readers
-# can tell apart.
+# The name and the color of each variant, in all pictures. Seven colors are of the palette of Okabe and Ito, which
+# color-blind readers can tell apart. Its yellow is too pale for a line, so scikit-learn has a darker one, and Flax is
+# brown. Three variants are gray, because no panel shows two of them. Every dot and line is also labeled with the name.
 VARIANTS = {
     "jaxgd": ("jaxgd", "#0072B2"),
     "jaxgd-xla": ("jaxgd, XLA", "#56B4E9"),
@@ -38,20 +39,21 @@ TITLES = {
 GROWING = ("batch size", "hidden neurons", "hidden layers", "examples of a full batch", "networks")
 CAPTION = (
     "Median time; thin lines from the 10th to the 90th percentile; logarithmic axes. "
-    "×: multiple of jaxgd's time in the same run."
+    "×: ratio to the baseline (no ×) in the same run."
 )
 GROWTH_CAPTION = (
-    "Median time, logarithmic axes. One thing\ngrows in each panel. The rest is the book's\n"
-    "network [784, 30, 10] with 10,000 images\nand batch size 10."
+    "Median time, logarithmic axes. Each panel\nvaries one size. The book's network has the\n"
+    "other sizes: [784, 30, 10], 10,000 images,\nbatch size 10 (or the full batch)."
 )
-# Inches. At 100 dots an inch this is the width of a README, and the size of the fonts is true.
+# Width in inches. A README shows the picture about 830 pixels wide, so fonts appear at their nominal size. DPI = 200
+# stores two pixels for each of them.
 WIDTH = 8.3
 DPI = 200
 FONT = 8.5
 
 
 def draw(rows: Sequence[Row], out: Path) -> list[Path]:
-    """Write speed.png and growth.png into a folder, each if there are rows for it, and return their paths."""
+    """Write speed.png and growth.png into a folder and return the paths written. Skip a picture that has no rows."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -70,7 +72,7 @@ def draw(rows: Sequence[Row], out: Path) -> list[Path]:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    """Write a figure as a PNG of 256 colors, which takes a third of the bytes of one in full color."""
+    """Write a figure as a PNG of 256 colors, about a third of the bytes of a PNG in full color, and return its path."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
@@ -78,7 +80,7 @@ def _save(figure: Any, path: Path) -> Path:
     figure.savefig(buffer, dpi=DPI)
     plt.close(figure)
     image = Image.open(buffer).convert("RGB")
-    # The other methods drop the color of a single dot.
+    # Pillow's other methods drop a color that only one dot has.
     image.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     return path
 
@@ -92,7 +94,7 @@ def _color(variant: str) -> str:
 
 
 def _dots(rows: Sequence[Row], path: Path) -> Path:
-    """Draw one panel per case: a dot at each median, a thin line from the 10th to the 90th percentile."""
+    """Draw one panel per case: a dot at each median, and a thin line from the 10th to the 90th percentile."""
     import matplotlib.pyplot as plt
 
     order = list(TITLES)
@@ -115,9 +117,12 @@ def _dots(rows: Sequence[Row], path: Path) -> Path:
 
 
 def _panel(ax: Any, rows: Sequence[Row], places: int) -> None:
-    """Draw the dots of one case, the fastest at the top, with the ratio to the baseline at the right.
+    """Draw the dots of one case, the fastest at the top. At the right of each dot stand its time and ratio.
 
-    `places` is the number of dots of the neighbor with the most, so that all panels have the same distances.
+    The ratio is the median ratio to the baseline in the same run. The baseline has none.
+
+    `places` is the largest number of dots in any panel of the same row of panels. It gives the dots the same spacing in
+    all panels.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -152,14 +157,14 @@ def _panel(ax: Any, rows: Sequence[Row], places: int) -> None:
 
 
 def _time(milliseconds: float) -> str:
-    """Return a time in ms or s, with three digits."""
+    """Return a time in ms or s as text, with three significant digits."""
     if milliseconds >= 999.5:
         return f"{milliseconds / 1e3:.3g} s"
     return f"{milliseconds:.3g} ms"
 
 
 def _growth(rows: Sequence[Row], path: Path) -> Path:
-    """Draw one panel for each growing thing, each line with its name at its end."""
+    """Draw one panel per growing size. The name of a variant stands at the end of its line."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter
 
@@ -193,7 +198,7 @@ def _growth(rows: Sequence[Row], path: Path) -> Path:
 
 
 def _label(ax: Any, ends: Sequence[tuple[tuple[float, float], str]]) -> None:
-    """Write the name of each line next to its end, moved apart where ends are close."""
+    """Write the name of each variant next to the end of its line. Move the names apart where two ends are close."""
     low, high = (math.log(y) for y in ax.get_ylim())
     right = max(x for (x, _), _ in ends)
     last = sorted((math.log(y), variant) for (x, y), variant in ends if x == right)
@@ -208,7 +213,7 @@ def _label(ax: Any, ends: Sequence[tuple[tuple[float, float], str]]) -> None:
 
 
 def _apart(places: Sequence[float], step: float) -> list[float]:
-    """Return sorted places moved apart, until no two are closer than step (to 1%)."""
+    """Move sorted places apart, and return them when no two are closer than 0.99 · step."""
     moved = list(places)
     while any(b - a < 0.99 * step for a, b in itertools.pairwise(moved)):
         for i in range(len(moved) - 1):

@@ -1,4 +1,4 @@
-"""The schema of all results: one row is one figure, with everything that is needed to judge it."""
+"""The schema of all results: a row holds one figure, its noise, and the host and versions that gave it."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ class Quantity(NamedTuple):
 
     Attributes:
         better: The direction of an improvement.
-        noise: Source of the noise. "host": the host is slower or faster from day to day, for all programs alike.
+        noise: Source of the noise. "host": the host may be slower on one day than on another, for all programs.
             "sample": the samples differ, for instance over seeds. "none": the value is an exact count.
         positive: True if every value and sample must be above 0. Otherwise 0 and below are valid.
     """
@@ -145,7 +145,7 @@ class Row:
 
 
 def sampled(case: str, variant: str, quantity: str, unit: str, samples: Sequence[float], **more: Any) -> Row:
-    """Return the row of a series of samples: their median and their tenth and ninetieth percentile."""
+    """Return the row for a series of samples, with the median and the 10th and 90th percentiles."""
     kept = tuple(significant(x) for x in samples)
     low, high = (float(q) for q in np.quantile(kept, [0.1, 0.9]))
     spread = (low, high) if len(kept) > 1 else None
@@ -157,7 +157,7 @@ def sampled(case: str, variant: str, quantity: str, unit: str, samples: Sequence
 
 
 def significant(x: float, digits: int = 6) -> float:
-    """Round to significant digits, so that short times keep as many as long ones."""
+    """Round to significant digits, so that short times keep the same number of digits as long times."""
     return float(f"{x:.{digits}g}")
 
 

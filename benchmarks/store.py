@@ -1,7 +1,7 @@
-"""Files of results: one JSON row a line, at most one row for each case, variant, quantity and precision.
+"""Files of results: one JSON row per line, at most one row for each case, variant, quantity and precision.
 
-A file holds the results of one host in one setting, so that `compare` and `plot` need not choose among rows. Results of
-another host or setting belong in another file (`run --out`).
+A file holds the results of one host in one setting, such as a number of threads. Results of another host or setting
+belong in another file (`run --out`), because `compare` and `plot` do not choose among rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ RESULTS = FOLDER / "results.jsonl"
 
 
 class ResultsError(Exception):
-    """A file that does not hold valid results."""
+    """A file that cannot be read, or does not hold valid results."""
 
 
 def read(path: Path) -> list[Row]:
@@ -40,7 +40,7 @@ def read(path: Path) -> list[Row]:
 
 
 def read_all(paths: Iterable[Path]) -> list[Row]:
-    """Return the rows of several files; a row of an earlier file hides the same row of a later one."""
+    """Return the rows of several files. If two files have a row with the same key, return the one of the first."""
     rows: dict[Key, Row] = {}
     for path in paths:
         for row in read(path):
@@ -49,7 +49,7 @@ def read_all(paths: Iterable[Path]) -> list[Row]:
 
 
 def replace(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows into a file in place of its rows for the same cases and variants."""
+    """Write rows into a file. They replace the file's rows of the same case, variant and precision."""
     new = {(row.case, row.variant, row.precision) for row in rows}
     kept = read(path) if path.exists() else []
     kept = [row for row in kept if (row.case, row.variant, row.precision) not in new]

@@ -1,4 +1,4 @@
-"""Rows as text: one table per case, one line per variant, one column per quantity."""
+"""Rows as text: one table per case, with one line per variant and one column per quantity."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from benchmarks.rows import Row
 
 
 def table(rows: Sequence[Row], names: bool = False) -> str:
-    """Return the rows of one case as text; `names` adds the names of functions with unexpected verdicts."""
+    """Return the rows of one case as text. `names` adds the names of functions with unexpected verdicts."""
     lines = [f"{rows[0].case.partition('/')[0]}: value (10th to 90th percentile)"]
     for precision in dict.fromkeys(row.precision for row in rows):
         mine = [row for row in rows if row.precision == precision]
@@ -41,7 +41,7 @@ def _cell(row: Row) -> str:
 
 
 def _notes(row: Row) -> list[str]:
-    """Return the figures of `details` that are worth a place in the line."""
+    """Return the ratio, the arithmetic rate and the accuracy in `details`, as texts for the line of the variant."""
     details, notes = row.details, []
     if "ratio" in details:
         ratio: Any = details["ratio"]
@@ -57,7 +57,7 @@ def _notes(row: Row) -> list[str]:
 
 
 def _below(row: Row, names: bool) -> list[str]:
-    """Return the texts of `details`, and the functions with unexpected verdicts."""
+    """Return the lines below the table: the texts in `details`, and with `names` the functions listed there."""
     texts = {k: v for k, v in row.details.items() if isinstance(v, str) and k not in ("baseline", "growing")}
     lines = [f"    {name}: {text}" for name, text in texts.items()]
     if names and "functions" in row.details:

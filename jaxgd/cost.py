@@ -16,17 +16,18 @@ Cost = Callable[[Array, Array], Array]
 def quadratic_cost(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) -> Float[Array, ""]:
     """Return half the mean squared distance between outputs and targets.
 
-    C = 1/(2n) Σ ‖y − a‖², with n examples. It is the mean over the examples of half the sum over the outputs.
+    C = 1/(2n) Σ ‖y − a‖², with n examples. Here ‖y − a‖² is the sum of the squared differences over the outputs of one
+    example.
 
     Args:
         a: Outputs, real floating point, (..., out). The leading axes are the examples: n is their product.
         y: Targets, real floating point, of the same shape. Nothing is broadcast.
 
     Returns:
-        The cost, a scalar; between 0 and out/2 for outputs and targets in [0, 1].
+        The cost, a scalar in the wider dtype of a and y; between 0 and out/2 for outputs and targets in [0, 1].
 
     Raises:
-        ShapeError: If the shapes differ, a is a scalar or the batch has no example.
+        ShapeError: If the shapes differ, a is a scalar, or the batch has no example or no output.
         DtypeError: If a or y is not real floating point.
 
     Source: Nielsen, chapter 1, equation (6).
@@ -56,15 +57,17 @@ def network_cost(
     Args:
         network: The layers, first to last.
         x: Inputs, real floating point, (..., in).
-        y: Targets, (..., out), with the leading axes of x.
+        y: Targets, (..., out), with the same leading axes as x.
         cost: A function of outputs and targets that returns one real scalar; by default `quadratic_cost`.
-        precision: Precision of the matrix products, as in `jax.numpy.matmul`. It matters on accelerators.
+        precision: Precision of the matrix products, as in `jax.numpy.matmul`. By default None, JAX's default precision,
+            which may be TF32 or bfloat16 on an accelerator; "highest" keeps float32.
 
     Returns:
-        The cost, a scalar.
+        The cost, a scalar in the dtype that `cost` returns.
 
     Raises:
-        ShapeError: If x does not fit the network. `quadratic_cost` also raises it if y does not fit the outputs.
+        ShapeError: If the network is empty, its layers do not fit together or x does not fit the network.
+            `quadratic_cost` also raises it if y does not fit the outputs or the batch has no example.
         DtypeError: If x, or y for `quadratic_cost`, is not real floating point.
 
     Source: Nielsen, chapter 1, equation (6).
@@ -86,13 +89,14 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
 
     Args:
         a: Outputs, real floating point, (..., out).
-        y: Whole-number labels, (...), or targets, (..., out), whose largest element marks the right label.
+        y: Whole-number labels, (...), or targets, (..., out), whose largest element marks the right label. A label
+            outside 0, …, out − 1 counts as wrong.
 
     Returns:
-        The fraction, a scalar between 0 and 1.
+        The fraction, a scalar between 0 and 1, in the dtype of a and at least float32.
 
     Raises:
-        ShapeError: If y fits neither form, or the batch has no example.
+        ShapeError: If a is a scalar, y fits neither form, or the batch has no example or no output.
         DtypeError: If a is not real floating point, or the labels are not whole numbers.
 
     Source: Nielsen, chapter 1, `evaluate`.
@@ -112,8 +116,9 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
         raise ShapeError(
             f"accuracy: y must be labels {jnp.shape(a)[:-1]} or targets {jnp.shape(a)}, got {describe(y)}."
         )
-    # argmax treats NaN as the largest. Without the second test, outputs of NaN would count as right for label 0.
+    # argmax treats NaN as the largest. Without the second test, a NaN at the right label would count as right.
     right = (jnp.argmax(a, axis=-1) == labels) & ~jnp.any(jnp.isnan(a), axis=-1)
     fraction = jnp.mean(right, dtype=jnp.promote_types(jnp.result_type(a), jnp.float32))
-    # XLA multiplies by the reciprocal, and 83 · (1/83) is not 1 in float32.
+    # Return exactly 1 if all are right. XLA computes the mean as a product with 1/n, and 83 · (1/83) is below 1 in
+    # float32.
     return jnp.where(jnp.all(right), jnp.ones_like(fraction), fraction)

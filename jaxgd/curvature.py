@@ -1,6 +1,6 @@
-"""The curvature of a cost: products with its Hessian, and the largest eigenvalues of the Hessian.
+"""The curvature of a cost: products with the Hessian of the cost, and its largest eigenvalues.
 
-No Hessian is ever formed. The methods need only products Hu, at the cost of about two gradients each.
+The Hessian H is never formed. The methods need only products Hu, each at the cost of about two gradients.
 """
 
 import functools
@@ -92,8 +92,9 @@ def eigenpairs(
         k: The number of eigenvalues, from 1 (default) to the number of variables.
         args: Further arguments of the cost; by default none.
         rtol: The tolerance of the residuals, relative to the largest |λ| found; by default √eps of v's dtype. The error
-            of a well-separated eigenvalue is then about eps, because it is the square of the error of its vector.
-        max_products: The search stops at the first restart after this many Hessian-vector products; at least 1.
+            of a well-separated eigenvalue is then about eps, because it is about the square of the error of the vector.
+        max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
+            default 1000.
         start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. By default
             it is random.
         key: The random key for directions that the search draws; by default `jax.random.key(0)`.
@@ -153,7 +154,7 @@ def _eigenpairs(
 
 
 class _Basis(NamedTuple):
-    """The orthonormal rows `q`, the projection `t` of H on them, and the Ritz pairs that follow from `t`."""
+    """The orthonormal rows `q`, the projection `t` of H on these rows, and the Ritz pairs: the eigenpairs of `t`."""
 
     q: Array
     t: Array
@@ -266,7 +267,8 @@ def sharpness(
         v: The point: any pytree of real floating-point arrays.
         args: Further arguments of the cost; by default none.
         rtol: The tolerance of the residual, relative to |λ_max|; by default √eps of v's dtype.
-        max_products: The search stops at the first restart after this many Hessian-vector products; at least 1.
+        max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
+            default 1000.
         start: The first direction of the search, a tree like v. To follow a descent, pass the last `vector`. By default
             it is random.
         key: The random key for directions that the search draws; by default `jax.random.key(0)`.

@@ -1,7 +1,8 @@
 """The exceptions, and the checks that raise them.
 
-A message names the function that complains, the expected value, the given value and the remedy. A failure that depends
-on the values of arrays at run time is an `Outcome`, not an exception.
+Most messages name the function that complains, the expected value, the given value and the remedy. A descent that fails
+at run time returns an `Outcome` and raises no exception. Outside jit, some values of arrays are checked before the work
+starts, such as η, the tolerances and the directions of `cost_slice`.
 """
 
 import math
@@ -15,39 +16,42 @@ import numpy as np
 
 
 class JaxgdError(Exception):
-    """The base class of every exception that jaxgd raises on purpose."""
+    """The base class of the exceptions that jaxgd defines. Each of them is a built-in exception too."""
 
 
 class ShapeError(JaxgdError, ValueError):
-    """Arrays or trees with shapes that do not fit together."""
+    """Arrays or trees with unsuitable shapes; also a ValueError.
+
+    The shapes do not fit together, the batch has no example, the tree has no variable, or the cost is not a scalar.
+    """
 
 
 class DtypeError(JaxgdError, TypeError):
-    """A value of an unsuitable dtype or type."""
+    """A value of an unsuitable dtype or type; also a TypeError."""
 
 
 class RangeError(JaxgdError, ValueError):
-    """A number or a name outside the allowed values."""
+    """A number or a name outside the allowed values; also a ValueError."""
 
 
 class DataError(JaxgdError, ValueError):
-    """Data that is missing, damaged or inconsistent."""
+    """Data that is missing, damaged or inconsistent; also a ValueError."""
 
 
 class CheckpointError(JaxgdError, ValueError):
-    """A run folder, checkpoint or saved network that cannot be used."""
+    """A run folder, checkpoint or saved network that cannot be used; also a ValueError."""
 
 
 class WriteError(JaxgdError, OSError):
-    """A file or folder that cannot be written: no space, no permission or no such folder."""
+    """A file or folder that cannot be written: no space, no permission or no such folder; also an OSError."""
 
 
 class MissingDependencyError(JaxgdError, ImportError):
-    """An optional library that is not installed."""
+    """An optional library that is not installed; also an ImportError."""
 
 
 def describe(x: Any) -> str:
-    """Return the dtype and shape of an array as JAX prints them, such as `float32[10]`; otherwise the name of the type.
+    """Return the dtype and shape of an array, such as `float32[10]`. Return the type's name for any other object.
 
     >>> describe(jnp.zeros((2, 3)))
     'float32[2,3]'
@@ -65,10 +69,16 @@ def require_same_shape(who: str, **arrays: Any) -> None:
 
 
 def require_outputs(who: str, a: Any) -> None:
-    """Raise unless `a` is real floating point, of shape (..., out), with at least one example."""
+    """Raise unless `a` is real floating point, of shape (..., out), with at least one example and one output."""
     require_float(who, "a", a)
     if jnp.ndim(a) == 0:
-        raise ShapeError(f"{who}: the outputs must be (..., out), got {describe(a)}.")
+        raise ShapeError(
+            f"{who}: the outputs must be (..., out), got {describe(a)}.\nFor one output per example, pass a[..., None]."
+        )
+    if jnp.shape(a)[-1] == 0:
+        raise ShapeError(
+            f"{who}: expected at least one output per example, got {describe(a)}.\nThe last axis holds the outputs."
+        )
     require_examples(who, jnp.size(a))
 
 
@@ -79,7 +89,7 @@ def require_examples(who: str, n: int) -> None:
 
 
 def require_float(who: str, name: str, x: Any) -> None:
-    """Raise DtypeError unless x is an array or number of real floating point."""
+    """Raise DtypeError unless x is a Python float or an array with a real floating-point dtype."""
     number = isinstance(x, (float, np.generic, np.ndarray, jax.Array))
     if not number or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise DtypeError(
@@ -98,9 +108,11 @@ def require_variables(who: str, name: str, v: Any) -> None:
                 f"{who}: {place} must be an array of floats, got {describe(x)}.\nPass jnp.asarray(x, float)."
             )
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
+            remedy = "its real and imaginary parts as two arrays" if is_complex else f"{place}.astype(float)"
             raise DtypeError(
                 f"{who}: {place} must be real floating point, got {describe(x)}.\n"
-                f"Pass {name}.astype(float), or pass fixed arrays through args."
+                f"Pass {remedy}, or pass fixed arrays through args."
             )
     if not sum(jnp.size(x) for _, x in leaves):
         raise ShapeError(f"{who}: {name} must hold at least one variable, got none.\nPass an array, or a tree of them.")
@@ -118,7 +130,10 @@ def require_scalar(who: str, cost: Callable[..., Any], *args: Any) -> None:
 
 
 def is_traced(x: Any) -> bool:
-    """Return True inside jit, grad or vmap, where x has no value yet."""
+    """Return True if x is a tracer, as the arguments of a function inside jit, grad or vmap are.
+
+    Arrays from outside are not tracers.
+    """
     return isinstance(x, jax.core.Tracer)
 
 
@@ -147,19 +162,24 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
     except TypeError:
         value = None
     if value is None or isinstance(x, bool):
-        raise DtypeError(f"{who}: {name} must be a whole number known before tracing, got {describe(x)}.")
+        raise DtypeError(
+            f"{who}: {name} must be a whole number known before tracing, got {describe(x)}.\nPass a Python int."
+        )
     if value < least or (most is not None and value > most):
         allowed = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise RangeError(f"{who}: {name} must be {allowed}, got {value}.")
+        remedy = f"Pass {least} or more." if value < least else f"Pass {most} or less."
+        raise RangeError(f"{who}: {name} must be {allowed}, got {value}.\n{remedy}")
 
 
 def require_sizes(who: str, sizes: Sequence[int]) -> None:
-    """Raise unless sizes names the inputs and at least one layer, each of width 1 or more."""
+    """Raise unless sizes holds the number of inputs and the width of at least one layer, all 1 or more."""
     if not hasattr(sizes, "__len__"):
-        raise DtypeError(f"{who}: sizes must be several whole numbers such as (784, 30, 10), got {describe(sizes)}.")
+        raise DtypeError(
+            f"{who}: sizes must be several whole numbers, got {describe(sizes)}.\nThe book's network is (784, 30, 10)."
+        )
     if len(sizes) < 2:
         raise RangeError(
-            f"{who}: sizes must name the inputs and at least one layer, got {tuple(sizes)}.\n"
+            f"{who}: sizes must hold the number of inputs and the width of at least one layer, got {tuple(sizes)}.\n"
             "The book's network is (784, 30, 10)."
         )
     for size in sizes:

@@ -1,4 +1,4 @@
-"""Atomic writing: after a kill or a full disk, a file is the old one or the new one, never half of one."""
+"""Atomic writing: after a crash or with a full disk, the path holds the complete old or the complete new content."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from jaxgd.errors import WriteError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file in the same folder, flush it to the disk and rename it to `path`.
+    """Write `content` to a temporary file in the folder of `path`, flush it to the disk, and rename it to `path`.
 
     Args:
         path: The file to write, in an existing folder. An existing file is replaced.
@@ -54,7 +54,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _umask() -> int:
-    # mkstemp gives access to the owner only. The final file gets the permissions that any new file gets.
+    # mkstemp gives access to the owner only, so the caller sets the permissions of an ordinary new file.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Slices through the landscape of a cost: its values on a grid in a plane."""
+"""Slices through the landscape of a cost: the values of the cost on a grid in a plane."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,15 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxgd.curvature import eigenpairs
-from jaxgd.errors import RangeError, ShapeError, is_traced, require_count, require_scalar, require_variables
+from jaxgd.errors import (
+    RangeError,
+    ShapeError,
+    describe,
+    is_traced,
+    require_count,
+    require_scalar,
+    require_variables,
+)
 from jaxgd.pytree import axpy, dot, norm, size
 
 Cost = Callable[..., Array]
@@ -37,7 +45,7 @@ class CostSlice(NamedTuple):
     w: PyTree[Array]
 
     def project(self, v: PyTree[Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Return the coordinates in the plane of the point nearest to v.
+        """Return the coordinates of the plane's point that is nearest to v.
 
         Args:
             v: Any point, a tree like `origin`.
@@ -65,7 +73,8 @@ def cost_slice(
 ) -> CostSlice:
     """Evaluate a cost on a grid in a plane through v, to draw it as a landscape.
 
-    C(v + a u + b w) for a and b from −span to span.
+    C(v + a u + b w) for a and b from −span to span. The grid takes resolution² evaluations of C. A new function object
+    for the cost recompiles.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
@@ -73,10 +82,11 @@ def cost_slice(
         directions: The directions u and w, which are then made orthonormal. "random" (default) draws both. "gradient"
             takes u = ∇C and a random w. "eigenvectors" takes the eigenvectors of the Hessian's two largest eigenvalues.
             A pair of trees like v gives u and w directly.
-        through: Two more points, trees like v. The plane then passes through v and both of them. The grid surrounds all
-            three, and `directions` and `span` are ignored. By default None.
+        through: Two more points, trees like v. The plane then passes through v and both of them. The axes a and b cover
+            the three points, plus 25% of their range on each side. `directions` and `span` are ignored. By default
+            None.
         args: Further arguments of the cost; by default none.
-        span: Half the side of the grid, a length in v's units; by default ‖v‖, or 1 where v = 0.
+        span: Half the side of the grid, any real number, a length in v's units; by default ‖v‖, or 1 where v = 0.
         resolution: The number of points along each axis, at least 2; by default 51.
         key: The random key for random directions and for the eigenvectors; by default `jax.random.key(0)`.
 
@@ -84,9 +94,14 @@ def cost_slice(
         The grid, the cost on it and the plane, as `CostSlice`.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, v has too few variables or a direction is not a tree like v.
+        ShapeError: If the cost is not one real scalar, v has too few variables, or a direction or the difference
+            between a point of `through` and v has other shapes than v.
         DtypeError: If v is not real floating point, or resolution is not a whole number.
-        RangeError: If directions is an unknown name, the directions span no plane or resolution is below 2.
+        RangeError: If directions is an unknown name, resolution is below 2, or the directions span no plane: they are
+            parallel, or `through` and v are on one line. Under jit, this case is not detected.
+        ValueError: If `directions` or `through` does not hold two trees, or JAX cannot match a point with v, because
+            the trees differ.
+        TypeError: If JAX cannot subtract v from a point of `through`, because the shapes do not broadcast.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 
@@ -108,8 +123,10 @@ def cost_slice(
         u, w = directions
     for direction in (u, w):
         if jax.tree.map(jnp.shape, direction) != jax.tree.map(jnp.shape, v):
-            raise ShapeError("cost_slice: each direction must be a tree like v, with its shapes.")
-    u, w = _orthonormal(u, w)
+            name = "direction" if through is None else "difference between a point of through and v"
+            expected, got = (jax.tree.map(describe, tree) for tree in (v, direction))
+            raise ShapeError(f"cost_slice: each {name} must be a tree like v, {expected}, got {got}.")
+    u, w = _orthonormal(u, w, through is not None)
     if span is None:
         length = norm(v)
         span = jnp.where(length > 0, length, 1)
@@ -126,7 +143,7 @@ def _heights(cost: Cost, v: Any, u: Any, w: Any, a: Array, b: Array, args: Any) 
     def row(a: Array) -> Array:
         return jax.vmap(lambda b: cost(axpy(b, w, axpy(a, u, v)), *args))(b)
 
-    # Map over the rows one by one: memory then holds one copy of v per point of a row.
+    # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
     heights: Array = lax.map(row, a)
     return heights
 
@@ -150,7 +167,7 @@ def _named_directions(cost: Cost, v: Any, name: str, args: tuple[Any, ...], key:
     return u, unravel(drawn[1])
 
 
-def _orthonormal(u: Any, w: Any) -> tuple[Any, Any]:
+def _orthonormal(u: Any, w: Any, are_differences: bool) -> tuple[Any, Any]:
     u, w = _unit(u), _unit(w)
     w = axpy(-dot(u, w), u, w)
     left = norm(w)
@@ -159,7 +176,12 @@ def _orthonormal(u: Any, w: Any) -> tuple[Any, Any]:
     w = _unit(axpy(-dot(u, w), u, w))
     rounding = 100 * jnp.finfo(left.dtype).eps  # type: ignore[no-untyped-call]
     if not is_traced(left) and not (left > rounding and norm(u) > 0):
-        raise RangeError("cost_slice: the directions span no plane: they are parallel, or one is zero.")
+        if are_differences:
+            raise RangeError("cost_slice: v and the two points of through must not be on one line.\nPass other points.")
+        raise RangeError(
+            "cost_slice: the directions must span a plane, got parallel directions or a zero.\n"
+            "Pass other directions, or another key for random ones."
+        )
     return u, w
 
 

@@ -190,7 +190,17 @@ def test_a_slice_through_three_points_holds_them(x64):
         (lambda: hessian_vector_product(jnp.sum, jnp.ones(2), jnp.ones(3)), ShapeError, "u must be"),
         (lambda: cost_slice(jnp.sum, jnp.ones(2), "sideways"), RangeError, "directions"),
         (lambda: cost_slice(jnp.sum, jnp.ones(1)), ShapeError, "two variables"),
-        (lambda: cost_slice(jnp.sum, jnp.ones(2), (jnp.ones(2), jnp.ones(2))), RangeError, "no plane"),
+        (lambda: cost_slice(jnp.sum, jnp.ones(2), (jnp.ones(2), jnp.ones(2))), RangeError, "must span a plane"),
+        (
+            lambda: cost_slice(jnp.sum, jnp.ones(2), through=(jnp.zeros(2), -jnp.ones(2))),
+            RangeError,
+            "points of through",
+        ),
+        (
+            lambda: cost_slice(jnp.sum, jnp.ones((1, 2)), through=(jnp.zeros((3, 2)),) * 2),
+            ShapeError,
+            "a point of through",
+        ),
         (lambda: cost_slice(jnp.sum, jnp.ones(2), resolution=1), RangeError, "resolution"),
     ],
 )
@@ -226,7 +236,14 @@ def test_a_start_of_nothing_is_no_start():
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("directions", "error", "words"),
-    [("gradient", RangeError, "no plane"), ((jnp.ones(1), jnp.ones(3)), ShapeError, "each direction")],
+    [
+        ("gradient", RangeError, "must span a plane"),
+        (
+            (jnp.ones(1), jnp.ones(3)),
+            ShapeError,
+            r"each direction must be a tree like v, float32\[3\], got float32\[1\]",
+        ),
+    ],
     ids=["no gradient", "another shape"],
 )
 def test_directions_that_are_none(directions, error, words):

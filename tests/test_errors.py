@@ -75,6 +75,15 @@ def test_what_is_not_float_does_not(x):
         errors.require_float("f", "x", x)
 
 
+@pytest.mark.bad_input
+def test_the_remedy_fits_the_leaf():
+    with pytest.raises(errors.DtypeError, match=r"Pass v\['w'\]\.astype\(float\)"):
+        errors.require_variables("f", "v", {"w": jnp.ones(2, int), "b": jnp.ones(2)})
+    with pytest.raises(errors.DtypeError, match="Pass its real and imaginary parts") as caught:
+        errors.require_variables("f", "v", {"w": jnp.ones(2, complex)})
+    assert "astype" not in str(caught.value)
+
+
 def test_a_scalar_cost_passes_and_is_not_computed():
     def cost(v):
         assert errors.is_traced(v)

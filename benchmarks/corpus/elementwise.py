@@ -1,7 +1,8 @@
 """Elementwise functions of jax.nn, jax.numpy, jax.lax and jax.scipy.special, with points where they are smooth.
 
-A row is name, function, draw and the scales beside 1 at which the drawn point is to be tried as well: those where the
-function is smooth and it and its slope are finite. A few are hard there: cos at 1e-6 moves by 1e-12 of itself.
+A row holds the name, the function, the draw and scales. The function is checked at the drawn point, and at the point
+times each scale. At these scales the function is smooth, and its values and slopes are finite. A few are hard to check
+there: a step of the size of x = 1e-6 changes cos x by a relative 1e-12.
 """
 
 from collections.abc import Callable
@@ -97,7 +98,7 @@ ONE_ARGUMENT: tuple[Row, ...] = (
     ("unwrap", jnp.unwrap, uniform(0.2, 0.8), ()),
 )
 
-# Constant around every point at which they do not jump.
+# Functions that are constant, or have the slope 1, between jumps. The points are away from the jumps.
 STAIRS: tuple[Row, ...] = (
     ("ceil", jnp.ceil, fractions(), ()),
     ("floor", jnp.floor, fractions(), ()),
@@ -180,7 +181,7 @@ SPECIAL: tuple[Row, ...] = (
     ("zeta", special.zeta, together(uniform(1.5, 4.0), _positive), ()),
 )
 
-# Several numbers in, several out, but of jax.nn all the same.
+# Functions of jax.nn that are not elementwise.
 NORMALIZED: tuple[Row, ...] = (
     ("nn.log_softmax", nn.log_softmax, normal((2, 4)), TINY),
     ("nn.logmeanexp", nn.logmeanexp, normal((5,)), TINY),

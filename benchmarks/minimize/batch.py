@@ -14,9 +14,10 @@ from jaxgd.named_costs import NAMED_COSTS
 
 
 def callback_ratio(options: Options) -> Iterator[Row]:
-    """Yield the ratio of the times with and without a callback.
+    """Yield the time of a run with a callback, divided by the time without one.
 
-    The callback is called at the default chunks. The cost is the worst case, since one of its steps takes nanoseconds.
+    The callback runs after every chunk of the default length. This cost is the worst case, because a step takes only
+    nanoseconds.
     """
     named = NAMED_COSTS["rosenbrock"]
     costs: list[float] = []
@@ -41,7 +42,7 @@ def callback_ratio(options: Options) -> Iterator[Row]:
 
 
 def many_starts(options: Options) -> Iterator[Row]:
-    """Yield the time of a first call and of later calls for ten thousand starts."""
+    """Yield the time of the first call and the times of later calls, for 10,000 starts at once."""
     cost = NAMED_COSTS["rosenbrock"].cost
     starts = 1.5 * jax.random.normal(jax.random.key(0), (10_000, 2))
     for variant, make, steps, stop in (

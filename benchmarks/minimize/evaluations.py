@@ -1,7 +1,8 @@
-"""The evaluations that a minimizer needs to reach a target, and the time of one: jaxgd's rules and other libraries.
+"""The number of evaluations until a minimizer reaches a target, and the time of one evaluation.
 
-C, ∇C and a Hessian-vector product each count as one evaluation; C with ∇C at the same point counts as one too. jaxgd
-counts its own evaluations. For other libraries the cost itself counts its evaluations while the program runs.
+The minimizers are jaxgd's rules and other libraries. C, ∇C and a Hessian-vector product each count as one evaluation. C
+and ∇C at one point count as one too. jaxgd counts its evaluations. For other libraries, a callback in the cost counts
+them while the program runs.
 """
 
 import contextlib
@@ -32,11 +33,11 @@ SCIPY = ("BFGS", "L-BFGS-B", "CG", "Newton-CG")
 
 @dataclasses.dataclass
 class Watch:
-    """A counter of evaluations that notes the first one at which C meets each target.
+    """A counter of evaluations. It stores, for each target, the count at which C first met the target.
 
     Attributes:
         met: One test of C per target.
-        limit: Count at which the run is ended; None for no limit.
+        limit: The count at which the run ends; None for no limit.
     """
 
     met: Sequence[Callable[[float], bool]]
@@ -94,7 +95,7 @@ def watched(cost: Any, watch: Watch) -> Any:
     """Return the cost with a callback that counts each evaluation while the program runs."""
 
     def count(c: Any) -> None:
-        # An exception must not leave a running program. Evaluations after the last target change no result.
+        # An exception must not end the compiled program. Evaluations after the last target change no count.
         with contextlib.suppress(StopIteration):
             watch(c)
 
@@ -134,10 +135,10 @@ def by_optimistix(cost: Any, v0: Any, name: str, watch: Watch, max_steps: int) -
 
 
 def on_named(name: str) -> dict[str, int | None]:
-    """Return, for each minimizer, the evaluations until C is within 1e-8 of a minimum; None if it never is.
+    """Return, for each minimizer, the evaluations until C is within 1e-8 of a minimum; None if C does not get there.
 
-    The arithmetic is float64. jaxgd and SciPy may make 5,000 steps; jaxopt and optimistix 500, because they cannot be
-    ended at the target.
+    The arithmetic is float64. jaxgd and SciPy may make 5,000 steps. jaxopt and optimistix may make 500, because they do
+    not stop at the target.
     """
     named = NAMED_COSTS[name]
     minima = [0.0, 48.98425367924] if name == "freudenstein-roth" else [c for _, c in named.minima]
@@ -168,7 +169,7 @@ def on_named(name: str) -> dict[str, int | None]:
 
 
 class Progress(NamedTuple):
-    """The evaluations at which C met each target, and the milliseconds of one evaluation."""
+    """The count of evaluations at which C met each target, and the time of one evaluation in milliseconds."""
 
     reached: Sequence[int | None]
     milliseconds: float
@@ -200,7 +201,7 @@ def progress_of_rule(cost: Any, v0: Any, make: Callable[[], Any]) -> Progress:
 
 
 def progress_on(cost: Any, v0: Any) -> dict[str, Progress]:
-    """Return, for each minimizer, the evaluations until C is at each target, and the time of one; in float32."""
+    """Return, for each minimizer, the evaluations until C is at each target and the time of one, in float32."""
     met = [lambda c, target=target: c <= target for target in TARGETS]
     rules = {"jaxgd gradient_descent(3)": lambda: jaxgd.gradient_descent(3.0), **RULES}
     found = {name: progress_of_rule(cost, v0, make) for name, make in rules.items()}
@@ -215,7 +216,7 @@ def progress_on(cost: Any, v0: Any) -> dict[str, Progress]:
     for name, run in compiled.items():
         if not is_installed(name.split()[0]):
             continue
-        # Both runs compile; the difference of their times does not contain the compilation.
+        # Both runs compile, so the difference of their times leaves the compilation out.
         short, watch = Watch(met, LIMIT), Watch(met, LIMIT)
         began = time.perf_counter()
         run(short, 10)
@@ -231,7 +232,7 @@ def _progress(reached: Sequence[int | None], seconds: float, evaluations: int) -
 
 
 def count_row(case: str, variant: str, count: int | None, precision: str) -> Row:
-    """Return the row of a count of evaluations; None if the target was not reached."""
+    """Return the row of a count of evaluations. The count is None if the target was not reached."""
     return Row(
         case=case, variant=variant, quantity="evaluations", value=count, unit="evaluations",
         samples=() if count is None else (count,), precision=precision,

@@ -1,4 +1,4 @@
-"""The parts that the cases of `minimize` share: the cost of a network on MNIST, and the installed peers."""
+"""Functions that the cases of `minimize` share: the cost of a network on MNIST, and a test for installed libraries."""
 
 import importlib.util
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jaxgd
 
 
 def is_installed(library: str) -> bool:
-    """Return True if a peer can be imported. The rows of the others are left out."""
+    """Return True if a library can be imported. The results have no rows for other libraries."""
     return importlib.util.find_spec(library) is not None
 
 

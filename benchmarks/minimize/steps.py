@@ -1,7 +1,7 @@
 """The time of a step of `minimize`, compared with a bare `lax.while_loop` and other libraries.
 
-A step's time is the difference between a run of 2N steps and a run of N steps, over N, so that work done once per run
-cancels. All programs take turns in one process, and their steps are compared before they are timed.
+The time of a step is the difference between a run of 2N steps and a run of N steps, divided by N, so that work done
+once per run cancels. All programs run in turn in one process. Their steps are compared before they are timed.
 """
 
 import functools
@@ -23,12 +23,13 @@ from jaxgd.named_costs import NAMED_COSTS
 
 Run = Callable[[int], Any]
 
-# After 5 steps, the ‖difference‖ from the bare loop over the ‖distance walked‖: float32 rounding stays far below it.
+# The largest allowed distance between a program and the bare loop after 5 steps, relative to the distance from the
+# start. Rounding in float32 is far below it.
 PARITY = 1e-3
 
 
 class Problem(NamedTuple):
-    """A cost and a start, and an η at which all programs take the same steps."""
+    """A cost, a start, an η that all programs use, and the number of steps N of a run."""
 
     cost: Callable[[Any], Any]
     v0: Any
@@ -52,8 +53,8 @@ def quadratic(n: int, steps: int) -> Problem:
 def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
     """Return the loop that a user would write: gradient, step and test, and C at each step if `with_cost`.
 
-    `reordered` carries the same state in reverse order. The two times differ only by chance, such as the layout that
-    the compiler chooses. The baseline of a ratio is their mean.
+    `reordered` carries the same state in reverse order. The times of the two loops differ only by chance, for example
+    by the layout that the compiler chooses. The mean of the two times is the baseline of a ratio.
     """
     gradient = jax.grad(problem.cost)
     evaluate = jax.value_and_grad(problem.cost) if with_cost else lambda v: (jnp.array(0.0), gradient(v))
@@ -117,10 +118,10 @@ def by_optimistix(problem: Problem) -> Run:
         return problem.cost(v)
 
     def run(v: Any, n: int) -> Any:
-        # Its first step evaluates at the start and does not move.
+        # The first step of optimistix evaluates the cost at the start and does not move.
         return optimistix.minimise(cost, solver, v, max_steps=n + 1, throw=False).value
 
-    # Its count of steps is a static argument.
+    # The number of steps of optimistix is a static argument.
     jitted = jax.jit(run, static_argnames="n")
     return lambda n: jitted(problem.v0, n)
 
@@ -141,7 +142,7 @@ def by_jaxopt(problem: Problem) -> Run:
 
 
 def fewer(problem: Problem) -> int:
-    """Return a divisor for the slow loop in Python, so that it makes about 4,000 steps."""
+    """Return the divisor of the number of steps for the slow loop in Python, so that it makes about 4,000 steps."""
     return max(1, problem.steps // 4_000)
 
 
@@ -166,7 +167,7 @@ REORDERED = ", reordered"
 
 
 def runners(problem: Problem) -> dict[str, tuple[Run, str]]:
-    """Return each program, and the bare loop that evaluates the same things."""
+    """Return each program, and the name of the bare loop that evaluates the same functions."""
     return {
         "jaxgd, gradient tested": (by_jaxgd(problem, gradient_tested), LOOP),
         "jaxgd, default tests": (by_jaxgd(problem, all_tests), COST_LOOP),
@@ -194,19 +195,21 @@ def flat(v: Any) -> Any:
 
 
 def differences(problem: Problem, runs: dict[str, tuple[Run, str]]) -> dict[str, float]:
-    """Return how far each program is from the bare loop after 5 steps, relative to the distance walked."""
+    """Return the distance of each program from the bare loop after 5 steps, relative to the distance from the start."""
     want = flat(bare(problem, True)(5))
     walked = np.linalg.norm(want - flat(problem.v0))
     return {name: float(np.linalg.norm(flat(run(5)) - want) / walked) for name, (run, _) in runs.items()}
 
 
 def measure(case: str, problem_of: Callable[[Options], Problem], options: Options) -> Iterator[Row]:
-    """Yield the time of a step of each program, after their steps have been found equal."""
+    """Yield the time of a step of each program. Exit if the programs do not take the same steps."""
     problem = problem_of(options)
     runs = runners(problem)
     apart = differences(problem, runs)
     if unlike := {name: x for name, x in apart.items() if not x < PARITY}:
-        raise SystemExit(f"{case}: after 5 steps these are not where the bare loop is: {unlike}.")
+        raise SystemExit(
+            f"{case}: after 5 steps, expected all programs within {PARITY:g} of the bare loop, got distances {unlike}."
+        )
     for run, _ in runs.values():
         for n in (problem.steps, 2 * problem.steps):
             seconds(run, n)

@@ -1,4 +1,4 @@
-"""The peers that run on JAX: jaxgd itself, and programs that a user would write without it."""
+"""The peers that run on JAX: jaxgd's `train`, and programs that a user would write without `train`."""
 
 import queue
 import threading
@@ -11,7 +11,10 @@ from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
 def by_jaxgd(kernel: Any) -> Peer:
-    """Return a peer that calls `train` as a user does. Its callback waits between units for the next turn."""
+    """Return a peer that calls `train` as a user does, in a thread.
+
+    After each epoch (or full-batch step), the callback blocks until the benchmark asks this peer for the next one.
+    """
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         import jax
@@ -20,13 +23,13 @@ def by_jaxgd(kernel: Any) -> Peer:
         import jaxgd
 
         done: queue.Queue[Any] = queue.Queue()
-        turn = threading.Semaphore(0)
+        asked = threading.Semaphore(0)
         network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
 
         def after(state: Any, entry: Any) -> None:
             jax.block_until_ready(state.network)  # type: ignore[no-untyped-call]
             done.put(state.network)
-            turn.acquire()
+            asked.acquire()
 
         def run() -> None:
             jaxgd.train(
@@ -37,7 +40,7 @@ def by_jaxgd(kernel: Any) -> Peer:
         threading.Thread(target=run, daemon=True).start()
         done.get()
         while True:
-            turn.release()
+            asked.release()
             yield [(np.asarray(w), np.asarray(b)) for w, b in done.get()]
 
     return units
@@ -65,7 +68,7 @@ def by_jit(work: Work, data: Shared) -> Iterator[Weights]:
 
 
 def by_scan(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train with `lax.scan` over mini-batches of float32 images, each epoch one compiled program."""
+    """Train with `lax.scan` over mini-batches of float32 images. One call of a compiled program runs one epoch."""
     import jax
     import jax.numpy as jnp
 
@@ -93,7 +96,7 @@ def by_scan(work: Work, data: Shared) -> Iterator[Weights]:
 
 
 def by_flax(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train with Flax modules and optax: Python calls a jitted step, as in Flax's own MNIST example."""
+    """Train with Flax modules and optax. Python calls a jitted step, as in Flax's own MNIST example."""
     import flax.linen as nn
     import jax
     import jax.numpy as jnp
@@ -121,7 +124,10 @@ def by_flax(work: Work, data: Shared) -> Iterator[Weights]:
 
 
 def by_networks(kernel: Any, together: bool) -> Peer:
-    """Return a peer that trains many networks, each with its η and orders: under `vmap`, or one by one."""
+    """Return a peer that trains many networks, each with its own η and its own order of the examples.
+
+    With `together`, one `vmap` trains all; otherwise they train one by one.
+    """
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         import jax
@@ -130,7 +136,7 @@ def by_networks(kernel: Any, together: bool) -> Peer:
         import jaxgd
 
         keys = jax.vmap(jax.random.key)(jnp.arange(work.networks))
-        # Parity is judged by the first network, which has the η of the case.
+        # The benchmark compares the cost of the first network with the other peers, so that network has the case's η.
         etas = work.eta * jnp.linspace(1, 0.5, work.networks)
         network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
         x, y = jnp.asarray(data.x), jnp.asarray(data.y)

@@ -1,4 +1,4 @@
-"""The programs that are timed. Each peer yields the weights after every unit, from the same start in the same order."""
+"""The programs that are timed. All peers start at the same weights, and yield the weights after every unit of work."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def by_numpy(work: Work, data: Shared) -> Iterator[Weights]:
 
 
 def by_book(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train as chapter 1 does: example by example, as columns, with the gradients summed over the mini-batch."""
+    """Train as chapter 1 does: one example at a time, as a column, with the gradients summed over the mini-batch."""
     x, answers = data.x / 255, np.eye(work.sizes[-1])
     weights = [(w.astype(float), b.astype(float)[:, None]) for w, b in data.weights]
     for k in range(10**6):
@@ -57,7 +57,7 @@ def by_book(work: Work, data: Shared) -> Iterator[Weights]:
 
 
 def by_torch(compiled: bool) -> Peer:
-    """Return a peer of PyTorch's layers, autograd and SGD, one step per mini-batch, or that step in `torch.compile`."""
+    """Return a peer with PyTorch's layers, autograd and SGD. With `compiled`, `torch.compile` compiles the loss."""
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         import torch
@@ -92,7 +92,7 @@ def by_torch(compiled: bool) -> Peer:
 
 
 def by_sklearn(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train scikit-learn's MLPClassifier. Its loss differs: softmax and cross-entropy."""
+    """Train scikit-learn's MLPClassifier. It minimizes another cost: the cross-entropy of a softmax."""
     from sklearn.neural_network import MLPClassifier
 
     x, classes = data.x.astype(np.float32) / np.float32(255), np.arange(work.sizes[-1])
@@ -136,9 +136,9 @@ START_PEERS: dict[str, Peer] = {
     **{name: start.by_process(name) for name in ("numpy", "sklearn", "scan", "flax", "torch")},
 }
 ALL_PEERS = (*dict.fromkeys((*PEERS, *NETWORKS_PEERS, *START_PEERS)),)
-# They take seconds to minutes per epoch, so they run only if --peers names them.
+# Peers that take seconds to minutes per epoch. They run only if --peers names them.
 SLOW = ("book", "torch-compile")
-# They minimize another cost, so parity is judged by their accuracy.
+# Peers that minimize another cost. The benchmark compares their accuracy and not their cost.
 OTHER_LOSS = ("sklearn",)
 # Packages to install in addition to jaxgd.
 NEEDS = {"torch": "torch", "torch-compile": "torch", "sklearn": "scikit-learn", "flax": "flax"}

@@ -1,4 +1,4 @@
-"""The peers of the start-up case: whole processes that learn the digits that come with jaxgd.
+"""The peers of the start-up case: whole processes that train a network on the digits in the package.
 
 For peers other than jaxgd the process is `python -m benchmarks.training.start PEER START END`. It imports its
 libraries, reads the data and first weights from START, trains, and writes the weights to END.
@@ -20,7 +20,7 @@ COMMAND = "import sys; from jaxgd.cli import main; sys.exit(main())"
 
 
 class NumPyOrders(Shared):
-    """Shared data with orders drawn by NumPy, so that peers without JAX need not import it."""
+    """Shared data with orders drawn by NumPy, so that a peer without JAX does not import JAX."""
 
     def order(self, k: int) -> NDArray[np.int32]:
         """Return a random order of the examples in epoch k."""
@@ -28,7 +28,7 @@ class NumPyOrders(Shared):
 
 
 def by_command(kept: bool) -> Peer:
-    """Return a peer that runs `jaxgd train`, with its run folder. `kept` keeps compiled programs from run to run."""
+    """Return a peer that runs `jaxgd train` in a new process. With `kept`, later runs reuse the compiled programs."""
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         from safetensors.numpy import load_file
@@ -65,7 +65,7 @@ def _pairs(flat: list[NDArray[np.float32]]) -> Weights:
 
 
 def main(peer: str, start: str, end: str) -> None:
-    """Train, and write the weights."""
+    """Train from the data and weights in the file `start`, and write the weights to the file `end`."""
     from benchmarks.training.peers import PEERS
 
     x, y, *weights = np.load(start).values()

@@ -1,4 +1,4 @@
-"""Timing of a case of training: its peers take turns, each in a process of its own."""
+"""Time a case of training. Each peer has a process of its own, and the peers run in turn."""
 
 import functools
 import json
@@ -17,11 +17,11 @@ from benchmarks.rows import Row, sampled, significant
 from benchmarks.training.peers import NEEDS, OTHER_LOSS, SLOW, is_installed, peers_of
 from benchmarks.training.work import WORKS, Work
 
-# Costs after the same units may differ by this share: rounding errors grow over thousands of steps.
+# The largest relative difference of two costs after the same units. Rounding errors grow over thousands of steps.
 PARITY = 0.05
-# Where the cost or the first orders differ, accuracies may differ by this much.
+# The largest shortfall of an accuracy, for peers with another cost or another order of the examples.
 ACCURACY_PARITY = 0.1
-# Seconds between turns, in which the threads of the last peer stop spinning.
+# Seconds before each timing, in which the threads of the previous peer stop spinning.
 PAUSE = 0.2
 
 
@@ -35,7 +35,7 @@ class Worker:
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, word: str) -> dict[str, float]:
-        """Return the answer to a word, or exit if the process has ended."""
+        """Send a word to the process and return the answer. Exit if the process has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(word + "\n")
@@ -53,10 +53,10 @@ class Worker:
 
 
 def unlike(answers: dict[str, dict[str, float]], base: str, cold: bool = False) -> dict[str, float]:
-    """Return the cost of each peer that did not do the same work as the base.
+    """Return the cost of each peer that did not do the same work as the peer `base`.
 
-    Costs are compared. Accuracies are compared for peers with another loss, and for cold cases, which do not share
-    their orders.
+    Work is the same if the costs agree. Accuracies are compared instead for peers that minimize another cost, and for
+    cases of whole processes, whose peers draw different orders of the examples.
     """
     wanted = answers[base]
     return {
@@ -71,7 +71,7 @@ def unlike(answers: dict[str, dict[str, float]], base: str, cold: bool = False) 
 
 
 def measure(work: Work, options: Options) -> Iterator[Row]:
-    """Yield time, compile time and memory of each peer, after their costs have been found equal."""
+    """Yield the time, compile time and memory of each peer. Exit if the peers did not do the same work."""
     peers = chosen_peers(work, options.peers)
     workers = {peer: Worker(work, peer, options.data_dir) for peer in peers}
     try:
@@ -107,7 +107,7 @@ def measure(work: Work, options: Options) -> Iterator[Row]:
 
 
 def chosen_peers(work: Work, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the wanted peers that can do the work; by default the installed ones that are not very slow."""
+    """Return the wanted peers that can do the work. By default, return the installed peers that are not in SLOW."""
     able = peers_of(work)
     if wanted is None:
         return tuple(peer for peer in able if peer not in SLOW and is_installed(peer))
@@ -120,7 +120,7 @@ def chosen_peers(work: Work, wanted: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Return median, minimum and maximum of the ratios of two series, turn by turn."""
+    """Return the median, minimum and maximum of the ratios of two series of times, paired by repeat."""
     return [significant(q) for q in np.quantile([x / y for x, y in zip(times, base, strict=True)], [0.5, 0, 1])]
 
 

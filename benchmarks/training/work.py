@@ -1,4 +1,7 @@
-"""The work that is timed, and the data, first weights and orders that all peers share."""
+"""The work that is timed, and the data, first weights and orders of the examples that all peers share.
+
+A unit of work is one timed piece: an epoch, a full-batch step or a whole process.
+"""
 
 import dataclasses
 import functools
@@ -16,7 +19,7 @@ Peer = Callable[["Work", "Shared"], Iterator[Weights]]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A unit of work: an epoch of n examples, one step on the full batch of n examples, or a whole process.
+    """The work of one case. Its unit is an epoch of n examples, a step on all n examples, or a whole process.
 
     Attributes:
         name: Name of the case.
@@ -26,8 +29,8 @@ class Work:
         batch_size: Examples of a mini-batch; None for the full batch.
         eta: Learning rate.
         networks: Number of networks that are trained at once.
-        growing: The thing that grows from case to case, for the axis of a picture.
-        size: Size of the growing thing in this case.
+        growing: The name of the size that grows from case to case, for the axis of a picture; None if none grows.
+        size: The value of the growing size in this case.
         epochs: Epochs of a process that is timed from start to end; None for a unit inside a process.
     """
 
@@ -49,7 +52,7 @@ class Work:
 
     @property
     def unit(self) -> str:
-        """The thing that one time covers: process, step or epoch."""
+        """The name of the unit: process, step or epoch."""
         if self.cold:
             return "process"
         return "step" if self.batch_size is None else "epoch"
@@ -65,7 +68,7 @@ class Work:
 
     @property
     def flop(self) -> float:
-        """Floating-point operations of a unit by the dense formula: 2 per weight and example for each product.
+        """Floating-point operations of a unit, if no multiplication by 0 is skipped: 2 per weight, example and product.
 
         The products are the forward pass, ∇w and, after layer 1, the backward pass. A program that skips pixels of
         value 0 does fewer operations, so its rate may exceed the measured peak.
@@ -79,9 +82,9 @@ START = Work("start-up", "start-up", (64, 30, 10), 1_197, 10, 3.0, epochs=60)
 
 
 def _growth(name: str, growing: str, size: int, **work: Any) -> Work:
-    """Return the book's network on a fifth of its examples, with one thing changed.
+    """Return the work of the book's network on a fifth of the examples, with one size changed.
 
-    η is small, so that rounding errors stay small over the steps and parity can be checked.
+    η is small, so that rounding errors stay small over the steps and the costs of the peers can be compared.
     """
     usual: dict[str, Any] = {"sizes": (784, 30, 10), "n": 10_000, "batch_size": 10, "eta": 0.1}
     return Work(name, "growth", growing=growing, size=size, **(usual | work))
@@ -124,7 +127,7 @@ class Shared(NamedTuple):
 
 @functools.cache
 def _random_order(n: int) -> Any:
-    """Return a compiled function from k to the order of epoch k, so that drawing is as quick as inside jaxgd."""
+    """Return a compiled function from k to the order of epoch k. Compiled, it is as fast as inside jaxgd."""
     import jax
 
     from jaxgd.kernels import random_order
@@ -147,7 +150,7 @@ def shared(work: Work, data_dir: Path | None) -> Shared:
 
 
 def cost(weights: Weights, data: Shared) -> float:
-    """Return C over all examples, in float64 and in blocks that fit into memory. Parity is judged by it."""
+    """Return C over all examples, in float64 and in blocks that fit into memory."""
     total, answers = 0.0, np.eye(len(weights[-1][1]))
     for start in range(0, len(data.y), 5_000):
         a: NDArray[Any] = data.x[start : start + 5_000] / 255
@@ -158,7 +161,7 @@ def cost(weights: Weights, data: Shared) -> float:
 
 
 def accuracy(weights: Weights, data: Shared) -> float:
-    """Return the share of all examples that are classified correctly."""
+    """Return the fraction of all examples that are classified correctly."""
     a: NDArray[Any] = data.x / np.float32(255)
     for w, b in weights[:-1]:
         a = 1 / (1 + np.exp(-(a @ w.T + b)))
@@ -166,7 +169,7 @@ def accuracy(weights: Weights, data: Shared) -> float:
 
 
 def batches(work: Work, data: Shared, k: int) -> Iterator[Any]:
-    """Yield the rows of each mini-batch of unit k; all rows for the full batch."""
+    """Yield the indices of the examples in each mini-batch of unit k, or a slice of all examples for the full batch."""
     if work.batch_size is None:
         yield slice(None)
         return

@@ -1,6 +1,10 @@
 """A process that runs one peer on command: `python -m benchmarks.training.worker CASE PEER [DATA_DIR]`.
 
-Each line of input is "unit", "turn" or "cost"; each line of output is the answer in JSON.
+Each line of input is a command, and each line of output is the answer in JSON:
+
+- "unit" runs one unit of work and returns its time.
+- "turn" runs units for at least 0.1 s and returns the mean time of a unit.
+- "cost" returns the cost and the accuracy of the present weights, and the peak memory of the peer.
 """
 
 import contextlib
@@ -13,12 +17,12 @@ from pathlib import Path
 from benchmarks.training.peers import peers_of
 from benchmarks.training.work import WORKS, accuracy, cost, shared
 
-# Least seconds of a turn. A pause leaves caches and clock rate cold, so a shorter turn would time those.
+# The least seconds of a turn. A shorter turn would time the caches and the clock rate, which are cold after a pause.
 TURN = 0.1
 
 
 def peak_memory(*, reset: bool = False) -> float:
-    """Return the peak memory of the process in MB, since the last reset where the system can reset it."""
+    """Return the peak memory of the process in MB: since the last reset on Linux, otherwise since the start."""
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""`jaxgd info`: installed versions, devices and data folders."""
+"""`jaxgd info`: installed versions, devices, settings of JAX and data sets."""
 
 import dataclasses
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +10,11 @@ _PACKAGES = ("jaxgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "te
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Print the installed versions, the devices, the precision, and the location of each data set."""
+    """Print the installed versions, the devices, the settings, and the location of each data set.
+
+    The settings are the default float, the precision of matrix products, the instruction set of the native kernels, the
+    cache of compiled programs and the data folder.
+    """
 
     data_dir: MaybePath = None
     """Folder to search for data sets. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
@@ -41,7 +45,8 @@ class Info:
         ]
         for name in SOURCES:
             folder = find_files(name, self.data_dir)
-            rows.append((name, f"not here; --data {name} downloads it" if folder is None else str(folder)))
+            missing = f"not found; `jaxgd train --data {name}` downloads it"
+            rows.append((name, missing if folder is None else str(folder)))
         for name, value in rows:
             print(f"{name:20} {value}")
         return 0

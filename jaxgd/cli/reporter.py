@@ -1,4 +1,4 @@
-"""Progress of a run: the book's line per epoch, a progress bar, TensorBoard events."""
+"""Progress of a run: a line per epoch in the book's form, a progress bar and TensorBoard events."""
 
 import contextlib
 import math
@@ -15,7 +15,10 @@ from jaxgd.training import History
 
 
 class Reporter:
-    """Print the book's line per epoch to stdout, progress to stderr, and events into the run folder."""
+    """Print one line per epoch to stdout in the book's form, such as `Epoch 3: 9321 / 10000`.
+
+    Show a progress bar on stderr, and write TensorBoard events into the run folder.
+    """
 
     def __init__(self, *, progress: bool, tensorboard: bool) -> None:
         self._progress, self._tensorboard = progress, tensorboard
@@ -23,11 +26,14 @@ class Reporter:
             try:
                 import tensorboardX  # noqa: F401
             except ModuleNotFoundError as error:
-                raise MissingDependencyError("--tensorboard needs: pip install 'jaxgd[tensorboard]'") from error
+                raise MissingDependencyError(
+                    "--tensorboard: expected tensorboardX to be installed, got no such module.\n"
+                    "Run in the folder of jaxgd's sources: pip install -e '.[tensorboard]'"
+                ) from error
 
     @contextlib.contextmanager
     def over(self, folder: RunFolder, data: Dataset, epochs: int, entries: list[History]) -> Iterator[None]:
-        """Report on a run of `epochs` epochs. The run has already done the epochs in `entries`."""
+        """Report on a run of `epochs` epochs. `entries` holds the history of the epochs that an earlier run made."""
         from tqdm import tqdm
 
         done = max(len(entries) - 1, 0)
@@ -84,7 +90,10 @@ def require_plot(path: Path | None) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("--plot needs: pip install 'jaxgd[plot]'") from error
+        raise MissingDependencyError(
+            "--plot: expected matplotlib to be installed, got no such module.\n"
+            "Run in the folder of jaxgd's sources: pip install -e '.[plot]'"
+        ) from error
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise RangeError(f"--plot: the file's name must end in .png, .svg or .pdf, got {path}.")
     if not path.absolute().parent.is_dir():

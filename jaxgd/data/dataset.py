@@ -25,8 +25,8 @@ class Part(NamedTuple):
 class Dataset:
     """Images with labels, split into training, validation and test examples.
 
-    Pixels are bytes from 0 (paper) to 255 (ink) in every data set, so `images / 255` always lies in [0, 1]. Bytes need
-    a quarter of the memory of float32: scale them on use. All arrays are read-only.
+    Pixels are bytes from 0 (paper) to 255 (ink) in every data set, so `images / 255` always lies in [0, 1]. Keep the
+    bytes, which need a quarter of the memory of float32, and scale them on use. All arrays are read-only.
 
     Attributes:
         name: Name of the data set, or of the folder that it was read from.
@@ -58,7 +58,7 @@ class Dataset:
 
     @property
     def inputs(self) -> int:
-        """Pixels per image, height · width: the number of a network's inputs."""
+        """Pixels per image, height · width: the number of inputs that a network for these images needs."""
         height, width = self.image_shape
         return height * width
 

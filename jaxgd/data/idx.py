@@ -154,7 +154,7 @@ def _first_bytes(content: bytes, most: int) -> bytes:
 
 
 def _gunzip(content: bytes, most: int) -> bytes:
-    """Unpack up to `most` bytes. All checksums are verified if the content is not longer than that."""
+    """Unpack up to `most` bytes. All checksums are verified if the unpacked content is not longer."""
     data = b""
     while content and len(data) < most:
         member = zlib.decompressobj(wbits=31)

@@ -44,7 +44,7 @@ class Frame(NamedTuple):
         center_row: Row of that center in pixels.
         center_column: Column of that center in pixels.
         peak: Value of the darkest ink, at most 255.
-        slack: Largest deviation from this form, in pixels, among all but 0.5% of the data set's own digits.
+        slack: Largest deviation from this frame, in pixels, among all but 0.5% of the digits of the data set.
     """
 
     height: int
@@ -61,9 +61,10 @@ class Frame(NamedTuple):
 def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
     """Measure the frame of a set of images, from at most 2,000 of them at equal distances.
 
-    The box has the aspect ratio of the 99th percentiles of the ink's height and width, and a size that the median digit
-    just fits. The centering is the one of the two that varies less between digits. The center is the mean position, to
-    the nearest half pixel. All but 0.5% of the digits are within `slack` of the frame.
+    The box has the aspect ratio of the 99th percentiles of the ink's height and width. The median digit just fits into
+    the box. The centering is "mass" if the center of mass varies less between digits than the middle of the box,
+    otherwise "box". The center is the mean position of the one that was chosen, to the nearest half pixel. All but 0.5%
+    of the digits are within `slack` of the frame.
 
     Args:
         images: Images, `uint8` of shape (n, height, width), n ≥ 1, from 0 (paper) to 255 (ink).
@@ -296,9 +297,10 @@ def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32
 
 
 def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
-    """Return the weight of each old pixel in each new one, which is its overlap with the new one's footprint.
+    """Return the weight of each old pixel in each new pixel: the overlap of the old pixel with a footprint.
 
-    A footprint is as wide as the wider of a new and an old pixel. On enlargement, it therefore interpolates linearly.
+    The footprint of a new pixel has the same middle, and is as wide as the wider of a new and an old pixel. An
+    enlargement is therefore a linear interpolation.
     """
     pixel = np.arange(old)
     middle = (np.arange(new)[:, None] + 0.5) * (old / new)

@@ -113,7 +113,7 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
             file.unpacked_sha256 is None and not is_gzip(content)
             for file, content in zip(source.files, contents.values(), strict=True)
         ):
-            # All these sets have files of the same names and shapes: only the folder's name identifies the set.
+            # All these sets have files of the same names and shapes, so only the name of the folder identifies the set.
             remarks.append(
                 f"{folder} was skipped: its unpacked files may belong to any set. Move them to a folder {name}."
             )
@@ -127,7 +127,7 @@ def _folders(name: str, data_dir: Path) -> tuple[Path, ...]:
 
 
 def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return the folder that has this data set's files, judged by name and size alone, or None.
+    """Return the folder that has the files of this data set, by their names and sizes only; None if no folder has them.
 
     >>> find_files("mnist", "/nowhere") is None
     True

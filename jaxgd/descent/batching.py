@@ -1,8 +1,9 @@
 """Operations on the batch that vmap adds to a loop.
 
-Under vmap, the elements of a batch end at different times. JAX's own batching then rewrites the whole carry in every
-step, to keep the values of elements that have ended: it would copy all recorded paths in each step. The functions here
-state only two facts instead. The loop runs while any element runs, and an element that has ended keeps its state.
+Under vmap, the elements of a batch end at different times. JAX's own batching would rewrite the whole carry in every
+step, to keep the values of elements that have ended. This would copy all recorded paths in every step. The functions
+here do two things instead: they run the loop while any element runs, and they keep the state of an element that has
+ended.
 
 Without vmap each function is trivial, because the loop ends when its only element ends.
 """
@@ -17,7 +18,7 @@ from jaxtyping import PyTree
 
 @custom_vmap
 def any_element(x: Any) -> Any:
-    """Return True if x is true for any batch element: one answer for the whole batch."""
+    """Return True if x is true for any batch element: one value for the whole batch."""
     return x
 
 
@@ -29,7 +30,7 @@ def _any_element(axis_size: int, in_batched: Any, x: Any) -> Any:
 
 @custom_vmap
 def no_element(x: Any) -> Any:
-    """Return True if x is false for every batch element. Without vmap, always True: the loop then ends at once."""
+    """Return True if x is false for every batch element. Without vmap, return True, because another test covers x."""
     return jnp.array(True)
 
 

@@ -1,4 +1,4 @@
-"""`minimize`: from a cost, a start and a rule to a solution, with the reason it stopped and the path it took."""
+"""`minimize`: make updates with a rule from a start, and return the solution, the reason for the stop and the path."""
 
 import functools
 import math
@@ -27,7 +27,7 @@ _CHUNK_SECONDS = 0.1
 
 
 class Solution(NamedTuple):
-    """The end of a descent, the reason it stopped and the path it took.
+    """The end of a descent, the reason it stopped, and the recorded path.
 
     Under vmap, the batch axes come first in every array.
 
@@ -38,7 +38,7 @@ class Solution(NamedTuple):
         best_v: The variables with the lowest C on the path; v with record=None.
         best_cost: C(best_v), a scalar.
         steps: The number of updates, including those before a given `state`.
-        evaluations: The number of evaluations of C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
+        evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.
@@ -76,7 +76,7 @@ def minimize(
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
 ) -> Solution:
-    """Minimize a cost of many variables: let the ball roll downhill, with steps that a rule takes from the gradient.
+    """Minimize a cost of many variables by repeated updates. The rule computes each step from the gradient.
 
     v → v + Δv, with Δv = −η∇C for `gradient_descent(eta)`. v₀ is the start and v_k the point after k updates.
 
@@ -85,16 +85,18 @@ def minimize(
     others.
 
     Compilation: v₀, args, the hyperparameters of jaxgd's rules and the tolerances in `stop` are traced, so new values
-    do not recompile. A new cost object or a new optax transformation recompiles, so define each once. With a record, a
-    new `max_steps` also recompiles. `jit` traces the cost: its Python side effects, such as printing, happen only then.
+    do not recompile. A new cost object or a new optax transformation recompiles, so define each once. A new `memory` or
+    `max_products` of a rule recompiles too, as does a new `max_steps` with a record. Python side effects of the cost,
+    such as printing, happen only while JAX traces it.
 
     Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `best_v` and `cost` of the solution. The trajectory has no
     derivatives.
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN if the descent was not finite, diverged, ran out of steps or had an invalid rule. Arrays in the
-      closure of an optax rule or of `record.function` must not be differentiated.
+      They are NaN if the outcome is NOT_FINITE, DIVERGING, MAX_STEPS or BAD_RULE. After STOPPED, SECONDS, STALLED or
+      COMPLETED they are not NaN, although v may be far from a minimum. Arrays in the closure of an optax rule or of
+      `record.function` must not be differentiated.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
@@ -105,17 +107,18 @@ def minimize(
         args: Further arguments of the cost: a tuple of arrays, numbers or pytrees of them; by default empty.
         max_steps: The largest number of updates in this call, at least 0. With 0, only C(v₀) and ∇C(v₀) are evaluated.
         stop: The stopping tests, made after each update. "auto" (default) tests for ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, for
-            divergence and for a stall. With None, exactly `max_steps` updates are made, unless C becomes infinite or
-            NaN.
-        record: The parts of the path to record. "auto" (default) is `Record()`. With None nothing is recorded, and
-            `best_v` is the last v.
+            divergence and for a stall. With "unroll", "auto" means None. With None, exactly `max_steps` updates are
+            made, unless C becomes infinite or NaN.
+        record: The parts of the path to record. "auto" (default) is `Record()`, or None with "unroll". With None,
+            nothing is recorded and `best_v` is the last v.
         callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
-            The run stops if it returns True. It does not change the numbers. It cannot run inside `jit` or `vmap`.
+            The run stops if the function returns True. The numbers of the updates stay the same. A callback cannot run
+            inside `jit` or `vmap`.
         chunk: The number of updates in a chunk, at least 1. By default it adapts, so that a chunk takes about 0.1 s.
-        seconds: The time limit, in seconds above 0; by default none. No further chunk starts after it. The first chunk,
-            which includes compilation, does not count. Not inside `jit` or `vmap`.
-        state: The `state` of an earlier solution with the same cost, rule and args. The run continues from it: k and
-            then m updates equal k + m updates bit for bit.
+        seconds: The time limit, in seconds above 0; by default none. No chunk starts after the limit. The time of the
+            first chunk, which includes compilation, does not count. A limit cannot be used inside `jit` or `vmap`.
+        state: The `state` of an earlier solution with the same cost, rule and args; by default None. The run continues
+            from this state: k updates and then m updates give the same bits as k + m updates.
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds and
             state, and rules that search.
 
@@ -264,7 +267,7 @@ def _differentiable(cost: Any, args: Any, solution: Solution) -> Solution:
     """Return the solution as a function of args, by the implicit function theorem."""
     no_minimum = [Reason.NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE, Reason.MAX_STEPS]
     at_a_minimum = ~jnp.any(jnp.array([solution.outcome.code == int(reason) for reason in no_minimum]))
-    # Without a minimum the theorem does not apply. NaN in the tangents of args shows that.
+    # The theorem does not apply without a minimum, so the tangents of args become NaN.
     guarded_args = jax.tree.map(lambda x: _nan_unless(x, at_a_minimum), args)
     v, value, gradient = at_minimum(cost, guarded_args, solution.v, solution.cost, solution.gradient)
     best_v, best_cost, _ = at_minimum(cost, guarded_args, solution.best_v, solution.best_cost, solution.gradient)

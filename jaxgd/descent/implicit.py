@@ -19,8 +19,9 @@ def at_minimum(
 ) -> tuple[PyTree[Array], Array, PyTree[Array]]:
     """Return the minimum v of cost(v, *args), with its cost and gradient, as functions of args.
 
-    ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. These derivatives
-    belong to the minimum and not to the path: those with respect to v₀ and the rule are 0. The gradient stays 0.
+    ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. The minimum does
+    not depend on the path, so the derivatives with respect to v₀ and the rule are 0. The derivative of the gradient is
+    0 too.
 
     Source: Krantz and Parks, The Implicit Function Theorem (2002); Blondel et al., NeurIPS 2022.
     """

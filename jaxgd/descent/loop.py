@@ -22,9 +22,9 @@ class Carry(NamedTuple):
 
     Attributes:
         state: The state of the descent.
-        i: The number of updates in this run. The whole batch shares it.
+        i: The number of updates in this run, one number for the whole batch.
         code: The `Reason` as an integer, RUNNING until a test is met.
-        every: The number of updates between two recorded entries. The whole batch shares it.
+        every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
         eigenvector: The Hessian's last eigenvector, where the next search starts; None if sharpness is not recorded.
     """
@@ -40,7 +40,7 @@ class Carry(NamedTuple):
 def start(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
 ) -> Carry:
-    """Return the carry before the first update of a run. Entry 0 is recorded, and the tests of the start are made."""
+    """Return the carry before the first update of a run. Record entry 0, and make the stopping tests at the start."""
     code = reason_to_stop(stop, _limits(stop, state), state)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
@@ -60,8 +60,8 @@ def advance(
 ) -> Carry:
     """Update until a stopping test is met or this run has made `limit` updates.
 
-    The inner loop makes updates and one cheap check, true if no test is met. The outer loop finds the test that is met
-    and does the rare work. A step therefore costs about as much as in a bare loop.
+    The inner loop makes updates, and after each a cheap check if any test is met. The outer loop finds the test that is
+    met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
     """
 
     def going(c: Carry) -> Any:
@@ -80,7 +80,7 @@ def advance(
 def _run_updates(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
 ) -> Carry:
-    """Update until every batch element meets a test, progress is due for a check, or the limit is reached."""
+    """Update until every batch element meets a test, a check of progress is due, or the limit is reached."""
     running = carry.code == int(Reason.RUNNING)
     limits, follows = _limits(stop, carry.state), follows_cost(config, rule, stop)
     # Make the first update alone: C(v₁) is part of the scale for the divergence test.

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import DtypeError, describe, require_count
 
-# The number of entries after the first that a record holds by default. When they exceed it, every second is dropped.
+# The number of entries after entry 0 that a record holds by default. When it is reached, every second entry is dropped.
 ENTRIES = 1024
 
 
@@ -20,9 +20,9 @@ class Record:
     """The parts of the path that a descent records.
 
     Attributes:
-        every: The number of updates between two entries, at least 1. By default it begins at 1 and doubles whenever
-            there would be more than 1,025 entries; every second entry is then dropped. A run of up to 1,024 updates is
-            recorded completely, a longer one with at least 513 entries.
+        every: The number of updates between two entries, at least 1. By default it begins at 1. Whenever there would be
+            more than 1,025 entries, it doubles and every second entry is dropped. A run of up to 1,024 updates is
+            recorded completely, and a longer run with at least 513 entries.
         v: True to record the variables; by default False.
         function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
         sharpness: True to record λ_max of the Hessian, at the cost of a dozen or more gradients per entry; by default
@@ -87,7 +87,7 @@ COLUMNS = ("cost", "gradient_norm", "step_norm", "predicted", "actual", "sharpne
 
 
 def require_record(record: Record, max_steps: int) -> Record:
-    """Return the record, with `every` filled in if it cannot change. Raise unless its fields are valid."""
+    """Return the record, with `every` = 1 if the run is short enough. Raise unless the fields are valid."""
     if not isinstance(record, Record):
         raise DtypeError(f'minimize: record must be a jaxgd.Record, None or "auto", got {describe(record)}.')
     for name in ("v", "sharpness"):

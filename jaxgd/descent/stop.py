@@ -22,17 +22,17 @@ FIRST_LOOK = 16
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """The tests that stop a descent before `max_steps`. Each but the check for a stall is made after every update.
+    """The tests that stop a descent before `max_steps`. All are made after every update, except the check for a stall.
 
-    A test is made only if one of its fields is set. In a pair of atol and rtol, a missing one counts as 0. The numbers
-    may be traced: new values do not recompile.
+    A test is made only if one of its fields is set. If only one of atol and rtol is set, the other counts as 0. The
+    numbers may be traced: new values do not recompile.
 
     A cost that is infinite or NaN always stops a descent.
 
-    C is not evaluated after every update if nothing needs it. This holds if a gradient tolerance is set, `cost`,
+    C is not evaluated after every update if nothing needs it. This is so if a gradient tolerance is set, `cost`,
     `diverging` and the tolerances of the decrease are None, nothing is recorded, and the rule is one of jaxgd's that
-    use only the gradient. C is then evaluated at the end and in the checks for a stall, and infinities and NaN are
-    noticed in the gradient.
+    use only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
+    infinities and NaN instead of C.
 
     Attributes:
         gradient_atol: Stop when ‖∇C(v_k)‖ ≤ atol + rtol · ‖∇C(v₀)‖.

@@ -17,7 +17,7 @@ from jaxgd.rules import Rule
 
 
 class DescentState(NamedTuple):
-    """Everything a step needs and leaves behind. It is a pytree: scan it, vmap it or save it whole.
+    """The state of a descent between two updates. It is a pytree, so it works with `scan` and `vmap`, and can be saved.
 
     Under vmap, the batch axes come first in every array.
 
@@ -27,7 +27,7 @@ class DescentState(NamedTuple):
         gradient: ∇C(v), a tree like v.
         rule: The state of the rule.
         step: The number of updates made so far.
-        evaluations: The number of evaluations of C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
+        evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
         best_v: The variables with the lowest C so far; v if nothing is recorded.
         best_cost: C(best_v), a scalar.
         first_norm: ‖∇C(v₀)‖.
@@ -131,9 +131,9 @@ def step_of(config: StaticConfig, rule: Rule | None, s: DescentState, args: tupl
 def one_update(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, s: DescentState, args: tuple[Any, ...], recorded: Any
 ) -> tuple[DescentState, tuple[Array, Array]]:
-    """Make one update. Return the state, and ‖Δv‖ and ∇C·Δv of the step, NaN if they are not recorded.
+    """Make one update. Return the new state, and ‖Δv‖ and ∇C·Δv of the step, which are NaN if they are not recorded.
 
-    The caller adds the update to `step`, and its one evaluation to `evaluations`: it counts many updates at once.
+    The caller adds 1 to `step` and 1 to `evaluations` for each update, because it can count many updates at once.
     """
     kind = s.cost.dtype
     steps, rule_state = step_of(config, rule, s, args)

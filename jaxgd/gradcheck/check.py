@@ -1,4 +1,4 @@
-"""`check_gradients`: run each comparison of derivatives, and put the report together."""
+"""`check_gradients`: run the comparisons of derivatives and make the report."""
 
 import contextlib
 import dataclasses
@@ -27,8 +27,8 @@ from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, Le
 
 # The smallest relative error that difference quotients in float64 resolve at best.
 _LEAST_RTOL = 1e-9
-# For a scalar f: 1 first, since it gives the gradient; then either sign and other sizes, since a wrong rule may treat
-# them differently.
+# The cotangents for a scalar f. The first is 1, because it gives the gradient. The others have both signs and other
+# sizes, because a wrong rule may treat them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 _HIGHER = "second derivatives: order=2 checks them"
 
@@ -48,50 +48,53 @@ def check_gradients(
 ) -> GradientReport:
     """Check the derivatives of f at one point: right, wrong or cannot tell, for each leaf of the arguments.
 
-    Let u be a random direction in one leaf, w a random cotangent of f's result, and F(t) = ⟨w, f(x + t u)⟩.
-    The check compares three values of F′(0):
+    Let u be a random direction in one leaf, w a random cotangent of the result of f, J the Jacobian of f, and
+    F(t) = ⟨w, f(x + t u)⟩. The check compares three values of F′(0):
 
     - ⟨Jᵀw, u⟩, by reverse mode;
     - ⟨w, Ju⟩, by forward mode;
     - the difference quotient (F(h) − F(−h))/2h, extrapolated to h → 0, with an estimate of its error.
 
-    It evaluates f in float64, for arguments of any dtype; x64 need not be enabled. It also compares each claimed
+    The check evaluates f in float64, for arguments of any dtype; x64 need not be enabled. It also compares each claimed
     derivative with autodiff directly, up to rounding.
 
-    A verdict is relative to the leaf's own gradient and to the measured noise of f. The check searches a wrong leaf
-    element by element. The report lists the worst elements, and names the pattern if it recognizes one.
+    A verdict is relative to the leaf's own gradient and to the measured noise of f. The check searches the elements of
+    a wrong leaf. The report lists the worst elements, and names the pattern of the error if the check recognizes one.
 
     Args:
         f: The function to check. It returns any pytree with at least one floating-point or complex leaf. Its exceptions
             pass through unchanged.
         *args: The point: the arguments of f, any pytrees with at least one floating-point or complex leaf. Leaves of
             other dtypes are held fixed.
-        gradient: A claimed gradient, for a scalar f: `gradient(*args)` must equal `jax.grad(f, argnums)(*args)`.
-        vjp: A claimed reverse-mode derivative: `vjp(*args)` returns `(f(*args), pullback)`, as `jax.vjp(f, *args)`
-            does.
-        jvp: A claimed forward-mode derivative: `jvp(primals, tangents)` returns `(f(*primals), tangents of f)`, as
-            `jax.jvp(f, primals, tangents)` does.
+        gradient: A gradient to check, for a scalar f: `gradient(*args)` must equal `jax.grad(f, argnums)(*args)`.
+            Default: none.
+        vjp: A reverse-mode derivative to check: `vjp(*args)` returns `(f(*args), pullback)`, as `jax.vjp(f, *args)`
+            does. Default: none.
+        jvp: A forward-mode derivative to check: `jvp(primals, tangents)` returns `(f(*primals), tangents of f)`, as
+            `jax.jvp(f, primals, tangents)` does. Default: none.
         argnums: The position or positions of the arguments to differentiate, as in `jax.grad`. Default: the first
             argument if `gradient` is given, otherwise every argument.
-        has_aux: True if f returns (value, aux), as in `jax.grad`. A claim is about the value alone. Default False.
+        has_aux: True if f returns (value, aux), as in `jax.grad`. The check ignores aux: `gradient`, `vjp` and `jvp`
+            return derivatives of the value only. Default False.
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient, and that the Hessian is
             symmetric. Default 1.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
             above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
             float64) is "cannot tell".
-        directions: The number of random directions to try in each leaf, at least 1. A leaf that they leave in doubt
-            gets at least 4. Default 3.
+        directions: The number of random directions to try in each leaf, at least 1. If they leave a leaf in doubt, the
+            check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
 
     Returns:
         A `GradientReport`. `print` shows it as one screen of text. Its method `raise_if_wrong` raises an error if the
-        verdict is wrong. A claim with the wrong tree, shapes or dtypes makes the verdict wrong, and is listed in
-        `findings` or in the leaf's checks.
+        verdict is wrong. If `gradient`, `vjp` or `jvp` returns the wrong tree, shapes or dtypes, the verdict is wrong.
+        The report then lists the misfit in `findings` or in the leaf's checks.
 
     Raises:
-        DtypeError: If no leaf can be differentiated, f returns no floats, f or a claim is not callable, a numeric
-            option is not a number, or the call is inside jit, grad or vmap.
-        ShapeError: If a claim does not suit f, such as `gradient` for a vector, or f returns no pair with `has_aux`.
+        DtypeError: If no leaf can be differentiated, f returns no floats, f or a given derivative is not callable, a
+            numeric option is not a number, or the call is inside jit, grad or vmap.
+        ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, or f returns no pair
+            with `has_aux`.
         RangeError: If argnums, order, rtol, directions or seed is out of range.
 
     Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the quotient and its error.
@@ -166,7 +169,7 @@ def check_gradients(
 
 
 def _value_of_the_rule(examination: Examination) -> list[Consistency]:
-    """Compare the value of f under differentiation with its plain value, in float64; return nothing if they agree."""
+    """Compare the value of f under `jax.vjp` with the plain value of f, in float64. Return [] if they agree."""
     outputs, ladders = examination.d.outputs, examination.ladders
     if not outputs or not ladders.in_float64 or ladders.narrow or 0 not in ladders.measure.zeros:
         return []
@@ -207,7 +210,7 @@ def _without_aux(out: Any) -> Any:
 
 
 def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw n random cotangents for each output, stacked; a real scalar gets the fixed ones."""
+    """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
     leaves = [np.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) == 1 and leaves[0].shape == () and not np.iscomplexobj(leaves[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
@@ -215,7 +218,7 @@ def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) 
 
 
 def _least(dtype: Any) -> float:
-    """Return the size of an output below which its cotangent is too large for the dtype."""
+    """Return the least size of an output whose reciprocal, times 100, is in the range of the dtype."""
     return 100 / float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
@@ -228,7 +231,7 @@ def _natively(prepared: Prepared, first: list[Any], w: list[np.ndarray], rng: np
 
 
 def _undecided(prepared: Prepared, native: Native, directions: int, seed: int) -> GradientReport:
-    """Return the report for an f that differs between runs, so that no derivative can be compared."""
+    """Return the report for an f whose values differ between runs. No derivative can be compared then."""
     cause = next(c.cause for c in native.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
     check = Check("autodiff = quotient", Verdict.CANNOT_TELL, cause, float("nan"), float("inf"))
     leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,)) for leaf in prepared.leaves)
@@ -251,7 +254,7 @@ def _with(leaf: LeafReport, checks: list[Check]) -> LeafReport:
 
 
 def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directions: int, seed: int) -> GradientReport:
-    """Check ∇⟨w, f⟩, whose derivative is the Hessian H, in the same way; also check that H is symmetric."""
+    """Check the derivative H of ∇⟨w, f⟩ in the same way, and check that H is symmetric. H is the Hessian of ⟨w, f⟩."""
     problem = prepared.problem
 
     def gradient(*args: Any) -> Any:
@@ -267,7 +270,7 @@ def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directio
         names = [*inspect.signature(problem.f.value).parameters][: len(args)]
         named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in (*names, "cotangent")]
         gradient.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
-    # Differentiate by w too: a rule may have the right value but block the derivative by its cotangent.
+    # Differentiate with respect to w too: a custom rule may return the right value and still block this derivative.
     w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, problem(prepared.v, prepared.traced), strict=True)]
     argnums = (*prepared.argnums, len(args))
     report = check_gradients(gradient, *args, w, argnums=argnums, rtol=rtol, directions=directions, seed=seed)
@@ -278,7 +281,7 @@ def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directio
 
 
 def _symmetry(gradient: Callable[..., Any], prepared: Prepared, w: list[Any], seed: int) -> list[Consistency]:
-    """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u, v; return nothing if f has no forward mode."""
+    """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v. Return [] if H has no forward mode."""
     rng = np.random.default_rng(seed)
     problem = prepared.problem
     with in_float64():

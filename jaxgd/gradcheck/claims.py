@@ -1,4 +1,7 @@
-"""Claimed derivatives, and their misfits with the arguments of f."""
+"""Claimed derivatives, and their misfits: trees, shapes and dtypes that do not fit the arguments or the result of f.
+
+A claim is a derivative that the caller passes as gradient=, vjp= or jvp=.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,9 +22,9 @@ class Claim:
     """A claimed derivative to check.
 
     Attributes:
-        name: The keyword argument that the claim came by: gradient, vjp or jvp.
-        reverse: The program for Jᵀw, or None.
-        forward: The program for ⟨w, Ju⟩, or None.
+        name: The keyword argument of the claim: gradient, vjp or jvp.
+        reverse: The program for Jᵀw, with J the Jacobian of f; None for jvp.
+        forward: The program for ⟨w, Ju⟩; None for gradient and vjp, and for a jvp with findings.
         findings: Misfits of tree, shape or dtype, each as (leaf, text); the leaf is "" for the whole claim.
         absent: The leaves for which the claim has no usable value.
         native: The claim's value for each leaf in the user's dtype, for the first cotangent.
@@ -36,7 +39,7 @@ class Claim:
 
 
 def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any], single: bool) -> Claim:
-    """Call `gradient` as `jax.grad(f)` is called, and return its claim; raise ShapeError if f is not a scalar."""
+    """Call `gradient` as `jax.grad(f)` is called, and return the claim. Raise ShapeError if f is not a scalar."""
     leaves = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) != 1 or leaves[0].shape != ():
         got = ", ".join(map(describe, leaves))
@@ -55,12 +58,15 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
     native = _taken(claimed, places)
     if jnp.iscomplexobj(leaves[0]):
-        native = ()  # because the cotangent is not 1
+        native = ()  # The first cotangent of a complex f is not 1.
     return Claim("gradient", fn, findings=findings, absent=_absent(places), native=native)
 
 
 def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequence[Any]) -> Claim:
-    """Call `vjp` as `functools.partial(jax.vjp, f)` is called, and return its claim; raise ShapeError if no pair."""
+    """Call `vjp` as `functools.partial(jax.vjp, f)` is called, and return the claim.
+
+    Raise ShapeError if `vjp` does not return a pair of a value and a function.
+    """
     args = prepared.problem.args(prepared.v, prepared.traced)
     pair = vjp(*args)
     if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
@@ -75,7 +81,10 @@ def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequen
 
 
 def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
-    """Call `jvp` as `functools.partial(jax.jvp, f)` is called, and return its claim; raise ShapeError if no pair."""
+    """Call `jvp` as `functools.partial(jax.jvp, f)` is called, and return the claim.
+
+    Raise ShapeError if `jvp` does not return a pair.
+    """
     zero = prepared.problem.tangents(prepared.v, prepared.traced, [jnp.zeros_like(x) for x in prepared.v])
     pair = jvp(prepared.problem.args(prepared.v, prepared.traced), zero)
     if not (isinstance(pair, tuple) and len(pair) == 2):
@@ -89,7 +98,7 @@ def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
 def _fit(
     who: str, prepared: Prepared, claimed: Any, expected: Any, paths: list[tuple[Any, ...]]
 ) -> tuple[tuple[int | None, ...], tuple[tuple[str, str], ...]]:
-    """Return the place of each differentiable leaf in the claimed tree, and the misfits."""
+    """Return the place of each differentiated leaf in the claimed tree (None if it is missing), and the misfits."""
     findings: list[tuple[str, str]] = []
     have = {_key(path): (i, x) for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(claimed))}
     nowhere: tuple[int | None, Any] = None, None

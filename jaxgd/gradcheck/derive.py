@@ -1,4 +1,4 @@
-"""All derivatives of f at the point: by autodiff and as claimed, in float64 if they run in it."""
+"""The derivatives of f at the point, by autodiff and by the claims, in float64 if they can run in it."""
 
 import dataclasses
 import math
@@ -21,7 +21,8 @@ from jaxgd.gradcheck.programs import Forward, Reverse, Shared
 AUTODIFF = "autodiff"
 # The index of the direction that avoids the dominant elements.
 MINOR = 2
-# Scales of a cotangent far from 1. A linear rule scales its result alike, exactly, since these are powers of two.
+# Factors for a cotangent, far from 1. A linear rule multiplies its result by the same factor. The product is exact,
+# because the factors are powers of two.
 _FAR = (2.0**20, 2.0**-20)
 
 
@@ -33,15 +34,15 @@ class Derivatives:
         prepared: The problem and its point.
         shared: The point in float64, the directions and the cotangents.
         lanes: The runner of batched programs.
-        values: The claims, then autodiff.
+        values: The derivatives by the claims, then by autodiff.
         reverse: Autodiff by reverse mode, or None if f has none.
         forward: Autodiff by forward mode, or None if f has none.
-        not_finite: By claim and leaf, a mask of the infinite and NaN elements. They are 0 in `values` and in all
-            directions, and are examined separately.
-        absent: Pairs of claim and leaf without a usable value.
+        not_finite: A mask of the infinite and NaN elements, by claim and leaf. These elements are 0 in `values` and in
+            all directions, and are examined separately.
+        absent: The pairs of claim and leaf without a usable value.
         notes: Sentences for the report on parts that were not checked.
-        outputs: The values of f from reverse mode.
-        with_minor: The leaves whose direction MINOR moves minor elements only.
+        outputs: The values of f under reverse mode.
+        with_minor: The leaves whose direction MINOR moves only elements that contribute little.
     """
 
     prepared: Prepared
@@ -69,7 +70,10 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """The relative difference that counts as none: a constant may be rounded to the user's dtype or float32."""
+        """The largest relative difference between two derivatives that agree.
+
+        A constant in f may be rounded to the user's dtype or to float32.
+        """
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(FLOOR, 4 * min(own, eps_of("float32")))
 
@@ -127,9 +131,11 @@ def derive(
 
 
 def among_minor_elements(g: np.ndarray, directions: np.ndarray) -> np.ndarray | None:
-    """Return a direction of the elements that contribute less than a thousandth of the largest; None if none do.
+    """Return a direction that moves only the minor elements; None if there are none.
 
-    Each element moves by its own size, reduced if its contribution exceeds their median.
+    The contribution of an element to the derivative is |gᵢuᵢ|. An element is minor if its contribution is less than a
+    thousandth of the largest. Each minor element moves by about its own size, reduced if its contribution exceeds the
+    median contribution of the minor elements.
     """
     contribution = np.abs(g) * np.abs(directions[-1])
     minor = contribution < 1e-3 * np.max(contribution, initial=0.0)
@@ -144,7 +150,7 @@ def among_minor_elements(g: np.ndarray, directions: np.ndarray) -> np.ndarray | 
 
 
 def _reverse(found: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator) -> ReverseValues:
-    """Return a derivative's values in float64, or in the user's dtype if it cannot run in float64."""
+    """Return the values of one derivative in float64, or in the user's dtype if it cannot run in float64."""
     try:
         with in_float64():
             return _reverse_at(found, name, fn, found.shared.v, found.shared.traced, rng)
@@ -161,7 +167,8 @@ def _reverse_at(
     w = found.shared.cotangents
     n = len(w[0])
     points = jittered(v, rng)
-    # Every cotangent at the point; the first at two points moved by a rounding; large and small multiples of the first.
+    # The lanes are every cotangent at the point, the first cotangent at two points moved by one rounding, and large and
+    # small multiples of the first cotangent at the point.
     far = [np.stack([x[0] * c for c in _FAR]) for x in w]
     ws = [np.concatenate([x, x[:1], x[:1], scaled]) for x, scaled in zip(w, far, strict=True)]
     lanes = stacked([points[0]] * n + points[1:] + [points[0]] * len(_FAR)), ws
@@ -176,7 +183,7 @@ def _reverse_at(
     eps = max(coarsest_eps(at_one, v), *(eps_of(g.dtype) for g in stack))
     rounding = own_rounding(at_one, lambda v: found.prepared.problem(v, traced), v)
     if rounding is None:
-        # The trace hides its constants. Assume that they have the user's dtype, or float32 if that is finer.
+        # The constants of fn are unknown. Assume that they have the user's dtype, or float32 if that is finer.
         rounding = min(max(eps_of(x.dtype) for x in found.prepared.v), eps_of("float32"))
     eps = max(eps, rounding)
     values = ReverseValues(name, [], found.shared, max(found.floor, 100 * eps), [], [], eps)
@@ -191,7 +198,7 @@ def _reverse_at(
         values.moved.append(moved)
         values.noise.append(norm(moved) + 10 * eps * norm(g[0]))
         off = [norm(g[n + 2 + k] / c - g[0]) for k, c in enumerate(_FAR)]
-        # A rule is judged only if its scaled results stay in the range of the dtype.
+        # Linearity is tested only if the scaled results stay in the range of the dtype.
         ranged = 1e-30 < norm(g[0]) < 1e30 and np.isfinite(g).all()
         values.linear.append(bool(not ranged or max(off) <= max(1e-6, 1e3 * eps) * norm(g[0]) + values.noise[-1]))
     return values

@@ -1,4 +1,7 @@
-"""The dtypes in which a function computes, read from its trace."""
+"""The dtypes in which a function computes, read from its jaxpr.
+
+The eps of a dtype is its relative rounding: the distance from 1 to the next larger number.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,14 +12,14 @@ import numpy as np
 
 
 def eps_of(dtype: Any) -> float:
-    """Return the relative rounding of a dtype: the distance from 1 to the next number."""
+    """Return the eps of a dtype."""
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
 def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
-    """Return the relative rounding of the narrowest float that fn computes from v, at least that of float64.
+    """Return the largest eps among the float dtypes that fn computes from v, but never less than the eps of float64.
 
-    A function may cast to float32 for inputs of any dtype. If fn cannot be traced, the result is that of float64.
+    A function may cast to float32 for inputs of any dtype. If JAX cannot trace fn, return the eps of float64.
     """
     fine = eps_of("float64")
     try:
@@ -37,10 +40,13 @@ def constants(jaxpr: Any, consts: Sequence[Any]) -> Iterator[Any]:
 
 
 def own_rounding(fn: Callable[[list[Any]], Any], f: Callable[[list[Any]], Any], v: Sequence[Any]) -> float | None:
-    """Return the relative rounding of the coarsest numbers in fn, a derivative of f, that f does not have; 0 if none.
+    """Return the eps of the coarsest constant or result that appears in fn but not in f. fn is a derivative of f.
 
-    A derivative by hand may use constants computed in float32 earlier. It is then accurate to float32 only, in any
-    dtype. The result is None if JAX cannot trace fn, as with NumPy and callbacks.
+    Return 0.0 if fn has none that is coarser than float64. Return None if JAX cannot trace fn, as with NumPy, or if fn
+    has a callback, which hides its constants.
+
+    A hand-written derivative may hold constants that were computed in float32 before the trace. Its result is then
+    accurate to float32 only, for any dtype of v.
     """
     ours, its = _narrow_material(f, v), _narrow_material(fn, v)
     if its is None:
@@ -58,7 +64,11 @@ def _narrow_material(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[An
 
 
 def _collect(jaxpr: Any, constants: Sequence[Any], found: set[Any]) -> bool:
-    """Add the narrow constants and results of a jaxpr to `found`; return False if the jaxpr has a callback."""
+    """Add the constants and rounded results of a jaxpr that are coarser than float64 to `found`.
+
+    Results of the primitives in _EXACT are not added, because they are not rounded. Return False if the jaxpr has a
+    callback.
+    """
     found.update(("constant", *_key_of(x)) for x in constants if _is_narrow(x))
     for eqn in jaxpr.eqns:
         if "callback" in eqn.primitive.name:
@@ -108,7 +118,7 @@ def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
         tainted.update(eqn.outvars)
         yield from eqn.outvars
         for inner, _ in _called(eqn):
-            # Treat every inner input as dependent on v.
+            # This counts every input of the inner jaxpr as dependent on v, which may overestimate.
             yield from _dependent(inner, set(inner.invars))
 
 

@@ -1,4 +1,4 @@
-"""The examination of each leaf: a few quotients first, then many for a leaf in doubt, then single elements."""
+"""The examination of each leaf: quotients from a few steps, then from many if in doubt, then of single elements."""
 
 import dataclasses
 import math
@@ -25,11 +25,12 @@ from jaxgd.gradcheck.quotient import SAFETY, Shape
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
 from jaxgd.gradcheck.singular import where_not_finite
 
-# Two derivatives by formulas agree to this and to their measured noise: no quotient adds its own error.
+# The relative difference, above the measured noise, that two derivatives by formulas may have. It is far below the
+# limit for quotients, which add an error.
 _DIRECT = 1e-9
-# A gradient is not continuous if a rounding of its point changes it by more than this relative part.
+# A gradient is not continuous if it changes by more than this relative part when the point moves by one rounding.
 _JUMPY = 1e-2
-# A claimed 0 is right if the slope's uncertainty is below this part of the variation of f around the point.
+# A claimed gradient of 0 is right if the uncertainty of the slope is below this part of the variation of f.
 _NEGLIGIBLE = 1e-6
 
 
@@ -81,7 +82,7 @@ class Examination:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f is constant here")
         quotients = list(state.quotients)
         if state.index in self.d.with_minor and len(quotients) > MINOR:
-            # Other elements contribute a thousand times more, so rounding within f is underestimated.
+            # The other elements contribute a thousand times more, so the estimate of rounding within f is too low here.
             quotients[MINOR] = dataclasses.replace(quotients[MINOR], error=10 * quotients[MINOR].error)
         pairs = list(zip(p, quotients, strict=True))
         sizes, noises = self._sizes_along(values, state, p)
@@ -118,7 +119,7 @@ class Examination:
             and noise > _JUMPY * rms(p)
             and SAFETY * state.error <= 0.1 * scale
         ):
-            # The claim is uncertain here, and f is not.
+            # The claim is noisy here, although f is not.
             return Check(name, verdict, Cause.UNSTEADY, _ratio(error, size), _ratio(tolerance, size))
         if cause is Cause.NOISE:
             cause = Cause.NO_FLOAT64 if self.ladders.narrow else cause
@@ -126,16 +127,16 @@ class Examination:
         return Check(name, verdict, cause, _ratio(error, size), _ratio(tolerance, size), note)
 
     def _sizes_along(self, values: Values, state: State, p: list[float]) -> tuple[list[float], list[float]]:
-        """Return the typical size of a claim along each direction, and the size of its own rounding there."""
+        """Return the typical size and the noise of a claim along each direction."""
         if not isinstance(values, ReverseValues):
             return [max(rms(p), rms([q.value for q in state.quotients]))] * len(p), [0.0] * len(p)
         sizes, noises = values.sizes_along(state.index)
         return [float(x) for x in sizes[: len(p)]], [float(x) for x in noises[: len(p)]]
 
     def _suspicious(self, values: Values, state: State) -> bool:
-        """Return True if a claim differs by more than rounding explains, yet by too little to fail the whole leaf.
+        """Return True if a claim differs from the quotients by more than rounding explains, in enough directions.
 
-        The cause may be one wrong element that is a small part of its leaf.
+        The difference may be too small to fail the leaf, if only one small element is wrong.
         """
         if values.floor > self.d.floor or self.rtol is not None or not isinstance(values, ReverseValues):
             return False
@@ -184,11 +185,11 @@ class Examination:
         size = rms(list(b))
         sizes = max(rms(list(a)), size), size
         check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), error, sizes, self.d.reverse.floor)
-        # If both are as uncertain as they are large, the comparison with the quotients reports it.
+        # If the uncertainty is as large as the derivatives, the comparison with the quotients reports this.
         return None if check.verdict is Verdict.CANNOT_TELL else check
 
     def _checked(self, name: str, difference: float, error: float, sizes: tuple[float, float], floor: float) -> Check:
-        """Judge a difference relative to the larger side; report it relative to the reference."""
+        """Judge a difference relative to the larger of the two derivatives; report it relative to the reference."""
         scale, size = sizes[0], _told(sizes[1], sizes[0])
         if scale == 0 and difference == 0:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0)
@@ -218,7 +219,7 @@ class Examination:
                 looked = self._look(values, state, by_quotient)
                 check = self._after_looking(values, state, check, looked)
                 if direct and direct.verdict is Verdict.WRONG and check.cause is Cause.KINK:
-                    # At a kink there are several subgradients, and autodiff's is only one of them.
+                    # Several subgradients are right at a kink, and autodiff returns only one of them.
                     direct = dataclasses.replace(direct, verdict=Verdict.CANNOT_TELL, cause=Cause.KINK)
                 if not report.worst and Verdict.WRONG in (check.verdict, direct.verdict if direct else None):
                     whole = values.elements(i) if isinstance(values, ReverseValues) else None
@@ -243,7 +244,7 @@ class Examination:
         return check.verdict is Verdict.RIGHT and self._suspicious(values, state)
 
     def _look(self, values: Values, state: State, checks: dict[str, Check]) -> locate.Looked:
-        """Compare elements of a leaf with another derivative that is right, otherwise with quotients."""
+        """Compare single elements of a leaf with another derivative that is right, or with quotients if none is."""
         i = state.index
         size = int(np.size(self.d.shared.v[i]))
         right = [
@@ -263,8 +264,8 @@ class Examination:
     def _after_looking(self, values: Values, state: State, check: Check, looked: locate.Looked) -> Check:
         """Return the check after the search of single elements.
 
-        A kink explains a difference only in elements that have a kink, and only between the one-sided slopes. A
-        difference too small to fail the leaf fails a single element if it is large there.
+        A kink explains a difference only in elements that have a kink, and only if the claim is between the one-sided
+        slopes. A leaf with a small difference is wrong if a single element is off by more than 1% of that element.
         """
         if check.verdict is Verdict.RIGHT and looked.wrong.any():
             c, r = looked.claimed[looked.wrong], looked.reference[looked.wrong]
@@ -284,7 +285,7 @@ class Examination:
         return check
 
     def _forgets(self, values: Values, leaf: int) -> str:
-        """Return the words for a rule of a scalar f that ignores its cotangent, otherwise ""."""
+        """Return a sentence if the rule of a scalar f ignores its cotangent, otherwise ""."""
         w = self.d.shared.cotangents
         if not isinstance(values, ReverseValues) or len(w) > 1 or w[0].ndim > 1 or np.iscomplexobj(w[0]):
             return ""
@@ -311,7 +312,7 @@ class Examination:
 
 
 def _told(size: float, scale: float) -> float:
-    """Return the size that a difference is reported relative to: the reference's, or the claim's if far larger."""
+    """Return the size that divides a difference in the report: the reference's, or the claim's if far larger."""
     return size if size > 1e-3 * scale else scale
 
 

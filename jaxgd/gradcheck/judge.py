@@ -1,4 +1,4 @@
-"""The verdict on a difference, from its size and its uncertainty."""
+"""The verdict on a difference, from the size of the difference and the uncertainty of both sides."""
 
 import math
 
@@ -7,22 +7,23 @@ import numpy as np
 from jaxgd.gradcheck.quotient import SAFETY, Quotient, Shape
 from jaxgd.gradcheck.report import CAUSE_OF, Cause, Verdict
 
-# The noise of a gradient is its change when its point moves by a rounding; this multiple of it is allowed.
+# The noise of a gradient is the change of the gradient when the point moves by one rounding, a factor of 1 + eps or
+# 1 − eps for each element. A difference may have this multiple of the noise.
 NOISES = 30.0
 # A difference below this, relative to the leaf's own gradient, is rounding in float64.
 FLOOR = 1e-8
-# A gradient is right only if its uncertainty, relative to the leaf's own gradient, is below the first; the second
-# holds for an f that computes with fewer digits than float64 for arguments of any dtype.
+# A gradient is right only if its uncertainty, relative to the leaf's own gradient, is at most RESOLUTION, or at most
+# COARSE_RESOLUTION if f computes with fewer digits than float64 for arguments of any dtype.
 RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2
 
 
 def judge(
     difference: float, error: float, scale: float, floor: float, rtol: float | None, resolution: float = RESOLUTION
 ) -> tuple[Verdict, float]:
-    """Return the verdict on a difference with the uncertainty `error`, and the tolerance.
+    """Return the verdict on a difference, and the tolerance: max(floor, rtol) · scale + SAFETY · error.
 
-    Wrong: the difference exceeds rtol·scale plus SAFETY times the uncertainty. Right: the uncertainty is small enough
-    to show an error. Otherwise cannot tell. NaN is never right.
+    `error` is the uncertainty of the difference. Wrong: the difference exceeds the tolerance. Right: the difference is
+    within the tolerance, and SAFETY · error ≤ (rtol or resolution) · scale. Otherwise cannot tell. NaN is never right.
     """
     allowed = max(floor, rtol or 0.0) * scale
     tolerance = SAFETY * error + allowed
@@ -44,7 +45,10 @@ def against_quotient(
     rtol: float | None,
     resolution: float = RESOLUTION,
 ) -> tuple[Verdict, Cause, float]:
-    """Return the verdict on one claimed directional derivative with the rounding `noise`, its cause and tolerance."""
+    """Compare one claimed directional derivative with a quotient. Return the verdict, the cause and the tolerance.
+
+    `noise` is the noise of the claim.
+    """
     if quotient.shape not in (Shape.SMOOTH, Shape.KINK):
         return Verdict.CANNOT_TELL, CAUSE_OF[quotient.shape], math.inf
     error = quotient.error + NOISES / SAFETY * noise
@@ -52,7 +56,7 @@ def against_quotient(
         return Verdict.CANNOT_TELL, Cause.KINK, SAFETY * error + abs(quotient.gap) / 2
     if math.isnan(claimed):
         return Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, SAFETY * error
-    # If F is 0 everywhere, it gives no scale; a claim of a few roundings is then too small to judge.
+    # If F is 0 everywhere, F gives no scale, and a claim of a few roundings is too small to judge.
     hidden = quotient.hidden or float(np.finfo(float).eps)
     if quotient.value == 0 and quotient.error == 0 and 0 < abs(claimed) <= SAFETY * hidden:
         return Verdict.CANNOT_TELL, Cause.NOISE, SAFETY * hidden
@@ -74,9 +78,10 @@ def outside_the_kink(claimed: float, quotient: Quotient, scale: float, floor: fl
 
 
 def combined(results: list[tuple[Verdict, Cause]]) -> tuple[Verdict, Cause]:
-    """Return one verdict for all directions.
+    """Return one verdict for all directions, and the cause.
 
-    Wrong if one is wrong. Right if all are right, or if two are and no other shows a kink, a jump or an infinite slope.
+    Cannot tell if f is rough along one direction. Otherwise wrong if one direction is wrong. Right if all are right, or
+    if two are right and no other shows a kink, a jump or an infinite slope. Otherwise cannot tell.
     """
     if any(cause is Cause.ROUGH for _, cause in results):
         # If F is not resolved along one line, agreement along another may be chance.

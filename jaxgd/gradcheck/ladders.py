@@ -1,4 +1,7 @@
-"""F along random directions in each leaf: on a short ladder of steps, then on a long one for leaves in doubt."""
+"""F along random directions in each leaf: at a few steps first, then at many steps for a leaf in doubt.
+
+A ladder is a sequence of steps h, each a quarter of the one before.
+"""
 
 import dataclasses
 import math
@@ -12,15 +15,15 @@ from jaxgd.gradcheck.measure import Measure, Sample
 from jaxgd.gradcheck.problem import in_float64
 from jaxgd.gradcheck.quotient import Quotient, ladder
 
-# With a slow f, the long ladder is limited to about this time.
+# The time limit for the long ladders of all leaves, which matters for a slow f.
 _SECONDS = 60.0
-# A relative rounding above this belongs to a dtype narrower than float64.
+# A larger eps belongs to a dtype narrower than float64.
 _NARROW = 1e-10
 
 
 @dataclasses.dataclass
 class State:
-    """F along the directions of one leaf, on the `long` ladder of steps or the short one."""
+    """F along the directions of one leaf, on the long ladder of steps if `long` is true, otherwise on the short one."""
 
     index: int
     samples: list[Sample]
@@ -28,7 +31,7 @@ class State:
     long: bool
 
     def analyse(self, eps: float) -> None:
-        """Compute the quotients, then again with the rounding of x + hu, whose effect on F depends on the slope."""
+        """Compute the quotients, then again with the rounding of x + hu, which matters more for a steeper F."""
         size = max(sample.variation for sample in self.samples)
         for sample in self.samples:
             sample.size = size
@@ -41,19 +44,19 @@ class State:
 
     @property
     def variation(self) -> float:
-        """The variation of F within steps of the point's own size, along the direction where it is smallest."""
+        """The variation of F for steps h ≤ 1, along the direction where the variation is smallest."""
         return min(sample.variation for sample in self.samples)
 
     @property
     def error(self) -> float:
-        """The largest estimated error of its quotients."""
+        """The largest estimated error of the quotients in this leaf."""
         return max((max(q.error, q.hidden) for q in self.quotients if math.isfinite(q.error)), default=0.0)
 
 
 class Ladders:
-    """Evaluates f around the point: in float64, or in the user's dtype if f does not run in float64.
+    """The evaluation of f around the point: in float64, or in the user's dtype if f does not run in float64.
 
-    `measure` evaluates f; `eps` is the relative rounding of the narrowest dtype that f computes with.
+    `measure` evaluates f. `eps` is the largest eps of the dtypes that f computes with.
     """
 
     def __init__(self, derivatives: Derivatives) -> None:
@@ -72,11 +75,11 @@ class Ladders:
         return self.eps > _NARROW
 
     def precisely(self) -> Any:
-        """Return the context in which to evaluate f."""
+        """Return the context manager in which to evaluate f."""
         return in_float64() if self.in_float64 else jax.default_matmul_precision("highest")
 
     def short(self, n: int) -> list[State]:
-        """Sample a few steps along n directions in every leaf."""
+        """Evaluate F at a few steps along n directions in every leaf."""
         which = [(i, k) for i in range(len(self.d.shared.v)) for k in range(n)]
         try:
             return self._states(which, long=False)
@@ -85,7 +88,7 @@ class Ladders:
         return self._states(which, long=False)
 
     def long(self, leaves: list[int]) -> list[State]:
-        """Sample many steps in all directions; with a slow f, only in as many leaves as the time allows."""
+        """Evaluate F at many steps along all directions, in the given leaves or in the first that the time allows."""
         directions = len(self.d.shared.directions[0]) - 1
         most = max(self.measure.affordable(_SECONDS) // (36 * directions), 1)
         if most < len(leaves):

@@ -1,4 +1,7 @@
-"""Run a function over many lanes: in one vmapped, jitted call if the function allows it, otherwise one by one."""
+"""Run a function over many lanes: in one vmapped, jitted call if the function allows it, otherwise one by one.
+
+A lane is one element of a batch: the arguments of one run of the function.
+"""
 
 import dataclasses
 import math
@@ -13,12 +16,12 @@ import numpy as np
 
 from jaxgd.gradcheck.dtypes import constants
 
-# Each lane of a call holds one copy of the variables. Lanes that need more memory than this take several rounds.
+# Each lane of a call holds one copy of the variables. Lanes that need more memory than this run in several batches.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 
 
-# Programs of earlier checks, by the key of their computation; the least recently used is dropped.
+# The compiled programs of earlier checks. When there are more than _MOST_PROGRAMS, the least recently used is dropped.
 _PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
 _MOST_PROGRAMS = 64
 _LARGEST_CONSTANTS = 2**20
@@ -27,9 +30,9 @@ _LARGEST_CONSTANTS = 2**20
 def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
     """Return fn compiled for these arguments.
 
-    Every check traces fn, since the functions and values it uses may have changed, but compiles only a new trace. The
-    text and the constants of the trace identify it. A trace is not cached if its text holds memory addresses, which
-    identify nothing, or if its constants are large.
+    Every check traces fn, because the functions and values that fn uses may have changed. Only a new trace is compiled.
+    The text and the constants of a trace identify it. A trace is not cached if its text holds memory addresses, which
+    identify nothing, or if its constants are larger than 1 MiB.
     """
     traced = jax.jit(lambda *args: fn(*args)).trace(*args)
     text, held = str(traced.jaxpr.jaxpr), list(constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
@@ -56,7 +59,7 @@ def _settings() -> tuple[Any, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class _Batched:
-    """fn over lanes, in batches of `batch`."""
+    """The function that runs fn over all lanes, `batch` lanes at once."""
 
     fn: Callable[..., Any]
     batch: int
@@ -67,7 +70,18 @@ class _Batched:
 
 @dataclasses.dataclass
 class Lanes:
-    """Runs fn(shared, lane) for every lane, counts the runs, and remembers the fastest mode that works for each fn."""
+    """A runner of fn(shared, lane) for every lane.
+
+    It counts the runs, and remembers for each fn the fastest mode that works.
+
+    Attributes:
+        without_vmap: True to run fn under jit or eagerly only.
+        modes: The mode in which each fn ran: vmap, jit or eager.
+        refused: The exception of each fn and mode that did not work, as text.
+        runs: The number of lanes of each fn that were run, padding included.
+        seconds: The least time of one lane of each fn, in seconds.
+        programs: The compiled programs of this check.
+    """
 
     without_vmap: bool = False
     modes: dict[Any, str] = dataclasses.field(default_factory=dict)
@@ -77,10 +91,10 @@ class Lanes:
     programs: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, fn: Callable[..., Any], shared: Any, lanes: Any) -> Any:
-        """Return the results, stacked, as NumPy arrays.
+        """Return the results of fn for all lanes as stacked NumPy arrays.
 
-        `lanes` is a pytree whose leaves have the lanes as their leading axis. An exception of fn in an eager run passes
-        through unchanged.
+        `lanes` is a pytree whose leaves have the lanes as their leading axis. If fn raises for every lane in an eager
+        run, the first exception passes through unchanged.
         """
         n = len(jax.tree.leaves(lanes)[0])
         first = self.modes.get(fn, "jit" if self.without_vmap else "vmap")
@@ -100,11 +114,14 @@ class Lanes:
         raise AssertionError("the last mode returns or raises")
 
     def affordable(self, fn: Callable[..., Any], seconds: float) -> int:
-        """Return the number of lanes of fn that fit into this time, at the best speed so far, compilation included."""
+        """Return the number of lanes of fn that fit into this time, at the best speed of a call so far.
+
+        The time of a call includes compilation.
+        """
         return int(seconds / max(self.seconds.get(fn, 0.0), 1e-6))
 
     def count(self, fn: Callable[..., Any]) -> int:
-        """Return the number of lanes of fn run so far, padding included."""
+        """Return the number of lanes of fn that were run so far, padding included."""
         return self.runs.get(fn, 0)
 
     def _run(self, mode: str, fn: Callable[..., Any], shared: Any, lanes: Any, n: int) -> tuple[Any, int]:
@@ -123,7 +140,7 @@ class Lanes:
         return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each), n
 
     def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Return the compiled fn, traced once per check for the same shapes."""
+        """Return the compiled fn. A check traces fn once for the same shapes."""
         shapes = tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
         key = fn, shapes, _settings()
         if key not in self.programs:
@@ -132,9 +149,9 @@ class Lanes:
 
 
 def _eagerly(fn: Callable[..., Any], shared: Any, lanes: list[Any]) -> list[Any]:
-    """Return the results of all lanes, NaN for lanes in which fn raises; raise if every lane does.
+    """Return the results of all lanes, with NaN for a lane in which fn raises. Raise if fn raises in every lane.
 
-    A step may leave a domain that f guards with an exception.
+    Some steps may leave a domain that f guards with an exception.
     """
     results, first = [], None
     for lane in lanes:

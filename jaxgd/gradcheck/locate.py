@@ -1,4 +1,4 @@
-"""The search for the wrong elements of a leaf, and for the pattern of the error."""
+"""The search for the wrong elements of a leaf and for the pattern of the error."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,14 +11,15 @@ from jaxgd.gradcheck.measure import Floats, Ints, Measure, ReverseValues, Values
 from jaxgd.gradcheck.quotient import SAFETY, ladder
 from jaxgd.gradcheck.report import Element
 
-# Leaves up to this size are searched element by element, larger ones by random elements and by halving.
+# The search compares every element of a leaf of up to ALL elements. In a larger leaf it compares up to SAMPLE random
+# elements, and the elements that it finds by dividing the leaf into blocks.
 ALL = 1024
 SAMPLE = 256
 _BLOCKS = 64
 _KEEP = 12
-# Relative to the largest element: a smaller one may be rounding alone wherever elements were added.
+# An element below this part of the largest element may be rounding only, if f adds elements.
 _NOTHING = 1e-14
-# With a slow f, the search of one leaf is limited to about this time.
+# The approximate time limit for the search of one leaf, which matters for a slow f.
 _SECONDS = 20.0
 
 
@@ -30,9 +31,9 @@ class Looked:
         index: Flat indices of the elements.
         claimed: The claimed derivatives.
         reference: The reference derivatives.
-        error: The uncertainty of claim and reference together.
+        error: The sum of the uncertainties of the claim and the reference.
         kink: True for elements along which f has a kink.
-        floor: The resolution, relative to the largest element.
+        floor: A smaller difference, relative to the largest element, does not count.
     """
 
     index: Ints
@@ -44,7 +45,7 @@ class Looked:
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
-        """A mask of the elements that are certainly wrong, none of them at a kink."""
+        """A mask of the elements that are certainly wrong. Elements at a kink are not included."""
         largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
         allowed = SAFETY * self.error + 1e-8 * np.abs(self.reference) + self.floor * largest
         with np.errstate(invalid="ignore"):
@@ -53,7 +54,7 @@ class Looked:
 
 
 def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int, candidates: Ints) -> Looked:
-    """Compare all elements with another claim that was found right."""
+    """Compare elements with another derivative that was found right: all of them, or the candidates for a jvp."""
     index = np.arange(size) if isinstance(claim, ReverseValues) else candidates
     r = reference.elements(leaf)[index]
     c = elements(claim, leaf, index, np.iscomplexobj(r), reference)
@@ -66,8 +67,9 @@ def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int
 def outliers(claim: ReverseValues, reference: ReverseValues, leaf: int) -> NDArray[np.bool_]:
     """Return a mask of the elements that differ by more than 1% and by far more than rounding.
 
-    The norm of a leaf hides its small elements: one that is wrong by a fifth may be 1e-12 of the norm. Rounding is the
-    noise of the element and of all elements of similar size, since its own noise may be small by luck.
+    The norm of a leaf hides small elements: an element that is wrong by a fifth may be 1e-12 of the norm. The measure
+    of rounding is the noise of the element and of all elements of similar size, because the noise of one element may be
+    small by luck.
     """
     c, g = claim.elements(leaf), reference.elements(leaf)
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
@@ -100,7 +102,10 @@ def elements(claim: Values, leaf: int, index: Ints, is_complex: bool, other: Any
 def against_quotients(
     claim: Values, measure: Measure, leaf: int, step: float, noise: float, rng: np.random.Generator
 ) -> Looked:
-    """Compare elements with difference quotients of their own: all, or random ones and those found by halving."""
+    """Compare single elements with difference quotients along these elements.
+
+    Compare all elements of a small leaf. In a large leaf, compare random elements and those that `_narrow_down` finds.
+    """
     x = measure.shared.v[leaf]
     size, is_complex = int(np.size(x)), np.iscomplexobj(x)
     h = ladder(min(16 * step, 0.25), 3)
@@ -129,9 +134,10 @@ def against_quotients(
 
 
 def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: float, most: int) -> Ints:
-    """Return single elements that disagree, found by dividing the blocks that disagree most.
+    """Return single elements where claim and quotient disagree.
 
-    `most` limits the number of blocks. The result is empty if no block stands out.
+    The search divides a leaf into blocks, then divides again the blocks where the claim and a quotient along the block
+    disagree most. `most` limits the number of blocks. The result is empty if no block stands out.
     """
     size = int(np.size(measure.shared.v[leaf]))
     ranges = [(0, size)]
@@ -173,10 +179,10 @@ def worst(looked: Looked, shape: tuple[int, ...], k: int = 8) -> tuple[Element, 
 
 
 def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]) -> str:
-    """Return the pattern of the error in words; "" if none is recognized.
+    """Return the pattern of the error in words; "" if no pattern is recognized.
 
-    `whole` is the claimed gradient of the leaf, flat, or None. `axes` are the names and lengths of the axes of f's
-    arguments: a gradient may be wrong by such a length as a factor.
+    `whole` is the claimed gradient of the leaf, flat, or None. `axes` are the names and lengths of the axes of the
+    arguments of f: a wrong gradient may be the right one times the length of an axis.
     """
     c, r = looked.claimed, looked.reference
     wrong = looked.wrong
@@ -233,7 +239,7 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(looked: Looked, shape: tuple[int, ...]) -> str:
-    """Return the words for one wrong element, two swapped ones or one wrong row; "" if none fits."""
+    """Return a sentence if one element is wrong, two are swapped or one row is wrong; "" otherwise."""
     at = np.flatnonzero(looked.wrong)
     places = np.array(np.unravel_index(looked.index[at], shape)).T
     c, r = looked.claimed[at], looked.reference[at]
@@ -252,7 +258,7 @@ def _some(looked: Looked, shape: tuple[int, ...]) -> str:
 
 
 def _moved(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], allowed: Floats) -> str:
-    """Return the words for a leaf that is transposed, shifted or reversed along an axis; "" if none fits."""
+    """Return a sentence if the leaf is transposed, or shifted or reversed along an axis; "" otherwise."""
     if whole is None:
         return ""
     array = whole.reshape(shape)

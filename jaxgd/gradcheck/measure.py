@@ -1,4 +1,8 @@
-"""Difference quotients of f along directions in one leaf, and the values that a claim gives for them."""
+"""Difference quotients of f along directions in one leaf, and the directional derivatives that a claim gives.
+
+A direction u changes one leaf of the arguments. A cotangent w has the shapes of the result of f. They give a function
+of one variable, F(t) = ⟨w, f(x + t u)⟩.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,7 +22,7 @@ Ints = NDArray[np.int64]
 
 
 def scale_of(x: NDArray[Any]) -> float:
-    """Return the leaf's root mean square, rounded to a power of two so that steps are exact; 1 for zeros."""
+    """Return the leaf's root mean square, rounded to a power of two so that steps are exact; 1 for a leaf of zeros."""
     size = np.abs(x[np.isfinite(x) & (x != 0)]).astype(float)
     if not size.size:
         return 1.0
@@ -33,9 +37,9 @@ def _power_of_two(x: Any) -> Any:
 def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
 
-    In even directions all elements have the size of the leaf; in odd ones each has its own size, for leaves that mix
-    large and small elements. Signs are random and sizes vary by up to a half, so that no two elements cancel. The last
-    direction holds the sizes of x, to move one element at a time.
+    In directions 0, 2, … all elements have the size of the leaf. In directions 1, 3, … each element has the size of the
+    same element of x, for leaves that mix large and small elements. Signs are random and sizes vary by up to a half, so
+    that no two elements cancel. The last direction holds the sizes of the elements of x, to move one element at a time.
     """
     scale = scale_of(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -48,11 +52,11 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 
 
 def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator, least: float) -> NDArray[Any]:
-    """Return n random cotangents for an output, (n, *y.shape), inverse to its size.
+    """Return n random cotangents for an output y, (n, *y.shape), in inverse proportion to the size of y.
 
-    Even cotangents divide by the size of the whole output, odd ones by that of each element. A size is at least a
-    millionth of the largest, so that rounding around 0 is not amplified, and at least `least`, since the dtype of y may
-    not hold the reciprocal of a smaller one.
+    Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the size of each element. A size is
+    at least a millionth of the largest size, so that rounding around 0 is not amplified. It is also at least `least`,
+    because the dtype of y may not hold the reciprocal of a smaller size.
     """
     y = np.where(np.isfinite(y), y, 0)
     size = np.abs(y).astype(float)
@@ -67,16 +71,16 @@ def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator, least: float) 
 
 @dataclasses.dataclass
 class ReverseValues:
-    """Jᵀw of one claim.
+    """Jᵀw of one claim, with J the Jacobian of f.
 
     Attributes:
         name: The name of the claim.
         cotangents: Jᵀw for each leaf, stacked over the cotangents w.
         shared: The point, directions and cotangents.
-        floor: The relative difference that counts as none.
-        moved: For each leaf, the change of each element for the first w when a rounding moves the point.
-        noise: For each leaf, the length of `moved` plus rounding.
-        eps: The relative rounding of the numbers in the computation.
+        floor: A relative difference up to this counts as none.
+        moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
+        noise: For each leaf, the length of `moved`, plus 10 eps times the length of Jᵀw.
+        eps: The largest eps of the dtypes in the computation.
         linear: For each leaf, True if Jᵀ(cw) = cJᵀw for factors c far from 1.
     """
 
@@ -111,13 +115,13 @@ class ReverseValues:
     def sizes_along(self, leaf: int) -> tuple[Floats, Floats]:
         """Return the expected size and the noise of ⟨Jᵀw, u⟩ for each random direction u.
 
-        The expected size is √Σ(gᵢuᵢ)²; by chance ⟨g, u⟩ itself may be far smaller or larger.
+        The expected size is √Σ(gᵢuᵢ)², with g = Jᵀw. By chance, ⟨g, u⟩ may be far smaller or larger.
         """
         u = np.asarray(self.shared.directions[leaf][:-1])
         n = len(u)
         g = np.stack([np.abs(self.cotangents[leaf][_index(d, self.shared)]) for d in range(n)])
         u, g = np.abs(u).reshape(n, -1), g.reshape(n, -1)
-        # Two points may show an element less noise than it has, by luck. Assume at least the median relative noise.
+        # By luck, an element may hardly change at both moved points. Assume at least the median relative noise.
         moved, first = self.moved[leaf].reshape(-1), np.abs(self.cotangents[leaf][0]).reshape(-1)
         usual = float(np.median(moved[first > 0] / first[first > 0])) if np.any(first > 0) else 0.0
         sizes = _lengths(g * u)
@@ -162,11 +166,11 @@ def _lengths(rows: Floats) -> Floats:
 
 
 Values = ReverseValues | ForwardValues
-"""A claim's values at the point: its derivative along any direction."""
+"""One claim's directional derivatives at the point, along any direction."""
 
 
 def _index(direction: int, shared: Shared) -> int:
-    """Return the index of a direction's cotangent; the last direction, for single elements, has the first."""
+    """Return the index of the cotangent for a direction. The last direction, for single elements, has cotangent 0."""
     n = len(shared.cotangents[0])
     return direction % n if direction < len(shared.directions[0]) - 1 else 0
 
@@ -186,7 +190,7 @@ class Sample:
         minus: F(−h).
         zero: F(0).
         rounding: The rounding error of one value of F.
-        size: The largest |F(h) − F(0)| around the point in any direction.
+        size: The largest |F(h) − F(0)| along any direction in the leaf, for steps h ≤ 1.
     """
 
     h: Floats
@@ -197,16 +201,16 @@ class Sample:
     size: float = 0.0
 
     def analyse(self) -> quotient.Quotient:
-        """Return the quotient, with its error and the shape of F."""
+        """Return the quotient, its estimated error and the shape of F (smooth, kink, jump and so on)."""
         return quotient.analyse(self.h, self.plus, self.minus, self.zero, self.rounding, self.size)
 
     def slope(self, claimed: float, noise: float) -> float:
-        """Return p where the Taylor remainder shrinks like hᵖ."""
+        """Return the power p for which the Taylor remainder shrinks like hᵖ."""
         return quotient.taylor_slope(self.h, self.plus, self.zero, claimed, noise)
 
     @property
     def variation(self) -> float:
-        """The largest finite |F(h) − F(0)| for steps of at most the point's own size."""
+        """The largest finite |F(h) − F(0)| for steps h ≤ 1. A step of 1 moves x by about the size of x."""
         near = self.h <= 1
         with np.errstate(invalid="ignore"):
             change = np.abs(np.concatenate([self.plus[near], self.minus[near]]) - self.zero)
@@ -220,7 +224,7 @@ class Sample:
 
 @dataclasses.dataclass
 class Measure:
-    """Evaluates f around the point. `eps` is the relative rounding of the narrowest dtype in the computation of f."""
+    """The evaluation of f around the point. `eps` is the largest eps of the dtypes in the computation of f."""
 
     problem: Problem
     shared: Shared
@@ -256,7 +260,11 @@ class Measure:
     def parts(
         self, leaf: int, direction: int, starts: Ints, stops: Ints, h: Floats, phase: float | complex, noise: float
     ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return quotients along parts of a direction, one per range of elements: value, error, gap, gap's error."""
+        """Return quotients along parts of a direction, one per range of elements.
+
+        The results are the value, its estimated error, the gap between the one-sided derivatives, and its estimated
+        error.
+        """
         w = _index(direction, self.shared)
         t = np.concatenate([h, -h])
         points = _points(leaf, direction, w, starts[:, None], stops[:, None], t, phase)

@@ -1,4 +1,4 @@
-"""f in the user's own dtype: its consistency between eager, jit and vmap, and the uncertainty of its gradient."""
+"""f in the user's dtype: the consistency of f between eager, jit and vmap, and the noise of the gradient of f."""
 
 import dataclasses
 import math
@@ -15,7 +15,8 @@ from jaxgd.gradcheck.problem import Problem
 from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Consistency, Verdict
 
-# Two runs that differ by more than this multiple of a rounding are inconsistent.
+# Two runs are inconsistent if they differ by more than min(1000 eps, 0.5) plus 30 × noise, relative. The noise is the
+# change when the point moves by one rounding: a factor of 1 + eps or 1 − eps for each element.
 _ROUNDINGS = 1e3
 
 
@@ -25,11 +26,11 @@ class Native:
 
     Attributes:
         outputs: The values of f.
-        gradient: The gradient by autodiff, or None if f has none.
-        noise: For each leaf, the largest change of its gradient when a rounding moves the point.
+        gradient: The gradient by autodiff, or None if JAX cannot trace or differentiate f.
+        noise: For each leaf, the largest change of any element of its gradient when the point moves by one rounding.
         consistency: Comparisons between the ways to run f.
         vmap_differs: True if f or its gradient differs under vmap.
-        value_noise: The relative change of f's value when a rounding moves the point.
+        value_noise: The largest relative change of an output of f when the point moves by one rounding.
     """
 
     outputs: list[Any]
@@ -41,12 +42,15 @@ class Native:
 
     @property
     def one_function(self) -> bool:
-        """True if eager, jit and a second run agree."""
+        """True if all comparisons agree except those with vmap.
+
+        They are two eager runs of f, eager and jit, f and its value under `jax.vjp`, and two runs of autodiff.
+        """
         return all(c.verdict is Verdict.RIGHT for c in self.consistency if "vmap" not in c.name)
 
 
 def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[list[np.ndarray]]:
-    """Return the point, then n points moved by a rounding: x(1 + ε) or x(1 − ε) at random."""
+    """Return the point, then n points moved by one rounding: x(1 + eps) or x(1 − eps) at random for each element."""
     points = [[np.asarray(x) for x in v]]
     for _ in range(n):
         moved = []
@@ -73,7 +77,10 @@ def run_natively(
     eps: float,
     rng: np.random.Generator,
 ) -> Native:
-    """Run f jitted and vmapped, its gradient jitted twice and vmapped, and compare; `eager` holds two eager runs."""
+    """Compare runs of f and of its gradient in the user's dtype.
+
+    f runs under jit and vmap, its gradient twice under jit and once under vmap. `eager` holds two eager runs of f.
+    """
     first, second = eager
     compare = _Comparison(eps)
     consistency = [compare("second run", Cause.NOT_DETERMINISTIC, first, second, np.zeros(len(first)))]
@@ -132,9 +139,9 @@ class _Comparison:
 
 
 def _distance(a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
-    """Return ‖a − b‖/‖b‖ in the maximum norm for each leaf, ignoring places where neither is finite.
+    """Return ‖a − b‖/‖b‖ for each leaf, in the maximum norm over the elements that are finite in both.
 
-    It is infinite if they are finite in different places.
+    Return ‖a − b‖ if ‖b‖ is 0, and infinity if an element is finite in only one of them.
     """
     out = []
     for x, y in zip(a, b, strict=True):

@@ -1,4 +1,4 @@
-"""The difference between gradients in the user's dtype and in float64: a line of the report, or a check if large."""
+"""Compare gradients in the user's dtype with float64, for a line of the report, or a check if they differ by far."""
 
 import dataclasses
 import math
@@ -18,9 +18,9 @@ from jaxgd.gradcheck.problem import Prepared
 from jaxgd.gradcheck.programs import Reverse
 from jaxgd.gradcheck.report import Cause, Check, Verdict
 
-# In the user's dtype, rounding alone can make a large error, and no test from outside can separate the two. A gradient
-# is in doubt only if its relative error exceeds this, a hundred times its noise, and the rounding in f by far. The
-# second number is for dtypes with fewer digits than float32.
+# In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. A gradient is
+# in doubt only if its relative error exceeds _GROSS (_GROSS_IN_FEW_DIGITS in dtypes with fewer digits than float32), if
+# its error exceeds a hundred times its noise, and if the gradient exceeds the rounding in f by far.
 _GROSS, _GROSS_IN_FEW_DIGITS = 0.05, 0.5
 _FEW_DIGITS = 1e-5
 # A claim may have this multiple of autodiff's error in the same dtype.
@@ -29,7 +29,7 @@ _TIMES = 30.0
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Lines for the report, and by leaf the checks that fail in the user's dtype only."""
+    """Lines for the report, and for each leaf the checks that fail in the user's dtype only."""
 
     lines: tuple[str, ...]
     checks: dict[int, list[Check]]
@@ -38,7 +38,7 @@ class Precision:
 def compare_natively(
     prepared: Prepared, examination: Examination, native: Native, claims: list[Claim], w: list[Any]
 ) -> Precision:
-    """Compare the gradients by autodiff and by the claims in the user's dtype with the same ones in float64."""
+    """Compare gradients in the user's dtype, by autodiff and by the claims, with the same gradients in float64."""
     checks: dict[int, list[Check]] = {}
     lines: list[str] = []
     dtypes = sorted({leaf.dtype for leaf in prepared.leaves})
@@ -83,7 +83,7 @@ def compare_natively(
 
 @dataclasses.dataclass(frozen=True)
 class _Compared:
-    """One leaf of a gradient in the user's dtype, and its value in float64."""
+    """One leaf of a gradient in the user's dtype, and the same leaf in float64."""
 
     examination: Examination
     native: Native
@@ -109,7 +109,7 @@ class _Compared:
 
     @property
     def signal(self) -> float:
-        """The change of f by the gradient over a step of the leaf's own size, to compare with rounding in f."""
+        """The gradient times the size of the leaf: a change of f, to compare with the rounding in f."""
         return self.size * scale_of(_wide(self.examination.d.prepared.v[self.leaf]))
 
     @property
@@ -120,7 +120,10 @@ class _Compared:
         return self.signal >= 1e-13 * self.examination.ladders.measure.zeros[0][1]
 
     def verdict(self, allowed: float, worst: Verdict) -> Check | None:
-        """Return a check if the difference exceeds rounding, otherwise None; its verdict is at most `worst`."""
+        """Return a check if the difference exceeds rounding, otherwise None.
+
+        The verdict is `worst` for a gross difference, otherwise CANNOT_TELL. An infinite or NaN gradient is WRONG.
+        """
         dtype = self.examination.d.prepared.leaves[self.leaf].dtype
         limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
         name = f"{'' if self.wide.name == AUTODIFF else self.wide.name + ' in '}{dtype} = float64"
@@ -152,21 +155,24 @@ def _gross(dtype: str) -> float:
 def _value_apart(examination: Examination, native: Native) -> float:
     """Return the relative difference of f between the user's dtype and float64; 0 if not comparable."""
     if not examination.d.outputs or native.value_noise > 0.01:
-        # The value of f is mostly rounding, so that any two differ.
+        # Rounding changes the value of f by over 1%, so that two right values may differ.
         return 0.0
     pairs = [(_wide(a), _wide(b)) for a, b in zip(native.outputs, examination.d.outputs, strict=True)]
     if not _finite([x for pair in pairs for x in pair]):
         return 0.0
     scale = max(norm(b) for _, b in pairs)
     if (reverse := examination.d.reverse) is not None:
-        # f may be a small difference of large terms, so its own size is no scale.
+        # f may be a small difference of large terms. Its value is then too small to be the scale of its rounding.
         leaves = zip(reverse.cotangents, examination.d.shared.v, strict=True)
         scale = max(scale, *(norm(g[0]) * scale_of(np.asarray(x)) for g, x in leaves))
     return max(norm(a - b) for a, b in pairs) / scale if scale else 0.0
 
 
 def _default_precision(prepared: Prepared, native: Native, w: list[Any]) -> str:
-    """Return a line on the error that the device's default precision of matrix products adds: TF32, bfloat16."""
+    """Return a line on the error that the default precision of matrix products adds, such as TF32 or bfloat16.
+
+    Return "" on a CPU.
+    """
     device = jax.default_backend()
     if device == "cpu" or native.gradient is None:
         return ""

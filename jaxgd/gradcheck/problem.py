@@ -1,4 +1,4 @@
-"""The function to check, as a function of its differentiable leaves alone, in any dtype."""
+"""The function to check, as a function of only the leaves of its arguments to differentiate, in any dtype."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ WHO = "check_gradients"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opaque:
-    """A hashable wrapper of any object: equal only to a wrapper of the same object."""
+    """A hashable wrapper of any object. It is equal only to a wrapper of the same object."""
 
     value: Any
 
@@ -31,16 +31,17 @@ class Opaque:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """f as a function of its differentiable leaves v, with all other leaves fixed.
+    """f as a function of the differentiated leaves v of its arguments, with all other leaves fixed.
 
-    Hashable, so that a second check of the same f compiles nothing.
+    A problem is hashable, so that a second check of the same f compiles nothing. The place of a leaf is its position in
+    `jax.tree.leaves`.
 
     Attributes:
         f: The user's function.
         structure: The tree of the arguments.
-        varied: The places of the differentiated leaves among all leaves of the arguments.
-        traced: The places of the fixed arrays.
-        static: The places and values of all other leaves.
+        varied: The places of the differentiated leaves.
+        traced: The places of the fixed arrays, which are traced.
+        static: The places and values of all other leaves, which are part of the compiled program.
         has_aux: True if f returns (value, aux).
         outputs: The places of the floating-point leaves in the result of f.
     """
@@ -86,7 +87,7 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """A differentiable leaf of the arguments: its name, and its shape and dtype as the user gave them."""
+    """The name, shape, dtype and path of a differentiated leaf, as the user passed it."""
 
     name: str
     shape: tuple[int, ...]
@@ -96,7 +97,18 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A problem and the point of the check."""
+    """A problem and the point of the check, with names for the report.
+
+    Attributes:
+        problem: The function to check.
+        v: The differentiated leaves.
+        traced: The fixed arrays.
+        leaves: The descriptions of the differentiated leaves.
+        axes: The name and length of each axis of the arguments.
+        argnums: The positions of the differentiated arguments.
+        name: The name of f.
+        fixed: The names of the leaves that are not differentiated.
+    """
 
     problem: Problem
     v: list[Any]
@@ -153,7 +165,10 @@ def prepare(
 
 
 def with_outputs(prepared: Prepared, out: Any) -> Prepared:
-    """Return the problem with the floating-point leaves of its result marked; raise DtypeError if it has none."""
+    """Return the problem with the places of the floating-point leaves in the result `out` of f.
+
+    Raise DtypeError if the result has no such leaf.
+    """
     leaves = jax.tree.leaves(out)
     outputs = tuple(i for i, x in enumerate(leaves) if _is_inexact(x) and np.size(x))
     if not outputs:
@@ -164,7 +179,7 @@ def with_outputs(prepared: Prepared, out: Any) -> Prepared:
 
 
 def raised(arrays: Sequence[Any]) -> list[Any]:
-    """Return the arrays in float64 or complex128, integers unchanged; x64 must be enabled."""
+    """Return the arrays in float64 or complex128, with integers unchanged. x64 must be enabled."""
     wide = []
     for x in arrays:
         kind = jnp.result_type(x)

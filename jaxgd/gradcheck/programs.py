@@ -1,7 +1,8 @@
-"""The programs for the device: values of f, its derivatives by autodiff, and claimed derivatives.
+"""The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
-Each program is a function of (shared, lane), hashable so that it compiles once. Inner products are Re Σ wᵢuᵢ without a
-conjugate. In this bilinear form, JAX's reverse mode is the transpose of its forward mode for complex numbers too.
+Each program is a function of (shared, lane), and hashable so that it compiles once. A lane is one element of a batch.
+Inner products are Re Σ wᵢuᵢ without a conjugate. In this bilinear form, JAX's reverse mode is the transpose of its
+forward mode for complex numbers too.
 """
 
 import dataclasses
@@ -16,7 +17,17 @@ from jaxgd.gradcheck.problem import Opaque, Problem
 
 
 class Point(NamedTuple):
-    """x + t·u, where u is one leaf's direction, restricted to the elements from `start` to `stop`, times `phase`."""
+    """The point x + t·u. The direction u belongs to one leaf.
+
+    Attributes:
+        leaf: The index of the leaf.
+        direction: The index of the direction in that leaf.
+        cotangent: The index of the cotangent.
+        start: The first element of the leaf that u moves, as a flat index. The other elements of u are set to 0.
+        stop: The first element after the last one that u moves.
+        t: The length of the step.
+        phase: A factor of u, such as 1j.
+    """
 
     leaf: Any
     direction: Any
@@ -28,7 +39,14 @@ class Point(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """The point, the directions u of each leaf stacked, and the cotangents w of each output stacked."""
+    """The data that all lanes share.
+
+    Attributes:
+        v: The differentiated leaves at the point.
+        traced: The fixed arrays.
+        directions: The directions u of each leaf, stacked.
+        cotangents: The cotangents w of each output, stacked.
+    """
 
     v: list[Any]
     traced: list[Any]
@@ -54,7 +72,7 @@ def _tangent(shared: Shared, point: Point) -> list[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """F(t) = ⟨w, f(x + t u)⟩ and Σ |wᵢfᵢ|, the scale of F's rounding. A lane is a Point."""
+    """F(t) = ⟨w, f(x + t u)⟩ and Σ |wᵢfᵢ|, the scale of the rounding in F. A lane is a Point."""
 
     problem: Problem
 
@@ -106,7 +124,7 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedGradient:
-    """The result of `gradient=` times the cotangent of f's one output. A lane is (v, w).
+    """The result of `gradient=` times the cotangent of the only output of f. A lane is (v, w).
 
     `places` holds, for each differentiable leaf of f's arguments, the place of its gradient among the leaves of the
     result; None if the result has no gradient of that shape.
@@ -157,7 +175,7 @@ class ClaimedJvp:
 
 
 def whole_cotangent(problem: Problem, out: Any, w: Sequence[Any]) -> Any:
-    """Return a cotangent for the whole result of f: w for its checked leaves, zeros or float0 for the others."""
+    """Return a cotangent for the whole result of f: w for the floating-point leaves, zeros or float0 for the others."""
     leaves, structure = jax.tree.flatten(out)
     whole = [
         jnp.zeros_like(y) if jnp.issubdtype(jnp.result_type(y), jnp.inexact) else np.zeros(y.shape, jax.dtypes.float0)

@@ -1,6 +1,7 @@
-"""Difference quotients with an estimate of their own error, in NumPy, for one direction or many at once.
+"""Difference quotients with an estimate of their error, in NumPy, for one direction or many at once.
 
-F(t) = ⟨w, f(x + t u)⟩ is known at t = 0 and at ±h on a ladder of steps, each a quarter of the one before.
+F(t) = ⟨w, f(x + t u)⟩ is known at t = 0 and at t = ±h for a ladder of steps h, each a quarter of the one before. A rung
+is the index of a step on the ladder. The shape of F tells if F is smooth around t = 0 or has a kink, a jump and so on.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ Floats = NDArray[np.float64]
 
 RATIO = 4.0
 _EPS = float(np.finfo(float).eps)
-# The error of a quotient is an estimate, so two numbers differ only by more than this multiple of it.
+# The error of a quotient is an estimate. Two numbers count as different only if they differ by more than this multiple.
 SAFETY = 10.0
 
 
@@ -44,7 +45,7 @@ class Quotient:
         shape: The shape of F around 0.
         step: The step that gave `value`.
         noise: The uncertainty of F's values.
-        hidden: If F does not move at small steps, the slope that rounding may hide; otherwise 0.
+        hidden: If F does not change at small steps, the slope that rounding may hide; otherwise 0.
         fine: The difference between `value` and F's slope on a scale far below `step`.
     """
 
@@ -62,7 +63,10 @@ class Quotient:
 
 
 def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
-    """Return steps from the largest down, each a quarter of the previous, then `probe`, a far smaller one for noise."""
+    """Return steps from the largest down, each a quarter of the previous one.
+
+    `probe` is appended if it is given: a far smaller step, which only measures noise.
+    """
     h = largest * RATIO ** -np.arange(rungs, dtype=float)
     return h if probe is None else np.append(h, probe)
 
@@ -70,12 +74,13 @@ def ladder(largest: float, rungs: int, probe: float | None = None) -> Floats:
 def central(
     h: Floats, plus: Floats, minus: Floats, rounding: Floats
 ) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
-    """Return F′(0), its estimated error, the noise in F's values, and the rung used, for many directions at once.
+    """Return F′(0), its estimated error, the noise in the values of F, and the rung used, for many directions at once.
 
-    Take the entry of Romberg's table on (F(h) − F(−h))/2h with the smallest estimated error. The estimate is the
-    larger of two: the distance from the two entries it was made of, and the effect of noise in F's values. The noise is
-    the deviation of the quotients at smaller steps, where truncation is negligible, but at least `rounding`. Without
-    it, an F that computes in float32 would seem exact to every digit that agrees by chance.
+    F′(0) is the entry of Romberg's table on (F(h) − F(−h))/2h with the smallest estimated error. The estimate is the
+    larger of two numbers: the distance of the entry from the two entries that it combines, and the effect of noise in
+    the values of F. The noise is the deviation of the quotients at smaller steps, where truncation is negligible, but
+    at least `rounding`. Without the noise, an F that computes in float32 would seem exact to every digit that agrees by
+    chance.
 
     `h` is (rungs,), `plus` and `minus` are (rungs, directions), `rounding` is (directions,).
 
@@ -89,12 +94,12 @@ def central(
         for _ in range(4):
             value, error, rung = _extrapolate(table[:rungs], noise / h[:rungs, None], RATIO**2, RATIO**2)
             measured = np.maximum(noise, _deviation(h, table, finer, value, rung))
-            # Stop once the noise assumed already covers the measured noise.
+            # Stop once the assumed noise is at least a quarter of the measured noise.
             if np.all(measured <= 4 * noise):
                 break
             noise = measured
         error = np.maximum(error, measured / h[rung])
-        # Smaller steps that agree with each other but not with the larger ones show that F varies on their scale.
+        # Smaller steps that agree with each other but not with the larger steps show that F varies at a small scale.
         moves = np.where((plus - minus)[:rungs] != 0, table[:rungs], np.nan)
         local, local_error, local_rung = _contradiction(moves, rounding / h[:rungs, None], value, error, rung)
         local_noise = np.maximum(rounding, _deviation(h, table, finer, local, local_rung))
@@ -106,16 +111,16 @@ def central(
 
 
 def _deviation(h: Floats, table: Floats, finer: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
-    """Return the uncertainty of F's values that quotients at far smaller steps show, if `value` is right."""
+    """Return the noise in the values of F, from quotients at far smaller steps, if `value` is the derivative."""
     small = h[:, None] <= h[rung] / RATIO**2
     deviation = np.minimum(np.abs(table - value), np.abs(finer - value)) * h[:, None]
     return np.asarray(np.nanmax(np.where(small, deviation, 0), axis=0))
 
 
 def gap(h: Floats, plus: Floats, minus: Floats, zero: Floats, rounding: Floats) -> tuple[Floats, Floats]:
-    """Return F′(0+) − F′(0−) with its estimated error; it is 0 where F is smooth.
+    """Return the gap F′(0+) − F′(0−), which is 0 where F is smooth, and its estimated error.
 
-    Romberg's table on (F(h) + F(−h) − 2F(0))/h, which is J + hF″ + O(h³) for a jump J of the slope.
+    The gap is an entry of Romberg's table on (F(h) + F(−h) − 2F(0))/h, which is J + hF″ + O(h³) for a gap J.
     """
     rungs = _geometric(h)
     with np.errstate(all="ignore"):
@@ -125,12 +130,12 @@ def gap(h: Floats, plus: Floats, minus: Floats, zero: Floats, rounding: Floats) 
 
 
 def _geometric(h: Floats) -> int:
-    """Return the number of rungs with the ratio RATIO; a step after them only measures noise."""
+    """Return the number of rungs with the ratio RATIO. A step after them only measures noise."""
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
 def _entries(first: Floats, noise: Floats, factor: float, growth: float) -> Iterator[tuple[int, Floats, Floats]]:
-    """Yield Richardson's table order by order: the order, the entries, and the estimated error of each."""
+    """Yield the orders of Richardson's table, each with its entries and their estimated errors."""
     previous, column = first, factor
     for order in range(1, min(len(first), 4)):
         current = previous[1:] + (previous[1:] - previous[:-1]) / (column - 1)
@@ -143,7 +148,10 @@ def _entries(first: Floats, noise: Floats, factor: float, growth: float) -> Iter
 def _extrapolate(
     first: Floats, noise: Floats, factor: float, growth: float
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Return the entry of Richardson's table with the smallest estimated error, for each column of `first`."""
+    """Return, for each column of `first`, the entry of Richardson's table with the smallest estimated error.
+
+    The results are the entries, their estimated errors and their rungs.
+    """
     n = first.shape[1]
     value, error, rung = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int)
     for order, current, estimate in _entries(first, noise, factor, growth):
@@ -158,9 +166,10 @@ def _extrapolate(
 def _contradiction(
     first: Floats, noise: Floats, value: Floats, error: Floats, rung: NDArray[np.int64]
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Return the entry from steps smaller than that of `rung` that contradicts `value` most clearly.
+    """Return the entry of Richardson's table that contradicts `value` most clearly, with its error and its rung.
 
-    Its error is infinite if no entry does. At least three steps must agree to 1% of the contradiction, which is rare by
+    Only entries from steps smaller than the step of `rung` count. The error is infinite if no entry contradicts
+    `value`. The entries of at least three steps must agree to 1% of their distance from `value`, which is rare by
     chance.
     """
     n = first.shape[1]
@@ -180,13 +189,16 @@ def _contradiction(
 
 
 def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float, size: float = 0.0) -> Quotient:
-    """Return the derivative along one direction and the shape of F; `size` is the size of F in other directions."""
+    """Return the derivative along one direction and the shape of F.
+
+    `rounding` is the rounding error of a value of F. `size` is the largest change of F along all directions.
+    """
     both = np.isfinite(plus) & np.isfinite(minus)
     if not np.isfinite(zero) or both.sum() < 2:
         sides = [np.isfinite(side).sum() >= 2 for side in (plus, minus)]
         edge = np.isfinite(zero) and any(sides) and not all(sides)
         return _nothing(Shape.EDGE if edge else Shape.NOT_FINITE)
-    # Keep the smaller steps, from the first at which they are all finite.
+    # Keep only the steps that are smaller than every step with an infinite or NaN value.
     first = int(np.max(np.flatnonzero(~both), initial=-1)) + 1
     if first > _geometric(h) - 2:
         return _nothing(Shape.NOT_FINITE)
@@ -194,13 +206,13 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
     own = rounding
     even = np.abs(plus + minus - 2 * zero)[-6:]
     if len(h) > 8 and even[-1] >= 0.1 * even[0]:
-        # The even part of a smooth F shrinks with the step; a part that does not is noise.
+        # The even part of a smooth F shrinks with the step. An even part that does not shrink is noise.
         rounding = max(rounding, float(np.max(even)))
     level = np.array([rounding])
     (value,), (error,), noise, (rung,) = central(h, plus[:, None], minus[:, None], level)
     if _fades_out(h, plus, minus, float(value)):
         error = max(error, abs(value))
-    # Search for a jump of the slope near the step that gave the slope, since F may differ far away from it.
+    # Search for a gap of the slope near the step that gave the slope, because F may look different at other steps.
     near = slice(max(0, rung - 3), rung + 4)
     (jump,), (jump_error,) = gap(h[near], plus[near, None], minus[near, None], np.array([zero]), noise)
     shape = Shape.SMOOTH
@@ -215,7 +227,7 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
         shape = Shape.ROUGH
     hidden = 0.0
     if np.all(plus[-8:] == minus[-8:]):
-        # F does not move at small steps, which may hide a change as large as the rounding of F elsewhere.
+        # F does not change at small steps. A change as large as the rounding of F at larger steps may be hidden.
         hidden = _EPS * max(size, _largest(plus, minus, zero))
     left, right = value - jump / 2, value + jump / 2
     fine = _fine_structure(h, plus, minus, float(value), float(h[rung]), own) if len(h) > 8 else 0.0
@@ -223,7 +235,7 @@ def analyse(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float
 
 
 def _fine_structure(h: Floats, plus: Floats, minus: Floats, value: float, step: float, rounding: float) -> float:
-    """Return the distance of quotients at far smaller steps from `value`; 0 if rounding explains it."""
+    """Return the largest distance of the quotients at far smaller steps from `value`; 0 if rounding explains it."""
     table = (plus - minus) / (2 * h)
     finer = table.copy()
     # Extrapolate, so that the truncation of a plain quotient does not look like structure.
@@ -234,9 +246,10 @@ def _fine_structure(h: Floats, plus: Floats, minus: Floats, value: float, step: 
 
 
 def _fades_out(h: Floats, plus: Floats, minus: Floats, value: float) -> bool:
-    """Return True if F is still at small steps, then starts with slopes far below `value`, which large steps gave.
+    """Return True if F is constant at small steps, and its first slopes are below a tenth of `value`.
 
-    A coarsely rounded F is still at small steps too, but starts with slopes as large as `value`.
+    Then `value` comes from large steps only. A coarsely rounded F is constant at small steps too, but its first slopes
+    are as large as `value`.
     """
     moving = np.flatnonzero(plus != minus)
     if not len(moving) or moving[-1] >= len(h) - 4:
@@ -246,7 +259,10 @@ def _fades_out(h: Floats, plus: Floats, minus: Floats, value: float) -> bool:
 
 
 def _is_rough(h: Floats, plus: Floats, minus: Floats, noise: float, rounding: float) -> bool:
-    """Return True if the apparent noise is F itself: far above rounding, and over 1e-4 of F's variation."""
+    """Return True if the apparent noise is variation of F.
+
+    F then changes by far more than rounding, and the noise is over 1e-4 of that change.
+    """
     if np.all(plus[-4:] == minus[-4:]):
         return False
     near = h <= 1
@@ -261,9 +277,9 @@ def _largest(plus: Floats, minus: Floats, zero: float) -> float:
 
 
 def _rounded_off(h: Floats, plus: Floats, minus: Floats, zero: float, jump: float, noise: float) -> int | None:
-    """Return the start of a ladder on which the kink vanishes, or None if it stays.
+    """Return the rung after which the kink is no longer visible, or None if the smallest steps show it too.
 
-    √(x² + ε), for instance, has a kink at large steps only.
+    √(x² + ε), for instance, seems to have a kink at large steps only.
     """
     there = np.flatnonzero(4 * noise / h < 0.1 * abs(jump))
     if not len(there):
@@ -282,7 +298,7 @@ def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float)
         last = side[rungs - 3 : rungs]
         if np.any(np.abs(last) <= 1e3 * rounding) or len(set(np.sign(last))) > 1:
             continue
-        # F(h) − F(0) grows like hᵖ: p is 1 if F has a derivative, 0 at a jump, between the two at a root.
+        # F(h) − F(0) grows like hᵖ. The power p is 1 if F has a derivative, 0 at a jump, and 1/2 for a square root.
         powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
         if np.all(np.abs(powers) < 0.02):
             return Shape.JUMP
@@ -294,9 +310,9 @@ def _break(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float)
 def flat(h: Floats, plus: Floats, minus: Floats, zero: float, rounding: float) -> bool:
     """Return True if F is constant around 0, bit for bit, and not just saturated.
 
-    F must be constant over at least the four smallest steps. At the next larger step it must change by far more than
-    rounding, like a piecewise function at its next piece. A smooth F that saturates first changes by a few roundings:
-    its slope is hidden, not 0.
+    F must be constant over at least the four smallest steps. At the next larger step F must change by far more than
+    rounding, as a piecewise constant function does at its next piece. The first change of a smooth, saturated F is a
+    few roundings: rounding hides its slope, which is not 0.
     """
     change = np.maximum(np.abs(plus - zero), np.abs(minus - zero))
     changed = np.flatnonzero(~(change == 0))
@@ -313,10 +329,10 @@ def _nothing(shape: Shape) -> Quotient:
 
 
 def taylor_slope(h: Floats, plus: Floats, zero: float, claimed: float, rounding: float) -> float:
-    """Return p where the Taylor remainder |F(h) − F(0) − h·claimed| shrinks like hᵖ: 2 if right, 1 if wrong.
+    """Return the power p for which the Taylor remainder |F(h) − F(0) − h·claimed| shrinks like hᵖ.
 
-    p is the median over the three smallest pairs of steps whose remainder is above the noise. It is NaN if there is no
-    such pair, as for a linear F with the right derivative.
+    p is 2 for a right derivative and 1 for a wrong one. It is the median over the three smallest pairs of steps whose
+    remainder is above the noise, and NaN if no pair is, as for a linear F with the right derivative.
     """
     with np.errstate(all="ignore"):
         remainder = np.abs(plus - zero - h * claimed)

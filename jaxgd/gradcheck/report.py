@@ -105,9 +105,9 @@ class Element:
     """One element of a leaf.
 
     Attributes:
-        index: The element's place in the leaf, one number per axis.
+        index: The position of the element in the leaf, one number per axis.
         claimed: The claimed derivative.
-        reference: The derivative it is compared with: another one that was found right, or a difference quotient.
+        reference: The right derivative: another derivative that was found right, or a difference quotient.
     """
 
     index: tuple[int, ...]
@@ -116,7 +116,7 @@ class Element:
 
     @property
     def ratio(self) -> float | complex:
-        """Claimed over reference; infinite or NaN if the reference is 0."""
+        """The claimed derivative divided by the reference; infinite or NaN if the reference is 0."""
         if self.reference == 0:
             return math.nan if self.claimed == 0 or self.claimed != self.claimed else math.inf
         return self.claimed / self.reference
@@ -130,8 +130,8 @@ class Check:
         name: The two sides of the comparison, for instance "gradient = autodiff".
         verdict: The verdict of this comparison alone.
         cause: The reason for the verdict.
-        error: The largest difference found, relative to the leaf's own gradient; NaN if none was measured.
-        tolerance: The largest difference allowed, relative to the leaf's own gradient. The check sees any larger one.
+        error: The difference found, relative to the leaf's own gradient; NaN if none was measured.
+        tolerance: The largest difference allowed, relative to the leaf's own gradient.
         note: Details in words, or "".
     """
 
@@ -152,9 +152,9 @@ class LeafReport:
         shape: The shape of the leaf.
         dtype: The dtype of the leaf.
         checks: The comparisons made on this leaf. An empty leaf has none.
-        slope: The Taylor remainder shrinks like stepᵖ; the slope is p: 2 if the derivative is right, 1 if it is wrong.
-            NaN if no step shows a remainder above the noise.
-        pattern: A recognized error, for instance "the leaf is transposed"; "" if nothing is wrong or recognized.
+        slope: The power p for which the Taylor remainder shrinks like stepᵖ: 2 if the derivative is right, 1 if it is
+            wrong, NaN if no step shows a remainder above the noise.
+        pattern: The pattern of the error, for instance "the leaf is transposed"; "" if no pattern was recognized.
         worst: At most 8 wrong elements, the largest difference first; empty if nothing is wrong.
         searched: The number of elements compared one by one; 0 if the leaf needed no search.
     """
@@ -175,7 +175,7 @@ class LeafReport:
 
     @property
     def deciding(self) -> Check | None:
-        """The check that decides: the first wrong one, otherwise the first that cannot tell, otherwise the first."""
+        """The check that decides: the first wrong one, otherwise the first undecided one, otherwise the first."""
         for verdict in (Verdict.WRONG, Verdict.CANNOT_TELL):
             for check in self.checks:
                 if check.verdict is verdict:
@@ -247,8 +247,9 @@ class GradientReport:
         evaluations: The number of evaluations of f.
         directions: The number of random directions per leaf that the caller asked for.
         seed: The seed of the random directions and cotangents.
-        dtype: The dtype in which the difference quotients evaluated f; "" if none was made.
-        findings: Misfits between a claim and the arguments: tree, shapes, dtypes or values of f. Any one is wrong.
+        dtype: The dtype in which f was evaluated for the difference quotients; "" if no quotient was made.
+        findings: Misfits between a claim and f: trees, shapes, dtypes or the value of f. Any misfit makes the verdict
+            wrong.
         second_order: The check of the gradient's own derivative, with `order=2` only.
     """
 

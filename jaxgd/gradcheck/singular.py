@@ -1,4 +1,4 @@
-"""Elements in which a claimed gradient is infinite or NaN: the fault of the gradient, or of f itself."""
+"""Decide, where a claimed gradient is infinite or NaN, whether the gradient or f is at fault."""
 
 import math
 
@@ -15,7 +15,11 @@ _MOST = 8
 def where_not_finite(
     name: str, where: np.ndarray, measure: Measure, leaf: int
 ) -> tuple[Check, tuple[Element, ...], str]:
-    """Return the check, the elements and the pattern: wrong if f is smooth in an element, otherwise f's shape there."""
+    """Return the check of one leaf, the wrong elements and a sentence about them.
+
+    The verdict is WRONG if the quotients show that f is smooth along one of the first eight elements. Otherwise it is
+    CANNOT_TELL, with the shape of f as the cause: a kink, a jump, an edge of the domain and so on.
+    """
     x = np.asarray(measure.shared.v[leaf])
     index = np.flatnonzero(where)[:_MOST]
     own = random_directions(x, 1, np.random.default_rng(0))[-1].reshape(-1)
@@ -40,7 +44,7 @@ def _known(q: Quotient) -> bool:
 
 
 def _one_by_one(measure: Measure, leaf: int, index: np.ndarray, own: np.ndarray) -> list[Quotient]:
-    """Return quotients along single elements, on the long ladder; the usual directions are zero in these elements."""
+    """Return one quotient per element, from 18 steps. The directions of the other checks are 0 in these elements."""
     shape = np.shape(measure.shared.v[leaf])
     units = np.zeros((len(index) + 1, own.size), own.dtype)
     units[np.arange(len(index)), index] = own[index]
@@ -48,7 +52,7 @@ def _one_by_one(measure: Measure, leaf: int, index: np.ndarray, own: np.ndarray)
         units.reshape(-1, *shape) if i == leaf else np.zeros((len(units), *np.shape(x)))
         for i, x in enumerate(measure.shared.v)
     ]
-    # The gradient belongs to the first cotangent, so its elements do too.
+    # The elements under test come from the gradient for the first cotangent. Keep only that cotangent.
     first = [w[:1] for w in measure.shared.cotangents]
     shared = measure.shared._replace(directions=directions, cotangents=first)
     alone = Measure(measure.problem, shared, measure.lanes, measure.eps)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxgd.gradcheck.report import Check, Element, GradientReport, LeafReport
 
-# The table has at most this many rows; one line counts the right leaves that it leaves out.
+# The largest number of rows in the table. A line below it counts the leaves that are not in the table.
 _ROWS = 16
 _WORST = 5
 _WIDTH = 100
 
 
 def render(report: "GradientReport", outermost: bool = True) -> str:
-    """Return the whole report: verdict, findings, table of leaves, errors per leaf, and the extent of the check."""
+    """Return the whole report: verdict, findings, table of leaves, details of the worst, and extent of the check."""
     title = f"check_gradients({report.name})" if outermost else f"second order, {report.name}"
     lines = [f"{title}: {report.verdict}", ""]
     lines += [f"  {finding}" for finding in report.findings[:_WORST]]

@@ -13,6 +13,7 @@ from jaxgd.files import write_atomically, writing
 Floats = NDArray[np.float64]
 
 _STILL = (".png", ".svg", ".pdf")
+_INSTALL = "Run in the folder of jaxgd's sources: pip install -e '.[plot]'"
 # The surface has one scale of colors from low to high. Red occurs nowhere in it, so the path stands out everywhere.
 _PATH, _START, _END, _MINIMUM = "#d62728", "#ffffff", "#d62728", "#ffd92f"
 _COLORS = "viridis"
@@ -49,12 +50,12 @@ def require_drawable(path: Path) -> None:
         try:
             import plotly  # noqa: F401
         except ModuleNotFoundError as error:
-            raise MissingDependencyError("a page needs plotly: pip install 'jaxgd[plot]'") from error
+            raise MissingDependencyError(f"a page needs plotly. {_INSTALL}") from error
     elif path.suffix in _STILL:
         try:
             import matplotlib  # noqa: F401
         except ModuleNotFoundError as error:
-            raise MissingDependencyError("a picture needs matplotlib: pip install 'jaxgd[plot]'") from error
+            raise MissingDependencyError(f"a picture needs matplotlib. {_INSTALL}") from error
     else:
         raise RangeError(f"{path}: a picture's name must end in .png, .svg, .pdf or .html.")
 

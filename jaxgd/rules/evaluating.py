@@ -1,7 +1,7 @@
 """Rules that evaluate the cost: line searches, Newton's method and the gradient flow.
 
-Their `update` takes `value`, `grad` and `value_fn` in addition to the gradient, as optax's line searches do. `minimize`
-and `train` pass them.
+The `update` of such a rule also takes keyword arguments, as optax's line searches do: the cost `value`, its gradient
+`grad` and the cost function `value_fn`. `minimize` and `train` pass them.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class SearchState(NamedTuple):
     """The state of a backtracking search.
 
     Attributes:
-        eta: The last accepted η; 0 before the first step. A failed search halves it.
+        eta: The last accepted η; 0 before the first accepted step. A failed search halves it.
         gradient: The gradient ∇C at the last point, a tree like v.
         costs: The last `memory` costs, newest first; −∞ where fewer are known.
         evaluations: The evaluations of C in the last search.
@@ -48,18 +48,24 @@ class SearchState(NamedTuple):
 def backtracking(memory: int = 10) -> Rule:
     """Make the rule of gradient descent with a line search: η is halved until C falls enough.
 
-    Δv = −η∇C, with Armijo's condition C(v + Δv) ≤ max C − 10⁻⁴ η‖∇C‖². The maximum is over the last `memory` costs.
-    With memory=1, C falls in every step. A larger memory allows steps across a narrow valley, which progress faster
-    along it.
+    Δv = −η∇C, with Armijo's condition C(v + Δv) ≤ max C − 10⁻⁴ η‖∇C‖². The maximum is over the last `memory` costs. A
+    slack of 4 eps · |max C| is allowed, so that rounding in C does not reject a step. With memory=1, C therefore never
+    rises by more than this slack. With a larger memory, C may rise in a single step. The descent can then cross a
+    narrow valley, and moves faster along the valley.
 
-    Each search begins at the η of Barzilai and Borwein, η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′. It
-    is the inverse of the curvature along the last step.
+    The first search begins at η = min(1, 1/‖∇C‖). Each later search begins at the η of Barzilai and Borwein,
+    η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′ and the present gradient g. This η is the inverse of the
+    curvature along the last step. If that curvature is not positive, the search begins at 4η′. The start of a search
+    differs from η′ by a factor of at most 10⁶.
+
+    A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′.
 
     Args:
-        memory: The number of costs that the maximum covers, at least 1; by default 10.
+        memory: The number of costs that the maximum covers, at least 1; by default 10. A new value recompiles.
 
     Returns:
-        The rule. It cannot be unrolled by `minimize(..., differentiate="unroll")`.
+        The rule. Its `update` needs `value=` and `value_fn=`. It cannot be unrolled by
+        `minimize(..., differentiate="unroll")`.
 
     Raises:
         DtypeError: If memory is not a whole number.
@@ -106,9 +112,10 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
 def _search(
     cost: Cost, v: Any, direction: Any, slope: Array, first: Array, reference: Array, sign: int = 1
 ) -> tuple[Array, Array]:
-    """Return the first of η = `first`, first/2, … that meets Armijo's condition, or 0, and the number of trials.
+    """Return η and the number of trials.
 
-    The condition compares C with `reference`. `slope` is the slope of the cost along sign · direction, below 0.
+    η is the first of `first`, first/2, … that meets Armijo's condition; it is 0 if none of 60 does. The condition
+    compares C with `reference`. `slope` is the slope of the cost along sign · direction, below 0.
     """
     # Rounding in C must not reject a step.
     slack = 4 * jnp.finfo(reference.dtype).eps * jnp.abs(reference)  # type: ignore[no-untyped-call]
@@ -133,14 +140,23 @@ def wolfe(memory: int = 10) -> Rule:
     """Make the rule of a line search for the strong Wolfe conditions, along the direction of L-BFGS or along −∇C.
 
     Δv = −η B∇C, with B the inverse Hessian estimated from the last `memory` steps. η satisfies
-    C(v + Δv) ≤ C + c₁⟨∇C, Δv⟩ and |⟨∇C(v + Δv), Δv⟩| ≤ c₂|⟨∇C, Δv⟩|. The second condition keeps B positive definite.
-    The rule combines optax's `scale_by_lbfgs` and `scale_by_zoom_linesearch`.
+    C(v + Δv) ≤ C + c₁⟨∇C, Δv⟩ and |⟨∇C(v + Δv), Δv⟩| ≤ c₂|⟨∇C, Δv⟩|, with c₁ = 10⁻⁴ and c₂ = 0.9. The second
+    condition keeps B positive definite. The rule combines optax's `scale_by_lbfgs` and `scale_by_zoom_linesearch`.
+
+    In place of the first condition, optax also accepts C(v + Δv) ≤ C + 10⁻⁶|C| with
+    ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum.
+
+    A search fails after 20 trials, or when its interval of η is shorter than 10⁻⁵. The rule then takes the best trial
+    that met the first condition. If none did, the rule takes the last trial although C may rise, or Δv = 0 if C was not
+    finite there.
 
     Args:
-        memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent.
+        memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
+            recompiles.
 
     Returns:
-        The rule. It cannot be unrolled by `minimize(..., differentiate="unroll")`.
+        The rule. Its `update` needs `value=`, `grad=` and `value_fn=`. It cannot be unrolled by
+        `minimize(..., differentiate="unroll")`.
 
     Raises:
         DtypeError: If memory is not a whole number.
@@ -161,7 +177,7 @@ def wolfe(memory: int = 10) -> Rule:
 def _wolfe(memory: int) -> Any:
     if memory:
         return optax.lbfgs(memory_size=memory)
-    # The last η is the best guess for the next search.
+    # Without B, no natural η is known, so the next search starts at the last η.
     return optax.chain(optax.scale(-1.0), optax.scale_by_zoom_linesearch(20, initial_guess_strategy="keep"))
 
 
@@ -169,7 +185,7 @@ class NewtonState(NamedTuple):
     """The state of Newton's method.
 
     Attributes:
-        largest: The largest ‖∇C‖ so far. The tolerance of the next direction depends on it.
+        largest: The largest ‖∇C‖ so far, for the tolerance of the conjugate gradients.
         evaluations: The Hessian-vector products and evaluations of C in the last step.
     """
 
@@ -178,20 +194,24 @@ class NewtonState(NamedTuple):
 
 
 def newton(max_products: int = 100) -> Rule:
-    """Make the rule of Newton's method without a matrix.
+    """Make the rule of Newton's method, without forming the Hessian.
 
-    HΔv = −∇C, solved by conjugate gradients on Hessian-vector products until the residual is at most
-    min(½, √(‖∇C‖/max‖∇C‖)) · ‖∇C‖. The step is then halved until Armijo's condition holds.
+    The rule solves HΔv = −∇C, with H the Hessian, by conjugate gradients. They stop when the residual is at most
+    min(½, √(‖∇C‖/G)) · ‖∇C‖, with G the largest ‖∇C‖ so far. They also stop after `max_products` Hessian-vector
+    products, or after two products per variable if that is less.
 
-    If a direction p has pᵀHp ≤ 0, the method damps H there: it moves along p as if the curvature were |pᵀHp|, which is
-    a descent step, and stops the conjugate gradients.
+    If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|. If pᵀHp is 0 within rounding,
+    it uses the curvature ‖p‖². Both are descent steps. The conjugate gradients then stop.
+
+    The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
 
     Args:
         max_products: The largest number of Hessian-vector products per step, at least 1; by default 100. Each costs
-            about two gradients.
+            about two gradients. A new value recompiles.
 
     Returns:
-        The rule. It cannot be unrolled by `minimize(..., differentiate="unroll")`.
+        The rule. Its `update` needs `value=` and `value_fn=`. It cannot be unrolled by
+        `minimize(..., differentiate="unroll")`.
 
     Raises:
         DtypeError: If max_products is not a whole number.
@@ -229,16 +249,20 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
 
 
 class _Solving(NamedTuple):
-    d: Any  # the solution so far
+    d: Any  # the solution of Hd = −∇C so far
     r: Any  # the residual −∇C − Hd
-    p: Any  # the direction of the next step
+    p: Any  # the next direction of conjugate gradients
     left: Array  # ‖r‖²
-    products: Array
+    products: Array  # the number of Hessian-vector products
     bent: Array  # True after a direction with pᵀHp ≤ 0, within rounding
 
 
 def _newton_direction(cost: Cost, v: Any, g: Any, exact: Array, max_products: int) -> tuple[Any, Array]:
-    """Solve Hd = −g by conjugate gradients until ‖r‖ ≤ `exact` or a direction has no positive curvature."""
+    """Solve Hd = −g by conjugate gradients. Return d and the number of Hessian-vector products.
+
+    Stop when ‖r‖ ≤ `exact`, when a direction has no positive curvature, or after min(max_products, 2 · number of
+    variables) products.
+    """
     most = min(max_products, 2 * size(v))
     down = jax.tree.map(jnp.negative, g)
     left = dot(g, g)
@@ -249,7 +273,8 @@ def _newton_direction(cost: Cost, v: Any, g: Any, exact: Array, max_products: in
     def solve(s: _Solving) -> _Solving:
         hp = hessian_vector_product(cost, v, s.p)
         curvature = dot(s.p, hp)
-        # A curvature within rounding of 0 gives no step length. Take the step of gradient descent with η = 1 instead.
+        # A curvature within rounding of 0 gives no step length, so ‖p‖² replaces it: the step is (‖r‖²/‖p‖²)·p. For the
+        # first direction, this is the step of gradient descent with η = 1.
         flat = jnp.finfo(s.left.dtype).eps * jnp.sqrt(s.left) * norm(hp)  # type: ignore[no-untyped-call]
         safe = jnp.where(jnp.abs(curvature) > flat, jnp.abs(curvature), dot(s.p, s.p))
         alpha = s.left / jnp.where(safe > 0, safe, 1)
@@ -266,7 +291,7 @@ class FlowState(NamedTuple):
     """The state of the gradient flow.
 
     Attributes:
-        evaluations: The evaluations of ∇C in the last step, beyond the one that `minimize` makes.
+        evaluations: The evaluations of ∇C in the last step, in addition to the gradient that `update` receives.
     """
 
     evaluations: Int[Array, ""]
@@ -281,14 +306,15 @@ def gradient_flow(dt: Any) -> Rule:
 
     Args:
         dt: The time step, one number above 0. The method is stable below about 2.78/λ_max, with λ_max the largest
-            curvature. It may be traced; it is then not checked.
+            curvature. A traced dt is not checked here: if it is out of range, `minimize` ends with BAD_RULE.
 
     Returns:
-        The rule.
+        The rule. Its `update` needs `value_fn=` and evaluates three gradients per step, in addition to the one that it
+        receives. It can be unrolled by `minimize(..., differentiate="unroll")`.
 
     Raises:
-        DtypeError: If dt is not one real number.
-        RangeError: If dt is not a finite number above 0.
+        DtypeError: If dt is not one number.
+        RangeError: If dt is complex, or not a finite number above 0.
 
     Source: Butcher, Numerical Methods for Ordinary Differential Equations (2016), section 235.
 

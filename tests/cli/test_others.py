@@ -118,7 +118,7 @@ def test_info_prints_versions_devices_and_folders(jaxgd):
     assert re.search(r"^jax  +\d+\.", answer.out, re.M)
     assert re.search(r"^device  +0: ", answer.out, re.M)
     assert re.search(r"^float  +float32", answer.out, re.M)
-    assert re.search(r"^mnist  +not here", answer.out, re.M)
+    assert re.search(r"^mnist  +not found; `jaxgd train --data mnist` downloads it", answer.out, re.M)
     assert re.search(r"^compiled programs  +\S", answer.out, re.M)
 
 

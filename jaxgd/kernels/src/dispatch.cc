@@ -8,7 +8,8 @@ namespace jaxgd {
 
 const Kernels& kernels() {
   static const Kernels& selected = []() -> const Kernels& {
-    // Tests set this variable, so that one processor runs the kernels of every instruction set it has.
+    // Tests set this variable, so that one processor runs the kernels of every instruction set it has. An unknown name,
+    // or one that the processor does not support, selects the portable kernels without a message.
     const char* requested = std::getenv("JAXGD_NATIVE_MACHINE");
     [[maybe_unused]] const auto allowed = [&](const char* name) {
       return requested == nullptr || std::strcmp(requested, name) == 0;
