@@ -28,8 +28,8 @@ def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]
 
     Raises:
         ShapeError: If the trees or their shapes differ.
-        DtypeError: If a leaf is not real floating point, or η is not one real number.
-        RangeError: If η is not a finite number above 0.
+        DtypeError: If a leaf is not real floating point, or η is not one number.
+        RangeError: If η is complex, or not a finite number above 0.
 
     Source: Nielsen, chapter 1, equation (15).
 
@@ -83,8 +83,8 @@ def gradient_descent(eta: Any) -> Rule:
         The rule.
 
     Raises:
-        DtypeError: If η is neither one real number nor a function.
-        RangeError: If η is not a finite number above 0.
+        DtypeError: If η is neither one number nor a function.
+        RangeError: If η is complex, or not a finite number above 0.
 
     Source: Nielsen, chapter 1, equation (10).
 
@@ -133,8 +133,8 @@ def fixed_length(epsilon: Any) -> Rule:
         The rule.
 
     Raises:
-        DtypeError: If ε is not one real number.
-        RangeError: If ε is not a finite number above 0.
+        DtypeError: If ε is not one number.
+        RangeError: If ε is complex, or not a finite number above 0.
 
     Source: Nielsen, chapter 1, the exercise after equation (11), ‖Δv‖ = ε.
 
@@ -184,8 +184,8 @@ def heavy_ball(eta: Any, mu: Any) -> Rule:
         The rule.
 
     Raises:
-        DtypeError: If η or μ is not one real number.
-        RangeError: If η or μ is out of range.
+        DtypeError: If η is not one number, or μ is not one real number.
+        RangeError: If η is complex, or η or μ is out of range.
 
     Source: Nielsen, chapter 3, equations (107) and (108); Polyak, USSR Comp. Math. 4 (1964) 1–17.
 
@@ -215,8 +215,8 @@ def nesterov(eta: Any, mu: Any) -> Rule:
         The rule.
 
     Raises:
-        DtypeError: If η or μ is not one real number.
-        RangeError: If η or μ is out of range.
+        DtypeError: If η is not one number, or μ is not one real number.
+        RangeError: If η is complex, or η or μ is out of range.
 
     Source: Sutskever et al., ICML 2013, equations (3) and (4), in the variables of the look-ahead point.
 
