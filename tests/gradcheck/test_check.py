@@ -120,7 +120,7 @@ QUICKLY_RIGHT = [
     "leaves of 1e-30, 1 and 1e30",
     "vjp",
     "gradient in two arguments",
-    "constant pieces",
+    "a million waves",
 ]
 
 
