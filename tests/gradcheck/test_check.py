@@ -62,7 +62,7 @@ def branching(x):
 TREE = {"w": A, "i": jnp.array(1), "none": None, "flag": True, "k": 3, "text": "sum"}
 
 RIGHT = {
-    "whole numbers, None, flags and texts beside": lambda: check_gradients(lambda p: square(p["w"][p["i"]]), TREE),
+    "with whole numbers, None, flags and texts": lambda: check_gradients(lambda p: square(p["w"][p["i"]]), TREE),
     "gradient with float0": lambda: check_gradients(
         lambda p: square(p["w"]),
         {"w": A, "i": jnp.arange(3)},
@@ -115,12 +115,12 @@ RIGHT = {
 
 # The others compile a function of their own each. test_native.py checks a random key and bfloat16.
 QUICKLY_RIGHT = [
-    "whole numbers, None, flags and texts beside",
+    "with whole numbers, None, flags and texts",
     "holomorphic",
     "leaves of 1e-30, 1 and 1e30",
     "vjp",
     "gradient in two arguments",
-    "constant pieces",
+    "a million waves",
 ]
 
 
@@ -185,7 +185,7 @@ WRONG = {
         "p['a']",
         "1.01 times",
     ),
-    "an element of 1e-6 beside 1e6": (
+    "elements of 1e-6 and 1e6, one wrong": (
         lambda: check_gradients(square, jnp.array([1e-6, 1.0, 1e6]), gradient=lambda x: jnp.array([3.0, 2, 2]) * x),
         "x",
         "one element is wrong, [0]",
@@ -225,7 +225,7 @@ QUICKLY_WRONG = [
     "gradient at hand",
     "conjugate",
     "jvp of one argument",
-    "an element of 1e-6 beside 1e6",
+    "elements of 1e-6 and 1e6, one wrong",
     "NaN for a branch not taken",
     "beyond both sides of a kink",
 ]

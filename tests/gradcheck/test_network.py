@@ -26,7 +26,7 @@ def digits():
 
 @functools.cache
 def weights(which):
-    """The network, as drawn or after 2,000 steps at η = 3, when the cost is a thousandth of what it was."""
+    """The network, as drawn or after 2,000 steps at η = 3, which reduce the cost to a thousandth."""
     rng = np.random.default_rng(0)
     network = tuple(
         Layer(*(rng.normal(size=size).astype(np.float32) for size in ((n_out, n_in), (n_out,))))
@@ -162,7 +162,7 @@ def element_of(rank):
 
 @pytest.mark.parametrize("rank", often([0, 0.1, 0.5, 0.9], [0, 0.9]), ids=["largest", "upper", "median", "lower"])
 def test_one_element_that_is_off_by_a_fifth_is_named(rank):
-    """Of 23,520, in float32, at trained weights; beside the right gradient every element is held to its own size."""
+    """One of 23,520 elements, in float32, at trained weights: each is compared by its own size."""
     index = element_of(rank)
     report = check_masked(index, "trained", "float32")
     leaf = report.leaf("network[0].w")

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from jaxgd.gradcheck.ladders import State
+from jaxgd.gradcheck.measure import Sample
 from jaxgd.gradcheck.quotient import SAFETY, Shape, analyse, central, flat, ladder, taylor_slope
 
 EPS = float(np.finfo(float).eps)
@@ -33,6 +35,7 @@ SMOOTH = {
     "a hundred waves": (lambda t: np.sin(100 * (1 + t)), 100 * np.cos(100.0)),
     "a million waves": (lambda t: np.sin(1e6 * (1 + t)), 1e6 * np.cos(1e6)),
     "steeper within small steps": (lambda t: np.sin(1 + t) + t * np.exp(-((1e4 * t) ** 2)), 1 + np.cos(1.0)),
+    "rounded off at a kink": (lambda t: np.sqrt((t + 1e-4) ** 2 + 1e-8), 1 / np.sqrt(2)),
     "kink beside": (lambda t: abs(t + 1e-3), 1.0),
     "tiny": (lambda t: 1e-200 * np.sin(1 + t), 1e-200 * np.cos(1.0)),
     "huge": (lambda t: 1e200 * np.sin(1 + t), 1e200 * np.cos(1.0)),
@@ -171,3 +174,13 @@ def test_a_linear_function_leaves_no_remainder():
 def test_constant_here_is_not_faded_out(F, expected):
     plus, minus, zero = values(F, LONG)
     assert flat(LONG, plus, minus, zero, 4 * EPS * abs(zero)) == expected
+
+
+def test_the_rounding_of_the_moved_point_counts():
+    """The point moves by a rounding, and F by that times its slope, although F itself is exact."""
+    sample = Sample(SHORT, *values(lambda t: 3 * t, SHORT), rounding=0.0)
+    state = State(0, [sample], [], long=False)
+    state.analyse(EPS)
+    assert sample.rounding == pytest.approx(8 * 3 * EPS)
+    assert state.quotients[0].value == pytest.approx(3, rel=1e-12)
+    assert state.quotients[0].error >= sample.rounding

@@ -178,7 +178,7 @@ def test_outputs_whose_reciprocal_the_dtype_does_not_hold():
 
 
 def test_a_function_that_guards_its_domain():
-    """Of NumPy, so it runs eagerly and raises at steps that leave the domain."""
+    """NumPy runs eagerly, so f raises an exception at steps that leave its domain."""
 
     def log(x, y):
         x, y = np.asarray(x), np.asarray(y)
