@@ -1,4 +1,4 @@
-"""Arithmetic on pytrees of real arrays. A pytree here is one vector of variables in the book."""
+"""Arithmetic on pytrees of real arrays. Each pytree stands for one vector of variables, as in the book."""
 
 from typing import Any
 
@@ -48,7 +48,8 @@ def norm(v: PyTree[Array]) -> Float[Array, ""]:
     if not leaves:
         return jnp.zeros(())
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves]))
-    # The clip keeps 1/scale and the squares of x/scale normal numbers. XLA divides by multiplying with 1/scale.
+    # The clip keeps 1/scale, and the square of the largest x/scale, within the normal range. XLA divides by multiplying
+    # with 1/scale.
     limits = jnp.finfo(largest.dtype)  # type: ignore[no-untyped-call]
     scale = jnp.clip(jnp.where(jnp.isfinite(largest), largest, 1), limits.tiny**0.75, limits.max**0.75)
     return scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in leaves]))

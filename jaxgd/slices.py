@@ -83,8 +83,8 @@ def cost_slice(
             takes u = ∇C and a random w. "eigenvectors" takes the eigenvectors of the Hessian's two largest eigenvalues.
             A pair of trees like v gives u and w directly.
         through: Two more points, trees like v. The plane then passes through v and both of them. The axes a and b cover
-            the three points, plus 25% of their range on each side. `directions` and `span` are ignored. By default
-            None.
+            the three points, plus 25% of their range on each side. If it is given, `directions` and `span` are ignored.
+            Default: None.
         args: Further arguments of the cost; by default none.
         span: Half the side of the grid, any real number, a length in v's units; by default ‖v‖, or 1 where v = 0.
         resolution: The number of points along each axis, at least 2; by default 51.
@@ -94,11 +94,12 @@ def cost_slice(
         The grid, the cost on it and the plane, as `CostSlice`.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, v has too few variables, or a direction or the difference
-            between a point of `through` and v has other shapes than v.
+        ShapeError: If the cost is not one real scalar; if a direction, or a point of `through` minus v, does not have
+            v's shapes; or if v has one variable and the directions are named.
         DtypeError: If v is not real floating point, or resolution is not a whole number.
         RangeError: If directions is an unknown name, resolution is below 2, or the directions span no plane: they are
-            parallel, or `through` and v are on one line. Under jit, this case is not detected.
+            parallel, or `through` and v are on one line, as is always so with one variable. Under jit, a missing plane
+            is not detected.
         ValueError: If `directions` or `through` does not hold two trees, or JAX cannot match a point with v, because
             the trees differ.
         TypeError: If JAX cannot subtract v from a point of `through`, because the shapes do not broadcast.

@@ -4,12 +4,16 @@ import os
 import types
 
 _HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
-# The file name of Python's import machinery, whose frames separate an import statement from the imported lines.
+# Prefix of the file names of Python's import machinery. Its frames stand between an import statement and the imported
+# module's own lines.
 _IMPORTING = "<frozen importlib"
 
 
 def hide_own_frames(error: BaseException) -> None:
-    """Remove jaxgd's frames from the traceback of an error and of the errors that caused it."""
+    """Remove the frames of jaxgd and of Python's import machinery from an error's traceback.
+
+    The tracebacks of the errors that caused it lose these frames too.
+    """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]
     while queue:

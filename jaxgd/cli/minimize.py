@@ -50,8 +50,8 @@ class Minimize:
     cost: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE::COST")]
     """Name of a test function, or a Python file and a function in it."""
     start: MaybeFloats = None
-    """Initial variables, one for each variable that the cost reads.
-    JAX clamps an index that is out of range: with one value, v[1] reads v[0].
+    """Initial values, one per variable of the cost.
+    Too few values for a function of your own give no error: with one value, v[1] silently reads v[0].
     (default: the start from the literature; required for a function of your own)"""
     rule: RuleName = "gradient-descent"
     """Rule that computes a step from the gradient."""

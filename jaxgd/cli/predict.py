@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Predict:
     """Read the digit in each image.
 
-    Prints one line per image, separated by tabs: the image, its digit and the network's output activations. An image
-    may have any size: it is scaled and centered like the training images. A picture with dark ink on light paper is
-    inverted.
+    Prints one line per image with tab-separated fields: the file, the digit and the network's output activations. An
+    image may have any size: it is scaled and centered like the training images. A picture with dark ink on light paper
+    is inverted.
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]

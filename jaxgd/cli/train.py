@@ -51,8 +51,8 @@ class Train:
     Prints one line per epoch: the number of test images that the network reads correctly. Epochs count from 0, as in
     Nielsen's book. Writes a run folder with config.json, metrics.jsonl, checkpoints and network.safetensors.
 
-    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file could not be written; 2 misuse;
-    130 interrupted.
+    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file could not be written;
+    2 misuse; 130 interrupted.
     """
 
     data: str = "digits"

@@ -21,7 +21,8 @@ def load_digits() -> Dataset:
     from 0 (paper) to 255 (ink) as in every other data set. round(byte · 16 / 255) returns v.
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
-    doi 10.24432/C50P49, CC BY 4.0. These are its test set, which scikit-learn also ships.
+    doi 10.24432/C50P49, CC BY 4.0. The 1,797 digits are the test set of that collection. scikit-learn ships
+    the same digits.
 
     >>> load_digits().train.labels[:10]
     array([2, 8, 2, 6, 6, 7, 1, 9, 8, 5], dtype=uint8)

@@ -30,8 +30,8 @@ _GZIP = b"\x1f\x8b"
 def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
     """Read the array in an IDX file of unsigned bytes, gzipped or not.
 
-    The first bytes of the file show if it is gzipped; its name does not matter. The whole file is read, unpacked and
-    checked first.
+    The first bytes of the file show if it is gzipped; its name does not matter. The whole file is checked before the
+    array is returned.
 
     Args:
         path: Path of the file.
@@ -154,7 +154,10 @@ def _first_bytes(content: bytes, most: int) -> bytes:
 
 
 def _gunzip(content: bytes, most: int) -> bytes:
-    """Unpack up to `most` bytes. All checksums are verified if the unpacked content is not longer."""
+    """Unpack up to `most` bytes.
+
+    If the content is longer than `most`, the rest is dropped and its checksum is not verified.
+    """
     data = b""
     while content and len(data) < most:
         member = zlib.decompressobj(wbits=31)

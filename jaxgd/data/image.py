@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from jaxgd.errors import DataError, DtypeError, MissingDependencyError, describe
 
 _SAMPLE = 2000  # images that frame_of measures, at most
-_SAMPLE_PIXELS = 2**23  # pixels that frame_of measures, at most, but never fewer than 64 images
+_SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never lowers the sample below 64 images
 
-# Threshold between paper (0) and the darkest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
+# Threshold between paper (0) and the strongest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
 # third, and pale strokes stay above it. With this threshold 99.9% of MNIST's digits measure 20 pixels.
 _FAINT = 1 / 3
 _SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
@@ -43,8 +43,8 @@ class Frame(NamedTuple):
         centering: Center that is aligned: "mass" for the ink's center of mass, "box" for the middle of its box.
         center_row: Row of that center in pixels.
         center_column: Column of that center in pixels.
-        peak: Value of the darkest ink, at most 255.
-        slack: Largest deviation from this frame, in pixels, among all but 0.5% of the digits of the data set.
+        peak: Strongest ink: the median of the images' largest values, at most 255.
+        slack: 99.5% of the sampled digits deviate from this frame by at most this many pixels; at least 0.5.
     """
 
     height: int
@@ -59,12 +59,12 @@ class Frame(NamedTuple):
 
 
 def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
-    """Measure the frame of a set of images, from at most 2,000 of them at equal distances.
+    """Measure the frame of a set of images, from at most 2,000 images, evenly spaced through the set.
 
-    The box has the aspect ratio of the 99th percentiles of the ink's height and width. The median digit just fits into
-    the box. The centering is "mass" if the center of mass varies less between digits than the middle of the box,
-    otherwise "box". The center is the mean position of the one that was chosen, to the nearest half pixel. All but 0.5%
-    of the digits are within `slack` of the frame.
+    The box's aspect ratio is the ratio of the 99th percentiles of ink height and ink width. Its size is such that half
+    of the digits fit. The centering is "mass" if the center of mass varies less between digits than the middle of the
+    box, otherwise "box". (`center_row`, `center_column`) is the mean position of the chosen center, rounded to half a
+    pixel. 99.5% of the sampled digits deviate from this frame by at most `slack` pixels.
 
     Args:
         images: Images, `uint8` of shape (n, height, width), n ≥ 1, from 0 (paper) to 255 (ink).
@@ -110,14 +110,14 @@ peak=255, slack=0.5)
         center_row=float(row),
         center_column=float(column),
         peak=int(np.median(sample.max(axis=(1, 2)))),
-        slack=0.5,  # the least deviation that a move by whole pixels can reach
+        slack=0.5,  # a move by whole pixels can leave this deviation
     )
     slack = np.percentile(_distance(ink, frame), 99.5, method="higher")
     return frame._replace(slack=max(frame.slack, math.ceil(1000 * slack) / 1000))
 
 
 def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
-    """Read a picture of any format, colors and polarity as bytes, with dark paper and bright ink.
+    """Read a picture of any format, colors and polarity as bytes from 0 (paper) to 255 (ink).
 
     The picture is turned upright by its EXIF data, laid on white if it is transparent, and reduced to gray. 16-bit
     values are divided by 257. The median b of the border is the paper. The ink is darker than the paper if
@@ -127,8 +127,9 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height widt
         path: Path of the picture.
 
     Returns:
-        The gray values, (height, width), from 0 (paper) to 255 (ink). They are not stretched: gray paper stays above 0
-        and gray ink below 255.
+        The gray values, (height, width), from 0 (paper) to 255 (ink). 8-bit images are not scaled: gray paper stays
+        above 0 and gray ink below 255. Images of Pillow's modes F and I are stretched from their smallest to their
+        largest value, except PNG images of mode I.
 
     Raises:
         DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 50 million pixels or
@@ -167,7 +168,7 @@ def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt
     An image that already fits the frame is returned unchanged. Otherwise, these steps follow:
 
     1. The paper is the median of the border, and becomes 0. Pixels less than a third of the way from the paper to the
-       darkest ink become 0 too. The neighbors of ink keep their value, so that strokes keep soft edges.
+       strongest ink become 0 too. The neighbors of ink keep their value, so that strokes keep soft edges.
     2. The bounding box of the ink is cut out, without detached specks that hold less than 0.5% of the ink.
     3. The box is scaled by exact area averages, or bilinearly if it grows.
     4. The values are stretched to the frame's peak.
@@ -272,7 +273,10 @@ def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
 
 
 def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
-    """Return the first row or column with ink. Skip ink that an empty line detaches, if it is at most a speck."""
+    """Return the first row or column with ink.
+
+    Skip a group of ink that an empty line separates from the rest and that holds at most 0.5% of all ink.
+    """
     before = lines.cumsum(axis=1)
     skipped = (lines == 0) & (before <= _SPECK * before[:, -1:])
     return np.asarray((skipped * np.arange(1, lines.shape[1] + 1)).max(axis=1))
@@ -299,8 +303,8 @@ def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32
 def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
     """Return the weight of each old pixel in each new pixel: the overlap of the old pixel with a footprint.
 
-    The footprint of a new pixel has the same middle, and is as wide as the wider of a new and an old pixel. An
-    enlargement is therefore a linear interpolation.
+    The footprint of a new pixel is centered on it. Its width is the larger of the widths of a new and an old
+    pixel. An enlargement is therefore a linear interpolation.
     """
     pixel = np.arange(old)
     middle = (np.arange(new)[:, None] + 0.5) * (old / new)
@@ -362,7 +366,11 @@ def _too_large(path: Any, got: str) -> DataError:
 
 
 def _gray(pillow: Any, picture: Any, whole_range: bool) -> UInt8[np.ndarray, "height width"]:
-    """Reduce a Pillow image to gray. Integers are scaled from 16 bits if `whole_range`, otherwise by their range."""
+    """Reduce a Pillow image to gray.
+
+    Modes I and F are scaled from their smallest to their largest value, or from 0 to 65535 if `whole_range`. 8-bit
+    images are not scaled.
+    """
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture).astype(np.float64)
         if not np.isfinite(values).all():

@@ -22,7 +22,7 @@ from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules import Rule
 
-# The target duration of a chunk, in seconds, if the caller gives no length.
+# Longest duration of a chunk of fast updates, in seconds, if the caller gives no length.
 _CHUNK_SECONDS = 0.1
 
 
@@ -37,8 +37,9 @@ class Solution(NamedTuple):
         gradient: ∇C(v), a tree like v₀.
         best_v: The variables with the lowest C on the path; v with record=None.
         best_cost: C(best_v), a scalar.
-        steps: The number of updates, including those before a given `state`.
+        steps: The number of updates. It includes the updates of the earlier runs that `state` continues.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
+            Evaluations for a recorded sharpness and for the checks for a stall are not counted.
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.
@@ -112,9 +113,10 @@ def minimize(
         record: The parts of the path to record. "auto" (default) is `Record()`, or None with "unroll". With None,
             nothing is recorded and `best_v` is the last v.
         callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
-            The run stops if the function returns True. The numbers of the updates stay the same. A callback cannot run
-            inside `jit` or `vmap`.
-        chunk: The number of updates in a chunk, at least 1. By default it adapts, so that a chunk takes about 0.1 s.
+            The run stops if the function returns True. A callback or a chunk length does not change the computed
+            values. A callback cannot run inside `jit` or `vmap`.
+        chunk: The number of updates in a chunk, at least 1. By default it starts at 1, doubles while a chunk takes
+            under 0.05 s and never shrinks. A chunk of fast updates then takes 0.05 to 0.1 s.
         seconds: The time limit, in seconds above 0; by default none. No chunk starts after the limit. The time of the
             first chunk, which includes compilation, does not count. A limit cannot be used inside `jit` or `vmap`.
         state: The `state` of an earlier solution with the same cost, rule and args; by default None. The run continues

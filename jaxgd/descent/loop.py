@@ -60,8 +60,8 @@ def advance(
 ) -> Carry:
     """Update until a stopping test is met or this run has made `limit` updates.
 
-    The inner loop makes updates, and after each a cheap check if any test is met. The outer loop finds the test that is
-    met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
+    The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
+    the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
     """
 
     def going(c: Carry) -> Any:
@@ -80,7 +80,11 @@ def advance(
 def _run_updates(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
 ) -> Carry:
-    """Update until every batch element meets a test, a check of progress is due, or the limit is reached."""
+    """Update until every batch element meets a test, a check of progress is due, or the limit is reached.
+
+    The loop also ends after the first update, after each update if `limits.plain` is false, when ‖∇C‖² overflows, and
+    when the buffers are full.
+    """
     running = carry.code == int(Reason.RUNNING)
     limits, follows = _limits(stop, carry.state), follows_cost(config, rule, stop)
     # Make the first update alone: C(v₁) is part of the scale for the divergence test.
@@ -174,7 +178,10 @@ def _update(
 
 
 def _is_recorded(config: StaticConfig, c: Carry, i: Array) -> Any:
-    """Return True if update i is recorded: a Python bool if the answer is the same for every i."""
+    """Return whether update i is recorded.
+
+    The result is a Python bool if it does not depend on i, otherwise a traced bool.
+    """
     if config.record is None:
         return False
     return True if config.record.every == 1 else i % c.every == 0

@@ -29,9 +29,9 @@ class Stop:
 
     A cost that is infinite or NaN always stops a descent.
 
-    C is not evaluated after every update if nothing needs it. This is so if a gradient tolerance is set, `cost`,
-    `diverging` and the tolerances of the decrease are None, nothing is recorded, and the rule is one of jaxgd's that
-    use only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
+    C is evaluated only when needed. It is skipped after an update if all of these hold: a gradient tolerance is set;
+    `cost`, `diverging` and the decrease tolerances are None; nothing is recorded; the rule is one of jaxgd's that use
+    only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
     infinities and NaN instead of C.
 
     Attributes:
@@ -44,8 +44,9 @@ class Stop:
         decrease_rtol: The relative part of that tolerance.
         diverging: Stop when C(v_k) > diverging · max(|C(v₀)|, |C(v₁)|); above 0, by default 10⁶. None omits the test.
         stalled: True (default) to stop when C has not fallen since the last check and the next update would move no
-            variable by more than its rounding: |Δvᵢ| ≤ eps · |vᵢ|. The first check is after 16 updates, the next after
-            max(16, k/8) more, with k the updates so far.
+            variable by more than its rounding: |Δvᵢ| ≤ eps · |vᵢ|. A step of exactly 0 does not stop an optax rule or
+            a rule with a schedule. The first check is after 16 updates, the next after max(16, k/8) more, with k the
+            updates so far.
 
     Example:
         >>> Stop(cost=1e-8).cost
@@ -86,7 +87,8 @@ class Stop:
 def default_stop(dtype: Any) -> Stop:
     """Return the default tests: ‖∇C‖ must fall to eps^¾ of its first value, 6e-6 in float32 and 2e-12 in float64.
 
-    This lies between √eps, where a well-conditioned C no longer changes, and eps, which rounding makes unreachable.
+    At √eps, a well-conditioned C no longer changes. At eps, rounding makes the tolerance unreachable.
+    eps^¾ lies between them.
     """
     return Stop(gradient_rtol=float(jnp.finfo(dtype).eps) ** 0.75)  # type: ignore[no-untyped-call]
 
@@ -148,7 +150,7 @@ def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
             highest = jnp.where((bound > 0) & (bound < highest), bound, highest).astype(dtype)
         if stop.needs_gradient_norm:
             gradient = jnp.asarray(_tolerance(stop.gradient_atol, stop.gradient_rtol, first_norm), dtype)
-            # The factor 10⁶ leaves room for gradients below the tolerance and above the first one.
+            # The factor 10⁶ leaves room for ‖∇C‖ to fall below the tolerance or rise above ‖∇C(v₀)‖.
             plain = (gradient > known.tiny**0.5 * 1e6) & (first_norm < known.max**0.5 * 1e-6)
     return Limits(lowest, highest, gradient, plain)
 
@@ -156,8 +158,9 @@ def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
 def _tests(
     stop: Stop | None, limits: Limits, s: Any, exact: Any = None, cost_known: bool = True
 ) -> list[tuple[Any, Reason]]:
-    """Return each test with its reason, in the fewest operations. NaN meets every test.
+    """Return each test with its reason.
 
+    The comparisons are written so that NaN meets every test without an extra check.
     Where `limits.plain` is false, `exact` replaces ‖∇C‖. Without it, the test of the gradient is unreliable there.
     """
     tests = []
@@ -200,7 +203,10 @@ def may_go_on(stop: Stop | None, limits: Limits, s: Any, cost_known: bool) -> An
 
 
 def reason_to_stop(stop: Stop | None, limits: Limits, s: Any) -> Int[Array, ""]:
-    """Return the first test that is met, as a Reason, or RUNNING. The loop itself checks for a stall."""
+    """Return the Reason of the first test that is met, or RUNNING if none is. The loop itself checks for a stall.
+
+    If a test is met and C is not finite, or ∇C in a test of the gradient, return NOT_FINITE.
+    """
     needs_gradient = stop is not None and stop.needs_gradient_norm
     tests = _tests(stop, limits, s, norm(s.gradient) if needs_gradient else None)
     finite = jnp.isfinite(s.cost)

@@ -1,6 +1,7 @@
-"""F along random directions in each leaf: at a few steps first, then at many steps for a leaf in doubt.
+"""Evaluate F(h) = ⟨w, f(x + h u)⟩ along random directions u in each leaf.
 
-A ladder is a sequence of steps h, each a quarter of the one before.
+F is evaluated at a few steps h first, then at many for leaves in doubt. A ladder is a sequence of steps h, each a
+quarter of the one before. The short ladder ends in a far smaller probe step.
 """
 
 import dataclasses
@@ -15,9 +16,9 @@ from jaxgd.gradcheck.measure import Measure, Sample
 from jaxgd.gradcheck.problem import in_float64
 from jaxgd.gradcheck.quotient import Quotient, ladder
 
-# The time limit for the long ladders of all leaves, which matters for a slow f.
+# Time limit, in seconds, for all long ladders together. Only a slow f reaches it.
 _SECONDS = 60.0
-# A larger eps belongs to a dtype narrower than float64.
+# An eps above this limit means that f computes in a dtype narrower than float64.
 _NARROW = 1e-10
 
 
@@ -31,7 +32,10 @@ class State:
     long: bool
 
     def analyse(self, eps: float) -> None:
-        """Compute the quotients, then again with the rounding of x + hu, which matters more for a steeper F."""
+        """Compute the quotients. Repeat those for which the rounding of x + hu exceeds the known rounding.
+
+        That rounding grows with the slope of F.
+        """
         size = max(sample.variation for sample in self.samples)
         for sample in self.samples:
             sample.size = size
@@ -66,7 +70,7 @@ class Ladders:
         with in_float64():
             self.eps = coarsest_eps(lambda v: self.d.prepared.problem(v, traced), v)
         if self.narrow:
-            self.d.notes.append("f in float64 throughout: it casts to a narrower dtype for arguments of any dtype")
+            self.d.notes.append("f in float64: f itself casts to a narrower dtype, for arguments of any dtype")
         self.measure = Measure(self.d.prepared.problem, self.d.shared, self.d.lanes, self.eps)
 
     @property
@@ -88,11 +92,14 @@ class Ladders:
         return self._states(which, long=False)
 
     def long(self, leaves: list[int]) -> list[State]:
-        """Evaluate F at many steps along all directions, in the given leaves or in the first that the time allows."""
+        """Evaluate F at many steps along all directions, in the given leaves.
+
+        If the time limit is too short for all, use as many of the first ones as it allows.
+        """
         directions = len(self.d.shared.directions[0]) - 1
         most = max(self.measure.affordable(_SECONDS) // (36 * directions), 1)
         if most < len(leaves):
-            self.d.notes.append(f"{len(leaves) - most} leaves with more than four steps: f is too slow for that")
+            self.d.notes.append(f"{len(leaves) - most} leaves at more than a few steps: f is too slow")
         return self._states([(i, k) for i in leaves[:most] for k in range(directions)], long=True)
 
     def _states(self, which: list[tuple[int, int]], long: bool) -> list[State]:

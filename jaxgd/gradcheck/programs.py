@@ -1,8 +1,8 @@
 """The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
-Each program is a function of (shared, lane), and hashable so that it compiles once. A lane is one element of a batch.
-Inner products are Re Σ wᵢuᵢ without a conjugate. In this bilinear form, JAX's reverse mode is the transpose of its
-forward mode for complex numbers too.
+Each program is hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of (shared, lane). The
+other four are functions of (traced, lane). A lane is one element of a batch. Inner products are Re Σ wᵢuᵢ without a
+conjugate. Without the conjugate, JAX's reverse mode is the transpose of its forward mode, also for complex numbers.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ class Point(NamedTuple):
         leaf: The index of the leaf.
         direction: The index of the direction in that leaf.
         cotangent: The index of the cotangent.
-        start: The first element of the leaf that u moves, as a flat index. The other elements of u are set to 0.
-        stop: The first element after the last one that u moves.
+        start: The flat index of the first element that u moves. u is 0 outside start ≤ index < stop.
+        stop: The flat index after the last element that u moves.
         t: The length of the step.
         phase: A factor of u, such as 1j.
     """
@@ -126,8 +126,8 @@ class Outputs:
 class ClaimedGradient:
     """The result of `gradient=` times the cotangent of the only output of f. A lane is (v, w).
 
-    `places` holds, for each differentiable leaf of f's arguments, the place of its gradient among the leaves of the
-    result; None if the result has no gradient of that shape.
+    `places[i]` is the index, among the leaves of the result, of the gradient of differentiable leaf i. It is None if
+    the result has no gradient of that shape.
     """
 
     problem: Problem

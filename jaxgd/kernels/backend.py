@@ -63,7 +63,7 @@ def epoch(
 def evaluate(
     choice: BackendChoice, network: Network, examples: Examples, objective: xla.Objective, gradient: bool
 ) -> tuple[Array, Array, Network | None]:
-    """Return C over all examples, their outputs, and ∇C; without `gradient`, None in its place."""
+    """Return C over all examples, their outputs, and ∇C. ∇C is None if `gradient` is False."""
 
     def xla_evaluate(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
         if not gradient:

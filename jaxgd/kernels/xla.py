@@ -28,7 +28,10 @@ class Objective:
         return network_cost(network, x, y, cost=self.cost, precision=self.precision)
 
     def full(self, network: Network, examples: Examples) -> tuple[Array, Array]:
-        """Return the cost over all examples, and their outputs. Chunks keep the memory independent of n."""
+        """Return the cost over all examples, and their outputs.
+
+        Chunks keep the memory of the hidden activations independent of n.
+        """
         a = outputs_in_chunks(network, examples.x, self.precision)
         return self.cost(a, targets(examples.y, a.shape[-1], a.dtype)), a
 

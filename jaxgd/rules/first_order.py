@@ -120,7 +120,9 @@ _SCHEDULED = RuleSpec(
 
 
 def fixed_length(epsilon: Any) -> Rule:
-    """Make the rule with steps of one length ε: of all moves of that length, it decreases C most to first order.
+    """Make the rule whose steps all have length ε.
+
+    Its step decreases C the most, to first order, among all steps of that length.
 
     Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum the steps jump across it, so v never settles closer than about
     ε.
@@ -218,7 +220,7 @@ def nesterov(eta: Any, mu: Any) -> Rule:
         DtypeError: If η is not one number, or μ is not one real number.
         RangeError: If η is complex, or η or μ is out of range.
 
-    Source: Sutskever et al., ICML 2013, equations (3) and (4), in the variables of the look-ahead point.
+    Source: Sutskever et al., ICML 2013, equations (3) and (4), with v as the look-ahead point θ + μv.
 
     Example:
         >>> rule = nesterov(0.5, 0.9)
