@@ -1,4 +1,4 @@
-"""Functions whose derivatives are right, with points at which they are smooth: nothing here may be called wrong."""
+"""Functions with right derivatives, at points where they are smooth. A checker must call none of them wrong."""
 
 import dataclasses
 import itertools
@@ -38,7 +38,7 @@ from .elementwise import ROWS
 
 @dataclasses.dataclass(frozen=True)
 class Correct:
-    """A function with `draw(rng, dtype)`, which draws the arguments of a point where it is smooth."""
+    """A function with `draw(rng, dtype)`, which draws a point where the function is smooth."""
 
     name: str
     f: Callable[..., Any]
@@ -54,7 +54,7 @@ def network_cost(network: Any, x: Any, y: Any) -> Any:
 
 
 def draw_network(*sizes: int, examples: int = 4) -> Draw:
-    """A network of these sizes from N(0, 1), with inputs and targets."""
+    """Draw a network from N(0, 1), with inputs and targets."""
 
     def draw(rng: Any, dtype: Any) -> Args:
         pairs = itertools.pairwise(sizes)
@@ -68,19 +68,19 @@ def draw_network(*sizes: int, examples: int = 4) -> Draw:
 
 
 def layer_norm(x: Any, gain: Any, bias: Any) -> Any:
-    """(x − mean)/σ · gain + bias, over the last axis."""
+    """Return (x − mean)/σ · gain + bias over the last axis."""
     mean = jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.var(x, axis=-1, keepdims=True)
     return (x - mean) * lax.rsqrt(variance + 1e-5) * gain[None] + bias[None]
 
 
 def batch_norm(x: Any, gain: Any, bias: Any) -> Any:
-    """The same over the examples."""
+    """Return (x − mean)/σ · gain + bias over the examples."""
     return (x - jnp.mean(x, axis=0)[None]) / jnp.sqrt(jnp.var(x, axis=0)[None] + 1e-5) * gain[None] + bias[None]
 
 
 def attention(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
-    """softmax(q kᵀ/√d) v."""
+    """Return softmax(q kᵀ/√d) v."""
     z = q @ k.T / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
     if mask is not None:
         z = jnp.where(mask, z, -jnp.inf)
@@ -88,32 +88,32 @@ def attention(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
 
 
 def causal_attention(q: Any, k: Any, v: Any) -> Any:
-    """Attention in which no query sees a later key."""
+    """Return attention in which a query uses no later key."""
     return attention(q, k, v, jnp.tril(jnp.ones((q.shape[0], k.shape[0]), bool)))
 
 
 def cross_entropy(labels: Any, z: Any) -> Any:
-    """The mean of −log softmax at the labels."""
+    """Return the mean of −log softmax at the labels."""
     return -jnp.mean(jnp.take_along_axis(nn.log_softmax(z), labels[:, None], axis=1))
 
 
 def conv(x: Any, kernel: Any) -> Any:
-    """A convolution of images with strides."""
+    """Return a convolution of images with strides."""
     return lax.conv_general_dilated(x, kernel, (2, 1), "SAME")
 
 
 def average_pool(x: Any) -> Any:
-    """Means of two by two."""
+    """Return the means of blocks of 2 × 2."""
     return lax.reduce_window(x, 0.0, lax.add, (2, 2), (2, 2), "VALID") / 4
 
 
 def max_pool(x: Any) -> Any:
-    """Largest of two by two."""
+    """Return the maxima of blocks of 2 × 2."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID")
 
 
 def rnn(w: Any, u: Any, x: Any) -> Any:
-    """h ← tanh(w h + u x), all of them."""
+    """Return all states h of the recurrence h ← tanh(w h + u x)."""
 
     def step(h: Any, x: Any) -> Any:
         h = jnp.tanh(w @ h + u @ x)
@@ -123,7 +123,7 @@ def rnn(w: Any, u: Any, x: Any) -> Any:
 
 
 def lstm(w: Any, x: Any) -> Any:
-    """A long short-term memory without biases: its last output."""
+    """Return the last output of a long short-term memory without biases."""
 
     def step(state: Any, x: Any) -> Any:
         h, c = state
@@ -136,17 +136,17 @@ def lstm(w: Any, x: Any) -> Any:
 
 
 def dropout(x: Any) -> Any:
-    """Half of the elements, chosen by a fixed key."""
+    """Keep about half of the elements, chosen by a fixed key."""
     return jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, x.shape), x**2, 0.0)
 
 
 def sampled(mean: Any, log_scale: Any) -> Any:
-    """A draw from N(mean, scale²) by a fixed key."""
+    """Draw from N(mean, scale²) with a fixed key."""
     return mean + jnp.exp(log_scale) * jax.random.normal(jax.random.key(0), mean.shape, mean.dtype)
 
 
 def gaussian_process(x: Any, y: Any, length: Any) -> Any:
-    """Minus the log likelihood of y at x."""
+    """Return the negative log likelihood of y at x."""
     k = jnp.exp(-(((x[:, None] - x[None, :]) / length) ** 2) / 2) + 0.1 * jnp.eye(x.size, dtype=x.dtype)
     root = jnp.linalg.cholesky(k)
     z = linalg.solve_triangular(root, y, lower=True)
@@ -157,7 +157,7 @@ def gaussian_process(x: Any, y: Any, length: Any) -> Any:
 
 
 def runge_kutta(v: Any, rate: Any) -> Any:
-    """The pendulum v″ = −rate sin v after ten steps of the classical Runge–Kutta method."""
+    """Return the pendulum v″ = −rate sin v after ten steps of the classical Runge–Kutta method."""
 
     def slope(v: Any) -> Any:
         return jnp.stack([v[1], -rate * jnp.sin(v[0])])
@@ -174,17 +174,17 @@ def runge_kutta(v: Any, rate: Any) -> Any:
 
 
 def symmetric(a: Any) -> Any:
-    """The symmetric part; what is derived for symmetric matrices alone needs it in front."""
+    """Return the symmetric part. Derivatives that hold only for symmetric matrices need it first."""
     return (a + a.T) / 2
 
 
 def cho_solve(a: Any, b: Any) -> Any:
-    """a⁻¹b by Cholesky's factor, of which SciPy's form reads one triangle only."""
+    """Return a⁻¹b by the Cholesky factor. SciPy's function reads only one triangle."""
     return linalg.cho_solve(linalg.cho_factor(symmetric(a)), b)
 
 
 def newton_root(a: Any) -> Any:
-    """√a by Newton's method, differentiated as a root."""
+    """Return √a by Newton's method, differentiated as a root."""
 
     def solve(g: Any, x: Any) -> Any:
         return lax.fori_loop(0, 30, lambda _, x: x - g(x) / jax.jvp(g, (x,), (jnp.ones_like(x),))[1], x)
@@ -193,38 +193,38 @@ def newton_root(a: Any) -> Any:
 
 
 def linear_solve(a: Any, b: Any) -> Any:
-    """a⁻¹b for symmetric a, with a solver that autodiff does not look into."""
+    """Return a⁻¹b for symmetric a with a custom linear solver, which autodiff does not trace."""
     a = symmetric(a)
     solve = partial(lax.custom_linear_solve, lambda x: a @ x, symmetric=True)
     return solve(b, lambda _, b: cho_solve(a, b))
 
 
 def chosen_branch(x: Any) -> Any:
-    """A condition that is decided by values."""
+    """Choose a branch by the values."""
     return lax.cond(x[0] > 0, jnp.sin, lambda x: x**2, x) + lax.switch(1, [jnp.cos, jnp.tanh], x)
 
 
 def looped(x: Any) -> Any:
-    """A loop of known length, which reverse mode can go back through."""
+    """Run a loop of known length, which reverse mode supports."""
     return lax.fori_loop(0, 5, lambda i, y: jnp.sin(y) + x * i, x)
 
 
 def logistic_map(x: Any) -> Any:
-    """x ← 3.7 x (1 − x), twelve times: nearby points part."""
+    """Iterate x ← 3.7 x (1 − x) twelve times, which separates nearby points."""
     return lax.fori_loop(0, 12, lambda _, x: 3.7 * x * (1 - x), x)
 
 
 def hessian_product(x: Any, u: Any) -> Any:
-    """A derivative inside: ∇²C(x) u of C = Σ sin(x) + (Σx)³."""
+    """Return ∇²C(x) u for C = Σ sin(x) + (Σx)³."""
     return jax.jvp(jax.grad(lambda x: jnp.sum(jnp.sin(x)) + jnp.sum(x) ** 3), (x,), (u,))[1]
 
 
-# Rules written by hand, and right.
+# Correct custom rules.
 
 
 @jax.custom_jvp
 def log1pexp(x: Any) -> Any:
-    """log(1 + eˣ)."""
+    """Return log(1 + eˣ)."""
     return jnp.log1p(jnp.exp(x))
 
 
@@ -241,7 +241,7 @@ def polar_factor(a: Any) -> Any:
 
 @jax.custom_vjp
 def sine_times(x: Any, y: Any) -> Any:
-    """y sin x."""
+    """Return y sin x."""
     return y * jnp.sin(x)
 
 
@@ -259,22 +259,22 @@ class Pair(NamedTuple):
 
 
 def of_trees(tree: Any, pair: Pair) -> Any:
-    """Trees in and out."""
+    """Map trees to trees."""
     return {"sum": tree["a"] + pair.left, "rest": (jnp.exp(tree["b"][0]), pair.right * jnp.sum(tree["a"]))}
 
 
 def with_whole_numbers(tree: Any) -> Any:
-    """Whole numbers among the arguments: n, and which elements to take."""
+    """Take integer arguments: n and the indices of elements."""
     return tree["x"][tree["place"]] ** tree["n"]
 
 
 def with_argmax(x: Any) -> Any:
-    """A whole number among the results."""
+    """Return an integer among the results."""
     return {"place": jnp.argmax(x), "value": jnp.max(x) ** 2}
 
 
 def mixed_sizes(tree: Any) -> Any:
-    """Leaves of 1e-6 and 1e6 that matter alike."""
+    """Return a sum in which leaves of 1e-6 and 1e6 contribute equally."""
     return jnp.sum(jnp.sin(1e6 * tree["small"])) + jnp.sum(jnp.log(tree["large"]))
 
 
@@ -432,7 +432,7 @@ COMPLEX = (
 )  # fmt: skip
 
 
-# Held apart from the scales, so that each is compiled once for all of them.
+# Separate from the scales, so that each function compiles once for all scales.
 FUNCTIONS_AT_SCALES = (
     ("sum of logs", lambda x: jnp.sum(jnp.log(x))),
     ("sum of squares", lambda x: jnp.sum(x**2)),
@@ -443,7 +443,7 @@ FUNCTIONS_AT_SCALES = (
 
 
 def tanh_at(scale: float) -> Callable[..., Any]:
-    """tanh(x/scale)."""
+    """Return tanh(x/scale)."""
     return lambda x: jnp.tanh(x / scale)
 
 
@@ -465,7 +465,7 @@ SCALES = (
     Correct("cost of 1e-12", lambda x: 1e-12 * jnp.sum(jnp.cos(x)), normal()),
 )  # fmt: skip
 
-# Smooth all the same: a kink close by, many waves, steep slopes, cancellation.
+# Smooth, but hard: a nearby kink, fast oscillations, steep slopes, cancellation.
 HARD = (
     Correct("relu a thousandth from its kink", nn.relu, away((6,), least=1e-3, most=2e-3)),
     Correct("relu, some close to the kink", nn.relu, fixed([1e-4, -2e-4, 1.0, -1.5, 0.7])),

@@ -1,6 +1,6 @@
-"""Random points for functions to be checked at: each factory returns draw(rng, dtype) -> tuple of arguments.
+"""Random points at which functions are checked. Each factory returns draw(rng, dtype) -> tuple of arguments.
 
-Drawn by NumPy, so that a point is the same in every dtype but for rounding, and that drawing compiles nothing.
+NumPy draws the points, so that a point differs between dtypes only by rounding, and nothing is compiled.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ Draw = Callable[[np.random.Generator, Any], Args]
 
 
 def array(x: Any, dtype: Any) -> jax.Array:
-    """x in that dtype, or in the complex dtype of the same precision if x is complex."""
+    """Return x in a dtype, or in the complex dtype of the same precision if x is complex."""
     x = np.asarray(x)
     return jnp.asarray(x.astype(np.result_type(dtype, np.complex64) if np.iscomplexobj(x) else dtype))
 
 
 def arrays(sample: Callable[[np.random.Generator, Shape], Any], *shapes: Shape) -> Draw:
-    """One argument a shape, each from sample(rng, shape)."""
+    """Draw one argument per shape with sample(rng, shape)."""
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
         return tuple(array(sample(rng, shape), dtype) for shape in shapes or ((5,),))
@@ -31,27 +31,27 @@ def arrays(sample: Callable[[np.random.Generator, Shape], Any], *shapes: Shape) 
 
 
 def together(*draws: Draw) -> Draw:
-    """The arguments of the first draw, then those of the second, and so on."""
+    """Concatenate the arguments of several draws."""
     return lambda rng, dtype: tuple(x for draw in draws for x in draw(rng, dtype))
 
 
 def tree(make: Callable[..., Any], *draws: Draw) -> Draw:
-    """One argument, make(*arguments of all the draws)."""
+    """Draw one argument, make(*arguments of all draws)."""
     return lambda rng, dtype: (make(*together(*draws)(rng, dtype)),)
 
 
 def fixed(*values: Any) -> Draw:
-    """These floats."""
+    """Return the given floats in the dtype of the check."""
     return lambda rng, dtype: tuple(array(value, dtype) for value in values)
 
 
 def whole(*values: Any) -> Draw:
-    """These whole numbers, as they are."""
+    """Return the given integers unchanged."""
     return lambda rng, dtype: tuple(jnp.asarray(value) for value in values)
 
 
 def scaled(draw: Draw, factor: float) -> Draw:
-    """What draw draws, its floats times a factor."""
+    """Multiply the floats of a draw by a factor."""
 
     def draw_scaled(rng: np.random.Generator, dtype: Any) -> Args:
         return tuple(
@@ -63,27 +63,27 @@ def scaled(draw: Draw, factor: float) -> Draw:
 
 
 def normal(*shapes: Shape, scale: float = 1.0) -> Draw:
-    """From N(0, scale²)."""
+    """Draw from N(0, scale²)."""
     return arrays(lambda rng, shape: scale * rng.normal(size=shape), *shapes)
 
 
 def complex_normal(*shapes: Shape) -> Draw:
-    """Real and imaginary parts from N(0, 1)."""
+    """Draw real and imaginary parts from N(0, 1)."""
     return arrays(lambda rng, shape: rng.normal(size=shape) + 1j * rng.normal(size=shape), *shapes)
 
 
 def uniform(low: float, high: float, *shapes: Shape) -> Draw:
-    """Between low and high."""
+    """Draw uniformly between low and high."""
     return arrays(lambda rng, shape: rng.uniform(low, high, shape), *shapes)
 
 
 def away(*shapes: Shape, least: float = 0.2, most: float = 2.0) -> Draw:
-    """Of either sign, with absolute values between least and most."""
+    """Draw numbers of random sign with absolute values between least and most."""
     return arrays(lambda rng, shape: rng.choice([-1.0, 1.0], shape) * rng.uniform(least, most, shape), *shapes)
 
 
 def pieces(*intervals: tuple[float, float], shape: Shape = (6,)) -> Draw:
-    """Element i from interval i, over and over: every piece of a function that is put together."""
+    """Draw element i from interval i modulo their number, so that each piece of a piecewise function is covered."""
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
         n = int(np.prod(shape))
@@ -94,12 +94,12 @@ def pieces(*intervals: tuple[float, float], shape: Shape = (6,)) -> Draw:
 
 
 def fractions(*shapes: Shape) -> Draw:
-    """Numbers at least a tenth away from every whole and every half."""
+    """Draw numbers at least 0.1 from the next integer and the next half-integer."""
     return arrays(lambda rng, s: rng.integers(-3, 4, s) + rng.choice([0.0, 0.5], s) + rng.uniform(0.1, 0.4, s), *shapes)
 
 
 def distinct(*shapes: Shape) -> Draw:
-    """Numbers in random order, no two closer than 0.1."""
+    """Draw numbers in random order that are at least 0.1 apart."""
 
     def sample(rng: np.random.Generator, shape: Shape) -> Any:
         n = int(np.prod(shape))
@@ -109,7 +109,7 @@ def distinct(*shapes: Shape) -> Draw:
 
 
 def apart(n: int = 5) -> Draw:
-    """Two arguments no two elements of which are closer than 0.2."""
+    """Draw two arguments whose corresponding elements are at least 0.2 apart."""
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
         x = rng.normal(size=n)
@@ -119,12 +119,12 @@ def apart(n: int = 5) -> Draw:
 
 
 def matrix(n: int = 3) -> Draw:
-    """A square matrix with a condition below 20 or so: random and dominated by its diagonal."""
+    """Draw a square, diagonally dominant matrix with a condition number below about 20."""
     return arrays(lambda rng, s: rng.normal(size=s) + 4 * np.diag(rng.choice([-1.0, 1.0], n)), (n, n))
 
 
 def definite(n: int = 3) -> Draw:
-    """A symmetric positive definite matrix."""
+    """Draw a symmetric positive definite matrix."""
 
     def sample(rng: np.random.Generator, shape: Shape) -> Any:
         a = rng.normal(size=shape)
@@ -134,7 +134,7 @@ def definite(n: int = 3) -> Draw:
 
 
 def separated(n: int = 3) -> Draw:
-    """A symmetric matrix with eigenvalues that lie apart: about 1, 2.5, 4, …"""
+    """Draw a symmetric matrix with separated eigenvalues: about 1, 2.5, 4, …"""
 
     def sample(rng: np.random.Generator, shape: Shape) -> Any:
         q = np.linalg.qr(rng.normal(size=shape))[0]
@@ -144,7 +144,7 @@ def separated(n: int = 3) -> Draw:
 
 
 def singular(m: int = 4, n: int = 3) -> Draw:
-    """An (m, n) matrix with singular values that lie apart: about 1, 2.5, 4, …"""
+    """Draw an (m, n) matrix with separated singular values: about 1, 2.5, 4, …"""
 
     def sample(rng: np.random.Generator, shape: Shape) -> Any:
         u, v = (np.linalg.qr(rng.normal(size=(k, min(shape))))[0] for k in shape)

@@ -1,7 +1,7 @@
 """Elementwise functions of jax.nn, jax.numpy, jax.lax and jax.scipy.special, with points where they are smooth.
 
-A row is name, function, draw and the scales beside 1 at which the drawn point is to be tried as well: those where the
-function is smooth and it and its slope are finite. A few are hard there: cos at 1e-6 moves by 1e-12 of itself.
+A row is (name, function, draw, scales). The point is also tried times each scale, at which the function is smooth and
+finite, with a finite slope. A few are hard there: near 1e-6, cos changes by only 1e-12 of its value.
 """
 
 from collections.abc import Callable
@@ -97,7 +97,7 @@ ONE_ARGUMENT: tuple[Row, ...] = (
     ("unwrap", jnp.unwrap, uniform(0.2, 0.8), ()),
 )
 
-# Constant around every point at which they do not jump.
+# Piecewise constant functions.
 STAIRS: tuple[Row, ...] = (
     ("ceil", jnp.ceil, fractions(), ()),
     ("floor", jnp.floor, fractions(), ()),
@@ -180,7 +180,7 @@ SPECIAL: tuple[Row, ...] = (
     ("zeta", special.zeta, together(uniform(1.5, 4.0), _positive), ()),
 )
 
-# Several numbers in, several out, but of jax.nn all the same.
+# Functions of jax.nn that are not elementwise.
 NORMALIZED: tuple[Row, ...] = (
     ("nn.log_softmax", nn.log_softmax, normal((2, 4)), TINY),
     ("nn.logmeanexp", nn.logmeanexp, normal((5,)), TINY),

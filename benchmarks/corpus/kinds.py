@@ -1,6 +1,6 @@
-"""The ways in which a derivative goes wrong, and functions that carry such a derivative.
+"""Kinds of wrong derivatives, and functions with such a derivative.
 
-A kind takes (f, args, ct) and returns what a pullback of f at args would return for the cotangent ct, but wrong.
+A kind takes (f, args, ct) and returns a wrong version of the cotangents that the pullback of f at args gives for ct.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Kind = Callable[[Function, Any, Any], Any]
 
 
 def with_vjp(f: Function, backward: Callable[..., Any]) -> Function:
-    """f with backward(*args, ct) for its reverse mode, which returns one cotangent an argument."""
+    """Return f with the reverse mode backward(*args, ct), which returns one cotangent per argument."""
 
     @jax.custom_vjp
     def wrong(*args: Any) -> Any:
@@ -25,7 +25,7 @@ def with_vjp(f: Function, backward: Callable[..., Any]) -> Function:
 
 
 def with_jvp(f: Function, forward: Callable[..., Any]) -> Function:
-    """f with forward(*args, *tangents) for its forward mode, and so for both."""
+    """Return f with the forward mode forward(*args, *tangents), which also defines the reverse mode."""
 
     @jax.custom_jvp
     def wrong(*args: Any) -> Any:
@@ -36,17 +36,17 @@ def with_jvp(f: Function, forward: Callable[..., Any]) -> Function:
 
 
 def of_kind(f: Function, kind: Kind) -> Function:
-    """f with a reverse mode that is wrong in this way."""
+    """Return f with a reverse mode of a wrong kind."""
     return with_vjp(f, lambda *args: kind(f, args[:-1], args[-1]))
 
 
 def pulled(f: Function, args: Any, ct: Any) -> Any:
-    """The right cotangents."""
+    """Return the right cotangents."""
     return jax.vjp(f, *args)[1](ct)
 
 
 def leaves(change: Callable[[Any], Any], leaf: int | None = None) -> Kind:
-    """The change made to all leaves of the gradient, or to one by its number."""
+    """Apply a change to all leaves of the gradient, or to the leaf of a given number."""
 
     def kind(f: Function, args: Any, ct: Any) -> Any:
         found, structure = jax.tree.flatten(pulled(f, args, ct))
@@ -57,12 +57,12 @@ def leaves(change: Callable[[Any], Any], leaf: int | None = None) -> Kind:
 
 
 def times(factor: float) -> Callable[[Any], Any]:
-    """All too large by a factor."""
+    """Multiply all elements by a factor."""
     return lambda g: factor * g
 
 
 def largest(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The change made to the element of largest size."""
+    """Apply a change to the element of the largest absolute value."""
 
     def changed(g: Any) -> Any:
         here = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
@@ -72,26 +72,26 @@ def largest(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def row_zero(g: Any) -> Any:
-    """Zero in the row of largest size."""
+    """Set the row with the largest sum of absolute values to zero."""
     sizes = jnp.sum(jnp.abs(g).reshape(g.shape[0], -1), axis=1)
     return g.at[jnp.argmax(sizes)].set(0)
 
 
 def swapped(g: Any) -> Any:
-    """The largest and the smallest element exchanged."""
+    """Exchange the largest and the smallest element."""
     flat = jnp.ravel(g)
     i, j = jnp.argmax(jnp.real(flat)), jnp.argmin(jnp.real(flat))
     return flat.at[jnp.stack([i, j])].set(flat[jnp.stack([j, i])]).reshape(g.shape)
 
 
 def clipped(g: Any) -> Any:
-    """As by gradient clipping that was left in: no element beyond half of the largest."""
+    """Clip all elements to half of the largest absolute value, like gradient clipping."""
     bound = 0.5 * jnp.max(jnp.abs(g))
     return jnp.clip(g, -bound, bound)
 
 
 def narrowed(g: Any) -> Any:
-    """Rounded to eight bits of mantissa."""
+    """Round to bfloat16, which has eight bits of precision."""
     return g.astype(jnp.bfloat16).astype(g.dtype)
 
 

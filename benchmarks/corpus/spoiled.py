@@ -1,7 +1,7 @@
-"""Thirteen ways to spoil the gradient of a network of two layers, which a checker should all notice.
+"""Thirteen faults of the gradient of a network of two layers. A checker should find each of them.
 
 SPOILED maps a name to (function from gradient to gradient, the names of the leaves it spoils). The functions can be
-traced; which row and which elements they take, they read off the gradient itself, so that what is spoiled matters.
+traced. They choose rows and elements of large size from the gradient itself, so that the fault matters.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ W0, B0, W1, B1 = LEAVES = ("[0].w", "[0].b", "[1].w", "[1].b")
 
 
 def on(leaf: str, change: Change) -> tuple[Change, tuple[str, ...]]:
-    """The change made to one leaf."""
+    """Apply a change to one leaf."""
 
     def spoil(gradient: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
@@ -27,27 +27,27 @@ def on(leaf: str, change: Change) -> tuple[Change, tuple[str, ...]]:
 
 
 def on_all(change: Change) -> tuple[Change, tuple[str, ...]]:
-    """The change made to every leaf."""
+    """Apply a change to every leaf."""
     return lambda gradient: jax.tree.map(change, gradient), LEAVES
 
 
 def times(factor: float) -> Change:
-    """All too large by a factor."""
+    """Multiply all elements by a factor."""
     return lambda g: factor * g
 
 
 def row_zero(g: Any) -> Any:
-    """Zero in the row of largest size."""
+    """Set the row of the element with the largest absolute value to zero."""
     return g.at[jnp.argmax(jnp.max(jnp.abs(g), axis=1))].set(0)
 
 
 def element_zero(g: Any) -> Any:
-    """Zero in the element of largest size."""
+    """Set the element of the largest absolute value to zero."""
     return g.at[jnp.argmax(jnp.abs(g))].set(0)
 
 
 def swapped(g: Any) -> Any:
-    """The largest and the smallest element exchanged."""
+    """Exchange the largest and the smallest element."""
     flat = jnp.ravel(g)
     i, j = jnp.argmax(flat), jnp.argmin(flat)
     return flat.at[jnp.stack([i, j])].set(flat[jnp.stack([j, i])]).reshape(g.shape)

@@ -1,4 +1,4 @@
-"""Functions whose derivatives are wrong in a known way, with points at which they are smooth: all must be found.
+"""Functions whose derivatives are wrong in a known way, at points where they are smooth. A checker must find all.
 
 And kinks: points at which a function has no derivative, so that nothing can be said of one.
 """
@@ -36,7 +36,7 @@ from .kinds import KINDS, of_kind, with_jvp, with_vjp
 
 @dataclasses.dataclass(frozen=True)
 class Wrong:
-    """A function with `draw(rng, dtype)`, which draws a point where its derivative is wrong; `kind` says in what."""
+    """A function with `draw(rng, dtype)`, which draws a point where its derivative is wrong; `kind` names the fault."""
 
     name: str
     f: Callable[..., Any]
@@ -53,11 +53,11 @@ class Kink:
     draw: Draw
 
 
-# Right functions, each with the kinds in which it is to be spoiled.
+# Functions with right derivatives, each with the kinds of faults to apply.
 
 
 def saturated(*sizes: int) -> Draw:
-    """Outputs all but 1 where 0 is wanted: a cost of about 1, a gradient of about 1e-6, of the first layer 1e-8."""
+    """Draw a network with outputs near 1 and targets 0: C ≈ 1, ∇C ≈ 1e-6, and 1e-8 in the first layer."""
     plain = draw_network(*sizes)
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
@@ -69,22 +69,22 @@ def saturated(*sizes: int) -> Draw:
 
 
 def one_hot_cross_entropy(z: Any) -> Any:
-    """With labels 0, 1, 2, …"""
+    """Return the mean of −log softmax at the labels 0, 1, 2, …"""
     return -jnp.mean(jnp.diagonal(nn.log_softmax(z)))
 
 
 def rosenbrock(v: Any) -> Any:
-    """The curved valley."""
+    """Return Rosenbrock's function in any dimension."""
     return jnp.sum(100 * (v[1:] - v[:-1] ** 2) ** 2 + (1 - v[:-1]) ** 2)
 
 
 def unequal(small: Any, large: Any) -> Any:
-    """A cost of which nearly nothing is due to its first argument."""
+    """Return a cost in which the first argument contributes only 1e-6."""
     return 1e-6 * jnp.sum(jnp.sin(small)) + jnp.sum(large**2)
 
 
 def regression(w: Any, x: Any, y: Any) -> Any:
-    """The mean square of what a linear model leaves."""
+    """Return the mean squared residual of a linear model."""
     return jnp.mean((x @ w - y) ** 2)
 
 
@@ -157,22 +157,22 @@ BASES: tuple[tuple[str, Callable[..., Any], Draw, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
-# Rules as people get them wrong: function, backward(*args, ct), draw, kind.
+# Typical mistakes in custom rules: name, function, backward(*args, ct), draw, kind.
 
 
 def softmax_without_sum(x: Any, g: Any) -> Any:
-    """The diagonal of the Jacobian p(δ − p) with the rest left out."""
+    """Use only the term p δ of the Jacobian p(δ − p)."""
     return (nn.softmax(x) * g,)
 
 
 def softmax_off_by_one(x: Any, g: Any) -> Any:
-    """The inner sum of the neighboring row."""
+    """Use the inner sum of the neighboring row."""
     p = nn.softmax(x)
     return (p * (g - jnp.roll(jnp.sum(p * g, axis=-1, keepdims=True), 1, axis=0)),)
 
 
 def layer_norm_parts(x: Any, gain: Any, g: Any, mean: bool, variance: bool) -> Any:
-    """The gradient of layer norm by x with only some of its three terms."""
+    """Return the gradient of layer norm by x with only some of its three terms."""
     scale = lax.rsqrt(jnp.var(x, axis=-1, keepdims=True) + 1e-5)
     y, g = (x - jnp.mean(x, axis=-1, keepdims=True)) * scale, g * gain[None]
     dx = g
@@ -194,7 +194,7 @@ def layer_norm_lacking(mean: bool, variance: bool) -> Callable[..., Any]:
 
 
 def attention_backward(q: Any, k: Any, v: Any, g: Any, scale: float = 1.0, causal: bool = False) -> Any:
-    """Attention's backward pass, its scores' gradient off by a factor; without a mask unless causal."""
+    """Return attention's gradient, with the scores' gradient off by a factor and without a mask unless causal."""
     root = float(np.sqrt(q.shape[-1]))
     z = q @ k.T / root
     if causal:
@@ -217,23 +217,23 @@ def cholesky_without_half(a: Any, g: Any) -> Any:
 
 MASK = np.array([1, 1, 0, 1, 0, 1])
 LABELS = np.array([0, 2, 1])
-# JAX 0.10 and 0.12 trip over a 64-bit index from NumPy that is used in both precisions.
+# JAX 0.10 and 0.12 fail with a 64-bit NumPy index that is used in both precisions.
 PLACES = np.array([0, 2, 2, 4], np.int32)
 
 
 def masked_mean(x: Any) -> Any:
-    """The mean square of what a mask leaves."""
+    """Return the mean square of the elements that a mask keeps."""
     mask = jnp.asarray(MASK, x.dtype)
     return jnp.sum(mask * x**2) / jnp.sum(mask)
 
 
 def gelu(x: Any) -> Any:
-    """x Φ(x)."""
+    """Return x Φ(x)."""
     return nn.gelu(x, approximate=False)
 
 
 def labeled_cross_entropy(z: Any) -> Any:
-    """The mean of −log softmax at the labels."""
+    """Return the mean of −log softmax at the labels."""
     return -jnp.mean(jnp.take_along_axis(nn.log_softmax(z), LABELS[:, None], axis=1))
 
 
@@ -276,7 +276,7 @@ RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...]
      "transposed cotangent"),
     ("matmul, factor", jnp.matmul, lambda a, b, g: (g @ b, a.T @ g), normal((3, 3), (3, 3)), "factor not transposed"),
     ("dense layer", lambda x, b: x + b[None], lambda x, b, g: (g, jnp.mean(g, axis=0)), normal((4, 3), (3,)),
-     "mean instead of sum over what was broadcast"),
+     "mean instead of sum over the broadcast axis"),
     ("outer sum", lambda x, y: x[:, None] + y[None, :], lambda x, y, g: (jnp.sum(g, axis=1), jnp.sum(g, axis=1)),
      normal((4,), (4,)), "sum over the wrong axis"),
     ("mean square", lambda a, y: jnp.mean((a - y) ** 2), lambda a, y, g: (g * (a - y), -g * (a - y)),
@@ -341,7 +341,7 @@ RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...]
      together(normal((2,)), uniform(0.5, 2.0, ())), "adjoint of a parameter made up"),
 )  # fmt: skip
 
-# The same in forward mode, whose transpose is reverse mode: forward(*args, *tangents).
+# The same for forward mode, whose transpose is the reverse mode: name, function, forward(*args, *tangents), draw, kind.
 FORWARD_RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...] = (
     ("cube", lambda x: x**3, lambda x, dx: 3 * x * dx, away(), "power not lowered by one only"),
     ("exp 2x", lambda x: jnp.exp(2 * x), lambda x, dx: jnp.exp(2 * x) * dx, normal(), "chain factor missing"),
@@ -361,19 +361,19 @@ FORWARD_RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, st
 )  # fmt: skip
 
 
-# No rule at all, and wrong by autodiff: stop_gradient somewhere, or NaN from a branch that is not taken.
+# Autodiff without a custom rule is wrong here: because of stop_gradient, or NaN from a branch that is not taken.
 
 wrong_sine = with_vjp(jnp.sin, lambda x, g: (0.999 * g * jnp.cos(x),))
 
 
 def batch_norm_detached(x: Any, gain: Any, bias: Any) -> Any:
-    """Batch norm with its statistics held fixed."""
+    """Return batch norm with its statistics held constant."""
     mean, variance = lax.stop_gradient((jnp.mean(x, axis=0), jnp.var(x, axis=0)))
     return (x - mean[None]) / jnp.sqrt(variance[None] + 1e-5) * gain[None] + bias[None]
 
 
 def truncated_rnn(w: Any, u: Any, x: Any) -> Any:
-    """A recurrent network whose gradient goes back one step only."""
+    """Return the states of a recurrent network whose gradient reaches back only one step."""
 
     def step(h: Any, x: Any) -> Any:
         h = jnp.tanh(w @ lax.stop_gradient(h) + u @ x)
@@ -429,13 +429,13 @@ WRONG = (
 
 
 def relu_network(network: Any, x: Any) -> Any:
-    """Two layers, relu between them; a mean over all outputs."""
+    """Return the mean square of the outputs of two layers with relu between them."""
     (w, b), (v, c) = network
     return jnp.mean((nn.relu(x @ w.T + b[None]) @ v.T + c[None]) ** 2)
 
 
 def draw_unit_at_zero(rng: np.random.Generator, dtype: Any) -> Args:
-    """A network whose first unit is at 0 exactly for the first example."""
+    """Draw a network whose first unit has input exactly 0 for the first example."""
     w, x = rng.normal(size=(4, 2)), rng.normal(size=(3, 2))
     w[0], x[0] = [0.5, 0.5], [1.0, -1.0]
     b = rng.normal(size=4)
@@ -470,7 +470,7 @@ KINKS = (
     Kink("sort of ties", jnp.sort, fixed([2.0, 1.0, 2.0, 0.0])),
     Kink("top_k of ties", lambda x: lax.top_k(x, 2)[0], fixed([2.0, 1.0, 2.0, 0.0])),
     Kink("median of two ties", jnp.median, fixed([2.0, 1.0, 2.0, 3.0, 0.5])),
-    # Along every line through this point it has a slope, and the slopes belong to no gradient.
+    # It has a slope along every line through this point, but no gradient has these slopes.
     Kink("median of three ties", jnp.median, fixed([2.0, 1.0, 2.0, 3.0, 2.0])),
     Kink("eigenvalues that are equal", jnp.linalg.eigvalsh, fixed([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 5.0]])),
     Kink("clip at the edge", lambda x: jnp.clip(x, -1, 1), fixed([0.3, 1.0, -0.5])),
