@@ -97,7 +97,7 @@ ONE_ARGUMENT: tuple[Row, ...] = (
     ("unwrap", jnp.unwrap, uniform(0.2, 0.8), ()),
 )
 
-# Piecewise constant functions.
+# Piecewise functions with jumps.
 STAIRS: tuple[Row, ...] = (
     ("ceil", jnp.ceil, fractions(), ()),
     ("floor", jnp.floor, fractions(), ()),

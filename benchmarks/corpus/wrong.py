@@ -184,7 +184,7 @@ def layer_norm_parts(x: Any, gain: Any, g: Any, mean: bool, variance: bool) -> A
 
 
 def layer_norm_lacking(mean: bool, variance: bool) -> Callable[..., Any]:
-    """Layer norm's backward pass without the terms named False."""
+    """Return layer norm's backward pass without the terms that are False."""
 
     def backward(x: Any, gain: Any, bias: Any, g: Any) -> Any:
         right = jax.vjp(layer_norm, x, gain, bias)[1](g)
@@ -206,7 +206,7 @@ def attention_backward(q: Any, k: Any, v: Any, g: Any, scale: float = 1.0, causa
 
 
 def cholesky_without_half(a: Any, g: Any) -> Any:
-    """The triangle's diagonal not halved."""
+    """Return Cholesky's cotangent without the halved diagonal."""
     root = jnp.linalg.cholesky(a)
     middle = jnp.tril(root.T @ g)
     s = linalg.solve_triangular(

@@ -73,7 +73,7 @@ def test_derivative_of_the_minimal_cost_is_the_explicit_partial_derivative(x64):
 
 
 @pytest.mark.slow
-def test_second_derivatives(x64):
+def test_second_derivatives_equal_the_closed_form(x64):
     got = jax.hessian(lambda weight: solved(weight, Y).v[0])(0.7)
     assert got == pytest.approx(float(jax.hessian(lambda weight: closed(weight, Y)[0])(0.7)), rel=1e-5)
 

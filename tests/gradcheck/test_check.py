@@ -356,7 +356,7 @@ def test_a_claim_with_a_list_for_a_tuple_is_wrong():
     assert "gradient has the containers" in report.findings[0]
 
 
-def test_a_vjp_or_jvp_with_other_values_than_f_is_a_finding():
+def test_a_vjp_or_jvp_with_wrong_values_is_a_finding():
     report = check_gradients(product, A, A + 1, vjp=functools.partial(jax.vjp, lambda x, y: x * y + 1))
     assert "vjp returns different values" in report.findings[0]
     report = check_gradients(product, A, A + 1, jvp=lambda p, t: (p[0] * p[1], t[0][0]))

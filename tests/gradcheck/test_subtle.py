@@ -160,7 +160,7 @@ def test_another_constant_in_an_inner_jit_changes_the_verdict():
 
 
 @pytest.mark.parametrize("dtype", often([jnp.bfloat16, jnp.float16], [jnp.bfloat16]))
-def test_low_precision_arguments_with_float32_arithmetic(dtype):
+def test_rules_for_low_precision_arguments_are_judged(dtype):
     def f(x, halves):
         return jnp.sum(jnp.sin(x.astype(jnp.float32)))
 

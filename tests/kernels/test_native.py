@@ -14,7 +14,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import assert_leaves_close, taught_by_hand
+from support import assert_leaves_close, trained_by_hand
 from support import by_hand as costs_by_hand
 
 from jaxgd import Layer, RangeError, init_network, load_dataset, quadratic_cost, train
@@ -52,7 +52,7 @@ def plain(x, y, outputs):
 
 def by_hand(network, x, y, order, eta, batch_size):
     """Return the network after the book's loop in NumPy's float64."""
-    return taught_by_hand(network, *plain(x, y, len(network[-1].b)), order, eta, batch_size)
+    return trained_by_hand(network, *plain(x, y, len(network[-1].b)), order, eta, batch_size)
 
 
 one_epoch = jax.jit(native.epoch, static_argnames="batch_size")
