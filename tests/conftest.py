@@ -1,4 +1,4 @@
-"""How every test runs: broadcasting forbidden, shape annotations checked, random numbers seeded."""
+"""Settings of all tests: broadcasting is forbidden, shape annotations are checked, random numbers have fixed seeds."""
 
 import importlib.util
 import os
@@ -12,8 +12,8 @@ import jaxtyping
 import processor_time
 import pytest
 
-# Nearly all of the suite's time is compilation, so programs are compiled fast instead of made fast. XLA's old emitters
-# take half the time of its new ones. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` compiles everything as users have it.
+# Nearly all of the suite's time is compilation, so compile with few optimizations. XLA's old emitters take half the
+# time of its new ones. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` compiles with users' optimizations.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 fast = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 jax.config.update("jax_disable_most_optimizations", fast)
@@ -21,14 +21,14 @@ if fast:
     quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
 
-# Further processes keep no programs in the home folder, and read none.
+# Subprocesses must not read or write compiled programs in the home folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
-# A column (n, 1) against a row (n,) would become (n, n) without a word.
+# A column (n, 1) against a row (n,) would silently become (n, n).
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# No test is allowed to depend on luck: examples are the same in every run, and none is kept on disk. JAX compiles for
-# every new shape, so the first example of a shape is slow and a deadline would only measure that.
+# Examples are the same in every run and none is stored on disk, so that no test depends on chance. JAX compiles for
+# each new shape, which makes the first example slow, so there is no deadline.
 hypothesis.settings.register_profile(
     "jaxgd",
     deadline=None,
@@ -43,8 +43,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("jaxgd")
 
-# The hook has to stand before jaxgd's modules are imported, so nothing here imports one; coverage sees them all. The
-# command line stays out: its dataclasses are read by a parser, which wants the annotations as they are written.
+# Install the hook before the first import of jaxgd's modules, so this file must not import one above. The command line
+# is excluded, because its parser reads the annotations of its dataclasses as written.
 _rooms = importlib.util.find_spec("jaxgd").submodule_search_locations
 jaxtyping.install_import_hook(
     [f"jaxgd.{room.name}" for room in pkgutil.iter_modules(_rooms) if room.name != "cli"], "beartype.beartype"
@@ -53,7 +53,7 @@ jaxtyping.install_import_hook(
 
 @pytest.fixture(autouse=True)
 def _annotations(request):
-    """Check the shape annotations, except where a test is marked `bad_input`: there jaxgd's own errors are wanted."""
+    """Check shape annotations, except in tests marked `bad_input`, which test jaxgd's own errors."""
     before = jaxtyping.config.jaxtyping_disable
     if request.node.get_closest_marker("bad_input"):
         jaxtyping.config.update("jaxtyping_disable", True)
@@ -63,14 +63,14 @@ def _annotations(request):
 
 @pytest.fixture
 def x64():
-    """float64 for the length of one test."""
+    """Enable float64 for one test."""
     with jax.enable_x64(True):
         yield
 
 
 @pytest.fixture
 def seed(request):
-    """A number that is the same in every run and another for every test."""
+    """Return a number that is the same in every run and differs between tests."""
     return zlib.crc32(request.node.name.encode())
 
 
@@ -79,17 +79,17 @@ _NO_MNIST = "JAXGD_TEST_MNIST is not set: it names a folder with MNIST's four ge
 
 @pytest.fixture(scope="session")
 def genuine_mnist():
-    """The folder with MNIST's genuine files; without it the test is skipped, loudly."""
+    """Return the folder with MNIST's genuine files. Without it the test is skipped, and the summary reports that."""
     if not os.environ.get("JAXGD_TEST_MNIST"):
         pytest.skip(_NO_MNIST)
     return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
 
 
 def keep_programs(config):
-    """Keep compiled programs in pytest's cache folder, so that a rerun compiles less.
+    """Store compiled programs in pytest's cache folder, so that a rerun compiles less.
 
-    Each worker has a folder of its own, because JAX does not write its files atomically, and so has each kind of
-    processor, because JAX's key does not name it. `pytest --cache-clear` deletes them.
+    Each worker has its own folder, because JAX does not write its files atomically. Each kind of processor has its own
+    folder, because JAX's key does not include it. `pytest --cache-clear` deletes them.
     """
     from jaxgd.cli.compiled import _processor_id
 
@@ -109,7 +109,7 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    # From the reports, not from a list of ours: tests may run in other processes than the one that reports.
+    # Count in the reports, because tests may run in other processes than this one.
     missed = [r for r in terminalreporter.getreports("skipped") if _NO_MNIST in str(r.longrepr)]
     if missed:
         terminalreporter.section("genuine MNIST was NOT tested", red=True)

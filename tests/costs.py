@@ -1,4 +1,4 @@
-"""Costs of the literature, written down a second time, with what REFERENCE figures say of them."""
+"""Test functions of the literature, independent of jaxgd's own, with their reference figures."""
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +33,11 @@ rosenbrock_along = jax.jit(jax.vmap(jax.value_and_grad(rosenbrock)))
 
 
 def in_numpy(solution):
-    """The solution as NumPy arrays, which compile nothing when they are cut and compared."""
+    """Return a solution as NumPy arrays, so that indexing and comparing compile nothing."""
     return jax.tree.map(np.asarray, solution)
 
 
-# The start, C there, and the values of C that are a minimum.
+# The start, C at the start, and the values of C at its minima.
 COSTS = {
     valley: ((1.0, 1.0), 2.0, (0.0,)),
     rosenbrock: ((-1.2, 1.0), 24.2, (0.0,)),

@@ -1,11 +1,11 @@
-"""Plant one fault after the other in jaxgd/, and see that the quick tests of its room notice each.
+"""Plant one fault after the other in jaxgd/, and check that the quick tests of its room catch each.
 
-`python tests/planted_faults.py` plants all of them, `python tests/planted_faults.py rules descent` those of two rooms.
-A fault is undone before the next one is planted; the checkout must have no changes of its own in jaxgd/. Each line
+`python tests/planted_faults.py` plants all faults, `python tests/planted_faults.py rules descent` those in two rooms.
+A fault is undone before the next one is planted; the checkout must have no uncommitted changes in jaxgd/. Each line
 names the room, the fault, the seconds, and the first test that failed. The exit status is 1 if a fault is missed.
 
-Planting is by exact text, so a fault whose line has changed says so. Faults in C++ rebuild the library, which needs
-`pip install scikit-build-core cmake ninja` first.
+Faults replace exact text, so a fault whose line has changed is reported as missed. Faults in C++ rebuild the library,
+which needs `pip install scikit-build-core cmake ninja` first.
 """
 
 import argparse
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Fault(NamedTuple):
-    """One line of a file, the same line with a fault in it, and the tests that have to notice."""
+    """One line of a file, the same line with a fault, and the tests that must catch it."""
 
     file: str
     right: str

@@ -1,4 +1,4 @@
-"""Count the processor time of the tests in each room, and hold it against a budget.
+"""Count the processor time of the tests in each room, and compare it with a budget.
 
 `JAXGD_TEST_BUDGET=1` fails the run if a room exceeds its budget by half. `JAXGD_TEST_SECONDS=FILE` writes the seconds
 of each test to a JSON file, the most expensive first.

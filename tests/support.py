@@ -1,4 +1,4 @@
-"""What several tests share: an example to work on, a comparison that names the leaf, a way to spoil a gradient."""
+"""Helpers for several tests: example networks, training in NumPy, comparison by leaf, and wrong gradients."""
 
 import decimal
 import itertools
@@ -14,12 +14,14 @@ from jaxgd.rules import update
 
 
 def often(values, few):
-    """The values as parameters of a test, all but a few of them for the slow run."""
+    """Return the values as parameters of a test, and mark all of them slow except a few."""
+    values = list(values)
+    assert all(value in values for value in few), f"unknown: {[value for value in few if value not in values]}"
     return [value if value in few else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def example(sizes, seed, batch=(7,), dtype=None):
-    """A random network with inputs from N(0, 1) and targets of 0 and 1. Drawn by NumPy, which compiles nothing."""
+    """Draw a network, inputs from N(0, 1) and targets of 0 and 1. NumPy draws them, which compiles nothing."""
     rng, dtype = np.random.default_rng(seed), jnp.result_type(float) if dtype is None else dtype
 
     def normal(*shape):
@@ -31,7 +33,7 @@ def example(sizes, seed, batch=(7,), dtype=None):
 
 
 def scaled(tree, factor):
-    """The tree times a number, without compiling for its shapes."""
+    """Return the tree times a number, without compiling for its shapes."""
     return jax.tree.map(lambda x: jnp.asarray(np.asarray(x) * np.asarray(factor, x.dtype)), tree)
 
 
@@ -40,7 +42,7 @@ _updated = jax.jit(update)
 
 
 def trained(network, x, y, eta, steps):
-    """The network after some steps of descent by autodiff: two compilations that other tests need as well."""
+    """Return the network after some steps of descent by autodiff. Other tests share both compiled programs."""
     for _ in range(steps):
         network = _updated(network, by_autodiff(network, x, y), eta)
     return network
@@ -60,7 +62,7 @@ def by_hand(network, x, y):
     return np.sum((outputs - y) ** 2) / (2 * len(x)), outputs, tuple(reversed(gradient))
 
 
-def taught_by_hand(network, x, y, order, eta, batch_size):
+def trained_by_hand(network, x, y, order, eta, batch_size):
     """Return the network after one epoch of the book's loop, in NumPy's float64."""
     network = jax.tree.map(lambda v: np.asarray(v, np.float64), network)
     for start in range(0, len(order), batch_size):
@@ -71,15 +73,15 @@ def taught_by_hand(network, x, y, order, eta, batch_size):
 
 
 def leaves(tree):
-    """The leaves as NumPy arrays, by the name JAX gives their place: "[0].b"."""
+    """Return the leaves as NumPy arrays, keyed by JAX's name of their path, such as "[0].b"."""
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def assert_leaves_close(actual, expected, rtol, atol=0.0):
-    """Hold two trees together leaf by leaf: ‖actual − expected‖ ≤ rtol ‖expected‖ + atol; say which leaf fails.
+    """Require ‖actual − expected‖ ≤ rtol ‖expected‖ + atol for each leaf of two trees, and name a leaf that fails.
 
-    The leaf is scaled by its largest element first, so that squares of gradients as small as 1e-200 do not vanish and
-    let everything pass. A NaN on either side fails.
+    Each leaf is first scaled by its largest element. Otherwise squares of gradients near 1e-200 would underflow to 0,
+    and every comparison would pass. A NaN on either side fails.
     """
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     actual, expected = leaves(actual), leaves(expected)
@@ -96,7 +98,7 @@ def assert_leaves_close(actual, expected, rtol, atol=0.0):
 
 
 def spoil(tree, leaf, factor):
-    """The tree with one leaf, named as in `leaves`, multiplied by a factor."""
+    """Return the tree with one leaf, named as in `leaves`, multiplied by a factor."""
     assert leaf in leaves(tree), f"no leaf {leaf}"
     return jax.tree_util.tree_map_with_path(
         lambda path, x: scaled(x, factor) if jax.tree_util.keystr(path) == leaf else x, tree
@@ -104,7 +106,7 @@ def spoil(tree, leaf, factor):
 
 
 def exact_sigmoid(z):
-    """σ(z), σ′(z), σ″(z), σ‴(z) to sixty digits, rounded to float64 at the end.
+    """Return σ(z), σ′(z), σ″(z), σ‴(z), computed to sixty digits and rounded to float64.
 
     With s = σ(z) and t = σ(−z): σ′ = st, σ″ = st(t − s), σ‴ = st(1 − 6st). Nothing cancels where the neuron saturates,
     and t − s = 0 at z = 0 exactly.

@@ -1,4 +1,4 @@
-"""The gradient derived by hand is the gradient: of autodiff, of the book's formulas, of differences."""
+"""backprop equals the gradient by autodiff, by the book's equations and by central differences."""
 
 import functools
 
@@ -18,10 +18,10 @@ from jaxgd.network import Layer
 
 by_hand = jax.jit(backprop)
 
-# Both sides make the same products and differ in the order of a few additions and in where 1/n enters. Sums over the
-# examples of a trained network cancel, which costs digits: at eps = 2e-16 and 1e-7, this leaves a factor of 5,000 and
-# of 80 for it. Where σ′ underflows, products below the smallest normal number are flushed to 0 in one order and not in
-# the other; times weights and sums that is at most 1e4 of that number.
+# Both sides compute the same products. They differ in the order of a few additions and in the place of 1/n. Sums over
+# the examples of a trained network cancel, which costs digits: at eps = 2e-16 and 1e-7, this leaves a factor of 5,000
+# and of 80. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Times
+# weights and sums, that is at most 1e4 times the smallest normal number.
 RTOL = {jnp.float64: 1e-12, jnp.float32: 1e-5}
 ATOL = {dtype: 1e4 * float(jnp.finfo(dtype).tiny) for dtype in RTOL}
 
@@ -38,8 +38,8 @@ def assert_is_gradient(gradient, network, x, y):
     batch=st.sampled_from(((), (1,), (6,), (2, 3))),
     key=st.integers(0, 2**31),
 )
-def test_it_is_the_gradient(sizes, batch, key, dtype, x64):
-    """One to four layers, at the random start, saturated, and after 300 steps of descent."""
+def test_backprop_equals_autodiff(sizes, batch, key, dtype, x64):
+    """One to four layers, at random weights, saturated, and after 300 steps of descent."""
     network, x, y = example(sizes, key, batch, dtype)
     for v in (network, scaled(network, 20), trained(network, x, y, dtype(2), 300)):
         assert_is_gradient(by_hand(v, x, y), v, x, y)
@@ -49,7 +49,7 @@ XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0], [1], [1], [0]])
 
 
 def at_work(state, dtype=jnp.float64):
-    """A network where a gradient may be wrong, with exclusive or as data: random, trained on it or saturated."""
+    """Return a random, trained or saturated network, with exclusive or as its data."""
     x, y = (jnp.asarray(v, dtype) for v in XOR)
     network, _, _ = example((2, 3, 1), 3, dtype=dtype)
     if state == "random":
@@ -68,8 +68,8 @@ STATES = ("random", "trained", "saturated")
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("leaf", ["[0].w", "[0].b", "[1].w", "[1].b"])
 @pytest.mark.parametrize("dtype", RTOL, ids=lambda d: d.__name__)
-def test_a_leaf_wrong_by_one_percent_is_named(leaf, state, dtype, x64):
-    """A check that cannot fail is a defect; this is where checks by random differences go blind."""
+def test_a_leaf_wrong_by_one_percent_fails_the_comparison(leaf, state, dtype, x64):
+    """Checks by random differences miss such faults at saturated and trained weights."""
     network, x, y = at_work(state, dtype)
     gradient = by_hand(network, x, y)
     assert_is_gradient(gradient, network, x, y)
@@ -79,7 +79,7 @@ def test_a_leaf_wrong_by_one_percent_is_named(leaf, state, dtype, x64):
         assert f"leaf {leaf} is off by" in str(failure.value)
 
 
-def test_one_element_wrong_is_noticed(x64):
+def test_one_wrong_element_fails_the_comparison(x64):
     network, x, y = at_work("trained")
     first, second = by_hand(network, x, y)
     with pytest.raises(AssertionError, match=r"\[0\]\.w"):
@@ -89,7 +89,7 @@ def test_one_element_wrong_is_noticed(x64):
 
 
 def the_books(network, x, y):
-    """Chapter 2 in NumPy, one example at a time and the mean at the end.
+    """Return the gradient by the equations of chapter 2 in NumPy, as the mean over single examples.
 
     (BP1) δᴸ = (a − y) ⊙ σ′(zᴸ); (BP2) δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ); (BP3) ∂C/∂b = δ; (BP4) ∂C/∂w_jk = a_k δ_j.
     """
@@ -117,17 +117,17 @@ def the_books(network, x, y):
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_the_books_equations_in_numpy(state, x64):
+def test_backprop_equals_the_books_equations(state, x64):
     network, x, y = at_work(state)
     assert_leaves_close(by_hand(network, x, y), the_books(network, x, y), rtol=1e-12)
 
 
-def test_the_books_equations_for_a_deeper_network(seed, x64):
+def test_backprop_equals_the_books_equations_for_a_deeper_network(seed, x64):
     network, x, y = example((5, 4, 3, 2), seed)
     assert_leaves_close(by_hand(network, x, y), the_books(network, x, y), rtol=1e-12)
 
 
-def test_it_is_the_mean_over_the_examples(seed, x64):
+def test_backprop_is_the_mean_over_the_examples(seed, x64):
     network, x, y = example((5, 4, 3, 2), seed, (6,))
     one_at_a_time = [by_hand(network, *pair) for pair in zip(np.asarray(x), np.asarray(y), strict=True)]
     mean = jax.tree.map(lambda *gradients: np.mean(gradients, 0), *one_at_a_time)
@@ -138,10 +138,10 @@ def test_it_is_the_mean_over_the_examples(seed, x64):
 
 
 # (C(v + h) − C(v − h))/2h is off by h²C‴/6 and by the rounding of C over h. At h = 1e-5 both are near 1e-11; the leaves
-# of the gradient are 1e-4 and longer, so 1e-6 relative leaves a factor of ten. A saturated network's gradient is far
-# smaller than the rounding: differences see nothing there, which is why the tests above do not use them.
+# of the gradient are 1e-4 and longer, so 1e-6 relative leaves a factor of ten. The gradient of a
+# saturated network is far below the rounding, so the tests above do not use differences.
 @pytest.mark.parametrize("state", ["random", "trained"])
-def test_central_differences(state, x64):
+def test_backprop_equals_central_differences(state, x64):
     network, x, y = at_work(state)
     flat, unflatten = jax.flatten_util.ravel_pytree(network)
 
@@ -159,8 +159,8 @@ def test_central_differences(state, x64):
         assert_leaves_close(spoil(gradient, "[1].w", 1 + 1e-5), differences, rtol=1e-6)
 
 
-def test_bfloat16(seed):
-    """Eight binary digits, 2⁻⁸ a rounding: after some ten of them in a row 5% is to be expected, and 20% is wrong."""
+def test_bfloat16_is_within_20_percent(seed):
+    """One rounding of bfloat16 is 2⁻⁸. About ten roundings in a row give 5%, so 20% would be a fault."""
     network, x, y = example((5, 4, 3), seed, (8,), jnp.bfloat16)
     got = by_hand(network, x, y)
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
@@ -174,27 +174,27 @@ def test_bfloat16(seed):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32], ids=lambda d: d.__name__)
 def test_the_networks_dtypes_are_kept(dtype, seed, x64):
-    """Also where the examples have another."""
+    """The examples may have another dtype."""
     network, x, y = example((3, 2), seed, dtype=dtype)
     for data in ((x, y), (x.astype(jnp.float64), y.astype(jnp.float32))):
         gradient = jax.eval_shape(backprop, network, *data)
         assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype(dtype)}
 
 
-def test_without_jit(seed):
+def test_backprop_works_without_jit(seed):
     network, x, y = example((2, 1), seed)
     assert_leaves_close(backprop(network, x, y), by_hand(network, x, y), rtol=1e-5)
 
 
-def test_under_vmap_over_networks(seed, x64):
+def test_backprop_under_vmap_over_networks(seed, x64):
     networks, (x, *_), (y, *_) = zip(*(example((3, 4, 2), seed + i) for i in range(3)), strict=True)
-    lanes = jax.jit(jax.vmap(backprop, (0, None, None)))(jax.tree.map(lambda *v: np.stack(v), *networks), x, y)
+    batch = jax.jit(jax.vmap(backprop, (0, None, None)))(jax.tree.map(lambda *v: np.stack(v), *networks), x, y)
     for i, network in enumerate(networks):
-        assert_is_gradient(jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], lanes), network, x, y)
+        assert_is_gradient(jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], batch), network, x, y)
 
 
-def test_its_own_derivative(seed, x64):
-    """∇ ½‖∇C‖² = H ∇C, with H from autodiff twice: second derivatives through the hand-derived gradient."""
+def test_the_derivative_of_backprop_is_the_hessian_product(seed, x64):
+    """∇ ½‖∇C‖² = H ∇C, with the derivative of backprop on the left and H by autodiff on the right."""
     network, x, y = example((2, 3, 1), seed)
 
     def half_square(gradient_of, network):
@@ -211,7 +211,7 @@ def test_its_own_derivative(seed, x64):
         assert_leaves_close(spoil(want, "[1].b", 1.01), want, rtol=1e-12)
 
 
-def test_the_precision_asked_for_is_every_products(seed):
+def test_the_precision_applies_to_every_product(seed):
     network, x, y = example((2, 3, 1), seed)
     for precision in (None, "highest"):
         jaxpr = str(jax.make_jaxpr(functools.partial(backprop, precision=precision))(network, x, y))
@@ -226,13 +226,13 @@ NETWORK = (Layer(jnp.ones((4, 3)), jnp.ones(4)), Layer(jnp.ones((2, 4)), jnp.one
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 3), (1, 2), (4, 2), (2,), (5, 2, 1), ()], ids=str)
-def test_targets_that_do_not_fit(shape):
+def test_targets_of_another_shape_are_refused(shape):
     with pytest.raises(ShapeError, match=r"^backprop: y must be \(5, 2\) for x float32\[5,3\], got float32\["):
         backprop(NETWORK, X, jnp.ones(shape))
 
 
 @pytest.mark.bad_input
-def test_one_output_needs_its_axis():
+def test_targets_without_the_output_axis_are_refused():
     """(n, 1) outputs against (n,) targets would broadcast to (n, n)."""
     network = (Layer(jnp.ones((1, 3)), jnp.ones(1)),)
     with pytest.raises(ShapeError, match=r"^backprop: y must be \(5, 1\)"):
@@ -241,14 +241,14 @@ def test_one_output_needs_its_axis():
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("shape", [(5, 4), (3, 1), (), (28, 28)], ids=str)
-def test_inputs_of_another_width(shape):
+def test_inputs_of_another_width_are_refused(shape):
     with pytest.raises(ShapeError, match=r"^backprop: x must be \(\.\.\., 3\)"):
         backprop(NETWORK, jnp.ones(shape), Y)
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("dtype", [jnp.uint8, int, bool, jnp.complex64], ids=str)
-def test_numbers_that_are_not_floats(dtype):
+def test_inputs_and_targets_that_are_not_floats_are_refused(dtype):
     with pytest.raises(DtypeError, match=r"^backprop: x must be real floating point"):
         backprop(NETWORK, X.astype(dtype), Y)
     with pytest.raises(DtypeError, match=r"^backprop: y must be real floating point"):
@@ -256,7 +256,7 @@ def test_numbers_that_are_not_floats(dtype):
 
 
 @pytest.mark.bad_input
-def test_no_examples_and_no_network():
+def test_no_examples_and_bad_networks_are_refused():
     for shape in ((0,), (0, 4), (4, 0)):
         with pytest.raises(ShapeError, match=r"^backprop: .*at least one example"):
             backprop(NETWORK, jnp.ones((*shape, 3)), jnp.ones((*shape, 2)))

@@ -55,7 +55,7 @@ def test_committed_rows_are_valid(path):
         assert found.versions["jax"]
 
 
-def test_committed_cases_are_those_of_the_suite():
+def test_committed_cases_equal_the_cases_of_the_suite():
     known = {case.name for case in CASES}
     found = {row.case.partition("/")[0] for path in RESULTS for row in store.read(path)}
     assert found == known
@@ -92,7 +92,7 @@ def test_two_rows_for_one_figure_are_refused(tmp_path):
         store.read(path)
 
 
-def test_new_rows_replace_those_of_their_case_and_variant(tmp_path):
+def test_new_rows_replace_rows_of_the_same_case_and_variant(tmp_path):
     path = tmp_path / "a.jsonl"
     old = [row(), row(quantity="memory", unit="MB"), row(variant="numpy"), row(case="step"), row(precision="float64")]
     store.replace(path, old)
@@ -106,7 +106,7 @@ def test_new_rows_replace_those_of_their_case_and_variant(tmp_path):
 
 
 def result(slower=1.0, drift=1.0, seed=0, spread=0.02):
-    """Seven times of three peers; the first is jaxgd's, which is slower by a factor."""
+    """Return seven times of three peers. The times of jaxgd, the first peer, are multiplied by a factor."""
     rng = np.random.default_rng(seed)
     median = {"jaxgd": 0.035 * slower, "numpy": 0.41, "torch": 2.0}
     noise = lambda: drift * (1 + spread * rng.standard_normal(7))  # noqa: E731
@@ -133,13 +133,13 @@ def test_figures_of_one_file_only_are_left_out():
     assert {change.new.variant for change in changes(result()[:2], result())} == {"jaxgd", "numpy"}
 
 
-def test_two_samples_tell_no_noise():
+def test_the_noise_of_two_samples_is_unknown():
     old, new = ([row(samples=(x, x), value=x, n=2)] for x in (1.0, 2.0))
     assert [change.word for change in changes(old, new)] == ["noise unknown"]
 
 
-def test_a_spread_stands_for_samples_that_were_not_kept():
-    """A normal distribution: the percentiles give the noise of the samples, as well as 2,000 samples tell it."""
+def test_a_spread_replaces_samples_that_were_not_stored():
+    """For a normal distribution, the percentiles give the same noise as 2,000 samples."""
     samples = np.random.default_rng(0).normal(1.0, 0.05, 2_000).tolist()
     kept = [sampled("epoch", "jaxgd", "time", "s/epoch", samples)]
     dropped = [dataclasses.replace(kept[0], samples=())]
@@ -156,7 +156,7 @@ def test_counts_are_compared_exactly():
     assert words(verdicts(0)) == ["unchanged"] * 3
     assert words(verdicts(1)) == ["worse", "unchanged", "changed"]
     assert words(verdicts(0, expected=11)) == ["unchanged", "better", "unchanged"]
-    # Counts over other numbers of checks say nothing about each other.
+    # Counts over other numbers of checks are not compared.
     assert words(verdicts(1, n=10)) == []
 
 
@@ -178,7 +178,7 @@ def test_correct_images_are_compared_over_seeds():
     assert [change.word for change in changes(old, rows(9500))] == ["within the noise"]
     assert [change.word for change in changes(old, rows(9470))] == ["worse"]
     assert [change.word for change in changes(old, rows(9530))] == ["better"]
-    # Runs of other lengths are not compared.
+    # Runs of different lengths are not compared.
     shorter, longer = ([dataclasses.replace(old[0], details={"epochs": n})] for n in (2, 30))
     assert changes(shorter, longer) == []
     assert list(lost(shorter, longer)) == ["n, jaxgd, correct: images, 2 epochs against images, 30 epochs"]
@@ -219,7 +219,7 @@ def write(path, *lines):
 
 
 def test_convert_then_compare(tmp_path, monkeypatch, capsys):
-    """The whole way of two older files: converted, compared, and the planted change found."""
+    """Convert two older files, compare them, and find the planted change."""
     turns = [1.0, 1.01, 0.99, 1.02, 0.98]
     for name, factor in (("old", 1.0), ("new", 1.2)):
         lines = [training_line("jaxgd", [0.03 * factor * t for t in turns])]
@@ -293,7 +293,7 @@ def test_convert_refuses_other_files(tmp_path, monkeypatch, capsys):
 # The cases and the command.
 
 
-def test_every_family_and_case_has_a_name_of_its_own():
+def test_names_of_families_and_cases_are_unique():
     assert FAMILIES == ("epochs", "steps", "networks", "start-up", "growth", "minimize", "gradcheck", "nielsen")
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
@@ -341,7 +341,7 @@ def test_run_stamps_prints_and_stores(tmp_path, monkeypatch, capsys):
 
 
 def test_benchmarks_import_in_one_direction():
-    """Families know nothing of each other, of the store or of the commands."""
+    """Families import neither each other, nor the store, nor the commands."""
     folder = ROOT / "benchmarks"
     below = {
         "rows": set(),
@@ -550,7 +550,7 @@ def test_table_has_a_line_for_each_variant():
     assert [line.split() for line in table(counts).splitlines()[1:]] == [["float64", "b", "c"], ["a", "15", "–"]]
 
 
-def test_pictures(tmp_path):
+def test_plot_writes_pictures_of_speed_and_growth(tmp_path):
     rows = [timed("epoch-30", "jaxgd", 30), timed("epoch-30", "numpy", 250)]
     grown = [timed(f"batch-{m}", p, m, growing="batch size", size=m) for m in (1, 10) for p in ("jaxgd", "numpy")]
     assert [path.name for path in draw(rows + grown, tmp_path)] == ["speed.png", "growth.png"]

@@ -76,7 +76,7 @@ def test_only_the_newest_few_are_kept(tmp_path, tree):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
 
-def test_none_yet(tmp_path, tree):
+def test_restore_from_a_new_folder_returns_none(tmp_path, tree):
     with Checkpoints(tmp_path / "new", CONFIG) as checkpoints:
         assert checkpoints.restore(tree) is None
 

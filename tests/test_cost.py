@@ -1,4 +1,4 @@
-"""The book's cost, with its ½ and its mean over examples only; and the share of right answers."""
+"""The book's cost has a factor ½ and a mean over examples only. Accuracy is the share of right answers."""
 
 import functools
 
@@ -13,15 +13,15 @@ from jaxgd.errors import DtypeError, JaxgdError, ShapeError
 from jaxgd.network import feedforward
 
 
-def test_by_hand():
-    """Distances squared 0.25 + 1, 0, 4 + 0.25: their sum 5.5 over 2n = 6. All exact in binary but the division."""
+def test_cost_equals_a_calculation_by_hand():
+    """The squared distances 1.25, 0 and 4.25 have the sum 5.5, and 2n = 6. Only the division rounds."""
     a = jnp.array([[0.5, 1.0], [0.0, 0.0], [2.0, 0.5]])
     y = jnp.array([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
     assert float(quadratic_cost(a, y)) == pytest.approx(5.5 / 6, rel=1e-7)
 
 
-def test_the_usual_mean_is_another_cost(seed):
-    """The same numbers under jnp.mean differ by the factor out/2, and η would silently mean something else."""
+def test_the_mean_over_all_elements_is_another_cost(seed):
+    """jnp.mean differs by the factor outputs/2, which would silently change the effect of η."""
     a, y = map(jnp.asarray, np.random.default_rng(seed).uniform(size=(2, 6, 10)).astype(np.float32))
     assert float(quadratic_cost(a, y)) == pytest.approx(5 * float(jnp.mean((a - y) ** 2)), rel=1e-6)
 
@@ -43,7 +43,7 @@ def test_leading_axes_are_examples(seed, x64):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
-def test_its_dtype_and_shape(dtype, x64):
+def test_the_cost_is_a_scalar_of_the_dtype_of_the_outputs(dtype, x64):
     cost = quadratic_cost(jnp.ones((4, 2), dtype), jnp.zeros((4, 2), dtype))
     assert (cost.dtype, cost.shape, float(cost)) == (dtype, (), 1.0)
 
@@ -60,7 +60,7 @@ def test_nothing_is_broadcast(a, y):
 
 
 @pytest.mark.bad_input
-def test_no_examples_have_no_mean():
+def test_no_examples_are_refused():
     with pytest.raises(ShapeError, match="at least one example"):
         quadratic_cost(jnp.ones((0, 3)), jnp.ones((0, 3)))
 
@@ -73,15 +73,15 @@ def test_an_example_has_at_least_one_output(shape):
 
 
 @pytest.mark.bad_input
-def test_a_number_is_no_output():
+def test_a_scalar_output_is_refused():
     with pytest.raises(ShapeError, match="quadratic_cost"):
         quadratic_cost(jnp.array(1.0), jnp.array(0.0))
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.complex64], ids=str)
-def test_whole_and_complex_numbers_are_refused(dtype):
-    """In uint8 (0 − 200)² is 64: the cost would be wrong without a word. A complex one would not be real."""
+def test_integer_and_complex_outputs_are_refused(dtype):
+    """In uint8 (0 − 200)² is 64: the cost would be silently wrong. A complex cost would not be real."""
     with pytest.raises(DtypeError, match="quadratic_cost"):
         quadratic_cost(jnp.array([[200]]).astype(dtype), jnp.array([[0]]).astype(dtype))
 
@@ -108,7 +108,7 @@ def test_network_cost_takes_any_cost(seed, x64):
 
 
 @pytest.mark.bad_input
-def test_network_cost_rejects_what_does_not_fit(seed):
+def test_network_cost_refuses_wrong_shapes_and_dtypes(seed):
     network, x, y = example((3, 4, 2), seed)
     with pytest.raises(ShapeError, match="x must be"):
         network_cost(network, x[:, :2], y)
@@ -141,21 +141,21 @@ def test_accuracy_of_one_example_and_of_many_axes():
 
 
 @pytest.mark.parametrize("n", [41, 83])
-def test_all_right_is_exactly_one(n):
+def test_accuracy_is_exactly_1_if_all_are_right(n):
     """XLA divides by multiplying with the reciprocal, and n · (1/n) is below 1 for these n in float32."""
     assert float(jnp.mean(jnp.ones(n, bool), dtype=jnp.float32)) < 1
     assert float(share(jnp.ones((n, 2)), jnp.zeros(n, int))) == 1
 
 
-def test_as_many_examples_as_outputs():
-    """A square batch must not confuse labels with targets."""
+def test_a_square_batch_of_targets_is_not_read_as_labels():
+    """There are as many examples as outputs."""
     assert float(share(jnp.eye(3), jnp.array([0, 1, 2]))) == 1
     assert float(share(jnp.eye(3), jnp.eye(3))) == 1
     assert float(share(jnp.eye(3), jnp.flip(jnp.eye(3), 0))) == pytest.approx(1 / 3)
 
 
-def test_a_nan_is_wrong_whatever_the_label():
-    """argmax takes a NaN for the largest: a network of NaNs would have every 0 right."""
+def test_a_nan_output_is_always_wrong():
+    """argmax treats NaN as the largest, so a network of NaNs would be right for every label 0."""
     ruined = jnp.full((4, 3), jnp.nan)
     assert float(jnp.mean(jnp.argmax(ruined, -1) == 0)) == 1
     assert float(share(ruined, jnp.zeros(4, int))) == 0
@@ -168,11 +168,11 @@ def test_infinities_are_compared_like_numbers():
     assert float(share(jnp.array([[0.0, jnp.inf], [-jnp.inf, 0.0]]), jnp.array([1, 1]))) == 1
 
 
-def test_of_equal_outputs_the_first_counts():
+def test_the_first_of_equal_outputs_counts():
     assert float(share(jnp.full((3, 3), 0.5), jnp.array([0, 1, 2]))) == pytest.approx(1 / 3)
 
 
-def test_a_label_that_is_no_output_is_wrong():
+def test_a_label_beyond_the_outputs_is_wrong():
     assert float(share(OUTPUTS, jnp.array([3, -1, 10, 255]))) == 0
 
 
@@ -188,25 +188,25 @@ def test_accuracy_counts_in_float32_or_wider(dtype, wide, x64):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("shape", [(3,), (4, 1), (4, 2), (1, 3), ()], ids=str)
-def test_labels_that_do_not_fit(shape):
+def test_labels_of_another_shape_are_refused(shape):
     with pytest.raises(ShapeError, match=r"^accuracy: y must be labels \(4,\) or targets \(4, 3\), got"):
         accuracy(OUTPUTS, jnp.zeros(shape, int))
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("dtype", [float, bool])
-def test_labels_that_are_not_whole_numbers(dtype):
+def test_labels_that_are_not_integers_are_refused(dtype):
     with pytest.raises(DtypeError, match=r"^accuracy: labels must be whole numbers, got"):
         accuracy(OUTPUTS, LABELS.astype(dtype))
 
 
 @pytest.mark.bad_input
-def test_accuracy_of_nothing():
+def test_accuracy_of_no_examples_is_refused():
     with pytest.raises(ShapeError, match=r"^accuracy: .*at least one example"):
         accuracy(jnp.zeros((0, 3)), jnp.zeros(0, int))
 
 
 @pytest.mark.bad_input
-def test_accuracy_of_a_number():
+def test_accuracy_of_a_scalar_is_refused():
     with pytest.raises(JaxgdError, match=r"^accuracy"):
         accuracy(jnp.array(1.0), jnp.array(1.0))

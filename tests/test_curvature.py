@@ -1,4 +1,4 @@
-"""Curvature without a matrix, held against matrices."""
+"""Matrix-free curvature agrees with dense Hessians."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def dense_eigenvalues(network, x, y):
 cost_of = jax.jit(network_cost)
 
 
-def test_a_product_is_the_dense_hessians(seed, x64):
+def test_a_product_equals_the_dense_hessian_times_the_vector(seed, x64):
     network, x, y = example((4, 5, 3), seed)
     u = jax.tree.map(lambda w: np.random.default_rng(seed).normal(size=w.shape), network)
     want = np.asarray(dense_hessian(network, x, y)) @ flatten(u)
@@ -74,7 +74,7 @@ def test_sharpness_is_the_largest_eigenvalue_of_a_network(sizes, seed, x64):
 @pytest.mark.parametrize(
     "n_k", often([(1, 1), (2, 2), (3, 2), (17, 1), (120, 1), (120, 5)], [(1, 1), (3, 2), (120, 5)]), ids=str
 )
-def test_the_largest_eigenpairs_of_random_matrices(n_k, seed, x64):
+def test_the_largest_eigenpairs_of_random_matrices_are_exact(n_k, seed, x64):
     n, k = n_k
     a = symmetric(n, seed)
     found = eigenpairs(quadratic, jnp.zeros(n), k, args=(jnp.asarray(a),))
@@ -97,13 +97,13 @@ def test_the_largest_eigenpairs_of_random_matrices(n_k, seed, x64):
     ],
     ids=["repeated", "zero", "negative", "far apart", "nearly equal"],
 )
-def test_spectra_that_are_hard(spectrum, x64):
+def test_sharpness_of_hard_spectra_converges(spectrum, x64):
     found = sharpness(diagonal, jnp.ones(40), args=(jnp.array(spectrum),))
     assert found.value == pytest.approx(max(spectrum), abs=1e-8)
     assert bool(found.converged)
 
 
-def test_what_does_not_converge_says_so(x64):
+def test_too_few_products_do_not_converge(x64):
     d = np.linspace(0.999, 1.0, 3000)
     found = sharpness(diagonal, jnp.zeros(3000), args=(jnp.asarray(d),), rtol=1e-12, max_products=20)
     assert not bool(found.converged)
@@ -119,21 +119,21 @@ def test_a_warm_start_saves_products(seed, x64):
     assert warm.value == pytest.approx(dense_eigenvalues(moved, x, y)[0], rel=1e-6)
 
 
-def test_a_warm_start_that_is_another_eigenvector_is_left(x64):
-    """Right at an eigenvector, just not the largest one's: a search that only refines would stay."""
+def test_a_warm_start_at_another_eigenvector_finds_the_largest(x64):
+    """The start is an eigenvector of a smaller eigenvalue, at which a search that only refines would stay."""
     d = jnp.array([1.0, 2.0, 7.0] + [0.5] * 37)
     found = sharpness(diagonal, jnp.ones(40), args=(d,), start=jnp.asarray(np.eye(40)[1]))
     assert found.value == pytest.approx(7.0, rel=1e-9)
 
 
-def test_under_jit_and_vmap(x64):
+def test_sharpness_under_jit_and_vmap(x64):
     scales = jnp.array([1.0, 2.0, 5.0])
     found = jax.jit(jax.vmap(lambda s: sharpness(lambda v: s * rosenbrock(v), jnp.ones(2)).value))(scales)
     np.testing.assert_allclose(found, 1001.60064 * scales, rtol=1e-7)
 
 
-def test_scipy_on_the_books_network(x64):
-    """An independent implementation, on all 23,860 weights."""
+def test_sharpness_of_the_books_network_equals_scipy(x64):
+    """The Hessian is over all 23,860 weights."""
     scipy_linalg = pytest.importorskip("scipy.sparse.linalg")
     network, x, y = example((784, 30, 10), 0, batch=(5,))
     flat, unravel = jax.flatten_util.ravel_pytree(network)
@@ -153,7 +153,7 @@ def test_scipy_on_the_books_network(x64):
 
 
 @pytest.mark.parametrize("directions", ["random", "gradient", "eigenvectors"])
-def test_a_slice_is_the_cost_on_the_plane(directions, seed, x64):
+def test_a_slice_holds_the_cost_on_a_plane(directions, seed, x64):
     network, x, y = example((4, 5, 3), seed)
     found = cost_slice(network_cost, network, directions, args=(x, y), span=0.5, resolution=5)
     numbers = jax.tree.map(np.asarray, found)
@@ -167,7 +167,7 @@ def test_a_slice_is_the_cost_on_the_plane(directions, seed, x64):
     np.testing.assert_allclose([u @ u, w @ w, u @ w], [1, 1, 0], atol=1e-12)
 
 
-def test_a_slice_through_three_points_holds_them(x64):
+def test_a_slice_through_three_points_contains_them(x64):
     points = [jnp.array(p) for p in ((0.0, 0.0, 0.0), (1.0, 2.0, 0.0), (0.0, 1.0, 3.0))]
     found = cost_slice(lambda v: jnp.sum(v**2), points[0], through=tuple(points[1:]), resolution=7)
     project, plane = jax.jit(CostSlice.project), jax.tree.map(np.asarray, found)
@@ -204,7 +204,7 @@ def test_a_slice_through_three_points_holds_them(x64):
         (lambda: cost_slice(jnp.sum, jnp.ones(2), resolution=1), RangeError, "resolution"),
     ],
 )
-def test_what_is_refused(call, error, words):
+def test_bad_arguments_are_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
@@ -212,22 +212,22 @@ def test_what_is_refused(call, error, words):
 @pytest.mark.parametrize(
     "d", [np.r_[-1e4 * np.ones(3000), np.linspace(0, 1e-2, 5)], np.r_[-1e3 * np.ones(3003), 1e-2, 0]]
 )
-def test_what_rounding_hides_is_not_converged(d):
-    """In float32 nothing is known of an eigenvalue of 1e-2 beside some of −1e4: whatever is found is not claimed."""
+def test_an_eigenvalue_hidden_by_rounding_is_not_converged(d):
+    """In float32, eigenvalues of −1e4 or −1e3 hide the largest one, 1e-2. A wrong value must not count as converged."""
     d = jnp.asarray(d, jnp.float32)
     found = sharpness(diagonal, jnp.zeros(d.size, jnp.float32), args=(d,), max_products=100)
     assert not bool(found.converged) or abs(found.value - 1e-2) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [1e25, 1e-22])
-def test_curvature_of_any_size(scale):
+def test_sharpness_of_huge_and_tiny_curvature_converges(scale):
     d = jnp.asarray(scale * np.linspace(0.0, 1.0, 40), jnp.float32)
     found = sharpness(diagonal, jnp.zeros(40), args=(d,))
     assert bool(found.converged)
     assert found.value == pytest.approx(scale, rel=1e-4)
 
 
-def test_a_start_of_nothing_is_no_start():
+def test_a_start_of_zeros_is_ignored():
     found = sharpness(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2), start=jnp.zeros(2))
     assert bool(found.converged)
     assert found.value == pytest.approx(6, rel=1e-5)
@@ -246,6 +246,6 @@ def test_a_start_of_nothing_is_no_start():
     ],
     ids=["no gradient", "another shape"],
 )
-def test_directions_that_are_none(directions, error, words):
+def test_bad_directions_are_refused(directions, error, words):
     with pytest.raises(error, match=words):
         cost_slice(lambda v: jnp.sum(v**2), jnp.zeros(3), directions)

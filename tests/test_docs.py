@@ -1,4 +1,4 @@
-"""README.md and docs/: the code runs, the commands parse, the links lead somewhere, and the help is the real help."""
+"""The code in README.md and docs/ runs, the commands parse, the links have targets, and the help is current."""
 
 import contextlib
 import doctest
@@ -52,7 +52,7 @@ def test_test_files_on_the_pages_pass(pytester):
     for i, source in enumerate(sources):
         pytester.makepyfile(**{f"test_{i}": source})
     result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:cacheprovider", "-W", EDITABLE)
-    # By hand at one point, and autodiff at two points with two seeds.
+    # One check of the gradient by hand, and autodiff at two points with two seeds.
     result.assert_outcomes(passed=5)
 
 

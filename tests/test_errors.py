@@ -1,4 +1,4 @@
-"""Every check says who complains, what it expected and what it got, and lets good values pass."""
+"""Each check passes good values. Its message names the caller, the expected value and the actual value."""
 
 import inspect
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.bad_input
         (errors.MissingDependencyError, ImportError),
     ],
 )
-def test_each_exception_is_ours_and_pythons(error, builtin):
+def test_each_exception_derives_from_jaxgds_and_a_builtin(error, builtin):
     assert issubclass(error, errors.JaxgdError)
     assert issubclass(error, builtin)
 
 
-def test_no_exception_was_forgotten_above():
+def test_the_list_of_exceptions_is_complete():
     ours = {x for _, x in inspect.getmembers(errors, inspect.isclass) if issubclass(x, errors.JaxgdError)}
     assert len(ours - {errors.JaxgdError}) == 7
 
@@ -44,11 +44,11 @@ def test_no_exception_was_forgotten_above():
         (None, "NoneType"),
     ],
 )
-def test_describe(x, text):
+def test_describe_gives_dtype_and_shape(x, text):
     assert errors.describe(x) == text
 
 
-def test_same_shape():
+def test_require_same_shape():
     errors.require_same_shape("f", a=jnp.zeros(3), y=np.ones(3))
     with pytest.raises(
         errors.ShapeError, match=r"^f: a and y .* got a float32\[3\], y float32\[3,1\]\.\nNothing is broad"
@@ -56,7 +56,7 @@ def test_same_shape():
         errors.require_same_shape("f", a=jnp.zeros(3), y=jnp.zeros((3, 1)))
 
 
-def test_examples():
+def test_require_examples():
     errors.require_examples("f", 1)
     with pytest.raises(errors.ShapeError, match=r"^f: .* at least one example, got none"):
         errors.require_examples("f", 0)
@@ -70,7 +70,7 @@ def test_floats_pass(x):
 
 
 @pytest.mark.parametrize("x", [1, True, jnp.zeros(2, jnp.uint8), np.zeros(2, bool), jnp.array(1j)], ids=errors.describe)
-def test_what_is_not_float_does_not(x):
+def test_other_dtypes_are_refused(x):
     with pytest.raises(errors.DtypeError, match=r"^f: x must be real floating point, got"):
         errors.require_float("f", "x", x)
 
@@ -104,7 +104,7 @@ def test_a_scalar_cost_passes_and_is_not_computed():
         (lambda v: None, "NoneType"),
     ],
 )
-def test_any_other_cost_does_not(cost, got):
+def test_a_cost_that_is_not_a_real_scalar_is_refused(cost, got):
     with pytest.raises(errors.ShapeError, match=rf"^f: the cost must return one real scalar, got {got}\.\nAverage"):
         errors.require_scalar("f", cost, jnp.zeros(3))
 
@@ -133,7 +133,7 @@ def test_other_numbers_are_out_of_range(x):
 @pytest.mark.parametrize(
     "x", [True, np.True_, jnp.array(True), [0.1], jnp.ones(1), np.ones((2, 2))], ids=errors.describe
 )
-def test_what_is_not_one_number_is_refused(x):
+def test_bools_and_arrays_are_not_one_number(x):
     with pytest.raises(errors.DtypeError, match=r"^f: eta must be one real number, got"):
         errors.require_positive("f", "eta", x)
 
@@ -145,7 +145,7 @@ def test_complex_numbers_are_refused(x):
 
 
 @pytest.mark.parametrize("x", ["0.1", None], ids=repr)
-def test_what_is_no_number_at_all_is_refused(x):
+def test_text_and_none_are_not_one_number(x):
     with pytest.raises(errors.DtypeError, match=r"^f: eta must be one real number, got"):
         errors.require_positive("f", "eta", x)
 
@@ -160,24 +160,24 @@ def test_counts_pass(x):
 
 
 @pytest.mark.parametrize("x", [1.0, np.float64(2), True, np.True_, None, "3", (1,)], ids=repr)
-def test_what_is_no_whole_number_does_not(x):
+def test_counts_that_are_not_integers_are_refused(x):
     with pytest.raises(errors.DtypeError, match=r"^f: n must be a whole number"):
         errors.require_count("f", "n", x)
 
 
 @pytest.mark.parametrize("x", [np.array(2.5), jnp.array(2.5), np.array(2.0)], ids=repr)
-def test_nor_an_array_that_holds_a_fraction(x):
+def test_counts_in_float_arrays_are_refused(x):
     with pytest.raises(errors.DtypeError, match=r"^f: n must be a whole number"):
         errors.require_count("f", "n", x)
 
 
-def test_a_traced_count_does_not():
+def test_a_traced_count_is_refused():
     with pytest.raises(errors.DtypeError, match=r"^f: n must be a whole number known before tracing, got int32\[\]"):
         jax.jit(lambda n: errors.require_count("f", "n", n))(1)
 
 
 @pytest.mark.parametrize("x", [0, -1, 6])
-def test_counts_out_of_range(x):
+def test_counts_out_of_range_are_refused(x):
     with pytest.raises(errors.RangeError, match=rf"^f: n must be between 1 and 5, got {x}\."):
         errors.require_count("f", "n", x, least=1, most=5)
     if x < 1:
@@ -185,7 +185,7 @@ def test_counts_out_of_range(x):
             errors.require_count("f", "n", x)
 
 
-def test_sizes():
+def test_require_sizes():
     errors.require_sizes("f", (784, 30, 10))
     errors.require_sizes("f", [1, 1])
     for sizes in ((), (5,), (0, 1), (1, -2), (2, 0, 1)):

@@ -1,4 +1,4 @@
-"""The order of the house: imports point upward, names are public on purpose, and nobody waits for what is not used."""
+"""Modules import only from modules above them, public names are documented, and imports are lazy."""
 
 import ast
 import dataclasses
@@ -27,8 +27,8 @@ ORDER = (
     *("descent", "gradcheck", "mesh", "data", "examples", "kernels", "training", "sweep", "checkpoint"),
     *("run_folder", "report", "cli", "pytest_plugin"),
 )
-# Not needed to import jaxgd and to train: libraries of the command line, the data, the checkpoints, the figures, the
-# tests. (safetensors comes with save_network, which is its only use.)
+# Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests. (save_network
+# imports safetensors on demand.)
 HEAVY = {
     *("matplotlib", "plotly", "orbax", "tensorflow_datasets", "tensorflow", "PIL", "tyro", "tqdm", "tensorboardX"),
     *("beartype", "hypothesis", "pytest"),
@@ -36,7 +36,7 @@ HEAVY = {
 
 
 def home_of():
-    """Where each public name lives."""
+    """Return the module of each public name."""
     return {name: module for module, names in jaxgd._HOME.items() for name in names}
 
 
@@ -48,12 +48,12 @@ WRITTEN = [name for name, module in sorted(home_of().items()) if is_written(modu
 
 
 def room_of(path):
-    """The room of the house a file is in: errors, data, cli …"""
+    """Return the room of a file: errors, data, cli …"""
     return path.relative_to(HOME).with_suffix("").parts[0]
 
 
 def imports(source, package="jaxgd"):
-    """The rooms that a module's source imports from, wherever in the file, each with its line."""
+    """Yield each room that a module's source imports from, anywhere in the file, with its line."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -69,8 +69,8 @@ def imports(source, package="jaxgd"):
                 yield home_of().get(room, room) if room not in ORDER else room, node.lineno
 
 
-def arrows_down(room, source):
-    """What a module in this room imports from below it."""
+def downward_imports(room, source):
+    """Return the imports of a room's module from rooms below it."""
     return [
         f"{room} imports {other}, line {line}"
         for other, line in imports(source)
@@ -87,9 +87,9 @@ FILES = sorted(path for path in HOME.rglob("*.py") if path != HOME / "__init__.p
 def test_imports_point_upward(path):
     room = room_of(path)
     if room == "__main__":
-        pytest.skip("the door, above no room")
+        pytest.skip("__main__ may import every room")
     assert room in ORDER, f"give {room} its place in the order of the house"
-    assert arrows_down(room, path.read_text(encoding="utf-8")) == []
+    assert downward_imports(room, path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_imports_point_upward(path):
         "from jaxgd.attic import box",
     ],
 )
-def test_an_arrow_down_would_be_noticed(source):
-    assert len(arrows_down("cost", source)) == 1
+def test_a_downward_import_is_found(source):
+    assert len(downward_imports("cost", source)) == 1
 
 
 @pytest.mark.parametrize(
     "source", ["from jaxgd.errors import ShapeError", "from jaxgd.cost import x", "import jax", "import jaxgd"]
 )
-def test_an_arrow_up_is_allowed(source):
-    assert arrows_down("cost", source) == []
+def test_an_upward_import_is_allowed(source):
+    assert downward_imports("cost", source) == []
 
 
-def test_the_public_names_agree():
-    """What type checkers read, what is imported on demand and what a star exports."""
+def test_the_lists_of_public_names_agree():
+    """The imports for type checkers, the imports on demand and __all__ have the same names."""
     tree = ast.parse((HOME / "__init__.py").read_text(encoding="utf-8"))
     (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     for_checkers = {alias.name: node.module for node in checking.body for alias in node.names}
@@ -129,7 +129,7 @@ def test_the_public_names_agree():
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_every_public_name_is_there_and_says_what_it_is(name):
+def test_every_public_name_exists_and_has_a_docstring(name):
     value = getattr(jaxgd, name)
     assert value is getattr(importlib.import_module(f"jaxgd.{home_of()[name]}"), name)
     assert not inspect.ismodule(value)
@@ -137,7 +137,7 @@ def test_every_public_name_is_there_and_says_what_it_is(name):
         assert inspect.getdoc(value)
 
 
-def test_a_name_that_is_not_public():
+def test_an_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="'jaxgd' has no attribute 'gradient_ascent'"):
         _ = jaxgd.gradient_ascent
 
@@ -155,7 +155,7 @@ def test_the_mathematics_names_its_source_and_shows_an_example(name):
     assert ">>> " in text
 
 
-IN_ORDER = [name for name in WRITTEN if name != "Network"]  # an alias of a type, which has no docstring of its own
+IN_ORDER = [name for name in WRITTEN if name != "Network"]  # an alias of a type has no docstring
 SECTIONS = ("Attributes", "Args", "Returns", "Raises", "Source", "Example")
 
 
@@ -199,7 +199,7 @@ def misdocumented(value):
 
 
 @pytest.mark.parametrize("name", IN_ORDER)
-def test_a_docstring_has_the_one_order(name):
+def test_public_docstrings_have_one_order(name):
     assert misdocumented(getattr(jaxgd, name)) == []
 
 
@@ -234,7 +234,7 @@ Example:
         ("Returns:\n    Their sum.\n\nRaises:", "Raises:\n    ValueError: Never.\n\nReturns:", "in the order"),
     ],
 )
-def test_a_fault_of_a_docstring_would_be_noticed(old, new, fault):
+def test_a_fault_of_a_docstring_is_found(old, new, fault):
     def add(x, y):
         return x + y
 
@@ -245,7 +245,7 @@ def test_a_fault_of_a_docstring_would_be_noticed(old, new, fault):
     assert any(fault in found for found in misdocumented(add))
 
 
-def test_an_attribute_without_a_sentence_would_be_noticed():
+def test_an_undocumented_attribute_is_found():
     class Pair(NamedTuple):
         """Two numbers.
 
@@ -260,20 +260,20 @@ def test_an_attribute_without_a_sentence_would_be_noticed():
 
 
 def python(code):
-    """What a fresh interpreter prints; warnings are errors there too."""
+    """Return the words that a fresh interpreter prints. Warnings are errors."""
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
-def test_importing_jaxgd_does_not_wait_for_jax():
+def test_importing_jaxgd_does_not_import_jax():
     loaded = set(python("import sys, jaxgd; jaxgd.__version__, dir(jaxgd); print(*sys.modules)"))
     assert "jaxgd" in loaded
     assert not {"jax", "jaxlib", "numpy", "optax", "jaxtyping"} & loaded
 
 
 def test_using_jaxgd_imports_nothing_heavy():
-    """Every public name, and a step of descent; against what JAX and optax bring along themselves."""
+    """Import every public name and make a step of descent. Imports by JAX and optax do not count."""
     code = f"""
         import sys, jax, optax, jaxtyping
         before = set(sys.modules)
@@ -290,7 +290,7 @@ def test_using_jaxgd_imports_nothing_heavy():
     assert not HEAVY & loaded
 
 
-def test_the_function_hides_its_module():
+def test_the_function_backprop_hides_its_module():
     """Importing the module jaxgd.backprop must not replace the function of that name."""
     first = "import jaxgd.backprop; print(type(jaxgd.backprop).__name__)"
     second = "import importlib; m = importlib.import_module('jaxgd.backprop'); print(type(m).__name__)"
@@ -330,11 +330,11 @@ def test_contributing_lists_the_rooms_in_their_order():
     assert set(listed) == {room_of(path) for path in FILES} - {"__main__"}
 
 
-def test_a_table_of_other_rooms_would_be_noticed():
+def test_rooms_are_read_from_a_table():
     assert rooms_in_table("| room | content |\n|---|---|\n| `b/` | `x` |\n| `a`, `c` | y |\n") == ["b", "a", "c"]
 
 
-def test_the_version_has_one_place():
+def test_the_version_is_defined_once():
     packaging = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in packaging["project"]
     assert packaging["project"]["dynamic"] == ["version"]

@@ -1,4 +1,4 @@
-"""The costs of the literature are what the literature says, and as written down a second time."""
+"""The named costs agree with the literature and with an independent implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxgd.named_costs import NAMED_COSTS
 
 
 @pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.__name__)
-def test_they_are_the_reference_figures(cost, seed, x64):
+def test_named_costs_equal_the_reference_figures(cost, seed, x64):
     named = NAMED_COSTS[cost.__name__.replace("_", "-")]
     start, first, minima = COSTS[cost]
     assert named.start == start
@@ -24,12 +24,12 @@ def test_they_are_the_reference_figures(cost, seed, x64):
 
 
 @pytest.mark.parametrize("name", often(NAMED_COSTS, list(NAMED_COSTS)[::2]))
-def test_their_minima_are_minima(name, x64):
+def test_the_listed_minima_are_minima(name, x64):
     named = NAMED_COSTS[name]
     derivatives = jax.jit(lambda v: (*jax.value_and_grad(named.cost)(v), jax.hessian(named.cost)(v)))
     for v, c in named.minima:
         cost, gradient, hessian = derivatives(jnp.array(v))
         assert cost == pytest.approx(c, abs=1e-5)
-        # Given to five or six digits, at curvatures up to some thousands.
+        # The minima have five or six digits, and the curvature reaches some thousands.
         assert np.linalg.norm(gradient) < 0.05
         assert np.linalg.eigvalsh(hessian).min() > -1e-9

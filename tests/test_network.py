@@ -1,4 +1,4 @@
-"""The neuron, its slope to third order, the random start, and what the network refuses."""
+"""The sigmoid and its derivatives, feedforward, the random start, and the checks of a network."""
 
 import functools
 
@@ -21,14 +21,14 @@ from jaxgd.network import (
 
 KEY = jax.random.key(0)
 
-# Where σ or σ′ changes character: from 17.5 on float32's σ is 1, from 37 float64's; at 89 and 710 exp overflows.
+# Around the limits of σ and σ′: σ is 1 from 17.5 in float32 and from 37 in float64, and exp overflows at 89 and 710.
 WEIGHTED_INPUTS = np.array(
     [0, 1e-6, 0.1, 1, 3, 10, 17, 18, 20, 37, 40, 80, 87, 88, 89, 100, 700, 708, 709, 750, 1e3, 1e4]
 )
 WEIGHTED_INPUTS = np.concatenate([-WEIGHTED_INPUTS[:0:-1], WEIGHTED_INPUTS])
 
-# The exponential and a handful of operations each round once or twice: 16 units in the last place leave a factor of
-# about three. Below the smallest normal number there are no relative digits, and XLA flushes to 0.
+# The exponential and a few operations round once or twice each, so 16 units in the last place leave a factor of about
+# three. Below the smallest normal number XLA flushes to 0, so the tolerance is absolute.
 ULPS = 16
 
 
@@ -42,9 +42,9 @@ def assert_digits(got, want, dtype):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
-def test_sigmoid_and_its_slope_to_the_last_digits(dtype, x64):
+def test_sigmoid_and_its_slope_have_full_precision(dtype, x64):
     z = jnp.asarray(WEIGHTED_INPUTS, dtype)
-    want = np.array([exact_sigmoid(x) for x in np.asarray(z, np.float64)])  # of z as rounded to its dtype
+    want = np.array([exact_sigmoid(x) for x in np.asarray(z, np.float64)])  # at z rounded to its dtype
     assert sigmoid(z).dtype == sigmoid_prime(z).dtype == dtype
     assert_digits(sigmoid(z), want[:, 0], dtype)
     assert_digits(sigmoid_prime(z), want[:, 1], dtype)
@@ -53,8 +53,8 @@ def test_sigmoid_and_its_slope_to_the_last_digits(dtype, x64):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
-def test_the_digits_above_would_be_missed(dtype, x64):
-    """The textbook's a(1 − a) fails the very comparison."""
+def test_the_textbook_slope_fails_the_comparison(dtype, x64):
+    """a(1 − a) cancels in saturation."""
     z = jnp.asarray(WEIGHTED_INPUTS, dtype)
     want = np.array([exact_sigmoid(x) for x in np.asarray(z, np.float64)])
     with pytest.raises(AssertionError, match="should be"):
@@ -67,17 +67,17 @@ def nested(f, order):
     return f
 
 
-# Relative, in the tails as at the center: every term is a product of σ(z), σ(−z) and differences without cancellation,
+# The tolerance is relative also in the tails: each term is a product of σ(z), σ(−z) and differences that do not cancel,
 # except at ±1, where 1 − 6σσ(−z) loses one digit. 1e-14 is 45 units in the last place.
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("z", [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0])
-def test_derivatives_of_every_order(z, order, x64):
+def test_derivatives_up_to_third_order_are_exact(z, order, x64):
     want = exact_sigmoid(z)[order]
     assert float(nested(sigmoid, order)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
     assert float(nested(sigmoid_prime, order - 1)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
 
 
-def test_the_textbooks_derivative_would_be_noticed(x64):
+def test_the_textbook_derivative_is_wrong_in_saturation(x64):
     def textbook(z):
         return 1 / (1 + jnp.exp(-z))
 
@@ -85,14 +85,14 @@ def test_the_textbooks_derivative_would_be_noticed(x64):
         assert float(textbook(z) * (1 - textbook(z))) != pytest.approx(exact_sigmoid(z)[1], rel=1e-10, abs=0)
 
 
-def test_a_saturated_neuron_still_has_a_slope_in_float32():
+def test_a_saturated_neuron_has_a_slope_in_float32():
     a = sigmoid(jnp.array(20.0))
-    assert float(a * (1 - a)) == 0, "the textbook's slope, to compare with"
+    assert float(a * (1 - a)) == 0, "the textbook slope should underflow"
     # As above: float32's 16 units in the last place are 2e-6.
     assert float(jax.grad(sigmoid)(jnp.array(20.0))) == pytest.approx(exact_sigmoid(20.0)[1], rel=2e-6)
 
 
-def test_sigmoid_under_every_transformation(x64):
+def test_sigmoid_works_under_every_transformation(x64):
     z, dz = jnp.array([-2.0, 0.0, 3.0]), jnp.array([1.0, 2.0, -1.0])
     _, slope, bend, _ = np.array([exact_sigmoid(x) for x in z]).T
     close = functools.partial(np.testing.assert_allclose, rtol=1e-14, atol=1e-300)
@@ -115,7 +115,7 @@ def test_sigmoid_of_infinity_and_nan():
     assert np.isnan(sigmoid_prime(jnp.array(jnp.nan)))
 
 
-def test_feedforward_by_hand(x64):
+def test_feedforward_equals_a_calculation_by_hand(x64):
     network = (
         Layer(jnp.array([[1.0, -2.0], [0.5, 0.0], [0.0, 3.0]]), jnp.array([0.0, -1.0, 0.5])),
         Layer(jnp.array([[1.0, 2.0, -1.0]]), jnp.array([0.25])),
@@ -140,16 +140,16 @@ def test_leading_axes_are_examples(seed, x64):
     np.testing.assert_allclose(jax.jit(jax.vmap(feedforward, (None, 0)))(network, x), a, rtol=1e-14)
 
 
-def test_the_precision_asked_for_is_every_products():
+def test_the_precision_applies_to_every_product():
     network, _, _ = example((3, 4, 2), 0)
     for precision in (None, "highest"):
         jaxpr = str(jax.make_jaxpr(functools.partial(feedforward, precision=precision))(network, jnp.zeros((5, 3))))
         assert jaxpr.count("dot_general") == 2
-        assert jaxpr.count("HIGHEST") == (4 if precision else 0)  # both operands of both
+        assert jaxpr.count("HIGHEST") == (4 if precision else 0)  # two operands of two products
 
 
 @pytest.mark.parametrize("sizes", [(784, 30, 10), (1, 1), [2, 3, 4, 5]], ids=str)
-def test_the_shapes_asked_for(sizes):
+def test_init_network_has_the_given_sizes(sizes):
     network = jax.eval_shape(lambda: init_network(KEY, sizes))
     assert [layer.w.shape for layer in network] == list(zip(sizes[1:], sizes[:-1], strict=True))
     assert [layer.b.shape for layer in network] == [(size,) for size in sizes[1:]]
@@ -157,7 +157,7 @@ def test_the_shapes_asked_for(sizes):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(network))
 
 
-def test_the_dtype_asked_for():
+def test_init_network_has_the_given_dtype():
     def out(scheme, dtype):
         network = init_network(KEY, (3, 2), scheme, dtype)
         return network, feedforward(network, jnp.ones(3, dtype))
@@ -175,7 +175,7 @@ def test_the_default_dtype_under_x64(x64):
 
 
 def is_normal(sample, variance):
-    """Whether mean, variance and kurtosis are within five standard errors of N(0, variance); chance: 1e-6 a moment."""
+    """Return True if mean, variance and kurtosis are within five standard errors of N(0, variance)."""
     n, x = sample.size, np.asarray(sample, np.float64).ravel() / np.sqrt(variance)
     # The standard errors of the first, second and fourth moment of N(0, 1).
     errors = abs(x.mean()), abs((x**2).mean() - 1) / np.sqrt(2), abs((x**4).mean() - 3) / np.sqrt(96)
@@ -189,7 +189,7 @@ def test_the_random_start_has_its_distribution(scheme, w_variance, seed):
     assert is_normal(network[0].b, 1.0)
 
 
-def test_another_distribution_would_be_noticed(seed):
+def test_other_distributions_fail_the_comparison(seed):
     rng = np.random.default_rng(seed)
     w = rng.normal(size=30_000)
     assert is_normal(w, 1.0)
@@ -199,7 +199,7 @@ def test_another_distribution_would_be_noticed(seed):
     assert not is_normal(np.sqrt(3) * rng.uniform(-1, 1, w.shape), 1.0)
 
 
-def test_same_key_same_bits():
+def test_the_same_key_gives_the_same_bits():
     for scheme in ("gaussian", "scaled"):
         one, other = (init_network(jax.random.key(7), (3, 2), scheme) for _ in range(2))
         assert_leaves_close(one, other, rtol=0)
@@ -208,7 +208,7 @@ def test_same_key_same_bits():
 
 
 def test_layers_are_independent(seed):
-    """Correlations within five standard errors of 0, also of the second layer's weights with the first's biases."""
+    """All correlations between leaves are within five standard errors of 0."""
     network = init_network(jax.random.key(seed), (100, 100, 100, 100))
     samples = [np.asarray(x).ravel() for x in jax.tree.leaves(network)]
     for i, x in enumerate(samples):
@@ -223,11 +223,11 @@ def test_random_starts_under_jit_and_vmap(seed):
     def start(key):
         return init_network(key, (3, 2))
 
-    lanes = jax.vmap(start)(keys)
+    batch = jax.vmap(start)(keys)
     jitted = jax.jit(start)(keys[0])
     assert_leaves_close(jitted, start(keys[0]), rtol=0)
     for i, key in enumerate(keys):
-        assert_leaves_close(jax.tree.map(lambda x, i=i: np.asarray(x)[i], lanes), start(key), rtol=0)
+        assert_leaves_close(jax.tree.map(lambda x, i=i: np.asarray(x)[i], batch), start(key), rtol=0)
 
 
 @pytest.mark.bad_input
@@ -247,27 +247,27 @@ def test_random_starts_under_jit_and_vmap(seed):
     ],
     ids=repr,
 )
-def test_sizes_that_cannot_be(sizes, error):
+def test_bad_sizes_are_refused(sizes, error):
     with pytest.raises(error, match=r"^init_network: .*sizes"):
         init_network(KEY, sizes)
 
 
 @pytest.mark.bad_input
-def test_sizes_that_are_one_number():
+def test_a_number_for_sizes_is_refused():
     with pytest.raises(JaxgdError, match=r"^init_network: .*sizes"):
         init_network(KEY, 5)
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("scheme", ["xavier", "", "Gaussian", None, 1])
-def test_schemes_that_do_not_exist(scheme):
+def test_unknown_schemes_are_refused(scheme):
     with pytest.raises(RangeError, match=r"^init_network: scheme must be 'gaussian' or 'scaled', got"):
         init_network(KEY, (2, 1), scheme)
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("dtype", [int, jnp.uint8, bool, jnp.complex64], ids=str)
-def test_dtypes_that_cannot_serve(dtype):
+def test_dtypes_that_are_not_real_floats_are_refused(dtype):
     with pytest.raises(DtypeError, match=r"^init_network: dtype must be real floating point"):
         init_network(KEY, (2, 1), dtype=dtype)
 
@@ -300,20 +300,20 @@ def test_layers_that_do_not_fit_are_named(f, network, place):
 
 
 @pytest.mark.bad_input
-def test_a_neuron_of_plain_numbers():
+def test_a_neuron_of_scalars_is_refused():
     with pytest.raises(ShapeError, match=r"layer \[0\] must have w"):
         network_sizes((Layer(jnp.array(0.6), jnp.array(0.9)),))
 
 
 @pytest.mark.bad_input
-def test_a_layer_is_no_network():
-    """The comma of a network of one layer is easily forgotten."""
+def test_a_layer_instead_of_a_network_is_refused():
+    """Users easily forget the comma of a tuple with one layer."""
     with pytest.raises(JaxgdError, match="network"):
         network_sizes(GOOD)
 
 
 @pytest.mark.bad_input
-def test_an_empty_network():
+def test_an_empty_network_is_refused():
     for f in (network_sizes, lambda network: feedforward(network, jnp.ones((5, 3)))):
         with pytest.raises(ShapeError, match=r"at least one layer, got none\.\nMake one with init_network"):
             f(())
@@ -321,13 +321,13 @@ def test_an_empty_network():
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("shape", [(), (2,), (5, 4), (3, 1), (28, 28)], ids=str)
-def test_inputs_of_another_width(shape):
+def test_inputs_of_another_width_are_refused(shape):
     with pytest.raises(ShapeError, match=r"^feedforward: x must be \(\.\.\., 3\) .*\nFlatten images first"):
         feedforward((GOOD,), jnp.ones(shape))
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, bool, jnp.complex64], ids=str)
-def test_inputs_that_are_not_floats(dtype):
+def test_inputs_that_are_not_floats_are_refused(dtype):
     with pytest.raises(DtypeError, match=r"^feedforward: x must be real floating point.*\nScale pixels first"):
         feedforward((GOOD,), jnp.ones((5, 3), dtype))

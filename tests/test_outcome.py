@@ -1,4 +1,4 @@
-"""An outcome is data: it goes through jit and vmap and still says in words how the run ended."""
+"""An outcome passes through jit and vmap, and its message says how the run ended."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def ran(cost):
 
 
 def test_the_codes_are_fixed():
-    """Checkpoints and results on disk hold the numbers."""
+    """Checkpoints and results on disk contain the codes."""
     assert {r.name: r.value for r in Reason} == {
         "COMPLETED": 0,
         "NOT_FINITE": 1,
@@ -32,21 +32,21 @@ def test_the_codes_are_fixed():
     }
 
 
-def test_through_jit():
+def test_an_outcome_passes_through_jit():
     good, bad = ran(1.0), ran(jnp.inf)
     assert (good.reason, good.ok) == (Reason.COMPLETED, True)
     assert (bad.reason, bad.ok) == (Reason.NOT_FINITE, False)
 
 
-def test_one_per_lane_through_vmap():
-    lanes = jax.vmap(ran)(jnp.array([1.0, jnp.nan, jnp.inf]))
-    assert [jax.tree.map(lambda x, i=i: x[i], lanes).reason.name for i in range(3)] == [
+def test_vmap_gives_one_outcome_per_batch_element():
+    batch = jax.vmap(ran)(jnp.array([1.0, jnp.nan, jnp.inf]))
+    assert [jax.tree.map(lambda x, i=i: x[i], batch).reason.name for i in range(3)] == [
         "COMPLETED",
         "NOT_FINITE",
         "NOT_FINITE",
     ]
-    assert lanes.message.startswith("1 × completed")
-    assert "; 2 × not finite" in lanes.message
+    assert batch.message.startswith("1 × completed")
+    assert "; 2 × not finite" in batch.message
 
 
 GOOD = {"COMPLETED", "GRADIENT", "STEP", "COST", "DECREASE"}
@@ -67,21 +67,21 @@ def test_the_message_of_a_failure_says_what_to_try(reason, advice):
     assert advice in Outcome(int(Reason[reason])).message.split(". Try ")[1]
 
 
-def test_no_two_reasons_have_one_message():
+def test_the_messages_of_all_reasons_differ():
     assert len({Outcome(int(reason)).message for reason in Reason}) == len(Reason)
 
 
-def test_many_lanes_have_no_single_reason():
+def test_a_batch_has_no_single_reason():
     with pytest.raises(TypeError):
         _ = Outcome(jnp.array([0, 1])).reason
 
 
-def test_a_code_that_does_not_exist_is_not_taken_for_success():
+def test_an_unknown_code_is_not_a_success():
     with pytest.raises(ValueError, match="77"):
         _ = Outcome(jnp.array(77)).ok
 
 
-def test_it_is_shown_by_name():
+def test_the_repr_names_the_reasons():
     assert repr(Outcome(jnp.array(3))) == "Outcome(GRADIENT)"
     assert repr(Outcome(jnp.array([3, 1, 3]))) == "Outcome(1 × NOT_FINITE, 2 × GRADIENT)"
     shown = []

@@ -12,7 +12,7 @@ import jaxgd.gradcheck  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
-# pytest's warning about an editable install of a plugin. pyproject.toml gives the reason.
+# pytest warns about an editable install of a plugin; pyproject.toml gives the reason.
 EDITABLE = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
 UNDECIDED = "undecided gradient checks"
 

@@ -1,4 +1,4 @@
-"""Arithmetic on trees, where float32 would overflow, underflow or stop counting."""
+"""Arithmetic on trees is exact even if float32 would overflow, underflow or lose small terms."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def test_dot_is_the_square_of_the_norm(seed, x64):
 
 
 def test_bfloat16_is_summed_in_float32():
-    """A sum of 1001 ones is 1000 if it is rounded to bfloat16, which has eight digits."""
+    """In bfloat16, which has eight binary digits, a sum of 1001 ones is 1000."""
     ones = jnp.ones(1001, jnp.bfloat16)
     assert dot(ones, ones).dtype == norm(ones).dtype == jnp.float32
     assert float(dot(ones, ones)) == 1001
@@ -40,14 +40,14 @@ def test_axpy_keeps_the_dtypes_of_y():
     np.testing.assert_array_equal(moved["b"], 0.5)
 
 
-def test_dot_rejects_trees_that_differ():
+def test_dot_refuses_trees_that_differ():
     with pytest.raises(ValueError, match=r"[Dd]ict"):
         dot({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
     with pytest.raises((TypeError, ValueError)):
         dot(jnp.ones(3), jnp.ones(2))
 
 
-# 3.3e38 is just under float32's largest number, 1.2e-38 its smallest normal one.
+# 3.3e38 is just below the largest float32, and 1.2e-38 is its smallest normal number.
 @pytest.mark.parametrize("size", [1e-37, 1e-30, 1e-3, 1.0, 1e30, 8e37])
 def test_norm_neither_overflows_nor_underflows(size):
     v = [jnp.array([3 * size, 0.0]), {"b": jnp.array(-4 * size)}] if size < 1e37 else [jnp.array([size, 0.0])]
@@ -56,13 +56,13 @@ def test_norm_neither_overflows_nor_underflows(size):
 
 @pytest.mark.parametrize("size", [1e38, 2e38, 3e38])
 def test_norm_near_the_largest_number(size):
-    """1/scale is below the smallest normal number here: dividing by way of the reciprocal would make it 0."""
+    """1/scale is below the smallest normal number, so a product with the reciprocal would be 0."""
     np.testing.assert_allclose(float(norm([jnp.array([size, 0.0])])), size, rtol=RTOL)
     np.testing.assert_allclose(float(jax.jit(norm)([jnp.array([size, 0.0])])), size, rtol=RTOL)
 
 
-def test_the_sizes_above_need_the_scaling():
-    """A plain root of squares fails at both ends, so the test above can fail."""
+def test_the_plain_norm_overflows_and_underflows():
+    """The plain root of squares fails for the sizes of the test above, so that test can fail."""
     assert float(jnp.sqrt(jnp.sum(jnp.array([3e30, 4e30]) ** 2))) == np.inf
     assert float(jnp.sqrt(jnp.sum(jnp.array([3e-30, 4e-30]) ** 2))) == 0
 
@@ -70,11 +70,11 @@ def test_the_sizes_above_need_the_scaling():
 @pytest.mark.parametrize(
     "v", [[], (), None, [jnp.zeros(3)], [jnp.zeros((0, 2))], [jnp.zeros((0,)), jnp.zeros(())]], ids=str
 )
-def test_norm_of_nothing_and_of_zeros(v):
+def test_norm_of_an_empty_tree_and_of_zeros_is_0(v):
     assert float(norm(v)) == 0
 
 
-def test_norm_of_what_is_not_finite():
+def test_norm_of_infinity_and_nan():
     inf, nan = jnp.array([1.0, -jnp.inf]), jnp.array([jnp.nan, 1.0])
     assert float(norm([inf])) == np.inf
     assert np.isnan(norm([nan]))
@@ -82,11 +82,11 @@ def test_norm_of_what_is_not_finite():
     assert np.isnan(norm([jnp.ones(2), nan]))
 
 
-def test_under_jit_and_vmap(seed):
+def test_norm_under_jit_and_vmap(seed):
     v = (jnp.asarray(np.random.default_rng(seed).normal(size=(4, 3)), jnp.float32), jnp.arange(4.0))
-    lanes = jax.jit(jax.vmap(norm))(v)
+    batch = jax.jit(jax.vmap(norm))(v)
     for i in range(4):
-        np.testing.assert_allclose(lanes[i], norm((v[0][i], v[1][i])), rtol=RTOL)
+        np.testing.assert_allclose(batch[i], norm((v[0][i], v[1][i])), rtol=RTOL)
 
 
 def test_subtract():
@@ -96,7 +96,7 @@ def test_subtract():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
-def test_all_finite_sees_one_bad_element(bad):
+def test_all_finite_finds_one_bad_element(bad):
     good = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3), "n": jnp.array(7)}
     assert bool(all_finite(good))
     assert not bool(all_finite({**good, "w": good["w"].at[1, 2].set(bad)}))
@@ -113,5 +113,5 @@ def test_select_chooses_the_whole_tree():
     np.testing.assert_array_equal(chosen["a"], [[1.0, 1.0], [0.0, 0.0]])
 
 
-def test_select_keeps_a_nan_that_was_not_chosen_out():
+def test_select_ignores_a_nan_in_the_other_tree():
     assert float(select(jnp.array(False), jnp.array(jnp.nan), jnp.array(1.0))) == 1

@@ -1,4 +1,4 @@
-"""Tracebacks without jaxgd's frames."""
+"""Tracebacks hide jaxgd's frames."""
 
 import traceback
 from pathlib import Path
@@ -50,7 +50,7 @@ def in_a_group():
         raise ExceptionGroup("several", [error]) from None
 
 
-def test_the_users_frames_stay():
+def test_only_the_users_frames_stay():
     error = caught(refused)
     assert "require_count" in of_jaxgd(error)
     hide_own_frames(error)
@@ -59,7 +59,7 @@ def test_the_users_frames_stay():
 
 
 @pytest.mark.parametrize("f", [led_to_another, during_another, in_a_group])
-def test_so_do_those_of_the_errors_it_came_from(f):
+def test_frames_of_causes_contexts_and_groups_are_hidden(f):
     error = caught(f)
     inner = error.exceptions[0] if f is in_a_group else error.__context__
     assert "require_count" in of_jaxgd(inner)
@@ -69,7 +69,7 @@ def test_so_do_those_of_the_errors_it_came_from(f):
     assert functions(inner)[:2] == [f.__name__, "refused"]
 
 
-def test_errors_in_a_circle():
+def test_a_cycle_of_errors_ends():
     first, second = caught(refused), caught(refused)
     first.__context__, second.__cause__ = second, first
     hide_own_frames(first)

@@ -1,11 +1,11 @@
-"""Training is the book's algorithm, and says how it went."""
+"""Training equals the book's algorithm and records its history."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from support import assert_leaves_close, by_hand, often, taught_by_hand
+from support import assert_leaves_close, by_hand, often, trained_by_hand
 
 from jaxgd import Layer, init_network, load_dataset, network_cost, quadratic_cost, train
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
@@ -21,7 +21,7 @@ def digits():
 
 
 # A test of the whole `digits` in mini-batches of 10 shares its two programs with other tests. Every other kind of run
-# compiles its own, which is cheaper without a validation and a test part: those take `few` examples.
+# compiles its own programs, which is cheaper with `few` examples and without validation and test images.
 @pytest.fixture(scope="module")
 def network():
     return init_network(jax.random.key(3), (64, 12, 10), dtype=jnp.float32)
@@ -37,7 +37,7 @@ def in_float64(network):
 
 
 def as_rows(images, labels):
-    """Return the examples as the formulas take them, in NumPy's float64."""
+    """Return the examples in NumPy's float64: pixels from 0 to 1, labels as one-hot rows."""
     return images.reshape(len(images), -1) / 255, np.eye(10)[labels]
 
 
@@ -50,12 +50,12 @@ def difference(a, b):
 
 
 def cross_entropy(a, y):
-    """Infinite where an output is exactly wrong."""
+    """Return the cross-entropy, which is infinite for an output that is exactly wrong."""
     return -jnp.mean(jnp.sum(y * jnp.log(a) + (1 - y) * jnp.log1p(-a), axis=-1))
 
 
 def fragile(a, y):
-    """Finite until the outputs have learned a little."""
+    """Return a cost that stops being finite once the outputs have learned a little."""
     c = quadratic_cost(a, y)
     return jnp.where(c < 0.4, jnp.inf, 1.0) * c
 
@@ -64,8 +64,8 @@ ADAM, SGD = optax.adam(0.01), optax.sgd(0.5)
 
 
 @pytest.mark.parametrize("batch_size", often([7, 10, None], [7]), ids=str)
-def test_an_epoch_is_the_books_loop(few, network, batch_size, x64):
-    """The same order of examples, in NumPy's float64, one mini-batch after the other by the hand-derived gradient."""
+def test_an_epoch_equals_the_books_loop(few, network, batch_size, x64):
+    """Repeat the mini-batches of the same order in NumPy's float64."""
     images, labels = (part[:50] for part in few)
     key, eta = jax.random.key(8), 2.0
     settings = {"epochs": 2, "batch_size": batch_size, "eta": eta, "key": key, "evaluate": False}
@@ -74,18 +74,18 @@ def test_an_epoch_is_the_books_loop(few, network, batch_size, x64):
     v = network
     for epoch in range(2):
         order = np.asarray(random_order(jax.random.fold_in(key, epoch), 50))
-        v = taught_by_hand(v, x, y, order, eta, batch_size or 50)
-    # About 20 steps, each rounding sums of up to 50 × 64 products: 1e-12 leaves a factor of a hundred.
+        v = trained_by_hand(v, x, y, order, eta, batch_size or 50)
+    # About 20 steps, each with the rounding of up to 50 × 64 products: 1e-12 leaves a factor of a hundred.
     assert_leaves_close(result.network, v, rtol=1e-12)
 
 
-def test_every_example_counts_once_an_epoch(digits):
-    """A cost whose gradient adds up the examples seen: with η = 1 and a constant slope, the bias counts them."""
+def test_every_example_counts_once_per_epoch(digits):
+    """With η = 1 and a gradient that sums the targets seen, the biases count the examples."""
     n, m = 23, 5
     x, y = np.zeros((n, 1), np.float32), np.eye(n, dtype=np.float32)
     network = (Layer(jnp.asarray(np.zeros((n, 1), np.float32)), jnp.asarray(np.zeros(n, np.float32))),)
 
-    # ∂C/∂b is made −y summed over the mini-batch: after one epoch each of the n biases has grown by exactly one.
+    # ∂C/∂b is −y summed over the mini-batch, so one epoch adds exactly 1 to each of the n biases.
     def cost(a, y):
         return -jnp.sum(jnp.sum(jax.scipy.special.logit(a) * y, axis=-1))
 
@@ -94,7 +94,7 @@ def test_every_example_counts_once_an_epoch(digits):
     np.testing.assert_allclose(result.network[0].b, np.ones(n), atol=1e-5)
 
 
-def test_the_history_is_what_it_says(digits, network):
+def test_the_history_equals_values_computed_separately(digits, network):
     path = []
     result = train(
         network,
@@ -132,8 +132,8 @@ def test_the_history_is_what_it_says(digits, network):
         np.testing.assert_allclose(entry.actual, entry.cost - last.cost, rtol=1e-6)
 
 
-def test_the_prediction_comes_true_as_eta_shrinks(few, network, x64):
-    """ΔC − ∇C·Δv shrinks as η²: the chapter's argument, and proof that both are of the same step."""
+def test_the_error_of_the_prediction_is_quadratic_in_eta(few, network, x64):
+    """ΔC − ∇C·Δv shrinks as η² only if both belong to the same step."""
     network = in_float64(network)
 
     def remainder(eta):
@@ -145,10 +145,10 @@ def test_the_prediction_comes_true_as_eta_shrinks(few, network, x64):
     assert 1.95 < slope < 2.05
 
 
-def test_mini_batches_have_no_prediction_but_count_their_updates(digits, network):
+def test_mini_batches_have_no_prediction_and_count_their_updates(digits, network):
     history = train(network, digits, epochs=2, batch_size=10, eta=1.0, key=jax.random.key(0)).history
     assert np.isnan(history.predicted).all()
-    assert history.updates.tolist() == [0, 120, 240]  # 1,197 examples: 119 mini-batches of ten and a short one
+    assert history.updates.tolist() == [0, 120, 240]  # 1,197 examples make 119 mini-batches of ten and one of seven
     np.testing.assert_allclose(history.actual[1:], np.diff(history.cost), rtol=1e-6)
 
 
@@ -170,7 +170,7 @@ def test_the_same_key_gives_the_same_bits_and_another_does_not(digits, network):
 
 @pytest.mark.parametrize("batch_size", often([10, None], [10]), ids=str)
 @pytest.mark.parametrize("optimizer", [None, ADAM], ids=["descent", "adam"])
-def test_continuing_equals_one_run_to_the_bit(digits, few, network, batch_size, optimizer):
+def test_a_continued_run_equals_one_run_bit_for_bit(digits, few, network, batch_size, optimizer):
     settings = {"batch_size": batch_size, "eta": None if optimizer else 3.0, "key": jax.random.key(5)}
     settings["optimizer"] = optimizer
     data = few if optimizer else digits
@@ -184,8 +184,8 @@ def test_continuing_equals_one_run_to_the_bit(digits, few, network, batch_size, 
         np.testing.assert_array_equal(parts[1:], one_run[3:])
 
 
-def test_a_state_may_go_on_in_the_full_batch(digits, network):
-    """A state of mini-batches lacks the full gradient, which is then computed: the step is the full batch's own."""
+def test_a_state_of_mini_batches_continues_in_the_full_batch(digits, network):
+    """The state lacks the full gradient, so train computes it first. The step is then −η∇C."""
     state = train(network, digits, epochs=1, batch_size=10, eta=3.0, key=jax.random.key(5)).state
     result = train(network, digits, epochs=1, batch_size=None, eta=3.0, key=jax.random.key(5), state=state)
     history = jax.tree.map(np.asarray, result.history)
@@ -201,8 +201,8 @@ def test_one_output_has_no_accuracy():
 
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["NumPy", "JAX"])
-def test_data_that_jit_closes_over(network, array):
-    """Its values are known, yet inside jit any operation on a JAX array would be traced."""
+def test_jit_may_close_over_the_data(network, array):
+    """The values are known, but inside jit operations on a JAX array are traced."""
     x, y = array(np.full((6, 64), 0.5, np.float32)), array(np.arange(6))
 
     def cost(eta):
@@ -213,7 +213,7 @@ def test_data_that_jit_closes_over(network, array):
 
 
 @pytest.mark.bad_input
-def test_a_number_hidden_in_the_optimizer_cannot_be_swept(few, network):
+def test_a_traced_number_inside_the_optimizer_is_refused(few, network):
     settings = {"epochs": 1, "batch_size": None, "key": jax.random.key(0), "evaluate": False}
 
     def run(rate):
@@ -224,7 +224,7 @@ def test_a_number_hidden_in_the_optimizer_cannot_be_swept(few, network):
 
 
 @pytest.mark.bad_input
-def test_a_callback_cannot_run_under_jit(digits, network):
+def test_a_callback_under_jit_is_refused(digits, network):
     def run(eta):
         return train(
             network, digits, epochs=1, batch_size=None, eta=eta, key=jax.random.key(0), callback=lambda *_: None
@@ -234,12 +234,12 @@ def test_a_callback_cannot_run_under_jit(digits, network):
         jax.jit(run)(1.0)
 
 
-def test_an_optimizer_is_a_rule(digits, few, network):
-    """optax's own plain descent, as an optimizer, walks where the default walks."""
+def test_an_optax_optimizer_works_like_a_rule(digits, few, network):
+    """optax.sgd gives the same network as eta, and a line search decreases the cost."""
     settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)}
     by_eta = train(network, digits, eta=0.5, **settings)
     by_optax = train(network, digits.train, optimizer=SGD, evaluate=False, **settings)
-    # The same formula; XLA may fuse its product and difference differently, and 240 steps add that up.
+    # The formula is the same, but XLA may round it differently, and 240 steps accumulate that.
     assert_leaves_close(by_optax.network, by_eta.network, rtol=1e-4)
     line_search = optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=10))
     searching = {"epochs": 3, "batch_size": None, "optimizer": line_search, "evaluate": False}
@@ -249,7 +249,7 @@ def test_an_optimizer_is_a_rule(digits, few, network):
         train(network, digits.train, eta=0.5, optimizer=SGD, evaluate=False, **settings | {"epochs": 0})
 
 
-def test_any_cost(few, network):
+def test_train_accepts_any_cost(few, network):
     settings = {"epochs": 20, "batch_size": 10, "eta": 0.2, "key": jax.random.key(0), "cost": cross_entropy}
     costs = np.asarray(train(network, few, **settings).history.cost)
     x, y = as_rows(*few)
@@ -280,21 +280,22 @@ def test_not_finite_at_the_start(digits, network):
     assert result.history.epoch.tolist() == [0]
 
 
-def test_lanes_of_vmap_equal_their_own_runs(few, network):
-    """Over keys and η at once; the lane whose cost overflows stops alone."""
+def test_batch_elements_equal_single_runs(few, network):
+    """The batch is over keys and η. Only the element whose cost overflows stops."""
 
     def run(key, eta):
         return train(network, few, epochs=4, batch_size=10, eta=eta, key=key, cost=cross_entropy)
 
     keys, etas = jax.random.split(jax.random.key(0), 3), jnp.array([0.05, 0.5, 1e6])
-    lanes = jax.jit(jax.vmap(run))(keys, etas)
-    assert lanes.outcome.code.tolist() == [0, 0, int(Reason.NOT_FINITE)]
-    assert "2 × completed" in lanes.outcome.message
-    networks, costs = jax.tree.map(np.asarray, (lanes.network, lanes.history.cost))
+    batch = jax.jit(jax.vmap(run))(keys, etas)
+    assert batch.outcome.code.tolist() == [0, 0, int(Reason.NOT_FINITE)]
+    assert "2 × completed" in batch.outcome.message
+    networks, costs = jax.tree.map(np.asarray, (batch.network, batch.history.cost))
     for i in range(3):
         single = run(keys[i], etas[i])
-        lane = jax.tree.map(lambda leaf, i=i: leaf[i], networks)
-        assert_leaves_close(lane, single.network, rtol=2e-4)  # 24 steps of float32, batched products round otherwise
+        element = jax.tree.map(lambda leaf, i=i: leaf[i], networks)
+        # Batched products round differently, over 24 steps of float32.
+        assert_leaves_close(element, single.network, rtol=2e-4)
         n = len(single.history.epoch)
         np.testing.assert_allclose(costs[i, :n], single.history.cost, rtol=1e-3)
         assert np.isnan(costs[i, n:]).all()
@@ -333,7 +334,7 @@ def test_the_callback_sees_each_epoch_and_can_stop(digits, network):
     assert len(result.history.epoch) == 3
 
 
-def test_no_epochs_is_the_start(digits, network):
+def test_0_epochs_return_the_start(digits, network):
     result = train(network, digits, epochs=0, batch_size=10, eta=3.0, key=jax.random.key(0))
     assert_leaves_close(result.network, network, rtol=0)
     assert result.history.epoch.tolist() == [0]
@@ -341,7 +342,7 @@ def test_no_epochs_is_the_start(digits, network):
 
 
 @pytest.mark.parametrize("dtype", often([jnp.bfloat16, jnp.float64], [jnp.bfloat16]), ids=["bfloat16", "float64"])
-def test_other_dtypes_learn_in_their_own(few, network, dtype, x64):
+def test_other_dtypes_are_kept_and_learn(few, network, dtype, x64):
     network = jax.tree.map(lambda v: jnp.asarray(np.asarray(v).astype(dtype)), network)
     result = train(network, few, epochs=40, batch_size=10, eta=1.0, key=jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(result.network)} == {jnp.dtype(dtype)}
@@ -361,7 +362,7 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
 
 
 @pytest.mark.slow
-def test_chunks_change_nothing_but_memory():
+def test_chunks_do_not_change_the_cost_or_its_gradient():
     network = init_network(jax.random.key(0), (6, 5, 3))
     n = 2 * CHUNK + 17
     x = jax.random.randint(jax.random.key(1), (n, 6), 0, 256).astype(jnp.uint8)
@@ -374,18 +375,18 @@ def test_chunks_change_nothing_but_memory():
         return network_cost(v, x.astype(jnp.float32) / 255, y)
 
     np.testing.assert_allclose(chunked(network), whole(network), rtol=1e-5)
-    # float32 sums over 10,017 examples, in another order.
+    # The order of float32 sums over 10,017 examples differs.
     assert_leaves_close(jax.grad(chunked)(network), jax.grad(whole)(network), rtol=1e-4)
 
 
 BAD = {
     "epochs": ({"epochs": -1}, RangeError, "epochs must be at least 0"),
-    "batch of none": ({"batch_size": 0}, RangeError, "batch_size must be between 1 and 1197"),
-    "batch beyond the data": ({"batch_size": 1198}, RangeError, "batch_size must be between 1 and 1197"),
-    "batch not whole": ({"batch_size": 2.5}, DtypeError, "batch_size must be a whole number"),
+    "batch size 0": ({"batch_size": 0}, RangeError, "batch_size must be between 1 and 1197"),
+    "batch above the data": ({"batch_size": 1198}, RangeError, "batch_size must be between 1 and 1197"),
+    "batch size 2.5": ({"batch_size": 2.5}, DtypeError, "batch_size must be a whole number"),
     "eta 0": ({"eta": 0.0}, RangeError, "eta must be a finite number above 0"),
     "eta NaN": ({"eta": float("nan")}, RangeError, "eta"),
-    "eta vanishes": ({"eta": 1e-60}, RangeError, "eta in float32 must be a finite number above 0"),
+    "eta underflows": ({"eta": 1e-60}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta overflows": ({"eta": 1e39}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta missing": ({"eta": None}, DtypeError, "eta must be one real number"),
     "eta a schedule": (
@@ -393,15 +394,15 @@ BAD = {
         DtypeError,
         "a function.\nGive a schedule to",
     ),
-    "eta of many": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
-    "cost of each": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
+    "eta an array": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
+    "cost an array": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
     "cost not a number": ({"cost": lambda a, y: None}, ShapeError, "one real scalar"),
 }
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("change", "error", "match"), BAD.values(), ids=BAD)
-def test_bad_settings(digits, network, change, error, match):
+def test_bad_settings_are_refused(digits, network, change, error, match):
     settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)} | change
     with pytest.raises(error, match=match):
         train(network, digits, **settings)
@@ -415,7 +416,7 @@ BAD_DATA = {
     "other width": ((np.zeros((4, 63), np.float32), LABELS), ShapeError, "rows of 64"),
     "counts differ": ((PIXELS, LABELS[:3]), ShapeError, "one label or target for each"),
     "no examples": ((PIXELS[:0], LABELS[:0]), ShapeError, "64|example"),
-    "whole pixels": ((PIXELS.astype(int), LABELS), DtypeError, "bytes .uint8. or floating point"),
+    "integer pixels": ((PIXELS.astype(int), LABELS), DtypeError, "bytes .uint8. or floating point"),
     "target NaN": ((PIXELS, np.full((4, 10), np.nan)), DataError, "targets have NaN"),
     "target width": ((PIXELS, np.zeros((4, 9))), ShapeError, "floating-point targets"),
 }
@@ -423,6 +424,6 @@ BAD_DATA = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("data", "error", "match"), BAD_DATA.values(), ids=BAD_DATA)
-def test_bad_data(network, data, error, match):
+def test_bad_data_is_refused(network, data, error, match):
     with pytest.raises(error, match=match):
         train(network, data, epochs=1, batch_size=2, eta=3.0, key=jax.random.key(0))

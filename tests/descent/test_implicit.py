@@ -1,4 +1,4 @@
-"""Derivatives of a solution: held against the closed form, unrolled steps and central differences."""
+"""Derivatives of a solution agree with the closed form, unrolled steps and central differences."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ X, Y = RNG.normal(size=(20, 3)), RNG.normal(size=20)
 
 
 def ridge(w, weight, y):
-    """C = ½‖Xw − y‖² + ½ λ‖w‖²: the minimum is (XᵀX + λ)⁻¹ Xᵀy."""
+    """Return C = ½‖Xw − y‖² + ½ λ‖w‖², whose minimum is (XᵀX + λ)⁻¹ Xᵀy."""
     return jnp.sum((X @ w - y) ** 2) / 2 + weight * jnp.sum(w**2) / 2
 
 
@@ -29,8 +29,8 @@ def solved(weight, y, **options):
 
 
 @pytest.mark.parametrize("mode_argument", often(MODES, [MODES[0]]), ids=str)
-def test_implicit_is_the_closed_form(mode_argument, x64):
-    """And so is central differences': 1e-5 is asked for; a solution to √eps leaves 1e-8."""
+def test_implicit_derivatives_equal_the_closed_form(mode_argument, x64):
+    """Central differences agree to 1e-5; a solution to √eps has an error of 1e-8."""
     mode, argument = mode_argument
     mode = {"reverse": jax.jacrev, "forward": jax.jacfwd}[mode]
     got = jax.jit(mode(lambda *args: solved(*args).v, argument))(0.7, jnp.asarray(Y))
@@ -44,7 +44,7 @@ def test_implicit_is_the_closed_form(mode_argument, x64):
 
 
 @pytest.mark.slow
-def test_unrolled_is_the_closed_form_too(x64):
+def test_unrolled_derivatives_equal_the_closed_form(x64):
     def v(weight, y):
         options = {"max_steps": 500, "differentiate": "unroll", "record": "auto"}
         return solved(weight, y, **options).v
@@ -56,8 +56,8 @@ def test_unrolled_is_the_closed_form_too(x64):
 
 
 @pytest.mark.parametrize("n", often([0, 1, 2, 3, 10, 17], [0, 1, 3, 10]))
-def test_unrolled_derivatives_by_start_and_eta(n, x64):
-    """v_n = (1 − 2η)ⁿ v₀: by v₀ it is (1 − 2η)ⁿ, by η −2n (1 − 2η)ⁿ⁻¹ v₀."""
+def test_unrolled_derivatives_with_respect_to_start_and_eta(n, x64):
+    """v_n = (1 − 2η)ⁿ v₀, so ∂v_n/∂v₀ = (1 − 2η)ⁿ and ∂v_n/∂η = −2n (1 − 2η)ⁿ⁻¹ v₀."""
 
     def v(v0, eta):
         return minimize(lambda v: v**2, v0, gradient_descent(eta), max_steps=n, differentiate="unroll").v
@@ -67,19 +67,19 @@ def test_unrolled_derivatives_by_start_and_eta(n, x64):
     assert by_eta == pytest.approx(-2 * n * 0.8 ** (n - 1) * 3.0 if n else 0.0, rel=1e-12)
 
 
-def test_the_cost_at_the_minimum_moves_as_its_explicit_part(x64):
+def test_derivative_of_the_minimal_cost_is_the_explicit_partial_derivative(x64):
     got = jax.jit(jax.grad(lambda weight: solved(weight, Y).cost))(0.7)
     assert got == pytest.approx(float(np.sum(np.asarray(closed(0.7, Y)) ** 2)) / 2, rel=1e-6)
 
 
 @pytest.mark.slow
-def test_second_derivatives(x64):
+def test_second_derivatives_equal_the_closed_form(x64):
     got = jax.hessian(lambda weight: solved(weight, Y).v[0])(0.7)
     assert got == pytest.approx(float(jax.hessian(lambda weight: closed(weight, Y)[0])(0.7)), rel=1e-5)
 
 
 @pytest.mark.parametrize("through", [pytest.param(lambda f: f, marks=pytest.mark.slow), jax.jit], ids=["plain", "jit"])
-def test_what_a_cost_closes_over_counts_as_well(through, x64):
+def test_derivatives_reach_values_that_the_cost_closes_over(through, x64):
     def first(weight):
         return minimize(
             lambda w: ridge(w, weight, Y), jnp.zeros(3), gradient_descent(0.02), max_steps=2000, record=None
@@ -91,7 +91,7 @@ def test_what_a_cost_closes_over_counts_as_well(through, x64):
     np.testing.assert_allclose(through(jax.vmap(jax.grad(first)))(many), [want(w) for w in many], rtol=1e-6)
 
 
-def test_start_and_eta_have_no_part_in_a_minimum(x64):
+def test_derivatives_with_respect_to_start_and_eta_are_zero(x64):
     def first(v0, eta):
         return minimize(ridge, v0, gradient_descent(eta), args=(0.7, Y), max_steps=2000, record=None).v[0]
 
@@ -100,7 +100,7 @@ def test_start_and_eta_have_no_part_in_a_minimum(x64):
     assert by_eta == 0
 
 
-def test_where_there_is_no_minimum_there_is_no_derivative(x64):
+def test_derivative_of_a_diverged_run_is_nan(x64):
     def first(weight):
         return minimize(ridge, jnp.zeros(3), gradient_descent(1.0), args=(weight, Y), max_steps=2000, record=None).v[0]
 
@@ -108,8 +108,8 @@ def test_where_there_is_no_minimum_there_is_no_derivative(x64):
 
 
 @pytest.mark.slow
-def test_the_checker_agrees(x64):
-    """jaxgd's own checker on the solution as a function of its arguments; CG ends at ten roundings."""
+def test_check_gradients_confirms_implicit_derivatives(x64):
+    """Check the solution as a function of its arguments. CG stops at ten roundings."""
 
     def first(weight, y):
         return minimize(ridge, jnp.zeros(3), newton(), args=(weight, y), max_steps=50, record=None, stop=None).v

@@ -1,4 +1,4 @@
-"""What is easily wrong in the loop: whose cost it is, optimizers of all kinds, rounding, and what a step of 0 means."""
+"""The loop keeps cost and gradient consistent with v, for any optax optimizer, in low precision and for steps of 0."""
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +14,21 @@ from jaxgd.errors import RangeError, ShapeError
 START = np.array([-1.2, 1.0])
 
 OPTIMIZERS = {
-    "a search, clipped": lambda: optax.chain(optax.lbfgs(), optax.clip(0.1)),
-    "a search, halved": lambda: optax.chain(wolfe(), optax.scale(0.5)),
-    "a search without a kept gradient": lambda: optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(15)),
-    "several searches": lambda: optax.MultiSteps(optax.lbfgs(), 2),
-    "several steps of ours": lambda: optax.MultiSteps(backtracking(), 2),
+    "clipped line search": lambda: optax.chain(optax.lbfgs(), optax.clip(0.1)),
+    "halved line search": lambda: optax.chain(wolfe(), optax.scale(0.5)),
+    "line search without a cached gradient": lambda: optax.chain(
+        optax.sgd(1.0), optax.scale_by_backtracking_linesearch(15)
+    ),
+    "accumulated line searches": lambda: optax.MultiSteps(optax.lbfgs(), 2),
+    "accumulated backtracking": lambda: optax.MultiSteps(backtracking(), 2),
     "adam": lambda: optax.adam(1e-2),
     "noise": lambda: optax.chain(optax.add_noise(1e-3, 0.5, 0), optax.sgd(1e-3)),
 }
 
 
-@pytest.mark.parametrize("name", often(OPTIMIZERS, ["a search, clipped", "several steps of ours", "noise"]))
-def test_cost_and_gradient_are_those_of_v(name, x64):
-    """Whatever an optimizer keeps of other points."""
+@pytest.mark.parametrize("name", often(OPTIMIZERS, ["clipped line search", "accumulated backtracking", "noise"]))
+def test_cost_and_gradient_belong_to_v(name, x64):
+    """An optimizer may cache values of other points."""
     s = minimize(rosenbrock, START, OPTIMIZERS[name](), max_steps=12, stop=None, record=Record(v=True))
     want = rosenbrock_along(s.trajectory.v)
     np.testing.assert_allclose(s.trajectory.cost, want[0], rtol=1e-12)
@@ -36,8 +38,8 @@ def test_cost_and_gradient_are_those_of_v(name, x64):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=lambda d: d.__name__)
-def test_few_digits_are_rounded_before_the_cost_sees_them(dtype):
-    """XLA would keep what the dtype does not hold, within one program: C and ∇C would be those of another point."""
+def test_low_precision_v_is_rounded_before_the_cost_is_evaluated(dtype):
+    """Within one program, XLA may keep more digits than the dtype has. C and ∇C would then belong to another point."""
 
     def cost(v):
         a, b = v["a"], v["b"].astype(jnp.float32)
@@ -54,8 +56,8 @@ def test_few_digits_are_rounded_before_the_cost_sees_them(dtype):
     gradient_descent(optax.linear_schedule(0.0, 1e-3, 10, transition_begin=40)),
     optax.sgd(optax.linear_schedule(0.0, 1e-3, 10, transition_begin=40)),
     optax.MultiSteps(optax.sgd(1e-3), 32),
-], ids=["schedule", "schedule of optax", "accumulated"])  # fmt: skip
-def test_to_wait_is_not_to_be_stalled(rule):
+], ids=["schedule", "optax schedule", "accumulated"])  # fmt: skip
+def test_planned_steps_of_zero_do_not_count_as_stalled(rule):
     s = minimize(rosenbrock, START, rule, max_steps=200, record=None)
     assert s.outcome.reason.name == "MAX_STEPS"
     assert s.cost < rosenbrock(START)
@@ -66,24 +68,24 @@ def above_one(v):
 
 
 @pytest.mark.parametrize("target", [0.0, 1e-310, -0.0])
-def test_a_target_that_is_met_exactly(target, x64):
+def test_a_cost_equal_to_the_target_stops_the_run(target, x64):
     s = minimize(above_one, START, gradient_descent(0.1), max_steps=100, stop=Stop(cost=target), record=None)
     assert s.outcome.reason.name == "COST"
 
 
-def test_a_constant_is_a_cost_too():
+def test_a_constant_cost_converges_at_the_start():
     s = minimize(lambda v: 1.0, jnp.ones(2), gradient_descent(0.1), max_steps=5, record=Record(function=lambda v: 2.0))
     assert (s.cost, s.outcome.reason.name) == (1, "GRADIENT")
     assert s.trajectory.value.tolist() == [2]
 
 
 @pytest.mark.bad_input
-def test_numbers_of_any_kind_count(x64):
+def test_numpy_integers_are_accepted_as_counts(x64):
     s = minimize(rosenbrock, START, gradient_descent(1e-3), max_steps=np.int64(4), record=Record(every=np.int32(2)))
     assert s.trajectory.step.tolist() == [0, 2, 4]
 
 
-def test_a_cost_without_a_hash():
+def test_a_cost_may_be_unhashable():
     class Cost:
         __hash__ = None
 
@@ -94,7 +96,7 @@ def test_a_cost_without_a_hash():
 
 
 @pytest.mark.bad_input
-def test_a_state_goes_on_with_its_own_rule_and_shape_only():
+def test_a_state_of_another_rule_or_shape_is_refused():
     state = minimize(rosenbrock, START, backtracking(3), max_steps=2).state
     for rule in (backtracking(10), wolfe(), optax.adam(0.1)):
         with pytest.raises(RangeError, match="another rule"):
@@ -113,18 +115,18 @@ def test_a_state_goes_on_with_its_own_rule_and_shape_only():
         (Stop(cost="x"), "stop.cost"),
     ],
 )
-def test_tests_that_cannot_be_made(stop, words):
+def test_invalid_stop_settings_are_refused(stop, words):
     with pytest.raises((RangeError, TypeError), match=words):
         minimize(rosenbrock, START, gradient_descent(1e-3), max_steps=2, stop=stop)
 
 
 @pytest.mark.bad_input
-def test_searches_cannot_be_unrolled():
+def test_unrolling_a_line_search_is_refused():
     with pytest.raises(RangeError, match="cannot be unrolled"):
         minimize(rosenbrock, START, wolfe(), max_steps=2, differentiate="unroll")
 
 
-def test_out_of_steps_there_is_no_derivative(x64):
+def test_derivative_of_a_run_out_of_steps_is_nan(x64):
     def first(weight, steps):
         cost = lambda v, weight: jnp.sum((v - 3) ** 2) / 2 + weight * jnp.sum(v**2) / 2  # noqa: E731
         return minimize(cost, jnp.zeros(2), gradient_descent(0.1), args=(weight,), max_steps=steps, record=None).v[0]

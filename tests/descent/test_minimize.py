@@ -1,4 +1,4 @@
-"""Whether minimize is what its name says: the closed forms, the figures, the lanes, and what it refuses."""
+"""minimize reproduces closed forms and reference figures, runs in batches, continues runs and refuses bad arguments."""
 
 import re
 
@@ -31,18 +31,18 @@ START = (-1.2, 1.0)
 
 
 def spectrum(rng, n, least=1.0, most=50.0):
-    """A symmetric matrix with eigenvalues between two numbers, and the largest."""
+    """Return a symmetric matrix with eigenvalues from `least` to `most`, and `most`."""
     q, _ = np.linalg.qr(rng.normal(size=(n, n)))
     values = np.sort(rng.uniform(least, most, n))
     values[-1], values[0] = most, least
     return q * values @ q.T, most
 
 
-# The book.
+# Closed forms.
 
 
 @given(eta=st.floats(0.01, 0.99), start=st.tuples(*[st.floats(-5, 5)] * 2))
-def test_the_valley_in_closed_form(eta, start):
+def test_the_valley_follows_the_closed_form(eta, start):
     """v_k = (1 − 2η)ᵏ v₀; each step rounds a few times."""
     with jax.enable_x64(True):
         v0 = jnp.array(start)
@@ -53,8 +53,8 @@ def test_the_valley_in_closed_form(eta, start):
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_a_quadratic_in_closed_form(n, seed, x64):
-    """v_k = (I − ηA)ᵏ v₀ for a random A; 30 steps of n products each round to 1e-13 of the start."""
+def test_a_quadratic_follows_the_closed_form(n, seed, x64):
+    """v_k = (I − ηA)ᵏ v₀ for a random A. The rounding of 30 steps of n products is at most 1e-13 ‖v₀‖."""
     rng = np.random.default_rng(seed)
     a, most = spectrum(rng, n)
     v0, eta = rng.normal(size=n), 1.5 / most
@@ -65,7 +65,7 @@ def test_a_quadratic_in_closed_form(n, seed, x64):
     np.testing.assert_allclose(solution.v, expected, rtol=0, atol=1e-13 * np.linalg.norm(v0))
 
 
-# Plain gradient descent on Rosenbrock's function: C after so many updates.
+# C after k updates of gradient descent on Rosenbrock's function, by (η, k).
 FIGURES = {
     (1e-3, 100): 3.801889,
     (1e-3, 1_000): 0.4535290,
@@ -77,13 +77,13 @@ FIGURES = {
 
 
 @pytest.mark.parametrize(("eta", "k"), FIGURES)
-def test_rosenbrocks_figures(eta, k, x64):
+def test_rosenbrock_reaches_the_reference_costs(eta, k, x64):
     solution = minimize(rosenbrock, jnp.array(START), gradient_descent(eta), max_steps=k, stop=None, record=None)
-    assert solution.cost == pytest.approx(FIGURES[eta, k], rel=5e-6)  # they are given to six digits
+    assert solution.cost == pytest.approx(FIGURES[eta, k], rel=5e-6)  # the figures have six digits
     assert (solution.steps, solution.evaluations) == (k, k + 1)
 
 
-def test_the_first_step_on_rosenbrock(x64):
+def test_the_first_step_on_rosenbrock_is_exact(x64):
     solution = minimize(rosenbrock, jnp.array(START), gradient_descent(1e-3), max_steps=1)
     np.testing.assert_allclose(solution.v, [-0.9844, 1.088], rtol=1e-12)
     np.testing.assert_allclose(solution.trajectory.predicted[1], -1e-3 * (215.6**2 + 88**2), rtol=1e-12)
@@ -91,8 +91,8 @@ def test_the_first_step_on_rosenbrock(x64):
 
 @pytest.mark.parametrize("cost", often(COSTS, [powell_singular]), ids=lambda cost: cost.__name__)
 @pytest.mark.parametrize("rule", [backtracking, wolfe, newton], ids=lambda rule: rule.__name__)
-def test_every_cost_of_the_literature_reaches_a_minimum(cost, rule, x64):
-    """To 1e-8 in C, within 5,000 evaluations; Freudenstein and Roth's has two minima, and either will do."""
+def test_each_rule_reaches_a_minimum_of_each_named_cost(cost, rule, x64):
+    """C reaches a minimum to 1e-8 within 5,000 evaluations, for Freudenstein and Roth's function either of two."""
     start, first, minima = COSTS[cost]
     v0 = jnp.array(start)
     assert cost(v0) == pytest.approx(first, rel=1e-12)
@@ -109,11 +109,11 @@ def test_both_minima_of_freudenstein_and_roth_are_found(x64):
     assert found == {0.0, 48.984}
 
 
-# The edge of stability, in a thousand lanes.
+# Batches.
 
 
-def test_a_thousand_quadratics_on_both_sides_of_the_edge(seed, x64):
-    """Half of the η just below 2/λ_max, half just above; each lane ends as it does alone."""
+def test_a_batch_converges_below_the_edge_of_stability_and_diverges_above(seed, x64):
+    """Half of the η are 1% below 2/λ_max, half 1% above. Each batch element ends as its own run does."""
     rng = np.random.default_rng(seed)
     many, n = 1000, 4
     a = np.stack([spectrum(rng, n, 1.0, 20.0)[0] for _ in range(many)])
@@ -125,43 +125,43 @@ def test_a_thousand_quadratics_on_both_sides_of_the_edge(seed, x64):
         return minimize(quadratic, v0, gradient_descent(eta), args=(a,), max_steps=5000, record=None)
 
     batched = jax.jit(jax.vmap(run))
-    lanes = in_numpy(batched(v0, eta, jnp.asarray(a)))
-    assert np.all(lanes.outcome.code[below] == 3)  # GRADIENT
-    assert np.all(lanes.outcome.code[~below] == 8)  # DIVERGING
+    batch = in_numpy(batched(v0, eta, jnp.asarray(a)))
+    assert np.all(batch.outcome.code[below] == 3)  # GRADIENT
+    assert np.all(batch.outcome.code[~below] == 8)  # DIVERGING
     alone = jax.jit(run)
     for i in range(0, many, 97):
         one = in_numpy(alone(np.asarray(v0)[i], np.asarray(eta)[i], a[i]))
         assert (one.steps, one.outcome.code, one.evaluations) == tuple(
-            x[i] for x in (lanes.steps, lanes.outcome.code, lanes.evaluations)
+            x[i] for x in (batch.steps, batch.outcome.code, batch.evaluations)
         )
-        # To the bit they differ: XLA sums four numbers in another order in a batch.
-        np.testing.assert_allclose(one.v, lanes.v[i], rtol=1e-12)
+        # Equal only to rounding, because XLA sums four numbers in another order in a batch.
+        np.testing.assert_allclose(one.v, batch.v[i], rtol=1e-12)
     order = rng.permutation(many)
-    turned = batched(np.asarray(v0)[order], np.asarray(eta)[order], a[order])
-    np.testing.assert_array_equal(turned.v, lanes.v[order])
+    permuted = batched(np.asarray(v0)[order], np.asarray(eta)[order], a[order])
+    np.testing.assert_array_equal(permuted.v, batch.v[order])
 
 
-def test_lanes_do_not_disturb_each_other(x64):
-    """The same lane among others, in another place, and with a path recorded: the same bits."""
+def test_batch_elements_do_not_affect_each_other(x64):
+    """An element has the same bits in a reversed batch and with a recorded path."""
     etas = jnp.array([0.1, 0.9, -1.0, 1.2, jnp.nan, 0.4, 0.001])
 
     def run(eta, record=None):
         return minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(eta), max_steps=60, record=record)
 
     batched = jax.jit(jax.vmap(run))
-    lanes, turned = in_numpy(batched(etas)), in_numpy(batched(etas[::-1]))
+    batch, permuted = in_numpy(batched(etas)), in_numpy(batched(etas[::-1]))
     recorded = in_numpy(jax.jit(jax.vmap(lambda eta: run(eta, Record(every=7))))(etas))
-    for other in (jax.tree.map(lambda x: x[::-1], turned), recorded):
+    for other in (jax.tree.map(lambda x: x[::-1], permuted), recorded):
         for name in ("v", "cost", "steps", "evaluations"):
-            np.testing.assert_array_equal(getattr(lanes, name), getattr(other, name))
-    reasons = [jax.tree.map(lambda x, i=i: x[i], lanes.outcome).reason.name for i in range(len(etas))]
+            np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
+    reasons = [jax.tree.map(lambda x, i=i: x[i], batch.outcome).reason.name for i in range(len(etas))]
     assert reasons == ["MAX_STEPS", "MAX_STEPS", "BAD_RULE", "DIVERGING", "BAD_RULE", "GRADIENT", "MAX_STEPS"]
     np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], np.nan)  # it ended before update 21
     assert np.isfinite(recorded.trajectory.cost[0]).all()
 
 
 @pytest.mark.slow
-def test_lanes_in_lanes(x64):
+def test_nested_batches_equal_single_runs(x64):
     def run(eta, x):
         return minimize(valley, jnp.array([x, 1.0]), gradient_descent(eta), max_steps=60, record=Record(every=9)).steps
 
@@ -170,7 +170,7 @@ def test_lanes_in_lanes(x64):
     assert both.tolist() == [[int(run(eta, x)) for x in starts] for eta in etas]
 
 
-# Continuing.
+# Continued runs.
 
 
 RULES = {
@@ -184,12 +184,12 @@ RULES = {
 }
 
 
-OFTEN = ("adam",)
+QUICK = ("adam",)
 
 
-@pytest.mark.parametrize("name", often(RULES, OFTEN))
-def test_a_run_continued_is_one_run(name, tmp_path):
-    """7 and then 12 updates, kept on disk between them, are 19 to the bit; so are those with a callback between."""
+@pytest.mark.parametrize("name", often(RULES, QUICK))
+def test_a_continued_run_equals_one_run_bit_for_bit(name, tmp_path):
+    """7 updates, a checkpoint and 12 updates equal 19 updates. So do 19 updates with a callback after every 4."""
     rule = RULES[name]()
     options = {"stop": None, "record": Record(every=3)}
     v0 = {"a": jnp.array(START[0]), "b": jnp.array([START[1]])}
@@ -212,7 +212,7 @@ def test_a_run_continued_is_one_run(name, tmp_path):
     assert second.trajectory.step.tolist() == [7, 10, 13, 16, 19]
 
 
-def test_a_state_that_converged_stays(x64):
+def test_a_converged_state_makes_no_updates_unless_the_tolerance_is_tighter(x64):
     first = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=500)
     second = minimize(valley, None, gradient_descent(0.1), max_steps=500, state=first.state)
     assert (second.steps, second.outcome.reason.name) == (first.steps, "GRADIENT")
@@ -222,7 +222,7 @@ def test_a_state_that_converged_stays(x64):
     assert third.steps > first.steps
 
 
-def test_a_callback_may_stop_and_sees_the_path(x64):
+def test_a_callback_sees_the_path_and_can_stop_the_run(x64):
     seen = []
 
     def callback(solution):
@@ -235,16 +235,16 @@ def test_a_callback_may_stop_and_sees_the_path(x64):
     assert seen == [1, 6, 11, 16, 21]
 
 
-def test_time_may_run_out(x64):
+def test_a_time_limit_stops_the_run(x64):
     solution = minimize(rosenbrock, jnp.array(START), gradient_descent(1e-6), max_steps=10**9, record=None, seconds=0.2)
     assert solution.outcome.reason.name == "SECONDS"
     assert 0 < solution.steps < 10**9
 
 
-# Nothing is compiled twice.
+# Compilation.
 
 
-def test_other_numbers_compile_nothing():
+def test_other_values_of_the_same_shapes_do_not_recompile():
     traces = []
 
     def cost(v, a):
@@ -258,7 +258,7 @@ def test_other_numbers_compile_nothing():
     run(0.1, jnp.ones(3), jnp.ones(3), 1e-3)
     first = len(traces)
     run(0.1, jnp.ones(3), jnp.ones(3), 1e-3)
-    each = len(traces) - first  # what is only looked at: shapes, what the cost closes over
+    each = len(traces) - first  # abstract evaluations, for shapes and closed-over values
     before = len(traces)
     run(0.2, 2 * jnp.ones(3), jnp.zeros(3), 1e-2)
     run(0.3, 3 * jnp.ones(3), jnp.arange(3.0), 1e-2)
@@ -266,7 +266,7 @@ def test_other_numbers_compile_nothing():
     assert each < first
 
 
-def test_a_rule_of_optax_compiles_once_for_each_object():
+def test_an_optax_rule_compiles_once_per_object():
     traces = []
 
     def cost(v):
@@ -282,7 +282,7 @@ def test_a_rule_of_optax_compiles_once_for_each_object():
     assert counts[0] > counts[1] == counts[2]
 
 
-# Any pytree, any dtype, any device.
+# Pytrees, dtypes and devices.
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_rule_of_optax_compiles_once_for_each_object():
     often([jnp.float32, jnp.float64, jnp.bfloat16, jnp.float16], [jnp.float32, jnp.bfloat16]),
     ids=lambda d: d.__name__,
 )
-def test_any_dtype_stays_what_it_is(dtype):
+def test_dtypes_and_tree_structure_are_kept(dtype):
     with jax.enable_x64(dtype is jnp.float64):
         v0 = {"w": jnp.ones((2, 3), dtype), "b": [jnp.array(2.0, dtype)]}
 
@@ -305,11 +305,11 @@ def test_any_dtype_stays_what_it_is(dtype):
         assert solution.cost < 0.05
 
 
-def test_a_number_is_a_tree_too():
+def test_a_number_may_be_the_variables():
     assert minimize(lambda v: (v - 3) ** 2, 1.0, gradient_descent(0.5), max_steps=5).v == 3.0
 
 
-def test_empty_leaves_and_integers_among_args():
+def test_empty_leaves_and_integer_args_are_accepted():
     v0 = (jnp.ones(2), jnp.zeros((0, 3)))
     solution = minimize(
         lambda v, i, k: jnp.sum(v[0] ** 2) + jnp.sum(v[1]) + 0 * i[k],
@@ -322,8 +322,8 @@ def test_empty_leaves_and_integers_among_args():
     np.testing.assert_array_equal(solution.v[0], 0.125)
 
 
-def test_sharded_variables():
-    """Over as many devices as there are: the loop needs no more than a sharding to follow."""
+def test_sharded_variables_are_minimized():
+    """Shard v over all devices of the host."""
     mesh = jax.make_mesh((len(jax.devices()),), ("d",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
     v0 = jax.device_put(jnp.arange(8.0), sharding)
@@ -331,16 +331,16 @@ def test_sharded_variables():
     np.testing.assert_allclose(solution.v, np.arange(8.0) / 8)
 
 
-# What is no error but an outcome.
+# Outcomes.
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_start_that_is_not_finite(bad):
+def test_a_start_that_is_not_finite_stops_at_step_0(bad):
     solution = minimize(valley, jnp.array([bad, 1.0]), gradient_descent(0.1), max_steps=10)
     assert (solution.outcome.reason.name, solution.steps) == ("NOT_FINITE", 0)
 
 
-def test_no_updates():
+def test_max_steps_0_evaluates_only_the_start():
     solution = minimize(valley, jnp.array([1.0, 2.0]), gradient_descent(0.1), max_steps=0)
     assert (solution.cost, solution.steps, solution.evaluations) == (5, 0, 1)
     assert solution.outcome.reason.name == "MAX_STEPS"
@@ -348,13 +348,13 @@ def test_no_updates():
     np.testing.assert_array_equal(solution.trajectory.cost, [5])
 
 
-def test_a_cost_that_leaves_its_range_ends_it_and_the_best_is_kept():
+def test_an_overflowing_cost_stops_the_run_and_the_best_v_is_kept():
     solution = minimize(lambda v: jnp.exp(v**2), 1.0, gradient_descent(1.0), max_steps=50, stop=None)
     assert solution.outcome.reason.name == "NOT_FINITE"
     assert solution.best_cost == jnp.exp(solution.best_v**2) == jnp.exp(1.0)
 
 
-def test_infinitely_low_is_not_finite_either():
+def test_a_cost_of_minus_infinity_is_not_finite():
     solution = minimize(jnp.log, 1.0, gradient_descent(0.9999999), max_steps=1000, stop=None)
     assert solution.outcome.reason.name == "NOT_FINITE"
 
@@ -366,7 +366,7 @@ def test_a_traced_eta_out_of_range_is_an_outcome():
     assert steps(0.1).steps == 5
 
 
-# What is refused.
+# Bad arguments.
 
 
 def sides(v):
@@ -374,7 +374,11 @@ def sides(v):
 
 
 BAD = {
-    "cost is no function": (lambda: minimize(3.0, jnp.ones(2), gradient_descent(0.1), max_steps=1), DtypeError, "cost"),
+    "cost is not a function": (
+        lambda: minimize(3.0, jnp.ones(2), gradient_descent(0.1), max_steps=1),
+        DtypeError,
+        "cost",
+    ),
     "not a scalar": (
         lambda: minimize(sides, jnp.ones(2), gradient_descent(0.1), max_steps=1),
         ShapeError,
@@ -391,16 +395,20 @@ BAD = {
         DtypeError,
         r"v0\['n'\]",
     ),
-    "nothing": (lambda: minimize(valley, {}, gradient_descent(0.1), max_steps=1), ShapeError, "at least one variable"),
-    "text": (lambda: minimize(valley, "v", gradient_descent(0.1), max_steps=1), DtypeError, "v0"),
+    "no variables": (
+        lambda: minimize(valley, {}, gradient_descent(0.1), max_steps=1),
+        ShapeError,
+        "at least one variable",
+    ),
+    "v0 is text": (lambda: minimize(valley, "v", gradient_descent(0.1), max_steps=1), DtypeError, "v0"),
     "eta is text": (lambda: gradient_descent("0.1"), DtypeError, "eta"),
     "eta is 0": (lambda: gradient_descent(0.0), RangeError, "eta"),
     "eta below 0": (lambda: gradient_descent(-0.1), RangeError, "eta"),
     "mu is 1": (lambda: heavy_ball(0.1, 1.0), RangeError, "mu"),
-    "mu is several": (lambda: nesterov(0.1, jnp.ones(2)), DtypeError, "mu"),
+    "mu is an array": (lambda: nesterov(0.1, jnp.ones(2)), DtypeError, "mu"),
     "epsilon below 0": (lambda: fixed_length(-1.0), RangeError, "epsilon"),
     "memory 0": (lambda: backtracking(0), RangeError, "memory"),
-    "no rule": (lambda: minimize(valley, jnp.ones(2), 0.1, max_steps=1), DtypeError, "rule"),
+    "rule is a number": (lambda: minimize(valley, jnp.ones(2), 0.1, max_steps=1), DtypeError, "rule"),
     "steps below 0": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=-1),
         RangeError,
@@ -411,7 +419,7 @@ BAD = {
         DtypeError,
         "max_steps",
     ),
-    "args is no tuple": (
+    "args is not a tuple": (
         lambda: minimize(quadratic, jnp.ones(2), gradient_descent(0.1), args=jnp.eye(2), max_steps=1),
         DtypeError,
         "args must be a tuple",
@@ -451,17 +459,17 @@ BAD = {
         RangeError,
         "seconds",
     ),
-    "state is no state": (
+    "state is a number": (
         lambda: minimize(valley, None, gradient_descent(0.1), max_steps=1, state=3),
         DtypeError,
         "state",
     ),
-    "differentiate by magic": (
+    "unknown differentiate": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, differentiate="magic"),
         RangeError,
         "differentiate",
     ),
-    "unrolled with a test": (
+    "unrolled with a stopping test": (
         lambda: minimize(
             valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, differentiate="unroll", stop=Stop(cost=0.1)
         ),
@@ -473,15 +481,15 @@ BAD = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_refused(name):
+def test_bad_arguments_are_refused(name):
     call, error, words = BAD[name]
     with pytest.raises(error, match=words) as caught:
         call()
     assert isinstance(caught.value, JaxgdError)
-    assert re.match(r"\w+: ", str(caught.value))  # who complains
+    assert re.match(r"\w+: ", str(caught.value))  # the message starts with the name of the function
 
 
-def test_what_the_cost_raises_comes_through():
+def test_an_exception_of_the_cost_reaches_the_caller():
     def cost(v):
         raise KeyError("mine")
 

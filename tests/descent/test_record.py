@@ -1,4 +1,4 @@
-"""Entry k is after k updates and entry 0 is the start; what is remembered is what was there."""
+"""A trajectory holds the values of its steps: entry 0 is the start, and the length has a limit."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ START = np.array([-1.2, 1.0])
 
 
 def by_hand(eta, n):
-    """The path as a loop of Python makes it."""
+    """Return the path of a plain Python loop, the start included."""
     v, path = START, [START]
     for _ in range(n):
         v = v - eta * np.asarray(rosenbrock_gradient(v))
@@ -22,7 +22,7 @@ def by_hand(eta, n):
 
 
 @pytest.mark.parametrize("every", often([1, 7, 50], [1, 7]))
-def test_entries_are_what_a_loop_by_hand_finds(every, x64):
+def test_entries_equal_those_of_a_python_loop(every, x64):
     eta, n = 1e-3, 30
     record = Record(every=every, v=True, function=lambda v: {"sum": jnp.sum(v), "twice": 2 * v})
     solution = minimize(rosenbrock, START, gradient_descent(eta), max_steps=n, stop=None, record=record)
@@ -43,8 +43,8 @@ def test_entries_are_what_a_loop_by_hand_finds(every, x64):
 
 
 @pytest.mark.parametrize("n", often([1024, 1025, 123_456], [1025]))
-def test_the_length_is_bounded_and_short_runs_are_whole(n, x64):
-    """Every second entry is let go whenever there are more than 1,025: what is left is what `every` would keep."""
+def test_the_length_is_bounded_and_short_runs_are_complete(n, x64):
+    """Above 1,025 entries every second one is dropped, which leaves the entries of a run with a larger `every`."""
     rule = gradient_descent(1e-4)
     solution = minimize(rosenbrock, START, rule, max_steps=n, stop=None, record=Record(v=True))
     path = in_numpy(solution.trajectory)
@@ -56,24 +56,24 @@ def test_the_length_is_bounded_and_short_runs_are_whole(n, x64):
 
 
 @pytest.mark.slow
-def test_a_short_run_of_many_allowed_steps_is_remembered_whole(x64):
+def test_a_run_that_ends_long_before_max_steps_is_recorded_completely(x64):
     solution = minimize(rosenbrock, START, newton(), max_steps=10**6)
     assert solution.trajectory.step.tolist() == list(range(int(solution.steps) + 1))
-    lanes = jax.vmap(lambda eta: minimize(rosenbrock, START, gradient_descent(eta), max_steps=3000))(
+    batch = jax.vmap(lambda eta: minimize(rosenbrock, START, gradient_descent(eta), max_steps=3000))(
         jnp.array([1e-3, 1e-2])
     )
-    assert lanes.trajectory.step.tolist() == [[4 * k for k in range(1025)]] * 2
-    assert jnp.isfinite(lanes.trajectory.cost).sum(1).tolist() == [751, int(lanes.steps[1]) // 4 + 1]
+    assert batch.trajectory.step.tolist() == [[4 * k for k in range(1025)]] * 2
+    assert jnp.isfinite(batch.trajectory.cost).sum(1).tolist() == [751, int(batch.steps[1]) // 4 + 1]
 
 
-def test_nothing_is_remembered_of_none(x64):
+def test_record_none_has_no_trajectory(x64):
     solution = minimize(rosenbrock, START, heavy_ball(2e-3, 0.9), max_steps=5, stop=None, record=None)
     assert solution.trajectory is None
     np.testing.assert_array_equal(solution.best_v, solution.v)
     assert solution.best_cost == solution.cost == rosenbrock(solution.v)
 
 
-def test_the_best_is_where_c_was_lowest(x64):
+def test_best_v_is_the_v_of_the_lowest_cost(x64):
     record = Record(v=True)
     solution = in_numpy(minimize(rosenbrock, START, heavy_ball(5e-3, 0.9), max_steps=8, stop=None, record=record))
     k = np.argmin(solution.trajectory.cost)
@@ -83,8 +83,8 @@ def test_the_best_is_where_c_was_lowest(x64):
 
 
 @pytest.mark.slow
-def test_sharpness_beside_the_edge_of_stability(x64):
-    """On ¼v⁴ λ_max = 3v², which falls on the way down and never reaches 2/η = 20."""
+def test_sharpness_below_the_edge_of_stability_has_no_crossing(x64):
+    """For C = ¼ Σ v⁴, λ_max = 3 max v² decreases along the path and stays below 2/η = 20."""
     falling = minimize(
         lambda v: jnp.sum(v**4) / 4,
         jnp.array([1.0, 2.0]),
@@ -97,8 +97,8 @@ def test_sharpness_beside_the_edge_of_stability(x64):
     assert falling.crossed == -1
 
 
-def test_the_crossing_is_told(x64):
-    """On eᵛ from 3.5 λ_max = e³·⁵ = 33 is above 2/η = 20 at first, and below it afterwards."""
+def test_the_step_above_the_edge_of_stability_is_reported(x64):
+    """For C = eᵛ from v = 3.5, λ_max = e³·⁵ = 33 is above 2/η = 20 at step 0 and below 20 at the end."""
     path = minimize(
         lambda v: jnp.sum(jnp.exp(v)),
         jnp.array([3.5]),
@@ -112,7 +112,7 @@ def test_the_crossing_is_told(x64):
 
 
 @pytest.mark.slow
-def test_a_rule_without_an_eta_has_no_edge(x64):
+def test_an_optax_rule_has_no_stability_threshold(x64):
     import optax
 
     path = minimize(
@@ -123,8 +123,8 @@ def test_a_rule_without_an_eta_has_no_edge(x64):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_lanes_times_steps():
-    """Ten thousand lanes, a thousand entries each: as large as its numbers, no more, and quick."""
+def test_a_large_batch_keeps_only_the_recorded_entries():
+    """Run 10,000 batch elements for 1,000 steps each, with 11 entries per element."""
 
     def run(v0):
         return minimize(

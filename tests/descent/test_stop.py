@@ -1,4 +1,4 @@
-"""Each test ends a descent where its formula says, and nothing else does."""
+"""Each stopping test ends a run at the first step that meets its formula, and a disabled test ends none."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def run(stop, eta=0.1, max_steps=400, v0=START, cost=valley):
 QUIET = {"diverging": None, "stalled": False}
 
 
-def test_gradient(x64):
+def test_gradient_test_stops_at_the_first_small_gradient(x64):
     solution, path = run(Stop(gradient_atol=1e-3, gradient_rtol=1e-3, **QUIET))
     met = path.gradient_norm <= 1e-3 + 1e-3 * path.gradient_norm[0]
     assert solution.outcome.reason.name == "GRADIENT"
@@ -29,39 +29,39 @@ def test_gradient(x64):
 
 
 def counting(cost):
-    """The cost, and how often its value was wanted: of what nobody looks at, the compiler leaves the evaluation out."""
+    """Return the cost with a counter of its evaluations. The compiler removes an evaluation whose value is unused."""
     calls = []
 
-    def tell(c):
-        nothing = jax.pure_callback(lambda c: (calls.append(1), np.int32(0))[1], jax.ShapeDtypeStruct((), np.int32), c)
-        return c + nothing.astype(c.dtype)
+    def count(c):
+        zero = jax.pure_callback(lambda c: (calls.append(1), np.int32(0))[1], jax.ShapeDtypeStruct((), np.int32), c)
+        return c + zero.astype(c.dtype)
 
     @jax.custom_jvp
-    def told(v):
-        return tell(cost(v))
+    def counted(v):
+        return count(cost(v))
 
-    @told.defjvp
+    @counted.defjvp
     def _(primals, tangents):
         c, dc = jax.jvp(cost, primals, tangents)
-        return tell(c), dc
+        return count(c), dc
 
-    return told, calls
+    return counted, calls
 
 
-# With a gradient test alone, C is wanted at the start and wherever the loop ends: after the first update and at last.
-WANTED = {
+# With a gradient test alone, C is evaluated 3 times: at the start, after the first update and at the end.
+EVALUATED = {
     "gradient": (Stop(gradient_rtol=1e-4, **QUIET), None, 3),
     "diverging": (Stop(gradient_rtol=1e-4, stalled=False), None, None),
     "cost": (Stop(gradient_rtol=1e-4, cost=0.0, **QUIET), None, None),
     "decrease": (Stop(gradient_rtol=1e-4, decrease_atol=0.0, **QUIET), None, None),
     "recorded": (Stop(gradient_rtol=1e-4, **QUIET), Record(every=10), None),
-    "nothing": (None, None, None),
+    "no tests": (None, None, None),
 }
 
 
-@pytest.mark.parametrize("name", often(WANTED, ["gradient", "cost", "recorded", "nothing"]))
-def test_the_cost_is_evaluated_where_something_looks_at_it(name, x64):
-    stop, record, expected = WANTED[name]
+@pytest.mark.parametrize("name", often(EVALUATED, ["gradient", "cost", "recorded", "no tests"]))
+def test_cost_is_evaluated_only_if_a_test_or_record_needs_it(name, x64):
+    stop, record, expected = EVALUATED[name]
     cost, calls = counting(valley)
     rule = gradient_descent(0.1)
     solution = in_numpy(minimize(cost, START, rule, max_steps=100, stop=stop, record=record))
@@ -70,7 +70,7 @@ def test_the_cost_is_evaluated_where_something_looks_at_it(name, x64):
     assert (solution.cost, solution.steps, solution.evaluations) == (valley(solution.v), plain.steps, plain.evaluations)
 
 
-def test_what_is_not_finite_is_seen_by_the_gradient(x64):
+def test_a_gradient_test_alone_detects_values_that_are_not_finite(x64):
     def cliff(v):
         return jnp.sum(jnp.sqrt(v - 0.5))
 
@@ -80,7 +80,7 @@ def test_what_is_not_finite_is_seen_by_the_gradient(x64):
     assert solution.outcome.reason.name == "NOT_FINITE"
     assert solution.steps < 20
 
-    # ±infinity, turn by turn: the gradient is never NaN.
+    # v alternates between ±infinity, and the gradient is never NaN.
     solution = minimize(
         lambda v: jnp.sum(v**2), START, gradient_descent(1.5), max_steps=10_000,
         stop=Stop(gradient_rtol=1e-4, **QUIET), record=None,
@@ -89,7 +89,7 @@ def test_what_is_not_finite_is_seen_by_the_gradient(x64):
     assert solution.steps < 2000
 
 
-def test_a_gradient_test_alone_says_per_lane_what_all_tests_say(x64):
+def test_a_gradient_test_without_cost_gives_the_same_outcomes_in_a_batch(x64):
     starts = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
     etas = jnp.linspace(1e-4, 3e-3, 20)
 
@@ -109,17 +109,17 @@ def test_a_gradient_test_alone_says_per_lane_what_all_tests_say(x64):
     np.testing.assert_allclose(quick.cost[well], full.cost[well], rtol=1e-12)
 
 
-def test_step(x64):
+def test_step_test_stops_at_the_first_small_step(x64):
     solution, path = run(Stop(step_atol=0.1, step_rtol=0.1, **QUIET))
-    v_norm = np.sqrt(path.cost)  # the valley's C is ‖v‖²
+    v_norm = np.sqrt(path.cost)  # C of the valley is ‖v‖²
     met = path.step_norm <= 0.1 + 0.1 * v_norm
-    # Either tolerance alone is met later, or never.
+    # The absolute tolerance alone is never met.
     assert not (path.step_norm <= 0.1).any()
     assert solution.outcome.reason.name == "STEP"
     assert np.argmax(met) == len(met) - 1 == solution.steps
 
 
-def test_cost(x64):
+def test_cost_test_stops_at_the_first_cost_below_the_target(x64):
     solution, path = run(Stop(cost=1e-5, **QUIET))
     assert solution.outcome.reason.name == "COST"
     assert path.cost[-2] > 1e-5 >= path.cost[-1]
@@ -127,22 +127,22 @@ def test_cost(x64):
     assert exactly.steps == 4
 
 
-def test_decrease(x64):
+def test_decrease_test_stops_at_the_first_small_change(x64):
     solution, path = run(Stop(decrease_atol=1e-7, decrease_rtol=1e-3, **QUIET))
     met = np.abs(path.actual) <= 1e-7 + 1e-3 * path.cost
     assert solution.outcome.reason.name == "DECREASE"
     assert np.argmax(met) == len(met) - 1 == solution.steps
 
 
-def test_diverging(x64):
+def test_diverging_stops_at_the_first_cost_above_the_factor(x64):
     solution, path = run(Stop(diverging=1e3, stalled=False), eta=1.1)
     scale = max(path.cost[:2])
     assert solution.outcome.reason.name == "DIVERGING"
     assert path.cost[-2] <= 1e3 * scale < path.cost[-1]
 
 
-def test_diverging_is_measured_by_the_first_update_too(x64):
-    """C(v₀) happens to be almost 0, and is 1 after the first step: that is where it began, and no divergence."""
+def test_diverging_compares_with_the_larger_of_the_first_two_costs(x64):
+    """C(v₀) is 1e-9 by accident and about 1 after the first step, so later costs near 1 are no divergence."""
     shift = 1e-9
     solution, path = run(
         Stop(stalled=False),
@@ -155,14 +155,14 @@ def test_diverging_is_measured_by_the_first_update_too(x64):
     assert abs(path.cost).max() > 1e8 * path.cost[0]
 
 
-def test_what_is_large_and_falls_does_not_diverge(x64):
+def test_a_huge_but_falling_cost_does_not_diverge(x64):
     solution, _ = run("auto", v0=1e100 * START)
     assert solution.outcome.reason.name == "GRADIENT"
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
-def test_stalled_at_rounding(dtype):
-    """The gradient never reaches what is asked for: v moves between neighboring numbers, or not at all."""
+def test_steps_below_rounding_are_stalled(dtype):
+    """The gradient never meets the tolerance: v stays, or alternates between neighboring floats."""
     v0 = jnp.asarray([1.5, -0.3, 2.2], dtype)
 
     def cost(v):
@@ -175,21 +175,21 @@ def test_stalled_at_rounding(dtype):
     assert solution.steps < 5000
 
 
-def test_far_too_small_an_eta_is_stalled_at_once():
+def test_a_far_too_small_eta_stalls_after_16_steps():
     v0 = jnp.array([-1.2, 1.0])
     solution = minimize(rosenbrock, v0, gradient_descent(1e-12), max_steps=10**6, record=None)
     assert (solution.outcome.reason.name, solution.steps) == ("STALLED", 16)
 
 
-def test_large_variables_stall_when_their_steps_are_below_their_rounding():
-    """1 is far below the rounding of 1e8 in float32, which is 8, and far above that of 1."""
+def test_rounding_is_relative_to_the_size_of_the_variables():
+    """Float32 rounds 1e8 to multiples of 8, so a step of 1 does not move it."""
     v0 = jnp.full(2, 1e8, jnp.float32)
     solution = minimize(jnp.sum, v0, gradient_descent(1.0), max_steps=1000, stop=Stop(), record=None)
     assert (solution.outcome.reason.name, solution.steps) == ("STALLED", 16)
 
 
 def test_slow_progress_is_not_stalled(x64):
-    """Steps below the rounding of v, and C falls all the same."""
+    """Most steps of v[1] are below its rounding, but C still decreases."""
     solution = minimize(
         lambda v: jnp.sum(v[0] ** 2) + 1e-20 * (v[1] - 1e8) ** 2,
         jnp.array([1.0, 1e8]),
@@ -200,24 +200,24 @@ def test_slow_progress_is_not_stalled(x64):
     assert solution.outcome.reason.name == "MAX_STEPS"
 
 
-def test_none_makes_all_the_updates():
+def test_stop_none_makes_all_updates():
     solution, _ = run(None, max_steps=300)
     assert (solution.steps, solution.outcome.reason.name) == (300, "COMPLETED")
 
 
-def test_what_is_not_named_ends_nothing(x64):
+def test_disabled_tests_end_no_run(x64):
     solution, _ = run(Stop(cost=-1.0, **QUIET), max_steps=300)
     assert (solution.steps, solution.outcome.reason.name) == (300, "MAX_STEPS")
 
 
 @pytest.mark.slow
-def test_a_rule_that_circles_runs_out_of_steps(x64):
+def test_a_rule_that_oscillates_runs_out_of_steps(x64):
     stop = Stop(gradient_rtol=1e-6, **QUIET)
     circling = minimize(valley, START, fixed_length(0.3), max_steps=300, stop=stop, record=None)
     assert circling.outcome.reason.name == "MAX_STEPS"
 
 
-def test_the_default_follows_the_dtype(x64):
+def test_the_default_tolerance_depends_on_the_dtype(x64):
     _, path = run("auto")
     assert path.gradient_norm[-1] <= np.finfo(float).eps ** 0.75 * path.gradient_norm[0] < path.gradient_norm[-2]
 
@@ -227,8 +227,8 @@ def times_scale(v, scale):
 
 
 @pytest.mark.parametrize("scale", often([1e-30, 1e-22, 1e-10, 1e10, 1e18, 1e30], [1e-22, 1e18]))
-def test_gradients_whose_squares_leave_the_range(scale):
-    """In float32; tested between updates then, and at the same update as always."""
+def test_squared_gradients_may_overflow_or_underflow(scale):
+    """In float32 the run ends at the same update for every scale of C."""
 
     def steps(scale):
         rule = gradient_descent(0.1 / scale)
@@ -237,18 +237,18 @@ def test_gradients_whose_squares_leave_the_range(scale):
     assert steps(scale) == steps(1.0) > 10
 
 
-def test_a_gradient_that_is_not_finite():
-    """√ at 0: C is finite there, and its slope is not."""
+def test_an_infinite_gradient_stops_at_step_0():
+    """At 0, √v is finite and its slope is infinite."""
     v0 = jnp.array([0.0, 1.0])
     solution = minimize(lambda v: jnp.sum(jnp.sqrt(v)), v0, gradient_descent(0.1), max_steps=10, record=None)
     assert (solution.outcome.reason.name, solution.steps) == ("NOT_FINITE", 0)
 
 
-def test_tests_are_numbers_that_may_be_traced(x64):
+def test_tolerances_may_be_traced(x64):
     def steps(rtol, cost):
         stop = Stop(gradient_rtol=rtol, cost=cost)
         return minimize(valley, START, gradient_descent(0.1), max_steps=100, stop=stop, record=None).steps
 
-    lanes = jax.jit(jax.vmap(steps))(jnp.array([1e-2, 1e-4, 1e-9]), jnp.array([0.0, 0.0, 0.5]))
-    assert lanes.tolist() == [steps(1e-2, 0.0), steps(1e-4, 0.0), steps(1e-9, 0.5)]
-    assert len(set(lanes.tolist())) == 3
+    batch = jax.jit(jax.vmap(steps))(jnp.array([1e-2, 1e-4, 1e-9]), jnp.array([0.0, 0.0, 0.5]))
+    assert batch.tolist() == [steps(1e-2, 0.0), steps(1e-4, 0.0), steps(1e-9, 0.5)]
+    assert len(set(batch.tolist())) == 3

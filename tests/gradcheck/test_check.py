@@ -1,4 +1,4 @@
-"""check_gradients at large: verdicts and causes, kinds of arguments, kinds of claims, bad input."""
+"""check_gradients as a whole: verdicts and causes, arguments, claimed gradients, reports and bad input."""
 
 import collections
 import functools
@@ -27,7 +27,7 @@ def product(x, y):
 
 
 def with_rule(f, backward):
-    """f with a reverse rule of one's own: backward(x, g) is the cotangent of x."""
+    """Return f with a custom reverse rule: backward(x, g) is the cotangent of x."""
     wrapped = jax.custom_vjp(lambda x: f(x))
     wrapped.defvjp(lambda x: (f(x), x), lambda x, g: (backward(x, g),))
     return wrapped
@@ -62,14 +62,16 @@ def branching(x):
 TREE = {"w": A, "i": jnp.array(1), "none": None, "flag": True, "k": 3, "text": "sum"}
 
 RIGHT = {
-    "with whole numbers, None, flags and texts": lambda: check_gradients(lambda p: square(p["w"][p["i"]]), TREE),
+    "integers, None, flags and text among the arguments": lambda: check_gradients(
+        lambda p: square(p["w"][p["i"]]), TREE
+    ),
     "gradient with float0": lambda: check_gradients(
         lambda p: square(p["w"]),
         {"w": A, "i": jnp.arange(3)},
         gradient=jax.grad(lambda p: square(p["w"]), allow_int=True),
     ),
     "an empty leaf": lambda: check_gradients(lambda p: square(p[0]) + jnp.sum(p[1]), (A, jnp.zeros((0, 3)))),
-    "a number": lambda: check_gradients(jnp.sin, 1.5),
+    "a float": lambda: check_gradients(jnp.sin, 1.5),
     "holomorphic": lambda: check_gradients(lambda z: jnp.exp(z) * z, Z),
     "not holomorphic": lambda: check_gradients(lambda z: jnp.abs(z) ** 3 + jnp.real(z), Z),
     "holomorphic gradient": lambda: check_gradients(
@@ -84,48 +86,48 @@ RIGHT = {
     ),
     "elements of 1e-6 and 1e6": lambda: check_gradients(lambda x: jnp.sum(jnp.log(x)), jnp.array([1e-6, 1.0, 1e6])),
     "aux": lambda: check_gradients(lambda x: (square(x), {"n": 3, "name": "x"}), A, has_aux=True),
-    "whole numbers among the results": lambda: check_gradients(lambda x: {"y": x**2, "n": jnp.argmax(x)}, A),
+    "integers among the results": lambda: check_gradients(lambda x: {"y": x**2, "n": jnp.argmax(x)}, A),
     "vjp": lambda: check_gradients(product, A, A + 1, vjp=functools.partial(jax.vjp, product)),
     "jvp": lambda: check_gradients(product, A, A + 1, jvp=functools.partial(jax.jvp, product)),
     "gradient by NumPy": lambda: check_gradients(square, A, gradient=lambda x: 2 * np.asarray(x)),
-    "gradient at hand": lambda: check_gradients(square, A, gradient=lambda x: 2 * A),
+    "precomputed gradient": lambda: check_gradients(square, A, gradient=lambda x: 2 * A),
     "gradient in two arguments": lambda: check_gradients(
         lambda x, y: jnp.sum(x * y), A, A + 1, gradient=lambda x, y: (y, x), argnums=(0, 1)
     ),
-    "gradient in the second": lambda: check_gradients(
+    "gradient in the second argument": lambda: check_gradients(
         lambda x, y: jnp.sum(x * y), A, A + 1, gradient=lambda x, y: x, argnums=-1
     ),
     "float32 inside": lambda: check_gradients(in_single, A),
     "float32 only": lambda: check_gradients(with_rule(single_only, lambda x, g: g * jnp.cos(x)), A),
     "bfloat16": lambda: check_gradients(lambda x: jnp.sum(jnp.sin(x)), A.astype(jnp.bfloat16)),
-    "forward mode alone": lambda: check_gradients(sine_twice, A),
-    "no autodiff at all": lambda: check_gradients(sine_by_numpy, A, gradient=jnp.cos),
-    "Python's if": lambda: check_gradients(branching, A),
+    "forward mode only": lambda: check_gradients(sine_twice, A),
+    "no autodiff": lambda: check_gradients(sine_by_numpy, A, gradient=jnp.cos),
+    "Python if": lambda: check_gradients(branching, A),
     "a random key": lambda: check_gradients(drawn, A, jax.random.key(0)),
     "lists": lambda: check_gradients(lambda xs: xs[0] * xs[1], [1.0, 2.0]),
-    "no dependence": lambda: check_gradients(lambda x, y: square(x), A, A),
-    "constant pieces": lambda: check_gradients(lambda x: jnp.floor(x) + x, A + 0.5),
-    "a million waves": lambda: check_gradients(lambda x: jnp.sum(jnp.sin(1e6 * x)), A),
-    "where, done right": lambda: check_gradients(
+    "an argument that f ignores": lambda: check_gradients(lambda x, y: square(x), A, A),
+    "piecewise constant": lambda: check_gradients(lambda x: jnp.floor(x) + x, A + 0.5),
+    "a million oscillations": lambda: check_gradients(lambda x: jnp.sum(jnp.sin(1e6 * x)), A),
+    "where with a safe branch": lambda: check_gradients(
         lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)), V
     ),
     "second order": lambda: check_gradients(lambda x, y: jnp.sum(jnp.sin(x) * y), A, A, order=2),
 }
 
 
-# The others compile a function of their own each. test_native.py checks a random key and bfloat16.
+# The other cases are slower, because each compiles its own function. test_native.py checks a random key and bfloat16.
 QUICKLY_RIGHT = [
-    "with whole numbers, None, flags and texts",
+    "integers, None, flags and text among the arguments",
     "holomorphic",
     "leaves of 1e-30, 1 and 1e30",
     "vjp",
     "gradient in two arguments",
-    "a million waves",
+    "a million oscillations",
 ]
 
 
 @pytest.mark.parametrize("name", often(RIGHT, QUICKLY_RIGHT))
-def test_right(name):
+def test_a_right_gradient_is_reported_as_right(name):
     report = RIGHT[name]()
     assert report.verdict is Verdict.RIGHT, str(report)
     assert report.verdict == "right"
@@ -134,7 +136,7 @@ def test_right(name):
 
 
 def sine_with(second):
-    """sin, whose derivative is right and the derivative of that `second`."""
+    """Return Σ sin with a right first derivative and the second derivative `second`."""
     derivative = jax.custom_jvp(jnp.cos)
     derivative.defjvp(lambda x, t: (derivative(x[0]), second(x[0]) * t[0]))
     sine = jax.custom_jvp(lambda x: jnp.sin(x))
@@ -143,7 +145,7 @@ def sine_with(second):
 
 
 def swirl(x):
-    """The gradient of ‖x‖²/2 at (1, 2), and there alone; no function has this gradient all around."""
+    """Return the gradient of ‖x‖²/2 at (1, 2) only. Around that point it is the gradient of no function."""
     away = x - jnp.array([1.0, 2.0])
     return x + jnp.array([away[1], -away[0]])
 
@@ -153,7 +155,7 @@ field = with_rule(lambda x: jnp.sum(x**2) / 2, lambda x, g: g * swirl(x))
 WRONG = {
     "sign": (lambda: check_gradients(square, A, gradient=lambda x: -2 * x), "x", "sign flipped"),
     "factor": (lambda: check_gradients(square, A, gradient=lambda x: 2.0001 * x), "x", "1.00005 times"),
-    "gradient at hand": (lambda: check_gradients(square, A, gradient=lambda x: 2.001 * A), "x", "1.0005 times"),
+    "precomputed gradient": (lambda: check_gradients(square, A, gradient=lambda x: 2.001 * A), "x", "1.0005 times"),
     "gradient by NumPy": (lambda: check_gradients(square, A, gradient=lambda x: 3 * np.asarray(x)), "x", "1.5 times"),
     "conjugate": (
         lambda: check_gradients(lambda z: jnp.sum(jnp.abs(z) ** 2), Z, gradient=lambda z: 2 * z),
@@ -185,7 +187,7 @@ WRONG = {
         "p['a']",
         "1.01 times",
     ),
-    "elements of 1e-6 and 1e6, one wrong": (
+    "an element of 1e-6 next to 1e6": (
         lambda: check_gradients(square, jnp.array([1e-6, 1.0, 1e6]), gradient=lambda x: jnp.array([3.0, 2, 2]) * x),
         "x",
         "one element is wrong, [0]",
@@ -195,24 +197,24 @@ WRONG = {
         "x",
         "1.01 times",
     ),
-    "NaN for a branch not taken": (
+    "NaN from the branch not taken": (
         lambda: check_gradients(lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0)), V),
         "x",
         "1 of 3 elements is infinite or NaN",
     ),
-    "wrong beside a kink": (
+    "wrong next to a kink": (
         lambda: check_gradients(
             lambda x: jnp.sum(jax.nn.relu(x)), jnp.array([0.0, 1, -1]), gradient=lambda x: jnp.array([0.0, 2, 0])
         ),
         "x",
         "one element is wrong, [1]",
     ),
-    "beyond both sides of a kink": (
+    "outside the slopes of both sides of a kink": (
         lambda: check_gradients(with_rule(jnp.abs, lambda x, g: 5 * g), jnp.array(0.0)),
         "x",
         "",
     ),
-    "a claim about what f ignores": (
+    "nonzero for an argument that f ignores": (
         lambda: check_gradients(lambda x, y: square(x), A, A, gradient=lambda x, y: x, argnums=1),
         "y",
         "should be zero",
@@ -222,17 +224,17 @@ WRONG = {
 
 QUICKLY_WRONG = [
     "sign",
-    "gradient at hand",
+    "precomputed gradient",
     "conjugate",
     "jvp of one argument",
-    "elements of 1e-6 and 1e6, one wrong",
-    "NaN for a branch not taken",
-    "beyond both sides of a kink",
+    "an element of 1e-6 next to 1e6",
+    "NaN from the branch not taken",
+    "outside the slopes of both sides of a kink",
 ]
 
 
 @pytest.mark.parametrize("name", often(WRONG, QUICKLY_WRONG))
-def test_wrong(name):
+def test_a_wrong_gradient_is_reported_with_leaf_and_pattern(name):
     check, leaf, words = WRONG[name]
     report = check()
     assert report.verdict is Verdict.WRONG, str(report)
@@ -249,7 +251,7 @@ def bend(x, c):
 
 @jax.jit
 def bend_backward(inputs, g):
-    """x times g. For c = 1, 2 and 3 only the derivative of this product is wrong, at (1, 2) in the last case."""
+    """Return x times g, whose derivative is wrong for c = 1, 2 and 3 (for c = 3 at (1, 2))."""
     x, c = inputs
     hide = jax.lax.stop_gradient
     away = x - jnp.array([1.0, 2.0])
@@ -258,8 +260,8 @@ def bend_backward(inputs, g):
     return jnp.where(c == 2, hide(g), g) * slope, None
 
 
-def test_second_derivatives():
-    """One program for a right second derivative and three wrong ones, of a rule whose first derivative is right."""
+def test_order_2_finds_wrong_second_derivatives():
+    """The first derivative is always right. One program holds a right and three wrong second derivatives."""
     rule = jax.custom_vjp(bend)
     rule.defvjp(lambda x, c: (bend(x, c), (x, c)), bend_backward)
     x = jnp.array([1.0, 2.0])
@@ -275,7 +277,7 @@ def test_second_derivatives():
 
 
 @pytest.mark.slow
-def test_a_wrong_second_derivative():
+def test_order_2_finds_a_wrong_derivative_of_a_jvp_rule():
     report = check_gradients(sine_with(jnp.sin), A, order=2)
     assert check_gradients(sine_with(jnp.sin), A).verdict == "right"
     assert report.verdict == "wrong"
@@ -284,7 +286,7 @@ def test_a_wrong_second_derivative():
 
 
 @pytest.mark.slow
-def test_a_field_that_is_no_gradient():
+def test_a_field_without_a_potential_has_an_asymmetric_hessian():
     x = jnp.array([1.0, 2.0])
     assert check_gradients(field, x).verdict == "right"
     report = check_gradients(field, x, order=2)
@@ -295,7 +297,7 @@ def test_a_field_that_is_no_gradient():
 OPEN = {
     "relu at 0": (lambda: check_gradients(lambda x: jnp.sum(jax.nn.relu(x)), jnp.array([0.0, 1, -1])), "kink"),
     "norm at 0": (lambda: check_gradients(jnp.linalg.norm, jnp.zeros(3)), "kink"),
-    "a gradient given at a kink": (lambda: check_gradients(jnp.abs, jnp.array(0.0), gradient=jnp.sign), "kink"),
+    "a claimed gradient at a kink": (lambda: check_gradients(jnp.abs, jnp.array(0.0), gradient=jnp.sign), "kink"),
     "floor at 1": (lambda: check_gradients(lambda x: jnp.floor(x) + x, jnp.array([1.0, 2.5])), "jump"),
     "cube root at 0": (lambda: check_gradients(jnp.cbrt, jnp.array([0.0, 2.0])), "infinite slope"),
     "root at 0": (lambda: check_gradients(jnp.sqrt, jnp.array([0.0, 2.0])), "edge of the domain"),
@@ -305,7 +307,7 @@ OPEN = {
         lambda: check_gradients(lambda z: -jax.nn.log_softmax(z)[0], jnp.array([60.0, 0, 0])),
         "noise above the signal",
     ),
-    "a sum that is 1": (
+    "a sum equal to 1": (
         lambda: check_gradients(lambda x: jnp.sum(jax.nn.softmax(x)), V),
         "noise above the signal",
     ),
@@ -316,11 +318,11 @@ OPEN = {
 }
 
 
-QUICKLY_OPEN = ["a gradient given at a kink", "cube root at 0", "NaN", "saturated", "bfloat16 inside"]
+QUICKLY_OPEN = ["a claimed gradient at a kink", "cube root at 0", "NaN", "saturated", "bfloat16 inside"]
 
 
 @pytest.mark.parametrize("name", often(OPEN, QUICKLY_OPEN))
-def test_cannot_tell(name):
+def test_undecided_gradients_give_their_cause(name):
     check, cause = OPEN[name]
     report = check()
     assert (report.verdict, report.cause) == ("cannot tell", cause), str(report)
@@ -335,12 +337,12 @@ MISFITS = {
     "too many": (lambda p: {"a": 2 * p["a"], "b": 1.0, "c": 1.0}, "['c']"),
     "shape": (lambda p: {"a": 2 * p["a"].T, "b": 1.0}, "float32[3,2], the leaf is float32[2,3]"),
     "dtype": (lambda p: {"a": (2 * p["a"]).astype(jnp.bfloat16), "b": 1.0}, "bfloat16, the leaf is float32"),
-    "whole numbers": (lambda p: {"a": jnp.ones((2, 3), int), "b": 1.0}, "int32[2,3], not floating point"),
+    "integers": (lambda p: {"a": jnp.ones((2, 3), int), "b": 1.0}, "int32[2,3], not floating point"),
 }
 
 
 @pytest.mark.parametrize("name", MISFITS)
-def test_a_claim_that_does_not_fit_is_a_finding(name):
+def test_a_claim_of_another_structure_shape_or_dtype_is_wrong(name):
     gradient, words = MISFITS[name]
     report = check_gradients(lambda p: square(p["a"]) + p["b"], {"a": A, "b": 1.0}, gradient=gradient)
     assert report.verdict == "wrong"
@@ -348,13 +350,13 @@ def test_a_claim_that_does_not_fit_is_a_finding(name):
     assert report.cause == "tree, shape or dtype differs"
 
 
-def test_a_list_for_a_tuple_is_a_finding():
+def test_a_claim_with_a_list_for_a_tuple_is_wrong():
     report = check_gradients(lambda p: square(p[0]) + p[1], (A, 1.0), gradient=lambda p: [2 * p[0], 1.0])
     assert report.verdict == "wrong"
     assert "gradient has the containers" in report.findings[0]
 
 
-def test_other_values_than_those_of_f_are_a_finding():
+def test_a_vjp_or_jvp_with_wrong_values_is_a_finding():
     report = check_gradients(product, A, A + 1, vjp=functools.partial(jax.vjp, lambda x, y: x * y + 1))
     assert "vjp returns different values" in report.findings[0]
     report = check_gradients(product, A, A + 1, jvp=lambda p, t: (p[0] * p[1], t[0][0]))
@@ -362,8 +364,12 @@ def test_other_values_than_those_of_f_are_a_finding():
 
 
 BAD = {
-    "no floats out": (lambda: check_gradients(jnp.argmax, A), DtypeError, "f must return floats, got int32"),
-    "no floats in": (lambda: check_gradients(jnp.sin, jnp.arange(3)), DtypeError, "non-empty floating-point leaf"),
+    "no float results": (lambda: check_gradients(jnp.argmax, A), DtypeError, "f must return floats, got int32"),
+    "no float arguments": (
+        lambda: check_gradients(jnp.sin, jnp.arange(3)),
+        DtypeError,
+        "non-empty floating-point leaf",
+    ),
     "only an empty leaf": (
         lambda: check_gradients(jnp.sum, jnp.zeros((0, 3))),
         DtypeError,
@@ -372,30 +378,34 @@ BAD = {
     "no arguments": (lambda: check_gradients(lambda: 1.0), DtypeError, "got nothing"),
     "under jit": (lambda: jax.jit(lambda x: check_gradients(jnp.sin, x))(1.0), DtypeError, "cannot run inside jit"),
     "rtol": (lambda: check_gradients(square, A, rtol=1e-20), RangeError, "rtol must be at least 1e-09"),
-    "rtol above": (lambda: check_gradients(square, A, rtol=2.0), RangeError, "below 1"),
+    "rtol above 1": (lambda: check_gradients(square, A, rtol=2.0), RangeError, "below 1"),
     "order": (lambda: check_gradients(square, A, order=3), RangeError, "order must be 1 or 2"),
     "directions": (lambda: check_gradients(square, A, directions=0), RangeError, "directions must be at least 1"),
     "argnums": (lambda: check_gradients(square, A, argnums=2), RangeError, "below 1, the number of arguments"),
-    "gradient of many": (lambda: check_gradients(jnp.sin, A, gradient=jnp.cos), ShapeError, "must return one scalar"),
+    "gradient of an array": (
+        lambda: check_gradients(jnp.sin, A, gradient=jnp.cos),
+        ShapeError,
+        "must return one scalar",
+    ),
     "aux": (lambda: check_gradients(square, A, has_aux=True), ShapeError, r"must return \(value, aux\)"),
-    "values for a gradient": (lambda: check_gradients(square, A, gradient=2 * A), DtypeError, "lambda"),
+    "an array for a gradient": (lambda: check_gradients(square, A, gradient=2 * A), DtypeError, "lambda"),
     "vjp that is a gradient": (lambda: check_gradients(square, A, vjp=lambda x: 2 * x), ShapeError, "as jax.vjp"),
     "jvp that is a gradient": (lambda: check_gradients(square, A, jvp=lambda x, t: 2 * t[0]), ShapeError, "as jax.jvp"),
-    "the user's own": (lambda: check_gradients(lambda x: x @ x, A), TypeError, "dot_general requires"),
+    "the exception of f": (lambda: check_gradients(lambda x: x @ x, A), TypeError, "dot_general requires"),
     "no derivative": (lambda: check_gradients(sine_by_numpy, A), ValueError, "do not support JVP"),
 }
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input(name):
+def test_bad_input_is_refused(name):
     check, error, words = BAD[name]
     with pytest.raises(error, match=words):
         check()
 
 
-def test_a_tolerance_of_ones_own():
-    """rtol is what a user calls wrong: an approximate gradient may be right to a hundredth."""
+def test_rtol_decides_the_verdict_of_an_approximate_gradient():
+    """An error of 0.5% is right for rtol = 1e-2 and wrong for rtol = 1e-3."""
     for factor, rtol, verdict in ((1.005, 1e-2, "right"), (1.02, 1e-2, "wrong"), (1.005, 1e-3, "wrong")):
         report = check_gradients(
             lambda x, factor: square(x), A, np.float32(factor), gradient=lambda x, factor: factor * 2 * x, rtol=rtol
@@ -403,7 +413,7 @@ def test_a_tolerance_of_ones_own():
         assert report.verdict == verdict, str(report)
 
 
-def test_the_text_says_what_was_done_and_fits_a_screen():
+def test_the_report_names_the_fault_and_fits_a_screen():
     report = check_gradients(square, A, gradient=lambda x: 2 * x.at[1, 2].multiply(1.5))
     text = str(report)
     assert len(text.splitlines()) < 25
@@ -420,7 +430,7 @@ def test_the_text_says_what_was_done_and_fits_a_screen():
     assert "second derivatives" in text
 
 
-def test_json_holds_everything():
+def test_json_has_the_verdict_the_leaves_and_the_evaluations():
     report = check_gradients(square, A, gradient=lambda x: jnp.full_like(x, jnp.nan))
     plain = json.loads(report.to_json())
     assert plain["verdict"] == "wrong"
@@ -429,7 +439,7 @@ def test_json_holds_everything():
     assert plain["evaluations"] == report.evaluations
 
 
-def test_the_seed_decides_the_directions():
+def test_the_seed_determines_the_directions():
     first, again, other = (check_gradients(square, A, seed=seed).leaves[0].checks[0].error for seed in (0, 0, 1))
     assert first == again != other
 
@@ -455,8 +465,8 @@ def test_only_the_latest_programs_are_kept(monkeypatch):
     assert len(kept[3]) == 2
 
 
-def test_what_has_changed_since_is_seen():
-    """The same function objects, whose globals, arrays and rules are others now."""
+def test_a_changed_global_array_or_rule_changes_the_verdict():
+    """The function objects stay the same, so a cached program would give the old verdict."""
     factor, array = [2.0], np.full((2, 3), 2.0)
     rule = with_rule(square, lambda x, g: g * 2 * x)
 

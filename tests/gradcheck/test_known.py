@@ -1,4 +1,4 @@
-"""The checker on hundreds of functions of which it is known whether their derivatives are right."""
+"""The checker gives the known verdict on hundreds of functions of benchmarks/corpus."""
 
 import jax
 import numpy as np
@@ -10,34 +10,34 @@ from jaxgd import check_gradients
 
 SEEDS = range(2)
 
-# Correct functions at points where nothing can be told, and why.
+# Correct functions at points where the checker cannot tell, with the cause.
 UNDECIDED = {
-    # JAX's derivative of sinc is a difference of nearly equal numbers there, and uncertain by a thousandth in float64.
+    # JAX's derivative of sinc is a difference of nearly equal numbers, so its error is 0.1% even in float64.
     "sinc × 1e-06": "noise above the signal",
     # The same for 1 − 2x·dawsn(x).
     "dawsn × 1e+06": "noise above the signal",
-    # Gradients of 1e-12 of f, of which rounding in f leaves one digit.
+    # The gradient is 1e-12 of f, so rounding of f leaves one digit of it.
     "cos × 1e-06": "noise above the signal",
     "cosh × 1e-06": "noise above the signal",
     "i0 × 1e-06": "noise above the signal",
     "1 + sum of squares × 1e-06": "noise above the signal",
-    # In float32 its derivative is a difference of nearly equal numbers, off by a fifteenth.
+    # In float32 its derivative is a difference of nearly equal numbers, with an error of 1/15.
     "i1e × 1e+06": "far off only in the dtype of the arguments",
-    # Two scales, 1e-6 and 1, in one sum.
+    # One sum has terms of scale 1e-6 and of scale 1.
     "where × 1e+06": "f varies within the smallest step",
-    # NaN in float32, and not in float64.
+    # NaN in float32 only.
     "bessel_jn": "not finite here",
 }
 UNDECIDED_SHARE = 0.02
-# Wrong by less than f resolves, which computes in bfloat16 inside.
+# f computes in bfloat16, which hides this error.
 HIDDEN = {"quotient: rounded to bfloat16"}
-# No gradient either, but for another reason than a kink.
+# These points have no gradient either, but the cause is not a kink.
 NO_KINK = {
     "jump": "jump",
     "jump beside a slope": "jump",
     "root at 0": "infinite slope",
     "cube root at 0": "infinite slope",
-    # Linear along every line, and not linear: only the gradient shows it, which differs with the order of the ties.
+    # It is linear along every line through this point. Only the order of the ties changes its gradient.
     "median of three ties": "a rounding of the point changes the gradient",
 }
 
@@ -65,7 +65,7 @@ def few(cases, *chosen):
     return pytest.mark.parametrize("case", [by_name[name] for name in chosen], ids=chosen)
 
 
-def test_there_are_as_many_as_it_takes():
+def test_the_corpus_is_large_enough_and_names_are_unique():
     assert len(CORRECT) >= 60
     assert len({case.kind for case in WRONG}) >= 60
     assert len({case.name.split(":")[0] for case in WRONG}) >= 15
@@ -76,12 +76,12 @@ def test_there_are_as_many_as_it_takes():
 
 
 @few(CORRECT, "cbrt × 1e-06", "einsum")
-def test_no_false_alarm(case):
+def test_a_right_derivative_is_not_called_wrong(case):
     check_correct(case, "float32", 0)
 
 
 @few(WRONG, "sine: zero", "length: zero")
-def test_what_is_wrong_is_called_wrong(case):
+def test_a_wrong_derivative_is_called_wrong(case):
     check_wrong(case)
 
 
@@ -97,7 +97,7 @@ def check_kink(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CORRECT, ids=names(CORRECT))
-def test_no_false_alarm_anywhere(case):
+def test_no_right_derivative_is_called_wrong(case):
     for dtype in ("float32", "float64"):
         for seed in SEEDS:
             check_correct(case, dtype, seed)
@@ -105,7 +105,7 @@ def test_no_false_alarm_anywhere(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG, ids=names(WRONG))
-def test_all_that_is_wrong_is_called_wrong(case):
+def test_every_wrong_derivative_is_called_wrong(case):
     check_wrong(case)
 
 

@@ -1,4 +1,4 @@
-"""What a wrong gradient is called, from its elements alone."""
+"""The elements of a wrong gradient determine the name of its pattern."""
 
 import numpy as np
 import pytest
@@ -50,35 +50,35 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize(("claimed", "words"), PATTERNS, ids=[words or "right" for _, words in PATTERNS])
-def test_the_pattern_is_named(claimed, words):
+def test_each_pattern_is_named(claimed, words):
     found = pattern(looked(claimed), claimed.reshape(-1), SHAPE, AXES)
     assert words in found
     assert bool(found) == bool(words)
 
 
-def test_a_reshaped_transpose_of_another_shape():
+def test_a_transpose_reshaped_to_the_shape_of_the_leaf_is_named():
     right = RNG.normal(size=(3, 8))
     claimed = right.T.reshape(3, 8)
     assert pattern(looked(claimed, right), claimed.reshape(-1), (3, 8), ()) == "the leaf is transposed"
 
 
-def test_a_leaf_that_should_be_zero():
+def test_a_leaf_that_should_be_zero_is_named():
     right = np.zeros(SHAPE)
     assert pattern(looked(RIGHT, right), RIGHT.reshape(-1), SHAPE, ()) == "the whole leaf should be zero"
 
 
-def test_the_complex_conjugate():
+def test_a_complex_conjugate_is_named():
     right = RIGHT + 1j * RIGHT.T
     assert "conjugate" in pattern(looked(right.conj(), right), right.conj().reshape(-1), SHAPE, ())
 
 
-def test_a_sample_is_enough_for_what_the_whole_leaf_shares():
+def test_a_sample_of_elements_shows_a_pattern_of_the_whole_leaf():
     index = np.array([3, 7, 8, 20, 31])
     for claimed, words in ((-RIGHT, "sign"), (RIGHT.T, "transposed"), (np.roll(RIGHT, 1, 0), "shifted by 1")):
         assert words in pattern(looked(claimed, index=index), claimed.reshape(-1), SHAPE, ())
 
 
-def test_the_worst_come_first_with_index_and_ratio():
+def test_the_worst_elements_come_first_with_index_and_ratio():
     claimed = changed((2, 3), lambda x: 1.2 * x)
     claimed[5, 0] += 100
     first, second = worst(looked(claimed), SHAPE)
@@ -87,14 +87,14 @@ def test_the_worst_come_first_with_index_and_ratio():
     assert second.reference == RIGHT[2, 3]
 
 
-def test_a_kink_is_not_called_wrong():
+def test_an_element_at_a_kink_is_not_wrong():
     found = looked(changed((2, 3), 0.0))
     found.kink[15] = True
     assert not found.wrong.any()
     assert pattern(found, None, SHAPE, ()) == ""
 
 
-def test_what_is_within_its_error_is_not_called_wrong():
+def test_a_difference_within_its_error_is_not_wrong():
     found = looked(RIGHT * (1 + 1e-6))
     assert found.wrong.all()
     found.error[:] = 1e-3

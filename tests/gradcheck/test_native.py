@@ -1,4 +1,4 @@
-"""One function however it is run, and what the user's own dtype adds."""
+"""A function must not depend on how it is run, and its gradient in the user's dtype is checked too."""
 
 import functools
 
@@ -12,14 +12,14 @@ from jaxgd import check_gradients
 A = jnp.arange(1.0, 7.0).reshape(2, 3)
 
 
-def test_another_value_in_every_run():
+def test_a_random_function_is_not_deterministic():
     rng = np.random.default_rng(0)
     report = check_gradients(lambda x: jnp.sum(x) * rng.uniform(), A)
     assert (report.verdict, report.cause) == ("cannot tell", "not deterministic")
     assert "fix its random key" in report.reason
 
 
-def test_another_value_under_jit():
+def test_a_function_that_differs_under_jit_is_reported():
     def f(x):
         return jnp.sum(x**2) * (2 if isinstance(x, jax.core.Tracer) else 1)
 
@@ -34,8 +34,8 @@ def doubled_under_vmap(x):
     return jnp.sum(f(x))
 
 
-def test_another_value_under_vmap_is_told_and_not_used():
-    """The derivative is that of the function as it stands, found without vmap; that vmap differs is said."""
+def test_a_function_that_differs_under_vmap_is_checked_without_vmap():
+    """The report says that vmap differs. The leaf is right for the derivative without vmap."""
     report = check_gradients(doubled_under_vmap, A, gradient=lambda x: 2 * x)
     vmap = next(c for c in report.consistency if c.name == "jit = vmap")
     assert vmap.cause == "f depends on how it is run"
@@ -44,7 +44,7 @@ def test_another_value_under_vmap_is_told_and_not_used():
     assert check_gradients(doubled_under_vmap, A, gradient=lambda x: 4 * x).leaf("x").verdict == "wrong"
 
 
-def test_all_ways_agree():
+def test_all_consistency_checks_agree_on_a_pure_function():
     report = check_gradients(lambda x: jnp.sum(jnp.sin(x)), A)
     assert {c.name for c in report.consistency} == {
         "second run",
@@ -57,8 +57,8 @@ def test_all_ways_agree():
     assert all(c.verdict == "right" and c.error < 1e-6 for c in report.consistency)
 
 
-def test_a_function_that_cannot_be_vmapped():
-    """A callback without a rule for vmap: slower, and no less sure."""
+def test_a_function_without_a_vmap_rule_is_checked():
+    """A callback has no vmap rule, which makes the check slower but not weaker."""
 
     def f(x, y):
         return jnp.sum(jax.pure_callback(lambda z: np.sin(z), jax.ShapeDtypeStruct(x.shape, x.dtype), x + y))
@@ -68,27 +68,27 @@ def test_a_function_that_cannot_be_vmapped():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_rounding_is_reported_and_no_error_of_algebra(dtype):
+def test_rounding_in_the_users_dtype_is_reported_and_not_wrong(dtype):
     report = check_gradients(lambda x: jnp.sum(jnp.sin(x)), A.astype(dtype))
     assert report.verdict == "right"
     (line,) = report.precision
     assert f"gradient in {dtype} is within" in line
 
 
-def test_random_numbers_that_depend_on_the_dtype():
-    """Under x64 the same key draws others: another function, right in itself, and not to be compared."""
+def test_random_numbers_that_depend_on_x64_are_not_compared():
+    """Under x64 the same key draws other numbers, so float32 and float64 are different functions."""
 
     def f(x, key):
         return jnp.sum(x * jax.random.normal(key, x.shape))
 
-    # XLA compiles its own generator faster than the default one.
+    # XLA compiles its own random generator faster than the default one.
     report = check_gradients(f, A, jax.random.key(0, impl="rbg"))
     assert report.verdict == "right"
     assert "random numbers of the default dtype?" in report.precision[0]
 
 
-def test_a_gradient_that_overflows_in_its_own_dtype():
-    """d/dx x³/1e30 at 1e20 is 3e10; by way of x², which float32 cannot hold, it is infinite."""
+def test_a_gradient_that_overflows_only_in_float32_is_wrong():
+    """At x = 1e20 the slope 3x² · 1e-40 is 3, but the rule computes x², which overflows in float32."""
     f = jax.custom_vjp(lambda x: jnp.sum(x * (x * 1e-20) * (x * 1e-20)))
     f.defvjp(lambda x: (f(x), x), lambda x, g: (g * 3 * x * x * 1e-40,))
     report = check_gradients(f, jnp.array([1e20, 2e20]))
@@ -98,7 +98,7 @@ def test_a_gradient_that_overflows_in_its_own_dtype():
         assert check_gradients(f, jnp.array([1e20, 2e20])).verdict == "right"
 
 
-def test_a_rule_that_is_wrong_in_float32_alone_is_doubted():
+def test_a_rule_that_is_wrong_only_in_float32_is_undecided():
     def backward(x, g):
         return (g * jnp.cos(x) * (2 if x.dtype == jnp.float32 else 1),)
 
@@ -108,7 +108,7 @@ def test_a_rule_that_is_wrong_in_float32_alone_is_doubted():
     assert (report.verdict, report.cause) == ("cannot tell", "far off only in the dtype of the arguments")
 
 
-def test_the_users_settings_are_as_before():
+def test_an_interrupted_check_restores_the_users_settings():
     before = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
 
     def breaks(x):
@@ -121,8 +121,8 @@ def test_the_users_settings_are_as_before():
     assert (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision) == before
 
 
-def test_products_are_pinned_to_the_highest_precision():
-    """What the checker runs sees no other precision than the highest; the device's default is for its own line."""
+def test_products_use_the_highest_precision():
+    """On a CPU every run uses the highest precision. Other devices also run once with their default precision."""
     seen = set()
 
     def f(x):
@@ -133,7 +133,7 @@ def test_products_are_pinned_to_the_highest_precision():
     assert seen == {"highest"} if jax.default_backend() == "cpu" else "highest" in seen
 
 
-def test_partials_methods_and_objects_are_functions_too():
+def test_partials_methods_and_callable_objects_are_accepted():
     class Cost:
         scale = 2.0
         __hash__ = None

@@ -1,4 +1,4 @@
-"""The checker on what fools others: spoiled gradients of the book's network, at random and at trained weights."""
+"""The checker finds spoiled gradients of the book's network, at random and at trained weights."""
 
 import functools
 import itertools
@@ -17,7 +17,7 @@ SIZES = (784, 30, 10)
 
 @functools.cache
 def digits():
-    """Ten of the digits that come with jaxgd, drawn larger: 28×28, as MNIST's."""
+    """Return ten of jaxgd's digits, enlarged to MNIST's 28 × 28 pixels."""
     images, labels = (part[:10] for part in load_dataset("digits").test)
     large = np.kron(images, np.ones((3, 3)))
     x = np.pad(large, ((0, 0), (2, 2), (2, 2))).reshape(10, 784) / 255
@@ -26,7 +26,7 @@ def digits():
 
 @functools.cache
 def weights(which):
-    """The network, as drawn or after 2,000 steps at η = 3, which reduce the cost to a thousandth."""
+    """Return the random network, or the trained one: 2,000 steps at η = 3 reduce its cost by a factor of 1,000."""
     rng = np.random.default_rng(0)
     network = tuple(
         Layer(*(rng.normal(size=size).astype(np.float32) for size in ((n_out, n_in), (n_out,))))
@@ -54,7 +54,7 @@ def claimed(name):
 
 @functools.cache
 def with_rule(name):
-    """The cost with a spoiled rule of its own, so that there is no right gradient beside it."""
+    """Return the cost with a spoiled custom rule, so that autodiff has no right gradient to compare with."""
     spoil = SPOILED[name][0]
     cost = jax.custom_vjp(lambda network, x, y: network_cost(network, x, y))
 
@@ -70,7 +70,7 @@ def require_caught(report, name):
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "wrong"] == [
         f"network{leaf}" for leaf in SPOILED[name][1]
     ]
-    # What was looked at closely is the spoiled leaf, and in it something was found.
+    # The search for wrong elements found some in each spoiled leaf.
     assert all(leaf.worst for leaf in report.leaves if leaf.verdict == "wrong")
 
 
@@ -79,15 +79,15 @@ EVERYWHERE = [(which, dtype) for which in ("random", "trained") for dtype in ("f
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILED)
-def test_a_spoiled_rule_is_caught_where_it_is_hardest(name):
-    """Trained, in float32, no right gradient to compare with: jax.test_util.check_grads finds none of the thirteen."""
+def test_a_spoiled_rule_is_caught_at_trained_weights_in_float32(name):
+    """Autodiff has no right gradient to compare with, and jax.test_util.check_grads finds none of the 13 faults."""
     require_caught(check_gradients(with_rule(name), *point("trained", "float32"), argnums=0), name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
 @pytest.mark.parametrize("name", SPOILED)
-def test_a_spoiled_rule_is_caught_everywhere(name, which, dtype):
+def test_a_spoiled_rule_is_caught_at_all_weights_and_dtypes(name, which, dtype):
     with jax.enable_x64(dtype == "float64"):
         require_caught(check_gradients(with_rule(name), *point(which, dtype), argnums=0), name)
 
@@ -95,14 +95,14 @@ def test_a_spoiled_rule_is_caught_everywhere(name, which, dtype):
 @pytest.mark.slow
 @pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
 @pytest.mark.parametrize("name", SPOILED)
-def test_a_spoiled_claim_is_caught_everywhere(name, which, dtype):
+def test_a_spoiled_claim_is_caught_at_all_weights_and_dtypes(name, which, dtype):
     with jax.enable_x64(dtype == "float64"):
         require_caught(check_gradients(network_cost, *point(which, dtype), gradient=claimed(name)), name)
 
 
 @jax.jit
-def cost_beside_a_mask(network, x, y, mask):
-    """The cost, with the factors of the first layer's gradient as an argument of the claim below."""
+def cost_with_mask(network, x, y, mask):
+    """Return the cost. The mask is unused here; it is an argument of the claimed gradient below."""
     return network_cost(network, x, y)
 
 
@@ -117,11 +117,11 @@ def check_masked(index, which, dtype):
     mask = np.ones((SIZES[1], SIZES[0]), dtype)
     if index is not None:
         mask[index] = 1.2
-    return check_gradients(cost_beside_a_mask, *point(which, dtype), jnp.asarray(mask), gradient=masked)
+    return check_gradients(cost_with_mask, *point(which, dtype), jnp.asarray(mask), gradient=masked)
 
 
 @pytest.mark.parametrize("where", often(EVERYWHERE, [("trained", "float32")]), ids="-".join)
-def test_backprop_is_right_and_cheap(where):
+def test_backprop_is_right_within_200_evaluations(where):
     which, dtype = where
     with jax.enable_x64(dtype == "float64"):
         report = check_masked(None, which, dtype)
@@ -133,7 +133,7 @@ def test_backprop_is_right_and_cheap(where):
         "autodiff = quotient",
         "forward = reverse",
     }
-    # Ten digits and 2,000 steps later the gradient is a thousandth, and judged as closely.
+    # The bound also holds at trained weights, whose gradient is a thousand times smaller.
     assert all(check.error < 1e-7 for leaf in report.leaves for check in leaf.checks)
     assert all(leaf.slope == pytest.approx(2, abs=0.2) for leaf in report.leaves)
 
@@ -148,21 +148,21 @@ def one_element(index, factor=1.2):
 
 @functools.cache
 def order():
-    """The elements of the first layer's gradient at trained weights that are not 0, the largest first."""
+    """Return the shape of the first layer's gradient at trained weights, and its nonzero elements, largest first."""
     with jax.enable_x64(True):
         g = np.abs(np.asarray(by_autodiff(*point("trained", "float64"))[0].w))
     return g.shape, np.argsort(-g, axis=None)[: np.count_nonzero(g)]
 
 
 def element_of(rank):
-    """The element of the first layer's gradient that has a part of `rank` of all the non-zero ones above it."""
+    """Return the index of the element for which a fraction `rank` of the nonzero elements is larger."""
     shape, largest_first = order()
     return tuple(int(i) for i in np.unravel_index(largest_first[int(rank * (len(largest_first) - 1))], shape))
 
 
 @pytest.mark.parametrize("rank", often([0, 0.1, 0.5, 0.9], [0, 0.9]), ids=["largest", "upper", "median", "lower"])
-def test_one_element_that_is_off_by_a_fifth_is_named(rank):
-    """One of 23,520 elements, in float32, at trained weights: each is compared by its own size."""
+def test_one_element_that_is_wrong_by_a_fifth_is_named(rank):
+    """The leaf has 23,520 elements. Each is compared with the right gradient, relative to its own size."""
     index = element_of(rank)
     report = check_masked(index, "trained", "float32")
     leaf = report.leaf("network[0].w")
@@ -174,8 +174,8 @@ def test_one_element_that_is_off_by_a_fifth_is_named(rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 0.1], ids=["largest", "upper"])
-def test_one_element_of_a_rule_is_named(rank):
-    """No right gradient beside it: the element is found among 23,520 by difference quotients of blocks."""
+def test_one_wrong_element_of_a_rule_is_named(rank):
+    """No right gradient is known. Difference quotients over blocks find the element among 23,520."""
     index = element_of(rank)
     gradient = one_element(index)
     cost = jax.custom_vjp(lambda network, x, y: network_cost(network, x, y))

@@ -1,4 +1,4 @@
-"""Difference quotients on functions whose derivative is known, and on those that have none."""
+"""Difference quotients of functions with a known derivative and of functions without one."""
 
 import math
 
@@ -32,21 +32,21 @@ SMOOTH = {
     "linear": (lambda t: 3 * t + 1, 3.0),
     "square at 0": (lambda t: t * t, 0.0),
     "log near 0": (lambda t: np.log(1e-3 + t), 1e3),
-    "a hundred waves": (lambda t: np.sin(100 * (1 + t)), 100 * np.cos(100.0)),
-    "a million waves": (lambda t: np.sin(1e6 * (1 + t)), 1e6 * np.cos(1e6)),
+    "a hundred oscillations": (lambda t: np.sin(100 * (1 + t)), 100 * np.cos(100.0)),
+    "a million oscillations": (lambda t: np.sin(1e6 * (1 + t)), 1e6 * np.cos(1e6)),
     "steeper within small steps": (lambda t: np.sin(1 + t) + t * np.exp(-((1e4 * t) ** 2)), 1 + np.cos(1.0)),
     "rounded off at a kink": (lambda t: np.sqrt((t + 1e-4) ** 2 + 1e-8), 1 / np.sqrt(2)),
-    "kink beside": (lambda t: abs(t + 1e-3), 1.0),
+    "kink nearby": (lambda t: abs(t + 1e-3), 1.0),
     "tiny": (lambda t: 1e-200 * np.sin(1 + t), 1e-200 * np.cos(1.0)),
     "huge": (lambda t: 1e200 * np.sin(1 + t), 1e200 * np.cos(1.0)),
     "on a plateau": (lambda t: 1 + 1e-6 * np.sin(1 + t), 1e-6 * np.cos(1.0)),
-    "overflows far off": (lambda t: np.exp(np.exp(4 * t)), 4 * np.e),
-    "not finite far off": (lambda t: np.log(1 + t), 1.0),
+    "overflows far away": (lambda t: np.exp(np.exp(4 * t)), 4 * np.e),
+    "not finite far away": (lambda t: np.log(1 + t), 1.0),
 }
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_the_derivative_is_within_its_error(name):
+def test_the_derivative_is_within_the_estimated_error(name):
     F, derivative = SMOOTH[name]
     q = look(F)
     assert q.shape is Shape.SMOOTH
@@ -55,30 +55,30 @@ def test_the_derivative_is_within_its_error(name):
     assert SAFETY * q.error <= resolved * abs(derivative) or derivative == 0
 
 
-def test_a_slope_that_fades_out_is_uncertain():
-    """F has slope 1 at all steps above 1e-5, and the derivative 0: rounding hides how it gets there."""
+def test_a_slope_that_vanishes_below_the_noise_is_uncertain():
+    """F has slope 1 for steps above 1e-5 but derivative 0. Rounding hides the transition."""
     q = look(lambda t: 1 + t / (1 + (1e-5 / t) ** 8) if t else 1.0)
     assert abs(q.value) <= SAFETY * q.error
 
 
 @pytest.mark.parametrize("name", ["sin", "exp", "linear", "square at 0"])
-def test_four_steps_suffice_for_what_is_tame(name):
+def test_four_steps_suffice_for_a_smooth_function(name):
     F, derivative = SMOOTH[name]
     q = look(F, SHORT)
     assert abs(q.value - derivative) <= SAFETY * q.error + 4 * EPS * abs(derivative)
     assert SAFETY * q.error <= 1e-8 * abs(derivative) or derivative == 0
 
 
-@pytest.mark.parametrize("name", ["a hundred waves", "a million waves"])
-def test_four_steps_know_when_they_do_not_suffice(name):
+@pytest.mark.parametrize("name", ["a hundred oscillations", "a million oscillations"])
+def test_four_steps_estimate_a_large_error_for_fast_oscillations(name):
     F, derivative = SMOOTH[name]
     q = look(F, SHORT)
     assert SAFETY * q.error > 1e-6 * abs(derivative)
 
 
 @hypothesis.given(st.lists(st.floats(-5, 5), min_size=2, max_size=6), st.floats(-2, 2))
-def test_polynomials(coefficients, x):
-    """Rounding of F is bounded by that of its terms."""
+def test_derivatives_of_polynomials_are_within_the_error(coefficients, x):
+    """The rounding of F is at most the rounding of its terms."""
     polynomial = np.polynomial.Polynomial(coefficients)
     rounding = 10 * EPS * sum(abs(c) * max(1, abs(x)) ** k for k, c in enumerate(coefficients))
     q = look(lambda t: polynomial(x + t), ladder(2.0**-2, 6), rounding)
@@ -102,30 +102,30 @@ SINGULAR = {
 
 
 @pytest.mark.parametrize("name", SINGULAR)
-def test_what_has_no_derivative_is_named(name):
+def test_each_singularity_is_named(name):
     F, shape = SINGULAR[name]
     assert look(F).shape is shape
 
 
 @pytest.mark.parametrize("name", ["relu", "absolute value", "a small kink in a smooth function", "step", "cube root"])
-def test_four_steps_suffice_to_see_it(name):
+def test_four_steps_suffice_to_name_a_singularity(name):
     F, shape = SINGULAR[name]
     assert look(F, SHORT).shape is shape
 
 
-def test_both_sides_of_a_kink():
+def test_a_kink_has_the_slopes_of_both_sides():
     q = look(lambda t: 3 * t if t > 0 else -2 * t)
     assert (q.left, q.right) == (pytest.approx(-2), pytest.approx(3))
 
 
 def single(F):
-    """F computed in float32 inside, which its values do not show by their dtype."""
+    """Return F computed in float32 with float64 results, so that the dtype does not show the rounding."""
     return lambda t: float(np.float32(F(np.float32(1 + np.float32(t)))))
 
 
 @pytest.mark.parametrize(("name", "F"), [("sin", np.sin), ("exp", np.exp), ("cos", np.cos), ("sqrt", np.sqrt)])
-def test_noise_is_measured(name, F):
-    """The smallest steps do not move a float32, so several of them agree, on 0; they are no evidence."""
+def test_noise_of_float32_is_estimated(name, F):
+    """The smallest steps do not change a float32, so their quotients agree on 0. They must not count."""
     derivative = {"sin": np.cos(1.0), "exp": np.e, "cos": -np.sin(1.0), "sqrt": 0.5}[name]
     for h in (SHORT, LONG):
         q = look(single(F), h)
@@ -133,7 +133,7 @@ def test_noise_is_measured(name, F):
     assert 1e-8 < q.error < 1e-3
 
 
-def test_noise_is_measured_for_each_direction():
+def test_noise_is_estimated_per_direction():
     F = [np.sin, single(np.sin)]
     plus, minus = (np.array([[F[0](1 + s * t), F[1](s * t)] for t in SHORT]) for s in (1, -1))
     value, error, noise, _ = central(SHORT, plus, minus, np.array([EPS, EPS]))
@@ -143,7 +143,7 @@ def test_noise_is_measured_for_each_direction():
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.001, 0.0, -1.0])
-def test_the_remainder_falls_with_the_square_of_the_step_when_right(factor):
+def test_the_taylor_remainder_is_quadratic_only_for_the_right_derivative(factor):
     def F(t):  # noqa: N802
         return np.exp(1 + t)
 
@@ -152,7 +152,7 @@ def test_the_remainder_falls_with_the_square_of_the_step_when_right(factor):
     assert slope == pytest.approx(2 if factor == 1 else 1, abs=0.3)
 
 
-def test_a_linear_function_leaves_no_remainder():
+def test_a_linear_function_has_no_taylor_remainder():
     plus, _, zero = values(lambda t: 1 + 2 * t, SHORT)
     assert math.isnan(taylor_slope(SHORT, plus, zero, 2.0, EPS))
     assert taylor_slope(SHORT, plus, zero, 2.1, EPS) == pytest.approx(1)
@@ -171,7 +171,7 @@ def test_a_linear_function_leaves_no_remainder():
     ],
     ids=["constant", "floor", "maximum", "constant over two steps", "saturated", "hidden", "sin"],
 )
-def test_constant_here_is_not_faded_out(F, expected):
+def test_a_constant_is_distinguished_from_a_hidden_slope(F, expected):
     plus, minus, zero = values(F, LONG)
     assert flat(LONG, plus, minus, zero, 4 * EPS * abs(zero)) == expected
 

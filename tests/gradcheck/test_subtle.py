@@ -1,4 +1,4 @@
-"""Derivatives that are wrong in ways that are easily missed, each beside the right one."""
+"""Wrong derivatives that are easily missed, each compared with the right one."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def with_rule(f, backward, forward=None):
 
 
 def traced(number):
-    """A whole number as an argument, so that the check of another number runs the same programs."""
+    """Return an integer as an array, so that a check with another integer runs the same programs."""
     return jnp.asarray(np.int32(number))
 
 
@@ -27,7 +27,7 @@ def squares(x):
 
 
 def only_first(f):
-    """The function with a forward rule that forgets all but the first element of the gradient."""
+    """Return f with a forward rule that uses only the first element of the gradient."""
     rule = jax.custom_jvp(f)
 
     @rule.defjvp
@@ -38,27 +38,27 @@ def only_first(f):
     return rule
 
 
-# What hides.
+# Hidden elements.
 
 
 @pytest.mark.parametrize("seed", often(range(3), [0]))
 @pytest.mark.parametrize("n", often([2, 50], [2]))
-def test_a_large_element_hides_no_others(n, seed):
-    """At 1e-4 the derivative of 1/x is 1e8 times that at 1, and what is wrong at 1 is nothing beside it."""
+def test_a_large_element_does_not_hide_a_wrong_small_one(n, seed):
+    """The derivative of 1/x at 1e-4 is 1e8 times the derivative at 1, where the rule is wrong."""
     x = jnp.array([1e-4] + [1.0] * n)
     wrong = only_first(lambda y: jnp.sum(1 / y))
     report = check_gradients(lambda x, y: jnp.sum(1 / x) + wrong(y), x, x, seed=seed)
     assert (report.leaf("x").verdict, report.leaf("y").verdict) == ("right", "wrong")
 
 
-def test_what_rounding_hides_is_told():
-    """f is 1e12, of which the other elements' share is below rounding: they cannot have been checked."""
+def test_elements_hidden_by_rounding_are_listed_as_not_checked():
+    """f is 1e12, so rounding hides the terms of the other elements."""
     report = check_gradients(lambda r: jnp.sum(r**-12.0 - r**-6.0), jnp.array([0.1, 1.0, 3.0]))
     assert report.verdict == "right"
     assert any("elements of r with a far smaller gradient" in note for note in report.not_checked)
 
 
-def test_a_rounded_constant_in_a_rule_hides_no_element():
+def test_a_float32_constant_in_a_rule_hides_no_wrong_element():
     table = jnp.ones(3)
 
     def backward(inputs, g):
@@ -72,8 +72,8 @@ def test_a_rounded_constant_in_a_rule_hides_no_element():
 
 
 @pytest.mark.parametrize("power", [3, 4])
-def test_a_small_factor_is_no_fine_structure(power):
-    """The quotients of a polynomial have truncation, which is not f varying on a small scale."""
+def test_a_factor_of_1_00001_is_wrong(power):
+    """The truncation error of a quotient must not count as variation of f on a small scale."""
 
     def backward(inputs, g):
         x, millionths = inputs
@@ -84,7 +84,7 @@ def test_a_small_factor_is_no_fine_structure(power):
         assert check_gradients(rule, X, traced(millionths)).verdict == ("wrong" if millionths else "right")
 
 
-# What a rule makes of its cotangent.
+# Rules that are not linear in the cotangent.
 
 
 NOT_LINEAR = {
@@ -98,8 +98,8 @@ NOT_LINEAR = {
 
 
 @pytest.mark.parametrize("seed", often(range(2), [0]))
-def test_a_rule_is_linear_in_its_cotangent(seed):
-    """One leaf for a rule that is right, and one for each function of the cotangent."""
+def test_a_rule_that_is_not_linear_in_its_cotangent_is_wrong(seed):
+    """One leaf has the right rule, and each other leaf applies a nonlinear function to the cotangent."""
     factors = {"right": lambda g: g, **NOT_LINEAR}
     rules = {
         name: with_rule(squares, lambda inputs, g, of=of: (2 * inputs[0] * of(g),)) for name, of in factors.items()
@@ -113,7 +113,7 @@ def test_a_rule_is_linear_in_its_cotangent(seed):
     assert "the rule ignores its cotangent" in report.leaf("p['forgotten']").pattern
 
 
-def test_a_clipped_cotangent_is_seen_where_none_is_clipped():
+def test_a_clipped_cotangent_is_wrong_even_if_none_is_clipped():
     clipped = with_rule(lambda x: x * 1.0, lambda _, g: (jnp.clip(g, -10, 10),))
     for factor in (1, 100):
         report = check_gradients(lambda x, factor: factor * clipped(x), X, traced(factor))
@@ -122,14 +122,14 @@ def test_a_clipped_cotangent_is_seen_where_none_is_clipped():
 
 
 @pytest.mark.slow
-def test_a_rule_that_cuts_off_what_calls_it_is_seen_by_the_second_order():
+def test_order_2_finds_a_rule_that_stops_the_gradient_of_its_cotangent():
     rule = with_rule(jnp.sin, lambda inputs, g: (jnp.cos(inputs[0]) * jax.lax.stop_gradient(g),))
     assert check_gradients(rule, X).verdict == "right"
     assert check_gradients(rule, X, order=2).verdict == "wrong"
     assert check_gradients(jnp.sin, X, order=2).verdict == "right"
 
 
-def test_the_rule_returns_what_f_returns():
+def test_a_rule_with_another_value_than_f_is_wrong():
     rule = with_rule(
         lambda x, off: squares(x),
         lambda inputs, g: (2 * inputs[0] * g, None),
@@ -141,11 +141,11 @@ def test_the_rule_returns_what_f_returns():
         assert (report.verdict, report.cause) == ("wrong", "the rule returns a different value than f")
 
 
-# What changes between checks.
+# Changes between checks.
 
 
-def test_a_constant_inside_of_an_inner_jit_is_no_part_of_the_text():
-    """The programs of two rules that differ in such a constant alone read the same."""
+def test_another_constant_in_an_inner_jit_changes_the_verdict():
+    """The text of both programs is the same, so it must not be the key of a cache."""
 
     def verdict(table):
         table = jnp.array(table)
@@ -160,7 +160,7 @@ def test_a_constant_inside_of_an_inner_jit_is_no_part_of_the_text():
 
 
 @pytest.mark.parametrize("dtype", often([jnp.bfloat16, jnp.float16], [jnp.bfloat16]))
-def test_few_digits_computed_with_in_float32(dtype):
+def test_rules_for_low_precision_arguments_are_judged(dtype):
     def f(x, halves):
         return jnp.sum(jnp.sin(x.astype(jnp.float32)))
 
@@ -172,13 +172,13 @@ def test_few_digits_computed_with_in_float32(dtype):
         assert check_gradients(with_rule(f, backward), X.astype(dtype), traced(halves)).verdict == verdict
 
 
-def test_outputs_whose_reciprocal_the_dtype_does_not_hold():
+def test_outputs_with_an_overflowing_reciprocal_are_right():
     x = jnp.array([0.5, 1.0, 2.0], jnp.float16)
     assert check_gradients(lambda x: x * jnp.float16(1e-5), x).verdict == "right"
 
 
-def test_a_function_that_guards_its_domain():
-    """NumPy runs eagerly, so f raises an exception at steps that leave its domain."""
+def test_a_function_that_raises_outside_its_domain_is_checked():
+    """The function uses NumPy, so it runs eagerly and raises for steps that leave the domain."""
 
     def log(x, y):
         x, y = np.asarray(x), np.asarray(y)

@@ -1,4 +1,5 @@
-// Two of a team on one processor, one of them free to leave: after a few rounds it must have left, and be as free.
+// Start two threads of a team on one processor and pin one of them. After three rounds the other thread must be on
+// another processor, with the same affinity as before.
 #include <cstdio>
 #include <thread>
 
@@ -18,7 +19,7 @@ cpu_set_t only(int processor) {
 int main() {
   cpu_set_t all;
   sched_getaffinity(0, sizeof(all), &all);
-  // Pinned, so that only the other can leave.
+  // Pin this thread, so that only the other can leave.
   const cpu_set_t here = only(sched_getcpu());
   sched_setaffinity(0, sizeof(here), &here);
   jaxgd::portable::Team team(2, 1, 16);

@@ -1,4 +1,4 @@
-// One network taught by one thread and by several, for the thread sanitizer: it must end with the same bits.
+// Train one network with 1, 2 and 5 threads under the thread sanitizer. The weights must be the same bits.
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -34,9 +34,9 @@ int main() {
         before.b[l] = after.b[l] = weights[2 * l - 1].data();
       }
       const auto learned = jaxgd::portable::kKernels.epoch(sizes, examples, order.data(), batch_size, 0.5f, before, after, threads);
-      if (!learned.finite || weights == start) return std::puts("nothing learned"), 1;
+      if (!learned.finite || weights == start) return std::puts("the weights are unchanged or not finite"), 1;
       if (threads == 1) first = weights;
-      if (weights != first) return std::puts("other bits"), 1;
+      if (weights != first) return std::puts("the number of threads changes the weights"), 1;
     }
   }
   std::puts("the same bits");

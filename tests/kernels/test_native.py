@@ -1,4 +1,4 @@
-"""The native kernels compute what the formulas say: against float64, against XLA, and on whatever they are handed."""
+"""The native kernels agree with float64 and with XLA for all shapes, and refuse wrong buffers."""
 
 import functools
 import itertools
@@ -14,7 +14,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import assert_leaves_close, taught_by_hand
+from support import assert_leaves_close, trained_by_hand
 from support import by_hand as costs_by_hand
 
 from jaxgd import Layer, RangeError, init_network, load_dataset, quadratic_cost, train
@@ -45,14 +45,14 @@ def drawn_network(rng, sizes):
 
 
 def plain(x, y, outputs):
-    """Return the examples as the formulas take them, in float64."""
+    """Return inputs and targets in float64: inputs from 0 to 1, labels as one-hot rows."""
     x = x / 255 if x.dtype == np.uint8 else x.astype(np.float64)
     return x, np.eye(outputs)[y] if y.ndim == 1 else y.astype(np.float64)
 
 
 def by_hand(network, x, y, order, eta, batch_size):
     """Return the network after the book's loop in NumPy's float64."""
-    return taught_by_hand(network, *plain(x, y, len(network[-1].b)), order, eta, batch_size)
+    return trained_by_hand(network, *plain(x, y, len(network[-1].b)), order, eta, batch_size)
 
 
 one_epoch = jax.jit(native.epoch, static_argnames="batch_size")
@@ -77,14 +77,14 @@ shapes = given(
 
 @settings(max_examples=10)
 @shapes
-def test_any_shape_is_the_books_loop(**drawn):
+def test_any_shape_equals_the_books_loop(**drawn):
     require_book(**drawn)
 
 
 @pytest.mark.slow
 @settings(max_examples=100)
 @shapes
-def test_many_shapes_are_the_books_loop(**drawn):
+def test_many_shapes_equal_the_books_loop(**drawn):
     require_book(**drawn)
 
 
@@ -105,7 +105,7 @@ def require_book(sizes, n, batch, density, dtype, labels, together, seed):
     assert none is None
     assert float(again) == float(c)
     np.testing.assert_array_equal(a, same)
-    # A step at η = 1 over all of them is minus the gradient.
+    # A full-batch step at η = 1 is minus the gradient.
     after = by_hand(network, x, y, np.arange(n), 1.0, n)
     for g, before, then in zip(leaves(gradient), leaves(network), leaves(after), strict=True):
         np.testing.assert_allclose(g, np.asarray(before, np.float64) - then, rtol=1e-4, atol=1e-6)
@@ -119,13 +119,13 @@ def leaves(network):
 
 
 def distance(a, b):
-    """‖a − b‖ / ‖b‖ of each leaf, as float64."""
+    """Return ‖a − b‖ / ‖b‖ of each leaf, in float64."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return [float(np.linalg.norm(np.asarray(x, np.float64) - y) / np.linalg.norm(y)) for x, y in pairs]
 
 
 @pytest.mark.parametrize("batch_size", [10, 64])
-def test_one_step_is_xlas_to_1e6(batch_size):
+def test_one_step_equals_xla_and_float64_to_1e_6(batch_size):
     rng = np.random.default_rng(0)
     x, y = images(rng, batch_size, 784, 0.19), answers(rng, batch_size, 10, True)
     network, order = drawn_network(rng, (784, 30, 10)), np.arange(batch_size)
@@ -143,8 +143,8 @@ def by_xla(network, examples, order, eta, batch_size):
     return xla.epoch(network, rule.init(network), examples, order, rule, objective, batch_size)
 
 
-def test_an_epoch_is_as_near_to_float64_as_xlas(x64):
-    """300 steps at η = 3 carry rounding along; neither way carries more of it than the other."""
+def test_an_epoch_is_about_as_close_to_float64_as_xla(x64):
+    """Over 300 steps at η = 3, rounding accumulates at most three times as much as with XLA."""
     rng = np.random.default_rng(1)
     x, y = images(rng, 3000, 784, 0.19), answers(rng, 3000, 10, True)
     network = init_network(jax.random.key(0), (784, 30, 10), dtype=jnp.float32)
@@ -156,8 +156,8 @@ def test_an_epoch_is_as_near_to_float64_as_xlas(x64):
     assert max(distance(got, want)) < 1e-3
 
 
-def test_sigmoid_far_out():
-    """One neuron, so that z is the weight: saturated, tiny, infinite and NaN."""
+def test_sigmoid_is_accurate_for_tiny_large_and_infinite_z():
+    """With one neuron and x = 1, z is the weight."""
     for z in (-200.0, -87.0, -20.0, -1e-8, 0.0, 1e-3, 5.0, 17.0, 88.0, 200.0, np.inf, -np.inf):
         network = (Layer(np.full((1, 1), z, np.float32), np.zeros(1, np.float32)),)
         _, a, _ = evaluated(network, np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32), False)
@@ -167,7 +167,7 @@ def test_sigmoid_far_out():
 
 
 @pytest.mark.parametrize("where", [0, 1])
-def test_nan_is_told(where):
+def test_nan_is_reported(where):
     network = drawn_network(np.random.default_rng(0), (4, 3, 2))
     network[where].b[0] = np.nan
     network = jax.tree.map(jnp.asarray, network)
@@ -177,7 +177,7 @@ def test_nan_is_told(where):
     assert result.outcome.reason.name == "NOT_FINITE"
 
 
-def test_many_networks_learn_as_each_does_alone():
+def test_many_networks_in_a_batch_equal_single_runs():
     data = load_dataset("digits")
     x, y = jnp.asarray(data.train.images[:200].reshape(200, -1)), jnp.asarray(data.train.labels[:200].astype(np.int32))
     rng = np.random.default_rng(0)
@@ -190,23 +190,23 @@ def test_many_networks_learn_as_each_does_alone():
     assert finite.shape == (5,)
     together = jax.tree.map(np.asarray, together)
 
-    def lane(tree, k):
+    def element(tree, k):
         return jax.tree.map(lambda v: v[k], tree)
 
     for k in range(5):
-        alone, _ = one_epoch(lane(networks, k), x, y, orders[k], etas[k], 10)
-        assert_leaves_close(lane(together, k), alone, rtol=0)
-    # Where data are mapped too, one after the other.
+        alone, _ = one_epoch(element(networks, k), x, y, orders[k], etas[k], 10)
+        assert_leaves_close(element(together, k), alone, rtol=0)
+    # If the data are batched too, the networks run one after the other.
     xs = np.stack([np.asarray(x, np.float32) / 255, np.asarray(x, np.float32) / 510])
     dense = jax.jit(jax.vmap(lambda x, order: native.epoch(alone, x, y, order, jnp.asarray(etas[0]), 10)))
     twice = jax.tree.map(np.asarray, dense(xs, orders[:2])[0])
     for k in range(2):
         one, _ = one_epoch(alone, xs[k], y, orders[k], etas[0], 10)
-        assert_leaves_close(lane(twice, k), one, rtol=0)
+        assert_leaves_close(element(twice, k), one, rtol=0)
 
 
 @pytest.mark.slow
-def test_it_can_be_differentiated_as_xla_can():
+def test_the_derivative_by_eta_equals_the_derivative_with_xla():
     part = load_dataset("digits").train
     data = part.images[:60], part.labels[:60]
     network = init_network(jax.random.key(0), (64, 20, 10), "scaled")
@@ -219,8 +219,8 @@ def test_it_can_be_differentiated_as_xla_can():
     assert got == pytest.approx(float(want), rel=1e-3)
 
 
-# What may be wrong with what the library is handed: an error from the call, and never a crash.
-def handed(**changes):
+# A wrong argument of the library raises an error and never crashes the process.
+def epoch_arguments(**changes):
     rng = np.random.default_rng(0)
     x = images(rng, 20, 6, 0.4)
     known = {"x": x, "y": answers(rng, 20, 3, True), "order": np.arange(20, dtype=np.int32), "eta": np.float32(1)}
@@ -234,29 +234,29 @@ def put(index, value):
 
 
 WRONG = {
-    "an order beyond the end": ({"order": put(3, 20)}, "order names an example"),
-    "an order below 0": ({"order": put(3, -1)}, "order names an example"),
-    "an order too short": ({"order": lambda x: x[:-1]}, "order has another shape"),
-    "a label beyond the outputs": ({"y": put(0, 3)}, "a label is below 0"),
+    "an index above the last example": ({"order": put(3, 20)}, "order names an example"),
+    "an index below 0": ({"order": put(3, -1)}, "order names an example"),
+    "a short order": ({"order": lambda x: x[:-1]}, "order has another shape"),
+    "a label above the outputs": ({"y": put(0, 3)}, "a label is below 0"),
     "a label below 0": ({"y": put(0, -7)}, "a label is below 0"),
     "targets of another width": ({"y": lambda y: np.zeros((20, 2), np.float32)}, "y has another shape"),
     "fewer inputs than the weights": ({"x": lambda x: x[:, :-1]}, "x has another shape"),
     "fewer inputs than labels": ({"x": lambda x: x[:-1]}, "x has another shape"),
     "inputs of another dtype": ({"x": lambda x: x.astype(np.int16)}, "x has another shape or dtype"),
     "no inputs": ({"x": lambda x: x[:0], "y": lambda y: y[:0]}, "expected at least one example"),
-    "another weight": ({"w2": lambda w: w[:, :-1]}, "does not follow"),
-    "another bias": ({"b1": lambda b: b[:-1]}, "a bias has another shape"),
+    "a weight of another shape": ({"w2": lambda w: w[:, :-1]}, "does not follow"),
+    "a bias of another shape": ({"b1": lambda b: b[:-1]}, "a bias has another shape"),
     "float16": ({"w1": lambda w: w.astype(np.float16)}, "a weight has another shape or dtype"),
-    "mini-batches of none": ({"batch_size": lambda _: 0}, "batch_size must be"),
-    "mini-batches beyond n": ({"batch_size": lambda _: 21}, "batch_size must be"),
-    "an eta for each": ({"eta": lambda e: np.ones(20, np.float32)}, "eta has another shape"),
+    "batch_size 0": ({"batch_size": lambda _: 0}, "batch_size must be"),
+    "batch_size above n": ({"batch_size": lambda _: 21}, "batch_size must be"),
+    "an array of eta": ({"eta": lambda e: np.ones(20, np.float32)}, "eta has another shape"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_buffer_is_an_error(name):
+def test_a_wrong_buffer_raises(name):
     changes, match = WRONG[name]
-    given = handed(**changes)
+    given = epoch_arguments(**changes)
     batch_size = given.pop("batch_size")
     flat = [given[name] for name in ("w1", "b1", "w2", "b2")]
     out = (jax.ShapeDtypeStruct((), jnp.int32), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat))
@@ -265,15 +265,15 @@ def test_a_wrong_buffer_is_an_error(name):
         jax.block_until_ready(call(*given.values(), batch_size=np.int64(batch_size)))
 
 
-def test_what_is_right_is_none():
-    given = handed()
+def test_right_buffers_are_accepted():
+    given = epoch_arguments()
     flat = [given[name] for name in ("w1", "b1", "w2", "b2")]
     out = (jax.ShapeDtypeStruct((), jnp.int32), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat))
     batch_size = given.pop("batch_size")
     assert jax.ffi.ffi_call("jaxgd_epoch", out)(*given.values(), batch_size=np.int64(batch_size))[0] == 1
 
 
-# Every kind of machine, and any number of threads.
+# Instruction sets and numbers of threads.
 SCRIPT = """
 import sys, os
 if sys.argv[1] != "all":
@@ -282,7 +282,7 @@ import hashlib, jax, numpy as np
 from jaxgd import init_network, load_dataset, train
 from jaxgd.kernels import native
 data = load_dataset("digits")
-# Wide enough that two threads teach it together, where there are two.
+# Wide enough that two threads train it together.
 network = init_network(jax.random.key(0), (64, 300, 10), "scaled")
 result = train(network, data, epochs=3, batch_size=10, eta=3.0, key=jax.random.key(1), kernel="native")
 bits = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves((result.network, result.history)))
@@ -290,8 +290,8 @@ print(native.about().split(",")[0], hashlib.sha256(bits).hexdigest(), float(resu
 """
 
 
-def trained(machine=None, cores="all"):
-    environment = {**os.environ} | ({"JAXGD_NATIVE_MACHINE": machine} if machine else {})
+def trained(isa=None, cores="all"):
+    environment = {**os.environ} | ({"JAXGD_NATIVE_MACHINE": isa} if isa else {})
     words = [sys.executable, "-c", SCRIPT, cores]
     out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=120)
     name, bits, cost = out.stdout.split()
@@ -299,21 +299,21 @@ def trained(machine=None, cores="all"):
 
 
 @pytest.mark.slow
-def test_threads_change_no_bit():
+def test_the_number_of_threads_changes_no_bit():
     assert trained(cores="one") == trained()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", ["portable", "avx2", "avx512"])
-def test_every_kind_of_machine(machine):
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+def test_each_isa_reaches_the_same_cost(isa):
     usual = trained()
-    name, _, cost = trained(machine)
-    if name != machine:
-        pytest.skip(f"this machine has no {machine}")
+    name, _, cost = trained(isa)
+    if name != isa:
+        pytest.skip(f"this host has no {isa}")
     assert cost == pytest.approx(usual[2], rel=1e-3)
 
 
-# The choice.
+# The choice of a backend.
 
 
 def chosen(
@@ -326,13 +326,13 @@ def chosen(
 
 CHOICES = {
     "small": ({}, "native", "quicker for these shapes"),
-    "asked for": ({"asked": "native"}, "native", "as asked"),
-    "xla asked for": ({"asked": "xla"}, "xla", "as asked"),
+    "native requested": ({"asked": "native"}, "native", "as asked"),
+    "xla requested": ({"asked": "xla"}, "xla", "as asked"),
     "wide": ({"sizes": (64, 30, 512, 10), "batch_size": 128}, "xla", "512"),
-    "wide, in full": ({"sizes": (64, 30, 512, 10), "batch_size": None}, "xla", "512"),
-    "wide, in small mini-batches": ({"sizes": (64, 30, 512, 10)}, "native", "quicker for these shapes"),
-    "wide first": ({"sizes": (64, 1000, 10), "batch_size": 128}, "native", "quicker for these shapes"),
-    "very wide first": ({"sizes": (64, 2000, 10), "batch_size": 128}, "xla", "2000"),
+    "wide, full batch": ({"sizes": (64, 30, 512, 10), "batch_size": None}, "xla", "512"),
+    "wide, small batch": ({"sizes": (64, 30, 512, 10)}, "native", "quicker for these shapes"),
+    "wide first layer": ({"sizes": (64, 1000, 10), "batch_size": 128}, "native", "quicker for these shapes"),
+    "very wide first layer": ({"sizes": (64, 2000, 10), "batch_size": 128}, "xla", "2000"),
     "bfloat16": ({"dtype": jnp.bfloat16}, "xla", "bfloat16"),
     "an optimizer": ({"optimizer": optax.adam(0.1)}, "xla", "optimizer"),
     "another cost": ({"cost": lambda a, y: jnp.mean((a - y) ** 2)}, "xla", "another cost"),
@@ -341,23 +341,23 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_the_choice_says_why(name):
+def test_the_choice_of_a_backend_has_a_reason(name):
     options, which, why = CHOICES[name]
     kernel = chosen(**options)
     assert kernel.name == which
     assert why in kernel.reason
-    if which == "xla" and name not in ("xla asked for", "wide", "wide, in full", "very wide first"):
+    if which == "xla" and name not in ("xla requested", "wide", "wide, full batch", "very wide first layer"):
         with pytest.raises(RangeError, match="cannot run here"):
             chosen("native", **options)
 
 
 @pytest.mark.bad_input
-def test_no_such_kernel():
+def test_an_unknown_kernel_is_refused():
     with pytest.raises(RangeError, match="kernel must be"):
         chosen("cuda")
 
 
-def test_without_the_library_everything_runs(monkeypatch):
+def test_without_the_library_xla_is_chosen(monkeypatch):
     monkeypatch.setattr(native, "library", lambda: "it was not built")
     assert chosen() == BackendChoice("xla", "it was not built")
     assert native.about() == "it was not built"
@@ -365,7 +365,7 @@ def test_without_the_library_everything_runs(monkeypatch):
         chosen("native")
 
 
-def test_a_library_that_is_none_is_named(monkeypatch, tmp_path):
+def test_a_broken_or_missing_library_is_reported(monkeypatch, tmp_path):
     (tmp_path / "_native.so").write_bytes(b"not a library")
     native.library.cache_clear()
     monkeypatch.setattr(native, "LIBRARY", tmp_path / "_native.so")
@@ -378,7 +378,7 @@ def test_a_library_that_is_none_is_named(monkeypatch, tmp_path):
     assert not isinstance(native.library(), str)
 
 
-def test_inputs_are_bytes_over_255():
+def test_byte_inputs_are_divided_by_255():
     x, y = images(np.random.default_rng(0), 30, 12, 0.3), np.zeros(30, np.int32)
     network = drawn_network(np.random.default_rng(0), (12, 5, 2))
     c, _, _ = evaluated(network, x, y, False)

@@ -1,4 +1,4 @@
-"""The native library under the address and undefined-behavior sanitizers, on all that its own tests hand it."""
+"""The native library passes the address, undefined-behavior and thread sanitizers."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from jaxgd.kernels import native
 
 SOURCE = Path(native.__file__).parent / "src"
 TESTS = Path(__file__).with_name("test_native.py")
-HANDED = "any_shape or wrong_buffer or right_is_none or many_networks or sigmoid or nan"
+KERNEL_TESTS = "any_shape or wrong_buffer or right_buffers or many_networks or sigmoid or nan"
 
 RUN = """
 import pathlib, sys
@@ -33,38 +33,38 @@ pytestmark = [
 
 
 def built(source, folder):
-    """The library with sanitizers, built from these sources."""
+    """Build the library with sanitizers from a source folder, and return its path."""
     configure = ["cmake", "-S", source, "-B", folder, "-DJAXGD_SANITIZE=ON", f"-DPython3_EXECUTABLE={sys.executable}"]
     for words in (configure, ["cmake", "--build", folder, "--parallel", "2"]):
         subprocess.run(words, check=True, capture_output=True, timeout=600)
     return folder / "_native.so"
 
 
-def tried(library, machine, which):
-    """The library's own tests, run with this one in its place."""
+def run_tests(library, isa, which):
+    """Run the tests in test_native.py that `which` selects, with another library."""
     names = ("libasan.so", "libubsan.so")
     libraries = [subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip() for name in names]
     environment = {
         **os.environ,
         "LD_PRELOAD": ":".join(libraries),
-        # Python itself frees little at its end.
+        # Python itself leaves memory allocated when it exits.
         "ASAN_OPTIONS": "detect_leaks=0",
-        "JAXGD_NATIVE_MACHINE": machine,
+        "JAXGD_NATIVE_MACHINE": isa,
     }
     words = [sys.executable, "-c", RUN, library, TESTS, which]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_sanitizers_find_nothing(tmp_path):
+def test_sanitizers_find_no_fault(tmp_path):
     library = built(SOURCE, tmp_path)
-    for machine in {"portable", native.isa()}:
-        ran = tried(library, machine, HANDED)
+    for isa in {"portable", native.isa()}:
+        ran = run_tests(library, isa, KERNEL_TESTS)
         assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
         assert " passed" in ran.stdout
 
 
-def raced(source, folder):
-    """What the thread sanitizer says of one network taught by one thread and by several."""
+def run_race(source, folder):
+    """Run race.cc under the thread sanitizer. It trains one network with one thread and with several."""
     program = folder / "race"
     flags = [
         "-std=c++17",
@@ -77,24 +77,24 @@ def raced(source, folder):
     ]
     files = [source / "kernels.cc", Path(__file__).with_name("race.cc")]
     subprocess.run(["g++", *flags, "-I", source, *files, "-o", program], check=True, timeout=300)
-    # Where memory is laid out at random, this sanitizer may refuse to run.
+    # The thread sanitizer may refuse to run under address space randomization, so disable it.
     words = ["setarch", "-R", program] if shutil.which("setarch") else [program]
     return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_threads_do_not_race(tmp_path):
-    ran = raced(SOURCE, tmp_path)
+def test_thread_sanitizer_finds_no_race(tmp_path):
+    ran = run_race(SOURCE, tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "the same bits" in ran.stdout
 
 
-def test_a_race_would_be_found(tmp_path):
-    """Where nobody waits for the others."""
+def test_thread_sanitizer_finds_a_missing_wait(tmp_path):
+    """Remove the wait for the other threads."""
     source = copied(tmp_path)
     changed, right = source / "trainer.h", "lost_ += team_.wait(round_, rank_);"
     assert right in changed.read_text()
     changed.write_text(changed.read_text().replace(right, ""))
-    ran = raced(source, tmp_path)
+    ran = run_race(source, tmp_path)
     assert ran.returncode != 0
     assert "data race" in ran.stderr
 
@@ -107,12 +107,12 @@ def copied(tmp_path):
     return source
 
 
-def test_sanitizers_would_find_something(tmp_path):
-    """With a row too few in the first layer's room, they do."""
+def test_address_sanitizer_finds_a_short_buffer(tmp_path):
+    """Allocate one row too few for the input of each layer."""
     source = copied(tmp_path)
     changed, right = source / "trainer.h", "forward_[l] = zeros(sizes[l - 1] * p);"
     assert right in changed.read_text()
     changed.write_text(changed.read_text().replace(right, right.replace("sizes[l - 1] *", "(sizes[l - 1] - 1) *")))
-    ran = tried(built(source, tmp_path / "build"), "portable", "test_what_is_right_is_none")
+    ran = run_tests(built(source, tmp_path / "build"), "portable", "test_right_buffers_are_accepted")
     assert ran.returncode != 0
     assert "heap-buffer-overflow" in ran.stdout + ran.stderr

@@ -1,4 +1,4 @@
-"""Threads that teach one network together, and the processors they are on."""
+"""Threads of one team that start on the same processor move to different ones."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def steps_aside(source, folder):
-    """Whether one of a team of two that starts on one processor leaves it; two times of three.
+def migrates(source, folder):
+    """Return True if a thread of a team of two leaves a shared processor in at least two of three runs.
 
-    The system may move a thread by itself, but does so seldom.
+    Three runs, because the system sometimes moves a thread too.
     """
     program = folder / "aside"
     flags = ["-std=c++17", "-O1", "-pthread", "-DJAXGD_ISA=portable", "-DJAXGD_LANES=4", "-Wno-psabi"]
@@ -30,11 +30,11 @@ def steps_aside(source, folder):
     return sum(run.returncode == 0 for run in ran) >= 2
 
 
-def test_one_steps_aside(tmp_path):
-    assert steps_aside(SOURCE, tmp_path)
+def test_one_of_two_threads_leaves_a_shared_processor(tmp_path):
+    assert migrates(SOURCE, tmp_path)
 
 
-def test_without_stepping_aside_both_stay(tmp_path):
+def test_without_migration_both_threads_stay(tmp_path):
     source = tmp_path / "src"
     source.mkdir()
     for name in ("team.h", "vectors.h"):
@@ -43,4 +43,4 @@ def test_without_stepping_aside_both_stay(tmp_path):
     right = "    migrate(rank);\n"
     assert right in team.read_text()
     team.write_text(team.read_text().replace(right, ""))
-    assert not steps_aside(source, tmp_path)
+    assert not migrates(source, tmp_path)

@@ -1,4 +1,4 @@
-"""Rules that evaluate the cost do what their conditions say, and cost what they say."""
+"""Rules that evaluate the cost meet the conditions of their methods and count their evaluations."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ START = np.array([-1.2, 1.0])
 
 
 def counted(rule, cost=rosenbrock, v0=START, n=15):
-    """The solution, and how often the cost was evaluated on the device, its gradient and products included."""
+    """Return the solution and the number of evaluations on the device, of the cost, its gradient and products."""
     calls = []
 
     def seen(v):
@@ -42,13 +42,13 @@ def counted(rule, cost=rosenbrock, v0=START, n=15):
 @pytest.mark.parametrize(
     "rule", [gradient_descent(1e-3), backtracking(), newton(), gradient_flow(1e-4)], ids=lambda r: r.spec.build.__name__
 )
-def test_evaluations_are_those_that_are_made(rule, x64):
+def test_evaluations_equal_the_evaluations_on_the_device(rule, x64):
     solution, calls = counted(rule)
     assert solution.evaluations == calls
 
 
-def test_those_of_a_line_search_of_optax_too(x64):
-    """A trial of zoom is a value and a slope: as gradients they count once, as callbacks they run once or twice."""
+def test_evaluations_of_an_optax_line_search_are_counted(x64):
+    """A trial of zoom evaluates a value and a slope. It counts as one gradient, but runs one or two callbacks."""
     solution, calls = counted(wolfe())
     assert 0.4 * calls <= solution.evaluations <= 1.1 * calls
 
@@ -57,27 +57,27 @@ def test_those_of_a_line_search_of_optax_too(x64):
 
 
 @pytest.mark.parametrize("memory", often([1, 3, 10], [3]))
-def test_armijos_condition_holds_after_every_search(memory, x64):
+def test_armijo_condition_holds_after_every_search(memory, x64):
     solution = minimize(rosenbrock, START, backtracking(memory), max_steps=40, record=Record(every=1))
     path = jax.tree.map(np.asarray, solution.trajectory)
     for k in range(1, len(path.cost)):
         reference = path.cost[max(0, k - memory) : k].max()
         eta = path.step_norm[k] / path.gradient_norm[k - 1]
         assert path.cost[k] <= reference - 1e-4 * eta * path.gradient_norm[k - 1] ** 2 * (1 - 1e-9)
-    # With one cost in memory C falls in every step; with several it may rise, and on this valley it does.
+    # With one cost in memory, C decreases at every step. With several costs it may increase, and here it does.
     assert np.all(np.diff(path.cost) < 0) == (memory == 1)
 
 
-def test_the_first_guess_is_the_inverse_curvature(x64):
-    """On ½ a v² the quotient of Barzilai and Borwein is 1/a at once: two steps to the minimum, whatever a."""
+def test_the_first_step_size_is_the_inverse_curvature(x64):
+    """For ½ a v² the quotient of Barzilai and Borwein is 1/a, so two steps reach the minimum for every a."""
     cost = lambda v, a: a * v**2 / 2  # noqa: E731
     for a in (1e-3, 1.0, 1e6):
         solution = minimize(cost, 3.0, backtracking(), args=(a,), max_steps=2, stop=None, record=None)
         assert abs(solution.v) <= 1e-12
 
 
-def test_where_nothing_helps_it_does_not_move():
-    """A gradient that points uphill: no step fulfills the condition but by rounding, and C stays where it is."""
+def test_backtracking_does_not_move_along_a_wrong_gradient():
+    """The gradient has the wrong sign, so a step meets the condition only by rounding."""
 
     @jax.custom_vjp
     def cost(v):
@@ -92,18 +92,18 @@ def test_where_nothing_helps_it_does_not_move():
 
 
 @pytest.mark.parametrize("memory", [0, 10])
-def test_the_wolfe_conditions_hold(memory, x64):
+def test_wolfe_conditions_hold(memory, x64):
     record = Record(v=True, every=1)
     path = in_numpy(minimize(rosenbrock, START, wolfe(memory), max_steps=20, stop=None, record=record).trajectory)
     g = np.asarray(rosenbrock_along(path.v)[1])
     step = np.diff(path.v, axis=0)
     slope, after = np.sum(g[:-1] * step, 1), np.sum(g[1:] * step, 1)
     assert np.all(path.cost[1:] <= path.cost[:-1] + 1e-4 * slope + 1e-12)
-    # The very first begins with η = 1, far too long, and may end with the first condition alone.
+    # The first search starts from η = 1, which is far too large, and may meet only the first condition.
     assert np.mean(np.abs(after) <= 0.9 * np.abs(slope) + 1e-12) >= 0.9
 
 
-def test_many_updates_of_a_line_search_compile_once():
+def test_compilations_do_not_grow_with_max_steps():
     traces = []
 
     def cost(v):
@@ -122,7 +122,7 @@ def test_many_updates_of_a_line_search_compile_once():
 # Newton.
 
 
-def test_one_step_on_a_quadratic(seed, x64):
+def test_newton_solves_a_quadratic_in_few_steps(seed, x64):
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(6, 6))
     a = jnp.asarray(a @ a.T + np.eye(6))
@@ -140,35 +140,35 @@ def test_one_step_on_a_quadratic(seed, x64):
     assert solution.steps <= 8
 
 
-def test_it_is_quadratic_at_the_end(x64):
+def test_newton_converges_quadratically(x64):
     path = minimize(rosenbrock, START, newton(), max_steps=60, stop=Stop(gradient_atol=1e-12)).trajectory
     tail = np.asarray(path.gradient_norm)[-4:]
     assert tail[-1] < 1e-3 * tail[-2]
 
 
 @pytest.mark.parametrize("v0", often([(0.1, 0.0), (1e-6, 1e-3), (-0.5, 2.0)], [(1e-6, 1e-3)]))
-def test_it_descends_where_the_hessian_is_not_positive(v0, x64):
-    """C = (v₁² − 1)² + v₂² has a saddle at 0: undamped, Newton's method goes there."""
+def test_newton_descends_at_an_indefinite_hessian(v0, x64):
+    """C = (v₁² − 1)² + v₂² has a saddle at 0, which attracts Newton's method without damping."""
     cost = lambda v: (v[0] ** 2 - 1) ** 2 + v[1] ** 2  # noqa: E731
     solution = minimize(cost, jnp.array(v0), newton(), max_steps=100, record=Record(every=1))
     assert solution.cost < 1e-12
     assert np.all(np.diff(solution.trajectory.cost) <= 1e-12)
 
 
-def test_products_are_limited(x64):
-    """Six steps without the limit make 118 evaluations here."""
+def test_newton_limits_its_products(x64):
+    """Without the limit, six steps make 118 evaluations."""
     d = jnp.asarray(np.linspace(1, 1e4, 200))
     cost = lambda v: jnp.sum(d * v**2) / 2  # noqa: E731
     solution = minimize(cost, jnp.ones(200), newton(max_products=3), max_steps=6, stop=None, record=None)
     assert solution.evaluations <= 1 + 6 * (3 + 1 + 1)
 
 
-# The flow.
+# Gradient flow.
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.05])
-def test_the_flow_is_of_fourth_order(dt, x64):
-    """On ½ vᵀAv the path is exp(−At) v₀; the error of a step of dt is (λdt)⁵/120 at most."""
+def test_gradient_flow_has_fourth_order(dt, x64):
+    """For ½ vᵀAv the path is exp(−At) v₀, and a step of dt has an error of at most (λdt)⁵/120."""
     a, v0, n = np.array([[3.0, 1.0], [1.0, 2.0]]), np.array([1.0, -2.0]), round(1 / dt)
     values, vectors = np.linalg.eigh(a)
     exact = vectors @ (np.exp(-values) * (vectors.T @ v0))
@@ -180,23 +180,23 @@ def test_the_flow_is_of_fourth_order(dt, x64):
     assert np.linalg.norm(descent - exact) > 100 * np.linalg.norm(flow - exact)
 
 
-# The others.
+# Fixed length, momentum and schedules.
 
 
-def test_fixed_length_moves_so_far(x64):
+def test_fixed_length_moves_by_epsilon_along_the_negative_gradient(x64):
     path = in_numpy(minimize(rosenbrock, START, fixed_length(0.01), max_steps=50, stop=None).trajectory)
     np.testing.assert_allclose(path.step_norm[1:], 0.01, rtol=1e-12)
-    # Of all directions, that of −∇C: predicted = −ε‖∇C‖.
+    # Along −∇C the predicted change is −ε‖∇C‖.
     np.testing.assert_allclose(path.predicted[1:], -0.01 * path.gradient_norm[:-1], rtol=1e-12)
 
 
-def test_fixed_length_stays_at_the_bottom():
+def test_fixed_length_does_not_move_at_a_zero_gradient():
     step, _ = fixed_length(0.1).update(jnp.zeros(2), optax.EmptyState())
     assert step.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e30])
-def test_fixed_length_of_tiny_and_huge_gradients(scale):
+def test_fixed_length_is_exact_for_tiny_and_huge_gradients(scale):
     step, _ = fixed_length(0.5).update(scale * jnp.array([3.0, 4.0]), optax.EmptyState())
     np.testing.assert_allclose(step, [-0.3, -0.4], rtol=1e-5)
     # The quotient ε/‖∇C‖ overflows for the smallest of these gradients.
@@ -204,7 +204,7 @@ def test_fixed_length_of_tiny_and_huge_gradients(scale):
     np.testing.assert_allclose(step, [-600, -800], rtol=1e-5)
 
 
-def test_momentum_is_optaxs(x64):
+def test_momentum_equals_optax_momentum(x64):
     g = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)))
     for ours, theirs in (
         (heavy_ball(0.1, 0.9), optax.sgd(0.1, 0.9)),
@@ -221,7 +221,7 @@ def test_momentum_is_optaxs(x64):
         np.testing.assert_allclose(*steps, rtol=1e-12)
 
 
-def test_no_momentum_is_gradient_descent(x64):
+def test_momentum_0_is_gradient_descent(x64):
     rules = gradient_descent(1e-3), heavy_ball(1e-3, 0.0)
     states = [rule.init(jnp.zeros(3)) for rule in rules]
     for g in map(jnp.asarray, np.random.default_rng(0).normal(size=(5, 3))):
@@ -229,14 +229,14 @@ def test_no_momentum_is_gradient_descent(x64):
         np.testing.assert_array_equal(u, w)
 
 
-def test_a_schedule_counts_the_updates(x64):
+def test_a_schedule_receives_the_number_of_updates(x64):
     etas = np.array([0.1, 0.3, 0.05])
     rule = gradient_descent(lambda k: jnp.asarray(etas)[k])
     solution = minimize(valley, jnp.array([1.0, 2.0]), rule, max_steps=3, stop=None, record=None)
     np.testing.assert_allclose(solution.v, np.prod(1 - 2 * etas) * np.array([1.0, 2.0]), rtol=1e-12)
 
 
-# Rules as data.
+# Rules as pytrees and as optax transformations.
 
 
 RULES = [
@@ -252,7 +252,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: r.spec.build.__name__)
-def test_a_rule_is_a_pytree_and_a_transformation(rule):
+def test_a_rule_is_a_pytree_and_an_optax_transformation(rule):
     leaves, structure = jax.tree.flatten(rule)
     again = jax.tree.unflatten(structure, leaves)
     assert isinstance(again, Rule)
@@ -264,7 +264,7 @@ def test_a_rule_is_a_pytree_and_a_transformation(rule):
     assert bool(rule.valid)
 
 
-def test_a_rule_chains_with_those_of_optax(x64):
+def test_a_rule_chains_with_optax_transformations(x64):
     rule = optax.chain(optax.clip_by_global_norm(1.0), gradient_descent(0.1))
     solution = minimize(valley, jnp.array([30.0, 40.0]), rule, max_steps=1, stop=None, record=None)
     np.testing.assert_allclose(solution.v, np.array([30.0, 40.0]) - 0.1 * np.array([0.6, 0.8]), rtol=1e-12)
@@ -273,5 +273,5 @@ def test_a_rule_chains_with_those_of_optax(x64):
 @pytest.mark.parametrize(
     ("eta", "mu", "valid"), [(0.1, 0.5, True), (0.0, 0.5, False), (0.1, 1.0, False), (0.1, jnp.nan, False)]
 )
-def test_numbers_that_were_traced_are_checked_later(eta, mu, valid):
+def test_valid_checks_traced_numbers(eta, mu, valid):
     assert bool(jax.jit(lambda eta, mu: heavy_ball(eta, mu).valid)(eta, mu)) is valid

@@ -1,4 +1,4 @@
-"""A step is v − η∇C and nothing else: the book's neuron to ten digits, the valley, and what no step size is."""
+"""A step is exactly v − η∇C: the book's neuron to ten digits, the valley, pytrees, dtypes and bad step sizes."""
 
 import collections
 
@@ -19,7 +19,7 @@ Pair = collections.namedtuple("Pair", "left right")
 
 
 def one_neuron(w, b, gradient, eta=0.15, updates=300):
-    """The book's neuron, x = 1 and y = 0: the outputs before each update and after the last, and where it ends."""
+    """Train the book's neuron on x = 1 and y = 0. Return every 150th output and the last weight and bias."""
     x, y = jnp.array([1.0]), jnp.array([0.0])
 
     @jax.jit
@@ -39,13 +39,13 @@ TABLE = {
     (2.0, 2.0): (0.9820137900, 0.9334174726, 0.2028484243, -0.6842929110, -0.6842929110),
 }
 GRADIENTS = {"autodiff": jax.grad(network_cost), "backprop": backprop}
-# The table is rounded to ten decimals; three hundred steps in float64 round to about 1e-14.
+# The table has ten decimals. The rounding of three hundred steps in float64 is about 1e-14.
 HALF_A_DIGIT = 0.5e-10 + 1e-13
 
 
 @pytest.mark.parametrize("start", TABLE, ids=str)
 @pytest.mark.parametrize("gradient", GRADIENTS)
-def test_the_books_neuron_to_ten_digits(start, gradient, x64):
+def test_the_books_neuron_is_reproduced_to_ten_digits(start, gradient, x64):
     np.testing.assert_allclose(one_neuron(*start, GRADIENTS[gradient]), TABLE[start], rtol=0, atol=HALF_A_DIGIT)
 
 
@@ -58,15 +58,15 @@ def usual_mean(v, x, y):
     [{"gradient": jax.grad(usual_mean)}, {"eta": 0.15 * (1 + 1e-8)}, {"updates": 299}],
     ids=["gradient", "eta", "updates"],
 )
-def test_the_table_would_notice(change, x64):
-    """Another cost, a step size wrong in its ninth digit, one update too few."""
+def test_a_wrong_cost_eta_or_number_of_updates_misses_the_table(change, x64):
+    """The step size is wrong in its ninth digit, and the last update is missing."""
     w_and_b = one_neuron(0.6, 0.9, **{"gradient": backprop, **change})[-2:]
     assert np.abs(w_and_b - TABLE[0.6, 0.9][-2:]).min() > HALF_A_DIGIT
 
 
 @pytest.mark.parametrize("eta", [0.1, 0.45, 0.5, 0.7, 1.25])
-def test_the_valley(eta, x64):
-    """C = v₁² + v₂² from (1, 1): v_k = (1 − 2η)ᵏ v₀ exactly; each step rounds three times, so 50 stay under 1e-13."""
+def test_the_valley_follows_the_closed_form(eta, x64):
+    """For C = v₁² + v₂², v_k = (1 − 2η)ᵏ v₀. Each step rounds three times, so 50 steps are off by less than 1e-13."""
 
     def step(v, _):
         v = update(v, jax.grad(lambda v: v["v1"] ** 2 + v["v2"] ** 2)(v), eta)
@@ -74,7 +74,7 @@ def test_the_valley(eta, x64):
 
     _, path = jax.lax.scan(step, {"v1": jnp.array(1.0), "v2": jnp.array(1.0)}, length=50)
     for v in path.values():
-        # Relative to the start's 1: at η = 0.45 the variables shrink, and 1 − 2η itself is only known to 2e-16.
+        # Relative to v₀ = 1, because at η = 0.45 the variables shrink and 1 − 2η is known only to 2e-16.
         np.testing.assert_allclose(v, (1 - 2 * eta) ** np.arange(1.0, 51.0), rtol=1e-13, atol=1e-16)
 
 
@@ -88,10 +88,12 @@ TREES = {
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_any_tree_of_variables(tree):
+def test_any_pytree_of_variables_is_updated(tree):
     v = TREES[tree]
     gradient = jax.tree.map(lambda x: x + 1, v)
-    want = jax.tree.map(lambda x: x - 0.25 * (x + 1), v)  # exact: all are small multiples of a power of two
+    want = jax.tree.map(
+        lambda x: x - 0.25 * (x + 1), v
+    )  # exact, because all values are small multiples of a power of two
     assert_leaves_close(update(v, gradient, 0.25), want, rtol=0)
     assert_leaves_close(jax.jit(update)(v, gradient, 0.25), want, rtol=0)
 
@@ -107,16 +109,18 @@ def test_the_dtype_is_kept(dtype, eta, x64):
             assert jax.eval_shape(lambda v, g: update(v, g, eta), v, gradient).dtype == dtype
 
 
-@pytest.mark.parametrize("who", ["update", "gradient_descent"])
-def test_a_step_size_that_jit_closes_over(who):
-    """jnp.float32(0.1) is an array: inside jit its value is known and it is no tracer, but operations on it are."""
+@pytest.mark.parametrize("function", ["update", "gradient_descent"])
+def test_jit_may_close_over_a_step_size(function):
+    """jnp.float32(0.25) is an array with a known value, but inside jit operations on it give tracers."""
     eta = jnp.float32(0.25)
     f = {"update": lambda v: update(v, v, eta), "gradient_descent": lambda v: -gradient_descent(eta).update(v, ())[0]}
-    np.testing.assert_array_equal(jax.jit(f[who])(jnp.ones(2)), {"update": 0.75, "gradient_descent": 0.25}[who])
+    np.testing.assert_array_equal(
+        jax.jit(f[function])(jnp.ones(2)), {"update": 0.75, "gradient_descent": 0.25}[function]
+    )
 
 
-def test_the_step_is_rounded_once(x64):
-    """In bfloat16 η would be 0.1001 and the step rounded again: with a float32 η only the result is."""
+def test_a_float32_step_size_rounds_a_bfloat16_step_once(x64):
+    """In bfloat16, η = 0.1 would be 0.1001 and the step would be rounded twice."""
     v, gradient, eta = jnp.ones(3, jnp.bfloat16), jnp.full(3, 0.7, jnp.bfloat16), jnp.float32(0.1)
     want = np.asarray(1 - np.float32(0.1) * np.asarray(gradient, np.float32)).astype(jnp.bfloat16)
     np.testing.assert_array_equal(update(v, gradient, eta), want)
@@ -127,27 +131,27 @@ MAKERS = {"update": lambda eta: update(jnp.ones(2), jnp.ones(2), eta), "gradient
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("who", MAKERS)
+@pytest.mark.parametrize("function", MAKERS)
 @pytest.mark.parametrize("eta", BAD_ETAS, ids=repr)
-def test_what_is_no_step_size(who, eta):
-    with pytest.raises((RangeError, DtypeError), match=rf"^{who}: eta must be"):
-        MAKERS[who](eta)
+def test_bad_step_sizes_are_refused(function, eta):
+    with pytest.raises((RangeError, DtypeError), match=rf"^{function}: eta must be"):
+        MAKERS[function](eta)
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("who", MAKERS)
+@pytest.mark.parametrize("function", MAKERS)
 @pytest.mark.parametrize("eta", [None, "0.1"], ids=repr)
-def test_what_is_no_number(who, eta):
-    with pytest.raises(DtypeError, match=rf"^{who}: eta must be one real number"):
-        MAKERS[who](eta)
+def test_a_step_size_that_is_not_a_number_is_refused(function, eta):
+    with pytest.raises(DtypeError, match=rf"^{function}: eta must be one real number"):
+        MAKERS[function](eta)
 
 
-def test_a_traced_step_size_may_be_swept():
+def test_a_batch_of_step_sizes_equals_single_updates():
     v, gradient = jnp.array([1.0, 2.0]), jnp.array([0.5, -1.0])
     etas = jnp.array([0.25, 0.5, 2.0])
-    lanes = jax.vmap(update, (None, None, 0))(v, gradient, etas)
-    for eta, lane in zip(etas, lanes, strict=True):
-        np.testing.assert_array_equal(lane, update(v, gradient, eta))
+    batch = jax.vmap(update, (None, None, 0))(v, gradient, etas)
+    for eta, element in zip(etas, batch, strict=True):
+        np.testing.assert_array_equal(element, update(v, gradient, eta))
     slope = jax.grad(lambda eta: jnp.sum(update(v, gradient, eta)))(0.1)
     assert float(slope) == 0.5  # −Σ∇C
 
@@ -156,7 +160,7 @@ def test_a_traced_step_size_may_be_swept():
 @pytest.mark.parametrize(
     "gradient", [(jnp.ones(2),), {"b": jnp.ones(2)}, {"a": None}, {"a": [jnp.ones(2)]}, jnp.ones(2)], ids=str
 )
-def test_a_gradient_of_another_tree(gradient):
+def test_a_gradient_of_another_tree_structure_is_refused(gradient):
     with pytest.raises(ShapeError, match=r"^update: the gradient must be a tree like v"):
         update({"a": jnp.ones(2)}, gradient, 0.1)
 
@@ -170,16 +174,16 @@ def test_a_gradient_of_another_shape_is_named(shape):
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize(("v", "g"), [(jnp.array(3), 1.0), (jnp.array(1.0), 1j)], ids=["whole v", "complex gradient"])
-def test_numbers_that_would_be_cut_off(v, g):
-    """3 − 0.1 would become 2 again as a whole number, and a complex gradient would lose half of itself."""
+@pytest.mark.parametrize(("v", "g"), [(jnp.array(3), 1.0), (jnp.array(1.0), 1j)], ids=["integer v", "complex gradient"])
+def test_an_update_that_would_lose_a_fraction_or_imaginary_part_is_refused(v, g):
+    """The integer 3 − 0.1 would become 2, and a complex gradient would lose its imaginary part."""
     with pytest.raises(JaxgdError, match=r"^update"):
         update(v, jnp.array(g), 0.1)
 
 
 @pytest.mark.parametrize("eta", [0.1, 3.0, np.float32(0.3)], ids=repr)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
-def test_the_transformation_is_the_update_to_the_last_bit(dtype, eta, seed, x64):
+def test_the_transformation_equals_update_bit_for_bit(dtype, eta, seed, x64):
     rng = np.random.default_rng(seed)
     v, gradient = ({"w": jnp.asarray(rng.normal(size=(50, 3)), dtype)} for _ in range(2))
 
@@ -188,18 +192,18 @@ def test_the_transformation_is_the_update_to_the_last_bit(dtype, eta, seed, x64)
         step, _ = rule.update(gradient, rule.init(v), v)
         return optax.apply_updates(v, step)
 
-    if eta == 0.1:  # not traced as well
+    if eta == 0.1:  # also without jit
         assert_leaves_close(by_rule(v, gradient, eta), update(v, gradient, eta), rtol=0)
     assert_leaves_close(jax.jit(by_rule)(v, gradient, eta), jax.jit(update)(v, gradient, eta), rtol=0)
 
 
-def test_one_bit_would_be_noticed():
+def test_a_difference_of_one_bit_fails_the_comparison():
     v = update(jnp.ones(3), jnp.ones(3), 0.1)
     with pytest.raises(AssertionError, match="is off by"):
         assert_leaves_close({"v": jnp.nextafter(v, jnp.inf)}, {"v": v}, rtol=0)
 
 
-def test_it_composes_with_optax():
+def test_gradient_descent_composes_with_optax():
     rule = optax.chain(optax.clip_by_global_norm(1.0), gradient_descent(0.5))
     v = {"v": jnp.array([3.0, 4.0])}
     step, state = rule.update(v, rule.init(v), v)
@@ -226,10 +230,10 @@ def test_a_new_step_size_does_not_recompile():
         static = jax.jit(step, static_argnums=(0, 2))
         for eta in (0.1, 0.2, 0.3):
             static(name, jnp.ones(2), eta)
-        assert traces[name] == 3, "the count can tell"
+        assert traces[name] == 3, "a static eta must retrace"
 
 
-def test_the_transformation_under_vmap_over_eta():
+def test_the_transformation_works_under_vmap_over_eta():
     def by_rule(eta):
         rule = gradient_descent(eta)
         return rule.update(jnp.array([1.0, 2.0]), rule.init(jnp.zeros(2)))[0]
