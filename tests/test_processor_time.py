@@ -26,6 +26,7 @@ def test_only_a_room_over_its_budget_by_half_is_reported():
     assert processor_time.over_budget(seconds) == []
     (line,) = processor_time.over_budget(seconds | {"descent": 106})
     assert line.startswith("descent: 106 processor seconds, the budget is 70.")
+    assert processor_time.over_budget(seconds | {"descent": 106}, covered=True) == []
 
 
 class Plugin:
