@@ -38,7 +38,7 @@ def processor_seconds():
 
 
 def over_budget(seconds, covered=False):
-    """Return one line for each room whose seconds exceed its budget by half; under coverage, by its cost in addition."""
+    """Return one line for each room whose seconds exceed its budget by half. Coverage raises the limit by its cost."""
     return [
         f"{room}: {seconds[room]:.0f} processor seconds, the budget is {budget}. Share compiled programs, or mark the "
         "heaviest tests slow."
