@@ -90,7 +90,9 @@ class ProcessorTime:
         return totals
 
     def over_budget(self):
-        """Return one line for each room of this run that exceeds its budget."""
+        """Return one line for each room that exceeds its budget. The slow tests have none."""
+        if self.config.option.markexpr and "not slow" not in self.config.option.markexpr:
+            return []
         return over_budget(self.rooms(), covered=self.config.pluginmanager.hasplugin("_cov"))
 
     def pytest_terminal_summary(self, terminalreporter):
