@@ -30,8 +30,8 @@ _HYPERPARAMS: dict[str, tuple[str, ...]] = {
     "gradient-flow": ("dt",),
 }
 _DEFAULTS = {"eta": 1e-3, "mu": 0.9, "epsilon": 1e-2, "dt": 1e-3}
-_ROWS = 12  # of the printed table
-_ENTRIES = 10_000  # of the recorded path, at most
+_ROWS = 12  # rows of the printed table
+_ENTRIES = 10_000  # limit on the entries of the recorded path
 _GRID = 201  # points per side of the drawn landscape
 
 

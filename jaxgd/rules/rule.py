@@ -1,6 +1,7 @@
 """The class Rule: an optax transformation with its hyperparameters as data."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,6 +36,9 @@ class RuleSpec:
     may_step_zero: bool = False
     uses_cost: bool = False
     caches_value: bool = False
+
+
+_RENAMED = {"kind": "spec", "numbers": "hyperparams", "settings": "static_args"}
 
 
 class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
@@ -75,6 +79,13 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         rule: Rule = super().__new__(cls, lambda params: built().init(params), update)
         rule.spec, rule.hyperparams, rule.static_args = spec, dict(hyperparams), tuple(static_args.items())
         return rule
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute by its name from before version 0.2, for one release."""
+        if name not in _RENAMED:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        warnings.warn(f"Rule.{name} is now Rule.{_RENAMED[name]}.", DeprecationWarning, stacklevel=2)
+        return getattr(self, _RENAMED[name])
 
     def __repr__(self) -> str:
         """Show the call that makes the rule: gradient_descent(eta=0.1)."""

@@ -239,3 +239,12 @@ def test_the_transformation_works_under_vmap_over_eta():
         return rule.update(jnp.array([1.0, 2.0]), rule.init(jnp.zeros(2)))[0]
 
     np.testing.assert_array_equal(jax.jit(jax.vmap(by_rule))(jnp.array([0.5, 2.0])), [[-0.5, -1.0], [-2.0, -4.0]])
+
+
+def test_attributes_keep_their_old_names_with_a_warning():
+    rule = gradient_descent(0.25)
+    for old, new in {"kind": "spec", "numbers": "hyperparams", "settings": "static_args"}.items():
+        with pytest.warns(DeprecationWarning, match=f"Rule.{old} is now Rule.{new}"):
+            assert getattr(rule, old) is getattr(rule, new)
+    with pytest.raises(AttributeError, match="no attribute 'learning_rate'"):
+        _ = rule.learning_rate
