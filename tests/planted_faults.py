@@ -271,7 +271,7 @@ FAULTS = (
     Fault("checkpoint.py", "max_to_keep=self._keep", "max_to_keep=None", CHECKPOINT),
     Fault("run_folder.py", "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", TRAIN),
     Fault("cli/train.py", 'if digest(data) != folder.config["data_sha256"]:', "if False:", TRAIN),
-    Fault("cli/train.py", "return 0 if result.outcome.ok else 1", "return 0", TRAIN),
+    Fault("cli/train.py", "if not result.outcome.ok:", "if False:", TRAIN),
     Fault(
         "cli/check.py",
         'return CANNOT_TELL if "cannot tell" in verdicts else DONE',

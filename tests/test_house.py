@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import jaxtyping
 import pytest
+from planted_faults import FAULTS
 
 import jaxgd
 
@@ -353,3 +354,9 @@ def test_changelog_and_citation_have_the_version_and_its_date():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {version}\n" in citation
     assert f'\ndate-released: "{date}"\n' in citation
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.file}: {fault.wrong.strip()[:30]}")
+def test_a_planted_fault_still_has_its_line(fault):
+    """A fault is planted by exact text. A line that has changed would make it plant nothing."""
+    assert (HOME / fault.file).read_text(encoding="utf-8").count(fault.right) == 1
