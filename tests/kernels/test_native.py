@@ -14,7 +14,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import assert_leaves_close, trained_by_hand
+from support import assert_leaves_close, exact_sigmoid, trained_by_hand
 from support import by_hand as costs_by_hand
 
 from jaxgd import Layer, RangeError, init_network, load_dataset, quadratic_cost, train
@@ -156,14 +156,50 @@ def test_an_epoch_is_about_as_close_to_float64_as_xla(x64):
     assert max(distance(got, want)) < 1e-3
 
 
+Z = [0, 1e-8, 1e-3, 5, 14, 16, 17, 20, 40, 87, 88.5, 90, 200, 1e4, np.inf]
+Z = np.array([*Z, *(-z for z in Z)], np.float32)
+
+
 def test_sigmoid_is_accurate_for_tiny_large_and_infinite_z():
-    """With one neuron and x = 1, z is the weight."""
-    for z in (-200.0, -87.0, -20.0, -1e-8, 0.0, 1e-3, 5.0, 17.0, 88.0, 200.0, np.inf, -np.inf):
-        network = (Layer(np.full((1, 1), z, np.float32), np.zeros(1, np.float32)),)
-        _, a, _ = evaluated(network, np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32), False)
-        with np.errstate(over="ignore"):
-            want = 1 / (1 + np.exp(-np.float64(z)))
-        assert float(np.asarray(a)[0, 0]) == pytest.approx(want, rel=3e-7, abs=1e-37)
+    """Without inputs, z is the bias."""
+    network = (Layer(np.zeros((len(Z), 1), np.float32), Z),)
+    _, a, _ = evaluated(network, np.zeros((1, 1), np.float32), np.zeros((1, len(Z)), np.float32), False)
+    assert np.asarray(a)[0] == pytest.approx([exact_sigmoid(z)[0] for z in Z], rel=3e-7, abs=1.2e-38)
+
+
+KERNELS = ("xla", "native")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("layer", ["output", "hidden"])
+def test_the_gradient_is_accurate_in_saturation(layer, kernel):
+    """∂C/∂b is (a − y)σ′(z) for an output, and wδσ′(z) for a hidden neuron. XLA flushes floats below 1.2e-38 to 0."""
+    z = Z[np.isfinite(Z)]
+    sigmoids = np.array([exact_sigmoid(each)[:2] for each in z]).T
+    neurons, x = Layer(np.zeros((len(z), 1), np.float32), z), np.zeros((1, 1), np.float32)
+    if layer == "output":
+        network, y = (neurons,), (z < 0).astype(np.float32)[None]
+        want = (sigmoids[0] - y[0]) * sigmoids[1]
+    else:
+        w = np.float32(0.01)
+        network, y = (neurons, Layer(np.full((1, len(z)), w), np.zeros(1, np.float32))), np.zeros((1, 1), np.float32)
+        a, slope = exact_sigmoid(w * sigmoids[0].sum())[:2]
+        want = w * a * slope * sigmoids[1]
+    network = jax.tree.map(jnp.asarray, network)
+    options = {"epochs": 0, "batch_size": None, "eta": 1.0, "key": jax.random.key(0), "kernel": kernel}
+    gradient = train(network, (x, y), **options).state.gradient
+    np.testing.assert_allclose(np.asarray(gradient[0].b, np.float64), want, rtol=1e-4, atol=1.2e-38)
+
+
+def test_a_saturated_neuron_learns_with_every_backend():
+    """At z = 17 and y = 0 the cost is 0.5. Each update moves 784 weights by 1.2e-6; after about 1,000 it reaches 0."""
+    network = (Layer(jnp.full((1, 784), 17 / 784), jnp.zeros(1)),)
+    data = np.full((1200, 784), 255, np.uint8), np.zeros((1200, 1), np.float32)
+    options = {"epochs": 14, "batch_size": 10, "eta": 30.0, "key": jax.random.key(0)}
+    xla, native = (np.asarray(train(network, data, **options, kernel=kernel).history.cost) for kernel in KERNELS)
+    assert xla[0] == pytest.approx(0.5)
+    assert xla[-1] < 1e-4
+    np.testing.assert_allclose(native, xla, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("where", [0, 1])

@@ -57,13 +57,15 @@ class Trainer {
       }
     }
     const size_t count = depth_ + 1;
-    forward_.resize(count), back_.resize(count), b_.resize(count), a_.resize(count), delta_.resize(count);
+    forward_.resize(count), back_.resize(count), b_.resize(count), a_.resize(count), slope_.resize(count),
+        delta_.resize(count);
     for (size_t l = 1; l <= depth_; ++l) {
       const int64_t p = columns(l).count;
       forward_[l] = zeros(sizes[l - 1] * p);
       if (l > 1) back_[l] = zeros(sizes[l] * columns(l - 1).count);
       b_[l] = zeros(p);
       if (l > 1) a_[l] = zeros(block * p);
+      slope_[l] = zeros(block * p);
       delta_[l] = zeros(block * p);
     }
   }
@@ -131,8 +133,13 @@ class Trainer {
         multiply(in, m, forward_[l].get(), sizes_[l - 1], own.count, b_[l].get(), a, padded(sizes_[l]));
       });
       // a = σ(z), and 0 in the padding.
-      for (int64_t e = 0; e < m; ++e, a += padded(sizes_[l])) {
-        for (int64_t i = 0; i < own.count; i += kLanes) store(a + i, keep_first(sigmoid(load(a + i)), own.real - i));
+      float* slope = slope_[l].get();
+      for (int64_t e = 0; e < m; ++e, a += padded(sizes_[l]), slope += own.count) {
+        for (int64_t i = 0; i < own.count; i += kLanes) {
+          const Sigmoid neurons = sigmoid(load(a + i));
+          store(a + i, keep_first(neurons.value, own.real - i));
+          store(slope + i, neurons.slope);
+        }
       }
       if (l > 1) continue;
       team_.arrive(rank_);
@@ -150,13 +157,8 @@ class Trainer {
       const Columns own = columns(l - 1);
       float* d = delta_[l - 1].get();
       multiply(deltas(l), m, back_[l].get(), sizes_[l], own.count, nullptr, d, own.count);
-      const float* a = activations(l - 1) + own.from;
-      for (int64_t e = 0; e < m; ++e, a += padded(sizes_[l - 1]), d += own.count) {
-        for (int64_t i = 0; i < own.count; i += kLanes) {
-          const Vector x = load(a + i);
-          store(d + i, load(d + i) * x * (broadcast(1.0f) - x));
-        }
-      }
+      const float* slope = slope_[l - 1].get();
+      for (int64_t i = 0; i < m * own.count; i += kLanes) store(d + i, load(d + i) * load(slope + i));
     }
     return cost;
   }
@@ -268,11 +270,11 @@ class Trainer {
     double cost = 0;
     for (int64_t e = 0; e < block.m; ++e) {
       const float* a = outputs(e);
+      const float* slope = slope_[depth_].get() + e * p;
       float* d = delta_[depth_].get() + e * p;
       Vector squares{};
       for (int64_t i = 0; i < p; i += kLanes) {
-        const Vector x = load(a + i);
-        Vector off = x;
+        Vector off = load(a + i);
         if (examples_.labels != nullptr) {
           off -= one_hot(examples_.labels[row_of(block.at + e)] - i);
         } else {
@@ -280,7 +282,7 @@ class Trainer {
           for (int64_t k = i; k < std::min(i + kLanes, n); ++k) off[k - i] -= y[k];
         }
         squares += off * off;
-        store(d + i, off * x * (broadcast(1.0f) - x) * broadcast(-rate));
+        store(d + i, off * load(slope + i) * broadcast(-rate));
       }
       float sum = 0;
       for (int i = 0; i < kLanes; ++i) sum += squares[i];
@@ -299,7 +301,7 @@ class Trainer {
   double lost_ = 0;
   // The inputs of this round and of the next, alternating: bytes converted tile by tile, or floats copied unchanged.
   std::vector<Gathered> gathered_;
-  std::vector<Floats> copied_, forward_, back_, b_, a_, delta_;
+  std::vector<Floats> copied_, forward_, back_, b_, a_, slope_, delta_;
 };
 
 }  // namespace

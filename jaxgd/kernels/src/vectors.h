@@ -46,16 +46,24 @@ inline Vector keep_first(Vector v, int64_t n) {
 // 1 in lane i and 0 in all others; all 0 if i is not the number of a lane.
 inline Vector one_hot(int64_t i) { return lanes() == static_cast<int32_t>(i) ? broadcast(1.0f) : Vector{}; }
 
-// 1/(1 + exp(−z)) with a relative error of about 1e-7. NaN stays NaN.
-inline Vector sigmoid(Vector z) {
-  // exp(−z) = 2^t = 2^k · 2^f with an integer k and |f| ≤ ½. The clamp keeps 2^k a normal float.
-  Vector t = z * broadcast(-1.44269504088896340736f);
-  t = t > broadcast(126.0f) ? broadcast(126.0f) : t;
-  t = t < broadcast(-126.0f) ? broadcast(-126.0f) : t;
-  // Adding and subtracting 1.5 · 2^23 rounds t to an integer.
+// σ(z) and σ′(z).
+struct Sigmoid {
+  Vector value, slope;
+};
+
+// With e = exp(−|z|): σ(z) = 1/(1 + e) for z ≥ 0 and e/(1 + e) for z < 0, and σ′(z) = e/(1 + e)². The relative error is
+// about 1e-7. σ(1 − σ) would be 0 from z ≈ 17 on, where a neuron could never learn again. NaN stays NaN.
+inline Sigmoid sigmoid(Vector z) {
+  // e = 2^k · 2^f with an integer k and |f| ≤ ½. At the clamp, k is −127 and 2^k is stored as 0: e is below every normal
+  // float there.
+  Vector size = z < Vector{} ? -z : z;
+  size = size > broadcast(88.1f) ? broadcast(88.1f) : size;
+  // −1/ln 2 as the sum of two floats, so that a large z does not round f.
+  const Vector high = broadcast(-1.44269502f), low = broadcast(-1.92596303e-8f);
+  // Adding and subtracting 1.5 · 2^23 rounds to an integer.
   const Vector magic = broadcast(12582912.0f);
-  const Vector shifted = t + magic;
-  const Vector f = t - (shifted - magic);
+  const Vector shifted = size * high + magic;
+  const Vector f = size * low + (size * high - (shifted - magic));
   const Integers k = reinterpret_cast<Integers>(shifted) - reinterpret_cast<Integers>(magic);
   // The Taylor series of 2^f up to f^7. Its remainder is below 6e-9 in absolute value.
   Vector p = broadcast(1.5252733804059841e-5f);
@@ -66,8 +74,9 @@ inline Vector sigmoid(Vector z) {
   p = p * f + broadcast(2.4022650695910071e-1f);
   p = p * f + broadcast(6.9314718055994531e-1f);
   p = p * f + broadcast(1.0f);
-  const Vector power = reinterpret_cast<Vector>((k + 127) << 23);
-  return broadcast(1.0f) / (broadcast(1.0f) + p * power);
+  const Vector e = p * reinterpret_cast<Vector>((k + 127) << 23);
+  const Vector inverse = broadcast(1.0f) / (broadcast(1.0f) + e), small = e * inverse;
+  return {z < Vector{} ? small : inverse, small * inverse};
 }
 
 struct Free {
