@@ -54,26 +54,26 @@ struct Sigmoid {
 // With e = exp(−|z|): σ(z) = 1/(1 + e) for z ≥ 0 and e/(1 + e) for z < 0, and σ′(z) = e/(1 + e)². The relative error is
 // about 1e-7. σ(1 − σ) would be 0 from z ≈ 17 on, where a neuron could never learn again. NaN stays NaN.
 inline Sigmoid sigmoid(Vector z) {
-  // e = 2^k · 2^f with an integer k and |f| ≤ ½. At the clamp, k is −127 and 2^k is stored as 0: e is below every normal
-  // float there.
+  // e = 2^k · exp(−r) with an integer k ≤ 0 and |r| ≤ ln 2 / 2. At the clamp, k is −127 and 2^k is stored as 0: e is
+  // below every normal float there.
   Vector size = z < Vector{} ? -z : z;
   size = size > broadcast(88.1f) ? broadcast(88.1f) : size;
-  // −1/ln 2 as the sum of two floats, so that a large z does not round f.
-  const Vector high = broadcast(-1.44269502f), low = broadcast(-1.92596303e-8f);
   // Adding and subtracting 1.5 · 2^23 rounds to an integer.
   const Vector magic = broadcast(12582912.0f);
-  const Vector shifted = size * high + magic;
-  const Vector f = size * low + (size * high - (shifted - magic));
+  const Vector shifted = size * broadcast(-1.44269504088896340736f) + magic;
   const Integers k = reinterpret_cast<Integers>(shifted) - reinterpret_cast<Integers>(magic);
-  // The Taylor series of 2^f up to f^7. Its remainder is below 6e-9 in absolute value.
-  Vector p = broadcast(1.5252733804059841e-5f);
-  p = p * f + broadcast(1.5403530393381609e-4f);
-  p = p * f + broadcast(1.3333558146428443e-3f);
-  p = p * f + broadcast(9.6181291076284771e-3f);
-  p = p * f + broadcast(5.5504108664821580e-2f);
-  p = p * f + broadcast(2.4022650695910071e-1f);
-  p = p * f + broadcast(6.9314718055994531e-1f);
-  p = p * f + broadcast(1.0f);
+  // ln 2 is the sum of a float of 9 bits and a small one. The product of k and the first is exact.
+  const Vector whole = shifted - magic;
+  const Vector r = (size + whole * broadcast(0.693359375f)) + whole * broadcast(-2.12194440e-4f);
+  // The Taylor series of exp(−r) up to r^7. Its remainder is below 6e-9 in absolute value.
+  Vector p = broadcast(-1.0f / 5040);
+  p = p * r + broadcast(1.0f / 720);
+  p = p * r + broadcast(-1.0f / 120);
+  p = p * r + broadcast(1.0f / 24);
+  p = p * r + broadcast(-1.0f / 6);
+  p = p * r + broadcast(0.5f);
+  p = p * r + broadcast(-1.0f);
+  p = p * r + broadcast(1.0f);
   const Vector e = p * reinterpret_cast<Vector>((k + 127) << 23);
   const Vector inverse = broadcast(1.0f) / (broadcast(1.0f) + e), small = e * inverse;
   return {z < Vector{} ? small : inverse, small * inverse};
