@@ -18,7 +18,10 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 fast = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 jax.config.update("jax_disable_most_optimizations", fast)
 if fast:
-    quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    quick = "--xla_cpu_parallel_codegen_split_count=1"
+    if jax.__version_info__ < (0, 11):
+        # jaxlib 0.12 no longer has this flag. XLA ends the process if it does not know a flag.
+        quick += " --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
 
 # Subprocesses must not read or write compiled programs in the home folder.

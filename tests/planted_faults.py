@@ -4,8 +4,7 @@
 A fault is undone before the next one is planted; the checkout must have no uncommitted changes in jaxgd/. Each line
 names the room, the fault, the seconds, and the first test that failed. The exit status is 1 if a fault is missed.
 
-Faults replace exact text, so a fault whose line has changed is reported as missed. Faults in C++ rebuild the library,
-which needs `pip install scikit-build-core cmake ninja` first.
+Faults replace exact text, so a fault whose line has changed is reported as missed. Faults in C++ rebuild the library.
 """
 
 import argparse
@@ -297,7 +296,7 @@ def run(words, **options):
 def build(fault):
     """Build the library again if the fault is in C++."""
     if fault.file.startswith("kernels/src"):
-        done = run([sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "-q", "-e", "."])
+        done = run([sys.executable, "jaxgd/kernels/src/build.py"])
         assert done.returncode == 0, done.stderr[-500:]
 
 

@@ -120,7 +120,7 @@ def files():
     """Return every file of the project that holds prose, except the two that quote old phrases."""
     folders = ("jaxgd", "benchmarks", "tests", "docs", "examples", ".github")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
-    found = [path for path in found if not {"build", "__pycache__", "CMakeFiles"} & set(path.parts)]
+    found = [path for path in found if not {"build", "__pycache__"} & set(path.parts)]
     quoting = {ROOT / "tests/prose.py", ROOT / "tests/test_prose.py"}
     return sorted({*found, *ROOT.glob("*.md")} - quoting)
 

@@ -339,9 +339,9 @@ def test_the_version_is_defined_once():
     packaging = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in packaging["project"]
     assert packaging["project"]["dynamic"] == ["version"]
-    source = packaging["tool"]["scikit-build"]["metadata"]["version"]["input"]
+    source = packaging["tool"]["hatch"]["version"]["path"]
     assert ROOT / source == HOME / "__init__.py"
-    # scikit-build-core finds the version by a similar pattern.
+    # hatchling finds the version by a similar pattern.
     (version,) = re.findall(r"(?m)^__version__ = \"(.*)\"$", (ROOT / source).read_text(encoding="utf-8"))
     assert version == jaxgd.__version__
 
