@@ -64,13 +64,13 @@ def _is_path(x: Any) -> bool:
 
 _PATH = _Rule(_is_path, "a name or a path")
 _SIDE = _whole(1, _MOST_WEIGHTS)
-_CENTER = _real(-0.5, _MOST_WEIGHTS)
+_CENTER = _real(-0.5, float(_MOST_WEIGHTS))
 _FRAME = {
     **dict.fromkeys(("height", "width", "box_height", "box_width"), _SIDE),
     "centering": _one_of("mass", "box"),
     **dict.fromkeys(("center_row", "center_column"), _CENTER),
     "peak": _whole(1, 255),
-    "slack": _real(0.5, _MOST_WEIGHTS),
+    "slack": _real(0.5, float(_MOST_WEIGHTS)),
 }
 _CONFIG = {
     "data": _PATH,
@@ -79,7 +79,7 @@ _CONFIG = {
     "frame": _Rule(lambda x: type(x) is dict, "a frame"),
     "sizes": _Rule(_are_sizes, f"two or more whole numbers, each 1 or more, with at most {_MOST_WEIGHTS:,} weights"),
     "scheme": _one_of("gaussian", "scaled"),
-    "eta": _Rule(lambda x: _is_float(x, 0, sys.float_info.max) and x > 0, "a finite number above 0"),
+    "eta": _Rule(lambda x: _is_float(x, 0.0, sys.float_info.max) and x > 0, "a finite number above 0"),
     "batch_size": _Rule(lambda x: x == "full" or _is_int(x, 1, 2**31 - 1), 'a whole number from 1 on, or "full"'),
     "epochs": _whole(1, 2**31 - 1),
     "seed": _whole(0, 2**32 - 1),
@@ -241,7 +241,7 @@ def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix: str) -> None:
-    for name in sorted({*values, *rules}):
+    for name in (*rules, *(values.keys() - rules.keys())):
         if name not in rules:
             raise CheckpointError(f"{where} is damaged: it has an unknown entry {prefix}{name[:50]!r}.")
         if name not in values:
