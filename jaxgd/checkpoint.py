@@ -240,9 +240,9 @@ def _saving(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # orbax and tensorstore raise many types
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        system = re.search(r"\[OS error \d+: \w+ ([^]]+)]", str(error))
-        reason = system[1] if system else (isinstance(error, OSError) and error.strerror) or lines[0][:300]
-        raise WriteError(f"{folder}: the checkpoint cannot be written: {reason}.") from error
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # in the messages of tensorstore
+        reason = os.strerror(int(code[1])) if code else lines[0][:300]
+        raise WriteError(f"{folder}: the checkpoint cannot be written: {reason.rstrip('.')}.") from error
 
 
 def save_network(path: str | Path, network: Network) -> None:
