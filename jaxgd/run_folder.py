@@ -172,13 +172,13 @@ class RunFolder:
         shutil.rmtree(_staging(self.path), ignore_errors=True)
 
     def _require_here(self) -> None:
-        """Raise WriteError if the locked folder was deleted, or replaced by another."""
+        """Raise WriteError if the locked folder, or its configuration, was deleted, moved or replaced."""
         if self._handle is None:
             return
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(self.path), os.fstat(self._handle)):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._handle)) and os.stat(self.path / "config.json"):
                 return
-        raise WriteError(f"{self.path} was deleted, moved or replaced during the run: it cannot save there.")
+        raise WriteError(f"{self.path} was deleted, moved or replaced during the run, which cannot be saved there.")
 
     def lengthen(self, epochs: int) -> None:
         """Set the number of epochs of the run."""
