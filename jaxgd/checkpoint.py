@@ -170,15 +170,11 @@ class Checkpoints:
             CheckpointError: If all checkpoints are refused. They stay in the folder.
         """
         refused: list[str] = []
-        listed = set(self._manager.all_steps())
-        # orbax does not list a checkpoint that lacks one of its files.
-        steps = sorted(
-            listed | {int(path.name) for path in self._folder.glob("*") if path.name.isdecimal()}, reverse=True
-        )
+        # A checkpoint that orbax does not list still counts: without it, the run would silently start from its beginning.
+        folders = [path for path in self._folder.glob("*") if path.name.isdecimal() and path.is_dir()]
+        steps = sorted((int(path.name) for path in folders), reverse=True)
         for epoch in steps:
             try:
-                if epoch not in listed:
-                    raise CheckpointError("it is incomplete")
                 tree = self._read(epoch, like)
             except Exception as error:  # orbax and tensorstore raise many types on damaged files
                 reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
