@@ -170,7 +170,7 @@ class Checkpoints:
             CheckpointError: If all checkpoints are refused. They stay in the folder.
         """
         refused: list[str] = []
-        # A checkpoint that orbax does not list still counts: without it, the run would silently start from its beginning.
+        # One that orbax does not list counts too. Without it, the run would silently start from its beginning.
         folders = [path for path in self._folder.glob("*") if path.name.isdecimal() and path.is_dir()]
         steps = sorted((int(path.name) for path in folders), reverse=True)
         for epoch in steps:
