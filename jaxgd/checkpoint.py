@@ -64,8 +64,8 @@ class Checkpoints:
     the SHA-256 of all of this, which detects damage. Saving runs in the background. `close`, or the end of the `with`
     block, waits for it. Loading never unpickles.
 
-    A failed write raises WriteError. If no checkpoint can be read, `restore` raises CheckpointError. Until `close`, the
-    log messages of orbax are dropped: these errors tell what it logs.
+    A failed write raises WriteError. If no checkpoint can be read, `restore` raises CheckpointError. These errors carry
+    the reason, so the log messages of orbax are dropped until `close`.
 
     Args:
         folder: Folder of the checkpoints, which is created.
@@ -361,7 +361,7 @@ def _require_network(who: str, network: Network) -> None:
                     f"{'a traced ' * is_traced(value)}{describe(value)}.\nConvert it, and save outside jit."
                 )
     if min(sizes := network_sizes(network)) == 0:
-        raise ShapeError(f"{who}: each layer must have at least one neuron and one input, got the sizes {sizes}.")
+        raise ShapeError(f"network: each layer must have at least one neuron and one input, got the sizes {sizes}.")
 
 
 def _metadata(tensors: dict[str, Float[np.ndarray, "..."]]) -> dict[str, str]:
@@ -385,7 +385,7 @@ def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: 
     if ours and metadata != {"format": _OLD_NETWORK}:
         raise CheckpointError(
             f"load_network: {path} is damaged: its values differ from the saved ones, or it is not a {_NETWORK}.\n"
-            "Restore the file from a copy, or save the network again."
+            "Copy an intact file there, or save the network once more."
         )
     return False
 

@@ -144,13 +144,13 @@ class RunFolder:
         try:
             config = unseal(config) if kind == _RUN else config
         except ValueError as error:
-            raise CheckpointError(f"{file} is damaged: {error}.\nRestore it from a copy.") from error
+            raise CheckpointError(f"{file} is damaged: {error}.\nCopy an intact file into its place.") from error
         del config["format"]
         return cls(path, _checked(config, str(file)))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder against training by other processes, and remove what a killed process left half written.
+        """Lock the folder against training by other processes, and remove the half-written files of killed ones.
 
         A locked folder raises CheckpointError. While the folder is locked, each write raises WriteError if the path no
         longer leads to it, and so does the end of the block.

@@ -1,4 +1,4 @@
-"""One reader refuses what is not a regular file of a sane size; writers write whole files or nothing."""
+"""The reader takes only regular files of limited size. Writers write whole files or nothing."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A run folder refuses a wrong or damaged configuration, notices its loss, and cleans what a killed process left."""
+"""A run folder refuses a damaged configuration, notices its loss, and removes the litter of killed processes."""
 
 import json
 import os

@@ -31,7 +31,7 @@ _MOST_PIXELS = 50_000_000
 _LONGEST_SIDE = 65_535
 # Limits on a picture that Pillow decodes in Python, which takes about 1 µs per pixel or byte, not 10 ns.
 _MOST_SLOW = 2_000_000
-# Limit on the pixels of a JPEG file times its scans, each of which visits all pixels. Programs write up to 10 scans.
+# Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
 _MOST_VISITS = 20 * _MOST_PIXELS
 # Formats that Pillow gives to another program (PostScript can run any command and read any file) or cannot read itself.
 _FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}

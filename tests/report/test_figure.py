@@ -11,7 +11,7 @@ from jaxgd.report.figure import save_figure
 
 
 class Figure:
-    """What `save_figure` uses of a figure of matplotlib."""
+    """A stand-in for a figure of matplotlib."""
 
     def savefig(self, file, *, format, dpi):
         file.write(f"{format} {dpi}".encode())
