@@ -195,7 +195,8 @@ class Checkpoints:
             raise CheckpointError(f"it is not a {_CHECKPOINT}")
         if kind == _CHECKPOINT:
             about = unseal(about)
-        if about["config"] != self._config or len(about["leaves"]) != len(jax.tree.leaves(like)):
+        # A checkpoint of an earlier version has more entries, for instance the place of the data.
+        if not self._config.items() <= about["config"].items() or len(about["leaves"]) != len(jax.tree.leaves(like)):
             raise CheckpointError("it belongs to another run")
         state = self._ocp.args.StandardRestore({"values": np.zeros(about["bytes"], np.uint8)})
         values = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]["values"]
@@ -385,7 +386,7 @@ def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: 
     if ours and metadata != {"format": _OLD_NETWORK}:
         raise CheckpointError(
             f"load_network: {path} is damaged: its values differ from the saved ones, or it is not a {_NETWORK}.\n"
-            "Copy an intact file there, or save the network once more."
+            "Copy back an intact file, or save the network once more."
         )
     return False
 

@@ -53,6 +53,9 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
         path: The file.
         most: Largest size in bytes.
 
+    Returns:
+        The bytes of the file.
+
     Raises:
         OSError: If the path is not a regular file, the file is larger or changes meanwhile, or it cannot be read.
 
@@ -104,11 +107,9 @@ def _read(handle: int, most: int) -> bytes:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Return the content of a file of JSON in UTF-8, of at most 1 MiB.
+    """Return the content of a file of JSON in UTF-8, of at most 1 MiB. Raise OSError as `read_file` does.
 
-    Raises:
-        OSError: As `read_file` does.
-        ValueError: If the content is no JSON, repeats a name, or is nested too deeply.
+    Content that is no JSON, repeats a name, or is nested too deeply raises ValueError.
     """
     try:
         return json.loads(read_file(path, _SMALL).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)

@@ -144,7 +144,7 @@ class RunFolder:
         try:
             config = unseal(config) if kind == _RUN else config
         except ValueError as error:
-            raise CheckpointError(f"{file} is damaged: {error}.\nCopy an intact file into its place.") from error
+            raise CheckpointError(f"{file} is damaged: {error}.\nCopy back an intact file.") from error
         del config["format"]
         return cls(path, _checked(config, str(file)))
 
@@ -182,14 +182,21 @@ class RunFolder:
 
     def lengthen(self, epochs: int) -> None:
         """Set the number of epochs of the run."""
-        config = _checked({**self.config, "epochs": epochs}, str(self.path))
+        self._change(epochs=epochs)
+
+    def relocate(self, data: str, data_dir: str | None) -> None:
+        """Set the new place of the run's data."""
+        self._change(data=data, data_dir=data_dir)
+
+    def _change(self, **values: Any) -> None:
+        config = _checked({**self.config, **values}, str(self.path))
         self._require_here()
         write_atomically(self.path / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
         self.config = config
 
     def checkpoints(self) -> Checkpoints:
-        """Return the run's checkpoints. They store its configuration without the number of epochs, which may grow."""
-        fixed = {name: value for name, value in self.config.items() if name != "epochs"}
+        """Return the run's checkpoints. They store the part of its configuration that cannot change."""
+        fixed = {name: value for name, value in self.config.items() if name not in ("epochs", "data", "data_dir")}
         return Checkpoints(self.path / "checkpoints", fixed, guard=self._require_here)
 
     def write_metrics(self, entries: list[History]) -> None:

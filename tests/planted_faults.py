@@ -278,7 +278,7 @@ FAULTS = (
         "if",
         "tests/test_run_folder.py",
     ),
-    Fault("checkpoint.py", 'about["config"] != self._config or', "", CHECKPOINT),
+    Fault("checkpoint.py", 'not self._config.items() <= about["config"].items() or', "", CHECKPOINT),
     Fault("checkpoint.py", "max_to_keep=self._keep", "max_to_keep=None", CHECKPOINT),
     Fault("run_folder.py", "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", TRAIN),
     Fault("cli/train.py", 'if digest(data) != folder.config["data_sha256"]:', "if False:", TRAIN),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxgd import init_network, save_network
+from jaxgd.checkpoint import Checkpoints
 from jaxgd.errors import CheckpointError, WriteError
 from jaxgd.run_folder import RunFolder
 from jaxgd.training import History
@@ -48,7 +49,9 @@ def names(path):
 def test_a_configuration_returns_as_it_was(folder):
     assert RunFolder.open(folder.path).config == CONFIG
     folder.lengthen(7)
-    assert RunFolder.open(folder.path).config == CONFIG | {"epochs": 7}
+    folder.relocate("/moved/data", None)
+    assert folder.config == CONFIG | {"epochs": 7, "data": "/moved/data"}
+    assert RunFolder.open(folder.path).config == folder.config
     assert names(folder.path) == ["config.json"]
     assert names(folder.path.parent) == ["run"]
 
@@ -218,6 +221,18 @@ def lose_between_checkpoints(folder):
         checkpoints.wait()
         shutil.rmtree(folder.path)
         checkpoints.save(2, {"v": jnp.zeros(1)})
+
+
+def test_checkpoints_stay_valid_for_a_longer_run_of_moved_data(tmp_path):
+    """Those of earlier versions hold the place of the data."""
+    earlier = {name: value for name, value in CONFIG.items() if name != "epochs"}
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    with Checkpoints(folder.path / "checkpoints", earlier) as checkpoints:
+        checkpoints.save(1, {"v": jnp.ones(1)})
+    folder.lengthen(9)
+    folder.relocate("/moved/data", None)
+    with folder.checkpoints() as checkpoints:
+        assert checkpoints.restore({"v": jnp.zeros(1)}).epoch == 1
 
 
 def test_a_checkpoint_of_a_lost_folder_is_not_written(folder):
