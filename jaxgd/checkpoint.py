@@ -386,7 +386,7 @@ def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: 
     if ours and metadata != {"format": _OLD_NETWORK}:
         raise CheckpointError(
             f"load_network: {path} is damaged: its values differ from the saved ones, or it is not a {_NETWORK}.\n"
-            "Copy back an intact file, or save the network once more."
+            "Restore the file, or write the network again."
         )
     return False
 

@@ -224,7 +224,7 @@ def lose_between_checkpoints(folder):
 
 
 def test_checkpoints_stay_valid_for_a_longer_run_of_moved_data(tmp_path):
-    """Those of earlier versions hold the place of the data."""
+    """Checkpoints of earlier versions hold the place of the data."""
     earlier = {name: value for name, value in CONFIG.items() if name != "epochs"}
     folder = RunFolder.create(tmp_path / "run", CONFIG)
     with Checkpoints(folder.path / "checkpoints", earlier) as checkpoints:
