@@ -157,8 +157,9 @@ class RunFolder:
         """
         with _locked(self.path, f"another process is already training in {self.path}.") as self._handle:
             try:
-                with writing(self.path):
-                    self._clean()
+                if self._handle is not None:  # without a lock, another process may be writing
+                    with writing(self.path):
+                        self._clean()
                 yield
                 self._require_here()
             finally:
