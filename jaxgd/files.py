@@ -38,7 +38,8 @@ def as_path(who: str, path: Any) -> Path:
         name = Path("\0")
     if "\0" in str(name):
         raise RangeError(
-            f"{who}: path must be a name that a file can have, got {str(path)!r}.\nLeave out its NUL bytes."
+            f"{who}: path must be a name that a file can have, got {str(path)!r}.\n"
+            "Leave out NUL and characters that the system cannot encode."
         )
     return name
 

@@ -7,6 +7,7 @@ center of mass to the center of 28×28 pixels. Other data sets differ, so the fo
 import io
 import math
 import os
+import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ _LONGEST_SIDE = 65_535
 _MOST_SLOW = 2_000_000
 # Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
 _MOST_VISITS = 20 * _MOST_PIXELS
+# A marker of a JPEG file with a segment of a stated length, or of the end. Compressed data hold the others.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 # Formats that Pillow gives to another program (PostScript can run any command and read any file) or cannot read itself.
 _FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
@@ -106,7 +109,8 @@ peak=255, slack=0.5)
     box = _box(ink)
     sizes = box[:, 1] - box[:, 0]
     largest = np.percentile(sizes, 99, axis=0)
-    box_height, box_width = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
+    box_size = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
+    box_height, box_width = np.minimum(box_size, (height, width))  # in a few images, half can exceed the percentile
     positions = {"mass": _center_of_mass(ink), "box": _middle(box)}
     centering = min(positions, key=lambda name: float(positions[name].var(axis=0).sum()))
     row, column = np.rint(2 * positions[centering].mean(axis=0)) / 2
@@ -387,11 +391,21 @@ def _require_readable(picture: Any, content: bytes, path: Any) -> None:
             f"read_picture: {path}: expected at most {_MOST_SLOW:,} pixels and bytes of a {picture.format} file, which "
             f"is slow to decode, got {size} in {len(content):,} bytes.\nConvert the picture to PNG."
         )
-    if picture.format in ("JPEG", "MPO") and pixels * content.count(b"\xff\xda") > _MOST_VISITS:
+    scans = _scans(content) if picture.format in ("JPEG", "MPO") else 1
+    if pixels * scans > _MOST_VISITS:
         raise DataError(
-            f"read_picture: {path}: expected a JPEG file with a few scans, got {content.count(bytes([255, 218]))} of "
-            f"{size} pixels.\nExport the picture to PNG."
+            f"read_picture: {path}: expected a JPEG file with a few scans, got {scans:,} of {size} pixels.\n"
+            "Export the picture to PNG."
         )
+
+
+def _scans(content: bytes) -> int:
+    """Return the number of scans of the first picture in a JPEG file. Programs may append others, or a video."""
+    count, at = 0, 2
+    while (marker := _MARKER.search(content, at)) and (kind := marker[0][1]) != 0xD9:  # the end of the picture
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+        count += kind == 0xDA
+    return count
 
 
 def _too_large(path: Any, got: str) -> DataError:

@@ -117,6 +117,14 @@ def test_frame_of_digits_of_any_size():
     assert all(fit_to_frame(image, frame) is image for image in images)
 
 
+def test_the_box_of_a_few_large_images_stays_inside():
+    images = np.zeros((2, 2000, 1000), np.uint8)
+    images[:, 700] = images[0, :, 500] = images[1, 300:1700, 500] = 255  # two crosses
+    frame = frame_of(images)
+    assert frame.box_height <= frame.height
+    assert frame.box_width <= frame.width
+
+
 def test_frame_of_empty_images():
     assert frame_of(np.zeros((3, 5, 7), np.uint8))[:5] == (5, 7, 5, 7, "box")
 
@@ -434,10 +442,19 @@ ICON = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 8, len(png(8000, 8000)
 HOSTILE = {
     "PostScript": (POSTSCRIPT, "a format that Pillow decodes itself, got EPS"),
     "text": (png(8, 8, extra=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**26), 1))), "cannot be decoded"),
-    "scans": (scans(2000), "a JPEG file with a few scans, got 2006"),
+    "scans": (scans(2000), "a JPEG file with a few scans, got 2,006"),
     "slow": (qoi(2000, 2000), "slow to decode"),
     "large picture in a small icon": (ICON, "50,000,000 pixels"),
 }
+
+
+def test_a_video_behind_a_photo_is_not_read(sheet, tmp_path):
+    """The video of a motion photo holds the bytes of a scan's marker by chance."""
+    saved(tmp_path / "x.jpg", 255 - sheet)
+    photo = read_picture(tmp_path / "x.jpg")
+    with (tmp_path / "x.jpg").open("ab") as file:
+        file.write(b"\xff\xda" * 100_000)
+    np.testing.assert_array_equal(read_picture(tmp_path / "x.jpg"), photo)
 
 
 @pytest.mark.parametrize("case", HOSTILE)
