@@ -183,7 +183,9 @@ class Checkpoints:
             self._set_aside([step for step in steps if step > epoch])
             return Restored(epoch, tree, tuple(refused))
         if refused:
-            raise CheckpointError("no checkpoint can be read: " + "; ".join(refused))
+            raise CheckpointError(
+                f"no checkpoint can be read: {'; '.join(refused)}.\nDelete {self._folder} to start from the first epoch."
+            )
         return None
 
     def _read(self, epoch: int, like: PyTree[Any]) -> PyTree[Any]:

@@ -260,7 +260,7 @@ def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix
 
 
 def _staging(path: Path) -> Path:
-    return path.with_name(f".{path.name}.creating")
+    return path.parent / f".{path.name}.creating"
 
 
 @contextlib.contextmanager
