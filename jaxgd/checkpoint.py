@@ -184,7 +184,8 @@ class Checkpoints:
             return Restored(epoch, tree, tuple(refused))
         if refused:
             raise CheckpointError(
-                f"no checkpoint can be read: {'; '.join(refused)}.\nDelete {self._folder} to start from the first epoch."
+                f"no checkpoint can be read: {'; '.join(refused)}.\n"
+                f"Delete {self._folder} to start from the first epoch."
             )
         return None
 

@@ -17,7 +17,7 @@ def listening(path):
 
 
 NOT_REGULAR = {
-    "pipe": (os.mkfifo, "not a regular file"),
+    "pipe": (lambda path: os.mkfifo(path), "not a regular file"),
     "link to a device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "link to a pseudo-file": (lambda path: path.symlink_to("/proc/self/status"), "stated a size of 0"),
     "folder": (os.mkdir, "Is a directory"),
