@@ -1,12 +1,149 @@
-"""Atomic writing: after a crash or with a full disk, the path holds the complete old or the complete new content."""
+"""Reading and writing of files.
+
+A reader takes regular files of a limited size. A writer leaves the complete old or the complete new content, also after
+a crash or on a full disk.
+"""
 
 import contextlib
+import errno
+import hashlib
+import json
 import os
-import tempfile
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from jaxgd.errors import WriteError
+from jaxgd.errors import DtypeError, RangeError, WriteError, describe
+
+_SMALL = 2**20  # limit on files of JSON, in bytes
+_DIGEST = "sha256"
+
+
+def as_path(who: str, path: Any) -> Path:
+    """Return `path` as a Path. Raise DtypeError or RangeError if no file can have it as its name.
+
+    >>> as_path("example", "a/b").name
+    'b'
+    """
+    try:
+        name = Path(path)
+        os.fsencode(name)
+    except TypeError as error:
+        raise DtypeError(
+            f"{who}: path must be a str or a pathlib.Path, got {describe(path)}.\nName a file, for instance 'file'."
+        ) from error
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        name = Path("\0")
+    if "\0" in str(name):
+        raise RangeError(
+            f"{who}: path must be a name that a file can have, got {str(path)!r}.\n"
+            "Leave out NUL and characters that the system cannot encode."
+        )
+    return name
+
+
+def read_file(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return the content of a regular file of at most `most` bytes.
+
+    Nothing is read from a pipe, a device, a socket or a folder, which could block or never end. The same holds for a
+    link to one.
+
+    Args:
+        path: The file.
+        most: Largest size in bytes.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        OSError: If the path is not a regular file, the file is larger or changes meanwhile, or it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> write_atomically(path, b"kept")
+        >>> read_file(path, 10)
+        b'kept'
+        >>> read_file(path, 3)
+        Traceback (most recent call last):
+        OSError: [Errno 27] it has 4 bytes, more than the limit of 3
+    """
+    with _opened(path) as (handle, size):
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {most:,}")
+        # One byte more than stated shows a file that has grown, and the files in /proc, whose stated size is 0.
+        content = _read(handle, size + 1)
+    if len(content) != size:
+        raise OSError(errno.EINVAL, f"it stated a size of {size:,} bytes and held {len(content):,} or more")
+    return content
+
+
+def read_head(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return the first bytes of a regular file, at most `most`. Raise OSError as `read_file` does."""
+    with _opened(path) as (handle, _):
+        return _read(handle, most)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
+    """Open a regular file, and yield its descriptor and its size."""
+    # Without O_NONBLOCK, opening a pipe waits for a writer. Windows needs O_BINARY and has no O_NONBLOCK.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        about = os.fstat(handle)
+        if stat.S_ISDIR(about.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        yield handle, about.st_size
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int, most: int) -> bytes:
+    with open(handle, "rb", closefd=False) as file:
+        return file.read(most) or b""
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a file of JSON in UTF-8, of at most 1 MiB. Raise OSError as `read_file` does.
+
+    Content that is no JSON, repeats a name, or is nested too deeply raises ValueError.
+    """
+    try:
+        return json.loads(read_file(path, _SMALL).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("it repeats a name")
+    return content
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"it holds {constant}")
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content with the SHA-256 of its JSON text, which detects damage.
+
+    >>> unseal(seal({"eta": 3.0}))
+    {'eta': 3.0}
+    """
+    return {**content, _DIGEST: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def unseal(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content without its SHA-256. Raise ValueError unless it is the one that `seal` wrote."""
+    plain = {name: value for name, value in content.items() if name != _DIGEST}
+    if seal(plain) != content:
+        raise ValueError("its values differ from the saved ones")
+    return plain
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -20,20 +157,50 @@ def write_atomically(path: Path, content: bytes) -> None:
         WriteError: If any of these steps fails. The temporary file is removed and an existing file stays as it was.
 
     Example:
+        >>> import tempfile
         >>> write_atomically(Path(tempfile.mkdtemp()) / "note.txt", b"kept")
     """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     with writing(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # The superuser could replace a device such as /dev/null.
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "not a regular file")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+
+
+def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove the temporary files that killed calls of `write_atomically` for these names left in the folder."""
+    pattern = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[0-9a-f]{{8}}\.tmp")
+    for path in folder.iterdir():
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Append `content` to a file whole, or leave the file as it was and raise WriteError.
+
+    The content reaches the disk when the system writes it, which a crash of the machine can prevent.
+    """
+    with writing(path):
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            before = os.fstat(handle).st_size
+            try:
+                while content:  # a nearly full disk takes a part
+                    content = content[os.write(handle, content) :]
+            except BaseException:
+                os.ftruncate(handle, before)
+                raise
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -51,10 +218,3 @@ def writing(path: Path) -> Iterator[None]:
         if isinstance(error, WriteError):
             raise
         raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def _umask() -> int:
-    # mkstemp gives access to the owner only, so the caller sets the permissions of an ordinary new file.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,27 +4,28 @@ The header is two zero bytes, one byte for the type of the values (8: unsigned b
 dimensions, and each dimension as four bytes in big-endian order.
 """
 
-import errno
 import gzip
 import io
 import math
 import os
 import struct
-import sys
 import zlib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxgd.errors import DataError, DtypeError, RangeError, describe
-from jaxgd.files import write_atomically
+from jaxgd.files import as_path, read_file, read_head, write_atomically
 
 _UNSIGNED_BYTE = 0x08
 _OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+_TYPES = {_UNSIGNED_BYTE, *_OTHER_TYPES}
 _MOST_DIMENSIONS = 64  # NumPy's limit
 _GZIP = b"\x1f\x8b"
+_MOST = 2**32  # limit on a file, gzipped and unpacked, in bytes
+_HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
 
 
 def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
@@ -40,7 +41,9 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
         A read-only view of the bytes read, `uint8`, in the shape that the header states.
 
     Raises:
-        DataError: If the file cannot be read, is damaged, truncated or too long, or holds another type of value.
+        DataError: If the file cannot be read, is damaged, truncated or too long, holds another type of value, or has
+            more than 4 GiB, gzipped or unpacked. A file must be a regular one: no pipe and no device.
+        DtypeError: If the path is not a str or a Path.
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits, "the IDX file format".
 
@@ -70,6 +73,7 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_idx(f"{folder}/one", np.array([[7]], np.uint8))
         ...     Path(f"{folder}/one").read_bytes().hex(" ")
@@ -83,7 +87,7 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
     if max(array.shape, default=0) >= 2**32:
         raise RangeError(f"write_idx: every dimension must be below 2**32, got {array.shape}.\nSplit the array.")
     content = struct.pack(f">BBBB{array.ndim}I", 0, 0, _UNSIGNED_BYTE, array.ndim, *array.shape) + array.tobytes()
-    path = Path(path)
+    path = as_path("write_idx", path)
     if path.suffix == ".gz":
         packed = io.BytesIO()
         # Leave the name and the time out of the gzip header, so that equal arrays give equal files.
@@ -95,16 +99,35 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a file's raw content, or raise DataError if that fails."""
+    path = as_path("read_idx", path)
     try:
-        # Reading a pipe or a device might never end.
-        if (path := Path(path)).exists() and not path.is_file() and not path.is_dir():
-            raise OSError(errno.EINVAL, "not a regular file")
-        return path.read_bytes()
+        return read_file(path, _MOST)
     except OSError as error:
         raise DataError(
             f"read_idx: cannot read {path}: expected an IDX file, got: {error.strerror or error}.\n"
             "Check the path and its permissions."
         ) from error
+
+
+def is_idx(path: str | os.PathLike[str]) -> bool:
+    """Return True if the file starts like an IDX file, gzipped or not, and False if it starts otherwise.
+
+    The name of the file does not matter. A file that cannot be read gives False, and its reader reports the reason.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_idx(f"{folder}/seven.png", np.zeros((2, 2), np.uint8))
+    ...     is_idx(f"{folder}/seven.png"), is_idx(folder)
+    (True, False)
+    """
+    try:
+        head = read_head(as_path("is_idx", path), _HEAD)
+        if is_gzip(head):
+            head = zlib.decompressobj(wbits=31).decompress(head, 4)
+    except (OSError, zlib.error):
+        return False
+    # Pictures in TGA format may start with 00 00 and the code of another type of value, then with 00.
+    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and (head[2] == _UNSIGNED_BYTE or head[3] > 0)
 
 
 def is_gzip(content: bytes) -> bool:
@@ -114,27 +137,31 @@ def is_gzip(content: bytes) -> bool:
 
 def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
     """Return the array in the content of an IDX file. Error messages name `path`."""
-    unpack = _gunzip if is_gzip(content) else _first_bytes
+    unpack: Callable[[bytes, int], bytes | bytearray] = _gunzip if is_gzip(content) else _first_bytes
     try:
         shape = _shape(unpack(content, 4 + 4 * _MOST_DIMENSIONS), path)
         start, payload = 4 + 4 * len(shape), math.prod(shape)
         # Unpack at most one byte more than declared. The extra byte detects trailing data, and a false header cannot
         # make this function allocate more than the file really holds.
-        data = unpack(content, min(start + payload + 1, sys.maxsize))
+        data = unpack(content, min(start + payload + 1, _MOST))
     except (EOFError, zlib.error) as error:
         raise _damaged(path, "a complete gzip file", f"a damaged one ({error})") from error
     got = len(data) - start
+    if len(data) == _MOST:
+        raise _damaged(path, f"at most {_MOST:,} bytes", f"the shape {shape} with as many or more", "Split the array.")
     if got < payload:
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{got} bytes: it is truncated")
     if got > payload:
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", "more: trailing bytes follow")
     try:
-        return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+        array = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
     except ValueError as error:  # an empty array whose non-zero dimensions overflow when multiplied
         raise _damaged(path, "a shape that an array can have", f"{shape}") from error
+    array.flags.writeable = False
+    return array
 
 
-def _shape(header: bytes, path: Any) -> tuple[int, ...]:
+def _shape(header: bytes | bytearray, path: Any) -> tuple[int, ...]:
     """Return the shape that the header declares."""
     if len(header) < 4 or header[:2] != b"\0\0":
         raise _damaged(path, "an IDX header, which begins 00 00 08", f"the bytes '{header[:4].hex(' ')}'")
@@ -153,18 +180,26 @@ def _first_bytes(content: bytes, most: int) -> bytes:
     return content[:most]
 
 
-def _gunzip(content: bytes, most: int) -> bytes:
-    """Unpack up to `most` bytes.
+def _gunzip(content: bytes, most: int) -> bytearray:
+    """Unpack up to `most` bytes of all members.
 
     If the content is longer than `most`, the rest is dropped and its checksum is not verified.
     """
-    data = b""
-    while content and len(data) < most:
-        member = zlib.decompressobj(wbits=31)
-        data += member.decompress(content, most - len(data))
+    data, rest = bytearray(), memoryview(content)
+    while rest and len(data) < most:
+        member, size = zlib.decompressobj(wbits=31), 2**10
+        # zlib copies the rest of a piece at the end of a member. Short first pieces keep the total time linear.
+        while rest and not member.eof and len(data) < most:
+            piece = rest[:size]
+            data += member.decompress(piece, most - len(data))
+            rest = rest[len(piece) - len(member.unused_data) - len(member.unconsumed_tail) :]
+            size = min(2 * size, 2**20)
         if not member.eof and len(data) < most:
             raise EOFError("it ends early")
-        content = member.unused_data.lstrip(b"\0")  # zeros may pad a gzip file
+        if member.eof and rest and rest[0] == 0:  # zeros may pad a gzip file
+            if content.count(0, len(content) - len(rest)) < len(rest):
+                raise EOFError("other bytes follow its padding")
+            break
     return data
 
 
