@@ -42,6 +42,9 @@ def start(
 ) -> Carry:
     """Return the carry before the first update of a run. Record entry 0, and make the stopping tests at the start."""
     code = reason_to_stop(stop, _limits(stop, state), state)
+    # After an update, a smaller η may help. At the start, it cannot.
+    first = (state.step == 0) & (code == int(Reason.NOT_FINITE))
+    code = jnp.where(first, int(Reason.START_NOT_FINITE), code)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
     carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None)
