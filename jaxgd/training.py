@@ -39,7 +39,6 @@ from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import all_finite, dot, norm, select, subtract
 from jaxgd.rules import gradient_descent
 
-
 # A saturated network whose cost is at most this is right: fewer than one example in a thousand is wrong.
 _NEAR_0 = 1e-3
 
@@ -276,7 +275,9 @@ def train(
 def _network_of(state: Any) -> Network:
     """Return the network of a given state. Raise DtypeError unless it may be a state of `train`."""
     if not isinstance(state, TrainState):
-        raise DtypeError(f"train: state must be the state of an earlier run, got {describe(state)}.\nPass result.state.")
+        raise DtypeError(
+            f"train: state must be the state of an earlier run, got {describe(state)}.\nPass result.state."
+        )
     network_sizes(state.network)
     require_key("train", state.key)
     if not is_real(state.epoch) or not jnp.issubdtype(dtype_of(state.epoch), jnp.integer):

@@ -95,9 +95,9 @@ def minimize(
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN if the outcome is NOT_FINITE, DIVERGING, MAX_STEPS or BAD_RULE. After STOPPED, SECONDS, STALLED or
-      COMPLETED they are not NaN, although v may be far from a minimum. Arrays in the closure of an optax rule or of
-      `record.function` must not be differentiated.
+      They are NaN if the outcome is NOT_FINITE, START_NOT_FINITE, DIVERGING, MAX_STEPS or BAD_RULE. After STOPPED,
+      SECONDS, STALLED or COMPLETED they are not NaN, although v may be far from a minimum. Arrays in the closure of an
+      optax rule or of `record.function` must not be differentiated.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 

@@ -1,5 +1,6 @@
 """The loop that every descent runs."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jaxgd.descent.batching import any_element, count_after, count_alive, least_
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
 from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
+from jaxgd.errors import as_array
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm
 from jaxgd.rules import Rule
@@ -215,7 +217,12 @@ def _entry(
             limit = (2 / rule.rate(s.rule)).astype(kind)
     step_norm, predicted, actual = step
     table = jnp.stack([s.cost, norm(s.gradient).astype(kind), step_norm, predicted, actual, largest, limit])
-    value = None if record.function is None else jax.tree.map(jnp.asarray, record.function(s.v))
+    value = None
+    if record.function is not None:
+        value = jax.tree.map(
+            functools.partial(as_array, "minimize", "the result of record.function"), record.function(s.v)
+        )
+        value = jax.tree.map(jnp.asarray, value)
     return Buffers(table, s.v if record.v else None, value), vector
 
 

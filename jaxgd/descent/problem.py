@@ -76,4 +76,6 @@ def _require_same_rule(rule: Any, state: DescentState) -> None:
     """Raise unless the state may come from this rule."""
     require_variables(WHO, "state.v", state.v)
     if outline(jax.eval_shape(rule.init, state.v)) != outline(state.rule):
-        raise RangeError(f"{WHO}: state must come from {shown(rule)}, but another rule made it.\nContinue with that rule.")
+        raise RangeError(
+            f"{WHO}: state must come from {shown(rule)}, but another rule made it.\nContinue with that rule."
+        )

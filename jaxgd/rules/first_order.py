@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from jaxgd.errors import RangeError, ShapeError, describe, is_traced, require_float, require_positive, require_real, shown
+from jaxgd.errors import (
+    RangeError,
+    ShapeError,
+    describe,
+    is_traced,
+    require_float,
+    require_positive,
+    require_real,
+    shown,
+)
 from jaxgd.pytree import norm
 from jaxgd.rules.rule import Rule, RuleSpec
 
@@ -259,6 +268,4 @@ _NESTEROV = RuleSpec("nesterov", _nesterov, positive=("eta",), fractions=("mu",)
 def _require_fraction(who: str, name: str, x: Any) -> None:
     require_real(who, name, x)
     if not (is_traced(x) or 0 <= float(x) < 1):
-        raise RangeError(
-            f"{who}: {name} must be at least 0 and below 1, got {shown(x, str)}.\nThe usual value is 0.9."
-        )
+        raise RangeError(f"{who}: {name} must be at least 0 and below 1, got {shown(x, str)}.\nThe usual value is 0.9.")
