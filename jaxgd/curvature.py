@@ -16,9 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from jaxgd.errors import (
     RangeError,
     ShapeError,
+    describe,
     is_traced,
     largest_int,
-    outline,
     require_args,
     require_callable,
     require_count,
@@ -26,6 +26,7 @@ from jaxgd.errors import (
     require_real,
     require_scalar,
     require_variables,
+    same_shapes,
     shown,
 )
 from jaxgd.pytree import size, wide_dtype
@@ -62,9 +63,9 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
     for name, tree in (("v", v), ("u", u)):
         require_variables(who, name, tree)
     require_args(who, args)
-    (ours, mine), (theirs, its) = outline(v), outline(u)
-    if ours != theirs or [shape for shape, _ in mine] != [shape for shape, _ in its]:
-        raise ShapeError(f"{who}: u must be a tree like v, {shown(mine)}, with its shapes, got {shown(its)}.")
+    if not same_shapes(v, u):
+        ours, theirs = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
+        raise ShapeError(f"{who}: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
     u = jax.tree.map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u)
     return jax.jvp(jax.grad(lambda v: cost(v, *args)), (v,), (u,))[1]
 
@@ -124,8 +125,8 @@ def eigenpairs(
 
     Raises:
         ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
-        DtypeError: If v or start is not real floating point, k or max_products is not a whole number, or cost, args, rtol
-            or key has the wrong type.
+        DtypeError: If v or start is not real floating point, k or max_products is not a whole number, or cost, args,
+            rtol or key has the wrong type.
         RangeError: If k, rtol or max_products is out of range.
 
     Source: Wu and Simon, SIAM J. Matrix Anal. 22 (2000) 602–616, for the restarts.

@@ -53,17 +53,22 @@ class MissingDependencyError(JaxgdError, ImportError):
 def describe(x: Any) -> str:
     """Return the dtype and shape of an array, such as `float32[10]`. Return the type's name for any other object.
 
-    An object that only resembles an array, such as a masked array, keeps its type's name in front.
-
     >>> describe(jnp.zeros((2, 3)))
     'float32[2,3]'
     """
-    kind = type(x).__name__
-    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
-        return kind
-    text = shown(f"{x.dtype}[{','.join(map(str, x.shape))}]", str)
-    plain = isinstance(x, jax.Array | np.ndarray | np.generic) and not isinstance(x, _NOT_PLAIN)
-    return text if plain else f"{kind} {text}"
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return shown(f"{x.dtype}[{','.join(map(str, x.shape))}]", str)
+    return type(x).__name__
+
+
+def given(x: Any) -> str:
+    """Describe an argument that is no array of numbers. A masked array, for instance, keeps the name of its type.
+
+    >>> given(np.ma.zeros(2))
+    'MaskedArray float64[2]'
+    """
+    text, kind = describe(x), type(x).__name__
+    return text if text == kind or dtype_of(x) is not None else f"{kind} {text}"
 
 
 def shown(x: Any, text_of: Callable[[Any], str] = repr) -> str:
@@ -120,7 +125,7 @@ def as_array(who: str, name: str, x: Any) -> Any:
             array, cause = None, error
     if dtype_of(array) is None:
         raise DtypeError(
-            f"{who}: {name} must be an array of numbers, got {describe(x)}.\nPass an array of NumPy or JAX."
+            f"{who}: {name} must be an array of numbers, got {given(x)}.\nPass an array of NumPy or JAX."
         ) from cause
     return array
 
@@ -158,7 +163,7 @@ def require_float(who: str, name: str, x: Any) -> None:
         dtype = dtype_of(x)
         pixels = dtype is not None and not jnp.issubdtype(dtype, jnp.floating)
         remedy = "Scale pixels first, for instance pixels / 255." if pixels else "Pass an array of float32."
-        raise DtypeError(f"{who}: {name} must be real floating point, got {describe(x)}.\n{remedy}")
+        raise DtypeError(f"{who}: {name} must be real floating point, got {given(x)}.\n{remedy}")
 
 
 def require_variables(who: str, name: str, v: Any) -> None:
@@ -168,9 +173,7 @@ def require_variables(who: str, name: str, v: Any) -> None:
         place = f"{name}{jax.tree_util.keystr(path)}"
         dtype = dtype_of(x)
         if dtype is None or not (hasattr(x, "dtype") or isinstance(x, float)):
-            raise DtypeError(
-                f"{who}: {place} must be an array of floats, got {describe(x)}.\nPass jnp.asarray(x, float)."
-            )
+            raise DtypeError(f"{who}: {place} must be an array of floats, got {given(x)}.\nPass jnp.asarray(x, float).")
         if not is_float(x):
             is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
             remedy = "its real and imaginary parts as two arrays" if is_complex else f"{place}.astype(float)"
@@ -194,9 +197,8 @@ def require_scalar(who: str, cost: Any, *args: Any) -> None:
         out = results[0]
     real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
     if not real or out.shape != ():
-        got = describe(out).removeprefix("ShapeDtypeStruct ")
         raise ShapeError(
-            f"{who}: the cost must return one real scalar, got {got}.\n"
+            f"{who}: the cost must return one real scalar, got {describe(out)}.\n"
             "Average over the examples first, for instance jnp.mean(jax.vmap(cost)(batch))."
         )
 
@@ -225,7 +227,7 @@ def require_key(who: str, key: Any) -> None:
     new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not (new or (isinstance(key, jax.Array) and key.dtype == np.uint32)):
         raise DtypeError(
-            f"{who}: key must be a random key of JAX, got {describe(key)}.\nPass jax.random.key(0), or another seed."
+            f"{who}: key must be a random key of JAX, got {given(key)}.\nPass jax.random.key(0), or another seed."
         )
     if jnp.shape(key) != (() if new else jax.random.key_data(jax.eval_shape(jax.random.key, 0)).shape):
         raise ShapeError(f"{who}: key must be one random key, got {describe(key)}.\nTo use several, use jax.vmap.")
@@ -249,7 +251,7 @@ def require_args(who: str, args: Any) -> None:
         place = f"args{jax.tree_util.keystr(path)}"
         if dtype_of(x) is None and not isinstance(x, jax.Array):
             raise DtypeError(
-                f"{who}: args must hold arrays and numbers, got {describe(x)} at {place}.\n"
+                f"{who}: args must hold arrays and numbers, got {given(x)} at {place}.\n"
                 "Let the cost close over other objects."
             )
         _require_narrow(who, place, x)
@@ -264,6 +266,12 @@ def outline(tree: Any) -> tuple[str, list[tuple[Any, str]]]:
     leaves, structure = jax.tree.flatten(tree)
     dtypes = [dtype_of(x) or getattr(x, "dtype", type(x)) for x in leaves]
     return str(structure), [(getattr(x, "shape", ()), str(dtype)) for x, dtype in zip(leaves, dtypes, strict=True)]
+
+
+def same_shapes(u: Any, v: Any) -> bool:
+    """Return True if two trees have the same structure and the same shapes."""
+    (ours, mine), (theirs, its) = outline(u), outline(v)
+    return ours == theirs and [shape for shape, _ in mine] == [shape for shape, _ in its]
 
 
 def is_traced(x: Any) -> bool:
@@ -283,7 +291,7 @@ def is_real(x: Any) -> bool:
 def require_real(who: str, name: str, x: Any) -> None:
     """Raise unless x is one real number. It may be traced."""
     if not is_real(x):
-        raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
+        raise DtypeError(f"{who}: {name} must be one real number, got {given(x)}.\nTo try several, use jax.vmap.")
     _require_narrow(who, name, x)
 
 

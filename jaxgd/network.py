@@ -12,6 +12,7 @@ from jaxgd.errors import (
     DtypeError,
     ShapeError,
     describe,
+    given,
     is_float,
     require_choice,
     require_float,
@@ -123,9 +124,10 @@ def network_sizes(network: Network) -> tuple[int, ...]:
         raise ShapeError("network: expected at least one layer, got none.\nMake one with init_network(key, sizes).")
     for i, layer in enumerate(network):
         for name, x in zip(Layer._fields, layer, strict=True):
-            if not is_float(x) or isinstance(x, float):
+            # A network from jax.eval_shape has sizes too.
+            if not (isinstance(x, jax.ShapeDtypeStruct) or (hasattr(x, "shape") and is_float(x))):
                 raise DtypeError(
-                    f"network: {name} of layer [{i}] must be an array of floats, got {describe(x)}.\n"
+                    f"network: {name} of layer [{i}] must be an array of floats, got {given(x)}.\n"
                     "Convert it with jnp.asarray(x, float)."
                 )
     sizes = list(jnp.shape(network[0].w)[-1:])

@@ -16,13 +16,13 @@ from jaxgd.errors import (
     ShapeError,
     describe,
     is_traced,
-    outline,
     require_args,
     require_count,
     require_key,
     require_real,
     require_scalar,
     require_variables,
+    same_shapes,
     shown,
 )
 from jaxgd.pytree import axpy, dot, norm, size
@@ -99,8 +99,8 @@ def cost_slice(
         The grid, the cost on it and the plane, as `CostSlice`.
 
     Raises:
-        ShapeError: If the cost is not one real scalar; if `directions` or `through` is not two trees like v; or if v has
-            one variable and the directions are named.
+        ShapeError: If the cost is not one real scalar; if `directions` or `through` is not two trees like v; or if v
+            has one variable and the directions are named.
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
         RangeError: If directions is an unknown name, resolution is below 2, or the directions span no plane: they are
@@ -125,8 +125,7 @@ def cost_slice(
         require_key("cost_slice", key)
     key = jax.random.key(0) if key is None else key
     if through is not None:
-        points = _two_trees("through", "point of through", v, through)
-        u, w = (jax.tree.map(jnp.subtract, p, v) for p in points)
+        u, w = (jax.tree.map(jnp.subtract, p, v) for p in _two_trees("through", "point of through", v, through))
     elif isinstance(directions, str):
         u, w = _named_directions(cost, v, directions, args, key)
     else:
@@ -159,8 +158,7 @@ def _two_trees(name: str, one: str, v: Any, trees: Any) -> tuple[Any, Any]:
         raise ShapeError(f"cost_slice: {name} must be two trees like v, got {describe(trees)}.")
     for tree in trees:
         require_variables("cost_slice", f"each {one}", tree)
-        (structure, mine), (its_structure, its) = outline(v), outline(tree)
-        if structure != its_structure or [shape for shape, _ in mine] != [shape for shape, _ in its]:
+        if not same_shapes(v, tree):
             expected, got = (shown(jax.tree.map(describe, tree), str) for tree in (v, tree))
             raise ShapeError(f"cost_slice: each {one} must be a tree like v, {expected}, got {got}.")
     return trees[0], trees[1]

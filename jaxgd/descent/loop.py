@@ -219,10 +219,8 @@ def _entry(
     table = jnp.stack([s.cost, norm(s.gradient).astype(kind), step_norm, predicted, actual, largest, limit])
     value = None
     if record.function is not None:
-        value = jax.tree.map(
-            functools.partial(as_array, "minimize", "the result of record.function"), record.function(s.v)
-        )
-        value = jax.tree.map(jnp.asarray, value)
+        checked = functools.partial(as_array, "minimize", "the result of record.function")
+        value = jax.tree.map(lambda x: jnp.asarray(checked(x)), record.function(s.v))
     return Buffers(table, s.v if record.v else None, value), vector
 
 

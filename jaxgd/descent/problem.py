@@ -23,6 +23,7 @@ from jaxgd.errors import (
     require_rule,
     require_scalar,
     require_variables,
+    same_shapes,
     shown,
 )
 
@@ -45,7 +46,7 @@ def require_problem(
     if state is not None:
         if not isinstance(state, DescentState):
             raise DtypeError(f"{WHO}: state must be the state of a solution, got {describe(state)}.")
-        if v0 is not None and _shapes(v0) != _shapes(state.v):
+        if v0 is not None and not same_shapes(v0, state.v):
             raise ShapeError(f"{WHO}: v0 must have the shapes of the variables in state. Pass v0=None.")
         v0 = state.v
         _require_same_rule(rule, state)
@@ -65,11 +66,6 @@ def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
     except TypeError:
         return functools.partial(cost)
     return cost
-
-
-def _shapes(tree: Any) -> tuple[str, list[Any]]:
-    structure, leaves = outline(tree)
-    return structure, [shape for shape, _ in leaves]
 
 
 def _require_same_rule(rule: Any, state: DescentState) -> None:
