@@ -190,7 +190,7 @@ def require_scalar(who: str, cost: Any, *args: Any) -> None:
     require_callable(who, "cost", cost)
     try:
         out = jax.eval_shape(cost, *args)
-    except TypeError:
+    except (TypeError, ValueError, OverflowError):
         # JAX refuses a result that is no array. Call the cost again without a result, so that its own error is raised.
         results: list[Any] = []
         jax.eval_shape(lambda *args: results.append(cost(*args)), *args)
@@ -229,7 +229,7 @@ def require_key(who: str, key: Any) -> None:
         raise DtypeError(
             f"{who}: key must be a random key of JAX, got {given(key)}.\nPass jax.random.key(0), or another seed."
         )
-    if jnp.shape(key) != (() if new else jax.random.key_data(jax.eval_shape(jax.random.key, 0)).shape):
+    if key.shape != (() if new else jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape):
         raise ShapeError(f"{who}: key must be one random key, got {describe(key)}.\nTo use several, use jax.vmap.")
 
 
@@ -345,7 +345,7 @@ def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
     JAX's default integers count the weights of a layer, so there are fewer than 2³¹.
     """
     several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, str | bytes)
-    if not several or np.ndim(sizes) == 0:
+    if not several or getattr(sizes, "shape", None) == ():
         raise DtypeError(
             f"{who}: sizes must be several whole numbers, got {describe(sizes)}.\nThe book's network is (784, 30, 10)."
         )

@@ -49,7 +49,7 @@ def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]
     require_positive("update", "eta", eta)
     ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(gradient))
     if ours != theirs:
-        raise ShapeError(f"update: the gradient must be a tree like v, {ours}, got {theirs}.")
+        raise ShapeError(f"update: the gradient must be a tree like v, {shown(ours, str)}, got {shown(theirs, str)}.")
     return jax.tree_util.tree_map_with_path(lambda path, x, g: _step(path, x, g, eta), v, gradient)
 
 
