@@ -79,7 +79,7 @@ def shown(x: Any, text_of: Callable[[Any], str] = repr) -> str:
     """
     try:
         text = " ".join(text_of(x).split())
-    except Exception:  # The object's own text may fail, as that of an int of more than 4,300 digits does.
+    except Exception:  # The object's own text may fail. An int of more than 4,300 digits has none.
         text = type(x).__name__
     return text if len(text) <= 80 else f"{text[:79]}…"
 
@@ -166,9 +166,19 @@ def require_float(who: str, name: str, x: Any) -> None:
         raise DtypeError(f"{who}: {name} must be real floating point, got {given(x)}.\n{remedy}")
 
 
+def _leaves(who: str, name: str, tree: Any) -> list[tuple[Any, Any]]:
+    """Return the leaves of a tree with their paths. Raise DtypeError if JAX cannot flatten it."""
+    try:
+        return jax.tree_util.tree_leaves_with_path(tree)
+    except Exception as error:  # A dict may have keys without an order, for instance.
+        raise DtypeError(
+            f"{who}: {name} must be a tree of arrays, got {describe(tree)}.\n{shown(error, str)}"
+        ) from error
+
+
 def require_variables(who: str, name: str, v: Any) -> None:
     """Raise unless v holds at least one variable and every leaf is real floating point."""
-    leaves = jax.tree_util.tree_leaves_with_path(v)
+    leaves = _leaves(who, name, v)
     for path, x in leaves:
         place = f"{name}{jax.tree_util.keystr(path)}"
         dtype = dtype_of(x)
@@ -190,15 +200,15 @@ def require_scalar(who: str, cost: Any, *args: Any) -> None:
     require_callable(who, "cost", cost)
     try:
         out = jax.eval_shape(cost, *args)
+        got, real = describe(out), hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and out.shape == ()
     except (TypeError, ValueError, OverflowError):
         # JAX refuses a result that is no array. Call the cost again without a result, so that its own error is raised.
         results: list[Any] = []
         jax.eval_shape(lambda *args: results.append(cost(*args)), *args)
-        out = results[0]
-    real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
-    if not real or out.shape != ():
+        got, real = given(results[0]), False
+    if not real:
         raise ShapeError(
-            f"{who}: the cost must return one real scalar, got {describe(out)}.\n"
+            f"{who}: the cost must return one real scalar, got {got}.\n"
             "Average over the examples first, for instance jnp.mean(jax.vmap(cost)(batch))."
         )
 
@@ -247,7 +257,7 @@ def require_args(who: str, args: Any) -> None:
     """Raise unless args is a tuple of arrays, random keys, numbers and trees of them."""
     if not isinstance(args, tuple):
         raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
-    for path, x in jax.tree_util.tree_leaves_with_path(args):
+    for path, x in _leaves(who, "args", args):
         place = f"args{jax.tree_util.keystr(path)}"
         if dtype_of(x) is None and not isinstance(x, jax.Array):
             raise DtypeError(
@@ -334,7 +344,9 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
             f"{', traced' if is_traced(x) else ''}.\n{remedy}"
         )
     if value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"between {least} and {most}"
+        # The largest of JAX's integers is a limit to name only where it is exceeded.
+        unlimited = most is None or (value < least and most == largest_int())
+        allowed = f"at least {least}" if unlimited else f"between {least} and {most}"
         remedy = f"Pass {least} or more." if value < least else f"Pass {most} or less."
         raise RangeError(f"{who}: {name} must be {allowed}, got {shown(value)}.\n{remedy}")
 
@@ -344,7 +356,7 @@ def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
 
     JAX's default integers count the weights of a layer, so there are fewer than 2³¹.
     """
-    several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, str | bytes)
+    several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, (str, bytes, *_NOT_PLAIN))
     if not several or getattr(sizes, "shape", None) == ():
         raise DtypeError(
             f"{who}: sizes must be several whole numbers, got {describe(sizes)}.\nThe book's network is (784, 30, 10)."

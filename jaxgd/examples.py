@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxgd.data import Dataset
 from jaxgd.errors import DataError, DtypeError, ShapeError, as_array, describe, is_traced, require_examples
 from jaxgd.network import Network, feedforward, network_sizes
 
@@ -132,6 +133,22 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
             )
     y = y.astype(jnp.int32) if jnp.issubdtype(y.dtype, jnp.integer) else y
     return Examples(jnp.asarray(x.reshape(len(x), -1)), jnp.asarray(y))
+
+
+def fit_splits(who: str, network: Network, data: Any) -> dict[str, Examples]:
+    """Return the examples of each split of the data on the device, checked against the network."""
+    named = (
+        {"train": data.train, "validation": data.validation, "test": data.test}
+        if isinstance(data, Dataset)
+        else {"train": data}
+    )
+    fitted = {}
+    for name, pair in named.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            got = f"{len(pair)} parts" if isinstance(pair, tuple | list) else describe(pair)
+            raise DtypeError(f"{who}: the {name} data must be a pair (x, y), got {got}.\nPass it, or a jaxgd.Dataset.")
+        fitted[name] = require_fit(who, name, network, *pair)
+    return fitted
 
 
 def fit_traced_labels(examples: Examples, outputs: int) -> tuple[Examples, Any]:

@@ -66,7 +66,7 @@ _MESSAGES = {
     Reason.BAD_RULE: "not started: a number of the rule is out of range, such as an eta that is not above 0",
     Reason.RUNNING: "running: the run has not ended yet",
     Reason.UNCHANGED: "unchanged: no weight changed in the last epoch. Eta is too small for the dtype, or the gradient "
-    "is 0. Try a larger eta, or other first weights",
+    "is 0, as in a saturated network",
     Reason.SATURATED: "saturated: all outputs are 0 or 1 within rounding, although the cost is not near 0. "
     "Try a smaller eta, or scaled first weights",
     Reason.START_NOT_FINITE: "not started: the cost, its gradient or a variable is infinite or NaN at the start. "

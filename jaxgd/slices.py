@@ -125,11 +125,11 @@ def cost_slice(
         require_key("cost_slice", key)
     key = jax.random.key(0) if key is None else key
     if through is not None:
-        u, w = (jax.tree.map(jnp.subtract, p, v) for p in _two_trees("through", "point of through", v, through))
+        u, w = (jax.tree.map(jnp.subtract, p, v) for p in _two_trees("through", "a point of through", v, through))
     elif isinstance(directions, str):
         u, w = _named_directions(cost, v, directions, args, key)
     else:
-        u, w = _two_trees("directions", "direction", v, directions)
+        u, w = _two_trees("directions", "each direction", v, directions)
     u, w = _orthonormal(u, w, through is not None)
     if span is None:
         length = norm(v)
@@ -157,10 +157,10 @@ def _two_trees(name: str, one: str, v: Any, trees: Any) -> tuple[Any, Any]:
     if not isinstance(trees, tuple | list) or len(trees) != 2:
         raise ShapeError(f"cost_slice: {name} must be two trees like v, got {describe(trees)}.")
     for tree in trees:
-        require_variables("cost_slice", f"each {one}", tree)
+        require_variables("cost_slice", one, tree)
         if not same_shapes(v, tree):
             expected, got = (shown(jax.tree.map(describe, tree), str) for tree in (v, tree))
-            raise ShapeError(f"cost_slice: each {one} must be a tree like v, {expected}, got {got}.")
+            raise ShapeError(f"cost_slice: {one} must be a tree like v, {expected}, got {got}.")
     return trees[0], trees[1]
 
 

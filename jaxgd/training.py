@@ -32,7 +32,7 @@ from jaxgd.errors import (
     require_rule,
     require_scalar,
 )
-from jaxgd.examples import Examples, fit_traced_labels, require_fit
+from jaxgd.examples import Examples, fit_splits, fit_traced_labels
 from jaxgd.kernels import BackendChoice, backend, random_order, select_backend, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
@@ -245,7 +245,7 @@ def train(
         require_key("train", key)
     else:
         network = _network_of(state)
-    fitted = _checked_examples(network, data)
+    fitted = fit_splits("train", network, data)
     network = tuple(network)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
@@ -296,22 +296,6 @@ def _require_same_optimizer(state: TrainState, eta: Array, config: "_StaticConfi
         raise RangeError(
             "train: state must come from the same optimizer, but another one made it.\nContinue with that optimizer."
         )
-
-
-def _checked_examples(network: Network, data: Any) -> dict[str, Examples]:
-    """Return the examples of each split on the device, checked against the network."""
-    named = (
-        {"train": data.train, "validation": data.validation, "test": data.test}
-        if isinstance(data, Dataset)
-        else {"train": data}
-    )
-    fitted = {}
-    for name, pair in named.items():
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            got = f"{len(pair)} parts" if isinstance(pair, tuple | list) else describe(pair)
-            raise DtypeError(f"train: the {name} data must be a pair (x, y), got {got}.\nPass it, or a jaxgd.Dataset.")
-        fitted[name] = require_fit("train", name, network, *pair)
-    return fitted
 
 
 def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgd.errors import DtypeError, RangeError, describe, dtype_of, is_traced, shown
+from jaxgd.errors import DtypeError, RangeError, describe, dtype_of, given, is_traced, shown
 
 WHO = "check_gradients"
 
@@ -155,7 +155,7 @@ def prepare(
             # f may use an integer as a shape, and may compute with a NumPy array outside of JAX.
             static.append((place, Opaque(value)))
     if not any(x.size for x in v):
-        got = ", ".join(describe(value) for _, value in with_paths) or "nothing"
+        got = ", ".join(given(value) for _, value in with_paths[:6]) or "nothing"
         raise DtypeError(
             f"{WHO}: the arguments must hold a non-empty floating-point leaf to differentiate, got {got}.\n"
             "Pass arrays of floats, for instance x.astype(float), or other argnums."
@@ -172,7 +172,7 @@ def with_outputs(prepared: Prepared, out: Any) -> Prepared:
     leaves = jax.tree.leaves(out)
     outputs = tuple(i for i, x in enumerate(leaves) if _is_inexact(x) and np.size(x))
     if not outputs:
-        got = ", ".join(describe(x) for x in leaves) or "nothing"
+        got = ", ".join(given(x) for x in leaves[:6]) or "nothing"
         hint = "" if prepared.problem.has_aux else " For a result with aux, pass has_aux=True."
         raise DtypeError(f"{WHO}: f must return floats, got {got}.\nOnly floats have a gradient.{hint}")
     return dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, outputs=outputs))
