@@ -32,7 +32,7 @@ def backprop(
 
     Raises:
         ShapeError: If x or y does not fit the network, or the batch has no example.
-        DtypeError: If x or y is not real floating point.
+        DtypeError: If x or y is not real floating point, or the network is not a tuple of layers with arrays of floats.
 
     Source: Nielsen, chapter 2, equations (BP1) to (BP4).
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jaxgd.errors import DtypeError, ShapeError, describe, require_float, require_outputs, require_same_shape
+from jaxgd.errors import DtypeError, ShapeError, as_array, describe, require_float, require_outputs, require_same_shape
 from jaxgd.network import Network, feedforward
 
 Cost = Callable[[Array, Array], Array]
@@ -36,9 +36,10 @@ def quadratic_cost(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"])
         >>> float(quadratic_cost(jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 1.0]])))
         0.5
     """
+    require_float("quadratic_cost", "a", a)
+    require_float("quadratic_cost", "y", y)
     require_same_shape("quadratic_cost", a=a, y=y)
     require_outputs("quadratic_cost", a)
-    require_float("quadratic_cost", "y", y)
     return 0.5 * jnp.mean(jnp.sum((y - a) ** 2, axis=-1))
 
 
@@ -68,7 +69,8 @@ def network_cost(
     Raises:
         ShapeError: If the network is empty, its layers do not fit together or x does not fit the network.
             `quadratic_cost` also raises it if y does not fit the outputs or the batch has no example.
-        DtypeError: If x, or y for `quadratic_cost`, is not real floating point.
+        DtypeError: If x, or y for `quadratic_cost`, is not real floating point, or the network is not a tuple of layers
+            with arrays of floats.
 
     Source: Nielsen, chapter 1, equation (6).
 
@@ -97,7 +99,7 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
 
     Raises:
         ShapeError: If a is a scalar, y fits neither form, or the batch has no example or no output.
-        DtypeError: If a is not real floating point, or the labels are not whole numbers.
+        DtypeError: If a is not real floating point, y is no array of numbers, or the labels are not whole numbers.
 
     Source: Nielsen, chapter 1, `evaluate`.
 
@@ -106,6 +108,7 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
         0.5
     """
     require_outputs("accuracy", a)
+    y = as_array("accuracy", "y", y)
     if jnp.shape(y) == jnp.shape(a):
         labels = jnp.argmax(y, axis=-1)
     elif jnp.shape(y) == jnp.shape(a)[:-1]:

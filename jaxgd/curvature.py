@@ -13,7 +13,22 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from jaxgd.errors import ShapeError, require_count, require_scalar, require_variables
+from jaxgd.errors import (
+    RangeError,
+    ShapeError,
+    describe,
+    is_traced,
+    largest_int,
+    require_args,
+    require_callable,
+    require_count,
+    require_key,
+    require_real,
+    require_scalar,
+    require_variables,
+    same_shapes,
+    shown,
+)
 from jaxgd.pytree import size, wide_dtype
 
 Cost = Callable[..., Array]
@@ -34,7 +49,8 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
         The product Hu, a tree like v.
 
     Raises:
-        ShapeError: If u is not a tree like v with the same shapes.
+        ShapeError: If u is not a tree like v with the same shapes, or holds no variable.
+        DtypeError: If v or u is not real floating point, cost is not a function, or args is not a tuple of arrays.
 
     Source: Pearlmutter, Neural Computation 6 (1994) 147–160.
 
@@ -42,9 +58,14 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
         >>> print(hessian_vector_product(lambda v: v[0] ** 2 * v[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])))
         [6. 2.]
     """
-    ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(u))
-    if ours != theirs or any(jnp.shape(x) != jnp.shape(y) for x, y in zip(*map(jax.tree.leaves, (v, u)), strict=True)):
-        raise ShapeError(f"hessian_vector_product: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
+    who = "hessian_vector_product"
+    require_callable(who, "cost", cost)
+    for name, tree in (("v", v), ("u", u)):
+        require_variables(who, name, tree)
+    require_args(who, args)
+    if not same_shapes(v, u):
+        ours, theirs = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
+        raise ShapeError(f"{who}: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
     u = jax.tree.map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u)
     return jax.jvp(jax.grad(lambda v: cost(v, *args)), (v,), (u,))[1]
 
@@ -104,8 +125,9 @@ def eigenpairs(
 
     Raises:
         ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
-        DtypeError: If v is not real floating point, or k or max_products is not a whole number.
-        RangeError: If k or max_products is out of range.
+        DtypeError: If v or start is not real floating point, k or max_products is not a whole number, or cost, args,
+            rtol or key has the wrong type.
+        RangeError: If k, rtol or max_products is out of range.
 
     Source: Wu and Simon, SIAM J. Matrix Anal. 22 (2000) 602–616, for the restarts.
 
@@ -117,8 +139,17 @@ def eigenpairs(
     require_variables("eigenpairs", "v", v)
     v = jax.tree.map(jnp.asarray, v)
     require_count("eigenpairs", "k", k, most=size(v))
-    require_count("eigenpairs", "max_products", max_products)
+    require_count("eigenpairs", "max_products", max_products, most=largest_int())
+    require_args("eigenpairs", args)
     require_scalar("eigenpairs", cost, v, *args)
+    if rtol is not None:
+        require_real("eigenpairs", "rtol", rtol)
+        if not is_traced(rtol) and not float(rtol) >= 0:
+            raise RangeError(f"eigenpairs: rtol must be at least 0, got {shown(rtol, str)}.")
+    if key is not None:
+        require_key("eigenpairs", key)
+    if start is not None:
+        require_variables("eigenpairs", "start", start)
     kind = wide_dtype(v)
     first = None if start is None else _flat(start, kind)
     if first is not None and first.size != size(v):
@@ -278,8 +309,9 @@ def sharpness(
 
     Raises:
         ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
-        DtypeError: If v is not real floating point, or max_products is not a whole number.
-        RangeError: If max_products is below 1.
+        DtypeError: If v or start is not real floating point, max_products is not a whole number, or cost, args, rtol or
+            key has the wrong type.
+        RangeError: If rtol or max_products is out of range.
 
     Source: Cohen et al., ICLR 2021, for the link to gradient descent.
 

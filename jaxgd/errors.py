@@ -57,8 +57,77 @@ def describe(x: Any) -> str:
     'float32[2,3]'
     """
     if hasattr(x, "shape") and hasattr(x, "dtype"):
-        return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+        return shown(f"{x.dtype}[{','.join(map(str, x.shape))}]", str)
     return type(x).__name__
+
+
+def given(x: Any) -> str:
+    """Describe an argument that is no array of numbers. A masked array, for instance, keeps the name of its type.
+
+    >>> given(np.ma.zeros(2))
+    'MaskedArray float64[2]'
+    """
+    text, kind = describe(x), type(x).__name__
+    return text if text == kind or dtype_of(x) is not None else f"{kind} {text}"
+
+
+def shown(x: Any, text_of: Callable[[Any], str] = repr) -> str:
+    """Return the text of a value for a message: one line of at most 80 characters.
+
+    >>> shown("a" * 1000)[-3:]
+    'aa…'
+    """
+    try:
+        text = " ".join(text_of(x).split())
+    except Exception:  # The object's own text may fail. An int of more than 4,300 digits has none.
+        text = type(x).__name__
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+# NumPy would use the values under the mask, and * is a matrix product.
+_NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
+
+
+def dtype_of(x: Any) -> Any:
+    """Return the dtype that JAX gives to a number or an array. Return None for any other object.
+
+    Text, dates, records, arrays of objects, masked arrays and random keys are no arrays of numbers.
+
+    >>> print(dtype_of(1.5), dtype_of(np.array(["a"])))
+    float32 None
+    """
+    numbers = (bool, int, float, complex, np.generic, np.ndarray, jax.Array)
+    if not isinstance(x, numbers) or isinstance(x, _NOT_PLAIN):
+        return None
+    try:
+        dtype = jnp.result_type(x)
+    except TypeError:
+        return None
+    return None if jnp.issubdtype(dtype, jax.dtypes.extended) else dtype
+
+
+def is_float(x: Any) -> bool:
+    """Return True if x is a number or an array in real floating point of 16 bits or more."""
+    dtype = dtype_of(x)
+    # JAX promotes no float of 8 bits or fewer.
+    return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 1
+
+
+def as_array(who: str, name: str, x: Any) -> Any:
+    """Return x as an array of JAX or of NumPy. Raise DtypeError unless it holds numbers."""
+    array, cause = x, None
+    if not isinstance(x, jax.Array | np.ma.MaskedArray):
+        try:
+            array = np.asarray(x)
+            # JAX takes only the host's order of bytes.
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        except Exception as error:  # The object's own conversion may fail in any way.
+            array, cause = None, error
+    if dtype_of(array) is None:
+        raise DtypeError(
+            f"{who}: {name} must be an array of numbers, got {given(x)}.\nPass an array of NumPy or JAX."
+        ) from cause
+    return array
 
 
 def require_same_shape(who: str, **arrays: Any) -> None:
@@ -89,26 +158,34 @@ def require_examples(who: str, n: int) -> None:
 
 
 def require_float(who: str, name: str, x: Any) -> None:
-    """Raise DtypeError unless x is a Python float or an array with a real floating-point dtype."""
-    number = isinstance(x, (float, np.generic, np.ndarray, jax.Array))
-    if not number or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+    """Raise DtypeError unless x is a Python float or an array with a real floating-point dtype of 16 bits or more."""
+    if not is_float(x):
+        dtype = dtype_of(x)
+        pixels = dtype is not None and not jnp.issubdtype(dtype, jnp.floating)
+        remedy = "Scale pixels first, for instance pixels / 255." if pixels else "Pass an array of float32."
+        raise DtypeError(f"{who}: {name} must be real floating point, got {given(x)}.\n{remedy}")
+
+
+def _leaves(who: str, name: str, tree: Any) -> list[tuple[Any, Any]]:
+    """Return the leaves of a tree with their paths. Raise DtypeError if JAX cannot flatten it."""
+    try:
+        return jax.tree_util.tree_leaves_with_path(tree)
+    except Exception as error:  # A dict may have keys without an order, for instance.
         raise DtypeError(
-            f"{who}: {name} must be real floating point, got {describe(x)}.\n"
-            "Scale pixels first, for instance pixels / 255."
-        )
+            f"{who}: {name} must be a tree of arrays, got {describe(tree)}.\n{shown(error, str)}"
+        ) from error
 
 
 def require_variables(who: str, name: str, v: Any) -> None:
     """Raise unless v holds at least one variable and every leaf is real floating point."""
-    leaves = jax.tree_util.tree_leaves_with_path(v)
+    leaves = _leaves(who, name, v)
     for path, x in leaves:
         place = f"{name}{jax.tree_util.keystr(path)}"
-        if not hasattr(x, "dtype") and not isinstance(x, float):
-            raise DtypeError(
-                f"{who}: {place} must be an array of floats, got {describe(x)}.\nPass jnp.asarray(x, float)."
-            )
-        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            is_complex = jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
+        dtype = dtype_of(x)
+        if dtype is None or not (hasattr(x, "dtype") or isinstance(x, float)):
+            raise DtypeError(f"{who}: {place} must be an array of floats, got {given(x)}.\nPass jnp.asarray(x, float).")
+        if not is_float(x):
+            is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
             remedy = "its real and imaginary parts as two arrays" if is_complex else f"{place}.astype(float)"
             raise DtypeError(
                 f"{who}: {place} must be real floating point, got {describe(x)}.\n"
@@ -118,15 +195,93 @@ def require_variables(who: str, name: str, v: Any) -> None:
         raise ShapeError(f"{who}: {name} must hold at least one variable, got none.\nPass an array, or a tree of them.")
 
 
-def require_scalar(who: str, cost: Callable[..., Any], *args: Any) -> None:
-    """Raise ShapeError unless cost(*args) is one real scalar. The cost is traced and not computed."""
-    out = jax.eval_shape(cost, *args)
-    real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating)
-    if not real or out.shape != ():
+def require_scalar(who: str, cost: Any, *args: Any) -> None:
+    """Raise unless cost is a function and cost(*args) is one real scalar. The cost is traced and not computed."""
+    require_callable(who, "cost", cost)
+    try:
+        out = jax.eval_shape(cost, *args)
+        got, real = describe(out), hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and out.shape == ()
+    except (TypeError, ValueError, OverflowError):
+        # JAX refuses a result that is no array. Call the cost again without a result, so that its own error is raised.
+        results: list[Any] = []
+        jax.eval_shape(lambda *args: results.append(cost(*args)), *args)
+        got, real = given(results[0]), False
+    if not real:
         raise ShapeError(
-            f"{who}: the cost must return one real scalar, got {describe(out)}.\n"
+            f"{who}: the cost must return one real scalar, got {got}.\n"
             "Average over the examples first, for instance jnp.mean(jax.vmap(cost)(batch))."
         )
+
+
+def require_callable(who: str, name: str, x: Any, remedy: str = "") -> None:
+    """Raise DtypeError unless x is a function."""
+    if not callable(x):
+        raise DtypeError(f"{who}: {name} must be a function, got {describe(x)}.\n{remedy}".rstrip())
+
+
+def require_bool(who: str, name: str, x: Any) -> None:
+    """Raise DtypeError unless x is True or False, known before tracing."""
+    if not isinstance(x, bool | np.bool_):
+        raise DtypeError(f"{who}: {name} must be True or False, got {shown(x)}.")
+
+
+def require_choice(who: str, name: str, x: Any, choices: Sequence[str]) -> None:
+    """Raise RangeError unless x is one of the words."""
+    if not (isinstance(x, str) and x in choices):
+        words = ", ".join(map(repr, choices[:-1]))
+        raise RangeError(f"{who}: {name} must be {words} or {choices[-1]!r}, got {shown(x)}.")
+
+
+def require_key(who: str, key: Any) -> None:
+    """Raise unless the key is one random key: jax.random.key(0), or the raw uint32 array of jax.random.PRNGKey(0)."""
+    new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not (new or (isinstance(key, jax.Array) and key.dtype == np.uint32)):
+        raise DtypeError(
+            f"{who}: key must be a random key of JAX, got {given(key)}.\nPass jax.random.key(0), or another seed."
+        )
+    if key.shape != (() if new else jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape):
+        raise ShapeError(f"{who}: key must be one random key, got {describe(key)}.\nTo use several, use jax.vmap.")
+
+
+def require_rule(who: str, name: str, rule: Any) -> None:
+    """Raise DtypeError unless rule is one of jaxgd's rules or a transformation of optax."""
+    if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
+        hint = f"\nCall it: {getattr(rule, '__name__', 'rule')}(…)." if callable(rule) else ""
+        raise DtypeError(
+            f"{who}: {name} must be a rule such as jaxgd.gradient_descent(0.1), or a transformation of optax, "
+            f"got {describe(rule)}.{hint}"
+        )
+
+
+def require_args(who: str, args: Any) -> None:
+    """Raise unless args is a tuple of arrays, random keys, numbers and trees of them."""
+    if not isinstance(args, tuple):
+        raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
+    for path, x in _leaves(who, "args", args):
+        place = f"args{jax.tree_util.keystr(path)}"
+        if dtype_of(x) is None and not isinstance(x, jax.Array):
+            raise DtypeError(
+                f"{who}: args must hold arrays and numbers, got {given(x)} at {place}.\n"
+                "Let the cost close over other objects."
+            )
+        _require_narrow(who, place, x)
+
+
+def outline(tree: Any) -> tuple[str, list[tuple[Any, str]]]:
+    """Return the structure of a tree, and the shape and dtype of each leaf, to compare it with another tree.
+
+    >>> outline([jnp.zeros(2)]) == outline([np.ones(2, np.float32)])
+    True
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    dtypes = [dtype_of(x) or getattr(x, "dtype", type(x)) for x in leaves]
+    return str(structure), [(getattr(x, "shape", ()), str(dtype)) for x, dtype in zip(leaves, dtypes, strict=True)]
+
+
+def same_shapes(u: Any, v: Any) -> bool:
+    """Return True if two trees have the same structure and the same shapes."""
+    (ours, mine), (theirs, its) = outline(u), outline(v)
+    return ours == theirs and [shape for shape, _ in mine] == [shape for shape, _ in its]
 
 
 def is_traced(x: Any) -> bool:
@@ -137,50 +292,87 @@ def is_traced(x: Any) -> bool:
     return isinstance(x, jax.core.Tracer)
 
 
+def is_real(x: Any) -> bool:
+    """Return True if x is one real number: a scalar, no bool and not complex. It may be traced."""
+    dtype = dtype_of(x)
+    return dtype is not None and jnp.ndim(x) == 0 and (jnp.issubdtype(dtype, jnp.integer) or is_float(x))
+
+
+def require_real(who: str, name: str, x: Any) -> None:
+    """Raise unless x is one real number. It may be traced."""
+    if not is_real(x):
+        raise DtypeError(f"{who}: {name} must be one real number, got {given(x)}.\nTo try several, use jax.vmap.")
+    _require_narrow(who, name, x)
+
+
+def largest_int() -> int:
+    """Return the largest of JAX's default integers: 2³¹ − 1, or 2⁶³ − 1 where x64 is enabled."""
+    return int(jnp.iinfo(jnp.result_type(int)).max)  # type: ignore[no-untyped-call]
+
+
+def _require_narrow(who: str, name: str, x: Any) -> None:
+    """Raise RangeError if x is a Python int beyond JAX's integers."""
+    if isinstance(x, int) and abs(x) > largest_int():
+        raise RangeError(f"{who}: {name} must fit {jnp.result_type(int)}, got {shown(x)}.\nWrite it as a float.")
+
+
 def require_positive(who: str, name: str, x: Any) -> None:
     """Raise DtypeError or RangeError unless x is one finite real number above 0.
 
-    A traced x passes because its value is unknown.
+    A traced x passes if it is a real scalar, because its value is unknown.
     """
-    if is_traced(x):
-        return
-    number = isinstance(x, (int, float, complex, np.generic, np.ndarray, jax.Array)) and not isinstance(x, bool)
-    # Compare in NumPy: under jit, JAX would trace x > 0 even for an array with a known value.
-    value = np.asarray(x) if number else np.empty(2)
-    if value.shape != () or value.dtype.kind not in "iufcV":
-        raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
-    if value.dtype.kind == "c" or not (math.isfinite(value) and value > 0):
+    dtype = dtype_of(x)
+    is_complex = dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating) and jnp.ndim(x) == 0
+    if not is_complex:
+        require_real(who, name, x)
+    if is_complex or not (is_traced(x) or 0 < float(x) < math.inf):
         raise RangeError(
-            f"{who}: {name} must be a finite number above 0, got {x}.\nTry 1.0 and halve it until C falls."
+            f"{who}: {name} must be a finite number above 0, got {shown(x, str)}.\nTry 1.0 and halve it until C falls."
         )
 
 
 def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | None = None) -> None:
-    """Raise unless x is a whole number with least ≤ x ≤ most."""
+    """Raise unless x is a whole number with least ≤ x ≤ most, known before tracing."""
     try:
         value = operator.index(np.asarray(x) if isinstance(x, jax.Array) and not is_traced(x) else x)
     except TypeError:
         value = None
     if value is None or isinstance(x, bool):
+        remedy = "Pass a Python int, or name the argument in static_argnames." if is_traced(x) else "Pass a Python int."
         raise DtypeError(
-            f"{who}: {name} must be a whole number known before tracing, got {describe(x)}.\nPass a Python int."
+            f"{who}: {name} must be a whole number known before tracing, got {describe(x)}"
+            f"{', traced' if is_traced(x) else ''}.\n{remedy}"
         )
     if value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"between {least} and {most}"
+        # The largest of JAX's integers is a limit to name only where it is exceeded.
+        unlimited = most is None or (value < least and most == largest_int())
+        allowed = f"at least {least}" if unlimited else f"between {least} and {most}"
         remedy = f"Pass {least} or more." if value < least else f"Pass {most} or less."
-        raise RangeError(f"{who}: {name} must be {allowed}, got {value}.\n{remedy}")
+        raise RangeError(f"{who}: {name} must be {allowed}, got {shown(value)}.\n{remedy}")
 
 
-def require_sizes(who: str, sizes: Sequence[int]) -> None:
-    """Raise unless sizes holds the number of inputs and the width of at least one layer, all 1 or more."""
-    if not hasattr(sizes, "__len__"):
+def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
+    """Return sizes as ints. Raise unless it has the number of inputs and the width of at least one layer, all above 0.
+
+    JAX's default integers count the weights of a layer, so there are fewer than 2³¹.
+    """
+    several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, (str, bytes, *_NOT_PLAIN))
+    if not several or getattr(sizes, "shape", None) == ():
         raise DtypeError(
             f"{who}: sizes must be several whole numbers, got {describe(sizes)}.\nThe book's network is (784, 30, 10)."
         )
     if len(sizes) < 2:
         raise RangeError(
-            f"{who}: sizes must hold the number of inputs and the width of at least one layer, got {tuple(sizes)}.\n"
-            "The book's network is (784, 30, 10)."
+            f"{who}: sizes must hold the number of inputs and the width of at least one layer, got "
+            f"{shown(tuple(sizes))}.\nThe book's network is (784, 30, 10)."
         )
     for size in sizes:
-        require_count(who, f"each of sizes {tuple(sizes)}", size)
+        require_count(who, f"each of sizes {shown(tuple(sizes))}", size)
+    widths = tuple(map(int, sizes))
+    largest = max(map(operator.mul, widths, widths[1:]))
+    if largest >= 2**31:
+        raise RangeError(
+            f"{who}: a layer must have fewer than 2³¹ weights, got {shown(largest)} for sizes {shown(widths)}.\n"
+            "Make the layers narrower."
+        )
+    return widths

@@ -1,5 +1,6 @@
 """Examples for training: rows on the device. Bytes stay bytes until they are used, to save memory."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -8,12 +9,16 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxgd.errors import DataError, DtypeError, ShapeError, describe, is_traced, require_examples
+from jaxgd.data import Dataset
+from jaxgd.errors import DataError, DtypeError, ShapeError, as_array, describe, is_traced, require_examples
 from jaxgd.network import Network, feedforward, network_sizes
 
 # Rows per chunk when all examples are evaluated. 5,000 MNIST images take 16 MB in float32. Matrix products of fewer
 # rows would be too small to be fast.
 CHUNK = 5_000
+# Inputs without a value below 0 that reach this are unscaled, such as pixels from 0 to 16, 255 or 65,535. Standardized
+# inputs have values below 0, and inputs scaled to [0, 1] or to a deviation of 1 rarely reach it.
+_UNSCALED = 10
 
 
 class Examples(NamedTuple):
@@ -79,9 +84,12 @@ def outputs_in_chunks(network: Network, x: Array, precision: jax.lax.PrecisionLi
 
 
 def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Examples:
-    """Flatten x, place x and y on the device, and raise unless they fit each other and the network."""
+    """Flatten x, place x and y on the device, and raise unless they fit each other and the network.
+
+    Warn of floating-point inputs from 0 to 10 or more. Values under jit or vmap are unknown and are not checked.
+    """
     sizes = network_sizes(network)
-    x, y = (a if isinstance(a, jax.Array) else np.asarray(a) for a in (x, y))
+    x, y = as_array(who, f"the {part} inputs", x), as_array(who, f"the {part} labels", y)
     if x.ndim < 2 or x[:1].size != sizes[0]:
         raise ShapeError(
             f"{who}: the {part} inputs must be rows of {sizes[0]} for a network of sizes {sizes}, got {describe(x)}."
@@ -110,9 +118,45 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
     for name, a in (("inputs", x), ("targets", y)):
         if is_traced(a) or not jnp.issubdtype(a.dtype, jnp.floating):
             continue
-        if not np.isfinite(np.asarray(a)).all():
+        # The least and the largest value are NaN if any value is.
+        with np.errstate(invalid="ignore"):
+            least, most = (float(limit(np.asarray(a))) for limit in (np.min, np.max))
+        if not np.isfinite((least, most)).all():
             raise DataError(
                 f"{who}: the {part} {name} have NaN or infinite values.\nReplace or leave out those examples."
             )
+        if name == "inputs" and least >= 0 and most >= _UNSCALED:
+            warnings.warn(
+                f"{who}: the {part} inputs reach {most:g}, but a network expects inputs from about 0 to 1. "
+                f"Divide them by {most:g}, or pass bytes (uint8) from 0 to 255.",
+                stacklevel=4,
+            )
     y = y.astype(jnp.int32) if jnp.issubdtype(y.dtype, jnp.integer) else y
     return Examples(jnp.asarray(x.reshape(len(x), -1)), jnp.asarray(y))
+
+
+def fit_splits(who: str, network: Network, data: Any) -> dict[str, Examples]:
+    """Return the examples of each split of the data on the device, checked against the network."""
+    named = (
+        {"train": data.train, "validation": data.validation, "test": data.test}
+        if isinstance(data, Dataset)
+        else {"train": data}
+    )
+    fitted = {}
+    for name, pair in named.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            got = f"{len(pair)} parts" if isinstance(pair, tuple | list) else describe(pair)
+            raise DtypeError(f"{who}: the {name} data must be a pair (x, y), got {got}.\nPass it, or a jaxgd.Dataset.")
+        fitted[name] = require_fit(who, name, network, *pair)
+    return fitted
+
+
+def fit_traced_labels(examples: Examples, outputs: int) -> tuple[Examples, Any]:
+    """Return the examples with traced labels moved into 0, …, outputs − 1, and True if all were there already.
+
+    `require_fit` has checked labels whose values are known. A traced label out of range must not reach the kernels.
+    """
+    if not is_traced(examples.y) or not jnp.issubdtype(examples.y.dtype, jnp.integer):
+        return examples, True
+    labels = jnp.clip(examples.y, 0, outputs - 1)
+    return examples._replace(y=labels), jnp.all(labels == examples.y)

@@ -8,7 +8,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgd.errors import RangeError, ShapeError, describe, require_float, require_sizes
+from jaxgd.errors import (
+    DtypeError,
+    ShapeError,
+    describe,
+    given,
+    is_float,
+    require_choice,
+    require_float,
+    require_key,
+    require_sizes,
+    shown,
+)
 
 
 class Layer(NamedTuple):
@@ -54,8 +65,11 @@ def init_network(
         A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
 
     Raises:
-        RangeError: If sizes holds fewer than two numbers or a number below 1, or the scheme is unknown.
-        DtypeError: If a width is not a whole number, or the dtype is not real floating point.
+        RangeError: If sizes holds fewer than two numbers or a number below 1, a layer has 2³¹ weights or more, or the
+            scheme is unknown.
+        DtypeError: If the key is no random key, a width is not a whole number known before tracing, or the dtype is not
+            real floating point of 16 bits or more.
+        ShapeError: If the key is an array of keys.
 
     Source: Nielsen, chapter 1, "Implementing our network"; chapter 3, "Weight initialization".
 
@@ -64,10 +78,15 @@ def init_network(
         >>> [layer.w.shape for layer in network]
         [(30, 784), (10, 30)]
     """
-    require_sizes("init_network", sizes)
-    if scheme not in ("gaussian", "scaled"):
-        raise RangeError(f"init_network: scheme must be 'gaussian' or 'scaled', got {scheme!r}.")
-    dtype = jnp.result_type(float) if dtype is None else dtype
+    require_key("init_network", key)
+    sizes = require_sizes("init_network", sizes)
+    require_choice("init_network", "scheme", scheme, ("gaussian", "scaled"))
+    try:
+        dtype = jnp.result_type(float if dtype is None else dtype)
+    except (TypeError, ValueError) as error:
+        raise DtypeError(
+            f"init_network: dtype must be real floating point, got {shown(dtype)}.\nPass jnp.float32."
+        ) from error
     require_float("init_network", "dtype", jnp.zeros((), dtype))
     layers = []
     for n_in, n_out, layer_key in zip(sizes[:-1], sizes[1:], jax.random.split(key, len(sizes) - 1), strict=True):
@@ -89,16 +108,28 @@ def network_sizes(network: Network) -> tuple[int, ...]:
         One width more than the network has layers.
 
     Raises:
+        DtypeError: If the network is not a tuple of layers with arrays of floats.
         ShapeError: If the network has no layer, or its layers do not fit together.
 
     Example:
         >>> network_sizes(init_network(jax.random.key(0), (5, 4, 3)))
         (5, 4, 3)
     """
-    if not network:
-        raise ShapeError("network: expected at least one layer, got none.\nMake one with init_network(key, sizes).")
     if isinstance(network, Layer):
         raise ShapeError("network: expected a tuple of layers, got one Layer.\nA network of one layer is (layer,).")
+    if not isinstance(network, tuple | list) or not all(isinstance(layer, Layer) for layer in network):
+        got = ", ".join(map(describe, network[:3])) if isinstance(network, tuple | list) else describe(network)
+        raise DtypeError(f"network: expected a tuple of layers, got {got}.\nMake one with init_network(key, sizes).")
+    if not network:
+        raise ShapeError("network: expected at least one layer, got none.\nMake one with init_network(key, sizes).")
+    for i, layer in enumerate(network):
+        for name, x in zip(Layer._fields, layer, strict=True):
+            # A network from jax.eval_shape has sizes too.
+            if not (isinstance(x, jax.ShapeDtypeStruct) or (hasattr(x, "shape") and is_float(x))):
+                raise DtypeError(
+                    f"network: {name} of layer [{i}] must be an array of floats, got {given(x)}.\n"
+                    "Convert it with jnp.asarray(x, float)."
+                )
     sizes = list(jnp.shape(network[0].w)[-1:])
     for i, (w, b) in enumerate(network):
         if jnp.ndim(w) != 2 or jnp.shape(w)[1] != sizes[-1] or jnp.shape(b) != jnp.shape(w)[:1]:
@@ -203,7 +234,7 @@ def feedforward(
 
     Raises:
         ShapeError: If the last axis of x is not as wide as the network's input, or the layers do not fit together.
-        DtypeError: If x is not real floating point.
+        DtypeError: If x is not real floating point, or the network is not a tuple of layers with arrays of floats.
 
     Source: Nielsen, chapter 1, equation (22).
 

@@ -14,7 +14,7 @@ class Reason(enum.IntEnum):
 
     Attributes:
         COMPLETED: Every requested update was made.
-        NOT_FINITE: The cost or a variable became infinite or NaN.
+        NOT_FINITE: The cost or a variable became infinite or NaN after the start.
         STOPPED: A callback ended the run.
         GRADIENT: The norm of the gradient is within its tolerance.
         STEP: The length of the step is within its tolerance.
@@ -26,6 +26,9 @@ class Reason(enum.IntEnum):
         SECONDS: The time limit passed before a stopping test was met.
         BAD_RULE: A number of the rule is out of range.
         RUNNING: The run has not ended yet.
+        UNCHANGED: The last epoch of `train` changed no weight.
+        SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, and the cost is not near 0.
+        START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update.
     """
 
     COMPLETED = 0
@@ -41,6 +44,9 @@ class Reason(enum.IntEnum):
     SECONDS = 10
     BAD_RULE = 11
     RUNNING = 12
+    UNCHANGED = 13
+    SATURATED = 14
+    START_NOT_FINITE = 15
 
 
 _MESSAGES = {
@@ -59,6 +65,12 @@ _MESSAGES = {
     Reason.SECONDS: "out of time: the time limit passed and no stopping test was met",
     Reason.BAD_RULE: "not started: a number of the rule is out of range, such as an eta that is not above 0",
     Reason.RUNNING: "running: the run has not ended yet",
+    Reason.UNCHANGED: "unchanged: no weight changed in the last epoch. Eta is too small for the dtype, or the gradient "
+    "is 0, as in a saturated network",
+    Reason.SATURATED: "saturated: all outputs are 0 or 1 within rounding, although the cost is not near 0. "
+    "Try a smaller eta, or scaled first weights",
+    Reason.START_NOT_FINITE: "not started: the cost, its gradient or a variable is infinite or NaN at the start. "
+    "Check the start and the data",
 }
 
 _OK = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECREASE)

@@ -16,9 +16,14 @@ from jaxgd.errors import (
     ShapeError,
     describe,
     is_traced,
+    require_args,
     require_count,
+    require_key,
+    require_real,
     require_scalar,
     require_variables,
+    same_shapes,
+    shown,
 )
 from jaxgd.pytree import axpy, dot, norm, size
 
@@ -94,15 +99,13 @@ def cost_slice(
         The grid, the cost on it and the plane, as `CostSlice`.
 
     Raises:
-        ShapeError: If the cost is not one real scalar; if a direction, or a point of `through` minus v, does not have
-            v's shapes; or if v has one variable and the directions are named.
-        DtypeError: If v is not real floating point, or resolution is not a whole number.
+        ShapeError: If the cost is not one real scalar; if `directions` or `through` is not two trees like v; or if v
+            has one variable and the directions are named.
+        DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
+            args, span or key has the wrong type.
         RangeError: If directions is an unknown name, resolution is below 2, or the directions span no plane: they are
             parallel, or `through` and v are on one line, as is always so with one variable. Under jit, a missing plane
             is not detected.
-        ValueError: If `directions` or `through` does not hold two trees, or JAX cannot match a point with v, because
-            the trees differ.
-        TypeError: If JAX cannot subtract v from a point of `through`, because the shapes do not broadcast.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 
@@ -114,19 +117,19 @@ def cost_slice(
     require_variables("cost_slice", "v", v)
     v = jax.tree.map(jnp.asarray, v)
     require_count("cost_slice", "resolution", resolution, least=2)
+    require_args("cost_slice", args)
     require_scalar("cost_slice", cost, v, *args)
+    if span is not None:
+        require_real("cost_slice", "span", span)
+    if key is not None:
+        require_key("cost_slice", key)
     key = jax.random.key(0) if key is None else key
     if through is not None:
-        u, w = (jax.tree.map(jnp.subtract, p, v) for p in through)
+        u, w = (jax.tree.map(jnp.subtract, p, v) for p in _two_trees("through", "a point of through", v, through))
     elif isinstance(directions, str):
         u, w = _named_directions(cost, v, directions, args, key)
     else:
-        u, w = directions
-    for direction in (u, w):
-        if jax.tree.map(jnp.shape, direction) != jax.tree.map(jnp.shape, v):
-            name = "direction" if through is None else "difference between a point of through and v"
-            expected, got = (jax.tree.map(describe, tree) for tree in (v, direction))
-            raise ShapeError(f"cost_slice: each {name} must be a tree like v, {expected}, got {got}.")
+        u, w = _two_trees("directions", "each direction", v, directions)
     u, w = _orthonormal(u, w, through is not None)
     if span is None:
         length = norm(v)
@@ -147,6 +150,18 @@ def _heights(cost: Cost, v: Any, u: Any, w: Any, a: Array, b: Array, args: Any) 
     # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
     heights: Array = lax.map(row, a)
     return heights
+
+
+def _two_trees(name: str, one: str, v: Any, trees: Any) -> tuple[Any, Any]:
+    """Return the two trees. Raise unless both are like v."""
+    if not isinstance(trees, tuple | list) or len(trees) != 2:
+        raise ShapeError(f"cost_slice: {name} must be two trees like v, got {describe(trees)}.")
+    for tree in trees:
+        require_variables("cost_slice", one, tree)
+        if not same_shapes(v, tree):
+            expected, got = (shown(jax.tree.map(describe, tree), str) for tree in (v, tree))
+            raise ShapeError(f"cost_slice: {one} must be a tree like v, {expected}, got {got}.")
+    return trees[0], trees[1]
 
 
 def _around(x: Array, resolution: int) -> Array:

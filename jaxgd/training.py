@@ -14,13 +14,33 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from jaxgd.cost import Cost, accuracy, quadratic_cost
 from jaxgd.data import Dataset
-from jaxgd.errors import DtypeError, RangeError, is_traced, require_count, require_positive, require_scalar
-from jaxgd.examples import Examples, require_fit
+from jaxgd.descent.problem import hashable
+from jaxgd.errors import (
+    DtypeError,
+    RangeError,
+    describe,
+    dtype_of,
+    is_real,
+    is_traced,
+    largest_int,
+    outline,
+    require_bool,
+    require_callable,
+    require_count,
+    require_key,
+    require_positive,
+    require_rule,
+    require_scalar,
+)
+from jaxgd.examples import Examples, fit_splits, fit_traced_labels
 from jaxgd.kernels import BackendChoice, backend, random_order, select_backend, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import all_finite, dot, norm, select, subtract
 from jaxgd.rules import gradient_descent
+
+# A saturated network whose cost is at most this is right: fewer than one example in a thousand is wrong.
+_NEAR_0 = 1e-3
 
 
 class TrainState(NamedTuple):
@@ -91,7 +111,8 @@ class TrainResult(NamedTuple):
     Attributes:
         network: The network after the last epoch that left the cost and all weights finite.
         history: One entry per epoch, and one for the start.
-        outcome: The reason the run ended: COMPLETED, NOT_FINITE, or STOPPED by the callback.
+        outcome: The reason the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE for a
+            traced η that is not above 0, or STOPPED by the callback.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
         kernel: The backend that ran the epochs, "xla" or "native", and the reason for it.
     """
@@ -143,7 +164,18 @@ def train(
     the number n of examples, the last mini-batch of the epoch is smaller, and its mean is over its own examples.
 
     The run ends early if an epoch makes the cost or a weight infinite or NaN. The outcome is then NOT_FINITE, and the
-    result is the network after the last finite epoch.
+    result is the network after the last finite epoch. If the cost or a weight is so at the start, or a label traced by
+    jit or vmap is not from 0 to out − 1, no update is made and the outcome is START_NOT_FINITE.
+
+    The outcome of a complete run also judges the state after the last epoch:
+
+    - SATURATED: every output of every training example is at most eps or at least 1 − eps, with eps the rounding of the
+      network's dtype, and the cost is above 10⁻³.
+    - UNCHANGED: the last epoch changed no weight, although the cost is not 0. With an `optimizer`, which may wait or
+      end with a rate of 0, no epoch changed one.
+
+    With `evaluate=False` and mini-batches, the outputs and the cost are unknown. The outcome then depends only on the
+    weights: UNCHANGED includes saturated networks, also if they are right.
 
     Outside jit and vmap, `train` runs one compiled epoch after another. Under `jit` or `vmap` (over networks, η, keys
     or data) all epochs are one compiled loop. A batch element that stops early then keeps its network, and the rest of
@@ -152,13 +184,14 @@ def train(
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
         data: A `Dataset`, or a pair (x, y) of training examples. x is (n, in) or images (n, height, width): bytes,
-            used as x/255, or floating point, cast to the network's dtype. y is whole-number labels (n,) from 0 to
+            used as x/255, or floating point, cast to the network's dtype. A warning names floating-point inputs that
+            look unscaled: none is below 0, and the largest is at least 10. y is whole-number labels (n,) from 0 to
             out − 1, or floating-point targets (n, out). The validation and test sets of a `Dataset` are only evaluated.
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
         eta: The learning rate η, one real number above 0. It is traced, so another value does not recompile. Required
             without an `optimizer`. With one it is not used, and a warning says so.
-        key: A JAX random key, for the order of the examples. Ignored if `state` is given.
+        key: A JAX random key, such as jax.random.key(0), for the order of the examples. Ignored if `state` is given.
         optimizer: An optax transformation with a learning rate of its own, in place of plain descent, the default.
             Passing a new optimizer object triggers recompilation, so create it once.
         cost: A function of outputs (m, out) and targets (m, out) that returns one real scalar, their mean cost. By
@@ -183,11 +216,14 @@ def train(
 
     Raises:
         ShapeError: If the data do not fit the network, hold no example, or the cost does not return one real scalar.
-        DtypeError: If `eta` is missing or is not one real number, `epochs` or `batch_size` is not a whole number, or
-            the inputs are neither bytes nor floating point.
-        RangeError: If `epochs`, `batch_size` or `eta` is out of range, or `kernel` is unknown or cannot run here. Also
-            if a callback is given under jit or vmap, or vmap traces a number inside the optimizer or the cost.
-        DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite.
+        DtypeError: If `eta` is missing or is not one real number, `epochs` or `batch_size` is not a whole number known
+            before tracing, `evaluate` is not True or False, the inputs are neither bytes nor floating point, or another
+            argument has the wrong type.
+        RangeError: If `epochs`, `batch_size` or `eta` is out of range, `kernel` is unknown or cannot run here, or the
+            state belongs to another optimizer. Also if a callback is given under jit or vmap, or vmap traces a number
+            inside the optimizer or the cost.
+        DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
+            or vmap are not checked.
 
     Source: Nielsen, chapter 1, `SGD` and equations (20), (21).
 
@@ -198,39 +234,68 @@ def train(
         >>> bool(result.history.test_accuracy[-1] > 0.8), result.outcome.reason.name
         (True, 'COMPLETED')
     """
-    require_count("train", "epochs", epochs, least=0)
-    if state is not None:
-        network = state.network
-    fitted = _checked_examples(network, data)
+    require_count("train", "epochs", epochs, least=0, most=largest_int())
+    require_bool("train", "evaluate", evaluate)
+    require_callable("train", "cost", cost, "It takes outputs and targets.")
+    if callback is not None:
+        require_callable("train", "callback", callback, "It takes a state and an entry of the history.")
+    if optimizer is not None:
+        require_rule("train", "optimizer", optimizer)
+    if state is None:
+        require_key("train", key)
+    else:
+        network = _network_of(state)
+    fitted = fit_splits("train", network, data)
+    network = tuple(network)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
     choice = select_backend(kernel, network, fitted["train"], cost, optimizer, batch_size)
-    ready = {name: backend.prepare(choice, examples) for name, examples in fitted.items()}
+    sizes, ready, labels_fit = network_sizes(network), {}, True
+    for name, examples in fitted.items():
+        ready[name], fits = fit_traced_labels(backend.prepare(choice, examples), sizes[-1])
+        labels_fit = labels_fit & fits
     splits = _Splits(ready["train"], ready.get("validation"), ready.get("test"))
-    config = _StaticConfig(batch_size, optimizer, xla.Objective(cost, precision), bool(evaluate), choice)
-    sizes = network_sizes(network)
+    config = _StaticConfig(batch_size, optimizer, xla.Objective(hashable(cost), precision), bool(evaluate), choice)
     rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
 
     traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
     start = _start if state is None else _resume
+    if state is not None:
+        _require_same_optimizer(state, eta, config)
     state = TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None) if state is None else state
     if traced:
         if callback is not None:
             raise RangeError("train: a callback runs on the host, but jit and vmap do not; leave it out there.")
-        return _train_traced(start, state, splits, eta, config, epochs)
+        return _train_traced(start, state, splits, eta, config, epochs, labels_fit)
     return _train_by_epoch(start, state, splits, eta, config, epochs, callback)
 
 
-def _checked_examples(network: Network, data: Any) -> dict[str, Examples]:
-    """Return the examples of each split on the device, checked against the network."""
-    named = (
-        {"train": data.train, "validation": data.validation, "test": data.test}
-        if isinstance(data, Dataset)
-        else {"train": data}
-    )
-    return {name: require_fit("train", name, network, *part) for name, part in named.items()}
+def _network_of(state: Any) -> Network:
+    """Return the network of a given state. Raise DtypeError unless it may be a state of `train`."""
+    if not isinstance(state, TrainState):
+        raise DtypeError(
+            f"train: state must be the state of an earlier run, got {describe(state)}.\nPass result.state."
+        )
+    network_sizes(state.network)
+    require_key("train", state.key)
+    if not is_real(state.epoch) or not jnp.issubdtype(dtype_of(state.epoch), jnp.integer):
+        raise DtypeError(f"train: the epoch of state must be a whole number, got {describe(state.epoch)}.")
+    if not is_real(state.cost) or (state.gradient is not None and outline(state.gradient) != outline(state.network)):
+        raise DtypeError(
+            "train: state must have a scalar cost, and None or a network like its own as the gradient.\n"
+            "Pass result.state unchanged."
+        )
+    return state.network
+
+
+def _require_same_optimizer(state: TrainState, eta: Array, config: "_StaticConfig") -> None:
+    mine = jax.eval_shape(_rule(eta, config).init, state.network)
+    if outline(mine) != outline(state.optimizer_state):
+        raise RangeError(
+            "train: state must come from the same optimizer, but another one made it.\nContinue with that optimizer."
+        )
 
 
 def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
@@ -259,24 +324,27 @@ def _train_by_epoch(
 ) -> TrainResult:
     state, numbers = _packed(start, state, splits, eta, config)
     entries: list[History] = []
-    reason = Reason.COMPLETED
+    reasons: list[Reason] = []
     for k in range(epochs + 1):
         if is_traced(numbers[0]):
             raise RangeError(
                 "train: a number inside the optimizer or the cost is traced, and train cannot see it under vmap.\n"
                 "Wrap the vmapped function in jax.jit and vmap over train's own arguments too, or loop over the number."
             )
-        entry, finite = _unpacked(numbers)
-        if finite or k == 0:
-            entries.append(entry)
-        if not finite:
-            reason = Reason.NOT_FINITE
+        entry, reason = _unpacked(numbers)
+        reasons.append(reason)
+        if reason is Reason.NOT_FINITE:
+            break
+        entries.append(entry)
+        if reason is Reason.START_NOT_FINITE:
             break
         if callback is not None and callback(state, entry) and k < epochs:
             reason = Reason.STOPPED
             break
         if k < epochs:
             state, numbers = _packed(_epoch, state, splits, eta, config)
+    if reason is Reason.UNCHANGED and config.optimizer is not None and set(reasons[1:]) != {reason}:
+        reason = Reason.COMPLETED
     history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
     return TrainResult(state.network, history, Outcome(jnp.array(reason)), state, config.backend)
 
@@ -286,33 +354,50 @@ def _packed(
     advance: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
-    state, entry, finite = advance(state, splits, eta, config)
-    counts = jnp.stack([entry.epoch, entry.updates, finite.astype(entry.epoch.dtype)])
+    state, entry, code = advance(state, splits, eta, config)
+    counts = jnp.stack([entry.epoch, entry.updates, code.astype(entry.epoch.dtype)])
     return state, (counts, jnp.stack(entry[2:]))
 
 
-def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, bool]:
+def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
     counts, values = map(np.asarray, numbers)
-    return History(counts[0], counts[1], *values), bool(counts[2])
+    return History(counts[0], counts[1], *values), Reason(int(counts[2]))
 
 
 def _train_traced(
-    start: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig, epochs: int
+    start: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig, epochs: int, labels_fit: Any
 ) -> TrainResult:
-    state, first, finite = start(state, splits, eta, config)
+    state, first, code = start(state, splits, eta, config)
 
-    def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], History]:
-        state, alive = carry
-        advanced, entry, finite = _epoch(state, splits, eta, config)
-        advances = alive & finite
+    def unless(known: Any, entry: History, state: TrainState) -> History:
+        """Return the entry, or an entry of NaN if its values are not known."""
         blank = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan if x.dtype.kind == "f" else x), entry)
         blank = blank._replace(epoch=state.epoch, updates=_updates(state.epoch, splits, config))
-        return (_keep(advances, advanced, state), advances), select(advances, entry, blank)
+        return cast(History, select(known, entry, blank))
 
-    (state, alive), entries = jax.lax.scan(body, (state, finite), None, length=epochs)
+    first = unless(jnp.asarray(labels_fit), first, state)
+    code = jnp.where(labels_fit, code, int(Reason.START_NOT_FINITE))
+    code = jnp.where(jnp.isfinite(eta) & (eta > 0), code, int(Reason.BAD_RULE))
+
+    def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], tuple[History, Array]]:
+        state, code = carry
+        advanced, entry, reached = _epoch(state, splits, eta, config)
+        code = jnp.where(_ended(code), code, reached)
+        advances = ~_ended(code)
+        return (_keep(advances, advanced, state), code), (unless(advances, entry, state), code)
+
+    (state, code), (entries, codes) = jax.lax.scan(body, (state, code), None, length=epochs)
     history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
-    outcome = Outcome(jnp.where(alive, int(Reason.COMPLETED), int(Reason.NOT_FINITE)))
-    return TrainResult(state.network, history, outcome, state, config.backend)
+    if config.optimizer is not None:
+        waited = (code == int(Reason.UNCHANGED)) & jnp.any(codes != code)
+        code = jnp.where(waited, int(Reason.COMPLETED), code)
+    return TrainResult(state.network, history, Outcome(code), state, config.backend)
+
+
+def _ended(code: Array) -> Array:
+    """Return True if a run with this reason goes no further."""
+    reasons = (Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.BAD_RULE)
+    return jnp.any(jnp.array([code == int(reason) for reason in reasons]))
 
 
 def _keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:
@@ -339,13 +424,16 @@ def _start(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig
 @functools.partial(jax.jit, static_argnames="config")
 def _resume(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
     """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
-    evaluated, entry, finite = _evaluated(state, None, splits, config)
-    return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
+    evaluated, entry, code = _evaluated(state, None, splits, config)
+    return evaluated if config.batch_size is None and state.gradient is None else state, entry, code
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _epoch(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
-    """Run one epoch. Return the new state, its entry and True; if not finite, the old state, any entry and False."""
+    """Run one epoch. Return the new state, its entry and the reason of a run that ends here, as a code.
+
+    If the new state is not finite, return the old state, any entry and NOT_FINITE.
+    """
     if config.batch_size is None:
         network, optimizer_state = xla.step(
             state.network,
@@ -370,9 +458,9 @@ def _epoch(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig
             config.batch_size,
         )
     advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
-    advanced, entry, evaluated_finite = _evaluated(advanced, state, splits, config)
-    finite &= evaluated_finite
-    return _keep(finite, advanced, state), entry, finite
+    advanced, entry, code = _evaluated(advanced, state, splits, config)
+    code = jnp.where(finite, code, int(Reason.NOT_FINITE))
+    return _keep(code != int(Reason.NOT_FINITE), advanced, state), entry, code
 
 
 def _updates(epoch: Array, splits: _Splits, config: _StaticConfig) -> Array:
@@ -382,14 +470,14 @@ def _updates(epoch: Array, splits: _Splits, config: _StaticConfig) -> Array:
 def _evaluated(
     state: TrainState, before: TrainState | None, splits: _Splits, config: _StaticConfig
 ) -> tuple[TrainState, History, Array]:
-    """Return the state with its cost and gradient, its entry of the history, and True if all of it is finite."""
+    """Return the state with its cost and gradient, its entry of the history, and the code of a run that ends here."""
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
     values = dict.fromkeys(History._fields, nan)
-    finite = all_finite(network)
+    finite, saturated = all_finite(network), jnp.array(False)
     full_batch = config.batch_size is None
     if full_batch or config.evaluate:
         c, a, gradient = backend.evaluate(config.backend, network, splits.train, config.objective, gradient=True)
-        c = c.astype(nan.dtype)
+        c, saturated = jnp.asarray(c, nan.dtype), _saturated(a)
         values |= {"cost": c, "gradient_norm": norm(gradient)}
         finite &= jnp.isfinite(c)
         state = state._replace(cost=c, gradient=gradient if full_batch else None)
@@ -408,6 +496,19 @@ def _evaluated(
         values["actual"] = state.cost - before.cost
         if full_batch:
             values["predicted"] = dot(before.gradient, step)
+    if before is None:
+        code = jnp.where(finite, int(Reason.COMPLETED), int(Reason.START_NOT_FINITE))
+    else:
+        unchanged = (values["step_norm"] == 0) & (state.cost != 0)
+        code = jnp.where(unchanged, int(Reason.UNCHANGED), int(Reason.COMPLETED))
+        wrong = jnp.where(jnp.abs(state.cost) > _NEAR_0, int(Reason.SATURATED), int(Reason.COMPLETED))
+        code = jnp.where(finite, jnp.where(saturated, wrong, code), int(Reason.NOT_FINITE))
     values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
     values |= {"epoch": state.epoch, "updates": _updates(state.epoch, splits, config)}
-    return state, History(**values), finite
+    return state, History(**values), code
+
+
+def _saturated(a: Array) -> Array:
+    """Return True if all outputs are within rounding of 0 or 1, where σ′ is below the rounding."""
+    eps = jnp.finfo(a.dtype).eps  # type: ignore[no-untyped-call]
+    return jnp.all((a <= eps) | (a >= 1 - eps))

@@ -71,8 +71,8 @@ FAULTS = (
     Fault("outcome.py", "(Reason.COMPLETED,", "(Reason.COMPLETED, Reason.STALLED,", "tests/test_outcome.py"),
     Fault(
         "errors.py",
-        "(math.isfinite(value) and value > 0)",
-        "(math.isfinite(value) and value >= 0)",
+        "0 < float(x) < math.inf",
+        "0 <= float(x) < math.inf",
         "tests/test_errors.py",
     ),
     Fault("errors.py", "if value is None or isinstance(x, bool):", "if value is None:", "tests/test_errors.py"),
@@ -248,8 +248,8 @@ FAULTS = (
     ),
     Fault(
         "training.py",
-        "return _keep(finite, advanced, state), entry, finite",
-        "return advanced, entry, finite",
+        "return _keep(code != int(Reason.NOT_FINITE), advanced, state), entry, code",
+        "return advanced, entry, code",
         TRAINING,
     ),
     Fault("training.py", "callback(state, entry) and k < epochs", "callback(state, entry) and False", TRAINING),

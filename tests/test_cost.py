@@ -201,6 +201,19 @@ def test_labels_that_are_not_integers_are_refused(dtype):
 
 
 @pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "y",
+    [None, "x", np.array([None] * 4), np.ma.zeros(4, int), jax.ShapeDtypeStruct((4,), int), [[0], [1, 2]]],
+    ids=repr,
+)
+def test_labels_of_other_types_are_refused(y):
+    with pytest.raises(DtypeError, match=r"^accuracy: y must be an array of numbers, got"):
+        accuracy(jnp.zeros((4, 3)), y)
+    with pytest.raises(DtypeError, match=r"^quadratic_cost: y must be real floating point, got"):
+        quadratic_cost(jnp.zeros((4, 3)), y)
+
+
+@pytest.mark.bad_input
 def test_accuracy_of_no_examples_is_refused():
     with pytest.raises(ShapeError, match=r"^accuracy: .*at least one example"):
         accuracy(jnp.zeros((0, 3)), jnp.zeros(0, int))

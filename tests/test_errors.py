@@ -48,6 +48,55 @@ def test_describe_gives_dtype_and_shape(x, text):
     assert errors.describe(x) == text
 
 
+class Bomb:
+    """An object whose conversions fail."""
+
+    def __array__(self, *args, **kwargs):
+        raise ZeroDivisionError("bomb")
+
+    def __repr__(self):
+        raise ZeroDivisionError("bomb")
+
+
+# Objects that JAX cannot take as arrays of numbers, or in which it would read values that are not meant.
+NOT_NUMBERS = {
+    "None": None,
+    "text": "3",
+    "objects": np.array([None, 1]),
+    "array of text": np.array(["a"]),
+    "dates": np.array(["2020-01-01"], "datetime64[D]"),
+    "records": np.zeros(2, [("a", "f4")]),
+    "mask": np.ma.masked_array([1.0, 2.0], [0, 1]),
+    "generator": (x for x in ()),
+    "shape": jax.ShapeDtypeStruct((2,), jnp.float32),
+    "key": jax.random.key(0),
+    "bomb": Bomb(),
+}
+
+
+@pytest.mark.parametrize("name", NOT_NUMBERS)
+def test_objects_without_numbers_are_refused_everywhere(name):
+    x = NOT_NUMBERS[name]
+    checks = {
+        "be an array of numbers": lambda: errors.as_array("f", "x", x),
+        "be real floating point": lambda: errors.require_float("f", "x", x),
+        "at least one variable|an array of floats|a tree of arrays": lambda: errors.require_variables("f", "x", x),
+        "be one real number": lambda: errors.require_real("f", "x", x),
+        "be a whole number known": lambda: errors.require_count("f", "x", x),
+        "whole number|at least one layer": lambda: errors.require_sizes("f", x),
+        "be True or False": lambda: errors.require_bool("f", "x", x),
+        "be 'a' or 'b'": lambda: errors.require_choice("f", "x", x, ("a", "b")),
+        "be a function": lambda: errors.require_callable("f", "x", x),
+        "be a rule such as": lambda: errors.require_rule("f", "x", x),
+        "be a tuple": lambda: errors.require_args("f", x),
+    }
+    for words, check in checks.items():
+        with pytest.raises(errors.JaxgdError, match=words) as caught:
+            check()
+        assert str(caught.value).startswith("f: ")
+        assert len(str(caught.value)) < 300
+
+
 def test_require_same_shape():
     errors.require_same_shape("f", a=jnp.zeros(3), y=np.ones(3))
     with pytest.raises(
@@ -194,3 +243,76 @@ def test_require_sizes():
     for sizes in ((2.0, 1), (True, 2), (2, None)):
         with pytest.raises(errors.DtypeError, match=r"^f: .*sizes"):
             errors.require_sizes("f", sizes)
+
+
+@pytest.mark.parametrize("sizes", ["345", b"345", {3: 1, 4: 2}, {3, 4}, 3, np.array(3), (x for x in (3, 4))], ids=repr)
+def test_sizes_of_other_types_are_refused(sizes):
+    with pytest.raises(errors.DtypeError, match=r"^f: .*sizes"):
+        errors.require_sizes("f", sizes)
+
+
+def test_sizes_become_ints():
+    assert errors.require_sizes("f", np.array([3, 2], np.uint8)) == errors.require_sizes("f", range(3, 1, -1)) == (3, 2)
+
+
+@pytest.mark.parametrize("sizes", [(2**20, 2**11), (2**40, 2**40), (1, 10**5000)], ids=["2³¹", "2⁸⁰", "5,001 digits"])
+def test_a_layer_with_too_many_weights_is_refused(sizes):
+    errors.require_sizes("f", (2**20, 2**11 - 1))
+    with pytest.raises(errors.RangeError, match="a layer must have fewer than 2³¹ weights") as caught:
+        errors.require_sizes("f", sizes)
+    assert len(str(caught.value)) < 300
+
+
+def test_keys_pass():
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        errors.require_key("f", key)
+        jax.vmap(lambda key: errors.require_key("f", key))(key[None])
+
+
+@pytest.mark.parametrize(
+    "key", [0, None, "key", jnp.array(0), np.zeros(2, np.uint32), jnp.zeros(2)], ids=errors.describe
+)
+def test_other_objects_are_no_keys(key):
+    with pytest.raises(errors.DtypeError, match=r"^f: key must be a random key of JAX, got .*\nPass jax\.random\.key"):
+        errors.require_key("f", key)
+
+
+@pytest.mark.parametrize("key", [jax.random.key(0)[None], jnp.zeros((3, 2), jnp.uint32), jnp.zeros(3, jnp.uint32)])
+def test_several_keys_are_refused(key):
+    with pytest.raises(errors.ShapeError, match="f: key must be one random key, got"):
+        errors.require_key("f", key)
+
+
+def test_numbers_that_jax_cannot_hold_are_refused():
+    for check in (lambda: errors.require_real("f", "x", 2**40), lambda: errors.require_args("f", (10**5000,))):
+        with pytest.raises(errors.RangeError, match=r"must fit int32, got .*\nWrite it as a float"):
+            check()
+    errors.require_real("f", "x", float(2**40))
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,)])
+def test_a_traced_array_is_not_one_number(shape):
+    with pytest.raises(errors.DtypeError, match="must be one real number"):
+        jax.eval_shape(lambda x: errors.require_positive("f", "eta", x), jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def test_a_matrix_is_no_array():
+    """Its * is a matrix product."""
+    x = np.ones((2, 2)).view(np.matrix)
+    with pytest.raises(errors.DtypeError, match=r"got matrix float64\[2,2\]"):
+        errors.require_float("f", "x", x)
+    assert type(errors.as_array("f", "x", x)) is np.ndarray
+
+
+def test_arrays_of_the_other_byte_order_are_converted():
+    x = errors.as_array("f", "x", np.array([1.0, 2.0], ">f4"))
+    assert x.tolist() == [1.0, 2.0]
+    assert x.dtype == np.float32
+
+
+def test_the_error_of_a_cost_passes_through():
+    def cost(v):
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        errors.require_scalar("f", cost, jnp.ones(2))

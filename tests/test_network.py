@@ -313,6 +313,34 @@ def test_a_layer_instead_of_a_network_is_refused():
 
 
 @pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "network",
+    [
+        *(None, 3, "net", {}, GOOD.w, np.ones((2, 2)), (GOOD.w, GOOD.b), ((GOOD.w, GOOD.b),), (GOOD, None), range(2)),
+        *((GOOD._replace(w=None),), (GOOD._replace(w=np.array([[None]])),), (GOOD._replace(b=jnp.ones(4, int)),)),
+        *((GOOD._replace(w=[[1.0]]),), (GOOD._replace(b=np.ma.ones(4)),), (GOOD._replace(b=1.0),)),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+def test_other_objects_are_no_network(network):
+    for f in (network_sizes, lambda network: feedforward(network, jnp.ones((5, 3)))):
+        with pytest.raises(
+            DtypeError,
+            match=r"^network: (expected a tuple of layers|[wb] of layer \[0\] must be an array of floats), got",
+        ):
+            f(network)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "change", [{"key": 0}, {"dtype": "x"}, {"dtype": jnp.float8_e4m3fn}, {"scheme": np.ones(2)}], ids=str
+)
+def test_other_arguments_of_other_types_are_refused(change):
+    with pytest.raises(JaxgdError, match=rf"^init_network: {next(iter(change))} must be"):
+        init_network(**{"key": KEY, "sizes": (2, 1)} | change)
+
+
+@pytest.mark.bad_input
 def test_an_empty_network_is_refused():
     for f in (network_sizes, lambda network: feedforward(network, jnp.ones((5, 3)))):
         with pytest.raises(ShapeError, match=r"at least one layer, got none\.\nMake one with init_network"):

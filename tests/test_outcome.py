@@ -29,6 +29,9 @@ def test_the_codes_are_fixed():
         "SECONDS": 10,
         "BAD_RULE": 11,
         "RUNNING": 12,
+        "UNCHANGED": 13,
+        "SATURATED": 14,
+        "START_NOT_FINITE": 15,
     }
 
 
@@ -61,7 +64,14 @@ def test_each_reason_has_its_message(reason):
 
 
 @pytest.mark.parametrize(
-    ("reason", "advice"), [("MAX_STEPS", "more steps"), ("MAX_STEPS", "larger eta"), ("DIVERGING", "smaller eta")]
+    ("reason", "advice"),
+    [
+        ("MAX_STEPS", "more steps"),
+        ("MAX_STEPS", "larger eta"),
+        ("DIVERGING", "smaller eta"),
+        ("NOT_FINITE", "smaller eta"),
+        ("SATURATED", "smaller eta"),
+    ],
 )
 def test_the_message_of_a_failure_says_what_to_try(reason, advice):
     assert advice in Outcome(int(Reason[reason])).message.split(". Try ")[1]

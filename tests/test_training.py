@@ -1,5 +1,8 @@
 """Training equals the book's algorithm and records its history."""
 
+import contextlib
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ from support import assert_leaves_close, by_hand, often, trained_by_hand
 
 from jaxgd import Layer, init_network, load_dataset, network_cost, quadratic_cost, train
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
-from jaxgd.examples import CHUNK, inputs, outputs_in_chunks, targets
+from jaxgd.examples import CHUNK, fit_splits, inputs, outputs_in_chunks, targets
 from jaxgd.kernels import random_order
 from jaxgd.outcome import Reason
 from jaxgd.training import History, _packed
@@ -276,8 +279,103 @@ def test_not_finite_at_the_start(digits, network):
     b[0] = np.nan
     spoiled = (network[0]._replace(b=jnp.asarray(b)), *network[1:])
     result = train(spoiled, digits, epochs=3, batch_size=10, eta=1.0, key=jax.random.key(0))
-    assert result.outcome.reason is Reason.NOT_FINITE
+    assert result.outcome.reason is Reason.START_NOT_FINITE
+    assert "eta" not in result.outcome.message
     assert result.history.epoch.tolist() == [0]
+
+
+def saturated(digits, label):
+    """Return the digits, all with this label, and a network that answers 0 with certainty to each image."""
+    bias = np.full(10, -30, np.float32)
+    bias[0] = 30
+    network = (
+        Layer(np.zeros((12, 64), np.float32), np.zeros(12, np.float32)),
+        Layer(np.zeros((10, 12), np.float32), bias),
+    )
+    labels = np.full_like(digits.train.labels, label)
+    data = dataclasses.replace(digits, train=digits.train._replace(labels=labels))
+    return jax.tree.map(jnp.asarray, network), data
+
+
+def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
+    """A network that learns nothing more says so, unless it is right."""
+
+    def reason(network, data, eta, **change):
+        settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)} | change
+        return train(network, data, eta=eta, **settings).outcome.reason
+
+    assert reason(network, digits, 3.0) is Reason.COMPLETED
+    assert reason(network, digits, 1e-30) is Reason.UNCHANGED
+    assert reason(network, digits, 1e-30, evaluate=False) is Reason.UNCHANGED
+    assert reason(network, digits, 1e-30, epochs=0) is Reason.COMPLETED
+    assert reason(network, digits, 1e30) is Reason.SATURATED
+    assert reason(*saturated(digits, 0), 1e-3) is Reason.COMPLETED
+    assert reason(*saturated(digits, 1), 1e-3) is Reason.SATURATED
+
+
+@pytest.mark.slow
+def test_an_optimizer_may_end_with_a_rate_of_0(few, network):
+    """After the first epoch of six updates, the schedule is 0."""
+
+    def reason(optimizer):
+        settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5), "optimizer": optimizer}
+        by_epoch = train(network, few, **settings).outcome.reason
+        one_loop = jax.jit(lambda network: train(network, few, **settings).outcome)(network).reason
+        assert by_epoch is one_loop
+        return by_epoch
+
+    assert reason(optax.sgd(lambda n: jnp.where(n < 6, 0.5, 0.0))) is Reason.COMPLETED
+    assert reason(optax.sgd(1e-30)) is Reason.UNCHANGED
+
+
+@pytest.mark.parametrize("kernel", often(["native", "xla"], ["native"]))
+def test_each_batch_element_has_its_outcome(few, network, kernel):
+    """A label that is traced cannot be checked before the run: the cost with it is NaN."""
+
+    def run(label, eta):
+        labels = jnp.asarray(few[1], jnp.int32).at[7].set(label)
+        return train(network, (few[0], labels), epochs=2, batch_size=10, eta=eta, key=jax.random.key(0), kernel=kernel)
+
+    rows = {
+        (9, 1.0): Reason.COMPLETED,
+        (9, 1e-30): Reason.UNCHANGED,
+        (9, 1e30): Reason.SATURATED,
+        (10, 1.0): Reason.START_NOT_FINITE,
+        (-1, 1.0): Reason.START_NOT_FINITE,
+        (9, -1.0): Reason.BAD_RULE,
+        (9, jnp.nan): Reason.BAD_RULE,
+    }
+    batch = jax.jit(jax.vmap(run))(*map(jnp.array, zip(*rows, strict=True)))
+    assert batch.outcome.code.tolist() == list(map(int, rows.values()))
+    for i, reason in enumerate(rows.values()):
+        entries = np.isfinite(batch.history.cost[i]).tolist()
+        started = {Reason.START_NOT_FINITE: False, Reason.BAD_RULE: True}.get(reason)
+        assert entries == ([True] * 3 if started is None else [started, False, False])
+        if started is not None:
+            assert_leaves_close(jax.tree.map(lambda x, i=i: x[i], batch.network), network, rtol=0)
+
+
+UNIT = np.linspace(0, 1, 60 * 64, dtype=np.float32).reshape(60, 64)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (UNIT, None),
+        (UNIT * 9.9, None),
+        (UNIT * 8 - 4, None),
+        (UNIT * 50 - 4, None),
+        ((UNIT * 255).astype(np.uint8), None),
+        (UNIT * 16, "train: the train inputs reach 16, .* Divide them by 16"),
+        (UNIT * 255, "reach 255, but a network expects inputs from about 0 to 1"),
+        ((UNIT * 65535).astype(np.float64), "reach 65535,"),
+    ],
+    ids=["unit", "0 to 9.9", "standardized", "long tail", "bytes", "0 to 16", "0 to 255", "0 to 65535"],
+)
+def test_inputs_that_look_unscaled_give_a_warning(network, x, words):
+    """All warnings are errors here, so the first cases would fail if they gave one."""
+    with contextlib.nullcontext() if words is None else pytest.warns(UserWarning, match=words):
+        fit_splits("train", network, (x, np.zeros(60, int)))
 
 
 def test_batch_elements_equal_single_runs(few, network):
@@ -396,6 +494,20 @@ BAD = {
     ),
     "eta an array": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
     "cost an array": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
+    "epochs beyond JAX's integers": ({"epochs": 10**30}, RangeError, "epochs must be between 0 and 2147483647"),
+    "evaluate text": ({"evaluate": "no"}, DtypeError, "evaluate must be True or False, got 'no'"),
+    "callback a number": ({"callback": 3}, DtypeError, "callback must be a function"),
+    "cost None": ({"cost": None}, DtypeError, "cost must be a function"),
+    "cost text": ({"cost": lambda a, y: "x"}, ShapeError, "one real scalar, got str"),
+    "optimizer a number": ({"optimizer": 3}, DtypeError, "optimizer must be a rule"),
+    "optimizer not called": ({"optimizer": optax.sgd}, DtypeError, r"Call it: sgd\(…\)"),
+    "key a number": ({"key": 0}, DtypeError, "key must be a random key"),
+    "kernel an array": ({"kernel": np.ones(2)}, RangeError, "kernel must be 'auto', 'xla' or 'native'"),
+    "state a number": ({"state": 3}, DtypeError, "state must be the state of an earlier run"),
+    "network None": ({"network": None}, DtypeError, "network: expected a tuple of layers"),
+    "data None": ({"data": None}, DtypeError, r"the train data must be a pair \(x, y\), got NoneType"),
+    "data of three": ({"data": (1, 2, 3)}, DtypeError, "got 3 parts"),
+    "data an array": ({"data": np.zeros((2, 64))}, DtypeError, "must be a pair"),
     "cost not a number": ({"cost": lambda a, y: None}, ShapeError, "one real scalar"),
 }
 
@@ -403,9 +515,30 @@ BAD = {
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("change", "error", "match"), BAD.values(), ids=BAD)
 def test_bad_settings_are_refused(digits, network, change, error, match):
-    settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)} | change
-    with pytest.raises(error, match=match):
-        train(network, digits, **settings)
+    settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)}
+    with pytest.raises(error, match=match) as caught:
+        train(**{"network": network, "data": digits, **settings} | change)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "evaluate"])
+def test_a_traced_number_that_fixes_the_program_is_refused(digits, network, name):
+    settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)}
+    with pytest.raises(DtypeError, match=rf"^train: {name} must be .*(known before tracing|True or False)"):
+        jax.eval_shape(lambda x: train(network, digits, **settings | {name: x}), jax.ShapeDtypeStruct((), int))
+
+
+@pytest.mark.bad_input
+def test_a_state_of_another_optimizer_or_kind_is_refused(digits, network):
+    state = train(network, digits, epochs=0, batch_size=10, eta=3.0, key=jax.random.key(5)).state
+    settings = {"epochs": 1, "batch_size": 10, "key": jax.random.key(5)}
+    with pytest.raises(RangeError, match="state must come from the same optimizer"):
+        train(network, digits, optimizer=ADAM, state=state, **settings)
+    odd = {"epoch": 0.5, "cost": None, "key": 0, "gradient": network[:1], "network": None}
+    for name, value in odd.items():
+        with pytest.raises(DtypeError, match=r"^(train|network): "):
+            train(None, digits, eta=3.0, state=state._replace(**{name: value}), **settings)
 
 
 PIXELS, LABELS = np.zeros((4, 64), np.float32), np.zeros(4, np.uint8)
@@ -418,6 +551,12 @@ BAD_DATA = {
     "no examples": ((PIXELS[:0], LABELS[:0]), ShapeError, "64|example"),
     "integer pixels": ((PIXELS.astype(int), LABELS), DtypeError, "bytes .uint8. or floating point"),
     "target NaN": ((PIXELS, np.full((4, 10), np.nan)), DataError, "targets have NaN"),
+    "objects": ((np.array([[None] * 64] * 4), LABELS), DtypeError, "train inputs must be an array of numbers"),
+    "ragged lists": (([[0.0], [0.0, 1.0]], LABELS), DtypeError, "train inputs must be an array of numbers, got list"),
+    "masked inputs": ((np.ma.array(PIXELS), LABELS), DtypeError, r"got MaskedArray float32\[4,64\]"),
+    "a shape": ((jax.ShapeDtypeStruct((4, 64), jnp.float32), LABELS), DtypeError, "got ShapeDtypeStruct"),
+    "text labels": ((PIXELS, list("0123")), DtypeError, "train labels must be an array of numbers"),
+    "dates": ((PIXELS, np.zeros(4, "datetime64[D]")), DtypeError, "train labels must be an array of numbers"),
     "target width": ((PIXELS, np.zeros((4, 9))), ShapeError, "floating-point targets"),
 }
 

@@ -122,7 +122,7 @@ class Minimize:
             _print_table(solution)
         if self.plot is not None:
             _plot(self, cost, rule, solution)
-        failed = solution.outcome.reason.name in ("NOT_FINITE", "DIVERGING", "BAD_RULE")
+        failed = solution.outcome.reason.name in ("NOT_FINITE", "START_NOT_FINITE", "DIVERGING", "BAD_RULE")
         return FAILED if failed else DONE
 
     def _cost_and_start(self) -> tuple[Any, tuple[float, ...]]:

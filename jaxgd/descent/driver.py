@@ -17,7 +17,7 @@ from jaxgd.descent.problem import WHO, hashable, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update
-from jaxgd.errors import DtypeError, RangeError, describe, is_traced
+from jaxgd.errors import DtypeError, RangeError, describe, is_traced, require_choice
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules import Rule
@@ -95,9 +95,9 @@ def minimize(
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN if the outcome is NOT_FINITE, DIVERGING, MAX_STEPS or BAD_RULE. After STOPPED, SECONDS, STALLED or
-      COMPLETED they are not NaN, although v may be far from a minimum. Arrays in the closure of an optax rule or of
-      `record.function` must not be differentiated.
+      They are NaN if the outcome is NOT_FINITE, START_NOT_FINITE, DIVERGING, MAX_STEPS or BAD_RULE. After STOPPED,
+      SECONDS, STALLED or COMPLETED they are not NaN, although v may be far from a minimum. Arrays in the closure of an
+      optax rule or of `record.function` must not be differentiated.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
@@ -147,8 +147,7 @@ def minimize(
     """
     v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
     max_steps, kind = int(max_steps), wide_dtype(v0)
-    if differentiate not in ("implicit", "unroll"):
-        raise RangeError(f'{WHO}: differentiate must be "implicit" or "unroll", got {differentiate!r}.')
+    require_choice(WHO, "differentiate", differentiate, ("implicit", "unroll"))
     if isinstance(stop, str) and stop == "auto":
         stop = None if differentiate == "unroll" else default_stop(jnp.result_type(*jax.tree.leaves(v0)))
     if stop is not None:
@@ -267,7 +266,7 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
 
 def _differentiable(cost: Any, args: Any, solution: Solution) -> Solution:
     """Return the solution as a function of args, by the implicit function theorem."""
-    no_minimum = [Reason.NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE, Reason.MAX_STEPS]
+    no_minimum = [Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE, Reason.MAX_STEPS]
     at_a_minimum = ~jnp.any(jnp.array([solution.outcome.code == int(reason) for reason in no_minimum]))
     # The theorem does not apply without a minimum, so the tangents of args become NaN.
     guarded_args = jax.tree.map(lambda x: _nan_unless(x, at_a_minimum), args)
@@ -298,6 +297,7 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
         return state._replace(step=s.step + 1, evaluations=state.evaluations + 1), None
 
     s = begin(config, rule, v0, args)
+    failed = jnp.where(jnp.isfinite(s.cost), int(Reason.NOT_FINITE), int(Reason.START_NOT_FINITE))
     length = max(1, math.isqrt(max_steps))
     rounds, rest = divmod(max_steps, length)
 
@@ -308,7 +308,7 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
     s, _ = lax.scan(several, s, None, length=rounds)
     s, _ = lax.scan(jax.checkpoint(step), s, None, length=rest)
     s = s._replace(best_v=s.v, best_cost=s.cost)
-    code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), int(Reason.NOT_FINITE))
+    code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), failed)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
     carry = Carry(s, jnp.array(max_steps), code, jnp.array(1), None, None)

@@ -1,5 +1,6 @@
 """The loop that every descent runs."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jaxgd.descent.batching import any_element, count_after, count_alive, least_
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
 from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
+from jaxgd.errors import as_array
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm
 from jaxgd.rules import Rule
@@ -42,6 +44,9 @@ def start(
 ) -> Carry:
     """Return the carry before the first update of a run. Record entry 0, and make the stopping tests at the start."""
     code = reason_to_stop(stop, _limits(stop, state), state)
+    # After an update, a smaller η may help. At the start, it cannot.
+    first = (state.step == 0) & (code == int(Reason.NOT_FINITE))
+    code = jnp.where(first, int(Reason.START_NOT_FINITE), code)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
     carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None)
@@ -212,7 +217,10 @@ def _entry(
             limit = (2 / rule.rate(s.rule)).astype(kind)
     step_norm, predicted, actual = step
     table = jnp.stack([s.cost, norm(s.gradient).astype(kind), step_norm, predicted, actual, largest, limit])
-    value = None if record.function is None else jax.tree.map(jnp.asarray, record.function(s.v))
+    value = None
+    if record.function is not None:
+        checked = functools.partial(as_array, "minimize", "the result of record.function")
+        value = jax.tree.map(lambda x: jnp.asarray(checked(x)), record.function(s.v))
     return Buffers(table, s.v if record.v else None, value), vector
 
 

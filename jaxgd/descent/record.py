@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxgd.errors import DtypeError, describe, require_count
+from jaxgd.errors import DtypeError, describe, largest_int, require_bool, require_callable, require_count
 
 # The number of entries after entry 0 that a record holds by default. When it is reached, every second entry is dropped.
 ENTRIES = 1024
@@ -91,13 +91,12 @@ def require_record(record: Record, max_steps: int) -> Record:
     if not isinstance(record, Record):
         raise DtypeError(f'minimize: record must be a jaxgd.Record, None or "auto", got {describe(record)}.')
     for name in ("v", "sharpness"):
-        if not isinstance(getattr(record, name), bool):
-            raise DtypeError(f"minimize: record.{name} must be True or False, got {describe(getattr(record, name))}.")
-    if record.function is not None and not callable(record.function):
-        raise DtypeError(f"minimize: record.function must be a function of v, got {describe(record.function)}.")
+        require_bool("minimize", f"record.{name}", getattr(record, name))
+    if record.function is not None:
+        require_callable("minimize", "record.function", record.function, "It takes v.")
     if record.every is None:
         return dataclasses.replace(record, every=1) if max_steps <= ENTRIES else record
-    require_count("minimize", "record.every", record.every)
+    require_count("minimize", "record.every", record.every, most=largest_int())
     return dataclasses.replace(record, every=int(record.every))
 
 

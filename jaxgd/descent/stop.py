@@ -2,16 +2,16 @@
 
 import dataclasses
 import functools
+import math
 import operator
 import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
-from jaxgd.errors import DtypeError, RangeError, describe, is_traced
+from jaxgd.errors import RangeError, is_traced, require_bool, require_real, shown
 from jaxgd.outcome import Reason
 from jaxgd.pytree import all_finite, norm
 
@@ -96,18 +96,18 @@ def default_stop(dtype: Any) -> Stop:
 def require_stop(stop: Stop, dtype: Any) -> None:
     """Raise unless all numbers of the tests are valid. Warn of a tolerance that the dtype cannot reach."""
     eps = float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
-    if not isinstance(stop.stalled, bool):
-        raise DtypeError(f"minimize: stop.stalled must be True or False, got {describe(stop.stalled)}.")
+    require_bool("minimize", "stop.stalled", stop.stalled)
     for field in dataclasses.fields(stop):
         x = getattr(stop, field.name)
-        if x is None or field.name == "stalled" or is_traced(x):
+        if x is None or field.name == "stalled":
             continue
-        number = isinstance(x, int | float | np.number | np.ndarray | jax.Array) and not isinstance(x, bool)
-        if not number or jnp.ndim(x) != 0 or jnp.result_type(x).kind not in "iuf":
-            raise DtypeError(f"minimize: stop.{field.name} must be one real number or None, got {describe(x)}.")
-        if np.isnan(x) or (field.name != "cost" and not x >= 0) or (field.name == "diverging" and x == 0):
+        require_real("minimize", f"stop.{field.name}", x)
+        if is_traced(x):
+            continue
+        x = float(x)
+        if math.isnan(x) or (field.name != "cost" and not x >= 0) or (field.name == "diverging" and x == 0):
             least = "a number" if field.name == "cost" else "above 0" if field.name == "diverging" else "at least 0"
-            raise RangeError(f"minimize: stop.{field.name} must be {least}, got {x}.")
+            raise RangeError(f"minimize: stop.{field.name} must be {least}, got {shown(x)}.")
         if field.name.endswith("rtol") and 0 < x < eps:
             warnings.warn(
                 f"minimize: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: it may "

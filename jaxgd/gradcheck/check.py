@@ -11,8 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_count
-from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_callable
+from jaxgd.errors import (
+    RangeError,
+    ShapeError,
+    describe,
+    require_bool,
+    require_callable,
+    require_count,
+    require_real,
+    shown,
+)
+from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp
 from jaxgd.gradcheck.derive import derive
 from jaxgd.gradcheck.dtypes import eps_of
 from jaxgd.gradcheck.examine import Examination
@@ -108,7 +117,7 @@ def check_gradients(
         >>> check_gradients(cost, v, gradient=lambda v: jnp.array([2 * v[0], -3.0])).leaves[0].pattern
         'one element is wrong, [1]'
     """
-    _require(f, order, rtol, directions, seed, gradient=gradient, vjp=vjp, jvp=jvp)
+    _require(f, has_aux, order, rtol, directions, seed, gradient=gradient, vjp=vjp, jvp=jvp)
     if argnums is None and gradient is not None:
         argnums = 0
     prepared = prepare(f, args, argnums, has_aux)
@@ -188,17 +197,21 @@ def _summary(examination: Examination, evaluations: int, directions: int, seed: 
     return f"{words}; {' and '.join(names)} against difference quotients" if names else words
 
 
-def _require(f: Any, order: int, rtol: float | None, directions: int, seed: int, **claims: Any) -> None:
-    require_callable(f=f, **claims)
-    if not (isinstance(order, int) and order in (1, 2)):
-        raise RangeError(f"{WHO}: order must be 1 or 2, got {order}.")
+def _require(f: Any, has_aux: bool, order: int, rtol: float | None, directions: int, seed: int, **claims: Any) -> None:
+    for name, function in {"f": f, **claims}.items():
+        if name == "f" or function is not None:
+            values = f"To check given values, pass {name}=lambda *args: values."
+            require_callable(WHO, name, function, "It takes the arguments." if name == "f" else values)
+    require_bool(WHO, "has_aux", has_aux)
+    if not (isinstance(order, int | np.integer) and not isinstance(order, bool) and order in (1, 2)):
+        raise RangeError(f"{WHO}: order must be 1 or 2, got {shown(order, str)}.")
     require_count(WHO, "directions", directions)
     require_count(WHO, "seed", seed, least=0)
-    if rtol is not None and not isinstance(rtol, float | int | np.floating):
-        raise DtypeError(f"{WHO}: rtol must be a number, got {describe(rtol)}.")
-    if rtol is not None and not _LEAST_RTOL <= rtol < 1:
+    if rtol is not None:
+        require_real(WHO, "rtol", rtol)
+    if rtol is not None and not _LEAST_RTOL <= float(rtol) < 1:
         raise RangeError(
-            f"{WHO}: rtol must be at least {_LEAST_RTOL:g} and below 1, got {rtol}.\n"
+            f"{WHO}: rtol must be at least {_LEAST_RTOL:g} and below 1, got {shown(rtol, str)}.\n"
             "Difference quotients in float64 resolve no less. Leave rtol out to find every error that is visible."
         )
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgd.errors import DtypeError, ShapeError, describe
+from jaxgd.errors import ShapeError, describe, dtype_of
 from jaxgd.gradcheck.dtypes import eps_of
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
@@ -108,6 +108,9 @@ def _fit(
         place, value = have.get(path, nowhere)
         if place is None:
             findings.append((leaf.name, f"{who} has no leaf for {leaf.name}"))
+        elif dtype_of(value) is None:
+            findings.append((leaf.name, f"{who} for {leaf.name} is {describe(value)}, not an array of numbers"))
+            place = None
         elif np.shape(value) != leaf.shape:
             got = f"{describe(value)}, the leaf is {leaf.dtype}[{','.join(map(str, leaf.shape))}]"
             findings.append((leaf.name, f"{who} for {leaf.name} is {got}"))
@@ -144,7 +147,11 @@ def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tupl
     findings = []
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(got), strict=True):
         name = jax.tree_util.keystr(path)
-        inexact = jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+        if dtype_of(x) is None or dtype_of(y) is None:
+            if describe(x) != describe(y):
+                findings.append(("", f"{who} returns {describe(y)}{name}, f returns {describe(x)}"))
+            continue
+        inexact = jnp.issubdtype(dtype_of(x), jnp.inexact)
         if np.shape(x) != np.shape(y) or (inexact and jnp.result_type(x) != jnp.result_type(y)):
             findings.append(("", f"{who} returns {describe(y)}{name}, f returns {describe(x)}"))
         elif values and inexact:
@@ -186,13 +193,3 @@ def _parts(value: Any) -> str:
 
 def _outline(tree: Any) -> str:
     return str(jax.tree.structure(tree)).removeprefix("PyTreeDef(").removesuffix(")")
-
-
-def require_callable(**functions: Any) -> None:
-    """Raise DtypeError if f or a claim is not a function."""
-    for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise DtypeError(
-                f"{WHO}: {name} must be a function, got {describe(function)}.\n"
-                f"To check given values, pass {name}=lambda *args: values."
-            )

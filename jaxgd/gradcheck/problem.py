@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgd.errors import DtypeError, RangeError, describe, is_traced
+from jaxgd.errors import DtypeError, RangeError, describe, dtype_of, given, is_traced, shown
 
 WHO = "check_gradients"
 
@@ -155,7 +155,7 @@ def prepare(
             # f may use an integer as a shape, and may compute with a NumPy array outside of JAX.
             static.append((place, Opaque(value)))
     if not any(x.size for x in v):
-        got = ", ".join(describe(value) for _, value in with_paths) or "nothing"
+        got = ", ".join(given(value) for _, value in with_paths[:6]) or "nothing"
         raise DtypeError(
             f"{WHO}: the arguments must hold a non-empty floating-point leaf to differentiate, got {got}.\n"
             "Pass arrays of floats, for instance x.astype(float), or other argnums."
@@ -172,7 +172,7 @@ def with_outputs(prepared: Prepared, out: Any) -> Prepared:
     leaves = jax.tree.leaves(out)
     outputs = tuple(i for i, x in enumerate(leaves) if _is_inexact(x) and np.size(x))
     if not outputs:
-        got = ", ".join(describe(x) for x in leaves) or "nothing"
+        got = ", ".join(given(x) for x in leaves[:6]) or "nothing"
         hint = "" if prepared.problem.has_aux else " For a result with aux, pass has_aux=True."
         raise DtypeError(f"{WHO}: f must return floats, got {got}.\nOnly floats have a gradient.{hint}")
     return dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, outputs=outputs))
@@ -202,12 +202,8 @@ def in_float64() -> Iterator[None]:
 
 
 def _is_inexact(value: Any) -> bool:
-    if isinstance(value, bool | int | str) or value is None:
-        return False
-    try:
-        return bool(jnp.issubdtype(jnp.result_type(value), jnp.inexact))
-    except (TypeError, ValueError):
-        return False
+    dtype = dtype_of(value)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 def _no_tangent(value: Any) -> Any:
@@ -222,12 +218,16 @@ def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
     try:
         chosen = tuple(map(operator.index, argnums if isinstance(argnums, Sequence) else (argnums,)))
     except TypeError:
-        raise DtypeError(f"{WHO}: argnums must be one or several whole numbers, got {argnums!r}.") from None
+        raise DtypeError(f"{WHO}: argnums must be one or several whole numbers, got {shown(argnums)}.") from None
     if any(not -n <= i < n for i in chosen):
-        raise RangeError(f"{WHO}: argnums must be at least {-n} and below {n}, the number of arguments, got {argnums}.")
+        raise RangeError(
+            f"{WHO}: argnums must be at least {-n} and below {n}, the number of arguments, got {shown(argnums)}."
+        )
     chosen = tuple(i % n for i in chosen)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise RangeError(f"{WHO}: argnums must name at least one argument and none of them twice, got {argnums}.")
+        raise RangeError(
+            f"{WHO}: argnums must name at least one argument and none of them twice, got {shown(argnums)}."
+        )
     return chosen
 
 

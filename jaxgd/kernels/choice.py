@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgd.cost import quadratic_cost
-from jaxgd.errors import RangeError
+from jaxgd.errors import RangeError, require_choice
 from jaxgd.examples import Examples
 from jaxgd.kernels import native
 from jaxgd.network import Network, network_sizes
@@ -66,8 +66,7 @@ def select_backend(
     Raises:
         RangeError: If `requested` is another word, or is "native" where the native kernels cannot run.
     """
-    if requested not in ("auto", "xla", "native"):
-        raise RangeError(f'train: kernel must be "auto", "xla" or "native", got {requested!r}.')
+    require_choice("train", "kernel", requested, ("auto", "xla", "native"))
     if requested == "xla":
         return BackendChoice("xla", "as asked")
     obstacle = why_unsupported(network, examples, cost, optimizer)

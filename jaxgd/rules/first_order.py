@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, is_traced, require_float, require_positive
+from jaxgd.errors import (
+    RangeError,
+    ShapeError,
+    describe,
+    is_traced,
+    require_float,
+    require_positive,
+    require_real,
+    shown,
+)
 from jaxgd.pytree import norm
 from jaxgd.rules.rule import Rule, RuleSpec
 
@@ -40,18 +49,18 @@ def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]
     require_positive("update", "eta", eta)
     ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(gradient))
     if ours != theirs:
-        raise ShapeError(f"update: the gradient must be a tree like v, {ours}, got {theirs}.")
+        raise ShapeError(f"update: the gradient must be a tree like v, {shown(ours, str)}, got {shown(theirs, str)}.")
     return jax.tree_util.tree_map_with_path(lambda path, x, g: _step(path, x, g, eta), v, gradient)
 
 
 def _step(path: Any, x: Array, g: Array, eta: Any) -> Array:
+    name = jax.tree_util.keystr(path) or "v"
+    require_float("update", f"variable {name}", x)
+    require_float("update", f"the gradient of {name}", g)
     if jnp.shape(x) != jnp.shape(g):
         raise ShapeError(
             f"update: leaf {jax.tree_util.keystr(path)!r} is {describe(x)} but its gradient is {describe(g)}."
         )
-    name = jax.tree_util.keystr(path) or "v"
-    require_float("update", f"variable {name}", x)
-    require_float("update", f"the gradient of {name}", g)
     return jnp.asarray(x - eta * g, jnp.result_type(x))
 
 
@@ -107,6 +116,7 @@ def _constant(eta: Any) -> optax.GradientTransformation:
 def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
     def step(gradient: Any, state: ScheduleState, v: Any = None) -> tuple[Any, ScheduleState]:
         eta = schedule(state.updates)
+        require_real("gradient_descent", "the eta of the schedule", eta)
         steps = jax.tree.map(lambda g: jnp.asarray(-eta * g, g.dtype), gradient)
         return steps, ScheduleState(state.updates + 1)
 
@@ -256,9 +266,6 @@ _NESTEROV = RuleSpec("nesterov", _nesterov, positive=("eta",), fractions=("mu",)
 
 
 def _require_fraction(who: str, name: str, x: Any) -> None:
-    if is_traced(x):
-        return
-    if isinstance(x, bool) or jnp.ndim(x) != 0 or jnp.result_type(x).kind not in "iuf":
-        raise DtypeError(f"{who}: {name} must be one real number, got {describe(x)}.\nTo try several, use jax.vmap.")
-    if not 0 <= x < 1:
-        raise RangeError(f"{who}: {name} must be at least 0 and below 1, got {x}.\nThe usual value is 0.9.")
+    require_real(who, name, x)
+    if not (is_traced(x) or 0 <= float(x) < 1):
+        raise RangeError(f"{who}: {name} must be at least 0 and below 1, got {shown(x, str)}.\nThe usual value is 0.9.")

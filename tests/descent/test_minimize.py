@@ -337,7 +337,8 @@ def test_sharded_variables_are_minimized():
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_start_that_is_not_finite_stops_at_step_0(bad):
     solution = minimize(valley, jnp.array([bad, 1.0]), gradient_descent(0.1), max_steps=10)
-    assert (solution.outcome.reason.name, solution.steps) == ("NOT_FINITE", 0)
+    assert (solution.outcome.reason.name, solution.steps) == ("START_NOT_FINITE", 0)
+    assert "eta" not in solution.outcome.message
 
 
 def test_max_steps_0_evaluates_only_the_start():
@@ -477,6 +478,57 @@ BAD = {
         "unroll",
     ),
 }
+
+RUN = {
+    "cost": (DtypeError, ("x", None, jnp.ones(2))),
+    "v0": (
+        DtypeError,
+        (
+            *(np.array([None]), np.array(["a"]), np.array(["2020-01-01"], "datetime64[D]"), np.zeros(2, [("a", "f4")])),
+            *(np.ma.ones(2), np.ones(2, ">f4"), jnp.ones(2, jnp.float8_e4m3fn), jax.random.key(0), range(3)),
+            jax.ShapeDtypeStruct((2,), jnp.float32),
+        ),
+    ),
+    "rule": (DtypeError, (gradient_descent, None, "x", int)),
+    "max_steps": (RangeError, (2**40, -1)),
+    "stop": (
+        DtypeError,
+        ("x", 3, Stop(cost="x"), Stop(stalled=1), Stop(step_atol=np.ones(2)), Stop(cost=None, diverging=1j)),
+    ),
+    "record": (DtypeError, ("x", Record(function=lambda v: "x"))),
+    "args": (DtypeError, ([1.0], None, (np.array(["a"]),), (object(),), (np.ma.ones(2),))),
+    "callback": (DtypeError, (3, "x")),
+    "chunk": (DtypeError, (0.5, "x")),
+    "seconds": (RangeError, ("x", 0, np.nan, np.ones(2))),
+    "differentiate": (RangeError, (None, np.array(["implicit", "unroll"]))),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("name", "i"), [(name, i) for name, (_, values) in RUN.items() for i in range(len(values))])
+def test_arguments_of_other_types_are_refused(name, i):
+    error, values = RUN[name]
+    arguments = {"cost": valley, "v0": jnp.ones(2), "rule": gradient_descent(0.1), "max_steps": 2} | {name: values[i]}
+    with pytest.raises(error, match=r"^minimize: .*" + name) as caught:
+        minimize(**arguments)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("result", ["x", None, np.array([None]), np.ma.ones(()), 10**30], ids=repr)
+def test_a_cost_that_returns_no_number_is_refused(result):
+    with pytest.raises(ShapeError, match="the cost must return one real scalar, got"):
+        minimize(lambda v: result, jnp.ones(2), gradient_descent(0.1), max_steps=1)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("value", [10**30, "x", np.ones(2), jax.random.key(0), np.ma.ones(()), None], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [gradient_descent, fixed_length, lambda x: heavy_ball(x, 0.5), lambda x: nesterov(0.1, x)]
+)
+def test_hyperparameters_of_other_types_are_refused(rule, value):
+    with pytest.raises((DtypeError, RangeError), match=r"must be one real number|must fit int32"):
+        rule(value)
 
 
 @pytest.mark.bad_input

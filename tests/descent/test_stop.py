@@ -241,7 +241,7 @@ def test_an_infinite_gradient_stops_at_step_0():
     """At 0, √v is finite and its slope is infinite."""
     v0 = jnp.array([0.0, 1.0])
     solution = minimize(lambda v: jnp.sum(jnp.sqrt(v)), v0, gradient_descent(0.1), max_steps=10, record=None)
-    assert (solution.outcome.reason.name, solution.steps) == ("NOT_FINITE", 0)
+    assert (solution.outcome.reason.name, solution.steps) == ("START_NOT_FINITE", 0)
 
 
 def test_tolerances_may_be_traced(x64):

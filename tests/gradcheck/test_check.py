@@ -393,7 +393,25 @@ BAD = {
     "jvp that is a gradient": (lambda: check_gradients(square, A, jvp=lambda x, t: 2 * t[0]), ShapeError, "as jax.jvp"),
     "the exception of f": (lambda: check_gradients(lambda x: x @ x, A), TypeError, "dot_general requires"),
     "no derivative": (lambda: check_gradients(sine_by_numpy, A), ValueError, "do not support JVP"),
+    "f is None": (lambda: check_gradients(None, A), DtypeError, "f must be a function, got NoneType"),
+    "order True": (lambda: check_gradients(square, A, order=True), RangeError, "order must be 1 or 2, got True"),
+    "rtol an array": (lambda: check_gradients(square, A, rtol=np.ones(2)), DtypeError, "rtol must be one real number"),
+    "seed half": (lambda: check_gradients(square, A, seed=0.5), DtypeError, "seed must be a whole number"),
+    "argnums text": (lambda: check_gradients(square, A, argnums="a" * 999), DtypeError, "argnums must be .*a…"),
+    "has_aux 1": (lambda: check_gradients(square, A, has_aux=1), DtypeError, "has_aux must be True or False"),
+    "a mask": (lambda: check_gradients(square, np.ma.ones(3)), DtypeError, r"got MaskedArray float64\[3\]"),
+    "only a shape": (
+        lambda: check_gradients(square, jax.ShapeDtypeStruct((2,), jnp.float32)),
+        DtypeError,
+        r"got ShapeDtypeStruct float32\[2\]",
+    ),
 }
+
+
+@pytest.mark.parametrize("value", [np.array([None, 1]), np.ma.ones((2, 3)), "2x", None], ids=repr)
+def test_a_gradient_that_is_no_array_of_numbers_is_a_finding(value):
+    report = check_gradients(square, A, gradient=lambda x: value)
+    assert report.verdict == "wrong"
 
 
 @pytest.mark.bad_input

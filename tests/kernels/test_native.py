@@ -210,7 +210,7 @@ def test_nan_is_reported(where):
     x, y = images(np.random.default_rng(0), 6, 4, 1.0), np.zeros(6, np.int32)
     assert not bool(run(network, x, y, np.arange(6), 1.0, 2)[1])
     result = train(network, (x, y), epochs=2, batch_size=2, eta=1.0, key=jax.random.key(0), kernel="native")
-    assert result.outcome.reason.name == "NOT_FINITE"
+    assert result.outcome.reason.name == "START_NOT_FINITE"
 
 
 def test_many_networks_in_a_batch_equal_single_runs():
