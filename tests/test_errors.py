@@ -245,7 +245,10 @@ def test_require_sizes():
             errors.require_sizes("f", sizes)
 
 
-@pytest.mark.parametrize("sizes", ["345", b"345", {3: 1, 4: 2}, {3, 4}, 3, np.array(3), (x for x in (3, 4))], ids=repr)
+NOT_SIZES = ["345", b"345", {3: 1, 4: 2}, {3, 4}, 3, np.array(3), (x for x in (3, 4))]
+
+
+@pytest.mark.parametrize("sizes", NOT_SIZES, ids=lambda sizes: type(sizes).__name__)
 def test_sizes_of_other_types_are_refused(sizes):
     with pytest.raises(errors.DtypeError, match=r"^f: .*sizes"):
         errors.require_sizes("f", sizes)
