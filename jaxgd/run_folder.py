@@ -96,9 +96,16 @@ class RunFolder:
         self.config["epochs"] = epochs
         write_atomically(self.path / "config.json", _json({"format": _RUN, **self.config}, indent=2))
 
+    def relocate(self, data: str, data_dir: str | None) -> None:
+        """Set the new place of the run's data. The checkpoints keep the place of the first epoch in their copy."""
+        self.config.setdefault("first_place", {name: self.config[name] for name in ("data", "data_dir")})
+        self.config.update(data=data, data_dir=data_dir)
+        write_atomically(self.path / "config.json", _json({"format": _RUN, **self.config}, indent=2))
+
     def checkpoints(self) -> Checkpoints:
         """Return the run's checkpoints. They store its configuration without the number of epochs, which may grow."""
-        fixed = {name: value for name, value in self.config.items() if name != "epochs"}
+        fixed = {name: value for name, value in self.config.items() if name not in ("epochs", "first_place")}
+        fixed.update(self.config.get("first_place", {}))
         return Checkpoints(self.path / "checkpoints", fixed)
 
     def write_metrics(self, entries: list[History]) -> None:

@@ -223,7 +223,7 @@ def test_an_existing_run_folder_is_refused_and_unchanged(jaxgd, run_folder):
 
 
 MISUSE = {
-    "sizes empty": (["--sizes"], "--sizes"),
+    "sizes empty": (["--sizes"], "sizes must hold"),
     "one layer": (["--sizes", 64], "at least one layer"),
     "zero width": (["--sizes", 64, 0, 10], "must be at least 1, got 0"),
     "negative width": (["--sizes=64", "-3", 10], "-3"),
