@@ -1,6 +1,7 @@
 """Parse the command line, run the command, and turn every failure into one line and an exit status."""
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -74,9 +75,9 @@ def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
 
 def _run(command: Any, argv: list[str]) -> int:
     from jaxgd.cli.compiled import enable_compilation_cache
-    from jaxgd.cli.limits import require_address_space
+    from jaxgd.cli.limits import require_resources
 
-    require_address_space()
+    require_resources()
     enable_compilation_cache()
     return int(command.run(argv))
 
@@ -94,24 +95,24 @@ def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
 
     A closed standard output is a failure unless `quiet`.
     """
-    try:
-        with warnings_as_lines(name):
+    with warnings_as_lines(name):
+        try:
             status = work()
             sys.stdout.flush()
             return status
-    except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("JAXGD_TRACEBACK"):
-            import traceback
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get("JAXGD_TRACEBACK"):
+                import traceback
 
-            traceback.print_exc()
-        _silence_broken_output()
-        if isinstance(error, BrokenPipeError) and quiet:
-            return DONE
-        return _explain(name, error)
+                traceback.print_exc()
+            broken = _discard_broken_output()
+            if isinstance(error, BrokenPipeError) and quiet:
+                return DONE
+            return _explain(name, error, "standard output" if broken else "the current folder" if _homeless() else "")
 
 
-def _explain(name: str, error: BaseException) -> int:
-    """Print what failed as one line, and return the exit status."""
+def _explain(name: str, error: BaseException, place: str) -> int:
+    """Print the error as one line, and return the exit status. An error without a file's name concerns `place`."""
     first = str(error).partition("\n")[0][:500]
     # An error of the library comes from a module that is imported already. Importing it here would import JAX.
     errors = sys.modules.get("jaxgd.errors")
@@ -125,10 +126,10 @@ def _explain(name: str, error: BaseException) -> int:
         error_line(name, "standard output was closed before the end.")
         return FAILED
     if isinstance(error, OSError):
-        error_line(name, f"{error.filename or _place_of_failure()}: {error.strerror or first}")
-        return MISUSED if isinstance(error, PermissionError) else FAILED
+        error_line(name, f"{error.filename or place or 'the system'}: {error.strerror or first}")
+        return MISUSED if isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG else FAILED
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
-        error_line(name, f"out of memory: {first or 'no details'}")
+        error_line(name, f"out of memory: {first or 'an allocation failed'}")
         return FAILED
     error_line(
         name,
@@ -138,19 +139,21 @@ def _explain(name: str, error: BaseException) -> int:
     return FAILED
 
 
-def _place_of_failure() -> str:
-    """Return what an error without a file's name most likely concerns."""
+def _homeless() -> bool:
+    """Return True if the current folder has been deleted or cannot be read."""
     try:
         os.getcwd()
     except OSError:
-        return "the current folder cannot be used"
-    return "writing"
+        return True
+    return False
 
 
-def _silence_broken_output() -> None:
-    """Discard output that cannot be written. Python flushes stdout at exit, and would fail again."""
+def _discard_broken_output() -> bool:
+    """Discard output that cannot be written, and return True. Python flushes stdout at exit, and would fail again."""
     try:
         sys.stdout.flush()
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
