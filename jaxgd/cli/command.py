@@ -5,7 +5,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import tyro
@@ -60,8 +60,9 @@ def run(argv: list[str]) -> int:
 def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
     """Append the command to `parsed`. After --help or a usage error nothing is appended, and the status says which."""
     usage = io.StringIO()
+    wide = contextlib.nullcontext() if {"-h", "--help"} & set(argv) else _wide_terminal()
     try:
-        with contextlib.redirect_stderr(usage):
+        with contextlib.redirect_stderr(usage), wide:
             command: Any = tyro.cli(Command, prog="jaxgd", description=_ABOUT, args=argv)
     except SystemExit as exit_:
         if exit_.code:
@@ -71,6 +72,19 @@ def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
     if parsed is not None:
         parsed.append(command)
     return DONE
+
+
+@contextlib.contextmanager
+def _wide_terminal() -> Iterator[None]:
+    """Inside the block, tyro wraps no word of a usage error."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "5000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _run(command: Any, argv: list[str]) -> int:
@@ -126,7 +140,7 @@ def _explain(name: str, error: BaseException, place: str) -> int:
         error_line(name, "standard output was closed before the end.")
         return FAILED
     if isinstance(error, OSError):
-        error_line(name, f"{error.filename or place or 'the system'}: {error.strerror or first}")
+        error_line(name, f"{error.filename or place or 'writing'}: {error.strerror or first}")
         return MISUSED if isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG else FAILED
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
         error_line(name, f"out of memory: {first or 'an allocation failed'}")

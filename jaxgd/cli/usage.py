@@ -9,7 +9,8 @@ COMMANDS = ("train", "evaluate", "predict", "minimize", "check", "info")
 def explain_usage(argv: list[str], box: str) -> tuple[str, str]:
     """Return the name of the command, and its usage error without the box that tyro draws."""
     command = f"jaxgd {argv[0]}" if argv and argv[0] in COMMANDS else "jaxgd"
-    lines = [re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", line).strip() for line in box.splitlines()]
+    # tyro draws with | and - if the encoding has no lines.
+    lines = [re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]|-{5,}", " ", line).strip(" |+") for line in box.splitlines()]
     # The first line is the title of the box. The last parts repeat the help.
     body = " ".join(" ".join(lines[1:]).split())
     body = re.split(r" ?(?:Argument helptext:|For full helptext,|Arguments are applied to)", body)[0]
