@@ -5,9 +5,13 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import math
+import os
+import re
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -19,12 +23,24 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Float, PyTree
 
-from jaxgd.errors import CheckpointError, MissingDependencyError, WriteError
-from jaxgd.files import write_atomically
+from jaxgd.errors import (
+    CheckpointError,
+    DtypeError,
+    JaxgdError,
+    MissingDependencyError,
+    ShapeError,
+    WriteError,
+    describe,
+    is_traced,
+    require_float,
+)
+from jaxgd.files import as_path, read_file, seal, unseal, write_atomically
 from jaxgd.network import Layer, Network, network_sizes
 
-_CHECKPOINT = "jaxgd.checkpoint/1"
-_NETWORK = "jaxgd.network/1"
+_CHECKPOINT, _OLD_CHECKPOINT = "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
+_NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
+# Limit on a file of a network in bytes: 2**30 weights in float64, and 1 GiB for biases and names.
+_MOST = 9 * 2**30
 
 
 class Restored(NamedTuple):
@@ -45,10 +61,17 @@ class Checkpoints:
     """The checkpoints of one run in one folder. Each is written whole or not at all, and the newest few are kept.
 
     A checkpoint holds a pytree of arrays (typed keys included), the run's configuration, the shapes of the arrays, and
-    the SHA-256 of all values, which detects damage. Saving runs in the background. `close`, or the end of the `with`
+    the SHA-256 of all of this, which detects damage. Saving runs in the background. `close`, or the end of the `with`
     block, waits for it. Loading never unpickles.
 
-    A failed write raises WriteError. If no checkpoint can be read, `restore` raises CheckpointError.
+    A failed write raises WriteError. If no checkpoint can be read, `restore` raises CheckpointError. These errors carry
+    the reason, so the log messages of orbax are dropped until `close`.
+
+    Args:
+        folder: Folder of the checkpoints, which is created.
+        config: Configuration of the run, as JSON. Checkpoints of another configuration are refused.
+        keep: Number of checkpoints to keep.
+        guard: Function that each call to `save`, `wait` and `close` runs. It raises if the folder is lost.
 
     >>> import tempfile
     >>> with Checkpoints(Path(tempfile.mkdtemp()), config={"eta": 3.0}) as checkpoints:
@@ -59,9 +82,12 @@ class Checkpoints:
     (3, [1.0, 2.0], ())
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], keep: int = 3) -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any], keep: int = 3, guard: Callable[[], None] = lambda: None
+    ) -> None:
         require_orbax()
         self._folder, self._config, self._keep = Path(folder).absolute(), json.loads(json.dumps(config)), keep
+        self._guard, self._quiet = guard, lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -81,6 +107,8 @@ class Checkpoints:
     def _manager(self) -> Any:
         # Import orbax on first use, because the import takes half as long as that of JAX.
         options = self._ocp.CheckpointManagerOptions(max_to_keep=self._keep)
+        # orbax logs the traceback of each error of its threads, and of each damaged file that it reads.
+        logging.getLogger("absl").addFilter(self._quiet)
         with _saving(self._folder):
             return self._ocp.CheckpointManager(self._folder, options=options)
 
@@ -100,11 +128,12 @@ class Checkpoints:
             "epoch": epoch,
             "leaves": [{"shape": leaf.shape, "dtype": str(leaf.dtype)} for leaf in leaves],
             "bytes": values.size,
-            "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
+            "values": hashlib.sha256(values.tobytes()).hexdigest(),
         }
         # Save all values as one array. If one of several arrays is damaged, orbax hangs while it reads the others.
         state = self._ocp.args.StandardSave({"values": values})
-        items = {"about": self._ocp.args.JsonSave(about), "state": state}
+        items = {"about": self._ocp.args.JsonSave(seal(about)), "state": state}
+        self._guard()
         with _saving(self._folder):
             # force=True writes an epoch again after `restore` has refused it.
             self._manager.save(epoch, args=self._ocp.args.Composite(**items), force=True)
@@ -113,12 +142,17 @@ class Checkpoints:
         """Return when everything saved is on the disk."""
         with _saving(self._folder):
             self._manager.wait_until_finished()
+        self._guard()
 
     def close(self) -> None:
         """Wait for all writes, and release the folder."""
         if "_manager" in self.__dict__:
-            with _saving(self._folder):
-                self._manager.close()
+            try:
+                with _saving(self._folder):
+                    self._manager.close()
+            finally:
+                logging.getLogger("absl").removeFilter(self._quiet)
+            self._guard()
 
     def restore(self, like: PyTree[Any]) -> Restored | None:
         """Return the newest intact checkpoint in the structure of `like`, or None if the folder is empty.
@@ -136,7 +170,9 @@ class Checkpoints:
             CheckpointError: If all checkpoints are refused. They stay in the folder.
         """
         refused: list[str] = []
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        # One that orbax does not list counts too. Without it, the run would silently start from its beginning.
+        folders = [path for path in self._folder.glob("*") if path.name.isdecimal() and path.is_dir()]
+        steps = sorted((int(path.name) for path in folders), reverse=True)
         for epoch in steps:
             try:
                 tree = self._read(epoch, like)
@@ -147,18 +183,28 @@ class Checkpoints:
             self._set_aside([step for step in steps if step > epoch])
             return Restored(epoch, tree, tuple(refused))
         if refused:
-            raise CheckpointError("no checkpoint can be read: " + "; ".join(refused))
+            raise CheckpointError(
+                f"no checkpoint can be read: {'; '.join(refused)}.\n"
+                f"Delete {self._folder} to start from the first epoch."
+            )
         return None
 
     def _read(self, epoch: int, like: PyTree[Any]) -> PyTree[Any]:
+        if not all(path.is_file() or path.is_dir() for path in (self._folder / str(epoch)).rglob("*")):
+            raise CheckpointError("it holds a file that is not a regular one")  # orbax would wait for a pipe
         about = self._manager.restore(epoch, args=self._ocp.args.Composite(about=self._ocp.args.JsonRestore()))["about"]
-        if not isinstance(about, dict) or about.get("format") != _CHECKPOINT:
+        kind = about.get("format") if isinstance(about, dict) else None
+        if kind not in (_CHECKPOINT, _OLD_CHECKPOINT):
             raise CheckpointError(f"it is not a {_CHECKPOINT}")
-        if about["config"] != self._config or len(about["leaves"]) != len(jax.tree.leaves(like)):
+        if kind == _CHECKPOINT:
+            about = unseal(about)
+        # A checkpoint of an earlier version has more entries, for instance the place of the data.
+        if not self._config.items() <= about["config"].items() or len(about["leaves"]) != len(jax.tree.leaves(like)):
             raise CheckpointError("it belongs to another run")
         state = self._ocp.args.StandardRestore({"values": np.zeros(about["bytes"], np.uint8)})
         values = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]["values"]
-        if hashlib.sha256(values.tobytes()).hexdigest() != about["sha256"] or about["epoch"] != epoch:
+        saved = about["values" if kind == _CHECKPOINT else "sha256"]
+        if hashlib.sha256(values.tobytes()).hexdigest() != saved or about["epoch"] != epoch:
             raise CheckpointError("its values differ from the saved ones (damaged file)")
         leaves, offset = [], 0
         for leaf in about["leaves"]:
@@ -169,13 +215,14 @@ class Checkpoints:
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move the refused checkpoints to a folder next to this one."""
-        for step in steps:
-            target = self._folder.with_name(f"{self._folder.name}-refused") / str(step)
-            target.parent.mkdir(exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-            (self._folder / str(step)).rename(target)
-        if steps:
-            self._manager.reload()
+        with _saving(self._folder):
+            for step in steps:
+                target = self._folder.with_name(f"{self._folder.name}-refused") / str(step)
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+                (self._folder / str(step)).rename(target)
+            if steps:
+                self._manager.reload()
 
 
 def require_orbax() -> None:
@@ -189,24 +236,29 @@ def _saving(folder: Path) -> Iterator[None]:
     """Turn every exception of the writing library, for instance on a full disk, into one WriteError."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise WriteError(f"{folder}: the checkpoint cannot be written: {reason[:300]}") from error
+    except JaxgdError:
+        raise
+    except Exception as error:  # orbax and tensorstore raise many types
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # in the messages of tensorstore
+        reason = os.strerror(int(code[1])) if code else lines[0][:300]
+        raise WriteError(f"{folder}: the checkpoint cannot be written: {reason.rstrip('.')}.") from error
 
 
 def save_network(path: str | Path, network: Network) -> None:
     """Write a network to a safetensors file, for any program that reads the format.
 
     Layer i's weights and biases are the tensors "i.w", (out, in), and "i.b", (out,). The file is replaced whole or not
-    at all.
+    at all. It holds the SHA-256 of the tensors, which detects damage.
 
     Args:
         path: Path of the file, which must end in `.safetensors`.
-        network: Network to write, in its own dtype.
+        network: Network to write, in its own dtype: float16, bfloat16, float32 or float64.
 
     Raises:
         CheckpointError: If the path does not end in `.safetensors`.
-        ShapeError: If the layers do not fit together.
+        DtypeError: If the path is no path, or the network is not a tuple of layers with arrays of these dtypes.
+        ShapeError: If the layers do not fit together, or one has no neuron or no input.
         WriteError: If the file cannot be written.
 
     Example:
@@ -216,29 +268,39 @@ def save_network(path: str | Path, network: Network) -> None:
         >>> load_network(path)[0].w.shape
         (2, 3)
     """
-    path = Path(path)
+    path = as_path("save_network", path)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"save_network: the file's name must end in .safetensors, got {path.name!r}.")
-    network_sizes(network)
+        raise CheckpointError(
+            f"save_network: path must end in .safetensors, got {path.name!r}.\n"
+            f"Name it {path.stem or 'network'}.safetensors."
+        )
+    _require_network("save_network", network)
     tensors = {
         f"{i}.{name}": np.ascontiguousarray(jax.device_get(value))
         for i, layer in enumerate(network)
         for name, value in layer._asdict().items()
     }
-    write_atomically(path, safetensors.numpy.save(tensors, metadata={"format": _NETWORK}))
+    # One entry only: safetensors writes several in an order that differs from process to process.
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=_metadata(tensors)))
 
 
-def load_network(path: str | Path) -> Network:
+def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network:
     """Read a network from a safetensors file, as `save_network` writes it. Nothing is unpickled.
 
+    The values are compared with the SHA-256 in the file. Files of other programs and of earlier versions of jaxgd
+    have none: a warning states that their values could not be verified.
+
     Args:
-        path: Path of the file.
+        path: Path of the file, of at most 9 GiB.
+        allow_non_finite: True returns a network although it has weights that are infinite or NaN. Default False.
 
     Returns:
         The network, in the dtype of the file.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, holds no network, or holds float64 while x64 is off.
+        CheckpointError: If the file is missing or damaged, holds no network, holds float64 while x64 is off, or holds
+            values that are not finite.
+        DtypeError: If the path is no path.
 
     Example:
         >>> import tempfile; from jaxgd import init_network
@@ -247,15 +309,16 @@ def load_network(path: str | Path) -> Network:
         >>> [layer.w.shape for layer in load_network(path)]
         [(3, 4), (2, 3)]
     """
-    path = Path(path)
+    path = as_path("load_network", path)
     try:
-        tensors = _tensors(path.read_bytes())
+        tensors, metadata = _read_safetensors(read_file(path, _MOST))
     except OSError as error:
         raise CheckpointError(f"load_network: {path} cannot be read: {error.strerror}.") from error
     except KeyError as error:
         raise CheckpointError(f"load_network: {path} must hold floating point weights, got {error}.") from error
     except (safetensors.SafetensorError, ValueError) as error:
         raise CheckpointError(f"load_network: {path} is damaged or not a safetensors file: {error}.") from error
+    verified = _verify(path, tensors, metadata)
     layers = range(len(tensors) // 2)
     if not tensors or set(tensors) != {f"{i}.{name}" for i in layers for name in Layer._fields}:
         raise CheckpointError(
@@ -267,23 +330,78 @@ def load_network(path: str | Path) -> Network:
                 f"load_network: {path}: {name} is float64, which JAX would round to float32.\n"
                 "First call jax.config.update('jax_enable_x64', True)."
             )
+        if not allow_non_finite and not np.isfinite(value).all():
+            raise CheckpointError(
+                f"load_network: {path}: {name} must be finite, got values that are infinite or NaN.\n"
+                "Pass allow_non_finite=True to read them."
+            )
     network = tuple(Layer(*(jnp.asarray(tensors[f"{i}.{name}"]) for name in Layer._fields)) for i in layers)
     try:
-        network_sizes(network)
+        _require_network("load_network", network)
     except ValueError as error:
         raise CheckpointError(f"load_network: {path}: {error}") from error
+    if not verified:
+        warnings.warn(f"load_network: {path} has no checksum of jaxgd: its values could not be verified.", stacklevel=2)
     return network
 
 
 _DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
-def _tensors(content: bytes) -> dict[str, Float[np.ndarray, "..."]]:
-    # safetensors.numpy writes bfloat16 but cannot read it.
-    return {
+def _require_network(who: str, network: Network) -> None:
+    """Raise unless `network` is a sequence of layers that a file can hold."""
+    layers = () if isinstance(network, Layer) else network  # network_sizes explains a single layer
+    if not isinstance(layers, (tuple, list)) or not all(isinstance(layer, Layer) for layer in layers):
+        raise DtypeError(
+            f"{who}: network must be a tuple of layers, got {describe(network)}.\n"
+            "Make one with init_network(key, sizes)."
+        )
+    for i, layer in enumerate(layers):
+        for name, value in layer._asdict().items():
+            require_float(who, f"network[{i}].{name}", value)
+            if is_traced(value) or jnp.result_type(value) not in _DTYPES.values():
+                raise DtypeError(
+                    f"{who}: network[{i}].{name} must be an array of float16, bfloat16, float32 or float64, got "
+                    f"{'a traced ' * is_traced(value)}{describe(value)}.\nConvert it, and save outside jit."
+                )
+    if min(sizes := network_sizes(network)) == 0:
+        raise ShapeError(f"network: each layer must have at least one neuron and one input, got the sizes {sizes}.")
+
+
+def _metadata(tensors: dict[str, Float[np.ndarray, "..."]]) -> dict[str, str]:
+    """Return the metadata of a file: its format, and the SHA-256 of all names, dtypes, shapes and values."""
+    sha = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        sha.update(f"{name} {value.dtype} {value.shape} ".encode())
+        sha.update(value.tobytes())
+    return {"format": f"{_NETWORK} sha256:{sha.hexdigest()}"}
+
+
+def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: dict[str, str]) -> bool:
+    """Return True if the tensors are those that `save_network` wrote, and False if the file cannot show it.
+
+    Damage raises CheckpointError.
+    """
+    if metadata == _metadata(tensors):
+        return True
+    # A damaged bit leaves one of these words, so that a damaged file is not taken for one of another program.
+    ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
+    if ours and metadata != {"format": _OLD_NETWORK}:
+        raise CheckpointError(
+            f"load_network: {path} is damaged: its values differ from the saved ones, or it is not a {_NETWORK}.\n"
+            "Restore the file, or write the network again."
+        )
+    return False
+
+
+def _read_safetensors(content: bytes) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[str, str]]:
+    """Return the tensors and the metadata. safetensors.numpy writes bfloat16 but cannot read it."""
+    tensors = {
         name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
         for name, tensor in safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     }
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return tensors, header.get("__metadata__") or {}
 
 
 def _is_key(x: Any) -> bool:

@@ -38,7 +38,8 @@ def as_path(who: str, path: Any) -> Path:
         name = Path("\0")
     if "\0" in str(name):
         raise RangeError(
-            f"{who}: path must be a name that a file can have, got {str(path)!r}.\nLeave out its NUL bytes."
+            f"{who}: path must be a name that a file can have, got {str(path)!r}.\n"
+            "Leave out NUL and characters that the system cannot encode."
         )
     return name
 
@@ -52,6 +53,9 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     Args:
         path: The file.
         most: Largest size in bytes.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
         OSError: If the path is not a regular file, the file is larger or changes meanwhile, or it cannot be read.
@@ -104,11 +108,9 @@ def _read(handle: int, most: int) -> bytes:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Return the content of a file of JSON in UTF-8, of at most 1 MiB.
+    """Return the content of a file of JSON in UTF-8, of at most 1 MiB. Raise OSError as `read_file` does.
 
-    Raises:
-        OSError: As `read_file` does.
-        ValueError: If the content is no JSON, repeats a name, or is nested too deeply.
+    Content that is no JSON, repeats a name, or is nested too deeply raises ValueError.
     """
     try:
         return json.loads(read_file(path, _SMALL).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)

@@ -1,34 +1,96 @@
 """The folder of one run: its configuration, metrics, checkpoints and network."""
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
+import shlex
 import shutil
-import tempfile
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxgd.checkpoint import Checkpoints, load_network, save_network
-from jaxgd.errors import CheckpointError
-from jaxgd.files import write_atomically, writing
-from jaxgd.network import Network
+from jaxgd.data.image import Frame
+from jaxgd.errors import CheckpointError, JaxgdError, WriteError
+from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
+from jaxgd.network import Network, network_sizes
 from jaxgd.training import History
 
-_RUN = "jaxgd.run/1"
+_RUN, _OLD_RUN = "jaxgd.run/2", "jaxgd.run/1"
+_MOST_WEIGHTS = 2**30
+
+
+class _Rule(NamedTuple):
+    """A condition on a value of config.json, and the words for it."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _is_int(x: Any, least: int, most: int) -> bool:
+    return type(x) is int and least <= x <= most
+
+
+def _is_float(x: Any, least: float, most: float) -> bool:
+    return type(x) in (int, float) and least <= x <= most
+
+
+def _whole(least: int, most: int) -> _Rule:
+    return _Rule(lambda x: _is_int(x, least, most), f"a whole number from {least} to {most}")
+
+
+def _real(least: float, most: float) -> _Rule:
+    return _Rule(lambda x: _is_float(x, least, most), f"a number from {least:g} to {most:g}")
+
+
+def _one_of(*names: str) -> _Rule:
+    return _Rule(lambda x: x in names, " or ".join(names))
+
+
+def _are_sizes(x: Any) -> bool:
+    whole = type(x) is list and len(x) >= 2 and all(_is_int(n, 1, _MOST_WEIGHTS) for n in x)
+    return whole and sum(a * b for a, b in pairwise(x)) <= _MOST_WEIGHTS
+
+
+def _is_path(x: Any) -> bool:
+    with contextlib.suppress(JaxgdError):
+        return type(x) is str and x != "" and as_path("config", x) is not None
+    return False
+
+
+_PATH = _Rule(_is_path, "a name or a path")
+_SIDE = _whole(1, _MOST_WEIGHTS)
+_CENTER = _real(-0.5, float(_MOST_WEIGHTS))
+_FRAME = {
+    **dict.fromkeys(("height", "width", "box_height", "box_width"), _SIDE),
+    "centering": _one_of("mass", "box"),
+    **dict.fromkeys(("center_row", "center_column"), _CENTER),
+    "peak": _whole(1, 255),
+    "slack": _real(0.5, float(_MOST_WEIGHTS)),
+}
 _CONFIG = {
-    "data": str,
-    "data_dir": str | None,
-    "data_sha256": str,
-    "frame": dict,
-    "sizes": list,
-    "scheme": str,
-    "eta": float,
-    "batch_size": int | str,
-    "epochs": int,
-    "seed": int,
-    "made_with": dict,
+    "data": _PATH,
+    "data_dir": _Rule(lambda x: x is None or _PATH.holds(x), "a path or null"),
+    "data_sha256": _Rule(lambda x: type(x) is str and bool(re.fullmatch("[0-9a-f]{64}", x)), "64 hexadecimal digits"),
+    "frame": _Rule(lambda x: type(x) is dict, "a frame"),
+    "sizes": _Rule(_are_sizes, f"two or more whole numbers, each 1 or more, with at most {_MOST_WEIGHTS:,} weights"),
+    "scheme": _one_of("gaussian", "scaled"),
+    "eta": _Rule(lambda x: _is_float(x, 0.0, sys.float_info.max) and x > 0, "a finite number above 0"),
+    "batch_size": _Rule(lambda x: x == "full" or _is_int(x, 1, 2**31 - 1), 'a whole number from 1 on, or "full"'),
+    "epochs": _whole(1, 2**31 - 1),
+    "seed": _whole(0, 2**32 - 1),
+    "kernel": _one_of("auto", "xla", "native"),
+    "made_with": _Rule(
+        lambda x: (
+            type(x) is dict and all(type(v) is str for v in x.values()) and x.get("float") in ("float32", "float64")
+        ),
+        'texts, with float32 or float64 for "float"',
+    ),
 }
 
 
@@ -38,6 +100,7 @@ class RunFolder:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
         self.metrics = path / "metrics.jsonl"
+        self._handle: int | None = None
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
@@ -45,91 +108,185 @@ class RunFolder:
 
         A path that exists raises CheckpointError, unless it is an empty folder.
         """
+        path = as_path("train", path)
         require_new(path)
+        config = _checked(json.loads(json.dumps(config)), "the configuration of a new run")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-            try:
-                write_atomically(staging / "config.json", _json({"format": _RUN, **config}, indent=2))
-                staging.chmod(0o755)
-                os.rename(staging, path)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-        return cls(path, json.loads(json.dumps(config)))
+            # A killed call leaves this folder. The next call for the same path takes it over.
+            staging = _staging(path)
+            staging.mkdir(exist_ok=True)
+            with _locked(staging, f"another process is creating {path}."):
+                try:
+                    remove_temporaries(staging, ("config.json",))
+                    write_atomically(staging / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
+                    os.rename(staging, path)
+                except BaseException:
+                    shutil.rmtree(staging, ignore_errors=True)
+                    raise
+        return cls(path, config)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
         """Open an existing run folder. A missing or damaged configuration raises CheckpointError."""
+        path = as_path("train", path)
+        file = path / "config.json"
         try:
-            config = json.loads((path / "config.json").read_bytes())
+            config = read_json(file)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CheckpointError(f"{path} is not a run folder of jaxgd: it has no config.json.") from error
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error.strerror or error}.") from error
         except ValueError as error:
-            raise CheckpointError(f"{path / 'config.json'} is damaged: {error}.") from error
-        if not isinstance(config, dict) or config.pop("format", None) != _RUN:
-            raise CheckpointError(f"{path / 'config.json'} is not the configuration of a run ({_RUN}).")
-        for name, kind in _CONFIG.items():
-            if not isinstance(config.get(name), kind):
-                raise CheckpointError(f"{path / 'config.json'} is damaged: {name} is missing or not a {kind}.")
-        return cls(path, config)
+            raise CheckpointError(f"{file} is damaged: {error}.") from error
+        kind = config.get("format") if isinstance(config, dict) else None
+        if kind not in (_RUN, _OLD_RUN):
+            raise CheckpointError(f"{file} is not the configuration of a run ({_RUN}).")
+        try:
+            config = unseal(config) if kind == _RUN else config
+        except ValueError as error:
+            raise CheckpointError(f"{file} is damaged: {error}.\nCopy back an intact file.") from error
+        del config["format"]
+        return cls(path, _checked(config, str(file)))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder against training by other processes. A locked folder raises CheckpointError."""
-        try:
-            import fcntl
-        except ModuleNotFoundError:  # a platform without this lock, such as Windows
-            yield
+        """Lock the folder against training by other processes, and remove the half-written files of killed ones.
+
+        A locked folder raises CheckpointError. While the folder is locked, each write raises WriteError if the path no
+        longer leads to it, and so does the end of the block.
+        """
+        with _locked(self.path, f"another process is already training in {self.path}.") as self._handle:
+            try:
+                if self._handle is not None:  # without a lock, another process may be writing
+                    with writing(self.path):
+                        self._clean()
+                yield
+                self._require_here()
+            finally:
+                self._handle = None
+
+    def _clean(self) -> None:
+        remove_temporaries(self.path, ("config.json", "metrics.jsonl", "network.safetensors"))
+        # orbax writes into such a folder and renames it when it is complete.
+        for path in (self.path / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path)
+        shutil.rmtree(_staging(self.path), ignore_errors=True)
+
+    def _require_here(self) -> None:
+        """Raise WriteError if the locked folder, or its configuration, was deleted, moved or replaced."""
+        if self._handle is None:
             return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError as error:
-            raise CheckpointError(f"another process is already training in {self.path}.") from error
-        finally:
-            os.close(handle)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._handle)) and os.stat(self.path / "config.json"):
+                return
+        raise WriteError(f"{self.path} was deleted, moved or replaced during the run, which cannot be saved there.")
 
     def lengthen(self, epochs: int) -> None:
         """Set the number of epochs of the run."""
-        self.config["epochs"] = epochs
-        write_atomically(self.path / "config.json", _json({"format": _RUN, **self.config}, indent=2))
+        self._change(epochs=epochs)
 
     def relocate(self, data: str, data_dir: str | None) -> None:
-        """Set the new place of the run's data. The checkpoints keep the place of the first epoch in their copy."""
-        self.config.setdefault("first_place", {name: self.config[name] for name in ("data", "data_dir")})
-        self.config.update(data=data, data_dir=data_dir)
-        write_atomically(self.path / "config.json", _json({"format": _RUN, **self.config}, indent=2))
+        """Set the new place of the run's data."""
+        self._change(data=data, data_dir=data_dir)
+
+    def _change(self, **values: Any) -> None:
+        config = _checked({**self.config, **values}, str(self.path))
+        self._require_here()
+        write_atomically(self.path / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
+        self.config = config
 
     def checkpoints(self) -> Checkpoints:
-        """Return the run's checkpoints. They store its configuration without the number of epochs, which may grow."""
-        fixed = {name: value for name, value in self.config.items() if name not in ("epochs", "first_place")}
-        fixed.update(self.config.get("first_place", {}))
-        return Checkpoints(self.path / "checkpoints", fixed)
+        """Return the run's checkpoints. They store the part of its configuration that cannot change."""
+        fixed = {name: value for name, value in self.config.items() if name not in ("epochs", "data", "data_dir")}
+        return Checkpoints(self.path / "checkpoints", fixed, guard=self._require_here)
 
     def write_metrics(self, entries: list[History]) -> None:
         """Replace metrics.jsonl with these entries."""
+        self._require_here()
         write_atomically(self.metrics, b"".join(map(_row, entries)))
 
     def append_metrics(self, entry: History) -> None:
-        """Add one entry to metrics.jsonl."""
-        with writing(self.metrics), self.metrics.open("ab") as file:
-            file.write(_row(entry))
+        """Add one entry to metrics.jsonl.
+
+        An epoch can take 2 ms, so the line is not flushed to the disk. A resumed run writes the file again, from its
+        checkpoint.
+        """
+        self._require_here()
+        append(self.metrics, _row(entry))
 
     def save_network(self, network: Network) -> None:
         """Write network.safetensors, for exchange with other programs."""
+        self._require_here()
         save_network(self.path / "network.safetensors", network)
 
     def load_network(self) -> Network:
         """Return the network as last saved."""
-        return load_network(self.path / "network.safetensors")
+        network = load_network(self.path / "network.safetensors")
+        if (sizes := list(network_sizes(network))) != self.config["sizes"]:
+            raise CheckpointError(
+                f"{self.path / 'network.safetensors'} must have the sizes {self.config['sizes']} of its run, "
+                f"got {sizes}."
+            )
+        return network
 
 
 def require_new(path: Path) -> None:
     """Raise CheckpointError if the path exists, unless it is an empty folder."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise CheckpointError(f"{path} already exists.\nName another run folder, or continue it with --resume {path}.")
+    with writing(path):
+        taken = os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
+    if taken:
+        again = shlex.quote(str(path))
+        raise CheckpointError(f"{path} already exists.\nName another run folder, or continue it with --resume {again}.")
+
+
+def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the configuration. Raise CheckpointError if a value is missing, unknown or outside its range."""
+    _require(config, _CONFIG, where, "")
+    _require(config["frame"], _FRAME, where, "frame.")
+    frame, inputs = Frame(**config["frame"]), config["sizes"][0]
+    if frame.height * frame.width != inputs or frame.box_height > frame.height or frame.box_width > frame.width:
+        raise CheckpointError(f"{where} is damaged: its frame must have {inputs} pixels around its box, got {frame}.")
+    return config
+
+
+def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix: str) -> None:
+    for name in (*rules, *(values.keys() - rules.keys())):
+        if name not in rules:
+            raise CheckpointError(f"{where} is damaged: it has an unknown entry {prefix}{name[:50]!r}.")
+        if name not in values:
+            raise CheckpointError(f"{where} is damaged: {prefix}{name} is missing.")
+        if not rules[name].holds(values[name]):
+            got = repr(values[name])[:100]
+            raise CheckpointError(f"{where} is damaged: {prefix}{name} must be {rules[name].words}, got {got}.")
+
+
+def _staging(path: Path) -> Path:
+    return path.parent / f".{path.name}.creating"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, taken: str) -> Iterator[int | None]:
+    """Lock a folder, and yield its descriptor. Raise CheckpointError with the message `taken` if that fails."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # a platform without this lock, such as Windows
+        yield None
+        return
+    with writing(folder):
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        with writing(folder):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise CheckpointError(taken) from error
+            # Another process may have renamed or removed the folder before it was locked.
+            if not os.path.samestat(os.stat(folder), os.fstat(handle)):
+                raise OSError(errno.ENOENT, "another process has replaced it")
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _row(entry: History) -> bytes:

@@ -1,7 +1,10 @@
 """Saved values return bit for bit, or a message names the refused file."""
 
 import json
+import logging
+import os
 import pickle
+import random
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,8 @@ from support import assert_leaves_close, example
 
 from jaxgd import load_network, save_network
 from jaxgd.checkpoint import Checkpoints
-from jaxgd.errors import CheckpointError, ShapeError, WriteError
+from jaxgd.errors import CheckpointError, DtypeError, RangeError, ShapeError, WriteError
+from jaxgd.network import Layer
 
 CONFIG = {"eta": 3.0, "sizes": [5, 4, 3]}
 
@@ -124,6 +128,65 @@ def test_values_that_differ_from_their_checksum_are_refused(folder, tree):
     assert "its values differ from the saved ones" in restored.refused[0]
 
 
+def test_a_checkpoint_that_orbax_does_not_list_counts(folder, tree, monkeypatch):
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "all_steps", list)
+        assert checkpoints.restore(like(tree)).epoch == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+def test_a_pipe_in_a_checkpoint_is_refused(folder, tree):
+    os.mkfifo(folder / "3" / "state" / "pipe")
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        restored = checkpoints.restore(like(tree))
+    assert restored.epoch == 2
+    assert "not a regular" in restored.refused[0]
+
+
+@pytest.mark.parametrize("step", [1, -1], ids=["intact", "damaged"])
+def test_a_checkpoint_of_an_earlier_version_is_read(folder, tree, step):
+    """It has a checksum of its values alone."""
+    about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
+    content = json.loads(about.read_text())
+    values = content.pop("values")
+    about.write_text(json.dumps(content | {"format": "jaxgd.checkpoint/1", "sha256": values[::step]}))
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        restored = checkpoints.restore(like(tree))
+    assert restored.epoch == (3 if step == 1 else 2)
+    assert_same(restored.tree, tree | {"count": jnp.array(restored.epoch)})
+
+
+def test_every_entry_of_a_checkpoint_is_verified(folder, tree):
+    """A leaf of no element can have any shape, and only the checksum of the description knows its own."""
+    about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
+    text = about.read_text()
+    assert "[0, 2]" in text
+    about.write_text(text.replace("[0, 2]", "[0, 3]"))
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        assert checkpoints.restore(like(tree)).epoch == 2
+
+
+def test_orbax_logs_nothing_while_checkpoints_are_open(folder, tree, caplog):
+    (folder / "3" / "_CHECKPOINT_METADATA").write_bytes(b"damaged")
+    before = list(logging.getLogger("absl").filters)
+    with caplog.at_level(logging.WARNING, "absl"), Checkpoints(folder, CONFIG) as checkpoints:
+        checkpoints.restore(like(tree))
+        logging.getLogger("absl").warning("another library's message")
+    assert [record.getMessage() for record in caplog.records if record.name == "absl"] == ["another library's message"]
+    assert logging.getLogger("absl").filters == before
+
+
+def test_a_full_disk_is_named_by_the_systems_words(tmp_path, tree, monkeypatch):
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+
+        def fail(*_, **__):
+            raise ValueError("RESOURCE_EXHAUSTED: Error writing\n [os_error_code='28'] [source locations='x.cc:1']")
+
+        monkeypatch.setattr(checkpoints._manager, "save", fail)
+        with pytest.raises(WriteError, match=r"the checkpoint cannot be written: No space left on device\.$"):
+            checkpoints.save(1, tree)
+
+
 def test_restore_skips_a_damaged_checkpoint_and_save_replaces_it(folder, tree):
     largest = max(files_of(folder, 3), key=lambda path: path.stat().st_size)
     flip(largest)
@@ -207,6 +270,13 @@ def write(tensors):
 
 
 ONE = {"0.w": np.ones((2, 3), np.float32), "0.b": np.ones(2, np.float32)}
+
+
+def named(format, **changes):
+    return safetensors.numpy.save(ONE | changes, metadata={"format": format})
+
+
+EMPTY = {"0.w": np.ones((0, 3), np.float32), "0.b": np.ones(0, np.float32)}
 BAD_FILES = {
     "empty": (b"", "damaged"),
     "pickle": (pickle.dumps(Trap()), "damaged"),
@@ -215,6 +285,15 @@ BAD_FILES = {
     "a layer missing": (write({"1.w": ONE["0.w"], "1.b": ONE["0.b"]}), "must hold the tensors"),
     "integers": (write({"0.w": np.ones((2, 3), np.int32), "0.b": np.ones(2, np.int32)}), "floating point"),
     "shapes": (write(ONE | {"0.b": np.ones(3, np.float32)}), "must have w"),
+    "no neuron": (write(EMPTY), "at least one neuron"),
+    "no input": (write(ONE | {"0.w": np.ones((2, 0), np.float32)}), "at least one neuron and one input"),
+    "NaN": (write(ONE | {"0.b": np.array([1, np.nan], np.float32)}), "0.b must be finite"),
+    "infinite": (write(ONE | {"0.w": np.full((2, 3), np.inf, np.float16)}), "0.w must be finite"),
+    "no checksum": (named("jaxgd.network/2"), "is damaged"),
+    "wrong checksum": (named(f"jaxgd.network/2 sha256:{'0' * 64}"), "is damaged"),
+    "damaged name": (named(f"jaxge.network/2 sha256:{'0' * 64}"), "is damaged"),
+    "damaged version": (named("jaxgd.network/3"), "is damaged"),
+    "damaged word": (named(f"jaxgd.network/2 sha25v:{'0' * 64}"), "is damaged"),
 }
 
 
@@ -225,6 +304,71 @@ def test_files_without_a_network_are_refused(tmp_path, content, match):
     with pytest.raises(CheckpointError, match=match) as caught:
         load_network(path)
     assert "n.safetensors" in str(caught.value)
+
+
+def test_no_flipped_bit_changes_a_network(tmp_path):
+    network, path, rng = example((4, 3, 2), seed=0)[0], tmp_path / "n.safetensors", random.Random(0)
+    save_network(path, network)
+    whole = path.read_bytes()
+    for _ in range(200):
+        content = bytearray(whole)
+        content[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_network(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "jaxgd.network/1"}], ids=str)
+def test_a_file_without_a_checksum_loads_with_a_note(tmp_path, metadata):
+    path = tmp_path / "n.safetensors"
+    path.write_bytes(safetensors.numpy.save(ONE, metadata=metadata))
+    with pytest.warns(UserWarning, match=r"n\.safetensors has no checksum.*could not be verified") as caught:
+        (layer,) = load_network(path)
+    np.testing.assert_array_equal(layer.w, ONE["0.w"])
+    assert "\n" not in str(caught[0].message)
+
+
+def test_weights_that_are_not_finite_load_on_request(tmp_path):
+    network = (Layer(jnp.array([[1.0, jnp.nan]]), jnp.array([-jnp.inf])),)
+    save_network(tmp_path / "n.safetensors", network)
+    with pytest.raises(CheckpointError, match="allow_non_finite=True"):
+        load_network(tmp_path / "n.safetensors")
+    assert_same(load_network(tmp_path / "n.safetensors", allow_non_finite=True), network)
+
+
+ROW = np.ones((1, 2), np.float32)
+NOT_SAVED = {
+    "None": (None, DtypeError),
+    "array": (ROW, DtypeError),
+    "pairs": (((ROW, ROW[0, :1]),), DtypeError),
+    "integers": ((Layer(np.ones((1, 2), int), np.ones(1)),), DtypeError),
+    "lists": ((Layer([[1.0, 2.0]], [1.0]),), DtypeError),
+    "complex": ((Layer(ROW.astype(complex), ROW[0, :1]),), DtypeError),
+    "eight bits": ((Layer(ROW.astype(jnp.float8_e5m2), ROW[0, :1]),), DtypeError),
+    "one layer": (Layer(ROW, ROW[0, :1]), ShapeError),
+    "no layer": ((), ShapeError),
+    "no neuron": ((Layer(ROW[:0], ROW[0, :0]),), ShapeError),
+    "no input": ((Layer(ROW[:, :0], ROW[0, :1]),), ShapeError),
+    "one axis": ((Layer(ROW[0], ROW[0, :1]),), ShapeError),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("case", NOT_SAVED)
+def test_only_a_network_is_saved(tmp_path, case):
+    network, error = NOT_SAVED[case]
+    with pytest.raises(error):
+        save_network(tmp_path / "n.safetensors", network)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(("path", "error"), [(3, DtypeError), (None, DtypeError), ("\0.safetensors", RangeError)])
+def test_a_path_is_a_path(path, error):
+    with pytest.raises(error, match="save_network: path must"):
+        save_network(path, (Layer(ROW, ROW[0, :1]),))
+    with pytest.raises(error, match="load_network: path must"):
+        load_network(path)
 
 
 def test_a_missing_file_is_reported(tmp_path):

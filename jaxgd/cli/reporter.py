@@ -46,10 +46,10 @@ class Reporter:
             self._bar = stack.enter_context(bar)
             self._events: Any = None
             if self._tensorboard:
-                from tensorboardX import SummaryWriter
+                from jaxgd.report.events import Events
 
-                writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=done + 1 if done else None)
-                self._events = stack.enter_context(writer)
+                events = Events(folder.path / "tensorboard", purge_step=done + 1 if done else None)
+                self._events = stack.enter_context(events)
             self._bar.set_description_str("compiling")
             yield
 
@@ -59,7 +59,7 @@ class Reporter:
         if self._events is not None:
             for name in History._fields[2:]:
                 if math.isfinite(value := getattr(entry, name).item()):
-                    self._events.add_scalar(name, value, k)
+                    self._events.add(k, name, value)
         if k == 0:
             return
         try:

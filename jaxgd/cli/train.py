@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -119,7 +118,7 @@ class Train:
         try:
             return _train(self, folder, data, place, reporter)
         except (Exception, KeyboardInterrupt) as error:
-            if (isinstance(error, WriteError) or not isinstance(error, JaxgdError)) and folder.path.is_dir():
+            if (isinstance(error, WriteError) or not isinstance(error, JaxgdError)) and (folder.path / "config.json").is_file():
                 say(signals.advice())
             raise
 
@@ -306,13 +305,8 @@ def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
 def _train(
     options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: Any
 ) -> int:
-    import absl.logging
-
     from jaxgd.training import train
 
-    if not os.environ.get("JAXGD_TRACEBACK"):
-        # orbax logs the tracebacks of its threads. A failed save raises WriteError here.
-        absl.logging.set_verbosity(absl.logging.FATAL)
     config = folder.config
     network, key = _first_network(config)
     kernel = _kernel(config, data)

@@ -1,6 +1,5 @@
 """Downloads through the manager of tensorflow-datasets, which checks and caches files without TensorFlow."""
 
-import json
 import shutil
 import threading
 from pathlib import Path
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 
 from jaxgd.data.sources import Source
 from jaxgd.errors import DataError, MissingDependencyError
+from jaxgd.files import read_json
 
 _TIMEOUT = 4.0  # seconds to wait for the host's answer
 
@@ -24,7 +24,7 @@ def find_cached(downloads: Path, name: str, source: Source) -> list[Path] | None
         for info in folder.glob("*.INFO"):
             path = info.with_suffix("")
             try:
-                checksum = json.loads(info.read_text(encoding="utf-8"))["url_info"]["checksum"]
+                checksum = read_json(info)["url_info"]["checksum"]
             except (OSError, ValueError, KeyError, TypeError):  # a damaged file, or one of another version
                 continue
             if isinstance(checksum, str) and path.is_file():

@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxgd.data.dataset import Dataset, Part, make_dataset, make_part
 from jaxgd.data.idx import read_idx
 from jaxgd.errors import DataError, RangeError, require_count
+from jaxgd.files import as_path
 
 _PREFIXES = {"train": ("train-",), "validation": ("validation-",), "test": ("t10k-", "test-")}
 
@@ -29,7 +30,7 @@ def load_idx(folder: str | os.PathLike[str], *, classes: int | None = None, vali
     Raises:
         DataError: If a file is missing, damaged or present twice, or if the files do not fit together.
         RangeError: If `validation` or `classes` is out of range, or `validation` is given next to validation files.
-        DtypeError: If `validation` or `classes` is not a whole number.
+        DtypeError: If `validation` or `classes` is not a whole number, or `folder` is not a str or a Path.
 
     Source: Nielsen, chapter 1, for the split.
 
@@ -45,7 +46,7 @@ def load_idx(folder: str | os.PathLike[str], *, classes: int | None = None, vali
         >>> dataset.image_shape, dataset.classes, len(dataset.train.labels), len(dataset.validation.labels)
         ((5, 4), 3, 10, 2)
     """
-    folder = Path(folder).expanduser()
+    folder = as_path("load_idx", folder).expanduser()
     if classes is not None:
         require_count("load_idx", "classes", classes)
     names = _names(folder)

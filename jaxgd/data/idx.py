@@ -25,7 +25,7 @@ _TYPES = {_UNSIGNED_BYTE, *_OTHER_TYPES}
 _MOST_DIMENSIONS = 64  # NumPy's limit
 _GZIP = b"\x1f\x8b"
 _MOST = 2**32  # limit on a file, gzipped and unpacked, in bytes
-_HEAD = 2**16  # bytes that show what a file holds; the header of a gzip file has a name of any length
+_HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
 
 
 def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
@@ -188,7 +188,7 @@ def _gunzip(content: bytes, most: int) -> bytearray:
     data, rest = bytearray(), memoryview(content)
     while rest and len(data) < most:
         member, size = zlib.decompressobj(wbits=31), 2**10
-        # zlib copies all that follows a member. Small pieces first keep the time linear in the number of members.
+        # zlib copies the rest of a piece at the end of a member. Short first pieces keep the total time linear.
         while rest and not member.eof and len(data) < most:
             piece = rest[:size]
             data += member.decompress(piece, most - len(data))

@@ -4,16 +4,18 @@ The authors of MNIST scaled the bounding box of the ink into 20×20 pixels, with
 center of mass to the center of 28×28 pixels. Other data sets differ, so the form is measured from the training images.
 """
 
+import io
 import math
 import os
+import re
 import warnings
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
 from jaxgd.errors import DataError, DtypeError, MissingDependencyError, describe
+from jaxgd.files import as_path, read_file
 
 _SAMPLE = 2000  # images that frame_of measures, at most
 _SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never lowers the sample below 64 images
@@ -24,8 +26,18 @@ _FAINT = 1 / 3
 _SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
 _LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
 
+# Limits on a picture. Reading one that keeps them takes below 10 s and 1 GiB.
+_MOST_BYTES = 2**28
 _MOST_PIXELS = 50_000_000
 _LONGEST_SIDE = 65_535
+# Limits on a picture that Pillow decodes in Python, which takes about 1 µs per pixel or byte, not 10 ns.
+_MOST_SLOW = 2_000_000
+# Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
+_MOST_VISITS = 20 * _MOST_PIXELS
+# A marker of a JPEG file with a segment of a stated length, or of the end. Compressed data hold the others.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+# Formats that Pillow gives to another program (PostScript can run any command and read any file) or cannot read itself.
+_FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 
 
 class Frame(NamedTuple):
@@ -97,7 +109,8 @@ peak=255, slack=0.5)
     box = _box(ink)
     sizes = box[:, 1] - box[:, 0]
     largest = np.percentile(sizes, 99, axis=0)
-    box_height, box_width = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
+    box_size = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
+    box_height, box_width = np.minimum(box_size, (height, width))  # in a few images, half can exceed the percentile
     positions = {"mass": _center_of_mass(ink), "box": _middle(box)}
     centering = min(positions, key=lambda name: float(positions[name].var(axis=0).sum()))
     row, column = np.rint(2 * positions[centering].mean(axis=0)) / 2
@@ -132,8 +145,10 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height widt
         largest value, except PNG images of mode I.
 
     Raises:
-        DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 50 million pixels or
-            65,535 per side; or if it shows no ink.
+        DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 256 MiB, 50 million
+            pixels or 65,535 per side; if it needs another program, as PostScript does; if it is too slow to decode; or
+            if it shows no ink.
+        DtypeError: If the path is not a str or a Path.
         MissingDependencyError: If Pillow is not installed.
 
     Example:
@@ -151,7 +166,8 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height widt
     gray = _decode(path)
     paper = int(_paper(gray[None])[0])
     deviation = np.arange(256) - paper
-    if np.bincount(gray.ravel(), minlength=256) @ deviation**3 < 0:
+    # Row by row, because bincount copies its argument to eight bytes per pixel.
+    if sum(np.bincount(row, minlength=256) for row in gray) @ deviation**3 < 0:
         gray, paper = 255 - gray, 255 - paper
     contrast = int(gray.max()) - paper
     if contrast < _LEAST_CONTRAST:
@@ -317,31 +333,30 @@ def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
 def _decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
     """Read the gray values of a picture, from 0 (black) to 255 (white)."""
     try:
-        with Path(path).open("rb") as stream, warnings.catch_warnings():
-            # Pillow warns about large and unusual files. The checks below raise for those that cannot be used.
-            warnings.simplefilter("ignore")
-            return _decode_stream(stream, path)
-    except OSError as error:
-        raise DataError(
-            f"read_picture: cannot read {path}: expected a picture, got: {error.strerror or error}.\n"
-            "Check the path and its permissions."
-        ) from error
-
-
-def _decode_stream(stream: BinaryIO, path: Any) -> UInt8[np.ndarray, "height width"]:
-    """Decode an open file. Error messages name `path`."""
-    try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise MissingDependencyError(
             "read_picture: expected Pillow to be installed, got no module PIL.\nRun: pip install pillow"
         ) from error
+    path = as_path("read_picture", path)
     try:
-        with Image.open(stream) as picture:
-            if picture.width * picture.height > _MOST_PIXELS or max(picture.size) > _LONGEST_SIDE:
-                raise _too_large(path, f"{picture.width}×{picture.height}")
-            whole_range = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
-            return _gray(Image, ImageOps.exif_transpose(picture), whole_range)
+        content = read_file(path, _MOST_BYTES)
+    except OSError as error:
+        raise DataError(
+            f"read_picture: cannot read {path}: expected a picture, got: {error.strerror or error}.\n"
+            "Check the path and its permissions."
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns about large and unusual files. The checks below raise for those that cannot be used.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as picture:
+                _require_readable(picture, content, path)
+                whole_range = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+                picture.load()
+                _require_readable(picture, content, path)  # an icon states the size of the picture inside it
+                ImageOps.exif_transpose(picture, in_place=True)
+                return _gray(Image, picture, whole_range)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -351,11 +366,46 @@ def _decode_stream(stream: BinaryIO, path: Any) -> UInt8[np.ndarray, "height wid
         ) from error
     except Image.DecompressionBombError as error:  # Pillow refuses to open a file of this size
         raise _too_large(path, "far more") from error
-    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, MemoryError, ...
         raise DataError(
-            f"read_picture: {path}: expected a complete picture, got one that cannot be decoded: {error}.\n"
-            "Export the picture to PNG again."
+            f"read_picture: {path}: expected a complete picture, got one that cannot be decoded: "
+            f"{error or type(error).__name__}.\nExport the picture to PNG again."
         ) from error
+
+
+def _require_readable(picture: Any, content: bytes, path: Any) -> None:
+    """Raise DataError unless Pillow itself decodes the picture in bounded time and memory."""
+    from PIL import Image
+
+    if picture.format in _FOREIGN:
+        raise DataError(
+            f"read_picture: {path}: expected a format that Pillow decodes itself, got {picture.format}.\n"
+            "Convert the picture to PNG."
+        )
+    pixels, size = picture.width * picture.height, f"{picture.width}×{picture.height}"
+    if pixels > _MOST_PIXELS or max(picture.size) > _LONGEST_SIDE:
+        raise _too_large(path, size)
+    slow = any(tile[0] in Image.DECODERS for tile in getattr(picture, "tile", ()))
+    if slow and max(pixels, len(content)) > _MOST_SLOW:
+        raise DataError(
+            f"read_picture: {path}: expected at most {_MOST_SLOW:,} pixels and bytes of a {picture.format} file, which "
+            f"is slow to decode, got {size} in {len(content):,} bytes.\nConvert the picture to PNG."
+        )
+    scans = _scans(content) if picture.format in ("JPEG", "MPO") else 1
+    if pixels * scans > _MOST_VISITS:
+        raise DataError(
+            f"read_picture: {path}: expected a JPEG file with a few scans, got {scans:,} of {size} pixels.\n"
+            "Export the picture to PNG."
+        )
+
+
+def _scans(content: bytes) -> int:
+    """Return the number of scans of the first picture in a JPEG file. Programs may append others, or a video."""
+    count, at = 0, 2
+    while (marker := _MARKER.search(content, at)) and (kind := marker[0][1]) != 0xD9:  # the end of the picture
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+        count += kind == 0xDA
+    return count
 
 
 def _too_large(path: Any, got: str) -> DataError:
@@ -376,8 +426,19 @@ def _gray(pillow: Any, picture: Any, whole_range: bool) -> UInt8[np.ndarray, "he
         if not np.isfinite(values).all():
             raise ValueError("it holds values that are not finite")
         low, high = (0, 65535) if whole_range else (values.min(), values.max())
-        return np.rint((values - low) * (255 / max(high - low, np.finfo(float).tiny))).astype(np.uint8)
+        # In place: a picture of the largest size takes 0.4 GB in float64.
+        values -= low
+        values *= 255 / max(high - low, np.finfo(float).tiny)
+        return np.rint(values, out=values).astype(np.uint8)
+    # In strips, so that the copies that Pillow makes stay small.
+    rows = max(1, 2**20 // picture.width)
+    boxes = [(0, top, picture.width, min(top + rows, picture.height)) for top in range(0, picture.height, rows)]
+    return np.concatenate([np.asarray(_opaque(pillow, picture.crop(box)).convert("L")) for box in boxes])
+
+
+def _opaque(pillow: Any, picture: Any) -> Any:
+    """Lay a picture on white if it is transparent, and return it in mode RGB."""
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = pillow.alpha_composite(pillow.new("RGBA", picture.size, "white"), picture)
-    return np.array(picture.convert("RGB").convert("L"))
+    return picture.convert("RGB")

@@ -13,6 +13,7 @@ from jaxgd.data.fetch import download, find_cached
 from jaxgd.data.idx import is_gzip, parse_idx, read_bytes
 from jaxgd.data.sources import SOURCES, Source
 from jaxgd.errors import DataError, RangeError
+from jaxgd.files import as_path
 
 _SIZE = (28, 28)
 
@@ -147,7 +148,7 @@ def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Pat
 
 def resolve_data_dir(data_dir: str | os.PathLike[str] | None) -> Path:
     """Return `data_dir`, or the default folder if it is None."""
-    return default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    return default_data_dir() if data_dir is None else as_path("load_dataset", data_dir).expanduser()
 
 
 def _find(folder: Path, gz_name: str) -> Path | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgd.files import writing
+from jaxgd.report.figure import save_figure
 from jaxgd.training import History
 
 
@@ -21,7 +21,8 @@ def plot_history(entries: Sequence[History], path: str | Path, title: str = "") 
         title: Title of the figure.
 
     Raises:
-        WriteError: If the file cannot be written.
+        RangeError: If the path has another ending.
+        WriteError: If the file cannot be written. An existing file then stays as it was.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -46,5 +47,4 @@ def plot_history(entries: Sequence[History], path: str | Path, title: str = "") 
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     figure.suptitle(title.replace("$", r"\$"))
-    with writing(Path(path)):
-        figure.savefig(path, dpi=150)
+    save_figure("plot_history", figure, path, dpi=150)

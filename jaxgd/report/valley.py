@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxgd.errors import MissingDependencyError, RangeError
-from jaxgd.files import write_atomically, writing
+from jaxgd.files import write_atomically
+from jaxgd.report.figure import STILL, save_figure
 
 Floats = NDArray[np.float64]
 
-_STILL = (".png", ".svg", ".pdf")
 _INSTALL = "Run in the folder of jaxgd's sources: pip install -e '.[plot]'"
 # The surface has one scale of colors from low to high. Red occurs nowhere in it, so the path stands out everywhere.
 _PATH, _START, _END, _MINIMUM = "#d62728", "#ffffff", "#d62728", "#ffd92f"
@@ -51,7 +51,7 @@ def require_drawable(path: Path) -> None:
             import plotly  # noqa: F401
         except ModuleNotFoundError as error:
             raise MissingDependencyError(f"a page needs plotly. {_INSTALL}") from error
-    elif path.suffix in _STILL:
+    elif path.suffix in STILL:
         try:
             import matplotlib  # noqa: F401
         except ModuleNotFoundError as error:
@@ -169,8 +169,7 @@ def _still(landscape: Landscape, file: Path) -> None:
     else:
         bar.ax.yaxis.set_major_locator(MaxNLocator(6))
     figure.suptitle(landscape.title.replace("$", r"\$"))
-    with writing(file):
-        figure.savefig(file, dpi=120)
+    save_figure("draw", figure, file, dpi=120)
 
 
 def _beneath(landscape: Landscape, z: Floats, x: Floats, y: Floats) -> Floats:

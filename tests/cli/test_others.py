@@ -20,6 +20,7 @@ from jaxgd.cli import compiled, main
 from jaxgd.cli.info import Info
 from jaxgd.data.idx import write_idx
 from jaxgd.kernels import native
+from jaxgd.run_folder import RunFolder
 
 
 def metrics(row=-1):
@@ -93,8 +94,9 @@ def test_a_bad_picture_does_not_cancel_the_others(jaxgd, run_folder):
 
 def test_evaluate_warns_of_other_data_than_the_runs(jaxgd, run_folder):
     assert jaxgd("evaluate", "run").err == ""
-    config = json.loads(Path("run/config.json").read_text())
-    Path("run/config.json").write_text(json.dumps(config | {"data_sha256": "0" * 64}))
+    folder = RunFolder.open(Path("run"))
+    config = folder.config
+    folder._change(data_sha256="0" * 64)
     answer = jaxgd("evaluate", "run")
     assert answer.status == 0
     assert answer.err.startswith("jaxgd evaluate: warning: digits is not the data set that run was trained on")

@@ -2,6 +2,7 @@ import gzip
 import re
 import struct
 import tempfile
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgd.data.idx import read_idx, write_idx
+from jaxgd.data.idx import is_idx, read_idx, write_idx
 from jaxgd.errors import DataError, DtypeError, WriteError
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -111,6 +112,7 @@ ZIP_DAMAGE = {
     "data": ZIPPED[:12] + bytes(8) + ZIPPED[20:],
     "rubbish behind": ZIPPED + b"rubbish",
     "half a member behind": ZIPPED + ZIPPED[:20],
+    "a member behind the padding": ZIPPED + b"\0" + gzip.compress(b""),
 }
 
 
@@ -151,6 +153,57 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()
+
+
+MANY = {
+    "one byte each": (
+        gzip.compress(b"\0\0\x08\1" + struct.pack(">I", 20_000)) + gzip.compress(b"\7", 1) * 20_000,
+        None,
+    ),
+    "empty": (gzip.compress(b"") * 50_000, "begins 00 00 08"),
+    "padded": (ZIPPED + bytes(2**24), None),
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_many_members_take_linear_time(tmp_path, case):
+    content, expected = MANY[case]
+    start = time.process_time()
+    if expected is None:
+        (tmp_path / "x").write_bytes(content)
+        assert read_idx(tmp_path / "x").size in (20_000, ARRAY.size)
+    else:
+        damaged(tmp_path / "x", expected, content=content)
+    assert time.process_time() - start < 2.0  # it takes 0.15 s; in quadratic time, 5 s and more
+
+
+IS_IDX = {
+    "plain": (PLAIN, True),
+    "zipped": (ZIPPED, True),
+    "long name in the gzip header": (b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 3000 + b"\0" + ZIPPED[10:], True),
+    "cut short": (PLAIN[:9], True),
+    "another type": (b"\0\0\x0d\x03" + PLAIN[4:], True),
+    "scalar": (b"\0\0\x08\0\7", True),
+    "empty": (b"", False),
+    "png": (b"\x89PNG\r\n\x1a\n", False),
+    "zipped picture": (gzip.compress(b"\x89PNG\r\n\x1a\n"), False),
+    "icon": (b"\0\0\1\0\1\0", False),
+    "run-length coded gray TGA": (b"\0\0\x0b" + bytes(15), False),
+    "AVIF": (b"\0\0\0\x1cftypavif", False),
+    "damaged gzip": (ZIPPED[:10] + b"\xff" * 20, False),
+}
+
+
+@pytest.mark.parametrize("case", IS_IDX)
+def test_is_idx_goes_by_the_first_bytes(tmp_path, case):
+    content, expected = IS_IDX[case]
+    (tmp_path / "t10k-images-idx3-ubyte.png").write_bytes(content)
+    assert is_idx(tmp_path / "t10k-images-idx3-ubyte.png") is expected
+
+
+def test_a_file_that_cannot_be_read_is_not_idx(tmp_path):
+    assert not is_idx(tmp_path)
+    assert not is_idx(tmp_path / "nothing")
 
 
 def test_a_file_that_cannot_be_read_is_reported(tmp_path):

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import struct
 import sys
 import time
@@ -114,6 +115,14 @@ def test_frame_of_digits_of_any_size():
         image[top : top + size, left : left + size] = 255
     frame = frame_of(images)
     assert all(fit_to_frame(image, frame) is image for image in images)
+
+
+def test_the_box_of_a_few_large_images_stays_inside():
+    images = np.zeros((2, 2000, 1000), np.uint8)
+    images[:, 700] = images[0, :, 500] = images[1, 300:1700, 500] = 255  # two crosses
+    frame = frame_of(images)
+    assert frame.box_height <= frame.height
+    assert frame.box_width <= frame.width
 
 
 def test_frame_of_empty_images():
@@ -401,6 +410,68 @@ def test_a_too_large_picture_is_refused(size, got, tmp_path):
         read_picture(tmp_path / "x.png")
     assert not caught
     assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, *, extra=b""):
+    """Return an empty gray PNG picture of this size."""
+    head = chunk(b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes((width + 1) * height), 1))
+    return b"\x89PNG\r\n\x1a\n" + head + extra + pixels + chunk(b"IEND", b"")
+
+
+def scans(count):
+    """Return a progressive JPEG file of 1,000×1,000 pixels that repeats its last scan."""
+    content = io.BytesIO()
+    Image.new("L", (1000, 1000), 255).save(content, "jpeg", progressive=True)
+    whole = content.getvalue()
+    return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * count + whole[-2:]
+
+
+def qoi(width, height):
+    """Return a QOI file of equal pixels, 62 in a byte. Pillow decodes it in Python."""
+    head = b"qoif" + struct.pack(">2IBB", width, height, 3, 0)
+    return head + b"\xfd" * (width * height // 62) + bytes(7) + b"\1"
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) (w) file\nshowpage\n%%EOF\n"
+ICON = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 8, len(png(8000, 8000)), 22) + png(8000, 8000)
+HOSTILE = {
+    "PostScript": (POSTSCRIPT, "a format that Pillow decodes itself, got EPS"),
+    "text": (png(8, 8, extra=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**26), 1))), "cannot be decoded"),
+    "scans": (scans(2000), "a JPEG file with a few scans, got 2,006"),
+    "slow": (qoi(2000, 2000), "slow to decode"),
+    "large picture in a small icon": (ICON, "50,000,000 pixels"),
+}
+
+
+def test_a_video_behind_a_photo_is_not_read(sheet, tmp_path):
+    """The video of a motion photo holds the bytes of a scan's marker by chance."""
+    saved(tmp_path / "x.jpg", 255 - sheet)
+    photo = read_picture(tmp_path / "x.jpg")
+    with (tmp_path / "x.jpg").open("ab") as file:
+        file.write(b"\xff\xda" * 100_000)
+    np.testing.assert_array_equal(read_picture(tmp_path / "x.jpg"), photo)
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_picture_is_refused(case, tmp_path):
+    content, match = HOSTILE[case]
+    (tmp_path / "x.png").write_bytes(content)
+    start = time.process_time()
+    with pytest.raises(DataError, match=match):
+        read_picture(tmp_path / "x.png")
+    assert time.process_time() - start < 5  # it takes at most 0.5 s; the limit allows for a slow machine
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs devices")
+def test_a_device_is_refused(tmp_path):
+    (tmp_path / "x.png").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_picture(tmp_path / "x.png")
 
 
 def test_a_missing_picture_is_reported(tmp_path):

@@ -1,0 +1,55 @@
+"""The scalars of a run in TensorBoard's format."""
+
+import contextlib
+import time
+from pathlib import Path
+from types import TracebackType
+
+from jaxgd.files import writing
+
+_SECONDS = 10.0  # longest time that a scalar waits in memory
+
+
+class Events:
+    """A file of events, written by the calling thread.
+
+    The writer of tensorboardX uses a thread and a queue of limited length. On a full disk the thread ends, and the next
+    events wait for ever. A failed write raises WriteError here.
+
+    Args:
+        folder: Folder of the files, which is created.
+        purge_step: TensorBoard hides scalars of earlier files from this step on. By default it hides none.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        self._folder, self._flushed, self._event = folder, time.monotonic(), event_pb2.Event
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            # Otherwise two files of the same second would have the same name.
+            self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+            if purge_step is not None:
+                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+                self._writer.write_event(self._event(wall_time=time.time(), step=purge_step, session_log=start))
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The first error is the one to report.
+        with contextlib.suppress(*([OSError] if error else [])), writing(self._folder):
+            self._writer.close()
+
+    def add(self, step: int, name: str, value: float) -> None:
+        """Add one scalar."""
+        from tensorboardX.summary import scalar
+
+        with writing(self._folder):
+            self._writer.write_event(self._event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            if time.monotonic() - self._flushed > _SECONDS:
+                self._writer.flush()
+                self._flushed = time.monotonic()
