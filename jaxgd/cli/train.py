@@ -118,7 +118,9 @@ class Train:
         try:
             return _train(self, folder, data, place, reporter)
         except (Exception, KeyboardInterrupt) as error:
-            if (isinstance(error, WriteError) or not isinstance(error, JaxgdError)) and (folder.path / "config.json").is_file():
+            if (isinstance(error, WriteError) or not isinstance(error, JaxgdError)) and (
+                folder.path / "config.json"
+            ).is_file():
                 say(signals.advice())
             raise
 
