@@ -71,14 +71,8 @@ MaybeInts = Annotated[tuple[int, ...] | None, _read("INT INT [INT ...]", "whole 
 MaybeScheme = Annotated[
     Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="{gaussian,scaled}", help_behavior_hint="")
 ]
-# Positional arguments.
+# A positional argument.
 RunDir = Annotated[Path, tyro.conf.Positional, _read("RUN", "a path", _path)]
-Images = Annotated[
-    tuple[Path, ...],
-    tyro.conf.Positional,
-    _read("IMAGE [IMAGE ...]", "paths", _path, several=True),
-    tyro.conf.arg(help_behavior_hint="(required)"),
-]
 
 
 def load_data(name: str, data_dir: str | Path | None) -> "Dataset":

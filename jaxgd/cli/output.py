@@ -1,4 +1,4 @@
-"""Lines on standard output and standard error, whatever their encoding."""
+"""Lines on standard output and standard error, in any encoding."""
 
 import codecs
 import contextlib

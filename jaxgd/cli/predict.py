@@ -2,9 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from jaxgd.cli.common import DONE, FAILED, Images, RunDir
+import tyro
+
+from jaxgd.cli.common import DONE, FAILED, RunDir
 from jaxgd.cli.output import error_line
 
 if TYPE_CHECKING:
@@ -21,13 +23,16 @@ class Predict:
     image may have any size: it is scaled and centered like the training images. A picture with dark ink on light paper
     is inverted.
 
-    Exit status: 0 all images were read; 1 an image could not be read, and one line on standard error says why;
-    2 misuse.
+    Exit status: 0 all images were read; 1 an image could not be read, for the reason on standard error; 2 misuse.
     """
 
     run_dir: RunDir
     """Run folder, made by jaxgd train."""
-    images: Images
+    images: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
+    ]
     """Image files: PNG, another format that Pillow reads, or IDX."""
 
     def run(self, argv: list[str]) -> int:

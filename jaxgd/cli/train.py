@@ -56,15 +56,15 @@ class Train:
     Prints one line per epoch: the number of test images that the network reads correctly. Epochs count from 0, as in
     Nielsen's book. Writes a run folder with config.json, metrics.jsonl, checkpoints and network.safetensors.
 
-    Ctrl-C, SIGTERM and SIGHUP finish the epoch and save the run; a second signal stops at once.
+    After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves the run. A second signal stops at once.
 
-    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file or the output could not be written;
-    2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file or the output could not be written; 2
+    misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
     data: MaybeName = None
-    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files. With --resume: the
-    new place of the run's data. (default: digits)"""
+    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files.
+    With --resume, the new place of the run's data. (default: digits)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
     sizes: MaybeInts = None
