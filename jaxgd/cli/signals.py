@@ -68,6 +68,9 @@ def leave_on_signals() -> None:
 
     Call this first, and only in a process that belongs to the command.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _open_standard_streams()
     numbers = _heeded()
     for number in numbers:
         signal.signal(number, lambda number, _: _leave(number))
@@ -83,6 +86,18 @@ def leave_on_signals() -> None:
     _State.listening = True
     for number in numbers:
         signal.signal(number, lambda *_: None)
+
+
+def _open_standard_streams() -> None:
+    """Open the null device in place of each standard stream that the parent has closed.
+
+    Otherwise the next file, for instance a checkpoint, would get the number 2, and log messages of C++ would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 @contextlib.contextmanager

@@ -99,13 +99,15 @@ class Train:
     def run(self, argv: list[str]) -> int:
         """Train and return the exit status."""
         from jaxgd.cli.reporter import Reporter, require_plot
-        from jaxgd.errors import JaxgdError, WriteError, require_count
+        from jaxgd.errors import JaxgdError, RangeError, WriteError, require_count
 
         if self.checkpoint_every is not None:
             require_count("train", "--checkpoint-every", self.checkpoint_every)
         if self.plot is not None:
             require_writable_figure(self.plot, (".png", ".svg", ".pdf"))
             require_plot()
+            if self.run_dir is not None and self.run_dir.absolute() == self.plot.absolute():
+                raise RangeError(f"--plot must differ from --run-dir, got {self.plot} for both.\nRename one.")
         reporter = Reporter(progress=self.progress, tensorboard=self.tensorboard)
         if self.resume is None:
             (folder, data), place = _new(self), None
@@ -356,6 +358,7 @@ def _train(
         if checkpoints.newest != result.state.epoch:
             _save(folder, checkpoints, result.state, entries)
         folder.save_network(result.network)
+    signals.describe("jaxgd train", "the run is saved")
     after = f"after {len(entries) - 1} of {epochs} epochs, and saved; continue with: {_continue(folder)}"
     reporter.conclude(result.outcome, entries)
     if stop.number:

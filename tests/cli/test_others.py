@@ -318,6 +318,18 @@ def test_output_is_readable_in_every_encoding(jaxgd, monkeypatch, encoding):
     assert out.errors == "strict"
 
 
+def test_no_home_folder_is_one_line(jaxgd, monkeypatch):
+    def expanduser(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("JAXGD_DATA_DIR")
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    answer = jaxgd("train", "--data", "mnist")
+    assert (answer.status, answer.out) == (2, "")
+    assert "got no home folder. Set JAXGD_DATA_DIR." in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
 def test_missing_standard_streams_are_no_error(jaxgd, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)

@@ -138,6 +138,14 @@ def test_ignored_signals_stay_ignored(tmp_path):
     assert status == 0, lines
 
 
+def test_closed_standard_streams_are_opened():
+    code = (
+        "import os, sys; os.closerange(0, 3); sys.stderr = None; from jaxgd.cli import signals; "
+        "signals.leave_on_signals(); assert os.path.samestat(os.fstat(2), os.stat(os.devnull))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "jaxgd"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

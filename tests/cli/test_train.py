@@ -344,6 +344,10 @@ MISUSE = {
     ),
     "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
     "plot elsewhere": (["--plot", "absent/x.png"], "absent does not exist"),
+    "plot in place of the run folder": (
+        ["--plot", "x.png", "--run-dir", "./x.png"],
+        "--plot must differ from --run-dir",
+    ),
     "plot of another kind": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
 }
 
