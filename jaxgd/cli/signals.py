@@ -91,7 +91,7 @@ def leave_on_signals() -> None:
 def _open_standard_streams() -> None:
     """Open the null device in place of each standard stream that the parent has closed.
 
-    Otherwise the next file, for instance a checkpoint, would get the number 2, and log messages of C++ would go into it.
+    Otherwise the next file, for instance a checkpoint, would get the number 2, and C++ would log into it.
     """
     for number in range(3):
         try:
