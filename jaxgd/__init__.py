@@ -6,7 +6,10 @@ This module lists the public names. Each name is imported on first use, so `jaxg
 import importlib
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+
+# Type checkers know this name. The import of typing would take longer than the rest of this module, and the command
+# handles Ctrl-C only when this module is imported.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from jaxgd.backprop import backprop as backprop
@@ -109,7 +112,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'jaxgd' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"jaxgd.{_MODULE_OF[name]}"), name)
@@ -122,7 +125,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(types.ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         # Importing the module jaxgd.backprop sets an attribute here. It would hide the function of the same name.
         if name in _MODULE_OF and isinstance(value, types.ModuleType):
             value = getattr(value, name)

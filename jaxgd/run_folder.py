@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -235,7 +236,8 @@ def require_new(path: Path) -> None:
     with writing(path):
         taken = os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
     if taken:
-        raise CheckpointError(f"{path} already exists.\nName another run folder, or continue it with --resume {path}.")
+        again = shlex.quote(str(path))
+        raise CheckpointError(f"{path} already exists.\nName another run folder, or continue it with --resume {again}.")
 
 
 def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import tyro
 
 import jaxgd
-from jaxgd import cli
+from jaxgd.cli import command
 
 pytest_plugins = ["pytester"]
 
@@ -60,7 +60,7 @@ def test_test_files_on_the_pages_pass(pytester):
     ("name", "argv"), LINES, ids=lambda value: value if isinstance(value, str) else " ".join(value)
 )
 def test_commands_on_the_pages_parse(name, argv):
-    tyro.cli(cli._Command, prog="jaxgd", args=argv)
+    tyro.cli(command.Command, prog="jaxgd", args=argv)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -137,7 +137,7 @@ def test_a_wrong_command_line_would_fail():
     ((line),) = pages.command_lines("```sh\npip install x && jaxgd train --speed 3  # fast\n```\n")
     assert line == ["train", "--speed", "3"]
     with pytest.raises(SystemExit):
-        tyro.cli(cli._Command, prog="jaxgd", args=line)
+        tyro.cli(command.Command, prog="jaxgd", args=line)
 
 
 def test_a_broken_link_would_be_found():

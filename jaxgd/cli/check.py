@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxgd.cli.common import CANNOT_TELL, DONE, FAILED, MISUSED
+from jaxgd.cli.common import CANNOT_TELL, DONE, FAILED, MISUSED, Int
+from jaxgd.cli.output import say
 
 if TYPE_CHECKING:
     from jaxgd.cli.cases import Result
@@ -39,7 +40,7 @@ class Check:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FILE[::CASE] ...]", help_behavior_hint="")
     ] = ()
     """Cases to run: path/to/file.py::function for one, path/to/file.py for all check_… and test_… cases in the file."""
-    seed: int = 0
+    seed: Int = 0
     """Seed of the directions to test and of the random weights."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON document: a list of objects with case, report and, if a case could not run, error."""
@@ -51,7 +52,7 @@ class Check:
         from jaxgd.cli.cases import UserError, users_traceback
         from jaxgd.errors import require_count
 
-        require_count("--seed", "it", self.seed, least=0, most=2**32 - 1)
+        require_count("check", "--seed", self.seed, least=0, most=2**32 - 1)
         results: list[Result] = []
         # With --json, stdout holds the document only: prints from the user's code go to stderr.
         with contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext():
@@ -77,7 +78,7 @@ class Check:
         elif not self.json:
             print(_line(result.case, result.report), flush=True)
             if self.verbose or result.report.verdict != "right":
-                print(f"\n{result.report}\n")
+                print(f"\n{result.report}\n", flush=True)
 
 
 _VERDICTS = {DONE: "right", FAILED: "wrong", CANNOT_TELL: "cannot tell"}
@@ -97,7 +98,7 @@ def _of_files(words: tuple[str, ...], seed: int) -> "Iterator[Result]":
 
     cases, skipped = find_cases(words)
     for test in skipped:
-        print(f"not run: {test}, but jaxgd check supplies only check_gradients", file=sys.stderr)
+        say(f"not run: {test}, but jaxgd check supplies only check_gradients")
     for case in cases:
         yield from run_case(case, seed)
 
@@ -138,7 +139,7 @@ def _networks(digits: Any, seed: int) -> "Iterator[tuple[str, Network]]":
     network_key, order_key = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
     network = jaxgd.init_network(network_key, SIZES, "scaled")
     yield "random", network
-    print("training…", file=sys.stderr)
+    say("training…")
     result = jaxgd.train(network, digits, epochs=EPOCHS, batch_size=10, eta=3.0, key=order_key, evaluate=False)
     yield "trained", result.network
 
@@ -163,4 +164,4 @@ def _print_json(results: "list[Result]") -> None:
         out.append({"case": case, "report": None if report is None else report.as_dict()})
         if error:
             out[-1]["error"] = error
-    print(json.dumps(out, allow_nan=False, ensure_ascii=False, indent=1))
+    print(json.dumps(out, allow_nan=False, indent=1))

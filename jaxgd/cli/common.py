@@ -1,28 +1,78 @@
-"""Helpers that several commands share: load data, and check a network's sizes against it."""
+"""Helpers that several commands share: types of arguments, data, and checks before any work."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
 
-# Exit statuses.
+# Exit statuses. A signal gives 128 plus its number.
 DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 
-# Types of optional arguments. The help text of each argument states its default.
-MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-MaybeName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-MaybeInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
-MaybeFloats = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]", help_behavior_hint="")]
+
+def _read(metavar: str, expected: str, parse: Callable[[str], Any], *, several: bool = False) -> Any:
+    """Return a reader of an argument for tyro, whose own messages repeat themselves and whose readers accept `None`."""
+
+    def read(words: list[str]) -> Any:
+        try:
+            values = tuple(parse(word) for word in words)
+        except ValueError as error:
+            got = shlex.join(words)
+            raise ValueError(f"must be {expected}, got {got if len(got) < 100 else got[:100] + '…'}.") from error
+        return values if several else values[0]
+
+    def shown(value: Any) -> list[str]:
+        return [str(x) for x in value] if isinstance(value, tuple) else [str(value)]
+
+    return PrimitiveConstructorSpec(
+        nargs="*" if several else 1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda _: True,
+        str_from_instance=shown,
+    )
+
+
+def _path(word: str) -> Path:
+    if not word:
+        raise ValueError
+    return Path(word)
+
+
+def _name(word: str) -> str:
+    if not word:
+        raise ValueError
+    return word
+
+
+def _batch_size(word: str) -> int | str:
+    return word if word == "full" else int(word)
+
+
+Int = Annotated[int, _read("INT", "a whole number", int)]
+Float = Annotated[float, _read("FLOAT", "a number", float)]
+BatchSize = Annotated[int | Literal["full"], _read("INT|full", "a whole number or full", _batch_size)]
+
+# Optional arguments. The help text of each states its default.
+_NO_HINT = tyro.conf.arg(help_behavior_hint="")
+MaybePath = Annotated[Path | None, _read("PATH", "a path", _path), _NO_HINT]
+MaybeName = Annotated[str | None, _read("NAME", "a name or a path", _name), _NO_HINT]
+MaybeInt = Annotated[int | None, _read("INT", "a whole number", int), _NO_HINT]
+MaybeFloat = Annotated[float | None, _read("FLOAT", "a number", float), _NO_HINT]
+MaybeFloats = Annotated[tuple[float, ...] | None, _read("FLOAT [FLOAT ...]", "numbers", float, several=True), _NO_HINT]
+MaybeInts = Annotated[tuple[int, ...] | None, _read("INT INT [INT ...]", "whole numbers", int, several=True), _NO_HINT]
 MaybeScheme = Annotated[
     Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="{gaussian,scaled}", help_behavior_hint="")
 ]
-MaybeInts = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT INT [INT ...]", help_behavior_hint="")]
+# A positional argument.
+RunDir = Annotated[Path, tyro.conf.Positional, _read("RUN", "a path", _path)]
 
 
 def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
@@ -31,11 +81,41 @@ def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
     from jaxgd.data.sources import SOURCES
     from jaxgd.errors import RangeError
 
+    if data_dir is not None and (name == "digits" or is_folder(name)):
+        why = "comes with jaxgd" if name == "digits" else "is a folder of its own"
+        raise RangeError(f"--data-dir must be left out, because {name} {why}, got {data_dir}.")
     if is_folder(name):
         return load_idx(name)
     if name not in (known := ("digits", *SOURCES)):
-        raise RangeError(f"--data: expected {', '.join(known)} or the path of a folder of IDX files, got {name!r}.")
+        raise RangeError(f"--data must be {', '.join(known)} or the path of a folder of IDX files, got {name!r}.")
     return load_dataset(name, data_dir)
+
+
+def command_line(*words: object) -> str:
+    """Return a command line that a shell splits into these words.
+
+    >>> command_line("jaxgd", "train", "--resume", Path("my run"))
+    "jaxgd train --resume 'my run'"
+    """
+    return shlex.join(
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
+    )
+
+
+def require_writable_figure(path: Path, endings: Sequence[str]) -> None:
+    """Raise unless --plot names a file of these types that can be written. Call it before any work."""
+    from jaxgd.errors import RangeError
+
+    folder = path.absolute().parent
+    if path.suffix.lower() not in endings:
+        allowed = f"{', '.join(endings[:-1])} or {endings[-1]}"
+        raise RangeError(f"--plot must be a file whose name ends in {allowed}, got {path}.")
+    if not folder.is_dir():
+        raise RangeError(f"--plot must be a file in an existing folder, but {folder} does not exist.\nCreate it first.")
+    if path.is_dir():
+        raise RangeError(f"--plot must be a file, got the folder {path}.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise RangeError(f"--plot must be a file that can be written, got {path}.\nCheck its permissions.")
 
 
 def is_folder(name: str) -> bool:
@@ -67,7 +147,7 @@ def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool, run
     """
     from jaxgd.errors import RangeError, require_sizes
 
-    require_sizes("--sizes", sizes)
+    require_sizes("train", sizes)
     height, width = data.image_shape
     if sizes[0] != data.inputs or sizes[-1] < data.classes or (exact and sizes[-1] != data.classes):
         images = f"its images are {height}×{width}, and it has {data.classes} classes"

@@ -28,8 +28,8 @@ def enable_compilation_cache() -> None:
     processor = _processor_id()
     if processor is None:
         return
-    folder = Path("~/.cache/jaxgd/programs").expanduser() / processor
     try:
+        folder = Path("~/.cache/jaxgd/programs").expanduser() / processor
         # The user executes the cached programs, so no other user may write to the folder.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()

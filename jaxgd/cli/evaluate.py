@@ -1,19 +1,20 @@
 """`jaxgd evaluate`: the accuracy and cost of a trained network."""
 
 import dataclasses
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from jaxgd.cli.common import MaybeName, MaybePath, is_folder, load_data, require_sizes_fit
+from jaxgd.cli.common import MaybeName, MaybePath, RunDir, command_line, digest, is_folder, load_data, require_sizes_fit
+from jaxgd.cli.output import error_line
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Print the accuracy and the cost of a run's network on a data set."""
+    """Print the accuracy and the cost of a run's network on a data set.
 
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    A warning says so if these are not the data that the run was trained on.
+    """
+
+    run_dir: RunDir
     """Run folder, made by jaxgd train."""
     part: Literal["train", "validation", "test"] = "test"
     """Split of the data set to evaluate."""
@@ -25,15 +26,28 @@ class Evaluate:
     def run(self, argv: list[str]) -> int:
         """Evaluate and return the exit status."""
         from jaxgd.cost import accuracy, quadratic_cost
+        from jaxgd.errors import DataError
         from jaxgd.examples import outputs_in_chunks, require_fit, targets
         from jaxgd.network import network_sizes
         from jaxgd.run_folder import RunFolder
 
         folder = RunFolder.open(self.run_dir)
         network = folder.load_network()
-        name = self.data or folder.config["data"]
-        data = load_data(name, self.data_dir or folder.config["data_dir"])
+        config = folder.config
+        name = self.data or config["data"]
+        try:
+            data = load_data(name, self.data_dir or (config["data_dir"] if name == config["data"] else None))
+        except DataError as error:
+            option = "--data-dir" if config["data_dir"] else "--data"
+            moved = command_line("jaxgd", "evaluate", self.run_dir, option)
+            raise DataError(f"{error}\nIf the data have moved: {moved} FOLDER") from error
         require_sizes_fit(network_sizes(network), data, exact=not is_folder(name), run=self.run_dir)
+        if (got := digest(data)) != config["data_sha256"]:
+            error_line(
+                "jaxgd evaluate",
+                f"warning: {data.name} is not the data set that {self.run_dir} was trained on: "
+                f"expected the SHA-256 {config['data_sha256']}, got {got}.",
+            )
         x, y = require_fit("evaluate", self.part, network, *getattr(data, self.part))
         a = outputs_in_chunks(network, x)
         cost = quadratic_cost(a, targets(y, a.shape[-1], a.dtype))

@@ -52,6 +52,15 @@ class Info:
         return 0
 
 
+def version_line() -> str:
+    """Return the versions of jaxgd and JAX, and the backend, in one line."""
+    import jax
+
+    from jaxgd.kernels import native
+
+    return f"jaxgd {_version('jaxgd')}, jax {jax.__version__}, {jax.default_backend()}, native kernels: {native.isa()}"
+
+
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxgd.cli.common import DONE, FAILED, MaybeFloat, MaybeFloats, MaybePath
+from jaxgd.cli.common import DONE, FAILED, Int, MaybeFloat, MaybeFloats, MaybePath, require_writable_figure
+from jaxgd.cli.output import say
 
 if TYPE_CHECKING:
     from jaxgd.descent import Solution
@@ -63,7 +63,7 @@ class Minimize:
     """Length of each step of fixed-length. (default: 0.01)"""
     dt: MaybeFloat = None
     """Time that each step of gradient-flow covers. (default: 0.001)"""
-    max_steps: int = 10_000
+    max_steps: Int = 10_000
     """Largest number of updates."""
     rtol: MaybeFloat = None
     """Stop when the gradient's norm is at most this fraction of its initial value.
@@ -89,6 +89,7 @@ class Minimize:
         from jaxgd.report.valley import require_drawable
 
         if self.plot is not None:
+            require_writable_figure(self.plot, (".png", ".svg", ".pdf", ".html"))
             require_drawable(self.plot)
         try:
             with jax.enable_x64(True) if self.dtype == "float64" else contextlib.nullcontext():
@@ -104,18 +105,14 @@ class Minimize:
 
         cost, start = self._cost_and_start()
         rule = self._rule()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            solution = minimize(
-                cost,
-                jnp.asarray(start, self.dtype),
-                rule,
-                max_steps=self.max_steps,
-                stop=self._stop(),
-                record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
-            )
-        for warning in caught:
-            print(f"jaxgd minimize: warning: {warning.message}", file=sys.stderr)
+        solution = minimize(
+            cost,
+            jnp.asarray(start, self.dtype),
+            rule,
+            max_steps=self.max_steps,
+            stop=self._stop(),
+            record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
+        )
         if self.json:
             _print_json(self, rule, solution)
         else:
@@ -247,7 +244,7 @@ def _print_json(options: Minimize, rule: Any, solution: "Solution") -> None:
         **{name: plain(getattr(solution, name)) for name in ("v", "cost", "gradient", "best_v", "best_cost")},
         "trajectory": {name: plain(x) for name, x in path._asdict().items() if x is not None},
     }
-    print(json.dumps(out, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(out, allow_nan=False))
 
 
 def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None:
@@ -265,7 +262,7 @@ def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None
     finite = np.isfinite(v).all(axis=1) & np.isfinite(heights)
     v, heights = v[finite], heights[finite]
     if not len(v):
-        print("nothing to draw: the cost is not finite at the start", file=sys.stderr)
+        say("nothing to draw: the cost is not finite at the start")
         return
     if len(higher := np.flatnonzero(np.abs(heights) > 1e3 * max(abs(heights[0]), 1.0))):
         # A path that leaves the valley is drawn up to the first point far outside, so that the valley stays visible.
@@ -293,7 +290,7 @@ def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None
             minima = np.column_stack([np.asarray(shadows, float), minima[:, -1]])
         landscape = Landscape(a, b, np.asarray(plane.cost, float), places, heights, names, title, minima)
     draw(landscape, Path(options.plot or "valley.png"))
-    print(f"drawn: {options.plot}", file=sys.stderr)
+    say(f"drawn: {options.plot}")
 
 
 def _known_minima(name: str) -> Any:

@@ -4,11 +4,11 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from jaxgd.cli.output import say
 from jaxgd.data import Dataset
-from jaxgd.errors import MissingDependencyError, RangeError
+from jaxgd.errors import MissingDependencyError
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.run_folder import RunFolder
 from jaxgd.training import History
@@ -22,6 +22,8 @@ class Reporter:
 
     def __init__(self, *, progress: bool, tensorboard: bool) -> None:
         self._progress, self._tensorboard = progress, tensorboard
+        # Why a line could not be written to stdout: its reader is gone, or its disk is full. Empty if all were written.
+        self.broken = ""
         if tensorboard:
             try:
                 import tensorboardX  # noqa: F401
@@ -60,33 +62,33 @@ class Reporter:
                     self._events.add(k, name, value)
         if k == 0:
             return
-        self._bar.write(f"Epoch {k - 1}: {self._correct(entry)}", file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            self._bar.write(f"Epoch {k - 1}: {self._correct(entry)}", file=sys.stdout)
+            sys.stdout.flush()
+        except OSError as error:
+            self.broken = error.strerror or str(error)
         self._bar.set_description_str("training")
         self._bar.set_postfix_str(f"cost {entry.cost:.4f}, test accuracy {entry.test_accuracy:.2%}", refresh=False)
         self._bar.update()
 
     def conclude(self, outcome: Outcome, entries: list[History]) -> None:
         """Print the outcome of the run and its best epoch."""
-        # The message of STOPPED speaks of a callback, which is the command's own. The command reports Ctrl-C itself.
+        # The message of STOPPED speaks of a callback, which is the command's own. The command reports a signal itself.
         if outcome.reason is not Reason.STOPPED:
-            print(outcome.message, file=sys.stderr)
+            say(outcome.message)
         if len(entries) > 1:
             best = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
-            print(
+            say(
                 f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%}); "
-                f"best: epoch {best - 1}, {self._correct(entries[best])}",
-                file=sys.stderr,
+                f"best: epoch {best - 1}, {self._correct(entries[best])}"
             )
 
     def _correct(self, entry: History) -> str:
         return f"{round(float(entry.test_accuracy) * self._test_images)} / {self._test_images}"
 
 
-def require_plot(path: Path | None) -> None:
-    """Raise unless a figure can be drawn into this file. Call it before training, so that no run is wasted."""
-    if path is None:
-        return
+def require_plot() -> None:
+    """Raise unless matplotlib, which draws the figure, is installed. Call it before training."""
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
@@ -94,7 +96,3 @@ def require_plot(path: Path | None) -> None:
             "--plot: expected matplotlib to be installed, got no such module.\n"
             "Run in the folder of jaxgd's sources: pip install -e '.[plot]'"
         ) from error
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise RangeError(f"--plot: the file's name must end in .png, .svg or .pdf, got {path}.")
-    if not path.absolute().parent.is_dir():
-        raise RangeError(f"--plot: the folder {path.absolute().parent} does not exist.\nCreate it first.")

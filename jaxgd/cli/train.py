@@ -1,28 +1,33 @@
 """`jaxgd train`: train a network to read digits by gradient descent."""
 
-import contextlib
 import dataclasses
 import itertools
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from jaxgd.cli import signals
 from jaxgd.cli.common import (
+    DONE,
+    FAILED,
+    BatchSize,
+    Float,
+    Int,
     MaybeInt,
     MaybeInts,
+    MaybeName,
     MaybePath,
     MaybeScheme,
+    command_line,
     digest,
     is_folder,
     load_data,
     require_sizes_fit,
+    require_writable_figure,
 )
+from jaxgd.cli.output import error_line, say
 
 if TYPE_CHECKING:
     import jax
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
 
 # Options allowed together with --resume. The run's own settings cannot change.
 _WITH_RESUME = (
-    *("--resume", "--epochs", "--data-dir", "--checkpoint-every"),
+    *("--resume", "--epochs", "--data", "--data-dir", "--checkpoint-every"),
     *("--tensorboard", "--plot", "--progress", "--no-progress"),
 )
 
@@ -51,12 +56,15 @@ class Train:
     Prints one line per epoch: the number of test images that the network reads correctly. Epochs count from 0, as in
     Nielsen's book. Writes a run folder with config.json, metrics.jsonl, checkpoints and network.safetensors.
 
-    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file could not be written;
-    2 misuse; 130 interrupted.
+    After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves the run. A second signal stops at once.
+
+    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file or the output could not be written; 2
+    misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
-    data: str = "digits"
-    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files."""
+    data: MaybeName = None
+    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files.
+    With --resume, the new place of the run's data. (default: digits)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
     sizes: MaybeInts = None
@@ -64,13 +72,13 @@ class Train:
     scheme: MaybeScheme = None
     """First weights: gaussian is N(0, 1), scaled is N(0, 1/fan-in).
     (default: gaussian, as in the book; scaled for digits)"""
-    eta: float = 3.0
+    eta: Float = 3.0
     """Learning rate η, above 0."""
-    batch_size: int | Literal["full"] = 10
+    batch_size: BatchSize = 10
     """Examples per mini-batch, or full to use all examples in each update."""
     epochs: MaybeInt = None
     """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
-    seed: int = 0
+    seed: Int = 0
     """Seed of the first weights and of the order of examples."""
     kernel: Literal["auto", "xla", "native"] = "auto"
     """Backend that runs an epoch: native is C++ on the CPU; auto is native if it can run and is faster, otherwise xla.
@@ -91,49 +99,61 @@ class Train:
     def run(self, argv: list[str]) -> int:
         """Train and return the exit status."""
         from jaxgd.cli.reporter import Reporter, require_plot
-        from jaxgd.errors import require_count
+        from jaxgd.errors import JaxgdError, RangeError, WriteError, require_count
 
         if self.checkpoint_every is not None:
-            require_count("--checkpoint-every", "it", self.checkpoint_every)
-        require_plot(self.plot)
+            require_count("train", "--checkpoint-every", self.checkpoint_every)
+        if self.plot is not None:
+            require_writable_figure(self.plot, (".png", ".svg", ".pdf"))
+            require_plot()
+            if self.run_dir is not None and self.run_dir.absolute() == self.plot.absolute():
+                raise RangeError(f"--plot must differ from --run-dir, got {self.plot} for both.\nRename one.")
         reporter = Reporter(progress=self.progress, tensorboard=self.tensorboard)
-        folder, data = _new(self) if self.resume is None else _resumed(self, self.resume, argv)
-        print(f"run folder: {folder.path}", file=sys.stderr)
+        if self.resume is None:
+            (folder, data), place = _new(self), None
+        else:
+            folder, data, place = _resumed(self, self.resume, argv)
+        say(f"run folder: {folder.path}")
+        signals.describe(
+            "jaxgd train", f"the run is saved up to its last checkpoint; continue with: {_continue(folder)}"
+        )
         try:
-            return _train(self, folder, data, reporter)
-        except (OSError, KeyboardInterrupt):
-            print(f"the run is saved up to its last checkpoint; continue with: {_continue(folder)}", file=sys.stderr)
+            return _train(self, folder, data, place, reporter)
+        except (Exception, KeyboardInterrupt) as error:
+            if (isinstance(error, WriteError) or not isinstance(error, JaxgdError)) and (
+                folder.path / "config.json"
+            ).is_file():
+                say(signals.advice())
             raise
 
 
 def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     """Create a run folder and load its data. All options are checked before anything is written."""
     from jaxgd.data.image import frame_of
-    from jaxgd.data.named import resolve_data_dir
-    from jaxgd.errors import CheckpointError, RangeError, WriteError, require_count, require_positive
+    from jaxgd.errors import CheckpointError, RangeError, WriteError, require_count
     from jaxgd.run_folder import RunFolder, require_new
 
     # On digits, over 60 seeds each: one in five runs with gaussian weights ended below 97% test accuracy, and none with
     # scaled weights.
-    default = ("scaled", 60) if options.data == "digits" else ("gaussian", 30)
+    name = options.data or "digits"
+    default = ("scaled", 60) if name == "digits" else ("gaussian", 30)
     scheme, epochs = options.scheme or default[0], default[1] if options.epochs is None else options.epochs
-    require_count("--epochs", "it", epochs)
-    require_count("--seed", "it", options.seed, least=0, most=2**32 - 1)
-    require_positive("--eta", "it", options.eta)
+    require_count("train", "--epochs", epochs)
+    require_count("train", "--seed", options.seed, least=0, most=2**32 - 1)
+    _require_step(options.eta)
     if options.run_dir is not None:
+        _require_utf8("--run-dir", options.run_dir)
         require_new(options.run_dir)
-    data = load_data(options.data, options.data_dir)
+    data = load_data(name, options.data_dir)
     if options.batch_size != "full":
-        require_count("--batch-size", "it", options.batch_size, most=len(data.train.labels))
+        require_count("train", "--batch-size", options.batch_size, most=len(data.train.labels))
     sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
-    own = is_folder(options.data)
+    own = is_folder(name)
     require_sizes_fit(sizes, data, exact=not own)
     if (weights := sum(a * b for a, b in itertools.pairwise(sizes))) > 2**30:
-        raise RangeError(f"--sizes: expected at most 2**30 weights, got {weights:,}.")
+        raise RangeError(f"--sizes must give at most 2**30 weights, got {weights:,}.\nMake the layers narrower.")
     config = {
-        "data": str(Path(options.data).absolute()) if own else options.data,
-        # The absolute path, so that a resumed run finds the data even if the environment has changed.
-        "data_dir": None if own or options.data == "digits" else str(resolve_data_dir(options.data_dir).absolute()),
+        **dict(zip(("data", "data_dir"), _place(name, options.data_dir), strict=True)),
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
         "sizes": list(sizes),
@@ -142,6 +162,7 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
         "epochs": epochs,
         "made_with": _made_with(),
     }
+    _require_countable(epochs, config, data)
     _kernel(config, data)  # raises if the requested backend cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     try:
@@ -150,29 +171,89 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
         raise CheckpointError(f"{error}\nName another run folder with --run-dir.") from error
 
 
-def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset"]:
-    """Open the run folder to continue and load its data, which must be unchanged."""
-    from jaxgd.errors import CheckpointError, RangeError, require_count
+def _place(name: str, data_dir: str | Path | None) -> tuple[str, str | None]:
+    """Return the data's name or folder, and the folder of named data sets, for the configuration of a run.
+
+    The paths are absolute, so that a resumed run finds the data even if the environment has changed.
+    """
+    from jaxgd.data.named import resolve_data_dir
+
+    if is_folder(name):
+        return str(Path(name).expanduser().absolute()), None
+    return name, None if name == "digits" else str(resolve_data_dir(data_dir).absolute())
+
+
+def _require_step(eta: float) -> None:
+    """Raise RangeError unless η is above 0 and finite in the float type of the network too."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxgd.errors import require_positive
+
+    require_positive("train", "--eta", eta)
+    dtype = jnp.result_type(float)
+    with np.errstate(over="ignore"):
+        require_positive("train", f"--eta {eta:g} in {dtype}", np.asarray(eta).astype(dtype))
+
+
+def _require_countable(epochs: int, config: dict[str, Any], data: "Dataset") -> None:
+    """Raise RangeError if the number of updates overflows the integers that count them."""
+    from jaxgd.errors import require_count
+
+    n = len(data.train.labels)
+    updates = -(-n // (_batch_size(config) or n))
+    require_count("train", "--epochs", epochs, most=(2**31 - 1) // updates)
+
+
+def _require_utf8(option: str, path: Path) -> None:
+    """Raise RangeError if a path has bytes that are not UTF-8, because the checkpoints cannot be written there."""
+    from jaxgd.errors import RangeError
+
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise RangeError(f"{option} must be a path in UTF-8, got {path.absolute()}.\nRename the folder.") from error
+
+
+def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset", tuple[str, str | None]]:
+    """Open the run folder to continue, and load its data, which must be unchanged. Return their place too."""
+    from jaxgd.errors import CheckpointError, DataError, RangeError, require_count
     from jaxgd.run_folder import RunFolder
 
     given = {flag.split("=")[0].replace("_", "-") for flag in argv if flag.startswith("--")}
     if changed := sorted(given.difference(_WITH_RESUME)):
         raise RangeError(f"a resumed run keeps its settings: leave out {', '.join(changed)}.")
+    _require_utf8("--resume", path)
     folder = RunFolder.open(path)
-    data = load_data(folder.config["data"], options.data_dir or folder.config["data_dir"])
+    config = folder.config
+    name = options.data or config["data"]
+    # The folder of the run's own data set; another data set has its own.
+    data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
+    moved = f"If the data have moved: {_continue(folder)} --data" + (
+        f" {name} --data-dir" if config["data_dir"] else ""
+    )
+    try:
+        data = load_data(name, data_dir)
+    except DataError as error:
+        raise DataError(f"{error}\n{moved} FOLDER") from error
     if digest(data) != folder.config["data_sha256"]:
-        raise CheckpointError(f"the data set {folder.config['data']} has changed since {path} was trained on it.")
+        differ = f"expected the SHA-256 {config['data_sha256']}, got {digest(data)}.\n"
+        if options.data is None and options.data_dir is None:
+            raise CheckpointError(
+                f"the data set {name} has changed since {path} was trained on it: {differ}{moved} FOLDER"
+            )
+        raise CheckpointError(f"{name} is not the data set that {path} was trained on: {differ}Name the same data.")
     if options.epochs is not None:
-        require_count("--epochs", "it", options.epochs)
+        require_count("train", "--epochs", options.epochs)
+        _require_countable(options.epochs, config, data)
     if (made_with := folder.config["made_with"])["float"] != _made_with()["float"]:
         raise CheckpointError(f"{path} was made in {made_with['float']}: set JAX_ENABLE_X64 as for that run.")
     if made_with != _made_with():
-        print(
+        say(
             f"the run was made with {made_with} and continues with {_made_with()}: its results may differ from an "
-            "uninterrupted run",
-            file=sys.stderr,
+            "uninterrupted run"
         )
-    return folder, data
+    return folder, data, _place(name, data_dir)
 
 
 def _made_with() -> dict[str, str]:
@@ -225,8 +306,9 @@ def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
     )
 
 
-def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) -> int:
-    from jaxgd.outcome import Reason
+def _train(
+    options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: Any
+) -> int:
     from jaxgd.training import train
 
     config = folder.config
@@ -238,17 +320,23 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
         "key": key,
         "kernel": kernel.name,
     }
-    with folder.locked(), folder.checkpoints() as checkpoints, _stop_on_interrupt() as stop:
+    with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
         like = train(network, data, epochs=0, evaluate=False, **settings).state if options.resume else None
         state, entries = _restore(checkpoints, like)
-        folder.write_metrics(entries)
         epochs, done = options.epochs or config["epochs"], max(len(entries) - 1, 0)
         if epochs < done:
             from jaxgd.errors import RangeError
 
-            raise RangeError(f"--epochs: expected at least {done}, which {folder.path} already has, got {epochs}.")
+            raise RangeError(
+                f"--epochs must be at least {done}, which {folder.path} already has, got {epochs}.\n"
+                "Leave it out, or start a new run."
+            )
+        folder.write_metrics(entries)
         if epochs != config["epochs"]:
             folder.lengthen(epochs)
+        if place is not None and place != (config["data"], config["data_dir"]):
+            folder.relocate(*place)
+            say(f"config.json now has the new place of the data: {place[1] or place[0]}")
 
         due, saved = options.checkpoint_every, time.monotonic()
 
@@ -262,35 +350,38 @@ def _train(options: Train, folder: "RunFolder", data: "Dataset", reporter: Any) 
                     _save(folder, checkpoints, state, entries)
                     saved = time.monotonic()
                 reporter.show(entry)
-            return stop.is_set()
+            return bool(stop.number or reporter.broken)
 
-        print(f"kernel {kernel}", file=sys.stderr)
+        say(f"kernel {kernel}")
         with reporter.over(folder, data, epochs, entries):
             result = train(network, data, epochs=epochs - done, state=state, callback=after_epoch, **settings)
         if checkpoints.newest != result.state.epoch:
             _save(folder, checkpoints, result.state, entries)
         folder.save_network(result.network)
+    signals.describe("jaxgd train", "the run is saved")
+    after = f"after {len(entries) - 1} of {epochs} epochs, and saved; continue with: {_continue(folder)}"
     reporter.conclude(result.outcome, entries)
+    if stop.number:
+        say(f"stopped by {signals.name(stop.number)} {after}")
+        return signals.status(stop.number)
+    if reporter.broken:
+        error_line("jaxgd train", f"standard output cannot be written ({reporter.broken}): stopped {after}")
+        return FAILED
     if options.plot is not None:
         from jaxgd.report.training import plot_history
 
+        again = command_line("jaxgd", "train", "--resume", folder.path, "--plot", options.plot)
+        signals.describe("jaxgd train", f"the run is saved; draw its figure with: {again}")
         plot_history(entries, options.plot, title=f"{data.name}, sizes {config['sizes']}, η = {config['eta']:g}")
-        print(f"drawn: {options.plot}", file=sys.stderr)
-    if result.outcome.reason is Reason.STOPPED:
-        print(
-            f"stopped by Ctrl-C after {len(entries) - 1} of {epochs} epochs, and saved; "
-            f"continue with: {_continue(folder)}",
-            file=sys.stderr,
-        )
-        return 130
+        say(f"drawn: {options.plot}")
     if not result.outcome.ok:
-        return 1
-    print(f"next: jaxgd predict {folder.path} PICTURE", file=sys.stderr)
-    return 0
+        return FAILED
+    say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
+    return DONE
 
 
 def _continue(folder: "RunFolder") -> str:
-    return f"jaxgd train --resume {folder.path}"
+    return command_line("jaxgd", "train", "--resume", folder.path)
 
 
 def _save(folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", entries: list["History"]) -> None:
@@ -313,28 +404,7 @@ def _restore(checkpoints: "Checkpoints", like: "TrainState | None") -> tuple["Tr
     if restored is None:
         return None, []
     for refusal in restored.refused:
-        print(f"{refusal}; using the previous checkpoint", file=sys.stderr)
+        say(f"{refusal}; using the previous checkpoint")
     state, history = restored.tree
     history = jax.tree.map(np.asarray, history)
     return state, [jax.tree.map(lambda x, k=k: x[k], history) for k in range(len(history.epoch))]
-
-
-@contextlib.contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """Stop after the current epoch on the first Ctrl-C, and at once on the second."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(*_: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-        print("\nfinishing this epoch and saving; press Ctrl-C again to stop at once", file=sys.stderr)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

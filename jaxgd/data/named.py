@@ -27,7 +27,12 @@ def default_data_dir() -> Path:
     '/scratch/digits'
     >>> del os.environ["JAXGD_DATA_DIR"]
     """
-    return Path(os.environ.get("JAXGD_DATA_DIR") or "~/.cache/jaxgd").expanduser()
+    try:
+        return Path(os.environ.get("JAXGD_DATA_DIR") or "~/.cache/jaxgd").expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            "load_dataset: the folder of data sets must be known, got no home folder.\nSet JAXGD_DATA_DIR."
+        ) from error
 
 
 def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:

@@ -44,7 +44,10 @@ def test_the_processor_id_depends_on_flags_and_not_on_clock_speed(monkeypatch):
     assert old == processor_id(mhz=2000, flag="avx2") != new
 
 
-WHY = ["user's own folder", "cache disabled", "unknown processor", "folder cannot be made", "folder open to others"]
+WHY = [
+    *("user's own folder", "cache disabled", "unknown processor", "folder cannot be made", "folder open to others"),
+    "no home folder",
+]
 
 
 @pytest.mark.parametrize("why", WHY)
@@ -58,6 +61,12 @@ def test_the_cache_setting_stays_unchanged(settings, monkeypatch, tmp_path, why)
         jax.config.update("jax_enable_compilation_cache", False)
     elif why == "unknown processor":
         monkeypatch.setattr(compiled, "_processor_id", lambda: None)
+    elif why == "no home folder":
+
+        def expanduser(path):
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "expanduser", expanduser)
     elif why == "folder open to others":
         monkeypatch.setattr(compiled, "_processor_id", lambda: "this one")
         folder = tmp_path / ".cache/jaxgd/programs/this one"

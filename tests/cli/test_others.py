@@ -1,18 +1,26 @@
 """`jaxgd evaluate`, `predict` and `info`; help, error messages and exit statuses of the command."""
 
+import contextlib
+import io
 import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgd import cli, feedforward, load_dataset, load_network
+import jaxgd as package
+from jaxgd import feedforward, load_dataset, load_network
+from jaxgd.cli import compiled, main
+from jaxgd.cli.info import Info
 from jaxgd.data.idx import write_idx
 from jaxgd.kernels import native
+from jaxgd.run_folder import RunFolder
 
 
 def metrics(row=-1):
@@ -49,19 +57,50 @@ def test_evaluate_on_images_of_another_size_names_the_run_and_the_images(jaxgd, 
         (["evaluate", "nowhere"], "not a run folder"),
         (["evaluate", "run", "--part", "all"], "--part"),
         (["evaluate", "run", "--data", "cifar"], "digits, mnist"),
+        (["evaluate", "run", "--data", ""], "--data must be a name or a path, got ''."),
+        (["evaluate", "run", "--data-dir", "."], "--data-dir must be left out"),
+        (["evaluate"], "jaxgd evaluate: expected RUN, got none. See jaxgd evaluate --help."),
+        (["predict", ""], "jaxgd predict: RUN must be a path, got ''."),
         (["predict", "run"], "expected at least one image, got none"),
-        (["predict", "run", "absent.png"], "absent.png"),
-        (["predict", "run", "run/config.json"], "config.json"),
-        (["predict", "run", "labels-idx1-ubyte"], "expected images"),
         (["predict", "nowhere", "x.png"], "not a run folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_misuse_prints_one_line(jaxgd, run_folder, argv, match):
-    write_idx("labels-idx1-ubyte", np.zeros(3, np.uint8))
     answer = jaxgd(*argv)
     assert (answer.status, answer.out) == (2, "")
     assert match in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.bad_input
+def test_a_bad_picture_does_not_cancel_the_others(jaxgd, run_folder):
+    """The content of a file decides how it is read, and not its name."""
+    images = load_dataset("digits").test.images[:2]
+    write_idx("idx_labels", np.zeros(3, np.uint8))
+    write_idx("pictures.png", images)
+    write_idx("one", images[0])
+    answer = jaxgd("predict", "run", "absent.png", "pictures.png", "run/config.json", "idx_labels", "one")
+    assert answer.status == 1
+    names, digits = zip(*(line.split("\t")[:2] for line in answer.out.splitlines()), strict=True)
+    assert names == ("pictures.png[0]", "pictures.png[1]", "one[0]")
+    assert digits[0] == digits[2]
+    assert len(answer.err.splitlines()) == 3
+    for line, word in zip(answer.err.splitlines(), ("absent.png", "config.json", "expected images"), strict=True):
+        assert line.startswith("jaxgd predict: ")
+        assert word in line
+    assert jaxgd("predict", "run", "absent.png")[:2] == (1, "")
+
+
+def test_evaluate_warns_of_other_data_than_the_runs(jaxgd, run_folder):
+    assert jaxgd("evaluate", "run").err == ""
+    folder = RunFolder.open(Path("run"))
+    config = folder.config
+    folder._change(data_sha256="0" * 64)
+    answer = jaxgd("evaluate", "run")
+    assert answer.status == 0
+    assert answer.err.startswith("jaxgd evaluate: warning: digits is not the data set that run was trained on")
+    assert f"expected the SHA-256 {'0' * 64}, got {config['data_sha256']}" in answer.err
     assert len(answer.err.splitlines()) == 1
 
 
@@ -163,16 +202,157 @@ def test_help_takes_less_than_a_second_without_jax():
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device", "run/metrics.jsonl"), 1, "run/metrics.jsonl: No space left"),
         (PermissionError(13, "Permission denied", "run"), 2, "run: Permission denied"),
+        (OSError(28, "No space left on device"), 1, "jaxgd info: writing: No space left on device"),
+        (MemoryError(), 1, "jaxgd info: out of memory: an allocation failed"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 4 TB\nat 0x0"), 1, "jaxgd info: out of memory: RESOURCE_EXHAUSTED: 4 TB"),
+        (RecursionError("too deep"), 1, "jaxgd info: internal error: RecursionError: too deep"),
+        (ValueError("1\n2\n3"), 1, "internal error: ValueError: 1 This is a fault of jaxgd: run again with JAXGD_TRA"),
+        (AssertionError(), 1, "internal error: AssertionError: "),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_operating_system_errors_print_one_line(jaxgd, monkeypatch, error, status, match):
+def test_every_failure_prints_one_line(jaxgd, monkeypatch, error, status, match):
     def fail(self, argv):
         raise error
 
-    monkeypatch.setattr(cli.Info, "run", fail)
+    monkeypatch.setattr(Info, "run", fail)
     answer = jaxgd("info")
     assert answer.status == status
+    assert match in answer.err
+    assert len(answer.err.splitlines()) == 1
+    monkeypatch.setenv("JAXGD_TRACEBACK", "1")
+    again = jaxgd("info")
+    assert again.status == status
+    assert again.err.startswith("Traceback (most recent call last):\n")
+    assert again.err.endswith(answer.err)
+
+
+def test_a_librarys_warning_is_one_line(jaxgd, monkeypatch):
+    """A warning that points to the user's own file keeps its place."""
+
+    def warn(self, argv):
+        warnings.warn_explicit("info: take\ncare", UserWarning, compiled.__file__, 7)
+        warnings.warn_explicit("look", UserWarning, "/home/model.py", 3)
+        return 0
+
+    monkeypatch.setattr(Info, "run", warn)
+    answer = jaxgd("info")
+    assert answer.status == 0
+    assert answer.err == "jaxgd info: warning: take care\njaxgd info: warning: look (/home/model.py:3)\n"
+
+
+USAGE = {
+    ("train", "--eta=abc"): "jaxgd train: --eta must be a number, got abc.",
+    ("train", "--epochs=None"): "jaxgd train: --epochs must be a whole number, got None.",
+    ("train", "--seed", "1e3"): "jaxgd train: --seed must be a whole number, got 1e3.",
+    ("train", "--seed", "9" * 5000): f"jaxgd train: --seed must be a whole number, got {'9' * 100}….",
+    ("train", "--sizes", "64", "x", "10"): "jaxgd train: --sizes must be whole numbers, got 64 x 10.",
+    ("train", "--batch-size", "all"): "jaxgd train: --batch-size must be a whole number or full, got all.",
+    ("train", "--kernel", "gpu"): "jaxgd train: --kernel must be auto, xla or native, got 'gpu'.",
+    ("train", "--plot="): "jaxgd train: --plot must be a path, got ''.",
+    ("train", "--eta"): "jaxgd train: --eta must have a value, got none.",
+    ("train", "--etta", "3"): "jaxgd train: --etta 3 is not an argument of this command. Did you mean --eta?",
+    ("train", "more"): "jaxgd train: more is not an argument of this command.",
+    ("minimize",): "jaxgd minimize: expected NAME|FILE::COST, got none.",
+    ("trian",): f"jaxgd: expected a command ({', '.join(COMMANDS[1:-1])} or info), got trian.",
+    ("--eta", "3"): f"jaxgd: expected a command ({', '.join(COMMANDS[1:-1])} or info), got --eta 3.",
+    ("--version", "x"): "jaxgd: --version stands alone, got x. Leave out the rest.",
+}
+
+
+@pytest.mark.parametrize("argv", USAGE, ids=lambda argv: " ".join(argv)[:30])
+def test_a_usage_error_is_one_clear_line(jaxgd, argv):
+    answer = jaxgd(*argv)
+    command = argv[0] if argv[0] in COMMANDS else ""
+    advice = "" if argv[0] == "--version" else f" See {f'jaxgd {command}'.strip()} --help."
+    assert answer == (2, "", f"{USAGE[argv]}{advice}\n")
+
+
+def test_the_version_is_one_line(jaxgd):
+    answer = jaxgd("--version")
+    assert answer.status == 0
+    assert answer.out == (
+        f"jaxgd {package.__version__}, jax {jax.__version__}, {jax.default_backend()}, native kernels: {native.isa()}\n"
+    )
+
+
+def test_the_command_alone_prints_its_help_and_is_misuse(jaxgd):
+    answer = jaxgd()
+    assert (answer.status, answer.out) == (2, "")
+    assert "usage: jaxgd" in answer.err
+    assert all(command in answer.err for command in COMMANDS)
+
+
+ENCODINGS = {
+    "utf-8": "λ_max  2/η",
+    "ascii": "lambda_max  2/eta",
+    "cp1252": "lambda_max  2/eta",
+    "iso8859-7": "λ_max  2/η",
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_output_is_readable_in_every_encoding(jaxgd, monkeypatch, encoding):
+    """A file's name that is no UTF-8 keeps its bytes on stdout."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+
+    def run(*argv):
+        out.seek(0)
+        out.truncate()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            status = main(list(argv))
+        out.flush()
+        return status, out.buffer.getvalue()
+
+    status, raw = run("minimize", "valley", "--max-steps", "2", "--sharpness")
+    assert status == 0
+    assert re.search(rf"{ENCODINGS[encoding].replace('  ', '  +')}", raw.decode(encoding))
+    assert run("train", "--help")[0] == 0
+    status, raw = run("evaluate", "\udcff")
+    assert status == 2
+    assert b"jaxgd evaluate: \\udcff is not a run folder" in raw
+    monkeypatch.setattr(Info, "run", lambda self, argv: print("\udcff.png ł") or 0)
+    status, raw = run("info")
+    assert status == 0
+    assert raw == b"\xff.png " + ("ł".encode() if encoding == "utf-8" else b"\\u0142") + b"\n"
+    assert out.errors == "strict"
+
+
+def test_no_home_folder_is_one_line(jaxgd, monkeypatch):
+    def expanduser(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("JAXGD_DATA_DIR")
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    answer = jaxgd("train", "--data", "mnist")
+    assert (answer.status, answer.out) == (2, "")
+    assert "got no home folder. Set JAXGD_DATA_DIR." in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_missing_standard_streams_are_no_error(jaxgd, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["info"]) == 0
+    assert main(["evaluate", "nowhere"]) == 2
+    assert sys.stdout is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "match"),
+    [
+        ("RLIMIT_AS", "address space must be at least 2.0 GiB, got 1.0"),
+        ("RLIMIT_NOFILE", "open files: must be at least"),
+    ],
+)
+def test_low_limits_are_reported_before_the_work(jaxgd, monkeypatch, limit, match):
+    resource = pytest.importorskip("resource")
+    real, low = resource.getrlimit, {"RLIMIT_AS": 2**30, "RLIMIT_NOFILE": 10}[limit]
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda which: (low, low) if which == getattr(resource, limit) else real(which)
+    )
+    answer = jaxgd("info")
+    assert (answer.status, answer.out) == (1, "")
     assert match in answer.err
     assert len(answer.err.splitlines()) == 1
 

@@ -1,5 +1,7 @@
 """`jaxgd train`: its output, run folder, resume and error messages."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -13,6 +15,7 @@ import pytest
 from support import assert_leaves_close
 
 from jaxgd import init_network, load_dataset, load_network, train, training
+from jaxgd.cli import main
 from jaxgd.data.idx import write_idx
 
 SHORT = ("--epochs", 2, "--run-dir", "run")
@@ -145,10 +148,66 @@ def test_ctrl_c_saves_and_prints_how_to_resume(jaxgd, monkeypatch):
     assert "next:" not in answer.err
     assert len(rows()) == 3
     assert signal.getsignal(signal.SIGINT) is before
+    assert Path("run/checkpoints/2").is_dir()
     monkeypatch.setattr(Reporter, "show", show)
     assert jaxgd("train", "--resume", "run").status == 0
     jaxgd("train", "--epochs", 4, "--run-dir", "whole")
     assert Path("run/network.safetensors").read_bytes() == Path("whole/network.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_other_signals_save_too(jaxgd, monkeypatch, name, status):
+    from jaxgd.cli.reporter import Reporter
+
+    show = Reporter.show
+
+    def kill(self, entry):
+        show(self, entry)
+        if entry.epoch == 1:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    monkeypatch.setattr(Reporter, "show", kill)
+    before = signal.getsignal(getattr(signal, name))
+    answer = jaxgd("train", "--epochs", 4, "--run-dir", "my run", "--plot", "run.png")
+    assert answer.status == status
+    continued = "continue with: jaxgd train --resume 'my run'\n"
+    assert f"stopped by {name} after 1 of 4 epochs, and saved; {continued}" in answer.err
+    assert Path("my run/checkpoints/1").is_dir()
+    assert not Path("run.png").exists()
+    assert signal.getsignal(getattr(signal, name)) == before
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored(jaxgd, monkeypatch):
+    """nohup and shells that start a job in the background ignore signals."""
+    from jaxgd.cli.reporter import Reporter
+
+    show = Reporter.show
+    monkeypatch.setattr(Reporter, "show", lambda self, entry: (show(self, entry), os.kill(os.getpid(), signal.SIGHUP)))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert jaxgd("train", *SHORT).status == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
+    """`jaxgd train | head -1`: the epochs that were made stay, and the exit status is not that of success."""
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            if "Epoch 1" in text:
+                raise BrokenPipeError(32, "Broken pipe")
+            return super().write(text)
+
+    out = Closed()
+    err = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["train", "--epochs", "4", "--run-dir", "run", "--checkpoint-every", "100"])
+    assert status == 1
+    assert "standard output cannot be written (Broken pipe): stopped after 2 of 4 epochs, and saved" in err.getvalue()
+    assert Path("run/checkpoints/2").is_dir()
+    assert len(rows()) == 3
 
 
 def test_divergence_returns_status_1_and_keeps_the_last_network(jaxgd, run_folder, monkeypatch):
@@ -182,10 +241,34 @@ def test_a_folder_of_idx_files_trains_and_evaluates(jaxgd, tmp_path):
     assert answer.status == 0, answer.err
     assert answer.out.endswith("/ 20\n")
     assert jaxgd("evaluate", "run").status == 0
-    write_idx(tmp_path / "mine" / "test-labels", np.zeros(20, np.uint8))
-    changed = jaxgd("train", "--resume", "run", "--epochs", 3)
+
+    # The folder moves, and the run follows it.
+    Path("mine").rename("my data")
+    for command in (("train", "--resume"), ("evaluate",)):
+        missing = jaxgd(*command, "run")
+        assert missing.status == 2
+        assert f"If the data have moved: jaxgd {' '.join(command)} run --data FOLDER" in missing.err
+    moved = jaxgd("train", "--resume", "run", "--data", "my data", "--epochs", 3)
+    assert moved.status == 0, moved.err
+    assert f"config.json now has the new place of the data: {tmp_path}/my data\n" in moved.err
+    assert "refused" not in moved.err
+    assert re.findall(r"Epoch (\d)", moved.out) == ["2"]
+    again = jaxgd("train", "--resume", "run", "--epochs", 4)
+    assert (again.status, re.findall(r"Epoch (\d)", again.out)) == (0, ["3"])
+    assert "new place" not in again.err
+    assert jaxgd("evaluate", "run").status == 0
+
+    config = Path("run/config.json").read_bytes()
+    write_idx("my data/test-labels", np.zeros(20, np.uint8))
+    changed = jaxgd("train", "--resume", "run", "--epochs", 5)
     assert changed.status == 2
     assert "has changed since" in changed.err
+    other = jaxgd("train", "--resume", "run", "--epochs", 5, "--data", "my data")
+    assert other.status == 2
+    assert "my data is not the data set that run was trained on" in other.err
+    digests = re.search("expected the SHA-256 (.*), got (.*?)\\.", other.err).groups()
+    assert digests[0] == json.loads(config)["data_sha256"] != digests[1]
+    assert Path("run/config.json").read_bytes() == config
 
 
 def test_tensorboard_events_are_written(jaxgd):
@@ -223,7 +306,7 @@ def test_an_existing_run_folder_is_refused_and_unchanged(jaxgd, run_folder):
 
 
 MISUSE = {
-    "sizes empty": (["--sizes"], "--sizes"),
+    "sizes empty": (["--sizes"], "sizes must hold"),
     "one layer": (["--sizes", 64], "at least one layer"),
     "zero width": (["--sizes", 64, 0, 10], "must be at least 1, got 0"),
     "negative width": (["--sizes=64", "-3", 10], "-3"),
@@ -235,7 +318,17 @@ MISUSE = {
     "eta 0": (["--eta", 0], "above 0"),
     "eta negative": (["--eta", -1], "above 0"),
     "eta NaN": (["--eta", "nan"], "above 0"),
+    "eta beyond float32": (["--eta", 1e39], "--eta 1e+39 in float32 must be a finite number above 0, got inf"),
+    "eta below float32": (["--eta", 1e-46], "--eta 1e-46 in float32 must be a finite number above 0, got 0.0"),
     "epochs 0": (["--epochs", 0], "at least 1"),
+    "epochs beyond the counters": (["--epochs", 10**30], "between 1 and 17895697"),
+    "epochs beyond the counters, full batch": (["--epochs", 2**31, "--batch-size", "full"], "between 1 and 2147483647"),
+    "resume to epochs beyond the counters": (["--resume", "run", "--epochs", 10**8], "between 1 and 17895697"),
+    "folder of data sets for digits": (["--data-dir", "."], "--data-dir must be left out, because digits comes with"),
+    "folder of data sets for a folder": (["--data", "./mine", "--data-dir", "."], "because ./mine is a folder of its"),
+    "resume digits in a folder of data sets": (["--resume", "run", "--data-dir", "."], "must be left out"),
+    "a run folder that is no UTF-8": (["--run-dir", "\udcff"], "--run-dir must be a path in UTF-8, got "),
+    "plot into a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
     "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
     "seed negative": (["--seed", -1], "between 0 and"),
     "too many weights": (["--sizes", 64, 10**12, 10], "at most 2**30 weights"),
@@ -245,9 +338,16 @@ MISUSE = {
     "no such command": (None, "trian"),
     "resume nothing": (["--resume", "nowhere"], "not a run folder"),
     "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
-    "resume to fewer epochs": (["--resume", "run", "--epochs", 1], "expected at least 2"),
+    "resume to fewer epochs": (
+        ["--resume", "run", "--epochs", 1],
+        "--epochs must be at least 2, which run already has, got 1",
+    ),
     "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
     "plot elsewhere": (["--plot", "absent/x.png"], "absent does not exist"),
+    "plot in place of the run folder": (
+        ["--plot", "x.png", "--run-dir", "./x.png"],
+        "--plot must differ from --run-dir",
+    ),
     "plot of another kind": (["--plot", "x.jpg"], ".png, .svg or .pdf"),
 }
 
@@ -257,11 +357,12 @@ MISUSE = {
 def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, request, flags, match):
     if flags and {"run", "--run-dir"} & set(flags):
         request.getfixturevalue("run_folder")
-    before = sorted(tmp_path.rglob("*"))
+        Path("run/folder.png").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     answer = jaxgd("trian") if flags is None else jaxgd("train", *flags)
     assert answer.status == 2
     assert answer.out == ""
     assert match in answer.err
     assert len(answer.err.splitlines()) <= 2  # a resumed run also names its folder
     assert "Traceback" not in answer.err
-    assert sorted(tmp_path.rglob("*")) == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -1,0 +1,173 @@
+"""Parse the command line, run the command, and turn every failure into one line and an exit status."""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import tyro
+
+from jaxgd.cli import signals
+from jaxgd.cli.check import Check
+from jaxgd.cli.common import DONE, FAILED, INTERRUPTED, MISUSED
+from jaxgd.cli.evaluate import Evaluate
+from jaxgd.cli.info import Info, version_line
+from jaxgd.cli.minimize import Minimize
+from jaxgd.cli.output import error_line, readable_everywhere, warnings_as_lines
+from jaxgd.cli.predict import Predict
+from jaxgd.cli.train import Train
+from jaxgd.cli.usage import explain_usage
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Minimize, tyro.conf.subcommand("minimize")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+)
+
+_ABOUT = """Gradient descent that can be trusted, at the speed of the machine.
+
+jaxgd --version prints the versions and the backend.
+
+Exit status: 0 done; 1 the run failed or a gradient is wrong; 2 misuse; 3 a gradient check cannot tell; 130 interrupted
+by Ctrl-C; 129 and 143 stopped by SIGHUP and SIGTERM.
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command that these words describe, and return the exit status."""
+    with readable_everywhere():
+        if argv[:1] == ["--version"]:
+            return _guarded("jaxgd", lambda: _print_version(argv[1:]))
+        if not argv:
+            with contextlib.redirect_stdout(sys.stderr):
+                _guarded("jaxgd", lambda: _parse(["--help"]))
+            return MISUSED
+        parsed: list[Any] = []
+        status = _guarded("jaxgd", lambda: _parse(argv, parsed))
+        if not parsed:
+            return status
+        name = f"jaxgd {type(parsed[0]).__name__.lower()}"
+        signals.describe(name)
+        return _guarded(name, lambda: _run(parsed[0], argv), quiet=isinstance(parsed[0], Evaluate | Predict | Info))
+
+
+def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
+    """Append the command to `parsed`. After --help or a usage error nothing is appended, and the status says which."""
+    usage = io.StringIO()
+    wide = contextlib.nullcontext() if {"-h", "--help"} & set(argv) else _wide_terminal()
+    try:
+        with contextlib.redirect_stderr(usage), wide:
+            command: Any = tyro.cli(Command, prog="jaxgd", description=_ABOUT, args=argv)
+    except SystemExit as exit_:
+        if exit_.code:
+            error_line(*explain_usage(argv, usage.getvalue()))
+            return MISUSED
+        return DONE  # --help prints to stdout
+    if parsed is not None:
+        parsed.append(command)
+    return DONE
+
+
+@contextlib.contextmanager
+def _wide_terminal() -> Iterator[None]:
+    """Inside the block, tyro wraps no word of a usage error."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "5000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _run(command: Any, argv: list[str]) -> int:
+    from jaxgd.cli.compiled import enable_compilation_cache
+    from jaxgd.cli.limits import require_resources
+
+    require_resources()
+    enable_compilation_cache()
+    return int(command.run(argv))
+
+
+def _print_version(rest: list[str]) -> int:
+    if rest:
+        error_line("jaxgd", f"--version stands alone, got {' '.join(rest)}. Leave out the rest.")
+        return MISUSED
+    print(version_line())
+    return DONE
+
+
+def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
+    """Do the work and return its exit status. A failure prints one line, and JAXGD_TRACEBACK=1 its traceback too.
+
+    A closed standard output is a failure unless `quiet`.
+    """
+    with warnings_as_lines(name):
+        try:
+            status = work()
+            sys.stdout.flush()
+            return status
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get("JAXGD_TRACEBACK"):
+                import traceback
+
+                traceback.print_exc()
+            broken = _discard_broken_output()
+            if isinstance(error, BrokenPipeError) and quiet:
+                return DONE
+            return _explain(name, error, "standard output" if broken else "the current folder" if _homeless() else "")
+
+
+def _explain(name: str, error: BaseException, place: str) -> int:
+    """Print the error as one line, and return the exit status. An error without a file's name concerns `place`."""
+    first = str(error).partition("\n")[0][:500]
+    # An error of the library comes from a module that is imported already. Importing it here would import JAX.
+    errors = sys.modules.get("jaxgd.errors")
+    if errors is not None and isinstance(error, errors.JaxgdError):
+        error_line(name, str(error))
+        return FAILED if isinstance(error, errors.WriteError) else MISUSED
+    if isinstance(error, KeyboardInterrupt):
+        error_line(name, "interrupted")
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        error_line(name, "standard output was closed before the end.")
+        return FAILED
+    if isinstance(error, OSError):
+        error_line(name, f"{error.filename or place or 'writing'}: {error.strerror or first}")
+        return MISUSED if isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG else FAILED
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
+        error_line(name, f"out of memory: {first or 'an allocation failed'}")
+        return FAILED
+    error_line(
+        name,
+        f"internal error: {type(error).__name__}: {first}\n"
+        "This is a fault of jaxgd: run again with JAXGD_TRACEBACK=1 and report the traceback.",
+    )
+    return FAILED
+
+
+def _homeless() -> bool:
+    """Return True if the current folder has been deleted or cannot be read."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
+
+
+def _discard_broken_output() -> bool:
+    """Discard output that cannot be written, and return True. Python flushes stdout at exit, and would fail again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -1,0 +1,27 @@
+"""Limits of the process with which the libraries fail without one clear exception."""
+
+import errno
+
+# On two cores, JAX alone needs 1.5 GiB of addresses, and training 1.8 GiB. More cores need more.
+_ADDRESSES = 2**31
+# Training opens at most 18 files at a time, with those that every process has.
+_FILES = 20
+
+
+def require_resources() -> None:
+    """Raise MemoryError or OSError if the limits of this process are too low for JAX and orbax."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # a platform without such limits
+        return
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY and addresses < _ADDRESSES:
+        raise MemoryError(
+            f"the address space must be at least {_ADDRESSES / 2**30:.1f} GiB, got {addresses / 2**30:.1f} GiB. "
+            "Raise the limit with ulimit -v."
+        )
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < _FILES:
+        raise OSError(
+            errno.EMFILE, f"must be at least {_FILES}, got {files}. Raise the limit with ulimit -n.", "open files"
+        )

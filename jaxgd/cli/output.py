@@ -1,0 +1,83 @@
+"""Lines on standard output and standard error, in any encoding."""
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+# The signs in jaxgd's own words, for encodings without them.
+_ASCII = {
+    **{"η": "eta", "ε": "epsilon", "μ": "mu", "λ": "lambda", "∇": "grad ", "Δ": "Delta", "θ": "theta", "σ": "sigma"},
+    **{"−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "→": "->"},
+    **{"‖": "||", "√": "sqrt", "∞": "inf", "…": "...", "′": "'", "’": "'", "²": "^2", "₀": "0", "₁": "1", "₂": "2"},
+    **{"─": "-", "│": "|", "╭": "+", "╮": "+", "╰": "+", "╯": "+", "█": "#", "•": "*"},
+}
+
+
+def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace one character that the encoding lacks: by ASCII, by the byte of a file's name, or by its number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, end = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), end
+    return _ASCII.get(character) or character.encode("ascii", "backslashreplace").decode(), end
+
+
+codecs.register_error("jaxgd", _readable)
+
+
+@contextlib.contextmanager
+def readable_everywhere() -> Iterator[None]:
+    """Inside the block, no character raises UnicodeEncodeError on the standard streams, and none of them is None."""
+    with contextlib.ExitStack() as stack:
+        # Python has no stream if the parent has closed the file descriptor.
+        for stream, redirect in ((sys.stdout, contextlib.redirect_stdout), (sys.stderr, contextlib.redirect_stderr)):
+            if stream is None:
+                stack.enter_context(redirect(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+            elif isinstance(stream, io.TextIOWrapper):
+                stack.callback(stream.reconfigure, errors=stream.errors)
+                stream.reconfigure(errors="jaxgd")
+        yield
+
+
+def one_line(message: str) -> str:
+    r"""Return the message as one line. Control characters, which could move the cursor, become visible.
+
+    >>> one_line("model 1\x1b[2J:\nno file")
+    'model 1\\x1b[2J: no file'
+    """
+    line = " ".join(part.strip() for part in message.split("\n") if part.strip())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def say(message: str) -> None:
+    """Print the message as one line to standard error. A terminal or pipe that is gone is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        print(one_line(message), file=sys.stderr, flush=True)
+
+
+def error_line(name: str, message: str) -> None:
+    """Print an error or warning of a command. The library's messages start with a function of the command's name."""
+    say(f"{name}: {message.removeprefix(name.removeprefix('jaxgd ') + ': ')}")
+
+
+@contextlib.contextmanager
+def warnings_as_lines(name: str) -> Iterator[None]:
+    """Inside the block, each warning is one line on standard error, with its place only if that is the user's file."""
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        words = str(message).removeprefix(name.removeprefix("jaxgd ") + ": ")
+        ours = filename.startswith((_HOME, "<")) or "site-packages" in filename
+        error_line(name, f"warning: {words}" + ("" if ours else f" ({filename}:{lineno})"))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield

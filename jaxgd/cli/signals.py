@@ -1,0 +1,167 @@
+"""Ctrl-C, SIGTERM and SIGHUP stop the command at once, or after the epoch while a network trains.
+
+A thread receives the signals. Python itself runs a handler only when the main thread is back from C++, where a
+compilation or an epoch may take minutes. No handler raises an exception: inside an import, a callback or a destructor
+it could get lost, and inside XLA it can crash.
+
+This module is imported before any other of the command, so it imports little.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Stop:
+    """The request to stop after the current epoch.
+
+    Attributes:
+        number: Number of the first signal that arrived, or 0.
+    """
+
+    number = 0
+
+    def request(self, number: int) -> None:
+        """Record the signal, and tell the user that the run stops soon."""
+        self.number = number
+        again = "press Ctrl-C" if number == signal.SIGINT else "send the signal"
+        _write(f"finishing this epoch and saving; {again} again to stop at once")
+
+
+class _State:
+    who = "jaxgd"
+    advice = ""
+    stop: Stop | None = None
+    listening = False
+    # True while a signal must not stop the run: the watching thread and the end of training hold it briefly.
+    lock = threading.Lock()
+
+
+def describe(who: str, advice: str = "") -> None:
+    """Set the name of the command, and the advice for the case that a signal ends the process."""
+    _State.who, _State.advice = who, advice
+
+
+def advice() -> str:
+    """Return the advice that `describe` has set."""
+    return _State.advice
+
+
+def name(number: int) -> str:
+    """Return the user's word for a signal: Ctrl-C or, for instance, SIGTERM."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def status(number: int) -> int:
+    """Return the exit status of a process that a signal has stopped: 130 after Ctrl-C."""
+    return 128 + number
+
+
+def leave_on_signals() -> None:
+    """Let each signal end this process with one line. A signal that the parent ignores, as nohup does, stays ignored.
+
+    Call this first, and only in a process that belongs to the command.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _open_standard_streams()
+    numbers = _heeded()
+    for number in numbers:
+        signal.signal(number, lambda number, _: _leave(number))
+    if os.name != "posix":
+        return
+    try:
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        threading.Thread(target=_listen, args=(reader,), name="jaxgd-signals", daemon=True).start()
+    except (OSError, RuntimeError):  # no file descriptor or thread is left: the handlers above stay
+        return
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    _State.listening = True
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+
+
+def _open_standard_streams() -> None:
+    """Open the null device in place of each standard stream that the parent has closed.
+
+    Otherwise the next file, for instance a checkpoint, would get the number 2, and C++ would log into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
+@contextlib.contextmanager
+def finishing_first() -> Iterator[Stop]:
+    """Inside the block, the first signal only requests a stop. The next one acts as it does outside of the block."""
+    stop = Stop()
+    if _State.listening:
+        with _State.lock:
+            _State.stop = stop
+        try:
+            yield stop
+        finally:
+            with _State.lock:
+                _State.stop = None
+    elif threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in _heeded()}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def ask(number: int, _: object) -> None:
+            restore()
+            stop.request(number)
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield stop
+        finally:
+            restore()
+    else:
+        yield stop
+
+
+def _heeded() -> list[int]:
+    # None is a handler that was installed by C and cannot be restored.
+    return [number for number in NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
+def _listen(reader: int) -> None:
+    while True:
+        for number in os.read(reader, 1):
+            if number in NUMBERS:
+                with _State.lock:
+                    stop = _State.stop
+                    if stop is not None and not stop.number:
+                        stop.request(number)
+                        continue
+                _leave(number)
+
+
+def _leave(number: int) -> None:
+    """End the process. All files are written atomically, so this is as safe as at any other moment."""
+    word = "interrupted" if number == signal.SIGINT else f"stopped by {name(number)}"
+    _write(f"{_State.who}: {word}{_State.advice and '; '}{_State.advice}")
+    os._exit(status(number))
+
+
+def _write(line: str) -> None:
+    """Write a line to standard error without Python's buffer, whose lock another thread may hold."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    start = "\n" if os.isatty(2) else ""
+    with contextlib.suppress(OSError, ValueError):
+        # A full pipe would block this process forever.
+        if select.select([], [2], [], 0.2)[1]:
+            os.write(2, f"{start}{line}\n".encode(encoding, "backslashreplace"))
