@@ -237,6 +237,23 @@ FAULTS = (
     # Training and kernels.
     Fault("examples.py", "x.astype(dtype) / 255 if", "x.astype(dtype) / 256 if", TRAINING),
     Fault("examples.py", "if least < 0 or most >= sizes[-1]:", "if least < 0 or most > sizes[-1]:", TRAINING),
+    Fault("examples.py", 'if name == "inputs" and least >= 0 and most >= _UNSCALED:', "if False:", TRAINING),
+    Fault(
+        "examples.py",
+        "return examples._replace(y=labels), jnp.all(labels == examples.y)",
+        "return examples, True",
+        TRAINING,
+    ),
+    Fault("training.py", '(values["step_norm"] == 0) & (state.cost != 0)', 'values["step_norm"] < 0', TRAINING),
+    Fault("training.py", "jnp.abs(state.cost) > _NEAR_0", "jnp.abs(state.cost) >= 0", TRAINING),
+    Fault(
+        "training.py",
+        "lambda: within(a), lambda: jnp.array(False)",
+        "lambda: jnp.array(True), lambda: jnp.array(False)",
+        TRAINING,
+    ),
+    Fault("descent/loop.py", "first = (state.step == 0) & (code", "first = (state.step < 0) & (code", MINIMIZE),
+    Fault("errors.py", "_NOT_PLAIN = (np.ma.MaskedArray, np.matrix)", "_NOT_PLAIN = ()", "tests/test_errors.py"),
     Fault("kernels/xla.py", "if n % batch_size:", "if False:", TRAINING),
     Fault("training.py", "jax.random.fold_in(state.key, state.epoch)", "jax.random.fold_in(state.key, 0)", TRAINING),
     Fault("training.py", "dot(before.gradient, step)", "dot(state.gradient, step)", TRAINING),

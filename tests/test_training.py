@@ -15,7 +15,7 @@ from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import CHUNK, fit_splits, inputs, outputs_in_chunks, targets
 from jaxgd.kernels import random_order
 from jaxgd.outcome import Reason
-from jaxgd.training import History, _packed
+from jaxgd.training import History, _packed, _saturated
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +311,16 @@ def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
     assert reason(network, digits, 1e30) is Reason.SATURATED
     assert reason(*saturated(digits, 0), 1e-3) is Reason.COMPLETED
     assert reason(*saturated(digits, 1), 1e-3) is Reason.SATURATED
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "expected"),
+    [(0, 0.0, True), (0, 1e-7, True), (0, 0.9999999, True), (0, 1e-6, False), (149, 0.5, False), (149, np.nan, False)],
+)
+def test_one_output_between_0_and_1_is_enough_to_learn(row, value, expected):
+    a = np.resize(np.array([0, 1], np.float32), (150, 2))
+    a[row, 1] = value
+    assert bool(_saturated(jnp.asarray(a))) is expected
 
 
 @pytest.mark.slow
