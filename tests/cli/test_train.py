@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import assert_leaves_close
@@ -17,6 +18,7 @@ from support import assert_leaves_close
 from jaxgd import init_network, load_dataset, load_network, train, training
 from jaxgd.cli import main
 from jaxgd.data.idx import write_idx
+from jaxgd.outcome import Reason
 
 SHORT = ("--epochs", 2, "--run-dir", "run")
 
@@ -215,9 +217,9 @@ def test_divergence_returns_status_1_and_keeps_the_last_network(jaxgd, run_folde
     real = training._epoch
 
     def overflowing(state, *rest):
-        advanced, entry, finite = real(state, *rest)
-        go = finite & (state.epoch != 2)
-        return training._keep(go, advanced, state), entry, go
+        advanced, entry, code = real(state, *rest)
+        finite = state.epoch != 2
+        return training._keep(finite, advanced, state), entry, jnp.where(finite, code, int(Reason.NOT_FINITE))
 
     monkeypatch.setattr(training, "_epoch", overflowing)
     answer = jaxgd("train", "--epochs", 4, "--run-dir", "diverged")
@@ -331,7 +333,7 @@ MISUSE = {
     "plot into a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
     "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
     "seed negative": (["--seed", -1], "between 0 and"),
-    "too many weights": (["--sizes", 64, 10**12, 10], "at most 2**30 weights"),
+    "too many weights": (["--sizes", 64, 20_000_000, 10], "at most 2**30 weights"),
     "no such data": (["--data", "cifar"], "digits, mnist"),
     "no such folder": (["--data", "./cifar"], "cifar"),
     "no such flag": (["--learning-rate", 1], "--learning-rate"),
