@@ -1,0 +1,5 @@
+"""Attacks against jaxgd: kills, damaged files, bad commands, bad calls, damaged pictures and exhausted resources."""
+
+from benchmarks.campaign.kills import kills
+
+FAMILIES = {"kills": kills}

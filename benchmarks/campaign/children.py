@@ -1,0 +1,226 @@
+"""Forked children: one process imports all libraries once, and each attack runs in a fork of it.
+
+A fork starts in 20 ms, and an import of JAX, orbax and the command takes two seconds. JAX starts threads with its first
+array, and a fork of a process with threads may hang, so this process never makes an array.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.campaign.attack import Attack
+
+# Exit status of a child whose function raised. The commands return 0, 1, 2, 3 and 130.
+RAISED = 99
+_POLL = 0.003
+
+
+class Job(NamedTuple):
+    """One child.
+
+    Attributes:
+        work: The function to run. Its result is the exit status.
+        folder: Working folder of the child, which also gets the files out.txt and err.txt.
+        limit: Seconds until the child counts as a hang and is killed.
+        kill_after: Seconds until SIGKILL, which does not count as a hang. None for no kill.
+    """
+
+    work: Callable[[], int]
+    folder: Path
+    limit: float = 120.0
+    kill_after: float | None = None
+
+
+class Ending(NamedTuple):
+    """The end of a child.
+
+    Attributes:
+        status: Exit status, or minus the number of the signal.
+        hung: True if the child exceeded its limit.
+        out: Standard output.
+        err: Standard error.
+        seconds: Duration.
+    """
+
+    status: int
+    hung: bool
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def trouble(self) -> str:
+        """The reason why no command may end like this, or nothing."""
+        if self.hung:
+            return "hang"
+        if self.status == RAISED or "Traceback (most recent call last)" in self.err:
+            return "traceback"
+        return f"died by {signal.Signals(-self.status).name}" if self.status < 0 else ""
+
+    @property
+    def last_words(self) -> str:
+        """The last line of standard error that is not empty."""
+        return next((line for line in reversed(self.err.splitlines()) if line.strip()), "")
+
+
+Task = Generator[Job, Ending, Sequence[Attack]]
+
+
+def prepare(programs: Path) -> None:
+    """Import everything that a command imports, so that a fork finds it, and let JAX store its compiled programs."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
+    import jax
+    import optax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import PIL.Image
+    import tensorboardX  # noqa: F401
+    from jax._src import xla_bridge
+
+    import jaxgd.cli.reporter
+    import jaxgd.report.valley
+    import jaxgd.run_folder  # noqa: F401
+
+    jax.config.update("jax_compilation_cache_dir", str(programs))
+    PIL.Image.init()
+    for name in jaxgd.__all__:
+        getattr(jaxgd, name)
+    assert not xla_bridge.backends_are_initialized(), "a process that has made an array must not fork"
+
+
+def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], int]:
+    """Return the work of a child that runs `jaxgd` with these arguments. The hook is called first."""
+
+    def work() -> int:
+        from jaxgd.cli import main
+
+        if hook is not None:
+            hook()
+        return main(argv)
+
+    return work
+
+
+def play(tasks: Iterable[Task], jobs: int) -> Iterator[Attack]:
+    """Run tasks, `jobs` of them at a time, and yield their attacks as they end.
+
+    A task is a generator. It yields a job, and receives the ending of that job.
+    """
+    waiting = iter(tasks)
+    running: list[tuple[Task, _Child]] = []
+    try:
+        while True:
+            while len(running) < jobs and (task := next(waiting, None)) is not None:
+                running.append((task, _Child(next(task))))
+            if not running:
+                return
+            time.sleep(_POLL)
+            for pair in list(running):
+                task, child = pair
+                if (ending := child.ending()) is None:
+                    continue
+                running.remove(pair)
+                try:
+                    running.append((task, _Child(task.send(ending))))
+                except StopIteration as done:
+                    yield from done.value
+    finally:
+        for _, child in running:
+            child.end()
+
+
+def isolated(
+    attacks: Sequence[Callable[[], Attack]], folder: Path, limit: float, named: Callable[[int], tuple[str, str]]
+) -> Task:
+    """Return the task that makes attacks in a child, one after the other.
+
+    An attack that lasts longer than the limit, or ends the child, is a success of its own, and another child goes on
+    behind it. `named` gives the target and the words of an attack that could not report itself.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    journal, found = folder / "attacks.jsonl", []
+    while len(found) < len(attacks):
+        first = len(found)
+        journal.write_bytes(b"")
+
+        def work(first: int = first) -> int:
+            with journal.open("a", encoding="utf-8") as file:
+                for attack in attacks[first:]:
+                    signal.setitimer(signal.ITIMER_REAL, limit)
+                    done = attack()
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    print(json.dumps(done), file=file, flush=True)
+            return 0
+
+        # The alarm has its default action, which ends the process even if no Python code runs.
+        ending = yield Job(work, folder, limit=limit * (len(attacks) - first) + 60)
+        found += [Attack(*json.loads(line)) for line in journal.read_text(encoding="utf-8").splitlines()]
+        if len(found) < len(attacks):
+            target, about = named(len(found))
+            kind = "hang" if ending.status == -signal.SIGALRM or ending.hung else ending.trouble or "exit"
+            found.append(Attack(target, kind, True, f"{about}: {ending.last_words}"))
+    return found
+
+
+class _Child:
+    """A running child of a job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._began = job, time.monotonic()
+        job.folder.mkdir(parents=True, exist_ok=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = RAISED
+            try:
+                status = _run(job)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(BaseException):
+                    sys.stdout.flush()
+                with contextlib.suppress(BaseException):
+                    sys.stderr.flush()
+                os._exit(status & 0xFF)
+
+    def ending(self) -> Ending | None:
+        """Return the ending of the child, or None while it runs."""
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        seconds = time.monotonic() - self._began
+        hung = False
+        if pid == 0:
+            killed = self._job.kill_after is not None and seconds > self._job.kill_after
+            hung = seconds > self._job.limit
+            if not killed and not hung:
+                return None
+            status = self.end()
+        texts = [(self._job.folder / name).read_text("utf-8", "replace") for name in ("out.txt", "err.txt")]
+        return Ending(os.waitstatus_to_exitcode(status), hung, texts[0], texts[1], seconds)
+
+    def end(self) -> int:
+        """Kill the child, and return its wait status."""
+        os.kill(self._pid, signal.SIGKILL)
+        return os.waitpid(self._pid, 0)[1]
+
+
+def _run(job: Job) -> int:
+    """Run a job in the child: in its folder, with its own standard streams and without core files."""
+    os.chdir(job.folder)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
+    for number, (path, how) in enumerate(((os.devnull, os.O_RDONLY), ("out.txt", flags), ("err.txt", flags))):
+        os.dup2(os.open(path, how, 0o644), number)
+    # The parent's streams may be objects of a test that captures them.
+    errors = ("surrogateescape", "strict", "backslashreplace")
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(i, mode, encoding="utf-8", errors=errors[i], closefd=False) for i, mode in enumerate("rww")
+    )
+    return job.work()
