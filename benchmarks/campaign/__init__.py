@@ -1,5 +1,6 @@
 """Attacks against jaxgd: kills, damaged files, bad commands, bad calls, damaged pictures and exhausted resources."""
 
+from benchmarks.campaign.flips import flips
 from benchmarks.campaign.kills import kills
 
-FAMILIES = {"kills": kills}
+FAMILIES = {"kills": kills, "flips": flips}

@@ -16,11 +16,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.campaign.attack import Attack
+from benchmarks.campaign.attack import Attack, Options
 
 # Exit status of a child whose function raised. The commands return 0, 1, 2, 3 and 130.
 RAISED = 99
 _POLL = 0.003
+_CHUNK = 100
 
 
 class Job(NamedTuple):
@@ -136,16 +137,42 @@ def play(tasks: Iterable[Task], jobs: int) -> Iterator[Attack]:
             child.end()
 
 
-def isolated(
-    attacks: Sequence[Callable[[], Attack]], folder: Path, limit: float, named: Callable[[int], tuple[str, str]]
-) -> Task:
-    """Return the task that makes attacks in a child, one after the other.
+def finish(job: Job) -> Ending:
+    """Run one job, and return its ending."""
+    child = _Child(job)
+    while (ending := child.ending()) is None:
+        time.sleep(_POLL)
+    return ending
 
-    An attack that lasts longer than the limit, or ends the child, is a success of its own, and another child goes on
-    behind it. `named` gives the target and the words of an attack that could not report itself.
+
+class Try(NamedTuple):
+    """An attack to make inside a child.
+
+    Attributes:
+        target: Target of the attack.
+        about: The attack in words, for an attack that cannot report itself because it hung or ended the child.
+        make: The attack itself.
+    """
+
+    target: str
+    about: str
+    make: Callable[[], Attack]
+
+
+def isolated(attacks: Sequence[Try], folder: Path, options: Options, limit: float = 10.0) -> Iterator[Attack]:
+    """Make attacks inside children, a hundred per child, and yield their ends."""
+    chunks = [attacks[i : i + _CHUNK] for i in range(0, len(attacks), _CHUNK)]
+    return play((_one_after_the_other(chunk, folder / str(i), limit) for i, chunk in enumerate(chunks)), options.jobs)
+
+
+def _one_after_the_other(attacks: Sequence[Try], folder: Path, limit: float) -> Task:
+    """Make attacks in one child.
+
+    An attack that lasts longer than the limit, or that ends the child, has succeeded. A new child makes the rest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    journal, found = folder / "attacks.jsonl", []
+    journal = folder / "attacks.jsonl"
+    found: list[Attack] = []
     while len(found) < len(attacks):
         first = len(found)
         journal.write_bytes(b"")
@@ -154,7 +181,7 @@ def isolated(
             with journal.open("a", encoding="utf-8") as file:
                 for attack in attacks[first:]:
                     signal.setitimer(signal.ITIMER_REAL, limit)
-                    done = attack()
+                    done = attack.make()
                     signal.setitimer(signal.ITIMER_REAL, 0)
                     print(json.dumps(done), file=file, flush=True)
             return 0
@@ -163,9 +190,9 @@ def isolated(
         ending = yield Job(work, folder, limit=limit * (len(attacks) - first) + 60)
         found += [Attack(*json.loads(line)) for line in journal.read_text(encoding="utf-8").splitlines()]
         if len(found) < len(attacks):
-            target, about = named(len(found))
+            lost = attacks[len(found)]
             kind = "hang" if ending.status == -signal.SIGALRM or ending.hung else ending.trouble or "exit"
-            found.append(Attack(target, kind, True, f"{about}: {ending.last_words}"))
+            found.append(Attack(lost.target, kind, True, f"{lost.about}: {ending.last_words}"))
     return found
 
 
