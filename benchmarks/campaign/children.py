@@ -22,6 +22,7 @@ from benchmarks.campaign.attack import Attack, Options
 RAISED = 99
 _POLL = 0.003
 _CHUNK = 100
+_PATIENCE = 6
 
 
 class Job(NamedTuple):
@@ -30,13 +31,14 @@ class Job(NamedTuple):
     Attributes:
         work: The function to run. Its result is the exit status.
         folder: Working folder of the child, which also gets the files out.txt and err.txt.
-        limit: Seconds until the child counts as a hang and is killed.
+        limit: Seconds of processor time until the child counts as a hang and is killed. Six times as many seconds pass
+            if it waits, because other programs may keep the processor busy.
         kill_after: Seconds until SIGKILL, which does not count as a hang. None for no kill.
     """
 
     work: Callable[[], int]
     folder: Path
-    limit: float = 120.0
+    limit: float = 60.0
     kill_after: float | None = None
 
 
@@ -107,6 +109,18 @@ def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], 
         return main(argv)
 
     return work
+
+
+def without_network() -> None:
+    """Let every connection fail at once, so that no attack downloads a data set."""
+    import socket
+    from typing import Any
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(101, "Network is unreachable")
+
+    socket.socket.connect = fail  # type: ignore[method-assign]
+    socket.getaddrinfo = fail
 
 
 def play(tasks: Iterable[Task], jobs: int) -> Iterator[Attack]:
@@ -180,19 +194,17 @@ def _one_after_the_other(attacks: Sequence[Try], folder: Path, limit: float) -> 
         def work(first: int = first) -> int:
             with journal.open("a", encoding="utf-8") as file:
                 for attack in attacks[first:]:
-                    signal.setitimer(signal.ITIMER_REAL, limit)
+                    _limit(limit)
                     done = attack.make()
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    _limit(0)
                     print(json.dumps(done), file=file, flush=True)
             return 0
 
-        # The alarm has its default action, which ends the process even if no Python code runs.
         ending = yield Job(work, folder, limit=limit * (len(attacks) - first) + 60)
         found += [Attack(*json.loads(line)) for line in journal.read_text(encoding="utf-8").splitlines()]
         if len(found) < len(attacks):
             lost = attacks[len(found)]
-            kind = "hang" if ending.status == -signal.SIGALRM or ending.hung else ending.trouble or "exit"
-            found.append(Attack(lost.target, kind, True, f"{lost.about}: {ending.last_words}"))
+            found.append(Attack(lost.target, ending.trouble or "exit", True, f"{lost.about}: {ending.last_words}"))
     return found
 
 
@@ -225,17 +237,28 @@ class _Child:
         hung = False
         if pid == 0:
             killed = self._job.kill_after is not None and seconds > self._job.kill_after
-            hung = seconds > self._job.limit
+            hung = seconds > _PATIENCE * self._job.limit
             if not killed and not hung:
                 return None
             status = self.end()
         texts = [(self._job.folder / name).read_text("utf-8", "replace") for name in ("out.txt", "err.txt")]
-        return Ending(os.waitstatus_to_exitcode(status), hung, texts[0], texts[1], seconds)
+        code = os.waitstatus_to_exitcode(status)
+        hung = hung or -code in (signal.SIGALRM, signal.SIGPROF)
+        return Ending(code, hung, texts[0], texts[1], seconds)
 
     def end(self) -> int:
         """Kill the child, and return its wait status."""
         os.kill(self._pid, signal.SIGKILL)
         return os.waitpid(self._pid, 0)[1]
+
+
+def _limit(seconds: float) -> None:
+    """End this process after that much processor time, or after a longer time of waiting. 0 is no limit.
+
+    The signals have their default action, which ends the process even if no Python code runs.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
 
 
 def _run(job: Job) -> int:
@@ -250,4 +273,5 @@ def _run(job: Job) -> int:
     sys.stdin, sys.stdout, sys.stderr = (
         open(i, mode, encoding="utf-8", errors=errors[i], closefd=False) for i, mode in enumerate("rww")
     )
+    _limit(job.limit)
     return job.work()
