@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
     Attributes:
         work: The function to run. Its result is the exit status.
-        folder: Working folder of the child, which also gets the files out.txt and err.txt.
+        folder: Working folder of the child. Its standard output and error are files next to the folder.
         limit: Seconds of processor time until the child counts as a hang and is killed. Six times as many seconds pass
             if it waits, because other programs may keep the processor busy.
         kill_after: Seconds until SIGKILL, which does not count as a hang. None for no kill.
@@ -213,6 +213,7 @@ class _Child:
 
     def __init__(self, job: Job) -> None:
         self._job, self._began = job, time.monotonic()
+        self._ended = False
         job.folder.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -233,6 +234,7 @@ class _Child:
     def ending(self) -> Ending | None:
         """Return the ending of the child, or None while it runs."""
         pid, status = os.waitpid(self._pid, os.WNOHANG)
+        self._ended = pid != 0
         seconds = time.monotonic() - self._began
         hung = False
         if pid == 0:
@@ -241,15 +243,23 @@ class _Child:
             if not killed and not hung:
                 return None
             status = self.end()
-        texts = [(self._job.folder / name).read_text("utf-8", "replace") for name in ("out.txt", "err.txt")]
+        out, err = (path.read_text("utf-8", "replace") for path in _streams(self._job.folder))
         code = os.waitstatus_to_exitcode(status)
         hung = hung or -code in (signal.SIGALRM, signal.SIGPROF)
-        return Ending(code, hung, texts[0], texts[1], seconds)
+        return Ending(code, hung, out, err, seconds)
 
     def end(self) -> int:
-        """Kill the child, and return its wait status."""
+        """Kill the child if it runs, and return its wait status."""
+        if self._ended:
+            return 0
+        self._ended = True
         os.kill(self._pid, signal.SIGKILL)
         return os.waitpid(self._pid, 0)[1]
+
+
+def _streams(folder: Path) -> tuple[Path, Path]:
+    """Return the files of standard output and error of a child with this folder."""
+    return folder.with_name(f"{folder.name}.out"), folder.with_name(f"{folder.name}.err")
 
 
 def _limit(seconds: float) -> None:
@@ -264,9 +274,10 @@ def _limit(seconds: float) -> None:
 def _run(job: Job) -> int:
     """Run a job in the child: in its folder, with its own standard streams and without core files."""
     os.chdir(job.folder)
+    out, err = _streams(job.folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
-    for number, (path, how) in enumerate(((os.devnull, os.O_RDONLY), ("out.txt", flags), ("err.txt", flags))):
+    for number, (path, how) in enumerate(((os.devnull, os.O_RDONLY), (out, flags), (err, flags))):
         os.dup2(os.open(path, how, 0o644), number)
     # The parent's streams may be objects of a test that captures them.
     errors = ("surrogateescape", "strict", "backslashreplace")

@@ -124,7 +124,7 @@ def _life(
     while trouble is None and not completed:
         argv = resume if path.exists() else start
         trouble, completed = _trouble((yield Job(command(*argv), parent))), argv == resume
-    trouble = trouble or _difference(path, done[run])
+    trouble = trouble or difference(path, done[run])
     litter = _names(parent) - _names(done[run].parent)
     shutil.rmtree(parent)
     story = f"life {number} of {run.name}: {'; '.join(kill.words for kill in made)}"
@@ -155,7 +155,7 @@ def _trouble(ending: Ending) -> tuple[str, str] | None:
     return None
 
 
-def _difference(path: Path, reference: Path) -> tuple[str, str] | None:
+def difference(path: Path, reference: Path) -> tuple[str, str] | None:
     """Return the kind and the words of a difference from the uninterrupted run, or None."""
     for name in SAME:
         if (path / name).read_bytes() != (reference / name).read_bytes():
