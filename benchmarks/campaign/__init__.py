@@ -7,4 +7,11 @@ from benchmarks.campaign.kills import kills
 from benchmarks.campaign.limits import limits
 from benchmarks.campaign.pictures import pictures
 
-FAMILIES = {"kills": kills, "flips": flips, "commands": commands, "calls": calls, "pictures": pictures, "limits": limits}
+FAMILIES = {
+    "kills": kills,
+    "flips": flips,
+    "commands": commands,
+    "calls": calls,
+    "pictures": pictures,
+    "limits": limits,
+}

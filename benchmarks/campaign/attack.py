@@ -1,6 +1,7 @@
 """The result of one attack, and the rows that count the results."""
 
 import collections
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,10 +17,10 @@ class Attack(NamedTuple):
     """One attack and its end.
 
     Attributes:
-        target: What was attacked, such as "network.safetensors". Each target has a row of its own.
+        target: The part of jaxgd under attack, such as "network.safetensors". Each target has a row of its own.
         kind: The end, such as "refused". A row counts the attacks of each kind.
         succeeded: True if jaxgd failed: a wrong value, a lost run, a raw exception, a hang or a death.
-        about: The attack in words, from which a reader can repeat it.
+        about: The attack in words. A reader can repeat it.
         group: A heading under which accepted attacks are counted. Empty if the attack was not accepted.
     """
 
@@ -30,7 +31,8 @@ class Attack(NamedTuple):
     group: str = ""
 
 
-class Options(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Options:
     """The settings of a campaign.
 
     Attributes:
@@ -51,7 +53,7 @@ class Options(NamedTuple):
 Family = Callable[[Options], Iterable[Attack]]
 
 
-def rows(family: str, attacks: Iterable[Attack], options: Options, note: str = "") -> Iterator[Row]:
+def rows(family: str, attacks: Iterable[Attack], options: Options) -> Iterator[Row]:
     """Yield one row per target, without the fields about the host. Its value is the number of successful attacks."""
     began = time.monotonic()
     targets: dict[str, list[Attack]] = collections.defaultdict(list)
@@ -64,11 +66,11 @@ def rows(family: str, attacks: Iterable[Attack], options: Options, note: str = "
         details: dict[str, Any] = {
             "kinds": dict(collections.Counter(attack.kind for attack in mine).most_common()),
             "seed": options.seed,
+            "data": "digits" if options.data_dir is None else "digits and MNIST",
             "seconds of the family": seconds,
         }
         details |= {"accepted": dict(groups.most_common())} if groups else {}
         details |= {"failures": failures[:_EXAMPLES]} if failures else {}
-        details |= {"note": note} if note else {}
         yield Row(
             case=f"{family}/{target}", variant="jaxgd", quantity="succeeded", value=len(failures), unit="attacks",
             n=len(mine), precision="float32", details=details,

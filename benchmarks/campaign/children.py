@@ -5,24 +5,20 @@ array, and a fork of a process with threads may hang, so this process never make
 """
 
 import contextlib
-import json
 import os
 import resource
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-
-from benchmarks.campaign.attack import Attack, Options
+from typing import Any, NamedTuple
 
 # Exit status of a child whose function raised. The commands return 0, 1, 2, 3 and 130.
 RAISED = 99
-_POLL = 0.003
-_CHUNK = 100
-_PATIENCE = 6
+POLL = 0.003
+PATIENCE = 6
 
 
 class Job(NamedTuple):
@@ -74,13 +70,9 @@ class Ending(NamedTuple):
         return next((line for line in reversed(self.err.splitlines()) if line.strip()), "")
 
 
-Task = Generator[Job, Ending, Sequence[Attack]]
-
-
 def prepare(programs: Path) -> None:
     """Import everything that a command imports, so that a fork finds it, and let JAX store its compiled programs."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
-    import jax
     import optax  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     import PIL.Image
@@ -89,13 +81,21 @@ def prepare(programs: Path) -> None:
 
     import jaxgd.cli.reporter
     import jaxgd.report.valley
-    import jaxgd.run_folder  # noqa: F401
+    import jaxgd.run_folder
 
-    jax.config.update("jax_compilation_cache_dir", str(programs))
+    configure("jax_compilation_cache_dir", str(programs))
     PIL.Image.init()
     for name in jaxgd.__all__:
         getattr(jaxgd, name)
     assert not xla_bridge.backends_are_initialized(), "a process that has made an array must not fork"
+
+
+def configure(name: str, value: Any) -> None:
+    """Change a setting of JAX."""
+    import jax
+
+    config: Any = jax.config
+    config.update(name, value)
 
 
 def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], int]:
@@ -114,7 +114,6 @@ def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], 
 def without_network() -> None:
     """Let every connection fail at once, so that no attack downloads a data set."""
     import socket
-    from typing import Any
 
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError(101, "Network is unreachable")
@@ -123,92 +122,15 @@ def without_network() -> None:
     socket.getaddrinfo = fail
 
 
-def play(tasks: Iterable[Task], jobs: int) -> Iterator[Attack]:
-    """Run tasks, `jobs` of them at a time, and yield their attacks as they end.
-
-    A task is a generator. It yields a job, and receives the ending of that job.
-    """
-    waiting = iter(tasks)
-    running: list[tuple[Task, _Child]] = []
-    try:
-        while True:
-            while len(running) < jobs and (task := next(waiting, None)) is not None:
-                running.append((task, _Child(next(task))))
-            if not running:
-                return
-            time.sleep(_POLL)
-            for pair in list(running):
-                task, child = pair
-                if (ending := child.ending()) is None:
-                    continue
-                running.remove(pair)
-                try:
-                    running.append((task, _Child(task.send(ending))))
-                except StopIteration as done:
-                    yield from done.value
-    finally:
-        for _, child in running:
-            child.end()
-
-
 def finish(job: Job) -> Ending:
     """Run one job, and return its ending."""
-    child = _Child(job)
+    child = Child(job)
     while (ending := child.ending()) is None:
-        time.sleep(_POLL)
+        time.sleep(POLL)
     return ending
 
 
-class Try(NamedTuple):
-    """An attack to make inside a child.
-
-    Attributes:
-        target: Target of the attack.
-        about: The attack in words, for an attack that cannot report itself because it hung or ended the child.
-        make: The attack itself.
-    """
-
-    target: str
-    about: str
-    make: Callable[[], Attack]
-
-
-def isolated(attacks: Sequence[Try], folder: Path, options: Options, limit: float = 10.0) -> Iterator[Attack]:
-    """Make attacks inside children, a hundred per child, and yield their ends."""
-    chunks = [attacks[i : i + _CHUNK] for i in range(0, len(attacks), _CHUNK)]
-    return play((_one_after_the_other(chunk, folder / str(i), limit) for i, chunk in enumerate(chunks)), options.jobs)
-
-
-def _one_after_the_other(attacks: Sequence[Try], folder: Path, limit: float) -> Task:
-    """Make attacks in one child.
-
-    An attack that lasts longer than the limit, or that ends the child, has succeeded. A new child makes the rest.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    journal = folder / "attacks.jsonl"
-    found: list[Attack] = []
-    while len(found) < len(attacks):
-        first = len(found)
-        journal.write_bytes(b"")
-
-        def work(first: int = first) -> int:
-            with journal.open("a", encoding="utf-8") as file:
-                for attack in attacks[first:]:
-                    _limit(limit)
-                    done = attack.make()
-                    _limit(0)
-                    print(json.dumps(done), file=file, flush=True)
-            return 0
-
-        ending = yield Job(work, folder, limit=limit * (len(attacks) - first) + 60)
-        found += [Attack(*json.loads(line)) for line in journal.read_text(encoding="utf-8").splitlines()]
-        if len(found) < len(attacks):
-            lost = attacks[len(found)]
-            found.append(Attack(lost.target, ending.trouble or "exit", True, f"{lost.about}: {ending.last_words}"))
-    return found
-
-
-class _Child:
+class Child:
     """A running child of a job."""
 
     def __init__(self, job: Job) -> None:
@@ -239,7 +161,7 @@ class _Child:
         hung = False
         if pid == 0:
             killed = self._job.kill_after is not None and seconds > self._job.kill_after
-            hung = seconds > _PATIENCE * self._job.limit
+            hung = seconds > PATIENCE * self._job.limit
             if not killed and not hung:
                 return None
             status = self.end()
@@ -262,13 +184,13 @@ def _streams(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(f"{folder.name}.out"), folder.with_name(f"{folder.name}.err")
 
 
-def _limit(seconds: float) -> None:
+def limit(seconds: float) -> None:
     """End this process after that much processor time, or after a longer time of waiting. 0 is no limit.
 
     The signals have their default action, which ends the process even if no Python code runs.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, _PATIENCE * seconds)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
 
 
 def _run(job: Job) -> int:
@@ -277,12 +199,12 @@ def _run(job: Job) -> int:
     out, err = _streams(job.folder)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
-    for number, (path, how) in enumerate(((os.devnull, os.O_RDONLY), (out, flags), (err, flags))):
+    streams = ((Path(os.devnull), os.O_RDONLY), (out, flags), (err, flags))
+    for number, (path, how) in enumerate(streams):
         os.dup2(os.open(path, how, 0o644), number)
     # The parent's streams may be objects of a test that captures them.
-    errors = ("surrogateescape", "strict", "backslashreplace")
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(i, mode, encoding="utf-8", errors=errors[i], closefd=False) for i, mode in enumerate("rww")
-    )
-    _limit(job.limit)
+    sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    limit(job.limit)
     return job.work()

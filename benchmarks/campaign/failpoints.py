@@ -1,9 +1,9 @@
 """Failpoints from outside: a hook on Python's audit events ends the process at a chosen event on a chosen file.
 
-jaxgd holds no code for it. An audit event is raised before the operation, so `before` ends the process at the event,
-and `after` ends it at the next event of any kind. `during` limits the size of the files, and the kernel ends the
-process when a write crosses the limit, so the file holds a part of what was written. The limit covers the threads of
-C++ libraries too. `later` ends the process after a delay.
+jaxgd holds no code for it. Python raises an audit event before the operation, so `before` ends the process at the
+event, and `after` ends it at the next event of any kind. `during` limits the size of files. The kernel ends the process
+when a write crosses the limit, so the file holds a part of the content. The limit also applies to the threads of C++
+libraries. `later` ends the process after a delay.
 """
 
 import os
@@ -12,7 +12,6 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 # Operations that change a folder, with the positions of their paths. A path is counted if it is opened for writing.
@@ -79,37 +78,36 @@ class Failpoint(NamedTuple):
         return any(self.path in os.fsdecode(x) for x in args[:count] if isinstance(x, str | bytes))
 
 
-def points(rng: random.Random) -> dict[tuple[str, str], Callable[[], Failpoint]]:
-    """Return a maker of random failpoints for each phase and moment. A phase is the writing of one kind of file."""
-
-    def opened(path: str, moment: str, size: int, most: int) -> Callable[[], Failpoint]:
-        return lambda: Failpoint(moment, "open", path, rng.randint(1, most), rng.randrange(size))
-
-    def changed(path: str, moment: str, most: int) -> Callable[[], Failpoint]:
-        return lambda: Failpoint(
-            moment, "", path, rng.randint(1, most), int(2 ** rng.uniform(4, 15)), rng.uniform(0, 0.15)
-        )
-
-    made: dict[tuple[str, str], Callable[[], Failpoint]] = {}
-    # The row of an epoch has 200 bytes, a network of digits 9,000, a configuration 900 and a summary of an epoch 300.
-    sizes = {
-        "configuration": ("config.json", 900, 1), "metrics": ("metrics.jsonl", 200, 3),
-        "network": ("network.safetensors", 9000, 2), "events": ("tfevents", 2000, 1),
-    }  # fmt: skip
-    for phase, (path, size, most) in sizes.items():
-        for moment in ("before", "during", "after"):
-            made[phase, moment] = opened(path, moment, size, most)
-        if phase != "events":  # events are appended
-            made[phase, "renaming"] = _renamed(path, rng, 1 if phase == "configuration" else 2)
-    made["events", "later"] = lambda: Failpoint("later", "open", "tfevents", delay=rng.uniform(0, 0.6))
-    for moment in ("before", "during", "after", "later"):
-        made["checkpoint", moment] = changed("checkpoints", moment, 20 if moment in ("before", "after") else 5)
-    return made
+# Each kind of file: a part of its path, about the bytes of one write, and the number of writes to choose from.
+_FILES = {
+    "configuration": ("config.json", 900, 1),
+    "metrics": ("metrics.jsonl", 200, 3),
+    "network": ("network.safetensors", 9000, 2),
+}
+# The moments of each phase. A phase is the writing of one kind of file; "renaming" is between a temporary file and its
+# final name, or just after it. "anywhere" is SIGKILL from outside.
+PHASES = (
+    *((phase, moment) for phase in _FILES for moment in ("before", "during", "after", "renaming")),
+    *(("checkpoint", moment) for moment in ("before", "during", "after", "later")),
+    *(("events", moment) for moment in ("before", "during", "later")),
+    ("anywhere", "later"),
+)
 
 
-def _renamed(path: str, rng: random.Random, most: int) -> Callable[[], Failpoint]:
-    """Return a maker of failpoints between a temporary write and the rename, or just after it."""
-    return lambda: Failpoint(rng.choice(("before", "after")), "os.rename", path, rng.randint(1, most))
+def draw(phase: str, moment: str, rng: random.Random) -> Failpoint:
+    """Return a random failpoint of a phase and moment."""
+    if phase == "checkpoint":
+        # A checkpoint makes about 20 changes of files that Python can see; C++ threads make more.
+        most = 20 if moment in ("before", "after") else 5
+        size, delay = int(2 ** rng.uniform(4, 15)), rng.uniform(0, 0.15)
+        return Failpoint(moment, "", "checkpoints", rng.randint(1, most), size, delay)
+    if phase == "events":
+        # The file is opened once, and written by another thread all the time.
+        return Failpoint(moment, "open", "tfevents", size=rng.randrange(2000), delay=rng.uniform(0, 0.6))
+    path, size, most = _FILES[phase]
+    if moment == "renaming":
+        return Failpoint(rng.choice(("before", "after")), "os.rename", path, rng.randint(1, most))
+    return Failpoint(moment, "open", path, rng.randint(1, most), rng.randrange(size))
 
 
 def _size(path: Any) -> int:

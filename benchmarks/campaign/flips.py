@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.campaign.attack import Attack, Options
-from benchmarks.campaign.children import Job, Try, command, finish, isolated
+from benchmarks.campaign.children import Job, command, finish
+from benchmarks.campaign.play import Try, isolated
 
 _EPOCHS = 6
 _TRAIN = ("train", f"--epochs={_EPOCHS}", "--checkpoint-every=1", "--no-progress", "--sizes", "64", "10", "10")
@@ -91,7 +92,9 @@ def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
         status = main(["train", "--resume", str(run), "--checkpoint-every=1", "--no-progress"])
     if status != 0:
         return "refused", False
-    if any((run / name).read_bytes() != (whole / name).read_bytes() for name in ("network.safetensors", "metrics.jsonl")):
+    if any(
+        (run / name).read_bytes() != (whole / name).read_bytes() for name in ("network.safetensors", "metrics.jsonl")
+    ):
         return "accepted, other values", True
     # The command prints one line per epoch.
     repeated = len(out.getvalue().splitlines())

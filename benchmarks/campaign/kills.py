@@ -1,4 +1,4 @@
-"""Kills: a run that ends at any moment continues from its folder, and its files equal those of an uninterrupted run."""
+"""Kills at any moment: the run continues from its folder, and ends with the files of an uninterrupted run."""
 
 import collections
 import itertools
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.campaign.attack import Attack, Options
-from benchmarks.campaign.children import Ending, Job, Task, command, play
-from benchmarks.campaign.failpoints import points
+from benchmarks.campaign.children import Ending, Job, command
+from benchmarks.campaign.failpoints import PHASES, draw
+from benchmarks.campaign.play import Task, play
 
 # Files that must be equal byte for byte. Checkpoints and events hold times.
 SAME = ("network.safetensors", "metrics.jsonl", "config.json")
@@ -76,7 +77,7 @@ def kills(options: Options) -> Iterator[Attack]:
 
     def lives() -> Iterator[Task]:
         for number in itertools.count():
-            if counts.total() >= options.count:
+            if counts.total() >= options.count and min(counts[x] for x in PHASES) >= options.count // len(PHASES):
                 return
             run = chosen[number % len(chosen)]
             yield _life(run, number, folder, done, counts, options)
@@ -95,20 +96,19 @@ def _life(
         reference = folder / "whole" / run.name
         for argv in (start, resume):
             ending = yield Job(command(*argv), reference)
-            if trouble := _trouble(ending):
-                return [Attack("reference", trouble[0], True, f"{trouble[1]}: {' '.join(argv)}")]
+            if failed := _trouble(ending):
+                return [Attack("reference", failed[0], True, f"{failed[1]}: {' '.join(argv)}")]
         done[run] = reference / "run"
     parent = folder / f"life{number}"
     path, config = parent / "run", parent / "run/config.json"
     whole_config = (done[run] / "config.json").read_bytes()
-    makers = points(rng)
     made: list[_Kill] = []
     trouble: tuple[str, str] | None = None
     for _ in range(_KILLS):
         new = not path.exists()
         writes_config = new or config.read_bytes() != whole_config
-        phase, moment = _next(new, writes_config, [*makers, ("anywhere", "before")], counts, rng)
-        point = None if phase == "anywhere" else makers[phase, moment]()
+        phase, moment = _next(new, writes_config, counts, rng)
+        point = None if phase == "anywhere" else draw(phase, moment, rng)
         after = rng.uniform(0.05, 1.0) if point is None else None
         argv = start if new else resume
         before = _names(parent)
@@ -137,14 +137,14 @@ def _life(
 
 
 def _next(
-    new: bool, writes_config: bool, known: list[tuple[str, str]], counts: collections.Counter[tuple[str, str]],
-    rng: random.Random,
-) -> tuple[str, str]:  # fmt: skip
+    new: bool, writes_config: bool, counts: collections.Counter[tuple[str, str]], rng: random.Random
+) -> tuple[str, str]:
     """Return the phase and moment with the fewest kills so far, of those that the next command can reach."""
-    rng.shuffle(known)
-    reachable = [x for x in known if x[0] != "configuration" or writes_config]
+    reachable = [x for x in PHASES if x[0] != "configuration" or writes_config]
     if new and rng.random() < 0.5:
-        reachable = [x for x in known if x[0] == "configuration"]
+        # Later phases of a new run would leave its first one, the configuration, without kills.
+        reachable = [x for x in PHASES if x[0] == "configuration"]
+    rng.shuffle(reachable)
     return min(reachable, key=counts.__getitem__)
 
 

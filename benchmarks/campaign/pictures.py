@@ -1,4 +1,7 @@
-"""Damaged pictures of every format that Pillow writes: `read_picture` reads or refuses each, in little time and memory."""
+"""Damaged pictures of every format that Pillow writes: `read_picture` reads or refuses each of them.
+
+No picture may take more than 10 seconds or 1 GiB.
+"""
 
 import functools
 import io
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.campaign.attack import Attack, Options
-from benchmarks.campaign.children import Try, isolated
+from benchmarks.campaign.play import Try, isolated
 
 _MOST = 2**30
 # More than jaxgd may use, and less than would trouble other programs.
