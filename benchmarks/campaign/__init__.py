@@ -1,17 +1,12 @@
 """Attacks against jaxgd: kills, damaged files, bad commands, bad calls, damaged pictures and exhausted resources."""
 
-from benchmarks.campaign.calls import calls
-from benchmarks.campaign.commands import commands
-from benchmarks.campaign.flips import flips
-from benchmarks.campaign.kills import kills
-from benchmarks.campaign.limits import limits
-from benchmarks.campaign.pictures import pictures
+from benchmarks.campaign import calls, commands, flips, kills, limits, pictures
 
 FAMILIES = {
-    "kills": kills,
-    "flips": flips,
-    "commands": commands,
-    "calls": calls,
-    "pictures": pictures,
-    "limits": limits,
+    "kills": kills.attacks,
+    "flips": flips.attacks,
+    "commands": commands.attacks,
+    "calls": calls.attacks,
+    "pictures": pictures.attacks,
+    "limits": limits.attacks,
 }

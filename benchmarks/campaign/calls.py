@@ -25,7 +25,7 @@ _LONGEST = 600
 _MEMORY = 16 * 2**30
 
 
-def calls(options: Options) -> Iterator[Attack]:
+def attacks(options: Options) -> Iterator[Attack]:
     """Make bad calls: every argument with every bad value in random order, then pairs of bad values."""
     rng = random.Random(options.seed)
     pool = list(values())

@@ -68,7 +68,7 @@ def _full(value: str, folder: Path) -> str:
     return f"{folder}/{value[1:]}" if value.startswith("@") else value
 
 
-def commands(options: Options) -> Iterator[Attack]:
+def attacks(options: Options) -> Iterator[Attack]:
     """Run generated command lines, and yield their ends."""
     folder = options.work / "commands"
     ending = finish(Job(lambda: _make_files(folder), folder / "good"))

@@ -21,7 +21,7 @@ _REPEATED = 3
 Judge = Callable[[Path, Path], tuple[str, bool]]
 
 
-def flips(options: Options) -> Iterator[Attack]:
+def attacks(options: Options) -> Iterator[Attack]:
     """Flip one bit at a time, `count` bits in each kind of file, and yield each flip."""
     folder = options.work / "flips"
     ending = finish(Job(command(*_TRAIN, "--run-dir", "run"), folder))

@@ -68,7 +68,7 @@ def runs(data_dir: Path | None) -> list[Run]:
     ]
 
 
-def kills(options: Options) -> Iterator[Attack]:
+def attacks(options: Options) -> Iterator[Attack]:
     """Kill runs until the count is reached, and yield each kill."""
     folder = options.work / "kills"
     chosen = runs(options.data_dir)

@@ -49,7 +49,7 @@ class Limit(NamedTuple):
     gone: bool = False
 
 
-def limits(options: Options) -> Iterator[Attack]:
+def attacks(options: Options) -> Iterator[Attack]:
     """Run the command under each limit, and yield the ends."""
     folder = options.work / "limits"
     ending = finish(Job(command(*_TRAIN), folder / "whole"))

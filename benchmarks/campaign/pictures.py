@@ -21,7 +21,7 @@ _MEMORY = 8 * 2**30
 _EXTREMES = (b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\0" * 4, b"\x80\0\0\0", b"\xff\xff")
 
 
-def pictures(options: Options) -> Iterator[Attack]:
+def attacks(options: Options) -> Iterator[Attack]:
     """Damage pictures, `count` of each format, and yield the ends of their readings."""
     rng = random.Random(options.seed)
     tries = []
