@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[1]
 
 def python(code, folder):
     """Return the JSON that a new process prints last."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+    }
     command = [sys.executable, "-c", inspect.cleandoc(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -62,6 +62,8 @@ class Ending(NamedTuple):
             return "hang"
         if self.status == RAISED or "Traceback (most recent call last)" in self.err:
             return "traceback"
+        if "internal error" in self.err:
+            return "internal error"  # an exception that the command did not expect, in one line
         return f"died by {signal.Signals(-self.status).name}" if self.status < 0 else ""
 
     @property

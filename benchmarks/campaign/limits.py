@@ -27,6 +27,7 @@ _TRAIN = (
 )  # fmt: skip
 _RESUME = ("train", "--resume", "run", "--checkpoint-every=1", "--tensorboard", "--no-progress")
 _DISKS = (4, 8, 16, 32, 64, 100, 150, 200, 300, 400, 600, 800)  # KiB
+_STREAMS = {1: "stdout", 2: "stderr"}
 # Attacks of each kind, at most.
 _MOST = 5
 
@@ -75,10 +76,10 @@ def _limits(rng: random.Random) -> list[Limit]:
         many.append(Limit("little memory", f"{mib} MiB more", functools.partial(_set, resource.RLIMIT_AS, size)))
     many += [
         Limit("stdout", "a pipe that is closed", _closed_pipe),
-        Limit("stdout", "not open", functools.partial(os.close, 1)),
+        Limit("stdout", "not open", functools.partial(_closed, 1)),
         Limit("stdout", "a full device", functools.partial(_full, 1)),
         Limit("stderr", "a full device", functools.partial(_full, 2)),
-        Limit("stderr", "not open", functools.partial(os.close, 2)),
+        Limit("stderr", "not open", functools.partial(_closed, 2)),
     ]
     for words, act in (
         ("deleted", _delete),
@@ -156,11 +157,21 @@ def _set(what: int, most: int) -> None:
 def _closed_pipe() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    os.dup2(writer, 1)
+    _redirect(1, writer)
 
 
 def _full(number: int) -> None:
-    os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+    _redirect(number, os.open("/dev/full", os.O_WRONLY))
+
+
+def _closed(number: int) -> None:
+    os.close(number)
+    setattr(sys, _STREAMS[number], None)  # as Python does when it starts with a closed stream
+
+
+def _redirect(number: int, file: int) -> None:
+    os.dup2(file, number)
+    setattr(sys, _STREAMS[number], os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 def _at_epoch(epoch: int, act: Callable[[], None]) -> None:
