@@ -205,12 +205,14 @@ PLANTED = {
         module._restore = moved
         """),
     "a write that leaves a temporary file": (
-        "kills", 5, "litter", """
-        import jaxgd.run_folder as module
+        "kills", 20, "litter", """
+        import os, jaxgd.run_folder as module
         save = module.save_network
         def leaving(path, network):
+            left = Path(path).parent / f"left-{os.getpid()}"
+            left.touch()
             save(path, network)
-            (Path(path).parent / f"left-{id(network)}").touch()
+            left.unlink()
         module.save_network = leaving
         """),
     "a network read without a checksum": (
@@ -227,7 +229,7 @@ PLANTED = {
         module._restore = lambda *args: (None, [])
         """),
     "a command that raises": (
-        "commands", 40, "traceback", """
+        "commands", 40, "KeyError", """
         from jaxgd.cli import info
         def run(self, argv):
             raise KeyError("lost")
