@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 # Exit status of a child whose function raised. The commands return 0, 1, 2, 3 and 130.
 RAISED = 99
@@ -195,6 +195,11 @@ def limit(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
 
 
+def open_stderr() -> TextIO:
+    """Return standard error as Python opens it: written line by line."""
+    return os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
 def _run(job: Job) -> int:
     """Run a job in the child: in its folder, with its own standard streams and without core files."""
     os.chdir(job.folder)
@@ -207,6 +212,6 @@ def _run(job: Job) -> int:
     # The parent's streams may be objects of a test that captures them.
     sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = open_stderr()
     limit(job.limit)
     return job.work()

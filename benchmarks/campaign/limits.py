@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.campaign.attack import Attack, Options
-from benchmarks.campaign.children import Ending, Job, command, finish
+from benchmarks.campaign.children import Ending, Job, command, finish, open_stderr
 from benchmarks.campaign.kills import difference
 from benchmarks.campaign.play import Task, play
 
@@ -171,7 +171,8 @@ def _closed(number: int) -> None:
 
 def _redirect(number: int, file: int) -> None:
     os.dup2(file, number)
-    setattr(sys, _STREAMS[number], os.fdopen(number, "w", encoding="utf-8", closefd=False))
+    stream = open_stderr() if number == 2 else os.fdopen(number, "w", encoding="utf-8", closefd=False)
+    setattr(sys, _STREAMS[number], stream)
 
 
 def _at_epoch(epoch: int, act: Callable[[], None]) -> None:
