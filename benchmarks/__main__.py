@@ -1,4 +1,4 @@
-"""The commands of the suite: `python -m benchmarks list | run | compare | plot | convert`."""
+"""The commands of the suite: `python -m benchmarks list | run | compare | plot | convert | campaign`."""
 
 import dataclasses
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from benchmarks import store
+from benchmarks.campaign.command import Campaign
 from benchmarks.compare import changes, lost
 from benchmarks.store import RESULTS, ResultsError
 from jaxgd.errors import JaxgdError
@@ -193,7 +194,9 @@ def _misuse(message: str) -> int:
 
 def main() -> int:
     """Run a command; list the cases if none is given."""
-    commands: dict[str, Any] = {"list": List, "run": Run, "compare": Compare, "plot": Plot, "convert": Convert}
+    commands: dict[str, Any] = {
+        "list": List, "run": Run, "compare": Compare, "plot": Plot, "convert": Convert, "campaign": Campaign
+    }  # fmt: skip
     arguments = sys.argv[1:] or ["list"]
     command: Any = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m benchmarks", args=arguments)
     try:

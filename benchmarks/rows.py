@@ -45,6 +45,8 @@ QUANTITIES = {
     "false alarms": Quantity("lower", "none"),
     "cannot tell": Quantity("neither", "none"),
     "errors": Quantity("lower", "none"),
+    # Attacks of a campaign that jaxgd did not withstand.
+    "succeeded": Quantity("lower", "none"),
 }
 
 

@@ -1,0 +1,90 @@
+"""The result of one attack, and the rows that count the results."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.rows import Row
+
+# Lines of a row that show failures, and characters of each.
+_EXAMPLES, _LONGEST = 10, 400
+
+
+class Attack(NamedTuple):
+    """One attack and its end.
+
+    Attributes:
+        target: The part of jaxgd under attack, such as "network.safetensors". Each target has a row of its own.
+        kind: The end, such as "refused". A row counts the attacks of each kind.
+        succeeded: True if jaxgd failed: a wrong value, a lost run, a raw exception, a hang or a death.
+        about: The attack in words. A reader can repeat it.
+        group: A heading under which accepted attacks are counted. Empty if the attack was not accepted.
+    """
+
+    target: str
+    kind: str
+    succeeded: bool
+    about: str
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The settings of a campaign.
+
+    Attributes:
+        count: Number of attacks of each family.
+        seed: Seed of all random choices.
+        work: An empty folder for runs, damaged files and compiled programs.
+        data_dir: Folder of MNIST; None if the attacks use digits only.
+        jobs: Number of processes at a time.
+    """
+
+    count: int
+    seed: int
+    work: Path
+    data_dir: Path | None = None
+    jobs: int = 2
+
+
+Family = Callable[[Options], Iterable[Attack]]
+
+
+def rows(family: str, attacks: Iterable[Attack], options: Options) -> Iterator[Row]:
+    """Yield one row per target, without the fields about the host. Its value is the number of successful attacks."""
+    began = time.monotonic()
+    targets: dict[str, list[Attack]] = collections.defaultdict(list)
+    for attack in attacks:
+        targets[attack.target].append(attack)
+    seconds = round(time.monotonic() - began, 1)
+    for target, mine in sorted(targets.items()):
+        failures = [f"{x.kind}: {x.about}"[:_LONGEST] for x in mine if x.succeeded]
+        groups = collections.Counter(attack.group for attack in mine if attack.group)
+        details: dict[str, Any] = {
+            "kinds": dict(collections.Counter(attack.kind for attack in mine).most_common()),
+            "seed": options.seed,
+            "data": "digits" if options.data_dir is None else "digits and MNIST",
+            "seconds of the family": seconds,
+        }
+        details |= {"accepted": dict(groups.most_common())} if groups else {}
+        details |= {"failures": failures[:_EXAMPLES]} if failures else {}
+        yield Row(
+            case=f"{family}/{target}", variant="jaxgd", quantity="succeeded", value=len(failures), unit="attacks",
+            n=len(mine), precision="float32", details=details,
+        )  # fmt: skip
+
+
+def summary(found: Iterable[Row]) -> str:
+    """Return the table of a campaign: one line per target, and the failures below it."""
+    lines = [("attacked", "attacks", "succeeded", "ends")]
+    below = []
+    for row in found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in row.details["kinds"].items())
+        lines.append((row.case, str(row.n), str(row.value), kinds))
+        below += [f"{row.case}: {failure}" for failure in row.details.get("failures", ())]
+    widths = [max(len(line[i]) for line in lines) for i in range(3)]
+    table = [f"{a:{widths[0]}}  {n:>{widths[1]}}  {s:>{widths[2]}}  {kinds}" for a, n, s, kinds in lines]
+    return "\n".join([*table, *([""] if below else []), *below])

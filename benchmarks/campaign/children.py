@@ -1,0 +1,217 @@
+"""Forked children: one process imports all libraries once, and each attack runs in a fork of it.
+
+A fork starts in 20 ms, and an import of JAX, orbax and the command takes two seconds. JAX starts threads with its first
+array, and a fork of a process with threads may hang, so this process never makes an array.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+# Exit status of a child whose function raised. The commands return 0, 1, 2, 3 and 130.
+RAISED = 99
+POLL = 0.003
+PATIENCE = 6
+
+
+class Job(NamedTuple):
+    """One child.
+
+    Attributes:
+        work: The function to run. Its result is the exit status.
+        folder: Working folder of the child. Its standard output and error are files next to the folder.
+        limit: Seconds of processor time until the child counts as a hang and is killed. Six times as many seconds pass
+            if it waits, because other programs may keep the processor busy.
+        kill_after: Seconds until SIGKILL, which does not count as a hang. None for no kill.
+    """
+
+    work: Callable[[], int]
+    folder: Path
+    limit: float = 60.0
+    kill_after: float | None = None
+
+
+class Ending(NamedTuple):
+    """The end of a child.
+
+    Attributes:
+        status: Exit status, or minus the number of the signal.
+        hung: True if the child exceeded its limit.
+        out: Standard output.
+        err: Standard error.
+        seconds: Duration.
+    """
+
+    status: int
+    hung: bool
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def trouble(self) -> str:
+        """The reason why no command may end like this, or nothing."""
+        if self.hung:
+            return "hang"
+        if self.status == RAISED or "Traceback (most recent call last)" in self.err:
+            return "traceback"
+        if "internal error" in self.err:
+            return "internal error"  # an exception that the command did not expect, in one line
+        return f"died by {signal.Signals(-self.status).name}" if self.status < 0 else ""
+
+    @property
+    def last_words(self) -> str:
+        """The last line of standard error that is not empty."""
+        return next((line for line in reversed(self.err.splitlines()) if line.strip()), "")
+
+
+def prepare(programs: Path) -> None:
+    """Import everything that a command imports, so that a fork finds it, and let JAX store its compiled programs."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
+    import optax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import PIL.Image
+    import tensorboardX  # noqa: F401
+    from jax._src import xla_bridge
+
+    import jaxgd.cli.reporter
+    import jaxgd.report.valley
+    import jaxgd.run_folder
+
+    configure("jax_compilation_cache_dir", str(programs))
+    PIL.Image.init()
+    for name in jaxgd.__all__:
+        getattr(jaxgd, name)
+    assert not xla_bridge.backends_are_initialized(), "a process that has made an array must not fork"
+
+
+def configure(name: str, value: Any) -> None:
+    """Change a setting of JAX."""
+    import jax
+
+    config: Any = jax.config
+    config.update(name, value)
+
+
+def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], int]:
+    """Return the work of a child that runs `jaxgd` with these arguments. The hook is called first."""
+
+    def work() -> int:
+        from jaxgd.cli import main
+
+        if hook is not None:
+            hook()
+        return main(argv)
+
+    return work
+
+
+def without_network() -> None:
+    """Let every connection fail at once, so that no attack downloads a data set."""
+    import socket
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(101, "Network is unreachable")
+
+    socket.socket.connect = fail  # type: ignore[method-assign]
+    socket.getaddrinfo = fail
+
+
+def finish(job: Job) -> Ending:
+    """Run one job, and return its ending."""
+    child = Child(job)
+    while (ending := child.ending()) is None:
+        time.sleep(POLL)
+    return ending
+
+
+class Child:
+    """A running child of a job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._began = job, time.monotonic()
+        self._ended = False
+        job.folder.mkdir(parents=True, exist_ok=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = RAISED
+            try:
+                status = _run(job)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(BaseException):
+                    sys.stdout.flush()
+                with contextlib.suppress(BaseException):
+                    sys.stderr.flush()
+                os._exit(status & 0xFF)
+
+    def ending(self) -> Ending | None:
+        """Return the ending of the child, or None while it runs."""
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        self._ended = pid != 0
+        seconds = time.monotonic() - self._began
+        hung = False
+        if pid == 0:
+            killed = self._job.kill_after is not None and seconds > self._job.kill_after
+            hung = seconds > PATIENCE * self._job.limit
+            if not killed and not hung:
+                return None
+            status = self.end()
+        out, err = (path.read_text("utf-8", "replace") for path in _streams(self._job.folder))
+        code = os.waitstatus_to_exitcode(status)
+        hung = hung or -code in (signal.SIGALRM, signal.SIGPROF)
+        return Ending(code, hung, out, err, seconds)
+
+    def end(self) -> int:
+        """Kill the child if it runs, and return its wait status."""
+        if self._ended:
+            return 0
+        self._ended = True
+        os.kill(self._pid, signal.SIGKILL)
+        return os.waitpid(self._pid, 0)[1]
+
+
+def _streams(folder: Path) -> tuple[Path, Path]:
+    """Return the files of standard output and error of a child with this folder."""
+    return folder.with_name(f"{folder.name}.out"), folder.with_name(f"{folder.name}.err")
+
+
+def limit(seconds: float) -> None:
+    """End this process after that much processor time, or after a longer time of waiting. 0 is no limit.
+
+    The signals have their default action, which ends the process even if no Python code runs.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
+
+
+def open_stderr() -> TextIO:
+    """Return standard error as Python opens it: written line by line."""
+    return os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _run(job: Job) -> int:
+    """Run a job in the child: in its folder, with its own standard streams and without core files."""
+    os.chdir(job.folder)
+    out, err = _streams(job.folder)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
+    streams = ((Path(os.devnull), os.O_RDONLY), (out, flags), (err, flags))
+    for number, (path, how) in enumerate(streams):
+        os.dup2(os.open(path, how, 0o644), number)
+    # The parent's streams may be objects of a test that captures them.
+    sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = open_stderr()
+    limit(job.limit)
+    return job.work()

@@ -1,0 +1,214 @@
+"""Exhausted resources: a full disk, few files, little memory, a closed pipe, a run folder that disappears.
+
+The command ends with one clear line and a status that is not 0, or with the complete result. The run continues to the
+same bits where its folder still exists.
+"""
+
+import contextlib
+import functools
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.campaign.attack import Attack, Options
+from benchmarks.campaign.children import Ending, Job, command, finish, open_stderr
+from benchmarks.campaign.kills import difference
+from benchmarks.campaign.play import Task, play
+
+_TRAIN = (
+    "train", "--run-dir", "run", "--epochs=10", "--checkpoint-every=1", "--tensorboard", "--no-progress",
+)  # fmt: skip
+_RESUME = ("train", "--resume", "run", "--checkpoint-every=1", "--tensorboard", "--no-progress")
+_DISKS = (4, 8, 16, 32, 64, 100, 150, 200, 300, 400, 600, 800)  # KiB
+_STREAMS = {1: "stdout", 2: "stderr"}
+# Attacks of each kind, at most.
+_MOST = 5
+
+
+class Limit(NamedTuple):
+    """A limited resource.
+
+    Attributes:
+        target: The resource.
+        about: The limit in words.
+        hook: Called in the child before the command.
+        disk: KiB of the file system of the run; None for the ordinary one.
+        gone: True if the run folder disappears, so that nothing can continue.
+    """
+
+    target: str
+    about: str
+    hook: Callable[[], None] = lambda: None
+    disk: int | None = None
+    gone: bool = False
+
+
+def attacks(options: Options) -> Iterator[Attack]:
+    """Run the command under each limit, and yield the ends."""
+    folder = options.work / "limits"
+    ending = finish(Job(command(*_TRAIN), folder / "whole"))
+    if ending.trouble or ending.status:
+        yield Attack("reference", "no reference", True, ending.err[-300:])
+        return
+    rng = random.Random(options.seed)
+    chosen = [limit for _ in range(_MOST) for limit in _limits(rng)][: options.count]
+    yield from play(
+        (_one(limit, folder / f"limit{i}", folder / "whole/run") for i, limit in enumerate(chosen)), options.jobs
+    )
+
+
+def _limits(rng: random.Random) -> list[Limit]:
+    """Return every limit once, with random numbers."""
+    here = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    many = [Limit("full disk", f"{kib} KiB", disk=kib + rng.randrange(4)) for kib in _DISKS]
+    for files in (4, 8, 16, 24, 32):
+        files += rng.randrange(4)
+        many.append(Limit("few files", f"{files} open files", functools.partial(_set, resource.RLIMIT_NOFILE, files)))
+    for mib in (16, 256, 1024, 2048):
+        size = here + mib * 2**20
+        many.append(Limit("little memory", f"{mib} MiB more", functools.partial(_set, resource.RLIMIT_AS, size)))
+    many += [
+        Limit("stdout", "a pipe that is closed", _closed_pipe),
+        Limit("stdout", "not open", functools.partial(_closed, 1)),
+        Limit("stdout", "a full device", functools.partial(_full, 1)),
+        Limit("stderr", "a full device", functools.partial(_full, 2)),
+        Limit("stderr", "not open", functools.partial(_closed, 2)),
+    ]
+    for words, act in (
+        ("deleted", _delete),
+        ("replaced by a folder", _replace),
+        ("replaced by a file", _replace_by_file),
+    ):
+        epoch = rng.randint(1, 8)
+        hook = functools.partial(_at_epoch, epoch, act)
+        many.append(Limit("run folder", f"{words} in epoch {epoch}", hook, gone=True))
+    many += [Limit("read-only folder", "a new run", disk=-1), Limit("read-only folder", "a continued run", disk=-2)]
+    return many
+
+
+def _one(limit: Limit, parent: Path, whole: Path) -> Task:
+    """Run the command under the limit, then continue without it."""
+    parent.mkdir(parents=True)
+    mounted = False
+    hook = limit.hook
+    if limit.disk is not None and limit.disk > 0:
+        mounted = _mount(parent, f"size={limit.disk}k")
+        if not mounted:
+            hook = functools.partial(_set, resource.RLIMIT_FSIZE, 1024 * limit.disk)
+    argv = _TRAIN
+    try:
+        if limit.disk is not None and limit.disk < 0:
+            mounted = _mount(parent, "size=64m")
+            if limit.disk == -2:
+                yield Job(command(*_TRAIN, "--epochs=5"), parent)
+                argv = (*_RESUME, "--epochs=10")
+            if not (mounted and _mount(parent, "remount,ro")):
+                return []  # root may write anywhere, and others cannot mount
+        ending = yield Job(command(*argv, hook=hook), parent)
+        if mounted:
+            _mount(parent, "remount,rw,size=64m")
+        kind, failed = _judged(limit, ending, parent / "run", whole)
+        if not failed and not limit.gone:
+            again = (*_RESUME, "--epochs=10") if (parent / "run/config.json").exists() else _TRAIN
+            after = yield Job(command(*again), parent)
+            if after.trouble or after.status:
+                kind, failed = f"{kind}; then cannot continue", True
+            elif found := difference(parent / "run", whole):
+                kind, failed = f"{kind}; then {found[0]}", True
+        how = "" if limit.disk is None else ", tmpfs" if mounted else ", RLIMIT_FSIZE"
+        about = f"{limit.about}: status {ending.status}: {ending.last_words}"
+        return [Attack(f"{limit.target}{how}", kind, failed, about)]
+    finally:
+        if mounted:
+            _unmount(parent)
+
+
+def _judged(limit: Limit, ending: Ending, run: Path, whole: Path) -> tuple[str, bool]:
+    """Return the kind of the end under the limit, and True if the attack succeeded."""
+    if limit.target == "little memory" and ending.status == -signal.SIGABRT:
+        # XLA ends the process when it gets no memory, and Python cannot prevent it. Nothing may be lost.
+        return "died by SIGABRT in a library", False
+    if ending.trouble:
+        return ending.trouble, True
+    if ending.status == 0:
+        with contextlib.suppress(OSError):
+            if difference(run, whole) is None:
+                return "complete", False
+        return "status 0 without the result", True
+    if limit.target == "stderr":
+        return "failed", False
+    said = [line for line in ending.err.splitlines() if line.startswith("jaxgd")]
+    if limit.target == "stdout" and not said and ending.err:
+        return "silent about the closed pipe", False  # as other programs are when `head` ends
+    return ("one clear line", False) if len(said) == 1 else (f"{len(said)} lines of an error", True)
+
+
+def _set(what: int, most: int) -> None:
+    resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
+
+
+def _closed_pipe() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    _redirect(1, writer)
+
+
+def _full(number: int) -> None:
+    _redirect(number, os.open("/dev/full", os.O_WRONLY))
+
+
+def _closed(number: int) -> None:
+    os.close(number)
+    setattr(sys, _STREAMS[number], None)  # as Python does when it starts with a closed stream
+
+
+def _redirect(number: int, file: int) -> None:
+    os.dup2(file, number)
+    stream = open_stderr() if number == 2 else os.fdopen(number, "w", encoding="utf-8", closefd=False)
+    setattr(sys, _STREAMS[number], stream)
+
+
+def _at_epoch(epoch: int, act: Callable[[], None]) -> None:
+    """Act when the metrics of this epoch are about to be written, as another program could."""
+    seen = 0
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event == "open" and isinstance(args[1], str) and "a" in args[1] and "metrics.jsonl" in str(args[0]):
+            seen += 1
+            if seen == epoch + 1:
+                act()
+
+    sys.addaudithook(hook)
+
+
+def _delete() -> None:
+    shutil.rmtree("run", ignore_errors=True)
+
+
+def _replace() -> None:
+    os.rename("run", "moved")
+    os.mkdir("run")
+
+
+def _replace_by_file() -> None:
+    os.rename("run", "moved")
+    Path("run").write_text("")
+
+
+def _mount(folder: Path, how: str) -> bool:
+    words = ["mount", *(["-t", "tmpfs"] if "remount" not in how else []), "-o", how, "tmpfs", str(folder)]
+    with contextlib.suppress(OSError):
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+    return False
+
+
+def _unmount(folder: Path) -> None:
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)

@@ -1,0 +1,157 @@
+"""Good arguments of every public function, and bad values for them."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class OwnError(Exception):
+    """An exception of the caller's own function, which must reach the caller."""
+
+
+class _Bomb:
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise OwnError
+
+
+def _raising(*_: Any, **__: Any) -> Any:
+    raise OwnError
+
+
+class Traced(NamedTuple):
+    """A value that the call receives as the argument of a function inside jit."""
+
+    value: Any
+
+
+def square(v: Any, *_: Any) -> Any:
+    return (v**2).sum()
+
+
+@functools.cache
+def values() -> dict[str, Callable[[], Any]]:
+    """Return makers of bad values by name. No array is made before a maker is called."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    whole = (6, 4)
+    return {
+        "None": lambda: None, "a text": lambda: "3", "bytes": lambda: b"3", "a list": lambda: [1.0, 2.0],
+        "a dict": lambda: {}, "an empty tuple": lambda: (), "NaN": lambda: float("nan"), "inf": lambda: float("inf"),
+        "-1.0": lambda: -1.0, "0": lambda: 0, "-1": lambda: -1, "True": lambda: True, "1j": lambda: 1j,
+        "10**30": lambda: 10**30, "2**31": lambda: 2**31, "1e39": lambda: 1e39, "1e-46": lambda: 1e-46,
+        "np.float16": lambda: np.float16(3), "np.float64": lambda: np.float64(3), "np.int8": lambda: np.int8(3),
+        "an object in 0 dimensions": lambda: np.array(None), "an array of objects": lambda: np.array([None, 1], object),
+        "an array of texts": lambda: np.array(["a"]), "dates": lambda: np.array(["2020-01-01"], "datetime64[D]"),
+        "records": lambda: np.zeros(2, [("a", "f4")]),
+        "a masked array": lambda: np.ma.masked_array([1.0, 2.0], [False, True]),
+        "an empty array": lambda: jnp.zeros(0), "0 × 4": lambda: jnp.zeros((0, 4)), "6 × 0": lambda: jnp.zeros((6, 0)),
+        "three dimensions": lambda: jnp.ones((2, 3, 4)), "float16": lambda: jnp.ones(whole, jnp.float16),
+        "bfloat16": lambda: jnp.ones(whole, jnp.bfloat16), "float8": lambda: jnp.ones(whole, jnp.float8_e4m3fn),
+        "int32": lambda: jnp.ones(whole, int), "booleans": lambda: jnp.ones(whole, bool),
+        "complex64": lambda: jnp.ones(whole, jnp.complex64), "NaNs": lambda: jnp.full(whole, jnp.nan),
+        "strided": lambda: np.ones((6, 8))[:, ::2], "big endian": lambda: np.ones(whole, ">f4"),
+        "read-only": lambda: np.broadcast_to(np.float32(1), whole), "a function": lambda: lambda *_: 1.0,
+        "a class": lambda: int, "a key": lambda: jax.random.key(0), "an old key": lambda: jax.random.PRNGKey(0),
+        "an array that raises": _Bomb, "a function that raises": lambda: _raising,
+        "a generator": lambda: (i for i in range(3)), "a range": lambda: range(3),
+        "a shape": lambda: jax.eval_shape(lambda: jnp.ones(whole)), "a path that is missing": lambda: "missing/x",
+        "a null byte": lambda: "a\0b", "half a character": lambda: "\udcff", "a long text": lambda: "x" * 5000,
+        "a nested list": lambda: [[1.0], [2.0, 3.0]], "an iterator that ends": lambda: iter(()),
+        "traced NaN": lambda: Traced(jnp.nan), "traced -1": lambda: Traced(-1.0), "traced 2": lambda: Traced(2),
+        "traced 6 × 4": lambda: Traced(jnp.ones(whole)), "traced labels": lambda: Traced(jnp.arange(6) % 9),
+    }  # fmt: skip
+
+
+@functools.cache
+def good() -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return makers of good arguments for every public function."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxgd
+
+    key = jax.random.key(0)
+    network = jaxgd.init_network(key, (4, 3, 2))
+    x, y, v = jnp.ones((6, 4)), jnp.zeros((6, 2)), jnp.ones(2)
+    named: dict[str, dict[str, Any]] = {
+        "accuracy": {"a": y, "y": jnp.arange(6) % 2},
+        "backprop": {"network": network, "x": x, "y": y},
+        "backtracking": {},
+        "check_gradients": {"f": square, "args": (v,)},
+        "cost_slice": {"cost": square, "v": v, "key": key, "resolution": 3},
+        "eigenpairs": {"cost": square, "v": v},
+        "feedforward": {"network": network, "x": x},
+        "fixed_length": {"epsilon": 0.1},
+        "gradient_descent": {"eta": 0.1},
+        "gradient_flow": {"dt": 0.1},
+        "heavy_ball": {"eta": 0.1, "mu": 0.9},
+        "hessian_vector_product": {"cost": square, "v": v, "u": v},
+        "init_network": {"key": key, "sizes": (4, 3, 2)},
+        "load_dataset": {"name": "digits"},
+        "load_idx": {"folder": "missing"},
+        "load_network": {"path": "missing.safetensors"},
+        "minimize": {"cost": square, "v0": v, "rule": jaxgd.gradient_descent(0.1), "max_steps": 3},
+        "nesterov": {"eta": 0.1, "mu": 0.9},
+        "network_cost": {"network": network, "x": x, "y": y},
+        "newton": {},
+        "quadratic_cost": {"a": y, "y": y},
+        "save_network": {"path": "network.safetensors", "network": network},
+        "sharpness": {"cost": square, "v": v},
+        "sigmoid": {"z": v},
+        "sigmoid_prime": {"z": v},
+        "train": {"network": network, "data": (x, y), "epochs": 1, "batch_size": 2, "eta": 1.0, "key": key},
+        "update": {"v": network, "gradient": network, "eta": 0.1},
+        "wolfe": {},
+    }
+    return {name: functools.partial(dict, keywords) for name, keywords in named.items()}
+
+
+def _data(**new: Any) -> dict[str, Any]:
+    x, y = good()["train"]()["data"]
+    return {"data": (new.get("x", x), new.get("y", y))}
+
+
+def _stop(**new: Any) -> dict[str, Any]:
+    import jaxgd
+
+    return {"stop": jaxgd.Stop(**new)}
+
+
+def _record(**new: Any) -> dict[str, Any]:
+    import jaxgd
+
+    return {"record": jaxgd.Record(**new)}
+
+
+def _layer(**new: Any) -> dict[str, Any]:
+    network = good()["train"]()["network"]
+    return {"network": (network[0]._replace(**new), network[1])}
+
+
+# Parts of arguments, each with the arguments that hold a bad part.
+PARTS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
+    "init_network": {"sizes[1]": lambda bad: {"sizes": (4, bad, 2)}},
+    "minimize": {
+        **{f"stop.{name}": functools.partial(lambda name, bad: _stop(**{name: bad}), name)
+           for name in ("gradient_atol", "gradient_rtol", "step_rtol", "cost", "diverging", "stalled")},
+        **{f"record.{name}": functools.partial(lambda name, bad: _record(**{name: bad}), name)
+           for name in ("every", "v", "function", "sharpness")},
+        "cost's result": lambda bad: {"cost": lambda *_: bad},
+        "v0[1]": lambda bad: {"v0": [1.0, bad], "cost": lambda v, *_: v[0] ** 2 + v[1] ** 2},
+    },
+    "check_gradients": {
+        "f's result": lambda bad: {"f": lambda *_: bad},
+        "gradient's result": lambda bad: {"gradient": lambda *_: bad},
+    },
+    "train": {
+        "data.x": lambda bad: _data(x=bad),
+        "data.y": lambda bad: _data(y=bad),
+        "network[0].w": lambda bad: _layer(w=bad),
+        "network[0].b": lambda bad: _layer(b=bad),
+        "cost's result": lambda bad: {"cost": lambda *_: bad},
+    },
+    "feedforward": {"network[0].w": lambda bad: _layer(w=bad)},
+    "save_network": {"network[0].w": lambda bad: _layer(w=bad)},
+}  # fmt: skip
