@@ -131,9 +131,9 @@ def _judged(line: Line, ending: Ending, folder: Path, files: Path) -> tuple[str,
 
 def fields() -> dict[str, set[str]]:
     """Return the names of the arguments of each command, as the commands define them."""
-    from jaxgd import cli
+    from jaxgd.cli.command import Command
 
-    commands: Any = typing.get_args(cli._Command)
+    commands: Any = typing.get_args(Command)
     return {
         typing.get_args(x)[0].__name__.lower(): {field.name for field in dataclasses.fields(typing.get_args(x)[0])}
         for x in commands
