@@ -16,7 +16,7 @@ from jaxgd.cli.common import DONE, FAILED, INTERRUPTED, MISUSED
 from jaxgd.cli.evaluate import Evaluate
 from jaxgd.cli.info import Info, version_line
 from jaxgd.cli.minimize import Minimize
-from jaxgd.cli.output import error_line, readable_everywhere, warnings_as_lines
+from jaxgd.cli.output import discard_broken_output, error_line, readable_everywhere, warnings_as_lines
 from jaxgd.cli.predict import Predict
 from jaxgd.cli.train import Train
 from jaxgd.cli.usage import explain_usage
@@ -119,7 +119,7 @@ def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
                 import traceback
 
                 traceback.print_exc()
-            broken = _discard_broken_output()
+            broken = discard_broken_output()
             if isinstance(error, BrokenPipeError) and quiet:
                 return DONE
             return _explain(name, error, "standard output" if broken else "the current folder" if _homeless() else "")
@@ -158,16 +158,5 @@ def _homeless() -> bool:
     try:
         os.getcwd()
     except OSError:
-        return True
-    return False
-
-
-def _discard_broken_output() -> bool:
-    """Discard output that cannot be written, and return True. Python flushes stdout at exit, and would fail again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -42,9 +42,30 @@ def readable_everywhere() -> Iterator[None]:
             if stream is None:
                 stack.enter_context(redirect(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
             elif isinstance(stream, io.TextIOWrapper):
-                stack.callback(stream.reconfigure, errors=stream.errors)
+                stack.callback(_restore, stream, stream.errors)
                 stream.reconfigure(errors="jaxgd")
         yield
+
+
+def _restore(stream: io.TextIOWrapper, errors: str | None) -> None:
+    discard_broken_output(stream)
+    with contextlib.suppress(OSError, ValueError):
+        stream.reconfigure(errors=errors)
+
+
+def discard_broken_output(stream: TextIO | None = None) -> bool:
+    """Discard output that cannot be written, and return True. Python flushes it at exit, and would fail again.
+
+    The stream is standard output unless it is given.
+    """
+    stream = stream or sys.stdout
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 def one_line(message: str) -> str:

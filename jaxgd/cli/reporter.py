@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from jaxgd.cli.output import say
+from jaxgd.cli.output import discard_broken_output, say
 from jaxgd.data import Dataset
 from jaxgd.errors import MissingDependencyError
 from jaxgd.outcome import Outcome, Reason
@@ -67,6 +67,7 @@ class Reporter:
             sys.stdout.flush()
         except OSError as error:
             self.broken = error.strerror or str(error)
+            discard_broken_output()
         self._bar.set_description_str("training")
         self._bar.set_postfix_str(f"cost {entry.cost:.4f}, test accuracy {entry.test_accuracy:.2%}", refresh=False)
         self._bar.update()
