@@ -354,7 +354,7 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
 def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
     """Return sizes as ints. Raise unless it has the number of inputs and the width of at least one layer, all above 0.
 
-    JAX's default integers count the weights of a layer, so there are fewer than 2³¹.
+    The layers together may have 2³⁰ weights, which is 4 GiB in float32.
     """
     several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, (str, bytes, *_NOT_PLAIN))
     if not several or getattr(sizes, "shape", None) == ():
@@ -369,10 +369,8 @@ def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
     for size in sizes:
         require_count(who, f"each of sizes {shown(tuple(sizes))}", size)
     widths = tuple(map(int, sizes))
-    largest = max(map(operator.mul, widths, widths[1:]))
-    if largest >= 2**31:
+    if (weights := sum(map(operator.mul, widths, widths[1:]))) > 2**30:
         raise RangeError(
-            f"{who}: a layer must have fewer than 2³¹ weights, got {shown(largest)} for sizes {shown(widths)}.\n"
-            "Make the layers narrower."
+            f"{who}: expected at most 2**30 weights, got {shown(weights, '{:,}'.format)}.\nMake the layers narrower."
         )
     return widths

@@ -65,8 +65,8 @@ def init_network(
         A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
 
     Raises:
-        RangeError: If sizes holds fewer than two numbers or a number below 1, a layer has 2³¹ weights or more, or the
-            scheme is unknown.
+        RangeError: If sizes holds fewer than two numbers or a number below 1, the layers have more than 2³⁰
+            weights, or the scheme is unknown.
         DtypeError: If the key is no random key, a width is not a whole number known before tracing, or the dtype is not
             real floating point of 16 bits or more.
         ShapeError: If the key is an array of keys.

@@ -135,6 +135,13 @@ class _StaticConfig:
     backend: BackendChoice
 
 
+class _Entry(NamedTuple):
+    """An entry of the history, and the reason of a run that ends there, as a code."""
+
+    history: History
+    code: Array
+
+
 class _Splits(NamedTuple):
     train: Examples
     validation: Examples | None
@@ -333,10 +340,10 @@ def _train_by_epoch(
             )
         entry, reason = _unpacked(numbers)
         reasons.append(reason)
+        if reason is not Reason.NOT_FINITE or k == 0:
+            entries.append(entry)
         if reason is Reason.NOT_FINITE:
-            break
-        entries.append(entry)
-        if reason is Reason.START_NOT_FINITE:
+            reason = Reason.START_NOT_FINITE if k == 0 else reason
             break
         if callback is not None and callback(state, entry) and k < epochs:
             reason = Reason.STOPPED
@@ -354,7 +361,8 @@ def _packed(
     advance: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
-    state, entry, code = advance(state, splits, eta, config)
+    state, (entry, code), finite = advance(state, splits, eta, config)
+    code = jnp.where(finite, code, int(Reason.NOT_FINITE))
     counts = jnp.stack([entry.epoch, entry.updates, code.astype(entry.epoch.dtype)])
     return state, (counts, jnp.stack(entry[2:]))
 
@@ -367,7 +375,7 @@ def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
 def _train_traced(
     start: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig, epochs: int, labels_fit: Any
 ) -> TrainResult:
-    state, first, code = start(state, splits, eta, config)
+    state, (first, code), finite = start(state, splits, eta, config)
 
     def unless(known: Any, entry: History, state: TrainState) -> History:
         """Return the entry, or an entry of NaN if its values are not known."""
@@ -376,12 +384,13 @@ def _train_traced(
         return cast(History, select(known, entry, blank))
 
     first = unless(jnp.asarray(labels_fit), first, state)
-    code = jnp.where(labels_fit, code, int(Reason.START_NOT_FINITE))
+    code = jnp.where(finite & labels_fit, code, int(Reason.START_NOT_FINITE))
     code = jnp.where(jnp.isfinite(eta) & (eta > 0), code, int(Reason.BAD_RULE))
 
     def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], tuple[History, Array]]:
         state, code = carry
-        advanced, entry, reached = _epoch(state, splits, eta, config)
+        advanced, (entry, reached), finite = _epoch(state, splits, eta, config)
+        reached = jnp.where(finite, reached, int(Reason.NOT_FINITE))
         code = jnp.where(_ended(code), code, reached)
         advances = ~_ended(code)
         return (_keep(advances, advanced, state), code), (unless(advances, entry, state), code)
@@ -416,24 +425,21 @@ def _accuracy(a: Array, examples: Examples) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _start(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
+def _start(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, _Entry, Array]:
     state = state._replace(optimizer_state=_rule(eta, config).init(state.network))
     return _evaluated(state, None, splits, config)
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _resume(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
+def _resume(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, _Entry, Array]:
     """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
-    evaluated, entry, code = _evaluated(state, None, splits, config)
-    return evaluated if config.batch_size is None and state.gradient is None else state, entry, code
+    evaluated, entry, finite = _evaluated(state, None, splits, config)
+    return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _epoch(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, History, Array]:
-    """Run one epoch. Return the new state, its entry and the reason of a run that ends here, as a code.
-
-    If the new state is not finite, return the old state, any entry and NOT_FINITE.
-    """
+def _epoch(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, _Entry, Array]:
+    """Run one epoch. Return the new state, its entry and True; if not finite, the old state, any entry and False."""
     if config.batch_size is None:
         network, optimizer_state = xla.step(
             state.network,
@@ -458,9 +464,9 @@ def _epoch(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig
             config.batch_size,
         )
     advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
-    advanced, entry, code = _evaluated(advanced, state, splits, config)
-    code = jnp.where(finite, code, int(Reason.NOT_FINITE))
-    return _keep(code != int(Reason.NOT_FINITE), advanced, state), entry, code
+    advanced, entry, evaluated_finite = _evaluated(advanced, state, splits, config)
+    finite &= evaluated_finite
+    return _keep(finite, advanced, state), entry, finite
 
 
 def _updates(epoch: Array, splits: _Splits, config: _StaticConfig) -> Array:
@@ -469,8 +475,8 @@ def _updates(epoch: Array, splits: _Splits, config: _StaticConfig) -> Array:
 
 def _evaluated(
     state: TrainState, before: TrainState | None, splits: _Splits, config: _StaticConfig
-) -> tuple[TrainState, History, Array]:
-    """Return the state with its cost and gradient, its entry of the history, and the code of a run that ends here."""
+) -> tuple[TrainState, _Entry, Array]:
+    """Return the state with its cost and gradient, its entry, and True if all of it is finite."""
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
     values = dict.fromkeys(History._fields, nan)
     finite, saturated = all_finite(network), jnp.array(False)
@@ -496,16 +502,15 @@ def _evaluated(
         values["actual"] = state.cost - before.cost
         if full_batch:
             values["predicted"] = dot(before.gradient, step)
-    if before is None:
-        code = jnp.where(finite, int(Reason.COMPLETED), int(Reason.START_NOT_FINITE))
-    else:
+    code = jnp.array(int(Reason.COMPLETED))
+    if before is not None:
         unchanged = (values["step_norm"] == 0) & (state.cost != 0)
-        code = jnp.where(unchanged, int(Reason.UNCHANGED), int(Reason.COMPLETED))
-        wrong = jnp.where(jnp.abs(state.cost) > _NEAR_0, int(Reason.SATURATED), int(Reason.COMPLETED))
-        code = jnp.where(finite, jnp.where(saturated, wrong, code), int(Reason.NOT_FINITE))
+        wrong = jnp.abs(state.cost) > _NEAR_0
+        code = jnp.where(unchanged, int(Reason.UNCHANGED), code)
+        code = jnp.where(saturated, jnp.where(wrong, int(Reason.SATURATED), int(Reason.COMPLETED)), code)
     values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
     values |= {"epoch": state.epoch, "updates": _updates(state.epoch, splits, config)}
-    return state, History(**values), code
+    return state, _Entry(History(**values), code), finite
 
 
 def _saturated(a: Array) -> Array:

@@ -265,8 +265,8 @@ FAULTS = (
     ),
     Fault(
         "training.py",
-        "return _keep(code != int(Reason.NOT_FINITE), advanced, state), entry, code",
-        "return advanced, entry, code",
+        "return _keep(finite, advanced, state), entry, finite",
+        "return advanced, entry, finite",
         TRAINING,
     ),
     Fault("training.py", "callback(state, entry) and k < epochs", "callback(state, entry) and False", TRAINING),
