@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgd.errors import ShapeError, describe, require_examples, require_float
+from jaxgd.errors import ShapeError, describe, require_examples, require_float, require_precision
 from jaxgd.network import Layer, Network, require_input, sigmoid, sigmoid_prime, weighted_input
 
 
@@ -33,6 +33,7 @@ def backprop(
     Raises:
         ShapeError: If x or y does not fit the network, or the batch has no example.
         DtypeError: If x or y is not real floating point, or the network is not a tuple of layers with arrays of floats.
+        RangeError: If the precision is unknown.
 
     Source: Nielsen, chapter 2, equations (BP1) to (BP4).
 
@@ -43,6 +44,7 @@ def backprop(
         0.1219 0.1219
     """
     require_input("backprop", network, x)
+    require_precision("backprop", precision)
     require_float("backprop", "y", y)
     if jnp.shape(y) != (*jnp.shape(x)[:-1], jnp.shape(network[-1].b)[0]):
         raise ShapeError(

@@ -71,6 +71,7 @@ def network_cost(
             `quadratic_cost` also raises it if y does not fit the outputs or the batch has no example.
         DtypeError: If x, or y for `quadratic_cost`, is not real floating point, or the network is not a tuple of layers
             with arrays of floats.
+        RangeError: If the precision is unknown.
 
     Source: Nielsen, chapter 1, equation (6).
 

@@ -232,6 +232,21 @@ def require_choice(who: str, name: str, x: Any, choices: Sequence[str]) -> None:
         raise RangeError(f"{who}: {name} must be {words} or {choices[-1]!r}, got {shown(x)}.")
 
 
+def require_precision(who: str, precision: Any) -> None:
+    """Raise RangeError unless `jax.numpy.matmul` takes this precision."""
+    if precision is None:
+        return
+    row = jnp.zeros((1, 1))
+    try:
+        hash(precision)
+        jax.eval_shape(lambda x: jnp.matmul(x, x, precision=precision), row)
+    except (TypeError, ValueError) as error:
+        raise RangeError(
+            f"{who}: precision must be one that jax.numpy.matmul takes, got {given(precision)}.\n"
+            'Pass "highest" for float32, or None for the default of the device.'
+        ) from error
+
+
 def require_key(who: str, key: Any) -> None:
     """Raise unless the key is one random key: jax.random.key(0), or the raw uint32 array of jax.random.PRNGKey(0)."""
     new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)

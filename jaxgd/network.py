@@ -17,6 +17,7 @@ from jaxgd.errors import (
     require_choice,
     require_float,
     require_key,
+    require_precision,
     require_sizes,
     shown,
 )
@@ -235,6 +236,7 @@ def feedforward(
     Raises:
         ShapeError: If the last axis of x is not as wide as the network's input, or the layers do not fit together.
         DtypeError: If x is not real floating point, or the network is not a tuple of layers with arrays of floats.
+        RangeError: If the precision is unknown.
 
     Source: Nielsen, chapter 1, equation (22).
 
@@ -244,6 +246,7 @@ def feedforward(
         (2, 10)
     """
     require_input("feedforward", network, x)
+    require_precision("feedforward", precision)
     a = x
     for layer in network:
         a = sigmoid(weighted_input(layer, a, precision=precision))

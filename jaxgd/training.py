@@ -29,6 +29,7 @@ from jaxgd.errors import (
     require_count,
     require_key,
     require_positive,
+    require_precision,
     require_rule,
     require_scalar,
 )
@@ -226,9 +227,9 @@ def train(
         DtypeError: If `eta` is missing or is not one real number, `epochs` or `batch_size` is not a whole number known
             before tracing, `evaluate` is not True or False, the inputs are neither bytes nor floating point, or another
             argument has the wrong type.
-        RangeError: If `epochs`, `batch_size` or `eta` is out of range, `kernel` is unknown or cannot run here, or the
-            state belongs to another optimizer. Also if a callback is given under jit or vmap, or vmap traces a number
-            inside the optimizer or the cost.
+        RangeError: If `epochs`, `batch_size` or `eta` is out of range, `kernel` or `precision` is unknown, `kernel`
+            cannot run here, or the state belongs to another optimizer. Also if a callback is given under jit or vmap,
+            or vmap traces a number inside the optimizer or the cost.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 
@@ -243,6 +244,7 @@ def train(
     """
     require_count("train", "epochs", epochs, least=0, most=largest_int())
     require_bool("train", "evaluate", evaluate)
+    require_precision("train", precision)
     require_callable("train", "cost", cost, "It takes outputs and targets.")
     if callback is not None:
         require_callable("train", "callback", callback, "It takes a state and an entry of the history.")

@@ -245,6 +245,17 @@ def test_require_sizes():
             errors.require_sizes("f", sizes)
 
 
+@pytest.mark.parametrize("precision", ["fast", 10**30, [], print, np.zeros(2)], ids=lambda x: type(x).__name__)
+def test_an_unknown_precision_is_refused(precision):
+    with pytest.raises(errors.RangeError, match=r'^f: precision must be .*\n.*"highest"'):
+        errors.require_precision("f", precision)
+
+
+def test_known_precisions_pass():
+    for precision in (None, "highest", "bfloat16", jax.lax.Precision.HIGH, ("default", "highest")):
+        errors.require_precision("f", precision)
+
+
 NOT_SIZES = ["345", b"345", {3: 1, 4: 2}, {3, 4}, 3, np.array(3), (x for x in (3, 4))]
 
 
