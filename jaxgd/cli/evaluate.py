@@ -38,6 +38,8 @@ class Evaluate:
         try:
             data = load_data(name, self.data_dir or (config["data_dir"] if name == config["data"] else None))
         except DataError as error:
+            if self.data is not None or self.data_dir is not None:
+                raise
             option = "--data-dir" if config["data_dir"] else "--data"
             moved = command_line("jaxgd", "evaluate", self.run_dir, option)
             raise DataError(f"{error}\nIf the data have moved: {moved} FOLDER") from error

@@ -227,6 +227,7 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
     folder = RunFolder.open(path)
     config = folder.config
     name = options.data or config["data"]
+    own_place = options.data is None and options.data_dir is None
     # The folder of the run's own data set; another data set has its own.
     data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
     moved = f"If the data have moved: {_continue(folder)} --data" + (
@@ -235,10 +236,12 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
     try:
         data = load_data(name, data_dir)
     except DataError as error:
-        raise DataError(f"{error}\n{moved} FOLDER") from error
+        if own_place:
+            raise DataError(f"{error}\n{moved} FOLDER") from error
+        raise
     if digest(data) != folder.config["data_sha256"]:
         differ = f"expected the SHA-256 {config['data_sha256']}, got {digest(data)}.\n"
-        if options.data is None and options.data_dir is None:
+        if own_place:
             raise CheckpointError(
                 f"the data set {name} has changed since {path} was trained on it: {differ}{moved} FOLDER"
             )

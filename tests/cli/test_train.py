@@ -250,6 +250,8 @@ def test_a_folder_of_idx_files_trains_and_evaluates(jaxgd, tmp_path):
         missing = jaxgd(*command, "run")
         assert missing.status == 2
         assert f"If the data have moved: jaxgd {' '.join(command)} run --data FOLDER" in missing.err
+    elsewhere = jaxgd("evaluate", "run", "--data", "./nowhere")
+    assert (elsewhere.status, "have moved" in elsewhere.err) == (2, False)
     moved = jaxgd("train", "--resume", "run", "--data", "my data", "--epochs", 3)
     assert moved.status == 0, moved.err
     assert f"config.json now has the new place of the data: {tmp_path}/my data\n" in moved.err
