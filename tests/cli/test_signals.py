@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,12 +79,27 @@ def test_the_second_signal_does_not_wait_for_the_epoch(tmp_path):
     assert process.stderr.readline().startswith("run folder: ")
     assert process.stderr.readline().startswith("kernel ")
     assert process.stderr.readline().startswith("finishing this epoch and saving; press Ctrl-C again")
+    time.sleep(0.2)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     status, lines = lines_of(process)
     assert (status, len(lines)) == (130, 1)
     assert "interrupted; the run is saved up to its last checkpoint; continue with: jaxgd train --resume" in lines[0]
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs the command timeout")
+def test_a_time_limit_saves_the_run(tmp_path):
+    """`timeout` sends SIGTERM twice, to the process and to its group."""
+    run = tmp_path / "run"
+    words = [sys.executable, "-c", START.format("0"), "train", "--epochs", str(10**6), "--run-dir", str(run)]
+    process = subprocess.Popen(["timeout", "1000", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: has_rows(run), process)
+    process.send_signal(signal.SIGTERM)  # timeout passes it on as when the time is over
+    status, lines = lines_of(process)
+    assert status == 143
+    assert "stopped by SIGTERM after" in lines[-1]
+    assert "epochs, and saved; continue with: jaxgd train --resume" in lines[-1]
 
 
 def test_a_signal_while_the_figure_is_drawn_names_the_command_to_draw_it(tmp_path):
