@@ -13,9 +13,13 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+_TWICE = 0.1  # seconds in which several signals count as one
 
 
 class Stop:
@@ -26,10 +30,20 @@ class Stop:
     """
 
     number = 0
+    _time = 0.0
 
-    def request(self, number: int) -> None:
-        """Record the signal, and tell the user that the run stops soon."""
-        self.number = number
+    def takes(self, number: int) -> bool:
+        """Record the first signal, and return True. Return False for a second one, which must stop at once.
+
+        The first signal may arrive twice: `timeout` sends it to the process and to its group.
+        """
+        if not self.number:
+            self._request(number)
+            return True
+        return time.monotonic() - self._time < _TWICE
+
+    def _request(self, number: int) -> None:
+        self.number, self._time = number, time.monotonic()
         again = "press Ctrl-C" if number == signal.SIGINT else "send the signal"
         _write(f"finishing this epoch and saving; {again} again to stop at once")
 
@@ -120,8 +134,9 @@ def finishing_first() -> Iterator[Stop]:
                 signal.signal(number, handler)
 
         def ask(number: int, _: object) -> None:
-            restore()
-            stop.request(number)
+            if not stop.takes(number):
+                restore()
+                os.kill(os.getpid(), number)
 
         for number in before:
             signal.signal(number, ask)
@@ -144,8 +159,7 @@ def _listen(reader: int) -> None:
             if number in NUMBERS:
                 with _State.lock:
                     stop = _State.stop
-                    if stop is not None and not stop.number:
-                        stop.request(number)
+                    if stop is not None and stop.takes(number):
                         continue
                 _leave(number)
 

@@ -78,12 +78,27 @@ def test_the_second_signal_does_not_wait_for_the_epoch(tmp_path):
     assert process.stderr.readline().startswith("run folder: ")
     assert process.stderr.readline().startswith("kernel ")
     assert process.stderr.readline().startswith("finishing this epoch and saving; press Ctrl-C again")
+    time.sleep(0.2)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     status, lines = lines_of(process)
     assert (status, len(lines)) == (130, 1)
     assert "interrupted; the run is saved up to its last checkpoint; continue with: jaxgd train --resume" in lines[0]
     assert time.monotonic() - began < 1
+
+
+def test_a_signal_that_arrives_twice_saves_the_run(tmp_path):
+    """`timeout` sends SIGTERM to the process and to its group."""
+    process = start("train", "--epochs", 10**6, "--run-dir", tmp_path / "run")
+    wait_for(lambda: has_rows(tmp_path / "run"), process)
+    process.send_signal(signal.SIGTERM)
+    for line in process.stderr:
+        if line.startswith("finishing this epoch"):
+            process.send_signal(signal.SIGTERM)
+            break
+    status, lines = lines_of(process)
+    assert status == 143
+    assert "epochs, and saved; continue with: jaxgd train --resume" in lines[-1]
 
 
 def test_a_signal_while_the_figure_is_drawn_names_the_command_to_draw_it(tmp_path):
