@@ -38,7 +38,7 @@ class Run(NamedTuple):
         return (
             "train", "--run-dir", "run", f"--data={self.data}", f"--batch-size={self.batch_size}",
             f"--kernel={self.kernel}", f"--seed={self.seed}", f"--epochs={self.epochs - 2}", "--checkpoint-every=1",
-            "--tensorboard", "--no-progress", *([] if data_dir is None else [f"--data-dir={data_dir}"]),
+            "--tensorboard", "--no-progress", *([f"--data-dir={data_dir}"] if self.data == "mnist" else []),
         )  # fmt: skip
 
     def resume(self) -> tuple[str, ...]:
