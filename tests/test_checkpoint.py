@@ -319,7 +319,7 @@ def test_no_flipped_bit_changes_a_network(tmp_path):
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "jaxgd.network/1"}], ids=str)
-def test_a_file_without_a_checksum_loads_with_a_note(tmp_path, metadata):
+def test_a_file_without_a_checksum_loads_with_a_warning(tmp_path, metadata):
     path = tmp_path / "n.safetensors"
     path.write_bytes(safetensors.numpy.save(ONE, metadata=metadata))
     with pytest.warns(UserWarning, match=r"n\.safetensors has no checksum.*could not be verified") as caught:

@@ -13,12 +13,12 @@ from tyro.constructors import PrimitiveConstructorSpec
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
 
-# Exit statuses. A signal gives 128 plus its number.
+# Exit statuses. A signal gives 128 plus its number, so Ctrl-C gives INTERRUPTED.
 DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def _read(metavar: str, expected: str, parse: Callable[[str], Any], *, several: bool = False) -> Any:
-    """Return a reader of an argument for tyro, whose own messages repeat themselves and whose readers accept `None`."""
+    """Return a reader of an argument for tyro. tyro's own readers repeat themselves in messages and accept `None`."""
 
     def read(words: list[str]) -> Any:
         try:

@@ -256,7 +256,7 @@ USAGE = {
     ("minimize",): "jaxgd minimize: expected NAME|FILE::COST, got none.",
     ("trian",): f"jaxgd: expected a command ({', '.join(COMMANDS[1:-1])} or info), got trian.",
     ("--eta", "3"): f"jaxgd: expected a command ({', '.join(COMMANDS[1:-1])} or info), got --eta 3.",
-    ("--version", "x"): "jaxgd: --version stands alone, got x. Leave out the rest.",
+    ("--version", "x"): "jaxgd: expected --version alone, got x after it. Leave out the rest.",
 }
 
 

@@ -344,7 +344,7 @@ MISUSE = {
     "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
     "resume to fewer epochs": (
         ["--resume", "run", "--epochs", 1],
-        "--epochs must be at least 2, which run already has, got 1",
+        "--epochs must be at least 2, the epochs that run already has, got 1",
     ),
     "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
     "plot elsewhere": (["--plot", "absent/x.png"], "absent does not exist"),
