@@ -62,7 +62,7 @@ def describe(x: Any) -> str:
 
 
 def given(x: Any) -> str:
-    """Describe an argument as `describe` does, with the name of its type in front if it is no array of numbers.
+    """Describe an argument as `describe` does, with the name of its type in front if it is not an array of numbers.
 
     >>> given(np.ma.zeros(2))
     'MaskedArray float64[2]'
@@ -91,7 +91,7 @@ _NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
 def dtype_of(x: Any) -> Any:
     """Return the dtype that JAX gives to a number or an array. Return None for any other object.
 
-    Text, dates, records, arrays of objects, masked arrays and random keys are no arrays of numbers.
+    Text, dates, records, arrays of objects, masked arrays and random keys do not count as numbers.
 
     >>> print(dtype_of(1.5), dtype_of(np.array(["a"])))
     float32 None
@@ -202,7 +202,7 @@ def require_scalar(who: str, cost: Any, *args: Any) -> None:
         out = jax.eval_shape(cost, *args)
         got, real = describe(out), hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and out.shape == ()
     except (TypeError, ValueError, OverflowError):
-        # JAX refuses a result that is no array. Call the cost again without a result, so that its own error is raised.
+        # JAX refuses a result that is not an array. Call the cost again without a result, to raise its own error.
         results: list[Any] = []
         jax.eval_shape(lambda *args: results.append(cost(*args)), *args)
         got, real = given(results[0]), False
@@ -308,7 +308,7 @@ def is_traced(x: Any) -> bool:
 
 
 def is_real(x: Any) -> bool:
-    """Return True if x is one real number: a scalar, no bool and not complex. It may be traced."""
+    """Return True if x is one real number: a scalar, neither bool nor complex. It may be traced."""
     dtype = dtype_of(x)
     return dtype is not None and jnp.ndim(x) == 0 and (jnp.issubdtype(dtype, jnp.integer) or is_float(x))
 

@@ -145,7 +145,7 @@ def test_a_pipe_in_a_checkpoint_is_refused(folder, tree):
 
 @pytest.mark.parametrize("step", [1, -1], ids=["intact", "damaged"])
 def test_a_checkpoint_of_an_earlier_version_is_read(folder, tree, step):
-    """It has a checksum of its values alone."""
+    """Its checksum covers only the values."""
     about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
     content = json.loads(about.read_text())
     values = content.pop("values")
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(folder, tree, step):
 
 
 def test_every_entry_of_a_checkpoint_is_verified(folder, tree):
-    """A leaf of no element can have any shape, and only the checksum of the description knows its own."""
+    """Only the checksum of the description protects the shape of a leaf without elements."""
     about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
     text = about.read_text()
     assert "[0, 2]" in text

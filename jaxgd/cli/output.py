@@ -35,7 +35,7 @@ codecs.register_error("jaxgd", _readable)
 
 @contextlib.contextmanager
 def readable_everywhere() -> Iterator[None]:
-    """Inside the block, no character raises UnicodeEncodeError on the standard streams, and none of them is None."""
+    """Inside the block, the standard streams accept every character, and neither of them is None."""
     with contextlib.ExitStack() as stack:
         # Python has no stream if the parent has closed the file descriptor.
         for stream, redirect in ((sys.stdout, contextlib.redirect_stdout), (sys.stderr, contextlib.redirect_stderr)):

@@ -247,13 +247,15 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
     if options.epochs is not None:
         require_count("train", "--epochs", options.epochs)
         _require_countable(options.epochs, config, data)
-    if (made_with := folder.config["made_with"])["float"] != _made_with()["float"]:
-        raise CheckpointError(f"{path} was made in {made_with['float']}: set JAX_ENABLE_X64 as for that run.")
-    if made_with != _made_with():
-        say(
-            f"the run was made with {made_with} and continues with {_made_with()}: its results may differ from an "
-            "uninterrupted run"
+    before, now = config["made_with"], _made_with()
+    if before["float"] != now["float"]:
+        raise CheckpointError(
+            f"{path} must be continued in {before['float']}, got {now['float']}.\n"
+            f"Set JAX_ENABLE_X64={int(before['float'] == 'float64')}."
         )
+    pairs = {name: (before.get(name, "not recorded"), now.get(name, "not recorded")) for name in {**before, **now}}
+    if changes := [f"{name} was {old}, now {new}" for name, (old, new) in pairs.items() if old != new]:
+        say(f"results may differ from an uninterrupted run: {'; '.join(changes)}")
     return folder, data, _place(name, data_dir)
 
 

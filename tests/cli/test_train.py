@@ -17,6 +17,7 @@ from support import assert_leaves_close
 
 from jaxgd import init_network, load_dataset, load_network, train, training
 from jaxgd.cli import main
+from jaxgd.cli import train as train_command
 from jaxgd.data.idx import write_idx
 from jaxgd.outcome import Reason
 
@@ -104,7 +105,15 @@ def test_resume_in_another_precision_is_refused(jaxgd, run_folder):
     with jax.enable_x64(True):
         answer = jaxgd("train", "--resume", "run", "--epochs", 3)
     assert answer.status == 2
-    assert "made in float32" in answer.err
+    assert "run must be continued in float32, got float64. Set JAX_ENABLE_X64=0." in answer.err
+
+
+def test_resume_with_other_versions_names_them(jaxgd, run_folder, monkeypatch):
+    changed = {**train_command._made_with(), "jax": "9.9"}
+    monkeypatch.setattr(train_command, "_made_with", lambda: changed)
+    answer = jaxgd("train", "--resume", "run")
+    assert answer.status == 0
+    assert f"results may differ from an uninterrupted run: jax was {jax.__version__}, now 9.9\n" in answer.err
 
 
 def test_resume_without_a_checkpoint_restarts_the_run(jaxgd, run_folder):
@@ -194,7 +203,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(jaxgd, monkeypatch):
 
 
 def test_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
-    """`jaxgd train | head -1`: the epochs that were made stay, and the exit status is not that of success."""
+    """`jaxgd train | head -1`: the run keeps its epochs, and the exit status is 1."""
 
     class Closed(io.StringIO):
         def write(self, text):
