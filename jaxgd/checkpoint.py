@@ -184,8 +184,9 @@ class Checkpoints:
             self._set_aside([step for step in steps if step > epoch])
             return Restored(epoch, tree, tuple(refused))
         if refused:
+            older = f" (and so are {len(refused) - 1} older ones)" if len(refused) > 1 else ""
             raise CheckpointError(
-                f"no checkpoint can be read: {'; '.join(refused)}.\n"
+                f"no checkpoint can be read: {refused[0].rstrip('.')}{older}.\n"
                 f"Delete {self._folder} to start from the first epoch."
             )
         return None

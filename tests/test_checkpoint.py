@@ -106,7 +106,7 @@ def test_every_damage_is_detected(folder, tree):
                 restored = checkpoints.restore(like(tree))
             if restored.epoch == 2:
                 refused += 1
-                assert len(restored.refused) <= 1  # a badly damaged checkpoint may not even be listed
+                assert len(restored.refused) == 1
                 aside = folder.with_name("checkpoints-refused") / "3"
                 if aside.exists():
                     aside.rename(folder / "3")
@@ -199,13 +199,13 @@ def test_restore_skips_a_damaged_checkpoint_and_save_replaces_it(folder, tree):
         assert checkpoints.restore(like(tree)).epoch == 3
 
 
-def test_an_error_names_all_checkpoints_if_all_are_damaged(folder, tree):
+def test_an_error_counts_the_checkpoints_if_all_are_damaged(folder, tree):
     for epoch in (1, 2, 3):
         for path in files_of(folder, epoch):
             flip(path)
     with (
         Checkpoints(folder, CONFIG) as checkpoints,
-        pytest.raises(CheckpointError, match=r"3 is refused.*1 is refused"),
+        pytest.raises(CheckpointError, match=r"3 is refused: .* \(and so are 2 older ones\)\.\nDelete"),
     ):
         checkpoints.restore(like(tree))
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]

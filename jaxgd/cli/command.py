@@ -128,7 +128,7 @@ def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
 
 def _explain(name: str, error: BaseException, place: str) -> int:
     """Print the error as one line, and return the exit status. An error without a file's name concerns `place`."""
-    first = str(error).partition("\n")[0][:500]
+    first = str(error).partition("\n")[0][:250]
     # Importing jaxgd.errors here would import JAX. If the library has raised an error, the module is imported already.
     errors = sys.modules.get("jaxgd.errors")
     if errors is not None and isinstance(error, errors.JaxgdError):
