@@ -10,7 +10,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = "jaxgd/kernels"
-# The oldest jaxlib has the headers that every newer one still serves.
+# Compile with the oldest supported jaxlib, because every newer one accepts a library that uses its headers.
 HEADERS = "jaxlib==0.10.2"
 
 

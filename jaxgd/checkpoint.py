@@ -39,7 +39,7 @@ from jaxgd.network import Layer, Network, network_sizes
 
 _CHECKPOINT, _OLD_CHECKPOINT = "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
-# Limit on a file of a network in bytes: 2**30 weights in float64, and 1 GiB for biases and names.
+# Largest size of a network's file in bytes: 2**30 weights in float64, and 1 GiB for biases and names.
 _MOST = 9 * 2**30
 
 
@@ -68,10 +68,11 @@ class Checkpoints:
     the reason, so the log messages of orbax are dropped until `close`.
 
     Args:
-        folder: Folder of the checkpoints, which is created.
+        folder: Folder for the checkpoints. It is created if it does not exist.
         config: Configuration of the run, as JSON. Checkpoints of another configuration are refused.
-        keep: Number of checkpoints to keep.
-        guard: Function that each call to `save`, `wait` and `close` runs. It raises if the folder is lost.
+        keep: Number of checkpoints to keep. Default 3.
+        guard: Function that `save`, `wait` and `close` call. It raises if the folder is lost. By default it does
+            nothing.
 
     >>> import tempfile
     >>> with Checkpoints(Path(tempfile.mkdtemp()), config={"eta": 3.0}) as checkpoints:
@@ -170,7 +171,7 @@ class Checkpoints:
             CheckpointError: If all checkpoints are refused. They stay in the folder.
         """
         refused: list[str] = []
-        # One that orbax does not list counts too. Without it, the run would silently start from its beginning.
+        # Count checkpoints that orbax does not list. Otherwise the run would silently start from its beginning.
         folders = [path for path in self._folder.glob("*") if path.name.isdecimal() and path.is_dir()]
         steps = sorted((int(path.name) for path in folders), reverse=True)
         for epoch in steps:
@@ -183,8 +184,9 @@ class Checkpoints:
             self._set_aside([step for step in steps if step > epoch])
             return Restored(epoch, tree, tuple(refused))
         if refused:
+            older = f" (and so are {len(refused) - 1} older ones)" if len(refused) > 1 else ""
             raise CheckpointError(
-                f"no checkpoint can be read: {'; '.join(refused)}.\n"
+                f"no checkpoint can be read: {refused[0].rstrip('.')}{older}.\n"
                 f"Delete {self._folder} to start from the first epoch."
             )
         return None
@@ -257,7 +259,9 @@ def save_network(path: str | Path, network: Network) -> None:
 
     Raises:
         CheckpointError: If the path does not end in `.safetensors`.
-        DtypeError: If the path is no path, or the network is not a tuple of layers with arrays of these dtypes.
+        DtypeError: If `path` is not a str or a Path, or the network is not a tuple of layers with arrays of these
+            dtypes.
+        RangeError: If no file can have this path.
         ShapeError: If the layers do not fit together, or one has no neuron or no input.
         WriteError: If the file cannot be written.
 
@@ -280,7 +284,7 @@ def save_network(path: str | Path, network: Network) -> None:
         for i, layer in enumerate(network)
         for name, value in layer._asdict().items()
     }
-    # One entry only: safetensors writes several in an order that differs from process to process.
+    # One entry of metadata, because safetensors writes several in an order that differs between processes.
     write_atomically(path, safetensors.numpy.save(tensors, metadata=_metadata(tensors)))
 
 
@@ -288,19 +292,20 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
     """Read a network from a safetensors file, as `save_network` writes it. Nothing is unpickled.
 
     The values are compared with the SHA-256 in the file. Files of other programs and of earlier versions of jaxgd
-    have none: a warning states that their values could not be verified.
+    have no SHA-256, so `load_network` warns that their values could not be verified.
 
     Args:
         path: Path of the file, of at most 9 GiB.
-        allow_non_finite: True returns a network although it has weights that are infinite or NaN. Default False.
+        allow_non_finite: True also accepts weights that are infinite or NaN. Default False.
 
     Returns:
         The network, in the dtype of the file.
 
     Raises:
         CheckpointError: If the file is missing or damaged, holds no network, holds float64 while x64 is off, or holds
-            values that are not finite.
-        DtypeError: If the path is no path.
+            values that are not finite although `allow_non_finite` is False.
+        DtypeError: If `path` is not a str or a Path.
+        RangeError: If no file can have this path.
 
     Example:
         >>> import tempfile; from jaxgd import init_network
@@ -378,13 +383,13 @@ def _metadata(tensors: dict[str, Float[np.ndarray, "..."]]) -> dict[str, str]:
 
 
 def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: dict[str, str]) -> bool:
-    """Return True if the tensors are those that `save_network` wrote, and False if the file cannot show it.
+    """Return True if the SHA-256 shows that `save_network` wrote these tensors, and False if the file has none.
 
-    Damage raises CheckpointError.
+    A damaged file raises CheckpointError.
     """
     if metadata == _metadata(tensors):
         return True
-    # A damaged bit leaves one of these words, so that a damaged file is not taken for one of another program.
+    # A flipped bit damages at most one of these words. The other one still shows that jaxgd wrote the file.
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
     if ours and metadata != {"format": _OLD_NETWORK}:
         raise CheckpointError(

@@ -100,7 +100,7 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
 
     Raises:
         ShapeError: If a is a scalar, y fits neither form, or the batch has no example or no output.
-        DtypeError: If a is not real floating point, y is no array of numbers, or the labels are not whole numbers.
+        DtypeError: If a is not real floating point, y is not an array of numbers, or the labels are not whole numbers.
 
     Source: Nielsen, chapter 1, `evaluate`.
 

@@ -62,7 +62,7 @@ def describe(x: Any) -> str:
 
 
 def given(x: Any) -> str:
-    """Describe an argument that is no array of numbers. A masked array, for instance, keeps the name of its type.
+    """Describe an argument as `describe` does, with the name of its type in front if it is not an array of numbers.
 
     >>> given(np.ma.zeros(2))
     'MaskedArray float64[2]'
@@ -84,14 +84,14 @@ def shown(x: Any, text_of: Callable[[Any], str] = repr) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-# NumPy would use the values under the mask, and * is a matrix product.
+# NumPy would use the values under a mask. The * of np.matrix is a matrix product.
 _NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
 
 
 def dtype_of(x: Any) -> Any:
     """Return the dtype that JAX gives to a number or an array. Return None for any other object.
 
-    Text, dates, records, arrays of objects, masked arrays and random keys are no arrays of numbers.
+    Text, dates, records, arrays of objects, masked arrays and random keys do not count as numbers.
 
     >>> print(dtype_of(1.5), dtype_of(np.array(["a"])))
     float32 None
@@ -109,17 +109,17 @@ def dtype_of(x: Any) -> Any:
 def is_float(x: Any) -> bool:
     """Return True if x is a number or an array in real floating point of 16 bits or more."""
     dtype = dtype_of(x)
-    # JAX promotes no float of 8 bits or fewer.
+    # JAX refuses to promote floats of 8 bits or fewer in arithmetic with other dtypes.
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 1
 
 
 def as_array(who: str, name: str, x: Any) -> Any:
-    """Return x as an array of JAX or of NumPy. Raise DtypeError unless it holds numbers."""
+    """Return x as an array of JAX or NumPy. Raise DtypeError unless it holds numbers."""
     array, cause = x, None
     if not isinstance(x, jax.Array | np.ma.MaskedArray):
         try:
             array = np.asarray(x)
-            # JAX takes only the host's order of bytes.
+            # JAX takes only the host's byte order.
             array = array.astype(array.dtype.newbyteorder("="), copy=False)
         except Exception as error:  # The object's own conversion may fail in any way.
             array, cause = None, error
@@ -202,7 +202,7 @@ def require_scalar(who: str, cost: Any, *args: Any) -> None:
         out = jax.eval_shape(cost, *args)
         got, real = describe(out), hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and out.shape == ()
     except (TypeError, ValueError, OverflowError):
-        # JAX refuses a result that is no array. Call the cost again without a result, so that its own error is raised.
+        # JAX refuses a result that is not an array. Call the cost again without a result, to raise its own error.
         results: list[Any] = []
         jax.eval_shape(lambda *args: results.append(cost(*args)), *args)
         got, real = given(results[0]), False
@@ -308,7 +308,7 @@ def is_traced(x: Any) -> bool:
 
 
 def is_real(x: Any) -> bool:
-    """Return True if x is one real number: a scalar, no bool and not complex. It may be traced."""
+    """Return True if x is one real number: a scalar, neither bool nor complex. It may be traced."""
     dtype = dtype_of(x)
     return dtype is not None and jnp.ndim(x) == 0 and (jnp.issubdtype(dtype, jnp.integer) or is_float(x))
 
@@ -321,7 +321,7 @@ def require_real(who: str, name: str, x: Any) -> None:
 
 
 def largest_int() -> int:
-    """Return the largest of JAX's default integers: 2³¹ − 1, or 2⁶³ − 1 where x64 is enabled."""
+    """Return the largest of JAX's default integers: 2³¹ − 1, or 2⁶³ − 1 if x64 is enabled."""
     return int(jnp.iinfo(jnp.result_type(int)).max)  # type: ignore[no-untyped-call]
 
 
@@ -359,7 +359,7 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
             f"{', traced' if is_traced(x) else ''}.\n{remedy}"
         )
     if value < least or (most is not None and value > most):
-        # The largest of JAX's integers is a limit to name only where it is exceeded.
+        # Name the limit of JAX's integers only if x exceeds it.
         unlimited = most is None or (value < least and most == largest_int())
         allowed = f"at least {least}" if unlimited else f"between {least} and {most}"
         remedy = f"Pass {least} or more." if value < least else f"Pass {most} or less."
@@ -369,7 +369,7 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
 def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
     """Return sizes as ints. Raise unless it has the number of inputs and the width of at least one layer, all above 0.
 
-    The layers together may have 2³⁰ weights, which is 4 GiB in float32.
+    The layers together may have at most 2³⁰ weights, which take 4 GiB in float32.
     """
     several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, (str, bytes, *_NOT_PLAIN))
     if not several or getattr(sizes, "shape", None) == ():
@@ -386,6 +386,7 @@ def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
     widths = tuple(map(int, sizes))
     if (weights := sum(map(operator.mul, widths, widths[1:]))) > 2**30:
         raise RangeError(
-            f"{who}: expected at most 2**30 weights, got {shown(weights, '{:,}'.format)}.\nMake the layers narrower."
+            f"{who}: sizes must give at most 2**30 weights, got {shown(weights, '{:,}'.format)}.\n"
+            "Make the layers narrower."
         )
     return widths

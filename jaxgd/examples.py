@@ -16,8 +16,8 @@ from jaxgd.network import Network, feedforward, network_sizes
 # Rows per chunk when all examples are evaluated. 5,000 MNIST images take 16 MB in float32. Matrix products of fewer
 # rows would be too small to be fast.
 CHUNK = 5_000
-# Inputs without a value below 0 that reach this are unscaled, such as pixels from 0 to 16, 255 or 65,535. Standardized
-# inputs have values below 0, and inputs scaled to [0, 1] or to a deviation of 1 rarely reach it.
+# Inputs count as unscaled if none is below 0 and one reaches this, such as pixels from 0 to 16, 255 or 65,535.
+# Standardized inputs have values below 0. Inputs scaled to [0, 1] or to a standard deviation of 1 rarely reach it.
 _UNSCALED = 10
 
 
@@ -86,7 +86,8 @@ def outputs_in_chunks(network: Network, x: Array, precision: jax.lax.PrecisionLi
 def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Examples:
     """Flatten x, place x and y on the device, and raise unless they fit each other and the network.
 
-    Warn of floating-point inputs from 0 to 10 or more. Values under jit or vmap are unknown and are not checked.
+    Warn of floating-point inputs of which none is below 0 and the largest is at least 10. Values traced by jit or vmap
+    are unknown and are not checked.
     """
     sizes = network_sizes(network)
     x, y = as_array(who, f"the {part} inputs", x), as_array(who, f"the {part} labels", y)
@@ -152,9 +153,9 @@ def fit_splits(who: str, network: Network, data: Any) -> dict[str, Examples]:
 
 
 def fit_traced_labels(examples: Examples, outputs: int) -> tuple[Examples, Any]:
-    """Return the examples with traced labels moved into 0, …, outputs − 1, and True if all were there already.
+    """Return the examples with traced labels clipped to 0, …, outputs − 1, and True if no label was out of range.
 
-    `require_fit` has checked labels whose values are known. A traced label out of range must not reach the kernels.
+    `require_fit` has checked the labels with known values. A traced label out of range must not reach the kernels.
     """
     if not is_traced(examples.y) or not jnp.issubdtype(examples.y.dtype, jnp.integer):
         return examples, True

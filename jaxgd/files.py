@@ -1,7 +1,7 @@
 """Reading and writing of files.
 
-A reader takes regular files of a limited size. A writer leaves the complete old or the complete new content, also after
-a crash or on a full disk.
+Readers take only regular files of limited size. After a crash or on a full disk, a file written by `write_atomically`
+holds the complete old or the complete new content.
 """
 
 import contextlib
@@ -47,8 +47,7 @@ def as_path(who: str, path: Any) -> Path:
 def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the content of a regular file of at most `most` bytes.
 
-    Nothing is read from a pipe, a device, a socket or a folder, which could block or never end. The same holds for a
-    link to one.
+    A pipe, a device, a socket, a folder or a link to one is refused, because reading it could block or never end.
 
     Args:
         path: The file.
@@ -58,7 +57,8 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
         The bytes of the file.
 
     Raises:
-        OSError: If the path is not a regular file, the file is larger or changes meanwhile, or it cannot be read.
+        OSError: If the path is not a regular file, or the file is larger than `most`, changes its size during the
+            reading, or cannot be read.
 
     Example:
         >>> import tempfile
@@ -73,7 +73,7 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
     with _opened(path) as (handle, size):
         if size > most:
             raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {most:,}")
-        # One byte more than stated shows a file that has grown, and the files in /proc, whose stated size is 0.
+        # Read one byte more than stated, to detect a file that has grown, or one in /proc, whose stated size is 0.
         content = _read(handle, size + 1)
     if len(content) != size:
         raise OSError(errno.EINVAL, f"it stated a size of {size:,} bytes and held {len(content):,} or more")
@@ -110,7 +110,7 @@ def _read(handle: int, most: int) -> bytes:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Return the content of a file of JSON in UTF-8, of at most 1 MiB. Raise OSError as `read_file` does.
 
-    Content that is no JSON, repeats a name, or is nested too deeply raises ValueError.
+    Content that is not JSON, repeats a name, holds NaN or Infinity, or is nested too deeply raises ValueError.
     """
     try:
         return json.loads(read_file(path, _SMALL).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
@@ -187,14 +187,14 @@ def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
 def append(path: Path, content: bytes) -> None:
     """Append `content` to a file whole, or leave the file as it was and raise WriteError.
 
-    The content reaches the disk when the system writes it, which a crash of the machine can prevent.
+    The content is not flushed to the disk, so a crash of the machine can lose it.
     """
     with writing(path):
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
             before = os.fstat(handle).st_size
             try:
-                while content:  # a nearly full disk takes a part
+                while content:  # a nearly full disk may take only a part
                     content = content[os.write(handle, content) :]
             except BaseException:
                 os.ftruncate(handle, before)

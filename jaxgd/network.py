@@ -68,8 +68,8 @@ def init_network(
     Raises:
         RangeError: If sizes holds fewer than two numbers or a number below 1, the layers have more than 2³⁰
             weights, or the scheme is unknown.
-        DtypeError: If the key is no random key, a width is not a whole number known before tracing, or the dtype is not
-            real floating point of 16 bits or more.
+        DtypeError: If the key is not a random key, a width is not a whole number known before tracing, or the dtype is
+            not real floating point of 16 bits or more.
         ShapeError: If the key is an array of keys.
 
     Source: Nielsen, chapter 1, "Implementing our network"; chapter 3, "Weight initialization".

@@ -27,8 +27,9 @@ class Reason(enum.IntEnum):
         BAD_RULE: A number of the rule is out of range.
         RUNNING: The run has not ended yet.
         UNCHANGED: The last epoch of `train` changed no weight.
-        SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, and the cost is not near 0.
-        START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update.
+        SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, and the cost is above 10⁻³.
+        START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
+            label of `train` was out of range.
     """
 
     COMPLETED = 0

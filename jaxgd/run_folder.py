@@ -113,7 +113,7 @@ class RunFolder:
         config = _checked(json.loads(json.dumps(config)), "the configuration of a new run")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A killed call leaves this folder. The next call for the same path takes it over.
+            # A killed call leaves this folder behind. The next call for the same path uses it.
             staging = _staging(path)
             staging.mkdir(exist_ok=True)
             with _locked(staging, f"another process is creating {path}."):
@@ -145,7 +145,7 @@ class RunFolder:
         try:
             config = unseal(config) if kind == _RUN else config
         except ValueError as error:
-            raise CheckpointError(f"{file} is damaged: {error}.\nCopy back an intact file.") from error
+            raise CheckpointError(f"{file} is damaged: {error}.\nRestore an intact copy.") from error
         del config["format"]
         return cls(path, _checked(config, str(file)))
 
@@ -153,8 +153,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Lock the folder against training by other processes, and remove the half-written files of killed ones.
 
-        A locked folder raises CheckpointError. While the folder is locked, each write raises WriteError if the path no
-        longer leads to it, and so does the end of the block.
+        If another process holds the lock, raise CheckpointError. Inside the block, each write raises WriteError if the
+        path no longer leads to the locked folder. So does the end of the block.
         """
         with _locked(self.path, f"another process is already training in {self.path}.") as self._handle:
             try:
@@ -180,14 +180,14 @@ class RunFolder:
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(self.path), os.fstat(self._handle)) and os.stat(self.path / "config.json"):
                 return
-        raise WriteError(f"{self.path} was deleted, moved or replaced during the run, which cannot be saved there.")
+        raise WriteError(f"{self.path} was deleted, moved or replaced during the run: nothing more can be saved there.")
 
     def lengthen(self, epochs: int) -> None:
         """Set the number of epochs of the run."""
         self._change(epochs=epochs)
 
     def relocate(self, data: str, data_dir: str | None) -> None:
-        """Set the new place of the run's data."""
+        """Set the data set and its folder, after the data have moved."""
         self._change(data=data, data_dir=data_dir)
 
     def _change(self, **values: Any) -> None:
@@ -209,8 +209,8 @@ class RunFolder:
     def append_metrics(self, entry: History) -> None:
         """Add one entry to metrics.jsonl.
 
-        An epoch can take 2 ms, so the line is not flushed to the disk. A resumed run writes the file again, from its
-        checkpoint.
+        The line is not flushed to the disk, because an epoch can take only 2 ms. A resumed run writes the file again
+        from its checkpoint.
         """
         self._require_here()
         append(self.metrics, _row(entry))
@@ -246,7 +246,9 @@ def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
     _require(config["frame"], _FRAME, where, "frame.")
     frame, inputs = Frame(**config["frame"]), config["sizes"][0]
     if frame.height * frame.width != inputs or frame.box_height > frame.height or frame.box_width > frame.width:
-        raise CheckpointError(f"{where} is damaged: its frame must have {inputs} pixels around its box, got {frame}.")
+        raise CheckpointError(
+            f"{where} is damaged: its frame must have {inputs} pixels and contain its box, got {frame}."
+        )
     return config
 
 

@@ -133,7 +133,8 @@ def test_every_public_function_is_attacked():
     ("command", "given", "allowed"),
     [
         ("train", {"eta": "3"}, True), ("train", {"eta": "0"}, False), ("train", {"eta": "nan"}, False),
-        ("train", {"eta": "1e39"}, False), ("train", {"eta": "half"}, False), ("train", {"epochs": "None"}, True),
+        ("train", {"eta": "1e39"}, False), ("train", {"eta": "half"}, False), ("train", {"epochs": "None"}, False),
+        ("train", {"scheme": "None"}, True),
         ("train", {"epochs": "-1"}, False), ("train", {"seed": "4294967295"}, True),
         ("train", {"seed": "4294967296"}, False), ("train", {"batch_size": "full"}, True),
         ("train", {"batch_size": "1198"}, False), ("train", {"sizes": "64 20 10"}, True),

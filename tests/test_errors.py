@@ -58,7 +58,7 @@ class Bomb:
         raise ZeroDivisionError("bomb")
 
 
-# Objects that JAX cannot take as arrays of numbers, or in which it would read values that are not meant.
+# Objects that JAX cannot take as arrays of numbers, or whose numbers it would misread.
 NOT_NUMBERS = {
     "None": None,
     "text": "3",

@@ -40,7 +40,7 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch, case):
 
 def test_a_file_above_the_limit_is_not_read(tmp_path):
     with (tmp_path / "x").open("wb") as file:
-        file.truncate(2**40)  # a terabyte of nothing
+        file.truncate(2**40)  # 1 TiB without a block on the disk
     with pytest.raises(OSError, match=r"1,099,511,627,776 bytes, more than the limit of 1,000"):
         read_file(tmp_path / "x", 1000)
     assert read_head(tmp_path / "x", 3) == b"\0\0\0"

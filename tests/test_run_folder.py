@@ -177,7 +177,7 @@ def test_the_network_of_another_run_is_refused(folder):
 
 
 def replace(path):
-    """Put a copy into the place of the folder."""
+    """Replace the folder with a copy."""
     path.rename(path.with_name("moved"))
     shutil.copytree(path.with_name("moved"), path)
 

@@ -298,7 +298,7 @@ def saturated(digits, label):
 
 
 def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
-    """A network that learns nothing more says so, unless it is right."""
+    """The outcome reports a network that learns nothing more, unless it is right."""
 
     def reason(network, data, eta, **change):
         settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)} | change
@@ -340,7 +340,7 @@ def test_an_optimizer_may_end_with_a_rate_of_0(few, network):
 
 @pytest.mark.parametrize("kernel", often(["native", "xla"], ["native"]))
 def test_each_batch_element_has_its_outcome(few, network, kernel):
-    """A label that is traced cannot be checked before the run: the cost with it is NaN."""
+    """A traced label cannot be checked before the run. If it is out of range, the cost is NaN."""
 
     def run(label, eta):
         labels = jnp.asarray(few[1], jnp.int32).at[7].set(label)
@@ -383,7 +383,7 @@ UNIT = np.linspace(0, 1, 60 * 64, dtype=np.float32).reshape(60, 64)
     ids=["unit", "0 to 9.9", "standardized", "long tail", "bytes", "0 to 16", "0 to 255", "0 to 65535"],
 )
 def test_inputs_that_look_unscaled_give_a_warning(network, x, words):
-    """All warnings are errors here, so the first cases would fail if they gave one."""
+    """In the first cases no warning may occur. pytest turns each warning into an error."""
     with contextlib.nullcontext() if words is None else pytest.warns(UserWarning, match=words):
         fit_splits("train", network, (x, np.zeros(60, int)))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.rows import Row
 
-# Lines of a row that show failures, and characters of each.
+# Number of failures that a row lists, and characters of each, at most.
 _EXAMPLES, _LONGEST = 10, 400
 
 
@@ -36,10 +36,11 @@ class Options:
     """The settings of a campaign.
 
     Attributes:
-        count: Number of attacks of each family.
+        count: Number of attacks of each family: for flips of each kind of file, for pictures of each format. The family
+            limits makes fewer.
         seed: Seed of all random choices.
         work: An empty folder for runs, damaged files and compiled programs.
-        data_dir: Folder of MNIST; None if the attacks use digits only.
+        data_dir: Folder of MNIST, for the kills. None to use digits only.
         jobs: Number of processes at a time.
     """
 

@@ -122,7 +122,7 @@ def _takes_function(name: str, place: str) -> bool:
 @functools.cache
 def _prepare() -> None:
     """Prepare the child: no warnings, no network, an empty folder, a limit of memory, and the good arguments."""
-    good()  # outside jit, where a cached array would be a tracer
+    good()  # cache its arrays here, because inside jit they would be tracers
     warnings.simplefilter("ignore")
     without_network()
     os.environ["JAXGD_DATA_DIR"] = "no data"

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-# Exit status of a child whose function raised. The commands return 0, 1, 2, 3 and 130.
+# Exit status of a child whose function raised. The commands never return it.
 RAISED = 99
+# Seconds between two looks at the children.
 POLL = 0.003
+# Limit on wall time, as a multiple of the limit on processor time.
 PATIENCE = 6
 
 
@@ -27,9 +29,9 @@ class Job(NamedTuple):
     Attributes:
         work: The function to run. Its result is the exit status.
         folder: Working folder of the child. Its standard output and error are files next to the folder.
-        limit: Seconds of processor time until the child counts as a hang and is killed. Six times as many seconds pass
-            if it waits, because other programs may keep the processor busy.
-        kill_after: Seconds until SIGKILL, which does not count as a hang. None for no kill.
+        limit: Seconds of processor time after which the child counts as hung and is killed. After six times as many
+            seconds of wall time it is killed too; the factor allows for a busy processor.
+        kill_after: Seconds of wall time until SIGKILL, which does not count as a hang. None for no kill.
     """
 
     work: Callable[[], int]
@@ -46,7 +48,7 @@ class Ending(NamedTuple):
         hung: True if the child exceeded its limit.
         out: Standard output.
         err: Standard error.
-        seconds: Duration.
+        seconds: Wall time that the child ran.
     """
 
     status: int
@@ -57,7 +59,7 @@ class Ending(NamedTuple):
 
     @property
     def trouble(self) -> str:
-        """The reason why no command may end like this, or nothing."""
+        """The reason that no command may end like this, or an empty text."""
         if self.hung:
             return "hang"
         if self.status == RAISED or "Traceback (most recent call last)" in self.err:
@@ -67,7 +69,7 @@ class Ending(NamedTuple):
         return f"died by {signal.Signals(-self.status).name}" if self.status < 0 else ""
 
     @property
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """The last line of standard error that is not empty."""
         return next((line for line in reversed(self.err.splitlines()) if line.strip()), "")
 
@@ -187,7 +189,7 @@ def _streams(folder: Path) -> tuple[Path, Path]:
 
 
 def limit(seconds: float) -> None:
-    """End this process after that much processor time, or after a longer time of waiting. 0 is no limit.
+    """End this process after that much processor time, or after PATIENCE times as much wall time. 0 is no limit.
 
     The signals have their default action, which ends the process even if no Python code runs.
     """

@@ -23,11 +23,11 @@ class Campaign:
     families: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Families of attacks. By default all."""
     count: int = 1000
-    """Attacks of each family."""
+    """Attacks of each family: for flips of each kind of file, for pictures of each format."""
     seed: int = 0
     """Seed of all random choices."""
     data_dir: Path | None = None
-    """Folder of MNIST. By default the kills use digits only."""
+    """Folder of MNIST, for the kills. By default they use digits only."""
     jobs: int = 2
     """Processes at a time."""
     out: Path | None = RESULTS

@@ -1,4 +1,4 @@
-"""Bad command lines, generated from the options of all commands: each ends at once, with one line that says why.
+"""Bad command lines, generated from the options of all commands. Each must end with one line that states the reason.
 
 An accepted command must be right: every value must be one that the help text allows. `OPTIONS` states that.
 """
@@ -107,7 +107,7 @@ def _one(line: Line, folder: Path, files: Path) -> Task:
     ending = yield Job(command(*argv, hook=hook), folder, limit=_SECONDS)
     kind, succeeded = _judged(line, ending, folder, files / "good")
     words = " ".join(shlex.quote(word if len(word) < 60 else f"{word[:40]}…({len(word)})") for word in argv)
-    about = ascii(f"{words}{f' [{line.surroundings}]' if line.surroundings else ''}: {ending.last_words[:160]}")
+    about = ascii(f"{words}{f' [{line.surroundings}]' if line.surroundings else ''}: {ending.last_line[:160]}")
     group = f"{line.command} {' '.join(sorted(name for name, _ in line.given))}" if kind == "accepted" else ""
     shutil.rmtree(folder, ignore_errors=True)
     return [Attack(line.command, kind, succeeded, about, group)]

@@ -1,6 +1,6 @@
 """Failpoints from outside: a hook on Python's audit events ends the process at a chosen event on a chosen file.
 
-jaxgd holds no code for it. Python raises an audit event before the operation, so `before` ends the process at the
+jaxgd contains no code for this. Python raises an audit event before the operation, so `before` ends the process at the
 event, and `after` ends it at the next event of any kind. `during` limits the size of files. The kernel ends the process
 when a write crosses the limit, so the file holds a part of the content. The limit also applies to the threads of C++
 libraries. `later` ends the process after a delay.
@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import Any, NamedTuple
 
-# Operations that change a folder, with the positions of their paths. A path is counted if it is opened for writing.
+# Events that change a folder, with the number of arguments that are paths. An open counts only if it is for writing.
 _PATHS = {"open": 1, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.chmod": 1, "os.rename": 2}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 

@@ -14,7 +14,7 @@ from benchmarks.campaign.play import Try, isolated
 
 _EPOCHS = 6
 _TRAIN = ("train", f"--epochs={_EPOCHS}", "--checkpoint-every=1", "--no-progress", "--sizes", "64", "10", "10")
-# A run that falls back to the checkpoint before the newest two repeats this many epochs.
+# A run that repeats more epochs than this used none of its checkpoints, which are the last three.
 _REPEATED = 3
 
 # A judge reads a file and its damaged copy. It returns the kind of the end, and True if the attack succeeded.

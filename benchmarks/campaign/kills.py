@@ -15,7 +15,7 @@ from benchmarks.campaign.play import Task, play
 
 # Files that must be equal byte for byte. Checkpoints and events hold times.
 SAME = ("network.safetensors", "metrics.jsonl", "config.json")
-# Kills of one life. More would leave too few epochs for the last ones.
+# Largest number of kills of one run. More would leave too few epochs for the last ones.
 _KILLS = 5
 
 
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 class _Kill(NamedTuple):
-    """One kill: its phase and moment, its command and failpoint, and the paths that it has left."""
+    """One kill: its phase and moment, its command and failpoint, and the paths that it left behind."""
 
     target: str
     words: str
@@ -151,7 +151,7 @@ def _next(
 def _trouble(ending: Ending) -> tuple[str, str] | None:
     """Return the kind and the words of a command that did not complete, or None."""
     if ending.trouble or ending.status != 0:
-        return ending.trouble or "refused", f"status {ending.status}: {ending.last_words}"
+        return ending.trouble or "refused", f"status {ending.status}: {ending.last_line}"
     return None
 
 

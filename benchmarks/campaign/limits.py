@@ -40,7 +40,7 @@ class Limit(NamedTuple):
         about: The limit in words.
         hook: Called in the child before the command.
         disk: KiB of the file system of the run; None for the ordinary one.
-        gone: True if the run folder disappears, so that nothing can continue.
+        gone: True if the run folder disappears, so that the run cannot continue.
     """
 
     target: str
@@ -123,7 +123,7 @@ def _one(limit: Limit, parent: Path, whole: Path) -> Task:
             elif found := difference(parent / "run", whole):
                 kind, failed = f"{kind}; then {found[0]}", True
         how = "" if limit.disk is None else ", tmpfs" if mounted else ", RLIMIT_FSIZE"
-        about = f"{limit.about}: status {ending.status}: {ending.last_words}"
+        about = f"{limit.about}: status {ending.status}: {ending.last_line}"
         return [Attack(f"{limit.target}{how}", kind, failed, about)]
     finally:
         if mounted:

@@ -27,7 +27,7 @@ WORDS = (
 )  # fmt: skip
 
 
-# Optional arguments take this word for "not given".
+# tyro takes this word for an optional choice, such as --scheme, that is not given.
 _NOT_GIVEN = "None"
 
 
@@ -39,14 +39,12 @@ class Option(NamedTuple):
 
 
 def _whole(least: int, most: float = math.inf) -> Callable[[str], bool]:
-    return lambda text: text == _NOT_GIVEN or least <= int(text) <= most
+    return lambda text: least <= int(text) <= most
 
 
 def _number(least: float, most: float = math.inf, *, above: bool = True) -> Callable[[str], bool]:
     def allows(text: str) -> bool:
-        return text == _NOT_GIVEN or (
-            math.isfinite(x := float(text)) and least <= x < most and (x > least or not above)
-        )
+        return math.isfinite(x := float(text)) and least <= x < most and (x > least or not above)
 
     return allows
 
@@ -56,14 +54,12 @@ def _one_of(*names: str) -> Callable[[str], bool]:
 
 
 def _sizes(text: str) -> bool:
-    if text == _NOT_GIVEN:
-        return True
     first, *middle, last = map(int, text.split())
     return first == 64 and last == 10 and all(size > 0 for size in middle)
 
 
 def _start(text: str) -> bool:
-    return text == _NOT_GIVEN or (len(text.split()) == 2 and all(math.isfinite(float(x)) for x in text.split()))
+    return len(text.split()) == 2 and all(math.isfinite(float(x)) for x in text.split())
 
 
 _YES: Callable[[str], bool] = lambda text: True  # noqa: E731

@@ -15,9 +15,9 @@ from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.play import Try, isolated
 
 _MOST = 2**30
-# More than jaxgd may use, and less than would trouble other programs.
+# Limit on addresses in bytes: more than jaxgd may use, and little enough for the programs next to it.
 _MEMORY = 8 * 2**30
-# Values that pretend huge sizes, offsets and counts.
+# Bytes that claim huge sizes, offsets and counts.
 _EXTREMES = (b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\0" * 4, b"\x80\0\0\0", b"\xff\xff")
 
 
@@ -81,9 +81,9 @@ def _read(target: str, content: bytes, about: str) -> Attack:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.RLIM_INFINITY))
     path = Path("picture")
     path.write_bytes(content)
-    # The kernel forgets the highest use of memory so far.
+    # Reset the kernel's record of the peak memory.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _highest()
+    before = _peak_memory()
     try:
         read_picture(path)
         end = Attack(target, "read", False, about)
@@ -91,12 +91,12 @@ def _read(target: str, content: bytes, about: str) -> Attack:
         end = Attack(target, "refused", False, about)
     except Exception as error:
         end = Attack(target, "raw exception", True, f"{about}: {type(error).__name__}: {error}")
-    if (used := _highest() - before) > _MOST:
+    if (used := _peak_memory() - before) > _MOST:
         end = Attack(target, "too much memory", True, f"{about}: {used / 2**30:.1f} GiB, {end.kind}")
     return end
 
 
-def _highest() -> int:
-    """Return the highest resident memory of this process since it was last forgotten, in bytes."""
+def _peak_memory() -> int:
+    """Return the peak resident memory of this process since the last reset, in bytes."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])

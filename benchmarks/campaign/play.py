@@ -89,5 +89,5 @@ def _one_after_the_other(attacks: Sequence[Try], folder: Path, limit: float) -> 
         found += [Attack(*json.loads(line)) for line in journal.read_text(encoding="utf-8").splitlines()]
         if len(found) < len(attacks):
             lost = attacks[len(found)]
-            found.append(Attack(lost.target, ending.trouble or "exit", True, f"{lost.about}: {ending.last_words}"))
+            found.append(Attack(lost.target, ending.trouble or "exit", True, f"{lost.about}: {ending.last_line}"))
     return found

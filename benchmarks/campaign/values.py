@@ -9,7 +9,7 @@ class OwnError(Exception):
     """An exception of the caller's own function, which must reach the caller."""
 
 
-class _Bomb:
+class _RaisingArray:
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise OwnError
 
@@ -54,7 +54,7 @@ def values() -> dict[str, Callable[[], Any]]:
         "strided": lambda: np.ones((6, 8))[:, ::2], "big endian": lambda: np.ones(whole, ">f4"),
         "read-only": lambda: np.broadcast_to(np.float32(1), whole), "a function": lambda: lambda *_: 1.0,
         "a class": lambda: int, "a key": lambda: jax.random.key(0), "an old key": lambda: jax.random.PRNGKey(0),
-        "an array that raises": _Bomb, "a function that raises": lambda: _raising,
+        "an array that raises": _RaisingArray, "a function that raises": lambda: _raising,
         "a generator": lambda: (i for i in range(3)), "a range": lambda: range(3),
         "a shape": lambda: jax.eval_shape(lambda: jnp.ones(whole)), "a path that is missing": lambda: "missing/x",
         "a null byte": lambda: "a\0b", "half a character": lambda: "\udcff", "a long text": lambda: "x" * 5000,

@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
-    """Append the command to `parsed`. After --help or a usage error nothing is appended, and the status says which."""
+    """Append the command to `parsed`, and return the exit status. After --help or a usage error, append nothing."""
     usage = io.StringIO()
     wide = contextlib.nullcontext() if {"-h", "--help"} & set(argv) else _wide_terminal()
     try:
@@ -76,7 +76,7 @@ def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
 
 @contextlib.contextmanager
 def _wide_terminal() -> Iterator[None]:
-    """Inside the block, tyro wraps no word of a usage error."""
+    """Inside the block, tyro does not wrap the lines of a usage error."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "5000"
     try:
@@ -98,7 +98,7 @@ def _run(command: Any, argv: list[str]) -> int:
 
 def _print_version(rest: list[str]) -> int:
     if rest:
-        error_line("jaxgd", f"--version stands alone, got {' '.join(rest)}. Leave out the rest.")
+        error_line("jaxgd", f"expected --version alone, got {' '.join(rest)} after it. Leave out the rest.")
         return MISUSED
     print(version_line())
     return DONE
@@ -122,13 +122,14 @@ def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
             broken = discard_broken_output()
             if isinstance(error, BrokenPipeError) and quiet:
                 return DONE
-            return _explain(name, error, "standard output" if broken else "the current folder" if _homeless() else "")
+            place = "standard output" if broken else "" if _has_current_folder() else "the current folder"
+            return _explain(name, error, place)
 
 
 def _explain(name: str, error: BaseException, place: str) -> int:
     """Print the error as one line, and return the exit status. An error without a file's name concerns `place`."""
-    first = str(error).partition("\n")[0][:500]
-    # An error of the library comes from a module that is imported already. Importing it here would import JAX.
+    first = str(error).partition("\n")[0][:250]
+    # Importing jaxgd.errors here would import JAX. If the library has raised an error, the module is imported already.
     errors = sys.modules.get("jaxgd.errors")
     if errors is not None and isinstance(error, errors.JaxgdError):
         error_line(name, str(error))
@@ -153,10 +154,10 @@ def _explain(name: str, error: BaseException, place: str) -> int:
     return FAILED
 
 
-def _homeless() -> bool:
-    """Return True if the current folder has been deleted or cannot be read."""
+def _has_current_folder() -> bool:
+    """Return True unless the current folder has been deleted or cannot be read."""
     try:
         os.getcwd()
     except OSError:
-        return True
-    return False
+        return False
+    return True

@@ -13,12 +13,12 @@ from tyro.constructors import PrimitiveConstructorSpec
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
 
-# Exit statuses. A signal gives 128 plus its number.
+# Exit statuses. A signal gives 128 plus its number, so Ctrl-C gives INTERRUPTED.
 DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def _read(metavar: str, expected: str, parse: Callable[[str], Any], *, several: bool = False) -> Any:
-    """Return a reader of an argument for tyro, whose own messages repeat themselves and whose readers accept `None`."""
+    """Return a reader of an argument for tyro. tyro's own readers repeat themselves in messages and accept `None`."""
 
     def read(words: list[str]) -> Any:
         try:
@@ -145,7 +145,7 @@ def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool, run
     Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
     the run folder if the network comes from it, and not from the option --sizes.
     """
-    from jaxgd.errors import RangeError, require_sizes
+    from jaxgd.errors import RangeError, require_sizes, shown
 
     require_sizes("train", sizes)
     height, width = data.image_shape
@@ -153,10 +153,10 @@ def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool, run
         images = f"its images are {height}×{width}, and it has {data.classes} classes"
         if run is not None:
             raise RangeError(
-                f"the network of {run} has sizes {list(sizes)} and does not fit {data.name}: {images}.\n"
+                f"the network of {run} has sizes {shown(list(sizes))} and does not fit {data.name}: {images}.\n"
                 f"Name a data set with {sizes[0]} pixels per image and {sizes[-1]} classes."
             )
         raise RangeError(
-            f"--sizes {' '.join(map(str, sizes))} does not fit {data.name}: {images}.\n"
+            f"--sizes {shown(' '.join(map(str, sizes)), str)} does not fit {data.name}: {images}.\n"
             f"Use --sizes {data.inputs} … {data.classes}."
         )

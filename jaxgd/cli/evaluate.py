@@ -11,7 +11,7 @@ from jaxgd.cli.output import error_line
 class Evaluate:
     """Print the accuracy and the cost of a run's network on a data set.
 
-    A warning says so if these are not the data that the run was trained on.
+    Warns if the data differ from those that the run was trained on.
     """
 
     run_dir: RunDir

@@ -1,10 +1,10 @@
-"""Limits of the process with which the libraries fail without one clear exception."""
+"""Checks of the limits of the process. If one is too low, the libraries fail without a clear exception."""
 
 import errno
 
-# On two cores, JAX alone needs 1.5 GiB of addresses, and training 1.8 GiB. More cores need more.
+# Bytes of addresses. On two cores, JAX alone needs 1.5 GiB and training 1.8 GiB. More cores need more.
 _ADDRESSES = 2**31
-# Training opens at most 18 files at a time, with those that every process has.
+# Training has at most 18 files open at a time, including the standard streams.
 _FILES = 20
 
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
-# The signs in jaxgd's own words, for encodings without them.
+# ASCII text for the signs in jaxgd's messages, for encodings that lack them.
 _ASCII = {
     **{"η": "eta", "ε": "epsilon", "μ": "mu", "λ": "lambda", "∇": "grad ", "Δ": "Delta", "θ": "theta", "σ": "sigma"},
     **{"−": "-", "–": "-", "—": "-", "×": "x", "·": "*", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "→": "->"},
@@ -21,7 +21,7 @@ _ASCII = {
 
 
 def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace one character that the encoding lacks: by ASCII, by the byte of a file's name, or by its number."""
+    """Replace one character that the encoding lacks by ASCII text, by the byte of a file's name, or by its escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character, end = error.object[error.start], error.start + 1
@@ -35,7 +35,7 @@ codecs.register_error("jaxgd", _readable)
 
 @contextlib.contextmanager
 def readable_everywhere() -> Iterator[None]:
-    """Inside the block, no character raises UnicodeEncodeError on the standard streams, and none of them is None."""
+    """Inside the block, the standard streams accept every character, and neither of them is None."""
     with contextlib.ExitStack() as stack:
         # Python has no stream if the parent has closed the file descriptor.
         for stream, redirect in ((sys.stdout, contextlib.redirect_stdout), (sys.stderr, contextlib.redirect_stderr)):
@@ -54,9 +54,9 @@ def _restore(stream: io.TextIOWrapper, errors: str | None) -> None:
 
 
 def discard_broken_output(stream: TextIO | None = None) -> bool:
-    """Discard output that cannot be written, and return True. Python flushes it at exit, and would fail again.
+    """Return True if a stream, by default standard output, cannot be written. Then discard its waiting output.
 
-    The stream is standard output unless it is given.
+    Otherwise Python would flush that output at exit, and fail again.
     """
     stream = stream or sys.stdout
     try:
@@ -79,19 +79,19 @@ def one_line(message: str) -> str:
 
 
 def say(message: str) -> None:
-    """Print the message as one line to standard error. A terminal or pipe that is gone is no reason to fail."""
+    """Print the message as one line to standard error. Ignore a failure: the terminal or pipe may be gone."""
     with contextlib.suppress(OSError, ValueError):
         print(one_line(message), file=sys.stderr, flush=True)
 
 
 def error_line(name: str, message: str) -> None:
-    """Print an error or warning of a command. The library's messages start with a function of the command's name."""
+    """Print an error or warning of a command. If the message starts with the same name again, leave that out."""
     say(f"{name}: {message.removeprefix(name.removeprefix('jaxgd ') + ': ')}")
 
 
 @contextlib.contextmanager
 def warnings_as_lines(name: str) -> Iterator[None]:
-    """Inside the block, each warning is one line on standard error, with its place only if that is the user's file."""
+    """Inside the block, print each warning as one line to standard error. Name its place if that is the user's file."""
 
     def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
         words = str(message).removeprefix(name.removeprefix("jaxgd ") + ": ")

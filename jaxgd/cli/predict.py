@@ -23,7 +23,8 @@ class Predict:
     image may have any size: it is scaled and centered like the training images. A picture with dark ink on light paper
     is inverted.
 
-    Exit status: 0 all images were read; 1 an image could not be read, for the reason on standard error; 2 misuse.
+    Exit status: 0 all images were read; 1 an image could not be read (standard error states the reason); 2
+    misuse.
     """
 
     run_dir: RunDir

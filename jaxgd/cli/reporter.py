@@ -22,7 +22,7 @@ class Reporter:
 
     def __init__(self, *, progress: bool, tensorboard: bool) -> None:
         self._progress, self._tensorboard = progress, tensorboard
-        # Why a line could not be written to stdout: its reader is gone, or its disk is full. Empty if all were written.
+        # The reason that a line could not be written to stdout, such as a full disk. Empty if all lines were written.
         self.broken = ""
         if tensorboard:
             try:

@@ -53,12 +53,12 @@ class _State:
     advice = ""
     stop: Stop | None = None
     listening = False
-    # True while a signal must not stop the run: the watching thread and the end of training hold it briefly.
+    # Guards `stop`, which the main thread sets and the listening thread reads.
     lock = threading.Lock()
 
 
 def describe(who: str, advice: str = "") -> None:
-    """Set the name of the command, and the advice for the case that a signal ends the process."""
+    """Set the name of the command, and the advice to print if a signal ends the process."""
     _State.who, _State.advice = who, advice
 
 
@@ -85,7 +85,7 @@ def leave_on_signals() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     _open_standard_streams()
-    numbers = _heeded()
+    numbers = _not_ignored()
     for number in numbers:
         signal.signal(number, lambda number, _: _leave(number))
     if os.name != "posix":
@@ -127,7 +127,7 @@ def finishing_first() -> Iterator[Stop]:
             with _State.lock:
                 _State.stop = None
     elif threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in _heeded()}
+        before = {number: signal.getsignal(number) for number in _not_ignored()}
 
         def restore() -> None:
             for number, handler in before.items():
@@ -148,8 +148,8 @@ def finishing_first() -> Iterator[Stop]:
         yield stop
 
 
-def _heeded() -> list[int]:
-    # None is a handler that was installed by C and cannot be restored.
+def _not_ignored() -> list[int]:
+    # getsignal returns None for a handler that was installed by C and cannot be restored.
     return [number for number in NUMBERS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
 
 
@@ -165,7 +165,7 @@ def _listen(reader: int) -> None:
 
 
 def _leave(number: int) -> None:
-    """End the process. All files are written atomically, so this is as safe as at any other moment."""
+    """End the process without cleaning up: a run can be continued from its folder as it is at any moment."""
     word = "interrupted" if number == signal.SIGINT else f"stopped by {name(number)}"
     _write(f"{_State.who}: {word}{_State.advice and '; '}{_State.advice}")
     os._exit(status(number))

@@ -1,7 +1,6 @@
 """`jaxgd train`: train a network to read digits by gradient descent."""
 
 import dataclasses
-import itertools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -45,7 +44,8 @@ _WITH_RESUME = (
     *("--tensorboard", "--plot", "--progress", "--no-progress"),
 )
 
-# Shortest time between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of digits.
+# Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of
+# digits.
 _SECONDS = 1.0
 
 
@@ -130,7 +130,7 @@ class Train:
 def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     """Create a run folder and load its data. All options are checked before anything is written."""
     from jaxgd.data.image import frame_of
-    from jaxgd.errors import CheckpointError, RangeError, WriteError, require_count
+    from jaxgd.errors import CheckpointError, WriteError, require_count
     from jaxgd.run_folder import RunFolder, require_new
 
     # On digits, over 60 seeds each: one in five runs with gaussian weights ended below 97% test accuracy, and none with
@@ -150,8 +150,6 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
     own = is_folder(name)
     require_sizes_fit(sizes, data, exact=not own)
-    if (weights := sum(a * b for a, b in itertools.pairwise(sizes))) > 2**30:
-        raise RangeError(f"--sizes must give at most 2**30 weights, got {weights:,}.\nMake the layers narrower.")
     config = {
         **dict(zip(("data", "data_dir"), _place(name, options.data_dir), strict=True)),
         "data_sha256": digest(data),
@@ -206,7 +204,7 @@ def _require_countable(epochs: int, config: dict[str, Any], data: "Dataset") -> 
 
 
 def _require_utf8(option: str, path: Path) -> None:
-    """Raise RangeError if a path has bytes that are not UTF-8, because the checkpoints cannot be written there."""
+    """Raise RangeError if a path has bytes that are not UTF-8. orbax cannot write checkpoints there."""
     from jaxgd.errors import RangeError
 
     try:
@@ -216,7 +214,7 @@ def _require_utf8(option: str, path: Path) -> None:
 
 
 def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset", tuple[str, str | None]]:
-    """Open the run folder to continue, and load its data, which must be unchanged. Return their place too."""
+    """Open the run folder to continue, and load its data, which must be unchanged. Also return its place."""
     from jaxgd.errors import CheckpointError, DataError, RangeError, require_count
     from jaxgd.run_folder import RunFolder
 
@@ -228,7 +226,7 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
     config = folder.config
     name = options.data or config["data"]
     own_place = options.data is None and options.data_dir is None
-    # The folder of the run's own data set; another data set has its own.
+    # The run's folder of data sets holds its own data set. Another data set may be elsewhere.
     data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
     moved = f"If the data have moved: {_continue(folder)} --data" + (
         f" {name} --data-dir" if config["data_dir"] else ""
@@ -249,13 +247,15 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
     if options.epochs is not None:
         require_count("train", "--epochs", options.epochs)
         _require_countable(options.epochs, config, data)
-    if (made_with := folder.config["made_with"])["float"] != _made_with()["float"]:
-        raise CheckpointError(f"{path} was made in {made_with['float']}: set JAX_ENABLE_X64 as for that run.")
-    if made_with != _made_with():
-        say(
-            f"the run was made with {made_with} and continues with {_made_with()}: its results may differ from an "
-            "uninterrupted run"
+    before, now = config["made_with"], _made_with()
+    if before["float"] != now["float"]:
+        raise CheckpointError(
+            f"{path} must be continued in {before['float']}, got {now['float']}.\n"
+            f"Set JAX_ENABLE_X64={int(before['float'] == 'float64')}."
         )
+    pairs = {name: (before.get(name, "not recorded"), now.get(name, "not recorded")) for name in {**before, **now}}
+    if changes := [f"{name} was {old}, now {new}" for name, (old, new) in pairs.items() if old != new]:
+        say(f"results may differ from an uninterrupted run: {'; '.join(changes)}")
     return folder, data, _place(name, data_dir)
 
 
@@ -331,7 +331,7 @@ def _train(
             from jaxgd.errors import RangeError
 
             raise RangeError(
-                f"--epochs must be at least {done}, which {folder.path} already has, got {epochs}.\n"
+                f"--epochs must be at least {done}, the epochs that {folder.path} already has, got {epochs}.\n"
                 "Leave it out, or start a new run."
             )
         folder.write_metrics(entries)

@@ -24,7 +24,7 @@ _OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0
 _TYPES = {_UNSIGNED_BYTE, *_OTHER_TYPES}
 _MOST_DIMENSIONS = 64  # NumPy's limit
 _GZIP = b"\x1f\x8b"
-_MOST = 2**32  # limit on a file, gzipped and unpacked, in bytes
+_MOST = 2**32  # largest size of a file in bytes, both gzipped and unpacked
 _HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
 
 
@@ -67,8 +67,8 @@ def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) 
         array: Array of dtype `uint8`, of any rank.
 
     Raises:
-        DtypeError: If the array is not `uint8`.
-        RangeError: If a dimension is 2³² or more, which the header cannot hold.
+        DtypeError: If the array is not `uint8`, or the path is not a str or a Path.
+        RangeError: If a dimension is 2³² or more, which the header cannot hold, or if no file can have this path.
         WriteError: If the file cannot be written.
 
     Example:
@@ -126,7 +126,7 @@ def is_idx(path: str | os.PathLike[str]) -> bool:
             head = zlib.decompressobj(wbits=31).decompress(head, 4)
     except (OSError, zlib.error):
         return False
-    # Pictures in TGA format may start with 00 00 and the code of another type of value, then with 00.
+    # A TGA picture may start with the bytes 00 00, a code in _OTHER_TYPES, and 00.
     return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _TYPES and (head[2] == _UNSIGNED_BYTE or head[3] > 0)
 
 

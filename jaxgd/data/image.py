@@ -26,15 +26,15 @@ _FAINT = 1 / 3
 _SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
 _LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
 
-# Limits on a picture. Reading one that keeps them takes below 10 s and 1 GiB.
+# Limits on a picture. Within them, reading takes less than 10 s and 1 GiB.
 _MOST_BYTES = 2**28
 _MOST_PIXELS = 50_000_000
 _LONGEST_SIDE = 65_535
-# Limits on a picture that Pillow decodes in Python, which takes about 1 µs per pixel or byte, not 10 ns.
+# Limits on a picture that Pillow decodes in Python, which takes about 1 µs per pixel or byte instead of 10 ns.
 _MOST_SLOW = 2_000_000
 # Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
 _MOST_VISITS = 20 * _MOST_PIXELS
-# A marker of a JPEG file with a segment of a stated length, or of the end. Compressed data hold the others.
+# A JPEG marker that starts a segment of stated length, or ends the picture. The others may stand in compressed data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 # Formats that Pillow gives to another program (PostScript can run any command and read any file) or cannot read itself.
 _FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}
@@ -110,7 +110,8 @@ peak=255, slack=0.5)
     sizes = box[:, 1] - box[:, 0]
     largest = np.percentile(sizes, 99, axis=0)
     box_size = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
-    box_height, box_width = np.minimum(box_size, (height, width))  # in a few images, half can exceed the percentile
+    # With few images, the median can be above 1.
+    box_height, box_width = np.minimum(box_size, (height, width))
     positions = {"mass": _center_of_mass(ink), "box": _middle(box)}
     centering = min(positions, key=lambda name: float(positions[name].var(axis=0).sum()))
     row, column = np.rint(2 * positions[centering].mean(axis=0)) / 2
@@ -146,8 +147,9 @@ def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height widt
 
     Raises:
         DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 256 MiB, 50 million
-            pixels or 65,535 per side; if it needs another program, as PostScript does; if it is too slow to decode; or
-            if it shows no ink.
+            pixels or 65,535 per side; if it needs another program, as PostScript does; if Pillow decodes it in Python
+            and it has more than 2 million pixels or bytes; if it is a JPEG file with more than 10⁹ for pixels times
+            scans; or if it shows no ink.
         DtypeError: If the path is not a str or a Path.
         MissingDependencyError: If Pillow is not installed.
 
@@ -354,7 +356,7 @@ def _decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
                 _require_readable(picture, content, path)
                 whole_range = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
                 picture.load()
-                _require_readable(picture, content, path)  # an icon states the size of the picture inside it
+                _require_readable(picture, content, path)  # the size of the picture inside an icon is known only now
                 ImageOps.exif_transpose(picture, in_place=True)
                 return _gray(Image, picture, whole_range)
     except DataError:
@@ -394,7 +396,8 @@ def _require_readable(picture: Any, content: bytes, path: Any) -> None:
     scans = _scans(content) if picture.format in ("JPEG", "MPO") else 1
     if pixels * scans > _MOST_VISITS:
         raise DataError(
-            f"read_picture: {path}: expected a JPEG file with a few scans, got {scans:,} of {size} pixels.\n"
+            f"read_picture: {path}: expected at most {_MOST_VISITS // pixels:,} scans of {size} pixels in a JPEG file, "
+            f"got {scans:,}.\n"
             "Export the picture to PNG."
         )
 

@@ -100,8 +100,8 @@ def check_gradients(
         The report then lists the misfit in `findings` or in the leaf's checks.
 
     Raises:
-        DtypeError: If no leaf can be differentiated, f returns no floats, f or a given derivative is not callable, a
-            numeric option is not a number, or the call is inside jit, grad or vmap.
+        DtypeError: If no leaf can be differentiated, f returns no floats, f or a given derivative is not callable,
+            has_aux is not True or False, a numeric option is not a number, or the call is inside jit, grad or vmap.
         ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, or f returns no pair
             with `has_aux`.
         RangeError: If argnums, order, rtol, directions or seed is out of range.

@@ -155,7 +155,7 @@ def prepare(
             # f may use an integer as a shape, and may compute with a NumPy array outside of JAX.
             static.append((place, Opaque(value)))
     if not any(x.size for x in v):
-        got = ", ".join(given(value) for _, value in with_paths[:6]) or "nothing"
+        got = _list([value for _, value in with_paths])
         raise DtypeError(
             f"{WHO}: the arguments must hold a non-empty floating-point leaf to differentiate, got {got}.\n"
             "Pass arrays of floats, for instance x.astype(float), or other argnums."
@@ -172,7 +172,7 @@ def with_outputs(prepared: Prepared, out: Any) -> Prepared:
     leaves = jax.tree.leaves(out)
     outputs = tuple(i for i, x in enumerate(leaves) if _is_inexact(x) and np.size(x))
     if not outputs:
-        got = ", ".join(given(x) for x in leaves[:6]) or "nothing"
+        got = _list(leaves)
         hint = "" if prepared.problem.has_aux else " For a result with aux, pass has_aux=True."
         raise DtypeError(f"{WHO}: f must return floats, got {got}.\nOnly floats have a gradient.{hint}")
     return dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, outputs=outputs))
@@ -199,6 +199,11 @@ def in_float64() -> Iterator[None]:
     """
     with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.debug_nans(False), jax.debug_infs(False):
         yield
+
+
+def _list(values: Sequence[Any]) -> str:
+    """Describe the first six values for a message."""
+    return ", ".join([*map(given, values[:6]), *(["…"] if len(values) > 6 else [])]) or "nothing"
 
 
 def _is_inexact(value: Any) -> bool:

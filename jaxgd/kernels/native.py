@@ -31,7 +31,7 @@ def library() -> ctypes.CDLL | str:
             capsule = jax.ffi.pycapsule(getattr(loaded, name))  # type: ignore[no-untyped-call]
             jax.ffi.register_ffi_target(name, capsule, platform="cpu")
         loaded.jaxgd_isa.restype = ctypes.c_char_p
-    except (OSError, AttributeError, RuntimeError, ValueError) as error:  # the last two: jaxlib refuses to register it
+    except (OSError, AttributeError, RuntimeError, ValueError) as error:  # the last two: jaxlib refused the library
         return f"the native library cannot be loaded: {error}"
     return loaded
 

@@ -7,17 +7,17 @@ from types import TracebackType
 
 from jaxgd.files import writing
 
-_SECONDS = 10.0  # longest time that a scalar waits in memory
+_SECONDS = 10.0  # `add` flushes the file if the last flush is longer ago
 
 
 class Events:
     """A file of events, written by the calling thread.
 
-    The writer of tensorboardX uses a thread and a queue of limited length. On a full disk the thread ends, and the next
-    events wait for ever. A failed write raises WriteError here.
+    A failed write raises WriteError. The writer of tensorboardX instead uses a thread and a queue of limited length: on
+    a full disk the thread ends, and the program hangs when the queue is full.
 
     Args:
-        folder: Folder of the files, which is created.
+        folder: Folder for the files, in an existing folder. It is created if it does not exist.
         purge_step: TensorBoard hides scalars of earlier files from this step on. By default it hides none.
     """
 

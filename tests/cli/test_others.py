@@ -75,7 +75,7 @@ def test_misuse_prints_one_line(jaxgd, run_folder, argv, match):
 
 @pytest.mark.bad_input
 def test_a_bad_picture_does_not_cancel_the_others(jaxgd, run_folder):
-    """The content of a file decides how it is read, and not its name."""
+    """The content of a file, not its name, decides how it is read."""
     images = load_dataset("digits").test.images[:2]
     write_idx("idx_labels", np.zeros(3, np.uint8))
     write_idx("pictures.png", images)
@@ -256,7 +256,7 @@ USAGE = {
     ("minimize",): "jaxgd minimize: expected NAME|FILE::COST, got none.",
     ("trian",): f"jaxgd: expected a command ({', '.join(COMMANDS[1:-1])} or info), got trian.",
     ("--eta", "3"): f"jaxgd: expected a command ({', '.join(COMMANDS[1:-1])} or info), got --eta 3.",
-    ("--version", "x"): "jaxgd: --version stands alone, got x. Leave out the rest.",
+    ("--version", "x"): "jaxgd: expected --version alone, got x after it. Leave out the rest.",
 }
 
 
@@ -293,7 +293,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_output_is_readable_in_every_encoding(jaxgd, monkeypatch, encoding):
-    """A file's name that is no UTF-8 keeps its bytes on stdout."""
+    """The name of a file that is not UTF-8 keeps its bytes on stdout."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
 
     def run(*argv):

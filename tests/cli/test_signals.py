@@ -1,4 +1,4 @@
-"""A signal is never lost and never a traceback, at any moment after the command has started."""
+"""A signal is never lost and never gives a traceback, at any moment after the command has started."""
 
 import collections
 import contextlib

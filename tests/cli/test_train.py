@@ -10,15 +10,14 @@ import signal
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import assert_leaves_close
 
 from jaxgd import init_network, load_dataset, load_network, train, training
 from jaxgd.cli import main
+from jaxgd.cli import train as train_command
 from jaxgd.data.idx import write_idx
-from jaxgd.outcome import Reason
 
 SHORT = ("--epochs", 2, "--run-dir", "run")
 
@@ -104,7 +103,15 @@ def test_resume_in_another_precision_is_refused(jaxgd, run_folder):
     with jax.enable_x64(True):
         answer = jaxgd("train", "--resume", "run", "--epochs", 3)
     assert answer.status == 2
-    assert "made in float32" in answer.err
+    assert "run must be continued in float32, got float64. Set JAX_ENABLE_X64=0." in answer.err
+
+
+def test_resume_with_other_versions_names_them(jaxgd, run_folder, monkeypatch):
+    changed = {**train_command._made_with(), "jax": "9.9"}
+    monkeypatch.setattr(train_command, "_made_with", lambda: changed)
+    answer = jaxgd("train", "--resume", "run")
+    assert answer.status == 0
+    assert f"results may differ from an uninterrupted run: jax was {jax.__version__}, now 9.9\n" in answer.err
 
 
 def test_resume_without_a_checkpoint_restarts_the_run(jaxgd, run_folder):
@@ -198,7 +205,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(jaxgd, monkeypatch):
 
 
 def test_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
-    """`jaxgd train | head -1`: the epochs that were made stay, and the exit status is not that of success."""
+    """`jaxgd train | head -1`: the run keeps its epochs, and the exit status is 1."""
 
     class Closed(io.StringIO):
         def write(self, text):
@@ -221,9 +228,9 @@ def test_divergence_returns_status_1_and_keeps_the_last_network(jaxgd, run_folde
     real = training._epoch
 
     def overflowing(state, *rest):
-        advanced, entry, code = real(state, *rest)
-        finite = state.epoch != 2
-        return training._keep(finite, advanced, state), entry, jnp.where(finite, code, int(Reason.NOT_FINITE))
+        advanced, entry, finite = real(state, *rest)
+        go = finite & (state.epoch != 2)
+        return training._keep(go, advanced, state), entry, go
 
     monkeypatch.setattr(training, "_epoch", overflowing)
     answer = jaxgd("train", "--epochs", 4, "--run-dir", "diverged")
@@ -348,7 +355,7 @@ MISUSE = {
     "resume with other settings": (["--resume", "run", "--eta", 1], "leave out --eta"),
     "resume to fewer epochs": (
         ["--resume", "run", "--epochs", 1],
-        "--epochs must be at least 2, which run already has, got 1",
+        "--epochs must be at least 2, the epochs that run already has, got 1",
     ),
     "run folder under a file": (["--run-dir", "run/config.json/x"], "run/config.json"),
     "plot elsewhere": (["--plot", "absent/x.png"], "absent does not exist"),

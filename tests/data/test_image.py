@@ -442,7 +442,7 @@ ICON = struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 8, len(png(8000, 8000)
 HOSTILE = {
     "PostScript": (POSTSCRIPT, "a format that Pillow decodes itself, got EPS"),
     "text": (png(8, 8, extra=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**26), 1))), "cannot be decoded"),
-    "scans": (scans(2000), "a JPEG file with a few scans, got 2,006"),
+    "scans": (scans(2000), r"at most 1,000 scans of 1000×1000 pixels in a JPEG file, got 2,006"),
     "slow": (qoi(2000, 2000), "slow to decode"),
     "large picture in a small icon": (ICON, "50,000,000 pixels"),
 }
