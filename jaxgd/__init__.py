@@ -13,8 +13,6 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from jaxgd.backprop import backprop as backprop
-    from jaxgd.checkpoint import load_network as load_network
-    from jaxgd.checkpoint import save_network as save_network
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import network_cost as network_cost
     from jaxgd.cost import quadratic_cost as quadratic_cost
@@ -51,6 +49,8 @@ if TYPE_CHECKING:
     from jaxgd.network import init_network as init_network
     from jaxgd.network import sigmoid as sigmoid
     from jaxgd.network import sigmoid_prime as sigmoid_prime
+    from jaxgd.network_file import load_network as load_network
+    from jaxgd.network_file import save_network as save_network
     from jaxgd.outcome import Outcome as Outcome
     from jaxgd.outcome import Reason as Reason
     from jaxgd.rules import Rule as Rule
@@ -74,7 +74,7 @@ __version__ = "0.2.0"
 
 _HOME = {
     "backprop": ("backprop",),
-    "checkpoint": ("load_network", "save_network"),
+    "network_file": ("load_network", "save_network"),
     "cost": ("accuracy", "network_cost", "quadratic_cost"),
     "curvature": ("Eigenpairs", "Sharpness", "eigenpairs", "hessian_vector_product", "sharpness"),
     "data": ("Dataset", "Part", "load_dataset", "load_idx"),

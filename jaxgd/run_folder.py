@@ -14,11 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxgd.checkpoint import Checkpoints, load_network, save_network
+from jaxgd.checkpoint import Checkpoints
 from jaxgd.data.image import Frame
 from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
 from jaxgd.network import Network, network_sizes
+from jaxgd.network_file import load_network, save_network
 from jaxgd.training import History
 
 _RUN, _OLD_RUN = "jaxgd.run/2", "jaxgd.run/1"

@@ -23,8 +23,8 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("tracebacks", "errors", "files", "pytree", "outcome", "network", "cost", "backprop", "named_costs"),
-    *("curvature", "slices", "rules"),
+    *("tracebacks", "errors", "files", "pytree", "outcome", "network", "network_file", "cost", "backprop"),
+    *("named_costs", "curvature", "slices", "rules"),
     *("descent", "gradcheck", "mesh", "data", "examples", "kernels", "training", "sweep", "checkpoint"),
     *("run_folder", "report", "cli", "pytest_plugin"),
 )
