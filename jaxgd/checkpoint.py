@@ -29,6 +29,7 @@ from jaxgd.errors import (
 from jaxgd.files import seal, unseal
 
 _CHECKPOINT, _OLD_CHECKPOINT = "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
+_FOREIGN = "it belongs to another run, or config.json was changed"
 
 
 class Restored(NamedTuple):
@@ -175,7 +176,11 @@ class Checkpoints:
             older = f" (and so are {len(refused) - 1} older ones)" if len(refused) > 1 else ""
             raise CheckpointError(
                 f"no checkpoint can be read: {refused[0].rstrip('.')}{older}.\n"
-                f"Delete {self._folder} to start from the first epoch."
+                + (
+                    "Copy back the config.json of these checkpoints."
+                    if refused[0].endswith(_FOREIGN)
+                    else f"Delete {self._folder} to start from the first epoch."
+                )
             )
         return None
 
@@ -190,7 +195,7 @@ class Checkpoints:
             about = unseal(about)
         # A checkpoint of an earlier version has more entries, for instance the place of the data.
         if not self._config.items() <= about["config"].items() or len(about["leaves"]) != len(jax.tree.leaves(like)):
-            raise CheckpointError("it belongs to another run")
+            raise CheckpointError(_FOREIGN)
         state = self._ocp.args.StandardRestore({"values": np.zeros(about["bytes"], np.uint8)})
         values = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]["values"]
         saved = about["values" if kind == _CHECKPOINT else "sha256"]

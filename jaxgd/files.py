@@ -185,12 +185,12 @@ def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Append `content` to a file whole, or leave the file as it was and raise WriteError.
+    """Append `content` to an existing file whole, or leave the file as it was and raise WriteError.
 
     The content is not flushed to the disk, so a crash of the machine can lose it.
     """
     with writing(path):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
         try:
             before = os.fstat(handle).st_size
             try:

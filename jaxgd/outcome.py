@@ -26,7 +26,7 @@ class Reason(enum.IntEnum):
         SECONDS: The time limit passed before a stopping test was met.
         BAD_RULE: A number of the rule is out of range.
         RUNNING: The run has not ended yet.
-        UNCHANGED: The last epoch of `train` changed no weight.
+        UNCHANGED: The last epoch of `train` changed no weight, and the cost is above 10⁻³ or unknown.
         SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, and the cost is above 10⁻³.
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
             label of `train` was out of range.

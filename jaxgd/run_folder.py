@@ -198,9 +198,22 @@ class RunFolder:
         self.config = config
 
     def checkpoints(self) -> Checkpoints:
-        """Return the run's checkpoints. They store the part of its configuration that cannot change."""
+        """Return the run's checkpoints. They store the part of its configuration that cannot change.
+
+        If the run has a network but no folder of checkpoints, raise CheckpointError, because the run would start again
+        from its first epoch and replace the network.
+        """
+        folder = self.path / "checkpoints"
+        if (self.path / "network.safetensors").exists() and not folder.exists():
+            raise CheckpointError(
+                f"{self.path} must have the folder checkpoints next to network.safetensors, got none.\n"
+                "Copy the folder back, or delete network.safetensors to start again from the first epoch."
+            )
+        self._require_here()
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
         fixed = {name: value for name, value in self.config.items() if name not in ("epochs", "data", "data_dir")}
-        return Checkpoints(self.path / "checkpoints", fixed, guard=self._require_here)
+        return Checkpoints(folder, fixed, guard=self._require_here)
 
     def write_metrics(self, entries: list[History]) -> None:
         """Replace metrics.jsonl with these entries."""

@@ -42,7 +42,7 @@ from jaxgd.rules import gradient_descent
 
 # A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
 # at most two outputs per thousand examples are wrong.
-_NEAR_0 = 1e-3
+NEAR_0 = 1e-3
 
 
 class TrainState(NamedTuple):
@@ -180,9 +180,8 @@ def train(
 
     - SATURATED: every output of every training example is at most eps or at least 1 − eps, and the cost is above 10⁻³
       in absolute value. Here eps is the machine epsilon of the network's dtype.
-    - UNCHANGED: the last epoch changed no weight, and the cost is not 0. An `optimizer` may skip updates or end with a
-      rate of 0, so UNCHANGED then means that no epoch changed a weight. A saturated network with a cost of at most 10⁻³
-      gives COMPLETED.
+    - UNCHANGED: the last epoch changed no weight, and the cost is above 10⁻³ in absolute value. An `optimizer` may skip
+      updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
 
     With `evaluate=False` and mini-batches, the outputs and the cost are unknown. The outcome then depends only on the
     weights: it is never SATURATED, and it is UNCHANGED even if the network is right.
@@ -255,7 +254,8 @@ def train(
     if state is None:
         require_key("train", key)
     else:
-        network = _network_of(state)
+        state = _ready(state, full_batch=batch_size is None)
+        network = state.network
     fitted = fit_splits("train", network, data)
     network = tuple(network)
     if batch_size is not None:
@@ -283,8 +283,8 @@ def train(
     return _train_by_epoch(start, state, splits, eta, config, epochs, callback)
 
 
-def _network_of(state: Any) -> Network:
-    """Return the network of a given state. Raise DtypeError unless it may be a state of `train`."""
+def _ready(state: Any, *, full_batch: bool) -> TrainState:
+    """Return a given state as the epochs take it. Raise DtypeError unless it may be a state of `train`."""
     if not isinstance(state, TrainState):
         raise DtypeError(
             f"train: state must be the state of an earlier run, got {describe(state)}.\nPass result.state."
@@ -298,7 +298,10 @@ def _network_of(state: Any) -> Network:
             "train: state must have a scalar cost, and a gradient that is None or like its network.\n"
             "Pass result.state unchanged."
         )
-    return state.network
+    network = tuple(state.network)
+    cost = jnp.asarray(state.cost, jnp.promote_types(network[0].w.dtype, jnp.float32))
+    gradient = tuple(state.gradient) if full_batch and state.gradient is not None else None
+    return state._replace(network=network, epoch=jnp.asarray(state.epoch), cost=cost, gradient=gradient)
 
 
 def _require_same_optimizer(state: TrainState, eta: Array, config: "_StaticConfig") -> None:
@@ -506,12 +509,12 @@ def _evaluated(
         values["actual"] = state.cost - before.cost
         if full_batch:
             values["predicted"] = dot(before.gradient, step)
-    code = jnp.array(int(Reason.COMPLETED))
-    if before is not None:
-        unchanged = (values["step_norm"] == 0) & (state.cost != 0)
-        wrong = jnp.abs(state.cost) > _NEAR_0
-        code = jnp.where(unchanged, int(Reason.UNCHANGED), code)
-        code = jnp.where(saturated, jnp.where(wrong, int(Reason.SATURATED), int(Reason.COMPLETED)), code)
+    # A cost that is not known is NaN, and counts as wrong.
+    wrong = ~(jnp.abs(state.cost) <= NEAR_0)
+    # values["step_norm"] is NaN before the first epoch.
+    code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))
+    # A new network may start saturated, because no epoch has been asked of it yet.
+    code = jnp.where(saturated & wrong & (state.epoch > 0), int(Reason.SATURATED), code)
     values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
     values |= {"epoch": state.epoch, "updates": _updates(state.epoch, splits, config)}
     return state, _Entry(History(**values), code), finite

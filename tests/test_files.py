@@ -103,6 +103,9 @@ WRITE = os.write
 
 
 def test_a_full_disk_leaves_no_part_of_a_line(tmp_path, monkeypatch):
+    with pytest.raises(WriteError, match="No such file"):
+        append(tmp_path / "x", b"first line\n")
+    (tmp_path / "x").touch()
     append(tmp_path / "x", b"first line\n")
     monkeypatch.setattr(files.os, "write", full)
     with pytest.raises(WriteError, match="x cannot be written: No space left"):

@@ -202,7 +202,7 @@ LOST = "run was deleted, moved or replaced during the run"
 
 def lose_and_write(folder, lose, write):
     with folder.locked():
-        folder.append_metrics(ENTRY)
+        folder.write_metrics([ENTRY])
         lose(folder.path)
         write(folder)
 

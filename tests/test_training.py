@@ -540,6 +540,24 @@ def test_a_traced_number_that_fixes_the_program_is_refused(digits, network, name
 
 
 @pytest.mark.bad_input
+def test_a_state_of_the_full_batch_continues_with_mini_batches(digits, network):
+    settings = {"epochs": 1, "eta": 1.0, "key": jax.random.key(0)}
+    state = train(network, digits, batch_size=None, **settings).state
+    for given in (state, state._replace(network=list(state.network), gradient=list(state.gradient), cost=1)):
+        result = train(network, digits, batch_size=10, state=given, **settings)
+        assert result.outcome.ok
+        assert int(result.state.epoch) == 2
+
+
+def test_a_learned_network_that_no_longer_changes_is_no_failure():
+    network = (Layer(jnp.full((2, 2), -20.0).at[jnp.arange(2), jnp.arange(2)].set(20.0), jnp.ones(2)),)
+    data = np.eye(2, dtype=np.float32), np.array([0, 1])
+    result = train(network, data, epochs=1, batch_size=None, eta=1.0, key=jax.random.key(1))
+    assert result.history.step_norm[-1] == 0 < result.history.cost[-1] < 1e-9
+    assert result.outcome.reason is Reason.COMPLETED
+
+
+@pytest.mark.bad_input
 def test_a_state_of_another_optimizer_or_kind_is_refused(digits, network):
     state = train(network, digits, epochs=0, batch_size=10, eta=3.0, key=jax.random.key(5)).state
     settings = {"epochs": 1, "batch_size": 10, "key": jax.random.key(5)}

@@ -146,10 +146,12 @@ def _explain(name: str, error: BaseException, place: str) -> int:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
         error_line(name, f"out of memory: {first or 'an allocation failed'}")
         return FAILED
+    settings = sorted(variable for variable in os.environ if variable.startswith(("JAX_", "XLA_")))
+    remedy = f"First try without {', '.join(settings)}, which may be the cause. " if settings else ""
     error_line(
         name,
         f"internal error: {type(error).__name__}: {first}\n"
-        "This is a fault of jaxgd: run again with JAXGD_TRACEBACK=1 and report the traceback.",
+        f"{remedy}If this is a fault of jaxgd: run again with JAXGD_TRACEBACK=1 and report the traceback.",
     )
     return FAILED
 

@@ -103,22 +103,26 @@ class Minimize:
 
         from jaxgd.descent import Record, minimize
 
-        cost, start = self._cost_and_start()
-        rule = self._rule()
-        solution = minimize(
-            cost,
-            jnp.asarray(start, self.dtype),
-            rule,
-            max_steps=self.max_steps,
-            stop=self._stop(),
-            record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
-        )
+        # With --json, stdout holds the document only: prints from the user's code go to stderr.
+        prints = contextlib.redirect_stdout(sys.stderr) if self.json else contextlib.nullcontext()
+        with prints:
+            cost, start = self._cost_and_start()
+            rule = self._rule()
+            solution = minimize(
+                cost,
+                jnp.asarray(start, self.dtype),
+                rule,
+                max_steps=self.max_steps,
+                stop=self._stop(),
+                record=Record(every=max(1, -(-self.max_steps // _ENTRIES)), v=True, sharpness=self.sharpness),
+            )
         if self.json:
             _print_json(self, rule, solution)
         else:
             _print_table(solution)
         if self.plot is not None:
-            _plot(self, cost, rule, solution)
+            with prints:
+                _plot(self, cost, rule, solution)
         failed = solution.outcome.reason.name in ("NOT_FINITE", "START_NOT_FINITE", "DIVERGING", "BAD_RULE")
         return FAILED if failed else DONE
 

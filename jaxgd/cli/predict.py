@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jaxgd.cli.common import DONE, FAILED, RunDir
-from jaxgd.cli.output import error_line
+from jaxgd.cli.output import error_line, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """Image files: PNG, another format that Pillow reads, or IDX."""
+    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink."""
 
     def run(self, argv: list[str]) -> int:
         """Predict and return the exit status."""
@@ -53,33 +53,44 @@ class Predict:
         status = DONE
         for path in self.images:
             try:
-                named += _read(path, frame)
+                images = _read(path)
             except (DataError, OSError) as error:
                 error_line("jaxgd predict", str(error))
                 status = FAILED
+                continue
+            for name, image in images:
+                try:
+                    named.append((name, _fitted(image, frame)))
+                except DataError as error:
+                    error_line("jaxgd predict", f"{name}: {error}")
+                    status = FAILED
         if not named:
             return status
         x, _ = require_fit(
             "predict", "image", network, np.stack([image for _, image in named]), np.zeros(len(named), int)
         )
         for (name, _), a in zip(named, np.asarray(outputs_in_chunks(network, x)), strict=True):
-            print(name, a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
+            print(one_line(name), a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
         return status
 
 
-def _read(path: Path, frame: "Frame") -> list[tuple[str, "np.ndarray"]]:
-    """Return the name and the pixels of each image in a file, fitted to the frame of the training images."""
+def _read(path: Path) -> list[tuple[str, "np.ndarray"]]:
+    """Return the name and the pixels of each image in a file."""
     from jaxgd.data.idx import is_idx, read_idx
-    from jaxgd.data.image import fit_to_frame, read_picture
+    from jaxgd.data.image import read_picture
     from jaxgd.errors import DataError
 
     if not is_idx(path):
-        return [(str(path), fit_to_frame(read_picture(path), frame))]
+        return [(str(path), read_picture(path))]
     images = read_idx(path)
     if images.ndim not in (2, 3) or images.size == 0:
         raise DataError(f"{path}: expected images (n, height, width) or one (height, width), got {images.shape}.")
-    size = (frame.height, frame.width)
-    return [
-        (f"{path}[{i}]", image if image.shape == size else fit_to_frame(image, frame))
-        for i, image in enumerate(images if images.ndim == 3 else images[None])
-    ]
+    return [(f"{path}[{i}]", image) for i, image in enumerate(images if images.ndim == 3 else images[None])]
+
+
+def _fitted(image: "np.ndarray", frame: "Frame") -> "np.ndarray":
+    """Return the image in the frame of the training images. One of their size stays as it is, unless it is blank."""
+    from jaxgd.data.image import fit_to_frame
+
+    fits = image.shape == (frame.height, frame.width) and image.min() < image.max()
+    return image if fits else fit_to_frame(image, frame)

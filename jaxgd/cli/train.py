@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxgd.data import Dataset
     from jaxgd.kernels import BackendChoice
     from jaxgd.network import Network
+    from jaxgd.outcome import Outcome
     from jaxgd.run_folder import RunFolder
     from jaxgd.training import History, TrainState
 
@@ -142,7 +143,6 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     require_count("train", "--seed", options.seed, least=0, most=2**32 - 1)
     _require_step(options.eta)
     if options.run_dir is not None:
-        _require_utf8("--run-dir", options.run_dir)
         require_new(options.run_dir)
     data = load_data(name, options.data_dir)
     if options.batch_size != "full":
@@ -163,6 +163,7 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     _require_countable(epochs, config, data)
     _kernel(config, data)  # raises if the requested backend cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+    _require_utf8("--run-dir", path)
     try:
         return RunFolder.create(path, config), data
     except WriteError as error:
@@ -326,6 +327,8 @@ def _train(
     with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
         like = train(network, data, epochs=0, evaluate=False, **settings).state if options.resume else None
         state, entries = _restore(checkpoints, like)
+        if options.resume and state is None:
+            say("no checkpoint has been saved: the run starts again from its first epoch")
         epochs, done = options.epochs or config["epochs"], max(len(entries) - 1, 0)
         if epochs < done:
             from jaxgd.errors import RangeError
@@ -361,9 +364,10 @@ def _train(
         if checkpoints.newest != result.state.epoch:
             _save(folder, checkpoints, result.state, entries)
         folder.save_network(result.network)
+    outcome = _of_the_last_epoch(result.outcome, entries)
     signals.describe("jaxgd train", "the run is saved")
     after = f"after {len(entries) - 1} of {epochs} epochs, and saved; continue with: {_continue(folder)}"
-    reporter.conclude(result.outcome, entries)
+    reporter.conclude(outcome, entries)
     if stop.number:
         say(f"stopped by {signals.name(stop.number)} {after}")
         return signals.status(stop.number)
@@ -377,10 +381,24 @@ def _train(
         signals.describe("jaxgd train", f"the run is saved; draw its figure with: {again}")
         plot_history(entries, options.plot, title=f"{data.name}, sizes {config['sizes']}, η = {config['eta']:g}")
         say(f"drawn: {options.plot}")
-    if not result.outcome.ok:
+    if not outcome.ok:
         return FAILED
     say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
     return DONE
+
+
+def _of_the_last_epoch(outcome: "Outcome", entries: list["History"]) -> "Outcome":
+    """Return UNCHANGED for a run without further epochs whose last epoch changed no weight.
+
+    `train` then made no update, and reports that all of none were made.
+    """
+    import numpy as np
+
+    from jaxgd.outcome import Outcome, Reason
+    from jaxgd.training import NEAR_0
+
+    unchanged = entries[-1].step_norm == 0 and not abs(entries[-1].cost) <= NEAR_0
+    return Outcome(np.array(int(Reason.UNCHANGED))) if outcome.ok and unchanged else outcome  # type: ignore[arg-type]
 
 
 def _continue(folder: "RunFolder") -> str:

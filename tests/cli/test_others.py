@@ -137,6 +137,18 @@ def test_predict_reads_idx_images_as_they_are(jaxgd, run_folder):
     np.testing.assert_allclose([list(map(float, row[2:])) for row in answer], a, atol=6e-5)  # four decimals
 
 
+@pytest.mark.parametrize("size", [8, 12])
+def test_predict_reads_the_other_images_of_an_idx_file(jaxgd, run_folder, size):
+    images = np.zeros((2, size, size), np.uint8)
+    images[1, 2:-2, 3:5] = 255
+    write_idx("two", images)
+    answer = jaxgd("predict", "run", "two")
+    assert answer.status == 1
+    assert re.fullmatch(r"two\[1\]\t.*\n", answer.out)
+    assert "two[0]" in answer.err
+    assert "blank" in answer.err
+
+
 def test_predict_reads_pictures_of_any_size(jaxgd, run_folder):
     """Enlarged digits in a corner of a white page: most get the same answer as the small originals."""
     pillow = pytest.importorskip("PIL.Image")
@@ -206,7 +218,7 @@ def test_help_takes_less_than_a_second_without_jax():
         (MemoryError(), 1, "jaxgd info: out of memory: an allocation failed"),
         (RuntimeError("RESOURCE_EXHAUSTED: 4 TB\nat 0x0"), 1, "jaxgd info: out of memory: RESOURCE_EXHAUSTED: 4 TB"),
         (RecursionError("too deep"), 1, "jaxgd info: internal error: RecursionError: too deep"),
-        (ValueError("1\n2\n3"), 1, "internal error: ValueError: 1 This is a fault of jaxgd: run again with JAXGD_TRA"),
+        (ValueError("1\n2\n3"), 1, "internal error: ValueError: 1 First try without JAX_"),
         (AssertionError(), 1, "internal error: AssertionError: "),
     ],
     ids=lambda value: type(value).__name__,

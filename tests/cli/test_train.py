@@ -120,9 +120,29 @@ def test_resume_without_a_checkpoint_restarts_the_run(jaxgd, run_folder):
     Path("run/network.safetensors").unlink()
     with Path("run/metrics.jsonl").open("ab") as file:
         file.write(b'{"epoch": 3, "co')  # a line that a kill has cut short
-    assert jaxgd("train", "--resume", "run").status == 0
+    answer = jaxgd("train", "--resume", "run")
+    assert answer.status == 0
+    assert "starts again from its first epoch" in answer.err
     assert Path("run", "network.safetensors").read_bytes() == whole
     assert len(rows()) == 3
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_started_again(jaxgd, run_folder):
+    shutil.rmtree("run/checkpoints")
+    before = Path("run/network.safetensors").read_bytes(), len(rows())
+    answer = jaxgd("train", "--resume", "run", "--epochs", 3)
+    assert answer.status == 2
+    assert "Copy the folder back" in answer.err
+    assert (Path("run/network.safetensors").read_bytes(), len(rows())) == before
+
+
+@pytest.mark.parametrize(("eta", "words"), [(1e6, "saturated"), (1e-30, "unchanged")])
+def test_a_failed_run_that_is_resumed_still_fails(jaxgd, eta, words):
+    for command in ((*SHORT, "--eta", eta), ("--resume", "run")):
+        answer = jaxgd("train", *command)
+        assert answer.status == 1
+        assert words in answer.err
+        assert "next:" not in answer.err
 
 
 def test_resume_skips_a_damaged_checkpoint(jaxgd, run_folder):
