@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jaxgd.errors import DtypeError, ShapeError, as_array, describe, require_float, require_outputs, require_same_shape
+from jaxgd.errors import (
+    DtypeError,
+    ShapeError,
+    as_array,
+    describe,
+    require_callable,
+    require_float,
+    require_outputs,
+    require_same_shape,
+)
 from jaxgd.network import Network, feedforward
 
 Cost = Callable[[Array, Array], Array]
@@ -69,8 +78,8 @@ def network_cost(
     Raises:
         ShapeError: If the network is empty, its layers do not fit together or x does not fit the network.
             `quadratic_cost` also raises it if y does not fit the outputs or the batch has no example.
-        DtypeError: If x, or y for `quadratic_cost`, is not real floating point, or the network is not a tuple of layers
-            with arrays of floats.
+        DtypeError: If x, or y for `quadratic_cost`, is not real floating point, the network is not a tuple of layers
+            with arrays of floats, or `cost` is not a function.
         RangeError: If the precision is unknown.
 
     Source: Nielsen, chapter 1, equation (6).
@@ -82,6 +91,7 @@ def network_cost(
         >>> gradient[0].w.shape
         (3, 2)
     """
+    require_callable("network_cost", "cost", cost, "It takes outputs and targets.")
     return cost(feedforward(network, x, precision=precision), y)
 
 

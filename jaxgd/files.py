@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxgd.errors import DtypeError, RangeError, WriteError, describe
+from jaxgd.errors import DtypeError, RangeError, WriteError, describe, shown
 
 _SMALL = 2**20  # limit on files of JSON, in bytes
 _DIGEST = "sha256"
+_LONGEST_PATH = 4096  # characters
 
 
 def as_path(who: str, path: Any) -> Path:
@@ -36,10 +37,10 @@ def as_path(who: str, path: Any) -> Path:
         ) from error
     except UnicodeEncodeError:  # a surrogate that stands for no byte
         name = Path("\0")
-    if "\0" in str(name):
+    if "\0" in str(name) or len(str(name)) > _LONGEST_PATH:
         raise RangeError(
-            f"{who}: path must be a name that a file can have, got {str(path)!r}.\n"
-            "Leave out NUL and characters that the system cannot encode."
+            f"{who}: path must be a name that a file can have, got {shown(str(path))}.\n"
+            f"It has at most {_LONGEST_PATH} characters, no NUL, and only characters that the system can encode."
         )
     return name
 

@@ -142,7 +142,6 @@ def network_sizes(network: Network) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-@jax.custom_jvp
 def sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return the output of a sigmoid neuron for the weighted input z.
 
@@ -157,19 +156,29 @@ def sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Returns:
         Outputs of z's shape and dtype, between 0 and 1.
 
+    Raises:
+        DtypeError: If z is not real floating point.
+
     Source: Nielsen, chapter 1, equation (3).
 
     Example:
         >>> float(sigmoid(jnp.array(0.0)))
         0.5
     """
+    require_float("sigmoid", "z", z)
+    a: Array = _sigmoid(z)
+    return a
+
+
+@jax.custom_jvp
+def _sigmoid(z: Any) -> Any:
     return jax.nn.sigmoid(z)
 
 
-@sigmoid.defjvp
+@_sigmoid.defjvp
 def _sigmoid_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Array, Array]:
     (z,), (dz,) = primals, tangents
-    return sigmoid(z), sigmoid_prime(z) * dz
+    return _sigmoid(z), sigmoid_prime(z) * dz
 
 
 def sigmoid_prime(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -183,13 +192,18 @@ def sigmoid_prime(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     Returns:
         Derivatives of z's shape and dtype, between 0 and 1/4.
 
+    Raises:
+        DtypeError: If z is not real floating point.
+
     Source: Nielsen, chapter 1, `sigmoid_prime`.
 
     Example:
         >>> float(sigmoid_prime(jnp.array(0.0)))
         0.25
     """
-    return sigmoid(z) * sigmoid(-z)
+    require_float("sigmoid_prime", "z", z)
+    slope: Array = _sigmoid(z) * _sigmoid(-z)
+    return slope
 
 
 def weighted_input(

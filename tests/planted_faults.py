@@ -44,7 +44,7 @@ NETWORK_FILE = "tests/test_network_file.py"
 
 FAULTS = (
     # The mathematics.
-    Fault("network.py", "return sigmoid(z) * sigmoid(-z)", "return sigmoid(z) * (1 - sigmoid(z))", NETWORK),
+    Fault("network.py", "_sigmoid(z) * _sigmoid(-z)", "_sigmoid(z) * (1 - _sigmoid(z))", NETWORK),
     Fault("network.py", "jnp.sqrt(jnp.asarray(n_in, dtype))", "jnp.sqrt(jnp.asarray(n_out, dtype))", NETWORK),
     Fault("network.py", "jax.random.normal(b_key, (n_out,)", "jax.random.normal(w_key, (n_out,)", NETWORK),
     Fault("network.py", "z = jnp.matmul(a, layer.w.T, precision=precision)", "z = jnp.matmul(a, layer.w.T)", NETWORK),

@@ -51,7 +51,7 @@ class Line(NamedTuple):
 
     def allowed(self, folder: Path) -> bool:
         """Return True if the command may accept all values, in the folder in which it ran."""
-        if self.stray:
+        if self.stray not in ("", "--"):
             return self.stray == "--help"
         with contextlib.suppress(ValueError, OSError):
             return all(OPTIONS[self.command][k].allows(_full(value, folder)) for k, value in dict(self.given).items())

@@ -89,9 +89,10 @@ def _wide_terminal() -> Iterator[None]:
 
 def _run(command: Any, argv: list[str]) -> int:
     from jaxgd.cli.compiled import enable_compilation_cache
-    from jaxgd.cli.limits import require_resources
+    from jaxgd.cli.limits import require_device, require_resources
 
     require_resources()
+    require_device()
     enable_compilation_cache()
     return int(command.run(argv))
 
@@ -100,6 +101,9 @@ def _print_version(rest: list[str]) -> int:
     if rest:
         error_line("jaxgd", f"expected --version alone, got {' '.join(rest)} after it. Leave out the rest.")
         return MISUSED
+    from jaxgd.cli.limits import require_device
+
+    require_device()
     print(version_line())
     return DONE
 

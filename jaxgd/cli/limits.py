@@ -1,6 +1,7 @@
-"""Checks of the limits of the process. If one is too low, the libraries fail without a clear exception."""
+"""Checks of the process and its device. Without them, the libraries fail without a clear exception."""
 
 import errno
+import os
 
 # Bytes of addresses. On two cores, JAX alone needs 1.5 GiB and training 1.8 GiB. More cores need more.
 _ADDRESSES = 2**31
@@ -25,3 +26,19 @@ def require_resources() -> None:
         raise OSError(
             errno.EMFILE, f"must be at least {_FILES}, got {files}. Raise the limit with ulimit -n.", "open files"
         )
+
+
+def require_device() -> None:
+    """Raise RangeError if JAX cannot start on the platform that the user has named."""
+    import jax
+
+    from jaxgd.errors import RangeError
+
+    try:
+        jax.devices()
+    except Exception as error:  # an AssertionError without words, for instance
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = str(error).partition("\n")[0][:150] or "it finds no device"
+        raise RangeError(
+            f"JAX cannot start with JAX_PLATFORMS={platforms!r}: {reason}.\nName a platform of this machine, as cpu."
+        ) from error

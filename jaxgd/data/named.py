@@ -12,7 +12,7 @@ from jaxgd.data.digits import load_digits
 from jaxgd.data.fetch import download, find_cached
 from jaxgd.data.idx import is_gzip, parse_idx, read_bytes
 from jaxgd.data.sources import SOURCES, Source
-from jaxgd.errors import DataError, RangeError
+from jaxgd.errors import DataError, DtypeError, RangeError, describe
 from jaxgd.files import as_path
 
 _SIZE = (28, 28)
@@ -64,6 +64,7 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
 
     Raises:
         RangeError: If the name is unknown.
+        DtypeError: If the name is not a text.
         DataError: If files are damaged, or missing and not available for download. An unreachable host takes a few
             seconds to detect.
         MissingDependencyError: If a download needs tensorflow-datasets, which is not installed.
@@ -75,6 +76,8 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
         >>> load_dataset("digits").test.images.shape
         (300, 8, 8)
     """
+    if not isinstance(name, str):
+        raise DtypeError(f"load_dataset: name must be a text, got {describe(name)}.\nTry load_dataset('digits').")
     if name == "digits":
         return load_digits()
     if name not in SOURCES:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import operator
+import sys
 import warnings
 from typing import Any, NamedTuple
 
@@ -105,9 +106,13 @@ def require_stop(stop: Stop, dtype: Any) -> None:
         if is_traced(x):
             continue
         x = float(x)
-        if math.isnan(x) or (field.name != "cost" and not x >= 0) or (field.name == "diverging" and x == 0):
-            least = "a number" if field.name == "cost" else "above 0" if field.name == "diverging" else "at least 0"
-            raise RangeError(f"minimize: stop.{field.name} must be {least}, got {shown(x)}.")
+        # Every descent would meet an infinite tolerance at once.
+        least, most, words = {
+            "cost": (-math.inf, sys.float_info.max, "a finite number"),
+            "diverging": (math.ulp(0.0), math.inf, "above 0"),
+        }.get(field.name, (0.0, sys.float_info.max, "finite and at least 0"))
+        if not least <= x <= most:
+            raise RangeError(f"minimize: stop.{field.name} must be {words}, got {shown(x)}.")
         if field.name.endswith("rtol") and 0 < x < eps:
             warnings.warn(
                 f"minimize: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: it may "

@@ -21,7 +21,7 @@ from jaxgd.errors import (
     require_real,
     shown,
 )
-from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp
+from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_values
 from jaxgd.gradcheck.derive import derive
 from jaxgd.gradcheck.dtypes import eps_of
 from jaxgd.gradcheck.examine import Examination
@@ -122,7 +122,7 @@ def check_gradients(
         argnums = 0
     prepared = prepare(f, args, argnums, has_aux)
     with jax.default_matmul_precision("highest"):
-        out = f(*prepared.problem.args(prepared.v, prepared.traced))
+        out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
         if has_aux:
             out = _without_aux(out)
         prepared = with_outputs(prepared, out)

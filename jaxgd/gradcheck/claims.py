@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgd.errors import ShapeError, describe, dtype_of
+from jaxgd.errors import DtypeError, ShapeError, describe, dtype_of, is_traced
 from jaxgd.gradcheck.dtypes import eps_of
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
@@ -38,6 +38,15 @@ class Claim:
     native: tuple[Any, ...] = ()
 
 
+def require_values(name: str, result: Any) -> Any:
+    """Return the result of a function of the user. Raise DtypeError if one of its arrays is traced."""
+    if any(map(is_traced, jax.tree.leaves(result))):
+        raise DtypeError(
+            f"{WHO}: {name} must return arrays with values, got a traced one.\nCall it outside jit, grad and vmap."
+        )
+    return result
+
+
 def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any], single: bool) -> Claim:
     """Call `gradient` as `jax.grad(f)` is called, and return the claim. Raise ShapeError if f is not a scalar."""
     leaves = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
@@ -45,7 +54,7 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
         got = ", ".join(map(describe, leaves))
         raise ShapeError(f"{WHO}: with gradient=, f must return one scalar, got {got}.\nUse vjp= or jvp= for this f.")
     args = prepared.problem.args(prepared.v, prepared.traced)
-    claimed = gradient(*args)
+    claimed = require_values("gradient", gradient(*args))
     paths = [
         leaf.path[1:] if single else (prepared.argnums.index(leaf.path[0].idx), *leaf.path[1:])
         for leaf in prepared.leaves
@@ -68,7 +77,7 @@ def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequen
     Raise ShapeError if `vjp` does not return a pair of a value and a function.
     """
     args = prepared.problem.args(prepared.v, prepared.traced)
-    pair = vjp(*args)
+    pair = require_values("vjp", vjp(*args))
     if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1])):
         raise ShapeError(
             f"{WHO}: vjp(*args) must return (f(*args), pullback) as jax.vjp(f, *args) does, got {_parts(pair)}."
@@ -86,7 +95,7 @@ def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
     Raise ShapeError if `jvp` does not return a pair.
     """
     zero = prepared.problem.tangents(prepared.v, prepared.traced, [jnp.zeros_like(x) for x in prepared.v])
-    pair = jvp(prepared.problem.args(prepared.v, prepared.traced), zero)
+    pair = require_values("jvp", jvp(prepared.problem.args(prepared.v, prepared.traced), zero))
     if not (isinstance(pair, tuple) and len(pair) == 2):
         raise ShapeError(
             f"{WHO}: jvp(primals, tangents) must return (f(*primals), tangents) as jax.jvp does, got {_parts(pair)}."

@@ -61,7 +61,7 @@ def backtracking(memory: int = 10) -> Rule:
     A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′.
 
     Args:
-        memory: The number of costs that the maximum covers, at least 1; by default 10. A new value recompiles.
+        memory: The number of costs that the maximum covers, 1 to 10⁶; by default 10. A new value recompiles.
 
     Returns:
         The rule. Its `update` needs `value=` and `value_fn=`. It cannot be unrolled by
@@ -69,7 +69,7 @@ def backtracking(memory: int = 10) -> Rule:
 
     Raises:
         DtypeError: If memory is not a whole number.
-        RangeError: If memory is below 1.
+        RangeError: If memory is below 1 or above 10⁶.
 
     Source: Raydan, SIAM J. Optim. 7 (1997) 26–33, after Barzilai and Borwein, IMA J. Numer. Anal. 8 (1988) 141–148 and
     Grippo, Lampariello and Lucidi, SIAM J. Numer. Anal. 23 (1986) 707–716.
@@ -81,7 +81,7 @@ def backtracking(memory: int = 10) -> Rule:
         >>> float(step)  # the search accepts its first η, 1/‖∇C‖
         -1.0
     """
-    require_count("backtracking", "memory", memory)
+    require_count("backtracking", "memory", memory, most=10**6)
     return Rule(_BACKTRACKING, {}, memory=memory)
 
 
@@ -170,7 +170,7 @@ def wolfe(memory: int = 10) -> Rule:
         >>> print(solution.v.round(4))
         [3. 3.]
     """
-    require_count("wolfe", "memory", memory, least=0)
+    require_count("wolfe", "memory", memory, least=0, most=10**6)
     return Rule(_WOLFE, {}, memory=memory)
 
 
