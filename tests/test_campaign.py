@@ -243,11 +243,12 @@ PLANTED = {
         """),
     "a function that raises": (
         "calls", 100, "raw exception", """
-        def sigmoid(z):
+        import inspect, jaxgd
+        signature = inspect.signature(jaxgd.minimize)
+        def minimize(*args, **kwargs):
             raise KeyError("lost")
-        jaxgd_sigmoid = __import__("jaxgd").sigmoid
-        sigmoid.__signature__ = __import__("inspect").signature(jaxgd_sigmoid)
-        __import__("jaxgd").sigmoid = sigmoid
+        minimize.__signature__ = signature
+        jaxgd.minimize = minimize
         """),
     "a picture that takes 2 GiB": (
         "pictures", 1, "too much memory", """

@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="s
 START = "import sys; from jaxgd.cli import main; print('ready', flush=True); {}; sys.exit(main())"
 
 
-def start(*argv, before="0", **options):
-    """Start the command, and return when its first line runs."""
+def start(*argv, before="0", shell=(), **options):
+    """Start the command, through a shell if its words are given, and return when its first line runs."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    process = subprocess.Popen([sys.executable, "-c", START.format(before), *map(str, argv)], **options)
+    process = subprocess.Popen([*shell, sys.executable, "-c", START.format(before), *map(str, argv)], **options)
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -140,12 +140,9 @@ def test_a_signal_ends_a_command_whose_output_nobody_reads(tmp_path):
 
 
 def test_ignored_signals_stay_ignored(tmp_path):
-    def ignore():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
     run = tmp_path / "run"
-    process = start("train", "--epochs", 300, "--run-dir", run, preexec_fn=ignore)
+    ignoring = ("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh")
+    process = start("train", "--epochs", 300, "--run-dir", run, shell=ignoring)
     wait_for(lambda: has_rows(run), process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGHUP)
