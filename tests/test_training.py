@@ -536,7 +536,7 @@ def test_bad_settings_are_refused(digits, network, change, error, match):
 def test_a_traced_number_that_fixes_the_program_is_refused(digits, network, name):
     settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)}
     with pytest.raises(DtypeError, match=rf"^train: {name} must be .*(known before tracing|True or False)"):
-        jax.eval_shape(lambda x: train(network, digits, **settings | {name: x}), jax.ShapeDtypeStruct((), int))
+        jax.eval_shape(lambda x: train(network, digits, **settings | {name: x}), jax.ShapeDtypeStruct((), jnp.int32))
 
 
 @pytest.mark.bad_input
