@@ -59,8 +59,8 @@ class Train:
 
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves the run. A second signal stops at once.
 
-    Exit status: 0 the run completed; 1 a value became infinite or NaN, or a file or the output could not be written; 2
-    misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+    Exit status: 0 the run completed; 1 it failed, all outputs are saturated, no weight changes, or a file or the output
+    could not be written; 2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
     data: MaybeName = None
