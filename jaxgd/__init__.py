@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from jaxgd.gradcheck import GradientReport as GradientReport
     from jaxgd.gradcheck import Verdict as Verdict
     from jaxgd.gradcheck import check_gradients as check_gradients
+    from jaxgd.history import History as History
+    from jaxgd.history import TrainResult as TrainResult
+    from jaxgd.history import TrainState as TrainState
     from jaxgd.network import Layer as Layer
     from jaxgd.network import Network as Network
     from jaxgd.network import feedforward as feedforward
@@ -65,9 +68,6 @@ if TYPE_CHECKING:
     from jaxgd.rules import wolfe as wolfe
     from jaxgd.slices import CostSlice as CostSlice
     from jaxgd.slices import cost_slice as cost_slice
-    from jaxgd.training import History as History
-    from jaxgd.training import TrainResult as TrainResult
-    from jaxgd.training import TrainState as TrainState
     from jaxgd.training import train as train
 
 __version__ = "0.2.0"
@@ -105,7 +105,8 @@ _HOME = {
         "wolfe",
     ),
     "slices": ("CostSlice", "cost_slice"),
-    "training": ("History", "TrainResult", "TrainState", "train"),
+    "history": ("History", "TrainResult", "TrainState"),
+    "training": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

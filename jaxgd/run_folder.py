@@ -18,9 +18,9 @@ from jaxgd.checkpoint import Checkpoints
 from jaxgd.data.image import Frame
 from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
+from jaxgd.history import History
 from jaxgd.network import Network, network_sizes
 from jaxgd.network_file import load_network, save_network
-from jaxgd.training import History
 
 _RUN, _OLD_RUN = "jaxgd.run/2", "jaxgd.run/1"
 _MOST_WEIGHTS = 2**30

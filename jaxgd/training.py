@@ -1,20 +1,21 @@
 """Train a network by gradient descent: epochs of mini-batches or of the full batch, each one compiled loop."""
 
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray
 
-from jaxgd.cost import Cost, accuracy, quadratic_cost
+from jaxgd import epoch
+from jaxgd.cost import Cost, quadratic_cost
 from jaxgd.data import Dataset
 from jaxgd.descent.problem import hashable
+from jaxgd.epoch import Splits, StaticConfig
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -33,121 +34,12 @@ from jaxgd.errors import (
     require_rule,
     require_scalar,
 )
-from jaxgd.examples import Examples, fit_splits, fit_traced_labels
-from jaxgd.kernels import BackendChoice, backend, random_order, select_backend, xla
+from jaxgd.examples import fit_splits, fit_traced_labels
+from jaxgd.history import History, TrainResult, TrainState
+from jaxgd.kernels import backend, select_backend, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
-from jaxgd.pytree import all_finite, dot, norm, select, subtract
-from jaxgd.rules import gradient_descent
-
-# A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
-# at most two outputs per thousand examples are wrong.
-NEAR_0 = 1e-3
-
-
-class TrainState(NamedTuple):
-    """The state between two epochs: everything that the next epoch needs. A pytree: scan it, vmap it, save it whole.
-
-    Attributes:
-        network: The weights and biases v.
-        optimizer_state: The optimizer's own state, a pytree of arrays; without arrays for plain descent.
-        key: The random key of the run, which training never changes. Epoch k (the first is 0) draws its order of
-            examples from fold_in(key, k).
-        epoch: The number of epochs done so far, an integer scalar.
-        cost: The cost C(v) over all training examples, a scalar. NaN if it was not evaluated.
-        gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
-            mini-batches.
-    """
-
-    network: Network
-    optimizer_state: PyTree[Array]
-    key: PRNGKeyArray
-    epoch: Int[Array, ""]
-    cost: Float[Array, ""]
-    gradient: Network | None
-
-
-class History(NamedTuple):
-    """The course of a run: one entry per epoch. Entry 0 is the start, and entry k is the state after k epochs.
-
-    The book's "Epoch j" is entry j + 1. v_k are the weights and biases at entry k, and Δv = v_k − v_{k−1}. A value that
-    was not evaluated is NaN. At entry 0, step_norm, predicted and actual are NaN, because no update has been made yet.
-
-    Every field has the shape (epochs + 1,). Under vmap, the batch axes come first. The fields epoch and updates are
-    integers. All others have the network's dtype; for a bfloat16 or float16 network, float32.
-
-    Attributes:
-        epoch: Epochs done, counted from the first run if this one continues another.
-        updates: Updates of the weights made, counted in the same way.
-        cost: C(v_k), the mean cost over all training examples.
-        accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network
-            with a single output.
-        validation_cost: The mean cost over all validation examples. NaN without a validation set.
-        validation_accuracy: The accuracy on the validation examples, 0 to 1.
-        test_cost: The mean cost over all test examples. NaN without a test set.
-        test_accuracy: The accuracy on the test examples, 0 to 1.
-        gradient_norm: ‖∇C(v_k)‖, the Euclidean norm of the gradient over all training examples.
-        step_norm: ‖Δv‖, the Euclidean norm of the change over the whole epoch.
-        predicted: ∇C(v_{k−1}) · Δv, the first-order prediction of ΔC. Only for the full batch, where an epoch is one
-            update; NaN for mini-batches.
-        actual: ΔC = C(v_k) − C(v_{k−1}), the actual change.
-    """
-
-    epoch: Int[Array, "*entries"]
-    updates: Int[Array, "*entries"]
-    cost: Float[Array, "*entries"]
-    accuracy: Float[Array, "*entries"]
-    validation_cost: Float[Array, "*entries"]
-    validation_accuracy: Float[Array, "*entries"]
-    test_cost: Float[Array, "*entries"]
-    test_accuracy: Float[Array, "*entries"]
-    gradient_norm: Float[Array, "*entries"]
-    step_norm: Float[Array, "*entries"]
-    predicted: Float[Array, "*entries"]
-    actual: Float[Array, "*entries"]
-
-
-class TrainResult(NamedTuple):
-    """The result of `train`.
-
-    Attributes:
-        network: The network after the last epoch that left the cost and all weights finite.
-        history: One entry per epoch, and one for the start.
-        outcome: The reason the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE for a
-            traced η that is not finite and above 0, or STOPPED by the callback.
-        state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
-        kernel: The backend that ran the epochs, "xla" or "native", and the reason for it.
-    """
-
-    network: Network
-    history: History
-    outcome: Outcome
-    state: TrainState
-    kernel: BackendChoice
-
-
-@dataclasses.dataclass(frozen=True)
-class _StaticConfig:
-    """The static configuration of the compiled functions: a hashable value. Another one means another compilation."""
-
-    batch_size: int | None
-    optimizer: optax.GradientTransformation | None
-    objective: xla.Objective
-    evaluate: bool
-    backend: BackendChoice
-
-
-class _Entry(NamedTuple):
-    """An entry of the history, and the reason of a run that ends there, as a code."""
-
-    history: History
-    code: Array
-
-
-class _Splits(NamedTuple):
-    train: Examples
-    validation: Examples | None
-    test: Examples | None
+from jaxgd.pytree import select
 
 
 def train(
@@ -266,13 +158,13 @@ def train(
     for name, examples in fitted.items():
         ready[name], fits = fit_traced_labels(backend.prepare(choice, examples), sizes[-1])
         labels_fit = labels_fit & fits
-    splits = _Splits(ready["train"], ready.get("validation"), ready.get("test"))
-    config = _StaticConfig(batch_size, optimizer, xla.Objective(hashable(cost), precision), bool(evaluate), choice)
+    splits = Splits(ready["train"], ready.get("validation"), ready.get("test"))
+    config = StaticConfig(batch_size, optimizer, xla.Objective(hashable(cost), precision), bool(evaluate), choice)
     rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
 
     traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
-    start = _start if state is None else _resume
+    start = epoch.start if state is None else epoch.resume
     if state is not None:
         _require_same_optimizer(state, eta, config)
     state = TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None) if state is None else state
@@ -304,8 +196,8 @@ def _ready(state: Any, *, full_batch: bool) -> TrainState:
     return state._replace(network=network, epoch=jnp.asarray(state.epoch), cost=cost, gradient=gradient)
 
 
-def _require_same_optimizer(state: TrainState, eta: Array, config: "_StaticConfig") -> None:
-    mine = jax.eval_shape(_rule(eta, config).init, state.network)
+def _require_same_optimizer(state: TrainState, eta: Array, config: StaticConfig) -> None:
+    mine = jax.eval_shape(epoch.rule(eta, config).init, state.network)
     if outline(mine) != outline(state.optimizer_state):
         raise RangeError(
             "train: state must come from the same optimizer, but another one made it.\nContinue with that optimizer."
@@ -334,7 +226,7 @@ def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
 
 
 def _train_by_epoch(
-    start: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig, epochs: int, callback: Any
+    start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, callback: Any
 ) -> TrainResult:
     state, numbers = _packed(start, state, splits, eta, config)
     entries: list[History] = []
@@ -356,7 +248,7 @@ def _train_by_epoch(
             reason = Reason.STOPPED
             break
         if k < epochs:
-            state, numbers = _packed(_epoch, state, splits, eta, config)
+            state, numbers = _packed(epoch.advance, state, splits, eta, config)
     if reason is Reason.UNCHANGED and config.optimizer is not None and set(reasons[1:]) != {reason}:
         reason = Reason.COMPLETED
     history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
@@ -365,7 +257,7 @@ def _train_by_epoch(
 
 @functools.partial(jax.jit, static_argnames=("advance", "config"))
 def _packed(
-    advance: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig
+    advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
     state, (entry, code), finite = advance(state, splits, eta, config)
@@ -380,14 +272,14 @@ def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
 
 
 def _train_traced(
-    start: Any, state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig, epochs: int, labels_fit: Any
+    start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, labels_fit: Any
 ) -> TrainResult:
     state, (first, code), finite = start(state, splits, eta, config)
 
     def unless(known: Any, entry: History, state: TrainState) -> History:
         """Return the entry, with NaN in place of its numbers unless they are known."""
         blank = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan if x.dtype.kind == "f" else x), entry)
-        blank = blank._replace(epoch=state.epoch, updates=_updates(state.epoch, splits, config))
+        blank = blank._replace(epoch=state.epoch, updates=epoch.updates(state.epoch, splits, config))
         return cast(History, select(known, entry, blank))
 
     first = unless(jnp.asarray(labels_fit), first, state)
@@ -396,11 +288,11 @@ def _train_traced(
 
     def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], tuple[History, Array]]:
         state, code = carry
-        advanced, (entry, reached), finite = _epoch(state, splits, eta, config)
+        advanced, (entry, reached), finite = epoch.advance(state, splits, eta, config)
         reached = jnp.where(finite, reached, int(Reason.NOT_FINITE))
         code = jnp.where(_ended(code), code, reached)
         advances = ~_ended(code)
-        return (_keep(advances, advanced, state), code), (unless(advances, entry, state), code)
+        return (epoch.keep(advances, advanced, state), code), (unless(advances, entry, state), code)
 
     (state, code), (entries, codes) = jax.lax.scan(body, (state, code), None, length=epochs)
     history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
@@ -414,118 +306,3 @@ def _ended(code: Array) -> Array:
     """Return True if a run with this reason goes no further."""
     reasons = (Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.BAD_RULE)
     return jnp.any(jnp.array([code == int(reason) for reason in reasons]))
-
-
-def _keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:
-    # lax.select does not take random keys, and this key never changes.
-    key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
-    return cast(TrainState, select(advances, advanced, state)._replace(key=key))
-
-
-def _rule(eta: Array, config: _StaticConfig) -> optax.GradientTransformationExtraArgs:
-    return optax.with_extra_args_support(gradient_descent(eta) if config.optimizer is None else config.optimizer)
-
-
-def _accuracy(a: Array, examples: Examples) -> Array:
-    # A network with a single output has no strongest output.
-    return jnp.array(jnp.nan) if examples.y.shape[1:] == (1,) else accuracy(a, examples.y)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _start(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, _Entry, Array]:
-    state = state._replace(optimizer_state=_rule(eta, config).init(state.network))
-    return _evaluated(state, None, splits, config)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _resume(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, _Entry, Array]:
-    """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
-    evaluated, entry, finite = _evaluated(state, None, splits, config)
-    return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _epoch(state: TrainState, splits: _Splits, eta: Array, config: _StaticConfig) -> tuple[TrainState, _Entry, Array]:
-    """Run one epoch. Return the new state, its entry and True; if not finite, the old state, any entry and False."""
-    if config.batch_size is None:
-        network, optimizer_state = xla.step(
-            state.network,
-            state.optimizer_state,
-            cast(Network, state.gradient),
-            _rule(eta, config),
-            value=state.cost,
-            value_fn=lambda v: config.objective.full(v, splits.train)[0],
-        )
-        finite = jnp.array(True)
-    else:
-        order = random_order(jax.random.fold_in(state.key, state.epoch), len(splits.train.y))
-        network, optimizer_state, finite = backend.epoch(
-            config.backend,
-            state.network,
-            state.optimizer_state,
-            splits.train,
-            order,
-            eta,
-            lambda eta: _rule(eta, config),
-            config.objective,
-            config.batch_size,
-        )
-    advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
-    advanced, entry, evaluated_finite = _evaluated(advanced, state, splits, config)
-    finite &= evaluated_finite
-    return _keep(finite, advanced, state), entry, finite
-
-
-def _updates(epoch: Array, splits: _Splits, config: _StaticConfig) -> Array:
-    return epoch * (1 if config.batch_size is None else -(-len(splits.train.y) // config.batch_size))
-
-
-def _evaluated(
-    state: TrainState, before: TrainState | None, splits: _Splits, config: _StaticConfig
-) -> tuple[TrainState, _Entry, Array]:
-    """Return the state with its cost and gradient, its entry, and True if all of it is finite."""
-    network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
-    values = dict.fromkeys(History._fields, nan)
-    finite, saturated = all_finite(network), jnp.array(False)
-    full_batch = config.batch_size is None
-    if full_batch or config.evaluate:
-        c, a, gradient = backend.evaluate(config.backend, network, splits.train, config.objective, gradient=True)
-        c, saturated = jnp.asarray(c, nan.dtype), _saturated(a)
-        values |= {"cost": c, "gradient_norm": norm(gradient)}
-        finite &= jnp.isfinite(c)
-        state = state._replace(cost=c, gradient=gradient if full_batch else None)
-        if config.evaluate:
-            values["accuracy"] = _accuracy(a, splits.train)
-    else:
-        state = state._replace(cost=nan)
-    if config.evaluate:
-        for name in ("validation", "test"):
-            if (examples := getattr(splits, name)) is not None:
-                c, a, _ = backend.evaluate(config.backend, network, examples, config.objective, gradient=False)
-                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, examples)}
-    if before is not None:
-        step = subtract(network, before.network)
-        values["step_norm"] = norm(step)
-        values["actual"] = state.cost - before.cost
-        if full_batch:
-            values["predicted"] = dot(before.gradient, step)
-    # A cost that is not known is NaN, and counts as wrong.
-    wrong = ~(jnp.abs(state.cost) <= NEAR_0)
-    # values["step_norm"] is NaN before the first epoch.
-    code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))
-    # A new network may start saturated, because no epoch has been asked of it yet.
-    code = jnp.where(saturated & wrong & (state.epoch > 0), int(Reason.SATURATED), code)
-    values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
-    values |= {"epoch": state.epoch, "updates": _updates(state.epoch, splits, config)}
-    return state, _Entry(History(**values), code), finite
-
-
-def _saturated(a: Array) -> Array:
-    """Return True if every output is within the machine epsilon of 0 or 1, so that σ′ is at most that."""
-    eps = jnp.finfo(a.dtype).eps  # type: ignore[no-untyped-call]
-
-    def within(a: Array) -> Array:
-        return jnp.all((a <= eps) | (a >= 1 - eps))
-
-    # The first 100 examples nearly always decide, which saves 0.4 ms per epoch of 50,000 examples.
-    return cast(Array, jax.lax.cond(within(a[:100]), lambda: within(a), lambda: jnp.array(False)))

@@ -13,8 +13,8 @@ import pytest
 from jaxgd import init_network, save_network
 from jaxgd.checkpoint import Checkpoints
 from jaxgd.errors import CheckpointError, WriteError
+from jaxgd.history import History
 from jaxgd.run_folder import RunFolder
-from jaxgd.training import History
 
 CONFIG = {
     "data": "digits",

@@ -11,11 +11,13 @@ import pytest
 from support import assert_leaves_close, by_hand, often, trained_by_hand
 
 from jaxgd import Layer, init_network, load_dataset, network_cost, quadratic_cost, train
+from jaxgd.epoch import is_saturated
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import CHUNK, fit_splits, inputs, outputs_in_chunks, targets
+from jaxgd.history import History
 from jaxgd.kernels import random_order
 from jaxgd.outcome import Reason
-from jaxgd.training import History, _packed, _saturated
+from jaxgd.training import _packed
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +322,7 @@ def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
 def test_one_output_between_0_and_1_is_enough_to_learn(row, value, expected):
     a = np.resize(np.array([0, 1], np.float32), (150, 2))
     a[row, 1] = value
-    assert bool(_saturated(jnp.asarray(a))) is expected
+    assert bool(is_saturated(jnp.asarray(a))) is expected
 
 
 @pytest.mark.slow

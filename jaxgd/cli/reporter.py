@@ -9,9 +9,9 @@ from typing import Any
 from jaxgd.cli.output import discard_broken_output, say
 from jaxgd.data import Dataset
 from jaxgd.errors import MissingDependencyError
+from jaxgd.history import History
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.run_folder import RunFolder
-from jaxgd.training import History
 
 
 class Reporter:

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     from jaxgd.checkpoint import Checkpoints
     from jaxgd.data import Dataset
+    from jaxgd.history import History, TrainState
     from jaxgd.kernels import BackendChoice
     from jaxgd.network import Network
     from jaxgd.outcome import Outcome
     from jaxgd.run_folder import RunFolder
-    from jaxgd.training import History, TrainState
 
 # Options allowed together with --resume. The run's own settings cannot change.
 _WITH_RESUME = (
@@ -394,8 +394,8 @@ def _of_the_last_epoch(outcome: "Outcome", entries: list["History"]) -> "Outcome
     """
     import numpy as np
 
+    from jaxgd.epoch import NEAR_0
     from jaxgd.outcome import Outcome, Reason
-    from jaxgd.training import NEAR_0
 
     unchanged = entries[-1].step_norm == 0 and not abs(entries[-1].cost) <= NEAR_0
     return Outcome(np.array(int(Reason.UNCHANGED))) if outcome.ok and unchanged else outcome  # type: ignore[arg-type]
@@ -418,7 +418,7 @@ def _restore(checkpoints: "Checkpoints", like: "TrainState | None") -> tuple["Tr
     import jax
     import numpy as np
 
-    from jaxgd.training import History
+    from jaxgd.history import History
 
     blank = History(**dict.fromkeys(History._fields, jax.numpy.zeros(())))
     restored = None if like is None else checkpoints.restore((like, blank))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxgd.history import History
 from jaxgd.report.figure import save_figure
-from jaxgd.training import History
 
 
 def plot_history(entries: Sequence[History], path: str | Path, title: str = "") -> None:

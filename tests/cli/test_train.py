@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support import assert_leaves_close
 
-from jaxgd import init_network, load_dataset, load_network, train, training
+from jaxgd import epoch, init_network, load_dataset, load_network, train
 from jaxgd.cli import main
 from jaxgd.cli import train as train_command
 from jaxgd.data.idx import write_idx
@@ -245,14 +245,14 @@ def test_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
 
 def test_divergence_returns_status_1_and_keeps_the_last_network(jaxgd, run_folder, monkeypatch):
     """The test fakes an overflow in the third epoch, because sigmoids and the quadratic cost never overflow."""
-    real = training._epoch
+    real = epoch.advance
 
     def overflowing(state, *rest):
         advanced, entry, finite = real(state, *rest)
         go = finite & (state.epoch != 2)
-        return training._keep(go, advanced, state), entry, go
+        return epoch.keep(go, advanced, state), entry, go
 
-    monkeypatch.setattr(training, "_epoch", overflowing)
+    monkeypatch.setattr(epoch, "advance", overflowing)
     answer = jaxgd("train", "--epochs", 4, "--run-dir", "diverged")
     assert answer.status == 1
     assert "not finite" in answer.err

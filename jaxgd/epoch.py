@@ -1,0 +1,168 @@
+"""One epoch of `train` as a compiled function, the evaluation after it, and the reason of a run that ends there."""
+
+import dataclasses
+import functools
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jaxgd.cost import accuracy
+from jaxgd.examples import Examples
+from jaxgd.history import History, TrainState
+from jaxgd.kernels import BackendChoice, backend, random_order, xla
+from jaxgd.network import Network
+from jaxgd.outcome import Reason
+from jaxgd.pytree import all_finite, dot, norm, select, subtract
+from jaxgd.rules import gradient_descent
+
+# A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
+# at most two outputs per thousand examples are wrong.
+NEAR_0 = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class StaticConfig:
+    """The static configuration of the compiled functions: a hashable value. Another one means another compilation."""
+
+    batch_size: int | None
+    optimizer: optax.GradientTransformation | None
+    objective: xla.Objective
+    evaluate: bool
+    backend: BackendChoice
+
+
+class Entry(NamedTuple):
+    """An entry of the history, and the reason of a run that ends there, as a code."""
+
+    history: History
+    code: Array
+
+
+class Splits(NamedTuple):
+    """The examples of each split."""
+
+    train: Examples
+    validation: Examples | None
+    test: Examples | None
+
+
+def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:
+    """Return the advanced state if the run advances, and the state before if not."""
+    # lax.select does not take random keys, and this key never changes.
+    key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
+    return cast(TrainState, select(advances, advanced, state)._replace(key=key))
+
+
+def rule(eta: Array, config: StaticConfig) -> optax.GradientTransformationExtraArgs:
+    """Return the update rule: plain descent with η, or the optimizer."""
+    return optax.with_extra_args_support(gradient_descent(eta) if config.optimizer is None else config.optimizer)
+
+
+def _accuracy(a: Array, examples: Examples) -> Array:
+    # A network with a single output has no strongest output.
+    return jnp.array(jnp.nan) if examples.y.shape[1:] == (1,) else accuracy(a, examples.y)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def start(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
+    """Return a new state with the optimizer's state, and its entry."""
+    state = state._replace(optimizer_state=rule(eta, config).init(state.network))
+    return _evaluated(state, None, splits, config)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def resume(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
+    """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
+    evaluated, entry, finite = _evaluated(state, None, splits, config)
+    return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def advance(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
+    """Run one epoch. Return the new state, its entry and True; if not finite, the old state, any entry and False."""
+    if config.batch_size is None:
+        network, optimizer_state = xla.step(
+            state.network,
+            state.optimizer_state,
+            cast(Network, state.gradient),
+            rule(eta, config),
+            value=state.cost,
+            value_fn=lambda v: config.objective.full(v, splits.train)[0],
+        )
+        finite = jnp.array(True)
+    else:
+        order = random_order(jax.random.fold_in(state.key, state.epoch), len(splits.train.y))
+        network, optimizer_state, finite = backend.epoch(
+            config.backend,
+            state.network,
+            state.optimizer_state,
+            splits.train,
+            order,
+            eta,
+            lambda eta: rule(eta, config),
+            config.objective,
+            config.batch_size,
+        )
+    advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
+    advanced, entry, evaluated_finite = _evaluated(advanced, state, splits, config)
+    finite &= evaluated_finite
+    return keep(finite, advanced, state), entry, finite
+
+
+def updates(epoch: Array, splits: Splits, config: StaticConfig) -> Array:
+    """Return the number of updates in this number of epochs."""
+    return epoch * (1 if config.batch_size is None else -(-len(splits.train.y) // config.batch_size))
+
+
+def _evaluated(
+    state: TrainState, before: TrainState | None, splits: Splits, config: StaticConfig
+) -> tuple[TrainState, Entry, Array]:
+    """Return the state with its cost and gradient, its entry, and True if all of it is finite."""
+    network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
+    values = dict.fromkeys(History._fields, nan)
+    finite, saturated = all_finite(network), jnp.array(False)
+    full_batch = config.batch_size is None
+    if full_batch or config.evaluate:
+        c, a, gradient = backend.evaluate(config.backend, network, splits.train, config.objective, gradient=True)
+        c, saturated = jnp.asarray(c, nan.dtype), is_saturated(a)
+        values |= {"cost": c, "gradient_norm": norm(gradient)}
+        finite &= jnp.isfinite(c)
+        state = state._replace(cost=c, gradient=gradient if full_batch else None)
+        if config.evaluate:
+            values["accuracy"] = _accuracy(a, splits.train)
+    else:
+        state = state._replace(cost=nan)
+    if config.evaluate:
+        for name in ("validation", "test"):
+            if (examples := getattr(splits, name)) is not None:
+                c, a, _ = backend.evaluate(config.backend, network, examples, config.objective, gradient=False)
+                values |= {f"{name}_cost": c, f"{name}_accuracy": _accuracy(a, examples)}
+    if before is not None:
+        step = subtract(network, before.network)
+        values["step_norm"] = norm(step)
+        values["actual"] = state.cost - before.cost
+        if full_batch:
+            values["predicted"] = dot(before.gradient, step)
+    # A cost that is not known is NaN, and counts as wrong.
+    wrong = ~(jnp.abs(state.cost) <= NEAR_0)
+    # values["step_norm"] is NaN before the first epoch.
+    code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))
+    # A new network may start saturated, because no epoch has been asked of it yet.
+    code = jnp.where(saturated & wrong & (state.epoch > 0), int(Reason.SATURATED), code)
+    values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
+    values |= {"epoch": state.epoch, "updates": updates(state.epoch, splits, config)}
+    return state, Entry(History(**values), code), finite
+
+
+def is_saturated(a: Array) -> Array:
+    """Return True if every output is within the machine epsilon of 0 or 1, so that σ′ is at most that."""
+    eps = jnp.finfo(a.dtype).eps  # type: ignore[no-untyped-call]
+
+    def within(a: Array) -> Array:
+        return jnp.all((a <= eps) | (a >= 1 - eps))
+
+    # The first 100 examples nearly always decide, which saves 0.4 ms per epoch of 50,000 examples.
+    return cast(Array, jax.lax.cond(within(a[:100]), lambda: within(a), lambda: jnp.array(False)))

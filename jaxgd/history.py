@@ -1,0 +1,90 @@
+"""The state, the history and the result of `train`."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from jaxgd.kernels import BackendChoice
+from jaxgd.network import Network
+from jaxgd.outcome import Outcome
+
+
+class TrainState(NamedTuple):
+    """The state between two epochs: everything that the next epoch needs. A pytree: scan it, vmap it, save it whole.
+
+    Attributes:
+        network: The weights and biases v.
+        optimizer_state: The optimizer's own state, a pytree of arrays; without arrays for plain descent.
+        key: The random key of the run, which training never changes. Epoch k (the first is 0) draws its order of
+            examples from fold_in(key, k).
+        epoch: The number of epochs done so far, an integer scalar.
+        cost: The cost C(v) over all training examples, a scalar. NaN if it was not evaluated.
+        gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
+            mini-batches.
+    """
+
+    network: Network
+    optimizer_state: PyTree[Array]
+    key: PRNGKeyArray
+    epoch: Int[Array, ""]
+    cost: Float[Array, ""]
+    gradient: Network | None
+
+
+class History(NamedTuple):
+    """The course of a run: one entry per epoch. Entry 0 is the start, and entry k is the state after k epochs.
+
+    The book's "Epoch j" is entry j + 1. v_k are the weights and biases at entry k, and Δv = v_k − v_{k−1}. A value that
+    was not evaluated is NaN. At entry 0, step_norm, predicted and actual are NaN, because no update has been made yet.
+
+    Every field has the shape (epochs + 1,). Under vmap, the batch axes come first. The fields epoch and updates are
+    integers. All others have the network's dtype; for a bfloat16 or float16 network, float32.
+
+    Attributes:
+        epoch: Epochs done, counted from the first run if this one continues another.
+        updates: Updates of the weights made, counted in the same way.
+        cost: C(v_k), the mean cost over all training examples.
+        accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network
+            with a single output.
+        validation_cost: The mean cost over all validation examples. NaN without a validation set.
+        validation_accuracy: The accuracy on the validation examples, 0 to 1.
+        test_cost: The mean cost over all test examples. NaN without a test set.
+        test_accuracy: The accuracy on the test examples, 0 to 1.
+        gradient_norm: ‖∇C(v_k)‖, the Euclidean norm of the gradient over all training examples.
+        step_norm: ‖Δv‖, the Euclidean norm of the change over the whole epoch.
+        predicted: ∇C(v_{k−1}) · Δv, the first-order prediction of ΔC. Only for the full batch, where an epoch is one
+            update; NaN for mini-batches.
+        actual: ΔC = C(v_k) − C(v_{k−1}), the actual change.
+    """
+
+    epoch: Int[Array, "*entries"]
+    updates: Int[Array, "*entries"]
+    cost: Float[Array, "*entries"]
+    accuracy: Float[Array, "*entries"]
+    validation_cost: Float[Array, "*entries"]
+    validation_accuracy: Float[Array, "*entries"]
+    test_cost: Float[Array, "*entries"]
+    test_accuracy: Float[Array, "*entries"]
+    gradient_norm: Float[Array, "*entries"]
+    step_norm: Float[Array, "*entries"]
+    predicted: Float[Array, "*entries"]
+    actual: Float[Array, "*entries"]
+
+
+class TrainResult(NamedTuple):
+    """The result of `train`.
+
+    Attributes:
+        network: The network after the last epoch that left the cost and all weights finite.
+        history: One entry per epoch, and one for the start.
+        outcome: The reason the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE for a
+            traced η that is not finite and above 0, or STOPPED by the callback.
+        state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
+        kernel: The backend that ran the epochs, "xla" or "native", and the reason for it.
+    """
+
+    network: Network
+    history: History
+    outcome: Outcome
+    state: TrainState
+    kernel: BackendChoice
