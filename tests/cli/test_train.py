@@ -136,7 +136,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_again(jaxgd, run_folder
     assert (Path("run/network.safetensors").read_bytes(), len(rows())) == before
 
 
-@pytest.mark.parametrize(("eta", "words"), [(1e6, "saturated"), (1e-30, "unchanged")])
+@pytest.mark.parametrize(("eta", "words"), [(1e6, "saturated:"), (1e-30, "unchanged:")])
 def test_a_failed_run_that_is_resumed_still_fails(jaxgd, eta, words):
     for command in ((*SHORT, "--eta", eta), ("--resume", "run")):
         answer = jaxgd("train", *command)
