@@ -9,8 +9,8 @@ _MOST_WARPS = 16
 _LEAST_WARPS = 8
 # Mini-batches of images in shared memory: one in use, the others on their way.
 _STAGES = 4
-# Floats from one row of neurons to the next. 4 more than 32 spread the rows over the banks of shared memory.
-_STRIDE = 36
+# Floats from one row of neurons to the next, in all arrays of shared memory but the errors, and in the errors.
+_STRIDE, _ERROR_STRIDE = 36, 40
 
 
 class Shape(NamedTuple):
@@ -54,17 +54,17 @@ class Shape(NamedTuple):
     def shared_bytes(self) -> int:
         """Bytes of shared memory per block: the size of `Shared` in descend.cu, which asserts it."""
         neurons, examples = _rounded_up(self.hidden, 16), _rounded_up(self.batch_size, 8)
-        images = _STAGES * self.batch_size * self.row_bytes
-        floats = self.warps * examples * _STRIDE  # partial sums of z
-        floats += 2 * examples * _STRIDE  # hidden outputs and errors
-        floats += 16 * examples + 16 * _STRIDE + neurons + 16  # output errors, and the small weights and biases
-        return _rounded_up(_rounded_up(images, 4) + 4 * floats + 8 * _STAGES, 128)
+        odd_row = self.row_bytes if self.row_bytes // 16 % 2 else self.row_bytes + 16
+        images = _STAGES * self.batch_size * odd_row
+        floats = (self.warps + 1) * examples * _STRIDE + examples * _ERROR_STRIDE  # parts of z, a1 and d1
+        floats += 16 * examples + 16 * _STRIDE + neurons + 16  # d2, w2, b1 and b2
+        return _rounded_up(images + 4 * floats + 8 * _STAGES, 128)
 
     def defines(self) -> dict[str, int]:
         """Return the constants for the compiler."""
         return {
             "INPUTS": self.inputs, "HIDDEN": self.hidden, "OUTPUTS": self.outputs, "BATCH": self.batch_size,
-            "PARTS": self.parts, "WARPS": self.warps, "GROUPS": self.groups, "STAGES": _STAGES, "STRIDE": _STRIDE,
+            "PARTS": self.parts, "WARPS": self.warps, "GROUPS": self.groups, "STAGES": _STAGES,
             "SHARED_BYTES": self.shared_bytes,
         }  # fmt: skip
 
