@@ -27,7 +27,7 @@ class Device(NamedTuple):
     """A CUDA device.
 
     Attributes:
-        index: Its number among the visible devices.
+        ordinal: Its number among the visible devices.
         name: Its name.
         capability: Its compute capability, such as (9, 0).
         multiprocessors: The number of its multiprocessors.
@@ -35,7 +35,7 @@ class Device(NamedTuple):
         driver: The version of CUDA that the driver knows, such as (13, 0).
     """
 
-    index: int
+    ordinal: int
     name: str
     capability: tuple[int, int]
     multiprocessors: int
@@ -82,13 +82,13 @@ class Driver:
         known = self._function("cuGetErrorString")(code, ctypes.byref(text)) == 0 and text.value is not None
         return text.value.decode() if known and text.value else "an error that it cannot name"
 
-    def device(self, index: int) -> Device:
+    def device(self, ordinal: int) -> Device:
         """Return a device by its number."""
         count = ctypes.c_int()
         self("cuDeviceGetCount", ctypes.byref(count))
-        if not 0 <= index < count.value:
-            raise CudaError(f"the CUDA driver sees {count.value} devices, and device {index} was asked for")
-        handle = self._handle(index)
+        if not 0 <= ordinal < count.value:
+            raise CudaError(f"the CUDA driver sees {count.value} devices, and device {ordinal} was asked for")
+        handle = self._handle(ordinal)
         name = ctypes.create_string_buffer(_NAME_BYTES)
         self("cuDeviceGetName", name, _NAME_BYTES, handle)
 
@@ -99,7 +99,7 @@ class Driver:
 
         capability = attribute(_MAJOR), attribute(_MINOR)
         text = name.value.decode(errors="replace")
-        return Device(index, text, capability, attribute(_MULTIPROCESSORS), attribute(_SHARED_BYTES), self.version)
+        return Device(ordinal, text, capability, attribute(_MULTIPROCESSORS), attribute(_SHARED_BYTES), self.version)
 
     def load(self, cubin: bytes) -> int:
         """Return the CUkernel of a cubin. It is valid on every device whose architecture the cubin is for."""
@@ -109,15 +109,15 @@ class Driver:
         self("cuLibraryGetKernel", ctypes.byref(kernel), library, ENTRY.encode())
         return kernel.value or 0
 
-    def enable(self, kernel: int, shared_bytes: int, index: int) -> None:
+    def enable(self, kernel: int, shared_bytes: int, ordinal: int) -> None:
         """Prepare a kernel for launches on a device with this much dynamic shared memory.
 
         The driver would load the code at the first launch. XLA may make that launch inside a capture, where a load can
         fail, so this loads it.
         """
         handle, function = ctypes.c_void_p(kernel), ctypes.c_void_p()
-        self("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED_BYTES, shared_bytes, handle, self._handle(index))
-        self.push_context(index)
+        self("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED_BYTES, shared_bytes, handle, self._handle(ordinal))
+        self.push_context(ordinal)
         try:
             self("cuKernelGetFunction", ctypes.byref(function), handle)
             if self.has("cuFuncLoad"):  # since CUDA 12.4
@@ -125,19 +125,19 @@ class Driver:
         finally:
             self.pop_context()
 
-    def push_context(self, index: int) -> None:
+    def push_context(self, ordinal: int) -> None:
         """Make the device's primary context, which JAX uses too, the current one of this thread."""
         context = ctypes.c_void_p()
-        self("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._handle(index))
+        self("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._handle(ordinal))
         self("cuCtxPushCurrent_v2", context)
 
     def pop_context(self) -> None:
         """Undo `push_context`. The device keeps its context, because a release could reset it while JAX uses it."""
         self("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
-    def _handle(self, index: int) -> ctypes.c_int:
+    def _handle(self, ordinal: int) -> ctypes.c_int:
         handle = ctypes.c_int()
-        self("cuDeviceGet", ctypes.byref(handle), index)
+        self("cuDeviceGet", ctypes.byref(handle), ordinal)
         return handle
 
 
@@ -151,13 +151,13 @@ def driver() -> Driver | str:
 
 
 @functools.cache
-def device(index: int = 0) -> Device | str:
+def device(ordinal: int = 0) -> Device | str:
     """Return a device, or the reason in one line why no kernel can run on it."""
     loaded = driver()
     if isinstance(loaded, str):
         return loaded
     try:
-        found = loaded.device(index)
+        found = loaded.device(ordinal)
     except CudaError as error:
         return str(error)
     if found.capability < LEAST_CAPABILITY:
@@ -197,13 +197,17 @@ class Memory:
         """Copy an array of as many bytes to the device."""
         content = np.ascontiguousarray(array)
         self._require(content.nbytes)
-        self._context.driver("cuMemcpyHtoD_v2", *self._pointer(), content.ctypes.data_as(ctypes.c_void_p), self._bytes())
+        self._context.driver(
+            "cuMemcpyHtoD_v2", *self._pointer(), content.ctypes.data_as(ctypes.c_void_p), self._bytes()
+        )
 
     def read(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray[Any, Any]:
         """Wait for the launches before, and return the content as an array."""
         content = np.empty(shape, dtype)
         self._require(content.nbytes)
-        self._context.driver("cuMemcpyDtoH_v2", content.ctypes.data_as(ctypes.c_void_p), *self._pointer(), self._bytes())
+        self._context.driver(
+            "cuMemcpyDtoH_v2", content.ctypes.data_as(ctypes.c_void_p), *self._pointer(), self._bytes()
+        )
         return content
 
     def fill(self, byte: int) -> None:
@@ -240,15 +244,15 @@ class Context:
     driver: Driver
     device: Device
 
-    def __init__(self, index: int = 0) -> None:
-        loaded, found = driver(), device(index)
+    def __init__(self, ordinal: int = 0) -> None:
+        loaded, found = driver(), device(ordinal)
         if isinstance(loaded, str) or isinstance(found, str):
             raise CudaError(found if isinstance(found, str) else str(loaded))
         self.driver, self.device = loaded, found
         self._allocated: list[Memory] = []
 
     def __enter__(self) -> Self:
-        self.driver.push_context(self.device.index)
+        self.driver.push_context(self.device.ordinal)
         return self
 
     def __exit__(
@@ -266,7 +270,7 @@ class Context:
     def load(self, cubin: bytes, shared_bytes: int) -> int:
         """Load a kernel for launches with this much dynamic shared memory."""
         kernel = self.driver.load(cubin)
-        self.driver.enable(kernel, shared_bytes, self.device.index)
+        self.driver.enable(kernel, shared_bytes, self.device.ordinal)
         return kernel
 
     def empty(self, size: int) -> Memory:

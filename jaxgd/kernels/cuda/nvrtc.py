@@ -50,7 +50,7 @@ class Resources(NamedTuple):
 def resources(log: str) -> Resources:
     """Return the resources that the compiler reported.
 
-    >>> resources("8 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads\\nUsed 40 registers, 16 bytes smem")
+    >>> resources("4 bytes spill stores, 8 bytes spill loads. Used 40 registers, 16 bytes smem")
     Resources(registers=40, spill_bytes=8, static_bytes=16)
     """
     spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
@@ -102,7 +102,9 @@ class Compiler:
         major, minor = capability
         known = [each for each in self.architectures() if each // 10 == major and each % 10 <= minor]
         if not known:
-            raise CudaError(f"{self} does not know the architecture sm_{major}{minor} (update it: {_INSTALL} --upgrade)")
+            raise CudaError(
+                f"{self} does not know the architecture sm_{major}{minor} (update it: {_INSTALL} --upgrade)"
+            )
         return f"sm_{max(known)}"
 
     def compile(self, shape: Shape, architecture: str, *flags: str) -> Compiled:
