@@ -275,7 +275,7 @@ FAULTS = (
     ),
     Fault("training.py", "callback(state, entry) and k < epochs", "callback(state, entry) and False", TRAINING),
     Fault("kernels/order.py", "_ROUNDS = 64", "_ROUNDS = 8", KERNELS),
-    Fault("kernels/choice.py", "if cost is not quadratic_cost:", "if False:", f"{KERNELS} {TRAINING}"),
+    Fault("kernels/native.py", "if job.cost is not quadratic_cost:", "if False:", f"{KERNELS} {TRAINING}"),
     Fault("kernels/native.py", "out[0] == 1", "out[0] >= 0", f"{KERNELS} {TRAINING}"),
     Fault("kernels/src/kernels.cc", "eta / static_cast<float>(m)", "eta / static_cast<float>(batch_size)", KERNELS),
     Fault("kernels/src/kernels.cc", "if (sums) flush();\n  return", "return", KERNELS),
