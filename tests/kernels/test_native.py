@@ -390,7 +390,7 @@ def test_the_choice_of_a_backend_has_a_reason(name):
 @pytest.mark.bad_input
 def test_an_unknown_kernel_is_refused():
     with pytest.raises(RangeError, match="kernel must be"):
-        chosen("cuda")
+        chosen("gpu")
 
 
 def test_without_the_library_xla_is_chosen(monkeypatch):
