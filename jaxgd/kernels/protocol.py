@@ -78,7 +78,7 @@ class Backend(Protocol):
     platform: str | None
 
     def about(self) -> str:
-        """Return what `jaxgd info` prints: the properties of the backend here, or the reason why it cannot run."""
+        """Return the properties of the backend on this host for `jaxgd info`, or the reason why it cannot run."""
         ...
 
     def fingerprint(self) -> str | None:
