@@ -133,6 +133,12 @@ def _default_gpu() -> jax.Device:
     return device if getattr(device, "platform", None) == "gpu" else jax.local_devices(backend="gpu")[0]
 
 
+def _gpus_of(job: Job) -> set[int]:
+    """Return the numbers of the GPUs that hold the arrays. A traced array is on the default GPU."""
+    arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
+    return {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
+
+
 def epoch(
     network: Network,
     x: Array,
@@ -264,11 +270,8 @@ class _Cuda(Backend):
 
     def _why_not_on(self, job: Job, shape: Shape) -> str | None:
         """Return the reason why the kernel cannot run on the devices of the arrays, or None if it can."""
-        default = _default_gpu().local_hardware_id
-        arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
-        ordinals = {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
         names = set()
-        for ordinal in {default, *ordinals}:
+        for ordinal in (_default_gpu().local_hardware_id, *_gpus_of(job)):
             cubin = loaded(shape, ordinal)
             if isinstance(cubin, str):
                 return cubin
