@@ -1,9 +1,12 @@
 """The CUDA kernel on a CPU: compile descend.cu against the emulation of a block, and call it."""
 
 import ctypes
+import functools
+import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,18 @@ why_missing = (
 )
 
 
+# Objects that do not depend on the kernel's source, by name and flags.
+_objects = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def object_of(source, *flags):
+    """Compile a source of the emulation once per process."""
+    path = Path(_objects.name) / f"{source}-{len(os.listdir(_objects.name))}.o"
+    run("g++", *FLAGS, *flags, "-I", EMULATION, "-c", EMULATION / f"{source}.cc", "-o", path)
+    return path
+
+
 def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None):
     """Compile the kernel for a shape into a library, or with `main` into a program, and return its path.
 
@@ -29,16 +44,11 @@ def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None)
     defines = [f"-D{name}={value}" for name, value in shape.defines().items()]
     # The emulation's block.h comes first.
     include = ["-I", EMULATION, "-I", kernel]
-
-    def compile_(source, *more):
-        path = folder / f"{source}.o"
-        run("g++", *FLAGS, *more, *include, "-c", EMULATION / f"{source}.cc", "-o", path)
-        return path
-
-    objects = [compile_("emulate", *flags, *defines)]
-    objects.append(compile_("block", *(flags if block_flags is None else block_flags)))
+    emulate = folder / "emulate.o"
+    run("g++", *FLAGS, *flags, *defines, *include, "-c", EMULATION / "emulate.cc", "-o", emulate)
+    objects = [emulate, object_of("block", *(flags if block_flags is None else block_flags))]
     if main:
-        objects.append(compile_("main", *flags, *defines))
+        objects.append(object_of("main", *flags, *defines))
     out = folder / ("main" if main else "emulated.so")
     run("g++", *flags, *([] if main else ["-shared"]), *objects, "-o", out)
     return out
