@@ -9,9 +9,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from jaxgd.kernels import cuda
+from jaxgd.kernels import cuda, native
+from jaxgd.kernels.cuda import backend
+from jaxgd.kernels.protocol import Job
 
 KERNEL = Path(cuda.__file__).parent
 EMULATION = Path(__file__).parent / "kernels/emulation"
@@ -84,3 +87,35 @@ def aligned(rows, row_bytes):
     memory = np.zeros(rows * row_bytes + 16, np.uint8)
     start = -memory.ctypes.data % 16
     return memory[start : start + rows * row_bytes].reshape(rows, row_bytes)
+
+
+@functools.cache
+def handler():
+    """Compile the handler that runs the emulation for JAX on the CPU, register it, and return its library."""
+    path = Path(_objects.name) / "handler.so"
+    include = ["-I", native.LIBRARY.parent / "src", "-isystem", jax.ffi.include_dir()]
+    run("g++", *FLAGS, "-shared", *include, EMULATION / "handler.cc", "-o", path)
+    library = ctypes.CDLL(str(path))
+    capsule = jax.ffi.pycapsule(library.jaxgd_emulated_epoch)
+    jax.ffi.register_ffi_target(backend.TARGET, capsule, platform="cpu")
+    return library
+
+
+@functools.cache
+def emulated_name(shape):
+    """Compile the kernel for a shape, register it with the handler, and return its name in programs."""
+    name = "-".join(map(str, shape))
+    # The folder of the objects keeps the library until the process ends.
+    library = ctypes.CDLL(str(compiled(Path(_objects.name) / name, shape)))
+    sizes = (*shape[:4], shape.threads, shape.shared_bytes)
+    handler().jaxgd_emulated_register(name.encode(), library.jaxgd_emulate, *map(ctypes.c_int64, sizes))
+    return name
+
+
+def emulate_backend(patch):
+    """Let the backend "cuda" run on the CPU through the emulation, until the patch is undone."""
+    patch.setattr(backend, "name_of", emulated_name)
+    patch.setattr(type(backend.BACKEND), "_why_not_on", lambda self, job, shape: None)
+    patch.setattr(type(backend.BACKEND), "about", lambda self: "emulated")
+    patch.setattr(Job, "places", lambda self: {"gpu"})
+    patch.setattr(Job, "is_on", lambda self, platform: platform == "gpu")
