@@ -185,7 +185,7 @@ def build(tmp_path_factory):
 
 
 def run(build, *words, driver=True, **environment):
-    """Run the script, and return what each case showed."""
+    """Run the script, and return the output of each case."""
     known = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     known |= {"XDG_CACHE_HOME": str(build / "cache"), "JAX_PLATFORMS": "cpu", **environment}
     if driver:
