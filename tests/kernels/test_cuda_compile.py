@@ -38,8 +38,8 @@ def test_nvrtc_compiles_the_kernel_and_names_the_first_error():
 def test_code_is_compiled_for_the_newest_architecture_that_the_device_runs(monkeypatch):
     compiler = nvrtc.compiler()
     assert compiler.architecture((9, 0)) == "sm_90"
-    monkeypatch.setattr(compiler, "architectures", lambda: [80, 90, 100, 120])
-    assert compiler.architecture((10, 3)) == "sm_100"
+    monkeypatch.setattr(compiler, "architectures", lambda: [80, 90, 100, 101, 104, 120])
+    assert compiler.architecture((10, 3)) == "sm_101"
     with pytest.raises(
         CudaError, match=r"^NVRTC [\d.]+ does not know the architecture sm_130 \(update it: pip install "
     ):
