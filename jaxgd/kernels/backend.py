@@ -2,13 +2,13 @@
 
 from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxgd.examples import Examples
 from jaxgd.kernels import native, xla
 from jaxgd.kernels.choice import BackendChoice
+from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.network import Network
 
 
@@ -62,17 +62,14 @@ def epoch(
 
 def evaluate(
     choice: BackendChoice, network: Network, examples: Examples, objective: xla.Objective, gradient: bool
-) -> tuple[Array, Array, Network | None]:
-    """Return C over all examples, their outputs, and ∇C. ∇C is None if `gradient` is False."""
+) -> Evaluation:
+    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True."""
 
-    def xla_evaluate(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
-        if not gradient:
-            return *objective.full(network, examples), None
-        (c, a), slopes = jax.value_and_grad(objective.full, has_aux=True)(network, examples)
-        return c, a, slopes
+    def xla_evaluate(network: Network, examples: Examples) -> Evaluation:
+        return objective.evaluate(network, examples, gradient)
 
-    def native_evaluate(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
+    def native_evaluate(network: Network, examples: Examples) -> Evaluation:
         return native.evaluate(network, *examples, gradient)
 
     run = xla_evaluate if choice.name == "xla" else native.with_derivatives(native_evaluate, xla_evaluate)
-    return cast(tuple[Array, Array, Network | None], run(network, examples))
+    return cast(Evaluation, run(network, examples))
