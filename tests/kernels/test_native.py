@@ -101,10 +101,10 @@ def require_book(sizes, n, batch, density, dtype, labels, together, seed):
     assert bool(finite)
     for got_leaf, want in zip(leaves(got), leaves(by_hand(network, x, y, order, 0.05, batch)), strict=True):
         np.testing.assert_allclose(got_leaf, want, rtol=2e-5, atol=2e-6)
-    (c, right, saturated, gradient), a = evaluated(network, x, y, True)
+    (c, right, saturated, gradient), a = jax.device_get(evaluated(network, x, y, True))
     again = without_outputs(network, x, y, False)
     assert again.gradient is None
-    assert jax.device_get(again[:3]) == jax.device_get((c, right, saturated))
+    assert jax.device_get(again[:3]) == (c, right, saturated)
     labels = y if y.ndim == 1 else np.argmax(y, axis=-1)
     assert float(right) == pytest.approx(np.mean(np.argmax(a, axis=-1) == labels), rel=1e-6)
     eps = np.finfo(np.float32).eps
