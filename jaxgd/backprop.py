@@ -33,7 +33,7 @@ def backprop(
     Raises:
         ShapeError: If x or y does not fit the network, or the batch has no example.
         DtypeError: If x or y is not real floating point, or the network is not a tuple of layers with arrays of floats.
-        RangeError: If the precision is unknown.
+        RangeError: If the precision is unknown, or the device does not have its algorithm.
 
     Source: Nielsen, chapter 2, equations (BP1) to (BP4).
 
@@ -44,7 +44,7 @@ def backprop(
         0.1219 0.1219
     """
     require_input("backprop", network, x)
-    require_precision("backprop", precision)
+    require_precision("backprop", precision, jnp.result_type(x, network[0].w))
     require_float("backprop", "y", y)
     if jnp.shape(y) != (*jnp.shape(x)[:-1], jnp.shape(network[-1].b)[0]):
         raise ShapeError(

@@ -80,7 +80,7 @@ def network_cost(
             `quadratic_cost` also raises it if y does not fit the outputs or the batch has no example.
         DtypeError: If x, or y for `quadratic_cost`, is not real floating point, the network is not a tuple of layers
             with arrays of floats, or `cost` is not a function.
-        RangeError: If the precision is unknown.
+        RangeError: If the precision is unknown, or the device does not have its algorithm.
 
     Source: Nielsen, chapter 1, equation (6).
 

@@ -5,6 +5,7 @@ at run time returns an `Outcome` and raises no exception. Outside jit, some valu
 starts, such as η, the tolerances and the directions of `cost_slice`.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -232,8 +233,8 @@ def require_choice(who: str, name: str, x: Any, choices: Sequence[str]) -> None:
         raise RangeError(f"{who}: {name} must be {words} or {choices[-1]!r}, got {shown(x)}.")
 
 
-def require_precision(who: str, precision: Any) -> None:
-    """Raise RangeError unless `jax.numpy.matmul` takes this precision."""
+def require_precision(who: str, precision: Any, dtype: Any = np.float32) -> None:
+    """Raise RangeError unless `jax.numpy.matmul` takes this precision, and the device has its algorithm for a dtype."""
     if precision is None:
         return
     row = jnp.zeros((1, 1))
@@ -245,6 +246,33 @@ def require_precision(who: str, precision: Any) -> None:
             f"{who}: precision must be one that jax.numpy.matmul takes, got {given(precision)}.\n"
             'Pass "highest" for float32, or None for the default of the device.'
         ) from error
+    names = jax.lax.DotAlgorithmPreset.__members__
+    is_algorithm = isinstance(precision, jax.lax.DotAlgorithm | jax.lax.DotAlgorithmPreset) or (
+        isinstance(precision, str) and precision in names
+    )
+    dtype, platform = np.dtype(dtype), jax.default_backend()
+    if is_algorithm and not _has_algorithm(precision, dtype, platform):
+        known = [name for name in names if name != "DEFAULT" and _has_algorithm(name, dtype, platform)]
+        raise RangeError(
+            f"{who}: precision must be an algorithm that the {platform} has for {dtype}, got {shown(precision, str)}.\n"
+            f'Pass {", ".join(map(repr, known))}{" or " if known else ""}"highest", or None for the default.'
+        )
+
+
+@functools.cache
+def _has_algorithm(precision: Any, dtype: np.dtype[Any], platform: str) -> bool:
+    """Return True if the default device, which is of this platform, compiles matrix products with this algorithm."""
+    square = jax.ShapeDtypeStruct((16, 16), dtype)  # type: ignore[no-untyped-call]
+
+    def products(x: Any) -> Any:
+        # XLA has separate code for matrices, vectors and numbers, and may have an algorithm for some of them only.
+        return [jnp.matmul(a, b, precision=precision) for a, b in ((x, x), (x[0], x), (x[:1, :1], x[:1, :1]))]
+
+    try:
+        jax.jit(products).lower(square).compile()
+    except Exception:  # JAX and XLA raise several types.
+        return False
+    return True
 
 
 def require_key(who: str, key: Any) -> None:

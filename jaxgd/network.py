@@ -242,7 +242,8 @@ def feedforward(
         network: The layers, first to last, as from `init_network`.
         x: Inputs, real floating point, (..., in): one example (in,) or a batch with any number of leading axes.
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. The default may be TF32 or bfloat16 on an
-            accelerator; "highest" keeps float32.
+            accelerator; "highest" keeps float32. An algorithm of `jax.lax.DotAlgorithmPreset`, or its name, must be one
+            that the device has.
 
     Returns:
         Outputs, (..., out), each between 0 and 1.
@@ -250,7 +251,7 @@ def feedforward(
     Raises:
         ShapeError: If the last axis of x is not as wide as the network's input, or the layers do not fit together.
         DtypeError: If x is not real floating point, or the network is not a tuple of layers with arrays of floats.
-        RangeError: If the precision is unknown.
+        RangeError: If the precision is unknown, or the device does not have its algorithm.
 
     Source: Nielsen, chapter 1, equation (22).
 
@@ -260,7 +261,7 @@ def feedforward(
         (2, 10)
     """
     require_input("feedforward", network, x)
-    require_precision("feedforward", precision)
+    require_precision("feedforward", precision, jnp.result_type(x, network[0].w))
     a = x
     for layer in network:
         a = sigmoid(weighted_input(layer, a, precision=precision))

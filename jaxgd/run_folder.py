@@ -87,6 +87,8 @@ _CONFIG = {
     "epochs": _whole(1, 2**31 - 1),
     "seed": _whole(0, 2**32 - 1),
     "kernel": _one_of(*kernel_names()),
+    "gradient_norm": _Rule(lambda x: type(x) is bool, "true or false"),
+    "budget": _Rule(lambda x: type(x) is dict, "the limits chunk and kept"),
     "made_with": _Rule(
         lambda x: (
             type(x) is dict and all(type(v) is str for v in x.values()) and x.get("float") in ("float32", "float64")
@@ -94,6 +96,9 @@ _CONFIG = {
         'texts, with float32 or float64 for "float"',
     ),
 }
+_BUDGET = {"chunk": _whole(1, 2**63 - 1), "kept": _whole(0, 2**63 - 1)}
+# The configurations of earlier versions lack these entries.
+_NEW = ("gradient_norm", "budget")
 
 
 class RunFolder:
@@ -257,7 +262,9 @@ def require_new(path: Path) -> None:
 
 def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the configuration. Raise CheckpointError if a value is missing, unknown or outside its range."""
-    _require(config, _CONFIG, where, "")
+    _require(config, {name: rule for name, rule in _CONFIG.items() if name in config or name not in _NEW}, where, "")
+    if "budget" in config:
+        _require(config["budget"], _BUDGET, where, "budget.")
     _require(config["frame"], _FRAME, where, "frame.")
     frame, inputs = Frame(**config["frame"]), config["sizes"][0]
     if frame.height * frame.width != inputs or frame.box_height > frame.height or frame.box_width > frame.width:

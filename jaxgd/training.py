@@ -34,7 +34,7 @@ from jaxgd.errors import (
     require_rule,
     require_scalar,
 )
-from jaxgd.examples import fit_splits, fit_traced_labels
+from jaxgd.examples import Budget, batched_over, budget_of, fit_splits, fit_traced_labels, require_budget
 from jaxgd.history import History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
 from jaxgd.network import Network, network_sizes
@@ -53,10 +53,12 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     cost: Cost = quadratic_cost,
     evaluate: bool = True,
+    gradient_norm: bool = True,
     precision: jax.lax.PrecisionLike = None,
     kernel: str = "auto",
     callback: Callable[[TrainState, History], bool | None] | None = None,
     state: TrainState | None = None,
+    budget: Budget | None = None,
 ) -> TrainResult:
     """Train a network by mini-batch stochastic gradient descent, or by gradient descent on the full batch.
 
@@ -99,8 +101,11 @@ def train(
             default `quadratic_cost`. Passing a new function object triggers recompilation, so define the cost once.
         evaluate: False leaves out every cost, accuracy and gradient that descent itself does not need, which saves
             time. Their entries in the history are NaN. Default True.
-        precision: The precision of the matrix products in XLA, as in `jax.numpy.matmul`. It matters on accelerators.
-            The native kernels always multiply in float32.
+        gradient_norm: False leaves out ‖∇C‖ for mini-batches, which saves time. Its entries in the history are then
+            NaN. The full batch needs ∇C in any case. Default True.
+        precision: The precision of the matrix products in XLA, as in `jax.numpy.matmul`, such as "highest", or an
+            algorithm of `jax.lax.DotAlgorithmPreset` that the device has, such as "TF32_TF32_F32_X3". It matters on
+            accelerators. The native kernels always multiply in float32.
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
             hand: for plain descent on the quadratic cost, a float32 network on the CPU, and inputs of bytes or
             float32. "auto", the default, takes the fastest that can run on this device with these shapes. All compute
@@ -110,6 +115,8 @@ def train(
             possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
+        budget: Limits on the memory of XLA's evaluations, a `jaxgd.examples.Budget`. Another budget rounds sums in
+            another order. By default that of the kind of device.
 
     Returns:
         The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to
@@ -118,9 +125,9 @@ def train(
     Raises:
         ShapeError: If the data do not fit the network, hold no example, or the cost does not return one real scalar.
         DtypeError: If `eta` is missing or is not one real number, `epochs` or `batch_size` is not a whole number known
-            before tracing, `evaluate` is not True or False, the inputs are neither bytes nor floating point, or another
-            argument has the wrong type.
-        RangeError: If `epochs`, `batch_size` or `eta` is out of range, `kernel` or `precision` is unknown, `kernel`
+            before tracing, `evaluate` or `gradient_norm` is not True or False, the inputs are neither bytes nor
+            floating point, or another argument has the wrong type.
+        RangeError: If `epochs`, `batch_size`, `eta` or `budget` is out of range, `kernel` or `precision` is unknown or
             cannot run here, or the state belongs to another optimizer. Also if a callback is given under jit or vmap,
             or vmap traces a number inside the optimizer or the cost.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
@@ -137,7 +144,7 @@ def train(
     """
     require_count("train", "epochs", epochs, least=0, most=largest_int())
     require_bool("train", "evaluate", evaluate)
-    require_precision("train", precision)
+    require_bool("train", "gradient_norm", gradient_norm)
     require_callable("train", "cost", cost, "It takes outputs and targets.")
     if callback is not None:
         require_callable("train", "callback", callback, "It takes a state and an entry of the history.")
@@ -150,6 +157,7 @@ def train(
         network = state.network
     fitted = fit_splits("train", network, data)
     network = tuple(network)
+    require_precision("train", precision, network[-1].b.dtype)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
@@ -159,7 +167,10 @@ def train(
         ready[name], fits = fit_traced_labels(backend.prepare(choice, examples), sizes[-1])
         labels_fit = labels_fit & fits
     splits = Splits(ready["train"], ready.get("validation"), ready.get("test"))
-    config = StaticConfig(batch_size, optimizer, xla.Objective(hashable(cost), precision), bool(evaluate), choice)
+    batched = batched_over([examples.x for examples in ready.values()], (network, splits, eta, key, state))
+    budget = budget_of(splits.train.x) if budget is None else require_budget("train", budget)
+    objective = xla.Objective(hashable(cost), precision, budget, batched)
+    config = StaticConfig(batch_size, optimizer, objective, bool(evaluate), bool(gradient_norm), choice)
     rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
 

@@ -251,8 +251,22 @@ def test_an_unknown_precision_is_refused(precision):
         errors.require_precision("f", precision)
 
 
+@pytest.mark.parametrize(
+    "precision", ["TF32_TF32_F32_X3", jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3, "BF16_BF16_F32"], ids=str
+)
+def test_an_algorithm_that_the_device_lacks_is_refused(precision):
+    """XLA's own errors come later, name no remedy, and on a CPU depend on the shapes: it has BF16 for large ones."""
+    with pytest.raises(errors.RangeError) as caught:
+        errors.require_precision("f", precision)
+    assert str(caught.value) == (
+        f"f: precision must be an algorithm that the cpu has for float32, got {precision}.\n"
+        "Pass 'F32_F32_F32' or \"highest\", or None for the default."
+    )
+
+
 def test_known_precisions_pass():
-    for precision in (None, "highest", "bfloat16", jax.lax.Precision.HIGH, ("default", "highest")):
+    algorithms = ("F32_F32_F32", jax.lax.DotAlgorithmPreset.F32_F32_F32)
+    for precision in (None, "highest", "bfloat16", jax.lax.Precision.HIGH, ("default", "highest"), *algorithms):
         errors.require_precision("f", precision)
 
 

@@ -11,11 +11,23 @@ import pytest
 from support import assert_leaves_close, by_hand, often, trained_by_hand
 
 from jaxgd import Layer, init_network, load_dataset, network_cost, quadratic_cost, train
-from jaxgd.epoch import is_saturated
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
-from jaxgd.examples import CHUNK, fit_splits, inputs, outputs_in_chunks, targets
+from jaxgd.examples import (
+    ALONE,
+    BUDGETS,
+    Batched,
+    Budget,
+    batched_over,
+    budget_of,
+    fit_splits,
+    inputs,
+    outputs_in_chunks,
+    rows_at_once,
+    targets,
+)
 from jaxgd.history import History
-from jaxgd.kernels import random_order
+from jaxgd.kernels import random_order, xla
+from jaxgd.kernels.evaluation import is_saturated
 from jaxgd.kernels.registry import kernel_names
 from jaxgd.outcome import Reason
 from jaxgd.training import _packed
@@ -166,6 +178,20 @@ def test_without_evaluation_the_network_is_the_same(digits, network):
     assert_leaves_close(bare.network, train(network, digits, **settings).network, rtol=0)
     assert np.isnan(bare.history.cost).all()
     assert np.isfinite(np.asarray(bare.history.step_norm)[1:]).all()
+
+
+@pytest.mark.parametrize("kernel", often(["native", "xla"], ["native"]))
+def test_the_norm_of_the_gradient_can_be_left_out(digits, network, kernel):
+    """For mini-batches it becomes NaN, and nothing else changes. The full batch needs the gradient in any case."""
+    settings = {"epochs": 2, "batch_size": 10, "eta": 3.0, "key": jax.random.key(5), "kernel": kernel}
+    full, bare = (train(network, digits, gradient_norm=norm, **settings) for norm in (True, False))
+    assert_leaves_close(bare.network, full.network, rtol=0)
+    for name in History._fields:
+        with_norm, without = (np.asarray(getattr(result.history, name)) for result in (full, bare))
+        np.testing.assert_array_equal(without, np.full(3, np.nan) if name == "gradient_norm" else with_norm)
+    assert (np.asarray(full.history.gradient_norm) > 0).all()
+    settings = settings | {"epochs": 1, "batch_size": None}
+    assert (np.asarray(train(network, digits, gradient_norm=False, **settings).history.gradient_norm) > 0).all()
 
 
 def test_the_same_key_gives_the_same_bits_and_another_does_not(digits, network):
@@ -474,22 +500,101 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
     np.testing.assert_array_equal(targets(jnp.array([2]), 3, jnp.float32), [[0, 0, 1]])
 
 
-@pytest.mark.slow
-def test_chunks_do_not_change_the_cost_or_its_gradient():
+# Bytes of a row of 6 inputs and the values of a network [6, 5, 3], in float32.
+ROW = 4 * (6 + 2 * (5 + 3))
+# The kept values of 97 rows.
+KEPT = 97 * 4 * (5 + 3)
+
+
+@pytest.mark.parametrize(
+    ("budget", "batched", "chunk", "products"),
+    [
+        (Budget(97 * ROW, 0), ALONE, 97, 5),
+        (Budget(96 * ROW, KEPT), ALONE, 96, 5),
+        (Budget(96 * ROW, KEPT - 1), ALONE, 96, 7),
+        (Budget(1, KEPT), ALONE, 1, 5),
+        (Budget(96 * ROW, KEPT), Batched(networks=2, data_sets=1), 55, 7),
+        (Budget(96 * ROW, 2 * KEPT), Batched(networks=2, data_sets=2), 48, 5),
+    ],
+    ids=["one chunk", "kept", "computed again", "row by row", "two networks", "two data sets"],
+)
+def test_the_budget_decides_the_chunks_and_the_work(budget, batched, chunk, products):
+    """Back-propagation makes 3 products for the 2 of the forward pass, and repeats these 2 only beyond the budget."""
+    rng = np.random.default_rng(0)
     network = init_network(jax.random.key(0), (6, 5, 3))
-    n = 2 * CHUNK + 17
-    x = jax.random.randint(jax.random.key(1), (n, 6), 0, 256).astype(jnp.uint8)
-    y = jax.nn.one_hot(jnp.arange(n) % 3, 3)
+    x = jnp.asarray(rng.integers(0, 256, (97, 6), np.uint8))
+    y = jax.nn.one_hot(np.arange(97) % 3, 3)
 
     def chunked(v):
-        return quadratic_cost(outputs_in_chunks(v, x), y)
+        return quadratic_cost(outputs_in_chunks(v, x, None, budget, batched), y)
 
     def whole(v):
         return network_cost(v, x.astype(jnp.float32) / 255, y)
 
-    np.testing.assert_allclose(chunked(network), whole(network), rtol=1e-5)
-    # The order of float32 sums over 10,017 examples differs.
-    assert_leaves_close(jax.grad(chunked)(network), jax.grad(whole)(network), rtol=1e-4)
+    assert rows_at_once(network, 97, budget, batched) == chunk
+    got, want = (jax.value_and_grad(f)(network) for f in (chunked, whole))
+    # Sums over 97 examples in float32, in another order.
+    assert_leaves_close(got, want, rtol=1e-5)
+    text = str(jax.make_jaxpr(jax.grad(chunked))(network))
+    # The last chunk, if it is shorter, has a program of its own.
+    assert text.count("dot_general") == products * (2 if chunk < 97 and 97 % chunk else 1)
+
+
+def test_a_chunk_of_rows_that_divide_n_is_preferred():
+    """One program then computes all chunks."""
+    network = init_network(jax.random.key(0), (784, 30, 10))
+    budget = BUDGETS["cpu"]
+    assert [rows_at_once(network, n, budget) for n in (50_000, 60_000, 2_000)] == [2_000, 2_400, 2_000]
+    assert 97 % rows_at_once(network, 97, Budget(50 * 4 * (784 + 80), 0)) == 47
+
+
+def test_another_platform_has_the_budget_of_a_gpu(monkeypatch):
+    assert budget_of(jnp.zeros(1)) == BUDGETS["cpu"]
+    monkeypatch.setattr(jax, "default_backend", lambda: "another")
+    seen = []
+    jax.eval_shape(lambda x: seen.append(budget_of(x)), jnp.zeros(1))
+    assert seen == [BUDGETS["gpu"]]
+
+
+def test_vmap_counts_the_networks_and_the_data_sets():
+    """Their memory adds up, and a chunk has fewer rows."""
+    x, v = jnp.ones((3, 4)), jnp.ones((5, 2))
+    seen = []
+
+    def f(x, v):
+        seen.append(batched_over([x], [v, jax.random.key(0)]))
+        return jnp.sum(x) * jnp.sum(v)
+
+    f(x, v)
+    jax.grad(f, argnums=1)(x, v)
+    jax.vmap(f, (None, 0))(x, v)
+    jax.jit(jax.vmap(jax.vmap(f, (0, None)), (None, 0)))(x, v)
+    jax.grad(lambda w: jnp.sum(jax.vmap(lambda v: f(x, w * v))(v)))(1.0)
+    assert seen == [ALONE, ALONE, Batched(5, 1), Batched(15, 3), Batched(5, 1)]
+
+
+@pytest.mark.slow
+def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeypatch):
+    """Two networks under vmap take two thirds of the rows, since they share the inputs."""
+    seen = []
+    real = xla.outputs_in_chunks
+
+    def watched(network, x, precision, budget, batched):
+        seen.append((budget, batched))
+        return real(network, x, precision, budget, batched)
+
+    monkeypatch.setattr(xla, "outputs_in_chunks", watched)
+    budget = Budget(2**14, 2**14)
+
+    def run(eta):
+        settings = {"epochs": 1, "batch_size": None, "key": jax.random.key(0), "kernel": "xla", "budget": budget}
+        return train(network, few, eta=eta, **settings).network
+
+    alone = [run(eta) for eta in (0.5, 1.0)]
+    together = jax.vmap(run)(jnp.array([0.5, 1.0]))
+    assert set(seen) == {(budget, ALONE), (budget, Batched(2, 1))}
+    for k, single in enumerate(alone):
+        assert_leaves_close(jax.tree.map(lambda x, k=k: x[k], together), single, rtol=1e-5)
 
 
 BAD = {
@@ -510,6 +615,9 @@ BAD = {
     "eta an array": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
     "cost an array": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
     "epochs beyond JAX's integers": ({"epochs": 10**30}, RangeError, "epochs must be between 0 and 2147483647"),
+    "gradient_norm text": ({"gradient_norm": "no"}, DtypeError, "gradient_norm must be True or False, got 'no'"),
+    "budget a number": ({"budget": 5}, DtypeError, "budget must be a jaxgd.examples.Budget, got int"),
+    "budget of no bytes": ({"budget": Budget(0, 0)}, RangeError, "budget.chunk must be at least 1, got 0"),
     "evaluate text": ({"evaluate": "no"}, DtypeError, "evaluate must be True or False, got 'no'"),
     "callback a number": ({"callback": 3}, DtypeError, "callback must be a function"),
     "cost None": ({"cost": None}, DtypeError, "cost must be a function"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from jaxgd.checkpoint import Checkpoints
     from jaxgd.data import Dataset
+    from jaxgd.examples import Budget
     from jaxgd.history import History, TrainState
     from jaxgd.kernels import BackendChoice
     from jaxgd.network import Network
@@ -93,6 +94,8 @@ class Train:
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
     kernel: Annotated[KernelName, tyro.conf.arg(help=_KERNEL_HELP)] = "auto"
+    gradient_norm: bool = True
+    """Compute ‖∇C‖ after each epoch, for metrics.jsonl and TensorBoard. An epoch of mini-batches is faster without."""
     run_dir: MaybePath = None
     """Run folder to create. (default: runs/DATA-TIME)"""
     resume: MaybePath = None
@@ -164,7 +167,8 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
         "sizes": list(sizes),
-        **{name: getattr(options, name) for name in ("eta", "batch_size", "seed", "kernel")},
+        **{name: getattr(options, name) for name in ("eta", "batch_size", "seed", "kernel", "gradient_norm")},
+        "budget": _budget()._asdict(),
         "scheme": scheme,
         "epochs": epochs,
         "made_with": _made_with(),
@@ -264,6 +268,8 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
             f"Set JAX_ENABLE_X64={int(before['float'] == 'float64')}."
         )
     pairs = {name: (before.get(name, "not recorded"), now.get(name, "not recorded")) for name in {**before, **now}}
+    if "budget" not in config:
+        pairs["budget"] = ("not recorded", str(dict(_budget()._asdict())))
     if changes := [f"{name} was {old}, now {new}" for name, (old, new) in pairs.items() if old != new]:
         say(f"results may differ from an uninterrupted run: {'; '.join(changes)}")
     return folder, data, _place(name, data_dir)
@@ -287,6 +293,15 @@ def _made_with() -> dict[str, str]:
         "partitionable keys": str(getattr(jax.config, "jax_threefry_partitionable", None)),
         "matrix products": str(getattr(jax.config, "jax_default_matmul_precision", None)),
     }
+
+
+def _budget() -> "Budget":
+    """Return the memory budget of the device. It decides how XLA's sums round, so a run keeps it."""
+    import jax
+
+    from jaxgd.examples import budget_of
+
+    return budget_of(jax.numpy.zeros(()))
 
 
 def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
@@ -321,6 +336,7 @@ def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
 def _train(
     options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: Any
 ) -> int:
+    from jaxgd.examples import Budget
     from jaxgd.training import train
 
     config = folder.config
@@ -331,6 +347,9 @@ def _train(
         "eta": config["eta"],
         "key": key,
         "kernel": kernel.name,
+        # Runs of earlier versions did not record these two.
+        "gradient_norm": config.get("gradient_norm", True),
+        "budget": Budget(**config["budget"]) if "budget" in config else None,
     }
     with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
         like = train(network, data, epochs=0, evaluate=False, **settings).state if options.resume else None

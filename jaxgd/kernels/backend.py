@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxgd.examples import Examples
 from jaxgd.kernels import xla
 from jaxgd.kernels.choice import BackendChoice
+from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.registry import load
 from jaxgd.network import Network
 
@@ -54,14 +54,11 @@ def epoch(
 
 def evaluate(
     choice: BackendChoice, network: Network, examples: Examples, objective: xla.Objective, gradient: bool
-) -> tuple[Array, Array, Network | None]:
-    """Return C over all examples, their outputs, and ∇C. ∇C is None if `gradient` is False."""
+) -> Evaluation:
+    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True."""
 
-    def by_xla(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
-        if not gradient:
-            return *objective.full(network, examples), None
-        (c, a), slopes = jax.value_and_grad(objective.full, has_aux=True)(network, examples)
-        return c, a, slopes
+    def by_xla(network: Network, examples: Examples) -> Evaluation:
+        return objective.evaluate(network, examples, gradient)
 
     run = load(choice.name).evaluate(by_xla, gradient, objective.precision)
     return run(network, examples)

@@ -6,7 +6,7 @@ The folder src holds its sources, which describe the algorithms and the layout o
 import ctypes
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxgd.cost import quadratic_cost
 from jaxgd.examples import Examples
+from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.protocol import Backend, Epoch, Evaluate, Job, with_derivatives
 from jaxgd.network import Layer, Network, network_sizes
 
@@ -135,10 +136,8 @@ def _epoch(batch_size: int) -> Any:
     return run
 
 
-def evaluate(
-    network: Network, x: Array, y: Array, gradient: bool
-) -> tuple[Float[Array, ""], Float[Array, "n out"], Network | None]:
-    """Evaluate the cost C over all examples, their outputs, and optionally ∇C.
+def evaluate(network: Network, x: Array, y: Array, gradient: bool) -> Evaluation:
+    """Evaluate a network on all examples in one pass.
 
     Sums over the examples are accumulated in float64. Under vmap, the networks are evaluated one after the other.
 
@@ -149,13 +148,28 @@ def evaluate(
         gradient: True to compute ∇C.
 
     Returns:
-        C, a scalar; the outputs, (n, out); and ∇C, or None without `gradient`.
+        The cost, the accuracy, the saturation and ∇C.
     """
+    return _evaluate(network, x, y, gradient, outputs=False)[0]
+
+
+def evaluate_with_outputs(
+    network: Network, x: Array, y: Array, gradient: bool
+) -> tuple[Evaluation, Float[Array, "n out"]]:
+    """Return the evaluation and the outputs of all examples, to test them."""
+    return cast(tuple[Evaluation, Array], _evaluate(network, x, y, gradient, outputs=True))
+
+
+def _evaluate(
+    network: Network, x: Array, y: Array, gradient: bool, *, outputs: bool
+) -> tuple[Evaluation, Array | None]:
     flat = _flat(network)
-    n, width = y.shape[0], flat[-1].shape[0]
-    shapes = [_result(()), _result((n, width)), *(_result(x.shape) for x in flat if gradient)]
-    c, a, *slopes = jax.ffi.ffi_call("jaxgd_evaluate", shapes, vmap_method="sequential")(x, y, *flat)
-    return c, a, _network(slopes) if gradient else None
+    shapes = [_result(()), _result(()), _result((), jnp.int32)]
+    shapes += [_result((y.shape[0], flat[-1].shape[0]))] if outputs else []
+    shapes += [_result(x.shape) for x in flat] if gradient else []
+    c, right, saturated, *rest = jax.ffi.ffi_call("jaxgd_evaluate", shapes, vmap_method="sequential")(x, y, *flat)
+    a = rest.pop(0) if outputs else None
+    return Evaluation(c, right, saturated == 1, _network(rest) if gradient else None), a
 
 
 class _Native(Backend):
@@ -217,7 +231,7 @@ class _Native(Backend):
     def evaluate(self, by_xla: Evaluate, gradient: bool, precision: Any) -> Evaluate:
         """Return the native evaluation. It multiplies in float32 at any `precision`."""
 
-        def by_library(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
+        def by_library(network: Network, examples: Examples) -> Evaluation:
             return evaluate(network, *examples, gradient)
 
         return with_derivatives(by_library, by_xla)

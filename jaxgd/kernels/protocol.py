@@ -7,14 +7,15 @@ import jax
 from jaxtyping import Array, PyTree
 
 from jaxgd.examples import Examples
+from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.network import Network
 
 Epoch = Callable[[Network, Examples, Array, Array], tuple[Network, PyTree[Array], Array]]
 """A function of the network, the examples, their order and η. It makes one update per mini-batch. It returns the
 network, the state of the update rule, and True if the cost of every mini-batch was finite."""
 
-Evaluate = Callable[[Network, Examples], tuple[Array, Array, Network | None]]
-"""A function of the network and the examples. It returns C over all examples, their outputs, and ∇C or None."""
+Evaluate = Callable[[Network, Examples], Evaluation]
+"""A function of the network and the examples. It evaluates the network on all of them."""
 
 
 class Job(NamedTuple):

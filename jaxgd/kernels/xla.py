@@ -11,17 +11,27 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from jaxgd.cost import Cost, network_cost
-from jaxgd.examples import Examples, inputs, outputs_in_chunks, targets
+from jaxgd.examples import ALONE, Batched, Budget, Examples, inputs, outputs_in_chunks, targets
+from jaxgd.kernels.evaluation import Evaluation, evaluation_of
 from jaxgd.kernels.protocol import Backend, Epoch, Job
 from jaxgd.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The cost to minimize, and the precision of its matrix products."""
+    """The cost to minimize, and how XLA computes it.
+
+    Attributes:
+        cost: The cost function of outputs and targets.
+        precision: The precision of the matrix products. Default None, the device's default.
+        budget: The limits on the memory of an evaluation. Default None, those of the device.
+        batched: The number of networks and data sets that vmap evaluates at once.
+    """
 
     cost: Cost
     precision: Any = None
+    budget: Budget | None = None
+    batched: Batched = ALONE
 
     def batch(self, network: Network, examples: Examples) -> Array:
         """Return the cost over all examples, computed at once."""
@@ -30,12 +40,17 @@ class Objective:
         return network_cost(network, x, y, cost=self.cost, precision=self.precision)
 
     def full(self, network: Network, examples: Examples) -> tuple[Array, Array]:
-        """Return the cost over all examples, and their outputs.
-
-        Chunks keep the memory of the hidden activations independent of n.
-        """
-        a = outputs_in_chunks(network, examples.x, self.precision)
+        """Return the cost over all examples, and their outputs, computed in chunks that fit the budget."""
+        a = outputs_in_chunks(network, examples.x, self.precision, self.budget, self.batched)
         return self.cost(a, targets(examples.y, a.shape[-1], a.dtype)), a
+
+    def evaluate(self, network: Network, examples: Examples, gradient: bool) -> Evaluation:
+        """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True."""
+        if not gradient:
+            c, a = self.full(network, examples)
+            return evaluation_of(c, a, examples.y, None)
+        (c, a), slopes = jax.value_and_grad(self.full, has_aux=True)(network, examples)
+        return evaluation_of(c, a, examples.y, slopes)
 
 
 def step(

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from support import assert_leaves_close
 
-from jaxgd import epoch, init_network, load_dataset, load_network, train
+from jaxgd import epoch, init_network, load_dataset, load_network, train, training
 from jaxgd.cli import main
 from jaxgd.cli import train as train_command
 from jaxgd.data.idx import write_idx
+from jaxgd.examples import Budget
 
 SHORT = ("--epochs", 2, "--run-dir", "run")
 
@@ -74,6 +75,37 @@ def test_resume_continues_bit_for_bit(jaxgd):
     again = jaxgd("train", "--resume", "parts")
     assert (again.status, again.out) == (0, "")
     assert Path("parts", "metrics.jsonl").read_bytes() == Path("whole", "metrics.jsonl").read_bytes()
+
+
+def test_a_resumed_run_keeps_its_budget_and_leaves_out_the_same_numbers(jaxgd, monkeypatch):
+    """Another version of jaxgd may have another budget, which would round sums in another order."""
+    real, budgets = training.train, []
+
+    def watched(*args, **settings):
+        budgets.append(settings["budget"])
+        return real(*args, **settings)
+
+    monkeypatch.setattr(training, "train", watched)
+    small = Budget(chunk=2**15, kept=2**15)
+    monkeypatch.setattr(train_command, "_budget", lambda: small)
+    assert jaxgd("train", *SHORT, "--no-gradient-norm").status == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["budget"] == small._asdict()
+    monkeypatch.setattr(train_command, "_budget", lambda: Budget(chunk=2**20, kept=0))
+    answer = jaxgd("train", "--resume", "run", "--epochs", 3)
+    assert (answer.status, "results may differ" in answer.err) == (0, False)
+    assert set(budgets) == {small}
+    assert [row["gradient_norm"] for row in rows()] == [None] * 4
+
+    # A folder of an earlier version has neither entry.
+    for name in ("format", "sha256", "budget", "gradient_norm"):
+        del config[name]
+    Path("run/config.json").write_text(json.dumps({"format": "jaxgd.run/1", **config}))
+    answer = jaxgd("train", "--resume", "run", "--epochs", 4)
+    assert answer.status == 0
+    assert "results may differ from an uninterrupted run: budget was not recorded, now {'chunk': 1048576" in answer.err
+    assert budgets[-1] is None
+    assert rows()[-1]["gradient_norm"] > 0
 
 
 def test_resume_to_fewer_epochs_is_refused_and_keeps_the_run(jaxgd, run_folder):

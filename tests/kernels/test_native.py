@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support import assert_leaves_close, exact_sigmoid, trained_by_hand
 from support import by_hand as costs_by_hand
 
-from jaxgd import Layer, RangeError, init_network, load_dataset, quadratic_cost, train
+from jaxgd import Layer, RangeError, accuracy, init_network, load_dataset, quadratic_cost, train
 from jaxgd.examples import Examples
 from jaxgd.kernels import BackendChoice, Job, native, random_order, select_backend, xla
 from jaxgd.rules import gradient_descent
@@ -56,7 +56,8 @@ def by_hand(network, x, y, order, eta, batch_size):
 
 
 one_epoch = jax.jit(native.epoch, static_argnames="batch_size")
-evaluated = jax.jit(native.evaluate, static_argnames="gradient")
+evaluated = jax.jit(native.evaluate_with_outputs, static_argnames="gradient")
+without_outputs = jax.jit(native.evaluate, static_argnames="gradient")
 
 
 def run(network, x, y, order, eta, batch_size):
@@ -100,11 +101,14 @@ def require_book(sizes, n, batch, density, dtype, labels, together, seed):
     assert bool(finite)
     for got_leaf, want in zip(leaves(got), leaves(by_hand(network, x, y, order, 0.05, batch)), strict=True):
         np.testing.assert_allclose(got_leaf, want, rtol=2e-5, atol=2e-6)
-    c, a, gradient = evaluated(network, x, y, True)
-    again, same, none = evaluated(network, x, y, False)
-    assert none is None
-    assert float(again) == float(c)
-    np.testing.assert_array_equal(a, same)
+    (c, right, saturated, gradient), a = jax.device_get(evaluated(network, x, y, True))
+    again = without_outputs(network, x, y, False)
+    assert again.gradient is None
+    assert jax.device_get(again[:3]) == (c, right, saturated)
+    labels = y if y.ndim == 1 else np.argmax(y, axis=-1)
+    assert float(right) == pytest.approx(np.mean(np.argmax(a, axis=-1) == labels), rel=1e-6)
+    eps = np.finfo(np.float32).eps
+    assert bool(saturated) is bool(np.all((a <= eps) | (a >= 1 - eps)))
     # A full-batch step at η = 1 is minus the gradient.
     after = by_hand(network, x, y, np.arange(n), 1.0, n)
     for g, before, then in zip(leaves(gradient), leaves(network), leaves(after), strict=True):
@@ -163,7 +167,7 @@ Z = np.array([*Z, *(-z for z in Z)], np.float32)
 def test_sigmoid_is_accurate_for_tiny_large_and_infinite_z():
     """Without inputs, z is the bias."""
     network = (Layer(np.zeros((len(Z), 1), np.float32), Z),)
-    _, a, _ = evaluated(network, np.zeros((1, 1), np.float32), np.zeros((1, len(Z)), np.float32), False)
+    _, a = evaluated(network, np.zeros((1, 1), np.float32), np.zeros((1, len(Z)), np.float32), False)
     assert np.asarray(a)[0] == pytest.approx([exact_sigmoid(z)[0] for z in Z], rel=3e-7, abs=1.2e-38)
 
 
@@ -414,8 +418,40 @@ def test_a_broken_or_missing_library_is_reported(monkeypatch, tmp_path):
     assert not isinstance(native.library(), str)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "label", "right"),
+    [
+        ([0.2, 0.9, 0.9], 1, True),
+        ([0.2, 0.9, 0.9], 2, False),
+        ([0.2, 0.9, 0.9], 0, False),
+        ([0.9, 0.2, np.nan], 0, False),
+        ([np.nan, 0.2, 0.9], 0, False),
+    ],
+    ids=["first of two", "second of two", "smallest", "NaN elsewhere", "NaN at the label"],
+)
+def test_the_native_accuracy_equals_the_public_one(outputs, label, right):
+    """Without inputs, the outputs are σ(b)."""
+    b = np.array(outputs, np.float32)
+    network = (Layer(np.zeros((3, 1), np.float32), np.log(b / (1 - b))),)
+    (_, got, saturated, _), a = evaluated(network, np.zeros((2, 1), np.uint8), np.full(2, label, np.int32), False)
+    assert float(got) == right == float(accuracy(a, jnp.full(2, label)))
+    assert not bool(saturated)
+
+
+def test_every_output_counts_for_saturation():
+    """One output that is not within eps of 0 or 1 is enough, in any part of the examples."""
+    x = np.zeros((6000, 1), np.uint8)
+    network = (Layer(np.full((2, 1), 20, np.float32), np.array([-20, 20], np.float32)),)
+    y = np.zeros(len(x), np.int32)
+    assert bool(without_outputs(network, x, y, False).saturated)
+    for row in (0, 2999, 5999):
+        spoiled = x.copy()
+        spoiled[row] = 255
+        assert not bool(without_outputs(network, spoiled, y, False).saturated)
+
+
 def test_byte_inputs_are_divided_by_255():
     x, y = images(np.random.default_rng(0), 30, 12, 0.3), np.zeros(30, np.int32)
     network = drawn_network(np.random.default_rng(0), (12, 5, 2))
-    c, _, _ = evaluated(network, x, y, False)
+    c = evaluated(network, x, y, False)[0].cost
     assert float(c) == pytest.approx(costs_by_hand(network, x / 255, np.eye(2)[y])[0], rel=1e-6)

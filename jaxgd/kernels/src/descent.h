@@ -5,6 +5,7 @@
 // of 16, 8 and 4 floats divide it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -49,6 +50,14 @@ struct EpochResult {
   bool finite, contended;
 };
 
+// The result of an evaluation: Σ½‖y − a‖², the number of examples whose largest output is the right one, and true if
+// every output is within the machine epsilon of 0 or 1.
+struct Evaluation {
+  double cost = 0;
+  int64_t right = 0;
+  bool saturated = true;
+};
+
 // The kernels for one instruction set.
 struct Kernels {
   const char* name;
@@ -56,10 +65,11 @@ struct Kernels {
   // number of threads: 1 without a hidden layer, otherwise 1 to padded(n_1)/kPad.
   EpochResult (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
                        int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads);
-  // Returns Σ½‖y − a‖² over the examples first … last − 1. Writes their rows of outputs (n, n_L) unless that is null.
-  // Adds the sum of their gradients to `gradient` unless that is null.
-  double (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, int64_t first, int64_t last,
-                     const Layers& network, float* outputs, Gradient* gradient);
+  // Evaluates the examples in `parts` parts. Takes the next part from `next` until none is left, so that several threads
+  // can share the parts. Part i has the result results[i] and, unless `gradients` is null, its sum of gradients is
+  // gradients[i]. Writes the outputs (n, n_L) of all examples unless `outputs` is null.
+  void (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, const Layers& network, int64_t parts,
+                   std::atomic<int64_t>& next, Evaluation* results, Gradient* gradients, float* outputs);
   // The number of columns of a panel of weights.
   int64_t panel;
 };

@@ -62,29 +62,40 @@ int team_size(const std::vector<int64_t>& sizes, int64_t batch_size, int most) {
   return static_cast<int>(std::clamp<int64_t>(batch_size * sizes[0] * columns / kMinMultiplyAdds, 1, able));
 }
 
-// Runs f(0) … f(count − 1), several at a time. Rethrows an exception that one of them throws.
-void in_parallel(int64_t count, const std::function<void(int64_t)>& f) {
-  std::atomic<int64_t> next{0};
+// Runs `work` on up to `count` threads at once. Rethrows an exception that one of them throws.
+void on_threads(int64_t count, const std::function<void()>& work) {
   std::exception_ptr failure;
   std::mutex lock;
-  const auto work = [&] {
+  const auto guarded = [&] {
     try {
-      for (int64_t i; (i = next.fetch_add(1)) < count;) f(i);
+      work();
     } catch (...) {
       const std::lock_guard<std::mutex> held(lock);
       failure = std::current_exception();
-      next = count;
     }
   };
   std::vector<std::thread> others;
   try {
-    for (int64_t i = 1; i < std::min<int64_t>(count, threads()); ++i) others.emplace_back(work);
+    for (int64_t i = 1; i < std::min<int64_t>(count, threads()); ++i) others.emplace_back(guarded);
   } catch (...) {
     // The system refused another thread; the threads already started do all the work.
   }
-  work();
+  guarded();
   for (std::thread& other : others) other.join();
   if (failure) std::rethrow_exception(failure);
+}
+
+// Runs f(0) … f(count − 1), several at a time. Rethrows an exception that one of them throws.
+void in_parallel(int64_t count, const std::function<void(int64_t)>& f) {
+  std::atomic<int64_t> next{0};
+  on_threads(count, [&] {
+    try {
+      for (int64_t i; (i = next.fetch_add(1)) < count;) f(i);
+    } catch (...) {
+      next = count;
+      throw;
+    }
+  });
 }
 
 // Returns the sizes of a network. Its weights and biases are args first, first + 1, …. Each has a leading axis of
@@ -191,41 +202,46 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
 }
 
 // args: x, y, then w and b of each layer.
-// rets: C (), the outputs (n, out), then optionally ∂C/∂w and ∂C/∂b of each layer.
+// rets: C (), the accuracy (), saturated () as an integer, 1 if every output is within the machine epsilon of 0 or 1,
+// then optionally the outputs (n, out), then optionally ∂C/∂w and ∂C/∂b of each layer.
 ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
   return guarded("evaluate", [&] {
     const std::vector<int64_t> sizes = sizes_of(args, 2, -1);
     const Examples examples = examples_of(args, sizes.front(), sizes.back());
-    const bool with_gradient = rets.size() > 2;
-    if (with_gradient) require(sizes == sizes_of(rets, 2, -1), "the results must have the shapes of the network");
-    require_shape("C", at(rets, 0), ffi::F32, {});
-    require_shape("the outputs", at(rets, 1), ffi::F32, {examples.n, sizes.back()});
-    float* outputs = at(rets, 1).typed_data<float>();
+    const auto c = at(rets, 0), accuracy = at(rets, 1), saturated = at(rets, 2);
+    require_shape("C", c, ffi::F32, {});
+    require_shape("the accuracy", accuracy, ffi::F32, {});
+    require_shape("saturated", saturated, ffi::S32, {});
+    // The gradient has an even number of arrays.
+    const bool with_outputs = rets.size() % 2 == 0;
+    const size_t slopes = with_outputs ? 4 : 3;
+    const bool with_gradient = rets.size() > slopes;
+    if (with_gradient) require(sizes == sizes_of(rets, slopes, -1), "the results must have the shapes of the network");
+    if (with_outputs) require_shape("the outputs", at(rets, 3), ffi::F32, {examples.n, sizes.back()});
     const Layers network = layers<Layers>(args, 2, sizes, 0);
     // The number of parts does not depend on the number of threads, so neither do the bits of the result. Every part
     // needs memory and time for a sum of its own, so the number is limited.
     const int64_t parts = std::clamp<int64_t>(examples.n / 2500, 1, 16);
-    std::vector<double> costs(parts);
+    std::vector<Evaluation> results(parts);
     std::vector<Gradient> gradients(with_gradient ? parts : 0);
-    in_parallel(parts, [&](int64_t part) {
-      if (with_gradient) {
-        Gradient& g = gradients[part];
-        g.w.resize(sizes.size()), g.b.resize(sizes.size());
-        for (size_t l = 1; l < sizes.size(); ++l) {
-          g.w[l].resize(sizes[l - 1] * padded(sizes[l]));
-          g.b[l].resize(padded(sizes[l]));
-        }
-      }
-      costs[part] = kernels().evaluate(sizes, examples, examples.n * part / parts, examples.n * (part + 1) / parts,
-                                       network, outputs, with_gradient ? &gradients[part] : nullptr);
+    std::atomic<int64_t> next{0};
+    on_threads(parts, [&] {
+      kernels().evaluate(sizes, examples, network, parts, next, results.data(),
+                         with_gradient ? gradients.data() : nullptr,
+                         with_outputs ? at(rets, 3).typed_data<float>() : nullptr);
     });
-    double cost = 0;
-    for (const double c : costs) cost += c;
-    *at(rets, 0).typed_data<float>() = static_cast<float>(cost / examples.n);
+    Evaluation total;
+    for (const Evaluation& result : results) {
+      total.cost += result.cost, total.right += result.right, total.saturated &= result.saturated;
+    }
+    *c.typed_data<float>() = static_cast<float>(total.cost / examples.n);
+    *accuracy.typed_data<float>() = static_cast<float>(total.right) / static_cast<float>(examples.n);
+    *saturated.typed_data<int32_t>() = total.saturated;
     if (!with_gradient) return;
     for (size_t l = 1; l < sizes.size(); ++l) {
       const int64_t rows = sizes[l], columns = sizes[l - 1], p = padded(rows);
-      float *w = at(rets, 2 * l).typed_data<float>(), *b = at(rets, 2 * l + 1).typed_data<float>();
+      const size_t slot = slopes + 2 * (l - 1);
+      float *w = at(rets, slot).typed_data<float>(), *b = at(rets, slot + 1).typed_data<float>();
       Gradient& sum = gradients[0];
       for (int64_t part = 1; part < parts; ++part) {
         for (int64_t i = 0; i < columns * p; ++i) sum.w[l][i] += gradients[part].w[l][i];

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <exception>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -95,48 +96,69 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
   return {finite, lost > seconds / 8};
 }
 
-double evaluate(const std::vector<int64_t>& sizes, const Examples& examples, int64_t first, int64_t last,
-                const Layers& network, float* outputs, Gradient* gradient) {
+// Returns the rows first … last − 1, those of bytes sorted by label. Images with the same label have more zeros in
+// common: with six images of digits, 37% of the inputs are not zero in one of them, and 43% in the order of the data.
+std::vector<int64_t> rows_to_evaluate(const Examples& examples, int64_t first, int64_t last, int64_t classes) {
+  std::vector<int64_t> rows(last - first);
+  std::iota(rows.begin(), rows.end(), first);
+  // The limit bounds the memory for the counts.
+  if (examples.bytes == nullptr || examples.labels == nullptr || classes > last - first) return rows;
+  std::vector<int64_t> ends(classes + 1);
+  for (int64_t row = first; row < last; ++row) ++ends[examples.labels[row] + 1];
+  for (int64_t label = 0; label < classes; ++label) ends[label + 1] += ends[label];
+  for (int64_t row = first; row < last; ++row) rows[ends[examples.labels[row]]++] = row;
+  return rows;
+}
+
+void evaluate(const std::vector<int64_t>& sizes, const Examples& examples, const Layers& network, int64_t parts,
+              std::atomic<int64_t>& next_part, Evaluation* results, Gradient* gradients, float* outputs) {
   const size_t depth = sizes.size() - 1;
   const int64_t block = examples.bytes != nullptr ? kBytesBlock : kBlock;
   Team team(1, block, padded(sizes[1]));
   Trainer trainer(sizes, examples, block, team, 0);
   trainer.read(network);
   std::optional<Sums> sums;
-  if (gradient != nullptr) sums = trainer.sums();
-  double cost = 0;
+  if (gradients != nullptr) sums = trainer.sums();
   // Add the float32 sums to the float64 ones after this many examples. More often costs time, more seldom accuracy.
   constexpr int64_t kExamples = 512;
-  const auto flush = [&] {
+  const auto flush = [&](Gradient& gradient) {
     const auto add = [](std::vector<double>& to, const float* from) {
       for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
     };
     for (size_t l = 1; l <= depth; ++l) {
-      add(gradient->w[l], sums->w[l].get());
-      add(gradient->b[l], sums->b[l].get());
+      add(gradient.w[l], sums->w[l].get());
+      add(gradient.b[l], sums->b[l].get());
     }
     sums->clear();
   };
-  const auto row_of = [](int64_t i) { return i; };
-  const auto block_at = [&](int64_t at) { return Block{at, std::min(block, last - at)}; };
-  trainer.begin(block_at(first), row_of);
-  int64_t flushed = first;
-  for (int64_t at = first; at < last; at += block) {
-    const Block now = block_at(at), next = block_at(at + now.m);
-    const int64_t m = now.m;
-    trainer.feed_forward(now, row_of, next, std::min(block, last - next.at - next.m));
-    if (outputs != nullptr) {
-      for (int64_t e = 0; e < m; ++e) {
-        std::memcpy(outputs + (at + e) * sizes[depth], trainer.outputs(e), sizes[depth] * 4);
-      }
+  for (int64_t part; (part = next_part.fetch_add(1)) < parts;) {
+    const int64_t first = examples.n * part / parts, last = examples.n * (part + 1) / parts, n = last - first;
+    const std::vector<int64_t> rows = rows_to_evaluate(examples, first, last, sizes[depth]);
+    const auto row_of = [&](int64_t i) { return rows[i]; };
+    const auto block_at = [&](int64_t at) { return Block{at, std::min(block, n - at)}; };
+    if (sums) {
+      Gradient& sum = gradients[part];
+      sum.w.resize(depth + 1), sum.b.resize(depth + 1);
+      for (size_t l = 1; l <= depth; ++l) sum.w[l].resize(sums->size_w[l]), sum.b[l].resize(sums->size_b[l]);
     }
-    cost += trainer.feed_back(now, row_of, -1.0f);
-    if (!sums) continue;
-    trainer.add_to(*sums, m);
-    if (at + m - flushed >= kExamples) flush(), flushed = at + m;
+    Evaluation result;
+    int64_t flushed = 0;
+    trainer.begin(block_at(0), row_of);
+    for (int64_t at = 0; at < n; at += block) {
+      const Block now = block_at(at), next = block_at(at + now.m);
+      trainer.feed_forward(now, row_of, next, std::max<int64_t>(0, std::min(block, n - next.at - next.m)));
+      trainer.judge(now, row_of, result);
+      for (int64_t e = 0; e < now.m && outputs != nullptr; ++e) {
+        std::memcpy(outputs + rows[at + e] * sizes[depth], trainer.outputs(e), sizes[depth] * 4);
+      }
+      if (!sums) continue;
+      trainer.feed_back(now, row_of, -1.0f);
+      trainer.add_to(*sums, now.m);
+      if (at + now.m - flushed >= kExamples) flush(gradients[part]), flushed = at + now.m;
+    }
+    if (sums) flush(gradients[part]);
+    results[part] = result;
   }
-  if (sums) flush();
-  return cost;
 }
 
 }  // namespace

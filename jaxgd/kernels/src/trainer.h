@@ -6,7 +6,9 @@
 // one network, each holds only its own columns of the first layer's weights and deltas; team.h gives the reason.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "descent.h"
@@ -113,9 +115,9 @@ class Trainer {
     return zero;
   }
 
-  // Gathers the inputs of the first block; call it once, before feed_forward. Position i holds row row_of(i).
+  // Gathers the inputs of the first block of a pass; call it before feed_forward. Position i holds row row_of(i).
   template <typename RowOf>
-  void begin(const Block& first, const RowOf& row_of) { gather(1, first, row_of, 0); }
+  void begin(const Block& first, const RowOf& row_of) { gather(round_ + 1, first, row_of, 0); }
 
   // Computes the outputs of the gathered block. While it waits for its team, it gathers the block `next` and prefetches
   // the rows of the `prefetch` examples after that one.
@@ -148,11 +150,11 @@ class Trainer {
     }
   }
 
-  // Computes the deltas −rate · ∂(½‖y − a‖²)/∂z of all layers, for each example of a block. Returns Σ½‖y − a‖².
+  // Computes the deltas −rate · ∂(½‖y − a‖²)/∂z of all layers, for each example of a block.
   template <typename RowOf>
-  double feed_back(const Block& block, const RowOf& row_of, float rate) {
+  void feed_back(const Block& block, const RowOf& row_of, float rate) {
     const int64_t m = block.m;
-    const double cost = errors(block, row_of, rate);
+    errors(block, row_of, rate);
     for (size_t l = depth_; l > 1; --l) {
       const Columns own = columns(l - 1);
       float* d = delta_[l - 1].get();
@@ -160,7 +162,28 @@ class Trainer {
       const float* slope = slope_[l - 1].get();
       for (int64_t i = 0; i < m * own.count; i += kLanes) store(d + i, load(d + i) * load(slope + i));
     }
-    return cost;
+  }
+
+  // Adds the block's costs to an evaluation, with the number of examples that are right, and notes outputs that are not
+  // saturated.
+  template <typename RowOf>
+  void judge(const Block& block, const RowOf& row_of, Evaluation& result) const {
+    constexpr float kEps = std::numeric_limits<float>::epsilon();
+    const int64_t n = sizes_[depth_];
+    for (int64_t e = 0; e < block.m; ++e) {
+      const int64_t row = row_of(block.at + e);
+      Vector squares{};
+      for (int64_t i = 0; i < padded(n); i += kLanes) {
+        const Vector off = difference(e, row, i);
+        squares += off * off;
+      }
+      float sum = 0;
+      for (int i = 0; i < kLanes; ++i) sum += squares[i];
+      result.cost += 0.5 * sum;
+      const float* a = outputs(e);
+      result.right += is_right(a, row);
+      for (int64_t k = 0; k < n && result.saturated; ++k) result.saturated = a[k] <= kEps || a[k] >= 1 - kEps;
+    }
   }
 
   // v → v + Σ of the examples' updates: each is delta · aᵀ for the weights and delta for the biases.
@@ -263,32 +286,44 @@ class Trainer {
     }
   }
 
-  // Computes the deltas of the output layer. Returns Σ½‖y − a‖².
+  // Computes the deltas of the output layer.
   template <typename RowOf>
-  double errors(const Block& block, const RowOf& row_of, float rate) {
-    const int64_t n = sizes_[depth_], p = padded(n);
-    double cost = 0;
+  void errors(const Block& block, const RowOf& row_of, float rate) {
+    const int64_t p = padded(sizes_[depth_]);
     for (int64_t e = 0; e < block.m; ++e) {
-      const float* a = outputs(e);
       const float* slope = slope_[depth_].get() + e * p;
       float* d = delta_[depth_].get() + e * p;
-      Vector squares{};
       for (int64_t i = 0; i < p; i += kLanes) {
-        Vector off = load(a + i);
-        if (examples_.labels != nullptr) {
-          off -= one_hot(examples_.labels[row_of(block.at + e)] - i);
-        } else {
-          const float* y = examples_.targets + row_of(block.at + e) * n;
-          for (int64_t k = i; k < std::min(i + kLanes, n); ++k) off[k - i] -= y[k];
-        }
-        squares += off * off;
-        store(d + i, off * load(slope + i) * broadcast(-rate));
+        store(d + i, difference(e, row_of(block.at + e), i) * load(slope + i) * broadcast(-rate));
       }
-      float sum = 0;
-      for (int i = 0; i < kLanes; ++i) sum += squares[i];
-      cost += 0.5 * sum;
     }
-    return cost;
+  }
+
+  // Returns a − y for the outputs i … i + kLanes − 1 of example e of the block, which is this row of the data.
+  Vector difference(int64_t e, int64_t row, int64_t i) const {
+    const Vector a = load(outputs(e) + i);
+    if (examples_.labels != nullptr) return a - one_hot(examples_.labels[row] - i);
+    const int64_t n = sizes_[depth_];
+    Vector off = a;
+    for (int64_t k = i; k < std::min(i + kLanes, n); ++k) off[k - i] -= examples_.targets[row * n + k];
+    return off;
+  }
+
+  // True if the largest output of an example is at the right label. The first of several equal outputs counts, and an
+  // example with a NaN among its outputs is wrong.
+  bool is_right(const float* a, int64_t row) const {
+    const int64_t n = sizes_[depth_];
+    int64_t label = 0;
+    if (examples_.labels != nullptr) {
+      label = examples_.labels[row];
+    } else {
+      const float* y = examples_.targets + row * n;
+      label = std::max_element(y, y + n) - y;
+    }
+    bool right = !std::isnan(a[label]);
+    for (int64_t k = 0; k < label; ++k) right &= a[k] < a[label];
+    for (int64_t k = label + 1; k < n; ++k) right &= a[k] <= a[label];
+    return right;
   }
 
   const std::vector<int64_t>& sizes_;
