@@ -129,8 +129,8 @@ def test_a_backend_takes_its_derivative_and_its_evaluation_from_xla(register):
         network, state, finite = backend.epoch(
             choice, NETWORK, rule(eta).init(NETWORK), EXAMPLES, order, eta, rule, OBJECTIVE, batch_size=2
         )
-        c, a, gradient = backend.evaluate(choice, network, EXAMPLES, OBJECTIVE, gradient=True)
-        return c, (network, state, finite, a, gradient)
+        result = backend.evaluate(choice, network, EXAMPLES, OBJECTIVE, gradient=True)
+        return result.cost, (network, state, finite, result)
 
     def rule(eta):
         return optax.with_extra_args_support(gradient_descent(eta))
