@@ -1,0 +1,46 @@
+"""The summary of a run: one line per figure, and one per task."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.rows import Row
+
+if TYPE_CHECKING:
+    from benchmarks.device.command import Result
+
+
+def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result"]) -> str:
+    """Return the figures, the notes and the results of the tasks as text."""
+    figures = [_cells(row) for row in rows if row.quantity != "unfinished"]
+    tasks = [line_of(result) for result in results]
+    total = sum(result.seconds for result in results)
+    return "\n".join([*_aligned(figures), *notes, "", *tasks, f"{total:.0f} s in all"])
+
+
+def line_of(result: "Result") -> str:
+    """Return one line about the result of a task."""
+    task = result.task
+    reason = f": {result.reason}" if result.reason else ""
+    return f"{task.step:2} {task.name:20} {result.status:7} {result.seconds:5.1f} of {task.seconds:.0f} s{reason}"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    value = "–" if row.value is None else f"{row.value:.5g}"
+    spread = f"({row.spread[0]:.4g} to {row.spread[1]:.4g})" if row.spread else ""
+    notes = ", ".join(f"{name} {_short(x)}" for name, x in row.details.items() if name in SHOWN)
+    return row.case.removeprefix("device-"), row.variant, row.precision, row.quantity, value, row.unit, spread, notes
+
+
+# The details that the summary shows.
+SHOWN = ("cost", "accuracy", "tflops", "share", "images", "status", "ratio", "limit", "rounding", "text")
+
+
+def _short(x: Any) -> str:
+    return f"{x:.4g}" if isinstance(x, float) else str(x)
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    if not lines:
+        return []
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(f"{x:{w}}" for x, w in zip(line, widths, strict=True)).rstrip() for line in lines]
