@@ -72,7 +72,7 @@ def gpu() -> dict[str, Any]:
     The mapping is empty if nvidia-smi finds no GPU. A field that the GPU does not report is left out.
     """
     query = f"--query-gpu={','.join(GPU_FIELDS)}"
-    line = _output(["nvidia-smi", "-i", "0", query, "--format=csv,noheader,nounits"]).strip()
+    line = output(["nvidia-smi", "-i", "0", query, "--format=csv,noheader,nounits"]).strip()
     values = [value.strip() for value in line.split(",")]
     if len(values) != len(GPU_FIELDS):
         return {}
@@ -109,11 +109,11 @@ def _processor_and_gpu() -> dict[str, Any]:
 
 def _software() -> dict[str, Any]:
     versions = {name: found for name in LIBRARIES if (found := _version(name))}
-    commit = _output(["git", "rev-parse", "--short", "HEAD"]).strip()
+    commit = output(["git", "rev-parse", "--short", "HEAD"]).strip()
     return {"versions": versions, "commit": commit, "date": time.strftime("%Y-%m-%d")}
 
 
-def _output(words: list[str]) -> str:
+def output(words: list[str]) -> str:
     """Return the output of a program; an empty text if it fails or is not installed."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)

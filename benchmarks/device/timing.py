@@ -1,0 +1,55 @@
+"""Timing of asynchronous work, and the weights that all programs of a comparison start from."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.device import data
+from benchmarks.device.context import Context
+from benchmarks.rows import Row
+from benchmarks.training.work import accuracy, cost
+
+# Timings of a program that needs about a second. A loop in a command buffer once crashed at its second run, so no
+# program is timed fewer times.
+SLOW_REPEATS = 3
+# The precisions of a float32 product on a GPU, and the word for each in `jax.numpy`.
+FLOAT32, TF32 = "float32, highest", "float32, default (TF32 on a GPU)"
+PRECISIONS = {FLOAT32: "highest", TF32: None}
+
+
+def times(run: Callable[[int], Any], wait: Callable[[Any], Any], repeats: int) -> tuple[float, list[float]]:
+    """Return the time of the first call, and the times of further calls after one more to warm up.
+
+    Args:
+        run: A function that starts the work of unit k = 0, 1, 2, …, and returns its result.
+        wait: A function that waits for a result.
+        repeats: Number of timings.
+    """
+    found = list(_each(run, wait, repeats + 2))
+    return found[0], found[2:]
+
+
+def _each(run: Callable[[int], Any], wait: Callable[[Any], Any], count: int) -> Iterator[float]:
+    for k in range(count):
+        began = time.perf_counter()
+        wait(run(k))
+        yield time.perf_counter() - began
+
+
+def outcome(images: data.Images, network: Any) -> dict[str, Any]:
+    """Return the details of a row about a network after one epoch: its cost, and its accuracy if MNIST is genuine."""
+    arrays = [(w, b) for w, b in zip(network[::2], network[1::2], strict=True)]
+    shared = data.shared(images, data.weights(1))
+    details = {"cost": cost(arrays, shared), **images.details}
+    return details | ({"accuracy": accuracy(arrays, shared)} if images.genuine else {})
+
+
+def store(
+    context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
+    **details: Any,
+) -> Row:  # fmt: skip
+    """Store the row of a series of times, and the row of the compile time: the first call less the median."""
+    excess = max(first - statistics.median(samples), 0.0)
+    context.row(part, variant, "compile time", "s", [excess], precision=precision)
+    return context.row(part, variant, "time", unit, samples, precision=precision, details=details)
