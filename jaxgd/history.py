@@ -80,7 +80,7 @@ class TrainResult(NamedTuple):
         outcome: The reason the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE for a
             traced η that is not finite and above 0, or STOPPED by the callback.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
-        kernel: The backend that ran the epochs, "xla" or "native", and the reason for it.
+        kernel: The backend that ran the epochs, and the reason for it.
     """
 
     network: Network

@@ -19,6 +19,7 @@ from jaxgd.data.image import Frame
 from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
 from jaxgd.history import History
+from jaxgd.kernels.registry import kernel_names
 from jaxgd.network import Network, network_sizes
 from jaxgd.network_file import load_network, save_network
 
@@ -85,7 +86,7 @@ _CONFIG = {
     "batch_size": _Rule(lambda x: x == "full" or _is_int(x, 1, 2**31 - 1), 'a whole number from 1 on, or "full"'),
     "epochs": _whole(1, 2**31 - 1),
     "seed": _whole(0, 2**32 - 1),
-    "kernel": _one_of("auto", "xla", "native"),
+    "kernel": _one_of(*kernel_names()),
     "made_with": _Rule(
         lambda x: (
             type(x) is dict and all(type(v) is str for v in x.values()) and x.get("float") in ("float32", "float64")

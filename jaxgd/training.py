@@ -3,7 +3,7 @@
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ from jaxgd.errors import (
 )
 from jaxgd.examples import fit_splits, fit_traced_labels
 from jaxgd.history import History, TrainResult, TrainState
-from jaxgd.kernels import backend, select_backend, xla
+from jaxgd.kernels import Job, backend, select_backend, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import select
@@ -54,7 +54,7 @@ def train(
     cost: Cost = quadratic_cost,
     evaluate: bool = True,
     precision: jax.lax.PrecisionLike = None,
-    kernel: Literal["auto", "xla", "native"] = "auto",
+    kernel: str = "auto",
     callback: Callable[[TrainState, History], bool | None] | None = None,
     state: TrainState | None = None,
 ) -> TrainResult:
@@ -103,7 +103,7 @@ def train(
             The native kernels always multiply in float32.
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
             hand: for plain descent on the quadratic cost, a float32 network on the CPU, and inputs of bytes or
-            float32. "auto", the default, takes "native" if it can run and is the faster for these shapes. Both compute
+            float32. "auto", the default, takes the fastest that can run on this device with these shapes. All compute
             the same, except that they round float32 sums in different orders.
         callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
@@ -153,7 +153,7 @@ def train(
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
-    choice = select_backend(kernel, network, fitted["train"], cost, optimizer, batch_size)
+    choice = select_backend(kernel, Job(network, fitted["train"], cost, optimizer, batch_size, precision))
     sizes, ready, labels_fit = network_sizes(network), {}, True
     for name, examples in fitted.items():
         ready[name], fits = fit_traced_labels(backend.prepare(choice, examples), sizes[-1])

@@ -35,6 +35,7 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
+REGISTRY = "tests/kernels/test_registry.py"
 CURVATURE, KERNELS = "tests/test_curvature.py", "tests/kernels/test_native.py tests/kernels/test_order.py"
 STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py", "tests/descent/test_minimize.py"
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
@@ -275,7 +276,15 @@ FAULTS = (
     ),
     Fault("training.py", "callback(state, entry) and k < epochs", "callback(state, entry) and False", TRAINING),
     Fault("kernels/order.py", "_ROUNDS = 64", "_ROUNDS = 8", KERNELS),
-    Fault("kernels/choice.py", "if cost is not quadratic_cost:", "if False:", f"{KERNELS} {TRAINING}"),
+    Fault("kernels/native.py", "if job.cost is not quadratic_cost:", "if False:", f"{KERNELS} {TRAINING}"),
+    Fault("kernels/choice.py", "reason = backend.why_slower(job)", "pass", f"{KERNELS} {REGISTRY}"),
+    Fault(
+        "kernels/choice.py", "for here, reason in passed_over if here]", "for here, reason in passed_over]", REGISTRY
+    ),
+    Fault(
+        "kernels/choice.py", "reason for _, reason in passed_over[-1:]", "reason for _, reason in passed_over", REGISTRY
+    ),
+    Fault("kernels/protocol.py", "jax.jvp(same, primals, tangents)", "jax.jvp(f, primals, tangents)", REGISTRY),
     Fault("kernels/native.py", "out[0] == 1", "out[0] >= 0", f"{KERNELS} {TRAINING}"),
     Fault("kernels/src/kernels.cc", "eta / static_cast<float>(m)", "eta / static_cast<float>(batch_size)", KERNELS),
     Fault("kernels/src/kernels.cc", "if (sums) flush();\n  return", "return", KERNELS),

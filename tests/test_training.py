@@ -16,8 +16,11 @@ from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import CHUNK, fit_splits, inputs, outputs_in_chunks, targets
 from jaxgd.history import History
 from jaxgd.kernels import random_order
+from jaxgd.kernels.registry import kernel_names
 from jaxgd.outcome import Reason
 from jaxgd.training import _packed
+
+NAMES = kernel_names()
 
 
 @pytest.fixture(scope="module")
@@ -514,7 +517,11 @@ BAD = {
     "optimizer a number": ({"optimizer": 3}, DtypeError, "optimizer must be a rule"),
     "optimizer not called": ({"optimizer": optax.sgd}, DtypeError, r"Call it: sgd\(…\)"),
     "key a number": ({"key": 0}, DtypeError, "key must be a random key"),
-    "kernel an array": ({"kernel": np.ones(2)}, RangeError, "kernel must be 'auto', 'xla' or 'native'"),
+    "kernel an array": (
+        {"kernel": np.ones(2)},
+        RangeError,
+        f"kernel must be {', '.join(map(repr, NAMES[:-1]))} or {NAMES[-1]!r}",
+    ),
     "state a number": ({"state": 3}, DtypeError, "state must be the state of an earlier run"),
     "network None": ({"network": None}, DtypeError, "network: expected a tuple of layers"),
     "data None": ({"data": None}, DtypeError, r"the train data must be a pair \(x, y\), got NoneType"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.campaign.children import configure
+from jaxgd.kernels.registry import kernel_names
 
 NUMBERS = (
     "nan", "inf", "-inf", "-1", "0", "-0.0", "1e400", "1e-400", "1e39", "1e-46", "9" * 30, "0x10", "1_000", "٣", "½",
@@ -83,7 +84,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "scheme": Option(WORDS, _one_of("gaussian", "scaled")), "eta": Option(NUMBERS, _number(1e-46, 3.5e38)),
         "batch_size": Option((*NUMBERS, "full", "Full", "1198"), lambda x: x == "full" or _whole(1, 1197)(x)),
         "epochs": Option(NUMBERS, _whole(1)), "seed": Option(NUMBERS, _whole(0, 2**32 - 1)),
-        "kernel": Option(WORDS, _one_of("auto", "xla", "native")),
+        "kernel": Option(WORDS, _one_of(*kernel_names())),
         "run_dir": Option(PATHS, lambda text: (Path(text) / "config.json").is_file()), "resume": _RUN,
         "checkpoint_every": Option(NUMBERS, _whole(1)), "tensorboard": FLAG, "plot": Option(PATHS, _A_PICTURE),
         "progress": FLAG,

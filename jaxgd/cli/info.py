@@ -2,8 +2,12 @@
 
 import dataclasses
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from jaxgd.cli.common import MaybePath
+
+if TYPE_CHECKING:
+    from jaxgd.kernels import BackendChoice
 
 _PACKAGES = ("jaxgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "tensorflow-datasets", "matplotlib")
 
@@ -12,8 +16,8 @@ _PACKAGES = ("jaxgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "te
 class Info:
     """Print the installed versions, the devices, the settings, and the location of each data set.
 
-    The settings are the default float, the precision of matrix products, the instruction set of the native kernels, the
-    cache of compiled programs and the data folder.
+    The settings are the default float, the precision of matrix products, the backends, the choice of --kernel auto for
+    a network of sizes 784 30 10 and its reason, the cache of compiled programs and the data folder.
     """
 
     data_dir: MaybePath = None
@@ -28,7 +32,7 @@ class Info:
 
         from jaxgd.data.named import default_data_dir, find_files
         from jaxgd.data.sources import SOURCES
-        from jaxgd.kernels import native
+        from jaxgd.kernels.registry import BACKENDS
 
         rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
         rows += [("device", f"{d.id}: {d.device_kind} ({d.platform})") for d in jax.devices()]
@@ -38,7 +42,8 @@ class Info:
                 "matrix products",
                 getattr(jax.config, "jax_default_matmul_precision", None) or "the device's default precision",
             ),
-            ("native kernels", native.about()),
+            *((f"{entry.name} kernels", entry.load().about()) for entry in BACKENDS),
+            ("kernel, 784 30 10", str(_usual_choice())),
             ("compiled programs", getattr(jax.config, "jax_compilation_cache_dir", None) or "not cached"),
             ("data folder", str(self.data_dir or default_data_dir())),
             ("digits", "included in jaxgd"),
@@ -56,9 +61,25 @@ def version_line() -> str:
     """Return the versions of jaxgd and JAX, and the backend, in one line."""
     import jax
 
-    from jaxgd.kernels import native
+    from jaxgd.kernels.registry import fingerprints
 
-    return f"jaxgd {_version('jaxgd')}, jax {jax.__version__}, {jax.default_backend()}, native kernels: {native.isa()}"
+    kernels = [f"{name}: {fingerprint}" for name, fingerprint in fingerprints().items()]
+    return ", ".join([f"jaxgd {_version('jaxgd')}", f"jax {jax.__version__}", jax.default_backend(), *kernels])
+
+
+def _usual_choice() -> "BackendChoice":
+    """Return the backend that "auto" takes for the book's network on MNIST."""
+    import jax.numpy as jnp
+
+    from jaxgd.cost import quadratic_cost
+    from jaxgd.examples import Examples
+    from jaxgd.kernels import Job, select_backend
+    from jaxgd.network import Layer
+
+    shapes = ((30, 784), (10, 30))
+    network = tuple(Layer(jnp.zeros(shape, jnp.float32), jnp.zeros(shape[0], jnp.float32)) for shape in shapes)
+    examples = Examples(jnp.zeros((10, 784), jnp.uint8), jnp.zeros(10, jnp.int32))
+    return select_backend("auto", Job(network, examples, quadratic_cost, None, 10))
 
 
 def _version(package: str) -> str:

@@ -27,6 +27,7 @@ from jaxgd.cli.common import (
     require_writable_figure,
 )
 from jaxgd.cli.output import error_line, say
+from jaxgd.kernels.registry import BACKENDS, fingerprints, kernel_names
 
 if TYPE_CHECKING:
     import jax
@@ -48,6 +49,16 @@ _WITH_RESUME = (
 # Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of
 # digits.
 _SECONDS = 1.0
+
+# The choices of --kernel and its help follow from the registry.
+if TYPE_CHECKING:
+    KernelName = str
+else:
+    KernelName = Literal[kernel_names()]
+_SUMMARIES = "; ".join(f"{entry.name} {entry.summary}" for entry in reversed(BACKENDS))
+_KERNEL_HELP = (
+    f"Backend that runs an epoch: {_SUMMARIES}; auto is the fastest that can run. Results differ only by rounding."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +92,7 @@ class Train:
     """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
-    kernel: Literal["auto", "xla", "native"] = "auto"
-    """Backend that runs an epoch: native is C++ on the CPU; auto is native if it can run and is faster, otherwise xla.
-    Results differ only by rounding."""
+    kernel: Annotated[KernelName, tyro.conf.arg(help=_KERNEL_HELP)] = "auto"
     run_dir: MaybePath = None
     """Run folder to create. (default: runs/DATA-TIME)"""
     resume: MaybePath = None
@@ -267,10 +276,9 @@ def _made_with() -> dict[str, str]:
     import jax
 
     import jaxgd
-    from jaxgd.kernels import native
 
     return {
-        "native kernels": native.isa(),
+        **fingerprints(),
         "jaxgd": jaxgd.__version__,
         "jax": jax.__version__,
         "jaxlib": version("jaxlib"),
@@ -302,12 +310,12 @@ def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
 
     from jaxgd.cost import quadratic_cost
     from jaxgd.examples import Examples
-    from jaxgd.kernels import select_backend
+    from jaxgd.kernels import Job, select_backend
 
-    examples = Examples(*map(jnp.asarray, data.train))
-    return select_backend(
-        config["kernel"], _first_network(config)[0], examples, quadratic_cost, None, _batch_size(config)
-    )
+    images, labels = data.train
+    examples = Examples(jnp.asarray(images.reshape(len(images), -1)), jnp.asarray(labels, jnp.int32))
+    job = Job(_first_network(config)[0], examples, quadratic_cost, None, _batch_size(config))
+    return select_backend(config["kernel"], job)
 
 
 def _train(

@@ -1,23 +1,20 @@
 """Run an epoch, or evaluate all examples, with the selected backend."""
 
-from typing import Any, cast
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxgd.examples import Examples
-from jaxgd.kernels import native, xla
+from jaxgd.kernels import xla
 from jaxgd.kernels.choice import BackendChoice
+from jaxgd.kernels.registry import load
 from jaxgd.network import Network
 
 
 def prepare(choice: BackendChoice, examples: Examples) -> Examples:
     """Return the examples in the dtypes that the backend takes. Call it once, before all epochs."""
-    x, y = examples
-    if choice.name == "xla" or jnp.issubdtype(y.dtype, jnp.integer):
-        return examples
-    return Examples(x, y.astype(jnp.float32))
+    return load(choice.name).prepare(examples)
 
 
 def epoch(
@@ -40,24 +37,19 @@ def epoch(
         examples: The training examples.
         order: The order of the examples, a permutation of 0, …, n − 1.
         eta: The learning rate η.
-        rule_of: A function that returns the update rule for an η. The native kernels ignore it: they know only plain
-            descent.
-        objective: The cost and its precision. The native kernels ignore it: they know only the quadratic cost.
+        rule_of: A function that returns the update rule for an η. A backend that knows only plain descent ignores it.
+        objective: The cost and its precision. A backend that knows only the quadratic cost ignores the cost.
         batch_size: Examples per mini-batch, 1 to n.
 
     Returns:
         The network and the state of the rule after the epoch, and True if the cost of every mini-batch was finite.
     """
 
-    def xla_epoch(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
+    def by_xla(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
         return xla.epoch(network, optimizer_state, examples, order, rule_of(eta), objective, batch_size)
 
-    def native_epoch(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
-        network, finite = native.epoch(network, *examples, order, eta, batch_size)
-        return network, optimizer_state, finite
-
-    run = xla_epoch if choice.name == "xla" else native.with_derivatives(native_epoch, xla_epoch)
-    return cast(tuple[Network, Any, Array], run(network, examples, order, eta))
+    run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective.precision)
+    return run(network, examples, order, eta)
 
 
 def evaluate(
@@ -65,14 +57,11 @@ def evaluate(
 ) -> tuple[Array, Array, Network | None]:
     """Return C over all examples, their outputs, and ∇C. ∇C is None if `gradient` is False."""
 
-    def xla_evaluate(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
+    def by_xla(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
         if not gradient:
             return *objective.full(network, examples), None
         (c, a), slopes = jax.value_and_grad(objective.full, has_aux=True)(network, examples)
         return c, a, slopes
 
-    def native_evaluate(network: Network, examples: Examples) -> tuple[Array, Array, Network | None]:
-        return native.evaluate(network, *examples, gradient)
-
-    run = xla_evaluate if choice.name == "xla" else native.with_derivatives(native_evaluate, xla_evaluate)
-    return cast(tuple[Array, Array, Network | None], run(network, examples))
+    run = load(choice.name).evaluate(by_xla, gradient, objective.precision)
+    return run(network, examples)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxgd.cost import Cost, network_cost
 from jaxgd.examples import Examples, inputs, outputs_in_chunks, targets
+from jaxgd.kernels.protocol import Backend, Epoch, Job
 from jaxgd.network import Network
 
 
@@ -74,3 +76,23 @@ def epoch(
     if n % batch_size:
         carry, _ = one_batch(carry, order[whole:])
     return carry
+
+
+class _XLA(Backend):
+    """XLA as a backend: every network, cost and optimizer, on every device."""
+
+    name, platform = "xla", None
+
+    def about(self) -> str:
+        """Return the kind of device, and the flags that the environment gives to XLA."""
+        return f"on {jax.default_backend()}, XLA_FLAGS {os.environ.get('XLA_FLAGS') or 'not set'}"
+
+    def why_unsupported(self, job: Job) -> None:
+        """Return None: XLA runs every job."""
+
+    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
+        """Return XLA's function itself."""
+        return by_xla
+
+
+BACKEND: Backend = _XLA()

@@ -20,7 +20,10 @@ from jaxgd.cli import compiled, main
 from jaxgd.cli.info import Info
 from jaxgd.data.idx import write_idx
 from jaxgd.kernels import native
+from jaxgd.kernels.registry import kernel_names
 from jaxgd.run_folder import RunFolder
+
+NAMES = kernel_names()
 
 
 def metrics(row=-1):
@@ -169,6 +172,9 @@ def test_info_prints_versions_devices_and_folders(jaxgd):
     assert re.search(r"^jax  +\d+\.", answer.out, re.M)
     assert re.search(r"^device  +0: ", answer.out, re.M)
     assert re.search(r"^float  +float32", answer.out, re.M)
+    assert re.search(rf"^native kernels  +{re.escape(native.about())}$", answer.out, re.M)
+    assert re.search(rf"^xla kernels  +on {jax.default_backend()}, XLA_FLAGS ", answer.out, re.M)
+    assert re.search(rf"^kernel, 784 30 10  +({'|'.join(NAMES[1:])}): \S", answer.out, re.M)
     assert re.search(r"^mnist  +not found; `jaxgd train --data mnist` downloads it", answer.out, re.M)
     assert re.search(r"^compiled programs  +\S", answer.out, re.M)
 
@@ -260,7 +266,7 @@ USAGE = {
     ("train", "--seed", "9" * 5000): f"jaxgd train: --seed must be a whole number, got {'9' * 100}….",
     ("train", "--sizes", "64", "x", "10"): "jaxgd train: --sizes must be whole numbers, got 64 x 10.",
     ("train", "--batch-size", "all"): "jaxgd train: --batch-size must be a whole number or full, got all.",
-    ("train", "--kernel", "gpu"): "jaxgd train: --kernel must be auto, xla or native, got 'gpu'.",
+    ("train", "--kernel", "gpu"): f"jaxgd train: --kernel must be {', '.join(NAMES[:-1])} or {NAMES[-1]}, got 'gpu'.",
     ("train", "--plot="): "jaxgd train: --plot must be a path, got ''.",
     ("train", "--eta"): "jaxgd train: --eta must have a value, got none.",
     ("train", "--etta", "3"): "jaxgd train: --etta 3 is not an argument of this command. Did you mean --eta?",

@@ -19,7 +19,7 @@ from support import by_hand as costs_by_hand
 
 from jaxgd import Layer, RangeError, init_network, load_dataset, quadratic_cost, train
 from jaxgd.examples import Examples
-from jaxgd.kernels import BackendChoice, native, random_order, select_backend, xla
+from jaxgd.kernels import BackendChoice, Job, native, random_order, select_backend, xla
 from jaxgd.rules import gradient_descent
 
 pytestmark = pytest.mark.skipif(isinstance(native.library(), str), reason=str(native.library()))
@@ -357,7 +357,7 @@ def chosen(
 ):
     network = jax.tree.map(lambda v: jnp.asarray(v.astype(dtype)), drawn_network(np.random.default_rng(0), sizes))
     examples = Examples(jnp.zeros((5, sizes[0]), x), jnp.zeros(5, jnp.int32))
-    return select_backend(asked, network, examples, cost, optimizer, batch_size)
+    return select_backend(asked, Job(network, examples, cost, optimizer, batch_size))
 
 
 CHOICES = {
@@ -390,7 +390,7 @@ def test_the_choice_of_a_backend_has_a_reason(name):
 @pytest.mark.bad_input
 def test_an_unknown_kernel_is_refused():
     with pytest.raises(RangeError, match="kernel must be"):
-        chosen("cuda")
+        chosen("gpu")
 
 
 def test_without_the_library_xla_is_chosen(monkeypatch):

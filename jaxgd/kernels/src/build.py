@@ -93,7 +93,8 @@ def commands(*flags: str) -> Commands:
     x86 = about[1].startswith(("x86_64", "amd64"))
     more = [*shlex.split(os.environ.get("CXXFLAGS", "")), *flags]
     compile_ = [*compiler(), *FLAGS, *more]
-    units = {name: [*compile_, *(["-DJAXGD_X86"] if x86 else []), "-c", f"{name}.cc"] for name in ("ffi", "dispatch")}
+    plain = [*compile_, *(["-DJAXGD_X86"] if x86 else []), "-c"]
+    units = {name: [*plain, f"{name}.cc"] for name in ("ffi", "dispatch", "cuda")}
     for name, (lanes, isa) in (PORTABLE | (X86 if x86 else {})).items():
         units[name] = [*compile_, *isa, f"-DJAXGD_ISA={name}", f"-DJAXGD_LANES={lanes}", "-c", "kernels.cc"]
     link = [*compiler(), "-shared", "-pthread", *more, *shlex.split(os.environ.get("LDFLAGS", ""))]

@@ -2,22 +2,19 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
 #include <functional>
 #include <mutex>
-#include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #ifdef __linux__
 #include <sched.h>
 #endif
 
+#include "arguments.h"
 #include "descent.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
 
 namespace jaxgd {
 namespace {
@@ -90,46 +87,6 @@ void in_parallel(int64_t count, const std::function<void(int64_t)>& f) {
   if (failure) std::rethrow_exception(failure);
 }
 
-struct InvalidArgument {
-  std::string message;
-};
-
-// Describes a dtype and a shape, as in F32[10,784].
-template <typename Shape>
-std::string describe(ffi::DataType type, const Shape& shape) {
-  std::ostringstream text;
-  text << type << "[";
-  for (size_t i = 0; i < shape.size(); ++i) text << (i > 0 ? "," : "") << shape[i];
-  text << "]";
-  return text.str();
-}
-std::string describe(const ffi::AnyBuffer& x) { return describe(x.element_type(), x.dimensions()); }
-
-void require(bool holds, const std::string& message) {
-  if (!holds) throw InvalidArgument{message};
-}
-
-void require_shape(const std::string& name, const ffi::AnyBuffer& x, ffi::DataType type,
-                   const std::vector<int64_t>& shape) {
-  const auto dims = x.dimensions();
-  const bool same = dims.size() == shape.size() && std::equal(dims.begin(), dims.end(), shape.begin());
-  if (x.element_type() == type && same) return;
-  throw InvalidArgument{name + " has another shape or dtype: expected " + describe(type, shape) + ", got " +
-                        describe(x)};
-}
-
-ffi::AnyBuffer at(const ffi::RemainingArgs& args, size_t i) {
-  const auto x = args.get<ffi::AnyBuffer>(i);
-  require(x.has_value(), "argument " + std::to_string(i) + " is missing");
-  return *x;
-}
-ffi::AnyBuffer at(const ffi::RemainingRets& rets, size_t i) {
-  auto x = rets.get<ffi::AnyBuffer>(i);
-  require(x.has_value(), "result " + std::to_string(i) + " is missing");
-  ffi::Result<ffi::AnyBuffer> result = *x;
-  return *result;
-}
-
 // Returns the sizes of a network. Its weights and biases are args first, first + 1, …. Each has a leading axis of
 // `batch` networks, unless batch is −1.
 template <typename Buffers>
@@ -195,20 +152,6 @@ Examples examples_of(const ffi::RemainingArgs& args, int64_t inputs, int64_t out
     e.targets = y.typed_data<float>();
   }
   return e;
-}
-
-// Runs f, and converts an exception to an error for JAX.
-ffi::Error guarded(const char* name, const std::function<void()>& f) {
-  try {
-    f();
-    return ffi::Error::Success();
-  } catch (const InvalidArgument& error) {
-    return ffi::Error::InvalidArgument(std::string("jaxgd, ") + name + ": " + error.message);
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string("jaxgd, ") + name + ": out of memory");
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(std::string("jaxgd, ") + name + ": " + error.what());
-  }
 }
 
 // args: x, y, order (n), eta (), then w and b of each layer.

@@ -1,0 +1,142 @@
+"""The interface of a backend, and the job that it is asked to run."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, cast
+
+import jax
+from jaxtyping import Array, PyTree
+
+from jaxgd.examples import Examples
+from jaxgd.network import Network
+
+Epoch = Callable[[Network, Examples, Array, Array], tuple[Network, PyTree[Array], Array]]
+"""A function of the network, the examples, their order and η. It makes one update per mini-batch. It returns the
+network, the state of the update rule, and True if the cost of every mini-batch was finite."""
+
+Evaluate = Callable[[Network, Examples], tuple[Array, Array, Network | None]]
+"""A function of the network and the examples. It returns C over all examples, their outputs, and ∇C or None."""
+
+
+class Job(NamedTuple):
+    """The facts on which the choice of a backend depends.
+
+    Attributes:
+        network: The network to train.
+        examples: The training examples, on the device.
+        cost: The cost function.
+        optimizer: An optax transformation, or None for plain descent.
+        batch_size: Examples per mini-batch, or None for the full batch.
+        precision: The precision of matrix products, as in `jax.numpy.matmul`. Default None.
+    """
+
+    network: Network
+    examples: Examples
+    cost: Any
+    optimizer: Any
+    batch_size: int | None
+    precision: Any = None
+
+    def places(self) -> set[str]:
+        """Return the kinds of devices that hold the arrays, such as "cpu", and "a sharded array" for several devices.
+
+        A traced array counts as on JAX's default device.
+        """
+        return {_place(x) for x in self._arrays()}
+
+    def is_on(self, platform: str | None) -> bool:
+        """Return True if an array is on a device of this kind. None stands for every kind."""
+        return platform is None or any(platform in _platforms(x) for x in self._arrays())
+
+    def _arrays(self) -> list[Any]:
+        return jax.tree.leaves((self.network, self.examples))
+
+
+def _platforms(x: Any) -> list[str]:
+    """Return the kind of each device that holds an array."""
+    if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
+        return [jax.default_backend()]
+    return [device.platform for device in x.devices()]
+
+
+def _place(x: Any) -> str:
+    platforms = _platforms(x)
+    return "a sharded array" if len(platforms) > 1 else platforms[0]
+
+
+class Backend(Protocol):
+    """One way to run an epoch and to evaluate all examples.
+
+    A backend is one module with the constant `BACKEND`, and one entry in `jaxgd.kernels.registry`. Subclass this class:
+    its methods with a body are defaults. Backends differ only in rounding.
+
+    Attributes:
+        name: The name in the registry.
+        platform: The kind of device that the backend is made for, as in `jax.Device.platform`. None means every kind.
+    """
+
+    name: str
+    platform: str | None
+
+    def about(self) -> str:
+        """Return the properties of the backend on this host for `jaxgd info`, or the reason why it cannot run."""
+        ...
+
+    def fingerprint(self) -> str | None:
+        """Return the property of this host that decides the bits of the results, or the reason why it cannot run.
+
+        A run folder records it. None means that the versions and the device, which are also recorded, decide the bits.
+        """
+        return None
+
+    def why_unsupported(self, job: Job) -> str | None:
+        """Return the reason why the backend cannot run the job, in one line; None if it can."""
+        ...
+
+    def why_slower(self, job: Job) -> str | None:
+        """Return the reason why "auto" passes over the backend although it can run; None if it is the fastest.
+
+        The reason becomes the reason for the backend that is chosen, such as "quicker for layers of 512 neurons".
+        """
+        return None
+
+    def why_faster(self, job: Job) -> str:
+        """Return the reason for this backend if "auto" chooses it."""
+        return f"quicker for these shapes ({self.about()})"
+
+    def prepare(self, examples: Examples) -> Examples:
+        """Return the examples in the dtypes that the backend takes. It is called once, before all epochs."""
+        return examples
+
+    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
+        """Return the function that runs an epoch.
+
+        Args:
+            by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
+            optimizer_state: The state of the update rule before the epoch.
+            batch_size: Examples per mini-batch, 1 to n.
+            precision: The precision of matrix products.
+
+        Returns:
+            A function of the same arguments, with the same results except for rounding.
+        """
+        ...
+
+    def evaluate(self, by_xla: Evaluate, gradient: bool, precision: Any) -> Evaluate:
+        """Return the function that evaluates all examples. By default, XLA's function does.
+
+        Args:
+            by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
+            gradient: True to compute ∇C.
+            precision: The precision of matrix products.
+
+        Returns:
+            A function of the same arguments, with the same results except for rounding.
+        """
+        return by_xla
+
+
+def with_derivatives(f: Callable[..., Any], same: Callable[..., Any]) -> Callable[..., Any]:
+    """Give f, which JAX cannot differentiate, the derivatives of a JAX function that computes the same."""
+    g: Any = jax.custom_jvp(f)
+    g.defjvp(lambda primals, tangents: jax.jvp(same, primals, tangents))
+    return cast(Callable[..., Any], g)

@@ -1,0 +1,117 @@
+// Launches the CUDA kernel. It needs no header and no library of CUDA: it finds the driver's functions by name when the
+// first kernel is launched. Python loads the kernels (driver.py), because a load inside a capture of launches fails.
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#ifdef __linux__
+#include <dlfcn.h>
+#endif
+
+#include "cuda_epoch.h"
+
+namespace jaxgd::cuda {
+namespace {
+
+// The two functions of the driver that a launch needs, or the reason why they are missing.
+struct Driver {
+  int (*launch_kernel)(void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                       unsigned block_y, unsigned block_z, unsigned shared_bytes, void* stream, void** parameters,
+                       void** extra) = nullptr;
+  int (*get_error_string)(int code, const char** text) = nullptr;
+  std::string missing;
+
+  Driver() {
+#ifdef __linux__
+    void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+      missing = std::string("the CUDA driver cannot be loaded: ") + dlerror();
+      return;
+    }
+    launch_kernel = reinterpret_cast<decltype(launch_kernel)>(dlsym(library, "cuLaunchKernel"));
+    get_error_string = reinterpret_cast<decltype(get_error_string)>(dlsym(library, "cuGetErrorString"));
+    if (launch_kernel == nullptr || get_error_string == nullptr) missing = "the CUDA driver has no cuLaunchKernel";
+#else
+    missing = "the kernel needs Linux";
+#endif
+  }
+
+  std::string text(int code) const {
+    const char* text = nullptr;
+    const bool known = get_error_string(code, &text) == 0 && text != nullptr;
+    return (known ? text : "unknown error") + std::string(", error ") + std::to_string(code);
+  }
+};
+
+// A kernel that Python has loaded. It is valid on every device of the architecture that its name stands for.
+struct Kernel {
+  void* handle;
+  Sizes sizes;
+};
+
+std::mutex lock;
+
+std::map<std::string, Kernel, std::less<>>& kernels() {
+  static std::map<std::string, Kernel, std::less<>> loaded;
+  return loaded;
+}
+
+Kernel kernel_of(std::string_view name) {
+  const std::lock_guard<std::mutex> held(lock);
+  const auto found = kernels().find(name);
+  if (found != kernels().end()) return found->second;
+  throw Refused{ffi::ErrorCode::kFailedPrecondition,
+                "the kernel " + std::string(name.substr(0, 12)) +
+                    " is not loaded in this process. A compiled or exported program holds only its name. Before "
+                    "running one, call jaxgd.kernels.cuda.backend.load(sizes, batch_size, precision) with the same "
+                    "jaxgd, NVRTC and kind of GPU"};
+}
+
+// See `checked` for the arguments and results. Each network is trained by one block.
+ffi::Error Launch(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
+                  int64_t batch_size, int64_t threads, int64_t shared_bytes) {
+  return guarded("cuda epoch", [&] {
+    Epoch e = checked(args, rets, batch_size);
+    const Kernel kernel = kernel_of(name);
+    require_same(e, kernel.sizes);
+    static const Driver driver;
+    if (!driver.missing.empty()) throw Refused{ffi::ErrorCode::kUnavailable, driver.missing};
+    if (e.networks == 0) return;
+    void* parameters[] = {&e.x,  &e.labels, &e.targets, &e.order,  &e.eta, &e.w1,
+                          &e.b1, &e.w2,     &e.b2,      &e.finite, &e.n,   &e.batch_size};
+    const int code =
+        driver.launch_kernel(kernel.handle, static_cast<unsigned>(e.networks), 1, 1, static_cast<unsigned>(threads), 1,
+                             1, static_cast<unsigned>(shared_bytes), stream, parameters, nullptr);
+    if (code != 0) {
+      throw Refused{ffi::ErrorCode::kInternal, "the driver refused to launch " + std::to_string(e.networks) +
+                                                   " blocks of " + std::to_string(threads) + " threads with " +
+                                                   std::to_string(shared_bytes) +
+                                                   " bytes of shared memory: " + driver.text(code)};
+    }
+  });
+}
+
+}  // namespace
+}  // namespace jaxgd::cuda
+
+// clang-format off
+#define JAXGD_CUDA_EPOCH(binding)  \
+  (binding).RemainingArgs().RemainingRets().Attr<std::string_view>("kernel").Attr<int64_t>("batch_size")  \
+           .Attr<int64_t>("threads").Attr<int64_t>("shared_bytes")
+// clang-format on
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_cuda_epoch, jaxgd::cuda::Launch,
+                              JAXGD_CUDA_EPOCH(ffi::Ffi::Bind().Ctx<ffi::PlatformStream<void*>>()),
+                              // XLA may record the launch in a graph and repeat it.
+                              {ffi::Traits::kCmdBufferCompatible});
+
+extern "C" {
+
+// Registers a loaded kernel, a CUkernel, under its name.
+void jaxgd_cuda_register(const char* name, void* handle, int64_t inputs, int64_t hidden, int64_t outputs,
+                         int64_t batch_size) {
+  const std::lock_guard<std::mutex> held(jaxgd::cuda::lock);
+  jaxgd::cuda::kernels()[name] = {handle, {inputs, hidden, outputs, batch_size}};
+}
+}
