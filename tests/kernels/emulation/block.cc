@@ -71,6 +71,7 @@ block_switch_stacks:
 
 constexpr size_t kStackBytes = 64 << 10;
 constexpr int kNumberSaved = 6;
+constexpr size_t kMostCopies = 4096;
 // A flag of __tsan_switch_to_fiber: the switch orders no accesses.
 constexpr unsigned kNoOrder = 1;
 
@@ -186,21 +187,19 @@ void end_phase_if_complete(Phase& phase) {
 
 // Finishes the copies whose time has come.
 void deliver() {
-  std::vector<Copy> later;
-  for (Copy& copy : running->copies) {
+  auto& copies = running->copies;
+  const auto arrives = [](Copy& copy) {
     running->progress = true;
-    if (copy.delay-- > 0) {
-      later.push_back(copy);
-      continue;
-    }
+    if (copy.delay-- > 0) return false;
     __tsan_acquire(copy.phase);
     std::memcpy(copy.to, copy.from, copy.bytes);
     __tsan_release(copy.phase);
     mark_written(copy.to, copy.bytes);
     copy.phase->pending_bytes -= copy.bytes;
     end_phase_if_complete(*copy.phase);
-  }
-  running->copies = std::move(later);
+    return true;
+  };
+  copies.erase(std::remove_if(copies.begin(), copies.end(), arrives), copies.end());
 }
 
 [[noreturn]] void report_deadlock() {
@@ -242,6 +241,8 @@ void run(int index, int threads, size_t shared_bytes, unsigned seed, bool trunca
   b.memory = static_cast<char*>(std::aligned_alloc(128, (shared_bytes + 127) / 128 * 128));
   std::memset(b.memory, 0xff, shared_bytes);  // NaN
   b.written.resize(shared_bytes);
+  // ThreadSanitizer would see an allocation by one thread and its release by another.
+  b.copies.reserve(kMostCopies);
   b.fibers.resize(threads), b.warps.resize(threads / 32);
   running = &b;
   b.scheduler_tsan = __tsan_get_current_fiber();
@@ -362,6 +363,7 @@ void arrivals_wait(Arrivals* arrivals, int parity, int line) {
 void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals, int line) {
   const auto is_aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   if (!is_aligned(to) || !is_aligned(from) || bytes % 16 != 0) block::fail(line, "a copy is not aligned to 16 bytes");
+  if (block::running->copies.size() == block::kMostCopies) block::fail(line, "too many copies are on their way");
   block::Phase& phase = phase_of(arrivals, line);
   const auto first = block::running->written.begin() + block::offset(to);
   std::fill_n(first, bytes, false);

@@ -1,0 +1,76 @@
+"""The CUDA kernel on a CPU: compile descend.cu against the emulation of a block, and call it."""
+
+import ctypes
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from jaxgd.kernels import cuda
+
+KERNEL = Path(cuda.__file__).parent
+EMULATION = Path(__file__).parent / "kernels/emulation"
+FLAGS = ("-std=gnu++17", "-O2", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+
+# The switch between the stacks of two threads is written in assembly for this processor.
+why_missing = (
+    None if shutil.which("g++") and platform.machine() == "x86_64" else "the emulation needs GCC on an x86-64 processor"
+)
+
+
+def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None):
+    """Compile the kernel for a shape into a library, or with `main` into a program, and return its path.
+
+    `flags` are for the kernel, and `block_flags` for the emulation's half of the operations, by default the same.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    defines = [f"-D{name}={value}" for name, value in shape.defines().items()]
+    # The emulation's block.h comes first.
+    include = ["-I", EMULATION, "-I", kernel]
+
+    def compile_(source, *more):
+        path = folder / f"{source}.o"
+        run("g++", *FLAGS, *more, *include, "-c", EMULATION / f"{source}.cc", "-o", path)
+        return path
+
+    objects = [compile_("emulate", *flags, *defines)]
+    objects.append(compile_("block", *(flags if block_flags is None else block_flags)))
+    if main:
+        objects.append(compile_("main", *flags, *defines))
+    out = folder / ("main" if main else "emulated.so")
+    run("g++", *flags, *([] if main else ["-shared"]), *objects, "-o", out)
+    return out
+
+
+def run(*words):
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def emulate(library, shape, network, x, y, orders, etas, batch_size=None, seed=0, truncate=False):
+    """Train networks for one epoch. Return their weights and biases, and which results are finite.
+
+    `network` is w1, b1, w2 and b2. They, `orders` and `etas` have a leading axis of networks.
+    """
+    images = aligned(x.shape[0], shape.row_bytes)
+    images[:, : x.shape[1]] = x
+    network = [np.array(v, np.float32, order="C") for v in network]
+    orders, etas = np.ascontiguousarray(orders, np.int32), np.ascontiguousarray(etas, np.float32)
+    finite = np.full(len(etas), -1, np.int32)
+    labels, targets = (np.ascontiguousarray(y, np.int32), None) if y.ndim == 1 else (None, np.float32(y))
+    pointers = [None if a is None else a.ctypes.data_as(ctypes.c_void_p) for a in (
+        images, labels, targets, orders, etas, *network, finite
+    )]  # fmt: skip
+    ctypes.CDLL(str(library)).jaxgd_emulate(
+        *pointers, len(x), batch_size or shape.batch_size, len(etas), seed, int(truncate)
+    )
+    return network, finite
+
+
+def aligned(rows, row_bytes):
+    """Return rows of zero bytes whose address is a multiple of 16, as on a device."""
+    memory = np.zeros(rows * row_bytes + 16, np.uint8)
+    start = -memory.ctypes.data % 16
+    return memory[start : start + rows * row_bytes].reshape(rows, row_bytes)
