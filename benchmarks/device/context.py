@@ -46,7 +46,8 @@ class Context:
 
     def count(self, part: str, variant: str, quantity: str, unit: str, value: float, **more: Any) -> Row:
         """Store one exact value, and return its row."""
-        return self.emit(Row(self.case(part), variant, quantity, value, unit, **more))
+        row = Row(case=self.case(part), variant=variant, quantity=quantity, value=value, unit=unit, **more)
+        return self.emit(row)
 
     def emit(self, row: Row) -> Row:
         """Store a row, and return it."""

@@ -1,12 +1,11 @@
 """MNIST where its files are present, otherwise images with MNIST's sparsity."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks.training.work import Shared
 
 SIZES = (784, 30, 10)
 ETA = 3.0
@@ -88,16 +87,16 @@ def generated(n: int, seed: int) -> Images:
     return Images(x.astype(np.uint8), y, False)
 
 
-def weights(networks: int, seed: int = 0, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.float32]]:
-    """Return w and b of each layer of many networks, with a leading axis, drawn as `init_network` draws them.
+def weights(networks: int, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.float32]]:
+    """Return w and b of each layer of many networks, with a leading axis. Network i has its own seed i.
 
-    w comes from N(0, 1/fan-in) and b from N(0, 1).
+    w comes from N(0, 1/fan-in) and b from N(0, 1), as in `init_network`.
     """
-    rng = np.random.default_rng(seed)
+    generators = [np.random.default_rng(i) for i in range(networks)]
     arrays = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-        arrays.append((rng.standard_normal((networks, outputs, inputs)) / inputs**0.5).astype(np.float32))
-        arrays.append(rng.standard_normal((networks, outputs)).astype(np.float32))
+    for inputs, outputs in itertools.pairwise(sizes):
+        draw = lambda *shape: np.stack([rng.standard_normal(shape, np.float32) for rng in generators])  # noqa: E731
+        arrays += [draw(outputs, inputs) / np.float32(inputs**0.5), draw(outputs)]
     return arrays
 
 
@@ -105,9 +104,3 @@ def orders(networks: int, n: int, seed: int = 0) -> NDArray[np.int32]:
     """Return an order of n examples for each network."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.permutation(n).astype(np.int32) for _ in range(networks)])
-
-
-def shared(images: Images, start: list[NDArray[np.float32]]) -> Shared:
-    """Return the images and the first network's weights in the form of the suite's `cost` and `accuracy`."""
-    pairs = [(w[0], b[0]) for w, b in zip(start[::2], start[1::2], strict=True)]
-    return Shared(images.x, images.y, pairs)

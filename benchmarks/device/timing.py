@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.device import data
 from benchmarks.device.context import Context
 from benchmarks.rows import Row
-from benchmarks.training.work import accuracy, cost
+from benchmarks.training.work import Shared, accuracy, cost
 
 # Timings of a program that needs about a second. A loop in a command buffer once crashed at its second run, so no
 # program is timed fewer times.
@@ -39,10 +39,10 @@ def _each(run: Callable[[int], Any], wait: Callable[[Any], Any], count: int) -> 
 
 def outcome(images: data.Images, network: Any) -> dict[str, Any]:
     """Return the details of a row about a network after one epoch: its cost, and its accuracy if MNIST is genuine."""
-    arrays = [(w, b) for w, b in zip(network[::2], network[1::2], strict=True)]
-    shared = data.shared(images, data.weights(1))
-    details = {"cost": cost(arrays, shared), **images.details}
-    return details | ({"accuracy": accuracy(arrays, shared)} if images.genuine else {})
+    arrays = list(zip(network[::2], network[1::2], strict=True))
+    examples = Shared(images.x, images.y, arrays)
+    details = {"cost": cost(arrays, examples), **images.details}
+    return details | ({"accuracy": accuracy(arrays, examples)} if images.genuine else {})
 
 
 def store(
