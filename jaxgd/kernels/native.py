@@ -37,10 +37,12 @@ def library() -> ctypes.CDLL | str:
         return "the native library was not built when jaxgd was installed; it needs a C++ compiler (GCC or Clang)"
     try:
         loaded = ctypes.CDLL(str(LIBRARY))
-        for name in ("jaxgd_epoch", "jaxgd_evaluate"):
+        for name, platform in (("jaxgd_epoch", "cpu"), ("jaxgd_evaluate", "cpu"), ("jaxgd_cuda_epoch", "CUDA")):
             capsule = jax.ffi.pycapsule(getattr(loaded, name))  # type: ignore[no-untyped-call]
-            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+            jax.ffi.register_ffi_target(name, capsule, platform=platform)
         loaded.jaxgd_isa.restype = ctypes.c_char_p
+        loaded.jaxgd_cuda_register.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *[ctypes.c_int64] * 4]
+        loaded.jaxgd_cuda_register.restype = None
     except (OSError, AttributeError, RuntimeError, ValueError) as error:  # the last two: jaxlib refused the library
         return f"the native library cannot be loaded: {error}"
     return loaded

@@ -1,0 +1,299 @@
+"""The CUDA backend: plain descent on the quadratic cost, for small networks with one hidden layer.
+
+Each network is trained by one block of threads for the whole epoch. Many networks under `vmap` become the grid.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxgd.cost import quadratic_cost
+from jaxgd.examples import Examples
+from jaxgd.kernels import native
+from jaxgd.kernels.cuda import cubins, driver, nvrtc
+from jaxgd.kernels.cuda.errors import CudaError
+from jaxgd.kernels.cuda.shape import MOST_BATCH, MOST_HIDDEN, MOST_INPUTS, MOST_OUTPUTS, Shape
+from jaxgd.kernels.protocol import Backend, Epoch, Job, with_derivatives
+from jaxgd.network import Layer, Network, network_sizes
+
+TARGET = "jaxgd_cuda_epoch"
+_HIGHEST, _HIGH = jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGH
+# Parts into which a factor of a TF32 product is split.
+_PARTS = {None: 2, "float32": 2, "highest": 2, _HIGHEST: 2, "tensorfloat32": 1, "high": 1, _HIGH: 1}
+
+
+def shape_of(sizes: Sequence[int], batch_size: int | None, precision: Any) -> Shape | str:
+    """Return the shape for which the kernel is compiled, or the reason in one line why no kernel has it.
+
+    Args:
+        sizes: The sizes of the network's layers.
+        batch_size: Examples per mini-batch, or None for the full batch.
+        precision: The precision of matrix products. None, "float32" and "highest" split each factor in two TF32 parts,
+            "tensorfloat32" and "high" use one.
+    """
+    if len(sizes) != 3:
+        return f"the CUDA kernel needs one hidden layer, got {len(sizes) - 2}"
+    if batch_size is None:
+        return "the CUDA kernel makes mini-batch updates, and the full batch was asked for"
+    limits = (
+        ("inputs", sizes[0], MOST_INPUTS),
+        ("hidden neurons", sizes[1], MOST_HIDDEN),
+        ("outputs", sizes[2], MOST_OUTPUTS),
+        ("examples per mini-batch", batch_size, MOST_BATCH),
+    )
+    for what, count, most in limits:
+        if count > most:
+            return f"the CUDA kernel takes at most {most:,} {what}, got {count:,}"
+    try:
+        parts = _PARTS.get(precision)
+    except TypeError:  # not hashable
+        parts = None
+    if parts is None:
+        return f'the CUDA kernel knows the precisions None, "float32" and "tensorfloat32", got {precision!r}'
+    return Shape(sizes[0], sizes[1], sizes[2], batch_size, parts)
+
+
+@functools.cache
+def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
+    """Load the kernel for a shape on a device of this process. If that fails, return the reason in one line.
+
+    The first use of a shape compiles the kernel, which takes about a second. Its name stands for it in programs.
+    """
+    found = driver.device(ordinal)
+    if isinstance(found, str):
+        return found
+    library, loaded_driver = native.library(), driver.driver()
+    if isinstance(library, str) or isinstance(loaded_driver, str):
+        return str(library if isinstance(library, str) else loaded_driver)
+    unsuitable = driver.why_unsuitable(found, shape)
+    if unsuitable is not None:
+        return unsuitable
+    compiler = nvrtc.compiler(found.driver[0])
+    if isinstance(compiler, str):
+        return compiler
+    try:
+        cubin = cubins.cubin(compiler, shape, found.capability)
+        # Devices of one architecture share the handle.
+        if cubin.name not in _handles:
+            _handles[cubin.name] = loaded_driver.load(cubin.compiled.cubin)
+        loaded_driver.enable(_handles[cubin.name], shape.shared_bytes, ordinal)
+    except CudaError as error:
+        return str(error)
+    library.jaxgd_cuda_register(cubin.name.encode(), _handles[cubin.name], *shape[:4])
+    return cubin
+
+
+_handles: dict[str, int] = {}
+
+
+def load(sizes: Sequence[int], batch_size: int, precision: Any = None) -> str:
+    """Load the kernel on JAX's default GPU, and return the name by which programs know it.
+
+    `train` does this. Call it before running an exported program, because that holds only the name.
+
+    Args:
+        sizes: The sizes of the network's layers, such as (784, 30, 10).
+        batch_size: Examples per mini-batch.
+        precision: The precision of matrix products, as in `train`.
+
+    Returns:
+        The name of the kernel.
+
+    Raises:
+        CudaError: If the kernel cannot run here. The message is the reason.
+    """
+    shape = shape_of(sizes, batch_size, precision)
+    return name_of(shape) if isinstance(shape, Shape) else _refuse(shape)
+
+
+def name_of(shape: Shape) -> str:
+    """Load the kernel on JAX's default GPU, and return its name. Raise CudaError with the reason if that fails."""
+    try:
+        ordinal = _default_gpu().local_hardware_id
+    except RuntimeError as error:
+        return _refuse(f"JAX sees no GPU: {' '.join(str(error).split())}")
+    cubin = loaded(shape, ordinal)
+    return _refuse(cubin) if isinstance(cubin, str) else cubin.name
+
+
+def _refuse(reason: str) -> str:
+    raise CudaError(f"the CUDA kernel cannot run here: {reason}")
+
+
+def _default_gpu() -> jax.Device:
+    """Return the GPU that runs a function whose arguments have no device of their own."""
+    config: Any = jax.config
+    device = config.jax_default_device or jax.local_devices()[0]
+    return device if getattr(device, "platform", None) == "gpu" else jax.local_devices(backend="gpu")[0]
+
+
+def epoch(
+    network: Network,
+    x: Array,
+    y: Array,
+    order: Int[Array, "*batch n"],
+    eta: Float[Array, "*batch"],
+    batch_size: int,
+    precision: Any = None,
+) -> tuple[Network, Bool[Array, "*batch"]]:
+    """Make one update v → v − η∇C per mini-batch, over all examples in the given order.
+
+    Under vmap over networks, orders and η, every network is trained by a block of its own, and all share the data. The
+    blocks that do not fit on the device wait for the others. Under vmap over the data too, the networks train one after
+    the other.
+
+    Args:
+        network: The network, float32, with one hidden layer.
+        x: Inputs, (n, in): bytes, used as x/255.
+        y: Labels (n,) as int32, or targets (n, out) as float32.
+        order: The order of the examples, a permutation of 0, …, n − 1, as int32. Each mini-batch takes the next
+            `batch_size` examples.
+        eta: The learning rate η, a float32 scalar.
+        batch_size: Examples per mini-batch, 1 to 16. The last mini-batch may be smaller.
+        precision: The precision of matrix products. None and "float32" split each factor into two TF32 numbers, which
+            keeps 22 bits of it. "tensorfloat32" keeps 11 bits.
+
+    Returns:
+        The network after the epoch, and True if no output was NaN and every label names an output.
+
+    Raises:
+        CudaError: If no kernel has this shape, or it cannot run here.
+    """
+    sizes = (network[0].w.shape[-1], *(layer.b.shape[-1] for layer in network))
+    shape = shape_of(sizes, batch_size, precision)
+    if isinstance(shape, str):
+        _refuse(shape)
+    assert isinstance(shape, Shape)
+    out: tuple[Network, Array] = epoch_of(shape, name_of(shape))(network, x, y, order, eta)
+    return out
+
+
+@functools.cache
+def epoch_of(shape: Shape, name: str) -> Any:
+    """Return the epoch by the kernel of this name, as a function of the network, x, y, order and η."""
+
+    @custom_vmap
+    def run(network: Network, x: Array, y: Array, order: Array, eta: Array) -> tuple[Network, Array]:
+        flat = [v for layer in network for v in (layer.w, layer.b)]
+        results = [jax.ShapeDtypeStruct(v.shape, jnp.float32) for v in flat]  # type: ignore[no-untyped-call]
+        finite = jax.ShapeDtypeStruct(eta.shape, jnp.int32)  # type: ignore[no-untyped-call]
+        if shape.row_bytes > shape.inputs:
+            x = jnp.pad(x, ((0, 0), (0, shape.row_bytes - shape.inputs)))
+        out = jax.ffi.ffi_call(
+            TARGET,
+            (finite, *results),
+            # Update the weights in place.
+            input_output_aliases={4 + i: 1 + i for i in range(len(flat))},
+        )(
+            x,
+            y,
+            order,
+            eta,
+            *flat,
+            kernel=name,
+            batch_size=np.int64(shape.batch_size),
+            threads=np.int64(shape.threads),
+            shared_bytes=np.int64(shape.shared_bytes),
+        )
+        return tuple(Layer(w, b) for w, b in zip(out[1::2], out[2::2], strict=True)), out[0] == 1
+
+    @run.def_vmap
+    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, order: Any, eta: Any) -> Any:
+        def with_axis(v: Array, batched: bool) -> Array:
+            return v if batched else jnp.broadcast_to(v, (axis_size, *v.shape))
+
+        mapped = jax.tree.map(with_axis, (network, order, eta), (in_batched[0], in_batched[3], in_batched[4]))
+        if any(jax.tree.leaves(in_batched[1:3])):
+            # The kernel shares the data between its networks; map over them one by one.
+            data = jax.tree.map(with_axis, (x, y), tuple(in_batched[1:3]))
+            out = jax.lax.map(lambda z: run(z[0][0], z[1][0], z[1][1], z[0][1], z[0][2]), (mapped, data))
+        elif mapped[2].ndim > 1:
+            # A vmap of a vmap: both axes become the grid.
+            merged = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), mapped)
+            out = run(merged[0], x, y, *merged[1:])
+            out = jax.tree.map(lambda v: v.reshape(axis_size, -1, *v.shape[1:]), out)
+        else:
+            out = run(mapped[0], x, y, *mapped[1:])
+        return out, jax.tree.map(lambda _: True, out)
+
+    return run
+
+
+class _Cuda(Backend):
+    """The CUDA kernel as a backend: plain descent on the quadratic cost, in float32 on one NVIDIA GPU."""
+
+    name, platform = "cuda", "gpu"
+
+    def about(self) -> str:
+        """Return the device and the compiler; or the reason why the kernel cannot run."""
+        found = driver.device()
+        if isinstance(found, str):
+            return found
+        compiler = nvrtc.compiler(found.driver[0])
+        return compiler if isinstance(compiler, str) else f"{found}, {compiler}"
+
+    def fingerprint(self) -> str | None:
+        """Return the version of the compiler, which decides the bits, or None without a device for the kernel."""
+        found = driver.device()
+        compiler = found if isinstance(found, str) else nvrtc.compiler(found.driver[0])
+        return None if isinstance(compiler, str) else str(compiler)
+
+    def why_unsupported(self, job: Job) -> str | None:
+        """Return the reason why the kernel cannot run, or None if it can. This compiles the kernel at its first use."""
+        dtypes = {x.dtype for x in jax.tree.leaves(job.network)}
+        if dtypes != {jnp.dtype("float32")}:
+            return f"the CUDA kernel needs a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
+        if job.optimizer is not None:
+            return "the CUDA kernel knows only plain descent, and an optimizer was given"
+        if job.cost is not quadratic_cost:
+            return "the CUDA kernel knows only the quadratic cost, and another cost was given"
+        if job.examples.x.dtype != jnp.uint8:
+            return f"the CUDA kernel needs inputs of bytes, got {job.examples.x.dtype}"
+        shape = shape_of(network_sizes(job.network), job.batch_size, job.precision)
+        if isinstance(shape, str):
+            return shape
+        if (places := job.places()) != {"gpu"}:
+            return f"the CUDA kernel needs arrays on one NVIDIA GPU, got {', '.join(sorted(places - {'gpu'}))}"
+        return self._why_not_on(job, shape)
+
+    def _why_not_on(self, job: Job, shape: Shape) -> str | None:
+        """Return the reason why the kernel cannot run on the devices of the arrays, or None if it can."""
+        default = _default_gpu().local_hardware_id
+        arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
+        ordinals = {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
+        names = set()
+        for ordinal in {default, *ordinals}:
+            cubin = loaded(shape, ordinal)
+            if isinstance(cubin, str):
+                return cubin
+            names.add(cubin.name)
+        if len(names) > 1:
+            return "the CUDA kernel is compiled for JAX's default GPU, and the arrays are on a GPU of another kind"
+        return None
+
+    def why_faster(self, job: Job) -> str:
+        """Return the reason for the CUDA kernel."""
+        return f"quicker for these shapes, on the GPU ({self.about()})"
+
+    def prepare(self, examples: Examples) -> Examples:
+        """Return the examples with labels in int32 or targets in float32."""
+        x, y = examples
+        return Examples(x, y.astype(jnp.int32 if jnp.issubdtype(y.dtype, jnp.integer) else jnp.float32))
+
+    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
+        """Return the kernel's epoch."""
+
+        def by_kernel(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
+            network, finite = epoch(network, *examples, order, eta, batch_size, precision)
+            return network, optimizer_state, finite
+
+        return with_derivatives(by_kernel, by_xla)
+
+
+BACKEND: Backend = _Cuda()
