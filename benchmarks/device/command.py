@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from benchmarks import hardware
 from benchmarks.device import summary
-from benchmarks.device.plan import MAY_LACK, NOT_REHEARSED, TASKS, Task, UnknownTaskError, chosen
+from benchmarks.device.plan import MAY_LACK, NOT_REHEARSED, TASKS, TOOLS_OF_A_GPU, Task, UnknownTaskError, chosen
 from benchmarks.device.process import python, run
 from benchmarks.rows import Key, Row
 from benchmarks.store import FOLDER, read, replace
@@ -66,6 +66,8 @@ class Run:
         self._logs = out.with_suffix("")
         self._end = time.monotonic() + within
         self._stamp = hardware.stamp_without_jax()
+        if rehearse:
+            self._stamp["host"]["rehearsal"] = True
 
     def do(self, task: Task) -> None:
         """Run a task, unless something that it needs is missing. Print and store its result."""
@@ -85,7 +87,7 @@ class Run:
             environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{task.name}.log"
-        end = run(words, environment, log, min(task.limit, left), self._receive)
+        end = run(words, environment, log, min(task.limit(self._rehearse), left), self._receive)
         self._finish(Result(task, "failed" if end.reason else "done", end.seconds, end.reason))
 
     def why_skipped(self, task: Task) -> str:
@@ -94,8 +96,7 @@ class Run:
             return NOT_REHEARSED[task.name]
         missing = [name for name in task.needs if not shutil.which(name) and not importlib.util.find_spec(name)]
         if self._rehearse:
-            # A rehearsal runs the program without its tool.
-            missing = [name for name in missing if name not in TOOLS]
+            missing = [name for name in missing if name not in TOOLS_OF_A_GPU]
         return f"{missing[0]} is not installed" if missing else ""
 
     @property
@@ -126,9 +127,6 @@ class Run:
         self.rows[row.key] = row
         same = (row.case, row.variant, row.precision)
         replace(self._out, [r for r in self.rows.values() if (r.case, r.variant, r.precision) == same])
-
-
-TOOLS = ("compute-sanitizer", "ncu")
 
 
 def parser() -> argparse.ArgumentParser:

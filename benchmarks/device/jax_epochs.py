@@ -1,4 +1,4 @@
-"""Epochs as a JAX user writes them, and jaxgd's kernel inside jit."""
+"""Epochs as a JAX user writes them without jaxgd's `train`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 
 from benchmarks.device import data, timing
 from benchmarks.device.context import Context
+from benchmarks.device.timing import time_epochs
 
 
 def scan(context: Context, unroll: int = 1, suffix: str = "") -> None:
@@ -18,7 +19,7 @@ def scan(context: Context, unroll: int = 1, suffix: str = "") -> None:
         variant = f"{variant}-unroll-{unroll}"
     for precision, word in timing.PRECISIONS.items():
         epoch = jax.jit(_epoch(word, unroll))
-        _time(context, variant, precision, epoch, images, 1, context.sizes.repeats)
+        time_epochs(context, variant, precision, epoch, images, 1, context.sizes.repeats)
 
 
 def many(context: Context) -> None:
@@ -28,7 +29,7 @@ def many(context: Context) -> None:
     images, networks = data.training(context.sizes.examples), context.sizes.many
     for precision, word in timing.PRECISIONS.items():
         epoch = jax.jit(jax.vmap(_epoch(word, 1), in_axes=(0, 0, 0, None, None)))
-        _time(context, "xla-vmap", precision, epoch, images, networks, timing.SLOW_REPEATS)
+        time_epochs(context, "xla-vmap", precision, epoch, images, networks, timing.SLOW_REPEATS)
 
 
 def steps(context: Context) -> None:
@@ -85,29 +86,3 @@ def _epoch(precision: str | None, unroll: int) -> Callable[..., Any]:
         return step(network, eta, x, y, order[whole:]) if whole < len(order) else network
 
     return epoch
-
-
-def _time(
-    context: Context, variant: str, precision: str, epoch: Any, images: data.Images, networks: int, repeats: int
-) -> None:  # fmt: skip
-    """Time an epoch and store it. One network has no leading axis, and many networks have one."""
-    import jax
-    import jax.numpy as jnp
-
-    n = len(images.y)
-    arrays, orders, etas = data.weights(networks), data.orders(networks, n), np.full(networks, data.ETA, np.float32)
-    given = (arrays, orders, etas) if networks > 1 else jax.tree.map(lambda v: v[0], (arrays, orders, etas))
-    network, order, eta = jax.tree.map(jnp.asarray, given)
-    x, y = jnp.asarray(images.x), jnp.asarray(images.y)
-    held = [network]
-
-    def run(k: int) -> Any:
-        held.append(epoch(held[-1], order, eta, x, y))
-        return held[-1]
-
-    first, samples = timing.times(run, jax.block_until_ready, repeats)
-    after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
-    details = timing.outcome(images, after)
-    if networks > 1:
-        details |= {"networks": networks, "network_epochs_per_s": networks / float(np.median(samples))}
-    timing.store(context, "", variant, "s/epoch", first, samples, precision, n=n, **details)

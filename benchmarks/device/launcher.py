@@ -90,15 +90,9 @@ class Emulated:
 
     def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
         """Compile the emulation for a shape, unless another task has done so, and return its work."""
-        sys.path.insert(0, str(_TESTS))
-        emulation: Any = importlib.import_module("emulation")
-        if emulation.why_missing:
-            raise TaskError(emulation.why_missing)
-        folder = self._folder / "-".join(map(str, shape.defines().values()))
-        library = folder / "emulated.so"
-        if not library.exists():
-            library = emulation.compiled(folder, shape)
-        return _Emulation(emulation, library, shape, start, x, y, order, eta)
+        module = emulation(self._folder)
+        library = module.compiled(self._folder, shape)
+        return _Emulation(module, library, shape, start, x, y, order, eta)
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Return the seconds by the clock."""
@@ -107,11 +101,30 @@ class Emulated:
         return time.perf_counter() - began
 
 
+def emulation(folder: Path) -> Any:
+    """Return the tests' module for the emulation. It compiles each shape once in the folder, for all tasks."""
+    sys.path.insert(0, str(_TESTS))
+    module: Any = importlib.import_module("emulation")
+    if module.why_missing:
+        raise TaskError(module.why_missing)
+    compile_ = module.compiled
+
+    def compiled(_: Path, shape: Shape) -> Path:
+        own = folder / "-".join(map(str, shape.defines().values()))
+        library = own / "emulated.so"
+        if not library.exists():
+            compile_(own, shape)
+        return library
+
+    module.compiled = compiled
+    return module
+
+
 class _Emulation:
     def __init__(
-        self, emulation: Any, library: Path, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any
+        self, module: Any, library: Path, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any
     ) -> None:  # fmt: skip
-        self._run = lambda network, order: emulation.emulate(library, shape, network, x, y, order, eta)
+        self._run = lambda network, order: module.emulate(library, shape, network, x, y, order, eta)
         self._start, self._order = start, order
         self.reset()
 
@@ -137,6 +150,14 @@ def compiler() -> Any:
     if isinstance(found, str):
         raise TaskError(found)
     return found
+
+
+def compiled(source: Path, capability: tuple[int, int], *flags: str) -> bytes:
+    """Return the machine code of a source for a device."""
+    nvrtc = compiler()
+    options = [f"--gpu-architecture={nvrtc.architecture(capability)}", "--std=c++17", *flags]
+    cubin: bytes = nvrtc.compile_source(source.name, source.read_bytes(), b"", options).cubin
+    return cubin
 
 
 def shape(parts: int, sizes: tuple[int, ...] = data.SIZES) -> Shape:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 # The whole plan must fit in this time, because a GPU is often lent for minutes only.
 MOST_SECONDS = 360
+REHEARSAL_LIMIT = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Task:
         arguments: Keyword arguments of the function.
         environment: Environment variables of the process.
         needs: Python packages and programs without which the task is skipped.
+        most: Limit in seconds; 0 for the usual one.
     """
 
     step: int
@@ -30,18 +32,22 @@ class Task:
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    most: float = 0.0
 
-    @property
-    def limit(self) -> float:
-        """Seconds after which the process is killed: twice the plan, but at least 10 s more than the plan."""
-        return max(2 * self.seconds, self.seconds + 10)
+    def limit(self, rehearse: bool) -> float:
+        """Return the seconds after which the process is killed: twice the plan, but at least 10 s more than the plan.
+
+        A rehearsal has at least REHEARSAL_LIMIT, because it compiles on a few processors that others use too.
+        """
+        limit = self.most or max(2 * self.seconds, self.seconds + 10)
+        return max(limit, REHEARSAL_LIMIT) if rehearse else limit
 
 
 _WHILE = {"XLA_FLAGS": "--xla_gpu_enable_command_buffer=+WHILE"}
 
 TASKS = (
     Task(0, "versions", "versions, driver, clocks, the place of NVRTC, XLA flags", 5, "versions:run"),
-    Task(0, "build", "compile the native library, unless it is up to date", 13, "versions:build"),
+    Task(0, "build", "compile the native library, unless it is up to date", 13, "versions:build", most=60),
     Task(1, "compile", "registers, spills and shared memory of the kernel", 6, "correct:compile_log"),
     Task(1, "correct", "1, 20 and 60 steps against float64, and the same bits twice", 6, "correct:run"),
     Task(1, "adder", "rounding and width of the tensor core's adder", 3, "adder:run"),
@@ -56,15 +62,15 @@ TASKS = (
     Task(4, "profile", "200 steps under the profiler ncu", 20, "profile:run", needs=("ncu",)),
     Task(5, "ceilings-loops", "a copy, a loop of products and a loop of barriers", 4, "ceilings:loops"),
     Task(5, "ceilings-libraries", "a copy and an 8192³ product by the libraries", 8, "ceilings:libraries"),
-    Task(6, "jax-kernel", "the kernel inside jit and scan", 9, "jax_epochs:kernel"),
+    Task(6, "jax-kernel", "the kernel inside jit and scan", 9, "jax_kernel:one"),
     Task(6, "jax-scan", "an epoch by lax.scan", 9, "jax_epochs:scan"),
     Task(6, "jax-scan-while", "the same with WHILE command buffers", 9, "jax_epochs:scan",
          {"suffix": "-while"}, _WHILE),
     Task(6, "jax-unroll", "the same scan, unrolled", 10, "jax_epochs:scan", {"unroll": 10}),
-    Task(6, "jax-kernel-while", "the kernel inside scan with WHILE command buffers", 9, "jax_epochs:kernel",
+    Task(6, "jax-kernel-while", "the kernel inside scan with WHILE command buffers", 9, "jax_kernel:one",
          {"suffix": "-while"}, _WHILE),
     Task(6, "jax-steps", "300 calls of a jitted step", 7, "jax_epochs:steps"),
-    Task(6, "jax-vmap-kernel", "an epoch of 132 networks by vmap of the kernel", 9, "jax_epochs:many_by_kernel"),
+    Task(6, "jax-vmap-kernel", "an epoch of 132 networks by vmap of the kernel", 9, "jax_kernel:many"),
     Task(6, "jax-vmap", "an epoch of 132 networks by vmap of lax.scan", 13, "jax_epochs:many"),
     Task(7, "full-xla", "the full-batch gradient by XLA in three precisions", 12, "full_batch:by_xla"),
     Task(7, "full-torch", "the full-batch gradient by PyTorch in two precisions", 8, "full_batch:by_torch",
@@ -82,13 +88,14 @@ TASKS = (
 
 # The tasks that a rehearsal on a CPU skips.
 NOT_REHEARSED = {
-    "memcheck": "compute-sanitizer checks only GPU code; the emulation has sanitizers of its own in the tests",
-    "racecheck": "compute-sanitizer checks only GPU code; the emulation has sanitizers of its own in the tests",
-    "synccheck": "compute-sanitizer checks only GPU code; the emulation has sanitizers of its own in the tests",
-    "profile": "ncu reads the counters of a GPU",
+    "racecheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
+    "synccheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
     "ceilings-loops": "the loops are GPU code",
-    "tests": "the marked tests need a GPU; the quick suite runs their bodies in the emulation",
-    "torch-autotune": "max-autotune compiles for minutes on a CPU",
+}
+# The programs that a rehearsal leaves out. It runs the program that they would examine.
+TOOLS_OF_A_GPU = {
+    "compute-sanitizer": "it examines only GPU code",
+    "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
 # Packages that a rehearsal may lack. Tasks that need another missing package or program fail a rehearsal.
 MAY_LACK = {"torch": "PyTorch has no small CPU package for every Python"}

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result"]) -> str:
     """Return the figures, the notes and the results of the tasks as text."""
     figures = [_cells(row) for row in rows if row.quantity != "unfinished"]
+    images = sorted({f"images: {row.details['images']}" for row in rows if "images" in row.details})
     tasks = [line_of(result) for result in results]
     total = sum(result.seconds for result in results)
-    return "\n".join([*_aligned(figures), *notes, "", *tasks, f"{total:.0f} s in all"])
+    return "\n".join([*_aligned(figures), *images, *notes, "", *tasks, f"{total:.0f} s in all"])
 
 
 def line_of(result: "Result") -> str:
@@ -32,7 +33,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 # The details that the summary shows.
-SHOWN = ("cost", "accuracy", "tflops", "share", "images", "status", "ratio", "limit", "rounding", "text")
+SHOWN = ("cost", "accuracy", "tflops", "share", "limit", "network_epochs_per_s", "step_us")
 
 
 def _short(x: Any) -> str:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from benchmarks.device import data
 from benchmarks.device.context import Context
 from benchmarks.rows import Row
@@ -53,3 +55,43 @@ def store(
     excess = max(first - statistics.median(samples), 0.0)
     context.row(part, variant, "compile time", "s", [excess], precision=precision)
     return context.row(part, variant, "time", unit, samples, precision=precision, details=details)
+
+
+def time_epochs(
+    context: Context, variant: str, precision: str, epoch: Any, images: data.Images, networks: int, repeats: int,
+    count: int = 1,
+) -> None:  # fmt: skip
+    """Time a compiled epoch of JAX, and store its time and compile time.
+
+    Args:
+        context: The task.
+        variant: Name of the program.
+        precision: Precision of the program.
+        epoch: A function of the network, the order, η, x and y. It returns the network.
+        images: The training images.
+        networks: Networks that are trained at once. One network has no leading axis, and many networks have one.
+        repeats: Number of timings.
+        count: Epochs of one call.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    n = len(images.y)
+    arrays, orders, etas = data.weights(networks), data.orders(networks, n), np.full(networks, data.ETA, np.float32)
+    given = (arrays, orders, etas) if networks > 1 else jax.tree.map(lambda v: v[0], (arrays, orders, etas))
+    network, order, eta = jax.tree.map(jnp.asarray, given)
+    x, y = jnp.asarray(images.x), jnp.asarray(images.y)
+    held = [network]
+
+    def run(k: int) -> Any:
+        held.append(epoch(held[-1], order, eta, x, y))
+        return held[-1]
+
+    first, samples = times(run, jax.block_until_ready, repeats)
+    after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
+    # The cost after the first epoch shows that all programs did the same work. It is unknown after several epochs.
+    details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
+    first, samples = first / count, [t / count for t in samples]
+    if networks > 1:
+        details |= {"networks": networks, "network_epochs_per_s": networks / statistics.median(samples)}
+    store(context, "", variant, "s/epoch", first, samples, precision, n=n, **details)
