@@ -1,14 +1,20 @@
 """The CUDA kernel on a CPU: compile descend.cu against the emulation of a block, and call it."""
 
 import ctypes
+import functools
+import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from jaxgd.kernels import cuda
+from jaxgd.kernels import cuda, native
+from jaxgd.kernels.cuda import backend
+from jaxgd.kernels.protocol import Job
 
 KERNEL = Path(cuda.__file__).parent
 EMULATION = Path(__file__).parent / "kernels/emulation"
@@ -20,6 +26,18 @@ why_missing = (
 )
 
 
+# Objects that do not depend on the kernel's source, by name and flags.
+_objects = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def object_of(source, *flags):
+    """Compile a source of the emulation once per process."""
+    path = Path(_objects.name) / f"{source}-{len(os.listdir(_objects.name))}.o"
+    run("g++", *FLAGS, *flags, "-I", EMULATION, "-c", EMULATION / f"{source}.cc", "-o", path)
+    return path
+
+
 def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None):
     """Compile the kernel for a shape into a library, or with `main` into a program, and return its path.
 
@@ -29,16 +47,11 @@ def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None)
     defines = [f"-D{name}={value}" for name, value in shape.defines().items()]
     # The emulation's block.h comes first.
     include = ["-I", EMULATION, "-I", kernel]
-
-    def compile_(source, *more):
-        path = folder / f"{source}.o"
-        run("g++", *FLAGS, *more, *include, "-c", EMULATION / f"{source}.cc", "-o", path)
-        return path
-
-    objects = [compile_("emulate", *flags, *defines)]
-    objects.append(compile_("block", *(flags if block_flags is None else block_flags)))
+    emulate = folder / "emulate.o"
+    run("g++", *FLAGS, *flags, *defines, *include, "-c", EMULATION / "emulate.cc", "-o", emulate)
+    objects = [emulate, object_of("block", *(flags if block_flags is None else block_flags))]
     if main:
-        objects.append(compile_("main", *flags, *defines))
+        objects.append(object_of("main", *flags, *defines))
     out = folder / ("main" if main else "emulated.so")
     run("g++", *flags, *([] if main else ["-shared"]), *objects, "-o", out)
     return out
@@ -74,3 +87,35 @@ def aligned(rows, row_bytes):
     memory = np.zeros(rows * row_bytes + 16, np.uint8)
     start = -memory.ctypes.data % 16
     return memory[start : start + rows * row_bytes].reshape(rows, row_bytes)
+
+
+@functools.cache
+def handler():
+    """Compile the handler that runs the emulation for JAX on the CPU, register it, and return its library."""
+    path = Path(_objects.name) / "handler.so"
+    include = ["-I", native.LIBRARY.parent / "src", "-isystem", jax.ffi.include_dir()]
+    run("g++", *FLAGS, "-shared", *include, EMULATION / "handler.cc", "-o", path)
+    library = ctypes.CDLL(str(path))
+    capsule = jax.ffi.pycapsule(library.jaxgd_emulated_epoch)
+    jax.ffi.register_ffi_target(backend.TARGET, capsule, platform="cpu")
+    return library
+
+
+@functools.cache
+def emulated_name(shape):
+    """Compile the kernel for a shape, register it with the handler, and return its name in programs."""
+    name = "-".join(map(str, shape))
+    # The folder of the objects keeps the library until the process ends.
+    library = ctypes.CDLL(str(compiled(Path(_objects.name) / name, shape)))
+    sizes = (*shape[:4], shape.threads, shape.shared_bytes)
+    handler().jaxgd_emulated_register(name.encode(), library.jaxgd_emulate, *map(ctypes.c_int64, sizes))
+    return name
+
+
+def emulate_backend(patch):
+    """Let the backend "cuda" run on the CPU through the emulation, until the patch is undone."""
+    patch.setattr(backend, "name_of", emulated_name)
+    patch.setattr(type(backend.BACKEND), "_why_not_on", lambda self, job, shape: None)
+    patch.setattr(type(backend.BACKEND), "about", lambda self: "emulated")
+    patch.setattr(Job, "places", lambda self: {"gpu"})
+    patch.setattr(Job, "is_on", lambda self, platform: platform == "gpu")

@@ -48,27 +48,30 @@ def trained(network, x, y, eta, steps):
     return network
 
 
-def by_hand(network, x, y):
-    """Return C, the outputs and ∇C in NumPy's float64, by the book's equations (BP1) to (BP4). Nothing is compiled."""
-    layers = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in network]
-    activations = [x]
+def by_hand(network, x, y, dtype=np.float64):
+    """Return C, the outputs and ∇C in NumPy, by the book's equations (BP1) to (BP4). Nothing is compiled."""
+    layers = [(np.asarray(w, dtype), np.asarray(b, dtype)) for w, b in network]
+    activations, slopes = [np.asarray(x, dtype)], []
     for w, b in layers:
-        activations.append(1 / (1 + np.exp(-(activations[-1] @ w.T + b))))
+        z = activations[-1] @ w.T + b
+        activations.append(1 / (1 + np.exp(-z)))
+        slopes.append(activations[-1] / (1 + np.exp(z)))
     outputs, gradient = activations[-1], []
-    delta = (outputs - y) / len(x) * outputs * (1 - outputs)
-    for (w, _), a in zip(reversed(layers), reversed(activations[:-1]), strict=True):
+    error = (outputs - y) / len(x)
+    for (w, _), a, slope in zip(reversed(layers), reversed(activations[:-1]), reversed(slopes), strict=True):
+        delta = error * slope
         gradient.append(Layer(delta.T @ a, delta.sum(0)))
-        delta = delta @ w * a * (1 - a)
+        error = delta @ w
     return np.sum((outputs - y) ** 2) / (2 * len(x)), outputs, tuple(reversed(gradient))
 
 
-def trained_by_hand(network, x, y, order, eta, batch_size):
-    """Return the network after one epoch of the book's loop, in NumPy's float64."""
-    network = jax.tree.map(lambda v: np.asarray(v, np.float64), network)
+def trained_by_hand(network, x, y, order, eta, batch_size, dtype=np.float64):
+    """Return the network after one epoch of the book's loop, in NumPy."""
+    network, x, y = jax.tree.map(lambda v: np.asarray(v, dtype), (network, x, y))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        gradient = by_hand(network, x[rows], y[rows])[2]
-        network = jax.tree.map(lambda v, g: v - eta * g, network, gradient)
+        gradient = by_hand(network, x[rows], y[rows], dtype)[2]
+        network = jax.tree.map(lambda v, g: v - dtype(eta) * g, network, gradient)
     return network
 
 

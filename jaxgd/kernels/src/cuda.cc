@@ -95,12 +95,6 @@ ffi::Error Launch(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets
 }  // namespace
 }  // namespace jaxgd::cuda
 
-// clang-format off
-#define JAXGD_CUDA_EPOCH(binding)  \
-  (binding).RemainingArgs().RemainingRets().Attr<std::string_view>("kernel").Attr<int64_t>("batch_size")  \
-           .Attr<int64_t>("threads").Attr<int64_t>("shared_bytes")
-// clang-format on
-
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_cuda_epoch, jaxgd::cuda::Launch,
                               JAXGD_CUDA_EPOCH(ffi::Ffi::Bind().Ctx<ffi::PlatformStream<void*>>()),
                               // XLA may record the launch in a graph and repeat it.

@@ -104,3 +104,10 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
 }
 
 }  // namespace jaxgd::cuda
+
+// The arguments that JAX binds to a handler.
+// clang-format off
+#define JAXGD_CUDA_EPOCH(binding)  \
+  (binding).RemainingArgs().RemainingRets().Attr<std::string_view>("kernel").Attr<int64_t>("batch_size")  \
+           .Attr<int64_t>("threads").Attr<int64_t>("shared_bytes")
+// clang-format on

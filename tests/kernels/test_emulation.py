@@ -1,0 +1,265 @@
+"""The CUDA kernel, emulated on the CPU, trains like the book; the emulation and the sanitizers find planted faults."""
+
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import emulation
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import assert_leaves_close, trained_by_hand
+
+from jaxgd import Layer, load_dataset
+from jaxgd.kernels.cuda.shape import Shape
+
+pytestmark = pytest.mark.skipif(emulation.why_missing is not None, reason=str(emulation.why_missing))
+
+MNIST = Shape(784, 30, 10, 10, parts=2)
+# One warp without inputs, inputs that do not fill a group of 8, and one tile of neurons and of examples.
+SMALL = Shape(27, 5, 3, 4, parts=2)
+# Every limit at once.
+LARGEST = Shape(1024, 32, 16, 16, parts=2)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """Return a function that compiles the kernel for a shape once."""
+    folder = tmp_path_factory.mktemp("emulated")
+    return functools.cache(lambda shape: emulation.compiled(folder / "-".join(map(str, shape)), shape))
+
+
+def drawn(shape, n, labels, networks, seed):
+    """Return networks w1, b1, w2, b2 with a leading axis, bytes, answers, and an order for each network."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*size):
+        return rng.normal(size=(networks, *size)).astype(np.float32)
+
+    network = [
+        normal(shape.hidden, shape.inputs) / np.float32(np.sqrt(shape.inputs)), normal(shape.hidden),
+        normal(shape.outputs, shape.hidden), normal(shape.outputs),
+    ]  # fmt: skip
+    x = np.where(rng.random((n, shape.inputs)) < 0.2, rng.integers(1, 256, (n, shape.inputs)), 0).astype(np.uint8)
+    y = rng.integers(0, shape.outputs, n) if labels else rng.random((n, shape.outputs)).astype(np.float32)
+    return network, x, y, np.stack([rng.permutation(n) for _ in range(networks)])
+
+
+def layers(network, i=0):
+    """Return network i of a batch w1, b1, w2, b2 as two layers."""
+    w1, b1, w2, b2 = (v[i] for v in network)
+    return Layer(w1, b1), Layer(w2, b2)
+
+
+def by_book(network, x, y, order, eta, batch_size, dtype=np.float64):
+    y = np.eye(len(network[-1].b))[y] if y.ndim == 1 else y
+    return trained_by_hand(network, np.asarray(x, dtype) / dtype(255), y, order, eta, batch_size, dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "examples"), [(SMALL, 20), pytest.param(LARGEST, 6, marks=pytest.mark.slow)], ids=["small", "largest"]
+)
+def test_any_epoch_equals_the_books_loop(library, shape, examples):
+    @settings(max_examples=examples)
+    @given(
+        n=st.integers(1, 50),
+        batch_size=st.integers(1, shape.batch_size),
+        labels=st.booleans(),
+        eta=st.sampled_from([0.01, 1.0, 3.0]),
+        networks=st.integers(1, 3),
+        seed=st.integers(0, 1000),
+    )
+    def require_book(n, batch_size, labels, eta, networks, seed):
+        network, x, y, orders = drawn(shape, n, labels, networks, seed)
+        etas = eta * np.linspace(1, 0.5, networks)
+        got, finite = emulation.emulate(library(shape), shape, network, x, y, orders, etas, batch_size, seed)
+        assert finite.tolist() == [1] * networks
+        for i in range(networks):
+            want = by_book(layers(network, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
+            want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
+            # Up to 50 steps, each with an error of 22 bits (2.4e-7) or less in every sum.
+            assert_leaves_close(layers(got, i), want, rtol=1e-5)
+
+    require_book()
+
+
+def relative_errors(got, exact, start):
+    """Return ‖got − exact‖ / ‖exact − start‖ for each leaf, the error relative to the distance moved."""
+    leaves = [[v for layer in network for v in layer] for network in (got, exact, start)]
+    return np.array([np.linalg.norm(g - e) / np.linalg.norm(e - s) for g, e, s in zip(*leaves, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def mnist_runs(genuine_mnist):
+    """Return the data of 60 steps, and for two starts the network, the exact result and the error of NumPy's float32.
+
+    The starts are random weights, and weights after 5,000 steps.
+    """
+    train = load_dataset("mnist", genuine_mnist).train
+    x, y = np.asarray(train.images).reshape(-1, 784), np.asarray(train.labels).astype(np.int32)
+    rng = np.random.default_rng(0)
+
+    def normal(*size):
+        return rng.normal(size=size).astype(np.float32)
+
+    random = Layer(normal(30, 784), normal(30)), Layer(normal(10, 30), normal(10))
+    trained = by_book(random, x, y, rng.permutation(len(x)), 3.0, 10, np.float32)
+    rows = rng.permutation(len(x))[:600]
+    runs = {}
+    for name, start in (("random", random), ("trained", trained)):
+        exact = by_book(start, x[rows], y[rows], np.arange(600), 3.0, 10)
+        single = by_book(start, x[rows], y[rows], np.arange(600), 3.0, 10, np.float32)
+        runs[name] = (start, exact, relative_errors(single, exact, start))
+    return x[rows], y[rows], runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truncate", [False, True], ids=["round to nearest", "truncate"])
+def test_sixty_steps_on_mnist_are_near_float64(library, mnist_runs, truncate):
+    """A tensor core may round its sums to nearest or toward 0."""
+    x, y, runs = mnist_runs
+
+    def errors(start, parts):
+        network, exact, _ = runs[start]
+        batch = [np.asarray(v)[None] for layer in network for v in layer]
+        shape = MNIST._replace(parts=parts)
+        order = np.arange(len(x))[None]
+        got, finite = emulation.emulate(library(shape), shape, batch, x, y, order, [3.0], truncate=truncate)
+        assert finite.tolist() == [1]
+        return relative_errors(layers(got), exact, network)
+
+    for start in ("random", "trained"):
+        single = runs[start][2]  # 5e-7 to 8e-6
+        assert np.all(errors(start, 2) <= (1.5 if not truncate else 1.7) * single)
+        assert np.all(errors(start, 1) <= 3e-3)
+        assert np.all(errors(start, 1) >= 1e-4), "one part must lose digits, or the comparison could not fail"
+
+
+@pytest.mark.parametrize(("z", "slope"), [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)])
+def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(library, z, slope):
+    """For one output with a = σ(z) and y = 0, ∂C/∂b = a σ(z) σ(−z)."""
+    network, x, y, orders = drawn(SMALL, 1, False, 1, seed=0)
+    network[2][:], network[3][:], y[:] = 0, z, 0
+    eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 6 digits
+    got, _ = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [eta])
+    np.testing.assert_allclose((z - got[3]) / eta, slope, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fault", ["label", "negative label", "order", "weight"])
+def test_invalid_values_give_a_result_that_is_not_finite(library, fault):
+    network, x, y, orders = drawn(SMALL, 9, True, 2, seed=0)
+    orders = np.stack([np.arange(9)] * 2)
+    if fault == "weight":
+        network[3][1, 0] = np.nan
+    elif fault == "order":
+        orders[1, 8] = 9
+    else:
+        y[8] = -1 if fault == "negative label" else SMALL.outputs
+    _, finite = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [1.0, 1.0])
+    assert finite.tolist() == [0 if "label" in fault else 1, 0]
+
+
+def test_any_order_of_the_threads_gives_the_same_bits(library):
+    network, x, y, orders = drawn(SMALL, 30, True, 1, seed=0)
+    first, second = (
+        emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [3.0], seed=seed)[0] for seed in (0, 7)
+    )
+    for v, w in zip(first, second, strict=True):
+        np.testing.assert_array_equal(v, w)
+
+
+THREADS = {"flags": ("-O1", "-g", "-fsanitize=thread"), "block_flags": ("-O1", "-g", "-DBLOCK_TSAN")}
+MEMORY = {"flags": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")}
+
+
+def ran(folder, *, fault=None, flags=(), block_flags=None):
+    """Run main.cc, after a replacement in the kernel. Return the finished process, and the line of the fault."""
+    kernel = shutil.copytree(emulation.KERNEL, folder / "kernel")
+    line = None
+    if fault is not None:
+        right, wrong = fault
+        source = (kernel / "descend.cu").read_text()
+        assert source.count(right) == 1
+        line = source[: source.index(right)].count("\n") + 1
+        (kernel / "descend.cu").write_text(source.replace(right, wrong))
+    program = emulation.compiled(folder, MNIST, *flags, kernel=kernel, main=True, block_flags=block_flags)
+    # ThreadSanitizer may refuse to run with randomized addresses.
+    words = ["setarch", "-R", program] if block_flags and shutil.which("setarch") else [program]
+    return subprocess.run([*words, "3", "3"], capture_output=True, text=True, timeout=300, check=False), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", [THREADS, MEMORY], ids=["thread", "address"])
+def test_the_sanitizers_find_no_fault(tmp_path, sanitizer):
+    done, _ = ran(tmp_path, **sanitizer)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.startswith("finite 1 1")
+
+
+ERROR_BARRIER = "rate * (sum * slope[i]);\n    }\n    barrier();"
+
+
+@pytest.mark.slow
+def test_the_thread_sanitizer_names_both_sides_of_a_missing_barrier(tmp_path):
+    """Without the barrier after the error of the hidden layer, the emulation itself notices nothing."""
+    done, line = ran(tmp_path, fault=(ERROR_BARRIER, ERROR_BARRIER.replace("barrier();", "")), **THREADS)
+    assert done.returncode != 0
+    assert "data race" in done.stderr
+    report = done.stderr.split("==================")[1]
+    lines = set(re.findall(r"descend\.cu:(\d+)", report))
+    assert str(line) in lines, report
+    assert len(lines) > 1, report
+
+
+FAULTS = {
+    "an overrun into the next array": (
+        ("s.d2[e * 16 + k] = e < count", "s.d2[e * 16 + k + 250] = e < count"),
+        "an index is outside its array in shared memory",
+        0,
+    ),
+    "a wait that never ends": (
+        (
+            "arrivals_expect(s.arrivals.span(stage, 1), count * kRow);",
+            "arrivals_expect(s.arrivals.span(stage, 1), 16);",
+        ),
+        "a wait that never ends",
+        None,
+    ),
+    "a read before the first write": (
+        ("for (int i = t; i < kNeurons; i += kThreads) s.b1[i]", "for (int i = t; i < 9; i += kThreads) s.b1[i]"),
+        "shared memory is read before it was written",
+        None,
+    ),
+    "a read of a copy on its way": (
+        ("arrivals_wait(s.arrivals.span(stage, 1), step / kStages % 2);", ""),
+        "shared memory is read before it was written, or while a copy to it is on its way",
+        None,
+    ),
+    "a barrier that some threads pass": (
+        (ERROR_BARRIER, ERROR_BARRIER.replace("barrier();", "if (warp > 0) barrier();")),
+        "threads of one block wait at different barriers",
+        None,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_emulation_names_a_planted_fault(tmp_path, name):
+    fault, message, distance = FAULTS[name]
+    done, line = ran(tmp_path, fault=fault)
+    assert done.returncode == -signal.SIGABRT
+    assert message in done.stderr
+    assert "descend.cu:" in done.stderr
+    if distance is not None:
+        assert f"descend.cu:{line + distance}" in done.stderr
+
+
+def test_planted_faults_and_right_runs_use_the_same_program(tmp_path):
+    """The unchanged kernel passes, so the aborts above come from the faults."""
+    done, _ = ran(tmp_path)
+    assert (done.returncode, os.linesep.join(done.stdout.split()[:3])) == (0, os.linesep.join(["finite", "1", "1,"]))
