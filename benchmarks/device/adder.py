@@ -90,7 +90,7 @@ def _to_float32(x: Fraction, how: str) -> float:
 
 
 def models() -> Iterator[Model]:
-    """Yield all adders that are told apart."""
+    """Yield every combination of the properties."""
     for extra, rounding, group in itertools.product(EXTRA, ROUNDINGS, (1, 4, 8)):
         for aligning in ROUNDINGS if extra is not None else ROUNDINGS[:1]:
             yield Model(extra, aligning, rounding, group)

@@ -43,7 +43,9 @@ def loops(context: Context) -> None:
 
 
 def _times(device: Any, kernel: int, blocks: int, out: Any, repeats: int) -> list[float]:
-    launch = lambda: device.launch(kernel, blocks, THREADS, 0, out, COUNT)  # noqa: E731
+    def launch() -> None:
+        device.launch(kernel, blocks, THREADS, 0, out, COUNT)
+
     for _ in range(20):
         launch()
     device.synchronize()
@@ -56,7 +58,10 @@ def _copy(context: Context, device: Any) -> None:
     source, target = device.empty(size), device.empty(size)
     source.fill(0x5A)
     words = ctypes.c_uint64(target.address), ctypes.c_uint64(source.address), ctypes.c_size_t(size)
-    copy = lambda: device.driver("cuMemcpyDtoDAsync_v2", *words, None)  # noqa: E731
+
+    def copy() -> None:
+        device.driver("cuMemcpyDtoDAsync_v2", *words, None)
+
     for _ in range(3):
         copy()
     device.synchronize()
@@ -69,6 +74,7 @@ def libraries(context: Context) -> None:
     import jax
     import jax.numpy as jnp
 
+    context.require_gpu(jax.default_backend())
     n, repeats = context.sizes.square, context.sizes.repeats
     a, b = (jax.random.normal(jax.random.key(k), (n, n), jnp.bfloat16) for k in range(2))
     product = jax.jit(jnp.matmul)
@@ -86,7 +92,7 @@ def libraries(context: Context) -> None:
         return
     from benchmarks.device import torch_work
 
-    c, d = (torch.randn(n, n, device=torch_work.device(), dtype=torch.bfloat16) for _ in range(2))
+    c, d = (torch.randn(n, n, device=torch_work.device(context), dtype=torch.bfloat16) for _ in range(2))
     _, samples = timing.times(lambda _: torch.matmul(c, d), torch_work.wait, repeats)
     _product(context, "torch", n, samples)
 

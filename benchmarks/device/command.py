@@ -29,13 +29,13 @@ class Result(NamedTuple):
 
     Attributes:
         task: The task.
-        status: "done", "failed" or "skipped". A rehearsal may skip the tasks of NOT_REHEARSED.
+        status: The end of the task. It is "skipped" if the plan allows that in a rehearsal, and "not run" otherwise.
         seconds: Seconds that the process ran.
         reason: The reason in one line, if the task is not done.
     """
 
     task: Task
-    status: Literal["done", "failed", "skipped"]
+    status: Literal["done", "failed", "skipped", "not run"]
     seconds: float
     reason: str
 
@@ -71,19 +71,19 @@ class Run:
 
     def do(self, task: Task) -> None:
         """Run a task, unless something that it needs is missing. Print and store its result."""
-        reason = self.why_skipped(task)
         left = self._end - time.monotonic()
-        if not reason and left < task.seconds:
-            reason = f"{left:.0f} s were left of --within, and the plan has {task.seconds:.0f} s"
-        if reason:
+        if reason := self.why_skipped(task):
             self._finish(Result(task, "skipped", 0.0, reason))
+            return
+        if reason := self.why_not_run(task, left):
+            self._finish(Result(task, "not run", 0.0, reason))
             return
         print(f"== {task.step} {task.name}: {task.title}", file=sys.stderr, flush=True)
         words = python("benchmarks.device.child", task.name, "PIPE", str(self._logs))
         environment = {**ENVIRONMENT, **task.environment}
         if self._rehearse:
             words.append("--rehearse")
-            # XLA ends the process if it does not know a flag, and a CPU build does not know those of a GPU.
+            # XLA ends the process at an unknown flag, and a build for the CPU lacks the flags of a GPU.
             environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{task.name}.log"
@@ -91,24 +91,26 @@ class Run:
         self._finish(Result(task, "failed" if end.reason else "done", end.seconds, end.reason))
 
     def why_skipped(self, task: Task) -> str:
-        """Return the reason to skip a task, or an empty text."""
-        if self._rehearse and task.name in NOT_REHEARSED:
-            return NOT_REHEARSED[task.name]
-        missing = [name for name in task.needs if not shutil.which(name) and not importlib.util.find_spec(name)]
-        if self._rehearse:
-            missing = [name for name in missing if name not in TOOLS_OF_A_GPU]
-        return f"{missing[0]} is not installed" if missing else ""
+        """Return the plan's reason to skip a task in a rehearsal, or an empty text."""
+        if not self._rehearse:
+            return ""
+        lacking = (f"{name} is not installed; {MAY_LACK[name]}" for name in missing(task) if name in MAY_LACK)
+        return NOT_REHEARSED.get(task.name) or next(lacking, "")
+
+    def why_not_run(self, task: Task, left: float) -> str:
+        """Return the reason why a task cannot run, or an empty text."""
+        lacking = [name for name in missing(task) if not (self._rehearse and name in TOOLS_OF_A_GPU)]
+        if lacking:
+            return f"{lacking[0]} is not installed"
+        if left < task.seconds:
+            return f"{max(left, 0):.0f} s were left of --within, and the plan has {task.seconds:.0f} s"
+        return ""
 
     @property
     def status(self) -> int:
-        """The exit status: 1 if a task failed, or was skipped for a reason that is not in the plan."""
-        return int(any(not self._allowed(result) for result in self.results))
-
-    def _allowed(self, result: Result) -> bool:
-        if result.status == "skipped" and self._rehearse:
-            lacks = [name for name in result.task.needs if name in MAY_LACK]
-            return result.task.name in NOT_REHEARSED or bool(lacks)
-        return result.status == "done"
+        """The exit status: 1 if a task failed or was not run, or if programs that do the same work differ in cost."""
+        bad = any(result.status in ("failed", "not run") for result in self.results)
+        return int(bad or bool(summary.unlike(list(self.rows.values()))))
 
     def _receive(self, kind: str, text: str) -> None:
         if kind == "note":
@@ -127,6 +129,11 @@ class Run:
         self.rows[row.key] = row
         same = (row.case, row.variant, row.precision)
         replace(self._out, [r for r in self.rows.values() if (r.case, r.variant, r.precision) == same])
+
+
+def missing(task: Task) -> list[str]:
+    """Return the packages and programs that a task needs and that are not installed."""
+    return [name for name in task.needs if not shutil.which(name) and not importlib.util.find_spec(name)]
 
 
 def parser() -> argparse.ArgumentParser:

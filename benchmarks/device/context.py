@@ -36,6 +36,11 @@ class Context:
         """The sizes of the measurements."""
         return REHEARSAL if self.rehearse else DEVICE
 
+    def require_gpu(self, platform: str) -> None:
+        """Refuse to measure on another device than a GPU, except in a rehearsal."""
+        if not self.rehearse and platform not in ("gpu", "cuda"):
+            raise TaskError(f"expected a GPU, got the platform {platform}")
+
     def case(self, part: str = "") -> str:
         """Return the name of a case of this task."""
         return f"device-{self.task}" + (f"/{part}" if part else "")

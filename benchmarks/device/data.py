@@ -93,9 +93,12 @@ def weights(networks: int, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.fl
     w comes from N(0, 1/fan-in) and b from N(0, 1), as in `init_network`.
     """
     generators = [np.random.default_rng(i) for i in range(networks)]
+
+    def draw(*shape: int) -> NDArray[np.float32]:
+        return np.stack([rng.standard_normal(shape, np.float32) for rng in generators])
+
     arrays = []
     for inputs, outputs in itertools.pairwise(sizes):
-        draw = lambda *shape: np.stack([rng.standard_normal(shape, np.float32) for rng in generators])  # noqa: E731
         arrays += [draw(outputs, inputs) / np.float32(inputs**0.5), draw(outputs)]
     return arrays
 

@@ -20,25 +20,28 @@ def by_xla(context: Context) -> None:
 
     import jaxgd
 
+    context.require_gpu(jax.default_backend())
     images, start = data.training(context.sizes.full), [v[0] for v in data.weights(1)]
     exact = reference.gradient(start, images.x, images.y)
     x, y = jnp.asarray(images.x), jnp.asarray(images.y)
     network = tuple(jaxgd.Layer(*map(jnp.asarray, start[i : i + 2])) for i in (0, 2))
 
     for precision, word in ALGORITHMS.items():
-        # A CPU does not know these algorithms.
-        algorithm: Any = word if context.rehearse or word == "highest" else jax.lax.DotAlgorithmPreset[word]
-        if context.rehearse:
-            algorithm = "highest"
+        # A CPU does not know the other algorithms.
+        float32 = context.rehearse or word == "highest"
+        algorithm: Any = "highest" if float32 else jax.lax.DotAlgorithmPreset[word]
 
         @jax.jit
         def gradient(network: Any, x: Any, y: Any, algorithm: Any = algorithm) -> Any:
             inputs, answers = x.astype(jnp.float32) / 255, jax.nn.one_hot(y, data.SIZES[-1])
             return jax.grad(jaxgd.network_cost)(network, inputs, answers, precision=algorithm)
 
-        run = lambda _, gradient=gradient: gradient(network, x, y)  # noqa: E731
+        def run(_: int, gradient: Any = gradient) -> Any:
+            return gradient(network, x, y)
+
         first, samples = timing.times(run, jax.block_until_ready, context.sizes.repeats)
-        _store(context, "xla", precision, first, samples, [np.asarray(v) for v in jax.tree.leaves(run(0))], exact, images)
+        got = [np.asarray(v) for v in jax.tree.leaves(run(0))]
+        _store(context, "xla", precision, first, samples, got, exact, images)
 
 
 def by_torch(context: Context) -> None:
@@ -47,7 +50,7 @@ def by_torch(context: Context) -> None:
 
     from benchmarks.device import torch_work
 
-    device = torch_work.device()
+    device = torch_work.device(context)
     images, start = data.training(context.sizes.full), [v[0] for v in data.weights(1)]
     exact = reference.gradient(start, images.x, images.y)
     x, y = (torch.from_numpy(v).to(device) for v in (images.x, images.y.astype(np.int64)))

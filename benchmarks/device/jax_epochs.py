@@ -37,6 +37,7 @@ def steps(context: Context) -> None:
     import jax
     import jax.numpy as jnp
 
+    context.require_gpu(jax.default_backend())
     calls = context.sizes.calls
     images = data.training(context.sizes.examples)
     x, y = jnp.asarray(images.x), jnp.asarray(images.y)

@@ -47,7 +47,7 @@ class Launcher(Protocol):
         ...
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds of what `work` launches."""
+        """Return the seconds between the start and the end of the launches in `work`."""
         ...
 
 
@@ -124,8 +124,11 @@ class _Emulation:
     def __init__(
         self, module: Any, library: Path, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any
     ) -> None:  # fmt: skip
-        self._run = lambda network, order: module.emulate(library, shape, network, x, y, order, eta)
-        self._start, self._order = start, order
+        def run(network: Any, order: Any) -> tuple[Any, NDArray[Any]]:
+            trained: tuple[Any, NDArray[Any]] = module.emulate(library, shape, network, x, y, order, eta)
+            return trained
+
+        self._run, self._start, self._order = run, start, order
         self.reset()
 
     def reset(self) -> None:
@@ -162,7 +165,8 @@ def compiled(source: Path, capability: tuple[int, int], *flags: str) -> bytes:
 
 def shape(parts: int, sizes: tuple[int, ...] = data.SIZES) -> Shape:
     """Return the shape of the book's network."""
-    return Shape(*sizes, data.BATCH, parts)
+    inputs, hidden, outputs = sizes
+    return Shape(inputs, hidden, outputs, data.BATCH, parts)
 
 
 def with_warps(usual: Shape, count: int) -> Shape:

@@ -97,8 +97,8 @@ TOOLS_OF_A_GPU = {
     "compute-sanitizer": "it examines only GPU code",
     "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
-# Packages that a rehearsal may lack. Tasks that need another missing package or program fail a rehearsal.
-MAY_LACK = {"torch": "PyTorch has no small CPU package for every Python"}
+# Packages that a rehearsal may lack. Another missing package or program fails the rehearsal.
+MAY_LACK = {"torch": "its package for a CPU does not exist for every Python"}
 
 
 class UnknownTaskError(Exception):

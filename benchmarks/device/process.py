@@ -56,7 +56,7 @@ def run(
     finally:
         end_group(process.pid)
         process.wait()
-    reader.join(5)
+        reader.join(5)
     return End(time.monotonic() - began, reason or "; ".join(faults))
 
 

@@ -42,6 +42,6 @@ DEVICE = Sizes(
     profiled=200, full=60_000, wide=4096, wide_batch=8192, square=8192, copied=2**31,
 )  # fmt: skip
 REHEARSAL = Sizes(
-    examples=105, steps=(1, 3), networks=(1, 2), many=3, repeats=2, epochs=1, calls=3, profiled=3, full=600, wide=32,
+    examples=100, steps=(1, 3), networks=(1, 2), many=3, repeats=2, epochs=1, calls=3, profiled=3, full=600, wide=32,
     wide_batch=64, square=64, copied=2**16,
 )  # fmt: skip

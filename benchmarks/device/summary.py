@@ -1,9 +1,11 @@
 """The summary of a run: one line per figure, and one per task."""
 
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.rows import Row
+from benchmarks.training.timing import PARITY
 
 if TYPE_CHECKING:
     from benchmarks.device.command import Result
@@ -15,7 +17,24 @@ def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result
     images = sorted({f"images: {row.details['images']}" for row in rows if "images" in row.details})
     tasks = [line_of(result) for result in results]
     total = sum(result.seconds for result in results)
-    return "\n".join([*_aligned(figures), *images, *notes, "", *tasks, f"{total:.0f} s in all"])
+    return "\n".join([*_aligned(figures), *images, *notes, *unlike(rows), "", *tasks, f"{total:.0f} s in all"])
+
+
+def unlike(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each program whose cost after one epoch differs from the median of all programs.
+
+    All programs start from the same weights and see the examples in the same order, so a difference is a fault.
+    """
+    rows = [row for row in rows if "cost" in row.details]
+    if not rows:
+        return []
+    usual = statistics.median(row.details["cost"] for row in rows)
+    return [
+        f"{row.case}, {row.variant}, {row.precision}: its time does not count, because C is {row.details['cost']:.5g} "
+        f"after one epoch, and {usual:.5g} for the median program"
+        for row in rows
+        if not abs(row.details["cost"] - usual) <= PARITY * usual
+    ]
 
 
 def line_of(result: "Result") -> str:

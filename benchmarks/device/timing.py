@@ -76,6 +76,7 @@ def time_epochs(
     import jax
     import jax.numpy as jnp
 
+    context.require_gpu(jax.default_backend())
     n = len(images.y)
     arrays, orders, etas = data.weights(networks), data.orders(networks, n), np.full(networks, data.ETA, np.float32)
     given = (arrays, orders, etas) if networks > 1 else jax.tree.map(lambda v: v[0], (arrays, orders, etas))

@@ -20,10 +20,10 @@ class Trainer:
         whole: Examples of the whole mini-batches. PyTorch's programs leave out a short last one.
     """
 
-    def __init__(self, images: data.Images, networks: int = 1) -> None:
+    def __init__(self, context: Context, images: data.Images, networks: int = 1) -> None:
         import torch
 
-        device, n = torch_work.device(), len(images.y)
+        device, n = torch_work.device(context), len(images.y)
         self.whole = n - n % data.BATCH
         one = networks == 1
         self._start = [torch.tensor(v[0] if one else v, device=device) for v in data.weights(networks)]
@@ -77,8 +77,13 @@ def captured(trainer: Trainer, step: Callable[[], None], length: int) -> Callabl
     """Return a function that makes `length` steps by one CUDA graph, or one by one on a CPU."""
     import torch
 
-    if torch_work.device() == "cpu":
-        return lambda: [step() for _ in range(length)]
+    if trainer.network[0].device.type == "cpu":
+
+        def steps() -> None:
+            for _ in range(length):
+                step()
+
+        return steps
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -102,7 +107,7 @@ def graph(context: Context) -> None:
     for precision, word in torch_work.PRECISIONS.items():
         torch.set_float32_matmul_precision(word)
         for length in LENGTHS:
-            trainer = Trainer(images)
+            trainer = Trainer(context, images)
             step = lambda trainer=trainer: trainer.step(by_autograd)  # noqa: E731
             _time_epochs(context, f"torch-graph-{length}", precision, trainer, step, length, images, 1)
 
@@ -114,7 +119,7 @@ def eager(context: Context) -> None:
     images, calls = data.training(context.sizes.examples), context.sizes.calls
     for precision, word in torch_work.PRECISIONS.items():
         torch.set_float32_matmul_precision(word)
-        _time_steps(context, "torch-eager", precision, Trainer(images), by_autograd, calls, images, 1)
+        _time_steps(context, "torch-eager", precision, Trainer(context, images), by_autograd, calls, images, 1)
 
 
 def many(context: Context) -> None:
@@ -124,7 +129,7 @@ def many(context: Context) -> None:
     images, networks = data.training(context.sizes.examples), context.sizes.many
     for precision, word in torch_work.PRECISIONS.items():
         torch.set_float32_matmul_precision(word)
-        trainer = Trainer(images, networks)
+        trainer = Trainer(context, images, networks)
         calls = max(context.sizes.calls // 3, 1)
         _time_steps(context, "torch-vmap-eager", precision, trainer, many_by_function, calls, images, networks)
         trainer.reset()
@@ -141,7 +146,7 @@ def autotune(context: Context) -> None:
     # A rehearsal does not generate code, which takes minutes on a CPU.
     options = {"backend": "eager"} if context.rehearse else {"mode": "max-autotune-no-cudagraphs"}
     slopes = torch.compile(by_function, **options)
-    trainer = Trainer(images)
+    trainer = Trainer(context, images)
     step = lambda: trainer.step(slopes)  # noqa: E731
     _time_epochs(context, "torch-max-autotune-graph", precision, trainer, step, LENGTHS[-1], images, 1)
 
@@ -167,13 +172,14 @@ def _time_epochs(
     length = min(length, steps)
     if steps % length:
         raise TaskError(f"{variant}: expected a number of steps that {length} divides, got {steps}")
-    replay, after = captured(trainer, step, length), []
+    replay = captured(trainer, step, length)
+    after: list[Any] = []
 
     def run(k: int) -> None:
         for _ in range(steps // length):
             replay()
         if k == 0:
-            after.extend(v.cpu().numpy() for v in trainer.network)
+            after.extend(v.clone().cpu().numpy() for v in trainer.network)
 
     repeats = context.sizes.repeats if networks == 1 else timing.SLOW_REPEATS
     _, samples = timing.times(run, torch_work.wait, repeats)

@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.device import timing
+from benchmarks.device.context import Context
 
 # PyTorch's words for the precisions of a float32 product.
 PRECISIONS = {timing.FLOAT32: "highest", timing.TF32: "high"}
 
 
-def device() -> str:
+def device(context: Context) -> str:
     """Return the device of the measurements."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    context.require_gpu(found)
+    return "cpu" if context.rehearse else found
 
 
 def wait(_: Any = None) -> None:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxgd
 from benchmarks import hardware
 from benchmarks.device.context import Context, TaskError
 
-BUILD = Path("jaxgd/kernels/src/build.py")
+BUILD = Path(jaxgd.__file__).parent / "kernels/src/build.py"
 TOOLS = {
     "nvcc": ["nvcc", "--version"], "ncu": ["ncu", "--version"],
     "compute-sanitizer": ["compute-sanitizer", "--version"], "compiler": ["c++", "--version"],
@@ -16,7 +17,7 @@ TOOLS = {
 
 
 def run(context: Context) -> None:
-    """Store the versions of all that the figures depend on."""
+    """Store the versions of the programs and the driver, the flags of XLA, and the place of NVRTC."""
     details = {
         "python": sys.version.split()[0],
         "gpu": hardware.gpu(),
@@ -31,6 +32,9 @@ def run(context: Context) -> None:
 
 def build(context: Context) -> None:
     """Compile the native library, unless it is up to date."""
+    if not BUILD.exists():
+        context.note("native library: a wheel brought it")
+        return
     done = subprocess.run([sys.executable, str(BUILD)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise TaskError(" ".join((done.stderr or done.stdout).split())[-300:])
@@ -47,5 +51,9 @@ def _last_line(words: list[str]) -> str:
 
 
 def _cuda() -> dict[str, str]:
-    """Return the compiler NVRTC and its place, and the CUDA version of the driver."""
-    return {}
+    """Return the device as the driver sees it, the compiler NVRTC and its place, and the folder of compiled kernels."""
+    from jaxgd.kernels.cuda import cubins, driver, nvrtc
+
+    compiler = nvrtc.compiler()
+    found = compiler if isinstance(compiler, str) else f"{compiler} at {compiler.path}"
+    return {"driver": str(driver.device()), "nvrtc": found, "kernels": str(cubins.usable_folder())}

@@ -26,6 +26,7 @@ def by_xla(context: Context) -> None:
 
     import jaxgd
 
+    context.require_gpu(jax.default_backend())
     this, images = work(context), data.training(context.sizes.wide_batch)
     start = [jnp.asarray(v[0], jnp.bfloat16) for v in data.weights(1, sizes=this.sizes)]
     network = tuple(jaxgd.Layer(w, b) for w, b in zip(start[::2], start[1::2], strict=True))
@@ -43,7 +44,7 @@ def by_torch(context: Context) -> None:
 
     from benchmarks.device import torch_work
 
-    this, images, device = work(context), data.training(context.sizes.wide_batch), torch_work.device()
+    this, images, device = work(context), data.training(context.sizes.wide_batch), torch_work.device(context)
     start = data.weights(1, sizes=this.sizes)
     network = [torch.tensor(v[0], device=device, dtype=torch.bfloat16, requires_grad=True) for v in start]
     x = torch.from_numpy(images.x).to(device).to(torch.bfloat16) / 255
