@@ -53,14 +53,19 @@ def run(context: Context) -> None:
         raise TaskError(f"ncu gave no counters: {' '.join(output.split())[-200:]}")
     for precision, found in zip(("float32 (2×TF32)", "tensorfloat32"), launches, strict=False):
         details = {name: value for name, (value, _) in found.items()}
-        for figure, patterns in FIGURES.items():
-            name = next((n for p in patterns for n in found if re.fullmatch(p, n)), None)
+        for figure in FIGURES:
+            name = counter_of(figure, found)
             if name is None:
                 context.note(f"profile: no counter for {figure}; the log has all names")
                 continue
             value, unit = found[name]
             more = {"counter": name, "steps": steps} | (details if figure == "issue slots" else {})
             context.count(figure, "jaxgd-cuda", "counter", unit or "1", value, precision=precision, details=more)
+
+
+def counter_of(figure: str, found: Counters) -> str | None:
+    """Return the name of the counter for a figure, or None if the profiler has none."""
+    return next((name for pattern in FIGURES[figure] for name in found if re.fullmatch(pattern, name)), None)
 
 
 def counters(output: str) -> list[Counters]:
