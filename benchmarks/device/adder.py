@@ -75,7 +75,7 @@ class Model(NamedTuple):
 def fixed(x: float) -> int:
     """Return x as a fixed-point number, which is exact for the sums of the tests."""
     numerator, denominator = x.as_integer_ratio()
-    return numerator * (2**POINT // denominator)
+    return numerator * ((1 << POINT) // denominator)
 
 
 def rounded(x: int, bits: int, how: str) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib.util
+import os
 import shutil
 import signal
 import sys
@@ -80,7 +81,8 @@ class Run:
             return
         print(f"== {task.step} {task.name}: {task.title}", file=sys.stderr, flush=True)
         words = python("benchmarks.device.child", task.name, "PIPE", str(self._logs))
-        environment = {**ENVIRONMENT, **task.environment}
+        flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), task.xla_flags)))
+        environment = {**ENVIRONMENT, **({"XLA_FLAGS": flags} if flags else {})}
         if self._rehearse:
             words.append("--rehearse")
             # XLA ends the process at an unknown flag, and a build for the CPU lacks the flags of a GPU.
@@ -175,8 +177,12 @@ def main(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    print(summary.summary(list(this.rows.values()), this.notes, this.results))
-    print(f"{out}: {len(this.rows)} rows of this run; the logs are in {out.with_suffix('')}")
+    text = summary.summary(list(this.rows.values()), this.notes, this.results)
+    print(text)
+    logs = out.with_suffix("")
+    if logs.is_dir():
+        (logs / "summary.txt").write_text(text, encoding="utf-8")
+    print(f"{out}: {len(this.rows)} rows of this run; the logs are in {logs}")
     return status
 
 

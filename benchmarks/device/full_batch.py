@@ -10,7 +10,7 @@ from benchmarks.device import data, reference, timing
 from benchmarks.device.context import Context
 
 # The precision of a row, and the value of JAX's `precision`. X3 is the sum of three TF32 products.
-ALGORITHMS = {"float32, highest": "highest", "TF32_TF32_F32_X3": "TF32_TF32_F32_X3", "TF32_TF32_F32": "TF32_TF32_F32"}
+ALGORITHMS = {timing.FLOAT32: "highest", "TF32_TF32_F32_X3": "TF32_TF32_F32_X3", "TF32_TF32_F32": "TF32_TF32_F32"}
 
 
 def by_xla(context: Context) -> None:

@@ -19,7 +19,7 @@ def scan(context: Context, unroll: int = 1, suffix: str = "") -> None:
         variant = f"{variant}-unroll-{unroll}"
     for precision, word in timing.PRECISIONS.items():
         epoch = jax.jit(_epoch(word, unroll))
-        time_epochs(context, variant, precision, epoch, images, 1, context.sizes.repeats)
+        time_epochs(context, variant, precision, epoch, images, 1, timing.SLOW_REPEATS)
 
 
 def many(context: Context) -> None:

@@ -14,7 +14,7 @@ from benchmarks.device.launcher import PARTS, Launcher, etas, launcher, shape, w
 from jaxgd.kernels.cuda.shape import Shape
 
 # Seconds of work before the first timing, in which an idle GPU reaches its clock rate.
-WARM_UP = 0.3
+WARM_UP = 0.1
 # Other numbers of warps than 14, which jaxgd chooses for 784 inputs.
 WARPS = (12,)
 

@@ -19,7 +19,7 @@ class Task:
         seconds: Planned time on an H100.
         function: The function to call, as "module:name", with the module in benchmarks.device.
         arguments: Keyword arguments of the function.
-        environment: Environment variables of the process.
+        xla_flags: Flags of XLA. They follow the flags of the user.
         needs: Python packages and programs without which the task is skipped.
         most: Limit in seconds; 0 for the usual one.
     """
@@ -30,20 +30,20 @@ class Task:
     seconds: float
     function: str
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    xla_flags: str = ""
     needs: tuple[str, ...] = ()
     most: float = 0.0
 
     def limit(self, rehearse: bool) -> float:
-        """Return the seconds after which the process is killed: twice the plan, but at least 10 s more than the plan.
+        """Return the seconds after which the process is killed: twice the plan, but at least 15 s more than the plan.
 
         A rehearsal has at least REHEARSAL_LIMIT, because it compiles on a few processors that others use too.
         """
-        limit = self.most or max(2 * self.seconds, self.seconds + 10)
+        limit = self.most or max(2 * self.seconds, self.seconds + 15)
         return max(limit, REHEARSAL_LIMIT) if rehearse else limit
 
 
-_WHILE = {"XLA_FLAGS": "--xla_gpu_enable_command_buffer=+WHILE"}
+_WHILE = "--xla_gpu_enable_command_buffer=+WHILE"
 
 TASKS = (
     Task(0, "versions", "versions, driver, clocks, the place of NVRTC, XLA flags", 5, "versions:run"),

@@ -70,11 +70,10 @@ def counter_of(figure: str, found: Counters) -> str | None:
 
 def counters(output: str) -> list[Counters]:
     """Return the values and units of all counters of each launch, from the profiler's CSV after its messages."""
-    lines = output.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
-    if start is None:
+    lines = [line for line in output.splitlines() if line.startswith('"')]
+    if len(lines) < 2 or not lines[0].startswith('"ID"'):
         return []
-    names, units, *launches = list(csv.reader(io.StringIO("\n".join(lines[start:]))))
+    names, units, *launches = list(csv.reader(io.StringIO("\n".join(lines))))
     found = []
     for launch in launches:
         values: Counters = {}

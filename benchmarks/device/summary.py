@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result"]) -> str:
     """Return the figures, the notes and the results of the tasks as text."""
-    figures = [_cells(row) for row in rows if row.quantity != "unfinished"]
+    figures = [_cells(row) for row in rows if row.quantity not in HIDDEN]
     images = sorted({f"images: {row.details['images']}" for row in rows if "images" in row.details})
     tasks = [line_of(result) for result in results]
     total = sum(result.seconds for result in results)
@@ -51,7 +51,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     return row.case.removeprefix("device-"), row.variant, row.precision, row.quantity, value, row.unit, spread, notes
 
 
-# The details that the summary shows.
+# The quantities that the summary leaves out, and the details that it shows.
+HIDDEN = ("unfinished", "compile time")
 SHOWN = ("cost", "accuracy", "tflops", "share", "limit", "network_epochs_per_s", "step_us")
 
 

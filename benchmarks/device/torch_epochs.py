@@ -31,7 +31,7 @@ class Trainer:
         orders = torch.from_numpy(data.orders(networks, n)[:, : self.whole].astype(np.int64)).to(device)
         self._order = orders[0] if one else orders
         self._x = torch.from_numpy(images.x).to(device)
-        self._y = torch.from_numpy(images.y.astype(np.int64)).to(device)
+        self._y = torch_work.answers(torch.from_numpy(images.y.astype(np.int64)).to(device))
         self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._range = torch.arange(data.BATCH, device=device)
 
@@ -46,7 +46,7 @@ class Trainer:
         import torch
 
         rows = torch.index_select(self._order, -1, self._position + self._range)
-        gradient = slopes(self.network, torch_work.inputs(self._x[rows]), torch_work.answers(self._y[rows]))
+        gradient = slopes(self.network, torch_work.inputs(self._x[rows]), self._y[rows])
         torch._foreach_add_(self.network, gradient, alpha=-data.ETA)
         self._position.add_(data.BATCH).remainder_(self.whole)
 
