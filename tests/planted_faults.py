@@ -35,6 +35,8 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
+COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda_driver.py"
+CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
 REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emulation.py"
 CURVATURE, KERNELS = "tests/test_curvature.py", "tests/kernels/test_native.py tests/kernels/test_order.py"
 STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py", "tests/descent/test_minimize.py"
@@ -305,6 +307,44 @@ FAULTS = (
     Fault("kernels/cuda/descend.cu", "bits(high(a[i] - high(a[i])))", "bits(0.0f)", EMULATION),
     Fault("kernels/cuda/descend.cu", "step / kStages % 2);", "step % 2);", EMULATION),
     Fault("kernels/cuda/descend.cu", "orders + network * n", "orders", EMULATION),
+    Fault("kernels/cuda/nvrtc.py", 'return f"sm_{max(known)}"', 'return f"sm_{min(known)}"', COMPILE),
+    Fault("kernels/cuda/nvrtc.py", "if most_major is None or found.version[0] <= most_major:", "if True:", COMPILE),
+    Fault("kernels/cuda/nvrtc.py", "if code != 0:\n                raise", "if False:\n                raise", COMPILE),
+    Fault("kernels/cuda/nvrtc.py", "max(map(int, spills.groups()))", "int(spills[1])", COMPILE),
+    Fault("kernels/cuda/cubins.py", "if digest != hashlib.sha256(body).digest():", "if False:", COMPILE),
+    Fault("kernels/cuda/cubins.py", " if held == name.encode() else None", "", COMPILE),
+    Fault("kernels/cuda/cubins.py", " and not status.st_mode & 0o022", "", COMPILE),
+    Fault(
+        "kernels/cuda/cubins.py", "*options_for(shape, architecture, *flags), str(compiler)", "str(compiler)", COMPILE
+    ),
+    Fault("kernels/cuda/driver.py", "if found.capability < LEAST_CAPABILITY:", "if False:", DRIVER),
+    Fault("kernels/cuda/driver.py", "if shape.shared_bytes <= device.shared_bytes:", "if True:", DRIVER),
+    Fault("kernels/cuda/driver.py", 'self("cuKernelGetFunction"', 'self("cuKernelGetName"', DRIVER),
+    Fault(
+        "kernels/cuda/driver.py",
+        "        finally:\n            self.pop_context()",
+        "        finally:\n            pass",
+        DRIVER,
+    ),
+    Fault("kernels/cuda/driver.py", "with contextlib.suppress(CudaError) if error else", "with", DRIVER),
+    Fault(
+        "kernels/cuda/direct.py",
+        "            self._targets,\n            self._order,",
+        "            self._order,\n            self._targets,",
+        DRIVER,
+    ),
+    Fault("kernels/cuda/backend.py", '"tensorfloat32": 1', '"tensorfloat32": 2', CUDA),
+    Fault("kernels/cuda/backend.py", "for i in range(len(flat))", "for i in range(3)", CUDA),
+    Fault("kernels/cuda/backend.py", "if shape.row_bytes > shape.inputs:", "if False:", CUDA),
+    Fault("kernels/cuda/backend.py", "if any(jax.tree.leaves(in_batched[1:3])):", "if False:", CUDA),
+    Fault("kernels/cuda/backend.py", "elif mapped[2].ndim > 1:", "elif False:", CUDA),
+    Fault("kernels/cuda/backend.py", "if len(names) > 1:", "if False:", CUDA),
+    Fault("kernels/cuda/backend.py", "if cubin.name not in _handles:", "if True:", CUDA),
+    Fault("kernels/cuda/backend.py", "if unsuitable is not None:", "if False:", CUDA),
+    Fault("kernels/src/cuda.cc", "require_same(e, kernel.sizes);", "", LAUNCH),
+    Fault("kernels/src/cuda.cc", "if (code != 0) {", "if (false) {", LAUNCH),
+    Fault("kernels/src/cuda_epoch.h", "before.untyped_data() == after.untyped_data()", "true", LAUNCH),
+    Fault("kernels/src/cuda_epoch.h", "{n, (e.inputs + 15) / 16 * 16}", "{n, x.dimensions()[1]}", LAUNCH),
     Fault("kernels/src/kernels.cc", "eta / static_cast<float>(m)", "eta / static_cast<float>(batch_size)", KERNELS),
     Fault("kernels/src/kernels.cc", "if (sums) flush();\n  return", "return", KERNELS),
     Fault(

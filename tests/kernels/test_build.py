@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,27 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_hold(tmp_path):
         library.write_bytes(b"older sources")
     library.unlink()
     assert sorted(os.listdir(tmp_path)) == ["other.so", "src", "tools"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", [True, False])
+def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
+    """Without a C++ compiler, the wheel has no native library, and everything else."""
+    root, copy = SOURCE.parents[2], tmp_path / "copy"
+    # A library that is up to date is kept, which saves 20 s.
+    left_out = ("__pycache__",) if compiler else ("__pycache__", "_native.so")
+    shutil.copytree(root / "jaxgd", copy / "jaxgd", ignore=shutil.ignore_patterns(*left_out))
+    shutil.copytree(root / "tests/kernels", copy / "tests/kernels")
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(root / name, copy)
+    environment = os.environ if compiler else {**os.environ, "CXX": str(tmp_path / "nowhere")}
+    words = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, copy]
+    subprocess.run(words, env=environment, check=True, timeout=600)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    folder = {name for name in names if name.startswith("jaxgd/kernels/cuda/")}
+    assert {f"jaxgd/kernels/cuda/{path.name}" for path in (root / "jaxgd/kernels/cuda").glob("*.*")} == folder
+    assert {"jaxgd/kernels/cuda/descend.cu", "jaxgd/kernels/cuda/block.h"} <= folder
+    assert not [name for name in names if "emulat" in name or name.endswith(".cc") or name.startswith("tests")]
+    assert ("jaxgd/kernels/_native.so" in names) == compiler
+    assert ("none-any" in wheel.name) == (not compiler)

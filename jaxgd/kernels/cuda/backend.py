@@ -5,7 +5,7 @@ Each network is trained by one block of threads for the whole epoch. Many networ
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +93,7 @@ _handles: dict[str, int] = {}
 
 
 def load(sizes: Sequence[int], batch_size: int, precision: Any = None) -> str:
-    """Load the kernel on JAX's default GPU, and return the name by which programs know it.
+    """Load the kernel on JAX's default GPU, and return its name, which stands for it in programs.
 
     `train` does this. Call it before running an exported program, because that holds only the name.
 
@@ -109,7 +109,9 @@ def load(sizes: Sequence[int], batch_size: int, precision: Any = None) -> str:
         CudaError: If the kernel cannot run here. The message is the reason.
     """
     shape = shape_of(sizes, batch_size, precision)
-    return name_of(shape) if isinstance(shape, Shape) else _refuse(shape)
+    if isinstance(shape, str):
+        _refuse(shape)
+    return name_of(shape)
 
 
 def name_of(shape: Shape) -> str:
@@ -117,12 +119,14 @@ def name_of(shape: Shape) -> str:
     try:
         ordinal = _default_gpu().local_hardware_id
     except RuntimeError as error:
-        return _refuse(f"JAX sees no GPU: {' '.join(str(error).split())}")
+        _refuse(f"JAX sees no GPU: {' '.join(str(error).split())}")
     cubin = loaded(shape, ordinal)
-    return _refuse(cubin) if isinstance(cubin, str) else cubin.name
+    if isinstance(cubin, str):
+        _refuse(cubin)
+    return cubin.name
 
 
-def _refuse(reason: str) -> str:
+def _refuse(reason: str) -> NoReturn:
     raise CudaError(f"the CUDA kernel cannot run here: {reason}")
 
 
@@ -131,6 +135,12 @@ def _default_gpu() -> jax.Device:
     config: Any = jax.config
     device = config.jax_default_device or jax.local_devices()[0]
     return device if getattr(device, "platform", None) == "gpu" else jax.local_devices(backend="gpu")[0]
+
+
+def _gpus_of(job: Job) -> set[int]:
+    """Return the numbers of the GPUs that hold the arrays. A traced array is on the default GPU."""
+    arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
+    return {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
 
 
 def epoch(
@@ -169,7 +179,6 @@ def epoch(
     shape = shape_of(sizes, batch_size, precision)
     if isinstance(shape, str):
         _refuse(shape)
-    assert isinstance(shape, Shape)
     out: tuple[Network, Array] = epoch_of(shape, name_of(shape))(network, x, y, order, eta)
     return out
 
@@ -264,11 +273,8 @@ class _Cuda(Backend):
 
     def _why_not_on(self, job: Job, shape: Shape) -> str | None:
         """Return the reason why the kernel cannot run on the devices of the arrays, or None if it can."""
-        default = _default_gpu().local_hardware_id
-        arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
-        ordinals = {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
         names = set()
-        for ordinal in {default, *ordinals}:
+        for ordinal in (_default_gpu().local_hardware_id, *_gpus_of(job)):
             cubin = loaded(shape, ordinal)
             if isinstance(cubin, str):
                 return cubin

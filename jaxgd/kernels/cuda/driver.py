@@ -308,7 +308,7 @@ class Context:
         self.driver("cuCtxSynchronize")
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds on the device between the start and the end of what `work` launches."""
+        """Return the seconds that the device spends on the launches of `work`."""
         events = [ctypes.c_void_p(), ctypes.c_void_p()]
         for event in events:
             self.driver("cuEventCreate", ctypes.byref(event), 0)
