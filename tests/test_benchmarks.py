@@ -22,9 +22,11 @@ from benchmarks.plot import draw
 from benchmarks.registry import CASES, FAMILIES, chosen
 from benchmarks.rows import QUANTITIES, Row, sampled
 from benchmarks.table import table
+from benchmarks.training.jax_peers import by_jaxgd
 from benchmarks.training.peers import ALL_PEERS, NETWORKS_PEERS, PEERS, START_PEERS, by_book, by_numpy
 from benchmarks.training.timing import chosen_peers, unlike
 from benchmarks.training.work import START, Shared, Work, accuracy, cost, shared
+from jaxgd.errors import RangeError
 from jaxgd.named_costs import NAMED_COSTS
 
 ROOT = Path(__file__).parents[1]
@@ -411,6 +413,12 @@ def test_peers_do_the_same_steps(batch_size):
     assert cost(want, data) != pytest.approx(cost(data.weights, data), rel=1e-3)
     for peer in (PEERS["jaxgd"], PEERS["jaxgd-xla"], by_numpy, PEERS["scan"], PEERS["jit-in-python"]):
         require_same(second(peer(work, data)), want)
+
+
+def test_an_error_of_train_ends_the_peer():
+    """`train` runs in a thread, and its peer must not wait for it for ever."""
+    with pytest.raises(RangeError, match="kernel must be"):
+        next(by_jaxgd("fpga")(*small(5)))
 
 
 @pytest.mark.slow
