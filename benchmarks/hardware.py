@@ -1,5 +1,7 @@
-"""The host of a run: the processor, the versions, and the measured peak rates of arithmetic and of copying."""
+"""The host of a run: processor, GPU and versions, and the measured peak rates of arithmetic and of copying."""
 
+import contextlib
+import ctypes
 import os
 import platform
 import statistics
@@ -12,10 +14,20 @@ from typing import Any
 
 import numpy as np
 
+import jaxgd
+
 LIBRARIES = (
     *("jaxgd", "jax", "numpy", "scipy", "optax"),
     *("torch", "scikit-learn", "flax", "optimistix", "jaxopt"),
+    *("jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cuda-nvrtc", "triton"),
 )
+# The fields of a GPU that nvidia-smi reports: its names for them, and ours with their units.
+GPU_FIELDS = {
+    "name": "name", "driver_version": "driver", "compute_cap": "capability", "memory.total": "memory_mib",
+    "clocks.max.sm": "most_sm_mhz", "clocks.max.mem": "most_memory_mhz", "clocks.sm": "sm_mhz",
+    "clocks.mem": "memory_mhz", "power.limit": "power_limit_w", "temperature.gpu": "celsius",
+}  # fmt: skip
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 
 
 def peak() -> dict[str, float]:
@@ -39,16 +51,75 @@ def stamp() -> dict[str, Any]:
 
     from jaxgd.kernels import native
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     host = {
-        "processor": _processor(),
+        **_processor_and_gpu(),
         "device": jax.devices()[0].device_kind,
-        "threads": len(os.sched_getaffinity(0)),
         "isa": native.about().split(",")[0],
         **peak(),
     }
+    return {"host": host, **_software()}
+
+
+def stamp_without_jax() -> dict[str, Any]:
+    """Return the same fields without the start of JAX, which would take memory of the GPU. Peaks are not measured."""
+    host = _processor_and_gpu()
+    return {"host": {**host, "device": host.get("gpu", {}).get("name", "cpu")}, **_software()}
+
+
+def gpu() -> dict[str, Any]:
+    """Return the name, driver, compute capability, multiprocessors, memory, clocks and power limit of the first GPU.
+
+    The mapping is empty if nvidia-smi finds no GPU. A field that the GPU does not report is left out.
+    """
+    query = f"--query-gpu={','.join(GPU_FIELDS)}"
+    line = output(["nvidia-smi", "-i", "0", query, "--format=csv,noheader,nounits"]).strip()
+    values = [value.strip() for value in line.split(",")]
+    if len(values) != len(GPU_FIELDS):
+        return {}
+    found: dict[str, Any] = {}
+    for (field, name), value in zip(GPU_FIELDS.items(), values, strict=True):
+        number = field.startswith(("memory", "clocks", "power", "temperature"))
+        with contextlib.suppress(ValueError):  # "[N/A]"
+            found[name] = float(value) if number else value
+    if count := _multiprocessors():
+        found["multiprocessors"] = count
+    return found
+
+
+def _multiprocessors() -> int | None:
+    """Return the number of multiprocessors of the first GPU, which nvidia-smi does not report; None if unknown."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, count = ctypes.c_int(), ctypes.c_int()
+    done = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0)
+    done = done or driver.cuDeviceGetAttribute(ctypes.byref(count), _MULTIPROCESSORS, device)
+    return count.value if done == 0 else None
+
+
+def _processor_and_gpu() -> dict[str, Any]:
+    found = gpu()
+    return {
+        "processor": _processor(),
+        "threads": len(os.sched_getaffinity(0)),
+        **({"gpu": found} if found else {}),
+    }
+
+
+def _software() -> dict[str, Any]:
     versions = {name: found for name in LIBRARIES if (found := _version(name))}
-    return {"host": host, "versions": versions, "commit": commit.stdout.strip(), "date": time.strftime("%Y-%m-%d")}
+    commit = output(["git", "rev-parse", "--short", "HEAD"]).strip()
+    return {"versions": versions, "commit": commit, "date": time.strftime("%Y-%m-%d")}
+
+
+def output(words: list[str]) -> str:
+    """Return the output of a program; an empty text if it fails or is not installed."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def _rate(work: float, f: Callable[[], object]) -> float:
@@ -73,4 +144,5 @@ def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return None
+        # jaxgd also runs from its folder without being installed.
+        return jaxgd.__version__ if name == "jaxgd" else None

@@ -15,15 +15,18 @@ from benchmarks import campaign, gradcheck, nielsen, store
 from benchmarks.case import Case, Options
 from benchmarks.compare import changes, lost
 from benchmarks.convert import convert
+from benchmarks.device.plan import TASKS
 from benchmarks.hardware import peak
 from benchmarks.minimize import evaluations, steps
 from benchmarks.plot import draw
 from benchmarks.registry import CASES, FAMILIES, chosen
 from benchmarks.rows import QUANTITIES, Row, sampled
 from benchmarks.table import table
+from benchmarks.training.jax_peers import by_jaxgd
 from benchmarks.training.peers import ALL_PEERS, NETWORKS_PEERS, PEERS, START_PEERS, by_book, by_numpy
 from benchmarks.training.timing import chosen_peers, unlike
 from benchmarks.training.work import START, Shared, Work, accuracy, cost, shared
+from jaxgd.errors import RangeError
 from jaxgd.named_costs import NAMED_COSTS
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +62,8 @@ def test_committed_cases_equal_the_cases_of_the_suite():
     known = {case.name for case in CASES}
     found = {row.case.partition("/")[0] for path in RESULTS for row in store.read(path)}
     attacks = set(campaign.FAMILIES)
-    assert found - attacks == known
+    of_device = {f"device-{task.name}" for task in TASKS}
+    assert found - attacks - of_device == known
     assert found & attacks in (set(), attacks)
 
 
@@ -361,11 +365,12 @@ def test_benchmarks_import_in_one_direction():
         "registry": {"case", "training", "minimize", "gradcheck", "nielsen"},
         "convert": {"rows", "case", "store", "minimize", "nielsen"},
         "campaign": {"rows", "store", "hardware", "campaign"},
+        "device": {"rows", "store", "hardware", "training", "device"},
     }
     rooms = set()
     for path in folder.rglob("*.py"):
         room = path.relative_to(folder).with_suffix("").parts[0]
-        if room in ("__main__", "__init__"):
+        if room in ("__main__", "commands", "__init__"):
             continue
         rooms.add(room)
         for node in ast.walk(ast.parse(path.read_text())):
@@ -408,6 +413,12 @@ def test_peers_do_the_same_steps(batch_size):
     assert cost(want, data) != pytest.approx(cost(data.weights, data), rel=1e-3)
     for peer in (PEERS["jaxgd"], PEERS["jaxgd-xla"], by_numpy, PEERS["scan"], PEERS["jit-in-python"]):
         require_same(second(peer(work, data)), want)
+
+
+def test_an_error_of_train_ends_the_peer():
+    """`train` runs in a thread, and its peer must not wait for it for ever."""
+    with pytest.raises(RangeError, match="kernel must be"):
+        next(by_jaxgd("fpga")(*small(5)))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
-def by_jaxgd(kernel: Any) -> Peer:
+def by_jaxgd(kernel: Any, precision: Any = None) -> Peer:
     """Return a peer that calls `train` as a user does, in a thread.
 
     After each epoch (or full-batch step), the callback blocks until the benchmark asks this peer for the next one.
@@ -32,16 +32,25 @@ def by_jaxgd(kernel: Any) -> Peer:
             asked.acquire()
 
         def run() -> None:
-            jaxgd.train(
-                network, (data.x, data.y), epochs=10**6, batch_size=work.batch_size, eta=work.eta,
-                key=jax.random.key(0), evaluate=False, kernel=kernel, callback=after,
-            )  # fmt: skip
+            try:
+                jaxgd.train(
+                    network, (data.x, data.y), epochs=10**6, batch_size=work.batch_size, eta=work.eta,
+                    key=jax.random.key(0), evaluate=False, kernel=kernel, precision=precision, callback=after,
+                )  # fmt: skip
+            except Exception as error:
+                done.put(error)
+
+        def next_network() -> Any:
+            network = done.get()
+            if isinstance(network, Exception):
+                raise network
+            return network
 
         threading.Thread(target=run, daemon=True).start()
-        done.get()
+        next_network()
         while True:
             asked.release()
-            yield [(np.asarray(w), np.asarray(b)) for w, b in done.get()]
+            yield [(np.asarray(w), np.asarray(b)) for w, b in next_network()]
 
     return units
 

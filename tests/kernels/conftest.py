@@ -21,12 +21,13 @@ class FakeCuda:
         memory: The content of each allocation, by address.
         fail: The error code that a function returns.
         missing: Functions that this driver does not have.
+        answers: Functions that replace those of this class, by the driver's names.
     """
 
-    def __init__(self, devices=({},), version=13_000, fail=None, missing=()):
+    def __init__(self, devices=({},), version=13_000, fail=None, missing=(), answers=None):
         self.devices, self.version = [ATTRIBUTES | device for device in devices], version
         self.calls, self.launches, self.memory = [], [], {}
-        self.fail, self.missing = fail or {}, missing
+        self.fail, self.missing, self.answers = fail or {}, missing, answers or {}
 
     def __getattr__(self, name):
         if name in self.missing or not name.startswith("cu"):
@@ -37,7 +38,7 @@ class FakeCuda:
         self.calls.append(name)
         if name in self.fail:
             return self.fail[name]
-        answer = getattr(type(self), f"_{name}", None)
+        answer = self.answers.get(name, getattr(type(self), f"_{name}", None))
         if answer is not None:
             answer(self, *(getattr(each, "_obj", each) for each in arguments))
         return 0

@@ -81,6 +81,10 @@ class Training:
             memory.write(array)
         self._finite.fill(0xFF)
 
+    def reorder(self, order: Array) -> None:
+        """Replace the order of the examples of each network, (networks, n)."""
+        self._order.write(np.asarray(order, np.int32))
+
     def launch(self) -> None:
         """Start an epoch, and return before it ends. A second epoch trains further."""
         self._context.launch(

@@ -102,12 +102,12 @@ class Driver:
         text = name.value.decode(errors="replace")
         return Device(ordinal, text, capability, attribute(_MULTIPROCESSORS), attribute(_SHARED_BYTES), self.version)
 
-    def load(self, cubin: bytes) -> int:
+    def load(self, cubin: bytes, entry: str = ENTRY) -> int:
         """Return the CUkernel of a cubin. It is valid on every device whose architecture the cubin is for."""
         library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
         # The driver copies the code. It needs no context for this.
         self("cuLibraryLoadData", ctypes.byref(library), ctypes.c_char_p(cubin), None, None, 0, None, None, 0)
-        self("cuLibraryGetKernel", ctypes.byref(kernel), library, ENTRY.encode())
+        self("cuLibraryGetKernel", ctypes.byref(kernel), library, entry.encode())
         return kernel.value or 0
 
     def enable(self, kernel: int, shared_bytes: int, ordinal: int) -> None:
@@ -268,9 +268,9 @@ class Context:
                 memory.free()
             self.driver.pop_context()
 
-    def load(self, cubin: bytes, shared_bytes: int) -> int:
+    def load(self, cubin: bytes, shared_bytes: int, entry: str = ENTRY) -> int:
         """Load a kernel for launches with this much dynamic shared memory."""
-        kernel = self.driver.load(cubin)
+        kernel = self.driver.load(cubin, entry)
         self.driver.enable(kernel, shared_bytes, self.device.ordinal)
         return kernel
 

@@ -121,20 +121,22 @@ class Compiler:
         Raises:
             CudaError: If NVRTC finds an error. The message has the first one.
         """
-        options = [option.encode() for option in options_for(shape, architecture, *flags)]
+        return self.compile_source(SOURCE, *sources(), options_for(shape, architecture, *flags))
+
+    def compile_source(self, name: str, source: bytes, header: bytes, options: list[str]) -> Compiled:
+        """Compile any source, which may include the header "block.h"."""
         program = ctypes.c_void_p()
-        source, header = sources()
         self._call(
             "nvrtcCreateProgram",
             ctypes.byref(program),
             ctypes.c_char_p(source),
-            SOURCE.encode(),
+            name.encode(),
             1,
             (ctypes.c_char_p * 1)(header),
             (ctypes.c_char_p * 1)(HEADER.encode()),
         )
         try:
-            words = (ctypes.c_char_p * len(options))(*options)
+            words = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
             code = self._library.nvrtcCompileProgram(program, len(options), words)
             log = self._bytes(program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog").rstrip(b"\0").decode()
             if code != 0:

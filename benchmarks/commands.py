@@ -1,0 +1,221 @@
+"""The commands of the suite that tyro parses. `python -m benchmarks` calls them."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks import store
+from benchmarks.campaign.command import Campaign
+from benchmarks.compare import changes, lost
+from benchmarks.store import RESULTS, ResultsError
+from jaxgd.errors import JaxgdError
+
+# The commands import JAX and the cases only when they run, so that `--help` and messages about misuse appear at once.
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List the families, their cases and the peers."""
+
+    def run(self) -> int:
+        """Print the families, cases and peers, and return the exit status."""
+        from benchmarks.registry import CASES, FAMILIES
+        from benchmarks.training.peers import NETWORKS_PEERS, PEERS, START_PEERS
+
+        for family in FAMILIES:
+            print(family)
+            for case in (case for case in CASES if case.family == family):
+                print(f"  {case.name:32} {case.title}")
+        print(f"\npeers of epochs, steps and growth: {', '.join(PEERS)}")
+        print(f"peers of many networks: {', '.join(NETWORKS_PEERS)}")
+        print(f"peers of start-up: {', '.join(START_PEERS)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Run cases, print the figures and store them.
+
+    The programs of a case run in turn, several times. In epochs, steps, networks, start-up and growth, each program has
+    a process of its own.
+    """
+
+    cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
+    """Names of cases or families."""
+    peers: tuple[str, ...] | None = None
+    """Peers of epochs, steps, networks, start-up and growth. The first is the baseline of the ratios. By default all
+    installed peers except the slowest two."""
+    repeats: int = 7
+    """Number of times that each program is timed."""
+    seeds: int | None = None
+    """nielsen: networks per configuration, by default 20. gradcheck: points per function, by default 5."""
+    epochs: int = 30
+    """nielsen: epochs of each network. The book's numbers are for 30."""
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    """gradcheck: dtypes of the checks."""
+    names: bool = False
+    """gradcheck: print the names of functions with unexpected verdicts. The file of results always contains them."""
+    data_dir: Path | None = None
+    """Folder of MNIST. By default JAXGD_DATA_DIR or ~/.cache/jaxgd."""
+    out: Path = RESULTS
+    """File of results. New rows replace the rows of the same case, variant and precision."""
+
+    def run(self) -> int:
+        """Measure, print and store the figures case by case, and return the exit status."""
+        from benchmarks.case import Options
+        from benchmarks.hardware import stamp
+        from benchmarks.registry import UnknownCaseError, chosen
+        from benchmarks.table import table
+        from benchmarks.training.peers import ALL_PEERS
+
+        try:
+            cases = chosen(self.cases)
+        except UnknownCaseError as error:
+            return _misuse(str(error))
+        for name, value in (("repeats", self.repeats), ("seeds", self.seeds), ("epochs", self.epochs)):
+            if value is not None and value < 1:
+                return _misuse(f"run: expected --{name} to be at least 1, got {value}.")
+        if unknown := set(self.peers or ()) - set(ALL_PEERS):
+            return _misuse(f"run: expected --peers from {', '.join(ALL_PEERS)}; got {', '.join(sorted(unknown))}.")
+        if unknown := set(self.dtypes) - {"float32", "float64"}:
+            return _misuse(f"run: expected --dtypes float32 or float64, got {', '.join(sorted(unknown))}.")
+        if not self.out.absolute().parent.is_dir():
+            return _misuse(f"run: expected --out in an existing folder, got {self.out}.")
+        if self.out.exists():
+            store.read(self.out)
+        data_dir = self.data_dir.expanduser() if self.data_dir else None
+        if any(case.needs_mnist for case in cases):
+            from jaxgd import load_dataset
+
+            # A missing data set must end the run at the start and not after an hour.
+            load_dataset("mnist", data_dir)
+        options = Options(self.peers, self.repeats, self.seeds, self.epochs, self.dtypes, data_dir)
+        about = stamp()
+        host = about["host"]
+        print(
+            f"{host['processor']}, {host['threads']} threads, {host['isa']}: a matrix product at "
+            f"{host['peak_gflops']:.0f} GFLOP/s, a copy at {host['bandwidth_gb_s']:.0f} GB/s"
+        )
+        for case in cases:
+            rows = [dataclasses.replace(row, **about) for row in case.measure(options)]
+            print(f"\n{case.title}\n{table(rows, self.names)}", flush=True)
+            store.replace(self.out, rows)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Compare two files of results. Exit status 1 if a figure of jaxgd is worse by more than the noise.
+
+    The change of a time is divided by the median change of the other programs in the same case, so that a slower host
+    is not reported as a change. If a case has few programs, a disturbance of one program affects the figures of all.
+    Counts are exact, so every difference is reported.
+    """
+
+    old: Annotated[Path, tyro.conf.Positional]
+    """The earlier results."""
+    new: Annotated[Path, tyro.conf.Positional]
+    """The later results."""
+    all: bool = False
+    """Print figures whose noise is unknown, too."""
+
+    def run(self) -> int:
+        """Print every change, and return the exit status."""
+        old, new = store.read(self.old), store.read(self.new)
+        found = changes(old, new)
+        if not found:
+            return _misuse(f"compare: expected files with a figure in common, got {self.old} and {self.new}.")
+        for path, rows in ((self.old, old), (self.new, new)):
+            hosts = {", ".join(str(row.host.get(k, "?")) for k in ("processor", "threads", "isa")) for row in rows}
+            print(f"{path}: {'; '.join(sorted(hosts))}")
+        shown = [change for change in found if self.all or change.word != "noise unknown"]
+        lines = [(c.new.case, c.new.variant, c.new.quantity, c.text, c.word) for c in shown]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+        if hidden := len(found) - len(shown):
+            print(f"{hidden} figures of fewer than three samples have an unknown noise; --all prints them.")
+        for figure in lost(old, new):
+            print(f"not compared: {figure}")
+        worse = any(change.word == "worse" and change.new.variant.startswith("jaxgd") for change in found)
+        return 1 if worse else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw speed.png and growth.png from files of results.
+
+    If two files have a row for the same figure, the row of the earlier file is drawn.
+    """
+
+    results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RESULTS, store.FOLDER / "slow-peers.jsonl")
+    """Files of results."""
+    out: Path = Path("docs")
+    """Folder of the pictures."""
+
+    def run(self) -> int:
+        """Write the pictures, and return the exit status."""
+        from benchmarks.plot import draw
+
+        paths = draw(store.read_all(self.results), self.out)
+        if not paths:
+            return _misuse(f"plot: expected times of epochs, steps or growth in {', '.join(map(str, self.results))}.")
+        for path in paths:
+            print(path)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Convert:
+    """Convert a file of an older format into rows of the schema, and add them to a file."""
+
+    old: Annotated[Path, tyro.conf.Positional]
+    """A file of an older format."""
+    new: Annotated[Path, tyro.conf.Positional]
+    """A file of results, which is created if it does not exist."""
+
+    def run(self) -> int:
+        """Write the rows, and return the exit status."""
+        from benchmarks.convert import convert
+
+        rows = convert(self.old)
+        store.replace(self.new, rows)
+        print(f"{self.new}: {len(rows)} rows from {self.old}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Measure the GPU by one plan of at most six minutes, or rehearse the plan on the CPU.
+
+    The command has a parser of its own: `python -m benchmarks device --help`.
+    """
+
+    def run(self) -> int:
+        """Run the whole plan, and return the exit status."""
+        from benchmarks.device import command
+
+        return command.main([])
+
+
+def _misuse(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a command; list the cases if none is given."""
+    commands: dict[str, Any] = {
+        "list": List, "run": Run, "compare": Compare, "plot": Plot, "convert": Convert, "campaign": Campaign,
+        "device": Device,
+    }  # fmt: skip
+    command: Any = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m benchmarks", args=words or ["list"])
+    try:
+        status: int = command.run()
+    except (ResultsError, JaxgdError) as error:
+        return _misuse(str(error))
+    return status

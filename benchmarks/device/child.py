@@ -1,0 +1,46 @@
+"""The process of one task: `python -m benchmarks.device.child TASK PIPE LOGS [--rehearse]`."""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from benchmarks.device.context import Context, TaskError
+from benchmarks.device.plan import TASKS
+
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that no task is left on the GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def main(name: str, pipe: str, logs: str, *flags: str) -> int:
+    """Run a task. Return 0 if it succeeded, and 1 after a message if it failed."""
+    die_with_parent()
+    task = next(task for task in TASKS if task.name == name)
+    module, function = task.function.split(":")
+    context = Context(task.name, "--rehearse" in flags, Path(logs), int(pipe))
+    os.set_inheritable(context.pipe, False)
+    try:
+        run = getattr(importlib.import_module(f"benchmarks.device.{module}"), function)
+        run(context, **task.arguments)
+    except TaskError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main(*sys.argv[1:])
+    sys.stdout.flush()
+    # Skip the clean-up of the libraries at exit, which can hang or crash after all figures are stored.
+    os._exit(status)

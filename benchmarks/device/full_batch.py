@@ -1,0 +1,77 @@
+"""The gradient over the full batch, by XLA and by PyTorch, with its error against float64."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.device import data, reference, timing
+from benchmarks.device.context import Context
+
+# The precision of a row, and the value of JAX's `precision`. X3 is the sum of three TF32 products.
+ALGORITHMS = {timing.FLOAT32: "highest", "TF32_TF32_F32_X3": "TF32_TF32_F32_X3", "TF32_TF32_F32": "TF32_TF32_F32"}
+
+
+def by_xla(context: Context) -> None:
+    """Time jitted gradients of jaxgd's cost in three precisions."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxgd
+
+    context.require_gpu(jax.default_backend())
+    images, start = data.training(context.sizes.full), [v[0] for v in data.weights(1)]
+    exact = reference.gradient(start, images.x, images.y)
+    x, y = jnp.asarray(images.x), jnp.asarray(images.y)
+    network = tuple(jaxgd.Layer(*map(jnp.asarray, start[i : i + 2])) for i in (0, 2))
+
+    for precision, word in ALGORITHMS.items():
+        # A CPU does not know the other algorithms.
+        float32 = context.rehearse or word == "highest"
+        algorithm: Any = "highest" if float32 else jax.lax.DotAlgorithmPreset[word]
+
+        @jax.jit
+        def gradient(network: Any, x: Any, y: Any, algorithm: Any = algorithm) -> Any:
+            inputs, answers = x.astype(jnp.float32) / 255, jax.nn.one_hot(y, data.SIZES[-1])
+            return jax.grad(jaxgd.network_cost)(network, inputs, answers, precision=algorithm)
+
+        def run(_: int, gradient: Any = gradient) -> Any:
+            return gradient(network, x, y)
+
+        first, samples = timing.times(run, jax.block_until_ready, context.sizes.repeats)
+        got = [np.asarray(v) for v in jax.tree.leaves(run(0))]
+        _store(context, "xla", precision, first, samples, got, exact, images)
+
+
+def by_torch(context: Context) -> None:
+    """Time gradients by PyTorch's autograd in float32 and TF32."""
+    import torch
+
+    from benchmarks.device import torch_work
+
+    device = torch_work.device(context)
+    images, start = data.training(context.sizes.full), [v[0] for v in data.weights(1)]
+    exact = reference.gradient(start, images.x, images.y)
+    x, y = (torch.from_numpy(v).to(device) for v in (images.x, images.y.astype(np.int64)))
+    for precision, word in torch_work.PRECISIONS.items():
+        torch.set_float32_matmul_precision(word)
+        network = [torch.tensor(v, device=device, requires_grad=True) for v in start]
+
+        def run(_: int, network: Any = network) -> Any:
+            return torch.autograd.grad(torch_work.cost(network, torch_work.inputs(x), torch_work.answers(y)), network)
+
+        first, samples = timing.times(run, torch_work.wait, context.sizes.repeats)
+        got = [g.cpu().numpy() for g in run(0)]
+        _store(context, "torch", precision, first, samples, got, exact, images)
+
+
+def _store(
+    context: Context, variant: str, precision: str, first: float, samples: list[float],
+    got: Sequence[NDArray[Any]], exact: Sequence[NDArray[Any]], images: data.Images,
+) -> None:  # fmt: skip
+    n = len(images.y)
+    timing.store(context, "", variant, "s/gradient", first, samples, precision, n=n, **images.details)
+    zero = [np.zeros_like(v) for v in exact]
+    error = reference.error(got, exact, zero)
+    context.count("", variant, "error", "of ‖∇C‖", error, precision=precision)

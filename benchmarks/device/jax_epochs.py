@@ -1,0 +1,89 @@
+"""Epochs as a JAX user writes them without jaxgd's `train`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.device import data, timing
+from benchmarks.device.context import Context
+from benchmarks.device.timing import time_epochs
+
+
+def scan(context: Context, unroll: int = 1, suffix: str = "") -> None:
+    """Time an epoch by lax.scan."""
+    import jax
+
+    images, variant = data.training(context.sizes.examples), "xla-scan" + suffix
+    if unroll > 1:
+        variant = f"{variant}-unroll-{unroll}"
+    for precision, word in timing.PRECISIONS.items():
+        epoch = jax.jit(_epoch(word, unroll))
+        time_epochs(context, variant, precision, epoch, images, 1, timing.SLOW_REPEATS)
+
+
+def many(context: Context) -> None:
+    """Time an epoch of many networks by vmap of lax.scan."""
+    import jax
+
+    images, networks = data.training(context.sizes.examples), context.sizes.many
+    for precision, word in timing.PRECISIONS.items():
+        epoch = jax.jit(jax.vmap(_epoch(word, 1), in_axes=(0, 0, 0, None, None)))
+        time_epochs(context, "xla-vmap", precision, epoch, images, networks, timing.SLOW_REPEATS)
+
+
+def steps(context: Context) -> None:
+    """Time calls of a jitted step, one per mini-batch."""
+    import jax
+    import jax.numpy as jnp
+
+    context.require_gpu(jax.default_backend())
+    calls = context.sizes.calls
+    images = data.training(context.sizes.examples)
+    x, y = jnp.asarray(images.x), jnp.asarray(images.y)
+    order = data.orders(1, len(images.y))[0]
+    rows = [jnp.asarray(np.resize(order[data.BATCH * k :], data.BATCH)) for k in range(calls)]
+    for precision, word in timing.PRECISIONS.items():
+        step = jax.jit(_step(word))
+        start = [jnp.asarray(v[0]) for v in data.weights(1)]
+
+        def run(_: int, step: Any = step, start: Any = start) -> Any:
+            network = start
+            for batch in rows:
+                network = step(network, data.ETA, x, y, batch)
+            return network
+
+        first, samples = timing.times(run, jax.block_until_ready, context.sizes.repeats)
+        each = [t / calls for t in samples]
+        timing.store(context, "", "xla-jit-per-step", "s/step", first / calls, each, precision, **images.details)
+
+
+def _step(precision: str | None) -> Callable[..., Any]:
+    """Return a function that makes one update of the network [w¹, b¹, w², b²] from the given examples."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxgd
+
+    def step(network: Any, eta: Any, x: Any, y: Any, rows: Any) -> Any:
+        layers = (jaxgd.Layer(*network[:2]), jaxgd.Layer(*network[2:]))
+        inputs, answers = x[rows].astype(jnp.float32) / 255, jax.nn.one_hot(y[rows], data.SIZES[-1])
+        gradient = jax.grad(jaxgd.network_cost)(layers, inputs, answers, precision=precision)
+        return [v - eta * g for v, g in zip(network, jax.tree.leaves(gradient), strict=True)]
+
+    return step
+
+
+def _epoch(precision: str | None, unroll: int) -> Callable[..., Any]:
+    """Return a function that makes one update per mini-batch, with a short last batch if n is no multiple."""
+    import jax
+
+    step = _step(precision)
+
+    def epoch(network: Any, order: Any, eta: Any, x: Any, y: Any) -> Any:
+        whole = len(order) - len(order) % data.BATCH
+        update = lambda network, rows: (step(network, eta, x, y, rows), None)  # noqa: E731
+        network, _ = jax.lax.scan(update, network, order[:whole].reshape(-1, data.BATCH), unroll=unroll)
+        return step(network, eta, x, y, order[whole:]) if whole < len(order) else network
+
+    return epoch

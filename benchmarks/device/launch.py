@@ -1,0 +1,39 @@
+"""A program for NVIDIA's tools: a few steps of the kernel in both precisions, without a start of JAX.
+
+`python -m benchmarks.device.launch STEPS NETWORKS LOGS [--rehearse]`
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.device import data
+from benchmarks.device.child import die_with_parent
+from benchmarks.device.context import Context, TaskError
+from benchmarks.device.launcher import PARTS, etas, launcher, shape
+
+
+def main(steps: str, networks: str, logs: str, *flags: str) -> None:
+    """Train networks for some steps. The last mini-batch is short."""
+    die_with_parent()
+    n, count = data.BATCH * int(steps) - data.BATCH // 2, int(networks)
+    images = data.generated(n, 0)
+    context = Context("launch", "--rehearse" in flags, Path(logs), -1)
+    with launcher(context) as place:
+        for parts in PARTS:
+            start, order = data.weights(count), data.orders(count, n)
+            work = place.training(shape(parts), start, images.x, images.y, order, etas(count))
+            work.launch()
+            network, finite = work.result()
+            moved = float(np.abs(network[0] - start[0]).max())
+            if not (finite == 1).all() or not 0 < moved < np.inf:
+                raise TaskError(f"{PARTS[parts]}: `finite` is {finite.tolist()}, and w¹ moved by {moved:g}")
+            print(f"{PARTS[parts]}: {steps} steps, w¹ moved by at most {moved:.3g}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)

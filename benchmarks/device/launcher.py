@@ -1,0 +1,189 @@
+"""Launches of the kernel without JAX: on the GPU through the driver, and in a rehearsal through the emulation."""
+
+import contextlib
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.device import data
+from benchmarks.device.context import Context, TaskError
+from jaxgd.kernels.cuda.shape import Shape
+
+# The parts into which a factor is split, and the precision that the user asks for.
+PARTS = {2: "float32 (2×TF32)", 1: "tensorfloat32"}
+_TESTS = Path(__file__).resolve().parents[2] / "tests"
+
+Arrays = Sequence[NDArray[Any]]
+
+
+class Training(Protocol):
+    """Networks and examples, ready for epochs. `jaxgd.kernels.cuda.direct.Training` is one on the GPU."""
+
+    def reset(self) -> None:
+        """Restore the first networks, and set `finite` to a value that the kernel never writes."""
+
+    def reorder(self, order: NDArray[np.int32]) -> None:
+        """Replace the orders of the examples."""
+
+    def launch(self) -> None:
+        """Start an epoch. A second epoch trains further."""
+
+    def result(self) -> tuple[Any, NDArray[Any]]:
+        """Wait, and return the networks [w¹, b¹, w², b²] with a leading axis, and `finite`."""
+        ...
+
+
+class Launcher(Protocol):
+    """Place of the launches."""
+
+    def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
+        """Compile the kernel for a shape, unless it is in the cache, and return its work."""
+        ...
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return the seconds between the start and the end of the launches in `work`."""
+        ...
+
+
+@contextlib.contextmanager
+def launcher(context: Context) -> Iterator[Launcher]:
+    """Return the launcher of this run, for a `with` statement."""
+    if context.rehearse:
+        yield Emulated(context.logs)
+        return
+    from jaxgd.kernels.cuda import driver
+
+    with driver.Context() as device:
+        yield OnDevice(device)
+
+
+class OnDevice:
+    """Launches on the GPU."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
+        """Compile the kernel for a shape, unless it is in the cache, and return its work."""
+        from jaxgd.kernels.cuda import cubins, direct
+
+        cubin = cubins.cubin(compiler(), shape, self.device.device.capability).compiled.cubin
+        return direct.Training(self.device, shape, cubin, direct.Networks(*start), x, y, order, eta)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return the seconds on the device, by events."""
+        seconds: float = self.device.seconds(work)
+        return seconds
+
+
+class Emulated:
+    """Launches of the same kernel on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
+        """Compile the emulation for a shape, unless another task has done so, and return its work."""
+        module = emulation(self._folder)
+        library = module.compiled(self._folder, shape)
+        return _Emulation(module, library, shape, start, x, y, order, eta)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Return the seconds by the clock."""
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+
+def emulation(folder: Path) -> Any:
+    """Return the tests' module for the emulation. It compiles each shape once in the folder, for all tasks."""
+    sys.path.insert(0, str(_TESTS))
+    module: Any = importlib.import_module("emulation")
+    if module.why_missing:
+        raise TaskError(module.why_missing)
+    compile_ = module.compiled
+
+    def compiled(_: Path, shape: Shape) -> Path:
+        own = folder / "-".join(map(str, shape.defines().values()))
+        library = own / "emulated.so"
+        if not library.exists():
+            compile_(own, shape)
+        return library
+
+    module.compiled = compiled
+    return module
+
+
+class _Emulation:
+    def __init__(
+        self, module: Any, library: Path, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any
+    ) -> None:  # fmt: skip
+        def run(network: Any, order: Any) -> tuple[Any, NDArray[Any]]:
+            trained: tuple[Any, NDArray[Any]] = module.emulate(library, shape, network, x, y, order, eta)
+            return trained
+
+        self._run, self._start, self._order = run, start, order
+        self.reset()
+
+    def reset(self) -> None:
+        self._network, self._finite = list(self._start), np.full(len(self._start[0]), -1, np.int32)
+
+    def reorder(self, order: NDArray[np.int32]) -> None:
+        self._order = order
+
+    def launch(self) -> None:
+        self._network, self._finite = self._run(self._network, self._order)
+
+    def result(self) -> tuple[Any, NDArray[Any]]:
+        return self._network, self._finite
+
+
+def compiler() -> Any:
+    """Return NVRTC, in a version that the driver can load."""
+    from jaxgd.kernels.cuda import driver, nvrtc
+
+    loaded = driver.driver()
+    found = nvrtc.compiler(None if isinstance(loaded, str) else loaded.version[0])
+    if isinstance(found, str):
+        raise TaskError(found)
+    return found
+
+
+def compiled(source: Path, capability: tuple[int, int], *flags: str) -> bytes:
+    """Return the machine code of a source for a device."""
+    nvrtc = compiler()
+    options = [f"--gpu-architecture={nvrtc.architecture(capability)}", "--std=c++17", *flags]
+    cubin: bytes = nvrtc.compile_source(source.name, source.read_bytes(), b"", options).cubin
+    return cubin
+
+
+def shape(parts: int, sizes: tuple[int, ...] = data.SIZES) -> Shape:
+    """Return the shape of the book's network."""
+    inputs, hidden, outputs = sizes
+    return Shape(inputs, hidden, outputs, data.BATCH, parts)
+
+
+def with_warps(usual: Shape, count: int) -> Shape:
+    """Return a shape with another number of warps per block than jaxgd chooses."""
+
+    class OtherWarps(Shape):
+        @property
+        def warps(self) -> int:
+            return count
+
+        @property
+        def groups(self) -> int:
+            return -(-usual.inputs // (8 * count))
+
+    return OtherWarps(*usual)
+
+
+def etas(networks: int) -> NDArray[np.float32]:
+    """Return the learning rates of many networks, from η to η/2. The first network has the η of the comparisons."""
+    return (data.ETA * np.linspace(1, 0.5, networks)).astype(np.float32)

@@ -1,0 +1,117 @@
+"""The plan of the run: the tasks in their order, with the seconds that each one may need."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+# The whole plan must fit in this time, because a GPU is often lent for minutes only.
+MOST_SECONDS = 360
+REHEARSAL_LIMIT = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A part of a step. It runs in a process of its own.
+
+    Attributes:
+        step: Number of the step. The tasks of a step measure related things.
+        name: Name on the command line. The task's figures have cases of this name.
+        title: One line for readers.
+        seconds: Planned time on an H100.
+        function: The function to call, as "module:name", with the module in benchmarks.device.
+        arguments: Keyword arguments of the function.
+        xla_flags: Flags of XLA. They follow the flags of the user.
+        needs: Python packages and programs without which the task is skipped.
+        most: Limit in seconds; 0 for the usual one.
+    """
+
+    step: int
+    name: str
+    title: str
+    seconds: float
+    function: str
+    arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    xla_flags: str = ""
+    needs: tuple[str, ...] = ()
+    most: float = 0.0
+
+    def limit(self, rehearse: bool) -> float:
+        """Return the seconds after which the process is killed: twice the plan, but at least 15 s more than the plan.
+
+        A rehearsal has at least REHEARSAL_LIMIT, because it compiles on a few processors that others use too.
+        """
+        limit = self.most or max(2 * self.seconds, self.seconds + 15)
+        return max(limit, REHEARSAL_LIMIT) if rehearse else limit
+
+
+_WHILE = "--xla_gpu_enable_command_buffer=+WHILE"
+
+TASKS = (
+    Task(0, "versions", "versions, driver, clocks, the place of NVRTC, XLA flags", 5, "versions:run"),
+    Task(0, "build", "compile the native library, unless it is up to date", 13, "versions:build", most=60),
+    Task(1, "compile", "registers, spills and shared memory of the kernel", 6, "correct:compile_log"),
+    Task(1, "correct", "1, 20 and 60 steps against float64, and the same bits twice", 6, "correct:run"),
+    Task(1, "adder", "rounding and width of the tensor core's adder", 3, "adder:run"),
+    *(
+        Task(2, tool, f"3 steps under compute-sanitizer's {tool}", seconds, "sanitize:run", {"tool": tool},
+             needs=("compute-sanitizer",))
+        for tool, seconds in (("memcheck", 12), ("racecheck", 12), ("synccheck", 11))
+    ),
+    Task(3, "kernel-times", "one epoch of 1 to 264 networks by the kernel", 7, "kernel:times"),
+    Task(3, "kernel-training", "30 epochs of 132 networks by the kernel, and their accuracies", 5, "kernel:training"),
+    Task(3, "kernel-warps", "the kernel with other numbers of warps", 3, "kernel:warps"),
+    Task(4, "profile", "200 steps under the profiler ncu", 20, "profile:run", needs=("ncu",)),
+    Task(5, "ceilings-loops", "a copy, a loop of products and a loop of barriers", 4, "ceilings:loops"),
+    Task(5, "ceilings-libraries", "a copy and an 8192³ product by the libraries", 8, "ceilings:libraries"),
+    Task(6, "jax-kernel", "the kernel inside jit and scan", 9, "jax_kernel:one"),
+    Task(6, "jax-scan", "an epoch by lax.scan", 9, "jax_epochs:scan"),
+    Task(6, "jax-scan-while", "the same with WHILE command buffers", 9, "jax_epochs:scan",
+         {"suffix": "-while"}, _WHILE),
+    Task(6, "jax-unroll", "the same scan, unrolled", 10, "jax_epochs:scan", {"unroll": 10}),
+    Task(6, "jax-kernel-while", "the kernel inside scan with WHILE command buffers", 9, "jax_kernel:one",
+         {"suffix": "-while"}, _WHILE),
+    Task(6, "jax-steps", "300 calls of a jitted step", 7, "jax_epochs:steps"),
+    Task(6, "jax-vmap-kernel", "an epoch of 132 networks by vmap of the kernel", 9, "jax_kernel:many"),
+    Task(6, "jax-vmap", "an epoch of 132 networks by vmap of lax.scan", 13, "jax_epochs:many"),
+    Task(7, "full-xla", "the full-batch gradient by XLA in three precisions", 12, "full_batch:by_xla"),
+    Task(7, "full-torch", "the full-batch gradient by PyTorch in two precisions", 8, "full_batch:by_torch",
+         needs=("torch",)),
+    Task(8, "wide-xla", "the gradient of a wide network in bfloat16 by XLA", 10, "wide:by_xla"),
+    Task(8, "wide-torch", "the gradient of a wide network in bfloat16 by PyTorch", 10, "wide:by_torch",
+         needs=("torch",)),
+    Task(9, "tests", "the tests that need a GPU", 50, "tests:run", needs=("pytest",)),
+    Task(10, "torch-graph", "an epoch by PyTorch's CUDA graphs of 1 and 50 steps", 15, "torch_epochs:graph",
+         needs=("torch",)),
+    Task(10, "torch-eager", "300 steps of PyTorch without a graph", 10, "torch_epochs:eager", needs=("torch",)),
+    Task(10, "torch-vmap", "132 networks by torch.func.vmap", 15, "torch_epochs:many", needs=("torch",)),
+    Task(10, "torch-autotune", "steps compiled with max-autotune", 40, "torch_epochs:autotune", needs=("torch",)),
+)  # fmt: skip
+
+# The tasks that a rehearsal on a CPU skips.
+NOT_REHEARSED = {
+    "racecheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
+    "synccheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
+    "ceilings-loops": "the loops are GPU code",
+}
+# The programs that a rehearsal leaves out. It runs the program that they would examine.
+TOOLS_OF_A_GPU = {
+    "compute-sanitizer": "it examines only GPU code",
+    "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
+}
+# Packages that a rehearsal may lack. Another missing package or program fails the rehearsal.
+MAY_LACK = {"torch": "its package for a CPU does not exist for every Python"}
+
+
+class UnknownTaskError(Exception):
+    """A name that is neither a task nor the number of a step."""
+
+
+def chosen(names: Iterable[str]) -> list[Task]:
+    """Return the tasks of these names or step numbers in the order of the plan, or all tasks if no name is given."""
+    wanted = set(names)
+    known = {task.name for task in TASKS} | {str(task.step) for task in TASKS}
+    if unknown := sorted(wanted - known):
+        raise UnknownTaskError(
+            f"device: expected --only with a step from 0 to {TASKS[-1].step} or the name of a task, "
+            f"got {', '.join(unknown)}.\nTasks: {', '.join(task.name for task in TASKS)}."
+        )
+    return [task for task in TASKS if not wanted or task.name in wanted or str(task.step) in wanted]

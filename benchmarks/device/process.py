@@ -1,0 +1,92 @@
+"""Run a task in a process group of its own, and end the group at the time limit."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class End(NamedTuple):
+    """The end of a process.
+
+    Attributes:
+        seconds: Seconds that the process ran.
+        reason: The reason of a failure, in one line. Empty if the process succeeded.
+    """
+
+    seconds: float
+    reason: str
+
+
+def run(
+    words: Sequence[str], environment: Mapping[str, str], log: Path, limit: float, receive: Callable[[str, str], None]
+) -> End:
+    """Run a command and return its end.
+
+    Args:
+        words: The command. The number of the pipe's descriptor replaces the word PIPE.
+        environment: Further environment variables.
+        log: File for the output of the process.
+        limit: Seconds after which the process and all its children are killed.
+        receive: A function that takes the kind and the text of each message from the pipe.
+    """
+    reading, writing = os.pipe()
+    began = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(writing) if word == "PIPE" else word for word in words], stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, env={**os.environ, **environment}, pass_fds=[writing], start_new_session=True,
+        )  # fmt: skip
+    os.close(writing)
+    faults: list[str] = []
+    reader = threading.Thread(target=_read, args=(reading, receive, faults), daemon=True)
+    reader.start()
+    try:
+        status = process.wait(limit)
+        reason = "" if status == 0 else _reason(status, log)
+    except subprocess.TimeoutExpired:
+        reason = f"killed after its limit of {limit:.0f} s; {_last_line(log)}"
+    finally:
+        end_group(process.pid)
+        process.wait()
+        reader.join(5)
+    return End(time.monotonic() - began, reason or "; ".join(faults))
+
+
+def end_group(leader: int) -> None:
+    """Kill all processes of a group, even after its leader has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def python(*words: str) -> list[str]:
+    """Return the words that run a module of the suite with this interpreter."""
+    return [sys.executable, "-m", *words]
+
+
+def _read(pipe: int, receive: Callable[[str, str], None], faults: list[str]) -> None:
+    with os.fdopen(pipe, encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                receive(*json.loads(line))
+            except (ValueError, TypeError, OSError) as error:  # a message cut by a kill, or a full disk
+                faults.append(f"a figure was not stored: {error}")
+
+
+def _reason(status: int, log: Path) -> str:
+    if status < 0:
+        return f"ended by the signal {signal.Signals(-status).name}; {_last_line(log)}"
+    return _last_line(log)
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line of a log, which is the message of an exception."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return next((line[:300] for line in reversed(lines) if line), "no output")

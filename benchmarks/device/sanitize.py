@@ -1,0 +1,40 @@
+"""The kernel under compute-sanitizer."""
+
+import re
+import subprocess
+
+from benchmarks.device.context import Context, TaskError
+from benchmarks.device.process import python
+
+STEPS, NETWORKS = "3", "2"
+
+
+def run(context: Context, tool: str) -> None:
+    """Run three steps under a tool, and store the number of faults that it reports."""
+    program = python("benchmarks.device.launch", STEPS, NETWORKS, str(context.logs))
+    if context.rehearse:
+        program.append("--rehearse")
+        words = program
+    else:
+        words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *program]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    print(done.stdout)
+    found = 0 if context.rehearse and done.returncode == 0 else faults(done.stdout)
+    if found is None:
+        raise TaskError(f"{tool} printed no summary, and ended with status {done.returncode}")
+    details = {"steps": int(STEPS), "networks": int(NETWORKS)}
+    context.count("", f"jaxgd-cuda under {tool}", "faults", "faults", found, precision="any", details=details)
+    if found or done.returncode:
+        raise TaskError(f"{tool} reports {found} faults, and status {done.returncode}; the log has them")
+
+
+def faults(output: str) -> int | None:
+    """Return the number of faults in the summary of a tool, or None without a summary.
+
+    >>> faults("========= ERROR SUMMARY: 3 errors")
+    3
+    >>> faults("========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)")
+    2
+    """
+    found = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)", output)
+    return int(found[1]) if found else None

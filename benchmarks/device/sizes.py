@@ -1,0 +1,47 @@
+"""The sizes of the measurements, on a GPU and in a rehearsal on a CPU."""
+
+from typing import NamedTuple
+
+
+class Sizes(NamedTuple):
+    """The sizes of the measurements.
+
+    Attributes:
+        examples: Examples of an epoch.
+        steps: Steps of a check that are compared with float64, from the shortest to the longest.
+        networks: Numbers of networks that are trained at once.
+        many: Networks in the comparisons of many networks.
+        repeats: Timings per figure.
+        epochs: Epochs of the training whose accuracy is measured.
+        calls: Steps of the programs that Python calls step by step.
+        profiled: Steps under the profiler.
+        full: Examples of the full batch.
+        wide: Neurons of each hidden layer of the wide network.
+        wide_batch: Examples of a batch of the wide network.
+        square: Rows of the matrices of the matrix product.
+        copied: Bytes of the copy.
+    """
+
+    examples: int
+    steps: tuple[int, ...]
+    networks: tuple[int, ...]
+    many: int
+    repeats: int
+    epochs: int
+    calls: int
+    profiled: int
+    full: int
+    wide: int
+    wide_batch: int
+    square: int
+    copied: int
+
+
+DEVICE = Sizes(
+    examples=50_000, steps=(1, 20, 60), networks=(1, 2, 66, 132, 133, 264), many=132, repeats=7, epochs=30, calls=300,
+    profiled=200, full=60_000, wide=4096, wide_batch=8192, square=8192, copied=2**31,
+)  # fmt: skip
+REHEARSAL = Sizes(
+    examples=100, steps=(1, 3), networks=(1, 2), many=3, repeats=2, epochs=1, calls=3, profiled=3, full=600, wide=32,
+    wide_batch=64, square=64, copied=2**16,
+)  # fmt: skip

@@ -1,0 +1,105 @@
+"""Timing of asynchronous work, and the weights that all programs of a comparison start from."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.device import data
+from benchmarks.device.context import Context
+from benchmarks.rows import Row
+from benchmarks.training.work import Shared, accuracy, cost
+
+# Timings of a program that needs about a second. A loop in a command buffer once crashed at its second run, so no
+# program is timed fewer times.
+SLOW_REPEATS = 3
+# Images of the cost and the accuracy that show that programs did the same work.
+JUDGED = 10_000
+# The precisions of a float32 product on a GPU, and the word for each in `jax.numpy`.
+FLOAT32, TF32 = "float32, highest", "TF32 allowed"
+PRECISIONS = {FLOAT32: "highest", TF32: None}
+
+
+def times(run: Callable[[int], Any], wait: Callable[[Any], Any], repeats: int) -> tuple[float, list[float]]:
+    """Return the time of the first call, and the times of further calls after one more to warm up.
+
+    Args:
+        run: A function that starts the work of unit k = 0, 1, 2, …, and returns its result.
+        wait: A function that waits for a result.
+        repeats: Number of timings.
+    """
+    found = list(_each(run, wait, repeats + 2))
+    return found[0], found[2:]
+
+
+def _each(run: Callable[[int], Any], wait: Callable[[Any], Any], count: int) -> Iterator[float]:
+    for k in range(count):
+        began = time.perf_counter()
+        wait(run(k))
+        yield time.perf_counter() - began
+
+
+def outcome(images: data.Images, network: Any) -> dict[str, Any]:
+    """Return the details of a row about a network after one epoch: its cost, and its accuracy if MNIST is genuine.
+
+    Both are of the first JUDGED training images, so that they take less time than the training.
+    """
+    arrays = list(zip(network[::2], network[1::2], strict=True))
+    examples = Shared(images.x[:JUDGED], images.y[:JUDGED], arrays)
+    details = {"cost": cost(arrays, examples), **images.details}
+    return details | ({"accuracy": accuracy(arrays, examples)} if images.genuine else {})
+
+
+def store(
+    context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
+    **details: Any,
+) -> Row:  # fmt: skip
+    """Store the row of a series of times, and the row of the compile time: the first call less the median."""
+    excess = max(first - statistics.median(samples), 0.0)
+    context.row(part, variant, "compile time", "s", [excess], precision=precision)
+    return context.row(part, variant, "time", unit, samples, precision=precision, details=details)
+
+
+def time_epochs(
+    context: Context, variant: str, precision: str, epoch: Any, images: data.Images, networks: int, repeats: int,
+    count: int = 1,
+) -> None:  # fmt: skip
+    """Time a compiled epoch of JAX, and store its time and compile time.
+
+    Args:
+        context: The task.
+        variant: Name of the program.
+        precision: Precision of the program.
+        epoch: A function of the network, the order, η, x and y. It returns the network.
+        images: The training images.
+        networks: Networks that are trained at once. One network has no leading axis, and many networks have one.
+        repeats: Number of timings.
+        count: Epochs of one call.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    context.require_gpu(jax.default_backend())
+    n = len(images.y)
+    arrays, orders, etas = data.weights(networks), data.orders(networks, n), np.full(networks, data.ETA, np.float32)
+    given = (arrays, orders, etas) if networks > 1 else jax.tree.map(lambda v: v[0], (arrays, orders, etas))
+    network, order, eta = jax.tree.map(jnp.asarray, given)
+    x, y = jnp.asarray(images.x), jnp.asarray(images.y)
+    held = [network]
+
+    def run(k: int) -> Any:
+        held.append(epoch(held[-1], order, eta, x, y))
+        return held[-1]
+
+    first, samples = times(run, jax.block_until_ready, repeats)
+    after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
+    # The cost after the first epoch shows that all programs did the same work. It is unknown after several epochs.
+    details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
+    first, samples = first / count, [t / count for t in samples]
+    if networks > 1:
+        details |= {"networks": networks, "network_epochs_per_s": networks / statistics.median(samples)}
+    details["xla_flags"] = os.environ.get("XLA_FLAGS", "")
+    store(context, "", variant, "s/epoch", first, samples, precision, n=n, **details)

@@ -1,0 +1,319 @@
+"""The run on a GPU: its plan, the end of a task that hangs or fails, the rows that stay, and a rehearsal on the CPU."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import hardware, store
+from benchmarks.device import adder, command, data, plan, process, profile, reference, sanitize, summary
+from benchmarks.rows import Row
+
+ROOT = Path(__file__).parents[1]
+
+
+def figure(case="jax-scan", variant="xla-scan", value=1.0, quantity="time", **details):
+    return Row(case=f"device-{case}", variant=variant, quantity=quantity, value=value, unit="s", details=details)
+
+
+# The plan.
+
+
+def test_the_plan_fits_in_six_minutes():
+    assert sum(task.seconds for task in plan.TASKS) <= plan.MOST_SECONDS == 360
+    assert all(task.limit(False) > task.seconds for task in plan.TASKS)
+    # The steps are in the order of their importance.
+    assert [task.step for task in plan.TASKS] == sorted(task.step for task in plan.TASKS)
+    assert {task.step for task in plan.TASKS} == set(range(11))
+
+
+def test_the_tasks_of_the_plan_exist():
+    names = [task.name for task in plan.TASKS]
+    assert len(set(names)) == len(names)
+    for task in plan.TASKS:
+        module, function = task.function.split(":")
+        assert callable(getattr(importlib.import_module(f"benchmarks.device.{module}"), function))
+    assert set(plan.NOT_REHEARSED) <= set(names)
+    assert all(map(len, (plan.NOT_REHEARSED | plan.TOOLS_OF_A_GPU | plan.MAY_LACK).values()))
+
+
+def test_only_takes_steps_and_tasks_in_the_order_of_the_plan():
+    assert [task.name for task in plan.chosen(["jax-scan", "5", "adder"])] == [
+        "adder", "ceilings-loops", "ceilings-libraries", "jax-scan",
+    ]  # fmt: skip
+    assert plan.chosen([]) == list(plan.TASKS)
+
+
+@pytest.mark.parametrize("words", [["--only", "11"], ["--only", "fast"], ["--out", "/nowhere/x.jsonl"]], ids=str)
+def test_misuse_runs_nothing(words, capsys):
+    assert command.main(["--rehearse", *words]) == 2
+    assert "device: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("device", "--help"), ("device", "--only", "fast")], ids=str)
+def test_the_command_needs_no_tyro(words):
+    code = "import sys; sys.modules['tyro'] = None; from benchmarks.__main__ import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "jax-vmap-kernel" in done.stdout + done.stderr
+    assert done.returncode == (0 if "--help" in words else 2), done.stderr
+
+
+# A task that hangs, fails or stops.
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("last", ["wait", "exit 0"])
+def test_the_children_of_a_task_end_with_it(last, tmp_path):
+    """A task that exceeds its limit is killed with its children, and a task that ends leaves none."""
+    log, messages = tmp_path / "log", []
+    shell = f'sleep 60 & echo $! > {tmp_path}/pid; echo \'["note", "one"]\' >&PIPE; echo stuck; {last}'
+    words = ["bash", "-c", 'eval "${0//PIPE/$1}"', shell, "PIPE"]
+    end = process.run(words, {}, log, 1.0, lambda *message: messages.append(message))
+    assert messages == [("note", "one")]
+    assert end.reason == ("killed after its limit of 1 s; stuck" if last == "wait" else "")
+    assert end.seconds < 5
+    pid = (tmp_path / "pid").read_text().strip()
+    for _ in range(50):
+        if not is_running(pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("a child of the task is still running")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("raise ValueError('no')", "ValueError: no"), ("import os; os.abort()", "ended by the signal SIGABRT; no output")],
+)
+def test_the_reason_of_a_failure_is_the_last_line(code, reason, tmp_path):
+    end = process.run([sys.executable, "-S", "-c", code], {}, tmp_path / "log", 30, lambda *_: None)
+    assert end.reason == reason
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Return a function that runs the command on fake tasks, and gives its exit status and the rows of its file."""
+
+    def run(ends, *words):
+        """`ends` has for each task its rows, and the reason of its failure or an exception."""
+        remaining = iter(ends)
+
+        def fake_run(words, environment, log, limit, receive):
+            rows, end = next(remaining)
+            for row in rows:
+                receive("row", row.to_json())
+            if isinstance(end, BaseException):
+                raise end
+            return process.End(1.0, end)
+
+        monkeypatch.setattr(command, "run", fake_run)
+        monkeypatch.setattr(command, "chosen", lambda _: list(plan.TASKS[: len(ends)]))
+        out = tmp_path / "device.jsonl"
+        return command.main(["--rehearse", "--out", str(out), *words]), store.read(out)
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def unfinished(rows):
+    return {row.case: row.details.get("reason") for row in rows if row.quantity == "unfinished" and row.value == 1}
+
+
+def test_a_failed_task_is_a_row_and_the_next_one_runs(fake, capsys):
+    status, rows = fake([([figure(value=2.0)], "it broke"), ([figure("b"), figure("b", quantity="rate")], "")])
+    assert status == 1
+    assert unfinished(rows) == {"device-versions": "it broke"}
+    assert {row.case: row.value for row in rows if row.quantity == "time"} == {"device-jax-scan": 2.0, "device-b": 1.0}
+    # Two quantities of one program arrive one after the other, and both stay.
+    assert {row.quantity for row in rows if row.case == "device-b"} == {"time", "rate"}
+    assert all(row.host["rehearsal"] and row.host["processor"] and row.date for row in rows)
+    printed = capsys.readouterr().out
+    assert "it broke" in printed
+    assert "jax-scan" in printed
+
+
+def test_an_interrupted_run_keeps_its_rows(fake, capsys):
+    status, rows = fake([([], ""), ([figure()], KeyboardInterrupt())])
+    assert status == 130
+    assert [row.case for row in rows] == ["device-jax-scan", "device-versions"]
+    assert "versions" in capsys.readouterr().out
+
+
+def test_a_task_without_time_is_not_run(fake):
+    status, rows = fake([([figure()], "")], "--within", "1")
+    assert status == 1
+    assert unfinished(rows) == {"device-versions": "1 s were left of --within, and the plan has 5 s"}
+
+
+def test_a_repeated_task_replaces_its_rows(fake):
+    fake([([figure(value=1.0), figure("b")], "")])
+    _, rows = fake([([figure(value=3.0)], "")])
+    assert {row.case: row.value for row in rows if row.quantity == "time"} == {"device-jax-scan": 3.0, "device-b": 1.0}
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(command, "missing", lambda task: list(task.needs))
+    tasks = {task.name: task for task in plan.TASKS}
+    on_gpu, rehearsal = (command.Run(Path("x.jsonl"), rehearse, 100) for rehearse in (False, True))
+    assert on_gpu.why_skipped(tasks["memcheck"]) == rehearsal.why_skipped(tasks["memcheck"]) == ""
+    assert on_gpu.why_not_run(tasks["memcheck"], 100) == "compute-sanitizer is not installed"
+    assert rehearsal.why_not_run(tasks["memcheck"], 100) == ""
+    assert on_gpu.why_not_run(tasks["torch-eager"], 100) == "torch is not installed"
+    assert rehearsal.why_skipped(tasks["torch-eager"]).startswith("torch is not installed")
+    assert rehearsal.why_not_run(tasks["tests"], 100) == "pytest is not installed"
+
+
+def test_another_cost_is_reported():
+    same = [figure(variant=name, cost=0.05 + k * 1e-4) for k, name in enumerate("abc")]
+    assert summary.unlike([*same, figure("b")]) == []
+    (line,) = summary.unlike([*same, figure("torch-graph", "torch", cost=0.06)])
+    assert line.startswith("device-torch-graph, torch, float32: its time does not count, because C is 0.06 ")
+
+
+# The checks of the tasks.
+
+
+def test_each_adder_is_recognized():
+    """The sums tell the rounding of every adder, and the width of every adder of several products."""
+    by_results = {}
+    for model in adder.models():
+        by_results.setdefault(tuple(model.add(test) for test in adder.tests()), []).append(model)
+    for same in by_results.values():
+        assert len({model.rounding for model in same}) == 1
+        assert len({(model.extra, model.group) for model in same if model.group > 1 and model.extra}) <= 1
+    results, (planted, *_) = next(iter(by_results.items()))
+    assert planted in adder.consistent(results)
+    changed = [*results[:-1], results[-1] + 1.0]
+    assert adder.consistent(changed) == []
+    assert adder.described([], changed).startswith("no model predicts all")
+
+
+def test_the_factors_of_the_sums_are_exact_in_tf32():
+    for test in adder.tests():
+        a, b = (np.array(side, np.float32) for side in adder._factors(test.products))
+        assert (a.astype(float) * b == test.products).all()
+        assert not (np.concatenate([a, b]).view(np.uint32) & 0x1FFF).any()
+        assert float(np.float32(test.c)) == test.c
+
+
+def test_every_figure_of_the_profiler_is_found():
+    first, second = profile.counters(profile.SAMPLE)
+    assert first["gpu__time_duration.sum"] == (1234.5, "us")
+    assert second["smsp__inst_executed.sum"] == (1.5e6, "inst")
+    assert {profile.counter_of(figure, first) for figure in profile.FIGURES} == set(first)
+    assert profile.counters("==ERROR== no device") == []
+
+
+def test_the_faults_of_a_sanitizer_are_counted():
+    assert sanitize.faults("========= ERROR SUMMARY: 0 errors") == 0
+    assert sanitize.faults("========= RACECHECK SUMMARY: 12 hazards displayed (3 errors, 9 warnings)") == 12
+    assert sanitize.faults("========= Error: Device not supported") is None
+
+
+def test_generated_images_have_the_sparsity_of_mnist():
+    images = data.generated(2_000, 0)
+    assert not images.genuine
+    # 19% of MNIST's pixels are not zero, and 30% of its groups of 8 pixels are zero in all images of a mini-batch.
+    assert np.mean(images.x > 0) == pytest.approx(0.19, abs=0.01)
+    groups = images.x.reshape(-1, data.BATCH, 98, 8).max((1, 3))
+    assert np.mean(groups == 0) == pytest.approx(0.30, abs=0.03)
+    # The labels can be learned: the nearest mean image has the right label.
+    means = np.stack([images.x[images.y == k].mean(0) for k in range(10)])
+    nearest = np.argmin(((images.x[:500, None] - means) ** 2).sum(-1), axis=1)
+    assert np.mean(nearest == images.y[:500]) > 0.9
+
+
+def test_the_reference_descends_along_its_gradient():
+    """∇C in float64 against central differences of C along random directions."""
+    images, rng = data.generated(40, 0), np.random.default_rng(0)
+    network = [v[0].astype(float) for v in data.weights(1)]
+
+    def cost(v):
+        w1, b1, w2, b2 = v
+        a = reference.sigmoid(reference.sigmoid(images.x / 255 @ w1.T + b1) @ w2.T + b2)
+        return np.sum((a - np.eye(10)[images.y]) ** 2) / (2 * len(images.y))
+
+    gradient = reference.gradient(network, images.x, images.y)
+    for _ in range(3):
+        along = [rng.normal(size=v.shape) for v in network]
+        # The truncation error of a step of 1e-5 is near 1e-9 of the slope, and the rounding error near 1e-10.
+        ends = (cost([v + s * 1e-5 * u for v, u in zip(network, along, strict=True)]) for s in (1, -1))
+        slope = np.subtract(*ends) / 2e-5
+        assert sum(np.sum(g * u) for g, u in zip(gradient, along, strict=True)) == pytest.approx(slope, rel=1e-6)
+
+
+# The host.
+
+
+def test_the_gpu_is_described(monkeypatch):
+    line = "NVIDIA H100 80GB HBM3, 580.159.04, 9.0, 81559, 1980, 2619, 345, 2619, 700.00, [N/A]\n"
+    monkeypatch.setattr(hardware, "output", lambda words: line if words[0] == "nvidia-smi" else "")
+    monkeypatch.setattr(hardware, "_multiprocessors", lambda: 132)
+    found = hardware.gpu()
+    assert found["name"] == "NVIDIA H100 80GB HBM3"
+    assert (found["driver"], found["capability"], found["multiprocessors"]) == ("580.159.04", "9.0", 132)
+    assert (found["sm_mhz"], found["power_limit_w"]) == (345, 700)
+    assert "celsius" not in found
+    host = hardware.stamp_without_jax()["host"]
+    assert host["device"] == found["name"]
+    assert host["gpu"] == found
+    monkeypatch.setattr(hardware, "output", lambda words: "")
+    assert hardware.gpu() == {}
+    assert hardware.stamp_without_jax()["host"]["device"] == "cpu"
+
+
+def test_a_missing_program_gives_no_output():
+    assert hardware.output(["jaxgd-no-such-program"]) == ""
+    assert hardware.output(["false"]) == ""
+
+
+# The whole run.
+
+WORDS = [sys.executable, "-m", "benchmarks", "device", "--rehearse"]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_runs_every_task(tmp_path):
+    out = tmp_path / "device.jsonl"
+    done = subprocess.run([*WORDS, "--out", out], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    rows = store.read(out)
+    results = {row.case: row for row in rows if row.quantity == "unfinished"}
+    assert set(results) == {f"device-{task.name}" for task in plan.TASKS}
+    for task in plan.TASKS:
+        status = results[f"device-{task.name}"].details["status"]
+        may_skip = task.name in plan.NOT_REHEARSED or set(task.needs) & set(plan.MAY_LACK)
+        assert status == "done" or (status == "skipped" and may_skip), task.name
+    # The kernel and XLA did the same work.
+    assert {"jaxgd-cuda", "jaxgd-cuda-vmap", "xla-scan"} <= {row.variant for row in rows if "cost" in row.details}
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_valid_rows_and_no_process(tmp_path):
+    out = tmp_path / "device.jsonl"
+    # jax-kernel compiles the emulation, which takes several seconds.
+    words = [*WORDS, "--only", "versions", "--only", "jax-kernel", "--out", str(out)]
+    run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert any("== 6 jax-kernel" in line for line in run.stderr)
+    # The task asks Linux at its start to be killed with its parent.
+    time.sleep(2)
+    (task,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    assert is_running(task)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    run.stderr.close()
+    time.sleep(0.5)
+    assert not is_running(task)
+    assert "device-versions" in {row.case for row in store.read(out)}
