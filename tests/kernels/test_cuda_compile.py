@@ -22,6 +22,7 @@ needs_nvrtc = pytest.mark.skipif(isinstance(nvrtc.compiler(), str), reason=str(n
 
 # Compilation.
 @needs_nvrtc
+@pytest.mark.slow
 def test_nvrtc_compiles_the_kernel_and_names_the_first_error():
     compiler = nvrtc.compiler()
     compiled = compiler.compile(SMALL, "sm_90")
@@ -35,6 +36,7 @@ def test_nvrtc_compiles_the_kernel_and_names_the_first_error():
 
 
 @needs_nvrtc
+@pytest.mark.slow
 def test_code_is_compiled_for_the_newest_architecture_that_the_device_runs(monkeypatch):
     compiler = nvrtc.compiler()
     assert compiler.architecture((9, 0)) == "sm_90"
@@ -107,6 +109,7 @@ def test_without_nvrtc_the_reason_says_how_to_install_it(search, tmp_path):
 
 
 @needs_nvrtc
+@pytest.mark.slow
 def test_an_nvrtc_that_the_driver_is_too_old_for_is_passed_over(search):
     path = nvrtc.compiler().path
     assert search(path, most_major=13).path == path
