@@ -36,6 +36,9 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: Any) -> Sh
         batch_size: Examples per mini-batch, or None for the full batch.
         precision: The precision of matrix products. None, "float32" and "highest" split each factor in two TF32 parts,
             "tensorfloat32" and "high" use one.
+
+    Returns:
+        The shape, or the reason.
     """
     if len(sizes) != 3:
         return f"the CUDA kernel needs one hidden layer, got {len(sizes) - 2}"

@@ -181,6 +181,10 @@ def why_unsuitable(device: Device, shape: Shape) -> str | None:
 class Memory:
     """Bytes on a device. Free it with `free`, or leave its context.
 
+    Args:
+        context: The context of the device.
+        size: The number of bytes.
+
     Attributes:
         address: The address on the device.
         size: The number of bytes.
@@ -236,6 +240,9 @@ class Context:
     """A device's primary context, for launches without JAX: in scripts that check and time a kernel.
 
     Every launch goes to the default stream, in order.
+
+    Args:
+        ordinal: The number of the device. Default 0.
 
     Attributes:
         driver: The driver.

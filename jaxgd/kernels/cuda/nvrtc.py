@@ -64,6 +64,9 @@ def resources(log: str) -> Resources:
 class Compiler:
     """A loaded NVRTC.
 
+    Args:
+        path: The file of the library, or a name that the system finds.
+
     Attributes:
         path: The file of the library, or its name if the system found it.
         version: Major and minor version, such as (13, 0).
@@ -186,6 +189,9 @@ def compiler(most_major: int | None = None) -> Compiler | str:
 
     Args:
         most_major: The largest major version whose code the driver runs, or None for any.
+
+    Returns:
+        NVRTC, or the reason why none can be used.
     """
     reasons = []
     for path in _candidates():
