@@ -268,7 +268,8 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     }
     // The weights of the first layer. The change is summed apart and added with one rounding: if the tensor core's
     // adder truncates, sums in place would make the weights smaller step by step.
-#pragma unroll
+    // An unrolled loop would need more registers than a thread has.
+#pragma unroll 1
     for (int k = 0; k < kExampleTiles; ++k) {
       float d[kNeuronTiles][4];
 #pragma unroll
