@@ -28,6 +28,7 @@ class Entry(NamedTuple):
 
 # "auto" tries the backends in this order. The last one must run everywhere.
 BACKENDS = (
+    Entry("cuda", "jaxgd.kernels.cuda.backend", "is one kernel for small networks on an NVIDIA GPU"),
     Entry("native", "jaxgd.kernels.native", "is C++ on the CPU"),
     Entry("xla", "jaxgd.kernels.xla", "runs everywhere"),
 )

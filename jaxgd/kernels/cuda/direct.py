@@ -3,11 +3,12 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxgd.kernels.cuda.driver import Context
 from jaxgd.kernels.cuda.shape import Shape
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 class Networks(NamedTuple):

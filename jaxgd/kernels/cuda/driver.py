@@ -5,10 +5,11 @@ import ctypes
 import functools
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.typing import DTypeLike
+from numpy.typing import NDArray
 
 from jaxgd.kernels.cuda.errors import CudaError
 from jaxgd.kernels.cuda.nvrtc import ENTRY
@@ -193,7 +194,7 @@ class Memory:
         context.driver("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
         self._context, self.address, self.size = context, address.value, size
 
-    def write(self, array: np.ndarray[Any, Any]) -> None:
+    def write(self, array: NDArray[Any]) -> None:
         """Copy an array of as many bytes to the device."""
         content = np.ascontiguousarray(array)
         self._require(content.nbytes)
@@ -201,7 +202,7 @@ class Memory:
             "cuMemcpyHtoD_v2", *self._pointer(), content.ctypes.data_as(ctypes.c_void_p), self._bytes()
         )
 
-    def read(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray[Any, Any]:
+    def read(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Wait for the launches before, and return the content as an array."""
         content = np.empty(shape, dtype)
         self._require(content.nbytes)
@@ -251,7 +252,7 @@ class Context:
         self.driver, self.device = loaded, found
         self._allocated: list[Memory] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Context":
         self.driver.push_context(self.device.ordinal)
         return self
 
@@ -278,7 +279,7 @@ class Context:
         self._allocated.append(Memory(self, size))
         return self._allocated[-1]
 
-    def put(self, array: np.ndarray[Any, Any]) -> Memory:
+    def put(self, array: NDArray[Any]) -> Memory:
         """Copy an array to the device."""
         memory = self.empty(array.nbytes)
         memory.write(array)
