@@ -37,23 +37,28 @@ def error(got, exact, start):
 @pytest.mark.parametrize("shape", [MNIST, MNIST._replace(parts=1), LARGEST], ids=["mnist", "mnist tf32", "largest"])
 def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, shape, steps):
     """Compare the error with that of NumPy's float32, relative to the distance moved."""
-    networks, x, y, orders = drawn(shape, steps * shape.batch_size, True, 2, seed=steps)
-    got, finite = launch(shape, networks, x, y, orders, [ETA, ETA / 2])
-    assert finite.tolist() == [1, 1]
-    for i, eta in enumerate((ETA, ETA / 2)):
+    etas = np.float32([ETA, ETA, ETA / 2, ETA / 2])
+    networks, x, y, orders = drawn(shape, steps * shape.batch_size, True, len(etas), seed=steps)
+    got, finite = launch(shape, networks, x, y, orders, etas)
+    assert finite.tolist() == [1] * len(etas)
+    off, own = [], []
+    for i, eta in enumerate(etas):
         start = layers(networks, i)
         exact, single = (
             by_book(start, x, y, orders[i], eta, shape.batch_size, dtype) for dtype in (np.float64, np.float32)
         )
-        off, own = error(layers(got, i), exact, start), error(single, exact, start)
-        if shape.parts == 1:
-            # A factor of 11 bits is wrong by up to 2⁻¹⁰ if the tensor core drops its other bits. Two products in a row
-            # have three such factors: 3 × 2⁻¹⁰ = 3e-3. An error below 1e-5 would mean that no digits were dropped.
-            require(f"error, η = {eta:g}", off, most=3e-3, least=1e-5)
-        else:
-            # 22 bits are nearly the 24 bits of float32: the emulation stays below 1.5 times NumPy's error. On a GPU,
-            # sums may be truncated (1.7 times, emulated), and exp and the reciprocal have 22 bits.
-            require(f"error / NumPy's float32 error, η = {eta:g}", off / own, most=2.0 if on_gpu else 1.5)
+        off.append(error(layers(got, i), exact, start))
+        own.append(error(single, exact, start))
+    if shape.parts == 1:
+        # A factor of 11 bits is wrong by up to 2⁻¹⁰ if the tensor core drops its other bits. Two products in a row
+        # have three such factors: 3 × 2⁻¹⁰ = 3e-3. An error below 1e-5 would mean that no digits were dropped.
+        require("largest error", max(off), most=3e-3)
+        require("least error", min(off), most=3e-3, least=1e-5)
+    else:
+        # 22 bits are nearly the 24 bits of float32: the emulation stays below 1.5 times NumPy's error. On a GPU, sums
+        # may be truncated (1.7 times, emulated), and exp and the reciprocal have 22 bits.
+        require("mean error", np.mean(off), most=1e-4)
+        require("mean error / NumPy's in float32", np.mean(off) / np.mean(own), most=2.0 if on_gpu else 1.5)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +148,7 @@ def test_the_kernel_equals_xla(cuda):
         sizes=st.sampled_from(SIZES),
         labels=st.booleans(),
         eta=st.sampled_from([0.01, 1.0, 3.0]),
-        networks=st.integers(1, 3),
+        networks=st.sampled_from([1, 3]),
         seed=st.integers(0, 1000),
     )
     def require_equal(sizes, labels, eta, networks, seed):
