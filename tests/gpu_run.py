@@ -1,11 +1,17 @@
 """`pytest -m gpu`: one process, users' optimizations, only the tests in tests/gpu, and their figures at the end.
 
-Other folders import libraries that a machine with a GPU need not have, such as tyro.
+Other folders import libraries that a machine with a GPU need not have, such as tyro. A GPU may be at hand for minutes
+only, so the tests of the kernel run first. `JAXGD_GPU_SECONDS=40 pytest -m gpu` starts no test after 40 seconds.
 """
 
+import os
 import pathlib
+import time
+
+import pytest
 
 FOLDER = pathlib.Path(__file__).with_name("gpu")
+ORDER = ("test_kernel.py", "test_determinism.py", "test_mathematics.py", "test_training.py", "test_checker.py")
 # The user property of a figure: its name, its value and its limits.
 FIGURE = "figure"
 
@@ -27,10 +33,19 @@ class GpuRun:
     def __init__(self, config):
         # Libraries may warn about this machine. Such a warning must not fail every test.
         config.addinivalue_line("filterwarnings", "default")
+        self.started, self.seconds = time.monotonic(), float(os.environ.get("JAXGD_GPU_SECONDS", "inf"))
 
     def pytest_ignore_collect(self, collection_path):
         inside = FOLDER in (collection_path, *collection_path.parents)
         return None if inside or collection_path in FOLDER.parents else True
+
+    def pytest_collection_modifyitems(self, items):
+        items.sort(key=lambda item: ORDER.index(item.path.name))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self):
+        if time.monotonic() - self.started > self.seconds:
+            pytest.skip(f"JAXGD_GPU_SECONDS is {self.seconds:g}, and they are over")
 
     def pytest_report_header(self):
         import jax

@@ -13,8 +13,17 @@ import pytest
 from support import by_hand
 
 from jaxgd import Layer, backprop, check_gradients, init_network, network_cost, sigmoid
+from jaxgd.gradcheck import lanes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _every_program_is_kept():
+    """Keep every compiled program, so that the tests of one function compile it once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lanes, "_MOST_PROGRAMS", 10_000)
+        yield
 
 
 def rounded(x):
@@ -86,10 +95,10 @@ def test_values_computed_at_tf32_pass_within_its_error(require, on_gpu):
     exact = by_hand(*point())[2]
     for name, a, b in zip(("w¹", "b¹", "w²", "b²"), jax.tree.leaves(values), jax.tree.leaves(exact), strict=True):
         require(f"TF32's error in {name}", np.linalg.norm(a - b) / np.linalg.norm(b), most=8e-3)
-    report = check_gradients(cost, *point(), gradient=lambda *_: values, rtol=2e-2)
+    report = check_gradients(network_cost, *point(), gradient=lambda *_: values, rtol=2e-2)
     assert report.verdict == "right", str(report)
     wrong = jax.tree.map(np.asarray, spoiled(values))
-    report = check_gradients(cost, *point(), gradient=lambda *_: wrong, rtol=2e-2)
+    report = check_gradients(network_cost, *point(), gradient=lambda *_: wrong, rtol=2e-2)
     assert {leaf.name for leaf in report.leaves if leaf.verdict == "wrong"} == {
         "network[0].w", "network[1].w", "network[1].b",
     }, str(report)  # fmt: skip

@@ -118,8 +118,8 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(launch, require
     require("relative error", np.max(np.abs((z - got[3]) / eta / slope - 1)), most=1e-5)
 
 
-# XLA compiles for each n and batch size. The last mini-batch is short in the second and third.
-SIZES = [(1, 1), (13, 4), (50, 3)]
+# n and the batch size, for which XLA compiles. The last mini-batch of the second is short.
+SIZES = [(12, 4), (50, 3)]
 OBJECTIVE = xla.Objective(quadratic_cost, "highest")
 
 

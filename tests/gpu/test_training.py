@@ -166,7 +166,7 @@ def test_the_derivative_of_the_final_cost_by_eta(require):
     # The quotient is wrong by about (h/η)² = 4e-6 and by 1e-16/h = 1e-13, so it is exact here.
     h = 1e-3
     quotient = (exact(0.5 + h) - exact(0.5 - h)) / (2 * h)
-    # Each of 120 updates multiplies second derivatives, whose sums have a rounding of about 1e-6.
+    # If float32's errors of all 120 updates, about 1e-6 each, added up, the derivative would be off by 1e-4.
     require("derivative's error, relative", abs(derivative / quotient - 1), most=1e-4)
 
 
