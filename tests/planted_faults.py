@@ -35,7 +35,7 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
-REGISTRY = "tests/kernels/test_registry.py"
+REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emulation.py"
 CURVATURE, KERNELS = "tests/test_curvature.py", "tests/kernels/test_native.py tests/kernels/test_order.py"
 STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py", "tests/descent/test_minimize.py"
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
@@ -286,6 +286,25 @@ FAULTS = (
     ),
     Fault("kernels/protocol.py", "jax.jvp(same, primals, tangents)", "jax.jvp(f, primals, tangents)", REGISTRY),
     Fault("kernels/native.py", "out[0] == 1", "out[0] >= 0", f"{KERNELS} {TRAINING}"),
+    Fault("kernels/cuda/descend.cu", "r, t * r * r}", "r, r * (1.0f - r)}", EMULATION),
+    Fault(
+        "kernels/cuda/descend.cu",
+        "-eta / static_cast<float>(count)",
+        "-eta / static_cast<float>(batch_size)",
+        EMULATION,
+    ),
+    Fault("kernels/cuda/descend.cu", "s.d2[e * 16 + k] = e < count ?", "s.d2[e * 16 + k] = true ?", EMULATION),
+    Fault(
+        "kernels/cuda/descend.cu",
+        "answer[slot] < static_cast<uint32_t>(kOutputs)",
+        "answer[slot] <= static_cast<uint32_t>(kOutputs)",
+        EMULATION,
+    ),
+    Fault("kernels/cuda/descend.cu", "valid &= a.value >= 0.0f;", "", EMULATION),
+    Fault("kernels/cuda/descend.cu", "if (r >= 0 && r < n) return r;", "if (r >= 0) return min(r, n - 1);", EMULATION),
+    Fault("kernels/cuda/descend.cu", "bits(high(a[i] - high(a[i])))", "bits(0.0f)", EMULATION),
+    Fault("kernels/cuda/descend.cu", "step / kStages % 2);", "step % 2);", EMULATION),
+    Fault("kernels/cuda/descend.cu", "orders + network * n", "orders", EMULATION),
     Fault("kernels/src/kernels.cc", "eta / static_cast<float>(m)", "eta / static_cast<float>(batch_size)", KERNELS),
     Fault("kernels/src/kernels.cc", "if (sums) flush();\n  return", "return", KERNELS),
     Fault(

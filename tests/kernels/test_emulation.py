@@ -227,6 +227,7 @@ def test_the_emulation_names_a_planted_fault(tmp_path, name):
         assert f"descend.cu:{line + distance}" in done.stderr
 
 
+@pytest.mark.slow
 def test_planted_faults_and_right_runs_use_the_same_program(tmp_path):
     """The unchanged kernel passes, so the aborts above come from the faults."""
     done, _ = ran(tmp_path)
