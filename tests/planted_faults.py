@@ -305,6 +305,12 @@ FAULTS = (
     Fault("kernels/cuda/descend.cu", "bits(high(a[i] - high(a[i])))", "bits(0.0f)", EMULATION),
     Fault("kernels/cuda/descend.cu", "step / kStages % 2);", "step % 2);", EMULATION),
     Fault("kernels/cuda/descend.cu", "orders + network * n", "orders", EMULATION),
+    Fault(
+        "kernels/cuda/direct.py",
+        "shape.batch_size if batch_size is None else batch_size",
+        "shape.batch_size",
+        "tests/kernels/test_cuda_driver.py",
+    ),
     Fault("kernels/src/kernels.cc", "eta / static_cast<float>(m)", "eta / static_cast<float>(batch_size)", KERNELS),
     Fault("kernels/src/kernels.cc", "if (sums) flush();\n  return", "return", KERNELS),
     Fault(
