@@ -6,23 +6,12 @@ import pathlib
 import pkgutil
 import zlib
 
+import gpu_run
 import hypothesis
 import jax
 import jaxtyping
 import processor_time
 import pytest
-
-# Nearly all of the suite's time is compilation, so compile with few optimizations. XLA's old emitters take half the
-# time of its new ones. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` compiles with users' optimizations.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-fast = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
-jax.config.update("jax_disable_most_optimizations", fast)
-if fast:
-    quick = "--xla_cpu_parallel_codegen_split_count=1"
-    if jax.__version_info__ < (0, 11):
-        # jaxlib 0.12 no longer has this flag. XLA ends the process if it does not know a flag.
-        quick += " --xla_cpu_use_fusion_emitters=false"
-    os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
 
 # Subprocesses must not read or write compiled programs in the home folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
@@ -47,11 +36,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("jaxgd")
 
 # Install the hook before the first import of jaxgd's modules, so this file must not import one above. The command line
-# is excluded, because its parser reads the annotations of its dataclasses as written.
-_rooms = importlib.util.find_spec("jaxgd").submodule_search_locations
-jaxtyping.install_import_hook(
-    [f"jaxgd.{room.name}" for room in pkgutil.iter_modules(_rooms) if room.name != "cli"], "beartype.beartype"
-)
+# is excluded, because its parser reads the annotations of its dataclasses as written. A machine with a GPU need not
+# have beartype.
+if importlib.util.find_spec("beartype"):
+    _rooms = importlib.util.find_spec("jaxgd").submodule_search_locations
+    jaxtyping.install_import_hook(
+        [f"jaxgd.{room.name}" for room in pkgutil.iter_modules(_rooms) if room.name != "cli"], "beartype.beartype"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +79,23 @@ def genuine_mnist():
     return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
 
 
+def compile_quickly():
+    """Compile with few optimizations, because nearly all of the suite's time is compilation.
+
+    `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` compiles with users' optimizations.
+    """
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    fast = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+    jax.config.update("jax_disable_most_optimizations", fast)
+    if fast:
+        quick = "--xla_cpu_parallel_codegen_split_count=1"
+        if jax.__version_info__ < (0, 11):
+            # XLA's old emitters take half the time of its new ones. jaxlib 0.12 no longer has this flag, and XLA ends
+            # the process if it does not know a flag.
+            quick += " --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
+
+
 def keep_programs(config):
     """Store compiled programs in pytest's cache folder, so that a rerun compiles less.
 
@@ -106,9 +114,21 @@ def keep_programs(config):
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    # xdist starts its processes after this.
+    if gpu_run.is_requested(config):
+        gpu_run.use_one_process(config)
+
+
 def pytest_configure(config):
     config.pluginmanager.register(processor_time.ProcessorTime(config))
-    keep_programs(config)
+    if gpu_run.is_requested(config):
+        config.pluginmanager.register(gpu_run.GpuRun(config))
+    else:
+        # JAX reads the flags when a test first uses it.
+        compile_quickly()
+        keep_programs(config)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -57,6 +57,13 @@ def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None)
     return out
 
 
+@functools.cache
+def library_of(shape):
+    """Compile the kernel for a shape once per process, and return the path of its library."""
+    # The folder of the objects keeps the library until the process ends.
+    return compiled(Path(_objects.name) / "-".join(map(str, shape)), shape)
+
+
 def run(*words):
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -105,8 +112,7 @@ def handler():
 def emulated_name(shape):
     """Compile the kernel for a shape, register it with the handler, and return its name in programs."""
     name = "-".join(map(str, shape))
-    # The folder of the objects keeps the library until the process ends.
-    library = ctypes.CDLL(str(compiled(Path(_objects.name) / name, shape)))
+    library = ctypes.CDLL(str(library_of(shape)))
     sizes = (*shape[:4], shape.threads, shape.shared_bytes)
     handler().jaxgd_emulated_register(name.encode(), library.jaxgd_emulate, *map(ctypes.c_int64, sizes))
     return name

@@ -345,6 +345,12 @@ FAULTS = (
     Fault("kernels/src/cuda.cc", "if (code != 0) {", "if (false) {", LAUNCH),
     Fault("kernels/src/cuda_epoch.h", "before.untyped_data() == after.untyped_data()", "true", LAUNCH),
     Fault("kernels/src/cuda_epoch.h", "{n, (e.inputs + 15) / 16 * 16}", "{n, x.dimensions()[1]}", LAUNCH),
+    Fault(
+        "kernels/cuda/direct.py",
+        "shape.batch_size if batch_size is None else batch_size",
+        "shape.batch_size",
+        "tests/kernels/test_cuda_driver.py",
+    ),
     Fault("kernels/src/kernels.cc", "eta / static_cast<float>(m)", "eta / static_cast<float>(batch_size)", KERNELS),
     Fault("kernels/src/kernels.cc", "if (sums) flush(gradients[part]);\n    results", "results", KERNELS),
     Fault("kernels/src/kernels.cc", "rows[ends[examples.labels[row]]++] = row", "rows[row - first] = first", KERNELS),

@@ -97,25 +97,26 @@ def test_a_function_that_the_driver_does_not_have_is_named(fake_cuda):
         driver.driver().load(b"code")
 
 
-def prepared(context, labels=True):
+def prepared(context, labels=True, batch_size=None):
     rng = np.random.default_rng(0)
     shapes = ((2, 5, 20), (2, 5), (2, 3, 5), (2, 3))
     networks = Networks(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
     x = rng.integers(0, 256, (7, 20), dtype=np.uint8)
     y = rng.integers(0, 3, 7) if labels else rng.random((7, 3))
     order, eta = np.stack([rng.permutation(7), np.arange(7)]), np.array([0.5, 3.0])
-    return networks, x, y, order, eta, Training(context, SHAPE, b"code", networks, x, y, order, eta)
+    arrays = networks, x, y, order, eta
+    return *arrays, Training(context, SHAPE, b"code", *arrays, batch_size)
 
 
-@pytest.mark.parametrize("labels", [True, False])
-def test_a_launch_without_jax_has_the_arguments_of_the_kernel(fake_cuda, labels):
+@pytest.mark.parametrize(("labels", "batch_size"), [(True, None), (False, 3)])
+def test_a_launch_without_jax_has_the_arguments_of_the_kernel(fake_cuda, labels, batch_size):
     fake = fake_cuda()
     with driver.Context() as context:
-        networks, x, y, order, eta, training = prepared(context, labels)
+        networks, x, y, order, eta, training = prepared(context, labels, batch_size)
         training.launch()
         ((kernel, sizes, arguments),) = fake.launches
         assert (kernel, sizes) == (1001, [2, 1, 1, SHAPE.threads, 1, 1, SHAPE.shared_bytes])
-        assert arguments[-2:] == [7, 4]
+        assert arguments[-2:] == [7, batch_size or 4]
         padded = np.zeros((7, 32), np.uint8)
         padded[:, :20] = x
         assert fake.memory[arguments[0]] == padded.tobytes()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import assert_leaves_close, trained_by_hand
+from kernel_examples import by_book, drawn, layers, relative_errors
+from support import assert_leaves_close
 
 from jaxgd import Layer, load_dataset
 from jaxgd.kernels.cuda.shape import Shape
@@ -31,33 +32,6 @@ def library(tmp_path_factory):
     """Return a function that compiles the kernel for a shape once."""
     folder = tmp_path_factory.mktemp("emulated")
     return functools.cache(lambda shape: emulation.compiled(folder / "-".join(map(str, shape)), shape))
-
-
-def drawn(shape, n, labels, networks, seed):
-    """Return networks w1, b1, w2, b2 with a leading axis, bytes, answers, and an order for each network."""
-    rng = np.random.default_rng(seed)
-
-    def normal(*size):
-        return rng.normal(size=(networks, *size)).astype(np.float32)
-
-    network = [
-        normal(shape.hidden, shape.inputs) / np.float32(np.sqrt(shape.inputs)), normal(shape.hidden),
-        normal(shape.outputs, shape.hidden), normal(shape.outputs),
-    ]  # fmt: skip
-    x = np.where(rng.random((n, shape.inputs)) < 0.2, rng.integers(1, 256, (n, shape.inputs)), 0).astype(np.uint8)
-    y = rng.integers(0, shape.outputs, n) if labels else rng.random((n, shape.outputs)).astype(np.float32)
-    return network, x, y, np.stack([rng.permutation(n) for _ in range(networks)])
-
-
-def layers(network, i=0):
-    """Return network i of a batch w1, b1, w2, b2 as two layers."""
-    w1, b1, w2, b2 = (v[i] for v in network)
-    return Layer(w1, b1), Layer(w2, b2)
-
-
-def by_book(network, x, y, order, eta, batch_size, dtype=np.float64):
-    y = np.eye(len(network[-1].b))[y] if y.ndim == 1 else y
-    return trained_by_hand(network, np.asarray(x, dtype) / dtype(255), y, order, eta, batch_size, dtype)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +59,6 @@ def test_any_epoch_equals_the_books_loop(library, shape, examples):
             assert_leaves_close(layers(got, i), want, rtol=1e-5)
 
     require_book()
-
-
-def relative_errors(got, exact, start):
-    """Return ‖got − exact‖ / ‖exact − start‖ for each leaf, the error relative to the distance moved."""
-    leaves = [[v for layer in network for v in layer] for network in (got, exact, start)]
-    return np.array([np.linalg.norm(g - e) / np.linalg.norm(e - s) for g, e, s in zip(*leaves, strict=True)])
 
 
 @pytest.fixture(scope="module")

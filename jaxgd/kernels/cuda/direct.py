@@ -48,6 +48,7 @@ class Training:
         y: Array,
         order: Array,
         eta: Array,
+        batch_size: int | None = None,
     ) -> None:
         """Copy the arrays to the device.
 
@@ -60,8 +61,10 @@ class Training:
             y: Labels, (n,), or targets, (n, outputs).
             order: The order of the examples of each network, (networks, n).
             eta: The learning rate of each network, (networks,).
+            batch_size: Examples per mini-batch, 1 to the batch size of the shape, which is the default.
         """
         self._context, self._shape = context, shape
+        self._batch_size = shape.batch_size if batch_size is None else batch_size
         self._first = Networks(*(np.asarray(v, np.float32) for v in networks))
         self._n, self._count = len(x), len(self._first.w1)
         padding = ((0, 0), (0, shape.row_bytes - shape.inputs))
@@ -100,7 +103,7 @@ class Training:
             *self._networks,
             self._finite,
             self._n,
-            self._shape.batch_size,
+            self._batch_size,
         )
 
     def result(self) -> tuple[Networks, Array]:
