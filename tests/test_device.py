@@ -154,7 +154,7 @@ def test_an_interrupted_run_keeps_its_rows(fake, capsys):
 def test_a_task_without_time_is_not_run(fake):
     status, rows = fake([([figure()], "")], "--within", "1")
     assert status == 1
-    assert unfinished(rows) == {"device-versions": "1 s were left of --within, and the plan has 5 s"}
+    assert unfinished(rows) == {"device-versions": "the task needs 5 s, and --within leaves 1 s"}
 
 
 def test_a_repeated_task_replaces_its_rows(fake):

@@ -13,8 +13,8 @@ from support import assert_leaves_close, by_hand, often, trained_by_hand
 from jaxgd import Layer, init_network, load_dataset, network_cost, quadratic_cost, train
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import (
-    ALONE,
     BUDGETS,
+    UNBATCHED,
     Batched,
     Budget,
     batched_over,
@@ -509,10 +509,10 @@ KEPT = 97 * 4 * (5 + 3)
 @pytest.mark.parametrize(
     ("budget", "batched", "chunk", "products"),
     [
-        (Budget(97 * ROW, 0), ALONE, 97, 5),
-        (Budget(96 * ROW, KEPT), ALONE, 96, 5),
-        (Budget(96 * ROW, KEPT - 1), ALONE, 96, 7),
-        (Budget(1, KEPT), ALONE, 1, 5),
+        (Budget(97 * ROW, 0), UNBATCHED, 97, 5),
+        (Budget(96 * ROW, KEPT), UNBATCHED, 96, 5),
+        (Budget(96 * ROW, KEPT - 1), UNBATCHED, 96, 7),
+        (Budget(1, KEPT), UNBATCHED, 1, 5),
         (Budget(96 * ROW, KEPT), Batched(networks=2, data_sets=1), 55, 7),
         (Budget(96 * ROW, 2 * KEPT), Batched(networks=2, data_sets=2), 48, 5),
     ],
@@ -570,7 +570,7 @@ def test_vmap_counts_the_networks_and_the_data_sets():
     jax.vmap(f, (None, 0))(x, v)
     jax.jit(jax.vmap(jax.vmap(f, (0, None)), (None, 0)))(x, v)
     jax.grad(lambda w: jnp.sum(jax.vmap(lambda v: f(x, w * v))(v)))(1.0)
-    assert seen == [ALONE, ALONE, Batched(5, 1), Batched(15, 3), Batched(5, 1)]
+    assert seen == [UNBATCHED, UNBATCHED, Batched(5, 1), Batched(15, 3), Batched(5, 1)]
 
 
 @pytest.mark.slow
@@ -592,7 +592,7 @@ def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeyp
 
     alone = [run(eta) for eta in (0.5, 1.0)]
     together = jax.vmap(run)(jnp.array([0.5, 1.0]))
-    assert set(seen) == {(budget, ALONE), (budget, Batched(2, 1))}
+    assert set(seen) == {(budget, UNBATCHED), (budget, Batched(2, 1))}
     for k, single in enumerate(alone):
         assert_leaves_close(jax.tree.map(lambda x, k=k: x[k], together), single, rtol=1e-5)
 

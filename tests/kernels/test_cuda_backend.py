@@ -42,10 +42,10 @@ REASONS = {
     "hidden": ({"sizes": (20, 33, 3)}, "the CUDA kernel takes at most 32 hidden neurons, got 33"),
     "outputs": ({"sizes": (20, 5, 17)}, "the CUDA kernel takes at most 16 outputs, got 17"),
     "mini-batch": ({"batch_size": 17}, "the CUDA kernel takes at most 16 examples per mini-batch, got 17"),
-    "full batch": ({"batch_size": None}, "the CUDA kernel makes mini-batch updates, and the full batch was asked for"),
+    "full batch": ({"batch_size": None}, "the CUDA kernel needs mini-batches, got the full batch"),
     "precision": (
         {"precision": "bfloat16"},
-        'the CUDA kernel knows the precisions None, "float32" and "tensorfloat32", got \'bfloat16\'',
+        'the CUDA kernel needs the precision None, "float32" or "tensorfloat32", got \'bfloat16\'',
     ),
     "precision of each factor": ({"precision": ["high", "high"]}, "got ['high', 'high']"),
     "the CPU": ({}, "the CUDA kernel needs arrays on one NVIDIA GPU, got cpu"),

@@ -147,7 +147,7 @@ REFUSED = {
     "labels of another dtype": "y has another shape or dtype: expected F32[10,3], got S16[10]",
     "targets of another width": "y has another shape or dtype: expected F32[10,3], got F32[10,2]",
     "no labels": "expected 1 to 2147483647 examples, got 0",
-    "a scalar for y": "y must be labels (n) or targets (n, out)",
+    "a scalar for y": "y must be labels (n) or targets (n, out), got S32[]",
     "a short order": "order has another shape or dtype: expected S32[10], got S32[9]",
     "an order of another dtype": "order has another shape or dtype: expected S32[10], got U32[10]",
     "η per example": "eta has another shape or dtype: expected F32[], got F32[10]",

@@ -121,7 +121,7 @@ def test_the_steps_are_compared_with_float64(on_gpu):
     ("spoil", "fault"),
     [
         # The weight is near 0.004, the distance near 1, and the limit of the error near 2e-7 of the distance.
-        (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): the error is .*, and the limit"),
+        (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): expected an error of at most .*, got"),
         (lambda launch: 2e-7 * (launch == 2), r"1 steps, float32 \(2×TF32\): 1 weights differ between two runs"),
     ],
     ids=["error", "bits"],

@@ -45,7 +45,7 @@ void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 namespace block {
 namespace {
 
-// Saves the registers that a function must preserve, stores the stack pointer in *from, and continues on the stack `to`.
+// Saves the registers that a function must preserve, stores the stack pointer in *from, and continues on stack `to`.
 extern "C" void block_switch_stacks(void** from, void* to);
 asm(R"(
 .text
