@@ -178,7 +178,7 @@ def outputs_in_chunks(
     """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
 
     With several chunks, back-propagation converts the inputs of each chunk again. It also computes the weighted inputs
-    again if those of all rows exceed the budget.
+    again if they exceed the budget for all rows together.
     """
     budget = budget_of(x) if budget is None else budget
 

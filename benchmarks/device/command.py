@@ -21,7 +21,7 @@ from benchmarks.rows import Key, Row
 from benchmarks.store import FOLDER, read, replace
 
 RESULTS = FOLDER / "device.jsonl"
-# Environment of all tasks. By default, JAX takes most of the GPU's memory at its start and leaves too little for PyTorch.
+# Environment of all tasks. By default, JAX takes most of the GPU's memory at its start, and PyTorch has too little.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
 
 
@@ -30,7 +30,7 @@ class Result(NamedTuple):
 
     Attributes:
         task: The task.
-        status: "done" or "failed" if the task ran. Otherwise "skipped" if the plan lets a rehearsal skip it, or "not run".
+        status: "done" or "failed" if the task ran; "skipped" if the plan lets a rehearsal skip it; otherwise "not run".
         seconds: Seconds that the process ran.
         reason: The reason in one line. Empty if the task is done.
     """

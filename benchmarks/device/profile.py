@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from benchmarks.device.context import Context, TaskError
+from benchmarks.device.launcher import PARTS
 from benchmarks.device.process import python
 
 SECTIONS = (
@@ -51,7 +52,7 @@ def run(context: Context) -> None:
     launches = counters(output)
     if not launches:
         raise TaskError(f"ncu printed no counters: {' '.join(output.split())[-200:]}")
-    for precision, found in zip(("float32 (2×TF32)", "tensorfloat32"), launches, strict=False):
+    for precision, found in zip(PARTS.values(), launches, strict=False):
         details = {name: value for name, (value, _) in found.items()}
         for figure in FIGURES:
             name = counter_of(figure, found)

@@ -1,4 +1,4 @@
-"""The CUDA driver through ctypes, with a fake library: the calls, their order, and one line for every failure."""
+"""The CUDA driver through ctypes, with a fake library: the calls, their order, and one line per failure."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from jaxgd.kernels.cuda.shape import Shape
 SHAPE = Shape(20, 5, 3, 4, 2)
 
 
-def test_a_device_has_its_properties(fake_cuda):
+def test_a_device_reports_its_properties(fake_cuda):
     fake_cuda(devices=({}, {16: 78}))
     assert driver.device() == driver.Device(0, "Fake H100", (9, 0), 132, 232_448, (13, 0))
     assert driver.device(1).multiprocessors == 78
@@ -89,7 +89,7 @@ def test_every_failure_of_a_load_is_one_line(fake_cuda, name):
     assert fake.calls.count("cuCtxPopCurrent_v2") == pushed
 
 
-def test_a_function_that_the_driver_does_not_have_is_named(fake_cuda):
+def test_a_missing_function_of_the_driver_is_named(fake_cuda):
     fake_cuda(missing=("cuLibraryLoadData",))
     with pytest.raises(
         CudaError, match=r"^the kernel needs a driver for CUDA 12\.0 or later, and this one has no cuLibraryLoadData$"
@@ -139,7 +139,7 @@ def test_a_launch_without_jax_has_the_arguments_of_the_kernel(fake_cuda, labels)
     assert fake.calls[-1] == "cuCtxPopCurrent_v2"
 
 
-def test_the_first_error_of_a_device_is_the_one_that_is_raised(fake_cuda):
+def test_the_first_error_of_a_device_is_raised(fake_cuda):
     fake = fake_cuda()
 
     def run():
@@ -153,7 +153,7 @@ def test_the_first_error_of_a_device_is_the_one_that_is_raised(fake_cuda):
         run()
 
 
-def test_memory_takes_arrays_of_its_own_size(fake_cuda):
+def test_memory_refuses_an_array_of_another_size(fake_cuda):
     fake_cuda()
     with driver.Context() as context:
         memory = context.put(np.arange(3))

@@ -185,7 +185,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
       }
 #pragma unroll
       for (int m = 0; m < kNeuronTiles; ++m) {
-        // Columns 2 col and 2 col + 1 of a sum serve as columns col and col + 4 of a factor, so no lanes exchange data.
+        // Columns 2 col and 2 col + 1 of a sum become columns col and col + 4 of a factor, so no lanes exchange data.
         const float a[4] = {w[g][m][0], w[g][m][2], w[g][m][1], w[g][m][3]};
 #pragma unroll
         for (int k = 0; k < kExampleTiles; ++k) product(z[m][k], a, b[k]);

@@ -39,7 +39,7 @@ class Resources(NamedTuple):
     Attributes:
         registers: Registers per thread.
         spill_bytes: Bytes per thread that spill from registers to memory: the larger of the stores and the loads.
-        static_bytes: Bytes of static shared memory per block, which add to those of the launch.
+        static_bytes: Bytes of static shared memory per block, in addition to the dynamic bytes of the launch.
     """
 
     registers: int

@@ -107,7 +107,7 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
 
 }  // namespace jaxgd::cuda
 
-// The arguments and attributes of a handler, after those of its own binding.
+// Adds the arguments, results and attributes that both handlers share to a binding.
 // clang-format off
 #define JAXGD_CUDA_EPOCH(binding)  \
   (binding).RemainingArgs().RemainingRets().Attr<std::string_view>("kernel").Attr<int64_t>("batch_size")  \
