@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run a command, and return its exit status."""
     if sys.argv[1:2] == ["device"]:
-        # This command runs where tyro, the parser of the others, is not installed.
+        # This command must run without tyro, which parses the others.
         from benchmarks.device import command
 
         return command.main(sys.argv[2:])

@@ -190,7 +190,7 @@ class Convert:
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """Measure the GPU by one plan of at most six minutes, or rehearse the plan on the CPU.
+    """Measure the GPU with one plan of at most six minutes, or rehearse the plan on the CPU.
 
     The command has a parser of its own: `python -m benchmarks device --help`.
     """

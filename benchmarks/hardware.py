@@ -21,10 +21,10 @@ LIBRARIES = (
     *("torch", "scikit-learn", "flax", "optimistix", "jaxopt"),
     *("jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cuda-nvrtc", "triton"),
 )
-# The fields of a GPU that nvidia-smi reports: its names for them, and ours with their units.
+# The fields of a GPU that nvidia-smi reports, and our names for them, with units.
 GPU_FIELDS = {
     "name": "name", "driver_version": "driver", "compute_cap": "capability", "memory.total": "memory_mib",
-    "clocks.max.sm": "most_sm_mhz", "clocks.max.mem": "most_memory_mhz", "clocks.sm": "sm_mhz",
+    "clocks.max.sm": "max_sm_mhz", "clocks.max.mem": "max_memory_mhz", "clocks.sm": "sm_mhz",
     "clocks.mem": "memory_mhz", "power.limit": "power_limit_w", "temperature.gpu": "celsius",
 }  # fmt: skip
 _MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
@@ -61,7 +61,7 @@ def stamp() -> dict[str, Any]:
 
 
 def stamp_without_jax() -> dict[str, Any]:
-    """Return the same fields without the start of JAX, which would take memory of the GPU. Peaks are not measured."""
+    """Return the fields of `stamp` that need no start of JAX, which would take memory of the GPU."""
     host = _processor_and_gpu()
     return {"host": {**host, "device": host.get("gpu", {}).get("name", "cpu")}, **_software()}
 
@@ -144,5 +144,5 @@ def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        # jaxgd also runs from its folder without being installed.
+        # jaxgd also runs from its folder, where no package is installed.
         return jaxgd.__version__ if name == "jaxgd" else None

@@ -49,15 +49,15 @@ QUANTITIES = {
     "succeeded": Quantity("lower", "none"),
     # Work or bytes per second.
     "rate": Quantity("higher", "host", positive=True),
-    # A relative error against float64. It is the same in each run.
+    # A relative error against float64. It is the same in every run.
     "error": Quantity("lower", "none"),
     # Registers or bytes of a compiled kernel.
     "resources": Quantity("lower", "none"),
     # Faults that a check or a sanitizer found.
     "faults": Quantity("lower", "none"),
-    # A value that a profiler read, or a property of the hardware.
+    # A value that a profiler reports, or a property of the hardware.
     "counter": Quantity("neither", "sample"),
-    # Tasks that did not come to their end.
+    # Tasks that did not finish.
     "unfinished": Quantity("lower", "none"),
 }
 

@@ -234,7 +234,7 @@ def require_choice(who: str, name: str, x: Any, choices: Sequence[str]) -> None:
 
 
 def require_precision(who: str, precision: Any, dtype: Any = np.float32) -> None:
-    """Raise RangeError unless `jax.numpy.matmul` takes this precision, and the device has its algorithm for a dtype."""
+    """Raise RangeError unless `jax.numpy.matmul` takes this precision and the device has its algorithm for a dtype."""
     if precision is None:
         return
     row = jnp.zeros((1, 1))
@@ -261,11 +261,14 @@ def require_precision(who: str, precision: Any, dtype: Any = np.float32) -> None
 
 @functools.cache
 def _has_algorithm(precision: Any, dtype: np.dtype[Any], platform: str) -> bool:
-    """Return True if the default device, which is of this platform, compiles matrix products with this algorithm."""
+    """Return True if XLA compiles matrix products with this algorithm for the default device.
+
+    `platform` is the platform of that device. It is a part of the cache's key.
+    """
     square = jax.ShapeDtypeStruct((16, 16), dtype)  # type: ignore[no-untyped-call]
 
     def products(x: Any) -> Any:
-        # XLA has separate code for matrices, vectors and numbers, and may have an algorithm for some of them only.
+        # XLA has separate code for products of matrices, vectors and scalars, and may lack an algorithm in one of them.
         return [jnp.matmul(a, b, precision=precision) for a, b in ((x, x), (x[0], x), (x[:1, :1], x[:1, :1]))]
 
     try:

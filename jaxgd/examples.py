@@ -30,24 +30,24 @@ class Budget(NamedTuple):
     They decide which rows are computed together, and therefore how sums round.
 
     Attributes:
-        chunk: Bytes for the inputs and activations of the rows that are computed together.
-        kept: Bytes for the weighted inputs of all rows. Back-propagation uses the kept values up to this limit, and
-            computes them again beyond it.
+        chunk: Limit in bytes on the inputs and activations of the rows that are computed together.
+        kept: Limit in bytes on the weighted inputs of all rows. Up to this limit the forward pass keeps them for
+            back-propagation; beyond it, back-propagation computes them again.
     """
 
     chunk: int
     kept: int
 
 
-# The budget of each platform of JAX. It is a constant, so that a run gives the same bits on every host with the same
-# kind of device.
+# The budget of each platform of JAX. It does not depend on the host's memory, so a run gives the same bits on every
+# host with the same kind of device.
 BUDGETS = {
-    # A chunk stays in the last-level cache, and allocates few new pages. With 50,000 images and [784, 30, 10], ∇C took
-    # 0.6 times as long as without chunks. Chunks of 4 and 16 MiB took 0.6 and 0.7. The kept values of these images take
-    # 8 MB. The limit leaves most of a small host's memory to the data.
+    # A chunk of 8 MiB stays in the last-level cache, and allocates few new pages. With 50,000 images and [784, 30, 10],
+    # ∇C took 0.6 times as long as without chunks; chunks of 4 and 16 MiB took 0.6 and 0.7. The weighted inputs of these
+    # images take 8 MB. The limit on kept values leaves most of a small host's memory to the data.
     "cpu": Budget(chunk=8 * 2**20, kept=256 * 2**20),
-    # Not measured. 60,000 images and [784, 30, 10] take 207 MB, so they need one chunk: each chunk is a round of kernel
-    # launches. Both limits together fit a GPU of 8 GB next to the data.
+    # Not measured. Each chunk costs a round of kernel launches, so 60,000 images and [784, 30, 10], which take 207 MB,
+    # are one chunk. Both limits together fit a GPU of 8 GB next to the data.
     "gpu": Budget(chunk=2**30, kept=2**31),
     # Not measured. The smallest TPU in use has 8 GB per core.
     "tpu": Budget(chunk=2**30, kept=2**31),
@@ -55,10 +55,10 @@ BUDGETS = {
 
 
 def budget_of(x: Any) -> Budget:
-    """Return the budget of the platform that holds an array: for a traced array, of JAX's default platform."""
+    """Return the budget of the platform that holds an array, or of JAX's default platform for a traced array."""
     known = isinstance(x, jax.Array) and not is_traced(x)
     platform = next(iter(x.devices())).platform if known else jax.default_backend()
-    # Other accelerators have their own names, and memory like a GPU.
+    # Assume that an accelerator with another name has as much memory as a GPU.
     return BUDGETS.get(platform, BUDGETS["gpu"])
 
 
@@ -137,13 +137,13 @@ class Batched(NamedTuple):
     data_sets: int
 
 
-ALONE = Batched(networks=1, data_sets=1)
+UNBATCHED = Batched(networks=1, data_sets=1)
 
 
 def batched_over(inputs: Any, others: Any) -> Batched:
     """Return the number of networks and data sets that vmap evaluates at once, if it maps over one of these trees.
 
-    A vmap around a jit that contains this call is not visible here.
+    This call does not see a vmap around a jit that contains it.
     """
     networks = data_sets = 1
 
@@ -156,7 +156,7 @@ def batched_over(inputs: Any, others: Any) -> Batched:
         nonlocal networks, data_sets
         networks *= axis_size
         data_sets *= axis_size if any(in_batched[0]) else 1
-        # If another vmap is outside this one, it calls this rule again.
+        # An outer vmap calls this rule again for the inner call.
         return probe(inputs, others), tuple(in_batched)
 
     def unkeyed(x: Any) -> Any:
@@ -173,12 +173,12 @@ def outputs_in_chunks(
     x: Array,
     precision: jax.lax.PrecisionLike = None,
     budget: Budget | None = None,
-    batched: Batched = ALONE,
+    batched: Batched = UNBATCHED,
 ) -> Float[Array, "n out"]:
     """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
 
-    Back-propagation converts the inputs of each chunk again. It computes the weighted inputs again only if those of all
-    rows exceed the budget.
+    With several chunks, back-propagation converts the inputs of each chunk again. It also computes the weighted inputs
+    again if they exceed the budget for all rows together.
     """
     budget = budget_of(x) if budget is None else budget
 
@@ -194,7 +194,7 @@ def outputs_in_chunks(
     return a
 
 
-def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = ALONE) -> int:
+def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = UNBATCHED) -> int:
     """Return the number of rows per chunk for n rows: n if all fit the budget."""
     first, *widths = network_sizes(network)
     # A layer holds its weighted inputs and its activations.
@@ -202,7 +202,7 @@ def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = AL
     most = max(budget.chunk // (floats * network[-1].b.dtype.itemsize), 1)
     if n <= most:
         return n
-    # A number that divides n needs no second program for the last chunk.
+    # If the number divides n, the last chunk needs no program of its own.
     return next((rows for rows in range(most, most // 2, -1) if n % rows == 0), most)
 
 

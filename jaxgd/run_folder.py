@@ -97,8 +97,8 @@ _CONFIG = {
     ),
 }
 _BUDGET = {"chunk": _whole(1, 2**63 - 1), "kept": _whole(0, 2**63 - 1)}
-# The configurations of earlier versions lack these entries.
-_NEW = ("gradient_norm", "budget")
+# Configurations of earlier versions lack these entries.
+_ADDED_LATER = ("gradient_norm", "budget")
 
 
 class RunFolder:
@@ -262,7 +262,8 @@ def require_new(path: Path) -> None:
 
 def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the configuration. Raise CheckpointError if a value is missing, unknown or outside its range."""
-    _require(config, {name: rule for name, rule in _CONFIG.items() if name in config or name not in _NEW}, where, "")
+    known = {name: rule for name, rule in _CONFIG.items() if name in config or name not in _ADDED_LATER}
+    _require(config, known, where, "")
     if "budget" in config:
         _require(config["budget"], _BUDGET, where, "budget.")
     _require(config["frame"], _FRAME, where, "frame.")

@@ -105,18 +105,20 @@ def train(
             NaN. The full batch needs ∇C in any case. Default True.
         precision: The precision of the matrix products in XLA, as in `jax.numpy.matmul`, such as "highest", or an
             algorithm of `jax.lax.DotAlgorithmPreset` that the device has, such as "TF32_TF32_F32_X3". It matters on
-            accelerators. The native kernels always multiply in float32.
+            accelerators. The native kernels always multiply in float32. The CUDA kernel splits each float32 factor into
+            two TF32 numbers for None, "float32" and "highest", and takes one for "tensorfloat32" and "high".
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
             hand: for plain descent on the quadratic cost, a float32 network on the CPU, and inputs of bytes or
-            float32. "auto", the default, takes the fastest that can run on this device with these shapes. All compute
-            the same, except that they round float32 sums in different orders.
+            float32. "cuda" is one kernel for an NVIDIA GPU: for plain mini-batch descent on the quadratic cost, a small
+            float32 network with one hidden layer, and inputs of bytes. "auto", the default, takes the fastest that can
+            run on this device with these shapes. Their results differ only by rounding.
         callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
-        budget: Limits on the memory of XLA's evaluations, a `jaxgd.examples.Budget`. Another budget rounds sums in
-            another order. By default that of the kind of device.
+        budget: Limits on the memory of XLA's evaluations, a `jaxgd.examples.Budget`. Another budget adds floats in
+            another order. Default: the budget of the platform that holds the training data.
 
     Returns:
         The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to

@@ -20,19 +20,19 @@ KERNEL = Path(cuda.__file__).parent
 EMULATION = Path(__file__).parent / "kernels/emulation"
 FLAGS = ("-std=gnu++17", "-O2", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 
-# The switch between the stacks of two threads is written in assembly for this processor.
+# The emulation switches between the stacks of threads in x86-64 assembly.
 why_missing = (
     None if shutil.which("g++") and platform.machine() == "x86_64" else "the emulation needs GCC on an x86-64 processor"
 )
 
 
-# Objects that do not depend on the kernel's source, by name and flags.
+# A folder for the objects that do not depend on the kernel's source, and for the handler.
 _objects = tempfile.TemporaryDirectory()
 
 
 @functools.cache
 def object_of(source, *flags):
-    """Compile a source of the emulation once per process."""
+    """Compile a source of the emulation with these flags, once per process, and return the path of the object."""
     path = Path(_objects.name) / f"{source}-{len(os.listdir(_objects.name))}.o"
     run("g++", *FLAGS, *flags, "-I", EMULATION, "-c", EMULATION / f"{source}.cc", "-o", path)
     return path
@@ -41,11 +41,11 @@ def object_of(source, *flags):
 def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None):
     """Compile the kernel for a shape into a library, or with `main` into a program, and return its path.
 
-    `flags` are for the kernel, and `block_flags` for the emulation's half of the operations, by default the same.
+    `flags` are the compiler's flags for the kernel, and `block_flags`, by default the same, those for block.cc.
     """
     folder.mkdir(parents=True, exist_ok=True)
     defines = [f"-D{name}={value}" for name, value in shape.defines().items()]
-    # The emulation's block.h comes first.
+    # The emulation's folder comes first, so that its block.h replaces the GPU's.
     include = ["-I", EMULATION, "-I", kernel]
     emulate = folder / "emulate.o"
     run("g++", *FLAGS, *flags, *defines, *include, "-c", EMULATION / "emulate.cc", "-o", emulate)
@@ -70,9 +70,9 @@ def run(*words):
 
 
 def emulate(library, shape, network, x, y, orders, etas, batch_size=None, seed=0, truncate=False):
-    """Train networks for one epoch. Return their weights and biases, and which results are finite.
+    """Train networks for one epoch. Return their weights and biases, and 1 or 0 per network: 1 if its result is finite.
 
-    `network` is w1, b1, w2 and b2. They, `orders` and `etas` have a leading axis of networks.
+    `network` is w1, b1, w2 and b2. These arrays, `orders` and `etas` have a leading axis of networks.
     """
     images = aligned(x.shape[0], shape.row_bytes)
     images[:, : x.shape[1]] = x
@@ -110,7 +110,7 @@ def handler():
 
 @functools.cache
 def emulated_name(shape):
-    """Compile the kernel for a shape, register it with the handler, and return its name in programs."""
+    """Compile the kernel for a shape, register it with the handler, and return its name."""
     name = "-".join(map(str, shape))
     library = ctypes.CDLL(str(library_of(shape)))
     sizes = (*shape[:4], shape.threads, shape.shared_bytes)
@@ -119,7 +119,7 @@ def emulated_name(shape):
 
 
 def emulate_backend(patch):
-    """Let the backend "cuda" run on the CPU through the emulation, until the patch is undone."""
+    """Make the backend "cuda" run on the CPU through the emulation, until the patch is undone."""
     patch.setattr(backend, "name_of", emulated_name)
     patch.setattr(type(backend.BACKEND), "_why_not_on", lambda self, job, shape: None)
     patch.setattr(type(backend.BACKEND), "about", lambda self: "emulated")

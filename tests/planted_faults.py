@@ -308,7 +308,7 @@ FAULTS = (
     Fault("kernels/cuda/descend.cu", "step / kStages % 2);", "step % 2);", EMULATION),
     Fault("kernels/cuda/descend.cu", "orders + network * n", "orders", EMULATION),
     Fault("kernels/cuda/nvrtc.py", 'return f"sm_{max(known)}"', 'return f"sm_{min(known)}"', COMPILE),
-    Fault("kernels/cuda/nvrtc.py", "if most_major is None or found.version[0] <= most_major:", "if True:", COMPILE),
+    Fault("kernels/cuda/nvrtc.py", "if most_major is None or candidate.version[0] <= most_major:", "if True:", COMPILE),
     Fault("kernels/cuda/nvrtc.py", "if code != 0:\n                raise", "if False:\n                raise", COMPILE),
     Fault("kernels/cuda/nvrtc.py", "max(map(int, spills.groups()))", "int(spills[1])", COMPILE),
     Fault("kernels/cuda/cubins.py", "if digest != hashlib.sha256(body).digest():", "if False:", COMPILE),
@@ -317,7 +317,7 @@ FAULTS = (
     Fault(
         "kernels/cuda/cubins.py", "*options_for(shape, architecture, *flags), str(compiler)", "str(compiler)", COMPILE
     ),
-    Fault("kernels/cuda/driver.py", "if found.capability < LEAST_CAPABILITY:", "if False:", DRIVER),
+    Fault("kernels/cuda/driver.py", "if device.capability < LEAST_CAPABILITY:", "if False:", DRIVER),
     Fault("kernels/cuda/driver.py", "if shape.shared_bytes <= device.shared_bytes:", "if True:", DRIVER),
     Fault("kernels/cuda/driver.py", 'self("cuKernelGetFunction"', 'self("cuKernelGetName"', DRIVER),
     Fault(

@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SUFFIXES = (".py", ".h", ".cc", ".md")
+SUFFIXES = (".py", ".h", ".cc", ".cu", ".c", ".md")
 # The marked clauses that a file may have, where that is more than the share allowed to every file.
 CEILINGS = Path(__file__).with_name("prose_ceilings.json")
 SHARE = 0.03
@@ -93,7 +93,7 @@ def page_texts(source):
         yield plain.count("\n", 0, match.start()) + 1, match[0]
 
 
-READERS = {".py": python_texts, ".h": cpp_texts, ".cc": cpp_texts, ".md": page_texts}
+READERS = {".py": python_texts, ".h": cpp_texts, ".cc": cpp_texts, ".cu": cpp_texts, ".c": cpp_texts, ".md": page_texts}
 
 
 def clauses(path):

@@ -62,8 +62,8 @@ def test_committed_cases_equal_the_cases_of_the_suite():
     known = {case.name for case in CASES}
     found = {row.case.partition("/")[0] for path in RESULTS for row in store.read(path)}
     attacks = set(campaign.FAMILIES)
-    of_device = {f"device-{task.name}" for task in TASKS}
-    assert found - attacks - of_device == known
+    device_cases = {f"device-{task.name}" for task in TASKS}
+    assert found - attacks - device_cases == known
     assert found & attacks in (set(), attacks)
 
 
@@ -416,7 +416,7 @@ def test_peers_do_the_same_steps(batch_size):
 
 
 def test_an_error_of_train_ends_the_peer():
-    """`train` runs in a thread, and its peer must not wait for it for ever."""
+    """`train` runs in a thread. If it fails, its peer must not wait forever."""
     with pytest.raises(RangeError, match="kernel must be"):
         next(by_jaxgd("fpga")(*small(5)))
 

@@ -1,4 +1,4 @@
-"""The run on a GPU: its plan, the end of a task that hangs or fails, the rows that stay, and a rehearsal on the CPU."""
+"""The run on a GPU: its plan, tasks that hang or fail, the rows that remain, and a rehearsal on the CPU."""
 
 import importlib
 import os
@@ -28,7 +28,7 @@ def figure(case="jax-scan", variant="xla-scan", value=1.0, quantity="time", **de
 def test_the_plan_fits_in_six_minutes():
     assert sum(task.seconds for task in plan.TASKS) <= plan.MOST_SECONDS == 360
     assert all(task.limit(False) > task.seconds for task in plan.TASKS)
-    # The steps are in the order of their importance.
+    # The steps are in the order of their numbers, and none is missing.
     assert [task.step for task in plan.TASKS] == sorted(task.step for task in plan.TASKS)
     assert {task.step for task in plan.TASKS} == set(range(11))
 
@@ -103,10 +103,10 @@ def test_the_reason_of_a_failure_is_the_last_line(code, reason, tmp_path):
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    """Return a function that runs the command on fake tasks, and gives its exit status and the rows of its file."""
+    """Return a function that runs the command on fake tasks, and returns its exit status and the rows of its file."""
 
     def run(ends, *words):
-        """`ends` has for each task its rows, and the reason of its failure or an exception."""
+        """`ends` has a pair for each task: its rows, and the reason of its failure, an empty text, or an exception."""
         remaining = iter(ends)
 
         def fake_run(words, environment, log, limit, receive):
@@ -151,10 +151,10 @@ def test_an_interrupted_run_keeps_its_rows(fake, capsys):
     assert "versions" in capsys.readouterr().out
 
 
-def test_a_task_without_time_is_not_run(fake):
+def test_a_task_that_exceeds_the_time_left_is_not_run(fake):
     status, rows = fake([([figure()], "")], "--within", "1")
     assert status == 1
-    assert unfinished(rows) == {"device-versions": "1 s were left of --within, and the plan has 5 s"}
+    assert unfinished(rows) == {"device-versions": "the task needs 5 s, and --within leaves 1 s"}
 
 
 def test_a_repeated_task_replaces_its_rows(fake):
@@ -175,7 +175,7 @@ def test_a_missing_package_is_named(monkeypatch):
     assert rehearsal.why_not_run(tasks["tests"], 100) == "pytest is not installed"
 
 
-def test_another_cost_is_reported():
+def test_a_program_with_another_cost_is_reported():
     same = [figure(variant=name, cost=0.05 + k * 1e-4) for k, name in enumerate("abc")]
     assert summary.unlike([*same, figure("b")]) == []
     (line,) = summary.unlike([*same, figure("torch-graph", "torch", cost=0.06)])
@@ -186,7 +186,7 @@ def test_another_cost_is_reported():
 
 
 def test_each_adder_is_recognized():
-    """The sums tell the rounding of every adder, and the width of every adder of several products."""
+    """The sums identify the rounding of every adder, and the width of each adder of several products."""
     by_results = {}
     for model in adder.models():
         by_results.setdefault(tuple(model.add(test) for test in adder.tests()), []).append(model)
@@ -257,7 +257,7 @@ def test_the_reference_descends_along_its_gradient():
 # The host.
 
 
-def test_the_gpu_is_described(monkeypatch):
+def test_the_fields_of_the_gpu_are_read(monkeypatch):
     line = "NVIDIA H100 80GB HBM3, 580.159.04, 9.0, 81559, 1980, 2619, 345, 2619, 700.00, [N/A]\n"
     monkeypatch.setattr(hardware, "output", lambda words: line if words[0] == "nvidia-smi" else "")
     monkeypatch.setattr(hardware, "_multiprocessors", lambda: 132)

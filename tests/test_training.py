@@ -13,8 +13,8 @@ from support import assert_leaves_close, by_hand, often, trained_by_hand
 from jaxgd import Layer, init_network, load_dataset, network_cost, quadratic_cost, train
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import (
-    ALONE,
     BUDGETS,
+    UNBATCHED,
     Batched,
     Budget,
     batched_over,
@@ -182,7 +182,7 @@ def test_without_evaluation_the_network_is_the_same(digits, network):
 
 @pytest.mark.parametrize("kernel", often(["native", "xla"], ["native"]))
 def test_the_norm_of_the_gradient_can_be_left_out(digits, network, kernel):
-    """For mini-batches it becomes NaN, and nothing else changes. The full batch needs the gradient in any case."""
+    """For mini-batches it becomes NaN, and no other number changes. The full batch needs the gradient in any case."""
     settings = {"epochs": 2, "batch_size": 10, "eta": 3.0, "key": jax.random.key(5), "kernel": kernel}
     full, bare = (train(network, digits, gradient_norm=norm, **settings) for norm in (True, False))
     assert_leaves_close(bare.network, full.network, rtol=0)
@@ -500,19 +500,19 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
     np.testing.assert_array_equal(targets(jnp.array([2]), 3, jnp.float32), [[0, 0, 1]])
 
 
-# Bytes of a row of 6 inputs and the values of a network [6, 5, 3], in float32.
+# Bytes of the inputs and activations of a row in a network [6, 5, 3], in float32.
 ROW = 4 * (6 + 2 * (5 + 3))
-# The kept values of 97 rows.
+# Bytes of the weighted inputs of 97 rows.
 KEPT = 97 * 4 * (5 + 3)
 
 
 @pytest.mark.parametrize(
     ("budget", "batched", "chunk", "products"),
     [
-        (Budget(97 * ROW, 0), ALONE, 97, 5),
-        (Budget(96 * ROW, KEPT), ALONE, 96, 5),
-        (Budget(96 * ROW, KEPT - 1), ALONE, 96, 7),
-        (Budget(1, KEPT), ALONE, 1, 5),
+        (Budget(97 * ROW, 0), UNBATCHED, 97, 5),
+        (Budget(96 * ROW, KEPT), UNBATCHED, 96, 5),
+        (Budget(96 * ROW, KEPT - 1), UNBATCHED, 96, 7),
+        (Budget(1, KEPT), UNBATCHED, 1, 5),
         (Budget(96 * ROW, KEPT), Batched(networks=2, data_sets=1), 55, 7),
         (Budget(96 * ROW, 2 * KEPT), Batched(networks=2, data_sets=2), 48, 5),
     ],
@@ -540,15 +540,15 @@ def test_the_budget_decides_the_chunks_and_the_work(budget, batched, chunk, prod
     assert text.count("dot_general") == products * (2 if chunk < 97 and 97 % chunk else 1)
 
 
-def test_a_chunk_of_rows_that_divide_n_is_preferred():
-    """One program then computes all chunks."""
+def test_the_rows_of_a_chunk_divide_n_if_possible():
+    """One program then computes every chunk."""
     network = init_network(jax.random.key(0), (784, 30, 10))
     budget = BUDGETS["cpu"]
     assert [rows_at_once(network, n, budget) for n in (50_000, 60_000, 2_000)] == [2_000, 2_400, 2_000]
     assert 97 % rows_at_once(network, 97, Budget(50 * 4 * (784 + 80), 0)) == 47
 
 
-def test_another_platform_has_the_budget_of_a_gpu(monkeypatch):
+def test_an_unknown_platform_has_the_budget_of_a_gpu(monkeypatch):
     assert budget_of(jnp.zeros(1)) == BUDGETS["cpu"]
     monkeypatch.setattr(jax, "default_backend", lambda: "another")
     seen = []
@@ -570,12 +570,12 @@ def test_vmap_counts_the_networks_and_the_data_sets():
     jax.vmap(f, (None, 0))(x, v)
     jax.jit(jax.vmap(jax.vmap(f, (0, None)), (None, 0)))(x, v)
     jax.grad(lambda w: jnp.sum(jax.vmap(lambda v: f(x, w * v))(v)))(1.0)
-    assert seen == [ALONE, ALONE, Batched(5, 1), Batched(15, 3), Batched(5, 1)]
+    assert seen == [UNBATCHED, UNBATCHED, Batched(5, 1), Batched(15, 3), Batched(5, 1)]
 
 
 @pytest.mark.slow
 def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeypatch):
-    """Two networks under vmap take two thirds of the rows, since they share the inputs."""
+    """Two networks under vmap share the inputs, so a chunk has fewer rows, but not half as many."""
     seen = []
     real = xla.outputs_in_chunks
 
@@ -592,7 +592,7 @@ def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeyp
 
     alone = [run(eta) for eta in (0.5, 1.0)]
     together = jax.vmap(run)(jnp.array([0.5, 1.0]))
-    assert set(seen) == {(budget, ALONE), (budget, Batched(2, 1))}
+    assert set(seen) == {(budget, UNBATCHED), (budget, Batched(2, 1))}
     for k, single in enumerate(alone):
         assert_leaves_close(jax.tree.map(lambda x, k=k: x[k], together), single, rtol=1e-5)
 

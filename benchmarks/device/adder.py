@@ -1,7 +1,7 @@
-"""Find out how the adder of the tensor core rounds, by sums that different adders round differently.
+"""Find out how the adder of the tensor core rounds, from sums that different adders round differently.
 
 An adder aligns its addends to the largest one, keeps some bits below float32's last one, adds them exactly, and rounds
-the sum to float32. A model states these properties. The models that predict every result of the device remain.
+the sum to float32. A model states these properties. A model is right if it predicts every result of the device.
 """
 
 import itertools
@@ -18,9 +18,9 @@ from benchmarks.device.context import Context, TaskError
 SOURCE = Path(__file__).with_name("adder.cu")
 # Bits of a float32's significand, with the leading one.
 BITS = 24
-# Bits after the point of the numbers that model an adder.
+# Fractional bits of the fixed-point numbers in a model.
 POINT = 80
-# Bits that an adder may keep below the last one. None stands for all.
+# Bits that an adder may keep below float32's last one. None stands for all bits.
 EXTRA = (0, 1, 2, 3, 4, 5, 6, 7, 8, None)
 ROUNDINGS = ("toward zero", "to nearest", "down")
 
@@ -44,7 +44,7 @@ class Model(NamedTuple):
         extra: Bits kept below float32's last bit of the largest addend. None keeps all.
         aligning: The rounding of an addend to these bits.
         rounding: The rounding of the sum to float32.
-        group: Products that are added at once, 1, 4 or 8. With 1 and all bits, each is a fused multiply-add.
+        group: Number of products that are added at once: 1, 4 or 8. With 1 and all bits, each is a fused multiply-add.
     """
 
     extra: int | None
@@ -78,15 +78,15 @@ def fixed(x: float) -> int:
     return numerator * ((1 << POINT) // denominator)
 
 
-def rounded(x: int, bits: int, how: str) -> int:
+def rounded(x: int, bits: int, rounding: str) -> int:
     """Return x with its lowest bits rounded away."""
     if bits <= 0:
         return x
     low, rest = divmod(x, 1 << bits)
-    if how == "to nearest":
+    if rounding == "to nearest":
         half = 1 << (bits - 1)
         low += rest > half or (rest == half and low % 2 == 1)  # ties to even
-    elif how == "toward zero":
+    elif rounding == "toward zero":
         low += x < 0 and rest > 0
     return low << bits
 
@@ -103,23 +103,23 @@ def models() -> Iterator[Model]:
 
 
 def tests() -> list[Sum]:
-    """Return the sums."""
-    found = []
+    """Return the sums that tell the adders apart."""
+    sums = []
     for sign in (1.0, -1.0):
         # A quarter, a half and three quarters of the last bit of c, in one product, with and against its sign.
-        found += [_sum(sign, sign * part * 2.0**-23) for part in (0.25, 0.5, 0.75, 1.25, 1.5, -0.25, -0.5, -0.75)]
+        sums += [_sum(sign, sign * part * 2.0**-23) for part in (0.25, 0.5, 0.75, 1.25, 1.5, -0.25, -0.5, -0.75)]
         # The same amounts in several products: a wide adder sums them before it rounds.
-        found += [_sum(sign, *[sign * 2.0**-e] * k) for e in (24, 25, 26, 27, 28) for k in (2, 3, 4, 5, 8)]
+        sums += [_sum(sign, *[sign * 2.0**-e] * k) for e in (24, 25, 26, 27, 28) for k in (2, 3, 4, 5, 8)]
         # A small product next to two large ones that cancel: the bits that the alignment keeps.
-        found += [_sum(0.0, sign, sign * 2.0**-e, -sign) for e in range(22, 34)]
-        found += [_sum(sign, sign * 1.5 * 2.0**-e, -sign) for e in range(22, 34)]
-        found += [_sum(0.0, sign, -sign * 1.75 * 2.0**-e, -sign) for e in range(22, 34)]
-        # Sums that reach the next power of two, and so lose their last bit even in a narrow adder.
-        found += [_sum(sign * (1 + odd * 2.0**-23), *[sign] * k) for odd in (1, 3, 5, 7) for k in (1, 2, 3, 6, 7)]
-        # Cancelling products at both ends of the eight: the number of products that are added at once.
-        found += [Sum(0.0, (sign, 0, 0, 0, sign * 2.0**-e, 0, 0, -sign)) for e in range(22, 34)]
-        found += [Sum(0.0, (sign, sign * 2.0**-e, 0, 0, -sign, 0, 0, 0)) for e in range(22, 34)]
-    return found
+        sums += [_sum(0.0, sign, sign * 2.0**-e, -sign) for e in range(22, 34)]
+        sums += [_sum(sign, sign * 1.5 * 2.0**-e, -sign) for e in range(22, 34)]
+        sums += [_sum(0.0, sign, -sign * 1.75 * 2.0**-e, -sign) for e in range(22, 34)]
+        # Sums that reach the next power of two, so that even a narrow adder must round their last bit.
+        sums += [_sum(sign * (1 + odd * 2.0**-23), *[sign] * k) for odd in (1, 3, 5, 7) for k in (1, 2, 3, 6, 7)]
+        # Products that cancel across two groups of four: they show how many products are added at once.
+        sums += [Sum(0.0, (sign, 0, 0, 0, sign * 2.0**-e, 0, 0, -sign)) for e in range(22, 34)]
+        sums += [Sum(0.0, (sign, sign * 2.0**-e, 0, 0, -sign, 0, 0, 0)) for e in range(22, 34)]
+    return sums
 
 
 def _sum(c: float, *products: float) -> Sum:
@@ -131,28 +131,28 @@ def consistent(results: Sequence[float]) -> list[Model]:
     return [m for m in models() if all(m.add(t) == r for t, r in zip(tests(), results, strict=True))]
 
 
-def described(found: Sequence[Model], results: Sequence[float]) -> str:
-    """Return a sentence about the adder."""
-    if not found:
+def described(right: Sequence[Model], results: Sequence[float]) -> str:
+    """Describe the right models, or the best one if none is right."""
+    if not right:
         differing = {m: sum(m.add(t) != r for t, r in zip(tests(), results, strict=True)) for m in models()}
         best = min(differing, key=lambda m: differing[m])
         return f"no model predicts all {len(results)} sums; the best fails for {differing[best]}: {best}"
-    return " or ".join(str(m) for m in found[:3]) + (f" or {len(found) - 3} more" if len(found) > 3 else "")
+    return " or ".join(str(m) for m in right[:3]) + (f" or {len(right) - 3} more" if len(right) > 3 else "")
 
 
 def run(context: Context) -> None:
-    """Compute the sums on the device, and store the model that predicts them."""
-    # A rehearsal asks a model, since a CPU has no tensor core.
+    """Compute the sums on the device, and store the models that predict them."""
+    # A CPU has no tensor core, so a rehearsal takes its results from a model.
     adder = Model(2, "toward zero", "toward zero", 8)
     results = [adder.add(t) for t in tests()] if context.rehearse else _on_device()
-    found = consistent(results)
-    text = described(found, results)
+    right = consistent(results)
+    text = described(right, results)
     exact = [EXACT.add(t) for t in tests()]
     wrong = sum(r != e for r, e in zip(results, exact, strict=True))
     context.note(f"adder of the tensor core: {text}")
     details = {"rounding": text, "results": [float(r).hex() for r in results], "sums": len(results)}
     context.count("", "tensor core", "counter", "sums not rounded to nearest", wrong, precision="TF32", details=details)
-    if not found:
+    if not right:
         raise TaskError(text)
 
 
@@ -175,6 +175,6 @@ def _on_device() -> list[float]:
 
 
 def _factors(products: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return two factors of each product that are exact in TF32: the significand, and a power of two."""
+    """Return two factors of each product: the significand and a power of two, which are exact in TF32."""
     pairs = [frexp(p) for p in products]
     return [m for m, _ in pairs], [ldexp(1.0, e) if m else 0.0 for m, e in pairs]

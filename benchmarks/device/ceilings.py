@@ -11,7 +11,7 @@ from benchmarks.device.context import Context, TaskError
 from benchmarks.device.launcher import compiled
 
 SOURCE = Path(__file__).with_name("loops.cu")
-# Operations of one mma.m16n8k8, and accumulators that a warp keeps busy. With one, a product waits for the one before.
+# Operations of one mma.m16n8k8, and accumulators per warp. With one accumulator, each product waits for the last one.
 MMA_FLOP, CHAINS = 2 * 16 * 8 * 8, (8, 1)
 THREADS, COUNT = 448, 10_000
 
@@ -29,7 +29,7 @@ def loops(context: Context) -> None:
             kernel = device.load(cubin, 0, "products")
             samples = _times(device, kernel, blocks, out, repeats)
             if not np.isfinite(out.read((blocks * THREADS,), np.float32)).all():
-                raise TaskError("the loop of products wrote no finite sums")
+                raise TaskError("the loop of products: expected finite sums, got infinity or NaN")
             flop = MMA_FLOP * COUNT * chains * blocks * THREADS / 32
             rates = [flop / t / 1e12 for t in samples]
             details = {"chains": chains, "blocks": blocks, "threads": THREADS, "count": COUNT}
@@ -38,7 +38,7 @@ def loops(context: Context) -> None:
         kernel = device.load(cubin, 0, "barriers")
         each = [t / COUNT for t in _times(device, kernel, blocks, out, repeats)]
         if not (out.read((blocks * THREADS,), np.float32) == COUNT).all():
-            raise TaskError("the loop of barriers did not end its count")
+            raise TaskError("the loop of barriers ended early or did not run")
         context.row("barriers", "barrier", "time", "s/barrier", each, precision="any", details={"threads": THREADS})
 
 
@@ -53,7 +53,7 @@ def _times(device: Any, kernel: int, blocks: int, out: Any, repeats: int) -> lis
 
 
 def _copy(context: Context, device: Any) -> None:
-    """Time a copy on the device. It counts the bytes read plus the bytes written."""
+    """Time a copy on the device. The rate counts the bytes read plus the bytes written."""
     size = context.sizes.copied
     source, target = device.empty(size), device.empty(size)
     source.fill(0x5A)

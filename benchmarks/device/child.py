@@ -42,5 +42,5 @@ def main(name: str, pipe: str, logs: str, *flags: str) -> int:
 if __name__ == "__main__":
     status = main(*sys.argv[1:])
     sys.stdout.flush()
-    # Skip the clean-up of the libraries at exit, which can hang or crash after all figures are stored.
+    # All figures are stored. Skip the clean-up of the libraries, which can hang or crash.
     os._exit(status)

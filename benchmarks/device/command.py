@@ -21,7 +21,7 @@ from benchmarks.rows import Key, Row
 from benchmarks.store import FOLDER, read, replace
 
 RESULTS = FOLDER / "device.jsonl"
-# Variables of all tasks. JAX would take most of the GPU's memory at its start, and PyTorch could not share the rest.
+# Environment of all tasks. By default, JAX takes most of the GPU's memory at its start, and PyTorch has too little.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
 
 
@@ -30,9 +30,9 @@ class Result(NamedTuple):
 
     Attributes:
         task: The task.
-        status: The end of the task. It is "skipped" if the plan allows that in a rehearsal, and "not run" otherwise.
+        status: "done" or "failed" if the task ran; "skipped" if the plan lets a rehearsal skip it; otherwise "not run".
         seconds: Seconds that the process ran.
-        reason: The reason in one line, if the task is not done.
+        reason: The reason in one line. Empty if the task is done.
     """
 
     task: Task
@@ -71,7 +71,7 @@ class Run:
             self._stamp["host"]["rehearsal"] = True
 
     def do(self, task: Task) -> None:
-        """Run a task, unless something that it needs is missing. Print and store its result."""
+        """Run a task, unless a requirement is missing. Print and store its result."""
         left = self._end - time.monotonic()
         if reason := self.why_skipped(task):
             self._finish(Result(task, "skipped", 0.0, reason))
@@ -85,7 +85,7 @@ class Run:
         environment = {**ENVIRONMENT, **({"XLA_FLAGS": flags} if flags else {})}
         if self._rehearse:
             words.append("--rehearse")
-            # XLA ends the process at an unknown flag, and a build for the CPU lacks the flags of a GPU.
+            # XLA ends the process at an unknown flag, and XLA for the CPU does not know the flags of a GPU.
             environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{task.name}.log"
@@ -105,7 +105,7 @@ class Run:
         if lacking:
             return f"{lacking[0]} is not installed"
         if left < task.seconds:
-            return f"{max(left, 0):.0f} s were left of --within, and the plan has {task.seconds:.0f} s"
+            return f"the task needs {task.seconds:.0f} s, and --within leaves {max(left, 0):.0f} s"
         return ""
 
     @property
@@ -126,7 +126,7 @@ class Run:
         print(summary.line_of(result), file=sys.stderr, flush=True)
 
     def _store(self, row: Row) -> None:
-        """Add a row to the file. A row replaces rows of earlier runs, but keeps the other quantities of this run."""
+        """Add a row to the file. It replaces the rows of earlier runs, and keeps the other quantities of this run."""
         row = dataclasses.replace(row, **self._stamp)
         self.rows[row.key] = row
         same = (row.case, row.variant, row.precision)
@@ -134,23 +134,23 @@ class Run:
 
 
 def missing(task: Task) -> list[str]:
-    """Return the packages and programs that a task needs and that are not installed."""
+    """Return the packages and programs that a task needs but that are not installed."""
     return [name for name in task.needs if not shutil.which(name) and not importlib.util.find_spec(name)]
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     steps = "\n".join(f"  {task.step:2} {task.name:20} {task.seconds:3.0f} s  {task.title}" for task in TASKS)
-    found = argparse.ArgumentParser(
+    parser_ = argparse.ArgumentParser(
         prog="python -m benchmarks device", formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{__doc__}\n\nSteps and tasks, with their planned seconds:\n{steps}",
     )  # fmt: skip
-    found.add_argument("--only", action="append", default=[], metavar="STEP", help="number of a step, or a task")
-    found.add_argument("--rehearse", action="store_true", help="run every step on the CPU with tiny sizes")
-    found.add_argument("--out", type=Path, help=f"file of results (default: {RESULTS}; rehearsal: a temporary file)")
-    found.add_argument("--within", type=float, default=540.0, metavar="SECONDS",
+    parser_.add_argument("--only", action="append", default=[], metavar="STEP", help="number of a step, or a task")
+    parser_.add_argument("--rehearse", action="store_true", help="run every step on the CPU with tiny sizes")
+    parser_.add_argument("--out", type=Path, help=f"file of results (default: {RESULTS}; rehearsal: a temporary file)")
+    parser_.add_argument("--within", type=float, default=540.0, metavar="SECONDS",
                        help="end after this time (default: 540)")  # fmt: skip
-    return found
+    return parser_
 
 
 def main(words: Sequence[str]) -> int:

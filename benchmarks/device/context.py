@@ -1,4 +1,4 @@
-"""The tools of a task: its sizes, its data, and the pipe that takes its figures."""
+"""The settings of a task, and the pipe that takes its figures."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ class Context:
     """The settings of a task.
 
     Attributes:
-        task: Name of the task, which is the case of its figures.
+        task: Name of the task. The cases of its figures start with it.
         rehearse: True if the run is a rehearsal on a CPU.
         logs: Folder for logs of the task.
         pipe: Descriptor of the pipe to the process that stores the figures.
@@ -37,7 +37,7 @@ class Context:
         return REHEARSAL if self.rehearse else DEVICE
 
     def require_gpu(self, platform: str) -> None:
-        """Refuse to measure on another device than a GPU, except in a rehearsal."""
+        """Raise TaskError unless the device is a GPU or the run is a rehearsal."""
         if not self.rehearse and platform not in ("gpu", "cuda"):
             raise TaskError(f"expected a GPU, got the platform {platform}")
 
@@ -46,7 +46,7 @@ class Context:
         return f"device-{self.task}" + (f"/{part}" if part else "")
 
     def row(self, part: str, variant: str, quantity: str, unit: str, samples: Sequence[float], **more: Any) -> Row:
-        """Store the figure of a series of samples, and return its row."""
+        """Store the median and the spread of samples, and return their row."""
         return self.emit(sampled(self.case(part), variant, quantity, unit, samples, **more))
 
     def count(self, part: str, variant: str, quantity: str, unit: str, value: float, **more: Any) -> Row:
@@ -60,7 +60,7 @@ class Context:
         return row
 
     def note(self, text: str) -> None:
-        """Print a line in the summary."""
+        """Add a line to the summary."""
         self._send("note", text)
 
     def _send(self, kind: Literal["row", "note"], text: str) -> None:

@@ -1,4 +1,4 @@
-"""The kernel against float64: its error, its bits and its resources."""
+"""The resources of the kernel, its error against float64, and the repetition of its bits."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from jaxgd.kernels.cuda import nvrtc
 # The stated errors, relative to the distance moved: with two parts a multiple of NumPy float32's own error, with one
 # part an absolute value.
 MOST_OF_FLOAT32, MOST_TF32 = 1.5, 3e-3
-# The limits of the compiled kernel: more registers would not fit a block, and spills cost time.
+# The limits of the compiled kernel: with more registers per thread a block would not fit, and spills cost time.
 MOST_REGISTERS, MOST_SPILL_BYTES = 128, 128
 
 
@@ -47,12 +47,12 @@ def compile_log(context: Context) -> None:
 
 
 def run(context: Context) -> None:
-    """Compare 1 step and more steps with float64, and two runs with each other."""
+    """Compare steps of the kernel with float64, and two runs with each other."""
     faults = []
     images = data.training(data.BATCH * max(context.sizes.steps))
     start = data.weights(1)
     one = [v[0] for v in start]
-    with launcher(context) as place:
+    with launcher(context) as launches:
         for steps in context.sizes.steps:
             n = data.BATCH * steps
             x, y, order = images.x[:n], images.y[:n], data.orders(1, n)
@@ -60,7 +60,7 @@ def run(context: Context) -> None:
             own = reference.error(reference.descend(one, x, y, order[0], data.ETA, data.BATCH, np.float32), exact, one)
             context.count(f"{steps}-steps", "numpy", "error", "of the distance", own)
             for parts, precision in PARTS.items():
-                training = place.training(shape(parts), start, x, y, order, np.full(1, data.ETA, np.float32))
+                training = launches.training(shape(parts), start, x, y, order, np.full(1, data.ETA, np.float32))
                 networks = []
                 for _ in range(2):
                     training.reset()
@@ -68,7 +68,7 @@ def run(context: Context) -> None:
                     network, finite = training.result()
                     networks.append([np.array(v[0]) for v in network])
                     if not (finite == 1).all():
-                        faults.append(f"{steps} steps, {precision}: `finite` is {finite.tolist()} and not 1")
+                        faults.append(f"{steps} steps, {precision}: expected `finite` to be 1, got {finite.tolist()}")
                 error = reference.error(networks[0], exact, one)
                 limit = MOST_OF_FLOAT32 * own if parts == 2 else MOST_TF32
                 details = {"limit": limit, "of_numpy_float32": error / own, **images.details}
@@ -82,7 +82,9 @@ def run(context: Context) -> None:
                     precision=precision,
                 )  # fmt: skip
                 if not error <= limit:
-                    faults.append(f"{steps} steps, {precision}: the error is {error:.2g}, and the limit {limit:.2g}")
+                    faults.append(
+                        f"{steps} steps, {precision}: expected an error of at most {limit:.2g}, got {error:.2g}"
+                    )
                 if differing:
                     faults.append(f"{steps} steps, {precision}: {differing} weights differ between two runs")
     if faults:

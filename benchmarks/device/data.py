@@ -1,4 +1,4 @@
-"""MNIST where its files are present, otherwise images with MNIST's sparsity."""
+"""MNIST if its files are present, otherwise images with MNIST's sparsity."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 SIZES = (784, 30, 10)
 ETA = 3.0
 BATCH = 10
-# The share of MNIST's pixels that are not zero.
+# The fraction of MNIST's pixels that are not zero.
 SHARE = 0.19
 
 
@@ -54,12 +54,12 @@ def _all() -> tuple[Images, Images]:
     try:
         if find_files("mnist") is None:
             return generated(60_000, 0), generated(10_000, 1)
-        found = load_dataset("mnist")
+        mnist = load_dataset("mnist")
     except JaxgdError:  # damaged files
         return generated(60_000, 0), generated(10_000, 1)
-    x = np.concatenate([found.train.images, found.validation.images])
-    y = np.concatenate([found.train.labels, found.validation.labels])
-    return _flat(x, y), _flat(found.test.images, found.test.labels)
+    x = np.concatenate([mnist.train.images, mnist.validation.images])
+    y = np.concatenate([mnist.train.labels, mnist.validation.labels])
+    return _flat(x, y), _flat(mnist.test.images, mnist.test.labels)
 
 
 def _flat(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> Images:
@@ -67,13 +67,13 @@ def _flat(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> Images:
 
 
 def generated(n: int, seed: int) -> Images:
-    """Return images with the sparsity of MNIST: bright strokes inside a dark border, a shape of its own per label."""
+    """Return images with the sparsity of MNIST: bright strokes inside a dark border, with one shape per label."""
     shapes = np.random.default_rng(0)
     rng = np.random.default_rng(seed)
     rows = np.arange(28)
     bases = []
     for _ in range(10):
-        # A stroke is a chain of blots. A label has a chain of its own.
+        # A stroke is a chain of blots, one chain per label.
         points = 14 + np.cumsum(shapes.normal(scale=2.2, size=(14, 2)), axis=0)
         points = 14 + (points - points.mean(0)) * 7.4 / np.abs(points - points.mean(0)).max(0)
         for shift in rng.integers(-2, 3, size=(40, 2)):
@@ -90,7 +90,7 @@ def generated(n: int, seed: int) -> Images:
 def weights(networks: int, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.float32]]:
     """Return w and b of each layer of many networks, with a leading axis. Network i has its own seed i.
 
-    w comes from N(0, 1/fan-in) and b from N(0, 1), as in `init_network`.
+    w is drawn from N(0, 1/fan-in) and b from N(0, 1), as in `init_network`.
     """
     generators = [np.random.default_rng(i) for i in range(networks)]
 

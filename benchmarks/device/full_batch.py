@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from benchmarks.device import data, reference, timing
 from benchmarks.device.context import Context
 
-# The precision of a row, and the value of JAX's `precision`. X3 is the sum of three TF32 products.
+# JAX's `precision` by the precision of the row. X3 is the sum of three TF32 products.
 ALGORITHMS = {timing.FLOAT32: "highest", "TF32_TF32_F32_X3": "TF32_TF32_F32_X3", "TF32_TF32_F32": "TF32_TF32_F32"}
 
 
@@ -27,14 +27,14 @@ def by_xla(context: Context) -> None:
     network = tuple(jaxgd.Layer(*map(jnp.asarray, start[i : i + 2])) for i in (0, 2))
 
     for precision, word in ALGORITHMS.items():
-        # A CPU does not know the other algorithms.
+        # XLA for the CPU lacks the other algorithms.
         float32 = context.rehearse or word == "highest"
         algorithm: Any = "highest" if float32 else jax.lax.DotAlgorithmPreset[word]
 
         @jax.jit
         def gradient(network: Any, x: Any, y: Any, algorithm: Any = algorithm) -> Any:
-            inputs, answers = x.astype(jnp.float32) / 255, jax.nn.one_hot(y, data.SIZES[-1])
-            return jax.grad(jaxgd.network_cost)(network, inputs, answers, precision=algorithm)
+            inputs, targets = x.astype(jnp.float32) / 255, jax.nn.one_hot(y, data.SIZES[-1])
+            return jax.grad(jaxgd.network_cost)(network, inputs, targets, precision=algorithm)
 
         def run(_: int, gradient: Any = gradient) -> Any:
             return gradient(network, x, y)
@@ -59,7 +59,7 @@ def by_torch(context: Context) -> None:
         network = [torch.tensor(v, device=device, requires_grad=True) for v in start]
 
         def run(_: int, network: Any = network) -> Any:
-            return torch.autograd.grad(torch_work.cost(network, torch_work.inputs(x), torch_work.answers(y)), network)
+            return torch.autograd.grad(torch_work.cost(network, torch_work.inputs(x), torch_work.targets(y)), network)
 
         first, samples = timing.times(run, torch_work.wait, context.sizes.repeats)
         got = [g.cpu().numpy() for g in run(0)]

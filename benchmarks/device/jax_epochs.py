@@ -67,15 +67,15 @@ def _step(precision: str | None) -> Callable[..., Any]:
 
     def step(network: Any, eta: Any, x: Any, y: Any, rows: Any) -> Any:
         layers = (jaxgd.Layer(*network[:2]), jaxgd.Layer(*network[2:]))
-        inputs, answers = x[rows].astype(jnp.float32) / 255, jax.nn.one_hot(y[rows], data.SIZES[-1])
-        gradient = jax.grad(jaxgd.network_cost)(layers, inputs, answers, precision=precision)
+        inputs, targets = x[rows].astype(jnp.float32) / 255, jax.nn.one_hot(y[rows], data.SIZES[-1])
+        gradient = jax.grad(jaxgd.network_cost)(layers, inputs, targets, precision=precision)
         return [v - eta * g for v, g in zip(network, jax.tree.leaves(gradient), strict=True)]
 
     return step
 
 
 def _epoch(precision: str | None, unroll: int) -> Callable[..., Any]:
-    """Return a function that makes one update per mini-batch, with a short last batch if n is no multiple."""
+    """Return a function that makes one update per mini-batch. The last mini-batch may be short."""
     import jax
 
     step = _step(precision)

@@ -10,9 +10,9 @@ from benchmarks.device.timing import time_epochs
 from benchmarks.training.jax_peers import by_jaxgd
 from benchmarks.training.work import Shared, Work
 
-# Epochs of one compiled scan.
+# Epochs per compiled scan.
 EPOCHS = 5
-# The word for the precision in `train`.
+# The precision of `train` by the number of TF32 parts.
 WORDS = {2: "float32", 1: "tensorfloat32"}
 
 
@@ -46,7 +46,7 @@ def many(context: Context) -> None:
 
 
 def _epoch(context: Context, parts: int) -> Callable[..., Any]:
-    """Return an epoch of the network [w¹, b¹, w², b²] by the kernel, or in a rehearsal by its emulation."""
+    """Return a function that runs an epoch of [w¹, b¹, w², b²] by the kernel, or in a rehearsal by its emulation."""
     import jaxgd
     from jaxgd.kernels.cuda import backend
 

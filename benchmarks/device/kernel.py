@@ -13,19 +13,19 @@ from benchmarks.device.context import Context, TaskError
 from benchmarks.device.launcher import PARTS, Launcher, etas, launcher, shape, with_warps
 from jaxgd.kernels.cuda.shape import Shape
 
-# Seconds of work before the first timing, in which an idle GPU reaches its clock rate.
+# Seconds of work before the first timing. An idle GPU reaches its clock rate in that time.
 WARM_UP = 0.1
-# Other numbers of warps than 14, which jaxgd chooses for 784 inputs.
+# Numbers of warps to compare with the 14 that jaxgd chooses for 784 inputs.
 WARPS = (12,)
 
 
 def times(context: Context) -> None:
-    """Time an epoch of one network, and of as many as there are multiprocessors and more."""
+    """Time an epoch of one network, and of several numbers of networks up to more than the multiprocessors."""
     images = data.training(context.sizes.examples)
-    with launcher(context) as place:
+    with launcher(context) as launches:
         for parts, precision in PARTS.items():
             for networks in context.sizes.networks:
-                _time(context, place, shape(parts), images, networks, f"{networks}-networks", precision)
+                _time(context, launches, shape(parts), images, networks, f"{networks}-networks", precision)
 
 
 def training(context: Context) -> None:
@@ -33,13 +33,13 @@ def training(context: Context) -> None:
     images, test = data.training(context.sizes.examples), data.test()
     networks, epochs, n = context.sizes.many, context.sizes.epochs, len(images.y)
     start, rates = data.weights(networks), np.full(networks, data.ETA, np.float32)
-    with launcher(context) as place:
+    with launcher(context) as launches:
         for parts, precision in PARTS.items():
-            work = place.training(shape(parts), start, images.x, images.y, _one_order(networks, n, 0), rates)
+            work = launches.training(shape(parts), start, images.x, images.y, _one_order(networks, n, 0), rates)
             seconds = 0.0
             for k in range(epochs):
                 work.reorder(_one_order(networks, n, k))
-                seconds += place.seconds(work.launch)
+                seconds += launches.seconds(work.launch)
             network, finite = work.result()
             if not (finite == 1).all():
                 raise TaskError(f"{precision}: {int(np.sum(finite != 1))} of {networks} networks are not finite")
@@ -51,7 +51,7 @@ def training(context: Context) -> None:
 
 
 def _one_order(networks: int, n: int, epoch: int) -> NDArray[np.int32]:
-    """Return the order of an epoch, the same for all networks, which differ in their first weights."""
+    """Return the order of an epoch. It is the same for all networks; only their first weights differ."""
     return np.repeat(data.orders(1, n, seed=epoch), networks, axis=0)
 
 
@@ -59,29 +59,29 @@ def _correct(network: Sequence[NDArray[Any]], test: data.Images) -> list[int]:
     """Return the number of test images that each network classifies correctly."""
     w1, b1, w2, b2 = network
     x = test.x / np.float32(255)
-    found = []
+    counts = []
     for k in range(len(w1)):
         a = reference.sigmoid(x @ w1[k].T + b1[k]) @ w2[k].T + b2[k]
-        found.append(int(np.sum(np.argmax(a, axis=1) == test.y)))
-    return found
+        counts.append(int(np.sum(np.argmax(a, axis=1) == test.y)))
+    return counts
 
 
 def warps(context: Context) -> None:
-    """Time the kernel with fewer warps, whose threads have more weights and may use more registers."""
+    """Time the kernel with fewer warps. Their threads hold more weights each, and may use more registers."""
     images = data.training(context.sizes.examples)
-    with launcher(context) as place:
+    with launcher(context) as launches:
         for count in WARPS:
             for networks in (1, context.sizes.many):
                 part = f"{count}-warps-{networks}-networks"
-                _time(context, place, with_warps(shape(2), count), images, networks, part, PARTS[2])
+                _time(context, launches, with_warps(shape(2), count), images, networks, part, PARTS[2])
 
 
 def _time(
-    context: Context, place: Launcher, this: Shape, images: data.Images, networks: int, part: str, precision: str
+    context: Context, launches: Launcher, this: Shape, images: data.Images, networks: int, part: str, precision: str
 ) -> None:  # fmt: skip
     n = len(images.y)
     start, order = data.weights(networks), data.orders(networks, n)
-    work = place.training(this, start, images.x, images.y, order, etas(networks))
+    work = launches.training(this, start, images.x, images.y, order, etas(networks))
     work.launch()
     network, _ = work.result()
     details = timing.outcome(images, [v[0] for v in network])
@@ -89,7 +89,7 @@ def _time(
     while not context.rehearse and time.monotonic() - began < WARM_UP:
         work.launch()
         work.result()
-    samples = [place.seconds(work.launch) for _ in range(context.sizes.repeats)]
+    samples = [launches.seconds(work.launch) for _ in range(context.sizes.repeats)]
     median = float(np.median(samples))
     details |= {"networks": networks, "n": n, "network_epochs_per_s": networks / median}
     details |= {"step_us": median / -(-n // data.BATCH) * 1e6, "sm_mhz": hardware.gpu().get("sm_mhz", 0.0)}

@@ -1,4 +1,4 @@
-"""A program for NVIDIA's tools: a few steps of the kernel in both precisions, without a start of JAX.
+"""A program for NVIDIA's tools: a few steps of the kernel in both precisions, without the start of JAX.
 
 `python -m benchmarks.device.launch STEPS NETWORKS LOGS [--rehearse]`
 """
@@ -21,10 +21,10 @@ def main(steps: str, networks: str, logs: str, *flags: str) -> None:
     n, count = data.BATCH * int(steps) - data.BATCH // 2, int(networks)
     images = data.generated(n, 0)
     context = Context("launch", "--rehearse" in flags, Path(logs), -1)
-    with launcher(context) as place:
+    with launcher(context) as launches:
         for parts in PARTS:
             start, order = data.weights(count), data.orders(count, n)
-            work = place.training(shape(parts), start, images.x, images.y, order, etas(count))
+            work = launches.training(shape(parts), start, images.x, images.y, order, etas(count))
             work.launch()
             network, finite = work.result()
             moved = float(np.abs(network[0] - start[0]).max())

@@ -15,7 +15,7 @@ from benchmarks.device import data
 from benchmarks.device.context import Context, TaskError
 from jaxgd.kernels.cuda.shape import Shape
 
-# The parts into which a factor is split, and the precision that the user asks for.
+# The name of the precision by the number of TF32 parts into which a factor is split.
 PARTS = {2: "float32 (2×TF32)", 1: "tensorfloat32"}
 _TESTS = Path(__file__).resolve().parents[2] / "tests"
 
@@ -23,7 +23,7 @@ Arrays = Sequence[NDArray[Any]]
 
 
 class Training(Protocol):
-    """Networks and examples, ready for epochs. `jaxgd.kernels.cuda.direct.Training` is one on the GPU."""
+    """Networks and examples, ready for epochs. On the GPU it is a `jaxgd.kernels.cuda.direct.Training`."""
 
     def reset(self) -> None:
         """Restore the first networks, and set `finite` to a value that the kernel never writes."""
@@ -32,18 +32,18 @@ class Training(Protocol):
         """Replace the orders of the examples."""
 
     def launch(self) -> None:
-        """Start an epoch. A second epoch trains further."""
+        """Start an epoch. Each further epoch continues from the last."""
 
     def result(self) -> tuple[Any, NDArray[Any]]:
-        """Wait, and return the networks [w¹, b¹, w², b²] with a leading axis, and `finite`."""
+        """Wait for the epochs, and return the networks [w¹, b¹, w², b²] with a leading axis, and `finite`."""
         ...
 
 
 class Launcher(Protocol):
-    """Place of the launches."""
+    """A way to launch the kernel: on the GPU, or in the emulation."""
 
     def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
-        """Compile the kernel for a shape, unless it is in the cache, and return its work."""
+        """Return networks ready for epochs. The kernel is compiled unless it is in the cache."""
         ...
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -53,7 +53,7 @@ class Launcher(Protocol):
 
 @contextlib.contextmanager
 def launcher(context: Context) -> Iterator[Launcher]:
-    """Return the launcher of this run, for a `with` statement."""
+    """Yield the launcher of this run."""
     if context.rehearse:
         yield Emulated(context.logs)
         return
@@ -70,14 +70,14 @@ class OnDevice:
         self.device = device
 
     def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
-        """Compile the kernel for a shape, unless it is in the cache, and return its work."""
+        """Return networks ready for epochs. The kernel is compiled unless it is in the cache."""
         from jaxgd.kernels.cuda import cubins, direct
 
         cubin = cubins.cubin(compiler(), shape, self.device.device.capability).compiled.cubin
         return direct.Training(self.device, shape, cubin, direct.Networks(*start), x, y, order, eta)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds on the device, by events."""
+        """Return the seconds on the device, from its events."""
         seconds: float = self.device.seconds(work)
         return seconds
 
@@ -89,20 +89,20 @@ class Emulated:
         self._folder = folder
 
     def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
-        """Compile the emulation for a shape, unless another task has done so, and return its work."""
+        """Return networks ready for epochs. The emulation is compiled unless another task has done so."""
         module = emulation(self._folder)
         library = module.compiled(self._folder, shape)
         return _Emulation(module, library, shape, start, x, y, order, eta)
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Return the seconds by the clock."""
+        """Return the seconds of the host's clock."""
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
 
 
 def emulation(folder: Path) -> Any:
-    """Return the tests' module for the emulation. It compiles each shape once in the folder, for all tasks."""
+    """Return the module of the tests that emulates the kernel, changed to compile each shape once for all tasks."""
     sys.path.insert(0, str(_TESTS))
     module: Any = importlib.import_module("emulation")
     if module.why_missing:
@@ -145,14 +145,14 @@ class _Emulation:
 
 
 def compiler() -> Any:
-    """Return NVRTC, in a version that the driver can load."""
+    """Return NVRTC in a version whose code the driver can load."""
     from jaxgd.kernels.cuda import driver, nvrtc
 
     loaded = driver.driver()
-    found = nvrtc.compiler(None if isinstance(loaded, str) else loaded.version[0])
-    if isinstance(found, str):
-        raise TaskError(found)
-    return found
+    compiler_ = nvrtc.compiler(None if isinstance(loaded, str) else loaded.version[0])
+    if isinstance(compiler_, str):
+        raise TaskError(compiler_)
+    return compiler_
 
 
 def compiled(source: Path, capability: tuple[int, int], *flags: str) -> bytes:
@@ -170,7 +170,7 @@ def shape(parts: int, sizes: tuple[int, ...] = data.SIZES) -> Shape:
 
 
 def with_warps(usual: Shape, count: int) -> Shape:
-    """Return a shape with another number of warps per block than jaxgd chooses."""
+    """Return the shape with this number of warps per block, instead of the number that jaxgd chooses."""
 
     class OtherWarps(Shape):
         @property
@@ -185,5 +185,5 @@ def with_warps(usual: Shape, count: int) -> Shape:
 
 
 def etas(networks: int) -> NDArray[np.float32]:
-    """Return the learning rates of many networks, from η to η/2. The first network has the η of the comparisons."""
+    """Return the learning rates of many networks, from η to η/2. The first network has the η of all comparisons."""
     return (data.ETA * np.linspace(1, 0.5, networks)).astype(np.float32)

@@ -1,4 +1,4 @@
-// Loops whose times bound the kernel's: products on the tensor core, and barriers.
+// Loops whose rates limit the kernel: products on the tensor core, and barriers.
 #ifndef CHAINS
 #define CHAINS 8
 #endif
@@ -26,7 +26,7 @@ extern "C" __global__ void products(float* out, int count) {
   out[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }
 
-// The block meets at `count` barriers.
+// The threads of a block meet at `count` barriers.
 extern "C" __global__ void barriers(float* out, int count) {
   for (int repeat = 0; repeat < count; ++repeat) __syncthreads();
   out[blockIdx.x * blockDim.x + threadIdx.x] = static_cast<float>(count);

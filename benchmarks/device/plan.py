@@ -1,9 +1,9 @@
-"""The plan of the run: the tasks in their order, with the seconds that each one may need."""
+"""The plan of the run: the tasks in their order, with the planned seconds of each."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-# The whole plan must fit in this time, because a GPU is often lent for minutes only.
+# The planned seconds of all tasks, at most: a GPU is often available for minutes only.
 MOST_SECONDS = 360
 REHEARSAL_LIMIT = 120
 
@@ -13,15 +13,15 @@ class Task:
     """A part of a step. It runs in a process of its own.
 
     Attributes:
-        step: Number of the step. The tasks of a step measure related things.
-        name: Name on the command line. The task's figures have cases of this name.
+        step: Number of the step. A step is a group of related tasks.
+        name: Name on the command line, and in the cases of the task's figures.
         title: One line for readers.
-        seconds: Planned time on an H100.
+        seconds: Planned time on an H100, in seconds. It was estimated, and not measured.
         function: The function to call, as "module:name", with the module in benchmarks.device.
         arguments: Keyword arguments of the function.
-        xla_flags: Flags of XLA. They follow the flags of the user.
-        needs: Python packages and programs without which the task is skipped.
-        most: Limit in seconds; 0 for the usual one.
+        xla_flags: Flags of XLA, which are added after the user's flags.
+        needs: Python packages and programs without which the task cannot run.
+        most: Limit in seconds; 0 for the default of `limit`.
     """
 
     step: int
@@ -46,7 +46,7 @@ class Task:
 _WHILE = "--xla_gpu_enable_command_buffer=+WHILE"
 
 TASKS = (
-    Task(0, "versions", "versions, driver, clocks, the place of NVRTC, XLA flags", 5, "versions:run"),
+    Task(0, "versions", "versions, driver, clocks, path of NVRTC, XLA flags", 5, "versions:run"),
     Task(0, "build", "compile the native library, unless it is up to date", 13, "versions:build", most=60),
     Task(1, "compile", "registers, spills and shared memory of the kernel", 6, "correct:compile_log"),
     Task(1, "correct", "1, 20 and 60 steps against float64, and the same bits twice", 6, "correct:run"),
@@ -92,13 +92,13 @@ NOT_REHEARSED = {
     "synccheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
     "ceilings-loops": "the loops are GPU code",
 }
-# The programs that a rehearsal leaves out. It runs the program that they would examine.
+# The tools that a rehearsal leaves out. It runs only the program that they would examine.
 TOOLS_OF_A_GPU = {
     "compute-sanitizer": "it examines only GPU code",
     "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
 # Packages that a rehearsal may lack. Another missing package or program fails the rehearsal.
-MAY_LACK = {"torch": "its package for a CPU does not exist for every Python"}
+MAY_LACK = {"torch": "PyTorch for the CPU does not exist for every version of Python"}
 
 
 class UnknownTaskError(Exception):

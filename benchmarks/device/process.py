@@ -1,4 +1,4 @@
-"""Run a task in a process group of its own, and end the group at the time limit."""
+"""Run a task in a process group of its own, and kill the group at the time limit."""
 
 import contextlib
 import json
@@ -76,7 +76,7 @@ def _read(pipe: int, receive: Callable[[str, str], None], faults: list[str]) -> 
         for line in lines:
             try:
                 receive(*json.loads(line))
-            except (ValueError, TypeError, OSError) as error:  # a message cut by a kill, or a full disk
+            except (ValueError, TypeError, OSError) as error:  # a kill cut the message, or the disk is full
                 faults.append(f"a figure was not stored: {error}")
 
 

@@ -1,4 +1,4 @@
-"""The kernel under the profiler ncu: the share of issue slots, the tensor pipe, and the reasons of stalls."""
+"""The kernel under the profiler ncu: the use of issue slots and of the tensor pipe, and the reasons for stalls."""
 
 import csv
 import io
@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 from benchmarks.device.context import Context, TaskError
+from benchmarks.device.launcher import PARTS
 from benchmarks.device.process import python
 
 SECTIONS = (
     *("SpeedOfLight", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis"),
     *("InstructionStats", "LaunchStats", "MemoryWorkloadAnalysis"),
 )
-# The figures of the summary, and the patterns of their counters. The first pattern that a counter matches is taken.
+# The figures of the summary, and the patterns of their counters. The first pattern that matches a counter counts.
 FIGURES = {
     "issue slots": (
         r"sm__inst_issued\.avg\.pct.*", r"smsp__issue_active\.avg\.pct.*", r"smsp__issue_active\.avg\.per.*",
@@ -50,8 +51,8 @@ def run(context: Context) -> None:
     output = SAMPLE if context.rehearse and done.returncode == 0 else done.stdout
     launches = counters(output)
     if not launches:
-        raise TaskError(f"ncu gave no counters: {' '.join(output.split())[-200:]}")
-    for precision, found in zip(("float32 (2×TF32)", "tensorfloat32"), launches, strict=False):
+        raise TaskError(f"ncu printed no counters: {' '.join(output.split())[-200:]}")
+    for precision, found in zip(PARTS.values(), launches, strict=False):
         details = {name: value for name, (value, _) in found.items()}
         for figure in FIGURES:
             name = counter_of(figure, found)

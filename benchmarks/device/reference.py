@@ -1,4 +1,4 @@
-"""Mini-batch descent by NumPy in any precision, which the kernel is compared with."""
+"""Mini-batch descent by NumPy in any precision, to compare the kernel with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Arrays = list[NDArray[Any]]
 
 
 def sigmoid(z: NDArray[Any]) -> NDArray[Any]:
-    """Return σ(z). For a large negative z, exp(−z) overflows and the result is 0, as it should be."""
+    """Return σ(z). If exp(−z) overflows, for a large negative z, the result is 0, the right limit."""
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-z)))
 
@@ -19,16 +19,16 @@ def descend(
     network: Sequence[NDArray[Any]], x: NDArray[np.uint8], y: NDArray[np.int32], order: NDArray[np.int32], eta: float,
     batch_size: int, dtype: Any = np.float64,
 ) -> Arrays:  # fmt: skip
-    """Return w¹, b¹, w², b² after one update per mini-batch. σ′ = σ(z)σ(−z), as everywhere in jaxgd."""
+    """Return w¹, b¹, w², b² after one update per mini-batch. σ′ is σ(z)σ(−z), as in jaxgd."""
     w1, b1, w2, b2 = (v.astype(dtype) for v in network)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        inputs, answers = x[rows].astype(dtype) / dtype(255), np.eye(len(b2), dtype=dtype)[y[rows]]
+        inputs, targets = x[rows].astype(dtype) / dtype(255), np.eye(len(b2), dtype=dtype)[y[rows]]
         z1 = inputs @ w1.T + b1
         a1 = sigmoid(z1)
         z2 = a1 @ w2.T + b2
         a2 = sigmoid(z2)
-        delta2 = (a2 - answers) * a2 * sigmoid(-z2)
+        delta2 = (a2 - targets) * a2 * sigmoid(-z2)
         delta1 = (delta2 @ w2) * a1 * sigmoid(-z1)
         rate = dtype(eta / len(rows))
         w2, b2 = w2 - rate * delta2.T @ a1, b2 - rate * delta2.sum(0)

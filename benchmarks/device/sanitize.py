@@ -25,7 +25,7 @@ def run(context: Context, tool: str) -> None:
     details = {"steps": int(STEPS), "networks": int(NETWORKS)}
     context.count("", f"jaxgd-cuda under {tool}", "faults", "faults", found, precision="any", details=details)
     if found or done.returncode:
-        raise TaskError(f"{tool} reports {found} faults, and status {done.returncode}; the log has them")
+        raise TaskError(f"{tool} reports {found} faults and ended with status {done.returncode}; see the log")
 
 
 def faults(output: str) -> int | None:

@@ -7,17 +7,17 @@ class Sizes(NamedTuple):
     """The sizes of the measurements.
 
     Attributes:
-        examples: Examples of an epoch.
-        steps: Steps of a check that are compared with float64, from the shortest to the longest.
+        examples: Examples per epoch.
+        steps: Numbers of steps after which the kernel is compared with float64, in increasing order.
         networks: Numbers of networks that are trained at once.
-        many: Networks in the comparisons of many networks.
+        many: Number of networks in comparisons with other programs under vmap.
         repeats: Timings per figure.
         epochs: Epochs of the training whose accuracy is measured.
         calls: Steps of the programs that Python calls step by step.
         profiled: Steps under the profiler.
         full: Examples of the full batch.
         wide: Neurons of each hidden layer of the wide network.
-        wide_batch: Examples of a batch of the wide network.
+        wide_batch: Examples in the batch of the wide network.
         square: Rows of the matrices of the matrix product.
         copied: Bytes of the copy.
     """

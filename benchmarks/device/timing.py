@@ -1,4 +1,4 @@
-"""Timing of asynchronous work, and the weights that all programs of a comparison start from."""
+"""Timing of asynchronous work, and the rows of the times."""
 
 import os
 import statistics
@@ -13,21 +13,21 @@ from benchmarks.device.context import Context
 from benchmarks.rows import Row
 from benchmarks.training.work import Shared, accuracy, cost
 
-# Timings of a program that needs about a second. A loop in a command buffer once crashed at its second run, so no
-# program is timed fewer times.
+# Timings of a program that takes about a second. A loop in a command buffer is known to have crashed at its second run,
+# so no program is timed fewer times.
 SLOW_REPEATS = 3
-# Images of the cost and the accuracy that show that programs did the same work.
+# Images for the cost and the accuracy. Equal costs show that programs did the same work.
 JUDGED = 10_000
-# The precisions of a float32 product on a GPU, and the word for each in `jax.numpy`.
+# The precisions of a float32 product on a GPU, and JAX's value for each.
 FLOAT32, TF32 = "float32, highest", "TF32 allowed"
 PRECISIONS = {FLOAT32: "highest", TF32: None}
 
 
 def times(run: Callable[[int], Any], wait: Callable[[Any], Any], repeats: int) -> tuple[float, list[float]]:
-    """Return the time of the first call, and the times of further calls after one more to warm up.
+    """Return the time of the first call, and the times of further calls after a second call to warm up.
 
     Args:
-        run: A function that starts the work of unit k = 0, 1, 2, …, and returns its result.
+        run: A function of k = 0, 1, 2, … that starts the work of call k, and returns its result.
         wait: A function that waits for a result.
         repeats: Number of timings.
     """
@@ -43,9 +43,9 @@ def _each(run: Callable[[int], Any], wait: Callable[[Any], Any], count: int) -> 
 
 
 def outcome(images: data.Images, network: Any) -> dict[str, Any]:
-    """Return the details of a row about a network after one epoch: its cost, and its accuracy if MNIST is genuine.
+    """Return the details of a row about a network after one epoch: its cost, and its accuracy on genuine MNIST.
 
-    Both are of the first JUDGED training images, so that they take less time than the training.
+    Both use the first JUDGED training images, so that they take less time than the training.
     """
     arrays = list(zip(network[::2], network[1::2], strict=True))
     examples = Shared(images.x[:JUDGED], images.y[:JUDGED], arrays)
@@ -57,7 +57,7 @@ def store(
     context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
     **details: Any,
 ) -> Row:  # fmt: skip
-    """Store the row of a series of times, and the row of the compile time: the first call less the median."""
+    """Store the row of some times, and the row of the compile time: the first time minus the median."""
     excess = max(first - statistics.median(samples), 0.0)
     context.row(part, variant, "compile time", "s", [excess], precision=precision)
     return context.row(part, variant, "time", unit, samples, precision=precision, details=details)
@@ -75,9 +75,9 @@ def time_epochs(
         precision: Precision of the program.
         epoch: A function of the network, the order, η, x and y. It returns the network.
         images: The training images.
-        networks: Networks that are trained at once. One network has no leading axis, and many networks have one.
+        networks: Number of networks that are trained at once. The arrays have a leading axis unless it is 1.
         repeats: Number of timings.
-        count: Epochs of one call.
+        count: Epochs per call.
     """
     import jax
     import jax.numpy as jnp

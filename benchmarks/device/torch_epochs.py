@@ -8,12 +8,12 @@ import numpy as np
 from benchmarks.device import data, timing, torch_work
 from benchmarks.device.context import Context, TaskError
 
-# Steps of one CUDA graph. A graph of one step has a launch per step.
+# Steps per CUDA graph. A graph of one step needs a launch per step.
 LENGTHS = (1, 50)
 
 
 class Trainer:
-    """Networks on the device that train in place, and the position in their orders of the examples.
+    """Networks on the device that train in place, and their position in the order of the examples.
 
     Attributes:
         network: w¹, b¹, w², b², with a leading axis if many networks are trained.
@@ -31,7 +31,7 @@ class Trainer:
         orders = torch.from_numpy(data.orders(networks, n)[:, : self.whole].astype(np.int64)).to(device)
         self._order = orders[0] if one else orders
         self._x = torch.from_numpy(images.x).to(device)
-        self._y = torch_work.answers(torch.from_numpy(images.y.astype(np.int64)).to(device))
+        self._y = torch_work.targets(torch.from_numpy(images.y.astype(np.int64)).to(device))
         self._position = torch.zeros((), dtype=torch.int64, device=device)
         self._range = torch.arange(data.BATCH, device=device)
 
@@ -42,7 +42,7 @@ class Trainer:
         self._position.zero_()
 
     def step(self, slopes: Callable[..., Any]) -> None:
-        """Make one update in place. `slopes` returns ∇C for a network, inputs and answers."""
+        """Make one update in place. `slopes` returns ∇C for a network, inputs and targets."""
         import torch
 
         rows = torch.index_select(self._order, -1, self._position + self._range)
@@ -138,7 +138,7 @@ def many(context: Context) -> None:
 
 
 def autotune(context: Context) -> None:
-    """Time epochs of one network by CUDA graphs of steps that the compiler has tuned."""
+    """Time epochs of one network by CUDA graphs of steps that torch.compile has tuned."""
     import torch
 
     images, precision = data.training(context.sizes.examples), timing.TF32
@@ -171,7 +171,7 @@ def _time_epochs(
     steps = trainer.whole // data.BATCH
     length = min(length, steps)
     if steps % length:
-        raise TaskError(f"{variant}: expected a number of steps that {length} divides, got {steps}")
+        raise TaskError(f"{variant}: expected a multiple of {length} steps, got {steps}")
     replay = captured(trainer, step, length)
     after: list[Any] = []
 

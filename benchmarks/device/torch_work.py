@@ -1,4 +1,4 @@
-"""The network, its cost and its devices in PyTorch."""
+"""The network's inputs, targets and cost in PyTorch, and the device."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def inputs(x: Any) -> Any:
     return x.float() / 255
 
 
-def answers(y: Any, classes: int = 10) -> Any:
+def targets(y: Any, classes: int = 10) -> Any:
     """Return labels as rows of 0 and 1."""
     import torch
 

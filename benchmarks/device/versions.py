@@ -17,12 +17,12 @@ TOOLS = {
 
 
 def run(context: Context) -> None:
-    """Store the versions of the programs and the driver, the flags of XLA, and the place of NVRTC."""
+    """Store the versions of the programs and the driver, the flags of XLA, and the path of NVRTC."""
     details = {
         "python": sys.version.split()[0],
         "gpu": hardware.gpu(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        **{name: _last_line(words) for name, words in TOOLS.items()},
+        **{name: _version_line(words) for name, words in TOOLS.items()},
         **_cuda(),
     }
     context.count("", "versions", "counter", "versions", len(details), precision="any", details=details)
@@ -33,7 +33,7 @@ def run(context: Context) -> None:
 def build(context: Context) -> None:
     """Compile the native library, unless it is up to date."""
     if not BUILD.exists():
-        context.note("native library: a wheel brought it")
+        context.note("native library: from a wheel")
         return
     done = subprocess.run([sys.executable, str(BUILD)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -43,15 +43,15 @@ def build(context: Context) -> None:
     context.note(f"native library: {native.about()}")
 
 
-def _last_line(words: list[str]) -> str:
+def _version_line(words: list[str]) -> str:
     lines = hardware.output(words).splitlines()
-    # A compiler's first line names its version, and the last lines of NVIDIA's tools name theirs.
+    # A C++ compiler prints its version in the first line, and NVIDIA's tools print theirs in the last.
     kept = [line.strip() for line in lines if line.strip()]
     return (kept[0] if words[0] == "c++" else kept[-1]) if kept else "not installed"
 
 
 def _cuda() -> dict[str, str]:
-    """Return the device as the driver sees it, the compiler NVRTC and its place, and the folder of compiled kernels."""
+    """Return the device as the driver sees it, NVRTC and its path, and the folder of compiled kernels."""
     from jaxgd.kernels.cuda import cubins, driver, nvrtc
 
     compiler = nvrtc.compiler()

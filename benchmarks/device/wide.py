@@ -8,7 +8,7 @@ from benchmarks.device import data, timing
 from benchmarks.device.context import Context
 from benchmarks.training.work import Work
 
-# Dense bfloat16 operations per second of an H100 or H200 SXM, by NVIDIA's data sheet.
+# Dense bfloat16 operations per second of an H100 or H200 SXM, from NVIDIA's data sheet.
 PEAK = 989e12
 PRECISION = "bfloat16"
 
@@ -39,7 +39,7 @@ def by_xla(context: Context) -> None:
 
 
 def by_torch(context: Context) -> None:
-    """Time a gradient by PyTorch, as it is and compiled."""
+    """Time a gradient by PyTorch, without and with torch.compile."""
     import torch
 
     from benchmarks.device import torch_work
@@ -48,7 +48,7 @@ def by_torch(context: Context) -> None:
     start = data.weights(1, sizes=this.sizes)
     network = [torch.tensor(v[0], device=device, dtype=torch.bfloat16, requires_grad=True) for v in start]
     x = torch.from_numpy(images.x).to(device).to(torch.bfloat16) / 255
-    y = torch_work.answers(torch.from_numpy(images.y.astype(np.int64)).to(device)).to(torch.bfloat16)
+    y = torch_work.targets(torch.from_numpy(images.y.astype(np.int64)).to(device)).to(torch.bfloat16)
     # A rehearsal does not generate code, which takes a minute on a CPU.
     compiled = torch.compile(torch_work.cost, backend="eager" if context.rehearse else "inductor")
     for variant, cost in (("torch", torch_work.cost), ("torch-compile", compiled)):

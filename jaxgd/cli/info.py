@@ -68,7 +68,7 @@ def version_line() -> str:
 
 
 def _usual_choice() -> "BackendChoice":
-    """Return the backend that "auto" takes for the book's network on MNIST."""
+    """Return the choice of "auto" for the book's network on MNIST."""
     import jax.numpy as jnp
 
     from jaxgd.cost import quadratic_cost

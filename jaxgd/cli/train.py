@@ -95,7 +95,7 @@ class Train:
     """Seed of the first weights and of the order of examples."""
     kernel: Annotated[KernelName, tyro.conf.arg(help=_KERNEL_HELP)] = "auto"
     gradient_norm: bool = True
-    """Compute ‖∇C‖ after each epoch, for metrics.jsonl and TensorBoard. An epoch of mini-batches is faster without."""
+    """Compute ‖∇C‖ after each epoch, for metrics.jsonl and TensorBoard. Mini-batch epochs are faster without it."""
     run_dir: MaybePath = None
     """Run folder to create. (default: runs/DATA-TIME)"""
     resume: MaybePath = None
@@ -269,7 +269,7 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
         )
     pairs = {name: (before.get(name, "not recorded"), now.get(name, "not recorded")) for name in {**before, **now}}
     if "budget" not in config:
-        pairs["budget"] = ("not recorded", str(dict(_budget()._asdict())))
+        pairs["budget"] = ("not recorded", str(_budget()._asdict()))
     if changes := [f"{name} was {old}, now {new}" for name, (old, new) in pairs.items() if old != new]:
         say(f"results may differ from an uninterrupted run: {'; '.join(changes)}")
     return folder, data, _place(name, data_dir)
@@ -296,7 +296,7 @@ def _made_with() -> dict[str, str]:
 
 
 def _budget() -> "Budget":
-    """Return the memory budget of the device. It decides how XLA's sums round, so a run keeps it."""
+    """Return the memory budget of the device. It decides the order of XLA's sums, so a run records and keeps it."""
     import jax
 
     from jaxgd.examples import budget_of
@@ -347,7 +347,7 @@ def _train(
         "eta": config["eta"],
         "key": key,
         "kernel": kernel.name,
-        # Runs of earlier versions did not record these two.
+        # Earlier versions did not record these two.
         "gradient_norm": config.get("gradient_norm", True),
         "budget": Budget(**config["budget"]) if "budget" in config else None,
     }

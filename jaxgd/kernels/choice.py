@@ -33,9 +33,9 @@ class BackendChoice:
 def select_backend(requested: str, job: Job) -> BackendChoice:
     """Select the backend for a job.
 
-    "auto" selects the first backend of the registry that can run the job and is not the slower one. If that is the last
-    one, which runs everywhere, the reason is the obstacle of the backend that is made for the job's device. The choice
-    changes the results only by rounding.
+    "auto" selects the first backend of the registry that can run the job and is not slower than the others. If only the
+    last one remains, which runs everywhere, the reason says why the backend for the job's device was passed over. The
+    choice changes the results only by rounding.
 
     Args:
         requested: "auto", or the name of a backend.

@@ -1,4 +1,4 @@
-"""The evaluation of a network on all examples of a split, and its numbers from the outputs."""
+"""The evaluation of a network on a split: cost, accuracy, saturation and gradient."""
 
 from typing import NamedTuple, cast
 
@@ -15,8 +15,8 @@ class Evaluation(NamedTuple):
 
     Attributes:
         cost: The mean cost C, a scalar.
-        accuracy: The fraction of examples whose largest output is at the right label, a scalar. Meaningless for a
-            network with a single output.
+        accuracy: The fraction of examples whose largest output is at the right label, a scalar. It means nothing for
+            a network with a single output.
         saturated: True if every output is within the machine epsilon of 0 or 1, a scalar.
         gradient: ∇C, like the network; None if it was not computed.
     """
@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluation_of(cost: Array, a: Array, y: Array, gradient: Network | None) -> Evaluation:
-    """Return the evaluation with these outputs."""
+    """Return the evaluation of a network that has this cost, the outputs a for the answers y, and this gradient."""
     return Evaluation(cost, accuracy(a, y), is_saturated(a), gradient)
 
 

@@ -56,7 +56,7 @@ def isa() -> str:
 
 
 def about() -> str:
-    """Return the instruction set and the number of threads; or the reason why the kernels cannot run."""
+    """Return the instruction set and the number of threads, or the reason why the kernels cannot run."""
     loaded = library()
     if isinstance(loaded, str):
         return loaded
@@ -156,7 +156,7 @@ def evaluate(network: Network, x: Array, y: Array, gradient: bool) -> Evaluation
 def evaluate_with_outputs(
     network: Network, x: Array, y: Array, gradient: bool
 ) -> tuple[Evaluation, Float[Array, "n out"]]:
-    """Return the evaluation and the outputs of all examples, to test them."""
+    """Return the evaluation and the outputs of all examples. The tests check the outputs."""
     return cast(tuple[Evaluation, Array], _evaluate(network, x, y, gradient, outputs=True))
 
 
@@ -178,7 +178,7 @@ class _Native(Backend):
     name, platform = "native", "cpu"
 
     def about(self) -> str:
-        """Return the instruction set and the number of threads; or the reason why the kernels cannot run."""
+        """Return the instruction set and the number of threads, or the reason why the kernels cannot run."""
         return about()
 
     def fingerprint(self) -> str:
@@ -220,7 +220,7 @@ class _Native(Backend):
         return examples if jnp.issubdtype(y.dtype, jnp.integer) else Examples(x, y.astype(jnp.float32))
 
     def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
-        """Return the native epoch. It multiplies in float32 at any `precision`."""
+        """Return the native epoch. It ignores `precision` and multiplies in float32."""
 
         def by_library(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
             network, finite = epoch(network, *examples, order, eta, batch_size)
@@ -229,7 +229,7 @@ class _Native(Backend):
         return with_derivatives(by_library, by_xla)
 
     def evaluate(self, by_xla: Evaluate, gradient: bool, precision: Any) -> Evaluate:
-        """Return the native evaluation. It multiplies in float32 at any `precision`."""
+        """Return the native evaluation. It ignores `precision` and multiplies in float32."""
 
         def by_library(network: Network, examples: Examples) -> Evaluation:
             return evaluate(network, *examples, gradient)

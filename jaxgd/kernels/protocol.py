@@ -1,4 +1,4 @@
-"""The interface of a backend, and the job that it is asked to run."""
+"""The interface of a backend, and the job that it runs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, cast
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     def places(self) -> set[str]:
         """Return the kinds of devices that hold the arrays, such as "cpu", and "a sharded array" for several devices.
 
-        A traced array counts as on JAX's default device.
+        A traced array counts as one on JAX's default device.
         """
         return {_place(x) for x in self._arrays()}
 
@@ -83,7 +83,7 @@ class Backend(Protocol):
         ...
 
     def fingerprint(self) -> str | None:
-        """Return the property of this host that decides the bits of the results, or the reason why it cannot run.
+        """Return the property of this host that decides the bits of results, or the reason why the backend cannot run.
 
         A run folder records it. None means that the versions and the device, which are also recorded, decide the bits.
         """
@@ -96,7 +96,7 @@ class Backend(Protocol):
     def why_slower(self, job: Job) -> str | None:
         """Return the reason why "auto" passes over the backend although it can run; None if it is the fastest.
 
-        The reason becomes the reason for the backend that is chosen, such as "quicker for layers of 512 neurons".
+        The chosen backend gives it as its own reason, such as "quicker for layers of 512 neurons".
         """
         return None
 
@@ -123,7 +123,7 @@ class Backend(Protocol):
         ...
 
     def evaluate(self, by_xla: Evaluate, gradient: bool, precision: Any) -> Evaluate:
-        """Return the function that evaluates all examples. By default, XLA's function does.
+        """Return the function that evaluates all examples. The default is XLA's function.
 
         Args:
             by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.

@@ -13,7 +13,7 @@ class Entry(NamedTuple):
     Attributes:
         name: The value of `kernel=` that requests it.
         module: The module whose `BACKEND` is the backend. It may import JAX.
-        summary: A few words for the help of `jaxgd train`, which follow the name.
+        summary: A few words that follow the name in the help of `jaxgd train`.
     """
 
     name: str

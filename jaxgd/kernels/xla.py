@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from jaxgd.cost import Cost, network_cost
-from jaxgd.examples import ALONE, Batched, Budget, Examples, inputs, outputs_in_chunks, targets
+from jaxgd.examples import UNBATCHED, Batched, Budget, Examples, inputs, outputs_in_chunks, targets
 from jaxgd.kernels.evaluation import Evaluation, evaluation_of
 from jaxgd.kernels.protocol import Backend, Epoch, Job
 from jaxgd.network import Network
@@ -19,19 +19,19 @@ from jaxgd.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The cost to minimize, and how XLA computes it.
+    """The cost to minimize, with the precision and the memory of its computation by XLA.
 
     Attributes:
         cost: The cost function of outputs and targets.
         precision: The precision of the matrix products. Default None, the device's default.
-        budget: The limits on the memory of an evaluation. Default None, those of the device.
+        budget: The limits on the memory of an evaluation. Default None, the budget of the device's platform.
         batched: The number of networks and data sets that vmap evaluates at once.
     """
 
     cost: Cost
     precision: Any = None
     budget: Budget | None = None
-    batched: Batched = ALONE
+    batched: Batched = UNBATCHED
 
     def batch(self, network: Network, examples: Examples) -> Array:
         """Return the cost over all examples, computed at once."""
@@ -106,7 +106,7 @@ class _XLA(Backend):
         """Return None: XLA runs every job."""
 
     def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
-        """Return XLA's function itself."""
+        """Return XLA's function unchanged."""
         return by_xla
 
 

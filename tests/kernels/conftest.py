@@ -1,4 +1,4 @@
-"""A stand-in for libcuda.so.1: it records the calls, answers them, and keeps device memory in Python."""
+"""A fake of libcuda.so.1. It records the calls, answers them, and keeps device memory in Python."""
 # ruff: noqa: N802
 
 import ctypes
@@ -13,15 +13,15 @@ TEXTS = {1: b"invalid argument", 100: b"no CUDA-capable device is detected", 700
 
 
 class FakeCuda:
-    """The functions of the driver.
+    """The fake driver.
 
     Attributes:
         calls: The names of the functions called, in order.
         launches: The sizes and the arguments of each launch.
         memory: The content of each allocation, by address.
-        fail: The error code that a function returns.
-        missing: Functions that this driver does not have.
-        answers: Functions that replace those of this class, by the driver's names.
+        fail: The error code of each function that fails.
+        missing: Names of functions that this driver lacks.
+        answers: Functions that replace methods of this class, by the driver's names.
     """
 
     def __init__(self, devices=({},), version=13_000, fail=None, missing=(), answers=None):
@@ -95,7 +95,7 @@ class FakeCuda:
 
 @pytest.fixture
 def fake_cuda(monkeypatch):
-    """Return a function that puts a fake driver in the place of libcuda.so.1. With `error`, the library is missing."""
+    """Return a function that replaces libcuda.so.1 by a fake driver. With `error`, the load fails with this message."""
     caches = (driver.driver, driver.device, backend.loaded, nvrtc.compiler)
 
     def clear():

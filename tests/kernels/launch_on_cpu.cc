@@ -1,4 +1,4 @@
-// The launch of cuda.cc as a handler for the CPU, which gives no stream.
+// The launch of cuda.cc as a handler for the CPU, which has no stream.
 #include "cuda.cc"
 
 namespace {

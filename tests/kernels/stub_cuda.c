@@ -1,4 +1,4 @@
-// A stand-in for libcuda.so.1. It loads nothing, and its launch computes something simple from every argument.
+// A stub of libcuda.so.1. It loads nothing. Its launch adds a simple function of every argument to the network.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@ int cuGetErrorString(int code, const char** text) {
   return *text = code == 700 ? "an illegal memory access was encountered" : NULL, code == 700 ? 0 : 1;
 }
 
-// NVRTC asks the driver for this, and accepts an error.
+// NVRTC calls this, and accepts an error.
 int cuGetExportTable(const void** table, const void* id) { return *table = NULL, id != NULL ? 500 : 1; }
 
 static char elf[4];
@@ -55,7 +55,7 @@ int cuLaunchKernel(void* kernel, unsigned grid_x, unsigned grid_y, unsigned grid
   const int32_t *labels = ARGUMENT(1, const int32_t*), *order = ARGUMENT(3, const int32_t*);
   const float *targets = ARGUMENT(2, const float*), *eta = ARGUMENT(4, const float*);
   const int n = ARGUMENT(10, int), batch_size = ARGUMENT(11, int);
-  // The first number of each array changes. The shapes are those of test_cuda_launch.py: [20,5,3], 2 bytes of x apart.
+  // The first number of each array changes. The strides are for the network of test_cuda_launch.py, [20,5,3].
   for (unsigned i = 0; i < grid_x; ++i) {
     ARGUMENT(5, float*)[i * 100] += eta[i] * x[1];
     ARGUMENT(6, float*)[i * 5] += (float)order[i * n];

@@ -89,7 +89,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_hold(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("compiler", [True, False])
 def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
-    """Without a C++ compiler, the wheel has no native library, and everything else."""
+    """Without a C++ compiler, the wheel lacks only the native library."""
     root, copy = SOURCE.parents[2], tmp_path / "copy"
     # A library that is up to date is kept, which saves 20 s.
     left_out = ("__pycache__",) if compiler else ("__pycache__", "_native.so")

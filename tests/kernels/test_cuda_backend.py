@@ -1,4 +1,4 @@
-"""The CUDA backend without a GPU: its reasons, its kernels by name, and the programs that JAX lowers for CUDA."""
+"""The CUDA backend without a GPU: its reasons, its loaded kernels, and the programs that JAX lowers for CUDA."""
 
 import itertools
 import re
@@ -42,10 +42,10 @@ REASONS = {
     "hidden": ({"sizes": (20, 33, 3)}, "the CUDA kernel takes at most 32 hidden neurons, got 33"),
     "outputs": ({"sizes": (20, 5, 17)}, "the CUDA kernel takes at most 16 outputs, got 17"),
     "mini-batch": ({"batch_size": 17}, "the CUDA kernel takes at most 16 examples per mini-batch, got 17"),
-    "full batch": ({"batch_size": None}, "the CUDA kernel makes mini-batch updates, and the full batch was asked for"),
+    "full batch": ({"batch_size": None}, "the CUDA kernel needs mini-batches, got the full batch"),
     "precision": (
         {"precision": "bfloat16"},
-        'the CUDA kernel knows the precisions None, "float32" and "tensorfloat32", got \'bfloat16\'',
+        'the CUDA kernel needs the precision None, "float32" or "tensorfloat32", got \'bfloat16\'',
     ),
     "precision of each factor": ({"precision": ["high", "high"]}, "got ['high', 'high']"),
     "the CPU": ({}, "the CUDA kernel needs arrays on one NVIDIA GPU, got cpu"),
@@ -72,7 +72,7 @@ PRECISIONS = {None: 2, "float32": 2, "highest": 2, "tensorfloat32": 1, "high": 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_precision_is_a_number_of_parts(precision):
+def test_each_precision_has_its_number_of_parts(precision):
     shape = backend.shape_of((20, 5, 3), 4, precision)
     parts = PRECISIONS[precision]
     assert isinstance(shape, str) if parts is None else shape == SHAPE._replace(parts=parts)
@@ -82,7 +82,7 @@ def test_a_precision_is_a_number_of_parts(precision):
 
 
 @needs_cpu
-def test_train_without_a_gpu_says_why():
+def test_without_a_gpu_the_error_gives_the_reason():
     data = np.zeros((N, 20), np.uint8), np.zeros(N, np.int32)
     options = {"epochs": 1, "batch_size": 4, "eta": 1.0, "key": jax.random.key(0)}
     network = job().network
@@ -95,9 +95,9 @@ def test_train_without_a_gpu_says_why():
         backend.load((20, 50, 3), 4)
 
 
-# A kernel and its name, with a fake driver and a fake compiler.
+# Kernels and their names, with a fake driver and a fake compiler.
 class FakeCompiler(nvrtc.Compiler):
-    """A compiler whose code is the name of the shape and the architecture."""
+    """A compiler whose machine code is the text of the shape and the architecture."""
 
     def __init__(self, error=None):
         self.version, self.error = (13, 0), error
@@ -120,7 +120,7 @@ class FakeGpu:
 
 @pytest.fixture
 def gpus(fake_cuda, monkeypatch):
-    """Return a function that pretends that JAX's arrays are on the last of some GPUs, and the default is the first."""
+    """Return a function that fakes some GPUs. JAX's default is the first one, and the arrays are on the last one."""
     if isinstance(native.library(), str):
         pytest.skip(native.library())
     monkeypatch.setattr(cubins, "usable_folder", lambda: None)
@@ -189,7 +189,7 @@ def test_the_epoch_loads_its_kernel_before_it_is_traced(gpus):
         backend.epoch(*(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes())), 17)
 
 
-def test_without_a_device_the_run_folder_records_nothing():
+def test_without_a_device_there_is_no_fingerprint():
     if isinstance(driver.device(), str):
         assert backend.BACKEND.fingerprint() is None
         assert backend.BACKEND.about() == driver.device()
@@ -214,7 +214,7 @@ def shapes(front=(), sizes=(20, 5, 3), labels=True):
 
 
 def lowered(f, *given):
-    """Return the text of a program for CUDA. It is lowered without a GPU."""
+    """Lower a function for CUDA, which needs no GPU, and return the text of the program."""
     return jax.jit(f).trace(*given).lower(lowering_platforms=("cuda",)).as_text()
 
 
@@ -241,7 +241,7 @@ def require_call(text, front=(), sizes=(20, 5, 3), labels=True, padded=32):
     want["threads"] = f"{shape.threads} : i64"
     (held,) = re.findall(r"mhlo\.backend_config = \{(.*?)\}", attributes)
     assert dict(each.split(" = ") for each in held.split(", ")) == want
-    # The kernel reads rows, the last axis first in memory.
+    # The kernel reads arrays in row-major order.
     for layout in re.findall(r"dense<\[([\d, ]+)\]> : tensor<\dxindex>", attributes):
         axes = [int(axis) for axis in layout.split(", ")]
         assert axes == sorted(axes, reverse=True)
@@ -265,7 +265,7 @@ def test_an_epoch_lowers_for_cuda(name, labels):
 
 NETWORK, ORDER, ETA = (0, None, None, None, None), (None, None, None, 0, None), (None, None, None, None, 0)
 ALL = (0, None, None, 0, 0)
-# The axes of a vmap. An axis of any argument gives all networks one.
+# The axes of a vmap. One mapped argument is enough to make a grid.
 GRIDS = {"networks": NETWORK, "orders": ORDER, "η": ETA, "all": ALL}
 
 
@@ -286,7 +286,7 @@ def test_a_vmap_of_a_vmap_becomes_one_grid():
     text = lowered(nested, *with_front(ALL, (2, 3)))
     require_call(text, (6,))
     assert "tensor<6x5x20xf32>) -> tensor<2x3x5x20xf32>" in text
-    # An order for each of 2 networks and an η for each of 3.
+    # The outer vmap has 2 orders, and the inner one 3 learning rates.
     across = jax.vmap(jax.vmap(the_epoch(), ETA), ORDER)
     network, x, y, *_ = shapes()
     text = lowered(across, network, x, y, with_front(ORDER, (2,))[3], with_front(ETA, (3,))[4])

@@ -1,4 +1,4 @@
-"""NVRTC compiles the kernel without a GPU, and compiled kernels survive on disk or are compiled again."""
+"""NVRTC compiles the kernel without a GPU. Compiled kernels are kept on disk, and damaged ones are compiled again."""
 
 import os
 import resource
@@ -48,7 +48,7 @@ def test_code_is_compiled_for_the_newest_architecture_that_the_device_runs(monke
         compiler.architecture((13, 0))
 
 
-# A block of 13 to 16 warps leaves each thread 128 registers. A spilled byte costs a store and a load per step.
+# A block of 13 to 16 warps leaves each thread 128 registers. Spilled registers cost stores and loads in every step.
 MOST_REGISTERS, MOST_SPILL_BYTES = 128, 128
 SIZES = ((784, 30, 10, 10), (1024, 32, 16, 16), (64, 16, 10, 8), (1, 1, 1, 1))
 KERNELS = [(size, capability, parts) for size in SIZES for capability in ((9, 0), (10, 0), (12, 0)) for parts in (1, 2)]
@@ -79,7 +79,7 @@ def test_resources_need_the_messages_of_ptxas():
 # The search for NVRTC.
 @pytest.fixture
 def search(monkeypatch):
-    """Return a function that searches NVRTC among the given files only."""
+    """Return a function that searches for NVRTC among the given files only."""
 
     def run(*paths, most_major=None):
         nvrtc.compiler.cache_clear()
@@ -102,7 +102,7 @@ def test_without_nvrtc_the_reason_says_how_to_install_it(search, tmp_path):
 
 @needs_nvrtc
 @pytest.mark.slow
-def test_an_nvrtc_that_the_driver_is_too_old_for_is_passed_over(search):
+def test_an_nvrtc_newer_than_the_driver_is_skipped(search):
     path = nvrtc.compiler().path
     assert search(path, most_major=13).path == path
     reason = search(path, most_major=11)
@@ -184,7 +184,7 @@ def test_a_damaged_file_is_compiled_again_and_replaced(cache, name):
     assert (compiler.runs, path.read_bytes()) == (2, whole)
 
 
-def test_a_renamed_file_is_not_taken_for_another_kernel(cache):
+def test_a_renamed_file_is_compiled_again(cache):
     compiler = FakeCompiler()
     want, other = (cubins.cubin(compiler, SHAPE, capability) for capability in ((9, 0), (10, 0)))
     (cache / f"{other.name}.cubin").replace(cache / f"{want.name}.cubin")
@@ -249,7 +249,7 @@ def test_a_full_disk_costs_only_time_and_leaves_no_part_of_a_file(cache):
     assert (compiler.runs, len(list(cache.iterdir()))) == (2, 1)
 
 
-def test_the_rests_of_a_killed_process_are_removed(cache):
+def test_temporary_files_of_a_killed_process_are_removed(cache):
     compiler = FakeCompiler()
     name = cubins.cubin(compiler, SHAPE, (9, 0)).name
     (path,) = cache.iterdir()
@@ -271,7 +271,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_file(cache):
+def test_a_process_killed_while_it_writes_leaves_a_whole_file(cache):
     seen = set()
     for k in range(6):
         process = subprocess.Popen([sys.executable, "-c", WRITE, "name"], stdout=subprocess.PIPE)
@@ -284,7 +284,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_file(cache):
         seen |= names
         if "name.cubin" in names:
             assert cubins._read(cache / "name.cubin", "name") == (bytes(1_000_000), "log")
-    # At least one process was killed between the first byte and the name.
+    # At least one process was killed while it wrote, before it renamed the file.
     assert any(name.endswith(".tmp") for name in seen), seen
 
 

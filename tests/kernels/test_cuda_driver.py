@@ -1,4 +1,4 @@
-"""The CUDA driver through ctypes, with a fake library: the calls, their order, and one line for every failure."""
+"""The CUDA driver through ctypes, with a fake library: the calls, their order, and one line per failure."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from jaxgd.kernels.cuda.shape import Shape
 SHAPE = Shape(20, 5, 3, 4, 2)
 
 
-def test_a_device_has_its_properties(fake_cuda):
+def test_a_device_reports_its_properties(fake_cuda):
     fake_cuda(devices=({}, {16: 78}))
     assert driver.device() == driver.Device(0, "Fake H100", (9, 0), 132, 232_448, (13, 0))
     assert driver.device(1).multiprocessors == 78
@@ -89,10 +89,10 @@ def test_every_failure_of_a_load_is_one_line(fake_cuda, name):
     assert fake.calls.count("cuCtxPopCurrent_v2") == pushed
 
 
-def test_a_function_that_the_driver_does_not_have_is_named(fake_cuda):
+def test_a_missing_function_of_the_driver_is_named(fake_cuda):
     fake_cuda(missing=("cuLibraryLoadData",))
     with pytest.raises(
-        CudaError, match=r"^the CUDA driver is too old: it has no cuLibraryLoadData, and CUDA 12\.0 has$"
+        CudaError, match=r"^the kernel needs a driver for CUDA 12\.0 or later, and this one has no cuLibraryLoadData$"
     ):
         driver.driver().load(b"code")
 
@@ -140,7 +140,7 @@ def test_a_launch_without_jax_has_the_arguments_of_the_kernel(fake_cuda, labels,
     assert fake.calls[-1] == "cuCtxPopCurrent_v2"
 
 
-def test_the_first_error_of_a_device_is_the_one_that_is_raised(fake_cuda):
+def test_the_first_error_of_a_device_is_raised(fake_cuda):
     fake = fake_cuda()
 
     def run():
@@ -154,11 +154,11 @@ def test_the_first_error_of_a_device_is_the_one_that_is_raised(fake_cuda):
         run()
 
 
-def test_memory_takes_arrays_of_its_own_size(fake_cuda):
+def test_memory_refuses_an_array_of_another_size(fake_cuda):
     fake_cuda()
     with driver.Context() as context:
         memory = context.put(np.arange(3))
-        with pytest.raises(CudaError, match=r"^an array of 16 bytes was given for 24 bytes on the device$"):
+        with pytest.raises(CudaError, match=r"^expected an array of 24 bytes, as on the device, got 16 bytes$"):
             memory.write(np.arange(2))
         memory.free()
         memory.free()

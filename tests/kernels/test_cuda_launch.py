@@ -147,7 +147,7 @@ REFUSED = {
     "labels of another dtype": "y has another shape or dtype: expected F32[10,3], got S16[10]",
     "targets of another width": "y has another shape or dtype: expected F32[10,3], got F32[10,2]",
     "no labels": "expected 1 to 2147483647 examples, got 0",
-    "a scalar for y": "y must be labels (n) or targets (n, out)",
+    "a scalar for y": "y must be labels (n) or targets (n, out), got S32[]",
     "a short order": "order has another shape or dtype: expected S32[10], got S32[9]",
     "an order of another dtype": "order has another shape or dtype: expected S32[10], got U32[10]",
     "η per example": "eta has another shape or dtype: expected F32[], got F32[10]",
@@ -206,7 +206,7 @@ def shown(build):
     return run(build)
 
 
-def test_the_launch_has_every_argument_in_its_place(shown):
+def test_every_argument_reaches_the_launch(shown):
     assert shown["loaded"] == "yes"
     x, label, target, first = shown["given"]
     assert shown["one"] == [pytest.approx([0.5 * x, first, label, 1004], rel=1e-4), [1, 1, int(label > 0), 1], True]
@@ -226,14 +226,14 @@ def test_a_wrong_array_is_refused_before_the_launch(shown, name):
     assert shown[name] == f"INVALID_ARGUMENT: jaxgd, cuda epoch: {REFUSED[name]}"
 
 
-def test_a_kernel_that_is_not_loaded_here_is_named_with_the_remedy(shown):
+def test_the_error_for_an_unloaded_kernel_says_how_to_load_it(shown):
     message = shown["not loaded"]
     assert message.startswith("FAILED_PRECONDITION: jaxgd, cuda epoch: the kernel 0123456789ab is not loaded in this ")
     assert "call jaxgd.kernels.cuda.backend.load(sizes, batch_size, precision)" in message
     assert "compiled for [20,6,3] with a batch size of 4" in shown["another shape"]
 
 
-def test_an_error_of_the_launch_has_the_drivers_words(build):
+def test_an_error_of_the_launch_has_the_message_of_the_driver(build):
     shown = run(build, "one", STUB_CUDA_FAILS="cuLaunchKernel")
     assert shown["loaded"] == "yes"
     assert shown["one"].startswith("INTERNAL: jaxgd, cuda epoch: the driver refused to launch 1 blocks of 256 threads")

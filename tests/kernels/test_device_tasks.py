@@ -63,18 +63,18 @@ class Kernels:
             for v, new in zip(networks, trained, strict=True):
                 v[i] = new
         self.launches += 1
-        # One weight changes by a fraction.
+        # Change one weight by a relative error.
         networks[0][0, 0, 0] *= 1 + self.spoil(self.launches)
         self.array(pointers[9], np.int32, blocks)[:] = 1
 
 
 @pytest.fixture
 def on_gpu(fake_cuda, monkeypatch, tmp_path):
-    """Return a function that runs a task as on a GPU, and gives its rows and its notes."""
+    """Return a function that runs a task as on a GPU, and returns its rows and all its messages."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAXGD_DATA_DIR", raising=False)
     monkeypatch.setattr(context, "DEVICE", sizes.REHEARSAL)
-    # The compiler is genuine, and loaded before the fake driver takes the place of all libraries.
+    # Load the real compiler before the fake driver replaces all libraries.
     compiler = nvrtc.compiler()
     monkeypatch.setattr(nvrtc, "compiler", lambda *_: compiler)
 
@@ -91,7 +91,7 @@ def on_gpu(fake_cuda, monkeypatch, tmp_path):
     return run
 
 
-def test_the_adder_is_asked_the_sums(on_gpu):
+def test_the_adder_task_finds_the_model(on_gpu):
     (row,), messages = on_gpu(adder.run)
     assert row.details["rounding"] == str(MODEL)
     assert ["note", f"adder of the tensor core: {MODEL}"] in messages
@@ -99,7 +99,7 @@ def test_the_adder_is_asked_the_sums(on_gpu):
 
 def test_the_loops_are_timed(on_gpu):
     rows, _ = on_gpu(ceilings.loops)
-    # Every event pair of the fake driver is 12.5 ms apart, and the GPU has 132 multiprocessors.
+    # On the fake GPU every measured time is 12.5 ms, with 132 multiprocessors.
     values = {row.case.partition("/")[2]: row.value for row in rows}
     flop = 2 * 16 * 8 * 8 * ceilings.COUNT * 132 * ceilings.THREADS / 32
     assert values["products-1-chains"] == pytest.approx(flop / 0.0125 / 1e12, rel=1e-5)
@@ -108,7 +108,7 @@ def test_the_loops_are_timed(on_gpu):
     assert values["copy"] == pytest.approx(2 * sizes.REHEARSAL.copied / 0.0125 / 1e12, rel=1e-5)
 
 
-def test_the_steps_are_compared_with_float64(on_gpu):
+def test_the_errors_against_float64_are_stored(on_gpu):
     rows, _ = on_gpu(correct.run)
     errors = {(row.case, row.precision): row.value for row in rows if row.quantity == "error"}
     for case in ("device-task/1-steps", "device-task/3-steps"):
@@ -121,12 +121,12 @@ def test_the_steps_are_compared_with_float64(on_gpu):
     ("spoil", "fault"),
     [
         # The weight is near 0.004, the distance near 1, and the limit of the error near 2e-7 of the distance.
-        (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): the error is .*, and the limit"),
+        (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): expected an error of at most .*, got"),
         (lambda launch: 2e-7 * (launch == 2), r"1 steps, float32 \(2×TF32\): 1 weights differ between two runs"),
     ],
     ids=["error", "bits"],
 )
-def test_a_wrong_kernel_is_refused(spoil, fault, on_gpu):
+def test_a_wrong_kernel_fails_the_comparison(spoil, fault, on_gpu):
     with pytest.raises(context.TaskError, match=fault):
         on_gpu(correct.run, spoil)
 

@@ -1,4 +1,4 @@
-"""A backend is one module and one entry: the choice, the derivative and the command's options follow from them."""
+"""A backend is one module and one entry. The choice, the derivatives and the command's options follow from these."""
 
 import subprocess
 import sys
@@ -80,7 +80,7 @@ def test_auto_takes_the_first_backend_that_is_not_slower(register):
     assert (job.network[0].w.shape, job.examples.x.dtype) == ((2, 3), jnp.uint8)
 
 
-# The platform and the answers of the fake backend, the answer of the native one, the device, and the choice by "auto".
+# The fake's platform, its reasons for unsupported and slower, the native backend's reason, the device, and the choice.
 GONE, SLOW = "the fake cannot", "quicker than the fake"
 CHOICES = {
     "unsupported": ("cpu", GONE, None, "no compiler", "cpu", f"xla: {GONE}"),
@@ -103,7 +103,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_the_reason_is_that_of_the_backend_for_this_device(register, monkeypatch, name):
+def test_auto_gives_the_reason_of_the_backend_for_this_device(register, monkeypatch, name):
     platform, unsupported, slower, absent, device, want = CHOICES[name]
     register(platform=platform, unsupported=unsupported, slower=slower)
     monkeypatch.setattr(native, "library", lambda: absent)
@@ -112,7 +112,7 @@ def test_the_reason_is_that_of_the_backend_for_this_device(register, monkeypatch
     assert str(select_backend("auto", JOB)).startswith(want)
 
 
-def test_a_requested_backend_runs_even_if_slower_and_raises_if_it_cannot(register):
+def test_a_requested_backend_runs_if_slower_and_raises_if_it_cannot_run(register):
     fake = register(slower=SLOW)
     assert select_backend("fake", JOB) == BackendChoice("fake", "as asked")
     fake.unsupported = GONE
@@ -153,7 +153,7 @@ assert not {"jax", "numpy", "nowhere"} & set(sys.modules)
 """
 
 
-def test_the_choices_and_the_help_of_the_command_follow():
+def test_the_command_offers_every_registered_backend():
     done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=True)
     out = " ".join(done.stdout.replace("│", " ").split())
     assert "--kernel {auto,xla,native,fake} Backend that runs an epoch: xla runs everywhere;" in out
@@ -161,5 +161,5 @@ def test_the_choices_and_the_help_of_the_command_follow():
     assert done.stderr.startswith("jaxgd train: --kernel must be auto, xla, native or fake, got 'gpu'.")
 
 
-def test_a_run_folder_takes_every_name():
+def test_a_run_folder_accepts_every_backend():
     assert _CONFIG["kernel"].words == " or ".join(registry.kernel_names())

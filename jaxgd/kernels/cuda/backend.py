@@ -24,18 +24,18 @@ from jaxgd.network import Layer, Network, network_sizes
 
 TARGET = "jaxgd_cuda_epoch"
 _HIGHEST, _HIGH = jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGH
-# Parts into which a factor of a TF32 product is split.
+# The number of TF32 parts into which a float32 factor is split, by the precision that the user asks for.
 _PARTS = {None: 2, "float32": 2, "highest": 2, _HIGHEST: 2, "tensorfloat32": 1, "high": 1, _HIGH: 1}
 
 
 def shape_of(sizes: Sequence[int], batch_size: int | None, precision: Any) -> Shape | str:
-    """Return the shape for which the kernel is compiled, or the reason in one line why no kernel has it.
+    """Return the shape for which the kernel is compiled, or the reason in one line why the kernel does not take it.
 
     Args:
         sizes: The sizes of the network's layers.
         batch_size: Examples per mini-batch, or None for the full batch.
-        precision: The precision of matrix products. None, "float32" and "highest" split each factor in two TF32 parts,
-            "tensorfloat32" and "high" use one.
+        precision: The precision of matrix products. None, "float32" and "highest" split each factor into two TF32
+            parts; "tensorfloat32" and "high" use one.
 
     Returns:
         The shape, or the reason.
@@ -43,22 +43,22 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: Any) -> Sh
     if len(sizes) != 3:
         return f"the CUDA kernel needs one hidden layer, got {len(sizes) - 2}"
     if batch_size is None:
-        return "the CUDA kernel makes mini-batch updates, and the full batch was asked for"
+        return "the CUDA kernel needs mini-batches, got the full batch"
     limits = (
         ("inputs", sizes[0], MOST_INPUTS),
         ("hidden neurons", sizes[1], MOST_HIDDEN),
         ("outputs", sizes[2], MOST_OUTPUTS),
         ("examples per mini-batch", batch_size, MOST_BATCH),
     )
-    for what, count, most in limits:
-        if count > most:
-            return f"the CUDA kernel takes at most {most:,} {what}, got {count:,}"
+    for unit, count, limit in limits:
+        if count > limit:
+            return f"the CUDA kernel takes at most {limit:,} {unit}, got {count:,}"
     try:
         parts = _PARTS.get(precision)
     except TypeError:  # not hashable
         parts = None
     if parts is None:
-        return f'the CUDA kernel knows the precisions None, "float32" and "tensorfloat32", got {precision!r}'
+        return f'the CUDA kernel needs the precision None, "float32" or "tensorfloat32", got {precision!r}'
     return Shape(sizes[0], sizes[1], sizes[2], batch_size, parts)
 
 
@@ -66,22 +66,22 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: Any) -> Sh
 def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
     """Load the kernel for a shape on a device of this process. If that fails, return the reason in one line.
 
-    The first use of a shape compiles the kernel, which takes about a second. Its name stands for it in programs.
+    The first use of a shape compiles the kernel, which takes about a second. Compiled programs refer to it by its name.
     """
-    found = driver.device(ordinal)
-    if isinstance(found, str):
-        return found
+    device = driver.device(ordinal)
+    if isinstance(device, str):
+        return device
     library, loaded_driver = native.library(), driver.driver()
     if isinstance(library, str) or isinstance(loaded_driver, str):
         return str(library if isinstance(library, str) else loaded_driver)
-    unsuitable = driver.why_unsuitable(found, shape)
+    unsuitable = driver.why_unsuitable(device, shape)
     if unsuitable is not None:
         return unsuitable
-    compiler = nvrtc.compiler(found.driver[0])
+    compiler = nvrtc.compiler(device.driver[0])
     if isinstance(compiler, str):
         return compiler
     try:
-        cubin = cubins.cubin(compiler, shape, found.capability)
+        cubin = cubins.cubin(compiler, shape, device.capability)
         # Devices of one architecture share the handle.
         if cubin.name not in _handles:
             _handles[cubin.name] = loaded_driver.load(cubin.compiled.cubin)
@@ -96,9 +96,9 @@ _handles: dict[str, int] = {}
 
 
 def load(sizes: Sequence[int], batch_size: int, precision: Any = None) -> str:
-    """Load the kernel on JAX's default GPU, and return its name, which stands for it in programs.
+    """Load the kernel on JAX's default GPU, and return its name.
 
-    `train` does this. Call it before running an exported program, because that holds only the name.
+    `train` calls this. Call it before you run an exported program: the program holds only the name of its kernel.
 
     Args:
         sizes: The sizes of the network's layers, such as (784, 30, 10).
@@ -141,7 +141,7 @@ def _default_gpu() -> jax.Device:
 
 
 def _gpus_of(job: Job) -> set[int]:
-    """Return the numbers of the GPUs that hold the arrays. A traced array is on the default GPU."""
+    """Return the numbers of the GPUs that hold the arrays. A traced array, which has no device yet, is left out."""
     arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
     return {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
 
@@ -157,13 +157,12 @@ def epoch(
 ) -> tuple[Network, Bool[Array, "*batch"]]:
     """Make one update v → v − η∇C per mini-batch, over all examples in the given order.
 
-    Under vmap over networks, orders and η, every network is trained by a block of its own, and all share the data. The
-    blocks that do not fit on the device wait for the others. Under vmap over the data too, the networks train one after
-    the other.
+    Under vmap over networks, orders and η, one block of threads trains each network, and all share the data. Blocks
+    that do not fit on the device wait for the others. Under vmap over the data too, the networks train one by one.
 
     Args:
         network: The network, float32, with one hidden layer.
-        x: Inputs, (n, in): bytes, used as x/255.
+        x: Inputs, (n, in), bytes. The kernel uses x/255.
         y: Labels (n,) as int32, or targets (n, out) as float32.
         order: The order of the examples, a permutation of 0, …, n − 1, as int32. Each mini-batch takes the next
             `batch_size` examples.
@@ -176,7 +175,7 @@ def epoch(
         The network after the epoch, and True if no output was NaN and every label names an output.
 
     Raises:
-        CudaError: If no kernel has this shape, or it cannot run here.
+        CudaError: If the kernel does not take this shape, or cannot run here.
     """
     sizes = (network[0].w.shape[-1], *(layer.b.shape[-1] for layer in network))
     shape = shape_of(sizes, batch_size, precision)
@@ -188,7 +187,7 @@ def epoch(
 
 @functools.cache
 def epoch_of(shape: Shape, name: str) -> Any:
-    """Return the epoch by the kernel of this name, as a function of the network, x, y, order and η."""
+    """Return a function of the network, x, y, order and η that runs an epoch by the kernel of this name."""
 
     @custom_vmap
     def run(network: Network, x: Array, y: Array, order: Array, eta: Array) -> tuple[Network, Array]:
@@ -200,7 +199,7 @@ def epoch_of(shape: Shape, name: str) -> Any:
         out = jax.ffi.ffi_call(
             TARGET,
             (finite, *results),
-            # Update the weights in place.
+            # The kernel updates the weights in place.
             input_output_aliases={4 + i: 1 + i for i in range(len(flat))},
         )(
             x,
@@ -226,7 +225,7 @@ def epoch_of(shape: Shape, name: str) -> Any:
             data = jax.tree.map(with_axis, (x, y), tuple(in_batched[1:3]))
             out = jax.lax.map(lambda z: run(z[0][0], z[1][0], z[1][1], z[0][1], z[0][2]), (mapped, data))
         elif mapped[2].ndim > 1:
-            # A vmap of a vmap: both axes become the grid.
+            # Under a vmap of a vmap, both axes become the grid.
             merged = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), mapped)
             out = run(merged[0], x, y, *merged[1:])
             out = jax.tree.map(lambda v: v.reshape(axis_size, -1, *v.shape[1:]), out)
@@ -243,21 +242,21 @@ class _Cuda(Backend):
     name, platform = "cuda", "gpu"
 
     def about(self) -> str:
-        """Return the device and the compiler; or the reason why the kernel cannot run."""
-        found = driver.device()
-        if isinstance(found, str):
-            return found
-        compiler = nvrtc.compiler(found.driver[0])
-        return compiler if isinstance(compiler, str) else f"{found}, {compiler}"
+        """Return the device and the compiler, or the reason why the kernel cannot run."""
+        device = driver.device()
+        if isinstance(device, str):
+            return device
+        compiler = nvrtc.compiler(device.driver[0])
+        return compiler if isinstance(compiler, str) else f"{device}, {compiler}"
 
     def fingerprint(self) -> str | None:
-        """Return the version of the compiler, which decides the bits, or None without a device for the kernel."""
-        found = driver.device()
-        compiler = found if isinstance(found, str) else nvrtc.compiler(found.driver[0])
+        """Return the version of the compiler, which decides the bits; None if the device or the compiler is missing."""
+        device = driver.device()
+        compiler = device if isinstance(device, str) else nvrtc.compiler(device.driver[0])
         return None if isinstance(compiler, str) else str(compiler)
 
     def why_unsupported(self, job: Job) -> str | None:
-        """Return the reason why the kernel cannot run, or None if it can. This compiles the kernel at its first use."""
+        """Return the reason why the kernel cannot run, or None if it can. The first call compiles the kernel."""
         dtypes = {x.dtype for x in jax.tree.leaves(job.network)}
         if dtypes != {jnp.dtype("float32")}:
             return f"the CUDA kernel needs a float32 network, got {', '.join(sorted(map(str, dtypes)))}"

@@ -31,7 +31,7 @@ struct Array {
   DEVICE T* span(int i, [[maybe_unused]] int count) { return values + i; }
 };
 
-// Returns bytes i and i + 1, the first in the low half. i is even.
+// Returns bytes i and i + 1 as one word, byte i in its low half. i is even.
 template <int N>
 DEVICE uint32_t two_bytes(Array<uint8_t, N>& bytes, int i) {
   return *reinterpret_cast<const uint16_t*>(bytes.span(i, 2));
@@ -44,7 +44,7 @@ DEVICE S& shared() {
   return *reinterpret_cast<S*>(memory);
 }
 
-// Returns x of the lane whose number differs from this lane's in the bits of the mask.
+// Returns the x of another lane, whose number is this lane's xor the mask.
 DEVICE float from_lane_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 
 DEVICE uint32_t bits(float x) { return __float_as_uint(x); }
@@ -61,7 +61,7 @@ DEVICE void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Counts the bytes of copies that run on their own, in phases. A phase ends when all its expected bytes have arrived.
+// Counts the bytes that asynchronous copies have written, in phases. A phase ends with its last expected byte.
 using Arrivals = uint64_t;
 
 DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }

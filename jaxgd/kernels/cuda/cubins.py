@@ -1,8 +1,8 @@
 """Compiled kernels (cubins), kept on disk between processes.
 
 The folder is $XDG_CACHE_HOME/jaxgd/kernels, by default ~/.cache/jaxgd/kernels. A file's name is a hash of everything
-that decides its content. A damaged or foreign file is compiled again and replaced. A folder that cannot be used costs
-only the time of a compilation per process, about one second.
+that decides its content. A damaged or foreign file is replaced by a new compilation. Without a usable
+folder, each process compiles the kernel again, which takes about one second.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from jaxgd.files import read_file, remove_temporaries, write_atomically
 from jaxgd.kernels.cuda.nvrtc import Compiled, Compiler, options_for, sources
 from jaxgd.kernels.cuda.shape import Shape
 
-_LARGEST = 2**24  # bytes of a file
+_LARGEST = 2**24  # bytes; a larger file is not a kernel
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -37,7 +37,7 @@ def cubin(compiler: Compiler, shape: Shape, capability: tuple[int, int], *flags:
         compiler: NVRTC.
         shape: The constants of the kernel.
         capability: The compute capability of the device, such as (9, 0).
-        *flags: More options of the compiler, such as "--generate-line-info".
+        *flags: Further options of the compiler, such as "--generate-line-info".
 
     Returns:
         The kernel.
@@ -64,9 +64,9 @@ def name_of(compiler: Compiler, shape: Shape, architecture: str, *flags: str) ->
 
 
 def usable_folder() -> Path | None:
-    """Return the folder of the kernels, and create it if necessary. Return None unless it belongs to the user.
+    """Return the folder of the kernels, and create it if necessary. Return None if another user could write to it.
 
-    The user's GPU runs the kernels, so no other user may write to the folder.
+    The user's GPU runs every kernel in this folder, so a foreign kernel would be foreign code.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
@@ -89,7 +89,7 @@ def _read(path: Path, name: str) -> Compiled | None:
     if digest != hashlib.sha256(body).digest():
         return None
     held, log, code = body.split(b"\0", 2)
-    # A renamed file is intact, but holds another kernel.
+    # A renamed file is intact, but its kernel is another one.
     return Compiled(code, log.decode()) if held == name.encode() else None
 
 
@@ -99,4 +99,4 @@ def _write(path: Path, name: str, compiled: Compiled) -> None:
         remove_temporaries(path.parent, (path.name,))
         write_atomically(path, hashlib.sha256(body).digest() + body)
     except OSError:
-        pass  # The process keeps its kernel. The next one compiles again.
+        pass  # This process keeps its kernel, and the next process compiles again.

@@ -2,16 +2,17 @@
 //
 // The compiler defines the constants in capitals, which shape.py computes. block.h has the operations of a block.
 //
-// The weights of the first layer stay in registers for the whole epoch. Warp v holds a range of groups of 8 inputs,
-// for all hidden neurons. A step has four barriers:
-//   1. every warp adds up its inputs' part of z on the tensor core;
-//   2. the parts are summed, and σ gives the hidden outputs;
-//   3. the output layer, and its error;
-//   4. the error of the hidden layer;
-// then every warp updates its own weights. Meanwhile the images of the next steps are copied to shared memory.
+// The weights of the first layer stay in registers for the whole epoch. Each warp holds the weights from some groups of
+// 8 inputs to all hidden neurons. A step has five phases, with a barrier after each of the first four:
+//   1. every warp computes the part of z from its own inputs, on the tensor core;
+//   2. the block sums the parts of z, and computes the hidden outputs;
+//   3. it computes the outputs and the error of the output layer;
+//   4. it computes the error of the hidden layer;
+//   5. every warp updates its own weights.
+// Meanwhile the device copies the images of the next steps to shared memory.
 //
-// The tensor core multiplies TF32 numbers, which have 11 significant bits. A byte is exact. A float32 is exact to 22 bits as
-// the sum of two TF32 numbers (PARTS = 2), or to 11 bits as one (PARTS = 1).
+// The tensor core multiplies TF32 numbers, which have 11 significant bits. A byte is exact in TF32. The sum of two TF32
+// numbers keeps 22 bits of a float32 (PARTS = 2), and one TF32 number keeps 11 (PARTS = 1).
 #include <block.h>
 
 constexpr int kInputs = INPUTS, kHidden = HIDDEN, kOutputs = OUTPUTS, kBatch = BATCH, kParts = PARTS;
@@ -21,10 +22,10 @@ constexpr int kThreads = 32 * kWarps;
 // banks of shared memory.
 constexpr int kRow = (kInputs + 15) / 16 * 16, kPitch = kRow / 16 % 2 == 1 ? kRow : kRow + 16;
 constexpr int kAllGroups = (kInputs + 7) / 8;
-// Tiles of 16 hidden neurons and of 8 examples, and their padded numbers.
+// Tiles of 16 hidden neurons and of 8 examples, and the numbers of neurons and examples that fill the tiles.
 constexpr int kNeuronTiles = (kHidden + 15) / 16, kNeurons = 16 * kNeuronTiles;
 constexpr int kExampleTiles = (kBatch + 7) / 8, kExamples = 8 * kExampleTiles;
-// Floats from one example, or one output neuron, to the next. They spread the accesses of a warp over the banks.
+// Floats from one example, or one output neuron, to the next: strides that spread a warp's accesses over the banks.
 constexpr int kStride = 36, kErrorStride = 40;
 // Examples per warp, and outputs per group of 4 threads.
 constexpr int kWarpExamples = (kBatch + kWarps - 1) / kWarps;
@@ -74,7 +75,7 @@ DEVICE Sigmoid sigmoid(float z) {
   return {z < 0.0f ? t * r : r, t * r * r};
 }
 
-// x: (n, kRow) bytes. Answers: labels (n), or targets (n, kOutputs) if labels is null. orders: (networks, n).
+// x: (n, kRow) bytes. The answers y are labels (n), or targets (n, kOutputs) if labels is null. orders: (networks, n).
 // The weights and biases have a leading axis of networks, and are updated in place. finite: 1 if no output was NaN and
 // every label names an output.
 KERNEL(kThreads)
@@ -98,8 +99,8 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     return 0;
   };
 
-  // The groups of inputs that this warp holds, and its weights: w[g][m][i] is of neuron 16 m + row + 8 (i / 2) and
-  // input 8 (first + g) + 2 col + i % 2, which is the layout of the tensor core's sums.
+  // The groups of inputs that this warp holds, and its weights. w[g][m][i] belongs to neuron 16 m + row + 8 (i / 2) and
+  // input 8 (first + g) + 2 col + i % 2: the layout of the tensor core's sums.
   const int first = kAllGroups * warp / kWarps, groups = kAllGroups * (warp + 1) / kWarps - first;
   const auto holds = [&](int g) { return kWarps * kGroups == kAllGroups || g < groups; };
   float w[kGroups][kNeuronTiles][4];
@@ -116,12 +117,12 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     const int k = i / kStride, j = i % kStride;
     s.w2[i] = k < kOutputs && j < kHidden ? w2[k * kHidden + j] : 0.0f;
   }
-  // Examples that a mini-batch does not have must add nothing to the sums over examples.
+  // The padding of the tiles of examples must add nothing to the sums over examples.
   for (int i = t; i < kExamples * kErrorStride; i += kThreads) s.d1[i] = 0.0f;
   for (int i = t; i < kNeurons; i += kThreads) s.b1[i] = i < kHidden ? b1[i] : 0.0f;
   for (int i = t; i < 16; i += kThreads) s.b2[i] = i < kOutputs ? b2[i] : 0.0f;
 
-  // Warp 0 starts the copies of images, one lane per example. It loads their rows one step early.
+  // Warp 0 starts the copies of images, one lane per example. It reads their row numbers one step early.
   int32_t next_row = warp == 0 && lane < count_of(0) ? row_of(0, lane) : 0;
   const auto fetch = [&](int step) {
     const int stage = step % kStages, count = count_of(step);
@@ -137,7 +138,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     for (int i = 0; i < kStages; ++i) arrivals_init(s.arrivals.span(i, 1));
   }
 
-  // Four threads compute one output. They load its answer one step early, and the row of the answer two steps early.
+  // Four threads compute one output. They load its answer one step early, and the row number two steps early.
   // An answer is a label, or the bits of a target.
   int32_t answer_row[kSlots];
   uint32_t answer[kSlots], next_answer[kSlots];
@@ -170,7 +171,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     }
     arrivals_wait(s.arrivals.span(stage, 1), step / kStages % 2);
 
-    // This warp's part of z = w x. An example that is missing repeats the last one.
+    // This warp's part of z = w x. In a short mini-batch the last example stands in for the missing ones, whose δ is 0.
     float z[kNeuronTiles][kExampleTiles][4] = {};
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -184,7 +185,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
       }
 #pragma unroll
       for (int m = 0; m < kNeuronTiles; ++m) {
-        // Columns 2 col and 2 col + 1 of a sum serve as columns col and col + 4 of a factor, so no lanes exchange data.
+        // Columns 2 col and 2 col + 1 of a sum become columns col and col + 4 of a factor, so no lanes exchange data.
         const float a[4] = {w[g][m][0], w[g][m][2], w[g][m][1], w[g][m][3]};
 #pragma unroll
         for (int k = 0; k < kExampleTiles; ++k) product(z[m][k], a, b[k]);
@@ -201,7 +202,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
         }
     barrier();
 
-    // Every warp has finished the step before, so its images may be replaced.
+    // After this barrier no warp reads the images of the last step, so a copy may replace them.
     if (warp == 0 && step + kStages - 1 < steps) fetch(step + kStages - 1);
     float slope[kWarpExamples] = {};
 #pragma unroll
@@ -251,7 +252,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     }
     barrier();
 
-    // The small weights and biases: one row of w2 per warp, then b1 and b2.
+    // Update the output layer and the biases: one row of w2 per warp, then b1 and b2.
     for (int k = warp; k < kOutputs + 2; k += kWarps) {
       float sum = 0.0f;
       if (k < kOutputs && lane < kNeurons) {
@@ -266,8 +267,8 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
         s.b2[lane] = fused(rate, sum, s.b2[lane]);
       }
     }
-    // The weights of the first layer. The change is summed apart and added with one rounding: if the tensor core's
-    // adder truncates, sums in place would make the weights smaller step by step.
+    // Update the weights of the first layer. The tensor core sums the change, and an ordinary addition adds it: if the
+    // tensor core truncates its sums, a sum in place would shrink the weights a little at each step.
     // An unrolled loop would need more registers than a thread has.
 #pragma unroll 1
     for (int k = 0; k < kExampleTiles; ++k) {

@@ -32,8 +32,8 @@ class Training:
 
     Example:
         with Context() as context:
-            compiled = cubins.cubin(shape, context.device, compiler)
-            training = Training(context, shape, compiled.cubin, networks, x, y, order, eta)
+            kernel = cubins.cubin(compiler, shape, context.device.capability)
+            training = Training(context, shape, kernel.compiled.cubin, networks, x, y, order, eta)
             training.launch()
             networks, finite = training.result()
     """
@@ -89,7 +89,7 @@ class Training:
         self._order.write(np.asarray(order, np.int32))
 
     def launch(self) -> None:
-        """Start an epoch, and return before it ends. A second epoch trains further."""
+        """Start an epoch, and return before it ends. Each further epoch continues from the last."""
         self._context.launch(
             self._kernel,
             self._count,

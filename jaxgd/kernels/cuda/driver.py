@@ -16,9 +16,9 @@ from jaxgd.kernels.cuda.nvrtc import ENTRY
 from jaxgd.kernels.cuda.shape import Shape
 
 LIBRARY = "libcuda.so.1"
-# The kernel copies images in bulk, which this compute capability was the first to have.
+# The kernel copies images by cp.async.bulk, which needs this compute capability.
 LEAST_CAPABILITY = (9, 0)
-# Numbers of cuda.h.
+# Constants of cuda.h.
 _NAME_BYTES = 256
 _MULTIPROCESSORS, _MAJOR, _MINOR, _SHARED_BYTES = 16, 75, 76, 97  # attributes of a device
 _MAX_DYNAMIC_SHARED_BYTES = 8  # attribute of a kernel
@@ -32,8 +32,8 @@ class Device(NamedTuple):
         name: Its name.
         capability: Its compute capability, such as (9, 0).
         multiprocessors: The number of its multiprocessors.
-        shared_bytes: The most bytes of shared memory that a block may ask for.
-        driver: The version of CUDA that the driver knows, such as (13, 0).
+        shared_bytes: Bytes of shared memory that a block may use, at most.
+        driver: The newest version of CUDA that the driver supports, such as (13, 0).
     """
 
     ordinal: int
@@ -49,7 +49,7 @@ class Device(NamedTuple):
 
 
 class Driver:
-    """The loaded driver. A call that fails raises CudaError with the driver's own words."""
+    """The loaded driver. A call that fails raises CudaError with the driver's message."""
 
     def __init__(self) -> None:
         try:
@@ -75,7 +75,7 @@ class Driver:
         try:
             function: Callable[..., int] = getattr(self._library, name)
         except AttributeError as error:
-            raise CudaError(f"the CUDA driver is too old: it has no {name}, and CUDA 12.0 has") from error
+            raise CudaError(f"the kernel needs a driver for CUDA 12.0 or later, and this one has no {name}") from error
         return function
 
     def _text(self, code: int) -> str:
@@ -113,8 +113,8 @@ class Driver:
     def enable(self, kernel: int, shared_bytes: int, ordinal: int) -> None:
         """Prepare a kernel for launches on a device with this much dynamic shared memory.
 
-        The driver would load the code at the first launch. XLA may make that launch inside a capture, where a load can
-        fail, so this loads it.
+        By default, the driver loads the code at the first launch. XLA may make that launch inside a capture, where a
+        load can fail, so this method loads the code.
         """
         handle, function = ctypes.c_void_p(kernel), ctypes.c_void_p()
         self("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED_BYTES, shared_bytes, handle, self._handle(ordinal))
@@ -127,13 +127,13 @@ class Driver:
             self.pop_context()
 
     def push_context(self, ordinal: int) -> None:
-        """Make the device's primary context, which JAX uses too, the current one of this thread."""
+        """Make the device's primary context current in this thread. JAX uses the same context."""
         context = ctypes.c_void_p()
         self("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._handle(ordinal))
         self("cuCtxPushCurrent_v2", context)
 
     def pop_context(self) -> None:
-        """Undo `push_context`. The device keeps its context, because a release could reset it while JAX uses it."""
+        """Undo `push_context`. The context is not released, because a release could reset it while JAX uses it."""
         self("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
     def _handle(self, ordinal: int) -> ctypes.c_int:
@@ -158,14 +158,14 @@ def device(ordinal: int = 0) -> Device | str:
     if isinstance(loaded, str):
         return loaded
     try:
-        found = loaded.device(ordinal)
+        device = loaded.device(ordinal)
     except CudaError as error:
         return str(error)
-    if found.capability < LEAST_CAPABILITY:
+    if device.capability < LEAST_CAPABILITY:
         return "the kernel needs compute capability {}.{}, and {} has {}.{}".format(
-            *LEAST_CAPABILITY, found.name, *found.capability
+            *LEAST_CAPABILITY, device.name, *device.capability
         )
-    return found
+    return device
 
 
 def why_unsuitable(device: Device, shape: Shape) -> str | None:
@@ -179,7 +179,7 @@ def why_unsuitable(device: Device, shape: Shape) -> str | None:
 
 
 class Memory:
-    """Bytes on a device. Free it with `free`, or leave its context.
+    """Bytes on a device. `free` or the end of its context frees them.
 
     Args:
         context: The context of the device.
@@ -199,7 +199,7 @@ class Memory:
         self._context, self.address, self.size = context, address.value, size
 
     def write(self, array: NDArray[Any]) -> None:
-        """Copy an array of as many bytes to the device."""
+        """Copy an array of `size` bytes to the device."""
         content = np.ascontiguousarray(array)
         self._require(content.nbytes)
         self._context.driver(
@@ -207,7 +207,7 @@ class Memory:
         )
 
     def read(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Wait for the launches before, and return the content as an array."""
+        """Wait for earlier launches, and return the content as an array."""
         content = np.empty(shape, dtype)
         self._require(content.nbytes)
         self._context.driver(
@@ -216,7 +216,7 @@ class Memory:
         return content
 
     def fill(self, byte: int) -> None:
-        """Set every byte."""
+        """Set every byte to this value."""
         self._context.driver("cuMemsetD8_v2", *self._pointer(), ctypes.c_ubyte(byte), self._bytes())
 
     def free(self) -> None:
@@ -233,11 +233,11 @@ class Memory:
 
     def _require(self, size: int) -> None:
         if size != self.size:
-            raise CudaError(f"an array of {size} bytes was given for {self.size} bytes on the device")
+            raise CudaError(f"expected an array of {self.size} bytes, as on the device, got {size} bytes")
 
 
 class Context:
-    """A device's primary context, for launches without JAX: in scripts that check and time a kernel.
+    """A device's primary context, for scripts that check and time a kernel without JAX.
 
     Every launch goes to the default stream, in order.
 
@@ -253,10 +253,10 @@ class Context:
     device: Device
 
     def __init__(self, ordinal: int = 0) -> None:
-        loaded, found = driver(), device(ordinal)
-        if isinstance(loaded, str) or isinstance(found, str):
-            raise CudaError(found if isinstance(found, str) else str(loaded))
-        self.driver, self.device = loaded, found
+        loaded_driver, device_ = driver(), device(ordinal)
+        if isinstance(loaded_driver, str) or isinstance(device_, str):
+            raise CudaError(device_ if isinstance(device_, str) else str(loaded_driver))
+        self.driver, self.device = loaded_driver, device_
         self._allocated: list[Memory] = []
 
     def __enter__(self) -> "Context":
@@ -269,7 +269,7 @@ class Context:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        # After an error on the device every call fails. The first error says more than those that follow.
+        # After an error on the device, every later call fails too. Raise the first error, which names the cause.
         with contextlib.suppress(CudaError) if error else contextlib.nullcontext():
             for memory in self._allocated:
                 memory.free()
@@ -282,7 +282,7 @@ class Context:
         return kernel
 
     def empty(self, size: int) -> Memory:
-        """Allocate bytes on the device."""
+        """Allocate memory of `size` bytes on the device."""
         self._allocated.append(Memory(self, size))
         return self._allocated[-1]
 

@@ -38,8 +38,8 @@ class Resources(NamedTuple):
 
     Attributes:
         registers: Registers per thread.
-        spill_bytes: Bytes per thread that are stored and loaded because the registers do not suffice, the larger one.
-        static_bytes: Bytes of shared memory per block that the launch does not ask for.
+        spill_bytes: Bytes per thread that spill from registers to memory: the larger of the stores and the loads.
+        static_bytes: Bytes of static shared memory per block, in addition to the dynamic bytes of the launch.
     """
 
     registers: int
@@ -62,7 +62,7 @@ def resources(log: str) -> Resources:
 
 
 class Compiler:
-    """A loaded NVRTC.
+    """A loaded library NVRTC.
 
     Args:
         path: The file of the library, or a name that the system finds.
@@ -76,7 +76,7 @@ class Compiler:
     version: tuple[int, int]
 
     def __init__(self, path: str) -> None:
-        # NVRTC 13.0 looks for its builtins by name only, and finds them if they are loaded before.
+        # NVRTC 13.0 looks for its builtins by name only, so it finds them only if they are already loaded.
         for builtins in sorted(Path(path).parent.glob("libnvrtc-builtins.so.*")) if os.sep in path else ():
             ctypes.CDLL(str(builtins))
         self._library = ctypes.CDLL(path)
@@ -116,13 +116,13 @@ class Compiler:
         Args:
             shape: The constants of the kernel.
             architecture: The architecture, such as "sm_90".
-            *flags: More options, such as "--generate-line-info".
+            *flags: Further options, such as "--generate-line-info".
 
         Returns:
             The machine code and the messages.
 
         Raises:
-            CudaError: If NVRTC finds an error. The message has the first one.
+            CudaError: If the compilation fails. The message is the first error of NVRTC.
         """
         return self.compile_source(SOURCE, *sources(), options_for(shape, architecture, *flags))
 
@@ -196,22 +196,22 @@ def compiler(most_major: int | None = None) -> Compiler | str:
     reasons = []
     for path in _candidates():
         try:
-            found = Compiler(path)
+            candidate = Compiler(path)
         except (OSError, AttributeError, CudaError) as error:
             if Path(path).is_file():
                 reasons.append(f"NVRTC cannot be loaded: {' '.join(str(error).split())}")
             continue
-        if most_major is None or found.version[0] <= most_major:
-            return found
+        if most_major is None or candidate.version[0] <= most_major:
+            return candidate
         reasons.append(
-            f"{found} is newer than the driver, which knows CUDA {most_major} "
+            f"{candidate} is newer than the driver, which knows CUDA {most_major} "
             f"(run: pip install nvidia-cuda-nvrtc-cu{most_major})"
         )
     return reasons[0] if reasons else f"NVRTC, the compiler of the kernel, is not installed (run: {_INSTALL})"
 
 
 def _candidates() -> Iterator[str]:
-    """Yield the files and the names of libraries that may be NVRTC, the preferred ones first."""
+    """Yield the paths and names of libraries that may be NVRTC, in order of preference."""
     for major in _MAJORS:
         for folder in _wheel_folders():
             yield from map(str, sorted(folder.glob(f"*/lib/libnvrtc.so.{major}")))

@@ -7,10 +7,10 @@ MOST_INPUTS, MOST_HIDDEN, MOST_OUTPUTS, MOST_BATCH = 1024, 32, 16, 16
 _MOST_WARPS = 16
 # Fewer warps would make the sums over neurons and examples slow.
 _LEAST_WARPS = 8
-# Mini-batches of images in shared memory: one in use, the others on their way.
+# Mini-batches of images in shared memory: one is in use, and the copies of the others are in flight.
 _STAGES = 4
-# Floats from one row of neurons to the next, in all arrays of shared memory but the errors, and in the errors.
-_STRIDE, _ERROR_STRIDE = 36, 40
+# Floats from one row to the next in shared memory: in d1, and in the other padded arrays (parts of z, a1 and w2).
+_ERROR_STRIDE, _STRIDE = 40, 36
 
 
 class Shape(NamedTuple):
@@ -21,7 +21,7 @@ class Shape(NamedTuple):
         hidden: Number of hidden neurons, 1 to 32.
         outputs: Number of outputs, 1 to 16.
         batch_size: The most examples per mini-batch, 1 to 16.
-        parts: Parts into which a float32 factor is split for the TF32 products: 2 keep 22 bits of it, 1 keeps 11.
+        parts: Number of TF32 numbers into which a float32 factor is split: 2 keep 22 of its bits, 1 keeps 11.
     """
 
     inputs: int
@@ -32,12 +32,12 @@ class Shape(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes from one image to the next. The device copies multiples of 16 bytes."""
+        """Bytes from one image to the next: the inputs, padded because the device copies multiples of 16 bytes."""
         return _rounded_up(self.inputs, 16)
 
     @property
     def groups(self) -> int:
-        """The most groups of 8 inputs per warp."""
+        """Groups of 8 inputs per warp, at most."""
         return -(-_groups(self.inputs) // _MOST_WARPS)
 
     @property

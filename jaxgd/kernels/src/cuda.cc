@@ -1,5 +1,5 @@
-// Launches the CUDA kernel. It needs no header and no library of CUDA: it finds the driver's functions by name when the
-// first kernel is launched. Python loads the kernels (driver.py), because a load inside a capture of launches fails.
+// Launches the CUDA kernel. This file needs no header and no library of CUDA: it finds the driver's functions by name
+// at the first launch. Python loads the kernels (driver.py) before that, because a load inside a capture can fail.
 #include <map>
 #include <mutex>
 #include <string>
@@ -44,7 +44,8 @@ struct Driver {
   }
 };
 
-// A kernel that Python has loaded. It is valid on every device of the architecture that its name stands for.
+// A kernel that Python has loaded. It is valid on every device of its architecture. Its name is a hash that includes
+// the architecture.
 struct Kernel {
   void* handle;
   Sizes sizes;
@@ -59,8 +60,8 @@ std::map<std::string, Kernel, std::less<>>& kernels() {
 
 Kernel kernel_of(std::string_view name) {
   const std::lock_guard<std::mutex> held(lock);
-  const auto found = kernels().find(name);
-  if (found != kernels().end()) return found->second;
+  const auto entry = kernels().find(name);
+  if (entry != kernels().end()) return entry->second;
   throw Refused{ffi::ErrorCode::kFailedPrecondition,
                 "the kernel " + std::string(name.substr(0, 12)) +
                     " is not loaded in this process. A compiled or exported program holds only its name. Before "
@@ -68,7 +69,7 @@ Kernel kernel_of(std::string_view name) {
                     "jaxgd, NVRTC and kind of GPU"};
 }
 
-// See `checked` for the arguments and results. Each network is trained by one block.
+// See `checked` for the arguments and results. One block trains one network.
 ffi::Error Launch(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
                   int64_t batch_size, int64_t threads, int64_t shared_bytes) {
   return guarded("cuda epoch", [&] {

@@ -1,4 +1,4 @@
-// The arrays of an epoch by the CUDA kernel, and their checks. The tests' emulation of the kernel shares them.
+// The arrays of an epoch by the CUDA kernel, and their checks. The emulation in the tests uses them too.
 #pragma once
 #include <cstdint>
 #include <limits>
@@ -41,7 +41,7 @@ inline void require_same(const Epoch& e, const Sizes& compiled) {
 
 // args: x (n, inputs rounded up to a multiple of 16), bytes; y, labels (n) or targets (n, outputs); order (n); eta ();
 // w1 (hidden, inputs), b1 (hidden), w2 (outputs, hidden), b2 (outputs).
-// rets: finite () as an integer, w1, b1, w2, b2. The network's results are the same memory as its arguments.
+// rets: finite () as an integer, w1, b1, w2, b2. Each result of the network is in the memory of its argument.
 // To train a batch of networks, give order, eta, the network and all results a leading axis.
 inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, int64_t batch_size) {
   require(args.size() == 8 && rets.size() == 5, "expected 8 arguments and 5 results, got " +
@@ -55,25 +55,27 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
     if (batched) shape.insert(shape.begin(), order.dimensions()[0]);
     return shape;
   };
-  require(y.dimensions().size() >= 1, "y must be labels (n) or targets (n, out)");
+  require(y.dimensions().size() >= 1, "y must be labels (n) or targets (n, out), got " + describe(y));
   require(w1.dimensions().size() == front + 2, "w1 must be (hidden, in), got " + describe(w1));
   require(w2.dimensions().size() == front + 2, "w2 must be (out, hidden), got " + describe(w2));
 
   Epoch e{};
   e.networks = batched ? order.dimensions()[0] : 1;
   e.hidden = w1.dimensions()[front], e.inputs = w1.dimensions()[front + 1], e.outputs = w2.dimensions()[front];
-  require(e.hidden > 0 && e.inputs > 0 && e.outputs > 0, "a layer has no neuron or no input");
+  require(e.hidden > 0 && e.inputs > 0 && e.outputs > 0,
+          "every layer must have a neuron and an input, got " + describe(w1) + " and " + describe(w2));
   // A launch takes its sizes as 32-bit integers.
   constexpr int64_t most = std::numeric_limits<int32_t>::max();
   const int64_t n = y.dimensions()[0];
   require(n > 0 && n <= most, "expected 1 to " + std::to_string(most) + " examples, got " + std::to_string(n));
-  require(e.networks <= most, "too many networks: " + std::to_string(e.networks));
+  require(e.networks <= most,
+          "expected at most " + std::to_string(most) + " networks, got " + std::to_string(e.networks));
   require(batch_size >= 1 && batch_size <= n, "batch_size must be from 1 to the number of examples, " +
                                                   std::to_string(n) + ", got " + std::to_string(batch_size));
   e.n = static_cast<int>(n), e.batch_size = static_cast<int>(batch_size);
 
   require_shape("x", x, ffi::U8, {n, (e.inputs + 15) / 16 * 16});
-  require(reinterpret_cast<uintptr_t>(x.untyped_data()) % 16 == 0, "x does not start at a multiple of 16 bytes");
+  require(reinterpret_cast<uintptr_t>(x.untyped_data()) % 16 == 0, "the address of x must be a multiple of 16");
   e.x = x.typed_data<uint8_t>();
   if (y.element_type() == ffi::S32) {
     require_shape("y", y, ffi::S32, {n});
@@ -105,7 +107,7 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
 
 }  // namespace jaxgd::cuda
 
-// The arguments that JAX binds to a handler.
+// Adds the arguments, results and attributes that both handlers share to a binding.
 // clang-format off
 #define JAXGD_CUDA_EPOCH(binding)  \
   (binding).RemainingArgs().RemainingRets().Attr<std::string_view>("kernel").Attr<int64_t>("batch_size")  \

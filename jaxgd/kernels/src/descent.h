@@ -65,9 +65,9 @@ struct Kernels {
   // number of threads: 1 without a hidden layer, otherwise 1 to padded(n_1)/kPad.
   EpochResult (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
                        int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads);
-  // Evaluates the examples in `parts` parts. Takes the next part from `next` until none is left, so that several threads
-  // can share the parts. Part i has the result results[i] and, unless `gradients` is null, its sum of gradients is
-  // gradients[i]. Writes the outputs (n, n_L) of all examples unless `outputs` is null.
+  // Evaluates the examples in `parts` parts. Takes the next part from `next` until none is left, so several threads can
+  // share the parts. Writes the result of part i to results[i], and its sum of gradients to gradients[i] unless
+  // `gradients` is null. Writes the outputs (n, n_L) of all examples unless `outputs` is null.
   void (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, const Layers& network, int64_t parts,
                    std::atomic<int64_t>& next, Evaluation* results, Gradient* gradients, float* outputs);
   // The number of columns of a panel of weights.

@@ -66,7 +66,7 @@ int team_size(const std::vector<int64_t>& sizes, int64_t batch_size, int most) {
 void on_threads(int64_t count, const std::function<void()>& work) {
   std::exception_ptr failure;
   std::mutex lock;
-  const auto guarded = [&] {
+  const auto work_or_catch = [&] {
     try {
       work();
     } catch (...) {
@@ -76,11 +76,11 @@ void on_threads(int64_t count, const std::function<void()>& work) {
   };
   std::vector<std::thread> others;
   try {
-    for (int64_t i = 1; i < std::min<int64_t>(count, threads()); ++i) others.emplace_back(guarded);
+    for (int64_t i = 1; i < std::min<int64_t>(count, threads()); ++i) others.emplace_back(work_or_catch);
   } catch (...) {
     // The system refused another thread; the threads already started do all the work.
   }
-  guarded();
+  work_or_catch();
   for (std::thread& other : others) other.join();
   if (failure) std::rethrow_exception(failure);
 }
@@ -212,7 +212,7 @@ ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
     require_shape("C", c, ffi::F32, {});
     require_shape("the accuracy", accuracy, ffi::F32, {});
     require_shape("saturated", saturated, ffi::S32, {});
-    // The gradient has an even number of arrays.
+    // The gradient has an even number of arrays, so an even number of results includes the outputs.
     const bool with_outputs = rets.size() % 2 == 0;
     const size_t slopes = with_outputs ? 4 : 3;
     const bool with_gradient = rets.size() > slopes;

@@ -96,8 +96,9 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
   return {finite, lost > seconds / 8};
 }
 
-// Returns the rows first … last − 1, those of bytes sorted by label. Images with the same label have more zeros in
-// common: with six images of digits, 37% of the inputs are not zero in one of them, and 43% in the order of the data.
+// Returns the rows first … last − 1, sorted by label if the inputs are bytes. Images of one label have more zeros in
+// common, and the kernel skips an input that is 0 in all images of a tile. In tiles of six images of digits, it uses
+// 37% of the inputs if the rows are sorted, and 43% in the order of the data.
 std::vector<int64_t> rows_to_evaluate(const Examples& examples, int64_t first, int64_t last, int64_t classes) {
   std::vector<int64_t> rows(last - first);
   std::iota(rows.begin(), rows.end(), first);

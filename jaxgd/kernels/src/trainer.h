@@ -164,8 +164,8 @@ class Trainer {
     }
   }
 
-  // Adds the block's costs to an evaluation, with the number of examples that are right, and notes outputs that are not
-  // saturated.
+  // Adds the costs of a block and the number of its right examples to an evaluation. Clears `saturated` if an output is
+  // not saturated.
   template <typename RowOf>
   void judge(const Block& block, const RowOf& row_of, Evaluation& result) const {
     constexpr float kEps = std::numeric_limits<float>::epsilon();
@@ -309,8 +309,8 @@ class Trainer {
     return off;
   }
 
-  // True if the largest output of an example is at the right label. The first of several equal outputs counts, and an
-  // example with a NaN among its outputs is wrong.
+  // Returns true if the largest output of an example is at the right label. The first of several equal outputs counts,
+  // and an example with a NaN among its outputs is wrong.
   bool is_right(const float* a, int64_t row) const {
     const int64_t n = sizes_[depth_];
     int64_t label = 0;

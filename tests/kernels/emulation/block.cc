@@ -1,4 +1,4 @@
-// The fibers of a block, and everything that they wait for.
+// The fibers of a block, and the barriers and copies that they wait for.
 #include "block.h"
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 #include <random>
 #include <vector>
 
-// The sanitizers must know of every switch from one stack to another. This file is not compiled with
-// -fsanitize=thread, so it needs a define of its own.
+// The sanitizers must know of every switch from one stack to another. This file is compiled without -fsanitize=thread,
+// so a define of its own, BLOCK_TSAN, turns these calls on.
 #ifdef BLOCK_TSAN
 extern "C" {
 void* __tsan_get_current_fiber();
@@ -45,7 +45,7 @@ void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 namespace block {
 namespace {
 
-// Saves the registers that a function must preserve, stores the stack pointer in *from, and continues on the stack `to`.
+// Saves the registers that a function must preserve, stores the stack pointer in *from, and continues on stack `to`.
 extern "C" void block_switch_stacks(void** from, void* to);
 asm(R"(
 .text
@@ -72,7 +72,7 @@ block_switch_stacks:
 constexpr size_t kStackBytes = 64 << 10;
 constexpr int kNumberSaved = 6;
 constexpr size_t kMostCopies = 4096;
-// A flag of __tsan_switch_to_fiber: the switch orders no accesses.
+// A flag of __tsan_switch_to_fiber: the switch does not order accesses, so races between fibers stay visible.
 constexpr unsigned kNoOrder = 1;
 
 struct Fiber {
@@ -84,7 +84,7 @@ struct Fiber {
   int waits_at = 0;  // line of the kernel
 };
 
-// A point where `count` threads meet. All must come from the same line.
+// A point where threads meet. All must arrive from the same line of the kernel.
 struct Meeting {
   int arrived = 0, line = 0;
   unsigned round = 0;
@@ -110,7 +110,7 @@ struct Copy {
   const void* from;
   int bytes;
   Phase* phase;
-  int delay;  // rounds of the scheduler until it arrives
+  int delay;  // rounds of the scheduler until the bytes arrive
 };
 
 struct Block {
@@ -185,7 +185,7 @@ void end_phase_if_complete(Phase& phase) {
   running->progress = true;
 }
 
-// Finishes the copies whose time has come.
+// Finishes the copies whose delay has passed.
 void deliver() {
   auto& copies = running->copies;
   const auto arrives = [](Copy& copy) {
@@ -241,7 +241,7 @@ void run(int index, int threads, size_t shared_bytes, unsigned seed, bool trunca
   b.memory = static_cast<char*>(std::aligned_alloc(128, (shared_bytes + 127) / 128 * 128));
   std::memset(b.memory, 0xff, shared_bytes);  // NaN
   b.written.resize(shared_bytes);
-  // ThreadSanitizer would see an allocation by one thread and its release by another.
+  // A reallocation inside a fiber would look to ThreadSanitizer like a race.
   b.copies.reserve(kMostCopies);
   b.fibers.resize(threads), b.warps.resize(threads / 32);
   running = &b;
@@ -272,7 +272,7 @@ char* shared_memory() { return running->memory; }
 void require_written(const void* from, size_t bytes, int line) {
   const auto first = running->written.begin() + offset(from);
   if (std::find(first, first + bytes, false) != first + bytes) {
-    fail(line, "shared memory is read before it was written, or while a copy to it is on its way");
+    fail(line, "shared memory is read before it was written, or during a copy to it");
   }
 }
 
@@ -304,7 +304,8 @@ float from_lane_xor(float x, int mask, int line) {
   return other;
 }
 
-// Every product is exact in double, and so is almost every sum of 9 of them. The result is rounded once.
+// Every product is exact in double, and so is the sum of d and 8 products, unless their exponents differ widely. So the
+// result is rounded once.
 static void multiply_add_of(const block::Warp& warp) {
   float a[16][8], b[8][8];
   const auto tf32 = [](uint32_t word) { return of_bits(word & 0xffffe000u); };
@@ -330,7 +331,7 @@ static void multiply_add_of(const block::Warp& warp) {
 void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line) {
   block::Warp& warp = block::current_warp();
   warp.factors[block::running->current % 32] = {d, a, b};
-  // The last lane computes for all. The others wait until it has.
+  // The last lane to arrive computes the product for the whole warp.
   if (warp.arrived == 31) multiply_add_of(warp);
   block::meet(warp, 32, line);
 }
@@ -348,7 +349,7 @@ static block::Phase& phase_of(const Arrivals* arrivals, int line) {
 
 void arrivals_expect(Arrivals* arrivals, int bytes, int line) {
   block::Phase& phase = phase_of(arrivals, line);
-  if (phase.expects) block::fail(line, "a phase is expected before the last one has ended");
+  if (phase.expects) block::fail(line, "a phase starts before the last one has ended");
   phase.pending_bytes += bytes;
   phase.expects = true;
   block::end_phase_if_complete(phase);
@@ -363,11 +364,11 @@ void arrivals_wait(Arrivals* arrivals, int parity, int line) {
 void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals, int line) {
   const auto is_aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   if (!is_aligned(to) || !is_aligned(from) || bytes % 16 != 0) block::fail(line, "a copy is not aligned to 16 bytes");
-  if (block::running->copies.size() == block::kMostCopies) block::fail(line, "too many copies are on their way");
+  if (block::running->copies.size() == block::kMostCopies) block::fail(line, "too many copies are in flight");
   block::Phase& phase = phase_of(arrivals, line);
   const auto first = block::running->written.begin() + block::offset(to);
   std::fill_n(first, bytes, false);
-  std::memset(to, 0xee, bytes);  // a thread that still needs the bytes before must notice
+  std::memset(to, 0xee, bytes);  // a thread that still reads the old bytes must get wrong results
   __tsan_release(&phase);
   const int delay = static_cast<int>(block::running->random() % 7);
   block::running->copies.push_back({static_cast<char*>(to), from, bytes, &phase, delay});

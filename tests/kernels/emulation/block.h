@@ -1,11 +1,11 @@
 // The operations of jaxgd/kernels/cuda/block.h on a CPU. Each thread of the block is a fiber, which runs until it waits
 // for others. The kernel's source is the same as on a GPU.
 //
-// A fault ends the program with a message that names the line of the kernel: an index outside an array in shared memory,
-// a read before the first write or while a copy is on its way, and a wait that never ends.
+// Three faults end the program with a message that names the line of the kernel: an index outside an array in shared
+// memory, a read before the first write or during a copy, and a wait that never ends.
 //
-// block.cc has the other half. It is compiled without -fsanitize=thread, so ThreadSanitizer sees the kernel's own reads
-// and writes, and the barriers between them.
+// block.cc has the other half. It is compiled without -fsanitize=thread, so ThreadSanitizer sees only the kernel's own
+// reads and writes, and the barriers between them.
 #pragma once
 
 #include <algorithm>
@@ -29,18 +29,18 @@ namespace block {
 void run(int index, int threads, size_t shared_bytes, unsigned seed, bool truncate, const std::function<void()>& body);
 
 char* shared_memory();
-// Ends the program unless all these bytes of shared memory were written, or marks them as written.
+// Ends the program unless all these bytes of shared memory were written.
 void require_written(const void* from, size_t bytes, int line);
 void mark_written(const void* to, size_t bytes);
 [[noreturn]] void fail(int line, const char* fault);
 
-// An index, and the line that used it.
+// An index, and the line of the kernel that uses it.
 struct Index {
   int i, line;
   Index(int i, int line = __builtin_LINE()) : i(i), line(line) {}
 };
 
-// A value in shared memory.
+// A reference to a value in shared memory, which checks every read and records every write.
 template <typename T>
 class Value {
  public:
@@ -104,7 +104,7 @@ inline float of_bits(uint32_t word) {
   return x;
 }
 inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
-// A GPU computes 2 to the power of the rounded product.
+// A GPU computes the exponential as a power of 2 too, so a large x has the same rounding error.
 inline float fast_exp(float x) { return std::exp2(x * 1.44269504f); }
 inline float fast_reciprocal(float x) { return 1.0f / x; }
 

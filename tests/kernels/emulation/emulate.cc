@@ -1,9 +1,9 @@
 // The kernel as a library for tests: the same source, on the CPU.
 #include "block.h"
-// block.h comes first, because it stands for the GPU's block.h.
+// This block.h comes first, because it replaces the GPU's.
 #include "descend.cu"
 
-// Runs the kernel on `networks` blocks, one after another. The other arguments are the kernel's.
+// Runs the kernel on `networks` blocks, one after the other. See block::run for `seed` and `truncate`.
 extern "C" void jaxgd_emulate(const uint8_t* x, const int32_t* labels, const float* targets, const int32_t* orders,
                               const float* etas, float* w1, float* b1, float* w2, float* b2, int32_t* finite, int n,
                               int batch_size, int networks, unsigned seed, int truncate) {

@@ -21,7 +21,7 @@ struct Kernel {
 };
 
 std::map<std::string, Kernel, std::less<>> kernels;
-// The emulation runs one block at a time, and XLA may run two handlers at once.
+// The emulation can run only one block at a time, but XLA may run two handlers at once.
 std::mutex lock;
 
 ffi::Error Run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name, int64_t batch_size,
@@ -33,7 +33,8 @@ ffi::Error Run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
     require(found != kernels.end(), "the kernel " + std::string(name) + " is not loaded");
     const Kernel& kernel = found->second;
     require_same(e, kernel.sizes);
-    require(threads == kernel.threads && shared_bytes == kernel.shared_bytes, "a launch has other sizes");
+    require(threads == kernel.threads && shared_bytes == kernel.shared_bytes,
+            "the launch has other threads or shared_bytes than the kernel");
     kernel.emulate(e.x, e.labels, e.targets, e.order, e.eta, e.w1, e.b1, e.w2, e.b2, e.finite, e.n, e.batch_size,
                    static_cast<int>(e.networks), 1, 0);
   });

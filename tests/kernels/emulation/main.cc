@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
   const int n = BATCH * (steps - 1) + (BATCH + 1) / 2, row = (INPUTS + 15) / 16 * 16;
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
-  // Every array has a block of its own on the heap, so AddressSanitizer finds an access outside.
+  // Every array is its own allocation on the heap, so AddressSanitizer finds an access outside it.
   auto* x = static_cast<uint8_t*>(std::aligned_alloc(16, static_cast<size_t>(n) * row));
   for (int i = 0; i < n * row; ++i) x[i] = random() % 5 == 0 && i % row < INPUTS ? random() : 0;
   std::vector<int32_t> labels(n), orders(networks * n), finite(networks);
