@@ -177,8 +177,8 @@ def outputs_in_chunks(
 ) -> Float[Array, "n out"]:
     """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
 
-    Back-propagation converts the inputs of each chunk again. It computes the weighted inputs again only if those of all
-    rows exceed the budget.
+    Back-propagation converts the inputs of each chunk again. Beyond the budget, it also computes the weighted inputs
+    again.
     """
     budget = budget_of(x) if budget is None else budget
 

@@ -116,7 +116,7 @@ def train(
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
         budget: Limits on the memory of XLA's evaluations, a `jaxgd.examples.Budget`. Another budget rounds sums in
-            another order. By default that of the kind of device.
+            another order. The default is the budget of the kind of device, in `jaxgd.examples.BUDGETS`.
 
     Returns:
         The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to

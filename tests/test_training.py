@@ -179,7 +179,7 @@ def test_without_evaluation_the_network_is_the_same(digits, network):
 
 @pytest.mark.parametrize("kernel", often(["native", "xla"], ["native"]))
 def test_the_norm_of_the_gradient_can_be_left_out(digits, network, kernel):
-    """For mini-batches it becomes NaN, and nothing else changes. The full batch needs the gradient in any case."""
+    """It becomes NaN for mini-batches only, and nothing else changes. The full batch needs the gradient."""
     settings = {"epochs": 2, "batch_size": 10, "eta": 3.0, "key": jax.random.key(5), "kernel": kernel}
     full, bare = (train(network, digits, gradient_norm=norm, **settings) for norm in (True, False))
     assert_leaves_close(bare.network, full.network, rtol=0)

@@ -21,8 +21,8 @@ class Objective:
 
     Attributes:
         cost: The cost function of outputs and targets.
-        precision: The precision of the matrix products. Default None, the device's default.
-        budget: The limits on the memory of an evaluation. Default None, those of the device.
+        precision: The precision of the matrix products. Default None: the device's default.
+        budget: The limits on the memory of an evaluation. Default None: the limits of the device.
         batched: The number of networks and data sets that vmap evaluates at once.
     """
 
