@@ -234,28 +234,34 @@ def require_choice(who: str, name: str, x: Any, choices: Sequence[str]) -> None:
 
 
 def require_precision(who: str, precision: Any, dtype: Any = np.float32) -> None:
-    """Raise RangeError unless `jax.numpy.matmul` takes this precision and the device has its algorithm for a dtype."""
+    """Raise RangeError unless `jax.numpy.matmul` takes this precision and the device has its algorithm for a dtype.
+
+    None stands for JAX's setting jax_default_matmul_precision, which may name an algorithm too.
+    """
+    name = "precision"
+    if precision is None:
+        name = "JAX's setting jax_default_matmul_precision"
+        precision = getattr(jax.config, "jax_default_matmul_precision", None)
     if precision is None:
         return
-    row = jnp.zeros((1, 1))
     try:
         hash(precision)
-        jax.eval_shape(lambda x: jnp.matmul(x, x, precision=precision), row)
+        jax.eval_shape(lambda x: jnp.matmul(x, x, precision=precision), jnp.zeros((1, 1)))
     except (TypeError, ValueError) as error:
         raise RangeError(
             f"{who}: precision must be one that jax.numpy.matmul takes, got {given(precision)}.\n"
             'Pass "highest" for float32, or None for the default of the device.'
         ) from error
-    names = jax.lax.DotAlgorithmPreset.__members__
+    algorithms = jax.lax.DotAlgorithmPreset.__members__
     is_algorithm = isinstance(precision, jax.lax.DotAlgorithm | jax.lax.DotAlgorithmPreset) or (
-        isinstance(precision, str) and precision in names
+        isinstance(precision, str) and precision in algorithms
     )
     dtype, platform = np.dtype(dtype), jax.default_backend()
     if is_algorithm and not _has_algorithm(precision, dtype, platform):
-        known = [name for name in names if name != "DEFAULT" and _has_algorithm(name, dtype, platform)]
+        known = [repr(x) for x in algorithms if x != "DEFAULT" and _has_algorithm(x, dtype, platform)]
         raise RangeError(
-            f"{who}: precision must be an algorithm that the {platform} has for {dtype}, got {shown(precision, str)}.\n"
-            f'Pass {", ".join(map(repr, known))}{" or " if known else ""}"highest", or None for the default.'
+            f"{who}: {name} must be an algorithm that the {platform} has for {dtype}, got {shown(precision, str)}.\n"
+            f'Use {", ".join(known)}{" or " if known else ""}"highest", or None for the default of the device.'
         )
 
 

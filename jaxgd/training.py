@@ -159,11 +159,12 @@ def train(
         network = state.network
     fitted = fit_splits("train", network, data)
     network = tuple(network)
-    require_precision("train", precision, network[-1].b.dtype)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
     choice = select_backend(kernel, Job(network, fitted["train"], cost, optimizer, batch_size, precision))
+    if precision is not None or choice.name == "xla":
+        require_precision("train", precision, network[-1].b.dtype)
     sizes, ready, labels_fit = network_sizes(network), {}, True
     for name, examples in fitted.items():
         ready[name], fits = fit_traced_labels(backend.prepare(choice, examples), sizes[-1])

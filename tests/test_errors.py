@@ -260,8 +260,12 @@ def test_an_algorithm_that_the_device_lacks_is_refused(precision):
         errors.require_precision("f", precision)
     assert str(caught.value) == (
         f"f: precision must be an algorithm that the cpu has for float32, got {precision}.\n"
-        "Pass 'F32_F32_F32' or \"highest\", or None for the default."
+        "Use 'F32_F32_F32' or \"highest\", or None for the default of the device."
     )
+    with jax.default_matmul_precision("TF32_TF32_F32_X3"):
+        errors.require_precision("f", "highest")
+        with pytest.raises(errors.RangeError, match=r"^f: JAX's setting jax_default_matmul_precision must be an alg"):
+            errors.require_precision("f", None)
 
 
 def test_known_precisions_pass():

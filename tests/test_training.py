@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,14 @@ import optax
 import pytest
 from support import assert_leaves_close, by_hand, often, trained_by_hand
 
-from jaxgd import Layer, init_network, load_dataset, network_cost, quadratic_cost, train
+from jaxgd import Layer, errors, init_network, load_dataset, network_cost, quadratic_cost, train
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import (
     BUDGETS,
     UNBATCHED,
     Batched,
     Budget,
+    Examples,
     batched_over,
     budget_of,
     fit_splits,
@@ -554,6 +556,23 @@ def test_an_unknown_platform_has_the_budget_of_a_gpu(monkeypatch):
     seen = []
     jax.eval_shape(lambda x: seen.append(budget_of(x)), jnp.zeros(1))
     assert seen == [BUDGETS["gpu"]]
+
+
+def test_an_algorithm_reaches_every_product_on_a_gpu(monkeypatch):
+    """JAX lowers the full-batch gradient for CUDA without a GPU. The CPU lacks the algorithm."""
+    network = init_network(jax.random.key(0), (6, 5, 3))
+    examples = Examples(jnp.zeros((9, 6), jnp.uint8), jnp.zeros(9, jnp.int32))
+    objective = xla.Objective(quadratic_cost, "TF32_TF32_F32_X3")
+    evaluate = jax.jit(functools.partial(objective.evaluate, gradient=True))
+    with pytest.raises(RangeError, match="must be an algorithm that the cpu has"):
+        evaluate(network, examples)
+    monkeypatch.setattr(errors, "_has_algorithm", lambda *_: True)
+    text = evaluate.trace(network, examples).lower(lowering_platforms=("cuda",)).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert len(products) == 5
+    for line in products:
+        assert "lhs_precision_type = tf32" in line
+        assert "num_primitive_operations = 3" in line
 
 
 def test_vmap_counts_the_networks_and_the_data_sets():

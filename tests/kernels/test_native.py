@@ -441,7 +441,8 @@ def test_the_native_accuracy_equals_the_public_one(outputs, label, right):
 def test_every_output_counts_for_saturation():
     """One output that is not within eps of 0 or 1 decides, in any part of the examples."""
     x = np.zeros((6000, 1), np.uint8)
-    network = (Layer(np.full((2, 1), 20, np.float32), np.array([-20, 20], np.float32)),)
+    # The input 1 takes the second output from σ(−20) to 1/2.
+    network = (Layer(np.full((2, 1), 20, np.float32), np.array([20, -20], np.float32)),)
     y = np.zeros(len(x), np.int32)
     assert bool(without_outputs(network, x, y, False).saturated)
     for row in (0, 2999, 5999):
