@@ -163,7 +163,8 @@ def train(
         require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
     eta = _step_size(network, eta, optimizer)
     choice = select_backend(kernel, Job(network, fitted["train"], cost, optimizer, batch_size, precision))
-    if precision is not None or choice.name == "xla":
+    # The native kernels multiply in float32 whatever JAX's setting is.
+    if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
     sizes, ready, labels_fit = network_sizes(network), {}, True
     for name, examples in fitted.items():
