@@ -86,8 +86,8 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "epochs": Option(NUMBERS, _whole(1)), "seed": Option(NUMBERS, _whole(0, 2**32 - 1)),
         "kernel": Option(WORDS, _one_of(*kernel_names())),
         "run_dir": Option(PATHS, lambda text: (Path(text) / "config.json").is_file()), "resume": _RUN,
-        "gradient_norm": FLAG, "checkpoint_every": Option(NUMBERS, _whole(1)), "tensorboard": FLAG, "plot": Option(PATHS, _A_PICTURE),
-        "progress": FLAG,
+        "checkpoint_every": Option(NUMBERS, _whole(1)), "tensorboard": FLAG, "plot": Option(PATHS, _A_PICTURE),
+        "progress": FLAG, "gradient_norm": FLAG,
     },
     "evaluate": {
         "run_dir": _RUN, "part": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA,
