@@ -140,6 +140,21 @@ def _default_gpu() -> jax.Device:
     return device if getattr(device, "platform", None) == "gpu" else jax.local_devices(backend="gpu")[0]
 
 
+def _jax_sees_a_gpu() -> bool:
+    try:
+        _default_gpu()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _extra() -> str:
+    """Return the command that installs JAX for the driver of this host, or for the newest one without a driver."""
+    found = driver.device()
+    old = not isinstance(found, str) and found.driver < (13, 0)
+    return f"JAX for a GPU: pip install 'jaxgd[cuda{12 if old else 13}]'"
+
+
 def _gpus_of(job: Job) -> set[int]:
     """Return the numbers of the GPUs that hold the arrays. A traced array is on the default GPU."""
     arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
@@ -247,6 +262,8 @@ class _Cuda(Backend):
         found = driver.device()
         if isinstance(found, str):
             return found
+        if not _jax_sees_a_gpu():
+            return f"{found}, but JAX sees no GPU ({_extra()})"
         compiler = nvrtc.compiler(found.driver[0])
         return compiler if isinstance(compiler, str) else f"{found}, {compiler}"
 
@@ -271,7 +288,8 @@ class _Cuda(Backend):
         if isinstance(shape, str):
             return shape
         if (places := job.places()) != {"gpu"}:
-            return f"the CUDA kernel needs arrays on one NVIDIA GPU, got {', '.join(sorted(places - {'gpu'}))}"
+            remedy = f" ({_extra()})" if places == {"cpu"} and not _jax_sees_a_gpu() else ""
+            return f"the CUDA kernel needs arrays on one NVIDIA GPU, got {', '.join(sorted(places - {'gpu'}))}{remedy}"
         return self._why_not_on(job, shape)
 
     def _why_not_on(self, job: Job, shape: Shape) -> str | None:
