@@ -105,11 +105,13 @@ def train(
             NaN. The full batch needs ∇C in any case. Default True.
         precision: The precision of the matrix products in XLA, as in `jax.numpy.matmul`, such as "highest", or an
             algorithm of `jax.lax.DotAlgorithmPreset` that the device has, such as "TF32_TF32_F32_X3". It matters on
-            accelerators. The native kernels always multiply in float32.
+            accelerators. The native kernels always multiply in float32. The CUDA kernel takes None, "float32" and
+            "tensorfloat32".
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
             hand: for plain descent on the quadratic cost, a float32 network on the CPU, and inputs of bytes or
-            float32. "auto", the default, takes the fastest that can run on this device with these shapes. All compute
-            the same, except that they round float32 sums in different orders.
+            float32. "cuda" is one kernel for small networks with one hidden layer, in mini-batches of bytes on an
+            NVIDIA GPU. "auto", the default, takes the fastest that can run on this device with these shapes. All
+            compute the same, except that they round float32 sums in different orders.
         callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.
