@@ -249,7 +249,7 @@ def require_precision(who: str, precision: Any, dtype: Any = np.float32) -> None
         jax.eval_shape(lambda x: jnp.matmul(x, x, precision=precision), jnp.zeros((1, 1)))
     except (TypeError, ValueError) as error:
         raise RangeError(
-            f"{who}: precision must be one that jax.numpy.matmul takes, got {given(precision)}.\n"
+            f"{who}: precision must be one that jax.numpy.matmul takes, got {shown(precision)}.\n"
             'Pass "highest" for float32, or None for the default of the device.'
         ) from error
     algorithms = jax.lax.DotAlgorithmPreset.__members__

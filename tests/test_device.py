@@ -1,5 +1,6 @@
 """The run on a GPU: its plan, tasks that hang or fail, the rows that remain, and a rehearsal on the CPU."""
 
+import dataclasses
 import importlib
 import os
 import signal
@@ -180,6 +181,19 @@ def test_a_program_with_another_cost_is_reported():
     assert summary.unlike([*same, figure("b")]) == []
     (line,) = summary.unlike([*same, figure("torch-graph", "torch", cost=0.06)])
     assert line.startswith("device-torch-graph, torch, float32: its time does not count, because C is 0.06 ")
+
+
+def test_the_summary_says_that_no_figure_is_of_a_gpu():
+    def lines(quantity="time", **host):
+        return summary.summary([dataclasses.replace(figure(quantity=quantity), host=host)], [], []).splitlines()
+
+    for text in (lines(device="cpu", rehearsal=True), lines(device="H100", rehearsal=True)):
+        assert text[0] == text[-2] == summary.REHEARSED
+    assert lines("unfinished", device="cpu")[0] == summary.NO_GPU
+    # A GPU without nvidia-smi is unknown to the host, but gives figures.
+    for text in (lines(device="H100"), lines(device="cpu")):
+        assert text[0].startswith("jax-scan")
+        assert not set(text) & {summary.NO_GPU, summary.REHEARSED}
 
 
 # The checks of the tasks.

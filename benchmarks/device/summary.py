@@ -17,7 +17,18 @@ def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result
     images = sorted({f"images: {row.details['images']}" for row in rows if "images" in row.details})
     tasks = [line_of(result) for result in results]
     total = sum(result.seconds for result in results)
-    return "\n".join([*_aligned(figures), *images, *notes, *unlike(rows), "", *tasks, f"{total:.0f} s in all"])
+    origin = not_of_a_gpu(rows)
+    lines = [*origin, *_aligned(figures), *images, *notes, *unlike(rows), "", *tasks, *origin]
+    return "\n".join([*lines, f"{total:.0f} s in all"])
+
+
+def not_of_a_gpu(rows: Sequence[Row]) -> list[str]:
+    """Return a line that says why no figure is of a GPU; none if a GPU was measured."""
+    if any(row.host.get("rehearsal") for row in rows):
+        return [REHEARSED]
+    # Without nvidia-smi the host's device is unknown, but then a GPU gives figures.
+    empty = all(row.quantity == "unfinished" or row.case == "device-versions" for row in rows)
+    return [NO_GPU] if rows and empty and all(row.host.get("device") == "cpu" for row in rows) else []
 
 
 def unlike(rows: Sequence[Row]) -> list[str]:
@@ -51,6 +62,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     return row.case.removeprefix("device-"), row.variant, row.precision, row.quantity, value, row.unit, spread, notes
 
 
+REHEARSED = (
+    "REHEARSAL on a CPU: no time, counter or fault is of a GPU. The kernel is emulated, the profiler's counters are a "
+    "fixed sample, and the adder is a model."
+)
+NO_GPU = (
+    "NO GPU was found, so no figure is of a GPU. Try the plan on a CPU with: python -m benchmarks device --rehearse"
+)
 # The quantities that the summary leaves out, and the details that it shows.
 HIDDEN = ("unfinished", "compile time")
 SHOWN = ("cost", "accuracy", "tflops", "share", "limit", "network_epochs_per_s", "step_us")

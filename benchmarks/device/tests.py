@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.device.context import Context, TaskError
 
 MARK = re.compile(r"\bmark\.gpu\b")
-FOLDER = Path(__file__).resolve().parents[2] / "tests"
+FOLDER = Path(__file__).resolve().parents[2] / "tests/gpu"
 
 
 def run(context: Context) -> None:
@@ -29,7 +29,8 @@ def run(context: Context) -> None:
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     print(done.stdout)
-    last = next((line for line in reversed(done.stdout.splitlines()) if re.search(r"\d", line)), "")
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    last = next((line for line in reversed(lines) if re.search(r"\d", line)), lines[-1] if lines else "no output")
     context.note(f"tests: {last.strip('= ')}")
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)}
     if done.returncode != 0:

@@ -48,7 +48,10 @@ REASONS = {
         'the CUDA kernel needs the precision None, "float32" or "tensorfloat32", got \'bfloat16\'',
     ),
     "precision of each factor": ({"precision": ["high", "high"]}, "got ['high', 'high']"),
-    "the CPU": ({}, "the CUDA kernel needs arrays on one NVIDIA GPU, got cpu"),
+    "the CPU": (
+        {},
+        "the CUDA kernel needs arrays on one NVIDIA GPU, got cpu (JAX for a GPU: pip install 'jaxgd[cuda13]')",
+    ),
 }
 
 
@@ -86,7 +89,8 @@ def test_without_a_gpu_the_error_gives_the_reason():
     data = np.zeros((N, 20), np.uint8), np.zeros(N, np.int32)
     options = {"epochs": 1, "batch_size": 4, "eta": 1.0, "key": jax.random.key(0)}
     network = job().network
-    with pytest.raises(RangeError, match=r'kernel="cuda" cannot run here: .* got cpu\.\nUse kernel="auto" or "xla"\.$'):
+    text = r'kernel="cuda" cannot run here: .* got cpu .*\.\nUse kernel="auto" or "xla"\.$'
+    with pytest.raises(RangeError, match=text):
         train(network, data, **options, kernel="cuda")
     assert select_backend("auto", job()).name != "cuda"
     with pytest.raises(CudaError, match=r"^the CUDA kernel cannot run here: JAX sees no GPU: "):
@@ -187,6 +191,17 @@ def test_the_epoch_loads_its_kernel_before_it_is_traced(gpus):
     assert fake.calls.count("cuLibraryLoadData") == 1
     with pytest.raises(CudaError, match="takes at most 16 examples per mini-batch, got 17"):
         backend.epoch(*(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes())), 17)
+
+
+def test_a_gpu_that_jax_does_not_see_has_a_remedy(gpus, monkeypatch):
+    gpus()
+    assert backend.BACKEND.about().endswith("driver for CUDA 13.0, NVRTC 13.0")
+
+    def sees_none():
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(backend, "_default_gpu", sees_none)
+    assert backend.BACKEND.about().endswith("but JAX sees no GPU (JAX for a GPU: pip install 'jaxgd[cuda13]')")
 
 
 def test_without_a_device_there_is_no_fingerprint():

@@ -140,6 +140,21 @@ def _default_gpu() -> jax.Device:
     return device if getattr(device, "platform", None) == "gpu" else jax.local_devices(backend="gpu")[0]
 
 
+def _jax_sees_a_gpu() -> bool:
+    try:
+        _default_gpu()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _extra() -> str:
+    """Return the command that installs JAX for the driver of this host, or for the newest one without a driver."""
+    device = driver.device()
+    old = not isinstance(device, str) and device.driver < (13, 0)
+    return f"JAX for a GPU: pip install 'jaxgd[cuda{12 if old else 13}]'"
+
+
 def _gpus_of(job: Job) -> set[int]:
     """Return the numbers of the GPUs that hold the arrays. A traced array, which has no device yet, is left out."""
     arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
@@ -246,6 +261,8 @@ class _Cuda(Backend):
         device = driver.device()
         if isinstance(device, str):
             return device
+        if not _jax_sees_a_gpu():
+            return f"{device}, but JAX sees no GPU ({_extra()})"
         compiler = nvrtc.compiler(device.driver[0])
         return compiler if isinstance(compiler, str) else f"{device}, {compiler}"
 
@@ -270,7 +287,8 @@ class _Cuda(Backend):
         if isinstance(shape, str):
             return shape
         if (places := job.places()) != {"gpu"}:
-            return f"the CUDA kernel needs arrays on one NVIDIA GPU, got {', '.join(sorted(places - {'gpu'}))}"
+            remedy = f" ({_extra()})" if places == {"cpu"} and not _jax_sees_a_gpu() else ""
+            return f"the CUDA kernel needs arrays on one NVIDIA GPU, got {', '.join(sorted(places - {'gpu'}))}{remedy}"
         return self._why_not_on(job, shape)
 
     def _why_not_on(self, job: Job, shape: Shape) -> str | None:
