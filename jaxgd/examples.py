@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -18,49 +17,9 @@ from jaxgd.errors import (
     as_array,
     describe,
     is_traced,
-    require_count,
     require_examples,
 )
-from jaxgd.network import Network, feedforward, network_sizes
-
-
-class Budget(NamedTuple):
-    """Limits on the memory that XLA uses to evaluate many examples.
-
-    They decide which rows are computed together, and therefore how sums round.
-
-    Attributes:
-        chunk: Limit in bytes on the inputs and activations of the rows that are computed together.
-        kept: Limit in bytes on the weighted inputs of all rows. Up to this limit the forward pass keeps them for
-            back-propagation; beyond it, back-propagation computes them again.
-    """
-
-    chunk: int
-    kept: int
-
-
-# The budget of each platform of JAX. It does not depend on the host's memory, so a run gives the same bits on every
-# host with the same kind of device.
-BUDGETS = {
-    # A chunk of 8 MiB stays in the last-level cache, and allocates few new pages. With 50,000 images and [784, 30, 10],
-    # ∇C took 0.6 times as long as without chunks; chunks of 4 and 16 MiB took 0.6 and 0.7. The weighted inputs of these
-    # images take 8 MB. The limit on kept values leaves most of a small host's memory to the data.
-    "cpu": Budget(chunk=8 * 2**20, kept=256 * 2**20),
-    # Not measured. Each chunk costs a round of kernel launches, so 60,000 images and [784, 30, 10], which take 207 MB,
-    # are one chunk. Both limits together fit a GPU of 8 GB next to the data.
-    "gpu": Budget(chunk=2**30, kept=2**31),
-    # Not measured. The smallest TPU in use has 8 GB per core.
-    "tpu": Budget(chunk=2**30, kept=2**31),
-}
-
-
-def budget_of(x: Any) -> Budget:
-    """Return the budget of the platform that holds an array, or of JAX's default platform for a traced array."""
-    known = isinstance(x, jax.Array) and not is_traced(x)
-    platform = next(iter(x.devices())).platform if known else jax.default_backend()
-    # Assume that an accelerator with another name has as much memory as a GPU.
-    return BUDGETS.get(platform, BUDGETS["gpu"])
-
+from jaxgd.network import Network, network_sizes
 
 # Inputs count as unscaled if none is below 0 and one reaches this, such as pixels from 0 to 16, 255 or 65,535.
 # Standardized inputs have values below 0. Inputs scaled to [0, 1] or to a standard deviation of 1 rarely reach it.
@@ -112,98 +71,6 @@ def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch ou
         Array([[0., 1., 0.]], dtype=float32)
     """
     return jax.nn.one_hot(y, outputs, dtype=dtype) if jnp.issubdtype(y.dtype, jnp.integer) else y.astype(dtype)
-
-
-def require_budget(who: str, budget: Any) -> Budget:
-    """Return the budget. Raise unless its limits are whole numbers of bytes, at least 1 and 0."""
-    if not isinstance(budget, Budget):
-        raise DtypeError(
-            f"{who}: budget must be a jaxgd.examples.Budget, got {describe(budget)}.\nPass Budget(chunk=…, kept=…)."
-        )
-    require_count(who, "budget.chunk", budget.chunk)
-    require_count(who, "budget.kept", budget.kept, least=0)
-    return budget
-
-
-class Batched(NamedTuple):
-    """The number of networks and of data sets that vmap evaluates at once. Their memory adds up.
-
-    Attributes:
-        networks: The number of networks.
-        data_sets: The number of sets of inputs; 1 if all networks share them.
-    """
-
-    networks: int
-    data_sets: int
-
-
-UNBATCHED = Batched(networks=1, data_sets=1)
-
-
-def batched_over(inputs: Any, others: Any) -> Batched:
-    """Return the number of networks and data sets that vmap evaluates at once, if it maps over one of these trees.
-
-    This call does not see a vmap around a jit that contains it.
-    """
-    networks = data_sets = 1
-
-    @custom_vmap
-    def probe(inputs: Any, others: Any) -> tuple[Any, Any]:
-        return inputs, others
-
-    @probe.def_vmap
-    def _(axis_size: int, in_batched: Any, inputs: Any, others: Any) -> Any:
-        nonlocal networks, data_sets
-        networks *= axis_size
-        data_sets *= axis_size if any(in_batched[0]) else 1
-        # An outer vmap calls this rule again for the inner call.
-        return probe(inputs, others), tuple(in_batched)
-
-    def unkeyed(x: Any) -> Any:
-        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x
-
-    traced = [[unkeyed(x) for x in jax.tree.leaves(tree) if is_traced(x)] for tree in (inputs, others)]
-    if any(traced):
-        probe(*jax.lax.stop_gradient(traced))
-    return Batched(networks, data_sets)
-
-
-def outputs_in_chunks(
-    network: Network,
-    x: Array,
-    precision: jax.lax.PrecisionLike = None,
-    budget: Budget | None = None,
-    batched: Batched = UNBATCHED,
-) -> Float[Array, "n out"]:
-    """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
-
-    With several chunks, back-propagation converts the inputs of each chunk again. It also computes the weighted inputs
-    again if they exceed the budget for all rows together.
-    """
-    budget = budget_of(x) if budget is None else budget
-
-    def outputs(rows: Array) -> Array:
-        return feedforward(network, inputs(rows, network[-1].b.dtype), precision=precision)
-
-    rows = rows_at_once(network, len(x), budget, batched)
-    if rows == len(x):
-        return outputs(x)
-    kept = len(x) * batched.networks * sum(network_sizes(network)[1:]) * network[-1].b.dtype.itemsize
-    policy = jax.checkpoint_policies.dots_saveable if kept <= budget.kept else None
-    a: Array = jax.lax.map(jax.checkpoint(outputs, policy=policy), x, batch_size=rows)
-    return a
-
-
-def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = UNBATCHED) -> int:
-    """Return the number of rows per chunk for n rows: n if all fit the budget."""
-    first, *widths = network_sizes(network)
-    # A layer holds its weighted inputs and its activations.
-    floats = batched.data_sets * first + batched.networks * 2 * sum(widths)
-    most = max(budget.chunk // (floats * network[-1].b.dtype.itemsize), 1)
-    if n <= most:
-        return n
-    # If the number divides n, the last chunk needs no program of its own.
-    return next((rows for rows in range(most, most // 2, -1) if n % rows == 0), most)
 
 
 def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Examples:

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgd import epoch
+from jaxgd.chunks import Budget, batched_over, budget_of, require_budget
 from jaxgd.cost import Cost, quadratic_cost
 from jaxgd.data import Dataset
 from jaxgd.descent.problem import hashable
@@ -34,7 +35,7 @@ from jaxgd.errors import (
     require_rule,
     require_scalar,
 )
-from jaxgd.examples import Budget, batched_over, budget_of, fit_splits, fit_traced_labels, require_budget
+from jaxgd.examples import fit_splits, fit_traced_labels
 from jaxgd.history import History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
 from jaxgd.network import Network, network_sizes
@@ -117,7 +118,7 @@ def train(
             possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
-        budget: Limits on the memory of XLA's evaluations, a `jaxgd.examples.Budget`. Another budget adds floats in
+        budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
             another order. Default: the budget of the platform that holds the training data.
 
     Returns:

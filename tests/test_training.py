@@ -12,21 +12,18 @@ import pytest
 from support import assert_leaves_close, by_hand, often, trained_by_hand
 
 from jaxgd import Layer, errors, init_network, load_dataset, network_cost, quadratic_cost, train
-from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
-from jaxgd.examples import (
+from jaxgd.chunks import (
     BUDGETS,
     UNBATCHED,
     Batched,
     Budget,
-    Examples,
     batched_over,
     budget_of,
-    fit_splits,
-    inputs,
     outputs_in_chunks,
     rows_at_once,
-    targets,
 )
+from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
+from jaxgd.examples import Examples, fit_splits, inputs, targets
 from jaxgd.history import History
 from jaxgd.kernels import random_order, xla
 from jaxgd.kernels.evaluation import is_saturated
@@ -635,7 +632,7 @@ BAD = {
     "cost an array": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
     "epochs beyond JAX's integers": ({"epochs": 10**30}, RangeError, "epochs must be between 0 and 2147483647"),
     "gradient_norm text": ({"gradient_norm": "no"}, DtypeError, "gradient_norm must be True or False, got 'no'"),
-    "budget a number": ({"budget": 5}, DtypeError, "budget must be a jaxgd.examples.Budget, got int"),
+    "budget a number": ({"budget": 5}, DtypeError, "budget must be a jaxgd.chunks.Budget, got int"),
     "budget of no bytes": ({"budget": Budget(0, 0)}, RangeError, "budget.chunk must be at least 1, got 0"),
     "evaluate text": ({"evaluate": "no"}, DtypeError, "evaluate must be True or False, got 'no'"),
     "callback a number": ({"callback": 3}, DtypeError, "callback must be a function"),

@@ -25,9 +25,10 @@ class Evaluate:
 
     def run(self, argv: list[str]) -> int:
         """Evaluate and return the exit status."""
+        from jaxgd.chunks import outputs_in_chunks
         from jaxgd.cost import accuracy, quadratic_cost
         from jaxgd.errors import DataError
-        from jaxgd.examples import outputs_in_chunks, require_fit, targets
+        from jaxgd.examples import require_fit, targets
         from jaxgd.network import network_sizes
         from jaxgd.run_folder import RunFolder
 

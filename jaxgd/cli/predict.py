@@ -40,9 +40,10 @@ class Predict:
         """Predict and return the exit status."""
         import numpy as np
 
+        from jaxgd.chunks import outputs_in_chunks
         from jaxgd.data.image import Frame
         from jaxgd.errors import DataError, RangeError
-        from jaxgd.examples import outputs_in_chunks, require_fit
+        from jaxgd.examples import require_fit
         from jaxgd.run_folder import RunFolder
 
         if not self.images:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import jax
 
     from jaxgd.checkpoint import Checkpoints
+    from jaxgd.chunks import Budget
     from jaxgd.data import Dataset
-    from jaxgd.examples import Budget
     from jaxgd.history import History, TrainState
     from jaxgd.kernels import BackendChoice
     from jaxgd.network import Network
@@ -299,7 +299,7 @@ def _budget() -> "Budget":
     """Return the memory budget of the device. It decides the order of XLA's sums, so a run records and keeps it."""
     import jax
 
-    from jaxgd.examples import budget_of
+    from jaxgd.chunks import budget_of
 
     return budget_of(jax.numpy.zeros(()))
 
@@ -336,7 +336,7 @@ def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
 def _train(
     options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: Any
 ) -> int:
-    from jaxgd.examples import Budget
+    from jaxgd.chunks import Budget
     from jaxgd.training import train
 
     config = folder.config

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
+from jaxgd.chunks import UNBATCHED, Batched, Budget, outputs_in_chunks
 from jaxgd.cost import Cost, network_cost
-from jaxgd.examples import UNBATCHED, Batched, Budget, Examples, inputs, outputs_in_chunks, targets
+from jaxgd.examples import Examples, inputs, targets
 from jaxgd.kernels.evaluation import Evaluation, evaluation_of
 from jaxgd.kernels.protocol import Backend, Epoch, Job
 from jaxgd.network import Network

@@ -15,10 +15,10 @@ import pytest
 from support import assert_leaves_close
 
 from jaxgd import epoch, init_network, load_dataset, load_network, train, training
+from jaxgd.chunks import Budget
 from jaxgd.cli import main
 from jaxgd.cli import train as train_command
 from jaxgd.data.idx import write_idx
-from jaxgd.examples import Budget
 
 SHORT = ("--epochs", 2, "--run-dir", "run")
 
