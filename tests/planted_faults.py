@@ -312,6 +312,8 @@ FAULTS = (
     Fault("kernels/cuda/nvrtc.py", "if code != 0:\n                raise", "if False:\n                raise", COMPILE),
     Fault("kernels/cuda/nvrtc.py", "max(map(int, spills.groups()))", "int(spills[1])", COMPILE),
     Fault("kernels/cuda/cubins.py", "if digest != hashlib.sha256(body).digest():", "if False:", COMPILE),
+    Fault("kernels/cuda/cubins.py", "except ValueError:", "except KeyError:", COMPILE),
+    Fault("kernels/cuda/cubins.py", "if not folder.is_absolute():", "if False:", COMPILE),
     Fault("kernels/cuda/cubins.py", " if held == name.encode() else None", "", COMPILE),
     Fault("kernels/cuda/cubins.py", " and not status.st_mode & 0o022", "", COMPILE),
     Fault(
@@ -341,6 +343,8 @@ FAULTS = (
     Fault("kernels/cuda/backend.py", "if len(names) > 1:", "if False:", CUDA),
     Fault("kernels/cuda/backend.py", "if cubin.name not in _handles:", "if True:", CUDA),
     Fault("kernels/cuda/backend.py", "if unsuitable is not None:", "if False:", CUDA),
+    Fault("training.py", 'portable = traced and kernel == "auto"', "portable = False", CUDA),
+    Fault("training.py", 'portable = traced and kernel == "auto"', "portable = traced", CUDA),
     Fault("kernels/src/cuda.cc", "require_same(e, kernel.sizes);", "", LAUNCH),
     Fault("kernels/src/cuda.cc", "if (code != 0) {", "if (false) {", LAUNCH),
     Fault("kernels/src/cuda_epoch.h", "before.untyped_data() == after.untyped_data()", "true", LAUNCH),

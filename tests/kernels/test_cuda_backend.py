@@ -326,3 +326,21 @@ def test_networks_on_different_data_train_one_by_one(axes):
 
 def test_with_float64_enabled_the_program_is_the_same(x64):
     require_call(lowered(the_epoch(), *shapes()))
+
+
+def test_a_traced_program_may_run_on_another_device(gpus):
+    """Under jit the arrays count as on the GPU, and JAX may still place the program on the CPU of the same host."""
+    gpus()
+    data = np.zeros((N, 20), np.uint8), np.zeros(N, np.int32)
+
+    def trained(eta, kernel="auto"):
+        result = train(job().network, data, epochs=2, batch_size=4, eta=eta, key=jax.random.key(0), kernel=kernel)
+        assert result.kernel.name == ("cuda" if kernel == "auto" else kernel)
+        return result.network
+
+    traced = jax.jit(trained).trace(jnp.float32(1.0))
+    assert traced.lower(lowering_platforms=("cuda",)).as_text().count("custom_call @jaxgd_cuda_epoch(") == 1
+    assert "jaxgd_cuda_epoch" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+    # A backend that was asked for stays: on another device JAX reports that it is missing.
+    asked = jax.jit(lambda eta: trained(eta, "cuda")).trace(jnp.float32(1.0))
+    assert "jaxgd_cuda_epoch" in asked.lower(lowering_platforms=("cpu",)).as_text()

@@ -32,8 +32,8 @@ class Training:
 
     Example:
         with Context() as context:
-            compiled = cubins.cubin(shape, context.device, compiler)
-            training = Training(context, shape, compiled.cubin, networks, x, y, order, eta)
+            cubin = cubins.cubin(nvrtc.compiler(), shape, context.device.capability)
+            training = Training(context, shape, cubin.compiled.cubin, networks, x, y, order, eta)
             training.launch()
             networks, finite = training.result()
     """
