@@ -57,7 +57,8 @@ def epoch(
         return xla.epoch(network, optimizer_state, examples, order, rule_of(eta), objective, batch_size)
 
     run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective.precision)
-    return _lowered(choice, run, by_xla, portable)(network, examples, order, eta)
+    out: tuple[Network, Any, Array] = _lowered(choice, run, by_xla, portable)(network, examples, order, eta)
+    return out
 
 
 def evaluate(
@@ -74,7 +75,8 @@ def evaluate(
         return objective.evaluate(network, examples, gradient)
 
     run = load(choice.name).evaluate(by_xla, gradient, objective.precision)
-    return _lowered(choice, run, by_xla, portable)(network, examples)
+    out: Evaluation = _lowered(choice, run, by_xla, portable)(network, examples)
+    return out
 
 
 def _lowered(
