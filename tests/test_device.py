@@ -336,6 +336,25 @@ def test_generated_images_have_the_sparsity_of_mnist():
     assert np.mean(nearest == images.y[:500]) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("suffix", "why"), [("", "-ubyte"), (".gz", "has no files of MNIST with their sizes")], ids=["damaged", "cut short"]
+)
+def test_images_that_are_not_of_mnist_say_why(monkeypatch, tmp_path, suffix, why):
+    monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "mnist" / f"{name}-ubyte{suffix}").write_bytes(b"damaged")
+    monkeypatch.setattr(data, "generated", lambda n, seed: data.Images(np.ones((4, 784), np.uint8), np.zeros(4), False))
+    data._all.cache_clear()
+    try:
+        origin = data.training(2).details["images"]
+    finally:
+        data._all.cache_clear()
+    assert origin.startswith("generated, 100% of the pixels not zero, because ")
+    assert str(tmp_path) in origin
+    assert why in origin
+
+
 def test_the_reference_descends_along_its_gradient():
     """∇C in float64 against central differences of C along random directions."""
     images, rng = data.generated(40, 0), np.random.default_rng(0)
