@@ -306,6 +306,7 @@ FAULTS = (
     Fault("kernels/cuda/descend.cu", "if (r >= 0 && r < n) return r;", "if (r >= 0) return min(r, n - 1);", EMULATION),
     Fault("kernels/cuda/descend.cu", "bits(high(a[i] - high(a[i])))", "bits(0.0f)", EMULATION),
     Fault("kernels/cuda/descend.cu", "step / kStages % 2);", "step % 2);", EMULATION),
+    Fault("kernels/cuda/descend.cu", "    fence_before_copies();\n", "", EMULATION),
     Fault("kernels/cuda/descend.cu", "orders + network * n", "orders", EMULATION),
     Fault("kernels/cuda/nvrtc.py", 'return f"sm_{max(known)}"', 'return f"sm_{min(known)}"', COMPILE),
     Fault("kernels/cuda/nvrtc.py", "if most_major is None or found.version[0] <= most_major:", "if True:", COMPILE),
