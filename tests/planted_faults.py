@@ -342,6 +342,8 @@ FAULTS = (
     Fault("kernels/cuda/backend.py", "if any(jax.tree.leaves(in_batched[1:3])):", "if False:", CUDA),
     Fault("kernels/cuda/backend.py", "elif mapped[2].ndim > 1:", "elif False:", CUDA),
     Fault("kernels/cuda/backend.py", "if len(names) > 1:", "if False:", CUDA),
+    Fault("kernels/cuda/backend.py", "if _capability(other) == _capability(ordinal):", "if True:", CUDA),
+    Fault("kernels/cuda/backend.py", "            loaded(shape, other)", "            pass", CUDA),
     Fault("kernels/cuda/backend.py", "if cubin.name not in _handles:", "if True:", CUDA),
     Fault("kernels/cuda/backend.py", "if unsuitable is not None:", "if False:", CUDA),
     Fault("training.py", 'portable = traced and kernel == "auto"', "portable = False", CUDA),

@@ -131,6 +131,7 @@ def gpus(fake_cuda, monkeypatch):
         monkeypatch.setattr(nvrtc, "compiler", lambda most_major: compiler or FakeCompiler())
         monkeypatch.setattr(backend, "_default_gpu", lambda: FakeGpu(0))
         monkeypatch.setattr(backend, "_gpus_of", lambda job: {last.local_hardware_id})
+        monkeypatch.setattr(backend, "_local_gpus", lambda: list(range(len(devices))))
         monkeypatch.setattr(protocol, "_platforms", lambda x: ["gpu"])
         return fake
 
@@ -176,6 +177,15 @@ def test_a_kernel_is_loaded_once_and_prepared_on_every_device(gpus):
     assert name == cubins.name_of(FakeCompiler(), SHAPE, "sm_90")
     assert backend.load((20, 5, 3), 4, "tensorfloat32") != name
     assert fake.calls.count("cuLibraryLoadData") == 2
+
+
+@pytest.mark.parametrize(("second", "prepared"), [({}, 2), ({75: 10}, 1), ({75: 8}, 1)], ids=str)
+def test_a_traced_program_may_run_on_any_gpu_of_the_same_kind(gpus, second, prepared):
+    """The driver has a limit of shared memory for each device, and refuses launches above it."""
+    fake = gpus(devices=({}, second))
+    backend.name_of(SHAPE)
+    assert fake.calls.count("cuLibraryLoadData") == 1
+    assert fake.calls.count("cuKernelSetAttribute") == prepared
 
 
 def test_the_epoch_loads_its_kernel_before_it_is_traced(gpus):
