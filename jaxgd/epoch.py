@@ -25,7 +25,10 @@ NEAR_0 = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class StaticConfig:
-    """The static configuration of the compiled functions: a hashable value. Another one means another compilation."""
+    """The static configuration of the compiled functions: a hashable value. Another one means another compilation.
+
+    With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's.
+    """
 
     batch_size: int | None
     optimizer: optax.GradientTransformation | None
@@ -33,6 +36,7 @@ class StaticConfig:
     evaluate: bool
     gradient_norm: bool
     backend: BackendChoice
+    portable: bool = False
 
 
 class Entry(NamedTuple):
@@ -101,6 +105,7 @@ def advance(state: TrainState, splits: Splits, eta: Array, config: StaticConfig)
             lambda eta: rule(eta, config),
             config.objective,
             config.batch_size,
+            config.portable,
         )
     advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
     advanced, entry, evaluated_finite = _evaluated(advanced, state, splits, config)
@@ -123,7 +128,7 @@ def _evaluated(
     full_batch = config.batch_size is None
 
     def evaluated(examples: Examples, gradient: bool) -> Evaluation:
-        result = backend.evaluate(config.backend, network, examples, config.objective, gradient)
+        result = backend.evaluate(config.backend, network, examples, config.objective, gradient, config.portable)
         # A network with a single output has no strongest output.
         return result._replace(accuracy=nan) if examples.y.shape[1:] == (1,) else result
 

@@ -175,11 +175,13 @@ def train(
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, eta, key, state))
     budget = budget_of(splits.train.x) if budget is None else require_budget("train", budget)
     objective = xla.Objective(hashable(cost), precision, budget, batched)
-    config = StaticConfig(batch_size, optimizer, objective, bool(evaluate), bool(gradient_norm), choice)
+    traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
+    # JAX decides after the tracing where a program runs.
+    portable = traced and kernel == "auto"
+    config = StaticConfig(batch_size, optimizer, objective, bool(evaluate), bool(gradient_norm), choice, portable)
     rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
 
-    traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
     start = epoch.start if state is None else epoch.resume
     if state is not None:
         _require_same_optimizer(state, eta, config)

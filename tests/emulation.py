@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxgd.kernels import backend as backends
 from jaxgd.kernels import cuda, native
 from jaxgd.kernels.cuda import backend
 from jaxgd.kernels.protocol import Job
@@ -123,5 +124,6 @@ def emulate_backend(patch):
     patch.setattr(backend, "name_of", emulated_name)
     patch.setattr(type(backend.BACKEND), "_why_not_on", lambda self, job, shape: None)
     patch.setattr(type(backend.BACKEND), "about", lambda self: "emulated")
+    patch.setitem(backends.LOWERED, "gpu", "cpu")
     patch.setattr(Job, "places", lambda self: {"gpu"})
     patch.setattr(Job, "is_on", lambda self, platform: platform == "gpu")

@@ -40,7 +40,8 @@ class GpuRun:
         return None if inside or collection_path in FOLDER.parents else True
 
     def pytest_collection_modifyitems(self, items):
-        items.sort(key=lambda item: ORDER.index(item.path.name))
+        # A file that was named on the command line may be outside the folder.
+        items.sort(key=lambda item: ORDER.index(item.path.name) if item.path.name in ORDER else len(ORDER))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self):

@@ -230,7 +230,7 @@ PLANTED = {
         module._restore = lambda *args: (None, [])
         """),
     "a command that raises": (
-        "commands", 40, "KeyError", """
+        "commands", 80, "KeyError", """
         from jaxgd.cli import info
         def run(self, argv):
             raise KeyError("lost")

@@ -1,5 +1,6 @@
 """The run on a GPU: its plan, tasks that hang or fail, the rows that remain, and a rehearsal on the CPU."""
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -9,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import gpu_run
 import numpy as np
 import pytest
 
 from benchmarks import hardware, store
 from benchmarks.device import adder, command, data, plan, process, profile, reference, sanitize, summary
+from benchmarks.device import tests as device_tests
+from benchmarks.device.context import Context, TaskError
 from benchmarks.rows import Row
 
 ROOT = Path(__file__).parents[1]
@@ -51,10 +55,33 @@ def test_only_takes_steps_and_tasks_in_the_order_of_the_plan():
     assert plan.chosen([]) == list(plan.TASKS)
 
 
-@pytest.mark.parametrize("words", [["--only", "11"], ["--only", "fast"], ["--out", "/nowhere/x.jsonl"]], ids=str)
-def test_misuse_runs_nothing(words, capsys):
+MISUSE = (
+    *(["--only", "11"], ["--only", "fast"], ["--within", "nan"], ["--within", "-1"]),
+    *(["--out", "/nowhere/x.jsonl"], ["--out", "no_suffix"], ["--out", "."], ["--out", "/dev/full"]),
+)
+
+
+@pytest.mark.parametrize("words", MISUSE, ids=str)
+def test_misuse_runs_nothing(words, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert command.main(["--rehearse", *words]) == 2
     assert "device: expected" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_refused_at_the_start(capsys, tmp_path):
+    """The time on a GPU would be lost if the run ended at its first row."""
+    (tmp_path / "a.jsonl").write_text("garbage")
+    (tmp_path / "b").write_text("not a folder")
+    for name, reason in (("a.jsonl", "is not a file of results"), ("b.jsonl", "the folder of the logs cannot be")):
+        assert command.main(["--rehearse", "--out", str(tmp_path / name)]) == 2
+        assert reason in capsys.readouterr().err
+
+
+def test_two_runs_do_not_share_a_file(capsys, tmp_path):
+    with command._locked(tmp_path / "a.jsonl"):
+        assert command.main(["--rehearse", "--only", "versions", "--out", str(tmp_path / "a.jsonl")]) == 2
+    assert "another run writes to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [("device", "--help"), ("device", "--only", "fast")], ids=str)
@@ -100,6 +127,42 @@ def test_the_children_of_a_task_end_with_it(last, tmp_path):
 def test_the_reason_of_a_failure_is_the_last_line(code, reason, tmp_path):
     end = process.run([sys.executable, "-S", "-c", code], {}, tmp_path / "log", 30, lambda *_: None)
     assert end.reason == reason
+
+
+TASK = """
+from benchmarks.device import process
+process.output_of(["bash", "-c", "echo $$; exec sleep 60"])
+"""
+
+
+def test_the_program_of_a_killed_task_ends_with_it():
+    """A kill of the run kills the task by a signal, which the task cannot pass on."""
+    task = subprocess.Popen([sys.executable, "-c", TASK], cwd=ROOT, stdout=subprocess.PIPE)
+    program = int(task.stdout.readline())
+    assert is_running(program)
+    task.kill()
+    task.wait()
+    task.stdout.close()
+    for _ in range(50):
+        if not is_running(program):
+            return
+        time.sleep(0.1)
+    os.kill(program, signal.SIGKILL)
+    pytest.fail("the program is still running")
+
+
+@pytest.mark.slow
+def test_the_output_of_a_program_is_in_the_log_before_it_ends(tmp_path):
+    """A task that is killed at its limit names the last line of its program."""
+    code = 'from benchmarks.device import process; process.output_of(["bash", "-c", "echo stuck here; sleep 60"])'
+    end = process.run([sys.executable, "-c", code], {"PYTHONPATH": str(ROOT)}, tmp_path / "log", 3.0, lambda *_: None)
+    assert end.reason == "killed after its limit of 3 s; stuck here"
+
+
+def test_the_last_line_of_a_long_log_is_found(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"\n".join([b"\xff" * 100] * 2000) + b"\nthe end\n\n")
+    assert process._last_line(log) == "the end"
 
 
 @pytest.fixture
@@ -152,6 +215,24 @@ def test_an_interrupted_run_keeps_its_rows(fake, capsys):
     assert "versions" in capsys.readouterr().out
 
 
+def test_a_full_disk_does_not_end_the_run(fake, monkeypatch, capsys):
+    """The device is at hand for minutes only, so the summary has the figures that the file lacks."""
+
+    def full(out, rows):
+        if rows:
+            raise OSError(28, "No space left on device")
+        store.replace(out, rows)
+
+    monkeypatch.setattr(command, "replace", full)
+    status, rows = fake([([figure(value=2.0)], ""), ([], OSError(28, "No space left on device"))])
+    assert (status, rows) == (1, [])
+    printed = capsys.readouterr()
+    assert "lacks rows of this run, because it could not be written: [Errno 28]" in printed.out
+    assert "failed    0.0 of 13 s: OSError: [Errno 28] No space left on device" in printed.out
+    assert "jax-scan" in printed.out
+    assert printed.err.count("is not saved") == 1
+
+
 def test_a_task_that_exceeds_the_time_left_is_not_run(fake):
     status, rows = fake([([figure()], "")], "--within", "1")
     assert status == 1
@@ -197,6 +278,26 @@ def test_the_summary_says_that_no_figure_is_of_a_gpu():
 
 
 # The checks of the tasks.
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "failed", "error"),
+    [
+        (0, "kernel: Fake H100\n===== 3 passed, 1 skipped in 2.00s =====", [0], None),
+        (1, "1 failed, 2 passed, 2 errors in 2.00s", [3], "pytest ended with status 1: 1 failed"),
+        (0, "4 skipped in 2.00s", [0], "no test ran: 4 skipped in 2.00s"),
+        (0, "kernel: emulated on the CPU, because …\n3 passed in 2.00s", [], "expected a GPU, and JAX saw none"),
+    ],
+)
+def test_the_tests_need_a_gpu_and_their_failures_are_counted(monkeypatch, tmp_path, status, output, failed, error):
+    rows = []
+    monkeypatch.setattr(device_tests, "output_of", lambda words, environment: (status, output))
+    monkeypatch.setattr(Context, "emit", lambda self, row: rows.append(row))
+    monkeypatch.setattr(Context, "note", lambda self, text: None)
+    with pytest.raises(TaskError, match=error) if error else contextlib.nullcontext():
+        device_tests.run(Context("tests", False, tmp_path, -1))
+    assert [row.value for row in rows] == failed
+    assert device_tests.EMULATED in Path(gpu_run.__file__).read_text()
 
 
 def test_each_adder_is_recognized():
@@ -247,6 +348,25 @@ def test_generated_images_have_the_sparsity_of_mnist():
     means = np.stack([images.x[images.y == k].mean(0) for k in range(10)])
     nearest = np.argmin(((images.x[:500, None] - means) ** 2).sum(-1), axis=1)
     assert np.mean(nearest == images.y[:500]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("suffix", "why"), [("", "-ubyte"), (".gz", "has no files of MNIST with their sizes")], ids=["damaged", "cut short"]
+)
+def test_images_that_are_not_of_mnist_say_why(monkeypatch, tmp_path, suffix, why):
+    monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "mnist" / f"{name}-ubyte{suffix}").write_bytes(b"damaged")
+    monkeypatch.setattr(data, "generated", lambda n, seed: data.Images(np.ones((4, 784), np.uint8), np.zeros(4), False))
+    data._all.cache_clear()
+    try:
+        origin = data.training(2).details["images"]
+    finally:
+        data._all.cache_clear()
+    assert origin.startswith("generated, 100% of the pixels not zero, because ")
+    assert str(tmp_path) in origin
+    assert why in origin
 
 
 def test_the_reference_descends_along_its_gradient():

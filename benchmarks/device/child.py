@@ -1,23 +1,14 @@
 """The process of one task: `python -m benchmarks.device.child TASK PIPE LOGS [--rehearse]`."""
 
-import ctypes
 import importlib
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
 
 from benchmarks.device.context import Context, TaskError
 from benchmarks.device.plan import TASKS
-
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that no task is left on the GPU."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+from benchmarks.device.process import die_with_parent
 
 
 def main(name: str, pipe: str, logs: str, *flags: str) -> int:

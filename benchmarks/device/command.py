@@ -1,28 +1,35 @@
 """`python -m benchmarks device`: run the plan, store the figures as they come, and print a summary."""
 
 import argparse
+import contextlib
 import dataclasses
+import fcntl
 import importlib.util
+import math
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks import hardware
 from benchmarks.device import summary
 from benchmarks.device.plan import MAY_LACK, NOT_REHEARSED, TASKS, TOOLS_OF_A_GPU, Task, UnknownTaskError, chosen
-from benchmarks.device.process import python, run
+from benchmarks.device.process import End, python, run
 from benchmarks.rows import Key, Row
-from benchmarks.store import FOLDER, read, replace
+from benchmarks.store import FOLDER, ResultsError, replace
 
 RESULTS = FOLDER / "device.jsonl"
 # Environment of all tasks. By default, JAX takes most of the GPU's memory at its start, and PyTorch has too little.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
+
+
+class UsageError(Exception):
+    """An option that the run cannot take, or a file that it cannot write. The message is the reason."""
 
 
 class Result(NamedTuple):
@@ -57,14 +64,16 @@ class Run:
         rows: The figures so far.
         notes: Lines for the summary.
         results: The results of the tasks so far.
+        unsaved: The reason why the file of results lacks rows, or an empty text.
     """
 
     def __init__(self, out: Path, rehearse: bool, within: float) -> None:
         self.rows: dict[Key, Row] = {}
         self.notes: list[str] = []
         self.results: list[Result] = []
+        self.unsaved = ""
         self._out, self._rehearse = out, rehearse
-        self._logs = out.with_suffix("")
+        self._logs = logs_of(out)
         self._end = time.monotonic() + within
         self._stamp = hardware.stamp_without_jax()
         if rehearse:
@@ -87,9 +96,11 @@ class Run:
             words.append("--rehearse")
             # XLA ends the process at an unknown flag, and XLA for the CPU does not know the flags of a GPU.
             environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-        self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{task.name}.log"
-        end = run(words, environment, log, min(task.limit(self._rehearse), left), self._receive)
+        try:
+            end = run(words, environment, log, min(task.limit(self._rehearse), left), self._receive)
+        except OSError as error:  # a full disk, or no memory for a process
+            end = End(0.0, f"{type(error).__name__}: {error}")
         self._finish(Result(task, "failed" if end.reason else "done", end.seconds, end.reason))
 
     def why_skipped(self, task: Task) -> str:
@@ -110,9 +121,9 @@ class Run:
 
     @property
     def status(self) -> int:
-        """The exit status: 1 if a task failed or was not run, or if programs that do the same work differ in cost."""
+        """The exit status: 1 if a task failed or was not run, a row is not saved, or programs differ in their cost."""
         bad = any(result.status in ("failed", "not run") for result in self.results)
-        return int(bad or bool(summary.unlike(list(self.rows.values()))))
+        return int(bad or bool(self.unsaved) or bool(summary.unlike(list(self.rows.values()))))
 
     def _receive(self, kind: str, text: str) -> None:
         if kind == "note":
@@ -126,11 +137,19 @@ class Run:
         print(summary.line_of(result), file=sys.stderr, flush=True)
 
     def _store(self, row: Row) -> None:
-        """Add a row to the file. It replaces the rows of earlier runs, and keeps the other quantities of this run."""
+        """Add a row to the file. It replaces the rows of earlier runs, and keeps the other quantities of this run.
+
+        If the file cannot be written, the run goes on, and its summary has the row.
+        """
         row = dataclasses.replace(row, **self._stamp)
         self.rows[row.key] = row
         same = (row.case, row.variant, row.precision)
-        replace(self._out, [r for r in self.rows.values() if (r.case, r.variant, r.precision) == same])
+        try:
+            replace(self._out, [r for r in self.rows.values() if (r.case, r.variant, r.precision) == same])
+        except (OSError, ResultsError) as error:
+            if not self.unsaved:
+                print(f"device: a row of {row.case} is not saved: {error}", file=sys.stderr, flush=True)
+            self.unsaved = f"{self._out} lacks rows of this run, because it could not be written: {error}"
 
 
 def missing(task: Task) -> list[str]:
@@ -160,17 +179,19 @@ def main(words: Sequence[str]) -> int:
     options = parser().parse_args(words)
     try:
         tasks = chosen(options.only)
-    except UnknownTaskError as error:
+        if not (math.isfinite(options.within) and options.within > 0):
+            raise UsageError(f"device: expected --within with seconds above 0, got {options.within:g}.")
+        folder = tempfile.mkdtemp(prefix="jaxgd-rehearsal-") if options.rehearse and not options.out else ""
+        out: Path = options.out or (Path(folder, "device.jsonl") if folder else RESULTS)
+        with _locked(out):
+            return _run(tasks, out, options.rehearse, options.within)
+    except (UnknownTaskError, UsageError) as error:
         print(error, file=sys.stderr)
         return 2
-    folder = tempfile.mkdtemp(prefix="jaxgd-rehearsal-") if options.rehearse and not options.out else ""
-    out: Path = options.out or (Path(folder, "device.jsonl") if folder else RESULTS)
-    if not out.absolute().parent.is_dir():
-        print(f"device: expected --out in an existing folder, got {out}.", file=sys.stderr)
-        return 2
-    if out.exists():
-        read(out)
-    this = Run(out, options.rehearse, options.within)
+
+
+def _run(tasks: Sequence[Task], out: Path, rehearse: bool, within: float) -> int:
+    this = Run(out, rehearse, within)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         for task in tasks:
@@ -179,13 +200,49 @@ def main(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
-    text = summary.summary(list(this.rows.values()), this.notes, this.results)
+    notes = [*this.notes, *([this.unsaved] if this.unsaved else [])]
+    text = summary.summary(list(this.rows.values()), notes, this.results)
     print(text)
-    logs = out.with_suffix("")
-    if logs.is_dir():
-        (logs / "summary.txt").write_text(text, encoding="utf-8")
-    print(f"{out}: {len(this.rows)} rows of this run; the logs are in {logs}")
+    with contextlib.suppress(OSError):
+        (logs_of(out) / "summary.txt").write_text(text, encoding="utf-8")
+    print(f"{out}: {len(this.rows)} rows of this run; the logs are in {logs_of(out)}")
     return status
+
+
+def logs_of(out: Path) -> Path:
+    """Return the folder of the logs of a run with this file of results."""
+    return out.with_suffix("")
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Prepare the file of results and the folder of the logs, and lock them against another run.
+
+    Refuse files that the run could not write. Otherwise the time on the device would be lost.
+    """
+    if out.suffix != ".jsonl" or not out.absolute().parent.is_dir() or (out.exists() and not out.is_file()):
+        raise UsageError(f"device: expected --out with a file in an existing folder, such as gpu.jsonl, got {out}.")
+    try:
+        logs_of(out).mkdir(exist_ok=True)
+        handle = os.open(logs_of(out), os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"device: the folder of the logs cannot be created: {error}.") from error
+    try:
+        _take(handle, out)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, out: Path) -> None:
+    """Lock the folder of the logs, and write the file of results as it is."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        replace(out, [])
+    except BlockingIOError as error:
+        raise UsageError(f"device: another run writes to {out}.\nWait for its end, or name another --out.") from error
+    except (OSError, ResultsError) as error:
+        raise UsageError(f"device: {error}") from error
 
 
 def _interrupt(*_: Any) -> None:

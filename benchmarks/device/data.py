@@ -21,22 +21,27 @@ class Images(NamedTuple):
         x: Pixels, (n, 784).
         y: Labels, (n,).
         genuine: True if the images are MNIST's.
+        why: The reason why they are not, or an empty text.
     """
 
     x: NDArray[np.uint8]
     y: NDArray[np.int32]
     genuine: bool
+    why: str = ""
 
     @property
     def details(self) -> dict[str, str]:
         """The origin of the images, for the details of a row."""
-        return {"images": "MNIST" if self.genuine else f"generated, {np.mean(self.x > 0):.0%} of the pixels not zero"}
+        if self.genuine:
+            return {"images": "MNIST"}
+        because = f", because {self.why}" if self.why else ""
+        return {"images": f"generated, {np.mean(self.x > 0):.0%} of the pixels not zero{because}"}
 
 
 def training(n: int) -> Images:
     """Return n training images."""
     images = _all()[0]
-    return Images(images.x[:n], images.y[:n], images.genuine)
+    return images._replace(x=images.x[:n], y=images.y[:n])
 
 
 def test() -> Images:
@@ -48,18 +53,22 @@ def test() -> Images:
 def _all() -> tuple[Images, Images]:
     """Return 60,000 training images and 10,000 test images."""
     from jaxgd.data import load_dataset
-    from jaxgd.data.named import find_files
+    from jaxgd.data.named import default_data_dir, find_files
     from jaxgd.errors import JaxgdError
 
     try:
         if find_files("mnist") is None:
-            return generated(60_000, 0), generated(10_000, 1)
+            return _stand_ins(f"{default_data_dir()} has no files of MNIST with their sizes")
         mnist = load_dataset("mnist")
-    except JaxgdError:  # damaged files
-        return generated(60_000, 0), generated(10_000, 1)
+    except JaxgdError as error:
+        return _stand_ins(" ".join(str(error).split()))
     x = np.concatenate([mnist.train.images, mnist.validation.images])
     y = np.concatenate([mnist.train.labels, mnist.validation.labels])
     return _flat(x, y), _flat(mnist.test.images, mnist.test.labels)
+
+
+def _stand_ins(why: str) -> tuple[Images, Images]:
+    return generated(60_000, 0)._replace(why=why), generated(10_000, 1)._replace(why=why)
 
 
 def _flat(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> Images:

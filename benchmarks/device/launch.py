@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.device import data
-from benchmarks.device.child import die_with_parent
 from benchmarks.device.context import Context, TaskError
 from benchmarks.device.launcher import PARTS, etas, launcher, shape
+from benchmarks.device.process import die_with_parent
 
 
 def main(steps: str, networks: str, logs: str, *flags: str) -> None:

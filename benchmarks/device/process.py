@@ -1,6 +1,7 @@
 """Run a task in a process group of its own, and kill the group at the time limit."""
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -10,7 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
+
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl
+_TAIL = 2**16  # bytes at the end of a log that may hold its last line
 
 
 class End(NamedTuple):
@@ -66,6 +70,33 @@ def end_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that no task is left on the GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def output_of(
+    words: Sequence[str], environment: Mapping[str, str] | None = None, stderr: int | TextIO = subprocess.STDOUT
+) -> tuple[int, str]:
+    """Run a program inside a task, and copy its output to the task's log as it comes, because a kill may cut it.
+
+    Return its exit status and its output. A kill of the whole run ends the task at once, and the program ends with it.
+    """
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+        env={**os.environ, **(environment or {})}, preexec_fn=die_with_parent,
+    )  # fmt: skip
+    assert process.stdout is not None
+    parts = []
+    while part := os.read(process.stdout.fileno(), 2**16):
+        parts.append(part)
+        sys.stdout.buffer.write(part)
+        sys.stdout.flush()
+    process.stdout.close()
+    return process.wait(), b"".join(parts).decode("utf-8", errors="replace")
+
+
 def python(*words: str) -> list[str]:
     """Return the words that run a module of the suite with this interpreter."""
     return [sys.executable, "-m", *words]
@@ -76,7 +107,7 @@ def _read(pipe: int, receive: Callable[[str, str], None], faults: list[str]) -> 
         for line in lines:
             try:
                 receive(*json.loads(line))
-            except (ValueError, TypeError, OSError) as error:  # a kill cut the message, or the disk is full
+            except (ValueError, TypeError) as error:  # a message cut by a kill
                 faults.append(f"a figure was not stored: {error}")
 
 
@@ -88,5 +119,8 @@ def _reason(status: int, log: Path) -> str:
 
 def _last_line(log: Path) -> str:
     """Return the last line of a log, which is the message of an exception."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    with log.open("rb") as file:
+        # A task may have printed gigabytes.
+        file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+        lines = [line.strip() for line in file.read().decode("utf-8", errors="replace").splitlines()]
     return next((line[:300] for line in reversed(lines) if line), "no output")

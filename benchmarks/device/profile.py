@@ -3,12 +3,11 @@
 import csv
 import io
 import re
-import subprocess
 import sys
 
 from benchmarks.device.context import Context, TaskError
 from benchmarks.device.launcher import PARTS
-from benchmarks.device.process import python
+from benchmarks.device.process import output_of, python
 
 SECTIONS = (
     *("SpeedOfLight", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis"),
@@ -46,9 +45,9 @@ def run(context: Context) -> None:
     else:
         sections = [word for section in SECTIONS for word in ("--section", section)]
         words = ["ncu", "--clock-control", "none", *sections, "-k", "jaxgd_descend", "--page", "raw", "--csv", *program]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, check=False)
-    (context.logs / "profile.csv").write_text(done.stdout, encoding="utf-8")
-    output = SAMPLE if context.rehearse and done.returncode == 0 else done.stdout
+    status, printed = output_of(words, stderr=sys.stderr)
+    (context.logs / "profile.csv").write_text(printed, encoding="utf-8")
+    output = SAMPLE if context.rehearse and status == 0 else printed
     launches = counters(output)
     if not launches:
         raise TaskError(f"ncu printed no counters: {' '.join(output.split())[-200:]}")

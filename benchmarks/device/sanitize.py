@@ -1,10 +1,9 @@
 """The kernel under compute-sanitizer."""
 
 import re
-import subprocess
 
 from benchmarks.device.context import Context, TaskError
-from benchmarks.device.process import python
+from benchmarks.device.process import output_of, python
 
 STEPS, NETWORKS = "3", "2"
 
@@ -17,15 +16,14 @@ def run(context: Context, tool: str) -> None:
         words = program
     else:
         words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *program]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    print(done.stdout)
-    found = 0 if context.rehearse and done.returncode == 0 else faults(done.stdout)
+    status, output = output_of(words)
+    found = 0 if context.rehearse and status == 0 else faults(output)
     if found is None:
-        raise TaskError(f"{tool} printed no summary, and ended with status {done.returncode}")
+        raise TaskError(f"{tool} printed no summary, and ended with status {status}")
     details = {"steps": int(STEPS), "networks": int(NETWORKS)}
     context.count("", f"jaxgd-cuda under {tool}", "faults", "faults", found, precision="any", details=details)
-    if found or done.returncode:
-        raise TaskError(f"{tool} reports {found} faults and ended with status {done.returncode}; see the log")
+    if found or status:
+        raise TaskError(f"{tool} reports {found} faults and ended with status {status}; see the log")
 
 
 def faults(output: str) -> int | None:

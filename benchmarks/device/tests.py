@@ -2,38 +2,40 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.device.context import Context, TaskError
+from benchmarks.device.process import output_of
 
-MARK = re.compile(r"\bmark\.gpu\b")
 FOLDER = Path(__file__).resolve().parents[2] / "tests/gpu"
+# Words of the report's header in tests/gpu_run.py.
+EMULATED = "emulated on the CPU"
 
 
 def run(context: Context) -> None:
-    """Run the marked tests in one process, and store the number that failed. A rehearsal only collects them."""
-    files = sorted(str(path) for path in FOLDER.rglob("test_*.py") if MARK.search(path.read_text(encoding="utf-8")))
-    if not files:
-        if not context.rehearse:
-            raise TaskError("no test has the mark gpu")
-        context.note("tests: no test has the mark gpu")
-        return
-    flags = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "--import-mode", "importlib"]
-    flags.append("--collect-only" if context.rehearse else "--durations=5")
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", *flags, *files]
+    """Run the tests of a GPU in one process, and store the number that failed. A rehearsal only collects them."""
+    if not FOLDER.is_dir():
+        raise TaskError(f"expected the tests in {FOLDER}, got no such folder")
+    flags = ["-p", "no:cacheprovider", "-o", "addopts=", "--import-mode", "importlib"]
+    # The log names a test before it runs, so a test that hangs is known.
+    flags += ["-q", "--collect-only"] if context.rehearse else ["-v", "--durations=5"]
+    words = [sys.executable, "-m", "pytest", "-m", "gpu", *flags, str(FOLDER)]
     # pytest starts no test after this time, so its summary appears before the limit of this task.
-    environment = {"JAXGD_GPU_SECONDS": "40"} | os.environ
-    done = subprocess.run(
-        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    print(done.stdout)
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    status, output = output_of(words, {"JAXGD_GPU_SECONDS": os.environ.get("JAXGD_GPU_SECONDS", "40")})
+    lines = [line for line in output.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if re.search(r"\d", line)), lines[-1] if lines else "no output")
     context.note(f"tests: {last.strip('= ')}")
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)}
-    if done.returncode != 0:
-        raise TaskError(f"pytest ended with status {done.returncode}: {last.strip('= ')}")
+    if not context.rehearse and EMULATED in output:
+        # The tests pass on a CPU too.
+        raise TaskError("expected a GPU, and JAX saw none: the tests ran on the CPU")
+    counts = {
+        word.rstrip("s"): int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)
+    }
+    failed = counts.get("failed", 0) + counts.get("error", 0)
     if not context.rehearse:
-        context.count("", "jaxgd", "faults", "failed tests", counts.get("failed", 0), precision="any", details=counts)
+        context.count("", "jaxgd", "faults", "failed tests", failed, precision="any", details=counts)
+    if status != 0:
+        raise TaskError(f"pytest ended with status {status}: {last.strip('= ')}")
+    if not context.rehearse and not counts.get("passed"):
+        raise TaskError(f"no test ran: {last.strip('= ')}")

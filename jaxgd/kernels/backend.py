@@ -1,7 +1,9 @@
 """Run an epoch, or evaluate all examples, with the selected backend."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxgd.examples import Examples
@@ -10,6 +12,10 @@ from jaxgd.kernels.choice import BackendChoice
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.registry import load
 from jaxgd.network import Network
+
+# The platform for which JAX lowers a program, by the kind of device that a backend is made for. A host whose default
+# device is a GPU also has a CPU, which may run the program. The reverse is rare, and costs the tracing of two programs.
+LOWERED = {"gpu": "cuda"}
 
 
 def prepare(choice: BackendChoice, examples: Examples) -> Examples:
@@ -27,6 +33,7 @@ def epoch(
     rule_of: Any,
     objective: xla.Objective,
     batch_size: int,
+    portable: bool = False,
 ) -> tuple[Network, PyTree[Array], Bool[Array, ""]]:
     """Make one update per mini-batch, over all examples in the given order.
 
@@ -40,6 +47,7 @@ def epoch(
         rule_of: A function that returns the update rule for an η. A backend that knows only plain descent ignores it.
         objective: The cost and its precision. A backend that knows only the quadratic cost ignores the cost.
         batch_size: Examples per mini-batch, 1 to n.
+        portable: True to let XLA run the epoch if the program is lowered for another kind of device than the backend's.
 
     Returns:
         The network and the state of the rule after the epoch, and True if the cost of every mini-batch was finite.
@@ -49,16 +57,37 @@ def epoch(
         return xla.epoch(network, optimizer_state, examples, order, rule_of(eta), objective, batch_size)
 
     run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective.precision)
-    return run(network, examples, order, eta)
+    out: tuple[Network, Any, Array] = _lowered(choice, run, by_xla, portable)(network, examples, order, eta)
+    return out
 
 
 def evaluate(
-    choice: BackendChoice, network: Network, examples: Examples, objective: xla.Objective, gradient: bool
+    choice: BackendChoice,
+    network: Network,
+    examples: Examples,
+    objective: xla.Objective,
+    gradient: bool,
+    portable: bool = False,
 ) -> Evaluation:
-    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True."""
+    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True. See `epoch` for `portable`."""
 
     def by_xla(network: Network, examples: Examples) -> Evaluation:
         return objective.evaluate(network, examples, gradient)
 
     run = load(choice.name).evaluate(by_xla, gradient, objective.precision)
-    return run(network, examples)
+    out: Evaluation = _lowered(choice, run, by_xla, portable)(network, examples)
+    return out
+
+
+def _lowered(
+    choice: BackendChoice, run: Callable[..., Any], by_xla: Callable[..., Any], portable: bool
+) -> Callable[..., Any]:
+    """Return the backend's function, which is XLA's on another platform if the program must be portable."""
+    platform = LOWERED.get(load(choice.name).platform or "")
+    if not portable or platform is None or run is by_xla:
+        return run
+
+    def on_each(*args: Any) -> Any:
+        return jax.lax.platform_dependent(*args, **{platform: run}, default=by_xla)
+
+    return on_each

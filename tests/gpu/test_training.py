@@ -91,7 +91,7 @@ def test_auto_takes_the_kernel_and_says_why():
     assert choice.name == "cuda"
     assert choice.reason.startswith("quicker for these shapes, on the GPU (")
     for change, reason in (
-        ({"batch_size": None}, "the CUDA kernel makes mini-batch updates, and the full batch was asked for"),
+        ({"batch_size": None}, "the CUDA kernel needs mini-batches, got the full batch"),
         ({"batch_size": 17}, "the CUDA kernel takes at most 16 examples per mini-batch, got 17"),
         ({"cost": max}, "the CUDA kernel knows only the quadratic cost, and another cost was given"),
         ({"examples": examples._replace(x=np.float32(examples.x))}, "the CUDA kernel needs inputs of bytes, got"),

@@ -135,6 +135,7 @@ def gpus(fake_cuda, monkeypatch):
         monkeypatch.setattr(nvrtc, "compiler", lambda most_major: compiler or FakeCompiler())
         monkeypatch.setattr(backend, "_default_gpu", lambda: FakeGpu(0))
         monkeypatch.setattr(backend, "_gpus_of", lambda job: {last.local_hardware_id})
+        monkeypatch.setattr(backend, "_local_gpus", lambda: list(range(len(devices))))
         monkeypatch.setattr(protocol, "_platforms", lambda x: ["gpu"])
         return fake
 
@@ -180,6 +181,15 @@ def test_a_kernel_is_loaded_once_and_prepared_on_every_device(gpus):
     assert name == cubins.name_of(FakeCompiler(), SHAPE, "sm_90")
     assert backend.load((20, 5, 3), 4, "tensorfloat32") != name
     assert fake.calls.count("cuLibraryLoadData") == 2
+
+
+@pytest.mark.parametrize(("second", "prepared"), [({}, 2), ({75: 10}, 1), ({75: 8}, 1)], ids=str)
+def test_a_traced_program_may_run_on_any_gpu_of_the_same_kind(gpus, second, prepared):
+    """The driver has a limit of shared memory for each device, and refuses launches above it."""
+    fake = gpus(devices=({}, second))
+    backend.name_of(SHAPE)
+    assert fake.calls.count("cuLibraryLoadData") == 1
+    assert fake.calls.count("cuKernelSetAttribute") == prepared
 
 
 def test_the_epoch_loads_its_kernel_before_it_is_traced(gpus):
@@ -341,3 +351,21 @@ def test_networks_on_different_data_train_one_by_one(axes):
 
 def test_with_float64_enabled_the_program_is_the_same(x64):
     require_call(lowered(the_epoch(), *shapes()))
+
+
+def test_a_traced_program_may_run_on_another_device(gpus):
+    """Under jit the arrays count as on the GPU, and JAX may still place the program on the CPU of the same host."""
+    gpus()
+    data = np.zeros((N, 20), np.uint8), np.zeros(N, np.int32)
+
+    def trained(eta, kernel="auto"):
+        result = train(job().network, data, epochs=2, batch_size=4, eta=eta, key=jax.random.key(0), kernel=kernel)
+        assert result.kernel.name == ("cuda" if kernel == "auto" else kernel)
+        return result.network
+
+    traced = jax.jit(trained).trace(jnp.float32(1.0))
+    assert traced.lower(lowering_platforms=("cuda",)).as_text().count("custom_call @jaxgd_cuda_epoch(") == 1
+    assert "jaxgd_cuda_epoch" not in traced.lower(lowering_platforms=("cpu",)).as_text()
+    # A backend that was asked for stays: on another device JAX reports that it is missing.
+    asked = jax.jit(lambda eta: trained(eta, "cuda")).trace(jnp.float32(1.0))
+    assert "jaxgd_cuda_epoch" in asked.lower(lowering_platforms=("cpu",)).as_text()

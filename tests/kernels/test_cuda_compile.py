@@ -1,5 +1,6 @@
 """NVRTC compiles the kernel without a GPU. Compiled kernels are kept on disk, and damaged ones are compiled again."""
 
+import hashlib
 import os
 import resource
 import signal
@@ -169,6 +170,7 @@ DAMAGES = {
     "longer": lambda content: content + b"\0",
     "one bit": lambda content: content[:-500] + bytes([content[-500] ^ 1]) + content[-499:],
     "a foreign file": lambda content: b"# a text\n" * 100,
+    "intact, of another form": lambda content: hashlib.sha256(b"form").digest() + b"form",
     "too large": lambda content: content + bytes(cubins._LARGEST),
 }
 
@@ -227,6 +229,9 @@ def test_without_an_absolute_path_the_folder_is_in_the_home_folder(monkeypatch, 
     monkeypatch.setenv("XDG_CACHE_HOME", relative)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cubins.usable_folder() == tmp_path / ".cache/jaxgd/kernels"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "relative")
+    assert cubins.usable_folder() is None
 
     def no_home(path):
         raise RuntimeError("Could not determine home directory.")

@@ -207,6 +207,11 @@ FAULTS = {
         "shared memory is read before it was written, or during a copy to it",
         False,
     ),
+    "a copy over bytes that were read through another proxy": (
+        ("fence_before_copies();", ""),
+        "a copy has no fence after the last barrier",
+        2,
+    ),
     "a barrier that some threads pass": (
         (ERROR_BARRIER, ERROR_BARRIER.replace("barrier();", "if (warp > 0) barrier();")),
         "threads of one block wait at different barriers",

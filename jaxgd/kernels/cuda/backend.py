@@ -118,7 +118,10 @@ def load(sizes: Sequence[int], batch_size: int, precision: Any = None) -> str:
 
 
 def name_of(shape: Shape) -> str:
-    """Load the kernel on JAX's default GPU, and return its name. Raise CudaError with the reason if that fails."""
+    """Load the kernel on JAX's default GPU, and return its name. Raise CudaError with the reason if that fails.
+
+    JAX decides after the tracing which GPU runs a program, so this prepares all GPUs of the same kind.
+    """
     try:
         ordinal = _default_gpu().local_hardware_id
     except RuntimeError as error:
@@ -126,7 +129,20 @@ def name_of(shape: Shape) -> str:
     cubin = loaded(shape, ordinal)
     if isinstance(cubin, str):
         _refuse(cubin)
+    for other in _local_gpus():
+        if _capability(other) == _capability(ordinal):
+            loaded(shape, other)
     return cubin.name
+
+
+def _local_gpus() -> list[int]:
+    """Return the numbers of this process's GPUs."""
+    return [device.local_hardware_id for device in jax.local_devices(backend="gpu")]
+
+
+def _capability(ordinal: int) -> tuple[int, int] | None:
+    found = driver.device(ordinal)
+    return None if isinstance(found, str) else found.capability
 
 
 def _refuse(reason: str) -> NoReturn:

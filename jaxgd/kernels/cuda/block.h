@@ -88,6 +88,9 @@ DEVICE void arrivals_wait(Arrivals* arrivals, int parity) {
       "r"(parity)
       : "memory");
 }
+// Lets later copies of this thread overwrite shared memory that threads have read before the last barrier. Copies reach
+// the memory through a proxy of their own, and a barrier alone orders only accesses through the usual one.
+DEVICE void fence_before_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Starts a copy from global to shared memory. The addresses and the number of bytes are multiples of 16.
 DEVICE void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(

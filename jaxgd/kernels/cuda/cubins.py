@@ -72,6 +72,8 @@ def usable_folder() -> Path | None:
     try:
         # The XDG specification says to ignore a relative path.
         folder = (cache if cache.is_absolute() else Path("~/.cache").expanduser()) / "jaxgd" / "kernels"
+        if not folder.is_absolute():  # HOME is relative, and the folder would be in the working directory
+            return None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
     except (OSError, RuntimeError):
@@ -88,9 +90,12 @@ def _read(path: Path, name: str) -> Compiled | None:
     digest, body = content[:_DIGEST], content[_DIGEST:]
     if digest != hashlib.sha256(body).digest():
         return None
-    held, log, code = body.split(b"\0", 2)
-    # A renamed file is intact, but its kernel is another one.
-    return Compiled(code, log.decode()) if held == name.encode() else None
+    try:
+        held, log, code = body.split(b"\0", 2)
+        # A renamed file is intact, but holds another kernel.
+        return Compiled(code, log.decode()) if held == name.encode() else None
+    except ValueError:  # an intact file of another form
+        return None
 
 
 def _write(path: Path, name: str, compiled: Compiled) -> None:

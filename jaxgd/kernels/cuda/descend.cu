@@ -128,6 +128,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     const int stage = step % kStages, count = count_of(step);
     if (lane == 0) arrivals_expect(s.arrivals.span(stage, 1), count * kRow);
     warp_barrier();
+    fence_before_copies();
     if (lane < count) {
       bulk_copy(s.images.span((stage * kBatch + lane) * kPitch, kRow), x + static_cast<int64_t>(next_row) * kRow, kRow,
                 s.arrivals.span(stage, 1));

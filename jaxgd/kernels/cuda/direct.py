@@ -32,7 +32,7 @@ class Training:
 
     Example:
         with Context() as context:
-            kernel = cubins.cubin(compiler, shape, context.device.capability)
+            kernel = cubins.cubin(nvrtc.compiler(), shape, context.device.capability)
             training = Training(context, shape, kernel.compiled.cubin, networks, x, y, order, eta)
             training.launch()
             networks, finite = training.result()

@@ -81,6 +81,7 @@ struct Fiber {
   void* tsan = nullptr;
   void* asan = nullptr;
   bool done = false;
+  bool fenced = false;  // fence_before_copies since the last barrier of the block
   int waits_at = 0;  // line of the kernel
 };
 
@@ -290,7 +291,10 @@ void fail(int line, const char* fault) {
 int thread_index() { return block::running->current; }
 int block_index() { return block::running->index; }
 
-void barrier(int line) { block::meet(block::running->all, static_cast<int>(block::running->fibers.size()), line); }
+void barrier(int line) {
+  block::current().fenced = false;
+  block::meet(block::running->all, static_cast<int>(block::running->fibers.size()), line);
+}
 
 void warp_barrier(int line) { block::meet(block::current_warp(), 32, line); }
 
@@ -361,9 +365,12 @@ void arrivals_wait(Arrivals* arrivals, int parity, int line) {
   __tsan_acquire(&phase);
 }
 
+void fence_before_copies() { block::current().fenced = true; }
+
 void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals, int line) {
   const auto is_aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   if (!is_aligned(to) || !is_aligned(from) || bytes % 16 != 0) block::fail(line, "a copy is not aligned to 16 bytes");
+  if (!block::current().fenced) block::fail(line, "a copy has no fence after the last barrier");
   if (block::running->copies.size() == block::kMostCopies) block::fail(line, "too many copies are in flight");
   block::Phase& phase = phase_of(arrivals, line);
   const auto first = block::running->written.begin() + block::offset(to);

@@ -114,4 +114,5 @@ struct Arrivals {
 void arrivals_init(Arrivals* arrivals);
 void arrivals_expect(Arrivals* arrivals, int bytes, int line = __builtin_LINE());
 void arrivals_wait(Arrivals* arrivals, int parity, int line = __builtin_LINE());
+void fence_before_copies();
 void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals, int line = __builtin_LINE());
