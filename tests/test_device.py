@@ -84,7 +84,7 @@ def test_two_runs_do_not_share_a_file(capsys, tmp_path):
     assert "another run writes to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("device", "--help"), ("device", "--only", "fast")], ids=str)
+@pytest.mark.parametrize("words", [("device", "--only", "fast")], ids=str)
 def test_the_command_needs_no_tyro(words):
     code = "import sys; sys.modules['tyro'] = None; from benchmarks.__main__ import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -300,6 +300,7 @@ def test_the_tests_need_a_gpu_and_their_failures_are_counted(monkeypatch, tmp_pa
     assert device_tests.EMULATED in Path(gpu_run.__file__).read_text()
 
 
+@pytest.mark.slow
 def test_each_adder_is_recognized():
     """The sums identify the rounding of every adder, and the width of each adder of several products."""
     by_results = {}

@@ -64,8 +64,8 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
   e.hidden = w1.dimensions()[front], e.inputs = w1.dimensions()[front + 1], e.outputs = w2.dimensions()[front];
   require(e.hidden > 0 && e.inputs > 0 && e.outputs > 0,
           "every layer must have a neuron and an input, got " + describe(w1) + " and " + describe(w2));
-  // A launch takes its sizes as 32-bit integers.
-  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  // A launch takes its sizes as 32-bit integers, and the kernel looks some mini-batches ahead.
+  constexpr int64_t most = std::numeric_limits<int32_t>::max() - 128;
   const int64_t n = y.dimensions()[0];
   require(n > 0 && n <= most, "expected 1 to " + std::to_string(most) + " examples, got " + std::to_string(n));
   require(e.networks <= most,
