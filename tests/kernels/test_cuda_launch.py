@@ -146,7 +146,7 @@ REFUSED = {
     "fewer inputs": "x has another shape or dtype: expected U8[10,32], got U8[9,32]",
     "labels of another dtype": "y has another shape or dtype: expected F32[10,3], got S16[10]",
     "targets of another width": "y has another shape or dtype: expected F32[10,3], got F32[10,2]",
-    "no labels": "expected 1 to 2147483647 examples, got 0",
+    "no labels": "expected 1 to 2147483519 examples, got 0",
     "a scalar for y": "y must be labels (n) or targets (n, out), got S32[]",
     "a short order": "order has another shape or dtype: expected S32[10], got S32[9]",
     "an order of another dtype": "order has another shape or dtype: expected S32[10], got U32[10]",
