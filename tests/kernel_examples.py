@@ -1,6 +1,8 @@
 """Networks and examples for tests of the CUDA kernel, and exact results."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from support import trained_by_hand
 
 from jaxgd import Layer
@@ -37,3 +39,15 @@ def relative_errors(got, exact, start):
     """Return ‖got − exact‖ / ‖exact − start‖ for each leaf, the error relative to the distance moved."""
     leaves = [[v for layer in network for v in layer] for network in (got, exact, start)]
     return np.array([np.linalg.norm(g - e) / np.linalg.norm(e - s) for g, e, s in zip(*leaves, strict=True)])
+
+
+def epochs(shape):
+    """Draw the number of examples, the batch size, labels or targets, η, the number of networks, and a seed."""
+    return given(
+        n=st.integers(1, 50),
+        batch_size=st.integers(1, shape.batch_size),
+        labels=st.booleans(),
+        eta=st.sampled_from([0.01, 1.0, 3.0]),
+        networks=st.integers(1, 3),
+        seed=st.integers(0, 1000),
+    )

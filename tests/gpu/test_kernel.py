@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_examples import by_book, drawn, layers
+from kernel_examples import by_book, drawn, epochs, layers
 from support import assert_leaves_close
 
 from jaxgd import Layer, quadratic_cost
@@ -68,14 +68,7 @@ def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, sh
 )
 def test_any_epoch_equals_the_books_loop(launch, shape, examples):
     @settings(max_examples=examples)
-    @given(
-        n=st.integers(1, 50),
-        batch_size=st.integers(1, shape.batch_size),
-        labels=st.booleans(),
-        eta=st.sampled_from([0.01, 1.0, 3.0]),
-        networks=st.integers(1, 3),
-        seed=st.integers(0, 1000),
-    )
+    @epochs(shape)
     def require_book(n, batch_size, labels, eta, networks, seed):
         start, x, y, orders = drawn(shape, n, labels, networks, seed)
         etas = eta * np.linspace(1, 0.5, networks)

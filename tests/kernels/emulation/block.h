@@ -109,7 +109,7 @@ inline float fast_exp(float x) { return std::exp2(x * 1.44269504f); }
 inline float fast_reciprocal(float x) { return 1.0f / x; }
 
 struct Arrivals {
-  uint64_t number;  // of the barrier in block.cc
+  uint64_t number;  // the index of its phase in block.cc
 };
 void arrivals_init(Arrivals* arrivals);
 void arrivals_expect(Arrivals* arrivals, int bytes, int line = __builtin_LINE());
