@@ -1,9 +1,8 @@
 """`check_gradients`: run the comparisons of derivatives and make the report."""
 
-import contextlib
 import dataclasses
-import inspect
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,25 +20,26 @@ from jaxgd.errors import (
     require_real,
     shown,
 )
-from jaxgd.gradcheck.claims import Claim, claimed_gradient, claimed_jvp, claimed_vjp, require_values
-from jaxgd.gradcheck.derive import derive
-from jaxgd.gradcheck.dtypes import eps_of
+from jaxgd.gradcheck.claims import claimed_gradient, claimed_jvp, claimed_vjp, require_values
+from jaxgd.gradcheck.consistency import compare_with_float64, run_in_users_dtype
+from jaxgd.gradcheck.derive import Derivatives, cotangents, derive
 from jaxgd.gradcheck.examine import Examination
-from jaxgd.gradcheck.lanes import Lanes
-from jaxgd.gradcheck.measure import cotangents
-from jaxgd.gradcheck.measure import directions as random_directions
-from jaxgd.gradcheck.native import Native, run_natively
-from jaxgd.gradcheck.precision import compare_natively
-from jaxgd.gradcheck.problem import WHO, Prepared, in_float64, prepare, raised, with_outputs
-from jaxgd.gradcheck.programs import Value, bilinear
+from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, Problem, evaluation, prepare, with_outputs
+from jaxgd.gradcheck.programs import Value
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
+from jaxgd.gradcheck.run import Runner
+from jaxgd.gradcheck.sample import Sampler, first_lines
+from jaxgd.gradcheck.second_order import check_second_order
 
 # The smallest relative error that difference quotients in float64 resolve at best.
 _LEAST_RTOL = 1e-9
 # The cotangents for a scalar f. The first is 1, because it gives the gradient. The others have both signs and other
 # sizes, because a wrong rule may treat them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
-_HIGHER = "second derivatives: order=2 checks them"
+# The value of a rule and of f may differ by this part in float64.
+_SAME_VALUE = 1e-9
+# Where the first directions leave a doubt, at least this number of directions is tried in a leaf.
+_DIRECTIONS = 4
 
 
 def check_gradients(
@@ -51,7 +51,10 @@ def check_gradients(
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
     order: int = 1,
+    reference: Callable[..., Any] | None = None,
     rtol: float | None = None,
+    nondeterminism: float = 0.0,
+    seconds: float | None = None,
     directions: int = 3,
     seed: int = 0,
 ) -> GradientReport:
@@ -87,9 +90,16 @@ def check_gradients(
             return derivatives of the value only. Default False.
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient, and that the Hessian is
             symmetric. Default 1.
+        reference: The function whose derivative is meant, with the arguments and the shapes of f. The derivatives of f
+            are compared with the quotients of `reference`: for a straight-through estimator, a clipped or reversed
+            gradient, or a fixed point that is differentiated through one step. Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
             above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
             float64) is "cannot tell".
+        nondeterminism: The relative difference that two runs of the same derivative may have, at least 0 and below 1,
+            for backward passes that add in an order of their own. Default 0.
+        seconds: The time after which the check starts no further stage, above 0. The leaves that are then undecided are
+            "cannot tell". A running program of XLA cannot be stopped. Default: none.
         directions: The number of random directions to try in each leaf, at least 1. If they leave a leaf in doubt, the
             check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
@@ -103,8 +113,8 @@ def check_gradients(
         DtypeError: If no leaf can be differentiated, f returns no floats, f or a given derivative is not callable,
             has_aux is not True or False, a numeric option is not a number, or the call is inside jit, grad or vmap.
         ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, or f returns no pair
-            with `has_aux`.
-        RangeError: If argnums, order, rtol, directions or seed is out of range.
+            with `has_aux`, or the results of f and reference differ in shape.
+        RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.
 
     Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the quotient and its error.
 
@@ -117,87 +127,150 @@ def check_gradients(
         >>> check_gradients(cost, v, gradient=lambda v: jnp.array([2 * v[0], -3.0])).leaves[0].pattern
         'one element is wrong, [1]'
     """
-    _require(f, has_aux, order, rtol, directions, seed, gradient=gradient, vjp=vjp, jvp=jvp)
+    _require(
+        f,
+        has_aux,
+        order,
+        rtol,
+        directions,
+        seed,
+        nondeterminism,
+        seconds,
+        gradient=gradient,
+        vjp=vjp,
+        jvp=jvp,
+        reference=reference,
+    )
     if argnums is None and gradient is not None:
         argnums = 0
-    prepared = prepare(f, args, argnums, has_aux)
-    with jax.default_matmul_precision("highest"):
+    clock = Clock(seconds)
+    prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
+    report = GradientReport(prepared.name, (), (), (), "", (), 0, directions, seed, "")
+    with evaluation(float64=False):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
-        if has_aux:
-            out = _without_aux(out)
+        out = _without_aux(out) if has_aux else out
         prepared = with_outputs(prepared, out)
-        rng = np.random.default_rng(seed)
-        w = _cotangents(prepared, out, max(directions, 4), rng)
         first = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
-        native = _natively(prepared, first, w, rng)
-        claims: list[Claim] = []
+        if not first or not any(x.size for x in prepared.v):
+            leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, ()) for leaf in prepared.leaves)
+            return dataclasses.replace(report, leaves=leaves, checked="nothing: all arguments or results are empty")
+        problem = _meant(prepared, reference, first)
+        w = _cotangents(first, n, rng)
         one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
-        if native.one_function:
-            single = not isinstance(argnums, Sequence)
-            if gradient is not None:
-                claims.append(claimed_gradient(prepared, out, gradient, single))
-            if vjp is not None:
-                claims.append(claimed_vjp(prepared, out, vjp, one))
-            if jvp is not None:
-                claims.append(claimed_jvp(prepared, out, jvp))
-    if not native.one_function:
-        return _undecided(prepared, native, directions, seed)
-    lanes = Lanes(without_vmap=native.vmap_differs)
-    derivatives = derive(prepared, claims, w, lanes, max(directions, 4), rng)
-    examination = Examination(derivatives, claims, directions, rtol, rng)
-    leaves = examination.run()
-    precision = compare_natively(prepared, examination, native, claims, one)
-    leaves = tuple(_with(leaf, precision.checks.get(i, [])) for i, leaf in enumerate(leaves))
-    findings = [(claim.name, text) for claim in claims for leaf, text in claim.findings if leaf == ""]
-    # The comparisons in the user's dtype run f outside of `lanes`.
-    evaluations = lanes.count(Value(prepared.problem)) + 2 * len(native.consistency)
-    consistency = [*native.consistency, *_value_of_the_rule(examination)]
-    second = None
-    notes = list(examination.notes)
-    if prepared.fixed:
-        more = f" and {len(prepared.fixed) - 6} more" if len(prepared.fixed) > 6 else ""
-        notes.append(f"held fixed: {', '.join(prepared.fixed[:6])}{more}")
-    if order == 2:
-        second = _second_order(prepared, [x[0] for x in w], rtol, directions, seed)
+        run = run_in_users_dtype(prepared, first, one, rng, nondeterminism)
+        report = dataclasses.replace(report, consistency=tuple(run.consistency), evaluations=2 * len(run.consistency))
+        if not run.one_function:
+            cause = next(c.cause for c in run.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
+            return _undecided(report, prepared, cause)
+        single = not isinstance(argnums, Sequence)
+        claims = [claimed_gradient(prepared, out, gradient, single)] if gradient is not None else []
+        claims += [claimed_vjp(prepared, out, vjp, one)] if vjp is not None else []
+        claims += [claimed_jvp(prepared, out, jvp)] if jvp is not None else []
+    if clock.over():
+        return _undecided(report, prepared, Cause.OUT_OF_TIME, "in the derivatives")
+    d = derive(prepared, claims, w, Runner(without_vmap=run.vmap_differs), n, rng, nondeterminism)
+    if clock.over():
+        return _undecided(report, prepared, Cause.OUT_OF_TIME, "in the quotients at a few steps")
+    sampler, lines = first_lines(d, prepared, problem, directions)
+    leaves = Examination(d, sampler, claims, rtol, rng, lines, clock).run()
+    precision, checks = compare_with_float64(d, sampler, run, claims, one)
+    leaves = tuple(dataclasses.replace(x, checks=(*x.checks, *checks.get(i, []))) for i, x in enumerate(leaves))
+    notes, second = [*d.notes, *_held_fixed(prepared)], None
+    if order == 1:
+        notes.append("second derivatives: order=2 checks them")
     else:
-        notes.append(_HIGHER)
-    return GradientReport(
-        name=prepared.name,
+        options: dict[str, Any] = {"rtol": rtol, "nondeterminism": nondeterminism, "seconds": clock.left()}
+        second = check_second_order(
+            check_gradients, prepared, problem, [x[0] for x in w], options | {"directions": directions, "seed": seed}
+        )
+    # The comparisons in the user's dtype ran f outside of the runner.
+    evaluations = d.runner.runs.get(Value(problem), 0) + 2 * len(run.consistency)
+    dtype = "float64" if sampler.in_float64 else str(prepared.v[0].dtype)
+    words = f"1 point, {directions} directions per leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
+    names = [claim.name for claim in d.claims]
+    return dataclasses.replace(
+        report,
         leaves=leaves,
-        consistency=tuple(consistency),
-        precision=precision.lines,
-        checked=_summary(examination, evaluations, directions, seed),
+        consistency=(*run.consistency, *_value_of_the_rule(d, sampler)),
+        precision=tuple(precision),
+        checked=f"{words}; {' and '.join(names)} against difference quotients" if names else words,
         not_checked=tuple(notes),
         evaluations=evaluations,
-        directions=directions,
-        seed=seed,
-        dtype="float64" if examination.ladders.in_float64 else str(prepared.v[0].dtype),
-        findings=tuple(text for _, text in findings),
+        dtype=dtype,
+        findings=tuple(text for claim in claims for leaf, text in claim.findings if leaf == ""),
         second_order=second,
     )
 
 
-def _value_of_the_rule(examination: Examination) -> list[Consistency]:
-    """Compare the value of f under `jax.vjp` with the plain value of f, in float64. Return [] if they agree."""
-    outputs, ladders = examination.d.outputs, examination.ladders
-    if not outputs or not ladders.in_float64 or ladders.narrow or 0 not in ladders.measure.zeros:
+class Clock:
+    """The time that is left: `seconds` from now on, or unlimited if it is None."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.end = math.inf if seconds is None else time.perf_counter() + seconds
+
+    def over(self) -> bool:
+        """Return True if the time is over."""
+        return time.perf_counter() > self.end
+
+    def left(self) -> float | None:
+        """Return the seconds left, or None if the time is unlimited."""
+        return None if math.isinf(self.end) else max(self.end - time.perf_counter(), 1e-9)
+
+
+def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list[Any]) -> Problem:
+    """Return the function whose derivative is meant: f, or the reference. Raise ShapeError if their results differ."""
+    if reference is None:
+        return prepared.problem
+    problem = dataclasses.replace(prepared.problem, f=Opaque(reference))
+    try:
+        shapes = [x.shape for x in problem(prepared.v, prepared.traced)]
+    except IndexError:
+        shapes = []
+    if shapes != [x.shape for x in first]:
+        got, expected = (", ".join(map(str, x)) or "no floats" for x in (shapes, [y.shape for y in first]))
+        raise ShapeError(f"{WHO}: reference must return arrays of the shapes that f returns, {expected}, got {got}.")
+    return problem
+
+
+def _undecided(report: GradientReport, prepared: Prepared, cause: Cause, note: str = "") -> GradientReport:
+    """Return the report of a check that compared no derivative."""
+    check = Check("autodiff = quotient", Verdict.CANNOT_TELL, cause, float("nan"), float("inf"), note)
+    leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,)) for leaf in prepared.leaves)
+    return dataclasses.replace(
+        report, leaves=leaves, checked="only the consistency of f", not_checked=("its derivatives",)
+    )
+
+
+def _held_fixed(prepared: Prepared) -> list[str]:
+    if not prepared.fixed:
         return []
-    value, size = ladders.measure.zeros[0]
-    terms = [np.real(w[0] * y) for w, y in zip(examination.d.shared.cotangents, outputs, strict=True)]
+    more = f" and {len(prepared.fixed) - 6} more" if len(prepared.fixed) > 6 else ""
+    return [f"held fixed: {', '.join(prepared.fixed[:6])}{more}"]
+
+
+def _value_of_the_rule(d: Derivatives, sampler: Sampler) -> list[Consistency]:
+    """Compare the value of f under `jax.vjp` with the plain value of f, in float64. Return [] if they agree."""
+    if not d.outputs or not sampler.in_float64 or sampler.coarse or sampler.problem != d.prepared.problem:
+        return []
+    value, size = sampler.zeros[0]
+    terms = [np.real(w[0] * y) for w, y in zip(d.shared.cotangents, d.outputs, strict=True)]
     apart = abs(sum(float(np.sum(x)) for x in terms) - value) / size if size else 0.0
-    if not math.isfinite(apart) or apart <= 1e-9:
+    if not math.isfinite(apart) or apart <= _SAME_VALUE:
         return []
     return [Consistency("f = its value under jax.vjp", Verdict.WRONG, Cause.OTHER_VALUE, apart)]
 
 
-def _summary(examination: Examination, evaluations: int, directions: int, seed: int) -> str:
-    dtype = "float64" if examination.ladders.in_float64 else "the dtype of the arguments"
-    words = f"1 point, {directions} directions per leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
-    names = [values.name for values in examination.d.values]
-    return f"{words}; {' and '.join(names)} against difference quotients" if names else words
-
-
-def _require(f: Any, has_aux: bool, order: int, rtol: float | None, directions: int, seed: int, **claims: Any) -> None:
+def _require(
+    f: Any,
+    has_aux: bool,
+    order: int,
+    rtol: float | None,
+    directions: int,
+    seed: int,
+    nondeterminism: float,
+    seconds: float | None,
+    **claims: Any,
+) -> None:
     for name, function in {"f": f, **claims}.items():
         if name == "f" or function is not None:
             values = f"To check given values, pass {name}=lambda *args: values."
@@ -209,6 +282,13 @@ def _require(f: Any, has_aux: bool, order: int, rtol: float | None, directions: 
     require_count(WHO, "seed", seed, least=0)
     if rtol is not None:
         require_real(WHO, "rtol", rtol)
+    require_real(WHO, "nondeterminism", nondeterminism)
+    if not 0 <= nondeterminism < 1:
+        raise RangeError(f"{WHO}: nondeterminism must be at least 0 and below 1, got {shown(nondeterminism, str)}.")
+    if seconds is not None:
+        require_real(WHO, "seconds", seconds)
+        if not seconds > 0:
+            raise RangeError(f"{WHO}: seconds must be above 0, got {shown(seconds, str)}.\nLeave it out for no limit.")
     if rtol is not None and not _LEAST_RTOL <= float(rtol) < 1:
         raise RangeError(
             f"{WHO}: rtol must be at least {_LEAST_RTOL:g} and below 1, got {shown(rtol, str)}.\n"
@@ -222,97 +302,8 @@ def _without_aux(out: Any) -> Any:
     return out[0]
 
 
-def _cotangents(prepared: Prepared, out: Any, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _cotangents(first: list[Any], n: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
-    leaves = [np.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
-    if len(leaves) == 1 and leaves[0].shape == () and not np.iscomplexobj(leaves[0]):
+    if len(first) == 1 and first[0].shape == () and not jnp.iscomplexobj(first[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
-    return [cotangents(y.astype(complex if np.iscomplexobj(y) else float), n, rng, _least(y.dtype)) for y in leaves]
-
-
-def _least(dtype: Any) -> float:
-    """Return the least size of an output whose reciprocal, times 100, is in the range of the dtype."""
-    return 100 / float(jnp.finfo(dtype).max)  # type: ignore[no-untyped-call]
-
-
-def _natively(prepared: Prepared, first: list[Any], w: list[np.ndarray], rng: np.random.Generator) -> Native:
-    second = prepared.problem(prepared.v, prepared.traced)
-    eps = max(eps_of(x.dtype) for x in [*prepared.v, *first])
-    one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
-    eager = [np.asarray(x) for x in first], [np.asarray(x) for x in second]
-    return run_natively(prepared.problem, prepared.v, prepared.traced, one, eager, eps, rng)
-
-
-def _undecided(prepared: Prepared, native: Native, directions: int, seed: int) -> GradientReport:
-    """Return the report for an f whose values differ between runs. No derivative can be compared then."""
-    cause = next(c.cause for c in native.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
-    check = Check("autodiff = quotient", Verdict.CANNOT_TELL, cause, float("nan"), float("inf"))
-    leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,)) for leaf in prepared.leaves)
-    return GradientReport(
-        name=prepared.name,
-        leaves=leaves,
-        consistency=tuple(native.consistency),
-        precision=(),
-        checked="only the consistency of f",
-        not_checked=("its derivatives",),
-        evaluations=4,
-        directions=directions,
-        seed=seed,
-        dtype="",
-    )
-
-
-def _with(leaf: LeafReport, checks: list[Check]) -> LeafReport:
-    return dataclasses.replace(leaf, checks=(*leaf.checks, *checks))
-
-
-def _second_order(prepared: Prepared, w: list[Any], rtol: float | None, directions: int, seed: int) -> GradientReport:
-    """Check the derivative H of ∇⟨w, f⟩ in the same way, and check that H is symmetric. H is the Hessian of ⟨w, f⟩."""
-    problem = prepared.problem
-
-    def gradient(*args: Any) -> Any:
-        *args_of_f, w = args
-        leaves = jax.tree.leaves(tuple(args_of_f))
-        v, traced = [leaves[i] for i in problem.varied], [leaves[i] for i in problem.traced]
-        out, pullback = jax.vjp(lambda v: problem(v, traced), v)
-        return pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
-
-    gradient.__qualname__ = f"∇{prepared.name}"
-    args = problem.args(prepared.v, prepared.traced)
-    with contextlib.suppress(TypeError, ValueError):
-        names = [*inspect.signature(problem.f.value).parameters][: len(args)]
-        named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in (*names, "cotangent")]
-        gradient.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
-    # Differentiate with respect to w too: a custom rule may return the right value and still block this derivative.
-    w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, problem(prepared.v, prepared.traced), strict=True)]
-    argnums = (*prepared.argnums, len(args))
-    report = check_gradients(gradient, *args, w, argnums=argnums, rtol=rtol, directions=directions, seed=seed)
-    symmetric = _symmetry(gradient, prepared, w, seed)
-    # The first-order report already lists the fixed arguments.
-    notes = tuple(note for note in report.not_checked if note != _HIGHER and not note.startswith("held fixed"))
-    return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
-
-
-def _symmetry(gradient: Callable[..., Any], prepared: Prepared, w: list[Any], seed: int) -> list[Consistency]:
-    """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v. Return [] if H has no forward mode."""
-    rng = np.random.default_rng(seed)
-    problem = prepared.problem
-    with in_float64():
-        x, traced, wide = raised(prepared.v), raised(prepared.traced), raised(w)
-        drawn = [random_directions(np.asarray(leaf), 3, rng) for leaf in x]
-        u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
-
-        def along(direction: list[Any]) -> Any:
-            return jax.jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
-
-        try:
-            hu, hv = along(u), along(v)
-        except Exception:
-            return []
-        a, b = float(bilinear(u, hv)), float(bilinear(v, hu))
-        size = float(bilinear([jnp.abs(y) for y in u], [jnp.abs(y) for y in hv]))
-    if not (np.isfinite(a) and np.isfinite(b)) or size == 0:
-        return []
-    good = abs(a - b) <= 1e-8 * size
-    verdict, cause = (Verdict.RIGHT, Cause.AGREES) if good else (Verdict.WRONG, Cause.ASYMMETRIC)
-    return [Consistency("⟨u, Hv⟩ = ⟨v, Hu⟩", verdict, cause, abs(a - b) / size)]
+    return [cotangents(np.asarray(y), n, rng) for y in first]

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgd.errors import DtypeError, ShapeError, describe, dtype_of, is_traced
-from jaxgd.gradcheck.dtypes import eps_of
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
+from jaxgd.gradcheck.run import eps_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Claim:
         forward: The program for ⟨w, Ju⟩; None for gradient and vjp, and for a jvp with findings.
         findings: Misfits of tree, shape or dtype, each as (leaf, text); the leaf is "" for the whole claim.
         absent: The leaves for which the claim has no usable value.
-        native: The claim's value for each leaf in the user's dtype, for the first cotangent.
+        values: The claim's value for each leaf in the user's dtype, for the first cotangent.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Claim:
     forward: Callable[..., Any] | None = None
     findings: tuple[tuple[str, str], ...] = ()
     absent: frozenset[int] = frozenset()
-    native: tuple[Any, ...] = ()
+    values: tuple[Any, ...] = ()
 
 
 def require_values(name: str, result: Any) -> Any:
@@ -65,10 +65,10 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
         hint = f"for the gradient with respect to all {len(args)} arguments, pass argnums={tuple(range(len(args)))}"
         findings = (*findings, ("", hint))
     fn = ClaimedGradient(prepared.problem, Opaque(gradient), places)
-    native = _taken(claimed, places)
+    values = _taken(claimed, places)
     if jnp.iscomplexobj(leaves[0]):
-        native = ()  # The first cotangent of a complex f is not 1.
-    return Claim("gradient", fn, findings=findings, absent=_absent(places), native=native)
+        values = ()  # The first cotangent of a complex f is not 1.
+    return Claim("gradient", fn, findings=findings, absent=_absent(places), values=values)
 
 
 def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequence[Any]) -> Claim:
@@ -86,7 +86,7 @@ def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequen
     claimed = pair[1](whole_cotangent(prepared.problem, pair[0], w))
     places, misfits = _fit("vjp", prepared, claimed, args, [_plain(leaf.path) for leaf in prepared.leaves])
     fn = ClaimedVjp(prepared.problem, Opaque(vjp), places)
-    return Claim("vjp", fn, findings=findings + misfits, absent=_absent(places), native=_taken(claimed, places))
+    return Claim("vjp", fn, findings=findings + misfits, absent=_absent(places), values=_taken(claimed, places))
 
 
 def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:

@@ -1,4 +1,4 @@
-"""The derivatives of f at the point, by autodiff and by the claims, in float64 if they can run in it."""
+"""The derivatives of f at the point, by autodiff and by the claims, projected on random directions."""
 
 import dataclasses
 import math
@@ -7,207 +7,293 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
+from jaxgd.gradcheck import core
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.dtypes import coarsest_eps, eps_of, own_rounding
-from jaxgd.gradcheck.judge import FLOOR
-from jaxgd.gradcheck.lanes import Lanes
-from jaxgd.gradcheck.measure import ForwardValues, ReverseValues, Values
-from jaxgd.gradcheck.measure import directions as random_directions
-from jaxgd.gradcheck.native import jittered, stacked
-from jaxgd.gradcheck.problem import Prepared, in_float64, raised
-from jaxgd.gradcheck.programs import Forward, Reverse, Shared
+from jaxgd.gradcheck.problem import Prepared, evaluation, upcast
+from jaxgd.gradcheck.programs import Forward, Point, Reverse, Shared
+from jaxgd.gradcheck.run import Runner, coarsest_eps, eps_of
+
+Floats = NDArray[np.float64]
 
 AUTODIFF = "autodiff"
-# The index of the direction that avoids the dominant elements.
-MINOR = 2
-# Factors for a cotangent, far from 1. A linear rule multiplies its result by the same factor. The product is exact,
-# because the factors are powers of two.
+# Factors for a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
 _FAR = (2.0**20, 2.0**-20)
+# A rule is linear up to this part of its result, or up to 1000 roundings if that is more.
+_LINEAR, _ROUNDINGS = 1e-6, 1e3
+# The index of the direction along which all elements of a leaf contribute about equally.
+EVEN = 2
+
+
+@dataclasses.dataclass
+class Derivative:
+    """One claim: its gradient, and its projections on the directions.
+
+    Attributes:
+        name: The name of the claim.
+        floor: A relative difference up to this counts as none.
+        along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
+        size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance ⟨g, u⟩ may be far smaller.
+        noise: The change of `along` when the point moves by one rounding.
+        gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
+        moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
+        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
+        program: The program of ⟨w, Ju⟩; None in reverse mode.
+    """
+
+    name: str
+    floor: float
+    along: Floats
+    size: Floats
+    noise: Floats
+    gradients: list[NDArray[Any]] = dataclasses.field(default_factory=list)
+    moved: list[Floats] = dataclasses.field(default_factory=list)
+    linear: list[tuple[float, float, float, float]] = dataclasses.field(default_factory=list)
+    program: Callable[..., Any] | None = None
+
+    def claim(self, leaf: int, n: int) -> core.Claim:
+        """Return the claimed slopes along the first n directions in a leaf."""
+        return core.Claim(self.along[leaf, :n], self.noise[leaf, :n], self.size[leaf, :n], self.floor)
 
 
 @dataclasses.dataclass
 class Derivatives:
-    """The derivatives to compare with quotients.
+    """All derivatives at the point.
 
     Attributes:
         prepared: The problem and its point.
-        shared: The point in float64, the directions and the cotangents.
-        lanes: The runner of batched programs.
-        values: The derivatives by the claims, then by autodiff.
-        reverse: Autodiff by reverse mode, or None if f has none.
-        forward: Autodiff by forward mode, or None if f has none.
-        not_finite: A mask of the infinite and NaN elements, by claim and leaf. These elements are 0 in `values` and in
-            all directions, and are examined separately.
-        absent: The pairs of claim and leaf without a usable value.
-        notes: Sentences for the report on parts that were not checked.
-        outputs: The values of f under reverse mode.
-        with_minor: The leaves whose direction MINOR moves only elements that contribute little.
+        shared: The point, directions and cotangents, in float64 if f runs in it.
+        runner: The runner of batches.
+        claims: The claims, then autodiff: the derivatives to compare with quotients.
+        reverse: Autodiff by reverse mode, or None.
+        forward: Autodiff by forward mode, or None.
+        notes: Sentences on parts that were not checked.
+        outputs: f(x) under reverse mode.
+        nondeterminism: The relative difference of two runs of one derivative.
     """
 
     prepared: Prepared
     shared: Shared
-    lanes: Lanes
-    values: list[Values]
-    reverse: ReverseValues | None
-    forward: ForwardValues | None
-    not_finite: dict[tuple[str, int], np.ndarray]
-    absent: set[tuple[str, int]]
-    notes: list[str]
+    runner: Runner
+    claims: list[Derivative] = dataclasses.field(default_factory=list)
+    reverse: Derivative | None = None
+    forward: Derivative | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
     outputs: list[Any] = dataclasses.field(default_factory=list)
-    with_minor: set[int] = dataclasses.field(default_factory=set)
-
-    def saying(self, leaf: int) -> list[Values]:
-        """Return the claims that have a value for a leaf."""
-        return [values for values in self.values if (values.name, leaf) not in self.absent]
-
-    def move_to(self, shared: Shared) -> None:
-        """Replace the point and the directions."""
-        self.shared = shared
-        for values in (*self.values, self.reverse, self.forward):
-            if values is not None:
-                values.shared = shared
+    nondeterminism: float = 0.0
 
     @property
     def floor(self) -> float:
-        """The largest relative difference between two derivatives that agree.
-
-        A constant in f may be rounded to the user's dtype or to float32.
-        """
+        """The relative difference of two derivatives that agree. A constant in f may be rounded to float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
-        return max(FLOOR, 4 * min(own, eps_of("float32")))
+        return max(core.FLOOR, 4 * min(own, core.EPS32), self.nondeterminism)
 
 
 def derive(
-    prepared: Prepared, claims: Sequence[Claim], w: list[np.ndarray], lanes: Lanes, n: int, rng: np.random.Generator
+    prepared: Prepared,
+    claims: Sequence[Claim],
+    w: list[Any],
+    runner: Runner,
+    n: int,
+    rng: np.random.Generator,
+    nondeterminism: float = 0.0,
 ) -> Derivatives:
     """Run autodiff and the claims, and draw n directions for each leaf.
 
     If f has no derivative and none is claimed, its exception passes through.
     """
-    problem = prepared.problem
-    with in_float64():
-        v, traced = raised(prepared.v), raised(prepared.traced)
-        drawn = [random_directions(np.asarray(x), n, rng) for x in v]
-    absent = {(claim.name, i) for claim in claims for i in claim.absent}
-    found = Derivatives(prepared, Shared(v, traced, drawn, w), lanes, [], None, None, {}, absent, [])
-    trouble: Exception | None = None
+    with evaluation(float64=True):
+        v, traced = upcast(prepared.v), upcast(prepared.traced)
+        drawn = [directions(np.asarray(x), n, rng) for x in v]
+    d = Derivatives(prepared, Shared(v, traced, drawn, w), runner, nondeterminism=nondeterminism)
+    programs = {claim.name: claim.reverse for claim in claims if claim.reverse is not None}
+    stacks, trouble = {}, None
+    for name, fn in (programs | {AUTODIFF: Reverse(prepared.problem)}).items():
+        try:
+            stacks[name] = _gradients(d, name, fn, rng)
+        except Exception as error:
+            if name in programs:
+                raise
+            trouble = error
+            d.notes.append(f"reverse mode: {first_line(error)}")
+    if stacks and n > EVEN:
+        first, _ = next(iter(stacks.values()))
+        for u, g in zip(drawn, first, strict=True):
+            u[EVEN] = evenly(g[EVEN % len(w[0])], u)
+    found = {name: _reverse(d, name, *stack) for name, stack in stacks.items()}
+    d.reverse = found.pop(AUTODIFF, None)
+    d.claims = list(found.values())
+    d.claims += [_forward(d, claim.name, claim.forward) for claim in claims if claim.forward is not None]
     try:
-        found.reverse = _reverse(found, AUTODIFF, Reverse(problem), rng)
+        d.forward = _forward(d, "forward mode", Forward(prepared.problem))
     except Exception as error:
-        trouble = error
-        found.notes.append(f"reverse mode: {first_line(error)}")
-    found.values = [_reverse(found, c.name, c.reverse, rng) for c in claims if c.reverse is not None]
-    blank = [np.zeros(np.shape(x), bool) for x in v]
-    for (_, i), where in found.not_finite.items():
-        blank[i] |= where
-    kept = [np.where(b, 0, d) if b.any() else d for b, d in zip(blank, drawn, strict=True)]
-    for i, directions in enumerate(kept):
-        given = next((x for x in (*found.values, found.reverse) if isinstance(x, ReverseValues)), None)
-        if given is not None and n > MINOR:
-            minor = among_minor_elements(np.asarray(given.cotangents[i][MINOR % len(w[0])]), directions)
-            if minor is not None:
-                directions[MINOR] = minor
-                found.with_minor.add(i)
-    found.move_to(found.shared._replace(directions=kept))
-    found.values += [
-        ForwardValues(c.name, c.forward, found.shared, lanes, found.floor) for c in claims if c.forward is not None
-    ]
-    forward = ForwardValues("forward mode", Forward(problem), found.shared, lanes, found.floor)
-    try:
-        with in_float64():
-            forward.along_all()
-        found.forward = forward
-    except Exception as error:
-        found.notes.append(f"forward mode: {first_line(error)}")
-        if trouble is not None and not found.values:
+        d.notes.append(f"forward mode: {first_line(error)}")
+        if trouble is not None and not d.claims:
             # f has no derivative at all, and its own exception explains that best.
             raise trouble from None
-    if found.reverse is not None:
-        found.values.append(found.reverse)
-    elif found.forward is not None:
-        found.values.append(found.forward)
+    d.claims += [x for x in (d.reverse or d.forward,) if x is not None]
+    return d
+
+
+def _gradients(
+    d: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator
+) -> tuple[list[NDArray[Any]], float]:
+    """Return Jᵀw for each leaf, and the largest eps in its computation.
+
+    The batch holds every cotangent at the point, the first cotangent at two points moved by one rounding, and multiples
+    of the first cotangent. It runs in float64, or in the user's dtype if it cannot run in float64.
+    """
+    w = d.shared.cotangents
+    ws = [np.concatenate([x, x[:1], x[:1], *(x[:1] * c for c in _FAR)]) for x in w]
+    one = [x[0] for x in w]
+
+    def run(v: list[Any], traced: list[Any]) -> tuple[list[NDArray[Any]], float]:
+        points = jittered(v, rng)
+        batch = stacked([points[0]] * len(w[0]) + points[1:] + [points[0]] * len(_FAR)), ws
+        outputs, stack = d.runner(fn, traced, batch)
+        if name == AUTODIFF:
+            d.outputs = [y[0] for y in outputs]
+        eps = max(coarsest_eps(lambda v: fn(traced, (v, one))[1], v), *(eps_of(g.dtype) for g in stack))
+        return [g.astype(complex if np.iscomplexobj(g) else float) for g in stack], eps
+
+    try:
+        with evaluation(float64=True):
+            return run(d.shared.v, d.shared.traced)
+    except Exception:
+        with evaluation(float64=False):
+            found = run(d.prepared.v, d.prepared.traced)
+    d.notes.append(f"{name} in float64: it cannot run there, so its values are {d.prepared.leaves[0].dtype}")
     return found
 
 
-def among_minor_elements(g: np.ndarray, directions: np.ndarray) -> np.ndarray | None:
-    """Return a direction that moves only the minor elements; None if there are none.
-
-    The contribution of an element to the derivative is |gᵢuᵢ|. An element is minor if its contribution is less than a
-    thousandth of the largest. Each minor element moves by about its own size, reduced if its contribution exceeds the
-    median contribution of the minor elements.
-    """
-    contribution = np.abs(g) * np.abs(directions[-1])
-    minor = contribution < 1e-3 * np.max(contribution, initial=0.0)
-    if not minor.any():
-        return None
-    seen = contribution[minor & (contribution > 0)]
-    median = np.median(seen) if seen.size else 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Powers of two keep the steps exact.
-        shrink = np.where(contribution > median, 2.0 ** np.floor(np.log2(median / contribution)), 1.0)
-    return np.asarray(np.where(minor, directions[1] * shrink, 0))
-
-
-def _reverse(found: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator) -> ReverseValues:
-    """Return the values of one derivative in float64, or in the user's dtype if it cannot run in float64."""
-    try:
-        with in_float64():
-            return _reverse_at(found, name, fn, found.shared.v, found.shared.traced, rng)
-    except Exception:
-        with jax.default_matmul_precision("highest"):
-            values = _reverse_at(found, name, fn, found.prepared.v, found.prepared.traced, rng)
-    found.notes.append(f"{name} in float64: it cannot run there, so its values are {found.prepared.leaves[0].dtype}")
-    return values
-
-
-def _reverse_at(
-    found: Derivatives, name: str, fn: Callable[..., Any], v: list[Any], traced: list[Any], rng: np.random.Generator
-) -> ReverseValues:
-    w = found.shared.cotangents
-    n = len(w[0])
-    points = jittered(v, rng)
-    # The lanes are every cotangent at the point, the first cotangent at two points moved by one rounding, and large and
-    # small multiples of the first cotangent at the point.
-    far = [np.stack([x[0] * c for c in _FAR]) for x in w]
-    ws = [np.concatenate([x, x[:1], x[:1], scaled]) for x, scaled in zip(w, far, strict=True)]
-    lanes = stacked([points[0]] * n + points[1:] + [points[0]] * len(_FAR)), ws
-    outputs, stack = found.lanes(fn, traced, lanes)
-    if name == AUTODIFF:
-        found.outputs = [y[0] for y in outputs]
-    one = [x[0] for x in w]
-
-    def at_one(v: list[Any]) -> Any:
-        return fn(traced, (v, one))[1]
-
-    eps = max(coarsest_eps(at_one, v), *(eps_of(g.dtype) for g in stack))
-    rounding = own_rounding(at_one, lambda v: found.prepared.problem(v, traced), v)
-    if rounding is None:
-        # The constants of fn are unknown. Assume that they have the user's dtype, or float32 if that is finer.
-        rounding = min(max(eps_of(x.dtype) for x in found.prepared.v), eps_of("float32"))
-    eps = max(eps, rounding)
-    values = ReverseValues(name, [], found.shared, max(found.floor, 100 * eps), [], [], eps)
-    for i, g in enumerate(stack):
-        g = g.astype(complex if np.iscomplexobj(g) else float)
-        bad = ~np.isfinite(g[: n + 2]).all(axis=0)
-        if bad.any():
-            found.not_finite[name, i] = np.asarray(bad)
-            g = np.where(bad, 0, g)
+@np.errstate(invalid="ignore", over="ignore")
+def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], eps: float) -> Derivative:
+    n, count = len(d.shared.cotangents[0]), len(d.shared.directions[0]) - 1
+    shape = len(stack), count
+    found = Derivative(name, max(d.floor, 100 * eps), *np.zeros((3, *shape)))
+    for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
-        values.cotangents.append(g[:n])
-        values.moved.append(moved)
-        values.noise.append(norm(moved) + 10 * eps * norm(g[0]))
-        off = [norm(g[n + 2 + k] / c - g[0]) for k, c in enumerate(_FAR)]
+        finite = np.nan_to_num(np.abs(g[:n]), posinf=0)
+        # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
+        nonzero = (finite[0] > 0) & np.isfinite(moved)
+        usual = float(np.median(moved[nonzero] / finite[0][nonzero])) if np.any(nonzero) else 0.0
+        for k in range(count):
+            found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
+            found.size[i, k] = norm(finite[k % n] * u[k])
+            spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
+            found.noise[i, k] = 2 * norm(spread * u[k]) + 10 * eps * found.size[i, k]
+        found.gradients.append(g[:n])
+        found.moved.append(moved)
+        size, off = norm(g[0]), max(norm(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
         # Linearity is tested only if the scaled results stay in the range of the dtype.
-        ranged = 1e-30 < norm(g[0]) < 1e30 and np.isfinite(g).all()
-        values.linear.append(bool(not ranged or max(off) <= max(1e-6, 1e3 * eps) * norm(g[0]) + values.noise[-1]))
-    return values
+        off = off if 1e-30 < size < 1e30 and np.isfinite(g).all() else 0.0
+        found.linear.append((off, norm(moved) + 10 * eps * size, size, max(_LINEAR, _ROUNDINGS * eps)))
+    return found
 
 
-def first_line(error: Exception) -> str:
-    """Return an exception as one line of at most 160 characters."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
+def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivative:
+    leaves, n = len(d.shared.v), len(d.shared.directions[0]) - 1
+    leaf, direction = (x.reshape(-1) for x in np.indices((leaves, n)))
+    sizes = np.array([np.size(x) for x in d.shared.v])
+    batch = points(d.shared, leaf, direction, 0, sizes[leaf], 0.0)
+    with evaluation(float64=True):
+        along = np.asarray(d.runner(program, d.shared, batch), float).reshape(leaves, n)
+    size = np.broadcast_to(np.array([[rms(row)] for row in along]), along.shape)
+    return Derivative(name, d.floor, along, size, np.zeros_like(along), program=program)
+
+
+def points(shared: Shared, leaf: Any, direction: Any, start: Any, stop: Any, t: Any, phase: complex = 1.0) -> Point:
+    """Return a batch of points. The cotangent is that of the direction; single elements use cotangent 0."""
+    n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
+    direction = np.asarray(direction)
+    cotangent = np.where(direction < last, direction % n, 0)
+    fields = np.broadcast_arrays(leaf, direction, cotangent, start, stop, t, np.asarray(phase, complex))
+    return Point(*(np.ascontiguousarray(x).reshape(-1) for x in fields))
+
+
+# Random numbers.
+
+
+def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
+
+    In directions 0, 2, … all elements have the size of the leaf. In directions 1, 3, … each element has the size of the
+    same element of x, for leaves that mix large and small elements. Signs are random and sizes vary by up to a half, so
+    that no two elements cancel. The last direction holds the sizes of the elements of x, to move one element at a time.
+    """
+    scale = scale_of(x)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where((x != 0) & np.isfinite(x), _power_of_two(np.abs(x).astype(float)), scale)
+    sizes = np.stack([np.full(x.shape, scale) if i % 2 == 0 else own for i in range(n)])
+    chance = _chance((n, *x.shape), np.iscomplexobj(x), rng) * sizes
+    return np.concatenate([chance, own[None].astype(chance.dtype)])
+
+
+def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any]:
+    """Return a direction along which no element contributes more than the median to the derivative.
+
+    The other directions hide an element whose gradient is a thousandth of the largest. `g` is the gradient.
+    """
+    own = u[1]
+    share = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
+    minor = (share > 0) & (share < 1e-3 * np.max(share, initial=0.0))
+    if not minor.any():
+        return u[EVEN]
+    limit = np.median(share[minor])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shrink = np.where(share > limit, _power_of_two(limit / share), 1.0)
+    return np.asarray(np.where(share < 1e-3 * np.max(share), own * shrink, 0))
+
+
+def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return n random cotangents for an output y, (n, *y.shape), in inverse proportion to the size of y.
+
+    Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the size of each element. A size is
+    at least a millionth of the largest, so that rounding around 0 is not amplified. It is also at least 100 times the
+    reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
+    """
+    # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
+    least = 100 / float(jax.numpy.finfo(y.dtype).max)  # type: ignore[no-untyped-call]
+    y = np.where(np.isfinite(y), y, 0).astype(complex if np.iscomplexobj(y) else float)
+    size = np.abs(y)
+    own = np.maximum(size, np.maximum(1e-6 * np.max(size, initial=0.0), least))
+    whole = max(scale_of(y), least)
+    sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(size.any(), own, 1.0) for i in range(n)]
+    return np.asarray(_chance((n, *y.shape), np.iscomplexobj(y), rng) / np.stack(sizes))
+
+
+def _chance(shape: tuple[int, ...], is_complex: bool, rng: np.random.Generator) -> NDArray[Any]:
+    chance = rng.choice([-1.0, 1.0], shape) * rng.uniform(0.5, 1.5, shape)
+    return np.asarray(chance * np.exp(2j * np.pi * rng.uniform(size=shape)) if is_complex else chance)
+
+
+def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[list[NDArray[Any]]]:
+    """Return the point, then n points moved by one rounding: x(1 + eps) or x(1 − eps) at random for each element."""
+    points = [[np.asarray(x) for x in v]]
+    for _ in range(n):
+        moved = []
+        for x in points[0]:
+            factor = 1 + eps_of(x.dtype) * rng.choice([-1.0, 1.0], x.shape)
+            with np.errstate(over="ignore", invalid="ignore"):
+                moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
+        points.append(moved)
+    return points
+
+
+def stacked(points: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
+    """Return the points as one list of stacked leaves."""
+    return [np.stack(xs) for xs in zip(*points, strict=True)]
+
+
+def scale_of(x: NDArray[Any]) -> float:
+    """Return the root mean square of a leaf, rounded to a power of two so that steps are exact; 1 for zeros."""
+    x = np.abs(x[np.isfinite(x)]).astype(float)
+    return float(_power_of_two(norm(x) / math.sqrt(x.size))) if x.any() else 1.0
+
+
+def _power_of_two(x: Any) -> Any:
+    return 2.0 ** np.round(np.log2(x))
 
 
 def norm(x: Any) -> float:
@@ -219,7 +305,13 @@ def norm(x: Any) -> float:
     return largest * float(np.sqrt(np.sum((size / largest) ** 2)))
 
 
-def rms(x: Sequence[float]) -> float:
+def rms(x: Any) -> float:
     """Return the root mean square of the finite numbers; 0 if none is finite."""
-    values = np.array([y for y in x if math.isfinite(y)])
-    return norm(values) / math.sqrt(len(values)) if len(values) else 0.0
+    x = np.asarray(x)[np.isfinite(x)]
+    return norm(x) / math.sqrt(len(x)) if len(x) else 0.0
+
+
+def first_line(error: Exception) -> str:
+    """Return an exception as one line of at most 160 characters."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]

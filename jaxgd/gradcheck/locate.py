@@ -1,15 +1,18 @@
 """The search for the wrong elements of a leaf and for the pattern of the error."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxgd.gradcheck.measure import Floats, Ints, Measure, ReverseValues, Values
-from jaxgd.gradcheck.quotient import SAFETY, ladder
-from jaxgd.gradcheck.report import Element
+from jaxgd.gradcheck import core
+from jaxgd.gradcheck.derive import Derivative, points
+from jaxgd.gradcheck.problem import Prepared, evaluation
+from jaxgd.gradcheck.programs import Value
+from jaxgd.gradcheck.report import Cause, Element
+from jaxgd.gradcheck.sample import Floats, Ints, Sampler
 
 # The search compares every element of a leaf of up to ALL elements. In a larger leaf it compares up to SAMPLE random
 # elements, and the elements that it finds by dividing the leaf into blocks.
@@ -24,7 +27,7 @@ _SECONDS = 20.0
 
 
 @dataclasses.dataclass
-class Looked:
+class Look:
     """The searched elements of a leaf.
 
     Attributes:
@@ -32,7 +35,7 @@ class Looked:
         claimed: The claimed derivatives.
         reference: The reference derivatives.
         error: The sum of the uncertainties of the claim and the reference.
-        kink: True for elements along which f has a kink.
+        kink: True for elements along which f has no slope.
         floor: A smaller difference, relative to the largest element, does not count.
     """
 
@@ -47,100 +50,128 @@ class Looked:
     def wrong(self) -> NDArray[np.bool_]:
         """A mask of the elements that are certainly wrong. Elements at a kink are not included."""
         largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
-        allowed = SAFETY * self.error + 1e-8 * np.abs(self.reference) + self.floor * largest
+        allowed = core.SAFETY * self.error + core.FLOOR * np.abs(self.reference) + self.floor * largest
         with np.errstate(invalid="ignore"):
             off = ~(np.abs(self.claimed - self.reference) <= allowed)
         return np.asarray(off & ~self.kink & np.isfinite(allowed))
 
 
-def against_values(claim: Values, reference: ReverseValues, leaf: int, size: int, candidates: Ints) -> Looked:
-    """Compare elements with another derivative that was found right: all of them, or the candidates for a jvp."""
-    index = np.arange(size) if isinstance(claim, ReverseValues) else candidates
-    r = reference.elements(leaf)[index]
-    c = elements(claim, leaf, index, np.iscomplexobj(r), reference)
-    error = 3 * reference.moved[leaf].reshape(-1)[index]
-    if isinstance(claim, ReverseValues):
-        error = error + 3 * claim.moved[leaf].reshape(-1)[index]
-    return Looked(index, c, r, error, np.zeros(len(index), bool), floor=_NOTHING)
+def against_derivative(
+    claim: Derivative, reference: Derivative, leaf: int, sampler: Sampler, rng: np.random.Generator
+) -> Look:
+    """Compare elements with another derivative that was found right: all of them, or up to ALL for a jvp."""
+    size = reference.gradients[leaf][0].size
+    index = np.arange(size)
+    if not claim.gradients:
+        index = np.sort(rng.choice(size, min(size, ALL), replace=False))
+    r = _flat(reference, leaf)[index]
+    error = 3 * sum(np.nan_to_num(x.moved[leaf].reshape(-1)[index]) for x in (claim, reference) if x.moved)
+    return Look(index, _elements(claim, leaf, index, sampler), r, error, np.zeros(len(index), bool), floor=_NOTHING)
 
 
-def outliers(claim: ReverseValues, reference: ReverseValues, leaf: int) -> NDArray[np.bool_]:
+def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.bool_]:
     """Return a mask of the elements that differ by more than 1% and by far more than rounding.
 
     The norm of a leaf hides small elements: an element that is wrong by a fifth may be 1e-12 of the norm. The measure
     of rounding is the noise of the element and of all elements of similar size, because the noise of one element may be
     small by luck.
     """
-    c, g = claim.elements(leaf), reference.elements(leaf)
+    if not (claim.gradients and reference.gradients):
+        return np.zeros(0, bool)
+    c, g = _flat(claim, leaf), _flat(reference, leaf)
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
-    size = np.abs(g)
-    off = np.abs(c - g)
-    suspects = off > np.maximum(np.maximum(1e-2 * size, 30 * moved), _NOTHING * np.max(size, initial=0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size, off = np.abs(g), np.abs(c - g)
+        suspects = off > np.maximum(np.maximum(1e-2 * size, 30 * moved), _NOTHING * np.max(size, initial=0.0))
         noise = np.where(size > 0, moved / size, 0)
     # If many elements are suspect, the comparison of the whole leaf finds them.
-    few = np.flatnonzero(suspects)[:64]
-    for i in few:
+    for i in np.flatnonzero(suspects)[:64]:
         like = (size >= size[i] / 10) & (size <= size[i] * 10)
         if off[i] <= 10 * size[i] * np.max(noise[like], initial=0.0):
             suspects[i] = False
     return np.asarray(suspects)
 
 
-def elements(claim: Values, leaf: int, index: Ints, is_complex: bool, other: Any) -> NDArray[Any]:
+def _flat(claim: Derivative, leaf: int) -> NDArray[Any]:
+    return claim.gradients[leaf][0].reshape(-1)
+
+
+def _unit(sampler: Sampler, leaf: int, index: Ints) -> NDArray[Any]:
+    return np.asarray(sampler.shared.directions[leaf][-1]).reshape(-1)[index].real.astype(float)
+
+
+def _elements(claim: Derivative, leaf: int, index: Ints, sampler: Sampler) -> NDArray[Any]:
     """Return the claimed elements of the gradient, for the first cotangent."""
-    if isinstance(claim, ReverseValues):
-        return claim.elements(leaf)[index]
-    last = len(other.shared.directions[leaf]) - 1
-    unit = np.asarray(other.shared.directions[leaf][last]).reshape(-1)[index].real
-    c = claim.along(leaf, last, index, index + 1) / unit
-    if is_complex:
-        c = c - 1j * claim.along(leaf, last, index, index + 1, 1j) / unit
+    if claim.gradients:
+        return _flat(claim, leaf)[index]
+    last, unit = len(sampler.shared.directions[leaf]) - 1, _unit(sampler, leaf, index)
+    c = _along(claim, leaf, last, index, index + 1, sampler) / unit
+    if np.iscomplexobj(sampler.shared.v[leaf]):
+        c = c - 1j * _along(claim, leaf, last, index, index + 1, sampler, 1j) / unit
     return np.asarray(c)
 
 
+def _along(
+    claim: Derivative, leaf: int, direction: int, starts: Ints, stops: Ints, sampler: Sampler, phase: complex = 1
+) -> Floats:
+    """Return the claimed slopes along parts of a direction."""
+    if claim.gradients:
+        n = len(sampler.shared.cotangents[0])
+        product = np.real(claim.gradients[leaf][direction % n] * np.asarray(sampler.shared.directions[leaf][direction]))
+        flat = product.reshape(-1)
+        return np.array([np.sum(flat[a:b]) for a, b in zip(starts, stops, strict=True)])
+    batch = points(sampler.shared, leaf, direction, starts, stops, 0.0, phase)
+    with evaluation(sampler.in_float64):
+        return np.asarray(sampler.runner(claim.program, sampler.shared, batch), float)
+
+
 def against_quotients(
-    claim: Values, measure: Measure, leaf: int, step: float, noise: float, rng: np.random.Generator
-) -> Looked:
+    claim: Derivative, leaf: int, sampler: Sampler, found: core.Slopes, rng: np.random.Generator
+) -> Look:
     """Compare single elements with difference quotients along these elements.
 
     Compare all elements of a small leaf. In a large leaf, compare random elements and those that `_narrow_down` finds.
+    The steps and the noise are those that gave the quotients of the whole leaf.
     """
-    x = measure.shared.v[leaf]
+    x = sampler.shared.v[leaf]
     size, is_complex = int(np.size(x)), np.iscomplexobj(x)
-    h = ladder(min(16 * step, 0.25), 3)
+    known = np.isfinite(found.error)
+    step = float(np.min(found.step[known], initial=np.inf)) if known.any() else 2.0**-8
+    noise = float(np.max(found.noise[known], initial=0.0))
+    h = core.ladder(min(16 * step, 0.25), core.ORDERS)
     # A real element takes 6 evaluations of f, a complex one 12.
-    most = max(measure.affordable(_SECONDS) // (12 if is_complex else 6), 4)
+    affordable = int(_SECONDS / max(sampler.runner.seconds.get(Value(sampler.problem), 0.0), 1e-6))
+    most = max(affordable // (12 if is_complex else 6), 4)
     if size <= min(ALL, most):
         index = np.arange(size)
     else:
         chosen = rng.choice(size, min(SAMPLE, most // 2, size), replace=False)
-        found = _narrow_down(claim, measure, leaf, h, noise, most // 2)
-        index = np.unique(np.concatenate([chosen, found]))
-    last = len(measure.shared.directions[leaf]) - 1
-    unit = np.asarray(measure.shared.directions[leaf][last]).reshape(-1)[index].real
-    value, error, gap, gap_error = measure.parts(leaf, last, index, index + 1, h, 1.0, noise)
-    reference: NDArray[Any] = value
+        index = np.unique(np.concatenate([chosen, _narrow_down(claim, leaf, sampler, h, noise, most // 2)]))
+    last, unit = len(sampler.shared.directions[leaf]) - 1, _unit(sampler, leaf, index)
+
+    def quotients(phase: complex) -> core.Slopes:
+        return core.slopes(sampler.elements(leaf, index, index + 1, h, last, phase), noise)
+
+    q = quotients(1)
+    reference, error = q.value.astype(complex if is_complex else float), q.error
+    singular = np.array([cause is not Cause.AGREES for cause in q.cause])
     if is_complex:
-        other, other_error, other_gap, other_gap_error = measure.parts(leaf, last, index, index + 1, h, 1j, noise)
-        reference, error = value - 1j * other, np.maximum(error, other_error)
-        gap, gap_error = np.maximum(np.abs(gap), np.abs(other_gap)), np.maximum(gap_error, other_gap_error)
-    with np.errstate(invalid="ignore"):
-        kink = (np.abs(gap) > SAFETY * gap_error) & (np.abs(gap) > 1e-6 * np.abs(reference))
+        other = quotients(1j)
+        reference, error = reference - 1j * other.value, np.maximum(error, other.error)
+        singular |= np.array([cause is not Cause.AGREES for cause in other.cause])
     error = error / unit
-    if isinstance(claim, ReverseValues):
-        error = error + 3 * claim.moved[leaf].reshape(-1)[index]
-    return Looked(index, elements(claim, leaf, index, is_complex, measure), reference / unit, error, kink)
+    if claim.moved:
+        error = error + 3 * np.nan_to_num(claim.moved[leaf].reshape(-1)[index])
+    return Look(index, _elements(claim, leaf, index, sampler), reference / unit, error, singular)
 
 
-def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: float, most: int) -> Ints:
+def _narrow_down(claim: Derivative, leaf: int, sampler: Sampler, h: Floats, noise: float, most: int) -> Ints:
     """Return single elements where claim and quotient disagree.
 
     The search divides a leaf into blocks, then divides again the blocks where the claim and a quotient along the block
     disagree most. `most` limits the number of blocks. The result is empty if no block stands out.
     """
-    size = int(np.size(measure.shared.v[leaf]))
-    ranges = [(0, size)]
+    ranges = [(0, int(np.size(sampler.shared.v[leaf])))]
     singles: list[int] = []
     while ranges and len(singles) < 8 * _KEEP:
         parts = _BLOCKS if len(ranges) == 1 else 16
@@ -150,42 +181,60 @@ def _narrow_down(claim: Values, measure: Measure, leaf: int, h: Floats, noise: f
         most -= len(starts)
         if most < 0:
             break
-        direction = 0
-        value, error, _, _ = measure.parts(leaf, direction, starts, stops, h, 1.0, noise)
-        difference = np.abs(value - claim.along(leaf, direction, starts, stops))
+        q = core.slopes(sampler.elements(leaf, starts, stops, h, 0), noise)
+        difference = np.abs(q.value - _along(claim, leaf, 0, starts, stops, sampler))
         difference = np.where(np.isnan(difference), np.inf, difference)
-        bad = np.flatnonzero(difference > SAFETY * error + claim.floor * np.max(np.abs(value), initial=0.0))
+        bad = np.flatnonzero(difference > core.SAFETY * q.error + claim.floor * np.nanmax(np.abs(q.value), initial=0.0))
         bad = bad[np.argsort(-difference[bad])][:_KEEP]
         singles += [int(starts[i]) for i in bad if stops[i] - starts[i] == 1]
         ranges = [(int(starts[i]), int(stops[i])) for i in bad if stops[i] - starts[i] > 1]
     return np.array(sorted(set(singles)), int)
 
 
-def worst(looked: Looked, shape: tuple[int, ...], k: int = 8) -> tuple[Element, ...]:
+def exchanged(looks: Mapping[tuple[str, int], Look], names: Sequence[str]) -> dict[int, str]:
+    """Return a sentence for each leaf whose claimed gradient is the reference of another leaf."""
+    wrong = {key: look for key, look in looks.items() if look.wrong.any()}
+    found = {}
+    for (name, i), a in wrong.items():
+        for (other, j), b in wrong.items():
+            if i != j and name == other and np.array_equal(a.index, b.index):
+                allowed = core.SAFETY * b.error + 1e-5 * np.abs(b.reference)
+                if np.all(np.abs(a.claimed - b.reference) <= allowed):
+                    found[i] = f"the leaf holds the gradient of {names[j]}"
+    return found
+
+
+def worst(look: Look, shape: tuple[int, ...], k: int = 8) -> tuple[Element, ...]:
     """Return the k wrong elements with the largest difference."""
     with np.errstate(invalid="ignore"):
-        off = np.abs(looked.claimed - looked.reference)
+        off = np.abs(look.claimed - look.reference)
     off = np.where(np.isnan(off), np.inf, off)
-    wrong = np.flatnonzero(looked.wrong)
+    wrong = np.flatnonzero(look.wrong)
     order = wrong[np.argsort(-off[wrong])][:k]
     return tuple(
         Element(
-            tuple(int(i) for i in np.unravel_index(looked.index[j], shape)),
-            looked.claimed[j].item(),
-            looked.reference[j].item(),
+            tuple(int(i) for i in np.unravel_index(look.index[j], shape)),
+            look.claimed[j].item(),
+            look.reference[j].item(),
         )
         for j in order
     )
 
 
-def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]) -> str:
+def pattern(look: Look, claim: Derivative, leaf: int, prepared: Prepared) -> str:
+    """Return the pattern of the error in words; "" if no pattern is recognized."""
+    whole = _flat(claim, leaf) if claim.gradients else None
+    return pattern_of(look, whole, prepared.leaves[leaf].shape, prepared.axes)
+
+
+def pattern_of(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]) -> str:
     """Return the pattern of the error in words; "" if no pattern is recognized.
 
     `whole` is the claimed gradient of the leaf, flat, or None. `axes` are the names and lengths of the axes of the
     arguments of f: a wrong gradient may be the right one times the length of an axis.
     """
-    c, r = looked.claimed, looked.reference
-    wrong = looked.wrong
+    c, r = look.claimed, look.reference
+    wrong = look.wrong
     if not np.any(wrong):
         return ""
     size = int(np.prod(shape))
@@ -193,19 +242,19 @@ def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], 
         which = "the whole leaf is" if np.all(bad) else f"{bad.sum()} of {len(c)} elements are"
         return f"{which} {'NaN' if np.any(np.isnan(c)) else 'infinite'}"
     largest = np.max(np.abs(r))
-    known = (SAFETY * looked.error < 1e-2 * np.abs(r)) & (np.abs(r) > 10 * looked.floor * largest)
-    allowed = SAFETY * looked.error + 1e-5 * np.abs(r) + looked.floor * largest
+    known = (core.SAFETY * look.error < 1e-2 * np.abs(r)) & (np.abs(r) > 10 * look.floor * largest)
+    allowed = core.SAFETY * look.error + 1e-5 * np.abs(r) + look.floor * largest
 
     def all_like(candidate: NDArray[Any], where: NDArray[np.bool_]) -> bool:
         return bool(np.any(where) and np.all(np.abs(candidate - r)[where] <= allowed[where]))
 
     if (size > 1 and wrong.sum() < 0.9 * known.sum()) or (size > 1 and len(c) == 1):
         return (
-            _some(looked, shape)
-            or _moved(looked, whole, shape, allowed)
+            _some(look, shape)
+            or _moved(look, whole, shape, allowed)
             or f"{wrong.sum()} of {len(c)} searched elements are wrong"
         )
-    if not np.any(np.abs(r) > SAFETY * looked.error):
+    if not np.any(np.abs(r) > core.SAFETY * look.error):
         return "the whole leaf should be zero"
     if not np.any(c[known]):
         return "the whole leaf is zero"
@@ -214,10 +263,10 @@ def pattern(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], 
         return _factor(float(ratio), axes)
     if np.iscomplexobj(r) and all_like(np.conj(c), known):
         return "the whole leaf is the complex conjugate of the reference"
-    if moved := _moved(looked, whole, shape, allowed):
+    if moved := _moved(look, whole, shape, allowed):
         return moved
     offset = c - r
-    if size > 1 and np.ptp(np.real(offset)) <= 1e-4 * np.max(np.abs(offset)) and np.all(looked.error < np.abs(offset)):
+    if size > 1 and np.ptp(np.real(offset)) <= 1e-4 * np.max(np.abs(offset)) and np.all(look.error < np.abs(offset)):
         return f"every element is off by the same {np.real(offset.mean()):.4g}"
     return ""
 
@@ -238,36 +287,36 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
     return f"the whole leaf is {ratio:.6g} times the reference"
 
 
-def _some(looked: Looked, shape: tuple[int, ...]) -> str:
+def _some(look: Look, shape: tuple[int, ...]) -> str:
     """Return a sentence if one element is wrong, two are swapped or one row is wrong; "" otherwise."""
-    at = np.flatnonzero(looked.wrong)
-    places = np.array(np.unravel_index(looked.index[at], shape)).T
-    c, r = looked.claimed[at], looked.reference[at]
+    at = np.flatnonzero(look.wrong)
+    places = np.array(np.unravel_index(look.index[at], shape)).T
+    c, r = look.claimed[at], look.reference[at]
     if len(at) == 1:
         return f"one element is wrong, {_index(places[0])}"
-    allowed = SAFETY * np.max(looked.error[at]) + 1e-5 * np.max(np.abs(r))
+    allowed = core.SAFETY * np.max(look.error[at]) + 1e-5 * np.max(np.abs(r))
     if len(at) == 2 and abs(c[0] - r[1]) <= allowed and abs(c[1] - r[0]) <= allowed:
         return f"two elements are swapped, {_index(places[0])} and {_index(places[1])}"
     for axis in range(len(shape)):
         if len(shape) > 1 and len(set(places[:, axis])) == 1:
             row = int(places[0, axis])
-            here = np.array(np.unravel_index(looked.index, shape))[axis] == row
-            how = "zero" if not np.any(looked.claimed[here & looked.wrong]) else "wrong"
+            here = np.array(np.unravel_index(look.index, shape))[axis] == row
+            how = "zero" if not np.any(look.claimed[here & look.wrong]) else "wrong"
             return f"the leaf is {how} only at index {row} of axis {axis}"
     return ""
 
 
-def _moved(looked: Looked, whole: NDArray[Any] | None, shape: tuple[int, ...], allowed: Floats) -> str:
+def _moved(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], allowed: Floats) -> str:
     """Return a sentence if the leaf is transposed, or shifted or reversed along an axis; "" otherwise."""
     if whole is None:
         return ""
     array = whole.reshape(shape)
-    largest = np.max(np.abs(looked.reference))
-    seen = np.abs(looked.reference) > 1e-6 * largest
+    largest = np.max(np.abs(look.reference))
+    seen = np.abs(look.reference) > 1e-6 * largest
     allowed = allowed + 1e-8 * largest
 
     def share(candidate: NDArray[Any]) -> float:
-        close = np.abs(candidate.reshape(-1)[looked.index] - looked.reference) <= allowed
+        close = np.abs(candidate.reshape(-1)[look.index] - look.reference) <= allowed
         return float(np.mean(close[seen])) if np.any(seen) else 0.0
 
     before = share(array)

@@ -1,7 +1,9 @@
 """The function to check, as a function of only the leaves of its arguments to differentiate, in any dtype."""
 
+import contextlib
 import dataclasses
 import inspect
+import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -154,10 +156,10 @@ def prepare(
         else:
             # f may use an integer as a shape, and may compute with a NumPy array outside of JAX.
             static.append((place, Opaque(value)))
-    if not any(x.size for x in v):
+    if not v:
         got = _list([value for _, value in with_paths])
         raise DtypeError(
-            f"{WHO}: the arguments must hold a non-empty floating-point leaf to differentiate, got {got}.\n"
+            f"{WHO}: the arguments must hold a floating-point leaf to differentiate, got {got}.\n"
             "Pass arrays of floats, for instance x.astype(float), or other argnums."
         )
     problem = Problem(Opaque(f), structure, tuple(varied), tuple(traced), tuple(static), has_aux)
@@ -170,15 +172,16 @@ def with_outputs(prepared: Prepared, out: Any) -> Prepared:
     Raise DtypeError if the result has no such leaf.
     """
     leaves = jax.tree.leaves(out)
-    outputs = tuple(i for i, x in enumerate(leaves) if _is_inexact(x) and np.size(x))
-    if not outputs:
+    floats = [i for i, x in enumerate(leaves) if _is_inexact(x)]
+    outputs = tuple(i for i in floats if np.size(leaves[i]))
+    if not floats:
         got = _list(leaves)
         hint = "" if prepared.problem.has_aux else " For a result with aux, pass has_aux=True."
         raise DtypeError(f"{WHO}: f must return floats, got {got}.\nOnly floats have a gradient.{hint}")
     return dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, outputs=outputs))
 
 
-def raised(arrays: Sequence[Any]) -> list[Any]:
+def upcast(arrays: Sequence[Any]) -> list[Any]:
     """Return the arrays in float64 or complex128, with integers unchanged. x64 must be enabled."""
     wide = []
     for x in arrays:
@@ -192,13 +195,28 @@ def raised(arrays: Sequence[Any]) -> list[Any]:
 
 
 @contextmanager
-def in_float64() -> Iterator[None]:
-    """Enable float64 and the highest precision of matrix products.
+def evaluation(float64: bool) -> Iterator[None]:
+    """Set how f runs: in float64 or in the user's dtype, with the highest precision of matrix products.
 
-    `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f.
+    Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, whatever the user
+    set. `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f. A callback that refuses
+    float64 logs no traceback.
     """
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"), jax.debug_nans(False), jax.debug_infs(False):
-        yield
+    callbacks = logging.getLogger("jax._src.callback")
+    quiet = callbacks.disabled
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.default_matmul_precision("highest"))
+        if float64:
+            stack.enter_context(jax.enable_x64(True))
+            stack.enter_context(jax.debug_nans(False))
+            stack.enter_context(jax.debug_infs(False))
+            stack.enter_context(jax.numpy_dtype_promotion("standard"))
+            stack.enter_context(jax.numpy_rank_promotion("allow"))
+            callbacks.disabled = True
+        try:
+            yield
+        finally:
+            callbacks.disabled = quiet
 
 
 def _list(values: Sequence[Any]) -> str:

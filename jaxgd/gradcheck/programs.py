@@ -1,8 +1,8 @@
 """The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
-Each program is hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of (shared, lane). The
-other four are functions of (traced, lane). A lane is one element of a batch. Inner products are Re Σ wᵢuᵢ without a
-conjugate. Without the conjugate, JAX's reverse mode is the transpose of its forward mode, also for complex numbers.
+Each program is hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of (shared, point), and
+the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ without a conjugate. Without the conjugate, JAX's reverse
+mode is the transpose of its forward mode, also for complex numbers.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Point(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """The data that all lanes share.
+    """The data that all points share.
 
     Attributes:
         v: The differentiated leaves at the point.
@@ -72,12 +72,11 @@ def _tangent(shared: Shared, point: Point) -> list[Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """F(t) = ⟨w, f(x + t u)⟩ and Σ |wᵢfᵢ|, the scale of the rounding in F. A lane is a Point."""
+    """F(t) = ⟨w, f(x + t u)⟩ and Σ |wᵢfᵢ|, the scale of the rounding in F."""
 
     problem: Problem
 
     def __call__(self, shared: Shared, point: Point) -> Any:
-        """Run one lane."""
         u = _tangent(shared, point)
         v = [x + jnp.asarray(point.t, jnp.real(x).dtype) * du for x, du in zip(shared.v, u, strict=True)]
         out = self.problem(v, shared.traced)
@@ -87,12 +86,11 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Forward:
-    """⟨w, J u⟩ by forward mode. A lane is a Point."""
+    """⟨w, J u⟩ by forward mode."""
 
     problem: Problem
 
     def __call__(self, shared: Shared, point: Point) -> Any:
-        """Run one lane."""
         u = _tangent(shared, point)
         _, out = jax.jvp(lambda v: self.problem(v, shared.traced), (shared.v,), (u,))
         return bilinear([w[point.cotangent] for w in shared.cotangents], out)
@@ -100,31 +98,29 @@ class Forward:
 
 @dataclasses.dataclass(frozen=True)
 class Reverse:
-    """f(v) and Jᵀw by reverse mode. A lane is (v, w)."""
+    """f(v) and Jᵀw by reverse mode."""
 
     problem: Problem
 
-    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
-        """Run one lane."""
-        v, w = lane
+    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        v, w = element
         out, pullback = jax.vjp(lambda v: self.problem(v, traced), v)
         return out, pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """f(v). A lane is (v, w); w is not used."""
+    """f(v)."""
 
     problem: Problem
 
-    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
-        """Run one lane."""
-        return self.problem(lane[0], traced), []
+    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        return self.problem(element[0], traced), []
 
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedGradient:
-    """The result of `gradient=` times the cotangent of the only output of f. A lane is (v, w).
+    """The result of `gradient=` times the cotangent of the only output of f.
 
     `places[i]` is the index, among the leaves of the result, of the gradient of differentiable leaf i. It is None if
     the result has no gradient of that shape.
@@ -134,24 +130,22 @@ class ClaimedGradient:
     gradient: Opaque
     places: tuple[int | None, ...]
 
-    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
-        """Run one lane."""
-        v, (w,) = lane
+    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        v, (w,) = element
         leaves = jax.tree.leaves(self.gradient.value(*self.problem.args(v, traced)))
         return [], [jnp.zeros(x.shape) if i is None else jnp.asarray(leaves[i]) * w for i, x in _placed(self.places, v)]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedVjp:
-    """The result of the pullback of `vjp=`. A lane is (v, w)."""
+    """The result of the pullback of `vjp=`."""
 
     problem: Problem
     vjp: Opaque
     places: tuple[int | None, ...]
 
-    def __call__(self, traced: list[Any], lane: tuple[list[Any], list[Any]]) -> Any:
-        """Run one lane."""
-        v, w = lane
+    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        v, w = element
         out, pullback = self.vjp.value(*self.problem.args(v, traced))
         leaves = jax.tree.leaves(pullback(whole_cotangent(self.problem, out, w)))
         return [], [jnp.zeros(x.shape) if i is None else jnp.asarray(leaves[i]) for i, x in _placed(self.places, v)]
@@ -159,13 +153,12 @@ class ClaimedVjp:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedJvp:
-    """⟨w, J u⟩ with Ju from `jvp=`. A lane is a Point."""
+    """⟨w, J u⟩ with Ju from `jvp=`."""
 
     problem: Problem
     jvp: Opaque
 
     def __call__(self, shared: Shared, point: Point) -> Any:
-        """Run one lane."""
         u = _tangent(shared, point)
         tangents = self.problem.tangents(shared.v, shared.traced, u)
         _, out = self.jvp.value(self.problem.args(shared.v, shared.traced), tangents)

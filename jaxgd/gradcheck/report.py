@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 from jaxgd.errors import JaxgdError
-from jaxgd.gradcheck.quotient import Shape
 
 
 class Verdict(enum.StrEnum):
@@ -46,17 +45,8 @@ class Cause(enum.StrEnum):
     NO_FLOAT64 = "f does not compute in float64"
     ONLY_NATIVE = "far off only in the dtype of the arguments"
     ASYMMETRIC = "the Hessian is not symmetric"
+    OUT_OF_TIME = "out of time"
 
-
-# If a leaf shows several shapes, the first of these is reported.
-CAUSE_OF = {
-    Shape.KINK: Cause.KINK,
-    Shape.STEEP: Cause.STEEP,
-    Shape.JUMP: Cause.JUMP,
-    Shape.EDGE: Cause.EDGE,
-    Shape.NOT_FINITE: Cause.NOT_FINITE,
-    Shape.ROUGH: Cause.ROUGH,
-}
 
 ADVICE = {
     Cause.KINK: "f has no gradient here, or it has a kink within the smallest step: check at another point",
@@ -75,6 +65,7 @@ ADVICE = {
         "The values of f are too coarse for a quotient: compute f in the dtype of its arguments, or pass rtol"
     ),
     Cause.ONLY_NATIVE: "Rounding is large, or a rule is wrong in this dtype alone: check its formula in this dtype",
+    Cause.OUT_OF_TIME: "The check stopped before this stage: pass more seconds, or check a part of f",
     Cause.ASYMMETRIC: "No function has the claimed gradient: correct the rule for the gradient",
 }
 

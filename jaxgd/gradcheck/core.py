@@ -1,0 +1,307 @@
+"""The verdict on a derivative: right, wrong or cannot tell. Read this module to know how jaxgd checks a gradient.
+
+1. A point x, a random direction u in one leaf and a random cotangent w turn f into F(t) = ⟨w, f(x + t u)⟩.
+2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
+3. F is evaluated, in float64 if possible, at 0 and at ±h for steps h that shrink by 4 from one rung of a ladder to the
+   next: five rungs at first, and eighteen where these do not show that the claim is right.
+4. Romberg's table extrapolates the quotients (F(h) − F(−h))/2h to h = 0. Every entry knows its error: the distance to
+   the two entries it combines, or the noise of F divided by h, whichever is larger.
+5. The noise is measured: it is at least the rounding of F, and at least as large as the deviation of F from the slope
+   of this entry at all far smaller steps. The entry with the smallest error is the quotient.
+6. The same table of (F(h) + F(−h) − 2F(0))/h gives F′(0+) − F′(0−). If this gap exceeds its error, F has a kink. If
+   F(h) − F(0) shrinks like a power of h well below 1, F has a jump or an infinite slope.
+7. A claim has noise too: its change when x moves by one rounding.
+8. The claim is wrong if it differs from the quotient by more than the tolerance: ten errors of the quotient, thirty
+   noises of the claim, and the relative part that rounding or the user's rtol allows.
+9. It is right if it differs by less and the two uncertainties are below a thousandth of the gradient. Otherwise, and at
+   a kink, jump or edge of the domain, the check cannot tell.
+10. A leaf is wrong if it is wrong along one direction, and right if two directions show it and no other one shows a
+    kink, a jump or an infinite slope.
+
+Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the table and its error.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxgd.gradcheck.report import Cause, Verdict
+
+Floats = NDArray[np.float64]
+
+# The constants. `python -m benchmarks gradcheck --ablate` changes each one and lists the corpus cases that fail.
+RATIO = 4.0  # one rung to the next; exact in binary
+RUNGS = 18  # the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and a millionth of it
+SHORT = (*(2.0**-k for k in (6, 8, 10, 12)), 2.0**-22)  # enough for a smooth f; the last step only measures noise
+ORDERS = 3  # columns of the table; a fourth amplifies noise more than it removes truncation
+SAFETY = 10.0  # errors are estimates, so a difference counts from ten errors on
+NOISES = 30.0  # a claim moves by a sum of roundings; one sample of it can be that much too small
+FLOOR = 1e-8  # two derivatives in float64 that agree to this part of the gradient are equal
+RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this part; the second if f computes in float32
+SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
+STEEPEST = 0.95  # F(h) − F(0) ~ hᵖ with p below this has no slope
+JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs up to this
+NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
+
+_VERDICTS = (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
+# On these lines F has no slope.
+SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
+EPS, EPS32 = float(np.finfo(float).eps), float(np.finfo(np.float32).eps)
+
+
+class Lines(NamedTuple):
+    """F along several directions.
+
+    Attributes:
+        h: The steps, largest first, (rungs,).
+        plus: F(h), (lines, rungs).
+        minus: F(−h), (lines, rungs).
+        zero: F(0), (lines,).
+        size: Σ |wᵢfᵢ(x)|, the scale of the rounding of F, (lines,).
+        eps: The relative rounding of the dtype in which f was evaluated.
+        narrow: The largest relative rounding among the dtypes that f computes with.
+    """
+
+    h: Floats
+    plus: Floats
+    minus: Floats
+    zero: Floats
+    size: Floats
+    eps: float
+    narrow: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Slopes:
+    """F′(0) along several directions, each field (lines,).
+
+    Attributes:
+        value: The quotient.
+        error: Its estimated error.
+        gap: F′(0+) − F′(0−).
+        gap_error: The estimated error of the gap.
+        step: The step that gave the quotient.
+        noise: The noise of F.
+        variation: The largest |F(h) − F(0)|.
+        still: True if F changed at no step.
+        cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
+        doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
+    """
+
+    value: Floats
+    error: Floats
+    gap: Floats
+    gap_error: Floats
+    step: Floats
+    noise: Floats
+    variation: Floats
+    still: NDArray[np.bool_]
+    cause: list[Cause]
+    doubt: list[Cause]
+
+
+def ladder(largest: float = 1.0, rungs: int = RUNGS) -> Floats:
+    """Return steps from the largest down, each a quarter of the one before."""
+    return largest * RATIO ** -np.arange(rungs, dtype=float)
+
+
+def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
+    """Return the slope of each line at 0, its error, and the shape of F there. `noise` is known noise of F."""
+    h, plus, minus, zero = lines.h, lines.plus, lines.minus, lines.zero
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(plus) & np.isfinite(minus)
+        # Only the steps below every step with an infinite or NaN value show the neighborhood of x.
+        inside = np.cumsum(~finite[:, ::-1], axis=1)[:, ::-1] == 0
+        plus, minus = np.where(inside, plus, np.nan), np.where(inside, minus, np.nan)
+        change = np.maximum(np.abs(plus - zero[:, None]), np.abs(minus - zero[:, None]))
+        variation = np.nan_to_num(np.nanmax(np.where(inside, change, 0), axis=1))
+        odd = (plus - minus) / (2 * h)
+        typical = np.median(np.where(inside, np.abs(odd), 0), axis=1)
+        rounding = 2 * lines.eps * (lines.size + 4 * typical)
+        least = np.maximum(np.maximum(rounding, noise), _resolution(lines, change))
+        value, error, rung, level = romberg(h, odd, least, 2)
+        gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
+    kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
+    causes, doubts = [], []
+    last = _geometric(h) - 1
+    for i in range(len(zero)):
+        if not np.isfinite(zero[i]) or inside[i].sum() < min(4, len(h)):
+            sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
+            causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
+        elif kink[i]:
+            causes.append(Cause.KINK)
+        else:
+            causes.append(_broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i]))
+        narrow = lines.narrow > 1e-10 or (change[i, -1] == 0 and level[i] > rounding[i])
+        rough = change[i, -1] > 1e3 * rounding[i] and level[i] > 1e3 * rounding[i]
+        doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
+    return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)
+
+
+def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats, Floats, NDArray[np.int64], Floats]:
+    """Return the entry of Romberg's table with the smallest error, that error, its rung and the noise of F.
+
+    `first` holds the quotients, (lines, rungs). Their error shrinks like h to this power, then h to the power + 2 …
+    """
+    n, rungs = first.shape[0], _geometric(h)
+    value, error, rung, found = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int), noise
+    finer = first.copy()  # without truncation, so that truncation at small steps does not look like noise
+    finer[:, 1:] += (first[:, 1:] - first[:, :-1]) / ((h[:-1] / h[1:]) ** power - 1)
+    column, growth = first[:, :rungs], RATIO**power
+    for order in range(1, min(rungs, ORDERS + 1)):
+        current = column[:, 1:] + (column[:, 1:] - column[:, :-1]) / (growth - 1)
+        parents = np.maximum(np.abs(current - column[:, 1:]), np.abs(current - column[:, :-1]))
+        steps = h[order:rungs]
+        smaller = h <= steps[:, None] / RATIO**2
+        off = np.minimum(np.abs(first[:, None] - current[..., None]), np.abs(finer[:, None] - current[..., None]))
+        level = np.maximum(noise[:, None], np.nanmax(np.where(smaller, off * h, 0), axis=2))
+        estimate = np.maximum(parents, level / steps)
+        # An entry may agree with its neighbors by chance. Only smaller steps show that.
+        known = np.isfinite(estimate) & (smaller.any(axis=1) | (len(h) <= ORDERS))
+        estimate = np.where(known, estimate, np.inf)
+        at = np.arange(n), np.argmin(estimate, axis=1)
+        better = estimate[at] < error
+        value, error = np.where(better, current[at], value), np.where(better, estimate[at], error)
+        rung, found = np.where(better, at[1] + order, rung), np.where(better, level[at], found)
+        column, growth = current, growth * RATIO**2
+    return value, error, rung, found
+
+
+def _geometric(h: Floats) -> int:
+    """Return the number of rungs with the ratio RATIO. A step after them only measures noise."""
+    return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
+
+
+def _resolution(lines: Lines, change: Floats) -> Floats:
+    """Return the resolution of F if F is too coarse to change at the smallest step, otherwise 0.
+
+    It is the smallest change of F. A change above the rounding of the coarsest dtype is a step of f itself.
+    """
+    least = np.nanmin(np.where(change > 0, change, np.inf), axis=1)
+    rounded = (change[:, -1] == 0) & (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size)
+    return np.where(rounded, least, 0.0)
+
+
+def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:
+    """Return JUMP or STEEP if F(h) − F(0) shrinks like a power of h well below 1, otherwise AGREES."""
+    for side in (plus - zero, zero - minus, plus - minus):
+        last = side[-3:]
+        if np.all(np.abs(last) > 1e3 * rounding) and len(set(np.sign(last))) == 1:
+            powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
+            if np.all(powers < STEEPEST) and np.ptp(powers) < JUMP:
+                return Cause.JUMP if np.all(np.abs(powers) < JUMP) else Cause.STEEP
+    return Cause.AGREES
+
+
+class Claim(NamedTuple):
+    """A claimed slope of each line, each field (lines,).
+
+    Attributes:
+        value: The claimed slopes.
+        noise: Their change when x moves by one rounding.
+        size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance ⟨g, u⟩ may be far smaller.
+        floor: A difference up to this part of the size counts as none.
+    """
+
+    value: Floats
+    noise: Floats
+    size: Floats
+    floor: float
+
+
+class Judgment(NamedTuple):
+    """The verdict on one claimed slope, its cause, the difference from the quotient and the tolerance."""
+
+    verdict: Verdict
+    cause: Cause
+    difference: float
+    tolerance: float
+
+
+def agree(
+    difference: float, uncertainty: float, size: float, floor: float, rtol: float | None, resolution: float = RESOLUTION
+) -> tuple[Verdict, float]:
+    """Return the verdict on a difference, and the tolerance: max(floor, rtol) · size + uncertainty.
+
+    Wrong if the difference exceeds the tolerance. Right if it does not, and the uncertainty is at most
+    (rtol or resolution) · size. Otherwise cannot tell. NaN is never right.
+    """
+    tolerance = uncertainty + max(floor, rtol or 0.0) * size
+    if not np.isfinite(tolerance):
+        return Verdict.CANNOT_TELL, tolerance
+    if not difference <= tolerance:
+        return Verdict.WRONG, tolerance
+    known = uncertainty <= (rtol or resolution) * size
+    return (Verdict.RIGHT if known else Verdict.CANNOT_TELL), tolerance
+
+
+def judge(claim: Claim, found: Slopes, rtol: float | None, narrow: bool) -> list[Judgment]:
+    """Return the verdict on the claimed slope of each line."""
+    resolution = COARSE_RESOLUTION if narrow else RESOLUTION
+    return [_judge(claim, found, i, rtol, resolution) for i in range(len(found.value))]
+
+
+def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, resolution: float) -> Judgment:
+    difference = float(abs(claim.value[i] - found.value[i]))
+    if found.cause[i] is not Cause.AGREES:
+        return Judgment(Verdict.CANNOT_TELL, found.cause[i], difference, np.inf)
+    error, noise = SAFETY * float(found.error[i]), NOISES * float(claim.noise[i])
+    size = float(np.nanmax([claim.size[i], abs(found.value[i])]))
+    if not np.isfinite(claim.value[i]):
+        cause = Cause.GRADIENT_NOT_FINITE if np.isfinite(error) else found.doubt[i]
+        return Judgment(Verdict.WRONG if np.isfinite(error) else Verdict.CANNOT_TELL, cause, np.nan, error)
+    if claim.value[i] == 0 and (found.still[i] or error <= NEGLIGIBLE * found.variation[i]) and difference <= error:
+        return Judgment(Verdict.RIGHT, Cause.AGREES, difference, error)
+    verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
+    if verdict is Verdict.WRONG and SAFETY * found.gap_error[i] < abs(found.gap[i]) >= difference:
+        # The kink is too small to show in the shape, but large enough to explain the difference.
+        return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(found.gap[i]))
+    unsteady = error <= (rtol or resolution) * size < noise
+    doubt = Cause.UNSTEADY if unsteady else found.doubt[i]
+    cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: doubt}[verdict]
+    return Judgment(verdict, cause, difference, tolerance)
+
+
+def combine(each: list[Judgment]) -> Judgment:
+    """Return the judgment that decides a leaf, from the judgments along all directions."""
+    wrong, right, unknown = (
+        [j for j in each if j.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
+    )
+    singular = [j for cause in (Cause.ROUGH, *SINGULAR) for j in unknown if j.cause is cause]
+    # If F is not resolved along one line, agreement along another may be chance. An infinite or NaN claim is right
+    # about the lines on which f has no slope.
+    if wrong and not (singular and (singular[0].cause is Cause.ROUGH or wrong[0].cause is Cause.GRADIENT_NOT_FINITE)):
+        return max(wrong, key=lambda j: np.inf if np.isnan(j.difference) else j.difference - j.tolerance)
+    if singular:
+        return singular[0]
+    if not unknown or len(right) >= 2:
+        return max(right, key=lambda j: j.difference)
+    return next((j for j in unknown if j.cause in (Cause.EDGE, Cause.NOT_FINITE)), unknown[0])
+
+
+def outside_the_kink(claim: Claim, found: Slopes) -> bool:
+    """Return True if the claim lies outside the one-sided slopes of F at a kink, along every line."""
+    middle, half = found.value, np.abs(found.gap) / 2
+    slack = SAFETY * (found.error + found.gap_error) + np.maximum(claim.floor, SMALL_GAP) * np.maximum(
+        np.abs(middle), np.abs(found.gap)
+    )
+    return bool(np.all(~(np.abs(claim.value - middle) <= half + slack)))
+
+
+def taylor(lines: Lines, claimed: Floats, noise: Floats) -> list[float]:
+    """Return, for each line, the power p for which the Taylor remainder |F(h) − F(0) − h·claimed| shrinks like hᵖ.
+
+    p is 2 for a right claim and 1 for a wrong one: the median over the three smallest pairs of steps whose remainder is
+    above the noise. It is NaN if no pair is, as for a linear F with the right claim.
+    """
+    powers = []
+    with np.errstate(all="ignore"):
+        for plus, zero, slope, level in zip(lines.plus, lines.zero, claimed, noise, strict=False):
+            remainder = np.abs(plus - zero - lines.h * slope)
+            seen = np.isfinite(remainder) & (remainder > 50 * level)
+            each = np.log(remainder[:-1] / remainder[1:]) / np.log(lines.h[:-1] / lines.h[1:])
+            each = each[seen[:-1] & seen[1:]]
+            powers.append(float(np.median(each[-3:])) if len(each) else float("nan"))
+    return powers

@@ -1,0 +1,203 @@
+"""Run a function for a batch of inputs, and read from its jaxpr what it computes with.
+
+A batch runs in one vmapped and jitted call if the function allows it, otherwise one by one under jit, otherwise eagerly.
+"""
+
+import dataclasses
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Every element of a batch holds one copy of the variables. A batch that needs more bytes runs in several calls.
+_BYTES_AT_ONCE = 2**28
+_MODES = ("vmap", "jit", "eager")
+# The compiled programs of earlier checks. Beyond _MOST_PROGRAMS, the least recently used is dropped.
+_PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
+_MOST_PROGRAMS = 64
+_LARGEST_CONSTANTS = 2**20
+
+
+def eps_of(dtype: Any) -> float:
+    """Return the distance from 1 to the next larger number of a dtype."""
+    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+
+
+def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
+    """Return the largest eps among the float dtypes that fn computes from v; that of float64 if fn cannot be traced.
+
+    A function may cast to float32 for inputs of any dtype.
+    """
+    fine = eps_of("float64")
+    try:
+        jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
+    except Exception:
+        return fine
+    dtypes = {getattr(x.aval, "dtype", None) for x in _dependent(jaxpr, set(jaxpr.invars))} - {None}
+    return max([fine, *(eps_of(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact))])
+
+
+def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
+    for eqn in jaxpr.eqns:
+        if any(not hasattr(x, "val") and x in tainted for x in eqn.invars):
+            tainted.update(eqn.outvars)
+            yield from eqn.outvars
+            for inner, _ in _called(eqn):
+                # This counts every input of the inner jaxpr as dependent, which may overestimate.
+                yield from _dependent(inner, set(inner.invars))
+
+
+def _called(eqn: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
+    """Yield the jaxprs that an equation calls, each with its constants."""
+    for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+        inner: Any = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+            yield inner, getattr(value, "consts", ())
+
+
+def _constants(jaxpr: Any, consts: Sequence[Any]) -> Iterator[Any]:
+    yield from consts
+    for eqn in jaxpr.eqns:
+        yield from (x.val for x in eqn.invars if hasattr(x, "val"))
+        for inner, inner_consts in _called(eqn):
+            yield from _constants(inner, inner_consts)
+
+
+def _settings() -> tuple[Any, ...]:
+    config: Any = jax.config
+    return config.jax_enable_x64, config.jax_default_matmul_precision, jax.default_backend()
+
+
+def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
+    """Return fn compiled for these arguments.
+
+    Every check traces fn, because the functions and values that fn uses may have changed. Only a new trace is compiled.
+    The text and the constants of a trace identify it. A trace is not kept if its text holds memory addresses, which
+    identify nothing, or if its constants are larger than 1 MiB.
+    """
+    traced = jax.jit(lambda *args: fn(*args)).trace(*args)
+    text, held = str(traced.jaxpr.jaxpr), list(_constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
+    if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in held) > _LARGEST_CONSTANTS:
+        return traced.lower().compile()
+    try:
+        values = tuple((str(jnp.result_type(c)), np.shape(c), np.asarray(c).tobytes()) for c in held)
+    except (AttributeError, TypeError):
+        return traced.lower().compile()
+    key = text, values, _shapes(args), jax.tree.structure(args), _settings()
+    if key not in _PROGRAMS:
+        _PROGRAMS[key] = traced.lower().compile()
+        if len(_PROGRAMS) > _MOST_PROGRAMS:
+            _PROGRAMS.popitem(last=False)
+    _PROGRAMS.move_to_end(key)
+    return _PROGRAMS[key]
+
+
+def _shapes(args: Any) -> tuple[Any, ...]:
+    return tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
+
+
+def single(fn: Callable[..., Any], shared: Any, element: Any) -> Any:
+    """Return fn(shared, element) under jit, as NumPy arrays."""
+    return jax.tree.map(np.asarray, _compiled(fn, shared, element)(shared, element))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batched:
+    """The function that runs fn for a whole batch, `size` elements at once."""
+
+    fn: Callable[..., Any]
+    size: int
+
+    def __call__(self, shared: Any, batch: Any) -> Any:
+        return jax.lax.map(lambda element: self.fn(shared, element), batch, batch_size=self.size)
+
+
+@dataclasses.dataclass
+class Runner:
+    """A runner of fn(shared, element) for batches. It remembers for each fn the fastest mode that works.
+
+    Attributes:
+        without_vmap: True to run fn under jit or eagerly only.
+        modes: The mode in which each fn ran: vmap, jit or eager.
+        runs: The number of elements for which each fn ran, padding included.
+        seconds: The least time of one element of each fn, in seconds. It may include compilation.
+        programs: The compiled programs of this check.
+    """
+
+    without_vmap: bool = False
+    modes: dict[Any, str] = dataclasses.field(default_factory=dict)
+    runs: dict[Any, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
+    programs: dict[Any, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, fn: Callable[..., Any], shared: Any, batch: Any) -> Any:
+        """Return the results of fn for a batch, stacked as NumPy arrays.
+
+        The leaves of `batch` have the batch as their leading axis. If fn raises for every element in an eager run, the
+        first exception passes through unchanged.
+        """
+        n = len(jax.tree.leaves(batch)[0])
+        first = self.modes.get(fn, "jit" if self.without_vmap else "vmap")
+        for mode in _MODES[_MODES.index(first) :]:
+            start = time.perf_counter()
+            try:
+                out, ran = self._run(mode, fn, shared, batch, n)
+            except Exception:
+                if mode == "eager":
+                    raise
+                continue
+            self.modes[fn] = mode
+            self.runs[fn] = self.runs.get(fn, 0) + ran
+            self.seconds[fn] = min(self.seconds.get(fn, math.inf), (time.perf_counter() - start) / max(ran, 1))
+            return out
+        raise AssertionError("the last mode returns or raises")
+
+    def _run(self, mode: str, fn: Callable[..., Any], shared: Any, batch: Any, n: int) -> tuple[Any, int]:
+        if mode == "vmap":
+            held = sum(x.nbytes for x in jax.tree.leaves(shared) if hasattr(x, "nbytes"))
+            size = int(np.clip(_BYTES_AT_ONCE // max(held, 1), 1, 128))
+            # Pad to a multiple of eight, so that few programs cover batches of every size.
+            size = min(size, -(-n // 8) * 8 if n > 4 else n)
+            padding = -n % size
+            arrays = jax.tree.map(np.asarray, batch)
+            batch = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], padding, axis=0)]), arrays)
+            out = self._program(_Batched(fn, size), shared, batch)(shared, batch)
+            return jax.tree.map(lambda x: np.asarray(x)[:n], out), n + padding
+        elements = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), batch) for i in range(n)]
+        if mode == "jit":
+            run = self._program(fn, shared, elements[0])
+            each = [run(shared, element) for element in elements]
+        else:
+            each = _eagerly(fn, shared, elements)
+        return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each), n
+
+    def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Return the compiled fn. One check traces fn once for the same shapes."""
+        key = fn, _shapes(args), _settings()
+        if key not in self.programs:
+            self.programs[key] = _compiled(fn, *args)
+        return self.programs[key]
+
+
+def _eagerly(fn: Callable[..., Any], shared: Any, elements: list[Any]) -> list[Any]:
+    """Return the results of all elements, with NaN where fn raises, for instance outside its domain.
+
+    Raise if fn raises for every element.
+    """
+    results, first = [], None
+    for element in elements:
+        try:
+            results.append(fn(shared, element))
+        except Exception as error:
+            first = first or error
+            results.append(None)
+    like = next((result for result in results if result is not None), None)
+    if like is None and first is not None:
+        raise first
+    nothing = jax.tree.map(lambda x: np.full(np.shape(x), np.nan, jnp.result_type(x)), like)
+    return [nothing if result is None else result for result in results]

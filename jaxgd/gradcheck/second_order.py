@@ -1,0 +1,88 @@
+"""The check of the second derivative: H, the derivative of ∇⟨w, f⟩, and its symmetry."""
+
+import contextlib
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.gradcheck import core
+from jaxgd.gradcheck.derive import directions
+from jaxgd.gradcheck.problem import Prepared, Problem, evaluation, upcast
+from jaxgd.gradcheck.programs import bilinear
+from jaxgd.gradcheck.report import Cause, Consistency, GradientReport, Verdict
+from jaxgd.gradcheck.run import single
+
+
+def check_second_order(
+    check: Callable[..., GradientReport], prepared: Prepared, meant: Problem, w: list[Any], options: dict[str, Any]
+) -> GradientReport:
+    """Check the derivative of ∇⟨w, f⟩ by `check`, with its options, and check that it is symmetric.
+
+    The derivative with respect to w is checked too: a custom rule may return the right value and block it.
+    """
+    gradient = _gradient(prepared, prepared.problem)
+    args = prepared.problem.args(prepared.v, prepared.traced)
+    w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, prepared.problem(prepared.v, prepared.traced), strict=True)]
+    if meant != prepared.problem:
+        options = options | {"reference": _gradient(prepared, meant)}
+    report = check(gradient, *args, w, argnums=(*prepared.argnums, len(args)), **options)
+    # The first-order report already lists the fixed arguments.
+    notes = tuple(note for note in report.not_checked if not note.startswith(("held fixed", "second derivatives")))
+    symmetric = _symmetry(gradient, prepared, w, options)
+    return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
+
+
+def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., Any]:
+    """Return the function (*args, w) → ∇⟨w, f⟩, with the names of the arguments of f."""
+
+    def gradient(*args: Any) -> Any:
+        *args_of_f, w = args
+        leaves = jax.tree.leaves(tuple(args_of_f))
+        v, traced = [leaves[i] for i in problem.varied], [leaves[i] for i in problem.traced]
+        out, pullback = jax.vjp(lambda v: problem(v, traced), v)
+        return pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
+
+    gradient.__qualname__ = f"∇{prepared.name}"
+    n = len(problem.args(prepared.v, prepared.traced))
+    with contextlib.suppress(TypeError, ValueError):
+        names = [*inspect.signature(prepared.problem.f.value).parameters][:n]
+        named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in (*names, "cotangent")]
+        gradient.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    return gradient
+
+
+def _symmetry(
+    gradient: Callable[..., Any], prepared: Prepared, w: list[Any], options: dict[str, Any]
+) -> list[Consistency]:
+    """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v. Return [] if H has no forward mode."""
+    rng = np.random.default_rng(options["seed"])
+    problem = prepared.problem
+    with evaluation(float64=True):
+        x, traced, wide = upcast(prepared.v), upcast(prepared.traced), upcast(w)
+        drawn = [directions(np.asarray(leaf), 3, rng) for leaf in x]
+        u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
+
+        def products(shared: Any, element: Any) -> Any:
+            x, traced, wide = shared
+
+            def along(direction: list[Any]) -> Any:
+                return jax.jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
+
+            u, v = element
+            hu, hv = along(u), along(v)
+            return bilinear(u, hv), bilinear(v, hu), bilinear([jnp.abs(y) for y in u], [jnp.abs(y) for y in hv])
+
+        try:
+            a, b, size = map(float, single(products, (x, traced, wide), (u, v)))
+        except Exception:
+            return []
+    if not (np.isfinite(a) and np.isfinite(b)) or size == 0:
+        return []
+    verdict, _ = core.agree(abs(a - b), 0.0, size, core.FLOOR, options["rtol"])
+    cause = Cause.AGREES if verdict is Verdict.RIGHT else Cause.ASYMMETRIC
+    return [Consistency("⟨u, Hv⟩ = ⟨v, Hu⟩", verdict, cause, abs(a - b) / size)]
