@@ -22,6 +22,8 @@ AUTODIFF = "autodiff"
 _FAR = (2.0**20, 2.0**-20)
 # A rule is linear up to this part of its result, or up to 1000 roundings if that is more.
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
+# The largest relative error of a rule that counts as an approximation.
+_APPROXIMATE = 1e-3
 # The index of the direction along which all elements of a leaf contribute about equally.
 EVEN = 2
 
@@ -38,6 +40,7 @@ class Derivative:
         noise: The change of `along` when the point moves by one rounding.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
+        approximate: The leaves where Jᵀw has an error that does not grow with w, as if it iterates to a tolerance.
         linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
     """
@@ -50,6 +53,7 @@ class Derivative:
     gradients: list[NDArray[Any]] = dataclasses.field(default_factory=list)
     moved: list[Floats] = dataclasses.field(default_factory=list)
     linear: list[tuple[float, float, float, float]] = dataclasses.field(default_factory=list)
+    approximate: set[int] = dataclasses.field(default_factory=set)
     program: Callable[..., Any] | None = None
 
     def claim(self, leaf: int, n: int) -> core.Claim:
@@ -185,9 +189,16 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], eps: float) -
             found.noise[i, k] = 2 * norm(spread * u[k]) + 10 * eps * found.size[i, k]
         found.gradients.append(g[:n])
         found.moved.append(moved)
-        size, off = norm(g[0]), max(norm(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
+        size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
+        off, rest = norm(large), norm(small)
+        if 0 < off <= _APPROXIMATE * size:
+            # A rule that iterates to an absolute tolerance is exact for a large cotangent. The difference is its error.
+            found.approximate.add(i)
+            found.noise[i] += [2 * np.max(large) * norm(x) for x in u[:-1]]
+            found.moved[i] = np.maximum(moved, np.max(large))
+            off, rest = 0.0, max(0.0, rest - 10 * off * _FAR[0])
         # Linearity is tested only if the scaled results stay in the range of the dtype.
-        off = off if 1e-30 < size < 1e30 and np.isfinite(g).all() else 0.0
+        off = max(off, rest) if 1e-30 < size < 1e30 and np.isfinite(g).all() else 0.0
         found.linear.append((off, norm(moved) + 10 * eps * size, size, max(_LINEAR, _ROUNDINGS * eps)))
     return found
 
@@ -239,7 +250,7 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any]:
     share = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
     minor = (share > 0) & (share < 1e-3 * np.max(share, initial=0.0))
     if not minor.any():
-        return u[EVEN]
+        return np.asarray(u[EVEN])
     limit = np.median(share[minor])
     with np.errstate(divide="ignore", invalid="ignore"):
         shrink = np.where(share > limit, _power_of_two(limit / share), 1.0)

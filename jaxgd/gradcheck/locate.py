@@ -65,7 +65,8 @@ def against_derivative(
     if not claim.gradients:
         index = np.sort(rng.choice(size, min(size, ALL), replace=False))
     r = _flat(reference, leaf)[index]
-    error = 3 * sum(np.nan_to_num(x.moved[leaf].reshape(-1)[index]) for x in (claim, reference) if x.moved)
+    moved = [np.nan_to_num(x.moved[leaf].reshape(-1)[index]) for x in (claim, reference) if x.moved]
+    error = 3 * np.sum(moved, axis=0)
     return Look(index, _elements(claim, leaf, index, sampler), r, error, np.zeros(len(index), bool), floor=_NOTHING)
 
 
@@ -93,7 +94,7 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
 
 
 def _flat(claim: Derivative, leaf: int) -> NDArray[Any]:
-    return claim.gradients[leaf][0].reshape(-1)
+    return np.asarray(claim.gradients[leaf][0].reshape(-1))
 
 
 def _unit(sampler: Sampler, leaf: int, index: Ints) -> NDArray[Any]:
@@ -120,9 +121,10 @@ def _along(
         product = np.real(claim.gradients[leaf][direction % n] * np.asarray(sampler.shared.directions[leaf][direction]))
         flat = product.reshape(-1)
         return np.array([np.sum(flat[a:b]) for a, b in zip(starts, stops, strict=True)])
+    assert claim.program is not None
     batch = points(sampler.shared, leaf, direction, starts, stops, 0.0, phase)
     with evaluation(sampler.in_float64):
-        return np.asarray(sampler.runner(claim.program, sampler.shared, batch), float)
+        return np.asarray(sampler.runner(claim.program, sampler.shared, batch), np.float64)
 
 
 def against_quotients(
@@ -265,6 +267,10 @@ def pattern_of(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], a
         return "the whole leaf is the complex conjugate of the reference"
     if moved := _moved(look, whole, shape, allowed):
         return moved
+    if len(shape) == 2 and shape[0] == shape[1] > 1 and len(c) == size:
+        both = [(x + x.T).reshape(-1) for x in (c.reshape(shape), r.reshape(shape))]
+        if np.all(np.abs(both[0] - both[1]) <= 2 * allowed):
+            return "the leaf is right in symmetric directions: f may read one triangle of a symmetric matrix"
     offset = c - r
     if size > 1 and np.ptp(np.real(offset)) <= 1e-4 * np.max(np.abs(offset)) and np.all(look.error < np.abs(offset)):
         return f"every element is off by the same {np.real(offset.mean()):.4g}"
@@ -332,6 +338,10 @@ def _moved(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], allow
                 return f"the leaf is shifted by {k} along axis {axis}"
         if n > 2 and fits(np.flip(array, axis)):
             return f"the leaf is reversed along axis {axis}"
+        mirrored = np.roll(np.flip(array, axis), 1, axis)
+        for factor, words in ((1, ""), (n, f" and divided by its length {n}"), (1 / n, f" and multiplied by {n}")):
+            if n > 2 and fits(factor * mirrored):
+                return f"the leaf is mirrored around index 0 of axis {axis}{words}: is it the inverse transform"
     return ""
 
 

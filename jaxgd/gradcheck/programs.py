@@ -77,6 +77,7 @@ class Value:
     problem: Problem
 
     def __call__(self, shared: Shared, point: Point) -> Any:
+        """Return F(t) and its size."""
         u = _tangent(shared, point)
         v = [x + jnp.asarray(point.t, jnp.real(x).dtype) * du for x, du in zip(shared.v, u, strict=True)]
         out = self.problem(v, shared.traced)
@@ -91,6 +92,7 @@ class Forward:
     problem: Problem
 
     def __call__(self, shared: Shared, point: Point) -> Any:
+        """Return ⟨w, J u⟩."""
         u = _tangent(shared, point)
         _, out = jax.jvp(lambda v: self.problem(v, shared.traced), (shared.v,), (u,))
         return bilinear([w[point.cotangent] for w in shared.cotangents], out)
@@ -103,6 +105,7 @@ class Reverse:
     problem: Problem
 
     def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        """Return f(v) and Jᵀw."""
         v, w = element
         out, pullback = jax.vjp(lambda v: self.problem(v, traced), v)
         return out, pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
@@ -115,6 +118,7 @@ class Outputs:
     problem: Problem
 
     def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        """Return f(v) and no gradient."""
         return self.problem(element[0], traced), []
 
 
@@ -131,6 +135,7 @@ class ClaimedGradient:
     places: tuple[int | None, ...]
 
     def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        """Return no value and the claimed gradient times w."""
         v, (w,) = element
         leaves = jax.tree.leaves(self.gradient.value(*self.problem.args(v, traced)))
         return [], [jnp.zeros(x.shape) if i is None else jnp.asarray(leaves[i]) * w for i, x in _placed(self.places, v)]
@@ -145,6 +150,7 @@ class ClaimedVjp:
     places: tuple[int | None, ...]
 
     def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+        """Return no value and the claimed Jᵀw."""
         v, w = element
         out, pullback = self.vjp.value(*self.problem.args(v, traced))
         leaves = jax.tree.leaves(pullback(whole_cotangent(self.problem, out, w)))
@@ -159,6 +165,7 @@ class ClaimedJvp:
     jvp: Opaque
 
     def __call__(self, shared: Shared, point: Point) -> Any:
+        """Return the claimed ⟨w, J u⟩."""
         u = _tangent(shared, point)
         tangents = self.problem.tangents(shared.v, shared.traced, u)
         _, out = self.jvp.value(self.problem.args(shared.v, shared.traced), tangents)

@@ -192,10 +192,10 @@ class LeafReport:
         if check.verdict is Verdict.RIGHT:
             return "right"
         words = f"{check.verdict}: {check.name}: {check.cause}"
+        if check.cause in (Cause.DIFFERS, Cause.ONLY_NATIVE) and math.isfinite(check.error):
+            words += f" by {check.error:.2g} relative, {check.tolerance:.1g} allowed"
         if check.note:
             words += f", {check.note}"
-        elif check.verdict is Verdict.WRONG and math.isfinite(check.error):
-            words += f" by {check.error:.2g} relative, {check.tolerance:.1g} allowed"
         if check.verdict is Verdict.WRONG and self.pattern:
             words += f".\n{self.pattern[0].upper()}{self.pattern[1:]}"
         if check.verdict is Verdict.WRONG and check.error < _APPROXIMATE and check.cause is Cause.DIFFERS:
@@ -290,7 +290,7 @@ class GradientReport:
                 return f"{leaf.name}: {leaf.explanation}"
         for c in self.consistency:
             if c.verdict is self.verdict is not Verdict.RIGHT:
-                return f"{c.name}: {c.cause}. {ADVICE[c.cause]}."
+                return f"{c.name}: {c.cause}, by {c.error:.2g} relative. {ADVICE[c.cause]}."
         if self.second_order is not None and self.second_order.verdict is self.verdict is not Verdict.RIGHT:
             return f"second order: {self.second_order.reason}"
         return "all checks agree"

@@ -1,6 +1,6 @@
 """Run a function for a batch of inputs, and read from its jaxpr what it computes with.
 
-A batch runs in one vmapped and jitted call if the function allows it, otherwise one by one under jit, otherwise eagerly.
+A batch runs in one vmapped, jitted call if the function allows it, otherwise one by one under jit, otherwise eagerly.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
     except Exception:
         return fine
     dtypes = {getattr(x.aval, "dtype", None) for x in _dependent(jaxpr, set(jaxpr.invars))} - {None}
-    return max([fine, *(eps_of(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact))])
+    return max([fine, *(eps_of(dtype) for dtype in dtypes if dtype is not None and jnp.issubdtype(dtype, jnp.inexact))])
 
 
 def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:

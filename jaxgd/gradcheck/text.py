@@ -28,6 +28,7 @@ def render(report: "GradientReport", outermost: bool = True) -> str:
     if len(troubled) > 4:
         lines += ["", f"  … and {len(troubled) - 4} more leaves: {', '.join(leaf.name for leaf in troubled[4:12])}"]
     lines += [""]
+    lines += _labeled("rests on", _grounds(report))
     lines += _labeled("consistency", [_consistency(report)])
     lines += _labeled("precision", report.precision)
     lines += _labeled("checked", [report.checked])
@@ -46,17 +47,20 @@ def _table(report: "GradientReport") -> list[str]:
         ["", "", *(first for first, _ in heads), "", ""],
         ["leaf", "shape", *(f"= {last}" if first else last for first, last in heads), "slope", "verdict"],
     ]
-    shown = sorted(report.leaves, key=lambda leaf: leaf.verdict == "right")[:_ROWS]
-    for leaf in report.leaves:
-        if leaf in shown:
-            checks = {check.name: check for check in leaf.checks}
-            shape = f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-            slope = "" if math.isnan(leaf.slope) else f"{leaf.slope:.1f}"
-            rows.append([leaf.name, shape, *(_cell(checks.get(name)) for name in names), slope, str(leaf.verdict)])
+    # Leaves that are not right come first if not all fit, and the order of the arguments is kept.
+    by_verdict = sorted(range(len(report.leaves)), key=lambda i: report.leaves[i].verdict == "right")
+    shown, hidden = sorted(by_verdict[:_ROWS]), by_verdict[_ROWS:]
+    for i in shown:
+        leaf = report.leaves[i]
+        checks = {check.name: check for check in leaf.checks}
+        shape = f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        slope = "" if math.isnan(leaf.slope) else f"{leaf.slope:.1f}"
+        rows.append([leaf.name, shape, *(_cell(checks.get(name)) for name in names), slope, str(leaf.verdict)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    if len(report.leaves) > len(shown):
-        lines.append(f"  … and {len(report.leaves) - len(shown)} more leaves, all right")
+    if hidden:
+        right = ", all right" if all(report.leaves[i].verdict == "right" for i in hidden) else ""
+        lines.append(f"  … and {len(hidden)} more leaves{right}")
     return lines
 
 
@@ -92,6 +96,16 @@ def _number(x: float | complex, digits: int = 6) -> str:
     if isinstance(x, complex) and (x.imag or math.isnan(x.imag)):
         return f"{x:.{digits}g}"
     return f"{x.real + 0.0:.{digits}g}"
+
+
+def _grounds(report: "GradientReport") -> list[str]:
+    """Return the notes on which the verdicts of right leaves rest, such as "x: the gradient is 0 here"."""
+    notes: dict[str, list[str]] = {}
+    for leaf in report.leaves:
+        for note in {check.note for check in leaf.checks if check.note and leaf.verdict == "right"}:
+            notes.setdefault(note, []).append(leaf.name)
+    more = {note: f" and {len(names) - _WORST} more" if len(names) > _WORST else "" for note, names in notes.items()}
+    return [f"{', '.join(names[:_WORST])}{more[note]}: {note}" for note, names in notes.items()]
 
 
 def _consistency(report: "GradientReport") -> str:

@@ -5,14 +5,14 @@ import zlib
 
 import pytest
 
-from jaxgd.gradcheck import lanes
+from jaxgd.gradcheck import run
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _every_program_is_kept():
     """Keep every compiled program, so that tests that check the same function compile it once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "_MOST_PROGRAMS", 10_000)
+        patch.setattr(run, "_MOST_PROGRAMS", 10_000)
         yield
 
 

@@ -11,7 +11,7 @@ import pytest
 from support import often
 
 from jaxgd import DtypeError, GradientError, RangeError, ShapeError, Verdict, check_gradients
-from jaxgd.gradcheck import lanes
+from jaxgd.gradcheck import run
 
 A = jnp.arange(1.0, 7.0).reshape(2, 3)
 V = jnp.array([1.0, -2.0, 3.0])
@@ -464,19 +464,19 @@ def test_the_seed_determines_the_directions():
 
 def test_a_second_check_compiles_nothing():
     check_gradients(square, A)
-    before = set(lanes._PROGRAMS)
+    before = set(run._PROGRAMS)
     check_gradients(square, A + 1)
-    assert set(lanes._PROGRAMS) == before
+    assert set(run._PROGRAMS) == before
 
 
 def test_only_the_latest_programs_are_kept(monkeypatch):
-    monkeypatch.setattr(lanes, "_PROGRAMS", collections.OrderedDict())
-    monkeypatch.setattr(lanes, "_MOST_PROGRAMS", 2)
+    monkeypatch.setattr(run, "_PROGRAMS", collections.OrderedDict())
+    monkeypatch.setattr(run, "_MOST_PROGRAMS", 2)
     one = np.ones(2, np.float32)
     kept = []
     for fn in (jnp.add, jnp.subtract, jnp.add, jnp.multiply):
-        lanes.single(fn, one, one)
-        kept.append(list(lanes._PROGRAMS.values()))
+        run.single(fn, one, one)
+        kept.append(list(run._PROGRAMS.values()))
     add, subtract = kept[1]
     assert kept[2] == [subtract, add]
     assert kept[3][0] is add
