@@ -453,6 +453,7 @@ MISUSE = {
     "no such case": (["model.py::check_sine"], "has no 'check_sine'. Its cases are check_sin. Did you mean check_sin?"),
     "an empty case": (["model.py::"], "Its cases are check_sin."),
     "no cases to name": (["none.py::check_x"], "has no case check_… or test_…"),
+    "no cases that run": (["fixtures.py::test_x"], "has no case check_… or test_…. Did you mean test_f?"),
     "no case at all": (["none.py"], "none.py has no case. A case is a function check_…"),
     "no function": (["none.py::number"], "none.py::number must be a function, got int"),
     "a class": (["none.py::Thing"], "must be a function"),
