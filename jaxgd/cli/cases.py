@@ -23,28 +23,37 @@ class UserError(Exception):
 
 
 class Case(NamedTuple):
-    """A function to run, and its name as FILE::FUNCTION."""
+    """A function to run, its name as FILE::FUNCTION, and the reason to skip it or an empty string."""
 
     name: str
     folder: Path
     function: Callable[..., Any]
+    skipped: str = ""
 
 
 class Result(NamedTuple):
-    """One report of a case, or the error that prevented it."""
+    """One report of a case, or the error that prevented it, or the reason why it was skipped."""
 
     case: str
     report: GradientReport | None
     error: str = ""
+    skipped: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """The verdict of the report, "could not run" or "skipped"."""
+        if self.report is not None:
+            return self.report.verdict.value
+        return "skipped" if self.skipped else "could not run"
 
 
-def find_cases(words: tuple[str, ...]) -> tuple[list[Case], list[str]]:
+def find_cases(words: tuple[str, ...]) -> list[Case]:
     """Find the case of each FILE::CASE and all cases of each FILE, before any case runs.
 
-    Return the cases, and a line for each skipped function that looks like a case but needs further arguments.
+    A function of a FILE that needs further arguments is a case to skip. If the user names it, it raises RangeError.
     """
     modules: dict[Path, ModuleType] = {}
-    cases, skipped = [], []
+    cases = []
     for word in words:
         file, colons, name = word.partition("::")
         path = Path(file)
@@ -56,11 +65,10 @@ def find_cases(words: tuple[str, ...]) -> tuple[list[Case], list[str]]:
             modules[path] = _import(path, len(modules))
         functions = {name: _named_function(modules[path], file, name)} if colons else _all_cases(modules[path], file)
         for name, function in functions.items():
-            _require_runnable(f"{file}::{name}", function)
-            cases.append(Case(f"{file}::{name}", path.parent.absolute(), function))
-        if not colons:
-            skipped += [f"{file}::{name} needs {needs}" for name, needs in _skipped(modules[path]).items()]
-    return cases, skipped
+            if colons:
+                _require_runnable(word, function)
+            cases.append(Case(f"{file}::{name}", path.parent.absolute(), function, _needs(function)))
+    return cases
 
 
 def find_function(word: str) -> tuple[Callable[..., Any], Callable[[], contextlib.AbstractContextManager[None]]]:
@@ -79,7 +87,10 @@ def find_function(word: str) -> tuple[Callable[..., Any], Callable[[], contextli
 
 
 def run_case(case: Case, seed: int) -> Iterator[Result]:
-    """Run a case and yield its reports, or an error if it raises or makes no report."""
+    """Run a case and yield its reports. If it raises, skips or makes no report, yield the reason too."""
+    if case.skipped:
+        yield Result(case.name, None, skipped=case.skipped)
+        return
     reports: list[GradientReport] = []
 
     def check(
@@ -104,7 +115,9 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
         reports.append(last)
     for report in reports:
         yield Result(case.name, report)
-    if error is not None and not isinstance(error, GradientError):
+    if error is not None and _is_skip(error):
+        yield Result(case.name, None, skipped=str(error).strip() or "pytest.skip gave no reason")
+    elif error is not None and not isinstance(error, GradientError):
         yield Result(case.name, None, f"it raised\n{users_traceback(error)}")
     elif not reports and error is None:
         returned = "" if out is None else f"; it returned {type(out).__name__}"
@@ -114,6 +127,14 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
             f"it made no report{returned}. Return the report of jaxgd.check_gradients, "
             f"or take the parameter {_FIXTURE} and call it.",
         )
+
+
+def _is_skip(error: BaseException) -> bool:
+    """Return True if the error is from pytest.skip. Names decide, because jaxgd runs without pytest too."""
+    # pytest moves the class Skipped into the module builtins, but its base class stays in _pytest.outcomes.
+    return type(error).__name__ == "Skipped" and any(
+        base.__module__ == "_pytest.outcomes" for base in type(error).__mro__
+    )
 
 
 def users_traceback(error: BaseException) -> str:
@@ -166,20 +187,8 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _is_case(name: str, function: Callable[..., Any]) -> bool:
-    if name.startswith("test_"):
-        # Only pytest can run a test that needs other fixtures, such as the points of a marker.
-        return _FIXTURE in _parameters(function) and not _missing_parameters(function)
-    return name.startswith("check_") and not _missing_parameters(function)
-
-
-def _skipped(module: ModuleType) -> dict[str, str]:
-    """Return the functions that are named like cases but need further arguments, with those arguments."""
-    candidates = {
-        name: f
-        for name, f in _functions(module).items()
-        if name.startswith("check_") or (name.startswith("test_") and _FIXTURE in _parameters(f))
-    }
-    return {name: ", ".join(_missing_parameters(f)) for name, f in candidates.items() if _missing_parameters(f)}
+    """Return True if the function is named like a case. A test without check_gradients is a test for pytest alone."""
+    return name.startswith("check_") or (name.startswith("test_") and _FIXTURE in _parameters(function))
 
 
 def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
@@ -196,7 +205,7 @@ def _named_function(module: ModuleType, file: str, name: str) -> Callable[..., A
     functions = _functions(module)
     function = vars(module).get(name)
     if function is None:
-        cases = [name for name, function in functions.items() if _is_case(name, function)]
+        cases = [name for name, f in functions.items() if _is_case(name, f) and not _needs(f)]
         present = f"Its cases are {', '.join(cases)}." if cases else "It has no case check_… or test_…."
         close = difflib.get_close_matches(name, functions, n=1)
         raise RangeError(f"{file} has no {name!r}. {present}" + "".join(f" Did you mean {x}?" for x in close))
@@ -216,9 +225,12 @@ def _missing_parameters(function: Callable[..., Any]) -> list[str]:
     ]
 
 
+def _needs(function: Callable[..., Any]) -> str:
+    """Return the reason why only pytest can run the function, such as the points of a marker, or an empty string."""
+    missing = _missing_parameters(function)
+    return f"needs {', '.join(missing)}, but jaxgd check supplies only {_FIXTURE}" if missing else ""
+
+
 def _require_runnable(name: str, function: Callable[..., Any]) -> None:
-    if missing := _missing_parameters(function):
-        raise RangeError(
-            f"{name} needs {', '.join(missing)}, but jaxgd check supplies only {_FIXTURE}. "
-            "Run a test that needs pytest fixtures with pytest."
-        )
+    if needs := _needs(function):
+        raise RangeError(f"{name} {needs}. Run a test that needs pytest fixtures with pytest.")

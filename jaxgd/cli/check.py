@@ -30,10 +30,10 @@ class Check:
     Without FILE, checks that backprop is the gradient of network_cost on this device: at random and at trained weights,
     in float32, float64, bfloat16 and float16. With FILE, runs the cases in it. A case is a function that returns the
     report of jaxgd.check_gradients, or a function that takes check_gradients as a parameter and calls it, like a pytest
-    test.
+    test. A case is skipped if it needs other parameters or calls pytest.skip. The last line counts the cases.
 
-    Exit status: 0 all are right; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one cannot
-    tell. If several apply, the exit status is the smallest of 1, 2 and 3.
+    Exit status: 0 all are right or skipped; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one
+    cannot tell or, with --strict, was skipped. If several apply, the exit status is the smallest of 1, 2 and 3.
     """
 
     cases: Annotated[
@@ -43,9 +43,11 @@ class Check:
     seed: Int = 0
     """Seed of the directions to test and of the random weights."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON document: a list of objects with case, report and, if a case could not run, error."""
+    """Print one JSON document: a list of objects with case, report and, without a report, error or skipped."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the full report of right gradients too."""
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Exit with status 3 if a case was skipped."""
 
     def run(self, argv: list[str]) -> int:
         """Check the gradients and return the exit status."""
@@ -65,15 +67,19 @@ class Check:
                 return MISUSED
         if self.json:
             _print_json(results)
-        elif not self.cases:
+        elif self.cases:
+            print(_summary(results))
+        else:
             import jax
 
             kind = jax.devices()[0].device_kind
-            print(f"backprop is the gradient of network_cost on {kind}: {_VERDICTS[_status(results)]}")
-        return _status(results)
+            print(f"backprop is the gradient of network_cost on {kind}: {_VERDICTS[_status(results, self.strict)]}")
+        return _status(results, self.strict)
 
     def _show(self, result: "Result") -> None:
-        if result.report is None:
+        if result.skipped:
+            say(f"not run: {result.case}: {result.skipped}")
+        elif result.report is None:
             print(f"jaxgd check: {result.case}: {result.error.rstrip()}", file=sys.stderr)
         elif not self.json:
             print(_line(result.case, result.report), flush=True)
@@ -82,24 +88,36 @@ class Check:
 
 
 _VERDICTS = {DONE: "right", FAILED: "wrong", CANNOT_TELL: "cannot tell"}
+# The outcomes of a case: in the order of the summary, and from the worst to the best.
+_OUTCOMES = ("right", "wrong", "cannot tell", "could not run", "skipped")
+_WORST_FIRST = ("wrong", "could not run", "cannot tell", "skipped", "right")
 
 
-def _status(results: "list[Result]") -> int:
-    verdicts = [result.report.verdict for result in results if result.report is not None]
-    if "wrong" in verdicts:
+def _status(results: "list[Result]", strict: bool) -> int:
+    outcomes = {result.outcome for result in results}
+    if "wrong" in outcomes:
         return FAILED
-    if any(result.report is None for result in results):
+    if "could not run" in outcomes:
         return MISUSED
-    return CANNOT_TELL if "cannot tell" in verdicts else DONE
+    return CANNOT_TELL if "cannot tell" in outcomes or (strict and "skipped" in outcomes) else DONE
+
+
+def _summary(results: "list[Result]") -> str:
+    """Return the line that counts the cases by outcome. A case with several reports counts by its worst."""
+    worst: dict[str, str] = {}
+    for result in results:
+        worst[result.case] = min(worst.get(result.case, "right"), result.outcome, key=_WORST_FIRST.index)
+    counted = list(worst.values())
+    counts = [f"{counted.count(outcome)} {outcome}" for outcome in _OUTCOMES if outcome in counted]
+    if all(result.skipped for result in results):
+        counts.insert(0, "0 ran")
+    return f"{len(worst)} case{'s' if len(worst) > 1 else ''}: {', '.join(counts)}"
 
 
 def _of_files(words: tuple[str, ...], seed: int) -> "Iterator[Result]":
     from jaxgd.cli.cases import find_cases, run_case
 
-    cases, skipped = find_cases(words)
-    for test in skipped:
-        say(f"not run: {test}, but jaxgd check supplies only check_gradients")
-    for case in cases:
+    for case in find_cases(words):
         yield from run_case(case, seed)
 
 
@@ -160,8 +178,10 @@ def _print_json(results: "list[Result]") -> None:
     import json
 
     out: list[dict[str, Any]] = []
-    for case, report, error in results:
+    for case, report, error, skipped in results:
         out.append({"case": case, "report": None if report is None else report.as_dict()})
         if error:
             out[-1]["error"] = error
+        if skipped:
+            out[-1]["skipped"] = skipped
     print(json.dumps(out, allow_nan=False, indent=1))

@@ -107,7 +107,7 @@ def test_all_cases_of_a_file_run(jaxgd):
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.err) == (0, "")
     assert answer.out.startswith("model.py::check_sin: right, largest error ")
-    assert len(answer.out.splitlines()) == 1
+    assert answer.out.splitlines()[1:] == ["1 case: 1 right"]
     write(RIGHT + UNDECIDED)
     answer = jaxgd("check", "model.py")
     assert (answer.status, answer.err) == (3, "")
@@ -161,7 +161,157 @@ def test_other_functions_do_not_run(jaxgd):
     )
     answer = jaxgd("check", "model.py")
     assert answer.status == 0, answer.err
-    assert len(answer.out.splitlines()) == 1
+    first, last = answer.out.splitlines()
+    assert first.startswith("model.py::check_sin: right")
+    assert last == "2 cases: 1 right, 1 skipped"
+
+
+PARAMETERS = """
+    def check_shape(x, y):
+        raise RuntimeError
+
+    def test_points(check_gradients, gradient_point):
+        raise RuntimeError
+"""
+NEEDS_SHAPE = "check_shape: needs x, y, but jaxgd check supplies only check_gradients"
+NEEDS_POINT = "test_points: needs gradient_point, but jaxgd check supplies only check_gradients"
+SKIPPING = """
+    import pytest
+
+    def check_skip():
+        pytest.skip("not here,\\nnot now")
+
+    def test_half(check_gradients):
+        check_gradients(jnp.sin, 1.0)
+        pytest.importorskip("no_such_module")
+
+    def check_mute():
+        pytest.skip()
+"""
+SKIPS = [
+    "check_skip: not here, not now",
+    "test_half: could not import 'no_such_module': No module named 'no_such_module'",
+    "check_mute: pytest.skip gave no reason",
+]
+NOT_EVERYWHERE = """
+    def check_wrong_then_skip(check_gradients):
+        import pytest
+        check_gradients(jnp.sin, 1.0, gradient=jnp.sin)
+        pytest.skip("half")
+"""
+KINKS = """
+    def check_kink_then_skip(check_gradients):
+        import pytest
+        check_gradients(jnp.abs, 0.0)
+        pytest.skip("half")
+
+    def check_kink_then_error(check_gradients):
+        check_gradients(jnp.abs, 0.0)
+        raise LookupError
+"""
+BROKEN = """
+    class Skipped(Exception): ...
+
+    def check_broken():
+        raise Skipped
+"""
+# Each row has the file, the options, the exit status, the last line of standard output, and the skipped cases.
+COUNTS = {
+    "all right": (RIGHT, ["--strict"], 0, "1 case: 1 right", []),
+    "other parameters": (RIGHT + PARAMETERS, [], 0, "3 cases: 1 right, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
+    "other parameters, strict": (
+        RIGHT + PARAMETERS,
+        ["--strict"],
+        3,
+        "3 cases: 1 right, 2 skipped",
+        [NEEDS_SHAPE, NEEDS_POINT],
+    ),
+    "skips": (RIGHT + SKIPPING, [], 0, "4 cases: 1 right, 3 skipped", SKIPS),
+    "skips, strict": (RIGHT + SKIPPING, ["--strict"], 3, "4 cases: 1 right, 3 skipped", SKIPS),
+    "only other parameters": (PARAMETERS, [], 0, "2 cases: 0 ran, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
+    "only other parameters, strict": (
+        PARAMETERS,
+        ["--strict"],
+        3,
+        "2 cases: 0 ran, 2 skipped",
+        [NEEDS_SHAPE, NEEDS_POINT],
+    ),
+    "cannot tell, a skip": (
+        RIGHT + UNDECIDED + PARAMETERS,
+        [],
+        3,
+        "4 cases: 1 right, 1 cannot tell, 2 skipped",
+        [NEEDS_SHAPE, NEEDS_POINT],
+    ),
+    "wrong then a skip": (
+        RIGHT + NOT_EVERYWHERE,
+        ["--strict"],
+        1,
+        "2 cases: 1 right, 1 wrong",
+        ["check_wrong_then_skip: half"],
+    ),
+    "cannot tell then a skip or an error": (
+        RIGHT + KINKS,
+        ["--strict"],
+        2,
+        "3 cases: 1 right, 1 cannot tell, 1 could not run",
+        ["check_kink_then_skip: half"],
+    ),
+    "the worst of two reports": (RIGHT + WRONG, [], 1, "2 cases: 1 right, 1 wrong", []),
+    "an error, strict": (
+        RIGHT + BROKEN + PARAMETERS,
+        ["--strict"],
+        2,
+        "4 cases: 1 right, 1 could not run, 2 skipped",
+        [NEEDS_SHAPE, NEEDS_POINT],
+    ),
+    "all five, strict": (
+        RIGHT + WRONG + UNDECIDED + BROKEN + PARAMETERS,
+        ["--strict"],
+        1,
+        "6 cases: 1 right, 1 wrong, 1 cannot tell, 1 could not run, 2 skipped",
+        [NEEDS_SHAPE, NEEDS_POINT],
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "options", "status", "last", "skipped"), COUNTS.values(), ids=COUNTS)
+def test_the_last_line_counts_the_cases(jaxgd, source, options, status, last, skipped):
+    """A skipped case changes the exit status only with --strict, and never hides a wrong gradient or an error."""
+    write(source)
+    answer = jaxgd("check", "model.py", *options)
+    assert answer.status == status, answer.err
+    assert answer.out.splitlines()[-1] == last
+    lines = [line for line in answer.err.splitlines() if line.startswith("not run:")]
+    assert lines == [f"not run: model.py::{line}" for line in skipped]
+
+
+def test_json_has_the_skipped_cases(jaxgd):
+    """The document has no summary. A case that reports first and skips later has two objects."""
+    write(RIGHT + PARAMETERS + SKIPPING)
+    answer = jaxgd("check", "model.py", "--json", "--strict")
+    assert answer.status == 3
+    entries = json.loads(answer.out)
+    assert [(entry["case"], entry["report"] is None, entry.get("skipped")) for entry in entries] == [
+        ("model.py::check_sin", False, None),
+        ("model.py::check_shape", True, NEEDS_SHAPE.partition(": ")[2]),
+        ("model.py::test_points", True, NEEDS_POINT.partition(": ")[2]),
+        ("model.py::check_skip", True, "not here,\nnot now"),
+        ("model.py::test_half", False, None),
+        ("model.py::test_half", True, SKIPS[1].partition(": ")[2]),
+        ("model.py::check_mute", True, "pytest.skip gave no reason"),
+    ]
+    assert all(set(entry) == {"case", "report", "skipped"} for entry in entries if entry["report"] is None)
+    assert all(set(entry) == {"case", "report"} for entry in entries if entry["report"] is not None)
+
+
+def test_two_files_share_one_summary(jaxgd):
+    """The named case of the first file is counted once, although both words run it."""
+    write(RIGHT)
+    write(PARAMETERS, "other.py")
+    answer = jaxgd("check", "model.py", "model.py::check_sin", "other.py")
+    assert (answer.status, answer.out.splitlines()[-1]) == (0, "3 cases: 1 right, 2 skipped")
+    assert answer.out.count(": 1 right") == 1
 
 
 def test_a_file_imports_from_its_own_folder(jaxgd, tmp_path):
@@ -234,7 +384,7 @@ RAISING = """
 def test_an_exception_in_a_case_shows_only_the_users_frames(jaxgd):
     write(RAISING)
     answer = jaxgd("check", "model.py")
-    assert (answer.status, answer.out) == (2, "")
+    assert (answer.status, answer.out) == (2, "4 cases: 3 could not run, 1 skipped\n")
     assert answer.err.startswith("jaxgd check: model.py::check_broken: it raised\nTraceback (most recent call last):\n")
     for line in (
         "# the line at fault",
@@ -243,7 +393,8 @@ def test_an_exception_in_a_case_shows_only_the_users_frames(jaxgd):
         "SystemExit",
     ):
         assert line in answer.err
-    assert "Skipped: not here" in answer.err
+    assert answer.err.endswith("\nnot run: model.py::check_skip: not here\n")
+    assert "Skipped" not in answer.err
     frames = [line for line in answer.err.splitlines() if line.startswith("  File ")]
     assert len(frames) > 5
     assert not [line for line in frames if str(Path(package.__file__).parent) in line]
@@ -302,13 +453,14 @@ MISUSE = {
     "no such case": (["model.py::check_sine"], "has no 'check_sine'. Its cases are check_sin. Did you mean check_sin?"),
     "an empty case": (["model.py::"], "Its cases are check_sin."),
     "no cases to name": (["none.py::check_x"], "has no case check_… or test_…"),
+    "no cases that run": (["fixtures.py::test_x"], "has no case check_… or test_…. Did you mean test_f?"),
     "no case at all": (["none.py"], "none.py has no case. A case is a function check_…"),
     "no function": (["none.py::number"], "none.py::number must be a function, got int"),
     "a class": (["none.py::Thing"], "must be a function"),
     "other parameters": (["none.py::step"], "none.py::step needs x, but jaxgd check supplies only check_gradients"),
     "fixtures": (["fixtures.py::test_f"], "fixtures.py::test_f needs tmp_path"),
     "negative seed": (["model.py", "--seed", -1], "between 0 and"),
-    "no such flag": (["model.py", "--strict"], "--strict"),
+    "no such flag": (["model.py", "--fast"], "--fast"),
 }
 
 
@@ -330,6 +482,6 @@ def test_misuse_prints_one_line_and_runs_nothing(jaxgd, argv, match):
 def test_a_case_without_a_report_is_an_error(jaxgd, value, match):
     write(f"def check_x():\n    return {value}")
     answer = jaxgd("check", "model.py")
-    assert (answer.status, answer.out) == (2, "")
+    assert (answer.status, answer.out) == (2, "1 case: 1 could not run\n")
     assert answer.err.startswith(f"jaxgd check: model.py::check_x: it {match}")
     assert len(answer.err.splitlines()) == 1
