@@ -120,7 +120,8 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         odd = (plus - minus) / (2 * h)
         typical = np.median(np.where(inside, np.abs(odd), 0), axis=1)
         rounding = 2 * lines.eps * (lines.size + 4 * typical)
-        least = np.maximum(np.maximum(rounding, noise), _resolution(lines, change))
+        resolution, coarse = _resolution(lines, change)
+        least = np.maximum(np.maximum(rounding, noise), resolution)
         value, error, rung, level = romberg(h, odd, least, 2)
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
     kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
@@ -134,7 +135,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
             causes.append(Cause.KINK)
         else:
             causes.append(_broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i]))
-        narrow = lines.narrow > 1e-10 or (change[i, -1] == 0 and level[i] > rounding[i])
+        narrow = lines.narrow > 1e-10 or coarse[i]
         rough = change[i, -1] > 1e3 * rounding[i] and level[i] > 1e3 * rounding[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)
@@ -174,14 +175,17 @@ def _geometric(h: Floats) -> int:
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
-def _resolution(lines: Lines, change: Floats) -> Floats:
-    """Return the resolution of F if F is too coarse to change at the smallest step, otherwise 0.
+def _resolution(lines: Lines, change: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the resolution of F if F does not change at the smallest step, otherwise 0; and True if F is coarse.
 
-    It is the smallest change of F. A change above the rounding of the coarsest dtype is a step of f itself.
+    F may compute with numbers as large as its variation along any line, and rounds them. A coarse F computes in float32
+    or narrower, and its resolution is its smallest change. A larger smallest change is a step of f, as that of floor.
     """
-    least = np.nanmin(np.where(change > 0, change, np.inf), axis=1)
-    rounded = (change[:, -1] == 0) & (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size)
-    return np.where(rounded, least, 0.0)
+    still = change[:, -1] == 0
+    least = np.min(np.where(change > 0, change, np.inf), axis=1)
+    coarse = still & (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size)
+    rounded = lines.eps * np.max(change, initial=0.0, where=np.isfinite(change))
+    return np.where(still, np.maximum(rounded, np.where(coarse, least, 0.0)), 0.0), coarse
 
 
 def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:

@@ -75,6 +75,7 @@ class Derivatives:
         notes: Sentences on parts that were not checked.
         outputs: f(x) under reverse mode.
         nondeterminism: The relative difference of two runs of one derivative.
+        even: The leaves whose direction EVEN moves only elements that contribute little.
     """
 
     prepared: Prepared
@@ -86,6 +87,7 @@ class Derivatives:
     notes: list[str] = dataclasses.field(default_factory=list)
     outputs: list[Any] = dataclasses.field(default_factory=list)
     nondeterminism: float = 0.0
+    even: set[int] = dataclasses.field(default_factory=set)
 
     @property
     def floor(self) -> float:
@@ -123,8 +125,10 @@ def derive(
             d.notes.append(f"reverse mode: {first_line(error)}")
     if stacks and n > EVEN:
         first, _ = next(iter(stacks.values()))
-        for u, g in zip(drawn, first, strict=True):
-            u[EVEN] = evenly(g[EVEN % len(w[0])], u)
+        for i, (u, g) in enumerate(zip(drawn, first, strict=True)):
+            if (even := evenly(np.asarray(g[EVEN % len(w[0])]), u)) is not None:
+                u[EVEN] = even
+                d.even.add(i)
     found = {name: _reverse(d, name, *stack) for name, stack in stacks.items()}
     d.reverse = found.pop(AUTODIFF, None)
     d.claims = list(found.values())
@@ -214,7 +218,9 @@ def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivati
     return Derivative(name, d.floor, along, size, np.zeros_like(along), program=program)
 
 
-def points(shared: Shared, leaf: Any, direction: Any, start: Any, stop: Any, t: Any, phase: complex = 1.0) -> Point:
+def points(
+    shared: Shared, leaf: Any, direction: Any, start: Any, stop: Any, t: Any, phase: float | complex = 1.0
+) -> Point:
     """Return a batch of points. The cotangent is that of the direction; single elements use cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     direction = np.asarray(direction)
@@ -241,16 +247,16 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
     return np.concatenate([chance, own[None].astype(chance.dtype)])
 
 
-def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any]:
-    """Return a direction along which no element contributes more than the median to the derivative.
+def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
+    """Return a direction that moves only elements that contribute less than a thousandth of the largest contribution.
 
-    The other directions hide an element whose gradient is a thousandth of the largest. `g` is the gradient.
+    The other directions hide these elements. None of them contributes more than their median. `g` is the gradient.
     """
     own = u[1]
     share = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
     minor = (share > 0) & (share < 1e-3 * np.max(share, initial=0.0))
     if not minor.any():
-        return np.asarray(u[EVEN])
+        return None
     limit = np.median(share[minor])
     with np.errstate(divide="ignore", invalid="ignore"):
         shrink = np.where(share > limit, _power_of_two(limit / share), 1.0)

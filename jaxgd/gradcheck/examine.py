@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgd.gradcheck import core, locate
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.derive import Derivative, Derivatives, norm, rms
+from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives, norm, rms
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
 from jaxgd.gradcheck.sample import Sampler
 
@@ -86,6 +86,12 @@ class Examination:
             note = "f is constant here" if found.still.all() else "the gradient is 0 here"
         elif judgment.cause is Cause.NO_FLOAT64:
             note = f"f computes in {self.sampler.narrowest}" if self.sampler.coarse else ""
+        hidden = n > EVEN and each[EVEN].verdict is Verdict.CANNOT_TELL and found.error[EVEN] > 0
+        if judgment.verdict is Verdict.RIGHT and hidden and leaf in self.d.even:
+            name_of = self.d.prepared.leaves[leaf].name
+            words = f"elements of {name_of} with a far smaller gradient: rounding in f hides them"
+            if words not in self.d.notes:
+                self.d.notes.append(words)
         cause = judgment.cause
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
             cause = Cause.APPROXIMATE
@@ -251,7 +257,7 @@ class Examination:
         if not claim.gradients or len(w) > 1 or w[0].ndim > 1 or np.iscomplexobj(w[0]):
             return ""
         first, *others = claim.gradients[i]
-        same = np.any(first) and all(norm(g - first) <= 1e-6 * norm(first) for g in others)
+        same = np.any(first) and np.isfinite(first).all() and all(norm(g - first) <= 1e-6 * norm(first) for g in others)
         return "the rule ignores its cotangent: is a factor of it missing" if same else ""
 
     def _taylor(self, i: int) -> float:

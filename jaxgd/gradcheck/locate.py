@@ -113,7 +113,13 @@ def _elements(claim: Derivative, leaf: int, index: Ints, sampler: Sampler) -> ND
 
 
 def _along(
-    claim: Derivative, leaf: int, direction: int, starts: Ints, stops: Ints, sampler: Sampler, phase: complex = 1
+    claim: Derivative,
+    leaf: int,
+    direction: int,
+    starts: Ints,
+    stops: Ints,
+    sampler: Sampler,
+    phase: float | complex = 1.0,
 ) -> Floats:
     """Return the claimed slopes along parts of a direction."""
     if claim.gradients:
@@ -151,10 +157,10 @@ def against_quotients(
         index = np.unique(np.concatenate([chosen, _narrow_down(claim, leaf, sampler, h, noise, most // 2)]))
     last, unit = len(sampler.shared.directions[leaf]) - 1, _unit(sampler, leaf, index)
 
-    def quotients(phase: complex) -> core.Slopes:
+    def quotients(phase: float | complex) -> core.Slopes:
         return core.slopes(sampler.elements(leaf, index, index + 1, h, last, phase), noise)
 
-    q = quotients(1)
+    q = quotients(1.0)
     reference, error = q.value.astype(complex if is_complex else float), q.error
     singular = np.array([cause is not Cause.AGREES for cause in q.cause])
     if is_complex:
@@ -241,7 +247,8 @@ def pattern_of(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], a
         return ""
     size = int(np.prod(shape))
     if np.any(bad := ~np.isfinite(c)):
-        which = "the whole leaf is" if np.all(bad) else f"{bad.sum()} of {len(c)} elements are"
+        some = f"{bad.sum()} of {len(c)} elements {'is' if bad.sum() == 1 else 'are'}"
+        which = "the whole leaf is" if np.all(bad) else some
         return f"{which} {'NaN' if np.any(np.isnan(c)) else 'infinite'}"
     largest = np.max(np.abs(r))
     known = (core.SAFETY * look.error < 1e-2 * np.abs(r)) & (np.abs(r) > 10 * look.floor * largest)

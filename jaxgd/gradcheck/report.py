@@ -193,7 +193,8 @@ class LeafReport:
             return "right"
         words = f"{check.verdict}: {check.name}: {check.cause}"
         if check.cause in (Cause.DIFFERS, Cause.ONLY_NATIVE) and math.isfinite(check.error):
-            words += f" by {check.error:.2g} relative, {check.tolerance:.1g} allowed"
+            words += f" by {check.error:.2g} relative"
+            words += f", {check.tolerance:.1g} allowed" if math.isfinite(check.tolerance) else ""
         if check.note:
             words += f", {check.note}"
         if check.verdict is Verdict.WRONG and self.pattern:

@@ -62,14 +62,14 @@ class Sampler:
         }
 
     def elements(
-        self, leaf: int, index: Ints, stops: Ints, h: Floats, direction: int, phase: complex = 1
+        self, leaf: int, index: Ints, stops: Ints, h: Floats, direction: int, phase: float | complex = 1.0
     ) -> core.Lines:
         """Evaluate F along parts of a direction, one part for each start in `index` and its stop."""
         n = len(index)
         return self._evaluate(np.full(n, leaf), np.full(n, direction), index, stops, h, phase)
 
     def _evaluate(
-        self, leaf: Ints, direction: Ints, start: Any, stop: Any, h: Floats, phase: complex = 1
+        self, leaf: Ints, direction: Ints, start: Any, stop: Any, h: Floats, phase: float | complex = 1.0
     ) -> core.Lines:
         n, last = len(self.shared.cotangents[0]), len(self.shared.directions[0]) - 1
         cotangent = np.where(direction < last, direction % n, 0)

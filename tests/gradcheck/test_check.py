@@ -200,7 +200,7 @@ WRONG = {
     "NaN from the branch not taken": (
         lambda: check_gradients(lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0)), V),
         "x",
-        "1 of 3 elements is infinite or NaN",
+        "1 of 3 elements is NaN",
     ),
     "wrong next to a kink": (
         lambda: check_gradients(
@@ -368,12 +368,7 @@ BAD = {
     "no float arguments": (
         lambda: check_gradients(jnp.sin, jnp.arange(3)),
         DtypeError,
-        "non-empty floating-point leaf",
-    ),
-    "only an empty leaf": (
-        lambda: check_gradients(jnp.sum, jnp.zeros((0, 3))),
-        DtypeError,
-        "non-empty floating-point leaf",
+        "must hold a floating-point leaf",
     ),
     "no arguments": (lambda: check_gradients(lambda: 1.0), DtypeError, "got nothing"),
     "under jit": (lambda: jax.jit(lambda x: check_gradients(jnp.sin, x))(1.0), DtypeError, "cannot run inside jit"),

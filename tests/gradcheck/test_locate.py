@@ -44,7 +44,7 @@ PATTERNS = [
     (swapped, "two elements are swapped, [1, 2] and [4, 5]"),
     (changed(4, 0.0), "the leaf is zero only at index 4 of axis 0"),
     (changed((slice(None), 1), lambda x: 2 * x), "the leaf is wrong only at index 1 of axis 1"),
-    (changed((2, 3), np.nan), "1 of 36 elements are NaN"),
+    (changed((2, 3), np.nan), "1 of 36 elements is NaN"),
     (RIGHT * np.inf, "the whole leaf is infinite"),
 ]
 
