@@ -56,7 +56,8 @@ KINKS = (
     # The median is linear along every line through this point. Only the order of the ties changes its gradient.
     undecided("median of three ties", jnp.median, fixed([2.0, 1.0, 2.0, 3.0, 2.0]),
               "a rounding of the point changes the gradient"),
-    undecided("eigenvalues that are equal", jnp.linalg.eigvalsh, fixed([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 5.0]])),
+    undecided("eigenvalues that are equal", jnp.linalg.eigvalsh,
+              fixed([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 5.0]])),
     undecided("clip at the edge", lambda x: jnp.clip(x, -1, 1), fixed([0.3, 1.0, -0.5])),
     undecided("piecewise", lambda x: jnp.where(x < 1, x, 3 * x - 2), fixed([0.3, 1.0, 2.0])),
     undecided("hinge at the margin", lambda w, x: jnp.mean(jnp.maximum(0, 1 - x @ w)),
@@ -67,7 +68,8 @@ KINKS = (
     undecided("lasso", lambda w, x, y: jnp.mean((x @ w - y) ** 2) + 0.1 * jnp.sum(jnp.abs(w)),
               together(fixed([0.0, 1.0, -0.5]), normal((6, 3), (6,)))),
     undecided("relu network", relu_network, draw_unit_at_zero),
-    undecided("kink beside large smooth terms", lambda x: 1e3 * jnp.sum(jnp.sin(x)) + jnp.abs(x[0]), fixed([0.0, 0.7, 1.9])),
+    undecided("kink beside large smooth terms", lambda x: 1e3 * jnp.sum(jnp.sin(x)) + jnp.abs(x[0]),
+              fixed([0.0, 0.7, 1.9])),
     undecided("small kink in one leaf", lambda x, y: jnp.sum(jnp.exp(y)) + 1e-2 * jnp.sum(nn.relu(x)), together(
         fixed([0.0, 1.0]), normal((3,)))),
     undecided("kink times smooth", lambda x: jnp.sum(jnp.abs(x) * jnp.cos(x)), fixed([0.0, 0.7, 1.9])),
