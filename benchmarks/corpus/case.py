@@ -10,6 +10,7 @@ import jax
 from .draws import Draw
 
 RIGHT, IS_WRONG, CANNOT_TELL = "right", "wrong", "cannot tell"
+NOT_WRONG, NOT_RIGHT = (RIGHT, CANNOT_TELL), (IS_WRONG, CANNOT_TELL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Case:
             yield
 
 
-def undecided(name: str, f: Callable[..., Any], draw: Draw, cause: str = "kink") -> Case:
+def wrong(name: str, f: Callable[..., Any], draw: Draw, **more: Any) -> Case:
+    """Return a case with a wrong derivative."""
+    return Case(name, f, draw, (IS_WRONG,), **more)
+
+
+def undecided(name: str, f: Callable[..., Any], draw: Draw, cause: str = "kink", **more: Any) -> Case:
     """Return a case at a point without a derivative: a checker cannot tell, and names this cause."""
-    return Case(name, f, draw, (CANNOT_TELL,), cause)
+    return Case(name, f, draw, (CANNOT_TELL,), cause, **more)
