@@ -19,53 +19,37 @@ import jax.test_util
 import numpy as np
 
 import jaxgd
-from benchmarks.case import Case, Options
+from benchmarks.case import Case as Benchmark
+from benchmarks.case import Options
+from benchmarks.corpus.case import CANNOT_TELL, IS_WRONG, RIGHT, Case
 from benchmarks.corpus.correct import CORRECT
 from benchmarks.corpus.kinds import with_vjp
+from benchmarks.corpus.kinks import KINKS
 from benchmarks.corpus.spoiled import SPOILED
-from benchmarks.corpus.wrong import KINKS, WRONG
+from benchmarks.corpus.wrong import WRONG
 from benchmarks.rows import Row, sampled
 
-RIGHT, IS_WRONG, CANNOT_TELL, ERROR = "right", "wrong", "cannot tell", "error"
+ERROR = "error"
 # The quantity that counts a verdict if another verdict is expected.
 UNEXPECTED = {RIGHT: "missed", IS_WRONG: "false alarms", CANNOT_TELL: "cannot tell", ERROR: "errors"}
 SEEDS = 5
+CORPUS: dict[str, tuple[Case, ...]] = {"correct": CORRECT, "wrong": WRONG, "kinks": KINKS}
 # The compiled programs are dropped after this number of functions, because all of them would fill the memory.
 _FUNCTIONS_AT_ONCE = 40
 
 
-@dataclasses.dataclass(frozen=True)
-class Function:
-    """A function, the points of the check, and the expected verdict.
-
-    Attributes:
-        name: Name in the results.
-        f: The function.
-        draw: A function of a random generator and a dtype that returns the arguments at a point.
-        expected: The expected verdict.
-        argnums: Position of the argument to check; None for all.
-        gradient: A claimed gradient to check; None for autodiff's gradient.
-    """
-
-    name: str
-    f: Callable[..., Any]
-    draw: Callable[[np.random.Generator, Any], tuple[Any, ...]]
-    expected: str
-    argnums: int | None = None
-    gradient: Callable[..., Any] | None = None
+def by_jaxgd(function: Case, args: tuple[Any, ...], seed: int) -> str:
+    return str(jaxgd.check_gradients(function.f, *args, **function.keywords(), seed=seed).verdict)
 
 
-def by_jaxgd(function: Function, args: tuple[Any, ...], seed: int) -> str:
-    report = jaxgd.check_gradients(function.f, *args, gradient=function.gradient, argnums=function.argnums, seed=seed)
-    return str(report.verdict)
-
-
-def by_check_grads(function: Function, args: tuple[Any, ...], seed: int) -> str:
+def by_check_grads(function: Case, args: tuple[Any, ...], seed: int) -> str:
     """Return the verdict of `check_grads`, which accepts floats only.
 
     Integers among the arguments are held fixed, and integers in the result are left out.
     """
-    leaves, structure = jax.tree.flatten(args if function.argnums is None else args[function.argnums])
+    place = function.argnums
+    assert not isinstance(place, tuple), f"{function.name}: expected one position in argnums, got {place}"
+    leaves, structure = jax.tree.flatten(args if place is None else args[place])
     places = [i for i, x in enumerate(leaves) if _is_float(x)]
 
     def f(*floats: Any) -> Any:
@@ -74,8 +58,8 @@ def by_check_grads(function: Function, args: tuple[Any, ...], seed: int) -> str:
             # check_grads passes NumPy arrays, which f need not accept.
             filled[i] = jnp.asarray(x)
         varied = jax.tree.unflatten(structure, filled)
-        if function.argnums is not None:
-            varied = (*args[: function.argnums], varied, *args[function.argnums + 1 :])
+        if place is not None:
+            varied = (*args[:place], varied, *args[place + 1 :])
         return [y for y in jax.tree.leaves(function.f(*varied)) if _is_float(y)]
 
     try:
@@ -131,7 +115,7 @@ def network_cost(network: Any, x: Any, y: Any) -> Any:
     return jaxgd.network_cost(network, x, y)
 
 
-def spoiled_function(name: str, draw: Any, claimed: bool) -> Function:
+def spoiled_function(name: str, draw: Any, claimed: bool) -> Case:
     """Return the network's cost with a spoiled gradient: for `gradient=` if `claimed`, otherwise as a custom rule."""
     spoil, _ = SPOILED[name]
 
@@ -143,26 +127,22 @@ def spoiled_function(name: str, draw: Any, claimed: bool) -> Function:
         return spoil(by_network), *others
 
     if claimed:
-        return Function(name, network_cost, draw, IS_WRONG, argnums=0, gradient=gradient)
-    return Function(name, with_vjp(network_cost, backward), draw, IS_WRONG, argnums=0)
+        return Case(name, network_cost, draw, (IS_WRONG,), argnums=0, gradient=gradient)
+    return Case(name, with_vjp(network_cost, backward), draw, (IS_WRONG,), argnums=0)
 
 
-def functions_of(part: str, digits: Digits) -> tuple[Function, ...]:
+def functions_of(part: str, digits: Digits) -> tuple[Case, ...]:
     """Return the functions of one part. A part that ends in "claimed" needs a checker that accepts a gradient."""
     random, trained = digits.draw(0), digits.draw(2_000)
     if part == "network-right":
         return (
-            Function("at random weights", network_cost, random, RIGHT, argnums=0),
-            Function("trained", network_cost, trained, RIGHT, argnums=0),
+            Case("at random weights", network_cost, random, argnums=0),
+            Case("trained", network_cost, trained, argnums=0),
         )
     if part.startswith("network"):
         draw = random if "random" in part else trained
         return tuple(spoiled_function(name, draw, part.endswith("claimed")) for name in SPOILED)
-    known: dict[str, tuple[Any, str]] = {
-        "correct": (CORRECT, RIGHT), "wrong": (WRONG, IS_WRONG), "kinks": (KINKS, CANNOT_TELL),
-    }  # fmt: skip
-    corpus, expected = known[part]
-    return tuple(Function(entry.name, entry.f, entry.draw, expected) for entry in corpus)
+    return CORPUS[part]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,12 +152,12 @@ class Check:
     checker: str
     name: str
     seed: int
-    expected: str
+    expected: tuple[str, ...]
     verdict: str
     seconds: float
 
 
-def checks(functions: Iterable[Function], dtype: str, seeds: int) -> Iterator[Check]:
+def checks(functions: Iterable[Case], dtype: str, seeds: int) -> Iterator[Check]:
     """Check every function at every point by each checker in turn, and yield the checks."""
     for i, function in enumerate(functions):
         if i % _FUNCTIONS_AT_ONCE == 0:
@@ -205,13 +185,13 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
     """
     about: dict[str, Any] = {"case": case, "variant": checker, "precision": dtype}
     counted: dict[str, Any] = {"unit": "checks", "n": len(done)}
-    expected = sum(c.verdict == c.expected for c in done)
+    expected = sum(c.verdict in c.expected for c in done)
     seeds = {"seeds": len({c.seed for c in done})}
     yield Row(quantity="as expected", value=expected, details=seeds, **about, **counted)
     for verdict, quantity in UNEXPECTED.items():
         names: dict[str, list[int]] = {}
         for c in done:
-            if c.verdict == verdict != c.expected:
+            if c.verdict == verdict and verdict not in c.expected:
                 names.setdefault(c.name, []).append(c.seed)
         details = {"functions": names} if names else {}
         yield Row(quantity=quantity, value=sum(map(len, names.values())), details=details, **about, **counted)
@@ -244,6 +224,6 @@ TITLES = {
     "network-trained-claimed": "the same, claimed in `gradient=`",
 }
 CASES = tuple(
-    Case(f"gradcheck-{part}", "gradcheck", title, functools.partial(measure, part), part.startswith("network"))
+    Benchmark(f"gradcheck-{part}", "gradcheck", title, functools.partial(measure, part), part.startswith("network"))
     for part, title in TITLES.items()
 )

@@ -520,8 +520,8 @@ def test_scipy_and_jaxgd_count_evaluations():
 
 def test_verdicts_are_counted_by_checker_and_kind(monkeypatch):
     functions = (
-        gradcheck.Function("right", lambda x: x.sum(), lambda rng, dtype: (rng.normal(size=3),), "right"),
-        gradcheck.Function("not right", lambda x: x.sum(), lambda rng, dtype: (rng.normal(size=3),), "wrong"),
+        gradcheck.Case("right", lambda x: x.sum(), lambda rng, dtype: (rng.normal(size=3),)),
+        gradcheck.Case("not right", lambda x: x.sum(), lambda rng, dtype: (rng.normal(size=3),), ("wrong",)),
     )
     verdicts = {"a": lambda function, args, seed: "right", "b": lambda function, args, seed: ["wrong", 1 / 0][seed]}
     monkeypatch.setattr(gradcheck, "CHECKERS", verdicts)

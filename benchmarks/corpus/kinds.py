@@ -41,6 +41,11 @@ def of_kind(f: Function, kind: Kind) -> Function:
     return with_vjp(f, lambda *args: kind(f, args[:-1], args[-1]))
 
 
+def times_gradient(f: Function, factor: float) -> Function:
+    """Return autodiff's gradient of f by the first argument, times a factor."""
+    return lambda *args: jax.tree.map(lambda g: factor * g, jax.grad(f)(*args))
+
+
 def pulled(f: Function, args: Any, ct: Any) -> Any:
     """Return the right cotangents."""
     return jax.vjp(f, *args)[1](ct)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from benchmarks.corpus.correct import CORRECT
-from benchmarks.corpus.wrong import KINKS, WRONG
+from benchmarks.corpus.kinks import KINKS
+from benchmarks.corpus.wrong import WRONG
 from jaxgd import check_gradients
 
 SEEDS = range(2)
@@ -31,27 +32,23 @@ UNDECIDED = {
 UNDECIDED_SHARE = 0.02
 # f computes in bfloat16, which hides this error.
 HIDDEN = {"quotient: rounded to bfloat16"}
-# These points have no gradient either, but the cause is not a kink.
-NO_KINK = {
-    "jump": "jump",
-    "jump beside a slope": "jump",
-    "root at 0": "infinite slope",
-    "cube root at 0": "infinite slope",
-    # It is linear along every line through this point. Only the order of the ties changes its gradient.
-    "median of three ties": "a rounding of the point changes the gradient",
-}
+
+
+def checked(case, dtype, seed):
+    with jax.enable_x64(dtype == "float64"), case.configured():
+        args = case.draw(np.random.default_rng(seed), dtype)
+        return check_gradients(case.f, *args, **case.keywords(), seed=seed)
 
 
 def check_correct(case, dtype, seed):
-    with jax.enable_x64(dtype == "float64"):
-        report = check_gradients(case.f, *case.draw(np.random.default_rng(seed), dtype), seed=seed)
+    report = checked(case, dtype, seed)
     assert report.verdict != "wrong", str(report)
     if report.verdict == "cannot tell":
         assert report.cause == UNDECIDED.get(case.name), str(report)
 
 
 def check_wrong(case):
-    report = check_gradients(case.f, *case.draw(np.random.default_rng(0), "float32"))
+    report = checked(case, "float32", 0)
     assert report.verdict == ("cannot tell" if case.name in HIDDEN else "wrong"), str(report)
 
 
@@ -91,8 +88,8 @@ def test_a_kink_is_called_a_kink(case):
 
 
 def check_kink(case):
-    report = check_gradients(case.f, *case.draw(np.random.default_rng(0), "float32"))
-    assert (report.verdict, report.cause) == ("cannot tell", NO_KINK.get(case.name, "kink")), str(report)
+    report = checked(case, "float32", 0)
+    assert (report.verdict, report.cause) == ("cannot tell", case.cause), str(report)
 
 
 @pytest.mark.slow

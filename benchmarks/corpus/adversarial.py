@@ -1,0 +1,16 @@
+"""Cases that are hard for a checker, each with the verdicts that are true."""
+
+import dataclasses
+
+from .claims import CLAIMS
+from .edges import EDGES
+from .handwritten import HANDWRITTEN
+from .inputs import INPUTS
+from .narrow import NARROW
+from .second import SECOND
+
+# The functions broadcast as users' functions do, so each case allows it unless it sets otherwise.
+ADVERSARIAL = tuple(
+    dataclasses.replace(case, settings={"numpy_rank_promotion": "allow", **case.settings})
+    for case in (*INPUTS, *CLAIMS, *HANDWRITTEN, *NARROW, *EDGES, *SECOND)
+)

@@ -1,0 +1,207 @@
+"""Edges of domains, norms and roots at 0, equal eigenvalues, repeated places, and saturation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.linalg as linalg
+import jax.scipy.special as special
+import numpy as np
+from jax import lax, nn
+
+from .case import CANNOT_TELL, IS_WRONG, NOT_RIGHT, NOT_WRONG, RIGHT, Case, undecided, wrong
+from .draws import Draw, fixed
+from .inputs import V
+from .kinds import with_jvp, with_vjp
+
+ATOMS = fixed([[0.0, 1.0], [2.0, 3.5], [1.0, -1.0]])
+TWICE = fixed([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+ZEROS, PAIR = fixed([0.0, 0.0, 0.0]), fixed([[4.0, 1.0], [1.0, 3.0]])
+norm = jnp.linalg.norm
+
+
+def safe_norm(x: Any) -> Any:
+    """Return ‖x‖, with the gradient 0 at 0."""
+    return jnp.sqrt(jnp.sum(x**2))
+
+
+def safe_norm_tangent(x: Any, dx: Any) -> Any:
+    y = safe_norm(x)
+    return jnp.where(y == 0, 0, jnp.sum(x * dx) / jnp.where(y == 0, 1, y))
+
+
+norm_by_convention = with_jvp(safe_norm, safe_norm_tangent)
+
+
+def distances(length: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the sum of the distances of all pairs, also of each atom from itself."""
+    return lambda x: jnp.sum(jax.vmap(jax.vmap(length))(x[:, None] - x[None, :]))
+
+
+def through_eigenvectors(eigh: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a linear function of exp a, by the eigenvectors of a. It is smooth even where eigenvalues are equal."""
+
+    def f(a: Any) -> Any:
+        w, v = eigh(a)
+        return jnp.sum(((v * jnp.exp(w)) @ v.T) * jnp.array([[1, 2, 3], [2, 1, 1], [3, 1, 5]], a.dtype))
+
+    return f
+
+
+def masked_tangent(a: Any, da: Any) -> Any:
+    """Return the tangent of eigenvalues and eigenvectors, without the pairs of equal eigenvalues."""
+    w, v = jnp.linalg.eigh(a)
+    gap = w[None, :] - w[:, None]
+    near = jnp.abs(gap) < 1e-8
+    m = v.T @ ((da + da.T) / 2) @ v
+    return jnp.diag(m), v @ (jnp.where(near, 0, 1 / jnp.where(near, 1, gap)) * m)
+
+
+masked_eigh = with_jvp(lambda a: tuple(jnp.linalg.eigh(a)), masked_tangent)
+SCATTER = lax.ScatterDimensionNumbers((), (0,), (0,))
+WINDOWS = lax.ScatterDimensionNumbers((1,), (), (0,))
+
+
+def largest_scattered(*places: int) -> Callable[..., Any]:
+    """Return a sum after a scatter of maxima to these places; places outside are clipped."""
+
+    def f(t: Any) -> Any:
+        x, at = jnp.array([1, 3, 4], t.dtype), jnp.array(places, jnp.int32)[:, None]
+        y = lax.scatter_max(x, at, jnp.stack([1 + t, 4 - t]), SCATTER, mode="clip")
+        return jnp.sum(y * jnp.array([2, -1, 3], t.dtype))
+
+    return f
+
+
+def overlapping(u: Any) -> Any:
+    """Return products of windows that overlap, although they are declared to be unique."""
+    at = jnp.array([[2], [3], [4]], jnp.int32)
+    x = jnp.arange(1, 11, dtype=u.dtype)
+    return lax.scatter_mul(x, at, u, WINDOWS, mode="clip", unique_indices=True)
+
+
+REPEATED = np.array([1, 1, 3], np.int32)
+
+
+def saddle(p: Any) -> Any:
+    """Return xy/r², and 0 at 0. It is 0 along both axes, and jumps along every other direction."""
+    r2 = jnp.sum(p**2)
+    return jnp.where(r2 > 0, p[0] * p[1] / r2, 0)
+
+
+def kinked_softplus(positive: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Σ log(1 + eˣ) as the sum of two functions with a kink at 0."""
+    return lambda x: jnp.sum(positive(x) + jnp.log1p(jnp.exp(-jnp.abs(x))))
+
+
+def power_of_modulus(p: float) -> Callable[..., Any]:
+    return lambda x: jnp.abs(x) ** p
+
+
+def power_of_norm(p: float) -> Callable[..., Any]:
+    return lambda x: norm(x) ** p
+
+
+def not_a_number(x: Any, g: Any) -> Any:
+    return (g * jnp.full_like(x, jnp.nan),)
+
+
+def infinite(x: Any, g: Any) -> Any:
+    return (g * jnp.full_like(x, jnp.inf),)
+
+
+STEEP = "infinite slope"
+AT_0: Draw = fixed([0.0, 1.0, -2.0])
+
+EDGES = (
+    # Roots and norms at 0.
+    undecided("|x|^½ at 0", power_of_modulus(0.5), AT_0, STEEP),
+    undecided("|x|^0.9 at 0", power_of_modulus(0.9), AT_0, STEEP),
+    undecided("|x|^1 at 0", power_of_modulus(1.0), AT_0),
+    Case("|x|^1.5 at 0", power_of_modulus(1.5), AT_0, NOT_WRONG),
+    Case("|x|^2 at 0", power_of_modulus(2.0), AT_0),
+    Case("|x|^2.5 at 0", power_of_modulus(2.5), AT_0),
+    undecided("|x|^½ at 0 only", power_of_modulus(0.5), fixed(0.0), STEEP),
+    undecided("root of a norm at 0", power_of_norm(0.5), ZEROS, STEEP),
+    # The gradient is 0. Autodiff returns NaN.
+    Case("norm^1.5 at 0", power_of_norm(1.5), ZEROS, NOT_RIGHT),
+    wrong("norm² at 0", power_of_norm(2.0), fixed([0.0, 0.0])),
+    undecided("norm at 0", norm, ZEROS),
+    undecided("1-norm with a 0", lambda x: norm(x, 1), AT_0),
+    undecided("1-norm at 0", lambda x: norm(x, 1), ZEROS),
+    undecided("largest modulus at 0", lambda x: norm(x, jnp.inf), ZEROS),
+    undecided("3-norm at 0", lambda x: norm(x, 3), ZEROS),
+    undecided("Frobenius norm at 0", norm, fixed(np.zeros((2, 3)))),
+    undecided("distance of two equal points", lambda x, y: norm(x - y), fixed([1.0, 2.0], [1.0, 2.0])),
+    undecided("norm at 0 plus a smooth leaf", lambda x, y: norm(x) + jnp.sum(jnp.sin(y)), fixed(np.zeros(3), V)),
+    undecided("norm at 0, gradient 0 by convention", norm_by_convention, ZEROS),
+    Case("norm by convention, away from 0", norm_by_convention, fixed([1.0, -2.0, 0.5])),
+    # f is 0 for every a, so that NaN is wrong in a. In x it is a kink.
+    Case("norm of a·0", lambda a, x: norm(a * x), fixed(1.3, [0.0, 0.0]), NOT_RIGHT),
+    wrong("distances, also of atoms from themselves", distances(norm), ATOMS),
+    Case("distances, with a norm by convention", distances(norm_by_convention), ATOMS),
+    undecided("sum of moduli, one 0", lambda z: jnp.sum(jnp.abs(z)), fixed([0j, 1 + 1j])),
+    undecided("square root at 0", jnp.sqrt, fixed([0.0, 2.0]), "edge of the domain"),
+    Case("arccos at 1", jnp.arccos, fixed(1.0), (CANNOT_TELL,)),
+    Case("x log x at 0", lambda x: jnp.sum(special.xlogy(x, x)), fixed([0.0, 0.5]), (CANNOT_TELL,)),
+    Case("0^1.5, by the exponent too", lambda x, p: x**p, fixed(0.0, 1.5), (CANNOT_TELL,)),
+    Case("arctan2 at 0", jnp.arctan2, fixed(0.0, 0.0), (CANNOT_TELL,)),
+    undecided("log of −1", jnp.log, fixed([-1.0, 2.0]), "not finite here"),
+    undecided("1/0", lambda x: 1 / x, fixed([0.0, 2.0]), "not finite here"),
+    # Infinite and NaN gradients: where f jumps, where it is smooth.
+    undecided("NaN at a jump", with_vjp(jnp.floor, not_a_number), fixed([2.0]), "jump"),
+    undecided("infinite at a jump", with_vjp(jnp.floor, infinite), fixed([2.0]), "jump"),
+    undecided("xy/r² at 0, jumps across the axes only", saddle, fixed([0.0, 0.0]), "jump"),
+    undecided("eigenvectors, two eigenvalues equal", lambda a: jnp.linalg.eigh(a)[1] ** 2, TWICE, cause=""),
+    undecided("eigenvectors of a matrix of rank 1", lambda x: jnp.linalg.eigh(x[:, None] * x[None, :])[1] @ x,
+              fixed([1.0, 2.0, 3.0]), cause=""),
+    undecided("singular vectors, all singular values equal", lambda a: jnp.linalg.svd(a)[0] ** 2, fixed(2 * np.eye(3)),
+              cause=""),
+    undecided("masked eigenvectors, two eigenvalues equal", lambda a: masked_eigh(a)[1] ** 2, TWICE, cause=""),
+    wrong("NaN where f is smooth", with_vjp(jnp.sin, not_a_number), fixed(V)),
+    wrong("infinite where f is smooth", with_vjp(jnp.sin, infinite), fixed(V)),
+    wrong("NaN from the branch not taken", lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0)), fixed(V)),
+    wrong("NaN from the branch not taken, alone", lambda x: jnp.where(x > 0, jnp.sqrt(x), 0), fixed(-1.0)),
+    Case("root of a safe branch", lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)), fixed(V)),
+    Case("root of relu, not active", lambda x: jnp.sqrt(nn.relu(x)), fixed(-10.0), NOT_RIGHT),
+    wrong("logsumexp over a mask, the other element 100 larger", lambda x: special.logsumexp(
+        x, where=jnp.array([True, False])), fixed([0.0, 100.0])),
+    Case("logsumexp with a weight of 0", lambda x: special.logsumexp(jnp.zeros(3, x.dtype), b=x),
+         fixed([2.0, 0.0, 5.0]), NOT_RIGHT),
+    wrong("exp of a matrix by eigenvectors, two eigenvalues equal", through_eigenvectors(jnp.linalg.eigh), TWICE),
+    wrong("exp of a matrix by masked eigenvectors", through_eigenvectors(masked_eigh), TWICE),
+    wrong("eigenvector of the eigenvalue that is alone", lambda a: jnp.linalg.eigh(a)[1][:, 2] ** 2
+          * jnp.arange(1, 4, dtype=a.dtype), fixed([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]])),
+    Case("exp of a matrix by eigenvectors", through_eigenvectors(jnp.linalg.eigh),
+         fixed([[1.0, 0.2, 0.1], [0.2, 1.5, 0.3], [0.1, 0.3, 2.0]])),
+    Case("masked eigenvalues, squared", lambda a: jnp.sum(masked_eigh(a)[0] ** 2), TWICE),
+    Case("eigenvectors of 2^24 + 2i", lambda m: jnp.sum(jnp.linalg.eigh(m)[1] ** 2 * jnp.arange(
+        9, dtype=m.dtype).reshape(3, 3)), fixed(np.diag(2.0**24 + np.array([0.0, 2.0, 4.0]))), NOT_RIGHT),
+    # Functions that read one triangle of a symmetric matrix.
+    wrong("Cholesky's upper factor, unsymmetrized", lambda a: jnp.sum(linalg.cholesky(a, lower=False)), PAIR),
+    wrong("Cholesky's lower factor, unsymmetrized", lambda a: jnp.sum(linalg.cholesky(a, lower=True)), PAIR),
+    Case("Cholesky's factor by NumPy's function", lambda a: jnp.sum(jnp.linalg.cholesky(a)), PAIR),
+    Case("solve for a positive matrix", lambda a: linalg.solve(a, jnp.array([1, 2], a.dtype), assume_a="pos"), PAIR,
+         (RIGHT, IS_WRONG)),
+    # Repeated places, and places outside.
+    wrong("scatter of maxima, places clipped", largest_scattered(-3, 8), fixed(0.03125)),
+    Case("scatter of maxima", largest_scattered(0, 2), fixed(0.03125)),
+    undecided("scatter of maxima, a tie", largest_scattered(0, 2), fixed(0.0)),
+    Case("scatter of products, windows overlap", overlapping, fixed(np.arange(1.0, 7.0).reshape(3, 2) / 3), NOT_RIGHT),
+    Case("additions at repeated places", lambda x, u: jnp.sum(jnp.sin(x.at[REPEATED].add(u))),
+         fixed(np.arange(5.0), [0.5, 1.0, 2.0])),
+    Case("assignments at repeated places", lambda x, u: jnp.sum(jnp.sin(x.at[REPEATED].set(u))),
+         fixed(np.arange(5.0), [0.5, 1.0, 2.0]), NOT_WRONG),
+    undecided("max of three, a tie", jnp.max, fixed([1.0, 3.0, 3.0])),
+    # Saturation and cancellation.
+    undecided("log softmax at −60", lambda z: -nn.log_softmax(z)[0], fixed([60.0, 0.0, 0.0]), "noise above the signal"),
+    undecided("a sum equal to 1", lambda x: jnp.sum(nn.softmax(x)), fixed(V), "noise above the signal"),
+    # The derivative is the sum of two halves at the kink, and right by chance.
+    Case("softplus by maximum and abs at 0", kinked_softplus(lambda x: jnp.maximum(x, 0)), fixed([0.0, 1.0])),
+    wrong("softplus by relu and abs at 0", kinked_softplus(nn.relu), fixed([0.0, 1.0])),
+    wrong("digamma at −16.5", lax.digamma, fixed([-16.5])),
+    Case("gammainc by both arguments", special.gammainc, fixed(2.3, 1.7)),
+    Case("hyp1f1 at one point", special.hyp1f1, fixed(1.5, 2.5, 0.7)),
+    Case("betainc by its last argument", special.betainc, fixed(1.5, 2.5, 0.7), argnums=2),
+)  # fmt: skip

@@ -1,0 +1,264 @@
+"""Draws, right rules by hand, and further functions of the fresh cases."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.special as special
+import numpy as np
+from jax import lax
+from jax.scipy.sparse.linalg import cg
+
+from . import fresh_models as models
+from .draws import (
+    Args,
+    Draw,
+    array,
+)  # fmt: skip
+
+
+def in_dtype(name: str, draw: Draw) -> Draw:
+    """Draw in one dtype."""
+    return lambda rng, dtype: draw(rng, np.dtype(jnp.dtype(name)))
+
+
+def labels(n: int, size: int) -> Draw:
+    """Draw labels below n."""
+    return lambda rng, dtype: (jnp.asarray(rng.integers(0, n, size), jnp.int32),)
+
+
+def bits(*shape: int) -> Draw:
+    """Draw zeros and ones."""
+    return lambda rng, dtype: (array(rng.integers(0, 2, shape), dtype),)
+
+
+def above_diagonal(low: float, high: float, n: int) -> Draw:
+    """Draw a lower triangular matrix with a diagonal between these bounds."""
+
+    def draw(rng: np.random.Generator, dtype: Any) -> Args:
+        return (array(np.tril(rng.normal(size=(n, n)), -1) + np.diag(rng.uniform(low, high, n)), dtype),)
+
+    return draw
+
+
+def many_leaves(rng: np.random.Generator, dtype: Any) -> Args:
+    """Draw nested dicts with forty leaves of different shapes."""
+    return (
+        {
+            f"block{i}": {
+                "w": array(rng.normal(size=(3, 3)) / 2, dtype),
+                "norm": {"gain": array(rng.uniform(0.5, 2, 3), dtype), "bias": array(rng.normal(size=3), dtype)},
+                "scale": array(rng.uniform(0.5, 1), dtype),
+            }
+            for i in range(10)
+        },
+        array(rng.normal(size=3), dtype),
+    )
+
+
+def many_blocks(p: Any, x: Any) -> Any:
+    for block in p.values():
+        h = models.rms_norm(x, block["norm"]["gain"]) + block["norm"]["bias"]
+        x = x + block["scale"] * jnp.tanh(block["w"] @ h)
+    return x
+
+
+# Right rules by hand.
+
+
+def flash_backward(q: Any, k: Any, v: Any, g: Any) -> Any:
+    """Return the cotangents of attention from the recomputed weights, as fused kernels do."""
+    p = jnp.exp(q @ k.T - special.logsumexp(q @ k.T, axis=1, keepdims=True))
+    dz = p * (g @ v.T - jnp.sum(g * (p @ v), 1, keepdims=True))
+    return dz @ k, dz.T @ q, p.T @ g
+
+
+def equilibrium(w: Any, x: Any) -> Any:
+    return lax.fori_loop(0, 60, lambda _, z: jnp.tanh(w @ z + x), jnp.zeros_like(x))
+
+
+def equilibrium_backward(w: Any, x: Any, g: Any) -> Any:
+    """Return the cotangents of the fixed point by a linear solve."""
+    z = equilibrium(w, x)
+    slope = 1 - z**2
+    u = slope * jnp.linalg.solve(jnp.eye(len(z), dtype=z.dtype) - (slope[:, None] * w).T, g)
+    return jnp.outer(u, z), u
+
+
+def linear_ode(a: Any, x: Any) -> Any:
+    return lax.fori_loop(0, 10, lambda _, x: x + 0.1 * a @ x, x)
+
+
+def linear_ode_backward(a: Any, x: Any, g: Any) -> Any:
+    """Return the cotangents of Euler's steps by their exact adjoint, from saved states."""
+    states = lax.scan(lambda x, _: (x + 0.1 * a @ x, x), x, None, 10)[1]
+    g, da = lax.scan(lambda g, x: (g + 0.1 * a.T @ g, 0.1 * jnp.outer(g, x)), g, states, reverse=True)
+    return jnp.sum(da, 0), g
+
+
+def reversible(f: Any, g: Any, x: Any) -> Any:
+    """Return a reversible residual layer."""
+    a, b = jnp.split(x, 2)
+    a = a + jnp.tanh(f @ b)
+    return jnp.concatenate([a, b + jnp.tanh(g @ a)])
+
+
+def reversible_backward(f: Any, g: Any, x: Any, ct: Any) -> Any:
+    """Return the cotangents from the results only: the arguments are computed from them."""
+    a, b = jnp.split(reversible(f, g, x), 2)
+    da, db = jnp.split(ct, 2)
+    dg = db * (1 - jnp.tanh(g @ a) ** 2)
+    b, da = b - jnp.tanh(g @ a), da + g.T @ dg
+    df = da * (1 - jnp.tanh(f @ b) ** 2)
+    return jnp.outer(df, b), jnp.outer(dg, a), jnp.concatenate([da, db + f.T @ df])
+
+
+def top_eigenvalue(a: Any) -> Any:
+    """Return the largest eigenvalue of a symmetric matrix by 200 power steps."""
+    x = lax.fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
+    return x @ a @ x / (x @ x)
+
+
+def top_eigenvalue_tangent(a: Any, da: Any) -> Any:
+    x = lax.fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
+    return x @ da @ x / (x @ x)
+
+
+PLACES = np.array([0, 3, 1, 3, 2, 0, 3], np.int32)
+
+
+def sparse_product(values: Any, x: Any) -> Any:
+    return jax.ops.segment_sum(values * x[PLACES], PLACES[::-1], 4)
+
+
+def sparse_backward(values: Any, x: Any, g: Any) -> Any:
+    y = g[PLACES[::-1]]
+    return y * x[PLACES], jax.ops.segment_sum(y * values, PLACES, x.size)
+
+
+def circular(x: Any, k: Any) -> Any:
+    return jnp.fft.irfft(jnp.fft.rfft(x) * jnp.fft.rfft(k), x.size)
+
+
+def circular_backward(x: Any, k: Any, g: Any) -> Any:
+    back = jnp.fft.rfft(g)
+    return tuple(jnp.fft.irfft(back * jnp.conj(jnp.fft.rfft(y)), x.size) for y in (k, x))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def robust(x: Any, alpha: float) -> Any:
+    """Return Barron's robust loss."""
+    return abs(alpha - 2) / alpha * ((x**2 / abs(alpha - 2) + 1) ** (alpha / 2) - 1)
+
+
+robust.defvjp(
+    lambda x, alpha: (robust(x, alpha), x),
+    lambda alpha, x, g: (g * x * (x**2 / abs(alpha - 2) + 1) ** (alpha / 2 - 1),),
+)
+
+
+def solved(a: Any, b: Any) -> Any:
+    """Return a⁻¹b for a matrix that is not symmetric, with a solver for its transpose."""
+    return lax.custom_linear_solve(
+        lambda x: a @ x, b, lambda _, b: jnp.linalg.solve(a, b), lambda _, b: jnp.linalg.solve(a.T, b)
+    )
+
+
+def conjugate_gradients(a: Any, b: Any) -> Any:
+    """Return the solution for the symmetric part of a."""
+    solve: Any = cg
+    return solve(lambda x: (a + a.T) @ x / 2, b, tol=1e-12, maxiter=60)[0]
+
+
+def spline(y: Any) -> Any:
+    """Return the energy of the natural cubic spline through y, by a tridiagonal system."""
+    n = y.size - 2
+    one = jnp.ones(n, y.dtype)
+    low, up = one.at[0].set(0), one.at[-1].set(0)
+    m = lax.linalg.tridiagonal_solve(low, 4 * one, up, 6 * jnp.diff(y, n=2)[:, None])[:, 0]
+    return jnp.sum(m**2) + jnp.sum(m[1:] * m[:-1])
+
+
+def fourier_filter(x: Any) -> Any:
+    """Return a signal without noise, by Wiener's filter with a fixed spectrum."""
+    s = jnp.fft.rfft(x)
+    return jnp.fft.irfft(s / (1 + jnp.arange(s.size) ** 2 / 20), x.size) ** 2
+
+
+def envelope(x: Any) -> Any:
+    """Return the modulus of the analytic signal."""
+    half = jnp.arange(x.size) < x.size // 2 + 1
+    return jnp.abs(jnp.fft.ifft(jnp.where(half, 2, 0).at[0].set(1) * jnp.fft.fft(x)))
+
+
+def spectrogram(x: Any) -> Any:
+    """Return log powers of windows of 16 that overlap by half."""
+    frames = jnp.stack([x[i : i + 16] for i in range(0, x.size - 15, 8)])
+    return jnp.log(jnp.abs(jnp.fft.rfft(frames * jnp.hanning(16))) ** 2 + 1e-2)
+
+
+def orthonormal(a: Any) -> Any:
+    """Return the columns of a after Gram and Schmidt's process."""
+    q: list[Any] = []
+    for i in range(a.shape[1]):
+        v = a[:, i] - sum((u * (u @ a[:, i]) for u in q), jnp.zeros_like(a[:, i]))
+        q.append(v / jnp.sqrt(v @ v))
+    return jnp.stack(q, 1)
+
+
+def predators(v: Any, rates: Any) -> Any:
+    """Return Lotka and Volterra's populations by Heun's method, in a loop with checkpoints."""
+
+    def slope(v: Any) -> Any:
+        return jnp.stack([v[0] * (rates[0] - rates[1] * v[1]), v[1] * (rates[2] * v[0] - rates[3])])
+
+    @jax.checkpoint
+    def step(v: Any, _: Any) -> Any:
+        a = slope(v)
+        return v + 0.05 * (a + slope(v + 0.1 * a)) / 1, None
+
+    return lax.scan(step, v, None, 15)[0]
+
+
+def bessel_by_recurrence(x: Any) -> Any:
+    """Return J₀(x) by Miller's backward recurrence."""
+
+    def step(s: Any, k: Any) -> Any:
+        high, low, total = s
+        new = 2 * k / x * low - high
+        return (low, new, total + jnp.where(k % 2 == 1, 2 * new, 0)), None
+
+    start = jnp.zeros_like(x), jnp.full_like(x, 1e-8), jnp.zeros_like(x)
+    _, j0, total = lax.scan(step, start, jnp.arange(20, 0, -1, dtype=x.dtype))[0]
+    return j0 / (total - j0)
+
+
+def fraction(x: Any) -> Any:
+    """Return the tangent by its continued fraction."""
+    return x / functools.reduce(lambda tail, k: k - x**2 / tail, range(19, 0, -2), jnp.full_like(x, 21.0))
+
+
+def decayed(x: Any) -> Any:
+    """Return x after updates of a while loop with a fixed number of steps, by forward mode only."""
+    return lax.while_loop(lambda s: s[0] < 7, lambda s: (s[0] + 1, s[1] * jnp.exp(-0.1 * s[1])), (0, x))[1]
+
+
+def branches(x: Any) -> Any:
+    """Return each element by a branch that depends on its index."""
+    functions = [jnp.sin, lambda x: x**3, jnp.exp]
+    return jax.vmap(lambda i, x: lax.switch(i % 3, functions, x))(jnp.arange(x.size), x)
+
+
+def mixed_loss(p: Any) -> Any:
+    """Return a loss of leaves in three dtypes, computed in the widest."""
+    wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), p)
+    return jnp.sum(jnp.tanh(wide["w"] @ wide["x"]) * wide["b"])
+
+
+def draw_mixed(rng: np.random.Generator, dtype: Any) -> Args:
+    w, x, b = rng.normal(size=(3, 4)) / 2, rng.normal(size=4), rng.normal(size=3)
+    return ({"w": jnp.asarray(w, jnp.bfloat16), "x": array(x, dtype), "b": jnp.asarray(b, jnp.float16)},)
+
+
+TAGS = np.array([0, 2, 1, 1, 0], np.int32)

@@ -1,0 +1,271 @@
+"""Rules by hand, right and subtly wrong, and estimators that differ from the gradient on purpose."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .case import NOT_RIGHT, NOT_WRONG, Case, wrong
+from .draws import Draw, complex_normal, fixed, normal
+from .inputs import A, V, Z, square
+from .kinds import with_jvp, with_vjp
+
+X = np.array([0.3, 1.2, 2.5])
+POINT = fixed([0.3, 1.2, -2.4])
+SMALL = np.array([1e-4, 1.0, 1.0])
+
+
+def first_only(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return f with a forward mode that uses only the first element of the gradient."""
+    return with_jvp(f, lambda x, dx: jax.grad(f)(x)[0] * dx[0])
+
+
+def scaled_cotangent(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return Σ x² with a reverse mode that changes its cotangent."""
+    return with_vjp(square, lambda x, g: (2 * x * change(g),))
+
+
+def power_times(power: int, factor: float) -> Callable[..., Any]:
+    """Return Σ xᵖ with a gradient times a factor."""
+    return with_vjp(lambda x: jnp.sum(x**power), lambda x, g: (g * power * x ** (power - 1) * factor,))
+
+
+def other_value(off: float) -> Callable[..., Any]:
+    """Return Σ x² with a rule whose forward pass returns another value."""
+    rule = jax.custom_vjp(lambda x: square(x))
+    rule.defvjp(lambda x: ((1 + off) * square(x), x), lambda x, g: (2 * x * g,))
+    return rule
+
+
+def above(least: float) -> Callable[..., Any]:
+    """Return Σ x⁴ with a gradient that is 0 up to `least`, times a table of float32 ones."""
+
+    def backward(x: Any, g: Any) -> Any:
+        return (g * 4 * jnp.where(x > least, x**3, 0) * jnp.ones(3, jnp.float32),)
+
+    return with_vjp(lambda x: jnp.sum(x**4), backward)
+
+
+clipped = with_vjp(lambda x: x * 1.0, lambda x, g: (jnp.clip(g, -10, 10),))
+clipped_at_1 = with_vjp(lambda x: x * 1.0, lambda x, g: (jnp.clip(g, -1, 1),))
+always_3 = with_vjp(lambda x: 2.0 * x, lambda x, g: (jnp.full_like(g, 3.0),))
+times = with_vjp(lambda x, c: x * c, lambda x, c, g: (g * c, jnp.sum(x * g)))
+reversal = with_vjp(lambda x: x, lambda x, g: (-0.1 * g,))
+without_factor = with_vjp(lambda x, s: x * s, lambda x, s, g: (g * s, None))
+stale_sine = with_vjp(jnp.sin, lambda x, g: (g * jnp.cos(jnp.sin(x)),))
+without_sequence = with_vjp(lambda xs, a: jnp.cumsum(a * xs), lambda xs, a, g: (0 * xs, jnp.sum(g * jnp.cumsum(xs))))
+
+
+def scan_of_products(x: Any, c: Any) -> Any:
+    """Return the last states of scans whose steps have a rule by hand, for a batch."""
+
+    def last(x: Any) -> Any:
+        return lax.scan(lambda y, t: (times(y, c) + t, None), x, jnp.arange(3, dtype=x.dtype))[0]
+
+    return jax.vmap(last)(x)
+
+
+def fixed_point(a: Any, b: Any) -> Any:
+    """Return the z with z = tanh(a z + b)."""
+    return lax.fori_loop(0, 100, lambda _, z: jnp.tanh(a @ z + b), jnp.zeros_like(b))
+
+
+def one_step(a: Any, b: Any, g: Any) -> Any:
+    """Return the cotangents of one step at the fixed point, as if it were not iterated."""
+    z = fixed_point(a, b)
+    return jax.vjp(lambda a, b: jnp.tanh(a @ z + b), a, b)[1](g)
+
+
+def bisection(y: Any, a: Any) -> Any:
+    """Return the root of x³ + a x = y."""
+
+    def halve(ends: Any, _: Any) -> Any:
+        low, high = ends
+        middle = (low + high) / 2
+        below = middle**3 + a * middle < y
+        return (jnp.where(below, middle, low), jnp.where(below, high, middle)), None
+
+    low, high = lax.scan(halve, (jnp.zeros_like(y), jnp.full_like(y, 4)), None, 60)[0]
+    return (low + high) / 2
+
+
+def implicit(y: Any, a: Any, g: Any) -> Any:
+    """Return the cotangents of the root by the implicit function theorem."""
+    x = bisection(y, a)
+    return g / (3 * x**2 + a), -g * x / (3 * x**2 + a)
+
+
+def by_newton(y: Any, a: Any) -> Any:
+    """Return the same root by Newton's method, differentiated as a root."""
+
+    def solve(f: Any, x: Any) -> Any:
+        return lax.fori_loop(0, 30, lambda _, x: x - f(x) / jax.grad(f)(x), x)
+
+    return lax.custom_root(lambda x: x**3 + a * x - y, jnp.ones_like(y), solve, lambda f, y: y / f(jnp.ones_like(y)))
+
+
+def jacobi(tolerance: float) -> Callable[..., Any]:
+    """Return a solver for linear systems that stops at a tolerance, or after 1,000 steps."""
+
+    def solve(m: Any, b: Any) -> Any:
+        d = jnp.diag(m)
+
+        def step(x: Any) -> Any:
+            return (b - (m @ x - d * x)) / d
+
+        def moves(s: Any) -> Any:
+            return (jnp.max(jnp.abs(s[0] - s[1])) > tolerance) & (s[2] < 1000)
+
+        start = jnp.ones_like(b), jnp.zeros_like(b), 0
+        return lax.while_loop(moves, lambda s: (step(s[0]), s[0], s[2] + 1), start)[0]
+
+    return solve
+
+
+def by_adjoint(tolerance: float, factor: float = 1.0) -> Callable[..., Any]:
+    """Return that solver with the adjoint method, times a factor."""
+    solve = jacobi(tolerance)
+
+    def backward(m: Any, b: Any, g: Any) -> Any:
+        adjoint = factor * solve(m.T, g)
+        return -jnp.outer(adjoint, solve(m, b)), adjoint
+
+    return with_vjp(solve, backward)
+
+
+def halved_by_iteration(x: Any, g: Any) -> Any:
+    """Return g/2 by an iteration that stops when it moves by less than 1e-9."""
+
+    def moves(s: Any) -> Any:
+        return (jnp.max(jnp.abs(s[0] - s[1])) > 1e-9) & (s[2] < 1000)
+
+    start = jnp.zeros_like(g), jnp.ones_like(g), 0
+    return (1.5 * lax.while_loop(moves, lambda s: ((g - s[0]) * 0.5, s[0], s[2] + 1), start)[0],)
+
+
+def slightly_bent(x: Any, g: Any) -> Any:
+    """Return a reverse mode that is not linear in its cotangent by 1e-5."""
+    return (jnp.cos(x) * g * (1 + 1e-5 * jnp.tanh(g)),)
+
+
+def checkpointed_waves(m: Any) -> Any:
+    """Return Σ u² after four circular convolutions under checkpoint."""
+
+    @jax.checkpoint
+    def step(u: Any, m: Any) -> Any:
+        return jnp.real(jnp.fft.ifft(jnp.fft.fft(u) * jnp.fft.fft(m)))
+
+    return square(lax.scan(lambda u, _: (step(u, m) / 3 + u, None), jnp.ones(8, m.dtype), None, 4)[0])
+
+
+def q_loss(w: Any) -> Any:
+    """Return a loss with a target that is held fixed, as in Q-learning."""
+    target = 1.0 + 0.9 * lax.stop_gradient(jnp.tanh(w @ jnp.array([1, 2], w.dtype)))
+    return (target - jnp.tanh(w[0])) ** 2
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def bounded(x: Any, most: float) -> Any:
+    """Return x, at most `most` in size."""
+    return jnp.clip(x, -most, most)
+
+
+bounded.defjvp(lambda most, x, dx: (bounded(x[0], most), dx[0] * (jnp.abs(x[0]) < most)))
+
+SYSTEM = fixed([[4.0, 1.0, 0.5], [1.0, 5.0, 1.0], [0.3, 1.0, 3.0]], [1.0, 2.0, 3.0])
+NETWORK = fixed([[0.3, 0.2], [-0.1, 0.4]], [0.5, -0.2])
+
+
+def in_float64(draw: Draw) -> Draw:
+    """Draw in float64, for cases with the setting X64."""
+    return lambda rng, dtype: draw(rng, np.float64)
+
+
+X64 = {"enable_x64": True}
+NOT_LINEAR: dict[str, Callable[[Any], Any]] = {
+    "the positive part": lambda g: jnp.maximum(g, 0),
+    "at most 1": lambda g: jnp.minimum(g, 1),
+    "its size": jnp.abs,
+    "its cube": lambda g: g**3,
+    "its sign": jnp.sign,
+    "forgotten": jnp.ones_like,
+}
+
+HANDWRITTEN = (
+    wrong("a factor ½", with_vjp(square, lambda x, g: (g * x,)), fixed(A)),
+    wrong("the cotangent of a sum forgotten", with_vjp(square, lambda x, g: (2 * x,)), fixed(A)),
+    wrong("outside the slopes of both sides of a kink", with_vjp(jnp.abs, lambda x, g: (5 * g,)), fixed(0.0)),
+    *(wrong(f"cotangent: {name}", scaled_cotangent(change), fixed(X)) for name, change in NOT_LINEAR.items()),
+    Case("cotangent: unchanged", scaled_cotangent(lambda g: g), fixed(X)),
+    wrong("clipped cotangent, none clipped", clipped, fixed(X)),
+    wrong("clipped cotangent, all clipped", lambda x: 100 * clipped(x), fixed(X)),
+    wrong("clipped cotangent inside", lambda x: jnp.sum(clipped_at_1(x) ** 3), POINT),
+    *(
+        Case(f"1/x at 1e-4 and at {n} ones", lambda x, y: jnp.sum(1 / x) + jnp.sum(1 / y),
+             fixed(np.append(1e-4, np.ones(n)), np.append(1e-4, np.ones(n))))
+        for n in (2, 50)
+    ),
+    *(
+        wrong(f"1/x at 1e-4 and at {n} ones, only the first element", lambda x, y: jnp.sum(1 / x) + first_only(
+            lambda y: jnp.sum(1 / y))(y), fixed(np.append(1e-4, np.ones(n)), np.append(1e-4, np.ones(n))))
+        for n in (2, 50)
+    ),
+    Case("terms of 1e12, 1 and 1e-3", lambda r: jnp.sum(r**-12.0 - r**-6.0), fixed([0.1, 1.0, 3.0])),
+    Case("a float32 table in the rule", above(0), fixed([100.0, 1.0, 2.0])),
+    wrong("a float32 table in the rule, small elements 0", above(50), fixed([100.0, 1.0, 2.0])),
+    *(Case(f"sum of powers {p}", power_times(p, 1.0), fixed(X)) for p in (3, 4)),
+    *(
+        wrong(f"sum of powers {p}, gradient × {factor}", power_times(p, factor), fixed(X))
+        for p in (3, 4)
+        for factor in (1.00001, 1.001)
+    ),
+    *(wrong(f"the rule's value is {1 + off:g} times f", other_value(off), fixed(X)) for off in (1.0, 5e-5)),
+    Case("the rule's value is f", other_value(0.0), fixed(X)),
+    Case("the rule's value is off by 1e-5, 1e-3 allowed", other_value(1e-5), fixed(X), options={"rtol": 1e-3}),
+    wrong("a rule that is constant", always_3, fixed(1.0)),
+    wrong("a rule that is constant, under vmap", lambda x: jax.vmap(always_3)(x).sum(), fixed(np.arange(1.0, 5.0))),
+    Case("a rule in a scan under vmap", scan_of_products, fixed(np.arange(6.0).reshape(3, 2), 0.9)),
+    wrong("gradient of a sequence zero", without_sequence, fixed(np.arange(1.0, 6.0), 1.5)),
+    wrong("gradient of a factor None", without_factor, fixed([1.0, 2.0], 3.0)),
+    wrong("the result saved in place of the argument", stale_sine, POINT),
+    wrong("reversed gradient inside", lambda w, x: jnp.sum(jnp.tanh(w @ reversal(x))),
+          fixed(np.full((2, 3), 1 / 3), np.arange(3.0))),
+    wrong("rounding, straight through, inside", lambda x: jnp.sum((x - lax.stop_gradient(x - jnp.round(x))) ** 2),
+          POINT),
+    wrong("semi-gradient of a Q-learning loss", q_loss, fixed([0.3, -0.2])),
+    Case("a bound that is not reached", lambda x: bounded(x, 3.0), POINT),
+    Case("fixed point through its iteration", lambda a, b: lax.scan(lambda z, _: (jnp.tanh(a @ z + b), None),
+         jnp.zeros_like(b), None, 60)[0], NETWORK),
+    wrong("fixed point, one step back", with_vjp(fixed_point, one_step), NETWORK),
+    Case("root by bisection, implicit", with_vjp(bisection, implicit), fixed(2.0, 0.7)),
+    Case("root by Newton's method, custom_root", by_newton, fixed(2.0, 0.7)),
+    Case("solver that stops at 1e-9", by_adjoint(1e-9), in_float64(SYSTEM),
+         NOT_WRONG, settings=X64),
+    Case("solver that stops at 1e-9, 1e-6 allowed", by_adjoint(1e-9), in_float64(SYSTEM), settings=X64,
+         options={"rtol": 1e-6}),
+    Case("solver that stops at 1e-4", by_adjoint(1e-4), SYSTEM, NOT_RIGHT),
+    wrong("solver that stops at 1e-7, gradient × 1.03", by_adjoint(1e-7, 1.03), SYSTEM),
+    Case("iteration in the rule, 1e-3 allowed", with_vjp(lambda x: 0.5 * x, halved_by_iteration),
+         in_float64(fixed([1.0, 2.0])), settings=X64, options={"rtol": 1e-3}),
+    wrong("a rule that is not linear by 1e-5", with_vjp(jnp.sin, slightly_bent), in_float64(POINT), settings=X64),
+    Case("a rule that is not linear by 1e-5, 1e-3 allowed", with_vjp(jnp.sin, slightly_bent), in_float64(POINT),
+         settings=X64, options={"rtol": 1e-3}),
+    Case("modes that differ by 1e-5, 1e-3 allowed", square, in_float64(fixed(V)), settings=X64, options={"rtol": 1e-3},
+         vjp=lambda x: (square(x), lambda g: (2 * (1 - 5e-6) * x * g,)),
+         jvp=lambda p, t: (square(p[0]), 2 * (1 + 5e-6) * p[0] @ t[0])),
+    Case("circular convolutions under checkpoint", checkpointed_waves, normal((8,))),
+    Case("holomorphic product", lambda z: jnp.exp(z) * z, fixed(Z)),
+    Case("cube of a modulus plus a real part", lambda z: jnp.abs(z) ** 3 + jnp.real(z), fixed(Z)),
+    Case("complex of a real number", lambda x: x**2 + 1j * jnp.sin(x), fixed(0.7)),
+    Case("irfft of four", lambda z: jnp.fft.irfft(z, 4), fixed([1 + 0.5j, -0.3 + 2j, 0.7 - 1j])),
+    Case("squared modulus by rule", with_vjp(lambda z: jnp.sum(jnp.abs(z) ** 2), lambda z, g: (2 * g * jnp.conj(z),)),
+         complex_normal((3,))),
+    wrong("squared modulus by rule, conjugated", with_vjp(
+        lambda z: jnp.sum(jnp.abs(z) ** 2), lambda z, g: (2 * g * z,)), complex_normal((3,))),
+    Case("logaddexp of shapes (2,) and ()", lambda y, z: jnp.sum(jax.vmap(lambda y: jnp.logaddexp(
+        z, jnp.sum(y) + z))(y)), fixed(np.ones((3, 2)), 0.1)),
+)  # fmt: skip

@@ -1,0 +1,104 @@
+"""Second derivatives: rules whose first derivative is right, and points at which the second is lost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax, nn
+
+from .case import CANNOT_TELL, IS_WRONG, NOT_RIGHT, RIGHT, Case, wrong
+from .draws import fixed
+from .edges import norm_by_convention
+from .handwritten import X64, X, bisection, by_newton, implicit
+from .inputs import A
+from .kinds import with_jvp, with_vjp
+
+ORDER_2: Any = {"options": {"order": 2}}
+ATOMS = fixed([[0.0, 0.0], [1.1, 0.1], [0.3, 1.2]])
+hide = lax.stop_gradient
+
+
+def sine_with(second: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Σ sin with a right first derivative and this second derivative."""
+    derivative = with_jvp(lambda x: jnp.cos(x), lambda x, dx: second(x) * dx)
+    sine = with_jvp(lambda x: jnp.sin(x), lambda x, dx: derivative(x) * dx)
+    return lambda x: jnp.sum(sine(x))
+
+
+def swirl(x: Any) -> Any:
+    """Return a field that is 0 at (1, 2) and has no potential."""
+    away = x - jnp.array([1, 2], x.dtype)
+    return jnp.array([away[1], -away[0]])
+
+
+def bowl(slope: Callable[..., Any]) -> Callable[..., Any]:
+    """Return Σ x²/2 with this function of x and the cotangent as its reverse mode."""
+    return with_vjp(lambda x: jnp.sum(x**2) / 2, lambda x, g: (slope(x, g),))
+
+
+def lennard_jones(x: Any, safe: bool) -> Any:
+    """Return the energy of all pairs. Without `safe`, the distance of an atom from itself is a root of 0."""
+    r2 = jnp.sum((x[:, None] - x[None, :]) ** 2, -1)
+    r = jnp.sqrt(jnp.where(r2 > 0, r2, 1.0)) if safe else jnp.sqrt(r2)
+    return jnp.sum(jnp.where(r2 > 0, (1 / r) ** 12 - (1 / r) ** 6, 0))
+
+
+def saturated(scale: float) -> Callable[..., Any]:
+    """Return tanh(−s v)(s v)², which is −(s v)² for large s v."""
+    return lambda v: jnp.tanh(-scale * v) * (scale * v) ** 2
+
+
+def exprel(x: Any) -> Any:
+    """Return (eˣ − 1)/x, by a series near 0."""
+    small = jnp.abs(x) < 1e-3
+    safe = jnp.where(small, 1.0, x)
+    return jnp.where(small, 1 + x / 2 + x**2 / 6 + x**3 / 24 + x**4 / 120, jnp.expm1(safe) / safe)
+
+
+def exprel_tangent(x: Any, dx: Any) -> Any:
+    """Return a tangent whose own derivative is NaN at 0, from the branch that is not taken."""
+    series = 0.5 + x / 3 + x**2 / 8 + x**3 / 30
+    return jnp.where(jnp.abs(x) < 1e-3, series, ((x - 1) * jnp.exp(x) + 1) / x**2) * dx
+
+
+without_second = with_vjp(jnp.sin, lambda x, g: (jnp.cos(x) * hide(g),))
+PLACE = fixed([1.0, 2.0])
+
+SECOND = (
+    Case("second order: sin x · y", lambda x, y: jnp.sum(jnp.sin(x) * y), fixed(A, A), **ORDER_2),
+    Case("second order: sine", jnp.sin, fixed(X), **ORDER_2),
+    Case("second order: holomorphic", lambda z: jnp.exp(z) / (1 + z**2),
+         fixed([1 + 0.5j, -0.3 + 2j, 0.7 - 1j]), **ORDER_2),
+    Case("second order: sinc, at 0 too", jnp.sinc, fixed([0.0, 1e-4, 0.3]), **ORDER_2),
+    Case("second order: norm by convention", norm_by_convention, fixed([1.0, -2.0, 0.5]), **ORDER_2),
+    Case("second order: Lennard-Jones", lambda x: lennard_jones(x, True), ATOMS, **ORDER_2),
+    wrong("second order: Lennard-Jones, roots of 0", lambda x: lennard_jones(x, False), ATOMS, **ORDER_2),
+    Case("second order: root by Newton's method", by_newton, fixed(2.0, 0.7), **ORDER_2),
+    # The rule differentiates bisection, which is a staircase: half of the second derivative is lost.
+    wrong("second order: root by bisection", with_vjp(bisection, implicit), fixed(2.0, 0.7), **ORDER_2),
+    Case("second derivative of a sine wrong, first order", sine_with(jnp.sin), fixed(A)),
+    wrong("second order: second derivative of a sine, sign", sine_with(jnp.sin), fixed(A), **ORDER_2),
+    Case("second order: second derivative of a sine", sine_with(lambda x: -jnp.sin(x)), fixed(A), **ORDER_2),
+    Case("second order: bowl", bowl(lambda x, g: g * x), PLACE, **ORDER_2),
+    wrong("second order: bowl, sign flipped", bowl(lambda x, g: g * (2 * hide(x) - x)), PLACE, **ORDER_2),
+    wrong("second order: bowl, cotangent stopped", bowl(lambda x, g: hide(g) * x), PLACE, **ORDER_2),
+    Case("bowl with a swirl, first order", bowl(lambda x, g: g * (x + swirl(x))), PLACE),
+    wrong("second order: bowl with a swirl", bowl(lambda x, g: g * (x + swirl(x))), PLACE, **ORDER_2),
+    Case("sine with its cotangent stopped, first order", without_second, fixed(X)),
+    wrong("second order: sine with its cotangent stopped", without_second, fixed(X), **ORDER_2),
+    Case("exprel at 0, first order", with_jvp(exprel, exprel_tangent), fixed(0.0), (RIGHT, IS_WRONG)),
+    wrong("second order: exprel at 0", with_jvp(exprel, exprel_tangent), fixed(0.0), **ORDER_2),
+    Case("second order: softplus at 37", nn.softplus, lambda rng, dtype: fixed(37.42994775023705)(rng, np.float64),
+         (CANNOT_TELL,), settings=X64, **ORDER_2),
+    *(
+        Case(f"second order: tanh at {scale:g}", saturated(scale), lambda rng, dtype: fixed(1.0)(rng, np.float64),
+             NOT_RIGHT, settings=X64, **ORDER_2)
+        for scale in (1e4, 1e8)
+    ),
+    Case("second order: tanh at 1e4 in float32", saturated(1e4), lambda rng, dtype: fixed(1.0)(rng, np.float32),
+         NOT_RIGHT, **ORDER_2),
+    Case("second order: an argument that f ignores", lambda x, y: jnp.sum(jnp.sin(x)), fixed(A, A), **ORDER_2),
+    Case("second order: an empty leaf", lambda x, y: jnp.sum(jnp.sin(x)) + jnp.sum(y), fixed(X, np.zeros((0, 2))),
+         **ORDER_2),
+)  # fmt: skip
