@@ -217,10 +217,23 @@ def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivati
     leaf, direction = (x.reshape(-1) for x in np.indices((leaves, n)))
     sizes = np.array([np.size(x) for x in d.shared.v])
     batch = points(d.shared, leaf, direction, 0, sizes[leaf], 0.0)
-    with evaluation(float64=True):
-        along = np.asarray(d.runner(program, d.shared, batch), float).reshape(leaves, n)
+    floor = d.floor
+    try:
+        with evaluation(float64=True):
+            along = d.runner(program, d.shared, batch)
+    except Exception:
+        with evaluation(float64=False):
+            along = d.runner(program, narrowed(d), batch)
+        floor = max(floor, 100 * max(eps_of(x.dtype) for x in d.prepared.v))
+    along = np.asarray(along, float).reshape(leaves, n)
     size = np.broadcast_to(np.array([[rms(row)] for row in along]), along.shape)
-    return Derivative(name, d.floor, along, size, np.zeros_like(along), program=program)
+    return Derivative(name, floor, along, size, np.zeros_like(along), program=program)
+
+
+def narrowed(d: Derivatives) -> Shared:
+    """Return the point, the fixed arrays and the directions in the user's dtype."""
+    kept = [u.astype(x.dtype) for u, x in zip(d.shared.directions, d.prepared.v, strict=True)]
+    return d.shared._replace(v=d.prepared.v, traced=d.prepared.traced, directions=kept)
 
 
 def points(

@@ -159,7 +159,9 @@ class Examination:
             np.nanmin(self.slopes[leaf].error)
         )
         scale = max(rms(a), rms(b)) if np.isfinite(a).all() else rms(b)
-        check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), noise, scale, rms(b), reverse.floor)
+        check = self._checked(
+            "forward = reverse", float(np.max(np.abs(a - b))), noise, scale, rms(b), max(forward.floor, reverse.floor)
+        )
         by_quotient = self._quotient(forward, leaf)
         if not np.isfinite(a).all() and by_quotient.verdict is Verdict.CANNOT_TELL:
             return None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxgd.gradcheck import core
-from jaxgd.gradcheck.derive import Derivatives, first_line, points
+from jaxgd.gradcheck.derive import Derivatives, first_line, narrowed, points
 from jaxgd.gradcheck.problem import Prepared, Problem, evaluation
 from jaxgd.gradcheck.programs import Shared, Value
 from jaxgd.gradcheck.run import Runner, eps_of, traits
@@ -105,11 +105,6 @@ def first_lines(d: Derivatives, prepared: Prepared, problem: Problem, n: int) ->
         return sampler, sampler.lines(leaves, n, np.array(core.SHORT))
     except Exception as error:
         d.notes.append(f"f in float64: {first_line(error)}")
-    kept = [u.astype(x.dtype) for u, x in zip(d.shared.directions, prepared.v, strict=True)]
-    shared = d.shared._replace(v=prepared.v, traced=prepared.traced, directions=kept)
-    # The forward mode of f cannot run in float64 either.
-    if d.forward is not None and d.forward not in d.claims:
-        d.forward = None
     eps = max(eps_of(x.dtype) for x in prepared.v)
-    sampler = Sampler(problem, shared, d.runner, eps, eps, in_float64=False, iterates=found.iterates)
+    sampler = Sampler(problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=found.iterates)
     return sampler, sampler.lines(leaves, n, np.array(core.SHORT))
