@@ -32,7 +32,7 @@ from .draws import (
     tree,
     uniform,
     whole,
-)  # fmt: skip
+)
 from .fresh_rules import above_diagonal, bits, draw_mixed, in_dtype, labels, many_leaves
 from .kinds import with_jvp, with_vjp
 
