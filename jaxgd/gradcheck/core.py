@@ -198,7 +198,7 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     """Return two resolutions of F where F does not change at the smallest step; 0 elsewhere.
 
     F may compute with numbers as large as its variation along any line, and rounds them. F may also compute in float32
-    or narrower: then the second resolution is its smallest change. A larger smallest change is a step of f, as in floor.
+    or narrower: then the second resolution is its smallest change. A larger smallest change is a step of f, like floor.
     """
     still = change[:, -1] == 0
     least = np.min(np.where(change > 0, change, np.inf), axis=1)
