@@ -227,19 +227,6 @@ def _geometric(h: Floats) -> int:
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
-def _resolution(lines: Lines, change: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the resolution of F if F does not change at the smallest step, otherwise 0; and True if F is coarse.
-
-    F may compute with numbers as large as its variation along any line, and rounds them. A coarse F computes in float32
-    or narrower, and its resolution is its smallest change. A larger smallest change is a step of f, as that of floor.
-    """
-    still = change[:, -1] == 0
-    least = np.min(np.where(change > 0, change, np.inf), axis=1)
-    coarse = still & (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size)
-    rounded = lines.eps * np.max(change, initial=0.0, where=np.isfinite(change))
-    return np.where(still, np.maximum(rounded, np.where(coarse, least, 0.0)), 0.0), coarse
-
-
 def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:
     """Return JUMP or STEEP if F(h) − F(0) shrinks like a power of h well below 1, otherwise AGREES."""
     for side in (plus - zero, zero - minus, plus - minus):
