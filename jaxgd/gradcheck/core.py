@@ -207,26 +207,6 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     return np.where(still, rounded, 0.0), np.where(coarse, least, 0.0)
 
 
-def _structure(h: Floats, first: Floats, rounding: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
-    """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if on none.
-
-    A distance that the rounding of F explains is none.
-    """
-    n = _geometric(h) - 2
-    off = np.abs(first - value[:, None])
-    three = np.stack([off[:, k : k + n] for k in range(3)])
-    low, high = np.min(three, axis=0), np.max(three, axis=0)
-    steady = (
-        (high <= (1 + STEADY) * low) & (low > rounding[:, None] / h[2 : n + 2]) & (h[:n] <= h[rung][:, None] / RATIO**2)
-    )
-    return np.asarray(np.max(np.where(steady, low, 0.0), axis=1, initial=0.0))
-
-
-def _geometric(h: Floats) -> int:
-    """Return the number of rungs with the ratio RATIO. A step after them only measures noise."""
-    return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
-
-
 def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:
     """Return JUMP or STEEP if F(h) − F(0) shrinks like a power of h well below 1, otherwise AGREES."""
     for side in (plus - zero, zero - minus, plus - minus):
