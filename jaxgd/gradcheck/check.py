@@ -90,8 +90,8 @@ def check_gradients(
             return derivatives of the value only. Default False.
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient, and that the Hessian is
             symmetric. Default 1.
-        reference: The function whose derivative is meant, with the arguments and the shapes of f. The derivatives of f
-            are compared with the quotients of `reference`: for a straight-through estimator, a clipped or reversed
+        reference: A function with the arguments and the shapes of f that has the intended derivative. The derivatives
+            of f are compared with the quotients of `reference`: for a straight-through estimator, a clipped or reversed
             gradient, or a fixed point that is differentiated through one step. Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
             above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
@@ -220,7 +220,7 @@ class Clock:
 
 
 def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list[Any]) -> Problem:
-    """Return the function whose derivative is meant: f, or the reference. Raise ShapeError if their results differ."""
+    """Return the function that has the intended derivative: f, or the reference. Raise ShapeError if their results differ."""
     if reference is None:
         return prepared.problem
     problem = dataclasses.replace(prepared.problem, f=Opaque(reference))

@@ -24,7 +24,7 @@ _FAR = (2.0**20, 2.0**-20)
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
-# An element below this part of the largest one may be nothing but rounding.
+# An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
 # The index of the direction along which all elements of a leaf contribute about equally.
 EVEN = 2
@@ -241,7 +241,7 @@ def narrowed(d: Derivatives) -> Shared:
 def points(
     shared: Shared, leaf: Any, direction: Any, start: Any, stop: Any, t: Any, phase: float | complex = 1.0
 ) -> Point:
-    """Return a batch of points. The cotangent is that of the direction; single elements use cotangent 0."""
+    """Return a batch of points. Each direction has its cotangent, and single elements use cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     direction = np.asarray(direction)
     cotangent = np.where(direction < last, direction % n, 0)
