@@ -220,7 +220,7 @@ class Clock:
 
 
 def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list[Any]) -> Problem:
-    """Return the function that has the intended derivative: f, or the reference. Raise ShapeError if their results differ."""
+    """Return the function that has the intended derivative. Raise ShapeError if its results do not fit those of f."""
     if reference is None:
         return prepared.problem
     problem = dataclasses.replace(prepared.problem, f=Opaque(reference))
