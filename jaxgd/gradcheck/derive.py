@@ -24,7 +24,7 @@ _FAR = (2.0**20, 2.0**-20)
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
-# A claim rounds to 10 eps, and is equal to another one up to 100 eps. The limits keep a doubled gradient wrong in 8 bits.
+# A claim rounds to 10 eps, and equals another one up to 100 eps. These limits keep a doubled gradient wrong in 8 bits.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
