@@ -137,10 +137,9 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         if not np.isfinite(zero[i]) or inside[i].sum() < min(4, len(h)):
             sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
             causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
-        elif kink[i]:
-            causes.append(Cause.KINK)
         else:
-            causes.append(_broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i]))
+            broken = _broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i])
+            causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
         narrow = lines.narrow > NARROW or (coarse[i] > 0 and np.count_nonzero(change[i]) >= STAIRS)
         rough = level[i] > 1e3 * rounding[i] and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
@@ -200,7 +199,7 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     """Return two resolutions of F where F does not change at the smallest step; 0 elsewhere.
 
     F may compute with numbers as large as its variation along any line, and rounds them. F may also compute in float32
-    or narrower: then the second resolution is its smallest change. A larger change at few steps is a step of f, like floor.
+    or narrower: then the second resolution is its smallest change. A larger change at few steps is a step of f itself.
     """
     still = change[:, -1] == 0
     least = np.min(np.where(change > 0, change, np.inf), axis=1)
