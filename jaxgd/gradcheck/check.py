@@ -178,6 +178,8 @@ def check_gradients(
     notes, second = [*d.notes, *_held_fixed(prepared)], None
     if order == 1:
         notes.append("second derivatives: order=2 checks them")
+    elif d.reverse is None:
+        notes.append("second derivatives: f has no reverse mode")
     else:
         options: dict[str, Any] = {"rtol": rtol, "nondeterminism": nondeterminism, "seconds": clock.left()}
         second = check_second_order(

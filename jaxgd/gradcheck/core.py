@@ -43,6 +43,8 @@ RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this par
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
 STEEPEST = 0.95  # F(h) − F(0) ~ hᵖ with p below this has no slope
 JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs up to this
+STEADY = 0.25  # three slopes that differ from the quotient, and from each other by this part, are no noise
+ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
 NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
 
 _VERDICTS = (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
@@ -123,6 +125,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         resolution, coarse = _resolution(lines, change)
         least = np.maximum(np.maximum(rounding, noise), resolution)
         value, error, rung, level = romberg(h, odd, least, 2)
+        error = np.maximum(error, _structure(h, odd, value, rung))
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
     kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
     causes, doubts = [], []
@@ -136,7 +139,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         else:
             causes.append(_broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i]))
         narrow = lines.narrow > 1e-10 or coarse[i]
-        rough = change[i, -1] > 1e3 * rounding[i] and level[i] > 1e3 * rounding[i]
+        rough = level[i] > 1e3 * rounding[i] and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)
 
@@ -168,6 +171,14 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats
         rung, found = np.where(better, at[1] + order, rung), np.where(better, level[at], found)
         column, growth = current, growth * RATIO**2
     return value, error, rung, found
+
+
+def _structure(h: Floats, first: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
+    """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if on none."""
+    a, b, c = (np.abs(first - value[:, None])[:, k : k + _geometric(h) - 2] for k in range(3))
+    near = np.maximum(np.abs(a - b), np.abs(b - c)) <= STEADY * np.minimum(np.minimum(a, b), c)
+    far = h[None, : _geometric(h) - 2] <= h[rung][:, None] / RATIO**2
+    return np.asarray(np.max(np.where(near & far, np.minimum(np.minimum(a, b), c), 0.0), axis=1, initial=0.0))
 
 
 def _geometric(h: Floats) -> int:

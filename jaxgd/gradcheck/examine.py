@@ -157,6 +157,8 @@ class Examination:
         scale = max(rms(a), rms(b)) if np.isfinite(a).all() else rms(b)
         check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), noise, scale, rms(b), reverse.floor)
         by_quotient = self._quotient(forward, leaf)
+        if not np.isfinite(a).all() and by_quotient.verdict is Verdict.CANNOT_TELL:
+            return None
         if check.verdict is by_quotient.verdict is Verdict.WRONG and quotients[reverse.name].verdict is Verdict.RIGHT:
             note = f"forward mode differs from the quotient by {by_quotient.error:.2g} relative, reverse mode agrees"
             return dataclasses.replace(check, verdict=Verdict.CANNOT_TELL, note=note)
