@@ -12,9 +12,7 @@ from jax import lax, nn
 from . import fresh_models as models
 from . import fresh_rules as rules
 from . import fresh_science as science
-from .draws import (
-    normal,
-)  # fmt: skip
+from .draws import normal
 from .kinds import pulled, with_jvp, with_vjp
 
 stop = lax.stop_gradient

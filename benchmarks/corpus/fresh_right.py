@@ -32,7 +32,7 @@ from .draws import (
     tree,
     uniform,
     whole,
-)  # fmt: skip
+)
 from .fresh_rules import above_diagonal, bits, draw_mixed, in_dtype, labels, many_leaves
 from .kinds import with_jvp, with_vjp
 
@@ -145,7 +145,7 @@ ROWS: tuple[Row, ...] = (
     ("branches by index", rules.branches, normal((7,))),
     ("attention by a fused rule", with_vjp(lambda q, k, v: nn.softmax(q @ k.T) @ v, rules.flash_backward),
      normal((4, 3), (6, 3), (6, 2))),
-    ("equilibrium by rule", with_vjp(rules.equilibrium, rules.equilibrium_backward), normal((4, 4), (4,), scale=0.3)),
+    ("equilibrium by rule", with_vjp(rules.equilibrium, rules.equilibrium_backward), normal((4, 4), (4,), scale=0.2)),
     ("linear differential equation by rule", with_vjp(rules.linear_ode, rules.linear_ode_backward),
      normal((3, 3), (3,))),
     ("reversible layer by rule", with_vjp(rules.reversible, rules.reversible_backward), normal((3, 3), (3, 3), (6,))),

@@ -11,11 +11,7 @@ from jax import lax
 from jax.scipy.sparse.linalg import cg
 
 from . import fresh_models as models
-from .draws import (
-    Args,
-    Draw,
-    array,
-)  # fmt: skip
+from .draws import Args, Draw, array
 
 
 def in_dtype(name: str, draw: Draw) -> Draw:

@@ -125,7 +125,7 @@ ROWS: tuple[tuple[str, Callable[..., Any], Draw], ...] = (
     ("linear differential equation: state after the step", with_vjp(rules.linear_ode, mistakes.ode_late),
      normal((3, 3), (3,))),
     ("equilibrium: transpose missing in the solve", with_vjp(rules.equilibrium, mistakes.equilibrium_untransposed),
-     normal((4, 4), (4,), scale=0.3)),
+     normal((4, 4), (4,), scale=0.2)),
     ("sine: difference quotient with a step of 0.3", with_vjp(
         jnp.sin, lambda x, g: (g * (jnp.sin(x + 0.3) - jnp.sin(x - 0.3)) / 0.6,)), normal((6,))),
     ("trapezoids: ends with full weight", with_vjp(

@@ -15,7 +15,7 @@ from jaxgd.gradcheck.derive import AUTODIFF, Derivative, Derivatives, jittered, 
 from jaxgd.gradcheck.problem import Prepared, evaluation
 from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Check, Consistency, Verdict
-from jaxgd.gradcheck.run import Runner, coarsest_eps, eps_of, single
+from jaxgd.gradcheck.run import Runner, eps_of, single, traits
 from jaxgd.gradcheck.sample import Sampler
 
 # Two runs of f may differ by this many roundings, but by at most half, so that the test has a meaning in 8 bits.
@@ -65,7 +65,7 @@ def run_in_users_dtype(
     `first` is the result of an eager run, `w` a cotangent.
     """
     problem, v, traced = prepared.problem, prepared.v, prepared.traced
-    eps = max(coarsest_eps(lambda v: problem(v, traced), v), *(eps_of(x.dtype) for x in [*v, *first]))
+    eps = max(traits(lambda v: problem(v, traced), v).eps, *(eps_of(x.dtype) for x in [*v, *first]))
     lines: list[Consistency] = []
 
     def compare(name: str, cause: Cause, a: list[Any], b: list[Any], noise: Any, allowed: float = 0.0) -> None:

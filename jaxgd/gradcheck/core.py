@@ -45,6 +45,7 @@ STEEPEST = 0.95  # F(h) − F(0) ~ hᵖ with p below this has no slope
 JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs up to this
 STEADY = 0.25  # three slopes that differ from the quotient, and from each other by this part, are no noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
+ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
 NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
 
 _VERDICTS = (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
@@ -138,7 +139,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
             causes.append(Cause.KINK)
         else:
             causes.append(_broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i]))
-        narrow = lines.narrow > 1e-10 or coarse[i]
+        narrow = lines.narrow > 1e-10 or (coarse[i] and np.count_nonzero(change[i]) >= 4)
         rough = level[i] > 1e3 * rounding[i] and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)

@@ -13,7 +13,7 @@ from jaxgd.gradcheck import core
 from jaxgd.gradcheck.claims import Claim
 from jaxgd.gradcheck.problem import Prepared, evaluation, upcast
 from jaxgd.gradcheck.programs import Forward, Point, Reverse, Shared
-from jaxgd.gradcheck.run import Runner, coarsest_eps, eps_of
+from jaxgd.gradcheck.run import Runner, Traits, eps_of, traits
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +40,7 @@ class Derivative:
         noise: The change of `along` when the point moves by one rounding.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
+        iterates: True if its computation iterates until a condition holds.
         approximate: The leaves where Jᵀw has an error that does not grow with w, as if it iterates to a tolerance.
         linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
@@ -53,6 +54,7 @@ class Derivative:
     gradients: list[NDArray[Any]] = dataclasses.field(default_factory=list)
     moved: list[Floats] = dataclasses.field(default_factory=list)
     linear: list[tuple[float, float, float, float]] = dataclasses.field(default_factory=list)
+    iterates: bool = False
     approximate: set[int] = dataclasses.field(default_factory=set)
     program: Callable[..., Any] | None = None
 
@@ -146,8 +148,8 @@ def derive(
 
 def _gradients(
     d: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator
-) -> tuple[list[NDArray[Any]], float]:
-    """Return Jᵀw for each leaf, and the largest eps in its computation.
+) -> tuple[list[NDArray[Any]], Traits]:
+    """Return Jᵀw for each leaf, and the traits of its computation.
 
     The batch holds every cotangent at the point, the first cotangent at two points moved by one rounding, and multiples
     of the first cotangent. It runs in float64, or in the user's dtype if it cannot run in float64.
@@ -156,14 +158,15 @@ def _gradients(
     ws = [np.concatenate([x, x[:1], x[:1], *(x[:1] * c for c in _FAR)]) for x in w]
     one = [x[0] for x in w]
 
-    def run(v: list[Any], traced: list[Any]) -> tuple[list[NDArray[Any]], float]:
+    def run(v: list[Any], traced: list[Any]) -> tuple[list[NDArray[Any]], Traits]:
         points = jittered(v, rng)
         batch = stacked([points[0]] * len(w[0]) + points[1:] + [points[0]] * len(_FAR)), ws
         outputs, stack = d.runner(fn, traced, batch)
         if name == AUTODIFF:
             d.outputs = [y[0] for y in outputs]
-        eps = max(coarsest_eps(lambda v: fn(traced, (v, one))[1], v), *(eps_of(g.dtype) for g in stack))
-        return [g.astype(complex if np.iscomplexobj(g) else float) for g in stack], eps
+        found = traits(lambda v: fn(traced, (v, one))[1], v)
+        eps = max(found.eps, *(eps_of(g.dtype) for g in stack))
+        return [g.astype(complex if np.iscomplexobj(g) else float) for g in stack], found._replace(eps=eps)
 
     try:
         with evaluation(float64=True):
@@ -176,10 +179,12 @@ def _gradients(
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], eps: float) -> Derivative:
+def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Traits) -> Derivative:
     n, count = len(d.shared.cotangents[0]), len(d.shared.directions[0]) - 1
     shape = len(stack), count
+    eps = traits_of.eps
     found = Derivative(name, max(d.floor, 100 * eps), *np.zeros((3, *shape)))
+    found.iterates = traits_of.iterates
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite = np.nan_to_num(np.abs(g[:n]), posinf=0)
@@ -212,10 +217,23 @@ def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivati
     leaf, direction = (x.reshape(-1) for x in np.indices((leaves, n)))
     sizes = np.array([np.size(x) for x in d.shared.v])
     batch = points(d.shared, leaf, direction, 0, sizes[leaf], 0.0)
-    with evaluation(float64=True):
-        along = np.asarray(d.runner(program, d.shared, batch), float).reshape(leaves, n)
+    floor = d.floor
+    try:
+        with evaluation(float64=True):
+            along = d.runner(program, d.shared, batch)
+    except Exception:
+        with evaluation(float64=False):
+            along = d.runner(program, narrowed(d), batch)
+        floor = max(floor, 100 * max(eps_of(x.dtype) for x in d.prepared.v))
+    along = np.asarray(along, float).reshape(leaves, n)
     size = np.broadcast_to(np.array([[rms(row)] for row in along]), along.shape)
-    return Derivative(name, d.floor, along, size, np.zeros_like(along), program=program)
+    return Derivative(name, floor, along, size, np.zeros_like(along), program=program)
+
+
+def narrowed(d: Derivatives) -> Shared:
+    """Return the point, the fixed arrays and the directions in the user's dtype."""
+    kept = [u.astype(x.dtype) for u, x in zip(d.shared.directions, d.prepared.v, strict=True)]
+    return d.shared._replace(v=d.prepared.v, traced=d.prepared.traced, directions=kept)
 
 
 def points(

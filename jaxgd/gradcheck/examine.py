@@ -92,14 +92,18 @@ class Examination:
             words = f"elements of {name_of} with a far smaller gradient: rounding in f hides them"
             if words not in self.d.notes:
                 self.d.notes.append(words)
-        cause = judgment.cause
+        verdict, cause = judgment.verdict, judgment.cause
+        if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
+            # The quotient and the rule are then only as accurate as the tolerance of the iteration.
+            small = judgment.difference <= core.ITERATION * max(size, float(claimed.size.max()))
+            verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
             cause = Cause.APPROXIMATE
         if cause in (Cause.NOISE, Cause.NO_FLOAT64, Cause.ROUGH):
             known_to = f"its derivative along a direction is {size:.1e}, known to ±{judgment.tolerance:.1e}"
             note = f"{note}; {known_to}" if note else known_to
         error, tolerance = _ratio(judgment.difference, size), _ratio(judgment.tolerance, size)
-        return Check(name, judgment.verdict, cause, error, tolerance, note)
+        return Check(name, verdict, cause, error, tolerance, note)
 
     def _suspicious(self, claim: Derivative, leaf: int) -> bool:
         """Return True if a claim differs from the quotients by more than rounding, but by too little to fail.
@@ -155,7 +159,9 @@ class Examination:
             np.nanmin(self.slopes[leaf].error)
         )
         scale = max(rms(a), rms(b)) if np.isfinite(a).all() else rms(b)
-        check = self._checked("forward = reverse", float(np.max(np.abs(a - b))), noise, scale, rms(b), reverse.floor)
+        check = self._checked(
+            "forward = reverse", float(np.max(np.abs(a - b))), noise, scale, rms(b), max(forward.floor, reverse.floor)
+        )
         by_quotient = self._quotient(forward, leaf)
         if not np.isfinite(a).all() and by_quotient.verdict is Verdict.CANNOT_TELL:
             return None

@@ -8,7 +8,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,15 @@ def eps_of(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
 
 
-def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
-    """Return the largest eps among the float dtypes that fn computes from v; that of float64 if fn cannot be traced.
+class Traits(NamedTuple):
+    """The largest eps among the float dtypes in a function, and True if it iterates until a condition holds."""
+
+    eps: float
+    iterates: bool
+
+
+def traits(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> Traits:
+    """Return the traits of all that fn computes from v. If JAX cannot trace fn, assume float64 and no iteration.
 
     A function may cast to float32 for inputs of any dtype.
     """
@@ -37,16 +44,18 @@ def coarsest_eps(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> float:
     try:
         jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
-        return fine
-    dtypes = {getattr(x.aval, "dtype", None) for x in _dependent(jaxpr, set(jaxpr.invars))} - {None}
-    return max([fine, *(eps_of(dtype) for dtype in dtypes if dtype is not None and jnp.issubdtype(dtype, jnp.inexact))])
+        return Traits(fine, False)
+    eqns = list(_dependent(jaxpr, set(jaxpr.invars)))
+    dtypes = {getattr(x.aval, "dtype", None) for eqn in eqns for x in eqn.outvars} - {None}
+    eps = [eps_of(dtype) for dtype in dtypes if dtype is not None and jnp.issubdtype(dtype, jnp.inexact)]
+    return Traits(max([fine, *eps]), any(eqn.primitive.name == "while" for eqn in eqns))
 
 
 def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
         if any(not hasattr(x, "val") and x in tainted for x in eqn.invars):
             tainted.update(eqn.outvars)
-            yield from eqn.outvars
+            yield eqn
             for inner, _ in _called(eqn):
                 # This counts every input of the inner jaxpr as dependent, which may overestimate.
                 yield from _dependent(inner, set(inner.invars))

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxgd.gradcheck import core
-from jaxgd.gradcheck.derive import Derivatives, first_line, points
+from jaxgd.gradcheck.derive import Derivatives, first_line, narrowed, points
 from jaxgd.gradcheck.problem import Prepared, Problem, evaluation
 from jaxgd.gradcheck.programs import Shared, Value
-from jaxgd.gradcheck.run import Runner, coarsest_eps, eps_of
+from jaxgd.gradcheck.run import Runner, eps_of, traits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,6 +30,7 @@ class Sampler:
         eps: The relative rounding of the dtype of the evaluation.
         narrow: The largest relative rounding among the dtypes that f computes with.
         in_float64: True if f is evaluated in float64.
+        iterates: True if f iterates until a condition holds.
         zeros: F(0) and its size for each cotangent, once evaluated.
     """
 
@@ -39,6 +40,7 @@ class Sampler:
     eps: float = core.EPS
     narrow: float = core.EPS
     in_float64: bool = True
+    iterates: bool = False
     zeros: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -95,19 +97,14 @@ def first_lines(d: Derivatives, prepared: Prepared, problem: Problem, n: int) ->
     """
     leaves = [i for i, x in enumerate(prepared.v) if np.size(x)]
     with evaluation(float64=True):
-        narrow = coarsest_eps(lambda v: problem(v, d.shared.traced), d.shared.v)
-    sampler = Sampler(problem, d.shared, d.runner, narrow=narrow)
+        found = traits(lambda v: problem(v, d.shared.traced), d.shared.v)
+    sampler = Sampler(problem, d.shared, d.runner, narrow=found.eps, iterates=found.iterates)
     if sampler.coarse:
         d.notes.append(f"f in float64: f itself computes in {sampler.narrowest}, for arguments of any dtype")
     try:
         return sampler, sampler.lines(leaves, n, np.array(core.SHORT))
     except Exception as error:
         d.notes.append(f"f in float64: {first_line(error)}")
-    kept = [u.astype(x.dtype) for u, x in zip(d.shared.directions, prepared.v, strict=True)]
-    shared = d.shared._replace(v=prepared.v, traced=prepared.traced, directions=kept)
-    # The forward mode of f cannot run in float64 either.
-    if d.forward is not None and d.forward not in d.claims:
-        d.forward = None
     eps = max(eps_of(x.dtype) for x in prepared.v)
-    sampler = Sampler(problem, shared, d.runner, eps, eps, in_float64=False)
+    sampler = Sampler(problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=found.iterates)
     return sampler, sampler.lines(leaves, n, np.array(core.SHORT))

@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.corpus.adversarial import ADVERSARIAL
 from benchmarks.corpus.correct import CORRECT
+from benchmarks.corpus.fresh import FRESH_RIGHT, FRESH_WRONG
 from benchmarks.corpus.kinks import KINKS
 from benchmarks.corpus.wrong import WRONG
 from jaxgd import check_gradients
@@ -32,6 +34,36 @@ UNDECIDED = {
 UNDECIDED_SHARE = 0.02
 # f computes in bfloat16, which hides this error.
 HIDDEN = {"quotient: rounded to bfloat16"}
+
+# The adversarial cases whose verdict is not as expected, with the verdict, its cause or the error.
+PENDING = {
+    "only an empty leaf": "raised DtypeError",
+    "two empty leaves": "raised DtypeError",
+    "an empty result": "raised DtypeError",
+    "strict promotion: a float32 constant": "raised TypePromotionError",
+    "strict promotion: a float32 array": "cannot tell, raised TypePromotionError",
+    "strict promotion: complex with a cast real": "raised TypePromotionError",
+    "strict promotion: absolute square": "raised TypePromotionError",
+    "the rule's value is off by 1e-5, 1e-3 allowed": "wrong",
+    "solver that stops at 1e-9": "wrong",
+    "solver that stops at 1e-9, 1e-6 allowed": "wrong",
+    "iteration in the rule, 1e-3 allowed": "wrong",
+    "a rule that is not linear by 1e-5, 1e-3 allowed": "wrong",
+    "bfloat16 product inside": "cannot tell: f depends on how it is run, cannot tell: f does not compute in float64",
+    "bfloat16 product inside, gradient × 2": "cannot tell",
+    "bfloat16 product by rule, × 2": "cannot tell",
+    "bfloat16 product by rule": "cannot tell: f depends on how it is run, cannot tell: f does not compute in float64",
+    "bfloat16 layers": "cannot tell: f depends on how it is run",
+    "bfloat16 layers, gradient × 2": "cannot tell",
+    "bfloat16 layers, sign flipped": "cannot tell",
+    "bfloat16 inside, rounded once or twice": (
+        "cannot tell: f depends on how it is run, cannot tell: f does not compute in float64"
+    ),
+    "bfloat16 sine inside": "cannot tell: f does not compute in float64",
+    "xy/r² at 0, jumps across the axes only": "wrong",
+    "eigenvectors, two eigenvalues equal": "wrong",
+    "second order: softplus at 37": "right",
+}
 
 
 def checked(case, dtype, seed):
@@ -66,7 +98,8 @@ def test_the_corpus_is_large_enough_and_names_are_unique():
     assert len(CORRECT) >= 60
     assert len({case.kind for case in WRONG}) >= 60
     assert len({case.name.split(":")[0] for case in WRONG}) >= 15
-    for cases in (CORRECT, WRONG, KINKS):
+    assert (len(FRESH_RIGHT), len(FRESH_WRONG)) == (100, 100)
+    for cases in (CORRECT, WRONG, KINKS, ADVERSARIAL, (*FRESH_RIGHT, *FRESH_WRONG)):
         assert len(set(names(cases))) == len(cases)
     assert len(UNDECIDED) < UNDECIDED_SHARE * len(CORRECT)
     assert len(HIDDEN) < 0.02 * len(WRONG)
@@ -110,3 +143,23 @@ def test_every_wrong_derivative_is_called_wrong(case):
 @pytest.mark.parametrize("case", KINKS, ids=names(KINKS))
 def test_every_kink_is_called_a_kink(case):
     check_kink(case)
+
+
+def unexpected(case, dtype):
+    """Return the verdict, the cause or the error that the case does not expect; "" if all is as expected."""
+    try:
+        report = checked(case, dtype, 0)
+    except Exception as error:
+        return f"raised {type(error).__name__}"
+    if report.verdict not in case.expected:
+        return str(report.verdict)
+    if report.verdict == "cannot tell" and case.cause not in ("", report.cause):
+        return f"cannot tell: {report.cause}"
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ADVERSARIAL, ids=names(ADVERSARIAL))
+def test_an_adversarial_case_gets_a_true_verdict(case):
+    found = {unexpected(case, dtype) for dtype in ("float32", "float64")} - {""}
+    assert ", ".join(sorted(found)) == PENDING.get(case.name, "")
