@@ -1,7 +1,5 @@
 """A claimed derivative has the tree, shapes, dtypes and values of f; misfits are findings."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,6 +175,3 @@ def test_a_misfit_makes_a_check_wrong():
     assert (report.verdict, report.cause) == ("wrong", "tree, shape or dtype differs")
     assert "gradient for p['b'] is float32[2], the leaf is float32[]" in str(report)
     assert [leaf.verdict for leaf in report.leaves] == ["right", "wrong"]
-    report = check_gradients(jnp.multiply, A, A + 1, vjp=functools.partial(jax.vjp, lambda x, y: x * y + 1))
-    assert (report.verdict, report.cause) == ("wrong", "tree, shape or dtype differs")
-    assert report.reason.startswith("vjp returns different values than f")

@@ -1,7 +1,5 @@
 """A function must not depend on how it is run, and its gradient in the user's dtype is checked too."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,3 +1,23 @@
+"""The second derivative is checked, and the Hessian must be symmetric."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgd import check_gradients
+
+A = jnp.arange(1.0, 7.0).reshape(2, 3)
+X = jnp.array([0.3, 1.2, 2.5])
+
+
+def with_rule(f, backward):
+    """Return f with a custom reverse rule: backward(x, g) is the cotangent of x."""
+    wrapped = jax.custom_vjp(lambda x: f(x))
+    wrapped.defvjp(lambda x: (f(x), x), lambda x, g: (backward(x, g),))
+    return wrapped
+
+
 def sine_with(second):
     """Return Σ sin with a right first derivative and the second derivative `second`."""
     derivative = jax.custom_jvp(jnp.cos)
@@ -66,9 +86,35 @@ def test_a_field_without_a_potential_has_an_asymmetric_hessian():
     assert "⟨u, Hv⟩ = ⟨v, Hu⟩" in str(report)
 
 
+@jax.jit
+def hidden(x, c):
+    """Return a value with the gradient cos x; for c = 1, its second derivative is 0."""
+    hide = jax.lax.stop_gradient
+    return jnp.sum(jnp.where(c == 1, x * hide(jnp.cos(x)), hide(x) + jnp.sin(x)))
+
+
+@pytest.mark.slow
+def test_order_2_takes_the_second_derivative_of_the_reference():
+    for c, verdict in ((0, "right"), (1, "wrong")):
+        report = check_gradients(
+            hidden, X, jnp.asarray(np.int32(c)), reference=lambda x, c: jnp.sum(jnp.sin(x)), order=2
+        )
+        assert report.leaf("x").verdict == "right", str(report)
+        assert report.verdict == verdict, str(report)
+    assert report.second_order.leaf("x").pattern == "the whole leaf is zero"
+
+
+@pytest.mark.slow
+def test_order_2_of_saturated_points_names_the_mode_that_differs():
+    """The second derivative of tanh at 1e8 is 0, and the quotients of the gradient are 0 too."""
+    with jax.enable_x64(True):
+        report = check_gradients(lambda v: jnp.tanh(-1e8 * v) * (1e8 * v) ** 2, jnp.asarray(1.0, "float64"), order=2)
+    assert report.verdict in ("right", "cannot tell"), str(report)
+
+
 @pytest.mark.slow
 def test_order_2_finds_a_rule_that_stops_the_gradient_of_its_cotangent():
-    rule = with_rule(jnp.sin, lambda inputs, g: (jnp.cos(inputs[0]) * jax.lax.stop_gradient(g),))
+    rule = with_rule(jnp.sin, lambda x, g: jnp.cos(x) * jax.lax.stop_gradient(g))
     assert check_gradients(rule, X).verdict == "right"
     assert check_gradients(rule, X, order=2).verdict == "wrong"
     assert check_gradients(jnp.sin, X, order=2).verdict == "right"

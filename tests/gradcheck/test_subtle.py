@@ -71,7 +71,7 @@ def test_a_float32_constant_in_a_rule_hides_no_wrong_element():
         assert report.verdict == verdict, str(report)
 
 
-@pytest.mark.parametrize("power", [3, 4])
+@pytest.mark.parametrize("power", often([3, 4], [4]))
 def test_a_factor_of_1_00001_is_wrong(power):
     """The truncation error of a quotient must not count as variation of f on a small scale."""
 
@@ -84,7 +84,7 @@ def test_a_factor_of_1_00001_is_wrong(power):
         assert check_gradients(rule, X, traced(millionths)).verdict == ("wrong" if millionths else "right")
 
 
-# Rules that are not linear in the cotangent.
+# Rules with another value than f.
 
 
 def test_a_rule_with_another_value_than_f_is_wrong():
@@ -97,9 +97,6 @@ def test_a_rule_with_another_value_than_f_is_wrong():
     for off in (100_000, 5):
         report = check_gradients(rule, X, traced(off))
         assert (report.verdict, report.cause) == ("wrong", "the rule returns a different value than f")
-
-
-# Changes between checks.
 
 
 # Dtypes and domains.
