@@ -126,7 +126,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         resolution, coarse = _resolution(lines, change)
         least = np.maximum(np.maximum(rounding, noise), resolution)
         value, error, rung, level = romberg(h, odd, least, 2)
-        error = np.maximum(error, _structure(h, odd, value, rung))
+        error = np.maximum(error, _structure(h, odd, least, value, rung))
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
     kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
     causes, doubts = [], []
@@ -174,12 +174,19 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats
     return value, error, rung, found
 
 
-def _structure(h: Floats, first: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
-    """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if on none."""
-    a, b, c = (np.abs(first - value[:, None])[:, k : k + _geometric(h) - 2] for k in range(3))
-    near = np.maximum(np.abs(a - b), np.abs(b - c)) <= STEADY * np.minimum(np.minimum(a, b), c)
-    far = h[None, : _geometric(h) - 2] <= h[rung][:, None] / RATIO**2
-    return np.asarray(np.max(np.where(near & far, np.minimum(np.minimum(a, b), c), 0.0), axis=1, initial=0.0))
+def _structure(h: Floats, first: Floats, least: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
+    """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if on none.
+
+    A distance that the rounding `least` of F explains is none.
+    """
+    n = _geometric(h) - 2
+    off = np.abs(first - value[:, None])
+    three = np.stack([off[:, k : k + n] for k in range(3)])
+    low, high = np.min(three, axis=0), np.max(three, axis=0)
+    steady = (
+        (high <= (1 + STEADY) * low) & (low > least[:, None] / h[2 : n + 2]) & (h[:n] <= h[rung][:, None] / RATIO**2)
+    )
+    return np.asarray(np.max(np.where(steady, low, 0.0), axis=1, initial=0.0))
 
 
 def _geometric(h: Floats) -> int:
