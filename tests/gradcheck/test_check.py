@@ -113,7 +113,7 @@ RIGHT = {
 }
 
 
-# The other cases are slower, because each compiles its own function. test_consistency.py checks a random key and bfloat16.
+# The other cases are slower, because each compiles its own function. test_consistency.py checks a random key.
 QUICKLY_RIGHT = [
     "integers, None, flags and text among the arguments",
     "holomorphic",
@@ -208,7 +208,6 @@ QUICKLY_WRONG = [
     "jvp of one argument",
     "an element of 1e-6 next to 1e6",
     "NaN from the branch not taken",
-    "outside the slopes of both sides of a kink",
 ]
 
 

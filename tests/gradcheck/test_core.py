@@ -172,12 +172,8 @@ def share(verdict, found):
     return found.count(verdict) / len(found)
 
 
-fast_sines = pytest.mark.xfail(strict=True, reason="only steps below the noise show the fastest sine")
-NOISY = [(name, noise) for name in MADE for noise in (0.0, 1e-12, 1e-8)]
-NOISY += [("polynomial", 1e-4), ("rational", 1e-4), pytest.param("sines", 1e-4, marks=fast_sines)]
-
-
-@pytest.mark.parametrize(("name", "noise"), NOISY)
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-8, 1e-4])
 def test_the_derivatives_of_random_functions_with_noise_are_within_the_error(name, noise):
     """Ten errors cover each derivative on the long ladder, unless the noise is large, and 99% on the short one."""
     beyond, found = verdicts(*draw(MADE[name], 400, LONG, noise))
@@ -293,48 +289,47 @@ def test_noise_of_float32_is_estimated(name, F):
     assert q.doubt[0] is Cause.NO_FLOAT64
 
 
-def few_digits(dtype, h, factor, inner, near, n=300):
+def few_digits(dtype, h, factor, inner, fastest=10.0, n=300):
     """Return the verdicts on `factor` times the derivatives of random sines with a result rounded to a dtype.
 
-    `inner` is the dtype of the argument of the sine. `near` is the smallest |F(0)| relative to the amplitude.
+    `inner` is the dtype of the argument x + t, with x from 1 to 2. The frequencies go from 0.1 to `fastest`.
     """
     rng, eps = np.random.default_rng(0), float(ml_dtypes.finfo(dtype).eps)
-    a, w, phase = (
-        np.array(x).astype(dtype).astype(float)
-        for x in (rng.normal(size=n), 10 ** rng.uniform(-1, 1, n), 7 * rng.uniform(size=n))
-    )
-    a, w, phase = (x[np.abs(np.sin(phase)) > near] for x in (a, w, phase))
+    draws = rng.normal(size=n), 10 ** rng.uniform(-1, np.log10(fastest), n), rng.uniform(1, 2, n)
+    a, w, x = (np.array(draw).astype(dtype).astype(float) for draw in draws)
 
     def F(t):  # noqa: N802
-        angle = (w[:, None] * t + phase[:, None]).astype(inner).astype(float)
-        return (a[:, None] * np.sin(angle)).astype(dtype).astype(float)
+        return (
+            (a[:, None] * np.sin(w[:, None] * (x[:, None] + t).astype(inner).astype(float))).astype(dtype).astype(float)
+        )
 
     zero = F(np.zeros(1))[:, 0]
     q = slopes(Lines(h, F(h), F(-h), zero, np.abs(zero), EPS, eps))
-    return [
-        x.verdict for x in core.judge(claim(*(factor * a * w * np.cos(phase)), floor=4 * core.EPS32), q, None, True)
-    ]
+    given = claim(*(factor * a * w * np.cos(w * x)), floor=4 * core.EPS32)
+    return [judgment.verdict for judgment in core.judge(given, q, None, True)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_staircase_of_rounded_results_has_no_wrong_slope(dtype):
-    """The short ladder decides only that a claim is right."""
-    found = few_digits(DTYPES[dtype], LONG, 1.0, float, 0.0)
-    assert W not in found
+    """A few steps of a dtype with few digits may look like a slope. The short ladder decides only that it is right."""
+    found = few_digits(DTYPES[dtype], LONG, 1.0, float)
+    assert share(W, found) <= (0 if dtype == "float32" else 0.005)
     assert share(R, found) >= (0.9 if dtype == "float32" else 0)
-    assert R not in few_digits(DTYPES[dtype], SHORT, 2.0, float, 0.0)
-    found = few_digits(DTYPES[dtype], LONG, 2.0, float, 0.0)
+    assert R not in few_digits(DTYPES[dtype], SHORT, 2.0, float)
+    found = few_digits(DTYPES[dtype], LONG, 2.0, float)
     assert R not in found
     assert W in found
 
 
-stairs = pytest.mark.xfail(strict=True, reason="a step of F is many roundings of F(0)")
+stairs = pytest.mark.xfail(strict=True, reason="a step of F is many roundings of F(0), as a step of floor")
 
 
 @pytest.mark.parametrize("dtype", [pytest.param(name, marks=stairs) for name in DTYPES])
-@pytest.mark.parametrize("near", [0.5, 0.0])
-def test_a_staircase_of_rounded_arguments_is_not_mistaken_for_a_constant(dtype, near):
-    assert W not in few_digits(DTYPES[dtype], LONG, 1.0, DTYPES[dtype], near)
+def test_a_staircase_of_rounded_arguments_is_not_mistaken_for_a_constant(dtype):
+    inner = DTYPES[dtype]
+    assert W not in few_digits(inner, LONG, 1.0, inner, fastest=300.0)
+    for h in (LONG, SHORT):
+        assert R not in few_digits(inner, h, 2.0, inner, fastest=300.0)
 
 
 def test_a_floor_with_steps_far_away_is_a_constant():

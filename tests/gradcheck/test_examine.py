@@ -87,6 +87,12 @@ def test_a_gradient_that_is_not_finite_is_wrong_only_where_f_is_smooth():
     assert report.leaf("p['NaN']").pattern == "the whole leaf is NaN"
 
 
+@pytest.mark.xfail(strict=True, reason="NaN counts as outside of the one-sided slopes if the leaf has one element")
+def test_nan_at_a_kink_of_one_number_is_undecided():
+    report = check_gradients(lambda x: jnp.sqrt(x**2), 0.0)
+    assert (report.verdict, report.cause) == ("cannot tell", "kink")
+
+
 # The function whose derivative is meant.
 
 # The value of f, its rule, and the function that is meant.
@@ -122,7 +128,7 @@ OTHERS = [
     lambda x: 1,
     lambda x: [],
     pytest.param(lambda x: (x, x), marks=unseen),
-    pytest.param(lambda x: x.astype(int), marks=unseen),
+    pytest.param(lambda x: x.astype(int), marks=[unseen, pytest.mark.slow]),
 ]
 
 
@@ -176,6 +182,23 @@ def test_a_product_in_bfloat16_inside_of_f_is_judged_by_its_rounding(factor, ver
         assert "f computes in bfloat16" in report.reason
 
 
+few_digits = pytest.mark.xfail(strict=True, reason="the steps of a rounded argument look like those of floor")
+
+
+@few_digits
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda x: jnp.sin(300 * x.astype(jnp.float32)), 2.0),
+        pytest.param(lambda x: jnp.log(x.astype(jnp.float16)), 1.05, marks=pytest.mark.slow),
+    ],
+    ids=["sine", "logarithm"],
+)
+def test_autodiff_is_not_wrong_where_f_rounds_its_argument(f, x):
+    assert check_gradients(f, jnp.array(x)).verdict != "wrong"
+
+
+@pytest.mark.slow
 def test_an_argument_that_f_ignores_is_right_in_spite_of_noise():
     report = check_gradients(lambda x, y: 1e3 * jnp.sum(x.astype(jnp.bfloat16)), X, X)
     assert report.leaf("y").verdict == "right", str(report)

@@ -213,6 +213,7 @@ def test_a_function_without_a_vmap_rule_is_checked():
     assert (report.leaf("x").verdict, report.leaf("y").verdict) == ("right", "wrong")
 
 
+@pytest.mark.slow
 def test_a_function_that_raises_outside_its_domain_is_checked():
     """The function uses NumPy, so it runs eagerly and raises for steps that leave the domain."""
 
