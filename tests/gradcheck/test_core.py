@@ -289,7 +289,7 @@ def test_noise_of_float32_is_estimated(name, F):
     assert q.doubt[0] is Cause.NO_FLOAT64
 
 
-def few_digits(dtype, h, factor, inner, fastest=10.0, n=300):
+def few_digits(dtype, h, factor, inner, fastest=10.0, n=1000):
     """Return the verdicts on `factor` times the derivatives of random sines with a result rounded to a dtype.
 
     `inner` is the dtype of the argument x + t, with x from 1 to 2. The frequencies go from 0.1 to `fastest`.
