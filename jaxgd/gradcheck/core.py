@@ -123,10 +123,10 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         odd = (plus - minus) / (2 * h)
         typical = np.median(np.where(inside, np.abs(odd), 0), axis=1)
         rounding = 2 * lines.eps * (lines.size + 4 * typical)
-        resolution, coarse = _resolution(lines, change)
-        least = np.maximum(np.maximum(rounding, noise), resolution)
+        hidden, coarse = _resolution(lines, change)
+        least = np.maximum.reduce([rounding, hidden, coarse, np.full(len(zero), noise)])
         value, error, rung, level = romberg(h, odd, least, 2)
-        error = np.maximum(error, _structure(h, odd, least, value, rung))
+        error = np.maximum(error, _structure(h, odd, np.maximum(rounding, coarse), value, rung))
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
     kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
     causes, doubts = [], []
@@ -139,7 +139,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
             causes.append(Cause.KINK)
         else:
             causes.append(_broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i]))
-        narrow = lines.narrow > 1e-10 or (coarse[i] and np.count_nonzero(change[i]) >= 4)
+        narrow = lines.narrow > 1e-10 or (coarse[i] > 0 and np.count_nonzero(change[i]) >= 4)
         rough = level[i] > 1e3 * rounding[i] and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)
@@ -174,17 +174,17 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats
     return value, error, rung, found
 
 
-def _structure(h: Floats, first: Floats, least: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
+def _structure(h: Floats, first: Floats, rounding: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
     """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if on none.
 
-    A distance that the rounding `least` of F explains is none.
+    A distance that the rounding of F explains is none.
     """
     n = _geometric(h) - 2
     off = np.abs(first - value[:, None])
     three = np.stack([off[:, k : k + n] for k in range(3)])
     low, high = np.min(three, axis=0), np.max(three, axis=0)
     steady = (
-        (high <= (1 + STEADY) * low) & (low > least[:, None] / h[2 : n + 2]) & (h[:n] <= h[rung][:, None] / RATIO**2)
+        (high <= (1 + STEADY) * low) & (low > rounding[:, None] / h[2 : n + 2]) & (h[:n] <= h[rung][:, None] / RATIO**2)
     )
     return np.asarray(np.max(np.where(steady, low, 0.0), axis=1, initial=0.0))
 
@@ -194,17 +194,17 @@ def _geometric(h: Floats) -> int:
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
-def _resolution(lines: Lines, change: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the resolution of F if F does not change at the smallest step, otherwise 0; and True if F is coarse.
+def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
+    """Return two resolutions of F where F does not change at the smallest step; 0 elsewhere.
 
-    F may compute with numbers as large as its variation along any line, and rounds them. A coarse F computes in float32
-    or narrower, and its resolution is its smallest change. A larger smallest change is a step of f, as that of floor.
+    F may compute with numbers as large as its variation along any line, and rounds them. F may also compute in float32
+    or narrower: then the second resolution is its smallest change. A larger smallest change is a step of f, like floor.
     """
     still = change[:, -1] == 0
     least = np.min(np.where(change > 0, change, np.inf), axis=1)
     coarse = still & (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size)
     rounded = lines.eps * np.max(change, initial=0.0, where=np.isfinite(change))
-    return np.where(still, np.maximum(rounded, np.where(coarse, least, 0.0)), 0.0), coarse
+    return np.where(still, rounded, 0.0), np.where(coarse, least, 0.0)
 
 
 def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:

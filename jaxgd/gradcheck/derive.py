@@ -24,6 +24,8 @@ _FAR = (2.0**20, 2.0**-20)
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
+# An element below this part of the largest one may be nothing but rounding.
+_NOTHING = 1e-14
 # The index of the direction along which all elements of a leaf contribute about equally.
 EVEN = 2
 
@@ -189,7 +191,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite = np.nan_to_num(np.abs(g[:n]), posinf=0)
         # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
-        nonzero = (finite[0] > 0) & np.isfinite(moved)
+        nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
         usual = float(np.median(moved[nonzero] / finite[0][nonzero])) if np.any(nonzero) else 0.0
         for k in range(count):
             found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
