@@ -29,7 +29,7 @@ class Examination:
         lines: F along the directions of each leaf.
         clock: The time that is left.
         slopes: The quotients of each leaf.
-        unfinished: The leaves whose quotients at many steps were left out for lack of time.
+        unfinished: The leaves without quotients at many steps, because the time was over.
     """
 
     d: Derivatives

@@ -198,20 +198,20 @@ def upcast(arrays: Sequence[Any]) -> list[Any]:
 def evaluation(float64: bool) -> Iterator[None]:
     """Set how f runs: in float64 or in the user's dtype, with the highest precision of matrix products.
 
-    Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, whatever the user
-    set. `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f. A callback that refuses
-    float64 logs no traceback.
+    Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, not the user's
+    setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f, and a
+    callback that refuses float64 logs no traceback.
     """
     callbacks = logging.getLogger("jax._src.callback")
     quiet = callbacks.disabled
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.default_matmul_precision("highest"))
+        stack.enter_context(jax.numpy_dtype_promotion("standard"))
+        stack.enter_context(jax.numpy_rank_promotion("allow"))
         if float64:
             stack.enter_context(jax.enable_x64(True))
             stack.enter_context(jax.debug_nans(False))
             stack.enter_context(jax.debug_infs(False))
-            stack.enter_context(jax.numpy_dtype_promotion("standard"))
-            stack.enter_context(jax.numpy_rank_promotion("allow"))
             callbacks.disabled = True
         try:
             yield

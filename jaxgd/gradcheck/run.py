@@ -1,4 +1,4 @@
-"""Run a function for a batch of inputs, and read from its jaxpr what it computes with.
+"""Run a function for a batch of inputs, and read its dtypes from its jaxpr.
 
 A batch runs in one vmapped, jitted call if the function allows it, otherwise one by one under jit, otherwise eagerly.
 """
@@ -36,7 +36,7 @@ class Traits(NamedTuple):
 
 
 def traits(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> Traits:
-    """Return the traits of all that fn computes from v. If JAX cannot trace fn, assume float64 and no iteration.
+    """Return the traits of the computation that depends on v. If JAX cannot trace fn, assume float64 and no iteration.
 
     A function may cast to float32 for inputs of any dtype.
     """

@@ -24,7 +24,7 @@ class Sampler:
     """The evaluation of f around the point.
 
     Attributes:
-        problem: The function to evaluate: f, or the function whose derivative is meant.
+        problem: The function to evaluate: f, or the reference.
         shared: The point, directions and cotangents.
         runner: The runner of batches.
         eps: The relative rounding of the dtype of the evaluation.
