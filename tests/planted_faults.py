@@ -272,13 +272,13 @@ FAULTS = (
         "gradcheck/examine.py",
         "core.agree(difference, noise, size, floor, self.rtol)",
         "core.agree(difference, noise, size, floor, None)",
-        f"{CHECKS}/test_examine.py",
+        f"{CHECKS}/test_derive.py",
     ),
     Fault(
         "gradcheck/check.py",
         "problem = _meant(prepared, reference, first)",
         "problem = prepared.problem",
-        f"{CHECKS}/test_check.py",
+        f"{CHECKS}/test_examine.py",
     ),
     Fault("gradcheck/check.py", "return time.perf_counter() > self.end", "return False", f"{CHECKS}/test_check.py"),
     Fault(
@@ -295,7 +295,7 @@ FAULTS = (
         f"{CHECKS}/test_locate.py",
     ),
     Fault("gradcheck/locate.py", "fits(array.reshape(shape[::-1]).T)", "fits(array)", f"{CHECKS}/test_locate.py"),
-    Fault("gradcheck/locate.py", "if i != j and name == other and", "if name == other and", f"{CHECKS}/test_locate.py"),
+    Fault("gradcheck/locate.py", "if i != j and name == other and", "if i != j and", f"{CHECKS}/test_locate.py"),
     Fault(
         "gradcheck/second_order.py",
         "return bilinear(u, hv), bilinear(v, hu),",
