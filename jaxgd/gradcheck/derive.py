@@ -168,7 +168,7 @@ def _gradients(
         outputs, stack = d.runner(fn, traced, batch)
         if name == AUTODIFF:
             d.outputs = [y[0] for y in outputs]
-        found = traits(lambda v: fn(traced, (v, one))[1], v)
+        found = traits(lambda vw: fn(traced, (vw[: len(v)], vw[len(v) :]))[1], [*v, *one])
         eps = max(found.eps, *(eps_of(g.dtype) for g in stack))
         return [g.astype(complex if np.iscomplexobj(g) else float) for g in stack], found._replace(eps=eps)
 
