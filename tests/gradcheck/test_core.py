@@ -454,7 +454,6 @@ def test_a_claim_of_0_is_right_only_for_a_known_slope(F, verdict):
     assert judged(F, 0.0, size=1.0).verdict is verdict
 
 
-@pytest.mark.xfail(strict=True, reason="the smallest change of F is a rounding of float64")
 def test_a_slope_hidden_by_rounding_of_float64_is_noise():
     assert judged(lambda t: 1 + 1e-14 * np.sin(t), 0.0).cause is Cause.NOISE
 

@@ -185,7 +185,7 @@ fast = pytest.mark.xfail(strict=True, reason="a period of few roundings of the a
 @pytest.mark.parametrize(
     ("f", "x"),
     [
-        (lambda x: jnp.sin(300 * x.astype(jnp.float32)), 2.0),
+        pytest.param(lambda x: jnp.sin(300 * x.astype(jnp.float32)), 2.0, marks=pytest.mark.slow),
         pytest.param(lambda x: jnp.log(x.astype(jnp.float16)), 1.05, marks=pytest.mark.slow),
         pytest.param(lambda x: jnp.sin(30 * x.astype(jnp.float16)), 1.637, marks=[pytest.mark.slow, fast]),
     ],
