@@ -232,7 +232,7 @@ def by_iteration(g, tolerance):
     )[0]
 
 
-@pytest.mark.parametrize("power", [1, 0])
+@pytest.mark.parametrize("power", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_rule_that_iterates_to_an_absolute_tolerance_is_right_with_rtol(power):
     """The rule of x² (power 1) depends on x, and the rule of x (power 0) only on the cotangent."""
 

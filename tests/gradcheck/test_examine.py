@@ -180,10 +180,11 @@ def test_a_product_in_bfloat16_inside_of_f_is_judged_by_its_rounding(factor, ver
 @pytest.mark.parametrize(
     ("f", "x"),
     [
-        (lambda x: jnp.sin(300 * x.astype(jnp.float32)), 2.0),
+        pytest.param(lambda x: jnp.sin(300 * x.astype(jnp.float32)), 2.0, marks=pytest.mark.slow),
         pytest.param(lambda x: jnp.log(x.astype(jnp.float16)), 1.05, marks=pytest.mark.slow),
+        pytest.param(lambda x: jnp.sin(30 * x.astype(jnp.float16)), 1.637, marks=pytest.mark.slow),
     ],
-    ids=["sine", "logarithm"],
+    ids=["sine", "logarithm", "fast sine"],
 )
 def test_autodiff_is_not_wrong_where_f_rounds_its_argument(f, x):
     assert check_gradients(f, jnp.array(x)).verdict != "wrong"
