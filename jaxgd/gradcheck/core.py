@@ -3,7 +3,7 @@
 1. A point x, a random direction u in one leaf and a random cotangent w turn f into F(t) = ⟨w, f(x + t u)⟩.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
 3. F is evaluated, in float64 if possible, at 0 and at ±h for steps h that shrink by 4 from one rung of a ladder to the
-   next: five rungs at first, and eighteen where these do not show that the claim is right.
+   next: four rungs at first, and eighteen where these do not show that the claim is right.
 4. Romberg's table extrapolates the quotients (F(h) − F(−h))/2h to h = 0. Every entry knows its error: the distance to
    the two entries it combines, or the noise of F divided by h, whichever is larger.
 5. The noise is measured: it is at least the rounding of F, and at least as large as the deviation of F from the slope
@@ -51,7 +51,6 @@ NARROW = 1e-10  # f with a rounding above this computes in a dtype narrower than
 STAIRS = 4  # a coarse F changes at this number of steps or more; a step of f itself, as in floor, at one or two
 NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
 
-_VERDICTS = (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
 # On these lines F has no slope.
 SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
 EPS, EPS32 = float(np.finfo(float).eps), float(np.finfo(np.float32).eps)
