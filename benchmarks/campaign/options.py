@@ -107,7 +107,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
     },
     "check": {
         "cases": Option(PATHS, lambda text: "model.py" in text), "seed": Option(NUMBERS, _whole(0, 2**32 - 1)),
-        "json": FLAG, "verbose": FLAG,
+        "json": FLAG, "strict": FLAG, "verbose": FLAG,
     },
     "info": {"data_dir": _DATA_DIR},
 }  # fmt: skip

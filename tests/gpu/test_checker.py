@@ -13,7 +13,7 @@ import pytest
 from support import by_hand
 
 from jaxgd import Layer, backprop, check_gradients, init_network, network_cost, sigmoid
-from jaxgd.gradcheck import lanes
+from jaxgd.gradcheck import run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 def _every_program_is_kept():
     """Keep every compiled program, so that the tests of one function compile it once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, "_MOST_PROGRAMS", 10_000)
+        patch.setattr(run, "_MOST_PROGRAMS", 10_000)
         yield
 
 

@@ -58,6 +58,7 @@ def test_elements_hidden_by_rounding_are_listed_as_not_checked():
     assert any("elements of r with a far smaller gradient" in note for note in report.not_checked)
 
 
+@pytest.mark.slow
 def test_a_float32_constant_in_a_rule_hides_no_wrong_element():
     table = jnp.ones(3)
 
@@ -103,7 +104,8 @@ def test_a_rule_with_another_value_than_f_is_wrong():
 # Dtypes and domains.
 
 
-@pytest.mark.parametrize("dtype", often([jnp.bfloat16, jnp.float16], [jnp.bfloat16]))
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_rules_for_low_precision_arguments_are_judged(dtype):
     def f(x, halves):
         return jnp.sum(jnp.sin(x.astype(jnp.float32)))
