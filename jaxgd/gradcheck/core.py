@@ -90,7 +90,7 @@ class Slopes:
         step: The step that gave the quotient.
         noise: The noise of F.
         variation: The largest |F(h) − F(0)|.
-        still: True if F changed at no step.
+        still: True if F in float64 changed at no step up to the size of x.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
     """
@@ -144,7 +144,9 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         narrow = lines.narrow > NARROW or (coarse[i] > far and np.count_nonzero(change[i]) >= STAIRS)
         rough = level[i] > far and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
-    return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)
+    # Rounding to a narrow dtype hides much, and so do steps that are small compared with x.
+    still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
+    return Slopes(value, error, gap, gap_error, h[rung], level, variation, still, causes, doubts)
 
 
 def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats, Floats, NDArray[np.int64], Floats]:

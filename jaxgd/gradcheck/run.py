@@ -51,6 +51,36 @@ def traits(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> Traits:
     return Traits(max([fine, *eps]), any(eqn.primitive.name == "while" for eqn in eqns))
 
 
+def ignored(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[int]:
+    """Return the indices of the arrays in v that no result of fn depends on; none if JAX cannot trace fn."""
+    try:
+        jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
+    except Exception:
+        return set()
+    needed = _needed(jaxpr, set(jaxpr.outvars))
+    return {i for i, x in enumerate(jaxpr.invars) if x not in needed}
+
+
+# Primitives that call one jaxpr with their own inputs and results.
+_CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
+
+
+def _needed(jaxpr: Any, results: set[Any]) -> set[Any]:
+    """Return the variables of a jaxpr that some of its results need."""
+    needed = {x for x in results if not hasattr(x, "val")}
+    for eqn in reversed(jaxpr.eqns):
+        if not eqn.effects and not needed & set(eqn.outvars):
+            continue
+        inputs = [True] * len(eqn.invars)
+        called = [inner for inner, _ in _called(eqn) if eqn.primitive.name in _CALLS]
+        if called and len(called[0].invars) == len(eqn.invars):
+            wanted = {x for x, outer in zip(called[0].outvars, eqn.outvars, strict=True) if outer in needed}
+            inside = _needed(called[0], wanted)
+            inputs = [x in inside for x in called[0].invars]
+        needed |= {x for x, used in zip(eqn.invars, inputs, strict=True) if used and not hasattr(x, "val")}
+    return needed
+
+
 def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
         if any(not hasattr(x, "val") and x in tainted for x in eqn.invars):

@@ -11,7 +11,7 @@ from jaxgd.gradcheck import core
 from jaxgd.gradcheck.derive import Derivatives, first_line, narrowed, points
 from jaxgd.gradcheck.problem import Prepared, Problem, evaluation
 from jaxgd.gradcheck.programs import Shared, Value
-from jaxgd.gradcheck.run import Runner, eps_of, traits
+from jaxgd.gradcheck.run import Runner, eps_of, ignored, traits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,6 +31,7 @@ class Sampler:
         narrow: The largest relative rounding among the dtypes that f computes with.
         in_float64: True if f is evaluated in float64.
         iterates: True if f iterates until a condition holds.
+        ignored: The leaves that f does not depend on, as its jaxpr shows.
         zeros: F(0) and its size for each cotangent, once evaluated.
     """
 
@@ -41,6 +42,7 @@ class Sampler:
     narrow: float = core.EPS
     in_float64: bool = True
     iterates: bool = False
+    ignored: set[int] = dataclasses.field(default_factory=set)
     zeros: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -98,7 +100,8 @@ def first_lines(d: Derivatives, prepared: Prepared, problem: Problem, n: int) ->
     leaves = [i for i, x in enumerate(prepared.v) if np.size(x)]
     with evaluation(float64=True):
         found = traits(lambda v: problem(v, d.shared.traced), d.shared.v)
-    sampler = Sampler(problem, d.shared, d.runner, narrow=found.eps, iterates=found.iterates)
+        unused = ignored(lambda v: problem(v, d.shared.traced), d.shared.v)
+    sampler = Sampler(problem, d.shared, d.runner, narrow=found.eps, iterates=found.iterates, ignored=unused)
     if sampler.coarse:
         d.notes.append(f"f in float64: f itself computes in {sampler.narrowest}, for arguments of any dtype")
     try:
@@ -106,5 +109,7 @@ def first_lines(d: Derivatives, prepared: Prepared, problem: Problem, n: int) ->
     except Exception as error:
         d.notes.append(f"f in float64: {first_line(error)}")
     eps = max(eps_of(x.dtype) for x in prepared.v)
-    sampler = Sampler(problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=found.iterates)
+    sampler = Sampler(
+        problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=found.iterates, ignored=unused
+    )
     return sampler, sampler.lines(leaves, n, np.array(core.SHORT))
