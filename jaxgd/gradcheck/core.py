@@ -43,7 +43,8 @@ RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this par
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
 STEEPEST = 0.95  # F(h) − F(0) ~ hᵖ with p below this has no slope
 JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs up to this
-STEADY = 0.25  # three slopes that differ from the quotient, and from each other by this part, are no noise
+RIVAL = 30.0  # an entry with an error up to this multiple of the smallest one is nearly as certain
+STEADY = 0.5  # three slopes that differ from the quotient, and from each other by this part, are no noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
 ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
 MANY = 1e3  # a change of F by this number of roundings is no rounding
@@ -129,7 +130,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         hidden, coarse = _resolution(lines, change)
         least = np.maximum.reduce([rounding, hidden, coarse, np.full(len(zero), noise)])
         value, error, rung, level = romberg(h, odd, least, 2)
-        error = np.maximum(error, _structure(h, odd, np.maximum(rounding, coarse), value, rung))
+        error = np.maximum(error, _structure(h, odd, np.maximum(2 * lines.eps * lines.size, coarse), value, rung))
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
     kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
     causes, doubts = [], []
@@ -155,6 +156,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats
     `first` holds the quotients, (lines, rungs). Their error shrinks like h to this power, then h to the power + 2 …
     """
     n, rungs = first.shape[0], _geometric(h)
+    entries: list[tuple[Floats, Floats]] = []
     value, error, rung, found = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int), noise
     finer = first.copy()  # without truncation, so that truncation at small steps does not look like noise
     finer[:, 1:] += (first[:, 1:] - first[:, :-1]) / ((h[:-1] / h[1:]) ** power - 1)
@@ -170,11 +172,17 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats
         # An entry may agree with its neighbors by chance. Only smaller steps show that.
         known = np.isfinite(estimate) & (smaller.any(axis=1) | (len(h) <= ORDERS))
         estimate = np.where(known, estimate, np.inf)
+        entries.append((current, estimate))
         at = np.arange(n), np.argmin(estimate, axis=1)
         better = estimate[at] < error
         value, error = np.where(better, current[at], value), np.where(better, estimate[at], error)
         rung, found = np.where(better, at[1] + order, rung), np.where(better, level[at], found)
         column, growth = current, growth * RATIO**2
+    for current, estimate in entries:
+        # Another entry that is nearly as certain must agree, or neither of the two is certain.
+        off = np.abs(current - value[:, None])
+        against = (estimate <= RIVAL * error[:, None]) & (off > SAFETY * (estimate + error[:, None]))
+        error = np.maximum(error, np.max(np.where(against, off, 0), axis=1, initial=0.0))
     return value, error, rung, found
 
 
