@@ -43,8 +43,8 @@ RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this par
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
 STEEPEST = 0.95  # F(h) − F(0) ~ hᵖ with p below this has no slope
 JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs up to this
-RIVAL = 12.0  # an entry with an error up to this multiple of the smallest one is nearly as certain
-STEADY = 0.5  # three slopes that differ from the quotient, and from each other by this part, are no noise
+RIVAL = 0.03  # an entry known to this part of a difference supports a claim against the quotient
+STEADY = 0.3  # three slopes that differ from the quotient, and from each other by this part, are no noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
 ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
 MANY = 1e3  # a change of F by this number of roundings is no rounding
@@ -94,6 +94,8 @@ class Slopes:
         still: True if F in float64 changed at no step up to the size of x.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
+        values: All entries of the table, (lines, entries).
+        errors: Their errors.
     """
 
     value: Floats
@@ -106,6 +108,8 @@ class Slopes:
     still: NDArray[np.bool_]
     cause: list[Cause]
     doubt: list[Cause]
+    values: Floats
+    errors: Floats
 
 
 def ladder(largest: float = 1.0, rungs: int = RUNGS) -> Floats:
@@ -129,8 +133,10 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         rounding = 2 * lines.eps * (lines.size + 4 * typical)
         hidden, coarse = _resolution(lines, change)
         least = np.maximum.reduce([rounding, hidden, coarse, np.full(len(zero), noise)])
-        value, error, rung, level = romberg(h, odd, least, 2)
-        error = np.maximum(error, _structure(h, odd, np.maximum(2 * lines.eps * lines.size, coarse), value, rung))
+        table = romberg(h, odd, least, 2)
+        value, rung, level = table.value, table.rung, table.noise
+        hides = _structure(h, odd, np.maximum(2 * lines.eps * lines.size, coarse), value, rung)
+        error = np.maximum(table.error, hides)
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
     kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
     causes, doubts = [], []
@@ -147,11 +153,23 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     # Rounding to a narrow dtype hides much, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
-    return Slopes(value, error, gap, gap_error, h[rung], level, variation, still, causes, doubts)
+    entries = table.values, table.errors
+    return Slopes(value, error, gap, gap_error, h[rung], level, variation, still, causes, doubts, *entries)
 
 
-def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats, Floats, NDArray[np.int64], Floats]:
-    """Return the entry of Romberg's table with the smallest error, that error, its rung and the noise of F.
+class Table(NamedTuple):
+    """Romberg's table: the value, error, rung and noise of the best entry, (lines,); all entries, (lines, entries)."""
+
+    value: Floats
+    error: Floats
+    rung: NDArray[np.int64]
+    noise: Floats
+    values: Floats
+    errors: Floats
+
+
+def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> Table:
+    """Return Romberg's table and its entry with the smallest error.
 
     `first` holds the quotients, (lines, rungs). Their error shrinks like h to this power, then h to the power + 2 …
     """
@@ -178,12 +196,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> tuple[Floats
         value, error = np.where(better, current[at], value), np.where(better, estimate[at], error)
         rung, found = np.where(better, at[1] + order, rung), np.where(better, level[at], found)
         column, growth = current, growth * RATIO**2
-    for current, estimate in entries:
-        # Another entry that is nearly as certain must agree, or neither of the two is certain.
-        off = np.abs(current - value[:, None])
-        against = (estimate <= RIVAL * error[:, None]) & (off > SAFETY * (estimate + error[:, None]))
-        error = np.maximum(error, np.max(np.where(against, off, 0), axis=1, initial=0.0))
-    return value, error, rung, found
+    return Table(value, error, rung, found, *(np.concatenate(x, axis=1) for x in zip(*entries, strict=True)))
 
 
 def _structure(h: Floats, first: Floats, rounding: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
@@ -296,6 +309,11 @@ def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, resolution: 
     if verdict is Verdict.WRONG and SAFETY * found.gap_error[i] < abs(found.gap[i]) >= difference:
         # The kink is too small to show in the shape, but large enough to explain the difference.
         return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(found.gap[i]))
+    supports = np.abs(found.values[i] - claim.value[i]) <= SAFETY * found.errors[i]
+    if verdict is Verdict.WRONG and np.any(supports & (found.errors[i] <= RIVAL * difference)):
+        # F has one slope at large steps and another at small steps. Their distance is the error of both.
+        error = SAFETY * difference
+        verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
     unsteady = error <= (rtol or resolution) * size < noise
     doubt = Cause.UNSTEADY if unsteady else found.doubt[i]
     cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: doubt}[verdict]
