@@ -29,7 +29,7 @@ from jaxgd.gradcheck.programs import Value
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
 from jaxgd.gradcheck.run import Runner
 from jaxgd.gradcheck.sample import Sampler, first_lines
-from jaxgd.gradcheck.second_order import check_second_order
+from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
 
 # The smallest relative error that difference quotients in float64 resolve at best.
 _LEAST_RTOL = 1e-9
@@ -40,6 +40,7 @@ _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 _SAME_VALUE = 1e-9
 # Where the first directions leave a doubt, at least this number of directions is tried in a leaf.
 _DIRECTIONS = 4
+_MOST_DIRECTIONS = 1000
 
 
 def check_gradients(
@@ -90,7 +91,7 @@ def check_gradients(
             return derivatives of the value only. Default False.
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient, and that the Hessian is
             symmetric. Default 1.
-        reference: A function with the arguments and the shapes of f that has the intended derivative. The derivatives
+        reference: A function with the arguments and the results of f that has the intended derivative. The derivatives
             of f are compared with the quotients of `reference`: for a straight-through estimator, a clipped or reversed
             gradient, or a fixed point that is differentiated through one step. Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
@@ -100,8 +101,8 @@ def check_gradients(
             for backward passes that add in an order of their own. Default 0.
         seconds: The time after which the check starts no further stage, above 0. The leaves that are then undecided are
             "cannot tell". A running program of XLA cannot be stopped. Default: none.
-        directions: The number of random directions to try in each leaf, at least 1. If they leave a leaf in doubt, the
-            check tries at least 4 in that leaf. Default 3.
+        directions: The number of random directions to try in each leaf, from 1 to 1000. If they leave a leaf in doubt,
+            the check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
 
     Returns:
@@ -143,9 +144,10 @@ def check_gradients(
     )
     if argnums is None and gradient is not None:
         argnums = 0
-    clock = Clock(seconds)
+    rtol, seconds = (None if x is None else float(x) for x in (rtol, seconds))
+    nondeterminism, clock = float(nondeterminism), Clock(seconds)
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
-    report = GradientReport(prepared.name, (), (), (), "", (), 0, directions, seed, "")
+    report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
     with evaluation(float64=False):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
         out = _without_aux(out) if has_aux else out
@@ -166,6 +168,9 @@ def check_gradients(
         claims = [claimed_gradient(prepared, out, gradient, single)] if gradient is not None else []
         claims += [claimed_vjp(prepared, out, vjp, one)] if vjp is not None else []
         claims += [claimed_jvp(prepared, out, jvp)] if jvp is not None else []
+    report = dataclasses.replace(
+        report, findings=tuple(text for c in claims for leaf, text in c.findings if leaf == "")
+    )
     if clock.over():
         return _undecided(report, prepared, Cause.OUT_OF_TIME, "in the derivatives")
     d = derive(prepared, claims, w, Runner(without_vmap=run.vmap_differs), n, rng, nondeterminism)
@@ -181,6 +186,8 @@ def check_gradients(
         notes.append("second derivatives: order=2 checks them")
     elif d.reverse is None:
         notes.append("second derivatives: f has no reverse mode")
+    elif problem != prepared.problem and not has_reverse_mode(prepared, problem, one):
+        notes.append("second derivatives: reference has no reverse mode")
     else:
         options: dict[str, Any] = {"rtol": rtol, "nondeterminism": nondeterminism, "seconds": clock.left()}
         second = check_second_order(
@@ -200,7 +207,6 @@ def check_gradients(
         not_checked=tuple(notes),
         evaluations=evaluations,
         dtype=dtype,
-        findings=tuple(text for claim in claims for leaf, text in claim.findings if leaf == ""),
         second_order=second,
     )
 
@@ -224,19 +230,24 @@ def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list
     """Return the function that has the intended derivative. Raise ShapeError if its results do not fit those of f."""
     if reference is None:
         return prepared.problem
-    problem = dataclasses.replace(prepared.problem, f=Opaque(reference))
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(problem.result(prepared.v, prepared.traced))]
-    shapes = [x.shape for x in leaves if x.size and jnp.issubdtype(x.dtype, jnp.inexact)]
-    if shapes != [x.shape for x in first]:
-        got, expected = (", ".join(map(str, x)) or "no floats" for x in (shapes, [y.shape for y in first]))
-        raise ShapeError(f"{WHO}: reference must return arrays of the shapes that f returns, {expected}, got {got}.")
+    meant = dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, f=Opaque(reference)))
+    out = require_values("reference", reference(*meant.problem.args(prepared.v, prepared.traced)))
+    out = _without_aux(out, "reference") if meant.problem.has_aux else out
+    problem = with_outputs(meant, out, "reference").problem
+    values = [jnp.asarray(jax.tree.leaves(out)[i]) for i in problem.outputs]
+    if [(x.shape, jnp.iscomplexobj(x)) for x in values] != [(y.shape, jnp.iscomplexobj(y)) for y in first]:
+        got, expected = (", ".join(map(describe, x)) or "no floats" for x in (values, first))
+        raise ShapeError(f"{WHO}: reference must return floats of the shapes that f returns, {expected}, got {got}.")
     return problem
 
 
 def _undecided(report: GradientReport, prepared: Prepared, cause: Cause, note: str = "") -> GradientReport:
     """Return the report of a check that compared no derivative."""
     check = Check("autodiff = quotient", Verdict.CANNOT_TELL, cause, float("nan"), float("inf"), note)
-    leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,)) for leaf in prepared.leaves)
+    leaves = tuple(
+        LeafReport(leaf.name, leaf.shape, leaf.dtype, (check,) if math.prod(leaf.shape) else ())
+        for leaf in prepared.leaves
+    )
     return dataclasses.replace(
         report, leaves=leaves, checked="only the consistency of f", not_checked=("its derivatives",)
     )
@@ -249,6 +260,7 @@ def _held_fixed(prepared: Prepared) -> list[str]:
     return [f"held fixed: {', '.join(prepared.fixed[:6])}{more}"]
 
 
+@np.errstate(all="ignore")
 def _value_of_the_rule(d: Derivatives, sampler: Sampler, rtol: float | None) -> list[Consistency]:
     """Compare the value of f under `jax.vjp` with the plain value of f, in float64. Return [] if they agree."""
     if not d.outputs or not sampler.in_float64 or sampler.coarse or sampler.problem != d.prepared.problem:
@@ -279,7 +291,7 @@ def _require(
     require_bool(WHO, "has_aux", has_aux)
     if not (isinstance(order, int | np.integer) and not isinstance(order, bool) and order in (1, 2)):
         raise RangeError(f"{WHO}: order must be 1 or 2, got {shown(order, str)}.")
-    require_count(WHO, "directions", directions)
+    require_count(WHO, "directions", directions, most=_MOST_DIRECTIONS)
     require_count(WHO, "seed", seed, least=0)
     if rtol is not None:
         require_real(WHO, "rtol", rtol)
@@ -297,9 +309,9 @@ def _require(
         )
 
 
-def _without_aux(out: Any) -> Any:
+def _without_aux(out: Any, name: str = "f") -> Any:
     if not (isinstance(out, tuple) and len(out) == 2):
-        raise ShapeError(f"{WHO}: with has_aux=True, f must return (value, aux), got {describe(out)}.")
+        raise ShapeError(f"{WHO}: with has_aux=True, {name} must return (value, aux), got {describe(out)}.")
     return out[0]
 
 

@@ -138,6 +138,7 @@ def _distance(a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
 # The gradient in the dtype of the arguments, compared with float64.
 
 
+@np.errstate(all="ignore")
 def compare_with_float64(
     d: Derivatives, sampler: Sampler, run: UsersDtype, claims: list[Claim], w: list[Any]
 ) -> tuple[list[str], dict[int, list[Check]]]:

@@ -91,6 +91,7 @@ class Slopes:
         step: The step that gave the quotient.
         noise: The noise of F.
         variation: The largest |F(h) − F(0)|.
+        varies: True if F deviates from the quotient at far smaller steps by more than rounding.
         still: True if F in float64 changed at no step up to the size of x.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
@@ -105,6 +106,7 @@ class Slopes:
     step: Floats
     noise: Floats
     variation: Floats
+    varies: NDArray[np.bool_]
     still: NDArray[np.bool_]
     cause: list[Cause]
     doubt: list[Cause]
@@ -139,22 +141,24 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         error = np.maximum(table.error, hides)
         gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
     kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
+    varies = level > MANY * rounding
     causes, doubts = [], []
     for i in range(len(zero)):
         if not np.isfinite(zero[i]) or inside[i].sum() < min(4, len(h)):
             sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
             causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
         else:
-            broken = _broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i])
+            # Rounding to a dtype narrower than float64 looks like a jump.
+            least_jump = max(rounding[i], lines.narrow * lines.size[i] if lines.narrow > NARROW else 0.0)
+            broken = _broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], least_jump)
             causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
-        far = MANY * rounding[i]
-        narrow = lines.narrow > NARROW or (coarse[i] > far and np.count_nonzero(change[i]) >= STAIRS)
-        rough = level[i] > far and change[i, -1] > ROUGH * variation[i]
+        narrow = lines.narrow > NARROW or (coarse[i] > MANY * rounding[i] and np.count_nonzero(change[i]) >= STAIRS)
+        rough = varies[i] and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     # Rounding to a narrow dtype hides much, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
     entries = table.values, table.errors
-    return Slopes(value, error, gap, gap_error, h[rung], level, variation, still, causes, doubts, *entries)
+    return Slopes(value, error, gap, gap_error, h[rung], level, variation, varies, still, causes, doubts, *entries)
 
 
 class Table(NamedTuple):

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 AUTODIFF = "autodiff"
 # Factors for a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
-_FAR = (2.0**20, 2.0**-20)
+_FAR = (2.0**20, -(2.0**-20))
 # A rule is linear up to this part of its result, or up to 1000 roundings if that is more.
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
@@ -102,6 +102,7 @@ class Derivatives:
         return max(core.FLOOR, 4 * min(own, core.EPS32), self.nondeterminism)
 
 
+@np.errstate(all="ignore")
 def derive(
     prepared: Prepared,
     claims: Sequence[Claim],
@@ -182,13 +183,12 @@ def _gradients(
     return found
 
 
-@np.errstate(invalid="ignore", over="ignore")
 def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Traits) -> Derivative:
     n, count = len(d.shared.cotangents[0]), len(d.shared.directions[0]) - 1
     shape = len(stack), count
     eps = traits_of.eps
     own = min(10 * eps, _OWN_ROUNDING)
-    found = Derivative(name, max(d.floor, min(100 * eps, _OWN_FLOOR)), *np.zeros((3, *shape)))
+    found = Derivative(name, max(d.floor, rounding_of(eps)), *np.zeros((3, *shape)))
     found.iterates = traits_of.iterates
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
@@ -202,7 +202,10 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
             found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
             found.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
-            found.noise[i, k] = 2 * norm(spread * u[k]) + own * found.size[i, k]
+            # A claim in few digits rounds its small elements to a part of the largest.
+            few = k == EVEN and eps > core.NARROW
+            rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else found.size[i, k]
+            found.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
         found.gradients.append(g[:n])
         found.moved.append(moved)
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
@@ -214,9 +217,15 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
             found.moved[i] = np.maximum(moved, np.max(large))
             off, rest = 0.0, max(0.0, rest - 10 * off * _FAR[0])
         # Linearity is tested only if the scaled results stay in the range of the dtype.
-        off = max(off, rest) if 1e-30 < size < 1e30 and np.isfinite(g).all() else 0.0
+        in_range = 1e-30 < size < 1e30 and np.isfinite(g).all() and not traits_of.float16
+        off = max(off, rest) if in_range else 0.0
         found.linear.append((off, norm(moved) + own * size, size, max(_LINEAR, _ROUNDINGS * eps)))
     return found
+
+
+def rounding_of(eps: float) -> float:
+    """Return the relative difference of two derivatives that were computed with this eps."""
+    return min(100 * eps, _OWN_FLOOR)
 
 
 def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivative:
@@ -279,13 +288,13 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     """
     own = u[1]
     share = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
-    minor = (share > 0) & (share < 1e-3 * np.max(share, initial=0.0))
+    minor = share < 1e-3 * np.max(share, initial=0.0)
     if not minor.any():
         return None
-    limit = np.median(share[minor])
-    with np.errstate(divide="ignore", invalid="ignore"):
+    limit = np.median(share[minor & (share > 0)]) if share[minor].any() else np.inf
+    with np.errstate(divide="ignore"):
         shrink = np.where(share > limit, _power_of_two(limit / share), 1.0)
-    return np.asarray(np.where(share < 1e-3 * np.max(share), own * shrink, 0))
+    return np.asarray(np.where(minor, own * shrink, 0))
 
 
 def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:

@@ -47,13 +47,16 @@ class Look:
     floor: float = 1e-9
 
     @property
+    def allowed(self) -> Floats:
+        """The largest difference of each element that does not count."""
+        largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
+        return np.asarray(core.SAFETY * self.error + core.FLOOR * np.abs(self.reference) + self.floor * largest)
+
+    @property
     def wrong(self) -> NDArray[np.bool_]:
         """A mask of the elements that are certainly wrong. Elements at a kink are not included."""
-        largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
-        allowed = core.SAFETY * self.error + core.FLOOR * np.abs(self.reference) + self.floor * largest
-        with np.errstate(invalid="ignore"):
-            off = ~(np.abs(self.claimed - self.reference) <= allowed)
-        return np.asarray(off & ~self.kink & np.isfinite(allowed))
+        off = ~(np.abs(self.claimed - self.reference) <= self.allowed)
+        return np.asarray(off & ~self.kink & np.isfinite(self.allowed))
 
 
 def against_derivative(
@@ -83,7 +86,9 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         size, off = np.abs(g), np.abs(c - g)
-        suspects = off > np.maximum(np.maximum(1e-2 * size, 30 * moved), _NOTHING * np.max(size, initial=0.0))
+        # The rounding of an element that is the same at the moved points is unknown.
+        least = np.where(moved > 0, _NOTHING, max(claim.floor, reference.floor)) * np.max(size, initial=0.0)
+        suspects = off > np.maximum.reduce([1e-2 * size, core.NOISES * moved, least])
         noise = np.where(size > 0, moved / size, 0)
     # If many elements are suspect, the comparison of the whole leaf finds them.
     for i in np.flatnonzero(suspects)[:64]:
@@ -268,7 +273,11 @@ def pattern_of(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], a
     if np.any(known) and not np.any(c[known]):
         return "the whole leaf is zero"
     ratio = np.real(np.vdot(r[known], c[known]) / np.vdot(r[known], r[known])) if np.any(known) else np.nan
-    if ratio and np.all(np.abs(c - ratio * r)[known] <= allowed[known] * max(1, abs(ratio))):
+    if (
+        ratio
+        and abs(ratio - 1) > core.FLOOR
+        and np.all(np.abs(c - ratio * r)[known] <= allowed[known] * max(1, abs(ratio)))
+    ):
         return _factor(float(ratio), axes)
     if np.iscomplexobj(r) and all_like(np.conj(c), known):
         return "the whole leaf is the complex conjugate of the reference"

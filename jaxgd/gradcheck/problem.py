@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import logging
 import operator
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,10 @@ import numpy as np
 from jaxgd.errors import DtypeError, RangeError, describe, dtype_of, given, is_traced, shown
 
 WHO = "check_gradients"
+
+_CALLBACKS = logging.getLogger("jax._src.callback")
+_LOCK = threading.Lock()
+_quiet = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,8 +171,8 @@ def prepare(
     return Prepared(problem, v, held, leaves, tuple(axes), chosen, _name(f), tuple(fixed))
 
 
-def with_outputs(prepared: Prepared, out: Any) -> Prepared:
-    """Return the problem with the places of the floating-point leaves in the result `out` of f.
+def with_outputs(prepared: Prepared, out: Any, name: str = "f") -> Prepared:
+    """Return the problem with the places of the floating-point leaves in the result `out` of the function.
 
     Raise DtypeError if the result has no such leaf.
     """
@@ -177,7 +182,7 @@ def with_outputs(prepared: Prepared, out: Any) -> Prepared:
     if not floats:
         got = _list(leaves)
         hint = "" if prepared.problem.has_aux else " For a result with aux, pass has_aux=True."
-        raise DtypeError(f"{WHO}: f must return floats, got {got}.\nOnly floats have a gradient.{hint}")
+        raise DtypeError(f"{WHO}: {name} must return floats, got {got}.\nOnly floats have a gradient.{hint}")
     return dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, outputs=outputs))
 
 
@@ -200,11 +205,11 @@ def evaluation(float64: bool) -> Iterator[None]:
 
     Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, not the user's
     setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f, and a
-    callback that refuses float64 logs no traceback.
+    callback that refuses float64 logs no traceback. The check moves arrays between host and device itself, so a guard
+    of the user against transfers is off.
     """
-    callbacks = logging.getLogger("jax._src.callback")
-    quiet = callbacks.disabled
     with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.transfer_guard("allow"))
         stack.enter_context(jax.default_matmul_precision("highest"))
         stack.enter_context(jax.numpy_dtype_promotion("standard"))
         stack.enter_context(jax.numpy_rank_promotion("allow"))
@@ -212,11 +217,28 @@ def evaluation(float64: bool) -> Iterator[None]:
             stack.enter_context(jax.enable_x64(True))
             stack.enter_context(jax.debug_nans(False))
             stack.enter_context(jax.debug_infs(False))
-            callbacks.disabled = True
-        try:
-            yield
-        finally:
-            callbacks.disabled = quiet
+            stack.enter_context(_without_tracebacks())
+        yield
+
+
+@contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Turn off the log of failing callbacks. Checks in several threads may overlap."""
+    global _quiet
+    with _LOCK:
+        _quiet += 1
+        _CALLBACKS.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _quiet -= 1
+            if not _quiet:
+                _CALLBACKS.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _list(values: Sequence[Any]) -> str:

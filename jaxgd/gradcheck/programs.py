@@ -138,7 +138,9 @@ class ClaimedGradient:
         """Return no value and the claimed gradient times w."""
         v, (w,) = element
         leaves = jax.tree.leaves(self.gradient.value(*self.problem.args(v, traced)))
-        return [], [jnp.zeros(x.shape) if i is None else jnp.asarray(leaves[i]) * w for i, x in _placed(self.places, v)]
+        return [], [
+            jnp.zeros(x.shape) if i is None else _times(w, jnp.asarray(leaves[i])) for i, x in _placed(self.places, v)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +186,11 @@ def whole_cotangent(problem: Problem, out: Any, w: Sequence[Any]) -> Any:
     for place, ct in zip(problem.outputs, w, strict=True):
         whole[place] = jnp.asarray(ct, jnp.result_type(leaves[place]))
     return jax.tree.unflatten(structure, whole)
+
+
+def _times(w: Any, g: Any) -> Any:
+    """Return w·g in the precision of g."""
+    return w * g if jnp.iscomplexobj(w) else jnp.asarray(w, jnp.real(g).dtype) * g
 
 
 def _placed(places: tuple[int | None, ...], v: list[Any]) -> list[tuple[int | None, Any]]:

@@ -5,9 +5,10 @@ A batch runs in one vmapped, jitted call if the function allows it, otherwise on
 
 import dataclasses
 import math
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ _MODES = ("vmap", "jit", "eager")
 _PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
 _MOST_PROGRAMS = 64
 _LARGEST_CONSTANTS = 2**20
+_LOCK = threading.Lock()
 
 
 def eps_of(dtype: Any) -> float:
@@ -29,10 +31,17 @@ def eps_of(dtype: Any) -> float:
 
 
 class Traits(NamedTuple):
-    """The largest eps among the float dtypes in a function, and True if it iterates until a condition holds."""
+    """The properties of a computation.
+
+    Attributes:
+        eps: The largest eps among its float dtypes.
+        iterates: True if it iterates until a condition holds.
+        float16: True if it computes in float16, whose range is small.
+    """
 
     eps: float
-    iterates: bool
+    iterates: bool = False
+    float16: bool = False
 
 
 def traits(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> Traits:
@@ -44,11 +53,12 @@ def traits(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> Traits:
     try:
         jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
-        return Traits(fine, False)
+        return Traits(fine)
     eqns = list(_dependent(jaxpr, set(jaxpr.invars)))
     dtypes = {getattr(x.aval, "dtype", None) for eqn in eqns for x in eqn.outvars} - {None}
     eps = [eps_of(dtype) for dtype in dtypes if dtype is not None and jnp.issubdtype(dtype, jnp.inexact)]
-    return Traits(max([fine, *eps]), any(eqn.primitive.name == "while" for eqn in eqns))
+    names = {eqn.primitive.name for eqn in eqns}
+    return Traits(max([fine, *eps]), "while" in names, eps_of("float16") in eps)
 
 
 def ignored(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[int]:
@@ -57,7 +67,7 @@ def ignored(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[int]:
         jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
         return set()
-    needed = _needed(jaxpr, set(jaxpr.outvars))
+    needed = _needed(jaxpr, jaxpr.outvars)
     return {i for i, x in enumerate(jaxpr.invars) if x not in needed}
 
 
@@ -65,7 +75,7 @@ def ignored(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[int]:
 _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
 
 
-def _needed(jaxpr: Any, results: set[Any]) -> set[Any]:
+def _needed(jaxpr: Any, results: Iterable[Any]) -> set[Any]:
     """Return the variables of a jaxpr that some of its results need."""
     needed = {x for x in results if not hasattr(x, "val")}
     for eqn in reversed(jaxpr.eqns):
@@ -74,7 +84,7 @@ def _needed(jaxpr: Any, results: set[Any]) -> set[Any]:
         inputs = [True] * len(eqn.invars)
         called = [inner for inner, _ in _called(eqn) if eqn.primitive.name in _CALLS]
         if called and len(called[0].invars) == len(eqn.invars):
-            wanted = {x for x, outer in zip(called[0].outvars, eqn.outvars, strict=True) if outer in needed}
+            wanted = [x for x, outer in zip(called[0].outvars, eqn.outvars, strict=True) if outer in needed]
             inside = _needed(called[0], wanted)
             inputs = [x in inside for x in called[0].invars]
         needed |= {x for x, used in zip(eqn.invars, inputs, strict=True) if used and not hasattr(x, "val")}
@@ -100,8 +110,11 @@ def _called(eqn: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
 
 
 def _constants(jaxpr: Any, consts: Sequence[Any]) -> Iterator[Any]:
+    """Yield the constants of a jaxpr. Raise TypeError at a callback: its text does not identify its function."""
     yield from consts
     for eqn in jaxpr.eqns:
+        if "callback" in eqn.primitive.name:
+            raise TypeError
         yield from (x.val for x in eqn.invars if hasattr(x, "val"))
         for inner, inner_consts in _called(eqn):
             yield from _constants(inner, inner_consts)
@@ -116,24 +129,27 @@ def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
     """Return fn compiled for these arguments.
 
     Every check traces fn, because the functions and values that fn uses may have changed. Only a new trace is compiled.
-    The text and the constants of a trace identify it. A trace is not kept if its text holds memory addresses, which
-    identify nothing, or if its constants are larger than 1 MiB.
+    The text and the constants of a trace identify it. A trace is not kept if it calls back to Python, if its text holds
+    memory addresses, which identify nothing, or if its constants are larger than 1 MiB.
     """
     traced = jax.jit(lambda *args: fn(*args)).trace(*args)
-    text, held = str(traced.jaxpr.jaxpr), list(_constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
-    if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in held) > _LARGEST_CONSTANTS:
-        return traced.lower().compile()
+    text = str(traced.jaxpr.jaxpr)
     try:
+        held = list(_constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
+        if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in held) > _LARGEST_CONSTANTS:
+            return traced.lower().compile()
         values = tuple((str(jnp.result_type(c)), np.shape(c), np.asarray(c).tobytes()) for c in held)
     except (AttributeError, TypeError):
         return traced.lower().compile()
     key = text, values, _shapes(args), jax.tree.structure(args), _settings()
-    if key not in _PROGRAMS:
-        _PROGRAMS[key] = traced.lower().compile()
-        if len(_PROGRAMS) > _MOST_PROGRAMS:
+    with _LOCK:
+        program = _PROGRAMS.pop(key, None)
+    program = program or traced.lower().compile()
+    with _LOCK:
+        _PROGRAMS[key] = program
+        while len(_PROGRAMS) > _MOST_PROGRAMS:
             _PROGRAMS.popitem(last=False)
-    _PROGRAMS.move_to_end(key)
-    return _PROGRAMS[key]
+    return program
 
 
 def _shapes(args: Any) -> tuple[Any, ...]:

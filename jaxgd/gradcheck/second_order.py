@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgd.gradcheck import core
-from jaxgd.gradcheck.derive import directions
+from jaxgd.gradcheck.derive import directions, jittered, rounding_of, stacked
 from jaxgd.gradcheck.problem import Prepared, Problem, evaluation, upcast
 from jaxgd.gradcheck.programs import bilinear
 from jaxgd.gradcheck.report import Cause, Consistency, GradientReport, Verdict
-from jaxgd.gradcheck.run import single
+from jaxgd.gradcheck.run import single, traits
 
 
 def check_second_order(
@@ -27,7 +28,9 @@ def check_second_order(
     """
     gradient = _gradient(prepared, prepared.problem)
     args = prepared.problem.args(prepared.v, prepared.traced)
-    w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, prepared.problem(prepared.v, prepared.traced), strict=True)]
+    with evaluation(float64=False):
+        outputs = prepared.problem(prepared.v, prepared.traced)
+        w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, outputs, strict=True)]
     if meant != prepared.problem:
         options = options | {"reference": _gradient(prepared, meant)}
     report = check(gradient, *args, w, argnums=(*prepared.argnums, len(args)), **options)
@@ -35,6 +38,16 @@ def check_second_order(
     notes = tuple(note for note in report.not_checked if not note.startswith(("held fixed", "second derivatives")))
     symmetric = _symmetry(gradient, prepared, w, options)
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
+
+
+def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Any]) -> bool:
+    """Return True if JAX differentiates the problem in reverse mode."""
+    try:
+        with evaluation(float64=False):
+            jax.eval_shape(_gradient(prepared, problem), *problem.args(prepared.v, prepared.traced), w)
+    except Exception:
+        return False
+    return True
 
 
 def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., Any]:
@@ -67,22 +80,32 @@ def _symmetry(
         drawn = [directions(np.asarray(leaf), 3, rng) for leaf in x]
         u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
 
-        def products(shared: Any, element: Any) -> Any:
-            x, traced, wide = shared
+        def products(shared: Any, x: Any) -> Any:
+            traced, wide, u, v = shared
 
             def along(direction: list[Any]) -> Any:
                 return jax.jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
 
-            u, v = element
             hu, hv = along(u), along(v)
             return bilinear(u, hv), bilinear(v, hu), bilinear([jnp.abs(y) for y in u], [jnp.abs(y) for y in hv])
 
         try:
-            a, b, size = map(float, single(products, (x, traced, wide), (u, v)))
+            shared, points = (traced, wide, u, v), stacked(jittered(x, rng))
+            each = np.stack(
+                single(lambda *args: jax.lax.map(partial(products, args[0]), args[1]), shared, points), axis=1
+            )
+            eps = traits(lambda x: products(shared, x), x).eps
         except Exception:
             return []
-    if not (np.isfinite(a) and np.isfinite(b)) or size == 0:
+    # The other two points are moved by one rounding.
+    (a, b, size), *moved = each.tolist()
+    if not np.isfinite(each).all() or size == 0:
         return []
-    verdict, _ = core.agree(abs(a - b), 0.0, size, core.FLOOR, options["rtol"])
+    noise = core.NOISES * max(abs(p - a) + abs(q - b) for p, q, _ in moved)
+    floor = max(core.FLOOR, options["nondeterminism"], rounding_of(eps))
+    verdict, _ = core.agree(abs(a - b), noise, size, floor, options["rtol"])
+    if verdict is Verdict.CANNOT_TELL:
+        # The comparisons with quotients report it.
+        return []
     cause = Cause.AGREES if verdict is Verdict.RIGHT else Cause.ASYMMETRIC
     return [Consistency("⟨u, Hv⟩ = ⟨v, Hu⟩", verdict, cause, abs(a - b) / size)]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgd import ShapeError, check_gradients
+from jaxgd import DtypeError, ShapeError, check_gradients
 
 X = jnp.array([0.3, 1.2, 2.5])
 
@@ -126,13 +126,14 @@ OTHERS = [
     lambda x: 1,
     lambda x: [],
     lambda x: (x, x),
+    lambda x: x + 0j,
     pytest.param(lambda x: x.astype(int), marks=pytest.mark.slow),
 ]
 
 
 @pytest.mark.parametrize("reference", OTHERS)
-def test_a_reference_with_a_result_of_another_shape_is_refused(reference):
-    with pytest.raises(ShapeError, match=r"reference must return arrays of the shapes that f returns, \(3,\), got"):
+def test_a_reference_with_another_result_is_refused(reference):
+    with pytest.raises((ShapeError, DtypeError), match="reference must return floats"):
         check_gradients(lambda x: 2 * x, X, reference=reference)
 
 

@@ -113,11 +113,11 @@ def test_upcast_widens_floats_and_keeps_integers(x64):
 
 
 def test_the_settings_of_a_check_end_with_it():
-    callbacks = logging.getLogger("jax._src.callback")
+    callbacks, record = logging.getLogger("jax._src.callback"), logging.makeLogRecord({})
     names = ("enable_x64", "debug_nans", "debug_infs", "numpy_dtype_promotion", "numpy_rank_promotion")
 
     def settings():
-        return *(getattr(jax.config, f"jax_{name}") for name in names), callbacks.disabled
+        return *(getattr(jax.config, f"jax_{name}") for name in names), not callbacks.filter(record)
 
     with jax.debug_nans(True), jax.numpy_dtype_promotion("strict"):
         before = settings()
@@ -127,6 +127,10 @@ def test_the_settings_of_a_check_end_with_it():
             assert jax.config.jax_default_matmul_precision == "highest"
         with evaluation(float64=True):
             assert settings() == (True, False, False, "standard", "allow", True)
+            with evaluation(float64=True):
+                pass
+            # Another check that ends, in another thread, leaves the log off.
+            assert settings()[-1]
         assert settings() == before
 
 
