@@ -13,7 +13,7 @@ from .draws import Args, Draw, array, fixed, normal
 from .inputs import A, Struct, V, sines, square
 from .kinds import times_gradient, with_jvp, with_vjp
 
-BFLOAT16 = "f computes in bfloat16"
+BFLOAT16 = "f does not compute in float64"
 W = np.array([[0.3, -0.2, 0.5], [0.1, 0.7, -0.4]])
 LAYER, ONE = fixed(W, [1.0, 2.0, -0.5]), fixed([1.0, 0.3])
 

@@ -157,7 +157,7 @@ def check_gradients(
         problem = _meant(prepared, reference, first)
         w = _cotangents(first, n, rng)
         one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
-        run = run_in_users_dtype(prepared, first, one, rng, nondeterminism)
+        run = run_in_users_dtype(prepared, first, one, rng, nondeterminism, rtol or 0.0)
         report = dataclasses.replace(report, consistency=tuple(run.consistency), evaluations=2 * len(run.consistency))
         if not run.one_function:
             cause = next(c.cause for c in run.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
@@ -193,7 +193,7 @@ def check_gradients(
     return dataclasses.replace(
         report,
         leaves=leaves,
-        consistency=(*run.consistency, *_value_of_the_rule(d, sampler)),
+        consistency=(*run.consistency, *_value_of_the_rule(d, sampler, rtol)),
         precision=tuple(precision),
         checked=f"{words}; {' and '.join(names)} against difference quotients" if names else words,
         not_checked=tuple(notes),
@@ -250,14 +250,14 @@ def _held_fixed(prepared: Prepared) -> list[str]:
     return [f"held fixed: {', '.join(prepared.fixed[:6])}{more}"]
 
 
-def _value_of_the_rule(d: Derivatives, sampler: Sampler) -> list[Consistency]:
+def _value_of_the_rule(d: Derivatives, sampler: Sampler, rtol: float | None) -> list[Consistency]:
     """Compare the value of f under `jax.vjp` with the plain value of f, in float64. Return [] if they agree."""
     if not d.outputs or not sampler.in_float64 or sampler.coarse or sampler.problem != d.prepared.problem:
         return []
     value, size = sampler.zeros[0]
     terms = [np.real(w[0] * y) for w, y in zip(d.shared.cotangents, d.outputs, strict=True)]
     apart = abs(sum(float(np.sum(x)) for x in terms) - value) / size if size else 0.0
-    if not math.isfinite(apart) or apart <= _SAME_VALUE:
+    if not math.isfinite(apart) or apart <= max(_SAME_VALUE, rtol or 0.0):
         return []
     return [Consistency("f = its value under jax.vjp", Verdict.WRONG, Cause.OTHER_VALUE, apart)]
 

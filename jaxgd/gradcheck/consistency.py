@@ -58,11 +58,12 @@ class UsersDtype:
 
 
 def run_in_users_dtype(
-    prepared: Prepared, first: list[Any], w: list[Any], rng: np.random.Generator, nondeterminism: float
+    prepared: Prepared, first: list[Any], w: list[Any], rng: np.random.Generator, nondeterminism: float, rtol: float
 ) -> UsersDtype:
     """Compare runs of f and of its gradient: eager, jit and vmap, each with a second run.
 
-    `first` is the result of an eager run, `w` a cotangent.
+    `first` is the result of an eager run, `w` a cotangent. Two runs of autodiff may differ by `nondeterminism`, and a
+    rule may return a value that differs from f by `rtol`.
     """
     problem, v, traced = prepared.problem, prepared.v, prepared.traced
     eps = max(traits(lambda v: problem(v, traced), v).eps, *(eps_of(x.dtype) for x in [*v, *first]))
@@ -98,7 +99,7 @@ def run_in_users_dtype(
         plain = single(Outputs(problem), traced, (v, w))[0]
     compare("eager = jit", Cause.NOT_ONE_FUNCTION, first, plain, noise)
     if gradient:
-        compare("f = its value under jax.vjp", Cause.OTHER_VALUE, plain, out, noise)
+        compare("f = its value under jax.vjp", Cause.OTHER_VALUE, plain, out, noise, rtol)
     vmapped = runner.modes[fn] == "vmap"
     if vmapped:
         compare("jit = vmap", Cause.NOT_ONE_FUNCTION, out, [x[0] for x in outs], noise)

@@ -46,6 +46,8 @@ JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs u
 STEADY = 0.25  # three slopes that differ from the quotient, and from each other by this part, are no noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
 ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
+NARROW = 1e-10  # f with a rounding above this computes in a dtype narrower than float64
+STAIRS = 4  # a coarse F changes at this number of steps or more; a step of f itself, as in floor, at one or two
 NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
 
 _VERDICTS = (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
@@ -135,11 +137,10 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         if not np.isfinite(zero[i]) or inside[i].sum() < min(4, len(h)):
             sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
             causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
-        elif kink[i]:
-            causes.append(Cause.KINK)
         else:
-            causes.append(_broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i]))
-        narrow = lines.narrow > 1e-10 or (coarse[i] > 0 and np.count_nonzero(change[i]) >= 4)
+            broken = _broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i])
+            causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
+        narrow = lines.narrow > NARROW or (coarse[i] > 0 and np.count_nonzero(change[i]) >= STAIRS)
         rough = level[i] > 1e3 * rounding[i] and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)
@@ -198,11 +199,12 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     """Return two resolutions of F where F does not change at the smallest step; 0 elsewhere.
 
     F may compute with numbers as large as its variation along any line, and rounds them. F may also compute in float32
-    or narrower: then the second resolution is its smallest change. A larger smallest change is a step of f, like floor.
+    or narrower: then the second resolution is its smallest change. A larger change at few steps is a step of f itself.
     """
     still = change[:, -1] == 0
     least = np.min(np.where(change > 0, change, np.inf), axis=1)
-    coarse = still & (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size)
+    stairs = (lines.narrow > NARROW) & (np.count_nonzero(change, axis=1) >= STAIRS)
+    coarse = still & (stairs | (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size))
     rounded = lines.eps * np.max(change, initial=0.0, where=np.isfinite(change))
     return np.where(still, rounded, 0.0), np.where(coarse, least, 0.0)
 

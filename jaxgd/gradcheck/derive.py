@@ -24,6 +24,8 @@ _FAR = (2.0**20, 2.0**-20)
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
+# A claim rounds to 10 eps, and equals another one up to 100 eps. These limits keep a doubled gradient wrong in 8 bits.
+_OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
 # The index of the direction along which all elements of a leaf contribute about equally.
@@ -185,7 +187,8 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     n, count = len(d.shared.cotangents[0]), len(d.shared.directions[0]) - 1
     shape = len(stack), count
     eps = traits_of.eps
-    found = Derivative(name, max(d.floor, 100 * eps), *np.zeros((3, *shape)))
+    own = min(10 * eps, _OWN_ROUNDING)
+    found = Derivative(name, max(d.floor, min(100 * eps, _OWN_FLOOR)), *np.zeros((3, *shape)))
     found.iterates = traits_of.iterates
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
@@ -197,12 +200,12 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
             found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
             found.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
-            found.noise[i, k] = 2 * norm(spread * u[k]) + 10 * eps * found.size[i, k]
+            found.noise[i, k] = 2 * norm(spread * u[k]) + own * found.size[i, k]
         found.gradients.append(g[:n])
         found.moved.append(moved)
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
         off, rest = norm(large), norm(small)
-        if 0 < off <= _APPROXIMATE * size:
+        if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
             # A rule that iterates to an absolute tolerance is exact for a large cotangent. The difference is its error.
             found.approximate.add(i)
             found.noise[i] += [2 * np.max(large) * norm(x) for x in u[:-1]]
@@ -210,7 +213,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
             off, rest = 0.0, max(0.0, rest - 10 * off * _FAR[0])
         # Linearity is tested only if the scaled results stay in the range of the dtype.
         off = max(off, rest) if 1e-30 < size < 1e30 and np.isfinite(g).all() else 0.0
-        found.linear.append((off, norm(moved) + 10 * eps * size, size, max(_LINEAR, _ROUNDINGS * eps)))
+        found.linear.append((off, norm(moved) + own * size, size, max(_LINEAR, _ROUNDINGS * eps)))
     return found
 
 

@@ -46,7 +46,7 @@ class Sampler:
     @property
     def coarse(self) -> bool:
         """True if f computes with fewer digits than float64."""
-        return self.narrow > 1e-10
+        return self.narrow > core.NARROW
 
     @property
     def narrowest(self) -> str:
