@@ -128,6 +128,16 @@ class Ablation:
         return {"changed": changed, "failed": failed}
 
 
+def unexpected(records: Sequence[Record]) -> None:
+    """Print the cases with an unexpected verdict or cause."""
+    for record in records:
+        if record.grade(record.outcome):
+            expected = " or ".join(record.expected) + (f": {record.cause}" if record.cause else "")
+            print(f"{record.part}: {record.name}: {': '.join(filter(None, record.outcome))}, expected {expected}")
+    good = sum(not record.grade(record.outcome) for record in records)
+    print(f"{good} of {len(records)} checks are as expected")
+
+
 def ablate(records: Sequence[Record]) -> list[Row]:
     """Change every constant and remove every part, print a line for each, and return the rows."""
     found = Ablation(records)
@@ -158,5 +168,7 @@ def _lines_of_constant(row: Row) -> list[str]:
             continue
         else:
             words = f"none up to {row[f'{side} tried']:.3g}"
-        lines.append(f"{row['constant'] if not lines else '':18}{row['value'] if not lines else '':>9}  {side:5}{words}")
+        lines.append(
+            f"{row['constant'] if not lines else '':18}{row['value'] if not lines else '':>9}  {side:5}{words}"
+        )
     return lines

@@ -36,18 +36,20 @@ def _scaled(place: Any, name: str) -> Constant:
     return Constant(place, name, tuple(x * value for x in down), tuple(x * value for x in up))
 
 
-# RATIO and SHORT belong to the recorded steps, so no replay can change them.
+# The recorded steps fix RATIO and SHORT, and EPS and EPS32 are facts.
+_FIXED = {"RATIO", "EPS", "EPS32"}
+_OTHERS = {
+    "STEEPEST": ((0.9, 0.8, 0.65, 0.5, 0.3), (0.97, 0.99, 1.0, 1.1)),
+    "ORDERS": ((2, 1), (4, 5)),
+    "RUNGS": ((17, 16, 15, 14, 12, 10, 8), ()),
+    "STAIRS": ((3, 2, 1), (5, 6, 8, 10)),
+}
 CONSTANTS = (
     *(
-        _scaled(core, name)
-        for name in (
-            *("SAFETY", "NOISES", "FLOOR", "RESOLUTION", "COARSE_RESOLUTION", "SMALL_GAP", "JUMP", "STEADY", "ROUGH"),
-            *("ITERATION", "NEGLIGIBLE"),
-        )
+        Constant(core, name, *_OTHERS[name]) if name in _OTHERS else _scaled(core, name)
+        for name, value in vars(core).items()
+        if name.isupper() and isinstance(value, int | float) and name not in _FIXED
     ),
-    Constant(core, "STEEPEST", (0.9, 0.8, 0.65, 0.5, 0.3), (0.97, 0.99, 1.0, 1.1)),
-    Constant(core, "ORDERS", (2, 1), (4, 5)),
-    Constant(core, "RUNGS", (17, 16, 15, 14, 12, 10, 8)),
     _scaled(examine, "_SUSPICIOUS"),
     _scaled(examine, "_ROUNDED"),
 )
@@ -76,7 +78,7 @@ _slopes, _resolution, __judge, _combine = core.slopes, core._resolution, core._j
 
 
 def _slopes_without_gap(lines: core.Lines, noise: float = 0.0) -> core.Slopes:
-    with mock.patch.object(core, "SMALL_GAP", math.inf):
+    with mock.patch.object(core, "SMALL_GAP", 1e100):
         return _slopes(lines, noise)
 
 
@@ -119,6 +121,13 @@ def _drop_even(exam: Examination) -> None:
     exam.d.even.clear()
 
 
+def _as_float64(exam: Examination) -> None:
+    """Forget that f computes in a narrow dtype."""
+    exam.sampler.coarse = False  # type: ignore[misc]
+    for lines in (exam.lines, exam.sampler.long):  # type: ignore[attr-defined]
+        lines |= {i: x._replace(narrow=core.EPS) for i, x in lines.items()}
+
+
 def _consistency(name: str) -> Part:
     """Return the part that compares two ways to run f."""
     run, rule = check.run_in_users_dtype, check._value_of_the_rule
@@ -154,6 +163,8 @@ PARTS = (
     Part("two directions suffice: one suffices", ((core, "combine", _one_direction),)),
     Part("outside the kink", ((core, "outside_the_kink", lambda *x: False),)),
     Part("the direction of small elements", change=_drop_even),
+    Part("the narrowest dtype in f", change=_as_float64),
+    Part("four roundings of float32 agree", ((derive.Derivatives, "floor", property(lambda self: max(core.FLOOR, self.nondeterminism))),)),
     Part("the long ladder", ((Examination, "_settled", lambda *x: True),)),
     Part("the noise of a claim", ((core, "NOISES", 0.0),)),
     # The other comparisons.

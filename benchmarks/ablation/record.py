@@ -26,6 +26,7 @@ from jaxgd.gradcheck.derive import Derivative
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.locate import Look
 from jaxgd.gradcheck.report import Check, GradientReport, LeafReport
+from jaxgd.gradcheck.sample import Sampler
 
 TABLES = {**CORPUS, "adversarial": ADVERSARIAL, "fresh-right": FRESH_RIGHT, "fresh-wrong": FRESH_WRONG}
 NETWORKS = tuple(f"network-{x}" for x in ("right", "random", "random-claimed", "trained", "trained-claimed"))
@@ -45,9 +46,7 @@ class Recorded:
 
     def lines(self, leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
         """Return F at the steps of the long ladder, with the number of rungs that the core has now."""
-        short = {"h": slice(core.RUNGS), **dict.fromkeys(("plus", "minus"), (slice(None), slice(core.RUNGS)))}
-        lines = {i: self.long[i] for i in leaves}
-        return {i: x._replace(**{name: getattr(x, name)[part] for name, part in short.items()}) for i, x in lines.items()}
+        return {i: _part(self.long[i], slice(core.RUNGS)) for i in leaves}
 
 
 @dataclasses.dataclass
@@ -138,7 +137,7 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
     name = f"{case.name}{'' if dtype == 'float32' else ', ' + dtype}{f', seed {seed}' if seed else ''}"
     record = Record(part, name, case.expected, case.cause, ("", ""), None, [])
     try:
-        with mock.patch.object(Examination, "run", _recording(stages)):
+        with _recording(stages):
             report = checked(case, dtype, seed)
     except Exception as error:
         record.outcome = type(error).__name__, ""
@@ -157,31 +156,40 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
     return record
 
 
-def _recording(stages: list[Any]) -> Any:
-    """Return Examination.run, with every evaluation recorded. It evaluates F at many steps for every leaf."""
-    run, look = Examination.run, Examination._look
+@contextlib.contextmanager
+def _recording(stages: list[Any]) -> Iterator[None]:
+    """Record every examination. One batch evaluates F at the few steps and at the many, along every direction."""
+    run, look, evaluate = Examination.run, Examination._look, Sampler.lines
 
-    def lookup(self: Examination, claim: Derivative, i: int, quotients: Any) -> Look:
-        return self.looks.setdefault((claim.name, i), look(self, claim, i, quotients))  # type: ignore[attr-defined]
+    def lines(self: Any, leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
+        if len(h) == core.RUNGS:
+            return {i: self.long[i] for i in leaves}
+        both = evaluate(self, leaves, len(self.shared.directions[0]) - 1, np.concatenate([h, core.ladder()]))
+        self.long = {i: _part(x, slice(len(h), None)) for i, x in both.items()}
+        return {i: _part(x, slice(len(h)), slice(n)) for i, x in both.items()}
 
-    def recording(self: Examination) -> tuple[LeafReport, ...]:
-        sampler, short, long = self.sampler, dict(self.lines), {}
-        self.looks = {}  # type: ignore[attr-defined]
-        evaluate = sampler.lines
+    def lookup(self: Any, claim: Derivative, i: int, quotients: Any) -> Look:
+        return self.looks.setdefault((claim.name, i), look(self, claim, i, quotients))
 
-        def lines(leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
-            long.update(evaluate(list(short), n, h))
-            return {i: long[i] for i in leaves}
-
-        with mock.patch.object(sampler, "lines", lines), mock.patch.object(Examination, "_look", lookup):
-            leaves = run(self)
-            if not long and short:
-                lines([], len(self.d.shared.directions[0]) - 1, core.ladder())
-        known = Recorded(long, self.looks, sampler.coarse, sampler.narrowest, sampler.iterates)  # type: ignore[attr-defined]
+    def recorded_run(self: Any) -> tuple[LeafReport, ...]:
+        x, short, self.looks = self.sampler, dict(self.lines), {}
+        leaves = run(self)
+        known = Recorded(x.long, self.looks, x.coarse, x.narrowest, x.iterates)
         stages.append((_plain(self, known, short), leaves))
         return leaves
 
-    return recording
+    replaced = (Sampler, "lines", lines), (Examination, "_look", lookup), (Examination, "run", recorded_run)
+    with patched(replaced):
+        yield
+
+
+def _part(lines: core.Lines, steps: slice, directions: slice = slice(None)) -> core.Lines:
+    """Return F at some steps along some directions."""
+    return lines._replace(
+        h=lines.h[steps],
+        **{name: getattr(lines, name)[directions, steps] for name in ("plus", "minus")},
+        **{name: getattr(lines, name)[directions] for name in ("zero", "size")},
+    )
 
 
 def _plain(exam: Examination, known: Recorded, short: dict[int, core.Lines]) -> Examination:
