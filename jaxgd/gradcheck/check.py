@@ -172,7 +172,8 @@ def check_gradients(
     if clock.over():
         return _undecided(report, prepared, Cause.OUT_OF_TIME, "in the quotients at a few steps")
     sampler, lines = first_lines(d, prepared, problem, directions)
-    leaves = Examination(d, sampler, claims, rtol, rng, lines, clock).run()
+    tolerance = max(rtol or 0.0, nondeterminism) or None
+    leaves = Examination(d, sampler, claims, tolerance, rng, lines, clock).run()
     precision, checks = compare_with_float64(d, sampler, run, claims, one)
     leaves = tuple(dataclasses.replace(x, checks=(*x.checks, *checks.get(i, []))) for i, x in enumerate(leaves))
     notes, second = [*d.notes, *_held_fixed(prepared)], None

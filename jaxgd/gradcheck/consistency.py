@@ -106,7 +106,8 @@ def run_in_users_dtype(
     if not gradient:
         return UsersDtype(out, None, [], lines, float(np.max(noise, initial=0.0)))
     again, spread = single(fn, traced, (v, w))[1], _spread(gradients)
-    compare("autodiff's second run", Cause.NOT_DETERMINISTIC, gradient, again, spread, nondeterminism)
+    still = np.zeros(len(gradient))
+    compare("autodiff's second run", Cause.NOT_DETERMINISTIC, gradient, again, still, nondeterminism)
     if vmapped:
         one = [x[0] for x in gradients]
         compare("autodiff's jit = vmap", Cause.NOT_ONE_FUNCTION, gradient, one, spread, nondeterminism)

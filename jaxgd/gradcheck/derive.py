@@ -193,6 +193,8 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite = np.nan_to_num(np.abs(g[:n]), posinf=0)
+        # The tolerance covers the difference of two runs, so that it is no noise.
+        moved = np.maximum(moved - d.nondeterminism * finite[0], 0) if d.nondeterminism else moved
         # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
         nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
         usual = float(np.median(moved[nonzero] / finite[0][nonzero])) if np.any(nonzero) else 0.0
