@@ -120,8 +120,8 @@ class Gradcheck:
     """Change every constant and remove every part of the checker, and list the cases that change."""
     parts: tuple[str, ...] = ()
     """Parts of the corpus: correct, wrong, kinks, adversarial, fresh-right, fresh-wrong, network-right, network-random,
-    network-random-claimed, network-trained, network-trained-claimed. By default all; those of the network only with
-    --data-dir."""
+    network-random-claimed, network-trained, network-trained-claimed. The default is all parts; the parts of the network
+    need --data-dir."""
     seeds: int = 1
     """Points per function."""
     dtypes: tuple[str, ...] = ("float32",)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ablation.parts import CONSTANTS, PARTS, Patch
+from benchmarks.ablation.parts import CONSTANTS, PARTS, Constant, Part, Patch
 from benchmarks.ablation.record import Outcome, Record, Stage, outcome_of, patched
 from jaxgd.gradcheck import locate
 from jaxgd.gradcheck.derive import Derivative
@@ -16,26 +16,23 @@ from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.report import GradientReport
 
 Row = dict[str, Any]
-
-
-def _no_search(*args: Any) -> locate.Look:
-    nothing: Any = np.zeros(0)
-    return locate.Look(np.zeros(0, int), nothing, nothing, nothing, np.zeros(0, bool))
-
-
 _look = Examination._look
 
 
-def _recorded_look(self: Examination, claim: Derivative, i: int, quotients: Any) -> locate.Look:
-    """Return the recorded search, otherwise a comparison with a right gradient, otherwise a search that finds nothing."""
-    known: Any = self.sampler
+def _no_search(*args: Any) -> locate.Look:
+    empty: Any = np.zeros(0)
+    return locate.Look(np.zeros(0, int), empty, empty, empty, np.zeros(0, bool))
+
+
+def _known_look(self: Any, claim: Derivative, i: int, quotients: Any) -> locate.Look:
+    """Return the recorded search; if there was none, a comparison with a right gradient, or a search without result."""
     search = _look if claim.gradients else _no_search
-    return known.looks.get((claim.name, i)) or search(self, claim, i, quotients)
+    return self.sampler.looks.get((claim.name, i)) or search(self, claim, i, quotients)
 
 
-# A replay makes no pictures of the error, and evaluates f nowhere else than at the recorded points.
+# A replay cannot evaluate f, and needs no words on the error.
 REPLAY: tuple[Patch, ...] = (
-    (Examination, "_look", _recorded_look),
+    (Examination, "_look", _known_look),
     (Examination, "_taylor", lambda *x: math.nan),
     (Examination, "_forgets", lambda *x: ""),
     (locate, "against_quotients", _no_search),
@@ -46,86 +43,71 @@ REPLAY: tuple[Patch, ...] = (
 
 def _again(stage: Stage, report: GradientReport) -> GradientReport:
     """Return the report with the checks of a second run of the examination."""
-    exam = stage.exam
+    exam = dataclasses.replace(stage.exam, lines=dict(stage.exam.lines), slopes={}, unfinished=set())
     for claim, own in stage.floors:
         claim.floor = max(exam.d.floor, own)
-    exam.slopes, exam.unfinished, short = {}, set(), exam.lines
-    leaves = exam.run()
-    exam.lines = short
-    leaves = tuple(
-        dataclasses.replace(x, checks=(*x.checks, *later)) for x, later in zip(leaves, stage.checks, strict=True)
+    leaves = (
+        dataclasses.replace(x, checks=(*x.checks, *later)) for x, later in zip(exam.run(), stage.checks, strict=True)
     )
-    return dataclasses.replace(report, leaves=leaves)
+    return dataclasses.replace(report, leaves=tuple(leaves))
 
 
 def replayed(record: Record, without: str = "") -> Outcome:
     """Return the verdict and cause that follow from the recorded numbers."""
-    if record.report is None or not record.stages:
-        return record.outcome if record.report is None else outcome_of(record.report, without)
-    report = _again(record.stages[0], record.report)
-    if report.second_order is not None and len(record.stages) > 1:
-        report = dataclasses.replace(report, second_order=_again(record.stages[1], report.second_order))
+    report = record.report
+    if report is None:
+        return record.outcome
+    second = report.second_order
+    if record.stages:
+        report = _again(record.stages[0], report)
+    if second is not None and len(record.stages) > 1:
+        report = dataclasses.replace(report, second_order=_again(record.stages[1], second))
     return outcome_of(report, without)
 
 
-class Ablation:
-    """The replays of a list of records.
+def without(part: Part, record: Record) -> Outcome:
+    """Return the outcome of a check without a part. The patches of the part must be active."""
+    if part.decides is not None:
+        return record.reruns.get(part.name, record.outcome)
+    if part.change is not None:
+        record = copy.deepcopy(record)
+        for stage in record.stages:
+            part.change(stage.exam)
+    return replayed(record, part.without)
 
-    Attributes:
-        records: The recorded checks.
-        base: The outcome of each replay without a change.
-    """
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
-        with patched(REPLAY):
-            self.base = [replayed(record) for record in records]
+def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequence[Outcome]) -> Row:
+    """Return the cases whose verdict or cause changes, and those that fail: their grade gets worse."""
+    row: Row = {"changed": {}, "failed": {}}
+    for record, old, new in zip(records, base, outcomes, strict=True):
+        name, words = f"{record.part}: {record.name}", f"{': '.join(old)} → {': '.join(new)}"
+        if old != new:
+            row["changed"][name] = words
+        if record.grade(new) > record.grade(old):
+            row["failed"][name] = words
+    return row
 
-    def same(self) -> Row:
-        """Return the count of replays with the recorded verdict and cause, and the names of the others."""
-        others = [r.name for r, outcome in zip(self.records, self.base, strict=True) if outcome != r.outcome]
-        return {"replays": len(self.records), "as recorded": len(self.records) - len(others), "others": others}
 
-    def constant(self, row: Any) -> Row:
-        """Return the nearest smaller and larger value of a constant with which a case fails, and these cases."""
-        out: Row = {"constant": row.name, "value": row.value}
-        for side, values in (("down", row.down), ("up", row.up)):
-            for value in values:
-                with patched((*REPLAY, (row.place, row.name, value))):
-                    outcomes = map(replayed, self.records)
-                    failed = self._changes(outcomes)["failed"]
-                if failed:
-                    out |= {side: value, f"{side} factor": value / row.value, f"{side} failed": failed}
-                    break
-            else:
-                out |= {side: None, f"{side} tried": values[-1] if values else None}
-        return out
+def ablate_constant(records: Sequence[Record], base: Sequence[Outcome], constant: Constant) -> Row:
+    """Return the nearest smaller and larger value with which a case fails, and these cases."""
+    place, name, *sides = constant
+    row: Row = {"constant": name, "value": getattr(place, name)}
+    for side, values in zip(("down", "up"), sides, strict=True):
+        row[side] = {"tried": list(values)}
+        for value in values:
+            with patched((*REPLAY, (place, name, value))):
+                failed = changes(records, base, [replayed(record) for record in records])["failed"]
+            if failed:
+                row[side] |= {"value": value, "failed": failed}
+                break
+    return row
 
-    def part(self, row: Any) -> Row:
-        """Return the cases that change without a part, and those that fail."""
 
-        def outcome(record: Record) -> Outcome:
-            if row.decides is not None:
-                return record.reruns.get(row.name, record.outcome)
-            if row.change is not None:
-                record = copy.deepcopy(record)
-                for stage in record.stages:
-                    row.change(stage.exam)
-            return replayed(record, row.without)
-
-        with patched((*REPLAY, *(() if row.decides else row.patches))):
-            outcomes = list(map(outcome, self.records))
-        return {"part": row.name, **self._changes(outcomes)}
-
-    def _changes(self, outcomes: Any) -> Row:
-        changed, failed = {}, {}
-        for record, old, new in zip(self.records, self.base, outcomes, strict=True):
-            words = f"{': '.join(old)} → {': '.join(new)}"
-            if old != new:
-                changed[f"{record.part}: {record.name}"] = words
-            if record.grade(new) > record.grade(old):
-                failed[f"{record.part}: {record.name}"] = words
-        return {"changed": changed, "failed": failed}
+def ablate_part(records: Sequence[Record], base: Sequence[Outcome], part: Part) -> Row:
+    """Return the cases that change without a part, and those that fail."""
+    with patched((*REPLAY, *part.patches)):
+        outcomes = [without(part, record) for record in records]
+    return {"part": part.name, **changes(records, base, outcomes)}
 
 
 def unexpected(records: Sequence[Record]) -> None:
@@ -140,35 +122,32 @@ def unexpected(records: Sequence[Record]) -> None:
 
 def ablate(records: Sequence[Record]) -> list[Row]:
     """Change every constant and remove every part, print a line for each, and return the rows."""
-    found = Ablation(records)
-    rows = [found.same()]
-    print(f"{rows[0]['as recorded']} of {rows[0]['replays']} replays give the recorded verdict and cause")
-    for name in rows[0]["others"]:
-        print(f"  not: {name}")
-    print(f"\n{'constant':18}{'value':>9}  nearest value with which a case fails")
+    with patched(REPLAY):
+        base = [replayed(record) for record in records]
+    others = [f"{x.part}: {x.name}" for x, outcome in zip(records, base, strict=True) if outcome != x.outcome]
+    counts = {part: sum(x.part == part for x in records) for part in dict.fromkeys(x.part for x in records)}
+    rows: list[Row] = [{"checks": counts, "replays that differ": others}]
+    print(f"{len(records) - len(others)} of {len(records)} replays give the recorded verdict and cause")
+    print("".join(f"  not: {name}\n" for name in others))
+    print(f"{'constant':18}{'value':>9}        nearest value with which a case fails")
     for constant in CONSTANTS:
-        rows.append(found.constant(constant))
-        print("\n".join(_lines_of_constant(rows[-1])), flush=True)
-    print(f"\n{'without':46}{'changed':>8}{'failed':>8}  the first that fail, otherwise that change")
+        rows.append(row := ablate_constant(records, base, constant))
+        for side in ("down", "up"):
+            print(f"{row['constant']:18}{row['value']:>9}  {side:4}  {_nearest(row, side)}", flush=True)
+    print(f"\n{'without':44}{'changed':>8}{'failed':>8}  cases that fail, otherwise cases that change")
     for part in PARTS:
-        rows.append(found.part(part))
-        row = rows[-1]
-        names = list(row["failed"] or row["changed"])[:3]
-        print(f"{row['part']:46}{len(row['changed']):8}{len(row['failed']):8}  {'; '.join(names)}", flush=True)
+        rows.append(row := ablate_part(records, base, part))
+        names = list(row["failed"] or row["changed"])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        words = "; ".join(names[:3]) + more
+        print(f"{row['part']:44}{len(row['changed']):8}{len(row['failed']):8}  {words}", flush=True)
     return rows
 
 
-def _lines_of_constant(row: Row) -> list[str]:
-    lines = []
-    for side in ("down", "up"):
-        if row[side] is not None:
-            failed = row[f"{side} failed"]
-            words = f"{row[side]:.3g} (× {row[f'{side} factor']:.3g}): {len(failed)}, {next(iter(failed))}"
-        elif row[f"{side} tried"] is None:
-            continue
-        else:
-            words = f"none up to {row[f'{side} tried']:.3g}"
-        lines.append(
-            f"{row['constant'] if not lines else '':18}{row['value'] if not lines else '':>9}  {side:5}{words}"
-        )
-    return lines
+def _nearest(row: Row, side: str) -> str:
+    found = row[side]
+    if "value" in found:
+        names = list(found["failed"])
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"{found['value']:.3g} (× {found['value'] / row['value']:.3g}): {names[0]}{more}"
+    return f"none as far as {found['tried'][-1]:.3g}" if found["tried"] else "not tried"

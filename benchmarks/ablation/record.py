@@ -18,7 +18,8 @@ import jaxgd
 from benchmarks.ablation.parts import PARTS, Patch
 from benchmarks.corpus.adversarial import ADVERSARIAL
 from benchmarks.corpus.case import Case
-from benchmarks.corpus.fresh import FRESH_RIGHT, FRESH_WRONG
+from benchmarks.corpus.fresh_right import FRESH_RIGHT
+from benchmarks.corpus.fresh_wrong import FRESH_WRONG
 from benchmarks.gradcheck import _FUNCTIONS_AT_ONCE, CORPUS, Digits, functions_of
 from jaxgd.gradcheck import core
 from jaxgd.gradcheck.check import Clock
@@ -125,24 +126,26 @@ def _without(report: GradientReport, name: re.Pattern[str]) -> GradientReport:
     )
 
 
-def checked(case: Case, dtype: str, seed: int) -> GradientReport:
-    with jax.enable_x64(dtype == "float64"), case.configured():
-        args = case.draw(np.random.default_rng(seed), dtype)
-        return jaxgd.check_gradients(case.f, *args, **case.keywords(), seed=seed)
+def checked(case: Case, dtype: str, seed: int, without: str = "") -> tuple[Outcome, GradientReport | None]:
+    """Check a case, and return the outcome and the report."""
+    try:
+        with jax.enable_x64(dtype == "float64"), case.configured():
+            args = case.draw(np.random.default_rng(seed), dtype)
+            report = jaxgd.check_gradients(case.f, *args, **case.keywords(), seed=seed)
+    except Exception as error:
+        return (type(error).__name__, ""), None
+    return outcome_of(report, without), report
 
 
 def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
     """Check a case, and check it again without each part that has decided and that no replay can remove."""
     stages: list[tuple[Examination, tuple[LeafReport, ...]]] = []
     name = f"{case.name}{'' if dtype == 'float32' else ', ' + dtype}{f', seed {seed}' if seed else ''}"
-    record = Record(part, name, case.expected, case.cause, ("", ""), None, [])
-    try:
-        with _recording(stages):
-            report = checked(case, dtype, seed)
-    except Exception as error:
-        record.outcome = type(error).__name__, ""
+    with _recording(stages):
+        outcome, report = checked(case, dtype, seed)
+    record = Record(part, name, case.expected, case.cause, outcome, report, [])
+    if report is None:
         return record
-    record.outcome, record.report = outcome_of(report), report
     reports = [report] if report.second_order is None else [report, report.second_order]
     for (exam, leaves), whole in zip(stages, reports, strict=False):
         d = exam.d
@@ -152,7 +155,7 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
     for row in PARTS:
         if row.decides and row.decides(reports, [stage.exam for stage in record.stages]):
             with patched(row.patches):
-                record.reruns[row.name] = outcome_of(checked(case, dtype, seed), row.without)
+                record.reruns[row.name], _ = checked(case, dtype, seed, row.without)
     return record
 
 
@@ -169,7 +172,9 @@ def _recording(stages: list[Any]) -> Iterator[None]:
         return {i: _part(x, slice(len(h)), slice(n)) for i, x in both.items()}
 
     def lookup(self: Any, claim: Derivative, i: int, quotients: Any) -> Look:
-        return self.looks.setdefault((claim.name, i), look(self, claim, i, quotients))
+        found = look(self, claim, i, quotients)
+        self.looks[claim.name, i] = found
+        return found
 
     def recorded_run(self: Any) -> tuple[LeafReport, ...]:
         x, short, self.looks = self.sampler, dict(self.lines), {}
