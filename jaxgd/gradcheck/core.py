@@ -46,6 +46,7 @@ JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs u
 STEADY = 0.25  # three slopes that differ from the quotient, and from each other by this part, are no noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
 ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
+MANY = 1e3  # a change of F by this number of roundings is no rounding
 NARROW = 1e-10  # f with a rounding above this computes in a dtype narrower than float64
 STAIRS = 4  # a coarse F changes at this number of steps or more; a step of f itself, as in floor, at one or two
 NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
@@ -140,8 +141,9 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         else:
             broken = _broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], rounding[i])
             causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
-        narrow = lines.narrow > NARROW or (coarse[i] > 0 and np.count_nonzero(change[i]) >= STAIRS)
-        rough = level[i] > 1e3 * rounding[i] and change[i, -1] > ROUGH * variation[i]
+        far = MANY * rounding[i]
+        narrow = lines.narrow > NARROW or (coarse[i] > far and np.count_nonzero(change[i]) >= STAIRS)
+        rough = level[i] > far and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     return Slopes(value, error, gap, gap_error, h[rung], level, variation, variation == 0, causes, doubts)
 
@@ -213,7 +215,7 @@ def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:
     """Return JUMP or STEEP if F(h) − F(0) shrinks like a power of h well below 1, otherwise AGREES."""
     for side in (plus - zero, zero - minus, plus - minus):
         last = side[-3:]
-        if np.all(np.abs(last) > 1e3 * rounding) and len(set(np.sign(last))) == 1:
+        if np.all(np.abs(last) > MANY * rounding) and len(set(np.sign(last))) == 1:
             powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
             if np.all(powers < STEEPEST) and np.ptp(powers) < JUMP:
                 return Cause.JUMP if np.all(np.abs(powers) < JUMP) else Cause.STEEP

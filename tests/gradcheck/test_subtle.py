@@ -71,7 +71,7 @@ def test_a_float32_constant_in_a_rule_hides_no_wrong_element():
         assert report.verdict == verdict, str(report)
 
 
-@pytest.mark.parametrize("power", [3, 4])
+@pytest.mark.parametrize("power", often([3, 4], [4]))
 def test_a_factor_of_1_00001_is_wrong(power):
     """The truncation error of a quotient must not count as variation of f on a small scale."""
 
@@ -84,49 +84,7 @@ def test_a_factor_of_1_00001_is_wrong(power):
         assert check_gradients(rule, X, traced(millionths)).verdict == ("wrong" if millionths else "right")
 
 
-# Rules that are not linear in the cotangent.
-
-
-NOT_LINEAR = {
-    "positive": lambda g: jnp.maximum(g, 0),
-    "at most 1": lambda g: jnp.minimum(g, 1),
-    "size": jnp.abs,
-    "cube": lambda g: g**3,
-    "sign": jnp.sign,
-    "forgotten": jnp.ones_like,
-}
-
-
-@pytest.mark.parametrize("seed", often(range(2), [0]))
-def test_a_rule_that_is_not_linear_in_its_cotangent_is_wrong(seed):
-    """One leaf has the right rule, and each other leaf applies a nonlinear function to the cotangent."""
-    factors = {"right": lambda g: g, **NOT_LINEAR}
-    rules = {
-        name: with_rule(squares, lambda inputs, g, of=of: (2 * inputs[0] * of(g),)) for name, of in factors.items()
-    }
-    report = check_gradients(
-        lambda p: sum(rule(p[name]) for name, rule in rules.items()), dict.fromkeys(rules, X), seed=seed
-    )
-    assert {leaf.name: leaf.verdict for leaf in report.leaves} == {
-        f"p['{name}']": "right" if name == "right" else "wrong" for name in rules
-    }
-    assert "the rule ignores its cotangent" in report.leaf("p['forgotten']").pattern
-
-
-def test_a_clipped_cotangent_is_wrong_even_if_none_is_clipped():
-    clipped = with_rule(lambda x: x * 1.0, lambda _, g: (jnp.clip(g, -10, 10),))
-    for factor in (1, 100):
-        report = check_gradients(lambda x, factor: factor * clipped(x), X, traced(factor))
-        assert report.verdict == "wrong"
-        assert any(check.name == "autodiff is linear" for check in report.leaves[0].checks)
-
-
-@pytest.mark.slow
-def test_order_2_finds_a_rule_that_stops_the_gradient_of_its_cotangent():
-    rule = with_rule(jnp.sin, lambda inputs, g: (jnp.cos(inputs[0]) * jax.lax.stop_gradient(g),))
-    assert check_gradients(rule, X).verdict == "right"
-    assert check_gradients(rule, X, order=2).verdict == "wrong"
-    assert check_gradients(jnp.sin, X, order=2).verdict == "right"
+# Rules with another value than f.
 
 
 def test_a_rule_with_another_value_than_f_is_wrong():
@@ -139,21 +97,6 @@ def test_a_rule_with_another_value_than_f_is_wrong():
     for off in (100_000, 5):
         report = check_gradients(rule, X, traced(off))
         assert (report.verdict, report.cause) == ("wrong", "the rule returns a different value than f")
-
-
-# Changes between checks.
-
-
-def test_another_constant_in_an_inner_jit_changes_the_verdict():
-    """The text of both programs is the same, so it must not be the key of a cache."""
-
-    def verdict(table):
-        table = jnp.array(table)
-        scaled = jax.jit(lambda x: table * x)
-        return check_gradients(with_rule(squares, lambda inputs, g: (scaled(inputs[0]) * g,)), X).verdict
-
-    right, wrong = [2.0, 2.0, 2.0], [2.0, 2.0, 3.0]
-    assert [verdict(table) for table in (right, wrong, right)] == ["right", "wrong", "right"]
 
 
 # Dtypes and domains.
@@ -175,22 +118,3 @@ def test_rules_for_low_precision_arguments_are_judged(dtype):
 def test_outputs_with_an_overflowing_reciprocal_are_right():
     x = jnp.array([0.5, 1.0, 2.0], jnp.float16)
     assert check_gradients(lambda x: x * jnp.float16(1e-5), x).verdict == "right"
-
-
-def test_a_function_that_raises_outside_its_domain_is_checked():
-    """The function uses NumPy, so it runs eagerly and raises for steps that leave the domain."""
-
-    def log(x, y):
-        x, y = np.asarray(x), np.asarray(y)
-        if (x <= 0).any() or y <= 0:
-            raise ValueError("not above 0")
-        return float(np.sum(np.log(x)) + np.log(y))
-
-    def gradient(x, y):
-        return 1 / np.asarray(x), 2 / np.asarray(y)
-
-    x, y = np.array([1.0, 1e-3, 5.0]), np.array(1e-3)
-    report = check_gradients(log, x, y, gradient=gradient, argnums=(0, 1))
-    assert (report.leaf("x").verdict, report.leaf("y").verdict) == ("right", "wrong")
-    with pytest.raises(ValueError, match="not above 0"):
-        check_gradients(log, -x, y, gradient=gradient, argnums=(0, 1))
