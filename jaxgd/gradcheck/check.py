@@ -225,10 +225,8 @@ def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list
     if reference is None:
         return prepared.problem
     problem = dataclasses.replace(prepared.problem, f=Opaque(reference))
-    try:
-        shapes = [x.shape for x in problem(prepared.v, prepared.traced)]
-    except IndexError:
-        shapes = []
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(problem.result(prepared.v, prepared.traced))]
+    shapes = [x.shape for x in leaves if x.size and jnp.issubdtype(x.dtype, jnp.inexact)]
     if shapes != [x.shape for x in first]:
         got, expected = (", ".join(map(str, x)) or "no floats" for x in (shapes, [y.shape for y in first]))
         raise ShapeError(f"{WHO}: reference must return arrays of the shapes that f returns, {expected}, got {got}.")

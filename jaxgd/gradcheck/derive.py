@@ -168,7 +168,7 @@ def _gradients(
         outputs, stack = d.runner(fn, traced, batch)
         if name == AUTODIFF:
             d.outputs = [y[0] for y in outputs]
-        found = traits(lambda v: fn(traced, (v, one))[1], v)
+        found = traits(lambda vw: fn(traced, (vw[: len(v)], vw[len(v) :]))[1], [*v, *one])
         eps = max(found.eps, *(eps_of(g.dtype) for g in stack))
         return [g.astype(complex if np.iscomplexobj(g) else float) for g in stack], found._replace(eps=eps)
 
@@ -210,7 +210,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
             # A rule that iterates to an absolute tolerance is exact for a large cotangent. The difference is its error.
             found.approximate.add(i)
-            found.noise[i] += [2 * np.max(large) * norm(x) for x in u[:-1]]
+            found.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
             found.moved[i] = np.maximum(moved, np.max(large))
             off, rest = 0.0, max(0.0, rest - 10 * off * _FAR[0])
         # Linearity is tested only if the scaled results stay in the range of the dtype.
@@ -356,4 +356,7 @@ def rms(x: Any) -> float:
 def first_line(error: Exception) -> str:
     """Return an exception as one line of at most 160 characters."""
     lines = str(error).strip().splitlines()
+    if lines and lines[0].endswith("Traceback (most recent call last):"):
+        # The last line of a callback's traceback names its exception.
+        lines.reverse()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]

@@ -265,7 +265,7 @@ def pattern_of(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], a
         )
     if not np.any(np.abs(r) > core.SAFETY * look.error):
         return "the whole leaf should be zero"
-    if not np.any(c[known]):
+    if np.any(known) and not np.any(c[known]):
         return "the whole leaf is zero"
     ratio = np.real(np.vdot(r[known], c[known]) / np.vdot(r[known], r[known])) if np.any(known) else np.nan
     if ratio and np.all(np.abs(c - ratio * r)[known] <= allowed[known] * max(1, abs(ratio))):

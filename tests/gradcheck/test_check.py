@@ -119,7 +119,6 @@ QUICKLY_RIGHT = [
     "holomorphic",
     "leaves of 1e-30, 1 and 1e30",
     "vjp",
-    "gradient in two arguments",
     "a million oscillations",
 ]
 

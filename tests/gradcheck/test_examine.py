@@ -87,7 +87,6 @@ def test_a_gradient_that_is_not_finite_is_wrong_only_where_f_is_smooth():
     assert report.leaf("p['NaN']").pattern == "the whole leaf is NaN"
 
 
-@pytest.mark.xfail(strict=True, reason="NaN counts as outside of the one-sided slopes if the leaf has one element")
 def test_nan_at_a_kink_of_one_number_is_undecided():
     report = check_gradients(lambda x: jnp.sqrt(x**2), 0.0)
     assert (report.verdict, report.cause) == ("cannot tell", "kink")
@@ -122,13 +121,12 @@ def test_the_derivatives_of_a_reference_are_meant():
         assert found == expected
 
 
-unseen = pytest.mark.xfail(strict=True, reason="only the shapes of the leaves that f has are compared")
 OTHERS = [
     jnp.sum,
     lambda x: 1,
     lambda x: [],
-    pytest.param(lambda x: (x, x), marks=unseen),
-    pytest.param(lambda x: x.astype(int), marks=[unseen, pytest.mark.slow]),
+    lambda x: (x, x),
+    pytest.param(lambda x: x.astype(int), marks=pytest.mark.slow),
 ]
 
 
@@ -179,17 +177,14 @@ def test_a_product_in_bfloat16_inside_of_f_is_judged_by_its_rounding(factor, ver
         assert "f computes in bfloat16" in report.reason
 
 
-few_digits = pytest.mark.xfail(strict=True, reason="rounding of the argument looks like a step of floor")
-
-
-@few_digits
 @pytest.mark.parametrize(
     ("f", "x"),
     [
-        (lambda x: jnp.sin(300 * x.astype(jnp.float32)), 2.0),
+        pytest.param(lambda x: jnp.sin(300 * x.astype(jnp.float32)), 2.0, marks=pytest.mark.slow),
         pytest.param(lambda x: jnp.log(x.astype(jnp.float16)), 1.05, marks=pytest.mark.slow),
+        pytest.param(lambda x: jnp.sin(30 * x.astype(jnp.float16)), 1.637, marks=pytest.mark.slow),
     ],
-    ids=["sine", "logarithm"],
+    ids=["sine", "logarithm", "fast sine"],
 )
 def test_autodiff_is_not_wrong_where_f_rounds_its_argument(f, x):
     assert check_gradients(f, jnp.array(x)).verdict != "wrong"

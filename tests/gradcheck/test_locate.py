@@ -126,7 +126,6 @@ def test_a_function_that_reads_one_triangle_is_named():
     assert "symmetric" not in pattern(1.5 * symmetric, triangle)
 
 
-@pytest.mark.xfail(strict=True, reason="no element is known, so none of the known ones is nonzero")
 def test_a_leaf_with_large_errors_is_not_called_zero():
     found = look(2 * RIGHT)
     found.error[:] = 0.05 * np.abs(RIGHT.reshape(-1))
