@@ -1,4 +1,4 @@
-"""The commands of the suite: `python -m benchmarks list | run | compare | plot | convert | campaign | device`."""
+"""The commands of the suite: list, run, gradcheck, compare, plot, convert, campaign and device."""
 
 import sys
 

@@ -1,6 +1,7 @@
 """The commands of the suite that tyro parses. `python -m benchmarks` calls them."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,6 +109,58 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gradcheck:
+    """Check the corpus of the gradient checker once, and list the cases with an unexpected verdict.
+
+    The checks are recorded, so a second run with the same folder computes with NumPy only. Delete the folder after a
+    change of the checker outside of core.py and examine.py.
+    """
+
+    ablate: bool = False
+    """Change every constant and remove every part of the checker, and list the cases that change."""
+    parts: tuple[str, ...] = ()
+    """Parts of the corpus: correct, wrong, kinks, adversarial, fresh-right, fresh-wrong, network-right, network-random,
+    network-random-claimed, network-trained, network-trained-claimed. The default is all parts; the parts of the network
+    need --data-dir."""
+    seeds: int = 1
+    """Points per function."""
+    dtypes: tuple[str, ...] = ("float32",)
+    """dtypes of the checks."""
+    cache: Path = Path("~/.cache/jaxgd/ablation")
+    """Folder of the recorded checks."""
+    data_dir: Path | None = None
+    """Folder of MNIST, for the network."""
+    out: Path | None = None
+    """File for the rows of the ablation, as JSON."""
+
+    def run(self) -> int:
+        """Print the tables, and return the exit status."""
+        from benchmarks.ablation.ablate import ablate, unexpected
+        from benchmarks.ablation.record import NETWORKS, TABLES, records
+
+        known = (*TABLES, *NETWORKS)
+        parts = self.parts or (known if self.data_dir else tuple(TABLES))
+        if unknown := set(parts) - set(known):
+            return _misuse(f"gradcheck: expected --parts from {', '.join(known)}; got {', '.join(sorted(unknown))}.")
+        if unknown := set(self.dtypes) - {"float32", "float64"}:
+            return _misuse(f"gradcheck: expected --dtypes float32 or float64, got {', '.join(sorted(unknown))}.")
+        if self.seeds < 1:
+            return _misuse(f"gradcheck: expected --seeds to be at least 1, got {self.seeds}.")
+        if self.out is not None and not self.ablate:
+            return _misuse("gradcheck: --out holds the rows of --ablate.\nAdd --ablate, or leave --out out.")
+        if self.out is not None and not self.out.absolute().parent.is_dir():
+            return _misuse(f"gradcheck: expected --out in an existing folder, got {self.out}.")
+        data_dir = self.data_dir.expanduser() if self.data_dir else None
+        found = records(parts, self.dtypes, self.seeds, self.cache.expanduser(), data_dir)
+        unexpected(found)
+        if self.ablate:
+            rows = ablate(found)
+            if self.out is not None:
+                self.out.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Compare:
     """Compare two files of results. Exit status 1 if a figure of jaxgd is worse by more than the noise.
 
@@ -210,8 +263,8 @@ def _misuse(message: str) -> int:
 def main(words: Sequence[str]) -> int:
     """Run a command; list the cases if none is given."""
     commands: dict[str, Any] = {
-        "list": List, "run": Run, "compare": Compare, "plot": Plot, "convert": Convert, "campaign": Campaign,
-        "device": Device,
+        "list": List, "run": Run, "gradcheck": Gradcheck, "compare": Compare, "plot": Plot, "convert": Convert,
+        "campaign": Campaign, "device": Device,
     }  # fmt: skip
     command: Any = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m benchmarks", args=words or ["list"])
     try:

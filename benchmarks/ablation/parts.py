@@ -1,0 +1,200 @@
+"""The constants and the optional parts of the gradient checker, and how to change them. A new part is one row."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+
+from jaxgd.gradcheck import check, consistency, core, derive, examine, locate
+from jaxgd.gradcheck.derive import EVEN
+from jaxgd.gradcheck.examine import Examination
+from jaxgd.gradcheck.report import Cause, GradientReport, Verdict
+
+# A module or class, the name of an attribute, and another value for it.
+Patch = tuple[Any, str, Any]
+
+
+class Constant(NamedTuple):
+    """A constant, and the values to try instead: smaller ones and larger ones, the nearest first."""
+
+    place: Any
+    name: str
+    down: tuple[float, ...]
+    up: tuple[float, ...]
+
+
+_FACTORS = (0.5, 0.33, 0.2, 0.1), (2, 3, 5, 10)
+# The recorded steps fix RATIO. EPS and EPS32 are facts.
+_FIXED = {"RATIO", "EPS", "EPS32"}
+_RANGES = {
+    "STEEPEST": ((0.9, 0.8, 0.65, 0.5, 0.3), (0.97, 0.99, 1.0, 1.1)),
+    "ORDERS": ((2, 1), (4, 5)),
+    "RUNGS": ((17, 16, 15, 14, 12, 10, 8), ()),
+    "STAIRS": ((3, 2, 1), (5, 6, 8, 10)),
+}
+CONSTANTS = tuple(
+    Constant(place, name, *_RANGES.get(name, [tuple(x * value for x in side) for side in _FACTORS]))
+    for place, names in (
+        (core, [name for name in vars(core) if name.isupper()]),
+        (examine, ["_SUSPICIOUS", "_ROUNDED"]),
+    )
+    for name in names
+    if isinstance(value := getattr(place, name), int | float) and name not in _FIXED
+)
+
+
+class Part(NamedTuple):
+    """An optional part, and how to remove it.
+
+    Attributes:
+        name: The name in the table.
+        patches: Attributes to replace.
+        without: A pattern of the names of checks to drop from the report.
+        change: A function that changes a recorded examination, or None.
+        decides: None if a replay can remove the part. Otherwise a function of the reports and the examinations that
+            returns True if the part may matter to them, so that the case must be checked again.
+    """
+
+    name: str
+    patches: tuple[Patch, ...] = ()
+    without: str = ""
+    change: Callable[[Examination], None] | None = None
+    decides: Callable[[Sequence[GradientReport], Sequence[Examination]], bool] | None = None
+
+
+_slopes, _resolution, _judged, _combine = core.slopes, core._resolution, core._judge, core.combine
+
+
+def _half(kept: int) -> tuple[Patch, ...]:
+    """Keep one of the two resolutions."""
+
+    def resolution(*args: Any) -> list[Any]:
+        return [x if i == kept else np.zeros_like(x) for i, x in enumerate(_resolution(*args))]
+
+    return ((core, "_resolution", resolution),)
+
+
+def _slopes_without_gap(lines: core.Lines, noise: float = 0.0) -> core.Slopes:
+    with mock.patch.object(core, "SMALL_GAP", 1e100):
+        return _slopes(lines, noise)
+
+
+def _judge_with(**fields: Any) -> Patch:
+    """Replace fields of the slopes before a claim is judged, each by one value for all lines."""
+
+    def judge(claim: core.Claim, found: core.Slopes, *others: Any) -> core.Judgment:
+        changed: dict[str, Any] = {name: np.full(len(found.value), value) for name, value in fields.items()}
+        return _judged(claim, dataclasses.replace(found, **changed), *others)
+
+    return core, "_judge", judge
+
+
+def _combine_without_rough(each: list[core.Judgment]) -> core.Judgment:
+    return _combine([j._replace(cause=Cause.NOISE) if j.cause is Cause.ROUGH else j for j in each])
+
+
+def _all_directions(each: list[core.Judgment]) -> core.Judgment:
+    """Return a judgment that is right only if all are."""
+    judgment = _combine(each)
+    unknown = [j for j in each if j.verdict is Verdict.CANNOT_TELL]
+    return unknown[0] if unknown and judgment.verdict is Verdict.RIGHT else judgment
+
+
+def _one_direction(each: list[core.Judgment]) -> core.Judgment:
+    """Return a judgment that is right if one is, none is wrong and F has a slope along all lines."""
+    judgment = _combine(each)
+    right = [j for j in each if j.verdict is Verdict.RIGHT]
+    noisy = judgment.verdict is Verdict.CANNOT_TELL and judgment.cause not in (Cause.ROUGH, *core.SINGULAR)
+    return right[0] if right and noisy else judgment
+
+
+def _drop_even(exam: Any) -> None:
+    """Drop the direction of small elements."""
+    for i in exam.d.even:
+        for lines in (exam.lines, exam.sampler.long):
+            kept = {name: np.delete(getattr(lines[i], name), EVEN, 0) for name in ("plus", "minus", "zero", "size")}
+            lines[i] = lines[i]._replace(**kept)
+        for claim in filter(None, (*exam.d.claims, exam.d.reverse, exam.d.forward)):
+            for x in (claim.along, claim.size, claim.noise):
+                # The first direction, once more at the end, keeps the shape.
+                x[i] = np.append(np.delete(x[i], EVEN), x[i, 0])
+        exam.d.even = set()
+
+
+def _as_float64(exam: Any) -> None:
+    """Forget that f computes in a narrow dtype."""
+    exam.sampler.coarse = False
+    for lines in (exam.lines, exam.sampler.long):
+        lines |= {i: x._replace(narrow=core.EPS) for i, x in lines.items()}
+
+
+def _consistency(name: str) -> Part:
+    """Return the part that compares two ways to run f."""
+    run = consistency.run_in_users_dtype
+
+    def agreed(*args: Any) -> Any:
+        found = run(*args)
+        lines = [dataclasses.replace(c, verdict=Verdict.RIGHT) if c.name == name else c for c in found.consistency]
+        return dataclasses.replace(found, consistency=lines)
+
+    def decides(reports: Sequence[GradientReport], exams: Sequence[Examination]) -> bool:
+        return any(c.name == name and c.verdict is not Verdict.RIGHT for x in reports for c in x.consistency)
+
+    return Part(name, ((check, "run_in_users_dtype", agreed),), f"^{name}$", decides=decides)
+
+
+def _approximate(reports: Sequence[GradientReport], exams: Sequence[Examination]) -> bool:
+    return any(x.approximate for exam in exams for x in exam.d.claims)
+
+
+def _same_floor(self: derive.Derivatives) -> float:
+    return max(core.FLOOR, self.nondeterminism)
+
+
+def _nothing(*args: Any) -> None:
+    return None
+
+
+PARTS = (
+    # The core.
+    Part("structure", ((core, "_structure", lambda h, first, *others: np.zeros(len(first))),)),
+    Part("resolution of a still F", _half(1)),
+    Part("resolution of a coarse F", _half(0)),
+    Part("jumps and infinite slopes", ((core, "_broken", lambda *x: Cause.AGREES),)),
+    Part("gap test", ((core, "slopes", _slopes_without_gap),)),
+    Part("a small kink explains the difference", (_judge_with(gap=0.0),)),
+    Part("gap test and small kinks", ((core, "slopes", _slopes_without_gap), _judge_with(gap=0.0))),
+    Part("a claim of 0 where F is still", (_judge_with(still=False),)),
+    Part("a claim of 0 where the slope is negligible", ((core, "NEGLIGIBLE", -math.inf),)),
+    Part("F that varies within the smallest step", ((core, "combine", _combine_without_rough),)),
+    Part("two directions suffice (all must be right)", ((core, "combine", _all_directions),)),
+    Part("two directions suffice (one suffices)", ((core, "combine", _one_direction),)),
+    Part("outside the kink", ((core, "outside_the_kink", lambda *x: False),)),
+    Part("the direction of small elements", change=_drop_even),
+    Part("the narrowest dtype in f", change=_as_float64),
+    Part("four roundings of float32 agree", ((derive.Derivatives, "floor", property(_same_floor)),)),
+    Part("the long ladder", ((Examination, "_settled", lambda *x: True),)),
+    Part("the noise of a claim", ((core, "NOISES", 0.0),)),
+    # The other comparisons.
+    Part("linear in the cotangent", ((Examination, "_linear", _nothing),)),
+    Part("claim = autodiff", ((Examination, "_autodiff", _nothing),)),
+    Part("claim = autodiff in single elements", ((locate, "outliers", lambda *x: np.zeros(0, bool)),)),
+    Part("forward = reverse", ((Examination, "_modes", _nothing),)),
+    Part("search of suspicious leaves", ((Examination, "_suspicious", lambda *x: False),)),
+    Part("verdict by single elements", ((Examination, "_after", lambda self, claim, i, *checks: checks[:2]),)),
+    Part("an iteration in f", ((core, "ITERATION", -math.inf),)),
+    Part("a rule with an absolute error", ((derive, "_APPROXIMATE", 0.0),), decides=_approximate),
+    Part("autodiff in the user's dtype = float64", without=r"^[a-z0-9]+ = float64$|^in its own dtype$"),
+    Part("claim in the user's dtype = float64", without=r" in \w+ = float64$"),
+    Part("tree, shapes and dtypes of a claim", without=r"^findings$| fits$"),
+    _consistency("second run"),
+    _consistency("eager = jit"),
+    _consistency("f = its value under jax.vjp"),
+    _consistency("jit = vmap"),
+    _consistency("autodiff's second run"),
+    _consistency("autodiff's jit = vmap"),
+    _consistency("⟨u, Hv⟩ = ⟨v, Hu⟩"),
+)

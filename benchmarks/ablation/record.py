@@ -1,0 +1,238 @@
+"""Check every case once, and keep the numbers that its verdict follows from."""
+
+import contextlib
+import dataclasses
+import pickle
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+import jaxgd
+from benchmarks.ablation.parts import PARTS, Patch
+from benchmarks.corpus.adversarial import ADVERSARIAL
+from benchmarks.corpus.case import Case
+from benchmarks.corpus.fresh_right import FRESH_RIGHT
+from benchmarks.corpus.fresh_wrong import FRESH_WRONG
+from benchmarks.gradcheck import _FUNCTIONS_AT_ONCE, CORPUS, Digits, functions_of
+from jaxgd.gradcheck import core
+from jaxgd.gradcheck.check import Clock
+from jaxgd.gradcheck.derive import Derivative
+from jaxgd.gradcheck.examine import Examination
+from jaxgd.gradcheck.locate import Look
+from jaxgd.gradcheck.report import Check, GradientReport, LeafReport
+from jaxgd.gradcheck.sample import Sampler
+
+TABLES = {**CORPUS, "adversarial": ADVERSARIAL, "fresh-right": FRESH_RIGHT, "fresh-wrong": FRESH_WRONG}
+NETWORKS = tuple(f"network-{x}" for x in ("right", "random", "random-claimed", "trained", "trained-claimed"))
+# The verdict and its cause, or the name of an exception and "".
+Outcome = tuple[str, str]
+
+
+@dataclasses.dataclass
+class Recorded:
+    """The recorded evaluations of f, in place of the sampler."""
+
+    long: dict[int, core.Lines]
+    looks: dict[tuple[str, int], Look]
+    coarse: bool
+    narrowest: str
+    iterates: bool
+
+    def lines(self, leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
+        """Return F at the steps of the long ladder, with the number of rungs that the core has now."""
+        return {i: _part(self.long[i], slice(core.RUNGS)) for i in leaves}
+
+
+@dataclasses.dataclass
+class Stage:
+    """One examination: of the first order, or of the second.
+
+    Attributes:
+        exam: The examination, with recorded evaluations.
+        floors: The claims, each with its own floor, or 0 if the floor is that of all claims.
+        checks: The checks that each leaf got after the examination.
+    """
+
+    exam: Examination
+    floors: list[tuple[Derivative, float]]
+    checks: list[tuple[Check, ...]]
+
+
+@dataclasses.dataclass
+class Record:
+    """The check of one case at one seed and in one dtype.
+
+    Attributes:
+        part: The part of the corpus.
+        name: The name of the case, with the dtype and the seed if they are not float32 and 0.
+        expected: The allowed verdicts.
+        cause: The expected cause of an undecided check; "" if any is allowed.
+        outcome: The verdict and its cause.
+        report: The report, or None after an exception.
+        stages: The examinations.
+        reruns: The outcomes of checks without a part, by the name of the part.
+    """
+
+    part: str
+    name: str
+    expected: tuple[str, ...]
+    cause: str
+    outcome: Outcome
+    report: GradientReport | None
+    stages: list[Stage]
+    reruns: dict[str, Outcome] = dataclasses.field(default_factory=dict)
+
+    def grade(self, outcome: Outcome) -> int:
+        """Return 0 for an expected outcome, 1 for an undecided check or an unexpected cause, 2 for any other."""
+        verdict, cause = outcome
+        if verdict in self.expected:
+            return int(verdict == "cannot tell" and self.cause not in ("", cause))
+        return 1 if verdict == "cannot tell" else 2
+
+
+@contextlib.contextmanager
+def patched(patches: Sequence[Patch]) -> Iterator[None]:
+    """Replace attributes during a `with` block."""
+    with contextlib.ExitStack() as stack:
+        for place, name, value in patches:
+            stack.enter_context(mock.patch.object(place, name, value))
+        yield
+
+
+def outcome_of(report: GradientReport, without: str = "") -> Outcome:
+    """Return the verdict and its cause, without the checks whose names match a pattern."""
+    report = _without(report, re.compile(without)) if without else report
+    return str(report.verdict), str(report.cause)
+
+
+def _without(report: GradientReport, name: re.Pattern[str]) -> GradientReport:
+    leaves = [
+        dataclasses.replace(x, checks=tuple(c for c in x.checks if not name.search(c.name))) for x in report.leaves
+    ]
+    second = report.second_order
+    return dataclasses.replace(
+        report,
+        leaves=tuple(leaves),
+        consistency=tuple(c for c in report.consistency if not name.search(c.name)),
+        findings=() if name.search("findings") else report.findings,
+        second_order=None if second is None else _without(second, name),
+    )
+
+
+def checked(case: Case, dtype: str, seed: int, without: str = "") -> tuple[Outcome, GradientReport | None]:
+    """Check a case, and return the outcome and the report."""
+    try:
+        with jax.enable_x64(dtype == "float64"), case.configured():
+            args = case.draw(np.random.default_rng(seed), dtype)
+            report = jaxgd.check_gradients(case.f, *args, **case.keywords(), seed=seed)
+    except Exception as error:
+        return (type(error).__name__, ""), None
+    return outcome_of(report, without), report
+
+
+def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
+    """Check a case, and check it again without each part that has decided and that no replay can remove."""
+    stages: list[tuple[Examination, tuple[LeafReport, ...]]] = []
+    name = f"{case.name}{'' if dtype == 'float32' else ', ' + dtype}{f', seed {seed}' if seed else ''}"
+    with _recording(stages):
+        outcome, report = checked(case, dtype, seed)
+    record = Record(part, name, case.expected, case.cause, outcome, report, [])
+    if report is None:
+        return record
+    reports = [report] if report.second_order is None else [report, report.second_order]
+    for (exam, leaves), whole in zip(stages, reports, strict=False):
+        d = exam.d
+        floors = [(x, x.floor if x.floor > d.floor else 0.0) for x in (*d.claims, d.reverse, d.forward) if x]
+        later = [y.checks[len(x.checks) :] for x, y in zip(leaves, whole.leaves, strict=True)]
+        record.stages.append(Stage(exam, floors, later))
+    for row in PARTS:
+        if row.decides and row.decides(reports, [stage.exam for stage in record.stages]):
+            with patched(row.patches):
+                record.reruns[row.name], _ = checked(case, dtype, seed, row.without)
+    return record
+
+
+@contextlib.contextmanager
+def _recording(stages: list[Any]) -> Iterator[None]:
+    """Record every examination. One batch evaluates F at the few steps and at the many, along every direction."""
+    run, look, evaluate = Examination.run, Examination._look, Sampler.lines
+
+    def lines(self: Any, leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
+        if len(h) == core.RUNGS:
+            return {i: self.long[i] for i in leaves}
+        both = evaluate(self, leaves, len(self.shared.directions[0]) - 1, np.concatenate([h, core.ladder()]))
+        self.long = {i: _part(x, slice(len(h), None)) for i, x in both.items()}
+        return {i: _part(x, slice(len(h)), slice(n)) for i, x in both.items()}
+
+    def lookup(self: Any, claim: Derivative, i: int, quotients: Any) -> Look:
+        found = look(self, claim, i, quotients)
+        self.looks[claim.name, i] = found
+        return found
+
+    def recorded_run(self: Any) -> tuple[LeafReport, ...]:
+        x, short, self.looks = self.sampler, dict(self.lines), {}
+        leaves = run(self)
+        known = Recorded(x.long, self.looks, x.coarse, x.narrowest, x.iterates)
+        stages.append((_plain(self, known, short), leaves))
+        return leaves
+
+    replaced = (Sampler, "lines", lines), (Examination, "_look", lookup), (Examination, "run", recorded_run)
+    with patched(replaced):
+        yield
+
+
+def _part(lines: core.Lines, steps: slice, directions: slice = slice(None)) -> core.Lines:
+    """Return F at some steps along some directions."""
+    return lines._replace(
+        h=lines.h[steps],
+        **{name: getattr(lines, name)[directions, steps] for name in ("plus", "minus")},
+        **{name: getattr(lines, name)[directions] for name in ("zero", "size")},
+    )
+
+
+def _plain(exam: Examination, known: Recorded, short: dict[int, core.Lines]) -> Examination:
+    """Return the examination with numbers and words only, so that it can be saved."""
+    for x in (*exam.d.claims, exam.d.reverse, exam.d.forward):
+        if x is not None:
+            x.program = None
+    prepared: Any = SimpleNamespace(
+        v=[np.zeros(0, x.dtype) for x in exam.d.prepared.v],
+        leaves=[dataclasses.replace(leaf, path=()) for leaf in exam.d.prepared.leaves],
+    )
+    shared: Any = SimpleNamespace(directions=[range(len(exam.d.shared.directions[0]))])
+    nothing: Any = None
+    d = dataclasses.replace(exam.d, prepared=prepared, shared=shared, runner=nothing, outputs=[], notes=[])
+    misfits = [dataclasses.replace(x, reverse=None, forward=None, values=()) for x in exam.misfits]
+    sampler: Any = known
+    return Examination(d, sampler, misfits, exam.rtol, exam.rng, short, Clock(None))
+
+
+def records(
+    parts: Sequence[str], dtypes: Sequence[str], seeds: int, cache: Path, data_dir: Path | None
+) -> list[Record]:
+    """Return the records of parts of the corpus from the files in `cache`. Make the files that are missing."""
+    found, digits = [], Digits(data_dir)
+    cache.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        for dtype in dtypes:
+            for seed in range(seeds):
+                path = cache / f"{part}-{dtype}-{seed}.pickle"
+                if not path.exists():
+                    some = []
+                    cases = TABLES[part] if part in TABLES else functions_of(part, digits)
+                    for i, case in enumerate(cases):
+                        if i % _FUNCTIONS_AT_ONCE == 0:
+                            jax.clear_caches()  # type: ignore[no-untyped-call]
+                        print(f"\r{path.stem}: {i + 1} of {len(cases)} ", end="", file=sys.stderr, flush=True)
+                        some.append(recorded(part, case, dtype, seed))
+                    print(file=sys.stderr)
+                    path.write_bytes(pickle.dumps(some))
+                found += pickle.loads(path.read_bytes())
+    return found
