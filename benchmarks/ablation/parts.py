@@ -8,7 +8,7 @@ from unittest import mock
 
 import numpy as np
 
-from jaxgd.gradcheck import check, consistency, core, derive, examine, locate
+from jaxgd.gradcheck import check, consistency, core, derive, locate
 from jaxgd.gradcheck.derive import EVEN
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.report import Cause, GradientReport, Verdict
@@ -36,13 +36,9 @@ _RANGES = {
     "STAIRS": ((3, 2, 1), (5, 6, 8, 10)),
 }
 CONSTANTS = tuple(
-    Constant(place, name, *_RANGES.get(name, [tuple(x * value for x in side) for side in _FACTORS]))
-    for place, names in (
-        (core, [name for name in vars(core) if name.isupper()]),
-        (examine, ["_SUSPICIOUS", "_ROUNDED"]),
-    )
-    for name in names
-    if isinstance(value := getattr(place, name), int | float) and name not in _FIXED
+    Constant(core, name, *_RANGES.get(name, [tuple(x * value for x in side) for side in _FACTORS]))
+    for name, value in vars(core).items()
+    if name.isupper() and isinstance(value, int | float) and name not in _FIXED
 )
 
 
@@ -80,6 +76,11 @@ def _half(kept: int) -> tuple[Patch, ...]:
 def _slopes_without_gap(lines: core.Lines, noise: float = 0.0) -> core.Slopes:
     with mock.patch.object(core, "SMALL_GAP", 1e100):
         return _slopes(lines, noise)
+
+
+def _slopes_without_variation(lines: core.Lines, noise: float = 0.0) -> core.Slopes:
+    found = _slopes(lines, noise)
+    return dataclasses.replace(found, varies=np.zeros_like(found.varies))
 
 
 def _judge_with(**fields: Any) -> Patch:
@@ -169,6 +170,7 @@ PARTS = (
     Part("gap test and small kinks", ((core, "slopes", _slopes_without_gap), _judge_with(gap=0.0))),
     Part("a claim of 0 where F is still", (_judge_with(still=False),)),
     Part("a claim of 0 where the slope is negligible", ((core, "NEGLIGIBLE", -math.inf),)),
+    Part("another entry supports the claim", ((core, "RIVAL", 0.0),)),
     Part("F that varies within the smallest step", ((core, "combine", _combine_without_rough),)),
     Part("two directions suffice (all must be right)", ((core, "combine", _all_directions),)),
     Part("two directions suffice (one suffices)", ((core, "combine", _one_direction),)),
@@ -177,13 +179,14 @@ PARTS = (
     Part("the narrowest dtype in f", change=_as_float64),
     Part("four roundings of float32 agree", ((derive.Derivatives, "floor", property(_same_floor)),)),
     Part("the long ladder", ((Examination, "_settled", lambda *x: True),)),
+    Part("the long ladder where F varies", ((core, "slopes", _slopes_without_variation),)),
     Part("the noise of a claim", ((core, "NOISES", 0.0),)),
     # The other comparisons.
     Part("linear in the cotangent", ((Examination, "_linear", _nothing),)),
     Part("claim = autodiff", ((Examination, "_autodiff", _nothing),)),
     Part("claim = autodiff in single elements", ((locate, "outliers", lambda *x: np.zeros(0, bool)),)),
     Part("forward = reverse", ((Examination, "_modes", _nothing),)),
-    Part("search of suspicious leaves", ((Examination, "_suspicious", lambda *x: False),)),
+    Part("every element is right", ((Examination, "_every_element_is_right", lambda *x: False),)),
     Part("verdict by single elements", ((Examination, "_after", lambda self, claim, i, *checks: checks[:2]),)),
     Part("an iteration in f", ((core, "ITERATION", -math.inf),)),
     Part("a rule with an absolute error", ((derive, "_APPROXIMATE", 0.0),), decides=_approximate),

@@ -44,6 +44,7 @@ class Recorded:
     coarse: bool
     narrowest: str
     iterates: bool
+    ignored: set[int]
 
     def lines(self, leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
         """Return F at the steps of the long ladder, with the number of rungs that the core has now."""
@@ -179,7 +180,7 @@ def _recording(stages: list[Any]) -> Iterator[None]:
     def recorded_run(self: Any) -> tuple[LeafReport, ...]:
         x, short, self.looks = self.sampler, dict(self.lines), {}
         leaves = run(self)
-        known = Recorded(x.long, self.looks, x.coarse, x.narrowest, x.iterates)
+        known = Recorded(x.long, self.looks, x.coarse, x.narrowest, x.iterates, x.ignored)
         stages.append((_plain(self, known, short), leaves))
         return leaves
 
@@ -206,7 +207,8 @@ def _plain(exam: Examination, known: Recorded, short: dict[int, core.Lines]) -> 
         v=[np.zeros(0, x.dtype) for x in exam.d.prepared.v],
         leaves=[dataclasses.replace(leaf, path=()) for leaf in exam.d.prepared.leaves],
     )
-    shared: Any = SimpleNamespace(directions=[range(len(exam.d.shared.directions[0]))])
+    # The number of directions of each leaf, and the last of them.
+    shared: Any = SimpleNamespace(directions=[[None] * (len(x) - 1) + [x[-1]] for x in exam.d.shared.directions])
     nothing: Any = None
     d = dataclasses.replace(exam.d, prepared=prepared, shared=shared, runner=nothing, outputs=[], notes=[])
     misfits = [dataclasses.replace(x, reverse=None, forward=None, values=()) for x in exam.misfits]
