@@ -23,6 +23,7 @@ from jaxgd.errors import (
 from jaxgd.gradcheck.claims import claimed_gradient, claimed_jvp, claimed_vjp, require_values
 from jaxgd.gradcheck.consistency import compare_with_float64, run_in_users_dtype
 from jaxgd.gradcheck.derive import Derivatives, cotangents, derive
+from jaxgd.gradcheck.derive import directions as drawn_directions
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, Problem, evaluation, prepare, with_outputs
 from jaxgd.gradcheck.programs import Value
@@ -40,6 +41,8 @@ _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 _SAME_VALUE = 1e-9
 # Where the first directions leave a doubt, at least this number of directions is tried in a leaf.
 _DIRECTIONS = 4
+# The part of its size by which each element moves to see how much each output changes.
+_MOVE = 2.0**-8
 _MOST_DIRECTIONS = 1000
 
 
@@ -157,7 +160,7 @@ def check_gradients(
             leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, ()) for leaf in prepared.leaves)
             return dataclasses.replace(report, leaves=leaves, checked="nothing: all arguments or results are empty")
         problem = _meant(prepared, reference, first)
-        w = _cotangents(first, n, rng)
+        w = _cotangents(prepared, first, n, rng)
         one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
         run = run_in_users_dtype(prepared, first, one, rng, nondeterminism, rtol or 0.0)
         report = dataclasses.replace(report, consistency=tuple(run.consistency), evaluations=2 * len(run.consistency))
@@ -315,8 +318,16 @@ def _without_aux(out: Any, name: str = "f") -> Any:
     return out[0]
 
 
-def _cotangents(first: list[Any], n: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _cotangents(prepared: Prepared, first: list[Any], n: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
     if len(first) == 1 and first[0].shape == () and not jnp.iscomplexobj(first[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
-    return [cotangents(np.asarray(y), n, rng) for y in first]
+    drawn = [drawn_directions(np.asarray(x), 2, rng)[1] for x in prepared.v]
+    try:
+        moved = prepared.problem(
+            [x + jnp.asarray(_MOVE * u, x.dtype) for x, u in zip(prepared.v, drawn, strict=True)], prepared.traced
+        )
+    except Exception:
+        # f may refuse another point.
+        moved = first
+    return [cotangents(*map(np.asarray, pair), n, rng) for pair in zip(first, moved, strict=True)]

@@ -28,6 +28,8 @@ _APPROXIMATE = 1e-3
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
+# A cotangent divides by the change of an output, or by this part of the output if that is more.
+_ROUNDED = 1e-9
 # The index of the direction along which all elements of a leaf contribute about equally.
 EVEN = 2
 
@@ -297,20 +299,22 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     return np.asarray(np.where(minor, own * shrink, 0))
 
 
-def cotangents(y: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape), in inverse proportion to the size of y.
+def cotangents(y: NDArray[Any], moved: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point.
 
-    Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the size of each element. A size is
-    at least a millionth of the largest, so that rounding around 0 is not amplified. It is also at least 100 times the
+    Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element, so that
+    the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element
+    and a millionth of the largest change, so that rounding is not amplified. A size is at least 100 times the
     reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
     """
     # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
     least = 100 / float(jax.numpy.finfo(y.dtype).max)  # type: ignore[no-untyped-call]
-    y = np.where(np.isfinite(y), y, 0).astype(complex if np.iscomplexobj(y) else float)
-    size = np.abs(y)
-    own = np.maximum(size, np.maximum(1e-6 * np.max(size, initial=0.0), least))
+    rounding = max(eps_of(y.dtype), _ROUNDED)
+    y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
+    change = np.maximum(np.abs(moved - y), rounding * np.abs(y))
+    own = np.maximum(change, np.maximum(1e-6 * np.max(change, initial=0.0), least))
     whole = max(scale_of(y), least)
-    sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(size.any(), own, 1.0) for i in range(n)]
+    sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(change.any(), own, 1.0) for i in range(n)]
     return np.asarray(_chance((n, *y.shape), np.iscomplexobj(y), rng) / np.stack(sizes))
 
 
