@@ -7,10 +7,11 @@ from .edges import EDGES
 from .handwritten import HANDWRITTEN
 from .inputs import INPUTS
 from .narrow import NARROW
+from .scales import SCALES
 from .second import SECOND
 
 # The functions broadcast as users' functions do, so each case allows it unless it sets otherwise.
 ADVERSARIAL = tuple(
     dataclasses.replace(case, settings={"numpy_rank_promotion": "allow", **case.settings})
-    for case in (*INPUTS, *CLAIMS, *HANDWRITTEN, *NARROW, *EDGES, *SECOND)
+    for case in (*INPUTS, *CLAIMS, *HANDWRITTEN, *NARROW, *EDGES, *SECOND, *SCALES)
 )

@@ -28,7 +28,7 @@ from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, Problem, evaluation, prepare, with_outputs
 from jaxgd.gradcheck.programs import Value
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
-from jaxgd.gradcheck.run import Runner
+from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
 from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
 
@@ -160,9 +160,11 @@ def check_gradients(
             leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, ()) for leaf in prepared.leaves)
             return dataclasses.replace(report, leaves=leaves, checked="nothing: all arguments or results are empty")
         problem = _meant(prepared, reference, first)
-        w = _cotangents(prepared, first, n, rng)
+        found = traits(lambda v: prepared.problem(v, prepared.traced), prepared.v)
+        eps = max(found.eps, *(eps_of(x.dtype) for x in [*prepared.v, *first]))
+        w = _cotangents(prepared, first, eps, n, rng)
         one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
-        run = run_in_users_dtype(prepared, first, one, rng, nondeterminism, rtol or 0.0)
+        run = run_in_users_dtype(prepared, first, one, eps, rng, nondeterminism, rtol or 0.0)
         report = dataclasses.replace(report, consistency=tuple(run.consistency), evaluations=2 * len(run.consistency))
         if not run.one_function:
             cause = next(c.cause for c in run.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
@@ -318,7 +320,7 @@ def _without_aux(out: Any, name: str = "f") -> Any:
     return out[0]
 
 
-def _cotangents(prepared: Prepared, first: list[Any], n: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
     if len(first) == 1 and first[0].shape == () and not jnp.iscomplexobj(first[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
@@ -330,4 +332,4 @@ def _cotangents(prepared: Prepared, first: list[Any], n: int, rng: np.random.Gen
     except Exception:
         # f may refuse another point.
         moved = first
-    return [cotangents(*map(np.asarray, pair), n, rng) for pair in zip(first, moved, strict=True)]
+    return [cotangents(*map(np.asarray, pair), eps, n, rng) for pair in zip(first, moved, strict=True)]

@@ -15,7 +15,7 @@ from jaxgd.gradcheck.derive import AUTODIFF, Derivative, Derivatives, jittered, 
 from jaxgd.gradcheck.problem import Prepared, evaluation
 from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Check, Consistency, Verdict
-from jaxgd.gradcheck.run import Runner, eps_of, single, traits
+from jaxgd.gradcheck.run import Runner, eps_of, single
 from jaxgd.gradcheck.sample import Sampler
 
 # Two runs of f may differ by this many roundings, but by at most half, so that the test has a meaning in 8 bits.
@@ -58,15 +58,20 @@ class UsersDtype:
 
 
 def run_in_users_dtype(
-    prepared: Prepared, first: list[Any], w: list[Any], rng: np.random.Generator, nondeterminism: float, rtol: float
+    prepared: Prepared,
+    first: list[Any],
+    w: list[Any],
+    eps: float,
+    rng: np.random.Generator,
+    nondeterminism: float,
+    rtol: float,
 ) -> UsersDtype:
     """Compare runs of f and of its gradient: eager, jit and vmap, each with a second run.
 
-    `first` is the result of an eager run, `w` a cotangent. Two runs of autodiff may differ by `nondeterminism`, and a
-    rule may return a value that differs from f by `rtol`.
+    `first` is the result of an eager run, `w` a cotangent, `eps` the coarsest rounding in f. Two runs of autodiff may
+    differ by `nondeterminism`, and a rule may return a value that differs from f by `rtol`.
     """
     problem, v, traced = prepared.problem, prepared.v, prepared.traced
-    eps = max(traits(lambda v: problem(v, traced), v).eps, *(eps_of(x.dtype) for x in [*v, *first]))
     lines: list[Consistency] = []
 
     def compare(name: str, cause: Cause, a: list[Any], b: list[Any], noise: Any, allowed: float = 0.0) -> None:

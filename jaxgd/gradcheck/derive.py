@@ -299,8 +299,8 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     return np.asarray(np.where(minor, own * shrink, 0))
 
 
-def cotangents(y: NDArray[Any], moved: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point.
+def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, eps its rounding.
 
     Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element, so that
     the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element
@@ -309,9 +309,8 @@ def cotangents(y: NDArray[Any], moved: NDArray[Any], n: int, rng: np.random.Gene
     """
     # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
     least = 100 / float(jax.numpy.finfo(y.dtype).max)  # type: ignore[no-untyped-call]
-    rounding = max(eps_of(y.dtype), _ROUNDED)
     y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
-    change = np.maximum(np.abs(moved - y), rounding * np.abs(y))
+    change = np.maximum(np.abs(moved - y), max(eps, _ROUNDED) * np.abs(y))
     own = np.maximum(change, np.maximum(1e-6 * np.max(change, initial=0.0), least))
     whole = max(scale_of(y), least)
     sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(change.any(), own, 1.0) for i in range(n)]
@@ -323,13 +322,16 @@ def _chance(shape: tuple[int, ...], is_complex: bool, rng: np.random.Generator) 
     return np.asarray(chance * np.exp(2j * np.pi * rng.uniform(size=shape)) if is_complex else chance)
 
 
-def jittered(v: Sequence[Any], rng: np.random.Generator, n: int = 2) -> list[list[NDArray[Any]]]:
-    """Return the point, then n points moved by one rounding: x(1 + eps) or x(1 − eps) at random for each element."""
+def jittered(v: Sequence[Any], rng: np.random.Generator, eps: float = 0.0) -> list[list[NDArray[Any]]]:
+    """Return the point, then two points moved by one rounding: x(1 + ε) or x(1 − ε) at random for each element.
+
+    ε is the rounding of the dtype of x, or `eps` if that is larger.
+    """
     points = [[np.asarray(x) for x in v]]
-    for _ in range(n):
+    for _ in range(2):
         moved = []
         for x in points[0]:
-            factor = 1 + eps_of(x.dtype) * rng.choice([-1.0, 1.0], x.shape)
+            factor = 1 + max(eps, eps_of(x.dtype)) * rng.choice([-1.0, 1.0], x.shape)
             with np.errstate(over="ignore", invalid="ignore"):
                 moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
         points.append(moved)

@@ -90,11 +90,12 @@ def _symmetry(
             return bilinear(u, hv), bilinear(v, hu), bilinear([jnp.abs(y) for y in u], [jnp.abs(y) for y in hv])
 
         try:
-            shared, points = (traced, wide, u, v), stacked(jittered(x, rng))
+            shared = traced, wide, u, v
+            eps = traits(lambda x: products(shared, x), x).eps
+            points = stacked(jittered(x, rng, eps))
             each = np.stack(
                 single(lambda *args: jax.lax.map(partial(products, args[0]), args[1]), shared, points), axis=1
             )
-            eps = traits(lambda x: products(shared, x), x).eps
         except Exception:
             return []
     # The other two points are moved by one rounding.
