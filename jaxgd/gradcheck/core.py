@@ -3,7 +3,7 @@
 1. A point x, a random direction u in one leaf and a random cotangent w turn f into F(t) = ⟨w, f(x + t u)⟩.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
 3. F is evaluated, in float64 if possible, at 0 and at ±h for steps h that shrink by 4 from one rung of a ladder to the
-   next: four rungs at first, and eighteen where these do not show that the claim is right.
+   next: four rungs at first, and eighteen where these do not show that the claim is right or F varies below them.
 4. Romberg's table extrapolates the quotients (F(h) − F(−h))/2h to h = 0. Every entry knows its error: the distance to
    the two entries it combines, or the noise of F divided by h, whichever is larger.
 5. The noise is measured: it is at least the rounding of F, and at least as large as the deviation of F from the slope
@@ -12,7 +12,8 @@
    F(h) − F(0) shrinks like a power of h well below 1, F has a jump or an infinite slope.
 7. A claim has noise too: its change when x moves by one rounding.
 8. The claim is wrong if it differs from the quotient by more than the tolerance: ten errors of the quotient, thirty
-   noises of the claim, and the relative part that rounding or the user's rtol allows.
+   noises of the claim, and the relative part that rounding or the user's rtol allows. But if another certain entry of
+   the table supports the claim, then the distance of the two entries is the error.
 9. It is right if it differs by less and the two uncertainties are below a thousandth of the gradient. Otherwise, and at
    a kink, jump or edge of the domain, the check cannot tell.
 10. A leaf is wrong if it is wrong along one direction, and right if two directions show it and no other one shows a

@@ -199,6 +199,29 @@ def test_a_program_with_large_constants_is_not_kept(monkeypatch):
     assert len(run._PROGRAMS) == 1
 
 
+class Scaled:
+    """A function whose text does not show its factor."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __repr__(self):
+        return "Scaled()"
+
+    def __call__(self, x):
+        return np.asarray(self.factor * np.asarray(x))
+
+
+def test_a_program_with_a_callback_is_not_kept():
+    """Two callbacks may have the same text."""
+    for factor in (2, 3):
+        callback = Scaled(np.float32(factor))
+        result = run.single(
+            lambda _, x, f=callback: jax.pure_callback(f, jax.ShapeDtypeStruct(x.shape, x.dtype), x), 0.0, X
+        )
+        np.testing.assert_allclose(result, factor * X)
+
+
 # Whole checks.
 
 
