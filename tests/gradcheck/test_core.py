@@ -192,6 +192,23 @@ def test_a_wrong_factor_of_the_slope_of_a_random_function_is_found(name, noise, 
     assert R not in verdicts(*draw(MADE[name], 400, SHORT, noise), max(factor, 1.01))[1]
 
 
+def test_a_claim_that_another_certain_entry_supports_is_not_wrong():
+    """A staircase hides a part of the slope at small steps."""
+
+    def F(t):
+        return 3 * t + (1e-6 * t if abs(t) > 1e-4 else 0)
+
+    assert judged(F, 3.0).verdict is judged(F, 3 + 1e-6).verdict is R
+    assert judged(F, 3 + 1e-4).verdict is W
+    # Two slopes that differ by more than a thousandth leave the slope unknown.
+    assert judged(lambda t: F(t) + (t if abs(t) > 1e-4 else 0), 4.0).verdict is U
+
+
+@pytest.mark.parametrize(("size", "varies"), [(1.0, False), (1e-7, True), (1e-30, False)])
+def test_ripples_below_the_few_steps_are_seen(size, varies):
+    assert look(lambda t: t + size * np.sin(t / size), SHORT).varies.tolist() == [varies]
+
+
 # Points without a slope.
 
 SINGULAR = {

@@ -225,6 +225,11 @@ def test_a_clipped_cotangent_is_wrong_even_if_none_is_clipped():
         assert any(check.name == "autodiff is linear" for check in report.leaves[0].checks)
 
 
+def test_a_rule_that_takes_the_modulus_of_its_cotangent_is_wrong_along_one_direction():
+    rule = with_rule(lambda x: jnp.sum(x**2), lambda args, g: (2 * args[0] * jnp.abs(g),))
+    assert check_gradients(rule, X, directions=1).verdict == "wrong"
+
+
 def by_iteration(g, tolerance):
     """Return g/2 by an iteration that halves its error, until it moves by less than an absolute tolerance."""
     start = jnp.zeros_like(g), jnp.full_like(g, jnp.inf)

@@ -224,3 +224,10 @@ def test_patterns_of_several_leaves_are_named_in_one_check():
         words,
     ]
     assert f"{words[0].upper()}{words[1:]}?" in str(report)
+
+
+def test_steps_that_are_too_large_for_one_element_leave_the_gradient_undecided():
+    """Along its own direction, the small element agrees."""
+    report = check_gradients(lambda x: 1e-6 * x[0] + x[1] ** 2 / (x[1] + 1e-6), jnp.array([1e6, 1e-6]))
+    assert (report.verdict, report.cause) == ("cannot tell", "f varies within the smallest step")
+    assert "every element agrees" in report.reason
