@@ -41,6 +41,7 @@ SAFETY = 10.0  # errors are estimates, so a difference counts from ten errors on
 NOISES = 30.0  # a claim moves by a sum of roundings; one sample of it can be that much too small
 FLOOR = 1e-8  # two derivatives in float64 that agree to this part of the gradient are equal
 RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this part; the second if f computes in float32
+UNCERTAIN = 0.5  # an uncertainty above this part of the gradient is itself uncertain, so that nothing is wrong
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
 STEEPEST = 0.95  # F(h) − F(0) ~ hᵖ with p below this has no slope
 JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs up to this
@@ -279,7 +280,7 @@ def agree(
 ) -> tuple[Verdict, float]:
     """Return the verdict on a difference, and the tolerance: max(floor, rtol) · size + uncertainty.
 
-    Wrong if the difference exceeds the tolerance, and the uncertainty is at most half of the size. Right if the
+    Wrong if the difference exceeds the tolerance, and the uncertainty is at most UNCERTAIN · size. Right if the
     difference does not exceed it, and the uncertainty is at most (rtol or resolution) · size. Otherwise cannot tell.
     NaN is never right.
     """
@@ -287,8 +288,7 @@ def agree(
     if not np.isfinite(tolerance):
         return Verdict.CANNOT_TELL, tolerance
     if not difference <= tolerance:
-        # An uncertainty as large as the gradient is itself uncertain.
-        return (Verdict.WRONG if uncertainty <= size / 2 else Verdict.CANNOT_TELL), tolerance
+        return (Verdict.WRONG if uncertainty <= UNCERTAIN * size else Verdict.CANNOT_TELL), tolerance
     known = uncertainty <= (rtol or resolution) * size
     return (Verdict.RIGHT if known else Verdict.CANNOT_TELL), tolerance
 
