@@ -19,7 +19,7 @@ _FIXTURE = "check_gradients"
 
 
 class UserError(Exception):
-    """An exception raised by the user's code, which is its `__cause__`."""
+    """A wrapper of an exception that the user's code raised: its `__cause__`."""
 
 
 class Case(NamedTuple):
@@ -50,7 +50,7 @@ class Result(NamedTuple):
 def find_cases(words: tuple[str, ...]) -> list[Case]:
     """Find the case of each FILE::CASE and all cases of each FILE, before any case runs.
 
-    A function of a FILE that needs further arguments is a case to skip. If the user names it, it raises RangeError.
+    A function that needs further arguments is a case to skip. If the user names it, raise RangeError.
     """
     modules: dict[Path, ModuleType] = {}
     cases = []

@@ -32,16 +32,16 @@ from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
 from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
 
-# The smallest relative error that difference quotients in float64 resolve at best.
+# The smallest relative error that difference quotients in float64 can resolve.
 _LEAST_RTOL = 1e-9
-# The cotangents for a scalar f. The first is 1, because it gives the gradient. The others have both signs and other
-# sizes, because a wrong rule may treat them differently.
+# The cotangents for a scalar f. The first is 1, because it gives the gradient. The others differ in sign and
+# size, because a wrong rule may treat them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
-# The value of a rule and of f may differ by this part in float64.
+# The value that a rule returns may differ from f by this fraction in float64.
 _SAME_VALUE = 1e-9
-# Where the first directions leave a doubt, at least this number of directions is tried in a leaf.
+# If the first directions leave a leaf in doubt, the check tries at least this number of directions in it.
 _DIRECTIONS = 4
-# The part of its size by which each element moves to see how much each output changes.
+# Each element moves by about this fraction of its size, to measure how much each output changes.
 _MOVE = 2.0**-8
 _MOST_DIRECTIONS = 1000
 
@@ -100,10 +100,10 @@ def check_gradients(
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
             above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
             float64) is "cannot tell".
-        nondeterminism: The relative difference that two runs of the same derivative may have, at least 0 and below 1,
-            for backward passes that add in an order of their own. Default 0.
-        seconds: The time after which the check starts no further stage, above 0. The leaves that are then undecided are
-            "cannot tell". A running program of XLA cannot be stopped. Default: none.
+        nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1,
+            for backward passes that add in a varying order. Default 0.
+        seconds: The time in seconds after which the check starts no further stage, above 0. Leaves that are undecided
+            then are "cannot tell". A running XLA program cannot be stopped. Default: none.
         directions: The number of random directions to try in each leaf, from 1 to 1000. If they leave a leaf in doubt,
             the check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
@@ -116,7 +116,7 @@ def check_gradients(
     Raises:
         DtypeError: If no leaf can be differentiated, f returns no floats, f or a given derivative is not callable,
             has_aux is not True or False, a numeric option is not a number, or the call is inside jit, grad or vmap.
-        ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, or f returns no pair
+        ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f returns no pair
             with `has_aux`, or the results of f and reference differ in shape.
         RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.
 
@@ -198,7 +198,7 @@ def check_gradients(
         second = check_second_order(
             check_gradients, prepared, problem, [x[0] for x in w], options | {"directions": directions, "seed": seed}
         )
-    # The comparisons in the user's dtype ran f outside of the runner.
+    # The comparisons in the user's dtype ran f outside the runner.
     evaluations = d.runner.runs.get(Value(problem), 0) + 2 * len(run.consistency)
     dtype = "float64" if sampler.in_float64 else str(prepared.v[0].dtype)
     words = f"1 point, {directions} directions per leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
@@ -217,7 +217,7 @@ def check_gradients(
 
 
 class Clock:
-    """The time that is left: `seconds` from now on, or unlimited if it is None."""
+    """The time left: `seconds` from now on, or unlimited if None."""
 
     def __init__(self, seconds: float | None) -> None:
         self.end = math.inf if seconds is None else time.perf_counter() + seconds
@@ -232,7 +232,7 @@ class Clock:
 
 
 def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list[Any]) -> Problem:
-    """Return the function that has the intended derivative. Raise ShapeError if its results do not fit those of f."""
+    """Return the function that has the intended derivative. Raise ShapeError if its results do not fit f's."""
     if reference is None:
         return prepared.problem
     meant = dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, f=Opaque(reference)))
@@ -310,7 +310,7 @@ def _require(
     if rtol is not None and not _LEAST_RTOL <= float(rtol) < 1:
         raise RangeError(
             f"{WHO}: rtol must be at least {_LEAST_RTOL:g} and below 1, got {shown(rtol, str)}.\n"
-            "Difference quotients in float64 resolve no less. Leave rtol out to find every error that is visible."
+            "Difference quotients in float64 cannot resolve less. Leave rtol out to find every visible error."
         )
 
 
@@ -330,6 +330,6 @@ def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: n
             [x + jnp.asarray(_MOVE * u, x.dtype) for x, u in zip(prepared.v, drawn, strict=True)], prepared.traced
         )
     except Exception:
-        # f may refuse another point.
+        # f may raise at another point.
         moved = first
     return [cotangents(*map(np.asarray, pair), eps, n, rng) for pair in zip(first, moved, strict=True)]

@@ -39,7 +39,7 @@ class Claim:
 
 
 def require_values(name: str, result: Any) -> Any:
-    """Return the result of a function of the user. Raise DtypeError if one of its arrays is traced."""
+    """Return the result of a user's function. Raise DtypeError if one of its arrays is traced."""
     if any(map(is_traced, jax.tree.leaves(result))):
         raise DtypeError(
             f"{WHO}: {name} must return arrays with values, got a traced one.\nCall it outside jit, grad and vmap."

@@ -1,4 +1,4 @@
-"""f in the dtype of the arguments: f is one function however it runs, and its gradient is close to float64's."""
+"""Check f in the dtype of the arguments: all runs return the same values, and the gradient is close to float64's."""
 
 import dataclasses
 import math
@@ -18,11 +18,11 @@ from jaxgd.gradcheck.report import Cause, Check, Consistency, Verdict
 from jaxgd.gradcheck.run import Runner, eps_of, single
 from jaxgd.gradcheck.sample import Sampler
 
-# Two runs of f may differ by this many roundings, but by at most half, so that the test has a meaning in 8 bits.
+# Two runs of f may differ by _ROUNDINGS, but by at most the fraction _MOST: in 8 bits, 1000 roundings exceed f.
 _ROUNDINGS, _MOST = 1e3, 0.5
 # In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. A gradient is
-# in doubt only beyond this relative error (the second in dtypes with fewer digits than float32), beyond a hundred times
-# its noise, and if it exceeds the rounding in f by far.
+# in doubt only if its relative error exceeds _GROSS (_GROSS_IN_FEW_DIGITS in dtypes with fewer digits than float32) and
+# a hundred times its noise, and if the gradient far exceeds the rounding in f.
 _GROSS, _GROSS_IN_FEW_DIGITS, _FEW_DIGITS = 0.05, 0.5, 1e-5
 # A claim may have this multiple of autodiff's error in the same dtype.
 _TIMES = 30.0
@@ -53,7 +53,7 @@ class UsersDtype:
 
     @property
     def one_function(self) -> bool:
-        """True if all comparisons agree except those with vmap."""
+        """True if all comparisons without vmap agree."""
         return all(c.verdict is Verdict.RIGHT for c in self.consistency if "vmap" not in c.name)
 
 

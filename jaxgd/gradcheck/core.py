@@ -2,18 +2,18 @@
 
 1. A point x, a random direction u in one leaf and a random cotangent w turn f into F(t) = ⟨w, f(x + t u)⟩.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
-3. F is evaluated, in float64 if possible, at 0 and at ±h for steps h that shrink by 4 from one rung of a ladder to the
-   next: four rungs at first, and eighteen where these do not show that the claim is right or F varies below them.
-4. Romberg's table extrapolates the quotients (F(h) − F(−h))/2h to h = 0. Every entry knows its error: the distance to
+3. F is evaluated, in float64 if possible, at 0 and at ±h. The steps h are the rungs of a ladder, each a quarter of the
+   one before: four at first, and eighteen if these do not show that the claim is right or if F varies below them.
+4. Romberg's table extrapolates the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is its distance to
    the two entries it combines, or the noise of F divided by h, whichever is larger.
-5. The noise is measured: it is at least the rounding of F, and at least as large as the deviation of F from the slope
-   of this entry at all far smaller steps. The entry with the smallest error is the quotient.
+5. The noise is measured: it is the rounding of F, or the largest deviation of F from the slope of this entry at all far
+   smaller steps, whichever is larger. The entry with the smallest error is the quotient.
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives F′(0+) − F′(0−). If this gap exceeds its error, F has a kink. If
-   F(h) − F(0) shrinks like a power of h well below 1, F has a jump or an infinite slope.
+   F(h) − F(0) shrinks like hᵖ with p well below 1, F has a jump or an infinite slope.
 7. A claim has noise too: its change when x moves by one rounding.
 8. The claim is wrong if it differs from the quotient by more than the tolerance: ten errors of the quotient, thirty
-   noises of the claim, and the relative part that rounding or the user's rtol allows. But if another certain entry of
-   the table supports the claim, then the distance of the two entries is the error.
+   noises of the claim, and the relative difference that rounding or the user's rtol allows. But if another accurate
+   entry of the table supports the claim, the distance between the two entries is the error.
 9. It is right if it differs by less and the two uncertainties are below a thousandth of the gradient. Otherwise, and at
    a kink, jump or edge of the domain, the check cannot tell.
 10. A leaf is wrong if it is wrong along one direction, and right if two directions show it and no other one shows a
@@ -33,34 +33,34 @@ from jaxgd.gradcheck.report import Cause, Verdict
 Floats = NDArray[np.float64]
 
 # The constants. `python -m benchmarks gradcheck --ablate` changes each one and lists the corpus cases that fail.
-RATIO = 4.0  # one rung to the next; exact in binary
+RATIO = 4.0  # of a step to the next; exact in binary
 RUNGS = 18  # the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and a millionth of it
 SHORT = (*(2.0**-k for k in (6, 8, 10, 12)), 2.0**-20)  # enough for a smooth f; the last step only measures noise
 ORDERS = 3  # columns of the table; a fourth amplifies noise more than it removes truncation
-SAFETY = 10.0  # errors are estimates, so a difference counts from ten errors on
-NOISES = 30.0  # a claim moves by a sum of roundings; one sample of it can be that much too small
+SAFETY = 10.0  # errors are estimates, so only a difference above ten errors counts
+NOISES = 30.0  # a claim moves by a sum of roundings; one sample of the sum can be too small by this factor
 FLOOR = 1e-8  # two derivatives in float64 that agree to this part of the gradient are equal
 RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this part; the second if f computes in float32
 UNCERTAIN = 0.5  # an uncertainty above this part of the gradient is itself uncertain, so that nothing is wrong
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
-STEEPEST = 0.95  # F(h) − F(0) ~ hᵖ with p below this has no slope
-JUMP = 0.02  # p below this is a jump; p of a power is equal on the last rungs up to this
-RIVAL = 0.03  # an entry known to this part of a difference supports a claim against the quotient
-STEADY = 0.3  # three slopes that differ from the quotient, and from each other by this part, are no noise
+STEEPEST = 0.95  # F has no slope if F(h) − F(0) ~ hᵖ with p below this
+JUMP = 0.02  # p below this is a jump; for a power of h, p varies by less than this on the last rungs
+RIVAL = 0.03  # an entry whose error is below this part of the difference may support a claim
+STEADY = 0.3  # three slopes at the same distance from the quotient, up to this part, are not noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
 ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
-MANY = 1e3  # a change of F by this number of roundings is no rounding
+MANY = 1e3  # a change of F by more roundings than this is not rounding
 NARROW = 1e-10  # f with a rounding above this computes in a dtype narrower than float64
-STAIRS = 4  # a coarse F changes at this number of steps or more; a step of f itself, as in floor, at one or two
+STAIRS = 4  # a coarse F changes at this number of steps or more; a step function such as floor, at one or two
 NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
 
-# On these lines F has no slope.
+# The causes for which F has no slope.
 SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
 EPS, EPS32 = float(np.finfo(float).eps), float(np.finfo(np.float32).eps)
 
 
 class Lines(NamedTuple):
-    """F along several directions.
+    """Values of F along several directions.
 
     Attributes:
         h: The steps, largest first, (rungs,).
@@ -157,7 +157,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         narrow = lines.narrow > NARROW or (coarse[i] > MANY * rounding[i] and np.count_nonzero(change[i]) >= STAIRS)
         rough = varies[i] and change[i, -1] > ROUGH * variation[i]
         doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
-    # Rounding to a narrow dtype hides much, and so do steps that are small compared with x.
+    # A narrow dtype hides small changes, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
     entries = table.values, table.errors
     return Slopes(value, error, gap, gap_error, h[rung], level, variation, varies, still, causes, doubts, *entries)
@@ -177,7 +177,7 @@ class Table(NamedTuple):
 def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> Table:
     """Return Romberg's table and its entry with the smallest error.
 
-    `first` holds the quotients, (lines, rungs). Their error shrinks like h to this power, then h to the power + 2 …
+    `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), …
     """
     n, rungs = first.shape[0], _geometric(h)
     entries: list[tuple[Floats, Floats]] = []
@@ -206,9 +206,9 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> Table:
 
 
 def _structure(h: Floats, first: Floats, rounding: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
-    """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if on none.
+    """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if none.
 
-    A distance that the rounding of F explains is none.
+    A distance that the rounding of F explains does not count.
     """
     n = _geometric(h) - 2
     off = np.abs(first - value[:, None])
@@ -226,10 +226,11 @@ def _geometric(h: Floats) -> int:
 
 
 def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
-    """Return two resolutions of F where F does not change at the smallest step; 0 elsewhere.
+    """Return two resolutions of F on each line where F does not change at the smallest step; 0 on the others.
 
-    F may compute with numbers as large as its variation along any line, and rounds them. F may also compute in float32
-    or narrower: then the second resolution is its smallest change. A larger change at few steps is a step of f itself.
+    The first is the rounding of numbers as large as the variation of F along any line: F may compute with them. The
+    second is the smallest change of an F that computes in float32 or narrower. A larger change at few steps is a step
+    of f itself.
     """
     still = change[:, -1] == 0
     least = np.min(np.where(change > 0, change, np.inf), axis=1)
@@ -240,7 +241,7 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
 
 
 def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:
-    """Return JUMP or STEEP if F(h) − F(0) shrinks like a power of h well below 1, otherwise AGREES."""
+    """Return JUMP or STEEP if F(h) − F(0) shrinks like hᵖ with p well below 1, otherwise AGREES."""
     for side in (plus - zero, zero - minus, plus - minus):
         last = side[-3:]
         if np.all(np.abs(last) > MANY * rounding) and len(set(np.sign(last))) == 1:
@@ -257,7 +258,7 @@ class Claim(NamedTuple):
         value: The claimed slopes.
         noise: Their change when x moves by one rounding.
         size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance ⟨g, u⟩ may be far smaller.
-        floor: A difference up to this part of the size counts as none.
+        floor: A difference up to this part of the size does not count.
     """
 
     value: Floats
@@ -355,7 +356,7 @@ def taylor(lines: Lines, claimed: Floats, noise: Floats) -> list[float]:
     """Return, for each line, the power p for which the Taylor remainder |F(h) − F(0) − h·claimed| shrinks like hᵖ.
 
     p is 2 for a right claim and 1 for a wrong one: the median over the three smallest pairs of steps whose remainder is
-    above the noise. It is NaN if no pair is, as for a linear F with the right claim.
+    above the noise. It is NaN without such a pair, as for a linear F with the right claim.
     """
     powers = []
     with np.errstate(all="ignore"):

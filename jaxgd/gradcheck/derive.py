@@ -24,7 +24,7 @@ _FAR = (2.0**20, -(2.0**-20))
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
-# A claim rounds to 10 eps, and equals another one up to 100 eps. These limits keep a doubled gradient wrong in 8 bits.
+# A claim has 10 eps of rounding; two claims agree up to 100 eps. These limits keep a doubled gradient wrong in 8 bits.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
@@ -40,7 +40,7 @@ class Derivative:
 
     Attributes:
         name: The name of the claim.
-        floor: A relative difference up to this counts as none.
+        floor: A relative difference up to this does not count.
         along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
         size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance ⟨g, u⟩ may be far smaller.
         noise: The change of `along` when the point moves by one rounding.
@@ -82,7 +82,7 @@ class Derivatives:
         forward: Autodiff by forward mode, or None.
         notes: Sentences on parts that were not checked.
         outputs: f(x) under reverse mode.
-        nondeterminism: The relative difference of two runs of one derivative.
+        nondeterminism: The relative difference allowed between two runs of one derivative.
         even: The leaves whose direction EVEN moves only elements that contribute little.
     """
 
@@ -99,7 +99,7 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """The relative difference of two derivatives that agree. A constant in f may be rounded to float32."""
+        """The largest relative difference of two derivatives that agree. A constant in f may be rounded to float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(core.FLOOR, 4 * min(own, core.EPS32), self.nondeterminism)
 
@@ -195,7 +195,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite = np.nan_to_num(np.abs(g[:n]), posinf=0)
-        # The tolerance covers the difference of two runs, so that it is no noise.
+        # The tolerance covers the difference between two runs, so it is not noise.
         moved = np.maximum(moved - d.nondeterminism * finite[0], 0) if d.nondeterminism else moved
         # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
         nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
@@ -204,7 +204,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
             found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
             found.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
-            # A claim in few digits rounds its small elements to a part of the largest.
+            # In few digits, the small elements of a claim may be as coarse as the largest.
             few = k == EVEN and eps > core.NARROW
             rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else found.size[i, k]
             found.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
@@ -286,7 +286,7 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     """Return a direction that moves only elements that contribute less than a thousandth of the largest contribution.
 
-    The other directions hide these elements. None of them contributes more than their median. `g` is the gradient.
+    The other directions hide these elements. Here none contributes more than their median. `g` is the gradient.
     """
     own = u[1]
     share = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
@@ -354,7 +354,7 @@ def _power_of_two(x: Any) -> Any:
 
 
 def norm(x: Any) -> float:
-    """Return the Euclidean length of x, with squares kept in range; infinite if x is not finite."""
+    """Return the Euclidean norm of x, without overflow of its squares; infinite if x is not finite."""
     size = np.abs(x)
     largest = float(np.max(size, initial=0.0))
     if not 0 < largest < math.inf:

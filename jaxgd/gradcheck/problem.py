@@ -1,4 +1,4 @@
-"""The function to check, as a function of only the leaves of its arguments to differentiate, in any dtype."""
+"""The function to check, as a function of the differentiated leaves of its arguments, in any dtype."""
 
 import contextlib
 import dataclasses
@@ -205,8 +205,8 @@ def evaluation(float64: bool) -> Iterator[None]:
 
     Arguments in float64 meet constants of f in float32, so promotion follows JAX's standard rules, not the user's
     setting. In float64, `debug_nans` and `debug_infs` are off, because large steps may leave the domain of f, and a
-    callback that refuses float64 logs no traceback. The check moves arrays between host and device itself, so a guard
-    of the user against transfers is off.
+    callback that refuses float64 logs no traceback. The check moves arrays between host and device itself, so the
+    user's transfer guard is off.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.transfer_guard("allow"))

@@ -1,7 +1,7 @@
 """The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
 Each program is hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of (shared, point), and
-the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ without a conjugate. Without the conjugate, JAX's reverse
+the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ. Without a conjugate, JAX's reverse
 mode is the transpose of its forward mode, also for complex numbers.
 """
 

@@ -208,7 +208,7 @@ class LeafReport:
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-    """Two ways to compute one value.
+    """A comparison of two ways to compute one value.
 
     Attributes:
         name: The two ways, for instance "eager = jit".

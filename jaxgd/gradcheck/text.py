@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxgd.gradcheck.report import Check, Element, GradientReport, LeafReport
 
-# The largest number of rows in the table. A line below it counts the leaves that are not in the table.
+# The largest number of rows in the table. A line below it counts the other leaves.
 _ROWS = 16
 _WORST = 5
 _WIDTH = 100
@@ -47,7 +47,7 @@ def _table(report: "GradientReport") -> list[str]:
         ["", "", *(first for first, _ in heads), "", ""],
         ["leaf", "shape", *(f"= {last}" if first else last for first, last in heads), "slope", "verdict"],
     ]
-    # Leaves that are not right come first if not all fit, and the order of the arguments is kept.
+    # If the table is too long, it leaves out right leaves first. It keeps the order of the arguments.
     by_verdict = sorted(range(len(report.leaves)), key=lambda i: report.leaves[i].verdict == "right")
     shown, hidden = sorted(by_verdict[:_ROWS]), by_verdict[_ROWS:]
     for i in shown:
