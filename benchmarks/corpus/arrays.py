@@ -27,12 +27,12 @@ from .draws import (
 
 
 def symmetric(a: Any) -> Any:
-    """Return the symmetric part. Functions with a derivative for symmetric matrices only are applied to it."""
+    """Return the symmetric part, for functions whose derivative is right for symmetric matrices only."""
     return (a + a.T) / 2
 
 
 def cho_solve(a: Any, b: Any) -> Any:
-    """Return a⁻¹b by Cholesky's factor. SciPy's function reads only one triangle of a."""
+    """Return a⁻¹b by the Cholesky factor. SciPy's function reads only one triangle of a."""
     return linalg.cho_solve(linalg.cho_factor(symmetric(a)), b)
 
 

@@ -1,4 +1,4 @@
-"""Functions with right derivatives, each with the names of the kinds of wrong derivatives that it gets."""
+"""Functions with right derivatives, each with the kinds of wrong derivatives to give it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -109,7 +109,7 @@ BASES: tuple[tuple[str, Callable[..., Any], Draw, tuple[str, ...]], ...] = (
         "zero", "×1.0005", "one element zero")),
     ("logs of 1e-6", lambda x: jnp.sum(jnp.log(x)), uniform(0.5e-6, 2e-6), (
         "zero", "×1.0005", "reversed")),
-    ("squares beside a large constant", lambda x: 1e6 + 1e9 * jnp.sum(x**2), scaled(away(), 1e-3), (
+    ("squares next to a large constant", lambda x: 1e6 + 1e9 * jnp.sum(x**2), scaled(away(), 1e-3), (
         "zero", "×1.05", "one element negated")),
     ("scalar", lambda x: jnp.exp(x), normal(()), (
         "zero", "×1.0005", "one element NaN")),

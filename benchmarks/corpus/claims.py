@@ -223,7 +223,7 @@ CLAIMS = (
           gradient=lambda p: [2 * p[0], 1.0]),
     wrong("a gradient of None", square, fixed(A), gradient=lambda x: None),
     wrong("a gradient of text", square, fixed(A), gradient=lambda x: "2x"),
-    # An error of 0.5% or 2%, with a tolerance of the user.
+    # An error of 0.5% or 2%, with the user's tolerance.
     Case("0.5% off, 1% allowed", square, fixed(A), gradient=times_gradient(square, 1.005), options={"rtol": 1e-2}),
     wrong("2% off, 1% allowed", square, fixed(A), gradient=times_gradient(square, 1.02), options={"rtol": 1e-2}),
     wrong("0.5% off, 0.1% allowed", square, fixed(A), gradient=times_gradient(square, 1.005), options={"rtol": 1e-3}),

@@ -65,7 +65,7 @@ HARD = (
     Case("narrow bump", lambda x: jnp.exp(-((x - 1) ** 2) / 2e-6), uniform(0.999, 1.001)),
     Case("cancellation", lambda x: (1 - jnp.cos(x)) / x**2, uniform(0.01, 0.02)),
     Case("difference of large numbers", lambda x: (1e4 + x) ** 2 - (1e4 - x) ** 2, normal()),
-    Case("gradient of 1e-9 beside a value of 1", lambda x: 1 + 1e-9 * jnp.sum(jnp.sin(x)), normal()),
+    Case("gradient of 1e-9 next to a value of 1", lambda x: 1 + 1e-9 * jnp.sum(jnp.sin(x)), normal()),
     Case("stationary in one leaf", lambda x, y: jnp.sum(jnp.cos(x)) + jnp.sum(jnp.sin(y)), together(
         fixed([0.0, 0.0, 0.0]), normal((3,)))),
     Case("x², at 0 among others", jnp.square, fixed([0.0, 1.0, -2.0])),

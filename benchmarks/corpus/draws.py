@@ -83,7 +83,7 @@ def away(*shapes: Shape, least: float = 0.2, most: float = 2.0) -> Draw:
 
 
 def pieces(*intervals: tuple[float, float], shape: Shape = (6,)) -> Draw:
-    """Draw element i from interval i, and repeat the intervals: for functions that are defined piece by piece."""
+    """Draw element i from interval i, and repeat the intervals, for piecewise functions."""
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
         n = int(np.prod(shape))
@@ -109,7 +109,7 @@ def distinct(*shapes: Shape) -> Draw:
 
 
 def apart(n: int = 5) -> Draw:
-    """Draw two arguments whose elements differ, place by place, by at least 0.2."""
+    """Draw two arguments that differ by at least 0.2 in each element."""
 
     def draw(rng: np.random.Generator, dtype: Any) -> Args:
         x = rng.normal(size=n)

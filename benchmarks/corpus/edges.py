@@ -138,7 +138,7 @@ EDGES = (
     Case("norm at 0 plus a smooth leaf", lambda x, y: norm(x) + jnp.sum(jnp.sin(y)), fixed(np.zeros(3), V), NOT_RIGHT),
     undecided("norm at 0, gradient 0 by convention", norm_by_convention, ZEROS),
     Case("norm by convention, away from 0", norm_by_convention, fixed([1.0, -2.0, 0.5])),
-    # f is 0 for every a, so that NaN is wrong in a. In x it is a kink.
+    # f is 0 for every a, so NaN is wrong in a. In x, f has a kink.
     Case("norm of a·0", lambda a, x: norm(a * x), fixed(1.3, [0.0, 0.0]), NOT_RIGHT),
     wrong("distances, also of atoms from themselves", distances(norm), ATOMS),
     Case("distances, with a norm by convention", distances(norm_by_convention), ATOMS),

@@ -2,7 +2,7 @@
 
 A row holds the name, the function, the draw and scales. The function is checked at the drawn point, and at the point
 times each scale. At these scales the function is smooth, and its values and slopes are finite. A few are hard to check
-there: a step of the size of x = 1e-6 changes cos x by a relative 1e-12.
+there: at x = 1e-6, a step of the size of x changes cos x by only 1e-12.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Right functions and wrong derivatives that served in no decision about the checker.
+"""Right functions and wrong derivatives that influenced no decision about the checker.
 
-They were written by an author who had not read the checker. Differences in float64 confirm each of them.
+Their author had not read the checker. Difference quotients in float64 confirm each of them.
 """
 
 from .fresh_right import FRESH_RIGHT

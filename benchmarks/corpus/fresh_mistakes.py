@@ -156,7 +156,7 @@ def kalman_fixed(log_q: Any, log_r: Any, y: Any) -> Any:
 
 
 def smooth(mode: str) -> Callable[..., Any]:
-    """Return a moving mean of five, with these values beyond the ends."""
+    """Return a moving mean of five, padded at the ends in this mode."""
     return lambda x: jnp.convolve(jnp.pad(x, 2, mode=mode), jnp.full(5, 0.2, x.dtype), "valid")
 
 

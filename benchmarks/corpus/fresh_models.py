@@ -59,7 +59,7 @@ def gaussian_loss(mean: Any, log_variance: Any, y: Any) -> Any:
 
 
 def forward_algorithm(start: Any, move: Any, emit: Any) -> Any:
-    """Return the log likelihood of a hidden Markov model: logits of the start, of moves and of emissions in time."""
+    """Return the log likelihood of a hidden Markov model, from logits of the start, the moves and the emissions."""
     a = nn.log_softmax(move)
 
     def step(alpha: Any, e: Any) -> Any:
@@ -204,7 +204,7 @@ def graph_attention(h: Any, a: Any) -> Any:
 
 
 def dilated(x: Any, kernel: Any, rate: int = 2) -> Any:
-    """Return a causal convolution with gaps: x (time, in), kernel (taps, in, out)."""
+    """Return a dilated causal convolution: x (time, in), kernel (taps, in, out)."""
     taps = len(kernel)
     padded = jnp.pad(x, ((rate * (taps - 1), 0), (0, 0)))
     return sum(padded[rate * i : rate * i + len(x)] @ kernel[i] for i in range(taps))

@@ -1,4 +1,4 @@
-"""A hundred right functions for a test of the finished checker. Nothing in the checker was chosen with them."""
+"""A hundred right functions for a test of the finished checker. They influenced no choice in the checker."""
 
 import functools
 from collections.abc import Callable

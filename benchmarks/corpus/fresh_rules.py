@@ -195,7 +195,7 @@ def spectrogram(x: Any) -> Any:
 
 
 def orthonormal(a: Any) -> Any:
-    """Return the columns of a after Gram and Schmidt's process."""
+    """Return the columns of a after the Gram–Schmidt process."""
     q: list[Any] = []
     for i in range(a.shape[1]):
         v = a[:, i] - sum((u * (u @ a[:, i]) for u in q), jnp.zeros_like(a[:, i]))
@@ -204,7 +204,7 @@ def orthonormal(a: Any) -> Any:
 
 
 def predators(v: Any, rates: Any) -> Any:
-    """Return Lotka and Volterra's populations by Heun's method, in a loop with checkpoints."""
+    """Return Lotka–Volterra populations by Heun's method, in a loop with checkpoints."""
 
     def slope(v: Any) -> Any:
         return jnp.stack([v[0] * (rates[0] - rates[1] * v[1]), v[1] * (rates[2] * v[0] - rates[3])])
@@ -236,7 +236,7 @@ def fraction(x: Any) -> Any:
 
 
 def decayed(x: Any) -> Any:
-    """Return x after updates of a while loop with a fixed number of steps, by forward mode only."""
+    """Return x after a while loop with a fixed number of steps, which has a forward mode only."""
     return lax.while_loop(lambda s: s[0] < 7, lambda s: (s[0] + 1, s[1] * jnp.exp(-0.1 * s[1])), (0, x))[1]
 
 

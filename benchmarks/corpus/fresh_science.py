@@ -133,7 +133,7 @@ def low_rank_likelihood(u: Any, log_d: Any, y: Any) -> Any:
 
 
 def matrix_root(a: Any) -> Any:
-    """Return the root of a matrix by Denman and Beavers' iteration."""
+    """Return the root of a matrix by the Denman–Beavers iteration."""
 
     def step(_: Any, yz: Any) -> Any:
         y, z = yz

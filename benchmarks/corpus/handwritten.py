@@ -127,7 +127,7 @@ def jacobi(tolerance: float) -> Callable[..., Any]:
 
 
 def by_adjoint(tolerance: float, factor: float = 1.0) -> Callable[..., Any]:
-    """Return that solver with the adjoint method, times a factor."""
+    """Return the Jacobi solver with a rule by the adjoint method, times a factor."""
     solve = jacobi(tolerance)
 
     def backward(m: Any, b: Any, g: Any) -> Any:
@@ -148,7 +148,7 @@ def halved_by_iteration(x: Any, g: Any) -> Any:
 
 
 def slightly_bent(x: Any, g: Any) -> Any:
-    """Return a reverse mode that is not linear in its cotangent by 1e-5."""
+    """Return a cotangent that deviates from linearity by 1e-5."""
     return (jnp.cos(x) * g * (1 + 1e-5 * jnp.tanh(g)),)
 
 
@@ -170,7 +170,7 @@ def q_loss(w: Any) -> Any:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def bounded(x: Any, most: float) -> Any:
-    """Return x, at most `most` in size."""
+    """Return x, clipped to ±`most`."""
     return jnp.clip(x, -most, most)
 
 

@@ -122,7 +122,7 @@ def batch_sum(w: Any, d: Any) -> Any:
     return jax.vmap(lambda d: psum((w**2 + 1) * d, "batch"), axis_name="batch")(d)[0]
 
 
-# Functions that differ between runs, or with the way in which they run.
+# Functions that differ between runs, or between eager, jit and vmap.
 
 
 def by_numpy_generator() -> Callable[..., Any]:
@@ -268,7 +268,7 @@ INPUTS = (
           gradient=jnp.sin),
     Case("a table of results of 1,500 × 1,500", lambda a, b: jnp.sin(a[:, None] * b[None, :]),
          fixed(np.linspace(0, 1, 1500), np.linspace(1, 2, 1500))),
-    # Strict promotion, under which f itself is allowed.
+    # Functions that strict promotion allows.
     *(
         Case(f"strict promotion: {name}", f, draw, settings={"numpy_dtype_promotion": "strict"})
         for name, f, draw in (

@@ -68,7 +68,7 @@ KINKS = (
     undecided("lasso", lambda w, x, y: jnp.mean((x @ w - y) ** 2) + 0.1 * jnp.sum(jnp.abs(w)),
               together(fixed([0.0, 1.0, -0.5]), normal((6, 3), (6,)))),
     undecided("relu network", relu_network, draw_unit_at_zero),
-    undecided("kink beside large smooth terms", lambda x: 1e3 * jnp.sum(jnp.sin(x)) + jnp.abs(x[0]),
+    undecided("kink next to large smooth terms", lambda x: 1e3 * jnp.sum(jnp.sin(x)) + jnp.abs(x[0]),
               fixed([0.0, 0.7, 1.9])),
     undecided("small kink in one leaf", lambda x, y: jnp.sum(jnp.exp(y)) + 1e-2 * jnp.sum(nn.relu(x)), together(
         fixed([0.0, 1.0]), normal((3,)))),

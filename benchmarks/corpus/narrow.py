@@ -67,7 +67,7 @@ def tanh_squares(w: Any, x: Any) -> Any:
 
 
 def single_only(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return f, which raises an error for other dtypes than float32."""
+    """Return f with an error for dtypes other than float32."""
 
     def checked(*args: Any) -> Any:
         if any(x.dtype != jnp.float32 for x in args):

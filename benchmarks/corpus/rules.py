@@ -60,7 +60,7 @@ def attention_backward(q: Any, k: Any, v: Any, g: Any, scale: float = 1.0, causa
 
 
 def cholesky_without_half(a: Any, g: Any) -> Any:
-    """Return the cotangent of Cholesky's factor without halving the diagonal of the triangle."""
+    """Return the cotangent of the Cholesky factor without the factor ½ on the diagonal."""
     root = jnp.linalg.cholesky(a)
     middle = jnp.tril(root.T @ g)
     s = linalg.solve_triangular(
@@ -126,12 +126,12 @@ RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...]
      "scores ×1.01"),
     ("masked mean", masked_mean, lambda x, g: (g * 2 * x / 4,), normal((6,)), "mask forgotten"),
     ("masked mean, n", masked_mean, lambda x, g: (g * 2 * x * jnp.asarray(MASK, x.dtype) / x.size,), normal((6,)),
-     "n with the masked"),
+     "n counts the masked elements"),
     ("matmul, cotangent", jnp.matmul, lambda a, b, g: (g.T @ b.T, a.T @ g), normal((3, 3), (3, 3)),
      "transposed cotangent"),
     ("matmul, factor", jnp.matmul, lambda a, b, g: (g @ b, a.T @ g), normal((3, 3), (3, 3)), "factor not transposed"),
     ("dense layer", lambda x, b: x + b[None], lambda x, b, g: (g, jnp.mean(g, axis=0)), normal((4, 3), (3,)),
-     "mean instead of sum over what was broadcast"),
+     "mean instead of sum over the broadcast axis"),
     ("outer sum", lambda x, y: x[:, None] + y[None, :], lambda x, y, g: (jnp.sum(g, axis=1), jnp.sum(g, axis=1)),
      normal((4,), (4,)), "sum over the wrong axis"),
     ("mean square", lambda a, y: jnp.mean((a - y) ** 2), lambda a, y, g: (g * (a - y), -g * (a - y)),
@@ -184,7 +184,7 @@ RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...]
      "ifft instead of the transpose"),
     ("absolute square, z", lambda z: jnp.sum(jnp.abs(z) ** 2), lambda z, g: (2 * g * z,), complex_normal((4,)),
      "conjugate missing"),
-    ("complex exp", jnp.exp, lambda z, g: (g * jnp.conj(jnp.exp(z)),), complex_normal((4,)), "conjugate too many"),
+    ("complex exp", jnp.exp, lambda z, g: (g * jnp.conj(jnp.exp(z)),), complex_normal((4,)), "one conjugate too many"),
     ("gradient reversal", lambda x: x, lambda x, g: (-g,), normal(), "meant for adversarial training"),
     ("round, straight through", jnp.round, lambda x, g: (g,), fractions(), "estimator where the slope is 0"),
     ("sign, straight through", jnp.sign, lambda x, g: (g * (1 - jnp.tanh(x) ** 2),), away(),
@@ -199,7 +199,7 @@ RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...]
 
 # Wrong rules in forward mode, which JAX transposes for reverse mode: function, forward(*args, *tangents), draw, kind.
 FORWARD_RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...] = (
-    ("cube", lambda x: x**3, lambda x, dx: 3 * x * dx, away(), "power not lowered by one only"),
+    ("cube", lambda x: x**3, lambda x, dx: 3 * x * dx, away(), "power lowered by two"),
     ("exp 2x", lambda x: jnp.exp(2 * x), lambda x, dx: jnp.exp(2 * x) * dx, normal(), "chain factor missing"),
     ("hypot", jnp.hypot, lambda x, y, dx, dy: x * dx / jnp.hypot(x, y), away((5,), (5,)), "second term missing"),
     ("arctan2", jnp.arctan2, lambda y, x, dy, dx: (x * dy + y * dx) / (x**2 + y**2), away((5,), (5,)), "sign"),

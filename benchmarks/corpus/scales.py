@@ -55,8 +55,8 @@ def solved(a: Any) -> Any:
 
 
 SCALES = (
-    wrong("no derivative of an output beside 1e4", beside(1e4), fixed(V)),
-    wrong("no derivative of an output beside 1e6", beside(1e6), fixed(V)),
+    wrong("an output of 1e4 without its derivative", beside(1e4), fixed(V)),
+    wrong("an output of 1e6 without its derivative", beside(1e6), fixed(V)),
     Case("ripples of 1e-7", rippled(1e-7), ORIGIN, NOT_RIGHT),
     Case("ripples of 5e-7", rippled(5e-7), ORIGIN, NOT_RIGHT),
     Case("an element on the scale of 1e-8", with_vjp(
@@ -64,7 +64,7 @@ SCALES = (
         fixed([1.0, 3e-9]), NOT_RIGHT),
     Case("elements of 1e6 and 1e-6 on their own scales", lambda x: 1e-6 * x[0] + x[1] ** 2 / (x[1] + 1e-6), PAIR,
          NOT_WRONG),
-    Case("a sine on the scale of 1e-6 beside 1e6", lambda x: x[0] + x[1] + 1e-6 * jnp.sin(1e6 * x[1]), PAIR,
+    Case("a sine on the scale of 1e-6 next to 1e6", lambda x: x[0] + x[1] + 1e-6 * jnp.sin(1e6 * x[1]), PAIR,
          NOT_WRONG),
     Case("mean of centered data", lambda w: jnp.mean(CENTERED @ w), in_dtype("float32", np.arange(1.0, 5)), NOT_WRONG,
          gradient=lambda w: jnp.mean(jnp.asarray(CENTERED), 0)),

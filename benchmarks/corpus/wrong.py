@@ -38,7 +38,7 @@ def truncated_rnn(w: Any, u: Any, x: Any) -> Any:
 PLAIN: tuple[tuple[str, Callable[..., Any], Draw, str], ...] = (
     ("x·stop(x)", lambda x: x * lax.stop_gradient(x), away(), "stop_gradient in one path"),
     ("stop(sin x)", lambda x, y: lax.stop_gradient(jnp.sin(x)) + y, normal((5,), (5,)), "stop_gradient"),
-    ("logsumexp, stop beside the shift", lambda x: lax.stop_gradient(jnp.max(x)) + jnp.log(jnp.sum(jnp.exp(
+    ("logsumexp, stop next to the shift", lambda x: lax.stop_gradient(jnp.max(x)) + jnp.log(jnp.sum(jnp.exp(
         x - jnp.max(x)))), distinct((5,)), "stop_gradient on one of two"),
     ("softmax, denominator", lambda x: jnp.exp(x) / lax.stop_gradient(jnp.sum(jnp.exp(x))), normal((5,)),
      "stop_gradient on the denominator"),
