@@ -30,7 +30,7 @@ def _known_look(self: Any, claim: Derivative, i: int, quotients: Any) -> locate.
     return self.sampler.looks.get((claim.name, i)) or search(self, claim, i, quotients)
 
 
-# A replay cannot evaluate f, and needs no words on the error.
+# A replay cannot evaluate f, and needs no description of the error.
 REPLAY: tuple[Patch, ...] = (
     (Examination, "_look", _known_look),
     (Examination, "_taylor", lambda *x: math.nan),

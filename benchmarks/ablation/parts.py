@@ -27,7 +27,7 @@ class Constant(NamedTuple):
 
 
 _FACTORS = (0.5, 0.33, 0.2, 0.1), (2, 3, 5, 10)
-# The recorded steps fix RATIO. EPS and EPS32 are facts.
+# The recorded steps fix RATIO. EPS and EPS32 are properties of dtypes.
 _FIXED = {"RATIO", "EPS", "EPS32"}
 _RANGES = {
     "STEEPEST": ((0.9, 0.8, 0.65, 0.5, 0.3), (0.97, 0.99, 1.0, 1.1)),
@@ -120,7 +120,7 @@ def _drop_even(exam: Any) -> None:
             lines[i] = lines[i]._replace(**kept)
         for claim in filter(None, (*exam.d.claims, exam.d.reverse, exam.d.forward)):
             for x in (claim.along, claim.size, claim.noise):
-                # The first direction, once more at the end, keeps the shape.
+                # Append the first direction again to keep the shape.
                 x[i] = np.append(np.delete(x[i], EVEN), x[i, 0])
         exam.d.even = set()
 

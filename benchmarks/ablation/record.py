@@ -57,7 +57,7 @@ class Stage:
 
     Attributes:
         exam: The examination, with recorded evaluations.
-        floors: The claims, each with its own floor, or 0 if the floor is that of all claims.
+        floors: The claims, each with its own floor, or 0 if it has the common floor.
         checks: The checks that each leaf got after the examination.
     """
 
@@ -139,7 +139,7 @@ def checked(case: Case, dtype: str, seed: int, without: str = "") -> tuple[Outco
 
 
 def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
-    """Check a case, and check it again without each part that has decided and that no replay can remove."""
+    """Check a case. Check it again without each part that mattered and that no replay can remove."""
     stages: list[tuple[Examination, tuple[LeafReport, ...]]] = []
     name = f"{case.name}{'' if dtype == 'float32' else ', ' + dtype}{f', seed {seed}' if seed else ''}"
     with _recording(stages):
@@ -207,7 +207,7 @@ def _plain(exam: Examination, known: Recorded, short: dict[int, core.Lines]) -> 
         v=[np.zeros(0, x.dtype) for x in exam.d.prepared.v],
         leaves=[dataclasses.replace(leaf, path=()) for leaf in exam.d.prepared.leaves],
     )
-    # The number of directions of each leaf, and the last of them.
+    # A replay reads only the number of directions and the last of them.
     shared: Any = SimpleNamespace(directions=[[None] * (len(x) - 1) + [x[-1]] for x in exam.d.shared.directions])
     nothing: Any = None
     d = dataclasses.replace(exam.d, prepared=prepared, shared=shared, runner=nothing, outputs=[], notes=[])
