@@ -341,18 +341,18 @@ def test_a_check_out_of_time_names_its_stage():
 @pytest.mark.parametrize(
     ("stage", "words"), [(1, "in the quotients at a few steps"), (2, "in the quotients at many steps")]
 )
-def test_each_stage_looks_at_the_clock(monkeypatch, stage, words):
-    """The clock is over after this number of looks."""
+def test_each_stage_checks_the_clock(monkeypatch, stage, words):
+    """The time is over once the clock was checked `stage` times."""
     looks = iter(range(100))
     monkeypatch.setattr(check.Clock, "over", lambda self: next(looks) >= stage)
     report = check_gradients(square, A, gradient=lambda x: 3 * x)
     assert any(words in c.note for c in report.leaf("x").checks), str(report)
     looks = iter(range(100))
-    # Nothing is in doubt after a few steps, so the end of time changes nothing.
+    # Nothing is in doubt after a few steps, so the check needs no more time.
     assert check_gradients(square, A).verdict == ("right" if stage == 2 else "cannot tell")
 
 
-def test_the_time_that_is_left_counts_down():
+def test_the_time_left_counts_down():
     unlimited, short = check.Clock(None), check.Clock(1e-9)
     assert not unlimited.over()
     assert unlimited.left() is None

@@ -1,4 +1,4 @@
-"""A claimed derivative has the tree, shapes, dtypes and values of f; misfits are findings."""
+"""A claimed derivative must fit f and its arguments; misfits are findings."""
 
 import jax
 import jax.numpy as jnp

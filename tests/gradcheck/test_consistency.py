@@ -1,4 +1,4 @@
-"""A function must not depend on how it is run, and its gradient in the user's dtype is checked too."""
+"""A function must return the same values in every run, and its gradient in the user's dtype is checked too."""
 
 import jax
 import jax.numpy as jnp

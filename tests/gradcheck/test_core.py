@@ -269,14 +269,14 @@ def test_a_claim_at_a_kink_lies_between_the_slopes_of_both_sides_or_outside(clai
     assert core.outside_the_kink(claim(claimed), q) is outside
 
 
-def test_a_claim_is_outside_a_kink_only_if_it_is_along_all_lines():
+def test_a_claim_is_outside_a_kink_only_if_it_is_outside_along_all_lines():
     q = slopes(lines(abs, lambda t: 2 * abs(t)))
     assert core.outside_the_kink(claim(5.0, 5.0), q)
     assert not core.outside_the_kink(claim(5.0, 1.5), q)
 
 
 def test_a_kink_that_explains_a_difference_is_not_a_wrong_claim():
-    """A gap of 1e-7 of the slope counts as rounding, but a claim that differs by less may be a slope of one side."""
+    """A gap of 1e-7 of the slope counts as rounding, but a claim that differs by less may be a one-sided slope."""
     F = lambda t: t + 0.5e-7 * abs(t)  # noqa: E731
     assert look(F).cause[0] is Cause.AGREES
     for claimed, expected in ((1 + 0.5e-7, (U, Cause.KINK)), (1 + 1e-6, (W, Cause.DIFFERS)), (1.0, (R, Cause.AGREES))):
@@ -328,7 +328,7 @@ def few_digits(dtype, h, factor, inner, fastest=10.0, n=1000):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_staircase_of_rounded_results_has_no_wrong_slope(dtype):
-    """A few steps of a dtype with few digits may look like a slope. The short ladder decides only that it is right."""
+    """A few steps of a narrow dtype may look like a slope. The short ladder must not call a doubled one right."""
     found = few_digits(DTYPES[dtype], LONG, 1.0, float)
     assert share(W, found) <= (0 if dtype == "float32" else 0.005)
     assert share(R, found) >= (0.9 if dtype == "float32" else 0)
@@ -338,7 +338,7 @@ def test_a_staircase_of_rounded_results_has_no_wrong_slope(dtype):
     assert W in found
 
 
-fast = pytest.mark.xfail(strict=True, reason="a period of few roundings of the argument")
+fast = pytest.mark.xfail(strict=True, reason="a period spans only a few roundings of the argument")
 FASTEST = [("float32", 300.0), ("float16", 10.0), ("bfloat16", 10.0)]
 FASTEST += [pytest.param("float16", 300.0, marks=fast), pytest.param("bfloat16", 300.0, marks=fast)]
 
@@ -424,7 +424,7 @@ def test_an_entry_without_smaller_steps_does_not_count():
 
 
 def test_the_rounding_of_the_moved_point_counts():
-    """The point moves by a rounding, and F by that times its slope, although F itself is exact."""
+    """Rounding moves the point, which changes F by the slope times the move, although F itself is exact."""
     q = look(lambda t: 3 * t, SHORT, size=0.0)
     assert q.noise[0] == pytest.approx(8 * 3 * EPS, rel=1e-9, abs=0)
     assert q.value[0] == pytest.approx(3, rel=1e-12)

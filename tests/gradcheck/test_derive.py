@@ -82,14 +82,14 @@ def test_a_direction_moves_only_small_contributions_about_evenly():
     even = evenly(g, u)
     np.testing.assert_array_equal(even[[0, 5]], 0)
     share = np.abs(g * even)
-    # 900 is shrunk to about the median of 1e-3, 1 and 900.
+    # The contribution 900 shrinks to about the median of 1e-3, 1 and 900.
     assert share[4] < 4
     assert 0.2 < share[1] < 2
     assert evenly(np.ones(6), u) is None
     assert evenly(np.zeros(6), u) is None
 
 
-def test_cotangents_are_in_inverse_proportion_to_the_output_or_its_change():
+def test_cotangents_are_inversely_proportional_to_the_output_or_its_change():
     y = np.array([100.0, 1.0, 0.0, np.inf], np.float32)
     whole, own, *_ = cotangents(y, y + np.float32([1, 1e-3, 0, 0]), 1e-7, 4, generator())
     assert np.all((64 * np.abs(whole) >= 0.5) & (64 * np.abs(whole) <= 1.5))

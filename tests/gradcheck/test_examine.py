@@ -54,7 +54,7 @@ def test_each_leaf_has_its_own_verdict_and_cause():
     }
     for name, (*_, note) in LEAVES.items():
         assert found[name].deciding.note == note, name
-    # The text shows on which facts a right verdict rests.
+    # The text shows the facts behind a right verdict.
     assert "rests on:     p['floor'], p['power 1.5']: the gradient is 0 here" in str(report)
     assert "p['ignored']: f does not depend on it" in str(report)
 
@@ -103,7 +103,7 @@ MEANT = {
 }
 
 
-def test_the_derivatives_of_a_reference_are_meant():
+def test_a_rule_is_compared_with_the_derivative_of_the_reference():
     parts = {name: with_rule(f, rule) for name, (f, rule, _) in MEANT.items()}
     references = {name: meant for name, (*_, meant) in MEANT.items()}
 
@@ -170,7 +170,7 @@ mixed.defvjp(
 
 
 @pytest.mark.parametrize(("factor", "verdicts"), [(1, ("right", "cannot tell")), (2, ("wrong",))])
-def test_a_product_in_bfloat16_inside_of_f_is_judged_by_its_rounding(factor, verdicts):
+def test_a_product_in_bfloat16_inside_f_is_judged_by_its_rounding(factor, verdicts):
     report = check_gradients(mixed, X, traced(factor), argnums=0)
     assert report.verdict in verdicts, str(report)
     if report.verdict == "cannot tell":

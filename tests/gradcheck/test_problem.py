@@ -1,4 +1,4 @@
-"""The leaves of the arguments are sorted, and f runs under the settings of the check and not of the user."""
+"""The leaves of the arguments are sorted, and f runs under the settings of the check, not the user's."""
 
 import functools
 import logging
@@ -44,7 +44,7 @@ def test_the_leaves_are_differentiated_traced_or_static():
         ("p['w']", (2, 3), "float32"),
         ("z", (2,), "complex64"),
     ]
-    # A fixed float is named alone, other leaves with their kind.
+    # A fixed float is listed by name, another leaf also with its type.
     assert found.fixed == ("p['flag'] (bool)", "p['i'] (int32[])", "k")
     assert [x.shape for x in found.traced] == [(), ()]
     assert [opaque.value for _, opaque in found.problem.static] == [True]
@@ -129,7 +129,7 @@ def test_the_settings_of_a_check_end_with_it():
             assert settings() == (True, False, False, "standard", "allow", True)
             with evaluation(float64=True):
                 pass
-            # Another check that ends, in another thread, leaves the log off.
+            # If another check ends meanwhile, the log stays off.
             assert settings()[-1]
         assert settings() == before
 

@@ -153,7 +153,7 @@ def test_the_ratio_of_an_element_may_be_infinite(claimed, reference, ratio):
 # Text.
 
 
-def test_the_table_has_sixteen_rows_and_wrong_leaves_come_first():
+def test_the_table_has_sixteen_rows_and_keeps_wrong_leaves():
     names = [f"w{i}" for i in range(20)]
     text = str(report(*(leaf(wrong if name in ("w17", "w3") else right, name=name) for name in names)))
     rows = [line.split()[0] for line in text.splitlines() if "float32[3]" in line]

@@ -111,7 +111,7 @@ def in_while(v):
 
 
 def unrelated(v):
-    """Iterate without a use of v."""
+    """Iterate on a value that does not depend on v."""
     return v[0] * jax.lax.while_loop(lambda c: c < 3, lambda c: c + 1, 0)
 
 
@@ -180,7 +180,7 @@ def test_a_changed_global_array_or_rule_changes_the_verdict():
 
 
 def test_another_constant_in_an_inner_jit_is_another_program():
-    """The text of both programs is the same, so it must not be the key alone."""
+    """Both programs have the same text, so the text alone must not be the key."""
 
     def result(table):
         table = jnp.array(table)

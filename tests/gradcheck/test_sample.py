@@ -71,7 +71,7 @@ def test_lines_are_values_along_the_directions_of_each_leaf():
             assert line.size[k] == abs(line.zero[k])
     assert lines[0].eps == lines[0].narrow == core.EPS
     runs = d.runner.runs[Value(sampler.problem)]
-    # F(0) of a cotangent is evaluated once; the last evaluation has the cotangent that the first three lack.
+    # F(0) is evaluated once per cotangent. The fourth direction has a new cotangent.
     sampler.lines([0], 4, core.ladder(1.0, 2))
     assert d.runner.runs[Value(sampler.problem)] - runs <= 24
     assert sorted(sampler.zeros) == [0, 1, 2, 3]

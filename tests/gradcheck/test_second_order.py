@@ -28,7 +28,7 @@ def sine_with(second):
 
 
 def swirl(x):
-    """Return the gradient of ‖x‖²/2 at (1, 2) only. Around that point it is the gradient of no function."""
+    """Return the gradient of ‖x‖²/2 at (1, 2) only. The field has no potential."""
     away = x - jnp.array([1.0, 2.0])
     return x + jnp.array([away[1], -away[0]])
 
@@ -43,7 +43,7 @@ def bend(x, c):
 
 @jax.jit
 def bend_backward(inputs, g):
-    """Return x times g, whose derivative is wrong for c = 1, 2 and 3 (for c = 3 at (1, 2))."""
+    """Return x times g at x = (1, 2), with a wrong derivative for c = 1, 2 and 3."""
     x, c = inputs
     hide = jax.lax.stop_gradient
     away = x - jnp.array([1.0, 2.0])
