@@ -13,9 +13,6 @@ from .kinds import KINDS, of_kind, with_jvp, with_vjp
 from .networks import attention
 from .rules import FORWARD_RULES, RULES
 
-# Functions without a rule of their own that autodiff differentiates wrongly: with a stop_gradient, or with NaN from a
-# branch that is not taken.
-
 wrong_sine = with_vjp(jnp.sin, lambda x, g: (0.999 * g * jnp.cos(x),))
 
 
@@ -35,6 +32,8 @@ def truncated_rnn(w: Any, u: Any, x: Any) -> Any:
     return lax.scan(step, jnp.zeros(w.shape[0], w.dtype), x)[1]
 
 
+# Functions that autodiff differentiates wrongly: with a stop_gradient, or with NaN from a
+# branch that is not taken.
 PLAIN: tuple[tuple[str, Callable[..., Any], Draw, str], ...] = (
     ("x·stop(x)", lambda x: x * lax.stop_gradient(x), away(), "stop_gradient in one path"),
     ("stop(sin x)", lambda x, y: lax.stop_gradient(jnp.sin(x)) + y, normal((5,), (5,)), "stop_gradient"),

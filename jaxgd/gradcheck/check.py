@@ -114,8 +114,9 @@ def check_gradients(
         The report then lists the misfit in `findings` or in the leaf's checks.
 
     Raises:
-        DtypeError: If no leaf can be differentiated, f returns no floats, f or a given derivative is not callable,
-            has_aux is not True or False, a numeric option is not a number, or the call is inside jit, grad or vmap.
+        DtypeError: If no leaf can be differentiated, f returns no floats, f, reference or a given derivative is not
+            callable, has_aux is not True or False, a numeric option is not a number, or the call is inside jit, grad or
+            vmap.
         ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f returns no pair
             with `has_aux`, or the results of f and reference differ in shape.
         RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.
@@ -267,7 +268,10 @@ def _held_fixed(prepared: Prepared) -> list[str]:
 
 @np.errstate(all="ignore")
 def _value_of_the_rule(d: Derivatives, sampler: Sampler, rtol: float | None) -> list[Consistency]:
-    """Compare the value of f under `jax.vjp` with the plain value of f, in float64. Return [] if they agree."""
+    """Compare the value of f under `jax.vjp` with the plain value of f, in float64.
+
+    Return [] if they agree or are not comparable.
+    """
     if not d.outputs or not sampler.in_float64 or sampler.coarse or sampler.problem != d.prepared.problem:
         return []
     value, size = sampler.zeros[0]

@@ -66,7 +66,7 @@ def run_in_users_dtype(
     nondeterminism: float,
     rtol: float,
 ) -> UsersDtype:
-    """Compare runs of f and of its gradient: eager, jit and vmap, each with a second run.
+    """Compare eager, jit and vmap runs of f, jit and vmap runs of its gradient, and second runs of both.
 
     `first` is the result of an eager run, `w` a cotangent, `eps` the coarsest rounding in f. Two runs of autodiff may
     differ by `nondeterminism`, and a rule may return a value that differs from f by `rtol`.
@@ -197,7 +197,8 @@ def _compare(
 ) -> tuple[float, list[Check]]:
     """Return the relative error of one leaf of a gradient, and a check if it is more than rounding.
 
-    The verdict is `worst` for a gross error, otherwise CANNOT_TELL. An infinite or NaN gradient is WRONG.
+    The verdict is `worst` for a gross error, otherwise CANNOT_TELL. An infinite or NaN gradient is WRONG,
+    unless its dtype cannot hold the gradient.
     """
     reference, dtype = wide.gradients[i][0], d.prepared.leaves[i].dtype
     limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]

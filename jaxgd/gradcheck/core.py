@@ -16,8 +16,8 @@
    entry of the table supports the claim, the distance between the two entries is the error.
 9. It is right if it differs by less and the two uncertainties are below a thousandth of the gradient. Otherwise, and at
    a kink, jump or edge of the domain, the check cannot tell.
-10. A leaf is wrong if it is wrong along one direction, and right if two directions show it and no other one shows a
-    kink, a jump or an infinite slope.
+10. A leaf is wrong if it is wrong along one direction, unless F varies within the smallest step along another one. It
+    is right if all directions show it, or two of them and no other one shows a kink, a jump or an infinite slope.
 
 Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the table and its error.
 """
@@ -40,7 +40,7 @@ ORDERS = 3  # columns of the table; a fourth amplifies noise more than it remove
 SAFETY = 10.0  # errors are estimates, so only a difference above ten errors counts
 NOISES = 30.0  # a claim moves by a sum of roundings; one sample of the sum can be too small by this factor
 FLOOR = 1e-8  # two derivatives in float64 that agree to this part of the gradient are equal
-RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this part; the second if f computes in float32
+RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this part; the second if f is not all float64
 UNCERTAIN = 0.5  # an uncertainty above this part of the gradient is itself uncertain, so that nothing is wrong
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
 STEEPEST = 0.95  # F has no slope if F(h) − F(0) ~ hᵖ with p below this
@@ -332,7 +332,7 @@ def combine(each: list[Judgment]) -> Judgment:
         [j for j in each if j.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
     )
     singular = [j for cause in (Cause.ROUGH, *SINGULAR) for j in unknown if j.cause is cause]
-    # If F is not resolved along one line, agreement along another may be chance. An infinite or NaN claim is right
+    # If F is not resolved along one line, the quotient along another is not certain. An infinite or NaN claim is right
     # about the lines on which f has no slope.
     if wrong and not (singular and (singular[0].cause is Cause.ROUGH or wrong[0].cause is Cause.GRADIENT_NOT_FINITE)):
         return max(wrong, key=lambda j: np.inf if np.isnan(j.difference) else j.difference - j.tolerance)

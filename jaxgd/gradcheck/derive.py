@@ -30,7 +30,7 @@ _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 _NOTHING = 1e-14
 # A cotangent divides by the change of an output, or by this part of the output if that is more.
 _ROUNDED = 1e-9
-# The index of the direction along which all elements of a leaf contribute about equally.
+# The index of the direction along which only the elements with small contributions move, if there are any.
 EVEN = 2
 
 
@@ -75,7 +75,7 @@ class Derivatives:
 
     Attributes:
         prepared: The problem and its point.
-        shared: The point, directions and cotangents, in float64 if f runs in it.
+        shared: The point, directions and cotangents, in float64.
         runner: The runner of batches.
         claims: The claims, then autodiff: the derivatives to compare with quotients.
         reverse: Autodiff by reverse mode, or None.

@@ -166,7 +166,7 @@ class Examination:
         verdict, tolerance = core.agree(difference, noise, size, floor, self.rtol)
         if verdict is not Verdict.WRONG:
             return None
-        note = "Jᵀ(cw) is not cJᵀw for large and for negative c"
+        note = "Jᵀ(cw) is not cJᵀw for a large or a negative c"
         return Check(f"{claim.name} is linear", verdict, Cause.DIFFERS, difference / size, tolerance / size, note)
 
     def _checked(self, name: str, difference: float, noise: float, scale: float, size: float, floor: float) -> Check:

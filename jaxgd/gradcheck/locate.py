@@ -329,7 +329,7 @@ def _some(look: Look, shape: tuple[int, ...]) -> str:
 
 
 def _moved(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], allowed: Floats) -> str:
-    """Return a sentence if the leaf is transposed, or shifted or reversed along an axis; "" otherwise."""
+    """Return a sentence if the leaf is transposed, or shifted, reversed or mirrored along an axis; "" otherwise."""
     if whole is None:
         return ""
     array = whole.reshape(shape)

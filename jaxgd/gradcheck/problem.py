@@ -50,7 +50,7 @@ class Problem:
         traced: The places of the fixed arrays, which are traced.
         static: The places and values of all other leaves, which are part of the compiled program.
         has_aux: True if f returns (value, aux).
-        outputs: The places of the floating-point leaves in the result of f.
+        outputs: The places of the floating-point leaves in the result of f, without empty ones.
     """
 
     f: Opaque

@@ -58,7 +58,7 @@ ADVICE = {
     Cause.ROUGH: "The smallest steps are too large for f here: check at smaller arguments, or check only a part of f",
     Cause.APPROXIMATE: "The derivative is only as accurate as the tolerance of f: tighten the tolerance, or pass rtol",
     Cause.UNSTEADY: "f has a kink at this point, or its gradient is computed coarsely: check at another point",
-    Cause.NOT_DETERMINISTIC: "Two runs differ: fix its random key, or pass nondeterminism for a derivative that varies",
+    Cause.NOT_DETERMINISTIC: "Two runs differ: fix the random key, or pass nondeterminism for a derivative that varies",
     Cause.NOT_ONE_FUNCTION: "The values of f differ between eager, jit and vmap: make f pure, or fix its vmap rule",
     Cause.OTHER_VALUE: "Let the rule's forward pass return the value of f",
     Cause.NO_FLOAT64: (

@@ -329,7 +329,7 @@ def test_the_seed_determines_the_directions():
 
 
 def test_a_check_out_of_time_names_its_stage():
-    """A check starts no stage after its time, and never stops without a limit."""
+    """A check starts no stage after its time."""
     report = check_gradients(square, A, seconds=1e-9)
     assert (report.verdict, report.cause) == ("cannot tell", "out of time")
     assert "out of time, in the derivatives" in report.reason
