@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.sparse.linalg as iterative
+import jax.scipy.sparse.linalg
 import numpy as np
 from jax import lax
 from jax.experimental import ode
@@ -16,6 +16,10 @@ from .inputs import V, sines, square
 from .kinds import with_vjp
 from .narrow import in_dtype
 from .second import ORDER_2
+
+# JAX has no annotations for these.
+conjugate_gradients: Any = jax.scipy.sparse.linalg.cg
+odeint: Any = ode.odeint
 
 GRAM, WAVES = np.array([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]]), np.arange(1.0, 9.0) / 4
 CENTERED = np.random.default_rng(1).normal(size=(1000, 4)).astype(np.float32)
@@ -51,7 +55,7 @@ def decay(y: Any, t: Any, rate: Any) -> Any:
 
 def solved(a: Any) -> Any:
     """Return the solution of a symmetric linear system by conjugate gradients."""
-    return iterative.cg(lambda x: (a + a.T) @ x, jnp.asarray(V, a.dtype))[0]
+    return conjugate_gradients(lambda x: (a + a.T) @ x, jnp.asarray(V, a.dtype))[0]
 
 
 SCALES = (
@@ -78,7 +82,7 @@ SCALES = (
           options={"directions": 1}),
     wrong("modulus of the cotangent", with_vjp(square, modulus_of_cotangent), fixed(V)),
     Case("linear system by conjugate gradients", solved, fixed(GRAM), NOT_WRONG),
-    Case("decay by an adaptive solver", lambda y, rate: ode.odeint(decay, y, jnp.array([0.0, 1.0], y.dtype), rate),
+    Case("decay by an adaptive solver", lambda y, rate: odeint(decay, y, jnp.array([0.0, 1.0], y.dtype), rate),
          fixed(V, 0.7), NOT_WRONG),
     Case("second order: waves in float32",
          lambda x: jnp.sum(jnp.sin(x.astype(jnp.float32)) * jnp.roll(x, 1).astype(jnp.float32) ** 2).astype(x.dtype),

@@ -328,12 +328,12 @@ def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: n
     """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
     if len(first) == 1 and first[0].shape == () and not jnp.iscomplexobj(first[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
-    drawn = [drawn_directions(np.asarray(x), 2, rng)[1] for x in prepared.v]
+    u = [jnp.asarray(_MOVE * drawn_directions(np.asarray(x), 2, rng)[1], x.dtype) for x in prepared.v]
     try:
-        moved = prepared.problem(
-            [x + jnp.asarray(_MOVE * u, x.dtype) for x, u in zip(prepared.v, drawn, strict=True)], prepared.traced
-        )
+        moved = prepared.problem([x + dx for x, dx in zip(prepared.v, u, strict=True)], prepared.traced)
+        if [np.shape(x) for x in moved] != [np.shape(y) for y in first]:
+            moved = first
     except Exception:
         # f may raise at another point.
         moved = first
-    return [cotangents(*map(np.asarray, pair), eps, n, rng) for pair in zip(first, moved, strict=True)]
+    return [cotangents(np.asarray(y), np.asarray(x), eps, n, rng) for y, x in zip(first, moved, strict=True)]

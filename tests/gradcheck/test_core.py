@@ -193,15 +193,15 @@ def test_a_wrong_factor_of_the_slope_of_a_random_function_is_found(name, noise, 
 
 
 def test_a_claim_that_another_certain_entry_supports_is_not_wrong():
-    """A staircase hides a part of the slope at small steps."""
+    """A staircase hides a part of the slope, `hidden`, at small steps."""
 
-    def F(t):
-        return 3 * t + (1e-6 * t if abs(t) > 1e-4 else 0)
+    def verdict(hidden, claimed):
+        return judged(lambda t: 3 * t + (hidden * t if abs(t) > 1e-4 else 0), claimed).verdict
 
-    assert judged(F, 3.0).verdict is judged(F, 3 + 1e-6).verdict is R
-    assert judged(F, 3 + 1e-4).verdict is W
+    assert verdict(1e-6, 3.0) is verdict(1e-6, 3 + 1e-6) is R
+    assert verdict(1e-6, 3 + 1e-4) is W
     # Two slopes that differ by more than a thousandth leave the slope unknown.
-    assert judged(lambda t: F(t) + (t if abs(t) > 1e-4 else 0), 4.0).verdict is U
+    assert verdict(1.0, 4.0) is U
 
 
 @pytest.mark.parametrize(("size", "varies"), [(1.0, False), (1e-7, True), (1e-30, False)])
