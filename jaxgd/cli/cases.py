@@ -192,7 +192,11 @@ def _is_case(name: str, function: Callable[..., Any]) -> bool:
 
 
 def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
-    cases = {name: function for name, function in _functions(module).items() if _is_case(name, function)}
+    # A method is a case to skip, because only pytest makes its instance.
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    methods = {f"{c.__name__}.{name}": f for c in classes for name, f in vars(c).items() if inspect.isfunction(f)}
+    functions = {**_functions(module), **methods}.items()
+    cases = {name: function for name, function in functions if _is_case(name.rpartition(".")[2], function)}
     if not cases:
         raise RangeError(
             f"{file} has no case. A case is a function check_… without parameters that returns a GradientReport, or a "
@@ -226,8 +230,14 @@ def _missing_parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def _needs(function: Callable[..., Any]) -> str:
-    """Return the reason why only pytest can run the function, such as the points of a marker, or an empty string."""
+    """Return the reason why the function is skipped, or an empty string."""
+    for mark in getattr(function, "pytestmark", ()):
+        # A condition in words is for pytest alone.
+        if mark.name == "skip" or (mark.name == "skipif" and mark.args and mark.args[0] is True):
+            return f"has the mark {mark.name}: {mark.kwargs.get('reason') or 'without a reason'}"
     missing = _missing_parameters(function)
+    if missing[:1] == ["self"]:
+        return "is a method, which only pytest can run"
     return f"needs {', '.join(missing)}, but jaxgd check supplies only {_FIXTURE}" if missing else ""
 
 

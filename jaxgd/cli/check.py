@@ -30,7 +30,8 @@ class Check:
     Without FILE, checks that backprop is the gradient of network_cost on this device: at random and at trained weights,
     in float32, float64, bfloat16 and float16. With FILE, runs the cases in it. A case is a function that returns the
     report of jaxgd.check_gradients, or a function that takes check_gradients as a parameter and calls it, like a pytest
-    test. A case is skipped if it needs other parameters or calls pytest.skip. The last line counts the cases.
+    test. A case is skipped if it needs other parameters, is a method, or is skipped by pytest. The last line counts the
+    cases.
 
     Exit status: 0 all are right or skipped; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one
     cannot tell or, with --strict, was skipped. If several apply, the exit status is the smallest of 1, 2 and 3.
@@ -78,7 +79,7 @@ class Check:
 
     def _show(self, result: "Result") -> None:
         if result.skipped:
-            say(f"not run: {result.case}: {result.skipped}")
+            say(f"skipped: {result.case}: {result.skipped}")
         elif result.report is None:
             print(f"jaxgd check: {result.case}: {result.error.rstrip()}", file=sys.stderr)
         elif not self.json:

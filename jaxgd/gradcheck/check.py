@@ -20,7 +20,7 @@ from jaxgd.errors import (
     require_real,
     shown,
 )
-from jaxgd.gradcheck.claims import claimed_gradient, claimed_jvp, claimed_vjp, require_values
+from jaxgd.gradcheck.claims import claimed_gradient, claimed_jvp, claimed_vjp, misfits, require_values
 from jaxgd.gradcheck.consistency import compare_with_float64, run_in_users_dtype
 from jaxgd.gradcheck.derive import Derivatives, cotangents, derive
 from jaxgd.gradcheck.derive import directions as drawn_directions
@@ -92,11 +92,11 @@ def check_gradients(
             argument if `gradient` is given, otherwise every argument.
         has_aux: True if f returns (value, aux), as in `jax.grad`. The check ignores aux: `gradient`, `vjp` and `jvp`
             return derivatives of the value only. Default False.
-        order: 1 checks the first derivative. 2 also checks the derivative of the gradient, and that the Hessian is
-            symmetric. Default 1.
+        order: 1 checks the first derivative. 2 also checks the derivative of the gradient by autodiff, and that the
+            Hessian is symmetric. Default 1.
         reference: A function with the arguments and the results of f that has the intended derivative. The derivatives
-            of f are compared with the quotients of `reference`: for a straight-through estimator, a clipped or reversed
-            gradient, or a fixed point that is differentiated through one step. Default: f.
+            of f are compared with the quotients of `reference`: for a straight-through estimator, a reversed gradient,
+            or a fixed point that is differentiated through one step. Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
             above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
             float64) is "cannot tell".
@@ -152,38 +152,41 @@ def check_gradients(
     nondeterminism, clock = float(nondeterminism), Clock(seconds)
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
-    with evaluation(float64=False):
+    # The first run keeps the user's settings, so that f raises what it raises without the check.
+    with jax.default_matmul_precision("highest"):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
+    with evaluation(float64=False):
         out = _without_aux(out) if has_aux else out
         prepared = with_outputs(prepared, out)
         first = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
-        if not first or not any(x.size for x in prepared.v):
-            leaves = tuple(LeafReport(leaf.name, leaf.shape, leaf.dtype, ()) for leaf in prepared.leaves)
-            return dataclasses.replace(report, leaves=leaves, checked="nothing: all arguments or results are empty")
         problem = _meant(prepared, reference, first)
         found = traits(lambda v: prepared.problem(v, prepared.traced), prepared.v)
         eps = max(found.eps, *(eps_of(x.dtype) for x in [*prepared.v, *first]))
         w = _cotangents(prepared, first, eps, n, rng)
         one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
+        single = not isinstance(argnums, Sequence)
+        claims = [claimed_gradient(prepared, out, gradient, single)] if gradient is not None else []
+        claims += [claimed_vjp(prepared, out, vjp, one)] if vjp is not None else []
+        claims += [claimed_jvp(prepared, out, jvp)] if jvp is not None else []
+        findings = tuple(text for claim in claims for leaf, text in claim.findings if leaf == "")
+        report = dataclasses.replace(report, findings=findings)
+        if not first or not any(x.size for x in prepared.v):
+            leaves = tuple(
+                LeafReport(leaf.name, leaf.shape, leaf.dtype, misfits(claims, leaf.name)) for leaf in prepared.leaves
+            )
+            return dataclasses.replace(report, leaves=leaves, checked="nothing: all arguments or results are empty")
         run = run_in_users_dtype(prepared, first, one, eps, rng, nondeterminism, rtol or 0.0)
         report = dataclasses.replace(report, consistency=tuple(run.consistency), evaluations=2 * len(run.consistency))
         if not run.one_function:
             cause = next(c.cause for c in run.consistency if c.verdict is not Verdict.RIGHT and "vmap" not in c.name)
             return _undecided(report, prepared, cause)
-        single = not isinstance(argnums, Sequence)
-        claims = [claimed_gradient(prepared, out, gradient, single)] if gradient is not None else []
-        claims += [claimed_vjp(prepared, out, vjp, one)] if vjp is not None else []
-        claims += [claimed_jvp(prepared, out, jvp)] if jvp is not None else []
-    report = dataclasses.replace(
-        report, findings=tuple(text for c in claims for leaf, text in c.findings if leaf == "")
-    )
     if clock.over():
         return _undecided(report, prepared, Cause.OUT_OF_TIME, "in the derivatives")
     d = derive(prepared, claims, w, Runner(without_vmap=run.vmap_differs), n, rng, nondeterminism)
     if clock.over():
         return _undecided(report, prepared, Cause.OUT_OF_TIME, "in the quotients at a few steps")
     sampler, lines = first_lines(d, prepared, problem, directions)
-    tolerance = max(rtol or 0.0, nondeterminism) or None
+    tolerance = None if rtol is None else max(rtol, nondeterminism)
     leaves = Examination(d, sampler, claims, tolerance, rng, lines, clock).run()
     precision, checks = compare_with_float64(d, sampler, run, claims, one)
     leaves = tuple(dataclasses.replace(x, checks=(*x.checks, *checks.get(i, []))) for i, x in enumerate(leaves))
@@ -195,6 +198,7 @@ def check_gradients(
     elif problem != prepared.problem and not has_reverse_mode(prepared, problem, one):
         notes.append("second derivatives: reference has no reverse mode")
     else:
+        notes += [f"second derivatives of {claim.name}: order=2 checks those of autodiff" for claim in claims]
         options: dict[str, Any] = {"rtol": rtol, "nondeterminism": nondeterminism, "seconds": clock.left()}
         second = check_second_order(
             check_gradients, prepared, problem, [x[0] for x in w], options | {"directions": directions, "seed": seed}
@@ -202,7 +206,8 @@ def check_gradients(
     # The comparisons in the user's dtype ran f outside the runner.
     evaluations = d.runner.runs.get(Value(problem), 0) + 2 * len(run.consistency)
     dtype = "float64" if sampler.in_float64 else str(prepared.v[0].dtype)
-    words = f"1 point, {directions} directions per leaf, {evaluations} evaluations of f in {dtype}, seed {seed}"
+    how = f"for arguments in {dtype}" if sampler.coarse else f"in {dtype}"
+    words = f"1 point, {directions} directions per leaf, {evaluations} evaluations of f {how}, seed {seed}"
     names = [claim.name for claim in d.claims]
     return dataclasses.replace(
         report,

@@ -4,6 +4,7 @@ A claim is a derivative that the caller passes as gradient=, vjp= or jvp=.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxgd.errors import DtypeError, ShapeError, describe, dtype_of, is_traced
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
+from jaxgd.gradcheck.report import Cause, Check, Verdict
 from jaxgd.gradcheck.run import eps_of
 
 
@@ -104,10 +106,22 @@ def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
     return Claim("jvp", forward=ClaimedJvp(prepared.problem, Opaque(jvp)) if not findings else None, findings=findings)
 
 
+def misfits(claims: Sequence[Claim], leaf: str) -> tuple[Check, ...]:
+    """Return a check for each misfit of a leaf."""
+    return tuple(
+        Check(f"{claim.name} fits", Verdict.WRONG, Cause.STRUCTURE, math.nan, 0.0, text)
+        for claim in claims
+        for name, text in claim.findings
+        if name == leaf
+    )
+
+
 def _fit(
     who: str, prepared: Prepared, claimed: Any, expected: Any, paths: list[tuple[Any, ...]]
 ) -> tuple[tuple[int | None, ...], tuple[tuple[str, str], ...]]:
     """Return the place of each differentiated leaf in the claimed tree (None if it is missing), and the misfits."""
+    if who == "vjp" and not isinstance(claimed, tuple):
+        return (None,) * len(paths), (("", f"the pullback of vjp must return a tuple, got {describe(claimed)}"),)
     findings: list[tuple[str, str]] = []
     have = {_key(path): (i, x) for i, (path, x) in enumerate(jax.tree_util.tree_leaves_with_path(claimed))}
     nowhere: tuple[int | None, Any] = None, None

@@ -36,6 +36,7 @@ Floats = NDArray[np.float64]
 RATIO = 4.0  # of a step to the next; exact in binary
 RUNGS = 18  # the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and a millionth of it
 SHORT = (*(2.0**-k for k in (6, 8, 10, 12)), 2.0**-20)  # enough for a smooth f; the last step only measures noise
+FAR = 16.0  # a step is far smaller than another below this part of it
 ORDERS = 3  # columns of the table; a fourth amplifies noise more than it removes truncation
 SAFETY = 10.0  # errors are estimates, so only a difference above ten errors counts
 NOISES = 30.0  # a claim moves by a sum of roundings; one sample of the sum can be too small by this factor
@@ -44,7 +45,8 @@ RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this par
 UNCERTAIN = 0.5  # an uncertainty above this part of the gradient is itself uncertain, so that nothing is wrong
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
 STEEPEST = 0.95  # F has no slope if F(h) − F(0) ~ hᵖ with p below this
-JUMP = 0.02  # p below this is a jump; for a power of h, p varies by less than this on the last rungs
+JUMP = 0.02  # p below this is a jump
+POWER = 0.02  # F(h) − F(0) is a power of h if p varies by less than this on the last rungs
 RIVAL = 0.03  # an entry whose error is below this part of the difference may support a claim
 STEADY = 0.3  # three slopes at the same distance from the quotient, up to this part, are not noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
@@ -52,6 +54,7 @@ ITERATION = 1e-4  # a smaller difference may come from an iteration in f that st
 MANY = 1e3  # a change of F by more roundings than this is not rounding
 NARROW = 1e-10  # f with a rounding above this computes in a dtype narrower than float64
 STAIRS = 4  # a coarse F changes at this number of steps or more; a step function such as floor, at one or two
+CLEAR = 50.0  # a Taylor remainder above this number of noises shows its power
 NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
 
 # The causes for which F has no slope.
@@ -93,7 +96,7 @@ class Slopes:
         step: The step that gave the quotient.
         noise: The noise of F.
         variation: The largest |F(h) − F(0)|.
-        varies: True if F deviates from the quotient at far smaller steps by more than rounding.
+        varies: True if the noise of F exceeds MANY roundings.
         still: True if F in float64 changed at no step up to the size of x.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
@@ -123,52 +126,65 @@ def ladder(largest: float = 1.0, rungs: int = RUNGS) -> Floats:
 
 def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
     """Return the slope of each line at 0, its error, and the shape of F there. `noise` is known noise of F."""
-    h, plus, minus, zero = lines.h, lines.plus, lines.minus, lines.zero
-    last = _geometric(h) - 1
+    h, zero, end = lines.h, lines.zero[:, None], _geometric(lines.h)
     with np.errstate(all="ignore"):
-        finite = np.isfinite(plus) & np.isfinite(minus)
         # Only the steps below every step with an infinite or NaN value show the neighborhood of x.
+        finite = np.isfinite(lines.plus) & np.isfinite(lines.minus)
         inside = np.cumsum(~finite[:, ::-1], axis=1)[:, ::-1] == 0
-        plus, minus = np.where(inside, plus, np.nan), np.where(inside, minus, np.nan)
-        change = np.maximum(np.abs(plus - zero[:, None]), np.abs(minus - zero[:, None]))
+        plus, minus = np.where(inside, lines.plus, np.nan), np.where(inside, lines.minus, np.nan)
+        change = np.maximum(np.abs(plus - zero), np.abs(minus - zero))
         variation = np.nan_to_num(np.nanmax(np.where(inside, change, 0), axis=1))
-        odd = (plus - minus) / (2 * h)
-        typical = np.median(np.where(inside, np.abs(odd), 0), axis=1)
-        rounding = 2 * lines.eps * (lines.size + 4 * typical)
+        quotients = (plus - minus) / (2 * h)
+        # The point x + hu is rounded too, which moves F by a rounding times its slope.
+        usual = np.median(np.where(inside, np.abs(quotients), 0), axis=1)
+        rounding = 2 * lines.eps * (lines.size + 4 * usual)
         hidden, coarse = _resolution(lines, change)
-        least = np.maximum.reduce([rounding, hidden, coarse, np.full(len(zero), noise)])
-        table = romberg(h, odd, least, 2)
-        value, rung, level = table.value, table.rung, table.noise
-        hides = _structure(h, odd, np.maximum(2 * lines.eps * lines.size, coarse), value, rung)
-        error = np.maximum(table.error, hides)
-        gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero[:, None]) / h, 4 * level, 1)
-    kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.maximum(np.abs(value), np.abs(gap)))
-    varies = level > MANY * rounding
-    causes, doubts = [], []
+        table = romberg(h, quotients, np.maximum.reduce([rounding, hidden, coarse, np.full(len(usual), noise)]), 2)
+        least = np.maximum(2 * lines.eps * lines.size, coarse)
+        error = np.maximum(table.error, _structure(h, quotients, least, table.value, h[table.at]))
+        # The second difference adds four values of F.
+        gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero) / h, 4 * table.noise, 1)
+        kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.abs(table.value))
+    varies = table.noise > MANY * rounding
+    stairs = (coarse > MANY * rounding) & (np.count_nonzero(change, axis=1) >= STAIRS)
+    rough = varies & (change[:, -1] > ROUGH * variation)
+    few = (lines.narrow > NARROW) | stairs
+    doubt = [Cause.NO_FLOAT64 if a else Cause.ROUGH if b else Cause.NOISE for a, b in zip(few, rough, strict=True)]
+    # Rounding to a dtype narrower than float64 looks like a jump.
+    least = np.maximum(rounding, lines.narrow * lines.size if lines.narrow > NARROW else 0.0)
+    causes = []
     for i in range(len(zero)):
         if not np.isfinite(zero[i]) or inside[i].sum() < min(4, len(h)):
             sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
             causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
         else:
-            # Rounding to a dtype narrower than float64 looks like a jump.
-            least_jump = max(rounding[i], lines.narrow * lines.size[i] if lines.narrow > NARROW else 0.0)
-            broken = _broken(plus[i, : last + 1], minus[i, : last + 1], zero[i], least_jump)
+            broken = _broken(plus[i, :end] - zero[i], zero[i] - minus[i, :end], least[i])
             causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
-        narrow = lines.narrow > NARROW or (coarse[i] > MANY * rounding[i] and np.count_nonzero(change[i]) >= STAIRS)
-        rough = varies[i] and change[i, -1] > ROUGH * variation[i]
-        doubts.append(Cause.NO_FLOAT64 if narrow else Cause.ROUGH if rough else Cause.NOISE)
     # A narrow dtype hides small changes, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
-    entries = table.values, table.errors
-    return Slopes(value, error, gap, gap_error, h[rung], level, variation, varies, still, causes, doubts, *entries)
+    return Slopes(
+        table.value,
+        error,
+        gap,
+        gap_error,
+        h[table.at],
+        table.noise,
+        variation,
+        varies,
+        still,
+        causes,
+        doubt,
+        table.values,
+        table.errors,
+    )
 
 
 class Table(NamedTuple):
-    """Romberg's table: the value, error, rung and noise of the best entry, (lines,); all entries, (lines, entries)."""
+    """Romberg's table: value, error, rung and noise of the best entry, (lines,); all entries, (lines, entries)."""
 
     value: Floats
     error: Floats
-    rung: NDArray[np.int64]
+    at: NDArray[np.int64]
     noise: Floats
     values: Floats
     errors: Floats
@@ -179,45 +195,40 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> Table:
 
     `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), …
     """
-    n, rungs = first.shape[0], _geometric(h)
-    entries: list[tuple[Floats, Floats]] = []
-    value, error, rung, found = np.full(n, np.nan), np.full(n, np.inf), np.zeros(n, int), noise
+    rungs = _geometric(h)
     finer = first.copy()  # without truncation, so that truncation at small steps does not look like noise
     finer[:, 1:] += (first[:, 1:] - first[:, :-1]) / ((h[:-1] / h[1:]) ** power - 1)
-    column, growth = first[:, :rungs], RATIO**power
+    column, growth, parts = first[:, :rungs], RATIO**power, []
     for order in range(1, min(rungs, ORDERS + 1)):
-        current = column[:, 1:] + (column[:, 1:] - column[:, :-1]) / (growth - 1)
-        parents = np.maximum(np.abs(current - column[:, 1:]), np.abs(current - column[:, :-1]))
+        entry = column[:, 1:] + (column[:, 1:] - column[:, :-1]) / (growth - 1)
+        parents = np.maximum(np.abs(entry - column[:, 1:]), np.abs(entry - column[:, :-1]))
         steps = h[order:rungs]
-        smaller = h <= steps[:, None] / RATIO**2
-        off = np.minimum(np.abs(first[:, None] - current[..., None]), np.abs(finer[:, None] - current[..., None]))
+        smaller = h <= steps[:, None] / FAR
+        off = np.minimum(np.abs(first[:, None] - entry[..., None]), np.abs(finer[:, None] - entry[..., None]))
         level = np.maximum(noise[:, None], np.nanmax(np.where(smaller, off * h, 0), axis=2))
-        estimate = np.maximum(parents, level / steps)
+        error = np.maximum(parents, level / steps)
         # An entry may agree with its neighbors by chance. Only smaller steps show that.
-        known = np.isfinite(estimate) & (smaller.any(axis=1) | (len(h) <= ORDERS))
-        estimate = np.where(known, estimate, np.inf)
-        entries.append((current, estimate))
-        at = np.arange(n), np.argmin(estimate, axis=1)
-        better = estimate[at] < error
-        value, error = np.where(better, current[at], value), np.where(better, estimate[at], error)
-        rung, found = np.where(better, at[1] + order, rung), np.where(better, level[at], found)
-        column, growth = current, growth * RATIO**2
-    return Table(value, error, rung, found, *(np.concatenate(x, axis=1) for x in zip(*entries, strict=True)))
+        known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
+        rung = np.broadcast_to(np.arange(order, rungs), entry.shape)
+        parts.append((np.where(known, entry, np.nan), np.where(known, error, np.inf), rung, level))
+        column, growth = entry, growth * RATIO**2
+    values, errors, rung, level = (np.concatenate(x, axis=1) for x in zip(*parts, strict=True))
+    best = np.arange(len(first)), np.argmin(errors, axis=1)
+    return Table(values[best], errors[best], rung[best], level[best], values, errors)
 
 
-def _structure(h: Floats, first: Floats, rounding: Floats, value: Floats, rung: NDArray[np.int64]) -> Floats:
+def _structure(h: Floats, quotients: Floats, rounding: Floats, value: Floats, step: Floats) -> Floats:
     """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if none.
 
     A distance that the rounding of F explains does not count.
     """
     n = _geometric(h) - 2
-    off = np.abs(first - value[:, None])
+    off = quotients - value[:, None]
     three = np.stack([off[:, k : k + n] for k in range(3)])
-    low, high = np.min(three, axis=0), np.max(three, axis=0)
-    steady = (
-        (high <= (1 + STEADY) * low) & (low > rounding[:, None] / h[2 : n + 2]) & (h[:n] <= h[rung][:, None] / RATIO**2)
-    )
-    return np.asarray(np.max(np.where(steady, low, 0.0), axis=1, initial=0.0))
+    low, high = np.min(np.abs(three), axis=0), np.max(np.abs(three), axis=0)
+    steady = (high <= (1 + STEADY) * low) & (np.abs(np.sum(np.sign(three), axis=0)) == 3)
+    seen = (low > rounding[:, None] / h[2 : n + 2]) & (h[:n] <= step[:, None] / FAR)
+    return np.asarray(np.max(np.where(steady & seen, low, 0.0), axis=1, initial=0.0))
 
 
 def _geometric(h: Floats) -> int:
@@ -232,21 +243,24 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     second is the smallest change of an F that computes in float32 or narrower. A larger change at few steps is a step
     of f itself.
     """
-    still = change[:, -1] == 0
+    constant = change[:, -1] == 0
     least = np.min(np.where(change > 0, change, np.inf), axis=1)
     stairs = (lines.narrow > NARROW) & (np.count_nonzero(change, axis=1) >= STAIRS)
-    coarse = still & (stairs | (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size))
+    coarse = constant & (stairs | (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size))
     rounded = lines.eps * np.max(change, initial=0.0, where=np.isfinite(change))
-    return np.where(still, rounded, 0.0), np.where(coarse, least, 0.0)
+    return np.where(constant, rounded, 0.0), np.where(coarse, least, 0.0)
 
 
-def _broken(plus: Floats, minus: Floats, zero: float, rounding: float) -> Cause:
-    """Return JUMP or STEEP if F(h) − F(0) shrinks like hᵖ with p well below 1, otherwise AGREES."""
-    for side in (plus - zero, zero - minus, plus - minus):
+def _broken(up: Floats, down: Floats, rounding: float) -> Cause:
+    """Return JUMP or STEEP if F(h) − F(0), F(0) − F(−h) or their sum shrinks like hᵖ with p below STEEPEST.
+
+    Otherwise return AGREES.
+    """
+    for side in (up, down, up + down):
         last = side[-3:]
         if np.all(np.abs(last) > MANY * rounding) and len(set(np.sign(last))) == 1:
             powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
-            if np.all(powers < STEEPEST) and np.ptp(powers) < JUMP:
+            if np.all(powers < STEEPEST) and np.ptp(powers) < POWER:
                 return Cause.JUMP if np.all(np.abs(powers) < JUMP) else Cause.STEEP
     return Cause.AGREES
 
@@ -268,12 +282,23 @@ class Claim(NamedTuple):
 
 
 class Judgment(NamedTuple):
-    """The verdict on one claimed slope, its cause, the difference from the quotient and the tolerance."""
+    """The verdict on one claimed slope.
+
+    Attributes:
+        verdict: Right, wrong or cannot tell.
+        cause: The reason.
+        difference: The distance from the quotient.
+        tolerance: The largest distance that is not wrong.
+        size: The size of the slope, to which both are compared.
+        value: The quotient.
+    """
 
     verdict: Verdict
     cause: Cause
     difference: float
     tolerance: float
+    size: float = 1.0
+    value: float = 1.0
 
 
 def agree(
@@ -294,36 +319,37 @@ def agree(
     return (Verdict.RIGHT if known else Verdict.CANNOT_TELL), tolerance
 
 
-def judge(claim: Claim, found: Slopes, rtol: float | None, narrow: bool) -> list[Judgment]:
-    """Return the verdict on the claimed slope of each line."""
-    resolution = COARSE_RESOLUTION if narrow else RESOLUTION
-    return [_judge(claim, found, i, rtol, resolution) for i in range(len(found.value))]
+def judge(claim: Claim, found: Slopes, rtol: float | None, coarse: bool) -> list[Judgment]:
+    """Return the verdict on the claimed slope of each line. `coarse` is True if f computes with few digits."""
+    return [_judge(claim, found, i, rtol, coarse) for i in range(len(found.value))]
 
 
-def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, resolution: float) -> Judgment:
-    difference = float(abs(claim.value[i] - found.value[i]))
+def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, coarse: bool) -> Judgment:
+    claimed, value = float(claim.value[i]), float(found.value[i])
+    difference, resolution = float(abs(claimed - value)), COARSE_RESOLUTION if coarse else RESOLUTION
+    size = float(np.nanmax([claim.size[i], abs(value)]))
     if found.cause[i] is not Cause.AGREES:
-        return Judgment(Verdict.CANNOT_TELL, found.cause[i], difference, np.inf)
+        return Judgment(Verdict.CANNOT_TELL, found.cause[i], difference, np.inf, size, value)
     error, noise = SAFETY * float(found.error[i]), NOISES * float(claim.noise[i])
-    size = float(np.nanmax([claim.size[i], abs(found.value[i])]))
-    if not np.isfinite(claim.value[i]):
-        cause = Cause.GRADIENT_NOT_FINITE if np.isfinite(error) else found.doubt[i]
-        return Judgment(Verdict.WRONG if np.isfinite(error) else Verdict.CANNOT_TELL, cause, np.nan, error)
-    if claim.value[i] == 0 and (found.still[i] or error <= NEGLIGIBLE * found.variation[i]) and difference <= error:
-        return Judgment(Verdict.RIGHT, Cause.AGREES, difference, error)
+    if not np.isfinite(claimed):
+        if np.isfinite(error):
+            return Judgment(Verdict.WRONG, Cause.GRADIENT_NOT_FINITE, np.nan, error, size, value)
+        return Judgment(Verdict.CANNOT_TELL, found.doubt[i], np.nan, error, size, value)
+    if claimed == 0 and (found.still[i] or error <= NEGLIGIBLE * found.variation[i]) and difference <= error:
+        return Judgment(Verdict.RIGHT, Cause.AGREES, difference, error, size, value)
     verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
     if verdict is Verdict.WRONG and SAFETY * found.gap_error[i] < abs(found.gap[i]) >= difference:
         # The kink is too small to show in the shape, but large enough to explain the difference.
-        return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(found.gap[i]))
-    supports = np.abs(found.values[i] - claim.value[i]) <= SAFETY * found.errors[i]
+        return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(found.gap[i]), size, value)
+    supports = np.abs(found.values[i] - claimed) <= SAFETY * found.errors[i]
     if verdict is Verdict.WRONG and np.any(supports & (found.errors[i] <= RIVAL * difference)):
         # F has one slope at large steps and another at small steps. Their distance is the error of both.
         error = SAFETY * difference
         verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
-    unsteady = error <= (rtol or resolution) * size < noise
+    unsteady = error <= (rtol or resolution) * size < noise and not coarse
     doubt = Cause.UNSTEADY if unsteady else found.doubt[i]
     cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: doubt}[verdict]
-    return Judgment(verdict, cause, difference, tolerance)
+    return Judgment(verdict, cause, difference, tolerance, size, value)
 
 
 def combine(each: list[Judgment]) -> Judgment:
@@ -332,14 +358,14 @@ def combine(each: list[Judgment]) -> Judgment:
         [j for j in each if j.verdict is verdict] for verdict in (Verdict.WRONG, Verdict.RIGHT, Verdict.CANNOT_TELL)
     )
     singular = [j for cause in (Cause.ROUGH, *SINGULAR) for j in unknown if j.cause is cause]
-    # If F is not resolved along one line, the quotient along another is not certain. An infinite or NaN claim is right
-    # about the lines on which f has no slope.
+    # If F is not resolved along one line, the quotient along another is not certain. An infinite or NaN claim may be
+    # right where f has no slope.
     if wrong and not (singular and (singular[0].cause is Cause.ROUGH or wrong[0].cause is Cause.GRADIENT_NOT_FINITE)):
-        return max(wrong, key=lambda j: np.inf if np.isnan(j.difference) else j.difference - j.tolerance)
+        return max(wrong, key=lambda j: np.inf if np.isnan(j.difference) else (j.difference - j.tolerance) / j.size)
     if singular:
         return singular[0]
     if not unknown or len(right) >= 2:
-        return max(right, key=lambda j: j.difference)
+        return max(right, key=lambda j: j.difference / j.size if j.size else 0.0)
     return next((j for j in unknown if j.cause in (Cause.EDGE, Cause.NOT_FINITE)), unknown[0])
 
 
@@ -362,7 +388,7 @@ def taylor(lines: Lines, claimed: Floats, noise: Floats) -> list[float]:
     with np.errstate(all="ignore"):
         for plus, zero, slope, level in zip(lines.plus, lines.zero, claimed, noise, strict=False):
             remainder = np.abs(plus - zero - lines.h * slope)
-            seen = np.isfinite(remainder) & (remainder > 50 * level)
+            seen = np.isfinite(remainder) & (remainder > CLEAR * level)
             each = np.log(remainder[:-1] / remainder[1:]) / np.log(lines.h[:-1] / lines.h[1:])
             each = each[seen[:-1] & seen[1:]]
             powers.append(float(np.median(each[-3:])) if len(each) else float("nan"))

@@ -244,7 +244,9 @@ def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivati
             along = d.runner(program, narrowed(d), batch)
         floor = max(floor, 100 * max(eps_of(x.dtype) for x in d.prepared.v))
     along = np.asarray(along, float).reshape(leaves, n)
-    size = np.broadcast_to(np.array([[rms(row)] for row in along]), along.shape)
+    # Reverse mode knows the size of the parts of each slope.
+    known = d.reverse.size if d.reverse is not None else np.array([[rms(row)] for row in along])
+    size = np.maximum(np.nan_to_num(np.abs(along), posinf=0), known)
     return Derivative(name, floor, along, size, np.zeros_like(along), program=program)
 
 

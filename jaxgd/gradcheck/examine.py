@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxgd.gradcheck import core, locate
-from jaxgd.gradcheck.claims import Claim
+from jaxgd.gradcheck.claims import Claim, misfits
 from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives, norm, rms
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
 from jaxgd.gradcheck.sample import Sampler
@@ -73,16 +73,19 @@ class Examination:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f does not depend on it")
         each = core.judge(claimed, found, self.rtol, self.sampler.coarse)
         judgment = core.combine(each)
+        if judgment.verdict is Verdict.RIGHT and leaf in self.d.even:
+            # The elements that move along EVEN are a small part of the leaf's gradient.
+            others = core.combine([j for k, j in enumerate(each) if k != EVEN])
+            judgment = others if others.verdict is Verdict.RIGHT else judgment
         if leaf in claim.approximate and judgment.verdict is Verdict.RIGHT:
             # The rule is exact for large cotangents. It may not be for others.
             judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
         if leaf in self.unfinished and judgment.verdict is not Verdict.RIGHT:
             note = "in the quotients at many steps"
             return Check(name, Verdict.CANNOT_TELL, Cause.OUT_OF_TIME, math.nan, math.inf, note)
-        known = found.value[np.isfinite(found.value)]
-        size = rms(known) or rms(claimed.value)
-        if size < 1e-3 * rms(claimed.value):
-            size = rms(claimed.value)
+        value = abs(judgment.value)
+        # By chance, the slope along one direction may be far smaller than its parts.
+        size = value if value > 0.1 * judgment.size else judgment.size
         note = ""
         if judgment.verdict is Verdict.RIGHT and not claimed.value.any():
             note = "f is constant here" if found.still.all() else "the gradient is 0 here"
@@ -97,13 +100,15 @@ class Examination:
         verdict, cause = judgment.verdict, judgment.cause
         if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
             # The quotient and the rule are then only as accurate as the tolerance of the iteration.
-            small = judgment.difference <= core.ITERATION * max(size, float(claimed.size.max()))
+            small = judgment.difference <= core.ITERATION * judgment.size
             verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
             cause = Cause.APPROXIMATE
         if cause in (Cause.NOISE, Cause.NO_FLOAT64, Cause.ROUGH):
-            known_to = f"its derivative along a direction is {size:.1e}, known to ±{judgment.tolerance:.1e}"
+            known_to = f"its derivative along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}"
             note = f"{note}; {known_to}" if note else known_to
+        if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
+            note = f"{note}; {claim.name} is infinite or NaN" if note else f"{claim.name} is infinite or NaN"
         error, tolerance = _ratio(judgment.difference, size), _ratio(judgment.tolerance, size)
         return Check(name, verdict, cause, error, tolerance, note)
 
@@ -116,15 +121,18 @@ class Examination:
         floor = max(claim.floor, reference.floor)
         if claim.gradients and reference.gradients:
             pairs = list(zip(claim.gradients[leaf], reference.gradients[leaf], strict=True))
-            difference, size = max((norm(a - b), norm(b)) for a, b in pairs)
-            scale = max(max(norm(a), norm(b)) for a, b in pairs)
-            noise = core.NOISES * (norm(claim.moved[leaf]) + norm(reference.moved[leaf]))
+            off, a, b = (np.array([norm(x) for x in xs]) for xs in zip(*((a - b, a, b) for a, b in pairs), strict=True))
+            # The change at the moved points is that of the first gradient.
+            moved = norm(claim.moved[leaf]) + norm(reference.moved[leaf])
+            noise = core.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
         else:
-            a, b = claim.along[leaf], reference.along[leaf]
-            difference, size, scale, noise = rms(a - b), rms(b), max(rms(a), rms(b)), 0.0
-        if not math.isfinite(scale):
+            off, a, b = (np.abs(x[leaf]) for x in (claim.along - reference.along, claim.along, reference.along))
+            a, noise = np.maximum(a, reference.size[leaf]), np.zeros_like(a)
+        scale = np.maximum(a, b)
+        if not np.isfinite(scale).all():
             return None
-        check = self._checked(name, difference, noise, scale, size, floor)
+        k = int(np.argmax(np.where(scale > 0, off / scale, 0)))
+        check = self._checked(name, off[k], noise[k], scale[k], b[k], floor)
         if check.verdict is not Verdict.WRONG and self.rtol is None and locate.outliers(claim, reference, leaf).any():
             check = dataclasses.replace(check, verdict=Verdict.WRONG, cause=Cause.DIFFERS, note="in single elements")
         return check
@@ -142,12 +150,13 @@ class Examination:
         a, b = forward.along[leaf], reverse.along[leaf]
         if not np.isfinite(b).all() or not (np.isfinite(a).all() or np.isfinite(reverse.along).all()):
             return None
-        noise = core.NOISES * float(np.max(reverse.noise[leaf])) + core.SAFETY * float(
-            np.nanmin(self.slopes[leaf].error)
-        )
-        scale = max(rms(a), rms(b)) if np.isfinite(a).all() else rms(b)
+        scale, found = np.maximum(np.nan_to_num(np.abs(a), posinf=0), reverse.size[leaf]), self.slopes[leaf]
+        unclear = np.nanmin(found.error / scale[: len(found.error)], initial=np.inf)
+        noise = core.NOISES * reverse.noise[leaf] + core.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
+        off = np.nan_to_num(np.abs(a - b), nan=np.inf)
+        k = int(np.argmax(np.where(off > 0, off / (noise + scale), 0)))
         check = self._checked(
-            "forward = reverse", float(np.max(np.abs(a - b))), noise, scale, rms(b), max(forward.floor, reverse.floor)
+            "forward = reverse", off[k], noise[k], scale[k], abs(b[k]), max(forward.floor, reverse.floor)
         )
         by_quotient = self._quotient(forward, leaf)
         if not np.isfinite(a).all() and by_quotient.verdict is Verdict.CANNOT_TELL:
@@ -163,7 +172,7 @@ class Examination:
         if not claim.gradients:
             return None
         difference, noise, size, floor = claim.linear[leaf]
-        verdict, tolerance = core.agree(difference, noise, size, floor, self.rtol)
+        verdict, tolerance = core.agree(difference, noise, size, max(floor, self.d.nondeterminism), self.rtol)
         if verdict is not Verdict.WRONG:
             return None
         note = "Jᵀ(cw) is not cJᵀw for a large or a negative c"
@@ -171,7 +180,7 @@ class Examination:
 
     def _checked(self, name: str, difference: float, noise: float, scale: float, size: float, floor: float) -> Check:
         """Judge a difference relative to the larger of two derivatives; report it relative to the reference."""
-        size = size if size > 1e-3 * scale else scale
+        size = size if size > 0.1 * scale else scale
         if scale == 0 and difference == 0:
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0)
         verdict, tolerance = core.agree(difference, noise, scale, floor, self.rtol)
@@ -181,29 +190,36 @@ class Examination:
     def _report(self, i: int, looks: dict[tuple[str, int], locate.Look]) -> LeafReport:
         leaf = self.d.prepared.leaves[i]
         report = LeafReport(leaf.name, leaf.shape, leaf.dtype, ())
+        fits = misfits(self.misfits, leaf.name)
         if i not in self.lines:
-            return report
+            return dataclasses.replace(report, checks=fits)
         checks: list[Check] = []
         quotients = {claim.name: self._quotient(claim, i) for claim in self._claims(i)}
         for claim in self._claims(i):
             direct, check = self._autodiff(claim, i), quotients[claim.name]
+            if direct is not None and check.verdict is Verdict.RIGHT and self._autodiff_is_wrong(quotients):
+                # The quotient decides between the two.
+                direct = None
             found = {c.verdict for c in (direct, check) if c is not None}
-            if (Verdict.WRONG in found or check.cause is Cause.KINK) and not self.clock.over():
+            if (Verdict.WRONG in found or check.cause is Cause.KINK) and self.clock.over():
+                self.d.notes.append(f"single elements of {leaf.name}: out of time")
+            elif Verdict.WRONG in found or check.cause is Cause.KINK:
                 look = looks[claim.name, i] = self._look(claim, i, quotients)
                 check, direct = self._after(claim, i, check, direct, look)
                 if not report.worst and Verdict.WRONG in (check.verdict, direct.verdict if direct else None):
                     pattern = self._forgets(claim, i) or locate.pattern(look, claim, i, self.d.prepared)
                     worst = locate.worst(look, leaf.shape)
                     report = dataclasses.replace(report, worst=worst, pattern=pattern, searched=len(look.index))
-            checks += [c for c in (direct, check, self._linear(claim, i)) if c is not None]
+            if check.verdict is Verdict.WRONG and claim is self.d.reverse:
+                right = [name for name, other in quotients.items() if other.verdict is Verdict.RIGHT]
+                check = dataclasses.replace(check, note=f"{' and '.join(right)} agrees") if right else check
+            checks += [c for c in (self._linear(claim, i), direct, check) if c is not None]
         checks += [c for c in (self._modes(i, quotients),) if c is not None]
-        checks += [
-            Check(f"{claim.name} fits", Verdict.WRONG, Cause.STRUCTURE, math.nan, 0.0, text)
-            for claim in self.misfits
-            for name, text in claim.findings
-            if name == leaf.name
-        ]
-        return dataclasses.replace(report, checks=tuple(checks), slope=self._taylor(i))
+        return dataclasses.replace(report, checks=(*checks, *fits), slope=self._taylor(i))
+
+    def _autodiff_is_wrong(self, quotients: dict[str, Check]) -> bool:
+        check = quotients.get(self.d.claims[-1].name)
+        return self.d.reverse is self.d.claims[-1] and check is not None and check.verdict is Verdict.WRONG
 
     def _look(self, claim: Derivative, i: int, quotients: dict[str, Check]) -> locate.Look:
         """Compare single elements with another derivative that is right, or with quotients if none is."""
@@ -237,7 +253,7 @@ class Examination:
                 check = dataclasses.replace(check, verdict=wrong, cause=Cause.DIFFERS, note=note)
             elif look.kink.any() and len(look.index) > 1:
                 places = locate.places(look.index[look.kink], self.d.prepared.leaves[i].shape)
-                check = dataclasses.replace(check, note=f"at {places}")
+                check = dataclasses.replace(check, note="; ".join(filter(None, (f"at {places}", check.note))))
             if direct and direct.verdict is wrong and check.cause is Cause.KINK:
                 # Several subgradients are right at a kink, and autodiff returns only one of them.
                 direct = dataclasses.replace(direct, verdict=Verdict.CANNOT_TELL, cause=Cause.KINK)

@@ -70,6 +70,13 @@ ADVICE = {
 }
 
 
+# Advice for the patterns that begin with these words.
+_PATTERNS = {
+    "the whole leaf should be zero": (
+        "If another derivative is intended, as for a straight-through estimator, pass the function that has it as reference"
+    ),
+    "the leaf is right in symmetric directions": "To check these alone, check f((a + a.T)/2) as a function of a",
+}
 # A smaller relative difference may come from an iteration that stopped at its tolerance.
 _APPROXIMATE = 1e-3
 
@@ -199,6 +206,7 @@ class LeafReport:
             words += f", {check.note}"
         if check.verdict is Verdict.WRONG and self.pattern:
             words += f".\n{self.pattern[0].upper()}{self.pattern[1:]}"
+            words += "".join(f".\n{advice}" for start, advice in _PATTERNS.items() if self.pattern.startswith(start))
         if check.verdict is Verdict.WRONG and check.error < _APPROXIMATE and check.cause is Cause.DIFFERS:
             words += ".\nIf f or its derivative is approximate, such as an iteration to a tolerance, pass rtol"
         if check.verdict is Verdict.CANNOT_TELL and check.cause in ADVICE:

@@ -216,6 +216,31 @@ BROKEN = """
         raise Skipped
 """
 # Each row has the file, the options, the exit status, the last line of standard output, and the skipped cases.
+MARKED = """
+    import pytest
+
+    class TestModel:
+        def test_method(self, check_gradients):
+            check_gradients(jnp.sin, 1.0, gradient=jnp.sin)
+
+    @pytest.mark.skip(reason="too slow")
+    def test_marked(check_gradients):
+        check_gradients(jnp.sin, 1.0, gradient=jnp.sin)
+
+    @pytest.mark.skipif(True, reason="no GPU")
+    def test_conditional(check_gradients):
+        check_gradients(jnp.sin, 1.0, gradient=jnp.sin)
+
+    @pytest.mark.skipif(False, reason="no GPU")
+    def check_sin(check_gradients):
+        check_gradients(jnp.sin, 1.0)
+"""
+MARKS = [
+    "test_marked: has the mark skip: too slow",
+    "test_conditional: has the mark skipif: no GPU",
+    "TestModel.test_method: is a method, which only pytest can run",
+]
+
 COUNTS = {
     "all right": (RIGHT, ["--strict"], 0, "1 case: 1 right", []),
     "other parameters": (RIGHT + PARAMETERS, [], 0, "3 cases: 1 right, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
@@ -228,6 +253,7 @@ COUNTS = {
     ),
     "skips": (RIGHT + SKIPPING, [], 0, "4 cases: 1 right, 3 skipped", SKIPS),
     "skips, strict": (RIGHT + SKIPPING, ["--strict"], 3, "4 cases: 1 right, 3 skipped", SKIPS),
+    "a method and marks": (RIGHT + MARKED, ["--strict"], 3, "4 cases: 1 right, 3 skipped", MARKS),
     "only other parameters": (PARAMETERS, [], 0, "2 cases: 0 ran, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
     "only other parameters, strict": (
         PARAMETERS,
@@ -282,8 +308,8 @@ def test_the_last_line_counts_the_cases(jaxgd, source, options, status, last, sk
     answer = jaxgd("check", "model.py", *options)
     assert answer.status == status, answer.err
     assert answer.out.splitlines()[-1] == last
-    lines = [line for line in answer.err.splitlines() if line.startswith("not run:")]
-    assert lines == [f"not run: model.py::{line}" for line in skipped]
+    lines = [line for line in answer.err.splitlines() if line.startswith("skipped:")]
+    assert lines == [f"skipped: model.py::{line}" for line in skipped]
 
 
 def test_json_has_the_skipped_cases(jaxgd):
@@ -393,7 +419,7 @@ def test_an_exception_in_a_case_shows_only_the_users_frames(jaxgd):
         "SystemExit",
     ):
         assert line in answer.err
-    assert answer.err.endswith("\nnot run: model.py::check_skip: not here\n")
+    assert answer.err.endswith("\nskipped: model.py::check_skip: not here\n")
     assert "Skipped" not in answer.err
     frames = [line for line in answer.err.splitlines() if line.startswith("  File ")]
     assert len(frames) > 5

@@ -28,13 +28,13 @@ def power(p):
 
 # A function of one leaf, the leaf, its verdict, its cause and its note.
 LEAVES = {
-    "power 0.5": (power(0.5), [0.0, 2.0], "cannot tell", "infinite slope", ""),
-    "power 0.9": (power(0.9), 0.0, "cannot tell", "infinite slope", ""),
+    "power 0.5": (power(0.5), [0.0, 2.0], "cannot tell", "infinite slope", "autodiff is infinite or NaN"),
+    "power 0.9": (power(0.9), 0.0, "cannot tell", "infinite slope", "autodiff is infinite or NaN"),
     "power 1": (power(1.0), 0.0, "cannot tell", "kink", ""),
     "power 1.5": (power(1.5), 0.0, "right", "agrees", "the gradient is 0 here"),
-    "cube root": (jnp.cbrt, 0.0, "cannot tell", "infinite slope", ""),
-    "root": (jnp.sqrt, 0.0, "cannot tell", "edge of the domain", ""),
-    "norm": (jnp.linalg.norm, [0.0, 0.0, 0.0], "cannot tell", "kink", "at [0], [1], [2]"),
+    "cube root": (jnp.cbrt, 0.0, "cannot tell", "infinite slope", "autodiff is infinite or NaN"),
+    "root": (jnp.sqrt, 0.0, "cannot tell", "edge of the domain", "autodiff is infinite or NaN"),
+    "norm": (jnp.linalg.norm, [0.0, 0.0, 0.0], "cannot tell", "kink", "at [0], [1], [2]; autodiff is infinite or NaN"),
     "relu": (jax.nn.relu, [0.0, 1.0, -1.0], "cannot tell", "kink", "at [0]"),
     "jump": (lambda x: jnp.floor(x) + x, [1.0, 2.5], "cannot tell", "jump", ""),
     "floor": (jnp.floor, 2.5, "right", "agrees", "the gradient is 0 here"),
