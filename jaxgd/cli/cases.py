@@ -195,8 +195,8 @@ def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
     # A method is a case to skip, because only pytest makes its instance.
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     methods = {f"{c.__name__}.{name}": f for c in classes for name, f in vars(c).items() if inspect.isfunction(f)}
-    functions = {**_functions(module), **methods}.items()
-    cases = {name: function for name, function in functions if _is_case(name.rpartition(".")[2], function)}
+    functions: dict[str, Callable[..., Any]] = {**_functions(module), **methods}
+    cases = {name: function for name, function in functions.items() if _is_case(name.rpartition(".")[2], function)}
     if not cases:
         raise RangeError(
             f"{file} has no case. A case is a function check_… without parameters that returns a GradientReport, or a "

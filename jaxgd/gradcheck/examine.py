@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgd.gradcheck import core, locate
 from jaxgd.gradcheck.claims import Claim, misfits
-from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives, norm, rms
+from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives, norm
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
 from jaxgd.gradcheck.sample import Sampler
 
