@@ -231,3 +231,15 @@ def test_steps_that_are_too_large_for_one_element_leave_the_gradient_undecided()
     report = check_gradients(lambda x: 1e-6 * x[0] + x[1] ** 2 / (x[1] + 1e-6), jnp.array([1e6, 1e-6]))
     assert (report.verdict, report.cause) == ("cannot tell", "f varies within the smallest step")
     assert "every element agrees" in report.reason
+
+
+def test_a_right_claim_next_to_a_wrong_rule_is_not_blamed():
+    rule = jax.custom_vjp(lambda x: jnp.sum(jnp.sin(x)))
+    rule.defvjp(lambda x: (rule(x), x), lambda x, g: (-g * jnp.cos(x),))
+    report = check_gradients(rule, X, gradient=jnp.cos)
+    assert {check.name: str(check.verdict) for check in report.leaf("x").checks} == {
+        "gradient = quotient": "right",
+        "autodiff = quotient": "wrong",
+    }
+    assert "autodiff = quotient: differs by 2 relative" in report.reason
+    assert "gradient agrees" in report.reason
