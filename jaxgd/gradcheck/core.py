@@ -1,21 +1,25 @@
 """The verdict on a derivative: right, wrong or cannot tell. Read this module to know how jaxgd checks a gradient.
 
+The modules sample and derive make the numbers of sentences 1 to 3 and 7, and this module judges them.
+
 1. A point x, a random direction u in one leaf and a random cotangent w turn f into F(t) = ⟨w, f(x + t u)⟩.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
 3. F is evaluated, in float64 if possible, at 0 and at ±h. The steps h are the rungs of a ladder, each a quarter of the
    one before: four at first, and eighteen if these do not show that the claim is right or if F varies below them.
-4. Romberg's table extrapolates the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is its distance to
-   the two entries it combines, or the noise of F divided by h, whichever is larger.
-5. The noise is measured: it is the rounding of F, or the largest deviation of F from the slope of this entry at all far
-   smaller steps, whichever is larger. The entry with the smallest error is the quotient.
-6. The same table of (F(h) + F(−h) − 2F(0))/h gives F′(0+) − F′(0−). If this gap exceeds its error, F has a kink. If
-   F(h) − F(0) shrinks like hᵖ with p well below 1, F has a jump or an infinite slope.
+4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is its
+   distance to the two entries it combines, or the noise of F divided by h, whichever is larger.
+5. The noise is measured: it is the rounding of F, or the largest difference between this entry and a quotient at a far
+   smaller step, times that step, whichever is larger. The entry with the smallest error is the quotient. If three far
+   smaller steps agree on another slope, the distance to that slope is the error.
+6. The same table of (F(h) + F(−h) − 2F(0))/h gives F′(0+) − F′(0−). If this gap exceeds ten of its errors, F has a
+   kink. If F(h) − F(0) shrinks like hᵖ with p below 0.95, F has an infinite slope, and a jump if p is 0.
 7. A claim has noise too: its change when x moves by one rounding.
 8. The claim is wrong if it differs from the quotient by more than the tolerance: ten errors of the quotient, thirty
-   noises of the claim, and the relative difference that rounding or the user's rtol allows. But if another accurate
-   entry of the table supports the claim, the distance between the two entries is the error.
-9. It is right if it differs by less and the two uncertainties are below a thousandth of the gradient. Otherwise, and at
-   a kink, jump or edge of the domain, the check cannot tell.
+   noises of the claim, and the relative difference that rounding or the user's rtol allows. Errors and noises above
+   half of the gradient decide nothing. If another accurate entry of the table supports the claim, the distance between
+   claim and quotient is the error.
+9. It is right if it differs by less, and the errors and noises in the tolerance are below a thousandth of the gradient
+   or below rtol. Otherwise, and at a kink, jump or edge of the domain, the check cannot tell.
 10. A leaf is wrong if it is wrong along one direction, unless F varies within the smallest step along another one. It
     is right if all directions show it, or two of them and no other one shows a kink, a jump or an infinite slope.
 
@@ -289,7 +293,7 @@ class Judgment(NamedTuple):
         cause: The reason.
         difference: The distance from the quotient.
         tolerance: The largest distance that is not wrong.
-        size: The size of the slope, to which both are compared.
+        size: The size of the slope, for relative numbers.
         value: The quotient.
     """
 

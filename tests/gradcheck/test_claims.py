@@ -105,6 +105,7 @@ VJPS = {
     "other values": (lambda x, y: (x * y + 1, vjp(x, y)[1]), ["vjp returns different values than f: the largest"]),
     "other shape": (lambda x, y: ((x * y)[0], lambda w: (x, y)), ["vjp returns float32[3], f returns float32[2,3]"]),
     "other tree": (lambda x, y: ([x * y], lambda w: (x, y)), ["vjp returns [*], f returns *"]),
+    "no tuple": (lambda x, y: (x * y, lambda w: x), ["the pullback of vjp must return a tuple, got float32[2,3]"]),
     "one cotangent": (lambda x, y: (x * y, lambda w: (x,)), ["vjp has no leaf for y"]),
     "a cotangent of another shape": (lambda x, y: (x * y, lambda w: (x, y[0])), ["vjp for y is float32[3], the leaf"]),
 }
