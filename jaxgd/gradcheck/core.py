@@ -261,10 +261,12 @@ def _broken(up: Floats, down: Floats, rounding: float) -> Cause:
     Otherwise return AGREES.
     """
     for side in (up, down, up + down):
-        last = side[-3:]
+        last, more = side[-3:], side[-6:][np.isfinite(side[-6:])]
         if np.all(np.abs(last) > MANY * rounding) and len(set(np.sign(last))) == 1:
             powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
-            if np.all(powers < STEEPEST) and np.ptp(powers) < POWER:
+            # On three rungs, rounding may look like a power. It does not on six.
+            steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
+            if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER:
                 return Cause.JUMP if np.all(np.abs(powers) < JUMP) else Cause.STEEP
     return Cause.AGREES
 
