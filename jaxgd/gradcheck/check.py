@@ -152,7 +152,7 @@ def check_gradients(
     nondeterminism, clock = float(nondeterminism), Clock(seconds)
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
-    # The first run keeps the user's settings, so that f raises what it raises without the check.
+    # The first run keeps the user's settings: an f that they refuse raises its own exception.
     with jax.default_matmul_precision("highest"):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
     with evaluation(float64=False):
@@ -198,7 +198,7 @@ def check_gradients(
     elif problem != prepared.problem and not has_reverse_mode(prepared, problem, one):
         notes.append("second derivatives: reference has no reverse mode")
     else:
-        notes += [f"second derivatives of {claim.name}: order=2 checks those of autodiff" for claim in claims]
+        notes += [f"second derivatives of {claim.name}: order=2 checks only autodiff's" for claim in claims]
         options: dict[str, Any] = {"rtol": rtol, "nondeterminism": nondeterminism, "seconds": clock.left()}
         second = check_second_order(
             check_gradients, prepared, problem, [x[0] for x in w], options | {"directions": directions, "seed": seed}

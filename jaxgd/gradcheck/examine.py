@@ -67,50 +67,52 @@ class Examination:
     def _quotient(self, claim: Derivative, leaf: int) -> Check:
         """Compare a claim with the quotients in all directions."""
         found, name = self.slopes[leaf], f"{claim.name} = quotient"
-        n = len(found.value)
-        claimed = claim.claim(leaf, n)
+        claimed = claim.claim(leaf, len(found.value))
         if leaf in self.sampler.ignored and not claimed.value.any():
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f does not depend on it")
         each = core.judge(claimed, found, self.rtol, self.sampler.coarse)
-        judgment = core.combine(each)
-        if judgment.verdict is Verdict.RIGHT and leaf in self.d.even:
-            # The elements that move along EVEN are a small part of the leaf's gradient.
-            others = core.combine([j for k, j in enumerate(each) if k != EVEN])
-            judgment = others if others.verdict is Verdict.RIGHT else judgment
-        if leaf in claim.approximate and judgment.verdict is Verdict.RIGHT:
-            # The rule is exact for large cotangents. It may not be for others.
-            judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
-        if leaf in self.unfinished and judgment.verdict is not Verdict.RIGHT:
+        judgment = self._deciding(claim, leaf, each)
+        verdict, cause, value = judgment.verdict, judgment.cause, abs(judgment.value)
+        if leaf in self.unfinished and verdict is not Verdict.RIGHT:
             note = "in the quotients at many steps"
             return Check(name, Verdict.CANNOT_TELL, Cause.OUT_OF_TIME, math.nan, math.inf, note)
-        value = abs(judgment.value)
-        # By chance, the slope along one direction may be far smaller than its parts.
-        size = value if value > 0.1 * judgment.size else judgment.size
-        note = ""
-        if judgment.verdict is Verdict.RIGHT and not claimed.value.any():
-            note = "f is constant here" if found.still.all() else "the gradient is 0 here"
-        elif judgment.cause is Cause.NO_FLOAT64:
-            note = f"f computes in {self.sampler.narrowest}" if self.sampler.coarse else ""
-        hidden = n > EVEN and each[EVEN].verdict is Verdict.CANNOT_TELL and found.variation[EVEN] > 0
-        if judgment.verdict is Verdict.RIGHT and hidden and leaf in self.d.even:
-            name_of = self.d.prepared.leaves[leaf].name
-            words = f"elements of {name_of} with a far smaller gradient: rounding in f hides them"
-            if words not in self.d.notes:
-                self.d.notes.append(words)
-        verdict, cause = judgment.verdict, judgment.cause
         if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
             # The quotient and the rule are then only as accurate as the tolerance of the iteration.
             small = judgment.difference <= core.ITERATION * judgment.size
             verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
             cause = Cause.APPROXIMATE
+        notes = []
+        if verdict is Verdict.RIGHT and not claimed.value.any():
+            notes.append("f is constant here" if found.still.all() else "the gradient is 0 here")
+        if cause is Cause.NO_FLOAT64 and self.sampler.coarse:
+            notes.append(f"f computes in {self.sampler.narrowest}")
         if cause in (Cause.NOISE, Cause.NO_FLOAT64, Cause.ROUGH):
-            known_to = f"its derivative along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}"
-            note = f"{note}; {known_to}" if note else known_to
+            notes.append(f"its derivative along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
         if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
-            note = f"{note}; {claim.name} is infinite or NaN" if note else f"{claim.name} is infinite or NaN"
+            notes.append(f"{claim.name} is infinite or NaN")
+        # By chance, the slope along one direction may be far smaller than its parts.
+        size = value if value > 0.1 * judgment.size else judgment.size
         error, tolerance = _ratio(judgment.difference, size), _ratio(judgment.tolerance, size)
-        return Check(name, verdict, cause, error, tolerance, note)
+        return Check(name, verdict, cause, error, tolerance, "; ".join(notes))
+
+    def _deciding(self, claim: Derivative, leaf: int, each: list[core.Judgment]) -> core.Judgment:
+        """Return the judgment that decides a leaf, from the judgments along all directions."""
+        judgment = core.combine(each)
+        if judgment.verdict is not Verdict.RIGHT:
+            return judgment
+        if leaf in self.d.even and len(each) > EVEN:
+            # The elements that move along EVEN are a small part of the leaf's gradient.
+            others = core.combine([j for k, j in enumerate(each) if k != EVEN])
+            judgment = others if others.verdict is Verdict.RIGHT else judgment
+            words = f"elements of {self.d.prepared.leaves[leaf].name} with a far smaller gradient: rounding hides them"
+            hidden = each[EVEN].verdict is Verdict.CANNOT_TELL and self.slopes[leaf].variation[EVEN] > 0
+            if hidden and words not in self.d.notes:
+                self.d.notes.append(words)
+        if leaf in claim.approximate:
+            # The rule is exact for large cotangents. It may not be for others.
+            judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
+        return judgment
 
     def _autodiff(self, claim: Derivative, leaf: int) -> Check | None:
         """Compare a claim with autodiff directly, without a quotient."""
@@ -122,7 +124,7 @@ class Examination:
         if claim.gradients and reference.gradients:
             pairs = list(zip(claim.gradients[leaf], reference.gradients[leaf], strict=True))
             off, a, b = (np.array([norm(x) for x in xs]) for xs in zip(*((a - b, a, b) for a, b in pairs), strict=True))
-            # The change at the moved points is that of the first gradient.
+            # Only the first gradient was computed at the moved points.
             moved = norm(claim.moved[leaf]) + norm(reference.moved[leaf])
             noise = core.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
         else:
