@@ -50,6 +50,7 @@ UNCERTAIN = 0.5  # an uncertainty above this part of the gradient is itself unce
 SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
 STEEPEST = 0.95  # F has no slope if F(h) − F(0) ~ hᵖ with p below this
 JUMP = 0.02  # p below this is a jump
+SMALL_JUMP = 1e-7  # a smaller jump, relative to the variation of F, is rounding inside f
 POWER = 0.02  # F(h) − F(0) is a power of h if p varies by less than this on the last rungs
 RIVAL = 0.03  # an entry whose error is below this part of the difference may support a claim
 STEADY = 0.3  # three slopes at the same distance from the quotient, up to this part, are not noise
@@ -105,7 +106,7 @@ class Slopes:
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
         values: All entries of the table, (lines, entries).
-        errors: Their errors.
+        errors: Their errors, without slopes that far smaller steps show.
     """
 
     value: Floats
@@ -143,11 +144,12 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         usual = np.median(np.where(inside, np.abs(quotients), 0), axis=1)
         rounding = 2 * lines.eps * (lines.size + 4 * usual)
         hidden, coarse = _resolution(lines, change)
-        table = romberg(h, quotients, np.maximum.reduce([rounding, hidden, coarse, np.full(len(usual), noise)]), 2)
         least = np.maximum(2 * lines.eps * lines.size, coarse)
-        error = np.maximum(table.error, _structure(h, quotients, least, table.value, h[table.at]))
+        table = romberg(
+            h, quotients, np.maximum.reduce([rounding, hidden, coarse, np.full(len(usual), noise)]), least, 2
+        )
         # The second difference adds four values of F.
-        gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero) / h, 4 * table.noise, 1)
+        gap, gap_error, *_ = romberg(h, (plus + minus - 2 * zero) / h, 4 * table.noise, 4 * table.noise, 1)
         kink = np.abs(gap) > np.maximum(SAFETY * gap_error, SMALL_GAP * np.abs(table.value))
     varies = table.noise > MANY * rounding
     stairs = (coarse > MANY * rounding) & (np.count_nonzero(change, axis=1) >= STAIRS)
@@ -162,13 +164,13 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
             sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
             causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
         else:
-            broken = _broken(plus[i, :end] - zero[i], zero[i] - minus[i, :end], least[i])
+            broken = _broken(plus[i, :end] - zero[i], zero[i] - minus[i, :end], least[i], SMALL_JUMP * variation[i])
             causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
     # A narrow dtype hides small changes, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
     return Slopes(
         table.value,
-        error,
+        table.error,
         gap,
         gap_error,
         h[table.at],
@@ -184,7 +186,16 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
 
 
 class Table(NamedTuple):
-    """Romberg's table: value, error, rung and noise of the best entry, (lines,); all entries, (lines, entries)."""
+    """Romberg's table.
+
+    Attributes:
+        value: The entry with the smallest error, (lines,).
+        error: Its error.
+        at: Its rung.
+        noise: The noise of F that it measured.
+        values: All entries, (lines, entries).
+        errors: Their errors, without slopes that far smaller steps show.
+    """
 
     value: Floats
     error: Floats
@@ -194,10 +205,11 @@ class Table(NamedTuple):
     errors: Floats
 
 
-def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> Table:
+def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: int) -> Table:
     """Return Romberg's table and its entry with the smallest error.
 
-    `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), …
+    `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), … The noise of F is
+    at least `noise`, and a part of it that is at most `rounding` is no structure of F.
     """
     rungs = _geometric(h)
     finer = first.copy()  # without truncation, so that truncation at small steps does not look like noise
@@ -208,31 +220,34 @@ def romberg(h: Floats, first: Floats, noise: Floats, power: int) -> Table:
         parents = np.maximum(np.abs(entry - column[:, 1:]), np.abs(entry - column[:, :-1]))
         steps = h[order:rungs]
         smaller = h <= steps[:, None] / FAR
-        off = np.minimum(np.abs(first[:, None] - entry[..., None]), np.abs(finer[:, None] - entry[..., None]))
+        far = first[:, None] - entry[..., None]
+        off = np.minimum(np.abs(far), np.abs(finer[:, None] - entry[..., None]))
         level = np.maximum(noise[:, None], np.nanmax(np.where(smaller, off * h, 0), axis=2))
         error = np.maximum(parents, level / steps)
         # An entry may agree with its neighbors by chance. Only smaller steps show that.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
+        error = np.where(known, error, np.inf)
+        structure = _structure(h, np.where(smaller, far, np.nan), rounding)
         rung = np.broadcast_to(np.arange(order, rungs), entry.shape)
-        parts.append((np.where(known, entry, np.nan), np.where(known, error, np.inf), rung, level))
+        parts.append((np.where(known, entry, np.nan), error, np.maximum(error, structure), rung, level))
         column, growth = entry, growth * RATIO**2
-    values, errors, rung, level = (np.concatenate(x, axis=1) for x in zip(*parts, strict=True))
-    best = np.arange(len(first)), np.argmin(errors, axis=1)
-    return Table(values[best], errors[best], rung[best], level[best], values, errors)
+    values, errors, total, rung, level = (np.concatenate(x, axis=1) for x in zip(*parts, strict=True))
+    best = np.arange(len(first)), np.argmin(total, axis=1)
+    return Table(values[best], total[best], rung[best], level[best], values, errors)
 
 
-def _structure(h: Floats, quotients: Floats, rounding: Floats, value: Floats, step: Floats) -> Floats:
-    """Return the distance from `value` to a slope that F shows steadily on three far smaller steps; 0 if none.
+def _structure(h: Floats, off: Floats, rounding: Floats) -> Floats:
+    """Return the distance to another slope that three far smaller steps show steadily, (lines, entries); 0 if none do.
 
-    A distance that the rounding of F explains does not count.
+    `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps that are not far smaller. A
+    distance that the rounding of F explains does not count.
     """
     n = _geometric(h) - 2
-    off = quotients - value[:, None]
-    three = np.stack([off[:, k : k + n] for k in range(3)])
+    three = np.stack([off[..., k : k + n] for k in range(3)])
     low, high = np.min(np.abs(three), axis=0), np.max(np.abs(three), axis=0)
     steady = (high <= (1 + STEADY) * low) & (np.abs(np.sum(np.sign(three), axis=0)) == 3)
-    seen = (low > rounding[:, None] / h[2 : n + 2]) & (h[:n] <= step[:, None] / FAR)
-    return np.asarray(np.max(np.where(steady & seen, low, 0.0), axis=1, initial=0.0))
+    seen = low > rounding[:, None, None] / h[2 : n + 2]
+    return np.asarray(np.max(np.where(steady & seen, low, 0.0), axis=2, initial=0.0))
 
 
 def _geometric(h: Floats) -> int:
@@ -255,10 +270,10 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     return np.where(constant, rounded, 0.0), np.where(coarse, least, 0.0)
 
 
-def _broken(up: Floats, down: Floats, rounding: float) -> Cause:
+def _broken(up: Floats, down: Floats, rounding: float, small: float) -> Cause:
     """Return JUMP or STEEP if F(h) − F(0), F(0) − F(−h) or their sum shrinks like hᵖ with p below STEEPEST.
 
-    Otherwise return AGREES.
+    Otherwise return AGREES. A jump up to `small` does not count.
     """
     for side in (up, down, up + down):
         last, more = side[-3:], side[-6:][np.isfinite(side[-6:])]
@@ -267,7 +282,10 @@ def _broken(up: Floats, down: Floats, rounding: float) -> Cause:
             # On three rungs, rounding may look like a power. It does not on six.
             steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
             if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER:
-                return Cause.JUMP if np.all(np.abs(powers) < JUMP) else Cause.STEEP
+                if np.any(np.abs(powers) >= JUMP):
+                    return Cause.STEEP
+                if np.all(np.abs(last) > small):
+                    return Cause.JUMP
     return Cause.AGREES
 
 

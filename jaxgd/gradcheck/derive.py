@@ -28,6 +28,8 @@ _APPROXIMATE = 1e-3
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
+# The change of an element of an output counts as at least this part of the largest element.
+_SMALL = 1e-5
 # The index of the direction along which only the elements with small contributions move, if there are any.
 EVEN = 2
 
@@ -304,14 +306,14 @@ def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np
 
     Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element, so that
     the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element
-    and a millionth of the largest element or change, so that rounding is not amplified. A size is at least 100 times
+    and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at least 100 times
     the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
     """
     # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
     least = 100 / float(jax.numpy.finfo(y.dtype).max)  # type: ignore[no-untyped-call]
     y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
     change = np.maximum(np.abs(moved - y), eps * np.abs(y))
-    own = np.maximum(change, np.maximum(1e-6 * np.max([change, np.abs(y)], initial=0.0), least))
+    own = np.maximum(change, np.maximum(_SMALL * np.max([change, np.abs(y)], initial=0.0), least))
     whole = max(scale_of(y), least)
     sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(y.any() or change.any(), own, 1.0) for i in range(n)]
     return np.asarray(_chance((n, *y.shape), np.iscomplexobj(y), rng) / np.stack(sizes))

@@ -391,14 +391,14 @@ def test_romberg_removes_the_powers_of_h(power):
     """Errors h, h³, h⁵ of a one-sided difference, h², h⁴, h⁶ of a central one."""
     h = ladder(2.0**-4, 8)
     first = (7 + sum(c * h ** (power + 2 * k) for k, c in enumerate((3.0, -2.0, 5.0))))[None]
-    value, error, *_ = romberg(h, first, np.full(1, 1e-15), power)
+    value, error, *_ = romberg(h, first, np.full(1, 1e-15), np.zeros(1), power)
     assert abs(value[0] - 7) <= error[0]
     assert error[0] < 1e-4 * abs(first[0, 2] - 7)
 
 
 def test_the_error_is_at_least_the_noise_divided_by_the_step():
     h = ladder(1.0, 6)
-    _, error, rung, level, *_ = romberg(h, np.full((1, 6), 7.0), np.array([1e-6]), 2)
+    _, error, rung, level, *_ = romberg(h, np.full((1, 6), 7.0), np.array([1e-6]), np.zeros(1), 2)
     assert level[0] == 1e-6
     assert error[0] == pytest.approx(1e-6 / h[rung[0]])
     # The largest step that smaller steps confirm has the smallest error.
@@ -409,7 +409,7 @@ def test_smaller_steps_measure_the_noise():
     """F deviates from its slope by 1e-3 at every step, with random signs."""
     h = ladder(1.0, 8)
     first = 7 + 1e-3 / h * np.array([[1, -1, -1, 1, 1, -1, 1, -1]])
-    value, error, _, level, *_ = romberg(h, first, np.zeros(1), 2)
+    value, error, _, level, *_ = romberg(h, first, np.zeros(1), np.zeros(1), 2)
     assert level[0] == pytest.approx(1e-3, rel=0.5)
     assert abs(value[0] - 7) <= SAFETY * error[0]
 
@@ -418,7 +418,7 @@ def test_an_entry_without_smaller_steps_does_not_count():
     """Two quotients that agree by chance at the smallest steps have an error of 0."""
     h = ladder(1.0, 6)
     first = np.array([[7.1, 7.01, 7.001, 7.0001, 9.0, 9.0]])
-    value, error, *_ = romberg(h, first, np.zeros(1), 2)
+    value, error, *_ = romberg(h, first, np.zeros(1), np.zeros(1), 2)
     assert abs(value[0] - 7) < 0.1
     assert error[0] > 0
 
