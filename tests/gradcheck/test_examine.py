@@ -203,6 +203,7 @@ M = jnp.array([[4.0, 1, 2], [1, 5, 3], [2, 3, 6]])
 WEIGHTS = np.arange(8) - 1j * np.sin(np.arange(8) ** 2)
 
 
+@pytest.mark.slow
 def test_patterns_of_several_leaves_are_named_in_one_check():
     """The function reads one triangle of m, and uses the real part of ⟨w, FFT(z)⟩."""
 

@@ -173,13 +173,13 @@ def test_a_misfit_of_an_empty_leaf_is_wrong():
     def gradient(p):
         return [p[0], jnp.zeros(3)]
 
-    for x in (jnp.zeros(0), X):
-        report = check_gradients(lambda p: jnp.sum(p[0] ** 2) / 2 + jnp.sum(p[1]), [x, jnp.zeros(0)], gradient=gradient)
-        assert (report.leaf("p[1]").verdict, report.verdict) == ("wrong", "wrong")
-        assert "gradient for p[1] is float32[3], the leaf is float32[0]" in report.reason
+    report = check_gradients(lambda p: jnp.sum(p[0]) + jnp.sum(p[1]), [jnp.zeros(0)] * 2, gradient=gradient)
+    assert (report.leaf("p[1]").verdict, report.verdict) == ("wrong", "wrong")
+    assert "gradient for p[1] is float32[3], the leaf is float32[0]" in report.reason
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1, "right"), pytest.param(2, "wrong", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "right"), (2, "wrong")])
 def test_a_callback_that_refuses_float64_logs_nothing(caplog, capfd, factor, verdict):
     def by_numpy(z):
         if z.dtype != np.float32:
