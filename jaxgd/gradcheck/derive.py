@@ -306,8 +306,8 @@ def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np
 
     Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element: then
     the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element
-    and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at least 100 times
-    the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
+    and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at least 100
+    times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
     """
     # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
     least = 100 / float(jax.numpy.finfo(y.dtype).max)  # type: ignore[no-untyped-call]
