@@ -54,6 +54,7 @@ SMALL_JUMP = 1e-7  # a smaller jump, relative to the variation of F, is rounding
 POWER = 0.02  # F(h) − F(0) is a power of h if p varies by less than this on the last rungs
 RIVAL = 0.03  # an entry whose error is below this part of the difference may support a claim
 STEADY = 0.3  # three slopes at the same distance from the quotient, up to this part, are not noise
+SMOOTH = 0.01  # deviations that are smaller by this factor at the smallest steps are no noise
 ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
 ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
 MANY = 1e3  # a change of F by more roundings than this is not rounding
@@ -107,6 +108,9 @@ class Slopes:
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
         values: All entries of the table, (lines, entries).
         errors: Their errors, without slopes that far smaller steps show.
+        h: The steps, (rungs,).
+        quotients: The quotients, (lines, rungs).
+        rounding: The rounding of F, (lines,).
     """
 
     value: Floats
@@ -122,6 +126,9 @@ class Slopes:
     doubt: list[Cause]
     values: Floats
     errors: Floats
+    h: Floats
+    quotients: Floats
+    rounding: Floats
 
 
 def ladder(largest: float = 1.0, rungs: int = RUNGS) -> Floats:
@@ -157,14 +164,16 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
     few = (lines.narrow > NARROW) | stairs
     doubt = [Cause.NO_FLOAT64 if a else Cause.ROUGH if b else Cause.NOISE for a, b in zip(few, rough, strict=True)]
     # Rounding to a dtype narrower than float64 looks like a jump.
-    least = np.maximum(rounding, lines.narrow * lines.size if lines.narrow > NARROW else 0.0)
+    least_jump = np.maximum(rounding, lines.narrow * lines.size if lines.narrow > NARROW else 0.0)
     causes = []
     for i in range(len(zero)):
         if not np.isfinite(zero[i]) or inside[i].sum() < min(4, len(h)):
             sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
             causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
         else:
-            broken = _broken(plus[i, :end] - zero[i], zero[i] - minus[i, :end], least[i], SMALL_JUMP * variation[i])
+            broken = _broken(
+                plus[i, :end] - zero[i], zero[i] - minus[i, :end], least_jump[i], SMALL_JUMP * variation[i]
+            )
             causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
     # A narrow dtype hides small changes, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
@@ -182,6 +191,9 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         doubt,
         table.values,
         table.errors,
+        h,
+        quotients,
+        least,
     )
 
 
@@ -227,7 +239,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
         # An entry may agree with its neighbors by chance. Only smaller steps show that.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
         error = np.where(known, error, np.inf)
-        structure = _structure(h, np.where(smaller, far, np.nan), rounding)
+        structure = _structure(h, np.where(smaller, far, np.nan), rounding, level)
         rung = np.broadcast_to(np.arange(order, rungs), entry.shape)
         parts.append((np.where(known, entry, np.nan), error, np.maximum(error, structure), rung, level))
         column, growth = entry, growth * RATIO**2
@@ -236,18 +248,23 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
     return Table(values[best], total[best], rung[best], level[best], values, errors)
 
 
-def _structure(h: Floats, off: Floats, rounding: Floats) -> Floats:
-    """Return the distance to another slope that three far smaller steps show steadily, (lines, entries); 0 if none do.
+def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Floats:
+    """Return the distance to another slope that far smaller steps show, (lines, entries); 0 if none do.
 
-    `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps that are not far smaller. A
-    distance that the rounding of F explains does not count.
+    Three steps show it steadily. Or F deviates at some steps by far more than rounding, and not at the smallest ones:
+    then the deviation is no noise. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps
+    that are not far smaller. A distance that the rounding of F explains does not count. `level` is the noise.
     """
     n = _geometric(h) - 2
     three = np.stack([off[..., k : k + n] for k in range(3)])
     low, high = np.min(np.abs(three), axis=0), np.max(np.abs(three), axis=0)
     steady = (high <= (1 + STEADY) * low) & (np.abs(np.sum(np.sign(three), axis=0)) == 3)
     seen = low > rounding[:, None, None] / h[2 : n + 2]
-    return np.asarray(np.max(np.where(steady & seen, low, 0.0), axis=2, initial=0.0))
+    slope = np.max(np.where(steady & seen, low, 0.0), axis=2, initial=0.0)
+    resolved = np.where(np.abs(off) > rounding[:, None, None] / h, np.abs(off), 0.0)
+    smallest = np.max(np.nan_to_num(np.abs(off) * h)[..., -4:], axis=2)
+    smooth = (level > MANY * rounding[:, None]) & (smallest <= SMOOTH * level)
+    return np.asarray(np.maximum(slope, np.where(smooth, np.max(resolved, axis=2), 0.0)))
 
 
 def _geometric(h: Floats) -> int:
@@ -365,8 +382,7 @@ def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, coarse: bool
     if verdict is Verdict.WRONG and SAFETY * found.gap_error[i] < abs(found.gap[i]) >= difference:
         # The kink is too small to show in the shape, but large enough to explain the difference.
         return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(found.gap[i]), size, value)
-    supports = np.abs(found.values[i] - claimed) <= SAFETY * found.errors[i]
-    if verdict is Verdict.WRONG and np.any(supports & (found.errors[i] <= RIVAL * difference)):
+    if verdict is Verdict.WRONG and _supported(claimed, found, i, difference):
         # F has one slope at large steps and another at small steps. Their distance is the error of both.
         error = SAFETY * difference
         verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
@@ -374,6 +390,16 @@ def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, coarse: bool
     doubt = Cause.UNSTEADY if unsteady else found.doubt[i]
     cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: doubt}[verdict]
     return Judgment(verdict, cause, difference, tolerance, size, value)
+
+
+def _supported(claimed: float, found: Slopes, i: int, difference: float) -> bool:
+    """Return True if another certain entry of the table supports a claim, or the quotients at all small steps do."""
+    entries = np.abs(found.values[i] - claimed) <= SAFETY * found.errors[i]
+    # From some step on, rounding explains the distance of every quotient from the claim, but not from the value.
+    limit = 2 * found.rounding[i] / found.h
+    below = np.cumsum(~(np.abs(found.quotients[i] - claimed) <= limit)[::-1])[::-1] == 0
+    contradicts = np.abs(found.quotients[i] - found.value[i]) > limit
+    return bool(np.any(entries & (found.errors[i] <= RIVAL * difference)) or np.any(below & contradicts))
 
 
 def combine(each: list[Judgment]) -> Judgment:
