@@ -196,6 +196,7 @@ FAULTS = (
     Fault("gradcheck/core.py", "SMALL_GAP = 1e-6", "SMALL_GAP = 1e-4", CORE),
     Fault("gradcheck/core.py", "STEEPEST = 0.95", "STEEPEST = 0.8", CORE),
     Fault("gradcheck/core.py", "JUMP = 0.02", "JUMP = 0.0", CORE),
+    Fault("gradcheck/core.py", "SMOOTH = 0.01", "SMOOTH = 0.0", CORE),
     Fault("gradcheck/core.py", "STEADY = 0.3", "STEADY = 0.0", CORE),
     Fault(
         "gradcheck/core.py",
@@ -221,7 +222,7 @@ FAULTS = (
     Fault("gradcheck/core.py", "if not difference <= tolerance:", "if difference > tolerance:", CORE),
     Fault("gradcheck/core.py", "error <= NEGLIGIBLE * found.variation[i]", "True", CORE),
     Fault("gradcheck/core.py", "< abs(found.gap[i]) >= difference:", "< abs(found.gap[i]) >= 0:", CORE),
-    Fault("gradcheck/core.py", "(found.errors[i] <= RIVAL * difference)", "False", CORE),
+    Fault("gradcheck/core.py", "entries & (found.errors[i] <= RIVAL * difference)", "False & entries", CORE),
     Fault("gradcheck/core.py", "varies = table.noise > MANY * rounding", "varies = rounding < 0", CORE),
     Fault("gradcheck/core.py", "if not unknown or len(right) >= 2:", "if not unknown or right:", CORE),
     Fault("gradcheck/core.py", " or wrong[0].cause is Cause.GRADIENT_NOT_FINITE", "", CORE),

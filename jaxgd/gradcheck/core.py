@@ -9,15 +9,16 @@ The modules sample and derive make the numbers of sentences 1 to 3 and 7, and th
 4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is its
    distance to the two entries it combines, or the noise of F divided by h, whichever is larger.
 5. The noise is measured: it is the rounding of F, or the largest difference between this entry and a quotient at a far
-   smaller step, times that step, whichever is larger. The entry with the smallest error is the quotient. If three far
-   smaller steps agree on another slope, the distance to that slope is the error.
+   smaller step, times that step, whichever is larger. If three far smaller steps agree on another slope, or if F
+   deviates at far smaller steps but not at the smallest ones, then this difference is no noise, and it is the error.
+   The entry with the smallest error is the quotient.
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives F′(0+) − F′(0−). If this gap exceeds ten of its errors, F has a
    kink. If F(h) − F(0) shrinks like hᵖ with p below 0.95, F has an infinite slope, and a jump if p is 0.
 7. A claim has noise too: its change when x moves by one rounding.
 8. The claim is wrong if it differs from the quotient by more than the tolerance: ten errors of the quotient, thirty
    noises of the claim, and the relative difference that rounding or the user's rtol allows. Errors and noises above
-   half of the gradient decide nothing. If another accurate entry of the table supports the claim, the distance between
-   claim and quotient is the error.
+   half of the gradient decide nothing. If another accurate entry of the table or the quotients at the smallest steps
+   support the claim, the distance between claim and quotient is the error.
 9. It is right if it differs by less, and the errors and noises in the tolerance are below a thousandth of the gradient
    or below rtol. Otherwise, and at a kink, jump or edge of the domain, the check cannot tell.
 10. A leaf is wrong if it is wrong along one direction, unless F varies within the smallest step along another one. It

@@ -204,6 +204,15 @@ def test_a_claim_that_another_certain_entry_supports_is_not_wrong():
     assert verdict(1.0, 4.0) is U
 
 
+def test_a_deviation_that_vanishes_at_the_smallest_steps_is_no_noise():
+    off = np.where(LONG > 1e-7, 1e-11 / LONG, 0)[None, None]
+    rounding, level = np.array([1e-15]), np.array([[1e-11]])
+    assert core._structure(LONG, off, rounding, level)[0, 0] == off.max()
+    # Noise has the same size at all steps, and a few roundings are no structure.
+    assert core._structure(LONG, 1e-11 / LONG[None, None], rounding, level)[0, 0] == 0
+    assert core._structure(LONG, off, np.array([1e-13]), level)[0, 0] == 0
+
+
 @pytest.mark.parametrize(("size", "varies"), [(1.0, False), (1e-7, True), (1e-30, False)])
 def test_ripples_below_the_few_steps_are_seen(size, varies):
     assert look(lambda t: t + size * np.sin(t / size), SHORT).varies.tolist() == [varies]
