@@ -35,7 +35,7 @@ UNEXPECTED = {RIGHT: "missed", IS_WRONG: "false alarms", CANNOT_TELL: "cannot te
 SEEDS = 5
 CORPUS: dict[str, tuple[Case, ...]] = {"correct": CORRECT, "wrong": WRONG, "kinks": KINKS}
 # The compiled programs are dropped after this number of functions, because all of them would fill the memory.
-_FUNCTIONS_AT_ONCE = 40
+FUNCTIONS_AT_ONCE = 40
 
 
 def by_jaxgd(function: Case, args: tuple[Any, ...], seed: int) -> str:
@@ -160,7 +160,7 @@ class Check:
 def checks(functions: Iterable[Case], dtype: str, seeds: int) -> Iterator[Check]:
     """Check every function at every point by each checker in turn, and yield the checks."""
     for i, function in enumerate(functions):
-        if i % _FUNCTIONS_AT_ONCE == 0:
+        if i % FUNCTIONS_AT_ONCE == 0:
             jax.clear_caches()  # type: ignore[no-untyped-call]
         for seed in range(seeds):
             args = function.draw(np.random.default_rng(seed), dtype)

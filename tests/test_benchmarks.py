@@ -361,6 +361,7 @@ def test_benchmarks_import_in_one_direction():
         "training": {"rows", "case", "training"},
         "minimize": {"rows", "case", "minimize"},
         "gradcheck": {"rows", "case", "corpus"},
+        "ablation": {"ablation", "corpus", "gradcheck"},
         "nielsen": {"rows", "case"},
         "registry": {"case", "training", "minimize", "gradcheck", "nielsen"},
         "convert": {"rows", "case", "store", "minimize", "nielsen"},

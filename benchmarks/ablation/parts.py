@@ -161,7 +161,7 @@ def _nothing(*args: Any) -> None:
 
 PARTS = (
     # The core.
-    Part("structure", ((core, "_structure", lambda h, first, *others: np.zeros(len(first))),)),
+    Part("structure", ((core, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),
     Part("resolution of a still F", _half(1)),
     Part("resolution of a coarse F", _half(0)),
     Part("jumps and infinite slopes", ((core, "_broken", lambda *x: Cause.AGREES),)),

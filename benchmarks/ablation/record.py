@@ -20,7 +20,7 @@ from benchmarks.corpus.adversarial import ADVERSARIAL
 from benchmarks.corpus.case import Case
 from benchmarks.corpus.fresh_right import FRESH_RIGHT
 from benchmarks.corpus.fresh_wrong import FRESH_WRONG
-from benchmarks.gradcheck import _FUNCTIONS_AT_ONCE, CORPUS, Digits, functions_of
+from benchmarks.gradcheck import FUNCTIONS_AT_ONCE, CORPUS, Digits, functions_of
 from jaxgd.gradcheck import core
 from jaxgd.gradcheck.check import Clock
 from jaxgd.gradcheck.derive import Derivative
@@ -230,7 +230,7 @@ def records(
                     some = []
                     cases = TABLES[part] if part in TABLES else functions_of(part, digits)
                     for i, case in enumerate(cases):
-                        if i % _FUNCTIONS_AT_ONCE == 0:
+                        if i % FUNCTIONS_AT_ONCE == 0:
                             jax.clear_caches()  # type: ignore[no-untyped-call]
                         print(f"\r{path.stem}: {i + 1} of {len(cases)} ", end="", file=sys.stderr, flush=True)
                         some.append(recorded(part, case, dtype, seed))
