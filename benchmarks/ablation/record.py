@@ -20,7 +20,7 @@ from benchmarks.corpus.adversarial import ADVERSARIAL
 from benchmarks.corpus.case import Case
 from benchmarks.corpus.fresh_right import FRESH_RIGHT
 from benchmarks.corpus.fresh_wrong import FRESH_WRONG
-from benchmarks.gradcheck import FUNCTIONS_AT_ONCE, CORPUS, Digits, functions_of
+from benchmarks.gradcheck import CORPUS, FUNCTIONS_AT_ONCE, Digits, functions_of
 from jaxgd.gradcheck import core
 from jaxgd.gradcheck.check import Clock
 from jaxgd.gradcheck.derive import Derivative
