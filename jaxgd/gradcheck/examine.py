@@ -153,9 +153,13 @@ class Examination:
         if not np.isfinite(b).all() or not (np.isfinite(a).all() or np.isfinite(reverse.along).all()):
             return None
         scale, found = np.maximum(np.nan_to_num(np.abs(a), posinf=0), reverse.size[leaf]), self.slopes[leaf]
+        # The noise of forward mode is not measured. Along each direction, it may be the largest of reverse mode.
+        noise = core.NOISES * np.nanmax(reverse.noise[leaf] / scale, initial=0.0) * scale
         unclear = np.nanmin(found.error / scale[: len(found.error)], initial=np.inf)
-        noise = core.NOISES * reverse.noise[leaf] + core.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
+        noise += core.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
         off = np.nan_to_num(np.abs(a - b), nan=np.inf)
+        # Rounding in forward mode may be as large as the small elements that move along EVEN.
+        off[EVEN : EVEN + 1] *= leaf not in self.d.even
         k = int(np.argmax(np.where(off > 0, off / (noise + scale), 0)))
         check = self._checked(
             "forward = reverse", off[k], noise[k], scale[k], abs(b[k]), max(forward.floor, reverse.floor)
@@ -266,8 +270,9 @@ class Examination:
         found, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # The elements are compared for the first cotangent, which belongs to the first direction.
         difference = np.abs(claim.along[i, 0] - found.value[0])
-        whole = len(look.index) == unit.size and not look.wrong.any()
-        return bool(whole and np.sum(look.allowed * unit) < difference)
+        whole = len(look.index) == unit.size and not (look.wrong | look.kink).any()
+        off = np.sum(np.abs(look.claimed - look.reference) * unit)
+        return bool(whole and off < 0.1 * difference and np.sum(look.allowed * unit) < difference)
 
     def _forgets(self, claim: Derivative, i: int) -> str:
         """Return a sentence if the rule of a scalar f ignores its cotangent, otherwise ""."""

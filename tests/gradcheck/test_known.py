@@ -17,15 +17,17 @@ SEEDS = range(2)
 UNDECIDED = {
     # JAX's derivative of sinc is a difference of nearly equal numbers, so its error is 0.1% even in float64.
     "sinc × 1e-06": "noise above the signal",
-    # The same for 1 − 2x·dawsn(x).
-    "dawsn × 1e+06": "noise above the signal",
     # The gradient is 1e-12 of f, so rounding of f leaves one digit of it.
     "cos × 1e-06": "noise above the signal",
     "cosh × 1e-06": "noise above the signal",
     "i0 × 1e-06": "noise above the signal",
     "1 + sum of squares × 1e-06": "noise above the signal",
-    # In float32 its derivative is a difference of nearly equal numbers, with an error of 1/15.
-    "i1e × 1e+06": "far off only in the dtype of the arguments",
+    # At one of five seeds, the slope of the sum is 1e-8 of it.
+    "sigmoid of jaxgd, saturated": "noise above the signal",
+    # At two of five seeds, all results are differences of nearly equal numbers, and so are their derivatives.
+    "nn.squareplus × 1e+06": "a rounding of the point changes the gradient",
+    # At one of five seeds, a compiled f rounds differently by more than thirty times the measured noise.
+    "difference of large numbers": "f depends on how it is run",
     # NaN in float32 only.
     "bessel_jn": "not finite here",
 }
