@@ -270,9 +270,10 @@ class Examination:
         found, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # The elements are compared for the first cotangent, which belongs to the first direction.
         difference = np.abs(claim.along[i, 0] - found.value[0])
-        whole = len(look.index) == unit.size and not (look.wrong | look.kink).any()
+        if len(look.index) < unit.size or (look.wrong | look.kink).any():
+            return False
         off = np.sum(np.abs(look.claimed - look.reference) * unit)
-        return bool(whole and off < 0.1 * difference and np.sum(look.allowed * unit) < difference)
+        return bool(off < 0.1 * difference and np.sum(look.allowed * unit) < difference)
 
     def _forgets(self, claim: Derivative, i: int) -> str:
         """Return a sentence if the rule of a scalar f ignores its cotangent, otherwise ""."""
