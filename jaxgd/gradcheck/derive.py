@@ -46,9 +46,9 @@ class Derivative:
         noise: The change of `along` when the point moves by one rounding.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
+        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
         iterates: True if its computation iterates until a condition holds.
         approximate: The leaves where Jᵀw has an error that does not grow with w, as if it iterates to a tolerance.
-        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
     """
 
