@@ -38,7 +38,7 @@ from jaxgd.gradcheck.report import Cause, Verdict
 Floats = NDArray[np.float64]
 
 # The constants. `python -m benchmarks gradcheck --ablate` changes each one and lists the corpus cases that fail.
-RATIO = 4.0  # of a step to the next; exact in binary
+RATIO = 4.0  # each step divided by the next one; a power of two, so that steps are exact
 RUNGS = 18  # the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and a millionth of it
 SHORT = (*(2.0**-k for k in (6, 8, 10, 12)), 2.0**-20)  # enough for a smooth f; the last step only measures noise
 FAR = 16.0  # a step is far smaller than another below this part of it
