@@ -1,12 +1,13 @@
 """The reason a run stopped, as data: an Outcome works under jit and vmap, with one code per batch element."""
 
+import dataclasses
 import enum
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
 
 class Reason(enum.IntEnum):
@@ -30,6 +31,9 @@ class Reason(enum.IntEnum):
         SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, and the cost is above 10⁻³.
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
             label of `train` was out of range.
+        ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
+        UNCONFIRMED: The norm of the gradient is small compared with the start, but the curvature does not confirm that
+            a minimum is near.
     """
 
     COMPLETED = 0
@@ -48,23 +52,23 @@ class Reason(enum.IntEnum):
     UNCHANGED = 13
     SATURATED = 14
     START_NOT_FINITE = 15
+    ZERO_GRADIENT = 16
+    UNCONFIRMED = 17
 
 
 _MESSAGES = {
     Reason.COMPLETED: "completed: every requested update was made",
-    Reason.NOT_FINITE: "not finite: the cost or a variable became infinite or NaN. Try a smaller eta",
+    Reason.NOT_FINITE: "not finite: the cost or a variable became infinite or NaN",
     Reason.STOPPED: "stopped: the callback ended the run early",
     Reason.GRADIENT: "converged: the norm of the gradient is within its tolerance",
     Reason.STEP: "converged: the length of the step is within its tolerance",
     Reason.COST: "converged: the cost reached its target",
     Reason.DECREASE: "converged: the change of the cost is within its tolerance",
-    Reason.STALLED: "stalled: steps are below the rounding of the variables and the cost no longer falls. "
-    "The dtype allows no more progress, or eta is far too small",
-    Reason.DIVERGING: "diverging: the cost has grown far above its value at the start. Try a smaller eta",
-    Reason.MAX_STEPS: "out of steps: max_steps updates were made and no stopping test was met. "
-    "Try more steps, a larger eta or a looser tolerance",
+    Reason.STALLED: "stalled: steps are below the rounding of the variables and the cost no longer falls",
+    Reason.DIVERGING: "diverging: the cost has grown far above its value at the start",
+    Reason.MAX_STEPS: "out of steps: max_steps updates were made and no stopping test was met",
     Reason.SECONDS: "out of time: the time limit passed and no stopping test was met",
-    Reason.BAD_RULE: "not started: a number of the rule is out of range, such as an eta that is not above 0",
+    Reason.BAD_RULE: "not started: a number of the rule is out of range",
     Reason.RUNNING: "running: the run has not ended yet",
     Reason.UNCHANGED: "unchanged: no weight changed in the last epoch. Eta is too small for the dtype, or the gradient "
     "is 0, as in a saturated network",
@@ -72,16 +76,46 @@ _MESSAGES = {
     "Try a smaller eta, or scaled first weights",
     Reason.START_NOT_FINITE: "not started: the cost, its gradient or a variable is infinite or NaN at the start. "
     "Check the start and the data",
+    Reason.ZERO_GRADIENT: "zero gradient: the gradient is 0 at v, but the curvature does not show a minimum. Does the "
+    "cost depend on v? Try another start",
+    Reason.UNCONFIRMED: "unconfirmed: the norm of the gradient is within its tolerance, but the curvature does not "
+    "confirm that a minimum is near. Continue from the state with a smaller gradient_rtol",
 }
+# The advice for a rule with a step size, and for a rule without one.
+_ADVICE = {
+    Reason.NOT_FINITE: ("Try a smaller {}", "Check the cost near the last v"),
+    Reason.STALLED: (
+        "The dtype allows no more progress, or the {} is far too small",
+        "The dtype allows no more progress",
+    ),
+    Reason.DIVERGING: ("Try a smaller {}", "Check the cost near the last v"),
+    Reason.MAX_STEPS: ("Try more steps, a larger {} or a looser tolerance", "Try more steps or a looser tolerance"),
+    Reason.BAD_RULE: ("Check the {}", "Check the rule"),
+}
+
+
+def _sentence(reason: Reason, step_size: str | None, numbers: str = "") -> str:
+    # The numbers follow the first sentence.
+    first, stop, rest = _MESSAGES[reason].partition(". ")
+    with_size, without = _ADVICE.get(reason, ("", ""))
+    advice = without if step_size is None else with_size.format(step_size)
+    return f"{first}{numbers}{stop}{rest}" + (f". {advice}" if advice else "")
+
 
 _OK = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECREASE)
 
 
-class Outcome(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Outcome:
     """The reason a run stopped, as an integer code that lives on the device.
 
     Attributes:
         code: A `Reason` as an integer: a scalar, or one code per batch element under vmap.
+        gradient_norm: ‖∇C‖ at the end, like code; None if no stopping test needs it.
+        gradient_tolerance: The tolerance of ‖∇C‖, like code; None if no stopping test needs it.
+        step_size: The name of the rule's step size, for the advice in `message`; by default "eta". None if the rule has
+            none.
 
     Example:
         >>> outcome = Outcome(jnp.array([0, 1]))  # two batch elements
@@ -91,7 +125,10 @@ class Outcome(NamedTuple):
         'NOT_FINITE'
     """
 
-    code: Int[Array, "*batch"]
+    code: Any
+    gradient_norm: Any = None
+    gradient_tolerance: Any = None
+    step_size: str | None = dataclasses.field(default="eta", metadata={"static": True})
 
     def __repr__(self) -> str:
         """Show the names of the reasons, such as Outcome(GRADIENT), where the code has a value."""
@@ -129,8 +166,12 @@ class Outcome(NamedTuple):
 
     @property
     def message(self) -> str:
-        """One sentence for the user. For a batch, it counts the elements that ended for each reason."""
+        """A sentence for the user, with ‖∇C‖ and its tolerance. For a batch, it counts the elements for each reason."""
         if np.ndim(self.code) == 0:
-            return _MESSAGES[self.reason]
+            numbers = ""
+            if self.gradient_norm is not None and self.gradient_tolerance is not None:
+                norm, tolerance = float(self.gradient_norm), float(self.gradient_tolerance)
+                numbers = f" (‖∇C‖ = {norm:.3g}, tolerance {tolerance:.3g})"
+            return _sentence(self.reason, self.step_size, numbers)
         reasons, counts = np.unique(np.asarray(self.code), return_counts=True)
-        return "; ".join(f"{n} × {_MESSAGES[Reason(r)]}" for r, n in zip(reasons, counts, strict=True))
+        return "; ".join(f"{n} × {_sentence(Reason(r), self.step_size)}" for r, n in zip(reasons, counts, strict=True))

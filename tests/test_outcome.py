@@ -32,6 +32,8 @@ def test_the_codes_are_fixed():
         "UNCHANGED": 13,
         "SATURATED": 14,
         "START_NOT_FINITE": 15,
+        "ZERO_GRADIENT": 16,
+        "UNCONFIRMED": 17,
     }
 
 
@@ -75,6 +77,20 @@ def test_each_reason_has_its_message(reason):
 )
 def test_the_message_of_a_failure_says_what_to_try(reason, advice):
     assert advice in Outcome(int(Reason[reason])).message.split(". Try ")[1]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_message_names_only_a_step_size_that_the_rule_has(reason):
+    if reason.name in ("UNCHANGED", "SATURATED"):
+        return  # `train` alone reports these, and its rule has an eta
+    assert "eta" not in Outcome(int(reason), step_size=None).message
+    assert "eta" not in Outcome(int(reason), step_size="dt").message
+
+
+def test_a_message_states_the_gradient_and_its_tolerance():
+    outcome = Outcome(int(Reason.UNCONFIRMED), 25.1, 55.8)
+    assert "(‖∇C‖ = 25.1, tolerance 55.8)" in outcome.message
+    assert "‖∇C‖" not in Outcome(int(Reason.UNCONFIRMED)).message
 
 
 def test_the_messages_of_all_reasons_differ():

@@ -425,7 +425,7 @@ def _of_the_last_epoch(outcome: "Outcome", entries: list["History"]) -> "Outcome
     from jaxgd.outcome import Outcome, Reason
 
     unchanged = entries[-1].step_norm == 0 and not abs(entries[-1].cost) <= NEAR_0
-    return Outcome(np.array(int(Reason.UNCHANGED))) if outcome.ok and unchanged else outcome  # type: ignore[arg-type]
+    return Outcome(np.array(int(Reason.UNCHANGED))) if outcome.ok and unchanged else outcome
 
 
 def _continue(folder: "RunFolder") -> str:

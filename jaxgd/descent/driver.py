@@ -39,7 +39,7 @@ class Solution(NamedTuple):
         best_cost: C(best_v), a scalar.
         steps: The number of updates. It includes the updates of the earlier runs that `state` continues.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness and for the checks for a stall are not counted.
+            Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.
@@ -107,9 +107,9 @@ def minimize(
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
         args: Further arguments of the cost: a tuple of arrays, numbers or pytrees of them; by default empty.
         max_steps: The largest number of updates in this call, at least 0. With 0, only C(v₀) and ∇C(v₀) are evaluated.
-        stop: The stopping tests, made after each update. "auto" (default) tests for ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, for
-            divergence and for a stall. With "unroll", "auto" means None. With None, exactly `max_steps` updates are
-            made, unless C becomes infinite or NaN.
+        stop: The stopping tests, made after each update. "auto" (default) tests for ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, which a
+            check at the end must confirm (see `Stop`), for divergence and for a stall. With "unroll", "auto" means
+            None. With None, exactly `max_steps` updates are made, unless C becomes infinite or NaN.
         record: The parts of the path to record. "auto" (default) is `Record()`, or None with "unroll". With None,
             nothing is recorded and `best_v` is the last v.
         callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
@@ -141,7 +141,7 @@ def minimize(
         >>> from jaxgd import gradient_descent
         >>> solution = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=1000)
         >>> print(solution.outcome.message)
-        converged: the norm of the gradient is within its tolerance
+        converged: the norm of the gradient is within its tolerance (‖∇C‖ = 1.65e-05, tolerance 1.81e-05)
         >>> print(solution.trajectory.cost[:3].round(4))
         [2.     1.28   0.8192]
     """
@@ -164,7 +164,8 @@ def minimize(
     if hoisted:
         cost, args = converted, (*args, *hoisted)
     traced_rule, optax_rule = (rule, None) if isinstance(rule, Rule) else (None, rule)
-    config = StaticConfig(cost, optax_rule, record, None if record is None else max_steps)
+    step_size = "learning rate" if traced_rule is None else traced_rule.step_size
+    config = StaticConfig(cost, optax_rule, record, None if record is None else max_steps, step_size)
     if differentiate == "unroll":
         if stop is not None or record is not None or callback or seconds or state is not None:
             raise RangeError(
@@ -216,6 +217,8 @@ def _run(
             )
         carry = _advance(config, rule, stop, carry, args, max_steps)
         return _solution(config, stop, carry, first, max_steps)
+    # Without updates: the check of a start where the gradient is within its tolerance.
+    carry = _advance(config, rule, stop, carry, args, 0)
     length, done, began, first_chunk = chunk or 1, 0, time.monotonic(), True
     while True:
         running = int(carry.code) == int(Reason.RUNNING)
@@ -246,6 +249,7 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
     running = carry.code == int(Reason.RUNNING)
     over = Reason.COMPLETED if stop is None else Reason.MAX_STEPS
     code = jnp.where(running, int(over), carry.code) if max_steps is not None else carry.code
+    length, tolerance = carry.gradient_norm or (None, None)
     path = None
     if config.record is not None and carry.buffers is not None:
         reached = None if is_traced(carry.code) else int(s.step - first)
@@ -258,7 +262,7 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
         best_cost=s.best_cost,
         steps=s.step,
         evaluations=s.evaluations,
-        outcome=Outcome(code),
+        outcome=Outcome(code, length, tolerance, config.step_size),
         trajectory=path,
         state=s,
     )

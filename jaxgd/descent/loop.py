@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxgd.curvature import sharpness
 from jaxgd.descent.batching import any_element, count_after, count_alive, least_element, no_element, select_alive
+from jaxgd.descent.confirm import predict, tolerances
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
 from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
@@ -29,6 +30,7 @@ class Carry(NamedTuple):
         every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
         eigenvector: The Hessian's last eigenvector, where the next search starts; None if sharpness is not recorded.
+        gradient_norm: ‖∇C‖ at the end, and its tolerance; None without a test of the gradient.
     """
 
     state: DescentState
@@ -37,6 +39,7 @@ class Carry(NamedTuple):
     every: Int[Array, ""]
     buffers: Buffers | None
     eigenvector: PyTree[Array] | None
+    gradient_norm: tuple[Array, Array] | None = None
 
 
 def start(
@@ -49,12 +52,13 @@ def start(
     code = jnp.where(first, int(Reason.START_NOT_FINITE), code)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
-    carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None)
+    nan = jnp.full((), jnp.nan, state.cost.dtype)
+    tested = (nan, nan) if stop is not None and stop.needs_gradient_norm else None
+    carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None, tested)
     if config.record is None:
         return carry
     carry = carry._replace(every=jnp.array(config.record.every or 1))
     vector = jax.tree.map(jnp.zeros_like, state.v) if config.record.sharpness else None
-    nan = jnp.full((), jnp.nan, state.cost.dtype)
     entry, vector = _entry(config, rule, state, args, (nan, nan, nan), vector)
     empty = buffers(config.record, config.max_steps or 0, entry)
     return carry._replace(buffers=written(empty, 0, entry), eigenvector=vector)
@@ -67,6 +71,7 @@ def advance(
 
     The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
     the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
+    After the loop, a small gradient must also pass the check of `_confirmed`.
     """
 
     def going(c: Carry) -> Any:
@@ -76,6 +81,7 @@ def advance(
         return _thin(config, _check_tests(config, rule, stop, _run_updates(config, rule, stop, c, args, limit), args))
 
     end: Carry = lax.while_loop(going, several, carry)
+    end = _confirmed(config, stop, end, args)
     if config.record is None:
         s = end.state
         end = end._replace(state=s._replace(best_v=s.v, best_cost=s.cost))
@@ -190,6 +196,32 @@ def _is_recorded(config: StaticConfig, c: Carry, i: Array) -> Any:
     if config.record is None:
         return False
     return True if config.record.every == 1 else i % c.every == 0
+
+
+def _confirmed(config: StaticConfig, stop: Stop | None, end: Carry, args: tuple[Any, ...]) -> Carry:
+    """Return the carry with another code where ‖∇C‖ is small compared with the start, but v is not near a minimum.
+
+    The check is not made where ‖∇C‖ ≤ gradient_atol, because that is the caller's own goal.
+    """
+    if stop is None or not stop.needs_gradient_norm:
+        return end
+    s, kind = end.state, end.state.cost.dtype
+    length = norm(s.gradient).astype(kind)
+    zero = length == 0
+    own_goal = length <= (0 if stop.gradient_atol is None else stop.gradient_atol)
+    met = (end.code == int(Reason.GRADIENT)) & (zero | ~own_goal)
+
+    def is_near() -> Array:
+        limits = tolerances(0 if stop.gradient_rtol is None else stop.gradient_rtol, s.v, s.cost)
+        way = predict(lambda v: config.cost(v, *args), s.v, s.gradient, length, limits, s.evaluations)
+        within = (way.distance <= limits[0]) | (way.decrease <= limits[1])
+        # With ∇C = 0 the equation predicts nothing. After updates, the curvature may be 0 along some directions.
+        return jnp.where(zero, way.definite | ((s.step > 0) & ~way.indefinite), way.definite & within)
+
+    near = lax.cond(any_element(met), is_near, lambda: jnp.array(True))
+    other = jnp.where(zero, int(Reason.ZERO_GRADIENT), int(Reason.UNCONFIRMED))
+    code = jnp.where(met & ~near, other, end.code)
+    return end._replace(code=code, gradient_norm=(length, _limits(stop, s).gradient))
 
 
 def _limits(stop: Stop | None, s: DescentState) -> Limits:

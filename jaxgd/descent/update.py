@@ -28,7 +28,7 @@ class DescentState(NamedTuple):
         rule: The state of the rule.
         step: The number of updates made so far.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness and for the checks for a stall are not counted.
+            Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
         best_v: The variables with the lowest C so far; v if nothing is recorded.
         best_cost: C(best_v), a scalar.
         first_norm: ‖∇C(v₀)‖.
@@ -64,12 +64,14 @@ class StaticConfig:
         rule: An optax transformation; None if the rule is a `Rule`, whose hyperparameters are traced.
         record: The parts of the path to record; None to record nothing.
         max_steps: The number of updates that the buffers must hold; None if nothing is recorded.
+        step_size: The name of the rule's step size, for messages; None if the rule has none.
     """
 
     cost: Callable[..., Any]
     rule: Any
     record: Record | None
     max_steps: int | None
+    step_size: str | None = None
 
 
 def rule_of(config: StaticConfig, rule: Rule | None) -> Any:

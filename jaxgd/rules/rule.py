@@ -99,6 +99,11 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         checks += [(self.hyperparams[name] >= 0) & (self.hyperparams[name] < 1) for name in self.spec.fractions]
         return jnp.all(jnp.array(checks, bool))
 
+    @property
+    def step_size(self) -> str | None:
+        """The name of the hyperparameter that scales the steps, such as "eta"; None if the rule chooses the scale."""
+        return "eta" if self.spec.may_step_zero else next(iter(self.spec.positive), None)
+
     def rate(self, state: Any) -> Float[Array, ""]:
         """Return the η of the next step, or NaN if this rule has none."""
         if self.spec.rate is None:

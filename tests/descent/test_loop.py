@@ -73,9 +73,22 @@ def test_a_cost_equal_to_the_target_stops_the_run(target, x64):
     assert s.outcome.reason.name == "COST"
 
 
-def test_a_constant_cost_converges_at_the_start():
-    s = minimize(lambda v: 1.0, jnp.ones(2), gradient_descent(0.1), max_steps=5, record=Record(function=lambda v: 2.0))
-    assert (s.cost, s.outcome.reason.name) == (1, "GRADIENT")
+# ∇C = 0 at the start: only a positive Hessian shows a minimum.
+AT_ZERO = {
+    "constant": (lambda v: jnp.asarray(7.0), "ZERO_GRADIENT"),
+    "saddle": (lambda v: (v[0] * v[1] - 1) ** 2 + v[2] ** 2, "ZERO_GRADIENT"),
+    "unused variable": (lambda v: v[0] ** 2 + v[1] ** 2, "ZERO_GRADIENT"),
+    "maximum": (lambda v: -jnp.sum(v**2), "ZERO_GRADIENT"),
+    "minimum": (lambda v: jnp.sum(v**2) + v[0] * v[1] + 1e-3 * v[2] ** 2, "GRADIENT"),
+}
+
+
+@pytest.mark.parametrize("name", often(AT_ZERO, ["constant", "saddle", "minimum"]))
+def test_a_zero_gradient_at_the_start_is_ok_only_at_a_minimum(name):
+    cost, reason = AT_ZERO[name]
+    record = Record(function=lambda v: 2.0)
+    s = minimize(cost, jnp.zeros(3), gradient_descent(0.1), max_steps=5, record=record)
+    assert (s.steps, s.outcome.reason.name, s.outcome.ok) == (0, reason, reason == "GRADIENT")
     assert s.trajectory.value.tolist() == [2]
 
 

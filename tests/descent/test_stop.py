@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from costs import in_numpy, rosenbrock, valley
+from costs import in_numpy, powell_singular, rosenbrock, valley
 from support import often
 
-from jaxgd import Record, Stop, fixed_length, gradient_descent, minimize
+from jaxgd import Record, Stop, backtracking, fixed_length, gradient_descent, minimize, newton
 
 START = np.array([1.0, 1.0])
 
@@ -156,7 +156,7 @@ def test_diverging_compares_with_the_larger_of_the_first_two_costs(x64):
 
 
 def test_a_huge_but_falling_cost_does_not_diverge(x64):
-    solution, _ = run("auto", v0=1e100 * START)
+    solution, _ = run(Stop(gradient_atol=1e90), v0=1e100 * START)
     assert solution.outcome.reason.name == "GRADIENT"
 
 
@@ -220,6 +220,62 @@ def test_a_rule_that_oscillates_runs_out_of_steps(x64):
 def test_the_default_tolerance_depends_on_the_dtype(x64):
     _, path = run("auto")
     assert path.gradient_norm[-1] <= np.finfo(float).eps ** 0.75 * path.gradient_norm[0] < path.gradient_norm[-2]
+
+
+def zakharov(v):
+    s = jnp.sum(0.5 * jnp.arange(1, 4) * v)
+    return jnp.sum(v**2) + s**2 + s**4
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
+def test_a_small_gradient_far_from_a_minimum_is_not_ok(dtype):
+    """From 10⁴, a fraction eps^¾ of the first gradient is still large. Elements of a batch end as their own runs do."""
+    with jax.enable_x64(dtype is jnp.float64):
+        starts = jnp.array([[0.6, 0.7, 1.0], [600.0, 700.0, 1e4]], dtype)
+        run = lambda v: minimize(zakharov, v, backtracking(), max_steps=500, record=None)  # noqa: E731
+        near, far = map(run, starts)
+        batch = in_numpy(jax.vmap(run)(starts))
+    near, far = in_numpy(near), in_numpy(far)
+    assert [near.outcome.reason.name, far.outcome.reason.name] == ["GRADIENT", "UNCONFIRMED"]
+    assert batch.outcome.code.tolist() == [near.outcome.code, far.outcome.code]
+    assert "(‖∇C‖ = " in far.outcome.message
+
+
+def steep(v):
+    return 1e8 * v[0] ** 2 + (v[1] - 3) ** 2
+
+
+@jax.custom_jvp
+def opaque(v):
+    return steep(v)
+
+
+@opaque.defjvp
+def _(primals, tangents):
+    """Compute the derivative of `steep` by a callback, which JAX cannot differentiate again."""
+    (v,), (dv,) = primals, tangents
+    slope = jax.pure_callback(lambda v: (np.array([2e8, 2]) * (np.asarray(v) - [0, 3])).astype(v.dtype), v, v)
+    return steep(v), jnp.sum(slope * dv)
+
+
+@pytest.mark.parametrize("cost", [steep, opaque], ids=["exact", "quotients"])
+def test_a_steep_variable_does_not_hide_a_flat_one(cost):
+    """In float32, the flat gradient is below eps^¾ of the steep one from the start."""
+
+    def run(x, stop):
+        rule = gradient_descent(5e-9)
+        return minimize(cost, jnp.array([1.0, x]), rule, max_steps=9, stop=stop, record=None)
+
+    assert run(1.0, "auto").outcome.reason.name == "UNCONFIRMED"
+    assert run(3.0, "auto").outcome.ok
+    assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # the caller's own goal
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
+def test_a_singular_minimum_is_confirmed(dtype):
+    with jax.enable_x64(dtype is jnp.float64):
+        v0 = jnp.array([3.0, -1.0, 0.0, 1.0], dtype)
+        assert minimize(powell_singular, v0, newton(), max_steps=100, record=None).outcome.ok
 
 
 def times_scale(v, scale):
