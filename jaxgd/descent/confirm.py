@@ -63,6 +63,21 @@ def tolerances(rtol: Any, v: PyTree[Array], cost: Array) -> tuple[Array, Array]:
     return root * jnp.maximum(1, norm(v)), jnp.maximum(root, r * jnp.abs(cost))
 
 
+def is_near(
+    cost: Callable[[PyTree[Array]], Any], v: PyTree[Array], value: Array, gradient: PyTree[Array], rtol: Any, spent: Any
+) -> tuple[Array, Array]:
+    """Return True if v is near a minimum with a positive Hessian, and True if it is near any minimum.
+
+    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. Only
+    with ∇C = 0 do the two results differ: a Hessian without negative curvature may be 0 along some directions.
+    """
+    limits, length = tolerances(rtol, v, value), norm(gradient).astype(value.dtype)
+    way = predict(cost, v, gradient, length, limits, spent)
+    near = way.definite & ((way.distance <= limits[0]) | (way.decrease <= limits[1]))
+    zero = length == 0
+    return jnp.where(zero, way.definite, near), jnp.where(zero, ~way.indefinite, near)
+
+
 def predict(
     cost: Callable[[PyTree[Array]], Any],
     v: PyTree[Array],

@@ -95,9 +95,9 @@ def minimize(
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN if the outcome is NOT_FINITE, START_NOT_FINITE, DIVERGING, MAX_STEPS or BAD_RULE. After STOPPED,
-      SECONDS, STALLED or COMPLETED they are not NaN, although v may be far from a minimum. Arrays in the closure of an
-      optax rule or of `record.function` must not be differentiated.
+      They are NaN unless the outcome is GRADIENT or v is near a minimum by the check that `Stop` describes. For the
+      derivatives of a fixed number of updates, use "unroll". Arrays in the closure of an optax rule or of
+      `record.function` must not be differentiated.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
@@ -181,7 +181,7 @@ def minimize(
     detached = lax.stop_gradient((v0, traced_rule, stop, state, args))
     solution = _run(config, *detached, max_steps, callback, chunk, seconds)
     if any(map(is_traced, jax.tree.leaves(args))):
-        solution = _differentiable(cost, args, solution)
+        solution = _differentiable(cost, args, detached[2], solution)
     return solution
 
 
@@ -268,29 +268,19 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
     )
 
 
-def _differentiable(cost: Any, args: Any, solution: Solution) -> Solution:
+def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution) -> Solution:
     """Return the solution as a function of args, by the implicit function theorem."""
-    no_minimum = [Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.DIVERGING, Reason.BAD_RULE, Reason.MAX_STEPS]
-    at_a_minimum = ~jnp.any(jnp.array([solution.outcome.code == int(reason) for reason in no_minimum]))
-    # The theorem does not apply without a minimum, so the tangents of args become NaN.
-    guarded_args = jax.tree.map(lambda x: _nan_unless(x, at_a_minimum), args)
-    v, value, gradient = at_minimum(cost, guarded_args, solution.v, solution.cost, solution.gradient)
-    best_v, best_cost, _ = at_minimum(cost, guarded_args, solution.best_v, solution.best_cost, solution.gradient)
+    converged = solution.outcome.code == int(Reason.GRADIENT)
+    rtol = None if stop is None else stop.gradient_rtol
+    if rtol is None:
+        rtol = default_stop(jnp.result_type(*jax.tree.leaves(solution.v))).gradient_rtol
+
+    def minimum(v: Any, value: Any) -> Any:
+        return at_minimum(cost, args, v, value, solution.gradient, converged, rtol)
+
+    v, value, gradient = minimum(solution.v, solution.cost)
+    best_v, best_cost, _ = minimum(solution.best_v, solution.best_cost)
     return solution._replace(v=v, cost=value, gradient=gradient, best_v=best_v, best_cost=best_cost)
-
-
-@jax.custom_jvp
-def _nan_unless(x: Any, valid: Any) -> Any:
-    return x
-
-
-@_nan_unless.defjvp
-def _nan_unless_jvp(primals: Any, tangents: Any) -> Any:
-    x, valid = primals
-    dx = tangents[0]
-    if dx.dtype == jax.dtypes.float0:
-        return x, dx
-    return _nan_unless(x, valid), dx * jnp.where(valid, 1, jnp.nan).astype(dx.dtype)
 
 
 def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: int) -> Solution:

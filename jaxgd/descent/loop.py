@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, PyTree
 
 from jaxgd.curvature import sharpness
 from jaxgd.descent.batching import any_element, count_after, count_alive, least_element, no_element, select_alive
-from jaxgd.descent.confirm import predict, tolerances
+from jaxgd.descent.confirm import is_near
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
 from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
@@ -211,16 +211,14 @@ def _confirmed(config: StaticConfig, stop: Stop | None, end: Carry, args: tuple[
     own_goal = length <= (0 if stop.gradient_atol is None else stop.gradient_atol)
     met = (end.code == int(Reason.GRADIENT)) & (zero | ~own_goal)
 
-    def is_near() -> Array:
-        limits = tolerances(0 if stop.gradient_rtol is None else stop.gradient_rtol, s.v, s.cost)
-        way = predict(lambda v: config.cost(v, *args), s.v, s.gradient, length, limits, s.evaluations)
-        within = (way.distance <= limits[0]) | (way.decrease <= limits[1])
-        # With ∇C = 0 the equation predicts nothing. After updates, the curvature may be 0 along some directions.
-        return jnp.where(zero, way.definite | ((s.step > 0) & ~way.indefinite), way.definite & within)
+    def near() -> Array:
+        rtol = 0 if stop.gradient_rtol is None else stop.gradient_rtol
+        definite, either = is_near(lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations)
+        return jnp.where(s.step > 0, either, definite)
 
-    near = lax.cond(any_element(met), is_near, lambda: jnp.array(True))
+    confirmed = lax.cond(any_element(met), near, lambda: jnp.array(True))
     other = jnp.where(zero, int(Reason.ZERO_GRADIENT), int(Reason.UNCONFIRMED))
-    code = jnp.where(met & ~near, other, end.code)
+    code = jnp.where(met & ~confirmed, other, end.code)
     return end._replace(code=code, gradient_norm=(length, _limits(stop, s).gradient))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import often
 
-from jaxgd import check_gradients, gradient_descent, minimize, newton
+from jaxgd import Stop, check_gradients, gradient_descent, minimize, newton
 
 RNG = np.random.default_rng(0)
 MODES = [("reverse", 0), ("reverse", 1), ("forward", 0), ("forward", 1)]
@@ -100,11 +100,27 @@ def test_derivatives_with_respect_to_start_and_eta_are_zero(x64):
     assert by_eta == 0
 
 
-def test_derivative_of_a_diverged_run_is_nan(x64):
-    def first(weight):
-        return minimize(ridge, jnp.zeros(3), gradient_descent(1.0), args=(weight, Y), max_steps=2000, record=None).v[0]
+# The options of a run, and True if it ends at a minimum.
+ENDS = {
+    "diverged": ({"rule": gradient_descent(1.0)}, False),
+    "out of steps": ({"max_steps": 5}, False),
+    "fixed number of updates": ({"max_steps": 5, "stop": None}, False),
+    "all updates": ({"stop": None}, True),
+    "target": ({"stop": Stop(cost=12.0)}, False),
+    "own tolerance": ({"stop": Stop(gradient_atol=10.0)}, True),
+    "stalled": ({"stop": Stop()}, True),
+}
 
-    assert np.isnan(jax.jit(jax.grad(first))(0.7))
+
+@pytest.mark.parametrize("name", often(ENDS, ["fixed number of updates", "all updates", "target"]))
+def test_the_derivative_is_nan_unless_the_descent_ends_at_a_minimum(name, x64):
+    options, ends = ENDS[name]
+    run = {"rule": gradient_descent(0.02), "max_steps": 2000, "record": None, "v0": jnp.zeros(3)} | options
+    v = jax.jit(lambda weight: minimize(ridge, args=(weight, Y), **run).v[0])
+    got = np.array([jax.jvp(v, (0.7,), (1.0,))[1], jax.grad(v)(0.7)])
+    np.testing.assert_array_equal(np.isfinite(got), ends)
+    if ends and name != "own tolerance":
+        np.testing.assert_allclose(got, jax.grad(lambda weight: closed(weight, Y)[0])(0.7), rtol=1e-6)
 
 
 @pytest.mark.slow

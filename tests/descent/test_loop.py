@@ -137,12 +137,3 @@ def test_invalid_stop_settings_are_refused(stop, words):
 def test_unrolling_a_line_search_is_refused():
     with pytest.raises(RangeError, match="cannot be unrolled"):
         minimize(rosenbrock, START, wolfe(), max_steps=2, differentiate="unroll")
-
-
-def test_derivative_of_a_run_out_of_steps_is_nan(x64):
-    def first(weight, steps):
-        cost = lambda v, weight: jnp.sum((v - 3) ** 2) / 2 + weight * jnp.sum(v**2) / 2  # noqa: E731
-        return minimize(cost, jnp.zeros(2), gradient_descent(0.1), args=(weight,), max_steps=steps, record=None).v[0]
-
-    assert np.isnan(jax.jit(jax.grad(lambda w: first(w, 5)))(0.5))
-    assert jax.jit(jax.grad(lambda w: first(w, 500)))(0.5) == pytest.approx(-3 / 1.5**2, rel=1e-9)
