@@ -16,7 +16,7 @@ from jaxgd.descent.loop import Carry, advance, start
 from jaxgd.descent.problem import WHO, hashable, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop
-from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update
+from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
 from jaxgd.errors import DtypeError, RangeError, describe, is_traced, require_choice
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
@@ -119,8 +119,10 @@ def minimize(
             under 0.05 s and never shrinks. A chunk of fast updates then takes 0.05 to 0.1 s.
         seconds: The time limit, in seconds above 0; by default none. No chunk starts after the limit. The time of the
             first chunk, which includes compilation, does not count. A limit cannot be used inside `jit` or `vmap`.
-        state: The `state` of an earlier solution with the same cost, rule and args; by default None. The run continues
-            from this state: k updates and then m updates give the same bits as k + m updates.
+        state: The `state` of an earlier solution; by default None. The run continues from this state: k updates and
+            then m updates give the same bits as k + m updates. C and ∇C are evaluated again at entry. If they differ by
+            more than rounding, the cost or its args have changed. The run then uses the new values, and `backtracking`,
+            `wolfe` and `newton` clear their memory. The rule may have other hyperparameters.
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds and
             state, and rules that search.
 
@@ -129,7 +131,7 @@ def minimize(
         error: `solution.outcome` reports it.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, or v0 holds no variable or does not fit the state.
+        ShapeError: If the cost is not one real scalar, or v0 holds no variable, or v0 and the state do not fit.
         DtypeError: If v0 is not real floating point, or an argument has the wrong type.
         RangeError: If a number is out of range, the state belongs to another rule, or options exclude each other.
 
@@ -187,7 +189,7 @@ def minimize(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _start(config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any) -> Carry:
-    state = begin(config, rule, v0, args) if state is None else state
+    state = begin(config, rule, v0, args) if state is None else resume(config, rule, state, args)
     return start(config, rule, stop, state, args)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
 
-# The products of the check are few compared with those of the linear equation, so they need no tight limit.
+# Solving the linear equation takes more products than the check, so the check needs no tight limit.
 _EVALUATIONS = 10**6
 
 

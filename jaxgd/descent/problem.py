@@ -46,6 +46,11 @@ def require_problem(
     if state is not None:
         if not isinstance(state, DescentState):
             raise DtypeError(f"{WHO}: state must be the state of a solution, got {describe(state)}.")
+        if jnp.ndim(state.step):
+            raise ShapeError(
+                f"{WHO}: state must be of one descent, got a batch of shape {jnp.shape(state.step)}.\n"
+                "Pass solution.at(i).state, or map over the states with jax.vmap."
+            )
         if v0 is not None and not same_shapes(v0, state.v):
             raise ShapeError(f"{WHO}: v0 must have the shapes of the variables in state. Pass v0=None.")
         v0 = state.v

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.descent.record import Record
 from jaxgd.descent.stop import FIRST_LOOK, Stop
-from jaxgd.pytree import dot, norm, select, wide_dtype
+from jaxgd.pytree import dot, norm, select, subtract, wide_dtype
 from jaxgd.rules import Rule
 
 
@@ -86,8 +86,14 @@ def rule_of(config: StaticConfig, rule: Rule | None) -> Any:
 
 def begin(config: StaticConfig, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...]) -> DescentState:
     """Return the state before the first update."""
+    return state_at(config, rule, v, *jax.value_and_grad(lambda v: config.cost(v, *args))(v))
+
+
+def state_at(
+    config: StaticConfig, rule: Rule | None, v: PyTree[Array], cost: Any, gradient: PyTree[Array]
+) -> DescentState:
+    """Return the state before the first update, with C and ∇C at v."""
     kind = wide_dtype(v)
-    cost, gradient = jax.value_and_grad(lambda v: config.cost(v, *args))(v)
     cost = jnp.asarray(cost, kind)
     infinite = jnp.full((), jnp.inf, kind)
     return DescentState(
@@ -106,6 +112,44 @@ def begin(config: StaticConfig, rule: Rule | None, v: PyTree[Array], args: tuple
         next_look=jnp.array(FIRST_LOOK),
         cost_seen=cost,
     )
+
+
+def resume(config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...]) -> DescentState:
+    """Return a given state with C and ∇C of this cost and these args.
+
+    Two programs may round C and ∇C differently. If they equal those of the state within rounding, return the state
+    unchanged: a continued run then gives the same bits as a single one. Otherwise the cost or its args have changed.
+    Then reset the fields that depend on older costs, and the state of a rule that uses the cost.
+    """
+    eps: Any = jnp.finfo(s.cost.dtype).eps  # type: ignore[no-untyped-call]
+
+    def moved(x: Array) -> Array:
+        signs = jnp.where(jnp.arange(x.size).reshape(x.shape) % 3 == 0, -1, 1)
+        return x + jnp.asarray(4 * jnp.finfo(x.dtype).eps * x * signs, x.dtype)  # type: ignore[no-untyped-call]
+
+    # Rounding changes C and ∇C about as much as a change of v by a few eps does.
+    points = jax.tree.map(lambda x: jnp.stack([x, moved(x)]), s.v)
+    costs, gradients = lax.map(jax.value_and_grad(lambda v: config.cost(v, *args)), points)
+    costs = costs.astype(s.cost.dtype)
+    new, noisy = ((costs[i], jax.tree.map(lambda g, i=i: g[i], gradients)) for i in range(2))
+
+    def apart(a: Any, b: Any) -> tuple[Array, Array]:
+        return jnp.abs(a[0] - b[0]), norm(subtract(a[1], b[1]))
+
+    sizes = jnp.abs(s.cost), norm(s.gradient)
+    change, noise = apart(new, (s.cost, s.gradient)), apart(new, noisy)
+    close = [~(x > 16 * y + 64 * eps * z) for x, y, z in zip(change, noise, sizes, strict=True)]
+    same = close[0] & close[1] & (jnp.isfinite(new[0]) == jnp.isfinite(s.cost))
+    changed = state_at(config, rule, s.v, *new)
+    changed = changed._replace(
+        rule=changed.rule if rule is not None and rule.spec.uses_cost else s.rule,
+        step=s.step,
+        evaluations=s.evaluations + 1,
+        first_norm=jnp.maximum(s.first_norm, changed.first_norm),
+        next_look=s.step + FIRST_LOOK,
+    )
+    chosen: DescentState = select(same, s, changed)
+    return chosen
 
 
 def follows_cost(config: StaticConfig, rule: Rule | None, stop: Stop | None) -> bool:

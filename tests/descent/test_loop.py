@@ -116,6 +116,8 @@ def test_a_state_of_another_rule_or_shape_is_refused():
             minimize(rosenbrock, None, rule, max_steps=2, state=state)
     with pytest.raises(ShapeError, match="v0"):
         minimize(rosenbrock, np.ones(3), backtracking(3), max_steps=2, state=state)
+    with pytest.raises(ShapeError, match=r"batch of shape \(2,\).*\n.*at\(i\)"):
+        minimize(rosenbrock, None, backtracking(3), max_steps=2, state=jax.tree.map(lambda x: jnp.stack([x, x]), state))
 
 
 @pytest.mark.bad_input

@@ -212,6 +212,40 @@ def test_a_continued_run_equals_one_run_bit_for_bit(name, tmp_path):
     assert second.trajectory.step.tolist() == [7, 10, 13, 16, 19]
 
 
+def apart(v, a, b):
+    return a * jnp.sum((v - b) ** 2)
+
+
+@pytest.mark.parametrize("name", often([*RULES], ["backtracking"]))
+def test_a_state_continues_with_other_args(name, x64):
+    """The first run ends at b = 1, the second at b = 5 with a cost 10⁷ times larger or smaller."""
+    rule = {"gradient descent": lambda: gradient_descent(0.1), "heavy ball": lambda: heavy_ball(0.1, 0.5)}
+    rule = rule.get(name, RULES[name])()
+    first = minimize(apart, jnp.zeros(2), rule, args=(1.0, 1.0), max_steps=3000, record=None)
+    scales = (1.0,) if name in ("gradient descent", "heavy ball", "schedule", "adam") else (1e7, 1e-7)
+    for a in scales:
+        second = minimize(apart, None, rule, args=(a, 5.0), max_steps=3000, record=None, state=first.state)
+        assert second.steps > first.steps
+        assert second.outcome.ok or name in ("schedule", "adam")
+        if second.outcome.ok:
+            np.testing.assert_allclose(second.v, 5.0, rtol=1e-7)
+        np.testing.assert_allclose(second.cost, apart(second.v, a, 5.0), rtol=1e-9)
+
+
+def test_states_carry_the_velocity_through_mini_batches(x64):
+    """One update for each batch equals heavy ball by hand, Δv = μ Δv′ − η∇C of that batch."""
+    rule, targets = heavy_ball(0.05, 0.5), [1.0, -3.0, 5.0, 0.0]
+    state, v, velocity = None, np.zeros(2), np.zeros(2)
+    for target in targets:
+        v0 = jnp.zeros(2) if state is None else None
+        solution = minimize(apart, v0, rule, args=(1.0, target), max_steps=1, stop=None, record=None, state=state)
+        state = solution.state
+        velocity = 0.5 * velocity - 0.05 * 2 * (v - target)
+        v = v + velocity
+        np.testing.assert_allclose(solution.v, v, rtol=1e-12)
+        np.testing.assert_allclose(solution.gradient, 2 * (v - target), rtol=1e-12)
+
+
 def test_a_converged_state_makes_no_updates_unless_the_tolerance_is_tighter(x64):
     first = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=500)
     second = minimize(valley, None, gradient_descent(0.1), max_steps=500, state=first.state)
