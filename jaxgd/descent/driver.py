@@ -15,6 +15,7 @@ from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
 from jaxgd.descent.problem import WHO, hashable, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
+from jaxgd.descent.seen import Seen
 from jaxgd.descent.stop import Stop, default_stop, require_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
 from jaxgd.errors import DtypeError, RangeError, describe, is_traced, require_choice
@@ -90,6 +91,11 @@ def minimize(
     `max_products` of a rule recompiles too, as does a new `max_steps` with a record. Python side effects of the cost,
     such as printing, happen only while JAX traces it.
 
+    Data that the cost reads from outside are constants of the compiled program. `minimize` recompiles if the cost's
+    closure, a global that its code names, or a field of its object holds another object than at the last call. Changes
+    inside such an object stay unseen: a list or NumPy array changed in place, globals of another module, and data of a
+    cost under `jax.jit`. Pass data that change as args.
+
     Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `best_v` and `cost` of the solution. The trajectory has no
     derivatives.
 
@@ -161,7 +167,7 @@ def minimize(
     if record is not None:
         record = require_record(record, max_steps)
     # Traced arrays in the cost's closure become arguments, so that they can be differentiated and mapped over.
-    cost = hashable(cost)
+    cost = Seen(hashable(cost))
     converted, hoisted = jax.closure_convert(cost, v0, *args)
     if hoisted:
         cost, args = converted, (*args, *hoisted)

@@ -25,6 +25,7 @@ from jaxgd import (
     wolfe,
 )
 from jaxgd.checkpoint import Checkpoints
+from jaxgd.descent.driver import _advance
 from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
 
 START = (-1.2, 1.0)
@@ -581,3 +582,78 @@ def test_an_exception_of_the_cost_reaches_the_caller():
 
     with pytest.raises(KeyError, match="mine"):
         minimize(cost, jnp.ones(2), gradient_descent(0.1), max_steps=1)
+
+
+# Data that the cost reads from outside.
+
+target, half = jnp.asarray(1.0), 0.5
+
+
+def shifted(v):
+    return half * jnp.sum((v - target) ** 2)
+
+
+def helped(v):
+    return shifted(v) + 1.0
+
+
+class Holder:
+    def __init__(self):
+        self.target, self.calls = jnp.asarray(1.0), 0
+
+    def cost(self, v):
+        self.calls += 1
+        return jnp.sum((v - self.target) ** 2) / 2
+
+    __call__ = cost
+
+
+def set_global(value):
+    global target
+    target = value
+
+
+def cell():
+    value = jnp.asarray(1.0)
+
+    def set_cell(new):
+        nonlocal value
+        value = new
+
+    return lambda v: jnp.sum((v - value) ** 2) / 2, set_cell
+
+
+def held(part):
+    holder = Holder()
+    return getattr(holder, part) if part else holder, lambda value: setattr(holder, "target", value)
+
+
+OUTSIDE = {
+    "global": lambda: (shifted, set_global),
+    "global of a helper": lambda: (helped, set_global),
+    "cell": cell,
+    "field of a method's object": lambda: held("cost"),
+    "field of a callable object": lambda: held(""),
+}
+
+
+@pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper", "field of a method's object"]))
+def test_changed_data_are_read_again(name):
+    """Each value gives its own minimum, and a derivative of 1. The same value again compiles nothing."""
+    cost, change = OUTSIDE[name]()
+
+    def minimum(value):
+        change(value)
+        return minimize(cost, jnp.zeros(2), gradient_descent(0.5), max_steps=100, record=None).v[0]
+
+    try:
+        for value in (1.0, 4.0):
+            assert minimum(jnp.asarray(value)) == pytest.approx(value, rel=1e-5)
+        assert jax.grad(minimum)(3.0) == pytest.approx(1.0, rel=1e-5)
+        same = jnp.asarray(2.0)
+        minimum(same)
+        before = _advance._cache_size()
+        minimum(same)
+        assert _advance._cache_size() == before
+    finally:
+        set_global(jnp.asarray(1.0))
