@@ -180,7 +180,7 @@ def _eigenpairs(
     begin = noise[0] if first is None else _unit(first) + 1e-3 * _unit(noise[0])
     values, vectors, residuals, products = _lanczos(product, begin, noise[1], k, rtol, most)
     largest = jnp.max(jnp.abs(values))
-    converged = jnp.all(residuals <= rtol * largest) & jnp.all(jnp.isfinite(values))
+    converged = jnp.all(residuals <= rtol * largest) & jnp.all(jnp.isfinite(values) & jnp.isfinite(residuals))
     return Eigenpairs(values, jax.vmap(unravel)(vectors), residuals, products, converged)
 
 

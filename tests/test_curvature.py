@@ -240,6 +240,13 @@ def test_sharpness_of_huge_and_tiny_curvature_converges(scale):
     assert found.value == pytest.approx(scale, rel=1e-4)
 
 
+@pytest.mark.parametrize("point", [(0.0, 1.0), (1e9, 1.0)], ids=["pole", "overflow"])
+def test_a_hessian_that_is_not_finite_does_not_converge(point):
+    """√v has curvature −∞ at 0. eᵛ overflows at 10⁹."""
+    found = sharpness(lambda v: jnp.sum(jnp.sqrt(v)) + jnp.sum(jnp.exp(v)), jnp.array(point))
+    assert not found.converged
+
+
 def test_a_start_of_zeros_is_ignored():
     found = sharpness(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2), start=jnp.zeros(2))
     assert bool(found.converged)

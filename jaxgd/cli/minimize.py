@@ -209,8 +209,10 @@ def _print_table(solution: "Solution") -> None:
     )
     if float(solution.best_cost) < float(solution.cost):
         print(f"the lowest cost was C = {float(solution.best_cost):.8g} at {_place(solution.best_v)}")
-    if path.sharpness is not None and int(path.crossed) >= 0:
-        print(f"λ_max exceeds 2/η from update {int(path.crossed)} on")
+    if path.started_above:
+        print("λ_max is above 2/η at the start")
+    if int(path.crossed) >= 0:
+        print(f"λ_max rises above 2/η at update {int(path.crossed)}")
 
 
 def _place(v: Any) -> str:

@@ -1,15 +1,16 @@
 """`minimize`: make updates with a rule from a start, and return the solution, the reason for the stop and the path."""
 
+import dataclasses
 import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import PyTree
 
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
@@ -18,7 +19,7 @@ from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.seen import Seen
 from jaxgd.descent.stop import Stop, default_stop, require_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
-from jaxgd.errors import DtypeError, RangeError, describe, is_traced, require_choice
+from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, is_traced, require_choice, shown
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules import Rule
@@ -27,10 +28,12 @@ from jaxgd.rules import Rule
 _CHUNK_SECONDS = 0.1
 
 
-class Solution(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Solution:
     """The end of a descent, the reason it stopped, and the recorded path.
 
-    Under vmap, the batch axes come first in every array.
+    It is a pytree. Under vmap, the batch axes come first in every array, and `at(i)` is one element of the batch.
 
     Attributes:
         v: The variables after `steps` updates, a tree like v₀.
@@ -46,16 +49,50 @@ class Solution(NamedTuple):
         state: The state to continue from, with `minimize(..., state=solution.state)`.
     """
 
-    v: PyTree[Array]
-    cost: Float[Array, "*batch"]
-    gradient: PyTree[Array]
-    best_v: PyTree[Array]
-    best_cost: Float[Array, "*batch"]
-    steps: Int[Array, "*batch"]
-    evaluations: Int[Array, "*batch"]
+    # JAX and NumPy put other objects in place of JAX's arrays, so these fields have no closer type.
+    v: Any
+    cost: Any
+    gradient: Any
+    best_v: Any
+    best_cost: Any
+    steps: Any
+    evaluations: Any
     outcome: Outcome
     trajectory: Trajectory | None
     state: DescentState
+
+    def at(self, i: Any) -> "Solution":
+        """Return one element of a batch.
+
+        Args:
+            i: The index of the element: an int, a tuple of them for a batch of batches, or a traced index.
+
+        Returns:
+            The solution of this element, with every array indexed by i.
+
+        Raises:
+            ShapeError: If this solution is no batch, or i has too many indices or is out of range.
+
+        Example:
+            >>> from jaxgd import gradient_descent
+            >>> run = lambda eta: minimize(jnp.square, 1.0, gradient_descent(eta), max_steps=1, record=None)
+            >>> print(jax.vmap(run)(jnp.array([0.1, 0.5])).at(1).v)
+            0.0
+        """
+        batch, indices = jnp.shape(self.cost), i if isinstance(i, tuple) else (i,)
+        # JAX would clamp an index that is out of range.
+        inside = all(is_traced(j) or -n <= j < n for j, n in zip(indices, batch, strict=False))
+        if not indices or len(indices) > len(batch) or not inside:
+            raise ShapeError(f"Solution.at: i must index the batch, of shape {batch}, got {shown(i)}.")
+        element: Solution = jax.tree.map(lambda x: x[i], self)
+        return element
+
+    def __getitem__(self, i: Any) -> Any:
+        """Raise an error that names `at`: fields have names, and elements of a batch an index."""
+        raise DtypeError("Solution: a solution has no index. Use solution.at(i) for element i of a batch.")
+
+    def _replace(self, **fields: Any) -> "Solution":
+        return dataclasses.replace(self, **fields)
 
     def __repr__(self) -> str:
         """Show the main results. The trajectory and the state are too long to show."""

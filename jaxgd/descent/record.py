@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxgd.errors import DtypeError, describe, largest_int, require_bool, require_callable, require_count
 
@@ -72,14 +72,24 @@ class Trajectory(NamedTuple):
     stability: Float[Array, "*entries"] | None
 
     @property
-    def crossed(self) -> Int[Array, ""]:
-        """The step of the first entry where λ_max is above 2/η; −1 if none is, or if it is not recorded."""
+    def crossed(self) -> Int[Array, "*batch"]:
+        """The step of the first entry where λ_max has risen from below 2/η to above it; −1 if it never does.
+
+        It is −1 too if the sharpness is not recorded. Entries of NaN do not count.
+        """
         if self.sharpness is None or self.stability is None:
-            return jnp.array(-1)
-        above = self.sharpness > self.stability
-        return jnp.where(
-            jnp.any(above, -1), jnp.take_along_axis(self.step, jnp.argmax(above, -1)[..., None], -1)[..., 0], -1
-        )
+            return jnp.full(self.step.shape[:-1], -1)
+        below_before = jnp.cumsum(self.sharpness <= self.stability, -1) > 0
+        rose = (self.sharpness > self.stability) & below_before
+        first = jnp.take_along_axis(self.step, jnp.argmax(rose, -1)[..., None], -1)[..., 0]
+        return jnp.where(jnp.any(rose, -1), first, -1)
+
+    @property
+    def started_above(self) -> Bool[Array, "*batch"]:
+        """True if λ_max is above 2/η in the first entry. False if the sharpness is not recorded."""
+        if self.sharpness is None or self.stability is None:
+            return jnp.zeros(self.step.shape[:-1], bool)
+        return self.sharpness[..., 0] > self.stability[..., 0]
 
 
 # The columns of the table of scalars, named as in Trajectory.

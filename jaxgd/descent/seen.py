@@ -27,8 +27,6 @@ class Seen:
         data: The objects that it reads.
     """
 
-    __slots__ = ("_hash", "cost", "data")
-
     def __init__(self, cost: Callable[..., Any]) -> None:
         """Look up the data of the cost."""
         self.cost = cost

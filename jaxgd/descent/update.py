@@ -117,9 +117,9 @@ def state_at(
 def resume(config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...]) -> DescentState:
     """Return a given state with C and ∇C of this cost and these args.
 
-    Two programs may round C and ∇C differently. Return the state unchanged if they agree with it
-    unchanged: a continued run then gives the same bits as a single one. Otherwise the cost or its args have changed.
-    Then reset the fields that depend on older costs, and the state of a rule that uses the cost.
+    Two programs may round C and ∇C differently. Return the state unchanged if they agree with it within rounding: a
+    continued run then gives the same bits as a single one. Otherwise the cost or its args have changed. Then reset the
+    fields that depend on older costs, and the state of a rule that uses the cost.
     """
     eps: Any = jnp.finfo(s.cost.dtype).eps  # type: ignore[no-untyped-call]
 

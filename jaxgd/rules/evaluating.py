@@ -341,9 +341,11 @@ def _flow(dt: Any) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda v: FlowState(jnp.array(0)), step)
 
 
-_BACKTRACKING = RuleSpec(
-    "backtracking", _backtracking, rate=lambda state, memory: state.eta, unrolls=False, uses_cost=True
-)
+def _last_eta(state: SearchState, memory: int) -> Array:
+    return state.eta
+
+
+_BACKTRACKING = RuleSpec("backtracking", _backtracking, rate=_last_eta, unrolls=False, uses_cost=True)
 _WOLFE = RuleSpec("wolfe", _wolfe, unrolls=False, uses_cost=True, caches_value=True)
 _NEWTON = RuleSpec("newton", _newton, unrolls=False, uses_cost=True)
 _FLOW = RuleSpec("gradient_flow", _flow, positive=("dt",))

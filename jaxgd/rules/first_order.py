@@ -123,10 +123,17 @@ def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda v: ScheduleState(jnp.array(0)), step)
 
 
-_CONSTANT = RuleSpec("gradient_descent", _constant, positive=("eta",), rate=lambda state, eta: eta)
-_SCHEDULED = RuleSpec(
-    "gradient_descent", _scheduled, may_step_zero=True, rate=lambda state, schedule: schedule(state.updates)
-)
+# Functions of a module, because pickle finds no lambda.
+def _constant_rate(state: Any, eta: Any, mu: Any = None) -> Any:
+    return eta
+
+
+def _scheduled_rate(state: ScheduleState, schedule: Schedule) -> Any:
+    return schedule(state.updates)
+
+
+_CONSTANT = RuleSpec("gradient_descent", _constant, positive=("eta",), rate=_constant_rate)
+_SCHEDULED = RuleSpec("gradient_descent", _scheduled, may_step_zero=True, rate=_scheduled_rate)
 
 
 def fixed_length(epsilon: Any) -> Rule:
@@ -261,8 +268,8 @@ def _nesterov(eta: Any, mu: Any) -> optax.GradientTransformation:
     return _momentum(eta, mu, ahead=True)
 
 
-_HEAVY_BALL = RuleSpec("heavy_ball", _momentum, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
-_NESTEROV = RuleSpec("nesterov", _nesterov, positive=("eta",), fractions=("mu",), rate=lambda state, eta, mu: eta)
+_HEAVY_BALL = RuleSpec("heavy_ball", _momentum, positive=("eta",), fractions=("mu",), rate=_constant_rate)
+_NESTEROV = RuleSpec("nesterov", _nesterov, positive=("eta",), fractions=("mu",), rate=_constant_rate)
 
 
 def _require_fraction(who: str, name: str, x: Any) -> None:

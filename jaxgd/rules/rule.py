@@ -92,6 +92,10 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         hyperparams = {**self.hyperparams, **dict(self.static_args)}
         return f"{self.spec.name}({', '.join(f'{name}={_number(x)}' for name, x in hyperparams.items())})"
 
+    def __reduce__(self) -> Any:
+        """Pickle the description and the numbers. A schedule must be a function that pickle finds by its name."""
+        return _unflatten, ((self.spec, tuple(self.hyperparams), self.static_args), tuple(self.hyperparams.values()))
+
     @property
     def valid(self) -> Bool[Array, ""]:
         """True if all hyperparameters are in range. It covers those that were traced when the rule was made."""

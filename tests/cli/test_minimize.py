@@ -64,7 +64,7 @@ def test_sharpness_reports_the_crossing_of_the_threshold(jaxgd, eta, crossing):
     """λ_max is 2 everywhere in the valley, and 2/η is 1.8 or 2.2."""
     answer = jaxgd("minimize", "valley", "--eta", eta, "--max-steps", 40, "--sharpness")
     assert "2/η" in answer.out
-    assert ("λ_max exceeds 2/η from update 0 on" in answer.out) == crossing
+    assert ("λ_max is above 2/η at the start" in answer.out) == crossing
 
 
 OWN = """

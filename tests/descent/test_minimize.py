@@ -155,10 +155,26 @@ def test_batch_elements_do_not_affect_each_other(x64):
     for other in (jax.tree.map(lambda x: x[::-1], permuted), recorded):
         for name in ("v", "cost", "steps", "evaluations"):
             np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
-    reasons = [jax.tree.map(lambda x, i=i: x[i], batch.outcome).reason.name for i in range(len(etas))]
+    reasons = [batch.at(i).outcome.reason.name for i in range(len(etas))]
     assert reasons == ["MAX_STEPS", "MAX_STEPS", "BAD_RULE", "DIVERGING", "BAD_RULE", "GRADIENT", "MAX_STEPS"]
     np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], np.nan)  # it ended before update 21
     assert np.isfinite(recorded.trajectory.cost[0]).all()
+
+
+def test_an_element_of_a_batch_is_named_by_at():
+    """A solution is a pytree. An index without `at` is refused, because it would name a field or an element."""
+    run = lambda v: minimize(valley, v, gradient_descent(0.25), max_steps=3, record=Record(v=True))  # noqa: E731
+    batch = jax.jit(jax.vmap(run))(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    for i in (2, -1, (2,)):
+        jax.tree.map(np.testing.assert_array_equal, batch.at(i), jax.tree.map(lambda x: x[2], batch))
+    assert batch.at(1).outcome.reason.name == "MAX_STEPS"
+    with pytest.raises(DtypeError, match=r"solution\.at\(i\)"):
+        batch[1]
+    for i in (3, -4, (0, 0), ()):
+        with pytest.raises(ShapeError, match=r"shape \(3,\)"):
+            batch.at(i)
+    with pytest.raises(ShapeError, match=r"shape \(\)"):
+        batch.at(0).at(0)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from costs import in_numpy, rosenbrock, rosenbrock_along, rosenbrock_gradient
 from support import often
 
-from jaxgd import Record, gradient_descent, heavy_ball, minimize, newton
+from jaxgd import Record, Trajectory, gradient_descent, heavy_ball, minimize, newton
 
 START = np.array([-1.2, 1.0])
 
@@ -94,7 +94,7 @@ def test_sharpness_below_the_edge_of_stability_has_no_crossing(x64):
     ).trajectory
     np.testing.assert_allclose(falling.sharpness, 3 * np.max(np.abs(falling.v), 1) ** 2, rtol=1e-6)
     np.testing.assert_allclose(falling.stability, 20)
-    assert falling.crossed == -1
+    assert (falling.crossed, falling.started_above) == (-1, False)
 
 
 def test_the_step_above_the_edge_of_stability_is_reported(x64):
@@ -106,9 +106,29 @@ def test_the_step_above_the_edge_of_stability_is_reported(x64):
         max_steps=30,
         record=Record(sharpness=True),
     ).trajectory
-    assert path.crossed == 0
+    assert (path.crossed, path.started_above) == (-1, True)  # it never rises above from below
     assert path.sharpness[0] == pytest.approx(np.exp(3.5))
     assert path.sharpness[-1] < 20
+
+
+CROSSINGS = {
+    "never": ([1, 1, 1], -1, False),
+    "upward": ([1, 3, 1], 20, False),
+    "started above": ([3, 1, 1], -1, True),
+    "started above and upward again": ([3, 1, 3], 30, True),
+    "unknown between": ([1, np.nan, 3], 30, False),
+    "unknown at first": ([np.nan, 3, 1], -1, False),
+}
+
+
+def test_a_crossing_is_from_below_to_above():
+    """2/η is 2, and the batch holds all cases."""
+    sharpness = np.array([values for values, _, _ in CROSSINGS.values()], np.float32)
+    nothing = np.zeros_like(sharpness)
+    steps = np.tile([10, 20, 30], (len(sharpness), 1))
+    path = Trajectory(steps, *[nothing] * 5, None, None, jnp.asarray(sharpness), jnp.asarray(nothing + 2))
+    assert path.crossed.tolist() == [crossed for _, crossed, _ in CROSSINGS.values()]
+    assert path.started_above.tolist() == [above for _, _, above in CROSSINGS.values()]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Rules that evaluate the cost meet the conditions of their methods and count their evaluations."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -258,6 +260,9 @@ def test_a_rule_is_a_pytree_and_an_optax_transformation(rule):
     assert isinstance(again, Rule)
     assert isinstance(again, optax.GradientTransformationExtraArgs)
     assert jax.tree.structure(again) == structure
+    pickled = pickle.loads(pickle.dumps(rule))
+    assert jax.tree.flatten(pickled) == (leaves, structure)  # equal structures share a compiled program
+    assert (type(pickled), repr(pickled)) == (Rule, repr(rule))
     init, update = rule
     assert callable(init)
     assert callable(update)
