@@ -53,10 +53,10 @@ def backtracking(memory: int = 10) -> Rule:
     rises by more than this slack. With a larger memory, C may rise in a single step. The descent can then cross a
     narrow valley, and moves faster along the valley.
 
-    The first search begins at η = min(1, 1/‖∇C‖). Each later search begins at the η of Barzilai and Borwein,
-    η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′ and the present gradient g. This η is the inverse of the
-    curvature along the last step. If that curvature is not positive, the search begins at 4η′. The start of a search
-    differs from η′ by a factor of at most 10⁶.
+    The first step tried has the length ‖v‖/10, or 1 for v = 0. Each later search begins at the η of Barzilai and
+    Borwein, η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′ and the present gradient g. This η is the inverse
+    of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The start of a
+    search differs from η′ by a factor of at most 10⁶.
 
     A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′.
 
@@ -78,8 +78,8 @@ def backtracking(memory: int = 10) -> Rule:
         >>> rule = backtracking()
         >>> v, cost = jnp.array(1.0), lambda v: 50 * v**2
         >>> step, _ = rule.update(100 * v, rule.init(v), v, value=cost(v), value_fn=cost)
-        >>> float(step)  # the search accepts its first η, 1/‖∇C‖
-        -1.0
+        >>> print(step.round(4))  # the search accepts the first step tried
+        -0.1
     """
     require_count("backtracking", "memory", memory, most=10**6)
     return Rule(_BACKTRACKING, {}, memory=memory)
@@ -95,45 +95,57 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
     def step(g: Any, state: SearchState, v: Any, *, value: Any, value_fn: Cost, **_: Any) -> tuple[Any, SearchState]:
         value = jnp.asarray(value, state.costs.dtype)
         costs = jnp.roll(state.costs, 1).at[0].set(value)
-        slope = dot(g, g)
-        before = dot(state.gradient, state.gradient)
-        change = before - dot(state.gradient, g)
-        guess = state.eta * jnp.where(change > 0, before / change, 4)
+        unit, length = _unit(g, value.dtype)
+        before, length_before = _unit(state.gradient, value.dtype)
+        # With unit vectors, no square leaves the range of the dtype.
+        change = 1 - length / jnp.where(length_before > 0, length_before, 1) * dot(before, unit)
+        guess = state.eta * jnp.where(change > 0, 1 / change, 4)
         guess = jnp.clip(guess, state.eta / _FARTHEST, state.eta * _FARTHEST)
-        length = norm(g)
-        guess = jnp.where(state.eta > 0, guess, jnp.minimum(1, 1 / jnp.where(length > 0, length, 1)))
-        eta, trials = _search(value_fn, v, g, -slope, guess.astype(value.dtype), jnp.max(costs), sign=-1)
-        steps = jax.tree.map(lambda x: jnp.asarray(-eta * x, x.dtype), g)
-        return steps, SearchState(jnp.where(eta > 0, eta, state.eta / 2), g, costs, trials)
+        first = jnp.where(state.eta > 0, guess * length, _first_length(v))
+        down = jax.tree.map(jnp.negative, unit)
+        t, trials = _search(value_fn, v, down, -length, first.astype(value.dtype), jnp.max(costs))
+        steps = jax.tree.map(lambda x: jnp.asarray(t * x, x.dtype), down)
+        eta = jnp.where(t > 0, t / jnp.where(length > 0, length, 1), state.eta / 2)
+        return steps, SearchState(eta, g, costs, trials)
 
     return optax.GradientTransformationExtraArgs(init, step)
 
 
-def _search(
-    cost: Cost, v: Any, direction: Any, slope: Array, first: Array, reference: Array, sign: int = 1
-) -> tuple[Array, Array]:
-    """Return η and the number of trials.
+def _unit(g: PyTree[Array], dtype: Any) -> tuple[PyTree[Array], Array]:
+    """Return g/‖g‖, or 0 for g = 0, and ‖g‖."""
+    length = norm(g).astype(dtype)
+    return jax.tree.map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), g), length
 
-    η is the first of `first`, first/2, … that meets Armijo's condition; it is 0 if none of 60 does. The condition
-    compares C with `reference`. `slope` is the slope of the cost along sign · direction, below 0.
+
+def _first_length(v: PyTree[Array]) -> Array:
+    """Return the length of the first step tried, in the units of v where they are known."""
+    length = norm(v)
+    return jnp.where(length > 0, length / 10, 1)
+
+
+def _search(cost: Cost, v: Any, direction: Any, slope: Array, first: Array, reference: Array) -> tuple[Array, Array]:
+    """Return t and the number of trials.
+
+    t is the first of `first`, first/2, … that meets Armijo's condition; it is 0 if none of 60 does. The condition
+    compares C with `reference`. `slope` is the slope of the cost along the direction, below 0.
     """
     # Rounding in C must not reject a step.
     slack = 4 * jnp.finfo(reference.dtype).eps * jnp.abs(reference)  # type: ignore[no-untyped-call]
 
     def bad(carry: tuple[Array, Array, Array]) -> Array:
-        eta, trials, c = carry
-        return ~(c <= reference + _ARMIJO * eta * slope + slack) & (trials < _TRIALS)
+        t, trials, c = carry
+        return ~(c <= reference + _ARMIJO * t * slope + slack) & (trials < _TRIALS)
 
-    def at(eta: Array) -> Array:
-        return jnp.asarray(cost(axpy(sign * eta, direction, v)), reference.dtype)
+    def at(t: Array) -> Array:
+        return jnp.asarray(cost(axpy(t, direction, v)), reference.dtype)
 
     def halve(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        eta, trials, _ = carry
-        return eta * _HALF, trials + 1, at(eta * _HALF)
+        t, trials, _ = carry
+        return t * _HALF, trials + 1, at(t * _HALF)
 
-    eta, trials, c = lax.while_loop(bad, halve, (first, jnp.array(1), at(first)))
-    accepted = c <= reference + _ARMIJO * eta * slope + slack
-    return jnp.where(accepted, eta, 0), trials
+    t, trials, c = lax.while_loop(bad, halve, (first, jnp.array(1), at(first)))
+    accepted = c <= reference + _ARMIJO * t * slope + slack
+    return jnp.where(accepted, t, 0), trials
 
 
 def wolfe(memory: int = 10) -> Rule:
@@ -200,8 +212,9 @@ def newton(max_products: int = 100) -> Rule:
     min(½, √(‖∇C‖/G)) · ‖∇C‖, with G the largest ‖∇C‖ so far. They also stop after `max_products` Hessian-vector
     products, or after two products per variable if that is less.
 
-    If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|. If pᵀHp is 0 within rounding,
-    it uses the curvature ‖p‖². Both are descent steps. The conjugate gradients then stop.
+    If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|. If pᵀHp is 0 within rounding
+    for the first p = −∇C, it tries a step of length ‖v‖/10 along p, or of length 1 for v = 0. Both are descent steps.
+    The conjugate gradients then stop.
 
     The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
 
@@ -235,12 +248,13 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
         return NewtonState(jnp.zeros((), wide_dtype(v)), jnp.array(0))
 
     def step(g: Any, state: NewtonState, v: Any, *, value: Any, value_fn: Cost, **_: Any) -> tuple[Any, NewtonState]:
-        length = norm(g).astype(state.largest.dtype)
-        largest = jnp.maximum(state.largest, length)
-        exact = jnp.minimum(0.5, jnp.sqrt(length / jnp.where(largest > 0, largest, 1))) * length
-        direction, products = _newton_direction(value_fn, v, g, exact, max_products)
         value = jnp.asarray(value, state.largest.dtype)
-        slope = dot(g, direction).astype(value.dtype)
+        unit, length = _unit(g, value.dtype)
+        largest = jnp.maximum(state.largest, length)
+        exact = jnp.minimum(0.5, jnp.sqrt(length / jnp.where(largest > 0, largest, 1)))
+        # Solve for the unit vector, so that no square leaves the range of the dtype.
+        direction, products = _newton_direction(value_fn, v, unit, length, exact, max_products)
+        slope = length * dot(unit, direction).astype(value.dtype)
         eta, trials = _search(value_fn, v, direction, slope, jnp.ones((), value.dtype), value)
         steps = jax.tree.map(lambda x: jnp.asarray(eta * x, x.dtype), direction)
         return steps, NewtonState(largest, products + trials)
@@ -250,22 +264,24 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
 
 class _Solving(NamedTuple):
     d: Any  # the solution of Hd = −∇C so far
-    r: Any  # the residual −∇C − Hd
+    r: Any  # the residual −∇C − Hd, in units of ‖∇C‖
     p: Any  # the next direction of conjugate gradients
     left: Array  # ‖r‖²
     products: Array  # the number of Hessian-vector products
     bent: Array  # True after a direction with pᵀHp ≤ 0, within rounding
 
 
-def _newton_direction(cost: Cost, v: Any, g: Any, exact: Array, max_products: int) -> tuple[Any, Array]:
-    """Solve Hd = −g by conjugate gradients. Return d and the number of Hessian-vector products.
+def _newton_direction(
+    cost: Cost, v: Any, unit: Any, length: Array, exact: Array, max_products: int
+) -> tuple[Any, Array]:
+    """Solve Hd = −∇C by conjugate gradients, with ∇C = length · unit. Return d and the number of products.
 
     Stop when ‖r‖ ≤ `exact`, when a direction has no positive curvature, or after min(max_products, 2 · number of
     variables) products.
     """
     most = min(max_products, 2 * size(v))
-    down = jax.tree.map(jnp.negative, g)
-    left = dot(g, g)
+    down = jax.tree.map(jnp.negative, unit)
+    left = dot(unit, unit)
 
     def more(s: _Solving) -> Array:
         return (s.left > exact**2) & (s.products < most) & ~s.bent
@@ -273,16 +289,15 @@ def _newton_direction(cost: Cost, v: Any, g: Any, exact: Array, max_products: in
     def solve(s: _Solving) -> _Solving:
         hp = hessian_vector_product(cost, v, s.p)
         curvature = dot(s.p, hp)
-        # A curvature within rounding of 0 gives no step length, so ‖p‖² replaces it: the step is (‖r‖²/‖p‖²)·p. For the
-        # first direction, this is the step of gradient descent with η = 1.
-        flat = jnp.finfo(s.left.dtype).eps * jnp.sqrt(s.left) * norm(hp)  # type: ignore[no-untyped-call]
-        safe = jnp.where(jnp.abs(curvature) > flat, jnp.abs(curvature), dot(s.p, s.p))
-        alpha = s.left / jnp.where(safe > 0, safe, 1)
-        d, r = axpy(alpha, s.p, s.d), axpy(-alpha, hp, s.r)
+        # A curvature within rounding of 0 gives no step length. A later direction then adds nothing.
+        flat = jnp.abs(curvature) <= jnp.finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)  # type: ignore[no-untyped-call]
+        alpha = s.left / jnp.where(flat, 1, jnp.abs(curvature))
+        along = jnp.where(flat, jnp.where(s.products == 0, _first_length(v), 0), alpha * length)
+        d, r = axpy(along, s.p, s.d), axpy(-alpha, hp, s.r)
         now = dot(r, r)
-        return _Solving(d, r, axpy(now / s.left, s.p, r), now, s.products + 1, curvature <= flat)
+        return _Solving(d, r, axpy(now / s.left, s.p, r), now, s.products + 1, flat | (curvature < 0))
 
-    zero = jax.tree.map(jnp.zeros_like, g)
+    zero = jax.tree.map(jnp.zeros_like, unit)
     s = lax.while_loop(more, solve, _Solving(zero, down, down, left, jnp.array(0), jnp.array(False)))
     return s.d, s.products
 

@@ -165,6 +165,41 @@ def test_newton_limits_its_products(x64):
     assert solution.evaluations <= 1 + 6 * (3 + 1 + 1)
 
 
+# Scale.
+
+
+def spring(w, scale, unit):
+    """Return a cost with its minimum at w = 3 · unit."""
+    v = w / unit
+    return scale * ((v[0] - 3) ** 2 + 2 * (v[1] - 3) ** 2 + (v[1] - 3) ** 4)
+
+
+def spring_runs(rule, dtype, scales, units, start):
+    """Return the solutions of one batch, with one element for each scale and unit."""
+
+    def run(scale, unit):
+        return minimize(spring, start * unit, rule, args=(scale, unit), max_steps=500, record=None)
+
+    return in_numpy(jax.jit(jax.vmap(run))(jnp.asarray(scales, dtype), jnp.asarray(units, dtype)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("rule", [backtracking(), newton()], ids=lambda r: r.spec.name)
+def test_the_scale_of_the_cost_and_of_v_changes_only_units(rule, dtype):
+    """A power of two scales every number of the run exactly, within the normal range of the dtype."""
+    powers = np.array([-66, -30, 0, 30, 66] if dtype is jnp.float32 else [-498, -100, 0, 100, 498])
+    with jax.enable_x64(dtype is jnp.float64):
+        one = np.ones(len(powers))
+        by_scale = spring_runs(rule, dtype, 2.0**powers, one, jnp.zeros(2, dtype))
+        by_unit = spring_runs(rule, dtype, one, 2.0 ** (powers / 4).round(), jnp.ones(2, dtype))
+    for batch in (by_scale, by_unit):
+        assert batch.outcome.ok.all()
+        assert len(set(batch.steps.tolist())) == 1
+        assert len(set(batch.evaluations.tolist())) == 1
+    np.testing.assert_allclose(by_scale.v, 3, rtol=1e-4)
+    np.testing.assert_allclose(by_unit.v / 2.0 ** (powers / 4).round()[:, None], 3, rtol=1e-4)
+
+
 # Gradient flow.
 
 
