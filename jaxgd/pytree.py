@@ -82,6 +82,25 @@ def axpy(a: Any, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:
     return jax.tree.map(lambda x, y: jnp.asarray(a * x + y, jnp.result_type(y)), x, y)
 
 
+def scaled(a: Any, x: PyTree[Array]) -> PyTree[Array]:
+    """Return a x, leaf by leaf, in x's dtypes.
+
+    >>> print(scaled(2.0, jnp.array([1.0, 0.5])))
+    [2. 1.]
+    """
+    return jax.tree.map(lambda x: jnp.asarray(a * x, x.dtype), x)
+
+
+def unit_vector(v: PyTree[Array], dtype: Any) -> tuple[PyTree[Array], Float[Array, ""]]:
+    """Return v/‖v‖, or 0 for v = 0, and ‖v‖ in the given dtype.
+
+    >>> print(unit_vector(jnp.array([3.0, 4.0]), jnp.float32)[0])
+    [0.6 0.8]
+    """
+    length = norm(v).astype(dtype)
+    return jax.tree.map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), v), length
+
+
 def wide_dtype(v: PyTree[Array]) -> Any:
     """Return the dtype for costs and lengths of a pytree: the widest dtype of its leaves, and at least float32.
 

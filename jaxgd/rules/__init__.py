@@ -1,8 +1,9 @@
 """Rules that choose a step from a gradient. Each is an optax transformation, and any optax transformation is a rule."""
 
-from jaxgd.rules.evaluating import backtracking, gradient_flow, newton, wolfe
+from jaxgd.rules.evaluating import backtracking, gradient_flow, newton
 from jaxgd.rules.first_order import fixed_length, gradient_descent, heavy_ball, nesterov, update
 from jaxgd.rules.rule import Rule
+from jaxgd.rules.wolfe import wolfe
 
 __all__ = [
     "Rule",

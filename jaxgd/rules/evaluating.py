@@ -1,4 +1,4 @@
-"""Rules that evaluate the cost: line searches, Newton's method and the gradient flow.
+"""Rules that evaluate the cost: backtracking, Newton's method and the gradient flow.
 
 The `update` of such a rule also takes keyword arguments, as optax's line searches do: the cost `value`, its gradient
 `grad` and the cost function `value_fn`. `minimize` and `train` pass them.
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.errors import require_count, require_positive
-from jaxgd.pytree import axpy, dot, norm, size, wide_dtype
+from jaxgd.pytree import axpy, dot, norm, scaled, size, unit_vector, wide_dtype
 from jaxgd.rules.rule import Rule, RuleSpec
 
 # Armijo's condition: a step must decrease C by at least this part of the predicted decrease.
@@ -54,8 +54,8 @@ def backtracking(memory: int = 10) -> Rule:
     narrow valley, and moves faster along the valley.
 
     The first step tried has the length ‖v‖/10, or 1 for v = 0. Each later search begins at the η of Barzilai and
-    Borwein, η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′ and the present gradient g. This η is the inverse
-    of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The start of a
+    Borwein, η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′ and the present gradient g. This η is the
+    inverse of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The start of a
     search differs from η′ by a factor of at most 10⁶.
 
     A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′.
@@ -95,29 +95,23 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
     def step(g: Any, state: SearchState, v: Any, *, value: Any, value_fn: Cost, **_: Any) -> tuple[Any, SearchState]:
         value = jnp.asarray(value, state.costs.dtype)
         costs = jnp.roll(state.costs, 1).at[0].set(value)
-        unit, length = _unit(g, value.dtype)
-        before, length_before = _unit(state.gradient, value.dtype)
+        unit, length = unit_vector(g, value.dtype)
+        before, length_before = unit_vector(state.gradient, value.dtype)
         # With unit vectors, no square leaves the range of the dtype.
         change = 1 - length / jnp.where(length_before > 0, length_before, 1) * dot(before, unit)
         guess = state.eta * jnp.where(change > 0, 1 / change, 4)
         guess = jnp.clip(guess, state.eta / _FARTHEST, state.eta * _FARTHEST)
-        first = jnp.where(state.eta > 0, guess * length, _first_length(v))
+        first = jnp.where(state.eta > 0, guess * length, first_length(v))
         down = jax.tree.map(jnp.negative, unit)
         t, trials = _search(value_fn, v, down, -length, first.astype(value.dtype), jnp.max(costs))
-        steps = jax.tree.map(lambda x: jnp.asarray(t * x, x.dtype), down)
+        steps = scaled(t, down)
         eta = jnp.where(t > 0, t / jnp.where(length > 0, length, 1), state.eta / 2)
         return steps, SearchState(eta, g, costs, trials)
 
     return optax.GradientTransformationExtraArgs(init, step)
 
 
-def _unit(g: PyTree[Array], dtype: Any) -> tuple[PyTree[Array], Array]:
-    """Return g/‖g‖, or 0 for g = 0, and ‖g‖."""
-    length = norm(g).astype(dtype)
-    return jax.tree.map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), g), length
-
-
-def _first_length(v: PyTree[Array]) -> Array:
+def first_length(v: PyTree[Array]) -> Array:
     """Return the length of the first step tried, in the units of v where they are known."""
     length = norm(v)
     return jnp.where(length > 0, length / 10, 1)
@@ -146,51 +140,6 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, first: Array, refe
     t, trials, c = lax.while_loop(bad, halve, (first, jnp.array(1), at(first)))
     accepted = c <= reference + _ARMIJO * t * slope + slack
     return jnp.where(accepted, t, 0), trials
-
-
-def wolfe(memory: int = 10) -> Rule:
-    """Make the rule of a line search for the strong Wolfe conditions, along the direction of L-BFGS or along −∇C.
-
-    Δv = −η B∇C, with B the inverse Hessian estimated from the last `memory` steps. η satisfies
-    C(v + Δv) ≤ C + c₁⟨∇C, Δv⟩ and |⟨∇C(v + Δv), Δv⟩| ≤ c₂|⟨∇C, Δv⟩|, with c₁ = 10⁻⁴ and c₂ = 0.9. The second
-    condition keeps B positive definite. The rule combines optax's `scale_by_lbfgs` and `scale_by_zoom_linesearch`.
-
-    In place of the first condition, optax also accepts C(v + Δv) ≤ C + 10⁻⁶|C| with
-    ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum.
-
-    A search fails after 20 trials, or when its interval of η is shorter than 10⁻⁵. The rule then takes the best trial
-    that met the first condition. If none did, the rule takes the last trial although C may rise, or Δv = 0 if C was not
-    finite there.
-
-    Args:
-        memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
-            recompiles.
-
-    Returns:
-        The rule. Its `update` needs `value=`, `grad=` and `value_fn=`. It cannot be unrolled by
-        `minimize(..., differentiate="unroll")`.
-
-    Raises:
-        DtypeError: If memory is not a whole number.
-        RangeError: If memory is below 0.
-
-    Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5, 3.6 and 7.4.
-
-    Example:
-        >>> from jaxgd import minimize
-        >>> solution = minimize(lambda v: jnp.sum((v - 3) ** 2), jnp.zeros(2), wolfe(), max_steps=10)
-        >>> print(solution.v.round(4))
-        [3. 3.]
-    """
-    require_count("wolfe", "memory", memory, least=0, most=10**6)
-    return Rule(_WOLFE, {}, memory=memory)
-
-
-def _wolfe(memory: int) -> Any:
-    if memory:
-        return optax.lbfgs(memory_size=memory)
-    # Without B, no natural η is known, so the next search starts at the last η.
-    return optax.chain(optax.scale(-1.0), optax.scale_by_zoom_linesearch(20, initial_guess_strategy="keep"))
 
 
 class NewtonState(NamedTuple):
@@ -249,14 +198,14 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
 
     def step(g: Any, state: NewtonState, v: Any, *, value: Any, value_fn: Cost, **_: Any) -> tuple[Any, NewtonState]:
         value = jnp.asarray(value, state.largest.dtype)
-        unit, length = _unit(g, value.dtype)
+        unit, length = unit_vector(g, value.dtype)
         largest = jnp.maximum(state.largest, length)
         exact = jnp.minimum(0.5, jnp.sqrt(length / jnp.where(largest > 0, largest, 1)))
         # Solve for the unit vector, so that no square leaves the range of the dtype.
         direction, products = _newton_direction(value_fn, v, unit, length, exact, max_products)
         slope = length * dot(unit, direction).astype(value.dtype)
         eta, trials = _search(value_fn, v, direction, slope, jnp.ones((), value.dtype), value)
-        steps = jax.tree.map(lambda x: jnp.asarray(eta * x, x.dtype), direction)
+        steps = scaled(eta, direction)
         return steps, NewtonState(largest, products + trials)
 
     return optax.GradientTransformationExtraArgs(init, step)
@@ -292,7 +241,7 @@ def _newton_direction(
         # A curvature within rounding of 0 gives no step length. A later direction then adds nothing.
         flat = jnp.abs(curvature) <= jnp.finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)  # type: ignore[no-untyped-call]
         alpha = s.left / jnp.where(flat, 1, jnp.abs(curvature))
-        along = jnp.where(flat, jnp.where(s.products == 0, _first_length(v), 0), alpha * length)
+        along = jnp.where(flat, jnp.where(s.products == 0, first_length(v), 0), alpha * length)
         d, r = axpy(along, s.p, s.d), axpy(-alpha, hp, s.r)
         now = dot(r, r)
         return _Solving(d, r, axpy(now / s.left, s.p, r), now, s.products + 1, flat | (curvature < 0))
@@ -361,6 +310,5 @@ def _last_eta(state: SearchState, memory: int) -> Array:
 
 
 _BACKTRACKING = RuleSpec("backtracking", _backtracking, rate=_last_eta, unrolls=False, uses_cost=True)
-_WOLFE = RuleSpec("wolfe", _wolfe, unrolls=False, uses_cost=True, caches_value=True)
 _NEWTON = RuleSpec("newton", _newton, unrolls=False, uses_cost=True)
 _FLOW = RuleSpec("gradient_flow", _flow, positive=("dt",))

@@ -1,0 +1,265 @@
+"""L-BFGS with a line search for the strong Wolfe conditions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxgd.errors import require_count
+from jaxgd.pytree import axpy, dot, norm, scaled, unit_vector, wide_dtype
+from jaxgd.rules.evaluating import first_length
+from jaxgd.rules.rule import Rule, RuleSpec
+
+# The conditions: C falls by at least this part of the predicted decrease, and the slope to at most this part.
+_DECREASE, _SLOPE = 1e-4, 0.9
+_TRIALS = 30
+# A step beyond all trials grows by at most this factor.
+_GROWTH = 10
+
+Cost = Callable[[PyTree[Array]], Array]
+
+
+class WolfeState(NamedTuple):
+    """The state of L-BFGS and its line search.
+
+    A pair holds a step s and the change y of the gradient, as the unit vectors s/‖s‖ and y/‖y‖: no square then leaves
+    the range of the dtype. The newest pair is in row (known − 1) mod memory.
+
+    Attributes:
+        v: The variables before the last update.
+        gradient: ∇C at `v`.
+        value: C at the end of the last step.
+        grad: ∇C at the end of the last step.
+        s: The unit vectors of the steps: a tree like v with an axis of length memory in front of every leaf.
+        y: The unit vectors of the changes of the gradient, like s.
+        cosine: ⟨s, y⟩/(‖s‖‖y‖) of each pair.
+        ratio: ‖s‖/‖y‖ of each pair.
+        known: The number of pairs since the memory was last cleared.
+        length: ‖Δv‖ of the last step that was not 0; 0 at first.
+        evaluations: The evaluations of C and ∇C in the last search.
+    """
+
+    v: PyTree[Array]
+    gradient: PyTree[Array]
+    value: Float[Array, ""]
+    grad: PyTree[Array]
+    s: PyTree[Array]
+    y: PyTree[Array]
+    cosine: Float[Array, " memory"]
+    ratio: Float[Array, " memory"]
+    known: Int[Array, ""]
+    length: Float[Array, ""]
+    evaluations: Int[Array, ""]
+
+
+def wolfe(memory: int = 10) -> Rule:
+    """Make the rule of a line search for the strong Wolfe conditions, along the direction of L-BFGS or along −∇C.
+
+    Δv = −η B∇C, with B the inverse Hessian estimated from the last `memory` steps. η satisfies
+    C(v + Δv) ≤ C + c₁⟨∇C, Δv⟩ and |⟨∇C(v + Δv), Δv⟩| ≤ c₂|⟨∇C, Δv⟩|, with c₁ = 10⁻⁴ and c₂ = 0.9. The second
+    condition keeps B positive definite.
+
+    In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
+    ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. C therefore
+    never rises by more than 8 eps · |C| in a step.
+
+    A search starts at η = 1, and makes at most 30 trials. If no trial meets both conditions, the rule takes the lowest
+    one that meets the first. If none does, Δv = 0, and the next search goes along −∇C. Without pairs of steps, the
+    first step tried has the length of the last step; at first, ‖v‖/10, or 1 for v = 0.
+
+    Args:
+        memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
+            recompiles.
+
+    Returns:
+        The rule. Its `update` needs `value=` and `value_fn=`. It cannot be unrolled by
+        `minimize(..., differentiate="unroll")`.
+
+    Raises:
+        DtypeError: If memory is not a whole number.
+        RangeError: If memory is below 0.
+
+    Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5, 3.6 and 7.4; Hager and Zhang, SIAM J.
+    Optim. 16 (2005) 170–192, for the condition near a minimum.
+
+    Example:
+        >>> from jaxgd import minimize
+        >>> solution = minimize(lambda v: jnp.sum((v - 3) ** 2), jnp.zeros(2), wolfe(), max_steps=10)
+        >>> print(solution.v.round(4))
+        [3. 3.]
+    """
+    require_count("wolfe", "memory", memory, least=0, most=10**6)
+    return Rule(_WOLFE, {}, memory=memory)
+
+
+def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
+    def init(v: Any) -> WolfeState:
+        zero, rows = jnp.zeros((), wide_dtype(v)), jnp.zeros(memory, wide_dtype(v))
+        nothing = jax.tree.map(jnp.zeros_like, v)
+        pairs = jax.tree.map(lambda x: jnp.zeros((memory, *x.shape), x.dtype), v)
+        none = jnp.array(0)
+        return WolfeState(v, nothing, zero + jnp.inf, nothing, pairs, pairs, rows, rows, none, zero, none)
+
+    def step(
+        g: Any, state: WolfeState, v: Any, *, value: Any, value_fn: Cost, grad: Any = None, **_: Any
+    ) -> tuple[Any, WolfeState]:
+        kind = state.value.dtype
+        value = jnp.asarray(value, kind)
+        state = _with_pair(state, v, g, memory)
+        unit, length = unit_vector(g, kind)
+        first = jnp.where(state.length > 0, state.length, first_length(v)).astype(kind)
+        # In a chain of optax, g may differ from ∇C.
+        actual = (unit, length) if grad is None or grad is g else unit_vector(grad, kind)
+        down = scaled(-first, unit)
+        direction, slope = down, _slope(actual, down)
+        if memory:
+            quasi = scaled(-length, _two_loops(state, unit, memory))
+            quasi_slope = _slope(actual, quasi)
+            good = (state.known > 0) & (quasi_slope < 0)
+            direction = jax.tree.map(lambda x, y: jnp.where(good, x, y), quasi, down)
+            slope = jnp.where(good, quasi_slope, slope)
+        t, c, gradient, trials = _search(value_fn, v, direction, slope, value, g if grad is None else grad)
+        steps = scaled(t, direction)
+        moved = (t * norm(direction)).astype(kind)
+        return steps, state._replace(
+            v=v,
+            gradient=g,
+            value=c,
+            grad=gradient,
+            known=jnp.where(t > 0, state.known, 0),
+            length=jnp.where(moved > 0, moved, state.length),
+            evaluations=trials,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, step)
+
+
+def _slope(gradient: tuple[Any, Array], direction: Any) -> Array:
+    """Return the slope ⟨∇C, d⟩. ∇C is given as a unit vector and its length: no product then leaves the range."""
+    unit, length = gradient
+    return length * dot(unit, direction).astype(length.dtype)
+
+
+def _with_pair(state: WolfeState, v: Any, g: Any, memory: int) -> WolfeState:
+    """Return the state with the pair of the last step, if its curvature is positive."""
+    if not memory:
+        return state
+    kind = state.value.dtype
+    s, s_length = unit_vector(jax.tree.map(jnp.subtract, v, state.v), kind)
+    y, y_length = unit_vector(jax.tree.map(jnp.subtract, g, state.gradient), kind)
+    cosine = dot(s, y).astype(kind)
+    good = (s_length > 0) & (cosine > 10 * jnp.finfo(kind).eps)  # type: ignore[no-untyped-call]
+    row = state.known % memory
+
+    def written(rows: Any, x: Any) -> Any:
+        return jax.tree.map(lambda xs, x: xs.at[row].set(jnp.where(good, x, xs[row])), rows, x)
+
+    return state._replace(
+        s=written(state.s, s),
+        y=written(state.y, y),
+        cosine=written(state.cosine, cosine),
+        ratio=written(state.ratio, s_length / jnp.where(y_length > 0, y_length, 1)),
+        known=state.known + good,
+    )
+
+
+def _two_loops(state: WolfeState, q: Any, memory: int) -> Any:
+    """Return B q, by the two loops of L-BFGS over the pairs: from the newest to the oldest, and back."""
+    n = jnp.minimum(state.known, memory)
+
+    def pair(i: Any) -> Any:
+        row = (state.known - 1 - i) % memory
+        return jax.tree.map(lambda xs: xs[row], (state.s, state.y, state.cosine, state.ratio))
+
+    def back(i: Any, carry: Any) -> Any:
+        q, alphas = carry
+        s, y, cosine, _ = pair(i)
+        alpha = (dot(s, q) / cosine).astype(cosine.dtype)
+        return axpy(-alpha, y, q), alphas.at[i].set(alpha)
+
+    def forth(j: Any, r: Any) -> Any:
+        i = n - 1 - j
+        s, y, cosine, ratio = pair(i)
+        beta = (dot(y, r) / cosine).astype(cosine.dtype)
+        return axpy(alphas[i] * ratio - beta, s, r)
+
+    q, alphas = lax.fori_loop(0, n, back, (q, jnp.zeros_like(state.ratio)))
+    _, _, cosine, ratio = pair(0)
+    return lax.fori_loop(0, n, forth, scaled(cosine * ratio, q))
+
+
+class _Trial(NamedTuple):
+    """A point of the search, with the change of C and the slope in units of the first slope."""
+
+    t: Array
+    change: Array
+    slope: Array
+
+
+class _Searching(NamedTuple):
+    low: _Trial  # the lowest trial that meets the first condition
+    high: _Trial  # the other end of the interval; t is infinite before it is known
+    t: Array  # the next trial
+    best: Any  # C and ∇C at `low`
+    trials: Array
+    done: Array
+
+
+def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, gradient: Any) -> tuple[Any, ...]:
+    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials. t is 0 if the search fails."""
+    kind = value.dtype
+    size = jnp.where(slope < 0, -slope, 1)
+    slack = 8 * jnp.finfo(kind).eps * jnp.abs(value) / size  # type: ignore[no-untyped-call]
+
+    def more(s: _Searching) -> Array:
+        return ~s.done & (s.trials < _TRIALS)
+
+    def trial(s: _Searching) -> _Searching:
+        c, g = jax.value_and_grad(lambda v: jnp.asarray(cost(v), kind))(axpy(s.t, direction, v))
+        new = _Trial(s.t, (c - value) / size, _slope(unit_vector(g, kind), direction) / size)
+        near = (new.change <= slack) & (new.slope <= 1 - 2 * _DECREASE)
+        falls = (new.change <= -_DECREASE * s.t) | near
+        worse = ~(falls & ((new.change < s.low.change) | (s.low.t == 0) | near))
+        done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
+        # The slope at the lower end points into the interval.
+        turned = ~worse & (new.slope * (s.high.t - s.t) >= 0)
+        low = _chosen(worse, s.low, new)
+        high = _chosen(worse, new, _chosen(turned, s.low, s.high))
+        best = _chosen(worse, s.best, (c, g))
+        return _Searching(low, high, _next(low, high, s.low), best, s.trials + 1, done | ~(slope < 0))
+
+    zero = jnp.zeros((), kind)
+    start = _Trial(zero, zero, zero - 1)
+    unknown = _Trial(zero + jnp.inf, zero, zero)
+    s = lax.while_loop(
+        more, trial, _Searching(start, unknown, zero + 1, (value, gradient), jnp.array(0), jnp.array(False))
+    )
+    return s.low.t, *s.best, s.trials
+
+
+def _chosen(condition: Array, x: Any, y: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), x, y)
+
+
+def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
+    """Return the next t: the minimum of the cubic through two trials, kept off the ends of the interval."""
+    open_end = jnp.isinf(high.t)
+    # Without an upper end, extrapolate from the last two lower ends.
+    other = _chosen(open_end, before, high)
+    width = other.t - low.t
+    a = low.slope + other.slope - 3 * (other.change - low.change) / width
+    root = jnp.sqrt(jnp.maximum(a**2 - low.slope * other.slope, 0)) * jnp.sign(width)
+    cubic = low.t + width * (root - low.slope + a) / (other.slope - low.slope + 2 * root)
+    cubic = jnp.where(jnp.isfinite(cubic), cubic, low.t)
+    # A trial that is not finite says nothing about the interval but that it is far too long.
+    inside = jnp.where(jnp.isfinite(high.change), cubic, low.t)
+    ends = low.t + jnp.array([0.1, 0.9], low.t.dtype) * (high.t - low.t)
+    inside = jnp.clip(inside, jnp.min(ends), jnp.max(ends))
+    return jnp.where(open_end, jnp.clip(cubic, 2 * low.t, _GROWTH * low.t), inside)
+
+
+_WOLFE = RuleSpec("wolfe", _wolfe, unrolls=False, uses_cost=True, caches_value=True)
