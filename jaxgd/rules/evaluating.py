@@ -55,8 +55,8 @@ def backtracking(memory: int = 10) -> Rule:
 
     The first step tried has the length ‖v‖/10, or 1 for v = 0. Each later search begins at the η of Barzilai and
     Borwein, η′‖g′‖²/⟨g′, g′ − g⟩, with the previous η′ and gradient g′ and the present gradient g. This η is the
-    inverse of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The start of a
-    search differs from η′ by a factor of at most 10⁶.
+    inverse of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The
+    start of a search differs from η′ by a factor of at most 10⁶.
 
     A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′.
 

@@ -113,16 +113,16 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
         unit, length = unit_vector(g, kind)
         first = jnp.where(state.length > 0, state.length, first_length(v)).astype(kind)
         # In a chain of optax, g may differ from ∇C.
-        actual = (unit, length) if grad is None or grad is g else unit_vector(grad, kind)
+        grad = g if grad is None else grad
         down = scaled(-first, unit)
-        direction, slope = down, _slope(actual, down)
+        direction, slope = down, dot(grad, down).astype(kind)
         if memory:
             quasi = scaled(-length, _two_loops(state, unit, memory))
-            quasi_slope = _slope(actual, quasi)
+            quasi_slope = dot(grad, quasi).astype(kind)
             good = (state.known > 0) & (quasi_slope < 0)
             direction = jax.tree.map(lambda x, y: jnp.where(good, x, y), quasi, down)
             slope = jnp.where(good, quasi_slope, slope)
-        t, c, gradient, trials = _search(value_fn, v, direction, slope, value, g if grad is None else grad)
+        t, c, gradient, trials = _search(value_fn, v, direction, slope, value, grad)
         steps = scaled(t, direction)
         moved = (t * norm(direction)).astype(kind)
         return steps, state._replace(
@@ -136,12 +136,6 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
         )
 
     return optax.GradientTransformationExtraArgs(init, step)
-
-
-def _slope(gradient: tuple[Any, Array], direction: Any) -> Array:
-    """Return the slope ⟨∇C, d⟩. ∇C is given as a unit vector and its length: no product then leaves the range."""
-    unit, length = gradient
-    return length * dot(unit, direction).astype(length.dtype)
 
 
 def _with_pair(state: WolfeState, v: Any, g: Any, memory: int) -> WolfeState:
@@ -220,7 +214,7 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, grad
 
     def trial(s: _Searching) -> _Searching:
         c, g = jax.value_and_grad(lambda v: jnp.asarray(cost(v), kind))(axpy(s.t, direction, v))
-        new = _Trial(s.t, (c - value) / size, _slope(unit_vector(g, kind), direction) / size)
+        new = _Trial(s.t, (c - value) / size, dot(g, direction).astype(kind) / size)
         near = (new.change <= slack) & (new.slope <= 1 - 2 * _DECREASE)
         falls = (new.change <= -_DECREASE * s.t) | near
         worse = ~(falls & ((new.change < s.low.change) | (s.low.t == 0) | near))
