@@ -17,6 +17,8 @@ from jaxgd.rules.rule import Rule, RuleSpec
 # The conditions: C falls by at least this part of the predicted decrease, and the slope to at most this part.
 _DECREASE, _SLOPE = 1e-4, 0.9
 _TRIALS = 30
+# The rise of C that counts as rounding, in units of eps · |C|: for a sum of like terms, and where terms cancel.
+_SLACK, _CANCELED = 8, 256
 # A step beyond all trials grows by at most this factor.
 _GROWTH = 10
 
@@ -64,12 +66,14 @@ def wolfe(memory: int = 10) -> Rule:
     condition keeps B positive definite.
 
     In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
-    ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. C therefore
-    never rises by more than 8 eps · |C| in a step.
+    ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. If the largest
+    element of ∇C falls, it accepts a rise of up to 256 eps · |C|, because the terms of C may cancel. No step raises C
+    further.
 
-    A search starts at η = 1, and makes at most 30 trials. If no trial meets both conditions, the rule takes the lowest
-    one that meets the first. If none does, Δv = 0, and the next search goes along −∇C. Without pairs of steps, the
-    first step tried has the length of the last step; at first, ‖v‖/10, or 1 for v = 0.
+    A search starts at η = 1. It makes at most 30 trials, and ends when its interval is below rounding. If no trial
+    meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the next search goes
+    along −∇C. Without pairs of steps, the first step tried has the length of the last step; at first, ‖v‖/10, or 1 for
+    v = 0.
 
     Args:
         memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
@@ -207,7 +211,9 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, grad
     """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials. t is 0 if the search fails."""
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
-    slack = 8 * jnp.finfo(kind).eps * jnp.abs(value) / size  # type: ignore[no-untyped-call]
+    eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
+    rounding = eps * jnp.abs(value) / size
+    largest = _largest(gradient)
 
     def more(s: _Searching) -> Array:
         return ~s.done & (s.trials < _TRIALS)
@@ -215,7 +221,8 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, grad
     def trial(s: _Searching) -> _Searching:
         c, g = jax.value_and_grad(lambda v: jnp.asarray(cost(v), kind))(axpy(s.t, direction, v))
         new = _Trial(s.t, (c - value) / size, dot(g, direction).astype(kind) / size)
-        near = (new.change <= slack) & (new.slope <= 1 - 2 * _DECREASE)
+        near = (new.change <= _SLACK * rounding) & (new.slope <= 1 - 2 * _DECREASE)
+        near |= (new.change <= _CANCELED * rounding) & (_largest(g) < largest)
         falls = (new.change <= -_DECREASE * s.t) | near
         worse = ~(falls & ((new.change < s.low.change) | (s.low.t == 0) | near))
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
@@ -224,7 +231,9 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, grad
         low = _chosen(worse, s.low, new)
         high = _chosen(worse, new, _chosen(turned, s.low, s.high))
         best = _chosen(worse, s.best, (c, g))
-        return _Searching(low, high, _next(low, high, s.low), best, s.trials + 1, done | ~(slope < 0))
+        narrow = jnp.abs(high.t - low.t) <= eps * jnp.maximum(high.t, low.t)
+        done |= ~(slope < 0) | (narrow & jnp.isfinite(high.t))
+        return _Searching(low, high, _next(low, high, s.low), best, s.trials + 1, done)
 
     zero = jnp.zeros((), kind)
     start = _Trial(zero, zero, zero - 1)
@@ -233,6 +242,11 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, grad
         more, trial, _Searching(start, unknown, zero + 1, (value, gradient), jnp.array(0), jnp.array(False))
     )
     return s.low.t, *s.best, s.trials
+
+
+def _largest(g: Any) -> Array:
+    """Return the largest |∂C/∂vᵢ|."""
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(g) if x.size]))
 
 
 def _chosen(condition: Array, x: Any, y: Any) -> Any:

@@ -106,9 +106,9 @@ def test_wolfe_conditions_hold(memory, x64):
     assert np.all(np.abs(after) <= 0.9 * np.abs(slope) + 1e-12)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_no_step_of_wolfe_raises_the_cost_beyond_rounding(dtype):
-    """At a kink, no step meets the second condition. At a minimum, C no longer falls, and the run stalls."""
+    """At a kink, no step meets the second condition, and ∇C does not fall. At a minimum, the run stalls."""
     with jax.enable_x64(dtype is jnp.float64):
         for cost, last in (
             (lambda v: jnp.sum(jnp.abs(v)), "MAX_STEPS"),
@@ -116,7 +116,8 @@ def test_no_step_of_wolfe_raises_the_cost_beyond_rounding(dtype):
         ):
             s = in_numpy(minimize(cost, jnp.array([1.0, 0.3], dtype), wolfe(), max_steps=200, stop=Stop()))
             c = s.trajectory.cost
-            assert np.all(np.diff(c) <= 8 * jnp.finfo(dtype).eps * np.abs(c[:-1]))
+            allowed = 8 if last == "MAX_STEPS" else 256
+            assert np.all(np.diff(c) <= allowed * jnp.finfo(dtype).eps * np.abs(c[:-1]))
             assert s.best_cost <= np.min(c)
             assert s.outcome.reason.name == last
             assert "eta" not in s.outcome.message
@@ -200,7 +201,7 @@ def spring_runs(rule, dtype, scales, units, start):
     return in_numpy(jax.jit(jax.vmap(run))(jnp.asarray(scales, dtype), jnp.asarray(units, dtype)))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 @pytest.mark.parametrize("rule", [backtracking(), wolfe(), newton()], ids=lambda r: r.spec.name)
 def test_the_scale_of_the_cost_and_of_v_changes_only_units(rule, dtype):
     """A power of two scales every number of the run exactly, within the normal range of the dtype."""
