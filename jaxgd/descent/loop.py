@@ -16,7 +16,7 @@ from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, o
 from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
 from jaxgd.errors import as_array
 from jaxgd.outcome import Reason
-from jaxgd.pytree import any_nonzero, norm
+from jaxgd.pytree import any_nonzero, norm, subtract
 from jaxgd.rules import Rule
 
 
@@ -139,7 +139,11 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
         idle = due & ~(s.cost < s.cost_seen)
 
         def stuck() -> Any:
-            steps = step_of(config, rule, s, args)[0]
+            if rule is not None and rule.spec.caches_value:
+                # The state holds the last v. A second copy of the search would double the time of compilation.
+                steps = subtract(s.v, s.rule.v)
+            else:
+                steps = step_of(config, rule, s, args)[0]
             still = ~moves(s.v, steps)
             # A zero step is no stall here: a schedule may begin with 0, and an optimizer may first collect gradients.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False

@@ -24,7 +24,7 @@ class RuleSpec:
         unrolls: True if reverse-mode differentiation works through the rule's steps.
         may_step_zero: True if a step of 0 may precede other steps, as in a schedule.
         uses_cost: True if the rule needs C(v).
-        caches_value: True if the rule's state holds C and ∇C at the end of its step.
+        caches_value: True if the rule's state holds the v before its step, and C and ∇C at the end of it.
     """
 
     name: str
