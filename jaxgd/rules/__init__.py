@@ -2,8 +2,8 @@
 
 from jaxgd.rules.evaluating import backtracking, gradient_flow, newton
 from jaxgd.rules.first_order import fixed_length, gradient_descent, heavy_ball, nesterov, update
+from jaxgd.rules.lbfgs import wolfe
 from jaxgd.rules.rule import Rule
-from jaxgd.rules.wolfe import wolfe
 
 __all__ = [
     "Rule",
