@@ -196,6 +196,7 @@ FAULTS = (
     Fault("gradcheck/core.py", "SMALL_GAP = 1e-6", "SMALL_GAP = 1e-4", CORE),
     Fault("gradcheck/core.py", "STEEPEST = 0.95", "STEEPEST = 0.8", CORE),
     Fault("gradcheck/core.py", "JUMP = 0.02", "JUMP = 0.0", CORE),
+    Fault("gradcheck/core.py", "noise = powers[-1] < -JUMP and", "noise = False and", CORE),
     Fault("gradcheck/core.py", "SMOOTH = 0.01", "SMOOTH = 0.0", CORE),
     Fault("gradcheck/core.py", "STEADY = 0.3", "STEADY = 0.0", CORE),
     Fault(
@@ -207,7 +208,7 @@ FAULTS = (
     Fault("gradcheck/core.py", "(lines.size + 4 * usual)", "lines.size", CORE),
     Fault(
         "gradcheck/core.py",
-        "np.nanmax(np.where(smaller, off * h, 0), axis=2)",
+        "np.nanmax(np.where(near, off * h, 0), axis=2)",
         "0 * off[:, :, 0]",
         CORE,
     ),

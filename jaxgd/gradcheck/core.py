@@ -42,6 +42,7 @@ RATIO = 4.0  # each step divided by the next one; a power of two, so that steps 
 RUNGS = 18  # the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and a millionth of it
 SHORT = (*(2.0**-k for k in (6, 8, 10, 12)), 2.0**-20)  # enough for a smooth f; the last step only measures noise
 FAR = 16.0  # a step is far smaller than another below this part of it
+NEARBY = 2.0**18  # the noise of a step is measured down to this part of it; it may grow as h shrinks
 ORDERS = 3  # columns of the table; a fourth amplifies noise more than it removes truncation
 SAFETY = 10.0  # errors are estimates, so only a difference above ten errors counts
 NOISES = 30.0  # a claim moves by a sum of roundings; one sample of the sum can be too small by this factor
@@ -233,9 +234,10 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
         parents = np.maximum(np.abs(entry - column[:, 1:]), np.abs(entry - column[:, :-1]))
         steps = h[order:rungs]
         smaller = h <= steps[:, None] / FAR
+        near = smaller & (h >= steps[:, None] / NEARBY)
         far = first[:, None] - entry[..., None]
         off = np.minimum(np.abs(far), np.abs(finer[:, None] - entry[..., None]))
-        level = np.maximum(noise[:, None], np.nanmax(np.where(smaller, off * h, 0), axis=2))
+        level = np.maximum(noise[:, None], np.nanmax(np.where(near, off * h, 0), axis=2))
         error = np.maximum(parents, level / steps)
         # An entry may agree with its neighbors by chance. Only smaller steps show that.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
@@ -299,7 +301,9 @@ def _broken(up: Floats, down: Floats, rounding: float, small: float) -> Cause:
             powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
             # On three rungs, rounding may look like a power. It does not on six.
             steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
-            if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER:
+            # A change that grows as h shrinks, but stays below the changes at larger steps, is noise.
+            noise = powers[-1] < -JUMP and np.abs(last[-1]) < np.nanmax(np.abs(side))
+            if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER and not noise:
                 if np.any(np.abs(powers) >= JUMP):
                     return Cause.STEEP
                 if np.all(np.abs(last) > small):

@@ -252,6 +252,12 @@ def test_each_singularity_is_named(name):
         assert (judgment.verdict, judgment.cause) == (U, cause)
 
 
+@pytest.mark.parametrize(("size", "verdict", "cause"), [(3e-17, R, Cause.AGREES), (1e-6, U, Cause.STEEP)])
+def test_noise_that_grows_as_h_shrinks_is_no_pole(size, verdict, cause):
+    j = judged(lambda t: np.sin(1 + t) + (size / t if t else 0.0), np.cos(1.0))
+    assert (j.verdict, j.cause) == (verdict, cause), j
+
+
 def test_a_kink_has_the_slopes_of_both_sides():
     q = look(lambda t: 3 * t if t > 0 else -2 * t)
     assert q.value[0] == pytest.approx(0.5)
