@@ -18,6 +18,8 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
         title: Title of the figure.
         figure: The figure to draw in; by default a new one.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(figure, (4.5 * len(panels), 3.6))
     figure.suptitle(title.replace("$", r"\$"))
     drawn = tuple(figure.subplots(1, len(panels), squeeze=False)[0])
@@ -28,6 +30,7 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
         if spans_decades(np.concatenate([np.asarray(y, float) for _, y, _ in lines])):
             axes.set_yscale("log")
         axes.set(xlabel=xlabel, ylabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if any(text for *_, text in lines):

@@ -24,7 +24,6 @@ def require_library(who: str, name: str) -> None:
 
 def new_figure(figure: Any, size: tuple[float, float]) -> Any:
     """Return the given figure, or a new one of pyplot with this size in inches."""
-    require_library("plot", "matplotlib")
     if figure is not None:
         return figure
     from matplotlib import pyplot

@@ -110,10 +110,9 @@ def of_path(
     path, costs, end = path[finite], costs[finite], "end"
     if not len(path):
         raise RangeError("plot: no point of the path is finite.\nCheck the start of the descent.")
-    above = costs - costs.min()
-    if len(far := np.flatnonzero(above > 1e3 * max(abs(costs[0]), above[0]))):
+    if len(far := np.flatnonzero(_far(costs))):
         # A path that leaves the valley is drawn up to the first point far outside, so that the valley stays visible.
-        path, costs, end = path[: far[0] + 1], costs[: far[0] + 1], "first point far above the start"
+        path, costs, end = path[: far[0] + 1], costs[: far[0] + 1], "first point far from the start"
     n = path.shape[1]
     if through is not None and n < 3:
         raise RangeError(f"plot: through needs more than two variables, got {n}.\nLeave it out.")
@@ -130,6 +129,16 @@ def of_path(
     plane = "the first two principal components of the path" if through is None else "a plane through three points"
     note = f"{n:,} variables, projected onto {plane}" if n > 2 else ""
     return Landscape(axes, grid[:, -1].reshape(mesh.shape[:-1]), names, path, costs, stars, end, note)
+
+
+def _far(costs: Floats) -> Any:
+    """Return True for the costs far above the start, and for those far below it on a path that falls without end."""
+    with np.errstate(over="ignore"):
+        above, below = costs - costs.min(), costs[0] - costs
+        far = above > 1e3 * max(abs(costs[0]), above[0])
+        # The last step of such a path is longer than all others together. A path to a minimum ends with short steps.
+        falls = len(costs) > 2 and below[-1] - below[-2] > 0.5 * below.max()
+        return far | (falls & (below > 1e3 * max(abs(costs[0]), below[1])))
 
 
 def _numbers(name: str, trees: Sequence[Any], n: int) -> Floats:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from jaxgd.files import write_atomically
-from jaxgd.report.figure import require_library
 from jaxgd.report.landscape import Landscape
 from jaxgd.report.scale import Floats
 from jaxgd.report.valley import COLORS, DOTS, MINIMUM, PATH, azimuth, label, markers
@@ -17,7 +16,6 @@ _RADIUS = 0.022  # radius of a ball on the surface, in the same unit
 
 def draw(landscape: Landscape, title: str) -> Any:
     """Return a figure of plotly: the curve of C over one variable, or the surface and the contours over a plane."""
-    require_library("plot", "plotly")
     figure = _curve(landscape) if len(landscape.axes) == 1 else _valley(landscape)
     figure.update_layout(
         title={"text": title.replace("\n", "<br>"), "x": 0.5},
@@ -127,8 +125,10 @@ def _valley(landscape: Landscape) -> Any:
             figure.add_trace(
                 go.Scatter3d(**pin, mode="lines", line=line, hoverinfo="skip", showlegend=False), row=1, col=1
             )
+    levels = scale.levels()
+    contours = {"start": levels[1], "end": levels[-1], "size": levels[2] - levels[1]}
     figure.add_contour(
-        x=a, y=b, z=z.T, colorscale=COLORS, showscale=False, ncontours=24, hoverinfo="skip", row=1, col=2
+        x=a, y=b, z=z.T, colorscale=COLORS, showscale=False, contours=contours, hoverinfo="skip", row=1, col=2
     )
     _flat(landscape, lambda points: points[:, 1], figure, row=1, col=2)
     turn = np.radians(azimuth(landscape))
@@ -152,7 +152,7 @@ def _ball(landscape: Landscape, height: float, point: Floats, color: str, name: 
     import plotly.graph_objects as go
 
     spans = [np.ptp(axis) for axis in landscape.axes] + [(height or 1.0) / _HEIGHT]
-    around, down = np.meshgrid(np.linspace(0, 2 * np.pi, 24), np.linspace(0, np.pi, 13))
+    around, down = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     unit = (np.cos(around) * np.sin(down), np.sin(around) * np.sin(down), np.cos(down))
     center = (*point[:2], float(landscape.scale(point[2])))
     x, y, z = (c + _RADIUS * span * part for c, span, part in zip(center, spans, unit, strict=True))

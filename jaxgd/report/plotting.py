@@ -11,6 +11,7 @@ from jaxgd.descent import Solution, Trajectory
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_bool
 from jaxgd.report import landscape, page, valley
 from jaxgd.report.curves import Panel, curves
+from jaxgd.report.figure import require_library
 from jaxgd.slices import CostSlice
 
 _LEGEND = 10  # the largest number of lines that a legend names
@@ -90,6 +91,7 @@ def plot(
             if unfit:
                 what = f"a {kind.__name__}" + (" without cost" if draw_with_cost and cost is None else "")
                 raise RangeError(f"plot: {what} takes no {unfit[0]}.\nLeave out {unfit[0]}.")
+            require_library("plot", "plotly" if interactive else "matplotlib")
             return draw(result, **given)
     names = ", ".join(kind.__name__ for kind in _PLOTS)
     raise DtypeError(f"plot: result must be one of {names}, got {describe(result)}.")

@@ -46,6 +46,13 @@ class Scale:
         words = [f"{self.lowest:.4g}", *(f"{'+' if self.lowest else ''}{10.0**p:.4g}" for p in powers)]
         return [marks[i] for i in kept], [words[i] for i in kept]
 
+    def levels(self) -> Floats:
+        """Return the heights of the contours, at equal distances above the second."""
+        low, high = (float(self(c)) for c in (self.lowest, self.high))
+        levels = np.linspace(low, high if high > low else low + 1, 24)
+        # The valley's floor is too narrow for the contours close to it, which would break into islands.
+        return levels if self.floor is None else levels[(levels == low) | (levels > np.log10(3))]
+
     @classmethod
     def of(cls, grid: Floats, others: Floats) -> "Scale":
         """Choose the scale of a picture from the costs on its grid and the costs of its path and minima."""
@@ -62,8 +69,8 @@ class Scale:
         factor = 10 if grid.ndim == 2 else 1000
         if not factor * middle < high - lowest < np.inf:
             return cls(lowest, None, high)
-        # The second differences tell how far C rises between two points of the grid at the bottom of a valley. Below
-        # that height, a contour would be narrower than a cell, and break into islands.
+        # The second differences tell how far C rises between two points of the grid at the bottom of a valley. The grid
+        # does not show lower details.
         bends = sum(np.abs(np.diff(above, 2, axis=axis, prepend=np.nan, append=np.nan)) for axis in range(grid.ndim))
         bends = bends[np.isfinite(bends) & (above <= middle / 4)]
         floor = float(np.quantile(bends, 0.75)) if bends.size else 0.0

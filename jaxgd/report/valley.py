@@ -15,7 +15,7 @@ DOTS = 60  # a path of at most this many points shows each of them
 
 def draw(landscape: Landscape, title: str, figure: Any = None) -> tuple[Any, ...]:
     """Return the axes of the curve of C over one variable, or those of the surface and of the contours over a plane."""
-    figure = new_figure(figure, (7, 4.2) if len(landscape.axes) == 1 else (11, 4.8))
+    figure = new_figure(figure, (7.0, 4.2) if len(landscape.axes) == 1 else (11.0, 4.8))
     figure.suptitle(title.replace("$", r"\$"))
     if len(landscape.axes) == 1:
         return (_curve(landscape, figure.add_subplot()),)
@@ -102,9 +102,7 @@ def _contours(landscape: Landscape, axes: Any) -> Any:
 
     scale = landscape.scale
     z = np.ma.masked_invalid(scale(landscape.cost).T)
-    low, high = (float(scale(c)) for c in (scale.lowest, scale.high))
-    levels = np.linspace(low, high if high > low else low + 1, 24)
-    a, b = landscape.axes
+    levels, (a, b) = scale.levels(), landscape.axes
     filled = axes.contourf(a, b, z, levels=levels, cmap=COLORS, alpha=0.85)
     axes.contour(a, b, z, levels=levels, colors="white", linewidths=0.4, alpha=0.7)
     x, y, _ = landscape.path.T
@@ -113,7 +111,7 @@ def _contours(landscape: Landscape, axes: Any) -> Any:
     axes.set(xlabel=landscape.names[0], ylabel=landscape.names[1])
     if len(x):
         axes.legend(loc="best", framealpha=0.9)
-    bar = axes.figure.colorbar(filled, ax=axes, label=label(landscape), pad=0.02)
+    bar = axes.figure.colorbar(filled, ax=axes, label=label(landscape), pad=0.02, spacing="proportional")
     if scale.floor is None:
         bar.ax.yaxis.set_major_locator(MaxNLocator(6))
     else:
