@@ -136,9 +136,10 @@ def _far(costs: Floats) -> Any:
     with np.errstate(over="ignore"):
         above, below = costs - costs.min(), costs[0] - costs
         far = above > 1e3 * max(abs(costs[0]), above[0])
-        # The last step of such a path is longer than all others together. A path to a minimum ends with short steps.
-        falls = len(costs) > 2 and below[-1] - below[-2] > 0.5 * below.max()
-        return far | (falls & (below > 1e3 * max(abs(costs[0]), below[1])))
+        # The steps of such a path grow up to the end. A path to a minimum ends with short steps.
+        steps = np.diff(below)[np.diff(below) != 0]
+        falls = len(steps) > 1 and steps[-1] == steps.max()
+        return far | (falls & (below > 1e3 * max(abs(costs[0]), steps[0] if falls else 0)))
 
 
 def _numbers(name: str, trees: Sequence[Any], n: int) -> Floats:

@@ -104,7 +104,7 @@ def _contours(landscape: Landscape, axes: Any) -> Any:
     z = np.ma.masked_invalid(scale(landscape.cost).T)
     levels, (a, b) = scale.levels(), landscape.axes
     filled = axes.contourf(a, b, z, levels=levels, cmap=COLORS, alpha=0.85)
-    axes.contour(a, b, z, levels=levels, colors="white", linewidths=0.4, alpha=0.7)
+    axes.contour(a, b, z, levels=levels, colors="white", linewidths=0.4, linestyles="solid", alpha=0.7)
     x, y, _ = landscape.path.T
     axes.plot(x, y, ".-" if len(x) <= DOTS else "-", color=PATH, linewidth=2, markersize=5)
     _mark(axes, landscape, lambda points: points[:, :2].T, 45)
