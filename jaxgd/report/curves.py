@@ -17,6 +17,9 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
         xlabel: The label of the horizontal axes.
         title: Title of the figure.
         figure: The figure to draw in; by default a new one.
+
+    Returns:
+        The axes of each panel.
     """
     from matplotlib.ticker import MaxNLocator
 

@@ -96,6 +96,9 @@ def of_path(
         through: Two points that span the plane with the end of the path. None takes the plane of the path's first two
             principal components, if there are more than two variables.
 
+    Returns:
+        The numbers to draw.
+
     Raises:
         ShapeError: If the cost is not one real scalar, or a point does not have as many numbers as the variables.
         DtypeError: If args is not a tuple of arrays.

@@ -41,7 +41,7 @@ def plot(
 
     Args:
         result: A Solution, a Trajectory or a CostSlice.
-        cost: The cost that was minimized. It is evaluated on a grid of 40,401 points, or of 1,001 for one variable. By
+        cost: The cost that was minimized. It is evaluated on a grid of 301² points, or of 1,001 for one variable. By
             default none, and the curves are drawn.
         args: Further arguments of the cost; by default none.
         minima: Known minima to mark, trees like v; by default none.
@@ -64,7 +64,7 @@ def plot(
     Source: Li et al., NeurIPS 2018, section 7, for the plane of the principal components.
 
     Example:
-        >>> from matplotlib.figure import Figure
+        >>> import jax.numpy as jnp; from matplotlib.figure import Figure; from jaxgd import cost_slice
         >>> plane = cost_slice(lambda v: jnp.sum(v**2), jnp.ones(2), resolution=9)
         >>> surface, contours = plot(plane, figure=Figure())
         >>> contours.get_xlabel()

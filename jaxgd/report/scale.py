@@ -71,7 +71,8 @@ class Scale:
             return cls(lowest, None, high)
         # The second differences tell how far C rises between two points of the grid at the bottom of a valley. The grid
         # does not show lower details.
-        bends = sum(np.abs(np.diff(above, 2, axis=axis, prepend=np.nan, append=np.nan)) for axis in range(grid.ndim))
+        axes = range(grid.ndim)
+        bends = np.sum([np.abs(np.diff(above, 2, axis=axis, prepend=np.nan, append=np.nan)) for axis in axes], axis=0)
         bends = bends[np.isfinite(bends) & (above <= middle / 4)]
         floor = float(np.quantile(bends, 0.75)) if bends.size else 0.0
         return cls(lowest, max(floor, 1e-6 * (high - lowest)), high)

@@ -14,7 +14,7 @@ DOTS = 60  # a path of at most this many points shows each of them
 
 
 def draw(landscape: Landscape, title: str, figure: Any = None) -> tuple[Any, ...]:
-    """Return the axes of the curve of C over one variable, or those of the surface and of the contours over a plane."""
+    """Draw the curve of C over one variable, or the surface and the contours over a plane, and return the axes."""
     figure = new_figure(figure, (7.0, 4.2) if len(landscape.axes) == 1 else (11.0, 4.8))
     figure.suptitle(title.replace("$", r"\$"))
     if len(landscape.axes) == 1:
