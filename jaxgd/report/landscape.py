@@ -47,8 +47,16 @@ class Landscape:
 
     @functools.cached_property
     def scale(self) -> Scale:
-        """The vertical scale of the picture."""
+        """The vertical scale of a surface."""
         return Scale.of(self.cost, np.concatenate([self.path[:, -1], self.minima[:, -1]]))
+
+    @property
+    def curve_is_logarithmic(self) -> bool:
+        """True if a curve spans two decades and its lowest point is no cusp on a logarithmic axis."""
+        costs = np.concatenate([self.cost, self.path[:, -1], self.minima[:, -1]])
+        costs, bends = costs[np.isfinite(costs)], np.abs(np.diff(self.cost, 2))
+        at = np.clip(np.argmin(np.where(np.isfinite(self.cost), self.cost, np.inf)) - 1, 0, len(bends) - 1)
+        return bool(costs.min() > 0 and costs.max() >= 100 * costs.min() and bends[at] < costs.min())
 
     @property
     def draped(self) -> tuple[Floats, Floats, Floats]:

@@ -64,30 +64,28 @@ def _axis(landscape: Landscape, name: str) -> dict[str, Any]:
     return {"title": {"text": name}, "tickvals": landscape.scale(marks), "ticktext": texts}
 
 
-def _flat(landscape: Landscape, y: Any, figure: Any, **cell: int) -> None:
-    """Add the path and the markers to a flat picture. y returns the vertical coordinates of points."""
+def _flat(landscape: Landscape, figure: Any, **cell: int) -> None:
+    """Add the path and the markers to a flat picture."""
     path = landscape.path
     figure.add_scatter(
-        x=path[:, 0], y=y(path), mode="lines+markers" if len(path) <= DOTS else "lines", name="path",
+        x=path[:, 0], y=path[:, 1], mode="lines+markers" if len(path) <= DOTS else "lines", name="path",
         line={"color": PATH, "width": 2}, text=[f"C = {c:.6g}" for c in landscape.costs], hoverinfo="text+x",
         showlegend=False, **cell,
     )  # fmt: skip
     for name, color, points in markers(landscape):
         symbol, size = ("star", 15) if color == MINIMUM else ("circle", 11)
         marker = {"color": color, "size": size, "symbol": symbol, "line": {"color": "black", "width": 1.5}}
-        figure.add_scatter(x=points[:, 0], y=y(points), mode="markers", marker=marker, name=name, **cell)
+        figure.add_scatter(x=points[:, 0], y=points[:, 1], mode="markers", marker=marker, name=name, **cell)
 
 
 def _curve(landscape: Landscape) -> Any:
     import plotly.graph_objects as go
 
-    scale, cost = landscape.scale, landscape.cost
     figure = go.Figure()
-    figure.add_scatter(x=landscape.axes[0], y=scale(cost), text=[f"C = {c:.6g}" for c in cost], hoverinfo="text+x",
-                       mode="lines", name="C", showlegend=False)  # fmt: skip
-    _flat(landscape, lambda points: scale(points[:, 1]), figure)
+    figure.add_scatter(x=landscape.axes[0], y=landscape.cost, mode="lines", name="C", showlegend=False)
+    _flat(landscape, figure)
     figure.update_xaxes(title_text=landscape.names[0])
-    figure.update_yaxes(**_axis(landscape, label(landscape)))
+    figure.update_yaxes(title_text="cost C", type="log" if landscape.curve_is_logarithmic else "linear")
     return figure
 
 
@@ -131,7 +129,7 @@ def _valley(landscape: Landscape) -> Any:
     figure.add_contour(
         x=a, y=b, z=z.T, colorscale=COLORS, showscale=False, contours=contours, hoverinfo="skip", row=1, col=2
     )
-    _flat(landscape, lambda points: points[:, 1], figure, row=1, col=2)
+    _flat(landscape, figure, row=1, col=2)
     turn = np.radians(azimuth(landscape))
     figure.update_layout(
         scene={

@@ -1,4 +1,4 @@
-"""The vertical scale of a landscape: linear, or logarithmic above the lowest cost."""
+"""The vertical scale of a surface: linear, or logarithmic above the lowest cost."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """The vertical scale: C, or log₁₀(1 + (C − lowest)/floor) if the cost spans decades.
+    """The vertical scale of a surface: C, or log₁₀(1 + (C − lowest)/floor) if the cost spans decades.
 
     Attributes:
         lowest: The lowest C of the picture.
@@ -27,10 +27,6 @@ class Scale:
         """Return the drawn height of a cost, NaN where the cost is not finite."""
         c = np.where(np.isfinite(c), c, np.nan)
         return np.asarray(c if self.floor is None else np.log10(1 + np.maximum(c - self.lowest, 0) / self.floor))
-
-    def inverse(self, z: Any) -> Floats:
-        """Return the cost of a drawn height."""
-        return np.asarray(z if self.floor is None else self.lowest + self.floor * (10.0 ** np.asarray(z) - 1))
 
     def ticks(self) -> tuple[list[float], list[str]]:
         """Return the costs to mark on a logarithmic axis, and their labels."""
@@ -65,14 +61,11 @@ class Scale:
             lowest = 0.0
         above = np.where(np.isfinite(grid), grid - lowest, np.nan)
         middle = float(np.nanquantile(above, 0.4)) if np.isfinite(above).any() else np.inf
-        # A curve is easier to read on a linear scale.
-        factor = 10 if grid.ndim == 2 else 1000
-        if not factor * middle < high - lowest < np.inf:
+        if not 10 * middle < high - lowest < np.inf:
             return cls(lowest, None, high)
         # The second differences tell how far C rises between two points of the grid at the bottom of a valley. The grid
         # does not show lower details.
-        axes = range(grid.ndim)
-        bends = np.sum([np.abs(np.diff(above, 2, axis=axis, prepend=np.nan, append=np.nan)) for axis in axes], axis=0)
+        bends = np.sum([np.abs(np.diff(above, 2, axis=i, prepend=np.nan, append=np.nan)) for i in (0, 1)], axis=0)
         bends = bends[np.isfinite(bends) & (above <= middle / 4)]
         floor = float(np.quantile(bends, 0.75)) if bends.size else 0.0
         return cls(lowest, max(floor, 1e-6 * (high - lowest)), high)

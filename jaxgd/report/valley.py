@@ -27,7 +27,9 @@ def draw(landscape: Landscape, title: str, figure: Any = None) -> tuple[Any, ...
 
 def label(landscape: Landscape) -> str:
     """Return the label of the scale of costs."""
-    return "cost C" if landscape.scale.floor is None else f"cost C, logarithmic above {landscape.scale.floor:.1g}"
+    scale = landscape.scale
+    lowest = f"{scale.lowest:.4g} + " if scale.lowest else ""
+    return "cost C" if scale.floor is None else f"cost C, logarithmic above {lowest}{scale.floor:.1g}"
 
 
 def azimuth(landscape: Landscape) -> float:
@@ -63,15 +65,11 @@ def _mark(axes: Any, landscape: Landscape, columns: Any, size: int, **options: A
 
 
 def _curve(landscape: Landscape, axes: Any) -> Any:
-    scale, path = landscape.scale, landscape.path
+    path = landscape.path
     axes.plot(landscape.axes[0], np.where(np.isfinite(landscape.cost), landscape.cost, np.nan), color="#1f77b4")
     axes.plot(*path.T, ".-" if len(path) <= DOTS else "-", color=PATH)
     _mark(axes, landscape, np.transpose, 45)
-    if scale.floor is not None:
-        axes.set_yscale("function", functions=(scale, scale.inverse))
-        marks, texts = scale.ticks()
-        axes.set_yticks(marks, texts)
-    axes.set(xlabel=landscape.names[0], ylabel=label(landscape))
+    axes.set(xlabel=landscape.names[0], ylabel="cost C", yscale="log" if landscape.curve_is_logarithmic else "linear")
     axes.grid(alpha=0.3)
     axes.legend(loc="best", framealpha=0.9)
     return axes

@@ -137,6 +137,16 @@ def test_one_variable_gives_a_curve(interactive):
     np.testing.assert_allclose(ends, [[1, 0.7], [0, 0.7**4 - 0.7]], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("cost", "scale"),
+    [(lambda v: jnp.exp(4 * v[0] ** 2), "log"), (lambda v: v[0] ** 2 + 1e-12, "linear")],
+    ids=["above 0", "down to 0"],
+)
+def test_a_curve_has_a_logarithmic_axis_if_that_gives_no_cusp(cost, scale):
+    (axes,) = jaxgd.plot(path_of(jnp.array([[1.0], [0.0]]), cost), cost=cost, figure=Figure())
+    assert axes.get_yscale() == scale
+
+
 def bowl(v):
     return jnp.sum(v**2 * jnp.linspace(1, 2, 10))
 
