@@ -35,6 +35,7 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
+PLOTS = "tests/report/test_plotting.py"
 COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda_driver.py"
 CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
 REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emulation.py"
@@ -538,6 +539,19 @@ FAULTS = (
     Fault("cli/cases.py", "if _is_case(name, f) and not _needs(f)", "if _is_case(name, f)", "tests/cli/test_check.py"),
     Fault("cli/common.py", "sha.update(array.tobytes())", "pass", TRAIN),
     Fault("pytest_plugin.py", "if min(out) < 0:", "if False:", "tests/test_pytest_plugin.py"),
+    Fault("report/plotting.py", "np.append(x[x <= steps], steps)", "np.append(x[x < steps], steps)", PLOTS),
+    Fault("report/plotting.py", "words if outcome.ok else", "words if True else", PLOTS),
+    Fault("report/curves.py", "(y >= 0).all() and ", "", PLOTS),
+    Fault("report/landscape.py", "np.concatenate([shadow, corners, nearest])", "shadow", PLOTS),
+    Fault("report/landscape.py", "origin + sum(", "sum(", PLOTS),
+    Fault("report/landscape.py", "return far | (falls & ", "return far & (falls & ", PLOTS),
+    Fault("report/landscape.py", "basis[:rank], drawn", "drawn", PLOTS),
+    Fault("report/scale.py", "levels > np.log10(3)", "levels > 0", PLOTS),
+    Fault("report/scale.py", "np.maximum(c - self.lowest, 0) / self.floor", "c / self.floor + 1", PLOTS),
+    Fault("report/valley.py", "scale(points[:, 2]))", "scale(points[:, 2]) + 0.01)", PLOTS),
+    Fault(
+        "report/page.py", "float(landscape.scale(point[2])))", "float(landscape.scale(point[2])) + height / 20)", PLOTS
+    ),
     Fault("report/training.py", "1 - ", "0.9 - ", "tests/cli/test_train.py tests/cli/test_others.py"),
 )
 
