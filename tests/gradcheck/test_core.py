@@ -205,7 +205,7 @@ def test_a_claim_that_another_certain_entry_supports_is_not_wrong():
 
 
 def test_a_deviation_that_vanishes_at_the_smallest_steps_is_no_noise():
-    off = np.where(LONG > 1e-7, 1e-11 / LONG, 0)[None, None]
+    off = np.where(LONG > 1e-7, 1e-11, 1e-15)[None, None] / LONG
     rounding, level = np.array([1e-15]), np.array([[1e-11]])
     assert core._structure(LONG, off, rounding, level)[0, 0] == off.max()
     # Noise has the same size at all steps, and a few roundings are no structure.
