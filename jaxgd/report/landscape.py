@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxgd.errors import RangeError, ShapeError, describe, require_args, require_scalar
+from jaxgd.errors import DtypeError, RangeError, ShapeError, as_array, describe, is_traced, require_args, require_scalar
 from jaxgd.report.scale import Floats, Scale
 from jaxgd.slices import CostSlice
 
@@ -155,9 +155,13 @@ def _far(costs: Floats) -> Any:
 
 def _numbers(name: str, trees: Sequence[Any], n: int) -> Floats:
     """Return the numbers of each tree as a row. Raise unless each has n of them."""
-    if not hasattr(trees, "__len__"):
+    if any(is_traced(x) for x in jax.tree.leaves(trees)):
+        raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
+    is_array = isinstance(trees, np.ndarray | jax.Array) and trees.ndim > 0
+    if not (is_array or isinstance(trees, list | tuple)):
         raise ShapeError(f"plot: {name} must be a list of points, got {describe(trees)}.")
-    rows = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]).astype(float) for tree in trees]
+    leaves = [[np.ravel(as_array("plot", name, x)).astype(float) for x in jax.tree.leaves(tree)] for tree in trees]
+    rows = [np.concatenate([np.zeros(0), *arrays]) for arrays in leaves]
     if any(len(row) != n for row in rows):
         raise ShapeError(f"plot: each point of {name} must have {n} variables, got {[len(row) for row in rows]}.")
     return np.array(rows).reshape(-1, n)

@@ -235,6 +235,21 @@ BAD = {
         jaxgd.ShapeError,
         r"minima must have 2 variables, got \[3\]",
     ),
+    "minima that are one number": (
+        lambda run: jaxgd.plot(run, cost=valley, minima=jnp.array(1.0)),
+        jaxgd.ShapeError,
+        "minima must be a list of points",
+    ),
+    "minima of text": (
+        lambda run: jaxgd.plot(run, cost=valley, minima=["ab"]),
+        jaxgd.DtypeError,
+        "minima must be an array of numbers",
+    ),
+    "traced minima": (
+        lambda run: jax.jit(lambda v: jaxgd.plot(run, cost=valley, minima=[v]))(run.v),
+        jaxgd.DtypeError,
+        "outside jit",
+    ),
     "through in two dimensions": (
         lambda run: jaxgd.plot(run, cost=valley, through=(run.v, run.v)),
         jaxgd.RangeError,
