@@ -160,6 +160,7 @@ def _nothing(*args: Any) -> None:
     return None
 
 
+_NOT_EXPLAINED: Patch = (core, "explained_by_kink", lambda found, difference: np.zeros(len(found.value), bool))
 PARTS = (
     # The core.
     Part("structure", ((core, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),
@@ -167,8 +168,8 @@ PARTS = (
     Part("resolution of a coarse F", _half(0)),
     Part("jumps and infinite slopes", ((core, "_broken", lambda *x: Cause.AGREES),)),
     Part("gap test", ((core, "slopes", _slopes_without_gap),)),
-    Part("a small kink explains the difference", (_judge_with(gap=0.0),)),
-    Part("gap test and small kinks", ((core, "slopes", _slopes_without_gap), _judge_with(gap=0.0))),
+    Part("a small kink explains the difference", (_NOT_EXPLAINED,)),
+    Part("gap test and small kinks", ((core, "slopes", _slopes_without_gap), _NOT_EXPLAINED)),
     Part("a claim of 0 where F is still", (_judge_with(still=False),)),
     Part("a claim of 0 where the slope is negligible", ((core, "NEGLIGIBLE", -math.inf),)),
     Part("another entry supports the claim", ((core, "RIVAL", 0.0),)),
