@@ -71,12 +71,13 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
     import jax.numpy as jnp
 
     import jaxgd
+    from jaxgd.descent import driver
 
     key = jax.random.key(0)
     network = jaxgd.init_network(key, (4, 3, 2))
     x, y, v = jnp.ones((6, 4)), jnp.zeros((6, 2)), jnp.ones(2)
     record = jaxgd.Record(v=True)
-    solution = jaxgd.minimize(
+    solution = driver.minimize(
         lambda v: (v**2).sum(), jnp.ones(3), jaxgd.gradient_descent(0.1), max_steps=3, record=record
     )
     named: dict[str, dict[str, Any]] = {
