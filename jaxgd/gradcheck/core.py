@@ -37,7 +37,7 @@ from jaxgd.gradcheck.report import Cause, Verdict
 
 Floats = NDArray[np.float64]
 
-# The constants. `python -m benchmarks gradcheck --ablate` multiplies each by factors down to 0.1 and up to 10. The
+# The constants. `python -m benchmarks gradcheck --ablate` multiplies most by factors down to 0.1 and up to 10. The
 # brackets hold the nearest factors, down and up, with which a case of the corpus fails; a dash if none does.
 RATIO = 4.0  # each step divided by the next one; a power of two, so that steps are exact
 RUNGS = 18  # [0.889, –] the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and of x/10⁶
@@ -399,9 +399,9 @@ def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, coarse: bool
 
 
 def explained_by_kink(found: Slopes, difference: Any) -> NDArray[np.bool_]:
-    """Return True for each line with a kink that the shape of F hides, but that is as large as the difference."""
+    """Return True for each line with a difference that errors do not explain, but that a certain kink explains."""
     gap = np.abs(found.gap)
-    return np.asarray((gap > SAFETY * found.gap_error) & (gap >= difference))
+    return np.asarray((gap > SAFETY * found.gap_error) & (gap >= difference) & (difference > SAFETY * found.error))
 
 
 def _supported(claimed: float, found: Slopes, i: int, difference: float) -> bool:

@@ -89,8 +89,8 @@ def plot(
                 draw, given = draw_with_cost or draw, given | {"cost": cost}
             unfit = [name for name in given if name not in inspect.signature(draw).parameters]
             if unfit:
-                what = f"a {kind.__name__}" + (" without cost" if draw_with_cost and cost is None else "")
-                raise RangeError(f"plot: {what} takes no {unfit[0]}.\nLeave out {unfit[0]}.")
+                name = f"a {kind.__name__}" + (" without cost" if draw_with_cost and cost is None else "")
+                raise RangeError(f"plot: {name} takes no {unfit[0]}.\nLeave out {unfit[0]}.")
             require_library("plot", "plotly" if interactive else "matplotlib")
             return draw(result, **given)
     names = ", ".join(kind.__name__ for kind in _PLOTS)
