@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from jaxgd.network_file import save_network as save_network
     from jaxgd.outcome import Outcome as Outcome
     from jaxgd.outcome import Reason as Reason
+    from jaxgd.report.plotting import plot as plot
     from jaxgd.rules import Rule as Rule
     from jaxgd.rules import backtracking as backtracking
     from jaxgd.rules import fixed_length as fixed_length
@@ -92,6 +93,7 @@ _HOME = {
     "gradcheck": ("GradientError", "GradientReport", "Verdict", "check_gradients"),
     "network": ("Layer", "Network", "feedforward", "init_network", "sigmoid", "sigmoid_prime"),
     "outcome": ("Outcome", "Reason"),
+    "report.plotting": ("plot",),
     "rules": (
         "Rule",
         "backtracking",

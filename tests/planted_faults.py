@@ -35,6 +35,7 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
+PLOTS = "tests/report/test_plotting.py"
 COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda_driver.py"
 CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
 REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emulation.py"
@@ -194,13 +195,14 @@ FAULTS = (
     Fault("gradcheck/core.py", "NOISES = 30.0", "NOISES = 3000.0", CORE),
     Fault(
         "gradcheck/core.py",
-        "RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2",
-        "RESOLUTION, COARSE_RESOLUTION = 1.0, 1.0",
+        "RESOLUTION = 1e-3",
+        "RESOLUTION = 1.0",
         CORE,
     ),
     Fault("gradcheck/core.py", "SMALL_GAP = 1e-6", "SMALL_GAP = 1e-4", CORE),
     Fault("gradcheck/core.py", "STEEPEST = 0.95", "STEEPEST = 0.8", CORE),
     Fault("gradcheck/core.py", "JUMP = 0.02", "JUMP = 0.0", CORE),
+    Fault("gradcheck/core.py", "noise = powers[-1] < -JUMP and", "noise = False and", CORE),
     Fault("gradcheck/core.py", "SMOOTH = 0.01", "SMOOTH = 0.0", CORE),
     Fault("gradcheck/core.py", "STEADY = 0.3", "STEADY = 0.0", CORE),
     Fault(
@@ -212,7 +214,7 @@ FAULTS = (
     Fault("gradcheck/core.py", "(lines.size + 4 * usual)", "lines.size", CORE),
     Fault(
         "gradcheck/core.py",
-        "np.nanmax(np.where(smaller, off * h, 0), axis=2)",
+        "np.nanmax(np.where(near, off * h, 0), axis=2)",
         "0 * off[:, :, 0]",
         CORE,
     ),
@@ -226,7 +228,7 @@ FAULTS = (
     Fault("gradcheck/core.py", "np.where(coarse, least, 0.0)", "0 * lines.size", CORE),
     Fault("gradcheck/core.py", "if not difference <= tolerance:", "if difference > tolerance:", CORE),
     Fault("gradcheck/core.py", "error <= NEGLIGIBLE * found.variation[i]", "True", CORE),
-    Fault("gradcheck/core.py", "< abs(found.gap[i]) >= difference:", "< abs(found.gap[i]) >= 0:", CORE),
+    Fault("gradcheck/core.py", "& (gap >= difference)", "& (gap >= 0)", CORE),
     Fault("gradcheck/core.py", "entries & (found.errors[i] <= RIVAL * difference)", "False & entries", CORE),
     Fault("gradcheck/core.py", "varies = table.noise > MANY * rounding", "varies = rounding < 0", CORE),
     Fault("gradcheck/core.py", "if not unknown or len(right) >= 2:", "if not unknown or right:", CORE),
@@ -542,6 +544,19 @@ FAULTS = (
     Fault("cli/cases.py", "if _is_case(name, f) and not _needs(f)", "if _is_case(name, f)", "tests/cli/test_check.py"),
     Fault("cli/common.py", "sha.update(array.tobytes())", "pass", TRAIN),
     Fault("pytest_plugin.py", "if min(out) < 0:", "if False:", "tests/test_pytest_plugin.py"),
+    Fault("report/plotting.py", "np.append(x[x <= steps], steps)", "np.append(x[x < steps], steps)", PLOTS),
+    Fault("report/plotting.py", "words if outcome.ok else", "words if True else", PLOTS),
+    Fault("report/curves.py", "(y >= 0).all() and ", "", PLOTS),
+    Fault("report/landscape.py", "np.concatenate([shadow, corners, nearest])", "shadow", PLOTS),
+    Fault("report/landscape.py", "origin + sum(", "sum(", PLOTS),
+    Fault("report/landscape.py", "return far | (falls & ", "return far & (falls & ", PLOTS),
+    Fault("report/landscape.py", "basis[:rank], drawn", "drawn", PLOTS),
+    Fault("report/scale.py", "levels > np.log10(3)", "levels > 0", PLOTS),
+    Fault("report/scale.py", "np.maximum(c - self.lowest, 0) / self.floor", "c / self.floor + 1", PLOTS),
+    Fault("report/valley.py", "scale(points[:, 2]))", "scale(points[:, 2]) + 0.01)", PLOTS),
+    Fault(
+        "report/page.py", "float(landscape.scale(point[2])))", "float(landscape.scale(point[2])) + height / 20)", PLOTS
+    ),
     Fault("report/training.py", "1 - ", "0.9 - ", "tests/cli/test_train.py tests/cli/test_others.py"),
 )
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import jaxtyping
@@ -13,6 +14,7 @@ from benchmarks.ablation import ablate, parts, record
 from benchmarks.corpus.case import CANNOT_TELL, IS_WRONG, RIGHT, Case
 from benchmarks.corpus.draws import fixed
 
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "ablation.json"
 # A recorded examination has stand-ins for f and its evaluation, which the annotations of the checker do not allow.
 pytestmark = pytest.mark.bad_input
 
@@ -89,6 +91,16 @@ def test_the_nearest_value_of_a_constant_is_found(records, base):
     assert row["up"]["value"] == 1.0
     assert "kinks: smooth" in row["up"]["failed"]
     assert "value" not in row["down"]
+
+
+def test_the_brackets_of_the_constants_are_the_factors_of_the_results():
+    lines = Path(parts.core.__file__).read_text(encoding="utf-8").splitlines()
+    rows = [row for row in json.loads(RESULTS.read_text(encoding="utf-8")) if "constant" in row]
+    assert {row["constant"] for row in rows} == {constant.name for constant in parts.CONSTANTS}
+    for row in rows:
+        down, up = (f"{x['value'] / row['value']:.3g}" if "value" in x else "–" for x in (row["down"], row["up"]))
+        (line,) = [line for line in lines if line.startswith(f"{row['constant']} = ")]
+        assert f"# [{down}, {up}] " in line
 
 
 def test_a_search_that_was_not_recorded_finds_nothing(records, base):

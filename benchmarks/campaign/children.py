@@ -84,7 +84,6 @@ def prepare(programs: Path) -> None:
     from jax._src import xla_bridge
 
     import jaxgd.cli.reporter
-    import jaxgd.report.valley
     import jaxgd.run_folder
 
     configure("jax_compilation_cache_dir", str(programs))

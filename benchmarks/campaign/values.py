@@ -71,10 +71,15 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
     import jax.numpy as jnp
 
     import jaxgd
+    from jaxgd.descent import driver
 
     key = jax.random.key(0)
     network = jaxgd.init_network(key, (4, 3, 2))
     x, y, v = jnp.ones((6, 4)), jnp.zeros((6, 2)), jnp.ones(2)
+    record = jaxgd.Record(v=True)
+    solution = driver.minimize(
+        lambda v: (v**2).sum(), jnp.ones(3), jaxgd.gradient_descent(0.1), max_steps=3, record=record
+    )
     named: dict[str, dict[str, Any]] = {
         "accuracy": {"a": y, "y": jnp.arange(6) % 2},
         "backprop": {"network": network, "x": x, "y": y},
@@ -96,6 +101,7 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
         "nesterov": {"eta": 0.1, "mu": 0.9},
         "network_cost": {"network": network, "x": x, "y": y},
         "newton": {},
+        "plot": {"result": solution, "cost": square, "minima": [x[0, :3]], "through": (x[1, :3], jnp.arange(3.0))},
         "quadratic_cost": {"a": y, "y": y},
         "save_network": {"path": "network.safetensors", "network": network},
         "sharpness": {"cost": square, "v": v},

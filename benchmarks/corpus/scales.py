@@ -10,8 +10,9 @@ import numpy as np
 from jax import lax
 from jax.experimental import ode
 
-from .case import NOT_RIGHT, NOT_WRONG, Case, wrong
+from .case import CANNOT_TELL, NOT_RIGHT, NOT_WRONG, Case, wrong
 from .draws import fixed
+from .handwritten import X64, in_float64
 from .inputs import V, sines, square
 from .kinds import with_vjp
 from .narrow import in_dtype
@@ -93,7 +94,11 @@ SCALES = (
     Case("second order: mean of tanh² in float32",
          lambda w: jnp.mean(jnp.tanh(w.astype(jnp.float32) @ jnp.ones((4, 3), jnp.float32)) ** 2).astype(w.dtype),
          fixed(np.random.default_rng(0).normal(size=(5, 4))), NOT_WRONG, **ORDER_2),
+    Case("saturated sigmoid", lambda x: jnp.sum(jax.nn.sigmoid(100 + x)), fixed([2.0, 3.0])),
+    Case("kink of 1e-7 of the slope", lambda x: jnp.sum(3 * x + 1e-7 * jax.nn.relu(x)),
+         in_float64(fixed([0.0, 0.5])), (CANNOT_TELL,), "kink", settings=X64),
+    # The root of 1 + x², which the iteration finds at every x. A root of x would take forever at negative x.
     Case("loop until a condition", lambda x: lax.while_loop(
-        lambda s: jnp.any(jnp.abs(s[1] - s[0]) > 1e-6), lambda s: (s[1], 0.5 * (s[1] + x / s[1])), (x, x / 2 + 0.5))[1],
-        fixed([2.0, 3.0]), NOT_WRONG),
+        lambda s: jnp.any(jnp.abs(s[1] - s[0]) > 1e-6), lambda s: (s[1], 0.5 * (s[1] + (1 + x**2) / s[1])),
+        (x, 1 + x**2 / 2))[1], fixed([2.0, 3.0]), NOT_WRONG),
 )  # fmt: skip

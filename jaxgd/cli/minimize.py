@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -32,7 +31,6 @@ _HYPERPARAMS: dict[str, tuple[str, ...]] = {
 _DEFAULTS = {"eta": 1e-3, "mu": 0.9, "epsilon": 1e-2, "dt": 1e-3}
 _ROWS = 12  # rows of the printed table
 _ENTRIES = 10_000  # limit on the entries of the recorded path
-_GRID = 201  # points per side of the drawn landscape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +84,11 @@ class Minimize:
         import jax
 
         from jaxgd.cli.cases import UserError, users_traceback
-        from jaxgd.report.valley import require_drawable
+        from jaxgd.report.figure import STILL, require_library
 
         if self.plot is not None:
-            require_writable_figure(self.plot, (".png", ".svg", ".pdf", ".html"))
-            require_drawable(self.plot)
+            require_writable_figure(self.plot, (*STILL, ".html"))
+            require_library("--plot", "plotly" if self.plot.suffix.lower() == ".html" else "matplotlib")
         try:
             with jax.enable_x64(True) if self.dtype == "float64" else contextlib.nullcontext():
                 return self._run()
@@ -254,99 +252,27 @@ def _print_json(options: Minimize, rule: Any, solution: "Solution") -> None:
 
 
 def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None:
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jaxgd.report.valley import Landscape, draw
-    from jaxgd.slices import cost_slice
-
-    path = solution.trajectory
-    assert path is not None
-    v, heights = np.asarray(path.v, float), np.asarray(path.cost, float)
-    v, heights = np.concatenate([v, [np.asarray(solution.v, float)]]), np.append(heights, float(solution.cost))
-    finite = np.isfinite(v).all(axis=1) & np.isfinite(heights)
-    v, heights = v[finite], heights[finite]
-    if not len(v):
-        say("nothing to draw: the cost is not finite at the start")
-        return
-    if len(higher := np.flatnonzero(np.abs(heights) > 1e3 * max(abs(heights[0]), 1.0))):
-        # A path that leaves the valley is drawn up to the first point far outside, so that the valley stays visible.
-        v, heights = v[: higher[0] + 1], heights[: higher[0] + 1]
-    minima = _known_minima(options.cost)
-    title = f"{options.cost}, {rule!r}: {solution.outcome.message.split(':')[0]} after {int(solution.steps):,} updates"
-    if v.shape[1] == 1:
-        # The figure needs two variables: add a second one that the cost ignores.
-        v, original = np.stack([v[:, 0], np.zeros(len(v))], axis=1), cost
-        cost = lambda v: original(v[:1])  # noqa: E731
-    if v.shape[1] == 2:
-        a, b = (_around(axis, near) for axis, near in zip(v.T, _nearest(minima, v[-1]).T, strict=True))
-        over = jax.jit(jax.vmap(lambda x: jax.vmap(lambda y: cost(jnp.stack([x, y])))(jnp.asarray(b))))
-        grid = np.asarray(over(jnp.asarray(a, options.dtype)), float)
-        names = ("v₁", "v₂")
-        landscape = Landscape(a, b, grid, v, heights, names, title, minima)
-    else:
-        plane = cost_slice(cost, jnp.asarray(v[0]), through=_plane(v), resolution=_GRID)
-        places = np.stack([np.asarray(jax.vmap(plane.project)(jnp.asarray(v)))[i] for i in range(2)], axis=1)
-        a, b = np.asarray(plane.a, float), np.asarray(plane.b, float)
-        names = ("from start to end", "across, in v's units")
-        title += f"\na slice through {v.shape[1]} dimensions, with the path projected onto it"
-        if len(minima):
-            shadows = np.stack(jax.vmap(plane.project)(jnp.asarray(minima[:, :-1], options.dtype)), axis=1)
-            minima = np.column_stack([np.asarray(shadows, float), minima[:, -1]])
-        landscape = Landscape(a, b, np.asarray(plane.cost, float), places, heights, names, title, minima)
-    draw(landscape, Path(options.plot or "valley.png"))
-    say(f"drawn: {options.plot}")
-
-
-def _known_minima(name: str) -> Any:
-    """Return the known minima of a named cost, (p, n + 1): the variables and the cost. Empty for any other cost."""
-    import numpy as np
+    from matplotlib.figure import Figure
 
     from jaxgd.named_costs import NAMED_COSTS
+    from jaxgd.report.figure import save_figure
+    from jaxgd.report.page import save_page
+    from jaxgd.report.plotting import plot
 
-    named: NamedCost | None = NAMED_COSTS.get(name)
-    return np.array([[*v, cost] for v, cost in named.minima]) if named is not None else np.zeros((0, 3))
-
-
-def _nearest(minima: Any, v: Any) -> Any:
-    """Return the known minimum that is nearest to v, (1, n); (0, n) if none is known."""
-    import numpy as np
-
-    distances = np.linalg.norm(minima[:, :-1] - v, axis=1)
-    return minima[np.argsort(distances)[:1], :-1]
-
-
-def _around(axis: Any, minimum: Any) -> Any:
-    """Return a grid that is wider than the path along one axis and holds the minimum, if one is known."""
-    import numpy as np
-
-    points = np.append(axis, minimum)
-    low, high = float(points.min()), float(points.max())
-    width = high - low or max(1.0, abs(low))
-    # A wider margin beyond the end of the path shows the valley's other side.
-    below, above = (0.6 if abs(axis[-1] - edge) < 0.1 * width else 0.25 for edge in (low, high))
-    return np.linspace(low - below * width, high + above * width, _GRID)
-
-
-def _plane(v: Any) -> tuple[Any, Any]:
-    """Return two points that span a plane with the start: the end, and the point farthest from the line to the end.
-
-    A straight path, or a single point, does not span a plane: random directions complete it.
-    """
-    import jax.numpy as jnp
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    line = v[-1] - v[0]
-    length = np.linalg.norm(line)
-    if length == 0:
-        line = rng.normal(size=v.shape[1])
-        length = np.linalg.norm(line)
-    off = v - v[0] - np.outer((v - v[0]) @ line / (line @ line), line)
-    far = off[np.argmax(np.linalg.norm(off, axis=1))]
-    if np.linalg.norm(far) < 1e-6 * length:
-        far = rng.normal(size=v.shape[1])
-        far = far - far @ line / (line @ line) * line
-        far = 0.5 * length / np.linalg.norm(far) * far
-    return jnp.asarray(v[0] + line), jnp.asarray(v[0] + far)
+    assert options.plot is not None
+    if solution.outcome.reason.name == "START_NOT_FINITE":
+        say("nothing to draw: the cost is not finite at the start")
+        return
+    named: NamedCost | None = NAMED_COSTS.get(options.cost)
+    minima = [] if named is None else [v for v, _ in named.minima]
+    name = f"{options.cost}, {rule!r}"
+    if options.plot.suffix.lower() == ".html":
+        page = plot(solution, cost=cost, minima=minima, interactive=True)
+        page.update_layout(title_text=f"{name}: {page.layout.title.text}")
+        save_page(page, options.plot)
+    else:
+        figure = Figure(figsize=(11, 4.8), layout="constrained")
+        plot(solution, cost=cost, minima=minima, figure=figure)
+        figure.suptitle(f"{name}: {figure.get_suptitle()}".replace("$", r"\$"))
+        save_figure("minimize", figure, options.plot, dpi=120)
+    say(f"drawn: {options.plot}")

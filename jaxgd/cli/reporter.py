@@ -86,14 +86,3 @@ class Reporter:
 
     def _correct(self, entry: History) -> str:
         return f"{round(float(entry.test_accuracy) * self._test_images)} / {self._test_images}"
-
-
-def require_plot() -> None:
-    """Raise unless matplotlib, which draws the figure, is installed. Call it before training."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "--plot: expected matplotlib to be installed, got no such module.\n"
-            "Run in the folder of jaxgd's sources: pip install -e '.[plot]'"
-        ) from error

@@ -111,14 +111,15 @@ class Train:
 
     def run(self, argv: list[str]) -> int:
         """Train and return the exit status."""
-        from jaxgd.cli.reporter import Reporter, require_plot
+        from jaxgd.cli.reporter import Reporter
         from jaxgd.errors import JaxgdError, RangeError, WriteError, require_count
+        from jaxgd.report.figure import STILL, require_library
 
         if self.checkpoint_every is not None:
             require_count("train", "--checkpoint-every", self.checkpoint_every)
         if self.plot is not None:
-            require_writable_figure(self.plot, (".png", ".svg", ".pdf"))
-            require_plot()
+            require_writable_figure(self.plot, STILL)
+            require_library("--plot", "matplotlib")
             if self.run_dir is not None and self.run_dir.absolute() == self.plot.absolute():
                 raise RangeError(f"--plot must differ from --run-dir, got {self.plot} for both.\nRename one.")
         reporter = Reporter(progress=self.progress, tensorboard=self.tensorboard)

@@ -28,7 +28,7 @@ Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the tabl
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,32 +37,35 @@ from jaxgd.gradcheck.report import Cause, Verdict
 
 Floats = NDArray[np.float64]
 
-# The constants. `python -m benchmarks gradcheck --ablate` changes each one and lists the corpus cases that fail.
+# The constants. `python -m benchmarks gradcheck --ablate` multiplies most by factors down to 0.1 and up to 10. The
+# brackets hold the nearest factors, down and up, with which a case of the corpus fails; a dash if none does.
 RATIO = 4.0  # each step divided by the next one; a power of two, so that steps are exact
-RUNGS = 18  # the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and a millionth of it
+RUNGS = 18  # [0.889, –] the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and of x/10⁶
 SHORT = (*(2.0**-k for k in (6, 8, 10, 12)), 2.0**-20)  # enough for a smooth f; the last step only measures noise
-FAR = 16.0  # a step is far smaller than another below this part of it
-ORDERS = 3  # columns of the table; a fourth amplifies noise more than it removes truncation
-SAFETY = 10.0  # errors are estimates, so only a difference above ten errors counts
-NOISES = 30.0  # a claim moves by a sum of roundings; one sample of the sum can be too small by this factor
-FLOOR = 1e-8  # two derivatives in float64 that agree to this part of the gradient are equal
-RESOLUTION, COARSE_RESOLUTION = 1e-3, 1e-2  # a right claim is known to this part; the second if f is not all float64
-UNCERTAIN = 0.5  # an uncertainty above this part of the gradient is itself uncertain, so that nothing is wrong
-SMALL_GAP = 1e-6  # a smaller gap, relative to the slope, is rounding
-STEEPEST = 0.95  # F has no slope if F(h) − F(0) ~ hᵖ with p below this
-JUMP = 0.02  # p below this is a jump
-SMALL_JUMP = 1e-7  # a smaller jump, relative to the variation of F, is rounding inside f
-POWER = 0.02  # F(h) − F(0) is a power of h if p varies by less than this on the last rungs
-RIVAL = 0.03  # an entry whose error is below this part of the difference may support a claim
-STEADY = 0.3  # three slopes at the same distance from the quotient, up to this part, are not noise
-SMOOTH = 0.01  # deviations that are smaller by this factor at the smallest steps are no noise
-ROUGH = 1e-4  # F that changes by this part of its variation at the smallest step varies within that step
-ITERATION = 1e-4  # a smaller difference may come from an iteration in f that stops at a tolerance
-MANY = 1e3  # a change of F by more roundings than this is not rounding
-NARROW = 1e-10  # f with a rounding above this computes in a dtype narrower than float64
-STAIRS = 4  # a coarse F changes at this number of steps or more; a step function such as floor, at one or two
-CLEAR = 50.0  # a Taylor remainder above this number of noises shows its power
-NEGLIGIBLE = 1e-6  # a claim of 0 is right if the slope is known to this part of F's variation
+FAR = 16.0  # [–, 5] a step is far smaller than another below this part of it
+NEARBY = 2.0**18  # [–, 6.55e+04] the noise of a step is measured down to this part of it; it may grow as h shrinks
+ORDERS = 3  # [0.333, –] columns of the table; a fourth amplifies noise more than it removes truncation
+SAFETY = 10.0  # [0.1, 2] errors are estimates, so only a difference above ten errors counts
+NOISES = 30.0  # [–, 2] a claim moves by a sum of roundings; one sample of the sum can be too small by this factor
+FLOOR = 1e-8  # [–, 2] two derivatives in float64 that agree to this part of the gradient are equal
+RESOLUTION = 1e-3  # [0.1, –] a right claim is known to this part of the gradient
+COARSE_RESOLUTION = 1e-2  # [0.5, –] the same if f does not compute in float64 everywhere
+UNCERTAIN = 0.5  # [0.33, –] an uncertainty above this part of the gradient is itself uncertain: nothing is wrong
+SMALL_GAP = 1e-6  # [–, –] a smaller gap, relative to the slope, is rounding
+STEEPEST = 0.95  # [0.842, 1.05] F has no slope if F(h) − F(0) ~ hᵖ with p below this
+JUMP = 0.02  # [–, –] p below this is a jump
+SMALL_JUMP = 1e-7  # [–, –] a smaller jump, relative to the variation of F, is rounding inside f
+POWER = 0.02  # [–, –] F(h) − F(0) is a power of h if p varies by less than this on the last rungs
+RIVAL = 0.03  # [–, 10] an entry whose error is below this part of the difference may support a claim
+STEADY = 0.3  # [–, –] three slopes at the same distance from the quotient, up to this part, are not noise
+SMOOTH = 0.01  # [–, –] deviations that are smaller by this factor at the smallest steps are no noise
+ROUGH = 1e-4  # [–, –] F that changes by this part of its variation at the smallest step varies within that step
+ITERATION = 1e-4  # [–, –] a smaller difference may come from an iteration in f that stops at a tolerance
+MANY = 1e3  # [–, –] a change of F by more roundings than this is not rounding
+NARROW = 1e-10  # [–, –] f with a rounding above this computes in a dtype narrower than float64
+STAIRS = 4  # [–, 1.5] a coarse F changes at this number of steps or more; a step function such as floor, at one or two
+CLEAR = 50.0  # [–, –] a Taylor remainder above this number of noises shows its power
+NEGLIGIBLE = 1e-6  # [–, –] a claim of 0 is right if the slope is known to this part of F's variation
 
 # The causes for which F has no slope.
 SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
@@ -233,9 +236,10 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
         parents = np.maximum(np.abs(entry - column[:, 1:]), np.abs(entry - column[:, :-1]))
         steps = h[order:rungs]
         smaller = h <= steps[:, None] / FAR
+        near = smaller & (h >= steps[:, None] / NEARBY)
         far = first[:, None] - entry[..., None]
         off = np.minimum(np.abs(far), np.abs(finer[:, None] - entry[..., None]))
-        level = np.maximum(noise[:, None], np.nanmax(np.where(smaller, off * h, 0), axis=2))
+        level = np.maximum(noise[:, None], np.nanmax(np.where(near, off * h, 0), axis=2))
         error = np.maximum(parents, level / steps)
         # An entry may agree with its neighbors by chance. Only smaller steps show that.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
@@ -299,7 +303,9 @@ def _broken(up: Floats, down: Floats, rounding: float, small: float) -> Cause:
             powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
             # On three rungs, rounding may look like a power. It does not on six.
             steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
-            if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER:
+            # A change that grows as h shrinks, but stays below the changes at larger steps, is noise.
+            noise = powers[-1] < -JUMP and np.abs(last[-1]) < np.nanmax(np.abs(side))
+            if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER and not noise:
                 if np.any(np.abs(powers) >= JUMP):
                     return Cause.STEEP
                 if np.all(np.abs(last) > small):
@@ -380,8 +386,7 @@ def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, coarse: bool
     if claimed == 0 and (found.still[i] or error <= NEGLIGIBLE * found.variation[i]) and difference <= error:
         return Judgment(Verdict.RIGHT, Cause.AGREES, difference, error, size, value)
     verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
-    if verdict is Verdict.WRONG and SAFETY * found.gap_error[i] < abs(found.gap[i]) >= difference:
-        # The kink is too small to show in the shape, but large enough to explain the difference.
+    if verdict is Verdict.WRONG and explained_by_kink(found, difference)[i]:
         return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(found.gap[i]), size, value)
     if verdict is Verdict.WRONG and _supported(claimed, found, i, difference):
         # F has one slope at large steps and another at small steps. Their distance is the error of both.
@@ -391,6 +396,12 @@ def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, coarse: bool
     doubt = Cause.UNSTEADY if unsteady else found.doubt[i]
     cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: doubt}[verdict]
     return Judgment(verdict, cause, difference, tolerance, size, value)
+
+
+def explained_by_kink(found: Slopes, difference: Any) -> NDArray[np.bool_]:
+    """Return True for each line with a difference that errors do not explain, but that a certain kink explains."""
+    gap = np.abs(found.gap)
+    return np.asarray((gap > SAFETY * found.gap_error) & (gap >= difference) & (difference > SAFETY * found.error))
 
 
 def _supported(claimed: float, found: Slopes, i: int, difference: float) -> bool:

@@ -167,7 +167,9 @@ def against_quotients(
 
     q = quotients(1.0)
     reference, error = q.value.astype(complex if is_complex else float), q.error
+    claimed = _elements(claim, leaf, index, sampler)
     singular = np.array([cause is not Cause.AGREES for cause in q.cause])
+    singular |= core.explained_by_kink(q, np.abs(np.real(claimed) * unit - q.value))
     if is_complex:
         other = quotients(1j)
         reference, error = reference - 1j * other.value, np.maximum(error, other.error)
@@ -175,7 +177,7 @@ def against_quotients(
     error = error / unit
     if claim.moved:
         error = error + 3 * np.nan_to_num(claim.moved[leaf].reshape(-1)[index])
-    return Look(index, _elements(claim, leaf, index, sampler), reference / unit, error, singular)
+    return Look(index, claimed, reference / unit, error, singular)
 
 
 def _narrow_down(claim: Derivative, leaf: int, sampler: Sampler, h: Floats, noise: float, most: int) -> Ints:

@@ -1,13 +1,34 @@
-"""The writing of a figure into a file."""
+"""Figures of matplotlib: the library, a new figure, and the writing into a file."""
 
+import importlib
 import io
 from pathlib import Path
 from typing import Any
 
-from jaxgd.errors import RangeError
+from jaxgd.errors import MissingDependencyError, RangeError
 from jaxgd.files import as_path, write_atomically
 
 STILL = (".png", ".svg", ".pdf")
+
+
+def require_library(who: str, name: str) -> None:
+    """Raise MissingDependencyError unless a library that draws, matplotlib or plotly, is installed."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"{who}: expected {name} to be installed, got no such module.\n"
+            "Run in the folder of jaxgd's sources: pip install -e '.[plot]'"
+        ) from error
+
+
+def new_figure(figure: Any, size: tuple[float, float]) -> Any:
+    """Return the given figure, or a new one of pyplot with this size in inches."""
+    if figure is not None:
+        return figure
+    from matplotlib import pyplot
+
+    return pyplot.figure(figsize=size, layout="constrained")
 
 
 def save_figure(who: str, figure: Any, path: str | Path, dpi: int) -> None:

@@ -205,7 +205,7 @@ def test_a_claim_that_another_certain_entry_supports_is_not_wrong():
 
 
 def test_a_deviation_that_vanishes_at_the_smallest_steps_is_no_noise():
-    off = np.where(LONG > 1e-7, 1e-11 / LONG, 0)[None, None]
+    off = np.where(LONG > 1e-7, 1e-11, 1e-15)[None, None] / LONG
     rounding, level = np.array([1e-15]), np.array([[1e-11]])
     assert core._structure(LONG, off, rounding, level)[0, 0] == off.max()
     # Noise has the same size at all steps, and a few roundings are no structure.
@@ -250,6 +250,12 @@ def test_each_singularity_is_named(name):
     for claimed in (0.0, 1.0, -3.0):
         judgment = judged(F, claimed)
         assert (judgment.verdict, judgment.cause) == (U, cause)
+
+
+@pytest.mark.parametrize(("size", "verdict", "cause"), [(3e-17, R, Cause.AGREES), (1e-6, U, Cause.STEEP)])
+def test_noise_that_grows_as_h_shrinks_is_no_pole(size, verdict, cause):
+    j = judged(lambda t: np.sin(1 + t) + (size / t if t else 0.0), np.cos(1.0))
+    assert (j.verdict, j.cause) == (verdict, cause), j
 
 
 def test_a_kink_has_the_slopes_of_both_sides():

@@ -1,11 +1,14 @@
 """Each leaf gets its own verdict, cause and pattern; many kinds of leaves share one function."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxgd import DtypeError, ShapeError, check_gradients
+from jaxgd.gradcheck import check
 
 X = jnp.array([0.3, 1.2, 2.5])
 
@@ -244,3 +247,11 @@ def test_a_right_claim_next_to_a_wrong_rule_is_not_blamed():
     }
     assert "autodiff = quotient: differs by 2 relative" in report.reason
     assert "gradient agrees" in report.reason
+
+
+def test_a_leaf_is_wrong_without_a_search_of_elements_if_the_time_is_over(monkeypatch):
+    over = itertools.chain([False] * 3, itertools.repeat(True))
+    monkeypatch.setattr(check.Clock, "over", lambda clock: next(over))
+    report = check_gradients(lambda x: jnp.sum(x**2), X, gradient=lambda x: 3 * x)
+    assert (report.verdict, report.leaves[0].worst) == ("wrong", ())
+    assert "single elements of x: out of time" in str(report)

@@ -1,0 +1,226 @@
+"""A cost along a line or over a plane, with the path of a descent, as numbers to draw."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxgd.errors import DtypeError, RangeError, ShapeError, as_array, describe, is_traced, require_args, require_scalar
+from jaxgd.report.scale import Floats, Scale
+from jaxgd.slices import CostSlice
+
+_POINTS = (1001, 301)  # points of the grid along a single axis, and along each of two
+_ROWS = 1000  # points of the path that determine the principal components
+_DRAPED = 2000  # least number of points of a line on a surface
+_WIDTH = 256  # points that are evaluated at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Landscape:
+    """A cost along a line or over a plane, and the path of a descent.
+
+    Attributes:
+        axes: The coordinates of the grid along its one or two axes.
+        cost: C on the grid, (m,) or (m, n). Values that are not finite leave a gap.
+        names: The label of each axis.
+        path: The points of the path, (k, 2) or (k, 3): coordinates, and C of the line or the plane there. k may be 0.
+        costs: C at the points of the path themselves, (k,). They differ from those in `path` if the path leaves the
+            plane.
+        minima: Known minima inside the grid, with columns as in `path`.
+        end: The label of the last point of the path.
+        note: A second line for the title, or "".
+    """
+
+    axes: tuple[Floats, ...]
+    cost: Floats
+    names: tuple[str, ...]
+    path: Floats
+    costs: Floats
+    minima: Floats
+    end: str = "end"
+    note: str = ""
+
+    @functools.cached_property
+    def scale(self) -> Scale:
+        """The vertical scale of a surface."""
+        return Scale.of(self.cost, np.concatenate([self.path[:, -1], self.minima[:, -1]]))
+
+    @property
+    def curve_is_logarithmic(self) -> bool:
+        """True if a curve spans two decades and its lowest point is no cusp on a logarithmic axis."""
+        costs = np.concatenate([self.cost, self.path[:, -1], self.minima[:, -1]])
+        costs, bends = costs[np.isfinite(costs)], np.abs(np.diff(self.cost, 2))
+        at = np.clip(np.argmin(np.where(np.isfinite(self.cost), self.cost, np.inf)) - 1, 0, len(bends) - 1)
+        return bool(costs.min() > 0 and costs.max() >= 100 * costs.min() and bends[at] < costs.min())
+
+    @property
+    def draped(self) -> tuple[Floats, Floats, Floats]:
+        """The path as a line that follows the surface between its points: coordinates and drawn heights."""
+        if not len(self.path):
+            return (self.costs,) * 3
+        at = np.linspace(0, len(self.path) - 1, max(_DRAPED, len(self.path)))
+        x, y = (np.interp(at, np.arange(len(self.path)), column) for column in self.path[:, :2].T)
+        (i, s), (j, t) = (_cell(axis, place) for axis, place in zip(self.axes, (x, y), strict=True))
+        z = self.scale(self.cost)
+        below, above = (z[i, k] * (1 - s) + z[i + 1, k] * s for k in (j, j + 1))
+        return x, y, below * (1 - t) + above * t
+
+
+def _cell(axis: Floats, x: Floats) -> tuple[Any, Floats]:
+    """Return the interval of an axis that holds each point, and the place in it from 0 to 1."""
+    at = (x - axis[0]) / (axis[1] - axis[0])
+    i = np.clip(at.astype(int), 0, len(axis) - 2)
+    return i, at - i
+
+
+def of_slice(plane: CostSlice) -> Landscape:
+    """Return the landscape of a slice, without a path."""
+    nothing = np.zeros((0, 3))
+    a, b, cost = (np.asarray(x, float) for x in (plane.a, plane.b, plane.cost))
+    return Landscape((a, b), cost, ("a", "b"), nothing, nothing[:, 0], nothing)
+
+
+def of_path(
+    v: Any,
+    costs: Floats,
+    cost: Callable[..., Any],
+    args: tuple[Any, ...],
+    minima: Sequence[Any],
+    through: tuple[Any, Any] | None,
+) -> Landscape:
+    """Evaluate a cost around a path.
+
+    Args:
+        v: The points of the path, a tree with one more axis in front than the variables.
+        costs: C at these points, (k,).
+        cost: The cost.
+        args: Further arguments of the cost.
+        minima: Known minima, trees like the variables.
+        through: Two points that span the plane with the end of the path. None takes the plane of the path's first two
+            principal components, if there are more than two variables.
+
+    Returns:
+        The numbers to draw.
+
+    Raises:
+        ShapeError: If the cost is not one real scalar, or a point does not have as many numbers as the variables.
+        DtypeError: If args is not a tuple of arrays.
+        RangeError: If no point of the path is finite, or the three points of the plane are on one line.
+    """
+    first = jax.tree.map(lambda x: jnp.asarray(x[0]), v)
+    require_args("plot", args)
+    require_scalar("plot", cost, first, *args)
+    flat, unravel = ravel_pytree(first)
+    path = np.concatenate([np.asarray(x, float).reshape(len(costs), -1) for x in jax.tree.leaves(v)], axis=1)
+    finite = np.isfinite(path).all(axis=1) & np.isfinite(costs)
+    path, costs, end = path[finite], costs[finite], "end"
+    if not len(path):
+        raise RangeError("plot: no point of the path is finite.\nCheck the start of the descent.")
+    if len(far := np.flatnonzero(_far(costs))):
+        # A path that leaves the valley is drawn up to the first point far outside, so that the valley stays visible.
+        path, costs, end = path[: far[0] + 1], costs[: far[0] + 1], "first point far from the start"
+    n = path.shape[1]
+    if through is not None and n < 3:
+        raise RangeError(f"plot: through needs more than two variables, got {n}.\nLeave it out.")
+    known = _numbers("minima", minima, n)
+    origin, basis, names, corners = _plane(path, through) if n > 2 else _all_variables(path, first)
+    stars, corners, shadow = ((x - origin) @ basis.T for x in (known, corners, path))
+    nearest = stars[np.argsort(np.linalg.norm(stars - shadow[-1], axis=1))[:1]]
+    axes = _grid(shadow, np.concatenate([shadow, corners, nearest]), float(np.linalg.norm(path[-1])))
+    stars = stars[np.all([(x[0] <= s) & (s <= x[-1]) for x, s in zip(axes, stars.T, strict=True)], axis=0)]
+    mesh = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    places = np.concatenate([mesh.reshape(-1, len(axes)), shadow, stars])
+    values = _values(cost, unravel, jnp.asarray(origin, flat.dtype), jnp.asarray(basis, flat.dtype), args, places)
+    grid, path, stars = np.split(np.column_stack([places, values]), [-len(path) - len(stars), len(places) - len(stars)])
+    plane = "the first two principal components of the path" if through is None else "a plane through three points"
+    note = f"{n:,} variables, projected onto {plane}" if n > 2 else ""
+    return Landscape(axes, grid[:, -1].reshape(mesh.shape[:-1]), names, path, costs, stars, end, note)
+
+
+def _far(costs: Floats) -> Any:
+    """Return True for the costs far above the start, and for those far below it on a path that falls without end."""
+    with np.errstate(over="ignore"):
+        above, below = costs - costs.min(), costs[0] - costs
+        far = above > 1e3 * max(abs(costs[0]), above[0])
+        # The steps of such a path grow up to the end. A path to a minimum ends with short steps.
+        steps = np.diff(below)[np.diff(below) != 0]
+        falls = len(steps) > 1 and steps[-1] == steps.max()
+        return far | (falls & (below > 1e3 * max(abs(costs[0]), steps[0] if falls else 0)))
+
+
+def _numbers(name: str, trees: Sequence[Any], n: int) -> Floats:
+    """Return the numbers of each tree as a row. Raise unless each has n of them."""
+    if any(is_traced(x) for x in jax.tree.leaves(trees)):
+        raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
+    is_array = isinstance(trees, np.ndarray | jax.Array) and trees.ndim > 0
+    if not (is_array or isinstance(trees, list | tuple)):
+        raise ShapeError(f"plot: {name} must be a list of points, got {describe(trees)}.")
+    leaves = [[np.ravel(as_array("plot", name, x)).astype(float) for x in jax.tree.leaves(tree)] for tree in trees]
+    rows = [np.concatenate([np.zeros(0), *arrays]) for arrays in leaves]
+    if any(len(row) != n for row in rows):
+        raise ShapeError(f"plot: each point of {name} must have {n} variables, got {[len(row) for row in rows]}.")
+    return np.array(rows).reshape(-1, n)
+
+
+def _all_variables(path: Floats, first: Any) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
+    """Return the origin, directions and names of one or two variables, and no further point."""
+    n = path.shape[1]
+    names = ["v₁", "v₂"][:n]
+    if not isinstance(first, jax.Array):
+        paths = [(jax.tree_util.keystr(place), x) for place, x in jax.tree_util.tree_leaves_with_path(first)]
+        names = [f"v{place}" + (f"[{i}]" if x.size > 1 else "") for place, x in paths for i in range(x.size)]
+    return np.zeros(n), np.eye(n), tuple(names), path[:0]
+
+
+def _plane(path: Floats, through: tuple[Any, Any] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
+    """Return the origin, directions and names of a plane through the end of the path, and further points to show."""
+    # The plane of the principal components passes through the end of the path, where the picture must be exact, and
+    # not through the mean of the path.
+    end = path[-1]
+    corners = path if through is None else _numbers("through", through, path.shape[1])
+    if through is not None and len(corners) != 2:
+        raise ShapeError(f"plot: through must be two points, got {len(corners)}.")
+    rows = (corners - end)[:: -(-len(corners) // _ROWS)]
+    lengths, basis = np.linalg.svd(rows, full_matrices=False)[1:]
+    share = lengths**2 / max(float(lengths @ lengths), np.finfo(float).tiny)
+    rank = int((share[:2] > 1e-12).sum())
+    if through is not None and rank < 2:
+        raise RangeError("plot: the end of the path and the points of through must not be on one line.")
+    # Random directions complete the plane of a straight path.
+    drawn = np.random.default_rng(0).normal(size=(2, path.shape[1]))
+    basis = np.linalg.qr(np.concatenate([basis[:rank], drawn])[:2].T)[0].T
+    # The path starts at the left and in front.
+    basis = basis * np.where(basis @ (path[0] - end) > 0, -1, 1)[:, None]
+    names = [f"component {i + 1} ({part:.0%})" for i, part in enumerate([*share, 0, 0][:2])]
+    return end, basis, tuple(names) if through is None else ("direction 1", "direction 2"), corners
+
+
+def _grid(path: Floats, cover: Floats, size: float) -> tuple[Floats, ...]:
+    """Return the axes of a grid that is wider than all points to cover."""
+    widest = float(np.ptp(cover, axis=0).max()) or size or 1.0
+    axes = []
+    for last, points in zip(path[-1], cover.T, strict=True):
+        low, high = float(points.min()), float(points.max())
+        width = high - low if high - low > 1e-6 * widest else widest
+        # A wider margin beyond the end of the path shows the valley's other side.
+        below, above = (0.6 if abs(last - edge) < 0.1 * width else 0.25 for edge in (low, high))
+        axes.append(np.linspace(low - below * width, high + above * width, _POINTS[path.shape[1] - 1]))
+    return tuple(axes)
+
+
+def _values(cost: Any, unravel: Any, origin: Any, basis: Any, args: tuple[Any, ...], places: Floats) -> Floats:
+    """Return C at points of the plane, given by their coordinates."""
+
+    def value(place: Any, args: Any) -> Any:
+        # A matrix product would round the coordinates on some devices.
+        return cost(unravel(origin + sum(place[i] * basis[i] for i in range(len(basis)))), *args)
+
+    # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
+    rows = jax.jit(lambda rows, args: jax.lax.map(jax.vmap(lambda place: value(place, args)), rows))
+    padded = np.resize(places, (-(-len(places) // _WIDTH), _WIDTH, places.shape[1]))
+    return np.asarray(rows(jnp.asarray(padded, origin.dtype), args), float).reshape(-1)[: len(places)]

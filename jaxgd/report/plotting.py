@@ -1,0 +1,200 @@
+"""`plot`: the picture of a result."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgd.descent import Solution, Trajectory
+from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_bool
+from jaxgd.report import landscape, page, valley
+from jaxgd.report.curves import Panel, curves
+from jaxgd.report.figure import require_library
+from jaxgd.slices import CostSlice
+
+_LEGEND = 10  # the largest number of lines that a legend names
+
+
+def plot(
+    result: Any,
+    *,
+    cost: Callable[..., Any] | None = None,
+    args: tuple[Any, ...] = (),
+    minima: Sequence[Any] = (),
+    through: tuple[Any, Any] | None = None,
+    interactive: bool = False,
+    figure: Any = None,
+) -> Any:
+    """Draw a result: the curves of a descent, the valley with the path in it, or a slice of a cost.
+
+    Needs matplotlib, or plotly with `interactive=True`; `pip install -e '.[plot]'` installs both in the folder of
+    jaxgd's sources.
+
+    - A Solution or a Trajectory without `cost`: C and ‖∇C‖ over the updates, and λ_max with 2/η if recorded. A batch
+      gives one line per element. The axis is logarithmic if the values span two decades or more.
+    - A Solution or a Trajectory with `cost`: C around the path, as a curve over one variable, or as a surface and its
+      contours over two. Paths of more variables are projected onto a plane, and the picture shows C on this plane. The
+      run needs `record=Record(v=True)`.
+    - A CostSlice: its surface and its contours.
+
+    Args:
+        result: A Solution, a Trajectory or a CostSlice.
+        cost: The cost that was minimized. It is evaluated on a grid of 301² points, or of 1,001 for one variable. By
+            default none, and the curves are drawn.
+        args: Further arguments of the cost; by default none.
+        minima: Known minima to mark, trees like v; by default none.
+        through: Two points, trees like v, that span the plane with the end of the path. Needs more than two variables.
+            By default the plane of the first two principal components of the path, seen from its end.
+        interactive: True for a plotly figure of the curve or the valley that the reader can turn and zoom. Default:
+            False.
+        figure: A matplotlib Figure or SubFigure to draw in; by default a new one of pyplot.
+
+    Returns:
+        A tuple of matplotlib axes, one per panel from left to right; the plotly figure with `interactive=True`.
+
+    Raises:
+        DtypeError: If result has another type, or the cost is no function.
+        ShapeError: If the cost is not one real scalar, a point does not have the size of v, or a batch is given with a
+            cost.
+        RangeError: If the path, or v in it, was not recorded or is not finite, or an option does not apply.
+        MissingDependencyError: If matplotlib or plotly is not installed.
+
+    Source: Li et al., NeurIPS 2018, section 7, for the plane of the principal components.
+
+    Example:
+        >>> import jax.numpy as jnp; from matplotlib.figure import Figure; from jaxgd import cost_slice
+        >>> plane = cost_slice(lambda v: jnp.sum(v**2), jnp.ones(2), resolution=9)
+        >>> surface, contours = plot(plane, figure=Figure())
+        >>> contours.get_xlabel()
+        'a'
+    """
+    given = {
+        name: value
+        for name, value, default in (
+            ("args", args, ()), ("minima", minima, ()), ("through", through, None),
+            ("interactive", interactive, False), ("figure", figure, None),
+        )
+        if value is not default
+    }  # fmt: skip
+    require_bool("plot", "interactive", interactive)
+    if figure is not None and (interactive or not hasattr(figure, "add_subplot")):
+        raise DtypeError(
+            f"plot: figure must be a Figure of matplotlib without interactive=True, got {describe(figure)}."
+        )
+    for kind, (draw, draw_with_cost) in _PLOTS.items():
+        if isinstance(result, kind):
+            if cost is not None:
+                draw, given = draw_with_cost or draw, given | {"cost": cost}
+            unfit = [name for name in given if name not in inspect.signature(draw).parameters]
+            if unfit:
+                name = f"a {kind.__name__}" + (" without cost" if draw_with_cost and cost is None else "")
+                raise RangeError(f"plot: {name} takes no {unfit[0]}.\nLeave out {unfit[0]}.")
+            require_library("plot", "plotly" if interactive else "matplotlib")
+            return draw(result, **given)
+    names = ", ".join(kind.__name__ for kind in _PLOTS)
+    raise DtypeError(f"plot: result must be one of {names}, got {describe(result)}.")
+
+
+def _draw_curves(result: Solution | Trajectory, *, figure: Any = None) -> Any:
+    path, solution = _parts(result)
+    return curves(_panels(path, solution), "updates", _words(solution), figure)
+
+
+def _draw_path(
+    result: Solution | Trajectory,
+    *,
+    cost: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    minima: Sequence[Any] = (),
+    through: tuple[Any, Any] | None = None,
+    interactive: bool = False,
+    figure: Any = None,
+) -> Any:
+    path, solution = _parts(result)
+    if np.ndim(path.cost) != 1:
+        raise ShapeError(
+            f"plot: with a cost, expected one run, got a batch of shape {np.shape(path.cost)[:-1]}.\n"
+            "Take one element, as in jax.tree.map(lambda x: x[0], solution)."
+        )
+    if path.v is None:
+        raise RangeError(
+            "plot: with a cost, expected a path with v, got none.\nMinimize with record=jaxgd.Record(v=True)."
+        )
+    v, costs = path.v, np.asarray(path.cost, float)
+    if solution is not None:
+        # The end of a run need not be one of the recorded points.
+        v = jax.tree.map(lambda xs, x: np.concatenate([np.asarray(xs), np.asarray(x)[None]]), v, solution.v)
+        costs = np.append(costs, float(solution.cost))
+    drawn = landscape.of_path(v, costs, cost, args, minima, through)
+    return _draw_landscape(drawn, _words(solution), interactive, figure)
+
+
+def _draw_slice(plane: CostSlice, *, interactive: bool = False, figure: Any = None) -> Any:
+    if np.ndim(plane.cost) != 2:
+        raise ShapeError(f"plot: the cost of a CostSlice must be (m, n), got {describe(plane.cost)}.")
+    return _draw_landscape(landscape.of_slice(plane), "cost on a plane", interactive, figure)
+
+
+# The function that draws each type of result, and the one that draws it with a cost. The keywords of a function are the
+# options that it takes. A new type is one more entry.
+_PLOTS: dict[type, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
+    Solution: (_draw_curves, _draw_path),
+    Trajectory: (_draw_curves, _draw_path),
+    CostSlice: (_draw_slice, None),
+}
+
+
+def _parts(result: Solution | Trajectory) -> tuple[Trajectory, Solution | None]:
+    """Return the path, and the solution if it is known."""
+    if isinstance(result, Trajectory):
+        return result, None
+    if result.trajectory is None:
+        raise RangeError("plot: the solution must have a path, got None.\nMinimize without record=None.")
+    return result.trajectory, result
+
+
+def _draw_landscape(drawn: landscape.Landscape, title: str, interactive: bool, figure: Any) -> Any:
+    title = "\n".join(line for line in (title, drawn.note) if line)
+    return page.draw(drawn, title) if interactive else valley.draw(drawn, title, figure)
+
+
+def _words(solution: Solution | None) -> str:
+    """Return the outcome in words, such as "converged after 12 updates, C = 3.1e-10"."""
+    if solution is None:
+        return ""
+    outcome = solution.outcome
+    if np.ndim(outcome.code):
+        return f"{int(np.sum(outcome.ok)):,} of {np.size(outcome.code):,} runs converged or completed"
+    words = f"{outcome.message.split(':')[0]} after {int(solution.steps):,} updates, C = {float(solution.cost):.3g}"
+    return words if outcome.ok else f"not converged: {words}"
+
+
+def _panels(path: Trajectory, solution: Solution | None) -> list[Panel]:
+    """Return the curves of each element of the batch."""
+    batch = np.shape(path.cost)[:-1]
+    few = 0 < np.prod(batch) <= _LEGEND and bool(batch)
+    columns = [("cost C", path.cost), ("length of the gradient, ‖∇C‖", path.gradient_norm)]
+    ends = [] if solution is None else [solution.cost, _lengths(solution.gradient, len(batch))]
+    panels: list[Panel] = [(name, []) for name, _ in columns]
+    for element in np.ndindex(batch):
+        step = np.broadcast_to(path.step, np.shape(path.cost))[element]
+        for i, (_, lines) in enumerate(panels):
+            x, y = step, np.asarray(columns[i][1], float)[element]
+            if solution is not None:
+                # Rows after the end of a run are not filled, and the end need not be one of the recorded points.
+                steps = int(np.asarray(solution.steps)[element])
+                x, y = np.append(x[x <= steps], steps), np.append(y[x <= steps], np.asarray(ends[i], float)[element])
+            lines.append((x, y, ", ".join(map(str, element)) if few else ""))
+    if path.sharpness is not None and path.stability is not None and not batch:
+        lines = [(path.step, path.sharpness, "λ_max"), (path.step, path.stability, "2/η")]
+        panels.append(("largest eigenvalue of the Hessian", lines))
+    return panels
+
+
+def _lengths(gradient: Any, batch: int) -> Any:
+    """Return the length of the gradient of each element of a batch with this many axes."""
+    parts = [np.asarray(x, float) for x in jax.tree.leaves(gradient)]
+    # The square of a number may overflow.
+    return np.hypot.reduce(np.concatenate([x.reshape(*x.shape[:batch], -1) for x in parts], axis=-1), axis=-1)
