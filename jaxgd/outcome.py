@@ -32,8 +32,6 @@ class Reason(enum.IntEnum):
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
             label of `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
-        UNCONFIRMED: The norm of the gradient is small compared with the start, but the curvature does not confirm that
-            a minimum is near.
     """
 
     COMPLETED = 0
@@ -53,7 +51,6 @@ class Reason(enum.IntEnum):
     SATURATED = 14
     START_NOT_FINITE = 15
     ZERO_GRADIENT = 16
-    UNCONFIRMED = 17
 
 
 _MESSAGES = {
@@ -78,8 +75,6 @@ _MESSAGES = {
     "Check the start and the data",
     Reason.ZERO_GRADIENT: "zero gradient: the gradient is 0 at v, but the curvature does not show a minimum. Does the "
     "cost depend on v? Try another start",
-    Reason.UNCONFIRMED: "unconfirmed: the norm of the gradient is within its tolerance, but the curvature does not "
-    "confirm that a minimum is near. Continue from the state with a smaller gradient_rtol",
 }
 # The advice for a rule with a step size, and for a rule without one.
 _ADVICE = {

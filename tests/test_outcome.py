@@ -33,7 +33,6 @@ def test_the_codes_are_fixed():
         "SATURATED": 14,
         "START_NOT_FINITE": 15,
         "ZERO_GRADIENT": 16,
-        "UNCONFIRMED": 17,
     }
 
 
@@ -88,9 +87,9 @@ def test_a_message_names_only_a_step_size_that_the_rule_has(reason):
 
 
 def test_a_message_states_the_gradient_and_its_tolerance():
-    outcome = Outcome(int(Reason.UNCONFIRMED), 25.1, 55.8)
+    outcome = Outcome(int(Reason.MAX_STEPS), 25.1, 55.8)
     assert "(‖∇C‖ = 25.1, tolerance 55.8)" in outcome.message
-    assert "‖∇C‖" not in Outcome(int(Reason.UNCONFIRMED)).message
+    assert "‖∇C‖" not in Outcome(int(Reason.MAX_STEPS)).message
 
 
 def test_the_messages_of_all_reasons_differ():

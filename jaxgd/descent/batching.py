@@ -12,8 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import PyTree
+
+from jaxgd.descent.record import written
 
 
 @custom_vmap
@@ -89,3 +92,58 @@ def count_after(passed: Any, count: Any, before: Any) -> Any:
 @count_after.def_vmap
 def _count_after(axis_size: int, in_batched: Any, passed: Any, count: Any, before: Any) -> Any:
     return jnp.broadcast_to(count, (axis_size,)), True
+
+
+@custom_vmap
+def any_due(i: Any, own: Any, every: Any, even: Any) -> Any:
+    """Return True if any batch element records the update that it makes now.
+
+    `own` is the number of this update for each element, and i the number for the whole batch if it is `even`.
+    """
+    return i % every == 0
+
+
+@any_due.def_vmap
+def _any_due(axis_size: int, in_batched: Any, i: Any, own: Any, every: Any, even: Any) -> Any:
+    # The remainders of a whole batch take as long as its updates.
+    return lax.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
+
+
+@custom_vmap
+def write_row(buffers: Any, i: Any, own: Any, every: Any, alive: Any, even: Any, entry: Any) -> PyTree[Any]:
+    """Write the entry of an update to its row of the buffers, or to the last row if the update is not recorded."""
+    return written(buffers, _row(len(buffers.table) - 1, i, every), entry)
+
+
+@write_row.def_vmap
+def _write_row(
+    axis_size: int,
+    in_batched: Any,
+    buffers: Any,
+    i: Any,
+    own: Any,
+    every: Any,
+    alive: Any,
+    even: Any,
+    entry: Any,
+) -> tuple[PyTree[Any], PyTree[Any]]:
+    axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
+    last = len(buffers.table[0] if in_batched[0].table else buffers.table) - 1
+    shared = jnp.where(even, _row(last, i, every), last)
+    # One row for all is much faster than a row for each.
+    filled = jax.vmap(written, in_axes=(axes[0], None, axes[-1]), axis_size=axis_size)(buffers, shared, entry)
+
+    def each(buffers: Any, own: Any, alive: Any, entry: Any) -> Any:
+        return written(buffers, jnp.where(alive, _row(last, own, every), last), entry)
+
+    def apart(c: Any) -> Any:
+        after = jax.vmap(each, in_axes=(0, axes[2], axes[4], axes[-1]), axis_size=axis_size)(c[0], own, alive, entry)
+        return after, jnp.array(False)
+
+    # A loop of one or no pass: unlike `cond`, it never copies the buffers.
+    out, _ = lax.while_loop(lambda c: c[1], apart, (filled, ~even))
+    return out, jax.tree.map(lambda _: True, out)
+
+
+def _row(last: int, count: Any, every: Any) -> Any:
+    return jnp.where(count % every == 0, count // every, last)

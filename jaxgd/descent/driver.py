@@ -350,5 +350,6 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
     code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), failed)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
-    carry = Carry(s, jnp.array(max_steps), code, jnp.array(1), None, None)
+    made = jnp.array(max_steps)
+    carry = Carry(s, made, made, jnp.array(True), code, jnp.array(1), None, None)
     return _solution(config, None, carry, 0, max_steps)

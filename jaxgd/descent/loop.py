@@ -6,10 +6,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxgd.curvature import sharpness
-from jaxgd.descent.batching import any_element, count_after, count_alive, least_element, no_element, select_alive
+from jaxgd.descent.batching import (
+    any_due,
+    any_element,
+    count_after,
+    count_alive,
+    least_element,
+    no_element,
+    select_alive,
+    write_row,
+)
 from jaxgd.descent.confirm import is_near
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
@@ -19,13 +28,20 @@ from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm, subtract
 from jaxgd.rules import Rule
 
+# The code of a start where ‖∇C‖ is within its tolerance, until the first check in the loop.
+_UNCHECKED = -1
+# An unconfirmed ‖∇C‖ must fall to this part of itself before the next check.
+_SMALLER = 0.1
+
 
 class Carry(NamedTuple):
     """The state of the loop.
 
     Attributes:
         state: The state of the descent.
-        i: The number of updates in this run, one number for the whole batch.
+        i: The number of updates in this run. In a batch, it is one number, right for all elements if `even`.
+        first: The number of updates before this run.
+        even: False if the elements of a batch have made different numbers of updates: some paused at a test.
         code: The `Reason` as an integer, RUNNING until a test is met.
         every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
@@ -35,6 +51,8 @@ class Carry(NamedTuple):
 
     state: DescentState
     i: Int[Array, ""]
+    first: Int[Array, ""]
+    even: Bool[Array, ""]
     code: Int[Array, ""]
     every: Int[Array, ""]
     buffers: Buffers | None
@@ -50,11 +68,12 @@ def start(
     # After an update, a smaller η may help. At the start, it cannot.
     first = (state.step == 0) & (code == int(Reason.NOT_FINITE))
     code = jnp.where(first, int(Reason.START_NOT_FINITE), code)
+    code = jnp.where(code == int(Reason.GRADIENT), _UNCHECKED, code)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
     nan = jnp.full((), jnp.nan, state.cost.dtype)
     tested = (nan, nan) if stop is not None and stop.needs_gradient_norm else None
-    carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None, tested)
+    carry = Carry(state, jnp.array(0), state.step, jnp.array(True), code, jnp.array(1), None, None, tested)
     if config.record is None:
         return carry
     carry = carry._replace(every=jnp.array(config.record.every or 1))
@@ -71,19 +90,21 @@ def advance(
 
     The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
     the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
-    After the loop, a small gradient must also pass the check of `_confirmed`.
+    A batch element that meets a test pauses until the outer loop has checked it.
     """
 
     def going(c: Carry) -> Any:
-        return any_element(c.code == int(Reason.RUNNING)) & (c.i < limit)
+        running = c.code == int(Reason.RUNNING)
+        return any_element((running & (c.state.step - c.first < limit)) | (c.code == _UNCHECKED))
 
     def several(c: Carry) -> Carry:
         return _thin(config, _check_tests(config, rule, stop, _run_updates(config, rule, stop, c, args, limit), args))
 
     end: Carry = lax.while_loop(going, several, carry)
-    end = _confirmed(config, stop, end, args)
+    s = end.state
+    if stop is not None and stop.needs_gradient_norm:
+        end = end._replace(gradient_norm=(norm(s.gradient).astype(s.cost.dtype), _limits(stop, s).gradient))
     if config.record is None:
-        s = end.state
         end = end._replace(state=s._replace(best_v=s.v, best_cost=s.cost))
     return end
 
@@ -96,17 +117,21 @@ def _run_updates(
     The loop also ends after the first update, after each update if `limits.plain` is false, when ‖∇C‖² overflows, and
     when the buffers are full.
     """
-    running = carry.code == int(Reason.RUNNING)
+    done = carry.state.step - carry.first
+    left = limit - done
+    running = (carry.code == int(Reason.RUNNING)) & (left > 0)
+    i = least_element(jnp.where(running, done, limit))
+    carry = carry._replace(i=i, even=~any_element(done > i))
     limits, follows = _limits(stop, carry.state), follows_cost(config, rule, stop)
     # Make the first update alone: C(v₁) is part of the scale for the divergence test.
-    most = jnp.where(carry.state.step == 0, 1, limit)
+    most = jnp.where(carry.state.step == 0, 1, left)
     if stop is not None and stop.needs_gradient_norm:
         most = jnp.where(limits.plain, most, 1)
     if stop is not None and stop.stalled:
         most = jnp.minimum(most, carry.state.next_look - carry.state.step)
-    limit = jnp.minimum(limit, carry.i + least_element(jnp.where(running, most, limit)))
     if config.record is not None and config.record.every is None:
-        limit = jnp.minimum(limit, ENTRIES * carry.every)
+        most = jnp.minimum(most, ENTRIES * carry.every - done)
+    limit = i + least_element(jnp.where(running, jnp.minimum(most, left), limit))
 
     def alive(c: Carry) -> Any:
         # Make at least one update. If rounding made this test differ from the outer one, the loops would never end.
@@ -128,11 +153,13 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
     """Set the code of each batch element that meets a test, and check progress if it is due."""
     s = c.state
     s = s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
-    running = c.code == int(Reason.RUNNING)
+    running = (c.code == int(Reason.RUNNING)) | (c.code == _UNCHECKED)
     limits = _limits(stop, s)
     # Use the cheap test first. The exact tests can cost as much as several updates.
     met = running & ~(limits.plain & may_go_on(stop, limits, s, cost_known=True))
     code = lax.cond(any_element(met), lambda: reason_to_stop(stop, limits, s), lambda: jnp.array(int(Reason.RUNNING)))
+    if stop is not None and stop.needs_gradient_norm:
+        code, s = _confirmed(config, stop, running, code, s, args)
     code = jnp.where(running, code, c.code)
     if stop is not None and stop.stalled:
         due = (code == int(Reason.RUNNING)) & (s.step >= s.next_look)
@@ -160,7 +187,7 @@ def _thin(config: StaticConfig, c: Carry) -> Carry:
     """Drop every second entry if the buffers are full."""
     if config.record is None or config.record.every is not None or c.buffers is None:
         return c
-    full = c.i >= ENTRIES * c.every
+    full = any_element(c.state.step - c.first >= ENTRIES * c.every)
     kept = lax.cond(full, thinned, lambda filled: filled, c.buffers)
     return c._replace(buffers=kept, every=jnp.where(full, 2 * c.every, c.every))
 
@@ -170,7 +197,9 @@ def _update(
 ) -> Carry:
     s = c.state
     i = c.i + 1
-    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, _is_recorded(config, c, i))
+    own = s.step - c.first + 1
+    recorded = config.record is not None and (config.record.every == 1 or any_due(i, own, c.every, c.even))
+    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, recorded)
     state = select_alive(alive, state, s)._replace(step=count_alive(alive, s.step))
     if config.record is None or c.buffers is None:
         return c._replace(i=i, state=state)
@@ -184,46 +213,34 @@ def _update(
         return nothing, c.eigenvector
 
     if config.record.every == 1:
-        (entry, vector), row = measured(), i
+        entry, vector = measured()
     else:
-        entry, vector = lax.cond(i % c.every == 0, measured, between)
-        row = jnp.where(i % c.every == 0, i // c.every, len(c.buffers.table) - 1)
+        entry, vector = lax.cond(recorded, measured, between)
     entry = select_alive(alive, entry, nothing)
-    return c._replace(i=i, state=state, buffers=written(c.buffers, row, entry), eigenvector=vector)
+    filled = write_row(c.buffers, i, own, c.every, alive, c.even, entry)
+    return c._replace(i=i, state=state, buffers=filled, eigenvector=vector)
 
 
-def _is_recorded(config: StaticConfig, c: Carry, i: Array) -> Any:
-    """Return whether update i is recorded.
+def _confirmed(
+    config: StaticConfig, stop: Stop, running: Array, code: Array, s: DescentState, args: tuple[Any, ...]
+) -> tuple[Array, DescentState]:
+    """Return the code and the state after the check of a small ‖∇C‖: RUNNING, with a smaller tolerance, if v is far.
 
-    The result is a Python bool if it does not depend on i, otherwise a traced bool.
+    ‖∇C‖ ≤ gradient_atol passes without the check, because it is the caller's own goal.
     """
-    if config.record is None:
-        return False
-    return True if config.record.every == 1 else i % c.every == 0
-
-
-def _confirmed(config: StaticConfig, stop: Stop | None, end: Carry, args: tuple[Any, ...]) -> Carry:
-    """Return the carry with another code where ‖∇C‖ is small compared with the start, but v is not near a minimum.
-
-    The check is not made where ‖∇C‖ ≤ gradient_atol, because that is the caller's own goal.
-    """
-    if stop is None or not stop.needs_gradient_norm:
-        return end
-    s, kind = end.state, end.state.cost.dtype
-    length = norm(s.gradient).astype(kind)
+    length = norm(s.gradient).astype(s.cost.dtype)
+    atol, rtol = (jnp.asarray(0 if x is None else x, length.dtype) for x in (stop.gradient_atol, stop.gradient_rtol))
     zero = length == 0
-    own_goal = length <= (0 if stop.gradient_atol is None else stop.gradient_atol)
-    met = (end.code == int(Reason.GRADIENT)) & (zero | ~own_goal)
+    met = running & (code == int(Reason.GRADIENT)) & (zero | (length > atol))
 
     def near() -> Array:
-        rtol = 0 if stop.gradient_rtol is None else stop.gradient_rtol
         definite, either = is_near(lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations)
         return jnp.where(s.step > 0, either, definite)
 
-    confirmed = lax.cond(any_element(met), near, lambda: jnp.array(True))
-    other = jnp.where(zero, int(Reason.ZERO_GRADIENT), int(Reason.UNCONFIRMED))
-    code = jnp.where(met & ~confirmed, other, end.code)
-    return end._replace(code=code, gradient_norm=(length, _limits(stop, s).gradient))
+    far = met & ~lax.cond(any_element(met), near, lambda: jnp.array(True))
+    code = jnp.where(far, jnp.where(zero, int(Reason.ZERO_GRADIENT), int(Reason.RUNNING)), code)
+    smaller = _SMALLER * (length - atol) / jnp.where(rtol > 0, rtol, 1)
+    return code, s._replace(first_norm=jnp.where(far & ~zero, smaller, s.first_norm))
 
 
 def _limits(stop: Stop | None, s: DescentState) -> Limits:

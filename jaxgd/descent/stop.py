@@ -36,17 +36,17 @@ class Stop:
     infinities and NaN instead of C.
 
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
-    gradient_atol must therefore also pass a check at the end, by Newton's equation H d = ∇C. With r = gradient_rtol,
-    the outcome is GRADIENT if ‖d‖ ≤ r^⅔ · max(1, ‖v‖) or ½∇Cᵀd ≤ max(r^⅔, r · |C|), and H has no curvature ≤ 0 along
-    the directions tried. Otherwise the outcome is UNCONFIRMED, which is not ok. For ∇C = 0, H must be positive at v₀,
-    and must have no negative curvature after updates. Otherwise the outcome is ZERO_GRADIENT. The check solves the
-    equation by conjugate gradients, with at most max(20, a quarter of the evaluations) Hessian-vector products. Where
-    JAX has no second derivative of the cost, it uses differences of ∇C. The check misses a saddle that the descent
-    reaches along directions of positive curvature.
+    gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
+    ‖d‖ ≤ r^⅔ · max(1, ‖v‖) or ½∇Cᵀd ≤ max(r^⅔, r · |C|), and H has no curvature ≤ 0 along the directions tried.
+    Otherwise the tolerance becomes a tenth of ‖∇C‖, and the run goes on. For ∇C = 0, H must be positive at v₀, and must
+    have no negative curvature after updates. Otherwise the run ends with the outcome ZERO_GRADIENT, which is not ok.
+    The check solves the equation by conjugate gradients, with at most max(20, a quarter of the evaluations)
+    Hessian-vector products. Where JAX has no second derivative of the cost, it uses differences of ∇C. The check misses
+    a saddle that the descent reaches along directions of positive curvature.
 
     Attributes:
         gradient_atol: Stop when ‖∇C(v_k)‖ ≤ atol + rtol · ‖∇C(v₀)‖.
-        gradient_rtol: The relative part of that tolerance. The check at the end depends on it.
+        gradient_rtol: The relative part of that tolerance. The check of the minimum depends on it.
         step_atol: Stop when ‖Δv‖ ≤ atol + rtol · ‖v_k‖.
         step_rtol: The relative part of that tolerance.
         cost: Stop when C(v_k) ≤ cost.

@@ -31,7 +31,7 @@ class DescentState(NamedTuple):
             Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
         best_v: The variables with the lowest C so far; v if nothing is recorded.
         best_cost: C(best_v), a scalar.
-        first_norm: ‖∇C(v₀)‖.
+        first_norm: ‖∇C(v₀)‖, or less after a check that found no minimum near v: the scale of `gradient_rtol`.
         scale: max(|C(v₀)|, |C(v₁)|), for the divergence test.
         cost_before: C before the last update; infinite at the start, or if no test needs it.
         step_norm: ‖Δv‖ of the last update; infinite at the start, or if no test needs it.

@@ -91,7 +91,7 @@ def test_a_gradient_test_alone_detects_values_that_are_not_finite(x64):
 
 def test_a_gradient_test_without_cost_gives_the_same_outcomes_in_a_batch(x64):
     starts = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
-    etas = jnp.linspace(1e-4, 3e-3, 20)
+    etas = jnp.linspace(1e-4, 1e-3, 20)
 
     def outcomes(stop, record):
         def one(v, eta):
@@ -228,17 +228,21 @@ def zakharov(v):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
-def test_a_small_gradient_far_from_a_minimum_is_not_ok(dtype):
+def test_a_small_gradient_far_from_a_minimum_does_not_stop_the_descent(dtype):
     """From 10⁴, a fraction eps^¾ of the first gradient is still large. Elements of a batch end as their own runs do."""
     with jax.enable_x64(dtype is jnp.float64):
-        starts = jnp.array([[0.6, 0.7, 1.0], [600.0, 700.0, 1e4]], dtype)
-        run = lambda v: minimize(zakharov, v, backtracking(), max_steps=500, record=None)  # noqa: E731
-        near, far = map(run, starts)
+        starts = jnp.array([[0.6, 0.7, 1.0], [600.0, 700.0, 1e4], [60.0, 70.0, 1e3]], dtype)
+        run = lambda v: minimize(zakharov, v, backtracking(), max_steps=500, record=Record(every=5))  # noqa: E731
+        near, far, _ = runs = [in_numpy(run(v)) for v in starts]
         batch = in_numpy(jax.vmap(run)(starts))
-    near, far = in_numpy(near), in_numpy(far)
-    assert [near.outcome.reason.name, far.outcome.reason.name] == ["GRADIENT", "UNCONFIRMED"]
-    assert batch.outcome.code.tolist() == [near.outcome.code, far.outcome.code]
-    assert "(‖∇C‖ = " in far.outcome.message
+    for j, one in enumerate(runs):
+        recorded = len(one.trajectory.cost)
+        np.testing.assert_allclose(batch.trajectory.cost[j, :recorded], one.trajectory.cost, rtol=1e-2)
+        assert np.all(np.isnan(batch.trajectory.cost[j, recorded:]))
+    assert near.outcome.reason.name == far.outcome.reason.name == "GRADIENT"
+    assert np.linalg.norm(far.v) < 1e-2 and "(‖∇C‖ = " in far.outcome.message
+    assert batch.outcome.code.tolist() == [one.outcome.code for one in runs]
+    assert batch.steps.tolist() == [one.steps for one in runs]
 
 
 def steep(v):
@@ -266,7 +270,7 @@ def test_a_steep_variable_does_not_hide_a_flat_one(cost):
         rule = gradient_descent(5e-9)
         return minimize(cost, jnp.array([1.0, x]), rule, max_steps=9, stop=stop, record=None)
 
-    assert run(1.0, "auto").outcome.reason.name == "UNCONFIRMED"
+    assert run(1.0, "auto").outcome.reason.name == "MAX_STEPS"
     assert run(3.0, "auto").outcome.ok
     assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # the caller's own goal
 
