@@ -10,15 +10,17 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import require_count
-from jaxgd.pytree import axpy, dot, norm, scaled, unit_vector, wide_dtype
+from jaxgd.pytree import any_nonzero, axpy, dot, norm, scaled, subtract, unit_vector, wide_dtype
 from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
 
 # The conditions: C falls by at least this part of the predicted decrease, and the slope to at most this part.
 _DECREASE, _SLOPE = 1e-4, 0.9
 _TRIALS = 30
-# The rise of C that counts as rounding, in units of eps · |C|: for a sum of like terms, and where terms cancel.
-_SLACK, _CANCELED = 8, 256
+# The rise of C that counts as rounding, in units of |C|: 8 eps for a sum of like terms, eps^⅔ where terms cancel.
+_SLACK, _CANCELED = 8, 2 / 3
+# A search ends before a step whose predicted decrease is below this part of the rounding of C.
+_HOPELESS = 1e-3
 # A step beyond all trials grows by at most this factor.
 _GROWTH = 10
 
@@ -40,7 +42,7 @@ class WolfeState(NamedTuple):
         y: The unit vectors of the changes of the gradient, like s.
         cosine: ⟨s, y⟩/(‖s‖‖y‖) of each pair.
         ratio: ‖s‖/‖y‖ of each pair.
-        known: The number of pairs since the memory was last cleared.
+        known: The number of pairs since the memory was last cleared; −1 after a failed search along −∇C.
         length: ‖Δv‖ of the last step that was not 0; 0 at first.
         evaluations: The evaluations of C and ∇C in the last search.
     """
@@ -67,12 +69,12 @@ def wolfe(memory: int = 10) -> Rule:
 
     In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
     ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. If the largest
-    element of ∇C falls, it accepts a rise of up to 256 eps · |C|, because the terms of C may cancel. No step raises C
+    element of ∇C falls, it accepts a rise of up to eps^⅔ · |C|, because the terms of C may cancel. No step raises C
     further.
 
-    A search starts at η = 1. It makes at most 30 trials, and ends when its interval is below rounding. If no trial
+    A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If no trial
     meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the next search
-    goes along −∇C. Without pairs of steps, the first step tried has the length of the last step; at first, ‖v‖/10, or 1
+    goes along −∇C. If that fails too, Δv = 0 until v or ∇C changes. Without pairs of steps, the first step tried has the length of the last step; at first, ‖v‖/10, or 1
     for v = 0.
 
     Args:
@@ -113,20 +115,22 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
     ) -> tuple[Any, WolfeState]:
         kind = state.value.dtype
         value = jnp.asarray(value, kind)
+        stuck = (state.known < 0) & ~any_nonzero((subtract(v, state.v), subtract(g, state.gradient)))
+        state = state._replace(known=jnp.maximum(state.known, 0))
         state = _with_pair(state, v, g, memory)
         unit, length = unit_vector(g, kind)
         first = jnp.where(state.length > 0, state.length, first_length(v)).astype(kind)
         # In a chain of optax, g may differ from ∇C.
         grad = g if grad is None else grad
         down = scaled(-first, unit)
-        direction, slope = down, dot(grad, down).astype(kind)
+        direction, slope, good = down, dot(grad, down).astype(kind), jnp.array(False)
         if memory:
             quasi = scaled(-length, _two_loops(state, unit, memory))
             quasi_slope = dot(grad, quasi).astype(kind)
             good = (state.known > 0) & (quasi_slope < 0)
             direction = jax.tree.map(lambda x, y: jnp.where(good, x, y), quasi, down)
             slope = jnp.where(good, quasi_slope, slope)
-        t, c, gradient, trials = _search(value_fn, v, direction, slope, value, grad)
+        t, c, gradient, trials = _search(value_fn, v, direction, slope, value, grad, jnp.where(stuck, 0, _TRIALS))
         steps = scaled(t, direction)
         moved = (t * norm(direction)).astype(kind)
         return steps, state._replace(
@@ -134,7 +138,7 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
             gradient=g,
             value=c,
             grad=gradient,
-            known=jnp.where(t > 0, state.known, 0),
+            known=jnp.where(t > 0, state.known, jnp.where(good, 0, -1)),
             length=jnp.where(moved > 0, moved, state.length),
             evaluations=trials,
         )
@@ -207,8 +211,10 @@ class _Searching(NamedTuple):
     done: Array
 
 
-def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, gradient: Any) -> tuple[Any, ...]:
-    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials. t is 0 if the search fails."""
+def _search(
+    cost: Cost, v: Any, direction: Any, slope: Array, value: Array, gradient: Any, most: Array
+) -> tuple[Any, ...]:
+    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`. t is 0 if it fails."""
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
     eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
@@ -216,13 +222,13 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, grad
     largest = _largest(gradient)
 
     def more(s: _Searching) -> Array:
-        return ~s.done & (s.trials < _TRIALS)
+        return ~s.done & (s.trials < most)
 
     def trial(s: _Searching) -> _Searching:
         c, g = jax.value_and_grad(lambda v: jnp.asarray(cost(v), kind))(axpy(s.t, direction, v))
         new = _Trial(s.t, (c - value) / size, dot(g, direction).astype(kind) / size)
         near = (new.change <= _SLACK * rounding) & (new.slope <= 1 - 2 * _DECREASE)
-        near |= (new.change <= _CANCELED * rounding) & (_largest(g) < largest)
+        near |= (new.change <= eps**_CANCELED / eps * rounding) & (_largest(g) < largest)
         falls = (new.change <= -_DECREASE * s.t) | near
         worse = ~(falls & ((new.change < s.low.change) | (s.low.t == 0) | near))
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
@@ -232,8 +238,9 @@ def _search(cost: Cost, v: Any, direction: Any, slope: Array, value: Array, grad
         high = _chosen(worse, new, _chosen(turned, s.low, s.high))
         best = _chosen(worse, s.best, (c, g))
         narrow = jnp.abs(high.t - low.t) <= eps * jnp.maximum(high.t, low.t)
-        done |= ~(slope < 0) | (narrow & jnp.isfinite(high.t))
-        return _Searching(low, high, _next(low, high, s.low), best, s.trials + 1, done)
+        t = _next(low, high, s.low)
+        done |= ~(slope < 0) | (narrow & jnp.isfinite(high.t)) | (t <= _HOPELESS * rounding)
+        return _Searching(low, high, t, best, s.trials + 1, done)
 
     zero = jnp.zeros((), kind)
     start = _Trial(zero, zero, zero - 1)

@@ -237,7 +237,7 @@ def test_a_small_gradient_far_from_a_minimum_does_not_stop_the_descent(dtype):
         batch = in_numpy(jax.vmap(run)(starts))
     for j, one in enumerate(runs):
         recorded = len(one.trajectory.cost)
-        np.testing.assert_allclose(batch.trajectory.cost[j, :recorded], one.trajectory.cost, rtol=1e-2)
+        np.testing.assert_allclose(batch.trajectory.cost[j, :recorded], one.trajectory.cost, rtol=0.1)
         assert np.all(np.isnan(batch.trajectory.cost[j, recorded:]))
     assert near.outcome.reason.name == far.outcome.reason.name == "GRADIENT"
     assert np.linalg.norm(far.v) < 1e-2 and "(‖∇C‖ = " in far.outcome.message
