@@ -102,6 +102,8 @@ FAULTS = (
         "jnp.asarray(mu * m - (1 - mu) * eta * g, g.dtype)",
         FIRST,
     ),
+    Fault("rules/rule.py", "(x >= 0) & (x < 1) if h.fraction", "(x >= 0) if h.fraction", EVALUATING),
+    Fault("rules/rule.py", "_require_fraction if h.fraction else require_positive", "require_positive", MINIMIZE),
     Fault("rules/first_order.py", "_momentum(eta, mu, ahead=True)", "_momentum(eta, mu)", FIRST),
     Fault("rules/first_order.py", "-epsilon * (g / safe)", "-(epsilon / safe) * g", FIRST),
     Fault("rules/first_order.py", "ScheduleState(state.updates + 1)", "ScheduleState(state.updates)", FIRST),
