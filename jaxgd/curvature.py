@@ -221,7 +221,7 @@ def _lanczos(
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
     # Products of H with one direction contain only one eigenvector of a repeated eigenvalue. If all k pairs are found,
-    # the search continues in a new direction until k values remain, and the next one is known to lie beyond them.
+    # the search continues in a new direction, until the k values stay the same and the next value lies beyond them.
     repeats = k > 1 and m < n
     wanted = k + repeats
 
