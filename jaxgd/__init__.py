@@ -7,6 +7,8 @@ import importlib
 import sys
 import types
 
+from jaxgd.rules.registry import RULES
+
 # Type checkers know this name. The import of typing would take longer than the rest of this module, and the command
 # handles Ctrl-C only when this module is imported.
 TYPE_CHECKING = False
@@ -57,16 +59,7 @@ if TYPE_CHECKING:
     from jaxgd.outcome import Outcome as Outcome
     from jaxgd.outcome import Reason as Reason
     from jaxgd.report.plotting import plot as plot
-    from jaxgd.rules import Rule as Rule
-    from jaxgd.rules import backtracking as backtracking
-    from jaxgd.rules import fixed_length as fixed_length
-    from jaxgd.rules import gradient_descent as gradient_descent
-    from jaxgd.rules import gradient_flow as gradient_flow
-    from jaxgd.rules import heavy_ball as heavy_ball
-    from jaxgd.rules import nesterov as nesterov
-    from jaxgd.rules import newton as newton
-    from jaxgd.rules import update as update
-    from jaxgd.rules import wolfe as wolfe
+    from jaxgd.rules import *  # noqa: F403  a new rule then needs no line here
     from jaxgd.slices import CostSlice as CostSlice
     from jaxgd.slices import cost_slice as cost_slice
     from jaxgd.training import train as train
@@ -94,18 +87,7 @@ _HOME = {
     "network": ("Layer", "Network", "feedforward", "init_network", "sigmoid", "sigmoid_prime"),
     "outcome": ("Outcome", "Reason"),
     "report.plotting": ("plot",),
-    "rules": (
-        "Rule",
-        "backtracking",
-        "fixed_length",
-        "gradient_descent",
-        "gradient_flow",
-        "heavy_ball",
-        "nesterov",
-        "newton",
-        "update",
-        "wolfe",
-    ),
+    "rules": ("Rule", "update", *RULES),
     "slices": ("CostSlice", "cost_slice"),
     "history": ("History", "TrainResult", "TrainState"),
     "training": ("train",),

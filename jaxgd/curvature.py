@@ -1,11 +1,11 @@
-"""The curvature of a cost: products with the Hessian of the cost, and its largest eigenvalues.
+"""The curvature of a cost: products with its Hessian, and the Hessian's extreme eigenvalues.
 
 The Hessian H is never formed. The methods need only products Hu, each at the cost of about two gradients.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jaxgd.errors import (
     largest_int,
     require_args,
     require_callable,
+    require_choice,
     require_count,
     require_key,
     require_real,
@@ -71,7 +72,7 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
 
 
 class Eigenpairs(NamedTuple):
-    """The largest eigenvalues of a Hessian with their eigenvectors, largest first.
+    """The largest or smallest eigenvalues of a Hessian with their eigenvectors, from the end of the spectrum inward.
 
     Under vmap, the batch axes come first.
 
@@ -80,7 +81,8 @@ class Eigenpairs(NamedTuple):
         vectors: The eigenvectors u, each of length 1: a tree like v with an axis of length k in front of every leaf.
         residuals: ‖Hu − λu‖, (k,). An eigenvalue of H lies within this distance of λ.
         products: The number of Hessian-vector products made.
-        converged: True if all k residuals are within the tolerance.
+        converged: True if all k residuals are within the tolerance, and a search outside the k vectors found no
+            eigenvalue that belongs among them.
     """
 
     values: Float[Array, "*batch k"]
@@ -95,25 +97,34 @@ def eigenpairs(
     v: PyTree[Array],
     k: int = 1,
     *,
+    which: Literal["LA", "SA"] = "LA",
     args: tuple[Any, ...] = (),
     rtol: Any = None,
     max_products: int = 1000,
     start: PyTree[Array] | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Eigenpairs:
-    """Find the k largest eigenvalues of a cost's Hessian, with their eigenvectors.
+    """Find the k largest or smallest eigenvalues of a cost's Hessian, with their eigenvectors.
 
     Hu = λu, by Lanczos' method with full orthogonalization. It restarts with the best vectors found so far until
-    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. Largest means towards +∞: λ_max limits η, because gradient descent
-    is stable below 2/λ_max.
+    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. For k > 1 it then searches outside these vectors, because the products of
+    H with one direction show one eigenvector of a repeated eigenvalue. λ_max limits η: gradient descent is stable below
+    2/λ_max. At a minimum λ_min ≥ 0, and λ_min < 0 shows a saddle or a maximum.
+
+    Rounding limits the residuals to a few eps · ‖H‖. The search ends at 16 eps · ‖H‖, without convergence if this is
+    above the tolerance. If all k |λ| are below 4 eps · ‖H‖, they are 0 within rounding, and 16 eps · ‖H‖ is the
+    tolerance.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
         v: The point: any pytree of real floating-point arrays.
         k: The number of eigenvalues, from 1 (default) to the number of variables.
+        which: The end of the spectrum, as in SciPy's `eigsh`: "LA" for the largest eigenvalues, towards +∞ (default),
+            or "SA" for the smallest, towards −∞.
         args: Further arguments of the cost; by default none.
-        rtol: The tolerance of the residuals, relative to the largest |λ| found; by default √eps of v's dtype. The error
-            of a well-separated eigenvalue is then about eps, because it is about the square of the error of the vector.
+        rtol: The tolerance of the residuals, relative to the largest |λ| of the k pairs; by default √eps of v's dtype.
+            The error of a well-separated eigenvalue is then about eps, because it is about the square of the error of
+            the vector.
         max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
             default 1000.
         start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. By default
@@ -127,7 +138,7 @@ def eigenpairs(
         ShapeError: If the cost is not one real scalar, v holds no variable, or start differs from v in size.
         DtypeError: If v or start is not real floating point, k or max_products is not a whole number, or cost, args,
             rtol or key has the wrong type.
-        RangeError: If k, rtol or max_products is out of range.
+        RangeError: If k, which, rtol or max_products is out of range.
 
     Source: Wu and Simon, SIAM J. Matrix Anal. 22 (2000) 602–616, for the restarts.
 
@@ -135,10 +146,14 @@ def eigenpairs(
         >>> pairs = eigenpairs(lambda v: v[0] ** 2 + 3 * v[1] ** 2, jnp.zeros(2), 2)
         >>> print(pairs.values.round(4))
         [6. 2.]
+        >>> saddle = eigenpairs(lambda v: v[0] ** 2 - 3 * v[1] ** 2, jnp.zeros(2), which="SA")
+        >>> print(saddle.values.round(4))
+        [-6.]
     """
     require_variables("eigenpairs", "v", v)
     v = jax.tree.map(jnp.asarray, v)
     require_count("eigenpairs", "k", k, most=size(v))
+    require_choice("eigenpairs", "which", which, ("LA", "SA"))
     require_count("eigenpairs", "max_products", max_products, most=largest_int())
     require_args("eigenpairs", args)
     require_scalar("eigenpairs", cost, v, *args)
@@ -156,7 +171,7 @@ def eigenpairs(
         raise ShapeError(f"eigenpairs: start must be a direction like v, with {size(v)} elements, got {first.size}.")
     rtol = jnp.sqrt(jnp.finfo(kind).eps) if rtol is None else jnp.asarray(rtol, kind)  # type: ignore[no-untyped-call]
     key = jax.random.key(0) if key is None else key
-    pairs: Eigenpairs = _eigenpairs(cost, v, args, first, key, rtol, max_products, k)
+    pairs: Eigenpairs = _eigenpairs(cost, v, args, first, key, rtol, max_products, which == "SA", k)
     return pairs
 
 
@@ -167,7 +182,7 @@ def _flat(v: PyTree[Array], kind: Any) -> Array:
 
 @functools.partial(jax.jit, static_argnames=("cost", "k"))
 def _eigenpairs(
-    cost: Cost, v: Any, args: Any, first: Array | None, key: PRNGKeyArray, rtol: Array, most: Any, k: int
+    cost: Cost, v: Any, args: Any, first: Array | None, key: PRNGKeyArray, rtol: Array, most: Any, smallest: Any, k: int
 ) -> Eigenpairs:
     kind = rtol.dtype
     flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), v))
@@ -178,71 +193,104 @@ def _eigenpairs(
 
     noise = jax.random.normal(key, (2, flat.size), kind)
     begin = noise[0] if first is None else _unit(first) + 1e-3 * _unit(noise[0])
-    values, vectors, residuals, products = _lanczos(product, begin, noise[1], k, rtol, most)
-    largest = jnp.max(jnp.abs(values))
-    converged = jnp.all(residuals <= rtol * largest) & jnp.all(jnp.isfinite(values) & jnp.isfinite(residuals))
-    return Eigenpairs(values, jax.vmap(unravel)(vectors), residuals, products, converged)
+    s = _lanczos(product, begin, noise[1], k, smallest, rtol, most)
+    return Eigenpairs(s.values, jax.vmap(unravel)(s.vectors), s.residuals, s.products, s.converged)
 
 
-class _Basis(NamedTuple):
-    """The orthonormal rows `q`, the projection `t` of H on these rows, and the Ritz pairs: the eigenpairs of `t`."""
-
-    q: Array
-    t: Array
+class _Search(NamedTuple):
+    q: Array  # orthonormal rows; rows from `first` on are 0
+    hq: Array  # their products with H
+    first: Array  # the number of rows that the next sweep keeps
+    next: Array  # the direction of the next row
     values: Array
     vectors: Array
     residuals: Array
     products: Array
+    settled: Array  # the values before the last search for copies
+    copies: Array  # the number of searches for copies
+    scale: Array  # the largest |λ| seen, which stands for ‖H‖
+    done: Array
+    converged: Array
 
 
 def _lanczos(
-    product: Callable[[Array], Array], start: Array, spare: Array, k: int, rtol: Array, most: Any
-) -> tuple[Array, Array, Array, Array]:
+    product: Callable[[Array], Array], start: Array, spare: Array, k: int, smallest: Any, rtol: Array, most: Any
+) -> _Search:
     n, kind = start.size, start.dtype
+    eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
+    # Products of H with one direction contain only one eigenvector of a repeated eigenvalue. If all k pairs are found,
+    # the search continues in a new direction, until the k values stay the same and the next value lies beyond them.
+    repeats = k > 1 and m < n
+    wanted = k + repeats
 
-    def grow(j: Array, q_t: tuple[Array, Array]) -> tuple[Array, Array]:
-        q, t = q_t
-        w = product(q[j])
-        h = _dot(q, w)
-        w = w - _dot(h, q)
+    def outside(q: Array, x: Array) -> Array:
         # Orthogonalize twice. One pass leaves parts of the other rows, which would return as copies of eigenvalues.
-        again = _dot(q, w)
-        w, h = w - _dot(again, q), h + again
-        rest = _length(w)
-        lost = rest <= 100 * jnp.finfo(kind).eps * _length(h)  # type: ignore[no-untyped-call]
-        # H maps the present rows into themselves. Continue with a new direction, if one is left.
-        other = jnp.roll(spare, j)
         for _ in range(2):
-            other = other - _dot(_dot(q, other), q)
-        w = jnp.where(lost, jnp.where(j + 1 < n, other / _length(other), 0), w / jnp.where(rest > 0, rest, 1))
-        t = t.at[:, j].set(h).at[j + 1, j].set(jnp.where(lost, 0, rest))
-        return q.at[j + 1].set(w), t
+            x = x - _dot(_dot(q, x), q)
+        return x
 
-    def sweep(s: _Basis) -> _Basis:
-        first = jnp.where(s.products == 0, 0, kept)
-        q, t = lax.fori_loop(first, m, grow, (s.q, s.t))
-        # Use each column of t down to its diagonal: the entries below it are older.
-        upper = jnp.triu(t[:m])
-        values, y = jnp.linalg.eigh(upper + upper.T - jnp.diag(jnp.diag(upper)))
-        values, y = values[::-1], y[:, ::-1]
-        # Rounding in H limits the accuracy of a residual, even if the last row suggests a smaller one.
-        rounding = 4 * jnp.finfo(kind).eps * jnp.max(jnp.abs(values))  # type: ignore[no-untyped-call]
-        residuals = jnp.maximum(jnp.abs(t[m, m - 1] * y[m - 1, :k]), rounding)
-        best = _dot(y[:, : max(k, kept)].T, q[:m])
-        q = jnp.zeros_like(q).at[:kept].set(best[:kept]).at[kept].set(q[m])
-        t = jnp.zeros_like(t).at[jnp.arange(kept), jnp.arange(kept)].set(values[:kept])
-        return _Basis(q, t, values[:k], best[:k], residuals, s.products + m - first)
+    def grow(j: Array, rows: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        q, hq, direction = rows
+        x = outside(q, direction)
+        # If H maps the present rows into themselves, continue in a new direction.
+        lost = _length(x) <= 100 * eps * _length(direction)
+        x = _unit(jnp.where(lost, outside(q, jnp.roll(spare, j)), x))
+        hx = product(x)
+        return q.at[j].set(x), hq.at[j].set(hx), hx
 
-    def more(s: _Basis) -> Any:
-        done = jnp.all(s.residuals <= rtol * jnp.max(jnp.abs(s.values)))
-        return ~done & (s.products < most) & jnp.all(jnp.isfinite(s.values))
+    def sweep(s: _Search) -> _Search:
+        q, hq, _ = lax.fori_loop(s.first, m, grow, (s.q, s.hq, s.next))
+        t = _dot(q, hq.T)
+        values, y = jnp.linalg.eigh((t + t.T) / 2)
+        scale = jnp.maximum(s.scale, jnp.max(jnp.abs(values)))
+        values, y = (jnp.where(smallest, x, x[..., ::-1]) for x in (values, y))
+        best, products = (_dot(y[:, : max(wanted, kept)].T, rows) for rows in (q, hq))
+        errors = jax.vmap(_length)(products[:wanted] - values[:wanted, None] * best[:wanted])
+        # Rounding in H limits the accuracy of a residual.
+        residuals = jnp.maximum(errors, 4 * eps * scale)
+        rounding = 16 * eps * scale
+        largest = jnp.max(jnp.abs(values[:k]))
+        # Eigenvalues that are 0 within rounding have no relative accuracy.
+        tolerance = jnp.where(largest <= rounding / 4, rounding, rtol * largest)
+        limit = jnp.maximum(tolerance, rounding)
+        found = jnp.all(residuals[:k] <= limit) | (m == n)
+        done, again = found, jnp.array(False)
+        if repeats:
+            again = found & ~jnp.all(jnp.abs(values[:k] - s.settled) <= limit)
+            beyond = residuals[k] <= jnp.maximum(jnp.abs(values[k] - values[k - 1]) / 100, limit)
+            done = found & ~again & beyond
+        # The value beyond the k must come from the new direction.
+        first = jnp.where(again, k, kept)
+        stays = jnp.arange(kept)[:, None] < first
+        worst = jnp.argmax(residuals)
+        rest = products[worst] - values[worst] * best[worst]
+        return _Search(
+            jnp.zeros_like(q).at[:kept].set(jnp.where(stays, best[:kept], 0)),
+            jnp.zeros_like(q).at[:kept].set(jnp.where(stays, products[:kept], 0)),
+            first,
+            jnp.where(again, jnp.roll(spare, m + s.copies), rest),
+            values[:k],
+            best[:k],
+            residuals[:k],
+            s.products + m - s.first,
+            jnp.where(again, values[:k], s.settled),
+            s.copies + again,
+            scale,
+            done,
+            done & jnp.all(residuals[:k] <= tolerance) & jnp.all(jnp.isfinite(residuals)),
+        )
 
-    q = jnp.zeros((m + 1, n), kind).at[0].set(_unit(start))
-    nothing = jnp.zeros(k, kind), jnp.zeros((k, n), kind), jnp.full(k, jnp.inf, kind), jnp.array(0)
-    s = lax.while_loop(more, sweep, _Basis(q, jnp.zeros((m + 1, m), kind), *nothing))
-    return s.values, s.vectors, s.residuals, s.products
+    def more(s: _Search) -> Any:
+        return ~s.done & (s.products < most) & jnp.all(jnp.isfinite(s.values))
+
+    rows, none, no = jnp.zeros((m, n), kind), jnp.array(0), jnp.array(False)
+    unknown, zero = jnp.full(k, jnp.inf, kind), jnp.zeros((), kind)
+    search = _Search(
+        rows, rows, none, _unit(start), jnp.zeros(k, kind), rows[:k], unknown, none, unknown, none, zero, no, no
+    )
+    return lax.while_loop(more, sweep, search)
 
 
 # TF32 products would not keep the vectors orthogonal to rounding.

@@ -102,6 +102,8 @@ FAULTS = (
         "jnp.asarray(mu * m - (1 - mu) * eta * g, g.dtype)",
         FIRST,
     ),
+    Fault("rules/rule.py", "(x >= 0) & (x < 1) if h.fraction", "(x >= 0) if h.fraction", EVALUATING),
+    Fault("rules/rule.py", "_require_fraction if h.fraction else require_positive", "require_positive", MINIMIZE),
     Fault("rules/first_order.py", "_momentum(eta, mu, ahead=True)", "_momentum(eta, mu)", FIRST),
     Fault("rules/first_order.py", "-epsilon * (g / safe)", "-(epsilon / safe) * g", FIRST),
     Fault("rules/first_order.py", "ScheduleState(state.updates + 1)", "ScheduleState(state.updates)", FIRST),
@@ -128,10 +130,15 @@ FAULTS = (
         EVALUATING,
     ),
     # Curvature and slices.
-    Fault("curvature.py", "w, h = w - _dot(again, q), h + again", "h = h + again", CURVATURE),
-    Fault("curvature.py", "jnp.all(residuals <= rtol * largest) &", "jnp.all(residuals >= 0) &", CURVATURE),
-    Fault("curvature.py", "values, y = values[::-1], y[:, ::-1]", "values, y = values, y", CURVATURE),
-    Fault("curvature.py", "jnp.where(j + 1 < n, other / _length(other), 0)", "0.0 * other", CURVATURE),
+    Fault("curvature.py", "for _ in range(2):\n            x = x", "for _ in range(1):\n            x = x", CURVATURE),
+    Fault("curvature.py", "jnp.all(residuals[:k] <= tolerance) &", "jnp.all(residuals[:k] >= 0) &", CURVATURE),
+    Fault("curvature.py", "jnp.where(smallest, x, x[..., ::-1])", "x", CURVATURE),
+    Fault("curvature.py", "jnp.where(lost, outside(q, jnp.roll(spare, j)), x)", "x", CURVATURE),
+    Fault("curvature.py", "repeats = k > 1 and m < n", "repeats = False", CURVATURE),
+    Fault("curvature.py", "first = jnp.where(again, k, kept)", "first = jnp.array(kept)", CURVATURE),
+    Fault("curvature.py", "jnp.roll(spare, m + s.copies)", "jnp.roll(spare, m)", CURVATURE),
+    Fault("curvature.py", "largest <= rounding / 4, rounding,", "largest <= 0, rounding,", CURVATURE),
+    Fault("curvature.py", "limit = jnp.maximum(tolerance, rounding)", "limit = tolerance", CURVATURE),
     Fault("slices.py", "w = axpy(-dot(u, w), u, w)\n    left", "left", CURVATURE),
     Fault(
         "slices.py", "return dot(off, self.u), dot(off, self.w)", "return dot(off, self.w), dot(off, self.u)", CURVATURE

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from costs import rosenbrock
+from costs import in_numpy, rosenbrock
 from support import example, often, scaled
 
 from jaxgd import (
@@ -94,13 +94,58 @@ def test_the_largest_eigenpairs_of_random_matrices_are_exact(n_k, seed, x64):
         [-1.0] + [-2.0, -3.0, -4.0] * 13,
         [5.0] + [1e-3] * 39,
         [2.0, 2 - 1e-9] + [1.0] * 38,
+        [0.0, *np.linspace(-9, -1, 39)],
     ],
-    ids=["repeated", "zero", "negative", "far apart", "nearly equal"],
+    ids=["repeated", "zero", "negative", "far apart", "nearly equal", "zero largest"],
 )
 def test_sharpness_of_hard_spectra_converges(spectrum, x64):
     found = sharpness(diagonal, jnp.ones(40), args=(jnp.array(spectrum),))
     assert found.value == pytest.approx(max(spectrum), abs=1e-8)
     assert bool(found.converged)
+
+
+def between(low, high):
+    return list(np.linspace(low, high, 37))
+
+
+# The three eigenvalues at one end of the spectrum, and the others.
+ENDS = {
+    "apart": [0.1, 0.2, 0.4, *between(1, 2)],
+    "negative": [-3.0, -2.0, -1.0, *between(-0.9, 2)],
+    "clustered": [-3 - 2e-6, -3 - 1e-6, -3.0, *between(-2, 1)],
+    "two equal, then one": [-3.0, -3.0, -2.9, *between(-2, 1)],
+    "one, then two equal": [-3.0, -2.0, -2.0, *between(-1.9, 1)],
+    "three equal": [-3.0, -3.0, -3.0, *between(-2, 1)],
+    "four equal": [-3.0] * 4 + between(-2, 1)[1:],
+    "one zero": [-2.0, -1.0, 0.0, *between(0.5, 50)],
+    "three zeros": [0.0, 0.0, 0.0, *between(1, 100)],
+    "three zeros, others close": [0.0, 0.0, 0.0, *np.geomspace(1, 200, 37)],
+    "all zero": [0.0] * 40,
+    "below rounding in float32": [0.01, 0.02, 0.03, *between(1e3, 1e4)],
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("which", ["SA", "LA"])
+@pytest.mark.parametrize("name", ENDS)
+def test_both_ends_of_a_spectrum_equal_eigvalsh(name, which, dtype, seed):
+    rotation = np.linalg.qr(symmetric(40, seed))[0]
+    a = rotation * np.array(ENDS[name]) @ rotation.T * (1 if which == "SA" else -1)
+    a = np.asarray((a + a.T) / 2, dtype)
+    with jax.enable_x64(dtype == jnp.float64):
+        found = in_numpy(eigenpairs(quadratic, jnp.zeros(40, dtype), 3, which=which, args=(jnp.asarray(a),)))
+    a, values, vectors, residuals = (np.asarray(x, float) for x in (a, found.values, found.vectors, found.residuals))
+    want = np.linalg.eigvalsh(a)
+    # The products with the matrix round by some eps ‖H‖.
+    rounding = 4 * np.finfo(dtype).eps * np.abs(want).max()
+    want = want[:3] if which == "SA" else want[::-1][:3]
+    assert np.all(np.abs(values - want) <= residuals + rounding)
+    assert np.all(np.linalg.norm(a @ vectors.T - vectors.T * values, axis=0) <= residuals + rounding)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=100 * np.finfo(dtype).eps)
+    assert bool(found.converged) == (name != "below rounding in float32" or dtype == jnp.float64)
+    if found.converged:
+        assert residuals.max() <= max(np.sqrt(np.finfo(dtype).eps) * np.abs(want).max(), 4 * rounding)
+    assert found.products < 1000
 
 
 def test_too_few_products_do_not_converge(x64):
@@ -209,6 +254,7 @@ def test_a_slice_through_three_points_contains_them(x64):
         (lambda: cost_slice(jnp.sum, jnp.ones(2), key=0), DtypeError, "key must be a random key"),
         (lambda: eigenpairs(jnp.sum, jnp.ones(2), key=0), DtypeError, "key must be a random key"),
         (lambda: eigenpairs(3, jnp.ones(2)), DtypeError, "cost must be a function"),
+        (lambda: eigenpairs(jnp.sum, jnp.ones(2), which="SM"), RangeError, "which must be 'LA' or 'SA', got 'SM'"),
         (lambda: eigenpairs(jnp.sum, jnp.ones(2), args=[1.0]), DtypeError, "args must be a tuple"),
         (lambda: eigenpairs(jnp.sum, jnp.ones(2), rtol="x"), DtypeError, "rtol must be one real number"),
         (lambda: eigenpairs(jnp.sum, jnp.ones(2), rtol=-1), RangeError, "rtol must be at least 0"),

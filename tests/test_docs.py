@@ -12,6 +12,7 @@ import tyro
 
 import jaxgd
 from jaxgd.cli import command
+from jaxgd.rules.registry import RULES
 
 pytest_plugins = ["pytester"]
 
@@ -113,6 +114,11 @@ def test_the_page_has_every_command():
     heads = re.findall(r"(?m)^## (.*)$", TEXTS["docs/commands.md"])
     (commands,) = re.findall(r"usage: jaxgd .*\{([\w,]+)\}", pages.help_text(""))
     assert heads == list(pages.COMMANDS) == commands.split(",")
+
+
+def test_the_table_of_rules_has_every_rule():
+    text = (pages.ROOT / "docs/minimize.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?m)^\| `(\w+)\(", text)) == set(RULES)
 
 
 def test_public_names_on_the_pages_exist():

@@ -118,13 +118,23 @@ def test_an_upward_import_is_allowed(source):
     assert downward_imports("cost", source) == []
 
 
+def names_for_checkers(path):
+    """Return the module of each name that a file imports for type checkers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    aliases = [(alias, node.module) for node in checking.body for alias in node.names]
+    assert all(alias.asname == (None if alias.name == "*" else alias.name) for alias, _ in aliases)
+    return {alias.name: module for alias, module in aliases}
+
+
 def test_the_lists_of_public_names_agree():
     """The imports for type checkers, the imports on demand and __all__ have the same names."""
-    tree = ast.parse((HOME / "__init__.py").read_text(encoding="utf-8"))
-    (checking,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    for_checkers = {alias.name: node.module for node in checking.body for alias in node.names}
+    for_checkers = names_for_checkers(HOME / "__init__.py")
+    assert for_checkers.pop("*") == "jaxgd.rules"
+    rules = names_for_checkers(HOME / "rules/__init__.py")
+    assert all(getattr(jaxgd, name).__module__ == module for name, module in rules.items())
+    for_checkers |= dict.fromkeys(rules, "jaxgd.rules")
     assert for_checkers == {name: f"jaxgd.{module}" for name, module in home_of().items()}
-    assert all(alias.asname in (None, alias.name) for node in checking.body for alias in node.names)
     assert sorted(home_of()) == jaxgd.__all__
     assert set(jaxgd.__all__) <= set(dir(jaxgd))
 

@@ -72,6 +72,7 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
 
     import jaxgd
     from jaxgd.descent import driver
+    from jaxgd.rules.registry import RULES
 
     key = jax.random.key(0)
     network = jaxgd.init_network(key, (4, 3, 2))
@@ -81,26 +82,20 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
         lambda v: (v**2).sum(), jnp.ones(3), jaxgd.gradient_descent(0.1), max_steps=3, record=record
     )
     named: dict[str, dict[str, Any]] = {
+        **{name: {h.name: h.default for h in rule.hyperparams} for name, rule in RULES.items()},
         "accuracy": {"a": y, "y": jnp.arange(6) % 2},
         "backprop": {"network": network, "x": x, "y": y},
-        "backtracking": {},
         "check_gradients": {"f": square, "args": (v,)},
         "cost_slice": {"cost": square, "v": v, "key": key, "resolution": 3},
         "eigenpairs": {"cost": square, "v": v},
         "feedforward": {"network": network, "x": x},
-        "fixed_length": {"epsilon": 0.1},
-        "gradient_descent": {"eta": 0.1},
-        "gradient_flow": {"dt": 0.1},
-        "heavy_ball": {"eta": 0.1, "mu": 0.9},
         "hessian_vector_product": {"cost": square, "v": v, "u": v},
         "init_network": {"key": key, "sizes": (4, 3, 2)},
         "load_dataset": {"name": "digits"},
         "load_idx": {"folder": "missing"},
         "load_network": {"path": "missing.safetensors"},
         "minimize": {"cost": square, "v0": v, "rule": jaxgd.gradient_descent(0.1), "max_steps": 3},
-        "nesterov": {"eta": 0.1, "mu": 0.9},
         "network_cost": {"network": network, "x": x, "y": y},
-        "newton": {},
         "plot": {"result": solution, "cost": square, "minima": [x[0, :3]], "through": (x[1, :3], jnp.arange(3.0))},
         "quadratic_cost": {"a": y, "y": y},
         "save_network": {"path": "network.safetensors", "network": network},
@@ -109,7 +104,6 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
         "sigmoid_prime": {"z": v},
         "train": {"network": network, "data": (x, y), "epochs": 1, "batch_size": 2, "eta": 1.0, "key": key},
         "update": {"v": network, "gradient": network, "eta": 0.1},
-        "wolfe": {},
     }
     return {name: functools.partial(dict, keywords) for name, keywords in named.items()}
 

@@ -9,32 +9,54 @@ import tyro
 
 from jaxgd.cli.common import DONE, FAILED, Int, MaybeFloat, MaybeFloats, MaybePath, require_writable_figure
 from jaxgd.cli.output import say
+from jaxgd.rules.registry import RULES, Hyperparam
 
 if TYPE_CHECKING:
     from jaxgd.descent import Solution
     from jaxgd.named_costs import NamedCost
 
-RuleName = Literal[
-    "gradient-descent", "fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"
-]
-# The hyperparameters of each rule, and their defaults.
-_HYPERPARAMS: dict[str, tuple[str, ...]] = {
-    "gradient-descent": ("eta",),
-    "fixed-length": ("epsilon",),
-    "heavy-ball": ("eta", "mu"),
-    "nesterov": ("eta", "mu"),
-    "backtracking": (),
-    "wolfe": (),
-    "newton": (),
-    "gradient-flow": ("dt",),
-}
-_DEFAULTS = {"eta": 1e-3, "mu": 0.9, "epsilon": 1e-2, "dt": 1e-3}
 _ROWS = 12  # rows of the printed table
 _ENTRIES = 10_000  # limit on the entries of the recorded path
 
 
+# The choices of --rule and the options for hyperparameters follow from the registry.
+_WORDS = {rule.word: rule for rule in RULES.values()}
+_NUMBERS = {h.name: h for rule in RULES.values() for h in rule.hyperparams}
+if TYPE_CHECKING:
+    RuleName = str
+else:
+    RuleName = Literal[tuple(_WORDS)]
+
+
+def _option(h: Hyperparam) -> tuple[str, Any, None]:
+    *others, last = [word for word, rule in _WORDS.items() if h.name in [number.name for number in rule.hyperparams]]
+    rules = f"{', '.join(others)} and {last}" if others else last
+    text = f"{h.help} of {rules}. (default: {h.default:g})"
+    return h.name, Annotated[MaybeFloat, tyro.conf.arg(help=text, help_behavior_hint="")], None
+
+
 @dataclasses.dataclass(frozen=True)
-class Minimize:
+class _Rule:
+    cost: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE::COST")]
+    """Name of a test function, or a Python file and a function in it."""
+    start: MaybeFloats = None
+    """Initial values, one per variable of the cost.
+    Too few values for a function of your own give no error: with one value, v[1] silently reads v[0].
+    (default: the start from the literature; required for a function of your own)"""
+    rule: RuleName = "gradient-descent"
+    """Rule that computes a step from the gradient."""
+
+
+if TYPE_CHECKING:
+    _Hyperparams = _Rule
+else:
+    _Hyperparams = dataclasses.make_dataclass(
+        "_Hyperparams", map(_option, _NUMBERS.values()), bases=(_Rule,), frozen=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimize(_Hyperparams):
     """Minimize a cost of many variables by gradient descent v → v − η∇C or another rule.
 
     Prints a table of the path and the outcome; --plot draws the valley with the path in it. The cost is a test function
@@ -45,22 +67,6 @@ class Minimize:
     the figure could not be written; 2 misuse.
     """
 
-    cost: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE::COST")]
-    """Name of a test function, or a Python file and a function in it."""
-    start: MaybeFloats = None
-    """Initial values, one per variable of the cost.
-    Too few values for a function of your own give no error: with one value, v[1] silently reads v[0].
-    (default: the start from the literature; required for a function of your own)"""
-    rule: RuleName = "gradient-descent"
-    """Rule that computes a step from the gradient."""
-    eta: MaybeFloat = None
-    """Learning rate η of gradient-descent, heavy-ball and nesterov. (default: 0.001)"""
-    mu: MaybeFloat = None
-    """Momentum μ of heavy-ball and nesterov. (default: 0.9)"""
-    epsilon: MaybeFloat = None
-    """Length of each step of fixed-length. (default: 0.01)"""
-    dt: MaybeFloat = None
-    """Time that each step of gradient-flow covers. (default: 0.001)"""
     max_steps: Int = 10_000
     """Largest number of updates."""
     rtol: MaybeFloat = None
@@ -144,16 +150,15 @@ class Minimize:
         return _user_cost(self.cost), self.start
 
     def _rule(self) -> Any:
-        from jaxgd import rules
         from jaxgd.errors import RangeError
 
-        names = _HYPERPARAMS[self.rule]
-        for name in _DEFAULTS:
-            if name not in names and getattr(self, name) is not None:
-                allowed = f"only {' and '.join('--' + n for n in names)}" if names else "no hyperparameter"
-                raise RangeError(f"--{name}: {self.rule} takes {allowed}. Leave out --{name}.")
-        hyperparams = {name: _DEFAULTS[name] if getattr(self, name) is None else getattr(self, name) for name in names}
-        return getattr(rules, self.rule.replace("-", "_"))(**hyperparams)
+        rule = _WORDS[self.rule]
+        given = {name: getattr(self, name) for name in _NUMBERS if getattr(self, name) is not None}
+        hyperparams = {h.name: given.pop(h.name, h.default) for h in rule.hyperparams}
+        for name in given:
+            allowed = f"only {' and '.join('--' + n for n in hyperparams)}" if hyperparams else "no hyperparameter"
+            raise RangeError(f"--{name}: {self.rule} takes {allowed}. Leave out --{name}.")
+        return rule.load()(**hyperparams)
 
     def _stop(self) -> Any:
         from jaxgd.descent import Stop

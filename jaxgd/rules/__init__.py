@@ -1,19 +1,32 @@
-"""Rules that choose a step from a gradient. Each is an optax transformation, and any optax transformation is a rule."""
+"""Rules that choose a step from a gradient. Each is an optax transformation, and any optax transformation is a rule.
 
-from jaxgd.rules.evaluating import backtracking, gradient_flow, newton
-from jaxgd.rules.first_order import fixed_length, gradient_descent, heavy_ball, nesterov, update
-from jaxgd.rules.lbfgs import wolfe
-from jaxgd.rules.rule import Rule
+Each name is imported on first use, so the command line can read `jaxgd.rules.registry` without JAX.
+"""
 
-__all__ = [
-    "Rule",
-    "backtracking",
-    "fixed_length",
-    "gradient_descent",
-    "gradient_flow",
-    "heavy_ball",
-    "nesterov",
-    "newton",
-    "update",
-    "wolfe",
-]
+import importlib
+
+from jaxgd.rules.registry import RULES
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from jaxgd.rules.evaluating import backtracking as backtracking
+    from jaxgd.rules.evaluating import gradient_flow as gradient_flow
+    from jaxgd.rules.evaluating import newton as newton
+    from jaxgd.rules.first_order import fixed_length as fixed_length
+    from jaxgd.rules.first_order import gradient_descent as gradient_descent
+    from jaxgd.rules.first_order import heavy_ball as heavy_ball
+    from jaxgd.rules.first_order import nesterov as nesterov
+    from jaxgd.rules.first_order import update as update
+    from jaxgd.rules.lbfgs import wolfe as wolfe
+    from jaxgd.rules.rule import Rule as Rule
+
+_MODULE_OF = {"Rule": "jaxgd.rules.rule", "update": "jaxgd.rules.first_order"}
+
+
+def __getattr__(name: str) -> object:
+    if name in RULES:
+        return RULES[name].load()
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'jaxgd.rules' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -14,9 +14,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.curvature import hessian_vector_product
-from jaxgd.errors import require_count, require_positive
+from jaxgd.errors import require_count
 from jaxgd.pytree import axpy, dot, norm, scaled, size, unit_vector, wide_dtype
-from jaxgd.rules.rule import Rule, RuleSpec
+from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
 
 # Armijo's condition: a step must decrease C by at least this part of the predicted decrease.
 _ARMIJO = 1e-4
@@ -289,8 +289,7 @@ def gradient_flow(dt: Any) -> Rule:
         >>> print(f"{v + step:.7f} {jnp.exp(-0.1):.7f}")
         0.9048375 0.9048374
     """
-    require_positive("gradient_flow", "dt", dt)
-    return Rule(_FLOW, {"dt": dt})
+    return checked_rule(_FLOW, dt=dt)
 
 
 def _flow(dt: Any) -> optax.GradientTransformationExtraArgs:
@@ -311,4 +310,4 @@ def _last_eta(state: SearchState, memory: int) -> Array:
 
 _BACKTRACKING = RuleSpec("backtracking", _backtracking, rate=_last_eta, unrolls=False, uses_cost=True)
 _NEWTON = RuleSpec("newton", _newton, unrolls=False, uses_cost=True)
-_FLOW = RuleSpec("gradient_flow", _flow, positive=("dt",))
+_FLOW = RuleSpec("gradient_flow", _flow)

@@ -9,17 +9,15 @@ import optax
 from jaxtyping import Array, PyTree
 
 from jaxgd.errors import (
-    RangeError,
     ShapeError,
     describe,
-    is_traced,
     require_float,
     require_positive,
     require_real,
     shown,
 )
 from jaxgd.pytree import norm
-from jaxgd.rules.rule import Rule, RuleSpec
+from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
 
 
 def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]:
@@ -105,8 +103,7 @@ def gradient_descent(eta: Any) -> Rule:
     """
     if callable(eta):
         return Rule(_SCHEDULED, {}, schedule=eta)
-    require_positive("gradient_descent", "eta", eta)
-    return Rule(_CONSTANT, {"eta": eta})
+    return checked_rule(_CONSTANT, eta=eta)
 
 
 def _constant(eta: Any) -> optax.GradientTransformation:
@@ -132,7 +129,7 @@ def _scheduled_rate(state: ScheduleState, schedule: Schedule) -> Any:
     return schedule(state.updates)
 
 
-_CONSTANT = RuleSpec("gradient_descent", _constant, positive=("eta",), rate=_constant_rate)
+_CONSTANT = RuleSpec("gradient_descent", _constant, rate=_constant_rate)
 _SCHEDULED = RuleSpec("gradient_descent", _scheduled, may_step_zero=True, rate=_scheduled_rate)
 
 
@@ -163,8 +160,7 @@ def fixed_length(epsilon: Any) -> Rule:
         >>> print(step)
         [-0.3 -0.4]
     """
-    require_positive("fixed_length", "epsilon", epsilon)
-    return Rule(_FIXED_LENGTH, {"epsilon": epsilon})
+    return checked_rule(_FIXED_LENGTH, epsilon=epsilon)
 
 
 def _fixed_length(epsilon: Any) -> optax.GradientTransformation:
@@ -177,7 +173,7 @@ def _fixed_length(epsilon: Any) -> optax.GradientTransformation:
     return optax.stateless(step)
 
 
-_FIXED_LENGTH = RuleSpec("fixed_length", _fixed_length, positive=("epsilon",))
+_FIXED_LENGTH = RuleSpec("fixed_length", _fixed_length)
 
 
 class MomentumState(NamedTuple):
@@ -216,9 +212,7 @@ def heavy_ball(eta: Any, mu: Any) -> Rule:
         >>> print(f"{step:.2f}")  # 0.9 × −0.5 − 0.5
         -0.95
     """
-    require_positive("heavy_ball", "eta", eta)
-    _require_fraction("heavy_ball", "mu", mu)
-    return Rule(_HEAVY_BALL, {"eta": eta, "mu": mu})
+    return checked_rule(_HEAVY_BALL, eta=eta, mu=mu)
 
 
 def nesterov(eta: Any, mu: Any) -> Rule:
@@ -245,9 +239,7 @@ def nesterov(eta: Any, mu: Any) -> Rule:
         >>> print(f"{step:.2f}")
         -0.95
     """
-    require_positive("nesterov", "eta", eta)
-    _require_fraction("nesterov", "mu", mu)
-    return Rule(_NESTEROV, {"eta": eta, "mu": mu})
+    return checked_rule(_NESTEROV, eta=eta, mu=mu)
 
 
 def _momentum(eta: Any, mu: Any, ahead: bool = False) -> optax.GradientTransformation:
@@ -268,11 +260,5 @@ def _nesterov(eta: Any, mu: Any) -> optax.GradientTransformation:
     return _momentum(eta, mu, ahead=True)
 
 
-_HEAVY_BALL = RuleSpec("heavy_ball", _momentum, positive=("eta",), fractions=("mu",), rate=_constant_rate)
-_NESTEROV = RuleSpec("nesterov", _nesterov, positive=("eta",), fractions=("mu",), rate=_constant_rate)
-
-
-def _require_fraction(who: str, name: str, x: Any) -> None:
-    require_real(who, name, x)
-    if not (is_traced(x) or 0 <= float(x) < 1):
-        raise RangeError(f"{who}: {name} must be at least 0 and below 1, got {shown(x, str)}.\nThe usual value is 0.9.")
+_HEAVY_BALL = RuleSpec("heavy_ball", _momentum, rate=_constant_rate)
+_NESTEROV = RuleSpec("nesterov", _nesterov, rate=_constant_rate)

@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
+from jaxgd.errors import RangeError, is_traced, require_positive, require_real, shown
+from jaxgd.rules.registry import RULES, Hyperparam
+
 
 @dataclasses.dataclass(frozen=True)
 class RuleSpec:
     """The description of a rule without the values of its hyperparameters.
 
     Attributes:
-        name: The name of the function that makes the rule.
+        name: The name of the function that makes the rule. It has an entry in the registry.
         build: `build(**hyperparams, **static_args)` returns the optax transformation.
-        positive: The hyperparameters that must be above 0.
-        fractions: The hyperparameters that must lie in [0, 1).
         rate: `rate(state, **hyperparams, **static_args)` returns the η of the next step; None if the rule has no η.
         unrolls: True if reverse-mode differentiation works through the rule's steps.
         may_step_zero: True if a step of 0 may precede other steps, as in a schedule.
@@ -29,13 +30,16 @@ class RuleSpec:
 
     name: str
     build: Callable[..., Any]
-    positive: tuple[str, ...] = ()
-    fractions: tuple[str, ...] = ()
     rate: Callable[..., Any] | None = None
     unrolls: bool = True
     may_step_zero: bool = False
     uses_cost: bool = False
     caches_value: bool = False
+
+    @property
+    def hyperparams(self) -> tuple[Hyperparam, ...]:
+        """The hyperparameters, with their ranges."""
+        return RULES[self.name].hyperparams
 
 
 _RENAMED = {"kind": "spec", "numbers": "hyperparams", "settings": "static_args"}
@@ -99,20 +103,34 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     @property
     def valid(self) -> Bool[Array, ""]:
         """True if all hyperparameters are in range. It covers those that were traced when the rule was made."""
-        checks = [jnp.isfinite(self.hyperparams[name]) & (self.hyperparams[name] > 0) for name in self.spec.positive]
-        checks += [(self.hyperparams[name] >= 0) & (self.hyperparams[name] < 1) for name in self.spec.fractions]
+        numbers = [(h, self.hyperparams[h.name]) for h in self.spec.hyperparams if h.name in self.hyperparams]
+        checks = [(x >= 0) & (x < 1) if h.fraction else jnp.isfinite(x) & (x > 0) for h, x in numbers]
         return jnp.all(jnp.array(checks, bool))
 
     @property
     def step_size(self) -> str | None:
         """The name of the hyperparameter that scales the steps, such as "eta"; None if the rule chooses the scale."""
-        return "eta" if self.spec.may_step_zero else next(iter(self.spec.positive), None)
+        return next((h.name for h in self.spec.hyperparams if not h.fraction), None)
 
     def rate(self, state: Any) -> Float[Array, ""]:
         """Return the η of the next step, or NaN if this rule has none."""
         if self.spec.rate is None:
             return jnp.array(jnp.nan)
         return jnp.asarray(self.spec.rate(state, **self.hyperparams, **dict(self.static_args)), float)
+
+
+def checked_rule(spec: RuleSpec, **hyperparams: Any) -> Rule:
+    """Make a rule. Raise unless its hyperparameters are numbers in their ranges. A traced number may have any value."""
+    for h in spec.hyperparams:
+        require = _require_fraction if h.fraction else require_positive
+        require(spec.name, h.name, hyperparams[h.name])
+    return Rule(spec, hyperparams)
+
+
+def _require_fraction(who: str, name: str, x: Any) -> None:
+    require_real(who, name, x)
+    if not (is_traced(x) or 0 <= float(x) < 1):
+        raise RangeError(f"{who}: {name} must be at least 0 and below 1, got {shown(x, str)}.\nThe usual value is 0.9.")
 
 
 def _number(x: Any) -> str:

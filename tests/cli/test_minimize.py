@@ -1,13 +1,16 @@
 """`jaxgd minimize`: its output, its figures and its error messages."""
 
+import importlib
 import json
+import sys
 import textwrap
 
 import numpy as np
 import pytest
 from support import often
 
-RULES = ["fixed-length", "heavy-ball", "nesterov", "backtracking", "wolfe", "newton", "gradient-flow"]
+from jaxgd import rules
+from jaxgd.rules.registry import RULES, Entry, Hyperparam
 
 
 def test_rosenbrock_prints_the_known_figures(jaxgd):
@@ -25,12 +28,50 @@ def test_rosenbrock_prints_the_known_figures(jaxgd):
     assert all(len(row) < 100 for row in rows)
 
 
-@pytest.mark.parametrize("rule", often(RULES, ["heavy-ball"]))
+@pytest.mark.parametrize("rule", often([rule.word for rule in RULES.values()], ["heavy-ball"]))
 def test_every_rule_descends(jaxgd, rule):
     answer = jaxgd("minimize", "himmelblau", "--rule", rule, "--max-steps", 50, "--json")
     assert answer.status == 0
     path = json.loads(answer.out)["trajectory"]
     assert path["cost"][-1] < path["cost"][0] == 170.0
+
+
+TOY = """
+import jax
+import optax
+
+from jaxgd.rules.rule import RuleSpec, checked_rule
+
+def sign_step(eta, power):
+    return checked_rule(SPEC, eta=eta, power=power)
+
+def build(eta, power):
+    return optax.stateless(lambda g, _: jax.tree.map(lambda g: -eta * jax.numpy.sign(g) * abs(g) ** power, g))
+
+SPEC = RuleSpec("sign_step", build)
+"""
+
+
+def test_a_rule_of_one_file_and_one_entry_reaches_minimize_and_the_command(jaxgd, tmp_path, monkeypatch):
+    """The entry alone gives the choice, the option of a new hyperparameter with its range and help, and the name."""
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    power = Hyperparam("power", 0.5, "Power of the gradient", fraction=True)
+    eta = RULES["gradient_descent"].hyperparams[0]
+    monkeypatch.setitem(RULES, "sign_step", Entry("sign_step", "toy", eta, power))
+    importlib.import_module("jaxgd.cli.command")
+    for module in ("jaxgd.cli.minimize", "jaxgd.cli.command"):  # the command imports them again, as a new process would
+        monkeypatch.delitem(sys.modules, module)
+    text = " ".join(jaxgd("minimize", "--help").out.split())
+    assert "gradient-flow,sign-step}" in text
+    assert "η of gradient-descent, heavy-ball, nesterov and sign-step. (default: 0.001)" in text
+    assert "--power FLOAT Power of the gradient of sign-step. (default: 0.5)" in text
+    valley = ("minimize", "valley", "--rule", "sign-step", "--eta", 0.1, "--max-steps", 1)
+    out = json.loads(jaxgd(*valley, "--json").out)
+    assert out["rule"] == "sign_step(eta=0.1, power=0.5)"
+    np.testing.assert_allclose(out["v"], 1 - 0.1 * np.sqrt(2), rtol=1e-12)
+    assert "power must be at least 0 and below 1, got 1.0" in jaxgd(*valley, "--power", 1).err
+    assert rules.sign_step(0.1, 0.5).spec.name == "sign_step"
 
 
 def test_json_holds_the_whole_path(jaxgd):

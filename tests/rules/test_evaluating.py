@@ -24,6 +24,7 @@ from jaxgd import (
     newton,
     wolfe,
 )
+from jaxgd.rules.registry import RULES
 
 START = np.array([-1.2, 1.0])
 
@@ -294,19 +295,10 @@ def test_a_schedule_receives_the_number_of_updates(x64):
 # Rules as pytrees and as optax transformations.
 
 
-RULES = [
-    gradient_descent(0.1),
-    fixed_length(0.1),
-    heavy_ball(0.1, 0.5),
-    nesterov(0.1, 0.5),
-    gradient_flow(0.1),
-    backtracking(),
-    wolfe(),
-    newton(),
-]
+MADE = [entry.load()(**{h.name: h.default for h in entry.hyperparams}) for entry in RULES.values()]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.spec.build.__name__)
+@pytest.mark.parametrize("rule", MADE, ids=lambda r: r.spec.name)
 def test_a_rule_is_a_pytree_and_an_optax_transformation(rule):
     leaves, structure = jax.tree.flatten(rule)
     again = jax.tree.unflatten(structure, leaves)
