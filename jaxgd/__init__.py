@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from jaxgd.rules import wolfe as wolfe
     from jaxgd.slices import CostSlice as CostSlice
     from jaxgd.slices import cost_slice as cost_slice
+    from jaxgd.state_file import load_state as load_state
+    from jaxgd.state_file import save_state as save_state
     from jaxgd.training import train as train
 
 __version__ = "0.2.0"
@@ -107,6 +109,7 @@ _HOME = {
         "wolfe",
     ),
     "slices": ("CostSlice", "cost_slice"),
+    "state_file": ("load_state", "save_state"),
     "history": ("History", "TrainResult", "TrainState"),
     "training": ("train",),
 }

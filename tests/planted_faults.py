@@ -44,7 +44,7 @@ STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
-NETWORK_FILE = "tests/test_network_file.py"
+NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
 FAULTS = (
     # The mathematics.
@@ -507,7 +507,10 @@ FAULTS = (
     # Saving and the command line.
     Fault("checkpoint.py", "hashlib.sha256(values.tobytes()).hexdigest() != saved or", "", CHECKPOINT),
     Fault("checkpoint.py", "about = unseal(about)", "pass", CHECKPOINT),
-    Fault("network_file.py", "if metadata == _metadata(tensors):", "if True:", NETWORK_FILE),
+    Fault("network_file.py", "if metadata == checksum(_NETWORK, tensors):", "if True:", NETWORK_FILE),
+    Fault("state_file.py", "known = metadata == checksum(_STATE, tensors)", "known = True", STATE_FILE),
+    Fault("state_file.py", "if expected.get(name) != got.get(name):", "if False:", STATE_FILE),
+    Fault("checkpoint.py", "    if not _is_key(like):", "    if True:", STATE_FILE),
     Fault("files.py", "if seal(plain) != content:", "if False:", "tests/test_files.py tests/test_run_folder.py"),
     Fault("files.py", "os.ftruncate(handle, before)", "pass", "tests/test_files.py"),
     Fault("files.py", "if not stat.S_ISREG(about.st_mode):", "if False:", "tests/test_files.py"),

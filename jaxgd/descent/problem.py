@@ -44,13 +44,7 @@ def require_problem(
     if callback is not None:
         require_callable(WHO, "callback", callback, "It takes a Solution.")
     if state is not None:
-        if not isinstance(state, DescentState):
-            raise DtypeError(f"{WHO}: state must be the state of a solution, got {describe(state)}.")
-        if jnp.ndim(state.step):
-            raise ShapeError(
-                f"{WHO}: state must be of one descent, got a batch of shape {jnp.shape(state.step)}.\n"
-                "Pass solution.at(i).state, or map over the states with jax.vmap."
-            )
+        require_state(WHO, state)
         if v0 is not None and not same_shapes(v0, state.v):
             raise ShapeError(f"{WHO}: v0 must have the shapes of the variables in state. Pass v0=None.")
         v0 = state.v
@@ -62,6 +56,17 @@ def require_problem(
     args = jax.tree.map(jnp.asarray, args)
     require_scalar(WHO, cost, v0, *args)
     return v0, args
+
+
+def require_state(who: str, state: Any) -> None:
+    """Raise unless state is the state of one descent."""
+    if not isinstance(state, DescentState):
+        raise DtypeError(f"{who}: state must be the state of a solution, got {describe(state)}.")
+    if jnp.ndim(state.step):
+        raise ShapeError(
+            f"{who}: state must be of one descent, got a batch of shape {jnp.shape(state.step)}.\n"
+            "Pass solution.at(i).state, or map over the states with jax.vmap."
+        )
 
 
 def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,12 +25,13 @@ from jaxgd import (
     fixed_length,
     gradient_descent,
     heavy_ball,
+    load_state,
     minimize,
     nesterov,
     newton,
+    save_state,
     wolfe,
 )
-from jaxgd.checkpoint import Checkpoints
 from jaxgd.descent.driver import _advance
 from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
 
@@ -210,10 +211,15 @@ RULES = {
 QUICK = ("adam",)
 
 
+@pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(RULES, QUICK))
-def test_a_continued_run_equals_one_run_bit_for_bit(name, tmp_path):
-    """7 updates, a checkpoint and 12 updates equal 19 updates. So do 19 updates with a callback after every 4."""
-    rule = RULES[name]()
+def test_a_continued_run_equals_one_run_bit_for_bit(name, wide, tmp_path):
+    """7 updates, a file and 12 updates equal 19 updates. So do 19 updates with a callback after every 4."""
+    with jax.enable_x64(wide):
+        continued(RULES[name](), tmp_path / "run.state")
+
+
+def continued(rule, path):
     options = {"stop": None, "record": Record(every=3)}
     v0 = {"a": jnp.array(START[0]), "b": jnp.array([START[1]])}
 
@@ -222,11 +228,8 @@ def test_a_continued_run_equals_one_run_bit_for_bit(name, tmp_path):
 
     whole = minimize(cost, v0, rule, max_steps=19, **options)
     first = minimize(cost, v0, rule, max_steps=7, **options)
-    with Checkpoints(tmp_path / "kept", config={}) as checkpoints:
-        checkpoints.save(7, first.state)
-        checkpoints.wait()
-        state = checkpoints.restore(first.state).tree
-    second = minimize(cost, v0, rule, max_steps=12, state=state, **options)
+    save_state(path, first.state)
+    second = minimize(cost, v0, rule, max_steps=12, state=load_state(path, v0, rule), **options)
     seen = []
     watched = minimize(cost, v0, rule, max_steps=19, callback=lambda s: seen.append(int(s.steps)), chunk=4, **options)
     for other in (second, watched):
