@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxgd.data import Part as Part
     from jaxgd.data import load_dataset as load_dataset
     from jaxgd.data import load_idx as load_idx
+    from jaxgd.descent import Descent as Descent
     from jaxgd.descent import DescentState as DescentState
     from jaxgd.descent import Record as Record
     from jaxgd.descent import Solution as Solution
@@ -81,7 +82,7 @@ _HOME = {
     "cost": ("accuracy", "network_cost", "quadratic_cost"),
     "curvature": ("Eigenpairs", "Sharpness", "eigenpairs", "hessian_vector_product", "sharpness"),
     "data": ("Dataset", "Part", "load_dataset", "load_idx"),
-    "descent": ("DescentState", "Record", "Solution", "Stop", "Trajectory", "minimize"),
+    "descent": ("Descent", "DescentState", "Record", "Solution", "Stop", "Trajectory", "minimize"),
     "errors": (
         "CheckpointError",
         "DataError",

@@ -42,6 +42,7 @@ REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emul
 CURVATURE, KERNELS = "tests/test_curvature.py", "tests/kernels/test_native.py tests/kernels/test_order.py"
 STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py", "tests/descent/test_minimize.py"
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
+STEPWISE = "tests/descent/test_stepwise.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
@@ -184,6 +185,10 @@ FAULTS = (
     Fault("descent/confirm.py", "bent = ~((quotient", "bent = ((quotient < 0) & (quotient", LOOP),
     Fault("descent/seen.py", "and all(map(_same, self.data, other.data))", "", MINIMIZE),
     Fault("descent/update.py", "select(same, s, changed)", "s", MINIMIZE),
+    Fault("descent/loop.py", "    s = with_scale(carry.state)", "    s = carry.state", STEPWISE),
+    Fault("descent/loop.py", "    return _confirmed(config, stop, carry, args)", "    return carry", STEPWISE),
+    Fault("descent/stepwise.py", "s._replace(best_cost=s.cost)", "s", STEPWISE),
+    Fault("descent/update.py", "jnp.array(1, int)", "jnp.array(1)", STEPWISE),
     Fault("descent/host.py", "start_of_chunk - began >= watch.seconds", "start_of_chunk - began >= 1e9", MINIMIZE),
     Fault("descent/host.py", "                kept = carry.state", "                kept = None", MINIMIZE),
     Fault("descent/host.py", "bar.update(int(carry.i) - bar.n)", "bar.update(int(carry.i))", MINIMIZE),

@@ -14,15 +14,13 @@ from jaxtyping import PyTree
 from jaxgd.descent.host import Watch, run_in_chunks
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
-from jaxgd.descent.problem import WHO, hashable, require_problem
+from jaxgd.descent.problem import WHO, configured, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
-from jaxgd.descent.seen import Seen
-from jaxgd.descent.stop import Stop, default_stop, require_stop
+from jaxgd.descent.stop import Stop, default_stop, require_stop, resolved_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
-from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, is_traced, require_bool, require_choice, shown
+from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_bool, require_choice, shown
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
-from jaxgd.rules import Rule
 
 
 @jax.tree_util.register_dataclass
@@ -201,24 +199,16 @@ def minimize(
     max_steps, kind = int(max_steps), wide_dtype(v0)
     watch = Watch(callback, chunk, seconds, bool(progress))
     require_choice(WHO, "differentiate", differentiate, ("implicit", "unroll"))
-    if isinstance(stop, str) and stop == "auto":
-        stop = None if differentiate == "unroll" else default_stop(jnp.result_type(*jax.tree.leaves(v0)))
+    if differentiate == "unroll" and isinstance(stop, str) and stop == "auto":
+        stop = None
+    stop = resolved_stop(WHO, stop, jnp.result_type(*jax.tree.leaves(v0)))
     if stop is not None:
-        if not isinstance(stop, Stop):
-            raise DtypeError(f'{WHO}: stop must be a jaxgd.Stop, None or "auto", got {describe(stop)}.')
         require_stop(stop, kind)
     if isinstance(record, str) and record == "auto":
         record = None if differentiate == "unroll" else Record()
     if record is not None:
         record = require_record(record, max_steps)
-    # Traced arrays in the cost's closure become arguments, so that they can be differentiated and mapped over.
-    cost = Seen(hashable(cost))
-    converted, hoisted = jax.closure_convert(cost, v0, *args)
-    if hoisted:
-        cost, args = converted, (*args, *hoisted)
-    traced_rule, optax_rule = (rule, None) if isinstance(rule, Rule) else (None, rule)
-    step_size = "learning rate" if traced_rule is None else traced_rule.step_size
-    config = StaticConfig(cost, optax_rule, record, None if record is None else max_steps, step_size)
+    config, traced_rule, args = configured(cost, rule, v0, args, record, None if record is None else max_steps)
     if differentiate == "unroll":
         if stop is not None or record is not None or watch.needs_host or state is not None:
             raise RangeError(
@@ -234,7 +224,7 @@ def minimize(
     detached = lax.stop_gradient((v0, traced_rule, stop, state, args))
     solution = _run(config, *detached, max_steps, watch)
     if any(map(is_traced, jax.tree.leaves(args))):
-        solution = _differentiable(cost, args, detached[2], solution)
+        solution = _differentiable(config.cost, args, detached[2], solution)
     return solution
 
 

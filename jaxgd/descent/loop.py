@@ -13,7 +13,16 @@ from jaxgd.descent.batching import any_element, count_after, count_alive, least_
 from jaxgd.descent.confirm import is_near
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
-from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
+from jaxgd.descent.update import (
+    DescentState,
+    StaticConfig,
+    cost_of,
+    follows_cost,
+    moves,
+    one_update,
+    step_of,
+    with_scale,
+)
 from jaxgd.errors import as_array
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm, subtract
@@ -88,6 +97,23 @@ def advance(
     return end
 
 
+def judge(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
+) -> Carry:
+    """Make all tests at a state, without an update or a record."""
+    carry = _check_tests(config, rule, stop, start(config, rule, stop, state, args), args)
+    return _confirmed(config, stop, carry, args)
+
+
+def step_once(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
+) -> DescentState:
+    """Make one update, unless a test is met."""
+    carry = _run_updates(config, rule, stop, judge(config, rule, stop, state, args), args, 1)
+    s = with_scale(carry.state)
+    return s._replace(best_v=s.v, best_cost=s.cost)
+
+
 def _run_updates(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
 ) -> Carry:
@@ -126,8 +152,7 @@ def _run_updates(
 
 def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...]) -> Carry:
     """Set the code of each batch element that meets a test, and check progress if it is due."""
-    s = c.state
-    s = s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
+    s = with_scale(c.state)
     running = c.code == int(Reason.RUNNING)
     limits = _limits(stop, s)
     # Use the cheap test first. The exact tests can cost as much as several updates.
