@@ -38,6 +38,9 @@ class Descent:
     such as mini-batches. A rule that searches needs the same args in every step. A test on the gradient of one
     mini-batch stops by chance, so use stop=None there.
 
+    `step` has forward-mode derivatives only. For reverse mode through the updates, use `minimize` with
+    differentiate="unroll".
+
     Attributes:
         cost: The function to minimize; `cost(v, *args)` returns one real scalar.
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
