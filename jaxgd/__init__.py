@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxgd.data import Part as Part
     from jaxgd.data import load_dataset as load_dataset
     from jaxgd.data import load_idx as load_idx
+    from jaxgd.descent import Descent as Descent
     from jaxgd.descent import DescentState as DescentState
     from jaxgd.descent import Record as Record
     from jaxgd.descent import Solution as Solution
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from jaxgd.rules import *  # noqa: F403  a new rule then needs no line here
     from jaxgd.slices import CostSlice as CostSlice
     from jaxgd.slices import cost_slice as cost_slice
+    from jaxgd.state_file import load_state as load_state
+    from jaxgd.state_file import save_state as save_state
     from jaxgd.training import train as train
 
 __version__ = "0.2.0"
@@ -72,7 +75,7 @@ _HOME = {
     "cost": ("accuracy", "network_cost", "quadratic_cost"),
     "curvature": ("Eigenpairs", "Sharpness", "eigenpairs", "hessian_vector_product", "sharpness"),
     "data": ("Dataset", "Part", "load_dataset", "load_idx"),
-    "descent": ("DescentState", "Record", "Solution", "Stop", "Trajectory", "minimize"),
+    "descent": ("Descent", "DescentState", "Record", "Solution", "Stop", "Trajectory", "minimize"),
     "errors": (
         "CheckpointError",
         "DataError",
@@ -89,6 +92,7 @@ _HOME = {
     "report.plotting": ("plot",),
     "rules": ("Rule", "update", *RULES),
     "slices": ("CostSlice", "cost_slice"),
+    "state_file": ("load_state", "save_state"),
     "history": ("History", "TrainResult", "TrainState"),
     "training": ("train",),
 }

@@ -110,7 +110,7 @@ class Checkpoints:
 
     def save(self, epoch: int, tree: PyTree[Any]) -> None:
         """Start to write the tree as this epoch's checkpoint. An earlier write that failed raises its error here."""
-        leaves = [np.asarray(leaf) for leaf in jax.device_get(list(map(_unkeyed, jax.tree.leaves(tree))))]
+        leaves = [np.asarray(leaf) for leaf in jax.device_get(list(map(unkeyed, jax.tree.leaves(tree))))]
         values = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
         about = {
             "format": _CHECKPOINT,
@@ -206,7 +206,7 @@ class Checkpoints:
             dtype, count = jnp.dtype(leaf["dtype"]), math.prod(leaf["shape"])
             leaves.append(np.frombuffer(values, dtype, count, offset).reshape(leaf["shape"]))
             offset += count * dtype.itemsize
-        return jax.tree.map(_keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
+        return jax.tree.map(keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move the refused checkpoints to a folder next to this one."""
@@ -241,12 +241,16 @@ def _saving(folder: Path) -> Iterator[None]:
 
 
 def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return isinstance(x, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _unkeyed(x: Any) -> Any:
+def unkeyed(x: Any) -> Any:
+    """Return the raw data of a typed random key, and any other leaf as it is."""
     return jax.random.key_data(x) if _is_key(x) else x
 
 
-def _keyed_like(like: Any, x: Any) -> Any:
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else jnp.asarray(x)
+def keyed_like(like: Any, x: Any) -> Any:
+    """Return x as an array of JAX, or as a random key if `like` is one, or the outline of one."""
+    if not _is_key(like):
+        return jnp.asarray(x)
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))

@@ -4,13 +4,14 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from jaxgd.errors import (
     CheckpointError,
@@ -67,7 +68,7 @@ def save_network(path: str | Path, network: Network) -> None:
         for name, value in layer._asdict().items()
     }
     # One entry of metadata, because safetensors writes several in an order that differs between processes.
-    write_atomically(path, safetensors.numpy.save(tensors, metadata=_metadata(tensors)))
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=checksum(_NETWORK, tensors)))
 
 
 def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network:
@@ -98,7 +99,7 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
     """
     path = as_path("load_network", path)
     try:
-        tensors, metadata = _read_safetensors(read_file(path, _MOST))
+        tensors, metadata = read_tensors(read_file(path, _MOST), _DTYPES)
     except OSError as error:
         raise CheckpointError(f"load_network: {path} cannot be read: {error.strerror}.") from error
     except KeyError as error:
@@ -152,13 +153,13 @@ def _require_network(who: str, network: Network) -> None:
         raise ShapeError(f"network: each layer must have at least one neuron and one input, got the sizes {sizes}.")
 
 
-def _metadata(tensors: dict[str, Float[np.ndarray, "..."]]) -> dict[str, str]:
+def checksum(kind: str, tensors: dict[str, Shaped[np.ndarray, "..."]]) -> dict[str, str]:
     """Return the metadata of a file: its format, and the SHA-256 of all names, dtypes, shapes and values."""
     sha = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         sha.update(f"{name} {value.dtype} {value.shape} ".encode())
         sha.update(value.tobytes())
-    return {"format": f"{_NETWORK} sha256:{sha.hexdigest()}"}
+    return {"format": f"{kind} sha256:{sha.hexdigest()}"}
 
 
 def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: dict[str, str]) -> bool:
@@ -166,7 +167,7 @@ def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: 
 
     A damaged file raises CheckpointError.
     """
-    if metadata == _metadata(tensors):
+    if metadata == checksum(_NETWORK, tensors):
         return True
     # A flipped bit damages at most one of these words. The other one still shows that jaxgd wrote the file.
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
@@ -178,10 +179,13 @@ def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: 
     return False
 
 
-def _read_safetensors(content: bytes) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[str, str]]:
-    """Return the tensors and the metadata. safetensors.numpy writes bfloat16 but cannot read it."""
+def read_tensors(content: bytes, dtypes: dict[str, Any]) -> tuple[dict[str, Shaped[np.ndarray, "..."]], dict[str, str]]:
+    """Return the tensors and the metadata. safetensors.numpy writes bfloat16 but cannot read it.
+
+    A tensor of a dtype that `dtypes` does not list raises KeyError.
+    """
     tensors = {
-        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        name: np.frombuffer(tensor["data"], dtypes[tensor["dtype"]]).reshape(tensor["shape"])
         for name, tensor in safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     }
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

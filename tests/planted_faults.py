@@ -42,9 +42,10 @@ REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emul
 CURVATURE, KERNELS = "tests/test_curvature.py", "tests/kernels/test_native.py tests/kernels/test_order.py"
 STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py", "tests/descent/test_minimize.py"
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
+STEPWISE = "tests/descent/test_stepwise.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
-NETWORK_FILE = "tests/test_network_file.py"
+NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
 FAULTS = (
     # The mathematics.
@@ -178,7 +179,7 @@ FAULTS = (
     ),
     Fault("descent/batching.py", "count + jnp.where(alive, 1, 0)", "count + 1", f"{MINIMIZE} {STOP}"),
     Fault("descent/record.py", "kept = xs[:-1:2]", "kept = xs[1::2]", RECORD),
-    Fault("descent/record.py", "step = jnp.asarray(int(begin) + ", "step = jnp.asarray(0 + ", MINIMIZE),
+    Fault("descent/record.py", "step = jax.device_put(int(begin) + ", "step = jax.device_put(0 + ", MINIMIZE),
     Fault(
         "descent/record.py",
         "rose = (self.sharpness > self.stability)",
@@ -191,7 +192,15 @@ FAULTS = (
     Fault("descent/confirm.py", "bent = ~((quotient", "bent = ((quotient < 0) & (quotient", LOOP),
     Fault("descent/seen.py", "and all(map(_same, self.data, other.data))", "", MINIMIZE),
     Fault("descent/update.py", "select(same, s, changed)", "s", MINIMIZE),
-    Fault("descent/driver.py", "time.monotonic() - began >= seconds", "time.monotonic() - began >= 1e9", MINIMIZE),
+    Fault("descent/loop.py", "    s = with_scale(carry.state)", "    s = carry.state", STEPWISE),
+    Fault("descent/loop.py", "    return _confirmed(config, stop, carry, args)", "    return carry", STEPWISE),
+    Fault("descent/stepwise.py", "s._replace(best_cost=s.cost)", "s", STEPWISE),
+    Fault("descent/update.py", "jnp.array(1, int)", "jnp.array(1)", STEPWISE),
+    Fault("descent/host.py", "start_of_chunk - began >= watch.seconds", "start_of_chunk - began >= 1e9", MINIMIZE),
+    Fault("descent/host.py", "                kept = carry.state", "                kept = None", MINIMIZE),
+    Fault("descent/host.py", "bar.update(int(carry.i) - bar.n)", "bar.update(int(carry.i))", MINIMIZE),
+    Fault("descent/record.py", "if len(x.devices()) > 1", "if x.size", MINIMIZE),
+    Fault("descent/record.py", "jax.device_put(table[:rows, i])", "jnp.asarray(table[:rows, i])", MINIMIZE),
     Fault("descent/driver.py", "s, _ = lax.scan(jax.checkpoint(step), s, None, length=rest)", "pass", IMPLICIT),
     Fault("descent/update.py", "if x.dtype.itemsize < 4:", "if False:", f"{LOOP} {RECORD} {STOP}"),
     Fault("descent/update.py", "better = c < s.best_cost", "better = jnp.array(True)", f"{LOOP} {RECORD} {STOP}"),
@@ -510,7 +519,10 @@ FAULTS = (
     # Saving and the command line.
     Fault("checkpoint.py", "hashlib.sha256(values.tobytes()).hexdigest() != saved or", "", CHECKPOINT),
     Fault("checkpoint.py", "about = unseal(about)", "pass", CHECKPOINT),
-    Fault("network_file.py", "if metadata == _metadata(tensors):", "if True:", NETWORK_FILE),
+    Fault("network_file.py", "if metadata == checksum(_NETWORK, tensors):", "if True:", NETWORK_FILE),
+    Fault("state_file.py", "known = metadata == checksum(_STATE, tensors)", "known = True", STATE_FILE),
+    Fault("state_file.py", "if expected.get(name) != got.get(name):", "if False:", STATE_FILE),
+    Fault("checkpoint.py", "    if not _is_key(like):", "    if True:", STATE_FILE),
     Fault("files.py", "if seal(plain) != content:", "if False:", "tests/test_files.py tests/test_run_folder.py"),
     Fault("files.py", "os.ftruncate(handle, before)", "pass", "tests/test_files.py"),
     Fault("files.py", "if not stat.S_ISREG(about.st_mode):", "if False:", "tests/test_files.py"),

@@ -43,7 +43,8 @@ def run_page(name, text):
 
 
 @pytest.mark.parametrize("name", WITH_PROGRAMS)
-def test_python_blocks_run_and_print_the_shown_output(name):
+def test_python_blocks_run_and_print_the_shown_output(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # A page may write files.
     run_page(name, TEXTS[name])
 
 

@@ -3,29 +3,24 @@
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PyTree
 
+from jaxgd.descent.host import Watch, run_in_chunks
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
-from jaxgd.descent.problem import WHO, hashable, require_problem
+from jaxgd.descent.problem import WHO, configured, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
-from jaxgd.descent.seen import Seen
-from jaxgd.descent.stop import Stop, default_stop, require_stop
+from jaxgd.descent.stop import Stop, default_stop, require_stop, resolved_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
-from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, is_traced, require_choice, shown
+from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_bool, require_choice, shown
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
-from jaxgd.rules import Rule
-
-# Longest duration of a chunk of fast updates, in seconds, if the caller gives no length.
-_CHUNK_SECONDS = 0.1
 
 
 @jax.tree_util.register_dataclass
@@ -112,6 +107,7 @@ def minimize(
     callback: Callable[[Solution], bool | None] | None = None,
     chunk: int | None = None,
     seconds: float | None = None,
+    progress: bool = False,
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
 ) -> Solution:
@@ -132,6 +128,11 @@ def minimize(
     closure, a global that its code names, or a field of its object holds another object than at the last call. Changes
     inside such an object stay unseen: a list or NumPy array changed in place, globals of another module, and data of a
     cost under `jax.jit`. Pass data that change as args.
+
+    Interruption: a run with `callback`, `seconds` or `progress` returns to the host after each chunk. If the callback
+    or the cost raises an exception, or Ctrl-C raises KeyboardInterrupt, this exception leaves with an attribute
+    `state`. `minimize(..., state=error.state)` continues from it bit for bit. The state is None if the run has none
+    yet. A plain run is one compiled call: Ctrl-C waits for its end.
 
     Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `best_v` and `cost` of the solution. The trajectory has no
     derivatives.
@@ -162,12 +163,15 @@ def minimize(
             under 0.05 s and never shrinks. A chunk of fast updates then takes 0.05 to 0.1 s.
         seconds: The time limit, in seconds above 0; by default none. No chunk starts after the limit. The time of the
             first chunk, which includes compilation, does not count. A limit cannot be used inside `jit` or `vmap`.
+        progress: True to show one line on stderr with the number of updates, C, ‖∇C‖ and the time left until
+            `max_steps`; by default False. It shows nothing if stderr is not a terminal. A progress line changes no
+            value, and cannot be used inside `jit` or `vmap`.
         state: The `state` of an earlier solution; by default None. The run continues from this state: k updates and
             then m updates give the same bits as k + m updates. C and ∇C are evaluated again at entry. If they differ by
             more than rounding, the cost or its args have changed. The run then uses the new values, and `backtracking`,
             `wolfe` and `newton` clear their memory. The rule may have other hyperparameters.
-        differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds and
-            state, and rules that search.
+        differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds,
+            progress and state, and rules that search.
 
     Returns:
         The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter that is out of range, is no
@@ -191,31 +195,25 @@ def minimize(
         [2.     1.28   0.8192]
     """
     v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
+    require_bool(WHO, "progress", progress)
     max_steps, kind = int(max_steps), wide_dtype(v0)
+    watch = Watch(callback, chunk, seconds, bool(progress))
     require_choice(WHO, "differentiate", differentiate, ("implicit", "unroll"))
-    if isinstance(stop, str) and stop == "auto":
-        stop = None if differentiate == "unroll" else default_stop(jnp.result_type(*jax.tree.leaves(v0)))
+    if differentiate == "unroll" and isinstance(stop, str) and stop == "auto":
+        stop = None
+    stop = resolved_stop(WHO, stop, jnp.result_type(*jax.tree.leaves(v0)))
     if stop is not None:
-        if not isinstance(stop, Stop):
-            raise DtypeError(f'{WHO}: stop must be a jaxgd.Stop, None or "auto", got {describe(stop)}.')
         require_stop(stop, kind)
     if isinstance(record, str) and record == "auto":
         record = None if differentiate == "unroll" else Record()
     if record is not None:
         record = require_record(record, max_steps)
-    # Traced arrays in the cost's closure become arguments, so that they can be differentiated and mapped over.
-    cost = Seen(hashable(cost))
-    converted, hoisted = jax.closure_convert(cost, v0, *args)
-    if hoisted:
-        cost, args = converted, (*args, *hoisted)
-    traced_rule, optax_rule = (rule, None) if isinstance(rule, Rule) else (None, rule)
-    step_size = "learning rate" if traced_rule is None else traced_rule.step_size
-    config = StaticConfig(cost, optax_rule, record, None if record is None else max_steps, step_size)
+    config, traced_rule, args = configured(cost, rule, v0, args, record, None if record is None else max_steps)
     if differentiate == "unroll":
-        if stop is not None or record is not None or callback or seconds or state is not None:
+        if stop is not None or record is not None or watch.needs_host or state is not None:
             raise RangeError(
                 f'{WHO}: differentiate="unroll" makes exactly max_steps updates and records nothing. '
-                "Leave out stop, record, callback, seconds and state."
+                "Leave out stop, record, callback, seconds, progress and state."
             )
         if traced_rule is not None and not traced_rule.spec.unrolls:
             raise RangeError(
@@ -224,9 +222,9 @@ def minimize(
             )
         return _unrolled(config, traced_rule, v0, args, max_steps)
     detached = lax.stop_gradient((v0, traced_rule, stop, state, args))
-    solution = _run(config, *detached, max_steps, callback, chunk, seconds)
+    solution = _run(config, *detached, max_steps, watch)
     if any(map(is_traced, jax.tree.leaves(args))):
-        solution = _differentiable(cost, args, detached[2], solution)
+        solution = _differentiable(config.cost, args, detached[2], solution)
     return solution
 
 
@@ -242,50 +240,20 @@ def _advance(config: StaticConfig, rule: Any, stop: Any, carry: Carry, args: Any
 
 
 def _run(
-    config: StaticConfig,
-    v0: Any,
-    rule: Any,
-    stop: Any,
-    state: Any,
-    args: Any,
-    max_steps: int,
-    callback: Any,
-    chunk: int | None,
-    seconds: float | None,
+    config: StaticConfig, v0: Any, rule: Any, stop: Any, state: Any, args: Any, max_steps: int, watch: Watch
 ) -> Solution:
-    carry = _start(config, rule, stop, v0, state, args)
-    first = carry.state.step
-    if is_traced(carry.code) or (callback is None and seconds is None):
-        if is_traced(carry.code) and (callback is not None or seconds is not None):
-            raise RangeError(
-                f"{WHO}: callback and seconds need the host, so they cannot run inside jit or vmap. Leave them out."
-            )
-        carry = _advance(config, rule, stop, carry, args, max_steps)
-        return _solution(config, stop, carry, first, max_steps)
-    # Without updates: the check of a start where the gradient is within its tolerance.
-    carry = _advance(config, rule, stop, carry, args, 0)
-    length, done, began, first_chunk = chunk or 1, 0, time.monotonic(), True
-    while True:
-        running = int(carry.code) == int(Reason.RUNNING)
-        if callback is not None and callback(_solution(config, stop, carry, first, None)) and running:
-            carry = carry._replace(code=jnp.array(int(Reason.STOPPED)))
-            break
-        if not running or done >= max_steps:
-            break
-        if seconds is not None and not first_chunk and time.monotonic() - began >= seconds:
-            carry = carry._replace(code=jnp.array(int(Reason.SECONDS)))
-            break
-        start_of_chunk = time.monotonic()
-        carry = _advance(config, rule, stop, carry, args, min(done + length, max_steps))
-        done = min(done + length, max_steps)
-        jax.block_until_ready(carry.code)  # type: ignore[no-untyped-call]
-        if chunk is None:
-            taken = time.monotonic() - start_of_chunk
-            length = length * 2 if taken < _CHUNK_SECONDS / 2 or done == 1 else length
-        if first_chunk:
-            # The first chunk includes compilation, so the time limit counts from its end.
-            first_chunk, began = False, time.monotonic()
-    return _solution(config, stop, carry, first, max_steps)
+    started = functools.partial(_start, config, rule, stop, v0, state, args)
+
+    def advanced(carry: Carry, limit: int) -> Any:
+        return _advance(config, rule, stop, carry, args, limit)
+
+    def solution(carry: Carry, first: Any, over: bool) -> Solution:
+        return _solution(config, stop, carry, first, max_steps if over else None)
+
+    if watch.needs_host:
+        return cast(Solution, run_in_chunks(watch, started, advanced, solution, max_steps, state))
+    carry = started()
+    return solution(advanced(carry, max_steps), carry.state.step, True)
 
 
 def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_steps: int | None) -> Solution:

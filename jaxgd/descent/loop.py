@@ -22,7 +22,16 @@ from jaxgd.descent.batching import (
 from jaxgd.descent.confirm import is_near
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
-from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
+from jaxgd.descent.update import (
+    DescentState,
+    StaticConfig,
+    cost_of,
+    follows_cost,
+    moves,
+    one_update,
+    step_of,
+    with_scale,
+)
 from jaxgd.errors import as_array
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm, subtract
@@ -100,13 +109,34 @@ def advance(
     def several(c: Carry) -> Carry:
         return _thin(config, _check_tests(config, rule, stop, _run_updates(config, rule, stop, c, args, limit), args))
 
-    end: Carry = lax.while_loop(going, several, carry)
-    s = end.state
-    if stop is not None and stop.needs_gradient_norm:
-        end = end._replace(gradient_norm=(norm(s.gradient).astype(s.cost.dtype), _limits(stop, s).gradient))
+    end: Carry = _with_norm(stop, lax.while_loop(going, several, carry))
     if config.record is None:
+        s = end.state
         end = end._replace(state=s._replace(best_v=s.v, best_cost=s.cost))
     return end
+
+
+def _with_norm(stop: Stop | None, c: Carry) -> Carry:
+    """Return the carry with ‖∇C‖ and its tolerance, if a test needs them."""
+    if stop is None or not stop.needs_gradient_norm:
+        return c
+    return c._replace(gradient_norm=(norm(c.state.gradient).astype(c.state.cost.dtype), _limits(stop, c.state).gradient))
+
+
+def judge(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
+) -> Carry:
+    """Make all tests at a state, without an update or a record."""
+    return _with_norm(stop, _check_tests(config, rule, stop, start(config, rule, stop, state, args), args))
+
+
+def step_once(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
+) -> DescentState:
+    """Make one update, unless a test is met."""
+    carry = _run_updates(config, rule, stop, judge(config, rule, stop, state, args), args, 1)
+    s = with_scale(carry.state)
+    return s._replace(best_v=s.v, best_cost=s.cost)
 
 
 def _run_updates(
@@ -151,8 +181,7 @@ def _run_updates(
 
 def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...]) -> Carry:
     """Set the code of each batch element that meets a test, and check progress if it is due."""
-    s = c.state
-    s = s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
+    s = with_scale(c.state)
     running = (c.code == int(Reason.RUNNING)) | (c.code == _UNCHECKED)
     limits = _limits(stop, s)
     # Use the cheap test first. The exact tests can cost as much as several updates.

@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgd.descent.update import DescentState
+from jaxgd.descent.record import Record
+from jaxgd.descent.seen import Seen
+from jaxgd.descent.update import DescentState, StaticConfig
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -26,6 +28,7 @@ from jaxgd.errors import (
     same_shapes,
     shown,
 )
+from jaxgd.rules import Rule
 
 WHO = "minimize"
 
@@ -44,17 +47,11 @@ def require_problem(
     if callback is not None:
         require_callable(WHO, "callback", callback, "It takes a Solution.")
     if state is not None:
-        if not isinstance(state, DescentState):
-            raise DtypeError(f"{WHO}: state must be the state of a solution, got {describe(state)}.")
-        if jnp.ndim(state.step):
-            raise ShapeError(
-                f"{WHO}: state must be of one descent, got a batch of shape {jnp.shape(state.step)}.\n"
-                "Pass solution.at(i).state, or map over the states with jax.vmap."
-            )
+        require_state(WHO, state)
         if v0 is not None and not same_shapes(v0, state.v):
             raise ShapeError(f"{WHO}: v0 must have the shapes of the variables in state. Pass v0=None.")
         v0 = state.v
-        _require_same_rule(rule, state)
+        require_same_rule(WHO, rule, state)
     require_args(WHO, args)
     require_variables(WHO, "v0", v0)
     # A Python number is weakly typed: in JAX it would take the dtype of the other operand.
@@ -62,6 +59,17 @@ def require_problem(
     args = jax.tree.map(jnp.asarray, args)
     require_scalar(WHO, cost, v0, *args)
     return v0, args
+
+
+def require_state(who: str, state: Any) -> None:
+    """Raise unless state is the state of one descent."""
+    if not isinstance(state, DescentState):
+        raise DtypeError(f"{who}: state must be the state of a solution, got {describe(state)}.")
+    if jnp.ndim(state.step):
+        raise ShapeError(
+            f"{who}: state must be of one descent, got a batch of shape {jnp.shape(state.step)}.\n"
+            "Pass solution.at(i).state, or map over the states with jax.vmap."
+        )
 
 
 def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,10 +81,26 @@ def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
     return cost
 
 
-def _require_same_rule(rule: Any, state: DescentState) -> None:
+def configured(
+    cost: Callable[..., Any], rule: Any, v: Any, args: tuple[Any, ...], record: Record | None, max_steps: int | None
+) -> tuple[StaticConfig, Rule | None, tuple[Any, ...]]:
+    """Return the static configuration, the traced part of the rule, and the args of the configured cost.
+
+    Traced arrays in the cost's closure become args, so that they can be differentiated and mapped over.
+    """
+    cost = Seen(hashable(cost))
+    converted, hoisted = jax.closure_convert(cost, v, *args)
+    if hoisted:
+        cost, args = converted, (*args, *hoisted)
+    traced, other = (rule, None) if isinstance(rule, Rule) else (None, rule)
+    step_size = "learning rate" if traced is None else traced.step_size
+    return StaticConfig(cost, other, record, max_steps, step_size), traced, args
+
+
+def require_same_rule(who: str, rule: Any, state: DescentState) -> None:
     """Raise unless the state may come from this rule."""
-    require_variables(WHO, "state.v", state.v)
+    require_variables(who, "state.v", state.v)
     if outline(jax.eval_shape(rule.init, state.v)) != outline(state.rule):
         raise RangeError(
-            f"{WHO}: state must come from {shown(rule)}, but another rule made it.\nContinue with that rule."
+            f"{who}: state must come from {shown(rule)}, but another rule made it.\nContinue with that rule."
         )

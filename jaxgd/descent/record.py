@@ -168,12 +168,19 @@ def trajectory(record: Record, filled: Buffers, begin: Any, every: Any, reached:
     if reached is None:
         rows = table.shape[0] - 1
         step = begin + jnp.arange(rows) * every
+        columns: dict[str, Any] = {name: table[:rows, i] for i, name in enumerate(COLUMNS)}
+        v, value = jax.tree.map(lambda x: x[:rows], (filled.v, filled.value))
     else:
-        # In NumPy, because JAX compiles a program for each operation on a new length.
+        # Slice in NumPy, because JAX compiles a program for each operation on a new length. So does jnp.asarray.
         rows, table = reached // int(every) + 1, np.asarray(table)
-        step = jnp.asarray(int(begin) + np.arange(rows) * int(every))
-    columns: dict[str, Any] = {name: jnp.asarray(table[:rows, i]) for i, name in enumerate(COLUMNS)}
+        step = jax.device_put(int(begin) + np.arange(rows) * int(every))
+        columns = {name: jax.device_put(table[:rows, i]) for i, name in enumerate(COLUMNS)}
+        v, value = jax.tree.map(lambda x: _head(x, rows), (filled.v, filled.value))
     if not record.sharpness:
         columns |= {"sharpness": None, "stability": None}
-    v, value = jax.tree.map(lambda x: x[:rows], (filled.v, filled.value))
     return Trajectory(step=step, v=v, value=value, **columns)
+
+
+def _head(x: Array, rows: int) -> Array:
+    """Return the first rows, on the device of x. A sharded x keeps its sharding."""
+    return x[:rows] if len(x.devices()) > 1 else jax.device_put(np.asarray(x)[:rows], x.sharding)

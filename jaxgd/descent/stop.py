@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxgd.errors import RangeError, is_traced, require_bool, require_real, shown
+from jaxgd.errors import DtypeError, RangeError, describe, is_traced, require_bool, require_real, shown
 from jaxgd.outcome import Reason
 from jaxgd.pytree import all_finite, norm
 
@@ -101,6 +101,15 @@ def default_stop(dtype: Any) -> Stop:
     eps^¾ lies between them.
     """
     return Stop(gradient_rtol=float(jnp.finfo(dtype).eps) ** 0.75)  # type: ignore[no-untyped-call]
+
+
+def resolved_stop(who: str, stop: Any, dtype: Any) -> Stop | None:
+    """Return the tests, by default those for variables of this dtype. Raise unless `stop` has a valid type."""
+    if isinstance(stop, str) and stop == "auto":
+        stop = default_stop(dtype)
+    if stop is not None and not isinstance(stop, Stop):
+        raise DtypeError(f'{who}: stop must be a jaxgd.Stop, None or "auto", got {describe(stop)}.')
+    return stop
 
 
 def require_stop(stop: Stop, dtype: Any) -> None:

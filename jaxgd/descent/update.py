@@ -101,15 +101,16 @@ def state_at(
         cost=cost,
         gradient=gradient,
         rule=rule_of(config, rule).init(v),
-        step=jnp.array(0),
-        evaluations=jnp.array(1),
+        # With a dtype, the type is not weak, so a state before and after an update have the same types.
+        step=jnp.array(0, int),
+        evaluations=jnp.array(1, int),
         best_v=v,
         best_cost=jnp.where(jnp.isnan(cost), jnp.inf, cost),
         first_norm=norm(gradient).astype(kind),
         scale=jnp.abs(cost),
         cost_before=infinite,
         step_norm=infinite,
-        next_look=jnp.array(FIRST_LOOK),
+        next_look=jnp.array(FIRST_LOOK, int),
         cost_seen=cost,
     )
 
@@ -213,6 +214,11 @@ def one_update(
     if stop is not None and stop.needs_decrease:
         state = state._replace(cost_before=s.cost)
     return state, (step_norm, predicted)
+
+
+def with_scale(s: DescentState) -> DescentState:
+    """Return the state with the scale for the divergence test: the first update is a part of it."""
+    return s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
 
 
 def moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:

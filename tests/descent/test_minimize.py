@@ -1,6 +1,12 @@
 """minimize reproduces closed forms and reference figures, runs in batches, continues runs and refuses bad arguments."""
 
+import gc
+import io
+import os
 import re
+import signal
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +25,13 @@ from jaxgd import (
     fixed_length,
     gradient_descent,
     heavy_ball,
+    load_state,
     minimize,
     nesterov,
     newton,
+    save_state,
     wolfe,
 )
-from jaxgd.checkpoint import Checkpoints
 from jaxgd.descent.driver import _advance
 from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
 
@@ -204,10 +211,15 @@ RULES = {
 QUICK = ("adam",)
 
 
+@pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(RULES, QUICK))
-def test_a_continued_run_equals_one_run_bit_for_bit(name, tmp_path):
-    """7 updates, a checkpoint and 12 updates equal 19 updates. So do 19 updates with a callback after every 4."""
-    rule = RULES[name]()
+def test_a_continued_run_equals_one_run_bit_for_bit(name, wide, tmp_path):
+    """7 updates, a file and 12 updates equal 19 updates. So do 19 updates with a callback after every 4."""
+    with jax.enable_x64(wide):
+        continued(RULES[name](), tmp_path / "run.state")
+
+
+def continued(rule, path):
     options = {"stop": None, "record": Record(every=3)}
     v0 = {"a": jnp.array(START[0]), "b": jnp.array([START[1]])}
 
@@ -216,11 +228,8 @@ def test_a_continued_run_equals_one_run_bit_for_bit(name, tmp_path):
 
     whole = minimize(cost, v0, rule, max_steps=19, **options)
     first = minimize(cost, v0, rule, max_steps=7, **options)
-    with Checkpoints(tmp_path / "kept", config={}) as checkpoints:
-        checkpoints.save(7, first.state)
-        checkpoints.wait()
-        state = checkpoints.restore(first.state).tree
-    second = minimize(cost, v0, rule, max_steps=12, state=state, **options)
+    save_state(path, first.state)
+    second = minimize(cost, v0, rule, max_steps=12, state=load_state(path, v0, rule), **options)
     seen = []
     watched = minimize(cost, v0, rule, max_steps=19, callback=lambda s: seen.append(int(s.steps)), chunk=4, **options)
     for other in (second, watched):
@@ -290,6 +299,124 @@ def test_a_time_limit_stops_the_run(x64):
     solution = minimize(rosenbrock, jnp.array(START), gradient_descent(1e-6), max_steps=10**9, record=None, seconds=0.2)
     assert solution.outcome.reason.name == "SECONDS"
     assert 0 < solution.steps < 10**9
+
+
+# The host.
+
+
+class OwnError(Exception):
+    pass
+
+
+def fail():
+    raise OwnError
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+WATCHED = {"max_steps": 10**9, "stop": None, "record": None}
+
+
+def until(k, state=None):
+    """Return the state after k updates."""
+    return minimize(
+        rosenbrock, jnp.array(START), gradient_descent(1e-6), **WATCHED | {"max_steps": k}, state=state
+    ).state
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [(fail, OwnError), (interrupt, KeyboardInterrupt), (None, KeyboardInterrupt)],
+    ids=["exception", "Ctrl-C in the callback", "Ctrl-C in a chunk"],
+)
+@pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
+def test_an_interrupted_run_keeps_its_state(end, error, wide):
+    """The exception keeps its class. Its state is on the path, and a run that continues from it ends bit for bit."""
+
+    def callback(solution):
+        if solution.steps >= 10:
+            end()
+
+    def run():
+        if end is None:
+            threading.Timer(0.1, interrupt).start()
+        options = {"callback": callback, "chunk": 4} if end else {"seconds": 60.0}
+        minimize(rosenbrock, jnp.array(START), gradient_descent(1e-6), **WATCHED, **options)
+
+    with jax.enable_x64(wide):
+        until(1)  # compile
+        gc.disable()  # Python ignores a KeyboardInterrupt in a callback of the garbage collector, and JAX has one.
+        try:
+            with pytest.raises(error) as caught:
+                run()
+        finally:
+            gc.enable()
+        state = caught.value.state
+        k = int(state.step)
+        assert k == 12 if end else k > 0
+        jax.tree.map(np.testing.assert_array_equal, state, until(k))
+        jax.tree.map(np.testing.assert_array_equal, until(7, state), until(k + 7))
+
+
+def test_a_chunk_that_fails_leaves_the_state_before_it():
+    """The cost raises on the device at v = 0.5, in the third update. An error before the first update has no state."""
+
+    def check(v):
+        if v == 0.5:
+            raise OwnError
+        return np.float32(0)
+
+    def cost(v):
+        return v**2 / 2 + jax.pure_callback(check, jax.ShapeDtypeStruct((), jnp.float32), jax.lax.stop_gradient(v))
+
+    for start, step, v in ((4.0, 2, 1.0), (0.5, None, None)):
+        with pytest.raises(Exception, match="OwnError") as caught:
+            minimize(cost, start, gradient_descent(0.5), max_steps=9, chunk=1, seconds=60.0, record=None)
+        state = caught.value.state
+        assert state is None if step is None else (state.step, state.v) == (step, v)
+
+
+@pytest.fixture
+def compiled():
+    """Return a list of the compilations during the test."""
+    events = []
+
+    def note(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_callbacks_compile_nothing_and_progress_is_one_line(compiled, monkeypatch):
+    """A callback compiles in its first two calls at most. The progress line is shown on a terminal only."""
+    counts = []
+
+    def run(**options):
+        return minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=40, record=Record(v=True), **options)
+
+    solution = run(callback=lambda solution: counts.append(len(compiled)), chunk=5)
+    assert counts[0] > 0
+    assert counts[2:] == [counts[1]] * (len(counts) - 2)
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        shown = run(progress=True, chunk=5)
+        jax.tree.map(np.testing.assert_array_equal, shown, solution)
+        *_, last = stream.getvalue().strip().split("\r")
+        if stream.isatty():
+            assert re.search(rf"40/40 .*C = {solution.cost:.4g}, ‖∇C‖ = ", last)
+            assert "\n" not in last
+        else:
+            assert last == ""
 
 
 # Compilation.
@@ -506,6 +633,11 @@ BAD = {
         RangeError,
         "callback",
     ),
+    "progress under jit": (
+        lambda: jax.jit(lambda v: minimize(valley, v, gradient_descent(0.1), max_steps=1, progress=True))(jnp.ones(2)),
+        RangeError,
+        "callback, seconds and progress need the host",
+    ),
     "seconds below 0": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, seconds=-1),
         RangeError,
@@ -551,6 +683,7 @@ RUN = {
     "callback": (DtypeError, (3, "x")),
     "chunk": (DtypeError, (0.5, "x")),
     "seconds": (RangeError, ("x", 0, np.nan, np.ones(2))),
+    "progress": (DtypeError, (None, 1, np.array([True]))),
     "differentiate": (RangeError, (None, np.array(["implicit", "unroll"]))),
 }
 

@@ -1,0 +1,123 @@
+"""The loop on the host, for runs with a callback, a time limit or a progress line. It runs the updates in chunks."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgd.descent.loop import Carry
+from jaxgd.descent.problem import WHO
+from jaxgd.descent.update import DescentState
+from jaxgd.errors import RangeError, is_traced
+from jaxgd.outcome import Reason
+from jaxgd.pytree import norm
+
+# Longest duration of a chunk of fast updates, in seconds, if the caller gives no length.
+_CHUNK_SECONDS = 0.1
+
+
+class Watch(NamedTuple):
+    """The arguments of `minimize` that need the host: `callback`, `chunk`, `seconds` and `progress`."""
+
+    callback: Callable[[Any], bool | None] | None
+    chunk: int | None
+    seconds: float | None
+    progress: bool
+
+    @property
+    def needs_host(self) -> bool:
+        """True if the run must return to the host between chunks."""
+        return self.callback is not None or self.seconds is not None or self.progress
+
+
+def run_in_chunks(
+    watch: Watch,
+    start: Callable[[], Carry],
+    advance: Callable[[Carry, int], Carry],
+    solution: Callable[[Carry, Any, bool], Any],
+    max_steps: int,
+    given: DescentState | None,
+) -> Any:
+    """Run a descent in chunks, and return its solution.
+
+    An exception of any kind leaves with an attribute `state`: the state after the last complete chunk. Before the
+    first one, it is the state that the caller has given, or None.
+
+    Args:
+        watch: The caller's options.
+        start: A function that returns the carry before the first update.
+        advance: A function that continues a carry until this run has made a number of updates.
+        solution: A function that returns the solution for a carry, the number of updates before this run, and True at
+            the end of the run.
+        max_steps: The largest number of updates.
+        given: The state that the caller has given, or None.
+    """
+    kept = given
+    try:
+        carry = start()
+        if is_traced(carry.code):
+            raise RangeError(
+                f"{WHO}: callback, seconds and progress need the host, so they cannot run inside jit or vmap. "
+                "Leave them out."
+            )
+        first = carry.state.step
+        # Without updates: the check of a start where the gradient is within its tolerance.
+        carry = _finished(advance(carry, 0))
+        kept, done, length, began = carry.state, 0, watch.chunk or 1, None
+        with _progress_line(watch.progress, max_steps) as show:
+            while True:
+                show(carry)
+                running = int(carry.code) == int(Reason.RUNNING)
+                if watch.callback is not None and watch.callback(solution(carry, first, False)) and running:
+                    carry = carry._replace(code=jnp.array(int(Reason.STOPPED)))
+                    break
+                if not running or done >= max_steps:
+                    break
+                start_of_chunk = time.monotonic()
+                if watch.seconds is not None and began is not None and start_of_chunk - began >= watch.seconds:
+                    carry = carry._replace(code=jnp.array(int(Reason.SECONDS)))
+                    break
+                done = min(done + length, max_steps)
+                carry = _finished(advance(carry, done))
+                kept = carry.state
+                end_of_chunk = time.monotonic()
+                if watch.chunk is None and (end_of_chunk - start_of_chunk < _CHUNK_SECONDS / 2 or done == 1):
+                    length *= 2
+                # The first chunk includes compilation, so the time limit counts from its end.
+                began = end_of_chunk if began is None else began
+        return solution(carry, first, True)
+    except BaseException as error:
+        with contextlib.suppress(AttributeError, TypeError):  # A class may forbid new attributes.
+            error.state = kept  # type: ignore[attr-defined]
+        raise
+
+
+def _finished(carry: Carry) -> Carry:
+    # A failed or interrupted chunk leaves no state, so wait for its end before it replaces the last one.
+    finished: Carry = jax.block_until_ready(carry)  # type: ignore[no-untyped-call]
+    return finished
+
+
+@contextlib.contextmanager
+def _progress_line(wanted: bool, max_steps: int) -> Iterator[Callable[[Carry], None]]:
+    """Yield a function that shows a carry in one line on stderr. It shows nothing if stderr is not a terminal."""
+    if not wanted:
+        yield lambda carry: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=max_steps, desc="minimize", unit="update", disable=None) as bar:
+
+        def show(carry: Carry) -> None:
+            if not bar.disable:
+                s = carry.state
+                bar.set_postfix_str(f"C = {float(s.cost):.4g}, ‖∇C‖ = {float(_norm(s.gradient)):.4g}", refresh=False)
+                bar.update(int(carry.i) - bar.n)
+
+        yield show
+
+
+_norm = jax.jit(norm)

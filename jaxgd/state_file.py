@@ -1,0 +1,133 @@
+"""The state of a descent as a file, to continue the descent in another process."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from jaxtyping import PyTree
+
+from jaxgd.checkpoint import keyed_like, unkeyed
+from jaxgd.descent import DescentState
+from jaxgd.descent.problem import require_state
+from jaxgd.descent.update import StaticConfig, state_at
+from jaxgd.errors import CheckpointError, DtypeError, describe, is_traced, require_rule, require_variables, shown
+from jaxgd.files import as_path, read_file, write_atomically
+from jaxgd.network_file import checksum, read_tensors
+from jaxgd.rules import Rule
+
+_STATE = "jaxgd.state/1"
+# Largest size of a file in bytes. Larger states fit no memory.
+_MOST = 2**40
+_DTYPES = {
+    "BOOL": np.bool_,
+    **{f"{kind[0].upper()}{bits}": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    "BF16": jnp.bfloat16,
+}
+
+
+def save_state(path: str | Path, state: DescentState) -> None:
+    """Write the state of a descent to a file, to continue from it in another process.
+
+    The file is a safetensors file. It holds the arrays of the state and their SHA-256, which detects damage. It is
+    replaced whole or not at all.
+
+    Args:
+        path: Path of the file.
+        state: The `state` of a solution, or of an exception that ended a run.
+
+    Raises:
+        DtypeError: If `path` is not a str or a Path, or `state` is not a state with values.
+        ShapeError: If `state` is a batch of states.
+        RangeError: If no file can have this path.
+        WriteError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile; from jaxgd import gradient_descent, minimize
+        >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
+        >>> save_state(path, minimize(jnp.square, 1.0, gradient_descent(0.25), max_steps=3).state)
+        >>> print(load_state(path, 0.0, gradient_descent(0.25)).v)
+        0.125
+    """
+    path = as_path("save_state", path)
+    require_state("save_state", state)
+    if any(map(is_traced, jax.tree.leaves(state))):
+        raise DtypeError("save_state: state must have values, got traced arrays.\nSave outside jit and vmap.")
+    leaves = jax.device_get({name: unkeyed(x) for name, x in _named(state).items()})
+    tensors = {name: np.asarray(x, order="C") for name, x in leaves.items()}
+    write_atomically(path, safetensors.numpy.save(tensors, metadata=checksum(_STATE, tensors)))
+
+
+def load_state(path: str | Path, v0: PyTree[Any], rule: Any) -> DescentState:
+    """Read the state of a descent from a file that `save_state` wrote. Nothing is unpickled.
+
+    `minimize(cost, None, rule, state=load_state(path, v0, rule), …)` continues the run bit for bit.
+
+    Args:
+        path: Path of the file.
+        v0: The start of the run, or any tree like it. Only its structure, shapes and dtypes count.
+        rule: The rule of the run. It may have other hyperparameters.
+
+    Returns:
+        The state, on the default device.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, is of another format, or holds the state of another rule or
+            of variables with another structure, other shapes or dtypes.
+        DtypeError: If an argument has the wrong type.
+        ShapeError: If v0 holds no variable.
+        RangeError: If no file can have this path.
+
+    Example:
+        >>> import tempfile; from jaxgd import gradient_descent, minimize
+        >>> path, rule = Path(tempfile.mkdtemp()) / "state.safetensors", gradient_descent(0.25)
+        >>> save_state(path, minimize(jnp.square, 1.0, rule, max_steps=3).state)
+        >>> print(minimize(jnp.square, None, rule, state=load_state(path, 0.0, rule), max_steps=2).v)
+        0.03125
+    """
+    path = as_path("load_state", path)
+    require_rule("load_state", "rule", rule)
+    require_variables("load_state", "v0", v0)
+    like = _outline(v0, rule)
+    try:
+        tensors, metadata = read_tensors(read_file(path, _MOST), _DTYPES)
+        known = metadata == checksum(_STATE, tensors)
+    except OSError as error:
+        raise CheckpointError(f"load_state: {path} cannot be read: {error.strerror}.") from error
+    except (safetensors.SafetensorError, ValueError, KeyError):
+        known = False
+    if not known:
+        raise CheckpointError(
+            f"load_state: {path} must be a file that save_state wrote, got a damaged file or another format.\n"
+            "Restore the file, or run the descent again."
+        )
+    expected = {name: describe(jax.eval_shape(unkeyed, x)) for name, x in _named(like).items()}
+    got = {name: describe(x) for name, x in tensors.items()}
+    for name in expected | got:
+        if expected.get(name) != got.get(name):
+            raise CheckpointError(
+                f"load_state: {path} must hold the state of v0 and {shown(rule)}. Expected {name} to be "
+                f"{expected.get(name, 'absent')}, got {got.get(name, 'no such array')}.\nPass the rule of the "
+                "run and variables of its structure, shapes and dtypes, with the same setting jax_enable_x64."
+            )
+    leaves = [tensors[name] for name in expected]
+    state: DescentState = jax.tree.map(keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
+    return state
+
+
+def _named(state: DescentState) -> dict[str, Any]:
+    """Return the leaves of a state by their paths, such as `.v`."""
+    return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def _outline(v0: PyTree[Any], rule: Any) -> Any:
+    """Return the structure, shapes and dtypes of a state of this rule, without values."""
+    ours, others = (rule, None) if isinstance(rule, Rule) else (None, rule)
+
+    def first(v: PyTree[Any]) -> DescentState:
+        return state_at(StaticConfig(cost=jnp.sum, rule=others, record=None, max_steps=None), ours, v, 0.0, v)
+
+    return jax.eval_shape(first, jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0))
