@@ -120,7 +120,8 @@ def _with_norm(stop: Stop | None, c: Carry) -> Carry:
     """Return the carry with ‖∇C‖ and its tolerance, if a test needs them."""
     if stop is None or not stop.needs_gradient_norm:
         return c
-    return c._replace(gradient_norm=(norm(c.state.gradient).astype(c.state.cost.dtype), _limits(stop, c.state).gradient))
+    s = c.state
+    return c._replace(gradient_norm=(norm(s.gradient).astype(s.cost.dtype), _limits(stop, s).gradient))
 
 
 def judge(

@@ -72,10 +72,10 @@ def wolfe(memory: int = 10) -> Rule:
     element of ∇C falls, it accepts a rise of up to eps^⅔ · |C|, because the terms of C may cancel. No step raises C
     further.
 
-    A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If no trial
-    meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the next search
-    goes along −∇C. If that fails too, Δv = 0 until v or ∇C changes. Without pairs of steps, the first step tried has the length of the last step; at first, ‖v‖/10, or 1
-    for v = 0.
+    A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If
+    no trial meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the
+    next search goes along −∇C. If that fails too, Δv = 0 until v or ∇C changes. Without pairs of steps, the first step
+    tried has the length of the last step; at first, ‖v‖/10, or 1 for v = 0.
 
     Args:
         memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value

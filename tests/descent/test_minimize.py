@@ -150,7 +150,7 @@ def test_a_batch_converges_below_the_edge_of_stability_and_diverges_above(seed, 
 
 
 def test_batch_elements_do_not_affect_each_other(x64):
-    """An element has the same bits in a reversed batch and with a recorded path."""
+    """An element has the same bits in a reversed batch, and the same values within rounding with a recorded path."""
     etas = jnp.array([0.1, 0.9, -1.0, 1.2, jnp.nan, 0.4, 0.001])
 
     def run(eta, record=None):
@@ -159,9 +159,9 @@ def test_batch_elements_do_not_affect_each_other(x64):
     batched = jax.jit(jax.vmap(run))
     batch, permuted = in_numpy(batched(etas)), in_numpy(batched(etas[::-1]))
     recorded = in_numpy(jax.jit(jax.vmap(lambda eta: run(eta, Record(every=7))))(etas))
-    for other in (jax.tree.map(lambda x: x[::-1], permuted), recorded):
+    for other, rtol in ((jax.tree.map(lambda x: x[::-1], permuted), 0), (recorded, 1e-13)):
         for name in ("v", "cost", "steps", "evaluations"):
-            np.testing.assert_array_equal(getattr(batch, name), getattr(other, name))
+            np.testing.assert_allclose(getattr(batch, name), getattr(other, name), rtol=rtol)
     reasons = [batch.at(i).outcome.reason.name for i in range(len(etas))]
     assert reasons == ["MAX_STEPS", "MAX_STEPS", "BAD_RULE", "DIVERGING", "BAD_RULE", "GRADIENT", "MAX_STEPS"]
     np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], np.nan)  # it ended before update 21

@@ -240,7 +240,8 @@ def test_a_small_gradient_far_from_a_minimum_does_not_stop_the_descent(dtype):
         np.testing.assert_allclose(batch.trajectory.cost[j, :recorded], one.trajectory.cost, rtol=0.1)
         assert np.all(np.isnan(batch.trajectory.cost[j, recorded:]))
     assert near.outcome.reason.name == far.outcome.reason.name == "GRADIENT"
-    assert np.linalg.norm(far.v) < 1e-2 and "(‖∇C‖ = " in far.outcome.message
+    assert np.linalg.norm(far.v) < 1e-2
+    assert "(‖∇C‖ = " in far.outcome.message
     assert batch.outcome.code.tolist() == [one.outcome.code for one in runs]
     assert batch.steps.tolist() == [one.steps for one in runs]
 
