@@ -198,7 +198,7 @@ FAULTS = (
         "descent/loop.py",
         "where(code == int(Reason.GRADIENT), _UNCHECKED, code)",
         "where(False, _UNCHECKED, code)",
-        STOP,
+        LOOP,
     ),
     Fault("descent/batching.py", "(filled, ~even)", "(filled, even & False)", STOP),
     Fault("rules/lbfgs.py", "jnp.where(stuck, 0, _TRIALS)", "_TRIALS", EVALUATING),
