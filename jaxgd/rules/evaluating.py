@@ -78,8 +78,8 @@ def backtracking(memory: int = 10) -> Rule:
         >>> rule = backtracking()
         >>> v, cost = jnp.array(1.0), lambda v: 50 * v**2
         >>> step, _ = rule.update(100 * v, rule.init(v), v, value=cost(v), value_fn=cost)
-        >>> print(step.round(4))  # the search accepts the first step tried
-        -0.1
+        >>> print(f"{step:.4f}")  # the search accepts the first step tried
+        -0.1000
     """
     require_count("backtracking", "memory", memory, most=10**6)
     return Rule(_BACKTRACKING, {}, memory=memory)
