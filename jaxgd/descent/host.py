@@ -54,6 +54,9 @@ def run_in_chunks(
             the end of the run.
         max_steps: The largest number of updates.
         given: The state that the caller has given, or None.
+
+    Returns:
+        The solution.
     """
     kept = given
     try:

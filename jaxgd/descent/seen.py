@@ -27,6 +27,9 @@ class Seen:
         data: The objects that it reads.
     """
 
+    cost: Callable[..., Any]
+    data: tuple[Any, ...]
+
     def __init__(self, cost: Callable[..., Any]) -> None:
         """Look up the data of the cost."""
         self.cost = cost

@@ -4,10 +4,9 @@ Each name is imported on first use, so the command line can read `jaxgd.rules.re
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from jaxgd.rules.registry import RULES
-
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from jaxgd.rules.evaluating import backtracking as backtracking

@@ -1,15 +1,11 @@
 """The registry of rules. `import jaxgd` and the command line read it, so it imports no rule, and no other module."""
 
 import importlib
-
-TYPE_CHECKING = False
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
-class Hyperparam:
+class Hyperparam(NamedTuple):
     """A number that a rule takes.
 
     Attributes:
@@ -19,11 +15,13 @@ class Hyperparam:
         fraction: True if the number must lie in [0, 1), and False if it must be above 0.
     """
 
-    def __init__(self, name: str, default: float, help: str, *, fraction: bool = False) -> None:
-        self.name, self.default, self.help, self.fraction = name, default, help, fraction
+    name: str
+    default: float
+    help: str
+    fraction: bool = False
 
 
-class Entry:
+class Entry(NamedTuple):
     """One rule.
 
     Attributes:
@@ -32,15 +30,16 @@ class Entry:
         hyperparams: The numbers that the function takes.
     """
 
-    def __init__(self, name: str, module: str, *hyperparams: Hyperparam) -> None:
-        self.name, self.module, self.hyperparams = name, module, hyperparams
+    name: str
+    module: str
+    hyperparams: tuple[Hyperparam, ...] = ()
 
     @property
     def word(self) -> str:
         """The value of --rule."""
         return self.name.replace("_", "-")
 
-    def load(self) -> "Callable[..., Any]":
+    def load(self) -> Callable[..., Any]:
         """Import the module, and return the function."""
         function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.name)
         return function
@@ -52,13 +51,13 @@ _MU = Hyperparam("mu", 0.9, "Momentum μ", fraction=True)
 RULES = {
     rule.name: rule
     for rule in (
-        Entry("gradient_descent", "jaxgd.rules.first_order", _ETA),
-        Entry("fixed_length", "jaxgd.rules.first_order", Hyperparam("epsilon", 1e-2, "Length of each step")),
-        Entry("heavy_ball", "jaxgd.rules.first_order", _ETA, _MU),
-        Entry("nesterov", "jaxgd.rules.first_order", _ETA, _MU),
+        Entry("gradient_descent", "jaxgd.rules.first_order", (_ETA,)),
+        Entry("fixed_length", "jaxgd.rules.first_order", (Hyperparam("epsilon", 1e-2, "Length of each step"),)),
+        Entry("heavy_ball", "jaxgd.rules.first_order", (_ETA, _MU)),
+        Entry("nesterov", "jaxgd.rules.first_order", (_ETA, _MU)),
         Entry("backtracking", "jaxgd.rules.evaluating"),
         Entry("wolfe", "jaxgd.rules.lbfgs"),
         Entry("newton", "jaxgd.rules.evaluating"),
-        Entry("gradient_flow", "jaxgd.rules.evaluating", Hyperparam("dt", 1e-3, "Time step")),
+        Entry("gradient_flow", "jaxgd.rules.evaluating", (Hyperparam("dt", 1e-3, "Time step"),)),
     )
 }

@@ -58,7 +58,7 @@ def test_a_rule_of_one_file_and_one_entry_reaches_minimize_and_the_command(jaxgd
     monkeypatch.syspath_prepend(tmp_path)
     power = Hyperparam("power", 0.5, "Power of the gradient", fraction=True)
     eta = RULES["gradient_descent"].hyperparams[0]
-    monkeypatch.setitem(RULES, "sign_step", Entry("sign_step", "toy", eta, power))
+    monkeypatch.setitem(RULES, "sign_step", Entry("sign_step", "toy", (eta, power)))
     importlib.import_module("jaxgd.cli.command")
     for module in ("jaxgd.cli.minimize", "jaxgd.cli.command"):  # the command imports them again, as a new process would
         monkeypatch.delitem(sys.modules, module)
