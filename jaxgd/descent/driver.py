@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
-from jaxgd.descent.problem import WHO, hashable, require_problem
+from jaxgd.descent.problem import WHO, hashable, require_bounds, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.seen import Seen
 from jaxgd.descent.stop import Stop, default_stop, require_stop
@@ -23,6 +23,7 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, is_traced
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules import Rule
+from jaxgd.rules.bounds import Bounds, hold, inside
 
 # Longest duration of a chunk of fast updates, in seconds, if the caller gives no length.
 _CHUNK_SECONDS = 0.1
@@ -114,6 +115,7 @@ def minimize(
     seconds: float | None = None,
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
+    bounds: tuple[Any, Any] | None = None,
 ) -> Solution:
     """Minimize a cost of many variables by repeated updates. The rule computes each step from the gradient.
 
@@ -191,7 +193,7 @@ def minimize(
         [2.     1.28   0.8192]
     """
     v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
-    max_steps, kind = int(max_steps), wide_dtype(v0)
+    max_steps, kind, box = int(max_steps), wide_dtype(v0), require_bounds(bounds, v0)
     require_choice(WHO, "differentiate", differentiate, ("implicit", "unroll"))
     if isinstance(stop, str) and stop == "auto":
         stop = None if differentiate == "unroll" else default_stop(jnp.result_type(*jax.tree.leaves(v0)))
@@ -222,18 +224,20 @@ def minimize(
                 f"{WHO}: {rule!r} cannot be unrolled: its search is a loop of unknown length, without reverse mode. "
                 'Use differentiate="implicit", or a rule that does not search.'
             )
-        return _unrolled(config, traced_rule, v0, args, max_steps)
-    detached = lax.stop_gradient((v0, traced_rule, stop, state, args))
+        return _unrolled(config, traced_rule, v0, args, max_steps, box)
+    detached = lax.stop_gradient((v0, traced_rule, stop, state, args, box))
     solution = _run(config, *detached, max_steps, callback, chunk, seconds)
-    if any(map(is_traced, jax.tree.leaves(args))):
-        solution = _differentiable(cost, args, detached[2], solution)
+    if any(map(is_traced, jax.tree.leaves((args, box)))):
+        solution = _differentiable(cost, args, detached[2], solution, box)
     return solution
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _start(config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any) -> Carry:
-    state = begin(config, rule, v0, args) if state is None else resume(config, rule, state, args)
-    return start(config, rule, stop, state, args)
+def _start(
+    config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any, bounds: Any
+) -> Carry:
+    state = begin(config, rule, v0, args, bounds) if state is None else resume(config, rule, state, args, bounds)
+    return start(config, rule, stop, state, args, bounds)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -248,12 +252,13 @@ def _run(
     stop: Any,
     state: Any,
     args: Any,
+    bounds: Bounds | None,
     max_steps: int,
     callback: Any,
     chunk: int | None,
     seconds: float | None,
 ) -> Solution:
-    carry = _start(config, rule, stop, v0, state, args)
+    carry = _start(config, rule, stop, v0, state, args, bounds)
     first = carry.state.step
     if is_traced(carry.code) or (callback is None and seconds is None):
         if is_traced(carry.code) and (callback is not None or seconds is not None):
@@ -313,7 +318,7 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
     )
 
 
-def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution) -> Solution:
+def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution, box: Bounds | None) -> Solution:
     """Return the solution as a function of args, by the implicit function theorem."""
     converged = solution.outcome.code == int(Reason.GRADIENT)
     rtol = None if stop is None else stop.gradient_rtol
@@ -321,21 +326,28 @@ def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution)
         rtol = default_stop(jnp.result_type(*jax.tree.leaves(solution.v))).gradient_rtol
 
     def minimum(v: Any, value: Any) -> Any:
-        return at_minimum(cost, args, v, value, solution.gradient, converged, rtol)
+        if box is None:
+            return at_minimum(cost, args, v, value, solution.gradient, converged, rtol)
+        # A variable on a bound moves with the bound only. Inside `held`, C and its derivatives then need no mask.
+        v, *rest = at_minimum(held, (args, box), v, value, solution.gradient, converged, rtol, inside(box, v))
+        return hold(box, v), *rest
+
+    def held(v: Any, args: Any, box: Bounds) -> Any:
+        return cost(hold(box, v), *args)
 
     v, value, gradient = minimum(solution.v, solution.cost)
     best_v, best_cost, _ = minimum(solution.best_v, solution.best_cost)
     return solution._replace(v=v, cost=value, gradient=gradient, best_v=best_v, best_cost=best_cost)
 
 
-def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: int) -> Solution:
+def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: int, bounds: Bounds | None) -> Solution:
     """Make exactly max_steps updates that can be differentiated through, in memory that grows like √max_steps."""
 
     def step(s: DescentState, _: None) -> tuple[DescentState, None]:
-        state = one_update(config, rule, None, s, args, False)[0]
+        state = one_update(config, rule, None, s, args, False, bounds)[0]
         return state._replace(step=s.step + 1, evaluations=state.evaluations + 1), None
 
-    s = begin(config, rule, v0, args)
+    s = begin(config, rule, v0, args, bounds)
     failed = jnp.where(jnp.isfinite(s.cost), int(Reason.NOT_FINITE), int(Reason.START_NOT_FINITE))
     length = max(1, math.isqrt(max_steps))
     rounds, rest = divmod(max_steps, length)
@@ -350,5 +362,7 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
     code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), failed)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
+    if bounds is not None:
+        code = jnp.where(bounds.valid, code, int(Reason.BAD_RULE))
     carry = Carry(s, jnp.array(max_steps), code, jnp.array(1), None, None)
     return _solution(config, None, carry, 0, max_steps)

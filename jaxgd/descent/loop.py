@@ -13,11 +13,22 @@ from jaxgd.descent.batching import any_element, count_after, count_alive, least_
 from jaxgd.descent.confirm import is_near
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
-from jaxgd.descent.update import DescentState, StaticConfig, cost_of, follows_cost, moves, one_update, step_of
+from jaxgd.descent.update import (
+    DescentState,
+    StaticConfig,
+    cost_of,
+    follows_cost,
+    landing,
+    moves,
+    one_update,
+    step_of,
+    with_reduced_gradient,
+)
 from jaxgd.errors import as_array
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm, subtract
 from jaxgd.rules import Rule
+from jaxgd.rules.bounds import Bounds, free
 
 
 class Carry(NamedTuple):
@@ -31,6 +42,7 @@ class Carry(NamedTuple):
         buffers: The recorded entries; None if nothing is recorded.
         eigenvector: The Hessian's last eigenvector, where the next search starts; None if sharpness is not recorded.
         gradient_norm: ‖∇C‖ at the end, and its tolerance; None without a test of the gradient.
+        bounds: The bounds of the variables; None without bounds.
     """
 
     state: DescentState
@@ -40,26 +52,35 @@ class Carry(NamedTuple):
     buffers: Buffers | None
     eigenvector: PyTree[Array] | None
     gradient_norm: tuple[Array, Array] | None = None
+    bounds: Bounds | None = None
 
 
 def start(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
+    config: StaticConfig,
+    rule: Rule | None,
+    stop: Stop | None,
+    state: DescentState,
+    args: tuple[Any, ...],
+    bounds: Bounds | None = None,
 ) -> Carry:
     """Return the carry before the first update of a run. Record entry 0, and make the stopping tests at the start."""
-    code = reason_to_stop(stop, _limits(stop, state), state)
+    tested_state = with_reduced_gradient(bounds, state)
+    code = reason_to_stop(stop, _limits(stop, state), tested_state)
     # After an update, a smaller η may help. At the start, it cannot.
     first = (state.step == 0) & (code == int(Reason.NOT_FINITE))
     code = jnp.where(first, int(Reason.START_NOT_FINITE), code)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
+    if bounds is not None:
+        code = jnp.where(bounds.valid, code, int(Reason.BAD_RULE))
     nan = jnp.full((), jnp.nan, state.cost.dtype)
     tested = (nan, nan) if stop is not None and stop.needs_gradient_norm else None
-    carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None, tested)
+    carry = Carry(state, jnp.array(0), code, jnp.array(1), None, None, tested, bounds)
     if config.record is None:
         return carry
     carry = carry._replace(every=jnp.array(config.record.every or 1))
     vector = jax.tree.map(jnp.zeros_like, state.v) if config.record.sharpness else None
-    entry, vector = _entry(config, rule, state, args, (nan, nan, nan), vector)
+    entry, vector = _entry(config, rule, tested_state, args, (nan, nan, nan), vector)
     empty = buffers(config.record, config.max_steps or 0, entry)
     return carry._replace(buffers=written(empty, 0, entry), eigenvector=vector)
 
@@ -97,7 +118,7 @@ def _run_updates(
     when the buffers are full.
     """
     running = carry.code == int(Reason.RUNNING)
-    limits, follows = _limits(stop, carry.state), follows_cost(config, rule, stop)
+    limits, follows, bounds = _limits(stop, carry.state), follows_cost(config, rule, stop), carry.bounds
     # Make the first update alone: C(v₁) is part of the scale for the divergence test.
     most = jnp.where(carry.state.step == 0, 1, limit)
     if stop is not None and stop.needs_gradient_norm:
@@ -110,10 +131,12 @@ def _run_updates(
 
     def alive(c: Carry) -> Any:
         # Make at least one update. If rounding made this test differ from the outer one, the loops would never end.
-        return running & (may_go_on(stop, limits, c.state, follows) | (c.i == carry.i))
+        state = with_reduced_gradient(bounds, c.state)
+        return running & (may_go_on(stop, limits, state, follows) | (c.i == carry.i))
 
     def going(c: Carry) -> Any:
-        overflowed = running & overflows(stop, c.state) & (c.i > carry.i) if not follows else jnp.array(False)
+        state = with_reduced_gradient(bounds, c.state)
+        overflowed = running & overflows(stop, state) & (c.i > carry.i) if not follows else jnp.array(False)
         return any_element(alive(c)) & no_element(overflowed) & (c.i < limit)
 
     end: Carry = lax.while_loop(going, lambda c: _update(config, rule, stop, c, args, alive(c)), carry)
@@ -131,8 +154,11 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
     running = c.code == int(Reason.RUNNING)
     limits = _limits(stop, s)
     # Use the cheap test first. The exact tests can cost as much as several updates.
-    met = running & ~(limits.plain & may_go_on(stop, limits, s, cost_known=True))
-    code = lax.cond(any_element(met), lambda: reason_to_stop(stop, limits, s), lambda: jnp.array(int(Reason.RUNNING)))
+    tested = with_reduced_gradient(c.bounds, s)
+    met = running & ~(limits.plain & may_go_on(stop, limits, tested, cost_known=True))
+    code = lax.cond(
+        any_element(met), lambda: reason_to_stop(stop, limits, tested), lambda: jnp.array(int(Reason.RUNNING))
+    )
     code = jnp.where(running, code, c.code)
     if stop is not None and stop.stalled:
         due = (code == int(Reason.RUNNING)) & (s.step >= s.next_look)
@@ -143,8 +169,9 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
                 # The state holds the last v. A second copy of the search would double the time of compilation.
                 steps = subtract(s.v, s.rule.v)
             else:
-                steps = step_of(config, rule, s, args)[0]
-            still = ~moves(s.v, steps)
+                steps = step_of(config, rule, s, args, c.bounds)[0]
+            changes = steps if c.bounds is None else subtract(landing(c.bounds, s.v, steps), s.v)
+            still = ~moves(s.v, changes)
             # A zero step is no stall here: a schedule may begin with 0, and an optimizer may first collect gradients.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
@@ -170,13 +197,14 @@ def _update(
 ) -> Carry:
     s = c.state
     i = c.i + 1
-    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, _is_recorded(config, c, i))
+    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, _is_recorded(config, c, i), c.bounds)
     state = select_alive(alive, state, s)._replace(step=count_alive(alive, s.step))
     if config.record is None or c.buffers is None:
         return c._replace(i=i, state=state)
 
     def measured() -> tuple[Buffers, Any]:
-        return _entry(config, rule, state, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
+        tested = with_reduced_gradient(c.bounds, state)
+        return _entry(config, rule, tested, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
 
     nothing = jax.tree.map(lambda xs: blank(xs[0]), c.buffers)
 
@@ -209,7 +237,8 @@ def _confirmed(config: StaticConfig, stop: Stop | None, end: Carry, args: tuple[
     """
     if stop is None or not stop.needs_gradient_norm:
         return end
-    s, kind = end.state, end.state.cost.dtype
+    s, kind = with_reduced_gradient(end.bounds, end.state), end.state.cost.dtype
+    can_move = None if end.bounds is None else free(end.bounds, s.v, end.state.gradient)
     length = norm(s.gradient).astype(kind)
     zero = length == 0
     own_goal = length <= (0 if stop.gradient_atol is None else stop.gradient_atol)
@@ -217,7 +246,9 @@ def _confirmed(config: StaticConfig, stop: Stop | None, end: Carry, args: tuple[
 
     def near() -> Array:
         rtol = 0 if stop.gradient_rtol is None else stop.gradient_rtol
-        definite, either = is_near(lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations)
+        definite, either = is_near(
+            lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations, can_move
+        )
         return jnp.where(s.step > 0, either, definite)
 
     confirmed = lax.cond(any_element(met), near, lambda: jnp.array(True))
