@@ -112,7 +112,8 @@ class Outcome:
 
     Attributes:
         code: A `Reason` as an integer: a scalar, or one code per batch element under vmap.
-        gradient_norm: ‖∇C‖ at the end, like code; None if no stopping test needs it.
+        gradient_norm: ‖∇C‖ at the end, like code; None if no stopping test needs it. With bounds, the norm of the
+            reduced gradient.
         gradient_tolerance: The tolerance of ‖∇C‖, like code; None if no stopping test needs it.
         step_size: The name of the rule's step size, for the advice in `message`; by default "eta". None if the rule has
             none.

@@ -115,7 +115,7 @@ def minimize(
     seconds: float | None = None,
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
-    bounds: tuple[Any, Any] | None = None,
+    bounds: Any = None,
 ) -> Solution:
     """Minimize a cost of many variables by repeated updates. The rule computes each step from the gradient.
 
@@ -143,6 +143,8 @@ def minimize(
       They are NaN unless the outcome is GRADIENT or v is near a minimum by the check that `Stop` describes. For the
       derivatives of a fixed number of updates, use "unroll". Arrays in the closure of an optax rule or of
       `record.function` must not be differentiated.
+      With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
+      The bounds have derivatives too.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
@@ -170,17 +172,25 @@ def minimize(
             `wolfe` and `newton` clear their memory. The rule may have other hyperparameters.
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds and
             state, and rules that search.
+        bounds: A pair (lower, upper) that v stays within; by default None, no bounds. Each is a tree like v0, one
+            number for all variables, or None. A leaf has the shape of v0's leaf or is one number; −∞ and ∞ are no
+            bound. v₀ is projected onto the box, and so is v after each update. The rule and the stopping tests use the
+            reduced gradient: ∇C with 0 for each variable on a bound if −∇C points out of the box there. The recorded
+            ‖∇C‖ is its norm. The state holds no bounds, so pass them again to continue.
 
     Returns:
-        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter that is out of range, is no
-        error: `solution.outcome` reports it.
+        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter or bound that is out of range, is
+        no error: `solution.outcome` reports it.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, or v0 holds no variable, or v0 and the state do not fit.
+        ShapeError: If the cost is not one real scalar, or v0 holds no variable, or v0 does not fit the state or the
+            bounds.
         DtypeError: If v0 is not real floating point, or an argument has the wrong type.
-        RangeError: If a number is out of range, the state belongs to another rule, or options exclude each other.
+        RangeError: If a number is out of range, a lower bound is above its upper bound, the state belongs to another
+            rule, or options exclude each other.
 
-    Source: Nielsen, chapter 1, "Learning with gradient descent", equations (7) to (12).
+    Source: Nielsen, chapter 1, "Learning with gradient descent", equations (7) to (12). For bounds,
+    Bertsekas, SIAM J. Control Optim. 20 (1982) 221–246.
 
     Example:
         >>> def valley(v):

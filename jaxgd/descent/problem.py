@@ -92,7 +92,7 @@ def _bound(name: str, x: Any, v0: PyTree[Array]) -> PyTree[Array]:
         return jax.tree.map(lambda v: jnp.asarray(sign * jnp.inf, v.dtype), v0)
     if is_real(x):
         return jax.tree.map(lambda v: jnp.asarray(x, v.dtype), v0)
-    if jax.tree.structure(x) != jax.tree.structure(v0):
+    if outline(x)[0] != outline(v0)[0]:
         raise ShapeError(
             f"{WHO}: bounds must be trees like v0, but {name} has another structure: got {given(x)}.\n"
             "Pass arrays with the shapes of v0, one number for all variables, or None for no bound."

@@ -60,7 +60,8 @@ def backtracking(memory: int = 10) -> Rule:
     inverse of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The
     start of a search differs from η′ by a factor of at most 10⁶.
 
-    A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′.
+    A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′. With bounds, the trials are projected
+    onto the box, and ∇C·Δv of the projected step replaces −η‖∇C‖².
 
     Args:
         memory: The number of costs that the maximum covers, 1 to 10⁶; by default 10. A new value recompiles.
@@ -100,9 +101,7 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
         value = jnp.asarray(value, state.costs.dtype)
         costs = jnp.roll(state.costs, 1).at[0].set(value)
         unit, length = unit_vector(g, value.dtype)
-        # The last step was −η′g′ for the variables that are not on a bound now.
-        moved = None if bounds is None else inside(bounds, v)
-        before, length_before = unit_vector(masked(moved, state.gradient), value.dtype)
+        before, length_before = unit_vector(state.gradient, value.dtype)
         # With unit vectors, no square leaves the range of the dtype.
         change = 1 - length / jnp.where(length_before > 0, length_before, 1) * dot(before, unit)
         guess = state.eta * jnp.where(change > 0, 1 / change, 4)
@@ -189,6 +188,10 @@ def newton(max_products: int = 100) -> Rule:
 
     The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
 
+    With bounds, the trials are projected onto the box. Variables that are on a bound, or that the minimum along −∇C by
+    the curvature there takes to one, move along −∇C. The equation is solved for the others. This takes one more product
+    per step.
+
     Args:
         max_products: The largest number of Hessian-vector products per step, at least 1; by default 100. Each costs
             about two gradients. A new value recompiles.
@@ -252,7 +255,7 @@ class _Solving(NamedTuple):
 def _bounded_direction(
     bounds: Bounds, cost: Cost, v: Any, g: Any, unit: Any, length: Array, exact: Array, max_products: int
 ) -> tuple[Any, Any, Array]:
-    """Return a direction in the box, the mask of the variables that move by Newton's method, and the products.
+    """Return a direction, the mask of the variables that move by Newton's method, and the products.
 
     The minimum along −∇C, by the curvature there, shows the variables that are about to reach a bound. They move along
     −∇C. Newton's equation, restricted to the others, moves those.
@@ -263,10 +266,7 @@ def _bounded_direction(
     step = scaled(-jnp.where(flat, first_length(v), length / jnp.where(flat, 1, curvature)), unit)
     mask = jax.tree.map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
     d, products = _newton_direction(cost, v, unit, length, exact, max_products, mask)
-    direction = jax.tree.map(jnp.where, mask, d, step)
-    # Newton's equation may point out of the box at a bound although −∇C points in.
-    direction = masked(free(bounds, v, jax.tree.map(jnp.negative, direction)), direction)
-    return direction, mask, products + 1
+    return jax.tree.map(jnp.where, mask, d, step), mask, products + 1
 
 
 def _newton_direction(

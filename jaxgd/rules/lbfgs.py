@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import require_count
-from jaxgd.pytree import any_nonzero, axpy, dot, norm, scaled, subtract, unit_vector, wide_dtype
+from jaxgd.pytree import axpy, dot, norm, scaled, subtract, unit_vector, wide_dtype
 from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project, reduced
 from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
@@ -75,6 +75,9 @@ def wolfe(memory: int = 10) -> Rule:
     meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the next search
     goes along −∇C. Without pairs of steps, the first step tried has the length of the last step; at first, ‖v‖/10, or 1
     for v = 0.
+
+    With bounds, the trials are projected onto the box. Variables that are on a bound, or that a short step along −∇C
+    takes to one, move along −∇C. B is restricted to the others. The first condition holds for the projected step.
 
     Args:
         memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
@@ -189,18 +192,15 @@ def _with_pair(state: WolfeState, v: Any, g: Any, memory: int) -> WolfeState:
 def _bounded_direction(
     bounds: Bounds, state: WolfeState, v: Any, g: Any, unit: Any, length: Array, memory: int
 ) -> tuple[Any, Any]:
-    """Return a direction in the box, and the mask of the variables that move by L-BFGS.
+    """Return a direction, and the mask of the variables that move by L-BFGS.
 
-    A short step along −g shows the variables that are about to reach a bound: they take this step. L-BFGS moves the
-    others, by the pairs restricted to them.
+    A short step along −g shows the variables that are about to reach a bound. The pairs are restricted to the others,
+    so these variables move along −g.
     """
     row = (state.known - 1) % memory
     step = scaled(-length * state.cosine[row] * state.ratio[row], unit)
     mask = jax.tree.map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
-    quasi = scaled(-length, _two_loops(_restricted(state, mask), unit, memory))
-    direction = jax.tree.map(jnp.where, mask, quasi, step)
-    # L-BFGS may point out of the box at a bound although −g points in.
-    return masked(free(bounds, v, jax.tree.map(jnp.negative, direction)), direction), mask
+    return scaled(-length, _two_loops(_restricted(state, mask), unit, memory)), mask
 
 
 def _restricted(state: WolfeState, mask: Any) -> WolfeState:
@@ -274,8 +274,7 @@ def _search(
 ) -> tuple[Any, ...]:
     """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials. t is 0 if the search fails.
 
-    With bounds, the trials are projected, and a trial on a new bound needs the first condition only: C has a kink
-    there. `short` is the gradient of the variables that may reach a bound at once.
+    With bounds, the trials are projected. `short` is the gradient of the variables that may reach a bound at once.
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
@@ -302,8 +301,6 @@ def _search(
         falls = (new.change <= -_DECREASE * expected) | near
         worse = ~(falls & ((new.change < s.low.change) | (s.low.t == 0) | near))
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
-        if bounds is not None:
-            done |= ~worse & any_nonzero(subtract(x, point))
         # The slope at the lower end points into the interval.
         turned = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)
