@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import require_count
-from jaxgd.pytree import axpy, dot, norm, scaled, subtract, unit_vector, wide_dtype
+from jaxgd.pytree import any_nonzero, axpy, dot, norm, scaled, subtract, unit_vector, wide_dtype
 from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project, reduced
 from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
@@ -77,7 +77,8 @@ def wolfe(memory: int = 10) -> Rule:
     for v = 0.
 
     With bounds, the trials are projected onto the box. Variables that are on a bound, or that a short step along −∇C
-    takes to one, move along −∇C. B is restricted to the others. The first condition holds for the projected step.
+    takes to one, move along −∇C. B is restricted to the others. A trial that reaches a new bound needs the first
+    condition only.
 
     Args:
         memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
@@ -274,7 +275,8 @@ def _search(
 ) -> tuple[Any, ...]:
     """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials. t is 0 if the search fails.
 
-    With bounds, the trials are projected. `short` is the gradient of the variables that may reach a bound at once.
+    With bounds, the trials are projected. A trial beyond a bound needs the first condition only, because C has a kink
+    at the bound. `short` is the gradient of the variables that may reach a bound at once.
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
@@ -301,6 +303,8 @@ def _search(
         falls = (new.change <= -_DECREASE * expected) | near
         worse = ~(falls & ((new.change < s.low.change) | (s.low.t == 0) | near))
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
+        if bounds is not None:
+            done |= ~worse & any_nonzero(subtract(x, point))
         # The slope at the lower end points into the interval.
         turned = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)

@@ -25,6 +25,8 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError
 INF = np.inf
 EYE = np.eye(3)
 CORNER = [1.0, 2.0, 3.0]
+# The slope along −∇C jumps from −1.05 to 0.95 times its first size at the bound v₁ = 1.
+KINK = np.diag([-3, 2.9, 1])
 BENT = [[-1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
 # The Hessian, the vector b of C = ½vᵀHv − bᵀv, the bounds, the start, the minimum and the reason. One row per case.
 DEGENERATE = {
@@ -36,13 +38,14 @@ DEGENERATE = {
     "no bound": (EYE + 1, CORNER, [-INF] * 3, [INF] * 3, [9, 9, 9], [-0.5, 0.5, 1.5], "GRADIENT"),
     "saddle": (np.diag([-1, 1, 1]), [0, 0, 0], [-1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], "ZERO_GRADIENT"),
     "negative curvature": (BENT, [0, 3, 0], [-1] * 3, [3] * 3, [1, 0, 0], [3, 1.5, 0], "GRADIENT"),
+    "kink": (KINK, [1, 1, 0], [-1, -9, -9], [1, 9, 9], [0, 0, 0], [1, 1 / 2.9, 0], "GRADIENT"),
     "lower above upper": (EYE, [0, 0, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], None, "BAD_RULE"),
     "NaN": (EYE, [0, 0, 0], [0, np.nan, 0], [1, 1, 1], [0, 0, 0], None, "BAD_RULE"),
 }
 
 
 def random_cases(count, n, hard):
-    """Yield rows like those of DEGENERATE. SciPy solves them. If they are hard, half have condition numbers above 400."""
+    """Yield rows like those of DEGENERATE. SciPy solves them. If hard, half have condition numbers above 400."""
     rng = np.random.default_rng(0)
     for k in range(count):
         a = rng.normal(size=(n + (2 if hard else 9), n)) * np.geomspace(1, 20 if hard and k % 2 else 1, n)
@@ -91,6 +94,8 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
     if name == "wolfe" and dtype is jnp.float64:
         # Pairs that are not restricted to the free variables give a median of 13.
         assert np.median(end.evaluations) <= 10
+        # A search for the second condition would end after 30 trials.
+        assert end.evaluations[[*DEGENERATE].index("kink")] <= 20
     for i, (_, _, low, high, _, want, reason) in enumerate(rows):
         case = f"case {i}: {[*DEGENERATE, *range(200)][i]}"
         got, outcome = end.v[i], end.at(i).outcome
