@@ -188,7 +188,8 @@ def step_of(
 ) -> tuple[Any, Any]:
     """Return Δv and the rule's next state. With bounds, v + Δv may lie outside."""
 
-    def cost(v: PyTree[Array]) -> Any:
+    def cost(v: PyTree[Array], bounds: Bounds | None = bounds) -> Any:
+        # Optax's line searches require that value_fn takes the extra arguments.
         return config.cost(project(bounds, v), *args)
 
     extra = {} if bounds is None else {"bounds": bounds}

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from costs import in_numpy, rosenbrock, rosenbrock_gradient
+from costs import COSTS, beale, freudenstein_roth, in_numpy, powell_singular, rosenbrock, rosenbrock_gradient
 from scipy.optimize import lsq_linear
+from scipy.optimize import minimize as scipy_minimize
 from support import often
 
 from jaxgd import (
@@ -68,6 +69,7 @@ RULES = {
     "nesterov": lambda eta: nesterov(eta, 0.9),
     "gradient_flow": gradient_flow,
     "optax.sgd": lambda eta: optax.sgd(0.5 * eta, 0.9),
+    "optax.lbfgs": lambda eta: optax.lbfgs(),
 }
 
 
@@ -108,6 +110,28 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cost", [rosenbrock, beale, freudenstein_roth, powell_singular], ids=lambda c: c.__name__)
+def test_classical_costs_agree_with_scipy(cost, x64):
+    """The bounds exclude the free minimum, as in Conn, Gould and Toint, Math. Comput. 50 (1988) 399–430."""
+    start = np.array(COSTS[cost][0])
+    value_and_grad = jax.jit(jax.value_and_grad(cost))
+
+    def evaluated(v):
+        return tuple(map(np.asarray, value_and_grad(jnp.asarray(v))))
+
+    tight = {"method": "L-BFGS-B", "jac": True, "options": {"ftol": 1e-16, "gtol": 1e-10}}
+    low, high = np.full(len(start), -100.0), np.full(len(start), 100.0)
+    low[::2] = scipy_minimize(evaluated, start, **tight).x[::2] + 0.1
+    high[::2] = low[::2] + 1
+    want = scipy_minimize(evaluated, start, bounds=np.stack([low, high], 1), **tight)
+    for rule in (backtracking(), newton(), wolfe()):
+        end = in_numpy(minimize(cost, start, rule, bounds=(low, high), max_steps=2_000, record=None))
+        assert end.outcome.ok, rule
+        assert end.cost <= want.fun * (1 + 1e-9), rule
+        np.testing.assert_array_equal([end.v == low, end.v == high], [want.x == low, want.x == high])
 
 
 def test_each_step_is_projected_recorded_and_resumed(x64):
