@@ -209,13 +209,15 @@ def _restricted(state: WolfeState, mask: Any) -> WolfeState:
     kind = state.value.dtype
 
     def pair(s: Any, y: Any, ratio: Array) -> tuple[Any, Any, Array, Array]:
-        s, s_length = unit_vector(masked(mask, s), kind)
-        y, y_length = unit_vector(masked(mask, y), kind)
-        cosine = dot(s, y).astype(kind)
-        good = cosine > 10 * jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
-        s, y = (jax.tree.map(lambda x: jnp.where(good, x, 0), u) for u in (s, y))
-        ratio = jnp.where(good, ratio * s_length / jnp.where(good, y_length, 1), ratio)
-        return s, y, jnp.where(good, cosine, 1), ratio
+        # s and y were unit vectors, so squares below the range of the dtype do not count.
+        s, y = masked(mask, s), masked(mask, y)
+        s_length, y_length = (jnp.sqrt(dot(u, u)).astype(kind) for u in (s, y))
+        product = dot(s, y).astype(kind)
+        good = product > 10 * jnp.finfo(kind).eps * s_length * y_length  # type: ignore[no-untyped-call]
+        # The two loops need a unit vector y. The length of s is arbitrary.
+        length = jnp.where(good, y_length, 1)
+        s, y = (scaled(jnp.where(good, 1 / x, 0), u) for u, x in ((s, 1), (y, length)))
+        return s, y, jnp.where(good, product / length, 1), ratio / length
 
     s, y, cosine, ratio = jax.vmap(pair)(state.s, state.y, state.ratio)
     return state._replace(s=s, y=y, cosine=cosine, ratio=ratio)

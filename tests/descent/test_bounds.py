@@ -94,7 +94,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
     with jax.enable_x64(dtype is jnp.float64):
         end = runs(name, rows, dtype)
     if name == "wolfe" and dtype is jnp.float64:
-        # Pairs that are not restricted to the free variables give a median of 13.
+        # Pairs that are not restricted to the free variables give more.
         assert np.median(end.evaluations) <= 10
         # A search for the second condition would end after 30 trials.
         assert end.evaluations[[*DEGENERATE].index("kink")] <= 20
