@@ -25,7 +25,7 @@ class Reason(enum.IntEnum):
         DIVERGING: The cost grew far above its value at the start.
         MAX_STEPS: The run made `max_steps` updates and met no stopping test.
         SECONDS: The time limit passed before a stopping test was met.
-        BAD_RULE: A number of the rule is out of range.
+        BAD_RULE: A number of the rule or a bound is out of range.
         RUNNING: The run has not ended yet.
         UNCHANGED: The last epoch of `train` changed no weight, and the cost is above 10⁻³ or unknown.
         SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, and the cost is above 10⁻³.
@@ -65,7 +65,7 @@ _MESSAGES = {
     Reason.DIVERGING: "diverging: the cost has grown far above its value at the start",
     Reason.MAX_STEPS: "out of steps: max_steps updates were made and no stopping test was met",
     Reason.SECONDS: "out of time: the time limit passed and no stopping test was met",
-    Reason.BAD_RULE: "not started: a number of the rule is out of range",
+    Reason.BAD_RULE: "not started: a number of the rule or a bound is out of range",
     Reason.RUNNING: "running: the run has not ended yet",
     Reason.UNCHANGED: "unchanged: no weight changed in the last epoch. Eta is too small for the dtype, or the gradient "
     "is 0, as in a saturated network",
@@ -85,7 +85,7 @@ _ADVICE = {
     ),
     Reason.DIVERGING: ("Try a smaller {}", "Check the cost near the last v"),
     Reason.MAX_STEPS: ("Try more steps, a larger {} or a looser tolerance", "Try more steps or a looser tolerance"),
-    Reason.BAD_RULE: ("Check the {}", "Check the rule"),
+    Reason.BAD_RULE: ("Check the {} and any bounds", "Check the rule and any bounds"),
 }
 
 
@@ -107,7 +107,8 @@ class Outcome:
 
     Attributes:
         code: A `Reason` as an integer: a scalar, or one code per batch element under vmap.
-        gradient_norm: ‖∇C‖ at the end, like code; None if no stopping test needs it.
+        gradient_norm: ‖∇C‖ at the end, like code; None if no stopping test needs it. With bounds, the norm of the
+            reduced gradient.
         gradient_tolerance: The tolerance of ‖∇C‖, like code; None if no stopping test needs it.
         step_size: The name of the rule's step size, for the advice in `message`; by default "eta". None if the rule has
             none.

@@ -110,7 +110,7 @@ FAULTS = (
     Fault("rules/first_order.py", "ScheduleState(state.updates + 1)", "ScheduleState(state.updates)", FIRST),
     Fault("rules/evaluating.py", "jnp.where(change > 0, 1 / change, 4)", "jnp.where(change > 0, 1, 4)", EVALUATING),
     Fault("rules/evaluating.py", "costs = jnp.roll(state.costs, 1)", "costs = jnp.roll(state.costs, 0)", EVALUATING),
-    Fault("rules/lbfgs.py", "(new.change <= -_DECREASE * s.t)", "(new.change <= s.t)", EVALUATING),
+    Fault("rules/lbfgs.py", "(new.change <= -_DECREASE * expected)", "(new.change <= expected)", EVALUATING),
     Fault("rules/lbfgs.py", "_DECREASE, _SLOPE = 1e-4, 0.9", "_DECREASE, _SLOPE = 1e-4, 9.0", EVALUATING),
     Fault("rules/lbfgs.py", "s.at[row].set(jnp.where(good, x, xs[row]))", "s", EVALUATING),
     Fault("rules/evaluating.py", "_ARMIJO = 1e-4", "_ARMIJO = -1.0", EVALUATING),

@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxgd.pytree import axpy, dot, norm, size
+from jaxgd.rules.bounds import masked
 
 # The conjugate gradients stop when the residual is at most this part of ‖∇C‖.
 _RESIDUAL = 1e-3
@@ -64,15 +65,22 @@ def tolerances(rtol: Any, v: PyTree[Array], cost: Array) -> tuple[Array, Array]:
 
 
 def is_near(
-    cost: Callable[[PyTree[Array]], Any], v: PyTree[Array], value: Array, gradient: PyTree[Array], rtol: Any, spent: Any
+    cost: Callable[[PyTree[Array]], Any],
+    v: PyTree[Array],
+    value: Array,
+    gradient: PyTree[Array],
+    rtol: Any,
+    spent: Any,
+    free: PyTree[Array] | None = None,
 ) -> tuple[Array, Array]:
     """Return True if v is near a minimum with a positive Hessian, and True if it is near any minimum.
 
     `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. Only
-    with ∇C = 0 do the two results differ: a Hessian without negative curvature may be 0 along some directions.
+    with ∇C = 0 do the two results differ: a Hessian without negative curvature may be 0 along some directions. The mask
+    `free` restricts the check to the variables that can move. The gradient is 0 for the others.
     """
     limits, length = tolerances(rtol, v, value), norm(gradient).astype(value.dtype)
-    way = predict(cost, v, gradient, length, limits, spent)
+    way = predict(cost, v, gradient, length, limits, spent, free)
     near = way.definite & ((way.distance <= limits[0]) | (way.decrease <= limits[1]))
     zero = length == 0
     return jnp.where(zero, way.definite, near), jnp.where(zero, ~way.indefinite, near)
@@ -85,6 +93,7 @@ def predict(
     length: Array,
     limits: Any,
     spent: Int[Array, ""],
+    free: PyTree[Array] | None = None,
 ) -> Prediction:
     """Solve H d = ∇C by conjugate gradients, with `length` = ‖∇C‖.
 
@@ -113,7 +122,7 @@ def predict(
         return going
 
     def solve(s: _Solving) -> _Solving:
-        hp = product(s.p)
+        hp = masked(free, product(s.p))
         curvature = dot(s.p, hp).astype(kind)
         unit = jnp.where(s.products > 0, s.unit, curvature)
         quotient = curvature / unit / s.pp
@@ -137,7 +146,7 @@ def predict(
             bent=bent,
         )
 
-    b = jax.tree.map(first, gradient)
+    b = masked(free, jax.tree.map(first, gradient))
     bb, zero = dot(b, b).astype(kind), jnp.zeros((), kind)
     begin = _Solving(b, b, bb, bb, zero, zero, zero, zero + 1, zero + jnp.inf, jnp.array(0), jnp.array(False))
     s = lax.while_loop(more, solve, begin)

@@ -14,13 +14,14 @@ from jaxtyping import PyTree
 from jaxgd.descent.host import Watch, run_in_chunks
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
-from jaxgd.descent.problem import WHO, configured, require_problem
+from jaxgd.descent.problem import WHO, configured, require_bounds, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop, resolved_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
 from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_bool, require_choice, shown
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
+from jaxgd.rules.bounds import Bounds, hold, inside
 
 
 @jax.tree_util.register_dataclass
@@ -110,6 +111,7 @@ def minimize(
     progress: bool = False,
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
+    bounds: Any = None,
 ) -> Solution:
     """Minimize a cost of many variables by repeated updates. The rule computes each step from the gradient.
 
@@ -142,6 +144,8 @@ def minimize(
       They are NaN unless the outcome is GRADIENT or v is near a minimum by the check that `Stop` describes. For the
       derivatives of a fixed number of updates, use "unroll". Arrays in the closure of an optax rule or of
       `record.function` must not be differentiated.
+      With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
+      The bounds have derivatives too.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
@@ -172,17 +176,25 @@ def minimize(
             `wolfe` and `newton` clear their memory. The rule may have other hyperparameters.
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds,
             progress and state, and rules that search.
+        bounds: A pair (lower, upper) that v stays within; by default None, no bounds. Each is a tree like v0, one
+            number for all variables, or None. A leaf has the shape of v0's leaf or is one number; −∞ and ∞ are no
+            bound. v₀ is projected onto the box, and so is v after each update. The rule and the stopping tests use the
+            reduced gradient: ∇C with 0 for each variable on a bound if −∇C points out of the box there. The recorded
+            ‖∇C‖ is its norm. The state holds no bounds, so pass them again to continue.
 
     Returns:
-        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter that is out of range, is no
-        error: `solution.outcome` reports it.
+        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter or bound that is out of range, is
+        no error: `solution.outcome` reports it.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, or v0 holds no variable, or v0 and the state do not fit.
+        ShapeError: If the cost is not one real scalar, or v0 holds no variable, or v0 does not fit the state or the
+            bounds.
         DtypeError: If v0 is not real floating point, or an argument has the wrong type.
-        RangeError: If a number is out of range, the state belongs to another rule, or options exclude each other.
+        RangeError: If a number is out of range, a lower bound is above its upper bound, the state belongs to another
+            rule, or options exclude each other.
 
-    Source: Nielsen, chapter 1, "Learning with gradient descent", equations (7) to (12).
+    Source: Nielsen, chapter 1, "Learning with gradient descent", equations (7) to (12). For bounds,
+    Bertsekas, SIAM J. Control Optim. 20 (1982) 221–246.
 
     Example:
         >>> def valley(v):
@@ -196,7 +208,7 @@ def minimize(
     """
     v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
     require_bool(WHO, "progress", progress)
-    max_steps, kind = int(max_steps), wide_dtype(v0)
+    max_steps, kind, box = int(max_steps), wide_dtype(v0), require_bounds(bounds, v0)
     watch = Watch(callback, chunk, seconds, bool(progress))
     require_choice(WHO, "differentiate", differentiate, ("implicit", "unroll"))
     if differentiate == "unroll" and isinstance(stop, str) and stop == "auto":
@@ -220,18 +232,20 @@ def minimize(
                 f"{WHO}: {rule!r} cannot be unrolled: its search is a loop of unknown length, without reverse mode. "
                 'Use differentiate="implicit", or a rule that does not search.'
             )
-        return _unrolled(config, traced_rule, v0, args, max_steps)
-    detached = lax.stop_gradient((v0, traced_rule, stop, state, args))
+        return _unrolled(config, traced_rule, v0, args, max_steps, box)
+    detached = lax.stop_gradient((v0, traced_rule, stop, state, args, box))
     solution = _run(config, *detached, max_steps, watch)
-    if any(map(is_traced, jax.tree.leaves(args))):
-        solution = _differentiable(config.cost, args, detached[2], solution)
+    if any(map(is_traced, jax.tree.leaves((args, box)))):
+        solution = _differentiable(config.cost, args, detached[2], solution, box)
     return solution
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _start(config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any) -> Carry:
-    state = begin(config, rule, v0, args) if state is None else resume(config, rule, state, args)
-    return start(config, rule, stop, state, args)
+def _start(
+    config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any, bounds: Any
+) -> Carry:
+    state = begin(config, rule, v0, args, bounds) if state is None else resume(config, rule, state, args, bounds)
+    return start(config, rule, stop, state, args, bounds)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -240,9 +254,17 @@ def _advance(config: StaticConfig, rule: Any, stop: Any, carry: Carry, args: Any
 
 
 def _run(
-    config: StaticConfig, v0: Any, rule: Any, stop: Any, state: Any, args: Any, max_steps: int, watch: Watch
+    config: StaticConfig,
+    v0: Any,
+    rule: Any,
+    stop: Any,
+    state: Any,
+    args: Any,
+    bounds: Bounds | None,
+    max_steps: int,
+    watch: Watch,
 ) -> Solution:
-    started = functools.partial(_start, config, rule, stop, v0, state, args)
+    started = functools.partial(_start, config, rule, stop, v0, state, args, bounds)
 
     def advanced(carry: Carry, limit: int) -> Any:
         return _advance(config, rule, stop, carry, args, limit)
@@ -281,7 +303,7 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
     )
 
 
-def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution) -> Solution:
+def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution, box: Bounds | None) -> Solution:
     """Return the solution as a function of args, by the implicit function theorem."""
     converged = solution.outcome.code == int(Reason.GRADIENT)
     rtol = None if stop is None else stop.gradient_rtol
@@ -289,21 +311,28 @@ def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution)
         rtol = default_stop(jnp.result_type(*jax.tree.leaves(solution.v))).gradient_rtol
 
     def minimum(v: Any, value: Any) -> Any:
-        return at_minimum(cost, args, v, value, solution.gradient, converged, rtol)
+        if box is None:
+            return at_minimum(cost, args, v, value, solution.gradient, converged, rtol)
+        # A variable on a bound moves with the bound only. Inside `held`, C and its derivatives then need no mask.
+        v, *rest = at_minimum(held, (args, box), v, value, solution.gradient, converged, rtol, inside(box, v))
+        return hold(box, v), *rest
+
+    def held(v: Any, args: Any, box: Bounds) -> Any:
+        return cost(hold(box, v), *args)
 
     v, value, gradient = minimum(solution.v, solution.cost)
     best_v, best_cost, _ = minimum(solution.best_v, solution.best_cost)
     return solution._replace(v=v, cost=value, gradient=gradient, best_v=best_v, best_cost=best_cost)
 
 
-def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: int) -> Solution:
+def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: int, bounds: Bounds | None) -> Solution:
     """Make exactly max_steps updates that can be differentiated through, in memory that grows like √max_steps."""
 
     def step(s: DescentState, _: None) -> tuple[DescentState, None]:
-        state = one_update(config, rule, None, s, args, False)[0]
+        state = one_update(config, rule, None, s, args, False, bounds)[0]
         return state._replace(step=s.step + 1, evaluations=state.evaluations + 1), None
 
-    s = begin(config, rule, v0, args)
+    s = begin(config, rule, v0, args, bounds)
     failed = jnp.where(jnp.isfinite(s.cost), int(Reason.NOT_FINITE), int(Reason.START_NOT_FINITE))
     length = max(1, math.isqrt(max_steps))
     rounds, rest = divmod(max_steps, length)
@@ -318,6 +347,8 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
     code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), failed)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
+    if bounds is not None:
+        code = jnp.where(bounds.valid, code, int(Reason.BAD_RULE))
     made = jnp.array(max_steps)
     carry = Carry(s, made, made, jnp.array(True), code, jnp.array(1), None, None)
     return _solution(config, None, carry, 0, max_steps)

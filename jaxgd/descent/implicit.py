@@ -26,13 +26,14 @@ def at_minimum(
     gradient: PyTree[Array],
     converged: Array,
     rtol: Any,
+    free: PyTree[Array] | None = None,
 ) -> tuple[PyTree[Array], Array, PyTree[Array]]:
     """Return the minimum v of cost(v, *args), with its cost and gradient, as functions of args.
 
     ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. The minimum does
     not depend on the path, so the derivatives with respect to v₀ and the rule are 0. The derivative of the gradient is
     0 too. The derivatives of v and of the cost are NaN unless the descent `converged`, or v is near a minimum by the
-    check of `is_near` with rtol.
+    check of `is_near` with rtol and the mask `free`.
 
     Source: Krantz and Parks, The Implicit Function Theorem (2002); Blondel et al., NeurIPS 2022.
     """
@@ -41,9 +42,9 @@ def at_minimum(
 
 @at_minimum.defjvp
 def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> Any:
-    args, v, value, gradient, converged, rtol = primals
+    args, v, value, gradient, converged, rtol, free = primals
     # The theorem does not apply without a minimum.
-    factor = jnp.where(converged | _near(cost, *lax.stop_gradient((args, v, value, rtol))), 1, jnp.nan)
+    factor = jnp.where(converged | _near(cost, *lax.stop_gradient((args, v, value, rtol)), free), 1, jnp.nan)
 
     def marked(dx: Any) -> Any:
         return dx if dx.dtype == jax.dtypes.float0 else dx * factor.astype(dx.dtype)
@@ -51,7 +52,7 @@ def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> An
     # Conjugate gradients return 0 for NaN, so mark the tangents on both sides of them: reverse mode goes the other way.
     moved = jax.tree.map(marked, tangents[0])
     # Apply at_minimum again: v depends on args in the second derivative too.
-    v, value, gradient = at_minimum(cost, args, v, value, gradient, converged, rtol)
+    v, value, gradient = at_minimum(cost, args, v, value, gradient, converged, rtol, free)
     _, force = jax.jvp(lambda args: jax.grad(lambda v: cost(v, *args))(v), (args,), (moved,))
     _, dvalue = jax.jvp(lambda args: cost(v, *args), (args,), (moved,))
     dv = _solve(partial(hessian_vector_product, cost, v, args=args), jax.tree.map(jnp.negative, force))
@@ -59,11 +60,11 @@ def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> An
     return (v, value, gradient), tangent
 
 
-def _near(cost: Callable[..., Any], args: Any, v: PyTree[Array], value: Array, rtol: Any) -> Array:
+def _near(cost: Callable[..., Any], args: Any, v: PyTree[Array], value: Array, rtol: Any, free: Any) -> Array:
     def at(v: PyTree[Array]) -> Any:
         return cost(v, *args)
 
-    return is_near(at, v, value, jax.grad(at)(v), rtol, jnp.array(_EVALUATIONS))[1]
+    return is_near(at, v, value, jax.grad(at)(v), rtol, jnp.array(_EVALUATIONS), free)[1]
 
 
 def _solve(product: Callable[[Any], Any], b: PyTree[Array]) -> PyTree[Array]:

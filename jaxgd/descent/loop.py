@@ -27,15 +27,18 @@ from jaxgd.descent.update import (
     StaticConfig,
     cost_of,
     follows_cost,
+    landing,
     moves,
     one_update,
     step_of,
+    with_reduced_gradient,
     with_scale,
 )
 from jaxgd.errors import as_array
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm, subtract
 from jaxgd.rules import Rule
+from jaxgd.rules.bounds import Bounds, free
 
 # The code of a start where ‖∇C‖ is within its tolerance, until the first check in the loop.
 _UNCHECKED = -1
@@ -56,6 +59,7 @@ class Carry(NamedTuple):
         buffers: The recorded entries; None if nothing is recorded.
         eigenvector: The Hessian's last eigenvector, where the next search starts; None if sharpness is not recorded.
         gradient_norm: ‖∇C‖ at the end, and its tolerance; None without a test of the gradient.
+        bounds: The bounds of the variables; None without bounds.
     """
 
     state: DescentState
@@ -67,27 +71,36 @@ class Carry(NamedTuple):
     buffers: Buffers | None
     eigenvector: PyTree[Array] | None
     gradient_norm: tuple[Array, Array] | None = None
+    bounds: Bounds | None = None
 
 
 def start(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
+    config: StaticConfig,
+    rule: Rule | None,
+    stop: Stop | None,
+    state: DescentState,
+    args: tuple[Any, ...],
+    bounds: Bounds | None = None,
 ) -> Carry:
     """Return the carry before the first update of a run. Record entry 0, and make the stopping tests at the start."""
-    code = reason_to_stop(stop, _limits(stop, state), state)
+    tested_state = with_reduced_gradient(bounds, state)
+    code = reason_to_stop(stop, _limits(stop, state), tested_state)
     # After an update, a smaller η may help. At the start, it cannot.
     first = (state.step == 0) & (code == int(Reason.NOT_FINITE))
     code = jnp.where(first, int(Reason.START_NOT_FINITE), code)
     code = jnp.where(code == int(Reason.GRADIENT), _UNCHECKED, code)
     if rule is not None:
         code = jnp.where(rule.valid, code, int(Reason.BAD_RULE))
+    if bounds is not None:
+        code = jnp.where(bounds.valid, code, int(Reason.BAD_RULE))
     nan = jnp.full((), jnp.nan, state.cost.dtype)
     tested = (nan, nan) if stop is not None and stop.needs_gradient_norm else None
-    carry = Carry(state, jnp.array(0), state.step, jnp.array(True), code, jnp.array(1), None, None, tested)
+    carry = Carry(state, jnp.array(0), state.step, jnp.array(True), code, jnp.array(1), None, None, tested, bounds)
     if config.record is None:
         return carry
     carry = carry._replace(every=jnp.array(config.record.every or 1))
     vector = jax.tree.map(jnp.zeros_like, state.v) if config.record.sharpness else None
-    entry, vector = _entry(config, rule, state, args, (nan, nan, nan), vector)
+    entry, vector = _entry(config, rule, tested_state, args, (nan, nan, nan), vector)
     empty = buffers(config.record, config.max_steps or 0, entry)
     return carry._replace(buffers=written(empty, 0, entry), eigenvector=vector)
 
@@ -120,7 +133,7 @@ def _with_norm(stop: Stop | None, c: Carry) -> Carry:
     """Return the carry with ‖∇C‖ and its tolerance, if a test needs them."""
     if stop is None or not stop.needs_gradient_norm:
         return c
-    s = c.state
+    s = with_reduced_gradient(c.bounds, c.state)
     return c._replace(gradient_norm=(norm(s.gradient).astype(s.cost.dtype), _limits(stop, s).gradient))
 
 
@@ -153,7 +166,7 @@ def _run_updates(
     running = (carry.code == int(Reason.RUNNING)) & (left > 0)
     i = least_element(jnp.where(running, done, limit))
     carry = carry._replace(i=i, even=~any_element(done > i))
-    limits, follows = _limits(stop, carry.state), follows_cost(config, rule, stop)
+    limits, follows, bounds = _limits(stop, carry.state), follows_cost(config, rule, stop), carry.bounds
     # Make the first update alone: C(v₁) is part of the scale for the divergence test.
     most = jnp.where(carry.state.step == 0, 1, left)
     if stop is not None and stop.needs_gradient_norm:
@@ -166,10 +179,12 @@ def _run_updates(
 
     def alive(c: Carry) -> Any:
         # Make at least one update. If rounding made this test differ from the outer one, the loops would never end.
-        return running & (may_go_on(stop, limits, c.state, follows) | (c.i == carry.i))
+        state = with_reduced_gradient(bounds, c.state)
+        return running & (may_go_on(stop, limits, state, follows) | (c.i == carry.i))
 
     def going(c: Carry) -> Any:
-        overflowed = running & overflows(stop, c.state) & (c.i > carry.i) if not follows else jnp.array(False)
+        state = with_reduced_gradient(bounds, c.state)
+        overflowed = running & overflows(stop, state) & (c.i > carry.i) if not follows else jnp.array(False)
         return any_element(alive(c)) & no_element(overflowed) & (c.i < limit)
 
     end: Carry = lax.while_loop(going, lambda c: _update(config, rule, stop, c, args, alive(c)), carry)
@@ -186,10 +201,13 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
     running = (c.code == int(Reason.RUNNING)) | (c.code == _UNCHECKED)
     limits = _limits(stop, s)
     # Use the cheap test first. The exact tests can cost as much as several updates.
-    met = running & ~(limits.plain & may_go_on(stop, limits, s, cost_known=True))
-    code = lax.cond(any_element(met), lambda: reason_to_stop(stop, limits, s), lambda: jnp.array(int(Reason.RUNNING)))
+    tested = with_reduced_gradient(c.bounds, s)
+    met = running & ~(limits.plain & may_go_on(stop, limits, tested, cost_known=True))
+    code = lax.cond(
+        any_element(met), lambda: reason_to_stop(stop, limits, tested), lambda: jnp.array(int(Reason.RUNNING))
+    )
     if stop is not None and stop.needs_gradient_norm:
-        code, s = _confirmed(config, stop, running, code, s, args)
+        code, s = _confirmed(config, stop, c._replace(code=jnp.where(running, code, c.code), state=s), running, args)
     code = jnp.where(running, code, c.code)
     if stop is not None and stop.stalled:
         due = (code == int(Reason.RUNNING)) & (s.step >= s.next_look)
@@ -200,8 +218,9 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
                 # The state holds the last v. A second copy of the search would double the time of compilation.
                 steps = subtract(s.v, s.rule.v)
             else:
-                steps = step_of(config, rule, s, args)[0]
-            still = ~moves(s.v, steps)
+                steps = step_of(config, rule, s, args, c.bounds)[0]
+            changes = steps if c.bounds is None else subtract(landing(c.bounds, s.v, steps), s.v)
+            still = ~moves(s.v, changes)
             # A zero step is no stall here: a schedule may begin with 0, and an optimizer may first collect gradients.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
@@ -229,13 +248,14 @@ def _update(
     i = c.i + 1
     own = s.step - c.first + 1
     recorded = config.record is not None and (config.record.every == 1 or any_due(i, own, c.every, c.even))
-    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, recorded)
+    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, recorded, c.bounds)
     state = select_alive(alive, state, s)._replace(step=count_alive(alive, s.step))
     if config.record is None or c.buffers is None:
         return c._replace(i=i, state=state)
 
     def measured() -> tuple[Buffers, Any]:
-        return _entry(config, rule, state, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
+        tested = with_reduced_gradient(c.bounds, state)
+        return _entry(config, rule, tested, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
 
     nothing = jax.tree.map(lambda xs: blank(xs[0]), c.buffers)
 
@@ -252,25 +272,29 @@ def _update(
 
 
 def _confirmed(
-    config: StaticConfig, stop: Stop, running: Array, code: Array, s: DescentState, args: tuple[Any, ...]
+    config: StaticConfig, stop: Stop, c: Carry, running: Array, args: tuple[Any, ...]
 ) -> tuple[Array, DescentState]:
     """Return the code and the state after the check of a small ‖∇C‖: RUNNING, with a smaller tolerance, if v is far.
 
     ‖∇C‖ ≤ gradient_atol passes without the check, because it is the caller's own goal.
     """
+    s = with_reduced_gradient(c.bounds, c.state)
+    can_move = None if c.bounds is None else free(c.bounds, s.v, c.state.gradient)
     length = norm(s.gradient).astype(s.cost.dtype)
     atol, rtol = (jnp.asarray(0 if x is None else x, length.dtype) for x in (stop.gradient_atol, stop.gradient_rtol))
     zero = length == 0
-    met = running & (code == int(Reason.GRADIENT)) & (zero | (length > atol))
+    met = running & (c.code == int(Reason.GRADIENT)) & (zero | (length > atol))
 
     def near() -> Array:
-        definite, either = is_near(lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations)
+        definite, either = is_near(
+            lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations, can_move
+        )
         return jnp.where(s.step > 0, either, definite)
 
     far = met & ~lax.cond(any_element(met), near, lambda: jnp.array(True))
-    code = jnp.where(far, jnp.where(zero, int(Reason.ZERO_GRADIENT), int(Reason.RUNNING)), code)
+    code = jnp.where(far, jnp.where(zero, int(Reason.ZERO_GRADIENT), int(Reason.RUNNING)), c.code)
     smaller = _SMALLER * (length - atol) / jnp.where(rtol > 0, rtol, 1)
-    return code, s._replace(first_norm=jnp.where(far & ~zero, smaller, s.first_norm))
+    return code, c.state._replace(first_norm=jnp.where(far & ~zero, smaller, s.first_norm))
 
 
 def _limits(stop: Stop | None, s: DescentState) -> Limits:

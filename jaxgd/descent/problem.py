@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from jaxgd.descent.record import Record
 from jaxgd.descent.seen import Seen
@@ -15,6 +16,8 @@ from jaxgd.errors import (
     RangeError,
     ShapeError,
     describe,
+    dtype_of,
+    given,
     is_real,
     is_traced,
     largest_int,
@@ -29,6 +32,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.rules import Rule
+from jaxgd.rules.bounds import Bounds
 
 WHO = "minimize"
 
@@ -70,6 +74,50 @@ def require_state(who: str, state: Any) -> None:
             f"{who}: state must be of one descent, got a batch of shape {jnp.shape(state.step)}.\n"
             "Pass solution.at(i).state, or map over the states with jax.vmap."
         )
+
+
+def require_bounds(bounds: Any, v0: PyTree[Array]) -> Bounds | None:
+    """Return the bounds as trees like v0, in its dtypes; None without bounds. Raise unless they are valid."""
+    if bounds is None:
+        return None
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise DtypeError(
+            f"{WHO}: bounds must be a pair (lower, upper), got {given(bounds)}.\n"
+            "Each is a tree like v0, one number for all variables, or None for no bound."
+        )
+    box = Bounds(*(_bound(name, x, v0) for name, x in zip(Bounds._fields, bounds, strict=True)))
+    if not any(map(is_traced, jax.tree.leaves(box))) and not box.valid:
+        raise RangeError(
+            f"{WHO}: bounds must have lower ≤ upper in the dtypes of v0, lower below ∞, upper above −∞, and no NaN.\n"
+            "Pass None, −inf or inf where a variable has no bound."
+        )
+    return box
+
+
+def _bound(name: str, x: Any, v0: PyTree[Array]) -> PyTree[Array]:
+    sign = -1 if name == "lower" else 1
+    if x is None:
+        return jax.tree.map(lambda v: jnp.asarray(sign * jnp.inf, v.dtype), v0)
+    if is_real(x):
+        return jax.tree.map(lambda v: jnp.asarray(x, v.dtype), v0)
+    if outline(x)[0] != outline(v0)[0]:
+        raise ShapeError(
+            f"{WHO}: bounds must be trees like v0, but {name} has another structure: got {given(x)}.\n"
+            "Pass arrays with the shapes of v0, one number for all variables, or None for no bound."
+        )
+
+    def leaf(path: Any, b: Any, v: Array) -> Array:
+        place = f"{name}{jax.tree_util.keystr(path)}"
+        dtype = dtype_of(b)
+        if dtype is None or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            raise DtypeError(f"{WHO}: bounds must be real numbers, but {place} is {given(b)}.")
+        if jnp.shape(b) not in ((), v.shape):
+            raise ShapeError(
+                f"{WHO}: bounds must have the shapes of v0, but {place} has shape {jnp.shape(b)}, expected {v.shape}."
+            )
+        return jnp.asarray(b, v.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, x, v0)
 
 
 def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:

@@ -49,7 +49,7 @@ class Trajectory(NamedTuple):
     Attributes:
         step: The number of updates made at each entry, including those before a given `state`.
         cost: C(v).
-        gradient_norm: ‖∇C(v)‖.
+        gradient_norm: ‖∇C(v)‖; with bounds, the norm of the reduced gradient.
         step_norm: ‖Δv‖ of the update that led to the entry; NaN for entry 0.
         predicted: The predicted change ∇C·Δv of that update; NaN for entry 0.
         actual: The actual change ΔC of that update; NaN for entry 0.

@@ -35,6 +35,9 @@ class Stop:
     only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
     infinities and NaN instead of C.
 
+    With bounds, ∇C means the reduced gradient here, and H the Hessian of the variables that can move. ∇C is 0 in the
+    reduced gradient for each variable on a bound if −∇C points out of the box there.
+
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
     ‖d‖ ≤ r^⅔ · max(1, ‖v‖) or ½∇Cᵀd ≤ max(r^⅔, r · |C|), and H has no curvature ≤ 0 along the directions tried.

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.descent.record import Record
 from jaxgd.descent.stop import FIRST_LOOK, Stop
-from jaxgd.pytree import dot, norm, select, subtract, wide_dtype
+from jaxgd.pytree import any_nonzero, dot, norm, select, subtract, wide_dtype
 from jaxgd.rules import Rule
+from jaxgd.rules.bounds import Bounds, project, reduced
 
 
 class DescentState(NamedTuple):
@@ -31,7 +32,8 @@ class DescentState(NamedTuple):
             Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
         best_v: The variables with the lowest C so far; v if nothing is recorded.
         best_cost: C(best_v), a scalar.
-        first_norm: ‖∇C(v₀)‖, or less after a check that found no minimum near v: the scale of `gradient_rtol`.
+        first_norm: ‖∇C(v₀)‖, or of the reduced gradient with bounds: the scale of `gradient_rtol`. Less after a check
+            that found no minimum near v.
         scale: max(|C(v₀)|, |C(v₁)|), for the divergence test.
         cost_before: C before the last update; infinite at the start, or if no test needs it.
         step_norm: ‖Δv‖ of the last update; infinite at the start, or if no test needs it.
@@ -84,13 +86,21 @@ def rule_of(config: StaticConfig, rule: Rule | None) -> Any:
     return optax.with_extra_args_support(config.rule)
 
 
-def begin(config: StaticConfig, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...]) -> DescentState:
-    """Return the state before the first update."""
-    return state_at(config, rule, v, *jax.value_and_grad(lambda v: config.cost(v, *args))(v))
+def begin(
+    config: StaticConfig, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...], bounds: Bounds | None = None
+) -> DescentState:
+    """Return the state before the first update. Bounds project v."""
+    v = project(bounds, v)
+    return state_at(config, rule, v, *jax.value_and_grad(lambda v: config.cost(v, *args))(v), bounds)
 
 
 def state_at(
-    config: StaticConfig, rule: Rule | None, v: PyTree[Array], cost: Any, gradient: PyTree[Array]
+    config: StaticConfig,
+    rule: Rule | None,
+    v: PyTree[Array],
+    cost: Any,
+    gradient: PyTree[Array],
+    bounds: Bounds | None = None,
 ) -> DescentState:
     """Return the state before the first update, with C and ∇C at v."""
     kind = wide_dtype(v)
@@ -106,7 +116,7 @@ def state_at(
         evaluations=jnp.array(1, int),
         best_v=v,
         best_cost=jnp.where(jnp.isnan(cost), jnp.inf, cost),
-        first_norm=norm(gradient).astype(kind),
+        first_norm=norm(reduced(bounds, v, gradient)).astype(kind),
         scale=jnp.abs(cost),
         cost_before=infinite,
         step_norm=infinite,
@@ -115,13 +125,21 @@ def state_at(
     )
 
 
-def resume(config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...]) -> DescentState:
+def resume(
+    config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...], bounds: Bounds | None = None
+) -> DescentState:
     """Return a given state with C and ∇C of this cost and these args.
 
     Two programs may round C and ∇C differently. Return the state unchanged if they agree with it within rounding: a
     continued run then gives the same bits as a single one. Otherwise the cost or its args have changed. Then reset the
-    fields that depend on older costs, and the state of a rule that uses the cost.
+    fields that depend on older costs, and the state of a rule that uses the cost. Do so too if v or best_v is outside
+    the bounds. v is then projected.
     """
+    outside = jnp.array(False)
+    if bounds is not None:
+        pair = s.v, s.best_v
+        outside = any_nonzero([subtract(project(bounds, v), v) for v in pair])
+        s = s._replace(v=project(bounds, s.v))
     eps: Any = jnp.finfo(s.cost.dtype).eps  # type: ignore[no-untyped-call]
 
     def moved(x: Array) -> Array:
@@ -129,7 +147,7 @@ def resume(config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple
         return x + jnp.asarray(4 * jnp.finfo(x.dtype).eps * x * signs, x.dtype)  # type: ignore[no-untyped-call]
 
     # Rounding changes C and ∇C about as much as a change of v by a few eps does.
-    points = jax.tree.map(lambda x: jnp.stack([x, moved(x)]), s.v)
+    points = jax.tree.map(lambda x, y: jnp.stack([x, y]), s.v, project(bounds, jax.tree.map(moved, s.v)))
     costs, gradients = lax.map(jax.value_and_grad(lambda v: config.cost(v, *args)), points)
     costs = costs.astype(s.cost.dtype)
     new, noisy = ((costs[i], jax.tree.map(lambda g, i=i: g[i], gradients)) for i in range(2))
@@ -141,7 +159,10 @@ def resume(config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple
     change, noise = apart(new, (s.cost, s.gradient)), apart(new, noisy)
     close = [~(x > 16 * y + 64 * eps * z) for x, y, z in zip(change, noise, sizes, strict=True)]
     same = close[0] & close[1] & (jnp.isfinite(new[0]) == jnp.isfinite(s.cost))
-    changed = state_at(config, rule, s.v, *new)
+    changed = state_at(config, rule, s.v, *new, bounds)
+    if bounds is not None:
+        # Other bounds may free variables at a minimum.
+        same &= ~outside & ((s.first_norm > 0) | (changed.first_norm == 0))
     changed = changed._replace(
         rule=changed.rule if rule is not None and rule.spec.uses_cost else s.rule,
         step=s.step,
@@ -164,27 +185,51 @@ def cost_of(config: StaticConfig, v: PyTree[Array], args: tuple[Any, ...]) -> Ar
     return jnp.asarray(config.cost(v, *args))
 
 
-def step_of(config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return Δv and the rule's next state."""
+def step_of(
+    config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...], bounds: Bounds | None = None
+) -> tuple[Any, Any]:
+    """Return Δv and the rule's next state. With bounds, v + Δv may lie outside."""
 
-    def cost(v: PyTree[Array]) -> Any:
-        return config.cost(v, *args)
+    def cost(v: PyTree[Array], bounds: Bounds | None = bounds) -> Any:
+        # Optax's line searches require that value_fn takes the extra arguments.
+        return config.cost(project(bounds, v), *args)
 
+    extra = {} if bounds is None else {"bounds": bounds}
     step: tuple[Any, Any] = rule_of(config, rule).update(
-        s.gradient, s.rule, s.v, value=s.cost, grad=s.gradient, value_fn=cost
+        reduced(bounds, s.v, s.gradient), s.rule, s.v, value=s.cost, grad=s.gradient, value_fn=cost, **extra
     )
     return step
 
 
+def with_reduced_gradient(bounds: Bounds | None, s: DescentState) -> DescentState:
+    """Return the state with the reduced gradient, for the tests and the record."""
+    return s._replace(gradient=reduced(bounds, s.v, s.gradient))
+
+
+def landing(bounds: Bounds | None, v: PyTree[Array], steps: PyTree[Array]) -> PyTree[Array]:
+    """Return v + Δv in the dtypes of v, projected onto the box."""
+    return project(bounds, jax.tree.map(_moved, v, steps))
+
+
 def one_update(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, s: DescentState, args: tuple[Any, ...], recorded: Any
+    config: StaticConfig,
+    rule: Rule | None,
+    stop: Stop | None,
+    s: DescentState,
+    args: tuple[Any, ...],
+    recorded: Any,
+    bounds: Bounds | None = None,
 ) -> tuple[DescentState, tuple[Array, Array]]:
     """Make one update. Return the new state, and ‖Δv‖ and ∇C·Δv of the step, which are NaN if they are not recorded.
 
     The caller adds 1 to `step` and 1 to `evaluations` for each update, because it can count many updates at once.
     """
     kind = s.cost.dtype
-    steps, rule_state = step_of(config, rule, s, args)
+    steps, rule_state = step_of(config, rule, s, args, bounds)
+    target = None
+    if bounds is not None:
+        target = landing(bounds, s.v, steps)
+        steps = subtract(target, s.v)
     nan = jnp.full((), jnp.nan, kind)
     step_norm = predicted = nan
     if recorded is not False:
@@ -195,7 +240,7 @@ def one_update(
         step_norm, predicted = (
             of_the_step() if recorded is True else lax.cond(recorded, of_the_step, lambda: (nan, nan))
         )
-    v = jax.tree.map(_moved, s.v, steps)
+    v = landing(None, s.v, steps) if target is None else target
     if follows_cost(config, rule, stop):
         keeps = rule is not None and rule.spec.caches_value
         c, gradient, known = _evaluated(lambda v: config.cost(v, *args), v, rule_state if keeps else ())

@@ -1,7 +1,8 @@
 """Rules that evaluate the cost: backtracking, Newton's method and the gradient flow.
 
 The `update` of such a rule also takes keyword arguments, as optax's line searches do: the cost `value`, its gradient
-`grad` and the cost function `value_fn`. `minimize` and `train` pass them.
+`grad` and the cost function `value_fn`. `minimize` and `train` pass them. With bounds, `minimize` also passes `bounds`,
+and the first argument is the reduced gradient.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.errors import require_count
 from jaxgd.pytree import axpy, dot, norm, scaled, size, unit_vector, wide_dtype
+from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project
 from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
 
 # Armijo's condition: a step must decrease C by at least this part of the predicted decrease.
@@ -58,7 +60,8 @@ def backtracking(memory: int = 10) -> Rule:
     inverse of the curvature along the last step. If that curvature is not positive, the search begins at 4η′. The
     start of a search differs from η′ by a factor of at most 10⁶.
 
-    A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′.
+    A search makes at most 60 trials. If all fail, Δv = 0 and the rule halves η′. With bounds, the trials are projected
+    onto the box, and ∇C·Δv of the projected step replaces −η‖∇C‖².
 
     Args:
         memory: The number of costs that the maximum covers, 1 to 10⁶; by default 10. A new value recompiles.
@@ -92,7 +95,9 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
             jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, v), jnp.full(memory, -jnp.inf, dtype), jnp.array(0)
         )
 
-    def step(g: Any, state: SearchState, v: Any, *, value: Any, value_fn: Cost, **_: Any) -> tuple[Any, SearchState]:
+    def step(
+        g: Any, state: SearchState, v: Any, *, value: Any, value_fn: Cost, bounds: Bounds | None = None, **_: Any
+    ) -> tuple[Any, SearchState]:
         value = jnp.asarray(value, state.costs.dtype)
         costs = jnp.roll(state.costs, 1).at[0].set(value)
         unit, length = unit_vector(g, value.dtype)
@@ -103,7 +108,8 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
         guess = jnp.clip(guess, state.eta / _FARTHEST, state.eta * _FARTHEST)
         first = jnp.where(state.eta > 0, guess * length, first_length(v))
         down = jax.tree.map(jnp.negative, unit)
-        t, trials = _search(value_fn, v, down, -length, first.astype(value.dtype), jnp.max(costs))
+        slope, short = (-length, None) if bounds is None else (0 * length, g)
+        t, trials = _search(value_fn, v, down, slope, first.astype(value.dtype), jnp.max(costs), bounds, short)
         steps = scaled(t, down)
         eta = jnp.where(t > 0, t / jnp.where(length > 0, length, 1), state.eta / 2)
         return steps, SearchState(eta, g, costs, trials)
@@ -117,29 +123,44 @@ def first_length(v: PyTree[Array]) -> Array:
     return jnp.where(length > 0, length / 10, 1)
 
 
-def _search(cost: Cost, v: Any, direction: Any, slope: Array, first: Array, reference: Array) -> tuple[Array, Array]:
+def _search(
+    cost: Cost,
+    v: Any,
+    direction: Any,
+    slope: Array,
+    first: Array,
+    reference: Array,
+    bounds: Bounds | None = None,
+    short: Any = None,
+) -> tuple[Array, Array]:
     """Return t and the number of trials.
 
     t is the first of `first`, first/2, … that meets Armijo's condition; it is 0 if none of 60 does. The condition
-    compares C with `reference`. `slope` is the slope of the cost along the direction, below 0.
+    compares C with `reference`. `slope` is the slope of the cost along the direction, below 0. With bounds, it is the
+    slope without the variables of the gradient `short`, which may reach a bound at once.
     """
     # Rounding in C must not reject a step.
     slack = 4 * jnp.finfo(reference.dtype).eps * jnp.abs(reference)  # type: ignore[no-untyped-call]
 
     def bad(carry: tuple[Array, Array, Array]) -> Array:
         t, trials, c = carry
-        return ~(c <= reference + _ARMIJO * t * slope + slack) & (trials < _TRIALS)
+        return ~accepted(t, c) & (trials < _TRIALS)
 
     def at(t: Array) -> Array:
         return jnp.asarray(cost(axpy(t, direction, v)), reference.dtype)
+
+    def accepted(t: Array, c: Array) -> Array:
+        if bounds is None:
+            return c <= reference + _ARMIJO * t * slope + slack
+        point = project(bounds, axpy(t, direction, v))
+        return c <= reference + _ARMIJO * predicted(bounds, v, slope, short, t, point) + slack
 
     def halve(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         t, trials, _ = carry
         return t * _HALF, trials + 1, at(t * _HALF)
 
     t, trials, c = lax.while_loop(bad, halve, (first, jnp.array(1), at(first)))
-    accepted = c <= reference + _ARMIJO * t * slope + slack
-    return jnp.where(accepted, t, 0), trials
+    return jnp.where(accepted(t, c), t, 0), trials
 
 
 class NewtonState(NamedTuple):
@@ -166,6 +187,10 @@ def newton(max_products: int = 100) -> Rule:
     The conjugate gradients then stop.
 
     The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
+
+    With bounds, the trials are projected onto the box. Variables that are on a bound, or that the minimum along −∇C by
+    the curvature there takes to one, move along −∇C. The equation is solved for the others. This takes one more product
+    per step.
 
     Args:
         max_products: The largest number of Hessian-vector products per step, at least 1; by default 100. Each costs
@@ -196,15 +221,22 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
     def init(v: Any) -> NewtonState:
         return NewtonState(jnp.zeros((), wide_dtype(v)), jnp.array(0))
 
-    def step(g: Any, state: NewtonState, v: Any, *, value: Any, value_fn: Cost, **_: Any) -> tuple[Any, NewtonState]:
+    def step(
+        g: Any, state: NewtonState, v: Any, *, value: Any, value_fn: Cost, bounds: Bounds | None = None, **_: Any
+    ) -> tuple[Any, NewtonState]:
         value = jnp.asarray(value, state.largest.dtype)
         unit, length = unit_vector(g, value.dtype)
         largest = jnp.maximum(state.largest, length)
         exact = jnp.minimum(0.5, jnp.sqrt(length / jnp.where(largest > 0, largest, 1)))
         # Solve for the unit vector, so that no square leaves the range of the dtype.
-        direction, products = _newton_direction(value_fn, v, unit, length, exact, max_products)
-        slope = length * dot(unit, direction).astype(value.dtype)
-        eta, trials = _search(value_fn, v, direction, slope, jnp.ones((), value.dtype), value)
+        if bounds is None:
+            direction, products = _newton_direction(value_fn, v, unit, length, exact, max_products)
+            slope, short = length * dot(unit, direction).astype(value.dtype), None
+        else:
+            direction, mask, products = _bounded_direction(bounds, value_fn, v, g, unit, length, exact, max_products)
+            slope = length * dot(masked(mask, unit), direction).astype(value.dtype)
+            short = jax.tree.map(lambda m, x: jnp.where(m, 0, x), mask, g)
+        eta, trials = _search(value_fn, v, direction, slope, jnp.ones((), value.dtype), value, bounds, short)
         steps = scaled(eta, direction)
         return steps, NewtonState(largest, products + trials)
 
@@ -220,15 +252,35 @@ class _Solving(NamedTuple):
     bent: Array  # True after a direction with pᵀHp ≤ 0, within rounding
 
 
+def _bounded_direction(
+    bounds: Bounds, cost: Cost, v: Any, g: Any, unit: Any, length: Array, exact: Array, max_products: int
+) -> tuple[Any, Any, Array]:
+    """Return a direction, the mask of the variables that move by Newton's method, and the products.
+
+    The minimum along −∇C, by the curvature there, shows the variables that are about to reach a bound. They move along
+    −∇C. Newton's equation, restricted to the others, moves those.
+    """
+    hu = hessian_vector_product(cost, v, unit)
+    curvature = jnp.abs(dot(unit, hu)).astype(length.dtype)
+    flat = curvature <= jnp.finfo(length.dtype).eps * norm(hu)  # type: ignore[no-untyped-call]
+    step = scaled(-jnp.where(flat, first_length(v), length / jnp.where(flat, 1, curvature)), unit)
+    mask = jax.tree.map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
+    d, products = _newton_direction(cost, v, unit, length, exact, max_products, mask)
+    return jax.tree.map(jnp.where, mask, d, step), mask, products + 1
+
+
 def _newton_direction(
-    cost: Cost, v: Any, unit: Any, length: Array, exact: Array, max_products: int
+    cost: Cost, v: Any, unit: Any, length: Array, exact: Array, max_products: int, mask: Any = None
 ) -> tuple[Any, Array]:
     """Solve Hd = −∇C by conjugate gradients, with ∇C = length · unit. Return d and the number of products.
 
     Stop when ‖r‖ ≤ `exact`, when a direction has no positive curvature, or after min(max_products, 2 · number of
-    variables) products.
+    variables) products. A mask restricts the equation to the variables where it is True.
     """
     most = min(max_products, 2 * size(v))
+    if mask is not None:
+        unit = masked(mask, unit)
+        exact = exact * norm(unit)
     down = jax.tree.map(jnp.negative, unit)
     left = dot(unit, unit)
 
@@ -236,7 +288,7 @@ def _newton_direction(
         return (s.left > exact**2) & (s.products < most) & ~s.bent
 
     def solve(s: _Solving) -> _Solving:
-        hp = hessian_vector_product(cost, v, s.p)
+        hp = masked(mask, hessian_vector_product(cost, v, s.p))
         curvature = dot(s.p, hp)
         # A curvature within rounding of 0 gives no step length. A later direction then adds nothing.
         flat = jnp.abs(curvature) <= jnp.finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)  # type: ignore[no-untyped-call]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import require_count
 from jaxgd.pytree import any_nonzero, axpy, dot, norm, scaled, subtract, unit_vector, wide_dtype
+from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project, reduced
 from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
 
@@ -77,6 +78,10 @@ def wolfe(memory: int = 10) -> Rule:
     next search goes along −∇C. If that fails too, Δv = 0 until v or ∇C changes. Without pairs of steps, the first step
     tried has the length of the last step; at first, ‖v‖/10, or 1 for v = 0.
 
+    With bounds, the trials are projected onto the box. Variables that are on a bound, or that a short step along −∇C
+    takes to one, move along −∇C. B is restricted to the others. A trial that reaches a new bound needs the first
+    condition only.
+
     Args:
         memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
             recompiles.
@@ -111,31 +116,52 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
         return WolfeState(v, nothing, zero + jnp.inf, nothing, pairs, pairs, rows, rows, none, zero, none)
 
     def step(
-        g: Any, state: WolfeState, v: Any, *, value: Any, value_fn: Cost, grad: Any = None, **_: Any
+        g: Any,
+        state: WolfeState,
+        v: Any,
+        *,
+        value: Any,
+        value_fn: Cost,
+        grad: Any = None,
+        bounds: Bounds | None = None,
+        **_: Any,
     ) -> tuple[Any, WolfeState]:
         kind = state.value.dtype
         value = jnp.asarray(value, kind)
-        stuck = (state.known < 0) & ~any_nonzero((subtract(v, state.v), subtract(g, state.gradient)))
+        # In a chain of optax, g may differ from ∇C. With bounds, it is the reduced gradient.
+        grad = g if grad is None else grad
+        kept = g if bounds is None else grad
+        stuck = (state.known < 0) & ~any_nonzero((subtract(v, state.v), subtract(kept, state.gradient)))
         state = state._replace(known=jnp.maximum(state.known, 0))
-        state = _with_pair(state, v, g, memory)
+        state = _with_pair(state, v, kept, memory)
+        grad = reduced(bounds, v, grad)
         unit, length = unit_vector(g, kind)
         first = jnp.where(state.length > 0, state.length, first_length(v)).astype(kind)
-        # In a chain of optax, g may differ from ∇C.
-        grad = g if grad is None else grad
         down = scaled(-first, unit)
         direction, slope, good = down, dot(grad, down).astype(kind), jnp.array(False)
+        short = None if bounds is None else grad
         if memory:
-            quasi = scaled(-length, _two_loops(state, unit, memory))
+            mask = None
+            if bounds is None:
+                quasi = scaled(-length, _two_loops(state, unit, memory))
+            else:
+                quasi, mask = _bounded_direction(bounds, state, v, g, unit, length, memory)
             quasi_slope = dot(grad, quasi).astype(kind)
             good = (state.known > 0) & (quasi_slope < 0)
             direction = jax.tree.map(lambda x, y: jnp.where(good, x, y), quasi, down)
             slope = jnp.where(good, quasi_slope, slope)
-        t, c, gradient, trials = _search(value_fn, v, direction, slope, value, grad, jnp.where(stuck, 0, _TRIALS))
+            if bounds is not None:
+                short = jax.tree.map(lambda m, x: jnp.where(m & good, 0, x), mask, grad)
+        most = jnp.where(stuck, 0, _TRIALS)
+        t, c, gradient, trials = _search(value_fn, v, direction, slope, value, grad, most, bounds, short)
         steps = scaled(t, direction)
-        moved = (t * norm(direction)).astype(kind)
+        if bounds is None:
+            moved = (t * norm(direction)).astype(kind)
+        else:
+            moved = norm(subtract(project(bounds, axpy(1, steps, v)), v)).astype(kind)
         return steps, state._replace(
             v=v,
-            gradient=g,
+            gradient=kept,
             value=c,
             grad=gradient,
             known=jnp.where(t > 0, state.known, jnp.where(good, 0, -1)),
@@ -167,6 +193,39 @@ def _with_pair(state: WolfeState, v: Any, g: Any, memory: int) -> WolfeState:
         ratio=written(state.ratio, s_length / jnp.where(y_length > 0, y_length, 1)),
         known=state.known + good,
     )
+
+
+def _bounded_direction(
+    bounds: Bounds, state: WolfeState, v: Any, g: Any, unit: Any, length: Array, memory: int
+) -> tuple[Any, Any]:
+    """Return a direction, and the mask of the variables that move by L-BFGS.
+
+    A short step along −g shows the variables that are about to reach a bound. The pairs are restricted to the others,
+    so these variables move along −g.
+    """
+    row = (state.known - 1) % memory
+    step = scaled(-length * state.cosine[row] * state.ratio[row], unit)
+    mask = jax.tree.map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
+    return scaled(-length, _two_loops(_restricted(state, mask), unit, memory)), mask
+
+
+def _restricted(state: WolfeState, mask: Any) -> WolfeState:
+    """Return the state with the pairs of the masked variables. A pair without positive curvature there becomes 0."""
+    kind = state.value.dtype
+
+    def pair(s: Any, y: Any, ratio: Array) -> tuple[Any, Any, Array, Array]:
+        # s and y were unit vectors, so squares below the range of the dtype do not count.
+        s, y = masked(mask, s), masked(mask, y)
+        s_length, y_length = (jnp.sqrt(dot(u, u)).astype(kind) for u in (s, y))
+        product = dot(s, y).astype(kind)
+        good = product > 10 * jnp.finfo(kind).eps * s_length * y_length  # type: ignore[no-untyped-call]
+        # The two loops need a unit vector y. The length of s is arbitrary.
+        length = jnp.where(good, y_length, 1)
+        s, y = (scaled(jnp.where(good, 1 / x, 0), u) for u, x in ((s, 1), (y, length)))
+        return s, y, jnp.where(good, product / length, 1), ratio / length
+
+    s, y, cosine, ratio = jax.vmap(pair)(state.s, state.y, state.ratio)
+    return state._replace(s=s, y=y, cosine=cosine, ratio=ratio)
 
 
 def _two_loops(state: WolfeState, q: Any, memory: int) -> Any:
@@ -212,26 +271,48 @@ class _Searching(NamedTuple):
 
 
 def _search(
-    cost: Cost, v: Any, direction: Any, slope: Array, value: Array, gradient: Any, most: Array
+    cost: Cost,
+    v: Any,
+    direction: Any,
+    slope: Array,
+    value: Array,
+    gradient: Any,
+    most: Array,
+    bounds: Bounds | None = None,
+    short: Any = None,
 ) -> tuple[Any, ...]:
-    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`. t is 0 if it fails."""
+    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`. t is 0 if it fails.
+
+    With bounds, the trials are projected. A trial beyond a bound needs the first condition only, because C has a kink
+    at the bound. `short` is the gradient of the variables that may reach a bound at once.
+    """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
     eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
     rounding = eps * jnp.abs(value) / size
     largest = _largest(gradient)
+    rest = slope if short is None else slope - dot(short, direction).astype(kind)
 
     def more(s: _Searching) -> Array:
         return ~s.done & (s.trials < most)
 
     def trial(s: _Searching) -> _Searching:
-        c, g = jax.value_and_grad(lambda v: jnp.asarray(cost(v), kind))(axpy(s.t, direction, v))
-        new = _Trial(s.t, (c - value) / size, dot(g, direction).astype(kind) / size)
+        x = axpy(s.t, direction, v)
+        point = project(bounds, x)
+        c, g = jax.value_and_grad(lambda v: jnp.asarray(cost(v), kind))(point)
+        inner, expected = g, s.t
+        if bounds is not None:
+            # A variable that has reached its bound no longer moves.
+            inner = masked(jax.tree.map(jnp.equal, x, point), reduced(bounds, point, g))
+            expected = -predicted(bounds, v, rest, short, s.t, point) / size
+        new = _Trial(s.t, (c - value) / size, dot(inner, direction).astype(kind) / size)
         near = (new.change <= _SLACK * rounding) & (new.slope <= 1 - 2 * _DECREASE)
-        near |= (new.change <= eps**_CANCELED / eps * rounding) & (_largest(g) < largest)
-        falls = (new.change <= -_DECREASE * s.t) | near
+        near |= (new.change <= eps**_CANCELED / eps * rounding) & (_largest(inner) < largest)
+        falls = (new.change <= -_DECREASE * expected) | near
         worse = ~(falls & ((new.change < s.low.change) | (s.low.t == 0) | near))
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
+        if bounds is not None:
+            done |= ~worse & any_nonzero(subtract(x, point))
         # The slope at the lower end points into the interval.
         turned = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)

@@ -1,0 +1,89 @@
+"""Bounds of the variables: the projection onto the box, the reduced gradient and the free variables.
+
+Bounds of None are no bounds: the functions that accept None then return their last argument unchanged.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
+
+from jaxgd.pytree import dot, subtract
+
+
+class Bounds(NamedTuple):
+    """The box of the allowed variables.
+
+    Attributes:
+        lower: The lower bounds: a tree like v. A leaf has the shape of v's leaf, or is one number. −∞ is no bound.
+        upper: The upper bounds, like lower. ∞ is no bound.
+    """
+
+    lower: PyTree[Array]
+    upper: PyTree[Array]
+
+    @property
+    def valid(self) -> Bool[Array, ""]:
+        """True if no bound is NaN, and some finite number lies between each pair of bounds."""
+
+        def fits(low: Array, high: Array) -> Array:
+            return jnp.all((low <= high) & (low < jnp.inf) & (high > -jnp.inf))
+
+        return jnp.all(jnp.array(jax.tree.leaves(jax.tree.map(fits, self.lower, self.upper))))
+
+
+def project(bounds: Bounds | None, v: PyTree[Array]) -> PyTree[Array]:
+    """Return the nearest point in the box. Its derivative is 0 for a variable outside and 1 otherwise, also on a bound.
+
+    >>> print(project(Bounds(0.0, 1.0), jnp.array(3.0)))
+    1.0
+    """
+    if bounds is None:
+        return v
+    return jax.tree.map(lambda x, low, high: jnp.where(x < low, low, jnp.where(x > high, high, x)), v, *bounds)
+
+
+def hold(bounds: Bounds, v: PyTree[Array]) -> PyTree[Array]:
+    """Return the nearest point in the box. The derivative by a variable on a bound is 0, and by that bound 1."""
+    return jax.tree.map(lambda x, low, high: jnp.where(x <= low, low, jnp.where(x >= high, high, x)), v, *bounds)
+
+
+def inside(bounds: Bounds, v: PyTree[Array]) -> PyTree[Array]:
+    """Return True for each variable that lies strictly between its bounds."""
+    return jax.tree.map(lambda x, low, high: (x > low) & (x < high), v, *bounds)
+
+
+def free(bounds: Bounds, v: PyTree[Array], g: PyTree[Array]) -> PyTree[Array]:
+    """Return True for each variable that a move along −g can change. Only bounds, and −g pointing out, prevent it."""
+
+    def can_move(x: Array, g: Array, low: Array, high: Array) -> Array:
+        return ~((x <= low) & (g > 0) | (x >= high) & (g < 0) | (low >= high))
+
+    return jax.tree.map(can_move, v, g, *bounds)
+
+
+def masked(mask: PyTree[Array] | None, u: PyTree[Array]) -> PyTree[Array]:
+    """Return u with 0 where the mask is False. A mask of None is True everywhere."""
+    return u if mask is None else jax.tree.map(lambda m, x: jnp.where(m, x, 0), mask, u)
+
+
+def reduced(bounds: Bounds | None, v: PyTree[Array], g: PyTree[Array]) -> PyTree[Array]:
+    """Return the reduced gradient: g with 0 for each variable on a bound if −g points out of the box there.
+
+    >>> print(reduced(Bounds(0.0, 1.0), jnp.array([0.0, 0.0]), jnp.array([2.0, -2.0])))
+    [ 0. -2.]
+    """
+    return g if bounds is None else masked(free(bounds, v, g), g)
+
+
+def predicted(
+    bounds: Bounds | None, v: PyTree[Array], slope: Any, short: PyTree[Array] | None, t: Array, point: PyTree[Array]
+) -> Array:
+    """Return the change of C that the slope predicts for a move by t, which leads to `point` in the box.
+
+    With bounds, `short` is the gradient of the variables that may reach a bound at once: their part is ⟨short, point −
+    v⟩, and `slope` is the slope of the others.
+    """
+    change: Array = t * slope
+    return change if bounds is None or short is None else change + dot(short, subtract(point, v)).astype(change.dtype)
