@@ -193,7 +193,12 @@ FAULTS = (
     Fault("descent/seen.py", "and all(map(_same, self.data, other.data))", "", MINIMIZE),
     Fault("descent/update.py", "select(same, s, changed)", "s", MINIMIZE),
     Fault("descent/loop.py", "    s = with_scale(carry.state)", "    s = carry.state", STEPWISE),
-    Fault("descent/loop.py", "code, s = _confirmed(config, stop, running, code, s, args)", "pass", STOP),
+    Fault(
+        "descent/loop.py",
+        "code, s = _confirmed(config, stop, c._replace(code=jnp.where(running, code, c.code), state=s), running, args)",
+        "pass",
+        STOP,
+    ),
     Fault(
         "descent/loop.py",
         "where(code == int(Reason.GRADIENT), _UNCHECKED, code)",
