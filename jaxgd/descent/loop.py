@@ -112,6 +112,8 @@ def advance(
 
     The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
     the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
+    A single loop with all tests in each step took 40 times as long for 2 variables, 3 times for 1,000, and as long for
+    10⁶ (CPU, float32, nothing recorded). `Descent` makes the same updates and tests without the inner loop.
     A batch element that meets a test pauses until the outer loop has checked it.
     """
 
