@@ -57,7 +57,7 @@ def inside(bounds: Bounds, v: PyTree[Array]) -> PyTree[Array]:
 def free(bounds: Bounds, v: PyTree[Array], g: PyTree[Array]) -> PyTree[Array]:
     """Return True for each variable that a move along −g can change. Only bounds, and −g pointing out, prevent it."""
 
-    def can_move(x: Array, g: Array, low: Array, high: Array) -> Array:
+    def can_move(x: Array, g: Array, low: Any, high: Any) -> Any:
         return ~((x <= low) & (g > 0) | (x >= high) & (g < 0) | (low >= high))
 
     return jax.tree.map(can_move, v, g, *bounds)

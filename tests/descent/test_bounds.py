@@ -87,7 +87,7 @@ def runs(name, rows, dtype):
 
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float64]), ids=lambda d: d.__name__)
-@pytest.mark.parametrize("name", often(RULES, ["newton", "wolfe"]))
+@pytest.mark.parametrize("name", often(RULES, ["wolfe"]))
 def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
     hard = name in ("newton", "wolfe", "backtracking") and dtype is jnp.float64
     rows = [*DEGENERATE.values(), *random_cases(200, 3, hard)]

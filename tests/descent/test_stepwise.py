@@ -46,7 +46,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
-@pytest.mark.parametrize("name", often(CASES, ["GRADIENT", "STALLED", "DIVERGING"]))
+@pytest.mark.parametrize("name", often(CASES, ["GRADIENT", "STALLED"]))
 def test_a_loop_of_ones_own_ends_as_minimize_does(name, wide):
     """The state has the same bits. A state of the middle of either run continues in the other one."""
     cost, rule, stop = CASES[name]
