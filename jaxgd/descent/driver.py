@@ -39,7 +39,7 @@ class Solution:
         best_cost: C(best_v), a scalar.
         steps: The number of updates. It includes the updates of the earlier runs that `state` continues.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
+            Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.

@@ -115,7 +115,7 @@ class Descent:
 
         Args:
             state: The state to test.
-            *args: The further arguments of the cost, for the checks for a stall and of the minimum.
+            *args: The further arguments of the cost, for the stall check and the check of the minimum.
 
         Returns:
             A scalar, True or False.
@@ -128,7 +128,7 @@ class Descent:
 
         Args:
             state: The state to test.
-            *args: The further arguments of the cost, for the checks for a stall and of the minimum.
+            *args: The further arguments of the cost, for the stall check and the check of the minimum.
 
         Returns:
             The outcome.

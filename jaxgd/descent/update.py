@@ -29,7 +29,7 @@ class DescentState(NamedTuple):
         rule: The state of the rule.
         step: The number of updates made so far.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
+            Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
         best_v: The variables with the lowest C so far; v if nothing is recorded.
         best_cost: C(best_v), a scalar.
         first_norm: ‖∇C(v₀)‖, or of the reduced gradient with bounds: the scale of `gradient_rtol`. It is smaller after

@@ -71,7 +71,7 @@ def wolfe(memory: int = 10) -> Rule:
     In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
     ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. If the largest
     element of ∇C falls, it accepts a rise of up to eps^⅔ · |C|, because the terms of C may cancel. No step raises C
-    further.
+    by more.
 
     A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If
     no trial meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the
