@@ -107,9 +107,9 @@ def eigenpairs(
     """Find the k largest or smallest eigenvalues of a cost's Hessian, with their eigenvectors.
 
     Hu = λu, by Lanczos' method with full orthogonalization. It restarts with the best vectors found so far until
-    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. For k > 1 it then searches outside these vectors, because the products of
-    H with one direction show one eigenvector of a repeated eigenvalue. λ_max limits η: gradient descent is stable below
-    2/λ_max. At a minimum λ_min ≥ 0, and λ_min < 0 shows a saddle or a maximum.
+    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. For k > 1 it then searches outside these vectors, because the
+    products of H with one direction show only one eigenvector of a repeated eigenvalue. λ_max limits η: gradient
+    descent is stable below 2/λ_max. At a minimum λ_min ≥ 0, and λ_min < 0 shows a saddle or a maximum.
 
     Rounding limits the residuals to a few eps · ‖H‖. The search ends at 16 eps · ‖H‖, without convergence if this is
     above the tolerance. If all k |λ| are below 4 eps · ‖H‖, they are 0 within rounding, and 16 eps · ‖H‖ is the

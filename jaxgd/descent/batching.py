@@ -105,7 +105,7 @@ def any_due(i: Any, own: Any, every: Any, even: Any) -> Any:
 
 @any_due.def_vmap
 def _any_due(axis_size: int, in_batched: Any, i: Any, own: Any, every: Any, even: Any) -> Any:
-    # The remainders of a whole batch take as long as its updates.
+    # The remainders of all elements would take as long as the updates themselves.
     return lax.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
 
 
@@ -140,7 +140,7 @@ def _write_row(
         after = jax.vmap(each, in_axes=(0, axes[2], axes[4], axes[-1]), axis_size=axis_size)(c[0], own, alive, entry)
         return after, jnp.array(False)
 
-    # A loop of one or no pass: unlike `cond`, it never copies the buffers.
+    # A loop that runs once or never. Unlike `cond`, it never copies the buffers.
     out, _ = lax.while_loop(lambda c: c[1], apart, (filled, ~even))
     return out, jax.tree.map(lambda _: True, out)
 

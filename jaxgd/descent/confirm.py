@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jaxgd.pytree import axpy, dot, norm, size
 from jaxgd.rules.bounds import masked
 
-# The conjugate gradients stop when the residual is at most this part of ‖∇C‖.
+# Conjugate gradients stop when the residual is at most this part of ‖∇C‖.
 _RESIDUAL = 1e-3
 # The least number of Hessian-vector products that the check may make.
 _PRODUCTS = 20
@@ -40,10 +40,10 @@ class Prediction(NamedTuple):
     """The way to the minimum that Newton's equation H d = ∇C predicts.
 
     Attributes:
-        distance: ‖d‖, or more.
-        decrease: The decrease of C, ½ ∇Cᵀd, or more.
-        definite: True if H is positive along all directions tried. With ∇C = 0, also that these are all directions.
-        indefinite: True if H has negative curvature along a direction, or none along the first.
+        distance: ‖d‖, plus an estimate of the part that the residual adds.
+        decrease: The decrease of C, ½ ∇Cᵀd, plus such an estimate.
+        definite: True if H is positive along all directions tried. With ∇C = 0, these must also cover the whole space.
+        indefinite: True if H has negative curvature along a direction, or no positive curvature along the first.
     """
 
     distance: Float[Array, ""]
@@ -56,7 +56,7 @@ def tolerances(rtol: Any, v: PyTree[Array], cost: Array) -> tuple[Array, Array]:
     """Return the largest distance and the largest decrease that count as near, for a gradient tolerance rtol.
 
     They are rtol^⅔ · max(1, ‖v‖) and max(rtol^⅔, rtol · |C|). For the default rtol of eps^¾, rtol^⅔ is √eps: rounding
-    in C hides a minimum below this distance. The 1 is absolute, because a minimum with v = 0 and C = 0 has no scale.
+    in C hides smaller distances. The 1 is absolute, because a minimum with v = 0 and C = 0 has no scale.
     """
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(v))  # type: ignore[no-untyped-call]
     r = jnp.maximum(jnp.asarray(rtol, cost.dtype), eps)
@@ -73,10 +73,10 @@ def is_near(
     spent: Any,
     free: PyTree[Array] | None = None,
 ) -> tuple[Array, Array]:
-    """Return True if v is near a minimum with a positive Hessian, and True if it is near any minimum.
+    """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
-    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. Only
-    with ∇C = 0 do the two results differ: a Hessian without negative curvature may be 0 along some directions. The mask
+    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. The
+    two flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
     `free` restricts the check to the variables that can move. The gradient is 0 for the others.
     """
     limits, length = tolerances(rtol, v, value), norm(gradient).astype(value.dtype)
@@ -107,7 +107,7 @@ def predict(
     product = _product(cost, v)
 
     def first(g: Array) -> Array:
-        # A vector without symmetry, so that it is orthogonal to no eigenvector of a simple Hessian.
+        # The vector has no symmetry, so it is orthogonal to no eigenvector of a simple Hessian.
         fixed = jnp.cos(jnp.arange(g.size, dtype=kind) ** 2 + 0.3).reshape(g.shape)
         return jnp.where(length > 0, g / jnp.where(length > 0, length, 1), fixed).astype(g.dtype)
 
@@ -150,7 +150,7 @@ def predict(
     bb, zero = dot(b, b).astype(kind), jnp.zeros((), kind)
     begin = _Solving(b, b, bb, bb, zero, zero, zero, zero + 1, zero + jnp.inf, jnp.array(0), jnp.array(False))
     s = lax.while_loop(more, solve, begin)
-    # The residual r adds at most ‖r‖/λ to the distance, with λ the least curvature. The least one seen stands for λ.
+    # The residual r adds at most ‖r‖/λ to the distance, with λ the least curvature. Use the least one seen as λ.
     distance, decrease = predicted(s, s.rr)
     solved = (length > 0) | (s.rr <= _RESIDUAL**2)
     return Prediction(distance, decrease, solved & ~s.bent, s.bent & ((s.products == 1) | (s.least < -4 * eps)))

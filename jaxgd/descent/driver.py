@@ -39,13 +39,13 @@ class Solution:
         best_cost: C(best_v), a scalar.
         steps: The number of updates. It includes the updates of the earlier runs that `state` continues.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
+            Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.
     """
 
-    # JAX and NumPy put other objects in place of JAX's arrays, so these fields have no closer type.
+    # JAX and NumPy may put objects other than arrays in these fields, so their type is Any.
     v: Any
     cost: Any
     gradient: Any
@@ -84,7 +84,7 @@ class Solution:
         return element
 
     def __getitem__(self, i: Any) -> Any:
-        """Raise an error that names `at`: fields have names, and elements of a batch an index."""
+        """Raise an error that names `at`, because an index could mean a field or an element of a batch."""
         raise DtypeError("Solution: a solution has no index. Use solution.at(i) for element i of a batch.")
 
     def _replace(self, **fields: Any) -> "Solution":
@@ -127,23 +127,23 @@ def minimize(
     such as printing, happen only while JAX traces it.
 
     Data that the cost reads from outside are constants of the compiled program. `minimize` recompiles if the cost's
-    closure, a global that its code names, or a field of its object holds another object than at the last call. Changes
-    inside such an object stay unseen: a list or NumPy array changed in place, globals of another module, and data of a
-    cost under `jax.jit`. Pass data that change as args.
+    closure, a global that its code names, or a field of its object holds another object than at the last call. It does
+    not see a list or NumPy array changed in place, a changed global of another module, or changed data of a cost under
+    `jax.jit`. Pass data that change as args.
 
     Interruption: a run with `callback`, `seconds` or `progress` returns to the host after each chunk. If the callback
-    or the cost raises an exception, or Ctrl-C raises KeyboardInterrupt, this exception leaves with an attribute
-    `state`. `minimize(..., state=error.state)` continues from it bit for bit. The state is None if the run has none
-    yet. A plain run is one compiled call: Ctrl-C waits for its end.
+    or the cost raises an exception, or Ctrl-C raises KeyboardInterrupt, this exception has an attribute `state`.
+    `minimize(..., state=error.state)` continues from it bit for bit. The attribute is None if the run has no state
+    yet. A plain run is one compiled call, so Ctrl-C takes effect only at its end.
 
     Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `best_v` and `cost` of the solution. The trajectory has no
     derivatives.
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN unless the outcome is GRADIENT or v is near a minimum by the check that `Stop` describes. For the
-      derivatives of a fixed number of updates, use "unroll". Arrays in the closure of an optax rule or of
-      `record.function` must not be differentiated.
+      They are NaN unless the outcome is GRADIENT or v passes the check for a minimum that `Stop` describes. For the
+      derivatives of a fixed number of updates, use "unroll". Do not differentiate with respect to arrays in the
+      closure of an optax rule or of `record.function`.
       With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
       The bounds have derivatives too.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
@@ -177,14 +177,14 @@ def minimize(
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds,
             progress and state, and rules that search.
         bounds: A pair (lower, upper) that v stays within; by default None, no bounds. Each is a tree like v0, one
-            number for all variables, or None. A leaf has the shape of v0's leaf or is one number; −∞ and ∞ are no
-            bound. v₀ is projected onto the box, and so is v after each update. The rule and the stopping tests use the
-            reduced gradient: ∇C with 0 for each variable on a bound if −∇C points out of the box there. The recorded
-            ‖∇C‖ is its norm. The state holds no bounds, so pass them again to continue.
+            number for all variables, or None. A leaf has the shape of v0's leaf or is one number; −∞ and ∞ mean no
+            bound. v₀ and v after each update are projected onto the box. The rule and the stopping tests use the
+            reduced gradient: ∇C with 0 for each variable on a bound where −∇C points out of the box. The recorded ‖∇C‖
+            is its norm. The state holds no bounds, so pass them again to continue.
 
     Returns:
-        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter or bound that is out of range, is
-        no error: `solution.outcome` reports it.
+        The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter or bound that is out of range,
+        raises no error: `solution.outcome` reports it.
 
     Raises:
         ShapeError: If the cost is not one real scalar, or v0 holds no variable, or v0 does not fit the state or the

@@ -43,8 +43,8 @@ def run_in_chunks(
 ) -> Any:
     """Run a descent in chunks, and return its solution.
 
-    An exception of any kind leaves with an attribute `state`: the state after the last complete chunk. Before the
-    first one, it is the state that the caller has given, or None.
+    If an exception ends the run, its attribute `state` is the state after the last complete chunk. Until the start has
+    been checked, it is the state that the caller has given, or None.
 
     Args:
         watch: The caller's options.
@@ -67,7 +67,7 @@ def run_in_chunks(
                 "Leave them out."
             )
         first = carry.state.step
-        # Without updates: the check of a start where the gradient is within its tolerance.
+        # With 0 updates, check a start where the gradient is within its tolerance.
         carry = _finished(advance(carry, 0))
         kept, done, length, began = carry.state, 0, watch.chunk or 1, None
         with _progress_line(watch.progress, max_steps) as show:
@@ -99,7 +99,7 @@ def run_in_chunks(
 
 
 def _finished(carry: Carry) -> Carry:
-    # A failed or interrupted chunk leaves no state, so wait for its end before it replaces the last one.
+    # A failed or interrupted chunk leaves no state, so wait for its end before its state replaces the last one.
     finished: Carry = jax.block_until_ready(carry)  # type: ignore[no-untyped-call]
     return finished
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
 
-# Solving the linear equation takes more products than the check, so the check needs no tight limit.
+# The solution of the linear equation takes more products than the check, so the check needs no tight limit.
 _EVALUATIONS = 10**6
 
 
@@ -43,13 +43,13 @@ def at_minimum(
 @at_minimum.defjvp
 def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     args, v, value, gradient, converged, rtol, free = primals
-    # The theorem does not apply without a minimum.
+    # Without a minimum, the theorem does not apply.
     factor = jnp.where(converged | _near(cost, *lax.stop_gradient((args, v, value, rtol)), free), 1, jnp.nan)
 
     def marked(dx: Any) -> Any:
         return dx if dx.dtype == jax.dtypes.float0 else dx * factor.astype(dx.dtype)
 
-    # Conjugate gradients return 0 for NaN, so mark the tangents on both sides of them: reverse mode goes the other way.
+    # Conjugate gradients return 0 for NaN. Mark the tangents before and after them, because reverse mode runs backward.
     moved = jax.tree.map(marked, tangents[0])
     # Apply at_minimum again: v depends on args in the second derivative too.
     v, value, gradient = at_minimum(cost, args, v, value, gradient, converged, rtol, free)

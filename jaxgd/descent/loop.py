@@ -42,7 +42,7 @@ from jaxgd.rules.bounds import Bounds, free
 
 # The code of a start where ‖∇C‖ is within its tolerance, until the first check in the loop.
 _UNCHECKED = -1
-# An unconfirmed ‖∇C‖ must fall to this part of itself before the next check.
+# If a check finds no minimum near v, ‖∇C‖ must fall to this fraction of its value before the next check.
 _SMALLER = 0.1
 
 
@@ -53,7 +53,7 @@ class Carry(NamedTuple):
         state: The state of the descent.
         i: The number of updates in this run. In a batch, it is one number, right for all elements if `even`.
         first: The number of updates before this run.
-        even: False if the elements of a batch have made different numbers of updates: some paused at a test.
+        even: False if the elements of a batch have made different numbers of updates, because some paused at a test.
         code: The `Reason` as an integer, RUNNING until a test is met.
         every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
@@ -276,8 +276,9 @@ def _update(
 def _confirmed(
     config: StaticConfig, stop: Stop, c: Carry, running: Array, args: tuple[Any, ...]
 ) -> tuple[Array, DescentState]:
-    """Return the code and the state after the check of a small ‖∇C‖: RUNNING, with a smaller tolerance, if v is far.
+    """Check for a minimum near v if ‖∇C‖ is within its tolerance, and return the code and the state.
 
+    If v is far from a minimum, the code is RUNNING, with a smaller tolerance, or ZERO_GRADIENT for ∇C = 0.
     ‖∇C‖ ≤ gradient_atol passes without the check, because it is the caller's own goal.
     """
     s = with_reduced_gradient(c.bounds, c.state)

@@ -75,7 +75,7 @@ class Trajectory(NamedTuple):
     def crossed(self) -> Int[Array, "*batch"]:
         """The step of the first entry where λ_max has risen from below 2/η to above it; −1 if it never does.
 
-        It is −1 too if the sharpness is not recorded. Entries of NaN do not count.
+        It is also −1 if the sharpness is not recorded. Entries of NaN do not count.
         """
         if self.sharpness is None or self.stability is None:
             return jnp.full(self.step.shape[:-1], -1)
@@ -171,7 +171,7 @@ def trajectory(record: Record, filled: Buffers, begin: Any, every: Any, reached:
         columns: dict[str, Any] = {name: table[:rows, i] for i, name in enumerate(COLUMNS)}
         v, value = jax.tree.map(lambda x: x[:rows], (filled.v, filled.value))
     else:
-        # Slice in NumPy, because JAX compiles a program for each operation on a new length. So does jnp.asarray.
+        # Slice in NumPy, because JAX compiles a program for each new length, also in jnp.asarray.
         rows, table = reached // int(every) + 1, np.asarray(table)
         step = jax.device_put(int(begin) + np.arange(rows) * int(every))
         columns = {name: jax.device_put(table[:rows, i]) for i, name in enumerate(COLUMNS)}

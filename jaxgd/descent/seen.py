@@ -12,15 +12,17 @@ from jaxgd.errors import is_traced
 class Seen:
     """A cost that equals another `Seen` only if both read the same objects from outside.
 
-    JAX compares the cost with those that it has compiled. The data are:
+    JAX compares a cost with the costs that it has compiled. The data are:
 
     - the cells of the function's closure, and the values of its defaults;
-    - the globals that its code names, and those that functions of the same module name that it names;
+    - the globals that its code names;
+    - the same data of each function of the same module among these;
     - the fields of the object of a bound method, or of a callable object, and the parts of a functools.partial.
 
     Data are compared by identity, and Python numbers and strings by value. Data that the cost writes, such as a
-    counter, do not count. Changes inside an object stay unseen: an element of a list, a NumPy array written in place, a
-    field of a field, a global that another module reads, or data of a cost under jax.jit, which keeps its own trace.
+    counter, do not count. Changes inside an object are not seen: an element of a list, a NumPy array written in place,
+    or a field of a field. A global that another module reads is not seen either. A cost under jax.jit keeps its own
+    trace, so its data are not seen.
 
     Attributes:
         cost: The cost.
@@ -101,7 +103,7 @@ def _fields(x: Any, code_of: Any) -> Iterator[Any]:
 
 
 def _kept(x: Any) -> Any:
-    """Return x, or a new object for a tracer: it belongs to one trace, so no later cost may equal this one."""
+    """Return x, or a new object if x is a tracer. It belongs to one trace, so no later cost may equal this one."""
     return object() if is_traced(x) else x
 
 

@@ -1,4 +1,4 @@
-"""The updates and the tests of `minimize` one at a time, for a loop of the caller's own."""
+"""The updates and the tests of `minimize` one at a time, for a loop that the caller writes."""
 
 import dataclasses
 import functools
@@ -100,10 +100,10 @@ class Descent:
             *args: The further arguments of the cost.
 
         Returns:
-            The state after it.
+            The state after the update.
 
         Raises:
-            DtypeError: If `state` is no state, or an argument has the wrong type.
+            DtypeError: If `state` is not a state, or an argument has the wrong type.
             ShapeError: If `state` is a batch.
             RangeError: If another rule made the state.
         """
@@ -115,7 +115,7 @@ class Descent:
 
         Args:
             state: The state to test.
-            *args: The further arguments of the cost, for the checks for a stall and of the minimum.
+            *args: The further arguments of the cost, for the stall check and the check of the minimum.
 
         Returns:
             A scalar, True or False.
@@ -128,7 +128,7 @@ class Descent:
 
         Args:
             state: The state to test.
-            *args: The further arguments of the cost, for the checks for a stall and of the minimum.
+            *args: The further arguments of the cost, for the stall check and the check of the minimum.
 
         Returns:
             The outcome.

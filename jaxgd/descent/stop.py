@@ -35,16 +35,16 @@ class Stop:
     only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
     infinities and NaN instead of C.
 
-    With bounds, ∇C means the reduced gradient here, and H the Hessian of the variables that can move. ∇C is 0 in the
-    reduced gradient for each variable on a bound if −∇C points out of the box there.
+    With bounds, ∇C means the reduced gradient here, and H the Hessian of the variables that can move. The reduced
+    gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
 
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
     ‖d‖ ≤ r^⅔ · max(1, ‖v‖) or ½∇Cᵀd ≤ max(r^⅔, r · |C|), and H has no curvature ≤ 0 along the directions tried.
-    Otherwise the tolerance becomes a tenth of ‖∇C‖, and the run goes on. For ∇C = 0, H must be positive at v₀, and must
-    have no negative curvature after updates. Otherwise the run ends with the outcome ZERO_GRADIENT, which is not ok.
+    If the check fails, the tolerance becomes a tenth of ‖∇C‖, and the run continues. For ∇C = 0, H must be positive at
+    v₀, and must have no negative curvature after updates. Otherwise the outcome is ZERO_GRADIENT, which is not ok.
     The check solves the equation by conjugate gradients, with at most max(20, a quarter of the evaluations)
-    Hessian-vector products. Where JAX has no second derivative of the cost, it uses differences of ∇C. The check misses
+    Hessian-vector products. Where JAX has no second derivative of the cost, the check uses differences of ∇C. It misses
     a saddle that the descent reaches along directions of positive curvature.
 
     Attributes:

@@ -29,11 +29,11 @@ class DescentState(NamedTuple):
         rule: The state of the rule.
         step: The number of updates made so far.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness and for the checks for a stall and of the minimum are not counted.
+            Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
         best_v: The variables with the lowest C so far; v if nothing is recorded.
         best_cost: C(best_v), a scalar.
-        first_norm: ‖∇C(v₀)‖, or of the reduced gradient with bounds: the scale of `gradient_rtol`. Less after a check
-            that found no minimum near v.
+        first_norm: ‖∇C(v₀)‖, or of the reduced gradient with bounds: the scale of `gradient_rtol`. It is smaller after
+            a check that found no minimum near v.
         scale: max(|C(v₀)|, |C(v₁)|), for the divergence test.
         cost_before: C before the last update; infinite at the start, or if no test needs it.
         step_norm: ‖Δv‖ of the last update; infinite at the start, or if no test needs it.
@@ -111,7 +111,7 @@ def state_at(
         cost=cost,
         gradient=gradient,
         rule=rule_of(config, rule).init(v),
-        # With a dtype, the type is not weak, so a state before and after an update have the same types.
+        # An array with an explicit dtype is not weakly typed, so an update keeps the types of the state.
         step=jnp.array(0, int),
         evaluations=jnp.array(1, int),
         best_v=v,
@@ -132,8 +132,8 @@ def resume(
 
     Two programs may round C and ∇C differently. Return the state unchanged if they agree with it within rounding: a
     continued run then gives the same bits as a single one. Otherwise the cost or its args have changed. Then reset the
-    fields that depend on older costs, and the state of a rule that uses the cost. Do so too if v or best_v is outside
-    the bounds. v is then projected.
+    fields that depend on older costs, and the state of a rule that uses the cost. Reset them also if v or best_v is
+    outside the bounds. v is projected onto the box.
     """
     outside = jnp.array(False)
     if bounds is not None:
@@ -262,7 +262,7 @@ def one_update(
 
 
 def with_scale(s: DescentState) -> DescentState:
-    """Return the state with the scale for the divergence test: the first update is a part of it."""
+    """Return the state with the scale for the divergence test, which includes C after the first update."""
     return s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
 
 

@@ -1,6 +1,6 @@
 """Bounds of the variables: the projection onto the box, the reduced gradient and the free variables.
 
-Bounds of None are no bounds: the functions that accept None then return their last argument unchanged.
+Bounds of None mean no bounds: `project` and `reduced` then return their last argument unchanged.
 """
 
 from typing import Any, NamedTuple
@@ -45,7 +45,10 @@ def project(bounds: Bounds | None, v: PyTree[Array]) -> PyTree[Array]:
 
 
 def hold(bounds: Bounds, v: PyTree[Array]) -> PyTree[Array]:
-    """Return the nearest point in the box. The derivative by a variable on a bound is 0, and by that bound 1."""
+    """Return the nearest point in the box.
+
+    The derivative with respect to a variable on a bound is 0, and with respect to that bound 1.
+    """
     return jax.tree.map(lambda x, low, high: jnp.where(x <= low, low, jnp.where(x >= high, high, x)), v, *bounds)
 
 
@@ -55,7 +58,10 @@ def inside(bounds: Bounds, v: PyTree[Array]) -> PyTree[Array]:
 
 
 def free(bounds: Bounds, v: PyTree[Array], g: PyTree[Array]) -> PyTree[Array]:
-    """Return True for each variable that a move along −g can change. Only bounds, and −g pointing out, prevent it."""
+    """Return True for each variable that can move along −g.
+
+    It cannot if it is on a bound where −g points out of the box, or if its two bounds are equal.
+    """
 
     def can_move(x: Array, g: Array, low: Any, high: Any) -> Any:
         return ~((x <= low) & (g > 0) | (x >= high) & (g < 0) | (low >= high))
@@ -69,7 +75,7 @@ def masked(mask: PyTree[Array] | None, u: PyTree[Array]) -> PyTree[Array]:
 
 
 def reduced(bounds: Bounds | None, v: PyTree[Array], g: PyTree[Array]) -> PyTree[Array]:
-    """Return the reduced gradient: g with 0 for each variable on a bound if −g points out of the box there.
+    """Return the reduced gradient: g with 0 for each variable on a bound where −g points out of the box.
 
     >>> print(reduced(Bounds(0.0, 1.0), jnp.array([0.0, 0.0]), jnp.array([2.0, -2.0])))
     [ 0. -2.]
@@ -82,8 +88,8 @@ def predicted(
 ) -> Array:
     """Return the change of C that the slope predicts for a move by t, which leads to `point` in the box.
 
-    With bounds, `short` is the gradient of the variables that may reach a bound at once: their part is ⟨short, point −
-    v⟩, and `slope` is the slope of the others.
+    With bounds, `short` is the gradient of the variables that may reach a bound at once, and 0 for the others. Their
+    part of the change is ⟨short, point − v⟩. `slope` is the slope of the others.
     """
     change: Array = t * slope
     return change if bounds is None or short is None else change + dot(short, subtract(point, v)).astype(change.dtype)

@@ -188,9 +188,9 @@ def newton(max_products: int = 100) -> Rule:
 
     The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
 
-    With bounds, the trials are projected onto the box. Variables that are on a bound, or that the minimum along −∇C by
-    the curvature there takes to one, move along −∇C. The equation is solved for the others. This takes one more product
-    per step.
+    With bounds, the trials are projected onto the box. One more product per step gives the curvature along −∇C, and so
+    a step to the minimum along −∇C. Variables that are on a bound, or that this step takes to one, make this step. The
+    equation is solved for the others.
 
     Args:
         max_products: The largest number of Hessian-vector products per step, at least 1; by default 100. Each costs
@@ -257,8 +257,8 @@ def _bounded_direction(
 ) -> tuple[Any, Any, Array]:
     """Return a direction, the mask of the variables that move by Newton's method, and the products.
 
-    The minimum along −∇C, by the curvature there, shows the variables that are about to reach a bound. They move along
-    −∇C. Newton's equation, restricted to the others, moves those.
+    The curvature along −∇C gives a step to the minimum along −∇C. It shows the variables that are about to reach a
+    bound, and these make this step. Newton's equation, restricted to the others, gives their step.
     """
     hu = hessian_vector_product(cost, v, unit)
     curvature = jnp.abs(dot(unit, hu)).astype(length.dtype)
@@ -290,7 +290,7 @@ def _newton_direction(
     def solve(s: _Solving) -> _Solving:
         hp = masked(mask, hessian_vector_product(cost, v, s.p))
         curvature = dot(s.p, hp)
-        # A curvature within rounding of 0 gives no step length. A later direction then adds nothing.
+        # A curvature within rounding of 0 gives no step length. After the first direction, it then adds no step.
         flat = jnp.abs(curvature) <= jnp.finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)  # type: ignore[no-untyped-call]
         alpha = s.left / jnp.where(flat, 1, jnp.abs(curvature))
         along = jnp.where(flat, jnp.where(s.products == 0, first_length(v), 0), alpha * length)

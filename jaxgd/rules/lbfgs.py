@@ -15,7 +15,7 @@ from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project,
 from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
 
-# The conditions: C falls by at least this part of the predicted decrease, and the slope to at most this part.
+# The Wolfe conditions: C falls by at least this part of the predicted decrease, and |slope| to at most this part.
 _DECREASE, _SLOPE = 1e-4, 0.9
 _TRIALS = 30
 # The rise of C that counts as rounding, in units of |C|: 8 eps for a sum of like terms, eps^⅔ where terms cancel.
@@ -71,12 +71,12 @@ def wolfe(memory: int = 10) -> Rule:
     In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
     ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. If the largest
     element of ∇C falls, it accepts a rise of up to eps^⅔ · |C|, because the terms of C may cancel. No step raises C
-    further.
+    by more.
 
     A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If
     no trial meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the
     next search goes along −∇C. If that fails too, Δv = 0 until v or ∇C changes. Without pairs of steps, the first step
-    tried has the length of the last step; at first, ‖v‖/10, or 1 for v = 0.
+    tried has the length of the last step. Before the first step, this length is ‖v‖/10, or 1 for v = 0.
 
     With bounds, the trials are projected onto the box. Variables that are on a bound, or that a short step along −∇C
     takes to one, move along −∇C. B is restricted to the others. A trial that reaches a new bound needs the first
@@ -200,8 +200,8 @@ def _bounded_direction(
 ) -> tuple[Any, Any]:
     """Return a direction, and the mask of the variables that move by L-BFGS.
 
-    A short step along −g shows the variables that are about to reach a bound. The pairs are restricted to the others,
-    so these variables move along −g.
+    A short step along −g shows the variables that are about to reach a bound. They move along −g, because the pairs are
+    restricted to the others.
     """
     row = (state.known - 1) % memory
     step = scaled(-length * state.cosine[row] * state.ratio[row], unit)
@@ -281,10 +281,10 @@ def _search(
     bounds: Bounds | None = None,
     short: Any = None,
 ) -> tuple[Any, ...]:
-    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`. t is 0 if it fails.
+    """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`.
 
-    With bounds, the trials are projected. A trial beyond a bound needs the first condition only, because C has a kink
-    at the bound. `short` is the gradient of the variables that may reach a bound at once.
+    If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs the first condition
+    only, because C has a kink at the bound. `short` is the gradient of the variables that may reach a bound at once.
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
@@ -313,7 +313,7 @@ def _search(
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
         if bounds is not None:
             done |= ~worse & any_nonzero(subtract(x, point))
-        # The slope at the lower end points into the interval.
+        # Keep the slope at the lower end pointing into the interval.
         turned = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)
         high = _chosen(worse, new, _chosen(turned, s.low, s.high))
@@ -342,7 +342,7 @@ def _chosen(condition: Array, x: Any, y: Any) -> Any:
 
 
 def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
-    """Return the next t: the minimum of the cubic through two trials, kept off the ends of the interval."""
+    """Return the next t: the minimum of the cubic through two trials, away from the ends of the interval."""
     open_end = jnp.isinf(high.t)
     # Without an upper end, extrapolate from the last two lower ends.
     other = _chosen(open_end, before, high)
@@ -351,7 +351,7 @@ def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
     root = jnp.sqrt(jnp.maximum(a**2 - low.slope * other.slope, 0)) * jnp.sign(width)
     cubic = low.t + width * (root - low.slope + a) / (other.slope - low.slope + 2 * root)
     cubic = jnp.where(jnp.isfinite(cubic), cubic, low.t)
-    # A trial that is not finite says nothing about the interval but that it is far too long.
+    # A trial that is not finite shows only that the interval is far too long.
     inside = jnp.where(jnp.isfinite(high.change), cubic, low.t)
     ends = low.t + jnp.array([0.1, 0.9], low.t.dtype) * (high.t - low.t)
     inside = jnp.clip(inside, jnp.min(ends), jnp.max(ends))

@@ -1,4 +1,4 @@
-"""The registry of rules. `import jaxgd` and the command line read it, so it imports no rule, and no other module."""
+"""The registry of rules. `import jaxgd` and the command line read it, so it imports no other module of jaxgd."""
 
 import importlib
 from collections.abc import Callable

@@ -102,7 +102,7 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
 
     @property
     def valid(self) -> Bool[Array, ""]:
-        """True if all hyperparameters are in range. It covers those that were traced when the rule was made."""
+        """True if all hyperparameters are in range. Numbers that were traced when the rule was made are checked too."""
         numbers = [(h, self.hyperparams[h.name]) for h in self.spec.hyperparams if h.name in self.hyperparams]
         checks = [(x >= 0) & (x < 1) if h.fraction else jnp.isfinite(x) & (x > 0) for h, x in numbers]
         return jnp.all(jnp.array(checks, bool))

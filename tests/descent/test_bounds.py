@@ -46,7 +46,7 @@ DEGENERATE = {
 
 
 def random_cases(count, n, hard):
-    """Yield rows like those of DEGENERATE. SciPy solves them. If hard, half have condition numbers above 400."""
+    """Yield random rows in the form of DEGENERATE, solved by SciPy. If hard, half have condition numbers above 400."""
     rng = np.random.default_rng(0)
     for k in range(count):
         a = rng.normal(size=(n + (2 if hard else 9), n)) * np.geomspace(1, 20 if hard and k % 2 else 1, n)
@@ -94,9 +94,9 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
     with jax.enable_x64(dtype is jnp.float64):
         end = runs(name, rows, dtype)
     if name == "wolfe" and dtype is jnp.float64:
-        # Pairs that are not restricted to the free variables give more.
+        # L-BFGS pairs that are not restricted to the free variables need more evaluations.
         assert np.median(end.evaluations) <= 10
-        # A search for the second condition would end after 30 trials.
+        # A search for the second condition would take 30 trials.
         assert end.evaluations[[*DEGENERATE].index("kink")] <= 20
     for i, (_, _, low, high, _, want, reason) in enumerate(rows):
         case = f"case {i}: {[*DEGENERATE, *range(200)][i]}"

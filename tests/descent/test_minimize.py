@@ -169,7 +169,7 @@ def test_batch_elements_do_not_affect_each_other(x64):
 
 
 def test_an_element_of_a_batch_is_named_by_at():
-    """A solution is a pytree. An index without `at` is refused, because it would name a field or an element."""
+    """A solution is a pytree. An index without `at` is refused, because it could mean a field or an element."""
     run = lambda v: minimize(valley, v, gradient_descent(0.25), max_steps=3, record=Record(v=True))  # noqa: E731
     batch = jax.jit(jax.vmap(run))(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     for i in (2, -1, (2,)):
@@ -333,7 +333,7 @@ def until(k, state=None):
 )
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 def test_an_interrupted_run_keeps_its_state(end, error, wide):
-    """The exception keeps its class. Its state is on the path, and a run that continues from it ends bit for bit."""
+    """The exception keeps its class. Its state is on the path, and a run that continues from it has the same bits."""
 
     def callback(solution):
         if solution.steps >= 10:

@@ -1,4 +1,4 @@
-"""A loop of one's own over the steps of a Descent ends as `minimize` does."""
+"""A loop over the steps of a Descent ends as `minimize` does."""
 
 import itertools
 
@@ -47,8 +47,8 @@ CASES = {
 
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(CASES, ["GRADIENT", "STALLED"]))
-def test_a_loop_of_ones_own_ends_as_minimize_does(name, wide):
-    """The state has the same bits. A state of the middle of either run continues in the other one."""
+def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
+    """The last states have the same bits. A state from the middle of either run continues in the other one."""
     cost, rule, stop = CASES[name]
     rule, most = rule(), 300
     with jax.enable_x64(wide):
@@ -68,7 +68,7 @@ def test_a_loop_of_ones_own_ends_as_minimize_does(name, wide):
         ):
             code = getattr(code, "code", code)
             assert int(code) in (solution.outcome.code, Reason.RUNNING)
-            # `minimize` has made the check for a stall where its run ends.
+            # `minimize` has also made the check for a stall at the end of its run.
             state = state._replace(next_look=solution.state.next_look, cost_seen=solution.state.cost_seen)
             jax.tree.map(np.testing.assert_array_equal, state, solution.state)
         reason = "RUNNING" if name == "MAX_STEPS" else name.split()[0]

@@ -229,7 +229,7 @@ def zakharov(v):
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_small_gradient_far_from_a_minimum_does_not_stop_the_descent(dtype):
-    """From 10⁴, a fraction eps^¾ of the first gradient is still large. Elements of a batch end as their own runs do."""
+    """From 10⁴, eps^¾ of the first gradient is still large. Each element of a batch ends as its single run does."""
     with jax.enable_x64(dtype is jnp.float64):
         starts = jnp.array([[0.6, 0.7, 1.0], [600.0, 700.0, 1e4], [60.0, 70.0, 1e3]], dtype)
         run = lambda v: minimize(zakharov, v, backtracking(), max_steps=500, record=Record(every=5))  # noqa: E731
