@@ -31,7 +31,8 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
             # A single point would be an invisible line.
             axes.plot(x, y, "o" if len(x) == 1 else "-", linewidth=1.5 if len(lines) <= 10 else 0.7, label=text)
         if spans_decades(np.concatenate([np.asarray(y, float) for _, y, _ in lines])):
-            axes.set_yscale("log")
+            # The logarithm of 0 is no point of the line. By default, matplotlib draws it far below the picture.
+            axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=xlabel, ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
