@@ -215,6 +215,22 @@ FAULTS = (
     Fault("descent/record.py", "if len(x.devices()) > 1", "if x.size", MINIMIZE),
     Fault("descent/record.py", "jax.device_put(table[:rows, i])", "jnp.asarray(table[:rows, i])", MINIMIZE),
     Fault("descent/driver.py", "s, _ = lax.scan(jax.checkpoint(step), s, None, length=rest)", "pass", IMPLICIT),
+    Fault(
+        "descent/driver.py", "return reached if over else _with_aux(config, args, reached)", "return reached", MINIMIZE
+    ),
+    Fault(
+        "descent/driver.py",
+        "config.cost, solution.v, args))",
+        "config.cost, lax.stop_gradient(solution.v), args))",
+        MINIMIZE,
+    ),
+    Fault("descent/problem.py", "if is_pair(out) != has_aux:", "if False:", MINIMIZE),
+    Fault(
+        "report/landscape.py",
+        "return out[0] if isinstance(out, tuple | list) and len(out) == 2 else out",
+        "return out",
+        PLOTS,
+    ),
     Fault("descent/update.py", "if x.dtype.itemsize < 4:", "if False:", f"{LOOP} {RECORD} {STOP}"),
     Fault("descent/update.py", "better = c < s.best_cost", "better = jnp.array(True)", f"{LOOP} {RECORD} {STOP}"),
     Fault("descent/update.py", "eps * jnp.abs(x)))", "eps))", f"{LOOP} {RECORD} {STOP}"),

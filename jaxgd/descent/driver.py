@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from jaxgd.descent.host import Watch, run_in_chunks
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
-from jaxgd.descent.problem import WHO, configured, require_bounds, require_problem
+from jaxgd.descent.problem import WHO, WithoutAux, configured, require_bounds, require_problem
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop, resolved_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
@@ -43,6 +43,7 @@ class Solution:
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.
+        aux: The cost's second result at v, with `has_aux=True`; otherwise None.
     """
 
     # JAX and NumPy put other objects in place of JAX's arrays, so these fields have no closer type.
@@ -56,6 +57,7 @@ class Solution:
     outcome: Outcome
     trajectory: Trajectory | None
     state: DescentState
+    aux: Any = None
 
     def at(self, i: Any) -> "Solution":
         """Return one element of a batch.
@@ -112,6 +114,7 @@ def minimize(
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
     bounds: Any = None,
+    has_aux: bool = False,
 ) -> Solution:
     """Minimize a cost of many variables by repeated updates. The rule computes each step from the gradient.
 
@@ -150,7 +153,7 @@ def minimize(
       square root of `max_steps`.
 
     Args:
-        cost: The function to minimize; `cost(v, *args)` returns one real scalar.
+        cost: The function to minimize; `cost(v, *args)` returns one real scalar, or a pair with `has_aux`.
         v0: The start: any pytree of real floating-point arrays. With `state`, pass None.
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
         args: Further arguments of the cost: a tuple of arrays, numbers or pytrees of them; by default empty.
@@ -181,6 +184,9 @@ def minimize(
             bound. v₀ is projected onto the box, and so is v after each update. The rule and the stopping tests use the
             reduced gradient: ∇C with 0 for each variable on a bound if −∇C points out of the box there. The recorded
             ‖∇C‖ is its norm. The state holds no bounds, so pass them again to continue.
+        has_aux: True if the cost returns a pair (C, aux), as in `jax.value_and_grad`; by default False. aux is any tree
+            of arrays, and `solution.aux` is its value at `solution.v`. `minimize` evaluates it once for each solution,
+            also for a callback's, and `evaluations` does not count this. Derivatives pass through v and args.
 
     Returns:
         The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter or bound that is out of range, is
@@ -206,7 +212,7 @@ def minimize(
         >>> print(solution.trajectory.cost[:3].round(4))
         [2.     1.28   0.8192]
     """
-    v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
+    v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state, has_aux)
     require_bool(WHO, "progress", progress)
     max_steps, kind, box = int(max_steps), wide_dtype(v0), require_bounds(bounds, v0)
     watch = Watch(callback, chunk, seconds, bool(progress))
@@ -220,7 +226,8 @@ def minimize(
         record = None if differentiate == "unroll" else Record()
     if record is not None:
         record = require_record(record, max_steps)
-    config, traced_rule, args = configured(cost, rule, v0, args, record, None if record is None else max_steps)
+    held_steps = None if record is None else max_steps
+    config, traced_rule, args = configured(cost, rule, v0, args, record, held_steps, bool(has_aux))
     if differentiate == "unroll":
         if stop is not None or record is not None or watch.needs_host or state is not None:
             raise RangeError(
@@ -232,12 +239,12 @@ def minimize(
                 f"{WHO}: {rule!r} cannot be unrolled: its search is a loop of unknown length, without reverse mode. "
                 'Use differentiate="implicit", or a rule that does not search.'
             )
-        return _unrolled(config, traced_rule, v0, args, max_steps, box)
+        return _with_aux(config, args, _unrolled(config, traced_rule, v0, args, max_steps, box))
     detached = lax.stop_gradient((v0, traced_rule, stop, state, args, box))
     solution = _run(config, *detached, max_steps, watch)
     if any(map(is_traced, jax.tree.leaves((args, box)))):
         solution = _differentiable(config.cost, args, detached[2], solution, box)
-    return solution
+    return _with_aux(config, args, solution)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -270,7 +277,9 @@ def _run(
         return _advance(config, rule, stop, carry, args, limit)
 
     def solution(carry: Carry, first: Any, over: bool) -> Solution:
-        return _solution(config, stop, carry, first, max_steps if over else None)
+        reached = _solution(config, stop, carry, first, max_steps if over else None)
+        # The aux at the end follows the derivatives of v.
+        return reached if over else _with_aux(config, args, reached)
 
     if watch.needs_host:
         return cast(Solution, run_in_chunks(watch, started, advanced, solution, max_steps, state))
@@ -301,6 +310,18 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
         trajectory=path,
         state=s,
     )
+
+
+@functools.partial(jax.jit, static_argnames="cost")
+def _aux(cost: WithoutAux, v: Any, args: Any) -> Any:
+    return cost.aux(v, *args)
+
+
+def _with_aux(config: StaticConfig, args: Any, solution: Solution) -> Solution:
+    """Return the solution with the aux of the cost at v, if it has any."""
+    if not isinstance(config.cost, WithoutAux):
+        return solution
+    return solution._replace(aux=_aux(config.cost, solution.v, args))
 
 
 def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution, box: Bounds | None) -> Solution:

@@ -1,5 +1,6 @@
 """Checks of minimize's arguments, before anything runs."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ from jaxgd.errors import (
     largest_int,
     outline,
     require_args,
+    require_arrays,
+    require_bool,
     require_callable,
     require_count,
     require_rule,
@@ -37,8 +40,36 @@ from jaxgd.rules.bounds import Bounds
 WHO = "minimize"
 
 
+@dataclasses.dataclass(frozen=True)
+class WithoutAux:
+    """A cost that returns (C, aux), as a function that returns C.
+
+    Attributes:
+        cost: The cost that returns the pair.
+    """
+
+    cost: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Return C."""
+        return self.cost(*args)[0]
+
+    def aux(self, *args: Any) -> Any:
+        """Return aux."""
+        return self.cost(*args)[1]
+
+
 def require_problem(
-    cost: Any, v0: Any, rule: Any, args: Any, max_steps: Any, callback: Any, chunk: Any, seconds: Any, state: Any
+    cost: Any,
+    v0: Any,
+    rule: Any,
+    args: Any,
+    max_steps: Any,
+    callback: Any,
+    chunk: Any,
+    seconds: Any,
+    state: Any,
+    has_aux: Any,
 ) -> tuple[Any, tuple[Any, ...]]:
     """Return v0 and args as arrays. Raise unless all arguments of minimize are valid."""
     require_callable(WHO, "cost", cost, "It takes v and the args.")
@@ -57,12 +88,39 @@ def require_problem(
         v0 = state.v
         require_same_rule(WHO, rule, state)
     require_args(WHO, args)
+    require_bool(WHO, "has_aux", has_aux)
     require_variables(WHO, "v0", v0)
     # A Python number is weakly typed: in JAX it would take the dtype of the other operand.
     v0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
     args = jax.tree.map(jnp.asarray, args)
-    require_scalar(WHO, cost, v0, *args)
+    require_cost(cost, has_aux, v0, *args)
     return v0, args
+
+
+def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
+    """Raise unless the cost returns one real scalar C, or with has_aux a pair (C, aux)."""
+    results: list[Any] = []
+
+    def scalar(*args: Any) -> Any:
+        out = cost(*args)
+        results.append(out)
+        if is_pair(out) != has_aux:
+            return jnp.zeros(())  # The errors below tell more.
+        return out[0] if has_aux else out
+
+    def is_pair(out: Any) -> bool:
+        return isinstance(out, tuple | list) and len(out) == 2
+
+    require_scalar(WHO, scalar, *args)
+    got = results[-1]
+    if is_pair(got) and not has_aux:
+        raise ShapeError(
+            f"{WHO}: the cost must return one real scalar, got a pair.\nPass has_aux=True if it returns (C, aux)."
+        )
+    if has_aux and not is_pair(got):
+        raise ShapeError(f"{WHO}: with has_aux=True the cost must return a pair (C, aux), got {given(got)}.")
+    if has_aux:
+        require_arrays(WHO, "aux", got[1], "Return only arrays and numbers in aux.")
 
 
 def require_state(who: str, state: Any) -> None:
@@ -130,7 +188,13 @@ def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def configured(
-    cost: Callable[..., Any], rule: Any, v: Any, args: tuple[Any, ...], record: Record | None, max_steps: int | None
+    cost: Callable[..., Any],
+    rule: Any,
+    v: Any,
+    args: tuple[Any, ...],
+    record: Record | None,
+    max_steps: int | None,
+    has_aux: bool = False,
 ) -> tuple[StaticConfig, Rule | None, tuple[Any, ...]]:
     """Return the static configuration, the traced part of the rule, and the args of the configured cost.
 
@@ -140,6 +204,8 @@ def configured(
     converted, hoisted = jax.closure_convert(cost, v, *args)
     if hoisted:
         cost, args = converted, (*args, *hoisted)
+    if has_aux:
+        cost = WithoutAux(cost)
     traced, other = (rule, None) if isinstance(rule, Rule) else (None, rule)
     step_size = "learning rate" if traced is None else traced.step_size
     return StaticConfig(cost, other, record, max_steps, step_size), traced, args
