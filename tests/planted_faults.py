@@ -220,8 +220,8 @@ FAULTS = (
     ),
     Fault(
         "descent/driver.py",
-        "config.cost, solution.v, args))",
-        "config.cost, lax.stop_gradient(solution.v), args))",
+        "config.cost, solution.v, args, ",
+        "config.cost, lax.stop_gradient(solution.v), args, ",
         MINIMIZE,
     ),
     Fault("descent/problem.py", "if is_pair(out) != has_aux:", "if False:", MINIMIZE),
