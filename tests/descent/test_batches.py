@@ -9,6 +9,7 @@ from costs import in_numpy
 from support import often
 
 from jaxgd import Record, Stop, backtracking, gradient_descent, gradient_flow, heavy_ball, minimize, newton, wolfe
+from jaxgd.descent.batching import updates_made
 from jaxgd.descent.driver import _advance
 from jaxgd.errors import DtypeError, RangeError, ShapeError
 
@@ -73,6 +74,23 @@ def test_fresh_keys_continue_bit_for_bit_and_under_vmap(x64):
     for i, one in enumerate((run(6, early.state), whole)):
         for name in ("v", "cost", "aux"):
             np.testing.assert_allclose(getattr(batch, name)[i], getattr(one, name), rtol=1e-12, err_msg=name)
+
+
+def test_a_batch_element_that_has_paused_keeps_its_own_count():
+    np.testing.assert_array_equal(jax.vmap(updates_made, (None, 0))(5, jnp.array([5, 3])), [5, 3])
+
+
+@pytest.mark.slow
+def test_the_recorded_sharpness_is_that_of_the_batch_at_each_entry():
+    """C = bv²/2 has the curvature b, and b = 1, 3, 5. The second run starts at update 2."""
+    batches, options = jnp.array([1.0, 3.0, 5.0]), {"record": Record(sharpness=True)}
+    state = None
+    for k, want in ((2, [1, 3, 5]), (4, [5, 1, 3, 5, 1])):
+        solution = minimize(
+            lambda v, b: b * v**2 / 2, 1.0, gradient_descent(0.1), batches=batches, max_steps=k, state=state, **options
+        )
+        np.testing.assert_allclose(solution.trajectory.sharpness, want, rtol=1e-5)
+        state = solution.state
 
 
 def test_mini_batches_by_index_reach_the_minimum_in_the_mean():
