@@ -265,8 +265,9 @@ def configured(
     converted, hoisted = jax.closure_convert(cost, v, *_example(args))
     if hoisted:
         cost = converted
-        batched = isinstance(args, BatchedArgs)
-        args = args._replace(args=(*args.args, *hoisted)) if batched else (*args, *hoisted)
+        more = args.args if isinstance(args, BatchedArgs) else args
+        more = (*more, *hoisted)
+        args = args._replace(args=more) if isinstance(args, BatchedArgs) else more
     if has_aux:
         cost = WithoutAux(cost)
     traced, other = (rule, None) if isinstance(rule, Rule) else (None, rule)
