@@ -309,12 +309,16 @@ def require_args(who: str, args: Any) -> None:
     """Raise unless args is a tuple of arrays, random keys, numbers and trees of them."""
     if not isinstance(args, tuple):
         raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
-    for path, x in _leaves(who, "args", args):
-        place = f"args{jax.tree_util.keystr(path)}"
+    require_arrays(who, "args", args, "Let the cost close over other objects.")
+
+
+def require_arrays(who: str, name: str, tree: Any, remedy: str = "") -> None:
+    """Raise unless a tree holds arrays, random keys and numbers."""
+    for path, x in _leaves(who, name, tree):
+        place = f"{name}{jax.tree_util.keystr(path)}"
         if dtype_of(x) is None and not isinstance(x, jax.Array):
             raise DtypeError(
-                f"{who}: args must hold arrays and numbers, got {given(x)} at {place}.\n"
-                "Let the cost close over other objects."
+                f"{who}: {name} must hold arrays and numbers, got {given(x)} at {place}.\n{remedy}".rstrip()
             )
         _require_narrow(who, place, x)
 

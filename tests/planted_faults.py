@@ -42,7 +42,7 @@ REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emul
 CURVATURE, KERNELS = "tests/test_curvature.py", "tests/kernels/test_native.py tests/kernels/test_order.py"
 STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py", "tests/descent/test_minimize.py"
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
-STEPWISE = "tests/descent/test_stepwise.py"
+STEPWISE, BATCHES = "tests/descent/test_stepwise.py", "tests/descent/test_batches.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
@@ -215,6 +215,33 @@ FAULTS = (
     Fault("descent/record.py", "if len(x.devices()) > 1", "if x.size", MINIMIZE),
     Fault("descent/record.py", "jax.device_put(table[:rows, i])", "jnp.asarray(table[:rows, i])", MINIMIZE),
     Fault("descent/driver.py", "s, _ = lax.scan(jax.checkpoint(step), s, None, length=rest)", "pass", IMPLICIT),
+    Fault(
+        "descent/driver.py", "return reached if over else _with_aux(config, args, reached)", "return reached", MINIMIZE
+    ),
+    Fault(
+        "descent/driver.py",
+        "config.cost, solution.v, args, ",
+        "config.cost, lax.stop_gradient(solution.v), args, ",
+        MINIMIZE,
+    ),
+    Fault("descent/driver.py", "cost.aux(v, *args_at(args, k))", "cost.aux(v, *args_at(args, 0))", BATCHES),
+    Fault("descent/driver.py", "solution = _without_derivatives(inputs, solution)", "pass", BATCHES),
+    Fault("descent/loop.py", "k = updates_made(c.first + c.i, s.step)", "k = c.i", BATCHES),
+    Fault("descent/loop.py", "args_at(args, state.step)", "args_at(args, 0)", f"-m slow {BATCHES}"),
+    Fault("descent/loop.py", "args_at(args, k + 1)", "args_at(args, k)", f"-m slow {BATCHES}"),
+    Fault("descent/batching.py", "return own, in_batched[1]", "return count, in_batched[0]", BATCHES),
+    Fault("descent/update.py", "args = args_at(args, k + 1)", "args = args_at(args, k)", BATCHES),
+    Fault("descent/update.py", "rule, s, args_at(args, k), bounds)", "rule, s, args_at(args, k + 1), bounds)", BATCHES),
+    Fault("descent/update.py", "args = args_at(args, s.step)", "args = args_at(args, 0)", BATCHES),
+    Fault("descent/problem.py", "bool(searched) or any(", "bool(searched) and any(", BATCHES),
+    Fault("descent/problem.py", '["stalled"] * bool(stop.stalled)', "[]", BATCHES),
+    Fault("descent/problem.py", "if is_pair(out) != has_aux:", "if False:", MINIMIZE),
+    Fault(
+        "report/landscape.py",
+        "return out[0] if isinstance(out, tuple | list) and len(out) == 2 else out",
+        "return out",
+        PLOTS,
+    ),
     Fault("descent/update.py", "if x.dtype.itemsize < 4:", "if False:", f"{LOOP} {RECORD} {STOP}"),
     Fault("descent/update.py", "better = c < s.best_cost", "better = jnp.array(True)", f"{LOOP} {RECORD} {STOP}"),
     Fault("descent/update.py", "eps * jnp.abs(x)))", "eps))", f"{LOOP} {RECORD} {STOP}"),

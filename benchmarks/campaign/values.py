@@ -121,6 +121,12 @@ def _stop(**new: Any) -> dict[str, Any]:
     return {"stop": jaxgd.Stop(**new)}
 
 
+def _ones(length: int) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.ones(length)
+
+
 def _record(**new: Any) -> dict[str, Any]:
     import jaxgd
 
@@ -141,6 +147,8 @@ PARTS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
         **{f"record.{name}": functools.partial(lambda name, bad: _record(**{name: bad}), name)
            for name in ("every", "v", "function", "sharpness")},
         "cost's result": lambda bad: {"cost": lambda *_: bad},
+        "cost's aux": lambda bad: {"cost": lambda v: (square(v), bad), "has_aux": True},
+        "batches[0]": lambda bad: {"batches": (bad, _ones(3))},
         **{f"bounds[{i}]": functools.partial(lambda i, bad: {"bounds": (bad, 1.0) if i == 0 else (-1.0, bad)}, i)
            for i in range(2)},
         "v0[1]": lambda bad: {"v0": [1.0, bad], "cost": lambda v, *_: v[0] ** 2 + v[1] ** 2},

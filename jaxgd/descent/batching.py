@@ -95,6 +95,17 @@ def _count_after(axis_size: int, in_batched: Any, passed: Any, count: Any, befor
 
 
 @custom_vmap
+def updates_made(count: Any, own: Any) -> Any:
+    """Return each batch element's own number of updates. Without vmap, it is the loop's count."""
+    return count
+
+
+@updates_made.def_vmap
+def _updates_made(axis_size: int, in_batched: Any, count: Any, own: Any) -> Any:
+    return own, in_batched[1]
+
+
+@custom_vmap
 def any_due(i: Any, own: Any, every: Any, even: Any) -> Any:
     """Return True if any batch element records the update that it makes now.
 

@@ -14,10 +14,10 @@ from jaxtyping import PyTree
 from jaxgd.descent.host import Watch, run_in_chunks
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
-from jaxgd.descent.problem import WHO, configured, require_bounds, require_problem
+from jaxgd.descent.problem import WHO, WithoutAux, configured, require_bounds, require_problem, require_sampled_stop
 from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop, resolved_stop
-from jaxgd.descent.update import DescentState, StaticConfig, begin, one_update, resume
+from jaxgd.descent.update import DescentState, StaticConfig, args_at, begin, one_update, resume
 from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_bool, require_choice, shown
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
@@ -43,6 +43,9 @@ class Solution:
         outcome: The reason the descent stopped.
         trajectory: The recorded path; None with record=None.
         state: The state to continue from, with `minimize(..., state=solution.state)`.
+        aux: The cost's second result at v, with `has_aux=True`; otherwise None.
+
+    With `batches`, `cost` and `gradient` belong to batch `steps` mod m. `best_cost` is the lowest cost of one batch.
     """
 
     # JAX and NumPy may put objects other than arrays in these fields, so their type is Any.
@@ -56,6 +59,7 @@ class Solution:
     outcome: Outcome
     trajectory: Trajectory | None
     state: DescentState
+    aux: Any = None
 
     def at(self, i: Any) -> "Solution":
         """Return one element of a batch.
@@ -112,6 +116,8 @@ def minimize(
     state: DescentState | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
     bounds: Any = None,
+    has_aux: bool = False,
+    batches: PyTree[Any] | None = None,
 ) -> Solution:
     """Minimize a cost of many variables by repeated updates. The rule computes each step from the gradient.
 
@@ -146,18 +152,19 @@ def minimize(
       closure of an optax rule or of `record.function`.
       With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
       The bounds have derivatives too.
+      A run with batches ends at no minimum, so its derivatives raise an error.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
     Args:
-        cost: The function to minimize; `cost(v, *args)` returns one real scalar.
+        cost: The function to minimize; `cost(v, *args)` returns one real scalar, or a pair with `has_aux`.
         v0: The start: any pytree of real floating-point arrays. With `state`, pass None.
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
         args: Further arguments of the cost: a tuple of arrays, numbers or pytrees of them; by default empty.
         max_steps: The largest number of updates in this call, at least 0. With 0, only C(v₀) and ∇C(v₀) are evaluated.
         stop: The stopping tests, made after each update. "auto" (default) tests for ‖∇C‖ ≤ eps^¾ ‖∇C(v₀)‖, which a
-            check at the end must confirm (see `Stop`), for divergence and for a stall. With "unroll", "auto" means
-            None. With None, exactly `max_steps` updates are made, unless C becomes infinite or NaN.
+            check at the end must confirm (see `Stop`), for divergence and for a stall. With "unroll" or batches,
+            "auto" means None. With None, exactly `max_steps` updates are made, unless C becomes infinite or NaN.
         record: The parts of the path to record. "auto" (default) is `Record()`, or None with "unroll". With None,
             nothing is recorded and `best_v` is the last v.
         callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
@@ -181,6 +188,17 @@ def minimize(
             bound. v₀ and v after each update are projected onto the box. The rule and the stopping tests use the
             reduced gradient: ∇C with 0 for each variable on a bound where −∇C points out of the box. The recorded ‖∇C‖
             is its norm. The state holds no bounds, so pass them again to continue.
+        has_aux: True if the cost returns a pair (C, aux), as in `jax.value_and_grad`; by default False. aux is any tree
+            of arrays, and `solution.aux` is its value at `solution.v`. `minimize` evaluates it once for each solution,
+            also for a callback's, and `evaluations` does not count this. Derivatives pass through v and args.
+        batches: A tree of arrays with a leading axis of length m ≥ 1, the same for all; by default None. Update k,
+            counted from 0 and across continued runs, uses batch k mod m: the cost is `cost(v, batch, *args)`. Random
+            keys give every update a fresh key. Indices of examples in `args` copy no data. The state after k updates
+            and entry k of the record hold C and ∇C of batch k mod m. The recorded `actual` therefore compares two
+            batches, and `best_v` has the lowest C of one batch. Batches are traced: new values do not recompile.
+            stop="auto" then means None. A `Stop` must have stalled=False, and may set only `diverging` and the
+            tolerances of the step. Rules that search with C are refused. To continue bit for bit, pass the same
+            batches.
 
     Returns:
         The end of the descent, as a `Solution`. NaN at v₀, or a traced hyperparameter or bound that is out of range,
@@ -206,21 +224,24 @@ def minimize(
         >>> print(solution.trajectory.cost[:3].round(4))
         [2.     1.28   0.8192]
     """
-    v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state)
+    v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state, has_aux, batches)
     require_bool(WHO, "progress", progress)
     max_steps, kind, box = int(max_steps), wide_dtype(v0), require_bounds(bounds, v0)
     watch = Watch(callback, chunk, seconds, bool(progress))
     require_choice(WHO, "differentiate", differentiate, ("implicit", "unroll"))
-    if differentiate == "unroll" and isinstance(stop, str) and stop == "auto":
+    if (differentiate == "unroll" or batches is not None) and isinstance(stop, str) and stop == "auto":
         stop = None
     stop = resolved_stop(WHO, stop, jnp.result_type(*jax.tree.leaves(v0)))
     if stop is not None:
         require_stop(stop, kind)
+    if batches is not None:
+        require_sampled_stop(stop)
     if isinstance(record, str) and record == "auto":
         record = None if differentiate == "unroll" else Record()
     if record is not None:
         record = require_record(record, max_steps)
-    config, traced_rule, args = configured(cost, rule, v0, args, record, None if record is None else max_steps)
+    held_steps = None if record is None else max_steps
+    config, traced_rule, args = configured(cost, rule, v0, args, record, held_steps, bool(has_aux))
     if differentiate == "unroll":
         if stop is not None or record is not None or watch.needs_host or state is not None:
             raise RangeError(
@@ -232,12 +253,15 @@ def minimize(
                 f"{WHO}: {rule!r} cannot be unrolled: its search is a loop of unknown length, without reverse mode. "
                 'Use differentiate="implicit", or a rule that does not search.'
             )
-        return _unrolled(config, traced_rule, v0, args, max_steps, box)
+        return _with_aux(config, args, _unrolled(config, traced_rule, v0, args, max_steps, box))
     detached = lax.stop_gradient((v0, traced_rule, stop, state, args, box))
     solution = _run(config, *detached, max_steps, watch)
-    if any(map(is_traced, jax.tree.leaves((args, box)))):
+    if batches is not None:
+        inputs = [x for x in jax.tree.leaves((v0, traced_rule, stop, state, args, box)) if is_traced(x)]
+        solution = _without_derivatives(inputs, solution)
+    elif any(map(is_traced, jax.tree.leaves((args, box)))):
         solution = _differentiable(config.cost, args, detached[2], solution, box)
-    return solution
+    return _with_aux(config, args, solution)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -270,7 +294,9 @@ def _run(
         return _advance(config, rule, stop, carry, args, limit)
 
     def solution(carry: Carry, first: Any, over: bool) -> Solution:
-        return _solution(config, stop, carry, first, max_steps if over else None)
+        reached = _solution(config, stop, carry, first, max_steps if over else None)
+        # The aux at the end follows the derivatives of v.
+        return reached if over else _with_aux(config, args, reached)
 
     if watch.needs_host:
         return cast(Solution, run_in_chunks(watch, started, advanced, solution, max_steps, state))
@@ -303,6 +329,32 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
     )
 
 
+@functools.partial(jax.jit, static_argnames="cost")
+def _aux(cost: WithoutAux, v: Any, args: Any, k: Any) -> Any:
+    return cost.aux(v, *args_at(args, k))
+
+
+def _with_aux(config: StaticConfig, args: Any, solution: Solution) -> Solution:
+    """Return the solution with the aux of the cost at v, if it has any."""
+    if not isinstance(config.cost, WithoutAux):
+        return solution
+    return solution._replace(aux=_aux(config.cost, solution.v, args, solution.steps))
+
+
+@jax.custom_jvp
+def _without_derivatives(inputs: Any, solution: Solution) -> Solution:
+    """Return the solution. Its derivatives with respect to the inputs raise an error."""
+    return solution
+
+
+@_without_derivatives.defjvp
+def _refuse_derivatives(primals: Any, tangents: Any) -> Any:
+    raise RangeError(
+        f"{WHO}: a run with batches ends at no minimum, so it has no implicit derivative.\n"
+        'Use differentiate="unroll", or put jax.lax.stop_gradient around the arguments.'
+    )
+
+
 def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution, box: Bounds | None) -> Solution:
     """Return the solution as a function of args, by the implicit function theorem."""
     converged = solution.outcome.code == int(Reason.GRADIENT)
@@ -329,7 +381,7 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
     """Make exactly max_steps updates that can be differentiated through, in memory that grows like √max_steps."""
 
     def step(s: DescentState, _: None) -> tuple[DescentState, None]:
-        state = one_update(config, rule, None, s, args, False, bounds)[0]
+        state = one_update(config, rule, None, s, args, False, s.step, bounds)[0]
         return state._replace(step=s.step + 1, evaluations=state.evaluations + 1), None
 
     s = begin(config, rule, v0, args, bounds)

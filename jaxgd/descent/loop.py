@@ -17,6 +17,7 @@ from jaxgd.descent.batching import (
     least_element,
     no_element,
     select_alive,
+    updates_made,
     write_row,
 )
 from jaxgd.descent.confirm import is_near
@@ -25,6 +26,7 @@ from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, o
 from jaxgd.descent.update import (
     DescentState,
     StaticConfig,
+    args_at,
     cost_of,
     follows_cost,
     landing,
@@ -100,7 +102,7 @@ def start(
         return carry
     carry = carry._replace(every=jnp.array(config.record.every or 1))
     vector = jax.tree.map(jnp.zeros_like, state.v) if config.record.sharpness else None
-    entry, vector = _entry(config, rule, tested_state, args, (nan, nan, nan), vector)
+    entry, vector = _entry(config, rule, tested_state, args_at(args, state.step), (nan, nan, nan), vector)
     empty = buffers(config.record, config.max_steps or 0, entry)
     return carry._replace(buffers=written(empty, 0, entry), eigenvector=vector)
 
@@ -250,14 +252,16 @@ def _update(
     i = c.i + 1
     own = s.step - c.first + 1
     recorded = config.record is not None and (config.record.every == 1 or any_due(i, own, c.every, c.even))
-    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, recorded, c.bounds)
+    k = updates_made(c.first + c.i, s.step)
+    state, (step_norm, predicted) = one_update(config, rule, stop, s, args, recorded, k, c.bounds)
     state = select_alive(alive, state, s)._replace(step=count_alive(alive, s.step))
     if config.record is None or c.buffers is None:
         return c._replace(i=i, state=state)
 
     def measured() -> tuple[Buffers, Any]:
         tested = with_reduced_gradient(c.bounds, state)
-        return _entry(config, rule, tested, args, (step_norm, predicted, state.cost - s.cost), c.eigenvector)
+        step = step_norm, predicted, state.cost - s.cost
+        return _entry(config, rule, tested, args_at(args, k + 1), step, c.eigenvector)
 
     nothing = jax.tree.map(lambda xs: blank(xs[0]), c.buffers)
 

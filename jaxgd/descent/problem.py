@@ -1,16 +1,19 @@
 """Checks of minimize's arguments, before anything runs."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, PyTree
 
 from jaxgd.descent.record import Record
 from jaxgd.descent.seen import Seen
-from jaxgd.descent.update import DescentState, StaticConfig
+from jaxgd.descent.stop import Stop
+from jaxgd.descent.update import BatchedArgs, DescentState, StaticConfig, args_at
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -23,6 +26,8 @@ from jaxgd.errors import (
     largest_int,
     outline,
     require_args,
+    require_arrays,
+    require_bool,
     require_callable,
     require_count,
     require_rule,
@@ -33,14 +38,45 @@ from jaxgd.errors import (
 )
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds
+from jaxgd.rules.evaluating import NewtonState, SearchState
+from jaxgd.rules.lbfgs import WolfeState
 
 WHO = "minimize"
 
 
+@dataclasses.dataclass(frozen=True)
+class WithoutAux:
+    """A cost that returns (C, aux), as a function that returns C.
+
+    Attributes:
+        cost: The cost that returns the pair.
+    """
+
+    cost: Callable[..., Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Return C."""
+        return self.cost(*args)[0]
+
+    def aux(self, *args: Any) -> Any:
+        """Return aux."""
+        return self.cost(*args)[1]
+
+
 def require_problem(
-    cost: Any, v0: Any, rule: Any, args: Any, max_steps: Any, callback: Any, chunk: Any, seconds: Any, state: Any
+    cost: Any,
+    v0: Any,
+    rule: Any,
+    args: Any,
+    max_steps: Any,
+    callback: Any,
+    chunk: Any,
+    seconds: Any,
+    state: Any,
+    has_aux: Any,
+    batches: Any,
 ) -> tuple[Any, tuple[Any, ...]]:
-    """Return v0 and args as arrays. Raise unless all arguments of minimize are valid."""
+    """Return v0 and args as arrays, args with the batches. Raise unless all arguments of minimize are valid."""
     require_callable(WHO, "cost", cost, "It takes v and the args.")
     require_rule(WHO, "rule", rule)
     require_count(WHO, "max_steps", max_steps, least=0, most=largest_int())
@@ -57,12 +93,95 @@ def require_problem(
         v0 = state.v
         require_same_rule(WHO, rule, state)
     require_args(WHO, args)
+    require_bool(WHO, "has_aux", has_aux)
     require_variables(WHO, "v0", v0)
     # A Python number is weakly typed: in JAX it would take the dtype of the other operand.
     v0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
     args = jax.tree.map(jnp.asarray, args)
-    require_scalar(WHO, cost, v0, *args)
+    if batches is not None:
+        require_batches(batches)
+        require_sampled_rule(rule, v0)
+        args = BatchedArgs(jax.tree.map(jnp.asarray, batches), args)
+    require_cost(cost, has_aux, v0, *_example(args))
     return v0, args
+
+
+def require_batches(batches: Any) -> None:
+    """Raise unless all leaves are arrays with the same number of batches, at least 1."""
+    require_arrays(WHO, "batches", batches)
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(batches)]
+    axes = {shape[:1] for shape in shapes}
+    if len(axes) != 1 or axes <= {(), (0,)}:
+        got = f"shapes {', '.join(map(str, shapes))}" if shapes else "no arrays"
+        raise ShapeError(
+            f"{WHO}: batches must be arrays with one leading axis of m ≥ 1 batches, the same m for all, "
+            f"got {shown(got, str)}.\nStack the batches, as in x.reshape(m, -1, *x.shape[1:])."
+        )
+
+
+def require_sampled_rule(rule: Any, v0: PyTree[Array]) -> None:
+    """Raise if a rule compares costs of different updates, which are costs of different batches."""
+    searches = (SearchState, NewtonState, WolfeState)
+    if isinstance(rule, Rule):
+        compares = rule.spec.uses_cost
+    else:
+        state = jax.eval_shape(rule.init, v0)
+        parts = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, searches))
+        searched = optax.tree_utils.tree_get_all_with_path(state, "num_linesearch_steps")
+        compares = bool(searched) or any(isinstance(x, searches) for x in parts)
+    if compares:
+        name = shown(rule) if isinstance(rule, Rule) else "this optax transformation"
+        raise RangeError(
+            f"{WHO}: batches need a rule without a search, but {name} searches with C.\n"
+            "The costs of two batches differ by chance. Use gradient_descent, heavy_ball or optax.adam, for instance."
+        )
+
+
+def require_sampled_stop(stop: Stop | None) -> None:
+    """Raise if a test uses C or ∇C of one batch as if it were that of all data."""
+    if stop is None:
+        return
+    noisy = ("gradient_atol", "gradient_rtol", "cost", "decrease_atol", "decrease_rtol")
+    names = [name for name in noisy if getattr(stop, name) is not None] + ["stalled"] * bool(stop.stalled)
+    if names:
+        raise RangeError(
+            f"{WHO}: with batches, stop must not set {', '.join(names)}: C and ∇C of one batch meet these tests by "
+            "chance.\nPass stop=None, or Stop(stalled=False, …) with diverging, step_atol or step_rtol."
+        )
+
+
+def _example(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return args for an abstract evaluation of the cost."""
+    if not isinstance(args, BatchedArgs):
+        return args
+    example: tuple[Any, ...] = jax.eval_shape(args_at, args, 0)
+    return example
+
+
+def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
+    """Raise unless the cost returns one real scalar C, or with has_aux a pair (C, aux)."""
+    results: list[Any] = []
+
+    def scalar(*args: Any) -> Any:
+        out = cost(*args)
+        results.append(out)
+        if is_pair(out) != has_aux:
+            return jnp.zeros(())  # The errors below tell more.
+        return out[0] if has_aux else out
+
+    def is_pair(out: Any) -> bool:
+        return isinstance(out, tuple | list) and len(out) == 2
+
+    require_scalar(WHO, scalar, *args)
+    got = results[-1]
+    if is_pair(got) and not has_aux:
+        raise ShapeError(
+            f"{WHO}: the cost must return one real scalar, got a pair.\nPass has_aux=True if it returns (C, aux)."
+        )
+    if has_aux and not is_pair(got):
+        raise ShapeError(f"{WHO}: with has_aux=True the cost must return a pair (C, aux), got {given(got)}.")
+    if has_aux:
+        require_arrays(WHO, "aux", got[1], "Return only arrays and numbers in aux.")
 
 
 def require_state(who: str, state: Any) -> None:
@@ -130,16 +249,27 @@ def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def configured(
-    cost: Callable[..., Any], rule: Any, v: Any, args: tuple[Any, ...], record: Record | None, max_steps: int | None
+    cost: Callable[..., Any],
+    rule: Any,
+    v: Any,
+    args: tuple[Any, ...],
+    record: Record | None,
+    max_steps: int | None,
+    has_aux: bool = False,
 ) -> tuple[StaticConfig, Rule | None, tuple[Any, ...]]:
     """Return the static configuration, the traced part of the rule, and the args of the configured cost.
 
     Traced arrays in the cost's closure become args, so that they can be differentiated and mapped over.
     """
     cost = Seen(hashable(cost))
-    converted, hoisted = jax.closure_convert(cost, v, *args)
+    converted, hoisted = jax.closure_convert(cost, v, *_example(args))
     if hoisted:
-        cost, args = converted, (*args, *hoisted)
+        cost = converted
+        more = args.args if isinstance(args, BatchedArgs) else args
+        more = (*more, *hoisted)
+        args = args._replace(args=more) if isinstance(args, BatchedArgs) else more
+    if has_aux:
+        cost = WithoutAux(cost)
     traced, other = (rule, None) if isinstance(rule, Rule) else (None, rule)
     step_size = "learning rate" if traced is None else traced.step_size
     return StaticConfig(cost, other, record, max_steps, step_size), traced, args

@@ -57,6 +57,26 @@ class DescentState(NamedTuple):
     cost_seen: Float[Array, "*batch"]
 
 
+class BatchedArgs(NamedTuple):
+    """The args of a cost that gets another batch at every update.
+
+    Attributes:
+        batches: All batches: a tree of arrays with a leading axis of length m.
+        args: The args that follow the batch.
+    """
+
+    batches: PyTree[Array]
+    args: tuple[Any, ...]
+
+
+def args_at(args: tuple[Any, ...], k: Any) -> tuple[Any, ...]:
+    """Return the cost's args after k updates: with batches, batch k mod m and the other args."""
+    if not isinstance(args, BatchedArgs):
+        return args
+    m = len(jax.tree.leaves(args.batches)[0])
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, k % m, keepdims=False), args.batches), *args.args
+
+
 @dataclasses.dataclass(frozen=True)
 class StaticConfig:
     """The static configuration of the compiled loop, as one hashable value.
@@ -90,7 +110,7 @@ def begin(
     config: StaticConfig, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...], bounds: Bounds | None = None
 ) -> DescentState:
     """Return the state before the first update. Bounds project v."""
-    v = project(bounds, v)
+    v, args = project(bounds, v), args_at(args, 0)
     return state_at(config, rule, v, *jax.value_and_grad(lambda v: config.cost(v, *args))(v), bounds)
 
 
@@ -140,6 +160,7 @@ def resume(
         pair = s.v, s.best_v
         outside = any_nonzero([subtract(project(bounds, v), v) for v in pair])
         s = s._replace(v=project(bounds, s.v))
+    args = args_at(args, s.step)
     eps: Any = jnp.finfo(s.cost.dtype).eps  # type: ignore[no-untyped-call]
 
     def moved(x: Array) -> Array:
@@ -218,14 +239,17 @@ def one_update(
     s: DescentState,
     args: tuple[Any, ...],
     recorded: Any,
+    k: Any,
     bounds: Bounds | None = None,
 ) -> tuple[DescentState, tuple[Array, Array]]:
     """Make one update. Return the new state, and ‖Δv‖ and ∇C·Δv of the step, which are NaN if they are not recorded.
 
-    The caller adds 1 to `step` and 1 to `evaluations` for each update, because it can count many updates at once.
+    k is the number of updates before this one. The caller adds 1 to `step` and 1 to `evaluations` for each update,
+    because it can count many updates at once.
     """
     kind = s.cost.dtype
-    steps, rule_state = step_of(config, rule, s, args, bounds)
+    steps, rule_state = step_of(config, rule, s, args_at(args, k), bounds)
+    args = args_at(args, k + 1)
     target = None
     if bounds is not None:
         target = landing(bounds, s.v, steps)

@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jaxgd.errors import DtypeError, RangeError, ShapeError, as_array, describe, is_traced, require_args, require_scalar
+from jaxgd.errors import (
+    DtypeError,
+    RangeError,
+    ShapeError,
+    as_array,
+    describe,
+    is_traced,
+    require_args,
+    require_callable,
+    require_scalar,
+)
 from jaxgd.report.scale import Floats, Scale
 from jaxgd.slices import CostSlice
 
@@ -114,6 +124,8 @@ def of_path(
     """
     first = jax.tree.map(lambda x: jnp.asarray(x[0]), v)
     require_args("plot", args)
+    require_callable("plot", "cost", cost)
+    cost = _without_aux(cost)
     require_scalar("plot", cost, first, *args)
     flat, unravel = ravel_pytree(first)
     path = np.concatenate([np.asarray(x, float).reshape(len(costs), -1) for x in jax.tree.leaves(v)], axis=1)
@@ -140,6 +152,16 @@ def of_path(
     plane = "the first two principal components of the path" if through is None else "a plane through three points"
     note = f"{n:,} variables, projected onto {plane}" if n > 2 else ""
     return Landscape(axes, grid[:, -1].reshape(mesh.shape[:-1]), names, path, costs, stars, end, note)
+
+
+def _without_aux(cost: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of C alone for a cost that may return (C, aux)."""
+
+    def scalar(*args: Any) -> Any:
+        out = cost(*args)
+        return out[0] if isinstance(out, tuple | list) and len(out) == 2 else out
+
+    return scalar
 
 
 def _far(costs: Floats) -> Any:

@@ -41,8 +41,8 @@ def plot(
 
     Args:
         result: A Solution, a Trajectory or a CostSlice.
-        cost: The cost that was minimized. It is evaluated on a grid of 301² points, or of 1,001 for one variable. By
-            default none, and the curves are drawn.
+        cost: The cost that was minimized, which may return (C, aux). It is evaluated on a grid of 301² points, or of
+            1,001 for one variable. By default none, and the curves are drawn.
         args: Further arguments of the cost; by default none.
         minima: Known minima to mark, trees like v; by default none.
         through: Two points, trees like v, that span the plane with the end of the path. Needs more than two variables.

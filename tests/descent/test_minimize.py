@@ -419,6 +419,53 @@ def test_callbacks_compile_nothing_and_progress_is_one_line(compiled, monkeypatc
             assert last == ""
 
 
+# The cost's second result.
+
+
+def test_aux_is_evaluated_once_for_each_solution(x64):
+    """The box ends at 3. The callback gets a solution at 0, 2 and 4 updates, and the aux has its v."""
+    calls, seen = [], []
+
+    def note(v):
+        calls.append(v)
+        return v
+
+    def make(target):
+        def set_target(new):
+            nonlocal target
+            target = new
+
+        def cost(v):
+            aux = {"double": 2 * v, "target": target, "none": None}
+            aux["v"] = jax.pure_callback(note, jax.ShapeDtypeStruct((), v.dtype), jax.lax.stop_gradient(v))
+            return (v - target) ** 2, aux
+
+        return cost, set_target
+
+    def callback(solution):
+        seen.append((float(solution.v), float(solution.aux["double"]), float(solution.aux["v"])))
+
+    cost, set_target = make(9.0)
+    options = {"max_steps": 4, "stop": None, "record": None, "bounds": (0, 3), "has_aux": True}
+    solution = minimize(cost, 1.0, gradient_descent(0.05), **options, callback=callback, chunk=2)
+    assert len(calls) == 4
+    np.testing.assert_allclose(seen, [(v, 2 * v, v) for v in (1.0, 1.0 + 0.8 + 0.72, 3.0)])
+    assert (solution.aux["double"], solution.aux["none"], solution.evaluations) == (6, None, 5)
+    set_target(2.0)
+    assert minimize(cost, 1.0, gradient_descent(0.5), **options).aux["target"] == 2
+
+
+def test_aux_has_derivatives(x64):
+    """C = (v − a)²/2 + v²/2 has the minimum a/2, and aux = av the derivative a."""
+
+    def found(a):
+        cost = lambda v, a: ((v - a) ** 2 / 2 + v**2 / 2, a * v)  # noqa: E731
+        options = {"max_steps": 60, "stop": None, "record": None, "has_aux": True}
+        return minimize(cost, 0.0, gradient_descent(0.4), args=(a,), **options).aux
+
+    np.testing.assert_allclose(jax.jit(jax.value_and_grad(found))(-3.0), (4.5, -3), rtol=1e-10)
+
+
 # Compilation.
 
 
@@ -552,6 +599,10 @@ def sides(v):
     return v**2
 
 
+def with_aux(aux):
+    return lambda v: (jnp.sum(v), aux)
+
+
 BAD = {
     "cost is not a function": (
         lambda: minimize(3.0, jnp.ones(2), gradient_descent(0.1), max_steps=1),
@@ -653,6 +704,21 @@ BAD = {
         RangeError,
         "differentiate",
     ),
+    "a pair without has_aux": (
+        lambda: minimize(with_aux(1.0), jnp.ones(2), gradient_descent(0.1), max_steps=1),
+        ShapeError,
+        "one real scalar, got a pair.\nPass has_aux=True",
+    ),
+    "has_aux without a pair": (
+        lambda: minimize(lambda v: (1.0, 2.0, v), jnp.ones(2), gradient_descent(0.1), max_steps=1, has_aux=True),
+        ShapeError,
+        "with has_aux=True the cost must return a pair",
+    ),
+    "has_aux with text": (
+        lambda: minimize(with_aux({"a": "x"}), jnp.ones(2), gradient_descent(0.1), max_steps=1, has_aux=True),
+        DtypeError,
+        r"aux must hold arrays and numbers, got str at aux\['a'\]",
+    ),
     "unrolled with a stopping test": (
         lambda: minimize(
             valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, differentiate="unroll", stop=Stop(cost=0.1)
@@ -684,6 +750,7 @@ RUN = {
     "chunk": (DtypeError, (0.5, "x")),
     "seconds": (RangeError, ("x", 0, np.nan, np.ones(2))),
     "progress": (DtypeError, (None, 1, np.array([True]))),
+    "has_aux": (DtypeError, (None, 1, np.array([True]))),
     "differentiate": (RangeError, (None, np.array(["implicit", "unroll"]))),
 }
 

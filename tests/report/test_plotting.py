@@ -121,7 +121,8 @@ def test_the_balls_of_a_page_are_centered_on_the_surface(run):
 
 @pytest.mark.parametrize("interactive", [False, True])
 def test_one_variable_gives_a_curve(interactive):
-    cost = lambda v: v["x"] ** 4 - v["x"]  # noqa: E731
+    """The cost may return a pair (C, aux)."""
+    cost = lambda v: (v["x"] ** 4 - v["x"], "aux")  # noqa: E731
     path = path_of({"x": jnp.array([1.0, 0.7])}["x"][:, None], lambda v: v[0] ** 4 - v[0])
     path = changed(path, v={"x": jnp.array([1.0, 0.7])})
     drawn = jaxgd.plot(path, cost=cost, interactive=interactive, figure=None if interactive else Figure())
