@@ -147,7 +147,7 @@ PARTS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
         **{f"record.{name}": functools.partial(lambda name, bad: _record(**{name: bad}), name)
            for name in ("every", "v", "function", "sharpness")},
         "cost's result": lambda bad: {"cost": lambda *_: bad},
-        "cost's aux": lambda bad: {"cost": lambda v: (square(v), bad), "has_aux": True},
+        "cost's aux": lambda bad: {"cost": lambda v, *_: (square(v), bad), "has_aux": True},
         "batches[0]": lambda bad: {"batches": (bad, _ones(3))},
         **{f"bounds[{i}]": functools.partial(lambda i, bad: {"bounds": (bad, 1.0) if i == 0 else (-1.0, bad)}, i)
            for i in range(2)},

@@ -205,11 +205,11 @@ def minimize(
         raises no error: `solution.outcome` reports it.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, or v0 holds no variable, or v0 does not fit the state or the
-            bounds.
+        ShapeError: If the cost is not one real scalar, or with `has_aux` no pair, or v0 holds no variable, or v0 does
+            not fit the state or the bounds, or the batches have different lengths.
         DtypeError: If v0 is not real floating point, or an argument has the wrong type.
         RangeError: If a number is out of range, a lower bound is above its upper bound, the state belongs to another
-            rule, or options exclude each other.
+            rule, options exclude each other, or a run with batches is differentiated without "unroll".
 
     Source: Nielsen, chapter 1, "Learning with gradient descent", equations (7) to (12). For bounds,
     Bertsekas, SIAM J. Control Optim. 20 (1982) 221–246.
