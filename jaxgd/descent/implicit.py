@@ -47,7 +47,8 @@ def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> An
     factor = jnp.where(converged | _near(cost, *lax.stop_gradient((args, v, value, rtol)), free), 1, jnp.nan)
 
     def marked(dx: Any) -> Any:
-        return dx if dx.dtype == jax.dtypes.float0 else dx * factor.astype(dx.dtype)
+        dtype = jnp.result_type(dx)  # A tangent may be a Python number.
+        return dx if dtype == jax.dtypes.float0 else dx * factor.astype(dtype)
 
     # Conjugate gradients return 0 for NaN. Mark the tangents before and after them, because reverse mode runs backward.
     moved = jax.tree.map(marked, tangents[0])
