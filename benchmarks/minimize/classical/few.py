@@ -67,7 +67,7 @@ def box(v: Any) -> Any:
 
 
 def brown_dennis(v: Any) -> Any:
-    """Return rᵢ = (v₁ + tᵢv₂ − exp tᵢ)² + (v₃ + v₄ sin tᵢ − cos tᵢ)², tᵢ = i/5, i from 1 to 20. Brown, Dennis (1971)."""
+    """Return rᵢ = (v₁ + tᵢv₂ − exp tᵢ)² + (v₃ + v₄ sin tᵢ − cos tᵢ)², tᵢ = i/5, i from 1 to 20. Brown, Dennis."""
     t = np.arange(1, 21) / 5
     s, e, sine, cosine = (constant(x, v) for x in (t, np.exp(t), np.sin(t), np.cos(t)))
     return (v[0] + s * v[1] - e) ** 2 + (v[2] + v[3] * sine - cosine) ** 2
@@ -90,7 +90,10 @@ FEW = (
     ),
     Problem("brown-badly-scaled", brown_badly_scaled, (1, 1), (0.0,), (0.0,), ((1e6, 2e-6),), f"{MGH} 4"),
     Problem("beale", beale, (1, 1), (0.0,), (0.0,), ((3, 0.5),), f"{MGH} 5"),
-    Problem("jennrich-sampson", jennrich_sampson, (0.3, 0.4), (124.362,), (124.36218235561,), ((0.2578, 0.2578),), f"{MGH} 6"),
+    Problem(
+        "jennrich-sampson", jennrich_sampson, (0.3, 0.4), (124.362,), (124.36218235561,), ((0.2578, 0.2578),),
+        f"{MGH} 6",
+    ),
     Problem("helical-valley", helical_valley, (-1, 0, 0), (0.0,), (0.0,), ((1, 0, 0),), f"{MGH} 7"),
     Problem("gulf", gulf, (5, 2.5, 0.15), (0.0,), (0.0,), ((50, 25, 1.5),), f"{MGH} 11"),
     Problem("box", box, (0, 10, 20), (0.0,), (0.0,), ((1, 10, 1), (10, 1, -1), (3, 3, 0)), f"{MGH} 12"),

@@ -3,8 +3,9 @@
 C and ∇C at one point count as one evaluation, and a Hessian-vector product as one.
 """
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgd
-from benchmarks.minimize.classical.problem import Problem
+from benchmarks.minimize.classical.problem import Task
 from benchmarks.minimize.evaluations import watched
 from benchmarks.minimize.problems import is_installed
 
@@ -44,7 +45,7 @@ class Run(NamedTuple):
     trace: list[tuple[int, float]]
 
 
-def by_rule(problem: Problem, make: Callable[[], Any], steps: int = STEPS, dtype: Any = float) -> Run:
+def by_rule(problem: Task, make: Callable[[], Any], steps: int = STEPS, dtype: Any = float) -> Run:
     """Run one of jaxgd's rules with the default stopping tests. The callback keeps C after every update."""
     trace: list[tuple[int, float]] = []
 
@@ -59,7 +60,7 @@ def by_rule(problem: Problem, make: Callable[[], Any], steps: int = STEPS, dtype
     )  # fmt: skip
 
 
-def by_scipy(problem: Problem, method: str, **options: Any) -> Run:
+def by_scipy(problem: Task, method: str, **options: Any) -> Run:
     """Run one of SciPy's minimizers with the gradient from JAX."""
     import scipy.optimize
 
@@ -92,7 +93,7 @@ class _Trace:
         return list(enumerate(self.costs, 1))
 
 
-def by_jaxopt(problem: Problem) -> Run:
+def by_jaxopt(problem: Task) -> Run:
     """Run jaxopt's L-BFGS with its default line search, until ‖∇C‖ ≤ 1e-10."""
     import jaxopt
 
@@ -105,7 +106,7 @@ def by_jaxopt(problem: Problem) -> Run:
     return Run(np.asarray(v), float(problem.cost(v)), len(trace.costs), int(state.iter_num), ok, words, trace.pairs())
 
 
-def by_optimistix(problem: Problem, name: str) -> Run:
+def by_optimistix(problem: Task, name: str) -> Run:
     """Run one of optimistix's minimizers with rtol = atol = 1e-10. Each evaluation of it is a step."""
     import optimistix
 
@@ -129,7 +130,7 @@ RULES: dict[str, tuple[Callable[[], Any], int]] = {
     "jaxgd newton": (jaxgd.newton, STEPS),
 }
 # SciPy's L-BFGS-B stops after 15,000 evaluations by default.
-PEERS: dict[str, Callable[[Problem], Run]] = {
+PEERS: dict[str, Callable[[Task], Run]] = {
     "scipy L-BFGS-B, tight": lambda p: by_scipy(p, "L-BFGS-B", ftol=1e-15, gtol=TIGHT),
     "scipy L-BFGS-B": lambda p: by_scipy(p, "L-BFGS-B"),
     "scipy BFGS, tight": lambda p: by_scipy(p, "BFGS", gtol=TIGHT),
@@ -140,8 +141,26 @@ PEERS: dict[str, Callable[[Problem], Run]] = {
 }
 
 
-def runs(problem: Problem) -> dict[str, Run]:
+# Methods with a dense matrix n × n run up to this n. An update of SciPy's takes O(n³).
+DENSE = 100
+
+
+def runs(problem: Task) -> dict[str, Run]:
     """Return the run of each installed minimizer, in float64."""
+    peers = {name: run for name, run in PEERS.items() if is_installed(name.split()[0])}
+    if len(problem.start) > DENSE:
+        peers = {name: run for name, run in peers.items() if " BFGS" not in name}
     with jax.enable_x64(True):
         found = {name: by_rule(problem, make, steps) for name, (make, steps) in RULES.items()}
-        return found | {name: run(problem) for name, run in PEERS.items() if is_installed(name.split()[0])}
+        return found | {name: run(problem) for name, run in peers.items()}
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Compile without most of XLA's optimizations: most of the time is compilation, and no time is measured."""
+    before = jax.config.jax_disable_most_optimizations  # type: ignore[attr-defined]
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)

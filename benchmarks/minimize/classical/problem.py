@@ -3,13 +3,26 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
 # The paper that collects the problems, their starts and their minima. Its numbers name the problems.
 MGH = "Moré, Garbow and Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17–41, problem"
+
+
+class Task(Protocol):
+    """A cost to minimize, its start and the values of C at its minima."""
+
+    @property
+    def cost(self) -> Callable[[Any], Any]: ...
+
+    @property
+    def start(self) -> Sequence[float]: ...
+
+    @property
+    def minima(self) -> tuple[float, ...]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.case import Case, Options
 from benchmarks.minimize.classical import PROBLEMS
-from benchmarks.minimize.classical.minimizers import RULES, Run, by_rule, runs
-from benchmarks.minimize.classical.problem import Problem
+from benchmarks.minimize.classical.minimizers import RULES, Run, by_rule, quick_compilation, runs
+from benchmarks.minimize.classical.problem import Problem, Task
 from benchmarks.minimize.evaluations import count_row
 from benchmarks.rows import Row, sampled, significant
 
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
     evaluations: int | None
 
 
-def judged(problem: Problem, run: Run) -> Verdict:
+def judged(problem: Task, run: Run) -> Verdict:
     """Compare the end of a run with the minima of the problem."""
     minimum = min(problem.minima, key=lambda c: abs(run.cost - c))
 
@@ -93,11 +93,11 @@ class Measured(NamedTuple):
     successes: dict[tuple[str, str], bool]
 
 
-def problem_rows(problem: Problem, found: dict[str, Run]) -> Iterator[Row]:
+def end_rows(case: str, problem: Task, found: dict[str, Run]) -> Iterator[Row]:
     """Yield the evaluations of each minimizer until C is near a minimum, with the end of its run in `details`."""
     for variant, run in found.items():
         verdict = judged(problem, run)
-        row = count_row(f"{NAME}/{problem.name}", variant, verdict.evaluations, "float64")
+        row = count_row(case, variant, verdict.evaluations, "float64")
         run_end = {
             "evaluations": run.evaluations, "steps": run.steps, "ok": run.ok, "outcome": run.outcome[:60],
             "cost": significant(run.cost, 15), "error": significant(verdict.error, 3), "minimum": verdict.minimum,
@@ -114,8 +114,8 @@ def summary(measured: dict[str, Measured]) -> Iterator[Row]:
     """Yield the problems that each minimizer reaches, the ratios of evaluations, and the false successes of jaxgd."""
     found = {name: one.runs for name, one in measured.items()}
     verdicts = {name: {v: judged(PROBLEMS[name], run) for v, run in mine.items()} for name, mine in found.items()}
-    for variant in next(iter(found.values())):
-        mine = {name: of[variant] for name, of in verdicts.items()}
+    for variant in dict.fromkeys(variant for mine in found.values() for variant in mine):
+        mine = {name: of[variant] for name, of in verdicts.items() if variant in of}
         close = {name: v.closely for name, v in mine.items() if v.closely is not None}
         details = {
             "missed": [name for name, v in mine.items() if not v.reached],
@@ -155,12 +155,13 @@ def _counted(variant: str, quantity: str, value: int, n: int, details: Any, prec
 
 def measured(problem: Problem) -> Measured:
     """Run all minimizers in float64 and jaxgd's rules in float32, and check the successes of jaxgd's rules."""
-    found, exact, successes = runs(problem), Exact(problem), {}
-    for variant, (make, steps) in RULES.items():
-        in_float32 = by_rule(problem, make, steps, np.float32)
-        for precision, run in (("float64", found[variant]), ("float32", in_float32)):
-            if run.ok:
-                successes[variant, precision] = exact.is_minimum(run.v, float(np.finfo(precision).eps))
+    with quick_compilation():
+        found, exact, successes = runs(problem), Exact(problem), {}
+        for variant, (make, steps) in RULES.items():
+            in_float32 = by_rule(problem, make, steps, np.float32)
+            for precision, run in (("float64", found[variant]), ("float32", in_float32)):
+                if run.ok:
+                    successes[variant, precision] = exact.is_minimum(run.v, float(np.finfo(precision).eps))
     # The programs of a problem are not used again.
     jax.clear_caches()
     return Measured(found, successes)
@@ -171,7 +172,7 @@ def measure(options: Options) -> Iterator[Row]:
     found: dict[str, Measured] = {}
     for name, problem in PROBLEMS.items():
         found[name] = measured(problem)
-        yield from problem_rows(problem, found[name].runs)
+        yield from end_rows(f"{NAME}/{name}", problem, found[name].runs)
     yield from summary(found)
 
 
