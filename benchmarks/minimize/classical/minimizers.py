@@ -158,7 +158,7 @@ def runs(problem: Task) -> dict[str, Run]:
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
     """Compile without most of XLA's optimizations: most of the time is compilation, and no time is measured."""
-    before = jax.config.jax_disable_most_optimizations  # type: ignore[attr-defined]
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield
