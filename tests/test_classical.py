@@ -99,7 +99,21 @@ def test_minima_continue_the_published_digits():
             assert (value == 0) == (published == 0)
 
 
-OTHER_STARTS = {"biggs-exp6": [(1.7, 17.7, 1.16, 5.19, 1.7, 1.16)], "brown-almost-linear-10": [(0,) * 9 + (11,)]}
+def test_the_second_value_of_biggs_is_a_saddle(x64):
+    """The start has v₁ = v₅ and v₃ = v₆, and so has every point that ∇C leads to. The saddle is the lowest of them."""
+    problem = PROBLEMS["biggs-exp6"]
+    exact = Exact(problem)
+    v = np.array([1.711415991, 17.683198184, 1.163143662, 5.186561548, 1.711415991, 1.163143662])
+    c, g, h = map(np.asarray, exact.evaluate(v))
+    assert c == pytest.approx(5.65565e-3, rel=1e-6)
+    assert np.linalg.norm(g) < 1e-7
+    assert np.linalg.eigvalsh(h)[0] == pytest.approx(-9.803e-3, rel=1e-3)
+    assert not exact.is_minimum(v, np.finfo(float).eps)
+    assert not exact.is_minimum(v, np.finfo(np.float32).eps)
+    assert exact.is_minimum(np.asarray(problem.points[0], float), np.finfo(float).eps)
+
+
+OTHER_STARTS = {"brown-almost-linear-10": [(0,) * 9 + (11,)]}
 
 
 @pytest.mark.slow

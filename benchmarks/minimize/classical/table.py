@@ -121,6 +121,7 @@ def summary(measured: dict[str, Measured]) -> Iterator[Row]:
             "missed": [name for name, v in mine.items() if not v.reached],
             "missed without the 1": [name for name, closely in close.items() if not closely],
             "minima other than 0": len(close),
+            "success elsewhere": [name for name, v in mine.items() if found[name][variant].ok and not v.reached],
         }
         yield _counted(variant, "reached", sum(v.reached for v in mine.values()), len(mine), details)
     for baseline in BASELINES:
