@@ -1,6 +1,6 @@
 """Logistic regression on the breast-cancer data of scikit-learn: raw, and with standardized features."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class Logistic(NamedTuple):
     """
 
     cost: Callable[[Any], Any]
-    start: Sequence[float]
+    start: Any
     minima: tuple[float, ...]
 
 

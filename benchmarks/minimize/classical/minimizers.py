@@ -158,9 +158,9 @@ def runs(problem: Task) -> dict[str, Run]:
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
     """Compile without most of XLA's optimizations: most of the time is compilation, and no time is measured."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    before = jax.config.read("jax_disable_most_optimizations")  # type: ignore[no-untyped-call]
+    jax.config.update("jax_disable_most_optimizations", True)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+        jax.config.update("jax_disable_most_optimizations", before)  # type: ignore[no-untyped-call]

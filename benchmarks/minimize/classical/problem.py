@@ -19,7 +19,7 @@ class Task(Protocol):
     def cost(self) -> Callable[[Any], Any]: ...
 
     @property
-    def start(self) -> Sequence[float]: ...
+    def start(self) -> Any: ...
 
     @property
     def minima(self) -> tuple[float, ...]: ...
@@ -41,7 +41,7 @@ class Problem:
 
     name: str
     residuals: Callable[[Any], Any]
-    start: Sequence[float]
+    start: Any
     published: tuple[float, ...]
     minima: tuple[float, ...]
     points: tuple[Sequence[float], ...]

@@ -160,7 +160,7 @@ def measured(problem: Problem) -> Measured:
                 if run.ok:
                     successes[variant, precision] = exact.is_minimum(run.v, float(np.finfo(precision).eps))
     # The programs of a problem are not used again.
-    jax.clear_caches()
+    jax.clear_caches()  # type: ignore[no-untyped-call]
     return Measured(found, successes)
 
 
