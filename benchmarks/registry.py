@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from benchmarks import gradcheck, nielsen
 from benchmarks.case import Case
 from benchmarks.minimize import batch, evaluations, steps
+from benchmarks.minimize.classical import logistic, table
 from benchmarks.training import timing
 
 CASES: tuple[Case, ...] = (
-    *timing.CASES, *steps.CASES, *batch.CASES, *evaluations.CASES, *gradcheck.CASES, *nielsen.CASES,
+    *timing.CASES, *steps.CASES, *batch.CASES, *evaluations.CASES, *table.CASES, *logistic.CASES, *gradcheck.CASES,
+    *nielsen.CASES,
 )  # fmt: skip
 FAMILIES = tuple(dict.fromkeys(case.family for case in CASES))
 

@@ -45,6 +45,9 @@ QUANTITIES = {
     "false alarms": Quantity("lower", "none"),
     "cannot tell": Quantity("neither", "none"),
     "errors": Quantity("lower", "none"),
+    # Problems whose minimum a minimizer reaches, and problems on which it reports success elsewhere.
+    "reached": Quantity("higher", "none"),
+    "false success": Quantity("lower", "none"),
     # Attacks of a campaign that jaxgd did not withstand.
     "succeeded": Quantity("lower", "none"),
     # Work or bytes per second.

@@ -5,10 +5,24 @@ from typing import Any
 
 from benchmarks.rows import Row
 
+# A table of more inputs has one line per input.
+_MOST_COLUMNS = 12
+
 
 def table(rows: Sequence[Row], names: bool = False) -> str:
     """Return the rows of one case as text. `names` adds the names of functions with unexpected verdicts."""
     lines = [f"{rows[0].case.partition('/')[0]}: value (10th to 90th percentile)"]
+    inputs = list(dict.fromkeys(row.case for row in rows if "/" in row.case))
+    programs = list(dict.fromkeys(row.variant for row in rows if "/" in row.case))
+    if len(inputs) > _MOST_COLUMNS:
+        # One line per input and one column per program, because a line per program would be too long.
+        counts = {(row.case, row.variant): _cell(row) for row in rows}
+        widths = [max(len(p), *(len(counts.get((case, p), "")) for case in inputs)) for p in programs]
+        left = max(map(len, inputs))
+        for case in ("", *inputs):
+            texts = [counts.get((case, p), "") if case else p for p in programs]
+            lines.append(f"  {case:{left}}  " + "  ".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True)))
+        rows = [row for row in rows if "/" not in row.case]
     for precision in dict.fromkeys(row.precision for row in rows):
         mine = [row for row in rows if row.precision == precision]
         columns = list(dict.fromkeys(_title(row) for row in mine))

@@ -563,6 +563,13 @@ def test_table_has_a_line_for_each_variant():
     assert "25% of the peak" in lines[3]
     counts = [evaluations.count_row(f"e/{name}", "a", count, "float64") for name, count in (("b", 15), ("c", None))]
     assert [line.split() for line in table(counts).splitlines()[1:]] == [["float64", "b", "c"], ["a", "15", "–"]]
+    # Thirteen inputs have one line each, and the other rows are below.
+    counts = [evaluations.count_row(f"e/{i}", v, 15 + i, "float64") for i in range(13) for v in ("a", "b")]
+    counts += [row(case="e", variant="a", quantity="reached", value=1, unit="problems", precision="float64")]
+    lines = [line.split() for line in table(counts).splitlines()[1:]]
+    assert lines[0] == ["a", "b"]
+    assert lines[1:14] == [[f"e/{i}", str(15 + i), str(15 + i)] for i in range(13)]
+    assert lines[14:] == [["float64", "reached", "[problems]"], ["a", "1"]]
 
 
 def test_plot_writes_pictures_of_speed_and_growth(tmp_path):

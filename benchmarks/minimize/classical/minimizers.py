@@ -1,0 +1,166 @@
+"""Run one minimizer on one problem, and keep its evaluations, its steps, its end and its own verdict.
+
+C and ∇C at one point count as one evaluation, and a Hessian-vector product as one.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxgd
+from benchmarks.minimize.classical.problem import Task
+from benchmarks.minimize.evaluations import watched
+from benchmarks.minimize.problems import is_installed
+
+# The largest number of steps of every minimizer, except backtracking: its steps are single moves along −∇C.
+STEPS, BACKTRACKING_STEPS = 1_000, 3_000
+# The tolerance on the gradient, or on the step, of a minimizer that is not run with its own defaults.
+TIGHT = 1e-10
+
+
+class Run(NamedTuple):
+    """The end of a run.
+
+    Attributes:
+        v: The last point.
+        cost: C at the last point.
+        evaluations: The number of evaluations.
+        steps: The number of steps that the minimizer reports.
+        ok: True if the minimizer reports success.
+        outcome: The reason in the minimizer's own words.
+        trace: Pairs of the evaluations so far and C, in the order of the run.
+    """
+
+    v: Any
+    cost: float
+    evaluations: int
+    steps: int
+    ok: bool
+    outcome: str
+    trace: list[tuple[int, float]]
+
+
+def by_rule(problem: Task, make: Callable[[], Any], steps: int = STEPS, dtype: Any = float) -> Run:
+    """Run one of jaxgd's rules with the default stopping tests. The callback keeps C after every update."""
+    trace: list[tuple[int, float]] = []
+
+    def keep(solution: Any) -> None:
+        trace.append((int(solution.evaluations), float(solution.cost)))
+
+    start = jnp.asarray(np.asarray(problem.start, dtype))
+    solution = jaxgd.minimize(problem.cost, start, make(), max_steps=steps, record=None, callback=keep, chunk=1)
+    return Run(
+        np.asarray(solution.v, float), float(solution.cost), int(solution.evaluations), int(solution.steps),
+        bool(solution.outcome.ok), solution.outcome.reason.name, trace,
+    )  # fmt: skip
+
+
+def by_scipy(problem: Task, method: str, **options: Any) -> Run:
+    """Run one of SciPy's minimizers with the gradient from JAX."""
+    import scipy.optimize
+
+    value_and_grad = jax.jit(jax.value_and_grad(problem.cost))
+    trace: list[tuple[int, float]] = []
+
+    def evaluate(v: Any) -> Any:
+        c, g = value_and_grad(v)
+        trace.append((len(trace) + 1, float(c)))
+        return float(c), np.asarray(g)
+
+    start = np.asarray(problem.start, float)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        end = scipy.optimize.minimize(evaluate, start, jac=True, method=method, options={"maxiter": STEPS, **options})
+    return Run(end.x, float(end.fun), len(trace), int(end.nit), bool(end.success), str(end.message), trace)
+
+
+class _Trace:
+    """A counter of evaluations by a compiled program. C twice in a row is the value and the gradient at one point."""
+
+    def __init__(self) -> None:
+        self.costs: list[float] = []
+
+    def __call__(self, c: Any) -> None:
+        if not self.costs or self.costs[-1] != float(c):
+            self.costs.append(float(c))
+
+    def pairs(self) -> list[tuple[int, float]]:
+        return list(enumerate(self.costs, 1))
+
+
+def by_jaxopt(problem: Task) -> Run:
+    """Run jaxopt's L-BFGS with its default line search, until ‖∇C‖ ≤ 1e-10."""
+    import jaxopt
+
+    trace: Any = _Trace()
+    solver = jaxopt.LBFGS(watched(problem.cost, trace), maxiter=STEPS, tol=TIGHT)
+    v, state = jax.block_until_ready(solver.run(jnp.asarray(np.asarray(problem.start, float))))  # type: ignore[no-untyped-call]
+    jax.effects_barrier()  # type: ignore[no-untyped-call]
+    ok = float(state.error) <= TIGHT
+    words = f"error {float(state.error):.2g}"
+    return Run(np.asarray(v), float(problem.cost(v)), len(trace.costs), int(state.iter_num), ok, words, trace.pairs())
+
+
+def by_optimistix(problem: Task, name: str) -> Run:
+    """Run one of optimistix's minimizers with rtol = atol = 1e-10. Each evaluation of it is a step."""
+    import optimistix
+
+    trace: Any = _Trace()
+    counting = watched(problem.cost, trace)
+    solver = getattr(optimistix, name)(rtol=TIGHT, atol=TIGHT)
+    start = jnp.asarray(np.asarray(problem.start, float))
+    end = optimistix.minimise(lambda v, _: counting(v), solver, start, max_steps=STEPS, throw=False)
+    jax.block_until_ready(end.value)  # type: ignore[no-untyped-call]
+    jax.effects_barrier()  # type: ignore[no-untyped-call]
+    ok = bool(end.result == optimistix.RESULTS.successful)
+    return Run(
+        np.asarray(end.value), float(problem.cost(end.value)), len(trace.costs), int(end.stats["num_steps"]), ok,
+        "successful" if ok else "not successful", trace.pairs(),
+    )  # fmt: skip
+
+
+RULES: dict[str, tuple[Callable[[], Any], int]] = {
+    "jaxgd wolfe": (jaxgd.wolfe, STEPS),
+    "jaxgd backtracking": (jaxgd.backtracking, BACKTRACKING_STEPS),
+    "jaxgd newton": (jaxgd.newton, STEPS),
+}
+# SciPy's L-BFGS-B stops after 15,000 evaluations by default.
+PEERS: dict[str, Callable[[Task], Run]] = {
+    "scipy L-BFGS-B, tight": lambda p: by_scipy(p, "L-BFGS-B", ftol=1e-15, gtol=TIGHT),
+    "scipy L-BFGS-B": lambda p: by_scipy(p, "L-BFGS-B"),
+    "scipy BFGS, tight": lambda p: by_scipy(p, "BFGS", gtol=TIGHT),
+    "scipy BFGS": lambda p: by_scipy(p, "BFGS"),
+    "jaxopt LBFGS": by_jaxopt,
+    "optimistix BFGS": lambda p: by_optimistix(p, "BFGS"),
+    "optimistix LBFGS": lambda p: by_optimistix(p, "LBFGS"),
+}
+
+
+# Methods with a dense matrix n × n run up to this n. An update of SciPy's takes O(n³).
+DENSE = 100
+
+
+def runs(problem: Task) -> dict[str, Run]:
+    """Return the run of each installed minimizer, in float64."""
+    peers = {name: run for name, run in PEERS.items() if is_installed(name.split()[0])}
+    if len(problem.start) > DENSE:
+        peers = {name: run for name, run in peers.items() if " BFGS" not in name}
+    with jax.enable_x64(True):
+        found = {name: by_rule(problem, make, steps) for name, (make, steps) in RULES.items()}
+        return found | {name: run(problem) for name, run in peers.items()}
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Compile without most of XLA's optimizations: most of the time is compilation, and no time is measured."""
+    before = jax.config.read("jax_disable_most_optimizations")  # type: ignore[no-untyped-call]
+    jax.config.update("jax_disable_most_optimizations", True)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)  # type: ignore[no-untyped-call]

@@ -1,0 +1,58 @@
+"""A problem of least squares with its standard start and its published minima."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+
+# The paper that collects the problems, their starts and their minima. Its numbers name the problems.
+MGH = "Moré, Garbow and Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17–41, problem"
+
+
+class Task(Protocol):
+    """A cost to minimize, its start and the values of C at its minima."""
+
+    @property
+    def cost(self) -> Callable[[Any], Any]: ...
+
+    @property
+    def start(self) -> Any: ...
+
+    @property
+    def minima(self) -> tuple[float, ...]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """A cost C(v) = Σ rᵢ(v)² with its standard start and its minima.
+
+    Attributes:
+        name: Name of the problem, with the number of variables where it varies.
+        residuals: The function r of one array (n,) that returns one array (m,).
+        start: The standard start, n numbers.
+        published: The values of C at its minima, with the digits of the source.
+        minima: The same values with at least ten digits, or 0.
+        points: Known points v of the minima with C = minima[0]; empty if the source has none.
+        source: The paper that defines the problem.
+    """
+
+    name: str
+    residuals: Callable[[Any], Any]
+    start: Any
+    published: tuple[float, ...]
+    minima: tuple[float, ...]
+    points: tuple[Sequence[float], ...]
+    source: str
+
+    @functools.cached_property
+    def cost(self) -> Callable[[Any], Any]:
+        """The function C of one array (n,). It is one object, so it compiles once."""
+        return lambda v: jnp.sum(jnp.square(self.residuals(v)))
+
+
+def constant(values: Any, v: Any) -> Any:
+    """Return numbers as an array of the dtype of v."""
+    return jnp.asarray(np.asarray(values, float), v.dtype)
