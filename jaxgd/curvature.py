@@ -31,6 +31,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.pytree import size, wide_dtype
+from jaxgd.seen import seen
 
 Cost = Callable[..., Array]
 
@@ -171,7 +172,7 @@ def eigenpairs(
         raise ShapeError(f"eigenpairs: start must be a direction like v, with {size(v)} elements, got {first.size}.")
     rtol = jnp.sqrt(jnp.finfo(kind).eps) if rtol is None else jnp.asarray(rtol, kind)  # type: ignore[no-untyped-call]
     key = jax.random.key(0) if key is None else key
-    pairs: Eigenpairs = _eigenpairs(cost, v, args, first, key, rtol, max_products, which == "SA", k)
+    pairs: Eigenpairs = _eigenpairs(seen(cost), v, args, first, key, rtol, max_products, which == "SA", k)
     return pairs
 
 

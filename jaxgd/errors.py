@@ -200,7 +200,8 @@ def require_scalar(who: str, cost: Any, *args: Any) -> None:
     """Raise unless cost is a function and cost(*args) is one real scalar. The cost is traced and not computed."""
     require_callable(who, "cost", cost)
     try:
-        out = jax.eval_shape(cost, *args)
+        # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may allow none.
+        out = jax.eval_shape(lambda *args: cost(*args), *args)
         got, real = describe(out), hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and out.shape == ()
     except (TypeError, ValueError, OverflowError):
         # JAX refuses a result that is not an array. Call the cost again without a result, to raise its own error.

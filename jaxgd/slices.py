@@ -26,6 +26,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.pytree import axpy, dot, norm, size
+from jaxgd.seen import seen
 
 Cost = Callable[..., Array]
 
@@ -139,7 +140,7 @@ def cost_slice(
         points = [(0.0, 0.0), *((dot(d, u), dot(d, w)) for d in (jax.tree.map(jnp.subtract, p, v) for p in through))]
         a, b = (_around(jnp.array(axis), resolution) for axis in zip(*points, strict=True))
 
-    return CostSlice(a, b, _heights(cost, v, u, w, a, b, args), v, u, w)
+    return CostSlice(a, b, _heights(seen(cost), v, u, w, a, b, args), v, u, w)
 
 
 @functools.partial(jax.jit, static_argnames="cost")

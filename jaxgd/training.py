@@ -15,7 +15,6 @@ from jaxgd import epoch
 from jaxgd.chunks import Budget, batched_over, budget_of, require_budget
 from jaxgd.cost import Cost, quadratic_cost
 from jaxgd.data import Dataset
-from jaxgd.descent.problem import hashable
 from jaxgd.epoch import Splits, StaticConfig
 from jaxgd.errors import (
     DtypeError,
@@ -41,6 +40,7 @@ from jaxgd.kernels import Job, backend, select_backend, xla
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import select
+from jaxgd.seen import hashable
 
 
 def train(

@@ -1,5 +1,6 @@
 """The check that v is near a minimum. It does not depend on the start of the descent."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxgd.pytree import axpy, dot, norm, size
+from jaxgd.pytree import axpy, dot, norm, select, size
 from jaxgd.rules.bounds import masked
 
 # Conjugate gradients stop when the residual is at most this part of ‖∇C‖.
 _RESIDUAL = 1e-3
-# The least number of Hessian-vector products that the check may make.
-_PRODUCTS = 20
+# The least number of Hessian-vector products that the check may make, and the number for ∇C = 0.
+_PRODUCTS, _ALL = 20, 200
 
 
 class _Solving(NamedTuple):
@@ -34,6 +35,8 @@ class _Solving(NamedTuple):
     least: Array  # the least pᵀHp/pᵀp so far, in units of `unit`
     products: Array
     bent: Array  # True after a direction with pᵀHp ≤ 0 within rounding
+    span: Array  # the largest ‖Hp‖/‖p‖ so far: a lower bound of ‖H‖
+    negative: Array  # True after a direction with pᵀHp/pᵀp < −eps^⅔ · span
 
 
 class Prediction(NamedTuple):
@@ -44,24 +47,29 @@ class Prediction(NamedTuple):
         decrease: The decrease of C, ½ ∇Cᵀd, plus such an estimate.
         definite: True if H is positive along all directions tried. With ∇C = 0, these must also cover the whole space.
         indefinite: True if H has negative curvature along a direction, or no positive curvature along the first.
+        saddle: True if H has negative curvature beyond rounding along a direction of a second search.
     """
 
     distance: Float[Array, ""]
     decrease: Float[Array, ""]
     definite: Bool[Array, ""]
     indefinite: Bool[Array, ""]
+    saddle: Bool[Array, ""]
 
 
-def tolerances(rtol: Any, v: PyTree[Array], cost: Array) -> tuple[Array, Array]:
+def tolerances(rtol: Any, v: PyTree[Array], cost: Array, scale: Array | None) -> tuple[Array, Array]:
     """Return the largest distance and the largest decrease that count as near, for a gradient tolerance rtol.
 
-    They are rtol^⅔ · max(1, ‖v‖) and max(rtol^⅔, rtol · |C|). For the default rtol of eps^¾, rtol^⅔ is √eps: rounding
-    in C hides smaller distances. The 1 is absolute, because a minimum with v = 0 and C = 0 has no scale.
+    They are rtol^⅔ · ‖v‖ and max(rtol^⅔ · min(1, scale), rtol · |C|), with `scale` the size of C at the start. For the
+    default rtol of eps^¾, rtol^⅔ is √eps: rounding in C hides smaller distances. The 1 is absolute, because a minimum
+    with v = 0 and C = 0 has no scale of its own. Without `scale`, only the distance counts, up to rtol^⅔ · max(1, ‖v‖).
     """
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(v))  # type: ignore[no-untyped-call]
     r = jnp.maximum(jnp.asarray(rtol, cost.dtype), eps)
     root = r ** (2 / 3)
-    return root * jnp.maximum(1, norm(v)), jnp.maximum(root, r * jnp.abs(cost))
+    if scale is None:
+        return root * jnp.maximum(1, norm(v)), jnp.full_like(root, -jnp.inf)
+    return root * norm(v), jnp.maximum(root * jnp.minimum(1, scale), r * jnp.abs(cost))
 
 
 def is_near(
@@ -71,17 +79,19 @@ def is_near(
     gradient: PyTree[Array],
     rtol: Any,
     spent: Any,
+    scale: Array | None,
     free: PyTree[Array] | None = None,
 ) -> tuple[Array, Array]:
     """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
-    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. The
-    two flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
+    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scale`
+    is the size of C at the start; with None, the distance to the minimum must be small, which derivatives need. The two
+    flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
     `free` restricts the check to the variables that can move. The gradient is 0 for the others.
     """
-    limits, length = tolerances(rtol, v, value), norm(gradient).astype(value.dtype)
+    limits, length = tolerances(rtol, v, value, scale), norm(gradient).astype(value.dtype)
     way = predict(cost, v, gradient, length, limits, spent, free)
-    near = way.definite & ((way.distance <= limits[0]) | (way.decrease <= limits[1]))
+    near = way.definite & ~way.saddle & ((way.distance <= limits[0]) | (way.decrease <= limits[1]))
     zero = length == 0
     return jnp.where(zero, way.definite, near), jnp.where(zero, ~way.indefinite, near)
 
@@ -98,28 +108,26 @@ def predict(
     """Solve H d = ∇C by conjugate gradients, with `length` = ‖∇C‖.
 
     ‖d‖ and ∇Cᵀd grow with each product. The search therefore ends as soon as both are above their limits. It makes at
-    most max(20, a quarter of the evaluations spent) products. With ∇C = 0, the right-hand side is a fixed vector, and
-    only the signs of the curvatures count.
+    most max(20, a quarter of the evaluations spent) products. With ∇C = 0, the right-hand side is a fixed vector, only
+    the signs of the curvatures count, and 200 products are allowed.
+
+    A symmetry of C and of the start can hide directions from ∇C. A second search therefore begins with the fixed
+    vector, and looks for negative curvature with at most 20 products.
     """
     kind = length.dtype
-    most = jnp.minimum(2 * size(v), jnp.maximum(_PRODUCTS, spent // 4))
+    most = jnp.where(length > 0, jnp.maximum(_PRODUCTS, spent // 4), _ALL)
+    most = jnp.minimum(2 * size(v), jnp.array([most, jnp.where(length > 0, _PRODUCTS, 0)]))
     eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
     product = _product(cost, v)
-
-    def first(g: Array) -> Array:
-        # The vector has no symmetry, so it is orthogonal to no eigenvector of a simple Hessian.
-        fixed = jnp.cos(jnp.arange(g.size, dtype=kind) ** 2 + 0.3).reshape(g.shape)
-        return jnp.where(length > 0, g / jnp.where(length > 0, length, 1), fixed).astype(g.dtype)
 
     def predicted(s: _Solving, rest: Any) -> tuple[Array, Array]:
         scale = length / s.unit
         return (jnp.sqrt(s.dd) + jnp.sqrt(rest) / s.least) * scale, (s.energy + rest / s.least) * scale * length / 2
 
-    def more(s: _Solving) -> Array:
+    def is_far(s: _Solving) -> Array:
         distance, decrease = predicted(s, 0)
-        far = (distance > limits[0]) & (decrease > limits[1])
-        going: Array = (s.rr > _RESIDUAL**2) & (s.products < most) & ~s.bent & ~far
-        return going
+        far: Array = (distance > limits[0]) & (decrease > limits[1])
+        return far
 
     def solve(s: _Solving) -> _Solving:
         hp = masked(free, product(s.p))
@@ -127,6 +135,7 @@ def predict(
         unit = jnp.where(s.products > 0, s.unit, curvature)
         quotient = curvature / unit / s.pp
         bent = ~((quotient > 4 * eps) & (unit > 0))
+        span = jnp.maximum(s.span, norm(hp).astype(kind) / jnp.sqrt(s.pp))
         alpha = jnp.where(bent, 0, s.rr / (quotient * s.pp))
         r = axpy(-alpha / unit, hp, s.r)
         rr = dot(r, r).astype(kind)
@@ -144,16 +153,42 @@ def predict(
             least=jnp.minimum(s.least, quotient),
             products=s.products + 1,
             bent=bent,
+            span=span,
+            negative=s.negative | (curvature < -(eps ** (2 / 3)) * span * s.pp),
         )
 
-    b = masked(free, jax.tree.map(first, gradient))
-    bb, zero = dot(b, b).astype(kind), jnp.zeros((), kind)
-    begin = _Solving(b, b, bb, bb, zero, zero, zero, zero + 1, zero + jnp.inf, jnp.array(0), jnp.array(False))
-    s = lax.while_loop(more, solve, begin)
+    def search(x: tuple[PyTree[Array], Array, Array]) -> _Solving:
+        b, most, by_gradient = x
+        bb, zero, no = dot(b, b).astype(kind), jnp.zeros((), kind), jnp.array(False)
+        begin = _Solving(b, b, bb, bb, zero, zero, zero, zero + 1, zero + jnp.inf, jnp.array(0), no, zero, no)
+
+        def more(s: _Solving) -> Array:
+            over: Array = (s.rr <= _RESIDUAL**2) | s.bent | (by_gradient & is_far(s)) | (s.products >= most)
+            return ~over
+
+        end: _Solving = lax.while_loop(more, solve, begin)
+        return end._replace(r=(), p=())
+
+    fixed = masked(free, _fixed(v, kind))
+    unit = jax.tree.map(lambda g: g / jnp.where(length > 0, length, 1).astype(g.dtype), gradient)
+    b = masked(free, select(length > 0, unit, fixed))
+    # One search after the other: a callback in C may have no batch.
+    both = lax.map(search, (jax.tree.map(lambda *x: jnp.stack(x), b, fixed), most, jnp.array([True, False])))
+    s, second = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
     # The residual r adds at most ‖r‖/λ to the distance, with λ the least curvature. Use the least one seen as λ.
     distance, decrease = predicted(s, s.rr)
     solved = (length > 0) | (s.rr <= _RESIDUAL**2)
-    return Prediction(distance, decrease, solved & ~s.bent, s.bent & ((s.products == 1) | (s.least < -4 * eps)))
+    indefinite = s.bent & ((s.products == 1) | (s.least < -4 * eps))
+    return Prediction(distance, decrease, solved & ~s.bent, indefinite, second.negative)
+
+
+def _fixed(v: PyTree[Array], kind: Any) -> PyTree[Array]:
+    """Return a vector without symmetry: it is orthogonal to no eigenvector of a simple Hessian."""
+    leaves, outline = jax.tree.flatten(v)
+    ends = list(itertools.accumulate((x.size for x in leaves), initial=0))
+    numbers = [jnp.arange(a, b, dtype=kind) for a, b in itertools.pairwise(ends)]
+    entries = [jnp.cos(i**2 + 0.3).reshape(x.shape).astype(x.dtype) for i, x in zip(numbers, leaves, strict=True)]
+    return jax.tree.unflatten(outline, entries)
 
 
 def _product(cost: Callable[[PyTree[Array]], Any], v: PyTree[Array]) -> Callable[[PyTree[Array]], PyTree[Array]]:

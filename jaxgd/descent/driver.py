@@ -22,6 +22,7 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules.bounds import Bounds, hold, inside
+from jaxgd.seen import seen
 
 
 @jax.tree_util.register_dataclass
@@ -147,7 +148,7 @@ def minimize(
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN unless the outcome is GRADIENT or v passes the check for a minimum that `Stop` describes. For the
+      They are NaN unless Newton's equation predicts a minimum within r^⅔ · max(1, ‖v‖), with r as in `Stop`. For the
       derivatives of a fixed number of updates, use "unroll". Do not differentiate with respect to arrays in the
       closure of an optax rule or of `record.function`.
       With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
@@ -240,6 +241,8 @@ def minimize(
         record = None if differentiate == "unroll" else Record()
     if record is not None:
         record = require_record(record, max_steps)
+        if record.function is not None:
+            record = dataclasses.replace(record, function=seen(record.function))
     held_steps = None if record is None else max_steps
     config, traced_rule, args = configured(cost, rule, v0, args, record, held_steps, bool(has_aux))
     if differentiate == "unroll":
@@ -357,16 +360,15 @@ def _refuse_derivatives(primals: Any, tangents: Any) -> Any:
 
 def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution, box: Bounds | None) -> Solution:
     """Return the solution as a function of args, by the implicit function theorem."""
-    converged = solution.outcome.code == int(Reason.GRADIENT)
     rtol = None if stop is None else stop.gradient_rtol
     if rtol is None:
         rtol = default_stop(jnp.result_type(*jax.tree.leaves(solution.v))).gradient_rtol
 
     def minimum(v: Any, value: Any) -> Any:
         if box is None:
-            return at_minimum(cost, args, v, value, solution.gradient, converged, rtol)
+            return at_minimum(cost, args, v, value, solution.gradient, rtol)
         # A variable on a bound moves with the bound only. Inside `held`, C and its derivatives then need no mask.
-        v, *rest = at_minimum(held, (args, box), v, value, solution.gradient, converged, rtol, inside(box, v))
+        v, *rest = at_minimum(held, (args, box), v, value, solution.gradient, rtol, inside(box, v))
         return hold(box, v), *rest
 
     def held(v: Any, args: Any, box: Bounds) -> Any:

@@ -24,7 +24,6 @@ def at_minimum(
     v: PyTree[Array],
     value: Array,
     gradient: PyTree[Array],
-    converged: Array,
     rtol: Any,
     free: PyTree[Array] | None = None,
 ) -> tuple[PyTree[Array], Array, PyTree[Array]]:
@@ -32,8 +31,8 @@ def at_minimum(
 
     ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. The minimum does
     not depend on the path, so the derivatives with respect to v₀ and the rule are 0. The derivative of the gradient is
-    0 too. The derivatives of v and of the cost are NaN unless the descent `converged`, or v is near a minimum by the
-    check of `is_near` with rtol and the mask `free`.
+    0 too. The derivatives of v and of the cost are NaN unless the distance to a minimum is small, by the check of
+    `is_near` with rtol and the mask `free`.
 
     Source: Krantz and Parks, The Implicit Function Theorem (2002); Blondel et al., NeurIPS 2022.
     """
@@ -42,9 +41,9 @@ def at_minimum(
 
 @at_minimum.defjvp
 def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> Any:
-    args, v, value, gradient, converged, rtol, free = primals
+    args, v, value, gradient, rtol, free = primals
     # Without a minimum, the theorem does not apply.
-    factor = jnp.where(converged | _near(cost, *lax.stop_gradient((args, v, value, rtol)), free), 1, jnp.nan)
+    factor = jnp.where(_near(cost, *lax.stop_gradient((args, v, value, rtol)), free), 1, jnp.nan)
 
     def marked(dx: Any) -> Any:
         dtype = jnp.result_type(dx)  # A tangent may be a Python number.
@@ -53,7 +52,7 @@ def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> An
     # Conjugate gradients return 0 for NaN. Mark the tangents before and after them, because reverse mode runs backward.
     moved = jax.tree.map(marked, tangents[0])
     # Apply at_minimum again: v depends on args in the second derivative too.
-    v, value, gradient = at_minimum(cost, args, v, value, gradient, converged, rtol, free)
+    v, value, gradient = at_minimum(cost, args, v, value, gradient, rtol, free)
     _, force = jax.jvp(lambda args: jax.grad(lambda v: cost(v, *args))(v), (args,), (moved,))
     _, dvalue = jax.jvp(lambda args: cost(v, *args), (args,), (moved,))
     dv = _solve(partial(hessian_vector_product, cost, v, args=args), jax.tree.map(jnp.negative, force))
@@ -65,7 +64,7 @@ def _near(cost: Callable[..., Any], args: Any, v: PyTree[Array], value: Array, r
     def at(v: PyTree[Array]) -> Any:
         return cost(v, *args)
 
-    return is_near(at, v, value, jax.grad(at)(v), rtol, jnp.array(_EVALUATIONS), free)[1]
+    return is_near(at, v, value, jax.grad(at)(v), rtol, jnp.array(_EVALUATIONS), None, free)[1]
 
 
 def _solve(product: Callable[[Any], Any], b: PyTree[Array]) -> PyTree[Array]:

@@ -1,7 +1,6 @@
 """Checks of minimize's arguments, before anything runs."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,6 @@ import optax
 from jaxtyping import Array, PyTree
 
 from jaxgd.descent.record import Record
-from jaxgd.descent.seen import Seen
 from jaxgd.descent.stop import Stop
 from jaxgd.descent.update import BatchedArgs, DescentState, StaticConfig, args_at
 from jaxgd.errors import (
@@ -40,6 +38,7 @@ from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds
 from jaxgd.rules.evaluating import NewtonState, SearchState
 from jaxgd.rules.lbfgs import WolfeState
+from jaxgd.seen import seen
 
 WHO = "minimize"
 
@@ -239,15 +238,6 @@ def _bound(name: str, x: Any, v0: PyTree[Array]) -> PyTree[Array]:
     return jax.tree_util.tree_map_with_path(leaf, x, v0)
 
 
-def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the cost, wrapped if it has no hash. An object with mutable fields may have none."""
-    try:
-        hash(cost)
-    except TypeError:
-        return functools.partial(cost)
-    return cost
-
-
 def configured(
     cost: Callable[..., Any],
     rule: Any,
@@ -261,7 +251,7 @@ def configured(
 
     Traced arrays in the cost's closure become args, so that they can be differentiated and mapped over.
     """
-    cost = Seen(hashable(cost))
+    cost = seen(cost)
     converted, hoisted = jax.closure_convert(cost, v, *_example(args))
     if hoisted:
         cost = converted

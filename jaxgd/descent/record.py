@@ -22,7 +22,8 @@ class Record:
     Attributes:
         every: The number of updates between two entries, at least 1. By default it begins at 1. Whenever there would be
             more than 1,025 entries, it doubles and every second entry is dropped. A run of up to 1,024 updates is
-            recorded completely, and a longer run with at least 513 entries.
+            recorded completely, and a longer run with at least 513 entries. Under vmap, the longest run of the batch
+            sets the number for all.
         v: True to record the variables; by default False.
         function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
         sharpness: True to record λ_max of the Hessian, at the cost of a dozen or more gradients per entry; by default

@@ -40,12 +40,15 @@ class Stop:
 
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
-    ‖d‖ ≤ r^⅔ · max(1, ‖v‖) or ½∇Cᵀd ≤ max(r^⅔, r · |C|), and H has no curvature ≤ 0 along the directions tried.
-    If the check fails, the tolerance becomes a tenth of ‖∇C‖, and the run continues. For ∇C = 0, H must be positive at
-    v₀, and must have no negative curvature after updates. Otherwise the outcome is ZERO_GRADIENT, which is not ok.
+    ‖d‖ ≤ r^⅔ · ‖v‖ or ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|), with C₀ = max(|C(v₀)|, |C(v₁)|), and H has no curvature
+    ≤ 0 along the directions tried. If the check fails, the tolerance becomes a tenth of ‖∇C‖, and the run continues.
+    For ∇C = 0, H must be positive at v₀, and must have no negative curvature after updates. Otherwise the outcome is
+    ZERO_GRADIENT, which is not ok.
+
     The check solves the equation by conjugate gradients, with at most max(20, a quarter of the evaluations)
-    Hessian-vector products. Where JAX has no second derivative of the cost, the check uses differences of ∇C. It misses
-    a saddle that the descent reaches along directions of positive curvature.
+    Hessian-vector products. A second search, with at most 20 products from a fixed vector, looks for negative curvature
+    in directions that a symmetry hides from ∇C. It can miss a saddle with little negative curvature. Where JAX has no
+    second derivative of the cost, the check uses differences of ∇C.
 
     Attributes:
         gradient_atol: Stop when ‖∇C(v_k)‖ ≤ atol + rtol · ‖∇C(v₀)‖.

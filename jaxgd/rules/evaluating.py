@@ -168,10 +168,12 @@ class NewtonState(NamedTuple):
 
     Attributes:
         largest: The largest ‖∇C‖ so far, for the tolerance of the conjugate gradients.
+        length: ‖Δv‖ of the last step; 0 at first.
         evaluations: The Hessian-vector products and evaluations of C in the last step.
     """
 
     largest: Float[Array, ""]
+    length: Float[Array, ""]
     evaluations: Int[Array, ""]
 
 
@@ -183,8 +185,8 @@ def newton(max_products: int = 100) -> Rule:
     products, or after two products per variable if that is less.
 
     If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|. If pᵀHp is 0 within rounding
-    for the first p = −∇C, it tries a step of length ‖v‖/10 along p, or of length 1 for v = 0. Both are descent steps.
-    The conjugate gradients then stop.
+    for the first p = −∇C, it tries a step along p. Its length is ‖v‖/10, or 1 for v = 0, or twice the last step if that
+    is longer. Both are descent steps. The conjugate gradients then stop.
 
     The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
 
@@ -219,7 +221,8 @@ def newton(max_products: int = 100) -> Rule:
 
 def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
     def init(v: Any) -> NewtonState:
-        return NewtonState(jnp.zeros((), wide_dtype(v)), jnp.array(0))
+        zero = jnp.zeros((), wide_dtype(v))
+        return NewtonState(zero, zero, jnp.array(0))
 
     def step(
         g: Any, state: NewtonState, v: Any, *, value: Any, value_fn: Cost, bounds: Bounds | None = None, **_: Any
@@ -228,17 +231,20 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
         unit, length = unit_vector(g, value.dtype)
         largest = jnp.maximum(state.largest, length)
         exact = jnp.minimum(0.5, jnp.sqrt(length / jnp.where(largest > 0, largest, 1)))
+        # Lengths in proportion to ‖v‖ alone would shrink towards v = 0 and never pass it.
+        flat_length = jnp.maximum(first_length(v), 2 * state.length).astype(value.dtype)
         # Solve for the unit vector, so that no square leaves the range of the dtype.
+        lengths = length, flat_length
         if bounds is None:
-            direction, products = _newton_direction(value_fn, v, unit, length, exact, max_products)
+            direction, products = _newton_direction(value_fn, v, unit, lengths, exact, max_products)
             slope, short = length * dot(unit, direction).astype(value.dtype), None
         else:
-            direction, mask, products = _bounded_direction(bounds, value_fn, v, g, unit, length, exact, max_products)
+            direction, mask, products = _bounded_direction(bounds, value_fn, v, g, unit, lengths, exact, max_products)
             slope = length * dot(masked(mask, unit), direction).astype(value.dtype)
             short = jax.tree.map(lambda m, x: jnp.where(m, 0, x), mask, g)
         eta, trials = _search(value_fn, v, direction, slope, jnp.ones((), value.dtype), value, bounds, short)
         steps = scaled(eta, direction)
-        return steps, NewtonState(largest, products + trials)
+        return steps, NewtonState(largest, norm(steps).astype(value.dtype), products + trials)
 
     return optax.GradientTransformationExtraArgs(init, step)
 
@@ -253,30 +259,32 @@ class _Solving(NamedTuple):
 
 
 def _bounded_direction(
-    bounds: Bounds, cost: Cost, v: Any, g: Any, unit: Any, length: Array, exact: Array, max_products: int
+    bounds: Bounds, cost: Cost, v: Any, g: Any, unit: Any, lengths: Any, exact: Array, max_products: int
 ) -> tuple[Any, Any, Array]:
     """Return a direction, the mask of the variables that move by Newton's method, and the products.
 
     The curvature along −∇C gives a step to the minimum along −∇C. It shows the variables that are about to reach a
     bound, and these make this step. Newton's equation, restricted to the others, gives their step.
     """
+    length, flat_length = lengths
     hu = hessian_vector_product(cost, v, unit)
     curvature = jnp.abs(dot(unit, hu)).astype(length.dtype)
     flat = curvature <= jnp.finfo(length.dtype).eps * norm(hu)  # type: ignore[no-untyped-call]
-    step = scaled(-jnp.where(flat, first_length(v), length / jnp.where(flat, 1, curvature)), unit)
+    step = scaled(-jnp.where(flat, flat_length, length / jnp.where(flat, 1, curvature)), unit)
     mask = jax.tree.map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
-    d, products = _newton_direction(cost, v, unit, length, exact, max_products, mask)
+    d, products = _newton_direction(cost, v, unit, lengths, exact, max_products, mask)
     return jax.tree.map(jnp.where, mask, d, step), mask, products + 1
 
 
 def _newton_direction(
-    cost: Cost, v: Any, unit: Any, length: Array, exact: Array, max_products: int, mask: Any = None
+    cost: Cost, v: Any, unit: Any, lengths: Any, exact: Array, max_products: int, mask: Any = None
 ) -> tuple[Any, Array]:
     """Solve Hd = −∇C by conjugate gradients, with ∇C = length · unit. Return d and the number of products.
 
     Stop when ‖r‖ ≤ `exact`, when a direction has no positive curvature, or after min(max_products, 2 · number of
     variables) products. A mask restricts the equation to the variables where it is True.
     """
+    length, flat_length = lengths
     most = min(max_products, 2 * size(v))
     if mask is not None:
         unit = masked(mask, unit)
@@ -293,7 +301,7 @@ def _newton_direction(
         # A curvature within rounding of 0 gives no step length. After the first direction, it then adds no step.
         flat = jnp.abs(curvature) <= jnp.finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)  # type: ignore[no-untyped-call]
         alpha = s.left / jnp.where(flat, 1, jnp.abs(curvature))
-        along = jnp.where(flat, jnp.where(s.products == 0, first_length(v), 0), alpha * length)
+        along = jnp.where(flat, jnp.where(s.products == 0, flat_length, 0), alpha * length)
         d, r = axpy(along, s.p, s.d), axpy(-alpha, hp, s.r)
         now = dot(r, r)
         return _Solving(d, r, axpy(now / s.left, s.p, r), now, s.products + 1, flat | (curvature < 0))

@@ -80,14 +80,17 @@ AT_ZERO = {
     "unused variable": (lambda v: v[0] ** 2 + v[1] ** 2, "ZERO_GRADIENT"),
     "maximum": (lambda v: -jnp.sum(v**2), "ZERO_GRADIENT"),
     "minimum": (lambda v: jnp.sum(v**2) + v[0] * v[1] + 1e-3 * v[2] ** 2, "GRADIENT"),
+    # The negative curvature is along v₀ − v₁, so a vector with equal leaves hides it.
+    "saddle of two leaves": (lambda v: (v[0] * v[1] + 1) ** 2, "ZERO_GRADIENT", (0.0, 0.0)),
+    "50 variables": (lambda v: jnp.sum(jnp.geomspace(1e-2, 1, 50) * v**2), "GRADIENT", jnp.zeros(50)),
 }
 
 
-@pytest.mark.parametrize("name", often(AT_ZERO, ["constant", "saddle", "minimum"]))
+@pytest.mark.parametrize("name", often(AT_ZERO, ["constant", "minimum", "saddle of two leaves", "50 variables"]))
 def test_a_zero_gradient_at_the_start_is_ok_only_at_a_minimum(name):
-    cost, reason = AT_ZERO[name]
+    cost, reason, v0 = (*AT_ZERO[name], jnp.zeros(3))[:3]
     record = Record(function=lambda v: 2.0)
-    s = minimize(cost, jnp.zeros(3), gradient_descent(0.1), max_steps=5, record=record)
+    s = minimize(cost, v0, gradient_descent(0.1), max_steps=5, record=record)
     assert (s.steps, s.outcome.reason.name, s.outcome.ok) == (0, reason, reason == "GRADIENT")
     assert s.trajectory.value.tolist() == [2]
 

@@ -839,6 +839,35 @@ def cell():
     return lambda v: jnp.sum((v - value) ** 2) / 2, set_cell
 
 
+class Slotted:
+    """An object without weak references."""
+
+    __slots__ = "target"
+
+    def __call__(self, v):
+        return jnp.sum((v - self.target) ** 2) / 2
+
+
+def slotted():
+    cost = Slotted()
+    cost.target = jnp.asarray(1.0)
+    return cost, lambda value: setattr(cost, "target", value)
+
+
+class Classy:
+    target = jnp.asarray(1.0)
+
+    def cost(self, v):
+        return self.distance(v) / 2
+
+    def distance(self, v):
+        return jnp.sum((v - self.target) ** 2)
+
+
+def mapped(v):
+    return jnp.sum(jax.vmap(shifted)(v[:, None]))
+
+
 def held(part):
     holder = Holder()
     return getattr(holder, part) if part else holder, lambda value: setattr(holder, "target", value)
@@ -850,6 +879,9 @@ OUTSIDE = {
     "cell": cell,
     "field of a method's object": lambda: held("cost"),
     "field of a callable object": lambda: held(""),
+    "slot": slotted,
+    "member of a class": lambda: (Classy().cost, lambda value: setattr(Classy, "target", value)),
+    "global below vmap": lambda: (mapped, set_global),
 }
 
 

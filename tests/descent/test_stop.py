@@ -277,6 +277,21 @@ def test_a_steep_variable_does_not_hide_a_flat_one(cost):
 
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
+def test_a_saddle_that_a_symmetry_hides_is_not_ok(dtype):
+    """From equal variables, ∇C and its Krylov space have equal elements. C falls along v₀ − v₁."""
+
+    def cost(v):
+        return (v[0] + v[1] - 2) ** 2 - 0.1 * (v[0] - v[1]) ** 2 + (v[0] - v[1]) ** 4
+
+    with jax.enable_x64(dtype is jnp.float64):
+        saddle, minimum = (
+            minimize(cost, jnp.asarray(v0, dtype), newton(), max_steps=100, record=None) for v0 in ([0, 0], [0, 0.5])
+        )
+    np.testing.assert_allclose(saddle.v, 1, rtol=1e-3)
+    assert (saddle.outcome.ok, minimum.outcome.ok) == (False, True)
+
+
+@pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_singular_minimum_is_confirmed(dtype):
     with jax.enable_x64(dtype is jnp.float64):
         v0 = jnp.array([3.0, -1.0, 0.0, 1.0], dtype)

@@ -171,6 +171,10 @@ def test_newton_converges_quadratically(x64):
     assert tail[-1] < 1e-3 * tail[-2]
 
 
+def test_newton_passes_the_origin_of_a_cost_without_curvature():
+    assert minimize(lambda v: jnp.abs(v + 5), 1.0, newton(), max_steps=100, record=None).cost < 1e-5
+
+
 @pytest.mark.parametrize("v0", often([(0.1, 0.0), (1e-6, 1e-3), (-0.5, 2.0)], [(1e-6, 1e-3)]))
 def test_newton_descends_at_an_indefinite_hessian(v0, x64):
     """C = (v₁² − 1)² + v₂² has a saddle at 0, which attracts Newton's method without damping."""

@@ -2,6 +2,7 @@
 
 import dis
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,8 @@ class Seen:
     - the cells of the function's closure, and the values of its defaults;
     - the globals that its code names;
     - the same data of each function of the same module among these;
-    - the fields of the object of a bound method, or of a callable object, and the parts of a functools.partial.
+    - the fields of the object of a bound method, or of a callable object, and the parts of a functools.partial;
+    - the members of the object's class that the function names, with the data of its methods.
 
     Data are compared by identity, and Python numbers and strings by value. Data that the cost writes, such as a
     counter, do not count. Changes inside an object are not seen: an element of a list, a NumPy array written in place,
@@ -56,6 +58,20 @@ class Seen:
         )
 
 
+def seen(cost: Callable[..., Any]) -> Seen:
+    """Return the cost with the data that it reads now."""
+    return Seen(hashable(cost))
+
+
+def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the cost, wrapped if it has no hash. An object with mutable fields may have none."""
+    try:
+        hash(cost)
+    except TypeError:
+        return functools.partial(cost)
+    return cost
+
+
 _PLAIN = (bool, int, float, complex, str, bytes)
 
 
@@ -68,7 +84,7 @@ def _data(cost: Any, visited: set[int]) -> Iterator[Any]:
         return
     visited.add(id(cost))
     if isinstance(cost, types.MethodType):
-        yield from _fields(cost.__self__, cost.__func__)
+        yield from _fields(cost.__self__, cost.__func__, visited)
         yield from _data(cost.__func__, visited)
     elif isinstance(cost, functools.partial):
         yield from map(_kept, (cost.func, *cost.args, *cost.keywords.values()))
@@ -80,26 +96,54 @@ def _data(cost: Any, visited: set[int]) -> Iterator[Any]:
         values += [cost.__globals__[name] for name in read if name in cost.__globals__]
         for x in values:
             yield _kept(x)
-            if isinstance(x, types.FunctionType) and x.__module__ == cost.__module__:
-                yield from _data(x, visited)
+            yield from _of_module(x, cost.__module__, visited)
+        if hasattr(cost, "__wrapped__"):
+            yield from _data(cost.__wrapped__, visited)
     elif hasattr(cost, "__wrapped__"):
         yield from _data(cost.__wrapped__, visited)
     else:
         call = type(cost).__call__
-        yield from _fields(cost, call)
+        yield from _fields(cost, call, visited)
         if isinstance(call, types.FunctionType):
             yield from _data(call, visited)
 
 
-def _fields(x: Any, code_of: Any) -> Iterator[Any]:
-    """Yield the fields of an object, without those that the function writes: they are results, such as a counter."""
-    if isinstance(x, types.ModuleType | type):
+def _of_module(x: Any, module: str, visited: set[int]) -> Iterator[Any]:
+    """Yield the data of x if it is a function of the module, or wraps one as `jax.vmap` does."""
+    function = inspect.unwrap(x) if callable(x) else x
+    if isinstance(function, types.FunctionType) and function.__module__ == module:
+        yield from _data(function, visited)
+
+
+def _fields(x: Any, code_of: Any, visited: set[int]) -> Iterator[Any]:
+    """Yield the fields of an object, and the members of its class that the function names.
+
+    Fields that the function writes do not count: they are results, such as a counter.
+    """
+    if isinstance(x, types.ModuleType):
         return
-    _, written = _names(code_of.__code__) if isinstance(code_of, types.FunctionType) else ((), frozenset())
-    fields = getattr(x, "__dict__", {})
-    slots = [name for kind in type(x).__mro__ for name in getattr(kind, "__slots__", ())]
-    yield from (_kept(y) for name, y in fields.items() if name not in written)
-    yield from (_kept(getattr(x, name, None)) for name in slots if name not in ("__dict__", "__weakref__", *written))
+    kind = x if isinstance(x, type) else type(x)
+    read, written = _names(code_of.__code__) if isinstance(code_of, types.FunctionType) else ((), frozenset())
+    fields = {} if isinstance(x, type) else dict(getattr(x, "__dict__", {}))
+    for owner in () if isinstance(x, type) else kind.__mro__:
+        slots = vars(owner).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            name = f"_{owner.__name__.lstrip('_')}{name}" if private else name
+            if name not in ("__dict__", "__weakref__"):
+                fields[name] = getattr(x, name, None)
+    for name, value in fields.items():
+        if name not in written:
+            yield _kept(value)
+            yield from _of_module(value, kind.__module__, visited)
+    for name in read:
+        member = next((vars(owner)[name] for owner in kind.__mro__ if name in vars(owner)), None)
+        member = getattr(member, "fget", getattr(member, "__func__", member))
+        if not isinstance(member, types.FunctionType):
+            yield _kept(member)
+        elif id(member) not in visited:
+            yield from _data(member, visited)
+            yield from _fields(x, member, visited)
 
 
 def _kept(x: Any) -> Any:
