@@ -57,19 +57,21 @@ class Prediction(NamedTuple):
     saddle: Bool[Array, ""]
 
 
-def tolerances(rtol: Any, v: PyTree[Array], cost: Array, scale: Array | None) -> tuple[Array, Array]:
+def tolerances(rtol: Any, v: PyTree[Array], cost: Array, scales: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """Return the largest distance and the largest decrease that count as near, for a gradient tolerance rtol.
 
-    They are rtol^⅔ · ‖v‖ and max(rtol^⅔ · min(1, scale), rtol · |C|), with `scale` the size of C at the start. For the
-    default rtol of eps^¾, rtol^⅔ is √eps: rounding in C hides smaller distances. The 1 is absolute, because a minimum
-    with v = 0 and C = 0 has no scale of its own. Without `scale`, only the distance counts, up to rtol^⅔ · max(1, ‖v‖).
+    They are rtol^⅔ · max(‖v‖, min(1, ‖v₀‖)) and max(rtol^⅔ · min(1, C₀), rtol · |C|), with `scales` = (‖v₀‖, C₀) the
+    sizes at the start. For the default rtol of eps^¾, rtol^⅔ is √eps: rounding in C hides smaller distances. The 1 is
+    absolute, because a minimum with v = 0 and C = 0 has no scale of its own. Without `scales`, only the distance
+    counts, up to rtol^⅔ · max(1, ‖v‖).
     """
     eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(v))  # type: ignore[no-untyped-call]
     r = jnp.maximum(jnp.asarray(rtol, cost.dtype), eps)
     root = r ** (2 / 3)
-    if scale is None:
+    if scales is None:
         return root * jnp.maximum(1, norm(v)), jnp.full_like(root, -jnp.inf)
-    return root * norm(v), jnp.maximum(root * jnp.minimum(1, scale), r * jnp.abs(cost))
+    size, scale = (jnp.minimum(1, x) for x in scales)
+    return root * jnp.maximum(norm(v), size), jnp.maximum(root * scale, r * jnp.abs(cost))
 
 
 def is_near(
@@ -79,17 +81,17 @@ def is_near(
     gradient: PyTree[Array],
     rtol: Any,
     spent: Any,
-    scale: Array | None,
+    scales: tuple[Array, Array] | None,
     free: PyTree[Array] | None = None,
 ) -> tuple[Array, Array]:
     """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
-    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scale`
-    is the size of C at the start; with None, the distance to the minimum must be small, which derivatives need. The two
+    `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scales`
+    are those of `tolerances`; with None, the distance to the minimum must be small, which derivatives need. The two
     flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
     `free` restricts the check to the variables that can move. The gradient is 0 for the others.
     """
-    limits, length = tolerances(rtol, v, value, scale), norm(gradient).astype(value.dtype)
+    limits, length = tolerances(rtol, v, value, scales), norm(gradient).astype(value.dtype)
     way = predict(cost, v, gradient, length, limits, spent, free)
     near = way.definite & ~way.saddle & ((way.distance <= limits[0]) | (way.decrease <= limits[1]))
     zero = length == 0

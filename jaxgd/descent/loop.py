@@ -294,7 +294,7 @@ def _confirmed(
 
     def near() -> Array:
         definite, either = is_near(
-            lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations, s.scale, can_move
+            lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations, (s.size, s.scale), can_move
         )
         return jnp.where(s.step > 0, either, definite)
 

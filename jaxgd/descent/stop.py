@@ -40,10 +40,10 @@ class Stop:
 
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
-    ‖d‖ ≤ r^⅔ · ‖v‖ or ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|), with C₀ = max(|C(v₀)|, |C(v₁)|), and H has no curvature
-    ≤ 0 along the directions tried. If the check fails, the tolerance becomes a tenth of ‖∇C‖, and the run continues.
-    For ∇C = 0, H must be positive at v₀, and must have no negative curvature after updates. Otherwise the outcome is
-    ZERO_GRADIENT, which is not ok.
+    ‖d‖ ≤ r^⅔ · max(‖v‖, min(1, ‖v₀‖)) or ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|), with C₀ = max(|C(v₀)|, |C(v₁)|), and
+    H has no curvature ≤ 0 along the directions tried. If the check fails, the tolerance becomes a tenth of ‖∇C‖, and
+    the run continues. For ∇C = 0, H must be positive at v₀, and must have no negative curvature after updates.
+    Otherwise the outcome is ZERO_GRADIENT, which is not ok.
 
     The check solves the equation by conjugate gradients, with at most max(20, a quarter of the evaluations)
     Hessian-vector products. A second search, with at most 20 products from a fixed vector, looks for negative curvature

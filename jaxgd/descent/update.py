@@ -34,7 +34,8 @@ class DescentState(NamedTuple):
         best_cost: C(best_v), a scalar.
         first_norm: ‖∇C(v₀)‖, or of the reduced gradient with bounds: the scale of `gradient_rtol`. It is smaller after
             a check that found no minimum near v.
-        scale: max(|C(v₀)|, |C(v₁)|), for the divergence test.
+        scale: max(|C(v₀)|, |C(v₁)|), for the divergence test and the check of a minimum.
+        size: ‖v₀‖, for the check of a minimum.
         cost_before: C before the last update; infinite at the start, or if no test needs it.
         step_norm: ‖Δv‖ of the last update; infinite at the start, or if no test needs it.
         next_look: The number of updates at which progress is checked next.
@@ -51,6 +52,7 @@ class DescentState(NamedTuple):
     best_cost: Float[Array, "*batch"]
     first_norm: Float[Array, "*batch"]
     scale: Float[Array, "*batch"]
+    size: Float[Array, "*batch"]
     cost_before: Float[Array, "*batch"]
     step_norm: Float[Array, "*batch"]
     next_look: Int[Array, "*batch"]
@@ -138,6 +140,7 @@ def state_at(
         best_cost=jnp.where(jnp.isnan(cost), jnp.inf, cost),
         first_norm=norm(reduced(bounds, v, gradient)).astype(kind),
         scale=jnp.abs(cost),
+        size=norm(v).astype(kind),
         cost_before=infinite,
         step_norm=infinite,
         next_look=jnp.array(FIRST_LOOK, int),
