@@ -170,11 +170,11 @@ def test_batch_elements_do_not_affect_each_other(x64):
 
 def test_an_element_of_a_batch_is_named_by_at():
     """A solution is a pytree. An index without `at` is refused, because it could mean a field or an element."""
-    run = lambda v: minimize(valley, v, gradient_descent(0.25), max_steps=3, record=Record(v=True))  # noqa: E731
+    run = lambda v: minimize(valley, v, gradient_descent(0.25), max_steps=3, stop=None)  # noqa: E731
     batch = jax.jit(jax.vmap(run))(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     for i in (2, -1, (2,)):
         jax.tree.map(np.testing.assert_array_equal, batch.at(i), jax.tree.map(lambda x: x[2], batch))
-    assert batch.at(1).outcome.reason.name == "MAX_STEPS"
+    assert batch.at(1).outcome.reason.name == "COMPLETED"
     with pytest.raises(DtypeError, match=r"solution\.at\(i\)"):
         batch[1]
     for i in (3, -4, (0, 0), ()):
@@ -885,7 +885,7 @@ OUTSIDE = {
 }
 
 
-@pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper", "field of a method's object"]))
+@pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper", "member of a class"]))
 def test_changed_data_are_read_again(name):
     """Each value gives its own minimum, and a derivative of 1. The same value again compiles nothing."""
     cost, change = OUTSIDE[name]()

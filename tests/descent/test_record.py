@@ -104,6 +104,7 @@ def test_the_step_above_the_edge_of_stability_is_reported(x64):
         jnp.array([3.5]),
         gradient_descent(0.1),
         max_steps=30,
+        stop=None,
         record=Record(sharpness=True),
     ).trajectory
     assert (path.crossed, path.started_above) == (-1, True)  # it never rises from below 2/η to above it

@@ -201,13 +201,13 @@ def spring(w, scale, unit):
     return scale * ((v[0] - 3) ** 2 + 2 * (v[1] - 3) ** 2 + (v[1] - 3) ** 4)
 
 
-def spring_runs(rule, dtype, scales, units, start):
-    """Return the solutions of one batch, with one element for each scale and unit."""
+def spring_runs(rule):
+    """Return a function from scales, units and a start to the solutions, with one element for each scale and unit."""
 
-    def run(scale, unit):
+    def run(scale, unit, start):
         return minimize(spring, start * unit, rule, args=(scale, unit), max_steps=500, record=None)
 
-    return in_numpy(jax.jit(jax.vmap(run))(jnp.asarray(scales, dtype), jnp.asarray(units, dtype)))
+    return jax.jit(jax.vmap(run, (0, 0, None)))
 
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
@@ -216,15 +216,17 @@ def test_the_scale_of_the_cost_and_of_v_changes_only_units(rule, dtype):
     """A power of two scales every number of the run exactly, within the normal range of the dtype."""
     powers = np.array([-66, -30, 0, 30, 66] if dtype is jnp.float32 else [-498, -100, 0, 100, 498])
     with jax.enable_x64(dtype is jnp.float64):
-        one = np.ones(len(powers))
-        by_scale = spring_runs(rule, dtype, 2.0**powers, one, jnp.zeros(2, dtype))
-        by_unit = spring_runs(rule, dtype, one, 2.0 ** (powers / 4).round(), jnp.ones(2, dtype))
+        one, scales, units = (jnp.asarray(2.0**x, dtype) for x in (0 * powers, powers, (powers / 4).round()))
+        runs = spring_runs(rule)
+        by_scale, by_unit = map(
+            in_numpy, (runs(scales, one, jnp.zeros(2, dtype)), runs(one, units, jnp.ones(2, dtype)))
+        )
     for batch in (by_scale, by_unit):
         assert batch.outcome.ok.all()
         assert len(set(batch.steps.tolist())) == 1
         assert len(set(batch.evaluations.tolist())) == 1
     np.testing.assert_allclose(by_scale.v, 3, rtol=1e-4)
-    np.testing.assert_allclose(by_unit.v / 2.0 ** (powers / 4).round()[:, None], 3, rtol=1e-4)
+    np.testing.assert_allclose(by_unit.v / np.asarray(units)[:, None], 3, rtol=1e-4)
 
 
 # Gradient flow.
