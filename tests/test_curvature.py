@@ -148,6 +148,7 @@ def test_both_ends_of_a_spectrum_equal_eigvalsh(name, which, dtype, seed):
     assert found.products < 1000
 
 
+@pytest.mark.slow
 def test_too_few_products_do_not_converge(x64):
     d = np.linspace(0.999, 1.0, 3000)
     found = sharpness(diagonal, jnp.zeros(3000), args=(jnp.asarray(d),), rtol=1e-12, max_products=20)

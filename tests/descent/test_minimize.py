@@ -97,6 +97,7 @@ def test_the_first_step_on_rosenbrock_is_exact(x64):
     np.testing.assert_allclose(solution.trajectory.predicted[1], -1e-3 * (215.6**2 + 88**2), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", often(COSTS, [powell_singular]), ids=lambda cost: cost.__name__)
 @pytest.mark.parametrize("rule", [backtracking, wolfe, newton], ids=lambda rule: rule.__name__)
 def test_each_rule_reaches_a_minimum_of_each_named_cost(cost, rule, x64):
@@ -117,6 +118,7 @@ def test_both_minima_of_freudenstein_and_roth_are_found(x64):
     assert found == {0.0, 48.984}
 
 
+@pytest.mark.slow
 # Batches.
 
 
@@ -885,7 +887,7 @@ OUTSIDE = {
 }
 
 
-@pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper", "member of a class"]))
+@pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper"]))
 def test_changed_data_are_read_again(name):
     """Each value gives its own minimum, and a derivative of 1. The same value again compiles nothing."""
     cost, change = OUTSIDE[name]()

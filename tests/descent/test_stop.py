@@ -59,7 +59,7 @@ EVALUATED = {
 }
 
 
-@pytest.mark.parametrize("name", often(EVALUATED, ["gradient", "cost", "recorded", "no tests"]))
+@pytest.mark.parametrize("name", often(EVALUATED, ["gradient", "no tests"]))
 def test_cost_is_evaluated_only_if_a_test_or_record_needs_it(name, x64):
     stop, record, expected = EVALUATED[name]
     cost, calls = counting(valley)
@@ -70,6 +70,7 @@ def test_cost_is_evaluated_only_if_a_test_or_record_needs_it(name, x64):
     assert (solution.cost, solution.steps, solution.evaluations) == (valley(solution.v), plain.steps, plain.evaluations)
 
 
+@pytest.mark.slow
 def test_a_gradient_test_alone_detects_values_that_are_not_finite(x64):
     def cliff(v):
         return jnp.sum(jnp.sqrt(v - 0.5))
@@ -141,6 +142,7 @@ def test_diverging_stops_at_the_first_cost_above_the_factor(x64):
     assert path.cost[-2] <= 1e3 * scale < path.cost[-1]
 
 
+@pytest.mark.slow
 def test_diverging_compares_with_the_larger_of_the_first_two_costs(x64):
     """C(v₀) is 1e-9 by accident and about 1 after the first step, so later costs near 1 are no divergence."""
     shift = 1e-9
@@ -263,7 +265,7 @@ def _(primals, tangents):
     return steep(v), jnp.sum(slope * dv)
 
 
-@pytest.mark.parametrize("cost", [steep, opaque], ids=["exact", "quotients"])
+@pytest.mark.parametrize("cost", [pytest.param(steep, marks=pytest.mark.slow), opaque], ids=["exact", "quotients"])
 def test_a_steep_variable_does_not_hide_a_flat_one(cost):
     """In float32, the flat gradient is below eps^¾ of the steep one from the start."""
 
@@ -313,6 +315,7 @@ def test_squared_gradients_may_overflow_or_underflow(scale):
     assert steps(scale) == steps(1.0) > 10
 
 
+@pytest.mark.slow
 def test_an_infinite_gradient_stops_at_step_0():
     """At 0, √v is finite and its slope is infinite."""
     v0 = jnp.array([0.0, 1.0])
