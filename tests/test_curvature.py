@@ -148,7 +148,6 @@ def test_both_ends_of_a_spectrum_equal_eigvalsh(name, which, dtype, seed):
     assert found.products < 1000
 
 
-@pytest.mark.slow
 def test_too_few_products_do_not_converge(x64):
     d = np.linspace(0.999, 1.0, 3000)
     found = sharpness(diagonal, jnp.zeros(3000), args=(jnp.asarray(d),), rtol=1e-12, max_products=20)
@@ -156,6 +155,7 @@ def test_too_few_products_do_not_converge(x64):
     assert found.residual > 1e-12
 
 
+@pytest.mark.slow
 def test_a_warm_start_saves_products(seed, x64):
     network, x, y = example((4, 5, 3), seed)
     cold = sharpness(network_cost, network, args=(x, y))

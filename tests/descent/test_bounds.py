@@ -163,6 +163,7 @@ def test_each_step_is_projected_recorded_and_resumed(x64):
         assert np.all((seen >= box[0]) & (seen <= box[1]))
 
 
+@pytest.mark.slow
 def test_implicit_derivatives_hold_the_variables_on_bounds(x64):
     """C = ½(v − a)ᵀH(v − a) with v₁ on its bound b: v₂ = a₂ − H₂₁(b − a₁)/H₂₂."""
     h = jnp.array([[2.0, 1.0], [1.0, 3.0]])

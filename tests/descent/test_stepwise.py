@@ -45,7 +45,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(CASES, ["GRADIENT", "STALLED"]))
 def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
@@ -79,6 +78,7 @@ def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
             assert outcome.message == solution.outcome.message
 
 
+@pytest.mark.slow
 def test_steps_batch_and_keep_what_is_done():
     """Each element ends on its own. A scan over more steps than it needs gives the same state as a loop.
 

@@ -70,7 +70,6 @@ def test_cost_is_evaluated_only_if_a_test_or_record_needs_it(name, x64):
     assert (solution.cost, solution.steps, solution.evaluations) == (valley(solution.v), plain.steps, plain.evaluations)
 
 
-@pytest.mark.slow
 def test_a_gradient_test_alone_detects_values_that_are_not_finite(x64):
     def cliff(v):
         return jnp.sum(jnp.sqrt(v - 0.5))
@@ -90,6 +89,7 @@ def test_a_gradient_test_alone_detects_values_that_are_not_finite(x64):
     assert solution.steps < 2000
 
 
+@pytest.mark.slow
 def test_a_gradient_test_without_cost_gives_the_same_outcomes_in_a_batch(x64):
     starts = jnp.asarray(np.random.default_rng(0).normal(size=(20, 2)))
     etas = jnp.linspace(1e-4, 1e-3, 20)
@@ -142,7 +142,6 @@ def test_diverging_stops_at_the_first_cost_above_the_factor(x64):
     assert path.cost[-2] <= 1e3 * scale < path.cost[-1]
 
 
-@pytest.mark.slow
 def test_diverging_compares_with_the_larger_of_the_first_two_costs(x64):
     """C(v₀) is 1e-9 by accident and about 1 after the first step, so later costs near 1 are no divergence."""
     shift = 1e-9
@@ -157,6 +156,7 @@ def test_diverging_compares_with_the_larger_of_the_first_two_costs(x64):
     assert abs(path.cost).max() > 1e8 * path.cost[0]
 
 
+@pytest.mark.slow
 def test_a_huge_but_falling_cost_does_not_diverge(x64):
     solution, _ = run(Stop(gradient_atol=1e90), v0=1e100 * START)
     assert solution.outcome.reason.name == "GRADIENT"
@@ -315,7 +315,6 @@ def test_squared_gradients_may_overflow_or_underflow(scale):
     assert steps(scale) == steps(1.0) > 10
 
 
-@pytest.mark.slow
 def test_an_infinite_gradient_stops_at_step_0():
     """At 0, √v is finite and its slope is infinite."""
     v0 = jnp.array([0.0, 1.0])
@@ -323,6 +322,7 @@ def test_an_infinite_gradient_stops_at_step_0():
     assert (solution.outcome.reason.name, solution.steps) == ("START_NOT_FINITE", 0)
 
 
+@pytest.mark.slow
 def test_tolerances_may_be_traced(x64):
     def steps(rtol, cost):
         stop = Stop(gradient_rtol=rtol, cost=cost)

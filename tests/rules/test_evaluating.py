@@ -111,7 +111,6 @@ def test_wolfe_conditions_hold(memory, x64):
     assert np.all(np.abs(after) <= 0.9 * np.abs(slope) + 1e-12)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_no_step_of_wolfe_raises_the_cost_beyond_rounding(dtype):
     """At a kink, no step meets the second condition, and ∇C does not fall. At a minimum, the run stalls."""
@@ -129,6 +128,7 @@ def test_no_step_of_wolfe_raises_the_cost_beyond_rounding(dtype):
             assert "eta" not in s.outcome.message
 
 
+@pytest.mark.slow
 def test_compilations_do_not_grow_with_max_steps():
     traces = []
 
