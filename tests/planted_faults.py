@@ -190,7 +190,7 @@ FAULTS = (
     Fault("descent/implicit.py", ", 1, jnp.nan)", ", 1, 1)", IMPLICIT),
     Fault("descent/confirm.py", "(way.distance <= limits[0]) | (way", "(way.distance <= jnp.inf) | (way", STOP),
     Fault("descent/confirm.py", "bent = ~((quotient", "bent = ((quotient < 0) & (quotient", LOOP),
-    Fault("seen.py", "and all(map(_same, self.data, other.data))", "", MINIMIZE),
+    Fault("seen.py", "and all(map(_same, self.data, other.data))", "", "tests/test_seen.py"),
     Fault("descent/update.py", "select(same, s, changed)", "s", MINIMIZE),
     Fault("descent/loop.py", "    s = with_scale(carry.state)", "    s = carry.state", STEPWISE),
     Fault(
