@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,12 +58,11 @@ class Splits(NamedTuple):
 
 def unpadded(splits: Splits, config: StaticConfig) -> Splits:
     """Return the splits without the padding. XLA masks the padding, and moves no row to another device."""
-    return Splits(
-        *(
-            None if examples is None else Examples(*(x[:n] for x in examples))
-            for examples, n in zip(splits, config.counts, strict=True)
-        )
-    )
+
+    def first(examples: Examples | None, n: int) -> Any:
+        return None if examples is None else Examples(*(x[:n] for x in examples))
+
+    return Splits(*map(first, splits, config.counts))
 
 
 def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:

@@ -145,16 +145,15 @@ def fit_splits(who: str, network: Network, data: Any) -> tuple[dict[str, Example
 
     Rows beyond the number of examples are padding.
     """
-    named = (
+    named: dict[str, Any] = (
         {"train": data.train, "validation": data.validation, "test": data.test}
         if isinstance(data, Dataset)
         else {"train": data}
     )
     fitted, counts = {}, {}
     for name, pair in named.items():
-        n = None
-        if isinstance(pair, Placed):
-            pair, n = (pair.images, pair.labels), pair.n
+        n = pair.n if isinstance(pair, Placed) else None
+        pair = (pair.images, pair.labels) if isinstance(pair, Placed) else pair
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             got = f"{len(pair)} parts" if isinstance(pair, tuple | list) else describe(pair)
             raise DtypeError(f"{who}: the {name} data must be a pair (x, y), got {got}.\nPass it, or a jaxgd.Dataset.")

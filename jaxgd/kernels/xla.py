@@ -87,7 +87,9 @@ def epoch(
         network, optimizer_state = step(network, optimizer_state, gradient, rule, value=c, value_fn=cost)
         return (network, optimizer_state, finite & jnp.isfinite(c)), None
 
-    carry = varying((network, optimizer_state, jnp.array(True)), (network, examples))
+    carry: tuple[Network, PyTree[Array], Array] = varying(
+        (network, optimizer_state, jnp.array(True)), (network, examples)
+    )
     whole = n - n % batch_size
     carry, _ = jax.lax.scan(one_batch, carry, order[:whole].reshape(-1, batch_size))
     if n % batch_size:

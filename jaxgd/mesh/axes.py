@@ -38,7 +38,7 @@ def automatic(f: Callable[..., Any], args: tuple[PyTree[Any], ...], shardings: C
     if mesh is None:
         return f(*args)
     if any(map(is_traced, jax.tree.leaves(args))):
-        out = shardings(NamedSharding(mesh, PartitionSpec()))
+        out = shardings(NamedSharding(mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
         return jax.sharding.auto_axes(f, out_sharding=out)(*args)
     auto = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     with jax.set_mesh(auto):
@@ -68,7 +68,7 @@ def _type_mesh(x: Any) -> Any:
     return None if sharding is None or sharding.mesh.empty else sharding.mesh
 
 
-def varying(tree: PyTree[Any], others: PyTree[Any]) -> PyTree[Any]:
+def varying(tree: Any, others: PyTree[Any]) -> Any:
     """Return the tree with every array varying over the manual axes over which an array of either tree varies.
 
     Inside `jax.shard_map`, a value that varies over a mesh axis may differ between its devices. Loops need carries of

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PyTree
+
+P: Any = jax.sharding.PartitionSpec
 
 
 def divided(
@@ -64,8 +66,7 @@ def _partitioned(f: Callable[[Any, Any], Any], mapped: PyTree[Any], shared: PyTr
 
     def shardings(mesh: Mesh, arrays: Sequence[Any]) -> tuple[tuple[NamedSharding, ...], tuple[NamedSharding, ...]]:
         spec = arrays[0].sharding.spec
-        along = NamedSharding(mesh, PartitionSpec(*spec[:1]))
-        whole = NamedSharding(mesh, PartitionSpec())
+        along, whole = NamedSharding(mesh, P(*spec[:1])), NamedSharding(mesh, P())
         return (along,) * n_mapped + (whole,) * (len(arrays) - n_mapped), (along,) * len(out)
 
     def partition(mesh: Mesh, arrays: Sequence[Any], _: Any) -> Any:
@@ -77,7 +78,7 @@ def _partitioned(f: Callable[[Any, Any], Any], mapped: PyTree[Any], shared: PyTr
     inputs = [_axes(x.ndim, i < n_mapped, names) for i, x in enumerate(leaves)]
     outputs = [_axes(x.ndim, True, names) for x in out]
     whole = tuple(name for axes in (*inputs, *outputs) for name in axes if name != "batch")
-    call = custom_partitioning(flat)
+    call: Any = custom_partitioning(flat)  # type: ignore[no-untyped-call]
     call.def_partition(
         partition,
         infer_sharding_from_operands=lambda mesh, arrays, _: shardings(mesh, arrays)[1],

@@ -1,6 +1,5 @@
 """A job of several processes: decisions of process 0, and values that span processes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
