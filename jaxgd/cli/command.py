@@ -55,7 +55,7 @@ def run(argv: list[str]) -> int:
         name = f"jaxgd {type(parsed[0]).__name__.lower()}"
         signals.describe(name)
         status = _guarded(name, lambda: _run(parsed[0], argv), quiet=isinstance(parsed[0], Evaluate | Predict | Info))
-        if "jax" in sys.modules:
+        if _in_job():
             from jaxgd.mesh.job import leave_job
 
             leave_job(status)
@@ -162,6 +162,9 @@ def _explain(name: str, error: BaseException, place: str) -> int:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
         error_line(name, f"out of memory: {first or 'an allocation failed'}")
         return FAILED
+    if _in_job() and any(word in str(error) for word in ("Gloo", "NCCL", "coordination", "preempted")):
+        error_line(name, f"the job ends, because another process is gone: {first}")
+        return FAILED
     settings = sorted(variable for variable in os.environ if variable.startswith(("JAX_", "XLA_")))
     remedy = f"First try without {', '.join(settings)}, which may be the cause. " if settings else ""
     error_line(
@@ -170,6 +173,15 @@ def _explain(name: str, error: BaseException, place: str) -> int:
         f"{remedy}If this is a fault of jaxgd: run again with JAXGD_TRACEBACK=1 and report the traceback.",
     )
     return FAILED
+
+
+def _in_job() -> bool:
+    """Return True if this process belongs to a job of several processes."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return bool(jax.distributed.is_initialized())
 
 
 def _has_current_folder() -> bool:
