@@ -18,11 +18,13 @@ from jaxgd.cli.info import Info, version_line
 from jaxgd.cli.minimize import Minimize
 from jaxgd.cli.output import discard_broken_output, error_line, readable_everywhere, warnings_as_lines
 from jaxgd.cli.predict import Predict
+from jaxgd.cli.sweep import Sweep
 from jaxgd.cli.train import Train
 from jaxgd.cli.usage import explain_usage
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Minimize, tyro.conf.subcommand("minimize")]
