@@ -60,7 +60,7 @@ class Line(NamedTuple):
     def long(self) -> bool:
         """Return True if the command may work for longer than the limit: it was asked for many epochs or steps."""
         with contextlib.suppress(ValueError):
-            return any(int(value) > 10_000 for name, value in self.given if name in ("epochs", "max_steps"))
+            return any(int(value) > 10_000 for name, value in self.given if name in ("epochs", "max_steps", "seeds"))
         return False
 
 

@@ -1,6 +1,7 @@
 """Helpers that several commands share: types of arguments, data, and checks before any work."""
 
 import hashlib
+import math
 import os
 import re
 import shlex
@@ -73,9 +74,10 @@ def _bytes(word: str) -> int:
     (1500, 2147483648)
     """
     found = re.fullmatch(r"([\d.]+)(?:([kMGT])(i?)B)?", word.replace("K", "k"))
-    if found is None:
+    number = float(found[1]) if found else math.inf
+    if found is None or math.isinf(number):
         raise ValueError
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
+    return int(number * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
 
 
 Int = Annotated[int, _read("INT", "a whole number", int)]
