@@ -32,9 +32,6 @@ class Stop:
     number = 0
     _time = 0.0
 
-    def __init__(self, work: str) -> None:
-        self._work = work
-
     def takes(self, number: int) -> bool:
         """Record the first signal, and return True. Return False for a second one, which must stop at once.
 
@@ -48,7 +45,7 @@ class Stop:
     def _request(self, number: int) -> None:
         self.number, self._time = number, time.monotonic()
         again = "press Ctrl-C" if number == signal.SIGINT else "send the signal"
-        _write(f"finishing {self._work} and saving; {again} again to stop at once")
+        _write(f"finishing this epoch and saving; {again} again to stop at once")
 
 
 class _State:
@@ -118,12 +115,9 @@ def _open_standard_streams() -> None:
 
 
 @contextlib.contextmanager
-def finishing_first(work: str = "this epoch") -> Iterator[Stop]:
-    """Inside the block, the first signal only requests a stop. The next one acts as it does outside of the block.
-
-    Name the work that the command finishes first, for the message.
-    """
-    stop = Stop(work)
+def finishing_first() -> Iterator[Stop]:
+    """Inside the block, the first signal only requests a stop. The next one acts as it does outside of the block."""
+    stop = Stop()
     if _State.listening:
         with _State.lock:
             _State.stop = stop

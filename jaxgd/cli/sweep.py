@@ -39,7 +39,7 @@ class Sweep:
     Writes a folder with table.parquet, which has one row per network and epoch.
 
     The same command with the same folder continues a sweep that was stopped or killed. After Ctrl-C, SIGTERM or SIGHUP
-    the command finishes the present epochs and saves. A second signal stops at once.
+    the command finishes the epoch and saves. A second signal stops at once.
 
     Exit status: 0 done, also if networks diverged; 1 a file or the output could not be written; 2 misuse; 130 stopped
     by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -69,11 +69,11 @@ class Sweep:
     keep: MaybeBest = None
     """Save the best networks of each sizes, this many. (default: none)"""
     part: MaybePart = None
-    """Run only this part of the sweep, for example 2/8 for the second of eight. The parts share one folder and may run
-    at the same time. (default: the whole sweep)"""
+    """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
+    (default: the whole sweep)"""
     memory: MaybeBytes = None
-    """Memory for the networks that train together, for example 2GB. The folder keeps it. (default: from the memory at
-    hand)"""
+    """Memory for the networks that train together, such as 2GB. A folder keeps its first value.
+    (default: a quarter of the memory of the machine or of its accelerators)"""
     merge: MaybePath = None
     """Folder whose parts are complete, to join their tables into table.parquet. No network is trained."""
     plot: MaybePath = None
@@ -119,7 +119,7 @@ def _sweep(options: Sweep, argv: list[str]) -> int:
     again = f"continue with: {command_line('jaxgd', *argv)}"
     began = False
 
-    with signals.finishing_first("these epochs") as stop:
+    with signals.finishing_first() as stop:
 
         def is_stopped() -> bool:
             # The first call comes after all checks, when the folder exists.
@@ -127,7 +127,7 @@ def _sweep(options: Sweep, argv: list[str]) -> int:
             if not began:
                 began = True
                 say(f"sweep folder: {folder}")
-                signals.describe("jaxgd sweep", f"the sweep is saved up to its last chunk of epochs; {again}")
+                signals.describe("jaxgd sweep", f"the sweep is saved up to its last state; {again}")
             return bool(stop.number)
 
         try:
@@ -185,6 +185,8 @@ def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
             f"quartiles {low:.2%} {high:.2%}  best {point.best:.2%}  {shares}"
         )
     say(f"accuracy: {measure} after the last epoch")
+    for sizes, choice in result.kernel.items():
+        say(f"kernel of {sizes}: {choice}")
     for path in result.networks:
         say(f"saved: {path}")
     if result.complete:
