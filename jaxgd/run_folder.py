@@ -10,16 +10,20 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
+import jaxgd
 from jaxgd.checkpoint import Checkpoints
 from jaxgd.data.image import Frame
 from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
 from jaxgd.history import History
-from jaxgd.kernels.registry import kernel_names
+from jaxgd.kernels.registry import fingerprints, kernel_names
 from jaxgd.network import Network, network_sizes
 from jaxgd.network_file import load_network, save_network
 
@@ -123,7 +127,7 @@ class RunFolder:
             # A killed call leaves this folder behind. The next call for the same path uses it.
             staging = _staging(path)
             staging.mkdir(exist_ok=True)
-            with _locked(staging, f"another process is creating {path}."):
+            with locked_folder(staging, f"another process is creating {path}."):
                 try:
                     remove_temporaries(staging, ("config.json",))
                     write_atomically(staging / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
@@ -163,7 +167,7 @@ class RunFolder:
         If another process holds the lock, raise CheckpointError. Inside the block, each write raises WriteError if the
         path no longer leads to the locked folder. So does the end of the block.
         """
-        with _locked(self.path, f"another process is already training in {self.path}.") as self._handle:
+        with locked_folder(self.path, f"another process is already training in {self.path}.") as self._handle:
             try:
                 if self._handle is not None:  # without a lock, another process may be writing
                     with writing(self.path):
@@ -286,13 +290,30 @@ def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix
             raise CheckpointError(f"{where} is damaged: {prefix}{name} must be {rules[name].words}, got {got}.")
 
 
+def made_with() -> dict[str, str]:
+    """Return the versions and settings that must be equal for equal bits."""
+    return {
+        **fingerprints(),
+        "jaxgd": jaxgd.__version__,
+        "jax": jax.__version__,
+        "jaxlib": version("jaxlib"),
+        "device": jax.devices()[0].device_kind,
+        "float": str(jax.numpy.result_type(float)),
+        "partitionable keys": str(getattr(jax.config, "jax_threefry_partitionable", None)),
+        "matrix products": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+    }
+
+
 def _staging(path: Path) -> Path:
     return path.parent / f".{path.name}.creating"
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, taken: str) -> Iterator[int | None]:
-    """Lock a folder, and yield its descriptor. Raise CheckpointError with the message `taken` if that fails."""
+def locked_folder(folder: Path, taken: str, *, wait: bool = False) -> Iterator[int | None]:
+    """Lock a folder, and yield its descriptor.
+
+    If another process holds the lock, raise CheckpointError with the message `taken`, or wait until it is free.
+    """
     try:
         import fcntl
     except ModuleNotFoundError:  # a platform without this lock, such as Windows
@@ -303,7 +324,7 @@ def _locked(folder: Path, taken: str) -> Iterator[int | None]:
     try:
         with writing(folder):
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise CheckpointError(taken) from error
             # Another process may have renamed or removed the folder before it was locked.

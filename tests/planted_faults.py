@@ -574,7 +574,7 @@ FAULTS = (
     ),
     Fault("checkpoint.py", 'not self._config.items() <= about["config"].items() or', "", CHECKPOINT),
     Fault("checkpoint.py", "max_to_keep=self._keep", "max_to_keep=None", CHECKPOINT),
-    Fault("run_folder.py", "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", TRAIN),
+    Fault("run_folder.py", "fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))", "pass", TRAIN),
     Fault("cli/train.py", 'if digest(data) != folder.config["data_sha256"]:', "if False:", TRAIN),
     Fault("cli/train.py", "if not outcome.ok:", "if False:", TRAIN),
     Fault("cli/train.py", "if epochs < done:", "if False:", TRAIN),

@@ -26,7 +26,7 @@ ORDER = (
     *("tracebacks", "errors", "files", "pytree", "seen", "outcome", "network", "network_file", "cost", "backprop"),
     *("named_costs", "curvature", "slices", "rules"),
     *("descent", "gradcheck", "mesh", "data", "examples", "chunks", "kernels", "history", "epoch", "training"),
-    *("sweep", "checkpoint", "state_file", "run_folder", "report", "cli", "pytest_plugin"),
+    *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )
 # Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests. (save_network
 # imports safetensors on demand.)

@@ -29,7 +29,6 @@ from jaxgd.cli.common import (
     require_writable_figure,
 )
 from jaxgd.cli.output import error_line, say
-from jaxgd.kernels.registry import fingerprints
 
 if TYPE_CHECKING:
     import jax
@@ -267,23 +266,9 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
 
 
 def _made_with() -> dict[str, str]:
-    """Return the versions and settings that must be equal for equal bits."""
-    from importlib.metadata import version
+    from jaxgd.run_folder import made_with
 
-    import jax
-
-    import jaxgd
-
-    return {
-        **fingerprints(),
-        "jaxgd": jaxgd.__version__,
-        "jax": jax.__version__,
-        "jaxlib": version("jaxlib"),
-        "device": jax.devices()[0].device_kind,
-        "float": str(jax.numpy.result_type(float)),
-        "partitionable keys": str(getattr(jax.config, "jax_threefry_partitionable", None)),
-        "matrix products": str(getattr(jax.config, "jax_default_matmul_precision", None)),
-    }
+    return made_with()
 
 
 def _budget() -> "Budget":
@@ -296,14 +281,9 @@ def _budget() -> "Budget":
 
 
 def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
-    """Return the network before training and the key of the order of examples, both drawn from the seed."""
-    import jax
+    from jaxgd.network import first_network
 
-    from jaxgd.network import init_network
-
-    # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
-    network_key, order_key = jax.random.split(jax.random.key(config["seed"], impl="threefry2x32"))
-    return init_network(network_key, config["sizes"], config["scheme"]), order_key
+    return first_network(config["seed"], config["sizes"], config["scheme"])
 
 
 def _batch_size(config: dict[str, Any]) -> int | None:
