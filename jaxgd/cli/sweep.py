@@ -35,7 +35,7 @@ class Sweep:
     """Train a network for every combination of sizes, η and seed, and tabulate the results.
 
     Prints one line for each pair of sizes and η: the median, the quartiles and the best of the last accuracy, and the
-    shares of the networks that diverged, saturated or stayed unchanged. The accuracy is that of the validation images.
+    shares of the networks that diverged, saturated or stayed unchanged. The accuracy is on the validation images.
     Writes a folder with table.parquet, which has one row per network and epoch.
 
     The same command with the same folder continues a sweep that was stopped or killed. After Ctrl-C, SIGTERM or SIGHUP
@@ -67,7 +67,7 @@ class Sweep:
     folder: MaybePath = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
-    """Save the best networks of each sizes, this many. (default: none)"""
+    """Save the networks with the best accuracy, INT for each of the sizes. (default: none)"""
     part: MaybePart = None
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""

@@ -40,8 +40,8 @@ def plot(
       run needs `record=Record(v=True)`.
     - A CostSlice: its surface and its contours.
     - A Sweep: the median and the quartiles of the last accuracy against η, one line per sizes, and below them the
-      share of networks that diverged, saturated or stayed unchanged. The accuracy is that of the validation examples,
-      or otherwise of the test examples, or otherwise of the training examples. Its axis is logarithmic in the error if
+      share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples, or
+      otherwise on the test examples, or otherwise on the training examples. Its axis is logarithmic in the error if
       the errors span a decade.
 
     Args:

@@ -48,7 +48,7 @@ class Point(NamedTuple):
 def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
     """Return the name of the accuracy, and one point for each pair of sizes and η, in the order of the table.
 
-    The accuracy is that of the validation examples; without them of the test examples, and without both of the training
+    The accuracy is on the validation examples; without them on the test examples, and without both on the training
     examples. A network that diverged counts with the accuracy of its last finite epoch.
     """
     rows = sweep.last()
@@ -82,7 +82,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
         figure: The figure of matplotlib to draw in; by default a new one.
 
     Returns:
-        The axes of the accuracies and those of the failures.
+        The axes of the accuracies, and the axes of the failures.
 
     Raises:
         RangeError: If the networks have no accuracy.
@@ -110,7 +110,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
             above.fill_between(eta, low, high, color=color, alpha=0.18, linewidth=0)
             above.plot(eta, median, linestyle=_DASHES[i % len(_DASHES)], **style)
         ends.append((sizes, eta[-1], median[-1], color))
-        _bars(below, some, i, edges, color)
+        _bars(below, some, i, edges, style)
     most = max(point.networks for point in points)
     above.set(ylabel=f"{measure}, %", xscale="log")
     above.set_title(f"median and quartiles of {most:,} seeds" if most > 1 else "one seed", fontsize=9)
@@ -126,7 +126,8 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     epochs = int(max(sweep.table["epoch"].to_pylist()))
-    figure.suptitle(f"{sum(point.networks for point in points):,} networks, at most {epochs} epochs")
+    networks = sum(point.networks for point in points)
+    figure.suptitle(f"{networks:,} network{'s' * (networks > 1)}, at most {epochs} epoch{'s' * (epochs > 1)}")
     return above, below
 
 
@@ -137,8 +138,9 @@ def _edges(every_eta: Sequence[float], count: int) -> dict[float, Any]:
     return {eta: eta * 10 ** np.linspace(-half, half, count + 1) for eta in every_eta}
 
 
-def _bars(axes: Any, points: Sequence[Point], i: int, edges: dict[float, Any], color: str) -> None:
-    """Stack the shares of the kinds of failure, at each η in the column of the i-th sizes."""
+def _bars(axes: Any, points: Sequence[Point], i: int, edges: dict[float, Any], style: dict[str, Any]) -> None:
+    """Stack the shares of the kinds of failure, at each η in the column of the i-th sizes, below its marker."""
+    color = style["color"]
     for point in points:
         left, right = edges[point.eta][i : i + 2]
         bottom = 0.0
@@ -149,6 +151,8 @@ def _bars(axes: Any, points: Sequence[Point], i: int, edges: dict[float, Any], c
                     facecolor="white" if hatch else color,
                 )  # fmt: skip
             bottom += 100 * share
+        if bottom:
+            axes.plot(np.sqrt(left * right), bottom, clip_on=False, **style)
 
 
 def _explain(axes: Any, points: Sequence[Point]) -> None:
@@ -178,7 +182,7 @@ def _scale(axes: Any, accuracy: Any) -> None:
         "function", functions=(lambda a: -np.log10(np.maximum(100 - a, floor)), lambda u: 100 - 10.0 ** -np.asarray(u))
     )
     low = 100 - float(error.max())
-    ticks = [tick for tick in _TICKS if low - 5 <= tick <= 100 - error.min()]
+    ticks = [tick for tick in _TICKS if low - 5 <= tick <= 100 - floor]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_ylim(max(low - 5, 0), 100 - floor)
 

@@ -64,7 +64,7 @@ def test_the_figure_shows_the_medians_the_quartiles_and_the_failures():
     assert bars == [(False, 0, 100), (True, 0, 25), (True, 25, 50)]
     assert [text.get_text() for text in below.get_legend().get_texts()] == ["diverged", "saturated", "unchanged"]
     assert [text.get_text() for text in below.get_xticklabels()] == ["0.1", "1"]
-    assert above.figure.get_suptitle() == "8 networks, at most 1 epochs"
+    assert above.figure.get_suptitle() == "8 networks, at most 1 epoch"
 
 
 @pytest.mark.parametrize(
