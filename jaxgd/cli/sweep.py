@@ -67,7 +67,7 @@ class Sweep:
     folder: MaybePath = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
-    """Save the networks with the best accuracy, INT for each of the sizes. (default: none)"""
+    """Keep the networks with the best accuracy, INT for each of the sizes, as files. (default: none)"""
     part: MaybePart = None
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""
