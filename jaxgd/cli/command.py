@@ -99,7 +99,7 @@ def _run(command: Any, argv: list[str]) -> int:
     from jaxgd.cli.limits import require_device, require_resources
 
     require_resources()
-    if not isinstance(command, Train):
+    if not isinstance(command, Train | Sweep):
         require_device()
         enable_compilation_cache()
         return int(command.run(argv))

@@ -38,8 +38,10 @@ class Sweep:
     shares of the networks that diverged, saturated or stayed unchanged. The accuracy is on the validation images.
     Writes a folder with table.parquet, which has one row per network and epoch.
 
-    The same command with the same folder continues a sweep that was stopped or killed. After Ctrl-C, SIGTERM or SIGHUP
-    the command finishes the epoch and saves. A second signal stops at once.
+    The same command with the same folder continues a sweep that was stopped or killed, with any number of processes.
+    After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves. A second signal stops at once.
+
+    Several processes under srun or mpirun, or with JAXGD_COORDINATOR as for jaxgd train, share the networks.
 
     Exit status: 0 done, also if networks diverged; 1 a file or the output could not be written; 2 misuse; 130 stopped
     by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -100,22 +102,24 @@ class Sweep:
 
 def _sweep(options: Sweep, argv: list[str]) -> int:
     from jaxgd.errors import JaxgdError, RangeError, WriteError
+    from jaxgd.mesh.processes import is_main, told
     from jaxgd.sweep import sweep
 
     if options.part is not None and options.folder is None:
         raise RangeError("--part must have a --folder that all parts share, got none.")
     name = options.data or "digits"
+    scheme, epochs = default_settings(name)
     data = load_data(name, options.data_dir)
     sizes = options.sizes or ((data.inputs, 30, data.classes),)
     for some in sizes:
         require_sizes_fit(some, data, exact=not is_folder(name), who="sweep")
     folder = options.folder
     if folder is None:
-        folder = Path("sweeps") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+        name = f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+        folder = Path("sweeps") / told(name)
         argv = [*argv, "--folder", str(folder)]
     if options.plot is not None and folder.absolute() == options.plot.absolute():
         raise RangeError(f"--plot must differ from --folder, got {options.plot} for both.\nRename one.")
-    scheme, epochs = default_settings(name)
     again = f"continue with: {command_line('jaxgd', *argv)}"
     began = False
 
@@ -144,7 +148,7 @@ def _sweep(options: Sweep, argv: list[str]) -> int:
                 keep=_best(options.keep),
                 part=options.part,
                 memory=options.memory,
-                progress=options.progress,
+                progress=options.progress and is_main(),
                 stop=is_stopped,
             )
         except (Exception, KeyboardInterrupt) as error:
@@ -172,9 +176,12 @@ def _best(words: tuple[int | str, ...] | None) -> int:
 
 def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
     """Print the results, and draw the figure."""
+    from jaxgd.mesh.processes import is_main
     from jaxgd.report.sweep import summarize
 
     signals.describe("jaxgd sweep", "the sweep is saved")
+    if not is_main():  # process 0 prints and draws
+        return DONE
     measure, points = summarize(result)
     width = max(len(point.sizes) for point in points)
     for point in points:
