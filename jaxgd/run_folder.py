@@ -24,6 +24,8 @@ from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
 from jaxgd.history import History
 from jaxgd.kernels.registry import fingerprints, kernel_names
+from jaxgd.mesh.job import on_main
+from jaxgd.mesh.processes import is_main
 from jaxgd.network import Network, network_sizes
 from jaxgd.network_file import load_network, save_network
 
@@ -106,7 +108,11 @@ _ADDED_LATER = ("gradient_norm", "budget")
 
 
 class RunFolder:
-    """A run's folder: config.json, metrics.jsonl, network.safetensors, checkpoints/ and, on request, tensorboard/."""
+    """A run's folder: config.json, metrics.jsonl, network.safetensors, checkpoints/ and, on request, tensorboard/.
+
+    In a job of several processes, process 0 locks the folder and writes its small files. All processes must call
+    `locked`, `save_network` and the methods of the checkpoints together.
+    """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -167,7 +173,9 @@ class RunFolder:
         If another process holds the lock, raise CheckpointError. Inside the block, each write raises WriteError if the
         path no longer leads to the locked folder. So does the end of the block.
         """
-        with locked_folder(self.path, f"another process is already training in {self.path}.") as self._handle:
+        with contextlib.ExitStack() as stack:
+            lock = locked_folder(self.path, f"another process is already training in {self.path}.")
+            self._handle = on_main(lambda: stack.enter_context(lock))
             try:
                 if self._handle is not None:  # without a lock, another process may be writing
                     with writing(self.path):
@@ -203,8 +211,9 @@ class RunFolder:
 
     def _change(self, **values: Any) -> None:
         config = _checked({**self.config, **values}, str(self.path))
-        self._require_here()
-        write_atomically(self.path / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
+        if is_main():
+            self._require_here()
+            write_atomically(self.path / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
         self.config = config
 
     def checkpoints(self) -> Checkpoints:
@@ -227,8 +236,9 @@ class RunFolder:
 
     def write_metrics(self, entries: list[History]) -> None:
         """Replace metrics.jsonl with these entries."""
-        self._require_here()
-        write_atomically(self.metrics, b"".join(map(_row, entries)))
+        if is_main():
+            self._require_here()
+            write_atomically(self.metrics, b"".join(map(_row, entries)))
 
     def append_metrics(self, entry: History) -> None:
         """Add one entry to metrics.jsonl.
@@ -236,8 +246,9 @@ class RunFolder:
         The line is not flushed to the disk, because an epoch can take only 2 ms. A resumed run writes the file again
         from its checkpoint.
         """
-        self._require_here()
-        append(self.metrics, _row(entry))
+        if is_main():
+            self._require_here()
+            append(self.metrics, _row(entry))
 
     def save_network(self, network: Network) -> None:
         """Write network.safetensors, for exchange with other programs."""

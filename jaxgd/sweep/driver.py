@@ -137,8 +137,10 @@ def sweep(
     points = require_points(sizes, eta, seeds, epochs, jnp.result_type(float))
     chosen, parts = require_part(part, len(points.sizes) * points.per_sizes)
     shapes = [jax.eval_shape(lambda s=s: init_network(jax.random.key(0), s, scheme)) for s in points.sizes]
-    fitted = [fit_splits("sweep", network, data) for network in shapes][-1]
-    n = len(fitted["train"].y)
+    fitted, counts = [fit_splits("sweep", network, data) for network in shapes][-1]
+    if any(len(fitted[name].y) != count for name, count in counts.items()):
+        raise RangeError("sweep: data must have no padding, because a sweep divides networks and not examples.")
+    n = counts["train"]
     if batch_size is not None:
         require_count("sweep", "batch_size", batch_size, most=n)
     for name, given in (("keep", keep), ("part", parts - 1), ("a job of several processes", jax.process_count() - 1)):
