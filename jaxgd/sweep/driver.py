@@ -18,16 +18,20 @@ from jaxgd.data import Dataset
 from jaxgd.epoch import Splits, StaticConfig
 from jaxgd.errors import (
     CheckpointError,
+    DtypeError,
     RangeError,
+    is_traced,
     largest_int,
     require_bool,
     require_callable,
+    require_choice,
     require_count,
     shown,
 )
 from jaxgd.examples import Examples, fit_splits
 from jaxgd.files import as_path
 from jaxgd.kernels import BackendChoice, Job, backend, select_backend, xla
+from jaxgd.kernels.registry import kernel_names
 from jaxgd.network import init_network
 from jaxgd.run_folder import made_with
 from jaxgd.sweep.folder import SweepFolder
@@ -41,7 +45,6 @@ from jaxgd.sweep.plan import (
     name_of,
     require_part,
     require_points,
-    require_scheme,
 )
 from jaxgd.sweep.run import run_groups
 from jaxgd.sweep.table import Sweep, best, joined
@@ -123,12 +126,15 @@ def sweep(
     require_count("sweep", "epochs", epochs, most=largest_int())
     require_count("sweep", "keep", keep, least=0)
     require_bool("sweep", "progress", progress)
-    require_scheme(scheme)
+    require_choice("sweep", "scheme", scheme, ("gaussian", "scaled"))
+    require_choice("sweep", "kernel", kernel, kernel_names())
     if memory is not None:
         require_count("sweep", "memory", memory)
     if stop is not None:
         require_callable("sweep", "stop", stop, "It takes no argument.")
-    points = require_points(sizes, eta, seeds, jnp.result_type(float))
+    if any(map(is_traced, jax.tree.leaves((data, sizes, eta, seeds)))):
+        raise DtypeError("sweep: data, sizes, eta and seeds must have values, got traced ones.\nCall it outside jit.")
+    points = require_points(sizes, eta, seeds, epochs, jnp.result_type(float))
     chosen, parts = require_part(part, len(points.sizes) * points.per_sizes)
     shapes = [jax.eval_shape(lambda s=s: init_network(jax.random.key(0), s, scheme)) for s in points.sizes]
     fitted, counts = [fit_splits("sweep", network, data) for network in shapes][-1]

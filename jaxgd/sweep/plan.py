@@ -13,7 +13,6 @@ from jaxgd.errors import (
     DtypeError,
     RangeError,
     describe,
-    require_choice,
     require_count,
     require_positive,
     require_sizes,
@@ -23,6 +22,8 @@ from jaxgd.errors import (
 # Most networks per group and device. More networks do not train faster on a CPU, and the groups of a sweep are what
 # its processes and parts share.
 _MOST = 128
+# A row takes about 100 bytes in memory.
+_MOST_ROWS = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Group(NamedTuple):
     width: int
 
 
-def require_points(sizes: Any, eta: Any, seeds: Any, dtype: Any) -> Points:
+def require_points(sizes: Any, eta: Any, seeds: Any, epochs: int, dtype: Any) -> Points:
     """Return the points. Raise unless sizes, eta and seeds hold different valid values."""
     several = sizes if _is_list(sizes) and len(sizes) and all(map(_is_list, sizes)) else [sizes]
     widths = [require_sizes("sweep", each) for each in several]
@@ -78,6 +79,11 @@ def require_points(sizes: Any, eta: Any, seeds: Any, dtype: Any) -> Points:
     else:
         require_count("sweep", "seeds", seeds, most=2**32)
         seeds = range(int(seeds))
+    if (count := len(widths) * len(rates) * len(seeds) * (epochs + 1)) > _MOST_ROWS:
+        raise RangeError(
+            f"sweep: the table must have at most {_MOST_ROWS:,} rows, one for each network and epoch, got {count:,}.\n"
+            "Make several sweeps."
+        )
     rounded = [float(np.asarray(rate).astype(dtype)) for rate in rates]
     for name, values in (("sizes", widths), (f"eta in {dtype}", rounded), ("seeds", list(map(int, seeds)))):
         if not values:
@@ -142,8 +148,3 @@ def name_of(sizes: Sequence[int]) -> str:
     '784-30-10'
     """
     return "-".join(map(str, sizes))
-
-
-def require_scheme(scheme: Any) -> None:
-    """Raise unless the scheme is one of `init_network`."""
-    require_choice("sweep", "scheme", scheme, ("gaussian", "scaled"))
