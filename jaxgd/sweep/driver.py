@@ -242,7 +242,7 @@ def merge_sweep(folder: str | Path) -> Sweep:
     groups = groups_of(points, store.config["groups"])
     missing = [group.number for group in groups if not store.is_done(group)]
     if missing:
-        named = ", ".join(dict.fromkeys(f"({number % parts + 1}, {parts})" for number in missing))
+        named = ", ".join(dict.fromkeys(f"{number % parts + 1}/{parts}" for number in missing))
         raise CheckpointError(
             f"merge_sweep: {store.path} must have the tables of {len(groups)} groups, but {len(missing)} are missing.\n"
             f"First run {f'the parts {named}' if parts > 1 else 'the sweep to its end'}."
