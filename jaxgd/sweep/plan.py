@@ -19,8 +19,8 @@ from jaxgd.errors import (
     shown,
 )
 
-# Most networks per group and device. More networks do not train faster on a CPU, and the groups of a sweep are what
-# its processes and parts share.
+# Most networks per group and device. More networks do not train faster on a CPU, and processes and parts need groups to
+# share.
 _MOST = 128
 # A row takes about 100 bytes in memory.
 _MOST_ROWS = 10**9
