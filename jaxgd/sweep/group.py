@@ -187,7 +187,7 @@ def _fetched(state: TrainState) -> dict[str, np.ndarray]:
 def _placed(
     batch: dict[str, np.ndarray], eta: np.ndarray, k: int, devices: tuple[Any, ...]
 ) -> tuple[TrainState, Array]:
-    """Return the state of the batch and η on the devices, each of which gets the same number of networks."""
+    """Return the state of the batch and η, divided equally among the devices."""
     width = -(-len(eta) // len(devices)) * len(devices)
     batch, eta = {name: np.resize(x, (width, *x.shape[1:])) for name, x in batch.items()}, np.resize(eta, width)
     layers = sum(name.startswith("network.") for name in batch) // 2
