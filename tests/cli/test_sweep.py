@@ -84,7 +84,7 @@ def test_parts_are_merged(jaxgd):
     ("words", "message"),
     [
         ("--eta 1 0", "eta must be a finite number above 0, got 0.0."),
-        ("--eta 1 1", "must hold different values, got 1.0"),
+        ("--eta 1 1", "eta must hold different values in float32, got 1.0 more than once."),
         ("--eta", "must hold at least one value, got none."),
         ("--sizes 64 8 10 --sizes 64 8 10", "sizes must hold different values"),
         ("--sizes 64 8 10 --sizes 63 8 10", "--sizes 63 8 10 does not fit digits"),
