@@ -95,6 +95,7 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
         "load_idx": {"folder": "missing"},
         "load_network": {"path": "missing.safetensors"},
         "load_state": {"path": "missing.state", "v0": v, "rule": jaxgd.gradient_descent(0.1)},
+        "merge_sweep": {"folder": "missing"},
         "minimize": {"cost": square, "v0": v, "rule": jaxgd.gradient_descent(0.1), "max_steps": 3},
         "network_cost": {"network": network, "x": x, "y": y},
         "plot": {"result": solution, "cost": square, "minima": [x[0, :3]], "through": (x[1, :3], jnp.arange(3.0))},
@@ -104,6 +105,7 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
         "sharpness": {"cost": square, "v": v},
         "sigmoid": {"z": v},
         "sigmoid_prime": {"z": v},
+        "sweep": {"data": (x, y), "sizes": (4, 3, 2), "eta": 1.0, "seeds": 1, "epochs": 1, "batch_size": 2},
         "train": {"network": network, "data": (x, y), "epochs": 1, "batch_size": 2, "eta": 1.0, "key": key},
         "update": {"v": network, "gradient": network, "eta": 0.1},
     }
@@ -164,6 +166,7 @@ PARTS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
         "network[0].b": lambda bad: _layer(b=bad),
         "cost's result": lambda bad: {"cost": lambda *_: bad},
     },
+    "sweep": {"sizes[1]": lambda bad: {"sizes": (4, bad, 2)}, "eta[1]": lambda bad: {"eta": [1.0, bad]}},
     "feedforward": {"network[0].w": lambda bad: _layer(w=bad)},
     "save_network": {"network[0].w": lambda bad: _layer(w=bad)},
 }  # fmt: skip

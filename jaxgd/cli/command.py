@@ -18,11 +18,13 @@ from jaxgd.cli.info import Info, version_line
 from jaxgd.cli.minimize import Minimize
 from jaxgd.cli.output import Speaker, discard_broken_output, error_line, readable_everywhere, warnings_as_lines
 from jaxgd.cli.predict import Predict
+from jaxgd.cli.sweep import Sweep
 from jaxgd.cli.train import Train
 from jaxgd.cli.usage import explain_usage
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Minimize, tyro.conf.subcommand("minimize")]
@@ -97,7 +99,7 @@ def _run(command: Any, argv: list[str]) -> int:
     from jaxgd.cli.limits import require_device, require_resources
 
     require_resources()
-    if not isinstance(command, Train):
+    if not isinstance(command, Train | Sweep):
         require_device()
         enable_compilation_cache()
         return int(command.run(argv))

@@ -18,16 +18,21 @@ from jaxgd.data import Dataset
 from jaxgd.epoch import Splits, StaticConfig
 from jaxgd.errors import (
     CheckpointError,
+    DtypeError,
     RangeError,
+    is_traced,
     largest_int,
     require_bool,
     require_callable,
+    require_choice,
     require_count,
     shown,
 )
 from jaxgd.examples import Examples, fit_splits
 from jaxgd.files import as_path
 from jaxgd.kernels import BackendChoice, Job, backend, select_backend, xla
+from jaxgd.kernels.registry import kernel_names
+from jaxgd.mesh.processes import spans_processes
 from jaxgd.network import init_network
 from jaxgd.run_folder import made_with
 from jaxgd.sweep.folder import SweepFolder
@@ -41,7 +46,6 @@ from jaxgd.sweep.plan import (
     name_of,
     require_part,
     require_points,
-    require_scheme,
 )
 from jaxgd.sweep.run import run_groups
 from jaxgd.sweep.table import Sweep, best, joined
@@ -67,16 +71,16 @@ def sweep(
     """Train a network for every combination of sizes, η and seed, and return a table of every epoch.
 
     Each network makes the updates v → v − η∇C of `train` on the quadratic cost. Groups of networks of equal sizes are
-    one compiled program. The first weights and the order of examples of a seed are those of `jaxgd train --seed`. With
-    the native backend, the weights equal those of that command bit for bit; with XLA, within rounding.
+    one compiled program. A seed gives the first weights and the order of examples of `jaxgd train --seed`. The native
+    backend also gives the weights of that command, bit for bit. XLA rounds differently in a group.
 
-    With a folder, the same call continues a sweep that was killed or stopped. Its table then equals that of an
-    uninterrupted sweep bit for bit, with XLA only on the same number of devices. The call returns at once if the sweep
-    is complete.
+    With a folder, the same call continues a sweep that was killed or stopped. The table then equals the table of an
+    uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. If the sweep is complete, the
+    call returns at once.
 
     A network ends early if its cost or a weight becomes infinite or NaN, with the outcome NOT_FINITE. It also ends if
     it can never change again, with the outcome SATURATED or UNCHANGED: no weight changed in an epoch, and no mini-batch
-    can change one. Its last row is that of its last finite epoch, or of its first unchanged epoch.
+    can change one. Its last row is its last finite epoch, or its first unchanged epoch.
 
     All devices of a process share the networks of a group. In a job of several processes, process p of P runs the
     groups p, p + P, …, and process 0 joins the table.
@@ -91,15 +95,15 @@ def sweep(
         batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
         kernel: The backend, as for `train`.
-        keep: The number of networks to save for each of the sizes, as `network-….safetensors` in the folder. They are
-            the best that completed, by the last validation accuracy; without a validation set, by that of the test
-            set; without both, by that of the training set. Default 0.
+        keep: The number of networks to save for each of the sizes, as `network-….safetensors`. The best completed ones
+            are saved. The last accuracy on the validation set decides, otherwise on the test set, otherwise on the
+            training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             them with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the memory of the machine or of its
             accelerators. A folder keeps the value of the first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
-        stop: A function without arguments, called before each epoch. It returns True to save the sweep and stop.
+        stop: A function without arguments, called before each epoch. Return True to save the sweep and stop.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and
@@ -111,7 +115,7 @@ def sweep(
         DtypeError: If an argument has the wrong type.
         ShapeError: If the data do not fit the sizes.
         DataError: If a label or a value of the data is out of range.
-        CheckpointError: If the folder holds something else, or a sweep with other settings, or another process runs it.
+        CheckpointError: If the folder holds other files or a sweep with other settings, or another process runs it.
         WriteError: If a file cannot be written.
 
     Example:
@@ -123,15 +127,20 @@ def sweep(
     require_count("sweep", "epochs", epochs, most=largest_int())
     require_count("sweep", "keep", keep, least=0)
     require_bool("sweep", "progress", progress)
-    require_scheme(scheme)
+    require_choice("sweep", "scheme", scheme, ("gaussian", "scaled"))
+    require_choice("sweep", "kernel", kernel, kernel_names())
     if memory is not None:
         require_count("sweep", "memory", memory)
     if stop is not None:
         require_callable("sweep", "stop", stop, "It takes no argument.")
-    points = require_points(sizes, eta, seeds, jnp.result_type(float))
+    if any(map(is_traced, jax.tree.leaves((data, sizes, eta, seeds)))):
+        raise DtypeError("sweep: data, sizes, eta and seeds must have values, got traced ones.\nCall it outside jit.")
+    points = require_points(sizes, eta, seeds, epochs, jnp.result_type(float))
     chosen, parts = require_part(part, len(points.sizes) * points.per_sizes)
     shapes = [jax.eval_shape(lambda s=s: init_network(jax.random.key(0), s, scheme)) for s in points.sizes]
     fitted, counts = [fit_splits("sweep", network, data) for network in shapes][-1]
+    if spans_processes(fitted):
+        raise RangeError("sweep: data must be whole in each process, got arrays that span several.\nPass NumPy arrays.")
     if any(len(fitted[name].y) != count for name, count in counts.items()):
         raise RangeError("sweep: data must have no padding, because a sweep divides networks and not examples.")
     n = counts["train"]
@@ -236,7 +245,7 @@ def merge_sweep(folder: str | Path) -> Sweep:
     groups = groups_of(points, store.config["groups"])
     missing = [group.number for group in groups if not store.is_done(group)]
     if missing:
-        named = ", ".join(dict.fromkeys(f"({number % parts + 1}, {parts})" for number in missing))
+        named = ", ".join(dict.fromkeys(f"{number % parts + 1}/{parts}" for number in missing))
         raise CheckpointError(
             f"merge_sweep: {store.path} must have the tables of {len(groups)} groups, but {len(missing)} are missing.\n"
             f"First run {f'the parts {named}' if parts > 1 else 'the sweep to its end'}."
@@ -252,8 +261,8 @@ def _joined(store: SweepFolder, groups: list[Group]) -> Any:
     tables = [store.table_of(group) for group in groups]
     if damaged := [group.number for group, table in zip(groups, tables, strict=True) if table is None]:
         raise CheckpointError(
-            f"sweep: the tables of all groups in {store.path} must be intact, but those of the groups {damaged} were "
-            "damaged.\nRun the sweep again, which repeats these groups."
+            f"sweep: the tables of all groups in {store.path} must be intact, but the groups {damaged} were damaged.\n"
+            "Run the sweep again, which repeats these groups."
         )
     return joined(tables, store.config["made_with"]["float"])
 

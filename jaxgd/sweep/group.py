@@ -16,11 +16,11 @@ from jaxtyping import Array
 from jaxgd import epoch
 from jaxgd.chunks import Batched
 from jaxgd.epoch import Splits, StaticConfig
-from jaxgd.examples import Examples, inputs, targets
 from jaxgd.history import TrainState
-from jaxgd.network import Layer, Network, first_network, sigmoid, sigmoid_prime, weighted_input
+from jaxgd.network import Layer, Network, first_network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import norm, subtract
+from jaxgd.sweep.fixed import is_fixed
 from jaxgd.sweep.plan import Group
 
 COLUMNS = (
@@ -139,10 +139,10 @@ def advance(
         for i in at[np.isin(reached[at], (Reason.UNCHANGED, Reason.SATURATED)) & ~failed]:
             # A network that a further epoch may change is checked again after 2, 4, 8, … unchanged epochs.
             count = int(still[members[i]])
-            if count and count & (count - 1) == 0:
-                network = jax.tree.map(lambda x, i=i: x[i], state.network)
-                if config.batch_size is None or bool(_is_fixed(network, rates[i], splits.train)):
-                    ended[members[i]], last[members[i]] = True, k - count + 1
+            due = count > 0 and count & (count - 1) == 0
+            # The full-batch update of an unchanged network is the same again.
+            if due and (config.batch_size is None or bool(is_fixed(state.network, i, rates, splits.train))):
+                ended[members[i]], last[members[i]] = True, k - count + 1
         active = at[~ended[members[at]]]
         width = _width(len(active), group.width)
         if len(active) and (len(members) - width) * (epochs - k) * work > _WORTH:
@@ -187,7 +187,7 @@ def _fetched(state: TrainState) -> dict[str, np.ndarray]:
 def _placed(
     batch: dict[str, np.ndarray], eta: np.ndarray, k: int, devices: tuple[Any, ...]
 ) -> tuple[TrainState, Array]:
-    """Return the state of the batch and η on the devices, each of which gets the same number of networks."""
+    """Return the state of the batch and η, divided equally among the devices."""
     width = -(-len(eta) // len(devices)) * len(devices)
     batch, eta = {name: np.resize(x, (width, *x.shape[1:])) for name, x in batch.items()}, np.resize(eta, width)
     layers = sum(name.startswith("network.") for name in batch) // 2
@@ -242,37 +242,3 @@ def _same_bits(a: Network, b: Network) -> Array:
 
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return jnp.all(jnp.stack([jnp.all(bits(x) == bits(y)) for x, y in pairs]))
-
-
-@jax.jit
-def _is_fixed(network: Network, eta: Array, examples: Examples) -> Array:
-    """Return True if no mini-batch of any examples changes a weight.
-
-    The mean gradient of a mini-batch is at most the largest one of a single example. Its bound here takes absolute
-    values in every sum, so that rounding changes it by a small factor only. No update changes a weight v if both
-    v − 2ηg and v + 2ηg round to v for the bound g.
-    """
-    dtype = network[-1].b.dtype
-    limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
-
-    def errors(example: Examples) -> list[Array]:
-        a, zs = inputs(example.x, dtype), []
-        for layer in network:
-            zs.append(weighted_input(layer, a))
-            a = sigmoid(zs[-1])
-        # Another backend may round an output of 1 to 1 − eps, and a σ′ of 0 to the smallest number.
-        error, bounds = jnp.abs(a - targets(example.y, len(a), dtype)) + 4 * limits.eps, []
-        for layer, z in zip(reversed(network), reversed(zs), strict=True):
-            bounds.append(jnp.maximum(error * sigmoid_prime(z), 4 * limits.tiny))
-            error = jnp.abs(layer.w).T @ bounds[-1]
-        return bounds[::-1]
-
-    largest = [jnp.max(bound, axis=0) for bound in jax.lax.map(errors, examples, batch_size=1000)]
-    widest = jnp.max(jnp.abs(inputs(examples.x, dtype)), axis=0)
-    fixed = []
-    for (w, b), bound in zip(network, largest, strict=True):
-        step = 2 * eta.astype(dtype) * bound
-        for v, change in ((w, step[:, None] * widest), (b, step)):
-            fixed.append(jnp.all((v + change == v) & (v - change == v)))
-        widest = jnp.ones_like(b)
-    return jnp.all(jnp.stack(fixed))

@@ -13,16 +13,17 @@ from jaxgd.errors import (
     DtypeError,
     RangeError,
     describe,
-    require_choice,
     require_count,
     require_positive,
     require_sizes,
     shown,
 )
 
-# Most networks per group and device. More networks do not train faster on a CPU, and the groups of a sweep are what
-# its processes and parts share.
+# Most networks per group and device. More networks do not train faster on a CPU, and processes and parts need groups to
+# share.
 _MOST = 128
+# A row takes about 100 bytes in memory.
+_MOST_ROWS = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Group(NamedTuple):
     width: int
 
 
-def require_points(sizes: Any, eta: Any, seeds: Any, dtype: Any) -> Points:
+def require_points(sizes: Any, eta: Any, seeds: Any, epochs: int, dtype: Any) -> Points:
     """Return the points. Raise unless sizes, eta and seeds hold different valid values."""
     several = sizes if _is_list(sizes) and len(sizes) and all(map(_is_list, sizes)) else [sizes]
     widths = [require_sizes("sweep", each) for each in several]
@@ -75,18 +76,26 @@ def require_points(sizes: Any, eta: Any, seeds: Any, dtype: Any) -> Points:
     if _is_list(seeds):
         for seed in seeds:
             require_count("sweep", "each of seeds", seed, least=0, most=2**32 - 1)
+        seeds = list(map(int, seeds))
     else:
         require_count("sweep", "seeds", seeds, most=2**32)
         seeds = range(int(seeds))
-    rounded = [float(np.asarray(rate).astype(dtype)) for rate in rates]
-    for name, values in (("sizes", widths), (f"eta in {dtype}", rounded), ("seeds", list(map(int, seeds)))):
-        if not values:
+    for name, values in (("sizes", widths), ("eta", rates), ("seeds", seeds)):
+        if not len(values):
             raise RangeError(f"sweep: {name} must hold at least one value, got none.\nPass one value or more.")
-        if twice := [value for value, count in collections.Counter(values).items() if count > 1]:
+    if (count := len(widths) * len(rates) * len(seeds) * (epochs + 1)) > _MOST_ROWS:
+        raise RangeError(
+            f"sweep: the table must have at most {_MOST_ROWS:,} rows, one for each network and epoch, got {count:,}.\n"
+            "Make several sweeps."
+        )
+    rounded = [float(np.asarray(rate).astype(dtype)) for rate in rates]
+    for name, values, note in (("sizes", widths, ""), ("eta", rounded, f" in {dtype}"), ("seeds", seeds, "")):
+        if twice := [value for value, times in collections.Counter(values).items() if times > 1]:
             raise RangeError(
-                f"sweep: {name} must hold different values, got {shown(twice[0], str)} more than once.\nLeave one out."
+                f"sweep: {name} must hold different values{note}, got {shown(twice[0], str)} more than once.\n"
+                "Leave one out."
             )
-    return Points(tuple(widths), tuple(map(float, rates)), tuple(map(int, seeds)))
+    return Points(tuple(widths), tuple(map(float, rates)), tuple(seeds))
 
 
 def _is_list(x: Any) -> bool:
@@ -142,8 +151,3 @@ def name_of(sizes: Sequence[int]) -> str:
     '784-30-10'
     """
     return "-".join(map(str, sizes))
-
-
-def require_scheme(scheme: Any) -> None:
-    """Raise unless the scheme is one of `init_network`."""
-    require_choice("sweep", "scheme", scheme, ("gaussian", "scaled"))

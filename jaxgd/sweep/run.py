@@ -59,6 +59,7 @@ def run_groups(
                     break
         while store and not stopped and not all(map(store.is_done, groups)):  # other processes still run theirs
             time.sleep(_POLL)
+            stopped = stop is not None and bool(stop())
     return [table for table in known.values() if table is not None], stopped
 
 

@@ -28,7 +28,7 @@ class Sweep:
         table: A `pyarrow.Table` with one row per network and epoch, in the order of sizes, eta, seed and epoch. Its
             columns are sizes, such as "784-30-10", eta, seed, epoch, cost, accuracy, validation_cost,
             validation_accuracy, test_cost, test_accuracy, step_norm and outcome. The outcome is the name of the
-            `Reason` of the network, the same in all of its rows. RUNNING means that the sweep was stopped before.
+            `Reason` of the network, the same in all of its rows. STOPPED means that `stop` ended it.
         networks: The paths of the networks that `keep` has saved, the best of each sizes first.
         folder: The folder of the sweep. None if nothing was written.
         kernel: The backend that ran the epochs, and the reason for it, by sizes.
@@ -104,7 +104,7 @@ def _digest(table: Any, sweep: str) -> bytes:
 
 
 def write_table(path: Path, table: Any, sweep: str) -> None:
-    """Write a table as a Parquet file, with its SHA-256 and that of the sweep's settings."""
+    """Write a table as a Parquet file. Its SHA-256 covers the values and the sweep."""
     import pyarrow.parquet as pq
 
     content = io.BytesIO()

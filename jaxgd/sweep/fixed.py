@@ -1,0 +1,85 @@
+"""The proof that a network of mini-batch descent can never change again."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxgd.examples import Examples, inputs, targets
+from jaxgd.network import Network, sigmoid, sigmoid_prime
+
+# Beyond this |z| every backend computes an output of exactly 0 or 1, and σ′(z) = 0: exp(−104) is 0 in float32, and
+# exp(−746) in float64.
+_DEAD = {"float32": 110.0, "float64": 750.0}
+# Examples whose gradients are bounded together. The first ones show for nearly every network that it can still change.
+_ROWS = 100
+
+
+@jax.jit
+def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], examples: Examples) -> Bool[Array, ""]:
+    """Return True only if no mini-batch of these examples can change a weight of network i of a batch.
+
+    The mean gradient of a mini-batch is at most the largest gradient g of a single example, element by element. An
+    update leaves v as it is if both v − 2ηg and v + 2ηg round to v. The factor 2 covers the rounding of the mean.
+
+    Args:
+        network: The networks of the batch.
+        i: The index of the network.
+        eta: The learning rates of the batch.
+        examples: The training examples.
+    """
+    one, rate = jax.tree.map(lambda x: x[i], (network, eta))
+    n, rows = len(examples.y), min(_ROWS, len(examples.y))
+    largest = [jnp.zeros_like(layer.b) for layer in one]
+
+    def unchanged(carry: tuple[Array, Array, list[Array]]) -> Array:
+        _, widest, bounds = carry
+        equal = []
+        for (w, b), bound in zip(one, bounds, strict=True):
+            step = 2 * rate * bound
+            for v, change in ((w, step[:, None] * widest[None]), (b, step)):
+                equal.append(jnp.all((v + change == v) & (v - change == v)))
+            widest = jnp.ones_like(b)
+        return jnp.all(jnp.stack(equal))
+
+    def more(carry: tuple[Array, Array, list[Array]]) -> tuple[Array, Array, list[Array]]:
+        k, widest, bounds = carry
+        # The last rows overlap with the ones before them.
+        x, y = (jax.lax.dynamic_slice_in_dim(v, jnp.minimum(k * rows, n - rows), rows) for v in examples)
+        x = inputs(x, rate.dtype)
+        new = _error_bounds(one, x, targets(y, len(one[-1].b), x.dtype))
+        bounds = [jnp.maximum(old, jnp.max(bound, axis=0)) for old, bound in zip(bounds, new, strict=True)]
+        return k + 1, jnp.maximum(widest, jnp.max(jnp.abs(x), axis=0)), bounds
+
+    end = jax.lax.while_loop(
+        lambda carry: (carry[0] * rows < n) & unchanged(carry),
+        more,
+        (jnp.array(0), jnp.zeros(one[0].w.shape[1], rate.dtype), largest),
+    )
+    return unchanged(end)
+
+
+def _error_bounds(network: Network, x: Array, y: Array) -> list[Array]:
+    """Return bounds on the |δ| of each layer and example, which hold for the rounding of every backend.
+
+    dz and da are bounds on the rounding of z and a. Sums take absolute values, so that their own rounding is small.
+    """
+    dtype = network[-1].b.dtype
+    limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    # Accelerators may round the factors of a product to TF32 or bfloat16.
+    eps = limits.eps if jax.default_backend() == "cpu" else 2**-7
+    a, da, slopes = x, eps * jnp.abs(x), []
+    for w, b in network:
+        z, size = a @ w.T + b[None], jnp.abs(w).T
+        dz = da @ size + 2 * (len(size) + 2) * eps * (jnp.abs(a) @ size + jnp.abs(b)[None])
+        least = jnp.maximum(jnp.abs(z) - dz, 0)
+        slope = jnp.where(least > _DEAD[str(dtype)], 0, jnp.maximum(2 * sigmoid_prime(least), 4 * limits.tiny))
+        a, da = sigmoid(z), jnp.where(slope == 0, 0, jnp.minimum(slope * dz + 4 * eps, 1))
+        slopes.append(slope)
+    error, bounds = jnp.abs(a - y) + da, []
+    for (w, _), slope in zip(reversed(network), reversed(slopes), strict=True):
+        # A product that is not 0 may underflow.
+        bound = jnp.where((slope == 0) | (error == 0), 0, jnp.maximum(error * slope, 4 * limits.tiny))
+        bounds.append(bound)
+        zero = jnp.all(bound == 0, axis=1, keepdims=True)
+        error = jnp.where(zero, 0, jnp.maximum(bound @ jnp.abs(w), 4 * limits.tiny))
+    return bounds[::-1]

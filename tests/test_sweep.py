@@ -1,0 +1,241 @@
+"""A sweep equals its networks alone, resumes bit for bit, and refuses folders and arguments that do not fit."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgd
+from jaxgd.errors import CheckpointError, DtypeError, RangeError, ShapeError
+from jaxgd.examples import Examples
+from jaxgd.network import Layer, first_network
+from jaxgd.outcome import Reason
+from jaxgd.run_folder import locked_folder
+from jaxgd.sweep import group as groups
+from jaxgd.sweep.fixed import is_fixed
+
+SIZES = (8, 5, 3)
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(30, 8)).astype(np.float32), np.eye(3, dtype=np.float32)[RNG.integers(0, 3, 30)]
+# One far target makes some weights infinite at η = 1e37. At η = 1e4, networks are saturated for good.
+Y[0, 0] = 1e3
+SETTINGS = {"sizes": SIZES, "eta": [1e-3, 1e4, 1e37], "seeds": 4, "epochs": 6, "kernel": "native"}
+
+
+def sweep(**settings):
+    return jaxgd.sweep((X, Y), **{**SETTINGS, **settings})
+
+
+def table_of(sweep):
+    """Return the rows as text, in which NaN equals NaN."""
+    return [str(row) for row in sweep.table.to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return sweep()
+
+
+def stop_after(calls):
+    """Return a function that says stop at the given call, counted from 1."""
+    count = iter(range(1, calls + 1))
+    return lambda: next(count) == calls
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Return the results of `train` for each η and seed."""
+    drawn = [first_network(seed, SIZES, "gaussian") for seed in range(SETTINGS["seeds"])]
+    return {
+        (eta, seed): jaxgd.train(
+            network, (X, Y), epochs=6, batch_size=10, eta=eta, key=key, kernel="native", gradient_norm=False
+        )
+        for eta in SETTINGS["eta"]
+        for seed, (network, key) in enumerate(drawn)
+    }
+
+
+def test_each_network_equals_train_alone(whole, alone, tmp_path):
+    ended = 0
+    for (eta, seed), result in alone.items():
+        rows = [row for row in whole.table.to_pylist() if (row["eta"], row["seed"]) == (eta, seed)]
+        ended += len(rows) < 7
+        assert rows[-1]["outcome"] == result.outcome.reason.name
+        assert [row["epoch"] for row in rows] == list(range(len(rows)))
+        for name in ("cost", "accuracy"):
+            expected = np.asarray(getattr(result.history, name))
+            assert [row[name] for row in rows] == expected[: len(rows)].tolist()
+            # A network that ended early has not changed since its last row.
+            assert set(expected[len(rows) :].tolist()) <= {rows[-1][name]}
+    outcomes = {row["outcome"] for row in whole.last().to_pylist()}
+    assert outcomes == {"COMPLETED", "SATURATED", "NOT_FINITE"}
+    assert ended >= 3
+
+
+def test_kept_networks_are_the_best_and_equal_train_alone(alone, tmp_path):
+    kept = sweep(folder=tmp_path, keep=2)
+    completed = [(eta, seed) for (eta, seed), result in alone.items() if result.outcome.reason is Reason.COMPLETED]
+    best = sorted(completed, key=lambda point: (-alone[point].history.accuracy[-1], alone[point].history.cost[-1]))[:2]
+    assert [path.name for path in kept.networks] == [
+        f"network-8-5-3-eta-{eta}-seed-{seed}.safetensors" for eta, seed in best
+    ]
+    assert sorted(tmp_path.glob("*.safetensors")) == sorted(kept.networks)
+    for path, point in zip(kept.networks, best, strict=True):
+        pairs = zip(jax.tree.leaves(jaxgd.load_network(path)), jax.tree.leaves(alone[point].network), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 8, 10])
+def test_a_stopped_sweep_resumes_bit_for_bit(whole, tmp_path, calls):
+    # Two groups of six networks.
+    stopped = sweep(folder=tmp_path, memory=6 * 4000, stop=stop_after(calls))
+    assert not stopped.complete
+    assert json.loads((tmp_path / "sweep.json").read_text())["groups"] == [2]
+    resumed = sweep(folder=tmp_path)
+    assert resumed.complete
+    assert table_of(resumed) == table_of(whole)
+    assert not list(tmp_path.glob("groups/*/state.safetensors"))
+
+
+def test_a_complete_folder_returns_at_once(whole, tmp_path):
+    sweep(folder=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = sweep(folder=tmp_path, stop=lambda: pytest.fail("it ran an epoch"))
+    assert again.complete
+    assert table_of(again) == table_of(jaxgd.merge_sweep(tmp_path)) == table_of(whole)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "table.parquet"])
+@pytest.mark.parametrize("place", [0.0, 0.4, 0.9])
+def test_a_damaged_file_is_found(whole, tmp_path, name, place):
+    """The group then runs again."""
+    sweep(folder=tmp_path, stop=stop_after(3) if name == "state.safetensors" else None)
+    for path in tmp_path.rglob(name):
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content)) + 12] ^= 1
+        path.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{name} is damaged"):
+        assert table_of(sweep(folder=tmp_path)) == table_of(whole)
+
+
+def test_parts_are_joined(whole, tmp_path):
+    part = sweep(folder=tmp_path, part=(2, 3))
+    assert not part.complete
+    assert {row["eta"] for row in part.table.to_pylist()} == {1e4}
+    with pytest.raises(CheckpointError, match=r"2 are missing\.\nFirst run the parts 1/3, 3/3\."):
+        jaxgd.merge_sweep(tmp_path)
+    with pytest.raises(CheckpointError, match="its parts was 3, got 4"):
+        sweep(folder=tmp_path, part=(1, 4))
+    for i in (1, 3):
+        sweep(folder=tmp_path, part=(i, 3))
+    assert table_of(jaxgd.merge_sweep(tmp_path)) == table_of(whole)
+    assert table_of(sweep(folder=tmp_path)) == table_of(whole)
+
+
+def test_fewer_networks_get_a_smaller_program(whole, monkeypatch):
+    monkeypatch.setattr(groups, "_WORTH", 0)
+    widths = []
+    step = groups._step
+    monkeypatch.setattr(groups, "_step", lambda *args, **kw: widths.append(len(args[3])) or step(*args, **kw))
+    assert table_of(sweep()) == table_of(whole)
+    assert sorted(set(widths)) == [6, 12]
+
+
+def test_a_running_group_is_locked(tmp_path):
+    sweep(folder=tmp_path, stop=stop_after(1))
+    running = locked_folder(tmp_path / "groups" / "00000", "")
+    with running, pytest.raises(CheckpointError, match="another process is already running group 0"):
+        sweep(folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"eta": [1e-3, 1e4]}, r"its eta was \[0\.001, 10000\.0, 1e\+37\], got \[0\.001, 10000\.0\]"),
+        ({"sizes": (8, 6, 3)}, r"its sizes was \[\[8, 5, 3\]\], got \[\[8, 6, 3\]\]"),
+        ({"seeds": [0, 1, 2, 4]}, r"its seeds was 4, got \[0, 1, 2, 4\]"),
+        *[
+            ({name: value}, f"its {name} was .*, got {value}")
+            for name, value in (("epochs", 7), ("batch_size", 5), ("scheme", "scaled"), ("keep", 1), ("memory", 1000))
+        ],
+        ({"kernel": "xla"}, "its kernel was native, got xla"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path, changed, message):
+    sweep(folder=tmp_path, stop=stop_after(1))
+    with pytest.raises(CheckpointError, match=message):
+        sweep(folder=tmp_path, **changed)
+
+
+def test_other_folders_and_data_are_refused(tmp_path):
+    sweep(folder=tmp_path / "sweep", stop=stop_after(1))
+    with pytest.raises(CheckpointError, match="its data was"):
+        jaxgd.sweep((X + 1, Y), folder=tmp_path / "sweep", **SETTINGS)
+    with pytest.raises(CheckpointError, match=r"must be the folder of a sweep, but it has no sweep\.json"):
+        sweep(folder=tmp_path)
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        sweep(folder=tmp_path / "sweep")
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ({"eta": [1.0, 0.0]}, RangeError, "eta must be a finite number above 0, got 0"),
+        ({"eta": [1.0, float("nan")]}, RangeError, "eta must be a finite number above 0, got nan"),
+        ({"eta": 1e39}, RangeError, "eta in float32 must be a finite number above 0, got inf"),
+        ({"eta": []}, RangeError, "eta must hold at least one value"),
+        ({"eta": [0.1, np.float32(0.1)]}, RangeError, "eta must hold different values in float32, got 0.1"),
+        ({"eta": "a"}, DtypeError, "eta must be one real number"),
+        ({"seeds": [3, 5, 3]}, RangeError, "seeds must hold different values, got 3 more than once"),
+        ({"seeds": 0}, RangeError, "seeds must be"),
+        ({"seeds": [-1]}, RangeError, "each of seeds must be between 0"),
+        ({"seeds": 2**32}, RangeError, "must have at most 1,000,000,000 rows"),
+        ({"sizes": [SIZES, (8, 4, 3), SIZES]}, RangeError, r"sizes must hold different values, got \(8, 5, 3\)"),
+        ({"sizes": [SIZES, (7, 3)]}, ShapeError, "must be rows of 7"),
+        ({"sizes": []}, RangeError, "sizes must hold"),
+        ({"epochs": 0}, RangeError, "epochs must be"),
+        ({"batch_size": 31}, RangeError, "batch_size must be between 1 and 30"),
+        ({"scheme": "book"}, RangeError, "scheme must be"),
+        ({"kernel": "fast"}, RangeError, "sweep: kernel must be"),
+        ({"part": (3, 2), "folder": "x"}, RangeError, "the part of 2 must be between 1 and 2"),
+        ({"part": (1, 13), "folder": "x"}, RangeError, "the number of parts must be between 1 and 12"),
+        ({"part": 2, "folder": "x"}, DtypeError, r"part must be a pair such as \(2, 8\)"),
+        ({"part": (1, 2)}, RangeError, "part needs a folder"),
+        ({"keep": 1}, RangeError, "keep needs a folder"),
+        ({"memory": 0}, RangeError, "memory must be"),
+        ({"stop": 3}, DtypeError, "stop must be a function"),
+    ],
+)
+def test_bad_arguments_raise_before_anything_is_written(tmp_path, monkeypatch, bad, error, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        sweep(**bad)
+    assert not list(tmp_path.iterdir())
+
+
+def saturated(z):
+    """Return a network with one neuron per layer, whose output has the weighted input z or −z."""
+    return (Layer(jnp.array([[30.0]]), jnp.array([0.0])), Layer(jnp.array([[2 * z]]), jnp.array([-z])))
+
+
+@pytest.mark.parametrize(
+    ("z", "eta", "expected"),
+    [
+        (200.0, 1.0, True),  # σ′ is 0 for the output
+        (200.0, 1e30, True),
+        (60.0, 1.0, True),  # the update of 1e-26 is below the rounding of each weight except the bias 0
+        (60.0, 1e30, False),
+        (10.0, 1.0, False),
+    ],
+)
+def test_only_a_network_that_cannot_change_is_fixed(z, eta, expected):
+    network = jax.tree.map(lambda x: x[None] if x.size else x, saturated(z))
+    network = (network[0]._replace(b=jnp.array([[0.1]])), network[1])
+    # All answers are wrong, and no input is 0.
+    examples = Examples(jnp.array([[1.0], [-1.0], [0.5], [-0.5]]), jnp.array([[0.0], [1.0], [0.0], [1.0]]))
+    assert bool(is_fixed(network, 0, jnp.array([eta]), examples)) == expected
