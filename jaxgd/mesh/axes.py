@@ -102,7 +102,7 @@ def sharding_like(x: Any, replicated: NamedSharding) -> NamedSharding:
 
 def _type_mesh(x: Any) -> Any:
     """Return the mesh in the type of an array; None for an object without one."""
-    sharding = getattr(jax.typeof(x), "sharding", None) if hasattr(x, "dtype") else None
+    sharding = getattr(jax.typeof(x), "sharding", None) if isinstance(x, jax.Array) else None
     return None if sharding is None or sharding.mesh.empty else sharding.mesh
 
 
