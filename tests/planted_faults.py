@@ -45,6 +45,7 @@ RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.
 STEPWISE, BATCHES = "tests/descent/test_stepwise.py", "tests/descent/test_batches.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
+SWEEP = "tests/test_sweep.py"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
 FAULTS = (
@@ -574,6 +575,31 @@ FAULTS = (
     ),
     Fault("checkpoint.py", 'not self._config.items() <= about["config"].items() or', "", CHECKPOINT),
     Fault("checkpoint.py", "max_to_keep=self._keep", "max_to_keep=None", CHECKPOINT),
+    Fault(
+        "sweep/group.py", "        failed = reached[at] == Reason.NOT_FINITE", "        failed = reached[at] < 0", SWEEP
+    ),
+    Fault("sweep/group.py", "ended[members[i]], last[members[i]] = True, k - count + 1", "pass", SWEEP),
+    Fault("sweep/group.py", "last[members[i]] = True, k - count + 1", "last[members[i]] = True, k", SWEEP),
+    Fault(
+        "sweep/group.py",
+        "batch, members, state = {name: x[kept]",
+        "batch, members, state = {name: x[: len(kept)]",
+        SWEEP,
+    ),
+    Fault("sweep/group.py", "eta[members], k, devices)", "eta[: len(members)], k, devices)", SWEEP),
+    Fault("sweep/fixed.py", "step = 2 * rate * bound", "step = 0 * rate * bound", SWEEP),
+    Fault("sweep/fixed.py", "least > _DEAD[str(dtype)], 0,", "least > 30, 0,", SWEEP),
+    Fault(
+        "sweep/folder.py",
+        "            known = metadata == checksum(f",
+        "            known = metadata != checksum(f",
+        SWEEP,
+    ),
+    Fault("sweep/table.py", "return table.replace_schema_metadata() if known else None", "return table", SWEEP),
+    Fault("sweep/table.py", "np.lexsort((cost, -accuracy))", "np.lexsort((cost, accuracy))", SWEEP),
+    Fault("sweep/plan.py", "max(-(-total // n), min(parts, total))", "-(-total // n)", SWEEP),
+    Fault("sweep/driver.py", "        if value != recorded[name]:", "        if False:", SWEEP),
+    Fault("sweep/run.py", "with _locked(store, mine[:1]):", "with _locked(store, []):", SWEEP),
     Fault("run_folder.py", "fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))", "pass", TRAIN),
     Fault("cli/train.py", 'if digest(data) != folder.config["data_sha256"]:', "if False:", TRAIN),
     Fault("cli/train.py", "if not outcome.ok:", "if False:", TRAIN),
