@@ -578,8 +578,10 @@ FAULTS = (
     Fault(
         "sweep/group.py", "        failed = reached[at] == Reason.NOT_FINITE", "        failed = reached[at] < 0", SWEEP
     ),
-    Fault("sweep/group.py", "ended[members[i]], last[members[i]] = True, k - count + 1", "pass", SWEEP),
-    Fault("sweep/group.py", "last[members[i]] = True, k - count + 1", "last[members[i]] = True, k", SWEEP),
+    Fault("sweep/group.py", "or bool(is_fixed(state.network, i, rates, splits.train))", "", SWEEP),
+    Fault(
+        "sweep/group.py", "config.batch_size is None or bool(is_fixed(", "config.batch_size is None and bool((", SWEEP
+    ),
     Fault(
         "sweep/group.py",
         "batch, members, state = {name: x[kept]",
