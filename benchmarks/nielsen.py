@@ -5,12 +5,11 @@ import functools
 import time
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.rows import Row, sampled
-from jaxgd import Dataset, init_network, load_dataset, train
+from jaxgd import Dataset, load_dataset, sweep
 
 SEEDS = 20
 
@@ -71,17 +70,14 @@ def comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequenc
 
 
 def correct_by_epoch(configuration: Configuration, data: Dataset, seeds: int, epochs: int) -> np.ndarray:
-    """Train all seeds in one call under vmap, and return the counts of correct test images, (seeds, epochs)."""
-
-    def accuracies(key: jax.Array) -> jax.Array:
-        network_key, order_key = jax.random.split(key)
-        network = init_network(network_key, configuration.sizes)
-        result = train(network, data, epochs=epochs, batch_size=10, eta=configuration.eta, key=order_key)
-        return result.history.test_accuracy[1:]
-
-    keys = jax.vmap(jax.random.key)(np.arange(seeds))
-    accuracy = np.asarray(jax.jit(jax.vmap(accuracies))(keys))
-    return np.asarray(np.rint(accuracy * len(data.test.labels)), int)
+    """Return the counts of correct test images after each epoch, (seeds, epochs)."""
+    table = sweep(data, sizes=configuration.sizes, eta=configuration.eta, seeds=seeds, epochs=epochs).table
+    accuracy = np.full((seeds, epochs + 1), np.nan)
+    accuracy[table["seed"], table["epoch"]] = table["test_accuracy"]
+    for k in range(1, epochs + 1):
+        # A network that ended early keeps its weights, and so its count.
+        accuracy[:, k] = np.where(np.isnan(accuracy[:, k]), accuracy[:, k - 1], accuracy[:, k])
+    return np.asarray(np.rint(accuracy[:, 1:] * len(data.test.labels)), int)
 
 
 CONFIGURATIONS = (

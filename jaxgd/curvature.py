@@ -5,11 +5,10 @@ The Hessian H is never formed. The methods need only products Hu, each at the co
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
@@ -30,12 +29,15 @@ from jaxgd.errors import (
     same_shapes,
     shown,
 )
+from jaxgd.mesh import control
+from jaxgd.mesh.axes import automatic_axes
 from jaxgd.pytree import size, wide_dtype
 from jaxgd.seen import seen
 
 Cost = Callable[..., Array]
 
 
+@automatic_axes
 def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args: tuple[Any, ...] = ()) -> PyTree[Array]:
     """Return the product of a cost's Hessian with a direction.
 
@@ -93,6 +95,7 @@ class Eigenpairs(NamedTuple):
     converged: Bool[Array, "*batch"]
 
 
+@automatic_axes
 def eigenpairs(
     cost: Cost,
     v: PyTree[Array],
@@ -242,7 +245,7 @@ def _lanczos(
         return q.at[j].set(x), hq.at[j].set(hx), hx
 
     def sweep(s: _Search) -> _Search:
-        q, hq, _ = lax.fori_loop(s.first, m, grow, (s.q, s.hq, s.next))
+        q, hq, _ = control.fori_loop(s.first, m, grow, (s.q, s.hq, s.next))
         t = _dot(q, hq.T)
         values, y = jnp.linalg.eigh((t + t.T) / 2)
         scale = jnp.maximum(s.scale, jnp.max(jnp.abs(values)))
@@ -291,7 +294,7 @@ def _lanczos(
     search = _Search(
         rows, rows, none, _unit(start), jnp.zeros(k, kind), rows[:k], unknown, none, unknown, none, zero, no, no
     )
-    return lax.while_loop(more, sweep, search)
+    return cast(_Search, control.while_loop(more, sweep, search))
 
 
 # TF32 products would not keep the vectors orthogonal to rounding.
@@ -328,6 +331,7 @@ class Sharpness(NamedTuple):
     converged: Bool[Array, "*batch"]
 
 
+@automatic_axes
 def sharpness(
     cost: Cost,
     v: PyTree[Array],

@@ -25,6 +25,7 @@ from jaxgd.errors import (
     same_shapes,
     shown,
 )
+from jaxgd.mesh.axes import automatic_axes
 from jaxgd.pytree import axpy, dot, norm, size
 from jaxgd.seen import seen
 
@@ -66,6 +67,7 @@ class CostSlice(NamedTuple):
 Directions = Literal["random", "gradient", "eigenvectors"]
 
 
+@automatic_axes
 def cost_slice(
     cost: Cost,
     v: PyTree[Array],

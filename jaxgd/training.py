@@ -38,6 +38,7 @@ from jaxgd.errors import (
 from jaxgd.examples import Examples, fit_splits, fit_traced_labels
 from jaxgd.history import History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
+from jaxgd.mesh import control
 from jaxgd.mesh.axes import automatic, sharding_like, varying
 from jaxgd.mesh.processes import decided, on_host, spans_processes
 from jaxgd.network import Network, network_sizes
@@ -206,7 +207,8 @@ def _run(
     callback: Callable[[TrainState, History], bool | None] | None,
 ) -> TrainResult:
     """Choose the backend, and run the epochs. All arguments have been checked."""
-    network, fitted, eta, key, state = varying((network, fitted, eta, key, state), ())
+    arrays = (network, fitted, eta, key, state)
+    network, fitted, eta, key, state = varying(arrays, arrays)
     precision = objective.precision
     choice = select_backend(kernel, Job(network, fitted["train"], objective.cost, optimizer, batch_size, precision))
     # The native kernels multiply in float32 whatever JAX's setting is.
@@ -352,7 +354,6 @@ def _train_traced(
     start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, labels_fit: Any
 ) -> TrainResult:
     state, (first, code), finite = start(state, splits, eta, config)
-    state = varying(state, state)
 
     def unless(known: Any, entry: History, state: TrainState) -> History:
         """Return the entry, with NaN in place of its numbers unless they are known."""
@@ -372,7 +373,7 @@ def _train_traced(
         advances = ~_ended(code)
         return (epoch.keep(advances, advanced, state), code), (unless(advances, entry, state), code)
 
-    (state, code), (entries, codes) = jax.lax.scan(body, (state, code), None, length=epochs)
+    (state, code), (entries, codes) = control.scan(body, (state, code), None, length=epochs)
     history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
     if config.optimizer is not None:
         waited = (code == int(Reason.UNCHANGED)) & jnp.any(codes != code)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COMMANDS_PAGE = ROOT / "docs/commands.md"
 PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
-COMMANDS = ("train", "evaluate", "predict", "minimize", "check", "info")
+COMMANDS = ("train", "sweep", "evaluate", "predict", "minimize", "check", "info")
 # Columns of the help in docs/commands.md.
 WIDTH = 100
 
@@ -44,7 +44,8 @@ def command_lines(text):
     """Return the words of each line of the shell blocks that runs jaxgd, without the word jaxgd."""
     lines = [line for _, language, content in blocks(text) if language == "sh" for line in content.splitlines()]
     commands = [command for line in lines for command in re.split(r"&&|\|", line.split(" #")[0])]
-    words = [shlex.split(command.removeprefix("uv run --no-sync ")) for command in commands]
+    # The value of a variable, such as the number of a task, is not known.
+    words = [shlex.split(re.sub(r"\$\w+", "1", command).removeprefix("uv run --no-sync ")) for command in commands]
     return [argv[1:] for argv in words if argv[:1] == ["jaxgd"]]
 
 

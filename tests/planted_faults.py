@@ -35,7 +35,8 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
-PLOTS = "tests/report/test_plotting.py"
+PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py", "tests/report/test_sweep.py"
+SWEEPS = "tests/cli/test_sweep.py"
 COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda_driver.py"
 CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
 REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emulation.py"
@@ -644,6 +645,20 @@ FAULTS = (
     Fault(
         "report/page.py", "float(landscape.scale(point[2])))", "float(landscape.scale(point[2])) + height / 20)", PLOTS
     ),
+    Fault("cli/sweep.py", "        return signals.status(stop.number)\n", "        return DONE\n", SWEEPS),
+    Fault("cli/sweep.py", '        argv = [*argv, "--folder", str(folder)]\n', "", SWEEPS),
+    Fault("cli/sweep.py", 'sorted(given - {"--merge", "--plot"})', "()", SWEEPS),
+    Fault("cli/sweep.py", "keep=_best(options.keep)", "keep=0", SWEEPS),
+    Fault("cli/sweep.py", "part=options.part", "part=None", SWEEPS),
+    Fault("cli/sweep.py", "scheme=options.scheme or scheme", 'scheme="gaussian"', SWEEPS),
+    Fault("cli/common.py", "(1024 if found[3] else 1000)", "1000", "jaxgd/cli/common.py"),
+    Fault("report/sweep.py", "rows = sweep.last()", "rows = sweep.table", SWEEP_PLOTS),
+    Fault("report/sweep.py", "(Reason.NOT_FINITE, Reason.START_NOT_FINITE)", "(Reason.SATURATED,)", SWEEP_PLOTS),
+    Fault("report/sweep.py", "        some.sort(key=lambda point: point.eta)\n", "", SWEEP_PLOTS),
+    Fault("report/sweep.py", "            bottom += 100 * share\n", "", SWEEP_PLOTS),
+    Fault("report/sweep.py", "max(placed[k], placed[k - 1] + gap)", "placed[k]", SWEEP_PLOTS),
+    Fault("report/sweep.py", "    placed -= max(placed[-1] - 1, 0)\n", "", SWEEP_PLOTS),
+    Fault("report/sweep.py", "if error.max() < 15 * floor", "if error.max() < 1e5 * floor", SWEEP_PLOTS),
     Fault("report/training.py", "1 - ", "0.9 - ", "tests/cli/test_train.py tests/cli/test_others.py"),
 )
 

@@ -141,6 +141,8 @@ def test_every_public_function_is_attacked():
         ("train", {"sizes": "64 0 10"}, False), ("train", {"run_dir": "missing"}, False),
         ("train", {"kernel": "gpu"}, False), ("minimize", {"start": "1 2"}, True), ("minimize", {"start": "1"}, False),
         ("minimize", {"rtol": "inf"}, False), ("minimize", {"mu": "0"}, True), ("minimize", {"mu": "1"}, False),
+        ("sweep", {"eta": "0.1 3"}, True), ("sweep", {"eta": "0.1 0"}, False), ("sweep", {"keep": "best 2"}, True),
+        ("sweep", {"memory": "1.5GiB"}, True), ("sweep", {"memory": "1 GB"}, False), ("sweep", {"part": "2/1"}, False),
         ("evaluate", {"run_dir": "@run", "data_dir": "x"}, True), ("predict", {"images": "/etc/passwd"}, False),
     ],
 )  # fmt: skip

@@ -42,7 +42,7 @@ class Line(NamedTuple):
                 behind.append(value)
             elif OPTIONS[self.command][name] is FLAG:
                 words.append(f"--{name}")
-            elif name in ("sizes", "start"):
+            elif name in ("sizes", "start", "eta", "keep"):
                 words += [f"--{name}", *value.split()]
             else:
                 words.append(f"--{name.replace('_', '-')}={value}")
@@ -60,7 +60,7 @@ class Line(NamedTuple):
     def long(self) -> bool:
         """Return True if the command may work for longer than the limit: it was asked for many epochs or steps."""
         with contextlib.suppress(ValueError):
-            return any(int(value) > 10_000 for name, value in self.given if name in ("epochs", "max_steps"))
+            return any(int(value) > 10_000 for name, value in self.given if name in ("epochs", "max_steps", "seeds"))
         return False
 
 
@@ -81,7 +81,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 def generated(rng: random.Random) -> Line:
     """Return a random command line with one to three bad values."""
-    name = rng.choices(list(OPTIONS), [6, 2, 2, 5, 2, 1])[0]
+    name = rng.choices(list(OPTIONS), [6, 3, 2, 2, 5, 2, 1])[0]
     drawn = rng.sample(list(OPTIONS[name]), min(len(OPTIONS[name]), rng.choice((1, 1, 1, 2, 3))))
     bad = {option: rng.choice(OPTIONS[name][option].values) for option in drawn}
     good = {k: v for k, v in GOOD[name].items() if not ("resume" in bad and k in ("run_dir", "epochs"))}

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -59,6 +60,14 @@ def _sizes(text: str) -> bool:
     return first == 64 and last == 10 and all(size > 0 for size in middle)
 
 
+def _etas(text: str) -> bool:
+    return all(map(_number(1e-46, 3.5e38), text.split()))
+
+
+def _memory(text: str) -> bool:
+    return re.fullmatch(r"\d*\.?\d+(?:[kKMGT]i?B)?", text) is not None and float(re.split("[kKMGT]", text)[0]) > 0
+
+
 def _start(text: str) -> bool:
     return len(text.split()) == 2 and all(math.isfinite(float(x)) for x in text.split())
 
@@ -89,6 +98,17 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "checkpoint_every": Option(NUMBERS, _whole(1)), "tensorboard": FLAG, "plot": Option(PATHS, _A_PICTURE),
         "progress": FLAG, "gradient_norm": FLAG,
     },
+    "sweep": {
+        "data": _DATA, "data_dir": _DATA_DIR, "sizes": Option(_SIZES, _sizes), "eta": Option(NUMBERS, _etas),
+        "seeds": Option(NUMBERS, _whole(1)), "scheme": Option(WORDS, _one_of("gaussian", "scaled")),
+        "batch_size": Option((*NUMBERS, "full", "Full", "1198"), lambda x: x == "full" or _whole(1, 1197)(x)),
+        "epochs": Option(NUMBERS, _whole(1)), "kernel": Option(WORDS, _one_of(*kernel_names())),
+        "folder": Option(PATHS, lambda text: (Path(text) / "sweep.json").is_file()),
+        "keep": Option(("best", "best 0", "best 2", "worst 2", "2 best", *NUMBERS), lambda text: text == "best 2"),
+        "part": Option(("1/2", "2/1", "0/1", "1/0", "1/", "/", "1/1/1", *NUMBERS), lambda text: text == "1/2"),
+        "memory": Option(("1 GB", "1GB", "2gb", "0.5MiB", "1e3kB", ".", *NUMBERS), _memory),
+        "merge": Option(PATHS, lambda text: False), "plot": Option(PATHS, _A_PICTURE), "progress": FLAG,
+    },
     "evaluate": {
         "run_dir": _RUN, "part": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA,
         "data_dir": _DATA_DIR,
@@ -115,6 +135,7 @@ POSITIONAL = {"evaluate": ["run_dir"], "predict": ["run_dir", "images"], "minimi
 # Good arguments, which make a command short. A bad value replaces them.
 GOOD = {
     "train": {"epochs": "1", "run_dir": "new"},
+    "sweep": {"epochs": "1", "folder": "new"},
     "evaluate": {"run_dir": "@run"},
     "predict": {"run_dir": "@run", "images": "@dot.png"},
     "minimize": {"cost": "rosenbrock", "max_steps": "20"},

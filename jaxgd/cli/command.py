@@ -18,11 +18,13 @@ from jaxgd.cli.info import Info, version_line
 from jaxgd.cli.minimize import Minimize
 from jaxgd.cli.output import Speaker, discard_broken_output, error_line, readable_everywhere, warnings_as_lines
 from jaxgd.cli.predict import Predict
+from jaxgd.cli.sweep import Sweep
 from jaxgd.cli.train import Train
 from jaxgd.cli.usage import explain_usage
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Minimize, tyro.conf.subcommand("minimize")]
@@ -55,7 +57,7 @@ def run(argv: list[str]) -> int:
         name = f"jaxgd {type(parsed[0]).__name__.lower()}"
         signals.describe(name)
         status = _guarded(name, lambda: _run(parsed[0], argv), quiet=isinstance(parsed[0], Evaluate | Predict | Info))
-        if "jax" in sys.modules:
+        if _in_job():
             from jaxgd.mesh.job import leave_job
 
             leave_job(status)
@@ -97,7 +99,7 @@ def _run(command: Any, argv: list[str]) -> int:
     from jaxgd.cli.limits import require_device, require_resources
 
     require_resources()
-    if not isinstance(command, Train):
+    if not isinstance(command, Train | Sweep):
         require_device()
         enable_compilation_cache()
         return int(command.run(argv))
@@ -162,6 +164,9 @@ def _explain(name: str, error: BaseException, place: str) -> int:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
         error_line(name, f"out of memory: {first or 'an allocation failed'}")
         return FAILED
+    if _in_job() and any(word in str(error) for word in ("Gloo", "NCCL", "coordination", "preempted")):
+        error_line(name, f"the job ends, because another process is gone: {first}")
+        return FAILED
     settings = sorted(variable for variable in os.environ if variable.startswith(("JAX_", "XLA_")))
     remedy = f"First try without {', '.join(settings)}, which may be the cause. " if settings else ""
     error_line(
@@ -170,6 +175,15 @@ def _explain(name: str, error: BaseException, place: str) -> int:
         f"{remedy}If this is a fault of jaxgd: run again with JAXGD_TRACEBACK=1 and report the traceback.",
     )
     return FAILED
+
+
+def _in_job() -> bool:
+    """Return True if this process belongs to a job of several processes."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return bool(jax.distributed.is_initialized())
 
 
 def _has_current_folder() -> bool:

@@ -1,7 +1,9 @@
 """Helpers that several commands share: types of arguments, data, and checks before any work."""
 
 import hashlib
+import math
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
+
+from jaxgd.kernels.registry import BACKENDS, kernel_names
 
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
@@ -56,7 +60,28 @@ def _batch_size(word: str) -> int | str:
     return word if word == "full" else int(word)
 
 
+def _part(word: str) -> tuple[int, int]:
+    index, slash, count = word.partition("/")
+    if not slash:
+        raise ValueError
+    return int(index), int(count)
+
+
+def _bytes(word: str) -> int:
+    """Return the number of bytes in words such as 2GB, 500MiB or 1000000.
+
+    >>> _bytes("1.5kB"), _bytes("2GiB")
+    (1500, 2147483648)
+    """
+    found = re.fullmatch(r"([\d.]+)(?:([kMGT])(i?)B)?", word.replace("K", "k"))
+    number = float(found[1]) if found else math.inf
+    if found is None or math.isinf(number):
+        raise ValueError
+    return int(number * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
+
+
 Int = Annotated[int, _read("INT", "a whole number", int)]
+Floats = Annotated[tuple[float, ...], _read("FLOAT [FLOAT ...]", "numbers", float, several=True)]
 Float = Annotated[float, _read("FLOAT", "a number", float)]
 BatchSize = Annotated[int | Literal["full"], _read("INT|full", "a whole number or full", _batch_size)]
 
@@ -68,9 +93,28 @@ MaybeInt = Annotated[int | None, _read("INT", "a whole number", int), _NO_HINT]
 MaybeFloat = Annotated[float | None, _read("FLOAT", "a number", float), _NO_HINT]
 MaybeFloats = Annotated[tuple[float, ...] | None, _read("FLOAT [FLOAT ...]", "numbers", float, several=True), _NO_HINT]
 MaybeInts = Annotated[tuple[int, ...] | None, _read("INT INT [INT ...]", "whole numbers", int, several=True), _NO_HINT]
+# This option may be given several times.
+Ints = Annotated[tuple[int, ...], _read("INT INT [INT ...]", "whole numbers", int, several=True)]
+ManyInts = Annotated[tuple[Ints, ...], tyro.conf.UseAppendAction, _NO_HINT]
+MaybeBest = Annotated[
+    tuple[int | str, ...] | None,
+    _read("best INT", "best and a whole number", lambda word: word if word == "best" else int(word), several=True),
+    _NO_HINT,
+]
+MaybePart = Annotated[tuple[int, int] | None, _read("INT/INT", "two whole numbers, as 2/8", _part), _NO_HINT]
+MaybeBytes = Annotated[int | None, _read("BYTES", "a number of bytes, as 500000000 or 2GB", _bytes), _NO_HINT]
 MaybeScheme = Annotated[
     Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="{gaussian,scaled}", help_behavior_hint="")
 ]
+# The choices of --kernel and its help follow from the registry.
+if TYPE_CHECKING:
+    Kernel = str
+else:
+    _SUMMARIES = "; ".join(f"{entry.name} {entry.summary}" for entry in reversed(BACKENDS))
+    _KERNEL_HELP = (
+        f"Backend that runs an epoch: {_SUMMARIES}; auto is the fastest that can run. Results differ only by rounding."
+    )
+    Kernel = Annotated[Literal[kernel_names()], tyro.conf.arg(help=_KERNEL_HELP)]
 # A positional argument.
 RunDir = Annotated[Path, tyro.conf.Positional, _read("RUN", "a path", _path)]
 
@@ -89,6 +133,15 @@ def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
     if name not in (known := ("digits", *SOURCES)):
         raise RangeError(f"--data must be {', '.join(known)} or the path of a folder of IDX files, got {name!r}.")
     return load_dataset(name, data_dir)
+
+
+def default_settings(data: str) -> tuple[str, int]:
+    """Return the default scheme and number of epochs for a data set.
+
+    On digits, over 60 seeds each: one in five runs with gaussian weights ended below 97% test accuracy, and none with
+    scaled weights.
+    """
+    return ("scaled", 60) if data == "digits" else ("gaussian", 30)
 
 
 def command_line(*words: object) -> str:
@@ -139,15 +192,17 @@ def digest(data: "Dataset") -> str:
     return sha.hexdigest()
 
 
-def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool, run: Path | None = None) -> None:
+def require_sizes_fit(
+    sizes: Sequence[int], data: "Dataset", *, exact: bool, run: Path | None = None, who: str = "train"
+) -> None:
     """Raise RangeError unless the network has one input per pixel and one output per class.
 
     Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
-    the run folder if the network comes from it, and not from the option --sizes.
+    the run folder if the network comes from it, and not from the option --sizes. `who` is the command that complains.
     """
     from jaxgd.errors import RangeError, require_sizes, shown
 
-    require_sizes("train", sizes)
+    require_sizes(who, sizes)
     height, width = data.image_shape
     if sizes[0] != data.inputs or sizes[-1] < data.classes or (exact and sizes[-1] != data.classes):
         images = f"its images are {height}×{width}, and it has {data.classes} classes"

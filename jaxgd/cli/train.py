@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -14,12 +14,14 @@ from jaxgd.cli.common import (
     BatchSize,
     Float,
     Int,
+    Kernel,
     MaybeInt,
     MaybeInts,
     MaybeName,
     MaybePath,
     MaybeScheme,
     command_line,
+    default_settings,
     digest,
     is_folder,
     load_data,
@@ -27,7 +29,6 @@ from jaxgd.cli.common import (
     require_writable_figure,
 )
 from jaxgd.cli.output import error_line, say
-from jaxgd.kernels.registry import BACKENDS, kernel_names
 
 if TYPE_CHECKING:
     import jax
@@ -50,16 +51,6 @@ _WITH_RESUME = (
 # Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of
 # digits.
 _SECONDS = 1.0
-
-# The choices of --kernel and its help follow from the registry.
-if TYPE_CHECKING:
-    KernelName = str
-else:
-    KernelName = Literal[kernel_names()]
-_SUMMARIES = "; ".join(f"{entry.name} {entry.summary}" for entry in reversed(BACKENDS))
-_KERNEL_HELP = (
-    f"Backend that runs an epoch: {_SUMMARIES}; auto is the fastest that can run. Results differ only by rounding."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +88,7 @@ class Train:
     """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
-    kernel: Annotated[KernelName, tyro.conf.arg(help=_KERNEL_HELP)] = "auto"
+    kernel: Kernel = "auto"
     gradient_norm: bool = True
     """Compute ‖∇C‖ after each epoch, for metrics.jsonl and TensorBoard. Mini-batch epochs are faster without it."""
     run_dir: MaybePath = None
@@ -153,10 +144,8 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     from jaxgd.mesh.processes import told
     from jaxgd.run_folder import RunFolder, require_new
 
-    # On digits, over 60 seeds each: one in five runs with gaussian weights ended below 97% test accuracy, and none with
-    # scaled weights.
     name = options.data or "digits"
-    default = ("scaled", 60) if name == "digits" else ("gaussian", 30)
+    default = default_settings(name)
     scheme, epochs = options.scheme or default[0], default[1] if options.epochs is None else options.epochs
     require_count("train", "--epochs", epochs)
     require_count("train", "--seed", options.seed, least=0, most=2**32 - 1)

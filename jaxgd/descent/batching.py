@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import PyTree
 
 from jaxgd.descent.record import written
+from jaxgd.mesh import control
 
 
 @custom_vmap
@@ -117,7 +117,7 @@ def any_due(i: Any, own: Any, every: Any, even: Any) -> Any:
 @any_due.def_vmap
 def _any_due(axis_size: int, in_batched: Any, i: Any, own: Any, every: Any, even: Any) -> Any:
     # The remainders of all elements would take as long as the updates themselves.
-    return lax.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
+    return control.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
 
 
 @custom_vmap
@@ -152,7 +152,7 @@ def _write_row(
         return after, jnp.array(False)
 
     # A loop that runs once or never. Unlike `cond`, it never copies the buffers.
-    out, _ = lax.while_loop(lambda c: c[1], apart, (filled, ~even))
+    out, _ = control.while_loop(lambda c: c[1], apart, (filled, ~even))
     return out, jax.tree.map(lambda _: True, out)
 
 

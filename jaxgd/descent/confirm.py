@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from jaxgd.mesh import control
 from jaxgd.pytree import axpy, dot, norm, select, size
 from jaxgd.rules.bounds import masked
 
@@ -168,7 +169,7 @@ def predict(
             over: Array = (s.rr <= _RESIDUAL**2) | s.bent | (by_gradient & is_far(s)) | (s.products >= most)
             return ~over
 
-        end: _Solving = lax.while_loop(more, solve, begin)
+        end: _Solving = control.while_loop(more, solve, begin)
         return end._replace(r=(), p=())
 
     fixed = masked(free, _fixed(v, kind))

@@ -19,6 +19,8 @@ from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
 from jaxgd.descent.stop import Stop, default_stop, require_stop, resolved_stop
 from jaxgd.descent.update import DescentState, StaticConfig, args_at, begin, one_update, resume
 from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_bool, require_choice, shown
+from jaxgd.mesh import control
+from jaxgd.mesh.axes import automatic_axes, varying
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 from jaxgd.rules.bounds import Bounds, hold, inside
@@ -101,6 +103,7 @@ class Solution:
         return f"Solution({', '.join(shown)}, …)"
 
 
+@automatic_axes
 def minimize(
     cost: Callable[..., Any],
     v0: PyTree[Any],
@@ -225,6 +228,8 @@ def minimize(
         >>> print(solution.trajectory.cost[:3].round(4))
         [2.     1.28   0.8192]
     """
+    # Inside jax.shard_map, a descent whose v differs between devices has no value in common with the others.
+    args, state, bounds, batches, rule, stop = varying((args, state, bounds, batches, rule, stop), (v0, state))
     v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state, has_aux, batches)
     require_bool(WHO, "progress", progress)
     max_steps, kind, box = int(max_steps), wide_dtype(v0), require_bounds(bounds, v0)
@@ -393,10 +398,10 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
 
     @jax.checkpoint
     def several(s: DescentState, _: None) -> tuple[DescentState, None]:
-        return lax.scan(jax.checkpoint(step), s, None, length=length)
+        return cast(tuple[DescentState, None], control.scan(jax.checkpoint(step), s, None, length=length))
 
-    s, _ = lax.scan(several, s, None, length=rounds)
-    s, _ = lax.scan(jax.checkpoint(step), s, None, length=rest)
+    s, _ = control.scan(several, s, None, length=rounds)
+    s, _ = control.scan(jax.checkpoint(step), s, None, length=rest)
     s = s._replace(best_v=s.v, best_cost=s.cost)
     code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), failed)
     if rule is not None:

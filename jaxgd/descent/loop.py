@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxgd.curvature import sharpness
@@ -37,6 +36,7 @@ from jaxgd.descent.update import (
     with_scale,
 )
 from jaxgd.errors import as_array
+from jaxgd.mesh import control
 from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm, subtract
 from jaxgd.rules import Rule
@@ -126,7 +126,7 @@ def advance(
     def several(c: Carry) -> Carry:
         return _thin(config, _check_tests(config, rule, stop, _run_updates(config, rule, stop, c, args, limit), args))
 
-    end: Carry = _with_norm(stop, lax.while_loop(going, several, carry))
+    end: Carry = _with_norm(stop, control.while_loop(going, several, carry))
     if config.record is None:
         s = end.state
         end = end._replace(state=s._replace(best_v=s.v, best_cost=s.cost))
@@ -191,7 +191,7 @@ def _run_updates(
         overflowed = running & overflows(stop, state) & (c.i > carry.i) if not follows else jnp.array(False)
         return any_element(alive(c)) & no_element(overflowed) & (c.i < limit)
 
-    end: Carry = lax.while_loop(going, lambda c: _update(config, rule, stop, c, args, alive(c)), carry)
+    end: Carry = control.while_loop(going, lambda c: _update(config, rule, stop, c, args, alive(c)), carry)
     s, before = end.state, carry.state
     if not follows:
         s = s._replace(cost=cost_of(config, s.v, args).astype(s.cost.dtype))
@@ -207,7 +207,7 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
     # Use the cheap test first. The exact tests can cost as much as several updates.
     tested = with_reduced_gradient(c.bounds, s)
     met = running & ~(limits.plain & may_go_on(stop, limits, tested, cost_known=True))
-    code = lax.cond(
+    code = control.cond(
         any_element(met), lambda: reason_to_stop(stop, limits, tested), lambda: jnp.array(int(Reason.RUNNING))
     )
     if stop is not None and stop.needs_gradient_norm:
@@ -229,7 +229,7 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
 
-        stalled = idle & lax.cond(any_element(idle), stuck, lambda: jnp.array(False))
+        stalled = idle & control.cond(any_element(idle), stuck, lambda: jnp.array(False))
         code = jnp.where(stalled, int(Reason.STALLED), code)
         later = s.step + jnp.maximum(FIRST_LOOK, s.step // 8)
         s = s._replace(next_look=jnp.where(due, later, s.next_look), cost_seen=jnp.where(due, s.cost, s.cost_seen))
@@ -241,7 +241,7 @@ def _thin(config: StaticConfig, c: Carry) -> Carry:
     if config.record is None or config.record.every is not None or c.buffers is None:
         return c
     full = any_element(c.state.step - c.first >= ENTRIES * c.every)
-    kept = lax.cond(full, thinned, lambda filled: filled, c.buffers)
+    kept = control.cond(full, thinned, lambda filled: filled, c.buffers)
     return c._replace(buffers=kept, every=jnp.where(full, 2 * c.every, c.every))
 
 
@@ -271,7 +271,7 @@ def _update(
     if config.record.every == 1:
         entry, vector = measured()
     else:
-        entry, vector = lax.cond(recorded, measured, between)
+        entry, vector = control.cond(recorded, measured, between)
     entry = select_alive(alive, entry, nothing)
     filled = write_row(c.buffers, i, own, c.every, alive, c.even, entry)
     return c._replace(i=i, state=state, buffers=filled, eigenvector=vector)
@@ -298,7 +298,7 @@ def _confirmed(
         )
         return jnp.where(s.step > 0, either, definite)
 
-    far = met & ~lax.cond(any_element(met), near, lambda: jnp.array(True))
+    far = met & ~control.cond(any_element(met), near, lambda: jnp.array(True))
     code = jnp.where(far, jnp.where(zero, int(Reason.ZERO_GRADIENT), int(Reason.RUNNING)), c.code)
     smaller = _SMALLER * (length - atol) / jnp.where(rtol > 0, rtol, 1)
     return code, c.state._replace(first_norm=jnp.where(far & ~zero, smaller, s.first_norm))

@@ -34,6 +34,7 @@ from jaxgd.errors import (
     same_shapes,
     shown,
 )
+from jaxgd.mesh.axes import varying_axes
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds
 from jaxgd.rules.evaluating import NewtonState, SearchState
@@ -166,7 +167,17 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
         results.append(out)
         if is_pair(out) != has_aux:
             return jnp.zeros(())  # The errors below tell more.
-        return out[0] if has_aux else out
+        c = out[0] if has_aux else out
+        shared = [name for name in axes_of(c) if name not in axes_of(args[0])]
+        if shared:
+            raise RangeError(
+                f"{WHO}: inside jax.shard_map, the cost must be equal on all devices where v is, but it varies over "
+                f"{', '.join(map(repr, shared))}.\nReturn jax.lax.pmean(cost, {tuple(shared)!r})."
+            )
+        return c
+
+    def axes_of(tree: Any) -> list[Any]:
+        return sorted({name for x in jax.tree.leaves(tree) for name in varying_axes(x)})
 
     def is_pair(out: Any) -> bool:
         return isinstance(out, tuple | list) and len(out) == 2

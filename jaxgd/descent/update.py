@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.descent.record import Record
 from jaxgd.descent.stop import FIRST_LOOK, Stop
+from jaxgd.mesh import control
 from jaxgd.pytree import any_nonzero, dot, norm, select, subtract, wide_dtype
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, project, reduced
@@ -265,7 +266,7 @@ def one_update(
             return norm(steps).astype(kind), dot(s.gradient, steps).astype(kind)
 
         step_norm, predicted = (
-            of_the_step() if recorded is True else lax.cond(recorded, of_the_step, lambda: (nan, nan))
+            of_the_step() if recorded is True else control.cond(recorded, of_the_step, lambda: (nan, nan))
         )
     v = landing(None, s.v, steps) if target is None else target
     if follows_cost(config, rule, stop):
@@ -329,7 +330,7 @@ def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, 
         c, g = jax.value_and_grad(cost)(v)
         return jnp.asarray(c, value.dtype), jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), g, gradient)
 
-    c, g = lax.cond(known, lambda: (value, gradient), evaluate)
+    c, g = control.cond(known, lambda: (value, gradient), evaluate)
     return c, g, known.astype(int)
 
 

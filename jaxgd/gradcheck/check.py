@@ -31,6 +31,7 @@ from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, Le
 from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
 from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
+from jaxgd.mesh.axes import automatic_axes
 from jaxgd.mesh.processes import decided, on_host, spans_processes
 
 # The smallest relative error that difference quotients in float64 can resolve.
@@ -47,6 +48,7 @@ _MOVE = 2.0**-8
 _MOST_DIRECTIONS = 1000
 
 
+@automatic_axes
 def check_gradients(
     f: Callable[..., Any],
     *args: Any,

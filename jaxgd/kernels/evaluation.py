@@ -2,11 +2,11 @@
 
 from typing import NamedTuple, cast
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxgd.cost import accuracy
+from jaxgd.mesh import control
 from jaxgd.network import Network
 
 
@@ -40,5 +40,4 @@ def is_saturated(a: Array) -> Array:
         return jnp.all((a <= eps) | (a >= 1 - eps))
 
     # The first 100 examples nearly always decide, which saves 0.4 ms per epoch of 50,000 examples.
-    first = within(a[:100])
-    return cast(Array, jax.lax.cond(first, lambda: within(a), lambda: first))
+    return cast(Array, control.cond(within(a[:100]), lambda: within(a), lambda: jnp.array(False)))

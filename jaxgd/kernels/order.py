@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
-from jaxgd.mesh.axes import varying
+from jaxgd.mesh import control
 
 # On average a round leaves half of the examples in their place, so 64 rounds leave none of up to 2³¹ untouched.
 _ROUNDS = 64
@@ -43,5 +43,5 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
         return jnp.where(h >> 31 == 1, partner, x), None
 
     drawn = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
-    x, _ = jax.lax.scan(swap_or_not, varying(jnp.arange(n, dtype=jnp.uint32), drawn), drawn)
+    x, _ = control.scan(swap_or_not, jnp.arange(n, dtype=jnp.uint32), drawn)
     return cast(Array, x.astype(jnp.int32))

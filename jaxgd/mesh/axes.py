@@ -1,13 +1,19 @@
 """The axes of a mesh: explicit axes made automatic for a function, and values that vary over manual axes."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jaxgd.errors import is_traced
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def explicit_mesh(tree: PyTree[Any]) -> Any:
@@ -46,6 +52,38 @@ def automatic(f: Callable[..., Any], args: tuple[PyTree[Any], ...], shardings: C
     return jax.tree.map(lambda x: _moved(x, auto, mesh), out)
 
 
+def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of a cost, so that it computes with automatic axes if an argument has explicit axes.
+
+    A cost that names the shardings of its results needs explicit axes. The function then runs with explicit axes.
+    Results that are traced by `jit` or `vmap` are replicated.
+    """
+
+    @functools.wraps(f)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        if explicit_mesh(leaves) is None:
+            return f(*args, **kwargs)
+        places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
+
+        def call(*arrays: Any) -> Any:
+            ours = list(leaves)
+            for i, x in zip(places, arrays, strict=True):
+                ours[i] = x
+            args, kwargs = jax.tree.unflatten(structure, ours)
+            return f(*args, **kwargs)
+
+        try:
+            out: R = automatic(call, tuple(leaves[i] for i in places), lambda replicated: replicated)
+        except Exception as error:  # JAX raises several types
+            if "AxisType.Auto" not in str(error):
+                raise
+            return f(*args, **kwargs)
+        return out
+
+    return run
+
+
 def _moved(x: Any, old: Mesh, new: Mesh) -> Any:
     """Return an array of a mesh as one of another mesh of the same devices, without a copy."""
     sharding = getattr(x, "sharding", None)
@@ -68,20 +106,26 @@ def _type_mesh(x: Any) -> Any:
     return None if sharding is None or sharding.mesh.empty else sharding.mesh
 
 
-def varying(tree: Any, others: PyTree[Any]) -> Any:
-    """Return the tree with every array varying over the manual axes over which an array of either tree varies.
+def varying(tree: Any, like: PyTree[Any]) -> Any:
+    """Return the tree with every array varying over the manual axes over which an array of `like` varies.
 
     Inside `jax.shard_map`, a value that varies over a mesh axis may differ between its devices. Loops need carries of
     one type, and a gradient with respect to an array that does not vary is summed over the devices.
     """
-    axes = frozenset[Any]().union(*(_varying_axes(x) for x in jax.tree.leaves((tree, others))))
+    axes = frozenset[Any]().union(*(varying_axes(x) for x in jax.tree.leaves(like)))
 
     def cast(x: Any) -> Any:
-        missing = axes - _varying_axes(x)
-        return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+        missing = axes - varying_axes(x)
+        # Functions, texts and whole numbers are part of the program.
+        if not missing or not isinstance(x, jax.Array | np.ndarray | float):
+            return x
+        return jax.lax.pcast(jnp.asarray(x), tuple(missing), to="varying")
 
     return jax.tree.map(cast, tree) if axes else tree
 
 
-def _varying_axes(x: Any) -> frozenset[Any]:
-    return jax.typeof(x).manual_axis_type.varying if is_traced(x) else frozenset()
+def varying_axes(x: Any) -> frozenset[Any]:
+    """Return the manual axes of a mesh over which a traced array, or its outline, varies."""
+    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x) if is_traced(x) else None
+    kind = getattr(kind, "manual_axis_type", None)
+    return frozenset() if kind is None else kind.varying

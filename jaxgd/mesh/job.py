@@ -85,14 +85,14 @@ def _output_to_stderr() -> Iterator[None]:
 
 
 def leave_job(status: int) -> None:
-    """End this process if it belongs to a job of several processes and has failed, with its exit status.
+    """End this process of a job if it has failed, with its exit status.
 
     Otherwise it would wait at its end for processes that wait for it. The others notice at once, or within the
     heartbeat, that this process is gone.
     """
     import jax
 
-    if status == 0 or not jax.distributed.is_initialized() or jax.process_count() == 1:
+    if status == 0 or jax.process_count() == 1:
         return
     leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     leaving.start()

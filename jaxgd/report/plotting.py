@@ -9,10 +9,11 @@ import numpy as np
 
 from jaxgd.descent import Solution, Trajectory
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_bool
-from jaxgd.report import landscape, page, valley
+from jaxgd.report import landscape, page, sweep, valley
 from jaxgd.report.curves import Panel, curves
 from jaxgd.report.figure import require_library
 from jaxgd.slices import CostSlice
+from jaxgd.sweep import Sweep
 
 _LEGEND = 10  # the largest number of lines that a legend names
 
@@ -27,7 +28,7 @@ def plot(
     interactive: bool = False,
     figure: Any = None,
 ) -> Any:
-    """Draw a result: the curves of a descent, the valley with the path in it, or a slice of a cost.
+    """Draw a result: the curves of a descent, the valley with the path in it, a slice of a cost, or a sweep.
 
     Needs matplotlib, or plotly with `interactive=True`; `pip install -e '.[plot]'` installs both in the folder of
     jaxgd's sources.
@@ -38,9 +39,13 @@ def plot(
       contours over two. Paths of more variables are projected onto a plane, and the picture shows C on this plane. The
       run needs `record=Record(v=True)`.
     - A CostSlice: its surface and its contours.
+    - A Sweep: the median and the quartiles of the last accuracy against η, one line per sizes, and below them the
+      share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples, or
+      otherwise on the test examples, or otherwise on the training examples. Its axis is logarithmic in the error if
+      the errors span a decade.
 
     Args:
-        result: A Solution, a Trajectory or a CostSlice.
+        result: A Solution, a Trajectory, a CostSlice or a Sweep.
         cost: The cost that was minimized, which may return (C, aux). It is evaluated on a grid of 301² points, or of
             1,001 for one variable. By default none, and the curves are drawn.
         args: Further arguments of the cost; by default none.
@@ -52,7 +57,8 @@ def plot(
         figure: A matplotlib Figure or SubFigure to draw in; by default a new one of pyplot.
 
     Returns:
-        A tuple of matplotlib axes, one per panel from left to right; the plotly figure with `interactive=True`.
+        A tuple of matplotlib axes, one per panel, from left to right or from the top; the plotly figure with
+        `interactive=True`.
 
     Raises:
         DtypeError: If result has another type, or the cost is no function.
@@ -143,6 +149,7 @@ _PLOTS: dict[type, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
     Solution: (_draw_curves, _draw_path),
     Trajectory: (_draw_curves, _draw_path),
     CostSlice: (_draw_slice, None),
+    Sweep: (sweep.draw, None),
 }
 
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.errors import require_count
+from jaxgd.mesh import control
 from jaxgd.pytree import axpy, dot, norm, scaled, size, unit_vector, wide_dtype
 from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project
 from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
@@ -159,7 +159,7 @@ def _search(
         t, trials, _ = carry
         return t * _HALF, trials + 1, at(t * _HALF)
 
-    t, trials, c = lax.while_loop(bad, halve, (first, jnp.array(1), at(first)))
+    t, trials, c = control.while_loop(bad, halve, (first, jnp.array(1), at(first)))
     return jnp.where(accepted(t, c), t, 0), trials
 
 
@@ -307,7 +307,7 @@ def _newton_direction(
         return _Solving(d, r, axpy(now / s.left, s.p, r), now, s.products + 1, flat | (curvature < 0))
 
     zero = jax.tree.map(jnp.zeros_like, unit)
-    s = lax.while_loop(more, solve, _Solving(zero, down, down, left, jnp.array(0), jnp.array(False)))
+    s = control.while_loop(more, solve, _Solving(zero, down, down, left, jnp.array(0), jnp.array(False)))
     return s.d, s.products
 
 

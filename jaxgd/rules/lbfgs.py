@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.errors import require_count
+from jaxgd.mesh import control
 from jaxgd.pytree import any_nonzero, axpy, dot, norm, scaled, subtract, unit_vector, wide_dtype
 from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project, reduced
 from jaxgd.rules.evaluating import first_length
@@ -248,9 +248,9 @@ def _two_loops(state: WolfeState, q: Any, memory: int) -> Any:
         beta = (dot(y, r) / cosine).astype(cosine.dtype)
         return axpy(alphas[i] * ratio - beta, s, r)
 
-    q, alphas = lax.fori_loop(0, n, back, (q, jnp.zeros_like(state.ratio)))
+    q, alphas = control.fori_loop(0, n, back, (q, jnp.zeros_like(state.ratio)))
     _, _, cosine, ratio = pair(0)
-    return lax.fori_loop(0, n, forth, scaled(cosine * ratio, q))
+    return control.fori_loop(0, n, forth, scaled(cosine * ratio, q))
 
 
 class _Trial(NamedTuple):
@@ -326,7 +326,7 @@ def _search(
     zero = jnp.zeros((), kind)
     start = _Trial(zero, zero, zero - 1)
     unknown = _Trial(zero + jnp.inf, zero, zero)
-    s = lax.while_loop(
+    s = control.while_loop(
         more, trial, _Searching(start, unknown, zero + 1, (value, gradient), jnp.array(0), jnp.array(False))
     )
     return s.low.t, *s.best, s.trials

@@ -1,0 +1,217 @@
+"""The summary and the figure of a sweep: accuracy against η, and the share of networks that failed."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxgd.errors import RangeError
+from jaxgd.outcome import Reason
+from jaxgd.report.figure import new_figure
+from jaxgd.sweep import Sweep
+
+# The kinds of failure, in the order of the columns and of the bars from the bottom up. The hatches distinguish them in
+# a print without colors.
+FAILURES = {
+    "diverged": (Reason.NOT_FINITE, Reason.START_NOT_FINITE),
+    "saturated": (Reason.SATURATED,),
+    "unchanged": (Reason.UNCHANGED,),
+}
+_HATCHES = ("", "////", "....")
+# Colors that also the color-blind distinguish, from Okabe and Ito. Each has a marker and a dash of its own.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
+_MARKERS, _DASHES = "osD^vPX", ("-", "--", "-.", ":")
+# Accuracies in percent to mark on an axis that is logarithmic in the error.
+_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+
+
+class Point(NamedTuple):
+    """The networks of equal sizes and η at their last epoch.
+
+    Attributes:
+        sizes: Neurons per layer, such as "784-30-10".
+        eta: The learning rate η.
+        networks: Number of networks.
+        quartiles: The lower quartile, the median and the upper quartile of the accuracy.
+        best: The largest accuracy.
+        shares: Share of the networks that failed, 0 to 1, for each kind of `FAILURES`.
+    """
+
+    sizes: str
+    eta: float
+    networks: int
+    quartiles: tuple[float, float, float]
+    best: float
+    shares: dict[str, float]
+
+
+def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
+    """Return the name of the accuracy, and one point for each pair of sizes and η, in the order of the table.
+
+    The accuracy is on the validation examples; without them on the test examples, and without both on the training
+    examples. A network that diverged counts with the accuracy of its last finite epoch.
+    """
+    rows = sweep.last()
+    names = [f"{part}accuracy" for part in ("validation_", "test_", "")]
+    columns = {name: np.asarray(rows[name].to_numpy(), float) for name in names}
+    measure = next((name for name in names if np.isfinite(columns[name]).any()), None)
+    if measure is None:
+        raise RangeError(
+            "plot: the networks of a sweep must have an accuracy, got none, as for a network with one output.\n"
+            "Draw the costs in sweep.table."
+        )
+    sizes, eta, outcome = (np.asarray(rows[name].to_pylist()) for name in ("sizes", "eta", "outcome"))
+    points = []
+    for key in dict.fromkeys(zip(sizes.tolist(), eta.tolist(), strict=True)):
+        own = (sizes == key[0]) & (eta == key[1])
+        accuracy = columns[measure][own]
+        low, median, high = np.quantile(accuracy, (0.25, 0.5, 0.75)).tolist()
+        shares = {
+            name: float(np.isin(outcome[own], [reason.name for reason in reasons]).mean())
+            for name, reasons in FAILURES.items()
+        }
+        points.append(Point(*key, int(own.sum()), (low, median, high), float(accuracy.max()), shares))
+    return measure.replace("_", " ") if measure != "accuracy" else "training accuracy", points
+
+
+def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
+    """Draw the median and the quartiles of the accuracy against η, and the share of failed networks below.
+
+    Args:
+        sweep: The sweep.
+        figure: The figure of matplotlib to draw in; by default a new one.
+
+    Returns:
+        The axes of the accuracies, and the axes of the failures.
+
+    Raises:
+        RangeError: If the networks have no accuracy.
+    """
+    measure, points = summarize(sweep)
+    figure = new_figure(figure, (7.0, 5.6))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    by_sizes: dict[str, list[Point]] = {}
+    for point in points:
+        by_sizes.setdefault(point.sizes, []).append(point)
+    every_eta = sorted({point.eta for point in points})
+    edges = _edges(every_eta, len(by_sizes))
+    ends = []
+    for i, (sizes, some) in enumerate(by_sizes.items()):
+        some.sort(key=lambda point: point.eta)
+        color = _COLORS[i % len(_COLORS)]
+        style: dict[str, Any] = {"color": color, "marker": _MARKERS[i % len(_MARKERS)], "markersize": 5}
+        low, median, high = 100 * np.array([point.quartiles for point in some]).T
+        eta = np.array([point.eta for point in some])
+        if len(every_eta) == 1:
+            # A single η has no line: each network size is next to the others, above its bar.
+            eta = np.sqrt(edges[eta[0]][i] * edges[eta[0]][i + 1])[None]
+            above.errorbar(eta, median, (median - low, high - median), capsize=4, **style)
+        else:
+            above.fill_between(eta, low, high, color=color, alpha=0.18, linewidth=0)
+            above.plot(eta, median, linestyle=_DASHES[i % len(_DASHES)], **style)
+        ends.append((sizes, eta[-1], median[-1], color))
+        _bars(below, some, i, edges, style)
+    most = max(point.networks for point in points)
+    above.set(ylabel=f"{measure}, %", xscale="log")
+    above.set_title(f"median and quartiles of {most:,} seeds" if most > 1 else "one seed", fontsize=9)
+    _scale(above, 100 * np.array([point.quartiles for point in points]))
+    _label(above, ends)
+    below.set(xlabel="learning rate η", ylabel="failed networks, %", ylim=(0, 100))
+    below.minorticks_off()
+    ticks = _spread(every_eta)
+    below.set_xticks(ticks, [f"{eta:g}" for eta in ticks])
+    _explain(below, points)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    epochs = int(max(sweep.table["epoch"].to_pylist()))
+    networks = sum(point.networks for point in points)
+    figure.suptitle(f"{networks:,} network{'s' * (networks > 1)}, at most {epochs} epoch{'s' * (epochs > 1)}")
+    return above, below
+
+
+def _edges(every_eta: Sequence[float], count: int) -> dict[float, Any]:
+    """Return the edges of the bars at each η. They fill 84% of the smallest distance on the logarithmic axis."""
+    logs = np.log10(every_eta)
+    half = 0.42 * (float(np.diff(logs).min()) if len(logs) > 1 else 1.0)
+    return {eta: eta * 10 ** np.linspace(-half, half, count + 1) for eta in every_eta}
+
+
+def _bars(axes: Any, points: Sequence[Point], i: int, edges: dict[float, Any], style: dict[str, Any]) -> None:
+    """Stack the shares of the kinds of failure, at each η in the column of the i-th sizes, below its marker."""
+    color = style["color"]
+    for point in points:
+        left, right = edges[point.eta][i : i + 2]
+        bottom = 0.0
+        for share, hatch in zip(point.shares.values(), _HATCHES, strict=True):
+            if share:
+                axes.bar(
+                    left, 100 * share, right - left, bottom, align="edge", hatch=hatch, edgecolor=color, linewidth=0.8,
+                    facecolor="white" if hatch else color,
+                )  # fmt: skip
+            bottom += 100 * share
+        if bottom:
+            axes.plot(np.sqrt(left * right), bottom, clip_on=False, **style)
+
+
+def _explain(axes: Any, points: Sequence[Point]) -> None:
+    """Name the hatches that occur, or state that no network failed."""
+    from matplotlib.patches import Patch
+
+    kinds = [
+        Patch(label=name, hatch=hatch, edgecolor="#444444", facecolor="white" if hatch else "#444444")
+        for name, hatch in zip(FAILURES, _HATCHES, strict=True)
+        if any(point.shares[name] for point in points)
+    ]
+    if kinds:
+        # Next to the axes, the legend cannot hide a bar.
+        axes.legend(handles=kinds, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "no network failed", transform=axes.transAxes, ha="center", va="center")
+
+
+def _scale(axes: Any, accuracy: Any) -> None:
+    """Make the axis logarithmic in the error if the errors span a decade. A linear one would not tell 97 from 98%."""
+    error = 100 - accuracy
+    floor = max(float(error.min()), 0.1) / 1.5
+    if error.max() < 15 * floor:
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
+        return
+    axes.set_yscale(
+        "function", functions=(lambda a: -np.log10(np.maximum(100 - a, floor)), lambda u: 100 - 10.0 ** -np.asarray(u))
+    )
+    low = 100 - float(error.max())
+    ticks = [tick for tick in _TICKS if low - 5 <= tick <= 100 - floor]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_ylim(max(low - 5, 0), 100 - floor)
+
+
+def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write the sizes to the right of the axes, with a thin line to the end of each curve. No two labels overlap."""
+    heights = axes.transAxes.inverted().transform(axes.transData.transform([(eta, y) for _, eta, y, _ in ends]))[:, 1]
+    gap = min(0.075, 1 / max(len(ends) - 1, 1))
+    order = np.argsort(heights, kind="stable")
+    # From the bottom up, push a label above the one below it; then from the top down, below the one above it.
+    placed = heights[order].clip(0, 1)
+    for k in range(1, len(placed)):
+        placed[k] = max(placed[k], placed[k - 1] + gap)
+    placed -= max(placed[-1] - 1, 0)
+    for k in range(len(placed) - 2, -1, -1):
+        placed[k] = min(placed[k], placed[k + 1] - gap)
+    for y, (sizes, eta, end, color) in zip(placed, [ends[k] for k in order], strict=True):
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkB": 4, "relpos": (0, 0.5)}
+        axes.annotate(
+            sizes, (eta, end), (1.03, y), textcoords="axes fraction", va="center", color=color, annotation_clip=False,
+            arrowprops=line, fontsize=9,
+        )  # fmt: skip
+
+
+def _spread(every_eta: Sequence[float]) -> list[float]:
+    """Return the η to mark: all of them, or as many as have room next to each other on the logarithmic axis."""
+    logs = np.log10(every_eta)
+    kept = [0]
+    for k in range(1, len(logs)):
+        if logs[k] - logs[kept[-1]] >= 0.075 * (logs[-1] - logs[0]):
+            kept.append(k)
+    return [every_eta[k] for k in kept]
