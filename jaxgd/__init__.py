@@ -65,6 +65,9 @@ if TYPE_CHECKING:
     from jaxgd.slices import cost_slice as cost_slice
     from jaxgd.state_file import load_state as load_state
     from jaxgd.state_file import save_state as save_state
+    from jaxgd.sweep import Sweep as Sweep
+    from jaxgd.sweep import merge_sweep as merge_sweep
+    from jaxgd.sweep import sweep as sweep
     from jaxgd.training import train as train
 
 __version__ = "0.2.0"
@@ -94,6 +97,7 @@ _HOME = {
     "slices": ("CostSlice", "cost_slice"),
     "state_file": ("load_state", "save_state"),
     "history": ("History", "TrainResult", "TrainState"),
+    "sweep": ("Sweep", "merge_sweep", "sweep"),
     "training": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,8 @@ NEAR_0 = 1e-3
 class StaticConfig:
     """The static configuration of the compiled functions: a hashable value. Another one means another compilation.
 
-    With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's.
+    With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's. `counts` holds
+    the number of examples of each split; further rows are padding.
     """
 
     batch_size: int | None
@@ -37,6 +38,7 @@ class StaticConfig:
     gradient_norm: bool
     backend: BackendChoice
     portable: bool = False
+    counts: tuple[int, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -52,6 +54,15 @@ class Splits(NamedTuple):
     train: Examples
     validation: Examples | None
     test: Examples | None
+
+
+def unpadded(splits: Splits, config: StaticConfig) -> Splits:
+    """Return the splits without the padding. XLA masks the padding, and moves no row to another device."""
+
+    def first(examples: Examples | None, n: int) -> Any:
+        return None if examples is None else Examples(*(x[:n] for x in examples))
+
+    return Splits(*map(first, splits, config.counts))
 
 
 def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:

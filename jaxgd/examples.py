@@ -1,5 +1,6 @@
 """Examples for training: rows on the device. Bytes stay bytes until they are used, to save memory."""
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from jaxgd.errors import (
     is_traced,
     require_examples,
 )
+from jaxgd.mesh import Placed
 from jaxgd.network import Network, network_sizes
 
 # Inputs count as unscaled if none is below 0 and one reaches this, such as pixels from 0 to 16, 255 or 65,535.
@@ -81,7 +83,7 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
     """
     sizes = network_sizes(network)
     x, y = as_array(who, f"the {part} inputs", x), as_array(who, f"the {part} labels", y)
-    if x.ndim < 2 or x[:1].size != sizes[0]:
+    if x.ndim < 2 or math.prod(x.shape[1:]) != sizes[0]:
         raise ShapeError(
             f"{who}: the {part} inputs must be rows of {sizes[0]} for a network of sizes {sizes}, got {describe(x)}."
             f"\nMake the first of sizes {int(np.prod(x.shape[1:]))}."
@@ -94,8 +96,7 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
     if x.dtype != np.uint8 and not jnp.issubdtype(x.dtype, jnp.floating):
         raise DtypeError(f"{who}: the {part} inputs must be bytes (uint8) or floating point, got {describe(x)}.")
     if jnp.issubdtype(y.dtype, jnp.integer) and y.ndim == 1:
-        # Use NumPy here: inside jit, JAX traces operations even on an array whose values are known.
-        least, most = (0, 0) if is_traced(y) else (np.asarray(y).min(), np.asarray(y).max())
+        least, most = (0, 0) if is_traced(y) else _extremes(y)
         if least < 0 or most >= sizes[-1]:
             raise DataError(
                 f"{who}: the {part} labels run from {least} to {most}, but the network has {sizes[-1]} outputs "
@@ -109,9 +110,7 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
     for name, a in (("inputs", x), ("targets", y)):
         if is_traced(a) or not jnp.issubdtype(a.dtype, jnp.floating):
             continue
-        # The least and the largest value are NaN if any value is.
-        with np.errstate(invalid="ignore"):
-            least, most = (float(limit(np.asarray(a))) for limit in (np.min, np.max))
+        least, most = _extremes(a)
         if not np.isfinite((least, most)).all():
             raise DataError(
                 f"{who}: the {part} {name} have NaN or infinite values.\nReplace or leave out those examples."
@@ -126,20 +125,41 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
     return Examples(jnp.asarray(x.reshape(len(x), -1)), jnp.asarray(y))
 
 
-def fit_splits(who: str, network: Network, data: Any) -> dict[str, Examples]:
-    """Return the examples of each split of the data on the device, checked against the network."""
-    named = (
+def _extremes(a: Any) -> tuple[Any, Any]:
+    """Return the least and the largest value. Both are NaN if any value is."""
+    if isinstance(a, jax.Array) and len(a.sharding.device_set) > 1:
+        least, most = _sharded_extremes(a)
+        return np.asarray(least)[()], np.asarray(most)[()]
+    # Use NumPy here: inside jit, JAX traces operations even on an array whose values are known.
+    with np.errstate(invalid="ignore"):
+        return np.min(np.asarray(a)), np.max(np.asarray(a))
+
+
+@jax.jit
+def _sharded_extremes(a: Array) -> tuple[Array, Array]:
+    return jnp.min(a), jnp.max(a)
+
+
+def fit_splits(who: str, network: Network, data: Any) -> tuple[dict[str, Examples], dict[str, int]]:
+    """Return the examples of each split on the device, checked against the network, and their numbers.
+
+    Rows beyond the number of examples are padding.
+    """
+    named: dict[str, Any] = (
         {"train": data.train, "validation": data.validation, "test": data.test}
         if isinstance(data, Dataset)
         else {"train": data}
     )
-    fitted = {}
+    fitted, counts = {}, {}
     for name, pair in named.items():
+        n = pair.n if isinstance(pair, Placed) else None
+        pair = (pair.images, pair.labels) if isinstance(pair, Placed) else pair
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             got = f"{len(pair)} parts" if isinstance(pair, tuple | list) else describe(pair)
             raise DtypeError(f"{who}: the {name} data must be a pair (x, y), got {got}.\nPass it, or a jaxgd.Dataset.")
         fitted[name] = require_fit(who, name, network, *pair)
-    return fitted
+        counts[name] = len(fitted[name].y) if n is None else n
+    return fitted, counts
 
 
 def fit_traced_labels(examples: Examples, outputs: int) -> tuple[Examples, Any]:

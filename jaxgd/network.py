@@ -101,6 +101,13 @@ def init_network(
     return tuple(layers)
 
 
+def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network, PRNGKeyArray]:
+    """Return the network before training and the key of the order of examples, both drawn from a seed."""
+    # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
+    network_key, order_key = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
+    return init_network(network_key, sizes, scheme), order_key
+
+
 # Weights of a layer that are drawn together. A draw takes three times the memory of its result.
 _BLOCK = 2**22
 

@@ -10,16 +10,22 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
+import jaxgd
 from jaxgd.checkpoint import Checkpoints
 from jaxgd.data.image import Frame
 from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
 from jaxgd.history import History
-from jaxgd.kernels.registry import kernel_names
+from jaxgd.kernels.registry import fingerprints, kernel_names
+from jaxgd.mesh.job import on_main
+from jaxgd.mesh.processes import is_main
 from jaxgd.network import Network, network_sizes
 from jaxgd.network_file import load_network, save_network
 
@@ -102,7 +108,11 @@ _ADDED_LATER = ("gradient_norm", "budget")
 
 
 class RunFolder:
-    """A run's folder: config.json, metrics.jsonl, network.safetensors, checkpoints/ and, on request, tensorboard/."""
+    """A run's folder: config.json, metrics.jsonl, network.safetensors, checkpoints/ and, on request, tensorboard/.
+
+    In a job of several processes, process 0 locks the folder and writes its small files. All processes must call
+    `locked`, `save_network` and the methods of the checkpoints together.
+    """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -123,7 +133,7 @@ class RunFolder:
             # A killed call leaves this folder behind. The next call for the same path uses it.
             staging = _staging(path)
             staging.mkdir(exist_ok=True)
-            with _locked(staging, f"another process is creating {path}."):
+            with locked_folder(staging, f"another process is creating {path}."):
                 try:
                     remove_temporaries(staging, ("config.json",))
                     write_atomically(staging / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
@@ -163,7 +173,9 @@ class RunFolder:
         If another process holds the lock, raise CheckpointError. Inside the block, each write raises WriteError if the
         path no longer leads to the locked folder. So does the end of the block.
         """
-        with _locked(self.path, f"another process is already training in {self.path}.") as self._handle:
+        with contextlib.ExitStack() as stack:
+            lock = locked_folder(self.path, f"another process is already training in {self.path}.")
+            self._handle = on_main(lambda: stack.enter_context(lock))
             try:
                 if self._handle is not None:  # without a lock, another process may be writing
                     with writing(self.path):
@@ -199,8 +211,9 @@ class RunFolder:
 
     def _change(self, **values: Any) -> None:
         config = _checked({**self.config, **values}, str(self.path))
-        self._require_here()
-        write_atomically(self.path / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
+        if is_main():
+            self._require_here()
+            write_atomically(self.path / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
         self.config = config
 
     def checkpoints(self) -> Checkpoints:
@@ -223,8 +236,9 @@ class RunFolder:
 
     def write_metrics(self, entries: list[History]) -> None:
         """Replace metrics.jsonl with these entries."""
-        self._require_here()
-        write_atomically(self.metrics, b"".join(map(_row, entries)))
+        if is_main():
+            self._require_here()
+            write_atomically(self.metrics, b"".join(map(_row, entries)))
 
     def append_metrics(self, entry: History) -> None:
         """Add one entry to metrics.jsonl.
@@ -232,8 +246,9 @@ class RunFolder:
         The line is not flushed to the disk, because an epoch can take only 2 ms. A resumed run writes the file again
         from its checkpoint.
         """
-        self._require_here()
-        append(self.metrics, _row(entry))
+        if is_main():
+            self._require_here()
+            append(self.metrics, _row(entry))
 
     def save_network(self, network: Network) -> None:
         """Write network.safetensors, for exchange with other programs."""
@@ -286,13 +301,30 @@ def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix
             raise CheckpointError(f"{where} is damaged: {prefix}{name} must be {rules[name].words}, got {got}.")
 
 
+def made_with() -> dict[str, str]:
+    """Return the versions and settings that must be equal for equal bits."""
+    return {
+        **fingerprints(),
+        "jaxgd": jaxgd.__version__,
+        "jax": jax.__version__,
+        "jaxlib": version("jaxlib"),
+        "device": jax.devices()[0].device_kind,
+        "float": str(jax.numpy.result_type(float)),
+        "partitionable keys": str(getattr(jax.config, "jax_threefry_partitionable", None)),
+        "matrix products": str(getattr(jax.config, "jax_default_matmul_precision", None)),
+    }
+
+
 def _staging(path: Path) -> Path:
     return path.parent / f".{path.name}.creating"
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, taken: str) -> Iterator[int | None]:
-    """Lock a folder, and yield its descriptor. Raise CheckpointError with the message `taken` if that fails."""
+def locked_folder(folder: Path, taken: str, *, wait: bool = False) -> Iterator[int | None]:
+    """Lock a folder, and yield its descriptor.
+
+    If another process holds the lock, raise CheckpointError with the message `taken`, or wait until it is free.
+    """
     try:
         import fcntl
     except ModuleNotFoundError:  # a platform without this lock, such as Windows
@@ -303,7 +335,7 @@ def _locked(folder: Path, taken: str) -> Iterator[int | None]:
     try:
         with writing(folder):
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise CheckpointError(taken) from error
             # Another process may have renamed or removed the folder before it was locked.

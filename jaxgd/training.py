@@ -1,5 +1,6 @@
 """Train a network by gradient descent: epochs of mini-batches or of the full batch, each one compiled loop."""
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from jaxgd import epoch
 from jaxgd.chunks import Budget, batched_over, budget_of, require_budget
 from jaxgd.cost import Cost, quadratic_cost
 from jaxgd.data import Dataset
-from jaxgd.epoch import Splits, StaticConfig
+from jaxgd.epoch import Splits, StaticConfig, unpadded
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -34,9 +35,11 @@ from jaxgd.errors import (
     require_rule,
     require_scalar,
 )
-from jaxgd.examples import fit_splits, fit_traced_labels
+from jaxgd.examples import Examples, fit_splits, fit_traced_labels
 from jaxgd.history import History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
+from jaxgd.mesh.axes import automatic, sharding_like, varying
+from jaxgd.mesh.processes import decided, on_host, spans_processes
 from jaxgd.network import Network, network_sizes
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import select
@@ -158,12 +161,54 @@ def train(
     else:
         state = _ready(state, full_batch=batch_size is None)
         network = state.network
-    fitted = fit_splits("train", network, data)
+    fitted, counts = fit_splits("train", network, data)
     network = tuple(network)
     if batch_size is not None:
-        require_count("train", "batch_size", batch_size, most=len(fitted["train"].y))
+        require_count("train", "batch_size", batch_size, most=counts["train"])
     eta = _step_size(network, eta, optimizer)
-    choice = select_backend(kernel, Job(network, fitted["train"], cost, optimizer, batch_size, precision))
+    rows = jnp.zeros((2, network[-1].b.shape[0]), network[-1].b.dtype)
+    require_scalar("train", cost, rows, rows)
+    if budget is not None:
+        require_budget("train", budget)
+    run = functools.partial(
+        _run,
+        counts=counts,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        objective=xla.Objective(hashable(cost), precision, budget),
+        evaluate=bool(evaluate),
+        gradient_norm=bool(gradient_norm),
+        kernel=kernel,
+        callback=callback,
+    )
+    result: TrainResult = automatic(
+        run, (network, fitted, eta, key, state), functools.partial(_shardings, network, batch_size is None)
+    )
+    return result
+
+
+def _run(
+    network: Network,
+    fitted: dict[str, Examples],
+    eta: Array,
+    key: PRNGKeyArray,
+    state: TrainState | None,
+    *,
+    counts: dict[str, int],
+    epochs: int,
+    batch_size: int | None,
+    optimizer: optax.GradientTransformation | None,
+    objective: xla.Objective,
+    evaluate: bool,
+    gradient_norm: bool,
+    kernel: str,
+    callback: Callable[[TrainState, History], bool | None] | None,
+) -> TrainResult:
+    """Choose the backend, and run the epochs. All arguments have been checked."""
+    network, fitted, eta, key, state = varying((network, fitted, eta, key, state), ())
+    precision = objective.precision
+    choice = select_backend(kernel, Job(network, fitted["train"], objective.cost, optimizer, batch_size, precision))
     # The native kernels multiply in float32 whatever JAX's setting is.
     if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
@@ -173,24 +218,37 @@ def train(
         labels_fit = labels_fit & fits
     splits = Splits(ready["train"], ready.get("validation"), ready.get("test"))
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, eta, key, state))
-    budget = budget_of(splits.train.x) if budget is None else require_budget("train", budget)
-    objective = xla.Objective(hashable(cost), precision, budget, batched)
+    budget = budget_of(splits.train.x) if objective.budget is None else objective.budget
+    objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
-    # JAX decides after the tracing where a program runs.
-    portable = traced and kernel == "auto"
-    config = StaticConfig(batch_size, optimizer, objective, bool(evaluate), bool(gradient_norm), choice, portable)
-    rows = jnp.zeros((2, sizes[-1]), network[-1].b.dtype)
-    require_scalar("train", cost, rows, rows)
-
+    config = StaticConfig(
+        batch_size,
+        optimizer,
+        objective,
+        evaluate,
+        gradient_norm,
+        choice,
+        # JAX decides after the tracing where a program runs.
+        portable=traced and kernel == "auto",
+        counts=tuple(counts.get(name, 0) for name in Splits._fields),
+    )
     start = epoch.start if state is None else epoch.resume
     if state is not None:
         _require_same_optimizer(state, eta, config)
-    state = TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None) if state is None else state
+    else:
+        state = varying(TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None), network)
     if traced:
         if callback is not None:
             raise RangeError("train: a callback runs on the host, but jit and vmap do not; leave it out there.")
-        return _train_traced(start, state, splits, eta, config, epochs, labels_fit)
+        return _train_traced(start, state, unpadded(splits, config), eta, config, epochs, labels_fit)
     return _train_by_epoch(start, state, splits, eta, config, epochs, callback)
+
+
+def _shardings(network: Network, full_batch: bool, replicated: Any) -> TrainResult:
+    """Return the shardings of a traced result: weights and gradients like the network, all others replicated."""
+    like = jax.tree.map(lambda x: sharding_like(x, replicated), network)
+    state = TrainState(like, replicated, replicated, replicated, replicated, like if full_batch else None)
+    return TrainResult(like, replicated, replicated, state, replicated)
 
 
 def _ready(state: Any, *, full_batch: bool) -> TrainState:
@@ -246,6 +304,7 @@ def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
 def _train_by_epoch(
     start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, callback: Any
 ) -> TrainResult:
+    together = spans_processes((state, splits))
     state, numbers = _packed(start, state, splits, eta, config)
     entries: list[History] = []
     reasons: list[Reason] = []
@@ -262,7 +321,7 @@ def _train_by_epoch(
         if reason is Reason.NOT_FINITE:
             reason = Reason.START_NOT_FINITE if k == 0 else reason
             break
-        if callback is not None and callback(state, entry) and k < epochs:
+        if callback is not None and decided(together, bool(callback(state, entry))) and k < epochs:
             reason = Reason.STOPPED
             break
         if k < epochs:
@@ -278,14 +337,14 @@ def _packed(
     advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
-    state, (entry, code), finite = advance(state, splits, eta, config)
+    state, (entry, code), finite = advance(state, unpadded(splits, config), eta, config)
     code = jnp.where(finite, code, int(Reason.NOT_FINITE))
     counts = jnp.stack([entry.epoch, entry.updates, code.astype(entry.epoch.dtype)])
     return state, (counts, jnp.stack(entry[2:]))
 
 
 def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
-    counts, values = map(np.asarray, numbers)
+    counts, values = map(on_host, numbers)
     return History(counts[0], counts[1], *values), Reason(int(counts[2]))
 
 
@@ -293,6 +352,7 @@ def _train_traced(
     start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, labels_fit: Any
 ) -> TrainResult:
     state, (first, code), finite = start(state, splits, eta, config)
+    state = varying(state, state)
 
     def unless(known: Any, entry: History, state: TrainState) -> History:
         """Return the entry, with NaN in place of its numbers unless they are known."""

@@ -23,10 +23,10 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("tracebacks", "errors", "files", "pytree", "seen", "outcome", "network", "network_file", "cost", "backprop"),
-    *("named_costs", "curvature", "slices", "rules"),
-    *("descent", "gradcheck", "mesh", "data", "examples", "chunks", "kernels", "history", "epoch", "training"),
-    *("sweep", "checkpoint", "state_file", "run_folder", "report", "cli", "pytest_plugin"),
+    *("tracebacks", "errors", "files", "pytree", "seen", "outcome", "mesh", "network", "network_file", "cost"),
+    *("backprop", "named_costs", "curvature", "slices", "rules"),
+    *("descent", "gradcheck", "data", "examples", "chunks", "kernels", "history", "epoch", "training"),
+    *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )
 # Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests. (save_network
 # imports safetensors on demand.)

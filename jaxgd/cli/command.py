@@ -16,7 +16,7 @@ from jaxgd.cli.common import DONE, FAILED, INTERRUPTED, MISUSED
 from jaxgd.cli.evaluate import Evaluate
 from jaxgd.cli.info import Info, version_line
 from jaxgd.cli.minimize import Minimize
-from jaxgd.cli.output import discard_broken_output, error_line, readable_everywhere, warnings_as_lines
+from jaxgd.cli.output import Speaker, discard_broken_output, error_line, readable_everywhere, warnings_as_lines
 from jaxgd.cli.predict import Predict
 from jaxgd.cli.train import Train
 from jaxgd.cli.usage import explain_usage
@@ -54,7 +54,12 @@ def run(argv: list[str]) -> int:
             return status
         name = f"jaxgd {type(parsed[0]).__name__.lower()}"
         signals.describe(name)
-        return _guarded(name, lambda: _run(parsed[0], argv), quiet=isinstance(parsed[0], Evaluate | Predict | Info))
+        status = _guarded(name, lambda: _run(parsed[0], argv), quiet=isinstance(parsed[0], Evaluate | Predict | Info))
+        if "jax" in sys.modules:
+            from jaxgd.mesh.job import leave_job
+
+            leave_job(status)
+        return status
 
 
 def _parse(argv: list[str], parsed: list[Any] | None = None) -> int:
@@ -92,6 +97,13 @@ def _run(command: Any, argv: list[str]) -> int:
     from jaxgd.cli.limits import require_device, require_resources
 
     require_resources()
+    if not isinstance(command, Train):
+        require_device()
+        enable_compilation_cache()
+        return int(command.run(argv))
+    from jaxgd.mesh.job import join_job
+
+    Speaker.process = join_job()
     require_device()
     enable_compilation_cache()
     return int(command.run(argv))

@@ -78,15 +78,31 @@ def one_line(message: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+class Speaker:
+    """The process that prints, in a job of several processes.
+
+    Attributes:
+        process: Index of this process. Process 0 prints everything, and the others only their errors.
+    """
+
+    process = 0
+
+
 def say(message: str) -> None:
     """Print the message as one line to standard error. Ignore a failure: the terminal or pipe may be gone."""
+    if Speaker.process == 0:
+        _print(message)
+
+
+def _print(message: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(one_line(message), file=sys.stderr, flush=True)
 
 
 def error_line(name: str, message: str) -> None:
     """Print an error or warning of a command. If the message starts with the same name again, leave that out."""
-    say(f"{name}: {message.removeprefix(name.removeprefix('jaxgd ') + ': ')}")
+    where = f" (process {Speaker.process})" if Speaker.process else ""
+    _print(f"{name}{where}: {message.removeprefix(name.removeprefix('jaxgd ') + ': ')}")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from jaxgd.cli.output import discard_broken_output, say
 from jaxgd.data import Dataset
 from jaxgd.errors import MissingDependencyError
 from jaxgd.history import History
+from jaxgd.mesh.processes import is_main
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.run_folder import RunFolder
 
@@ -42,10 +43,11 @@ class Reporter:
         self._test_images = len(data.test.labels)
         with contextlib.ExitStack() as stack:
             # disable=None hides the bar if stderr is not a terminal.
-            bar = tqdm(total=epochs, initial=done, unit="epoch", disable=None if self._progress else True)
+            hidden = True if not (self._progress and is_main()) else None
+            bar = tqdm(total=epochs, initial=done, unit="epoch", disable=hidden)
             self._bar = stack.enter_context(bar)
             self._events: Any = None
-            if self._tensorboard:
+            if self._tensorboard and is_main():
                 from jaxgd.report.events import Events
 
                 events = Events(folder.path / "tensorboard", purge_step=done + 1 if done else None)
@@ -54,7 +56,9 @@ class Reporter:
             yield
 
     def show(self, entry: History) -> None:
-        """Report one entry of the history."""
+        """Report one entry of the history. In a job of several processes, process 0 reports."""
+        if not is_main():
+            return
         k = int(entry.epoch)
         if self._events is not None:
             for name in History._fields[2:]:

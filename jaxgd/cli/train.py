@@ -27,7 +27,7 @@ from jaxgd.cli.common import (
     require_writable_figure,
 )
 from jaxgd.cli.output import error_line, say
-from jaxgd.kernels.registry import BACKENDS, fingerprints, kernel_names
+from jaxgd.kernels.registry import BACKENDS, kernel_names
 
 if TYPE_CHECKING:
     import jax
@@ -70,6 +70,10 @@ class Train:
     Nielsen's book. Writes a run folder with config.json, metrics.jsonl, checkpoints and network.safetensors.
 
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves the run. A second signal stops at once.
+
+    Several processes under srun or mpirun train one network: each holds a part of the examples. Elsewhere, set
+    JAXGD_COORDINATOR to host:port of process 0, JAXGD_PROCESSES to their number and JAXGD_PROCESS to the index of each.
+    If one is lost, the job ends within JAXGD_HEARTBEAT seconds (30). --resume continues with any number of processes.
 
     Exit status: 0 the run completed; 1 it failed, all outputs are saturated, no weight changes, or a file or the output
     could not be written; 2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -145,6 +149,8 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     """Create a run folder and load its data. All options are checked before anything is written."""
     from jaxgd.data.image import frame_of
     from jaxgd.errors import CheckpointError, WriteError, require_count
+    from jaxgd.mesh.job import on_main
+    from jaxgd.mesh.processes import told
     from jaxgd.run_folder import RunFolder, require_new
 
     # On digits, over 60 seeds each: one in five runs with gaussian weights ended below 97% test accuracy, and none with
@@ -175,11 +181,13 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
         "made_with": _made_with(),
     }
     _require_countable(epochs, config, data)
-    _kernel(config, data)  # raises if the requested backend cannot run
+    _kernel(config, _on_devices(data))  # raises if the requested backend cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+    path = Path(told(str(path)))
     _require_utf8("--run-dir", path)
     try:
-        return RunFolder.create(path, config), data
+        on_main(lambda: RunFolder.create(path, config))
+        return RunFolder.open(path), data
     except WriteError as error:
         raise CheckpointError(f"{error}\nName another run folder with --run-dir.") from error
 
@@ -277,23 +285,9 @@ def _resumed(options: Train, path: Path, argv: list[str]) -> tuple["RunFolder", 
 
 
 def _made_with() -> dict[str, str]:
-    """Return the versions and settings that must be equal for equal bits."""
-    from importlib.metadata import version
+    from jaxgd.run_folder import made_with
 
-    import jax
-
-    import jaxgd
-
-    return {
-        **fingerprints(),
-        "jaxgd": jaxgd.__version__,
-        "jax": jax.__version__,
-        "jaxlib": version("jaxlib"),
-        "device": jax.devices()[0].device_kind,
-        "float": str(jax.numpy.result_type(float)),
-        "partitionable keys": str(getattr(jax.config, "jax_threefry_partitionable", None)),
-        "matrix products": str(getattr(jax.config, "jax_default_matmul_precision", None)),
-    }
+    return made_with()
 
 
 def _budget() -> "Budget":
@@ -306,43 +300,52 @@ def _budget() -> "Budget":
 
 
 def _first_network(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
-    """Return the network before training and the key of the order of examples, both drawn from the seed."""
-    import jax
+    from jaxgd.network import first_network
 
-    from jaxgd.network import init_network
-
-    # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
-    network_key, order_key = jax.random.split(jax.random.key(config["seed"], impl="threefry2x32"))
-    return init_network(network_key, config["sizes"], config["scheme"]), order_key
+    return first_network(config["seed"], config["sizes"], config["scheme"])
 
 
 def _batch_size(config: dict[str, Any]) -> int | None:
     return None if config["batch_size"] == "full" else config["batch_size"]
 
 
+def _on_devices(data: "Dataset") -> "Dataset":
+    """Return the data divided among all devices, in a job of several processes; otherwise the data unchanged."""
+    import jax
+
+    from jaxgd.mesh import place
+
+    if jax.process_count() == 1:
+        return data
+    axis_types = (jax.sharding.AxisType.Auto,)
+    placed: Dataset = place(data, jax.make_mesh((jax.device_count(),), ("examples",), axis_types=axis_types))
+    return placed
+
+
 def _kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
     """Choose the backend that runs the epochs."""
-    import jax.numpy as jnp
-
     from jaxgd.cost import quadratic_cost
-    from jaxgd.examples import Examples
+    from jaxgd.examples import fit_splits
     from jaxgd.kernels import Job, select_backend
 
-    images, labels = data.train
-    examples = Examples(jnp.asarray(images.reshape(len(images), -1)), jnp.asarray(labels, jnp.int32))
-    job = Job(_first_network(config)[0], examples, quadratic_cost, None, _batch_size(config))
-    return select_backend(config["kernel"], job)
+    network = _first_network(config)[0]
+    examples = fit_splits("train", network, data)[0]["train"]
+    return select_backend(config["kernel"], Job(network, examples, quadratic_cost, None, _batch_size(config)))
 
 
 def _train(
     options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: Any
 ) -> int:
+    import jax
+
     from jaxgd.chunks import Budget
+    from jaxgd.mesh.processes import decided, is_main, largest
     from jaxgd.training import train
 
-    config = folder.config
+    job = jax.process_count() > 1
+    config, placed = folder.config, _on_devices(data)
     network, key = _first_network(config)
-    kernel = _kernel(config, data)
+    kernel = _kernel(config, placed)
     settings: dict[str, Any] = {
         "batch_size": _batch_size(config),
         "eta": config["eta"],
@@ -353,7 +356,7 @@ def _train(
         "budget": Budget(**config["budget"]) if "budget" in config else None,
     }
     with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
-        like = train(network, data, epochs=0, evaluate=False, **settings).state if options.resume else None
+        like = train(network, placed, epochs=0, evaluate=False, **settings).state if options.resume else None
         state, entries = _restore(checkpoints, like)
         if options.resume and state is None:
             say("no checkpoint has been saved: the run starts again from its first epoch")
@@ -380,15 +383,17 @@ def _train(
             if k == len(entries):  # the entry of a resumed state is already recorded
                 entries.append(entry)
                 folder.append_metrics(entry)
-                if k and (time.monotonic() - saved >= _SECONDS if due is None else k % due == 0):
+                if k and decided(job, time.monotonic() - saved >= _SECONDS if due is None else k % due == 0):
                     _save(folder, checkpoints, state, entries)
                     saved = time.monotonic()
                 reporter.show(entry)
-            return bool(stop.number or reporter.broken)
+            if job and not stop.number:
+                stop.number = largest(stop.number)
+            return bool(stop.number or decided(job, bool(reporter.broken)))
 
         say(f"kernel {kernel}")
         with reporter.over(folder, data, epochs, entries):
-            result = train(network, data, epochs=epochs - done, state=state, callback=after_epoch, **settings)
+            result = train(network, placed, epochs=epochs - done, state=state, callback=after_epoch, **settings)
         if checkpoints.newest != result.state.epoch:
             _save(folder, checkpoints, result.state, entries)
         folder.save_network(result.network)
@@ -402,7 +407,7 @@ def _train(
     if reporter.broken:
         error_line("jaxgd train", f"standard output cannot be written ({reporter.broken}): stopped {after}")
         return FAILED
-    if options.plot is not None:
+    if options.plot is not None and is_main():
         from jaxgd.report.training import plot_history
 
         again = command_line("jaxgd", "train", "--resume", folder.path, "--plot", options.plot)

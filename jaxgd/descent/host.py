@@ -12,6 +12,7 @@ from jaxgd.descent.loop import Carry
 from jaxgd.descent.problem import WHO
 from jaxgd.descent.update import DescentState
 from jaxgd.errors import RangeError, is_traced
+from jaxgd.mesh.processes import decided, spans_processes
 from jaxgd.outcome import Reason
 from jaxgd.pytree import norm
 
@@ -43,6 +44,8 @@ def run_in_chunks(
 ) -> Any:
     """Run a descent in chunks, and return its solution.
 
+    If the arrays span several processes, the clock and the callback's answer of process 0 decide for all of them.
+
     If an exception ends the run, its attribute `state` is the state after the last complete chunk. Until the start has
     been checked, it is the state that the caller has given, or None.
 
@@ -70,24 +73,30 @@ def run_in_chunks(
         # With 0 updates, check a start where the gradient is within its tolerance.
         carry = _finished(advance(carry, 0))
         kept, done, length, began = carry.state, 0, watch.chunk or 1, None
+        together = spans_processes(carry)
         with _progress_line(watch.progress, max_steps) as show:
             while True:
                 show(carry)
                 running = int(carry.code) == int(Reason.RUNNING)
-                if watch.callback is not None and watch.callback(solution(carry, first, False)) and running:
-                    carry = carry._replace(code=jnp.array(int(Reason.STOPPED)))
-                    break
+                if watch.callback is not None:
+                    stopped = decided(together, bool(watch.callback(solution(carry, first, False))))
+                    if stopped and running:
+                        carry = carry._replace(code=jnp.array(int(Reason.STOPPED)))
+                        break
                 if not running or done >= max_steps:
                     break
                 start_of_chunk = time.monotonic()
-                if watch.seconds is not None and began is not None and start_of_chunk - began >= watch.seconds:
+                timed = watch.seconds is not None and began is not None
+                if timed and decided(together, start_of_chunk - (began or 0) >= (watch.seconds or 0)):
                     carry = carry._replace(code=jnp.array(int(Reason.SECONDS)))
                     break
                 done = min(done + length, max_steps)
                 carry = _finished(advance(carry, done))
                 kept = carry.state
                 end_of_chunk = time.monotonic()
-                if watch.chunk is None and (end_of_chunk - start_of_chunk < _CHUNK_SECONDS / 2 or done == 1):
+                if watch.chunk is None and decided(
+                    together, end_of_chunk - start_of_chunk < _CHUNK_SECONDS / 2 or done == 1
+                ):
                     length *= 2
                 # The first chunk includes compilation, so the time limit counts from its end.
                 began = end_of_chunk if began is None else began
@@ -112,7 +121,8 @@ def _progress_line(wanted: bool, max_steps: int) -> Iterator[Callable[[Carry], N
         return
     from tqdm import tqdm
 
-    with tqdm(total=max_steps, desc="minimize", unit="update", disable=None) as bar:
+    # In a job of several processes, process 0 shows the line.
+    with tqdm(total=max_steps, desc="minimize", unit="update", disable=jax.process_index() > 0 or None) as bar:
 
         def show(carry: Carry) -> None:
             if not bar.disable:

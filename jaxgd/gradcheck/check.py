@@ -31,6 +31,7 @@ from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, Le
 from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
 from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
+from jaxgd.mesh.processes import decided, on_host, spans_processes
 
 # The smallest relative error that difference quotients in float64 can resolve.
 _LEAST_RTOL = 1e-9
@@ -149,7 +150,7 @@ def check_gradients(
     if argnums is None and gradient is not None:
         argnums = 0
     rtol, seconds = (None if x is None else float(x) for x in (rtol, seconds))
-    nondeterminism, clock = float(nondeterminism), Clock(seconds)
+    nondeterminism, clock = float(nondeterminism), Clock(seconds, spans_processes((args, f)))
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
     # The first run keeps the user's settings: an f that they refuse raises its own exception.
@@ -223,18 +224,24 @@ def check_gradients(
 
 
 class Clock:
-    """The time left: `seconds` from now on, or unlimited if None."""
+    """The time left: `seconds` from now on, or unlimited if None.
 
-    def __init__(self, seconds: float | None) -> None:
+    With `together`, all processes of a job use the clock of process 0.
+    """
+
+    def __init__(self, seconds: float | None, together: bool = False) -> None:
+        self.together = together and seconds is not None
         self.end = math.inf if seconds is None else time.perf_counter() + seconds
 
     def over(self) -> bool:
         """Return True if the time is over."""
-        return time.perf_counter() > self.end
+        return bool(decided(self.together, time.perf_counter() > self.end))
 
     def left(self) -> float | None:
         """Return the seconds left, or None if the time is unlimited."""
-        return None if math.isinf(self.end) else max(self.end - time.perf_counter(), 1e-9)
+        if math.isinf(self.end):
+            return None
+        return float(decided(self.together, max(self.end - time.perf_counter(), 1e-9)))
 
 
 def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list[Any]) -> Problem:
@@ -333,7 +340,7 @@ def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: n
     """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
     if len(first) == 1 and first[0].shape == () and not jnp.iscomplexobj(first[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
-    u = [jnp.asarray(_MOVE * drawn_directions(np.asarray(x), 2, rng)[1], x.dtype) for x in prepared.v]
+    u = [jnp.asarray(_MOVE * drawn_directions(on_host(x), 2, rng)[1], x.dtype) for x in prepared.v]
     try:
         moved = prepared.problem([x + dx for x, dx in zip(prepared.v, u, strict=True)], prepared.traced)
         if [np.shape(x) for x in moved] != [np.shape(y) for y in first]:
@@ -341,4 +348,4 @@ def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: n
     except Exception:
         # f may raise at another point.
         moved = first
-    return [cotangents(np.asarray(y), np.asarray(x), eps, n, rng) for y, x in zip(first, moved, strict=True)]
+    return [cotangents(on_host(y), on_host(x), eps, n, rng) for y, x in zip(first, moved, strict=True)]

@@ -17,6 +17,7 @@ from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
 from jaxgd.gradcheck.report import Cause, Check, Verdict
 from jaxgd.gradcheck.run import eps_of
+from jaxgd.mesh.processes import on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _fit(
 
 def _taken(claimed: Any, places: Sequence[int | None]) -> tuple[Any, ...]:
     leaves = jax.tree.leaves(claimed)
-    return tuple(None if place is None else np.asarray(leaves[place]) for place in places)
+    return tuple(None if place is None else on_host(leaves[place]) for place in places)
 
 
 def _absent(places: Sequence[int | None]) -> frozenset[int]:

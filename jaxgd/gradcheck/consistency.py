@@ -17,6 +17,7 @@ from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Check, Consistency, Verdict
 from jaxgd.gradcheck.run import Runner, eps_of, single
 from jaxgd.gradcheck.sample import Sampler
+from jaxgd.mesh.processes import on_host
 
 # Two runs of f may differ by _ROUNDINGS, but by at most the fraction _MOST: in 8 bits, 1000 roundings exceed f.
 _ROUNDINGS, _MOST = 1e3, 0.5
@@ -96,7 +97,7 @@ def run_in_users_dtype(
             # JAX cannot trace f, so it runs eagerly only.
             return UsersDtype(first, None, [], lines)
     runner = Runner()
-    ws = [np.broadcast_to(np.asarray(x), (3, *np.shape(x))) for x in w]
+    ws = [np.broadcast_to(on_host(x), (3, *np.shape(x))) for x in w]
     outs, gradients = runner(fn, traced, (stacked(jittered(v, rng)), ws))
     noise = _spread(outs)
     plain = out
@@ -256,4 +257,4 @@ def _finite(arrays: Any) -> bool:
 
 
 def _wide(x: Any) -> np.ndarray:
-    return np.asarray(x, complex if np.iscomplexobj(x) else float)
+    return np.asarray(on_host(x), complex if np.iscomplexobj(x) else float)

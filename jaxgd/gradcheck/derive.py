@@ -14,6 +14,7 @@ from jaxgd.gradcheck.claims import Claim
 from jaxgd.gradcheck.problem import Prepared, evaluation, upcast
 from jaxgd.gradcheck.programs import Forward, Point, Reverse, Shared
 from jaxgd.gradcheck.run import Runner, Traits, eps_of, traits
+from jaxgd.mesh.processes import on_host
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +121,7 @@ def derive(
     """
     with evaluation(float64=True):
         v, traced = upcast(prepared.v), upcast(prepared.traced)
-        drawn = [directions(np.asarray(x), n, rng) for x in v]
+        drawn = [directions(on_host(x), n, rng) for x in v]
     d = Derivatives(prepared, Shared(v, traced, drawn, w), runner, nondeterminism=nondeterminism)
     programs = {claim.name: claim.reverse for claim in claims if claim.reverse is not None}
     stacks, trouble = {}, None
@@ -135,7 +136,7 @@ def derive(
     if stacks and n > EVEN:
         first, _ = next(iter(stacks.values()))
         for i, (u, g) in enumerate(zip(drawn, first, strict=True)):
-            if (even := evenly(np.asarray(g[EVEN % len(w[0])]), u)) is not None:
+            if (even := evenly(on_host(g[EVEN % len(w[0])]), u)) is not None:
                 u[EVEN] = even
                 d.even.add(i)
     found = {name: _reverse(d, name, *stack) for name, stack in stacks.items()}
@@ -329,7 +330,7 @@ def jittered(v: Sequence[Any], rng: np.random.Generator, eps: float = 0.0) -> li
 
     ε is the rounding of the dtype of x, or `eps` if that is larger.
     """
-    points = [[np.asarray(x) for x in v]]
+    points = [[on_host(x) for x in v]]
     for _ in range(2):
         moved = []
         for x in points[0]:

@@ -13,6 +13,7 @@ from jaxgd.gradcheck.problem import Prepared, evaluation
 from jaxgd.gradcheck.programs import Value
 from jaxgd.gradcheck.report import Cause, Element
 from jaxgd.gradcheck.sample import Floats, Ints, Sampler
+from jaxgd.mesh.processes import decided, on_host, spans_processes
 
 # The search compares every element of a leaf of up to ALL elements. In a larger leaf it compares up to SAMPLE random
 # elements, and the elements that it finds by dividing the leaf into blocks.
@@ -99,11 +100,11 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
 
 
 def _flat(claim: Derivative, leaf: int) -> NDArray[Any]:
-    return np.asarray(claim.gradients[leaf][0].reshape(-1))
+    return on_host(claim.gradients[leaf][0].reshape(-1))
 
 
 def _unit(sampler: Sampler, leaf: int, index: Ints) -> NDArray[Any]:
-    return np.asarray(sampler.shared.directions[leaf][-1]).reshape(-1)[index].real.astype(float)
+    return on_host(sampler.shared.directions[leaf][-1]).reshape(-1)[index].real.astype(float)
 
 
 def _elements(claim: Derivative, leaf: int, index: Ints, sampler: Sampler) -> NDArray[Any]:
@@ -153,7 +154,8 @@ def against_quotients(
     noise = float(np.max(found.noise[known], initial=0.0))
     h = core.ladder(min(16 * step, 0.25), core.ORDERS)
     # A real element takes 6 evaluations of f, a complex one 12.
-    affordable = int(_SECONDS / max(sampler.runner.seconds.get(Value(sampler.problem), 0.0), 1e-6))
+    seconds = decided(spans_processes(sampler.shared), sampler.runner.seconds.get(Value(sampler.problem), 0.0))
+    affordable = int(_SECONDS / max(seconds, 1e-6))
     most = max(affordable // (12 if is_complex else 6), 4)
     if size <= min(ALL, most):
         index = np.arange(size)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgd.mesh.processes import on_host
+
 # Every element of a batch holds one copy of the variables. A batch that needs more bytes runs in several calls.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
@@ -138,7 +140,7 @@ def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
         held = list(_constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
         if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in held) > _LARGEST_CONSTANTS:
             return traced.lower().compile()
-        values = tuple((str(jnp.result_type(c)), np.shape(c), np.asarray(c).tobytes()) for c in held)
+        values = tuple((str(jnp.result_type(c)), np.shape(c), on_host(c).tobytes()) for c in held)
     except (AttributeError, TypeError):
         return traced.lower().compile()
     key = text, values, _shapes(args), jax.tree.structure(args), _settings()
@@ -158,7 +160,7 @@ def _shapes(args: Any) -> tuple[Any, ...]:
 
 def single(fn: Callable[..., Any], shared: Any, element: Any) -> Any:
     """Return fn(shared, element) under jit, as NumPy arrays."""
-    return jax.tree.map(np.asarray, _compiled(fn, shared, element)(shared, element))
+    return jax.tree.map(on_host, _compiled(fn, shared, element)(shared, element))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,17 +221,17 @@ class Runner:
             # Pad to a multiple of eight, so that few programs cover batches of every size.
             size = min(size, -(-n // 8) * 8 if n > 4 else n)
             padding = -n % size
-            arrays = jax.tree.map(np.asarray, batch)
+            arrays = jax.tree.map(on_host, batch)
             batch = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[:1], padding, axis=0)]), arrays)
             out = self._program(_Batched(fn, size), shared, batch)(shared, batch)
-            return jax.tree.map(lambda x: np.asarray(x)[:n], out), n + padding
+            return jax.tree.map(lambda x: on_host(x)[:n], out), n + padding
         elements = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), batch) for i in range(n)]
         if mode == "jit":
             run = self._program(fn, shared, elements[0])
             each = [run(shared, element) for element in elements]
         else:
             each = _eagerly(fn, shared, elements)
-        return jax.tree.map(lambda *xs: np.stack([np.asarray(x) for x in xs]), *each), n
+        return jax.tree.map(lambda *xs: np.stack([on_host(x) for x in xs]), *each), n
 
     def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
         """Return the compiled fn. One check traces fn once for the same shapes."""

@@ -17,6 +17,7 @@ from jaxgd.gradcheck.problem import Prepared, Problem, evaluation, upcast
 from jaxgd.gradcheck.programs import bilinear
 from jaxgd.gradcheck.report import Cause, Consistency, GradientReport, Verdict
 from jaxgd.gradcheck.run import single, traits
+from jaxgd.mesh.processes import on_host
 
 
 def check_second_order(
@@ -77,7 +78,7 @@ def _symmetry(
     problem = prepared.problem
     with evaluation(float64=True):
         x, traced, wide = upcast(prepared.v), upcast(prepared.traced), upcast(w)
-        drawn = [directions(np.asarray(leaf), 3, rng) for leaf in x]
+        drawn = [directions(on_host(leaf), 3, rng) for leaf in x]
         u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
 
         def products(shared: Any, x: Any) -> Any:

@@ -40,4 +40,5 @@ def is_saturated(a: Array) -> Array:
         return jnp.all((a <= eps) | (a >= 1 - eps))
 
     # The first 100 examples nearly always decide, which saves 0.4 ms per epoch of 50,000 examples.
-    return cast(Array, jax.lax.cond(within(a[:100]), lambda: within(a), lambda: jnp.array(False)))
+    first = within(a[:100])
+    return cast(Array, jax.lax.cond(first, lambda: within(a), lambda: first))

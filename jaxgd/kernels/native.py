@@ -18,6 +18,7 @@ from jaxgd.cost import quadratic_cost
 from jaxgd.examples import Examples
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.protocol import Backend, Epoch, Evaluate, Job, with_derivatives
+from jaxgd.mesh.partition import divided, with_axis
 from jaxgd.network import Layer, Network, network_sizes
 
 LIBRARY = Path(__file__).parent / "_native.so"
@@ -117,20 +118,13 @@ def _epoch(batch_size: int) -> Any:
 
     @run.def_vmap
     def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, order: Any, eta: Any) -> Any:
-        data_batched = jax.tree.leaves(in_batched[1:3])
-        mapped = (network, order, eta)
-
-        def with_axis(x: Array, batched: bool) -> Array:
-            return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-
-        mapped_batched = (in_batched[0], in_batched[3], in_batched[4])
-        mapped = jax.tree.map(with_axis, mapped, mapped_batched)
-        if any(data_batched) or mapped[2].ndim > 1:
+        mapped = with_axis(axis_size, (network, order, eta), (in_batched[0], in_batched[3], in_batched[4]))
+        if any(in_batched[1:3]):
             # The library cannot batch these; map over them one by one.
-            data = jax.tree.map(with_axis, (x, y), tuple(in_batched[1:3]))
-            out = jax.lax.map(lambda z: run(z[0][0], z[1][0], z[1][1], z[0][1], z[0][2]), (mapped, data))
+            data = with_axis(axis_size, (x, y), tuple(in_batched[1:3]))
+            out = divided(lambda z, _: jax.lax.map(lambda z: run(z[0][0], *z[1], *z[0][1:]), z), (mapped, data), ())
         else:
-            out = run(mapped[0], x, y, mapped[1], mapped[2])
+            out = divided(lambda mapped, data: run(mapped[0], *data, *mapped[1:]), mapped, (x, y))
         return out, jax.tree.map(lambda _: True, out)
 
     return run
@@ -163,13 +157,29 @@ def evaluate_with_outputs(
 def _evaluate(
     network: Network, x: Array, y: Array, gradient: bool, *, outputs: bool
 ) -> tuple[Evaluation, Array | None]:
-    flat = _flat(network)
-    shapes = [_result(()), _result(()), _result((), jnp.int32)]
-    shapes += [_result((y.shape[0], flat[-1].shape[0]))] if outputs else []
-    shapes += [_result(x.shape) for x in flat] if gradient else []
-    c, right, saturated, *rest = jax.ffi.ffi_call("jaxgd_evaluate", shapes, vmap_method="sequential")(x, y, *flat)
-    a = rest.pop(0) if outputs else None
-    return Evaluation(c, right, saturated == 1, _network(rest) if gradient else None), a
+    @custom_vmap
+    def run(network: Network, x: Array, y: Array) -> tuple[Evaluation, Array | None]:
+        flat = _flat(network)
+        shapes = [_result(()), _result(()), _result((), jnp.int32)]
+        shapes += [_result((y.shape[0], flat[-1].shape[0]))] if outputs else []
+        shapes += [_result(x.shape) for x in flat] if gradient else []
+        c, right, saturated, *rest = jax.ffi.ffi_call("jaxgd_evaluate", shapes)(x, y, *flat)
+        a = rest.pop(0) if outputs else None
+        return Evaluation(c, right, saturated == 1, _network(rest) if gradient else None), a
+
+    @run.def_vmap
+    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any) -> Any:
+        # The library cannot batch evaluations; map over them one by one.
+        network, data_batched = with_axis(axis_size, network, in_batched[0]), in_batched[1:]
+        if any(data_batched):
+            data = with_axis(axis_size, (x, y), tuple(data_batched))
+            out = divided(lambda z, _: jax.lax.map(lambda z: run(z[0], *z[1]), z), (network, data), ())
+        else:
+            out = divided(lambda network, data: jax.lax.map(lambda v: run(v, *data), network), network, (x, y))
+        return out, jax.tree.map(lambda _: True, out)
+
+    out: tuple[Evaluation, Array | None] = run(network, x, y)
+    return out
 
 
 class _Native(Backend):

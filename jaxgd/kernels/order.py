@@ -1,8 +1,12 @@
 """The order in which an epoch visits the examples."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+
+from jaxgd.mesh.axes import varying
 
 # On average a round leaves half of the examples in their place, so 64 rounds leave none of up to 2³¹ untouched.
 _ROUNDS = 64
@@ -38,6 +42,6 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
         h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
         return jnp.where(h >> 31 == 1, partner, x), None
 
-    positions = jnp.arange(n, dtype=jnp.uint32)
-    x, _ = jax.lax.scan(swap_or_not, positions, jax.random.bits(key, (_ROUNDS, 2), jnp.uint32))
-    return x.astype(jnp.int32)
+    drawn = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
+    x, _ = jax.lax.scan(swap_or_not, varying(jnp.arange(n, dtype=jnp.uint32), drawn), drawn)
+    return cast(Array, x.astype(jnp.int32))

@@ -15,6 +15,7 @@ from jaxgd.cost import Cost, network_cost
 from jaxgd.examples import Examples, inputs, targets
 from jaxgd.kernels.evaluation import Evaluation, evaluation_of
 from jaxgd.kernels.protocol import Backend, Epoch, Job
+from jaxgd.mesh.axes import varying
 from jaxgd.network import Network
 
 
@@ -86,7 +87,9 @@ def epoch(
         network, optimizer_state = step(network, optimizer_state, gradient, rule, value=c, value_fn=cost)
         return (network, optimizer_state, finite & jnp.isfinite(c)), None
 
-    carry = (network, optimizer_state, jnp.array(True))
+    carry: tuple[Network, PyTree[Array], Array] = varying(
+        (network, optimizer_state, jnp.array(True)), (network, examples)
+    )
     whole = n - n % batch_size
     carry, _ = jax.lax.scan(one_batch, carry, order[:whole].reshape(-1, batch_size))
     if n % batch_size:

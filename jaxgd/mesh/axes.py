@@ -1,0 +1,87 @@
+"""The axes of a mesh: explicit axes made automatic for a function, and values that vary over manual axes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from jaxgd.errors import is_traced
+
+
+def explicit_mesh(tree: PyTree[Any]) -> Any:
+    """Return the mesh of the first array that is typed by explicit axes, concrete or abstract; None without one."""
+    for x in jax.tree.leaves(tree):
+        mesh = _type_mesh(x)
+        if mesh is not None and AxisType.Explicit in mesh.axis_types:
+            return mesh if is_traced(x) else x.sharding.mesh
+    return None
+
+
+def automatic(f: Callable[..., Any], args: tuple[PyTree[Any], ...], shardings: Callable[[Any], Any]) -> Any:
+    """Return f(*args), computed with automatic axes.
+
+    With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd have no
+    opinion on it, so XLA decides. The results have explicit axes again.
+
+    Args:
+        f: A function of arrays and static pytrees.
+        args: The arguments, trees of arrays.
+        shardings: A function of a sharding for replicated arrays. It returns the shardings of f's result, as a tree or
+            a prefix of it. Only traced results need it: other arrays keep the sharding that XLA has chosen.
+
+    Returns:
+        The result of f.
+    """
+    mesh = explicit_mesh(args)
+    if mesh is None:
+        return f(*args)
+    if any(map(is_traced, jax.tree.leaves(args))):
+        out = shardings(NamedSharding(mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
+        return jax.sharding.auto_axes(f, out_sharding=out)(*args)
+    auto = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+    with jax.set_mesh(auto):
+        out = f(*jax.tree.map(lambda x: _moved(x, mesh, auto), args))
+    return jax.tree.map(lambda x: _moved(x, auto, mesh), out)
+
+
+def _moved(x: Any, old: Mesh, new: Mesh) -> Any:
+    """Return an array of a mesh as one of another mesh of the same devices, without a copy."""
+    sharding = getattr(x, "sharding", None)
+    if isinstance(sharding, NamedSharding) and sharding.mesh == old:
+        return jax.device_put(x, NamedSharding(new, sharding.spec))
+    return x
+
+
+def sharding_like(x: Any, replicated: NamedSharding) -> NamedSharding:
+    """Return the sharding of an array on a mesh with explicit axes, or that of replicated arrays."""
+    mesh = _type_mesh(x)
+    if mesh is None or AxisType.Explicit not in mesh.axis_types:
+        return replicated
+    return NamedSharding(replicated.mesh, jax.typeof(x).sharding.spec)
+
+
+def _type_mesh(x: Any) -> Any:
+    """Return the mesh in the type of an array; None for an object without one."""
+    sharding = getattr(jax.typeof(x), "sharding", None) if hasattr(x, "dtype") else None
+    return None if sharding is None or sharding.mesh.empty else sharding.mesh
+
+
+def varying(tree: Any, others: PyTree[Any]) -> Any:
+    """Return the tree with every array varying over the manual axes over which an array of either tree varies.
+
+    Inside `jax.shard_map`, a value that varies over a mesh axis may differ between its devices. Loops need carries of
+    one type, and a gradient with respect to an array that does not vary is summed over the devices.
+    """
+    axes = frozenset[Any]().union(*(_varying_axes(x) for x in jax.tree.leaves((tree, others))))
+
+    def cast(x: Any) -> Any:
+        missing = axes - _varying_axes(x)
+        return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+
+    return jax.tree.map(cast, tree) if axes else tree
+
+
+def _varying_axes(x: Any) -> frozenset[Any]:
+    return jax.typeof(x).manual_axis_type.varying if is_traced(x) else frozenset()

@@ -1,0 +1,134 @@
+"""A command that runs as one job of several processes: how it joins the job, and how it leaves it."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxgd.errors import JaxgdError, RangeError
+
+# Seconds after which the coordinator ends the job if a process is silent. JAX waits 100 seconds.
+_HEARTBEAT = 30
+# Seconds that a process which has failed waits for the others to leave the job too.
+_LEAVING = 3
+_VARIABLES = ("JAXGD_COORDINATOR", "JAXGD_PROCESSES", "JAXGD_PROCESS")
+
+
+def join_job() -> int:
+    """Join the job of several processes that this process belongs to, if any. Return the index of this process.
+
+    The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (their number) and JAXGD_PROCESS (the
+    index, from 0) describe the job. Without them, JAX finds the job of `srun` and of Open MPI's `mpirun`.
+    JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as that of a cloud TPU. JAXGD_HEARTBEAT is the
+    number of seconds after which the job ends if one of its processes is lost, 30 by default.
+
+    Call this before anything else of JAX.
+
+    Raises:
+        RangeError: If a variable is missing or has a wrong value, or the job cannot be joined.
+    """
+    heartbeat = _number("JAXGD_HEARTBEAT", 10, 86_400, str(_HEARTBEAT))
+    options: dict[str, Any] = {"heartbeat_timeout_seconds": heartbeat, "shutdown_timeout_seconds": heartbeat}
+    coordinator = os.environ.get("JAXGD_COORDINATOR")
+    if coordinator == "auto":
+        pass
+    elif coordinator is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise RangeError(f"JAXGD_COORDINATOR must be host:port of process 0, or auto, got {coordinator!r}.")
+        processes = _number("JAXGD_PROCESSES", 1, 2**20)
+        options |= {"coordinator_address": coordinator, "num_processes": processes}
+        options["process_id"] = _number("JAXGD_PROCESS", 0, processes - 1)
+    elif given := [name for name in _VARIABLES if name in os.environ]:
+        raise RangeError(f"{given[0]} needs JAXGD_COORDINATOR too, got none.\nSet it to host:port of process 0.")
+    elif not any(_size(name) > 1 for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")):
+        return 0
+    import jax
+
+    try:
+        jax.distributed.initialize(**options)
+    except Exception as error:  # JAX raises many types, for instance if the coordinator does not answer
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise RangeError(f"this process cannot join its job: {reason}.\nCheck JAXGD_COORDINATOR.") from error
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        with _output_to_stderr():  # the first communication prints a line
+            multihost_utils.sync_global_devices("jaxgd")
+    return jax.process_index()
+
+
+def _size(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else 1
+
+
+def _number(variable: str, least: int, most: int, default: str = "") -> int:
+    value = os.environ.get(variable, default)
+    if not value.isdecimal() or not least <= int(value) <= most:
+        raise RangeError(f"{variable} must be a whole number from {least} to {most}, got {value!r}.")
+    return int(value)
+
+
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Inside the block, everything that C++ writes to standard output goes to standard error."""
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def leave_job(status: int) -> None:
+    """End this process if it belongs to a job of several processes and has failed, with its exit status.
+
+    Otherwise it would wait at its end for processes that wait for it. The others notice at once, or within the
+    heartbeat, that this process is gone.
+    """
+    import jax
+
+    if status == 0 or not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return
+    leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(timeout=_LEAVING)
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def on_main(work: Callable[[], Any]) -> Any:
+    """Run the work on process 0 only, and return its result there and None on the others.
+
+    An error of jaxgd on process 0 is raised on all processes. All must call this function together.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return work()
+    from jaxgd.mesh.processes import told
+
+    result, error = None, None
+    if jax.process_index() == 0:
+        try:
+            result = work()
+        except JaxgdError as raised:
+            error = raised
+    words = told("" if error is None else f"{type(error).__name__}\n{error}")
+    if error is not None:
+        raise error
+    if words:
+        name, _, message = words.partition("\n")
+        raise _kind(name)(message)
+    return result
+
+
+def _kind(name: str) -> type[JaxgdError]:
+    import jaxgd.errors
+
+    kind: type[JaxgdError] = getattr(jaxgd.errors, name)
+    return kind

@@ -1,0 +1,144 @@
+"""Examples on the devices of a mesh, padded where their number does not divide."""
+
+import dataclasses
+import hashlib
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Shaped
+
+from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError, as_array, describe, require_bool, shown
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """Examples on the devices of a mesh, as `place` returns them and `train` takes them.
+
+    The rows from `n` on are padding. `train` leaves them out of every cost, accuracy, gradient and mini-batch.
+
+    Attributes:
+        images: Inputs, (m, …), with m ≥ n a multiple of the number of devices along the axis.
+        labels: Labels or targets, (m, …).
+        n: The number of examples.
+    """
+
+    images: Shaped[Array, "m ..."]
+    labels: Shaped[Array, "m ..."]
+    n: int = dataclasses.field(metadata={"static": True})
+
+
+def place(data: Any, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> Any:
+    """Put examples on the devices of a mesh, an equal part of the rows on each.
+
+    If the number of devices does not divide the number n of examples, rows of zeros are added at the end. `train` uses
+    only the first n rows, so the padding changes no result.
+
+    In a job of several processes, each process passes all examples and keeps the rows of its own devices. The processes
+    compare a digest of the data.
+
+    Args:
+        data: A `Dataset`, or a pair (x, y) as for `train`.
+        mesh: A mesh of devices, such as `jax.make_mesh((8,), ("data",))`.
+        axis: The name of the mesh's axis along which the rows are divided. Default: the first axis.
+        pad: False to raise if the number of devices does not divide n. Default True.
+
+    Returns:
+        The data for `train`: a `Dataset` with `Placed` splits, or one `Placed` pair.
+
+    Raises:
+        RangeError: If the mesh has no such axis.
+        ShapeError: If the rows are not divided evenly and `pad` is False, or x and y have different lengths.
+        DataError: If the processes pass different data.
+        DtypeError: If an argument has the wrong type.
+
+    Example:
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> placed = place((np.zeros((5, 4), np.float32), np.arange(5) % 2), mesh)
+        >>> placed.images.shape, placed.n
+        ((5, 4), 5)
+    """
+    if not isinstance(mesh, Mesh):
+        raise DtypeError(
+            f"place: mesh must be a jax.sharding.Mesh, got {describe(mesh)}.\n"
+            'Make one with jax.make_mesh((jax.device_count(),), ("data",)).'
+        )
+    axis = mesh.axis_names[0] if axis is None else axis
+    if axis not in mesh.axis_names:
+        known = ", ".join(map(repr, mesh.axis_names))
+        raise RangeError(f"place: axis must be an axis of the mesh ({known}), got {shown(axis)}.")
+    require_bool("place", "pad", pad)
+    if not dataclasses.is_dataclass(data) or isinstance(data, Placed):
+        placed = _placed("", data, mesh, axis, pad)
+        _require_same_everywhere([data])
+        return placed
+    splits = {
+        field.name: getattr(data, field.name)
+        for field in dataclasses.fields(data)
+        if isinstance(getattr(data, field.name), tuple)
+    }
+    _require_same_everywhere(list(splits.values()))
+    return dataclasses.replace(
+        cast(Any, data), **{name: _placed(f"{name} ", split, mesh, axis, pad) for name, split in splits.items()}
+    )
+
+
+def _placed(name: str, pair: Any, mesh: Mesh, axis: str, pad: bool) -> Placed:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DtypeError(f"place: the {name}data must be a pair (x, y), got {describe(pair)}.")
+    x, y = (as_array("place", f"the {name}{part}", a) for part, a in zip(("inputs", "labels"), pair, strict=True))
+    if x.ndim == 0 or y.shape[:1] != x.shape[:1] or len(x) == 0:
+        raise ShapeError(
+            f"place: expected one label or target for each {name}input, got {describe(x)} and {describe(y)}."
+        )
+    n, devices = len(x), mesh.shape[axis]
+    missing = -n % devices
+    if missing and not pad:
+        raise ShapeError(
+            f"place: {n} {name}examples cannot be divided evenly among {devices} devices.\n"
+            f"Leave out {n % devices} of them, or pass pad=True."
+        )
+    sharding = NamedSharding(mesh, P(axis))  # type: ignore[no-untyped-call]
+    return Placed(_sharded(x, missing, sharding), _sharded(y, missing, sharding), n)
+
+
+def _sharded(a: Any, missing: int, sharding: NamedSharding) -> Array:
+    """Return the array with rows of zeros added, divided by its rows. Each process provides its own rows."""
+    shape = (len(a) + missing, *a.shape[1:])
+    if isinstance(a, jax.Array):
+        rows = jnp.concatenate([a, jnp.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a
+        return cast(Array, jax.device_put(rows, sharding))
+
+    def rows_of(index: Any) -> Any:
+        start, stop, _ = index[0].indices(shape[0])
+        rows = a[start:stop]
+        if len(rows) < stop - start:
+            rows = np.concatenate([rows, np.zeros((stop - start - len(rows), *a.shape[1:]), a.dtype)])
+        return rows
+
+    return jax.make_array_from_callback(shape, sharding, rows_of)
+
+
+def _require_same_everywhere(pairs: list[Any]) -> None:
+    """Raise DataError unless all processes pass the same data."""
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    sha = hashlib.sha256()
+    for a in jax.tree.leaves(pairs):
+        if isinstance(a, jax.Array) and not a.is_fully_addressable:
+            return  # the array spans the processes, so they share it
+        sha.update(f"{np.shape(a)} {np.asarray(a).dtype} ".encode())
+        sha.update(np.ascontiguousarray(a).data)
+    digests = multihost_utils.process_allgather(np.frombuffer(sha.digest(), np.uint8))
+    different = [p for p, digest in enumerate(digests) if (digest != digests[0]).any()]
+    if different:
+        raise DataError(
+            f"place: all processes must pass the same data, but process {different[0]} has other data than process 0.\n"
+            "Load the same files on every host."
+        )

@@ -1,0 +1,62 @@
+"""A job of several processes: decisions of process 0, and values that span processes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree, Shaped
+
+from jaxgd.errors import is_traced
+
+
+def spans_processes(tree: PyTree[Any]) -> bool:
+    """Return True if an array of the tree has devices of several processes."""
+    return jax.process_count() > 1 and any(
+        isinstance(x, jax.Array) and not is_traced(x) and not x.is_fully_addressable for x in jax.tree.leaves(tree)
+    )
+
+
+def is_main() -> bool:
+    """Return True on process 0, which writes the files and prints. It is the only process of most jobs."""
+    return jax.process_index() == 0
+
+
+def decided(together: bool, value: Any) -> Any:
+    """Return the value of process 0 if the processes run together, and the process's own value otherwise.
+
+    All processes must call this function together. They then act alike on the clock, and on the answer of a callback.
+    """
+    if not together:
+        return value
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value))).item()
+
+
+def told(text: str) -> str:
+    """Return the text of process 0, of at most 4,096 bytes. All processes must call this function together."""
+    if jax.process_count() == 1:
+        return text
+    from jax.experimental import multihost_utils
+
+    encoded = text.encode()[:4096].ljust(4096, b"\0")
+    received = multihost_utils.broadcast_one_to_all(np.frombuffer(encoded, np.uint8))
+    return np.asarray(received, np.uint8).tobytes().rstrip(b"\0").decode(errors="ignore")
+
+
+def largest(number: int) -> int:
+    """Return the largest of the numbers that the processes pass. All processes must call this function together."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(np.max(multihost_utils.process_allgather(np.array(number))))
+
+
+def on_host(x: Any) -> Shaped[np.ndarray, "..."]:
+    """Return the values of an array, also of one that is sharded over processes. Then all processes must call this."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return np.asarray(x)

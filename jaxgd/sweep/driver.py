@@ -1,0 +1,306 @@
+"""`sweep`: many networks as groups, with progress, saving, parts and several processes."""
+
+import dataclasses
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.chunks import Budget, budget_of
+from jaxgd.cost import quadratic_cost
+from jaxgd.data import Dataset
+from jaxgd.epoch import Splits, StaticConfig
+from jaxgd.errors import (
+    CheckpointError,
+    RangeError,
+    largest_int,
+    require_bool,
+    require_callable,
+    require_count,
+    shown,
+)
+from jaxgd.examples import Examples, fit_splits
+from jaxgd.files import as_path
+from jaxgd.kernels import BackendChoice, Job, backend, select_backend, xla
+from jaxgd.network import init_network
+from jaxgd.run_folder import made_with
+from jaxgd.sweep.folder import SweepFolder
+from jaxgd.sweep.group import Progress, advance, begin
+from jaxgd.sweep.plan import (
+    Group,
+    Points,
+    bytes_per_network,
+    group_counts,
+    groups_of,
+    name_of,
+    require_part,
+    require_points,
+    require_scheme,
+)
+from jaxgd.sweep.run import run_groups
+from jaxgd.sweep.table import Sweep, best, joined
+
+
+def sweep(
+    data: Dataset | tuple[Any, Any],
+    *,
+    sizes: Any,
+    eta: Any,
+    seeds: Any,
+    epochs: int,
+    folder: str | Path | None = None,
+    batch_size: int | None = 10,
+    scheme: str = "gaussian",
+    kernel: str = "auto",
+    keep: int = 0,
+    part: tuple[int, int] | None = None,
+    memory: int | None = None,
+    progress: bool = False,
+    stop: Callable[[], bool] | None = None,
+) -> Sweep:
+    """Train a network for every combination of sizes, η and seed, and return a table of every epoch.
+
+    Each network makes the updates v → v − η∇C of `train` on the quadratic cost. Groups of networks of equal sizes are
+    one compiled program. The first weights and the order of examples of a seed are those of `jaxgd train --seed`. With
+    the native backend, the weights equal those of that command bit for bit; with XLA, within rounding.
+
+    With a folder, the same call continues a sweep that was killed or stopped. Its table then equals that of an
+    uninterrupted sweep bit for bit, with XLA only on the same number of devices. The call returns at once if the sweep
+    is complete.
+
+    A network ends early if its cost or a weight becomes infinite or NaN, with the outcome NOT_FINITE. It also ends if
+    it can never change again, with the outcome SATURATED or UNCHANGED: no weight changed in an epoch, and no mini-batch
+    can change one. Its last row is that of its last finite epoch, or of its first unchanged epoch.
+
+    All devices of a process share the networks of a group. In a job of several processes, process p of P runs the
+    groups p, p + P, …, and process 0 joins the table.
+
+    Args:
+        data: A `Dataset`, or a pair (x, y) of training examples, as for `train`.
+        sizes: The widths (inputs, …, outputs) of the networks, or a list of several.
+        eta: The learning rate η, or a list of several. Each is above 0.
+        seeds: The number of seeds, which are then 0, 1, …; or a list of seeds from 0 to 2³² − 1.
+        epochs: The number of epochs of each network, 1 or more.
+        folder: The folder of the sweep, new or of the same sweep. By default nothing is written.
+        batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
+        scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
+        kernel: The backend, as for `train`.
+        keep: The number of networks to save for each of the sizes, as `network-….safetensors` in the folder. They are
+            the best that completed, by the last validation accuracy; without a validation set, by that of the test
+            set; without both, by that of the training set. Default 0.
+        part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
+            them with `merge_sweep`. By default all parts.
+        memory: The memory in bytes for a group of networks. By default a quarter of the memory of the machine or of its
+            accelerators. A folder keeps the value of the first call.
+        progress: True to show a progress bar on stderr if that is a terminal. Default False.
+        stop: A function without arguments, called before each epoch. It returns True to save the sweep and stop.
+
+    Returns:
+        The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and
+        after a stop.
+
+    Raises:
+        RangeError: If a number or a name is out of range, a list is empty or holds a value twice, or `keep`, `part` or
+            a job of several processes lacks a folder.
+        DtypeError: If an argument has the wrong type.
+        ShapeError: If the data do not fit the sizes.
+        DataError: If a label or a value of the data is out of range.
+        CheckpointError: If the folder holds something else, or a sweep with other settings, or another process runs it.
+        WriteError: If a file cannot be written.
+
+    Example:
+        >>> from jaxgd import load_dataset
+        >>> done = sweep(load_dataset("digits"), sizes=(64, 10, 10), eta=[1.0, 3.0], seeds=2, epochs=2, scheme="scaled")
+        >>> done.last().select(["eta", "seed", "outcome"]).to_pylist()[0]
+        {'eta': 1.0, 'seed': 0, 'outcome': 'COMPLETED'}
+    """
+    require_count("sweep", "epochs", epochs, most=largest_int())
+    require_count("sweep", "keep", keep, least=0)
+    require_bool("sweep", "progress", progress)
+    require_scheme(scheme)
+    if memory is not None:
+        require_count("sweep", "memory", memory)
+    if stop is not None:
+        require_callable("sweep", "stop", stop, "It takes no argument.")
+    points = require_points(sizes, eta, seeds, jnp.result_type(float))
+    chosen, parts = require_part(part, len(points.sizes) * points.per_sizes)
+    shapes = [jax.eval_shape(lambda s=s: init_network(jax.random.key(0), s, scheme)) for s in points.sizes]
+    fitted, counts = [fit_splits("sweep", network, data) for network in shapes][-1]
+    if any(len(fitted[name].y) != count for name, count in counts.items()):
+        raise RangeError("sweep: data must have no padding, because a sweep divides networks and not examples.")
+    n = counts["train"]
+    if batch_size is not None:
+        require_count("sweep", "batch_size", batch_size, most=n)
+    for name, given in (("keep", keep), ("part", parts - 1), ("a job of several processes", jax.process_count() - 1)):
+        if given and folder is None:
+            raise RangeError(f"sweep: {name} needs a folder, got none.\nPass folder=….")
+    jobs = [Job(network, fitted["train"], quadratic_cost, None, batch_size) for network in shapes]
+    choices = [select_backend(kernel, job) for job in jobs]
+    settings = {
+        "data": _digest(fitted),
+        "sizes": [list(s) for s in points.sizes],
+        "eta": list(points.eta),
+        "seeds": len(points.seeds) if points.seeds == tuple(range(len(points.seeds))) else list(points.seeds),
+        **{"epochs": int(epochs), "batch_size": None if batch_size is None else int(batch_size)},
+        **{"scheme": scheme, "kernel": kernel, "keep": int(keep)},
+    }
+    path = None if folder is None else as_path("sweep", folder)
+    store = None if path is None else SweepFolder.find(path)
+    if store is None:
+        limit = _memory() if memory is None else int(memory)
+        itemsize = jnp.result_type(float).itemsize
+        needs = [
+            bytes_per_network(s, n, batch_size or n, itemsize, choice.name)
+            for s, choice in zip(points.sizes, choices, strict=True)
+        ]
+        config: dict[str, Any] = {
+            **{"settings": settings, "memory": limit, "parts": parts, "budget": budget_of(fitted["train"].x)._asdict()},
+            "groups": group_counts(points, needs, limit, parts),
+            "kernels": [[choice.name, choice.reason] for choice in choices],
+            "made_with": made_with(),
+        }
+        store = None if path is None else SweepFolder.create(path, config)
+    if store is not None:
+        config = store.config
+        _require_same_sweep(
+            store,
+            {
+                **settings,
+                **({} if memory is None else {"memory": int(memory)}),
+                **({} if part is None else {"parts": parts}),
+            },
+        )
+        # A saved sweep continues with the backends of its first call.
+        choices = [
+            choice if choice.name == name else select_backend(name, job)
+            for choice, (name, _), job in zip(choices, config["kernels"], jobs, strict=True)
+        ]
+    kernels = {name_of(s): choice for s, choice in zip(points.sizes, choices, strict=True)}
+    groups = groups_of(points, config["groups"])
+    if part is not None:
+        groups = [group for group in groups if group.number % parts == chosen - 1]
+    whole = parts == 1
+    if store is not None and whole and (table := store.table()) is not None:
+        return _completed(store, table, kernels, whole=True)
+
+    def train(group: Group, progress: Progress | None, after_epoch: Any) -> Progress:
+        examples = {name: backend.prepare(kernels[name_of(group.sizes)], x) for name, x in fitted.items()}
+        splits = Splits(examples["train"], examples.get("validation"), examples.get("test"))
+        objective = xla.Objective(quadratic_cost, None, Budget(**config["budget"]))
+        static = StaticConfig(batch_size, None, objective, True, False, kernels[name_of(group.sizes)])
+        return advance(group, progress or begin(group, scheme, epochs), splits, static, after_epoch)
+
+    tables, stopped = run_groups(groups, train, store, epochs, keep, progress=progress, stop=stop)
+    if store is None or stopped:
+        return Sweep(joined(tables, jnp.result_type(float)), (), path, kernels, complete=not stopped)
+    return _completed(store, _joined(store, groups), kernels, whole=whole)
+
+
+def merge_sweep(folder: str | Path) -> Sweep:
+    """Join the parts of a sweep in one folder.
+
+    Args:
+        folder: The folder in which `sweep` ran all parts.
+
+    Returns:
+        The complete sweep, as a call without parts returns it. It is also in the folder, as `table.parquet`.
+
+    Raises:
+        CheckpointError: If the folder holds no sweep, or parts are missing. The message names them.
+        DtypeError: If `folder` is not a str or a Path.
+        RangeError: If no file can have this path.
+        WriteError: If a file cannot be written.
+
+    Example:
+        >>> import tempfile, numpy as np, jaxgd
+        >>> data, path = (np.eye(4, dtype=np.float32), np.arange(4)), tempfile.mkdtemp()
+        >>> settings = {"sizes": (4, 3, 4), "eta": [0.1, 1.0], "seeds": 2, "epochs": 3, "batch_size": 2}
+        >>> parts = [jaxgd.sweep(data, folder=path, part=(i, 2), **settings) for i in (1, 2)]
+        >>> [part.table.num_rows for part in parts], merge_sweep(path).table.num_rows
+        ([8, 8], 16)
+    """
+    store = SweepFolder.open("merge_sweep", as_path("merge_sweep", folder))
+    settings, parts = store.config["settings"], store.config["parts"]
+    seeds = settings["seeds"]
+    points = Points(
+        tuple(map(tuple, settings["sizes"])),
+        tuple(settings["eta"]),
+        tuple(range(seeds) if isinstance(seeds, int) else seeds),
+    )
+    groups = groups_of(points, store.config["groups"])
+    missing = [group.number for group in groups if not store.is_done(group)]
+    if missing:
+        named = ", ".join(dict.fromkeys(f"({number % parts + 1}, {parts})" for number in missing))
+        raise CheckpointError(
+            f"merge_sweep: {store.path} must have the tables of {len(groups)} groups, but {len(missing)} are missing.\n"
+            f"First run {f'the parts {named}' if parts > 1 else 'the sweep to its end'}."
+        )
+    kernels = (BackendChoice(*choice) for choice in store.config["kernels"])
+    table = store.table()
+    table = _joined(store, groups) if table is None else table
+    return _completed(store, table, dict(zip(map(name_of, points.sizes), kernels, strict=True)), whole=True)
+
+
+def _joined(store: SweepFolder, groups: list[Group]) -> Any:
+    """Return the table of groups that all have their own."""
+    tables = [store.table_of(group) for group in groups]
+    if damaged := [group.number for group, table in zip(groups, tables, strict=True) if table is None]:
+        raise CheckpointError(
+            f"sweep: the tables of all groups in {store.path} must be intact, but those of the groups {damaged} were "
+            "damaged.\nRun the sweep again, which repeats these groups."
+        )
+    return joined(tables, store.config["made_with"]["float"])
+
+
+def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice], *, whole: bool) -> Sweep:
+    """Return a sweep whose groups all have their tables. Process 0 completes the folder of a whole sweep."""
+    sweep = Sweep(table, (), store.path, kernels, complete=whole)
+    kept = [store.network(*point) for point in best(sweep.last(), store.config["settings"]["keep"])]
+    if whole and jax.process_index() == 0:
+        store.complete(table, kept)
+    return dataclasses.replace(sweep, networks=tuple(kept))
+
+
+def _require_same_sweep(store: SweepFolder, settings: dict[str, Any]) -> None:
+    """Raise CheckpointError if the folder has other settings. Warn of other versions."""
+    before, now = store.config["made_with"], made_with()
+    if before["float"] != now["float"]:
+        raise CheckpointError(
+            f"sweep: {store.path} must be continued in {before['float']}, got {now['float']}.\n"
+            f"Set JAX_ENABLE_X64={int(before['float'] == 'float64')}."
+        )
+    recorded = {**store.config, **store.config["settings"]}
+    for name, value in settings.items():
+        if value != recorded[name]:
+            was, got = shown(recorded[name], str), shown(value, str)
+            raise CheckpointError(
+                f"sweep: {store.path} must be continued with the same settings: its {name} was {was}, got {got}.\n"
+                "Pass the same value, or name another folder."
+            )
+    names = {**before, **now}
+    if changes := [f"{x} was {before.get(x)}, now {now.get(x)}" for x in names if before.get(x) != now.get(x)]:
+        warnings.warn(f"sweep: results may differ from an uninterrupted sweep: {'; '.join(changes)}.", stacklevel=3)
+
+
+def _digest(fitted: dict[str, Examples]) -> str:
+    """Return the SHA-256 of all examples, to identify the data."""
+    sha = hashlib.sha256()
+    for name, examples in fitted.items():
+        for x in map(np.asarray, examples):
+            sha.update(f"{name} {x.dtype} {x.shape} ".encode())
+            sha.update(np.ascontiguousarray(x).data)
+    return sha.hexdigest()
+
+
+def _memory() -> int:
+    """Return a quarter of the memory in bytes of the accelerators, or of the machine."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices() if device.platform != "cpu"]
+    if stats and all("bytes_limit" in each for each in stats):
+        return int(sum(each["bytes_limit"] for each in stats) // 4)
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)

@@ -1,0 +1,181 @@
+"""The folder of a sweep: its settings, the table and state of each group, the kept networks and the whole table."""
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxgd.errors import CheckpointError, RangeError
+from jaxgd.files import as_path, read_file, read_json, remove_temporaries, seal, unseal, write_atomically, writing
+from jaxgd.network import Network
+from jaxgd.network_file import checksum, read_tensors, save_network
+from jaxgd.run_folder import locked_folder
+from jaxgd.sweep.group import Progress
+from jaxgd.sweep.plan import Group
+from jaxgd.sweep.table import read_table, write_table
+
+_SWEEP, _STATE = "jaxgd.sweep/1", "jaxgd.sweep.state/1"
+# Largest size of a state in bytes. Larger states fit no memory.
+_MOST = 2**40
+_DTYPES = {"BOOL": np.bool_, "I32": np.int32, "U32": np.uint32, "F32": np.float32, "F64": np.float64}
+_LONGEST = 2**19  # bytes of sweep.json
+
+
+class SweepFolder:
+    """The folder of a sweep, with its settings.
+
+    Attributes:
+        path: The folder.
+        config: The content of sweep.json.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path, self.config = path, config
+        self._id = str(seal(config)["sha256"])
+
+    @classmethod
+    def open(cls, who: str, path: Path) -> "SweepFolder":
+        """Open the folder of a sweep. Missing or damaged settings raise CheckpointError."""
+        path = as_path(who, path)
+        file = path / "sweep.json"
+        try:
+            config = unseal(read_json(file))
+            if config.pop("format", None) != _SWEEP:
+                raise ValueError(f"it is not a {_SWEEP}")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CheckpointError(
+                f"{who}: {path} must be the folder of a sweep, but it has no sweep.json.\nName another folder."
+            ) from error
+        except OSError as error:
+            raise CheckpointError(f"{who}: {file} cannot be read: {error.strerror or error}.") from error
+        except (ValueError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{who}: {file} is damaged: {error}.\nRestore an intact copy.") from error
+        return cls(path, config)
+
+    @classmethod
+    def find(cls, path: Path) -> "SweepFolder | None":
+        """Return the folder of a sweep, or None if the path is free. Another folder raises CheckpointError."""
+        with writing(path):
+            free = not path.exists() or (path.is_dir() and not any(not x.name.endswith(".tmp") for x in path.iterdir()))
+        return None if free else cls.open("sweep", path)
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any]) -> "SweepFolder":
+        """Create the folder, or open it if another process has just created it."""
+        content = (json.dumps(seal({"format": _SWEEP, **config}), indent=1) + "\n").encode()
+        if len(content) > _LONGEST:
+            raise RangeError(
+                f"sweep: sizes, eta and seeds must be at most {_LONGEST:,} bytes of JSON, got {len(content):,}.\n"
+                "Give seeds as a count, or make several sweeps."
+            )
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        with locked_folder(path, "", wait=True):
+            if found := cls.find(path):
+                return found
+            with writing(path):
+                remove_temporaries(path, ("sweep.json",))
+            write_atomically(path / "sweep.json", content)
+        return cls.open("sweep", path)
+
+    def _of(self, group: Group) -> Path:
+        return self.path / "groups" / f"{group.number:05}"
+
+    def is_done(self, group: Group) -> bool:
+        """Return True if the group has its table."""
+        return (self._of(group) / "table.parquet").exists()
+
+    @contextlib.contextmanager
+    def locked(self, group: Group) -> Iterator[None]:
+        """Lock a group against other processes, and remove the half-written files of killed ones."""
+        path = self._of(group)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+        with locked_folder(path, f"another process is already running group {group.number} of {self.path}."):
+            with writing(path):
+                remove_temporaries(path, ("table.parquet", "state.safetensors"))
+            yield
+
+    def save(self, group: Group, progress: Progress) -> None:
+        """Replace the saved state of a group."""
+        # Rows of later epochs are not known yet.
+        arrays = {**progress._asdict(), "values": progress.values[: progress.epoch + 1], **progress.batch}
+        del arrays["batch"]
+        tensors = {name: np.ascontiguousarray(x, np.int32 if name == "epoch" else None) for name, x in arrays.items()}
+        metadata = checksum(f"{_STATE} {self._id}", tensors)
+        write_atomically(self._of(group) / "state.safetensors", safetensors.numpy.save(tensors, metadata=metadata))
+
+    def restore(self, group: Group, epochs: int) -> Progress | None:
+        """Return the saved state of a group, or None if it has none. Warn if it is damaged, and return None."""
+        path = self._of(group) / "state.safetensors"
+        try:
+            tensors, metadata = read_tensors(read_file(path, _MOST), _DTYPES)
+            known = metadata == checksum(f"{_STATE} {self._id}", tensors)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(f"sweep: {path} cannot be read: {error.strerror or error}.") from error
+        except (safetensors.SafetensorError, ValueError, KeyError):
+            known = False
+        if not known:
+            _warn(f"{path} is damaged: the group starts again from its first epoch.")
+            return None
+        fields = {name: tensors.pop(name) for name in Progress._fields if name != "batch"}
+        values = np.full((epochs + 1, *fields["values"].shape[1:]), np.nan, fields["values"].dtype)
+        values[: len(fields["values"])] = fields["values"]
+        numbers: dict[str, Any] = {"epoch": int(fields["epoch"].item()), "values": values}
+        return Progress(**{**fields, **numbers, "batch": tensors})
+
+    def finish(self, group: Group, table: Any) -> None:
+        """Write the table of a group, and remove its state."""
+        write_table(self._of(group) / "table.parquet", table, f"{self._id} {group.number}")
+        with writing(self.path):
+            (self._of(group) / "state.safetensors").unlink(missing_ok=True)
+
+    def table_of(self, group: Group) -> Any | None:
+        """Return the table of a group, or None if it has none. Warn if it is damaged, and remove it."""
+        return self._table(self._of(group) / "table.parquet", f"{self._id} {group.number}", "the group runs again")
+
+    def table(self) -> Any | None:
+        """Return the table of the whole sweep, or None. Warn if it is damaged, and remove it."""
+        return self._table(self.path / "table.parquet", self._id, "the groups are joined again")
+
+    def complete(self, table: Any, kept: list[Path]) -> None:
+        """Write the table of the whole sweep, and remove all saved networks except the kept ones."""
+        with writing(self.path):
+            for path in {*self.path.glob("network-*.safetensors"), *self.path.glob("groups/*/state.safetensors")}:
+                if path not in kept:
+                    path.unlink(missing_ok=True)
+        if not (self.path / "table.parquet").exists():
+            write_table(self.path / "table.parquet", table, self._id)
+
+    def _table(self, path: Path, sweep: str, then: str) -> Any | None:
+        try:
+            table = read_table(path, sweep)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(f"sweep: {path} cannot be read: {error.strerror or error}.") from error
+        if table is None:
+            _warn(f"{path} is damaged: {then}.")
+            with writing(path):
+                path.unlink(missing_ok=True)
+        return table
+
+    def network(self, sizes: str, eta: float, seed: int) -> Path:
+        """Return the path of a kept network."""
+        return self.path / f"network-{sizes}-eta-{eta!r}-seed-{seed}.safetensors"
+
+    def save_network(self, point: tuple[str, float, int], network: Network) -> None:
+        """Save a network, given by its sizes, η and seed."""
+        save_network(self.network(*point), network)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"sweep: {message}", stacklevel=4)

@@ -1,0 +1,278 @@
+"""Train a group of networks of equal sizes: one compiled program per epoch, without the networks that have ended."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from jaxgd import epoch
+from jaxgd.chunks import Batched
+from jaxgd.epoch import Splits, StaticConfig
+from jaxgd.examples import Examples, inputs, targets
+from jaxgd.history import TrainState
+from jaxgd.network import Layer, Network, first_network, sigmoid, sigmoid_prime, weighted_input
+from jaxgd.outcome import Reason
+from jaxgd.pytree import norm, subtract
+from jaxgd.sweep.plan import Group
+
+COLUMNS = (
+    *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),
+    "step_norm",
+)
+# The networks that still train get a smaller program if it saves this many products of a weight and an example. They
+# take about two seconds on a CPU, as long as a compilation.
+_WORTH = 3e9
+# The placement of arrays on several devices: a part of the networks on each, or the same data on each.
+_NETWORKS, _SAME = P("networks"), P()  # type: ignore[no-untyped-call]
+
+
+class Progress(NamedTuple):
+    """The state of a group between two epochs, in the host's memory. A network is given by its index in the group.
+
+    Attributes:
+        epoch: The number of epochs done; −1 before the evaluation of the first networks.
+        values: The values of `COLUMNS` by epoch and network, (epochs + 1, columns, networks).
+        last: The last epoch of each network that has a row, (networks,).
+        codes: The reason of each network as a code, (networks,).
+        still: The number of epochs in a row that left each network unchanged, (networks,).
+        ended: True for each network that goes no further, (networks,).
+        members: The network at each index of the batch, (width,).
+        batch: The arrays of the batch by name: weights, key, cost and, for the full batch, the gradient.
+    """
+
+    epoch: int
+    values: np.ndarray
+    last: np.ndarray
+    codes: np.ndarray
+    still: np.ndarray
+    ended: np.ndarray
+    members: np.ndarray
+    batch: dict[str, np.ndarray]
+
+    def done(self) -> int:
+        """Return the number of epochs that no network of the group has to make any more."""
+        return int(np.where(self.ended, len(self.values) - 1, max(self.epoch, 0)).sum())
+
+
+def begin(group: Group, scheme: str, epochs: int) -> Progress:
+    """Return the first networks of a group, before their evaluation."""
+    drawn = {seed: first_network(seed, group.sizes, scheme) for seed in dict.fromkeys(group.seeds)}
+    n = len(group.seeds)
+    members = np.minimum(np.arange(group.width), n - 1)
+    seeds = [group.seeds[i] for i in members]
+    network = jax.tree.map(lambda *xs: np.stack(xs), *(drawn[seed][0] for seed in seeds))
+    dtype = np.dtype(jnp.promote_types(network[-1].b.dtype, jnp.float32))
+    return Progress(
+        epoch=-1,
+        values=np.full((epochs + 1, len(COLUMNS), n), np.nan, dtype),
+        last=np.zeros(n, np.int32),
+        codes=np.full(n, int(Reason.RUNNING), np.int32),
+        still=np.zeros(n, np.int32),
+        ended=np.zeros(n, bool),
+        members=members.astype(np.int32),
+        batch={
+            **_named("network", network),
+            "key": np.stack([jax.random.key_data(drawn[seed][1]) for seed in seeds]),
+            "cost": np.full(group.width, np.nan, dtype),
+        },
+    )
+
+
+def advance(
+    group: Group,
+    progress: Progress,
+    splits: Splits,
+    config: StaticConfig,
+    after_epoch: Callable[[int, Callable[[], Progress]], bool],
+) -> Progress:
+    """Train the networks of a group until all have ended or made all epochs.
+
+    Args:
+        group: The group.
+        progress: The first networks, or the state at which an earlier call stopped.
+        splits: The examples.
+        config: The static configuration of an epoch.
+        after_epoch: A function that is called after each epoch with the number of epochs of networks that are done, and
+            a function that returns the state. It returns True to stop.
+
+    Returns:
+        The state at the end.
+    """
+    devices = tuple(jax.local_devices())
+    devices = devices if len(group.seeds) >= len(devices) else devices[:1]
+    epochs, eta = len(progress.values) - 1, np.asarray(group.eta, progress.values.dtype)
+    work = len(splits.train.y) * sum(a * b for a, b in itertools.pairwise(group.sizes))
+    k, members, batch = progress.epoch, progress.members, progress.batch
+    values, last, codes, still, ended = (x.copy() for x in progress[1:6])
+    state: Any = None
+    rates: Any = None
+
+    def now() -> Progress:
+        return Progress(k, values, last, codes, still, ended, members, batch if state is None else _fetched(state))
+
+    while k < epochs and not ended.all():
+        if state is None:
+            state, rates = _placed(batch, eta[members], k, devices)
+            batched = Batched(len(rates) // len(devices), data_sets=1)
+            static = dataclasses.replace(config, objective=dataclasses.replace(config.objective, batched=batched))
+        run = epoch.start if k < 0 else epoch.advance
+        state, *numbers = _step(run, state, splits, rates, config=static, devices=devices)
+        entries, reached, same = (np.asarray(x)[: len(members)] for x in numbers)
+        k += 1
+        # The batch holds ended networks too, and its last indices may repeat a network.
+        at = np.unique(members, return_index=True)[1]
+        at = at[~ended[members[at]]]
+        failed = reached[at] == Reason.NOT_FINITE
+        codes[members[at]] = np.where(failed & (k == 0), int(Reason.START_NOT_FINITE), reached[at])
+        going = at[~failed] if k else at
+        values[k][:, members[going]], last[members[going]] = entries[going].T, k
+        still[members[at]] = np.where(same[at], still[members[at]] + 1, 0) * (k > 0)
+        ended[members[at]] = failed
+        for i in at[np.isin(reached[at], (Reason.UNCHANGED, Reason.SATURATED)) & ~failed]:
+            # A network that a further epoch may change is checked again after 2, 4, 8, … unchanged epochs.
+            count = int(still[members[i]])
+            if count and count & (count - 1) == 0:
+                network = jax.tree.map(lambda x, i=i: x[i], state.network)
+                if config.batch_size is None or bool(_is_fixed(network, rates[i], splits.train)):
+                    ended[members[i]], last[members[i]] = True, k - count + 1
+        active = at[~ended[members[at]]]
+        width = _width(len(active), group.width)
+        if len(active) and (len(members) - width) * (epochs - k) * work > _WORTH:
+            kept = np.resize(active, width)
+            batch, members, state = {name: x[kept] for name, x in _fetched(state).items()}, members[kept], None
+        if after_epoch(now().done(), now):
+            break
+    return now()
+
+
+def networks_of(group: Group, progress: Progress, some: list[int]) -> list[Network]:
+    """Return some networks of the batch, given by their indices in the group."""
+    at = [int(np.flatnonzero(progress.members == i)[0]) for i in some]
+    return [_network("network", progress.batch, len(group.sizes) - 1, i) for i in at]
+
+
+def _width(active: int, width: int) -> int:
+    """Return the smallest width from width, width/2, width/4, … that holds the active networks."""
+    while width > 1 and -(-width // 2) >= active:
+        width = -(-width // 2)
+    return width
+
+
+def _named(prefix: str, network: Any) -> dict[str, np.ndarray]:
+    return {
+        f"{prefix}.{i}.{name}": np.asarray(x)
+        for i, layer in enumerate(network)
+        for name, x in zip(Layer._fields, layer, strict=True)
+    }
+
+
+def _network(prefix: str, arrays: dict[str, np.ndarray], layers: int, at: Any = slice(None)) -> Network:
+    return tuple(Layer(*(arrays[f"{prefix}.{i}.{name}"][at] for name in Layer._fields)) for i in range(layers))
+
+
+def _fetched(state: TrainState) -> dict[str, np.ndarray]:
+    gradient = {} if state.gradient is None else _named("gradient", state.gradient)
+    rest = {"key": np.asarray(jax.random.key_data(state.key)), "cost": np.asarray(state.cost)}
+    return {**_named("network", state.network), **rest, **gradient}
+
+
+def _placed(
+    batch: dict[str, np.ndarray], eta: np.ndarray, k: int, devices: tuple[Any, ...]
+) -> tuple[TrainState, Array]:
+    """Return the state of the batch and η on the devices, each of which gets the same number of networks."""
+    width = -(-len(eta) // len(devices)) * len(devices)
+    batch, eta = {name: np.resize(x, (width, *x.shape[1:])) for name, x in batch.items()}, np.resize(eta, width)
+    layers = sum(name.startswith("network.") for name in batch) // 2
+    arrays: Any = TrainState(
+        network=_network("network", batch, layers),
+        optimizer_state=(),
+        key=batch["key"],  # type: ignore[arg-type]
+        epoch=np.full(width, max(k, 0), np.int32),  # type: ignore[arg-type]
+        cost=batch["cost"],  # type: ignore[arg-type]
+        gradient=_network("gradient", batch, layers) if "gradient.0.w" in batch else None,
+    )
+    where = NamedSharding(_mesh(devices), _NETWORKS) if len(devices) > 1 else None
+    state, rates = jax.device_put((arrays, eta), where)
+    return state._replace(key=jax.random.wrap_key_data(state.key, impl="threefry2x32")), rates
+
+
+def _mesh(devices: tuple[Any, ...]) -> Mesh:
+    return Mesh(np.array(devices), ("networks",))
+
+
+@functools.partial(jax.jit, static_argnames=("run", "config", "devices"))
+def _step(
+    run: Any, state: TrainState, splits: Splits, eta: Array, *, config: StaticConfig, devices: tuple[Any, ...]
+) -> tuple[TrainState, Array, Array, Array]:
+    """Run an epoch of every network, each on one device.
+
+    Return the states, the values of `COLUMNS`, the codes, and True for each network whose weights kept all their bits.
+    """
+
+    def on_device(state: TrainState, splits: Splits, eta: Array) -> tuple[TrainState, Array, Array, Array]:
+        after, (entry, code), finite = jax.vmap(lambda state, eta: run(state, splits, eta, config))(state, eta)
+        # vmap would let the rounding of a norm depend on the number of networks.
+        steps = jax.lax.map(lambda pair: norm(subtract(*pair)), (after.network, state.network))
+        entry = entry._replace(step_norm=jnp.where(jnp.isnan(entry.step_norm), jnp.nan, steps))
+        same = jax.vmap(_same_bits)(after.network, state.network)
+        values = jnp.stack([getattr(entry, name) for name in COLUMNS], axis=1)
+        return after, values, jnp.where(finite, code, int(Reason.NOT_FINITE)), same
+
+    if len(devices) == 1:
+        return on_device(state, splits, eta)
+    # Each device runs its own networks, so nothing is exchanged.
+    parted = jax.shard_map(
+        on_device, mesh=_mesh(devices), in_specs=(_NETWORKS, _SAME, _NETWORKS), out_specs=_NETWORKS, check_vma=False
+    )
+    out: tuple[TrainState, Array, Array, Array] = parted(state, splits, eta)
+    return out
+
+
+def _same_bits(a: Network, b: Network) -> Array:
+    def bits(x: Array) -> Array:
+        return jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return jnp.all(jnp.stack([jnp.all(bits(x) == bits(y)) for x, y in pairs]))
+
+
+@jax.jit
+def _is_fixed(network: Network, eta: Array, examples: Examples) -> Array:
+    """Return True if no mini-batch of any examples changes a weight.
+
+    The mean gradient of a mini-batch is at most the largest one of a single example. Its bound here takes absolute
+    values in every sum, so that rounding changes it by a small factor only. No update changes a weight v if both
+    v − 2ηg and v + 2ηg round to v for the bound g.
+    """
+    dtype = network[-1].b.dtype
+    limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+
+    def errors(example: Examples) -> list[Array]:
+        a, zs = inputs(example.x, dtype), []
+        for layer in network:
+            zs.append(weighted_input(layer, a))
+            a = sigmoid(zs[-1])
+        # Another backend may round an output of 1 to 1 − eps, and a σ′ of 0 to the smallest number.
+        error, bounds = jnp.abs(a - targets(example.y, len(a), dtype)) + 4 * limits.eps, []
+        for layer, z in zip(reversed(network), reversed(zs), strict=True):
+            bounds.append(jnp.maximum(error * sigmoid_prime(z), 4 * limits.tiny))
+            error = jnp.abs(layer.w).T @ bounds[-1]
+        return bounds[::-1]
+
+    largest = [jnp.max(bound, axis=0) for bound in jax.lax.map(errors, examples, batch_size=1000)]
+    widest = jnp.max(jnp.abs(inputs(examples.x, dtype)), axis=0)
+    fixed = []
+    for (w, b), bound in zip(network, largest, strict=True):
+        step = 2 * eta.astype(dtype) * bound
+        for v, change in ((w, step[:, None] * widest), (b, step)):
+            fixed.append(jnp.all((v + change == v) & (v - change == v)))
+        widest = jnp.ones_like(b)
+    return jnp.all(jnp.stack(fixed))

@@ -1,0 +1,149 @@
+"""The points of a sweep, and the groups of networks that are trained together."""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxgd.errors import (
+    DtypeError,
+    RangeError,
+    describe,
+    require_choice,
+    require_count,
+    require_positive,
+    require_sizes,
+    shown,
+)
+
+# Most networks per group and device. More networks do not train faster on a CPU, and the groups of a sweep are what
+# its processes and parts share.
+_MOST = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """The points of a sweep: every combination of sizes, η and seed, in this order.
+
+    Attributes:
+        sizes: The widths of the networks.
+        eta: The learning rates.
+        seeds: The seeds of the first weights and of the order of examples.
+    """
+
+    sizes: tuple[tuple[int, ...], ...]
+    eta: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def per_sizes(self) -> int:
+        """The number of networks of each sizes."""
+        return len(self.eta) * len(self.seeds)
+
+
+class Group(NamedTuple):
+    """Networks of equal sizes that are trained together.
+
+    Attributes:
+        number: The number of the group in the sweep.
+        sizes: The widths of its networks.
+        eta: The learning rate of each network.
+        seeds: The seed of each network.
+        width: The number of networks of the compiled program, at least the number of the group's networks.
+    """
+
+    number: int
+    sizes: tuple[int, ...]
+    eta: tuple[float, ...]
+    seeds: tuple[int, ...]
+    width: int
+
+
+def require_points(sizes: Any, eta: Any, seeds: Any, dtype: Any) -> Points:
+    """Return the points. Raise unless sizes, eta and seeds hold different valid values."""
+    several = sizes if _is_list(sizes) and len(sizes) and all(map(_is_list, sizes)) else [sizes]
+    widths = [require_sizes("sweep", each) for each in several]
+    rates = list(eta) if _is_list(eta) else [eta]
+    for rate in rates:
+        require_positive("sweep", "eta", rate)
+        with np.errstate(over="ignore"):
+            require_positive("sweep", f"eta in {dtype}", np.asarray(rate).astype(dtype))
+    if _is_list(seeds):
+        for seed in seeds:
+            require_count("sweep", "each of seeds", seed, least=0, most=2**32 - 1)
+    else:
+        require_count("sweep", "seeds", seeds, most=2**32)
+        seeds = range(int(seeds))
+    rounded = [float(np.asarray(rate).astype(dtype)) for rate in rates]
+    for name, values in (("sizes", widths), (f"eta in {dtype}", rounded), ("seeds", list(map(int, seeds)))):
+        if not values:
+            raise RangeError(f"sweep: {name} must hold at least one value, got none.\nPass one value or more.")
+        if twice := [value for value, count in collections.Counter(values).items() if count > 1]:
+            raise RangeError(
+                f"sweep: {name} must hold different values, got {shown(twice[0], str)} more than once.\nLeave one out."
+            )
+    return Points(tuple(widths), tuple(map(float, rates)), tuple(map(int, seeds)))
+
+
+def _is_list(x: Any) -> bool:
+    several = isinstance(x, Sequence | np.ndarray | jax.Array) and not isinstance(x, str | bytes)
+    return several and getattr(x, "shape", None) != ()
+
+
+def require_part(part: Any, networks: int) -> tuple[int, int]:
+    """Return the part, counted from 1, and the number of parts; (1, 1) for None."""
+    if part is None:
+        return 1, 1
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise DtypeError(f"sweep: part must be a pair such as (2, 8), got {describe(part)}.\nPass (2, 8) for 2 of 8.")
+    require_count("sweep", "the number of parts", part[1], most=networks)
+    require_count("sweep", f"the part of {part[1]}", part[0], most=int(part[1]))
+    return int(part[0]), int(part[1])
+
+
+def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, itemsize: int, backend: str) -> int:
+    """Return the memory in bytes that a group needs for each of its networks.
+
+    It holds the weights six times: before and after the epoch, in the backend, their gradient and the difference. It
+    also holds the activations of a mini-batch, the order of examples with its intermediate results, and with XLA the
+    outputs of all examples.
+    """
+    weights = sum(a * b + b for a, b in itertools.pairwise(sizes))
+    outputs = 0 if backend == "native" else 3 * examples * sizes[-1]
+    return itemsize * (6 * weights + 3 * batch_size * sum(sizes) + outputs) + 16 * examples
+
+
+def group_counts(points: Points, per_network: Sequence[int], memory: int, parts: int) -> list[int]:
+    """Return the number of groups of each sizes, so that a group fits the memory and each part has a group."""
+    total = points.per_sizes
+    most = [min(max(memory // need, 1), _MOST * jax.local_device_count()) for need in per_network]
+    return [max(-(-total // n), min(parts, total)) for n in most]
+
+
+def groups_of(points: Points, counts: Sequence[int]) -> list[Group]:
+    """Return the groups of the sweep in the order of its points."""
+    pairs = list(itertools.product(points.eta, points.seeds))
+    groups: list[Group] = []
+    for sizes, count in zip(points.sizes, counts, strict=True):
+        for i in range(count):
+            eta, seeds = zip(*pairs[i * len(pairs) // count : (i + 1) * len(pairs) // count], strict=True)
+            groups.append(Group(len(groups), sizes, eta, seeds, -(-len(pairs) // count)))
+    return groups
+
+
+def name_of(sizes: Sequence[int]) -> str:
+    """Return the sizes as text.
+
+    >>> name_of((784, 30, 10))
+    '784-30-10'
+    """
+    return "-".join(map(str, sizes))
+
+
+def require_scheme(scheme: Any) -> None:
+    """Raise unless the scheme is one of `init_network`."""
+    require_choice("sweep", "scheme", scheme, ("gaussian", "scaled"))
