@@ -23,7 +23,8 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("tracebacks", "errors", "files", "pytree", "seen", "outcome", "network", "network_file", "cost", "backprop"),
+    *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "network", "network_file", "cost"),
+    "backprop",
     *("named_costs", "curvature", "slices", "rules"),
     *("descent", "gradcheck", "mesh", "data", "examples", "chunks", "kernels", "history", "epoch", "training"),
     *("sweep", "checkpoint", "state_file", "run_folder", "report", "cli", "pytest_plugin"),
