@@ -51,6 +51,18 @@ def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
     return result
 
 
+def from_process_0(numbers: list[int]) -> list[int]:
+    """Return the numbers that process 0 has. All processes must call this function together."""
+    if jax.process_count() == 1:
+        return numbers
+    from jax.experimental import multihost_utils
+
+    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+    if not count:
+        return []
+    return list(map(int, multihost_utils.broadcast_one_to_all(np.resize(np.array(numbers or [0], np.int32), count))))
+
+
 def spans_processes(x: Any) -> bool:
     """Return True if an array has devices of other processes."""
     return isinstance(x, jax.Array) and not x.is_fully_addressable
