@@ -15,7 +15,7 @@ from jaxgd.kernels import BackendChoice, backend, random_order, xla
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.network import Network
 from jaxgd.outcome import Reason
-from jaxgd.pytree import all_finite, distance, dot, norm, select, subtract
+from jaxgd.pytree import all_finite, barrier, distance, dot, norm, select, subtract
 from jaxgd.rules import gradient_descent
 
 # A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
@@ -165,7 +165,7 @@ def update(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) 
     if not config.wide:
         return advanced, Change(norm(step), predicted, state.cost), finite
     # Without the barrier, XLA would keep the step in memory for both numbers.
-    after, before, predicted = jax.lax.optimization_barrier((network, state.network, predicted))
+    after, before, predicted = barrier(network, state.network, predicted)
     return advanced, Change(distance(after, before), predicted, state.cost), finite
 
 

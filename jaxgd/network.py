@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgd.errors import (
     DtypeError,
+    RangeError,
     ShapeError,
     describe,
     given,
@@ -25,6 +27,8 @@ from jaxgd.errors import (
     require_sizes,
     shown,
 )
+from jaxgd.files import free_memory
+from jaxgd.pytree import WIDE, barrier
 
 
 class Layer(NamedTuple):
@@ -70,8 +74,8 @@ def init_network(
         A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
 
     Raises:
-        RangeError: If sizes holds fewer than two numbers or a number below 1, the layers have more than 2³⁰
-            weights, or the scheme is unknown.
+        RangeError: If sizes holds fewer than two numbers or a number below 1, the weights need more memory than is
+            free, or the scheme is unknown. Inside jit, the memory is not checked.
         DtypeError: If the key is not a random key, a width is not a whole number known before tracing, or the dtype is
             not real floating point of 16 bits or more.
         ShapeError: If the key is an array of keys.
@@ -93,6 +97,8 @@ def init_network(
             f"init_network: dtype must be real floating point, got {shown(dtype)}.\nPass jnp.float32."
         ) from error
     require_float("init_network", "dtype", jnp.zeros((), dtype))
+    if not is_traced(key):
+        require_memory("init_network", sizes, dtype, 1, "the weights")
     layers = []
     for n_in, n_out, layer_key in zip(sizes[:-1], sizes[1:], jax.random.split(key, len(sizes) - 1), strict=True):
         w_key, b_key = jax.random.split(layer_key)
@@ -108,6 +114,27 @@ def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network
     return init_network(network_key, sizes, scheme), order_key
 
 
+def require_memory(who: str, sizes: Sequence[int], dtype: Any, copies: int, purpose: str, device: Any = None) -> None:
+    """Raise RangeError unless copies of a wide network fit in the free memory of a device, as far as that is known."""
+    weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    if weights < WIDE:
+        return
+    need, free = copies * weights * jnp.dtype(dtype).itemsize, _free_memory(device or jax.devices()[0])
+    if free is not None and need > free:
+        raise RangeError(
+            f"{who}: {weights:,} weights need {need / 1e9:.1f} GB for {purpose}, but {free / 1e9:.1f} GB are free.\n"
+            f"Make the layers of {shown(tuple(sizes))} narrower, or use a device with more memory."
+        )
+
+
+def _free_memory(device: Any) -> int | None:
+    """Return the free bytes of the host for a CPU, or of an accelerator; None if they are unknown."""
+    if device.platform == "cpu":
+        return free_memory()
+    known = device.memory_stats() or {}
+    return known["bytes_limit"] - known["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= known.keys() else None
+
+
 # Weights of a layer that are drawn together. A draw takes three times the memory of its result.
 _BLOCK = 2**22
 
@@ -121,8 +148,8 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: Any, scaled: bool,
         if not scaled:
             return w
         # In one program, XLA would multiply by 1/√in, which rounds differently, and would not round w to its dtype.
-        w, divisor = jax.lax.optimization_barrier((w, jnp.sqrt(jnp.asarray(n_in, dtype))))
-        return w / divisor
+        w, divisor = barrier(w, jnp.sqrt(jnp.asarray(n_in, dtype)))
+        return jnp.asarray(w / divisor)
 
     rows = max(1, _BLOCK // n_in)
     threefry = str(jax.random.key_impl(key)) in ("fry", "threefry2x32")
@@ -138,7 +165,8 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: Any, scaled: bool,
         block_key = jax.random.wrap_key_data(jnp.concatenate([data, offset]), impl=_threefry_at_offset())
         return jax.lax.dynamic_update_slice(w, drawn(block_key, rows), (row, jnp.zeros_like(row))), None
 
-    w: Array = jax.lax.scan(block, jnp.zeros((n_out, n_in), dtype), (np.array(first, np.int32), offsets))[0]
+    starts = jnp.array(first, jnp.int32), jnp.asarray(offsets)
+    w: Array = jax.lax.scan(block, jnp.zeros((n_out, n_in), dtype), starts)[0]
     return w
 
 
@@ -152,10 +180,7 @@ def _threefry_at_offset() -> Any:
         counts = jnp.concatenate([jnp.where(low < i, key[2] + 1, key[2]), low])
         first, second = jnp.split(jax.extend.random.threefry_2x32((key[0], key[1]), counts), 2)
         dtype = jnp.dtype(f"uint{bit_width}")
-        if bit_width == 64:
-            bits = (first.astype(dtype) << 32) | second.astype(dtype)
-        else:
-            bits = (first ^ second).astype(dtype)
+        bits = (first.astype(dtype) << 32) | second.astype(dtype) if bit_width == 64 else (first ^ second).astype(dtype)
         return bits.reshape(shape)
 
     def unused(*args: Any) -> NoReturn:

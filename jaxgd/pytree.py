@@ -1,5 +1,6 @@
 """Arithmetic on pytrees of real arrays. Each pytree stands for one vector of variables, as in the book."""
 
+import math
 from typing import Any
 
 import jax
@@ -62,8 +63,13 @@ def distance(u: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
         return [_wide(x) for x in jax.tree.leaves(subtract(u, v))]
 
     # XLA would keep u − v between the two passes, unless a barrier makes it compute u − v twice.
-    u, v, scale = jax.lax.optimization_barrier((u, v, _scale(differences(u, v))))
+    u, v, scale = barrier(u, v, _scale(differences(u, v)))
     return jnp.asarray(scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in differences(u, v)])))
+
+
+def barrier(*trees: Any) -> Any:
+    """Return the trees unchanged. XLA does not combine the operations before this function with those after it."""
+    return jax.lax.optimization_barrier(trees)  # type: ignore[no-untyped-call]
 
 
 def subtract(u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
@@ -124,20 +130,20 @@ def wide_dtype(v: PyTree[Array]) -> Any:
     return dtype
 
 
-def size(v: PyTree[Array]) -> int:
+def size(v: PyTree[Any]) -> int:
     """Return the number of variables in a pytree: the elements of all its leaves.
 
     >>> size({"w": jnp.zeros((2, 3)), "b": jnp.zeros(2)})
     8
     """
-    return sum(jnp.size(x) for x in jax.tree.leaves(v))
+    return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(v))
 
 
 # Variables of a wide tree. In float32 they take 64 MiB. Below, copies cost little memory.
 WIDE = 2**24
 
 
-def is_wide(v: PyTree[Array]) -> bool:
+def is_wide(v: PyTree[Any]) -> bool:
     """Return True if a pytree has so many variables that each copy of it matters.
 
     >>> is_wide({"w": jnp.zeros((2, 3))})

@@ -40,7 +40,7 @@ from jaxgd.history import History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
 from jaxgd.mesh.axes import automatic, sharding_like, varying
 from jaxgd.mesh.processes import decided, on_host, spans_processes
-from jaxgd.network import Network, network_sizes
+from jaxgd.network import Network, network_sizes, require_memory
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import is_wide, select
 from jaxgd.seen import hashable
@@ -87,7 +87,12 @@ def train(
 
     Outside jit and vmap, `train` runs one compiled epoch after another. Under `jit` or `vmap` (over networks, η, keys
     or data) all epochs are one compiled loop. A batch element that stops early then keeps its network, and the rest of
-    its history is NaN.
+    the history is NaN.
+
+    Memory, with W the bytes of the weights of a network of 2²⁴ weights or more, and of `network` itself: 4 W in all,
+    and 5 W for the full batch with a callback. With `donate=True`, 2 W in all. Add the activations of a chunk, at most
+    about W/4, and one W if a gradient over all examples needs several chunks. An optimizer's state adds its own size,
+    twice without `donate`. Runs with `kernel="native"` need more.
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
@@ -124,6 +129,12 @@ def train(
             two runs together equal one long run bit for bit.
         budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
             another order. Default: the budget of the platform that holds the training data.
+        donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,
+            or of `state`, and JAX deletes them: a later use raises JAX's error about a deleted array. A callback must
+            not keep a state for the same reason. No epoch keeps the weights before it. If an epoch is not finite, the
+            result is therefore the network that it left, with NOT_FINITE; step_norm, predicted and actual are NaN, and
+            the outcome is never UNCHANGED. Not possible under jit or vmap, where `jax.jit` has donate_argnums.
+            Default False.
 
     Returns:
         The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to
@@ -249,6 +260,10 @@ def _run(
         if donate:
             raise RangeError("train: donate=True is not possible under jit and vmap.\nUse donate_argnums of jax.jit.")
         return _train_traced(start, state, unpadded(splits, config), eta, config, epochs, labels_fit)
+    devices = network[0].w.devices() if isinstance(network[0].w, jax.Array) else set()
+    if len(devices) < 2:
+        copies, purpose = (1, "the gradient") if donate else (2, "the next weights and the gradient")
+        require_memory("train", sizes, network[0].w.dtype, copies, purpose, next(iter(devices), None))
     if donate:
         state = _donatable(state)
     return _train_by_epoch(start, state, splits, eta, config, epochs, callback)
@@ -351,10 +366,10 @@ def _next(
     state: TrainState, splits: Splits, eta: Array, config: StaticConfig, kept: bool
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the state after an epoch, and the numbers for the host. A callback may have kept the state."""
-    if config.lean:
-        return _in_place(epoch.advance, state, splits, eta, config)
-    if not config.wide:
-        return _packed(epoch.advance, state, splits, eta, config)
+    if config.lean or not config.wide:
+        run = _in_place if config.lean else _packed
+        result: tuple[TrainState, tuple[Array, Array]] = run(epoch.advance, state, splits, eta, config)
+        return result
     advanced, change, finite = _updated(state, splits, eta, config)
     if not kept:
         # The next ∇C takes its memory. A run that returns to the state computes it again.
@@ -373,8 +388,10 @@ def _in_place(
     advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the result of `_packed`, and delete the arrays of the state."""
-    held = {name: getattr(state, name) for name in epoch.HELD}
-    return _packed_in_place(advance, held, state._replace(**dict.fromkeys(epoch.HELD)), splits, eta, config)
+    held, nothing = {name: getattr(state, name) for name in epoch.HELD}, cast(Any, dict.fromkeys(epoch.HELD))
+    result: tuple[TrainState, tuple[Array, Array]]
+    result = _packed_in_place(advance, held, state._replace(**nothing), splits, eta, config)
+    return result
 
 
 @functools.partial(jax.jit, static_argnames=("advance", "config"))

@@ -145,9 +145,14 @@ def require_sizes_fit(sizes: Sequence[int], data: "Dataset", *, exact: bool, run
     Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
     the run folder if the network comes from it, and not from the option --sizes.
     """
+    import jax.numpy as jnp
+
     from jaxgd.errors import RangeError, require_sizes, shown
+    from jaxgd.network import require_memory
 
     require_sizes("train", sizes)
+    if run is None:
+        require_memory("train", sizes, jnp.result_type(float), 3, "the weights, the next weights and the gradient")
     height, width = data.image_shape
     if sizes[0] != data.inputs or sizes[-1] < data.classes or (exact and sizes[-1] != data.classes):
         images = f"its images are {height}×{width}, and it has {data.classes} classes"
