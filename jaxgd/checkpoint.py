@@ -10,7 +10,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -26,10 +26,17 @@ from jaxgd.errors import (
     MissingDependencyError,
     WriteError,
 )
-from jaxgd.files import seal, unseal
+from jaxgd.files import read_file, seal, unseal
+from jaxgd.pieces import PIECE, assembled, digest, from_process_0, spans_processes, together
 
-_CHECKPOINT, _OLD_CHECKPOINT = "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
+# Format 2 joins all leaves into one array, and format 1 does not seal the description.
+_CHECKPOINT, _JOINED, _UNSEALED = "jaxgd.checkpoint/3", "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
 _FOREIGN = "it belongs to another run, or config.json was changed"
+_DAMAGED = "its values differ from the saved ones (damaged file)"
+# Largest size in bytes of a leaf that is joined with others. A file and a compiled digest for each small leaf would
+# take longer.
+_SMALL = 2**20
+_MOST = 2**30  # limit on the description of a checkpoint, in bytes
 
 
 class Restored(NamedTuple):
@@ -49,9 +56,16 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run in one folder. Each is written whole or not at all, and the newest few are kept.
 
-    A checkpoint holds a pytree of arrays (typed keys included), the run's configuration, the shapes of the arrays, and
-    the SHA-256 of all of this, which detects damage. Saving runs in the background. `close`, or the end of the `with`
+    A checkpoint holds a pytree of arrays (typed keys included), the run's configuration, and the paths and shapes of
+    the arrays. Checksums of all of this detect damage. Saving runs in the background. `close`, or the end of the `with`
     block, waits for it. Loading never unpickles.
+
+    Leaves above 1 MiB, and leaves divided among processes, are arrays of their own, written shard by shard. Their
+    checksum is `jaxgd.pieces.digest`, which does not depend on the devices. Smaller leaves are joined into one array,
+    whose checksum is a SHA-256.
+
+    In a job of several processes, all of them make the same calls together, in a folder that they share. Each writes
+    and reads its own shards. All come to the same decision on each checkpoint.
 
     A failed write raises WriteError. If no checkpoint can be read, `restore` raises CheckpointError. These errors carry
     the reason, so the log messages of orbax are dropped until `close`.
@@ -100,7 +114,10 @@ class Checkpoints:
         # orbax logs the traceback of each error of its threads, and of each damaged file that it reads.
         logging.getLogger("absl").addFilter(self._quiet)
         with _saving(self._folder):
-            return self._ocp.CheckpointManager(self._folder, options=options)
+            # One file per chunk of an array: the other layout of orbax holds all chunks in the memory until the end.
+            handler = self._ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
+            handlers = {"about": self._ocp.JsonCheckpointHandler(), "state": handler}
+            return self._ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     @property
     def newest(self) -> int | None:
@@ -110,20 +127,27 @@ class Checkpoints:
 
     def save(self, epoch: int, tree: PyTree[Any]) -> None:
         """Start to write the tree as this epoch's checkpoint. An earlier write that failed raises its error here."""
-        leaves = [np.asarray(leaf) for leaf in jax.device_get(list(map(unkeyed, jax.tree.leaves(tree))))]
-        values = np.frombuffer(b"".join(leaf.tobytes() for leaf in leaves), np.uint8)
+        together(self._guard, WriteError)
+        leaves = [unkeyed(x) if hasattr(x, "dtype") else np.asarray(x) for x in jax.tree.leaves(tree)]
+        arrays = {str(i): _for_orbax(x) for i, x in enumerate(leaves) if _is_alone(x)}
+        joined = b"".join(np.asarray(x).tobytes() for x in jax.device_get([x for x in leaves if not _is_alone(x)]))
+        digests = dict(zip(arrays, digest(list(arrays.values())), strict=True))
         about = {
             "format": _CHECKPOINT,
             "config": self._config,
             "epoch": epoch,
-            "leaves": [{"shape": leaf.shape, "dtype": str(leaf.dtype)} for leaf in leaves],
-            "bytes": values.size,
-            "values": hashlib.sha256(values.tobytes()).hexdigest(),
+            "leaves": [
+                {"path": path, "shape": x.shape, "dtype": str(x.dtype), "digest": digests.get(str(i))}
+                for i, (path, x) in enumerate(zip(_paths(tree), leaves, strict=True))
+            ],
+            "bytes": len(joined),
+            "values": hashlib.sha256(joined).hexdigest(),
         }
-        # Save all values as one array. If one of several arrays is damaged, orbax hangs while it reads the others.
-        state = self._ocp.args.StandardSave({"values": values})
+        if joined:  # orbax refuses an array without elements
+            arrays["values"] = np.frombuffer(joined, np.uint8)
+        chunks = {name: self._ocp.SaveArgs(chunk_byte_size=PIECE) for name in arrays}
+        state = self._ocp.args.PyTreeSave(arrays, chunks)
         items = {"about": self._ocp.args.JsonSave(seal(about)), "state": state}
-        self._guard()
         with _saving(self._folder):
             # force=True writes an epoch again after `restore` has refused it.
             self._manager.save(epoch, args=self._ocp.args.Composite(**items), force=True)
@@ -151,7 +175,9 @@ class Checkpoints:
         checkpoints move to another folder, so that the run can write their epochs again.
 
         Args:
-            like: A pytree of the same structure. Its shapes and values do not matter.
+            like: A pytree of the same structure, of arrays or their outlines (`jax.ShapeDtypeStruct`). Its shapes and
+                values do not matter. Each leaf is restored with the sharding of its leaf here, also on other devices or
+                in another number of processes. Default: the default device.
 
         Returns:
             The newest intact checkpoint and the refused ones, or None.
@@ -162,7 +188,7 @@ class Checkpoints:
         refused: list[str] = []
         # Count checkpoints that orbax does not list. Otherwise the run would silently start from its beginning.
         folders = [path for path in self._folder.glob("*") if path.name.isdecimal() and path.is_dir()]
-        steps = sorted((int(path.name) for path in folders), reverse=True)
+        steps = from_process_0(sorted((int(path.name) for path in folders), reverse=True))
         for epoch in steps:
             try:
                 tree = self._read(epoch, like)
@@ -185,37 +211,59 @@ class Checkpoints:
         return None
 
     def _read(self, epoch: int, like: PyTree[Any]) -> PyTree[Any]:
-        if not all(path.is_file() or path.is_dir() for path in (self._folder / str(epoch)).rglob("*")):
-            raise CheckpointError("it holds a file that is not a regular one")  # orbax would wait for a pipe
-        about = self._manager.restore(epoch, args=self._ocp.args.Composite(about=self._ocp.args.JsonRestore()))["about"]
-        kind = about.get("format") if isinstance(about, dict) else None
-        if kind not in (_CHECKPOINT, _OLD_CHECKPOINT):
-            raise CheckpointError(f"it is not a {_CHECKPOINT}")
-        if kind == _CHECKPOINT:
-            about = unseal(about)
-        # A checkpoint of an earlier version has more entries, for instance the place of the data.
-        if not self._config.items() <= about["config"].items() or len(about["leaves"]) != len(jax.tree.leaves(like)):
-            raise CheckpointError(_FOREIGN)
-        state = self._ocp.args.StandardRestore({"values": np.zeros(about["bytes"], np.uint8)})
-        values = self._manager.restore(epoch, args=self._ocp.args.Composite(state=state))["state"]["values"]
-        saved = about["values" if kind == _CHECKPOINT else "sha256"]
-        if hashlib.sha256(values.tobytes()).hexdigest() != saved or about["epoch"] != epoch:
-            raise CheckpointError("its values differ from the saved ones (damaged file)")
-        leaves, offset = [], 0
-        for leaf in about["leaves"]:
-            dtype, count = jnp.dtype(leaf["dtype"]), math.prod(leaf["shape"])
-            leaves.append(np.frombuffer(values, dtype, count, offset).reshape(leaf["shape"]))
-            offset += count * dtype.itemsize
+        leaves, digests = together(lambda: self._leaves(epoch, like), CheckpointError)
+        if digest([leaves[i] for i in digests]) != list(digests.values()):
+            raise CheckpointError(_DAMAGED)
         return jax.tree.map(keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
+
+    def _leaves(self, epoch: int, like: PyTree[Any]) -> tuple[list[Any], dict[int, str]]:
+        """Return the leaves of a checkpoint, as far as they are on this process, and the digests of the large ones."""
+        folder = self._folder / str(epoch)
+        if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
+            raise CheckpointError("it holds a file that is not a regular one")  # tensorstore would wait for a pipe
+        about = json.loads(read_file(folder / "about" / "metadata", _MOST).decode())
+        kind = about.get("format") if isinstance(about, dict) else None
+        if kind not in (_CHECKPOINT, _JOINED, _UNSEALED):
+            raise CheckpointError(f"it is not a {_CHECKPOINT}")
+        if kind != _UNSEALED:
+            about = unseal(about)
+        # A checkpoint of an earlier version has more entries, for instance the place of the data, and no paths.
+        paths = [entry.get("path", path) for entry, path in zip(about["leaves"], _paths(like), strict=False)]
+        same = paths == _paths(like) and len(paths) == len(about["leaves"])
+        if not self._config.items() <= about["config"].items() or not same:
+            raise CheckpointError(_FOREIGN)
+        values = b""
+        if about["bytes"]:
+            values = _opened(folder / "state", "values", [about["bytes"]], "uint8").read().result().tobytes()
+        saved = about["sha256" if kind == _UNSEALED else "values"]
+        if hashlib.sha256(values).hexdigest() != saved or about["epoch"] != epoch:
+            raise CheckpointError(_DAMAGED)
+        leaves: list[Any] = []
+        offset = 0
+        for i, (entry, x) in enumerate(zip(about["leaves"], jax.tree.leaves(like), strict=True)):
+            shape, dtype, sharding = entry["shape"], jnp.dtype(entry["dtype"]), _sharding(x)
+            if entry.get("digest"):
+                array = _opened(folder / "state", str(i), shape, dtype.name)
+                box = array.chunk_layout.read_chunk.shape
+                leaves.append(assembled(shape, dtype, functools.partial(_part, array), sharding, box))
+                continue
+            value = np.frombuffer(values, dtype, math.prod(shape), offset).reshape(shape)
+            offset += value.nbytes
+            leaves.append(value if sharding is None else assembled(shape, dtype, value.__getitem__, sharding))
+        return leaves, {i: entry["digest"] for i, entry in enumerate(about["leaves"]) if entry.get("digest")}
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move the refused checkpoints to a folder next to this one."""
-        with _saving(self._folder):
-            for step in steps:
+
+        def move() -> None:
+            for step in steps if jax.process_index() == 0 else ():
                 target = self._folder.with_name(f"{self._folder.name}-refused") / str(step)
                 target.parent.mkdir(exist_ok=True)
                 shutil.rmtree(target, ignore_errors=True)
                 (self._folder / str(step)).rename(target)
+
+        with _saving(self._folder):
+            together(move, WriteError)
             if steps:
                 self._manager.reload()
 
@@ -238,6 +286,46 @@ def _saving(folder: Path) -> Iterator[None]:
         code = re.search(r"os_error_code='(\d+)'", str(error))  # in the messages of tensorstore
         reason = os.strerror(int(code[1])) if code else lines[0][:300]
         raise WriteError(f"{folder}: the checkpoint cannot be written: {reason.rstrip('.')}.") from error
+
+
+def _is_alone(x: Any) -> bool:
+    """Return True if a leaf is written as an array of its own."""
+    if spans_processes(x) and not x.is_fully_replicated:
+        return bool(x.size)
+    return int(x.size) * int(x.dtype.itemsize) > _SMALL
+
+
+def _for_orbax(x: Any) -> Any:
+    """Return a leaf as orbax takes it: in a job of several processes, it refuses an array of JAX on one of them."""
+    is_local = jax.process_count() > 1 and not spans_processes(x)
+    return np.asarray(x) if is_local else x
+
+
+def _sharding(like: Any) -> jax.sharding.Sharding | None:
+    """Return the devices for a leaf, or None for the default device."""
+    is_placed = isinstance(like, jax.ShapeDtypeStruct) or (isinstance(like, jax.Array) and like.committed)
+    return like.sharding if is_placed else None
+
+
+def _opened(folder: Path, name: str, shape: Sequence[int], dtype: str) -> Any:
+    """Return an array that orbax wrote, as an array of tensorstore. No values are read."""
+    import tensorstore
+
+    store: dict[str, Any] = {"driver": "file", "path": f"{folder}/{name}/"}
+    if (folder / "manifest.ocdbt").exists():  # format 2 and 1
+        store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}, "path": f"{name}/"}
+    array = tensorstore.open({"driver": "zarr", "kvstore": store}, open=True, read=True).result()
+    if list(array.shape) != list(shape) or array.dtype.name != dtype:
+        raise CheckpointError(_DAMAGED)
+    return array
+
+
+def _part(array: Any, part: tuple[slice, ...]) -> Any:
+    return array[part].read().result()
+
+
+def _paths(tree: PyTree[Any]) -> list[str]:
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def _is_key(x: Any) -> bool:

@@ -10,12 +10,16 @@ from jaxtyping import Array, Float
 from jaxgd.errors import DtypeError, describe, is_traced, require_count
 from jaxgd.examples import inputs
 from jaxgd.network import Network, feedforward, network_sizes
+from jaxgd.pytree import is_wide, size
 
 
 class Budget(NamedTuple):
     """Limits on the memory that XLA uses to evaluate many examples.
 
     They decide which rows are computed together, and therefore how sums round.
+
+    A pass over the weights of a wide network costs more than the pages of its activations. A network of 2²⁴ weights and
+    biases or more may therefore use a quarter of their bytes for a chunk, if `chunk` is less.
 
     Attributes:
         chunk: Limit in bytes on the inputs and activations of the rows that are computed together.
@@ -135,7 +139,10 @@ def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = UN
     first, *widths = network_sizes(network)
     # A layer holds its weighted inputs and its activations.
     floats = batched.data_sets * first + batched.networks * 2 * sum(widths)
-    most = max(budget.chunk // (floats * network[-1].b.dtype.itemsize), 1)
+    limit, itemsize = budget.chunk, network[-1].b.dtype.itemsize
+    if is_wide(network):
+        limit = max(limit, batched.networks * size(network) * itemsize // 4)
+    most = max(limit // (floats * itemsize), 1)
     if n <= most:
         return n
     # If the number divides n, the last chunk needs no program of its own.

@@ -15,7 +15,7 @@ from jaxgd.kernels import BackendChoice, backend, random_order, xla
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.network import Network
 from jaxgd.outcome import Reason
-from jaxgd.pytree import all_finite, dot, norm, select, subtract
+from jaxgd.pytree import all_finite, barrier, distance, dot, norm, select, subtract
 from jaxgd.rules import gradient_descent
 
 # A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
@@ -28,7 +28,9 @@ class StaticConfig:
     """The static configuration of the compiled functions: a hashable value. Another one means another compilation.
 
     With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's. `counts` holds
-    the number of examples of each split; further rows are padding.
+    the number of examples of each split; further rows are padding. With `wide`, an epoch runs as two programs,
+    `update` and `evaluate`, which need less memory than one. With `lean`, the programs write over the state, and an
+    epoch keeps no state to return to.
     """
 
     batch_size: int | None
@@ -39,6 +41,8 @@ class StaticConfig:
     backend: BackendChoice
     portable: bool = False
     counts: tuple[int, ...] = ()
+    wide: bool = False
+    lean: bool = False
 
 
 class Entry(NamedTuple):
@@ -46,6 +50,24 @@ class Entry(NamedTuple):
 
     history: History
     code: Array
+
+
+# The fields of a state that a lean run writes over.
+HELD = ("network", "optimizer_state", "gradient")
+
+
+class Change(NamedTuple):
+    """The change of the weights and of C over an epoch; None for the numbers that are not known.
+
+    Attributes:
+        step_norm: ‖Δv‖.
+        predicted: ∇C · Δv.
+        cost_before: C before the epoch.
+    """
+
+    step_norm: Array | None = None
+    predicted: Array | None = None
+    cost_before: Array | None = None
 
 
 class Splits(NamedTuple):
@@ -80,20 +102,37 @@ def rule(eta: Array, config: StaticConfig) -> optax.GradientTransformationExtraA
 @functools.partial(jax.jit, static_argnames="config")
 def start(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Return a new state with the optimizer's state, and its entry."""
-    state = state._replace(optimizer_state=rule(eta, config).init(state.network))
-    return _evaluated(state, None, splits, config)
+    optimizer_state = rule(eta, config).init(state.network)
+    if config.lean:
+        # The state of some optimizers holds v itself. JAX cannot donate one array twice.
+        optimizer_state = jax.tree.map(jnp.copy, optimizer_state)
+    return evaluate(state._replace(optimizer_state=optimizer_state), Change(), splits, config)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def resume(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
-    evaluated, entry, finite = _evaluated(state, None, splits, config)
+    if config.wide:
+        # The run deletes ∇C, which belongs to the caller.
+        state = state._replace(gradient=jax.tree.map(jnp.copy, state.gradient))
+    evaluated, entry, finite = evaluate(state, Change(), splits, config)
     return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def advance(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
-    """Run one epoch. Return the new state, its entry and True; if not finite, the old state, any entry and False."""
+    """Run one epoch. Return the new state, its entry and True.
+
+    If the epoch is not finite, return the old state, any entry and False; with `config.lean`, the new state.
+    """
+    advanced, change, finite = update(state, splits, eta, config)
+    advanced, entry, evaluated_finite = evaluate(advanced, change, splits, config)
+    finite &= evaluated_finite
+    return advanced if config.lean else keep(finite, advanced, state), entry, finite
+
+
+def update(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Change, Array]:
+    """Make the updates of one epoch. Return the state without its cost and gradient, the change, and True if finite."""
     if config.batch_size is None:
         network, optimizer_state = xla.step(
             state.network,
@@ -118,10 +157,16 @@ def advance(state: TrainState, splits: Splits, eta: Array, config: StaticConfig)
             config.batch_size,
             config.portable,
         )
-    advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1)
-    advanced, entry, evaluated_finite = _evaluated(advanced, state, splits, config)
-    finite &= evaluated_finite
-    return keep(finite, advanced, state), entry, finite
+    advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1, gradient=None)
+    if config.lean:
+        return advanced, Change(), finite
+    step = subtract(network, state.network)
+    predicted = dot(state.gradient, step) if config.batch_size is None else None
+    if not config.wide:
+        return advanced, Change(norm(step), predicted, state.cost), finite
+    # Without the barrier, XLA would keep the step in memory for both numbers.
+    after, before, predicted = barrier(network, state.network, predicted)
+    return advanced, Change(distance(after, before), predicted, state.cost), finite
 
 
 def updates(epoch: Array, splits: Splits, config: StaticConfig) -> Array:
@@ -129,10 +174,10 @@ def updates(epoch: Array, splits: Splits, config: StaticConfig) -> Array:
     return epoch * (1 if config.batch_size is None else -(-len(splits.train.y) // config.batch_size))
 
 
-def _evaluated(
-    state: TrainState, before: TrainState | None, splits: Splits, config: StaticConfig
+def evaluate(
+    state: TrainState, change: Change, splits: Splits, config: StaticConfig
 ) -> tuple[TrainState, Entry, Array]:
-    """Return the state with its cost and gradient, its entry, and True if all of it is finite."""
+    """Return the state of `update` with its cost and gradient, its entry, and True if all of it is finite."""
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
     values = dict.fromkeys(History._fields, nan)
     finite, saturated = all_finite(network), jnp.array(False)
@@ -160,12 +205,12 @@ def _evaluated(
             if (examples := getattr(splits, name)) is not None:
                 result = evaluated(examples, gradient=False)
                 values |= {f"{name}_cost": result.cost, f"{name}_accuracy": result.accuracy}
-    if before is not None:
-        step = subtract(network, before.network)
-        values["step_norm"] = norm(step)
-        values["actual"] = state.cost - before.cost
-        if full_batch:
-            values["predicted"] = dot(before.gradient, step)
+    if change.step_norm is not None:
+        values["step_norm"] = change.step_norm
+    if change.predicted is not None:
+        values["predicted"] = change.predicted
+    if change.cost_before is not None:
+        values["actual"] = state.cost - change.cost_before
     # A cost that is not known is NaN, and counts as wrong.
     wrong = ~(jnp.abs(state.cost) <= NEAR_0)
     # values["step_norm"] is NaN before the first epoch.

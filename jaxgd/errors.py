@@ -409,9 +409,9 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
 
 
 def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
-    """Return sizes as ints. Raise unless it has the number of inputs and the width of at least one layer, all above 0.
+    """Return sizes as ints.
 
-    The layers together may have at most 2³⁰ weights, which take 4 GiB in float32.
+    Raise unless it has the number of inputs and the width of at least one layer, from 1 to 2³¹ − 1.
     """
     several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, (str, bytes, *_NOT_PLAIN))
     if not several or getattr(sizes, "shape", None) == ():
@@ -424,11 +424,5 @@ def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
             f"{shown(tuple(sizes))}.\nThe book's network is (784, 30, 10)."
         )
     for size in sizes:
-        require_count(who, f"each of sizes {shown(tuple(sizes))}", size)
-    widths = tuple(map(int, sizes))
-    if (weights := sum(map(operator.mul, widths, widths[1:]))) > 2**30:
-        raise RangeError(
-            f"{who}: sizes must give at most 2**30 weights, got {shown(weights, '{:,}'.format)}.\n"
-            "Make the layers narrower."
-        )
-    return widths
+        require_count(who, f"each of sizes {shown(tuple(sizes))}", size, most=2**31 - 1)
+    return tuple(map(int, sizes))

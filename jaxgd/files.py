@@ -11,9 +11,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxgd.errors import DtypeError, RangeError, WriteError, describe, shown
 
@@ -71,7 +71,7 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
         Traceback (most recent call last):
         OSError: [Errno 27] it has 4 bytes, more than the limit of 3
     """
-    with _opened(path) as (handle, size):
+    with opened(path) as (handle, size):
         if size > most:
             raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {most:,}")
         # Read one byte more than stated, to detect a file that has grown, or one in /proc, whose stated size is 0.
@@ -83,13 +83,13 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
 
 def read_head(path: str | os.PathLike[str], most: int) -> bytes:
     """Return the first bytes of a regular file, at most `most`. Raise OSError as `read_file` does."""
-    with _opened(path) as (handle, _):
+    with opened(path) as (handle, _):
         return _read(handle, most)
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
-    """Open a regular file, and yield its descriptor and its size."""
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
+    """Open a regular file, and yield its descriptor and its size. Raise OSError as `read_file` does."""
     # Without O_NONBLOCK, opening a pipe waits for a writer. Windows needs O_BINARY and has no O_NONBLOCK.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -108,18 +108,51 @@ def _read(handle: int, most: int) -> bytes:
         return file.read(most) or b""
 
 
+def free_memory() -> int | None:
+    """Return the bytes of memory that this process can still take, or None if the system does not say.
+
+    The limits of control groups count, which containers and job schedulers set.
+
+    >>> free_memory() is None or free_memory() > 0
+    True
+    """
+    free = [1024 * kib for kib in _values(Path("/proc/meminfo"), "MemAvailable:")]
+    for folder, limit, used, cached in _GROUPS:
+        for most, now in zip(_values(folder / limit), _values(folder / used), strict=False):
+            # The kernel takes the pages of files back when a process needs memory.
+            free.append(max(most - now + sum(_values(folder / "memory.stat", cached)), 0))
+    return min(free, default=None)
+
+
+# The folder of this process's control group in versions 2 and 1, and its files for the limit and the use.
+_GROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file "),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+)
+
+
+def _values(path: Path, name: str = "") -> list[int]:
+    """Return the number after a name at the start of a line of a file of the kernel, or no number."""
+    try:
+        found = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [int(found[1])] if found else []
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Return the content of a file of JSON in UTF-8, of at most 1 MiB. Raise OSError as `read_file` does.
 
     Content that is not JSON, repeats a name, holds NaN or Infinity, or is nested too deeply raises ValueError.
     """
     try:
-        return json.loads(read_file(path, _SMALL).decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
+        return json.loads(read_file(path, _SMALL).decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raise ValueError if it repeats a name."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("it repeats a name")
@@ -147,12 +180,12 @@ def unseal(content: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
     """Write `content` to a temporary file in the folder of `path`, flush it to the disk, and rename it to `path`.
 
     Args:
         path: The file to write, in an existing folder. An existing file is replaced.
-        content: The bytes of the file.
+        content: The bytes of the file, or a function that writes them to an open file.
 
     Raises:
         WriteError: If any of these steps fails. The temporary file is removed and an existing file stays as it was.
@@ -168,7 +201,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise OSError(errno.EINVAL, "not a regular file")
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

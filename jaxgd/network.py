@@ -1,19 +1,25 @@
 """The network of sigmoid neurons: a tuple of layers, and the functions that create and run it."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple, NoReturn
 
 import jax
+import jax.extend
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgd.errors import (
     DtypeError,
+    RangeError,
     ShapeError,
     describe,
     given,
     is_float,
+    is_traced,
     require_choice,
     require_float,
     require_key,
@@ -21,6 +27,8 @@ from jaxgd.errors import (
     require_sizes,
     shown,
 )
+from jaxgd.files import free_memory
+from jaxgd.pytree import WIDE, barrier
 
 
 class Layer(NamedTuple):
@@ -66,8 +74,8 @@ def init_network(
         A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
 
     Raises:
-        RangeError: If sizes holds fewer than two numbers or a number below 1, the layers have more than 2³⁰
-            weights, or the scheme is unknown.
+        RangeError: If sizes holds fewer than two numbers or a number below 1, the weights need more memory than is
+            free, or the scheme is unknown. Inside jit, the memory is not checked.
         DtypeError: If the key is not a random key, a width is not a whole number known before tracing, or the dtype is
             not real floating point of 16 bits or more.
         ShapeError: If the key is an array of keys.
@@ -89,12 +97,12 @@ def init_network(
             f"init_network: dtype must be real floating point, got {shown(dtype)}.\nPass jnp.float32."
         ) from error
     require_float("init_network", "dtype", jnp.zeros((), dtype))
+    if not is_traced(key):
+        require_memory("init_network", sizes, dtype, 1, "the weights")
     layers = []
     for n_in, n_out, layer_key in zip(sizes[:-1], sizes[1:], jax.random.split(key, len(sizes) - 1), strict=True):
         w_key, b_key = jax.random.split(layer_key)
-        w = jax.random.normal(w_key, (n_out, n_in), dtype)
-        if scheme == "scaled":
-            w = w / jnp.sqrt(jnp.asarray(n_in, dtype))
+        w = _weights(w_key, n_out, n_in, dtype, scheme == "scaled", not is_traced(key))
         layers.append(Layer(w, jax.random.normal(b_key, (n_out,), dtype)))
     return tuple(layers)
 
@@ -104,6 +112,89 @@ def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network
     # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
     network_key, order_key = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
     return init_network(network_key, sizes, scheme), order_key
+
+
+def require_memory(who: str, sizes: Sequence[int], dtype: Any, copies: int, purpose: str, device: Any = None) -> None:
+    """Raise RangeError unless copies of a wide network fit in the free memory of a device, as far as that is known."""
+    weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
+    if weights < WIDE:
+        return
+    need, free = copies * weights * jnp.dtype(dtype).itemsize, _free_memory(device or jax.devices()[0])
+    if free is not None and need > free:
+        raise RangeError(
+            f"{who}: {weights:,} weights need {need / 1e9:.1f} GB for {purpose}, but {free / 1e9:.1f} GB are free.\n"
+            f"Make the layers of {shown(tuple(sizes))} narrower, or use a device with more memory."
+        )
+
+
+def _free_memory(device: Any) -> int | None:
+    """Return the free bytes of the host for a CPU, or of an accelerator; None if they are unknown."""
+    if device.platform == "cpu":
+        return free_memory()
+    known = device.memory_stats() or {}
+    return known["bytes_limit"] - known["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= known.keys() else None
+
+
+# Weights of a layer that are drawn together. A draw takes three times the memory of its result.
+_BLOCK = 2**22
+
+
+@functools.partial(jax.jit, static_argnames=("n_out", "n_in", "dtype", "scaled", "in_blocks"))
+def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: Any, scaled: bool, in_blocks: bool) -> Array:
+    """Draw the weights of a layer. Blocks of rows save memory, but XLA cannot partition them over devices."""
+
+    def drawn(key: PRNGKeyArray, rows: int) -> Array:
+        w = jax.random.normal(key, (rows, n_in), dtype)
+        if not scaled:
+            return w
+        # In one program, XLA would multiply by 1/√in, which rounds differently, and would not round w to its dtype.
+        w, divisor = barrier(w, jnp.sqrt(jnp.asarray(n_in, dtype)))
+        return jnp.asarray(w / divisor)
+
+    rows = max(1, _BLOCK // n_in)
+    threefry = str(jax.random.key_impl(key)) in ("fry", "threefry2x32")
+    if not in_blocks or rows >= n_out or not threefry or not jax.config.jax_threefry_partitionable:  # type: ignore[attr-defined]
+        return drawn(key, n_out)
+    # The last block overlaps the one before it, so that all have the same shape.
+    first = [min(row, n_out - rows) for row in range(0, n_out, rows)]
+    offsets = np.array([divmod(row * n_in, 2**32) for row in first], np.uint32)
+    data = jax.random.key_data(key)
+
+    def block(w: Array, start: tuple[Array, Array]) -> tuple[Array, None]:
+        row, offset = start
+        block_key = jax.random.wrap_key_data(jnp.concatenate([data, offset]), impl=_threefry_at_offset())
+        return jax.lax.dynamic_update_slice(w, drawn(block_key, rows), (row, jnp.zeros_like(row))), None
+
+    starts = jnp.array(first, jnp.int32), jnp.asarray(offsets)
+    w: Array = jax.lax.scan(block, jnp.zeros((n_out, n_in), dtype), starts)[0]
+    return w
+
+
+@functools.cache
+def _threefry_at_offset() -> Any:
+    """Return JAX's default random generator with a key of four words: its own key, and the number of values to skip."""
+
+    def random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
+        i = jax.lax.iota(jnp.uint32, int(np.prod(shape)))
+        low = i + key[3]
+        counts = jnp.concatenate([jnp.where(low < i, key[2] + 1, key[2]), low])
+        first, second = jnp.split(jax.extend.random.threefry_2x32((key[0], key[1]), counts), 2)
+        dtype = jnp.dtype(f"uint{bit_width}")
+        bits = (first.astype(dtype) << 32) | second.astype(dtype) if bit_width == 64 else (first ^ second).astype(dtype)
+        return bits.reshape(shape)
+
+    def unused(*args: Any) -> NoReturn:
+        raise NotImplementedError("a key with an offset only draws")
+
+    return jax.extend.random.define_prng_impl(
+        key_shape=(4,),
+        seed=unused,
+        split=unused,
+        fold_in=unused,
+        random_bits=random_bits,
+        name="threefry2x32_at_offset",
+        tag="fryo",
+    )
 
 
 def network_sizes(network: Network) -> tuple[int, ...]:

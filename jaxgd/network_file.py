@@ -1,40 +1,54 @@
 """Networks as safetensors files, for exchange with other programs."""
 
+import errno
 import hashlib
 import json
+import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Shaped
 
 from jaxgd.errors import (
     CheckpointError,
     DtypeError,
     ShapeError,
+    WriteError,
     describe,
     is_traced,
     require_float,
 )
-from jaxgd.files import as_path, read_file, write_atomically
+from jaxgd.files import as_path, free_memory, opened, unique, write_atomically
 from jaxgd.network import Layer, Network, network_sizes
+from jaxgd.pieces import assembled, pieces, spans_processes, together
 
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
-# Largest size of a file in bytes: 2**30 weights in float64, and 1 GiB for biases and names.
-_MOST = 9 * 2**30
-_DTYPES = {"BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+# The dtypes in the order of the format: the tensors of a file lie in the reverse order, and by name within a dtype.
+_DTYPES = {
+    name: jnp.dtype(dtype)
+    for name, dtype in (
+        *(("BOOL", "bool"), ("U8", "uint8"), ("I8", "int8"), ("I16", "int16"), ("U16", "uint16"), ("F16", "float16")),
+        *(("BF16", "bfloat16"), ("I32", "int32"), ("U32", "uint32"), ("F32", "float32"), ("F64", "float64")),
+        *(("I64", "int64"), ("U64", "uint64")),
+    )
+}
+_FLOAT_DTYPES = [_DTYPES[name] for name in ("F16", "BF16", "F32", "F64")]
+_LONGEST = 100_000_000  # limit on the header in bytes, as in the format
 
 
 def save_network(path: str | Path, network: Network) -> None:
     """Write a network to a safetensors file, for any program that reads the format.
 
     Layer i's weights and biases are the tensors "i.w", (out, in), and "i.b", (out,). The file is replaced whole or not
-    at all. It holds the SHA-256 of the tensors, which detects damage.
+    at all. It holds the SHA-256 of the tensors, which detects damage. The weights are written in pieces, without a
+    second copy of all of them.
+
+    If the network spans several processes, all processes call `save_network`. Process 0 writes the file, and the others
+    return when it is complete.
 
     Args:
         path: Path of the file, which must end in `.safetensors`.
@@ -46,7 +60,7 @@ def save_network(path: str | Path, network: Network) -> None:
             dtypes.
         RangeError: If no file can have this path.
         ShapeError: If the layers do not fit together, or one has no neuron or no input.
-        WriteError: If the file cannot be written.
+        WriteError: If the file cannot be written, on any process.
 
     Example:
         >>> import tempfile; from jaxgd import init_network
@@ -62,13 +76,8 @@ def save_network(path: str | Path, network: Network) -> None:
             f"Name it {path.stem or 'network'}.safetensors."
         )
     _require_network("save_network", network)
-    tensors = {
-        f"{i}.{name}": np.ascontiguousarray(jax.device_get(value))
-        for i, layer in enumerate(network)
-        for name, value in layer._asdict().items()
-    }
-    # One entry of metadata, because safetensors writes several in an order that differs between processes.
-    write_atomically(path, safetensors.numpy.save(tensors, metadata=checksum(_NETWORK, tensors)))
+    layers = enumerate(network)
+    write_tensors(path, _NETWORK, {f"{i}.{name}": x for i, layer in layers for name, x in layer._asdict().items()})
 
 
 def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network:
@@ -78,15 +87,15 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
     have no SHA-256, so `load_network` warns that their values could not be verified.
 
     Args:
-        path: Path of the file, of at most 9 GiB.
+        path: Path of the file.
         allow_non_finite: True also accepts weights that are infinite or NaN. Default False.
 
     Returns:
         The network, in the dtype of the file.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, holds no network, holds float64 while x64 is off, or holds
-            values that are not finite although `allow_non_finite` is False.
+        CheckpointError: If the file is missing or damaged, holds no network, is larger than the free memory, holds
+            float64 while x64 is off, or holds values that are not finite although `allow_non_finite` is False.
         DtypeError: If `path` is not a str or a Path.
         RangeError: If no file can have this path.
 
@@ -99,31 +108,31 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
     """
     path = as_path("load_network", path)
     try:
-        tensors, metadata = read_tensors(read_file(path, _MOST), _DTYPES)
+        tensors, metadata, sha, finite = read_tensors(path)
     except OSError as error:
         raise CheckpointError(f"load_network: {path} cannot be read: {error.strerror}.") from error
-    except KeyError as error:
-        raise CheckpointError(f"load_network: {path} must hold floating point weights, got {error}.") from error
-    except (safetensors.SafetensorError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f"load_network: {path} is damaged or not a safetensors file: {error}.") from error
-    verified = _verify(path, tensors, metadata)
+    verified = _verify(path, sha, metadata)
     layers = range(len(tensors) // 2)
     if not tensors or set(tensors) != {f"{i}.{name}" for i in layers for name in Layer._fields}:
         raise CheckpointError(
             f"load_network: {path} must hold the tensors 0.w, 0.b, 1.w, …, got {', '.join(sorted(tensors)) or 'none'}."
         )
     for name, value in tensors.items():
+        if value.dtype not in _FLOAT_DTYPES:
+            raise CheckpointError(f"load_network: {path} must hold floating point weights, got {describe(value)}.")
         if value.dtype == np.float64 and jnp.result_type(float) != np.float64:
             raise CheckpointError(
                 f"load_network: {path}: {name} is float64, which JAX would round to float32.\n"
                 "First call jax.config.update('jax_enable_x64', True)."
             )
-        if not allow_non_finite and not np.isfinite(value).all():
+        if not allow_non_finite and name not in finite:
             raise CheckpointError(
                 f"load_network: {path}: {name} must be finite, got values that are infinite or NaN.\n"
                 "Pass allow_non_finite=True to read them."
             )
-    network = tuple(Layer(*(jnp.asarray(tensors[f"{i}.{name}"]) for name in Layer._fields)) for i in layers)
+    network = tuple(Layer(*(tensors[f"{i}.{name}"] for name in Layer._fields)) for i in layers)
     try:
         _require_network("load_network", network)
     except ValueError as error:
@@ -144,7 +153,7 @@ def _require_network(who: str, network: Network) -> None:
     for i, layer in enumerate(layers):
         for name, value in layer._asdict().items():
             require_float(who, f"network[{i}].{name}", value)
-            if is_traced(value) or jnp.result_type(value) not in _DTYPES.values():
+            if is_traced(value) or jnp.result_type(value) not in _FLOAT_DTYPES:
                 raise DtypeError(
                     f"{who}: network[{i}].{name} must be an array of float16, bfloat16, float32 or float64, got "
                     f"{'a traced ' * is_traced(value)}{describe(value)}.\nConvert it, and save outside jit."
@@ -153,21 +162,12 @@ def _require_network(who: str, network: Network) -> None:
         raise ShapeError(f"network: each layer must have at least one neuron and one input, got the sizes {sizes}.")
 
 
-def checksum(kind: str, tensors: dict[str, Shaped[np.ndarray, "..."]]) -> dict[str, str]:
-    """Return the metadata of a file: its format, and the SHA-256 of all names, dtypes, shapes and values."""
-    sha = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        sha.update(f"{name} {value.dtype} {value.shape} ".encode())
-        sha.update(value.tobytes())
-    return {"format": f"{kind} sha256:{sha.hexdigest()}"}
-
-
-def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: dict[str, str]) -> bool:
+def _verify(path: Path, sha: str, metadata: Any) -> bool:
     """Return True if the SHA-256 shows that `save_network` wrote these tensors, and False if the file has none.
 
     A damaged file raises CheckpointError.
     """
-    if metadata == checksum(_NETWORK, tensors):
+    if metadata == checksum(_NETWORK, sha):
         return True
     # A flipped bit damages at most one of these words. The other one still shows that jaxgd wrote the file.
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
@@ -179,14 +179,149 @@ def _verify(path: Path, tensors: dict[str, Float[np.ndarray, "..."]], metadata: 
     return False
 
 
-def read_tensors(content: bytes, dtypes: dict[str, Any]) -> tuple[dict[str, Shaped[np.ndarray, "..."]], dict[str, str]]:
-    """Return the tensors and the metadata. safetensors.numpy writes bfloat16 but cannot read it.
+def checksum(kind: str, sha: str) -> dict[str, str]:
+    """Return the metadata of a file: its format, and the SHA-256 of all names, dtypes, shapes and values."""
+    return {"format": f"{kind} sha256:{sha}"}
 
-    A tensor of a dtype that `dtypes` does not list raises KeyError.
+
+def write_tensors(path: Path, kind: str, tensors: dict[str, Any]) -> None:
+    """Write arrays to a safetensors file, with their SHA-256. If one spans processes, all must call this together."""
+    tensors = {name: x if hasattr(x, "dtype") else np.asarray(x) for name, x in tensors.items()}
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    rank = list(names)
+    entries: dict[str, Any] = {}
+    size = 0
+    for name in sorted(tensors, key=lambda name: (-rank.index(tensors[name].dtype), name)):
+        x, start = tensors[name], size
+        size += math.prod(x.shape) * x.dtype.itemsize
+        entries[name] = {"dtype": names[x.dtype], "shape": list(x.shape), "data_offsets": [start, size]}
+
+    def header(sha: str) -> bytes:
+        text = json.dumps({"__metadata__": checksum(kind, sha), **entries}, separators=(",", ":"), ensure_ascii=False)
+        content = text.encode()
+        content += b" " * (-len(content) % 8)
+        return len(content).to_bytes(8, "little") + content
+
+    data = len(header("0" * 64))
+    # Processes gather the pieces of an array together. One without the file takes part until the last piece.
+    stream = ((name, piece) for name in sorted(tensors) for piece in _with_start(tensors[name]))
+
+    def write(file: BinaryIO) -> None:
+        sha = hashlib.sha256()
+        for name, piece in stream:
+            if piece is None:
+                file.seek(data + entries[name]["data_offsets"][0])
+                sha.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
+            else:
+                sha.update(piece)
+                file.write(piece)
+        file.seek(0)
+        file.write(header(sha.hexdigest()))
+
+    def work() -> None:
+        try:
+            if jax.process_index() == 0:
+                write_atomically(path, write)
+        finally:
+            for _ in stream:
+                pass
+
+    if any(map(spans_processes, tensors.values())):
+        together(work, lambda text: WriteError(f"{path} cannot be written: {text}"))
+    else:
+        write_atomically(path, write)
+
+
+def _with_start(x: Any) -> Any:
+    yield None
+    yield from pieces(x)
+
+
+class Tensors(NamedTuple):
+    """The content of a safetensors file.
+
+    Attributes:
+        arrays: The arrays by their names.
+        metadata: The metadata of the header.
+        sha: The SHA-256 of all names, dtypes, shapes and values.
+        finite: The names of the arrays whose values are all finite.
     """
-    tensors = {
-        name: np.frombuffer(tensor["data"], dtypes[tensor["dtype"]]).reshape(tensor["shape"])
-        for name, tensor in safetensors.deserialize(content)  # type: ignore[no-untyped-call]
-    }
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return tensors, header.get("__metadata__") or {}
+
+    arrays: dict[str, Array]
+    metadata: dict[str, str]
+    sha: str
+    finite: set[str]
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Read a safetensors file in pieces.
+
+    Raises:
+        OSError: If the file cannot be read, or is larger than the free memory.
+        ValueError: If the file is damaged or of another format.
+    """
+    with opened(path) as (handle, size), open(handle, "rb", buffering=0, closefd=False) as file:
+        length = int.from_bytes(_exactly(file, 8), "little")
+        if not 2 <= length <= min(size - 8, _LONGEST):
+            raise ValueError(f"its header must have at most {_LONGEST:,} bytes, and the file all of it")
+        metadata, entries = _header(_exactly(file, length), size - 8 - length)
+        if (free := free_memory()) is not None and size > free:
+            raise OSError(
+                errno.ENOMEM,
+                f"it needs {size / 1e9:.3g} GB of memory, but {free / 1e9:.3g} GB are free",
+            )
+        sha, arrays, finite = hashlib.sha256(), {}, set()
+        for name, (dtype, shape, start) in sorted(entries.items()):
+            file.seek(8 + length + start)
+            sha.update(f"{name} {dtype} {shape} ".encode())
+            finite.add(name)
+
+            def read(part: tuple[slice, ...], name: str = name, dtype: Any = dtype) -> Shaped[np.ndarray, "..."]:
+                piece = np.empty([s.stop - s.start for s in part], dtype)
+                sha.update(_exactly(file, piece.nbytes, piece.reshape(-1).view(np.uint8)))
+                if name in finite and not np.isfinite(piece).all():
+                    finite.remove(name)
+                return piece
+
+            arrays[name] = assembled(shape, dtype, read)
+    return Tensors(arrays, metadata, sha.hexdigest(), finite)
+
+
+def _exactly(file: Any, size: int, buffer: Any = None) -> Any:
+    """Return the next bytes of a file, read into a buffer."""
+    buffer = np.empty(size, np.uint8) if buffer is None else buffer
+    view, done = memoryview(buffer), 0
+    while done < size:
+        count = file.readinto(view[done:])
+        if not count:
+            raise ValueError("it is cut short")
+        done += count
+    return buffer
+
+
+def _header(content: Any, size: int) -> tuple[dict[str, str], dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]]:
+    """Return the metadata of a header, and the dtype, shape and offset of each tensor in data of this size."""
+    try:
+        header = json.loads(content.tobytes().decode("utf-8"), object_pairs_hook=unique)
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
+    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else 0
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("its header must be an object with texts as metadata")
+    entries, ends = {}, []
+    for name, entry in header.items():
+        try:
+            dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            numbers = [*shape, start, end]
+            known = len(entry) == 3 and all(type(n) is int and 0 <= n < 2**63 for n in numbers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"tensor {name[:50]!r} must have a known dtype, a shape and two offsets") from error
+        if not known or end - start != math.prod(shape) * dtype.itemsize or (end == start and max(shape) >= 2**31):
+            raise ValueError(f"the offsets of tensor {name[:50]!r} must fit its shape")
+        entries[name] = (dtype, shape, start)
+        ends.append((start, end))
+    edges = [0, *(edge for pair in sorted(ends) for edge in pair), size]
+    if edges[::2] != edges[1::2]:
+        raise ValueError("its tensors must fill the file")
+    return metadata, entries

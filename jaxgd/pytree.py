@@ -1,5 +1,6 @@
 """Arithmetic on pytrees of real arrays. Each pytree stands for one vector of variables, as in the book."""
 
+import math
 from typing import Any
 
 import jax
@@ -47,12 +48,28 @@ def norm(v: PyTree[Array]) -> Float[Array, ""]:
     leaves = [_wide(x) for x in jax.tree.leaves(v) if jnp.size(x)]
     if not leaves:
         return jnp.zeros(())
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves]))
-    # The clip keeps 1/scale, and the square of the largest x/scale, within the normal range. XLA divides by multiplying
-    # with 1/scale.
-    limits = jnp.finfo(largest.dtype)  # type: ignore[no-untyped-call]
-    scale = jnp.clip(jnp.where(jnp.isfinite(largest), largest, 1), limits.tiny**0.75, limits.max**0.75)
+    scale = _scale(leaves)
     return scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in leaves]))
+
+
+def distance(u: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
+    """Return ‖u − v‖ for trees with an element, without memory for u − v.
+
+    >>> float(distance([jnp.array(4.0), jnp.array(3.0)], [jnp.array(1.0), jnp.array(-1.0)]))
+    5.0
+    """
+
+    def differences(u: PyTree[Array], v: PyTree[Array]) -> list[Array]:
+        return [_wide(x) for x in jax.tree.leaves(subtract(u, v))]
+
+    # XLA would keep u − v between the two passes, unless a barrier makes it compute u − v twice.
+    u, v, scale = barrier(u, v, _scale(differences(u, v)))
+    return jnp.asarray(scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in differences(u, v)])))
+
+
+def barrier(*trees: Any) -> Any:
+    """Return the trees unchanged. XLA does not combine the operations before this function with those after it."""
+    return jax.lax.optimization_barrier(trees)  # type: ignore[no-untyped-call]
 
 
 def subtract(u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
@@ -113,13 +130,26 @@ def wide_dtype(v: PyTree[Array]) -> Any:
     return dtype
 
 
-def size(v: PyTree[Array]) -> int:
+def size(v: PyTree[Any]) -> int:
     """Return the number of variables in a pytree: the elements of all its leaves.
 
     >>> size({"w": jnp.zeros((2, 3)), "b": jnp.zeros(2)})
     8
     """
-    return sum(jnp.size(x) for x in jax.tree.leaves(v))
+    return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(v))
+
+
+# Variables of a wide tree. In float32 they take 64 MiB. Below, copies cost little memory.
+WIDE = 2**24
+
+
+def is_wide(v: PyTree[Any]) -> bool:
+    """Return True if a pytree has so many variables that each copy of it matters.
+
+    >>> is_wide({"w": jnp.zeros((2, 3))})
+    False
+    """
+    return size(v) >= WIDE
 
 
 def all_finite(v: PyTree[Array]) -> Bool[Array, ""]:
@@ -152,6 +182,15 @@ def select(condition: Bool[Array, ""], u: PyTree[Array], v: PyTree[Array]) -> Py
 def _wide(x: Any) -> Array:
     # Add in float32 or wider: in bfloat16 a sum of ones stops growing at 256.
     return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def _scale(leaves: list[Array]) -> Array:
+    """Return the largest absolute value, or a number near it by which all elements can be divided."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves if jnp.size(x)]))
+    # The clip keeps 1/scale, and the square of the largest x/scale, within the normal range. XLA divides by multiplying
+    # with 1/scale.
+    limits = jnp.finfo(largest.dtype)  # type: ignore[no-untyped-call]
+    return jnp.clip(jnp.where(jnp.isfinite(largest), largest, 1), limits.tiny**0.75, limits.max**0.75)
 
 
 def _sum(tree: PyTree[Array]) -> Float[Array, ""]:

@@ -11,7 +11,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ from jaxgd.network import Network, network_sizes
 from jaxgd.network_file import load_network, save_network
 
 _RUN, _OLD_RUN = "jaxgd.run/2", "jaxgd.run/1"
-_MOST_WEIGHTS = 2**30
+_LARGEST = 2**31 - 1
 
 
 class _Rule(NamedTuple):
@@ -61,8 +60,7 @@ def _one_of(*names: str) -> _Rule:
 
 
 def _are_sizes(x: Any) -> bool:
-    whole = type(x) is list and len(x) >= 2 and all(_is_int(n, 1, _MOST_WEIGHTS) for n in x)
-    return whole and sum(a * b for a, b in pairwise(x)) <= _MOST_WEIGHTS
+    return type(x) is list and len(x) >= 2 and all(_is_int(n, 1, _LARGEST) for n in x)
 
 
 def _is_path(x: Any) -> bool:
@@ -72,21 +70,21 @@ def _is_path(x: Any) -> bool:
 
 
 _PATH = _Rule(_is_path, "a name or a path")
-_SIDE = _whole(1, _MOST_WEIGHTS)
-_CENTER = _real(-0.5, float(_MOST_WEIGHTS))
+_SIDE = _whole(1, _LARGEST)
+_CENTER = _real(-0.5, float(_LARGEST))
 _FRAME = {
     **dict.fromkeys(("height", "width", "box_height", "box_width"), _SIDE),
     "centering": _one_of("mass", "box"),
     **dict.fromkeys(("center_row", "center_column"), _CENTER),
     "peak": _whole(1, 255),
-    "slack": _real(0.5, float(_MOST_WEIGHTS)),
+    "slack": _real(0.5, float(_LARGEST)),
 }
 _CONFIG = {
     "data": _PATH,
     "data_dir": _Rule(lambda x: x is None or _PATH.holds(x), "a path or null"),
     "data_sha256": _Rule(lambda x: type(x) is str and bool(re.fullmatch("[0-9a-f]{64}", x)), "64 hexadecimal digits"),
     "frame": _Rule(lambda x: type(x) is dict, "a frame"),
-    "sizes": _Rule(_are_sizes, f"two or more whole numbers, each 1 or more, with at most {_MOST_WEIGHTS:,} weights"),
+    "sizes": _Rule(_are_sizes, f"two or more whole numbers from 1 to {_LARGEST}"),
     "scheme": _one_of("gaussian", "scaled"),
     "eta": _Rule(lambda x: _is_float(x, 0.0, sys.float_info.max) and x > 0, "a finite number above 0"),
     "batch_size": _Rule(lambda x: x == "full" or _is_int(x, 1, 2**31 - 1), 'a whole number from 1 on, or "full"'),

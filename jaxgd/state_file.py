@@ -5,8 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors.numpy
 from jaxtyping import PyTree
 
 from jaxgd.checkpoint import keyed_like, unkeyed
@@ -14,19 +12,11 @@ from jaxgd.descent import DescentState
 from jaxgd.descent.problem import require_state
 from jaxgd.descent.update import StaticConfig, state_at
 from jaxgd.errors import CheckpointError, DtypeError, describe, is_traced, require_rule, require_variables, shown
-from jaxgd.files import as_path, read_file, write_atomically
-from jaxgd.network_file import checksum, read_tensors
+from jaxgd.files import as_path
+from jaxgd.network_file import checksum, read_tensors, write_tensors
 from jaxgd.rules import Rule
 
 _STATE = "jaxgd.state/1"
-# Largest size of a file in bytes. Larger states fit no memory.
-_MOST = 2**40
-_DTYPES = {
-    "BOOL": np.bool_,
-    **{f"{kind[0].upper()}{bits}": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
-    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-    "BF16": jnp.bfloat16,
-}
 
 
 def save_state(path: str | Path, state: DescentState) -> None:
@@ -56,9 +46,7 @@ def save_state(path: str | Path, state: DescentState) -> None:
     require_state("save_state", state)
     if any(map(is_traced, jax.tree.leaves(state))):
         raise DtypeError("save_state: state must have values, got traced arrays.\nSave outside jit and vmap.")
-    leaves = jax.device_get({name: unkeyed(x) for name, x in _named(state).items()})
-    tensors = {name: np.asarray(x, order="C") for name, x in leaves.items()}
-    write_atomically(path, safetensors.numpy.save(tensors, metadata=checksum(_STATE, tensors)))
+    write_tensors(path, _STATE, {name: unkeyed(x) for name, x in _named(state).items()})
 
 
 def load_state(path: str | Path, v0: PyTree[Any], rule: Any) -> DescentState:
@@ -93,11 +81,11 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Any) -> DescentState:
     require_variables("load_state", "v0", v0)
     like = _outline(v0, rule)
     try:
-        tensors, metadata = read_tensors(read_file(path, _MOST), _DTYPES)
-        known = metadata == checksum(_STATE, tensors)
+        tensors, metadata, sha, _ = read_tensors(path)
+        known = metadata == checksum(_STATE, sha)
     except OSError as error:
         raise CheckpointError(f"load_state: {path} cannot be read: {error.strerror}.") from error
-    except (safetensors.SafetensorError, ValueError, KeyError):
+    except ValueError:
         known = False
     if not known:
         raise CheckpointError(

@@ -16,7 +16,7 @@ from jaxgd import epoch
 from jaxgd.chunks import Budget, batched_over, budget_of, require_budget
 from jaxgd.cost import Cost, quadratic_cost
 from jaxgd.data import Dataset
-from jaxgd.epoch import Splits, StaticConfig, unpadded
+from jaxgd.epoch import Change, Splits, StaticConfig, unpadded
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -41,9 +41,9 @@ from jaxgd.kernels import Job, backend, select_backend, xla
 from jaxgd.mesh import control
 from jaxgd.mesh.axes import automatic, sharding_like, varying
 from jaxgd.mesh.processes import decided, on_host, spans_processes
-from jaxgd.network import Network, network_sizes
+from jaxgd.network import Network, network_sizes, require_memory
 from jaxgd.outcome import Outcome, Reason
-from jaxgd.pytree import select
+from jaxgd.pytree import is_wide, select
 from jaxgd.seen import hashable
 
 
@@ -64,6 +64,7 @@ def train(
     callback: Callable[[TrainState, History], bool | None] | None = None,
     state: TrainState | None = None,
     budget: Budget | None = None,
+    donate: bool = False,
 ) -> TrainResult:
     """Train a network by mini-batch stochastic gradient descent, or by gradient descent on the full batch.
 
@@ -87,7 +88,12 @@ def train(
 
     Outside jit and vmap, `train` runs one compiled epoch after another. Under `jit` or `vmap` (over networks, η, keys
     or data) all epochs are one compiled loop. A batch element that stops early then keeps its network, and the rest of
-    its history is NaN.
+    the history is NaN.
+
+    Memory, with W the bytes of the weights of a network of 2²⁴ weights or more, and of `network` itself: 4 W in all,
+    and 5 W for the full batch with a callback. With `donate=True`, 2 W in all. Add the activations of a chunk, at most
+    about W/4, and one W if a gradient over all examples needs several chunks. An optimizer's state adds its own size,
+    twice without `donate`. Runs with `kernel="native"` need more.
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
@@ -124,6 +130,12 @@ def train(
             two runs together equal one long run bit for bit.
         budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
             another order. Default: the budget of the platform that holds the training data.
+        donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,
+            or of `state`, and JAX deletes them: a later use raises JAX's error about a deleted array. A callback must
+            not keep a state for the same reason. No epoch keeps the weights before it. If an epoch is not finite, the
+            result is therefore the network that it left, with NOT_FINITE; step_norm, predicted and actual are NaN, and
+            the outcome is never UNCHANGED. Not possible under jit or vmap, where `jax.jit` has donate_argnums.
+            Default False.
 
     Returns:
         The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to
@@ -152,6 +164,7 @@ def train(
     require_count("train", "epochs", epochs, least=0, most=largest_int())
     require_bool("train", "evaluate", evaluate)
     require_bool("train", "gradient_norm", gradient_norm)
+    require_bool("train", "donate", donate)
     require_callable("train", "cost", cost, "It takes outputs and targets.")
     if callback is not None:
         require_callable("train", "callback", callback, "It takes a state and an entry of the history.")
@@ -182,6 +195,7 @@ def train(
         gradient_norm=bool(gradient_norm),
         kernel=kernel,
         callback=callback,
+        donate=bool(donate),
     )
     result: TrainResult = automatic(
         run, (network, fitted, eta, key, state), functools.partial(_shardings, network, batch_size is None)
@@ -205,6 +219,7 @@ def _run(
     gradient_norm: bool,
     kernel: str,
     callback: Callable[[TrainState, History], bool | None] | None,
+    donate: bool,
 ) -> TrainResult:
     """Choose the backend, and run the epochs. All arguments have been checked."""
     arrays = (network, fitted, eta, key, state)
@@ -233,6 +248,8 @@ def _run(
         # JAX decides after the tracing where a program runs.
         portable=traced and kernel == "auto",
         counts=tuple(counts.get(name, 0) for name in Splits._fields),
+        wide=is_wide(network) and not traced,
+        lean=donate,
     )
     start = epoch.start if state is None else epoch.resume
     if state is not None:
@@ -242,7 +259,15 @@ def _run(
     if traced:
         if callback is not None:
             raise RangeError("train: a callback runs on the host, but jit and vmap do not; leave it out there.")
+        if donate:
+            raise RangeError("train: donate=True is not possible under jit and vmap.\nUse donate_argnums of jax.jit.")
         return _train_traced(start, state, unpadded(splits, config), eta, config, epochs, labels_fit)
+    devices = network[0].w.devices() if isinstance(network[0].w, jax.Array) else set()
+    if len(devices) < 2:
+        copies, purpose = (1, "the gradient") if donate else (2, "the next weights and the gradient")
+        require_memory("train", sizes, network[0].w.dtype, copies, purpose, next(iter(devices), None))
+    if donate:
+        state = _donatable(state)
     return _train_by_epoch(start, state, splits, eta, config, epochs, callback)
 
 
@@ -307,7 +332,12 @@ def _train_by_epoch(
     start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, callback: Any
 ) -> TrainResult:
     together = spans_processes((state, splits))
-    state, numbers = _packed(start, state, splits, eta, config)
+    first, given = _in_place if config.lean else _packed, state
+    state, numbers = first(start, state, splits, eta, config)
+    if config.wide and not config.lean:
+        # The program has copied the network.
+        state = state._replace(network=given.network)
+    del given
     entries: list[History] = []
     reasons: list[Reason] = []
     for k in range(epochs + 1):
@@ -327,22 +357,91 @@ def _train_by_epoch(
             reason = Reason.STOPPED
             break
         if k < epochs:
-            state, numbers = _packed(epoch.advance, state, splits, eta, config)
+            state, numbers = _next(state, splits, eta, config, kept=callback is not None)
     if reason is Reason.UNCHANGED and config.optimizer is not None and set(reasons[1:]) != {reason}:
         reason = Reason.COMPLETED
     history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
     return TrainResult(state.network, history, Outcome(jnp.array(reason)), state, config.backend)
 
 
+def _next(
+    state: TrainState, splits: Splits, eta: Array, config: StaticConfig, kept: bool
+) -> tuple[TrainState, tuple[Array, Array]]:
+    """Return the state after an epoch, and the numbers for the host. A callback may have kept the state."""
+    if config.lean or not config.wide:
+        run = _in_place if config.lean else _packed
+        result: tuple[TrainState, tuple[Array, Array]] = run(epoch.advance, state, splits, eta, config)
+        return result
+    advanced, change, finite = _updated(state, splits, eta, config)
+    if not kept:
+        # The next ∇C takes its memory. A run that returns to the state computes it again.
+        for x in jax.tree.leaves(state.gradient):
+            x.delete()
+    cost, gradient, numbers = _evaluated(advanced, change, finite, splits, config)
+    if _unpacked(numbers)[1] is not Reason.NOT_FINITE:
+        return advanced._replace(cost=cost, gradient=gradient), numbers
+    if not kept and state.gradient is not None:
+        del advanced, gradient
+        state = state._replace(gradient=_evaluated(state._replace(gradient=None), Change(), finite, splits, config)[1])
+    return state, numbers
+
+
+def _in_place(
+    advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
+) -> tuple[TrainState, tuple[Array, Array]]:
+    """Return the result of `_packed`, and delete the arrays of the state."""
+    held, nothing = {name: getattr(state, name) for name in epoch.HELD}, cast(Any, dict.fromkeys(epoch.HELD))
+    result: tuple[TrainState, tuple[Array, Array]]
+    result = _packed_in_place(advance, held, state._replace(**nothing), splits, eta, config)
+    return result
+
+
 @functools.partial(jax.jit, static_argnames=("advance", "config"))
 def _packed(
     advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
+    return _numbers(*advance(state, unpadded(splits, config), eta, config))
+
+
+@functools.partial(jax.jit, static_argnames=("advance", "config"), donate_argnames="held")
+def _packed_in_place(
+    advance: Any, held: dict[str, Any], state: TrainState, splits: Splits, eta: Array, config: StaticConfig
+) -> tuple[TrainState, tuple[Array, Array]]:
+    return _numbers(*advance(state._replace(**held), unpadded(splits, config), eta, config))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _updated(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Change, Array]:
+    return epoch.update(state, unpadded(splits, config), eta, config)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _evaluated(
+    state: TrainState, change: Change, finite: Array, splits: Splits, config: StaticConfig
+) -> tuple[Array, Any, tuple[Array, Array]]:
+    """Return C, ∇C and the numbers for the host. To return the network too would copy it."""
+    state, entry, evaluated_finite = epoch.evaluate(state, change, unpadded(splits, config), config)
+    return state.cost, state.gradient, _numbers(state, entry, finite & evaluated_finite)[1]
+
+
+def _numbers(state: TrainState, entry: epoch.Entry, finite: Array) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
-    state, (entry, code), finite = advance(state, unpadded(splits, config), eta, config)
+    history, code = entry
     code = jnp.where(finite, code, int(Reason.NOT_FINITE))
-    counts = jnp.stack([entry.epoch, entry.updates, code.astype(entry.epoch.dtype)])
-    return state, (counts, jnp.stack(entry[2:]))
+    counts = jnp.stack([history.epoch, history.updates, code.astype(history.epoch.dtype)])
+    return state, (counts, jnp.stack(history[2:]))
+
+
+def _donatable(state: TrainState) -> TrainState:
+    """Return the state with copies of arrays that JAX does not own, or that occur twice."""
+    seen: set[int] = set()
+
+    def own(x: Any) -> Any:
+        again = id(x) in seen or not isinstance(x, jax.Array)
+        seen.add(id(x))
+        return jnp.array(x) if again else x
+
+    return state._replace(**{name: jax.tree.map(own, getattr(state, name)) for name in epoch.HELD})
 
 
 def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:

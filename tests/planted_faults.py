@@ -46,6 +46,7 @@ RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.
 STEPWISE, BATCHES = "tests/descent/test_stepwise.py", "tests/descent/test_batches.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
+SWEEP = "tests/test_sweep.py"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
 FAULTS = (
@@ -444,8 +445,15 @@ FAULTS = (
     Fault("descent/loop.py", "first = (state.step == 0) & (code", "first = (state.step < 0) & (code", MINIMIZE),
     Fault("errors.py", "_NOT_PLAIN = (np.ma.MaskedArray, np.matrix)", "_NOT_PLAIN = ()", "tests/test_errors.py"),
     Fault("kernels/xla.py", "if n % batch_size:", "if False:", TRAINING),
+    Fault("network.py", "barrier(w, ", "(w, ", "tests/test_network.py"),
+    Fault("network.py", "key[2] + 1, key[2])", "key[2], key[2])", "tests/test_network.py"),
+    Fault("network.py", "min(row, n_out - rows)", "row", "tests/test_network.py"),
+    Fault("chunks.py", "if is_wide(network):", "if False:", TRAINING),
+    Fault("training.py", "if not kept and state.gradient is not None:", "if False:", TRAINING),
+    Fault("training.py", "            x.delete()", "            pass", TRAINING),
+    Fault("training.py", "finite & evaluated_finite", "finite", TRAINING),
     Fault("epoch.py", "jax.random.fold_in(state.key, state.epoch)", "jax.random.fold_in(state.key, 0)", TRAINING),
-    Fault("epoch.py", "dot(before.gradient, step)", "dot(state.gradient, step)", TRAINING),
+    Fault("epoch.py", "dot(state.gradient, step)", "dot(network, step)", TRAINING),
     Fault(
         "epoch.py",
         "-(-len(splits.train.y) // config.batch_size)",
@@ -454,8 +462,8 @@ FAULTS = (
     ),
     Fault(
         "epoch.py",
-        "return keep(finite, advanced, state), entry, finite",
-        "return advanced, entry, finite",
+        "advanced if config.lean else keep(finite, advanced, state)",
+        "advanced",
         TRAINING,
     ),
     Fault(
@@ -580,6 +588,33 @@ FAULTS = (
     ),
     Fault("checkpoint.py", 'not self._config.items() <= about["config"].items() or', "", CHECKPOINT),
     Fault("checkpoint.py", "max_to_keep=self._keep", "max_to_keep=None", CHECKPOINT),
+    Fault(
+        "sweep/group.py", "        failed = reached[at] == Reason.NOT_FINITE", "        failed = reached[at] < 0", SWEEP
+    ),
+    Fault("sweep/group.py", "or bool(is_fixed(state.network, i, rates, splits.train))", "", SWEEP),
+    Fault(
+        "sweep/group.py", "config.batch_size is None or bool(is_fixed(", "config.batch_size is None and bool((", SWEEP
+    ),
+    Fault(
+        "sweep/group.py",
+        "batch, members, state = {name: x[kept]",
+        "batch, members, state = {name: x[: len(kept)]",
+        SWEEP,
+    ),
+    Fault("sweep/group.py", "eta[members], k, devices)", "eta[: len(members)], k, devices)", SWEEP),
+    Fault("sweep/fixed.py", "step = 2 * rate * bound", "step = 0 * rate * bound", SWEEP),
+    Fault("sweep/fixed.py", "least > _DEAD[str(dtype)], 0,", "least > 30, 0,", SWEEP),
+    Fault(
+        "sweep/folder.py",
+        "            known = metadata == checksum(f",
+        "            known = metadata != checksum(f",
+        SWEEP,
+    ),
+    Fault("sweep/table.py", "return table.replace_schema_metadata() if known else None", "return table", SWEEP),
+    Fault("sweep/table.py", "np.lexsort((cost, -accuracy))", "np.lexsort((cost, accuracy))", SWEEP),
+    Fault("sweep/plan.py", "max(-(-total // n), min(parts, total))", "-(-total // n)", SWEEP),
+    Fault("sweep/driver.py", "        if value != recorded[name]:", "        if False:", SWEEP),
+    Fault("sweep/run.py", "with _locked(store, mine[:1]):", "with _locked(store, []):", SWEEP),
     Fault("run_folder.py", "fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))", "pass", TRAIN),
     Fault("cli/train.py", 'if digest(data) != folder.config["data_sha256"]:', "if False:", TRAIN),
     Fault("cli/train.py", "if not outcome.ok:", "if False:", TRAIN),

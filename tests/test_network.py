@@ -11,9 +11,11 @@ from support import assert_leaves_close, exact_sigmoid, example
 from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
 from jaxgd.network import (
     Layer,
+    _threefry_at_offset,
     feedforward,
     init_network,
     network_sizes,
+    require_memory,
     sigmoid,
     sigmoid_prime,
     weighted_input,
@@ -217,17 +219,50 @@ def test_layers_are_independent(seed):
             assert abs(np.mean(x[:n] * y[:n])) < 5 / np.sqrt(n)
 
 
-def test_random_starts_under_jit_and_vmap(seed):
+@pytest.mark.parametrize("scheme", ["gaussian", "scaled"])
+def test_random_starts_under_jit_and_vmap(scheme, seed):
     keys = jax.random.split(jax.random.key(seed), 3)
 
     def start(key):
-        return init_network(key, (3, 2))
+        return init_network(key, (3, 2), scheme)
 
     batch = jax.vmap(start)(keys)
     jitted = jax.jit(start)(keys[0])
     assert_leaves_close(jitted, start(keys[0]), rtol=0)
     for i, key in enumerate(keys):
         assert_leaves_close(jax.tree.map(lambda x, i=i: np.asarray(x)[i], batch), start(key), rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_a_draw_in_blocks_has_the_bits_of_one_draw(dtype, monkeypatch, x64):
+    """Blocks of 2 of 5 rows: the last one overlaps."""
+    monkeypatch.setattr("jaxgd.network._BLOCK", 14)
+    layer = init_network(KEY, (7, 5), "scaled", dtype)[0]
+    w_key = jax.random.split(jax.random.split(KEY, 1)[0])[0]
+    w = jax.random.normal(w_key, (5, 7), dtype) / jnp.sqrt(jnp.asarray(7, dtype))
+    assert_leaves_close(layer.w, w, rtol=0)
+
+
+def test_a_draw_with_an_offset_counts_beyond_32_bits():
+    """The counter of JAX's default generator has 64 bits."""
+    key = jax.random.wrap_key_data(jnp.array([5, 6, 0, 2**32 - 2], jnp.uint32), impl=_threefry_at_offset())
+    counts = jnp.array([0, 0, 1, 1, 2**32 - 2, 2**32 - 1, 0, 1], jnp.uint32)
+    halves = jax.extend.random.threefry_2x32(jnp.array([5, 6], jnp.uint32), counts).reshape(2, 4)
+    assert jax.random.bits(key, (4,)).tolist() == (halves[0] ^ halves[1]).tolist()
+
+
+@pytest.mark.bad_input
+def test_a_network_beyond_the_free_memory_is_refused(monkeypatch):
+    """The message has both numbers. Where the free memory is unknown, nothing is checked."""
+    sizes = (784, 30_000, 30_000, 10)
+    monkeypatch.setattr("jaxgd.network.free_memory", lambda: 3 * 10**9)
+    with pytest.raises(
+        RangeError, match=r"^init_network: .* need 3\.7 GB for the weights, but 3\.0 GB are free\.\nMake"
+    ):
+        init_network(KEY, sizes)
+    jax.eval_shape(lambda key: init_network(key, sizes), KEY)
+    monkeypatch.setattr("jaxgd.network.free_memory", lambda: None)
+    require_memory("f", sizes, jnp.float32, 1, "the weights")
 
 
 @pytest.mark.bad_input

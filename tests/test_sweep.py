@@ -1,6 +1,11 @@
 """A sweep equals its networks alone, resumes bit for bit, and refuses folders and arguments that do not fit."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +26,7 @@ RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 8)).astype(np.float32), np.eye(3, dtype=np.float32)[RNG.integers(0, 3, 30)]
 # One far target makes some weights infinite at η = 1e37. At η = 1e4, networks are saturated for good.
 Y[0, 0] = 1e3
-SETTINGS = {"sizes": SIZES, "eta": [1e-3, 1e4, 1e37], "seeds": 4, "epochs": 6, "kernel": "native"}
+SETTINGS = {"sizes": SIZES, "eta": [1e4, 1e-3, 1e37], "seeds": 4, "epochs": 6, "kernel": "native"}
 
 
 def sweep(**settings):
@@ -124,7 +129,7 @@ def test_a_damaged_file_is_found(whole, tmp_path, name, place):
 def test_parts_are_joined(whole, tmp_path):
     part = sweep(folder=tmp_path, part=(2, 3))
     assert not part.complete
-    assert {row["eta"] for row in part.table.to_pylist()} == {1e4}
+    assert {row["eta"] for row in part.table.to_pylist()} == {1e-3}
     with pytest.raises(CheckpointError, match=r"2 are missing\.\nFirst run the parts 1/3, 3/3\."):
         jaxgd.merge_sweep(tmp_path)
     with pytest.raises(CheckpointError, match="its parts was 3, got 4"):
@@ -154,7 +159,7 @@ def test_a_running_group_is_locked(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"eta": [1e-3, 1e4]}, r"its eta was \[0\.001, 10000\.0, 1e\+37\], got \[0\.001, 10000\.0\]"),
+        ({"eta": [1e4, 1e-3]}, r"its eta was \[10000\.0, 0\.001, 1e\+37\], got \[10000\.0, 0\.001\]"),
         ({"sizes": (8, 6, 3)}, r"its sizes was \[\[8, 5, 3\]\], got \[\[8, 6, 3\]\]"),
         ({"seeds": [0, 1, 2, 4]}, r"its seeds was 4, got \[0, 1, 2, 4\]"),
         *[
@@ -239,3 +244,98 @@ def test_only_a_network_that_cannot_change_is_fixed(z, eta, expected):
     # All answers are wrong, and no input is 0.
     examples = Examples(jnp.array([[1.0], [-1.0], [0.5], [-0.5]]), jnp.array([[0.0], [1.0], [0.0], [1.0]]))
     assert bool(is_fixed(network, 0, jnp.array([eta]), examples)) == expected
+
+
+def python(*words, **variables):
+    """Start a fresh interpreter that runs this module's code with the given variables in its environment."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
+    return subprocess.Popen([sys.executable, "-c", *words], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+DEVICES = """
+import jax, numpy as np, test_sweep as t
+from jaxgd.sweep import group as groups
+step, texts = groups._step, []
+def compiled(*args, **kw):
+    texts.append(step.lower(*args, **kw).compile().as_text())
+    return step(*args, **kw)
+groups._step = compiled
+for kernel in ("native", "xla"):
+    four = t.sweep(kernel=kernel, epochs=2)
+    devices, jax.local_devices = jax.local_devices, lambda: jax.devices()[:1]
+    one = t.sweep(kernel=kernel, epochs=2)
+    jax.local_devices = devices
+    assert len(jax.local_devices()) == 4
+    if kernel == "native":
+        assert t.table_of(four) == t.table_of(one)
+    costs = [np.array(s.table.column("cost")) for s in (four, one)]
+    assert np.allclose(*costs, rtol=1e-5)
+# Four devices have three networks each, and exchange nothing.
+assert ["f32[3,5,8]" in text for text in texts] == [True, True, True, False, False, False] * 2
+assert not any(name in text for text in texts for name in ("all-reduce", "all-gather", "all-to-all", "permute"))
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_several_devices_share_the_networks():
+    child = python(DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    assert child.communicate()[0] == "equal\n"
+    assert child.returncode == 0
+
+
+PROCESS = """
+import sys, jax, test_sweep as t
+jax.distributed.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+done = t.sweep(folder=sys.argv[4], memory=2 * 4000)
+assert done.complete
+print(*t.table_of(done), sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_groups(whole, tmp_path):
+    sweep(folder=tmp_path, memory=2 * 4000, stop=stop_after(3))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    children = [python(PROCESS, address, "2", str(i), tmp_path) for i in range(2)]
+    for child in children:
+        assert [line for line in child.communicate()[0].splitlines() if line.startswith("{")] == table_of(whole)
+        assert child.returncode == 0
+    assert len(list(tmp_path.glob("groups/*/table.parquet"))) == 6
+
+
+KILLED = """
+import sys, test_sweep as t
+from jaxgd.sweep import run
+run._SECONDS = 0.0
+t.sweep(folder=sys.argv[1], memory=4 * 4000, epochs=400, keep=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_resumes_bit_for_bit(tmp_path):
+    begun = time.monotonic()
+    whole = python(KILLED, tmp_path / "whole")
+    whole.communicate()
+    assert whole.returncode == 0
+    took = time.monotonic() - begun
+    killed, wait = 0, np.random.default_rng(5)
+    while (child := python(KILLED, tmp_path / "killed")) and killed < 50:
+        try:
+            child.communicate(timeout=wait.uniform(0.3, 1.2) * took)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
+            killed += 1
+        else:
+            break
+    assert child.returncode == 0
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
+        for name in ("whole", "killed")
+    ]
+    assert files[0] == files[1]
+    assert len(files[0]) == 4
+    assert killed > 0

@@ -304,6 +304,45 @@ def test_not_finite_stops_with_the_last_finite_network(few, network, batch_size)
     assert int(result.state.epoch) == done
 
 
+@pytest.mark.parametrize("batch_size", [10, None], ids=["mini", "full"])
+def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypatch):
+    """It takes two programs per epoch, and deletes a gradient that no callback has seen."""
+    settings = {"epochs": 50, "batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
+    want, states = train(network, few, kernel="xla", **settings), []
+    assert want.outcome.reason is Reason.NOT_FINITE
+    monkeypatch.setattr("jaxgd.pytree.WIDE", 0)
+    for callback in (None, lambda state, entry: states.append(state)):
+        got = train(network, few, callback=callback, **settings)
+        assert got.outcome.reason is Reason.NOT_FINITE
+        # Another program may round otherwise, in each of 50 epochs of float32.
+        for name in ("network", "gradient"):
+            assert_leaves_close(getattr(got.state, name), getattr(want.state, name), rtol=1e-4)
+        for name in got.history._fields:
+            np.testing.assert_allclose(getattr(got.history, name), getattr(want.history, name), rtol=1e-3, err_msg=name)
+    assert len(states) == len(want.history.cost)
+    assert all(np.isfinite(x).all() for state in states for x in jax.tree.leaves((state.network, state.gradient)))
+    assert "less memory" in train(network, few, **settings | {"epochs": 0, "cost": quadratic_cost}).kernel.reason
+
+
+@pytest.mark.parametrize("batch_size", [10, None], ids=["mini", "full"])
+def test_a_donated_network_is_trained_in_place(few, network, batch_size):
+    settings = {"batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
+    want, last = train(network, few, epochs=2, kernel="xla", **settings), network[-1].b
+    # JAX cannot donate an array of NumPy.
+    given = (*jax.tree.map(jnp.array, network[:-1]), Layer(jnp.array(network[-1].w), np.array(last)))
+    got = train(given, few, epochs=2, donate=True, **settings)
+    assert given[0].w.is_deleted()
+    assert_leaves_close((got.network, got.history.cost), (want.network, want.history.cost), rtol=1e-5)
+    assert np.isnan([got.history.step_norm, got.history.predicted, got.history.actual]).all()
+    state = got.state
+    end = train(got.network, few, state=state, epochs=50, donate=True, **settings)
+    assert end.outcome.reason is Reason.NOT_FINITE
+    assert state.network[0].w.is_deleted()
+    assert np.isfinite(end.history.cost).all()
+    with pytest.raises(RangeError, match="donate=True is not possible under jit and vmap"):
+        jax.eval_shape(lambda v: train(v, few, epochs=1, donate=True, **settings).network, network)
+
+
 def test_not_finite_at_the_start(digits, network):
     b = np.array(network[0].b)
     b[0] = np.nan
@@ -545,6 +584,16 @@ def test_the_rows_of_a_chunk_divide_n_if_possible():
     budget = BUDGETS["cpu"]
     assert [rows_at_once(network, n, budget) for n in (50_000, 60_000, 2_000)] == [2_000, 2_400, 2_000]
     assert 97 % rows_at_once(network, 97, Budget(50 * 4 * (784 + 80), 0)) == 47
+
+
+def test_a_wide_network_has_larger_chunks():
+    """A quarter of the bytes of its weights. Networks below 2²⁴ weights keep their chunks, and so their bits."""
+
+    def rows(width):
+        network = jax.eval_shape(lambda: init_network(jax.random.key(0), (784, width, width, 10)))
+        return rows_at_once(network, 50_000, BUDGETS["cpu"])
+
+    assert [rows(width) for width in (3_600, 4_000, 30_000)] == [125, 250, 1_250]
 
 
 def test_an_unknown_platform_has_the_budget_of_a_gpu(monkeypatch):

@@ -200,9 +200,14 @@ def require_sizes_fit(
     Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
     the run folder if the network comes from it, and not from the option --sizes. `who` is the command that complains.
     """
+    import jax.numpy as jnp
+
     from jaxgd.errors import RangeError, require_sizes, shown
+    from jaxgd.network import require_memory
 
     require_sizes(who, sizes)
+    if run is None:
+        require_memory(who, sizes, jnp.result_type(float), 3, "the weights, the next weights and the gradient")
     height, width = data.image_shape
     if sizes[0] != data.inputs or sizes[-1] < data.classes or (exact and sizes[-1] != data.classes):
         images = f"its images are {height}×{width}, and it has {data.classes} classes"

@@ -22,7 +22,7 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_
 from jaxgd.mesh import control
 from jaxgd.mesh.axes import automatic_axes, varying
 from jaxgd.outcome import Outcome, Reason
-from jaxgd.pytree import wide_dtype
+from jaxgd.pytree import is_wide, wide_dtype
 from jaxgd.rules.bounds import Bounds, hold, inside
 from jaxgd.seen import seen
 
@@ -277,12 +277,27 @@ def _start(
     config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any, bounds: Any
 ) -> Carry:
     state = begin(config, rule, v0, args, bounds) if state is None else resume(config, rule, state, args, bounds)
-    return start(config, rule, stop, state, args, bounds)
+    return _bare(config, start(config, rule, stop, state, args, bounds))
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _advance(config: StaticConfig, rule: Any, stop: Any, carry: Carry, args: Any, limit: Any) -> Carry:
-    return advance(config, rule, stop, carry, args, limit)
+def _advanced(config: StaticConfig, rule: Any, stop: Any, carry: Carry, args: Any, limit: Any) -> Carry:
+    return _bare(config, advance(config, rule, stop, carry, args, limit))
+
+
+_advance = jax.jit(_advanced, static_argnames="config")
+# It writes over the carry, which saves memory and needs a program of its own.
+_advance_in_place = jax.jit(_advanced, static_argnames="config", donate_argnames="carry")
+
+
+def _bare(config: StaticConfig, carry: Carry) -> Carry:
+    """Return the carry without best_v if that is v: a program would hold it twice."""
+    return carry if config.record is not None else carry._replace(state=carry.state._replace(best_v=None))
+
+
+def _whole(carry: Carry) -> Carry:
+    """Return the carry with best_v."""
+    s = carry.state
+    return carry if s.best_v is not None else carry._replace(state=s._replace(best_v=s.v))
 
 
 def _run(
@@ -296,10 +311,11 @@ def _run(
     max_steps: int,
     watch: Watch,
 ) -> Solution:
-    started = functools.partial(_start, config, rule, stop, v0, state, args, bounds)
+    def started() -> Carry:
+        return _whole(_start(config, rule, stop, v0, state, args, bounds))
 
-    def advanced(carry: Carry, limit: int) -> Any:
-        return _advance(config, rule, stop, carry, args, limit)
+    def advanced(carry: Carry, limit: int) -> Carry:
+        return _whole(_advance(config, rule, stop, _bare(config, carry), args, limit))
 
     def solution(carry: Carry, first: Any, over: bool) -> Solution:
         reached = _solution(config, stop, carry, first, max_steps if over else None)
@@ -309,7 +325,13 @@ def _run(
     if watch.needs_host:
         return cast(Solution, run_in_chunks(watch, started, advanced, solution, max_steps, state))
     carry = started()
-    return solution(advanced(carry, max_steps), carry.state.step, True)
+    first = carry.state.step
+    if is_wide(v0) and not is_traced(carry.code):
+        first = jnp.copy(first)
+        carry = _whole(_advance_in_place(config, rule, stop, _bare(config, carry), args, max_steps))
+    else:
+        carry = advanced(carry, max_steps)
+    return solution(carry, first, True)
 
 
 def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_steps: int | None) -> Solution:

@@ -20,6 +20,7 @@ from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.protocol import Backend, Epoch, Evaluate, Job, with_derivatives
 from jaxgd.mesh.partition import divided, with_axis
 from jaxgd.network import Layer, Network, network_sizes
+from jaxgd.pytree import is_wide, size
 
 LIBRARY = Path(__file__).parent / "_native.so"
 
@@ -213,6 +214,9 @@ class _Native(Backend):
 
     def why_slower(self, job: Job) -> str | None:
         """Return the reason why XLA is faster for these shapes, or None if it is not."""
+        if is_wide(job.network):
+            # Each thread holds two copies of all layers after the first, and the sums of the gradient are float64.
+            return f"needs less memory for {size(job.network):,} weights"
         _, first, *later = network_sizes(job.network)
         limits = ((first, _WIDEST_FIRST), (max(later, default=0), _WIDEST))
         too_wide = [width for width, limit in limits if width > limit]

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from jaxgd.errors import CheckpointError, RangeError
-from jaxgd.files import as_path, read_file, read_json, remove_temporaries, seal, unseal, write_atomically, writing
+from jaxgd.files import as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
 from jaxgd.network import Network
-from jaxgd.network_file import checksum, read_tensors, save_network
+from jaxgd.network_file import checksum, read_tensors, save_network, write_tensors
 from jaxgd.run_folder import locked_folder
 from jaxgd.sweep.group import Progress
 from jaxgd.sweep.plan import Group
 from jaxgd.sweep.table import read_table, write_table
 
 _SWEEP, _STATE = "jaxgd.sweep/1", "jaxgd.sweep.state/1"
-# Largest size of a state in bytes. Larger states fit no memory.
-_MOST = 2**40
-_DTYPES = {"BOOL": np.bool_, "I32": np.int32, "U32": np.uint32, "F32": np.float32, "F64": np.float64}
 _LONGEST = 2**19  # bytes of sweep.json
 
 
@@ -108,24 +103,24 @@ class SweepFolder:
         arrays = {**progress._asdict(), "values": progress.values[: progress.epoch + 1], **progress.batch}
         del arrays["batch"]
         tensors = {name: np.ascontiguousarray(x, np.int32 if name == "epoch" else None) for name, x in arrays.items()}
-        metadata = checksum(f"{_STATE} {self._id}", tensors)
-        write_atomically(self._of(group) / "state.safetensors", safetensors.numpy.save(tensors, metadata=metadata))
+        write_tensors(self._of(group) / "state.safetensors", f"{_STATE} {self._id}", tensors)
 
     def restore(self, group: Group, epochs: int) -> Progress | None:
         """Return the saved state of a group, or None if it has none. Warn if it is damaged, and return None."""
         path = self._of(group) / "state.safetensors"
         try:
-            tensors, metadata = read_tensors(read_file(path, _MOST), _DTYPES)
-            known = metadata == checksum(f"{_STATE} {self._id}", tensors)
+            arrays, metadata, sha, _ = read_tensors(path)
+            known = metadata == checksum(f"{_STATE} {self._id}", sha)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise CheckpointError(f"sweep: {path} cannot be read: {error.strerror or error}.") from error
-        except (safetensors.SafetensorError, ValueError, KeyError):
+        except ValueError:
             known = False
         if not known:
             _warn(f"{path} is damaged: the group starts again from its first epoch.")
             return None
+        tensors = {name: np.asarray(x) for name, x in arrays.items()}
         fields = {name: tensors.pop(name) for name in Progress._fields if name != "batch"}
         values = np.full((epochs + 1, *fields["values"].shape[1:]), np.nan, fields["values"].dtype)
         values[: len(fields["values"])] = fields["values"]

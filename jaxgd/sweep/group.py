@@ -42,7 +42,7 @@ class Progress(NamedTuple):
         values: The values of `COLUMNS` by epoch and network, (epochs + 1, columns, networks).
         last: The last epoch of each network that has a row, (networks,).
         codes: The reason of each network as a code, (networks,).
-        still: The number of epochs in a row that left each network unchanged, (networks,).
+        still: True for each network that the last epoch left unchanged, (networks,).
         ended: True for each network that goes no further, (networks,).
         members: The network at each index of the batch, (width,).
         batch: The arrays of the batch by name: weights, key, cost and, for the full batch, the gradient.
@@ -56,10 +56,6 @@ class Progress(NamedTuple):
     ended: np.ndarray
     members: np.ndarray
     batch: dict[str, np.ndarray]
-
-    def done(self) -> int:
-        """Return the number of epochs that no network of the group has to make any more."""
-        return int(np.where(self.ended, len(self.values) - 1, max(self.epoch, 0)).sum())
 
 
 def begin(group: Group, scheme: str, epochs: int) -> Progress:
@@ -75,7 +71,7 @@ def begin(group: Group, scheme: str, epochs: int) -> Progress:
         values=np.full((epochs + 1, len(COLUMNS), n), np.nan, dtype),
         last=np.zeros(n, np.int32),
         codes=np.full(n, int(Reason.RUNNING), np.int32),
-        still=np.zeros(n, np.int32),
+        still=np.zeros(n, bool),
         ended=np.zeros(n, bool),
         members=members.astype(np.int32),
         batch={
@@ -134,21 +130,19 @@ def advance(
         codes[members[at]] = np.where(failed & (k == 0), int(Reason.START_NOT_FINITE), reached[at])
         going = at[~failed] if k else at
         values[k][:, members[going]], last[members[going]] = entries[going].T, k
-        still[members[at]] = np.where(same[at], still[members[at]] + 1, 0) * (k > 0)
         ended[members[at]] = failed
-        for i in at[np.isin(reached[at], (Reason.UNCHANGED, Reason.SATURATED)) & ~failed]:
-            # A network that a further epoch may change is checked again after 2, 4, 8, … unchanged epochs.
-            count = int(still[members[i]])
-            due = count > 0 and count & (count - 1) == 0
+        same = same & (k > 0)
+        unchanged = at[same[at] & ~still[members[at]] & np.isin(reached[at], (Reason.UNCHANGED, Reason.SATURATED))]
+        still[members[at]] = same[at]
+        for i in unchanged if k < epochs else ():
             # The full-batch update of an unchanged network is the same again.
-            if due and (config.batch_size is None or bool(is_fixed(state.network, i, rates, splits.train))):
-                ended[members[i]], last[members[i]] = True, k - count + 1
+            ended[members[i]] = config.batch_size is None or bool(is_fixed(state.network, i, rates, splits.train))
         active = at[~ended[members[at]]]
         width = _width(len(active), group.width)
         if len(active) and (len(members) - width) * (epochs - k) * work > _WORTH:
             kept = np.resize(active, width)
             batch, members, state = {name: x[kept] for name, x in _fetched(state).items()}, members[kept], None
-        if after_epoch(now().done(), now):
+        if after_epoch(int(np.where(ended, epochs, k).sum()), now):
             break
     return now()
 

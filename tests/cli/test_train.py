@@ -398,7 +398,7 @@ MISUSE = {
     "plot into a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
     "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
     "seed negative": (["--seed", -1], "between 0 and"),
-    "too many weights": (["--sizes", 64, 20_000_000, 10], "at most 2**30 weights"),
+    "too many weights": (["--sizes", 64, 2_000_000_000, 10], "need 1800.0 GB for the weights, the next weights and"),
     "no such data": (["--data", "cifar"], "digits, mnist"),
     "no such folder": (["--data", "./cifar"], "cifar"),
     "no such flag": (["--learning-rate", 1], "--learning-rate"),

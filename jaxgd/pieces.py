@@ -1,0 +1,269 @@
+"""Arrays in pieces, for files: read, written and digested without a second copy, also if they are sharded."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Shaped, UInt8, UInt32
+
+# Bytes of a piece. Smaller pieces take longer, and larger ones more memory: reading and writing hold a few at a time.
+PIECE = 2**24
+# Odd constants: that of Knuth's multiplicative hash, and those of the integer mixer lowbias32 of Wellons.
+_GOLDEN, _FIRST, _SECOND = np.uint32(0x9E3779B1), np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
+_LONGEST = 400  # bytes of an error message that goes to the other processes
+T = TypeVar("T")
+_Index = tuple[slice, ...]
+
+
+def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
+    """Return `work()`, run on every process of a job. If it fails on one process, raise on all.
+
+    All processes must call this function together. Otherwise those without an error would wait for the failed one.
+
+    Args:
+        work: A function without collective operations.
+        kind: The exception for the processes on which the work succeeded, as a function of the message.
+
+    Returns:
+        The result of `work` on this process.
+    """
+    if jax.process_count() == 1:
+        return work()
+    error, text = None, b""
+    try:
+        result = work()
+    except Exception as caught:
+        error, text = caught, (str(caught) or type(caught).__name__).encode()[:_LONGEST]
+    from jax.experimental import multihost_utils
+
+    texts = multihost_utils.process_allgather(np.frombuffer(text.ljust(_LONGEST, b"\0"), np.uint8))
+    if error is not None:
+        raise error
+    for process, row in enumerate(np.asarray(texts)):
+        if row.any():
+            words = row.tobytes().rstrip(b"\0").decode(errors="replace")
+            raise kind(f"process {process}: {words}")
+    return result
+
+
+def from_process_0(numbers: list[int]) -> list[int]:
+    """Return the numbers that process 0 has. All processes must call this function together."""
+    if jax.process_count() == 1:
+        return numbers
+    from jax.experimental import multihost_utils
+
+    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+    if not count:
+        return []
+    return list(map(int, multihost_utils.broadcast_one_to_all(np.resize(np.array(numbers or [0], np.int32), count))))
+
+
+def spans_processes(x: Any) -> bool:
+    """Return True if an array has devices of other processes."""
+    return isinstance(x, jax.Array) and not x.is_fully_addressable
+
+
+def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Iterator[_Index]:
+    """Yield the parts of an array of this shape, at most as large as the box, in the order of C.
+
+    Args:
+        shape: The shape of the array.
+        box: The largest shape of a part.
+        start: The index of the array's first element in a larger array. The parts lie on a grid of boxes there.
+
+    Yields:
+        The slices of each part in the larger array.
+    """
+    axes = []
+    for n, size, first in zip(shape, box, start, strict=True):
+        inner = range((first // size + 1) * size, first + n, size)
+        edges = [first, *inner, first + n]
+        axes.append([slice(a, b) for a, b in itertools.pairwise(edges)])
+    yield from itertools.product(*axes)
+
+
+def rows(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Return the shape of a box of whole rows that has about the size of a piece."""
+    row = itemsize * int(np.prod(shape[1:], dtype=object))
+    return (max(PIECE // max(row, 1), 1), *(max(n, 1) for n in shape[1:])) if shape else ()
+
+
+def pieces(x: Any) -> Iterator[UInt8[np.ndarray, "n"]]:
+    """Yield the bytes of an array's values in the order of C, in pieces.
+
+    The values of an array on one CPU device are not copied. The pieces of an array that spans processes have all its
+    values on every process, and all processes must ask for them together.
+    """
+    if not isinstance(x, jax.Array):
+        whole = np.ascontiguousarray(x)
+    elif x.is_fully_replicated:
+        # NumPy's copy of an array on an accelerator lives as long as the array: make it from a view that is dropped.
+        whole = np.ascontiguousarray(x.addressable_data(0))
+    else:
+        yield from map(_bytes, _gathered(x))
+        return
+    yield _bytes(whole)
+
+
+def _bytes(x: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "n"]:
+    return x.reshape(-1).view(np.uint8)
+
+
+def _gathered(x: Array) -> Iterator[Shaped[np.ndarray, "..."]]:
+    """Yield a sharded array in pieces of whole rows."""
+    shards = [(_resolved(s.index, x.shape), np.asarray(s.data)) for s in x.addressable_shards if s.replica_id == 0]
+    for part in boxes(x.shape, rows(x.shape, x.dtype.itemsize), (0,) * x.ndim):
+        piece = np.zeros([s.stop - s.start for s in part], x.dtype)
+        for index, data in shards:
+            common = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(part, index, strict=True)]
+            if all(start < stop for start, stop in common):
+                there, here = (
+                    tuple(slice(i - s.start, j - s.start) for (i, j), s in zip(common, place, strict=True))
+                    for place in (part, index)
+                )
+                piece[there] = data[here]
+        if spans_processes(x):
+            from jax.experimental import multihost_utils
+
+            # Exactly one process has the bytes of an element. Those of the others are 0.
+            each = multihost_utils.process_allgather(_bytes(piece))
+            piece = np.bitwise_or.reduce(each, axis=0).view(x.dtype).reshape(piece.shape)
+        yield piece
+
+
+def _resolved(index: _Index, shape: Sequence[int]) -> _Index:
+    return tuple(slice(*s.indices(n)[:2]) for s, n in zip(index, shape, strict=True))
+
+
+def assembled(
+    shape: Sequence[int],
+    dtype: Any,
+    read: Callable[[_Index], Shaped[np.ndarray, "..."]],
+    sharding: jax.sharding.Sharding | None = None,
+    box: Sequence[int] | None = None,
+) -> Array:
+    """Return an array that is read in pieces, without a second copy of its values.
+
+    Args:
+        shape: The shape of the array.
+        dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
+        read: A function of slices along each axis, which returns the values there.
+        sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
+            device, uncommitted, where the parts are read in the order of C.
+        box: The largest shape of a piece. Default: whole rows.
+
+    Returns:
+        The array. JAX owns its memory, so a jitted function that donates it can reuse it.
+    """
+    box = rows(shape, jnp.dtype(dtype).itemsize) if box is None else box
+    with jax.enable_x64(True):
+        if sharding is None:
+            return _filled(_resolved((slice(None),) * len(shape), shape), dtype, read, box, None)
+        parts = sharding.addressable_devices_indices_map(tuple(shape)).items()
+        shards = [_filled(_resolved(index or (), shape), dtype, read, box, device) for device, index in parts]
+        return jax.make_array_from_single_device_arrays(tuple(shape), sharding, shards)
+
+
+def _filled(index: _Index, dtype: Any, read: Callable[[_Index], Any], box: Sequence[int], device: Any) -> Array:
+    """Return one device's part of an array."""
+    shape, start = [s.stop - s.start for s in index], [s.start for s in index]
+    parts = list(boxes(shape, box, start))
+    if len(parts) == 1:
+        return jnp.array(read(parts[0]), dtype, device=device)
+    x = jnp.zeros(shape, dtype, device=device)
+    for part in parts:
+        piece = np.ascontiguousarray(read(part), dtype)
+        # Wait for the copy. Otherwise pieces that wait for theirs could fill the memory.
+        x = _put(
+            x, piece, [np.uint32(s.start - first) for s, first in zip(part, start, strict=True)]
+        ).block_until_ready()
+    return x
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(x: Array, piece: Array, start: list[Any]) -> Array:
+    return lax.dynamic_update_slice(x, piece, start)
+
+
+def digest(arrays: Sequence[Any]) -> list[str]:
+    """Return a digest of 64 bits of the values of each array, as hexadecimal digits.
+
+    The digest depends on the values and their places, and not on the devices. An element is one word u of 32 bits, or
+    two words along one more axis. With the indices i₁, …, iₖ of the word, and everything mod 2³²:
+
+        p₀ = q₀ = 0,   pₐ = mix(pₐ₋₁ + g(iₐ + 1)),   qₐ = g·qₐ₋₁ + iₐ
+        s = mix(u XOR pₖ),   t = mix(s + qₖ)
+        digest = (Σ s, Σ t), the sums over all words
+
+    mix is a bijection, so any change of one word changes Σ s. Two sums of pseudo-random words stay equal with a
+    probability of about 2⁻⁶⁴ if more words change. The digest detects damage; it is no protection against forgery.
+    Each device sums its own shards in one pass, without temporary arrays.
+
+    All processes must call this function together.
+
+    Args:
+        arrays: Arrays of JAX, also sharded ones. Arrays of NumPy count on process 0.
+
+    Returns:
+        One string of 16 digits per array.
+
+    Source: the mixer is lowbias32, Chris Wellons, https://nullprogram.com/blog/2018/07/31/.
+    """
+    with jax.enable_x64(True):  # otherwise JAX would round words of 64 bits
+        parts = [_own_sums(x) for x in arrays]
+    sums = np.array([np.sum(part, axis=0, dtype=np.uint32) for part in parts], np.uint32).reshape(-1, 2)
+    if jax.process_count() > 1 and arrays:
+        from jax.experimental import multihost_utils
+
+        sums = np.sum(multihost_utils.process_allgather(sums), axis=0, dtype=np.uint32)
+    return [f"{s:08x}{t:08x}" for s, t in sums]
+
+
+def _own_sums(x: Any) -> list[Any]:
+    """Return the sums of this process's part of an array. Each part of the array counts once among all devices."""
+    if not isinstance(x, jax.Array):
+        parts = [(x, (0,) * x.ndim)] if jax.process_index() == 0 else []
+    elif x.is_fully_addressable and jax.process_index() > 0:
+        parts = []  # a copy of the array of process 0
+    else:
+        parts = [
+            (s.data, [i.start for i in _resolved(s.index, x.shape)]) for s in x.addressable_shards if s.replica_id == 0
+        ]
+    sums = [_sums(data, np.array(start, np.uint32)) for data, start in parts]
+    return [np.asarray(pair) for pair in sums] or [np.zeros(2, np.uint32)]
+
+
+@jax.jit
+def _sums(x: Array, start: UInt32[Array, "axes"]) -> UInt32[Array, "2"]:
+    u = _words(x)
+    p = q = jnp.uint32(0)
+    for axis in range(u.ndim):
+        i = lax.broadcasted_iota(jnp.uint32, u.shape, axis)
+        i = i + start[axis] if axis < x.ndim else i
+        p, q = _mix(p + _GOLDEN * (i + np.uint32(1))), _GOLDEN * q + i
+    s = _mix(u ^ p)
+    t = _mix(s + q)
+    zero = jnp.uint32(0)
+    # Two calls of jnp.sum would write s and t to the memory. One reduction of a pair does not.
+    return jnp.stack(lax.reduce((s, t), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(u.ndim))))
+
+
+def _mix(x: Array) -> Array:
+    x = (x ^ (x >> np.uint32(16))) * _FIRST
+    x = (x ^ (x >> np.uint32(15))) * _SECOND
+    return x ^ (x >> np.uint32(16))
+
+
+def _words(x: Array) -> UInt32[Array, "..."]:
+    """Return the elements as words of 32 bits, in one more axis if they have 64 bits."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        x = jnp.stack([x.real, x.imag], axis=-1)
+    if x.dtype.itemsize <= 4 and not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x.astype(jnp.uint32)
+    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    return lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
