@@ -300,7 +300,17 @@ def test_convert_refuses_other_files(tmp_path, monkeypatch, capsys):
 
 
 def test_names_of_families_and_cases_are_unique():
-    assert FAMILIES == ("epochs", "steps", "networks", "start-up", "growth", "minimize", "gradcheck", "nielsen")
+    assert FAMILIES == (
+        "epochs",
+        "steps",
+        "networks",
+        "start-up",
+        "growth",
+        "minimize",
+        "gradcheck",
+        "nielsen",
+        "memory",
+    )
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
     assert [case.name for case in chosen(["steps", "step-1000", "start-up"])] == [

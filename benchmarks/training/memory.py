@@ -1,0 +1,122 @@
+"""The peak memory of wide networks: `python -m benchmarks.training.memory WIDTH MODE` measures one point.
+
+A point is a process of its own, because the kernel counts the peak of a process. The peak is given in units of W, the
+bytes of the weights, above the memory that JAX takes before the first network.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.case import Case, Options
+from benchmarks.hardware import stamp
+from benchmarks.rows import Row, significant
+from benchmarks.training.worker import peak_memory
+from jaxgd.files import free_memory
+
+WIDTHS = (3_000, 6_000, 12_000, 30_000)
+_EXAMPLES = 1_000
+# Mini-batches of 10, so that an epoch is 100 updates of all weights. The widest network would take 20 minutes.
+_UPDATES = {3_000: 100, 6_000: 40, 12_000: 10, 30_000: 2}
+# Copies of the weights that a point may need. A point that does not fit is left out.
+_MOST = 5.5
+
+
+def sizes_of(width: int) -> tuple[int, ...]:
+    """Return the sizes of the network for MNIST with two hidden layers of this width."""
+    return 784, width, width, 10
+
+
+def weights_bytes(width: int) -> int:
+    """Return W, the bytes of the weights and biases in float32."""
+    return 4 * sum((a + 1) * b for a, b in pairwise(sizes_of(width)))
+
+
+def _train(network: Any, x: Any, y: Any, batch_size: int | None, **settings: Any) -> Any:
+    import jax
+
+    from jaxgd import train
+
+    options = {"epochs": 2, "batch_size": batch_size, "eta": 0.1, "key": jax.random.key(1), **settings}
+    return train(network, (x, y), **options).network
+
+
+def _minimize(network: Any, x: Any, y: Any) -> Any:
+    import jax
+
+    from jaxgd import gradient_descent, minimize, network_cost
+
+    options: dict[str, Any] = {"max_steps": 2, "stop": None, "record": None}
+    return minimize(network_cost, network, gradient_descent(0.1), args=(x, jax.nn.one_hot(y, 10)), **options).v
+
+
+_LEAN = {"donate": True, "evaluate": False, "gradient_norm": False}
+MODES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "init": lambda network, x, y: network,
+    "full": functools.partial(_train, batch_size=None),
+    "full-donate": functools.partial(_train, batch_size=None, donate=True),
+    "mini": functools.partial(_train, batch_size=10),
+    "mini-donate": functools.partial(_train, batch_size=10, **_LEAN),
+    "minimize": _minimize,
+}
+
+
+def measure(width: int, options: Options) -> Iterator[Row]:
+    """Yield one row per mode: the peak in units of W, for two epochs or steps on up to 1,000 images."""
+    free = free_memory()
+    if free is not None and free < _MOST * weights_bytes(width):
+        print(f"memory-{width}: left out, it may need {_MOST * weights_bytes(width) / 1e9:.0f} GB", file=sys.stderr)
+        return
+    about = stamp()
+    for mode in MODES:
+        words = [sys.executable, "-W", "ignore", "-m", "benchmarks.training.memory", str(width), mode]
+        done = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ)
+        point = json.loads(done.stdout.splitlines()[-1])
+        yield Row(
+            case=f"memory-{width}/{mode}", variant="jaxgd", quantity="memory", unit="W", value=point["peak"],
+            details={name: point[name] for name in ("gigabytes", "seconds")}, **about,
+        )  # fmt: skip
+
+
+def main(width: int, mode: str) -> None:
+    """Measure one point, and print it as JSON."""
+    import jax
+    import numpy as np
+
+    from jaxgd import init_network
+
+    jax.block_until_ready(jax.random.normal(jax.random.key(0), (8, 8)))  # type: ignore[no-untyped-call]
+    before, most = peak_memory(reset=True), weights_bytes(width) / 2**20
+    n = _EXAMPLES if mode.startswith(("full", "minimize")) else 10 * _UPDATES[width]
+    rng = np.random.default_rng(0)
+    x, y = rng.random((n, 784), np.float32), rng.integers(0, 10, n)
+    began = time.perf_counter()
+    network = init_network(jax.random.key(0), sizes_of(width), "scaled")
+    end = MODES[mode](network, x, y)
+    jax.block_until_ready(end)  # type: ignore[no-untyped-call]
+    point = {
+        "peak": significant((peak_memory() - before) / most, 3),
+        "gigabytes": significant((peak_memory() - before) * 2**20 / 1e9, 3),
+        "seconds": significant(time.perf_counter() - began, 3),
+    }
+    print(json.dumps(point))
+
+
+CASES = tuple(
+    Case(
+        name=f"memory-{width}",
+        family="memory",
+        title=f"peak memory of [784, {width}, {width}, 10] relative to its weights, {weights_bytes(width) / 1e9:.1f} GB",
+        measure=functools.partial(measure, width),
+    )
+    for width in WIDTHS
+)
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
