@@ -1,0 +1,176 @@
+"""Checks on four forced CPU devices, for test_mesh.py: run one group of checks, and print the results as JSON.
+
+The number of devices must be set before JAX starts, so this is a program of its own.
+"""
+
+import functools
+import json
+import os
+import sys
+
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxgd
+from jaxgd.mesh import place
+
+MESHES = {}
+RNG = np.random.default_rng(0)
+# 4 devices do not divide 41 examples.
+X, Y = RNG.random((41, 16), np.float32), RNG.integers(0, 4, 41)
+KEY, NETWORK = jax.random.key(1), jaxgd.init_network(jax.random.key(0), (16, 8, 4), "scaled")
+A = RNG.normal(size=(64, 8)).astype(np.float32)
+COLLECTIVES = ("all-gather(", "all-reduce(", "all-to-all(", "collective-permute(")
+
+
+def put(mesh, x, *spec):
+    return jax.device_put(x, NamedSharding(mesh, P(*spec)))
+
+
+def error_of(f):
+    try:
+        f()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
+
+
+def difference(a, b):
+    """Return the largest difference of two trees of arrays, relative above 10⁻³. NaN equals NaN, and nothing else."""
+    largest = 0.0
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        gap = np.where(np.isnan(x) & np.isnan(y), 0.0, np.abs(x - y) / np.maximum(np.abs(y), 1e-3))
+        largest = max(largest, float(np.max(np.where(np.isnan(gap), np.inf, gap))))
+    return largest
+
+
+def train(network, data, batch_size, **settings):
+    return jaxgd.train(network, data, epochs=3, batch_size=batch_size, eta=1.0, key=KEY, **settings)
+
+
+def placed():
+    """`train` on padded examples against one device, with a cost of the user's own too."""
+    results = {}
+    for kind, mesh in MESHES.items():
+        data = place((X, Y), mesh)
+        for size in (None, 10):
+            one, many = train(NETWORK, (X, Y), size, kernel="xla"), train(NETWORK, data, size)
+            results[f"{kind} {size}"] = difference((many.history, many.network), (one.history, one.network))
+            results[f"{kind} {size} backend"] = many.kernel.name
+    own = lambda a, y: jnp.mean(jnp.sum((a - y) ** 4, axis=1))  # noqa: E731
+    one, many = (train(NETWORK, d, None, cost=own) for d in ((X, Y), place((X, Y), MESHES["Auto"])))
+    results["own cost"] = difference(many.history, one.history)
+    wide = tuple(jaxgd.Layer(put(MESHES["Auto"], w, None, "d"), put(MESHES["Auto"], b)) for w, b in NETWORK)
+    many = train(wide, (X, Y), None)
+    results["weights"] = difference(many.history, train(NETWORK, (X, Y), None, kernel="xla").history)
+    results["weights stay divided"] = str(many.network[0].w.sharding.spec)
+    return results
+
+
+def many_networks(kernel):
+    def run(key):
+        result = jaxgd.train(NETWORK, (X, Y), epochs=2, batch_size=10, eta=1.0, key=key, kernel=kernel)
+        return result.network, result.history.cost
+
+    return jax.vmap(run)
+
+
+def quick():
+    """Padded examples, and four networks of the native kernels on four devices."""
+    one, many = train(NETWORK, (X, Y), None, kernel="xla"), train(NETWORK, place((X, Y), MESHES["Auto"]), None)
+    keys = jax.random.split(KEY, 4)
+    compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
+    text = compiled.as_text()
+    return {
+        "padded": difference((many.history, many.network), (one.history, one.network)),
+        "collectives": sum(map(text.count, COLLECTIVES)),
+        "one network per device": "f32[1,8,16]" in text and "f32[4,8,16]" not in text,
+        **errors_of_place(),
+    }
+
+
+def errors_of_place():
+    mesh = MESHES["Auto"]
+    return {
+        "error axis": error_of(lambda: place((X, Y), mesh, axis="e")),
+        "error pad": error_of(lambda: place((X, Y), mesh, pad=False)),
+        "error mesh": error_of(lambda: place((X, Y), 4)),
+        "error lengths": error_of(lambda: place((X, Y[1:]), mesh)),
+    }
+
+
+def batch():
+    """Eight networks on four devices, by the native kernels and by XLA."""
+    keys = jax.random.split(KEY, 8)
+    results = {}
+    for kernel in ("native", "xla"):
+        run = many_networks(kernel)
+        one = jax.jit(run)(keys)
+        compiled = jax.jit(run).lower(put(MESHES["Auto"], keys, "d")).compile()
+        text = compiled.as_text()
+        many = compiled(put(MESHES["Auto"], keys, "d"))
+        results[f"{kernel} collectives"] = sum(map(text.count, COLLECTIVES))
+        results[f"{kernel} networks per device"] = text.count("f32[2,8,16]") > 0 and text.count("f32[8,8,16]") == 0
+        results[kernel] = difference(many, one)
+        results[f"{kernel} same bits"] = jax.tree.all(jax.tree.map(np.array_equal, many[0], one[0]))
+        divided = jax.shard_map(run, mesh=MESHES["Auto"], in_specs=P("d"), out_specs=P("d"))
+        results[f"{kernel} shard_map"] = difference(jax.jit(divided)(put(MESHES["Auto"], keys, "d")), one)
+        explicit = jax.jit(run)(put(MESHES["Explicit"], keys, "d"))
+        results[f"{kernel} explicit"] = difference(explicit, one)
+    nested = jax.jit(jax.vmap(run, in_axes=0))(jnp.stack([keys[:2], keys[2:4]]))
+    results["nested"] = difference(nested, jax.tree.map(lambda x: x[:4].reshape(2, 2, *x.shape[1:]), one))
+    return results
+
+
+def cost(v, a):
+    return jnp.mean((a @ v - 1.0) ** 2)
+
+
+def descents():
+    """`minimize`, curvature and the checker, with divided arguments and inside shard_map."""
+    v0, results = jnp.zeros(8), {}
+    descend = functools.partial(jaxgd.minimize, rule=jaxgd.wolfe(), max_steps=50)
+    one = descend(cost, v0, args=(jnp.asarray(A),))
+    starts = RNG.normal(size=(8, 8)).astype(np.float32)
+    each = jax.vmap(lambda v, a: descend(cost, v, args=(a,)).v, in_axes=(0, None))
+    several = jax.jit(each)(starts, A)
+    for kind, mesh in MESHES.items():
+        for name, v, a in (
+            ("rows", put(mesh, v0), put(mesh, A, "d")),
+            ("variables", put(mesh, v0, "d"), put(mesh, A, None, "d")),
+        ):
+            s = descend(cost, v, args=(a,))
+            results[f"{kind} {name}"] = difference((s.v, s.cost), (one.v, one.cost))
+            results[f"{kind} {name} outcome"] = s.outcome.reason.name == one.outcome.reason.name
+        sharp = jaxgd.sharpness(cost, put(mesh, v0, "d"), args=(put(mesh, A, None, "d"),)).value
+        results[f"{kind} sharpness"] = difference(sharp, jaxgd.sharpness(cost, v0, args=(A,)).value)
+        results[f"{kind} check"] = jaxgd.check_gradients(cost, put(mesh, v0, "d"), put(mesh, A, None, "d")).verdict
+        inside = jax.shard_map(
+            lambda v, a: descend(lambda v, a: jax.lax.pmean(cost(v, a), "d"), v, args=(a,)).v,
+            **{"mesh": mesh, "in_specs": (P(), P("d")), "out_specs": P()},
+        )
+        results[f"{kind} shard_map"] = difference(jax.jit(inside)(put(mesh, v0), put(mesh, A, "d")), one.v)
+        results[f"{kind} batch"] = difference(jax.jit(each)(put(mesh, starts, "d"), put(mesh, A)), several)
+        inside = jax.shard_map(each, mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"))
+        results[f"{kind} batch in shard_map"] = difference(
+            jax.jit(inside)(put(mesh, starts, "d"), put(mesh, A)), several
+        )
+    forgotten = jax.shard_map(
+        lambda v, a: descend(cost, v, args=(a,)).v,
+        **{"mesh": MESHES["Auto"], "in_specs": (P(), P("d")), "out_specs": P()},
+    )
+    results["error pmean"] = error_of(lambda: jax.jit(forgotten)(v0, A))
+    return results
+
+
+if __name__ == "__main__":
+    for kind in ("Auto", "Explicit"):
+        MESHES[kind] = jax.make_mesh((4,), ("d",), axis_types=(getattr(AxisType, kind),))
+    print(json.dumps({name: str(value) for name, value in globals()[sys.argv[1]]().items()}))
