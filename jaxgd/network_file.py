@@ -227,7 +227,7 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any]) -> None:
                 pass
 
     if any(map(spans_processes, tensors.values())):
-        together(work, lambda text: WriteError(f"{path} cannot be written: {text}"))
+        together(work, WriteError)
     else:
         write_atomically(path, write)
 
