@@ -256,6 +256,12 @@ class Tensors(NamedTuple):
 def read_tensors(path: Path) -> Tensors:
     """Read a safetensors file in pieces.
 
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, on the default device.
+
     Raises:
         OSError: If the file cannot be read, or is larger than the free memory.
         ValueError: If the file is damaged or of another format.
