@@ -227,7 +227,7 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any]) -> None:
                 pass
 
     if any(map(spans_processes, tensors.values())):
-        together(work, lambda text: WriteError(f"{path} cannot be written: {text}"))
+        together(work, WriteError)
     else:
         write_atomically(path, write)
 
@@ -255,6 +255,12 @@ class Tensors(NamedTuple):
 
 def read_tensors(path: Path) -> Tensors:
     """Read a safetensors file in pieces.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, on the default device.
 
     Raises:
         OSError: If the file cannot be read, or is larger than the free memory.

@@ -1,8 +1,11 @@
 """Saved values return bit for bit, or a message names the refused file."""
 
+import hashlib
 import json
 import logging
 import os
+import random
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +14,10 @@ import optax
 import pytest
 from support import example
 
+from jaxgd import checkpoint
 from jaxgd.checkpoint import Checkpoints
 from jaxgd.errors import CheckpointError, WriteError
+from jaxgd.files import seal
 
 CONFIG = {"eta": 3.0, "sizes": [5, 4, 3]}
 
@@ -52,14 +57,16 @@ def assert_same(a, b):
 
 
 @pytest.fixture
-def folder(tmp_path, tree):
-    """Checkpoints of epochs 1, 2 and 3."""
+def folder(tmp_path, tree, request, monkeypatch):
+    """Checkpoints of epochs 1, 2 and 3. Leaves of more bytes than the parameter are arrays of their own."""
+    monkeypatch.setattr(checkpoint, "_SMALL", getattr(request, "param", checkpoint._SMALL))
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         for epoch in (1, 2, 3):
             checkpoints.save(epoch, tree | {"count": jnp.array(epoch)})
     return tmp_path / "checkpoints"
 
 
+@pytest.mark.parametrize("folder", [20, 2**20], indirect=True)
 def test_round_trip(folder, tree):
     with Checkpoints(folder, CONFIG) as checkpoints:
         restored = checkpoints.restore(like(tree))
@@ -90,6 +97,7 @@ def flip(path, position=0.5):
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("folder", [60, 2**20], indirect=True)
 def test_every_damage_is_detected(folder, tree):
     """Flip a bit in each file, truncate each, remove each. The result is epoch 3's values or a refusal."""
     refused = 0
@@ -129,6 +137,54 @@ def test_a_checkpoint_that_orbax_does_not_list_counts(folder, tree, monkeypatch)
         assert checkpoints.restore(like(tree)).epoch == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", [60], indirect=True)
+def test_no_random_damage_is_restored(folder, tree, monkeypatch):
+    """A damaged checkpoint of several pieces is refused, or gives the saved values."""
+    monkeypatch.setattr(checkpoint, "PIECE", 64)
+    shutil.rmtree(folder / "3")
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        checkpoints.save(3, tree)
+    rng, kinds = random.Random(0), set()
+    for _ in range(150):
+        path = rng.choice(files_of(folder, 3))
+        whole = path.read_bytes()
+        place = rng.randrange(len(whole))
+        changes = (bytes([whole[place] ^ 1 << rng.randrange(8)]), b"", bytes(min(20, len(whole) - place)))
+        change = rng.choice(changes)
+        path.write_bytes(whole[:place] + change + whole[place + len(change) :] if change else whole[:place])
+        with Checkpoints(folder, CONFIG) as checkpoints:
+            restored = checkpoints.restore(like(tree))
+        kinds.add(restored.epoch)
+        if restored.epoch == 3:
+            assert_same(restored.tree, tree)
+        else:
+            folder.with_name("checkpoints-refused").joinpath("3").rename(folder / "3")
+        path.write_bytes(whole)
+    assert kinds == {2, 3}
+
+
+def test_a_leaf_of_another_path_is_refused(folder, tree):
+    """Two leaves of one shape must not change their places."""
+    other = {"old keys" if name == "old key" else name: x for name, x in tree.items()}
+    with Checkpoints(folder, CONFIG) as checkpoints, pytest.raises(CheckpointError, match="belongs to another run"):
+        checkpoints.restore(other)
+
+
+@pytest.mark.parametrize("folder", [20], indirect=True)
+def test_each_large_leaf_has_a_digest_of_its_own(folder, tree):
+    """Two leaves of one shape exchange their files, which are intact."""
+    numbers = sorted(int(path.name) for path in (folder / "3" / "state").iterdir() if path.name.isdecimal())
+    first, second = (folder / "3" / "state" / str(number) for number in (numbers[0], numbers[2]))
+    assert (first / ".zarray").read_bytes() == (second / ".zarray").read_bytes()
+    first.rename(aside := folder / "aside")
+    second.rename(first)
+    aside.rename(second)
+    with Checkpoints(folder, CONFIG) as checkpoints:
+        restored = checkpoints.restore(like(tree))
+    assert restored.epoch == 2
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes")
 def test_a_pipe_in_a_checkpoint_is_refused(folder, tree):
     os.mkfifo(folder / "3" / "state" / "pipe")
@@ -138,17 +194,28 @@ def test_a_pipe_in_a_checkpoint_is_refused(folder, tree):
     assert "not a regular" in restored.refused[0]
 
 
-@pytest.mark.parametrize("step", [1, -1], ids=["intact", "damaged"])
-def test_a_checkpoint_of_an_earlier_version_is_read(folder, tree, step):
-    """Its checksum covers only the values."""
-    about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
-    content = json.loads(about.read_text())
-    values = content.pop("values")
-    about.write_text(json.dumps(content | {"format": "jaxgd.checkpoint/1", "sha256": values[::step]}))
-    with Checkpoints(folder, CONFIG) as checkpoints:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path, tree, version):
+    """It joins all leaves into one array. The checksum of version 1 covers only the values."""
+    import orbax.checkpoint as ocp
+
+    data = [np.asarray(checkpoint.unkeyed(leaf)) for leaf in jax.tree.leaves(tree)]
+    values = b"".join(leaf.tobytes() for leaf in data)
+    about = {"format": f"jaxgd.checkpoint/{version}", "config": CONFIG, "bytes": len(values)}
+    about["leaves"] = [{"shape": leaf.shape, "dtype": str(leaf.dtype)} for leaf in data]
+    with ocp.CheckpointManager(tmp_path) as manager:
+        for epoch in (1, 2, 3):
+            sha = hashlib.sha256(values if epoch < 3 else values[::-1]).hexdigest()  # epoch 3 is damaged
+            entry = about | {"epoch": epoch, "values" if version == 2 else "sha256": sha}
+            items = {
+                "about": ocp.args.JsonSave(seal(entry) if version == 2 else entry),
+                "state": ocp.args.StandardSave({"values": np.frombuffer(values, np.uint8)}),
+            }
+            manager.save(epoch, args=ocp.args.Composite(**items))
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         restored = checkpoints.restore(like(tree))
-    assert restored.epoch == (3 if step == 1 else 2)
-    assert_same(restored.tree, tree | {"count": jnp.array(restored.epoch)})
+    assert restored.epoch == 2
+    assert_same(restored.tree, tree)
 
 
 def test_every_entry_of_a_checkpoint_is_verified(folder, tree):

@@ -56,6 +56,19 @@ def test_a_path_is_a_name_that_a_file_can_have(path, error):
         as_path("f", path)
 
 
+def test_the_free_memory_is_the_smallest_limit(tmp_path, monkeypatch):
+    group = (tmp_path, "memory.max", "memory.current", "inactive_file ")
+    monkeypatch.setattr(files, "_GROUPS", (group,))
+    machine = files.free_memory()
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (machine is None) == (files.free_memory() is None)
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert files.free_memory() == 100
+    (tmp_path / "memory.stat").write_text("active_file 7\ninactive_file 50\n")
+    assert files.free_memory() == 150
+
+
 NO_JSON = {
     "nested": b"[" * 100_000,
     "utf-16": '{"a": 1}'.encode("utf-16"),

@@ -28,8 +28,7 @@ ORDER = (
     *("descent", "gradcheck", "data", "examples", "chunks", "kernels", "history", "epoch", "training"),
     *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )
-# Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests. (save_network
-# imports safetensors on demand.)
+# Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests.
 HEAVY = {
     *("matplotlib", "plotly", "orbax", "tensorflow_datasets", "tensorflow", "PIL", "tyro", "tqdm", "tensorboardX"),
     *("beartype", "hypothesis", "pytest"),

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from support import assert_leaves_close, example
 
-from jaxgd import load_network, save_network
+from jaxgd import load_network, network_file, save_network
 from jaxgd.errors import CheckpointError, DtypeError, RangeError, ShapeError, WriteError
 from jaxgd.network import Layer
 
@@ -149,6 +149,58 @@ def test_a_path_is_a_path(path, error):
         save_network(path, (Layer(ROW, ROW[0, :1]),))
     with pytest.raises(error, match="load_network: path must"):
         load_network(path)
+
+
+def test_a_file_above_the_free_memory_is_refused(tmp_path, monkeypatch):
+    save_network(tmp_path / "n.safetensors", (Layer(np.ones((200, 300), np.float32), np.ones(200, np.float32)),))
+    monkeypatch.setattr(network_file, "free_memory", lambda: 10**5)
+    with pytest.raises(CheckpointError, match=r"it needs 0\.000241 GB of memory, but 0\.0001 GB are free"):
+        load_network(tmp_path / "n.safetensors")
+    monkeypatch.setattr(network_file, "free_memory", lambda: None)
+    load_network(tmp_path / "n.safetensors")
+
+
+def test_a_file_is_the_one_that_safetensors_writes(tmp_path):
+    """The format sorts the tensors by their dtypes and names."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        f'{len(network_file._DTYPES) - i}\n"é': rng.standard_normal((i, 3)).astype(dtype)
+        for i, dtype in enumerate(network_file._DTYPES.values())
+    }
+    network_file.write_tensors(tmp_path / "t", "kind", tensors)
+    arrays, metadata, sha, _ = network_file.read_tensors(tmp_path / "t")
+    assert metadata == network_file.checksum("kind", sha)
+    assert (tmp_path / "t").read_bytes() == safetensors.numpy.save(tensors, metadata=metadata)
+    for name, x in tensors.items():
+        assert arrays[name].dtype == x.dtype
+        assert np.asarray(arrays[name]).tobytes() == x.tobytes()
+
+
+HEADERS = {
+    "long": (b"\xff" * 8, "header must have"),
+    "no JSON": (b"{]", "Expecting"),
+    "no object": (b"[]", "must be an object"),
+    "nested": (b"[" * 100_000, "nested"),
+    "metadata": (b'{"__metadata__":{"a":1}}', "must be an object"),
+    "repeated": (b'{"a":1,"a":1}', "repeats a name"),
+    "no entry": (b'{"a":1}', "known dtype"),
+    "dtype": (b'{"a":{"dtype":"F8","shape":[],"data_offsets":[0,1]}}', "known dtype"),
+    "negative": (b'{"a":{"dtype":"U8","shape":[-1],"data_offsets":[1,0]}}', "fit its shape"),
+    "not whole": (b'{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}', "fit its shape"),
+    "size": (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,1]}}', "fit its shape"),
+    "huge": (b'{"a":{"dtype":"F32","shape":[0,4611686018427387904],"data_offsets":[0,0]}}', "fit its shape"),
+    "a gap": (b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', "must fill the file"),
+    "too short": (b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}', "must fill the file"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_damaged_header_is_named(tmp_path, name):
+    header, words = HEADERS[name]
+    content = header if name == "long" else len(header).to_bytes(8, "little") + header
+    (tmp_path / "n.safetensors").write_bytes(content + b"\0\0")
+    with pytest.raises(CheckpointError, match=words):
+        load_network(tmp_path / "n.safetensors")
 
 
 def test_a_missing_file_is_reported(tmp_path):
