@@ -62,14 +62,15 @@ def placed():
         data = place((X, Y), mesh)
         for size in (None, 10):
             one, many = train(NETWORK, (X, Y), size, kernel="xla"), train(NETWORK, data, size)
-            results[f"{kind} {size}"] = difference((many.history, many.network), (one.history, one.network))
+            results[f"{kind} {size} cost"] = difference(many.history.cost, one.history.cost)
+            results[f"{kind} {size}"] = difference(many.network, one.network)
             results[f"{kind} {size} backend"] = many.kernel.name
     own = lambda a, y: jnp.mean(jnp.sum((a - y) ** 4, axis=1))  # noqa: E731
     one, many = (train(NETWORK, d, None, cost=own) for d in ((X, Y), place((X, Y), MESHES["Auto"])))
-    results["own cost"] = difference(many.history, one.history)
+    results["own cost"] = difference(many.history.cost, one.history.cost)
     wide = tuple(jaxgd.Layer(put(MESHES["Auto"], w, None, "d"), put(MESHES["Auto"], b)) for w, b in NETWORK)
     many = train(wide, (X, Y), None)
-    results["weights"] = difference(many.history, train(NETWORK, (X, Y), None, kernel="xla").history)
+    results["weights cost"] = difference(many.history.cost, train(NETWORK, (X, Y), None, kernel="xla").history.cost)
     results["weights stay divided"] = str(many.network[0].w.sharding.spec)
     return results
 
@@ -89,7 +90,8 @@ def quick():
     compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
     text = compiled.as_text()
     return {
-        "padded": difference((many.history, many.network), (one.history, one.network)),
+        "padded cost": difference(many.history.cost, one.history.cost),
+        "padded": difference(many.network, one.network),
         "collectives": sum(map(text.count, COLLECTIVES)),
         "one network per device": "f32[1,8,16]" in text and "f32[4,8,16]" not in text,
         **errors_of_place(),

@@ -40,7 +40,7 @@ def spread(mesh, x, *spec):
 
 def difference(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    gaps = (np.abs(on_host(x) - np.asarray(y)) / np.maximum(np.abs(np.asarray(y)), 1e-3) for x, y in pairs)
+    gaps = (np.abs(on_host(x) - on_host(y)) / np.maximum(np.abs(on_host(y)), 1e-3) for x, y in pairs)
     return float(max(np.max(gap) for gap in gaps))
 
 

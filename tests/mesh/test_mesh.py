@@ -10,21 +10,26 @@ from pathlib import Path
 
 import pytest
 
+import jaxgd
+
 HERE = Path(__file__).parent
-# float32: 3 epochs add up to some 10⁴ rounded terms in another order. A relative error of 10⁻⁵ leaves a factor of 30.
-ROUNDING = 1e-5
+# The programs of these tests import the jaxgd that is tested here.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(jaxgd.__file__).parents[1])}
+# float32: the costs of 3 epochs differ by a few roundings of 6e-8. Weights near 0 differ by more, relative to 1e-3.
+ROUNDING = {"cost": 1e-6, "": 1e-5}
 
 ERRORS = {
     "error axis": r"RangeError: place: axis must be an axis of the mesh \('d'\), got 'e'",
     "error pad": r"ShapeError: place: 41 examples cannot be divided evenly among 4 devices",
     "error mesh": r"DtypeError: place: mesh must be a jax.sharding.Mesh, got int",
     "error lengths": r"ShapeError: place: expected one label or target for each input",
-    "error pmean": r"RangeError: minimize: inside jax.shard_map, the cost must be equal on all devices .* pmean",
+    "error pmean": r"RangeError: minimize: inside jax.shard_map, the cost must be equal on all devices .*pmean",
 }
 
 
 def on_four_devices(group):
-    done = subprocess.run([sys.executable, HERE / "devices.py", group], capture_output=True, text=True, timeout=600)
+    words = [sys.executable, HERE / "devices.py", group]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -44,7 +49,7 @@ def check(results):
         elif name.endswith(("backend", "divided")):
             right = value in ("xla", "P(None, 'd')")
         else:
-            right = float(value) <= ROUNDING
+            right = float(value) <= ROUNDING["cost" * name.endswith("cost")]
         if not right:
             wrong[name] = value
     assert not wrong
@@ -52,11 +57,11 @@ def check(results):
 
 
 def test_four_devices_equal_one():
-    assert len(check(on_four_devices("quick"))) == 7
+    assert len(check(on_four_devices("quick"))) == 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("group", "least"), [("placed", 11), ("batch", 13), ("descents", 17)])
+@pytest.mark.parametrize(("group", "least"), [("placed", 15), ("batch", 13), ("descents", 17)])
 def test_every_kind_of_mesh_equals_one_device(group, least):
     assert len(check(on_four_devices(group))) >= least
 
@@ -70,7 +75,7 @@ def in_processes(script, count, *words, **environment):
     processes = [
         subprocess.Popen(
             [sys.executable, *map(str, script), *map(str, words)],
-            env={**os.environ, **job, **environment, "JAXGD_PROCESS": str(i)},
+            env={**ENVIRONMENT, **job, **environment, "JAXGD_PROCESS": str(i)},
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
         )
         for i in range(count)
