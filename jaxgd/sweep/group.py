@@ -20,6 +20,7 @@ from jaxgd.history import TrainState
 from jaxgd.network import Layer, Network, first_network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import norm, subtract
+from jaxgd.rules import gradient_descent
 from jaxgd.sweep.fixed import is_fixed
 from jaxgd.sweep.plan import Group
 
@@ -186,9 +187,10 @@ def _placed(
     width = -(-len(eta) // len(devices)) * len(devices)
     batch, eta = {name: np.resize(x, (width, *x.shape[1:])) for name, x in batch.items()}, np.resize(eta, width)
     layers = sum(name.startswith("network.") for name in batch) // 2
+    network = _network("network", batch, layers)
     arrays: Any = TrainState(
-        network=_network("network", batch, layers),
-        optimizer_state=(),
+        network=network,
+        optimizer_state=gradient_descent(1.0).init(network),
         key=batch["key"],  # type: ignore[arg-type]
         epoch=np.full(width, max(k, 0), np.int32),  # type: ignore[arg-type]
         cost=batch["cost"],  # type: ignore[arg-type]
