@@ -104,6 +104,14 @@ def test_a_stopped_sweep_resumes_bit_for_bit(whole, tmp_path, calls):
     assert not list(tmp_path.glob("groups/*/state.safetensors"))
 
 
+def test_a_stopped_sweep_of_the_full_batch_resumes_bit_for_bit(tmp_path):
+    """The update of the full batch is XLA's, and its state holds the gradient."""
+    settings = {"batch_size": None, "eta": [1.0, 1e4], "epochs": 4}
+    for folder, stop in (("a", None), ("b", stop_after(4)), ("b", None)):
+        sweep(folder=tmp_path / folder, stop=stop, **settings)
+    assert (tmp_path / "a/table.parquet").read_bytes() == (tmp_path / "b/table.parquet").read_bytes()
+
+
 def test_a_complete_folder_returns_at_once(whole, tmp_path):
     sweep(folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.examples import Examples, fit_splits
-from jaxgd.files import as_path
+from jaxgd.files import as_path, free_memory
 from jaxgd.kernels import BackendChoice, Job, backend, select_backend, xla
 from jaxgd.kernels.registry import kernel_names
 from jaxgd.mesh.processes import spans_processes
@@ -49,6 +48,9 @@ from jaxgd.sweep.plan import (
 )
 from jaxgd.sweep.run import run_groups
 from jaxgd.sweep.table import Sweep, best, joined
+
+# Bytes of memory of a machine that does not say how much is free.
+_UNKNOWN = 2**33
 
 
 def sweep(
@@ -100,8 +102,8 @@ def sweep(
             training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             them with `merge_sweep`. By default all parts.
-        memory: The memory in bytes for a group of networks. By default a quarter of the memory of the machine or of its
-            accelerators. A folder keeps the value of the first call.
+        memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
+            of its accelerators. A folder keeps the value of the first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
         stop: A function without arguments, called before each epoch. Return True to save the sweep and stop.
 
@@ -308,8 +310,8 @@ def _digest(fitted: dict[str, Examples]) -> str:
 
 
 def _memory() -> int:
-    """Return a quarter of the memory in bytes of the accelerators, or of the machine."""
+    """Return a quarter of the free memory in bytes of the accelerators, or of the machine."""
     stats = [device.memory_stats() or {} for device in jax.local_devices() if device.platform != "cpu"]
     if stats and all("bytes_limit" in each for each in stats):
-        return int(sum(each["bytes_limit"] for each in stats) // 4)
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
+        return int(sum(each["bytes_limit"] - each.get("bytes_in_use", 0) for each in stats) // 4)
+    return (free_memory() or _UNKNOWN) // 4

@@ -27,12 +27,12 @@ class SweepFolder:
 
     Attributes:
         path: The folder.
-        config: The content of sweep.json.
+        config: The content of sweep.json. Its "settings" identify the sweep.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
-        self._id = str(seal(config)["sha256"])
+        self._id = str(seal(config["settings"])["sha256"])
 
     @classmethod
     def open(cls, who: str, path: Path) -> "SweepFolder":
@@ -82,6 +82,9 @@ class SweepFolder:
     def _of(self, group: Group) -> Path:
         return self.path / "groups" / f"{group.number:05}"
 
+    def _id_of(self, group: Group) -> str:
+        return f"{self._id} {self.config['groups']} {group.number}"
+
     def is_done(self, group: Group) -> bool:
         """Return True if the group has its table."""
         return (self._of(group) / "table.parquet").exists()
@@ -103,14 +106,14 @@ class SweepFolder:
         arrays = {**progress._asdict(), "values": progress.values[: progress.epoch + 1], **progress.batch}
         del arrays["batch"]
         tensors = {name: np.ascontiguousarray(x, np.int32 if name == "epoch" else None) for name, x in arrays.items()}
-        write_tensors(self._of(group) / "state.safetensors", f"{_STATE} {self._id}", tensors)
+        write_tensors(self._of(group) / "state.safetensors", f"{_STATE} {self._id_of(group)}", tensors)
 
     def restore(self, group: Group, epochs: int) -> Progress | None:
         """Return the saved state of a group, or None if it has none. Warn if it is damaged, and return None."""
         path = self._of(group) / "state.safetensors"
         try:
             arrays, metadata, sha, _ = read_tensors(path)
-            known = metadata == checksum(f"{_STATE} {self._id}", sha)
+            known = metadata == checksum(f"{_STATE} {self._id_of(group)}", sha)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -129,13 +132,13 @@ class SweepFolder:
 
     def finish(self, group: Group, table: Any) -> None:
         """Write the table of a group, and remove its state."""
-        write_table(self._of(group) / "table.parquet", table, f"{self._id} {group.number}")
+        write_table(self._of(group) / "table.parquet", table, self._id_of(group))
         with writing(self.path):
             (self._of(group) / "state.safetensors").unlink(missing_ok=True)
 
     def table_of(self, group: Group) -> Any | None:
         """Return the table of a group, or None if it has none. Warn if it is damaged, and remove it."""
-        return self._table(self._of(group) / "table.parquet", f"{self._id} {group.number}", "the group runs again")
+        return self._table(self._of(group) / "table.parquet", self._id_of(group), "the group runs again")
 
     def table(self) -> Any | None:
         """Return the table of the whole sweep, or None. Warn if it is damaged, and remove it."""

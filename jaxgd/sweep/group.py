@@ -20,6 +20,7 @@ from jaxgd.history import TrainState
 from jaxgd.network import Layer, Network, first_network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import norm, subtract
+from jaxgd.rules import gradient_descent
 from jaxgd.sweep.fixed import is_fixed
 from jaxgd.sweep.plan import Group
 
@@ -60,6 +61,7 @@ class Progress(NamedTuple):
 
 def begin(group: Group, scheme: str, epochs: int) -> Progress:
     """Return the first networks of a group, before their evaluation."""
+    # A program that draws all of them would take as long to compile as 2,000 networks take here.
     drawn = {seed: first_network(seed, group.sizes, scheme) for seed in dict.fromkeys(group.seeds)}
     n = len(group.seeds)
     members = np.minimum(np.arange(group.width), n - 1)
@@ -185,9 +187,10 @@ def _placed(
     width = -(-len(eta) // len(devices)) * len(devices)
     batch, eta = {name: np.resize(x, (width, *x.shape[1:])) for name, x in batch.items()}, np.resize(eta, width)
     layers = sum(name.startswith("network.") for name in batch) // 2
+    network = _network("network", batch, layers)
     arrays: Any = TrainState(
-        network=_network("network", batch, layers),
-        optimizer_state=(),
+        network=network,
+        optimizer_state=gradient_descent(1.0).init(network),
         key=batch["key"],  # type: ignore[arg-type]
         epoch=np.full(width, max(k, 0), np.int32),  # type: ignore[arg-type]
         cost=batch["cost"],  # type: ignore[arg-type]
