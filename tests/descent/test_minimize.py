@@ -273,6 +273,19 @@ def test_states_carry_the_velocity_through_mini_batches(x64):
         np.testing.assert_allclose(solution.gradient, 2 * (v - target), rtol=1e-12)
 
 
+def test_a_wide_problem_is_minimized_in_place(monkeypatch):
+    """The caller's start stays, and best_v is v if nothing is recorded."""
+    v0, rule = jnp.array([-1.2, 1.0], jnp.float32), gradient_descent(1e-3)
+    want = minimize(rosenbrock, v0, rule, max_steps=9, record=None)
+    monkeypatch.setattr("jaxgd.pytree.WIDE", 0)
+    got = minimize(rosenbrock, v0, rule, max_steps=9, record=None)
+    again = minimize(rosenbrock, None, rule, max_steps=9, record=None, state=got.state)
+    assert (int(got.steps), int(again.steps)) == (9, 18)
+    assert v0.tolist() == pytest.approx([-1.2, 1.0])
+    assert got.v.tolist() == got.best_v.tolist() == want.v.tolist()
+    assert again.cost < got.cost
+
+
 def test_a_converged_state_makes_no_updates_unless_the_tolerance_is_tighter(x64):
     first = minimize(valley, jnp.array([1.0, 1.0]), gradient_descent(0.1), max_steps=500)
     second = minimize(valley, None, gradient_descent(0.1), max_steps=500, state=first.state)
