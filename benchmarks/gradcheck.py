@@ -86,7 +86,8 @@ class Digits:
     @functools.cached_property
     def part(self) -> jaxgd.Part:
         """MNIST's training images and labels."""
-        return jaxgd.load_dataset("mnist", self.data_dir).train
+        train = jaxgd.load_dataset("mnist", self.data_dir).train
+        return jaxgd.Part(train.images, train.labels)
 
     def draw(self, steps: int) -> Callable[[np.random.Generator, Any], tuple[Any, ...]]:
         """Return a function that draws a network after `steps` steps with η = 3, and the ten digits."""

@@ -14,6 +14,7 @@ from jaxgd.rules.registry import RULES
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from jaxgd import mesh as mesh
     from jaxgd.backprop import backprop as backprop
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import network_cost as network_cost
@@ -106,6 +107,8 @@ __all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> object:
+    if name == "mesh":
+        return importlib.import_module("jaxgd.mesh")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'jaxgd' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"jaxgd.{_MODULE_OF[name]}"), name)

@@ -45,6 +45,8 @@ BUDGETS = {
     "tpu": Budget(chunk=2**30, kept=2**31),
 }
 
+UNLIMITED = Budget(chunk=2**62, kept=2**62)
+
 
 def budget_of(x: Any) -> Budget:
     """Return the budget of the platform that holds an array, or of JAX's default platform for a traced array."""

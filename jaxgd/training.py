@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgd import epoch
-from jaxgd.chunks import Budget, batched_over, budget_of, require_budget
+from jaxgd.chunks import UNLIMITED, Budget, batched_over, budget_of, require_budget
 from jaxgd.cost import Cost, quadratic_cost
 from jaxgd.data import Dataset
 from jaxgd.epoch import Change, Splits, StaticConfig, unpadded
@@ -129,7 +129,8 @@ def train(
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
         budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
-            another order. Default: the budget of the platform that holds the training data.
+            another order. Default: the budget of the platform that holds the training data. Examples that are divided
+            among devices are then one chunk.
         donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,
             or of `state`, and JAX deletes them: a later use raises JAX's error about a deleted array. A callback must
             not keep a state for the same reason. No epoch keeps the weights before it. If an epoch is not finite, the
@@ -187,6 +188,7 @@ def train(
     run = functools.partial(
         _run,
         counts=counts,
+        divided=getattr(getattr(data, "train", data), "devices", 1) > 1,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
@@ -211,6 +213,7 @@ def _run(
     state: TrainState | None,
     *,
     counts: dict[str, int],
+    divided: bool,
     epochs: int,
     batch_size: int | None,
     optimizer: optax.GradientTransformation | None,
@@ -225,7 +228,8 @@ def _run(
     arrays = (network, fitted, eta, key, state)
     network, fitted, eta, key, state = varying(arrays, arrays)
     precision = objective.precision
-    choice = select_backend(kernel, Job(network, fitted["train"], objective.cost, optimizer, batch_size, precision))
+    job = Job(network, fitted["train"], objective.cost, optimizer, batch_size, precision, divided)
+    choice = select_backend(kernel, job)
     # The native kernels multiply in float32 whatever JAX's setting is.
     if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
@@ -235,7 +239,10 @@ def _run(
         labels_fit = labels_fit & fits
     splits = Splits(ready["train"], ready.get("validation"), ready.get("test"))
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, eta, key, state))
-    budget = budget_of(splits.train.x) if objective.budget is None else objective.budget
+    budget = objective.budget
+    if budget is None:
+        # A chunk of rows lies on few devices, and the others would wait. Each device computes its rows at once.
+        budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
     config = StaticConfig(

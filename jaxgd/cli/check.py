@@ -131,7 +131,7 @@ def _of_backprop(seed: int) -> "Iterator[Result]":
     from jaxgd.cli.cases import Result
 
     digits = jaxgd.load_dataset("digits")
-    images, labels = (part[:DIGITS] for part in digits.test)
+    images, labels = digits.test.images[:DIGITS], digits.test.labels[:DIGITS]
     for weights, network in _networks(digits, seed):
         for dtype in DTYPES:
 

@@ -186,7 +186,7 @@ def digest(data: "Dataset") -> str:
     """Return the SHA-256 of all images and labels, with their shapes, to identify the data set."""
     sha = hashlib.sha256()
     for part in (data.train, data.validation, data.test):
-        for array in part:
+        for array in (part.images, part.labels):
             sha.update(str(array.shape).encode())
             sha.update(array.tobytes())
     return sha.hexdigest()

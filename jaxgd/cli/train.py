@@ -342,7 +342,8 @@ def _train(
         "kernel": kernel.name,
         # Earlier versions did not record these two.
         "gradient_norm": config.get("gradient_norm", True),
-        "budget": Budget(**config["budget"]) if "budget" in config else None,
+        # In a job of several processes, the budget follows from the division of the examples.
+        "budget": Budget(**config["budget"]) if "budget" in config and not job else None,
     }
     with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
         like = train(network, placed, epochs=0, evaluate=False, **settings).state if options.resume else None

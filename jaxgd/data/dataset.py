@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxgd.errors import DataError, DtypeError, describe
+from jaxgd.mesh import Placed
 
 
 class Part(NamedTuple):
@@ -45,9 +46,9 @@ class Dataset:
     """
 
     name: str
-    train: Part = field(repr=False)
-    validation: Part = field(repr=False)
-    test: Part = field(repr=False)
+    train: Part | Placed = field(repr=False)
+    validation: Part | Placed = field(repr=False)
+    test: Part | Placed = field(repr=False)
     classes: int
 
     @property

@@ -17,6 +17,8 @@ network, the state of the update rule, and True if the cost of every mini-batch 
 Evaluate = Callable[[Network, Examples], Evaluation]
 """A function of the network and the examples. It evaluates the network on all of them."""
 
+_SHARDED = "a sharded array"
+
 
 class Job(NamedTuple):
     """The facts on which the choice of a backend depends.
@@ -28,6 +30,7 @@ class Job(NamedTuple):
         optimizer: An optax transformation, or None for plain descent.
         batch_size: Examples per mini-batch, or None for the full batch.
         precision: The precision of matrix products, as in `jax.numpy.matmul`. Default None.
+        divided: True if the examples are known to be divided among several devices. Default False.
     """
 
     network: Network
@@ -36,13 +39,20 @@ class Job(NamedTuple):
     optimizer: Any
     batch_size: int | None
     precision: Any = None
+    divided: bool = False
 
     def places(self) -> set[str]:
         """Return the kinds of devices that hold the arrays, such as "cpu", and "a sharded array" for several devices.
 
         A traced array counts as one on JAX's default device.
         """
-        return {_place(x) for x in self._arrays()}
+        return {_place(x) for x in self._arrays()} | ({_SHARDED} if self.divided else set())
+
+    def has_divided_examples(self) -> bool:
+        """Return True if the examples are known to be divided among several devices."""
+        x = self.examples.x
+        known = isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)
+        return self.divided or (known and not x.is_fully_replicated)
 
     def is_on(self, platform: str | None) -> bool:
         """Return True if an array is on a device of this kind. None stands for every kind."""
@@ -61,7 +71,7 @@ def _platforms(x: Any) -> list[str]:
 
 def _place(x: Any) -> str:
     platforms = _platforms(x)
-    return "a sharded array" if len(platforms) > 1 else platforms[0]
+    return _SHARDED if len(platforms) > 1 else platforms[0]
 
 
 class Backend(Protocol):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Shaped
+from jaxtyping import Array
 
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError, as_array, describe, require_bool, shown
 
@@ -25,11 +25,14 @@ class Placed:
         images: Inputs, (m, …), with m ≥ n a multiple of the number of devices along the axis.
         labels: Labels or targets, (m, …).
         n: The number of examples.
+        devices: The number of devices that hold the rows. It is known where `jit` traces the arrays.
     """
 
-    images: Shaped[Array, "m ..."]
-    labels: Shaped[Array, "m ..."]
+    # JAX may put objects other than arrays in these fields, so their type is Any.
+    images: Any
+    labels: Any
     n: int = dataclasses.field(metadata={"static": True})
+    devices: int = dataclasses.field(default=1, metadata={"static": True})
 
 
 def place(data: Any, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> Any:
@@ -103,7 +106,7 @@ def _placed(name: str, pair: Any, mesh: Mesh, axis: str, pad: bool) -> Placed:
             f"Leave out {n % devices} of them, or pass pad=True."
         )
     sharding = NamedSharding(mesh, P(axis))  # type: ignore[no-untyped-call]
-    return Placed(_sharded(x, missing, sharding), _sharded(y, missing, sharding), n)
+    return Placed(_sharded(x, missing, sharding), _sharded(y, missing, sharding), n, devices)
 
 
 def _sharded(a: Any, missing: int, sharding: NamedSharding) -> Array:

@@ -89,7 +89,11 @@ def quick():
     keys = jax.random.split(KEY, 4)
     compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
     text = compiled.as_text()
+    placed_data = place((X, Y), MESHES["Auto"])
+    settings = {"evaluate": False, "gradient_norm": False}
+    whole = jax.jit(lambda v, data: train(v, data, None, **settings).network).lower(NETWORK, placed_data).compile()
     return {
+        "examples stay divided under jit": "f32[44,16]" not in whole.as_text(),
         "padded cost": difference(many.history.cost, one.history.cost),
         "padded": difference(many.network, one.network),
         "collectives": sum(map(text.count, COLLECTIVES)),

@@ -57,7 +57,7 @@ def check(results):
 
 
 def test_four_devices_equal_one():
-    assert len(check(on_four_devices("quick"))) == 8
+    assert len(check(on_four_devices("quick"))) == 9
 
 
 @pytest.mark.slow
