@@ -112,7 +112,7 @@ CASES = tuple(
     Case(
         name=f"memory-{width}",
         family="memory",
-        title=f"peak memory of [784, {width}, {width}, 10] relative to its weights, {weights_bytes(width) / 1e9:.1f} GB",
+        title=f"peak memory of [784, {width}, {width}, 10] over its weights, {weights_bytes(width) / 1e9:.1f} GB",
         measure=functools.partial(measure, width),
     )
     for width in WIDTHS
