@@ -324,21 +324,25 @@ t.sweep(folder=sys.argv[1], memory=4 * 4000, epochs=400, keep=2)
 
 @pytest.mark.slow
 def test_a_killed_sweep_resumes_bit_for_bit(tmp_path):
-    begun = time.monotonic()
     whole = python(KILLED, tmp_path / "whole")
     whole.communicate()
     assert whole.returncode == 0
-    took = time.monotonic() - begun
-    killed, wait = 0, np.random.default_rng(5)
-    while (child := python(KILLED, tmp_path / "killed")) and killed < 50:
-        try:
-            child.communicate(timeout=wait.uniform(0.3, 1.2) * took)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            killed += 1
-        else:
-            break
+    rng, before = np.random.default_rng(5), {}
+    for _ in range(4):
+        child = python(KILLED, tmp_path / "killed")
+        # Each epoch saves a state. Kill the child when it has saved another one.
+        while child.poll() is None:
+            states = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/groups/*") if path.is_dir()}
+            if states and states != before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        assert child.poll() is None
+        child.kill()
+        child.communicate()
+        before = {path: path.stat().st_mtime_ns for path in before | states}
+    child = python(KILLED, tmp_path / "killed")
+    child.communicate()
     assert child.returncode == 0
     files = [
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
@@ -346,4 +350,3 @@ def test_a_killed_sweep_resumes_bit_for_bit(tmp_path):
     ]
     assert files[0] == files[1]
     assert len(files[0]) == 4
-    assert killed > 0
