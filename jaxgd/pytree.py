@@ -144,7 +144,7 @@ WIDE = 2**24
 
 
 def is_wide(v: PyTree[Any]) -> bool:
-    """Return True if a pytree has so many variables that each copy of it matters.
+    """Return True if a pytree has at least 2²⁴ variables, so that each copy of it takes much memory.
 
     >>> is_wide({"w": jnp.zeros((2, 3))})
     False

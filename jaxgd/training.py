@@ -426,7 +426,7 @@ def _updated(state: TrainState, splits: Splits, eta: Array, config: StaticConfig
 def _evaluated(
     state: TrainState, change: Change, finite: Array, splits: Splits, config: StaticConfig
 ) -> tuple[Array, Any, tuple[Array, Array]]:
-    """Return C, ∇C and the numbers for the host. To return the network too would copy it."""
+    """Return C, ∇C and the numbers for the host. A program that returned the network too would copy it."""
     state, entry, evaluated_finite = epoch.evaluate(state, change, unpadded(splits, config), config)
     return state.cost, state.gradient, _numbers(state, entry, finite & evaluated_finite)[1]
 
