@@ -14,7 +14,6 @@ from jaxgd.rules.registry import RULES
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from jaxgd import mesh as mesh
     from jaxgd.backprop import backprop as backprop
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import network_cost as network_cost

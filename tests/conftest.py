@@ -13,6 +13,9 @@ import jaxtyping
 import processor_time
 import pytest
 
+# This program changes constants of jaxgd at its import. A test runs it in processes of their own.
+collect_ignore = ["saving_job.py"]
+
 # Subprocesses must not read or write compiled programs in the home folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 

@@ -563,7 +563,7 @@ FAULTS = (
     Fault("chunks.py", "data_sets *= axis_size if any(in_batched[0]) else 1", "data_sets *= axis_size", TRAINING),
     Fault("epoch.py", "full_batch or config.gradient_norm", "True", TRAINING),
     Fault("errors.py", "if is_algorithm and not", "if False and not", "tests/test_errors.py"),
-    Fault("cli/train.py", 'if "budget" in config else None', "if False else None", TRAIN),
+    Fault("cli/train.py", 'if "budget" in config and not job else None', "if False else None", TRAIN),
     Fault(
         "kernels/src/products.h",
         "for (int64_t k = 0; k < longest; k += kRows)",

@@ -368,7 +368,7 @@ def test_benchmarks_import_in_one_direction():
         "compare": {"rows"},
         "plot": {"rows"},
         "corpus": {"corpus"},
-        "training": {"rows", "case", "training"},
+        "training": {"rows", "case", "hardware", "training"},
         "minimize": {"rows", "case", "minimize"},
         "gradcheck": {"rows", "case", "corpus"},
         "ablation": {"ablation", "corpus", "gradcheck"},

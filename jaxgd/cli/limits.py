@@ -5,8 +5,8 @@ import os
 
 # Bytes of addresses. On two cores, JAX alone needs 1.5 GiB and training 1.8 GiB. More cores need more.
 _ADDRESSES = 2**31
-# Training has at most 18 files open at a time, including the standard streams.
-_FILES = 20
+# Training has up to 26 files open at a time, including the standard streams and the pieces of a checkpoint.
+_FILES = 28
 
 
 def require_resources() -> None:
