@@ -27,7 +27,7 @@ from jaxgd.network import Layer, Network, network_sizes
 from jaxgd.pieces import assembled, pieces, spans_processes, together
 
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
-# The dtypes in the order of the format: the tensors of a file lie in the reverse order, and by name within a dtype.
+# The dtypes in the order of the format. A file has its tensors in the reverse order, and by name within a dtype.
 _DTYPES = {
     name: jnp.dtype(dtype)
     for name, dtype in (

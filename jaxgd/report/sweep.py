@@ -18,7 +18,7 @@ FAILURES = {
     "unchanged": (Reason.UNCHANGED,),
 }
 _HATCHES = ("", "////", "....")
-# Colors that also the color-blind distinguish, from Okabe and Ito. Each has a marker and a dash of its own.
+# Colors that color-blind readers can distinguish, from Okabe and Ito. Each has a marker and a dash of its own.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
 _MARKERS, _DASHES = "osD^vPX", ("-", "--", "-.", ":")
 # Accuracies in percent to mark on an axis that is logarithmic in the error.
@@ -172,7 +172,7 @@ def _explain(axes: Any, points: Sequence[Point]) -> None:
 
 
 def _scale(axes: Any, accuracy: Any) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. A linear one would not tell 97 from 98%."""
+    """Make the axis logarithmic in the error if the errors span a decade. A linear one hides 97 against 98%."""
     error = 100 - accuracy
     floor = max(float(error.min()), 0.1) / 1.5
     if error.max() < 15 * floor:
@@ -208,7 +208,7 @@ def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
 
 
 def _spread(every_eta: Sequence[float]) -> list[float]:
-    """Return the η to mark: all of them, or as many as have room next to each other on the logarithmic axis."""
+    """Return the η to mark: all of them, or as many as fit next to each other on the logarithmic axis."""
     logs = np.log10(every_eta)
     kept = [0]
     for k in range(1, len(logs)):

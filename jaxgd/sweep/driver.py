@@ -49,7 +49,7 @@ from jaxgd.sweep.plan import (
 from jaxgd.sweep.run import run_groups
 from jaxgd.sweep.table import Sweep, best, joined
 
-# Bytes of memory of a machine that does not say how much is free.
+# Bytes that are assumed to be free if the machine does not say.
 _UNKNOWN = 2**33
 
 
@@ -77,8 +77,8 @@ def sweep(
     backend also gives the weights of that command, bit for bit. XLA rounds differently in a group.
 
     With a folder, the same call continues a sweep that was killed or stopped. The table then equals the table of an
-    uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. If the sweep is complete, the
-    call returns at once.
+    uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. The call returns at once if
+    the sweep is complete.
 
     A network ends early if its cost or a weight becomes infinite or NaN, with the outcome NOT_FINITE. It also ends if
     it can never change again, with the outcome SATURATED or UNCHANGED: no weight changed in an epoch, and no mini-batch
@@ -249,8 +249,8 @@ def merge_sweep(folder: str | Path) -> Sweep:
     if missing:
         named = ", ".join(dict.fromkeys(f"{number % parts + 1}/{parts}" for number in missing))
         raise CheckpointError(
-            f"merge_sweep: {store.path} must have the tables of {len(groups)} groups, but {len(missing)} are missing.\n"
-            f"First run {f'the parts {named}' if parts > 1 else 'the sweep to its end'}."
+            f"merge_sweep: {store.path} must have {len(groups)} tables of groups, got {len(groups) - len(missing)}.\n"
+            f"First run {f'the missing parts: {named}' if parts > 1 else 'the sweep to its end'}."
         )
     kernels = (BackendChoice(*choice) for choice in store.config["kernels"])
     table = store.table()
@@ -263,7 +263,7 @@ def _joined(store: SweepFolder, groups: list[Group]) -> Any:
     tables = [store.table_of(group) for group in groups]
     if damaged := [group.number for group, table in zip(groups, tables, strict=True) if table is None]:
         raise CheckpointError(
-            f"sweep: the tables of all groups in {store.path} must be intact, but the groups {damaged} were damaged.\n"
+            f"sweep: the tables of all groups in {store.path} must be intact, got damaged groups {damaged}.\n"
             "Run the sweep again, which repeats these groups."
         )
     return joined(tables, store.config["made_with"]["float"])
