@@ -94,8 +94,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
         The network, in the dtype of the file.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, holds no network, is larger than the free memory, holds
-            float64 while x64 is off, or holds values that are not finite although `allow_non_finite` is False.
+        CheckpointError: If the file is missing or damaged, holds no network, or is larger than the free memory. Also if
+            it holds float64 while x64 is off, or values that are not finite although `allow_non_finite` is False.
         DtypeError: If `path` is not a str or a Path.
         RangeError: If no file can have this path.
 

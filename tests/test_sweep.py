@@ -44,7 +44,7 @@ def whole():
 
 
 def stop_after(calls):
-    """Return a function that says stop at the given call, counted from 1."""
+    """Return a function that returns True at the given call, counted from 1."""
     count = iter(range(1, calls + 1))
     return lambda: next(count) == calls
 

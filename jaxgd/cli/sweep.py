@@ -182,7 +182,7 @@ def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
     signals.describe("jaxgd sweep", "the sweep is saved")
     if not is_main():  # process 0 prints and draws
         return DONE
-    measure, points = summarize(result)
+    accuracy, points = summarize(result)
     width = max(len(point.sizes) for point in points)
     for point in points:
         low, median, high = point.quartiles
@@ -191,7 +191,7 @@ def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
             f"{point.sizes:{width}}  eta {point.eta:<6g}  networks {point.networks}  median {median:.2%}  "
             f"quartiles {low:.2%} {high:.2%}  best {point.best:.2%}  {shares}"
         )
-    say(f"accuracy: {measure} after the last epoch")
+    say(f"accuracy: {accuracy} after the last epoch")
     for sizes, choice in result.kernel.items():
         say(f"kernel of {sizes}: {choice}")
     for path in result.networks:

@@ -54,24 +54,24 @@ def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
     rows = sweep.last()
     names = [f"{part}accuracy" for part in ("validation_", "test_", "")]
     columns = {name: np.asarray(rows[name].to_numpy(), float) for name in names}
-    measure = next((name for name in names if np.isfinite(columns[name]).any()), None)
-    if measure is None:
+    chosen = next((name for name in names if np.isfinite(columns[name]).any()), None)
+    if chosen is None:
         raise RangeError(
-            "plot: the networks of a sweep must have an accuracy, got none, as for a network with one output.\n"
+            "plot: the networks of a sweep must have an accuracy, got none, such as for networks with one output.\n"
             "Draw the costs in sweep.table."
         )
     sizes, eta, outcome = (np.asarray(rows[name].to_pylist()) for name in ("sizes", "eta", "outcome"))
     points = []
     for key in dict.fromkeys(zip(sizes.tolist(), eta.tolist(), strict=True)):
         own = (sizes == key[0]) & (eta == key[1])
-        accuracy = columns[measure][own]
+        accuracy = columns[chosen][own]
         low, median, high = np.quantile(accuracy, (0.25, 0.5, 0.75)).tolist()
         shares = {
             name: float(np.isin(outcome[own], [reason.name for reason in reasons]).mean())
             for name, reasons in FAILURES.items()
         }
         points.append(Point(*key, int(own.sum()), (low, median, high), float(accuracy.max()), shares))
-    return measure.replace("_", " ") if measure != "accuracy" else "training accuracy", points
+    return chosen.replace("_", " ") if chosen != "accuracy" else "training accuracy", points
 
 
 def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
@@ -87,7 +87,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
     Raises:
         RangeError: If the networks have no accuracy.
     """
-    measure, points = summarize(sweep)
+    label, points = summarize(sweep)
     figure = new_figure(figure, (7.0, 5.6))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
     by_sizes: dict[str, list[Point]] = {}
@@ -112,7 +112,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
         ends.append((sizes, eta[-1], median[-1], color))
         _bars(below, some, i, edges, style)
     most = max(point.networks for point in points)
-    above.set(ylabel=f"{measure}, %", xscale="log")
+    above.set(ylabel=f"{label}, %", xscale="log")
     above.set_title(f"median and quartiles of {most:,} seeds" if most > 1 else "one seed", fontsize=9)
     _scale(above, 100 * np.array([point.quartiles for point in points]))
     _label(above, ends)

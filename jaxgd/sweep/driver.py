@@ -97,9 +97,9 @@ def sweep(
         batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
         kernel: The backend, as for `train`.
-        keep: The number of networks to save for each of the sizes, as `network-….safetensors`. The best completed ones
-            are saved. The last accuracy on the validation set decides, otherwise on the test set, otherwise on the
-            training set. Default 0.
+        keep: The number of networks to save for each network size, as `network-….safetensors`. They are the best ones
+            that made all epochs. The last accuracy on the validation set decides, otherwise on the test set, otherwise
+            on the training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             them with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
@@ -112,8 +112,8 @@ def sweep(
         after a stop.
 
     Raises:
-        RangeError: If a number or a name is out of range, a list is empty or holds a value twice, or `keep`, `part` or
-            a job of several processes lacks a folder.
+        RangeError: If a number or a name is out of range, or a list is empty or holds a value twice. Also if `keep`,
+            `part` or a job of several processes lacks a folder.
         DtypeError: If an argument has the wrong type.
         ShapeError: If the data do not fit the sizes.
         DataError: If a label or a value of the data is out of range.

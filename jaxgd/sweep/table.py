@@ -129,8 +129,9 @@ def read_table(path: Path, sweep: str) -> Any | None:
 def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     """Return the sizes, η and seed of the networks to keep, from the last row of each network.
 
-    They are the best `keep` networks of each network size that made all epochs, by the accuracy on the validation set,
-    otherwise on the test set, otherwise on the training set. The lower cost decides between equal accuracies.
+    They are the best `keep` networks of each network size among those that made all epochs. The accuracy on the
+    validation set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between
+    equal accuracies.
     """
     column = {name: np.asarray(last.column(name).to_pylist()) for name in last.column_names}
     made = np.flatnonzero(column["outcome"] == Reason.COMPLETED.name)
