@@ -203,7 +203,7 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any]) -> None:
         return len(content).to_bytes(8, "little") + content
 
     data = len(header("0" * 64))
-    # Processes gather the pieces of an array together. One without the file takes part until the last piece.
+    # All processes gather the pieces of an array together, so those without the file also go to the last piece.
     stream = ((name, piece) for name in sorted(tensors) for piece in _with_start(tensors[name]))
 
     def write(file: BinaryIO) -> None:

@@ -249,7 +249,7 @@ def _sums(x: Array, start: UInt32[Array, "axes"]) -> UInt32[Array, "2"]:
     s = _mix(u ^ p)
     t = _mix(s + q)
     zero = jnp.uint32(0)
-    # Two calls of jnp.sum would write s and t to the memory. One reduction of a pair does not.
+    # Two calls of jnp.sum would write s and t to memory. One reduction of a pair does not.
     return jnp.stack(lax.reduce((s, t), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(u.ndim))))
 
 

@@ -139,7 +139,7 @@ def size(v: PyTree[Any]) -> int:
     return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(v))
 
 
-# Variables of a wide tree. In float32 they take 64 MiB. Below, copies cost little memory.
+# Fewest variables of a wide tree. In float32 they take 64 MiB. Copies of smaller trees cost little memory.
 WIDE = 2**24
 
 

@@ -11,7 +11,7 @@ from jaxgd.errors import JaxgdError, RangeError
 
 # Seconds after which the coordinator ends the job if a process is silent. JAX waits 100 seconds.
 _HEARTBEAT = 30
-# Seconds that a process which has failed waits for the others to leave the job too.
+# Seconds for which a failed process waits for the others to leave the job too.
 _LEAVING = 3
 _VARIABLES = ("JAXGD_COORDINATOR", "JAXGD_PROCESSES", "JAXGD_PROCESS")
 

@@ -96,7 +96,7 @@ def sweep(
         folder: The folder of the sweep, new or of the same sweep. By default nothing is written.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
-        kernel: The backend, as for `train`.
+        kernel: The backend, as for `train`. Default "auto".
         keep: The number of networks to save for each network size, as `network-….safetensors`. They are the best ones
             that made all epochs. The last accuracy on the validation set decides, otherwise on the test set, otherwise
             on the training set. Default 0.
@@ -105,7 +105,8 @@ def sweep(
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
             of its accelerators. A folder keeps the value of the first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
-        stop: A function without arguments, called before each epoch. Return True to save the sweep and stop.
+        stop: A function without arguments, called before each epoch. Return True to save the sweep and stop. By default
+            the sweep runs to its end.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and

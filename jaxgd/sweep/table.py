@@ -15,7 +15,7 @@ from jaxgd.outcome import Reason
 from jaxgd.sweep.group import COLUMNS, Progress
 from jaxgd.sweep.plan import Group, name_of
 
-# Largest size of a Parquet file in bytes. Larger tables fit no memory.
+# Largest size of a Parquet file in bytes. Larger tables do not fit into memory.
 _MOST = 2**40
 _DIGEST = b"jaxgd.sweep sha256"
 
