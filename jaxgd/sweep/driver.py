@@ -106,7 +106,7 @@ def sweep(
             of its accelerators. A folder keeps the value of the first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
         stop: A function without arguments, called before each epoch. Return True to save the sweep and stop. By default
-            the sweep runs to its end.
+            the sweep runs to the end.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and
