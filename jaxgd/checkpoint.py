@@ -114,7 +114,7 @@ class Checkpoints:
         # orbax logs the traceback of each error of its threads, and of each damaged file that it reads.
         logging.getLogger("absl").addFilter(self._quiet)
         with _saving(self._folder):
-            # One file per chunk of an array: the other layout of orbax holds all chunks in the memory until the end.
+            # One file per chunk of an array: the other layout of orbax holds all chunks in memory until the end.
             handler = self._ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
             handlers = {"about": self._ocp.JsonCheckpointHandler(), "state": handler}
             return self._ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -217,7 +217,7 @@ class Checkpoints:
         return jax.tree.map(keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
 
     def _leaves(self, epoch: int, like: PyTree[Any]) -> tuple[list[Any], dict[int, str]]:
-        """Return the leaves of a checkpoint, as far as they are on this process, and the digests of the large ones."""
+        """Return this process's parts of the leaves of a checkpoint, and the digests of the large leaves."""
         folder = self._folder / str(epoch)
         if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
             raise CheckpointError("it holds a file that is not a regular one")  # tensorstore would wait for a pipe
@@ -296,7 +296,7 @@ def _is_alone(x: Any) -> bool:
 
 
 def _for_orbax(x: Any) -> Any:
-    """Return a leaf as orbax takes it: in a job of several processes, it refuses an array of JAX on one of them."""
+    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX on one process."""
     is_local = jax.process_count() > 1 and not spans_processes(x)
     return np.asarray(x) if is_local else x
 

@@ -57,7 +57,7 @@ HELD = ("network", "optimizer_state", "gradient")
 
 
 class Change(NamedTuple):
-    """The change of the weights and of C over an epoch; None for the numbers that are not known.
+    """The change of the weights and of C over an epoch. Unknown numbers are None.
 
     Attributes:
         step_norm: ‖Δv‖.

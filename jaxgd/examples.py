@@ -141,9 +141,9 @@ def _sharded_extremes(a: Array) -> tuple[Array, Array]:
 
 
 def fit_splits(who: str, network: Network, data: Any) -> tuple[dict[str, Examples], dict[str, int]]:
-    """Return the examples of each split on the device, checked against the network, and their numbers.
+    """Return the examples of each split on the device, checked against the network, and the number of each.
 
-    Rows beyond the number of examples are padding.
+    Rows beyond this number are padding.
     """
     named: dict[str, Any] = (
         {"train": data.train, "validation": data.validation, "test": data.test}

@@ -115,7 +115,7 @@ def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network
 
 
 def require_memory(who: str, sizes: Sequence[int], dtype: Any, copies: int, purpose: str, device: Any = None) -> None:
-    """Raise RangeError unless copies of a wide network fit in the free memory of a device, as far as that is known."""
+    """Raise RangeError if copies of a wide network exceed the free memory of a device, and that memory is known."""
     weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
     if weights < WIDE:
         return

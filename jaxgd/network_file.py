@@ -27,7 +27,7 @@ from jaxgd.network import Layer, Network, network_sizes
 from jaxgd.pieces import assembled, pieces, spans_processes, together
 
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
-# The dtypes in the order of the format: the tensors of a file lie in the reverse order, and by name within a dtype.
+# The dtypes in the order of the format. A file has its tensors in the reverse order, and by name within a dtype.
 _DTYPES = {
     name: jnp.dtype(dtype)
     for name, dtype in (
@@ -94,8 +94,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
         The network, in the dtype of the file.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, holds no network, is larger than the free memory, holds
-            float64 while x64 is off, or holds values that are not finite although `allow_non_finite` is False.
+        CheckpointError: If the file is missing or damaged, holds no network, or is larger than the free memory. Also if
+            it holds float64 while x64 is off, or values that are not finite although `allow_non_finite` is False.
         DtypeError: If `path` is not a str or a Path.
         RangeError: If no file can have this path.
 
@@ -203,7 +203,7 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any]) -> None:
         return len(content).to_bytes(8, "little") + content
 
     data = len(header("0" * 64))
-    # Processes gather the pieces of an array together. One without the file takes part until the last piece.
+    # All processes gather the pieces of an array together, so those without the file also go to the last piece.
     stream = ((name, piece) for name in sorted(tensors) for piece in _with_start(tensors[name]))
 
     def write(file: BinaryIO) -> None:

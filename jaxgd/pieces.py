@@ -1,4 +1,4 @@
-"""Arrays in pieces, for files: read, written and digested without a second copy, also if they are sharded."""
+"""Read, write and digest arrays in pieces, without a second copy. The arrays may be sharded."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ from jaxtyping import Array, Shaped, UInt8, UInt32
 
 # Bytes of a piece. Smaller pieces take longer, and larger ones more memory: reading and writing hold a few at a time.
 PIECE = 2**24
-# Odd constants: that of Knuth's multiplicative hash, and those of the integer mixer lowbias32 of Wellons.
+# The odd constants of Knuth's multiplicative hash and of Wellons's integer mixer lowbias32.
 _GOLDEN, _FIRST, _SECOND = np.uint32(0x9E3779B1), np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 _LONGEST = 400  # bytes of an error message that goes to the other processes
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Ite
     Args:
         shape: The shape of the array.
         box: The largest shape of a part.
-        start: The index of the array's first element in a larger array. The parts lie on a grid of boxes there.
+        start: The index of the array's first element in a larger array. A grid of boxes divides the larger array.
 
     Yields:
         The slices of each part in the larger array.
@@ -122,15 +122,15 @@ def _gathered(x: Array) -> Iterator[Shaped[np.ndarray, "..."]]:
         for index, data in shards:
             common = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(part, index, strict=True)]
             if all(start < stop for start, stop in common):
-                there, here = (
+                target, source = (
                     tuple(slice(i - s.start, j - s.start) for (i, j), s in zip(common, place, strict=True))
                     for place in (part, index)
                 )
-                piece[there] = data[here]
+                piece[target] = data[source]
         if spans_processes(x):
             from jax.experimental import multihost_utils
 
-            # Exactly one process has the bytes of an element. Those of the others are 0.
+            # Exactly one process has the bytes of an element. The others have zeros.
             each = multihost_utils.process_allgather(_bytes(piece))
             piece = np.bitwise_or.reduce(each, axis=0).view(x.dtype).reshape(piece.shape)
         yield piece
@@ -152,7 +152,7 @@ def assembled(
     Args:
         shape: The shape of the array.
         dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
-        read: A function of slices along each axis, which returns the values there.
+        read: A function of slices along each axis, which returns their values.
         sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
             device, uncommitted, where the parts are read in the order of C.
         box: The largest shape of a piece. Default: whole rows.
@@ -249,7 +249,7 @@ def _sums(x: Array, start: UInt32[Array, "axes"]) -> UInt32[Array, "2"]:
     s = _mix(u ^ p)
     t = _mix(s + q)
     zero = jnp.uint32(0)
-    # Two calls of jnp.sum would write s and t to the memory. One reduction of a pair does not.
+    # Two calls of jnp.sum would write s and t to memory. One reduction of a pair does not.
     return jnp.stack(lax.reduce((s, t), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(u.ndim))))
 
 

@@ -139,7 +139,7 @@ def size(v: PyTree[Any]) -> int:
     return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(v))
 
 
-# Variables of a wide tree. In float32 they take 64 MiB. Below, copies cost little memory.
+# Fewest variables of a wide tree. In float32 they take 64 MiB. Copies of smaller trees cost little memory.
 WIDE = 2**24
 
 
@@ -185,7 +185,7 @@ def _wide(x: Any) -> Array:
 
 
 def _scale(leaves: list[Array]) -> Array:
-    """Return the largest absolute value, or a number near it by which all elements can be divided."""
+    """Return the largest absolute value, limited to a range in which all elements can be divided by it."""
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves if jnp.size(x)]))
     # The clip keeps 1/scale, and the square of the largest x/scale, within the normal range. XLA divides by multiplying
     # with 1/scale.

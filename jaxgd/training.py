@@ -90,10 +90,10 @@ def train(
     or data) all epochs are one compiled loop. A batch element that stops early then keeps its network, and the rest of
     the history is NaN.
 
-    Memory, with W the bytes of the weights of a network of 2²⁴ weights or more, and of `network` itself: 4 W in all,
-    and 5 W for the full batch with a callback. With `donate=True`, 2 W in all. Add the activations of a chunk, at most
-    about W/4, and one W if a gradient over all examples needs several chunks. An optimizer's state adds its own size,
-    twice without `donate`. Runs with `kernel="native"` need more.
+    A network of 2²⁴ weights or more, which take W bytes, needs 4 W of memory, `network` included; 5 W for the full
+    batch with a callback; and 2 W with `donate=True`. The activations of a chunk need up to about W/4 more, and a
+    gradient over all examples in several chunks needs one W more. An optimizer's state adds its own size, twice without
+    `donate`. Runs with `kernel="native"` need more.
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
@@ -241,7 +241,7 @@ def _run(
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, eta, key, state))
     budget = objective.budget
     if budget is None:
-        # A chunk of rows lies on few devices, and the others would wait. Each device computes its rows at once.
+        # Few devices hold the rows of a chunk, and the others would wait. So each device computes all its rows at once.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))

@@ -128,7 +128,7 @@ def fail():
     assert "no route to the disk" in restored.refused[0]
     require_same(restored.tree, x)
     assert (folder / "grid-refused" / "2").exists()
-    # A damaged shard is on the disk of all. The checkpoint stays where it is, because none is intact.
+    # All processes read the damaged shard. The checkpoint is not moved, because no other one is intact.
     if index == 0:
         shards = (folder / "grid" / "1" / "state").glob("[0-9]*/[0-9]*")
         largest = max(shards, key=lambda path: path.stat().st_size)

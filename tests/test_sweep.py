@@ -44,7 +44,7 @@ def whole():
 
 
 def stop_after(calls):
-    """Return a function that says stop at the given call, counted from 1."""
+    """Return a function that returns True at the given call, counted from 1."""
     count = iter(range(1, calls + 1))
     return lambda: next(count) == calls
 
@@ -138,7 +138,7 @@ def test_parts_are_joined(whole, tmp_path):
     part = sweep(folder=tmp_path, part=(2, 3))
     assert not part.complete
     assert {row["eta"] for row in part.table.to_pylist()} == {1e-3}
-    with pytest.raises(CheckpointError, match=r"2 are missing\.\nFirst run the parts 1/3, 3/3\."):
+    with pytest.raises(CheckpointError, match=r"3 tables of groups, got 1\.\nFirst run the missing parts: 1/3, 3/3\."):
         jaxgd.merge_sweep(tmp_path)
     with pytest.raises(CheckpointError, match="its parts was 3, got 4"):
         sweep(folder=tmp_path, part=(1, 4))

@@ -22,7 +22,7 @@ from jaxgd.files import free_memory
 
 WIDTHS = (3_000, 12_000, 30_000)
 _EXAMPLES = 1_000
-# Mini-batches of 10, so that an epoch is 100 updates of all weights. The widest network would take 20 minutes.
+# An epoch of 1,000 images would be 100 updates, which take 20 minutes for the widest network. So it has fewer images.
 _UPDATES = {3_000: 100, 12_000: 10, 30_000: 2}
 # Copies of the weights that a point may need. A point that does not fit is left out.
 _MOST = 5.5

@@ -101,8 +101,8 @@ MaybeBest = Annotated[
     _read("best INT", "best and a whole number", lambda word: word if word == "best" else int(word), several=True),
     _NO_HINT,
 ]
-MaybePart = Annotated[tuple[int, int] | None, _read("INT/INT", "two whole numbers, as 2/8", _part), _NO_HINT]
-MaybeBytes = Annotated[int | None, _read("BYTES", "a number of bytes, as 500000000 or 2GB", _bytes), _NO_HINT]
+MaybePart = Annotated[tuple[int, int] | None, _read("INT/INT", "two whole numbers, such as 2/8", _part), _NO_HINT]
+MaybeBytes = Annotated[int | None, _read("BYTES", "a number of bytes, such as 500000000 or 2GB", _bytes), _NO_HINT]
 MaybeScheme = Annotated[
     Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="{gaussian,scaled}", help_behavior_hint="")
 ]

@@ -53,7 +53,7 @@ class Sweep:
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
     sizes: ManyInts = ()
-    """Neurons per layer, inputs first. Give it once for each network. (default: pixels, 30, classes)"""
+    """Neurons per layer, inputs first. Repeat the option for each network size. (default: pixels, 30, classes)"""
     eta: Floats = (3.0,)
     """Learning rates η, above 0."""
     seeds: Int = 1
@@ -69,15 +69,15 @@ class Sweep:
     folder: MaybePath = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
-    """Keep the networks with the best accuracy, INT for each of the sizes, as files. (default: none)"""
+    """Save the INT networks with the best accuracy of each network size, as files. (default: none)"""
     part: MaybePart = None
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""
     memory: MaybeBytes = None
     """Memory for the networks that train together, such as 2GB. A folder keeps its first value.
-    (default: a quarter of the memory of the machine or of its accelerators)"""
+    (default: a quarter of the free memory of the machine or of its accelerators)"""
     merge: MaybePath = None
-    """Folder whose parts are complete, to join their tables into table.parquet. No network is trained."""
+    """Folder of complete parts, whose tables are joined into table.parquet. No network is trained."""
     plot: MaybePath = None
     """PNG, SVG or PDF file for a figure of the accuracy against η."""
     progress: bool = True
@@ -102,7 +102,7 @@ class Sweep:
 
 def _sweep(options: Sweep, argv: list[str]) -> int:
     from jaxgd.errors import JaxgdError, RangeError, WriteError
-    from jaxgd.mesh.processes import is_main, told
+    from jaxgd.mesh.processes import is_main, text_from_process_0
     from jaxgd.sweep import sweep
 
     if options.part is not None and options.folder is None:
@@ -116,7 +116,7 @@ def _sweep(options: Sweep, argv: list[str]) -> int:
     folder = options.folder
     if folder is None:
         name = f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
-        folder = Path("sweeps") / told(name)
+        folder = Path("sweeps") / text_from_process_0(name)
         argv = [*argv, "--folder", str(folder)]
     if options.plot is not None and folder.absolute() == options.plot.absolute():
         raise RangeError(f"--plot must differ from --folder, got {options.plot} for both.\nRename one.")
@@ -182,7 +182,7 @@ def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
     signals.describe("jaxgd sweep", "the sweep is saved")
     if not is_main():  # process 0 prints and draws
         return DONE
-    measure, points = summarize(result)
+    accuracy, points = summarize(result)
     width = max(len(point.sizes) for point in points)
     for point in points:
         low, median, high = point.quartiles
@@ -191,7 +191,7 @@ def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
             f"{point.sizes:{width}}  eta {point.eta:<6g}  networks {point.networks}  median {median:.2%}  "
             f"quartiles {low:.2%} {high:.2%}  best {point.best:.2%}  {shares}"
         )
-    say(f"accuracy: {measure} after the last epoch")
+    say(f"accuracy: {accuracy} after the last epoch")
     for sizes, choice in result.kernel.items():
         say(f"kernel of {sizes}: {choice}")
     for path in result.networks:

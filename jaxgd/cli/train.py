@@ -63,8 +63,9 @@ class Train:
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves the run. A second signal stops at once.
 
     Several processes under srun or mpirun train one network: each holds a part of the examples. Elsewhere, set
-    JAXGD_COORDINATOR to host:port of process 0, JAXGD_PROCESSES to their number and JAXGD_PROCESS to the index of each.
-    If one is lost, the job ends within JAXGD_HEARTBEAT seconds (30). --resume continues with any number of processes.
+    JAXGD_COORDINATOR to host:port of process 0, JAXGD_PROCESSES to the number of processes and JAXGD_PROCESS to the
+    index of this process, from 0. If a process is lost, the job ends within JAXGD_HEARTBEAT seconds (30 by default).
+    --resume continues the run with any number of processes.
 
     Exit status: 0 the run completed; 1 it failed, all outputs are saturated, no weight changes, or a file or the output
     could not be written; 2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -141,7 +142,7 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     from jaxgd.data.image import frame_of
     from jaxgd.errors import CheckpointError, WriteError, require_count
     from jaxgd.mesh.job import on_main
-    from jaxgd.mesh.processes import told
+    from jaxgd.mesh.processes import text_from_process_0
     from jaxgd.run_folder import RunFolder, require_new
 
     name = options.data or "digits"
@@ -172,7 +173,7 @@ def _new(options: Train) -> tuple["RunFolder", "Dataset"]:
     _require_countable(epochs, config, data)
     _kernel(config, _on_devices(data))  # raises if the requested backend cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
-    path = Path(told(str(path)))
+    path = Path(text_from_process_0(str(path)))
     _require_utf8("--run-dir", path)
     try:
         on_main(lambda: RunFolder.create(path, config))

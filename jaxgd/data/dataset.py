@@ -31,9 +31,9 @@ class Dataset:
 
     Attributes:
         name: Name of the data set, or of the folder that it was read from.
-        train: Training examples.
-        validation: Examples held out from training, to choose η and other settings.
-        test: Test examples.
+        train: Training examples; a `Placed` split if `jaxgd.mesh.place` returned the data set.
+        validation: Examples held out from training, to choose η and other settings; like `train`.
+        test: Test examples; like `train`.
         classes: Number of classes. Labels are 0 to `classes` − 1.
 
     Source: Nielsen, chapter 1, "Implementing our network to classify digits".

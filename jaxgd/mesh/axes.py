@@ -28,8 +28,8 @@ def explicit_mesh(tree: PyTree[Any]) -> Any:
 def automatic(f: Callable[..., Any], args: tuple[PyTree[Any], ...], shardings: Callable[[Any], Any]) -> Any:
     """Return f(*args), computed with automatic axes.
 
-    With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd have no
-    opinion on it, so XLA decides. The results have explicit axes again.
+    With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd do
+    not choose one, so XLA decides. The results have explicit axes again.
 
     Args:
         f: A function of arrays and static pytrees.

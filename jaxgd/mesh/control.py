@@ -58,7 +58,7 @@ def _cast_result(branch: Callable[..., Any], axes: Any) -> Callable[..., Any]:
 
 
 def _settled(step: Callable[[Any], Any], carry: Any) -> Any:
-    """Return the carry, varying over the axes over which it varies after any number of steps."""
+    """Return the carry, cast to vary over all axes over which it varies after any number of steps."""
     while True:
         after = jax.eval_shape(step, carry)
         axes = jax.tree.map(lambda x, y: varying_axes(x) | varying_axes(y), carry, after)

@@ -11,7 +11,7 @@ from jaxgd.errors import JaxgdError, RangeError
 
 # Seconds after which the coordinator ends the job if a process is silent. JAX waits 100 seconds.
 _HEARTBEAT = 30
-# Seconds that a process which has failed waits for the others to leave the job too.
+# Seconds for which a failed process waits for the others to leave the job too.
 _LEAVING = 3
 _VARIABLES = ("JAXGD_COORDINATOR", "JAXGD_PROCESSES", "JAXGD_PROCESS")
 
@@ -19,10 +19,10 @@ _VARIABLES = ("JAXGD_COORDINATOR", "JAXGD_PROCESSES", "JAXGD_PROCESS")
 def join_job() -> int:
     """Join the job of several processes that this process belongs to, if any. Return the index of this process.
 
-    The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (their number) and JAXGD_PROCESS (the
-    index, from 0) describe the job. Without them, JAX finds the job of `srun` and of Open MPI's `mpirun`.
-    JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as that of a cloud TPU. JAXGD_HEARTBEAT is the
-    number of seconds after which the job ends if one of its processes is lost, 30 by default.
+    The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (the number of processes) and
+    JAXGD_PROCESS (the index of this process, from 0) describe the job. Without them, JAX finds the job of `srun` and of
+    Open MPI's `mpirun`. JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as one on cloud TPUs.
+    JAXGD_HEARTBEAT is the number of seconds after which the job ends if one of its processes is lost, 30 by default.
 
     Call this before anything else of JAX.
 
@@ -74,7 +74,7 @@ def _number(variable: str, least: int, most: int, default: str = "") -> int:
 
 @contextlib.contextmanager
 def _output_to_stderr() -> Iterator[None]:
-    """Inside the block, everything that C++ writes to standard output goes to standard error."""
+    """Redirect the output of C++ code to standard error inside the block."""
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
@@ -102,7 +102,7 @@ def leave_job(status: int) -> None:
 
 
 def on_main(work: Callable[[], Any]) -> Any:
-    """Run the work on process 0 only, and return its result there and None on the others.
+    """Run the work on process 0 only, and return its result there. Return None on the others.
 
     An error of jaxgd on process 0 is raised on all processes. All must call this function together.
     """
@@ -110,7 +110,7 @@ def on_main(work: Callable[[], Any]) -> Any:
 
     if jax.process_count() == 1:
         return work()
-    from jaxgd.mesh.processes import told
+    from jaxgd.mesh.processes import text_from_process_0
 
     result, error = None, None
     if jax.process_index() == 0:
@@ -118,7 +118,7 @@ def on_main(work: Callable[[], Any]) -> Any:
             result = work()
         except JaxgdError as raised:
             error = raised
-    words = told("" if error is None else f"{type(error).__name__}\n{error}")
+    words = text_from_process_0("" if error is None else f"{type(error).__name__}\n{error}")
     if error is not None:
         raise error
     if words:

@@ -73,7 +73,7 @@ def _partitioned(f: Callable[[Any, Any], Any], mapped: PyTree[Any], shared: PyTr
         inputs, outputs = shardings(mesh, arrays)
         return mesh, flat, outputs, inputs
 
-    # In the rule of Shardy, "batch" is the axis that may be divided. Every other axis has a name of its own.
+    # In the rule of Shardy, a partitioner, "batch" is the axis that may be divided. Each other axis has its own name.
     names = (f"axis{i}" for i in itertools.count())
     inputs = [_axes(x.ndim, i < n_mapped, names) for i, x in enumerate(leaves)]
     outputs = [_axes(x.ndim, True, names) for x in out]

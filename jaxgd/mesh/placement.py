@@ -1,4 +1,4 @@
-"""Examples on the devices of a mesh, padded where their number does not divide."""
+"""Examples on the devices of a mesh, padded to a multiple of the number of devices."""
 
 import dataclasses
 import hashlib
@@ -25,7 +25,7 @@ class Placed:
         images: Inputs, (m, …), with m ≥ n a multiple of the number of devices along the axis.
         labels: Labels or targets, (m, …).
         n: The number of examples.
-        devices: The number of devices that hold the rows. It is known where `jit` traces the arrays.
+        devices: The number of devices that hold the rows. It stays known if `jit` traces the arrays.
     """
 
     # JAX may put objects other than arrays in these fields, so their type is Any.

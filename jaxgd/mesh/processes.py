@@ -33,7 +33,7 @@ def decided(together: bool, value: Any) -> Any:
     return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value))).item()
 
 
-def told(text: str) -> str:
+def text_from_process_0(text: str) -> str:
     """Return the text of process 0, of at most 4,096 bytes. All processes must call this function together."""
     if jax.process_count() == 1:
         return text
@@ -54,7 +54,7 @@ def largest(number: int) -> int:
 
 
 def on_host(x: Any) -> Shaped[np.ndarray, "..."]:
-    """Return the values of an array, also of one that is sharded over processes. Then all processes must call this."""
+    """Return the values of an array. If it is sharded over processes, all of them must call this function together."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         from jax.experimental import multihost_utils
 

@@ -39,10 +39,10 @@ def plot(
       contours over two. Paths of more variables are projected onto a plane, and the picture shows C on this plane. The
       run needs `record=Record(v=True)`.
     - A CostSlice: its surface and its contours.
-    - A Sweep: the median and the quartiles of the last accuracy against η, one line per sizes, and below them the
-      share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples, or
-      otherwise on the test examples, or otherwise on the training examples. Its axis is logarithmic in the error if
-      the errors span a decade.
+    - A Sweep: the median and the quartiles of the last accuracy against η, one line per network size, and below them
+      the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples,
+      otherwise on the test examples, otherwise on the training examples. Its axis is logarithmic in the error if the
+      errors span a decade.
 
     Args:
         result: A Solution, a Trajectory, a CostSlice or a Sweep.

@@ -18,7 +18,7 @@ FAILURES = {
     "unchanged": (Reason.UNCHANGED,),
 }
 _HATCHES = ("", "////", "....")
-# Colors that also the color-blind distinguish, from Okabe and Ito. Each has a marker and a dash of its own.
+# Colors that color-blind readers can distinguish, from Okabe and Ito. Each has a marker and a dash of its own.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
 _MARKERS, _DASHES = "osD^vPX", ("-", "--", "-.", ":")
 # Accuracies in percent to mark on an axis that is logarithmic in the error.
@@ -54,24 +54,24 @@ def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
     rows = sweep.last()
     names = [f"{part}accuracy" for part in ("validation_", "test_", "")]
     columns = {name: np.asarray(rows[name].to_numpy(), float) for name in names}
-    measure = next((name for name in names if np.isfinite(columns[name]).any()), None)
-    if measure is None:
+    chosen = next((name for name in names if np.isfinite(columns[name]).any()), None)
+    if chosen is None:
         raise RangeError(
-            "plot: the networks of a sweep must have an accuracy, got none, as for a network with one output.\n"
+            "plot: the networks of a sweep must have an accuracy, got none, such as for networks with one output.\n"
             "Draw the costs in sweep.table."
         )
     sizes, eta, outcome = (np.asarray(rows[name].to_pylist()) for name in ("sizes", "eta", "outcome"))
     points = []
     for key in dict.fromkeys(zip(sizes.tolist(), eta.tolist(), strict=True)):
         own = (sizes == key[0]) & (eta == key[1])
-        accuracy = columns[measure][own]
+        accuracy = columns[chosen][own]
         low, median, high = np.quantile(accuracy, (0.25, 0.5, 0.75)).tolist()
         shares = {
             name: float(np.isin(outcome[own], [reason.name for reason in reasons]).mean())
             for name, reasons in FAILURES.items()
         }
         points.append(Point(*key, int(own.sum()), (low, median, high), float(accuracy.max()), shares))
-    return measure.replace("_", " ") if measure != "accuracy" else "training accuracy", points
+    return chosen.replace("_", " ") if chosen != "accuracy" else "training accuracy", points
 
 
 def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
@@ -87,7 +87,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
     Raises:
         RangeError: If the networks have no accuracy.
     """
-    measure, points = summarize(sweep)
+    label, points = summarize(sweep)
     figure = new_figure(figure, (7.0, 5.6))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
     by_sizes: dict[str, list[Point]] = {}
@@ -112,7 +112,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
         ends.append((sizes, eta[-1], median[-1], color))
         _bars(below, some, i, edges, style)
     most = max(point.networks for point in points)
-    above.set(ylabel=f"{measure}, %", xscale="log")
+    above.set(ylabel=f"{label}, %", xscale="log")
     above.set_title(f"median and quartiles of {most:,} seeds" if most > 1 else "one seed", fontsize=9)
     _scale(above, 100 * np.array([point.quartiles for point in points]))
     _label(above, ends)
@@ -172,7 +172,7 @@ def _explain(axes: Any, points: Sequence[Point]) -> None:
 
 
 def _scale(axes: Any, accuracy: Any) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. A linear one would not tell 97 from 98%."""
+    """Make the axis logarithmic in the error if the errors span a decade. A linear one hides 97 against 98%."""
     error = 100 - accuracy
     floor = max(float(error.min()), 0.1) / 1.5
     if error.max() < 15 * floor:
@@ -208,7 +208,7 @@ def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
 
 
 def _spread(every_eta: Sequence[float]) -> list[float]:
-    """Return the η to mark: all of them, or as many as have room next to each other on the logarithmic axis."""
+    """Return the η to mark: all of them, or as many as fit next to each other on the logarithmic axis."""
     logs = np.log10(every_eta)
     kept = [0]
     for k in range(1, len(logs)):

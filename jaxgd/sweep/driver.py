@@ -49,7 +49,7 @@ from jaxgd.sweep.plan import (
 from jaxgd.sweep.run import run_groups
 from jaxgd.sweep.table import Sweep, best, joined
 
-# Bytes of memory of a machine that does not say how much is free.
+# Bytes that are assumed to be free if the machine does not say.
 _UNKNOWN = 2**33
 
 
@@ -77,8 +77,8 @@ def sweep(
     backend also gives the weights of that command, bit for bit. XLA rounds differently in a group.
 
     With a folder, the same call continues a sweep that was killed or stopped. The table then equals the table of an
-    uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. If the sweep is complete, the
-    call returns at once.
+    uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. The call returns at once if
+    the sweep is complete.
 
     A network ends early if its cost or a weight becomes infinite or NaN, with the outcome NOT_FINITE. It also ends if
     it can never change again, with the outcome SATURATED or UNCHANGED: no weight changed in an epoch, and no mini-batch
@@ -96,24 +96,25 @@ def sweep(
         folder: The folder of the sweep, new or of the same sweep. By default nothing is written.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
-        kernel: The backend, as for `train`.
-        keep: The number of networks to save for each of the sizes, as `network-….safetensors`. The best completed ones
-            are saved. The last accuracy on the validation set decides, otherwise on the test set, otherwise on the
-            training set. Default 0.
+        kernel: The backend, as for `train`. Default "auto".
+        keep: The number of networks to save for each network size, as `network-….safetensors`. They are the best ones
+            that made all epochs. The last accuracy on the validation set decides, otherwise on the test set, otherwise
+            on the training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             them with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
             of its accelerators. A folder keeps the value of the first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
-        stop: A function without arguments, called before each epoch. Return True to save the sweep and stop.
+        stop: A function without arguments, called before each epoch. Return True to save the sweep and stop. By default
+            the sweep runs to the end.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and
         after a stop.
 
     Raises:
-        RangeError: If a number or a name is out of range, a list is empty or holds a value twice, or `keep`, `part` or
-            a job of several processes lacks a folder.
+        RangeError: If a number or a name is out of range, or a list is empty or holds a value twice. Also if `keep`,
+            `part` or a job of several processes lacks a folder.
         DtypeError: If an argument has the wrong type.
         ShapeError: If the data do not fit the sizes.
         DataError: If a label or a value of the data is out of range.
@@ -249,8 +250,8 @@ def merge_sweep(folder: str | Path) -> Sweep:
     if missing:
         named = ", ".join(dict.fromkeys(f"{number % parts + 1}/{parts}" for number in missing))
         raise CheckpointError(
-            f"merge_sweep: {store.path} must have the tables of {len(groups)} groups, but {len(missing)} are missing.\n"
-            f"First run {f'the parts {named}' if parts > 1 else 'the sweep to its end'}."
+            f"merge_sweep: {store.path} must have {len(groups)} tables of groups, got {len(groups) - len(missing)}.\n"
+            f"First run {f'the missing parts: {named}' if parts > 1 else 'the sweep to its end'}."
         )
     kernels = (BackendChoice(*choice) for choice in store.config["kernels"])
     table = store.table()
@@ -263,7 +264,7 @@ def _joined(store: SweepFolder, groups: list[Group]) -> Any:
     tables = [store.table_of(group) for group in groups]
     if damaged := [group.number for group, table in zip(groups, tables, strict=True) if table is None]:
         raise CheckpointError(
-            f"sweep: the tables of all groups in {store.path} must be intact, but the groups {damaged} were damaged.\n"
+            f"sweep: the tables of all groups in {store.path} must be intact, got damaged groups {damaged}.\n"
             "Run the sweep again, which repeats these groups."
         )
     return joined(tables, store.config["made_with"]["float"])

@@ -28,8 +28,8 @@ COLUMNS = (
     *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),
     "step_norm",
 )
-# The networks that still train get a smaller program if it saves this many products of a weight and an example. They
-# take about two seconds on a CPU, as long as a compilation.
+# The networks that still train get a smaller program if it saves this many products of a weight and an example. These
+# products take about two seconds on a CPU, as long as a compilation.
 _WORTH = 3e9
 # The placement of arrays on several devices: a part of the networks on each, or the same data on each.
 _NETWORKS, _SAME = P("networks"), P()  # type: ignore[no-untyped-call]
@@ -44,7 +44,7 @@ class Progress(NamedTuple):
         last: The last epoch of each network that has a row, (networks,).
         codes: The reason of each network as a code, (networks,).
         still: True for each network that the last epoch left unchanged, (networks,).
-        ended: True for each network that goes no further, (networks,).
+        ended: True for each network whose training has ended, (networks,).
         members: The network at each index of the batch, (width,).
         batch: The arrays of the batch by name: weights, key, cost and, for the full batch, the gradient.
     """
@@ -61,7 +61,7 @@ class Progress(NamedTuple):
 
 def begin(group: Group, scheme: str, epochs: int) -> Progress:
     """Return the first networks of a group, before their evaluation."""
-    # A program that draws all of them would take as long to compile as 2,000 networks take here.
+    # One program that draws all networks would take as long to compile as this loop takes for 2,000 networks.
     drawn = {seed: first_network(seed, group.sizes, scheme) for seed in dict.fromkeys(group.seeds)}
     n = len(group.seeds)
     members = np.minimum(np.arange(group.width), n - 1)
@@ -98,8 +98,8 @@ def advance(
         progress: The first networks, or the state at which an earlier call stopped.
         splits: The examples.
         config: The static configuration of an epoch.
-        after_epoch: A function that is called after each epoch with the number of epochs of networks that are done, and
-            a function that returns the state. It returns True to stop.
+        after_epoch: A function that is called after each epoch. Its arguments are the number of epochs done, summed
+            over the networks, and a function that returns the state. It returns True to stop.
 
     Returns:
         The state at the end.

@@ -42,7 +42,7 @@ class Points:
 
     @property
     def per_sizes(self) -> int:
-        """The number of networks of each sizes."""
+        """The number of networks of one size."""
         return len(self.eta) * len(self.seeds)
 
 
@@ -127,7 +127,7 @@ def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, item
 
 
 def group_counts(points: Points, per_network: Sequence[int], memory: int, parts: int) -> list[int]:
-    """Return the number of groups of each sizes, so that a group fits the memory and each part has a group."""
+    """Return the number of groups per network size, so that a group fits the memory and each part has a group."""
     total = points.per_sizes
     most = [min(max(memory // need, 1), _MOST * jax.local_device_count()) for need in per_network]
     return [max(-(-total // n), min(parts, total)) for n in most]

@@ -16,7 +16,7 @@ from jaxgd.sweep.table import Sweep, best, rows
 
 # Shortest time in seconds between two saves of a running group.
 _SECONDS = 2.0
-# Seconds between two looks for the tables of other processes.
+# Seconds between two checks for the tables of other processes.
 _POLL = 0.2
 
 Train = Callable[[Group, Progress | None, Callable[[int, Callable[[], Progress]], bool]], Progress]

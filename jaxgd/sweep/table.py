@@ -15,7 +15,7 @@ from jaxgd.outcome import Reason
 from jaxgd.sweep.group import COLUMNS, Progress
 from jaxgd.sweep.plan import Group, name_of
 
-# Largest size of a Parquet file in bytes. Larger tables fit no memory.
+# Largest size of a Parquet file in bytes. Larger tables do not fit into memory.
 _MOST = 2**40
 _DIGEST = b"jaxgd.sweep sha256"
 
@@ -29,7 +29,7 @@ class Sweep:
             columns are sizes, such as "784-30-10", eta, seed, epoch, cost, accuracy, validation_cost,
             validation_accuracy, test_cost, test_accuracy, step_norm and outcome. The outcome is the name of the
             `Reason` of the network, the same in all of its rows. STOPPED means that `stop` ended it.
-        networks: The paths of the networks that `keep` has saved, the best of each sizes first.
+        networks: The paths of the networks that `keep` has saved, grouped by sizes, the best first.
         folder: The folder of the sweep. None if nothing was written.
         kernel: The backend that ran the epochs, and the reason for it, by sizes.
         complete: True if the table holds every network of the sweep.
@@ -129,8 +129,9 @@ def read_table(path: Path, sweep: str) -> Any | None:
 def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     """Return the sizes, η and seed of the networks to keep, from the last row of each network.
 
-    They are the best `keep` networks of each sizes that made all epochs, by the accuracy on the validation set,
-    otherwise on the test set, otherwise on the training set. The lower cost decides between equal accuracies.
+    They are the best `keep` networks of each network size among those that made all epochs. The accuracy on the
+    validation set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between
+    equal accuracies.
     """
     column = {name: np.asarray(last.column(name).to_pylist()) for name in last.column_names}
     made = np.flatnonzero(column["outcome"] == Reason.COMPLETED.name)

@@ -42,7 +42,7 @@ def error_of(f):
 
 
 def difference(a, b):
-    """Return the largest difference of two trees of arrays, relative above 10⁻³. NaN equals NaN, and nothing else."""
+    """Return the largest difference of two trees of arrays, relative above 10⁻³. NaN equals only NaN."""
     largest = 0.0
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x, float), np.asarray(y, float)
@@ -56,7 +56,7 @@ def train(network, data, batch_size, **settings):
 
 
 def placed():
-    """`train` on padded examples against one device, with a cost of the user's own too."""
+    """Compare `train` on padded examples with one device, for the quadratic cost and a cost of the user."""
     results = {}
     for kind, mesh in MESHES.items():
         data = place((X, Y), mesh)
