@@ -149,6 +149,9 @@ def _explain(name: str, error: BaseException, place: str) -> int:
     first = str(error).partition("\n")[0][:250]
     # Importing jaxgd.errors here would import JAX. If the library has raised an error, the module is imported already.
     errors = sys.modules.get("jaxgd.errors")
+    if _in_job() and any(word in str(error) for word in ("Gloo", "NCCL", "coordination", "preempted")):
+        error_line(name, f"the job ends, because another process is gone: {first}")
+        return FAILED
     if errors is not None and isinstance(error, errors.JaxgdError):
         error_line(name, str(error))
         return FAILED if isinstance(error, errors.WriteError) else MISUSED
@@ -163,9 +166,6 @@ def _explain(name: str, error: BaseException, place: str) -> int:
         return MISUSED if isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG else FAILED
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
         error_line(name, f"out of memory: {first or 'an allocation failed'}")
-        return FAILED
-    if _in_job() and any(word in str(error) for word in ("Gloo", "NCCL", "coordination", "preempted")):
-        error_line(name, f"the job ends, because another process is gone: {first}")
         return FAILED
     settings = sorted(variable for variable in os.environ if variable.startswith(("JAX_", "XLA_")))
     remedy = f"First try without {', '.join(settings)}, which may be the cause. " if settings else ""

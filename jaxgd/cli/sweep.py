@@ -85,7 +85,7 @@ class Sweep:
 
     def run(self, argv: list[str]) -> int:
         """Run the sweep, or join its parts, and return the exit status."""
-        from jaxgd.errors import RangeError
+        from jaxgd.errors import JaxgdError, RangeError
         from jaxgd.report.figure import STILL, require_library
         from jaxgd.sweep import merge_sweep
 
@@ -97,7 +97,11 @@ class Sweep:
         given = {flag.split("=")[0].replace("_", "-") for flag in argv if flag.startswith("--")}
         if others := sorted(given - {"--merge", "--plot"}):
             raise RangeError(f"--merge trains no network: leave out {', '.join(others)}.")
-        return _conclude(self, merge_sweep(self.merge), argv)
+        try:
+            merged = merge_sweep(self.merge)
+        except JaxgdError as error:
+            raise type(error)(str(error).removeprefix("merge_sweep: ")) from error
+        return _conclude(self, merged, argv)
 
 
 def _sweep(options: Sweep, argv: list[str]) -> int:
