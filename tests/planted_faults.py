@@ -46,7 +46,7 @@ RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.
 STEPWISE, BATCHES = "tests/descent/test_stepwise.py", "tests/descent/test_batches.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
-SWEEP = "tests/test_sweep.py"
+SWEEP, MESH = "tests/test_sweep.py", "tests/mesh"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
 FAULTS = (
@@ -599,6 +599,12 @@ FAULTS = (
     Fault(
         "sweep/group.py", "        failed = reached[at] == Reason.NOT_FINITE", "        failed = reached[at] < 0", SWEEP
     ),
+    Fault("epoch.py", "Examples(*(x[:n] for x in examples))", "examples", MESH),
+    Fault("mesh/partition.py", "NamedSharding(mesh, P(*spec[:1]))", "NamedSharding(mesh, P())", MESH),
+    Fault("mesh/placement.py", "missing = -n % devices", "missing = 0", MESH),
+    Fault("mesh/placement.py", "if missing and not pad:", "if False:", MESH),
+    Fault("mesh/placement.py", "if axis not in mesh.axis_names:", "if False:", MESH),
+    Fault("training.py", 'divided=getattr(getattr(data, "train", data), "devices", 1) > 1', "divided=False", MESH),
     Fault("sweep/group.py", "or bool(is_fixed(state.network, i, rates, splits.train))", "", SWEEP),
     Fault(
         "sweep/group.py", "config.batch_size is None or bool(is_fixed(", "config.batch_size is None and bool((", SWEEP
