@@ -92,7 +92,11 @@ def quick():
     placed_data = place((X, Y), MESHES["Auto"])
     settings = {"evaluate": False, "gradient_norm": False}
     whole = jax.jit(lambda v, data: train(v, data, None, **settings).network).lower(NETWORK, placed_data).compile()
+    nan = X.copy()
+    nan[1, 1] = np.nan  # on the first of the devices
     return {
+        "error nan": error_of(lambda: train(NETWORK, place((nan, Y), MESHES["Auto"]), None)),
+        "data of jit": jax.eval_shape(lambda v: train(v, placed_data, None, **settings).network, NETWORK) is not None,
         "examples stay divided under jit": "f32[44,16]" not in whole.as_text(),
         "padded cost": difference(many.history.cost, one.history.cost),
         "padded": difference(many.network, one.network),
