@@ -161,6 +161,7 @@ def descents():
             results[f"{kind} {name} outcome"] = s.outcome.reason.name == one.outcome.reason.name
         sharp = jaxgd.sharpness(cost, put(mesh, v0, "d"), args=(put(mesh, A, None, "d"),)).value
         results[f"{kind} sharpness"] = difference(sharp, jaxgd.sharpness(cost, v0, args=(A,)).value)
+        jaxgd.check_gradients(cost, v0, jnp.asarray(A))  # its compiled programs are for one device
         results[f"{kind} check"] = jaxgd.check_gradients(cost, put(mesh, v0, "d"), put(mesh, A, None, "d")).verdict
         inside = jax.shard_map(
             lambda v, a: descend(lambda v, a: jax.lax.pmean(cost(v, a), "d"), v, args=(a,)).v,
