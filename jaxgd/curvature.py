@@ -30,7 +30,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.mesh import control
-from jaxgd.mesh.axes import automatic_axes
+from jaxgd.mesh.axes import automatic_axes, require_equal_cost
 from jaxgd.pytree import size, wide_dtype
 from jaxgd.seen import seen
 
@@ -71,7 +71,13 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
         ours, theirs = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
         raise ShapeError(f"{who}: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
     u = jax.tree.map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u)
-    return jax.jvp(jax.grad(lambda v: cost(v, *args)), (v,), (u,))[1]
+
+    def equal_cost(x: PyTree[Array]) -> Array:
+        c = cost(x, *args)
+        require_equal_cost(who, c, v)
+        return c
+
+    return jax.jvp(jax.grad(equal_cost), (v,), (u,))[1]
 
 
 class Eigenpairs(NamedTuple):

@@ -128,7 +128,9 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
 def _extremes(a: Any) -> tuple[Any, Any]:
     """Return the least and the largest value. Both are NaN if any value is."""
     if isinstance(a, jax.Array) and len(a.sharding.device_set) > 1:
-        least, most = _sharded_extremes(a)
+        # Inside jit, JAX would trace the computation even on an array whose values are known.
+        with jax.ensure_compile_time_eval():
+            least, most = _sharded_extremes(a)
         return np.asarray(least)[()], np.asarray(most)[()]
     # Use NumPy here: inside jit, JAX traces operations even on an array whose values are known.
     with np.errstate(invalid="ignore"):
@@ -137,7 +139,12 @@ def _extremes(a: Any) -> tuple[Any, Any]:
 
 @jax.jit
 def _sharded_extremes(a: Array) -> tuple[Array, Array]:
-    return jnp.min(a), jnp.max(a)
+    least, most = jnp.min(a), jnp.max(a)
+    if not jnp.issubdtype(a.dtype, jnp.floating):
+        return least, most
+    # The minimum over several CPU devices loses a NaN of one device.
+    nan = jnp.any(jnp.isnan(a))
+    return jnp.where(nan, jnp.nan, least), jnp.where(nan, jnp.nan, most)
 
 
 def fit_splits(who: str, network: Network, data: Any) -> tuple[dict[str, Examples], dict[str, int]]:

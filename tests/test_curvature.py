@@ -5,14 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from costs import in_numpy, rosenbrock
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from support import example, often, scaled
 
 from jaxgd import (
     CostSlice,
+    Descent,
     RangeError,
     ShapeError,
     cost_slice,
     eigenpairs,
+    gradient_descent,
     hessian_vector_product,
     network_cost,
     sharpness,
@@ -316,3 +320,27 @@ def test_a_start_of_zeros_is_ignored():
 def test_bad_directions_are_refused(directions, error, words):
     with pytest.raises(error, match=words):
         cost_slice(lambda v: jnp.sum(v**2), jnp.zeros(3), directions)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda v, x: sharpness(_part, v, args=(x,)).value,
+        lambda v, x: hessian_vector_product(_part, v, v, (x,)),
+        lambda v, x: Descent(_part, gradient_descent(0.1)).init(v, x).cost,
+    ],
+    ids=["sharpness", "hessian_vector_product", "Descent"],
+)
+def test_inside_shard_map_a_cost_of_each_device_is_refused(call):
+    """JAX would add the parts of all devices, so that the sharpness would be too large."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
+    inside = jax.shard_map(call, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
+    with pytest.raises(
+        RangeError, match=r"inside jax.shard_map, the cost must be equal .* varies over 'd'(?s:.*)pmean"
+    ):
+        jax.eval_shape(inside, jnp.ones(2), jnp.ones(4))
+
+
+def _part(v, x):
+    return jnp.mean(x) * jnp.sum(v**2)

@@ -90,6 +90,9 @@ def test_kept_networks_are_the_best_and_equal_train_alone(alone, tmp_path):
     for path, point in zip(kept.networks, best, strict=True):
         pairs = zip(jax.tree.leaves(jaxgd.load_network(path)), jax.tree.leaves(alone[point].network), strict=True)
         assert all(np.array_equal(a, b) for a, b in pairs)
+    kept.networks[0].unlink()
+    with pytest.warns(UserWarning, match=rf"the kept networks must be in .*{kept.networks[0].name} is missing"):
+        assert sweep(folder=tmp_path, keep=2).networks == kept.networks[1:]
 
 
 @pytest.mark.parametrize("calls", [1, 2, 5, 8, 10])

@@ -34,7 +34,7 @@ from jaxgd.errors import (
     same_shapes,
     shown,
 )
-from jaxgd.mesh.axes import varying_axes
+from jaxgd.mesh.axes import require_equal_cost
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds
 from jaxgd.rules.evaluating import NewtonState, SearchState
@@ -168,16 +168,8 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
         if is_pair(out) != has_aux:
             return jnp.zeros(())  # The errors below tell more.
         c = out[0] if has_aux else out
-        shared = [name for name in axes_of(c) if name not in axes_of(args[0])]
-        if shared:
-            raise RangeError(
-                f"{WHO}: inside jax.shard_map, the cost must be equal on all devices where v is, but it varies over "
-                f"{', '.join(map(repr, shared))}.\nReturn jax.lax.pmean(cost, {tuple(shared)!r})."
-            )
+        require_equal_cost(WHO, c, args[0])
         return c
-
-    def axes_of(tree: Any) -> list[Any]:
-        return sorted({name for x in jax.tree.leaves(tree) for name in varying_axes(x)})
 
     def is_pair(out: Any) -> bool:
         return isinstance(out, tuple | list) and len(out) == 2

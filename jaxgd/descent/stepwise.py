@@ -14,6 +14,7 @@ from jaxgd.descent.problem import configured, require_same_rule, require_state
 from jaxgd.descent.stop import Stop, require_stop, resolved_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin
 from jaxgd.errors import require_args, require_callable, require_rule, require_scalar, require_variables
+from jaxgd.mesh.axes import require_equal_cost
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 
@@ -85,7 +86,13 @@ class Descent:
         require_args(WHO, args)
         require_variables(WHO, "v0", v0)
         v0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
-        require_scalar(WHO, self.cost, v0, *args)
+
+        def equal_cost(v: Any, *args: Any) -> Any:
+            c = self.cost(v, *args)
+            require_equal_cost(WHO, c, v)
+            return c
+
+        require_scalar(WHO, equal_cost, v0, *args)
         if (stop := resolved_stop(WHO, self.stop, _dtype(v0))) is not None:
             require_stop(stop, wide_dtype(v0))
         config, rule, args = configured(self.cost, self.rule, v0, jax.tree.map(jnp.asarray, args), None, None)

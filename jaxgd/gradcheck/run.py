@@ -155,7 +155,12 @@ def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
 
 
 def _shapes(args: Any) -> tuple[Any, ...]:
-    return tuple((str(getattr(x, "dtype", type(x))), np.shape(x)) for x in jax.tree.leaves(args))
+    return tuple((str(getattr(x, "dtype", type(x))), np.shape(x), _division(x)) for x in jax.tree.leaves(args))
+
+
+def _division(x: Any) -> Any:
+    """Return the sharding of an array on several devices, for which a compiled program is made; None for others."""
+    return x.sharding if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 else None
 
 
 def single(fn: Callable[..., Any], shared: Any, element: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from jaxgd.errors import is_traced
+from jaxgd.errors import RangeError, is_traced
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +55,8 @@ def automatic(f: Callable[..., Any], args: tuple[PyTree[Any], ...], shardings: C
 def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function of a cost, so that it computes with automatic axes if an argument has explicit axes.
 
-    A cost that names the shardings of its results needs explicit axes. The function then runs with explicit axes.
+    A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. The function then
+    runs with explicit axes.
     Results that are traced by `jit` or `vmap` are replicated.
     """
 
@@ -76,7 +77,8 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
         try:
             out: R = automatic(call, tuple(leaves[i] for i in places), lambda replicated: replicated)
         except Exception as error:  # JAX raises several types
-            if "AxisType.Auto" not in str(error):
+            # The second text is about a cost that calls `jax.shard_map`.
+            if "AxisType.Auto" not in str(error) and "mesh passed to shard_map" not in str(error):
                 raise
             return f(*args, **kwargs)
         return out
@@ -129,3 +131,16 @@ def varying_axes(x: Any) -> frozenset[Any]:
     kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x) if is_traced(x) else None
     kind = getattr(kind, "manual_axis_type", None)
     return frozenset() if kind is None else kind.varying
+
+
+def require_equal_cost(who: str, c: PyTree[Any], v: PyTree[Any]) -> None:
+    """Raise RangeError if a cost, or its outline, varies over a manual axis over which v does not.
+
+    Its gradient and its Hessian are sums over the devices, and belong to no cost that a device computes.
+    """
+    axes, those_of_v = (frozenset[Any]().union(*map(varying_axes, jax.tree.leaves(x))) for x in (c, v))
+    if shared := sorted(axes - those_of_v):
+        raise RangeError(
+            f"{who}: inside jax.shard_map, the cost must be equal on all devices where v is, but it varies over "
+            f"{', '.join(map(repr, shared))}.\nReturn jax.lax.pmean(cost, {tuple(shared)!r})."
+        )

@@ -274,6 +274,15 @@ def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice]
     """Return a sweep whose groups all have their tables. Process 0 completes the folder of a whole sweep."""
     sweep = Sweep(table, (), store.path, kernels, complete=whole)
     kept = [store.network(*point) for point in best(sweep.last(), store.config["settings"]["keep"])]
+    missing = [path.name for path in kept if not path.exists()]
+    # A part's networks may have been removed by the merge, which keeps the best of all parts.
+    if missing and whole:
+        warnings.warn(
+            f"sweep: the kept networks must be in {store.path}, but {', '.join(missing)} is missing.\n"
+            "Train it alone with its seed.",
+            stacklevel=3,
+        )
+    kept = [path for path in kept if path.exists()]
     if whole and jax.process_index() == 0:
         store.complete(table, kept)
     return dataclasses.replace(sweep, networks=tuple(kept))

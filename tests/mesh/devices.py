@@ -92,7 +92,11 @@ def quick():
     placed_data = place((X, Y), MESHES["Auto"])
     settings = {"evaluate": False, "gradient_norm": False}
     whole = jax.jit(lambda v, data: train(v, data, None, **settings).network).lower(NETWORK, placed_data).compile()
+    nan = X.copy()
+    nan[1, 1] = np.nan  # on the first of the devices
     return {
+        "error nan": error_of(lambda: train(NETWORK, place((nan, Y), MESHES["Auto"]), None)),
+        "data of jit": jax.eval_shape(lambda v: train(v, placed_data, None, **settings).network, NETWORK) is not None,
         "examples stay divided under jit": "f32[44,16]" not in whole.as_text(),
         "padded cost": difference(many.history.cost, one.history.cost),
         "padded": difference(many.network, one.network),
@@ -157,6 +161,7 @@ def descents():
             results[f"{kind} {name} outcome"] = s.outcome.reason.name == one.outcome.reason.name
         sharp = jaxgd.sharpness(cost, put(mesh, v0, "d"), args=(put(mesh, A, None, "d"),)).value
         results[f"{kind} sharpness"] = difference(sharp, jaxgd.sharpness(cost, v0, args=(A,)).value)
+        jaxgd.check_gradients(cost, v0, jnp.asarray(A))  # its compiled programs are for one device
         results[f"{kind} check"] = jaxgd.check_gradients(cost, put(mesh, v0, "d"), put(mesh, A, None, "d")).verdict
         inside = jax.shard_map(
             lambda v, a: descend(lambda v, a: jax.lax.pmean(cost(v, a), "d"), v, args=(a,)).v,

@@ -22,6 +22,7 @@ ERRORS = {
     "error axis": r"RangeError: place: axis must be an axis of the mesh \('d'\), got 'e'",
     "error pad": r"ShapeError: place: 41 examples cannot be divided evenly among 4 devices",
     "error mesh": r"DtypeError: place: mesh must be a jax.sharding.Mesh, got int",
+    "error nan": r"DataError: train: the train inputs have NaN or infinite values",
     "error lengths": r"ShapeError: place: expected one label or target for each input",
     "error pmean": r"RangeError: minimize: inside jax.shard_map, the cost must be equal on all devices .*pmean",
 }
@@ -57,7 +58,7 @@ def check(results):
 
 
 def test_four_devices_equal_one():
-    assert len(check(on_four_devices("quick"))) == 9
+    assert len(check(on_four_devices("quick"))) == 11
 
 
 @pytest.mark.slow
