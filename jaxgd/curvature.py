@@ -30,7 +30,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.mesh import control
-from jaxgd.mesh.axes import automatic_axes, require_equal_cost
+from jaxgd.mesh.axes import automatic_axes, require_checked_axes, require_equal_cost
 from jaxgd.pytree import size, wide_dtype
 from jaxgd.seen import seen
 
@@ -77,6 +77,7 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
         require_equal_cost(who, c, v)
         return c
 
+    require_checked_axes(who, equal_cost, v)
     return jax.jvp(jax.grad(equal_cost), (v,), (u,))[1]
 
 

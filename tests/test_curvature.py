@@ -1,5 +1,7 @@
 """Matrix-free curvature agrees with dense Hessians."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ from jaxgd import (
     eigenpairs,
     gradient_descent,
     hessian_vector_product,
+    minimize,
     network_cost,
     sharpness,
 )
@@ -324,21 +327,29 @@ def test_bad_directions_are_refused(directions, error, words):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
+    ("parts", "checked", "words"),
+    [
+        (lambda v, x: _part(v, x), True, r"the cost must be equal .* varies over 'd'(?s:.*)pmean"),
+        (lambda v, x: jax.lax.pmean(_part(v, x), "d"), False, "needs check_vma=True, got False"),
+    ],
+    ids=["no mean", "no check_vma"],
+)
+@pytest.mark.parametrize(
     "call",
     [
-        lambda v, x: sharpness(_part, v, args=(x,)).value,
-        lambda v, x: hessian_vector_product(_part, v, v, (x,)),
-        lambda v, x: Descent(_part, gradient_descent(0.1)).init(v, x).cost,
+        lambda cost, v, x: sharpness(cost, v, args=(x,)).value,
+        lambda cost, v, x: hessian_vector_product(cost, v, v, (x,)),
+        lambda cost, v, x: Descent(cost, gradient_descent(0.1)).init(v, x).cost,
+        lambda cost, v, x: minimize(cost, v, gradient_descent(0.1), args=(x,), max_steps=1).v,
     ],
-    ids=["sharpness", "hessian_vector_product", "Descent"],
+    ids=["sharpness", "hessian_vector_product", "Descent", "minimize"],
 )
-def test_inside_shard_map_a_cost_of_each_device_is_refused(call):
-    """JAX would add the parts of all devices, so that the sharpness would be too large."""
+def test_inside_shard_map_a_cost_with_a_wrong_gradient_is_refused(call, parts, checked, words):
+    """JAX would add the gradients of all devices, or take that of one device."""
     mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
-    inside = jax.shard_map(call, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
-    with pytest.raises(
-        RangeError, match=r"inside jax.shard_map, the cost must be equal .* varies over 'd'(?s:.*)pmean"
-    ):
+    specs = {"in_specs": (P(), P("d")), "out_specs": P(), "check_vma": checked}
+    inside = jax.shard_map(functools.partial(call, parts), mesh=mesh, **specs)
+    with pytest.raises(RangeError, match="inside jax.shard_map, " + words if checked else words):
         jax.eval_shape(inside, jnp.ones(2), jnp.ones(4))
 
 

@@ -34,7 +34,7 @@ from jaxgd.errors import (
     same_shapes,
     shown,
 )
-from jaxgd.mesh.axes import require_equal_cost
+from jaxgd.mesh.axes import require_checked_axes, require_equal_cost
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds
 from jaxgd.rules.evaluating import NewtonState, SearchState
@@ -174,6 +174,7 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
     def is_pair(out: Any) -> bool:
         return isinstance(out, tuple | list) and len(out) == 2
 
+    require_checked_axes(WHO, cost, *args)
     require_scalar(WHO, scalar, *args)
     got = results[-1]
     if is_pair(got) and not has_aux:

@@ -14,7 +14,7 @@ from jaxgd.descent.problem import configured, require_same_rule, require_state
 from jaxgd.descent.stop import Stop, require_stop, resolved_stop
 from jaxgd.descent.update import DescentState, StaticConfig, begin
 from jaxgd.errors import require_args, require_callable, require_rule, require_scalar, require_variables
-from jaxgd.mesh.axes import require_equal_cost
+from jaxgd.mesh.axes import require_checked_axes, require_equal_cost
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
 
@@ -92,6 +92,7 @@ class Descent:
             require_equal_cost(WHO, c, v)
             return c
 
+        require_checked_axes(WHO, self.cost, v0, *args)
         require_scalar(WHO, equal_cost, v0, *args)
         if (stop := resolved_stop(WHO, self.stop, _dtype(v0))) is not None:
             require_stop(stop, wide_dtype(v0))

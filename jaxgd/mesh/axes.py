@@ -1,6 +1,7 @@
 """The axes of a mesh: explicit axes made automatic for a function, and values that vary over manual axes."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,6 +12,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from jaxgd.errors import RangeError, is_traced
+
+_COMMUNICATES = re.compile(r"\b(psum\w*|pmax|pmin|ppermute|all_gather\w*|all_to_all|reduce_scatter)\[")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -143,4 +146,20 @@ def require_equal_cost(who: str, c: PyTree[Any], v: PyTree[Any]) -> None:
         raise RangeError(
             f"{who}: inside jax.shard_map, the cost must be equal on all devices where v is, but it varies over "
             f"{', '.join(map(repr, shared))}.\nReturn jax.lax.pmean(cost, {tuple(shared)!r})."
+        )
+
+
+def require_checked_axes(who: str, cost: Callable[..., Any], *args: Any) -> None:
+    """Raise RangeError if a cost communicates inside `jax.shard_map` with `check_vma=False`.
+
+    JAX then takes the gradient of a mean over the devices for that of one device.
+    """
+    axes = jax.sharding.get_abstract_mesh().manual_axes
+    # With the check, the index of a device varies over its axis.
+    if not axes or varying_axes(jax.lax.axis_index(axes[0])):
+        return
+    if _COMMUNICATES.search(str(jax.make_jaxpr(cost)(*args))):
+        raise RangeError(
+            f"{who}: inside jax.shard_map, a cost that communicates between devices needs check_vma=True, got False.\n"
+            "Leave check_vma out, or compute the cost on each device alone."
         )

@@ -82,7 +82,7 @@ def place(data: Any, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -
     splits = {
         field.name: getattr(data, field.name)
         for field in dataclasses.fields(data)
-        if isinstance(getattr(data, field.name), tuple)
+        if isinstance(getattr(data, field.name), tuple | Placed)
     }
     _require_same_everywhere(list(splits.values()))
     return dataclasses.replace(
@@ -91,6 +91,8 @@ def place(data: Any, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -
 
 
 def _placed(name: str, pair: Any, mesh: Mesh, axis: str, pad: bool) -> Placed:
+    if isinstance(pair, Placed):
+        raise DtypeError(f"place: the {name}data are already placed.\nPlace the original data.")
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise DtypeError(f"place: the {name}data must be a pair (x, y), got {describe(pair)}.")
     x, y = (as_array("place", f"the {name}{part}", a) for part, a in zip(("inputs", "labels"), pair, strict=True))
