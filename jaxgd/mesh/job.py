@@ -17,7 +17,7 @@ _VARIABLES = ("JAXGD_COORDINATOR", "JAXGD_PROCESSES", "JAXGD_PROCESS")
 
 
 def join_job() -> int:
-    """Join the job of several processes that this process belongs to, if any. Return the index of this process.
+    """Join the job of several processes that this process belongs to, if any.
 
     The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (the number of processes) and
     JAXGD_PROCESS (the index of this process, from 0) describe the job. Without them, JAX finds the job of `srun` and of
@@ -25,6 +25,9 @@ def join_job() -> int:
     JAXGD_HEARTBEAT is the number of seconds after which the job ends if one of its processes is lost, 30 by default.
 
     Call this before anything else of JAX.
+
+    Returns:
+        The index of this process in its job; 0 without a job.
 
     Raises:
         RangeError: If a variable is missing or has a wrong value, or the job cannot be joined.

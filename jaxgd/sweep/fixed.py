@@ -26,6 +26,9 @@ def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], e
         i: The index of the network.
         eta: The learning rates of the batch.
         examples: The training examples.
+
+    Returns:
+        True or False, a scalar. False means that the proof fails, not that a weight would change.
     """
     one, rate = jax.tree.map(lambda x: x[i], (network, eta))
     n, rows = len(examples.y), min(_ROWS, len(examples.y))

@@ -23,12 +23,7 @@ _LONGEST = 2**19  # bytes of sweep.json
 
 
 class SweepFolder:
-    """The folder of a sweep, with its settings.
-
-    Attributes:
-        path: The folder.
-        config: The content of sweep.json. Its "settings" identify the sweep.
-    """
+    """The folder of a sweep, with the content of sweep.json. Its "settings" identify the sweep."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
