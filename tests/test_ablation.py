@@ -57,6 +57,7 @@ def named(name):
     return next(row for row in (*parts.PARTS, *parts.CONSTANTS) if row.name == name)
 
 
+@pytest.mark.slow
 def test_a_replay_gives_the_recorded_verdicts(records, base):
     verdicts = ["right", "cannot tell", "wrong", "cannot tell", "ZeroDivisionError"]
     assert [verdict for verdict, _ in base] == verdicts
@@ -64,6 +65,7 @@ def test_a_replay_gives_the_recorded_verdicts(records, base):
     assert [x.grade(x.outcome) for x in records] == [0, 0, 0, 0, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "failed"),
     [
@@ -81,11 +83,13 @@ def test_a_part_decides_these_cases(records, base, name, failed):
     assert ablate.ablate_part(records, base, named("structure"))["changed"] == {}
 
 
+@pytest.mark.slow
 def test_without_all_comparisons_a_wrong_gradient_is_right(records, base):
     part = parts.Part("everything", without=" = ")
     assert set(ablate.ablate_part(records, base, part)["failed"]) == {"kinks: wrong", "kinks: kink"}
 
 
+@pytest.mark.slow
 def test_the_nearest_value_of_a_constant_is_found(records, base):
     row = ablate.ablate_constant(records, base, named("STEEPEST"))
     assert row["up"]["value"] == 1.0
@@ -103,6 +107,7 @@ def test_the_brackets_of_the_constants_are_the_factors_of_the_results():
         assert f"# [{down}, {up}] " in line
 
 
+@pytest.mark.slow
 def test_a_search_that_was_not_recorded_finds_nothing(records, base):
     stage = records[1].stages[0]
     stage.exam.sampler.looks.clear()

@@ -100,7 +100,7 @@ def test_a_search_does_not_move_along_a_wrong_gradient():
 # Wolfe.
 
 
-@pytest.mark.parametrize("memory", [0, 10])
+@pytest.mark.parametrize("memory", often([0, 10], [10]))
 def test_wolfe_conditions_hold(memory, x64):
     record = Record(v=True, every=1)
     path = in_numpy(minimize(rosenbrock, START, wolfe(memory), max_steps=20, stop=None, record=record).trajectory)
@@ -211,8 +211,11 @@ def spring_runs(rule):
     return jax.jit(jax.vmap(run, (0, 0, None)))
 
 
+SCALED = [backtracking(), wolfe(), newton()]
+
+
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
-@pytest.mark.parametrize("rule", [backtracking(), wolfe(), newton()], ids=lambda r: r.spec.name)
+@pytest.mark.parametrize("rule", often(SCALED, SCALED[1:2]), ids=lambda r: r.spec.name)
 def test_the_scale_of_the_cost_and_of_v_changes_only_units(rule, dtype):
     """A power of two scales every number of the run exactly, within the normal range of the dtype."""
     powers = np.array([-66, -30, 0, 30, 66] if dtype is jnp.float32 else [-498, -100, 0, 100, 498])
