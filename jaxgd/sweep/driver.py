@@ -103,7 +103,7 @@ def sweep(
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             them with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
-            of its accelerators. A folder keeps the value of the first call.
+            of its accelerators. The folder records the value of its first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
         stop: A function without arguments, called before each epoch. Return True to save the sweep and stop. By default
             the sweep runs to the end.
