@@ -85,7 +85,7 @@ def test_five_epochs_equal_the_books_loop(require, kernel):
 
 def test_auto_takes_the_kernel_and_says_why():
     network, (x, y) = start(), digits()
-    examples = fit_splits("train", network, (x, y))["train"]
+    examples = fit_splits("train", network, (x, y))[0]["train"]
     job = Job(network, examples, quadratic_cost, None, 10)
     choice = select_backend("auto", job)
     assert choice.name == "cuda"
