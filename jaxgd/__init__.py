@@ -14,6 +14,8 @@ from jaxgd.rules.registry import RULES
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from jaxgd.assessment import Assessment as Assessment
+    from jaxgd.assessment import assess as assess
     from jaxgd.backprop import backprop as backprop
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import network_cost as network_cost
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
+    "assessment": ("Assessment", "assess"),
     "backprop": ("backprop",),
     "network_file": ("load_network", "save_network"),
     "cost": ("accuracy", "network_cost", "quadratic_cost"),
