@@ -9,6 +9,7 @@ from jaxgd.activations import Activation, at_limit
 from jaxgd.cost import accuracy
 from jaxgd.mesh import control
 from jaxgd.network import Network
+from jaxgd.pytree import dot
 
 
 class Evaluation(NamedTuple):
@@ -33,6 +34,22 @@ def evaluation_of(
 ) -> Evaluation:
     """Return the evaluation of a network that has this cost, the outputs a for the answers y, and this gradient."""
     return Evaluation(cost, accuracy(a, y), is_saturated(a, activation), gradient)
+
+
+def penalty(network: Network, decay: Float[Array, ""]) -> Float[Array, ""]:
+    """Return the term of L2 regularization, (λ/2n) Σ w² over all weights without the biases, for a decay of λ/n."""
+    weights = [layer.w for layer in network]
+    return 0.5 * decay * dot(weights, weights)
+
+
+def penalized(result: Evaluation, network: Network, decay: Float[Array, ""]) -> Evaluation:
+    """Return the evaluation with the term of L2 regularization in its cost, and the term's slope (λ/n) w in ∇C."""
+    result = result._replace(cost=result.cost + penalty(network, decay))
+    if result.gradient is None:
+        return result
+    pairs = zip(result.gradient, network, strict=True)
+    slopes = (slope._replace(w=(slope.w + decay * layer.w).astype(slope.w.dtype)) for slope, layer in pairs)
+    return result._replace(gradient=tuple(slopes))
 
 
 def is_saturated(a: Array, activation: Activation = "sigmoid") -> Array:

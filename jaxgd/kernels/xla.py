@@ -1,7 +1,6 @@
 """The XLA backend: a compiled loop over the mini-batches, each gradient computed by autodiff."""
 
 import dataclasses
-import functools
 import os
 from typing import Any
 
@@ -14,7 +13,7 @@ from jaxgd.activations import activate
 from jaxgd.chunks import UNBATCHED, Batched, Budget, weighted_inputs_in_chunks
 from jaxgd.cost import Cost, cost_from, network_cost
 from jaxgd.examples import Examples, inputs, targets
-from jaxgd.kernels.evaluation import Evaluation, evaluation_of
+from jaxgd.kernels.evaluation import Evaluation, evaluation_of, penalty
 from jaxgd.kernels.protocol import Backend, Epoch, Job
 from jaxgd.mesh import control
 from jaxgd.network import Network
@@ -73,8 +72,9 @@ def epoch(
     rule: Any,
     objective: Objective,
     batch_size: int,
+    decay: Array | None = None,
 ) -> tuple[Network, PyTree[Array], Array]:
-    """Make one update per mini-batch, over all examples in the given order.
+    """Make one update per mini-batch, over all examples in the given order. See `backend.epoch` for `decay`.
 
     Return the network, the state of the rule, and True if the cost of every mini-batch was finite.
     """
@@ -84,9 +84,18 @@ def epoch(
         carry: tuple[Network, PyTree[Array], Array], rows: Array
     ) -> tuple[tuple[Network, PyTree[Array], Array], None]:
         network, optimizer_state, finite = carry
-        cost = functools.partial(objective.batch, examples=Examples(examples.x[rows], examples.y[rows]))
-        c, gradient = jax.value_and_grad(cost)(network)
-        network, optimizer_state = step(network, optimizer_state, gradient, rule, value=c, value_fn=cost)
+        batch = Examples(examples.x[rows], examples.y[rows])
+
+        def costs(network: Network) -> tuple[Array, Array]:
+            """Return the cost with and without the term of L2 regularization."""
+            c = objective.batch(network, batch)
+            return c if decay is None else c + penalty(network, decay), c
+
+        (total, c), gradient = jax.value_and_grad(costs, has_aux=True)(network)
+        network, optimizer_state = step(
+            network, optimizer_state, gradient, rule, value=total, value_fn=lambda network: costs(network)[0]
+        )
+        # XLA leaves out the sum over all weights in `total` if nothing needs it.
         return (network, optimizer_state, finite & jnp.isfinite(c)), None
 
     carry = (network, optimizer_state, jnp.array(True))
@@ -109,7 +118,7 @@ class _XLA(Backend):
     def why_unsupported(self, job: Job) -> None:
         """Return None: XLA runs every job."""
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
+    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
         """Return XLA's function unchanged."""
         return by_xla
 
