@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jaxgd.examples import Examples
 from jaxgd.kernels import xla
 from jaxgd.kernels.choice import BackendChoice
-from jaxgd.kernels.evaluation import Evaluation, penalized
+from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.registry import load
 from jaxgd.network import Network
 
@@ -29,7 +29,7 @@ def epoch(
     optimizer_state: PyTree[Array],
     examples: Examples,
     order: Int[Array, " n"],
-    eta: Float[Array, ""],
+    eta: Float[Array, "*updates"],
     rule_of: Any,
     objective: xla.Objective,
     batch_size: int,
@@ -44,7 +44,7 @@ def epoch(
         optimizer_state: The state of the update rule.
         examples: The training examples.
         order: The order of the examples, a permutation of 0, …, n − 1.
-        eta: The learning rate η.
+        eta: The learning rate η, a scalar. For a schedule, the rate of each update, (updates,); only XLA takes it.
         rule_of: A function that returns the update rule for an η. A backend that knows only plain descent ignores it.
         objective: The cost and its precision.
         batch_size: Examples per mini-batch, 1 to n.
@@ -59,7 +59,7 @@ def epoch(
     def by_xla(
         network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
     ) -> tuple[Network, Any, Array]:
-        return xla.epoch(network, optimizer_state, examples, order, rule_of(eta), objective, batch_size, decay)
+        return xla.epoch(network, optimizer_state, examples, order, eta, rule_of, objective, batch_size, decay)
 
     run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective)
     out: tuple[Network, Any, Array] = _lowered(choice, run, by_xla, portable)(network, examples, order, eta, decay)
@@ -73,19 +73,15 @@ def evaluate(
     objective: xla.Objective,
     gradient: bool,
     portable: bool = False,
-    decay: Float[Array, ""] | None = None,
 ) -> Evaluation:
-    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True.
-
-    See `epoch` for `portable`. With a `decay` λ/n, the cost has the further term (λ/2n) Σ w², and ∇C has (λ/n) w.
-    """
+    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True. See `epoch` for `portable`."""
 
     def by_xla(network: Network, examples: Examples) -> Evaluation:
         return objective.evaluate(network, examples, gradient)
 
     run = load(choice.name).evaluate(by_xla, gradient, objective)
     out: Evaluation = _lowered(choice, run, by_xla, portable)(network, examples)
-    return out if decay is None else penalized(out, network, decay)
+    return out
 
 
 def _lowered(

@@ -205,6 +205,8 @@ class _Native(Backend):
             return "the native kernels know only plain descent, and an optimizer was given"
         if job.cost is not quadratic_cost:
             return "the native kernels know only the quadratic cost, and another cost was given"
+        if (others := job.other_activations()) is not None:
+            return f"the native kernels know only sigmoid neurons, got {others}"
         if job.l2 is not None:
             return "the native kernels know no L2 regularization, and l2 was given"
         if job.schedule is not None:
