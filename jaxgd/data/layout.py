@@ -1,5 +1,6 @@
 """The files of a data set in a folder: those with the images and with the labels of each split."""
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class Layout(NamedTuple):
 
 def find_layout(who: str, folder: Path) -> Layout:
     """Return the files of the data set in a folder. Raise DataError unless each split has its images and its labels."""
-    if folder.is_file():
+    if os.path.isfile(folder):  # False, and no error, for a path that cannot be read
         advice = conversion([folder]) or _ADVICE
         raise DataError(f"{who}: {folder}: expected a folder of IDX files, got a file.\n{advice}")
     try:
