@@ -101,7 +101,8 @@ OPTIONS: dict[str, dict[str, Option]] = {
     },
     "sweep": {
         "data": _DATA, "data_dir": _DATA_DIR, **_CONVENTIONS, "sizes": Option(_SIZES, _sizes),
-        "eta": Option(NUMBERS, _etas), "seeds": Option(NUMBERS, _whole(1)), "scheme": Option(WORDS, _one_of("gaussian", "scaled")),
+        "eta": Option(NUMBERS, _etas), "seeds": Option(NUMBERS, _whole(1)),
+        "scheme": Option(WORDS, _one_of("gaussian", "scaled")),
         "batch_size": Option((*NUMBERS, "full", "Full", "1198"), lambda x: x == "full" or _whole(1, 1197)(x)),
         "epochs": Option(NUMBERS, _whole(1)), "kernel": Option(WORDS, _one_of(*kernel_names())),
         "folder": Option(PATHS, lambda text: (Path(text) / "sweep.json").is_file()),
