@@ -82,6 +82,8 @@ _FRAME = {
 _CONFIG = {
     "data": _PATH,
     "data_dir": _Rule(lambda x: x is None or _PATH.holds(x), "a path or null"),
+    "labels_from": _whole(0, 255),
+    "transpose": _Rule(lambda x: type(x) is bool, "true or false"),
     "data_sha256": _Rule(lambda x: type(x) is str and bool(re.fullmatch("[0-9a-f]{64}", x)), "64 hexadecimal digits"),
     "frame": _Rule(lambda x: type(x) is dict, "a frame"),
     "sizes": _Rule(_are_sizes, f"two or more whole numbers from 1 to {_LARGEST}"),
@@ -102,7 +104,7 @@ _CONFIG = {
 }
 _BUDGET = {"chunk": _whole(1, 2**63 - 1), "kept": _whole(0, 2**63 - 1)}
 # Configurations of earlier versions lack these entries.
-_ADDED_LATER = ("gradient_norm", "budget")
+_ADDED_LATER = ("gradient_norm", "budget", "labels_from", "transpose")
 
 
 class RunFolder:
