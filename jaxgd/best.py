@@ -1,6 +1,7 @@
 """The best network of a run on the validation examples, and the epochs since then: `keep` and `patience` of `train`."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
@@ -87,6 +88,17 @@ def require_same_best(best: Any, network: Network, choice: Choice) -> Best | Non
             f'Pass by="{best.by}", or state._replace(best=None) to forget it.'
         )
     return best
+
+
+def best_epochs(entries: Sequence[History], by: str) -> list[int]:
+    """Return the epoch of the best network at each entry of a run. The first entry is the start of the run."""
+    found, best = [-1], np.nan
+    for entry in entries:
+        value = getattr(entry, f"validation_{by}")
+        better = _is_better(value, best, by, np)
+        best = value if better else best
+        found.append(int(entry.epoch) if better else found[-1])
+    return found[1:]
 
 
 def followed(best: Best | None, state: TrainState, entry: History, by: str, known: Any = True) -> Best:
