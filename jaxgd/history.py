@@ -1,7 +1,7 @@
 """The state, the history and the result of `train`."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
@@ -25,10 +25,10 @@ class Best:
         by: "accuracy" or "cost".
     """
 
-    network: Network
-    epoch: Int[Array, ""]
-    value: Float[Array, ""]
-    waited: Int[Array, ""]
+    network: Any
+    epoch: Any
+    value: Any
+    waited: Any
     by: str = dataclasses.field(metadata={"static": True})
 
 

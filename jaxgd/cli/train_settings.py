@@ -39,7 +39,7 @@ def network_digest(network: "Network") -> str:
     for name in sorted(tensors):
         sha.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
         for piece in pieces(tensors[name]):
-            sha.update(memoryview(piece))
+            sha.update(piece.data)
     return sha.hexdigest()
 
 
