@@ -23,8 +23,8 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "mesh", "network", "network_file"),
-    *("cost", "backprop", "named_costs", "curvature", "slices", "rules"),
+    *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "mesh"),
+    *("activations", "network", "network_file", "cost", "backprop", "named_costs", "curvature", "slices", "rules"),
     *("descent", "gradcheck", "data", "examples", "chunks", "kernels", "history", "epoch", "training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )

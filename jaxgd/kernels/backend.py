@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jaxgd.examples import Examples
 from jaxgd.kernels import xla
 from jaxgd.kernels.choice import BackendChoice
-from jaxgd.kernels.evaluation import Evaluation, penalized
+from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.registry import load
 from jaxgd.network import Network
 
@@ -73,19 +73,15 @@ def evaluate(
     objective: xla.Objective,
     gradient: bool,
     portable: bool = False,
-    decay: Float[Array, ""] | None = None,
 ) -> Evaluation:
-    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True.
-
-    See `epoch` for `portable`. With a `decay` λ/n, the cost has the further term (λ/2n) Σ w², and ∇C has (λ/n) w.
-    """
+    """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True. See `epoch` for `portable`."""
 
     def by_xla(network: Network, examples: Examples) -> Evaluation:
         return objective.evaluate(network, examples, gradient)
 
     run = load(choice.name).evaluate(by_xla, gradient, objective)
     out: Evaluation = _lowered(choice, run, by_xla, portable)(network, examples)
-    return out if decay is None else penalized(out, network, decay)
+    return out
 
 
 def _lowered(

@@ -14,7 +14,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxgd.cost import Cost, quadratic_cost
+from jaxgd.cost import Cost, cross_entropy, quadratic_cost
 from jaxgd.examples import Examples
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.protocol import Backend, Epoch, Evaluate, Job, with_derivatives
@@ -79,7 +79,7 @@ def _network(flat: Any) -> Network:
 
 
 # The library's name of each cost that it knows.
-COSTS: dict[Any, str] = {quadratic_cost: "quadratic"}
+COSTS: dict[Any, str] = {quadratic_cost: "quadratic", cross_entropy: "cross-entropy"}
 
 
 def epoch(
@@ -221,7 +221,9 @@ class _Native(Backend):
         if job.optimizer is not None:
             return "the native kernels know only plain descent, and an optimizer was given"
         if job.cost not in COSTS:
-            return f"the native kernels know only the {' and '.join(COSTS.values())} cost, and another cost was given"
+            return "the native kernels know only the quadratic cost and the cross-entropy, and another cost was given"
+        if (others := job.other_activations()) is not None:
+            return f"the native kernels know only sigmoid neurons, got {others}"
         if job.schedule is not None:
             return "the native kernels know only a constant η, and a schedule was given"
         if job.examples.x.dtype not in (jnp.uint8, jnp.float32):

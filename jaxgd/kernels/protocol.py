@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import jax
 from jaxtyping import Array, PyTree
 
+from jaxgd.activations import name_of
 from jaxgd.examples import Examples
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.network import Network
@@ -45,6 +46,11 @@ class Job(NamedTuple):
     divided: bool = False
     l2: Any = None
     schedule: Any = None
+
+    def other_activations(self) -> str | None:
+        """Return the activations other than "sigmoid" in words, or None if all layers have sigmoid neurons."""
+        others = dict.fromkeys(name_of(layer.activation) for layer in self.network if layer.activation != "sigmoid")
+        return ", ".join(others) or None
 
     def places(self) -> set[str]:
         """Return the kinds of devices that hold the arrays, such as "cpu", and "a sharded array" for several devices.

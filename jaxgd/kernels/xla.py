@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from jaxgd.chunks import UNBATCHED, Batched, Budget, outputs_in_chunks
-from jaxgd.cost import Cost, network_cost
+from jaxgd.activations import activate
+from jaxgd.chunks import UNBATCHED, Batched, Budget, weighted_inputs_in_chunks
+from jaxgd.cost import Cost, cost_from, network_cost
 from jaxgd.examples import Examples, inputs, targets
 from jaxgd.kernels.evaluation import Evaluation, evaluation_of, penalty
 from jaxgd.kernels.protocol import Backend, Epoch, Job
@@ -42,16 +43,17 @@ class Objective:
 
     def full(self, network: Network, examples: Examples) -> tuple[Array, Array]:
         """Return the cost over all examples, and their outputs, computed in chunks that fit the budget."""
-        a = outputs_in_chunks(network, examples.x, self.precision, self.budget, self.batched)
-        return self.cost(a, targets(examples.y, a.shape[-1], a.dtype)), a
+        z = weighted_inputs_in_chunks(network, examples.x, self.precision, self.budget, self.batched)
+        activation, y = network[-1].activation, targets(examples.y, z.shape[-1], z.dtype)
+        return cost_from(self.cost, activation, z, y), activate(activation, z)
 
     def evaluate(self, network: Network, examples: Examples, gradient: bool) -> Evaluation:
         """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True."""
         if not gradient:
             c, a = self.full(network, examples)
-            return evaluation_of(c, a, examples.y, None)
+            return evaluation_of(c, a, examples.y, None, network[-1].activation)
         (c, a), slopes = jax.value_and_grad(self.full, has_aux=True)(network, examples)
-        return evaluation_of(c, a, examples.y, slopes)
+        return evaluation_of(c, a, examples.y, slopes, network[-1].activation)
 
 
 def step(

@@ -297,6 +297,8 @@ class _Cuda(Backend):
             return "the CUDA kernel knows only plain descent, and an optimizer was given"
         if job.cost is not quadratic_cost:
             return "the CUDA kernel knows only the quadratic cost, and another cost was given"
+        if (others := job.other_activations()) is not None:
+            return f"the CUDA kernel knows only sigmoid neurons, got {others}"
         if job.l2 is not None:
             return "the CUDA kernel knows no L2 regularization, and l2 was given"
         if job.schedule is not None:

@@ -2,8 +2,9 @@
 //
 // The weights of layer l have one row per input, (n_{l-1}, p_l), in the panels of products.h. An input that is zero, as
 // most pixels are, costs nothing. Layers after the first also keep the transpose, (n_l, p_{l-1}), for back-propagation;
-// every update changes both copies. One factor, which L2 regularization changes, multiplies all weights. The activations and deltas of a mini-batch are (m, p_l). If several threads train
-// one network, each holds only its own columns of the first layer's weights and deltas; team.h gives the reason.
+// every update changes both copies. A factor, which L2 regularization changes, multiplies all weights. The activations
+// and deltas of a mini-batch are (m, p_l). If several threads train one network, each holds only its own columns of the
+// first layer's weights and deltas; team.h gives the reason.
 #pragma once
 
 #include <algorithm>
@@ -135,15 +136,11 @@ class Trainer {
       const Columns own = columns(l);
       float* a = activations(l) + own.from;
       weighted_inputs(l, m, a);
-      if (l == depth_ && z_) std::memcpy(z_.get(), a, m * own.count * 4);
-      // a = σ(z), and 0 in the padding.
-      float* slope = slope_[l].get();
-      for (int64_t e = 0; e < m; ++e, a += padded(sizes_[l]), slope += own.count) {
-        for (int64_t i = 0; i < own.count; i += kLanes) {
-          const Sigmoid neurons = sigmoid(load(a + i));
-          store(a + i, keep_first(neurons.value, own.real - i));
-          store(slope + i, neurons.slope);
-        }
+      if (l < depth_ || cost_ == Cost::kQuadratic) {
+        activate(l, m, a, [](const Sigmoid& neurons) { return neurons.slope; });
+      } else {
+        std::memcpy(z_.get(), a, m * own.count * 4);
+        activate(l, m, a, [](const Sigmoid& neurons) { return neurons.complement; });
       }
       if (l > 1) continue;
       team_.arrive(rank_);
@@ -303,6 +300,20 @@ class Trainer {
     }
   }
 
+  // a = σ(z) of layer l for m examples, and 0 in the padding. Keeps a second result of each neuron.
+  template <typename Kept>
+  void activate(size_t l, int64_t m, float* a, const Kept& kept) {
+    const Columns own = columns(l);
+    float* second = slope_[l].get();
+    for (int64_t e = 0; e < m; ++e, a += padded(sizes_[l]), second += own.count) {
+      for (int64_t i = 0; i < own.count; i += kLanes) {
+        const Sigmoid neurons = sigmoid(load(a + i));
+        store(a + i, keep_first(neurons.value, own.real - i));
+        store(second + i, kept(neurons));
+      }
+    }
+  }
+
   // The deltas of a layer after the first; every thread holds all their columns.
   ByExample deltas(size_t l) const { return {delta_[l].get(), padded(sizes_[l]), sizes_[l]}; }
 
@@ -321,20 +332,24 @@ class Trainer {
     }
   }
 
-  // Computes the deltas of the output layer: −rate · (a − y) σ′(z), and −rate · (a − y) for the cross-entropy.
+  // Computes the deltas of the output layer: −rate · (a − y) σ′(z), and −rate · (a − y) for the cross-entropy. For y = 1,
+  // the difference a − 1 itself would be 0 from z ≈ 17 on.
   template <typename RowOf>
   void errors(const Block& block, const RowOf& row_of, float rate) {
     const int64_t p = padded(sizes_[depth_]);
     for (int64_t e = 0; e < block.m; ++e) {
       const int64_t row = row_of(block.at + e);
-      const float* slope = slope_[depth_].get() + e * p;
+      const float *a = outputs(e), *second = slope_[depth_].get() + e * p;
       float* d = delta_[depth_].get() + e * p;
       if (cost_ == Cost::kQuadratic) {
         for (int64_t i = 0; i < p; i += kLanes) {
-          store(d + i, difference(e, row, i) * load(slope + i) * broadcast(-rate));
+          store(d + i, difference(e, row, i) * load(second + i) * broadcast(-rate));
         }
       } else {
-        for (int64_t i = 0; i < p; i += kLanes) store(d + i, difference(e, row, i) * broadcast(-rate));
+        for (int64_t i = 0; i < p; i += kLanes) {
+          const Vector y = answers(row, i), rest = broadcast(1.0f) - y;
+          store(d + i, (rest * load(a + i) - y * load(second + i)) * broadcast(-rate));
+        }
       }
     }
   }
@@ -410,7 +425,7 @@ class Trainer {
   // The inputs of this round and of the next, alternating: bytes converted tile by tile, or floats copied unchanged.
   std::vector<Gathered> gathered_;
   std::vector<Floats> copied_, forward_, back_, b_, a_, slope_, delta_;
-  // The weighted inputs of the outputs, for the cross-entropy.
+  // The weighted inputs z of the outputs, for the cross-entropy. The output layer's slope_ is then σ(−z).
   Floats z_;
 };
 

@@ -71,9 +71,9 @@ inline Vector exp_minus_abs(Vector z) {
   return p * reinterpret_cast<Vector>((k + 127) << 23);
 }
 
-// σ(z) and σ′(z).
+// σ(z), σ′(z) and σ(−z).
 struct Sigmoid {
-  Vector value, slope;
+  Vector value, slope, complement;
 };
 
 // With e = exp(−|z|): σ(z) = 1/(1 + e) for z ≥ 0 and e/(1 + e) for z < 0, and σ′(z) = e/(1 + e)². The relative error is
@@ -81,11 +81,11 @@ struct Sigmoid {
 inline Sigmoid sigmoid(Vector z) {
   const Vector e = exp_minus_abs(z);
   const Vector inverse = broadcast(1.0f) / (broadcast(1.0f) + e), small = e * inverse;
-  return {z < Vector{} ? small : inverse, small * inverse};
+  return {z < Vector{} ? small : inverse, small * inverse, z < Vector{} ? inverse : small};
 }
 
 // softplus(z) − y z with softplus(z) = log(1 + exp(z)) = max(z, 0) + log(1 + e) and e = exp(−|z|). It is finite for every
-// finite z, and its relative error is about 1e-7 for y of 0 and 1. NaN and infinity give NaN.
+// finite z. Its relative error is about 1e-7 for y from 0 to 1: no two large terms cancel.
 inline Vector cross_entropy(Vector z, Vector y) {
   const Vector e = exp_minus_abs(z);
   // log(1 + e) = 2 artanh(s) with s = e/(2 + e) ≤ 1/3. The relative remainder of the series is below 2e-9.
@@ -98,7 +98,7 @@ inline Vector cross_entropy(Vector z, Vector y) {
   p = p * square + broadcast(1.0f / 5);
   p = p * square + broadcast(1.0f / 3);
   p = p * square + broadcast(1.0f);
-  return ((z < Vector{} ? Vector{} : z) - y * z) + (s + s) * p;
+  return (z > Vector{} ? (broadcast(1.0f) - y) * z : -y * z) + (s + s) * p;
 }
 
 struct Free {
