@@ -83,7 +83,7 @@ def sigmoid_prime(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @jax.custom_jvp
 def tanh(z: Any) -> Any:
-    """Return tanh(z). Derivatives of every order use `tanh_prime`."""
+    """Return the hyperbolic tangent of z. Derivatives of every order use `tanh_prime`."""
     return jnp.tanh(z)
 
 
@@ -94,7 +94,10 @@ def _tanh_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 
 
 def tanh_prime(z: Any) -> Any:
-    """Return tanh′(z) = 1 − tanh²(z) = 4σ(2z)σ(−2z). The first form is exactly 0 in float32 for z above about 9."""
+    """Return the derivative of tanh, 1 − tanh²(z) = 4σ(2z)σ(−2z).
+
+    The first form is exactly 0 in float32 for z above about 9.
+    """
     return 4 * sigmoid_prime(2 * z)
 
 

@@ -71,7 +71,7 @@ class Layer(_Parameters):
         return cls._unchecked((w, b), require_activation("Layer", activation))
 
     @classmethod
-    def _make(cls, iterable: Any) -> "Layer":
+    def _make(cls, iterable: Any) -> "Layer":  # type: ignore[override]
         """Return the layer of these arguments."""
         return cls(*iterable)
 
@@ -93,7 +93,7 @@ class Layer(_Parameters):
         """Show the weights, the biases and the activation."""
         return f"Layer(w={self.w!r}, b={self.b!r}, activation={self.activation!r})"
 
-    def __getnewargs__(self) -> tuple[Any, Any, Activation]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[Any, Any, Activation]:
         """Return the arguments with which copy and pickle make the layer again."""
         return self.w, self.b, self.activation
 
@@ -374,7 +374,8 @@ def feedforward(
         (2, 10)
     """
     network = activated("feedforward", network, activation)
-    return activate(network[-1].activation, output_weighted_input("feedforward", network, x, precision))
+    z = output_weighted_input("feedforward", network, x, precision)
+    return activate(network[-1].activation, z)
 
 
 def output_weighted_input(

@@ -144,7 +144,7 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
                 "Pass allow_non_finite=True to read them."
             )
     each = activations or ["sigmoid"] * len(layers)
-    network = tuple(Layer(*(tensors[f"{i}.{name}"] for name in Layer._fields), each[i]) for i in layers)
+    network = tuple(Layer(tensors[f"{i}.w"], tensors[f"{i}.b"], each[i]) for i in layers)
     try:
         _require_network("load_network", network)
     except ValueError as error:
@@ -236,7 +236,9 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any], notes: dict[st
         entries[name] = {"dtype": names[x.dtype], "shape": list(x.shape), "data_offsets": [start, size]}
 
     def header(sha: str) -> bytes:
-        text = json.dumps({"__metadata__": checksum(kind, sha, notes), **entries}, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(
+            {"__metadata__": checksum(kind, sha, notes), **entries}, separators=(",", ":"), ensure_ascii=False
+        )
         content = text.encode()
         content += b" " * (-len(content) % 8)
         return len(content).to_bytes(8, "little") + content

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxgd import epoch
-from jaxgd.epoch import Change, Splits, StaticConfig, unpadded
+from jaxgd.epoch import Change, Rates, Splits, StaticConfig, unpadded
 from jaxgd.errors import RangeError, is_traced
 from jaxgd.history import History, TrainResult, TrainState
 from jaxgd.mesh import control
@@ -19,12 +19,12 @@ from jaxgd.pytree import select
 
 
 def train_by_epoch(
-    start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, callback: Any
+    start: Any, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig, epochs: int, callback: Any
 ) -> TrainResult:
     """Run one compiled epoch after another, with the callback between them."""
     together = spans_processes((state, splits))
     first, given = _in_place if config.lean else _packed, state
-    state, numbers = first(start, state, splits, eta, config)
+    state, numbers = first(start, state, splits, rates_of_epoch(rates, 0, epochs), config)
     if config.wide and not config.lean:
         # The program has copied the network.
         state = state._replace(network=given.network)
@@ -48,70 +48,91 @@ def train_by_epoch(
             reason = Reason.STOPPED
             break
         if k < epochs:
-            state, numbers = _next(state, splits, eta, config, kept=callback is not None)
-    if reason is Reason.UNCHANGED and config.optimizer is not None and set(reasons[1:]) != {reason}:
+            state, numbers = _next(state, splits, rates_of_epoch(rates, k, epochs), config, kept=callback is not None)
+    if reason is Reason.UNCHANGED and may_wait(rates, config) and set(reasons[1:]) != {reason}:
         reason = Reason.COMPLETED
     history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
     return TrainResult(state.network, history, Outcome(jnp.array(reason)), state, config.backend)
 
 
+def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
+    """Return the rates of epoch k of a run, whose schedule has an entry for each update of all epochs."""
+    if rates.eta.ndim == 0 or epochs == 0:
+        return rates
+    # NumPy: JAX would compile the slice.
+    return rates._replace(eta=np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)])
+
+
+def may_wait(rates: Rates, config: StaticConfig) -> bool:
+    """Return True if an epoch that changes no weight need not be the last one that could: later rates may be larger."""
+    return config.optimizer is not None or rates.eta.ndim > 0
+
+
+def _in_range(rates: Rates) -> Array:
+    """Return True if η is finite and above 0, or 0 in a schedule, and the decay is finite and not below 0."""
+    eta, decay = rates
+    ok = jnp.all(jnp.isfinite(eta) & ((eta >= 0) if eta.ndim else (eta > 0)))
+    return ok if decay is None else ok & jnp.isfinite(decay) & (decay >= 0)
+
+
 def _next(
-    state: TrainState, splits: Splits, eta: Array, config: StaticConfig, kept: bool
+    state: TrainState, splits: Splits, rates: Rates, config: StaticConfig, kept: bool
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the state after an epoch, and the numbers for the host. A callback may have kept the state."""
     if config.lean or not config.wide:
         run = _in_place if config.lean else _packed
-        result: tuple[TrainState, tuple[Array, Array]] = run(epoch.advance, state, splits, eta, config)
+        result: tuple[TrainState, tuple[Array, Array]] = run(epoch.advance, state, splits, rates, config)
         return result
-    advanced, change, finite = _updated(state, splits, eta, config)
+    advanced, change, finite = _updated(state, splits, rates, config)
     if not kept:
         # The next ∇C takes its memory. A run that returns to the state computes it again.
         for x in jax.tree.leaves(state.gradient):
             x.delete()
-    cost, gradient, numbers = _evaluated(advanced, change, finite, splits, config)
+    cost, gradient, numbers = _evaluated(advanced, change, finite, splits, rates.decay, config)
     if _unpacked(numbers)[1] is not Reason.NOT_FINITE:
         return advanced._replace(cost=cost, gradient=gradient), numbers
     if not kept and state.gradient is not None:
         del advanced, gradient
-        state = state._replace(gradient=_evaluated(state._replace(gradient=None), Change(), finite, splits, config)[1])
+        again = state._replace(gradient=None)
+        state = state._replace(gradient=_evaluated(again, Change(), finite, splits, rates.decay, config)[1])
     return state, numbers
 
 
 def _in_place(
-    advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
+    advance: Any, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the result of `_packed`, and delete the arrays of the state."""
     held, nothing = {name: getattr(state, name) for name in epoch.HELD}, cast(Any, dict.fromkeys(epoch.HELD))
     result: tuple[TrainState, tuple[Array, Array]]
-    result = _packed_in_place(advance, held, state._replace(**nothing), splits, eta, config)
+    result = _packed_in_place(advance, held, state._replace(**nothing), splits, rates, config)
     return result
 
 
 @functools.partial(jax.jit, static_argnames=("advance", "config"))
 def _packed(
-    advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
+    advance: Any, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
-    return _numbers(*advance(state, unpadded(splits, config), eta, config))
+    return _numbers(*advance(state, unpadded(splits, config), rates, config))
 
 
 @functools.partial(jax.jit, static_argnames=("advance", "config"), donate_argnames="held")
 def _packed_in_place(
-    advance: Any, held: dict[str, Any], state: TrainState, splits: Splits, eta: Array, config: StaticConfig
+    advance: Any, held: dict[str, Any], state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
-    return _numbers(*advance(state._replace(**held), unpadded(splits, config), eta, config))
+    return _numbers(*advance(state._replace(**held), unpadded(splits, config), rates, config))
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _updated(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Change, Array]:
-    return epoch.update(state, unpadded(splits, config), eta, config)
+def _updated(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Change, Array]:
+    return epoch.update(state, unpadded(splits, config), rates, config)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _evaluated(
-    state: TrainState, change: Change, finite: Array, splits: Splits, config: StaticConfig
+    state: TrainState, change: Change, finite: Array, splits: Splits, decay: Array | None, config: StaticConfig
 ) -> tuple[Array, Any, tuple[Array, Array]]:
     """Return C, ∇C and the numbers for the host. A program that returned the network too would copy it."""
-    state, entry, evaluated_finite = epoch.evaluate(state, change, unpadded(splits, config), config)
+    state, entry, evaluated_finite = epoch.evaluate(state, change, unpadded(splits, config), decay, config)
     return state.cost, state.gradient, _numbers(state, entry, finite & evaluated_finite)[1]
 
 
@@ -141,10 +162,10 @@ def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
 
 
 def train_traced(
-    start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, labels_fit: Any
+    start: Any, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig, epochs: int, labels_fit: Any
 ) -> TrainResult:
     """Run all epochs in one compiled loop, under jit and vmap. `labels_fit` is False if a traced label is wrong."""
-    state, (first, code), finite = start(state, splits, eta, config)
+    state, (first, code), finite = start(state, splits, rates, config)
 
     def unless(known: Any, entry: History, state: TrainState) -> History:
         """Return the entry, with NaN in place of its numbers unless they are known."""
@@ -154,19 +175,22 @@ def train_traced(
 
     first = unless(jnp.asarray(labels_fit), first, state)
     code = jnp.where(finite & labels_fit, code, int(Reason.START_NOT_FINITE))
-    code = jnp.where(jnp.isfinite(eta) & (eta > 0), code, int(Reason.BAD_RULE))
+    code = jnp.where(_in_range(rates), code, int(Reason.BAD_RULE))
 
-    def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], tuple[History, Array]]:
+    def body(carry: tuple[TrainState, Array], eta: Any) -> tuple[tuple[TrainState, Array], tuple[History, Array]]:
         state, code = carry
-        advanced, (entry, reached), finite = epoch.advance(state, splits, eta, config)
+        advanced, (entry, reached), finite = epoch.advance(
+            state, splits, Rates(rates.eta if eta is None else eta, rates.decay), config
+        )
         reached = jnp.where(finite, reached, int(Reason.NOT_FINITE))
         code = jnp.where(_ended(code), code, reached)
         advances = ~_ended(code)
         return (epoch.keep(advances, advanced, state), code), (unless(advances, entry, state), code)
 
-    (state, code), (entries, codes) = control.scan(body, (state, code), None, length=epochs)
+    etas = rates.eta.reshape(epochs, -1) if epochs and rates.eta.ndim else None
+    (state, code), (entries, codes) = control.scan(body, (state, code), etas, length=epochs)
     history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
-    if config.optimizer is not None:
+    if may_wait(rates, config):
         waited = (code == int(Reason.UNCHANGED)) & jnp.any(codes != code)
         code = jnp.where(waited, int(Reason.COMPLETED), code)
     return TrainResult(state.network, history, Outcome(code), state, config.backend)

@@ -29,7 +29,7 @@ def epoch(
     optimizer_state: PyTree[Array],
     examples: Examples,
     order: Int[Array, " n"],
-    eta: Float[Array, ""],
+    eta: Float[Array, "*updates"],
     rule_of: Any,
     objective: xla.Objective,
     batch_size: int,
@@ -44,7 +44,7 @@ def epoch(
         optimizer_state: The state of the update rule.
         examples: The training examples.
         order: The order of the examples, a permutation of 0, …, n − 1.
-        eta: The learning rate η.
+        eta: The learning rate η, a scalar. For a schedule, the rate of each update, (updates,); only XLA takes it.
         rule_of: A function that returns the update rule for an η. A backend that knows only plain descent ignores it.
         objective: The cost and its precision.
         batch_size: Examples per mini-batch, 1 to n.
@@ -59,7 +59,7 @@ def epoch(
     def by_xla(
         network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
     ) -> tuple[Network, Any, Array]:
-        return xla.epoch(network, optimizer_state, examples, order, rule_of(eta), objective, batch_size, decay)
+        return xla.epoch(network, optimizer_state, examples, order, eta, rule_of, objective, batch_size, decay)
 
     run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective)
     out: tuple[Network, Any, Array] = _lowered(choice, run, by_xla, portable)(network, examples, order, eta, decay)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxgd.activations import activate
 from jaxgd.chunks import UNBATCHED, Batched, Budget, weighted_inputs_in_chunks
@@ -69,26 +69,28 @@ def epoch(
     optimizer_state: PyTree[Array],
     examples: Examples,
     order: Int[Array, " n"],
-    rule: Any,
+    eta: Float[Array, "*updates"],
+    rule_of: Any,
     objective: Objective,
     batch_size: int,
     decay: Array | None = None,
 ) -> tuple[Network, PyTree[Array], Array]:
-    """Make one update per mini-batch, over all examples in the given order. See `backend.epoch` for `decay`.
+    """Make one update per mini-batch, over all examples in the given order. See `backend.epoch` for the arguments.
 
     Return the network, the state of the rule, and True if the cost of every mini-batch was finite.
     """
     n = len(order)
 
     def one_batch(
-        carry: tuple[Network, PyTree[Array], Array], rows: Array
+        carry: tuple[Network, PyTree[Array], Array], batch: tuple[Array, Array | None]
     ) -> tuple[tuple[Network, PyTree[Array], Array], None]:
-        network, optimizer_state, finite = carry
-        batch = Examples(examples.x[rows], examples.y[rows])
+        (network, optimizer_state, finite), (rows, its_eta) = carry, batch
+        rule = rule_of(eta if its_eta is None else its_eta)
+        mini_batch = Examples(examples.x[rows], examples.y[rows])
 
         def costs(network: Network) -> tuple[Array, Array]:
             """Return the cost with and without the term of L2 regularization."""
-            c = objective.batch(network, batch)
+            c = objective.batch(network, mini_batch)
             return c if decay is None else c + penalty(network, decay), c
 
         (total, c), gradient = jax.value_and_grad(costs, has_aux=True)(network)
@@ -100,9 +102,10 @@ def epoch(
 
     carry = (network, optimizer_state, jnp.array(True))
     whole = n - n % batch_size
-    carry, _ = control.scan(one_batch, carry, order[:whole].reshape(-1, batch_size))
+    rows = order[:whole].reshape(-1, batch_size)
+    carry, _ = control.scan(one_batch, carry, (rows, eta[: len(rows)] if eta.ndim else None))
     if n % batch_size:
-        carry, _ = one_batch(carry, order[whole:])
+        carry, _ = one_batch(carry, (order[whole:], eta[-1] if eta.ndim else None))
     return carry
 
 
