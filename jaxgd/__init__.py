@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaxgd.activations import sigmoid as sigmoid
     from jaxgd.activations import sigmoid_prime as sigmoid_prime
+    from jaxgd.assessment import Assessment as Assessment
+    from jaxgd.assessment import assess as assess
     from jaxgd.backprop import backprop as backprop
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import cross_entropy as cross_entropy
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from jaxgd.network_file import save_network as save_network
     from jaxgd.outcome import Outcome as Outcome
     from jaxgd.outcome import Reason as Reason
+    from jaxgd.records import LayerGradientNorms as LayerGradientNorms
+    from jaxgd.records import TrainingSharpness as TrainingSharpness
     from jaxgd.report.plotting import plot as plot
     from jaxgd.rules import *  # noqa: F403  a new rule then needs no line here
     from jaxgd.slices import CostSlice as CostSlice
@@ -74,6 +78,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
+    "assessment": ("Assessment", "assess"),
     "activations": ("sigmoid", "sigmoid_prime"),
     "backprop": ("backprop",),
     "network_file": ("load_network", "save_network"),
@@ -94,6 +99,7 @@ _HOME = {
     "gradcheck": ("GradientError", "GradientReport", "Verdict", "check_gradients"),
     "network": ("Layer", "Network", "feedforward", "init_network"),
     "outcome": ("Outcome", "Reason"),
+    "records": ("LayerGradientNorms", "TrainingSharpness"),
     "report.plotting": ("plot",),
     "rules": ("Rule", "update", *RULES),
     "slices": ("CostSlice", "cost_slice"),
