@@ -48,8 +48,11 @@ def trained(network, x, y, eta, steps):
     return network
 
 
-def by_hand(network, x, y, dtype=np.float64):
-    """Return C, the outputs and ∇C in NumPy, by the book's equations (BP1) to (BP4). Nothing is compiled."""
+def by_hand(network, x, y, dtype=np.float64, entropy=False):
+    """Return C, the outputs and ∇C in NumPy, by the book's equations (BP1) to (BP4). Nothing is compiled.
+
+    With `entropy`, C is the cross-entropy, whose error of the outputs is a − y.
+    """
     layers = [(np.asarray(w, dtype), np.asarray(b, dtype)) for w, b in network]
     activations, slopes = [np.asarray(x, dtype)], []
     for w, b in layers:
@@ -58,20 +61,25 @@ def by_hand(network, x, y, dtype=np.float64):
         slopes.append(activations[-1] / (1 + np.exp(z)))
     outputs, gradient = activations[-1], []
     error = (outputs - y) / len(x)
+    costs = np.logaddexp(0, z) - y * z if entropy else (outputs - y) ** 2 / 2
+    if entropy:
+        slopes[-1] = np.ones_like(z)
     for (w, _), a, slope in zip(reversed(layers), reversed(activations[:-1]), reversed(slopes), strict=True):
         delta = error * slope
         gradient.append(Layer(delta.T @ a, delta.sum(0)))
         error = delta @ w
-    return np.sum((outputs - y) ** 2) / (2 * len(x)), outputs, tuple(reversed(gradient))
+    return np.sum(costs) / len(x), outputs, tuple(reversed(gradient))
 
 
-def trained_by_hand(network, x, y, order, eta, batch_size, dtype=np.float64):
-    """Return the network after one epoch of the book's loop, in NumPy."""
+def trained_by_hand(network, x, y, order, eta, batch_size, dtype=np.float64, entropy=False, decay=0.0):
+    """Return the network after one epoch of the book's loop, in NumPy. The decay is λ/n."""
     network, x, y = jax.tree.map(lambda v: np.asarray(v, dtype), (network, x, y))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        gradient = by_hand(network, x[rows], y[rows], dtype)[2]
-        network = jax.tree.map(lambda v, g: v - dtype(eta) * g, network, gradient)
+        gradient = by_hand(network, x[rows], y[rows], dtype, entropy)[2]
+        keep, rate = dtype(1 - eta * decay), dtype(eta)
+        pairs = zip(network, gradient, strict=True)
+        network = tuple(Layer(keep * v.w - rate * g.w, v.b - rate * g.b) for v, g in pairs)
     return network
 
 
