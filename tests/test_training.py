@@ -11,7 +11,7 @@ import optax
 import pytest
 from support import assert_leaves_close, by_hand, often, trained_by_hand
 
-from jaxgd import Layer, errors, init_network, load_dataset, network_cost, quadratic_cost, train
+from jaxgd import Layer, cross_entropy, errors, init_network, load_dataset, network_cost, quadratic_cost, train
 from jaxgd.chunks import (
     BUDGETS,
     UNBATCHED,
@@ -68,8 +68,8 @@ def difference(a, b):
     return jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), a, b)
 
 
-def cross_entropy(a, y):
-    """Return the cross-entropy, which is infinite for an output that is exactly wrong."""
+def textbook_entropy(a, y):
+    """Return the cross-entropy of the outputs, which is infinite for an output that is exactly wrong."""
     return -jnp.mean(jnp.sum(y * jnp.log(a) + (1 - y) * jnp.log1p(-a), axis=-1))
 
 
@@ -283,7 +283,7 @@ def test_an_optax_optimizer_works_like_a_rule(digits, few, network):
 
 
 def test_train_accepts_any_cost(few, network):
-    settings = {"epochs": 20, "batch_size": 10, "eta": 0.2, "key": jax.random.key(0), "cost": cross_entropy}
+    settings = {"epochs": 20, "batch_size": 10, "eta": 0.2, "key": jax.random.key(0), "cost": textbook_entropy}
     costs = np.asarray(train(network, few, **settings).history.cost)
     x, y = as_rows(*few)
     a = by_hand(network, x, y)[1]
@@ -461,7 +461,7 @@ def test_batch_elements_equal_single_runs(few, network):
     """The batch is over keys and η. Only the element whose cost overflows stops."""
 
     def run(key, eta):
-        return train(network, few, epochs=4, batch_size=10, eta=eta, key=key, cost=cross_entropy)
+        return train(network, few, epochs=4, batch_size=10, eta=eta, key=key, cost=textbook_entropy)
 
     keys, etas = jax.random.split(jax.random.key(0), 3), jnp.array([0.05, 0.5, 1e6])
     batch = jax.jit(jax.vmap(run))(keys, etas)
