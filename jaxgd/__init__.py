@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from jaxgd.network_file import save_network as save_network
     from jaxgd.outcome import Outcome as Outcome
     from jaxgd.outcome import Reason as Reason
+    from jaxgd.records import LayerGradientNorms as LayerGradientNorms
+    from jaxgd.records import TrainingSharpness as TrainingSharpness
     from jaxgd.report.plotting import plot as plot
     from jaxgd.rules import *  # noqa: F403  a new rule then needs no line here
     from jaxgd.slices import CostSlice as CostSlice
@@ -94,6 +96,7 @@ _HOME = {
     "gradcheck": ("GradientError", "GradientReport", "Verdict", "check_gradients"),
     "network": ("Layer", "Network", "feedforward", "init_network"),
     "outcome": ("Outcome", "Reason"),
+    "records": ("LayerGradientNorms", "TrainingSharpness"),
     "report.plotting": ("plot",),
     "rules": ("Rule", "update", *RULES),
     "slices": ("CostSlice", "cost_slice"),

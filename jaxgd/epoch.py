@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jaxgd.cost import Cost, cross_entropy
 from jaxgd.examples import Examples
-from jaxgd.history import History, TrainState
+from jaxgd.history import NUMBERS, History, TrainState
 from jaxgd.kernels import BackendChoice, backend, random_order, xla
 from jaxgd.kernels.evaluation import Evaluation, penalized, penalty
 from jaxgd.network import Network
@@ -210,7 +210,7 @@ def evaluate(
 ) -> tuple[TrainState, Entry, Array]:
     """Return the state of `update` with its cost and gradient, its entry, and True if all of it is finite."""
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
-    values = dict.fromkeys(History._fields, nan)
+    values: dict[str, Any] = dict.fromkeys(NUMBERS, nan)
     finite, saturated = all_finite(network), jnp.array(False)
     full_batch, data_cost = config.batch_size is None, nan
 

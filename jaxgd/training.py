@@ -14,6 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from jaxgd import epoch
 from jaxgd.activations import Activation
+from jaxgd.best import Choice, require_choice_of_network, require_same_best
 from jaxgd.chunks import UNLIMITED, Budget, batched_over, budget_of, require_budget
 from jaxgd.cost import Cost, quadratic_cost, require_cost_fits
 from jaxgd.data import Dataset
@@ -39,13 +40,14 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.examples import Examples, fit_splits, fit_traced_labels
-from jaxgd.history import History, TrainResult, TrainState
+from jaxgd.history import Best, History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
 from jaxgd.mesh.axes import automatic, sharding_like, varying
 from jaxgd.network import Network, activated, network_sizes, require_memory
 from jaxgd.pytree import is_wide
+from jaxgd.records import require_records
 from jaxgd.seen import hashable
-from jaxgd.training_loop import donatable, train_by_epoch, train_traced
+from jaxgd.training_loop import Watch, donatable, train_by_epoch, train_traced
 
 
 def train(
@@ -65,6 +67,11 @@ def train(
     precision: jax.lax.PrecisionLike = None,
     kernel: str = "auto",
     callback: Callable[[TrainState, History], bool | None] | None = None,
+    keep: str = "last",
+    by: str = "accuracy",
+    patience: int | None = None,
+    record: dict[str, Any] | None = None,
+    progress: bool = False,
     state: TrainState | None = None,
     budget: Budget | None = None,
     donate: bool = False,
@@ -143,6 +150,23 @@ def train(
         callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.
+        keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
+            on the validation examples. The network at the start counts too, so the result is never worse than it is.
+            The first of equal networks is the best one, and a value that is infinite or NaN never is. If no value is
+            finite, the result is the last network, with the outcome NOT_FINITE. `result.state` is that of the last
+            epoch, with the best network so far in `result.state.best`.
+        by: The value that the best network has: the largest "accuracy" (default) or the smallest "cost" on the
+            validation examples. Used only with `keep="best"` or `patience`.
+        patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
+            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run counts on. Default: no
+            limit.
+        record: Values to record at every entry, as a dict of names. Each is a function of the state that JAX can trace
+            and that returns a number or an array of a fixed shape, or one of `LayerGradientNorms()` and
+            `TrainingSharpness(every=k)`. They become `history.records[name]`, with the entries as the first axis. After
+            the end of a batch element they are NaN, or 0 for whole numbers. Passing a new function object triggers
+            recompilation. Default: none.
+        progress: True to show one line on stderr with the number of epochs, C, the accuracy and the time left; by
+            default False. It shows nothing if stderr is not a terminal. Not possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
         budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
@@ -185,6 +209,8 @@ def train(
     require_bool("train", "evaluate", evaluate)
     require_bool("train", "gradient_norm", gradient_norm)
     require_bool("train", "donate", donate)
+    require_bool("train", "progress", progress)
+    records = require_records(record)
     require_callable("train", "cost", cost, "It takes outputs and targets.")
     if callback is not None:
         require_callable("train", "callback", callback, "It takes a state and an entry of the history.")
@@ -200,6 +226,11 @@ def train(
     network = tuple(network)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=counts["train"])
+    choice = require_choice_of_network(
+        keep, by, patience, evaluate=bool(evaluate), validated="validation" in fitted, outputs=network[-1].b.shape[0]
+    )
+    if state is not None:
+        state = state._replace(best=require_same_best(state.best, network, choice))
     n, done = counts["train"], 0 if state is None else state.epoch
     rates = _rates(network, eta, optimizer, l2, n, functools.partial(_updates, n, batch_size, done, epochs))
     rows = jnp.zeros((2, network[-1].b.shape[0]), network[-1].b.dtype)
@@ -219,11 +250,11 @@ def train(
         evaluate=bool(evaluate),
         gradient_norm=bool(gradient_norm),
         kernel=kernel,
-        callback=callback,
+        watch=Watch(choice, records, callback, bool(progress)),
         donate=bool(donate),
     )
     result: TrainResult = automatic(
-        run, (network, fitted, rates, key, state), functools.partial(_shardings, network, batch_size is None)
+        run, (network, fitted, rates, key, state), functools.partial(_shardings, network, batch_size is None, choice)
     )
     return result
 
@@ -245,7 +276,7 @@ def _run(
     evaluate: bool,
     gradient_norm: bool,
     kernel: str,
-    callback: Callable[[TrainState, History], bool | None] | None,
+    watch: Watch,
     donate: bool,
 ) -> TrainResult:
     """Choose the backend, and run the epochs. All arguments have been checked."""
@@ -290,24 +321,27 @@ def _run(
     else:
         state = varying(TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None), network)
     if traced:
-        if callback is not None:
-            raise RangeError("train: a callback runs on the host, but jit and vmap do not; leave it out there.")
+        if watch.of_host:
+            raise RangeError(f"train: {watch.of_host} runs on the host, but jit and vmap do not; leave it out there.")
         if donate:
             raise RangeError("train: donate=True is not possible under jit and vmap.\nUse donate_argnums of jax.jit.")
-        return train_traced(start, state, unpadded(splits, config), rates, config, epochs, labels_fit)
+        return train_traced(start, state, unpadded(splits, config), rates, config, epochs, labels_fit, watch)
     devices = network[0].w.devices() if isinstance(network[0].w, jax.Array) else set()
     if len(devices) < 2:
         copies, purpose = (1, "the gradient") if donate else (2, "the next weights and the gradient")
+        if watch.choice.follows:
+            copies, purpose = copies + 1, f"{purpose}, and the best network"
         require_memory("train", sizes, network[0].w.dtype, copies, purpose, next(iter(devices), None))
     if donate:
         state = donatable(state)
-    return train_by_epoch(start, state, splits, rates, config, epochs, callback)
+    return train_by_epoch(start, state, splits, rates, config, epochs, watch)
 
 
-def _shardings(network: Network, full_batch: bool, replicated: Any) -> TrainResult:
+def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: Any) -> TrainResult:
     """Return the shardings of a traced result: weights and gradients like the network, all others replicated."""
     like = jax.tree.map(lambda x: sharding_like(x, replicated), network)
-    state = TrainState(like, replicated, replicated, replicated, replicated, like if full_batch else None)
+    best = Best(like, replicated, replicated, replicated, choice.by) if choice.follows else None
+    state = TrainState(like, replicated, replicated, replicated, replicated, like if full_batch else None, best)
     return TrainResult(like, replicated, replicated, state, replicated)
 
 
