@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaxgd.activations import sigmoid as sigmoid
     from jaxgd.activations import sigmoid_prime as sigmoid_prime
+    from jaxgd.assessment import Assessment as Assessment
+    from jaxgd.assessment import assess as assess
     from jaxgd.backprop import backprop as backprop
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import cross_entropy as cross_entropy
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
+    "assessment": ("Assessment", "assess"),
     "activations": ("sigmoid", "sigmoid_prime"),
     "backprop": ("backprop",),
     "network_file": ("load_network", "save_network"),

@@ -37,9 +37,9 @@ Records = tuple[tuple[str, Any], ...]
 class LayerGradientNorms:
     """Record how fast each layer learns: the length of the gradient in each layer, for `train(record=…)`.
 
-    ‖∂C/∂(w, b)‖ over the weights and biases of a layer, of the cost C over all training examples, with the term of
-    `l2`. The values have the shape (layers,), the first hidden layer first. The squares of a row add up to
-    gradient_norm². A run of mini-batches computes ∇C once more per entry. The full batch has it.
+    ‖∂C/∂(w, b)‖ over the weights and biases of a layer, of the cost C over all training examples. The values have the
+    shape (layers,), the first hidden layer first. The squares of a row add up to gradient_norm². A run of mini-batches
+    computes ∇C once more per entry. The full batch has it.
 
     Attributes:
         of: "layer" (default); "w" for the weights only; or "b" for the biases only, which gives the book's ‖δ^l‖.
@@ -64,8 +64,8 @@ class LayerGradientNorms:
         gradient = state.gradient
         if gradient is None:
             args = (config.objective, True, config.portable)
-            result = backend.evaluate(config.backend, state.network, examples, *args)
-            gradient = (result if decay is None else penalized(result, state.network, decay)).gradient
+            evaluated = backend.evaluate(config.backend, state.network, examples, *args)
+            gradient = (evaluated if decay is None else penalized(evaluated, state.network, decay)).gradient
         layers: Network = gradient or ()
         return jnp.stack([norm(layer if self.of == "layer" else getattr(layer, self.of)) for layer in layers])
 
@@ -74,9 +74,9 @@ class LayerGradientNorms:
 class TrainingSharpness:
     """Record the sharpness: the largest eigenvalue λ_max of the Hessian of the training cost, for `train(record=…)`.
 
-    λ_max = max ⟨u, Hu⟩ over all u of length 1, with H = ∇²C over all training examples, with the term of `l2`. The full
-    batch is stable while λ_max < 2/η. It is NaN if the search does not converge. An entry costs a dozen or more
-    gradients, and memory for 32 networks. XLA computes it with every kernel.
+    λ_max = max ⟨u, Hu⟩ over all u of length 1, with H = ∇²C over all training examples. The full batch is stable while
+    λ_max < 2/η. It is NaN if the search does not converge. An entry costs a dozen or more gradients, and memory for 32
+    networks. XLA computes it with every kernel.
 
     Attributes:
         every: The number of epochs between two entries, at least 1 (default). The entries between are NaN. Under vmap,
@@ -134,7 +134,7 @@ def require_records(record: Any) -> Records:
 def recorded(
     record: Records, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig, k: Any
 ) -> dict[str, Array]:
-    """Return the values to record after k epochs. `decay` is λ/n of L2 regularization."""
+    """Return the values to record after k epochs."""
 
     def value(name: str, f: Any) -> Array:
         if not isinstance(f, LayerGradientNorms | TrainingSharpness):

@@ -226,12 +226,12 @@ def train(
     network = tuple(network)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=counts["train"])
+    n, done = counts["train"], 0 if state is None else state.epoch
     choice = require_choice_of_network(
         keep, by, patience, evaluate=bool(evaluate), validated="validation" in fitted, outputs=network[-1].b.shape[0]
     )
     if state is not None:
         state = state._replace(best=require_same_best(state.best, network, choice))
-    n, done = counts["train"], 0 if state is None else state.epoch
     rates = _rates(network, eta, optimizer, l2, n, functools.partial(_updates, n, batch_size, done, epochs))
     rows = jnp.zeros((2, network[-1].b.shape[0]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)

@@ -64,7 +64,7 @@ def train_by_epoch(
                 best = followed_on_host(best, state, entry, choice.by, known, copies=config.lean)
             now = state._replace(best=best)
             if watch.record:
-                values = _recorded(now, splits, watch.record, rates.decay, config)
+                values = _recorded(now, splits, rates.decay, watch.record, config)
                 _require_known(values)
                 entry = entry._replace(records=jax.tree.map(on_host, values))
             entries.append(entry)
@@ -111,11 +111,11 @@ def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
     if rates.eta.ndim == 0 or epochs == 0:
         return rates
     # NumPy: JAX would compile the slice.
-    return rates._replace(eta=np.asarray(rates.eta).reshape(epochs, -1)[k])
+    return rates._replace(eta=np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)])
 
 
 def may_wait(rates: Rates, config: StaticConfig) -> bool:
-    """Return True if a weight may change after an epoch that changed none: an optimizer or a schedule may wait."""
+    """Return True if an epoch that changes no weight need not be the last one that could: later rates may be larger."""
     return config.optimizer is not None or rates.eta.ndim > 0
 
 
@@ -189,7 +189,7 @@ def _evaluated(
 
 @functools.partial(jax.jit, static_argnames=("record", "config"))
 def _recorded(
-    state: TrainState, splits: Splits, record: Records, decay: Array | None, config: StaticConfig
+    state: TrainState, splits: Splits, decay: Array | None, record: Records, config: StaticConfig
 ) -> dict[str, Array]:
     return recorded(record, state, unpadded(splits, config).train, decay, config, state.epoch)
 
@@ -241,11 +241,9 @@ def train_traced(
         return cast(History, select(known, entry, empty))
 
     def with_records(entry: History, state: TrainState, k: Any) -> History:
-        return (
-            entry._replace(records=recorded(watch.record, state, splits.train, rates.decay, config, k))
-            if watch.record
-            else entry
-        )
+        if not watch.record:
+            return entry
+        return entry._replace(records=recorded(watch.record, state, splits.train, rates.decay, config, k))
 
     def follow(best: Best | None, state: TrainState, entry: History, known: Any = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
@@ -259,8 +257,8 @@ def train_traced(
 
     def body(carry: tuple[TrainState, Array, Any], eta: Any) -> tuple[tuple[TrainState, Array, Any], Any]:
         state, code, count = carry
-        its = rates if eta is None else rates._replace(eta=eta)
-        advanced, (entry, reached), finite = epoch.advance(state._replace(best=None), splits, its, config)
+        now = Rates(rates.eta if eta is None else eta, rates.decay)
+        advanced, (entry, reached), finite = epoch.advance(state._replace(best=None), splits, now, config)
         reached = jnp.where(finite, reached, int(Reason.NOT_FINITE))
         ended = _ended(code) | choice.is_out_of_patience(state.best)
         code = jnp.where(ended, code, reached)

@@ -644,7 +644,7 @@ FAULTS = (
     Fault("cli/train.py", "bool(stop.number or decided(job, bool(reporter.broken)))", "bool(stop.number)", TRAIN),
     Fault("cli/signals.py", "not in (signal.SIG_IGN, None)", "is not None", TRAIN),
     Fault("cli/signals.py", "return time.monotonic() - self._time < _TWICE", "return False", TRAIN),
-    Fault("cli/evaluate.py", "if (got := digest(data)) !=", 'if (got := "") ==', "tests/cli/test_others.py"),
+    Fault("cli/evaluate.py", "if (got := digest(data)) !=", 'if (got := "") ==', "tests/cli/test_evaluate.py"),
     Fault("cli/predict.py", "if not is_idx(path):", "if path.suffix:", "tests/cli/test_others.py"),
     Fault(
         "cli/check.py",

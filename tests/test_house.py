@@ -25,7 +25,7 @@ HOME = Path(jaxgd.__file__).parent
 ORDER = (
     *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
     *("activations", "network", "network_file", "cost", "backprop", "named_costs", "curvature", "slices", "rules"),
-    *("descent", "gradcheck", "data", "examples", "chunks", "kernels"),
+    *("descent", "gradcheck", "data", "examples", "chunks", "assessment", "kernels"),
     *("history", "best", "epoch", "records", "training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )
