@@ -111,7 +111,7 @@ def test_sigmoid_of_infinity_and_nan():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
 def test_the_slope_of_tanh_has_full_precision(dtype, x64):
-    """tanh′(z) = 4σ′(2z). In float32, 1 − tanh² is 0 from z = 9 on, and the saturated neuron would never learn again."""
+    """tanh′(z) = 4σ′(2z). In float32, 1 − tanh² is 0 from z = 9 on, and the neuron would never learn again."""
     z = jnp.asarray(WEIGHTED_INPUTS[np.abs(WEIGHTED_INPUTS) < 5000], dtype)
     want = np.array([4 * exact_sigmoid(2 * x)[1] for x in np.asarray(z, np.float64)])
     assert_digits(backward("tanh", z, jnp.ones_like(z)), want, dtype)
@@ -148,9 +148,8 @@ def test_softmax_and_its_jacobian_have_full_precision(dtype, x64):
     want, jacobians = zip(*map(exact_softmax, np.asarray(z, np.float64)), strict=True)
     assert_digits(softmax(z), np.array(want), dtype)
     forward, reverse = (np.asarray(jax.jit(jax.vmap(f(softmax)))(z)) for f in (jax.jacfwd, jax.jacrev))
-    columns = jax.vmap(lambda v: backward("softmax", z, jnp.broadcast_to(v, z.shape)), out_axes=2)(
-        jnp.eye(3, dtype=dtype)
-    )
+    units = jnp.eye(3, dtype=dtype)
+    columns = jax.vmap(lambda v: backward("softmax", z, jnp.broadcast_to(v, z.shape)), out_axes=2)(units)
     for jacobian in (forward, reverse, columns):
         assert_digits(jacobian, np.array(jacobians), dtype)
     a = np.asarray(softmax(z))
@@ -245,9 +244,9 @@ def test_init_network_takes_one_activation_or_one_per_layer():
         ("gelu", RangeError, "activation must be 'sigmoid', 'tanh', 'relu', 'softmax' or a function of z, got 'gelu'"),
         (None, DtypeError, "activation must be .* or a function of z, got NoneType"),
         (("tanh", 3), DtypeError, "activation must be .* got int"),
-        (("tanh",), RangeError, "one for each of the 2, got 1"),
-        ("softmax", RangeError, "'softmax' is only for the output layer, got it for an earlier one"),
-        (("softmax", "tanh"), RangeError, "'softmax' is only for the output layer"),
+        (("tanh",), RangeError, "activation must be one for all layers, or one for each of the 2, got 1"),
+        ("softmax", RangeError, "activation 'softmax' is only for the output layer, got it for an earlier one"),
+        (("softmax", "tanh"), RangeError, "activation 'softmax' is only for the output layer"),
     ],
     ids=str,
 )

@@ -130,11 +130,8 @@ def exact_entropies(z, y):
         total, weight = sum(e), sum(y)
         sigmoid = sum((1 + x).ln() - t * s for x, t, s in zip(e, y, z, strict=True))
         softmax = -sum(t * (x / total).ln() for x, t in zip(e, y, strict=True))
-        slopes = (
-            [x / (1 + x) - t for x, t in zip(e, y, strict=True)],
-            [x / total * weight - t for x, t in zip(e, y, strict=True)],
-        )
-        return (float(sigmoid), float(softmax)), tuple(np.array(s, float) for s in slopes)
+        slopes = [[x / (1 + x) - t, x / total * weight - t] for x, t in zip(e, y, strict=True)]
+        return (float(sigmoid), float(softmax)), np.array(slopes, float).T
 
 
 # Weighted inputs and targets: zeros, moderate ones, right and wrong saturated ones, and targets between 0 and 1.
