@@ -15,7 +15,7 @@ from support import by_hand as in_numpy
 from jaxgd.backprop import backprop
 from jaxgd.cost import cross_entropy, network_cost, quadratic_cost
 from jaxgd.errors import DtypeError, RangeError, ShapeError
-from jaxgd.gradcheck import check_gradients
+from jaxgd.gradcheck import Verdict, check_gradients
 from jaxgd.network import Layer, feedforward
 
 by_hand = jax.jit(backprop)
@@ -123,9 +123,9 @@ def test_check_gradients_confirms_backprop(hidden, output, cost, x64):
         first, last = gradient(network)
         return first, last._replace(b=1.01 * last.b)
 
-    assert check_gradients(f, network, order=2)
-    assert check_gradients(f, network, gradient=gradient)
-    assert not check_gradients(f, network, gradient=wrong)
+    assert check_gradients(f, network, order=2).verdict is Verdict.RIGHT
+    assert check_gradients(f, network, gradient=gradient).verdict is Verdict.RIGHT
+    assert check_gradients(f, network, gradient=wrong).verdict is Verdict.WRONG
 
 
 @pytest.mark.bad_input
