@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxgd.descent import Solution, Trajectory
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_bool
-from jaxgd.report import landscape, page, sweep, valley
+from jaxgd.history import History, TrainResult
+from jaxgd.report import history, landscape, page, sweep, valley
 from jaxgd.report.curves import Panel, curves
 from jaxgd.report.figure import require_library
 from jaxgd.slices import CostSlice
@@ -28,7 +29,7 @@ def plot(
     interactive: bool = False,
     figure: Any = None,
 ) -> Any:
-    """Draw a result: the curves of a descent, the valley with the path in it, a slice of a cost, or a sweep.
+    """Draw a result: the curves of a descent or a training, the valley with the path, a slice of a cost, or a sweep.
 
     Needs matplotlib, or plotly with `interactive=True`; `pip install -e '.[plot]'` installs both in the folder of
     jaxgd's sources.
@@ -43,9 +44,12 @@ def plot(
       the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples,
       otherwise on the test examples, otherwise on the training examples. Its axis is logarithmic in the error if the
       errors span a decade.
+    - A TrainResult or a History: C, the accuracy and each value of `record` over the epochs, for the training, the
+      validation and the test examples, with the best network if the run followed it. A batch gives one line per
+      element.
 
     Args:
-        result: A Solution, a Trajectory, a CostSlice or a Sweep.
+        result: A Solution, a Trajectory, a CostSlice, a Sweep, a TrainResult or a History.
         cost: The cost that was minimized, which may return (C, aux). It is evaluated on a grid of 301² points, or of
             1,001 for one variable. By default none, and the curves are drawn.
         args: Further arguments of the cost; by default none.
@@ -150,6 +154,8 @@ _PLOTS: dict[type, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
     Trajectory: (_draw_curves, _draw_path),
     CostSlice: (_draw_slice, None),
     Sweep: (sweep.draw, None),
+    TrainResult: (history.draw, None),
+    History: (history.draw, None),
 }
 
 
