@@ -41,7 +41,7 @@ class TrainState(NamedTuple):
         key: The random key of the run, which training never changes. Epoch k (the first is 0) draws its order of
             examples from fold_in(key, k).
         epoch: The number of epochs done so far, an integer scalar.
-        cost: The cost C(v) over all training examples, a scalar. NaN if it was not evaluated.
+        cost: The cost C(v) over all training examples, with the term of `l2`; a scalar. NaN if it was not evaluated.
         gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
             mini-batches.
         best: The best network so far and the number of epochs since, a `Best`. None without `keep="best"` and
@@ -70,12 +70,14 @@ class History(NamedTuple):
     Attributes:
         epoch: Epochs done, counted from the first run if this one continues another.
         updates: Updates of the weights made, counted in the same way.
-        cost: C(v_k), the mean cost over all training examples.
+        cost: C(v_k), the mean cost over all training examples, with the term of `l2`: the function that descent
+            minimizes.
         accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network
             with a single output.
-        validation_cost: The mean cost over all validation examples. NaN without a validation set.
+        validation_cost: The mean cost over all validation examples, without the term of `l2`. NaN without a validation
+            set.
         validation_accuracy: The accuracy on the validation examples, 0 to 1.
-        test_cost: The mean cost over all test examples. NaN without a test set.
+        test_cost: The mean cost over all test examples, without the term of `l2`. NaN without a test set.
         test_accuracy: The accuracy on the test examples, 0 to 1.
         gradient_norm: ‖∇C(v_k)‖, the Euclidean norm of the gradient over all training examples.
         step_norm: ‖Δv‖, the Euclidean norm of the change over the whole epoch.
@@ -112,7 +114,8 @@ class TrainResult(NamedTuple):
             best network instead.
         history: One entry per epoch, and one for the start.
         outcome: The reason the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE for a
-            traced η that is not finite and above 0, PATIENCE, or STOPPED by the callback.
+            traced η that is not finite and above 0, or a traced λ that is not finite or below 0, PATIENCE, or STOPPED
+            by the callback.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
         kernel: The backend that ran the epochs, and the reason for it.
     """

@@ -23,6 +23,7 @@ from jaxgd.errors import (
 from jaxgd.examples import Examples
 from jaxgd.history import History, TrainState
 from jaxgd.kernels import backend
+from jaxgd.kernels.evaluation import penalized, penalty
 from jaxgd.mesh import control
 from jaxgd.network import Network
 from jaxgd.pytree import norm, wide_dtype
@@ -58,12 +59,13 @@ class LayerGradientNorms:
     of: str = "layer"
     every: int = 1
 
-    def value(self, state: TrainState, examples: Examples, config: StaticConfig) -> Array:
+    def value(self, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig) -> Array:
         """Return the lengths for a state."""
         gradient = state.gradient
         if gradient is None:
             args = (config.objective, True, config.portable)
-            gradient = backend.evaluate(config.backend, state.network, examples, *args).gradient
+            evaluated = backend.evaluate(config.backend, state.network, examples, *args)
+            gradient = (evaluated if decay is None else penalized(evaluated, state.network, decay)).gradient
         layers: Network = gradient or ()
         return jnp.stack([norm(layer if self.of == "layer" else getattr(layer, self.of)) for layer in layers])
 
@@ -93,11 +95,12 @@ class TrainingSharpness:
 
     every: int = 1
 
-    def value(self, state: TrainState, examples: Examples, config: StaticConfig) -> Array:
+    def value(self, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig) -> Array:
         """Return λ_max for a state."""
 
         def cost(network: Network, x: Array, y: Array) -> Array:
-            return config.objective.full(network, Examples(x, y))[0]
+            c = config.objective.full(network, Examples(x, y))[0]
+            return c if decay is None else c + penalty(network, decay)
 
         # The search starts in the same random direction at every epoch, so that a continued run finds the same bits.
         found = sharpness(cost, state.network, args=tuple(examples))
@@ -128,13 +131,15 @@ def require_records(record: Any) -> Records:
     )
 
 
-def recorded(record: Records, state: TrainState, examples: Examples, config: StaticConfig, k: Any) -> dict[str, Array]:
+def recorded(
+    record: Records, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig, k: Any
+) -> dict[str, Array]:
     """Return the values to record after k epochs."""
 
     def value(name: str, f: Any) -> Array:
         if not isinstance(f, LayerGradientNorms | TrainingSharpness):
             return jnp.asarray(as_array("train", f"the result of record[{name!r}]", f(state)))
-        compute: Any = functools.partial(f.value, state, examples, config)
+        compute: Any = functools.partial(f.value, state, examples, decay, config)
         if f.every == 1:
             return jnp.asarray(compute())
         outline = jax.eval_shape(compute)

@@ -85,6 +85,8 @@ _FRAME = {
 _CONFIG = {
     "data": _PATH,
     "data_dir": _Rule(lambda x: x is None or _PATH.holds(x), "a path or null"),
+    "labels_from": _whole(0, 255),
+    "transpose": _Rule(lambda x: type(x) is bool, "true or false"),
     "data_sha256": _SHA,
     "frame": _Rule(lambda x: type(x) is dict, "a frame"),
     "sizes": _Rule(_are_sizes, f"two or more whole numbers from 1 to {_LARGEST}"),
@@ -112,7 +114,10 @@ _CONFIG = {
 _BUDGET = {"chunk": _whole(1, 2**63 - 1), "kept": _whole(0, 2**63 - 1)}
 _FROM = {"path": _PATH, "sha256": _SHA}
 # Configurations of earlier versions lack these entries.
-_ADDED_LATER = ("gradient_norm", "budget", "keep", "by", "patience", "record", "record_every", "from")
+_ADDED_LATER = (
+    *("gradient_norm", "budget", "keep", "by", "patience", "record", "record_every", "from"),
+    *("labels_from", "transpose"),
+)
 
 
 class RunFolder:

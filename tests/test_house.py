@@ -24,8 +24,8 @@ HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
     *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
-    *("network", "network_file", "cost", "backprop", "named_costs", "curvature", "slices", "rules"),
-    *("descent", "gradcheck", "data", "examples", "chunks", "kernels"),
+    *("activations", "network", "network_file", "cost", "backprop", "named_costs", "curvature", "slices", "rules"),
+    *("descent", "gradcheck", "data", "examples", "chunks", "assessment", "kernels"),
     *("history", "best", "epoch", "records", "training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )

@@ -549,15 +549,18 @@ KEPT = 97 * 4 * (5 + 3)
     [
         (Budget(97 * ROW, 0), UNBATCHED, 97, 5),
         (Budget(96 * ROW, KEPT), UNBATCHED, 96, 5),
-        (Budget(96 * ROW, KEPT - 1), UNBATCHED, 96, 7),
+        (Budget(96 * ROW, KEPT - 1), UNBATCHED, 96, 6),
         (Budget(1, KEPT), UNBATCHED, 1, 5),
-        (Budget(96 * ROW, KEPT), Batched(networks=2, data_sets=1), 55, 7),
+        (Budget(96 * ROW, KEPT), Batched(networks=2, data_sets=1), 55, 6),
         (Budget(96 * ROW, 2 * KEPT), Batched(networks=2, data_sets=2), 48, 5),
     ],
     ids=["one chunk", "kept", "computed again", "row by row", "two networks", "two data sets"],
 )
 def test_the_budget_decides_the_chunks_and_the_work(budget, batched, chunk, products):
-    """Back-propagation makes 3 products for the 2 of the forward pass, and repeats these 2 only beyond the budget."""
+    """Back-propagation makes 3 products for the 2 of the forward pass.
+
+    It repeats the first of these 2 only beyond the budget. The result of the second one is always kept.
+    """
     rng = np.random.default_rng(0)
     network = init_network(jax.random.key(0), (6, 5, 3))
     x = jnp.asarray(rng.integers(0, 256, (97, 6), np.uint8))
@@ -642,13 +645,13 @@ def test_vmap_counts_the_networks_and_the_data_sets():
 def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeypatch):
     """Two networks under vmap share the inputs, so a chunk has fewer rows, but not half as many."""
     seen = []
-    real = xla.outputs_in_chunks
+    real = xla.weighted_inputs_in_chunks
 
     def watched(network, x, precision, budget, batched):
         seen.append((budget, batched))
         return real(network, x, precision, budget, batched)
 
-    monkeypatch.setattr(xla, "outputs_in_chunks", watched)
+    monkeypatch.setattr(xla, "weighted_inputs_in_chunks", watched)
     budget = Budget(2**14, 2**14)
 
     def run(eta):
@@ -672,11 +675,25 @@ BAD = {
     "eta underflows": ({"eta": 1e-60}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta overflows": ({"eta": 1e39}, RangeError, "eta in float32 must be a finite number above 0"),
     "eta missing": ({"eta": None}, DtypeError, "eta must be one real number"),
-    "eta a schedule": (
-        {"eta": optax.constant_schedule(3.0)},
-        DtypeError,
-        "a function.\nGive a schedule to",
+    "schedule below 0": (
+        {"eta": lambda k: 1.0 - k / 100, "epochs": 2},
+        RangeError,
+        r"a finite eta of 0 or more, got -0.0\d+ for eta\(101\)",
     ),
+    "schedule of arrays": ({"eta": lambda k: jnp.ones(2)}, DtypeError, "the eta of the schedule must be one real"),
+    "l2 below 0": ({"l2": -1.0}, RangeError, "l2 must be a finite number, 0 or more, got -1.0"),
+    "l2 infinite": ({"l2": float("inf")}, RangeError, "l2 must be a finite number, 0 or more, got inf"),
+    "l2 text": ({"l2": "5"}, DtypeError, "l2 must be one real number, got str"),
+    "activation unknown": ({"activation": "gelu"}, RangeError, "train: activation must be 'sigmoid', 'tanh', 'relu'"),
+    "activation a number": ({"activation": 3}, DtypeError, "train: activation must be 'sigmoid'.*, got int"),
+    "too many activations": ({"activation": ("tanh",) * 5}, RangeError, "one for each of the 2, got 5"),
+    "softmax inside": ({"activation": "softmax"}, RangeError, "'softmax' is only for the output layer"),
+    "cross-entropy of tanh": (
+        {"activation": "tanh", "cost": cross_entropy},
+        RangeError,
+        "train: the cross-entropy needs outputs between 0 and 1.* got 'tanh'",
+    ),
+    "native with tanh": ({"activation": "tanh", "kernel": "native"}, RangeError, "only sigmoid neurons, got 'tanh'"),
     "eta an array": ({"eta": jnp.ones(2)}, DtypeError, "eta must be one real number"),
     "cost an array": ({"cost": lambda a, y: jnp.sum((a - y) ** 2, -1)}, ShapeError, "one real scalar, got float32"),
     "epochs beyond JAX's integers": ({"epochs": 10**30}, RangeError, "epochs must be between 0 and 2147483647"),

@@ -14,6 +14,7 @@ from jaxgd.cli.common import (
     Float,
     Int,
     Kernel,
+    MaybeFlag,
     MaybeInt,
     MaybeInts,
     MaybeName,
@@ -70,6 +71,12 @@ class Train:
     With --resume, the new place of the run's data. (default: digits)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
+    labels_from: MaybeInt = None
+    """Label of the first class in the files of a folder: 1 for the letters of EMNIST. (default: 0)"""
+    transpose: MaybeFlag = None
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it."""
+    no_transpose: MaybeFlag = None
+    """Take a folder's images as upright, without a check."""
     sizes: MaybeInts = None
     """Neurons per layer, inputs first. (default: pixels, 30, classes)"""
     scheme: MaybeScheme = None

@@ -4,7 +4,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxgd.cli.common import command_line, default_settings, digest, is_folder, load_data, require_sizes_fit
+from jaxgd.cli.common import (
+    command_line,
+    default_settings,
+    digest,
+    is_folder,
+    load_data,
+    recorded_conventions,
+    require_sizes_fit,
+    stated_conventions,
+)
 from jaxgd.cli.output import say
 from jaxgd.cli.train_settings import network_digest, trained_network
 
@@ -49,7 +58,8 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     _require_step(options.eta)
     if options.run_dir is not None:
         require_new(options.run_dir)
-    data = load_data(name, options.data_dir)
+    conventions = stated_conventions("train", options)
+    data = load_data(name, options.data_dir, conventions)
     if options.batch_size != "full":
         require_count("train", "--batch-size", options.batch_size, most=len(data.train.labels))
     sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
@@ -67,6 +77,8 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     )
     config = {
         **dict(zip(("data", "data_dir"), _place(name, options.data_dir), strict=True)),
+        "labels_from": conventions.labels_from or 0,
+        "transpose": bool(conventions.transpose),
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
         "sizes": list(sizes),
@@ -156,7 +168,7 @@ def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFold
         f" {name} --data-dir" if config["data_dir"] else ""
     )
     try:
-        data = load_data(name, data_dir)
+        data = load_data(name, data_dir, recorded_conventions(config, name))
     except DataError as error:
         if own_place:
             raise DataError(f"{error}\n{moved} FOLDER") from error
