@@ -265,7 +265,7 @@ def continue_line(folder: "RunFolder") -> str:
 def save_checkpoint(
     folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", entries: list["History"], choice: "Choice"
 ) -> None:
-    """Save the network to keep, and a checkpoint of the state and the history."""
+    """Save the chosen network, and a checkpoint of the state and the history."""
     import jax
     import numpy as np
 
