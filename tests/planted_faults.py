@@ -35,7 +35,8 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
-PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py", "tests/report/test_sweep.py"
+PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py tests/report/test_history.py", "tests/report/test_sweep.py"
+BEST, RECORDS = "tests/test_best.py", "tests/test_records.py"
 SWEEPS = "tests/cli/test_sweep.py"
 COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda_driver.py"
 CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
@@ -457,6 +458,18 @@ FAULTS = (
     Fault("network.py", "key[2] + 1, key[2])", "key[2], key[2])", "tests/test_network.py"),
     Fault("network.py", "min(row, n_out - rows)", "row", "tests/test_network.py"),
     Fault("chunks.py", "if is_wide(network):", "if False:", TRAINING),
+    Fault("best.py", "value > best if by", "value >= best if by", BEST),
+    Fault("best.py", "xp.isfinite(value) & (better", "(better", BEST),
+    Fault("best.py", "waited=number(best.waited + 1)", "waited=number(1)", BEST),
+    Fault("best.py", "best.waited >= self.patience", "best.waited > self.patience", BEST),
+    Fault("best.py", "best.epoch >= 0, ended", "best.epoch >= -1, ended", BEST),
+    Fault("best.py", "if best.by != choice.by:", "if False:", BEST),
+    Fault("training_loop.py", "if choice.follows and (k or best is None):", "if choice.follows:", BEST),
+    Fault("records.py", 'if self.of == "layer" else', "if True else", RECORDS),
+    Fault("records.py", "k % f.every == 0", "k % f.every == 1", RECORDS),
+    Fault("report/history.py", "known = np.isfinite(y[element])", "known = np.full(y[element].shape, True)", PLOTS),
+    Fault("cli/train_folder.py", "choice.network(state, np)", "state.network", TRAIN),
+    Fault("cli/train_folder.py", "if (got := network_digest(network)) !=", "if False and (got := 0) !=", TRAIN),
     Fault("training_loop.py", "if not kept and state.gradient is not None:", "if False:", TRAINING),
     Fault("training_loop.py", "            x.delete()", "            pass", TRAINING),
     Fault("training_loop.py", "finite & evaluated_finite", "finite", TRAINING),
@@ -692,7 +705,7 @@ FAULTS = (
     Fault("report/sweep.py", "            bottom += 100 * share\n", "", SWEEP_PLOTS),
     Fault("report/sweep.py", "max(placed[k], placed[k - 1] + gap)", "placed[k]", SWEEP_PLOTS),
     Fault("report/sweep.py", "    placed -= max(placed[-1] - 1, 0)\n", "", SWEEP_PLOTS),
-    Fault("report/sweep.py", "if error.max() < 15 * floor", "if error.max() < 1e5 * floor", SWEEP_PLOTS),
+    Fault("report/curves.py", "if error.max() < 15 * floor", "if error.max() < 1e5 * floor", SWEEP_PLOTS),
     Fault("report/training.py", "1 - ", "0.9 - ", "tests/cli/test_train.py tests/cli/test_others.py"),
 )
 

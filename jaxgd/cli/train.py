@@ -91,7 +91,7 @@ class Train:
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
     keep: Literal["last", "best"] = "last"
-    """Network to write to network.safetensors: that of the last epoch, or the best one on the validation images."""
+    """Network to write to network.safetensors: the last one, or the best one on the validation images."""
     by: Literal["accuracy", "cost"] = "accuracy"
     """Value on the validation images that the best network has."""
     patience: MaybeInt = None

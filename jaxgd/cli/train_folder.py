@@ -63,7 +63,7 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     if options.batch_size != "full":
         require_count("train", "--batch-size", options.batch_size, most=len(data.train.labels))
     sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
-    network = None if options.from_ is None else trained_network(options)
+    network, source = (None, None) if options.from_ is None else trained_network(options, options.from_)
     if network is not None:
         sizes = network_sizes(network)
     require_sizes_fit(sizes, data, exact=not is_folder(name), run=options.from_)
@@ -87,8 +87,7 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
         "scheme": scheme if network is None else None,
         **{name: getattr(options, name) for name in ("keep", "by", "patience", "record_every")},
         "record": sorted(set(options.record)),
-        "from": network
-        and {"path": str(options.from_ and options.from_.absolute()), "sha256": network_digest(network)},
+        "from": source,
         "epochs": epochs,
         "made_with": _made_with(),
     }
@@ -266,7 +265,7 @@ def continue_line(folder: "RunFolder") -> str:
 def save_checkpoint(
     folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", entries: list["History"], choice: "Choice"
 ) -> None:
-    """Save the network to keep, and a checkpoint of the state and the history."""
+    """Save the chosen network, and a checkpoint of the state and the history."""
     import jax
     import numpy as np
 

@@ -1,6 +1,7 @@
 """Settings of `jaxgd train` as arguments of `train`: the network of --from, the network to keep, values to record."""
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
 Recorded = Literal["sharpness", "gradient-norms"]
 
 
-def trained_network(options: "Train") -> "Network":
-    """Load the network of --from, in the float type of this run."""
+def trained_network(options: "Train", path: Path) -> tuple["Network", dict[str, str]]:
+    """Load the network of --from, in the float type of this run. Also return its place and digest."""
     import jax
     import jax.numpy as jnp
 
@@ -20,14 +21,12 @@ def trained_network(options: "Train") -> "Network":
     from jaxgd.network_file import load_network
     from jaxgd.run_folder import RunFolder
 
-    path = options.from_
-    assert path is not None
     unfit = [f"--{name}" for name in ("sizes", "scheme") if getattr(options, name) is not None]
     if unfit:
         raise RangeError(f"--from starts with the layers and weights of a network: leave out {' and '.join(unfit)}.")
     network = RunFolder.open(path).load_network() if path.is_dir() else load_network(path)
     cast: Network = jax.tree.map(lambda x: jnp.asarray(x, float), network)
-    return cast
+    return cast, {"path": str(path.absolute()), "sha256": network_digest(cast)}
 
 
 def network_digest(network: "Network") -> str:
