@@ -81,8 +81,8 @@ def _mistake(assessment: "Assessment", i: int, labels_from: int) -> dict[str, An
     }
 
 
-def as_json(assessment: "Assessment", labels_from: int, *, cost: float, **about: str) -> str:
-    """Return one JSON object on one line. Numbers that are not finite are null."""
+def as_json(assessment: "Assessment", labels_from: int, cost: float, about: dict[str, str]) -> str:
+    """Return one JSON object on one line, which starts with `about`. Numbers that are not finite are null."""
     content = {
         **about,
         "images": len(assessment.labels),
