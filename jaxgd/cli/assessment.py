@@ -19,7 +19,7 @@ def as_text(assessment: "Assessment", labels_from: int, width: int | None = None
     Args:
         assessment: The result of `assess`.
         labels_from: Number of the first class.
-        width: Columns of the text. By default those of the terminal.
+        width: Columns of the text. By default as many as the terminal has.
     """
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
     tables = [_matrix(assessment, labels_from, gap) for gap in (2, 1)]

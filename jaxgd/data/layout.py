@@ -55,11 +55,11 @@ def find_layout(who: str, folder: Path) -> Layout:
         if parsed := _parsed(name):
             prefix, split, kind = parsed
             sets.setdefault(prefix, {}).setdefault((split, kind), []).append(name)
-    # Files with a prefix, such as emnist-letters-train-images, count only where none is without.
+    # If some files have no prefix, ignore files such as emnist-letters-train-images.
     if "" not in sets and len(sets) > 1:
         raise DataError(
-            f"{who}: {folder}: expected the files of one data set, got those of {', '.join(sorted(sets))}.\n"
-            "Move the files of one of them into a folder of their own."
+            f"{who}: {folder}: expected the files of one data set, got {len(sets)}: {', '.join(sorted(sets))}.\n"
+            "Move the files of one data set into a folder of their own."
         )
     prefix = "" if "" in sets or not sets else next(iter(sets))
     chosen = sets.get(prefix, {})

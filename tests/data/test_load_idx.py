@@ -136,7 +136,7 @@ def test_files_of_several_data_sets_are_named(tmp_path):
     for name in ("emnist-letters", "emnist-digits"):
         for split in ("train", "test"):
             fill(tmp_path, f"{name}-{split}")
-    with pytest.raises(DataError, match=r"got those of emnist-digits, emnist-letters.\nMove the files of one of them"):
+    with pytest.raises(DataError, match=r"got 2: emnist-digits, emnist-letters.\nMove the files of one data set"):
         load_idx(tmp_path)
 
 

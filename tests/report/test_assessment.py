@@ -36,7 +36,7 @@ def test_the_matrix_has_the_counts_and_the_accuracies():
 
 
 def test_the_mistakes_have_their_images_in_the_order_of_confidence():
-    """Index, label, answer and activation stand above each image. Classes are numbered from `labels_from`."""
+    """The title of an image has its index, label, answer and activation. Classes are numbered from `labels_from`."""
     _, first, second = draw(assessed(), images=IMAGES, labels_from=1, figure=Figure())
     assert (first.get_title(), second.get_title()) == ("[4]  2 → 3, 0.993", "[2]  1 → 2, 0.953")
     np.testing.assert_array_equal(first.get_images()[0].get_array(), IMAGES[4])
