@@ -84,7 +84,7 @@ DAMAGE = {
     "empty": (b"", "begins 00 00 08"),
     "magic": (b"\x03\x08\0\0" + PLAIN[4:], "begins 00 00 08.*03 08 00 00"),
     "zip": (b"PK\x03\x04" + PLAIN[4:], r"begins 00 00 08, got a ZIP archive\.\nUnpack it"),
-    "gzipped twice": (gzip.compress(ZIPPED), r"got a file that was gzipped twice\.\nUnpack it once"),
+    "gzipped twice": (gzip.compress(gzip.compress(PLAIN)), r"got a file that was gzipped twice\.\nUnpack it once"),
     "a web page": (b"<!DOCTYPE html>", "got a web page"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "got a pointer of Git LFS"),
     "float32": (b"\0\0\x0d\x03" + PLAIN[4:], "float32"),
