@@ -48,6 +48,8 @@ STEPWISE, BATCHES = "tests/descent/test_stepwise.py", "tests/descent/test_batche
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
 ACTIVATIONS = "tests/test_activations.py"
+ASSESSMENT, CONVENTIONS = "tests/test_assessment.py", "tests/data/test_conventions.py"
+EVALUATE = "tests/cli/test_evaluate.py"
 SWEEP, MESH = "tests/test_sweep.py", "tests/mesh"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
@@ -657,7 +659,23 @@ FAULTS = (
     Fault("cli/train.py", "bool(stop.number or decided(job, bool(reporter.broken)))", "bool(stop.number)", TRAIN),
     Fault("cli/signals.py", "not in (signal.SIG_IGN, None)", "is not None", TRAIN),
     Fault("cli/signals.py", "return time.monotonic() - self._time < _TWICE", "return False", TRAIN),
-    Fault("cli/evaluate.py", "if (got := digest(data)) !=", 'if (got := "") ==', "tests/cli/test_evaluate.py"),
+    Fault("assessment.py", "right[read] * k + answers[read]", "answers[read] * k + right[read]", ASSESSMENT),
+    Fault(
+        "assessment.py", "np.where(np.isnan(outputs).any(-1), -1, outputs.argmax(-1))", "outputs.argmax(-1)", ASSESSMENT
+    ),
+    Fault(
+        "assessment.py", "np.lexsort((-confidence, ~read[wrong]))", "np.lexsort((confidence, ~read[wrong]))", ASSESSMENT
+    ),
+    Fault("assessment.py", "float(hits.sum() / n)", "float(hits.sum() / read.sum())", ASSESSMENT),
+    Fault("data/conventions.py", "images.swapaxes(1, 2))\n", "images[:, :, ::-1])\n", CONVENTIONS),
+    Fault("data/conventions.py", "labels - np.uint8(labels_from) if", "labels if", CONVENTIONS),
+    Fault("data/conventions.py", "and upright <= transposed / 2", "", CONVENTIONS),
+    Fault("data/conventions.py", "(transpose is None or later)", "later", CONVENTIONS),
+    Fault("data/foreign.py", "np.rint(x * (255 / x.max()))", "np.rint(x * 255)", "tests/data/test_foreign.py"),
+    Fault("cli/train_folder.py", '"transpose": bool(conventions.transpose)', '"transpose": False', EVALUATE),
+    Fault("cli/evaluate.py", "if own else UNSTATED", "if not own else UNSTATED", EVALUATE),
+    Fault("cli/assessment.py", '"index": int(i)', '"index": int(assessment.labels[i])', EVALUATE),
+    Fault("cli/evaluate.py", "if (got := digest(data)) !=", 'if (got := "") ==', EVALUATE),
     Fault("cli/predict.py", "if not is_idx(path):", "if path.suffix:", "tests/cli/test_others.py"),
     Fault(
         "cli/check.py",
