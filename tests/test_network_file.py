@@ -34,10 +34,10 @@ def test_a_file_keeps_the_activations(tmp_path):
     path.write_bytes(content.replace(b"tanh", b"relu"))
     with pytest.raises(CheckpointError, match="is damaged"):
         load_network(path)
-    monkey = network_file.checksum(
-        network_file._ACTIVATED, network_file.read_tensors(path).sha, {"activations": '["x"]'}
-    )
-    path.write_bytes(safetensors.numpy.save(safetensors.numpy.load(content), metadata=monkey))
+    path.write_bytes(content)
+    sha = network_file.read_tensors(path).sha
+    unknown = network_file.checksum("jaxgd.network/3", sha, {"activations": '["x"]'})
+    path.write_bytes(safetensors.numpy.save(safetensors.numpy.load(content), metadata=unknown))
     with pytest.raises(CheckpointError, match=r"must have 2 of the activations sigmoid, .* got \[\"x\"\]"):
         load_network(path)
 

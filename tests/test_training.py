@@ -141,7 +141,7 @@ def test_an_epoch_with_l2_and_a_schedule_equals_the_books_loop(few, network, x64
         np.testing.assert_allclose([result.history.validation_cost[at], result.history.test_cost[at]], c, rtol=1e-12)
     assert_leaves_close(result.network, v, rtol=1e-12)
     first = train(in_float64(network), data, epochs=1, **settings)
-    again = train(None, data, epochs=1, state=first.state, **settings)
+    again = train(v, data, epochs=1, state=first.state, **settings)
     assert_leaves_close(again.network, result.network, rtol=0)
     with pytest.raises(AssertionError):
         assert_leaves_close(train(in_float64(network), data, epochs=2, **settings | {"l2": 5.001}).network, v, 1e-12)
@@ -164,9 +164,8 @@ def test_an_epoch_of_the_full_batch_with_l2_equals_its_prediction(few, network, 
         result = train(v, few, eta=lambda k: eta, l2=l2, **settings)
         return result.history.cost[-1], result.outcome.code
 
-    costs, codes = jax.jit(jax.vmap(of_last_epoch))(
-        jnp.array([20.0, -1.0, jnp.nan, 20.0]), jnp.array([eta, eta, eta, -eta])
-    )
+    l2s, etas = jnp.array([20.0, -1.0, jnp.nan, 20.0]), jnp.array([eta, eta, eta, -eta])
+    costs, codes = jax.jit(jax.vmap(of_last_epoch))(l2s, etas)
     np.testing.assert_allclose(costs[0], history.cost[-1], rtol=1e-12)
     assert codes.tolist() == [Reason.COMPLETED, *[Reason.BAD_RULE] * 3]
 

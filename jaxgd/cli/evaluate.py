@@ -147,12 +147,12 @@ def _cost(network: "Network", split: str, part: "Part", config: dict[str, Any] |
 
     The cost for the file of a network is the quadratic one.
     """
-    from jaxgd.cost import cross_entropy, quadratic_cost
+    from jaxgd.cost import COSTS
     from jaxgd.examples import require_fit
     from jaxgd.kernels.xla import Objective
 
     name = "quadratic" if config is None else config.get("cost", "quadratic")
-    objective = Objective({"quadratic": quadratic_cost, "cross-entropy": cross_entropy}[name])
+    objective = Objective(COSTS[name])
     return name, float(objective.full(network, require_fit("evaluate", split, network, *part))[0])
 
 
