@@ -42,7 +42,7 @@ def train_by_epoch(
 ) -> TrainResult:
     """Run one compiled epoch after another. The host follows the best network and calls the callback in between."""
     together, choice, callback = spans_processes((state, splits)), watch.choice, watch.callback
-    # The compiled programs are those of a run that follows no best network.
+    # The compiled programs never see the best network, so they stay the same and make the same bits.
     best, state = state.best, state._replace(best=None)
     first, given = _in_place if config.lean else _packed, state
     state, numbers = first(start, state, splits, rates_of_epoch(rates, 0, epochs), config)

@@ -127,7 +127,7 @@ def test_a_checkpoint_of_an_earlier_version_is_restored(digits, network, tmp_pat
 
 @pytest.mark.slow
 def test_each_batch_element_has_its_best_network_and_its_end(digits, network):
-    """Under vmap, the values and the ends are those of the runs one by one, except for rounding."""
+    """Under vmap, each element has the values and the end of its single run, except for rounding."""
     data = dataclasses.replace(digits, test=digits.validation)
     settings = {
         "epochs": 12,

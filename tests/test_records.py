@@ -84,7 +84,7 @@ def test_records_equal_values_computed_by_hand(network, batch_size):
             np.testing.assert_allclose(records[name][k], value, rtol=2e-5, err_msg=name)
             np.testing.assert_array_equal(entries[k].records[name], records[name][k])
     np.testing.assert_allclose(length(records["layers"][2]), result.history.gradient_norm[2], rtol=1e-6)
-    # Under jit they are the same, and a continued run goes on with them.
+    # Values under jit, and values of a continued run.
     traced = jax.jit(lambda network: train(network, (X, Y), record=RECORD, **settings).history.records)(network)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), traced, records)
     half = train(network, (X, Y), record=RECORD, **settings | {"epochs": 3})

@@ -45,7 +45,7 @@ class Line(NamedTuple):
             elif name in ("sizes", "start", "eta", "keep"):
                 words += [f"--{name}", *value.split()]
             else:
-                words.append(f"--{name.replace('_', '-')}={value}")
+                words.append(f"--{name.rstrip('_').replace('_', '-')}={value}")
         stray = [self.stray] if self.stray else []
         return [*words, *stray, *(["--"] if any(x.startswith("-") for x in behind) else []), *behind]
 

@@ -97,7 +97,17 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "kernel": Option(WORDS, _one_of(*kernel_names())),
         "run_dir": Option(PATHS, lambda text: (Path(text) / "config.json").is_file()), "resume": _RUN,
         "checkpoint_every": Option(NUMBERS, _whole(1)), "tensorboard": FLAG, "plot": Option(PATHS, _A_PICTURE),
-        "progress": FLAG, "gradient_norm": FLAG,
+        "progress": FLAG, "gradient_norm": FLAG, "keep": Option(WORDS, _one_of("last", "best")),
+        "by": Option(WORDS, _one_of("accuracy", "cost")), "patience": Option(NUMBERS, _whole(1)),
+        "from_": Option(PATHS, lambda text: Path(text).name == "run"),
+        "record": Option(("sharpness", "gradient-norms", *WORDS), lambda text: text in ("sharpness", "gradient-norms")),
+        "record_every": Option(NUMBERS, _whole(1)),
+        "activation": Option(
+            ("tanh", "softmax", "tanh softmax", "softmax tanh", "tanh tanh tanh", "relu sigmoid", "gelu", *WORDS),
+            lambda text: text in ("tanh", "tanh softmax", "relu sigmoid"),
+        ),
+        "cost": Option(("quadratic", "cross-entropy", *WORDS), _one_of("quadratic", "cross-entropy")),
+        "l2": Option(NUMBERS, _number(0, above=False)),
     },
     "sweep": {
         "data": _DATA, "data_dir": _DATA_DIR, **_CONVENTIONS, "sizes": Option(_SIZES, _sizes),

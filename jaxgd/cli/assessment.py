@@ -19,7 +19,7 @@ def as_text(assessment: "Assessment", labels_from: int, width: int | None = None
     Args:
         assessment: The result of `assess`.
         labels_from: Number of the first class.
-        width: Columns of the text. By default those of the terminal.
+        width: Columns of the text. By default as many as the terminal has.
     """
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
     tables = [_matrix(assessment, labels_from, gap) for gap in (2, 1)]
@@ -81,8 +81,8 @@ def _mistake(assessment: "Assessment", i: int, labels_from: int) -> dict[str, An
     }
 
 
-def as_json(assessment: "Assessment", labels_from: int, *, cost: float, **about: str) -> str:
-    """Return one JSON object on one line. Numbers that are not finite are null."""
+def as_json(assessment: "Assessment", labels_from: int, cost: float, about: dict[str, str]) -> str:
+    """Return one JSON object on one line, which starts with `about`. Numbers that are not finite are null."""
     content = {
         **about,
         "images": len(assessment.labels),

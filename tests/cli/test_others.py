@@ -344,11 +344,11 @@ def test_a_full_disk_keeps_the_saved_run(jaxgd, monkeypatch):
 
     real, writes = module.RunFolder.append_metrics, []
 
-    def full(self, entry):
+    def full(self, *entry):
         writes.append(1)
         if len(writes) > 2:
             raise OSError(28, "No space left on device", str(self.metrics))
-        real(self, entry)
+        real(self, *entry)
 
     monkeypatch.setattr(module.RunFolder, "append_metrics", full)
     answer = jaxgd("train", "--epochs", 3, "--run-dir", "run")
