@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgd import Layer, assess, load_dataset, load_idx, load_network, save_network
-from jaxgd.cli.assessment import as_text
+from jaxgd.cli.assessment import as_json, as_text
 from jaxgd.data.idx import write_idx
 from jaxgd.network import feedforward
 from jaxgd.run_folder import RunFolder
@@ -79,6 +79,9 @@ def test_the_text_fits_the_width_and_names_images_without_an_answer():
     assert "".join(as_text(result, 5, width=10).splitlines()[1:4]) == (
         "label  images    right  most frequent wrong answers    6       2   50.00%  5: 1    7       1    0.00%"
     )
+    content = json.loads(as_json(result, 5, float("nan"), {"data": "mine"}), parse_constant=pytest.fail)
+    assert (content["data"], content["cost"], content["class_accuracy"]) == ("mine", None, [None, 0.5, 0.0])
+    assert content["mistakes"][-1] == {"index": 0, "label": 7, "answer": None, "activation": None}
     right = as_text(assess(network, jnp.ones((1, 3)), np.array([0])), 0, width=80)
     assert "mistakes" not in right
 
