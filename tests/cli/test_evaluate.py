@@ -143,7 +143,7 @@ def write_digits(folder, names, *, emnist):
 
 
 def test_files_like_emnists_train_the_same_network(jaxgd):
-    """Resume and evaluate read the data as the run did, and give the labels of the files."""
+    """Resume, evaluate and predict read the data as the run did, and give the labels of the files."""
     write_digits("plain", "", emnist=False)
     write_digits("letters", "emnist-letters-", emnist=True)
     stated = ("--labels-from", 1, "--transpose")
@@ -170,6 +170,11 @@ def test_files_like_emnists_train_the_same_network(jaxgd):
     assert ours["confusion"] == theirs["confusion"]
     assert [m["label"] - 1 for m in ours["mistakes"]] == [m["label"] for m in theirs["mistakes"]]
     assert jaxgd("evaluate", "run", "--data", "moved", "--json").out == answer.out
+    read = jaxgd("predict", "run", "moved/emnist-letters-test-images").out.splitlines()
+    labels = [int(line.split("\t")[1]) for line in read]
+    wrong = [m["index"] for m in ours["mistakes"]]
+    true = load_dataset("digits").test.labels + 1
+    assert sorted(wrong) == [i for i in range(300) if labels[i] != true[i]]
     Path("moved").rename("again")
     refused = jaxgd("evaluate", "run", "--data", "again")
     assert (refused.status, len(refused.err.splitlines())) == (2, 1)
