@@ -1,0 +1,84 @@
+"""The facts of a run that its page shows."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from jaxgd.assessment import Assessment
+from jaxgd.data.image import Frame
+from jaxgd.network import Network
+
+# The activations that network.js computes.
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "softmax")
+# Limit on the weights inside a page. Their text takes 5.3 bytes each.
+MOST_WEIGHTS = 4_000_000
+
+
+class Examined(NamedTuple):
+    """The answers of the network to one split of a data set.
+
+    Attributes:
+        data: Name of the data set.
+        part: "train", "validation" or "test".
+        images: Images of the split, (n, height, width).
+        assessment: Answers to them.
+    """
+
+    data: str
+    part: str
+    images: UInt8[np.ndarray, "n height width"]
+    assessment: Assessment
+
+
+class RunFacts(NamedTuple):
+    """The facts of a run, for its page.
+
+    Attributes:
+        name: Name of the run folder.
+        config: Configuration of the run.
+        network: The network.
+        network_sha256: SHA-256 of the file network.safetensors.
+        command: Command line that repeats the run.
+        resume: Command line that continues the run.
+        metrics: Columns of metrics.jsonl; None if it cannot be read.
+        examined: Answers to a split of the data; None without the data.
+        notes: What is missing, and how to get it: one text per fact.
+    """
+
+    name: str
+    config: dict[str, Any]
+    network: Network
+    network_sha256: str
+    command: str
+    resume: str
+    metrics: dict[str, Float[np.ndarray, "epochs ..."]] | None
+    examined: Examined | None
+    notes: list[str]
+
+    @property
+    def frame(self) -> Frame:
+        """The frame of the training images."""
+        return Frame(**self.config["frame"])
+
+
+def activations(network: Network) -> list[str]:
+    """Return the name of each layer's activation. A function of the user's own has its own name.
+
+    >>> from jaxgd.network import Layer
+    >>> activations((Layer(np.ones((1, 1)), np.ones(1)),))
+    ['sigmoid']
+    """
+    named = [getattr(layer, "activation", "sigmoid") for layer in network]
+    return [x if isinstance(x, str) else f"the function {getattr(x, '__name__', 'without a name')}" for x in named]
+
+
+def why_no_drawing(network: Network) -> str:
+    """Return the reason why the page cannot compute the network; an empty text if it can."""
+    unknown = sorted(set(activations(network)) - set(ACTIVATIONS))
+    if unknown:
+        return f"The page computes the activations {', '.join(ACTIVATIONS)}. This network uses {', '.join(unknown)}."
+    weights = sum(layer.w.size + layer.b.size for layer in network)
+    if weights > MOST_WEIGHTS:
+        return f"The page holds at most {MOST_WEIGHTS:,} weights. This network has {weights:,}."
+    return ""
