@@ -199,7 +199,8 @@ class Browser:
         if method == "Network.requestWillBeSent":
             page.requests.append(params["request"]["url"])
         elif method == "Runtime.exceptionThrown":
-            page.errors.append(json.dumps(params["exceptionDetails"])[:500])
+            details = params["exceptionDetails"]
+            page.errors.append(details.get("exception", details).get("description", details["text"]))
         elif method == "Runtime.consoleAPICalled":
             page.errors.append(json.dumps(params["args"])[:500])
         elif method == "Log.entryAdded":

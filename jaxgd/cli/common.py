@@ -164,7 +164,9 @@ def require_writable_figure(path: Path, endings: Sequence[str], option: str = "-
         allowed = f"{', '.join(endings[:-1])} or {endings[-1]}"
         raise RangeError(f"{option} must be a file whose name ends in {allowed}, got {path}.")
     if not folder.is_dir():
-        raise RangeError(f"{option} must be a file in an existing folder, but {folder} does not exist.\nCreate it first.")
+        raise RangeError(
+            f"{option} must be a file in an existing folder, but {folder} does not exist.\nCreate it first."
+        )
     if path.is_dir():
         raise RangeError(f"{option} must be a file, got the folder {path}.")
     if not os.access(path if path.exists() else folder, os.W_OK):

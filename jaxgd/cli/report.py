@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxgd.cli.common import (
@@ -47,7 +46,7 @@ class Report:
     part: Literal["train", "validation", "test"] = "test"
     """Split of the data set for the confusion matrix and the misread images."""
     data: MaybeName = None
-    """Data set, if not that of the run: a name, or a folder of IDX files. (default: the run's data set)"""
+    """Data set for both: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
 
@@ -84,15 +83,15 @@ def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
     network = folder.load_network()
     if not (folder.path / "checkpoints").is_dir():
         notes.append(
-            f"{folder.path} has no folder checkpoints, so the run cannot be continued. Copy the folder back to continue "
-            "it. The network and its page need no checkpoint."
+            f"{folder.path} has no folder checkpoints, so the run cannot be continued. Copy the folder back to "
+            "continue it. This page needs no checkpoint."
         )
     metrics = None
     try:
         metrics = read_metrics(folder.metrics)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        notes.append(f"No curves: {folder.metrics} cannot be read: {reason}. To write it again: {resume}")
+        notes.append(f"No curves: {folder.metrics} cannot be read: {reason}. Training writes it again: {resume}")
     return RunFacts(
         name=folder.path.absolute().name,
         config=folder.config,

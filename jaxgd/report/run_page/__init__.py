@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 import jaxgd
-from jaxgd.report.run_page import sections
+from jaxgd.report.run_page import answers, curves, sections
 from jaxgd.report.run_page.facts import Examined, RunFacts, activations, why_no_drawing
 from jaxgd.report.run_page.pixels import byte_text, float_text
+from jaxgd.report.run_page.words import data_name, text, thing
 
 __all__ = ["Examined", "RunFacts", "run_page"]
 
@@ -20,12 +21,12 @@ __all__ = ["Examined", "RunFacts", "run_page"]
 def run_page(facts: RunFacts) -> str:
     """Return the page of a run as HTML. The same facts give the same text."""
     script = "\n".join(_file(name) for name in ("network.js", "draw.js", "page.js"))
-    config, name = facts.config, sections.text(facts.name)
+    config, name = facts.config, text(facts.name)
     parts = {
         "draw": sections.drawing(facts),
-        "curves": sections.curves(facts),
-        "confusion": sections.confusion(facts),
-        "mistakes": sections.mistakes(facts),
+        "curves": curves.curves(facts),
+        "confusion": answers.confusion(facts),
+        "mistakes": answers.mistakes(facts),
         "weights": sections.weights(facts),
         "settings": sections.settings(facts),
         "reproduce": sections.reproduction(facts),
@@ -38,17 +39,17 @@ def run_page(facts: RunFacts) -> str:
     sizes = f"{', '.join(first)} and {last}"
     return Template(_file("page.html")).substitute(
         policy=_policy(script),
-        generator=f"jaxgd {sections.text(jaxgd.__version__)}",
+        generator=f"jaxgd {text(jaxgd.__version__)}",
         title=f"{name}: a run of jaxgd",
         style=_file("page.css"),
         heading=f"Run {name}",
-        summary=f"A network with {sizes} neurons per layer, trained on {sections.text(sections.data_name(facts))}.",
+        summary=f"A network with {sizes} neurons per layer, trained on {text(data_name(facts))}.",
         figures=sections.figures(facts),
         contents=f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
         sections="\n".join([sections.notes(facts), *parts.values()]),
-        footer=f"Made by <code>jaxgd report</code>, version {sections.text(jaxgd.__version__)}. "
+        footer=f"Made by <code>jaxgd report</code>, version {text(jaxgd.__version__)}. "
         "This page is complete: it loads nothing and sends nothing.",
-        facts=_json({"curves": sections.curve_values(facts), "model": _model(facts)}),
+        facts=_json({"curves": curves.curve_values(facts), "model": _model(facts)}),
         script=script,
     )
 
@@ -58,7 +59,7 @@ def _file(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """Return a policy by which a browser runs this one script and loads nothing."""
+    """Return a policy that lets a browser run this one script and load nothing."""
     # The browser hashes the text between the tags.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = ("default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'")
@@ -82,12 +83,12 @@ def _model(facts: RunFacts) -> dict[str, Any] | None:
     if (found := facts.examined) is not None:
         examples = [
             {"pixels": byte_text(found.images[k]), "label": int(found.assessment.labels[k])}
-            for k in found.assessment.mistakes[: sections.MOST_EXAMPLES]
+            for k in found.assessment.mistakes[: answers.MOST_EXAMPLES]
         ]
     return {
         "layers": layers,
         "frame": facts.frame._asdict(),
         "classes": len(facts.network[-1].b),
         "examples": examples,
-        "invitation": f"Draw a {sections.thing(facts)}: the network answers as you draw.",
+        "invitation": f"Draw a {thing(facts)}: the network answers as you draw.",
     }

@@ -10,6 +10,7 @@ from jaxtyping import Float
 _WIDTH, _HEIGHT = 480, 280
 LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 12, 12, _HEIGHT - 40
 _MOST_TICKS = 6
+_EXACT = 1e-9  # least error of an accuracy that counts
 _MOST_POINTS = 500  # of a curve; a longer one is thinned
 
 
@@ -94,7 +95,7 @@ class _Axis(NamedTuple):
 
     def place(self, value: float) -> float:
         if self.kind == "error":
-            return -math.log10(max(1 - value, self.floor))
+            return -math.log10(1 - value if value < 1 - _EXACT else self.floor)
         return math.log10(value) if self.kind == "log" else value
 
 
@@ -116,12 +117,12 @@ def _linear(least: float, most: float) -> _Axis:
 
 def _accuracies(values: Float[np.ndarray, " n"]) -> _Axis:
     errors = np.sort(1 - values)
-    positive = errors[errors > 1e-9]
+    positive = errors[errors > _EXACT]
     # An error of 0 has no logarithm: draw it at half of the least other error.
-    reached = bool(errors[0] <= 1e-9)
+    reached = bool(errors[0] <= _EXACT)
     floor = float(positive[0]) / (2 if reached else 1) if len(positive) else 1e-3
     low, high = _padded(-math.log10(max(float(errors[-1]), floor)), -math.log10(floor))
-    marks = [mark for mark in _log_marks(10**-high, min(10**-low, 1.0)) if mark < 1]
+    marks = _log_marks(10**-high, min(10**-low, 1.0))
     ticks = [(1 - mark, f"{100 * (1 - mark):.6g}%") for mark in marks if not reached or mark > 1.5 * floor]
     if reached:
         ticks.append((1.0, "100%"))

@@ -20,7 +20,7 @@ function startDrawing(model) {
   const radius = () => Number(size.value) / 200 * factor * Math.max(frame.box_height, frame.box_width);
   const step = Math.max(rows, columns) / 28;
   let strokes = [], earlier = [], image = paper(rows, columns), example = null;
-  let pointer = null, waiting = false, announcing = 0;
+  let pointer = null, waiting = false, announcing = 0, announced = model.invitation;
   const key = {x: columns / 2, y: rows / 2, down: false, held: new Set(), used: false};
 
   // The changes.
@@ -220,7 +220,7 @@ function startDrawing(model) {
     const words = a ? answer(a, order) : model.invitation;
     find('answer').textContent = words;
     clearTimeout(announcing);
-    announcing = setTimeout(() => announce(words), PAUSE);
+    if (words !== announced) announcing = setTimeout(() => announce(announced = words), PAUSE);
   }
 
   function answer(a, order) {

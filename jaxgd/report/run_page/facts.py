@@ -43,7 +43,7 @@ class RunFacts(NamedTuple):
         resume: Command line that continues the run.
         metrics: Columns of metrics.jsonl; None if it cannot be read.
         examined: Answers to a split of the data; None without the data.
-        notes: What is missing, and how to get it: one text per fact.
+        notes: One text for each missing fact, with the way to get it.
     """
 
     name: str

@@ -1,0 +1,109 @@
+"""The curves of a run, and its table of epochs, as HTML."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxgd.report.run_page.chart import Curve, chart, thinned
+from jaxgd.report.run_page.facts import RunFacts
+from jaxgd.report.run_page.words import SPLITS, number, section
+
+_MOST_STEPS = 500  # of the slider of epochs
+_MOST_ROWS = 200  # of the table of epochs
+
+
+def column(split: str, quantity: str) -> str:
+    """Return the name of a column of metrics.jsonl.
+
+    >>> column("train", "cost"), column("test", "cost")
+    ('cost', 'test_cost')
+    """
+    return quantity if split == "train" else f"{split}_{quantity}"
+
+
+def curves(facts: RunFacts) -> str:
+    """Return the curves of cost and accuracy, and their values at each epoch."""
+    if facts.metrics is None:
+        return ""
+    metrics, epochs = facts.metrics, facts.metrics["epoch"]
+    charts, splits = [], [split for split in SPLITS if _has(facts, split)]
+    for quantity, label in (("cost", "cost C"), ("accuracy", "accuracy")):
+        lines = [
+            Curve(split, metrics[column(split, quantity)]) for split in splits if column(split, quantity) in metrics
+        ]
+        drawn = chart(label, epochs, lines, accuracy=quantity == "accuracy") if lines else ""
+        if drawn:
+            charts.append(f"<div><h3>{label}</h3>{drawn}</div>")
+    for name, label in (("gradient_norm", "length of the gradient ‖∇C‖"), ("step_norm", "length of the step ‖Δv‖")):
+        drawn = chart(label, epochs, [Curve("other", metrics[name])]) if name in metrics else ""
+        if drawn:
+            charts.append(f"<div><h3>{label}</h3>{drawn}</div>")
+    last = len(epochs) - 1
+    rows = "".join(
+        f'<tr><th scope="row"><svg class="key" viewBox="0 0 36 8" aria-hidden="true"><path class="curve {split}" '
+        f'd="M0 4H36"/></svg>{SPLITS[split]}</th>'
+        + "".join(
+            f'<td class="number" data-column="{column(split, quantity)}">{_value(metrics, split, quantity, last)}</td>'
+            for quantity in ("cost", "accuracy")
+        )
+        + "</tr>"
+        for split in splits
+    )
+    return section(
+        "curves",
+        "Curves",
+        f"""<div class="charts">{"".join(charts)}</div>
+<div class="epoch"><label for="epoch">Epoch <b id="epoch-number">{int(epochs[-1])}</b></label>
+<input type="range" id="epoch" min="0" max="{len(thinned(len(epochs), _MOST_STEPS)) - 1}" step="1"
+value="{len(thinned(len(epochs), _MOST_STEPS)) - 1}"></div>
+<table class="plain"><thead><tr><th scope="col">examples</th><th scope="col">cost</th><th scope="col">accuracy</th></tr>
+</thead><tbody>{rows}</tbody></table>
+<p class="soft">Epoch 0 is the start. The axis of the accuracy is logarithmic in the error.</p>
+{_epochs(facts, splits)}""",
+    )
+
+
+def curve_values(facts: RunFacts) -> dict[str, Any] | None:
+    """Return the values of the curves as texts, for the slider of epochs."""
+    if facts.metrics is None:
+        return None
+    rows = thinned(len(facts.metrics["epoch"]), _MOST_STEPS)
+    columns = {
+        column(split, quantity): [_value(facts.metrics, split, quantity, k) for k in rows]
+        for split in SPLITS
+        if _has(facts, split)
+        for quantity in ("cost", "accuracy")
+    }
+    return {"epochs": [int(facts.metrics["epoch"][k]) for k in rows], "columns": columns}
+
+
+def _has(facts: RunFacts, split: str) -> bool:
+    assert facts.metrics is not None
+    values = facts.metrics.get(column(split, "cost"))
+    return values is not None and bool(np.isfinite(values).any())
+
+
+def _value(metrics: dict[str, Any], split: str, quantity: str, k: int) -> str:
+    values = metrics.get(column(split, quantity))
+    return "–" if values is None else number(quantity, float(values[k]))
+
+
+def _epochs(facts: RunFacts, splits: list[str]) -> str:
+    """Return the table of all epochs, or of some of many."""
+    assert facts.metrics is not None
+    kept = thinned(len(facts.metrics["epoch"]), _MOST_ROWS)
+    pairs = [(split, quantity) for quantity in ("cost", "accuracy") for split in splits]
+    heads = "".join(f'<th scope="col">{SPLITS[split]} {quantity}</th>' for split, quantity in pairs)
+    rows = "".join(
+        f'<tr><th scope="row">{int(facts.metrics["epoch"][k])}</th>'
+        + "".join(f'<td class="number">{_value(facts.metrics, *pair, k)}</td>' for pair in pairs)
+        + "</tr>"
+        for k in kept
+    )
+    count = len(facts.metrics["epoch"])
+    which = "All epochs" if len(kept) == count else f"{len(kept)} of {count:,} epochs"
+    return (
+        f"<details><summary>{which} as a table</summary>"
+        f'<div class="tall" tabindex="0" role="region" aria-label="Table of epochs"><table class="plain"><thead><tr>'
+        f'<th scope="col">epoch</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+    )
