@@ -199,13 +199,13 @@ PLANTED = {
     "a continued run that starts from other weights": (
         "kills", 5, "other bits", """
         import jax, jaxgd.cli.train as module
-        restore = module._restore
+        restore = module.restore_checkpoint
         def moved(*args):
             state, entries = restore(*args)
             if state is not None:
                 state = state._replace(network=jax.tree.map(lambda x: x + 1e-3, state.network))
             return state, entries
-        module._restore = moved
+        module.restore_checkpoint = moved
         """),
     "a write that leaves a temporary file": (
         "kills", 20, "litter", """
@@ -229,7 +229,7 @@ PLANTED = {
     "a run that starts again in silence": (
         "flips", 3, "epochs lost", """
         import jaxgd.cli.train as module
-        module._restore = lambda *args: (None, [])
+        module.restore_checkpoint = lambda *args: (None, [])
         """),
     "a command that raises": (
         "commands", 80, "KeyError", """

@@ -25,7 +25,8 @@ HOME = Path(jaxgd.__file__).parent
 ORDER = (
     *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "mesh", "network", "network_file"),
     *("cost", "backprop", "named_costs", "curvature", "slices", "rules"),
-    *("descent", "gradcheck", "data", "examples", "chunks", "assessment", "kernels", "history", "epoch", "training"),
+    *("descent", "gradcheck", "data", "examples", "chunks", "assessment", "kernels", "history", "epoch"),
+    *("training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )
 # Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests.

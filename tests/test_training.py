@@ -29,7 +29,7 @@ from jaxgd.kernels import random_order, xla
 from jaxgd.kernels.evaluation import is_saturated
 from jaxgd.kernels.registry import kernel_names
 from jaxgd.outcome import Reason
-from jaxgd.training import _packed
+from jaxgd.training_loop import _packed
 
 NAMES = kernel_names()
 
