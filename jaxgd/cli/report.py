@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write the page of a run: one HTML file that works without a network.
+    """Write the page of a run: one HTML file that works offline.
 
     The page shows the curves of cost and accuracy, the confusion matrix, the misread images, the first layer's weights,
     the settings, and the command line that repeats the run. In its drawing area, the network reads a digit while the
@@ -62,7 +62,8 @@ class Report:
         facts = _facts(self, folder)
         for note in facts.notes:
             error_line("jaxgd report", f"warning: {note}")
-        write_atomically(path, run_page(facts).encode())
+        # A name may have bytes that are not UTF-8.
+        write_atomically(path, run_page(facts).encode(errors="backslashreplace"))
         say(f"written: {path}")
         return DONE
 
@@ -81,6 +82,8 @@ def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
             f"Continue the run: {resume}"
         )
     network = folder.load_network()
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if not (folder.path / "checkpoints").is_dir():
         notes.append(
             f"{folder.path} has no folder checkpoints, so the run cannot be continued. Copy the folder back to "
@@ -96,7 +99,7 @@ def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
         name=folder.path.absolute().name,
         config=folder.config,
         network=network,
-        network_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        network_sha256=sha256,
         command=training_command(folder.config),
         resume=resume,
         metrics=metrics,

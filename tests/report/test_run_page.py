@@ -122,7 +122,7 @@ def test_the_page_holds_the_weights_and_the_misread_images():
     text = Outline(page).text
     assert "2 → 7" in text
     assert "4 → none" in text
-    assert "1 images have no answer" in text
+    assert "an output is NaN: 1." in text
     assert "40.00%" in text
 
 

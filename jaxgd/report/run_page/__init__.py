@@ -1,4 +1,4 @@
-"""The page of a training run: one HTML file that needs no network and no other file."""
+"""The page of a training run: one HTML file that needs no other file and works offline."""
 
 import base64
 import hashlib

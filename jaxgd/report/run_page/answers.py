@@ -24,7 +24,7 @@ def confusion(facts: RunFacts) -> str:
     several = "; ".join(f"{i} read as {j}, {off[i, j]:,} times" for i, j in frequent[: 5 if k <= _MOST_CLASSES else 20])
     words = f"<p>The most frequent mistakes: {several}.</p>" if several else "<p>Every image is read correctly.</p>"
     if unread := len(found.labels) - int(matrix.sum()):
-        words += f"<p>{unread:,} images have no answer, because an output is NaN.</p>"
+        words += f"<p>Images without an answer, because an output is NaN: {unread:,}.</p>"
     return section(
         "confusion",
         "Confusion matrix",
