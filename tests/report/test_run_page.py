@@ -158,7 +158,7 @@ def test_many_classes_have_no_matrix_and_many_epochs_are_thinned():
     assert "first 100 of 200 neurons" in page
     assert "200 of 5,001 epochs" in page
     assert len(page) < 1e6
-    assert "0 read as 1, 2 times" in Outline(page).text
+    assert "0 read as 1 (2)" in Outline(page).text
 
 
 # The curves.

@@ -21,8 +21,8 @@ def confusion(facts: RunFacts) -> str:
     k = len(matrix)
     off = matrix * (1 - np.eye(k, dtype=int))
     frequent = [divmod(int(cell), k) for cell in np.argsort(-off, axis=None, kind="stable")[:20] if off.flat[cell]]
-    several = "; ".join(f"{i} read as {j}, {off[i, j]:,} times" for i, j in frequent[: 5 if k <= _MOST_CLASSES else 20])
-    words = f"<p>The most frequent mistakes: {several}.</p>" if several else "<p>Every image is read correctly.</p>"
+    several = ", ".join(f"{i} read as {j} ({off[i, j]:,})" for i, j in frequent[: 5 if k <= _MOST_CLASSES else 20])
+    words = f"<p>The most frequent mistakes, with their numbers: {several}.</p>" if several else "<p>Every image is read correctly.</p>"
     if unread := len(found.labels) - int(matrix.sum()):
         words += f"<p>Images without an answer, because an output is NaN: {unread:,}.</p>"
     return section(
