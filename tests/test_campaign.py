@@ -143,7 +143,8 @@ def test_every_public_function_is_attacked():
         ("minimize", {"rtol": "inf"}, False), ("minimize", {"mu": "0"}, True), ("minimize", {"mu": "1"}, False),
         ("sweep", {"eta": "0.1 3"}, True), ("sweep", {"eta": "0.1 0"}, False), ("sweep", {"keep": "best 2"}, True),
         ("sweep", {"memory": "1.5GiB"}, True), ("sweep", {"memory": "1 GB"}, False), ("sweep", {"part": "2/1"}, False),
-        ("evaluate", {"run_dir": "@run", "data_dir": "x"}, True), ("predict", {"images": "/etc/passwd"}, False),
+        ("evaluate", {"run_dir": "@run", "data_dir": "x"}, True), ("train", {"labels_from": "1"}, False),
+        ("evaluate", {"split": "all"}, False), ("predict", {"images": "/etc/passwd"}, False),
     ],
 )  # fmt: skip
 def test_the_table_of_options_states_which_values_are_allowed(command, given, allowed):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -14,6 +14,7 @@ from jaxgd.cli.common import (
     Float,
     Int,
     Kernel,
+    MaybeFlag,
     MaybeInt,
     MaybeInts,
     MaybeName,
@@ -34,6 +35,7 @@ from jaxgd.cli.train_folder import (
     resumed_run,
     save_checkpoint,
 )
+from jaxgd.cli.train_settings import Recorded, choice_of, record_of
 
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
@@ -69,6 +71,12 @@ class Train:
     With --resume, the new place of the run's data. (default: digits)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
+    labels_from: MaybeInt = None
+    """Label of the first class in the files of a folder: 1 for the letters of EMNIST. (default: 0)"""
+    transpose: MaybeFlag = None
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it."""
+    no_transpose: MaybeFlag = None
+    """Take a folder's images as upright, without a check."""
     sizes: MaybeInts = None
     """Neurons per layer, inputs first. (default: pixels, 30, classes)"""
     scheme: MaybeScheme = None
@@ -82,6 +90,20 @@ class Train:
     """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
+    keep: Literal["last", "best"] = "last"
+    """Network to write to network.safetensors: that of the last epoch, or the best one on the validation images."""
+    by: Literal["accuracy", "cost"] = "accuracy"
+    """Value on the validation images that the best network has."""
+    patience: MaybeInt = None
+    """End the run after this number of epochs in a row without a new best network. (default: no limit)"""
+    from_: Annotated[MaybePath, tyro.conf.arg(name="from")] = None
+    """Run folder, or .safetensors file, with the network to start from. The new run folder keeps a copy of it.
+    (default: draw new weights)"""
+    record: Annotated[tuple[Recorded, ...], tyro.conf.UseAppendAction] = ()
+    """Value to add to metrics.jsonl: sharpness, the largest eigenvalue of the Hessian of the training cost; or
+    gradient-norms, ‖∇C‖ of each layer. (default: none)"""
+    record_every: Int = 1
+    """Epochs between two values of --record."""
     kernel: Kernel = "auto"
     gradient_norm: bool = True
     """Compute ‖∇C‖ after each epoch, for metrics.jsonl and TensorBoard. Mini-batch epochs are faster without it."""
@@ -135,14 +157,16 @@ def _train(
 ) -> int:
     import jax
 
+    from jaxgd.best import best_epochs
     from jaxgd.chunks import Budget
     from jaxgd.mesh.processes import decided, is_main, largest
     from jaxgd.training import train
 
     job = jax.process_count() > 1
     config, placed = folder.config, on_devices(data)
-    network, key = network_and_key(config)
-    kernel = chosen_kernel(config, placed)
+    network, key = network_and_key(folder)
+    kernel = chosen_kernel(config, network, placed)
+    choice, record = choice_of(config), record_of(config)
     settings: dict[str, Any] = {
         "batch_size": batch_size_of(config),
         "eta": config["eta"],
@@ -155,7 +179,7 @@ def _train(
     }
     with signals.finishing_first() as stop, folder.locked(), folder.checkpoints() as checkpoints:
         like = train(network, placed, epochs=0, evaluate=False, **settings).state if options.resume else None
-        state, entries = restore_checkpoint(checkpoints, like)
+        state, entries = restore_checkpoint(checkpoints, like, choice, record)
         if options.resume and state is None:
             say("no checkpoint has been saved: the run starts again from its first epoch")
         epochs, done = options.epochs or config["epochs"], max(len(entries) - 1, 0)
@@ -166,7 +190,7 @@ def _train(
                 f"--epochs must be at least {done}, the epochs that {folder.path} already has, got {epochs}.\n"
                 "Leave it out, or start a new run."
             )
-        folder.write_metrics(entries)
+        folder.write_metrics(entries, best_epochs(entries, choice.by) if choice.follows else None)
         if epochs != config["epochs"]:
             folder.lengthen(epochs)
         if place is not None and place != (config["data"], config["data_dir"]):
@@ -180,9 +204,9 @@ def _train(
             k = int(entry.epoch)
             if k == len(entries):  # the entry of a resumed state is already recorded
                 entries.append(entry)
-                folder.append_metrics(entry)
+                folder.append_metrics(entry, None if state.best is None else int(state.best.epoch))
                 if k and decided(job, time.monotonic() - saved >= _SECONDS if due is None else k % due == 0):
-                    save_checkpoint(folder, checkpoints, state, entries)
+                    save_checkpoint(folder, checkpoints, state, entries, choice)
                     saved = time.monotonic()
                 reporter.show(entry)
             if job and not stop.number:
@@ -191,14 +215,25 @@ def _train(
 
         say(f"kernel {kernel}")
         with reporter.over(folder, data, epochs, entries):
-            result = train(network, placed, epochs=epochs - done, state=state, callback=after_epoch, **settings)
+            result = train(
+                network,
+                placed,
+                epochs=epochs - done,
+                state=state,
+                callback=after_epoch,
+                keep=choice.keep,
+                by=choice.by,
+                patience=choice.patience,
+                record=record,
+                **settings,
+            )
         if checkpoints.newest != result.state.epoch:
-            save_checkpoint(folder, checkpoints, result.state, entries)
+            save_checkpoint(folder, checkpoints, result.state, entries, choice)
         folder.save_network(result.network)
     outcome = _of_the_last_epoch(result.outcome, entries)
     signals.describe("jaxgd train", "the run is saved")
     after = f"after {len(entries) - 1} of {epochs} epochs, and saved; continue with: {continue_line(folder)}"
-    reporter.conclude(outcome, entries)
+    reporter.conclude(outcome, entries, result.state.best, choice.keep)
     if stop.number:
         say(f"stopped by {signals.name(stop.number)} {after}")
         return signals.status(stop.number)

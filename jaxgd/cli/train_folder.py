@@ -4,12 +4,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxgd.cli.common import command_line, default_settings, digest, is_folder, load_data, require_sizes_fit
+from jaxgd.cli.common import (
+    command_line,
+    default_settings,
+    digest,
+    is_folder,
+    load_data,
+    recorded_conventions,
+    require_sizes_fit,
+    stated_conventions,
+)
 from jaxgd.cli.output import say
+from jaxgd.cli.train_settings import network_digest, trained_network
 
 if TYPE_CHECKING:
     import jax
 
+    from jaxgd.best import Choice
     from jaxgd.checkpoint import Checkpoints
     from jaxgd.chunks import Budget
     from jaxgd.cli.train import Train
@@ -28,10 +39,12 @@ _WITH_RESUME = (
 
 def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     """Create a run folder and load its data. All options are checked before anything is written."""
+    from jaxgd.best import require_choice_of_network
     from jaxgd.data.image import frame_of
     from jaxgd.errors import CheckpointError, WriteError, require_count
     from jaxgd.mesh.job import on_main
     from jaxgd.mesh.processes import text_from_process_0
+    from jaxgd.network import first_network, network_sizes
     from jaxgd.run_folder import RunFolder, require_new
 
     name = options.data or "digits"
@@ -39,33 +52,54 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     scheme, epochs = options.scheme or default[0], default[1] if options.epochs is None else options.epochs
     require_count("train", "--epochs", epochs)
     require_count("train", "--seed", options.seed, least=0, most=2**32 - 1)
+    if options.patience is not None:
+        require_count("train", "--patience", options.patience, most=2**31 - 1)
+    require_count("train", "--record-every", options.record_every, most=2**31 - 1)
     _require_step(options.eta)
     if options.run_dir is not None:
         require_new(options.run_dir)
-    data = load_data(name, options.data_dir)
+    conventions = stated_conventions("train", options)
+    data = load_data(name, options.data_dir, conventions)
     if options.batch_size != "full":
         require_count("train", "--batch-size", options.batch_size, most=len(data.train.labels))
     sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
-    own = is_folder(name)
-    require_sizes_fit(sizes, data, exact=not own)
+    network = None if options.from_ is None else trained_network(options)
+    if network is not None:
+        sizes = network_sizes(network)
+    require_sizes_fit(sizes, data, exact=not is_folder(name), run=options.from_)
+    require_choice_of_network(
+        options.keep,
+        options.by,
+        options.patience,
+        evaluate=True,
+        validated=len(data.validation.labels) > 0,
+        outputs=sizes[-1],
+    )
     config = {
         **dict(zip(("data", "data_dir"), _place(name, options.data_dir), strict=True)),
+        "labels_from": conventions.labels_from or 0,
+        "transpose": bool(conventions.transpose),
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
         "sizes": list(sizes),
         **{name: getattr(options, name) for name in ("eta", "batch_size", "seed", "kernel", "gradient_norm")},
         "budget": _budget()._asdict(),
-        "scheme": scheme,
+        "scheme": scheme if network is None else None,
+        **{name: getattr(options, name) for name in ("keep", "by", "patience", "record_every")},
+        "record": sorted(set(options.record)),
+        "from": network
+        and {"path": str(options.from_ and options.from_.absolute()), "sha256": network_digest(network)},
         "epochs": epochs,
         "made_with": _made_with(),
     }
     _require_countable(epochs, config, data)
-    chosen_kernel(config, on_devices(data))  # raises if the requested backend cannot run
+    first = first_network(options.seed, sizes, scheme)[0] if network is None else network
+    chosen_kernel(config, first, on_devices(data))  # raises if the requested backend cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     path = Path(text_from_process_0(str(path)))
     _require_utf8("--run-dir", path)
     try:
-        on_main(lambda: RunFolder.create(path, config))
+        on_main(lambda: RunFolder.create(path, config, network))
         return RunFolder.open(path), data
     except WriteError as error:
         raise CheckpointError(f"{error}\nName another run folder with --run-dir.") from error
@@ -134,7 +168,7 @@ def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFold
         f" {name} --data-dir" if config["data_dir"] else ""
     )
     try:
-        data = load_data(name, data_dir)
+        data = load_data(name, data_dir, recorded_conventions(config, name))
     except DataError as error:
         if own_place:
             raise DataError(f"{error}\n{moved} FOLDER") from error
@@ -178,11 +212,22 @@ def _budget() -> "Budget":
     return budget_of(jax.numpy.zeros(()))
 
 
-def network_and_key(config: dict[str, Any]) -> tuple["Network", "jax.Array"]:
+def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
     """Return the network before training and the key of the order of examples."""
+    from jaxgd.errors import CheckpointError
     from jaxgd.network import first_network
+    from jaxgd.network_file import load_network
 
-    return first_network(config["seed"], config["sizes"], config["scheme"])
+    config = folder.config
+    if config.get("from") is None:
+        return first_network(config["seed"], config["sizes"], config["scheme"])
+    network = load_network(folder.start, allow_non_finite=True)
+    if (got := network_digest(network)) != (expected := config["from"]["sha256"]):
+        raise CheckpointError(
+            f"{folder.start} is not the network that the run started from: expected the SHA-256 {expected}, got {got}."
+        )
+    # The key does not depend on the sizes.
+    return network, first_network(config["seed"], (1, 1), "scaled")[1]
 
 
 def batch_size_of(config: dict[str, Any]) -> int | None:
@@ -203,13 +248,12 @@ def on_devices(data: "Dataset") -> "Dataset":
     return placed
 
 
-def chosen_kernel(config: dict[str, Any], data: "Dataset") -> "BackendChoice":
+def chosen_kernel(config: dict[str, Any], network: "Network", data: "Dataset") -> "BackendChoice":
     """Choose the backend that runs the epochs."""
     from jaxgd.cost import quadratic_cost
     from jaxgd.examples import fit_splits
     from jaxgd.kernels import Job, select_backend
 
-    network = network_and_key(config)[0]
     examples = fit_splits("train", network, data)[0]["train"]
     return select_backend(config["kernel"], Job(network, examples, quadratic_cost, None, batch_size_of(config)))
 
@@ -220,26 +264,29 @@ def continue_line(folder: "RunFolder") -> str:
 
 
 def save_checkpoint(
-    folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", entries: list["History"]
+    folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", entries: list["History"], choice: "Choice"
 ) -> None:
-    """Save the network and a checkpoint of the state and the history."""
+    """Save the network to keep, and a checkpoint of the state and the history."""
     import jax
     import numpy as np
 
-    folder.save_network(state.network)
+    folder.save_network(choice.network(state, np))
     checkpoints.save(int(state.epoch), (state, jax.tree.map(lambda *xs: np.stack(xs), *entries)))
 
 
 def restore_checkpoint(
-    checkpoints: "Checkpoints", like: "TrainState | None"
+    checkpoints: "Checkpoints", like: "TrainState | None", choice: "Choice", record: dict[str, Any]
 ) -> tuple["TrainState | None", list["History"]]:
     """Return the state and history of the newest intact checkpoint, or (None, []) if none exists yet."""
     import jax
     import numpy as np
 
-    from jaxgd.history import History
+    from jaxgd.history import NUMBERS, Best, History
 
-    blank = History(**dict.fromkeys(History._fields, jax.numpy.zeros(())))
+    zero: Any = jax.numpy.zeros(())
+    blank = History(**dict.fromkeys(NUMBERS, zero), records=dict.fromkeys(record, zero))
+    if like is not None and choice.follows:
+        like = like._replace(best=Best(like.network, zero, zero, zero, choice.by))
     restored = None if like is None else checkpoints.restore((like, blank))
     if restored is None:
         return None, []
