@@ -118,7 +118,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
     "predict": {"run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images"))},
     "report": {
         "run_dir": _RUN, "out": Option(("page.html", "@run", *PATHS), lambda text: Path(text).suffix == ".html"),
-        "part": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA, "data_dir": _DATA_DIR,
+        "split": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA, "data_dir": _DATA_DIR,
     },
     "minimize": {
         "cost": Option(("rosenbrock", "Rosenbrock", "valley ", "::", "::f", "x.py::", *WORDS, *PATHS),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxgd.cli.common import (
@@ -13,6 +14,7 @@ from jaxgd.cli.common import (
     digest,
     is_folder,
     load_data,
+    recorded_conventions,
     require_sizes_fit,
     require_writable_figure,
 )
@@ -43,7 +45,7 @@ class Report:
     """Run folder, made by jaxgd train."""
     out: MaybePath = None
     """HTML file to write. (default: RUN/report.html)"""
-    part: Literal["train", "validation", "test"] = "test"
+    split: Literal["train", "validation", "test"] = "test"
     """Split of the data set for the confusion matrix and the misread images."""
     data: MaybeName = None
     """Data set for both: a name, or a folder of IDX files. (default: the run's data set)"""
@@ -100,7 +102,7 @@ def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
         config=folder.config,
         network=network,
         network_sha256=sha256,
-        command=training_command(folder.config),
+        command=training_command(folder.config, folder.start),
         resume=resume,
         metrics=metrics,
         examined=_examined(options, folder, network, notes),
@@ -118,7 +120,8 @@ def _examined(options: Report, folder: "RunFolder", network: "Network", notes: l
     config = folder.config
     name = options.data or config["data"]
     try:
-        data = load_data(name, options.data_dir or (config["data_dir"] if name == config["data"] else None))
+        data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
+        data = load_data(name, data_dir, recorded_conventions(config, name))
     except DataError as error:
         if options.data is not None or options.data_dir is not None:
             raise
@@ -135,22 +138,37 @@ def _examined(options: Report, folder: "RunFolder", network: "Network", notes: l
             f"{data.name} is not the data set that {folder.path} was trained on: expected the SHA-256 "
             f"{config['data_sha256']}, got {got}."
         )
-    part: Any = getattr(data, options.part)
-    return Examined(data.name, options.part, part.images, assess(network, part.images, part.labels))
+    part: Any = getattr(data, options.split)
+    return Examined(data.name, options.split, part.images, assess(network, part.images, part.labels))
 
 
-def training_command(config: dict[str, Any]) -> str:
-    """Return the command line that repeats a run, with each setting of its configuration that is an option of train."""
-    from jaxgd.data import default_data_dir
+# Options that the command line states even if they have their defaults.
+_STATED = ("data", "sizes", "scheme", "eta", "batch_size", "epochs", "seed", "kernel")
 
+
+def training_command(config: dict[str, Any], start: Path) -> str:
+    """Return the command line that repeats a run: each setting of its configuration that is an option of train.
+
+    `start` is the file of the network that the run started from, if it started from a trained one.
+    """
+    left_out = {"data_dir"} if _is_usual(config["data_dir"]) else set()
+    if not is_folder(config["data"]):
+        left_out |= {"labels_from", "transpose"}
+    values = {name: value for name, value in config.items() if name not in left_out}
+    if config.get("from") is not None:
+        values |= {"from": start, "sizes": None}  # the network has the sizes
     words: list[object] = ["jaxgd", "train"]
     for field in dataclasses.fields(Train):
-        value, option = config.get(field.name), f"--{field.name.replace('_', '-')}"
-        if field.name == "data_dir" and value == str(default_data_dir().absolute()):
+        name = field.name.removesuffix("_")
+        value, option = values.get(name), f"--{name.replace('_', '-')}"
+        unstated = value == field.default or (name == "labels_from" and value == 0)
+        if value is None or (unstated and name not in _STATED):
             continue
         if isinstance(value, bool):
-            words += [] if value == field.default else [option if value else f"--no-{option[2:]}"]
-        elif value is not None:
+            words.append(option if value else f"--no-{option[2:]}")
+        elif name == "record":
+            words += [word for one in value for word in (option, one)]
+        else:
             words += [option, *(value if isinstance(value, list) else [value])]
     made = config["made_with"]
     variables = {
@@ -159,3 +177,10 @@ def training_command(config: dict[str, Any]) -> str:
         "JAX_THREEFRY_PARTITIONABLE": "0" if made.get("partitionable keys") == "False" else "None",
     }
     return "".join(f"{name}={value} " for name, value in variables.items() if value != "None") + command_line(*words)
+
+
+def _is_usual(data_dir: str | None) -> bool:
+    """Return True for the folder in which jaxgd searches for data sets by itself."""
+    from jaxgd.data import default_data_dir
+
+    return data_dir == str(default_data_dir().absolute())

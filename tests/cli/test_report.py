@@ -31,7 +31,7 @@ def test_the_page_shows_the_run(jaxgd, run_folder):
     # The same run gives the same page, and another place does not change it.
     assert jaxgd("report", "run", "--out", "other.htm").err == "written: other.htm\n"
     assert Path("other.htm").read_text() == page
-    assert jaxgd("report", "run", "--part", "validation").status == 0
+    assert jaxgd("report", "run", "--split", "validation").status == 0
     assert "The 300 validation images of digits." in Path("run/report.html").read_text()
 
 
@@ -40,7 +40,11 @@ def test_the_page_shows_the_run(jaxgd, run_folder):
     [
         ({}, "--data digits --sizes 64 30 10 --scheme scaled --eta 3.0 --batch-size 10 --epochs 2 --seed 0"),
         ({"gradient_norm": False, "batch_size": "full"}, "--batch-size full .*--no-gradient-norm"),
-        ({"data": "/a b/mine"}, "--data '/a b/mine'"),
+        ({"data": "/a b/mine"}, "--data '/a b/mine' --no-transpose --sizes"),
+        ({"data": "/mine", "labels_from": 1, "transpose": True}, "--data /mine --labels-from 1 --transpose --sizes"),
+        ({"keep": "best", "patience": 3, "record": ["gradient-norms", "sharpness"]},
+         "--keep best --patience 3 --record gradient-norms --record sharpness"),
+        ({"from": {"path": "a", "sha256": "b"}, "scheme": None}, "--seed 0 --from s --kernel"),
         ({"data": "mnist", "data_dir": "/data"}, "--data mnist --data-dir /data"),
         ({"made_with": {"float": "float64", "matrix products": "highest", "partitionable keys": "False"}},
          "^JAX_ENABLE_X64=1 JAX_DEFAULT_MATMUL_PRECISION=highest JAX_THREEFRY_PARTITIONABLE=0 jaxgd train"),
@@ -48,14 +52,16 @@ def test_the_page_shows_the_run(jaxgd, run_folder):
 )  # fmt: skip
 def test_the_command_line_has_the_settings(completed, options, words):
     config = RunFolder.open(completed).config
-    assert re.search(words, training_command(config | options))
-    assert ("JAX_" in training_command(config | options)) == ("made_with" in options)
+    line = training_command(config | options, Path("s"))
+    assert re.search(words, line)
+    assert ("from" in options) == ("--sizes" not in line)
+    assert ("JAX_" in training_command(config | options, Path("s"))) == ("made_with" in options)
 
 
 def test_the_command_line_leaves_out_the_usual_folder_of_data(completed, monkeypatch):
     config = RunFolder.open(completed).config | {"data": "mnist", "data_dir": "/usual"}
     monkeypatch.setenv("JAXGD_DATA_DIR", "/usual")
-    assert "--data-dir" not in training_command(config)
+    assert "--data-dir" not in training_command(config, Path("s"))
 
 
 def test_the_command_line_of_the_page_repeats_the_run(jaxgd, run_folder):
@@ -120,7 +126,7 @@ def test_a_missing_part_is_noted_in_the_page_and_on_standard_error(jaxgd, run_fo
         (lambda: None, ("--out", "run/config.json"), "--out must be a file whose name ends in .html or .htm"),
         (lambda: None, ("--out", "nowhere/page.html"), "nowhere does not exist"),
         (lambda: None, ("--data", "gone/"), "gone"),
-        (lambda: None, ("--part", "all"), "--part"),
+        (lambda: None, ("--split", "all"), "--split"),
         (lambda: None, ("--data-dir", "."), "--data-dir must be left out"),
     ],
 )  # fmt: skip

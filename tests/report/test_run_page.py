@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from run_pages import assessed, facts, network
 
+from jaxgd import activations
 from jaxgd.network import Layer
 from jaxgd.report.run_page import Examined, run_page
 from jaxgd.report.run_page.chart import Curve, chart
@@ -130,10 +131,7 @@ def test_a_page_says_why_it_cannot_draw():
     def wave(z):
         return np.sin(z)
 
-    class Own(Layer):
-        activation = wave
-
-    own = (Own(*network()[0]), network()[1])
+    own = (Layer(*network()[0], activation=wave), network()[1])
     outline = Outline(run_page(facts(network=own)))
     assert "canvas" not in [tag for tag, _ in outline.elements]
     assert "This network uses the function wave." in outline.text
@@ -146,6 +144,7 @@ def test_the_script_knows_the_activations_of_the_page():
     script = (files("jaxgd.report.run_page") / "network.js").read_text()
     table = script.split("const ACTIVATIONS = {")[1].split("\n};")[0]
     assert tuple(re.findall(r"(?m)^  (\w+): z =>", table)) == ACTIVATIONS
+    assert set(ACTIVATIONS) <= set(activations.ACTIVATIONS)
 
 
 def test_many_classes_have_no_matrix_and_many_epochs_are_thinned():
@@ -159,6 +158,22 @@ def test_many_classes_have_no_matrix_and_many_epochs_are_thinned():
     assert "200 of 5,001 epochs" in page
     assert len(page) < 1e6
     assert "0 read as 1 (2)" in Outline(page).text
+
+
+def test_the_page_follows_the_settings_of_the_run():
+    """Records have curves, the best network its epoch, and classes the labels of their files."""
+    metrics = facts().metrics | {"sharpness": np.array([5.0, np.nan, 9.0]), "best_epoch": np.array([0.0, 1.0, 1.0])}
+    metrics["gradient_norms"] = np.array([[1.0, 2.0], [0.5, 1.5], [0.1, 0.3]])
+    settings = {"keep": "best", "patience": 1, "epochs": 9, "labels_from": 1, "record": ["sharpness"]}
+    shown = facts(metrics=metrics, config=settings)
+    text = Outline(run_page(shown)).text
+    for words in ("sharpness", "gradient norms", "epoch of this network, the best", "3 → 8", "5 → none", "cd" * 32):
+        assert words in text
+    assert (shown.epochs_done, shown.best_epoch, shown.ended) == (2, 1, True)
+    assert not facts(metrics=metrics, config=settings | {"patience": 2}).ended
+    assert not facts(config={"epochs": 3}).ended
+    assert "This run has made 2 of 3 epochs" in run_page(facts(config={"epochs": 3}))
+    assert "2 of 2 epochs" not in run_page(facts())
 
 
 # The curves.
@@ -195,11 +210,14 @@ def test_a_chart_places_its_curve_between_its_labels(y, accuracy, labels):
         assert 0 <= height <= 280
 
 
-def test_a_chart_leaves_gaps_and_marks_lone_points():
+def test_a_chart_leaves_out_unknown_values_and_marks_lone_points():
     y = np.array([np.nan, 1.0, np.nan, 2.0, 3.0])
-    svg = chart("C", np.arange(5.0), [Curve("train", y)])
-    assert svg.count("<circle") == 1
-    assert re.findall("[ML]", re.findall(r' d="(.*?)"', svg)[0]) == ["M", "M", "L"]
+    svg = chart("C", np.arange(5.0), [Curve("train", y)], mark=2.0)
+    (first, _), (third, _), _ = points(svg)
+    (place,) = re.findall(r'class="mark" x1="([\d.]+)"', svg)
+    assert float(place) == pytest.approx((first + third) / 2)
+    lone = chart("C", np.arange(5.0), [Curve("train", np.where(y == 2, y, np.nan))])
+    assert (lone.count("<circle"), lone.count("<path")) == (1, 0)
     assert chart("C", np.arange(2.0), [Curve("train", np.full(2, np.nan))]) == ""
 
 

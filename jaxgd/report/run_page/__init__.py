@@ -13,7 +13,7 @@ import jaxgd
 from jaxgd.report.run_page import answers, curves, sections
 from jaxgd.report.run_page.facts import Examined, RunFacts, activations, why_no_drawing
 from jaxgd.report.run_page.pixels import byte_text, float_text
-from jaxgd.report.run_page.words import data_name, text, thing
+from jaxgd.report.run_page.words import class_name, data_name, text, thing
 
 __all__ = ["Examined", "RunFacts", "run_page"]
 
@@ -82,12 +82,13 @@ def _model(facts: RunFacts) -> dict[str, Any] | None:
     examples = []
     if (found := facts.examined) is not None:
         examples = [
-            {"pixels": byte_text(found.images[k]), "label": int(found.assessment.labels[k])}
+            {"pixels": byte_text(found.images[k]), "label": class_name(facts, int(found.assessment.labels[k]))}
             for k in found.assessment.mistakes[: answers.MOST_EXAMPLES]
         ]
     return {
         "layers": layers,
         "frame": facts.frame._asdict(),
+        "first": facts.first,
         "classes": len(facts.network[-1].b),
         "examples": examples,
         "invitation": f"Draw a {thing(facts)}: the network answers as you draw.",

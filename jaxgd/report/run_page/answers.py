@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxgd.report.run_page.facts import RunFacts, why_no_drawing
 from jaxgd.report.run_page.pixels import ink_url
-from jaxgd.report.run_page.words import SPLITS, section, text, thing
+from jaxgd.report.run_page.words import SPLITS, class_name, section, text, thing
 
 MOST_EXAMPLES = 60
 _MOST_CLASSES = 20  # of a confusion matrix
@@ -16,37 +16,43 @@ def confusion(facts: RunFacts) -> str:
     """Return the confusion matrix, or the most frequent confusions of many classes."""
     if facts.examined is None:
         return ""
-    found = facts.examined.assessment
+    found, first = facts.examined.assessment, facts.first
     matrix = found.confusion
     k = len(matrix)
     off = matrix * (1 - np.eye(k, dtype=int))
     frequent = [divmod(int(cell), k) for cell in np.argsort(-off, axis=None, kind="stable")[:20] if off.flat[cell]]
-    several = ", ".join(f"{i} read as {j} ({off[i, j]:,})" for i, j in frequent[: 5 if k <= _MOST_CLASSES else 20])
-    words = f"<p>The most frequent mistakes, with their numbers: {several}.</p>" if several else "<p>Every image is read correctly.</p>"
+    several = ", ".join(
+        f"{i + first} read as {j + first} ({off[i, j]:,})" for i, j in frequent[: 5 if k <= _MOST_CLASSES else 20]
+    )
+    words = (
+        f"<p>The most frequent mistakes, with their numbers: {several}.</p>"
+        if several
+        else "<p>Every image is read correctly.</p>"
+    )
     if unread := len(found.labels) - int(matrix.sum()):
         words += f"<p>Images without an answer, because an output is NaN: {unread:,}.</p>"
     return section(
         "confusion",
         "Confusion matrix",
-        f"<p>{_examined(facts)}</p>{_matrix(matrix, found.class_accuracy) if k <= _MOST_CLASSES else ''}{words}",
+        f"<p>{_examined(facts)}</p>{_matrix(matrix, found.class_accuracy, first) if k <= _MOST_CLASSES else ''}{words}",
     )
 
 
 def _examined(facts: RunFacts) -> str:
     assert facts.examined is not None
     n = len(facts.examined.assessment.labels)
-    return f"The {n:,} {SPLITS[facts.examined.part]} images of {text(facts.examined.data)}."
+    return f"The {n:,} {SPLITS[facts.examined.split]} images of {text(facts.examined.data)}."
 
 
-def _matrix(matrix: Any, class_accuracy: Any) -> str:
+def _matrix(matrix: Any, class_accuracy: Any, first: int) -> str:
     k = len(matrix)
     off = max(int((matrix * (1 - np.eye(k, dtype=int))).max()), 1)
     rows = []
     for i, line in enumerate(matrix):
         cells = "".join(_cell(i == j, int(count), int(line.sum()), off) for j, count in enumerate(line))
         accuracy = "–" if np.isnan(class_accuracy[i]) else f"{100 * class_accuracy[i]:.1f}"
-        rows.append(f'<tr><th scope="row">{i}</th>{cells}<td class="accuracy">{accuracy}</td></tr>')
-    heads = "".join(f'<th scope="col">{j}</th>' for j in range(k))
+        rows.append(f'<tr><th scope="row">{i + first}</th>{cells}<td class="accuracy">{accuracy}</td></tr>')
+    heads = "".join(f'<th scope="col">{j + first}</th>' for j in range(k))
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix"><table class="matrix">'
         "<caption>rows: label; columns: answer; last column: accuracy of the class in percent</caption>"
@@ -70,14 +76,14 @@ def mistakes(facts: RunFacts) -> str:
     shown, clickable = found.mistakes[:MOST_EXAMPLES], not why_no_drawing(facts.network)
     items = []
     for place, k in enumerate(shown):
-        label, answer = int(found.labels[k]), int(found.answers[k])
-        words = f"{label} read as {answer}" if answer >= 0 else f"{label}, no answer"
-        read = f"{label} → {answer if answer >= 0 else 'none'}"
+        answer = int(found.answers[k])
+        label, read = class_name(facts, int(found.labels[k])), class_name(facts, answer)
         activation = f"{float(found.outputs[k, answer]):.2f}" if answer >= 0 else "NaN"
         height, width = images.shape[1:]
         content = (
-            f'<img class="ink" src="{ink_url(images[k])}" width="{width}" height="{height}" alt="{words}">'
-            f'<span class="caption"><span aria-hidden="true">{read}</span><br>'
+            f'<img class="ink" src="{ink_url(images[k])}" width="{width}" height="{height}" '
+            f'alt="{label} read as {read}">'
+            f'<span class="caption"><span aria-hidden="true">{label} → {read}</span><br>'
             f'<span class="soft">{activation}</span></span>'
         )
         button = f'<button type="button" data-example="{place}">{content}</button>' if clickable else content

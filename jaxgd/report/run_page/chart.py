@@ -15,13 +15,20 @@ _MOST_POINTS = 500  # of a curve; a longer one is thinned
 
 
 class Curve(NamedTuple):
-    """A line of a chart: the class that colors it, and its values per epoch, with NaN for a gap."""
+    """A line of a chart: the class that colors it, and its values per epoch. It leaves out NaN."""
 
     name: str
     y: Float[np.ndarray, " epochs"]
 
 
-def chart(label: str, epochs: Float[np.ndarray, " epochs"], curves: Sequence[Curve], *, accuracy: bool = False) -> str:
+def chart(
+    label: str,
+    epochs: Float[np.ndarray, " epochs"],
+    curves: Sequence[Curve],
+    *,
+    accuracy: bool = False,
+    mark: int | None = None,
+) -> str:
     """Draw curves over the epochs, and return the SVG.
 
     A cost has a logarithmic axis, if all of its values are above 0. An accuracy a is drawn by its error 1 − a, on a
@@ -31,7 +38,8 @@ def chart(label: str, epochs: Float[np.ndarray, " epochs"], curves: Sequence[Cur
         label: Name of the vertical axis, which a screen reader reads.
         epochs: Epoch of each entry.
         curves: Lines, each with one value per entry.
-        accuracy: True for accuracies from 0 to 1.
+        accuracy: True for accuracies from 0 to 1. Default: False.
+        mark: Epoch to mark by a line; by default none.
 
     Returns:
         The SVG element; an empty text if no value is finite.
@@ -67,10 +75,13 @@ def chart(label: str, epochs: Float[np.ndarray, " epochs"], curves: Sequence[Cur
     for epoch in _epoch_ticks(float(epochs[0]), float(epochs[-1])):
         parts.append(f'<text x="{x_of(epoch):.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{epoch:g}</text>')
     parts.append(f'<text x="{(LEFT + _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">epochs</text>')
-    rows = thinned(len(epochs), _MOST_POINTS)
+    if mark is not None:
+        x = x_of(mark)
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_BOTTOM}"/>')
     for curve in curves:
-        points = [(x_of(epochs[k]), y_of(curve.y[k]) if np.isfinite(curve.y[k]) else None) for k in rows]
-        parts.append(_path(curve.name, points))
+        known = np.flatnonzero(np.isfinite(curve.y))
+        rows = known[thinned(len(known), _MOST_POINTS)]
+        parts.append(_path(curve.name, [(x_of(epochs[k]), y_of(curve.y[k])) for k in rows]))
     parts.append(f'<line class="cursor" x1="-9" x2="-9" y1="{_TOP}" y2="{_BOTTOM}"/></svg>')
     return "".join(parts)
 
@@ -81,7 +92,7 @@ def thinned(count: int, most: int) -> list[int]:
     >>> thinned(9, 4)
     [0, 3, 5, 8]
     """
-    return sorted({round(k) for k in np.linspace(0, count - 1, min(count, most))})
+    return sorted({round(k) for k in np.linspace(0, max(count - 1, 0), min(count, most))})
 
 
 class _Axis(NamedTuple):
@@ -159,16 +170,8 @@ def _epoch_ticks(first: float, last: float) -> list[float]:
     return [k * step for k in range(math.ceil(first / step), math.floor(last / step) + 1)]
 
 
-def _path(name: str, points: list[tuple[float, float | None]]) -> str:
-    """Return a line through the points, or dots where a point has no neighbor."""
-    text, dots, previous = "", "", False
-    for k, (x, y) in enumerate(points):
-        if y is None:
-            previous = False
-            continue
-        following = k + 1 < len(points) and points[k + 1][1] is not None
-        if not previous and not following:
-            dots += f'<circle class="curve {name}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-        text += f"{'L' if previous else 'M'}{x:.1f} {y:.1f}"
-        previous = True
-    return f'<path class="curve {name}" d="{text}"/>{dots}'
+def _path(name: str, points: list[tuple[float, float]]) -> str:
+    """Return a line through the points, or a dot for one point."""
+    dot = "".join(f'<circle class="curve {name}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points[:1])
+    text = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return f'<path class="curve {name}" d="M{text}"/>' if len(points) > 1 else dot

@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxgd.history import NUMBERS
 from jaxgd.report.run_page.chart import Curve, chart, thinned
 from jaxgd.report.run_page.facts import RunFacts
-from jaxgd.report.run_page.words import SPLITS, number, section
+from jaxgd.report.run_page.words import SPLITS, number, section, text
 
+# Classes for the elements of a recorded value, such as the layers.
+_SEVERAL = ("train", "validation", "test", "other")
 _MOST_STEPS = 500  # of the slider of epochs
 _MOST_ROWS = 200  # of the table of epochs
 
@@ -31,17 +34,14 @@ def curves(facts: RunFacts) -> str:
         lines = [
             Curve(split, metrics[column(split, quantity)]) for split in splits if column(split, quantity) in metrics
         ]
-        drawn = chart(label, epochs, lines, accuracy=quantity == "accuracy") if lines else ""
+        kept = facts.best_epoch if facts.config.get("keep") == "best" else None
+        drawn = chart(label, epochs, lines, accuracy=quantity == "accuracy", mark=kept) if lines else ""
         if drawn:
             charts.append(f"<div><h3>{label}</h3>{drawn}</div>")
-    for name, label in (("gradient_norm", "length of the gradient ‖∇C‖"), ("step_norm", "length of the step ‖Δv‖")):
-        drawn = chart(label, epochs, [Curve("other", metrics[name])]) if name in metrics else ""
-        if drawn:
-            charts.append(f"<div><h3>{label}</h3>{drawn}</div>")
+    charts += _others(facts)
     last = len(epochs) - 1
     rows = "".join(
-        f'<tr><th scope="row"><svg class="key" viewBox="0 0 36 8" aria-hidden="true"><path class="curve {split}" '
-        f'd="M0 4H36"/></svg>{SPLITS[split]}</th>'
+        f'<tr><th scope="row">{_key(split)}{SPLITS[split]}</th>'
         + "".join(
             f'<td class="number" data-column="{column(split, quantity)}">{_value(metrics, split, quantity, last)}</td>'
             for quantity in ("cost", "accuracy")
@@ -61,6 +61,31 @@ value="{len(thinned(len(epochs), _MOST_STEPS)) - 1}"></div>
 <p class="soft">Epoch 0 is the start. The axis of the accuracy is logarithmic in the error.</p>
 {_epochs(facts, splits)}""",
     )
+
+
+def _key(name: str) -> str:
+    return f'<svg class="key" viewBox="0 0 36 8" aria-hidden="true"><path class="curve {name}" d="M0 4H36"/></svg>'
+
+
+def _others(facts: RunFacts) -> list[str]:
+    """Return the charts of the other numbers: the lengths of the gradient and the step, and the recorded values."""
+    assert facts.metrics is not None
+    names = {"gradient_norm": "length of the gradient ‖∇C‖", "step_norm": "length of the step ‖Δv‖"}
+    recorded = [name for name in facts.metrics if name not in (*NUMBERS, "best_epoch")]
+    charts = []
+    for name in (*names, *recorded):
+        values = facts.metrics.get(name)
+        if values is None:
+            continue
+        rows = values.reshape(len(values), -1).T[: len(_SEVERAL)]
+        classes = _SEVERAL[: len(rows)] if len(rows) > 1 else ["other"]
+        label = names.get(name, text(name.replace("_", " ")))
+        lines = [Curve(*pair) for pair in zip(classes, rows, strict=True)]
+        drawn = chart(label, facts.metrics["epoch"], lines)
+        keys = "".join(f"<span>{_key(one)}{k}</span>" for k, one in enumerate(classes, 1)) if len(rows) > 1 else ""
+        if drawn:
+            charts.append(f'<div><h3>{label}</h3>{drawn}<p class="keys">{keys}</p></div>')
+    return charts
 
 
 def curve_values(facts: RunFacts) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ const MOVES = {
 };
 
 function startDrawing(model) {
-  const {frame, classes} = model, layers = decoded(model.layers);
+  const {frame, classes, first: firstLabel} = model, layers = decoded(model.layers);
   const find = id => document.getElementById(id);
   const canvas = find('canvas'), pen = canvas.getContext('2d'), size = find('pen-size');
   // The drawing has at least ten pixels for each pixel of a 28×28 image, and is never as small as the frame.
@@ -216,7 +216,7 @@ function startDrawing(model) {
   function showAnswer(a) {
     const order = a && Array.from(a.keys()).sort((i, j) => a[j] - a[i] || i - j);
     showBars(a, order);
-    find('digit').textContent = a ? order[0] : '–';
+    find('digit').textContent = a ? order[0] + firstLabel : '–';
     const words = a ? answer(a, order) : model.invitation;
     find('answer').textContent = words;
     clearTimeout(announcing);
@@ -224,7 +224,7 @@ function startDrawing(model) {
   }
 
   function answer(a, order) {
-    const [first, second] = order, about = i => `${i} (${a[i].toFixed(2)})`;
+    const [first, second] = order, about = i => `${i + firstLabel} (${a[i].toFixed(2)})`;
     const read = a[first] >= 0.5
       ? `The network reads ${about(first)}${second === undefined ? '' : `, then ${about(second)}`}.`
       : `The network is not sure. The largest activation is that of ${about(first)}.`;
@@ -236,7 +236,7 @@ function startDrawing(model) {
     const most = a ? Math.max(1, ...order.slice(0, 1).map(i => a[i])) : 1;
     Array.from(table.rows).forEach((row, i) => {
       const output = many && order ? order[i] : i, value = a ? a[output] : 0;
-      row.cells[0].textContent = output;
+      row.cells[0].textContent = output + firstLabel;
       row.cells[1].firstElementChild.style.width = `${100 * Math.min(Math.max(value / most, 0), 1)}%`;
       row.cells[2].textContent = a ? value.toFixed(2) : '';
       row.classList.toggle('strongest', Boolean(a) && output === order[0]);

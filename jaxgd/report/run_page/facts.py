@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from jaxgd.activations import name_of
 from jaxgd.assessment import Assessment
 from jaxgd.data.image import Frame
 from jaxgd.network import Network
@@ -20,13 +21,13 @@ class Examined(NamedTuple):
 
     Attributes:
         data: Name of the data set.
-        part: "train", "validation" or "test".
+        split: "train", "validation" or "test".
         images: Images of the split, (n, height, width).
         assessment: Answers to them.
     """
 
     data: str
-    part: str
+    split: str
     images: UInt8[np.ndarray, "n height width"]
     assessment: Assessment
 
@@ -61,6 +62,29 @@ class RunFacts(NamedTuple):
         """The frame of the training images."""
         return Frame(**self.config["frame"])
 
+    @property
+    def first(self) -> int:
+        """The label of the first class in the files of the data. Earlier versions did not record it."""
+        return int(self.config.get("labels_from", 0))
+
+    @property
+    def epochs_done(self) -> int | None:
+        """The number of epochs of the run; None if it is not known."""
+        return None if self.metrics is None else int(self.metrics["epoch"][-1])
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the best network; None if the run does not follow it."""
+        best = None if self.metrics is None else self.metrics.get("best_epoch")
+        return None if best is None or not np.isfinite(best[-1]) else int(best[-1])
+
+    @property
+    def ended(self) -> bool:
+        """True if the run has made all of its epochs, or its patience has ended it."""
+        done, best, patience = self.epochs_done, self.best_epoch, self.config.get("patience")
+        out_of_patience = patience is not None and best is not None and done is not None and done - best >= patience
+        return done is not None and (done >= self.config["epochs"] or out_of_patience)
+
 
 def activations(network: Network) -> list[str]:
     """Return the name of each layer's activation. A function of the user's own has its own name.
@@ -69,8 +93,7 @@ def activations(network: Network) -> list[str]:
     >>> activations((Layer(np.ones((1, 1)), np.ones(1)),))
     ['sigmoid']
     """
-    named = [getattr(layer, "activation", "sigmoid") for layer in network]
-    return [x if isinstance(x, str) else f"the function {getattr(x, '__name__', 'without a name')}" for x in named]
+    return [x if isinstance(x := layer.activation, str) else name_of(x) for layer in network]
 
 
 def why_no_drawing(network: Network) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxgd.report.run_page.facts import RunFacts, activations, why_no_drawing
 from jaxgd.report.run_page.pixels import weights_url
-from jaxgd.report.run_page.words import SPLITS, number, section, text, thing
+from jaxgd.report.run_page.words import SPLITS, class_name, number, section, text, thing
 
 _MOST_BARS = 16  # as in draw.js
 _MOST_NEURONS = 100
@@ -34,12 +34,14 @@ def figures(facts: RunFacts) -> str:
     found, metrics = facts.examined, facts.metrics
     if found is not None:
         wrong, n = len(found.assessment.mistakes), len(found.assessment.labels)
-        shown.append((number("accuracy", found.assessment.accuracy), f"{SPLITS[found.part]} accuracy"))
-        shown.append((f"{wrong:,} of {n:,}", f"{SPLITS[found.part]} images misread"))
+        shown.append((number("accuracy", found.assessment.accuracy), f"{SPLITS[found.split]} accuracy"))
+        shown.append((f"{wrong:,} of {n:,}", f"{SPLITS[found.split]} images misread"))
     if metrics is not None:
         if found is None and "test_accuracy" in metrics:
             shown.append((number("accuracy", metrics["test_accuracy"][-1]), "test accuracy after the last epoch"))
-        shown.append((f"{int(metrics['epoch'][-1]):,}", "epochs"))
+        shown.append((f"{facts.epochs_done:,}", "epochs"))
+    if facts.best_epoch is not None and facts.config.get("keep") == "best":
+        shown.append((f"{facts.best_epoch:,}", "epoch of this network, the best"))
     shown.append((f"{sum(layer.w.size + layer.b.size for layer in facts.network):,}", "weights and biases"))
     entries = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for value, label in shown)
     return f'<dl class="figures">{entries}</dl>'
@@ -53,7 +55,7 @@ def drawing(facts: RunFacts) -> str:
         return section("draw", f"Draw a {word}", f"<p>{text(reason)} To read pictures with it, use {command}.</p>")
     outputs, frame = len(facts.network[-1].b), facts.frame
     rows = "".join(
-        f'<tr><th scope="row">{k}</th><td class="bar"><span></span></td><td></td></tr>'
+        f'<tr><th scope="row">{class_name(facts, k)}</th><td class="bar"><span></span></td><td></td></tr>'
         for k in range(outputs if outputs <= _MOST_BARS else 10)
     )
     return section(
@@ -141,15 +143,14 @@ def reproduction(facts: RunFacts) -> str:
     config = facts.config
     made = config["made_with"]
     pins = " ".join(f"{name}=={made[name]}" for name in ("jax", "jaxlib") if name in made)
-    done = None if facts.metrics is None else int(facts.metrics["epoch"][-1])
-    if done is None or done >= config["epochs"]:
+    if facts.epochs_done is None or facts.ended:
         network = (
             "<li>Compare the network. The file network.safetensors of this run has the SHA-256 "
             f"<code>{facts.network_sha256}</code>. The same versions on the same kind of device give the same "
             "bits.</li>"
         )
     else:
-        made_so_far = f"This run has made {done} of {config['epochs']} epochs."
+        made_so_far = f"This run has made {facts.epochs_done} of {config['epochs']} epochs."
         network = f"<li>{made_so_far} Continue it:{_code('resume', facts.resume)}</li>"
     return section(
         "reproduce",

@@ -31,6 +31,11 @@ def data_name(facts: RunFacts) -> str:
     return PurePath(facts.config["data"]).name or str(facts.config["data"])
 
 
+def class_name(facts: RunFacts, k: int) -> str:
+    """Return the label of a class in the files of the data set; "none" for −1, which stands for no answer."""
+    return "none" if k < 0 else str(k + facts.first)
+
+
 def number(quantity: str, value: float) -> str:
     """Return a cost or an accuracy as text; a dash for NaN.
 
