@@ -48,7 +48,7 @@ class Report:
     split: Literal["train", "validation", "test"] = "test"
     """Split of the data set for the confusion matrix and the misread images."""
     data: MaybeName = None
-    """Data set for both: a name, or a folder of IDX files. (default: the run's data set)"""
+    """Data set to read instead: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
 

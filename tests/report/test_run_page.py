@@ -212,7 +212,7 @@ def test_a_chart_places_its_curve_between_its_labels(y, accuracy, labels):
 
 def test_a_chart_leaves_out_unknown_values_and_marks_lone_points():
     y = np.array([np.nan, 1.0, np.nan, 2.0, 3.0])
-    svg = chart("C", np.arange(5.0), [Curve("train", y)], mark=2.0)
+    svg = chart("C", np.arange(5.0), [Curve("train", y)], mark=2)
     (first, _), (third, _), _ = points(svg)
     (place,) = re.findall(r'class="mark" x1="([\d.]+)"', svg)
     assert float(place) == pytest.approx((first + third) / 2)

@@ -76,7 +76,7 @@ def chart(
         parts.append(f'<text x="{x_of(epoch):.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{epoch:g}</text>')
     parts.append(f'<text x="{(LEFT + _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">epochs</text>')
     if mark is not None:
-        x = x_of(mark)
+        x = x_of(float(mark))
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_BOTTOM}"/>')
     for curve in curves:
         known = np.flatnonzero(np.isfinite(curve.y))

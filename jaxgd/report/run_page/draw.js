@@ -225,8 +225,9 @@ function startDrawing(model) {
 
   function answer(a, order) {
     const [first, second] = order, about = i => `${i + firstLabel} (${a[i].toFixed(2)})`;
+    const next = a[second] >= 0.005 ? `, then ${about(second)}` : '';
     const read = a[first] >= 0.5
-      ? `The network reads ${about(first)}${second === undefined ? '' : `, then ${about(second)}`}.`
+      ? `The network reads ${about(first)}${next}.`
       : `The network is not sure. The largest activation is that of ${about(first)}.`;
     return example ? `${read} The label is ${example.label}.` : read;
   }
