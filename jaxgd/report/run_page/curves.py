@@ -30,35 +30,37 @@ def curves(facts: RunFacts) -> str:
         return ""
     metrics, epochs = facts.metrics, facts.metrics["epoch"]
     charts, splits = [], [split for split in SPLITS if _has(facts, split)]
+    kept = facts.best_epoch if facts.config.get("keep") == "best" else None
     for quantity, label in (("cost", "cost C"), ("accuracy", "accuracy")):
         lines = [
             Curve(split, metrics[column(split, quantity)]) for split in splits if column(split, quantity) in metrics
         ]
-        kept = facts.best_epoch if facts.config.get("keep") == "best" else None
         drawn = chart(label, epochs, lines, accuracy=quantity == "accuracy", mark=kept) if lines else ""
         if drawn:
             charts.append(f"<div><h3>{label}</h3>{drawn}</div>")
     charts += _others(facts)
-    last = len(epochs) - 1
-    rows = "".join(
+    rows = thinned(len(epochs), _MOST_STEPS)
+    at = min(rows, key=lambda k: abs(epochs[k] - (epochs[-1] if kept is None else kept)))
+    values = "".join(
         f'<tr><th scope="row">{_key(split)}{SPLITS[split]}</th>'
         + "".join(
-            f'<td class="number" data-column="{column(split, quantity)}">{_value(metrics, split, quantity, last)}</td>'
+            f'<td class="number" data-column="{column(split, quantity)}">{_value(metrics, split, quantity, at)}</td>'
             for quantity in ("cost", "accuracy")
         )
         + "</tr>"
         for split in splits
     )
+    marked = "" if kept is None else " The vertical line marks the best network, which this page shows."
     return section(
         "curves",
         "Curves",
         f"""<div class="charts">{"".join(charts)}</div>
-<div class="epoch"><label for="epoch">Epoch <b id="epoch-number">{int(epochs[-1])}</b></label>
-<input type="range" id="epoch" min="0" max="{len(thinned(len(epochs), _MOST_STEPS)) - 1}" step="1"
-value="{len(thinned(len(epochs), _MOST_STEPS)) - 1}"></div>
+<div class="epoch"><label for="epoch">After <b id="epoch-number">{int(epochs[at])}</b> epochs</label>
+<input type="range" id="epoch" min="0" max="{len(rows) - 1}" step="1" value="{rows.index(at)}"></div>
 <table class="plain"><thead><tr><th scope="col">examples</th><th scope="col">cost</th><th scope="col">accuracy</th></tr>
-</thead><tbody>{rows}</tbody></table>
-<p class="soft">Epoch 0 is the start. The axis of the accuracy is logarithmic in the error.</p>
+</thead><tbody>{values}</tbody></table>
+<p class="soft">After 0 epochs is the start. <code>jaxgd train</code> counts epochs from 0: its Epoch 0 is after 1 epoch.
+The axis of the accuracy is logarithmic in the error.{marked}</p>
 {_epochs(facts, splits)}""",
     )
 
@@ -130,5 +132,5 @@ def _epochs(facts: RunFacts, splits: list[str]) -> str:
     return (
         f"<details><summary>{which} as a table</summary>"
         f'<div class="tall" tabindex="0" role="region" aria-label="Table of epochs"><table class="plain"><thead><tr>'
-        f'<th scope="col">epoch</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+        f'<th scope="col">epochs</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )

@@ -5,7 +5,7 @@ function startCurves({epochs, columns}) {
   const show = () => {
     const at = Number(slider.value);
     document.getElementById('epoch-number').textContent = epochs[at];
-    slider.setAttribute('aria-valuetext', `epoch ${epochs[at]}`);
+    slider.setAttribute('aria-valuetext', `after ${epochs[at]} epochs`);
     for (const cell of document.querySelectorAll('[data-column]')) {
       cell.textContent = columns[cell.dataset.column][at];
     }

@@ -13,6 +13,7 @@ _MOST_NEURONS = 100
 _NAMES = {
     "sizes": "neurons per layer, inputs first",
     "eta": "learning rate η",
+    "l2": "L2 regularization λ",
     "batch_size": "examples per mini-batch",
     "scheme": "first weights",
     "data_sha256": "SHA-256 of the data",
@@ -41,7 +42,7 @@ def figures(facts: RunFacts) -> str:
             shown.append((number("accuracy", metrics["test_accuracy"][-1]), "test accuracy after the last epoch"))
         shown.append((f"{facts.epochs_done:,}", "epochs"))
     if facts.best_epoch is not None and facts.config.get("keep") == "best":
-        shown.append((f"{facts.best_epoch:,}", "epoch of this network, the best"))
+        shown.append((f"{facts.best_epoch:,}", "epochs up to this network, the best"))
     shown.append((f"{sum(layer.w.size + layer.b.size for layer in facts.network):,}", "weights and biases"))
     entries = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for value, label in shown)
     return f'<dl class="figures">{entries}</dl>'
@@ -102,12 +103,14 @@ def weights(facts: RunFacts) -> str:
         for k, image in enumerate(shown)
     )
     which = f"{len(w)} neurons" if len(w) <= _MOST_NEURONS else f"first {_MOST_NEURONS} of {len(w):,} neurons"
+    edge = "A pixel without ink in every training image keeps the first value of its weight, because its gradient is 0."
+    if facts.config.get("l2"):
+        edge = "The weight of a pixel without ink in every training image only decays."
     return section(
         "weights",
         "Weights of the first layer",
         f'<p>The weights of the {which}, each as an image: <span class="swatch positive"></span> above 0, '
-        f'<span class="swatch negative"></span> below 0. The full color is a size of {largest:.3g} or more. A pixel '
-        "without ink in every training image keeps the first random value of its weight, because its gradient is 0.</p>"
+        f'<span class="swatch negative"></span> below 0. The full color is a size of {largest:.3g} or more. {edge}</p>'
         f'<ul class="gallery weights">{items}</ul>',
     )
 
