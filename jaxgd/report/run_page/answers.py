@@ -54,7 +54,7 @@ def _matrix(matrix: Any, class_accuracy: Any, first: int) -> str:
         rows.append(f'<tr><th scope="row">{i + first}</th>{cells}<td class="accuracy">{accuracy}</td></tr>')
     heads = "".join(f'<th scope="col">{j + first}</th>' for j in range(k))
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix"><table class="matrix">'
+        '<div class="scroll" tabindex="0" role="group" aria-label="Counts of answers"><table class="matrix">'
         "<caption>rows: label; columns: answer; last column: accuracy of the class in percent</caption>"
         f'<thead><tr><td></td>{heads}<th scope="col">%</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )

@@ -57,10 +57,11 @@ def curves(facts: RunFacts) -> str:
         f"""<div class="charts">{"".join(charts)}</div>
 <div class="epoch"><label for="epoch">After <b id="epoch-number">{int(epochs[at])}</b> epochs</label>
 <input type="range" id="epoch" min="0" max="{len(rows) - 1}" step="1" value="{rows.index(at)}"></div>
-<table class="plain"><thead><tr><th scope="col">examples</th><th scope="col">cost</th><th scope="col">accuracy</th></tr>
-</thead><tbody>{values}</tbody></table>
-<p class="soft">After 0 epochs is the start. <code>jaxgd train</code> counts epochs from 0: its Epoch 0 is after 1 epoch.
-The axis of the accuracy is logarithmic in the error.{marked}</p>
+<table class="plain" aria-label="Cost and accuracy">
+<thead><tr><th scope="col">examples</th><th scope="col">cost</th><th scope="col">accuracy</th></tr></thead>
+<tbody>{values}</tbody></table>
+<p class="soft">After 0 epochs is the start. <code>jaxgd train</code> counts epochs from 0: its Epoch 0 is after 1
+epoch. The axis of the accuracy is logarithmic in the error.{marked}</p>
 {_epochs(facts, splits)}""",
     )
 
@@ -131,6 +132,6 @@ def _epochs(facts: RunFacts, splits: list[str]) -> str:
     which = "All epochs" if len(kept) == count else f"{len(kept)} of {count:,} epochs"
     return (
         f"<details><summary>{which} as a table</summary>"
-        f'<div class="tall" tabindex="0" role="region" aria-label="Table of epochs"><table class="plain"><thead><tr>'
+        f'<div class="tall" tabindex="0" role="group" aria-label="Table of epochs"><table class="plain"><thead><tr>'
         f'<th scope="col">epochs</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )

@@ -69,7 +69,7 @@ def drawing(facts: RunFacts) -> str:
 <div class="tools">
 <button type="button" id="undo" disabled>Undo</button>
 <button type="button" id="clear" disabled>Clear</button>
-<label>Pen <input type="range" id="pen-size" min="6" max="30" value="14"></label>
+<label>Pen width <input type="range" id="pen-size" min="6" max="30" value="14"></label>
 </div>
 </div>
 <div>
@@ -138,7 +138,7 @@ def _setting(value: Any) -> str:
 
 def _pairs(caption: str, rows: list[tuple[str, str]]) -> str:
     body = "".join(f'<tr><th scope="row">{text(name)}</th><td>{text(value)}</td></tr>' for name, value in rows)
-    return f'<h3>{caption}</h3><table class="plain settings"><tbody>{body}</tbody></table>'
+    return f'<h3>{caption}</h3><table class="plain settings" aria-label="{caption}"><tbody>{body}</tbody></table>'
 
 
 def reproduction(facts: RunFacts) -> str:
