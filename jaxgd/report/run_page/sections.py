@@ -69,7 +69,7 @@ def drawing(facts: RunFacts) -> str:
 <div class="tools">
 <button type="button" id="undo" disabled>Undo</button>
 <button type="button" id="clear" disabled>Clear</button>
-<label>Pen width <input type="range" id="pen-size" min="6" max="30" value="14"></label>
+<label>Pen <input type="range" id="pen-size" aria-label="Pen width" min="6" max="30" value="14"></label>
 </div>
 </div>
 <div>
