@@ -697,7 +697,7 @@ FAULTS = (
     ),
     Fault("report/run_page/network.js", "layer.w[j * n + k]", "layer.w[k * z.length + j]", BROWSER),
     Fault("report/run_page/network.js", "target - center + 0.5", "target - center", BROWSER),
-    Fault("report/run_page/network.js", "Math.trunc(FAINT * peak)", "0", BROWSER),
+    Fault("report/run_page/network.js", "before <= SPECK * total", "before <= 0", BROWSER),
     Fault("report/sweep.py", "rows = sweep.last()", "rows = sweep.table", SWEEP_PLOTS),
     Fault("report/sweep.py", "(Reason.NOT_FINITE, Reason.START_NOT_FINITE)", "(Reason.SATURATED,)", SWEEP_PLOTS),
     Fault("report/sweep.py", "        some.sort(key=lambda point: point.eta)\n", "", SWEEP_PLOTS),

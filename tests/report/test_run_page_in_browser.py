@@ -152,6 +152,8 @@ def test_drawings_are_framed_as_pictures_are(page, digits, frame):
             {"r": float(rng.uniform(3, 25)), "p": (size * rng.uniform(20, 250, (rng.integers(1, 9), 2))).tolist()}
             for _ in range(rng.integers(1, 4))
         ]
+        if rng.random() < 0.3:
+            strokes.append({"r": 2.0, "p": [[270.0, 260.0]]})  # a speck, which is left out next to a large drawing
         raw, seen = page.evaluate(
             f"""(() => {{ const image = paper(270, 280);
             const draw = ({{r, p}}) => p.forEach((point, i) => drawLine(image, p[Math.max(i - 1, 0)], point, r));

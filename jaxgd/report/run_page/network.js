@@ -65,15 +65,13 @@ function drawLine(image, [x0, y0], [x1, y1], radius) {
   }
 }
 
-// The steps below are those of fit_to_frame in jaxgd/data/image.py, and give its image, except that the paper of a
-// drawing is known to be 0.
-const FAINT = 1 / 3, SPECK = 0.005, LEAST_CONTRAST = 16;
+// The steps below are those of fit_to_frame in jaxgd/data/image.py, and give its image. They leave out its removal of
+// paper and of faint marks, because a drawing has neither.
+const SPECK = 0.005, LEAST_CONTRAST = 16;
 
 // The drawing in the frame of the training images, or null without ink.
-function fitToFrame(image, frame) {
-  const peak = image.gray.reduce((a, b) => Math.max(a, b), 0);
-  if (peak < LEAST_CONTRAST) return null;
-  const ink = withoutFaint(image, Math.trunc(FAINT * peak));
+function fitToFrame(ink, frame) {
+  if (ink.gray.every(v => v < LEAST_CONTRAST)) return null;
   const [rows, columns] = projections(ink);
   const top = firstLine(rows), bottom = ink.height - firstLine(rows.slice().reverse());
   const left = firstLine(columns), right = ink.width - firstLine(columns.slice().reverse());
@@ -89,22 +87,6 @@ function fitToFrame(image, frame) {
     framed.gray.set(digit.gray.subarray(i * width, (i + 1) * width), (row + i) * frame.width + column);
   }
   return framed;
-}
-
-// Keep the pixels above a level of gray, and their eight neighbors.
-function withoutFaint({height, width, gray}, level) {
-  const kept = paper(height, width);
-  for (let row = 0; row < height; row++) {
-    for (let column = 0; column < width; column++) {
-      if (gray[row * width + column] <= level) continue;
-      for (let i = Math.max(row - 1, 0); i < Math.min(row + 2, height); i++) {
-        for (let j = Math.max(column - 1, 0); j < Math.min(column + 2, width); j++) {
-          kept.gray[i * width + j] = gray[i * width + j];
-        }
-      }
-    }
-  }
-  return kept;
 }
 
 // The sum of the ink in every row, and in every column.
