@@ -65,7 +65,7 @@ function drawLine(image, [x0, y0], [x1, y1], radius) {
   }
 }
 
-// The steps below are those of fit_to_frame in jaxgd/data/image.py, and give its image. They leave out its removal of
+// The steps below are those of `fit_to_frame` in jaxgd/data/image, and give its image. They leave out its removal of
 // paper and of faint marks, because a drawing has neither.
 const SPECK = 0.005, LEAST_CONTRAST = 16;
 
