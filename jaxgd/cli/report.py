@@ -154,9 +154,14 @@ def training_command(config: dict[str, Any], start: Path) -> str:
     left_out = {"data_dir"} if _is_usual(config["data_dir"]) else set()
     if not is_folder(config["data"]):
         left_out |= {"labels_from", "transpose"}
+    if set(config.get("activation", ())) == {"sigmoid"}:
+        left_out.add("activation")
+    started = config.get("from") is not None
+    if started:
+        left_out |= {"sizes", "activation"}  # the network has them
     values = {name: value for name, value in config.items() if name not in left_out}
-    if config.get("from") is not None:
-        values |= {"from": start, "sizes": None}  # the network has the sizes
+    if started:
+        values["from"] = start
     words: list[object] = ["jaxgd", "train"]
     for field in dataclasses.fields(Train):
         name = field.name.removesuffix("_")

@@ -44,7 +44,8 @@ def test_the_page_shows_the_run(jaxgd, run_folder):
         ({"data": "/mine", "labels_from": 1, "transpose": True}, "--data /mine --labels-from 1 --transpose --sizes"),
         ({"keep": "best", "patience": 3, "record": ["gradient-norms", "sharpness"]},
          "--keep best --patience 3 --record gradient-norms --record sharpness"),
-        ({"from": {"path": "a", "sha256": "b"}, "scheme": None}, "--seed 0 --from s --kernel"),
+        ({"from": {"path": "a", "sha256": "b"}, "scheme": None, "activation": ["tanh"]}, "--seed 0 --from s --kernel"),
+        ({"activation": ["sigmoid", "sigmoid"]}, "--scheme scaled --eta"),
         ({"data": "mnist", "data_dir": "/data"}, "--data mnist --data-dir /data"),
         ({"made_with": {"float": "float64", "matrix products": "highest", "partitionable keys": "False"}},
          "^JAX_ENABLE_X64=1 JAX_DEFAULT_MATMUL_PRECISION=highest JAX_THREEFRY_PARTITIONABLE=0 jaxgd train"),
@@ -55,6 +56,7 @@ def test_the_command_line_has_the_settings(completed, options, words):
     line = training_command(config | options, Path("s"))
     assert re.search(words, line)
     assert ("from" in options) == ("--sizes" not in line)
+    assert "--activation" not in line
     assert ("JAX_" in training_command(config | options, Path("s"))) == ("made_with" in options)
 
 

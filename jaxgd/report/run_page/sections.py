@@ -12,6 +12,7 @@ _MOST_BARS = 16  # as in draw.js
 _MOST_NEURONS = 100
 _NAMES = {
     "sizes": "neurons per layer, inputs first",
+    "activation": "activations",
     "eta": "learning rate η",
     "l2": "L2 regularization λ",
     "batch_size": "examples per mini-batch",
