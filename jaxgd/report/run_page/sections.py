@@ -10,6 +10,7 @@ from jaxgd.report.run_page.words import SPLITS, class_name, number, section, tex
 
 _MOST_BARS = 16  # as in draw.js
 _MOST_NEURONS = 100
+_COARSE = 16  # pixels per side
 _NAMES = {
     "sizes": "neurons per layer, inputs first",
     "activation": "activations",
@@ -56,6 +57,9 @@ def drawing(facts: RunFacts) -> str:
         command = "<code>jaxgd predict</code> or <code>jaxgd.feedforward</code>"
         return section("draw", f"Draw a {word}", f"<p>{text(reason)} To read pictures with it, use {command}.</p>")
     outputs, frame = len(facts.network[-1].b), facts.frame
+    # 8×8 pixels turn a drawn 4 into a 9.
+    coarse = f" {frame.height}×{frame.width} pixels keep little of a drawing: a run on MNIST reads drawings better."
+    coarse = coarse if max(frame.height, frame.width) < _COARSE else ""
     rows = "".join(
         f'<tr><th scope="row">{class_name(facts, k)}</th><td class="bar"><span></span></td><td></td></tr>'
         for k in range(outputs if outputs <= _MOST_BARS else 10)
@@ -87,7 +91,7 @@ aria-label="The image that the network sees"></canvas>
 <table id="bars"><caption>Activations of the outputs</caption><tbody>{rows}</tbody></table>
 </div>
 <p id="help" class="soft">Draw with a mouse, a finger or a pen. With the keyboard: arrow keys move the pen, two together
-diagonally, <kbd>Space</kbd> puts it down and lifts it, <kbd>Backspace</kbd> undoes, <kbd>Esc</kbd> clears.</p>
+diagonally, <kbd>Space</kbd> puts it down and lifts it, <kbd>Backspace</kbd> undoes, <kbd>Esc</kbd> clears.{coarse}</p>
 </div>""",
     )
 
