@@ -185,7 +185,7 @@ def training_command(config: dict[str, Any], start: Path) -> str:
 
 
 def _is_usual(data_dir: str | None) -> bool:
-    """Return True for the folder in which jaxgd searches for data sets by itself."""
+    """Return True for the default folder of data sets."""
     from jaxgd.data import default_data_dir
 
     return data_dir == str(default_data_dir().absolute())
