@@ -41,7 +41,7 @@ for axis, (activation, rates) in zip(axes, etas.items(), strict=True):
         steps = history.epoch[:: args.every]
         ratio = history.records["sharpness"][:: args.every] * eta / 2
         axis.plot(steps, ratio, linewidth=1, label=f"η = {eta:g}")
-        print(f"{activation}, η = {eta:g}: λ_max / (2/η) from {ratio[0]:.2f} to {ratio[-1]:.2f}, C {history.cost[-1]:.4f}")
+        print(f"{activation}, η = {eta:g}: λ_max / (2/η) is {ratio[-1]:.2f} at the end, C {history.cost[-1]:.4f}")
     axis.axhline(1, color="black", linewidth=0.8, linestyle=":")
     axis.set(title=activation, xlabel="step", ylim=(0, 1.6))
     axis.legend(frameon=False)

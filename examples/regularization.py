@@ -21,7 +21,8 @@ parser.add_argument("--picture", default="regularization.png")
 args = parser.parse_args()
 
 data = jaxgd.load_dataset(args.data)
-few = data._replace(train=data.train._replace(images=data.train.images[: args.images], labels=data.train.labels[: args.images]))
+images, labels = data.train.images[: args.images], data.train.labels[: args.images]
+few = data._replace(train=data.train._replace(images=images, labels=labels))
 network = jaxgd.init_network(jax.random.key(0), (data.train.images[0].size, 30, 10))
 figure, (costs, accuracies) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
 for l2, color in ((None, "C0"), (0.1, "C1")):
