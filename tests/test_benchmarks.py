@@ -310,6 +310,7 @@ def test_names_of_families_and_cases_are_unique():
         "gradcheck",
         "nielsen",
         "memory",
+        "sweep",
     )
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
@@ -487,7 +488,7 @@ def test_rows_of_a_training_case(monkeypatch):
     with pytest.raises(SystemExit, match=r"after one epoch C is 0\.1 for jaxgd, but \{'numpy': 0\.2\}"):
         list(case.measure(Options(peers=("jaxgd", "numpy"), repeats=3)))
     with pytest.raises(SystemExit, match="expected --peers from"):
-        chosen_peers(START, ("book",))
+        chosen_peers("start-up", START_PEERS, ("book",))
 
 
 @pytest.mark.slow
