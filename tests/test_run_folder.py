@@ -110,6 +110,8 @@ WRONG = {
     "seed": (-1, 2**32, 2**70, 0.0),
     "kernel": (7, "x", [], None, DELETED),
     "gradient_norm": (0, "true", None, []),
+    "labels_from": (-1, 256, 1.0, True, None),
+    "transpose": (0, "true", None, []),
     "budget": (1, None, []),
     "budget.chunk": (0, 1.5, True, "1", 2**63, DELETED),
     "budget.kept": (-1, 1.5, None, DELETED),
