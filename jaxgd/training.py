@@ -395,7 +395,7 @@ def _rates(network: Network, eta: Any, optimizer: Any, l2: Any, n: int, updates:
     """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
     # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
     dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)
-    return Rates(_step_size(dtype, eta, optimizer, updates), None if l2 is None else _decay(dtype, l2, n))
+    return Rates(_step_size(dtype, eta, optimizer, updates), None if l2 is None else weight_decay(dtype, l2, n))
 
 
 def _step_size(dtype: Any, eta: Any, optimizer: Any, updates: Callable[[], Array]) -> Array:
@@ -433,8 +433,8 @@ def _scheduled(dtype: Any, schedule: Callable[[Any], Any], updates: Array) -> Ar
     return rates
 
 
-def _decay(dtype: Any, l2: Any, n: int) -> Array:
-    """Return λ/n."""
+def weight_decay(dtype: Any, l2: Any, n: int) -> Array:
+    """Return λ/n. Raise unless λ is a finite number, 0 or more, or traced."""
     require_real("train", "l2", l2)
     if is_traced(l2):
         return jnp.asarray(l2, dtype) / n

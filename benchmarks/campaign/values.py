@@ -88,6 +88,7 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
         "backprop": {"network": network, "x": x, "y": y},
         "check_gradients": {"f": square, "args": (v,)},
         "cost_slice": {"cost": square, "v": v, "key": key, "resolution": 3},
+        "cross_entropy": {"a": y, "y": y},
         "eigenpairs": {"cost": square, "v": v},
         "feedforward": {"network": network, "x": x},
         "hessian_vector_product": {"cost": square, "v": v, "u": v},

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import typing
 from pathlib import Path
 
 import jax
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 from support import assert_leaves_close
 
-from jaxgd import LayerGradientNorms, epoch, init_network, load_dataset, load_network, train, training
+from jaxgd import LayerGradientNorms, cross_entropy, epoch, init_network, load_dataset, load_network, train, training
 from jaxgd.best import best_epochs
 from jaxgd.chunks import Budget
 from jaxgd.cli import main, train_folder
+from jaxgd.cli.train import Train
+from jaxgd.cost import COSTS
 from jaxgd.data.idx import write_idx
 from jaxgd.network import first_network
 from jaxgd.network_file import read_tensors
@@ -58,6 +61,27 @@ def test_the_command_equals_the_library(jaxgd):
     result = train(network, load_dataset("digits"), epochs=2, batch_size=20, eta=1.5, key=order_key)
     assert_leaves_close(load_network("run/network.safetensors"), result.network, rtol=0)
     np.testing.assert_array_equal([row["cost"] for row in rows()], result.history.cost)
+
+
+def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
+    """The second epoch is that of a resumed run, which equals the library bit for bit."""
+    flags = ("--activation", "tanh", "softmax", "--cost", "cross-entropy", "--l2", 5, "--eta", 0.1)
+    jaxgd("train", "--epochs", 1, "--run-dir", "run", "--sizes", 64, 12, 10, *flags)
+    jaxgd("train", "--resume", "run", "--epochs", 2)
+    network_key, order_key = jax.random.split(jax.random.key(0))
+    network = init_network(network_key, (64, 12, 10), "scaled", activation=("tanh", "softmax"))
+    settings = {"epochs": 2, "batch_size": 10, "eta": 0.1, "key": order_key, "cost": cross_entropy, "l2": 5.0}
+    result = train(network, load_dataset("digits"), **settings)
+    assert_leaves_close(load_network("run/network.safetensors"), result.network, rtol=0)
+    np.testing.assert_array_equal([row["cost"] for row in rows()], result.history.cost)
+    config = json.loads(Path("run", "config.json").read_text())
+    assert (config["activation"], config["cost"], config["l2"]) == (["tanh", "softmax"], "cross-entropy", 5.0)
+    assert f"cross-entropy {result.history.test_cost[-1]:.6f}" in jaxgd("evaluate", "run").out
+
+
+def test_the_names_of_costs_are_those_of_the_table():
+    """The command reads its arguments before it imports JAX, so it has a copy of the names."""
+    assert set(typing.get_args(typing.get_type_hints(Train)["cost"])) == set(COSTS)
 
 
 def test_full_batch_makes_one_update_per_epoch(jaxgd):
@@ -465,7 +489,17 @@ MISUSE = {
     "an unknown record": (["--record", "loss"], "--record must be sharpness or gradient-norms, got 'loss'"),
     "from nothing": (["--from", "nowhere"], "nowhere cannot be read"),
     "from another file": (["--from", "run/config.json", "--run-dir", "x"], "is damaged or not a safetensors file"),
-    "from with sizes": (["--from", "run", "--sizes", 64, 10, "--scheme", "scaled"], "leave out --sizes and --scheme"),
+    "from with sizes": (["--from", "run", "--sizes", 64, 10, "--scheme", "scaled"], "leave out --sizes, --scheme"),
+    "from with an activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),
+    "an unknown activation": (
+        ["--activation", "gelu"],
+        "--activation must be of sigmoid, tanh, relu, softmax, got 'gelu'",
+    ),
+    "three activations": (["--activation", "tanh", "tanh", "tanh"], "one for each of the 2 layers, got 3"),
+    "softmax inside": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
+    "cross-entropy of tanh": (["--cost", "cross-entropy", "--activation", "tanh"], "needs outputs between 0 and 1"),
+    "l2 negative": (["--l2", -1], "l2 must be a finite number, 0 or more, got -1.0"),
+    "l2 NaN": (["--l2", "nan"], "l2 must be a finite number, 0 or more, got nan"),
     "from does not fit": (
         ["--from", "run", "--data", "./small"],
         "sizes [64, 30, 10] and does not fit small: its images",
