@@ -447,7 +447,7 @@ FAULTS = (
     ),
     Fault("epoch.py", '(values["step_norm"] == 0) & wrong', 'values["step_norm"] < 0', TRAINING),
     Fault("epoch.py", "saturated & wrong & (state.epoch > 0)", "saturated & wrong & (before is not None)", TRAIN),
-    Fault("cli/train.py", "if outcome.ok and unchanged else outcome", "if False else outcome", TRAIN),
+    Fault("cli/train.py", "if result.outcome.ok and unchanged", "if False", TRAIN),
     Fault("run_folder.py", ".exists() and not folder.exists()", ".exists() and False", TRAIN),
     Fault("epoch.py", "~(jnp.abs(data_cost) <= near_0(", "~(jnp.abs(data_cost) < 0 * near_0(", TRAINING),
     Fault(
