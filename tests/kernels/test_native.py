@@ -104,7 +104,9 @@ def require_book(sizes, n, batch, density, dtype, labels, cost, decay, together,
         patch.setenv("JAXGD_NATIVE_TOGETHER", str(together))
         got, finite = run(network, x, y, order, 0.05, batch, cost, decay)
     assert bool(finite)
-    for got_leaf, want in zip(leaves(got), leaves(by_hand(network, x, y, order, 0.05, batch, cost, decay)), strict=True):
+    for got_leaf, want in zip(
+        leaves(got), leaves(by_hand(network, x, y, order, 0.05, batch, cost, decay)), strict=True
+    ):
         np.testing.assert_allclose(got_leaf, want, rtol=2e-5, atol=2e-6)
     (c, right, saturated, gradient), a = jax.device_get(evaluated(network, x, y, True, cost))
     again = without_outputs(network, x, y, False, cost)
