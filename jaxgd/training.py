@@ -142,11 +142,11 @@ def train(
             accelerators. The native kernels always multiply in float32. The CUDA kernel splits each float32 factor into
             two TF32 numbers for None, "float32" and "highest", and takes one for "tensorfloat32" and "high".
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
-            hand: for plain descent on the quadratic cost, a float32 network of sigmoid neurons on the CPU, and inputs
-            of bytes or float32. "cuda" is one kernel for an NVIDIA GPU: for plain mini-batch descent on the quadratic
-            cost, a small float32 network of sigmoid neurons with one hidden layer, and inputs of bytes. "auto", the
-            default, takes the fastest that can run on this device with these shapes. Their results differ only by
-            rounding.
+            hand: for plain descent on `quadratic_cost` or `cross_entropy`, with or without `l2`, a constant η, a
+            float32 network of sigmoid neurons on the CPU, and inputs of bytes or float32. "cuda" is one kernel for an
+            NVIDIA GPU: for plain mini-batch descent on the quadratic cost, a small float32 network of sigmoid neurons
+            with one hidden layer, and inputs of bytes. "auto", the default, takes the fastest that can run on this
+            device with these shapes. Their results differ only by rounding.
         callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.

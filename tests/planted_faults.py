@@ -499,7 +499,7 @@ FAULTS = (
         TRAINING,
     ),
     Fault("kernels/order.py", "_ROUNDS = 64", "_ROUNDS = 8", KERNELS),
-    Fault("kernels/native.py", "if job.cost is not quadratic_cost:", "if False:", f"{KERNELS} {TRAINING}"),
+    Fault("kernels/native.py", "if job.cost not in COSTS:", "if False:", f"{KERNELS} {TRAINING}"),
     Fault("kernels/choice.py", "reason = backend.why_slower(job)", "pass", f"{KERNELS} {REGISTRY}"),
     Fault(
         "kernels/choice.py", "for here, reason in passed_over if here]", "for here, reason in passed_over]", REGISTRY
@@ -584,6 +584,11 @@ FAULTS = (
     Fault("kernels/src/kernels.cc", "rows[ends[examples.labels[row]]++] = row", "rows[row - first] = first", KERNELS),
     Fault("kernels/src/trainer.h", "right &= a[k] < a[label]", "right &= a[k] <= a[label]", KERNELS),
     Fault("kernels/src/trainer.h", "k < n && result.saturated", "k < 1 && result.saturated", KERNELS),
+    Fault("kernels/src/trainer.h", "if (factor != 1) multiply_all(d, m * p, factor);", "", KERNELS),
+    Fault("kernels/src/trainer.h", "if (scale_ != 1) multiply_all(d, m * own.count, scale_);", "", KERNELS),
+    Fault("kernels/src/trainer.h", "rest * load(a + i) - y * load(second + i)", "load(a + i) - y", KERNELS),
+    Fault("kernels/src/trainer.h", "if (scale_ > 1 / kMost && scale_ < kMost) return;", "return;", KERNELS),
+    Fault("kernels/src/trainer.h", "load(z_.get() + i) - load(z_.get() + i)", "load(outputs(0) + i)", KERNELS),
     Fault("kernels/src/ffi.cc", "total.saturated &= result.saturated", "total.saturated = result.saturated", KERNELS),
     Fault("chunks.py", "if kept <= budget.kept else None", "if kept < budget.chunk else None", TRAINING),
     Fault("chunks.py", "data_sets *= axis_size if any(in_batched[0]) else 1", "data_sets *= axis_size", TRAINING),

@@ -25,6 +25,7 @@ def by_jaxgd(kernel: Any, precision: Any = None) -> Peer:
         done: queue.Queue[Any] = queue.Queue()
         asked = threading.Semaphore(0)
         network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
+        objective: Any = {} if work.l2 is None else {"cost": jaxgd.cross_entropy, "l2": work.l2}
 
         def after(state: Any, entry: Any) -> None:
             jax.block_until_ready(state.network)  # type: ignore[no-untyped-call]
@@ -36,6 +37,7 @@ def by_jaxgd(kernel: Any, precision: Any = None) -> Peer:
                 jaxgd.train(
                     network, (data.x, data.y), epochs=10**6, batch_size=work.batch_size, eta=work.eta,
                     key=jax.random.key(0), evaluate=False, kernel=kernel, precision=precision, callback=after,
+                    **objective,
                 )  # fmt: skip
             except Exception as error:
                 done.put(error)

@@ -123,6 +123,8 @@ PEERS: dict[str, Peer] = {
     "flax": jax_peers.by_flax,
     "jit-in-python": jax_peers.by_jit,
 }
+# Peers that know the cross-entropy and L2 regularization.
+ENTROPY_PEERS = {name: PEERS[name] for name in ("jaxgd", "jaxgd-xla")}
 # Peers that train many networks.
 NETWORKS_PEERS: dict[str, Peer] = {
     "jaxgd": jax_peers.by_networks("auto", together=True),
@@ -149,6 +151,8 @@ def peers_of(work: Work) -> dict[str, Peer]:
     """Return the peers that can do this work."""
     if work.cold:
         return START_PEERS
+    if work.l2 is not None:
+        return ENTROPY_PEERS
     return PEERS if work.networks == 1 else NETWORKS_PEERS
 
 

@@ -32,6 +32,7 @@ class Work:
         growing: The name of the size that grows from case to case, for the axis of a picture; None if none grows.
         size: The value of the growing size in this case.
         epochs: Epochs of a process that is timed from start to end; None for a unit inside a process.
+        l2: λ of L2 regularization, for the cross-entropy; None for the quadratic cost without it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Work:
     growing: str | None = None
     size: int = 0
     epochs: int | None = None
+    l2: float | None = None
 
     @property
     def cold(self) -> bool:
@@ -64,7 +66,8 @@ class Work:
             return f"one process, {self.epochs} epochs of digits, as `jaxgd train` runs by default"
         batch = "full batch" if self.batch_size is None else f"batch {self.batch_size}"
         many = f"{self.networks} networks, " if self.networks > 1 else ""
-        return f"{many}{list(self.sizes)}, one {self.unit} of {self.n:,} images, {batch}"
+        cost = "" if self.l2 is None else f", cross-entropy, l2 = {self.l2:g}"
+        return f"{many}{list(self.sizes)}, one {self.unit} of {self.n:,} images, {batch}{cost}"
 
     @property
     def flop(self) -> float:
@@ -93,6 +96,8 @@ def _growth(name: str, growing: str, size: int, **work: Any) -> Work:
 WORKS = (
     Work("epoch-30", "epochs", (784, 30, 10), 50_000, 10, 3.0),
     Work("epoch-100", "epochs", (784, 100, 10), 50_000, 10, 3.0),
+    Work("entropy-30", "epochs", (784, 30, 10), 50_000, 10, 0.5, l2=5.0),
+    Work("entropy-100", "epochs", (784, 100, 10), 50_000, 10, 0.5, l2=5.0),
     Work("epoch-512-512", "epochs", (784, 512, 512, 10), 50_000, 128, 1.0),
     Work("step-1000", "steps", (784, 30, 10), 1_000, None, 1.0),
     Work("step-10000", "steps", (784, 30, 10), 10_000, None, 1.0),

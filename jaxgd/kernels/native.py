@@ -201,7 +201,10 @@ def _evaluate(
 
 
 class _Native(Backend):
-    """The native kernels as a backend: plain descent on the quadratic cost, in float32 on one CPU device."""
+    """The native kernels as a backend: plain descent of networks of sigmoid neurons, in float32 on one CPU device.
+
+    The cost is one of `COSTS`, with or without L2 regularization.
+    """
 
     name, platform = "native", "cpu"
 

@@ -383,7 +383,8 @@ network = init_network(jax.random.key(0), (64, 300, 10), "scaled")
 options = {"epochs": 3, "batch_size": 10, "key": jax.random.key(1), "kernel": "native"}
 results = [train(network, data, eta=3.0, **options)]
 results += [train(network, data, eta=0.5, cost=cross_entropy, l2=5.0, **options)]
-bits = b"".join(np.asarray(x).tobytes() for result in results for x in jax.tree.leaves((result.network, result.history)))
+trained = [(result.network, result.history) for result in results]
+bits = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(trained))
 print(native.about().split(",")[0], hashlib.sha256(bits).hexdigest(), *(float(r.history.cost[-1]) for r in results))
 """
 

@@ -77,7 +77,9 @@ def placed():
 
 def many_networks(kernel):
     def run(key):
-        result = jaxgd.train(NETWORK, (X, Y), epochs=2, batch_size=10, eta=1.0, key=key, kernel=kernel)
+        # Each network has a decay of its own.
+        settings = {"cost": jaxgd.cross_entropy, "l2": jax.random.uniform(key), "kernel": kernel}
+        result = jaxgd.train(NETWORK, (X, Y), epochs=2, batch_size=10, eta=1.0, key=key, **settings)
         return result.network, result.history.cost
 
     return jax.vmap(run)

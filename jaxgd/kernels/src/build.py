@@ -25,6 +25,8 @@ LIBRARY = SOURCE.parent / "_native.so"
 FLAGS = [
     *("-std=gnu++17", "-fPIC", "-pthread", "-O3", "-DNDEBUG"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-fno-math-errno", "-ffp-contract=fast"),
+    # Without this flag, the speed of an epoch depends by up to 4% on the length of other code in front of it.
+    "-falign-functions=64",
 ]
 # The floats per vector and the flags of each instruction set. A processor without the others runs "portable".
 PORTABLE: dict[str, tuple[int, list[str]]] = {"portable": (4, [])}
