@@ -442,9 +442,17 @@ FAULTS = (
         "return examples, True",
         TRAINING,
     ),
+    Fault("epoch.py", "data_cost = result.cost", "data_cost = state.cost", TRAINING),
+    Fault("epoch.py", "result = penalized(result, network, decay)", "pass", TRAINING),
+    Fault("kernels/evaluation.py", "return 0.5 * decay", "return decay", TRAINING),
+    Fault("training.py", "each * done + np.arange", "np.arange", TRAINING),
+    Fault("kernels/xla.py", "eta[-1] if eta.ndim", "eta[0] if eta.ndim", TRAINING),
+    Fault("network_file.py", ", each[i]) for i in layers", ") for i in layers", NETWORK_FILE),
     Fault("epoch.py", '(values["step_norm"] == 0) & wrong', 'values["step_norm"] < 0', TRAINING),
     Fault("epoch.py", "saturated & wrong & (state.epoch > 0)", "saturated & wrong & (before is not None)", TRAIN),
-    Fault("cli/train.py", "if outcome.ok and unchanged else outcome", "if False else outcome", TRAIN),
+    Fault(
+        "cli/train.py", "if result.outcome.ok and unchanged else result.outcome", "if False else result.outcome", TRAIN
+    ),
     Fault("run_folder.py", ".exists() and not folder.exists()", ".exists() and False", TRAIN),
     Fault("epoch.py", "~(jnp.abs(data_cost) <= near_0(", "~(jnp.abs(data_cost) < 0 * near_0(", TRAINING),
     Fault(

@@ -34,6 +34,7 @@ from jaxgd.chunks import (
     outputs_in_chunks,
     rows_at_once,
 )
+from jaxgd.epoch import near_0
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import Examples, fit_splits, inputs, targets
 from jaxgd.history import NUMBERS
@@ -479,6 +480,22 @@ def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
     assert reason(network, digits, 1e30) is Reason.SATURATED
     assert reason(*saturated(digits, 0), 1e-3) is Reason.COMPLETED
     assert reason(*saturated(digits, 1), 1e-3) is Reason.SATURATED
+
+
+def test_the_outcome_judges_the_cost_without_l2(few):
+    """A saturated network that is right has completed its run, also if the term of l2 is large."""
+    network, _ = saturated(load_dataset("digits"), 0)
+    network = (network[0]._replace(w=jnp.ones_like(network[0].w)), network[1])
+    settings = {"epochs": 1, "batch_size": 10, "eta": 1e-6, "key": jax.random.key(5)}
+    for label, want in ((0, Reason.COMPLETED), (1, Reason.SATURATED)):
+        data = few[0], np.full_like(few[1], label)
+        result = train(network, data, cost=cross_entropy, l2=1.0, **settings)
+        assert result.outcome.reason is want
+        assert result.history.cost[-1] > 1
+    # In bfloat16, 20 right outputs may cost 20 ε = 0.16 together.
+    wide = (Layer(jnp.zeros((20, 3), jnp.bfloat16), jnp.zeros(20, jnp.bfloat16)),)
+    assert (near_0(quadratic_cost, wide), near_0(cross_entropy, network)) == (1e-3, 1e-3)
+    assert near_0(cross_entropy, wide) == 2 * 20 * 2**-7
 
 
 @pytest.mark.parametrize(
