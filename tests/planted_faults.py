@@ -37,6 +37,9 @@ NETWORK, COST, BACKPROP, PYTREE = (
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
 PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py tests/report/test_history.py", "tests/report/test_sweep.py"
 BEST, RECORDS = "tests/test_best.py", "tests/test_records.py"
+PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py", "tests/report/test_sweep.py"
+PAGE, REPORT = "tests/report/test_run_page.py", "tests/cli/test_report.py"
+BROWSER = "-m slow tests/report/test_run_page_in_browser.py"
 SWEEPS = "tests/cli/test_sweep.py"
 COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda_driver.py"
 CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
@@ -725,6 +728,16 @@ FAULTS = (
     Fault("cli/sweep.py", "part=options.part", "part=None", SWEEPS),
     Fault("cli/sweep.py", "scheme=options.scheme or scheme", 'scheme="gaussian"', SWEEPS),
     Fault("cli/common.py", "(1024 if found[3] else 1000)", "1000", "jaxgd/cli/common.py"),
+    # The page of a run.
+    Fault("report/run_page/words.py", "html.escape(str(value))", "str(value)", PAGE),
+    Fault("report/run_page/pixels.py", 'astype("<f4")', 'astype(">f4")', PAGE),
+    Fault("report/run_page/chart.py", "share * (_BOTTOM - _TOP)", "(1 - share) * (_BOTTOM - _TOP)", PAGE),
+    Fault(
+        "cli/report.py", "if value is None or (unstated and", "if value is None or unstated or (unstated and", REPORT
+    ),
+    Fault("report/run_page/network.js", "layer.w[j * n + k]", "layer.w[k * z.length + j]", BROWSER),
+    Fault("report/run_page/network.js", "target - center + 0.5", "target - center", BROWSER),
+    Fault("report/run_page/network.js", "before <= SPECK * total", "before <= 0", BROWSER),
     Fault("report/sweep.py", "rows = sweep.last()", "rows = sweep.table", SWEEP_PLOTS),
     Fault("report/sweep.py", "(Reason.NOT_FINITE, Reason.START_NOT_FINITE)", "(Reason.SATURATED,)", SWEEP_PLOTS),
     Fault("report/sweep.py", "        some.sort(key=lambda point: point.eta)\n", "", SWEEP_PLOTS),

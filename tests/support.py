@@ -77,7 +77,8 @@ def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
     layers = [layer._replace(w=np.asarray(layer.w, dtype), b=np.asarray(layer.b, dtype)) for layer in network]
     activations, slopes = [np.asarray(x, dtype)], []
     for layer in layers:
-        a, slope = _slope(layer.activation, activations[-1] @ layer.w.T + layer.b)
+        z = activations[-1] @ layer.w.T + layer.b
+        a, slope = _slope(layer.activation, z)
         activations.append(a)
         slopes.append(slope)
     a, gradient = activations[-1], []
@@ -85,7 +86,8 @@ def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
     error = (a - y) / len(x)
     if entropy:
         is_softmax = layers[-1].activation == "softmax"
-        c = -np.sum(y * np.log(a) + (0 if is_softmax else (1 - y) * np.log(1 - a))) / len(x)
+        # ln(1 − a) is infinite for saturated outputs, so the cost of sigmoids is computed from z.
+        c = np.sum(-y * np.log(a) if is_softmax else np.logaddexp(0, z) - y * z) / len(x)
         error = (a * np.sum(y, axis=1, keepdims=True) - y) / len(x) if is_softmax else error
     for i, layer in reversed(list(enumerate(layers))):
         # For both outputs of the cross-entropy, the Jacobian cancels.

@@ -404,7 +404,7 @@ def test_not_finite_stops_with_the_last_finite_network(few, network, batch_size)
     assert int(result.state.epoch) == done
 
 
-@pytest.mark.parametrize("batch_size", [10, None], ids=["mini", "full"])
+@pytest.mark.parametrize("batch_size", often([10, None], [None]), ids=str)
 def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypatch):
     """It takes two programs per epoch, and deletes a gradient that no callback has seen."""
     settings = {"epochs": 50, "batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
@@ -424,7 +424,7 @@ def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypa
     assert "less memory" in train(network, few, **settings | {"epochs": 0, "cost": quadratic_cost}).kernel.reason
 
 
-@pytest.mark.parametrize("batch_size", [10, None], ids=["mini", "full"])
+@pytest.mark.parametrize("batch_size", often([10, None], [None]), ids=str)
 def test_a_donated_network_is_trained_in_place(few, network, batch_size):
     settings = {"batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
     want, last = train(network, few, epochs=2, kernel="xla", **settings), network[-1].b

@@ -126,6 +126,10 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "data_dir": _DATA_DIR, **_CONVENTIONS, "plot": Option(PATHS, _A_PICTURE), "json": FLAG,
     },
     "predict": {"run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images"))},
+    "report": {
+        "run_dir": _RUN, "out": Option(("page.html", "@run", *PATHS), lambda text: Path(text).suffix == ".html"),
+        "split": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA, "data_dir": _DATA_DIR,
+    },
     "minimize": {
         "cost": Option(("rosenbrock", "Rosenbrock", "valley ", "::", "::f", "x.py::", *WORDS, *PATHS),
                        lambda text: text == "rosenbrock" or text.endswith("model.py::cost")),
@@ -143,13 +147,17 @@ OPTIONS: dict[str, dict[str, Option]] = {
     },
     "info": {"data_dir": _DATA_DIR},
 }  # fmt: skip
-POSITIONAL = {"evaluate": ["run_dir"], "predict": ["run_dir", "images"], "minimize": ["cost"], "check": ["cases"]}
+POSITIONAL = {
+    "evaluate": ["run_dir"], "predict": ["run_dir", "images"], "report": ["run_dir"], "minimize": ["cost"],
+    "check": ["cases"],
+}  # fmt: skip
 # Good arguments, which make a command short. A bad value replaces them.
 GOOD = {
     "train": {"epochs": "1", "run_dir": "new"},
     "sweep": {"epochs": "1", "folder": "new"},
     "evaluate": {"run_dir": "@run"},
     "predict": {"run_dir": "@run", "images": "@dot.png"},
+    "report": {"run_dir": "@run", "out": "page.html"},
     "minimize": {"cost": "rosenbrock", "max_steps": "20"},
     "check": {"cases": "@model.py"},
     "info": {},

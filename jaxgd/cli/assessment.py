@@ -16,10 +16,7 @@ _WIDTH = 80  # columns, if standard output is no terminal
 def as_text(assessment: "Assessment", labels_from: int, width: int | None = None) -> str:
     """Return the confusion matrix with the accuracy of each class, and the most confident mistakes.
 
-    Args:
-        assessment: The result of `assess`.
-        labels_from: Number of the first class.
-        width: Columns of the text. By default as many as the terminal has.
+    The classes are numbered from `labels_from`. By default the text is as wide as the terminal.
     """
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
     tables = [_matrix(assessment, labels_from, gap) for gap in (2, 1)]

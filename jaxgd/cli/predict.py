@@ -34,7 +34,8 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink."""
+    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink. An IDX file has the
+    orientation of the run's files: it is transposed if the run was trained with --transpose."""
 
     def run(self, argv: list[str]) -> int:
         """Predict and return the exit status."""
@@ -54,7 +55,7 @@ class Predict:
         status = DONE
         for path in self.images:
             try:
-                images = _read(path)
+                images = _read(path, folder.config.get("transpose", False))
             except (DataError, OSError) as error:
                 error_line("jaxgd predict", str(error))
                 status = FAILED
@@ -71,12 +72,15 @@ class Predict:
             "predict", "image", network, np.stack([image for _, image in named]), np.zeros(len(named), int)
         )
         for (name, _), a in zip(named, np.asarray(outputs_in_chunks(network, x)), strict=True):
-            print(one_line(name), a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
+            label = a.argmax() + folder.config.get("labels_from", 0)
+            print(one_line(name), label, *(f"{activation:.4f}" for activation in a), sep="\t")
         return status
 
 
-def _read(path: Path) -> list[tuple[str, "np.ndarray"]]:
-    """Return the name and the pixels of each image in a file."""
+def _read(path: Path, transpose: bool) -> list[tuple[str, "np.ndarray"]]:
+    """Return the name and the pixels of each image in a file. Transpose those of an IDX file if asked."""
+    import numpy as np
+
     from jaxgd.data.idx import is_idx, read_idx
     from jaxgd.data.image import read_picture
     from jaxgd.errors import DataError
@@ -86,6 +90,7 @@ def _read(path: Path) -> list[tuple[str, "np.ndarray"]]:
     images = read_idx(path)
     if images.ndim not in (2, 3) or images.size == 0:
         raise DataError(f"{path}: expected images (n, height, width) or one (height, width), got {images.shape}.")
+    images = np.ascontiguousarray(images.swapaxes(-1, -2)) if transpose else images
     return [(f"{path}[{i}]", image) for i, image in enumerate(images if images.ndim == 3 else images[None])]
 
 

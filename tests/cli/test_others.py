@@ -141,7 +141,7 @@ def test_an_error_names_the_command_once(jaxgd, monkeypatch):
     assert answer.err.startswith("jaxgd train: kernel=")
 
 
-COMMANDS = ["", "train", "sweep", "evaluate", "predict", "minimize", "check", "info"]
+COMMANDS = ["", "train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info"]
 
 
 HELP = """
