@@ -60,8 +60,7 @@ FAULTS = (
     # The mathematics.
     Fault("activations.py", "_sigmoid(z) * _sigmoid(-z)", "_sigmoid(z) * (1 - _sigmoid(z))", ACTIVATIONS),
     Fault("activations.py", "return 4 * sigmoid_prime(2 * z)", "return 1 - tanh(z) ** 2", ACTIVATIONS),
-    Fault("activations.py", "r = jnp.where(largest, 0, v - _at(largest, v))", "r = v", ACTIVATIONS),
-    Fault("activations.py", "v - _at(largest, v)", "v", ACTIVATIONS),
+    Fault("activations.py", "product = jnp.where(largest, 0, a *", "return (a *", ACTIVATIONS),
     Fault("network.py", '"activation": self.activation} | changes', "} | changes", ACTIVATIONS),
     Fault("cost.py", "return (1 - y) * sigmoid(z) - y * sigmoid(-z)", "return sigmoid(z) - y", COST),
     Fault("cost.py", "jnp.where(z > 0, (1 - y) * z, -y * z)", "jnp.where(z > 0, z, -y * z)", COST),

@@ -171,13 +171,14 @@ def test_an_epoch_of_the_full_batch_with_l2_equals_its_prediction(few, network, 
     assert codes.tolist() == [Reason.COMPLETED, *[Reason.BAD_RULE] * 3]
 
 
-# Chapter 3: one neuron with x = 1 and y = 0. Activations at the start, after 150 and 300 updates, and the last w and b.
-# For η and the cost: the quadratic cost with the book's η = 0.15, and the cross-entropy with the book's η = 0.005.
-@pytest.mark.parametrize(("entropy", "eta"), [(False, 0.15), (True, 0.005), (True, 0.15)])
+@pytest.mark.parametrize("entropy", [False, True], ids=["quadratic", "cross-entropy"])
 @pytest.mark.parametrize("start", [(0.6, 0.9), (2.0, 2.0)], ids=str)
-def test_the_books_neuron(entropy, eta, start, x64):
-    """A loop in Python's floats is the reference. 300 steps in float64 round by less than 1e-13."""
-    w, b = start
+def test_the_books_neuron(entropy, start, x64):
+    """One neuron of chapter 3, with x = 1 and y = 0, equals a loop in Python's floats.
+
+    300 steps in float64 round by less than 1e-13. The table of the quadratic cost was computed elsewhere.
+    """
+    (w, b), eta = start, 0.15
     outputs = []
     for k in range(301):
         a = 1 / (1 + math.exp(-(w + b)))
@@ -380,15 +381,6 @@ def test_an_optax_optimizer_works_like_a_rule(digits, few, network):
     assert (np.diff(searched.history.cost) < 0).all()
     with pytest.warns(UserWarning, match="eta is not used"):
         train(network, digits.train, eta=0.5, optimizer=SGD, evaluate=False, **settings | {"epochs": 0})
-
-
-def test_train_accepts_any_cost(few, network):
-    settings = {"epochs": 20, "batch_size": 10, "eta": 0.2, "key": jax.random.key(0), "cost": textbook_entropy}
-    costs = np.asarray(train(network, few, **settings).history.cost)
-    x, y = as_rows(*few)
-    a = by_hand(network, x, y)[1]
-    np.testing.assert_allclose(costs[0], -np.mean(np.sum(y * np.log(a) + (1 - y) * np.log(1 - a), -1)), rtol=1e-5)
-    assert costs[-1] < 0.3 * costs[0]
 
 
 @pytest.mark.parametrize("batch_size", [10, None], ids=str)
