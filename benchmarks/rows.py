@@ -30,6 +30,8 @@ class Quantity(NamedTuple):
 
 QUANTITIES = {
     "time": Quantity("lower", "host", positive=True),
+    # Seconds of all processors together.
+    "processor time": Quantity("lower", "host", positive=True),
     # The difference of the times of a long run and a short run, which noise can push below 0.
     "step time": Quantity("lower", "host"),
     # A first call, with compilation.

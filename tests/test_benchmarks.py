@@ -22,10 +22,12 @@ from benchmarks.plot import draw
 from benchmarks.registry import CASES, FAMILIES, chosen
 from benchmarks.rows import QUANTITIES, Row, sampled
 from benchmarks.table import table
+from benchmarks.training import sweep
 from benchmarks.training.jax_peers import by_jaxgd
 from benchmarks.training.peers import ALL_PEERS, NETWORKS_PEERS, PEERS, START_PEERS, by_book, by_numpy
 from benchmarks.training.timing import chosen_peers, unlike
 from benchmarks.training.work import START, Shared, Work, accuracy, cost, shared
+from jaxgd import load_dataset
 from jaxgd.errors import RangeError
 from jaxgd.named_costs import NAMED_COSTS
 
@@ -310,6 +312,7 @@ def test_names_of_families_and_cases_are_unique():
         "gradcheck",
         "nielsen",
         "memory",
+        "sweep",
     )
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
@@ -487,7 +490,41 @@ def test_rows_of_a_training_case(monkeypatch):
     with pytest.raises(SystemExit, match=r"after one epoch C is 0\.1 for jaxgd, but \{'numpy': 0\.2\}"):
         list(case.measure(Options(peers=("jaxgd", "numpy"), repeats=3)))
     with pytest.raises(SystemExit, match="expected --peers from"):
-        chosen_peers(START, ("book",))
+        chosen_peers("start-up", START_PEERS, ("book",))
+
+
+def test_rows_of_a_sweep(monkeypatch):
+    turns = {"jaxgd": iter([2.0, 4.0, 3.0]), "jaxgd-each": iter([6.0, 4.0, 9.0])}
+    costs = {"jaxgd": 0.1, "jaxgd-each": 0.1}
+
+    def timed(name, program, data_dir):
+        seconds = next(turns[program], 1.0)
+        return {"seconds": seconds, "processor": 2 * seconds, "megabytes": 40.0, "cost": costs[program]}
+
+    monkeypatch.setattr(sweep, "timed", timed)
+    case, options = chosen(["sweep-digits"])[0], Options(peers=("jaxgd", "jaxgd-each"), repeats=3)
+    found = {(row.variant, row.quantity): row for row in case.measure(options)}
+    assert {key: row.value for key, row in found.items()} == {
+        ("jaxgd", "time"): 3.0, ("jaxgd", "processor time"): 6.0, ("jaxgd", "memory"): 40.0,
+        ("jaxgd-each", "time"): 6.0, ("jaxgd-each", "processor time"): 12.0, ("jaxgd-each", "memory"): 40.0,
+    }  # fmt: skip
+    # The ratios of the turns are 3, 1 and 3.
+    assert found["jaxgd-each", "time"].details["ratio"] == [3, 1, 3]
+    costs["jaxgd-each"] = 0.11
+    with pytest.raises(SystemExit, match=r"at the end C is 0\.1 for jaxgd, but \{'jaxgd-each': 0\.11\}"):
+        list(case.measure(options))
+
+
+@pytest.mark.slow
+def test_programs_train_the_networks_of_a_sweep():
+    networks = sweep.Networks("small", "digits", (64, 4, 10), (0.5, 1.0), 2, 2, "scaled", picked=3)
+    data = load_dataset("digits")
+    assert networks.sample == [0, 1, 3]
+    costs = sweep.by_sweep(networks, data)
+    assert len(set(costs)) == 3
+    assert sweep.by_train(networks, data) == costs
+    pytest.importorskip("torch")
+    np.testing.assert_allclose(sweep.by_torch(networks, data), costs, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def unlike(answers: dict[str, dict[str, float]], base: str, cold: bool = False) 
 
 def measure(work: Work, options: Options) -> Iterator[Row]:
     """Yield the time, compile time and memory of each peer. Exit if the peers did not do the same work."""
-    peers = chosen_peers(work, options.peers)
+    peers = chosen_peers(work.name, peers_of(work), options.peers)
     workers = {peer: Worker(work, peer, options.data_dir) for peer in peers}
     try:
         first = {peer: worker.ask("unit")["seconds"] for peer, worker in workers.items()}
@@ -106,14 +106,13 @@ def measure(work: Work, options: Options) -> Iterator[Row]:
         yield row("memory", "MB", [round(memory[peer], 1)])
 
 
-def chosen_peers(work: Work, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the wanted peers that can do the work. By default, return the installed peers that are not in SLOW."""
-    able = peers_of(work)
+def chosen_peers(case: str, able: Iterable[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the wanted peers that can do the case. By default, return the installed peers that are not in SLOW."""
     if wanted is None:
         return tuple(peer for peer in able if peer not in SLOW and is_installed(peer))
     chosen = tuple(peer for peer in wanted if peer in able)
     if not chosen:
-        raise SystemExit(f"{work.name}: expected --peers from {', '.join(able)}; got {', '.join(wanted)}.")
+        raise SystemExit(f"{case}: expected --peers from {', '.join(able)}; got {', '.join(wanted)}.")
     if missing := [peer for peer in chosen if not is_installed(peer)]:
         raise SystemExit(f"{', '.join(missing)}: not installed. pip install {NEEDS[missing[0]]}")
     return chosen
