@@ -506,7 +506,7 @@ FAULTS = (
         TRAINING,
     ),
     Fault("kernels/order.py", "_ROUNDS = 64", "_ROUNDS = 8", KERNELS),
-    Fault("kernels/native.py", "if job.cost is not quadratic_cost:", "if False:", f"{KERNELS} {TRAINING}"),
+    Fault("kernels/native.py", "if job.cost not in COSTS:", "if False:", f"{KERNELS} {TRAINING}"),
     Fault("kernels/choice.py", "reason = backend.why_slower(job)", "pass", f"{KERNELS} {REGISTRY}"),
     Fault(
         "kernels/choice.py", "for here, reason in passed_over if here]", "for here, reason in passed_over]", REGISTRY
