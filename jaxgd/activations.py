@@ -119,25 +119,19 @@ def _softmax_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 
 
 def softmax_product(z: Any, v: Any) -> Any:
-    """Return the product of the softmax's Jacobian with v. The Jacobian is symmetric.
+    """Return the product of the softmax's Jacobian with v, a_j (v_j − Σ_k a_k v_k). The Jacobian is symmetric.
 
-    a_j (v_j − Σ_k a_k v_k). Near a_m = 1 this form cancels to 0. Here m is the largest output, and with r = v − v_m the
-    product is a_j (r_j − Σ_k a_k r_k) for j ≠ m. These products and that of m have the sum 0.
+    The elements of the product have the sum 0, so that of the largest output m is minus the sum of the others. The
+    formula contains 1 − a_m, which is 0 by rounding near a_m = 1.
     """
     a, largest = softmax(z), is_largest(z)
-    r = jnp.where(largest, 0, v - _at(largest, v))
-    product = a * (r - jnp.sum(a * r, axis=-1, keepdims=True))
-    product = jnp.where(largest, 0, product)
+    product = jnp.where(largest, 0, a * (v - jnp.sum(a * v, axis=-1, keepdims=True)))
     return jnp.where(largest, -jnp.sum(product, axis=-1, keepdims=True), product)
 
 
 def is_largest(z: Any) -> Any:
     """Return True at the largest element of each row, and False elsewhere. The first of equal elements counts."""
     return jax.lax.broadcasted_iota(int, z.shape, z.ndim - 1) == jnp.argmax(z, axis=-1, keepdims=True)
-
-
-def _at(largest: Any, v: Any) -> Any:
-    return jnp.sum(jnp.where(largest, v, 0), axis=-1, keepdims=True)
 
 
 def _by_slope(prime: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:

@@ -28,7 +28,8 @@ class Reason(enum.IntEnum):
         BAD_RULE: A number of the rule or a bound is out of range.
         RUNNING: The run has not ended yet.
         UNCHANGED: The last epoch of `train` changed no weight, and the cost is above 10⁻³ or unknown.
-        SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, and the cost is above 10⁻³.
+        SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, or at the limits of another
+            activation, and the cost is above 10⁻³.
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
             label of `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
@@ -71,7 +72,8 @@ _MESSAGES = {
     Reason.RUNNING: "running: the run has not ended yet",
     Reason.UNCHANGED: "unchanged: no weight changed in the last epoch. Eta is too small for the dtype, or the gradient "
     "is 0, as in a saturated network",
-    Reason.SATURATED: "saturated: all outputs are 0 or 1 within rounding, although the cost is not near 0. "
+    Reason.SATURATED: "saturated: all outputs are at the limits of their activation (0 and 1 for sigmoid) within "
+    "rounding, although the cost is not near 0. "
     "Try a smaller eta, or scaled first weights",
     Reason.START_NOT_FINITE: "not started: the cost, its gradient or a variable is infinite or NaN at the start. "
     "Check the start and the data",
