@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
@@ -50,48 +50,40 @@ class Predict:
             raise RangeError("expected at least one image, got none.\nName the file of a picture.")
         folder = RunFolder.open(self.run_dir)
         network, frame = folder.load_network(), Frame(**folder.config["frame"])
-        named: list[tuple[str, np.ndarray]] = []
+        readings: list[_Reading] = []
         status = DONE
         for path in self.images:
             try:
-                images = _read(path)
+                images = _read(path, frame)
             except (DataError, OSError) as error:
                 error_line("jaxgd predict", str(error))
                 status = FAILED
                 continue
-            for name, image in images:
-                try:
-                    named.append((name, _fitted(image, frame)))
-                except DataError as error:
-                    error_line("jaxgd predict", f"{name}: {error}")
+            for name, digits in images:
+                if isinstance(digits, DataError):
+                    error_line("jaxgd predict", f"{name}: {digits}")
                     status = FAILED
-        if not named:
+                else:
+                    readings += digits
+        if not readings:
             return status
         x, _ = require_fit(
-            "predict", "image", network, np.stack([image for _, image in named]), np.zeros(len(named), int)
+            "predict", "image", network, np.stack([r.framed for r in readings]), np.zeros(len(readings), int)
         )
-        for (name, _), a in zip(named, np.asarray(outputs_in_chunks(network, x)), strict=True):
-            print(one_line(name), a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
+        for r, a in zip(readings, np.asarray(outputs_in_chunks(network, x)), strict=True):
+            print(one_line(r.name), a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
         return status
 
 
-def _read(path: Path) -> list[tuple[str, "np.ndarray"]]:
-    """Return the name and the pixels of each image in a file."""
-    from jaxgd.data.idx import is_idx, read_idx
-    from jaxgd.data.image import read_picture
-    from jaxgd.errors import DataError
-
-    if not is_idx(path):
-        return [(str(path), read_picture(path))]
-    images = read_idx(path)
-    if images.ndim not in (2, 3) or images.size == 0:
-        raise DataError(f"{path}: expected images (n, height, width) or one (height, width), got {images.shape}.")
-    return [(f"{path}[{i}]", image) for i, image in enumerate(images if images.ndim == 3 else images[None])]
+class _Reading(NamedTuple):
+    name: str
+    framed: "np.ndarray"
+    digit: "Digit"
 
 
-def _fitted(image: "np.ndarray", frame: "Frame") -> "np.ndarray":
-    """Return the image in the frame of the training images. One of their size stays as it is, unless it is blank."""
-    from jaxgd.data.image import fit_to_frame
-
-    fits = image.shape == (frame.height, frame.width) and image.min() < image.max()
-    return image if fits else fit_to_frame(image, frame)
+def _read(path, frame):
+    from jaxgd.data.image import read_picture, find_digits, fit_to_frame
+    p=read_picture(path)
+    if p.ink.shape==(frame.height,frame.width):
+        return [(str(path),[_Reading(str(path),p.ink,None)])]
+    return [(str(path),[_Reading(str(path),fit_to_frame(d.image,frame),d) for d in find_digits(p)])]

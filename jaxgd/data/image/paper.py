@@ -1,0 +1,157 @@
+"""Tell ink from paper, where the light on the paper may change from place to place.
+
+The paper at a pixel is the gray value that dark strokes are filled with by a morphological closing: the largest value
+in each window, and then the smallest of these in each window. Regions as wide as the window, such as a shadow or a
+table, keep their brightness and their sharp edges. The picture continues beyond its edges, so a region at the edge, such
+as the line of a frame, counts as wide. Light strokes on dark paper are the same in the inverted picture.
+
+Source: P. Soille, Morphological Image Analysis, chapter 4 (closings and top-hats).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from jaxgd.data.image.frame import FAINT, border_median
+
+Gray = UInt8[np.ndarray, "height width"]
+
+# Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
+_WINDOW = 0.4
+_EDGE = 0.05  # the length ℓ of `_cost`, as a share of the picture's shorter side
+_LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: its paper counts as even
+# Paper is even if its values differ by at most this share of the strongest ink. FAINT leaves a margin of a factor 2.
+_EVEN = 0.15
+# Limit on the pixels of a picture with uneven paper. A larger one is reduced by averaging blocks.
+_MOST_PIXELS = 2**20
+# Limits on the brightness that the ink is divided by, relative to the brightest paper, and for light ink in gray levels.
+_DIMMEST = 0.3
+_BLACK = 16
+
+
+class Picture(NamedTuple):
+    """A picture with its ink.
+
+    Attributes:
+        ink: From 0 (paper) to 255 (ink). If the paper is even, these are the gray values, dark ink inverted: gray paper
+            stays above 0 and gray ink below 255. Otherwise, the ink is relative to the paper around it.
+        gray: The gray values from 0 (black) to 255 (white).
+        even: True if the paper is even.
+        factor: A pixel of `ink` is a block of this many rows and columns of `gray`. It is 1 if the paper is even.
+    """
+
+    ink: Gray
+    gray: Gray
+    even: bool
+    factor: int
+
+
+def separate(gray: Gray) -> Picture:
+    """Separate the ink in a picture from the paper.
+
+    The closing of the picture is the paper if the ink is dark, and the closing of the inverted picture if it is light.
+    With the wrong polarity, edges of strokes remain in the closing, and gaps between strokes are marked as ink. The
+    paper is the closing with less of both. It is even if its range is at most 15% of the strongest ink.
+
+    Args:
+        gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
+
+    Returns:
+        The picture with its ink. Uneven paper is divided out: dark ink is 255 (1 − v/paper) for the gray value v.
+    """
+    if min(gray.shape) < _LEAST_SIDE:
+        return Picture(_of_even_paper(gray), gray, True, 1)
+    factor = reduction(gray)
+    small = reduced(gray, factor)
+    dark, light = (_closing(values) for values in (small, 255 - small))
+    is_dark = _cost(dark, small) <= _cost(light, 255 - small)
+    values, paper = (small, dark) if is_dark else (255 - small, light)
+    marks = _marks(paper, values)
+    if int(paper.max()) - int(paper.min()) <= _EVEN * int(marks.max()):
+        return Picture(_of_even_paper(gray), gray, True, 1)
+    # The light is in proportion to the brightness of the paper.
+    brightness = paper.astype(np.float32) if is_dark else 255 - paper.astype(np.float32) + _BLACK
+    brightest = brightness.max()
+    ink = marks / np.maximum(brightness, _DIMMEST * brightest) * (255 if is_dark else brightest)
+    return Picture(np.rint(np.minimum(ink, 255)).astype(np.uint8), gray, False, factor)
+
+
+def contrast(gray: Gray) -> float:
+    """Return the strongest mark of either polarity, averaged over 3×3 pixels so that noise counts less."""
+    from scipy import ndimage
+
+    found = 0.0
+    for values in (gray, 255 - gray):
+        marks = _marks(_closing(values), values)
+        smooth = ndimage.uniform_filter(marks.astype(np.float32), 3)
+        found = max(found, float(smooth.max() - np.median(smooth)))
+    return found
+
+
+def reduction(gray: Gray) -> int:
+    """Return the factor by which a picture is reduced to at most about a million pixels."""
+    return int(np.ceil(np.sqrt(gray.size / _MOST_PIXELS)))
+
+
+def reduced(gray: Gray, factor: int) -> Gray:
+    """Average blocks of `factor` rows and columns. The last incomplete blocks are left out."""
+    if factor == 1:
+        return gray
+    rows, columns = (side // factor for side in gray.shape)
+    blocks = gray[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
+    # Row by row of blocks, because the sum needs four bytes per pixel.
+    return np.stack([np.rint(row.mean(axis=(0, 2), dtype=np.float32)).astype(np.uint8) for row in blocks])
+
+
+def _of_even_paper(gray: Gray) -> Gray:
+    """Invert dark ink on even paper.
+
+    The median b of the border is the paper. The ink is darker than the paper if Σ (v − b)³ < 0 over all pixels v.
+    """
+    paper = int(border_median(gray[None])[0])
+    deviation = np.arange(256) - paper
+    # Row by row, because bincount copies its argument to eight bytes per pixel.
+    dark = sum(np.bincount(row, minlength=256) for row in gray) @ deviation**3 < 0
+    return 255 - gray if dark else gray
+
+
+def _closing(values: Gray) -> Gray:
+    """Return the brightness of the paper under dark strokes."""
+    half = max(1, round(_WINDOW * min(values.shape) / 2))
+    # An opening removes bright specks, which would raise the paper around them.
+    paper = _extreme(_extreme(np.pad(values, half, mode="edge"), 3, np.minimum), 3, np.maximum)
+    paper = _extreme(_extreme(paper, 2 * half + 1, np.maximum), 2 * half + 1, np.minimum)
+    return paper[half:-half, half:-half]
+
+
+def _extreme(values: Gray, width: int, extreme: np.ufunc) -> Gray:
+    """Return the largest or smallest value in a square window around each pixel. `width` is odd.
+
+    Source: M. van Herk, A fast algorithm for local minimum and maximum filters on rectangular and octagonal kernels.
+    """
+    for _ in range(2):
+        n, others = values.shape
+        wide = np.pad(values, ((width // 2, width // 2 + -(n + width - 1) % width), (0, 0)), mode="edge")
+        blocks = wide.reshape(-1, width, others)
+        # A window of `width` rows ends in the next block, unless it is a block.
+        after = extreme.accumulate(blocks, axis=1).reshape(wide.shape)
+        before = extreme.accumulate(blocks[:, ::-1], axis=1)[:, ::-1].reshape(wide.shape)
+        values = np.ascontiguousarray(extreme(before[:n], after[width - 1 : width - 1 + n]).T)
+    return values
+
+
+def _marks(paper: Gray, values: Gray) -> Gray:
+    """Return the depth of the strokes below the paper."""
+    return np.maximum(paper, values) - values
+
+
+def _cost(paper: Gray, values: Gray) -> float:
+    """Return Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel.
+
+    It is small for the right polarity: the ink is little, and the paper has no edges of strokes. The length ℓ is wider
+    than half a stroke, because the strokes that are missing among the marks remain as edges of the paper.
+    """
+    length = _EDGE * min(values.shape)
+    steps = sum(float(np.abs(np.diff(paper.astype(np.int16), axis=axis)).sum()) for axis in (0, 1))
+    return float(_marks(paper, values).sum()) + length * steps
