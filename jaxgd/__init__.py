@@ -14,8 +14,13 @@ from jaxgd.rules.registry import RULES
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from jaxgd.activations import sigmoid as sigmoid
+    from jaxgd.activations import sigmoid_prime as sigmoid_prime
+    from jaxgd.assessment import Assessment as Assessment
+    from jaxgd.assessment import assess as assess
     from jaxgd.backprop import backprop as backprop
     from jaxgd.cost import accuracy as accuracy
+    from jaxgd.cost import cross_entropy as cross_entropy
     from jaxgd.cost import network_cost as network_cost
     from jaxgd.cost import quadratic_cost as quadratic_cost
     from jaxgd.curvature import Eigenpairs as Eigenpairs
@@ -53,12 +58,12 @@ if TYPE_CHECKING:
     from jaxgd.network import Network as Network
     from jaxgd.network import feedforward as feedforward
     from jaxgd.network import init_network as init_network
-    from jaxgd.network import sigmoid as sigmoid
-    from jaxgd.network import sigmoid_prime as sigmoid_prime
     from jaxgd.network_file import load_network as load_network
     from jaxgd.network_file import save_network as save_network
     from jaxgd.outcome import Outcome as Outcome
     from jaxgd.outcome import Reason as Reason
+    from jaxgd.records import LayerGradientNorms as LayerGradientNorms
+    from jaxgd.records import TrainingSharpness as TrainingSharpness
     from jaxgd.report.plotting import plot as plot
     from jaxgd.rules import *  # noqa: F403  a new rule then needs no line here
     from jaxgd.slices import CostSlice as CostSlice
@@ -73,9 +78,11 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
+    "assessment": ("Assessment", "assess"),
+    "activations": ("sigmoid", "sigmoid_prime"),
     "backprop": ("backprop",),
     "network_file": ("load_network", "save_network"),
-    "cost": ("accuracy", "network_cost", "quadratic_cost"),
+    "cost": ("accuracy", "cross_entropy", "network_cost", "quadratic_cost"),
     "curvature": ("Eigenpairs", "Sharpness", "eigenpairs", "hessian_vector_product", "sharpness"),
     "data": ("Dataset", "Part", "load_dataset", "load_idx"),
     "descent": ("Descent", "DescentState", "Record", "Solution", "Stop", "Trajectory", "minimize"),
@@ -90,8 +97,9 @@ _HOME = {
         "WriteError",
     ),
     "gradcheck": ("GradientError", "GradientReport", "Verdict", "check_gradients"),
-    "network": ("Layer", "Network", "feedforward", "init_network", "sigmoid", "sigmoid_prime"),
+    "network": ("Layer", "Network", "feedforward", "init_network"),
     "outcome": ("Outcome", "Reason"),
+    "records": ("LayerGradientNorms", "TrainingSharpness"),
     "report.plotting": ("plot",),
     "rules": ("Rule", "update", *RULES),
     "slices": ("CostSlice", "cost_slice"),

@@ -1,11 +1,15 @@
 """The gradient of the network's cost, derived by hand: the four equations of chapter 2, without autodiff."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgd.errors import ShapeError, describe, require_examples, require_float, require_precision
-from jaxgd.network import Layer, Network, require_input, sigmoid, sigmoid_prime, weighted_input
+from jaxgd.activations import Activation, activate, backward
+from jaxgd.cost import Cost, cross_entropy, quadratic_cost, require_cost_fits, sigmoid_error, softmax_error
+from jaxgd.errors import RangeError, ShapeError, describe, require_examples, require_float, require_precision
+from jaxgd.network import Layer, Network, activated, require_input, weighted_input
 
 
 def backprop(
@@ -13,11 +17,18 @@ def backprop(
     x: Float[Array, "*batch in"],
     y: Float[Array, "*batch out"],
     *,
+    cost: Cost = quadratic_cost,
+    activation: Activation | Sequence[Activation] | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> Network:
-    """Return the gradient ∇C of the quadratic cost, by backpropagation.
+    """Return the gradient ∇C of the quadratic cost or the cross-entropy, by backpropagation.
 
     δᴸ = (a − y) ⊙ σ′(zᴸ)/n;  δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ);  ∂C/∂b = Σ δ;  ∂C/∂w = Σ δ aᵀ, with sums over the n examples.
+    For the cross-entropy, δᴸ = (a − y)/n.
+
+    Each layer has the derivative of its own activation in place of σ′, written out by hand: 4σ(2z)σ(−2z) for tanh, 1 or
+    0 for relu. For softmax, the product with the Jacobian, a ⊙ (v − a · v), replaces ⊙ σ′. Only for a function of your
+    own, the product with its derivative is `jax.vjp`.
 
     The result equals `jax.grad(network_cost)(network, x, y)` up to rounding.
 
@@ -25,17 +36,21 @@ def backprop(
         network: The layers, first to last.
         x: Inputs, real floating point, (..., in): one example (in,), or a batch whose leading axes have the product n.
         y: Targets, real floating point, (..., out), with the leading axes of x.
+        cost: `quadratic_cost` (default), or `cross_entropy` for outputs of "sigmoid" or "softmax". For other costs, use
+            `jax.grad(network_cost)`.
+        activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. It matters on accelerators.
 
     Returns:
-        The gradient, a network with the shapes and dtypes of `network`.
+        The gradient, a network with the shapes, dtypes and activations of `network`, or with those of `activation`.
 
     Raises:
         ShapeError: If x or y does not fit the network, or the batch has no example.
         DtypeError: If x or y is not real floating point, or the network is not a tuple of layers with arrays of floats.
-        RangeError: If the precision is unknown, or the device does not have its algorithm.
+        RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
+            precision. Also if the cost is another function, or the outputs do not fit `cross_entropy`.
 
-    Source: Nielsen, chapter 2, equations (BP1) to (BP4).
+    Source: Nielsen, chapter 2, equations (BP1) to (BP4); chapter 3, equation (66).
 
     Example:
         >>> network = (Layer(jnp.array([[0.6]]), jnp.array([0.9])),)
@@ -43,6 +58,7 @@ def backprop(
         >>> print(f"{gradient[0].w[0, 0]:.4f} {gradient[0].b[0]:.4f}")
         0.1219 0.1219
     """
+    network = activated("backprop", network, activation)
     require_input("backprop", network, x)
     require_precision("backprop", precision, jnp.result_type(x, network[0].w))
     require_float("backprop", "y", y)
@@ -52,20 +68,35 @@ def backprop(
             f"got {describe(y)}."
         )
     require_examples("backprop", jnp.size(y))
+    if cost is not quadratic_cost and cost is not cross_entropy:
+        raise RangeError(
+            f"backprop: cost must be jaxgd.quadratic_cost or jaxgd.cross_entropy, got {describe(cost)}.\n"
+            "For another cost, use jax.grad(jaxgd.network_cost)."
+        )
+    require_cost_fits("backprop", cost, network[-1].activation)
     x, y = jnp.reshape(x, (-1, jnp.shape(x)[-1])), jnp.reshape(y, (-1, jnp.shape(y)[-1]))
 
     # The backward pass needs every z and a.
     activations, weighted_inputs = [x], []
     for layer in network:
         weighted_inputs.append(weighted_input(layer, activations[-1], precision=precision))
-        activations.append(sigmoid(weighted_inputs[-1]))
+        activations.append(activate(layer.activation, weighted_inputs[-1]))
 
     # The mean over the examples puts 1/n into the error of the outputs.
-    error = (activations[-1] - y) / len(x)
+    z, outputs = weighted_inputs[-1], network[-1].activation
+    if cost is cross_entropy:
+        delta = _ERRORS[outputs](z, y) / len(x)  # type: ignore[index]
+    else:
+        delta = backward(outputs, z, (activations[-1] - y) / len(x))
     gradient: list[Layer] = []
-    for layer, z, a in zip(reversed(network), reversed(weighted_inputs), reversed(activations[:-1]), strict=True):
-        delta = error * sigmoid_prime(z)
-        dw = jnp.matmul(delta.T, a, precision=precision)
-        gradient.append(Layer(dw.astype(layer.w.dtype), jnp.sum(delta, axis=0).astype(layer.b.dtype)))
-        error = jnp.matmul(delta, layer.w, precision=precision)
+    for i, layer in reversed(list(enumerate(network))):
+        dw = jnp.matmul(delta.T, activations[i], precision=precision)
+        db = jnp.sum(delta, axis=0)
+        gradient.append(layer._replace(w=dw.astype(layer.w.dtype), b=db.astype(layer.b.dtype)))
+        if i > 0:
+            error = jnp.matmul(delta, layer.w, precision=precision)
+            delta = backward(network[i - 1].activation, weighted_inputs[i - 1], error)
     return tuple(reversed(gradient))
+
+
+_ERRORS = {"sigmoid": sigmoid_error, "softmax": softmax_error}

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
+from jaxgd.activations import activate
 from jaxgd.errors import DtypeError, describe, is_traced, require_count
 from jaxgd.examples import inputs
-from jaxgd.network import Network, feedforward, network_sizes
+from jaxgd.network import Network, network_sizes, output_weighted_input
 from jaxgd.pytree import is_wide, size
 
 
@@ -119,21 +120,35 @@ def outputs_in_chunks(
 ) -> Float[Array, "n out"]:
     """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
 
+    See `weighted_inputs_in_chunks`.
+    """
+    return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, precision, budget, batched))
+
+
+def weighted_inputs_in_chunks(
+    network: Network,
+    x: Array,
+    precision: jax.lax.PrecisionLike = None,
+    budget: Budget | None = None,
+    batched: Batched = UNBATCHED,
+) -> Float[Array, "n out"]:
+    """Return the weighted inputs of the output layer for all rows of x, computed in chunks that fit the budget.
+
     With several chunks, back-propagation converts the inputs of each chunk again. It also computes the weighted inputs
     again if they exceed the budget for all rows together.
     """
     budget = budget_of(x) if budget is None else budget
 
-    def outputs(rows: Array) -> Array:
-        return feedforward(network, inputs(rows, network[-1].b.dtype), precision=precision)
+    def weighted_inputs(rows: Array) -> Array:
+        return output_weighted_input("feedforward", network, inputs(rows, network[-1].b.dtype), precision)
 
     rows = rows_at_once(network, len(x), budget, batched)
     if rows == len(x):
-        return outputs(x)
+        return weighted_inputs(x)
     kept = len(x) * batched.networks * sum(network_sizes(network)[1:]) * network[-1].b.dtype.itemsize
     policy = jax.checkpoint_policies.dots_saveable if kept <= budget.kept else None
-    a: Array = jax.lax.map(jax.checkpoint(outputs, policy=policy), x, batch_size=rows)
-    return a
+    z: Array = jax.lax.map(jax.checkpoint(weighted_inputs, policy=policy), x, batch_size=rows)
+    return z
 
 
 def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = UNBATCHED) -> int:

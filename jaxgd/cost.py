@@ -1,13 +1,16 @@
-"""The cost that descent minimizes, and the accuracy, which is reported next to it."""
+"""The costs that descent minimizes, and the accuracy, which is reported next to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from jaxgd.activations import Activation, activate, is_largest, name_of, sigmoid, softmax
 from jaxgd.errors import (
     DtypeError,
+    RangeError,
     ShapeError,
     as_array,
     describe,
@@ -16,7 +19,7 @@ from jaxgd.errors import (
     require_outputs,
     require_same_shape,
 )
-from jaxgd.network import Network, feedforward
+from jaxgd.network import Network, activated, output_weighted_input
 
 Cost = Callable[[Array, Array], Array]
 """A cost function: it takes outputs a and targets y, both (..., out), and returns one real scalar."""
@@ -45,11 +48,134 @@ def quadratic_cost(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"])
         >>> float(quadratic_cost(jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 1.0]])))
         0.5
     """
-    require_float("quadratic_cost", "a", a)
-    require_float("quadratic_cost", "y", y)
-    require_same_shape("quadratic_cost", a=a, y=y)
-    require_outputs("quadratic_cost", a)
+    _require_pair("quadratic_cost", a, y)
     return 0.5 * jnp.mean(jnp.sum((y - a) ** 2, axis=-1))
+
+
+def cross_entropy(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) -> Float[Array, ""]:
+    """Return the cross-entropy of outputs and targets.
+
+    C = −1/n Σ [y ln a + (1 − y) ln(1 − a)], with n examples and the sum over all outputs.
+
+    `network_cost`, `backprop` and `train` with `cost=cross_entropy` do not use this formula, which is infinite for a
+    wrong output that rounds to 0 or 1. They compute the cost from the weighted inputs z of the output layer. It is then
+    finite for every z, and its gradient is (a − y)/n:
+
+    - "sigmoid" outputs: C = 1/n Σ [ln(1 + exp(z)) − y z], the same cost;
+    - "softmax" outputs: C = −1/n Σ y ln a, the log-likelihood cost of the book, another cost than the formula above.
+
+    They refuse other activations of the output layer. A function of your own that calls `cross_entropy` uses the
+    formula.
+
+    Args:
+        a: Outputs, real floating point, (..., out), from 0 to 1. The leading axes are the examples: n is their product.
+        y: Targets, real floating point, of the same shape, from 0 to 1. Nothing is broadcast.
+
+    Returns:
+        The cost, a scalar in the wider dtype of a and y, 0 or more. A target of 0 or 1 whose output equals it adds 0.
+
+    Raises:
+        ShapeError: If the shapes differ, a is a scalar, or the batch has no example or no output.
+        DtypeError: If a or y is not real floating point.
+
+    Source: Nielsen, chapter 3, equations (63) and (80).
+
+    Example:
+        >>> print(f"{cross_entropy(jnp.array([[0.5, 0.0]]), jnp.array([[1.0, 0.0]])):.4f}")  # ln 2
+        0.6931
+    """
+    _require_pair("cross_entropy", a, y)
+    terms = jax.scipy.special.xlogy(y, a) + jax.scipy.special.xlog1py(1 - y, -a)
+    return -jnp.mean(jnp.sum(terms, axis=-1))
+
+
+def _require_pair(who: str, a: Any, y: Any) -> None:
+    require_float(who, "a", a)
+    require_float(who, "y", y)
+    require_same_shape(who, a=a, y=y)
+    require_outputs(who, a)
+
+
+@jax.custom_jvp
+def _sigmoid_entropy(z: Any, y: Any) -> Any:
+    """Return Σ [ln(1 + exp(z)) − y z] of each example. No two large terms cancel if y is 0 or 1."""
+    terms = jnp.where(z > 0, (1 - y) * z, -y * z) + jnp.log1p(jnp.exp(-jnp.abs(z)))
+    return jnp.sum(terms, axis=-1)
+
+
+@_sigmoid_entropy.defjvp
+def _sigmoid_entropy_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    (z, y), (dz, dy) = primals, tangents
+    return _sigmoid_entropy(z, y), jnp.sum(sigmoid_error(z, y) * dz - z * dy, axis=-1)
+
+
+def sigmoid_error(z: Any, y: Any) -> Any:
+    """Return σ(z) − y, the derivative of the cross-entropy of one example, as (1 − y) σ(z) − y σ(−z).
+
+    For y = 1, the difference itself would be 0 in float32 from z = 17 on.
+    """
+    return (1 - y) * sigmoid(z) - y * sigmoid(-z)
+
+
+@jax.custom_jvp
+def _softmax_entropy(z: Any, y: Any) -> Any:
+    """Return −Σ y ln a of each example, where a is the softmax of z."""
+    return -jnp.sum(y * _log_softmax(z), axis=-1)
+
+
+@_softmax_entropy.defjvp
+def _softmax_entropy_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    (z, y), (dz, dy) = primals, tangents
+    return _softmax_entropy(z, y), jnp.sum(softmax_error(z, y) * dz - _log_softmax(z) * dy, axis=-1)
+
+
+def _log_softmax(z: Any) -> Any:
+    shifted = z - jnp.max(z, axis=-1, keepdims=True)
+    rest = jnp.sum(jnp.where(is_largest(z), 0, jnp.exp(shifted)), axis=-1, keepdims=True)
+    return shifted - jnp.log1p(rest)
+
+
+def softmax_error(z: Any, y: Any) -> Any:
+    """Return a_j Σ_k y_k − y_j, where a is the softmax of z: the derivative of −Σ y ln a of one example.
+
+    It is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output m, 1 − a_m is the sum of the other
+    outputs, because the difference itself would be 0 in float32 if a_m is close to 1.
+    """
+    a, largest = softmax(z), is_largest(z)
+    others = jnp.sum(jnp.where(largest, 0, a), axis=-1, keepdims=True)
+    return a * (jnp.sum(y, axis=-1, keepdims=True) - y) - y * jnp.where(largest, others, 1 - a)
+
+
+_ENTROPIES = {"sigmoid": _sigmoid_entropy, "softmax": _softmax_entropy}
+
+
+def cost_from(cost: Cost, activation: Activation, z: Float[Array, "*batch out"], y: Any) -> Array:
+    """Return the cost of outputs with the weighted inputs z and this activation.
+
+    Args:
+        cost: The cost function. `cross_entropy` is computed from z, and any other from the outputs.
+        activation: The activation of the output layer.
+        z: Weighted inputs of the output layer, (..., out).
+        y: Targets, (..., out).
+
+    Returns:
+        The cost, a scalar.
+    """
+    if cost is not cross_entropy:
+        return cost(activate(activation, z), y)
+    require_cost_fits("cross_entropy", cost, activation)
+    _require_pair("cross_entropy", z, y)
+    return jnp.mean(_ENTROPIES[activation](z, y))  # type: ignore[index]
+
+
+def require_cost_fits(who: str, cost: Cost, activation: Activation) -> None:
+    """Raise RangeError if the cost is not defined for outputs with this activation."""
+    if cost is cross_entropy and activation not in _ENTROPIES:
+        raise RangeError(
+            f"{who}: the cross-entropy needs outputs between 0 and 1, of the activation "
+            f"{' or '.join(map(repr, _ENTROPIES))}, got {name_of(activation)}.\n"
+            'For instance activation=("tanh", "softmax") for two layers.'
+        )
 
 
 def network_cost(
@@ -58,6 +184,7 @@ def network_cost(
     y: Float[Array, "*batch out"],
     *,
     cost: Cost = quadratic_cost,
+    activation: Activation | Sequence[Activation] | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, ""]:
     """Return the cost as a function of the weights and biases, the function that descent minimizes.
@@ -68,7 +195,9 @@ def network_cost(
         network: The layers, first to last.
         x: Inputs, real floating point, (..., in).
         y: Targets, (..., out), with the same leading axes as x.
-        cost: A function of outputs and targets that returns one real scalar; by default `quadratic_cost`.
+        cost: A function of outputs and targets that returns one real scalar; by default `quadratic_cost`. For
+            `cross_entropy`, the cost is computed from the weighted inputs of the output layer; see there.
+        activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. By default None, JAX's default precision,
             which may be TF32 or bfloat16 on an accelerator; "highest" keeps float32.
 
@@ -77,10 +206,12 @@ def network_cost(
 
     Raises:
         ShapeError: If the network is empty, its layers do not fit together or x does not fit the network.
-            `quadratic_cost` also raises it if y does not fit the outputs or the batch has no example.
-        DtypeError: If x, or y for `quadratic_cost`, is not real floating point, the network is not a tuple of layers
-            with arrays of floats, or `cost` is not a function.
-        RangeError: If the precision is unknown, or the device does not have its algorithm.
+            `quadratic_cost` and `cross_entropy` also raise it if y does not fit the outputs or the batch has no
+            example.
+        DtypeError: If x is not real floating point, or y is not for `quadratic_cost` and `cross_entropy`. Also if the
+            network is not a tuple of layers with arrays of floats, or `cost` is not a function.
+        RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
+            precision. Also if the outputs do not fit `cross_entropy`.
 
     Source: Nielsen, chapter 1, equation (6).
 
@@ -92,7 +223,9 @@ def network_cost(
         (3, 2)
     """
     require_callable("network_cost", "cost", cost, "It takes outputs and targets.")
-    return cost(feedforward(network, x, precision=precision), y)
+    network = activated("network_cost", network, activation)
+    z = output_weighted_input("network_cost", network, x, precision)
+    return cost_from(cost, network[-1].activation, z, y)
 
 
 def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array, ""]:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from jaxgd.cost import Cost, cross_entropy
 from jaxgd.examples import Examples
-from jaxgd.history import History, TrainState
+from jaxgd.history import NUMBERS, History, TrainState
 from jaxgd.kernels import BackendChoice, backend, random_order, xla
-from jaxgd.kernels.evaluation import Evaluation
+from jaxgd.kernels.evaluation import Evaluation, penalized, penalty
 from jaxgd.network import Network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import all_finite, barrier, distance, dot, norm, select, subtract
@@ -21,6 +22,30 @@ from jaxgd.rules import gradient_descent
 # A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
 # at most two outputs per thousand examples are wrong.
 NEAR_0 = 1e-3
+
+
+def near_0(cost: Cost, network: Network) -> float:
+    """Return the largest cost at which a network whose outputs are all saturated counts as right.
+
+    Each saturated output that is right adds at most the machine epsilon per example to the cross-entropy. In bfloat16
+    or for many outputs, this is more than NEAR_0.
+    """
+    width, dtype = network[-1].b.shape[-1], network[-1].b.dtype
+    eps = float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+    # The factor 2 covers ln(1 − ε) and the rounding of the sum.
+    return max(NEAR_0, 2 * width * eps) if cost is cross_entropy else NEAR_0
+
+
+class Rates(NamedTuple):
+    """The numbers of the update rule, which are traced.
+
+    Attributes:
+        eta: The learning rate η, a scalar. For a schedule, the rate of each update of the epoch, (updates,).
+        decay: λ/n of L2 regularization, a scalar. None without it.
+    """
+
+    eta: Array
+    decay: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,53 +119,58 @@ def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState
     return cast(TrainState, select(advances, advanced, state)._replace(key=key))
 
 
-def rule(eta: Array, config: StaticConfig) -> optax.GradientTransformationExtraArgs:
+def rule(eta: Any, config: StaticConfig) -> optax.GradientTransformationExtraArgs:
     """Return the update rule: plain descent with η, or the optimizer."""
     return optax.with_extra_args_support(gradient_descent(eta) if config.optimizer is None else config.optimizer)
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def start(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
+def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Return a new state with the optimizer's state, and its entry."""
-    optimizer_state = rule(eta, config).init(state.network)
+    optimizer_state = rule(1.0, config).init(state.network)
     if config.lean:
         # The state of some optimizers holds v itself. JAX cannot donate one array twice.
         optimizer_state = jax.tree.map(jnp.copy, optimizer_state)
-    return evaluate(state._replace(optimizer_state=optimizer_state), Change(), splits, config)
+    return evaluate(state._replace(optimizer_state=optimizer_state), Change(), splits, rates.decay, config)
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def resume(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
+def resume(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
     if config.wide:
         # The run deletes ∇C, which belongs to the caller.
         state = state._replace(gradient=jax.tree.map(jnp.copy, state.gradient))
-    evaluated, entry, finite = evaluate(state, Change(), splits, config)
+    evaluated, entry, finite = evaluate(state, Change(), splits, rates.decay, config)
     return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def advance(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
+def advance(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Run one epoch. Return the new state, its entry and True.
 
     If the epoch is not finite, return the old state, any entry and False; with `config.lean`, the new state.
     """
-    advanced, change, finite = update(state, splits, eta, config)
-    advanced, entry, evaluated_finite = evaluate(advanced, change, splits, config)
+    advanced, change, finite = update(state, splits, rates, config)
+    advanced, entry, evaluated_finite = evaluate(advanced, change, splits, rates.decay, config)
     finite &= evaluated_finite
     return advanced if config.lean else keep(finite, advanced, state), entry, finite
 
 
-def update(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Change, Array]:
+def update(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Change, Array]:
     """Make the updates of one epoch. Return the state without its cost and gradient, the change, and True if finite."""
     if config.batch_size is None:
+
+        def cost(network: Network) -> Array:
+            c = config.objective.full(network, splits.train)[0]
+            return c if rates.decay is None else c + penalty(network, rates.decay)
+
         network, optimizer_state = xla.step(
             state.network,
             state.optimizer_state,
             cast(Network, state.gradient),
-            rule(eta, config),
+            rule(rates.eta.reshape(()), config),
             value=state.cost,
-            value_fn=lambda v: config.objective.full(v, splits.train)[0],
+            value_fn=cost,
         )
         finite = jnp.array(True)
     else:
@@ -151,11 +181,12 @@ def update(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) 
             state.optimizer_state,
             splits.train,
             order,
-            eta,
+            rates.eta,
             lambda eta: rule(eta, config),
             config.objective,
             config.batch_size,
             config.portable,
+            rates.decay,
         )
     advanced = state._replace(network=network, optimizer_state=optimizer_state, epoch=state.epoch + 1, gradient=None)
     if config.lean:
@@ -175,13 +206,13 @@ def updates(epoch: Array, splits: Splits, config: StaticConfig) -> Array:
 
 
 def evaluate(
-    state: TrainState, change: Change, splits: Splits, config: StaticConfig
+    state: TrainState, change: Change, splits: Splits, decay: Array | None, config: StaticConfig
 ) -> tuple[TrainState, Entry, Array]:
     """Return the state of `update` with its cost and gradient, its entry, and True if all of it is finite."""
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
-    values = dict.fromkeys(History._fields, nan)
+    values: dict[str, Any] = dict.fromkeys(NUMBERS, nan)
     finite, saturated = all_finite(network), jnp.array(False)
-    full_batch = config.batch_size is None
+    full_batch, data_cost = config.batch_size is None, nan
 
     def evaluated(examples: Examples, gradient: bool) -> Evaluation:
         result = backend.evaluate(config.backend, network, examples, config.objective, gradient, config.portable)
@@ -190,6 +221,9 @@ def evaluate(
 
     if full_batch or config.evaluate:
         result = evaluated(splits.train, full_batch or config.gradient_norm)
+        data_cost = result.cost
+        if decay is not None:
+            result = penalized(result, network, decay)
         c, saturated = jnp.asarray(result.cost, nan.dtype), result.saturated
         values["cost"] = c
         finite &= jnp.isfinite(c)
@@ -211,8 +245,9 @@ def evaluate(
         values["predicted"] = change.predicted
     if change.cost_before is not None:
         values["actual"] = state.cost - change.cost_before
-    # A cost that is not known is NaN, and counts as wrong.
-    wrong = ~(jnp.abs(state.cost) <= NEAR_0)
+    # A cost that is not known is NaN, and counts as wrong. The term of L2 regularization does not count: it is not near
+    # 0 although the outputs are right.
+    wrong = ~(jnp.abs(data_cost) <= near_0(config.objective.cost, network))
     # values["step_norm"] is NaN before the first epoch.
     code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))
     # A new network may start saturated, because no epoch has been asked of it yet.

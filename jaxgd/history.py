@@ -1,12 +1,35 @@
 """The state, the history and the result of `train`."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+import jax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from jaxgd.kernels import BackendChoice
 from jaxgd.network import Network
 from jaxgd.outcome import Outcome
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best network of a run so far, by its accuracy or its cost on the validation examples.
+
+    Attributes:
+        network: The best network. As long as no value was finite, the network at the start.
+        epoch: The number of epochs done when it was the newest one, an integer scalar. −1 as long as no value was
+            finite.
+        value: Its accuracy or cost on the validation examples, a scalar. NaN as long as no value was finite.
+        waited: The number of epochs since, an integer scalar. Without a finite value, the number of epochs so far.
+        by: "accuracy" or "cost".
+    """
+
+    network: Any
+    epoch: Any
+    value: Any
+    waited: Any
+    by: str = dataclasses.field(metadata={"static": True})
 
 
 class TrainState(NamedTuple):
@@ -18,9 +41,11 @@ class TrainState(NamedTuple):
         key: The random key of the run, which training never changes. Epoch k (the first is 0) draws its order of
             examples from fold_in(key, k).
         epoch: The number of epochs done so far, an integer scalar.
-        cost: The cost C(v) over all training examples, a scalar. NaN if it was not evaluated.
+        cost: The cost C(v) over all training examples, with the term of `l2`; a scalar. NaN if it was not evaluated.
         gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
             mini-batches.
+        best: The best network so far and the number of epochs since, a `Best`. None without `keep="best"` and
+            `patience`.
     """
 
     network: Network
@@ -29,6 +54,7 @@ class TrainState(NamedTuple):
     epoch: Int[Array, ""]
     cost: Float[Array, ""]
     gradient: Network | None
+    best: Best | None = None
 
 
 class History(NamedTuple):
@@ -38,23 +64,27 @@ class History(NamedTuple):
     was not evaluated is NaN. At entry 0, step_norm, predicted and actual are NaN, because no update has been made yet.
 
     Every field has the shape (epochs + 1,). Under vmap, the batch axes come first. The fields epoch and updates are
-    integers. All others have the network's dtype; for a bfloat16 or float16 network, float32.
+    integers. All others have the network's dtype; for a bfloat16 or float16 network, float32. Only the arrays in
+    `records` may have further axes and other dtypes.
 
     Attributes:
         epoch: Epochs done, counted from the first run if this one continues another.
         updates: Updates of the weights made, counted in the same way.
-        cost: C(v_k), the mean cost over all training examples.
+        cost: C(v_k), the mean cost over all training examples, with the term of `l2`: the function that descent
+            minimizes.
         accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network
             with a single output.
-        validation_cost: The mean cost over all validation examples. NaN without a validation set.
+        validation_cost: The mean cost over all validation examples, without the term of `l2`. NaN without a validation
+            set.
         validation_accuracy: The accuracy on the validation examples, 0 to 1.
-        test_cost: The mean cost over all test examples. NaN without a test set.
+        test_cost: The mean cost over all test examples, without the term of `l2`. NaN without a test set.
         test_accuracy: The accuracy on the test examples, 0 to 1.
         gradient_norm: ‖∇C(v_k)‖, the Euclidean norm of the gradient over all training examples.
         step_norm: ‖Δv‖, the Euclidean norm of the change over the whole epoch.
         predicted: ∇C(v_{k−1}) · Δv, the first-order prediction of ΔC. Only for the full batch, where an epoch is one
             update; NaN for mini-batches.
         actual: ΔC = C(v_k) − C(v_{k−1}), the actual change.
+        records: The recorded values by their names in `record`, each of shape (epochs + 1, …). Empty without `record`.
     """
 
     epoch: Int[Array, "*entries"]
@@ -69,16 +99,23 @@ class History(NamedTuple):
     step_norm: Float[Array, "*entries"]
     predicted: Float[Array, "*entries"]
     actual: Float[Array, "*entries"]
+    records: dict[str, Shaped[Array, "..."]] = {}  # noqa: RUF012  a tuple has no default factory; nobody changes it
+
+
+# The fields with one number per entry.
+NUMBERS = tuple(name for name in History._fields if name != "records")
 
 
 class TrainResult(NamedTuple):
     """The result of `train`.
 
     Attributes:
-        network: The network after the last epoch that left the cost and all weights finite.
+        network: The network after the last epoch that left the cost and all weights finite. With `keep="best"`, the
+            best network instead.
         history: One entry per epoch, and one for the start.
         outcome: The reason the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE for a
-            traced η that is not finite and above 0, or STOPPED by the callback.
+            traced η that is not finite and above 0, or a traced λ that is not finite or below 0, PATIENCE, or STOPPED
+            by the callback.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
         kernel: The backend that ran the epochs, and the reason for it.
     """
@@ -88,3 +125,11 @@ class TrainResult(NamedTuple):
     outcome: Outcome
     state: TrainState
     kernel: BackendChoice
+
+    @property
+    def best_epoch(self) -> Int[Array, "*batch"] | None:
+        """The number of epochs after which the best network was the newest one; 0 is the start.
+
+        None without `keep="best"` and `patience`; −1 if no value on the validation examples was finite.
+        """
+        return None if self.state.best is None else self.state.best.epoch

@@ -1,4 +1,4 @@
-"""The network of sigmoid neurons: a tuple of layers, and the functions that create and run it."""
+"""The network of neurons: a tuple of layers, and the functions that create and run it."""
 
 import functools
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxgd.activations import Activation, activate, require_activation, require_activations
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -31,25 +32,85 @@ from jaxgd.files import free_memory
 from jaxgd.pytree import WIDE, barrier
 
 
-class Layer(NamedTuple):
-    """The weights and biases of one layer of sigmoid neurons.
+class _Parameters(NamedTuple):
+    w: Any
+    b: Any
 
-    a = σ(w a_in + b).
+
+@jax.tree_util.register_pytree_with_keys_class
+class Layer(_Parameters):
+    """The weights and biases of one layer of neurons, and their activation.
+
+    a = σ(w a_in + b), with another function in place of σ for another activation.
+
+    A layer is a tuple of two arrays: `w, b = layer`. It is a pytree with the leaves w and b. The activation is static
+    data of its structure, so the gradient and every other tree like the network carry it too. Make such a tree with
+    `layer._replace(w=…, b=…)`, which keeps the activation.
 
     Attributes:
         w: Weights, (out, in). As in the book, w[j, k] connects input k to neuron j.
         b: Biases, (out,), one per neuron.
+        activation: "sigmoid" (default), "tanh", "relu", "softmax" for the output layer, or a function of the weighted
+            inputs z, (..., out), to outputs of the same shape. Another function object means another structure, and
+            recompiles; so define it once.
 
     Source: Nielsen, chapter 1, equation (22).
 
     Example:
         >>> layer = Layer(w=jnp.zeros((10, 30)), b=jnp.zeros(10))  # 30 inputs, 10 neurons
-        >>> layer.w.shape
-        (10, 30)
+        >>> layer.w.shape, layer.activation
+        ((10, 30), 'sigmoid')
     """
 
     w: Float[Array, "out in"]
     b: Float[Array, " out"]
+    activation: Activation
+
+    def __new__(cls, w: Any, b: Any, activation: Activation = "sigmoid") -> "Layer":
+        """Check the activation."""
+        return cls._unchecked((w, b), require_activation("Layer", activation))
+
+    @classmethod
+    def _make(cls, iterable: Any) -> "Layer":  # type: ignore[override]
+        """Return the layer of these arguments."""
+        return cls(*iterable)
+
+    @classmethod
+    def _unchecked(cls, parameters: Any, activation: Activation) -> "Layer":
+        layer = tuple.__new__(cls, parameters)
+        vars(layer)["activation"] = activation
+        return layer
+
+    def _replace(self, **changes: Any) -> "Layer":
+        """Return the layer with other weights, biases or another activation."""
+        return Layer(**{"w": self.w, "b": self.b, "activation": self.activation} | changes)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raise AttributeError: like every tuple, a layer does not change."""
+        raise AttributeError(f"Layer: {name} cannot be changed.\nMake a new layer with layer._replace({name}=…).")
+
+    def __repr__(self) -> str:
+        """Show the weights, the biases and the activation."""
+        return f"Layer(w={self.w!r}, b={self.b!r}, activation={self.activation!r})"
+
+    def __getnewargs__(self) -> tuple[Any, Any, Activation]:
+        """Return the arguments with which copy and pickle make the layer again."""
+        return self.w, self.b, self.activation
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Activation]:
+        """Return the leaves with their names for JAX, and the activation."""
+        return tuple((jax.tree_util.GetAttrKey(name), x) for name, x in zip(self._fields, self, strict=True)), (
+            self.activation
+        )
+
+    def tree_flatten(self) -> tuple[Any, Activation]:
+        """Return the leaves for JAX, and the activation."""
+        return tuple(self), self.activation
+
+    @classmethod
+    def tree_unflatten(cls, activation: Activation, leaves: Any) -> "Layer":
+        """Return the layer with these leaves. JAX also passes objects that are no arrays."""
+        return cls._unchecked(leaves, activation)
 
 
 Network = tuple[Layer, ...]
@@ -57,7 +118,12 @@ Network = tuple[Layer, ...]
 
 
 def init_network(
-    key: PRNGKeyArray, sizes: Sequence[int], scheme: str = "gaussian", dtype: DTypeLike | None = None
+    key: PRNGKeyArray,
+    sizes: Sequence[int],
+    scheme: str = "gaussian",
+    dtype: DTypeLike | None = None,
+    *,
+    activation: Activation | Sequence[Activation] = "sigmoid",
 ) -> Network:
     """Draw a network's weights and biases at random.
 
@@ -69,15 +135,18 @@ def init_network(
         sizes: The widths (inputs, …, outputs): at least two whole numbers, each 1 or more.
         scheme: "gaussian" (default) or "scaled".
         dtype: A real floating-point dtype. By default JAX's default float: float32, or float64 where x64 is enabled.
+        activation: The activation of all layers, or a sequence of one per layer: "sigmoid" (default), "tanh", "relu",
+            "softmax" for the output layer, or a function of z; see `Layer`. The weights do not depend on it.
 
     Returns:
         A tuple of len(sizes) − 1 layers. Layer l has w (sizes[l + 1], sizes[l]) and b (sizes[l + 1],).
 
     Raises:
         RangeError: If sizes holds fewer than two numbers or a number below 1, the weights need more memory than is
-            free, or the scheme is unknown. Inside jit, the memory is not checked.
+            free, or the scheme or an activation is unknown. Inside jit, the memory is not checked. Also if there is not
+            one activation per layer, or softmax is not at the output.
         DtypeError: If the key is not a random key, a width is not a whole number known before tracing, or the dtype is
-            not real floating point of 16 bits or more.
+            not real floating point of 16 bits or more. Also if an activation is neither a name nor a function.
         ShapeError: If the key is an array of keys.
 
     Source: Nielsen, chapter 1, "Implementing our network"; chapter 3, "Weight initialization".
@@ -97,13 +166,15 @@ def init_network(
             f"init_network: dtype must be real floating point, got {shown(dtype)}.\nPass jnp.float32."
         ) from error
     require_float("init_network", "dtype", jnp.zeros((), dtype))
+    activations = require_activations("init_network", activation, len(sizes) - 1)
     if not is_traced(key):
         require_memory("init_network", sizes, dtype, 1, "the weights")
     layers = []
-    for n_in, n_out, layer_key in zip(sizes[:-1], sizes[1:], jax.random.split(key, len(sizes) - 1), strict=True):
+    keys = jax.random.split(key, len(sizes) - 1)
+    for n_in, n_out, layer_key, its in zip(sizes[:-1], sizes[1:], keys, activations, strict=True):
         w_key, b_key = jax.random.split(layer_key)
         w = _weights(w_key, n_out, n_in, dtype, scheme == "scaled", not is_traced(key))
-        layers.append(Layer(w, jax.random.normal(b_key, (n_out,), dtype)))
+        layers.append(Layer(w, jax.random.normal(b_key, (n_out,), dtype), its))
     return tuple(layers)
 
 
@@ -240,70 +311,6 @@ def network_sizes(network: Network) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return the output of a sigmoid neuron for the weighted input z.
-
-    σ(z) = 1 / (1 + exp(−z)), finite for every finite z.
-
-    Derivatives of every order use σ′(z) = σ(z)σ(−z). Autodiff of the formula would use a(1 − a), which is exactly 0 in
-    float32 for z above about 17. A neuron saturated that far could never learn again.
-
-    Args:
-        z: Weighted inputs, real floating point of any shape.
-
-    Returns:
-        Outputs of z's shape and dtype, between 0 and 1.
-
-    Raises:
-        DtypeError: If z is not real floating point.
-
-    Source: Nielsen, chapter 1, equation (3).
-
-    Example:
-        >>> float(sigmoid(jnp.array(0.0)))
-        0.5
-    """
-    require_float("sigmoid", "z", z)
-    a: Array = _sigmoid(z)
-    return a
-
-
-@jax.custom_jvp
-def _sigmoid(z: Any) -> Any:
-    return jax.nn.sigmoid(z)
-
-
-@_sigmoid.defjvp
-def _sigmoid_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Array, Array]:
-    (z,), (dz,) = primals, tangents
-    return _sigmoid(z), sigmoid_prime(z) * dz
-
-
-def sigmoid_prime(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return the derivative of the sigmoid.
-
-    σ′(z) = σ(z)(1 − σ(z)) = σ(z)σ(−z). The second form, used here, stays accurate where the neuron saturates.
-
-    Args:
-        z: Weighted inputs, real floating point of any shape.
-
-    Returns:
-        Derivatives of z's shape and dtype, between 0 and 1/4.
-
-    Raises:
-        DtypeError: If z is not real floating point.
-
-    Source: Nielsen, chapter 1, `sigmoid_prime`.
-
-    Example:
-        >>> float(sigmoid_prime(jnp.array(0.0)))
-        0.25
-    """
-    require_float("sigmoid_prime", "z", z)
-    slope: Array = _sigmoid(z) * _sigmoid(-z)
-    return slope
-
-
 def weighted_input(
     layer: Layer, a: Float[Array, "*batch in"], *, precision: jax.lax.PrecisionLike = None
 ) -> Float[Array, "*batch out"]:
@@ -330,26 +337,34 @@ def weighted_input(
 
 
 def feedforward(
-    network: Network, x: Float[Array, "*batch in"], *, precision: jax.lax.PrecisionLike = None
+    network: Network,
+    x: Float[Array, "*batch in"],
+    *,
+    activation: Activation | Sequence[Activation] | None = None,
+    precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "*batch out"]:
     """Return the network's output for the input x.
 
-    a ← σ(w a + b), layer by layer, starting from a = x.
+    a ← σ(w a + b), layer by layer, starting from a = x. Each layer has its own activation in place of σ.
 
     Args:
         network: The layers, first to last, as from `init_network`.
         x: Inputs, real floating point, (..., in): one example (in,) or a batch with any number of leading axes.
+        activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. The default may be TF32 or bfloat16 on an
             accelerator; "highest" keeps float32. An algorithm of `jax.lax.DotAlgorithmPreset`, or its name, must be one
             that the device has.
 
     Returns:
-        Outputs, (..., out), each between 0 and 1.
+        Outputs, (..., out): between 0 and 1 for sigmoid and softmax, between −1 and 1 for tanh, and 0 or more for relu.
 
     Raises:
-        ShapeError: If the last axis of x is not as wide as the network's input, or the layers do not fit together.
-        DtypeError: If x is not real floating point, or the network is not a tuple of layers with arrays of floats.
-        RangeError: If the precision is unknown, or the device does not have its algorithm.
+        ShapeError: If the last axis of x is not as wide as the network's input, the layers do not fit together, or an
+            activation of your own returns another shape.
+        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, or an
+            activation is neither a name nor a function to floating point.
+        RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
+            precision.
 
     Source: Nielsen, chapter 1, equation (22).
 
@@ -358,12 +373,30 @@ def feedforward(
         >>> feedforward(network, jnp.zeros((2, 784))).shape
         (2, 10)
     """
-    require_input("feedforward", network, x)
-    require_precision("feedforward", precision, jnp.result_type(x, network[0].w))
+    network = activated("feedforward", network, activation)
+    z = output_weighted_input("feedforward", network, x, precision)
+    return activate(network[-1].activation, z)
+
+
+def output_weighted_input(
+    who: str, network: Network, x: Float[Array, "*batch in"], precision: jax.lax.PrecisionLike = None
+) -> Float[Array, "*batch out"]:
+    """Return the weighted input of the output layer for the input x. Raise unless x fits the network."""
+    require_input(who, network, x)
+    require_precision(who, precision, jnp.result_type(x, network[0].w))
     a = x
-    for layer in network:
-        a = sigmoid(weighted_input(layer, a, precision=precision))
-    return a
+    for layer in network[:-1]:
+        a = activate(layer.activation, weighted_input(layer, a, precision=precision))
+    return weighted_input(network[-1], a, precision=precision)
+
+
+def activated(who: str, network: Network, activation: Any) -> Network:
+    """Return the network with other activations, or unchanged for None."""
+    if activation is None:
+        return network
+    network_sizes(network)
+    each = require_activations(who, activation, len(network))
+    return tuple(layer._replace(activation=its) for layer, its in zip(network, each, strict=True))
 
 
 def require_input(who: str, network: Network, x: Any) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
 
+from jaxgd.activations import ACTIVATIONS, name_of
 from jaxgd.errors import (
     CheckpointError,
     DtypeError,
@@ -27,6 +28,8 @@ from jaxgd.network import Layer, Network, network_sizes
 from jaxgd.pieces import assembled, pieces, spans_processes, together
 
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
+# The format of networks with other neurons than sigmoid ones. Earlier versions of jaxgd refuse it.
+_ACTIVATED = "jaxgd.network/3"
 # The dtypes in the order of the format. A file has its tensors in the reverse order, and by name within a dtype.
 _DTYPES = {
     name: jnp.dtype(dtype)
@@ -43,21 +46,23 @@ _LONGEST = 100_000_000  # limit on the header in bytes, as in the format
 def save_network(path: str | Path, network: Network) -> None:
     """Write a network to a safetensors file, for any program that reads the format.
 
-    Layer i's weights and biases are the tensors "i.w", (out, in), and "i.b", (out,). The file is replaced whole or not
-    at all. It holds the SHA-256 of the tensors, which detects damage. The weights are written in pieces, without a
-    second copy of all of them.
+    Layer i's weights and biases are the tensors "i.w", (out, in), and "i.b", (out,). The metadata of the file hold the
+    names of the activations, unless all are "sigmoid". The file is replaced whole or not at all. It holds the SHA-256
+    of the tensors and the names, which detects damage. The weights are written in pieces, without a second copy of all
+    of them.
 
     If the network spans several processes, all processes call `save_network`. Process 0 writes the file, and the others
     return when it is complete.
 
     Args:
         path: Path of the file, which must end in `.safetensors`.
-        network: Network to write, in its own dtype: float16, bfloat16, float32 or float64.
+        network: Network to write, in its own dtype: float16, bfloat16, float32 or float64. Its activations must be
+            names such as "tanh".
 
     Raises:
         CheckpointError: If the path does not end in `.safetensors`.
         DtypeError: If `path` is not a str or a Path, or the network is not a tuple of layers with arrays of these
-            dtypes.
+            dtypes. Also if an activation is a function of your own, which a file cannot hold.
         RangeError: If no file can have this path.
         ShapeError: If the layers do not fit together, or one has no neuron or no input.
         WriteError: If the file cannot be written, on any process.
@@ -77,21 +82,27 @@ def save_network(path: str | Path, network: Network) -> None:
         )
     _require_network("save_network", network)
     layers = enumerate(network)
-    write_tensors(path, _NETWORK, {f"{i}.{name}": x for i, layer in layers for name, x in layer._asdict().items()})
+    tensors = {f"{i}.{name}": x for i, layer in layers for name, x in layer._asdict().items()}
+    names = [layer.activation for layer in network]
+    if all(name == "sigmoid" for name in names):
+        write_tensors(path, _NETWORK, tensors)
+    else:
+        write_tensors(path, _ACTIVATED, tensors, {"activations": json.dumps(names)})
 
 
 def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network:
     """Read a network from a safetensors file, as `save_network` writes it. Nothing is unpickled.
 
     The values are compared with the SHA-256 in the file. Files of other programs and of earlier versions of jaxgd
-    have no SHA-256, so `load_network` warns that their values could not be verified.
+    have no SHA-256, so `load_network` warns that their values could not be verified. It takes all their neurons for
+    sigmoid neurons.
 
     Args:
         path: Path of the file.
         allow_non_finite: True also accepts weights that are infinite or NaN. Default False.
 
     Returns:
-        The network, in the dtype of the file.
+        The network, in the dtype and with the activations of the file.
 
     Raises:
         CheckpointError: If the file is missing or damaged, holds no network, or is larger than the free memory. Also if
@@ -113,8 +124,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
         raise CheckpointError(f"load_network: {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise CheckpointError(f"load_network: {path} is damaged or not a safetensors file: {error}.") from error
-    verified = _verify(path, sha, metadata)
     layers = range(len(tensors) // 2)
+    activations = _verified_activations(path, sha, metadata, len(layers))
     if not tensors or set(tensors) != {f"{i}.{name}" for i in layers for name in Layer._fields}:
         raise CheckpointError(
             f"load_network: {path} must hold the tensors 0.w, 0.b, 1.w, …, got {', '.join(sorted(tensors)) or 'none'}."
@@ -132,13 +143,18 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
                 f"load_network: {path}: {name} must be finite, got values that are infinite or NaN.\n"
                 "Pass allow_non_finite=True to read them."
             )
-    network = tuple(Layer(*(tensors[f"{i}.{name}"] for name in Layer._fields)) for i in layers)
+    each = activations or ["sigmoid"] * len(layers)
+    network = tuple(Layer(tensors[f"{i}.w"], tensors[f"{i}.b"], each[i]) for i in layers)
     try:
         _require_network("load_network", network)
     except ValueError as error:
         raise CheckpointError(f"load_network: {path}: {error}") from error
-    if not verified:
-        warnings.warn(f"load_network: {path} has no checksum of jaxgd: its values could not be verified.", stacklevel=2)
+    if activations is None:
+        warnings.warn(
+            f"load_network: {path} has no checksum of jaxgd: its values could not be verified, and its neurons are "
+            "taken for sigmoid neurons.",
+            stacklevel=2,
+        )
     return network
 
 
@@ -151,6 +167,11 @@ def _require_network(who: str, network: Network) -> None:
             "Make one with init_network(key, sizes)."
         )
     for i, layer in enumerate(layers):
+        if not isinstance(layer.activation, str):
+            raise DtypeError(
+                f"{who}: network[{i}].activation must be the name of an activation, got {name_of(layer.activation)}.\n"
+                'Save layers with layer._replace(activation="sigmoid"), and set your function again after loading.'
+            )
         for name, value in layer._asdict().items():
             require_float(who, f"network[{i}].{name}", value)
             if is_traced(value) or jnp.result_type(value) not in _FLOAT_DTYPES:
@@ -162,13 +183,22 @@ def _require_network(who: str, network: Network) -> None:
         raise ShapeError(f"network: each layer must have at least one neuron and one input, got the sizes {sizes}.")
 
 
-def _verify(path: Path, sha: str, metadata: Any) -> bool:
-    """Return True if the SHA-256 shows that `save_network` wrote these tensors, and False if the file has none.
+def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers: int) -> list[str] | None:
+    """Return the activations if the SHA-256 shows that `save_network` wrote this file, and None if it has no SHA-256.
 
     A damaged file raises CheckpointError.
     """
     if metadata == checksum(_NETWORK, sha):
-        return True
+        return ["sigmoid"] * layers
+    names = metadata.get("activations", "")
+    if metadata == checksum(_ACTIVATED, sha, {"activations": names}):
+        activations: list[str] = json.loads(names)
+        if len(activations) == layers and all(name in ACTIVATIONS for name in activations):
+            return activations
+        raise CheckpointError(
+            f"load_network: {path} must have {layers} of the activations {', '.join(ACTIVATIONS)}, got {names[:100]}.\n"
+            "A newer version of jaxgd may know them."
+        )
     # A flipped bit damages at most one of these words. The other one still shows that jaxgd wrote the file.
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
     if ours and metadata != {"format": _OLD_NETWORK}:
@@ -176,16 +206,25 @@ def _verify(path: Path, sha: str, metadata: Any) -> bool:
             f"load_network: {path} is damaged: its values differ from the saved ones, or it is not a {_NETWORK}.\n"
             "Restore the file, or write the network again."
         )
-    return False
+    return None
 
 
-def checksum(kind: str, sha: str) -> dict[str, str]:
-    """Return the metadata of a file: its format, and the SHA-256 of all names, dtypes, shapes and values."""
-    return {"format": f"{kind} sha256:{sha}"}
+def checksum(kind: str, sha: str, notes: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the metadata of a file: its format with a SHA-256, and further texts.
+
+    `sha` is the SHA-256 of all names, dtypes, shapes and values. With texts, the metadata hold the SHA-256 of it and
+    them.
+    """
+    if notes:
+        sha = hashlib.sha256(json.dumps([sha, notes], sort_keys=True).encode()).hexdigest()
+    return {"format": f"{kind} sha256:{sha}", **(notes or {})}
 
 
-def write_tensors(path: Path, kind: str, tensors: dict[str, Any]) -> None:
-    """Write arrays to a safetensors file, with their SHA-256. If one spans processes, all must call this together."""
+def write_tensors(path: Path, kind: str, tensors: dict[str, Any], notes: dict[str, str] | None = None) -> None:
+    """Write arrays to a safetensors file, with their SHA-256. If one spans processes, all must call this together.
+
+    `notes` are further texts for the metadata.
+    """
     tensors = {name: x if hasattr(x, "dtype") else np.asarray(x) for name, x in tensors.items()}
     names = {dtype: name for name, dtype in _DTYPES.items()}
     rank = list(names)
@@ -197,7 +236,9 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any]) -> None:
         entries[name] = {"dtype": names[x.dtype], "shape": list(x.shape), "data_offsets": [start, size]}
 
     def header(sha: str) -> bytes:
-        text = json.dumps({"__metadata__": checksum(kind, sha), **entries}, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(
+            {"__metadata__": checksum(kind, sha, notes), **entries}, separators=(",", ":"), ensure_ascii=False
+        )
         content = text.encode()
         content += b" " * (-len(content) % 8)
         return len(content).to_bytes(8, "little") + content

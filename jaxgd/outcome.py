@@ -32,6 +32,7 @@ class Reason(enum.IntEnum):
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
             label of `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
+        PATIENCE: `train` made as many epochs in a row without a new best as its `patience` allows.
     """
 
     COMPLETED = 0
@@ -51,6 +52,7 @@ class Reason(enum.IntEnum):
     SATURATED = 14
     START_NOT_FINITE = 15
     ZERO_GRADIENT = 16
+    PATIENCE = 17
 
 
 _MESSAGES = {
@@ -75,6 +77,8 @@ _MESSAGES = {
     "Check the start and the data",
     Reason.ZERO_GRADIENT: "zero gradient: the gradient is 0 at v, but the curvature does not show a minimum. Does the "
     "cost depend on v? Try another start",
+    Reason.PATIENCE: "out of patience: no new best on the validation examples in as many epochs in a row as `patience` "
+    "allows",
 }
 # The advice for a rule with a step size, and for a rule without one.
 _ADVICE = {
@@ -97,7 +101,7 @@ def _sentence(reason: Reason, step_size: str | None, numbers: str = "") -> str:
     return f"{first}{numbers}{stop}{rest}" + (f". {advice}" if advice else "")
 
 
-_OK = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECREASE)
+_OK = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECREASE, Reason.PATIENCE)
 
 
 @jax.tree_util.register_dataclass
@@ -148,7 +152,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool | Bool[Array, "*batch"]:
-        """True if the run reached its goal: COMPLETED, GRADIENT, STEP, COST or DECREASE.
+        """True if the run reached its goal: COMPLETED, GRADIENT, STEP, COST, DECREASE or PATIENCE.
 
         A single code gives a bool. A batch, or a code under jit, gives an array of them.
 

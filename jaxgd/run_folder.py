@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from jaxgd.checkpoint import Checkpoints
 from jaxgd.data.image import Frame
 from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
-from jaxgd.history import History
+from jaxgd.history import NUMBERS, History
 from jaxgd.kernels.registry import fingerprints, kernel_names
 from jaxgd.mesh.job import on_main
 from jaxgd.mesh.processes import is_main
@@ -30,6 +30,8 @@ from jaxgd.network_file import load_network, save_network
 
 _RUN, _OLD_RUN = "jaxgd.run/2", "jaxgd.run/1"
 _LARGEST = 2**31 - 1
+_RECORDED = ("gradient-norms", "sharpness")
+_START = "start.safetensors"
 
 
 class _Rule(NamedTuple):
@@ -70,6 +72,7 @@ def _is_path(x: Any) -> bool:
 
 
 _PATH = _Rule(_is_path, "a name or a path")
+_SHA = _Rule(lambda x: type(x) is str and bool(re.fullmatch("[0-9a-f]{64}", x)), "64 hexadecimal digits")
 _SIDE = _whole(1, _LARGEST)
 _CENTER = _real(-0.5, float(_LARGEST))
 _FRAME = {
@@ -82,16 +85,24 @@ _FRAME = {
 _CONFIG = {
     "data": _PATH,
     "data_dir": _Rule(lambda x: x is None or _PATH.holds(x), "a path or null"),
-    "data_sha256": _Rule(lambda x: type(x) is str and bool(re.fullmatch("[0-9a-f]{64}", x)), "64 hexadecimal digits"),
+    "labels_from": _whole(0, 255),
+    "transpose": _Rule(lambda x: type(x) is bool, "true or false"),
+    "data_sha256": _SHA,
     "frame": _Rule(lambda x: type(x) is dict, "a frame"),
     "sizes": _Rule(_are_sizes, f"two or more whole numbers from 1 to {_LARGEST}"),
-    "scheme": _one_of("gaussian", "scaled"),
+    "scheme": _Rule(lambda x: x in ("gaussian", "scaled", None), "gaussian, scaled or null"),
     "eta": _Rule(lambda x: _is_float(x, 0.0, sys.float_info.max) and x > 0, "a finite number above 0"),
     "batch_size": _Rule(lambda x: x == "full" or _is_int(x, 1, 2**31 - 1), 'a whole number from 1 on, or "full"'),
     "epochs": _whole(1, 2**31 - 1),
     "seed": _whole(0, 2**32 - 1),
     "kernel": _one_of(*kernel_names()),
     "gradient_norm": _Rule(lambda x: type(x) is bool, "true or false"),
+    "keep": _one_of("last", "best"),
+    "by": _one_of("accuracy", "cost"),
+    "patience": _Rule(lambda x: x is None or _is_int(x, 1, _LARGEST), f"a whole number from 1 to {_LARGEST} or null"),
+    "record": _Rule(lambda x: type(x) is list and all(name in _RECORDED for name in x), f"a list of {_RECORDED}"),
+    "record_every": _whole(1, _LARGEST),
+    "from": _Rule(lambda x: x is None or type(x) is dict, "the path and the digest of a network, or null"),
     "budget": _Rule(lambda x: type(x) is dict, "the limits chunk and kept"),
     "made_with": _Rule(
         lambda x: (
@@ -101,12 +112,18 @@ _CONFIG = {
     ),
 }
 _BUDGET = {"chunk": _whole(1, 2**63 - 1), "kept": _whole(0, 2**63 - 1)}
+_FROM = {"path": _PATH, "sha256": _SHA}
 # Configurations of earlier versions lack these entries.
-_ADDED_LATER = ("gradient_norm", "budget")
+_ADDED_LATER = (
+    *("gradient_norm", "budget", "keep", "by", "patience", "record", "record_every", "from"),
+    *("labels_from", "transpose"),
+)
 
 
 class RunFolder:
     """A run's folder: config.json, metrics.jsonl, network.safetensors, checkpoints/ and, on request, tensorboard/.
+
+    A run that started from a trained network has this network as start.safetensors.
 
     In a job of several processes, process 0 locks the folder and writes its small files. All processes must call
     `locked`, `save_network` and the methods of the checkpoints together.
@@ -114,12 +131,12 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
-        self.metrics = path / "metrics.jsonl"
+        self.metrics, self.start = path / "metrics.jsonl", path / _START
         self._handle: int | None = None
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any]) -> "RunFolder":
-        """Create a run folder together with its configuration, or nothing at all.
+    def create(cls, path: Path, config: dict[str, Any], start: Network | None = None) -> "RunFolder":
+        """Create a run folder together with its configuration and the network to start from, or nothing at all.
 
         A path that exists raises CheckpointError, unless it is an empty folder.
         """
@@ -133,7 +150,9 @@ class RunFolder:
             staging.mkdir(exist_ok=True)
             with locked_folder(staging, f"another process is creating {path}."):
                 try:
-                    remove_temporaries(staging, ("config.json",))
+                    remove_temporaries(staging, ("config.json", _START))
+                    if start is not None:
+                        save_network(staging / _START, start)
                     write_atomically(staging / "config.json", _json(seal({"format": _RUN, **config}), indent=2))
                     os.rename(staging, path)
                 except BaseException:
@@ -232,21 +251,22 @@ class RunFolder:
         fixed = {name: value for name, value in self.config.items() if name not in ("epochs", "data", "data_dir")}
         return Checkpoints(folder, fixed, guard=self._require_here)
 
-    def write_metrics(self, entries: list[History]) -> None:
-        """Replace metrics.jsonl with these entries."""
+    def write_metrics(self, entries: Sequence[History], best: Sequence[int] | None = None) -> None:
+        """Replace metrics.jsonl with these entries, each with the epoch of the best network so far if it is known."""
         if is_main():
             self._require_here()
-            write_atomically(self.metrics, b"".join(map(_row, entries)))
+            known: Sequence[int | None] = [None] * len(entries) if best is None else best
+            write_atomically(self.metrics, b"".join(map(_row, entries, known)))
 
-    def append_metrics(self, entry: History) -> None:
-        """Add one entry to metrics.jsonl.
+    def append_metrics(self, entry: History, best: int | None = None) -> None:
+        """Add one entry to metrics.jsonl, with the epoch of the best network so far if it is known.
 
         The line is not flushed to the disk, because an epoch can take only 2 ms. A resumed run writes the file again
         from its checkpoint.
         """
         if is_main():
             self._require_here()
-            append(self.metrics, _row(entry))
+            append(self.metrics, _row(entry, best))
 
     def save_network(self, network: Network) -> None:
         """Write network.safetensors, for exchange with other programs."""
@@ -277,6 +297,8 @@ def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the configuration. Raise CheckpointError if a value is missing, unknown or outside its range."""
     known = {name: rule for name, rule in _CONFIG.items() if name in config or name not in _ADDED_LATER}
     _require(config, known, where, "")
+    if config.get("from") is not None:
+        _require(config["from"], _FROM, where, "from.")
     if "budget" in config:
         _require(config["budget"], _BUDGET, where, "budget.")
     _require(config["frame"], _FRAME, where, "frame.")
@@ -344,10 +366,15 @@ def locked_folder(folder: Path, taken: str, *, wait: bool = False) -> Iterator[i
         os.close(handle)
 
 
-def _row(entry: History) -> bytes:
+def _row(entry: History, best: int | None = None) -> bytes:
     """Return the entry as one line of JSON. NaN becomes null, because JSON has no NaN."""
-    values = {name: value.item() for name, value in entry._asdict().items()}
-    return _json({k: v if math.isfinite(v) else None for k, v in values.items()})
+
+    def plain(x: Any) -> Any:
+        return [plain(y) for y in x] if isinstance(x, list) else x if math.isfinite(x) else None
+
+    values = {name: getattr(entry, name) for name in NUMBERS} | entry.records
+    row = {name: plain(value.tolist()) for name, value in values.items()}
+    return _json(row if best is None else {**row, "best_epoch": best})
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgd import epoch
+from jaxgd.activations import Activation
+from jaxgd.best import Choice, require_choice_of_network, require_same_best
 from jaxgd.chunks import UNLIMITED, Budget, batched_over, budget_of, require_budget
-from jaxgd.cost import Cost, quadratic_cost
+from jaxgd.cost import Cost, quadratic_cost, require_cost_fits
 from jaxgd.data import Dataset
-from jaxgd.epoch import Change, Splits, StaticConfig, unpadded
+from jaxgd.epoch import Rates, Splits, StaticConfig, unpadded
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -32,19 +34,20 @@ from jaxgd.errors import (
     require_key,
     require_positive,
     require_precision,
+    require_real,
     require_rule,
     require_scalar,
+    shown,
 )
 from jaxgd.examples import Examples, fit_splits, fit_traced_labels
-from jaxgd.history import History, TrainResult, TrainState
+from jaxgd.history import Best, History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
-from jaxgd.mesh import control
 from jaxgd.mesh.axes import automatic, sharding_like, varying
-from jaxgd.mesh.processes import decided, on_host, spans_processes
-from jaxgd.network import Network, network_sizes, require_memory
-from jaxgd.outcome import Outcome, Reason
-from jaxgd.pytree import is_wide, select
+from jaxgd.network import Network, activated, network_sizes, require_memory
+from jaxgd.pytree import is_wide
+from jaxgd.records import require_records
 from jaxgd.seen import hashable
+from jaxgd.training_loop import Watch, donatable, train_by_epoch, train_traced
 
 
 def train(
@@ -57,11 +60,18 @@ def train(
     key: PRNGKeyArray,
     optimizer: optax.GradientTransformation | None = None,
     cost: Cost = quadratic_cost,
+    activation: Activation | Sequence[Activation] | None = None,
+    l2: Any = None,
     evaluate: bool = True,
     gradient_norm: bool = True,
     precision: jax.lax.PrecisionLike = None,
     kernel: str = "auto",
     callback: Callable[[TrainState, History], bool | None] | None = None,
+    keep: str = "last",
+    by: str = "accuracy",
+    patience: int | None = None,
+    record: dict[str, Any] | None = None,
+    progress: bool = False,
     state: TrainState | None = None,
     budget: Budget | None = None,
     donate: bool = False,
@@ -79,9 +89,13 @@ def train(
     The outcome of a complete run also judges the state after the last epoch:
 
     - SATURATED: every output of every training example is at most eps or at least 1 − eps, and the cost is above 10⁻³
-      in absolute value. Here eps is the machine epsilon of the network's dtype.
-    - UNCHANGED: the last epoch changed no weight, and the cost is above 10⁻³ in absolute value. An `optimizer` may skip
-      updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
+      in absolute value. Here eps is the machine epsilon of the network's dtype. For "tanh" outputs, the limits are −1
+      and 1; for "relu" outputs, 0. Outputs of a function of your own are never SATURATED.
+    - UNCHANGED: the last epoch changed no weight, and the cost is above 10⁻³ in absolute value. An `optimizer` or a
+      schedule may skip updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
+
+    The cost of these two is C without the term of `l2`. With `cross_entropy`, "above 10⁻³" is above 2·out·eps if that
+    is more, as in bfloat16: right outputs within eps of 0 and 1 cost up to out·eps.
 
     With `evaluate=False` and mini-batches, the outputs and the cost are unknown. The outcome then depends only on the
     weights: it is never SATURATED, and it is UNCHANGED even if the network is right.
@@ -103,13 +117,22 @@ def train(
             out − 1, or floating-point targets (n, out). The validation and test sets of a `Dataset` are only evaluated.
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
-        eta: The learning rate η, one real number above 0. It is traced, so another value does not recompile. Required
-            without an `optimizer`. With one it is not used, and a warning says so.
+        eta: The learning rate η, one real number above 0; or a schedule, a function of the number of updates made
+            before, from 0, such as optax's. The schedule's argument is traced, and its values must be 0 or more. It
+            continues with `state`. Numbers are traced, so another value does not recompile; `jax.vmap` may sweep a
+            number inside the schedule too. Required without an `optimizer`. With one it is not used, and a warning says
+            so.
         key: A JAX random key, such as jax.random.key(0), for the order of the examples. Ignored if `state` is given.
         optimizer: An optax transformation with a learning rate of its own, in place of plain descent, the default.
             Passing a new optimizer object triggers recompilation, so create it once.
         cost: A function of outputs (m, out) and targets (m, out) that returns one real scalar, their mean cost. By
-            default `quadratic_cost`. Passing a new function object triggers recompilation, so define the cost once.
+            default `quadratic_cost`. `cross_entropy` is computed from the weighted inputs of the output layer; see
+            there. Passing a new function object triggers recompilation, so define the cost once.
+        activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
+            A given `state` keeps its own.
+        l2: λ of L2 regularization, one real number, 0 or more. It adds (λ/2n) Σ w² to the cost C of each mini-batch and
+            of all training examples: n is the number of all training examples, and the sum is over all weights without
+            the biases. Traced, like η. Default None, no such term.
         evaluate: False leaves out every cost, accuracy and gradient that descent itself does not need, which saves
             time. Their entries in the history are NaN. Default True.
         gradient_norm: False leaves out ‖∇C‖ for mini-batches, which saves time. Its entries in the history are then
@@ -119,13 +142,31 @@ def train(
             accelerators. The native kernels always multiply in float32. The CUDA kernel splits each float32 factor into
             two TF32 numbers for None, "float32" and "highest", and takes one for "tensorfloat32" and "high".
         kernel: The backend. "xla" takes ∇C from `jax.grad` and runs everywhere. "native" is C++ with ∇C derived by
-            hand: for plain descent on the quadratic cost, a float32 network on the CPU, and inputs of bytes or
-            float32. "cuda" is one kernel for an NVIDIA GPU: for plain mini-batch descent on the quadratic cost, a small
-            float32 network with one hidden layer, and inputs of bytes. "auto", the default, takes the fastest that can
-            run on this device with these shapes. Their results differ only by rounding.
+            hand: for plain descent on the quadratic cost, a float32 network of sigmoid neurons on the CPU, and inputs
+            of bytes or float32. "cuda" is one kernel for an NVIDIA GPU: for plain mini-batch descent on the quadratic
+            cost, a small float32 network of sigmoid neurons with one hidden layer, and inputs of bytes. "auto", the
+            default, takes the fastest that can run on this device with these shapes. Their results differ only by
+            rounding.
         callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.
+        keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
+            on the validation examples. The network at the start counts too, so the result is never worse than it is.
+            The first of equal networks is the best one, and a value that is infinite or NaN never is. If no value is
+            finite, the result is the last network, with the outcome NOT_FINITE. `result.state` is that of the last
+            epoch, with the best network so far in `result.state.best`.
+        by: The value that the best network has: the largest "accuracy" (default) or the smallest "cost" on the
+            validation examples. Used only with `keep="best"` or `patience`.
+        patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
+            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run counts on. Default: no
+            limit.
+        record: Values to record at every entry, as a dict of names. Each is a function of the state that JAX can trace
+            and that returns a number or an array of a fixed shape, or one of `LayerGradientNorms()` and
+            `TrainingSharpness(every=k)`. They become `history.records[name]`, with the entries as the first axis. After
+            the end of a batch element they are NaN, or 0 for whole numbers. Passing a new function object triggers
+            recompilation. Default: none.
+        progress: True to show one line on stderr with the number of epochs, C, the accuracy and the time left; by
+            default False. It shows nothing if stderr is not a terminal. Not possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
         budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
@@ -144,16 +185,18 @@ def train(
 
     Raises:
         ShapeError: If the data do not fit the network, hold no example, or the cost does not return one real scalar.
-        DtypeError: If `eta` is missing or is not one real number, `epochs` or `batch_size` is not a whole number known
+        DtypeError: If `eta` is missing, `eta` or `l2` is not one real number, an activation is neither a name nor a
+            function, `epochs` or `batch_size` is not a whole number known
             before tracing, `evaluate` or `gradient_norm` is not True or False, the inputs are neither bytes nor
             floating point, or another argument has the wrong type.
-        RangeError: If `epochs`, `batch_size`, `eta` or `budget` is out of range, `kernel` or `precision` is unknown or
-            cannot run here, or the state belongs to another optimizer. Also if a callback is given under jit or vmap,
+        RangeError: If `epochs`, `batch_size`, `eta`, `l2` or `budget` is out of range, `kernel`, `precision` or an
+            activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
+            another optimizer or to other activations. Also if a callback is given under jit or vmap,
             or vmap traces a number inside the optimizer or the cost.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 
-    Source: Nielsen, chapter 1, `SGD` and equations (20), (21).
+    Source: Nielsen, chapter 1, `SGD` and equations (20), (21); chapter 3, equations (63), (80) and (85).
 
     Example:
         >>> from jaxgd import init_network, load_dataset
@@ -166,6 +209,8 @@ def train(
     require_bool("train", "evaluate", evaluate)
     require_bool("train", "gradient_norm", gradient_norm)
     require_bool("train", "donate", donate)
+    require_bool("train", "progress", progress)
+    records = require_records(record)
     require_callable("train", "cost", cost, "It takes outputs and targets.")
     if callback is not None:
         require_callable("train", "callback", callback, "It takes a state and an entry of the history.")
@@ -176,13 +221,21 @@ def train(
     else:
         state = _ready(state, full_batch=batch_size is None)
         network = state.network
+    network = _activated(network, activation, is_state=state is not None)
     fitted, counts = fit_splits("train", network, data)
     network = tuple(network)
     if batch_size is not None:
         require_count("train", "batch_size", batch_size, most=counts["train"])
-    eta = _step_size(network, eta, optimizer)
+    n, done = counts["train"], 0 if state is None else state.epoch
+    choice = require_choice_of_network(
+        keep, by, patience, evaluate=bool(evaluate), validated="validation" in fitted, outputs=network[-1].b.shape[0]
+    )
+    if state is not None:
+        state = state._replace(best=require_same_best(state.best, network, choice))
+    rates = _rates(network, eta, optimizer, l2, n, functools.partial(_updates, n, batch_size, done, epochs))
     rows = jnp.zeros((2, network[-1].b.shape[0]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
+    require_cost_fits("train", cost, network[-1].activation)
     if budget is not None:
         require_budget("train", budget)
     run = functools.partial(
@@ -192,15 +245,16 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
+        schedule=eta if callable(eta) and optimizer is None else None,
         objective=xla.Objective(hashable(cost), precision, budget),
         evaluate=bool(evaluate),
         gradient_norm=bool(gradient_norm),
         kernel=kernel,
-        callback=callback,
+        watch=Watch(choice, records, callback, bool(progress)),
         donate=bool(donate),
     )
     result: TrainResult = automatic(
-        run, (network, fitted, eta, key, state), functools.partial(_shardings, network, batch_size is None)
+        run, (network, fitted, rates, key, state), functools.partial(_shardings, network, batch_size is None, choice)
     )
     return result
 
@@ -208,7 +262,7 @@ def train(
 def _run(
     network: Network,
     fitted: dict[str, Examples],
-    eta: Array,
+    rates: Rates,
     key: PRNGKeyArray,
     state: TrainState | None,
     *,
@@ -217,18 +271,21 @@ def _run(
     epochs: int,
     batch_size: int | None,
     optimizer: optax.GradientTransformation | None,
+    schedule: Callable[[Any], Any] | None,
     objective: xla.Objective,
     evaluate: bool,
     gradient_norm: bool,
     kernel: str,
-    callback: Callable[[TrainState, History], bool | None] | None,
+    watch: Watch,
     donate: bool,
 ) -> TrainResult:
     """Choose the backend, and run the epochs. All arguments have been checked."""
-    arrays = (network, fitted, eta, key, state)
-    network, fitted, eta, key, state = varying(arrays, arrays)
+    arrays = (network, fitted, rates, key, state)
+    network, fitted, rates, key, state = varying(arrays, arrays)
     precision = objective.precision
-    job = Job(network, fitted["train"], objective.cost, optimizer, batch_size, precision, divided)
+    job = Job(
+        network, fitted["train"], objective.cost, optimizer, batch_size, precision, divided, rates.decay, schedule
+    )
     choice = select_backend(kernel, job)
     # The native kernels multiply in float32 whatever JAX's setting is.
     if precision is not None or choice.name != "native":
@@ -238,13 +295,13 @@ def _run(
         ready[name], fits = fit_traced_labels(backend.prepare(choice, examples), sizes[-1])
         labels_fit = labels_fit & fits
     splits = Splits(ready["train"], ready.get("validation"), ready.get("test"))
-    batched = batched_over([examples.x for examples in ready.values()], (network, splits, eta, key, state))
+    batched = batched_over([examples.x for examples in ready.values()], (network, splits, rates, key, state))
     budget = objective.budget
     if budget is None:
         # Few devices hold the rows of a chunk, and the others would wait. So each device computes all its rows at once.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
-    traced = any(map(is_traced, jax.tree.leaves((network, splits, eta, key, state))))
+    traced = any(map(is_traced, jax.tree.leaves((network, splits, rates, key, state))))
     config = StaticConfig(
         batch_size,
         optimizer,
@@ -260,28 +317,31 @@ def _run(
     )
     start = epoch.start if state is None else epoch.resume
     if state is not None:
-        _require_same_optimizer(state, eta, config)
+        _require_same_optimizer(state, config)
     else:
         state = varying(TrainState(network, (), key, jnp.array(0), jnp.array(jnp.nan), None), network)
     if traced:
-        if callback is not None:
-            raise RangeError("train: a callback runs on the host, but jit and vmap do not; leave it out there.")
+        if watch.of_host:
+            raise RangeError(f"train: {watch.of_host} runs on the host, but jit and vmap do not; leave it out there.")
         if donate:
             raise RangeError("train: donate=True is not possible under jit and vmap.\nUse donate_argnums of jax.jit.")
-        return _train_traced(start, state, unpadded(splits, config), eta, config, epochs, labels_fit)
+        return train_traced(start, state, unpadded(splits, config), rates, config, epochs, labels_fit, watch)
     devices = network[0].w.devices() if isinstance(network[0].w, jax.Array) else set()
     if len(devices) < 2:
         copies, purpose = (1, "the gradient") if donate else (2, "the next weights and the gradient")
+        if watch.choice.follows:
+            copies, purpose = copies + 1, f"{purpose}, and the best network"
         require_memory("train", sizes, network[0].w.dtype, copies, purpose, next(iter(devices), None))
     if donate:
-        state = _donatable(state)
-    return _train_by_epoch(start, state, splits, eta, config, epochs, callback)
+        state = donatable(state)
+    return train_by_epoch(start, state, splits, rates, config, epochs, watch)
 
 
-def _shardings(network: Network, full_batch: bool, replicated: Any) -> TrainResult:
+def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: Any) -> TrainResult:
     """Return the shardings of a traced result: weights and gradients like the network, all others replicated."""
     like = jax.tree.map(lambda x: sharding_like(x, replicated), network)
-    state = TrainState(like, replicated, replicated, replicated, replicated, like if full_batch else None)
+    best = Best(like, replicated, replicated, replicated, choice.by) if choice.follows else None
+    state = TrainState(like, replicated, replicated, replicated, replicated, like if full_batch else None, best)
     return TrainResult(like, replicated, replicated, state, replicated)
 
 
@@ -306,188 +366,82 @@ def _ready(state: Any, *, full_batch: bool) -> TrainState:
     return state._replace(network=network, epoch=jnp.asarray(state.epoch), cost=cost, gradient=gradient)
 
 
-def _require_same_optimizer(state: TrainState, eta: Array, config: StaticConfig) -> None:
-    mine = jax.eval_shape(epoch.rule(eta, config).init, state.network)
+def _require_same_optimizer(state: TrainState, config: StaticConfig) -> None:
+    mine = jax.eval_shape(epoch.rule(1.0, config).init, state.network)
     if outline(mine) != outline(state.optimizer_state):
         raise RangeError(
             "train: state must come from the same optimizer, but another one made it.\nContinue with that optimizer."
         )
 
 
-def _step_size(network: Network, eta: Any, optimizer: Any) -> Array:
+def _activated(network: Any, activation: Any, *, is_state: bool) -> Network:
+    """Return the network with the activations that `train` got. The network of a state keeps its own."""
+    changed = activated("train", network, activation)
+    if is_state and outline(changed) != outline(network):
+        raise RangeError(
+            "train: the network of a state keeps its activations, but others were given.\n"
+            "Leave out activation, or start from state.network without the state."
+        )
+    return changed
+
+
+def _updates(n: int, batch_size: int | None, done: Any, epochs: int) -> Array:
+    """Return the number of updates before each update of a run, after these epochs done."""
+    each = -(-n // (batch_size or n))
+    return jnp.asarray(each * done + np.arange(each * epochs))
+
+
+def _rates(network: Network, eta: Any, optimizer: Any, l2: Any, n: int, updates: Callable[[], Array]) -> Rates:
+    """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
+    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
+    dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)
+    return Rates(_step_size(dtype, eta, optimizer, updates), None if l2 is None else _decay(dtype, l2, n))
+
+
+def _step_size(dtype: Any, eta: Any, optimizer: Any, updates: Callable[[], Array]) -> Array:
     if optimizer is not None:
         if eta is not None:
-            warnings.warn("train: eta is not used, because the optimizer has its own learning rate.", stacklevel=3)
+            warnings.warn("train: eta is not used, because the optimizer has its own learning rate.", stacklevel=4)
         eta = 1.0
     if eta is None:
         raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
     if callable(eta):
-        raise DtypeError(
-            "train: eta must be one real number, got a function.\n"
-            "Give a schedule to an optimizer: optimizer=optax.sgd(schedule)."
-        )
+        return _scheduled(dtype, eta, updates())
     require_positive("train", "eta", eta)
-    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
-    dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)
     if not is_traced(eta):
         with np.errstate(over="ignore"):
             require_positive("train", f"eta in {dtype}", np.asarray(eta).astype(dtype))
     return jnp.asarray(eta, dtype)
 
 
-def _train_by_epoch(
-    start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, callback: Any
-) -> TrainResult:
-    together = spans_processes((state, splits))
-    first, given = _in_place if config.lean else _packed, state
-    state, numbers = first(start, state, splits, eta, config)
-    if config.wide and not config.lean:
-        # The program has copied the network.
-        state = state._replace(network=given.network)
-    del given
-    entries: list[History] = []
-    reasons: list[Reason] = []
-    for k in range(epochs + 1):
-        if is_traced(numbers[0]):
+def _scheduled(dtype: Any, schedule: Callable[[Any], Any], updates: Array) -> Array:
+    """Return the rate of each update. The schedule is computed here, so its numbers may be traced by jit and vmap."""
+
+    def rate(k: Array) -> Array:
+        eta = schedule(k)
+        require_real("train", "the eta of the schedule", eta)
+        return jnp.asarray(eta, dtype)
+
+    rates = jax.vmap(rate)(updates)
+    if not is_traced(rates):
+        wrong = np.flatnonzero(~(np.isfinite(rates) & (np.asarray(rates) >= 0)))
+        if len(wrong):
             raise RangeError(
-                "train: a number inside the optimizer or the cost is traced, and train cannot see it under vmap.\n"
-                "Wrap the vmapped function in jax.jit and vmap over train's own arguments too, or loop over the number."
+                f"train: the schedule must give a finite eta of 0 or more, got {rates[wrong[0]]} for eta("
+                f"{updates[wrong[0]]}).\nIts argument is the number of updates made, from 0."
             )
-        entry, reason = _unpacked(numbers)
-        reasons.append(reason)
-        if reason is not Reason.NOT_FINITE or k == 0:
-            entries.append(entry)
-        if reason is Reason.NOT_FINITE:
-            reason = Reason.START_NOT_FINITE if k == 0 else reason
-            break
-        if callback is not None and decided(together, bool(callback(state, entry))) and k < epochs:
-            reason = Reason.STOPPED
-            break
-        if k < epochs:
-            state, numbers = _next(state, splits, eta, config, kept=callback is not None)
-    if reason is Reason.UNCHANGED and config.optimizer is not None and set(reasons[1:]) != {reason}:
-        reason = Reason.COMPLETED
-    history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
-    return TrainResult(state.network, history, Outcome(jnp.array(reason)), state, config.backend)
+    return rates
 
 
-def _next(
-    state: TrainState, splits: Splits, eta: Array, config: StaticConfig, kept: bool
-) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the state after an epoch, and the numbers for the host. A callback may have kept the state."""
-    if config.lean or not config.wide:
-        run = _in_place if config.lean else _packed
-        result: tuple[TrainState, tuple[Array, Array]] = run(epoch.advance, state, splits, eta, config)
-        return result
-    advanced, change, finite = _updated(state, splits, eta, config)
-    if not kept:
-        # The next ∇C takes its memory. A run that returns to the state computes it again.
-        for x in jax.tree.leaves(state.gradient):
-            x.delete()
-    cost, gradient, numbers = _evaluated(advanced, change, finite, splits, config)
-    if _unpacked(numbers)[1] is not Reason.NOT_FINITE:
-        return advanced._replace(cost=cost, gradient=gradient), numbers
-    if not kept and state.gradient is not None:
-        del advanced, gradient
-        state = state._replace(gradient=_evaluated(state._replace(gradient=None), Change(), finite, splits, config)[1])
-    return state, numbers
-
-
-def _in_place(
-    advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
-) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the result of `_packed`, and delete the arrays of the state."""
-    held, nothing = {name: getattr(state, name) for name in epoch.HELD}, cast(Any, dict.fromkeys(epoch.HELD))
-    result: tuple[TrainState, tuple[Array, Array]]
-    result = _packed_in_place(advance, held, state._replace(**nothing), splits, eta, config)
-    return result
-
-
-@functools.partial(jax.jit, static_argnames=("advance", "config"))
-def _packed(
-    advance: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig
-) -> tuple[TrainState, tuple[Array, Array]]:
-    return _numbers(*advance(state, unpadded(splits, config), eta, config))
-
-
-@functools.partial(jax.jit, static_argnames=("advance", "config"), donate_argnames="held")
-def _packed_in_place(
-    advance: Any, held: dict[str, Any], state: TrainState, splits: Splits, eta: Array, config: StaticConfig
-) -> tuple[TrainState, tuple[Array, Array]]:
-    return _numbers(*advance(state._replace(**held), unpadded(splits, config), eta, config))
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _updated(state: TrainState, splits: Splits, eta: Array, config: StaticConfig) -> tuple[TrainState, Change, Array]:
-    return epoch.update(state, unpadded(splits, config), eta, config)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _evaluated(
-    state: TrainState, change: Change, finite: Array, splits: Splits, config: StaticConfig
-) -> tuple[Array, Any, tuple[Array, Array]]:
-    """Return C, ∇C and the numbers for the host. A program that returned the network too would copy it."""
-    state, entry, evaluated_finite = epoch.evaluate(state, change, unpadded(splits, config), config)
-    return state.cost, state.gradient, _numbers(state, entry, finite & evaluated_finite)[1]
-
-
-def _numbers(state: TrainState, entry: epoch.Entry, finite: Array) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the state, and the numbers for the host packed into two arrays: it takes 30 µs to fetch each array."""
-    history, code = entry
-    code = jnp.where(finite, code, int(Reason.NOT_FINITE))
-    counts = jnp.stack([history.epoch, history.updates, code.astype(history.epoch.dtype)])
-    return state, (counts, jnp.stack(history[2:]))
-
-
-def _donatable(state: TrainState) -> TrainState:
-    """Return the state with copies of arrays that JAX does not own, or that occur twice."""
-    seen: set[int] = set()
-
-    def own(x: Any) -> Any:
-        again = id(x) in seen or not isinstance(x, jax.Array)
-        seen.add(id(x))
-        return jnp.array(x) if again else x
-
-    return state._replace(**{name: jax.tree.map(own, getattr(state, name)) for name in epoch.HELD})
-
-
-def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
-    counts, values = map(on_host, numbers)
-    return History(counts[0], counts[1], *values), Reason(int(counts[2]))
-
-
-def _train_traced(
-    start: Any, state: TrainState, splits: Splits, eta: Array, config: StaticConfig, epochs: int, labels_fit: Any
-) -> TrainResult:
-    state, (first, code), finite = start(state, splits, eta, config)
-
-    def unless(known: Any, entry: History, state: TrainState) -> History:
-        """Return the entry, with NaN in place of its numbers unless they are known."""
-        blank = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan if x.dtype.kind == "f" else x), entry)
-        blank = blank._replace(epoch=state.epoch, updates=epoch.updates(state.epoch, splits, config))
-        return cast(History, select(known, entry, blank))
-
-    first = unless(jnp.asarray(labels_fit), first, state)
-    code = jnp.where(finite & labels_fit, code, int(Reason.START_NOT_FINITE))
-    code = jnp.where(jnp.isfinite(eta) & (eta > 0), code, int(Reason.BAD_RULE))
-
-    def body(carry: tuple[TrainState, Array], _: None) -> tuple[tuple[TrainState, Array], tuple[History, Array]]:
-        state, code = carry
-        advanced, (entry, reached), finite = epoch.advance(state, splits, eta, config)
-        reached = jnp.where(finite, reached, int(Reason.NOT_FINITE))
-        code = jnp.where(_ended(code), code, reached)
-        advances = ~_ended(code)
-        return (epoch.keep(advances, advanced, state), code), (unless(advances, entry, state), code)
-
-    (state, code), (entries, codes) = control.scan(body, (state, code), None, length=epochs)
-    history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
-    if config.optimizer is not None:
-        waited = (code == int(Reason.UNCHANGED)) & jnp.any(codes != code)
-        code = jnp.where(waited, int(Reason.COMPLETED), code)
-    return TrainResult(state.network, history, Outcome(code), state, config.backend)
-
-
-def _ended(code: Array) -> Array:
-    """Return True if a run with this reason goes no further."""
-    reasons = (Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.BAD_RULE)
-    return jnp.any(jnp.array([code == int(reason) for reason in reasons]))
+def _decay(dtype: Any, l2: Any, n: int) -> Array:
+    """Return λ/n."""
+    require_real("train", "l2", l2)
+    if is_traced(l2):
+        return jnp.asarray(l2, dtype) / n
+    with np.errstate(over="ignore"):
+        decay = (np.asarray(l2, np.float64) / n).astype(dtype)
+    if not 0 <= decay < np.inf:
+        raise RangeError(
+            f"train: l2 must be a finite number, 0 or more, got {shown(l2, str)}.\nThe book uses 5.0 in chapter 3."
+        )
+    return jnp.asarray(decay)

@@ -143,7 +143,8 @@ def test_every_public_function_is_attacked():
         ("minimize", {"rtol": "inf"}, False), ("minimize", {"mu": "0"}, True), ("minimize", {"mu": "1"}, False),
         ("sweep", {"eta": "0.1 3"}, True), ("sweep", {"eta": "0.1 0"}, False), ("sweep", {"keep": "best 2"}, True),
         ("sweep", {"memory": "1.5GiB"}, True), ("sweep", {"memory": "1 GB"}, False), ("sweep", {"part": "2/1"}, False),
-        ("evaluate", {"run_dir": "@run", "data_dir": "x"}, True), ("predict", {"images": "/etc/passwd"}, False),
+        ("evaluate", {"run_dir": "@run", "data_dir": "x"}, True), ("train", {"labels_from": "1"}, False),
+        ("evaluate", {"split": "all"}, False), ("predict", {"images": "/etc/passwd"}, False),
     ],
 )  # fmt: skip
 def test_the_table_of_options_states_which_values_are_allowed(command, given, allowed):
@@ -199,13 +200,13 @@ PLANTED = {
     "a continued run that starts from other weights": (
         "kills", 5, "other bits", """
         import jax, jaxgd.cli.train as module
-        restore = module._restore
+        restore = module.restore_checkpoint
         def moved(*args):
             state, entries = restore(*args)
             if state is not None:
                 state = state._replace(network=jax.tree.map(lambda x: x + 1e-3, state.network))
             return state, entries
-        module._restore = moved
+        module.restore_checkpoint = moved
         """),
     "a write that leaves a temporary file": (
         "kills", 20, "litter", """
@@ -229,7 +230,7 @@ PLANTED = {
     "a run that starts again in silence": (
         "flips", 3, "epochs lost", """
         import jaxgd.cli.train as module
-        module._restore = lambda *args: (None, [])
+        module.restore_checkpoint = lambda *args: (None, [])
         """),
     "a command that raises": (
         "commands", 80, "KeyError", """

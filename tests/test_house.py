@@ -23,9 +23,10 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "mesh", "network", "network_file"),
-    *("cost", "backprop", "named_costs", "curvature", "slices", "rules"),
-    *("descent", "gradcheck", "data", "examples", "chunks", "kernels", "history", "epoch", "training"),
+    *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
+    *("activations", "network", "network_file", "cost", "backprop", "named_costs", "curvature", "slices", "rules"),
+    *("descent", "gradcheck", "data", "examples", "chunks", "assessment", "kernels"),
+    *("history", "best", "epoch", "records", "training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweep", "report", "cli", "pytest_plugin"),
 )
 # Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests.

@@ -33,6 +33,7 @@ def test_the_codes_are_fixed():
         "SATURATED": 14,
         "START_NOT_FINITE": 15,
         "ZERO_GRADIENT": 16,
+        "PATIENCE": 17,
     }
 
 
@@ -53,7 +54,7 @@ def test_vmap_gives_one_outcome_per_batch_element():
     assert "; 2 × not finite" in batch.message
 
 
-GOOD = {"COMPLETED", "GRADIENT", "STEP", "COST", "DECREASE"}
+GOOD = {"COMPLETED", "GRADIENT", "STEP", "COST", "DECREASE", "PATIENCE"}
 
 
 @pytest.mark.parametrize("reason", Reason)

@@ -84,12 +84,13 @@ _NUMBER = Option(NUMBERS, _number(0))
 _DATA = Option((*WORDS, *PATHS), _one_of("digits"))
 # Digits come with the package, so they need no folder for data.
 _DATA_DIR = Option(PATHS, _YES)
+_CONVENTIONS = {"labels_from": Option(NUMBERS, lambda text: False), "transpose": FLAG, "no_transpose": FLAG}
 _RUN = Option(PATHS, lambda text: Path(text).name == "run")
 
 # Every option of every command, by the name of its field. Positional arguments have their names too.
 OPTIONS: dict[str, dict[str, Option]] = {
     "train": {
-        "data": _DATA, "data_dir": _DATA_DIR, "sizes": Option(_SIZES, _sizes),
+        "data": _DATA, "data_dir": _DATA_DIR, **_CONVENTIONS, "sizes": Option(_SIZES, _sizes),
         "scheme": Option(WORDS, _one_of("gaussian", "scaled")), "eta": Option(NUMBERS, _number(1e-46, 3.5e38)),
         "batch_size": Option((*NUMBERS, "full", "Full", "1198"), lambda x: x == "full" or _whole(1, 1197)(x)),
         "epochs": Option(NUMBERS, _whole(1)), "seed": Option(NUMBERS, _whole(0, 2**32 - 1)),
@@ -99,8 +100,9 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "progress": FLAG, "gradient_norm": FLAG,
     },
     "sweep": {
-        "data": _DATA, "data_dir": _DATA_DIR, "sizes": Option(_SIZES, _sizes), "eta": Option(NUMBERS, _etas),
-        "seeds": Option(NUMBERS, _whole(1)), "scheme": Option(WORDS, _one_of("gaussian", "scaled")),
+        "data": _DATA, "data_dir": _DATA_DIR, **_CONVENTIONS, "sizes": Option(_SIZES, _sizes),
+        "eta": Option(NUMBERS, _etas), "seeds": Option(NUMBERS, _whole(1)),
+        "scheme": Option(WORDS, _one_of("gaussian", "scaled")),
         "batch_size": Option((*NUMBERS, "full", "Full", "1198"), lambda x: x == "full" or _whole(1, 1197)(x)),
         "epochs": Option(NUMBERS, _whole(1)), "kernel": Option(WORDS, _one_of(*kernel_names())),
         "folder": Option(PATHS, lambda text: (Path(text) / "sweep.json").is_file()),
@@ -110,8 +112,8 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "merge": Option(PATHS, lambda text: False), "plot": Option(PATHS, _A_PICTURE), "progress": FLAG,
     },
     "evaluate": {
-        "run_dir": _RUN, "part": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA,
-        "data_dir": _DATA_DIR,
+        "run_dir": _RUN, "split": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA,
+        "data_dir": _DATA_DIR, **_CONVENTIONS, "plot": Option(PATHS, _A_PICTURE), "json": FLAG,
     },
     "predict": {"run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images"))},
     "minimize": {

@@ -84,6 +84,7 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
     named: dict[str, dict[str, Any]] = {
         **{name: {h.name: h.default for h in rule.hyperparams} for name, rule in RULES.items()},
         "accuracy": {"a": y, "y": jnp.arange(6) % 2},
+        "assess": {"network": network, "x": x, "labels": jnp.arange(6) % 2},
         "backprop": {"network": network, "x": x, "y": y},
         "check_gradients": {"f": square, "args": (v,)},
         "cost_slice": {"cost": square, "v": v, "key": key, "resolution": 3},

@@ -24,7 +24,7 @@ def by_xla(context: Context) -> None:
     images, start = data.training(context.sizes.full), [v[0] for v in data.weights(1)]
     exact = reference.gradient(start, images.x, images.y)
     x, y = jnp.asarray(images.x), jnp.asarray(images.y)
-    network = tuple(jaxgd.Layer(*map(jnp.asarray, start[i : i + 2])) for i in (0, 2))
+    network = tuple(jaxgd.Layer(jnp.asarray(start[i]), jnp.asarray(start[i + 1])) for i in (0, 2))
 
     for precision, word in ALGORITHMS.items():
         # XLA for the CPU lacks the other algorithms.

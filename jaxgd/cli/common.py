@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -115,24 +115,66 @@ else:
         f"Backend that runs an epoch: {_SUMMARIES}; auto is the fastest that can run. Results differ only by rounding."
     )
     Kernel = Annotated[Literal[kernel_names()], tyro.conf.arg(help=_KERNEL_HELP)]
-# A positional argument.
+# An option without a value, which is None if it is not given.
+_FLAG = PrimitiveConstructorSpec(
+    nargs=0, metavar="", instance_from_str=lambda _: True, is_instance=lambda _: True, str_from_instance=lambda _: []
+)
+MaybeFlag = Annotated[bool | None, _FLAG, _NO_HINT]
+# Positional arguments.
 RunDir = Annotated[Path, tyro.conf.Positional, _read("RUN", "a path", _path)]
+RunOrNetwork = Annotated[Path, tyro.conf.Positional, _read("RUN|NETWORK", "a path", _path)]
 
 
-def load_data(name: str, data_dir: str | Path | None) -> "Dataset":
+class Conventions(NamedTuple):
+    """The conventions of a folder's files, as `load_idx` takes them. None stands for an option that is not given."""
+
+    labels_from: int | None = None
+    transpose: bool | None = None
+
+
+UNSTATED = Conventions()
+
+
+def stated_conventions(who: str, options: Any) -> Conventions:
+    """Return the conventions that the options of a command state."""
+    from jaxgd.errors import RangeError, require_count
+
+    if options.transpose and options.no_transpose:
+        raise RangeError("--transpose and --no-transpose exclude each other, got both.\nLeave out one of them.")
+    if options.labels_from is not None:
+        require_count(who, "--labels-from", options.labels_from, least=0, most=255)
+    return Conventions(options.labels_from, True if options.transpose else False if options.no_transpose else None)
+
+
+def recorded_conventions(config: dict[str, Any], name: str) -> Conventions:
+    """Return the conventions that the configuration of a run records for its folder. Named data sets have none."""
+    if not is_folder(name):
+        return UNSTATED
+    return Conventions(config.get("labels_from", 0), config.get("transpose", False))  # earlier versions lack them
+
+
+def load_data(name: str, data_dir: str | Path | None, conventions: Conventions = UNSTATED) -> "Dataset":
     """Load a data set by its name, or a folder of IDX files by its path."""
-    from jaxgd.data import load_dataset, load_idx
+    from jaxgd.data import load_dataset
     from jaxgd.data.sources import SOURCES
     from jaxgd.errors import RangeError
 
     if data_dir is not None and (name == "digits" or is_folder(name)):
         why = "comes with jaxgd" if name == "digits" else "is a folder of its own"
         raise RangeError(f"--data-dir must be left out, because {name} {why}, got {data_dir}.")
-    if is_folder(name):
-        return load_idx(name)
-    if name not in (known := ("digits", *SOURCES)):
+    if not is_folder(name) and name not in (known := ("digits", *SOURCES)):
         raise RangeError(f"--data must be {', '.join(known)} or the path of a folder of IDX files, got {name!r}.")
-    return load_dataset(name, data_dir)
+    if not is_folder(name) and conventions != UNSTATED:
+        raise RangeError(
+            f"--labels-from and --transpose are for folders of IDX files, but {name} has labels from 0 and upright "
+            "images.\nLeave them out."
+        )
+    return load_dataset(name, data_dir, **conventions._asdict())
+
+
+def run_data(config: dict[str, Any]) -> "Dataset":
+    """Load the data set that a run was trained on, as its configuration records it."""
+    return load_data(config["data"], config["data_dir"], recorded_conventions(config, config["data"]))
 
 
 def default_settings(data: str) -> tuple[str, int]:
@@ -172,14 +214,10 @@ def require_writable_figure(path: Path, endings: Sequence[str]) -> None:
 
 
 def is_folder(name: str) -> bool:
-    """Return True if `name` is the path of a folder, and False if it is the name of a data set.
+    """Return True if `name` is the path of a folder or a file, and False if it is the name of a data set."""
+    from jaxgd.data import named
 
-    >>> is_folder("mnist"), is_folder("./mnist")
-    (False, True)
-    """
-    from jaxgd.data.sources import SOURCES
-
-    return name not in ("digits", *SOURCES) and (Path(name).is_dir() or Path(name).name != name)
+    return named.is_folder(name)
 
 
 def digest(data: "Dataset") -> str:

@@ -1,59 +1,166 @@
-"""`jaxgd evaluate`: the accuracy and cost of a trained network."""
+"""`jaxgd evaluate`: the accuracy, the cost, the confusion matrix and the mistakes of a trained network."""
 
 import dataclasses
-from typing import Literal
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxgd.cli.common import MaybeName, MaybePath, RunDir, command_line, digest, is_folder, load_data, require_sizes_fit
-from jaxgd.cli.output import error_line
+import tyro
+
+from jaxgd.cli.common import (
+    DONE,
+    UNSTATED,
+    Conventions,
+    MaybeFlag,
+    MaybeInt,
+    MaybeName,
+    MaybePath,
+    RunOrNetwork,
+    command_line,
+    digest,
+    is_folder,
+    load_data,
+    recorded_conventions,
+    require_sizes_fit,
+    require_writable_figure,
+    stated_conventions,
+)
+from jaxgd.cli.output import error_line, say
+
+if TYPE_CHECKING:
+    from jaxgd.assessment import Assessment
+    from jaxgd.data import Dataset
+    from jaxgd.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Print the accuracy and the cost of a run's network on a data set.
+    """Print the accuracy, the cost and the mistakes of a network on a data set.
+
+    Prints the number of right answers and the cost, the confusion matrix with the accuracy of each class, and the most
+    confident mistakes: the index of the image in its split, its label, the network's answer and its activation. Instead
+    of a matrix that is wider than the terminal, it lists the most frequent wrong answers of each class.
 
     Warns if the data differ from those that the run was trained on.
     """
 
-    run_dir: RunDir
-    """Run folder, made by jaxgd train."""
-    part: Literal["train", "validation", "test"] = "test"
-    """Split of the data set to evaluate."""
+    run_dir: RunOrNetwork
+    """Run folder, made by jaxgd train, or a network in a .safetensors file, which needs --data."""
+    split: Annotated[Literal["train", "validation", "test"], tyro.conf.arg(aliases=["--part"])] = "test"
+    """Split of the data set to evaluate. --part is the former name of this option."""
     data: MaybeName = None
     """Data set to evaluate: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
+    labels_from: MaybeInt = None
+    """Label of the first class in the files of a folder: 1 for the letters of EMNIST.
+    (default: as the run used it for its own folder, otherwise 0)"""
+    transpose: MaybeFlag = None
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it. (default: as the run did)"""
+    no_transpose: MaybeFlag = None
+    """Take a folder's images as upright, without a check."""
+    plot: MaybePath = None
+    """PNG, SVG or PDF file for a figure of the confusion matrix and the images of the most confident mistakes."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object with all mistakes."""
 
     def run(self, argv: list[str]) -> int:
         """Evaluate and return the exit status."""
-        from jaxgd.chunks import outputs_in_chunks
-        from jaxgd.cost import accuracy, quadratic_cost
-        from jaxgd.errors import DataError
-        from jaxgd.examples import require_fit, targets
-        from jaxgd.network import network_sizes
-        from jaxgd.run_folder import RunFolder
+        from jaxgd.assessment import assess
+        from jaxgd.cli import assessment as text
+        from jaxgd.report.figure import STILL, require_library
 
-        folder = RunFolder.open(self.run_dir)
-        network = folder.load_network()
-        config = folder.config
-        name = self.data or config["data"]
-        try:
-            data = load_data(name, self.data_dir or (config["data_dir"] if name == config["data"] else None))
-        except DataError as error:
-            if self.data is not None or self.data_dir is not None:
-                raise
-            option = "--data-dir" if config["data_dir"] else "--data"
-            moved = command_line("jaxgd", "evaluate", self.run_dir, option)
-            raise DataError(f"{error}\nIf the data have moved: {moved} FOLDER") from error
-        require_sizes_fit(network_sizes(network), data, exact=not is_folder(name), run=self.run_dir)
-        if (got := digest(data)) != config["data_sha256"]:
-            error_line(
-                "jaxgd evaluate",
-                f"warning: {data.name} is not the data set that {self.run_dir} was trained on: "
-                f"expected the SHA-256 {config['data_sha256']}, got {got}.",
+        if self.plot is not None:
+            require_writable_figure(self.plot, STILL)
+            require_library("--plot", "matplotlib")
+        network, config = _opened(self.run_dir)
+        data, conventions = _loaded(self, network, config)
+        part = getattr(data, self.split)
+        assessment = assess(network, *part)
+        cost = _cost(network, assessment, config)
+        first = conventions.labels_from or 0
+        if self.json:
+            print(
+                text.as_json(assessment, first, network=str(self.run_dir), data=data.name, split=self.split, cost=cost)
             )
-        x, y = require_fit("evaluate", self.part, network, *getattr(data, self.part))
-        a = outputs_in_chunks(network, x)
-        cost = quadratic_cost(a, targets(y, a.shape[-1], a.dtype))
-        right = round(float(accuracy(a, y)) * len(y))
-        print(f"{data.name} {self.part}: {right} / {len(y)} ({right / len(y):.2%}), cost {float(cost):.6f}")
-        return 0
+        else:
+            n = len(assessment.labels)
+            right = int(assessment.confusion.trace())
+            print(f"{data.name} {self.split}: {right} / {n} ({right / n:.2%}), cost {cost:.6f}")
+            print(text.as_text(assessment, first))
+        if self.plot is not None:
+            _plot(self.plot, assessment, data, self.split, part.images, first)
+        return DONE
+
+
+def _opened(path: Path) -> tuple["Network", dict[str, Any] | None]:
+    """Return the network of a run folder and its configuration, or the network in a file and None."""
+    from jaxgd.network_file import load_network
+    from jaxgd.run_folder import RunFolder
+
+    if os.path.isfile(path) or path.suffix == ".safetensors":
+        return load_network(path), None
+    folder = RunFolder.open(path)
+    return folder.load_network(), folder.config
+
+
+def _loaded(options: Evaluate, network: "Network", config: dict[str, Any] | None) -> tuple["Dataset", Conventions]:
+    """Return the data set to evaluate, which fits the network, and the conventions of its files."""
+    from jaxgd.errors import DataError, RangeError
+    from jaxgd.network import network_sizes
+
+    run, stated = options.run_dir, stated_conventions("evaluate", options)
+    if config is None:
+        if options.data is None:
+            raise RangeError(
+                f"expected --data, because the file of a network does not name its data, got none.\n"
+                f"Name a data set: {command_line('jaxgd', 'evaluate', run, '--data', 'mnist')}"
+            )
+        data = load_data(options.data, options.data_dir, stated)
+        require_sizes_fit(network_sizes(network), data, exact=not is_folder(options.data), run=run)
+        return data, stated
+    name = options.data or config["data"]
+    own = config["data"] in (name, str(Path(name).expanduser().absolute()))
+    conventions = recorded_conventions(config, name) if own else UNSTATED
+    given = {field: value for field, value in stated._asdict().items() if value is not None}
+    conventions = conventions._replace(**given)
+    try:
+        data = load_data(name, options.data_dir or (config["data_dir"] if own else None), conventions)
+    except DataError as error:
+        if options.data is not None or options.data_dir is not None:
+            raise
+        option = "--data-dir" if config["data_dir"] else "--data"
+        moved = command_line("jaxgd", "evaluate", run, option)
+        raise DataError(f"{error}\nIf the data have moved: {moved} FOLDER") from error
+    require_sizes_fit(network_sizes(network), data, exact=not is_folder(name), run=run)
+    if (got := digest(data)) != config["data_sha256"]:
+        error_line(
+            "jaxgd evaluate",
+            f"warning: {data.name} is not the data set that {run} was trained on: "
+            f"expected the SHA-256 {config['data_sha256']}, got {got}.",
+        )
+    return data, conventions
+
+
+def _cost(network: "Network", assessment: "Assessment", config: dict[str, Any] | None) -> float:
+    """Return the quadratic cost of the outputs."""
+    import jax.numpy as jnp
+
+    from jaxgd.cost import quadratic_cost
+    from jaxgd.examples import targets
+
+    a = jnp.asarray(assessment.outputs)
+    return float(quadratic_cost(a, targets(jnp.asarray(assessment.labels), a.shape[-1], a.dtype)))
+
+
+def _plot(path: Path, assessment: "Assessment", data: "Dataset", split: str, images: Any, first: int) -> None:
+    from matplotlib.figure import Figure
+
+    from jaxgd.report.assessment import draw
+    from jaxgd.report.figure import save_figure
+
+    figure = Figure(figsize=(11.0, 5.9), layout="constrained")
+    draw(assessment, images=images, labels_from=first, figure=figure)
+    figure.suptitle(f"{data.name} {split}: {assessment.accuracy:.2%} right".replace("$", r"\$"))
+    save_figure("evaluate", figure, path, dpi=150)
+    say(f"drawn: {path}")

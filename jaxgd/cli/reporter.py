@@ -9,7 +9,7 @@ from typing import Any
 from jaxgd.cli.output import discard_broken_output, say
 from jaxgd.data import Dataset
 from jaxgd.errors import MissingDependencyError
-from jaxgd.history import History
+from jaxgd.history import NUMBERS, Best, History
 from jaxgd.mesh.processes import is_main
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.run_folder import RunFolder
@@ -61,8 +61,12 @@ class Reporter:
             return
         k = int(entry.epoch)
         if self._events is not None:
-            for name in History._fields[2:]:
-                if math.isfinite(value := getattr(entry, name).item()):
+            values = {name: getattr(entry, name).item() for name in NUMBERS[2:]}
+            for name, recorded in entry.records.items():
+                several = {f"{name}/{i + 1}": x for i, x in enumerate(recorded.ravel().tolist())}
+                values |= several if recorded.ndim else {name: recorded.item()}
+            for name, value in values.items():
+                if math.isfinite(value):
                     self._events.add(k, name, value)
         if k == 0:
             return
@@ -76,17 +80,23 @@ class Reporter:
         self._bar.set_postfix_str(f"cost {entry.cost:.4f}, test accuracy {entry.test_accuracy:.2%}", refresh=False)
         self._bar.update()
 
-    def conclude(self, outcome: Outcome, entries: list[History]) -> None:
-        """Print the outcome of the run and its best epoch."""
+    def conclude(self, outcome: Outcome, entries: list[History], best: Best | None, keep: str) -> None:
+        """Print the outcome of the run, its best epoch on the test images, and the network that is kept."""
         # The message of STOPPED speaks of a callback, which is the command's own. The command reports a signal itself.
         if outcome.reason is not Reason.STOPPED:
             say(outcome.message)
         if len(entries) > 1:
-            best = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
+            first = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
             say(
                 f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%}); "
-                f"best: epoch {best - 1}, {self._correct(entries[best])}"
+                f"best: epoch {first - 1}, {self._correct(entries[first])}"
             )
+        if best is not None and best.epoch >= 0:
+            k = int(best.epoch)
+            value = f"{best.value:.2%}" if best.by == "accuracy" else f"{best.value:.6f}"
+            where = f"epoch {k - 1}" if k else "the network before the first epoch"
+            kept = "network.safetensors" if keep == "best" else "the last network is kept; best"
+            say(f"{kept}: {where}, validation {best.by} {value}, test {self._correct(entries[k])}")
 
     def _correct(self, entry: History) -> str:
         return f"{round(float(entry.test_accuracy) * self._test_images)} / {self._test_images}"

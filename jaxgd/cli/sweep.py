@@ -15,6 +15,7 @@ from jaxgd.cli.common import (
     ManyInts,
     MaybeBest,
     MaybeBytes,
+    MaybeFlag,
     MaybeInt,
     MaybeName,
     MaybePart,
@@ -26,6 +27,7 @@ from jaxgd.cli.common import (
     load_data,
     require_sizes_fit,
     require_writable_figure,
+    stated_conventions,
 )
 from jaxgd.cli.output import say
 
@@ -52,6 +54,12 @@ class Sweep:
     (default: digits)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
+    labels_from: MaybeInt = None
+    """Label of the first class in the files of a folder: 1 for the letters of EMNIST. (default: 0)"""
+    transpose: MaybeFlag = None
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it."""
+    no_transpose: MaybeFlag = None
+    """Take a folder's images as upright, without a check."""
     sizes: ManyInts = ()
     """Neurons per layer, inputs first. Repeat the option for each network size. (default: pixels, 30, classes)"""
     eta: Floats = (3.0,)
@@ -113,7 +121,7 @@ def _sweep(options: Sweep, argv: list[str]) -> int:
         raise RangeError("--part must have a --folder that all parts share, got none.")
     name = options.data or "digits"
     scheme, epochs = default_settings(name)
-    data = load_data(name, options.data_dir)
+    data = load_data(name, options.data_dir, stated_conventions("sweep", options))
     sizes = options.sizes or ((data.inputs, 30, data.classes),)
     for some in sizes:
         require_sizes_fit(some, data, exact=not is_folder(name), who="sweep")

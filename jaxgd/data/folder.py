@@ -3,36 +3,57 @@
 import os
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxgd.data.conventions import follow_conventions, require_conventions
 from jaxgd.data.dataset import Dataset, Part, make_dataset, make_part
 from jaxgd.data.idx import read_idx
+from jaxgd.data.layout import find_layout
 from jaxgd.errors import DataError, RangeError, require_count
 from jaxgd.files import as_path
 
-_PREFIXES = {"train": ("train-",), "validation": ("validation-",), "test": ("t10k-", "test-")}
 
-
-def load_idx(folder: str | os.PathLike[str], *, classes: int | None = None, validation: int | None = None) -> Dataset:
+def load_idx(
+    folder: str | os.PathLike[str],
+    *,
+    classes: int | None = None,
+    validation: int | None = None,
+    labels_from: int | None = None,
+    transpose: bool | None = None,
+) -> Dataset:
     """Load the data set in a folder of IDX files, gzipped or not.
 
     The folder must hold `train-images*` and `train-labels*`, and `test-images*` and `test-labels*` (or `t10k-` instead
-    of `test-`). It may hold `validation-images*` and `validation-labels*`. Without them, the last training examples in
-    file order become the validation split. All images must have the same size.
+    of `test-`). It may hold `validation-images*` and `validation-labels*` (or `val-`). Without them, the last training
+    examples in file order become the validation split. All images must have the same size. Capital letters, `_` instead
+    of `-`, and one prefix for all names, such as `emnist-letters-`, make no difference. If the folder has no such file,
+    a folder `raw` or `NAME/raw` in it counts, as torchvision makes it.
+
+    Files of EMNIST have transposed images, and its letters the labels 1 to 26. `labels_from=1, transpose=True` reads
+    them. If the names say EMNIST, state these arguments. Otherwise a warning names classes that seem to count from 1,
+    and images that look like transposed digits. Nothing is changed unless you ask for it.
 
     Args:
         folder: Path of the folder. `~` stands for the home folder.
         classes: Number of classes; every label must be smaller. By default the largest label plus one.
         validation: Number of training examples to set aside for validation, at least 1 and fewer than all. By default
             one sixth, which is the book's 10,000 of 60,000. Leave it out if the folder has validation files.
+        labels_from: Label of the first class in the files, 0 to 255. The data set has labels from 0. By default 0.
+        transpose: True to exchange the rows and columns of each image; False if the images are upright. By default they
+            stay as they are, and are checked.
 
     Returns:
         The data set, named after the folder.
 
     Raises:
-        DataError: If a file is missing, damaged or present twice, or if the files do not fit together.
-        RangeError: If `validation` or `classes` is out of range, or `validation` is given next to validation files.
-        DtypeError: If `validation` or `classes` is not a whole number, or `folder` is not a str or a Path.
+        DataError: If a file is missing, damaged or present twice, if the files do not fit together, if a label is below
+            `labels_from`, or if the names say EMNIST and `labels_from` or `transpose` is missing.
+        RangeError: If `validation`, `classes` or `labels_from` is out of range, or `validation` is given next to
+            validation files.
+        DtypeError: If an argument has the wrong type.
 
-    Source: Nielsen, chapter 1, for the split.
+    Source: Nielsen, chapter 1, for the split; Cohen, Afshar, Tapson and van Schaik, arXiv:1702.05373, for EMNIST.
 
     Example:
         >>> import tempfile
@@ -49,20 +70,39 @@ def load_idx(folder: str | os.PathLike[str], *, classes: int | None = None, vali
     folder = as_path("load_idx", folder).expanduser()
     if classes is not None:
         require_count("load_idx", "classes", classes)
-    names = _names(folder)
-    train = _read_part(folder, names, "train")
-    test = _read_part(folder, names, "test")
-    if any(name.startswith(_PREFIXES["validation"]) for name in names):
-        if validation is not None:
-            raise RangeError(
-                f"load_idx: expected no validation argument, because {folder} has validation files, got "
-                f"validation = {validation}.\nLeave it out, or move those files away."
-            )
-        held_out = _read_part(folder, names, "validation")
+    require_conventions("load_idx", labels_from, transpose)
+    place, files = find_layout("load_idx", folder)
+    if validation is not None and "validation" in files:
+        raise RangeError(
+            f"load_idx: expected no validation argument, because {folder} has validation files, got "
+            f"validation = {validation}.\nLeave it out, or move those files away."
+        )
+    parts = {split: _read_part(*paths) for split, paths in files.items()}
+    names = [*place.relative_to(folder.parent).parts, *(path.name for pair in files.values() for path in pair[0])]
+    parts = follow_conventions(f"load_idx: {folder}", parts, names, labels_from, transpose)
+    train = parts["train"]
+    if "validation" in parts:
+        held_out = parts["validation"]
     else:
         train, held_out = split_last("load_idx", train, validation, folder)
     name = folder.name or str(folder)
-    return make_dataset(f"load_idx: {folder}", name, train, held_out, test, classes=classes)
+    return make_dataset(f"load_idx: {folder}", name, train, held_out, parts["test"], classes=classes)
+
+
+def _read_part(images: list[Path], labels: list[Path]) -> Part:
+    """Read the images and the labels of one split."""
+    return make_part("load_idx", _read(images), _read(labels), images_name=str(images[0]), labels_name=str(labels[0]))
+
+
+def _read(paths: list[Path]) -> UInt8[np.ndarray, "*shape"]:
+    """Return the array in a file. If it is present both unpacked and gzipped, both must hold the same array."""
+    array = read_idx(paths[0])
+    if len(paths) > 1 and not np.array_equal(array, read_idx(paths[1])):
+        raise DataError(
+            f"load_idx: {paths[0].parent}: expected the same array in {paths[0].name} and {paths[1].name}, got two.\n"
+            "Keep one of them in this folder and move the other away."
+        )
+    return array
 
 
 def split_last(who: str, train: Part, last: int | None, folder: Path) -> tuple[Part, Part]:
@@ -78,35 +118,3 @@ def split_last(who: str, train: Part, last: int | None, folder: Path) -> tuple[P
     require_count(who, "validation", last, most=n - 1)
     cut = n - last
     return Part(train.images[:cut], train.labels[:cut]), Part(train.images[cut:], train.labels[cut:])
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the sorted names of the files in the folder."""
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise DataError(
-            f"load_idx: cannot read {folder}: expected a folder of IDX files, got: {error.strerror or error}.\n"
-            "Name a folder with train-images, train-labels, test-images and test-labels files."
-        ) from error
-
-
-def _read_part(folder: Path, names: list[str], split: str) -> Part:
-    """Read the images and the labels of one split."""
-    images, labels = (folder / _find(folder, names, split, kind) for kind in ("images", "labels"))
-    return make_part("load_idx", read_idx(images), read_idx(labels), images_name=str(images), labels_name=str(labels))
-
-
-def _find(folder: Path, names: list[str], split: str, kind: str) -> str:
-    """Return the only name that matches the split and the kind."""
-    prefixes = tuple(prefix + kind for prefix in _PREFIXES[split])
-    matches = [name for name in names if name.startswith(prefixes)]
-    if len(matches) == 1:
-        return matches[0]
-    expected = " or ".join(f"{prefix}*" for prefix in prefixes)
-    if matches:
-        remedy = "Keep one of them in this folder and move the rest away."
-    else:
-        remedy = "Put it into this folder as an IDX file of unsigned bytes, gzipped or not."
-    got = " and ".join(matches) or "none"
-    raise DataError(f"load_idx: {folder}: expected one file {expected}, got {got}.\n{remedy}")

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from jaxgd.data.dataset import Dataset, Part, make_dataset
 from jaxgd.data.digits import load_digits
 from jaxgd.data.fetch import download, find_cached
+from jaxgd.data.folder import load_idx
 from jaxgd.data.idx import is_gzip, parse_idx, read_bytes
 from jaxgd.data.sources import SOURCES, Source
 from jaxgd.errors import DataError, DtypeError, RangeError, describe
@@ -35,8 +36,14 @@ def default_data_dir() -> Path:
         ) from error
 
 
-def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load the data set called 'digits', 'mnist', 'fashion_mnist' or 'kmnist'.
+def load_dataset(
+    name: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    labels_from: int | None = None,
+    transpose: bool | None = None,
+) -> Dataset:
+    """Load the data set called 'digits', 'mnist', 'fashion_mnist' or 'kmnist', or a folder of IDX files.
 
     The package includes 'digits', 1,797 images of 8×8 pixels. The other sets have 70,000 images of 28×28 pixels and the
     book's split in file order: the first 50,000 training examples for training, the last 10,000 for validation, and
@@ -44,27 +51,29 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
 
     The four IDX files of the other sets come from the first of these places that has them:
 
-    1. `<data_dir>/<name>/`, `data_dir` itself or `<data_dir>/downloads/manual/`, under their usual names
-       (`train-images-idx3-ubyte.gz` and so on), gzipped or not. A folder with files of another of these sets is
-       skipped.
+    1. `<data_dir>/<name>/`, torchvision's `<data_dir>/MNIST/raw/` (FashionMNIST, KMNIST), `data_dir` itself or
+       `<data_dir>/downloads/manual/`, under their usual names (`train-images-idx3-ubyte.gz` and so on), gzipped or not.
+       A folder with files of another of these sets is skipped.
     2. `<data_dir>/downloads/`, where tensorflow-datasets stores its downloads.
     3. The network: tensorflow-datasets downloads the files into that folder.
 
     Each gzipped file must have the SHA-256 of the original, and so must each unpacked file of MNIST. No checksums are
-    published for unpacked files of the other two sets. Those files must lie in `<data_dir>/<name>/`, because all three
-    sets look alike, and only their shapes are checked.
+    published for unpacked files of the other two sets. Those files must lie in one of the first two places, because all
+    three sets look alike, and only their shapes are checked.
 
     Args:
-        name: Name of the data set.
+        name: Name of the data set, or the path of a folder for `load_idx`: an existing folder, or a path with a `/`.
         data_dir: Folder to search for files and to download them to. By default the environment variable
-            JAXGD_DATA_DIR, or `~/.cache/jaxgd` if unset. Has no effect for 'digits'.
+            JAXGD_DATA_DIR, or `~/.cache/jaxgd` if unset. Has no effect for 'digits' and for a folder.
+        labels_from: Label of the first class in a folder's files, as in `load_idx`. Leave it out for the named sets.
+        transpose: True to transpose the images of a folder, as in `load_idx`. Leave it out for the named sets.
 
     Returns:
-        The data set, with labels 0 to 9.
+        The data set, with labels from 0.
 
     Raises:
-        RangeError: If the name is unknown.
-        DtypeError: If the name is not a text.
+        RangeError: If the name is unknown, or `labels_from` or `transpose` is given for a named set.
+        DtypeError: If the name is neither a text nor a path.
         DataError: If files are damaged, or missing and not available for download. An unreachable host takes a few
             seconds to detect.
         MissingDependencyError: If a download needs tensorflow-datasets, which is not installed.
@@ -76,8 +85,15 @@ def load_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> D
         >>> load_dataset("digits").test.images.shape
         (300, 8, 8)
     """
-    if not isinstance(name, str):
+    if not isinstance(name, str | os.PathLike):
         raise DtypeError(f"load_dataset: name must be a text, got {describe(name)}.\nTry load_dataset('digits').")
+    if is_folder(name):
+        return load_idx(name, labels_from=labels_from, transpose=transpose)
+    if labels_from is not None or transpose is not None:
+        raise RangeError(
+            f"load_dataset: labels_from and transpose are for folders, but {name!r} has labels from 0 and upright "
+            "images.\nLeave them out."
+        )
     if name == "digits":
         return load_digits()
     if name not in SOURCES:
@@ -118,7 +134,7 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
         if other := _check(name, source, contents):
             remarks.append(f"{folder} was skipped: it has files of {other!r}.")
             continue
-        if folder != data_dir / name and any(
+        if folder not in _own_folders(name, data_dir) and any(
             file.unpacked_sha256 is None and not is_gzip(content)
             for file, content in zip(source.files, contents.values(), strict=True)
         ):
@@ -131,8 +147,26 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
     return None, remarks
 
 
-def _folders(name: str, data_dir: Path) -> tuple[Path, ...]:
-    return data_dir / name, data_dir, data_dir / "downloads" / "manual"
+def _own_folders(name: str, data_dir: Path) -> list[Path]:
+    """Return the folders whose names identify the data set."""
+    torchvision = SOURCES[name].torchvision
+    return [data_dir / name, *([data_dir / torchvision / "raw"] if torchvision else [])]
+
+
+def _folders(name: str, data_dir: Path) -> list[Path]:
+    return [*_own_folders(name, data_dir), data_dir, data_dir / "downloads" / "manual"]
+
+
+def is_folder(name: str | os.PathLike[str]) -> bool:
+    """Return True if `name` is the path of a folder or a file, and False if it is the name of a data set.
+
+    >>> is_folder("mnist"), is_folder("./mnist")
+    (False, True)
+    """
+    if isinstance(name, str) and name in ("digits", *SOURCES):
+        return False
+    path = as_path("load_dataset", name)
+    return not isinstance(name, str) or os.path.exists(name) or path.name != name
 
 
 def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
@@ -144,7 +178,7 @@ def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Pat
     data_dir, source = resolve_data_dir(data_dir), SOURCES[name]
     for folder in _folders(name, data_dir):
         paths = [_find(folder, file.name) for file in source.files]
-        own = folder == data_dir / name or name == "mnist"
+        own = folder in _own_folders(name, data_dir) or name == "mnist"
         if all(
             path and (path.stat().st_size == file.size if path.suffix == ".gz" else own)
             for path, file in zip(paths, source.files, strict=True)

@@ -29,6 +29,7 @@ class Source(NamedTuple):
         validation: Examples for validation, the last in the training files.
         test: Examples in the test files.
         classes: Number of classes.
+        torchvision: Folder that torchvision makes for the set, or "".
     """
 
     base_url: str
@@ -37,6 +38,7 @@ class Source(NamedTuple):
     validation: int = 10_000
     test: int = 10_000
     classes: int = 10
+    torchvision: str = ""
 
 
 SOURCES = {
@@ -68,6 +70,7 @@ SOURCES = {
                 "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
             ),
         ),
+        torchvision="MNIST",
     ),
     "fashion_mnist": Source(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -93,6 +96,7 @@ SOURCES = {
                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
             ),
         ),
+        torchvision="FashionMNIST",
     ),
     "kmnist": Source(
         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
@@ -118,5 +122,6 @@ SOURCES = {
                 "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
             ),
         ),
+        torchvision="KMNIST",
     ),
 }

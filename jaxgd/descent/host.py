@@ -1,8 +1,9 @@
 """The loop on the host, for runs with a callback, a time limit or a progress line. It runs the updates in chunks."""
 
 import contextlib
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jaxgd.descent.update import DescentState
 from jaxgd.errors import RangeError, is_traced
 from jaxgd.mesh.processes import decided, spans_processes
 from jaxgd.outcome import Reason
+from jaxgd.progress import progress_line
 from jaxgd.pytree import norm
 
 # Longest duration of a chunk of fast updates, in seconds, if the caller gives no length.
@@ -74,9 +76,9 @@ def run_in_chunks(
         carry = _finished(advance(carry, 0))
         kept, done, length, began = carry.state, 0, watch.chunk or 1, None
         together = spans_processes(carry)
-        with _progress_line(watch.progress, max_steps) as show:
+        with progress_line(watch.progress, max_steps, "minimize", "update") as show:
             while True:
-                show(carry)
+                show(int(carry.i), functools.partial(_words, carry))
                 running = int(carry.code) == int(Reason.RUNNING)
                 if watch.callback is not None:
                     stopped = decided(together, bool(watch.callback(solution(carry, first, False))))
@@ -113,24 +115,9 @@ def _finished(carry: Carry) -> Carry:
     return finished
 
 
-@contextlib.contextmanager
-def _progress_line(wanted: bool, max_steps: int) -> Iterator[Callable[[Carry], None]]:
-    """Yield a function that shows a carry in one line on stderr. It shows nothing if stderr is not a terminal."""
-    if not wanted:
-        yield lambda carry: None
-        return
-    from tqdm import tqdm
-
-    # In a job of several processes, process 0 shows the line.
-    with tqdm(total=max_steps, desc="minimize", unit="update", disable=jax.process_index() > 0 or None) as bar:
-
-        def show(carry: Carry) -> None:
-            if not bar.disable:
-                s = carry.state
-                bar.set_postfix_str(f"C = {float(s.cost):.4g}, ‖∇C‖ = {float(_norm(s.gradient)):.4g}", refresh=False)
-                bar.update(int(carry.i) - bar.n)
-
-        yield show
+def _words(carry: Carry) -> str:
+    s = carry.state
+    return f"C = {float(s.cost):.4g}, ‖∇C‖ = {float(_norm(s.gradient)):.4g}"
 
 
 _norm = jax.jit(norm)

@@ -29,11 +29,12 @@ def epoch(
     optimizer_state: PyTree[Array],
     examples: Examples,
     order: Int[Array, " n"],
-    eta: Float[Array, ""],
+    eta: Float[Array, "*updates"],
     rule_of: Any,
     objective: xla.Objective,
     batch_size: int,
     portable: bool = False,
+    decay: Float[Array, ""] | None = None,
 ) -> tuple[Network, PyTree[Array], Bool[Array, ""]]:
     """Make one update per mini-batch, over all examples in the given order.
 
@@ -43,21 +44,25 @@ def epoch(
         optimizer_state: The state of the update rule.
         examples: The training examples.
         order: The order of the examples, a permutation of 0, …, n − 1.
-        eta: The learning rate η.
+        eta: The learning rate η, a scalar. For a schedule, the rate of each update, (updates,); only XLA takes it.
         rule_of: A function that returns the update rule for an η. A backend that knows only plain descent ignores it.
-        objective: The cost and its precision. A backend that knows only the quadratic cost ignores the cost.
+        objective: The cost and its precision.
         batch_size: Examples per mini-batch, 1 to n.
         portable: True to let XLA run the epoch if the program is lowered for another kind of device than the backend's.
+        decay: λ/n for L2 regularization with n training examples: the gradient of each mini-batch has the further term
+            (λ/n) w. None means none.
 
     Returns:
         The network and the state of the rule after the epoch, and True if the cost of every mini-batch was finite.
     """
 
-    def by_xla(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
-        return xla.epoch(network, optimizer_state, examples, order, rule_of(eta), objective, batch_size)
+    def by_xla(
+        network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
+    ) -> tuple[Network, Any, Array]:
+        return xla.epoch(network, optimizer_state, examples, order, eta, rule_of, objective, batch_size, decay)
 
-    run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective.precision)
-    out: tuple[Network, Any, Array] = _lowered(choice, run, by_xla, portable)(network, examples, order, eta)
+    run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective)
+    out: tuple[Network, Any, Array] = _lowered(choice, run, by_xla, portable)(network, examples, order, eta, decay)
     return out
 
 
@@ -74,7 +79,7 @@ def evaluate(
     def by_xla(network: Network, examples: Examples) -> Evaluation:
         return objective.evaluate(network, examples, gradient)
 
-    run = load(choice.name).evaluate(by_xla, gradient, objective.precision)
+    run = load(choice.name).evaluate(by_xla, gradient, objective)
     out: Evaluation = _lowered(choice, run, by_xla, portable)(network, examples)
     return out
 

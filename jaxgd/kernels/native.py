@@ -205,6 +205,12 @@ class _Native(Backend):
             return "the native kernels know only plain descent, and an optimizer was given"
         if job.cost is not quadratic_cost:
             return "the native kernels know only the quadratic cost, and another cost was given"
+        if (others := job.other_activations()) is not None:
+            return f"the native kernels know only sigmoid neurons, got {others}"
+        if job.l2 is not None:
+            return "the native kernels know no L2 regularization, and l2 was given"
+        if job.schedule is not None:
+            return "the native kernels know only a constant η, and a schedule was given"
         if job.examples.x.dtype not in (jnp.uint8, jnp.float32):
             return f"the native kernels need inputs of bytes or float32, got {job.examples.x.dtype}"
         if (places := job.places()) != {"cpu"}:
@@ -233,17 +239,19 @@ class _Native(Backend):
         x, y = examples
         return examples if jnp.issubdtype(y.dtype, jnp.integer) else Examples(x, y.astype(jnp.float32))
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
-        """Return the native epoch. It ignores `precision` and multiplies in float32."""
+    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
+        """Return the native epoch. It ignores the precision and multiplies in float32."""
 
-        def by_library(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
+        def by_library(
+            network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
+        ) -> tuple[Network, Any, Array]:
             network, finite = epoch(network, *examples, order, eta, batch_size)
             return network, optimizer_state, finite
 
         return with_derivatives(by_library, by_xla)
 
-    def evaluate(self, by_xla: Evaluate, gradient: bool, precision: Any) -> Evaluate:
-        """Return the native evaluation. It ignores `precision` and multiplies in float32."""
+    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Any) -> Evaluate:
+        """Return the native evaluation. It ignores the precision and multiplies in float32."""
 
         def by_library(network: Network, examples: Examples) -> Evaluation:
             return evaluate(network, *examples, gradient)

@@ -6,16 +6,18 @@ from typing import Any, NamedTuple, Protocol, cast
 import jax
 from jaxtyping import Array, PyTree
 
+from jaxgd.activations import name_of
 from jaxgd.examples import Examples
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.network import Network
 
-Epoch = Callable[[Network, Examples, Array, Array], tuple[Network, PyTree[Array], Array]]
-"""A function of the network, the examples, their order and η. It makes one update per mini-batch. It returns the
-network, the state of the update rule, and True if the cost of every mini-batch was finite."""
+Epoch = Callable[[Network, Examples, Array, Array, Array | None], tuple[Network, PyTree[Array], Array]]
+"""A function of the network, the examples, their order, η and the decay λ/n (None without L2 regularization). It makes
+one update per mini-batch. It returns the network, the state of the update rule, and True if the cost of every
+mini-batch was finite."""
 
 Evaluate = Callable[[Network, Examples], Evaluation]
-"""A function of the network and the examples. It evaluates the network on all of them."""
+"""A function of the network and the examples. It evaluates the network on all of them, without L2 regularization."""
 
 _SHARDED = "a sharded array"
 
@@ -31,6 +33,8 @@ class Job(NamedTuple):
         batch_size: Examples per mini-batch, or None for the full batch.
         precision: The precision of matrix products, as in `jax.numpy.matmul`. Default None.
         divided: True if the examples are known to be divided among several devices. Default False.
+        l2: The λ of L2 regularization, or None.
+        schedule: The function from the number of updates made to η, or None if η is constant.
     """
 
     network: Network
@@ -40,6 +44,13 @@ class Job(NamedTuple):
     batch_size: int | None
     precision: Any = None
     divided: bool = False
+    l2: Any = None
+    schedule: Any = None
+
+    def other_activations(self) -> str | None:
+        """Return the activations other than "sigmoid" in words, or None if all layers have sigmoid neurons."""
+        others = dict.fromkeys(name_of(layer.activation) for layer in self.network if layer.activation != "sigmoid")
+        return ", ".join(others) or None
 
     def places(self) -> set[str]:
         """Return the kinds of devices that hold the arrays, such as "cpu", and "a sharded array" for several devices.
@@ -118,27 +129,27 @@ class Backend(Protocol):
         """Return the examples in the dtypes that the backend takes. It is called once, before all epochs."""
         return examples
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
+    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
         """Return the function that runs an epoch.
 
         Args:
             by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
             optimizer_state: The state of the update rule before the epoch.
             batch_size: Examples per mini-batch, 1 to n.
-            precision: The precision of matrix products.
+            objective: The cost and the precision of matrix products, an `xla.Objective`.
 
         Returns:
             A function of the same arguments, with the same results except for rounding.
         """
         ...
 
-    def evaluate(self, by_xla: Evaluate, gradient: bool, precision: Any) -> Evaluate:
+    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Any) -> Evaluate:
         """Return the function that evaluates all examples. The default is XLA's function.
 
         Args:
             by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
             gradient: True to compute ∇C.
-            precision: The precision of matrix products.
+            objective: The cost and the precision of matrix products, an `xla.Objective`.
 
         Returns:
             A function of the same arguments, with the same results except for rounding.

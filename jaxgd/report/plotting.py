@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxgd.assessment import Assessment
 from jaxgd.descent import Solution, Trajectory
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_bool
-from jaxgd.report import landscape, page, sweep, valley
+from jaxgd.report import assessment, landscape, page, sweep, valley
 from jaxgd.report.curves import Panel, curves
 from jaxgd.report.figure import require_library
 from jaxgd.slices import CostSlice
@@ -25,10 +26,11 @@ def plot(
     args: tuple[Any, ...] = (),
     minima: Sequence[Any] = (),
     through: tuple[Any, Any] | None = None,
+    images: Any = None,
     interactive: bool = False,
     figure: Any = None,
 ) -> Any:
-    """Draw a result: the curves of a descent, the valley with the path in it, a slice of a cost, or a sweep.
+    """Draw a result: a descent, the valley with its path, a slice of a cost, a sweep, or the mistakes of a network.
 
     Needs matplotlib, or plotly with `interactive=True`; `pip install -e '.[plot]'` installs both in the folder of
     jaxgd's sources.
@@ -43,15 +45,18 @@ def plot(
       the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples,
       otherwise on the test examples, otherwise on the training examples. Its axis is logarithmic in the error if the
       errors span a decade.
+    - An Assessment: the confusion matrix, blue for right and orange for wrong answers; with `images`, also the most
+      confident mistakes, each with its index, its label, the answer and the activation of the answer.
 
     Args:
-        result: A Solution, a Trajectory, a CostSlice or a Sweep.
+        result: A Solution, a Trajectory, a CostSlice, a Sweep or an Assessment.
         cost: The cost that was minimized, which may return (C, aux). It is evaluated on a grid of 301² points, or of
             1,001 for one variable. By default none, and the curves are drawn.
         args: Further arguments of the cost; by default none.
         minima: Known minima to mark, trees like v; by default none.
         through: Two points, trees like v, that span the plane with the end of the path. Needs more than two variables.
             By default the plane of the first two principal components of the path, seen from its end.
+        images: The images of an Assessment, (n, height, width); by default none.
         interactive: True for a plotly figure of the curve or the valley that the reader can turn and zoom. Default:
             False.
         figure: A matplotlib Figure or SubFigure to draw in; by default a new one of pyplot.
@@ -62,8 +67,8 @@ def plot(
 
     Raises:
         DtypeError: If result has another type, or the cost is no function.
-        ShapeError: If the cost is not one real scalar, a point does not have the size of v, or a batch is given with a
-            cost.
+        ShapeError: If the cost is not one real scalar, a point does not have the size of v, a batch is given with a
+            cost, or an Assessment does not have one image for each example.
         RangeError: If the path, or v in it, was not recorded or is not finite, or an option does not apply.
         MissingDependencyError: If matplotlib or plotly is not installed.
 
@@ -80,7 +85,7 @@ def plot(
         name: value
         for name, value, default in (
             ("args", args, ()), ("minima", minima, ()), ("through", through, None),
-            ("interactive", interactive, False), ("figure", figure, None),
+            ("images", images, None), ("interactive", interactive, False), ("figure", figure, None),
         )
         if value is not default
     }  # fmt: skip
@@ -95,7 +100,8 @@ def plot(
                 draw, given = draw_with_cost or draw, given | {"cost": cost}
             unfit = [name for name in given if name not in inspect.signature(draw).parameters]
             if unfit:
-                name = f"a {kind.__name__}" + (" without cost" if draw_with_cost and cost is None else "")
+                article = "an" if kind.__name__[0] in "AEIOU" else "a"
+                name = f"{article} {kind.__name__}" + (" without cost" if draw_with_cost and cost is None else "")
                 raise RangeError(f"plot: {name} takes no {unfit[0]}.\nLeave out {unfit[0]}.")
             require_library("plot", "plotly" if interactive else "matplotlib")
             return draw(result, **given)
@@ -150,6 +156,7 @@ _PLOTS: dict[type, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
     Trajectory: (_draw_curves, _draw_path),
     CostSlice: (_draw_slice, None),
     Sweep: (sweep.draw, None),
+    Assessment: (assessment.draw, None),
 }
 
 

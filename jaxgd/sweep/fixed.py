@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxgd.activations import sigmoid, sigmoid_prime
 from jaxgd.examples import Examples, inputs, targets
-from jaxgd.network import Network, sigmoid, sigmoid_prime
+from jaxgd.network import Network
 
 # Beyond this |z| every backend computes an output of exactly 0 or 1, and σ′(z) = 0: exp(−104) is 0 in float32, and
 # exp(−746) in float64.

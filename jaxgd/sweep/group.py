@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from jaxgd import epoch
 from jaxgd.chunks import Batched
-from jaxgd.epoch import Splits, StaticConfig
+from jaxgd.epoch import Rates, Splits, StaticConfig
 from jaxgd.history import TrainState
 from jaxgd.network import Layer, Network, first_network
 from jaxgd.outcome import Reason
@@ -215,7 +215,7 @@ def _step(
     """
 
     def on_device(state: TrainState, splits: Splits, eta: Array) -> tuple[TrainState, Array, Array, Array]:
-        after, (entry, code), finite = jax.vmap(lambda state, eta: run(state, splits, eta, config))(state, eta)
+        after, (entry, code), finite = jax.vmap(lambda state, eta: run(state, splits, Rates(eta), config))(state, eta)
         # vmap would let the rounding of a norm depend on the number of networks.
         steps = jax.lax.map(lambda pair: norm(subtract(*pair)), (after.network, state.network))
         entry = entry._replace(step_norm=jnp.where(jnp.isnan(entry.step_norm), jnp.nan, steps))

@@ -16,8 +16,7 @@ from support import assert_leaves_close
 
 from jaxgd import epoch, init_network, load_dataset, load_network, train, training
 from jaxgd.chunks import Budget
-from jaxgd.cli import main
-from jaxgd.cli import train as train_command
+from jaxgd.cli import main, train_folder
 from jaxgd.data.idx import write_idx
 
 SHORT = ("--epochs", 2, "--run-dir", "run")
@@ -87,11 +86,11 @@ def test_a_resumed_run_keeps_its_budget_and_leaves_out_the_same_numbers(jaxgd, m
 
     monkeypatch.setattr(training, "train", watched)
     small = Budget(chunk=2**15, kept=2**15)
-    monkeypatch.setattr(train_command, "_budget", lambda: small)
+    monkeypatch.setattr(train_folder, "_budget", lambda: small)
     assert jaxgd("train", *SHORT, "--no-gradient-norm").status == 0
     config = json.loads(Path("run/config.json").read_text())
     assert config["budget"] == small._asdict()
-    monkeypatch.setattr(train_command, "_budget", lambda: Budget(chunk=2**20, kept=0))
+    monkeypatch.setattr(train_folder, "_budget", lambda: Budget(chunk=2**20, kept=0))
     answer = jaxgd("train", "--resume", "run", "--epochs", 3)
     assert (answer.status, "results may differ" in answer.err) == (0, False)
     assert set(budgets) == {small}
@@ -139,8 +138,8 @@ def test_resume_in_another_precision_is_refused(jaxgd, run_folder):
 
 
 def test_resume_with_other_versions_names_them(jaxgd, run_folder, monkeypatch):
-    changed = {**train_command._made_with(), "jax": "9.9"}
-    monkeypatch.setattr(train_command, "_made_with", lambda: changed)
+    changed = {**train_folder._made_with(), "jax": "9.9"}
+    monkeypatch.setattr(train_folder, "_made_with", lambda: changed)
     answer = jaxgd("train", "--resume", "run")
     assert answer.status == 0
     assert f"results may differ from an uninterrupted run: jax was {jax.__version__}, now 9.9\n" in answer.err

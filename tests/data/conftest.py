@@ -55,7 +55,7 @@ def source_of(folder, base_url):
         content = (folder / name).read_bytes()
         return SourceFile(name, len(content), hashlib.sha256(content).hexdigest())
 
-    return Source(base_url, tuple(entry(name) for name in NAMES), train=12, validation=2, test=4)
+    return Source(base_url, tuple(entry(name) for name in NAMES), train=12, validation=2, test=4, torchvision="MNIST")
 
 
 class Tiny:

@@ -83,10 +83,69 @@ def test_two_files_for_one_purpose_are_refused(tmp_path):
         load_idx(tmp_path)
 
 
-def test_a_gzipped_and_an_unpacked_file_are_refused(tmp_path):
-    fill(tmp_path)
-    fill(tmp_path, suffix="-idx")
-    with pytest.raises(DataError, match=r"train-images-idx and train-images-idx.gz"):
+def test_a_gzipped_and_an_unpacked_file_must_be_equal(tmp_path):
+    """torchvision leaves both in its folder."""
+    for suffix in ("-idx", "-idx.gz"):
+        fill(tmp_path, suffix=suffix)
+        images, _ = fill(tmp_path, "test", 3, suffix=suffix)
+    np.testing.assert_array_equal(load_idx(tmp_path).test.images, images)
+    write_idx(tmp_path / "train-images-idx.gz", np.zeros((12, 5, 4), np.uint8))
+    with pytest.raises(
+        DataError, match=r"the same array in train-images-idx and train-images-idx.gz, got two.\nKeep one"
+    ):
+        load_idx(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("Train", "Validation", "T10K"),
+        ("emnist-letters-train", "emnist-letters-val", "emnist-letters-test"),
+    ],
+)
+@pytest.mark.parametrize("dash", "-_")
+def test_validation_files_capitals_underscores_and_a_prefix_are_found(tmp_path, train, validation, test, dash):
+    counts = {train: 12, validation: 5, test: 3}
+    for prefix, n in counts.items():
+        fill(tmp_path, prefix, n)
+    for path in list(tmp_path.iterdir()):
+        path.rename(path.with_name(path.name.replace("-", dash)))
+    (tmp_path / "._train-images-idx.gz").write_bytes(b"of macOS")
+    dataset = load_idx(tmp_path, transpose=False)
+    assert [len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)] == [12, 5, 3]
+
+
+@pytest.mark.parametrize("place", ["raw", "MNIST/raw"])
+def test_the_folder_of_torchvision_is_found(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    fill(folder)
+    fill(folder, "t10k", 3)
+    assert len(load_idx(tmp_path).test.labels) == 3
+    other = tmp_path / "KMNIST/raw"
+    other.mkdir(parents=True)
+    fill(other)
+    with pytest.raises(DataError, match=r"one data set, got (raw and KMNIST|KMNIST/raw and MNIST)/raw\.\nName one of"):
+        load_idx(tmp_path)
+
+
+def test_files_of_several_data_sets_are_named(tmp_path):
+    """The folder of EMNIST has six sets with the same names and a prefix each."""
+    for name in ("emnist-letters", "emnist-digits"):
+        for split in ("train", "test"):
+            fill(tmp_path, f"{name}-{split}")
+    with pytest.raises(DataError, match=r"got those of emnist-digits, emnist-letters.\nMove the files of one of them"):
+        load_idx(tmp_path)
+
+
+def test_a_folder_that_almost_fits_is_listed(tmp_path):
+    with pytest.raises(DataError, match=r"expected one file train-images\*, got none.*\n.*The folder is empty\."):
+        load_idx(tmp_path)
+    (tmp_path / "0").mkdir()
+    for i in range(9):
+        (tmp_path / f"{i}.png").touch()
+    with pytest.raises(DataError, match=r"The folder has 0.png, 0/, 1.png, .*, 6.png and 2 more\."):
         load_idx(tmp_path)
 
 

@@ -14,7 +14,7 @@ from jaxgd.data.sources import SOURCES
 from jaxgd.errors import DataError, RangeError
 
 CLASS_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-PLACES = ["mnist", ".", "downloads/manual"]
+PLACES = ["mnist", "MNIST/raw", ".", "downloads/manual"]
 
 
 def unpack(folder, *, dotted=False):

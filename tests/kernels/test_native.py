@@ -144,7 +144,7 @@ def test_one_step_equals_xla_and_float64_to_1e_6(batch_size):
 def by_xla(network, examples, order, eta, batch_size):
     rule = optax.with_extra_args_support(gradient_descent(eta))
     objective = xla.Objective(quadratic_cost)
-    return xla.epoch(network, rule.init(network), examples, order, rule, objective, batch_size)
+    return xla.epoch(network, rule.init(network), examples, order, eta, lambda _: rule, objective, batch_size)
 
 
 def test_an_epoch_is_about_as_close_to_float64_as_xla(x64):

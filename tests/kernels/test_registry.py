@@ -42,8 +42,8 @@ class Fake(Backend):
     def why_slower(self, job):
         return self.slower
 
-    def epoch(self, by_xla, optimizer_state, batch_size, precision):
-        self.seen.append((batch_size, precision))
+    def epoch(self, by_xla, optimizer_state, batch_size, objective):
+        self.seen.append((batch_size, objective.precision))
         return with_derivatives(lambda *given: jax.lax.stop_gradient(by_xla(*given)), by_xla)
 
 

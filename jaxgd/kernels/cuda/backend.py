@@ -297,6 +297,12 @@ class _Cuda(Backend):
             return "the CUDA kernel knows only plain descent, and an optimizer was given"
         if job.cost is not quadratic_cost:
             return "the CUDA kernel knows only the quadratic cost, and another cost was given"
+        if (others := job.other_activations()) is not None:
+            return f"the CUDA kernel knows only sigmoid neurons, got {others}"
+        if job.l2 is not None:
+            return "the CUDA kernel knows no L2 regularization, and l2 was given"
+        if job.schedule is not None:
+            return "the CUDA kernel knows only a constant η, and a schedule was given"
         if job.examples.x.dtype != jnp.uint8:
             return f"the CUDA kernel needs inputs of bytes, got {job.examples.x.dtype}"
         shape = shape_of(network_sizes(job.network), job.batch_size, job.precision)
@@ -328,11 +334,13 @@ class _Cuda(Backend):
         x, y = examples
         return Examples(x, y.astype(jnp.int32 if jnp.issubdtype(y.dtype, jnp.integer) else jnp.float32))
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, precision: Any) -> Epoch:
+    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
         """Return the kernel's epoch."""
 
-        def by_kernel(network: Network, examples: Examples, order: Array, eta: Array) -> tuple[Network, Any, Array]:
-            network, finite = epoch(network, *examples, order, eta, batch_size, precision)
+        def by_kernel(
+            network: Network, examples: Examples, order: Array, eta: Array, _: Array | None
+        ) -> tuple[Network, Any, Array]:
+            network, finite = epoch(network, *examples, order, eta, batch_size, objective.precision)
             return network, optimizer_state, finite
 
         return with_derivatives(by_kernel, by_xla)

@@ -1,0 +1,146 @@
+"""The best network of a run on the validation examples, and the epochs since then: `keep` and `patience` of `train`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgd.errors import DtypeError, RangeError, describe, largest_int, outline, require_choice, require_count
+from jaxgd.history import Best, History, TrainState
+from jaxgd.network import Network
+from jaxgd.outcome import Reason
+from jaxgd.pytree import select
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The choice of the network to return: `keep`, `by` and `patience` of `train`."""
+
+    keep: str = "last"
+    by: str = "accuracy"
+    patience: int | None = None
+
+    @property
+    def follows(self) -> bool:
+        """True if the run follows the best network."""
+        return self.keep == "best" or self.patience is not None
+
+    def network(self, state: TrainState, xp: Any) -> Network:
+        """Return the network to return. Before the first finite value, there is no best one."""
+        if self.keep == "last" or state.best is None:
+            return state.network
+        known, best = state.best.epoch >= 0, state.best.network
+        if xp is np:
+            return best if known else state.network
+        return cast(Network, select(known, best, state.network))
+
+    def outcome(self, best: Best | None, xp: Any) -> Any:
+        """Return the reason of a run that neither failed nor stopped, as a code."""
+        if best is None:
+            return int(Reason.COMPLETED)
+        ended = xp.where(self.is_out_of_patience(best), int(Reason.PATIENCE), int(Reason.COMPLETED))
+        # A run without a best network has not reached its goal.
+        return xp.where(best.epoch >= 0, ended, int(Reason.NOT_FINITE))
+
+    def is_out_of_patience(self, best: Best | None) -> Any:
+        """Return True if the run must end."""
+        return self.patience is not None and best is not None and best.waited >= self.patience
+
+
+def require_choice_of_network(
+    keep: Any, by: Any, patience: Any, *, evaluate: bool, validated: bool, outputs: int
+) -> Choice:
+    """Return the choice. Raise unless its arguments are valid, and the run evaluates validation examples."""
+    require_choice("train", "keep", keep, ("last", "best"))
+    require_choice("train", "by", by, ("accuracy", "cost"))
+    if patience is not None:
+        require_count("train", "patience", patience, most=largest_int())
+    choice = Choice(keep, by, None if patience is None else int(patience))
+    if not choice.follows:
+        return choice
+    who = 'train: keep="best" needs' if patience is None else "train: patience needs"
+    if not validated:
+        raise RangeError(
+            f"{who} validation examples, got none.\nPass a Dataset with a validation set, such as load_dataset's."
+        )
+    if not evaluate:
+        raise RangeError(f"{who} the values on the validation examples, got evaluate=False.\nLeave it out.")
+    if by == "accuracy" and outputs == 1:
+        raise RangeError(f'{who} an accuracy, and a network with a single output has none.\nPass by="cost".')
+    return choice
+
+
+def require_same_best(best: Any, network: Network, choice: Choice) -> Best | None:
+    """Return the best network of a given state, or None if the run follows none. Raise unless it fits the choice."""
+    if best is not None and not (isinstance(best, Best) and outline(best.network) == outline(network)):
+        raise DtypeError(
+            f"train: state.best must be None, or a Best with a network like that of state, got {describe(best)}.\n"
+            "Pass result.state unchanged."
+        )
+    if best is None or not choice.follows:
+        return None
+    if best.by != choice.by:
+        raise RangeError(
+            f'train: state.best is the best network by {best.by}, got by="{choice.by}".\n'
+            f'Pass by="{best.by}", or state._replace(best=None) to forget it.'
+        )
+    return best
+
+
+def best_epochs(entries: Sequence[History], by: str) -> list[int]:
+    """Return the epoch of the best network at each entry of a run. The first entry is the start of the run."""
+    found, best = [-1], np.nan
+    for entry in entries:
+        value = getattr(entry, f"validation_{by}")
+        better = _is_better(value, best, by, np)
+        best = value if better else best
+        found.append(int(entry.epoch) if better else found[-1])
+    return found[1:]
+
+
+def followed(best: Best | None, state: TrainState, entry: History, by: str, known: Any = True) -> Best:
+    """Return the best network after one more entry, under jit and vmap.
+
+    `best` is None at the first entry, which does not count unless it is known.
+    """
+    value, none = getattr(entry, f"validation_{by}"), jnp.zeros_like(state.epoch)
+    here = Best(state.network, state.epoch, value, none, by)
+    if best is None:
+        unknown = Best(state.network, none - 1, jnp.full_like(value, jnp.nan), none, by)
+        return cast(Best, select(jnp.isfinite(value) & known, here, unknown))
+    waited = dataclasses.replace(best, waited=best.waited + 1)
+    return cast(Best, select(_is_better(value, best.value, by, jnp), here, waited))
+
+
+def followed_on_host(best: Best | None, state: TrainState, entry: History, by: str, known: bool, copies: bool) -> Best:
+    """Return the best network after one more entry, whose values are known.
+
+    Args:
+        best: The best network before. None at the first entry.
+        state: The state of this entry.
+        entry: The entry.
+        by: "accuracy" or "cost".
+        known: False for a start that is not finite, which does not count.
+        copies: True to copy the network, because the next epoch writes over its arrays. Otherwise it is kept by
+            reference, which takes no time.
+
+    Returns:
+        The best network after the entry.
+    """
+    value: Any = getattr(entry, f"validation_{by}")
+    number: Any = state.epoch.dtype.type
+    if best is not None and not _is_better(value, best.value, by, np):
+        return dataclasses.replace(best, waited=number(best.waited + 1))
+    network = jax.tree.map(jnp.copy, state.network) if copies else state.network
+    if np.isfinite(value) and known:
+        return Best(network, number(entry.epoch), value, number(0), by)
+    return Best(network, number(-1), value * np.nan, number(0), by)
+
+
+def _is_better(value: Any, best: Any, by: str, xp: Any) -> Any:
+    """Return True if a value is finite, and strictly better than the best one. The first of equals stays the best."""
+    better = value > best if by == "accuracy" else value < best
+    return xp.isfinite(value) & (better | xp.isnan(best))

@@ -1,0 +1,106 @@
+"""The text and the JSON of an assessment, for `jaxgd evaluate`."""
+
+import json
+import math
+import shutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxgd.assessment import Assessment
+
+_SHOWN = 10  # mistakes
+_FREQUENT = 3  # wrong answers per class
+_WIDTH = 80  # columns, if standard output is no terminal
+
+
+def as_text(assessment: "Assessment", labels_from: int, width: int | None = None) -> str:
+    """Return the confusion matrix with the accuracy of each class, and the most confident mistakes.
+
+    Args:
+        assessment: The result of `assess`.
+        labels_from: Number of the first class.
+        width: Columns of the text. By default those of the terminal.
+    """
+    width = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
+    tables = [_matrix(assessment, labels_from, gap) for gap in (2, 1)]
+    rows = next((rows for rows in tables if max(map(len, rows)) <= width), _list(assessment, labels_from))
+    return "\n".join(["", *rows, *_unread(assessment), *_mistakes(assessment, labels_from)])
+
+
+def _matrix(assessment: "Assessment", labels_from: int, gap: int) -> list[str]:
+    """Return the lines of the confusion matrix, with this number of spaces between its columns."""
+    confusion, rates = assessment.confusion, assessment.class_accuracy
+    names = [str(j + labels_from) for j in range(len(confusion))]
+    cell = gap + max(map(len, (*names, *map(str, confusion.ravel()))))
+    lines = ["label  answer", "     " + "".join(name.rjust(cell) for name in names) + "    right"]
+    for name, row, rate in zip(names, confusion, rates, strict=True):
+        cells = "".join((str(count) if count else ".").rjust(cell) for count in row)
+        lines.append(f"{name:>5}{cells}  {_percent(rate)}")
+    return lines
+
+
+def _list(assessment: "Assessment", labels_from: int) -> list[str]:
+    """Return one line for each class with examples: their number, the accuracy, and the most frequent wrong answers."""
+    lines = ["label  images    right  most frequent wrong answers"]
+    for j, (row, rate) in enumerate(zip(assessment.confusion, assessment.class_accuracy, strict=True)):
+        count = int((assessment.labels == j).sum())
+        wrong = [i for i in (-row).argsort(kind="stable") if i != j and row[i]][:_FREQUENT]
+        words = ", ".join(f"{i + labels_from}: {row[i]}" for i in wrong)
+        if count:
+            lines.append(f"{j + labels_from:>5}  {count:>6}  {_percent(rate)}  {words}".rstrip())
+    return lines
+
+
+def _percent(rate: float) -> str:
+    return "      –" if math.isnan(rate) else f"{rate:>7.2%}"
+
+
+def _unread(assessment: "Assessment") -> list[str]:
+    count = int((assessment.answers < 0).sum())
+    return [f"images without an answer, because an output is NaN: {count}"] if count else []
+
+
+def _mistakes(assessment: "Assessment", labels_from: int) -> list[str]:
+    shown = [_mistake(assessment, i, labels_from) for i in assessment.mistakes[:_SHOWN]]
+    if not shown:
+        return []
+    rows = [
+        f"{index:>6}  {label:>5}  " + ("  none" if answer is None else f"{answer:>6}  {activation:>10.4f}")
+        for index, label, answer, activation in map(dict.values, shown)
+    ]
+    return ["", "most confident mistakes", " index  label  answer  activation", *rows]
+
+
+def _mistake(assessment: "Assessment", i: int, labels_from: int) -> dict[str, Any]:
+    answer = int(assessment.answers[i])
+    return {
+        "index": int(i),
+        "label": int(assessment.labels[i]) + labels_from,
+        "answer": answer + labels_from if answer >= 0 else None,
+        "activation": float(assessment.outputs[i, answer]) if answer >= 0 else None,
+    }
+
+
+def as_json(assessment: "Assessment", labels_from: int, *, cost: float, **about: str) -> str:
+    """Return one JSON object on one line. Numbers that are not finite are null."""
+    content = {
+        **about,
+        "images": len(assessment.labels),
+        "right": int(assessment.confusion.trace()),
+        "accuracy": assessment.accuracy,
+        "cost": cost,
+        "labels": [j + labels_from for j in range(len(assessment.confusion))],
+        "confusion": assessment.confusion.tolist(),
+        "class_accuracy": assessment.class_accuracy.tolist(),
+        "mistakes": [_mistake(assessment, i, labels_from) for i in assessment.mistakes],
+    }
+    return json.dumps(_finite(content), ensure_ascii=False)
+
+
+def _finite(x: Any) -> Any:
+    """Return x with null in place of each number that JSON cannot hold."""
+    if isinstance(x, dict):
+        return {name: _finite(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [_finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x

@@ -1,0 +1,148 @@
+"""Values that `train` records at every epoch: functions of the state, gradients per layer, and the sharpness."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxgd.curvature import sharpness
+from jaxgd.epoch import StaticConfig
+from jaxgd.errors import (
+    DtypeError,
+    as_array,
+    describe,
+    largest_int,
+    require_callable,
+    require_choice,
+    require_count,
+    shown,
+)
+from jaxgd.examples import Examples
+from jaxgd.history import History, TrainState
+from jaxgd.kernels import backend
+from jaxgd.kernels.evaluation import penalized, penalty
+from jaxgd.mesh import control
+from jaxgd.network import Network
+from jaxgd.pytree import norm, wide_dtype
+from jaxgd.seen import seen
+
+Records = tuple[tuple[str, Any], ...]
+"""The names and the functions of the values to record, which are part of the compiled program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerGradientNorms:
+    """Record how fast each layer learns: the length of the gradient in each layer, for `train(record=…)`.
+
+    ‖∂C/∂(w, b)‖ over the weights and biases of a layer, of the cost C over all training examples. The values have the
+    shape (layers,), the first hidden layer first. The squares of a row add up to gradient_norm². A run of mini-batches
+    computes ∇C once more per entry. The full batch has it.
+
+    Attributes:
+        of: "layer" (default); "w" for the weights only; or "b" for the biases only, which gives the book's ‖δ^l‖.
+        every: The number of epochs between two entries, at least 1 (default). The entries between are NaN.
+
+    Source: Nielsen, chapter 5, "The vanishing gradient problem", for `of="b"`.
+
+    Example:
+        >>> from jaxgd import init_network, train
+        >>> network, x, y = init_network(jax.random.key(0), (2, 3, 3, 1)), jnp.ones((4, 2)), jnp.zeros((4, 1))
+        >>> settings = {"epochs": 5, "batch_size": 2, "eta": 1.0, "key": jax.random.key(0)}
+        >>> result = train(network, (x, y), record={"speeds": LayerGradientNorms(of="b")}, **settings)
+        >>> result.history.records["speeds"].shape
+        (6, 3)
+    """
+
+    of: str = "layer"
+    every: int = 1
+
+    def value(self, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig) -> Array:
+        """Return the lengths for a state."""
+        gradient = state.gradient
+        if gradient is None:
+            args = (config.objective, True, config.portable)
+            evaluated = backend.evaluate(config.backend, state.network, examples, *args)
+            gradient = (evaluated if decay is None else penalized(evaluated, state.network, decay)).gradient
+        layers: Network = gradient or ()
+        return jnp.stack([norm(layer if self.of == "layer" else getattr(layer, self.of)) for layer in layers])
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSharpness:
+    """Record the sharpness: the largest eigenvalue λ_max of the Hessian of the training cost, for `train(record=…)`.
+
+    λ_max = max ⟨u, Hu⟩ over all u of length 1, with H = ∇²C over all training examples. The full batch is stable while
+    λ_max < 2/η. It is NaN if the search does not converge. An entry costs a dozen or more gradients, and memory for 32
+    networks. XLA computes it with every kernel.
+
+    Attributes:
+        every: The number of epochs between two entries, at least 1 (default). The entries between are NaN. Under vmap,
+            a batch of states that differ in their epochs computes every entry.
+
+    Source: Cohen et al., ICLR 2021.
+
+    Example:
+        >>> from jaxgd import init_network, train
+        >>> network, x, y = init_network(jax.random.key(0), (2, 3, 1)), jnp.ones((4, 2)), jnp.zeros((4, 1))
+        >>> settings = {"epochs": 4, "batch_size": None, "eta": 1.0, "key": jax.random.key(0)}
+        >>> result = train(network, (x, y), record={"sharpness": TrainingSharpness(every=2)}, **settings)
+        >>> print(jnp.isfinite(result.history.records["sharpness"]))
+        [ True False  True False  True]
+    """
+
+    every: int = 1
+
+    def value(self, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig) -> Array:
+        """Return λ_max for a state."""
+
+        def cost(network: Network, x: Array, y: Array) -> Array:
+            c = config.objective.full(network, Examples(x, y))[0]
+            return c if decay is None else c + penalty(network, decay)
+
+        # The search starts in the same random direction at every epoch, so that a continued run finds the same bits.
+        found = sharpness(cost, state.network, args=tuple(examples))
+        return jnp.where(found.converged, found.value, jnp.nan).astype(wide_dtype(state.network))
+
+
+def require_records(record: Any) -> Records:
+    """Return the names and functions of `record`. Raise unless it is a dict of them."""
+    if record is None:
+        return ()
+    if not isinstance(record, dict):
+        raise DtypeError(f'train: record must be a dict, got {describe(record)}.\nPass record={{"name": function}}.')
+    for name, f in record.items():
+        place = f"record[{shown(name)}]"
+        if not isinstance(name, str) or name == "" or name in History._fields:
+            raise DtypeError(
+                f"train: a name in record must be a text that is no field of History, got {shown(name)}.\nRename it."
+            )
+        if isinstance(f, LayerGradientNorms | TrainingSharpness):
+            require_count("train", f"{place}.every", f.every, most=largest_int())
+            if isinstance(f, LayerGradientNorms):
+                require_choice("train", f"{place}.of", f.of, ("layer", "w", "b"))
+        else:
+            require_callable("train", place, f, "It takes a state.")
+    return tuple(
+        (name, f if isinstance(f, LayerGradientNorms | TrainingSharpness) else seen(f))
+        for name, f in sorted(record.items())
+    )
+
+
+def recorded(
+    record: Records, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig, k: Any
+) -> dict[str, Array]:
+    """Return the values to record after k epochs."""
+
+    def value(name: str, f: Any) -> Array:
+        if not isinstance(f, LayerGradientNorms | TrainingSharpness):
+            return jnp.asarray(as_array("train", f"the result of record[{name!r}]", f(state)))
+        compute: Any = functools.partial(f.value, state, examples, decay, config)
+        if f.every == 1:
+            return jnp.asarray(compute())
+        outline = jax.eval_shape(compute)
+        return jnp.asarray(control.cond(k % f.every == 0, compute, lambda: jnp.full_like(outline, jnp.nan)))
+
+    return {name: value(name, f) for name, f in record}
