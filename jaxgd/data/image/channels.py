@@ -70,9 +70,7 @@ def _small(picture: Any, mode: str, size: tuple[int, ...]) -> Any:
 
 def _boxes(picture: Any) -> list[tuple[int, int, int, int]]:
     rows = max(1, 2**20 // picture.width)
-    return [
-        (0, top, picture.width, min(top + rows, picture.height)) for top in range(0, picture.height, rows)
-    ]
+    return [(0, top, picture.width, min(top + rows, picture.height)) for top in range(0, picture.height, rows)]
 
 
 def _alpha_is_ink(small: Any) -> bool:

@@ -74,7 +74,9 @@ def find_digits(picture: Picture) -> list[Digit]:
     labels, groups, removed = _groups(ink)
     digits = _digits(groups)
     if len(digits) > _MOST:
-        raise DataError(f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits.")
+        raise DataError(
+            f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits."
+        )
     alone = picture.even and not removed and len(digits) == 1
     found = []
     for members in sorted(digits, key=lambda members: int(_joined(members)[1])):

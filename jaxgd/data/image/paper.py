@@ -19,7 +19,8 @@ Gray = UInt8[np.ndarray, "height width"]
 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
-_EDGE = 0.05  # the length ℓ of `_cost`, as a share of the picture's shorter side
+_EDGE = 0.1  # the length ℓ of `_Guess.cost`, as a share of the picture's shorter side
+_COVERED = 0.3  # largest share of plain paper that is covered with ink
 _LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: its paper counts as even
 # Paper is even if its values differ by at most this share of the strongest ink. FAINT leaves a margin of a factor 2.
 _EVEN = 0.15
@@ -47,12 +48,41 @@ class Picture(NamedTuple):
     factor: int
 
 
+class _Guess(NamedTuple):
+    """The paper and the marks on it, if the ink has one of the two polarities."""
+
+    paper: Gray
+    marks: Gray
+
+    @property
+    def even(self) -> bool:
+        return int(self.paper.max()) - int(self.paper.min()) <= _EVEN * int(self.marks.max())
+
+    @property
+    def plain(self) -> bool:
+        """True if the paper is even, and the ink covers little of it."""
+        return self.even and bool((self.marks > FAINT * self.marks.max()).mean() <= _COVERED)
+
+    @property
+    def cost(self) -> float:
+        """Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel of the paper P.
+
+        It is small for the right polarity: the ink is little, and the paper has no edges of strokes. The length ℓ is
+        longer than half the width of a stroke, because strokes missing among the marks remain as edges of the paper.
+        """
+        paper = self.paper.astype(np.int16)
+        edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
+        return float(self.marks.sum()) + _EDGE * min(paper.shape) * edges
+
+
 def separate(gray: Gray) -> Picture:
     """Separate the ink in a picture from the paper.
 
     The closing of the picture is the paper if the ink is dark, and the closing of the inverted picture if it is light.
-    With the wrong polarity, edges of strokes remain in the closing, and gaps between strokes are marked as ink. The
-    paper is the closing with less of both. It is even if its range is at most 15% of the strongest ink.
+    Paper is even if its range is at most 15% of the strongest ink, and plain if the ink also covers less than 30%
+    of it. If one polarity alone has plain paper, the ink has this polarity. Otherwise it has the polarity with less ink
+    and fewer edges in its paper: with the wrong polarity, edges of strokes remain in the closing, and gaps between
+    strokes are marked as ink.
 
     Args:
         gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
@@ -64,16 +94,15 @@ def separate(gray: Gray) -> Picture:
         return Picture(_of_even_paper(gray), gray, True, 1)
     factor = reduction(gray)
     small = reduced(gray, factor)
-    dark, light = (_closing(values) for values in (small, 255 - small))
-    is_dark = _cost(dark, small) <= _cost(light, 255 - small)
-    values, paper = (small, dark) if is_dark else (255 - small, light)
-    marks = _marks(paper, values)
-    if int(paper.max()) - int(paper.min()) <= _EVEN * int(marks.max()):
+    dark, light = _guess(small), _guess(255 - small)
+    is_dark = dark.plain if dark.plain != light.plain else dark.cost <= light.cost
+    guess = dark if is_dark else light
+    if guess.even:
         return Picture(_of_even_paper(gray), gray, True, 1)
     # The light is in proportion to the brightness of the paper.
-    brightness = paper.astype(np.float32) if is_dark else 255 - paper.astype(np.float32) + _BLACK
-    brightest = brightness.max()
-    ink = marks / np.maximum(brightness, _DIMMEST * brightest) * (255 if is_dark else brightest)
+    brightness = guess.paper.astype(np.float32) if is_dark else (255 + _BLACK) - guess.paper.astype(np.float32)
+    brightest = float(brightness.max())
+    ink = guess.marks / np.maximum(brightness, _DIMMEST * brightest) * (255 if is_dark else brightest)
     return Picture(np.rint(np.minimum(ink, 255)).astype(np.uint8), gray, False, factor)
 
 
@@ -83,8 +112,7 @@ def contrast(gray: Gray) -> float:
 
     found = 0.0
     for values in (gray, 255 - gray):
-        marks = _marks(_closing(values), values)
-        smooth = ndimage.uniform_filter(marks.astype(np.float32), 3)
+        smooth = ndimage.uniform_filter(_guess(values).marks.astype(np.float32), 3)
         found = max(found, float(smooth.max() - np.median(smooth)))
     return found
 
@@ -126,32 +154,19 @@ def _closing(values: Gray) -> Gray:
 
 
 def _extreme(values: Gray, width: int, extreme: np.ufunc) -> Gray:
-    """Return the largest or smallest value in a square window around each pixel. `width` is odd.
-
-    Source: M. van Herk, A fast algorithm for local minimum and maximum filters on rectangular and octagonal kernels.
-    """
-    for _ in range(2):
-        n, others = values.shape
-        wide = np.pad(values, ((width // 2, width // 2 + -(n + width - 1) % width), (0, 0)), mode="edge")
-        blocks = wide.reshape(-1, width, others)
-        # A window of `width` rows ends in the next block, unless it is a block.
-        after = extreme.accumulate(blocks, axis=1).reshape(wide.shape)
-        before = extreme.accumulate(blocks[:, ::-1], axis=1)[:, ::-1].reshape(wide.shape)
-        values = np.ascontiguousarray(extreme(before[:n], after[width - 1 : width - 1 + n]).T)
+    """Return the largest or smallest value in a square window around each pixel. `width` is odd."""
+    for axis in (0, 1):
+        values = np.pad(values, [(width // 2 * (axis == other),) * 2 for other in (0, 1)], mode="edge")
+        covered = 1  # pixels after each pixel, with itself, whose extreme is known
+        while covered < width:
+            step = min(covered, width - covered)
+            values = (
+                extreme(values[:-step], values[step:]) if axis == 0 else extreme(values[:, :-step], values[:, step:])
+            )
+            covered += step
     return values
 
 
-def _marks(paper: Gray, values: Gray) -> Gray:
-    """Return the depth of the strokes below the paper."""
-    return np.maximum(paper, values) - values
-
-
-def _cost(paper: Gray, values: Gray) -> float:
-    """Return Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel.
-
-    It is small for the right polarity: the ink is little, and the paper has no edges of strokes. The length ℓ is wider
-    than half a stroke, because the strokes that are missing among the marks remain as edges of the paper.
-    """
-    length = _EDGE * min(values.shape)
-    steps = sum(float(np.abs(np.diff(paper.astype(np.int16), axis=axis)).sum()) for axis in (0, 1))
-    return float(_marks(paper, values).sum()) + length * steps
+def _guess(values: Gray) -> _Guess:
+    paper = _closing(values)
+    return _Guess(paper, np.maximum(paper, values) - values)
