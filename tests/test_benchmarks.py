@@ -310,6 +310,7 @@ def test_names_of_families_and_cases_are_unique():
         "gradcheck",
         "nielsen",
         "memory",
+        "pictures",
     )
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
@@ -373,7 +374,8 @@ def test_benchmarks_import_in_one_direction():
         "gradcheck": {"rows", "case", "corpus"},
         "ablation": {"ablation", "corpus", "gradcheck"},
         "nielsen": {"rows", "case"},
-        "registry": {"case", "training", "minimize", "gradcheck", "nielsen"},
+        "pictures": {"rows", "case", "pictures"},
+        "registry": {"case", "training", "minimize", "gradcheck", "nielsen", "pictures"},
         "convert": {"rows", "case", "store", "minimize", "nielsen"},
         "campaign": {"rows", "store", "hardware", "campaign"},
         "device": {"rows", "store", "hardware", "training", "device"},

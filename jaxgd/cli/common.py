@@ -197,20 +197,22 @@ def command_line(*words: object) -> str:
     )
 
 
-def require_writable_figure(path: Path, endings: Sequence[str]) -> None:
-    """Raise unless --plot names a file of these types that can be written. Call it before any work."""
+def require_writable_figure(path: Path, endings: Sequence[str], option: str = "--plot") -> None:
+    """Raise unless an option names a file of these types that can be written. Call it before any work."""
     from jaxgd.errors import RangeError
 
     folder = path.absolute().parent
     if path.suffix.lower() not in endings:
         allowed = f"{', '.join(endings[:-1])} or {endings[-1]}"
-        raise RangeError(f"--plot must be a file whose name ends in {allowed}, got {path}.")
+        raise RangeError(f"{option} must be a file whose name ends in {allowed}, got {path}.")
     if not folder.is_dir():
-        raise RangeError(f"--plot must be a file in an existing folder, but {folder} does not exist.\nCreate it first.")
+        raise RangeError(
+            f"{option} must be a file in an existing folder, but {folder} does not exist.\nCreate it first."
+        )
     if path.is_dir():
-        raise RangeError(f"--plot must be a file, got the folder {path}.")
+        raise RangeError(f"{option} must be a file, got the folder {path}.")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise RangeError(f"--plot must be a file that can be written, got {path}.\nCheck its permissions.")
+        raise RangeError(f"{option} must be a file that can be written, got {path}.\nCheck its permissions.")
 
 
 def is_folder(name: str) -> bool:

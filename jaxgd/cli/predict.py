@@ -1,30 +1,59 @@
-"""`jaxgd predict`: read the digit in each image."""
+"""`jaxgd predict`: read the digits in each image."""
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from jaxgd.cli.common import DONE, FAILED, RunDir
-from jaxgd.cli.output import error_line, one_line
+from jaxgd.cli.common import DONE, FAILED, MaybePath, RunDir, require_writable_figure
+from jaxgd.cli.output import error_line, one_line, say
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxgd.data.image import Frame
+    from jaxgd.data.image import Digit, Frame, Picture
+
+# An activation below the first, or above the next by less than the second, makes an answer doubtful. Of generated
+# photographs of test digits of MNIST, DOUBTED.
+_LOW, _CLOSE = 0.4, 0.2
+_MOST_ROWS = 20  # digits in a figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """An image as the network sees it, and where it comes from.
+
+    Attributes:
+        name: Name of the image: the file, with an index for an image of an IDX file, or with the rows and columns of
+            one of several digits.
+        framed: The image in the frame of the training images.
+        picture: The picture that the digit was found in; None for an image of an IDX file.
+        digit: The digit in the picture; None if the whole image was taken as it is.
+        several: The number of digits in the picture.
+    """
+
+    name: str
+    framed: "np.ndarray"
+    picture: "Picture | None" = None
+    digit: "Digit | None" = None
+    several: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Read the digit in each image.
+    """Read the digits in each image.
 
-    Prints one line per image with tab-separated fields: the file, the digit and the network's output activations. An
-    image may have any size: it is scaled and centered like the training images. A picture with dark ink on light paper
-    is inverted.
+    Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. If a
+    picture shows several digits, they follow from left to right, and the file's name is followed by the rows and
+    columns of each, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven light and a
+    frame: each digit is scaled and centered like the training images.
 
-    Exit status: 0 all images were read; 1 an image could not be read (standard error states the reason); 2
-    misuse.
+    Warns on standard error of a doubtful answer: ink at the edge of the picture, several digits, a low activation, or
+    two that are close.
+
+    Exit status: 0 all images were read, even with doubts; 1 an image could not be read (standard error states the
+    reason); 2 misuse.
     """
 
     run_dir: RunDir
@@ -35,6 +64,10 @@ class Predict:
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
     """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink."""
+    single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Expect one digit per picture. A picture with several is an error."""
+    show: MaybePath = None
+    """PNG, SVG or PDF file for a figure of the pictures, the images that the network saw, and its activations."""
 
     def run(self, argv: list[str]) -> int:
         """Predict and return the exit status."""
@@ -44,46 +77,104 @@ class Predict:
         from jaxgd.data.image import Frame
         from jaxgd.errors import DataError, RangeError
         from jaxgd.examples import require_fit
+        from jaxgd.report.figure import STILL, require_library
         from jaxgd.run_folder import RunFolder
 
         if not self.images:
             raise RangeError("expected at least one image, got none.\nName the file of a picture.")
+        if self.show is not None:
+            require_writable_figure(self.show, STILL, "--show")
+            require_library("--show", "matplotlib")
         folder = RunFolder.open(self.run_dir)
         network, frame = folder.load_network(), Frame(**folder.config["frame"])
-        readings: list[_Reading] = []
+        readings: list[Reading] = []
         status = DONE
         for path in self.images:
             try:
-                images = _read(path, frame)
+                found = _read(path, frame, single=self.single)
             except (DataError, OSError) as error:
-                error_line("jaxgd predict", str(error))
-                status = FAILED
-                continue
-            for name, digits in images:
-                if isinstance(digits, DataError):
-                    error_line("jaxgd predict", f"{name}: {digits}")
-                    status = FAILED
+                found = [error]
+            for reading in found:
+                if isinstance(reading, Reading):
+                    readings.append(reading)
                 else:
-                    readings += digits
+                    error_line("jaxgd predict", str(reading))
+                    status = FAILED
         if not readings:
             return status
-        x, _ = require_fit(
-            "predict", "image", network, np.stack([r.framed for r in readings]), np.zeros(len(readings), int)
-        )
-        for r, a in zip(readings, np.asarray(outputs_in_chunks(network, x)), strict=True):
-            print(one_line(r.name), a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
+        images = np.stack([reading.framed for reading in readings])
+        x, _ = require_fit("predict", "image", network, images, np.zeros(len(readings), int))
+        outputs = np.asarray(outputs_in_chunks(network, x))
+        for reading, a in zip(readings, outputs, strict=True):
+            print(one_line(reading.name), a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
+            if doubts := doubts_of(reading, a):
+                error_line("jaxgd predict", f"warning: {reading.name}: {'; '.join(doubts)}")
+        if self.show is not None:
+            from jaxgd.report.readings import plot_readings
+
+            plot_readings([(r.name, r.picture, r.digit, r.framed) for r in readings[:_MOST_ROWS]], outputs, self.show)
+            if len(readings) > _MOST_ROWS:
+                say(f"{self.show} shows the first {_MOST_ROWS} of {len(readings)} digits")
         return status
 
 
-class _Reading(NamedTuple):
-    name: str
-    framed: "np.ndarray"
-    digit: "Digit"
+def doubts_of(reading: Reading, a: "np.ndarray") -> list[str]:
+    """Return the reasons to doubt the answer for a picture. Images of IDX files have none."""
+    if reading.picture is None:
+        return []
+    doubts = []
+    if reading.several > 1:
+        doubts.append(f"one of {reading.several} digits in the picture")
+    if reading.digit is not None and reading.digit.touches:
+        doubts.append("its ink touches the edge of the picture, so a part may be missing")
+    best, *others = (int(i) for i in (-a).argsort())
+    if a[best] < _LOW:
+        doubts.append(f"the largest activation is {a[best]:.2f}, which is low")
+    if others and a[best] - a[others[0]] < _CLOSE:
+        doubts.append(f"{best} with {a[best]:.2f} is close to {others[0]} with {a[others[0]]:.2f}")
+    return doubts
 
 
-def _read(path, frame):
-    from jaxgd.data.image import read_picture, find_digits, fit_to_frame
-    p=read_picture(path)
-    if p.ink.shape==(frame.height,frame.width):
-        return [(str(path),[_Reading(str(path),p.ink,None)])]
-    return [(str(path),[_Reading(str(path),fit_to_frame(d.image,frame),d) for d in find_digits(p)])]
+def _read(path: Path, frame: "Frame", *, single: bool) -> "list[Reading | Exception]":
+    """Return the images in a file, each in the frame of the training images, or the error of one that is blank."""
+    from jaxgd.data.idx import is_idx, read_idx
+    from jaxgd.data.image import find_digits, fit_to_frame, read_picture
+    from jaxgd.errors import DataError
+
+    if is_idx(path):
+        images = read_idx(path)
+        if images.ndim not in (2, 3) or images.size == 0:
+            raise DataError(f"{path}: expected images (n, height, width) or one (height, width), got {images.shape}.")
+        whole = images if images.ndim == 3 else images[None]
+        return [_of_image(f"{path}[{i}]", image, frame) for i, image in enumerate(whole)]
+    picture = read_picture(path)
+    if picture.even and picture.ink.shape == (frame.height, frame.width):
+        return [Reading(str(path), picture.ink, picture)]
+    try:
+        digits = find_digits(picture)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if single and len(digits) > 1:
+        raise DataError(f"{path}: expected one digit because of --single, got {len(digits)}.\nCut out one digit.")
+    return [
+        Reading(
+            str(path) if len(digits) == 1 else f"{path}[{digit.box[0]}:{digit.box[2]},{digit.box[1]}:{digit.box[3]}]",
+            fit_to_frame(digit.image, frame),
+            picture,
+            digit,
+            len(digits),
+        )
+        for digit in digits
+    ]
+
+
+def _of_image(name: str, image: "np.ndarray", frame: "Frame") -> "Reading | Exception":
+    """Fit an image to the frame of the training images. One of their size stays as it is, unless it is blank."""
+    from jaxgd.data.image import fit_to_frame
+    from jaxgd.errors import DataError
+
+    fits = image.shape == (frame.height, frame.width) and image.min() < image.max()
+    try:
+        return Reading(name, image if fits else fit_to_frame(image, frame))
+    except DataError as error:
+        return DataError(f"{name}: {error}")

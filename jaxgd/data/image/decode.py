@@ -6,8 +6,6 @@ import re
 import warnings
 from typing import Any
 
-import numpy as np
-
 from jaxgd.data.image.channels import gray_of
 from jaxgd.data.image.frame import LEAST_CONTRAST, border_median
 from jaxgd.data.image.paper import Gray, Picture, separate

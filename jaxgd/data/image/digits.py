@@ -13,8 +13,11 @@ from jaxgd.errors import DataError
 # share of a side.
 _BAND, _LONG = 0.06, 0.5
 _TALL = 0.5  # share of the largest group's height: a lower group is a part of a digit, such as the bar of a 5
-_OVERLAP = 0.5  # share of the narrower of two tall groups: if more lies above the other, they are one digit
-_GAP = 0.06  # share of the height: tall groups that are closer are one digit in broken strokes
+# Shares of the height. Two tall groups are parts of one digit, with broken strokes, if their columns are closer than
+# the first, or shared, and their rows closer than the second.
+_GAP, _BREAK = 0.08, 0.5
+_NEAR = 0.5  # share of a digit's height: a lower group that is farther away is no part of it
+_STAIN = 0.1  # share of the strongest group: a lower group far from the others is a digit, and with less ink it is dust
 _MOST = 100  # digits in a picture
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
 
@@ -50,8 +53,10 @@ def find_digits(picture: Picture) -> list[Digit]:
 
     Ink is above a third of the strongest ink. Connected ink is a group. A group along the edges of the picture is a
     frame, and one with less than 0.5% of all ink is dust. Both are removed if other ink remains. A group at least half
-    as tall as the tallest is a digit, or a part of the digit that it overlaps or nearly touches. A lower group belongs
-    to the nearest digit.
+    as tall as the tallest is a digit, or a part of the digit whose columns it shares or nearly
+    touches. A lower group belongs
+    to the nearest digit if it is near; otherwise it is a digit if it has a tenth of the strongest group's ink, and dust
+    if it has less.
 
     Args:
         picture: The picture with its ink.
@@ -72,12 +77,13 @@ def find_digits(picture: Picture) -> list[Digit]:
             f"{ink.max()} of 255.\nLeave empty paper around the digit."
         )
     labels, groups, removed = _groups(ink)
-    digits = _digits(groups)
+    # Grain that is as strong as the ink gives many groups; merging takes the square of their number.
+    digits = _digits(groups) if len(groups) <= 10 * _MOST else [[group] for group in groups]
     if len(digits) > _MOST:
         raise DataError(
             f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits."
         )
-    alone = picture.even and not removed and len(digits) == 1
+    alone = picture.even and not removed and len(digits) == 1 and len(digits[0]) == len(groups)
     found = []
     for members in sorted(digits, key=lambda members: int(_joined(members)[1])):
         box = _joined(members)
@@ -134,22 +140,34 @@ def _near(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height wi
 def _digits(groups: list[_Group]) -> list[list[_Group]]:
     """Return the groups of each digit."""
     tallest = max(group.height for group in groups)
-    digits: list[list[_Group]] = []
-    for group in sorted((g for g in groups if g.height >= _TALL * tallest), key=lambda g: int(g.box[1])):
-        near = [members for members in digits if _are_one(_joined(members), group.box)]
-        digits = [members for members in digits if not any(members is other for other in near)]
-        digits.append([*(g for members in near for g in members), group])
-    for group in groups:
-        if group.height < _TALL * tallest:
-            min(digits, key=lambda members: _distance(_joined(members), group.box)).append(group)
+    whole = max(group.mass for group in groups)
+    digits = _merged([[group] for group in groups if group.height >= _TALL * tallest])
+    for group in (g for g in groups if g.height < _TALL * tallest):
+        nearest = min(digits, key=lambda members: _distance(_joined(members), group.box))
+        box = _joined(nearest)
+        if _distance(box, group.box) <= _NEAR * (box[2] - box[0]):
+            nearest.append(group)
+        elif group.mass >= _STAIN * whole:
+            digits.append([group])
+    # A low group may join two tall ones.
+    return _merged(digits)
+
+
+def _merged(digits: list[list[_Group]]) -> list[list[_Group]]:
+    """Merge digits whose boxes are parts of one."""
+    for members in digits:
+        for others in digits:
+            if members is not others and _are_one(_joined(members), _joined(others)):
+                rest = [digit for digit in digits if digit is not members and digit is not others]
+                return _merged([*rest, members + others])
     return digits
 
 
 def _are_one(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> bool:
-    """Return True if two boxes overlap in their columns, or nearly touch."""
-    overlap = min(a[3], b[3]) - max(a[1], b[1])
+    """Return True if two boxes share columns, or nearly do, and are not far apart in their rows."""
+    down, across = np.maximum(a[:2], b[:2]) - np.minimum(a[2:], b[2:])  # negative where the boxes overlap
     height = max(a[2] - a[0], b[2] - b[0])
-    return bool(overlap >= _OVERLAP * min(a[3] - a[1], b[3] - b[1]) or -overlap < _GAP * height)
+    return bool(across < _GAP * height and down < _BREAK * height)
 
 
 def _distance(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> float:

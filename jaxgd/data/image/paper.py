@@ -1,9 +1,9 @@
 """Tell ink from paper, where the light on the paper may change from place to place.
 
-The paper at a pixel is the gray value that dark strokes are filled with by a morphological closing: the largest value
-in each window, and then the smallest of these in each window. Regions as wide as the window, such as a shadow or a
-table, keep their brightness and their sharp edges. The picture continues beyond its edges, so a region at the edge, such
-as the line of a frame, counts as wide. Light strokes on dark paper are the same in the inverted picture.
+The paper under dark strokes is found by a morphological closing: the largest value in each window, and then the
+smallest of these in each window. Regions as wide as the window, such as a shadow or a table, keep their brightness and
+their sharp edges. The picture is continued beyond its edges, so a region at the edge, such as the line of a frame,
+counts as wide. Light strokes on dark paper are dark strokes in the inverted picture.
 
 Source: P. Soille, Morphological Image Analysis, chapter 4 (closings and top-hats).
 """
@@ -11,11 +11,11 @@ Source: P. Soille, Morphological Image Analysis, chapter 4 (closings and top-hat
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from jaxgd.data.image.frame import FAINT, border_median
 
-Gray = UInt8[np.ndarray, "height width"]
+Gray = UInt8[np.ndarray, "_ _"]  # several sizes occur in one function
 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
@@ -26,9 +26,8 @@ _LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: i
 _EVEN = 0.15
 # Limit on the pixels of a picture with uneven paper. A larger one is reduced by averaging blocks.
 _MOST_PIXELS = 2**20
-# Limits on the brightness that the ink is divided by, relative to the brightest paper, and for light ink in gray levels.
-_DIMMEST = 0.3
-_BLACK = 16
+_DIMMEST = 0.3  # darker paper, relative to the brightest, counts as this bright: a division would amplify its grain
+_BLACK = 16  # gray levels added to dark paper, so that black paper may be divided by
 
 
 class Picture(NamedTuple):
