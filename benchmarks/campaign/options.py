@@ -115,7 +115,10 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "run_dir": _RUN, "split": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA,
         "data_dir": _DATA_DIR, **_CONVENTIONS, "plot": Option(PATHS, _A_PICTURE), "json": FLAG,
     },
-    "predict": {"run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images"))},
+    "predict": {
+        "run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images")),
+        "single": FLAG, "show": Option(PATHS, lambda text: Path(text).suffix.lower() in (".png", ".svg", ".pdf")),
+    },
     "minimize": {
         "cost": Option(("rosenbrock", "Rosenbrock", "valley ", "::", "::f", "x.py::", *WORDS, *PATHS),
                        lambda text: text == "rosenbrock" or text.endswith("model.py::cost")),

@@ -20,7 +20,9 @@ Gray = UInt8[np.ndarray, "_ _"]  # several sizes occur in one function
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
 _EDGE = 0.1  # the length ℓ of `_Guess.cost`, as a share of the picture's shorter side
-_COVERED = 0.3  # largest share of plain paper that is covered with ink
+# Largest shares of plain paper that dark and light ink cover. The second is lower because a sheet on a dark table, with
+# a large digit, would be light ink.
+_DARK, _LIGHT = 0.5, 0.3
 _LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: its paper counts as even
 # Paper is even if its values differ by at most this share of the strongest ink. FAINT leaves a margin of a factor 2.
 _EVEN = 0.15
@@ -57,10 +59,9 @@ class _Guess(NamedTuple):
     def even(self) -> bool:
         return int(self.paper.max()) - int(self.paper.min()) <= _EVEN * int(self.marks.max())
 
-    @property
-    def plain(self) -> bool:
-        """True if the paper is even, and the ink covers little of it."""
-        return self.even and bool((self.marks > FAINT * self.marks.max()).mean() <= _COVERED)
+    def plain(self, covered: float) -> bool:
+        """Return True if the paper is even, and the ink covers at most this share of it."""
+        return self.even and bool((self.marks > FAINT * self.marks.max()).mean() <= covered)
 
     @property
     def cost(self) -> float:
@@ -78,10 +79,10 @@ def separate(gray: Gray) -> Picture:
     """Separate the ink in a picture from the paper.
 
     The closing of the picture is the paper if the ink is dark, and the closing of the inverted picture if it is light.
-    Paper is even if its range is at most 15% of the strongest ink, and plain if the ink also covers less than 30%
-    of it. If one polarity alone has plain paper, the ink has this polarity. Otherwise it has the polarity with less ink
-    and fewer edges in its paper: with the wrong polarity, edges of strokes remain in the closing, and gaps between
-    strokes are marked as ink.
+    Paper is even if its range is at most 15% of the strongest ink. It is plain if dark ink also covers at most half of
+    it, or light ink at most 30%. If one polarity alone has plain paper, the ink has this polarity. Otherwise it has the
+    polarity with less ink and fewer edges in its paper: with the wrong polarity, edges of strokes remain in the
+    closing, and gaps between strokes are marked as ink.
 
     Args:
         gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
@@ -94,7 +95,8 @@ def separate(gray: Gray) -> Picture:
     factor = reduction(gray)
     small = reduced(gray, factor)
     dark, light = _guess(small), _guess(255 - small)
-    is_dark = dark.plain if dark.plain != light.plain else dark.cost <= light.cost
+    dark_plain, light_plain = dark.plain(_DARK), light.plain(_LIGHT)
+    is_dark = dark_plain if dark_plain != light_plain else dark.cost <= light.cost
     guess = dark if is_dark else light
     if guess.even:
         return Picture(_of_even_paper(gray), gray, True, 1)
