@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
-from jaxgd.chunks import UNLIMITED, outputs_in_chunks
+from jaxgd.chunks import UNLIMITED, budget_of, outputs_in_chunks
 from jaxgd.errors import DtypeError, describe, is_traced
 from jaxgd.examples import Examples, require_fit
 from jaxgd.mesh.processes import on_host
@@ -74,7 +74,8 @@ def assess(
     """
     examples = _fitted(network, x, labels)
     # Few devices hold the rows of a chunk, and the others would wait.
-    a = outputs_in_chunks(network, examples.x, budget=None if examples.x.is_fully_replicated else UNLIMITED)
+    budget = budget_of(examples.x) if examples.x.is_fully_replicated else UNLIMITED
+    a = _outputs(tuple(network), examples.x, budget=budget)
     outputs, y = on_host(a), on_host(examples.y)
     n, k = outputs.shape
     right = y.astype(np.int64) if y.ndim == 1 else y.argmax(-1)
@@ -87,6 +88,10 @@ def assess(
     confidence = np.where(read[wrong], outputs[wrong, answers[wrong]].astype(float), -np.inf)
     mistakes = wrong[np.lexsort((-confidence, ~read[wrong]))]
     return Assessment(confusion, float(hits.sum() / n), class_accuracy, mistakes, answers, right, outputs)
+
+
+# Outside jit, each call would compile the loop over the chunks again.
+_outputs = jax.jit(outputs_in_chunks, static_argnames="budget")
 
 
 def _fitted(network: Network, x: Any, labels: Any) -> Examples:

@@ -149,6 +149,10 @@ def softmax_error(z: Any, y: Any) -> Any:
 _ENTROPIES = {"sigmoid": _sigmoid_entropy, "softmax": _softmax_entropy}
 
 
+COSTS = {"quadratic": quadratic_cost, "cross-entropy": cross_entropy}
+"""The costs by their names in `jaxgd train --cost`."""
+
+
 def cost_from(cost: Cost, activation: Activation, z: Float[Array, "*batch out"], y: Any) -> Array:
     """Return the cost of outputs with the weighted inputs z and this activation.
 

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import jax
 
 import jaxgd
+from jaxgd.activations import ACTIVATIONS
 from jaxgd.checkpoint import Checkpoints
+from jaxgd.cost import COSTS
 from jaxgd.data.image import Frame
 from jaxgd.errors import CheckpointError, JaxgdError, WriteError
 from jaxgd.files import append, as_path, read_json, remove_temporaries, seal, unseal, write_atomically, writing
@@ -90,7 +92,13 @@ _CONFIG = {
     "data_sha256": _SHA,
     "frame": _Rule(lambda x: type(x) is dict, "a frame"),
     "sizes": _Rule(_are_sizes, f"two or more whole numbers from 1 to {_LARGEST}"),
-    "scheme": _Rule(lambda x: x in ("gaussian", "scaled", None), "gaussian, scaled or null"),
+    "activation": _Rule(
+        lambda x: type(x) is list and len(x) > 0 and all(type(name) is str and name in ACTIVATIONS for name in x),
+        f"a list of {', '.join(ACTIVATIONS)}",
+    ),
+    "cost": _one_of(*COSTS),
+    "l2": _Rule(lambda x: x is None or _is_float(x, 0.0, sys.float_info.max), "a finite number, 0 or more, or null"),
+    "scheme": _one_of("gaussian", "scaled"),
     "eta": _Rule(lambda x: _is_float(x, 0.0, sys.float_info.max) and x > 0, "a finite number above 0"),
     "batch_size": _Rule(lambda x: x == "full" or _is_int(x, 1, 2**31 - 1), 'a whole number from 1 on, or "full"'),
     "epochs": _whole(1, 2**31 - 1),
@@ -116,7 +124,7 @@ _FROM = {"path": _PATH, "sha256": _SHA}
 # Configurations of earlier versions lack these entries.
 _ADDED_LATER = (
     *("gradient_norm", "budget", "keep", "by", "patience", "record", "record_every", "from"),
-    *("labels_from", "transpose"),
+    *("labels_from", "transpose", "activation", "cost", "l2"),
 )
 
 
@@ -296,6 +304,9 @@ def require_new(path: Path) -> None:
 def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the configuration. Raise CheckpointError if a value is missing, unknown or outside its range."""
     known = {name: rule for name, rule in _CONFIG.items() if name in config or name not in _ADDED_LATER}
+    if config.get("from") is not None:
+        # The weights were not drawn.
+        known["scheme"] = _Rule(lambda x: x is None, "null")
     _require(config, known, where, "")
     if config.get("from") is not None:
         _require(config["from"], _FROM, where, "from.")

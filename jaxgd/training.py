@@ -153,8 +153,8 @@ def train(
         keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
             on the validation examples. The network at the start counts too, so the result is never worse than it is.
             The first of equal networks is the best one, and a value that is infinite or NaN never is. If no value is
-            finite, the result is the last network, with the outcome NOT_FINITE. `result.state` is that of the last
-            epoch, with the best network so far in `result.state.best`.
+            finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs to the last
+            epoch and holds the best network so far in `best`.
         by: The value that the best network has: the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
         patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
@@ -395,7 +395,7 @@ def _rates(network: Network, eta: Any, optimizer: Any, l2: Any, n: int, updates:
     """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
     # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
     dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)
-    return Rates(_step_size(dtype, eta, optimizer, updates), None if l2 is None else _decay(dtype, l2, n))
+    return Rates(_step_size(dtype, eta, optimizer, updates), None if l2 is None else weight_decay(dtype, l2, n))
 
 
 def _step_size(dtype: Any, eta: Any, optimizer: Any, updates: Callable[[], Array]) -> Array:
@@ -433,8 +433,8 @@ def _scheduled(dtype: Any, schedule: Callable[[Any], Any], updates: Array) -> Ar
     return rates
 
 
-def _decay(dtype: Any, l2: Any, n: int) -> Array:
-    """Return λ/n."""
+def weight_decay(dtype: Any, l2: Any, n: int) -> Array:
+    """Return λ/n. Raise unless λ is a finite number, 0 or more, or traced."""
     require_real("train", "l2", l2)
     if is_traced(l2):
         return jnp.asarray(l2, dtype) / n

@@ -42,7 +42,7 @@ def train_by_epoch(
 ) -> TrainResult:
     """Run one compiled epoch after another. The host follows the best network and calls the callback in between."""
     together, choice, callback = spans_processes((state, splits)), watch.choice, watch.callback
-    # The compiled programs are those of a run that follows no best network.
+    # The compiled programs never see the best network, so they stay the same and make the same bits.
     best, state = state.best, state._replace(best=None)
     first, given = _in_place if config.lean else _packed, state
     state, numbers = first(start, state, splits, rates_of_epoch(rates, 0, epochs), config)
@@ -54,7 +54,7 @@ def train_by_epoch(
     reasons: list[Reason] = []
     with progress_line(watch.progress, epochs, "train", "epoch") as show:
         for k in range(epochs + 1):
-            _require_known(numbers)
+            _require_known(numbers[0])
             entry, reason = _unpacked(numbers)
             reasons.append(reason)
             if reason is Reason.NOT_FINITE and k:
@@ -62,10 +62,11 @@ def train_by_epoch(
             if choice.follows and (k or best is None):
                 known = reason is not Reason.NOT_FINITE
                 best = followed_on_host(best, state, entry, choice.by, known, copies=config.lean)
-            now = state._replace(best=best)
+            now = state if best is None else state._replace(best=best)
             if watch.record:
                 values = _recorded(now, splits, rates.decay, watch.record, config)
-                _require_known(values)
+                for value in values.values():
+                    _require_known(value)
                 entry = entry._replace(records=jax.tree.map(on_host, values))
             entries.append(entry)
             show(k, functools.partial(_words, entry))
@@ -88,8 +89,8 @@ def train_by_epoch(
     return TrainResult(choice.network(state, np), history, Outcome(jnp.array(reason)), state, config.backend)
 
 
-def _require_known(values: Any) -> None:
-    if any(map(is_traced, jax.tree.leaves(values))):
+def _require_known(value: Any) -> None:
+    if is_traced(value):
         raise RangeError(
             "train: a number inside the optimizer, the cost or a function of record is traced, and train cannot see it "
             "under vmap.\n"

@@ -6,6 +6,7 @@ import pathlib
 import pkgutil
 import zlib
 
+import browser
 import gpu_run
 import hypothesis
 import jax
@@ -136,7 +137,8 @@ def pytest_configure(config):
 
 def pytest_terminal_summary(terminalreporter):
     # Count in the reports, because tests may run in other processes than this one.
-    missed = [r for r in terminalreporter.getreports("skipped") if _NO_MNIST in str(r.longrepr)]
-    if missed:
-        terminalreporter.section("genuine MNIST was NOT tested", red=True)
-        terminalreporter.write_line(f"{_NO_MNIST}. {len(missed)} tests were skipped for it.")
+    for name, reason in (("genuine MNIST", _NO_MNIST), ("the page of a run in a browser", browser.NO_BROWSER)):
+        missed = [r for r in terminalreporter.getreports("skipped") if reason in str(r.longrepr)]
+        if missed:
+            terminalreporter.section(f"{name} was NOT tested", red=True)
+            terminalreporter.write_line(f"{reason}. {len(missed)} tests were skipped for it.")

@@ -35,7 +35,11 @@ NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
+PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py tests/report/test_history.py", "tests/report/test_sweep.py"
+BEST, RECORDS = "tests/test_best.py", "tests/test_records.py"
 PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py", "tests/report/test_sweep.py"
+PAGE, REPORT = "tests/report/test_run_page.py", "tests/cli/test_report.py"
+BROWSER = "-m slow tests/report/test_run_page_in_browser.py"
 SWEEPS = "tests/cli/test_sweep.py"
 COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda_driver.py"
 CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
@@ -48,6 +52,8 @@ CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
 PICTURES = "tests/data/test_find_digits.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
 ACTIVATIONS = "tests/test_activations.py"
+ASSESSMENT, CONVENTIONS = "tests/test_assessment.py", "tests/data/test_conventions.py"
+EVALUATE = "tests/cli/test_evaluate.py"
 SWEEP, MESH = "tests/test_sweep.py", "tests/mesh"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
@@ -464,6 +470,18 @@ FAULTS = (
     Fault("network.py", "key[2] + 1, key[2])", "key[2], key[2])", "tests/test_network.py"),
     Fault("network.py", "min(row, n_out - rows)", "row", "tests/test_network.py"),
     Fault("chunks.py", "if is_wide(network):", "if False:", TRAINING),
+    Fault("best.py", "value > best if by", "value >= best if by", BEST),
+    Fault("best.py", "xp.isfinite(value) & (better", "(better", BEST),
+    Fault("best.py", "waited=number(best.waited + 1)", "waited=number(1)", BEST),
+    Fault("best.py", "best.waited >= self.patience", "best.waited > self.patience", BEST),
+    Fault("best.py", "best.epoch >= 0, ended", "best.epoch >= -1, ended", BEST),
+    Fault("best.py", "if best.by != choice.by:", "if False:", BEST),
+    Fault("training_loop.py", "if choice.follows and (k or best is None):", "if choice.follows:", BEST),
+    Fault("records.py", 'if self.of == "layer" else', "if True else", RECORDS),
+    Fault("records.py", "k % f.every == 0", "k % f.every == 1", RECORDS),
+    Fault("report/history.py", "known = np.isfinite(y[element])", "known = np.full(y[element].shape, True)", PLOTS),
+    Fault("cli/train_folder.py", "choice.network(state, np)", "state.network", TRAIN),
+    Fault("cli/train_folder.py", "if (got := network_digest(network)) !=", "if False and (got := 0) !=", TRAIN),
     Fault("training_loop.py", "if not kept and state.gradient is not None:", "if False:", TRAINING),
     Fault("training_loop.py", "            x.delete()", "            pass", TRAINING),
     Fault("training_loop.py", "finite & evaluated_finite", "finite", TRAINING),
@@ -651,7 +669,23 @@ FAULTS = (
     Fault("cli/train.py", "bool(stop.number or decided(job, bool(reporter.broken)))", "bool(stop.number)", TRAIN),
     Fault("cli/signals.py", "not in (signal.SIG_IGN, None)", "is not None", TRAIN),
     Fault("cli/signals.py", "return time.monotonic() - self._time < _TWICE", "return False", TRAIN),
-    Fault("cli/evaluate.py", "if (got := digest(data)) !=", 'if (got := "") ==', "tests/cli/test_evaluate.py"),
+    Fault("assessment.py", "right[read] * k + answers[read]", "answers[read] * k + right[read]", ASSESSMENT),
+    Fault(
+        "assessment.py", "np.where(np.isnan(outputs).any(-1), -1, outputs.argmax(-1))", "outputs.argmax(-1)", ASSESSMENT
+    ),
+    Fault(
+        "assessment.py", "np.lexsort((-confidence, ~read[wrong]))", "np.lexsort((confidence, ~read[wrong]))", ASSESSMENT
+    ),
+    Fault("assessment.py", "float(hits.sum() / n)", "float(hits.sum() / read.sum())", ASSESSMENT),
+    Fault("data/conventions.py", "images.swapaxes(1, 2))\n", "images[:, :, ::-1])\n", CONVENTIONS),
+    Fault("data/conventions.py", "labels - np.uint8(labels_from) if", "labels if", CONVENTIONS),
+    Fault("data/conventions.py", "and upright <= transposed / 2", "", CONVENTIONS),
+    Fault("data/conventions.py", "(transpose is None or later)", "later", CONVENTIONS),
+    Fault("data/foreign.py", "np.rint(x * (255 / x.max()))", "np.rint(x * 255)", "tests/data/test_foreign.py"),
+    Fault("cli/train_folder.py", '"transpose": bool(conventions.transpose)', '"transpose": False', EVALUATE),
+    Fault("cli/evaluate.py", "if own else UNSTATED", "if not own else UNSTATED", EVALUATE),
+    Fault("cli/assessment.py", '"index": int(i)', '"index": int(assessment.labels[i])', EVALUATE),
+    Fault("cli/evaluate.py", "if (got := digest(data)) !=", 'if (got := "") ==', EVALUATE),
     Fault("cli/predict.py", "if is_idx(path):", "if not path.suffix:", "tests/cli/test_others.py"),
     Fault("cli/predict.py", "if single and len(digits) > 1:", "if False:", "tests/cli/test_predict.py"),
     Fault("cli/predict.py", "if a[best] < _LOW:", "if False:", "tests/cli/test_predict.py"),
@@ -695,13 +729,23 @@ FAULTS = (
     Fault("cli/sweep.py", "part=options.part", "part=None", SWEEPS),
     Fault("cli/sweep.py", "scheme=options.scheme or scheme", 'scheme="gaussian"', SWEEPS),
     Fault("cli/common.py", "(1024 if found[3] else 1000)", "1000", "jaxgd/cli/common.py"),
+    # The page of a run.
+    Fault("report/run_page/words.py", "html.escape(str(value))", "str(value)", PAGE),
+    Fault("report/run_page/pixels.py", 'astype("<f4")', 'astype(">f4")', PAGE),
+    Fault("report/run_page/chart.py", "share * (_BOTTOM - _TOP)", "(1 - share) * (_BOTTOM - _TOP)", PAGE),
+    Fault(
+        "cli/report.py", "if value is None or (unstated and", "if value is None or unstated or (unstated and", REPORT
+    ),
+    Fault("report/run_page/network.js", "layer.w[j * n + k]", "layer.w[k * z.length + j]", BROWSER),
+    Fault("report/run_page/network.js", "target - center + 0.5", "target - center", BROWSER),
+    Fault("report/run_page/network.js", "before <= SPECK * total", "before <= 0", BROWSER),
     Fault("report/sweep.py", "rows = sweep.last()", "rows = sweep.table", SWEEP_PLOTS),
     Fault("report/sweep.py", "(Reason.NOT_FINITE, Reason.START_NOT_FINITE)", "(Reason.SATURATED,)", SWEEP_PLOTS),
     Fault("report/sweep.py", "        some.sort(key=lambda point: point.eta)\n", "", SWEEP_PLOTS),
     Fault("report/sweep.py", "            bottom += 100 * share\n", "", SWEEP_PLOTS),
     Fault("report/sweep.py", "max(placed[k], placed[k - 1] + gap)", "placed[k]", SWEEP_PLOTS),
     Fault("report/sweep.py", "    placed -= max(placed[-1] - 1, 0)\n", "", SWEEP_PLOTS),
-    Fault("report/sweep.py", "if error.max() < 15 * floor", "if error.max() < 1e5 * floor", SWEEP_PLOTS),
+    Fault("report/curves.py", "if error.max() < 15 * floor", "if error.max() < 1e5 * floor", SWEEP_PLOTS),
     Fault("report/training.py", "1 - ", "0.9 - ", "tests/cli/test_train.py tests/cli/test_others.py"),
 )
 

@@ -48,30 +48,67 @@ def trained(network, x, y, eta, steps):
     return network
 
 
-def by_hand(network, x, y, dtype=np.float64):
-    """Return C, the outputs and ∇C in NumPy, by the book's equations (BP1) to (BP4). Nothing is compiled."""
-    layers = [(np.asarray(w, dtype), np.asarray(b, dtype)) for w, b in network]
+def swish(z):
+    """Return z σ(z), an activation of the user's own. NumPy computes it for arrays of NumPy."""
+    np_or_jnp = np if isinstance(z, np.ndarray) else jnp
+    return z / (1 + np_or_jnp.exp(-z))
+
+
+def _slope(activation, z):
+    """Return the outputs, and the Jacobian ∂a/∂z of each example, (n, out, out)."""
+    if activation == "softmax":
+        a = np.exp(z) / np.sum(np.exp(z), axis=1, keepdims=True)
+        return a, a[:, :, None] * (np.eye(z.shape[1])[None] - a[:, None, :])
+    s = 1 / (1 + np.exp(-z))
+    a, slope = {
+        "sigmoid": lambda: (s, s / (1 + np.exp(z))),
+        "tanh": lambda: (np.tanh(z), 1 / np.cosh(z) ** 2),
+        "relu": lambda: (np.maximum(z, 0), np.where(z > 0, 1.0, 0.0)),
+        swish: lambda: (z * s, s + z * s / (1 + np.exp(z))),
+    }[activation]()
+    return a, slope[:, :, None] * np.eye(z.shape[1])[None]
+
+
+def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
+    """Return C, the outputs and ∇C in NumPy, by the book's equations (BP1) to (BP4). Nothing is compiled.
+
+    The cost is the quadratic cost or, for outputs of sigmoid or softmax, the cross-entropy.
+    """
+    layers = [layer._replace(w=np.asarray(layer.w, dtype), b=np.asarray(layer.b, dtype)) for layer in network]
     activations, slopes = [np.asarray(x, dtype)], []
-    for w, b in layers:
-        z = activations[-1] @ w.T + b
-        activations.append(1 / (1 + np.exp(-z)))
-        slopes.append(activations[-1] / (1 + np.exp(z)))
-    outputs, gradient = activations[-1], []
-    error = (outputs - y) / len(x)
-    for (w, _), a, slope in zip(reversed(layers), reversed(activations[:-1]), reversed(slopes), strict=True):
-        delta = error * slope
-        gradient.append(Layer(delta.T @ a, delta.sum(0)))
-        error = delta @ w
-    return np.sum((outputs - y) ** 2) / (2 * len(x)), outputs, tuple(reversed(gradient))
+    for layer in layers:
+        z = activations[-1] @ layer.w.T + layer.b
+        a, slope = _slope(layer.activation, z)
+        activations.append(a)
+        slopes.append(slope)
+    a, gradient = activations[-1], []
+    c = np.sum((a - y) ** 2) / (2 * len(x))
+    error = (a - y) / len(x)
+    if entropy:
+        is_softmax = layers[-1].activation == "softmax"
+        # ln(1 − a) is infinite for saturated outputs, so the cost of sigmoids is computed from z.
+        c = np.sum(-y * np.log(a) if is_softmax else np.logaddexp(0, z) - y * z) / len(x)
+        error = (a * np.sum(y, axis=1, keepdims=True) - y) / len(x) if is_softmax else error
+    for i, layer in reversed(list(enumerate(layers))):
+        # For both outputs of the cross-entropy, the Jacobian cancels.
+        at_output = entropy and i == len(layers) - 1
+        delta = error if at_output else np.einsum("nji,nj->ni", slopes[i], error)
+        gradient.append(layer._replace(w=delta.T @ activations[i], b=delta.sum(0)))
+        error = delta @ layer.w
+    return c, a, tuple(reversed(gradient))
 
 
-def trained_by_hand(network, x, y, order, eta, batch_size, dtype=np.float64):
-    """Return the network after one epoch of the book's loop, in NumPy."""
+def trained_by_hand(network, x, y, order, eta, batch_size, dtype=np.float64, *, entropy=False, decay=0.0, done=0):
+    """Return the network after one epoch of the book's loop, in NumPy.
+
+    `decay` is λ/n: w → (1 − ηλ/n) w − η∂C/∂w. η may be a function of the number of updates made, `done` at the start.
+    """
     network, x, y = jax.tree.map(lambda v: np.asarray(v, dtype), (network, x, y))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        gradient = by_hand(network, x[rows], y[rows], dtype)[2]
-        network = jax.tree.map(lambda v, g: v - dtype(eta) * g, network, gradient)
+    for k, start in enumerate(range(0, len(order), batch_size)):
+        rows, rate = order[start : start + batch_size], dtype(eta(done + k) if callable(eta) else eta)
+        gradient = by_hand(network, x[rows], y[rows], dtype, entropy=entropy)[2]
+        shrunk = tuple(layer._replace(w=layer.w - rate * decay * layer.w) for layer in network)
+        network = jax.tree.map(lambda v, g, rate=rate: v - rate * g, shrunk, gradient)
     return network
 
 

@@ -1,14 +1,19 @@
 """The activation functions and their derivatives are exact, and every tree like a network carries its activations."""
 
+import copy
+import decimal
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import exact_sigmoid
+from support import exact_sigmoid, swish
 
-from jaxgd.activations import sigmoid, sigmoid_prime
+from jaxgd.activations import ACTIVATIONS, activate, at_limit, backward, sigmoid, sigmoid_prime, softmax, tanh
+from jaxgd.errors import DtypeError, RangeError, ShapeError
+from jaxgd.network import Layer, feedforward, init_network
 
 # Around the limits of σ and σ′: σ is 1 from 17.5 in float32 and from 37 in float64, and exp overflows at 89 and 710.
 WEIGHTED_INPUTS = np.array(
@@ -102,3 +107,156 @@ def test_sigmoid_of_infinity_and_nan():
     np.testing.assert_array_equal(jax.vmap(jax.grad(sigmoid))(z), [0, 0])
     assert np.isnan(sigmoid(jnp.array(jnp.nan)))
     assert np.isnan(sigmoid_prime(jnp.array(jnp.nan)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
+def test_the_slope_of_tanh_has_full_precision(dtype, x64):
+    """tanh′(z) = 4σ′(2z). In float32, 1 − tanh² is 0 from z = 9 on, and the neuron would never learn again."""
+    z = jnp.asarray(WEIGHTED_INPUTS[np.abs(WEIGHTED_INPUTS) < 5000], dtype)
+    want = np.array([4 * exact_sigmoid(2 * x)[1] for x in np.asarray(z, np.float64)])
+    assert_digits(backward("tanh", z, jnp.ones_like(z)), want, dtype)
+    assert_digits(jax.vmap(jax.grad(tanh))(z), want, dtype)
+    with pytest.raises(AssertionError, match="should be"):
+        assert_digits(1 - tanh(z) ** 2, want, dtype)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_derivatives_of_tanh_up_to_third_order_are_exact(order, x64):
+    """The derivative of order k of tanh(z) = 2σ(2z) − 1 is 2ᵏ⁺¹σ⁽ᵏ⁾(2z). The tolerance is that of the sigmoid."""
+    z = np.array([0.0, 1.0, -1.0, 10.0, -20.0])
+    want = [2 ** (order + 1) * exact_sigmoid(2 * x)[order] for x in z]
+    np.testing.assert_allclose(jax.vmap(nested(tanh, order))(jnp.asarray(z)), want, rtol=1e-14)
+
+
+def exact_softmax(z):
+    """Return the softmax of z and its Jacobian, computed to sixty digits and rounded to float64."""
+    with decimal.localcontext(prec=60):
+        e = [decimal.Decimal(float(x)).exp() for x in z]
+        a = [x / sum(e) for x in e]
+        jacobian = [[a[j] * ((j == k) - a[k]) for k in range(len(a))] for j in range(len(a))]
+        return np.array(a, float), np.array(jacobian, float)
+
+
+# Rows without a clear largest output, with equal ones, and with one that rounds to 1.
+ROWS = np.array([[0.3, -1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 20.0, 1.0], [40.0, 0.0, 30.0], [-5.0, -90.0, 3.0]])
+
+
+# Sums of three terms, each with a few roundings: 16 units in the last place, as above.
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
+def test_softmax_and_its_jacobian_have_full_precision(dtype, x64):
+    z = jnp.asarray(ROWS, dtype)
+    want, jacobians = zip(*map(exact_softmax, np.asarray(z, np.float64)), strict=True)
+    assert_digits(softmax(z), np.array(want), dtype)
+    forward, reverse = (np.asarray(jax.jit(jax.vmap(f(softmax)))(z)) for f in (jax.jacfwd, jax.jacrev))
+    units = jnp.eye(3, dtype=dtype)
+    columns = jax.vmap(lambda v: backward("softmax", z, jnp.broadcast_to(v, z.shape)), out_axes=2)(units)
+    for jacobian in (forward, reverse, columns):
+        assert_digits(jacobian, np.array(jacobians), dtype)
+    a = np.asarray(softmax(z))
+    textbook = a[:, :, None] * (np.eye(3)[None] - a[:, None, :])
+    with pytest.raises(AssertionError, match="should be"):
+        assert_digits(textbook, np.array(jacobians), dtype)
+
+
+def test_second_derivatives_of_softmax(x64):
+    """The textbook formula is right to rounding for these z; 1e-12 leaves a factor of a thousand."""
+
+    def textbook(z):
+        return jnp.exp(z) / jnp.sum(jnp.exp(z))
+
+    z = jnp.asarray(ROWS[0])
+    got, want = (jax.jacfwd(jax.jacrev(f))(z) for f in (softmax, textbook))
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-15)
+
+
+def test_relu_has_the_slope_0_at_0():
+    z = jnp.array([-1.0, 0.0, 2.0])
+    np.testing.assert_array_equal(backward("relu", z, jnp.array([3.0, jnp.inf, 5.0])), [0, 0, 5])
+    np.testing.assert_array_equal(jax.grad(lambda z: jnp.sum(activate("relu", z)))(z), [0, 0, 1])
+
+
+def test_the_limits_of_each_activation():
+    a = jnp.array([-1.0, -0.9999999, 0.0, 1e-8, 0.5, 0.9999999, 1.0, 2.0])
+    flat = {name: at_limit(name, a).tolist() for name in (*ACTIVATIONS, swish)}
+    assert flat["sigmoid"] == flat["softmax"] == [True, True, True, True, False, True, True, True]
+    assert flat["tanh"] == [True, True, False, False, False, True, True, True]
+    assert flat["relu"] == [True, True, True, False, False, False, False, False]
+    assert flat[swish] == [False] * 8
+
+
+LAYER = Layer(np.ones((2, 3), np.float32), np.zeros(2, np.float32), "tanh")
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda layer: layer._replace(b=layer.b),
+        lambda layer: Layer._make((*layer, layer.activation)),
+        copy.copy,
+        copy.deepcopy,
+        lambda layer: pickle.loads(pickle.dumps(layer)),
+        lambda layer: jax.tree.map(jnp.asarray, layer),
+        lambda layer: jax.tree.unflatten(jax.tree.structure(layer), list(layer)),
+        lambda layer: jax.jit(lambda layer: layer)(layer),
+        lambda layer: jax.eval_shape(lambda: layer),
+        lambda layer: jax.grad(lambda layer: jnp.sum(layer.w))(layer),
+    ],
+    ids=["_replace", "_make", "copy", "deepcopy", "pickle", "tree.map", "unflatten", "jit", "eval_shape", "grad"],
+)
+def test_a_copy_of_a_layer_keeps_its_activation(copied):
+    got = copied(LAYER)
+    assert isinstance(got, Layer)
+    assert (got.activation, got.w.shape, got.b.shape) == ("tanh", (2, 3), (2,))
+    w, b = got
+    assert (w.shape, b.shape, len(got)) == ((2, 3), (2,), 2)
+
+
+def test_the_structure_of_a_network_has_its_activations():
+    """So no two networks with other activations share a program, a gradient or a state."""
+    one, other = LAYER, LAYER._replace(activation="relu")
+    assert jax.tree.structure(one) != jax.tree.structure(other)
+    assert jax.tree.structure(one) == jax.tree.structure(Layer(1.0, 2.0, "tanh"))
+    with pytest.raises(ValueError, match="tanh"):
+        jax.tree.map(jnp.add, one, other)
+    assert [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path((one,))] == ["[0].w", "[0].b"]
+    assert "activation='tanh'" in repr(one)
+
+
+def test_a_layer_does_not_change():
+    with pytest.raises(AttributeError, match=r"activation cannot be changed.\nMake a new layer with layer._replace"):
+        LAYER.activation = "relu"
+
+
+def test_init_network_takes_one_activation_or_one_per_layer():
+    key, sizes = jax.random.key(0), (3, 4, 2)
+    plain = init_network(key, sizes)
+    for activation, want in ((swish, [swish, swish]), (("tanh", "softmax"), ["tanh", "softmax"])):
+        network = init_network(key, sizes, activation=activation)
+        assert [layer.activation for layer in network] == want
+        for x, y in zip(jax.tree.leaves(network), jax.tree.leaves(plain), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("activation", "error", "match"),
+    [
+        ("gelu", RangeError, "activation must be 'sigmoid', 'tanh', 'relu', 'softmax' or a function of z, got 'gelu'"),
+        (None, DtypeError, "activation must be .* or a function of z, got NoneType"),
+        (("tanh", 3), DtypeError, "activation must be .* got int"),
+        (("tanh",), RangeError, "activation must be one for all layers, or one for each of the 2, got 1"),
+        ("softmax", RangeError, "activation 'softmax' is only for the output layer, got it for an earlier one"),
+        (("softmax", "tanh"), RangeError, "activation 'softmax' is only for the output layer"),
+    ],
+    ids=str,
+)
+def test_other_activations_are_refused(activation, error, match):
+    with pytest.raises(error, match=f"^init_network: {match}"):
+        init_network(jax.random.key(0), (3, 4, 2), activation=activation)
+
+
+@pytest.mark.bad_input
+def test_an_activation_of_another_shape_is_refused():
+    for wrong, error in ((jnp.sum, ShapeError), (lambda z: z > 0, DtypeError), (lambda z: None, DtypeError)):
+        with pytest.raises(error, match=r"^activation: the function .* must return"):
+            feedforward((LAYER._replace(activation=wrong),), jnp.ones(3))

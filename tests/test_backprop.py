@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import assert_leaves_close, by_autodiff, example, leaves, scaled, spoil, trained
+from support import assert_leaves_close, by_autodiff, example, leaves, scaled, spoil, swish, trained
+from support import by_hand as in_numpy
 
 from jaxgd.backprop import backprop
-from jaxgd.cost import network_cost
-from jaxgd.errors import DtypeError, ShapeError
-from jaxgd.network import Layer
+from jaxgd.cost import cross_entropy, network_cost, quadratic_cost
+from jaxgd.errors import DtypeError, RangeError, ShapeError
+from jaxgd.gradcheck import Verdict, check_gradients
+from jaxgd.network import Layer, feedforward
 
 by_hand = jax.jit(backprop)
 
@@ -43,6 +45,96 @@ def test_backprop_equals_autodiff(sizes, batch, key, dtype, x64):
     network, x, y = example(sizes, key, batch, dtype)
     for v in (network, scaled(network, 20), trained(network, x, y, dtype(2), 300)):
         assert_is_gradient(by_hand(v, x, y), v, x, y)
+
+
+# Every activation as a hidden one and at the output, and every cost with each output that it takes.
+NEURONS = [
+    ("tanh", "sigmoid", quadratic_cost),
+    ("relu", "sigmoid", cross_entropy),
+    ("sigmoid", "softmax", quadratic_cost),
+    (swish, "softmax", cross_entropy),
+    ("tanh", "tanh", quadratic_cost),
+    ("sigmoid", "relu", quadratic_cost),
+    ("relu", swish, quadratic_cost),
+]
+
+
+def with_neurons(network, hidden, output):
+    return (network[0]._replace(activation=hidden), network[1]._replace(activation=output))
+
+
+@jax.jit
+def of_all_neurons(networks, x, y):
+    """Return backprop, autodiff and the product of the Hessian with ones by both, for each row of NEURONS.
+
+    One program for all rows takes a third of the time to compile.
+    """
+
+    def with_product(gradient_of, network):
+        ones = jax.tree.map(jnp.ones_like, network)
+        return jax.jvp(gradient_of, (network,), (ones,))
+
+    out = []
+    for network, (_, _, cost) in zip(networks, NEURONS, strict=True):
+        settings = {"x": x, "y": y, "cost": cost}
+        by_backprop = with_product(functools.partial(backprop, **settings), network)
+        out.append((by_backprop, with_product(jax.grad(functools.partial(network_cost, **settings)), network)))
+    return out
+
+
+def test_backprop_of_every_activation_and_cost(x64):
+    """Gradients equal NumPy's and autodiff's, and so do products with the Hessian."""
+    network, x, y = example((3, 4, 3), 5, (6,))
+    networks = [with_neurons(network, *row[:2]) for row in NEURONS]
+    for v, (hidden, output, cost), results in zip(networks, NEURONS, of_all_neurons(networks, x, y), strict=True):
+        (gradient, product), by_grad = results
+        want = in_numpy(v, x, y, entropy=cost is cross_entropy)[2]
+        assert jax.tree.structure(gradient) == jax.tree.structure(v), (hidden, output)
+        # As above: 1e-12 leaves a factor of 5,000.
+        assert_leaves_close(gradient, want, rtol=1e-12)
+        assert_leaves_close((gradient, product), by_grad, rtol=1e-12)
+        with pytest.raises(AssertionError, match=r"\[0\]\.w"):
+            assert_leaves_close(spoil(gradient, "[0].w", 1.0001), want, rtol=1e-12)
+
+
+def test_activation_replaces_the_networks_own(x64):
+    network, x, y = example((3, 4, 3), 5, (6,))
+    want = in_numpy(with_neurons(network, "tanh", "softmax"), x, y, entropy=True)
+    settings = {"cost": cross_entropy, "activation": ("tanh", "softmax")}
+    assert_leaves_close(backprop(network, x, y, **settings), want[2], rtol=1e-12)
+    assert float(network_cost(network, x, y, **settings)) == pytest.approx(float(want[0]), rel=1e-12)
+    np.testing.assert_allclose(feedforward(network, x, activation=("tanh", "softmax")), want[1], rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("hidden", "output", "cost"), NEURONS)
+def test_check_gradients_confirms_backprop(hidden, output, cost, x64):
+    network, x, y = example((3, 4, 3), 5, (6,))
+    network = with_neurons(network, hidden, output)
+    settings = {"x": x, "y": y, "cost": cost}
+
+    def f(network):
+        return network_cost(network, **settings)
+
+    def gradient(network):
+        return backprop(network, **settings)
+
+    def wrong(network):
+        first, last = gradient(network)
+        return first, last._replace(b=1.01 * last.b)
+
+    assert check_gradients(f, network, order=2).verdict is Verdict.RIGHT
+    assert check_gradients(f, network, gradient=gradient).verdict is Verdict.RIGHT
+    assert check_gradients(f, network, gradient=wrong).verdict is Verdict.WRONG
+
+
+@pytest.mark.bad_input
+def test_backprop_refuses_other_costs_and_outputs():
+    network, x, y = example((3, 4, 3), 5, (6,))
+    with pytest.raises(RangeError, match=r"^backprop: cost must be .*\nFor another cost, use jax\.grad"):
+        backprop(network, x, y, cost=lambda a, y: jnp.sum(a))
+    with pytest.raises(RangeError, match=r"^backprop: the cross-entropy needs outputs between 0 and 1.* got 'tanh'"):
+        backprop(network, x, y, cost=cross_entropy, activation="tanh")
 
 
 XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0], [1], [1], [0]])

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import assert_leaves_close
+from support import assert_leaves_close, often
 
 from jaxgd import init_network, load_dataset, quadratic_cost, train
 from jaxgd.best import best_epochs
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_an_earlier_version_is_restored(digits, network, tmp_pat
 
 @pytest.mark.slow
 def test_each_batch_element_has_its_best_network_and_its_end(digits, network):
-    """Under vmap, the values and the ends are those of the runs one by one, except for rounding."""
+    """Under vmap, each element has the values and the end of its single run, except for rounding."""
     data = dataclasses.replace(digits, test=digits.validation)
     settings = {
         "epochs": 12,
@@ -169,15 +169,16 @@ def small(digits):
     )
 
 
-def test_nan_is_never_the_best(digits, network):
+@pytest.mark.parametrize("traced", often([False, True], [False]), ids=["by epoch", "one loop"])
+def test_nan_is_never_the_best(digits, network, traced):
     """The result is then the last network, and the outcome says that something is not finite."""
-    settings = SETTINGS | {"epochs": 3, "cost": unknown, "keep": "best", "by": "cost"}
-    jitted = jax.jit(lambda network: train(network, small(digits), patience=2, **settings))
-    for result, last in ((train(network, small(digits), **settings), 3), (jitted(network), 2)):
-        assert np.isnan(result.history.validation_cost).all()
-        assert (int(result.best_epoch), int(result.state.epoch)) == (-1, last)
-        assert result.outcome.reason is Reason.NOT_FINITE
-        assert_leaves_close(result.network, result.state.network, rtol=0)
+    settings = SETTINGS | {"epochs": 3, "cost": unknown, "keep": "best", "by": "cost", "patience": 2}
+    run = lambda network: train(network, small(digits), **settings)  # noqa: E731
+    result = (jax.jit(run) if traced else run)(network)
+    assert np.isnan(result.history.validation_cost).all()
+    assert (int(result.best_epoch), int(result.state.epoch)) == (-1, 2)
+    assert result.outcome.reason is Reason.NOT_FINITE
+    assert_leaves_close(result.network, result.state.network, rtol=0)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The book's cost has a factor ½ and a mean over examples only. Accuracy is the share of right answers."""
 
+import decimal
 import functools
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from support import assert_leaves_close, by_autodiff, example
 
-from jaxgd.cost import accuracy, network_cost, quadratic_cost
-from jaxgd.errors import DtypeError, JaxgdError, ShapeError
-from jaxgd.network import feedforward
+from jaxgd.backprop import backprop
+from jaxgd.cost import accuracy, cost_from, cross_entropy, network_cost, quadratic_cost
+from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
+from jaxgd.network import Layer, feedforward
 
 
 def test_cost_equals_a_calculation_by_hand():
@@ -118,6 +120,90 @@ def test_network_cost_refuses_wrong_shapes_and_dtypes(seed):
         network_cost(network, x, y[:1])
     with pytest.raises(DtypeError, match="x must be real floating point"):
         network_cost(network, x.astype(int), y)
+
+
+def exact_entropies(z, y):
+    """Return Σ [ln(1 + exp(z)) − y z], −Σ y ln softmax(z) and their derivatives, from sixty digits, for one example."""
+    with decimal.localcontext(prec=60):
+        z, y = ([decimal.Decimal(float(x)) for x in v] for v in (z, y))
+        e = [x.exp() for x in z]
+        total, weight = sum(e), sum(y)
+        sigmoid = sum((1 + x).ln() - t * s for x, t, s in zip(e, y, z, strict=True))
+        softmax = -sum(t * (x / total).ln() for x, t in zip(e, y, strict=True))
+        slopes = [[x / (1 + x) - t, x / total * weight - t] for x, t in zip(e, y, strict=True)]
+        return (float(sigmoid), float(softmax)), np.array(slopes, float).T
+
+
+# Weighted inputs and targets: zeros, moderate ones, right and wrong saturated ones, and targets between 0 and 1.
+EXTREME = [
+    ([0.0, 0.0, 0.0], [0.0, 1.0, 0.0]),
+    ([0.3, -1.2, 2.0], [0.0, 0.0, 1.0]),
+    ([20.0, -20.0, -30.0], [1.0, 0.0, 0.0]),
+    ([-40.0, 25.0, 3.0], [1.0, 0.0, 0.0]),
+    ([120.0, -120.0, 80.0], [0.0, 1.0, 0.0]),
+    ([5.0, -3.0, 1.0], [0.25, 0.5, 0.25]),
+]
+
+
+def from_z(z, y, activation):
+    """Return C and ∂C/∂z."""
+    return jax.value_and_grad(lambda z: cost_from(cross_entropy, activation, z, y))(z)
+
+
+# Three terms, each with a few roundings. In float32, 16 units in the last place are 2e-6.
+@pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float32, 2e-6), (jnp.float64, 4e-15)], ids=["float32", "float64"])
+def test_the_cross_entropy_has_full_precision(dtype, rtol, x64):
+    """Neither C nor ∂C/∂z is NaN, or 0 by rounding, for outputs that round to 0 or 1."""
+    for k, activation in enumerate(("sigmoid", "softmax")):
+        run = jax.jit(jax.vmap(functools.partial(from_z, activation=activation)))
+        z, y = (jnp.asarray(v, dtype) for v in zip(*EXTREME, strict=True))
+        c, slope = run(z, y)
+        assert (c.dtype, slope.dtype) == (dtype, dtype)
+        for i, row in enumerate(EXTREME):
+            costs, slopes = exact_entropies(*row)
+            np.testing.assert_allclose(c[i], costs[k], rtol=rtol, err_msg=f"{activation} {row}")
+            np.testing.assert_allclose(slope[i], slopes[k], rtol=rtol, err_msg=f"{activation} {row}")
+
+
+def test_the_textbook_cross_entropy_fails_the_comparison(x64):
+    z, y = (jnp.asarray(v, jnp.float32) for v in EXTREME[2])
+    slope = jax.nn.sigmoid(z) - y
+    assert float(slope[0]) == 0 != exact_entropies(*EXTREME[2])[1][0][0]
+    assert np.isinf(cross_entropy(jax.nn.sigmoid(jnp.array([120.0], jnp.float32)), jnp.zeros(1, jnp.float32)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=lambda d: d.__name__)
+def test_a_saturated_neuron_has_the_cost_120_and_the_gradient_1(dtype, x64):
+    """One neuron with w = b = 60 and x = 1, y = 0, so z = 120."""
+    network = (Layer(jnp.full((1, 1), 60, dtype), jnp.full(1, 60, dtype)),)
+    x, y = jnp.ones(1, dtype), jnp.zeros(1, dtype)
+    c, gradient = jax.value_and_grad(functools.partial(network_cost, cost=cross_entropy))(network, x, y)
+    assert float(c) == 120
+    assert [float(v.item()) for v in jax.tree.leaves(gradient)] == [1, 1]
+    assert [float(v.item()) for v in jax.tree.leaves(backprop(network, x, y, cost=cross_entropy))] == [1, 1]
+
+
+def test_the_cross_entropy_of_outputs_equals_its_formula(x64):
+    a, y = np.random.default_rng(0).uniform(0.01, 0.99, (2, 4, 3))
+    want = -np.sum(y * np.log(a) + (1 - y) * np.log(1 - a)) / 4
+    assert float(cross_entropy(jnp.asarray(a), jnp.asarray(y))) == pytest.approx(want, rel=1e-14)
+    z = np.log(a / (1 - a))
+    assert float(cost_from(cross_entropy, "sigmoid", jnp.asarray(z), jnp.asarray(y))) == pytest.approx(want, rel=1e-14)
+    assert float(cross_entropy(jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0]))) == 0
+    assert float(cross_entropy(jnp.array([0.0, 0.0]), jnp.array([1.0, 0.0]))) == np.inf
+
+
+@pytest.mark.bad_input
+def test_the_cross_entropy_refuses_what_the_quadratic_cost_refuses(seed):
+    with pytest.raises(ShapeError, match=r"^cross_entropy: a and y must have the same shape"):
+        cross_entropy(jnp.ones((5, 1)), jnp.ones(5))
+    with pytest.raises(DtypeError, match=r"^cross_entropy: y must be real floating point"):
+        cross_entropy(jnp.ones((5, 1)), jnp.ones((5, 1), int))
+    network, x, y = example((3, 4, 2), seed)
+    with pytest.raises(ShapeError, match=r"same shape"):
+        network_cost(network, x, y[:, :1], cost=cross_entropy)
+    with pytest.raises(RangeError, match=r"needs outputs between 0 and 1.* got the function sin\b"):
+        network_cost(network, x, y, cost=cross_entropy, activation=jnp.sin)
 
 
 share = jax.jit(accuracy)

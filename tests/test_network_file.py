@@ -22,6 +22,26 @@ def test_network_round_trip(tmp_path, dtype, x64):
     assert_leaves_close(load_network(tmp_path / "n.safetensors"), network, rtol=0)
 
 
+def test_a_file_keeps_the_activations(tmp_path):
+    """Networks of sigmoid neurons keep their format. Earlier versions refuse a file with other neurons."""
+    path, network = tmp_path / "n.safetensors", example((4, 3, 2), seed=0)[0]
+    for names, version in ((("sigmoid", "sigmoid"), b"jaxgd.network/2"), (("tanh", "softmax"), b"jaxgd.network/3")):
+        given = tuple(layer._replace(activation=name) for layer, name in zip(network, names, strict=True))
+        save_network(path, given)
+        assert version in path.read_bytes()[:200]
+        assert_leaves_close(load_network(path), given, rtol=0)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"tanh", b"relu"))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_network(path)
+    path.write_bytes(content)
+    sha = network_file.read_tensors(path).sha
+    unknown = network_file.checksum("jaxgd.network/3", sha, {"activations": '["x"]'})
+    path.write_bytes(safetensors.numpy.save(safetensors.numpy.load(content), metadata=unknown))
+    with pytest.raises(CheckpointError, match=r"must have 2 of the activations sigmoid, .* got \[\"x\"\]"):
+        load_network(path)
+
+
 def test_other_programs_can_read_a_saved_network(tmp_path):
     network = example((4, 3, 2), seed=0)[0]
     save_network(tmp_path / "n.safetensors", network)
@@ -72,6 +92,10 @@ BAD_FILES = {
     "wrong checksum": (named(f"jaxgd.network/2 sha256:{'0' * 64}"), "is damaged"),
     "damaged name": (named(f"jaxge.network/2 sha256:{'0' * 64}"), "is damaged"),
     "damaged version": (named("jaxgd.network/3"), "is damaged"),
+    "damaged activations": (
+        safetensors.numpy.save(ONE, metadata={"format": f"jaxgd.network/3 sha256:{'0' * 64}", "activations": "[1"}),
+        "is damaged",
+    ),
     "damaged word": (named(f"jaxgd.network/2 sha25v:{'0' * 64}"), "is damaged"),
 }
 
@@ -85,8 +109,10 @@ def test_files_without_a_network_are_refused(tmp_path, content, match):
     assert "n.safetensors" in str(caught.value)
 
 
-def test_no_flipped_bit_changes_a_network(tmp_path):
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_no_flipped_bit_changes_a_network(tmp_path, activation):
     network, path, rng = example((4, 3, 2), seed=0)[0], tmp_path / "n.safetensors", random.Random(0)
+    network = tuple(layer._replace(activation=activation) for layer in network)
     save_network(path, network)
     whole = path.read_bytes()
     for _ in range(200):
@@ -130,6 +156,7 @@ NOT_SAVED = {
     "no neuron": ((Layer(ROW[:0], ROW[0, :0]),), ShapeError),
     "no input": ((Layer(ROW[:, :0], ROW[0, :1]),), ShapeError),
     "one axis": ((Layer(ROW[0], ROW[0, :1]),), ShapeError),
+    "own activation": ((Layer(ROW, ROW[0, :1], jnp.sin),), DtypeError),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from jaxgd import init_network, save_network
 from jaxgd.checkpoint import Checkpoints
 from jaxgd.errors import CheckpointError, WriteError
-from jaxgd.history import History
+from jaxgd.history import NUMBERS, History
 from jaxgd.run_folder import RunFolder
 
 CONFIG = {
@@ -35,7 +35,7 @@ CONFIG = {
     "epochs": 3,
     "made_with": {"jaxgd": "0.2.0", "float": "float32"},
 }
-ENTRY = History(**dict.fromkeys(History._fields, np.float32(0.25)))
+ENTRY = History(**dict.fromkeys(NUMBERS, np.float32(0.25)))
 NETWORK = tuple(init_network(jax.random.key(0), (6, 2)))
 
 

@@ -45,7 +45,7 @@ class Line(NamedTuple):
             elif name in ("sizes", "start", "eta", "keep"):
                 words += [f"--{name}", *value.split()]
             else:
-                words.append(f"--{name.replace('_', '-')}={value}")
+                words.append(f"--{name.rstrip('_').replace('_', '-')}={value}")
         stray = [self.stray] if self.stray else []
         return [*words, *stray, *(["--"] if any(x.startswith("-") for x in behind) else []), *behind]
 
@@ -81,7 +81,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 def generated(rng: random.Random) -> Line:
     """Return a random command line with one to three bad values."""
-    name = rng.choices(list(OPTIONS), [6, 3, 2, 2, 5, 2, 1])[0]
+    name = rng.choices(list(OPTIONS), [6, 3, 2, 2, 2, 5, 2, 1])[0]
     drawn = rng.sample(list(OPTIONS[name]), min(len(OPTIONS[name]), rng.choice((1, 1, 1, 2, 3))))
     bad = {option: rng.choice(OPTIONS[name][option].values) for option in drawn}
     good = {k: v for k, v in GOOD[name].items() if not ("resume" in bad and k in ("run_dir", "epochs"))}

@@ -97,7 +97,17 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "kernel": Option(WORDS, _one_of(*kernel_names())),
         "run_dir": Option(PATHS, lambda text: (Path(text) / "config.json").is_file()), "resume": _RUN,
         "checkpoint_every": Option(NUMBERS, _whole(1)), "tensorboard": FLAG, "plot": Option(PATHS, _A_PICTURE),
-        "progress": FLAG, "gradient_norm": FLAG,
+        "progress": FLAG, "gradient_norm": FLAG, "keep": Option(WORDS, _one_of("last", "best")),
+        "by": Option(WORDS, _one_of("accuracy", "cost")), "patience": Option(NUMBERS, _whole(1)),
+        "from_": Option(PATHS, lambda text: Path(text).name == "run"),
+        "record": Option(("sharpness", "gradient-norms", *WORDS), lambda text: text in ("sharpness", "gradient-norms")),
+        "record_every": Option(NUMBERS, _whole(1)),
+        "activation": Option(
+            ("tanh", "softmax", "tanh softmax", "softmax tanh", "tanh tanh tanh", "relu sigmoid", "gelu", *WORDS),
+            lambda text: text in ("tanh", "tanh softmax", "relu sigmoid"),
+        ),
+        "cost": Option(("quadratic", "cross-entropy", *WORDS), _one_of("quadratic", "cross-entropy")),
+        "l2": Option(NUMBERS, _number(0, above=False)),
     },
     "sweep": {
         "data": _DATA, "data_dir": _DATA_DIR, **_CONVENTIONS, "sizes": Option(_SIZES, _sizes),
@@ -119,6 +129,10 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images")),
         "single": FLAG, "show": Option(PATHS, lambda text: Path(text).suffix.lower() in (".png", ".svg", ".pdf")),
     },
+    "report": {
+        "run_dir": _RUN, "out": Option(("page.html", "@run", *PATHS), lambda text: Path(text).suffix == ".html"),
+        "split": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA, "data_dir": _DATA_DIR,
+    },
     "minimize": {
         "cost": Option(("rosenbrock", "Rosenbrock", "valley ", "::", "::f", "x.py::", *WORDS, *PATHS),
                        lambda text: text == "rosenbrock" or text.endswith("model.py::cost")),
@@ -136,13 +150,17 @@ OPTIONS: dict[str, dict[str, Option]] = {
     },
     "info": {"data_dir": _DATA_DIR},
 }  # fmt: skip
-POSITIONAL = {"evaluate": ["run_dir"], "predict": ["run_dir", "images"], "minimize": ["cost"], "check": ["cases"]}
+POSITIONAL = {
+    "evaluate": ["run_dir"], "predict": ["run_dir", "images"], "report": ["run_dir"], "minimize": ["cost"],
+    "check": ["cases"],
+}  # fmt: skip
 # Good arguments, which make a command short. A bad value replaces them.
 GOOD = {
     "train": {"epochs": "1", "run_dir": "new"},
     "sweep": {"epochs": "1", "folder": "new"},
     "evaluate": {"run_dir": "@run"},
     "predict": {"run_dir": "@run", "images": "@dot.png"},
+    "report": {"run_dir": "@run", "out": "page.html"},
     "minimize": {"cost": "rosenbrock", "max_steps": "20"},
     "check": {"cases": "@model.py"},
     "info": {},

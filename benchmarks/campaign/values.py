@@ -88,6 +88,7 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
         "backprop": {"network": network, "x": x, "y": y},
         "check_gradients": {"f": square, "args": (v,)},
         "cost_slice": {"cost": square, "v": v, "key": key, "resolution": 3},
+        "cross_entropy": {"a": y, "y": y},
         "eigenpairs": {"cost": square, "v": v},
         "feedforward": {"network": network, "x": x},
         "hessian_vector_product": {"cost": square, "v": v, "u": v},
@@ -136,6 +137,12 @@ def _record(**new: Any) -> dict[str, Any]:
     return {"record": jaxgd.Record(**new)}
 
 
+def _every(bad: Any) -> dict[str, Any]:
+    import jaxgd
+
+    return {"record": {"x": jaxgd.TrainingSharpness(every=bad)}}
+
+
 def _layer(**new: Any) -> dict[str, Any]:
     network = good()["train"]()["network"]
     return {"network": (network[0]._replace(**new), network[1])}
@@ -166,6 +173,9 @@ PARTS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
         "network[0].w": lambda bad: _layer(w=bad),
         "network[0].b": lambda bad: _layer(b=bad),
         "cost's result": lambda bad: {"cost": lambda *_: bad},
+        "record's value": lambda bad: {"record": {"x": bad}},
+        "record's result": lambda bad: {"record": {"x": lambda *_: bad}},
+        "record's every": _every,
     },
     "sweep": {"sizes[1]": lambda bad: {"sizes": (4, bad, 2)}, "eta[1]": lambda bad: {"eta": [1.0, bad]}},
     "feedforward": {"network[0].w": lambda bad: _layer(w=bad)},

@@ -16,10 +16,7 @@ _WIDTH = 80  # columns, if standard output is no terminal
 def as_text(assessment: "Assessment", labels_from: int, width: int | None = None) -> str:
     """Return the confusion matrix with the accuracy of each class, and the most confident mistakes.
 
-    Args:
-        assessment: The result of `assess`.
-        labels_from: Number of the first class.
-        width: Columns of the text. By default those of the terminal.
+    The classes are numbered from `labels_from`. By default the text is as wide as the terminal.
     """
     width = shutil.get_terminal_size((_WIDTH, 24)).columns if width is None else width
     tables = [_matrix(assessment, labels_from, gap) for gap in (2, 1)]
@@ -81,8 +78,8 @@ def _mistake(assessment: "Assessment", i: int, labels_from: int) -> dict[str, An
     }
 
 
-def as_json(assessment: "Assessment", labels_from: int, *, cost: float, **about: str) -> str:
-    """Return one JSON object on one line. Numbers that are not finite are null."""
+def as_json(assessment: "Assessment", labels_from: int, cost: float, about: dict[str, str]) -> str:
+    """Return one JSON object on one line, which starts with `about`. Numbers that are not finite are null."""
     content = {
         **about,
         "images": len(assessment.labels),

@@ -18,6 +18,7 @@ from jaxgd.cli.info import Info, version_line
 from jaxgd.cli.minimize import Minimize
 from jaxgd.cli.output import Speaker, discard_broken_output, error_line, readable_everywhere, warnings_as_lines
 from jaxgd.cli.predict import Predict
+from jaxgd.cli.report import Report
 from jaxgd.cli.sweep import Sweep
 from jaxgd.cli.train import Train
 from jaxgd.cli.usage import explain_usage
@@ -27,6 +28,7 @@ Command = (
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Minimize, tyro.conf.subcommand("minimize")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Info, tyro.conf.subcommand("info")]

@@ -106,6 +106,9 @@ MaybeBytes = Annotated[int | None, _read("BYTES", "a number of bytes, such as 50
 MaybeScheme = Annotated[
     Literal["gaussian", "scaled"] | None, tyro.conf.arg(metavar="{gaussian,scaled}", help_behavior_hint="")
 ]
+MaybeWords = Annotated[
+    tuple[str, ...] | None, _read("NAME [NAME ...]", "one or more names", _name, several=True), _NO_HINT
+]
 # The choices of --kernel and its help follow from the registry.
 if TYPE_CHECKING:
     Kernel = str

@@ -29,7 +29,7 @@ from jaxgd.cli.output import error_line, say
 
 if TYPE_CHECKING:
     from jaxgd.assessment import Assessment
-    from jaxgd.data import Dataset
+    from jaxgd.data import Dataset, Part
     from jaxgd.network import Network
 
 
@@ -77,16 +77,16 @@ class Evaluate:
         data, conventions = _loaded(self, network, config)
         part = getattr(data, self.split)
         assessment = assess(network, *part)
-        cost = _cost(network, assessment, config)
+        kind, cost = _cost(network, self.split, part, config)
         first = conventions.labels_from or 0
         if self.json:
-            print(
-                text.as_json(assessment, first, network=str(self.run_dir), data=data.name, split=self.split, cost=cost)
-            )
+            about = {"network": str(self.run_dir), "data": data.name, "split": self.split, "cost_function": kind}
+            print(text.as_json(assessment, first, cost, about))
         else:
             n = len(assessment.labels)
             right = int(assessment.confusion.trace())
-            print(f"{data.name} {self.split}: {right} / {n} ({right / n:.2%}), cost {cost:.6f}")
+            words = "cost" if kind == "quadratic" else kind
+            print(f"{data.name} {self.split}: {right} / {n} ({right / n:.2%}), {words} {cost:.6f}")
             print(text.as_text(assessment, first))
         if self.plot is not None:
             _plot(self.plot, assessment, data, self.split, part.images, first)
@@ -142,15 +142,18 @@ def _loaded(options: Evaluate, network: "Network", config: dict[str, Any] | None
     return data, conventions
 
 
-def _cost(network: "Network", assessment: "Assessment", config: dict[str, Any] | None) -> float:
-    """Return the quadratic cost of the outputs."""
-    import jax.numpy as jnp
+def _cost(network: "Network", split: str, part: "Part", config: dict[str, Any] | None) -> tuple[str, float]:
+    """Return the name and the value of the cost that the run minimizes, without the term of L2 regularization.
 
-    from jaxgd.cost import quadratic_cost
-    from jaxgd.examples import targets
+    The cost for the file of a network is the quadratic one.
+    """
+    from jaxgd.cost import COSTS
+    from jaxgd.examples import require_fit
+    from jaxgd.kernels.xla import Objective
 
-    a = jnp.asarray(assessment.outputs)
-    return float(quadratic_cost(a, targets(jnp.asarray(assessment.labels), a.shape[-1], a.dtype)))
+    name = "quadratic" if config is None else config.get("cost", "quadratic")
+    objective = Objective(COSTS[name])
+    return name, float(objective.full(network, require_fit("evaluate", split, network, *part))[0])
 
 
 def _plot(path: Path, assessment: "Assessment", data: "Dataset", split: str, images: Any, first: int) -> None:

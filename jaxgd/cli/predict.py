@@ -63,7 +63,8 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink."""
+    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink. An IDX file has the
+    orientation of the run's files: it is transposed if the run was trained with --transpose."""
     single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Expect one digit per picture. A picture with several is an error."""
     show: MaybePath = None
@@ -87,11 +88,12 @@ class Predict:
             require_library("--show", "matplotlib")
         folder = RunFolder.open(self.run_dir)
         network, frame = folder.load_network(), Frame(**folder.config["frame"])
+        transpose, first = folder.config.get("transpose", False), folder.config.get("labels_from", 0)
         readings: list[Reading] = []
         status = DONE
         for path in self.images:
             try:
-                found = _read(path, frame, single=self.single)
+                found = _read(path, frame, transpose=transpose, single=self.single)
             except (DataError, OSError) as error:
                 found = [error]
             for reading in found:
@@ -106,20 +108,21 @@ class Predict:
         x, _ = require_fit("predict", "image", network, images, np.zeros(len(readings), int))
         outputs = np.asarray(outputs_in_chunks(network, x))
         for reading, a in zip(readings, outputs, strict=True):
-            print(one_line(reading.name), a.argmax(), *(f"{activation:.4f}" for activation in a), sep="\t")
-            if doubts := doubts_of(reading, a):
+            print(one_line(reading.name), a.argmax() + first, *(f"{activation:.4f}" for activation in a), sep="\t")
+            if doubts := doubts_of(reading, a, first):
                 error_line("jaxgd predict", f"warning: {reading.name}: {'; '.join(doubts)}")
         if self.show is not None:
             from jaxgd.report.readings import plot_readings
 
-            plot_readings([(r.name, r.picture, r.digit, r.framed) for r in readings[:_MOST_ROWS]], outputs, self.show)
+            rows = [(r.name, r.picture, r.digit, r.framed) for r in readings[:_MOST_ROWS]]
+            plot_readings(rows, outputs, self.show, labels_from=first)
             if len(readings) > _MOST_ROWS:
                 say(f"{self.show} shows the first {_MOST_ROWS} of {len(readings)} digits")
         return status
 
 
-def doubts_of(reading: Reading, a: "np.ndarray") -> list[str]:
-    """Return the reasons to doubt the answer for a picture. Images of IDX files have none."""
+def doubts_of(reading: Reading, a: "np.ndarray", first: int = 0) -> list[str]:
+    """Return the reasons to doubt the answer for a picture. Images of IDX files have none. `first` is the label 0."""
     if reading.picture is None:
         return []
     doubts = []
@@ -131,12 +134,18 @@ def doubts_of(reading: Reading, a: "np.ndarray") -> list[str]:
     if a[best] < _LOW:
         doubts.append(f"the largest activation is {a[best]:.2f}, which is low")
     if others and a[best] - a[others[0]] < _CLOSE:
-        doubts.append(f"{best} with {a[best]:.2f} is close to {others[0]} with {a[others[0]]:.2f}")
+        second = others[0]
+        doubts.append(f"{best + first} with {a[best]:.2f} is close to {second + first} with {a[second]:.2f}")
     return doubts
 
 
-def _read(path: Path, frame: "Frame", *, single: bool) -> "list[Reading | Exception]":
-    """Return the images in a file, each in the frame of the training images, or the error of one that is blank."""
+def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list[Reading | Exception]":
+    """Return the images in a file, each in the frame of the training images, or the error of one that is blank.
+
+    Transpose those of an IDX file if asked. With `single`, refuse a picture of several digits.
+    """
+    import numpy as np
+
     from jaxgd.data.idx import is_idx, read_idx
     from jaxgd.data.image import find_digits, fit_to_frame, read_picture
     from jaxgd.errors import DataError
@@ -145,6 +154,7 @@ def _read(path: Path, frame: "Frame", *, single: bool) -> "list[Reading | Except
         images = read_idx(path)
         if images.ndim not in (2, 3) or images.size == 0:
             raise DataError(f"{path}: expected images (n, height, width) or one (height, width), got {images.shape}.")
+        images = np.ascontiguousarray(images.swapaxes(-1, -2)) if transpose else images
         whole = images if images.ndim == 3 else images[None]
         return [_of_image(f"{path}[{i}]", image, frame) for i, image in enumerate(whole)]
     picture = read_picture(path)

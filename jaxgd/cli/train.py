@@ -15,11 +15,13 @@ from jaxgd.cli.common import (
     Int,
     Kernel,
     MaybeFlag,
+    MaybeFloat,
     MaybeInt,
     MaybeInts,
     MaybeName,
     MaybePath,
     MaybeScheme,
+    MaybeWords,
     command_line,
     require_writable_figure,
 )
@@ -35,11 +37,11 @@ from jaxgd.cli.train_folder import (
     resumed_run,
     save_checkpoint,
 )
-from jaxgd.cli.train_settings import Recorded, choice_of, record_of
+from jaxgd.cli.train_settings import Recorded, choice_of, cost_of, record_of
 
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
-    from jaxgd.history import History, TrainState
+    from jaxgd.history import History, TrainResult, TrainState
     from jaxgd.outcome import Outcome
     from jaxgd.run_folder import RunFolder
 
@@ -50,7 +52,7 @@ _SECONDS = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train a network of sigmoid neurons to read digits, by gradient descent v → v − η∇C.
+    """Train a network to read digits, by gradient descent v → v − η∇C.
 
     Prints one line per epoch: the number of test images that the network reads correctly. Epochs count from 0, as in
     Nielsen's book. Writes a run folder with config.json, metrics.jsonl, checkpoints and network.safetensors.
@@ -82,6 +84,13 @@ class Train:
     scheme: MaybeScheme = None
     """First weights: gaussian is N(0, 1), scaled is N(0, 1/fan-in).
     (default: gaussian, as in the book; scaled for digits)"""
+    activation: MaybeWords = None
+    """Activation of the neurons: one name for all layers, or one per layer, of sigmoid, tanh, relu, and softmax for the
+    last layer. (default: sigmoid, as in the book)"""
+    cost: Literal["quadratic", "cross-entropy"] = "quadratic"
+    """Cost to minimize. cross-entropy needs a last layer of sigmoid or softmax. (The book takes --eta 0.5 with it.)"""
+    l2: MaybeFloat = None
+    """λ of L2 regularization, 0 or more: adds (λ/2n) Σ w² to the cost, for n training examples. (default: no term)"""
     eta: Float = 3.0
     """Learning rate η, above 0."""
     batch_size: BatchSize = 10
@@ -91,7 +100,7 @@ class Train:
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
     keep: Literal["last", "best"] = "last"
-    """Network to write to network.safetensors: that of the last epoch, or the best one on the validation images."""
+    """Network to write to network.safetensors: the last one, or the best one on the validation images."""
     by: Literal["accuracy", "cost"] = "accuracy"
     """Value on the validation images that the best network has."""
     patience: MaybeInt = None
@@ -170,6 +179,8 @@ def _train(
     settings: dict[str, Any] = {
         "batch_size": batch_size_of(config),
         "eta": config["eta"],
+        "cost": cost_of(config),
+        "l2": config.get("l2"),
         "key": key,
         "kernel": kernel.name,
         # Earlier versions did not record these two.
@@ -230,7 +241,7 @@ def _train(
         if checkpoints.newest != result.state.epoch:
             save_checkpoint(folder, checkpoints, result.state, entries, choice)
         folder.save_network(result.network)
-    outcome = _of_the_last_epoch(result.outcome, entries)
+    outcome = _of_the_last_epoch(result, entries, settings, len(data.train.labels))
     signals.describe("jaxgd train", "the run is saved")
     after = f"after {len(entries) - 1} of {epochs} epochs, and saved; continue with: {continue_line(folder)}"
     reporter.conclude(outcome, entries, result.state.best, choice.keep)
@@ -253,15 +264,20 @@ def _train(
     return DONE
 
 
-def _of_the_last_epoch(outcome: "Outcome", entries: list["History"]) -> "Outcome":
+def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings: dict[str, Any], n: int) -> "Outcome":
     """Return UNCHANGED for a run without further epochs whose last epoch changed no weight.
 
     `train` then made no update, and reports that all of none were made.
     """
     import numpy as np
 
-    from jaxgd.epoch import NEAR_0
+    from jaxgd.epoch import near_0
+    from jaxgd.kernels.evaluation import penalty
+    from jaxgd.mesh.processes import on_host
     from jaxgd.outcome import Outcome, Reason
 
-    unchanged = entries[-1].step_norm == 0 and not abs(entries[-1].cost) <= NEAR_0
-    return Outcome(np.array(int(Reason.UNCHANGED))) if outcome.ok and unchanged else outcome
+    network, c = result.state.network, entries[-1].cost
+    if settings["l2"] is not None:
+        c = c - on_host(penalty(network, settings["l2"] / n))
+    unchanged = entries[-1].step_norm == 0 and not abs(c) <= near_0(settings["cost"], network)
+    return Outcome(np.array(int(Reason.UNCHANGED))) if result.outcome.ok and unchanged else result.outcome

@@ -15,7 +15,7 @@ from jaxgd.cli.common import (
     stated_conventions,
 )
 from jaxgd.cli.output import say
-from jaxgd.cli.train_settings import network_digest, trained_network
+from jaxgd.cli.train_settings import activations_of, cost_of, network_digest, trained_network
 
 if TYPE_CHECKING:
     import jax
@@ -39,13 +39,17 @@ _WITH_RESUME = (
 
 def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     """Create a run folder and load its data. All options are checked before anything is written."""
+    import jax.numpy as jnp
+
     from jaxgd.best import require_choice_of_network
+    from jaxgd.cost import COSTS, require_cost_fits
     from jaxgd.data.image import frame_of
     from jaxgd.errors import CheckpointError, WriteError, require_count
     from jaxgd.mesh.job import on_main
     from jaxgd.mesh.processes import text_from_process_0
-    from jaxgd.network import first_network, network_sizes
+    from jaxgd.network import activated, first_network, network_sizes
     from jaxgd.run_folder import RunFolder, require_new
+    from jaxgd.training import weight_decay
 
     name = options.data or "digits"
     default = default_settings(name)
@@ -63,10 +67,16 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     if options.batch_size != "full":
         require_count("train", "--batch-size", options.batch_size, most=len(data.train.labels))
     sizes = (data.inputs, 30, data.classes) if options.sizes is None else options.sizes
-    network = None if options.from_ is None else trained_network(options)
+    network, source = (None, None) if options.from_ is None else trained_network(options, options.from_)
     if network is not None:
         sizes = network_sizes(network)
     require_sizes_fit(sizes, data, exact=not is_folder(name), run=options.from_)
+    activations = (
+        activations_of(options.activation, len(sizes) - 1)
+        if network is None
+        else [str(layer.activation) for layer in network]
+    )
+    require_cost_fits("train", COSTS[options.cost], activations[-1])
     require_choice_of_network(
         options.keep,
         options.by,
@@ -75,6 +85,8 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
         validated=len(data.validation.labels) > 0,
         outputs=sizes[-1],
     )
+    if options.l2 is not None:
+        weight_decay(jnp.result_type(float), options.l2, len(data.train.labels))
     config = {
         **dict(zip(("data", "data_dir"), _place(name, options.data_dir), strict=True)),
         "labels_from": conventions.labels_from or 0,
@@ -82,18 +94,21 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
         "data_sha256": digest(data),
         "frame": frame_of(data.train.images)._asdict(),
         "sizes": list(sizes),
+        "activation": activations,
+        "cost": options.cost,
+        "l2": options.l2,
         **{name: getattr(options, name) for name in ("eta", "batch_size", "seed", "kernel", "gradient_norm")},
         "budget": _budget()._asdict(),
         "scheme": scheme if network is None else None,
         **{name: getattr(options, name) for name in ("keep", "by", "patience", "record_every")},
         "record": sorted(set(options.record)),
-        "from": network
-        and {"path": str(options.from_ and options.from_.absolute()), "sha256": network_digest(network)},
+        "from": source,
         "epochs": epochs,
         "made_with": _made_with(),
     }
     _require_countable(epochs, config, data)
     first = first_network(options.seed, sizes, scheme)[0] if network is None else network
+    first = activated("train", first, activations)
     chosen_kernel(config, first, on_devices(data))  # raises if the requested backend cannot run
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     path = Path(text_from_process_0(str(path)))
@@ -215,19 +230,21 @@ def _budget() -> "Budget":
 def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
     """Return the network before training and the key of the order of examples."""
     from jaxgd.errors import CheckpointError
-    from jaxgd.network import first_network
+    from jaxgd.network import activated, first_network
     from jaxgd.network_file import load_network
 
-    config = folder.config
+    # Earlier versions had only sigmoid neurons.
+    config, activation = folder.config, folder.config.get("activation")
     if config.get("from") is None:
-        return first_network(config["seed"], config["sizes"], config["scheme"])
+        network, key = first_network(config["seed"], config["sizes"], config["scheme"])
+        return activated("train", network, activation), key
     network = load_network(folder.start, allow_non_finite=True)
     if (got := network_digest(network)) != (expected := config["from"]["sha256"]):
         raise CheckpointError(
             f"{folder.start} is not the network that the run started from: expected the SHA-256 {expected}, got {got}."
         )
     # The key does not depend on the sizes.
-    return network, first_network(config["seed"], (1, 1), "scaled")[1]
+    return activated("train", network, activation), first_network(config["seed"], (1, 1), "scaled")[1]
 
 
 def batch_size_of(config: dict[str, Any]) -> int | None:
@@ -250,12 +267,12 @@ def on_devices(data: "Dataset") -> "Dataset":
 
 def chosen_kernel(config: dict[str, Any], network: "Network", data: "Dataset") -> "BackendChoice":
     """Choose the backend that runs the epochs."""
-    from jaxgd.cost import quadratic_cost
     from jaxgd.examples import fit_splits
     from jaxgd.kernels import Job, select_backend
 
     examples = fit_splits("train", network, data)[0]["train"]
-    return select_backend(config["kernel"], Job(network, examples, quadratic_cost, None, batch_size_of(config)))
+    job = Job(network, examples, cost_of(config), None, batch_size_of(config), l2=config.get("l2"))
+    return select_backend(config["kernel"], job)
 
 
 def continue_line(folder: "RunFolder") -> str:
@@ -266,7 +283,7 @@ def continue_line(folder: "RunFolder") -> str:
 def save_checkpoint(
     folder: "RunFolder", checkpoints: "Checkpoints", state: "TrainState", entries: list["History"], choice: "Choice"
 ) -> None:
-    """Save the network to keep, and a checkpoint of the state and the history."""
+    """Save the chosen network, and a checkpoint of the state and the history."""
     import jax
     import numpy as np
 

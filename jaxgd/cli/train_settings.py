@@ -1,18 +1,20 @@
 """Settings of `jaxgd train` as arguments of `train`: the network of --from, the network to keep, values to record."""
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from jaxgd.best import Choice
     from jaxgd.cli.train import Train
+    from jaxgd.cost import Cost
     from jaxgd.network import Network
 
 Recorded = Literal["sharpness", "gradient-norms"]
 
 
-def trained_network(options: "Train") -> "Network":
-    """Load the network of --from, in the float type of this run."""
+def trained_network(options: "Train", path: Path) -> tuple["Network", dict[str, str]]:
+    """Load the network of --from, in the float type of this run. Also return its place and digest."""
     import jax
     import jax.numpy as jnp
 
@@ -20,14 +22,12 @@ def trained_network(options: "Train") -> "Network":
     from jaxgd.network_file import load_network
     from jaxgd.run_folder import RunFolder
 
-    path = options.from_
-    assert path is not None
-    unfit = [f"--{name}" for name in ("sizes", "scheme") if getattr(options, name) is not None]
+    unfit = [f"--{name}" for name in ("sizes", "scheme", "activation") if getattr(options, name) is not None]
     if unfit:
-        raise RangeError(f"--from starts with the layers and weights of a network: leave out {' and '.join(unfit)}.")
+        raise RangeError(f"--from starts with the layers and weights of a network: leave out {', '.join(unfit)}.")
     network = RunFolder.open(path).load_network() if path.is_dir() else load_network(path)
     cast: Network = jax.tree.map(lambda x: jnp.asarray(x, float), network)
-    return cast
+    return cast, {"path": str(path.absolute()), "sha256": network_digest(cast)}
 
 
 def network_digest(network: "Network") -> str:
@@ -41,6 +41,38 @@ def network_digest(network: "Network") -> str:
         for piece in pieces(tensors[name]):
             sha.update(piece.data)
     return sha.hexdigest()
+
+
+def activations_of(words: tuple[str, ...] | None, layers: int) -> list[str]:
+    """Return the activation of each layer from the words of --activation."""
+    from jaxgd.activations import ACTIVATIONS
+    from jaxgd.errors import RangeError, shown
+
+    words = words or ("sigmoid",)
+    names = ", ".join(ACTIVATIONS)
+    for word in words:
+        if word not in ACTIVATIONS:
+            raise RangeError(f"--activation must be of {names}, got {shown(word)}.\nThe book has sigmoid.")
+    if len(words) not in (1, layers):
+        raise RangeError(
+            f"--activation must be one name, or one for each of the {layers} layers, got {len(words)}.\n"
+            "The inputs are no layer: --sizes 784 30 10 has two."
+        )
+    each = list(words) if len(words) == layers else [*words] * layers
+    for word in each[:-1]:
+        if ACTIVATIONS[word].output_only:
+            raise RangeError(
+                f"--activation {word} is only for the last layer, got it for an earlier one.\n"
+                f"Name one for each of the {layers} layers: {'sigmoid ' * (layers - 1)}{word}, for instance."
+            )
+    return each
+
+
+def cost_of(config: dict[str, Any]) -> "Cost":
+    """Return the cost. Earlier versions had only the quadratic cost, and did not record it."""
+    from jaxgd.cost import COSTS
+
+    return COSTS[config.get("cost", "quadratic")]
 
 
 def choice_of(config: dict[str, Any]) -> "Choice":

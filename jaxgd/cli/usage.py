@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-COMMANDS = ("train", "sweep", "evaluate", "predict", "minimize", "check", "info")
+COMMANDS = ("train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info")
 
 
 def explain_usage(argv: list[str], box: str) -> tuple[str, str]:

@@ -37,7 +37,7 @@ def follow_conventions(
     """Return the parts with labels from 0 and upright images.
 
     None for an argument means that the caller has not stated it. Labels then count from 0, and images are upright. If
-    the data contradict this, warn; if `names`, those of the folder and its files, say EMNIST too, raise DataError.
+    the data contradict this, warn. Raise DataError if `names`, the names of the folder and its files, say EMNIST.
     """
     least, most = (extreme(int(extreme(part.labels)) for part in parts.values()) for extreme in (min, max))
     later = labels_from is None and least > 0

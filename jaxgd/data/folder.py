@@ -44,7 +44,7 @@ def load_idx(
             stay as they are, and are checked.
 
     Returns:
-        The data set, named after the folder.
+        The data set, named after the folder, or after the prefix of its files.
 
     Raises:
         DataError: If a file is missing, damaged or present twice, if the files do not fit together, if a label is below
@@ -71,7 +71,7 @@ def load_idx(
     if classes is not None:
         require_count("load_idx", "classes", classes)
     require_conventions("load_idx", labels_from, transpose)
-    place, files = find_layout("load_idx", folder)
+    place, prefix, files = find_layout("load_idx", folder)
     if validation is not None and "validation" in files:
         raise RangeError(
             f"load_idx: expected no validation argument, because {folder} has validation files, got "
@@ -85,7 +85,7 @@ def load_idx(
         held_out = parts["validation"]
     else:
         train, held_out = split_last("load_idx", train, validation, folder)
-    name = folder.name or str(folder)
+    name = prefix or folder.name or str(folder)
     return make_dataset(f"load_idx: {folder}", name, train, held_out, parts["test"], classes=classes)
 
 

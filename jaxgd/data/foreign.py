@@ -40,7 +40,7 @@ def conversion(paths: Iterable[Path]) -> str:
 
 
 def _lines(path: Path, modules: str, images: str, labels: str, loop: str) -> str:
-    """Return the two lines. The expressions `images` and `labels` are those of the split s, which `loop` sets."""
+    """Return the two lines. `images` and `labels` are expressions for the split s, which `loop` sets."""
     name = re.sub("[-_]?(train|test)", "", path.name.split(".")[0]) or "data"
     folder = str(path.parent / f"{name}-idx")
     return (

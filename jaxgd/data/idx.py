@@ -24,6 +24,13 @@ _OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0
 _TYPES = {_UNSIGNED_BYTE, *_OTHER_TYPES}
 _MOST_DIMENSIONS = 64  # NumPy's limit
 _GZIP = b"\x1f\x8b"
+# Beginnings of other files, with their kind and the remedy.
+_OTHERS = {
+    _GZIP: ("a file that was gzipped twice", "Unpack it once."),
+    b"PK\x03\x04": ("a ZIP archive", "Unpack it."),
+    b"<": ("a web page", "Download the file itself."),
+    b"version https://git-lfs": ("a pointer of Git LFS", "Run git lfs pull in its repository."),
+}
 _MOST = 2**32  # largest size of a file in bytes, both gzipped and unpacked
 _HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
 
@@ -163,6 +170,9 @@ def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
 
 def _shape(header: bytes | bytearray, path: Any) -> tuple[int, ...]:
     """Return the shape that the header declares."""
+    for beginning, (other, remedy) in _OTHERS.items():
+        if header.startswith(beginning):
+            raise _damaged(path, "an IDX header, which begins 00 00 08", other, remedy)
     if len(header) < 4 or header[:2] != b"\0\0":
         raise _damaged(path, "an IDX header, which begins 00 00 08", f"the bytes '{header[:4].hex(' ')}'")
     kind, dimensions = header[2], header[3]

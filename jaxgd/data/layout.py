@@ -19,11 +19,13 @@ class Layout(NamedTuple):
 
     Attributes:
         folder: The folder of the files: the given one, or a folder raw in it, as torchvision makes it.
+        prefix: The prefix of all names, such as "emnist-letters", or "".
         files: For each split, the paths of its images and of its labels. There are two paths if a file is present both
             gzipped and unpacked.
     """
 
     folder: Path
+    prefix: str
     files: dict[str, tuple[list[Path], list[Path]]]
 
 
@@ -53,20 +55,21 @@ def find_layout(who: str, folder: Path) -> Layout:
         if parsed := _parsed(name):
             prefix, split, kind = parsed
             sets.setdefault(prefix, {}).setdefault((split, kind), []).append(name)
-    # Files with a prefix, such as emnist-letters-train-images, count only where none is without.
+    # If some files have no prefix, ignore files such as emnist-letters-train-images.
     if "" not in sets and len(sets) > 1:
         raise DataError(
-            f"{who}: {folder}: expected the files of one data set, got those of {', '.join(sorted(sets))}.\n"
-            "Move the files of one of them into a folder of their own."
+            f"{who}: {folder}: expected the files of one data set, got {len(sets)}: {', '.join(sorted(sets))}.\n"
+            "Move the files of one data set into a folder of their own."
         )
-    chosen = sets.get("", next(iter(sets.values()), {}))
+    prefix = "" if "" in sets or not sets else next(iter(sets))
+    chosen = sets.get(prefix, {})
     with_validation = any(split == "validation" for split, _ in chosen)
 
     def only(split: str, kind: str) -> list[Path]:
         return _only(who, folder, names, split, kind, chosen.get((split, kind), []))
 
     splits = ("train", "test", "validation") if with_validation else ("train", "test")
-    return Layout(folder, {split: (only(split, "images"), only(split, "labels")) for split in splits})
+    return Layout(folder, prefix, {split: (only(split, "images"), only(split, "labels")) for split in splits})
 
 
 def _names(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxgd.cost import quadratic_cost
+from jaxgd.cost import Cost, cross_entropy, quadratic_cost
 from jaxgd.examples import Examples
 from jaxgd.kernels.evaluation import Evaluation
 from jaxgd.kernels.protocol import Backend, Epoch, Evaluate, Job, with_derivatives
@@ -78,14 +78,27 @@ def _network(flat: Any) -> Network:
     return tuple(Layer(w, b) for w, b in zip(flat[::2], flat[1::2], strict=True))
 
 
+# The library's name of each cost that it knows.
+COSTS: dict[Any, str] = {quadratic_cost: "quadratic", cross_entropy: "cross-entropy"}
+
+
 def epoch(
-    network: Network, x: Array, y: Array, order: Int[Array, "*batch n"], eta: Float[Array, "*batch"], batch_size: int
+    network: Network,
+    x: Array,
+    y: Array,
+    order: Int[Array, "*batch n"],
+    eta: Float[Array, "*batch"],
+    batch_size: int,
+    cost: Cost = quadratic_cost,
+    decay: Float[Array, "*batch"] | None = None,
 ) -> tuple[Network, Bool[Array, "*batch"]]:
-    """Make one update v → v − η∇C per mini-batch, over all examples in the given order.
+    """Make one update per mini-batch, over all examples in the given order.
+
+    w → (1 − ηλ/n) w − η ∂C/∂w;  b → b − η ∂C/∂b, where C is the mean cost of the mini-batch.
 
     Several threads may train one network together if a mini-batch is large enough. The result is the same, bit for bit,
-    for any number of threads. Under vmap over networks, orders and η, every network trains on a thread of its own, and
-    all share the data. Under vmap over the data too, the networks train one after the other.
+    for any number of threads. Under vmap over networks, orders, η and λ/n, every network trains on a thread of its own,
+    and all share the data. Under vmap over the data too, the networks train one after the other.
 
     Args:
         network: The network, float32.
@@ -95,31 +108,34 @@ def epoch(
             `batch_size` examples.
         eta: The learning rate η, a float32 scalar.
         batch_size: Examples per mini-batch, 1 to n. The last mini-batch may be smaller.
+        cost: The cost, one of `COSTS`. By default `quadratic_cost`.
+        decay: The decay λ/n of L2 regularization, a float32 scalar. None means 0, for which the bits are the same.
 
     Returns:
-        The network after the epoch, and True if no output was NaN.
+        The network after the epoch, and True if the cost of every mini-batch was finite.
     """
-    out: tuple[Network, Array] = _epoch(batch_size)(network, x, y, order, eta)
+    decay = jnp.zeros_like(eta) if decay is None else decay
+    out: tuple[Network, Array] = _epoch(batch_size, COSTS[cost])(network, x, y, order, eta, decay)
     return out
 
 
 @functools.cache
-def _epoch(batch_size: int) -> Any:
+def _epoch(batch_size: int, cost: str) -> Any:
     @custom_vmap
-    def run(network: Network, x: Array, y: Array, order: Array, eta: Array) -> tuple[Network, Array]:
+    def run(network: Network, x: Array, y: Array, order: Array, eta: Array, decay: Array) -> tuple[Network, Array]:
         flat = _flat(network)
         batch = order.shape[:-1]
         out = jax.ffi.ffi_call(
             "jaxgd_epoch",
             (_result(batch, jnp.int32), *(_result(x.shape) for x in flat)),
             # Update the weights in place.
-            input_output_aliases={4 + i: 1 + i for i in range(len(flat))},
-        )(x, y, order, eta, *flat, batch_size=np.int64(batch_size))
+            input_output_aliases={5 + i: 1 + i for i in range(len(flat))},
+        )(x, y, order, eta, decay, *flat, batch_size=np.int64(batch_size), cost=cost)
         return _network(out[1:]), out[0] == 1
 
     @run.def_vmap
-    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, order: Any, eta: Any) -> Any:
-        mapped = with_axis(axis_size, (network, order, eta), (in_batched[0], in_batched[3], in_batched[4]))
+    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, *others: Any) -> Any:
+        mapped = with_axis(axis_size, (network, *others), (in_batched[0], *in_batched[3:]))
         if any(in_batched[1:3]):
             # The library cannot batch these; map over them one by one.
             data = with_axis(axis_size, (x, y), tuple(in_batched[1:3]))
@@ -131,7 +147,7 @@ def _epoch(batch_size: int) -> Any:
     return run
 
 
-def evaluate(network: Network, x: Array, y: Array, gradient: bool) -> Evaluation:
+def evaluate(network: Network, x: Array, y: Array, gradient: bool, cost: Cost = quadratic_cost) -> Evaluation:
     """Evaluate a network on all examples in one pass.
 
     Sums over the examples are accumulated in float64. Under vmap, the networks are evaluated one after the other.
@@ -141,22 +157,23 @@ def evaluate(network: Network, x: Array, y: Array, gradient: bool) -> Evaluation
         x: Inputs, (n, in): bytes, used as x/255, or float32.
         y: Labels (n,) as int32, or targets (n, out) as float32.
         gradient: True to compute ∇C.
+        cost: The cost, one of `COSTS`. By default `quadratic_cost`.
 
     Returns:
         The cost, the accuracy, the saturation and ∇C.
     """
-    return _evaluate(network, x, y, gradient, outputs=False)[0]
+    return _evaluate(network, x, y, gradient, cost, outputs=False)[0]
 
 
 def evaluate_with_outputs(
-    network: Network, x: Array, y: Array, gradient: bool
+    network: Network, x: Array, y: Array, gradient: bool, cost: Cost = quadratic_cost
 ) -> tuple[Evaluation, Float[Array, "n out"]]:
     """Return the evaluation and the outputs of all examples. The tests check the outputs."""
-    return cast(tuple[Evaluation, Array], _evaluate(network, x, y, gradient, outputs=True))
+    return cast(tuple[Evaluation, Array], _evaluate(network, x, y, gradient, cost, outputs=True))
 
 
 def _evaluate(
-    network: Network, x: Array, y: Array, gradient: bool, *, outputs: bool
+    network: Network, x: Array, y: Array, gradient: bool, cost: Cost, *, outputs: bool
 ) -> tuple[Evaluation, Array | None]:
     @custom_vmap
     def run(network: Network, x: Array, y: Array) -> tuple[Evaluation, Array | None]:
@@ -164,7 +181,7 @@ def _evaluate(
         shapes = [_result(()), _result(()), _result((), jnp.int32)]
         shapes += [_result((y.shape[0], flat[-1].shape[0]))] if outputs else []
         shapes += [_result(x.shape) for x in flat] if gradient else []
-        c, right, saturated, *rest = jax.ffi.ffi_call("jaxgd_evaluate", shapes)(x, y, *flat)
+        c, right, saturated, *rest = jax.ffi.ffi_call("jaxgd_evaluate", shapes)(x, y, *flat, cost=COSTS[cost])
         a = rest.pop(0) if outputs else None
         return Evaluation(c, right, saturated == 1, _network(rest) if gradient else None), a
 
@@ -203,12 +220,10 @@ class _Native(Backend):
             return f"the native kernels need a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
         if job.optimizer is not None:
             return "the native kernels know only plain descent, and an optimizer was given"
-        if job.cost is not quadratic_cost:
-            return "the native kernels know only the quadratic cost, and another cost was given"
+        if job.cost not in COSTS:
+            return "the native kernels know only the quadratic cost and the cross-entropy, and another cost was given"
         if (others := job.other_activations()) is not None:
             return f"the native kernels know only sigmoid neurons, got {others}"
-        if job.l2 is not None:
-            return "the native kernels know no L2 regularization, and l2 was given"
         if job.schedule is not None:
             return "the native kernels know only a constant η, and a schedule was given"
         if job.examples.x.dtype not in (jnp.uint8, jnp.float32):
@@ -245,7 +260,7 @@ class _Native(Backend):
         def by_library(
             network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
         ) -> tuple[Network, Any, Array]:
-            network, finite = epoch(network, *examples, order, eta, batch_size)
+            network, finite = epoch(network, *examples, order, eta, batch_size, objective.cost, decay)
             return network, optimizer_state, finite
 
         return with_derivatives(by_library, by_xla)
@@ -254,7 +269,7 @@ class _Native(Backend):
         """Return the native evaluation. It ignores the precision and multiplies in float32."""
 
         def by_library(network: Network, examples: Examples) -> Evaluation:
-            return evaluate(network, *examples, gradient)
+            return evaluate(network, *examples, gradient, objective.cost)
 
         return with_derivatives(by_library, by_xla)
 

@@ -29,7 +29,7 @@ def draw(assessment: Assessment, *, images: Any = None, labels_from: int = 0, fi
         figure: A matplotlib Figure or SubFigure to draw in; by default a new one of pyplot.
 
     Returns:
-        The axes of the matrix, and those of the pictures, the most confident mistake first.
+        The axes of the matrix, then the axes of each picture, the most confident mistake first.
 
     Raises:
         ShapeError: If there is not one image for each example.

@@ -1,10 +1,13 @@
-"""Draw numbers over the updates of a descent."""
+"""Draw numbers over the updates of a descent, or over the epochs of a training run."""
 
 from typing import Any
 
 import numpy as np
 
 from jaxgd.report.figure import new_figure
+
+# Accuracies in percent to mark on an axis that is logarithmic in the error.
+_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 
 Panel = tuple[str, list[tuple[Any, Any, str]]]
 
@@ -47,3 +50,19 @@ def spans_decades(y: Any) -> bool:
     y = y[np.isfinite(y)]
     above = y[y > 0]
     return bool(len(above) and (y >= 0).all() and above.max() >= 100 * above.min())
+
+
+def scale_accuracy(axes: Any, accuracy: Any) -> None:
+    """Make the axis logarithmic in the error if the errors span a decade. A linear one hides 97 against 98%."""
+    error = 100 - accuracy
+    floor = max(float(error.min()), 0.1) / 1.5
+    if error.max() < 15 * floor:
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
+        return
+    axes.set_yscale(
+        "function", functions=(lambda a: -np.log10(np.maximum(100 - a, floor)), lambda u: 100 - 10.0 ** -np.asarray(u))
+    )
+    low = 100 - float(error.max())
+    ticks = [tick for tick in _TICKS if low - 5 <= tick <= 100 - floor]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_ylim(max(low - 5, 0), 100 - floor)

@@ -10,7 +10,8 @@ import numpy as np
 from jaxgd.assessment import Assessment
 from jaxgd.descent import Solution, Trajectory
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_bool
-from jaxgd.report import assessment, landscape, page, sweep, valley
+from jaxgd.history import History, TrainResult
+from jaxgd.report import assessment, history, landscape, page, sweep, valley
 from jaxgd.report.curves import Panel, curves
 from jaxgd.report.figure import require_library
 from jaxgd.slices import CostSlice
@@ -30,7 +31,7 @@ def plot(
     interactive: bool = False,
     figure: Any = None,
 ) -> Any:
-    """Draw a result: a descent, the valley with its path, a slice of a cost, a sweep, or the mistakes of a network.
+    """Draw a result: a descent, the valley with its path, a slice of a cost, a training, a sweep, or mistakes.
 
     Needs matplotlib, or plotly with `interactive=True`; `pip install -e '.[plot]'` installs both in the folder of
     jaxgd's sources.
@@ -45,11 +46,14 @@ def plot(
       the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples,
       otherwise on the test examples, otherwise on the training examples. Its axis is logarithmic in the error if the
       errors span a decade.
+    - A TrainResult or a History: C, the accuracy and each value of `record` over the epochs, for the training, the
+      validation and the test examples, with the best network if the run followed it. A batch gives one line per
+      element.
     - An Assessment: the confusion matrix, blue for right and orange for wrong answers; with `images`, also the most
       confident mistakes, each with its index, its label, the answer and the activation of the answer.
 
     Args:
-        result: A Solution, a Trajectory, a CostSlice, a Sweep or an Assessment.
+        result: A Solution, a Trajectory, a CostSlice, a Sweep, a TrainResult, a History or an Assessment.
         cost: The cost that was minimized, which may return (C, aux). It is evaluated on a grid of 301² points, or of
             1,001 for one variable. By default none, and the curves are drawn.
         args: Further arguments of the cost; by default none.
@@ -156,6 +160,8 @@ _PLOTS: dict[type, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
     Trajectory: (_draw_curves, _draw_path),
     CostSlice: (_draw_slice, None),
     Sweep: (sweep.draw, None),
+    TrainResult: (history.draw, None),
+    History: (history.draw, None),
     Assessment: (assessment.draw, None),
 }
 

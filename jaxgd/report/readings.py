@@ -18,7 +18,7 @@ _ANSWER, _OTHER = "#d95f02", "#1f77b4"
 Row = tuple[str, "Picture | None", "Digit | None", np.ndarray]
 
 
-def plot_readings(rows: Sequence[Row], outputs: np.ndarray, path: str | Path) -> None:
+def plot_readings(rows: Sequence[Row], outputs: np.ndarray, path: str | Path, labels_from: int = 0) -> None:
     """Draw a row for each digit: the picture with the digit's box, the framed image, and the activations as bars.
 
     Needs matplotlib, which `pip install -e '.[plot]'` installs in the folder of jaxgd's sources.
@@ -27,6 +27,7 @@ def plot_readings(rows: Sequence[Row], outputs: np.ndarray, path: str | Path) ->
         rows: For each digit its name, the picture and the digit (or None), and the image that the network saw.
         outputs: Activations of the digits, (n, classes), n at least the number of rows.
         path: Path of the figure, which ends in .png, .svg or .pdf.
+        labels_from: Label of the first class.
 
     Raises:
         RangeError: If the path has another ending.
@@ -43,9 +44,10 @@ def plot_readings(rows: Sequence[Row], outputs: np.ndarray, path: str | Path) ->
         middle.set_title(f"network input, {framed.shape[0]}×{framed.shape[1]}", fontsize=9)
         middle.set(xticks=[], yticks=[])
         best = int(a.argmax())
-        right.bar(range(len(a)), a, color=[_ANSWER if i == best else _OTHER for i in range(len(a))])
-        right.set_title(f"read as {best}, activation {a[best]:.2f}", fontsize=9)
-        right.set(xticks=range(len(a)), ylabel="activation", ylim=(min(0.0, float(a.min())), max(1.0, float(a.max()))))
+        classes = range(labels_from, labels_from + len(a))
+        right.bar(classes, a, color=[_ANSWER if i == best else _OTHER for i in range(len(a))])
+        right.set_title(f"read as {classes[best]}, activation {a[best]:.2f}", fontsize=9)
+        right.set(xticks=classes, ylabel="activation", ylim=(min(0.0, float(a.min())), max(1.0, float(a.max()))))
         right.spines[["top", "right"]].set_visible(False)
     save_figure("plot_readings", figure, path, dpi=110)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxgd.errors import RangeError
 from jaxgd.outcome import Reason
+from jaxgd.report.curves import scale_accuracy
 from jaxgd.report.figure import new_figure
 from jaxgd.sweep import Sweep
 
@@ -21,8 +22,6 @@ _HATCHES = ("", "////", "....")
 # Colors that color-blind readers can distinguish, from Okabe and Ito. Each has a marker and a dash of its own.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
 _MARKERS, _DASHES = "osD^vPX", ("-", "--", "-.", ":")
-# Accuracies in percent to mark on an axis that is logarithmic in the error.
-_TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 
 
 class Point(NamedTuple):
@@ -114,7 +113,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
     most = max(point.networks for point in points)
     above.set(ylabel=f"{label}, %", xscale="log")
     above.set_title(f"median and quartiles of {most:,} seeds" if most > 1 else "one seed", fontsize=9)
-    _scale(above, 100 * np.array([point.quartiles for point in points]))
+    scale_accuracy(above, 100 * np.array([point.quartiles for point in points]))
     _label(above, ends)
     below.set(xlabel="learning rate η", ylabel="failed networks, %", ylim=(0, 100))
     below.minorticks_off()
@@ -169,22 +168,6 @@ def _explain(axes: Any, points: Sequence[Point]) -> None:
         axes.legend(handles=kinds, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
     else:
         axes.text(0.5, 0.5, "no network failed", transform=axes.transAxes, ha="center", va="center")
-
-
-def _scale(axes: Any, accuracy: Any) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. A linear one hides 97 against 98%."""
-    error = 100 - accuracy
-    floor = max(float(error.min()), 0.1) / 1.5
-    if error.max() < 15 * floor:
-        axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
-        return
-    axes.set_yscale(
-        "function", functions=(lambda a: -np.log10(np.maximum(100 - a, floor)), lambda u: 100 - 10.0 ** -np.asarray(u))
-    )
-    low = 100 - float(error.max())
-    ticks = [tick for tick in _TICKS if low - 5 <= tick <= 100 - floor]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_ylim(max(low - 5, 0), 100 - floor)
 
 
 def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgd import Layer, assess, load_dataset, load_idx, load_network, save_network
-from jaxgd.cli.assessment import as_text
+from jaxgd.cli.assessment import as_json, as_text
 from jaxgd.data.idx import write_idx
 from jaxgd.network import feedforward
 from jaxgd.run_folder import RunFolder
@@ -79,6 +79,9 @@ def test_the_text_fits_the_width_and_names_images_without_an_answer():
     assert "".join(as_text(result, 5, width=10).splitlines()[1:4]) == (
         "label  images    right  most frequent wrong answers    6       2   50.00%  5: 1    7       1    0.00%"
     )
+    content = json.loads(as_json(result, 5, float("nan"), {"data": "mine"}), parse_constant=pytest.fail)
+    assert (content["data"], content["cost"], content["class_accuracy"]) == ("mine", None, [None, 0.5, 0.0])
+    assert content["mistakes"][-1] == {"index": 0, "label": 7, "answer": None, "activation": None}
     right = as_text(assess(network, jnp.ones((1, 3)), np.array([0])), 0, width=80)
     assert "mistakes" not in right
 
@@ -140,7 +143,7 @@ def write_digits(folder, names, *, emnist):
 
 
 def test_files_like_emnists_train_the_same_network(jaxgd):
-    """Resume and evaluate read the data as the run did, and give the labels of the files."""
+    """Resume, evaluate and predict read the data as the run did, and give the labels of the files."""
     write_digits("plain", "", emnist=False)
     write_digits("letters", "emnist-letters-", emnist=True)
     stated = ("--labels-from", 1, "--transpose")
@@ -167,6 +170,11 @@ def test_files_like_emnists_train_the_same_network(jaxgd):
     assert ours["confusion"] == theirs["confusion"]
     assert [m["label"] - 1 for m in ours["mistakes"]] == [m["label"] for m in theirs["mistakes"]]
     assert jaxgd("evaluate", "run", "--data", "moved", "--json").out == answer.out
+    read = jaxgd("predict", "run", "moved/emnist-letters-test-images").out.splitlines()
+    labels = [int(line.split("\t")[1]) for line in read]
+    wrong = [m["index"] for m in ours["mistakes"]]
+    true = load_dataset("digits").test.labels + 1
+    assert sorted(wrong) == [i for i in range(300) if labels[i] != true[i]]
     Path("moved").rename("again")
     refused = jaxgd("evaluate", "run", "--data", "again")
     assert (refused.status, len(refused.err.splitlines())) == (2, 1)

@@ -141,7 +141,7 @@ def test_an_error_names_the_command_once(jaxgd, monkeypatch):
     assert answer.err.startswith("jaxgd train: kernel=")
 
 
-COMMANDS = ["", "train", "sweep", "evaluate", "predict", "minimize", "check", "info"]
+COMMANDS = ["", "train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info"]
 
 
 HELP = """
@@ -344,11 +344,11 @@ def test_a_full_disk_keeps_the_saved_run(jaxgd, monkeypatch):
 
     real, writes = module.RunFolder.append_metrics, []
 
-    def full(self, entry):
+    def full(self, *entry):
         writes.append(1)
         if len(writes) > 2:
             raise OSError(28, "No space left on device", str(self.metrics))
-        real(self, entry)
+        real(self, *entry)
 
     monkeypatch.setattr(module.RunFolder, "append_metrics", full)
     answer = jaxgd("train", "--epochs", 3, "--run-dir", "run")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import typing
 from pathlib import Path
 
 import jax
@@ -14,10 +15,15 @@ import numpy as np
 import pytest
 from support import assert_leaves_close
 
-from jaxgd import epoch, init_network, load_dataset, load_network, train, training
+from jaxgd import LayerGradientNorms, cross_entropy, epoch, init_network, load_dataset, load_network, train, training
+from jaxgd.best import best_epochs
 from jaxgd.chunks import Budget
 from jaxgd.cli import main, train_folder
+from jaxgd.cli.train import Train
+from jaxgd.cost import COSTS
 from jaxgd.data.idx import write_idx
+from jaxgd.network import first_network
+from jaxgd.network_file import read_tensors
 
 SHORT = ("--epochs", 2, "--run-dir", "run")
 
@@ -55,6 +61,27 @@ def test_the_command_equals_the_library(jaxgd):
     result = train(network, load_dataset("digits"), epochs=2, batch_size=20, eta=1.5, key=order_key)
     assert_leaves_close(load_network("run/network.safetensors"), result.network, rtol=0)
     np.testing.assert_array_equal([row["cost"] for row in rows()], result.history.cost)
+
+
+def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
+    """The second epoch is that of a resumed run, which equals the library bit for bit."""
+    flags = ("--activation", "tanh", "softmax", "--cost", "cross-entropy", "--l2", 5, "--eta", 0.1)
+    jaxgd("train", "--epochs", 1, "--run-dir", "run", "--sizes", 64, 12, 10, *flags)
+    jaxgd("train", "--resume", "run", "--epochs", 2)
+    network_key, order_key = jax.random.split(jax.random.key(0))
+    network = init_network(network_key, (64, 12, 10), "scaled", activation=("tanh", "softmax"))
+    settings = {"epochs": 2, "batch_size": 10, "eta": 0.1, "key": order_key, "cost": cross_entropy, "l2": 5.0}
+    result = train(network, load_dataset("digits"), **settings)
+    assert_leaves_close(load_network("run/network.safetensors"), result.network, rtol=0)
+    np.testing.assert_array_equal([row["cost"] for row in rows()], result.history.cost)
+    config = json.loads(Path("run", "config.json").read_text())
+    assert (config["activation"], config["cost"], config["l2"]) == (["tanh", "softmax"], "cross-entropy", 5.0)
+    assert f"cross-entropy {result.history.test_cost[-1]:.6f}" in jaxgd("evaluate", "run").out
+
+
+def test_the_names_of_costs_are_those_of_the_table():
+    """The command reads its arguments before it imports JAX, so it has a copy of the names."""
+    assert set(typing.get_args(typing.get_type_hints(Train)["cost"])) == set(COSTS)
 
 
 def test_full_batch_makes_one_update_per_epoch(jaxgd):
@@ -363,6 +390,67 @@ def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
         np.testing.assert_allclose(rate.get_ydata(), 100 * (1 - right), rtol=1e-5)
 
 
+def test_the_best_network_is_kept_and_a_resumed_run_goes_on(jaxgd):
+    """Equal to the library and to an uninterrupted run, bit for bit, with the records and the end by patience."""
+    options = ("--eta", 6, "--keep", "best", "--by", "cost", "--patience", 2, "--record", "gradient-norms")
+    options += ("--record-every", 2)
+    answer = jaxgd("train", "--epochs", 20, "--run-dir", "whole", *options)
+    assert answer.status == 0
+    network, key = first_network(0, (64, 30, 10), "scaled")
+    settings = {"epochs": 20, "batch_size": 10, "eta": 6.0, "key": key, "keep": "best", "by": "cost", "patience": 2}
+    result = train(network, load_dataset("digits"), record={"g": LayerGradientNorms(every=2)}, **settings)
+    best, last = int(result.best_epoch), int(result.state.epoch)
+    assert 0 < best == last - 2 < 18
+    assert_leaves_close(load_network("whole/network.safetensors"), result.network, rtol=0)
+    lines = rows("whole")
+    assert [row["best_epoch"] for row in lines] == best_epochs(entries_of(result.history), "cost")
+    assert [row["epoch"] for row in lines] == list(range(last + 1))
+    norms = np.array([row["gradient_norms"] for row in lines], float)
+    np.testing.assert_array_equal(norms, result.history.records["g"])
+    assert np.isnan(norms[1::2]).all()
+    assert "out of patience: no new best" in answer.err
+    assert re.search(rf"\nnetwork\.safetensors: epoch {best - 1}, validation cost 0\.\d+, test \d+ / 300\n", answer.err)
+    config = json.loads(Path("whole/config.json").read_text())
+    assert [config[name] for name in ("keep", "by", "patience", "record_every")] == ["best", "cost", 2, 2]
+
+    jaxgd("train", "--epochs", 3, "--run-dir", "parts", *options)
+    for epochs in (4, best + 1, 20, 20):
+        assert jaxgd("train", "--resume", "parts", "--epochs", epochs).status == 0
+    for name in ("network.safetensors", "metrics.jsonl", "config.json"):
+        assert Path("parts", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def entries_of(history):
+    return [jax.tree.map(lambda x, k=k: x[k], history) for k in range(len(history.epoch))]
+
+
+def test_a_run_starts_from_trained_weights_and_keeps_a_copy(jaxgd, run_folder):
+    source = Path("run/network.safetensors").read_bytes()
+    assert jaxgd("train", "--epochs", 1, "--run-dir", "more", "--from", "run", "--eta", 0.5, "--seed", 9).status == 0
+    data, key = load_dataset("digits"), first_network(9, (64, 30, 10), "scaled")[1]
+    result = train(load_network("run/network.safetensors"), data, epochs=1, batch_size=10, eta=0.5, key=key)
+    assert_leaves_close(load_network("more/network.safetensors"), result.network, rtol=0)
+    # The run is repeatable although its source is gone.
+    shutil.rmtree("run")
+    assert Path("more/start.safetensors").read_bytes() == source
+    config = json.loads(Path("more/config.json").read_text())
+    assert config["from"] == {
+        "path": str(Path("run").absolute()),
+        "sha256": read_tensors(Path("more/start.safetensors")).sha,
+    }
+    assert config["scheme"] is None
+    metrics = Path("more/metrics.jsonl").read_bytes()
+    shutil.rmtree("more/checkpoints")
+    Path("more/network.safetensors").unlink()
+    again = jaxgd("train", "--resume", "more")
+    assert (again.status, Path("more/metrics.jsonl").read_bytes()) == (0, metrics)
+    assert jaxgd("train", "--epochs", 1, "--run-dir", "third", "--from", "more/network.safetensors").status == 0
+    shutil.copy("more/network.safetensors", "more/start.safetensors")
+    other = jaxgd("train", "--resume", "more", "--epochs", 2)
+    assert other.status == 2
+    assert "start.safetensors is not the network that the run started from: expected the SHA-256" in other.err
+
+
 def test_an_existing_run_folder_is_refused_and_unchanged(jaxgd, run_folder):
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
     answer = jaxgd("train", *SHORT)
@@ -396,6 +484,26 @@ MISUSE = {
     "a run folder that is no UTF-8": (["--run-dir", "\udcff"], "--run-dir must be a path in UTF-8, got "),
     "plot into a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
     "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
+    "patience 0": (["--patience", 0], "--patience must be at least 1, got 0"),
+    "records never": (["--record-every", 0], "--record-every must be at least 1, got 0"),
+    "an unknown record": (["--record", "loss"], "--record must be sharpness or gradient-norms, got 'loss'"),
+    "from nothing": (["--from", "nowhere"], "nowhere cannot be read"),
+    "from another file": (["--from", "run/config.json", "--run-dir", "x"], "is damaged or not a safetensors file"),
+    "from with sizes": (["--from", "run", "--sizes", 64, 10, "--scheme", "scaled"], "leave out --sizes, --scheme"),
+    "from with an activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),
+    "an unknown activation": (
+        ["--activation", "gelu"],
+        "--activation must be of sigmoid, tanh, relu, softmax, got 'gelu'",
+    ),
+    "three activations": (["--activation", "tanh", "tanh", "tanh"], "one for each of the 2 layers, got 3"),
+    "softmax inside": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
+    "cross-entropy of tanh": (["--cost", "cross-entropy", "--activation", "tanh"], "needs outputs between 0 and 1"),
+    "l2 negative": (["--l2", -1], "l2 must be a finite number, 0 or more, got -1.0"),
+    "l2 NaN": (["--l2", "nan"], "l2 must be a finite number, 0 or more, got nan"),
+    "from does not fit": (
+        ["--from", "run", "--data", "./small"],
+        "sizes [64, 30, 10] and does not fit small: its images",
+    ),
     "seed negative": (["--seed", -1], "between 0 and"),
     "too many weights": (["--sizes", 64, 2_000_000_000, 10], "need 1800.0 GB for the weights, the next weights and"),
     "no such data": (["--data", "cifar"], "digits, mnist"),
@@ -421,6 +529,11 @@ MISUSE = {
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("flags", "match"), MISUSE.values(), ids=MISUSE)
 def test_misuse_prints_one_line_and_returns_status_2(jaxgd, tmp_path, request, flags, match):
+    if flags and "./small" in flags:
+        Path("small").mkdir()
+        for name, part in (("train", 12), ("test", 2)):
+            write_idx(f"small/{name}-images", np.ones((part, 2, 2), np.uint8))
+            write_idx(f"small/{name}-labels", np.arange(part, dtype=np.uint8) % 2)
     if flags and {"run", "--run-dir"} & set(flags):
         request.getfixturevalue("run_folder")
         Path("run/folder.png").mkdir()

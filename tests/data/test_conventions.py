@@ -115,6 +115,7 @@ def test_other_images_are_not_taken_for_digits(seed):
         *(Part(images, rng.permutation(10).astype(np.uint8)[labels]) for _ in range(20)),
         *(Part(np.rot90(images, turns, (1, 2)), labels) for turns in (1, 2, 3)),
         Part(images[:, :, ::-1], labels),
+        Part(images // 2 + images.swapaxes(1, 2) // 2, labels),  # as similar to digits before as after a transposition
         Part(blots, np.arange(50, dtype=np.uint8) // 5),
         Part(np.zeros_like(images), labels),
         Part(images[:, :, :7], labels),

@@ -82,7 +82,11 @@ def test_the_array_is_read_only(tmp_path):
 
 DAMAGE = {
     "empty": (b"", "begins 00 00 08"),
-    "magic": (b"PK\x03\x04" + PLAIN[4:], "begins 00 00 08.*50 4b 03 04"),
+    "magic": (b"\x03\x08\0\0" + PLAIN[4:], "begins 00 00 08.*03 08 00 00"),
+    "zip": (b"PK\x03\x04" + PLAIN[4:], r"begins 00 00 08, got a ZIP archive\.\nUnpack it"),
+    "gzipped twice": (gzip.compress(gzip.compress(PLAIN)), r"got a file that was gzipped twice\.\nUnpack it once"),
+    "a web page": (b"<!DOCTYPE html>", "got a web page"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "got a pointer of Git LFS"),
     "float32": (b"\0\0\x0d\x03" + PLAIN[4:], "float32"),
     "unknown type": (b"\0\0\x42\x03" + PLAIN[4:], "unknown type.*42"),
     "too many dimensions": (b"\0\0\x08\xff" + bytes(4 * 255), "at most 64 dimensions, got 255"),

@@ -114,6 +114,7 @@ def test_validation_files_capitals_underscores_and_a_prefix_are_found(tmp_path, 
     (tmp_path / "._train-images-idx.gz").write_bytes(b"of macOS")
     dataset = load_idx(tmp_path, transpose=False)
     assert [len(part.labels) for part in (dataset.train, dataset.validation, dataset.test)] == [12, 5, 3]
+    assert dataset.name == ("emnist-letters" if "emnist" in train else tmp_path.name)
 
 
 @pytest.mark.parametrize("place", ["raw", "MNIST/raw"])
@@ -135,7 +136,7 @@ def test_files_of_several_data_sets_are_named(tmp_path):
     for name in ("emnist-letters", "emnist-digits"):
         for split in ("train", "test"):
             fill(tmp_path, f"{name}-{split}")
-    with pytest.raises(DataError, match=r"got those of emnist-digits, emnist-letters.\nMove the files of one of them"):
+    with pytest.raises(DataError, match=r"got 2: emnist-digits, emnist-letters.\nMove the files of one data set"):
         load_idx(tmp_path)
 
 

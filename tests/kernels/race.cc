@@ -23,6 +23,9 @@ int main() {
   examples.n = n, examples.bytes = x.data(), examples.labels = y.data();
   std::vector<std::vector<float>> first;
   for (const int64_t batch_size : {7, 150}) {
+    // The cross-entropy with decay, and the quadratic cost without it.
+    const auto cost = batch_size == 7 ? jaxgd::Cost::kCrossEntropy : jaxgd::Cost::kQuadratic;
+    const float decay = batch_size == 7 ? 0.01f : 0;
     for (const int threads : {1, 2, 5}) {
       auto weights = start;
       jaxgd::Layers before;
@@ -33,7 +36,7 @@ int main() {
         before.w[l] = after.w[l] = weights[2 * l - 2].data();
         before.b[l] = after.b[l] = weights[2 * l - 1].data();
       }
-      const auto learned = jaxgd::portable::kKernels.epoch(sizes, examples, order.data(), batch_size, 0.5f, before, after, threads);
+      const auto learned = jaxgd::portable::kKernels.epoch(sizes, examples, order.data(), batch_size, cost, 0.5f, decay, before, after, threads);
       if (!learned.finite || weights == start) return std::puts("the weights are unchanged or not finite"), 1;
       if (threads == 1) first = weights;
       if (weights != first) return std::puts("the number of threads changes the weights"), 1;

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgd import Layer, RangeError, quadratic_cost, train
+from jaxgd import Layer, RangeError, cross_entropy, quadratic_cost, train
 from jaxgd.examples import Examples
 from jaxgd.kernels import Job, native, protocol, select_backend
 from jaxgd.kernels.cuda import backend, cubins, driver, nvrtc
@@ -35,6 +35,9 @@ REASONS = {
     "float16": ({"dtype": np.float16}, "the CUDA kernel needs a float32 network, got float16"),
     "an optimizer": ({"optimizer": optax.adam(0.1)}, "knows only plain descent"),
     "another cost": ({"cost": lambda a, y: jnp.mean(a - y)}, "knows only the quadratic cost"),
+    "the cross-entropy": ({"cost": cross_entropy}, "knows only the quadratic cost"),
+    "L2 regularization": ({"l2": 5.0}, "knows no L2 regularization"),
+    "a schedule": ({"schedule": lambda k: 0.5}, "knows only a constant η"),
     "inputs in float32": ({"x": np.float32}, "the CUDA kernel needs inputs of bytes, got float32"),
     "no hidden layer": ({"sizes": (20, 3)}, "the CUDA kernel needs one hidden layer, got 0"),
     "two hidden layers": ({"sizes": (20, 5, 5, 3)}, "the CUDA kernel needs one hidden layer, got 2"),

@@ -1,6 +1,5 @@
 """The figure of an assessment shows its counts, its rates and the images of its mistakes."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -13,10 +12,15 @@ ANSWERS = np.array([0, 0, 1, 1, 2, 2])
 IMAGES = np.arange(6 * 20).reshape(6, 5, 4).astype(np.uint8)
 
 
-def assessed(answers=ANSWERS):
-    """Return an assessment with these answers, each with an activation of its own."""
-    x = np.eye(3)[answers] * np.arange(1, 7)[:, None]
-    return jaxgd.assess((jaxgd.Layer(jnp.eye(3), jnp.zeros(3)),), x.astype(np.float32), LABELS)
+def assessed(answers=ANSWERS, labels=LABELS):
+    """Return an assessment by hand, with the activation (i + 4)/10 for the answer to example i."""
+    n, k = len(labels), 1 + max(*labels, *answers)
+    confusion, outputs = np.zeros((k, k), int), np.zeros((n, k), np.float32)
+    np.add.at(confusion, (labels, answers), 1)
+    outputs[np.arange(n), answers] = np.arange(4, n + 4) / 10
+    mistakes = np.flatnonzero(answers != labels)[::-1]
+    rates = confusion.diagonal() / confusion.sum(1)
+    return jaxgd.Assessment(confusion, (answers == labels).mean(), rates, mistakes, answers, labels, outputs)
 
 
 def words(axes):
@@ -36,18 +40,16 @@ def test_the_matrix_has_the_counts_and_the_accuracies():
 
 
 def test_the_mistakes_have_their_images_in_the_order_of_confidence():
-    """Index, label, answer and activation stand above each image. Classes are numbered from `labels_from`."""
+    """The title of an image has its index, label, answer and activation. Classes are numbered from `labels_from`."""
     _, first, second = draw(assessed(), images=IMAGES, labels_from=1, figure=Figure())
-    assert (first.get_title(), second.get_title()) == ("[4]  2 → 3, 0.993", "[2]  1 → 2, 0.953")
+    assert (first.get_title(), second.get_title()) == ("[4]  2 → 3, 0.800", "[2]  1 → 2, 0.600")
     np.testing.assert_array_equal(first.get_images()[0].get_array(), IMAGES[4])
     np.testing.assert_array_equal(second.get_images()[0].get_array(), IMAGES[2])
     assert len(jaxgd.plot(assessed(LABELS), images=IMAGES, figure=Figure())) == 1
 
 
 def test_many_classes_have_colors_without_counts():
-    k = 40
-    network = (jaxgd.Layer(jnp.eye(k), jnp.zeros(k)),)
-    (axes,) = draw(jaxgd.assess(network, np.eye(k, dtype=np.float32), np.arange(k)), figure=Figure())
+    (axes,) = draw(assessed(np.arange(40), np.arange(40)), figure=Figure())
     assert words(axes) == []
     assert [label.get_text() for label in axes.get_xticklabels()[:3]] == ["0", "2", "4"]
 

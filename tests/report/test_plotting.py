@@ -212,11 +212,7 @@ def test_a_long_fall_to_a_minimum_is_not_cut():
 
 
 BAD = {
-    "another type": (
-        lambda run: jaxgd.plot(3),
-        jaxgd.DtypeError,
-        "Solution, Trajectory, CostSlice, Sweep, Assessment, got int",
-    ),
+    "another type": (lambda run: jaxgd.plot(3), jaxgd.DtypeError, "Sweep, TrainResult, History, Assessment, got int"),
     "no path": (lambda run: jaxgd.plot(changed(run, trajectory=None)), jaxgd.RangeError, "without record=None"),
     "no v": (
         lambda run: jaxgd.plot(changed(run, trajectory=changed(run.trajectory, v=None)), cost=valley),

@@ -31,6 +31,9 @@ struct Examples {
   const float* targets = nullptr;
 };
 
+// The cost of an example with outputs a = σ(z) and targets y: ½‖y − a‖², or Σ [softplus(z) − y z] over the outputs.
+enum class Cost { kQuadratic, kCrossEntropy };
+
 // A network in the caller's layout: w[l] is (n_l, n_{l-1}) and b[l] is (n_l), for l from 1. Index 0 is not used.
 struct Layers {
   std::vector<const float*> w, b;
@@ -44,13 +47,14 @@ struct Gradient {
   std::vector<std::vector<double>> w, b;
 };
 
-// The result of an epoch. `finite` is true if no output was NaN. `contended` is true if its threads lost more than an
+// The result of an epoch. `finite` is true if no output was NaN and, for the cross-entropy, no z of an output was
+// infinite. `contended` is true if its threads lost more than an
 // eighth of the time waiting for processors that other work used.
 struct EpochResult {
   bool finite, contended;
 };
 
-// The result of an evaluation: Σ½‖y − a‖², the number of examples whose largest output is the right one, and true if
+// The result of an evaluation: the sum of the examples' costs, the number of examples whose largest output is the right one, and true if
 // every output is within the machine epsilon of 0 or 1.
 struct Evaluation {
   double cost = 0;
@@ -61,15 +65,17 @@ struct Evaluation {
 // The kernels for one instruction set.
 struct Kernels {
   const char* name;
-  // Makes one update per mini-batch, over all examples in the given order. The result is the same, bit for bit, for any
-  // number of threads: 1 without a hidden layer, otherwise 1 to padded(n_1)/kPad.
+  // Makes one update per mini-batch, over all examples in the given order: w → (1 − eta · decay) w − eta · ∂C/∂w and
+  // b → b − eta · ∂C/∂b. The result is the same, bit for bit, for any number of threads: 1 without a hidden layer,
+  // otherwise 1 to padded(n_1)/kPad.
   EpochResult (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
-                       int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads);
+                       int64_t batch_size, Cost cost, float eta, float decay, const Layers& before,
+                       const MutableLayers& after, int threads);
   // Evaluates the examples in `parts` parts. Takes the next part from `next` until none is left, so several threads can
   // share the parts. Writes the result of part i to results[i], and its sum of gradients to gradients[i] unless
   // `gradients` is null. Writes the outputs (n, n_L) of all examples unless `outputs` is null.
-  void (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, const Layers& network, int64_t parts,
-                   std::atomic<int64_t>& next, Evaluation* results, Gradient* gradients, float* outputs);
+  void (*evaluate)(const std::vector<int64_t>& sizes, const Examples& examples, Cost cost, const Layers& network,
+                   int64_t parts, std::atomic<int64_t>& next, Evaluation* results, Gradient* gradients, float* outputs);
   // The number of columns of a panel of weights.
   int64_t panel;
 };

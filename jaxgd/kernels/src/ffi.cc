@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -165,15 +166,22 @@ Examples examples_of(const ffi::RemainingArgs& args, int64_t inputs, int64_t out
   return e;
 }
 
-// args: x, y, order (n), eta (), then w and b of each layer.
-// rets: finite () as an integer, 1 if no output was NaN, then w and b of each layer.
-// To train a batch of networks, give order, eta, w, b and all results a leading axis.
-ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch_size) {
+Cost cost_named(std::string_view name) {
+  if (name == "quadratic") return Cost::kQuadratic;
+  require(name == "cross-entropy", "cost must be quadratic or cross-entropy, got " + std::string(name));
+  return Cost::kCrossEntropy;
+}
+
+// args: x, y, order (n), eta (), decay (), then w and b of each layer.
+// rets: finite () as an integer, 1 if the cost of every mini-batch was finite, then w and b of each layer.
+// To train a batch of networks, give order, eta, decay, w, b and all results a leading axis.
+ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch_size, std::string_view cost_name) {
   return guarded("epoch", [&] {
-    const auto order = at(args, 2), eta = at(args, 3), finite = at(rets, 0);
+    const auto order = at(args, 2), eta = at(args, 3), decay = at(args, 4), finite = at(rets, 0);
+    const Cost cost = cost_named(cost_name);
     const bool batched = order.dimensions().size() == 2;
     const int64_t networks = batched ? order.dimensions()[0] : 1;
-    const std::vector<int64_t> sizes = sizes_of(args, 4, batched ? networks : -1);
+    const std::vector<int64_t> sizes = sizes_of(args, 5, batched ? networks : -1);
     require(sizes == sizes_of(rets, 1, batched ? networks : -1), "the results must have the shapes of the network");
     const Examples examples = examples_of(args, sizes.front(), sizes.back());
     require(batch_size >= 1 && batch_size <= examples.n, "batch_size must be from 1 to the number of examples, " +
@@ -184,6 +192,7 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
     of_order.push_back(examples.n);
     require_shape("order", order, ffi::S32, of_order);
     require_shape("eta", eta, ffi::F32, front);
+    require_shape("decay", decay, ffi::F32, front);
     require_shape("finite", finite, ffi::S32, front);
     const int32_t* rows = order.typed_data<int32_t>();
     int32_t low = 0, high = 0;
@@ -193,8 +202,9 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
     const int team = team_size(sizes, batch_size, threads() / static_cast<int>(std::min<int64_t>(networks, threads())));
     in_parallel(networks, [&](int64_t i) {
       const EpochResult result =
-          kernels().epoch(sizes, examples, rows + i * examples.n, batch_size, eta.typed_data<float>()[i],
-                          layers<Layers>(args, 4, sizes, i), layers<MutableLayers>(rets, 1, sizes, i), team);
+          kernels().epoch(sizes, examples, rows + i * examples.n, batch_size, cost, eta.typed_data<float>()[i],
+                          decay.typed_data<float>()[i], layers<Layers>(args, 5, sizes, i),
+                          layers<MutableLayers>(rets, 1, sizes, i), team);
       finite.typed_data<int32_t>()[i] = result.finite;
       if (team > 1) update_backoff(result.contended);
     });
@@ -204,8 +214,9 @@ ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t batch
 // args: x, y, then w and b of each layer.
 // rets: C (), the accuracy (), saturated () as an integer, 1 if every output is within the machine epsilon of 0 or 1,
 // then optionally the outputs (n, out), then optionally ∂C/∂w and ∂C/∂b of each layer.
-ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
+ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view cost_name) {
   return guarded("evaluate", [&] {
+    const Cost cost = cost_named(cost_name);
     const std::vector<int64_t> sizes = sizes_of(args, 2, -1);
     const Examples examples = examples_of(args, sizes.front(), sizes.back());
     const auto c = at(rets, 0), accuracy = at(rets, 1), saturated = at(rets, 2);
@@ -226,7 +237,7 @@ ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
     std::vector<Gradient> gradients(with_gradient ? parts : 0);
     std::atomic<int64_t> next{0};
     on_threads(parts, [&] {
-      kernels().evaluate(sizes, examples, network, parts, next, results.data(),
+      kernels().evaluate(sizes, examples, cost, network, parts, next, results.data(),
                          with_gradient ? gradients.data() : nullptr,
                          with_outputs ? at(rets, 3).typed_data<float>() : nullptr);
     });
@@ -262,9 +273,11 @@ ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets) {
 }  // namespace
 }  // namespace jaxgd
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_epoch, jaxgd::Epoch,
-                              ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<int64_t>("batch_size"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_evaluate, jaxgd::Evaluate, ffi::Ffi::Bind().RemainingArgs().RemainingRets());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    jaxgd_epoch, jaxgd::Epoch,
+    ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<int64_t>("batch_size").Attr<std::string_view>("cost"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_evaluate, jaxgd::Evaluate,
+                              ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<std::string_view>("cost"));
 
 extern "C" {
 

@@ -46,7 +46,8 @@ bool run_team(int count, const F& f) {
 }
 
 EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
-                  int64_t batch_size, float eta, const Layers& before, const MutableLayers& after, int threads) {
+                  int64_t batch_size, Cost cost, float eta, float decay, const Layers& before,
+                  const MutableLayers& after, int threads) {
   const auto began = std::chrono::steady_clock::now();
   // A mini-batch is split into blocks of one size; only the last may be smaller. If it has several blocks, their
   // gradients are summed before the update.
@@ -55,7 +56,7 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
   std::vector<std::unique_ptr<Trainer>> trainers;
   std::vector<Sums> sums;
   for (int rank = 0; rank < threads; ++rank) {
-    trainers.emplace_back(new Trainer(sizes, examples, block, team, rank));
+    trainers.emplace_back(new Trainer(sizes, examples, block, cost, team, rank));
     trainers.back()->read(before);
     if (blocks > 1) sums.push_back(trainers.back()->sums());
   }
@@ -67,6 +68,7 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
       const int64_t end = std::min(n, (at / batch_size + 1) * batch_size);
       return Block{at, std::min(block, end - at)};
     };
+    const double shrinkage = static_cast<double>(eta) * decay;
     bool all_finite = true;
     Block now = block_at(0);
     trainer.begin(now, row_of);
@@ -74,14 +76,14 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
       const int64_t start = now.at / batch_size * batch_size, m = std::min(batch_size, n - start);
       const Block next = block_at(now.at + now.m);
       trainer.feed_forward(now, row_of, next, std::min(now.m, n - next.at - next.m));
-      all_finite &= !trainer.any_nan(now.m);
+      all_finite &= trainer.is_finite(now.m);
       trainer.feed_back(now, row_of, eta / static_cast<float>(m));
       if (blocks == 1) {
-        trainer.step(now.m);
+        trainer.step(now.m, shrinkage);
       } else {
         if (now.at == start) sums[rank].clear();
         trainer.add_to(sums[rank], now.m);
-        if (next.at == start + m) trainer.descend(sums[rank]);
+        if (next.at == start + m) trainer.descend(sums[rank], shrinkage);
       }
       now = next;
     }
@@ -89,7 +91,9 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
     // All threads compute the same outputs, so one result is enough.
     if (rank == 0) finite = all_finite;
   };
-  if (!run_team(threads, train)) return epoch(sizes, examples, order, batch_size, eta, before, after, 1);
+  if (!run_team(threads, train)) {
+    return epoch(sizes, examples, order, batch_size, cost, eta, decay, before, after, 1);
+  }
   double lost = 0;
   for (const auto& trainer : trainers) lost = std::max(lost, trainer->lost());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
@@ -111,12 +115,13 @@ std::vector<int64_t> rows_to_evaluate(const Examples& examples, int64_t first, i
   return rows;
 }
 
-void evaluate(const std::vector<int64_t>& sizes, const Examples& examples, const Layers& network, int64_t parts,
-              std::atomic<int64_t>& next_part, Evaluation* results, Gradient* gradients, float* outputs) {
+void evaluate(const std::vector<int64_t>& sizes, const Examples& examples, Cost cost, const Layers& network,
+              int64_t parts, std::atomic<int64_t>& next_part, Evaluation* results, Gradient* gradients,
+              float* outputs) {
   const size_t depth = sizes.size() - 1;
   const int64_t block = examples.bytes != nullptr ? kBytesBlock : kBlock;
   Team team(1, block, padded(sizes[1]));
-  Trainer trainer(sizes, examples, block, team, 0);
+  Trainer trainer(sizes, examples, block, cost, team, 0);
   trainer.read(network);
   std::optional<Sums> sums;
   if (gradients != nullptr) sums = trainer.sums();

@@ -1,0 +1,87 @@
+"""Draw the history of a training run: cost, accuracy and recorded values over the epochs."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxgd.errors import RangeError
+from jaxgd.history import History, TrainResult
+from jaxgd.report.curves import Panel, curves, scale_accuracy
+
+_LEGEND = 10  # the largest number of lines that a legend names
+_SPLITS = (("", "training"), ("validation_", "validation"), ("test_", "test"))
+
+
+def draw(result: TrainResult | History, *, figure: Any = None) -> tuple[Any, ...]:
+    """Draw the cost, the accuracy and each recorded value over the epochs, as far as they are known.
+
+    A point marks the best network of a single run that followed it. A batch gives one line per element, of the
+    validation examples; without them of the test examples, otherwise of the training examples.
+
+    Args:
+        result: The result of `train`, or its history.
+        figure: The figure of matplotlib to draw in; by default a new one.
+
+    Returns:
+        The axes of each panel.
+
+    Raises:
+        RangeError: If no value is known.
+    """
+    run, history = (result, result.history) if isinstance(result, TrainResult) else (None, result)
+    best = None if run is None or np.ndim(history.cost) > 1 else run.state.best
+    panels: list[Panel] = []
+    for name, label in (("cost", "cost C"), ("accuracy", "accuracy, %")):
+        factor = 100 if name == "accuracy" else 1
+        values = {split: factor * np.asarray(getattr(history, f"{prefix}{name}"), float) for prefix, split in _SPLITS}
+        known = {split: y for split, y in values.items() if np.isfinite(y).any()}
+        if not known:
+            continue
+        if np.ndim(history.cost) > 1:
+            split = next(split for split in ("validation", "test", "training") if split in known)
+            panels.append((f"{split} {label}", _lines(history, known[split], [])))
+            continue
+        lines = [line for split, y in known.items() for line in _lines(history, y, [split])]
+        if best is not None and best.by == name and best.epoch >= 0:
+            lines.append(([int(best.epoch)], [factor * float(best.value)], "best"))
+        panels.append((label, lines))
+    for name, recorded in history.records.items():
+        entries = np.shape(history.cost)
+        values_of = np.asarray(recorded, float).reshape(*entries, -1)
+        count, shape = values_of.shape[-1], np.shape(recorded)[len(entries) :]
+        names = [str(list(i)) if shape and 1 < count <= _LEGEND else "" for i in np.ndindex(shape)]
+        lines = [line for i in range(count) for line in _lines(history, values_of[..., i], names[i : i + 1])]
+        if any(len(x) for x, _, _ in lines):
+            panels.append((name, lines))
+    if not panels:
+        raise RangeError("plot: a history must have a known value, got only NaN.\nTrain without evaluate=False.")
+    drawn = curves(panels, "epochs", _words(run), figure)
+    for axes, (label, lines) in zip(drawn, panels, strict=True):
+        if label.endswith("accuracy, %"):
+            axes.set_yscale("linear")
+            scale_accuracy(axes, np.concatenate([np.asarray(y, float) for _, y, _ in lines]))
+    return drawn
+
+
+def _lines(history: History, y: Any, names: list[str]) -> list[tuple[Any, Any, str]]:
+    """Return the known points of each element of the batch as a line."""
+    batch = y.shape[:-1]
+    epochs = np.broadcast_to(history.epoch, y.shape)
+    named = 0 < np.prod(batch) <= _LEGEND and bool(batch)
+    lines = []
+    for element in np.ndindex(batch):
+        known = np.isfinite(y[element])
+        words = [*names, ", ".join(map(str, element)) if named else ""]
+        lines.append((epochs[element][known], y[element][known], " ".join(filter(None, words))))
+    return lines
+
+
+def _words(run: TrainResult | None) -> str:
+    """Return the outcome in words, such as "completed after 30 epochs"."""
+    if run is None:
+        return ""
+    outcome = run.outcome
+    if np.ndim(outcome.code):
+        return f"{int(np.sum(outcome.ok)):,} of {np.size(outcome.code):,} runs completed or ran out of patience"
+    epochs = int(run.state.epoch)
+    return f"{outcome.message.split(':')[0]} after {epochs:,} epoch{'s' * (epochs != 1)}"
