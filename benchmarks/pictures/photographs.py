@@ -158,14 +158,14 @@ def _shadow(scene: Scene, own: Random) -> Floats:
     along = _along(scene.ink.shape, own)
     edge = own.uniform(0.3, 0.7)
     width = own.uniform(0.2, 3) / max(scene.ink.shape)
-    return scene.reflectance * (1 - 0.3 * np.clip((along - edge) / width + 0.5, 0, 1))
+    return np.asarray(scene.reflectance * (1 - 0.3 * np.clip((along - edge) / width + 0.5, 0, 1)))
 
 
 def _soft_shadow(scene: Scene, own: Random) -> Floats:
     """A shadow that takes half of the light, with an edge as wide as a tenth to a third of the picture."""
     along = _along(scene.ink.shape, own)
     edge, width = own.uniform(0.3, 0.7), own.uniform(0.1, 0.33)
-    return scene.reflectance * (1 - 0.5 * np.clip((along - edge) / width + 0.5, 0, 1))
+    return np.asarray(scene.reflectance * (1 - 0.5 * np.clip((along - edge) / width + 0.5, 0, 1)))
 
 
 def _vignette(scene: Scene, own: Random) -> Floats:
@@ -193,7 +193,7 @@ def _table(scene: Scene, own: Random) -> Floats:
     share = own.uniform(0.6, 0.9)
     angle = own.uniform(-8, 8) if own.random() < 0.5 else 0.0
     tall, wide = (round(n / share) for n in (height, width))
-    inside = np.ones(scene.ink.shape)
+    inside: Floats = np.ones(scene.ink.shape)
     corner = [round((n - m) * own.uniform(0.2, 0.8)) for n, m in zip((tall, wide), (height, width), strict=True)]
     pads = [(c, n - m - c) for c, n, m in zip(corner, (tall, wide), (height, width), strict=True)]
     ink, inside = (np.pad(x, pads) for x in (scene.ink, inside))

@@ -30,15 +30,13 @@ def gray_of(picture: Any) -> Gray:
         return _of_numbers(picture)
     transparent = picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
     side = (_SMALL / (picture.width * picture.height)) ** 0.5
-    size = tuple(max(1, min(n, round(n * side))) for n in picture.size)
-    channel = "L"
+    width, height = (max(1, min(n, round(n * side))) for n in picture.size)
     if transparent:
-        if _alpha_is_ink(_small(picture, "RGBA", size)):
+        if _alpha_is_ink(_small(picture, "RGBA", (width, height))):
             return _in_strips(picture, "A")
     elif picture.mode in ("L", "1"):
         return _in_strips(picture, "L")
-    channel = _strongest(_small(picture, "RGBA" if transparent else "RGB", size))
-    return _in_strips(picture, channel)
+    return _in_strips(picture, _strongest(_small(picture, "RGBA" if transparent else "RGB", (width, height))))
 
 
 def _of_numbers(picture: Any) -> Gray:
@@ -55,16 +53,13 @@ def _of_numbers(picture: Any) -> Gray:
     return np.rint(values, out=values).astype(np.uint8)
 
 
-def _small(picture: Any, mode: str, size: tuple[int, ...]) -> Any:
-    """Return a small copy in this mode, in strips, so that the copies that Pillow makes stay small."""
+def _small(picture: Any, mode: str, size: tuple[int, int]) -> Any:
+    """Return a small copy in this mode, through strips, so that the copies that Pillow makes stay small."""
     from PIL import Image
 
-    strips = [picture.crop(box).convert(mode) for box in _boxes(picture)]
     whole = Image.new(mode, picture.size)
-    top = 0
-    for strip in strips:
-        whole.paste(strip, (0, top))
-        top += strip.height
+    for box in _boxes(picture):
+        whole.paste(picture.crop(box).convert(mode), box[:2])
     return whole.resize(size, Image.Resampling.BOX)
 
 

@@ -72,7 +72,7 @@ class _Guess(NamedTuple):
         """
         paper = self.paper.astype(np.int16)
         edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
-        return float(self.marks.sum()) + _EDGE * min(paper.shape) * edges
+        return float(self.marks.sum() + _EDGE * min(paper.shape) * edges)
 
 
 def separate(gray: Gray) -> Picture:
