@@ -38,7 +38,7 @@ class Reading(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Counts of photographs of a kind.
+    """The result for one kind of photograph.
 
     Attributes:
         correct: Photographs with every digit right, in their order.
@@ -59,7 +59,7 @@ def train(folder: Path, data_dir: Path | None) -> Path:
 
 
 def photographs(folder: Path, kind: str, data_dir: Path | None, seed: int = SEED, count: int = COUNT) -> list[Labels]:
-    """Write photographs of a kind into a folder, unless they are there, and return their digits."""
+    """Write photographs of one kind into a folder if it has none, and return their digits."""
     from jaxgd import load_dataset
 
     place = folder / kind.replace(" ", "_")
@@ -76,7 +76,7 @@ def photographs(folder: Path, kind: str, data_dir: Path | None, seed: int = SEED
 
 
 def read(run: Path, folder: Path, kind: str, count: int) -> list[Reading]:
-    """Read the photographs of a kind with `jaxgd predict`."""
+    """Read all photographs of one kind with `jaxgd predict`."""
     with contextlib.chdir(folder / kind.replace(" ", "_")):
         out, err = _command("predict", str(run.absolute()), *(f"{i}.jpg" for i in range(count)))
     return readings(out, err, count)
@@ -106,7 +106,7 @@ def counts(found: Sequence[Reading], labels: Sequence[Labels]) -> Counts:
 
 
 def rows(kind: str, result: Counts, count: int = COUNT) -> list[Row]:
-    """Return the three rows of a kind."""
+    """Return three rows for a kind of photograph."""
     quantities = ("correct", "confident errors", "warned")
     return [
         Row(

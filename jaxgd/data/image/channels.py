@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxgd.data.image.paper import Gray, contrast
 
-# Pixels of the small copy from which the channel is chosen.
+# The channel is chosen from a small copy with this number of pixels.
 _SMALL = 2**16
 _COLORED = 16  # of 255: channels that differ by less are gray
 # A color channel replaces gray if it has this many times the contrast. Ordinary colored ink on white has less.
