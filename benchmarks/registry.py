@@ -6,11 +6,12 @@ from benchmarks import gradcheck, nielsen
 from benchmarks.case import Case
 from benchmarks.minimize import batch, evaluations, steps
 from benchmarks.minimize.classical import logistic, table
+from benchmarks.pictures import reading
 from benchmarks.training import memory, sweep, timing
 
 CASES: tuple[Case, ...] = (
     *timing.CASES, *steps.CASES, *batch.CASES, *evaluations.CASES, *table.CASES, *logistic.CASES, *gradcheck.CASES,
-    *nielsen.CASES, *memory.CASES, *sweep.CASES,
+    *nielsen.CASES, *memory.CASES, *sweep.CASES, *reading.CASES,
 )  # fmt: skip
 FAMILIES = tuple(dict.fromkeys(case.family for case in CASES))
 

@@ -40,6 +40,9 @@ QUANTITIES = {
     "ratio": Quantity("lower", "sample", positive=True),
     "memory": Quantity("lower", "sample"),
     "correct": Quantity("higher", "sample"),
+    # Wrong answers without a warning, and answers with one.
+    "confident errors": Quantity("lower", "none"),
+    "warned": Quantity("neither", "none"),
     "evaluations": Quantity("lower", "none", positive=True),
     # Verdicts of a checker of gradients.
     "as expected": Quantity("higher", "none"),

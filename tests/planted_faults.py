@@ -49,6 +49,7 @@ STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
 STEPWISE, BATCHES = "tests/descent/test_stepwise.py", "tests/descent/test_batches.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py"
+PICTURES = "tests/data/test_find_digits.py"
 TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.py", "tests/cli/test_train.py"
 ACTIVATIONS = "tests/test_activations.py"
 ASSESSMENT, CONVENTIONS = "tests/test_assessment.py", "tests/data/test_conventions.py"
@@ -417,23 +418,29 @@ FAULTS = (
     Fault("data/folder.py", "last = max(1, n // 6)", "last = max(1, n // 5)", "tests/data/test_load_idx.py"),
     Fault("data/fetch.py", "shutil.rmtree(leftover, ignore_errors=True)", "pass", "tests/data/test_fetch.py"),
     Fault(
-        "data/image.py",
+        "data/image/paper.py",
         "for row in gray) @ deviation**3 < 0",
         "for row in gray) @ deviation < 0",
         "tests/data/test_image.py",
     ),
     Fault(
-        "data/image.py",
-        "skipped = (lines == 0) & (before <= _SPECK * before[:, -1:])",
+        "data/image/frame.py",
+        "skipped = (lines == 0) & (before <= SPECK * before[:, -1:])",
         "skipped = (lines == 0) & (before <= 0)",
         "tests/data/test_image.py",
     ),
     Fault(
-        "data/image.py",
+        "data/image/frame.py",
         "overlap = np.minimum(pixel + 1, middle + half)",
         "overlap = np.minimum(pixel, middle + half)",
         "tests/data/test_image.py",
     ),
+    Fault("data/image/paper.py", "if guess.even:", "if True:", PICTURES),
+    Fault("data/image/paper.py", 'np.pad(values, half, mode="edge")', 'np.pad(values, half, mode="reflect")', PICTURES),
+    Fault("data/image/channels.py", "return bool(high - low <= _ONE_BRIGHTNESS)", "return False", PICTURES),
+    Fault("data/image/channels.py", "int(values.max()).bit_length()", "16", PICTURES),
+    Fault("data/image/digits.py", "if _is_frame(labels, group)]", "if False]", PICTURES),
+    Fault("data/image/digits.py", "np.where(mine, ink[part], np.uint8(0))", "ink[part]", PICTURES),
     # Training and kernels.
     Fault("examples.py", "x.astype(dtype) / 255 if", "x.astype(dtype) / 256 if", TRAINING),
     Fault("examples.py", "if least < 0 or most >= sizes[-1]:", "if least < 0 or most > sizes[-1]:", TRAINING),
@@ -689,7 +696,9 @@ FAULTS = (
     Fault("cli/evaluate.py", "if own else UNSTATED", "if not own else UNSTATED", EVALUATE),
     Fault("cli/assessment.py", '"index": int(i)', '"index": int(assessment.labels[i])', EVALUATE),
     Fault("cli/evaluate.py", "if (got := digest(data)) !=", 'if (got := "") ==', EVALUATE),
-    Fault("cli/predict.py", "if not is_idx(path):", "if path.suffix:", "tests/cli/test_others.py"),
+    Fault("cli/predict.py", "if is_idx(path):", "if not path.suffix:", "tests/cli/test_others.py"),
+    Fault("cli/predict.py", "if single and len(digits) > 1:", "if False:", "tests/cli/test_predict.py"),
+    Fault("cli/predict.py", "if a[best] < _LOW:", "if False:", "tests/cli/test_predict.py"),
     Fault(
         "cli/check.py",
         'return CANNOT_TELL if "cannot tell" in outcomes or (strict and "skipped" in outcomes) else DONE',

@@ -19,6 +19,8 @@ from benchmarks.convert import convert
 from benchmarks.device.plan import TASKS
 from benchmarks.hardware import peak
 from benchmarks.minimize import evaluations, steps
+from benchmarks.pictures import reading
+from benchmarks.pictures.photographs import photograph
 from benchmarks.plot import draw
 from benchmarks.registry import CASES, FAMILIES, chosen
 from benchmarks.rows import QUANTITIES, Row, sampled
@@ -318,6 +320,7 @@ def test_names_of_families_and_cases_are_unique():
         "nielsen",
         "memory",
         "sweep",
+        "pictures",
     )
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
@@ -381,7 +384,8 @@ def test_benchmarks_import_in_one_direction():
         "gradcheck": {"rows", "case", "corpus"},
         "ablation": {"ablation", "corpus", "gradcheck"},
         "nielsen": {"rows", "case"},
-        "registry": {"case", "training", "minimize", "gradcheck", "nielsen"},
+        "pictures": {"rows", "case", "pictures"},
+        "registry": {"case", "training", "minimize", "gradcheck", "nielsen", "pictures"},
         "convert": {"rows", "case", "store", "minimize", "nielsen"},
         "campaign": {"rows", "store", "hardware", "campaign"},
         "device": {"rows", "store", "hardware", "training", "device"},
@@ -647,3 +651,25 @@ def test_plot_writes_pictures_of_speed_and_growth(tmp_path):
 def test_every_quantity_says_how_it_is_compared():
     assert all(kind.better in ("lower", "higher", "neither") for kind in QUANTITIES.values())
     assert all(kind.noise in ("host", "sample", "none") for kind in QUANTITIES.values())
+
+
+def test_readings_are_counted():
+    """Photograph 0 is right; 1 and 2 are wrong, one with a warning; 3 is refused; 4 has two digits."""
+    out = "0.jpg\t7\t0.1\t0.9\n1.jpg\t3\t0.8\t0\n2.jpg\t3\t0.8\t0\n4.jpg[1:9,0:3]\t1\t0.9\n4.jpg[1:9,5:8]\t2\t0.9\n"
+    err = (
+        "jaxgd predict: warning: 2.jpg: it is low\njaxgd predict: read_picture: 3.jpg: a blank one\n"
+        "jaxgd predict: warning: 4.jpg[1:9,0:3]: one of 2 digits\n"
+    )
+    found = reading.readings(out, err, 5)
+    assert [r.digits for r in found] == [(7,), (3,), (3,), (), (1, 2)]
+    assert [r.warned for r in found] == [False, False, True, True, True]
+    assert reading.counts(found, [(7,), (1,), (1,), (1,), (1, 2)]) == (2, 1, 3)
+
+
+def test_photographs_follow_from_kind_seed_and_index():
+    images = np.zeros((3, 28, 28), np.uint8)
+    images[:, 4:24, 9:18] = images[:, 8:11, 5:20] = 255
+    first, again, other = (photograph("frame", images, np.arange(3), seed, 0) for seed in (5, 5, 6))
+    assert first == again
+    assert first.content != other.content
+    assert len(photograph("two digits", images, np.arange(3), 5, 0).labels) == 2

@@ -125,7 +125,10 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "run_dir": _RUN, "split": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA,
         "data_dir": _DATA_DIR, **_CONVENTIONS, "plot": Option(PATHS, _A_PICTURE), "json": FLAG,
     },
-    "predict": {"run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images"))},
+    "predict": {
+        "run_dir": _RUN, "images": Option(PATHS, lambda text: Path(text).name in ("dot.png", "images")),
+        "single": FLAG, "show": Option(PATHS, lambda text: Path(text).suffix.lower() in (".png", ".svg", ".pdf")),
+    },
     "report": {
         "run_dir": _RUN, "out": Option(("page.html", "@run", *PATHS), lambda text: Path(text).suffix == ".html"),
         "split": Option(WORDS, _one_of("train", "validation", "test")), "data": _DATA, "data_dir": _DATA_DIR,

@@ -51,6 +51,11 @@ def as_picture(image, *, factor=7, margins=(5, 80, 30, 9)):
     return 255 - np.pad(large, (margins[:2], margins[2:]))
 
 
+def read(path):
+    """Return the ink of a picture, from 0 (paper) to 255 (ink)."""
+    return read_picture(path).ink
+
+
 def saved(path, array, **options):
     Image.fromarray(array).save(path, **options)
     return path
@@ -186,7 +191,7 @@ def test_genuine_mnist_is_unchanged(mnist):
 def test_genuine_mnist_survives_enlargement(mnist, tmp_path):
     """The mean error after a soft enlargement is 6 to 8 of 255. A shift by one pixel would cost about 20."""
     images = mnist[:100]
-    back = [fit_to_frame(read_picture(saved(tmp_path / "x.png", as_picture(i))), MNIST) for i in images]
+    back = [fit_to_frame(read(saved(tmp_path / "x.png", as_picture(i))), MNIST) for i in images]
     assert np.abs(np.stack(back).astype(int) - images).mean() <= 8
     assert np.abs(np.roll(back, 1, 2).astype(int) - images).mean() >= 15
 
@@ -194,7 +199,7 @@ def test_genuine_mnist_survives_enlargement(mnist, tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_drawing_survives_enlargement(seed, tmp_path):
     image = by_hand(drawing(seed))
-    back = fit_to_frame(read_picture(saved(tmp_path / "x.png", as_picture(image))), MNIST)
+    back = fit_to_frame(read(saved(tmp_path / "x.png", as_picture(image))), MNIST)
     assert np.abs(back.astype(int) - image).mean() <= 8
 
 
@@ -291,16 +296,16 @@ def test_arrays_of_a_wrong_dtype_or_shape_are_refused():
 def test_dark_ink_on_light_paper_is_inverted(sheet, tmp_path):
     """Light ink on dark paper stays the same. Both results are exact."""
     for array in (sheet, 255 - sheet):
-        np.testing.assert_array_equal(read_picture(saved(tmp_path / "x.png", array)), sheet)
+        np.testing.assert_array_equal(read(saved(tmp_path / "x.png", array)), sheet)
 
 
 def test_polarity_is_detected_on_dim_paper(sheet, tmp_path):
     """The paper is darker than middle gray, but lighter than the ink."""
     dim = (110 - sheet * (80 / 255)).astype(np.uint8)
     dim[7, 7] = 255  # one bright pixel must not decide the polarity
-    read = read_picture(saved(tmp_path / "x.png", dim))
-    assert read[0, 0] == 255 - 110
-    assert read[sheet == 255].min() == 255 - 30
+    ink = read(saved(tmp_path / "x.png", dim))
+    assert ink[0, 0] == 255 - 110
+    assert ink[sheet == 255].min() == 255 - 30
 
 
 def test_polarity_is_decided_by_the_strongest_contrast(sheet, tmp_path):
@@ -308,7 +313,7 @@ def test_polarity_is_decided_by_the_strongest_contrast(sheet, tmp_path):
     shaded = np.maximum(sheet, 10)
     shaded[:3] = shaded[-3:] = shaded[:, :3] = shaded[:, -3:] = 40
     assert (shaded.astype(int) - 40).sum() < 0
-    np.testing.assert_array_equal(read_picture(saved(tmp_path / "x.png", shaded)), shaded)
+    np.testing.assert_array_equal(read(saved(tmp_path / "x.png", shaded)), shaded)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1", "I;16", "CMYK", "I", "F"])
@@ -325,13 +330,13 @@ def test_every_mode_gives_the_same_black_and_white(mode, dark, sheet, tmp_path):
     assert picture.mode == mode
     path = tmp_path / ("x.tif" if mode in ("CMYK", "I", "F") else "x.png")
     picture.save(path)
-    np.testing.assert_array_equal(read_picture(path), two)
+    np.testing.assert_array_equal(read(path), two)
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.gif", "x.bmp", "x.webp", "x.tif", "x.pgm", "digit"])
 def test_every_format_is_detected_by_content(name, sheet, tmp_path):
     Image.fromarray(255 - sheet).save(tmp_path / name, **({} if "." in name else {"format": "PNG"}))
-    assert np.abs(read_picture(tmp_path / name).astype(int) - sheet).mean() < 2  # JPEG and WebP lose a little
+    assert np.abs(read(tmp_path / name).astype(int) - sheet).mean() < 2  # JPEG and WebP lose a little
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
@@ -340,7 +345,7 @@ def test_transparent_paper_is_white(mode, sheet, tmp_path):
     picture = Image.new("L", sheet.shape[::-1]).convert(mode)
     picture.putalpha(Image.fromarray(sheet))
     picture.save(tmp_path / "x.png")
-    np.testing.assert_array_equal(read_picture(tmp_path / "x.png"), sheet)
+    np.testing.assert_array_equal(read(tmp_path / "x.png"), sheet)
 
 
 def test_a_transparent_color_is_white(sheet, tmp_path):
@@ -351,14 +356,14 @@ def test_a_transparent_color_is_white(sheet, tmp_path):
     palette.putpalette([0, 0, 0] * 2)
     palette.save(tmp_path / "p.png", transparency=0)
     saved(tmp_path / "l.png", two, transparency=0)
-    assert np.array_equal(read_picture(tmp_path / "p.png"), two * 255)
-    assert np.array_equal(read_picture(tmp_path / "l.png"), two * 254)
+    assert np.array_equal(read(tmp_path / "p.png"), two * 255)
+    assert np.array_equal(read(tmp_path / "l.png"), two * 255)
 
 
 def test_colored_ink_is_read(sheet, tmp_path):
     color = np.full((*sheet.shape, 3), 255, np.uint8)
     color[sheet > 127] = (30, 60, 200)
-    fitted = fit_to_frame(read_picture(saved(tmp_path / "x.png", color)), MNIST)
+    fitted = fit_to_frame(read(saved(tmp_path / "x.png", color)), MNIST)
     assert np.abs(fitted.astype(int) - fit_to_frame(sheet, MNIST)).mean() < 1
 
 
@@ -366,20 +371,20 @@ def test_sixteen_bits_are_scaled(tmp_path):
     values = np.full((5, 5), 60_000, np.uint16)
     values[2, 1:4] = 257, 5000, 30_000
     expected = 255 - np.rint(values / 257).astype(np.uint8)
-    np.testing.assert_array_equal(read_picture(saved(tmp_path / "x.png", values)), expected)
+    np.testing.assert_array_equal(read(saved(tmp_path / "x.png", values)), expected)
 
 
 def test_exif_orientation_is_applied(sheet, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90° clockwise
     saved(tmp_path / "x.png", 255 - np.rot90(sheet).copy(), exif=exif)
-    np.testing.assert_array_equal(read_picture(tmp_path / "x.png"), sheet)
+    np.testing.assert_array_equal(read(tmp_path / "x.png"), sheet)
 
 
 def test_a_huge_picture_fits(tmp_path):
     small = drawing(3, 150)
     path = saved(tmp_path / "x.png", 255 - np.kron(small, np.ones((25, 25), np.uint8)), compress_level=1)
-    fitted = fit_to_frame(read_picture(str(path)), MNIST)
+    fitted = fit_to_frame(read(str(path)), MNIST)
     assert np.abs(fitted.astype(int) - fit_to_frame(small, MNIST)).max() <= 2
 
 
@@ -407,7 +412,7 @@ def test_a_too_large_picture_is_refused(size, got, tmp_path):
     limit = Image.MAX_IMAGE_PIXELS
     (tmp_path / "x.png").write_bytes(png_of_size(*size))
     with warnings.catch_warnings(record=True) as caught, pytest.raises(DataError, match=rf"x\.png: .*got {got}\."):
-        read_picture(tmp_path / "x.png")
+        read(tmp_path / "x.png")
     assert not caught
     assert limit == Image.MAX_IMAGE_PIXELS
 
@@ -451,10 +456,10 @@ HOSTILE = {
 def test_a_video_behind_a_photo_is_not_read(sheet, tmp_path):
     """The video of a motion photo holds the bytes of a scan's marker by chance."""
     saved(tmp_path / "x.jpg", 255 - sheet)
-    photo = read_picture(tmp_path / "x.jpg")
+    photo = read(tmp_path / "x.jpg")
     with (tmp_path / "x.jpg").open("ab") as file:
         file.write(b"\xff\xda" * 100_000)
-    np.testing.assert_array_equal(read_picture(tmp_path / "x.jpg"), photo)
+    np.testing.assert_array_equal(read(tmp_path / "x.jpg"), photo)
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -463,7 +468,7 @@ def test_a_hostile_picture_is_refused(case, tmp_path):
     (tmp_path / "x.png").write_bytes(content)
     start = time.process_time()
     with pytest.raises(DataError, match=match):
-        read_picture(tmp_path / "x.png")
+        read(tmp_path / "x.png")
     assert time.process_time() - start < 5  # it takes at most 0.5 s; the limit allows for a slow machine
 
 
@@ -471,24 +476,24 @@ def test_a_hostile_picture_is_refused(case, tmp_path):
 def test_a_device_is_refused(tmp_path):
     (tmp_path / "x.png").symlink_to("/dev/zero")
     with pytest.raises(DataError, match="not a regular file"):
-        read_picture(tmp_path / "x.png")
+        read(tmp_path / "x.png")
 
 
 def test_a_missing_picture_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*none\.png: .*No such file"):
-        read_picture(tmp_path / "none.png")
+        read(tmp_path / "none.png")
 
 
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"read_picture: cannot read .*: expected a picture"):
-        read_picture(tmp_path)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"a digit", b"\x89PNG\r\n\x1a\n", b"\x00" * 999], ids=repr)
 def test_a_file_that_is_not_a_picture_is_refused(content, tmp_path):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(DataError, match=r"x\.png: expected a picture in a format that Pillow reads"):
-        read_picture(tmp_path / "x.png")
+        read(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.gif", "x.tif", "x.webp", "x.bmp"])
@@ -499,7 +504,7 @@ def test_a_truncated_picture_is_refused(name, tmp_path):
     for share in (0.1, 0.5, 0.9):
         (tmp_path / name).write_bytes(content[: int(share * len(content))])
         with pytest.raises(DataError, match=rf"read_picture: .*{name}: expected"):
-            read_picture(tmp_path / name)
+            read(tmp_path / name)
 
 
 def test_a_damaged_picture_is_refused(sheet, tmp_path):
@@ -507,7 +512,7 @@ def test_a_damaged_picture_is_refused(sheet, tmp_path):
     content[len(content) // 2] ^= 0xFF
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(DataError, match=r"x\.png: expected a complete picture"):
-        read_picture(tmp_path / "x.png")
+        read(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -515,17 +520,17 @@ def test_a_blank_picture_is_refused(value, tmp_path):
     grain = np.random.default_rng(0).integers(0, 4, (40, 40))
     blank = np.clip(value + grain, 0, 255).astype(np.uint8)
     with pytest.raises(DataError, match=r"x\.png: expected one digit, got a blank picture"):
-        read_picture(saved(tmp_path / "x.png", blank))
+        read(saved(tmp_path / "x.png", blank))
 
 
 def test_a_picture_with_nan_is_refused(tmp_path):
     values = np.full((4, 4), np.nan, np.float32)
     with pytest.raises(DataError, match=r"x\.tif: .*not finite"):
-        read_picture(saved(tmp_path / "x.tif", values))
+        read(saved(tmp_path / "x.tif", values))
 
 
 def test_without_pillow_the_error_names_the_remedy(monkeypatch, sheet, tmp_path):
     path = saved(tmp_path / "x.png", sheet)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingDependencyError, match="pip install pillow"):
-        read_picture(path)
+        read(path)

@@ -4,40 +4,22 @@ The authors of MNIST scaled the bounding box of the ink into 20×20 pixels, with
 center of mass to the center of 28×28 pixels. Other data sets differ, so the form is measured from the training images.
 """
 
-import io
 import math
-import os
-import re
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
-from jaxgd.errors import DataError, DtypeError, MissingDependencyError, describe
-from jaxgd.files import as_path, read_file
+from jaxgd.errors import DataError, DtypeError, describe
 
 _SAMPLE = 2000  # images that frame_of measures, at most
 _SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never lowers the sample below 64 images
 
 # Threshold between paper (0) and the strongest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
 # third, and pale strokes stay above it. With this threshold 99.9% of MNIST's digits measure 20 pixels.
-_FAINT = 1 / 3
-_SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
-_LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
-
-# Limits on a picture. Within them, reading takes less than 10 s and 1 GiB.
-_MOST_BYTES = 2**28
-_MOST_PIXELS = 50_000_000
-_LONGEST_SIDE = 65_535
-# Limits on a picture that Pillow decodes in Python, which takes about 1 µs per pixel or byte instead of 10 ns.
-_MOST_SLOW = 2_000_000
-# Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
-_MOST_VISITS = 20 * _MOST_PIXELS
-# A JPEG marker that starts a segment of stated length, or ends the picture. The others may stand in compressed data.
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-# Formats that Pillow gives to another program (PostScript can run any command and read any file) or cannot read itself.
-_FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+FAINT = 1 / 3
+SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
+LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
 
 
 class Frame(NamedTuple):
@@ -101,11 +83,11 @@ peak=255, slack=0.5)
     n, height, width = images.shape
     count = min(n, _SAMPLE, max(64, _SAMPLE_PIXELS // (height * width)))
     sample = images[np.linspace(0, n - 1, count).astype(int)]
-    sample = sample[sample.max(axis=(1, 2)) - _paper(sample) >= _LEAST_CONTRAST]
+    sample = sample[sample.max(axis=(1, 2)) - border_median(sample) >= LEAST_CONTRAST]
     if len(sample) == 0:  # no image has ink: accept every digit of this size
         middle = ((height - 1) / 2, (width - 1) / 2)
         return Frame(height, width, height, width, "box", *middle, 255, float(max(height, width)))
-    ink = _ink(sample, _paper(sample))
+    ink = _ink(sample, border_median(sample))
     box = _box(ink)
     sizes = box[:, 1] - box[:, 0]
     largest = np.percentile(sizes, 99, axis=0)
@@ -128,56 +110,6 @@ peak=255, slack=0.5)
     )
     slack = np.percentile(_distance(ink, frame), 99.5, method="higher")
     return frame._replace(slack=max(frame.slack, math.ceil(1000 * slack) / 1000))
-
-
-def read_picture(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
-    """Read a picture of any format, colors and polarity as bytes from 0 (paper) to 255 (ink).
-
-    The picture is turned upright by its EXIF data, laid on white if it is transparent, and reduced to gray. 16-bit
-    values are divided by 257. The median b of the border is the paper. The ink is darker than the paper if
-    Σ (v − b)³ < 0 over all pixels v; every v then becomes 255 − v. Only the first frame of an animation is read.
-
-    Args:
-        path: Path of the picture.
-
-    Returns:
-        The gray values, (height, width), from 0 (paper) to 255 (ink). 8-bit images are not scaled: gray paper stays
-        above 0 and gray ink below 255. Images of Pillow's modes F and I are stretched from their smallest to their
-        largest value, except PNG images of mode I.
-
-    Raises:
-        DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 256 MiB, 50 million
-            pixels or 65,535 per side; if it needs another program, as PostScript does; if Pillow decodes it in Python
-            and it has more than 2 million pixels or bytes; if it is a JPEG file with more than 10⁹ for pixels times
-            scans; or if it shows no ink.
-        DtypeError: If the path is not a str or a Path.
-        MissingDependencyError: If Pillow is not installed.
-
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> picture = Image.new("L", (5, 3), color=255)
-        >>> picture.putpixel((2, 1), 10)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     picture.save(f"{folder}/dot.png")
-        ...     read_picture(f"{folder}/dot.png")
-        array([[  0,   0,   0,   0,   0],
-               [  0,   0, 245,   0,   0],
-               [  0,   0,   0,   0,   0]], dtype=uint8)
-    """
-    gray = _decode(path)
-    paper = int(_paper(gray[None])[0])
-    deviation = np.arange(256) - paper
-    # Row by row, because bincount copies its argument to eight bytes per pixel.
-    if sum(np.bincount(row, minlength=256) for row in gray) @ deviation**3 < 0:
-        gray, paper = 255 - gray, 255 - paper
-    contrast = int(gray.max()) - paper
-    if contrast < _LEAST_CONTRAST:
-        raise DataError(
-            f"read_picture: {path}: expected one digit, got a blank picture: its ink differs from its border by "
-            f"{contrast} of 255.\nLeave empty paper around the digit. Transparent pixels count as white."
-        )
-    return gray
 
 
 def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt8[np.ndarray, "height width"]:
@@ -215,8 +147,8 @@ def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt
                [  0,   0,   0,   0]], dtype=uint8)
     """
     _require_bytes("fit_to_frame", "image", image, ("height", "width"))
-    paper = _paper(image[None])
-    if image.max() - paper[0] < _LEAST_CONTRAST:
+    paper = border_median(image[None])
+    if image.max() - paper[0] < LEAST_CONTRAST:
         raise DataError(
             f"fit_to_frame: expected an image with a digit on it, got a blank one of {image.shape[0]}×{image.shape[1]} "
             f"pixels.\nPixels are bytes, from 0 (paper) to 255 (ink), and the border is paper."
@@ -252,7 +184,7 @@ def _require_bytes(who: str, name: str, x: Any, axes: tuple[str, ...]) -> None:
         )
 
 
-def _paper(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n"]:
+def border_median(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n"]:
     """Return the median of each image's border."""
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
     return np.asarray(np.median(border, axis=1).astype(np.uint8))
@@ -264,7 +196,7 @@ def _ink(
     """Subtract each image's paper, and set faint pixels to 0."""
     paper = paper[:, None, None]
     contrast = images.max(axis=(1, 2), keepdims=True) - paper
-    level = paper + (_FAINT * contrast).astype(np.uint8)
+    level = paper + (FAINT * contrast).astype(np.uint8)
     return np.where(_grown(images > level), np.maximum(images, paper) - paper, np.uint8(0))
 
 
@@ -296,7 +228,7 @@ def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
     Skip a group of ink that an empty line separates from the rest and that holds at most 0.5% of all ink.
     """
     before = lines.cumsum(axis=1)
-    skipped = (lines == 0) & (before <= _SPECK * before[:, -1:])
+    skipped = (lines == 0) & (before <= SPECK * before[:, -1:])
     return np.asarray((skipped * np.arange(1, lines.shape[1] + 1)).max(axis=1))
 
 
@@ -330,118 +262,3 @@ def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
     overlap = np.minimum(pixel + 1, middle + half) - np.maximum(pixel, middle - half)
     overlap = np.maximum(overlap, 0)
     return np.asarray(overlap / overlap.sum(axis=1, keepdims=True), np.float32)
-
-
-def _decode(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "height width"]:
-    """Read the gray values of a picture, from 0 (black) to 255 (white)."""
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise MissingDependencyError(
-            "read_picture: expected Pillow to be installed, got no module PIL.\nRun: pip install pillow"
-        ) from error
-    path = as_path("read_picture", path)
-    try:
-        content = read_file(path, _MOST_BYTES)
-    except OSError as error:
-        raise DataError(
-            f"read_picture: cannot read {path}: expected a picture, got: {error.strerror or error}.\n"
-            "Check the path and its permissions."
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns about large and unusual files. The checks below raise for those that cannot be used.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as picture:
-                _require_readable(picture, content, path)
-                whole_range = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
-                picture.load()
-                _require_readable(picture, content, path)  # the size of the picture inside an icon is known only now
-                ImageOps.exif_transpose(picture, in_place=True)
-                return _gray(Image, picture, whole_range)
-    except DataError:
-        raise
-    except UnidentifiedImageError as error:
-        raise DataError(
-            f"read_picture: {path}: expected a picture in a format that Pillow reads, got another file.\n"
-            "Convert the picture to PNG."
-        ) from error
-    except Image.DecompressionBombError as error:  # Pillow refuses to open a file of this size
-        raise _too_large(path, "far more") from error
-    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error, MemoryError, ...
-        raise DataError(
-            f"read_picture: {path}: expected a complete picture, got one that cannot be decoded: "
-            f"{error or type(error).__name__}.\nExport the picture to PNG again."
-        ) from error
-
-
-def _require_readable(picture: Any, content: bytes, path: Any) -> None:
-    """Raise DataError unless Pillow itself decodes the picture in bounded time and memory."""
-    from PIL import Image
-
-    if picture.format in _FOREIGN:
-        raise DataError(
-            f"read_picture: {path}: expected a format that Pillow decodes itself, got {picture.format}.\n"
-            "Convert the picture to PNG."
-        )
-    pixels, size = picture.width * picture.height, f"{picture.width}×{picture.height}"
-    if pixels > _MOST_PIXELS or max(picture.size) > _LONGEST_SIDE:
-        raise _too_large(path, size)
-    slow = any(tile[0] in Image.DECODERS for tile in getattr(picture, "tile", ()))
-    if slow and max(pixels, len(content)) > _MOST_SLOW:
-        raise DataError(
-            f"read_picture: {path}: expected at most {_MOST_SLOW:,} pixels and bytes of a {picture.format} file, which "
-            f"is slow to decode, got {size} in {len(content):,} bytes.\nConvert the picture to PNG."
-        )
-    scans = _scans(content) if picture.format in ("JPEG", "MPO") else 1
-    if pixels * scans > _MOST_VISITS:
-        raise DataError(
-            f"read_picture: {path}: expected at most {_MOST_VISITS // pixels:,} scans of {size} pixels in a JPEG file, "
-            f"got {scans:,}.\n"
-            "Export the picture to PNG."
-        )
-
-
-def _scans(content: bytes) -> int:
-    """Return the number of scans of the first picture in a JPEG file. Programs may append others, or a video."""
-    count, at = 0, 2
-    while (marker := _MARKER.search(content, at)) and (kind := marker[0][1]) != 0xD9:  # the end of the picture
-        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
-        count += kind == 0xDA
-    return count
-
-
-def _too_large(path: Any, got: str) -> DataError:
-    return DataError(
-        f"read_picture: {path}: expected at most {_MOST_PIXELS:,} pixels and {_LONGEST_SIDE:,} per side, got {got}.\n"
-        "Scale it down: a few hundred pixels per side are enough for a digit."
-    )
-
-
-def _gray(pillow: Any, picture: Any, whole_range: bool) -> UInt8[np.ndarray, "height width"]:
-    """Reduce a Pillow image to gray.
-
-    Modes I and F are scaled from their smallest to their largest value, or from 0 to 65535 if `whole_range`. 8-bit
-    images are not scaled.
-    """
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("it holds values that are not finite")
-        low, high = (0, 65535) if whole_range else (values.min(), values.max())
-        # In place: a picture of the largest size takes 0.4 GB in float64.
-        values -= low
-        values *= 255 / max(high - low, np.finfo(float).tiny)
-        return np.rint(values, out=values).astype(np.uint8)
-    # In strips, so that the copies that Pillow makes stay small.
-    rows = max(1, 2**20 // picture.width)
-    boxes = [(0, top, picture.width, min(top + rows, picture.height)) for top in range(0, picture.height, rows)]
-    return np.concatenate([np.asarray(_opaque(pillow, picture.crop(box)).convert("L")) for box in boxes])
-
-
-def _opaque(pillow: Any, picture: Any) -> Any:
-    """Lay a picture on white if it is transparent, and return it in mode RGB."""
-    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        picture = pillow.alpha_composite(pillow.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")

@@ -1,0 +1,190 @@
+"""Find the digits in a picture: groups of connected ink, without lines along the edges and without dust."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from jaxgd.data.image.frame import FAINT, LEAST_CONTRAST, SPECK, border_median
+from jaxgd.data.image.paper import Picture, reduced, reduction
+from jaxgd.errors import DataError
+
+# A line along the edges: nearly all of its ink is within this share of a side from an edge, and it is as long as this
+# share of a side.
+_BAND, _LONG = 0.06, 0.5
+_TALL = 0.5  # share of the largest group's height: a lower group is a part of a digit, such as the bar of a 5
+# Shares of the height. Two tall groups are parts of one digit, with broken strokes, if their columns are closer than
+# the first, or shared, and their rows closer than the second.
+_GAP, _BREAK = 0.08, 0.5
+_NEAR = 0.5  # share of a digit's height: a lower group that is farther away is no part of it
+_STAIN = 0.1  # share of the strongest group: a lower group far from the others is a digit, and with less ink it is dust
+_MOST = 100  # digits in a picture
+_SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
+
+
+class Digit(NamedTuple):
+    """A digit in a picture.
+
+    Attributes:
+        image: The digit alone, from 0 (paper) to 255 (ink), for `fit_to_frame`.
+        box: Its ink's (top, left, bottom, right) in pixels of the picture, bottom and right exclusive.
+        touches: True if its ink touches the edge of the picture.
+    """
+
+    image: UInt8[np.ndarray, "rows columns"]
+    box: tuple[int, int, int, int]
+    touches: bool
+
+
+class _Group(NamedTuple):
+    """Connected ink: its number in the array of labels, its box and the sum of its ink."""
+
+    number: int
+    box: Int[np.ndarray, " 4"]  # top, left, bottom, right
+    mass: float
+
+    @property
+    def height(self) -> int:
+        return int(self.box[2] - self.box[0])
+
+
+def find_digits(picture: Picture) -> list[Digit]:
+    """Find the digits in a picture, from left to right.
+
+    Ink is above a third of the strongest ink. Connected ink is a group. A group along the edges of the picture is a
+    frame, and one with less than 0.5% of all ink is dust. Both are removed if other ink remains. A group at least half
+    as tall as the tallest is a digit, or a part of the digit whose columns it shares or nearly
+    touches. A lower group belongs
+    to the nearest digit if it is near; otherwise it is a digit if it has a tenth of the strongest group's ink, and dust
+    if it has less.
+
+    Args:
+        picture: The picture with its ink.
+
+    Returns:
+        The digits, at least one. If the paper is even and one digit is all ink, its image is the whole picture.
+
+    Raises:
+        DataError: If the picture is blank, or has more than 100 digits.
+    """
+    factor = reduction(picture.ink)
+    ink = reduced(picture.ink, factor)
+    paper = border_median(ink[None])[0]
+    ink = np.maximum(ink, paper) - paper
+    if ink.max() < LEAST_CONTRAST:
+        raise DataError(
+            f"find_digits: expected a picture with a digit, got a blank one: its ink differs from its border by "
+            f"{ink.max()} of 255.\nLeave empty paper around the digit."
+        )
+    labels, groups, removed = _groups(ink)
+    # Grain that is as strong as the ink gives many groups; merging takes the square of their number.
+    digits = _digits(groups) if len(groups) <= 10 * _MOST else [[group] for group in groups]
+    if len(digits) > _MOST:
+        raise DataError(
+            f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits."
+        )
+    alone = picture.even and not removed and len(digits) == 1 and len(digits[0]) == len(groups)
+    found = []
+    for members in sorted(digits, key=lambda members: int(_joined(members)[1])):
+        box = _joined(members)
+        image = picture.ink if alone else _cut(ink, labels, members, box)
+        touches = bool((box[:2] <= 0).any() or (box[2:] >= ink.shape).any())
+        top, left, bottom, right = (int(x) * factor * picture.factor for x in box)
+        found.append(Digit(image, (top, left, bottom, right), touches))
+    return found
+
+
+def _groups(ink: UInt8[np.ndarray, "height width"]) -> tuple[Int[np.ndarray, "height width"], list[_Group], bool]:
+    """Return the labels of the pixels, the groups that may be digits, and True if other groups were left out."""
+    from scipy import ndimage
+
+    removed = False
+    ink = ink.copy()
+    while True:
+        smooth = ndimage.uniform_filter(ink.astype(np.float32), 3) if min(ink.shape) >= _SMOOTH_SIDE else ink
+        labels, count = ndimage.label(smooth > FAINT * smooth.max(), np.ones((3, 3)))
+        masses = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=count + 1)[1:]
+        boxes = [[s.start for s in part] + [s.stop for s in part] for part in ndimage.find_objects(labels)]
+        groups = [_Group(i + 1, np.array(boxes[i]), float(masses[i])) for i in range(count)]
+        frames = [group for group in groups if _is_frame(labels, group)]
+        rest = sum(group.mass for group in groups) - sum(group.mass for group in frames)
+        if not frames or rest < SPECK * masses.sum():
+            break
+        # The ink may be paler than the frame.
+        for frame in frames:
+            ink[_near(labels == frame.number)] = 0
+        removed = True
+    total = max(group.mass for group in groups)
+    kept = [group for group in groups if group.mass >= SPECK * total]
+    return labels, kept, removed or len(kept) < len(groups)
+
+
+def _is_frame(labels: Int[np.ndarray, "height width"], group: _Group) -> bool:
+    """Return True if a group is a long line along the edges of the picture."""
+    shape = np.array(labels.shape)
+    if not ((group.box[2:] - group.box[:2]) >= _LONG * shape).any():
+        return False
+    band = np.maximum(2, np.ceil(_BAND * shape)).astype(int)
+    whole = int((labels == group.number).sum())
+    inside = labels[band[0] : -band[0], band[1] : -band[1]]
+    return bool((inside == group.number).sum() <= 0.02 * whole)
+
+
+def _near(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    """Add the pixels within two pixels of a mask, so that its soft edges belong to it."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.maximum_filter(mask, 5))
+
+
+def _digits(groups: list[_Group]) -> list[list[_Group]]:
+    """Return the groups of each digit."""
+    tallest = max(group.height for group in groups)
+    whole = max(group.mass for group in groups)
+    digits = _merged([[group] for group in groups if group.height >= _TALL * tallest])
+    for group in (g for g in groups if g.height < _TALL * tallest):
+        nearest = min(digits, key=lambda members: _distance(_joined(members), group.box))
+        box = _joined(nearest)
+        if _distance(box, group.box) <= _NEAR * (box[2] - box[0]):
+            nearest.append(group)
+        elif group.mass >= _STAIN * whole:
+            digits.append([group])
+    # A low group may join two tall ones.
+    return _merged(digits)
+
+
+def _merged(digits: list[list[_Group]]) -> list[list[_Group]]:
+    """Merge digits whose boxes are parts of one."""
+    for members in digits:
+        for others in digits:
+            if members is not others and _are_one(_joined(members), _joined(others)):
+                rest = [digit for digit in digits if digit is not members and digit is not others]
+                return _merged([*rest, members + others])
+    return digits
+
+
+def _are_one(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> bool:
+    """Return True if two boxes share columns, or nearly do, and are not far apart in their rows."""
+    down, across = np.maximum(a[:2], b[:2]) - np.minimum(a[2:], b[2:])  # negative where the boxes overlap
+    height = max(a[2] - a[0], b[2] - b[0])
+    return bool(across < _GAP * height and down < _BREAK * height)
+
+
+def _distance(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> float:
+    """Return the distance between two boxes."""
+    return float(np.hypot(*np.maximum(0, np.maximum(a[:2] - b[2:], b[:2] - a[2:]))))
+
+
+def _joined(members: list[_Group]) -> Int[np.ndarray, " 4"]:
+    """Return the box around several groups."""
+    boxes = np.stack([group.box for group in members])
+    return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+
+
+def _cut(ink: Any, labels: Any, members: list[_Group], box: Any) -> UInt8[np.ndarray, "rows columns"]:
+    """Return the digit alone, with an empty margin. Ink of other groups is erased."""
+    margin = 3
+    top, left = np.maximum(box[:2] - margin, 0)
+    part = np.s_[top : box[2] + margin, left : box[3] + margin]
+    mine = _near(np.isin(labels[part], [group.number for group in members]))
+    return np.pad(np.where(mine, ink[part], np.uint8(0)), margin)

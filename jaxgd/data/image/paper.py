@@ -1,0 +1,173 @@
+"""Tell ink from paper, where the light on the paper may change from place to place.
+
+The paper under dark strokes is found by a morphological closing: the largest value in each window, and then the
+smallest of these in each window. Regions as wide as the window, such as a shadow or a table, keep their brightness and
+their sharp edges. The picture is continued beyond its edges, so a region at the edge, such as the line of a frame,
+counts as wide. Light strokes on dark paper are dark strokes in the inverted picture.
+
+Source: P. Soille, Morphological Image Analysis, chapter 4 (closings and top-hats).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxgd.data.image.frame import FAINT, border_median
+
+Gray = UInt8[np.ndarray, "_ _"]  # several sizes occur in one function
+
+# Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
+_WINDOW = 0.4
+_EDGE = 0.1  # the length ℓ of `_Guess.cost`, as a share of the picture's shorter side
+# Largest shares of plain paper that dark and light ink cover. The second is lower because a sheet on a dark table, with
+# a large digit, would be light ink.
+_DARK, _LIGHT = 0.5, 0.3
+_LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: its paper counts as even
+# Paper is even if its values differ by at most this share of the strongest ink. FAINT leaves a margin of a factor 2.
+_EVEN = 0.15
+# Limit on the pixels of a picture with uneven paper. A larger one is reduced by averaging blocks.
+_MOST_PIXELS = 2**20
+_DIMMEST = 0.3  # darker paper, relative to the brightest, counts as this bright: a division would amplify its grain
+_BLACK = 16  # gray levels added to dark paper, so that black paper may be divided by
+
+
+class Picture(NamedTuple):
+    """A picture with its ink.
+
+    Attributes:
+        ink: From 0 (paper) to 255 (ink). If the paper is even, these are the gray values, dark ink inverted: gray paper
+            stays above 0 and gray ink below 255. Otherwise, the ink is relative to the paper around it.
+        gray: The gray values from 0 (black) to 255 (white).
+        even: True if the paper is even.
+        factor: A pixel of `ink` is a block of this many rows and columns of `gray`. It is 1 if the paper is even.
+    """
+
+    ink: Gray
+    gray: Gray
+    even: bool
+    factor: int
+
+
+class _Guess(NamedTuple):
+    """The paper and the marks on it, if the ink has one of the two polarities."""
+
+    paper: Gray
+    marks: Gray
+
+    @property
+    def even(self) -> bool:
+        return int(self.paper.max()) - int(self.paper.min()) <= _EVEN * int(self.marks.max())
+
+    def plain(self, covered: float) -> bool:
+        """Return True if the paper is even, and the ink covers at most this share of it."""
+        return self.even and bool((self.marks > FAINT * self.marks.max()).mean() <= covered)
+
+    @property
+    def cost(self) -> float:
+        """Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel of the paper P.
+
+        It is small for the right polarity: the ink is little, and the paper has no edges of strokes. The length ℓ is
+        longer than half the width of a stroke, because strokes missing among the marks remain as edges of the paper.
+        """
+        paper = self.paper.astype(np.int16)
+        edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
+        return float(self.marks.sum() + _EDGE * min(paper.shape) * edges)
+
+
+def separate(gray: Gray) -> Picture:
+    """Separate the ink in a picture from the paper.
+
+    The closing of the picture is the paper if the ink is dark, and the closing of the inverted picture if it is light.
+    Paper is even if its range is at most 15% of the strongest ink. It is plain if dark ink also covers at most half of
+    it, or light ink at most 30%. If one polarity alone has plain paper, the ink has this polarity. Otherwise it has the
+    polarity with less ink and fewer edges in its paper: with the wrong polarity, edges of strokes remain in the
+    closing, and gaps between strokes are marked as ink.
+
+    Args:
+        gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
+
+    Returns:
+        The picture with its ink. Uneven paper is divided out: dark ink is 255 (1 − v/paper) for the gray value v.
+    """
+    if min(gray.shape) < _LEAST_SIDE:
+        return Picture(_of_even_paper(gray), gray, True, 1)
+    factor = reduction(gray)
+    small = reduced(gray, factor)
+    dark, light = _guess(small), _guess(255 - small)
+    dark_plain, light_plain = dark.plain(_DARK), light.plain(_LIGHT)
+    is_dark = dark_plain if dark_plain != light_plain else dark.cost <= light.cost
+    guess = dark if is_dark else light
+    if guess.even:
+        return Picture(_of_even_paper(gray), gray, True, 1)
+    # The light is in proportion to the brightness of the paper.
+    brightness = guess.paper.astype(np.float32) if is_dark else (255 + _BLACK) - guess.paper.astype(np.float32)
+    brightest = float(brightness.max())
+    ink = guess.marks / np.maximum(brightness, _DIMMEST * brightest) * (255 if is_dark else brightest)
+    return Picture(np.rint(np.minimum(ink, 255)).astype(np.uint8), gray, False, factor)
+
+
+def contrast(gray: Gray) -> float:
+    """Return the strongest mark of either polarity, averaged over 3×3 pixels so that noise counts less."""
+    from scipy import ndimage
+
+    found = 0.0
+    for values in (gray, 255 - gray):
+        smooth = ndimage.uniform_filter(_guess(values).marks.astype(np.float32), 3)
+        found = max(found, float(smooth.max() - np.median(smooth)))
+    return found
+
+
+def reduction(gray: Gray) -> int:
+    """Return the factor by which a picture is reduced to at most about a million pixels."""
+    return int(np.ceil(np.sqrt(gray.size / _MOST_PIXELS)))
+
+
+def reduced(gray: Gray, factor: int) -> Gray:
+    """Average blocks of `factor` rows and columns. The last incomplete blocks are left out."""
+    if factor == 1:
+        return gray
+    rows, columns = (side // factor for side in gray.shape)
+    blocks = gray[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
+    # Row by row of blocks, because the sum needs four bytes per pixel.
+    return np.stack([np.rint(row.mean(axis=(0, 2), dtype=np.float32)).astype(np.uint8) for row in blocks])
+
+
+def _of_even_paper(gray: Gray) -> Gray:
+    """Invert dark ink on even paper.
+
+    The median b of the border is the paper. The ink is darker than the paper if Σ (v − b)³ < 0 over all pixels v.
+    """
+    paper = int(border_median(gray[None])[0])
+    deviation = np.arange(256) - paper
+    # Row by row, because bincount copies its argument to eight bytes per pixel.
+    dark = sum(np.bincount(row, minlength=256) for row in gray) @ deviation**3 < 0
+    return 255 - gray if dark else gray
+
+
+def _closing(values: Gray) -> Gray:
+    """Return the brightness of the paper under dark strokes."""
+    half = max(1, round(_WINDOW * min(values.shape) / 2))
+    # An opening removes bright specks, which would raise the paper around them.
+    paper = _extreme(_extreme(np.pad(values, half, mode="edge"), 3, np.minimum), 3, np.maximum)
+    paper = _extreme(_extreme(paper, 2 * half + 1, np.maximum), 2 * half + 1, np.minimum)
+    return paper[half:-half, half:-half]
+
+
+def _extreme(values: Gray, width: int, extreme: np.ufunc) -> Gray:
+    """Return the largest or smallest value in a square window around each pixel. `width` is odd."""
+    for axis in (0, 1):
+        values = np.pad(values, [(width // 2 * (axis == other),) * 2 for other in (0, 1)], mode="edge")
+        covered = 1  # pixels after each pixel, with itself, whose extreme is known
+        while covered < width:
+            step = min(covered, width - covered)
+            values = (
+                extreme(values[:-step], values[step:]) if axis == 0 else extreme(values[:, :-step], values[:, step:])
+            )
+            covered += step
+    return values
+
+
+def _guess(values: Gray) -> _Guess:
+    paper = _closing(values)
+    return _Guess(paper, np.maximum(paper, values) - values)
