@@ -312,7 +312,7 @@ def test_names_of_families_and_cases_are_unique():
         "gradcheck",
         "nielsen",
         "memory",
-        "pictures",
+        "photographs",
     )
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
