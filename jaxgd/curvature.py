@@ -30,7 +30,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.mesh import control
-from jaxgd.mesh.axes import automatic_axes, require_checked_axes, require_equal_cost
+from jaxgd.mesh.axes import automatic_axes, require_checked_axes, require_equal_cost, varying
 from jaxgd.pytree import size, wide_dtype
 from jaxgd.seen import seen
 
@@ -70,7 +70,8 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
     if not same_shapes(v, u):
         ours, theirs = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
         raise ShapeError(f"{who}: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
-    u = jax.tree.map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u)
+    # Inside jax.shard_map, a direction that is equal on all devices may meet a v that is not.
+    u = varying(jax.tree.map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
 
     def equal_cost(x: PyTree[Array]) -> Array:
         c = cost(x, *args)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support import by_hand, often
 
-from jaxgd import LayerGradientNorms, TrainingSharpness, init_network, train
+from jaxgd import Dataset, LayerGradientNorms, Part, TrainingSharpness, init_network, train
 from jaxgd.errors import DtypeError, RangeError
 from jaxgd.outcome import Reason
 
@@ -170,3 +170,29 @@ def test_an_exception_of_the_users_function_reaches_the_user(network):
 
     with pytest.raises(KeyError, match="mine"):
         train(network, (X, Y), record={"x": raising}, batch_size=5, **SETTINGS)
+
+
+@pytest.mark.slow
+def test_records_and_the_best_network_inside_shard_map(network):
+    """Values vary over a mesh axis there, also on one device. The search for the sharpness starts equal on all."""
+    record = {"sharpness": TrainingSharpness(every=2), "layers": LayerGradientNorms()}
+    data = Dataset("mine", *[Part(np.round(127 + 40 * X).reshape(12, 2, 2).astype(np.uint8), Y.argmax(1))] * 3, 2)
+    settings = {
+        "epochs": 4,
+        "batch_size": 5,
+        "key": KEY,
+        "record": record,
+        "keep": "best",
+        "by": "cost",
+        "kernel": "xla",
+    }
+
+    def run(eta):
+        result = train(network, data, eta=eta, **settings)
+        return result.network, result.best_epoch, result.history.records
+
+    mesh = jax.make_mesh((1,), ("networks",), axis_types=(jax.sharding.AxisType.Auto,))
+    axis = jax.sharding.PartitionSpec("networks")
+    together = jax.jit(jax.shard_map(jax.vmap(run), mesh=mesh, in_specs=axis, out_specs=axis))(jnp.ones(2))
+    # Another program rounds otherwise, in 12 updates of float32.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4), together, run(1.0))

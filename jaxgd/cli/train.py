@@ -260,6 +260,7 @@ def _train(
         say(f"drawn: {options.plot}")
     if not outcome.ok:
         return FAILED
+    say(f"next: {command_line('jaxgd', 'report', folder.path)}")
     say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
     return DONE
 
