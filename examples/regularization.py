@@ -6,6 +6,7 @@ Source: Nielsen, chapter 3, "Overfitting and regularization": cross-entropy, η 
 """
 
 import argparse
+import dataclasses
 
 import jax
 import matplotlib.pyplot as plt
@@ -22,7 +23,7 @@ args = parser.parse_args()
 
 data = jaxgd.load_dataset(args.data)
 images, labels = data.train.images[: args.images], data.train.labels[: args.images]
-few = data._replace(train=data.train._replace(images=images, labels=labels))
+few = dataclasses.replace(data, train=jaxgd.Part(images, labels))
 network = jaxgd.init_network(jax.random.key(0), (data.train.images[0].size, 30, 10))
 figure, (costs, accuracies) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
 for l2, color in ((None, "C0"), (0.1, "C1")):

@@ -320,7 +320,7 @@ def test_names_of_families_and_cases_are_unique():
         "nielsen",
         "memory",
         "sweep",
-        "pictures",
+        "photographs",
     )
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)

@@ -110,7 +110,7 @@ def rows(kind: str, result: Counts, count: int = COUNT) -> list[Row]:
     quantities = ("correct", "confident errors", "warned")
     return [
         Row(
-            case=f"pictures/{kind}", variant="jaxgd", quantity=quantity, value=value, unit="pictures", n=count,
+            case=f"photographs/{kind}", variant="jaxgd", quantity=quantity, value=value, unit="pictures", n=count,
             precision=DEFAULT_PRECISION, details={"seed": SEED, "training": " ".join(TRAINING)},
         )
         for quantity, value in zip(quantities, result, strict=True)
@@ -140,4 +140,6 @@ def _command(*words: str) -> tuple[str, str]:
     return out.getvalue(), err.getvalue()
 
 
-CASES = (Case("pictures", "pictures", f"{COUNT} generated photographs of each of {len(KINDS)} kinds", measure, True),)
+CASES = (
+    Case("photographs", "photographs", f"{COUNT} generated photographs of each of {len(KINDS)} kinds", measure, True),
+)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaxgd.data.image import Digit, Frame, Picture
 
 # A largest activation below the first, or above the next by less than the second, makes an answer doubtful. On the
-# clean photographs of seed 1 of the benchmark `pictures` they doubt 1.5%, and 0.5 and 0.3 would doubt 2.8%.
+# clean photographs of seed 1 of the benchmark `photographs` they doubt 1.5%, and 0.5 and 0.3 would doubt 2.8%.
 _LOW, _CLOSE = 0.4, 0.2
 _MOST_ROWS = 20  # digits in a figure
 

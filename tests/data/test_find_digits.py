@@ -230,6 +230,18 @@ def test_dust_is_no_digit():
     assert digit.box[1] > 150
 
 
+def test_dust_inside_the_box_is_erased(seven):
+    gray = photo(seven)
+    gray[130:132, 70:72] = 40
+    (digit,) = found(gray=gray)
+    top, left, bottom, right = digit.box
+    assert top < 130 < bottom
+    assert left < 70 < right
+    margin = 6  # of the cut and of the paper around it
+    assert digit.image[130 - top + margin, 70 - left + margin] == 0
+    assert digit.image.max() > 150
+
+
 @pytest.mark.parametrize("turns", range(4))
 def test_ink_that_leaves_the_picture_is_reported(turns):
     gray = np.rot90(photo(strokes(((0.5, 0.3), (0.5, 1.0)))), turns)

@@ -64,7 +64,7 @@ def test_many_classes_have_colors_without_counts():
         ({"interactive": True}, jaxgd.RangeError, "an Assessment takes no interactive"),
         ({"cost": lambda v: 0.0}, jaxgd.RangeError, "an Assessment takes no cost"),
     ],
-    ids=str,
+    ids=["five images", "one image", "a text", "interactive", "a cost"],
 )
 def test_unfit_options_are_refused(options, error, match):
     with pytest.raises(error, match=match):
