@@ -121,8 +121,8 @@ def _softmax_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
 def softmax_product(z: Any, v: Any) -> Any:
     """Return the product of the softmax's Jacobian with v, a_j (v_j − Σ_k a_k v_k). The Jacobian is symmetric.
 
-    The elements of the product have the sum 0, so that of the largest output m is minus the sum of the others. The
-    formula contains 1 − a_m, which is 0 by rounding near a_m = 1.
+    The elements of the product add up to 0. The element of the largest output m is computed as minus the sum of the
+    others, because its formula contains 1 − a_m, which rounds to 0 near a_m = 1.
     """
     a, largest = softmax(z), is_largest(z)
     product = jnp.where(largest, 0, a * (v - jnp.sum(a * v, axis=-1, keepdims=True)))

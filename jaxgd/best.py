@@ -29,7 +29,7 @@ class Choice:
         return self.keep == "best" or self.patience is not None
 
     def network(self, state: TrainState, xp: Any) -> Network:
-        """Return the network to return. Before the first finite value, there is no best one."""
+        """Return the network of the result: the last one as long as no value was finite, even with `keep="best"`."""
         if self.keep == "last" or state.best is None:
             return state.network
         known, best = state.best.epoch >= 0, state.best.network

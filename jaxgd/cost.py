@@ -178,7 +178,7 @@ def require_cost_fits(who: str, cost: Cost, activation: Activation) -> None:
         raise RangeError(
             f"{who}: the cross-entropy needs outputs between 0 and 1, of the activation "
             f"{' or '.join(map(repr, _ENTROPIES))}, got {name_of(activation)}.\n"
-            'For instance activation=("tanh", "softmax") for two layers.'
+            'Give the last layer one of them, for instance "softmax".'
         )
 
 

@@ -352,7 +352,9 @@ def sharpness(
 ) -> Sharpness:
     """Find the largest eigenvalue λ_max of a cost's Hessian.
 
-    λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the first pair of `eigenpairs`.
+    λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the first pair of `eigenpairs` with k = 1. The search can end at
+    the second largest eigenvalue, with a small residual, if its first direction has almost no part along the
+    eigenvector of the largest one. `eigenpairs` with k = 2 also searches outside the vectors that it has found.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.

@@ -18,8 +18,7 @@ class Best:
 
     Attributes:
         network: The best network. As long as no value was finite, the network at the start.
-        epoch: The number of epochs done when it was the newest one, an integer scalar. −1 as long as no value was
-            finite.
+        epoch: The number of epochs that made it, an integer scalar; 0 for the start. −1 as long as no value was finite.
         value: Its accuracy or cost on the validation examples, a scalar. NaN as long as no value was finite.
         waited: The number of epochs since, an integer scalar. Without a finite value, the number of epochs so far.
         by: "accuracy" or "cost".
@@ -128,7 +127,7 @@ class TrainResult(NamedTuple):
 
     @property
     def best_epoch(self) -> Int[Array, "*batch"] | None:
-        """The number of epochs after which the best network was the newest one; 0 is the start.
+        """The number of epochs that made the best network; 0 is the start.
 
         None without `keep="best"` and `patience`; −1 if no value on the validation examples was finite.
         """

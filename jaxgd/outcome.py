@@ -33,7 +33,7 @@ class Reason(enum.IntEnum):
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
             label of `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
-        PATIENCE: `train` made as many epochs in a row without a new best as its `patience` allows.
+        PATIENCE: `train` made `patience` epochs in a row without a new best network.
     """
 
     COMPLETED = 0
@@ -79,8 +79,8 @@ _MESSAGES = {
     "Check the start and the data",
     Reason.ZERO_GRADIENT: "zero gradient: the gradient is 0 at v, but the curvature does not show a minimum. Does the "
     "cost depend on v? Try another start",
-    Reason.PATIENCE: "out of patience: no new best on the validation examples in as many epochs in a row as `patience` "
-    "allows",
+    Reason.PATIENCE: "out of patience: no new best network on the validation examples within the epochs that "
+    "`patience` allows",
 }
 # The advice for a rule with a step size, and for a rule without one.
 _ADVICE = {

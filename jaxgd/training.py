@@ -151,11 +151,11 @@ def train(
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.
         keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
-            on the validation examples. The network at the start counts too, so the result is never worse than it is.
-            The first of equal networks is the best one, and a value that is infinite or NaN never is. If no value is
-            finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs to the last
-            epoch and holds the best network so far in `best`.
-        by: The value that the best network has: the largest "accuracy" (default) or the smallest "cost" on the
+            on the validation examples. The network at the start counts too, so the result is never worse there than the
+            start. The first of equal networks is the best one. A value that is infinite or NaN is never the best. If no
+            value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs to the
+            last epoch and holds the best network so far in `best`.
+        by: The value that decides: the best network has the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
         patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
             is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run counts on. Default: no
@@ -433,15 +433,15 @@ def _scheduled(dtype: Any, schedule: Callable[[Any], Any], updates: Array) -> Ar
     return rates
 
 
-def weight_decay(dtype: Any, l2: Any, n: int) -> Array:
-    """Return λ/n. Raise unless λ is a finite number, 0 or more, or traced."""
-    require_real("train", "l2", l2)
+def weight_decay(dtype: Any, l2: Any, n: int, name: str = "l2") -> Array:
+    """Return λ/n. Raise unless λ, the argument called `name`, is a finite number, 0 or more, or traced."""
+    require_real("train", name, l2)
     if is_traced(l2):
         return jnp.asarray(l2, dtype) / n
     with np.errstate(over="ignore"):
         decay = (np.asarray(l2, np.float64) / n).astype(dtype)
     if not 0 <= decay < np.inf:
         raise RangeError(
-            f"train: l2 must be a finite number, 0 or more, got {shown(l2, str)}.\nThe book uses 5.0 in chapter 3."
+            f"train: {name} must be a finite number, 0 or more, got {shown(l2, str)}.\nThe book uses 5.0 in chapter 3."
         )
     return jnp.asarray(decay)

@@ -63,8 +63,8 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink. An IDX file has the
-    orientation of the run's files: it is transposed if the run was trained with --transpose."""
+    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink.
+    IDX files are transposed if the run was trained with --transpose."""
     single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Expect one digit per picture. A picture with several is an error."""
     show: MaybePath = None

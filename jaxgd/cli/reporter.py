@@ -81,21 +81,24 @@ class Reporter:
         self._bar.update()
 
     def conclude(self, outcome: Outcome, entries: list[History], best: Best | None, keep: str) -> None:
-        """Print the outcome of the run, its best epoch on the test images, and the network that is kept."""
+        """Print the outcome of the run, its best epoch, and the network that is kept.
+
+        The best epoch is the best on the validation images if the run followed it, otherwise on the test images.
+        """
         # The message of STOPPED speaks of a callback, which is the command's own. The command reports a signal itself.
         if outcome.reason is not Reason.STOPPED:
             say(outcome.message)
         if len(entries) > 1:
+            last = f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%})"
             first = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
-            say(
-                f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%}); "
-                f"best: epoch {first - 1}, {self._correct(entries[first])}"
-            )
+            # A second best epoch, on other images, would confuse.
+            best_test = f"; best: epoch {first - 1}, {self._correct(entries[first])}"
+            say(last + (best_test if best is None else " after the last epoch"))
         if best is not None and best.epoch >= 0:
             k = int(best.epoch)
             value = f"{best.value:.2%}" if best.by == "accuracy" else f"{best.value:.6f}"
             where = f"epoch {k - 1}" if k else "the network before the first epoch"
-            kept = "network.safetensors" if keep == "best" else "the last network is kept; best"
+            kept = "network.safetensors" if keep == "best" else "network.safetensors: the last network; best"
             say(f"{kept}: {where}, validation {best.by} {value}, test {self._correct(entries[k])}")
 
     def _correct(self, entry: History) -> str:

@@ -64,8 +64,8 @@ class Train:
     index of this process, from 0. If a process is lost, the job ends within JAXGD_HEARTBEAT seconds (30 by default).
     --resume continues the run with any number of processes.
 
-    Exit status: 0 the run completed; 1 it failed, all outputs are saturated, no weight changes, or a file or the output
-    could not be written; 2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+    Exit status: 0 the run completed, or --patience ended it; 1 it failed, all outputs are saturated, no weight changes,
+    or a file or the output could not be written; 2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
     data: MaybeName = None
@@ -85,10 +85,10 @@ class Train:
     """First weights: gaussian is N(0, 1), scaled is N(0, 1/fan-in).
     (default: gaussian, as in the book; scaled for digits)"""
     activation: MaybeWords = None
-    """Activation of the neurons: one name for all layers, or one per layer, of sigmoid, tanh, relu, and softmax for the
-    last layer. (default: sigmoid, as in the book)"""
+    """Activation of all layers, or one per layer: sigmoid, tanh or relu; also softmax for the last layer.
+    (default: sigmoid, as in the book)"""
     cost: Literal["quadratic", "cross-entropy"] = "quadratic"
-    """Cost to minimize. cross-entropy needs a last layer of sigmoid or softmax. (The book takes --eta 0.5 with it.)"""
+    """Cost to minimize. cross-entropy needs a last layer of sigmoid or softmax; the book uses --eta 0.5 with it."""
     l2: MaybeFloat = None
     """λ of L2 regularization, 0 or more: adds (λ/2n) Σ w² to the cost, for n training examples. (default: no term)"""
     eta: Float = 3.0
@@ -102,7 +102,7 @@ class Train:
     keep: Literal["last", "best"] = "last"
     """Network to write to network.safetensors: the last one, or the best one on the validation images."""
     by: Literal["accuracy", "cost"] = "accuracy"
-    """Value on the validation images that the best network has."""
+    """Value on the validation images that decides which network is the best."""
     patience: MaybeInt = None
     """End the run after this number of epochs in a row without a new best network. (default: no limit)"""
     from_: Annotated[MaybePath, tyro.conf.arg(name="from")] = None

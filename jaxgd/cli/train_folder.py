@@ -15,7 +15,7 @@ from jaxgd.cli.common import (
     stated_conventions,
 )
 from jaxgd.cli.output import say
-from jaxgd.cli.train_settings import activations_of, cost_of, network_digest, trained_network
+from jaxgd.cli.train_settings import activations_of, cost_of, network_digest, trained_network, without_effect
 
 if TYPE_CHECKING:
     import jax
@@ -86,7 +86,7 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
         outputs=sizes[-1],
     )
     if options.l2 is not None:
-        weight_decay(jnp.result_type(float), options.l2, len(data.train.labels))
+        weight_decay(jnp.result_type(float), options.l2, len(data.train.labels), "--l2")
     config = {
         **dict(zip(("data", "data_dir"), _place(name, options.data_dir), strict=True)),
         "labels_from": conventions.labels_from or 0,
@@ -110,6 +110,8 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     first = first_network(options.seed, sizes, scheme)[0] if network is None else network
     first = activated("train", first, activations)
     chosen_kernel(config, first, on_devices(data))  # raises if the requested backend cannot run
+    for note in without_effect(options):
+        say(note)
     path = options.run_dir or Path("runs") / f"{data.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     path = Path(text_from_process_0(str(path)))
     _require_utf8("--run-dir", path)

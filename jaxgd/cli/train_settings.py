@@ -25,9 +25,21 @@ def trained_network(options: "Train", path: Path) -> tuple["Network", dict[str, 
     unfit = [f"--{name}" for name in ("sizes", "scheme", "activation") if getattr(options, name) is not None]
     if unfit:
         raise RangeError(f"--from starts with the layers and weights of a network: leave out {', '.join(unfit)}.")
+    if not path.exists():
+        raise RangeError(f"--from must be a run folder or a .safetensors file, got {path}, which does not exist.")
     network = RunFolder.open(path).load_network() if path.is_dir() else load_network(path)
     cast: Network = jax.tree.map(lambda x: jnp.asarray(x, float), network)
     return cast, {"path": str(path.absolute()), "sha256": network_digest(cast)}
+
+
+def without_effect(options: "Train") -> list[str]:
+    """Return a sentence for each given option that has no effect without another one."""
+    notes = []
+    if options.by != "accuracy" and options.keep == "last" and options.patience is None:
+        notes.append(f"--by {options.by} has no effect without --keep best or --patience")
+    if options.record_every != 1 and not options.record:
+        notes.append(f"--record-every {options.record_every} has no effect without --record")
+    return notes
 
 
 def network_digest(network: "Network") -> str:

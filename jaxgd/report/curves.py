@@ -9,11 +9,13 @@ from jaxgd.report.figure import new_figure
 # Accuracies in percent to mark on an axis that is logarithmic in the error.
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 
+_COLUMNS = 3  # of panels
+
 Panel = tuple[str, list[tuple[Any, Any, str]]]
 
 
 def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> tuple[Any, ...]:
-    """Draw panels of lines next to each other, and return their axes.
+    """Draw panels of lines, three in a row, and return their axes.
 
     Args:
         panels: The label of each panel's vertical axis, and its lines: x, y and the label of each.
@@ -26,9 +28,14 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(figure, (4.5 * len(panels), 3.6))
+    columns = min(len(panels), _COLUMNS)
+    rows = -(-len(panels) // columns)
+    figure = new_figure(figure, (4.5 * columns, 3.6 * rows))
     figure.suptitle(title.replace("$", r"\$"))
-    drawn = tuple(figure.subplots(1, len(panels), squeeze=False)[0])
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in grid[len(panels) :]:
+        unused.remove()
+    drawn = tuple(grid[: len(panels)])
     for axes, (name, lines) in zip(drawn, panels, strict=True):
         for x, y, text in lines:
             # A single point would be an invisible line.

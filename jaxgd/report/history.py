@@ -9,7 +9,8 @@ from jaxgd.history import History, TrainResult
 from jaxgd.report.curves import Panel, curves, scale_accuracy
 
 _LEGEND = 10  # the largest number of lines that a legend names
-_SPLITS = (("", "training"), ("validation_", "validation"), ("test_", "test"))
+# In this order, they have the colors of `jaxgd train --plot`.
+_SPLITS = (("", "training"), ("test_", "test"), ("validation_", "validation"))
 
 
 def draw(result: TrainResult | History, *, figure: Any = None) -> tuple[Any, ...]:

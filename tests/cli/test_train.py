@@ -1,6 +1,7 @@
 """`jaxgd train`: its output, run folder, resume and error messages."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from jaxgd.best import best_epochs
 from jaxgd.chunks import Budget
 from jaxgd.cli import main, train_folder
 from jaxgd.cli.train import Train
+from jaxgd.cli.train_settings import without_effect
 from jaxgd.cost import COSTS
 from jaxgd.data.idx import write_idx
 from jaxgd.network import first_network
@@ -424,6 +426,15 @@ def entries_of(history):
     return [jax.tree.map(lambda x, k=k: x[k], history) for k in range(len(history.epoch))]
 
 
+def test_options_without_effect_are_named():
+    alone = Train(by="cost", record_every=2)
+    assert without_effect(alone) == [
+        "--by cost has no effect without --keep best or --patience",
+        "--record-every 2 has no effect without --record",
+    ]
+    assert without_effect(dataclasses.replace(alone, patience=3, record=("sharpness",))) == []
+
+
 def test_a_run_starts_from_trained_weights_and_keeps_a_copy(jaxgd, run_folder):
     source = Path("run/network.safetensors").read_bytes()
     assert jaxgd("train", "--epochs", 1, "--run-dir", "more", "--from", "run", "--eta", 0.5, "--seed", 9).status == 0
@@ -487,7 +498,7 @@ MISUSE = {
     "patience 0": (["--patience", 0], "--patience must be at least 1, got 0"),
     "records never": (["--record-every", 0], "--record-every must be at least 1, got 0"),
     "an unknown record": (["--record", "loss"], "--record must be sharpness or gradient-norms, got 'loss'"),
-    "from nothing": (["--from", "nowhere"], "nowhere cannot be read"),
+    "from nothing": (["--from", "nowhere"], "--from must be a run folder or a .safetensors file, got nowhere"),
     "from another file": (["--from", "run/config.json", "--run-dir", "x"], "is damaged or not a safetensors file"),
     "from with sizes": (["--from", "run", "--sizes", 64, 10, "--scheme", "scaled"], "leave out --sizes, --scheme"),
     "from with an activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),

@@ -42,6 +42,8 @@ def test_a_run_is_drawn_with_its_best_network_and_its_records():
     axes = jaxgd.plot(result, figure=Figure())
     assert [a.get_ylabel() for a in axes] == ["cost C", "accuracy, %", "done", "layers"]
     assert {a.get_xlabel() for a in axes} == {"epochs"}
+    places = [a.get_subplotspec() for a in axes]
+    assert [(p.rowspan.start, p.colspan.start) for p in places] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert axes[0].figure.get_suptitle() == "out of patience after 3 epochs"
     cost, accuracy, done, layers = map(drawn, axes)
     np.testing.assert_array_equal(cost["training"], [range(4), COST])

@@ -167,7 +167,7 @@ def test_the_page_follows_the_settings_of_the_run():
     settings = {"keep": "best", "patience": 1, "epochs": 9, "labels_from": 1, "record": ["sharpness"]}
     shown = facts(metrics=metrics, config=settings)
     text = Outline(run_page(shown)).text
-    for words in ("sharpness", "gradient norms", "epochs up to this network, the best", "3 → 8", "5 → none", "cd" * 32):
+    for words in ("sharpness", "gradient norms", "epochs up to the best network", "3 → 8", "5 → none", "cd" * 32):
         assert words in text
     assert (shown.epochs_done, shown.best_epoch, shown.ended) == (2, 1, True)
     assert not facts(metrics=metrics, config=settings | {"patience": 2}).ended

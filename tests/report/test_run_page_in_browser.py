@@ -44,7 +44,7 @@ def made(folder, *argv):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("page") / "digits", "--epochs", "20")
+    return made(tmp_path_factory.mktemp("page") / "digits", "--epochs", "20", "--keep", "best")
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,8 @@ def test_the_slider_shows_the_values_of_an_epoch(page, digits):
     page.open(digits / "report.html")
     rows = [json.loads(line) for line in (digits / "metrics.jsonl").read_text().splitlines()]
     page.evaluate("document.getElementById('epoch').focus()")
-    for at in range(len(rows) - 1, len(rows) - 4, -1):
+    best = rows[-1]["best_epoch"]
+    for at in range(best, best - 3, -1):
         assert text(page, "#epoch-number") == str(rows[at]["epoch"])
         assert text(page, "[data-column=test_cost]") == f"{rows[at]['test_cost']:.4g}"
         page.send(

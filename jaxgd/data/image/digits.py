@@ -13,8 +13,8 @@ from jaxgd.errors import DataError
 # share of a side.
 _BAND, _LONG = 0.06, 0.5
 _TALL = 0.5  # share of the largest group's height: a lower group is a part of a digit, such as the bar of a 5
-# Shares of the height. Two tall groups are parts of one digit, with broken strokes, if their columns are closer than
-# the first, or shared, and their rows closer than the second.
+# Shares of the height. Two tall groups are parts of one digit with broken strokes if their columns overlap or have a
+# gap below the first, and their rows overlap or have a gap below the second.
 _GAP, _BREAK = 0.08, 0.5
 _NEAR = 0.5  # share of a digit's height: a lower group that is farther away is no part of it
 _STAIN = 0.1  # share of the strongest group: a lower group far from the others is a digit, and with less ink it is dust
@@ -53,10 +53,9 @@ def find_digits(picture: Picture) -> list[Digit]:
 
     Ink is above a third of the strongest ink. Connected ink is a group. A group along the edges of the picture is a
     frame, and one with less than 0.5% of all ink is dust. Both are removed if other ink remains. A group at least half
-    as tall as the tallest is a digit, or a part of the digit whose columns it shares or nearly
-    touches. A lower group belongs
-    to the nearest digit if it is near; otherwise it is a digit if it has a tenth of the strongest group's ink, and dust
-    if it has less.
+    as tall as the tallest is a digit, or a part of the digit whose columns it shares or nearly touches. A lower group
+    belongs to the nearest digit if it is near. Otherwise it is a digit if it has a tenth of the strongest group's ink,
+    and dust if it has less.
 
     Args:
         picture: The picture with its ink.

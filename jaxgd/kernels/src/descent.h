@@ -48,14 +48,14 @@ struct Gradient {
 };
 
 // The result of an epoch. `finite` is true if no output was NaN and, for the cross-entropy, no z of an output was
-// infinite. `contended` is true if its threads lost more than an
-// eighth of the time waiting for processors that other work used.
+// infinite. `contended` is true if its threads lost more than an eighth of the time waiting for processors that other
+// work used.
 struct EpochResult {
   bool finite, contended;
 };
 
-// The result of an evaluation: the sum of the examples' costs, the number of examples whose largest output is the right one, and true if
-// every output is within the machine epsilon of 0 or 1.
+// The result of an evaluation: the sum of the examples' costs, the number of examples whose largest output is the right
+// one, and true if every output is within the machine epsilon of 0 or 1.
 struct Evaluation {
   double cost = 0;
   int64_t right = 0;

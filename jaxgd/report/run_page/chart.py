@@ -10,7 +10,7 @@ from jaxtyping import Float
 _WIDTH, _HEIGHT = 480, 280
 LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 12, 12, _HEIGHT - 40
 _MOST_TICKS = 6
-_EXACT = 1e-9  # least error of an accuracy that counts
+_EXACT = 1e-9  # smallest error of an accuracy that counts
 _MOST_POINTS = 500  # of a curve; a longer one is thinned
 
 
@@ -129,7 +129,7 @@ def _linear(least: float, most: float) -> _Axis:
 def _accuracies(values: Float[np.ndarray, " n"]) -> _Axis:
     errors = np.sort(1 - values)
     positive = errors[errors > _EXACT]
-    # An error of 0 has no logarithm: draw it at half of the least other error.
+    # An error of 0 has no logarithm: draw it at half of the smallest other error.
     reached = bool(errors[0] <= _EXACT)
     floor = float(positive[0]) / (2 if reached else 1) if len(positive) else 1e-3
     low, high = _padded(-math.log10(max(float(errors[-1]), floor)), -math.log10(floor))
@@ -158,7 +158,7 @@ def _log_marks(low: float, high: float) -> list[float]:
 
 
 def _nice(step: float) -> float:
-    """Return the least of 1, 2 and 5 times a power of ten that is at least this step."""
+    """Return the smallest of 1, 2 and 5 times a power of ten that is at least this step."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= step * (1 - 1e-9))
 

@@ -60,8 +60,8 @@ def curves(facts: RunFacts) -> str:
 <table class="plain" aria-label="Cost and accuracy">
 <thead><tr><th scope="col">examples</th><th scope="col">cost</th><th scope="col">accuracy</th></tr></thead>
 <tbody>{values}</tbody></table>
-<p class="soft">After 0 epochs is the start. <code>jaxgd train</code> counts epochs from 0: its Epoch 0 is after 1
-epoch. The axis of the accuracy is logarithmic in the error.{marked}</p>
+<p class="soft">The values after 0 epochs are those of the start. <code>jaxgd train</code> counts from 0: it prints the
+values after 1 epoch as Epoch 0. The axis of the accuracy is logarithmic in the error.{marked}</p>
 {_epochs(facts, splits)}""",
     )
 

@@ -44,7 +44,7 @@ def figures(facts: RunFacts) -> str:
             shown.append((number("accuracy", metrics["test_accuracy"][-1]), "test accuracy after the last epoch"))
         shown.append((f"{facts.epochs_done:,}", "epochs"))
     if facts.best_epoch is not None and facts.config.get("keep") == "best":
-        shown.append((f"{facts.best_epoch:,}", "epochs up to this network, the best"))
+        shown.append((f"{facts.best_epoch:,}", "epochs up to the best network"))
     shown.append((f"{sum(layer.w.size + layer.b.size for layer in facts.network):,}", "weights and biases"))
     entries = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for value, label in shown)
     return f'<dl class="figures">{entries}</dl>'
@@ -115,7 +115,7 @@ def weights(facts: RunFacts) -> str:
         "weights",
         "Weights of the first layer",
         f'<p>The weights of the {which}, each as an image: <span class="swatch positive"></span> above 0, '
-        f'<span class="swatch negative"></span> below 0. The full color is a size of {largest:.3g} or more. {edge}</p>'
+        f'<span class="swatch negative"></span> below 0. Sizes of {largest:.3g} or more have the full color. {edge}</p>'
         f'<ul class="gallery weights">{items}</ul>',
     )
 
