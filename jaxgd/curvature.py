@@ -232,10 +232,11 @@ def _lanczos(
     eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
-    # Products of H with one direction contain only one eigenvector of a repeated eigenvalue. If all k pairs are found,
-    # the search continues in a new direction, until the k values stay the same and the next value lies beyond them.
-    repeats = k > 1 and m < n
-    wanted = k + repeats
+    # Products of H with one direction contain only one eigenvector of a repeated eigenvalue, and may lack an eigenvector
+    # almost entirely. If all k pairs are found, the search continues in a new direction, until the k values stay the
+    # same and, for several pairs, the next value lies beyond them.
+    checked = m < n
+    wanted = k + (checked and k > 1)
 
     def outside(q: Array, x: Array) -> Array:
         # Orthogonalize twice. One pass leaves parts of the other rows, which would return as copies of eigenvalues.
@@ -269,10 +270,11 @@ def _lanczos(
         limit = jnp.maximum(tolerance, rounding)
         found = jnp.all(residuals[:k] <= limit) | (m == n)
         done, again = found, jnp.array(False)
-        if repeats:
+        if checked:
             again = found & ~jnp.all(jnp.abs(values[:k] - s.settled) <= limit)
-            beyond = residuals[k] <= jnp.maximum(jnp.abs(values[k] - values[k - 1]) / 100, limit)
-            done = found & ~again & beyond
+            done = found & ~again
+        if wanted > k:
+            done &= residuals[k] <= jnp.maximum(jnp.abs(values[k] - values[k - 1]) / 100, limit)
         # The value beyond the k must come from the new direction.
         first = jnp.where(again, k, kept)
         stays = jnp.arange(kept)[:, None] < first
@@ -352,9 +354,9 @@ def sharpness(
 ) -> Sharpness:
     """Find the largest eigenvalue λ_max of a cost's Hessian.
 
-    λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the first pair of `eigenpairs` with k = 1. The search can end at
-    the second largest eigenvalue, with a small residual, if its first direction has almost no part along the
-    eigenvector of the largest one. `eigenpairs` with k = 2 also searches outside the vectors that it has found.
+    λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the first pair of `eigenpairs` with k = 1. A direction that has
+    almost no part along its eigenvector would lead to the second largest eigenvalue. So the search is repeated in a new
+    direction outside the vector found, until the value stays the same.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.

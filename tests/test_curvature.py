@@ -132,6 +132,20 @@ ENDS = {
 }
 
 
+def test_a_first_direction_without_the_largest_eigenvector_still_finds_it(seed):
+    """The default direction of the search is orthogonal to the eigenvector of 3. A single search ends at 2."""
+    with jax.enable_x64(True):
+        direction = np.asarray(jax.random.normal(jax.random.key(0), (2, 40), float))[0]
+        columns = symmetric(40, seed)
+        columns[:, 0] -= direction * (direction @ columns[:, 0]) / (direction @ direction)
+        rotation = np.linalg.qr(columns)[0]
+        a = rotation * np.array([3.0, 2.0, 1.5, *between(-1, 1)]) @ rotation.T
+        found = in_numpy(sharpness(quadratic, jnp.zeros(40), args=(jnp.asarray((a + a.T) / 2),)))
+    assert found.converged
+    # The residual is at most √eps λ, and the error of the eigenvalue at most as large.
+    np.testing.assert_allclose(found.value, 3.0, rtol=1.5e-8)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("which", ["SA", "LA"])
 @pytest.mark.parametrize("name", ENDS)
