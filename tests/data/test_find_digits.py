@@ -255,7 +255,7 @@ def test_a_picture_of_many_dots_is_refused(rows):
 
 @pytest.mark.parametrize("gap", [4, 16])
 def test_a_thousand_shapes_take_seconds(gap):
-    """Close rows merge again and again, and far ones are compared in pairs: both took 20 s, or a recursion too deep for Python."""
+    """Close rows merge again and again, and all pairs of far ones are compared. A loop over pairs would take 20 s."""
     gray = np.full((60 + 31 * (30 + gap), 60 + 32 * 46), 255, np.uint8)
     for row in range(31):
         for column in range(32):
