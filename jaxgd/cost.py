@@ -120,7 +120,8 @@ def sigmoid_error(z: Any, y: Any) -> Any:
 @jax.custom_jvp
 def _softmax_entropy(z: Any, y: Any) -> Any:
     """Return −Σ y ln a of each example, where a is the softmax of z."""
-    return -jnp.sum(y * _log_softmax(z), axis=-1)
+    # ln a is −∞ if the difference of two z overflows, and 0 times it would be NaN.
+    return -jnp.sum(jnp.where(y == 0, 0, y * _log_softmax(z)), axis=-1)
 
 
 @_softmax_entropy.defjvp

@@ -130,6 +130,8 @@ def doubts_of(reading: Reading, a: "np.ndarray", first: int = 0) -> list[str]:
         doubts.append(f"one of {reading.several} digits in the picture")
     if reading.digit is not None and reading.digit.touches:
         doubts.append("its ink touches the edge of the picture, so a part may be missing")
+    if (a != a).any():
+        return [*doubts, "an activation is NaN, so the network has no answer"]
     best, *others = (int(i) for i in (-a).argsort())
     if a[best] < _LOW:
         doubts.append(f"the largest activation is {a[best]:.2f}, which is low")

@@ -58,6 +58,7 @@ def test_single_refuses_several_digits(jaxgd, pictures):
         ([0.9, 0.2, 0.8], {}, ["0 with 0.90 is close to 2 with 0.80"]),
         ([0.9, 0.2, 0.1], {"touches": True}, ["its ink touches the edge of the picture, so a part may be missing"]),
         ([0.9], {}, []),
+        ([0.9, np.nan, 0.1], {}, ["an activation is NaN, so the network has no answer"]),
     ],
 )
 def test_doubts(a, digit, words):

@@ -265,6 +265,22 @@ def test_a_picture_of_many_dots_is_refused(rows):
         find_digits(separate(gray))
 
 
+@pytest.mark.parametrize("gap", [4, 16])
+def test_a_thousand_shapes_take_seconds(gap):
+    """Close rows merge again and again, and all pairs of far ones are compared. A loop over pairs would take 20 s."""
+    gray = np.full((60 + 31 * (30 + gap), 60 + 32 * 46), 255, np.uint8)
+    for row in range(31):
+        for column in range(32):
+            gray[30 + row * (30 + gap) :, 30 + column * 46 :][:30, :12] = 0
+    start = time.process_time()
+    if gap == 4:
+        assert len(find_digits(separate(gray))) == 1
+    else:
+        with pytest.raises(DataError, match="at most 100 digits, got 992"):
+            find_digits(separate(gray))
+    assert time.process_time() - start < 5
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_blank_picture_has_no_digits(value):
     blank = np.full((60, 60), value, np.uint8)

@@ -153,20 +153,26 @@ def _digits(groups: list[_Group]) -> list[list[_Group]]:
 
 
 def _merged(digits: list[list[_Group]]) -> list[list[_Group]]:
-    """Merge digits whose boxes are parts of one."""
-    for members in digits:
-        for others in digits:
-            if members is not others and _are_one(_joined(members), _joined(others)):
-                rest = [digit for digit in digits if digit is not members and digit is not others]
-                return _merged([*rest, members + others])
-    return digits
+    """Merge digits whose boxes are parts of one, until no two are."""
+    from scipy.sparse.csgraph import connected_components
+
+    while True:
+        boxes = np.stack([_joined(members) for members in digits])
+        count, label = connected_components(_are_one(boxes[:, None], boxes[None]), directed=False)
+        if count == len(digits):
+            return digits
+        merged: list[list[_Group]] = [[] for _ in range(count)]
+        for members, k in zip(digits, label, strict=True):
+            merged[k] += members
+        digits = merged
 
 
-def _are_one(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> bool:
-    """Return True if two boxes share columns, or nearly do, and are not far apart in their rows."""
-    down, across = np.maximum(a[:2], b[:2]) - np.minimum(a[2:], b[2:])  # negative where the boxes overlap
-    height = max(a[2] - a[0], b[2] - b[0])
-    return bool(across < _GAP * height and down < _BREAK * height)
+def _are_one(a: Int[np.ndarray, "... 4"], b: Int[np.ndarray, "... 4"]) -> Bool[np.ndarray, "..."]:
+    """Return True for two boxes that share columns, or nearly do, and are not far apart in their rows."""
+    # Negative where the boxes overlap.
+    apart = np.maximum(a[..., :2], b[..., :2]) - np.minimum(a[..., 2:], b[..., 2:])
+    height = np.maximum(a[..., 2] - a[..., 0], b[..., 2] - b[..., 0])
+    return np.asarray((apart[..., 1] < _GAP * height) & (apart[..., 0] < _BREAK * height))
 
 
 def _distance(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> float:
