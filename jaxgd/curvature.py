@@ -232,9 +232,9 @@ def _lanczos(
     eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
-    # Products of H with one direction contain only one eigenvector of a repeated eigenvalue, and may lack an eigenvector
-    # almost entirely. If all k pairs are found, the search continues in a new direction, until the k values stay the
-    # same and, for several pairs, the next value lies beyond them.
+    # Products of H with one direction contain only one eigenvector of a repeated eigenvalue, and may almost lack
+    # another. If all k pairs are found, the search continues in a new direction, until the k values stay the same and,
+    # for several pairs, the next value lies beyond them.
     checked = m < n
     wanted = k + (checked and k > 1)
 

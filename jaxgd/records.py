@@ -71,8 +71,8 @@ class TrainingSharpness:
     """Record the sharpness: the largest eigenvalue λ_max of the Hessian of the training cost, for `train(record=…)`.
 
     λ_max = max ⟨u, Hu⟩ over all u of length 1, with H = ∇²C over all training examples. The full batch is stable while
-    λ_max < 2/η. It is NaN if the search does not converge. An entry costs 31 or more Hessian-vector products, and memory
-    for 32 networks. XLA computes it with every kernel.
+    λ_max < 2/η. It is NaN if the search does not converge. An entry costs 31 or more Hessian-vector products,
+    and memory for 32 networks. XLA computes it with every kernel.
 
     Attributes:
         every: The number of epochs between two entries, at least 1 (default). The entries between are NaN. Under vmap,
