@@ -151,7 +151,7 @@ FAULTS = (
     Fault("curvature.py", "jnp.all(residuals[:k] <= tolerance) &", "jnp.all(residuals[:k] >= 0) &", CURVATURE),
     Fault("curvature.py", "jnp.where(smallest, x, x[..., ::-1])", "x", CURVATURE),
     Fault("curvature.py", "jnp.where(lost, outside(q, jnp.roll(spare, j)), x)", "x", CURVATURE),
-    Fault("curvature.py", "repeats = k > 1 and m < n", "repeats = False", CURVATURE),
+    Fault("curvature.py", "checked = m < n", "checked = k > 1 and m < n", CURVATURE),
     Fault("curvature.py", "first = jnp.where(again, k, kept)", "first = jnp.array(kept)", CURVATURE),
     Fault("curvature.py", "jnp.roll(spare, m + s.copies)", "jnp.roll(spare, m)", CURVATURE),
     Fault("curvature.py", "largest <= rounding / 4, rounding,", "largest <= 0, rounding,", CURVATURE),

@@ -130,6 +130,8 @@ def doubts_of(reading: Reading, a: "np.ndarray", first: int = 0) -> list[str]:
         doubts.append(f"one of {reading.several} digits in the picture")
     if reading.digit is not None and reading.digit.touches:
         doubts.append("its ink touches the edge of the picture, so a part may be missing")
+    if reading.digit is not None and reading.digit.parts > 1:
+        doubts.append(f"its ink has {reading.digit.parts} separate parts, which may be digits of their own")
     if (a != a).any():
         return [*doubts, "an activation is NaN, so the network has no answer"]
     best, *others = (int(i) for i in (-a).argsort())

@@ -57,6 +57,7 @@ def test_single_refuses_several_digits(jaxgd, pictures):
         ([0.05, 0.3, 0.0], {}, ["the largest activation is 0.30, which is low"]),
         ([0.9, 0.2, 0.8], {}, ["0 with 0.90 is close to 2 with 0.80"]),
         ([0.9, 0.2, 0.1], {"touches": True}, ["its ink touches the edge of the picture, so a part may be missing"]),
+        ([0.9, 0.2, 0.1], {"parts": 2}, ["its ink has 2 separate parts, which may be digits of their own"]),
         ([0.9], {}, []),
         ([0.9, np.nan, 0.1], {}, ["an activation is NaN, so the network has no answer"]),
     ],

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from jaxgd.data.image import Frame, find_digits, fit_to_frame, read_picture, separate
+from jaxgd.data.image import Frame, Picture, find_digits, fit_to_frame, read_picture, separate
 from jaxgd.data.image.channels import gray_of
 from jaxgd.data.image.paper import _extreme
 from jaxgd.errors import DataError
@@ -300,3 +300,12 @@ def test_the_largest_picture_takes_seconds(seven):
     assert time.process_time() - start < 10
     assert picture.factor == 7
     np.testing.assert_allclose(digit.box, [3000, 3000, 5000, 3400], atol=14)
+
+
+def test_rows_of_digits_that_count_as_one_have_as_many_parts():
+    gray = np.zeros((120, 200), np.uint8)
+    for row in (10, 64):
+        for column in (60, 84):
+            gray[row : row + 50, column : column + 20] = 255
+    (digit,) = find_digits(Picture(gray, gray, True, 1))
+    assert digit.parts == 4

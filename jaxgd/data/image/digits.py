@@ -29,11 +29,13 @@ class Digit(NamedTuple):
         image: The digit alone, from 0 (paper) to 255 (ink), for `fit_to_frame`.
         box: Its ink's (top, left, bottom, right) in pixels of the picture, bottom and right exclusive.
         touches: True if its ink touches the edge of the picture.
+        parts: The number of its separate parts that are tall enough to be digits; 1 if no stroke is broken.
     """
 
     image: UInt8[np.ndarray, "rows columns"]
     box: tuple[int, int, int, int]
     touches: bool
+    parts: int = 1
 
 
 class _Group(NamedTuple):
@@ -83,13 +85,14 @@ def find_digits(picture: Picture) -> list[Digit]:
             f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits."
         )
     alone = picture.even and not removed and len(digits) == 1 and len(digits[0]) == len(groups)
-    found = []
+    found, tallest = [], max(group.height for group in groups)
     for members in sorted(digits, key=lambda members: int(_joined(members)[1])):
         box = _joined(members)
         image = picture.ink if alone else _cut(ink, labels, members, box)
         touches = bool((box[:2] <= 0).any() or (box[2:] >= ink.shape).any())
         top, left, bottom, right = (int(x) * factor * picture.factor for x in box)
-        found.append(Digit(image, (top, left, bottom, right), touches))
+        parts = sum(group.height >= _TALL * tallest for group in members)
+        found.append(Digit(image, (top, left, bottom, right), touches, max(1, parts)))
     return found
 
 
