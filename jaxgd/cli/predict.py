@@ -108,7 +108,9 @@ class Predict:
         x, _ = require_fit("predict", "image", network, images, np.zeros(len(readings), int))
         outputs = np.asarray(outputs_in_chunks(network, x))
         for reading, a in zip(readings, outputs, strict=True):
-            print(one_line(reading.name), a.argmax() + first, *(f"{activation:.4f}" for activation in a), sep="\t")
+            # As in `jaxgd evaluate`, outputs with a NaN are no answer.
+            answer = "none" if np.isnan(a).any() else a.argmax() + first
+            print(one_line(reading.name), answer, *(f"{activation:.4f}" for activation in a), sep="\t")
             if doubts := doubts_of(reading, a, first):
                 error_line("jaxgd predict", f"warning: {reading.name}: {'; '.join(doubts)}")
         if self.show is not None:

@@ -69,6 +69,13 @@ def test_doubts(a, digit, words):
     assert doubts_of(Reading("x[0]", gray), np.array(a)) == []
 
 
+def test_outputs_with_a_nan_are_no_answer(jaxgd, pictures, monkeypatch):
+    monkeypatch.setattr("jaxgd.chunks.outputs_in_chunks", lambda network, x: np.full((1, 10), np.nan))
+    answer = jaxgd("predict", "run", "one.png")
+    assert answer.out.split("\t")[:2] == ["one.png", "none"]
+    assert "an activation is NaN" in answer.err
+
+
 @pytest.mark.slow
 def test_show_draws_every_digit(jaxgd, pictures):
     write_idx("some", np.eye(8, dtype=np.uint8)[None] * 255)

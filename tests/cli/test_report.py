@@ -152,7 +152,7 @@ def test_a_run_that_stopped_early_names_its_epochs(jaxgd, run_folder):
     Path("run/metrics.jsonl").write_text("".join(rows[:-1]) + rows[-1][:20])  # a run at work writes this line
     assert jaxgd("report", "run").status == 0
     page = Path("run/report.html").read_text()
-    assert "This run has made 1 of 2 epochs. Continue it:" in page
+    assert "This run has made 1 of 2 epochs. It was stopped, or" in page
     assert "jaxgd train --resume run" in page
     epochs = json.loads(page.split('id="facts">')[1].split("</script>")[0])["curves"]["epochs"]
     np.testing.assert_array_equal(epochs, [0, 1])

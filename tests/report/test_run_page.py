@@ -171,6 +171,8 @@ def test_the_page_follows_the_settings_of_the_run():
         assert words in text
     assert (shown.epochs_done, shown.best_epoch, shown.ended) == (2, 1, True)
     assert not facts(metrics=metrics, config=settings | {"patience": 2}).ended
+    never = metrics | {"best_epoch": np.full(3, -1.0)}
+    assert [facts(metrics=never, config=settings | {"patience": n}).ended for n in (2, 3)] == [True, False]
     assert not facts(config={"epochs": 3}).ended
     assert "This run has made 2 of 3 epochs" in run_page(facts(config={"epochs": 3}))
     assert "2 of 2 epochs" not in run_page(facts())

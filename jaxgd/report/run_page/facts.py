@@ -82,7 +82,9 @@ class RunFacts(NamedTuple):
     def ended(self) -> bool:
         """True if the run has made all of its epochs, or its patience has ended it."""
         done, best, patience = self.epochs_done, self.best_epoch, self.config.get("patience")
-        out_of_patience = patience is not None and best is not None and done is not None and done - best >= patience
+        # The best epoch is −1 before the first finite value, and the epochs without a best one count from 0.
+        waited = None if best is None or done is None else done - max(best, 0)
+        out_of_patience = patience is not None and waited is not None and waited >= patience
         return done is not None and (done >= self.config["epochs"] or out_of_patience)
 
 
