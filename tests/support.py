@@ -58,7 +58,7 @@ def _slope(activation, z):
     """Return the outputs, and the Jacobian ∂a/∂z of each example, (n, out, out)."""
     if activation == "softmax":
         a = np.exp(z) / np.sum(np.exp(z), axis=1, keepdims=True)
-        return a, a[:, :, None] * (np.eye(z.shape[1])[None] - a[:, None, :])
+        return a, a[:, :, None] * (np.eye(z.shape[1], dtype=z.dtype)[None] - a[:, None, :])
     s = 1 / (1 + np.exp(-z))
     a, slope = {
         "sigmoid": lambda: (s, s / (1 + np.exp(z))),
@@ -66,7 +66,7 @@ def _slope(activation, z):
         "relu": lambda: (np.maximum(z, 0), np.where(z > 0, 1.0, 0.0)),
         swish: lambda: (z * s, s + z * s / (1 + np.exp(z))),
     }[activation]()
-    return a, slope[:, :, None] * np.eye(z.shape[1])[None]
+    return a, slope[:, :, None] * np.eye(z.shape[1], dtype=z.dtype)[None]
 
 
 def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
