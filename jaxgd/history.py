@@ -98,7 +98,7 @@ class History(NamedTuple):
     step_norm: Float[Array, "*entries"]
     predicted: Float[Array, "*entries"]
     actual: Float[Array, "*entries"]
-    records: dict[str, Shaped[Array, "..."]] = {}  # noqa: RUF012  a tuple has no default factory; nobody changes it
+    records: dict[str, Shaped[Array, "..."]] = {}  # noqa: RUF012  a NamedTuple has no default factory; it is never changed
 
 
 # The fields with one number per entry.
