@@ -102,7 +102,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
     for i, (_, _, low, high, _, want, reason) in enumerate(rows):
         case = f"case {i}: {[*DEGENERATE, *range(200)][i]}"
         got, outcome = end.v[i], end.at(i).outcome
-        if name == "optax.lbfgs" and outcome.reason.name in ("DIVERGING", "STALLED", "MAX_STEPS"):
+        if name == "optax.lbfgs" and i >= len(DEGENERATE) and outcome.reason.name == "DIVERGING":
             given_up += 1
             continue
         if reason == "BAD_RULE" or dtype is jnp.float64:
@@ -114,8 +114,8 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
-    # The line search of optax does not know the bounds. Rounding decides if it gives up on some rows, and says so.
-    assert given_up <= len(rows) / 20
+    # The line search of optax does not know the bounds. Rounding decides if it gives up: on none of 200 rows, or on one.
+    assert given_up <= 2
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def contrast(gray: Gray) -> float:
 
 
 def reduction(gray: Gray) -> int:
-    """Return the factor by which a picture is reduced to at most about a million pixels."""
+    """Return the factor of a reduction to at most about a million pixels."""
     return int(np.ceil(np.sqrt(gray.size / _MOST_PIXELS)))
 
 
