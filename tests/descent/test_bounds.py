@@ -114,7 +114,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
-    # The line search of optax does not know the bounds. Rounding decides if it gives up: on none of 200 rows, or on one.
+    # The line search of optax does not know the bounds. Rounding decides if it gives up: on no row or on one of 200.
     assert given_up <= 2
 
 
