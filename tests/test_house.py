@@ -23,7 +23,7 @@ import jaxgd
 HOME = Path(jaxgd.__file__).parent
 # A module imports only from those above it.
 ORDER = (
-    *("tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
+    *("typed", "tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
     *("activations", "network", "network_file", "cost", "backprop", "named_costs", "curvature", "slices", "rules"),
     *("descent", "gradcheck", "data", "examples", "chunks", "assessment", "kernels"),
     *("history", "best", "epoch", "records", "training_loop", "training"),
