@@ -16,7 +16,8 @@ from unittest import mock
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COMMANDS_PAGE = ROOT / "docs/commands.md"
-PAGES = (README, ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md")))
+# The build of the site writes docs/index.md from README.md.
+PAGES = (README, ROOT / "examples/README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}))
 COMMANDS = ("train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info")
 # Columns of the help in docs/commands.md.
 WIDTH = 100
