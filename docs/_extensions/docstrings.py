@@ -25,7 +25,7 @@ def rewrite(app, what, name, obj, options, lines):
     """Rewrite the lines of a docstring, except its examples."""
     text = "\n".join([*lines, ""])
     text = RETURNS.sub(r":returns: \1", text)
-    text = SOURCE.sub(lambda match: "Source:\n    " + match[1], text)
+    text = SOURCE.sub(lambda match: "Source:\n    " + re.sub(r"\n *", "\n    ", match[1]), text)
     example = False
     lines.clear()
     for line in text.split("\n"):

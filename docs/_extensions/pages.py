@@ -105,7 +105,15 @@ def reference():
                 lines += ["", "```{eval-rst}", f".. {_directive(name)}:: jaxgd.{name}", *_members(name), "```"]
         for name, (home, value, docstring) in ALIASES.items():
             if home == page:
-                lines += ["", "```{eval-rst}", f".. py:type:: jaxgd.{name}", f"   :canonical: {value}", "", f"   {docstring}", "```"]
+                lines += [
+                    "",
+                    "```{eval-rst}",
+                    f".. py:type:: jaxgd.{name}",
+                    f"   :canonical: {value}",
+                    "",
+                    f"   {docstring}",
+                    "```",
+                ]
         pages[page] = "\n".join(lines) + "\n"
     if left:
         raise ValueError(f"REFERENCE in docs/_extensions/pages.py has no page for {', '.join(sorted(left))}.")
