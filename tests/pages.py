@@ -5,6 +5,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -36,7 +37,7 @@ def programs(text):
     found = blocks(text)
     return [
         (line, source, after[2] if after and after[1] == "text" else None)
-        for (line, language, source), after in zip(found, [*found[1:], None], strict=True)
+        for (line, language, source), after in itertools.zip_longest(found, found[1:])
         if language == "python"
     ]
 
