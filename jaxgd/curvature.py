@@ -4,7 +4,7 @@ The Hessian H is never formed. The methods need only products Hu, each at the co
 """
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ from jaxgd.mesh import control
 from jaxgd.mesh.axes import automatic_axes, require_checked_axes, require_equal_cost, varying
 from jaxgd.pytree import norm, size, unit_vector, wide_dtype
 from jaxgd.seen import seen
-from jaxgd.typed import Real, Tree, V, finfo, grad, jit, jvp, ravel_pytree, tree_map, vmap
+from jaxgd.typed import Generic, Real, Tree, V, finfo, grad, jit, jvp, ravel_pytree, tree_map, vmap
 
 Cost = Callable[..., Array]
 

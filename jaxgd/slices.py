@@ -1,7 +1,7 @@
 """Slices through the landscape of a cost: the values of the cost on a grid in a plane."""
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from jaxgd.errors import (
 from jaxgd.mesh.axes import automatic_axes
 from jaxgd.pytree import axpy, dot, norm, size, subtract, unit_vector, wide_dtype
 from jaxgd.seen import seen
-from jaxgd.typed import Real, V, finfo, grad, jit, map_rows, ravel_pytree, tree_map, vmap
+from jaxgd.typed import Generic, Real, V, finfo, grad, jit, map_rows, ravel_pytree, tree_map, vmap
 
 Cost = Callable[..., Array]
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Concatenate, Literal, ParamSpec, Protocol, overload
+    from typing import Generic as Generic
 
     import numpy as np
     from jax.stages import Lowered, Traced
@@ -164,6 +165,17 @@ if TYPE_CHECKING:
 
 else:
     from typing import TypeVar
+
+    class Generic:
+        """A base that makes a NamedTuple generic for type checkers. At run time it stays a plain NamedTuple."""
+
+        def __class_getitem__(cls, _):
+            """Return a base for any parameter."""
+            return cls()
+
+        def __mro_entries__(self, bases):
+            """Add no base to the class."""
+            return ()
 
     Tree = PyTree[Array]
     Real = ArrayLike
