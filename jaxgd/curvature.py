@@ -317,7 +317,8 @@ def _lanczos(
     search = _Search(
         rows, rows, none, _unit(start), jnp.zeros(k, kind), rows[:k], unknown, none, unknown, none, zero, no, no
     )
-    return control.while_loop(more, sweep, search)
+    end: _Search = control.while_loop(more, sweep, search)
+    return end
 
 
 # TF32 products would not keep the vectors orthogonal to rounding.

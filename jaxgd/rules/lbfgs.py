@@ -243,7 +243,8 @@ def _two_loops(state: WolfeState[V], q: V, memory: int) -> V:
 
     q, alphas = control.fori_loop(0, n, back, (q, jnp.zeros_like(state.ratio)))
     _, _, cosine, ratio = pair(0)
-    return control.fori_loop(0, n, forth, scaled(cosine * ratio, q))
+    product: V = control.fori_loop(0, n, forth, scaled(cosine * ratio, q))
+    return product
 
 
 class _Trial(NamedTuple):
