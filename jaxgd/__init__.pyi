@@ -64,4 +64,5 @@ from jaxgd.sweeps import merge_sweep as merge_sweep
 from jaxgd.sweeps import sweep as sweep
 from jaxgd.training import train as train
 
+__all__: list[str]
 __version__: str
