@@ -29,9 +29,7 @@ def explicit_mesh(tree: object) -> Mesh | AbstractMesh | None:
     return None
 
 
-def automatic(
-    f: Callable[..., R], args: tuple[object, ...], shardings: Callable[[NamedSharding], object]
-) -> R:
+def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable[[NamedSharding], object]) -> R:
     """Return f(*args), computed with automatic axes.
 
     With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd do
@@ -115,7 +113,10 @@ def sharding_like(x: jax.Array, replicated: NamedSharding) -> NamedSharding:
 def _type_mesh(x: object) -> AbstractMesh | None:
     """Return the mesh in the type of an array; None for an object without one."""
     sharding = getattr(jax.typeof(x), "sharding", None) if isinstance(x, jax.Array) else None
-    return sharding.mesh if isinstance(sharding, NamedSharding) and not sharding.mesh.empty else None
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
+        return None
+    mesh: AbstractMesh = sharding.mesh.abstract_mesh
+    return mesh
 
 
 def varying(tree: T, like: object) -> T:

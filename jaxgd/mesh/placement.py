@@ -13,8 +13,6 @@ from jaxtyping import Array, UInt8
 
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError, as_array, describe, require_bool, shown
 from jaxgd.mesh.processes import process_count
-from jaxgd.typed import Field
-
 
 D = TypeVar("D")
 
@@ -33,8 +31,9 @@ class Placed:
         devices: The number of devices that hold the rows. It stays known if `jit` traces the arrays.
     """
 
-    images: Field
-    labels: Field
+    # JAX may put objects other than arrays in these fields, so their type is Any.
+    images: Any
+    labels: Any
     n: int = dataclasses.field(metadata={"static": True})
     devices: int = dataclasses.field(default=1, metadata={"static": True})
 
@@ -125,8 +124,8 @@ def _sharded(a: Array | np.ndarray, missing: int, sharding: NamedSharding) -> Ar
         placed: Array = jax.device_put(rows, sharding)
         return placed
 
-    def rows_of(index: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = index[0].indices(shape[0])
+    def rows_of(index: tuple[slice, ...] | None) -> np.ndarray:
+        start, stop, _ = (index or (slice(None),))[0].indices(shape[0])
         rows = a[start:stop]
         if len(rows) < stop - start:
             rows = np.concatenate([rows, np.zeros((stop - start - len(rows), *a.shape[1:]), a.dtype)])
