@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +127,7 @@ def varying(tree: T, like: object) -> T:
     """
     axes = _axes_of_tree(like)
 
-    def cast(x: jax.Array) -> jax.Array:
+    def cast(x: Any) -> Any:
         # Functions, texts and whole numbers are part of the program.
         return cast_to_vary(jnp.asarray(x), axes) if isinstance(x, jax.Array | np.ndarray | float) else x
 
