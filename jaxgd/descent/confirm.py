@@ -124,7 +124,7 @@ def predict(
     eps = finfo(kind).eps
     product = _product(cost, v)
 
-    def predicted(s: _Solving[V], rest: Array | float) -> tuple[Array, Array]:
+    def predicted(s: _Solving[V], rest: Real) -> tuple[Array, Array]:
         scale = length / s.unit
         return (jnp.sqrt(s.dd) + jnp.sqrt(rest) / s.least) * scale, (s.energy + rest / s.least) * scale * length / 2
 

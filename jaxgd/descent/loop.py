@@ -102,11 +102,15 @@ def start(
     carry = Carry(state, jnp.array(0), state.step, jnp.array(True), code, jnp.array(1), None, None, tested, bounds)
     if config.record is None:
         return carry
-    carry = carry._replace(every=jnp.array(config.record.every or 1))
-    vector: V | None = tree_map(jnp.zeros_like, state.v) if config.record.sharpness else None
-    entry, eigenvector = _entry(config, rule, tested_state, args_at(args, state.step), (nan, nan, nan), vector)
+    vector = tree_map(jnp.zeros_like, state.v) if config.record.sharpness else None
+
+    def first_entry() -> tuple[Buffers, V | None]:
+        return _entry(config, rule, tested_state, args_at(args, state.step), (nan, nan, nan), vector)
+
+    entry, vector = first_entry()
     empty = buffers(config.record, config.max_steps or 0, entry)
-    return carry._replace(buffers=written(empty, 0, entry), eigenvector=eigenvector)
+    every = jnp.array(config.record.every or 1)
+    return carry._replace(every=every, buffers=written(empty, 0, entry), eigenvector=vector)
 
 
 def advance(

@@ -42,7 +42,7 @@ from jaxgd.rules.evaluating import NewtonState, SearchState
 from jaxgd.rules.lbfgs import WolfeState
 from jaxgd.rules.rule import Transformation
 from jaxgd.seen import seen
-from jaxgd.typed import Field, Tree, V, eval_shape, tree_leaves, tree_map
+from jaxgd.typed import Field, Tree, V, VField, eval_shape, tree_leaves, tree_map
 
 WHO = "minimize"
 
@@ -68,17 +68,17 @@ class WithoutAux:
 
 def require_problem(
     cost: Callable[..., Any],
-    v0: V | None,
+    v0: VField | None,
     rule: Transformation,
     args: tuple[Any, ...],
     max_steps: object,
     callback: object,
     chunk: object,
     seconds: Any,
-    state: DescentState[V] | None,
+    state: DescentState[VField] | None,
     has_aux: bool,
     batches: object,
-) -> tuple[V, tuple[Any, ...]]:
+) -> tuple[VField, tuple[Any, ...]]:
     """Return v0 and args as arrays, args with the batches. Raise unless all arguments of minimize are valid."""
     require_callable(WHO, "cost", cost, "It takes v and the args.")
     require_rule(WHO, "rule", rule)
@@ -100,7 +100,7 @@ def require_problem(
     require_bool(WHO, "has_aux", has_aux)
     require_variables(WHO, "v0", start)
     # A Python number is weakly typed: in JAX it would take the dtype of the other operand.
-    v: V = tree_map(lambda x: jnp.asarray(x, jnp.result_type(x)), start)
+    v: VField = tree_map(lambda x: jnp.asarray(x, jnp.result_type(x)), start)
     args = tree_map(jnp.asarray, args)
     if batches is not None:
         require_batches(batches)

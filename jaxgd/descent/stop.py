@@ -80,7 +80,7 @@ class Stop:
     decrease_atol: RealField | None = None
     decrease_rtol: RealField | None = None
     diverging: RealField | None = 1e6
-    stalled: bool = dataclasses.field(default=True, metadata={"static": True})
+    stalled: Any = dataclasses.field(default=True, metadata={"static": True})
 
     @property
     def needs_gradient_norm(self) -> bool:
