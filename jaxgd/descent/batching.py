@@ -19,7 +19,7 @@ from jaxgd.mesh import control
 from jaxgd.typed import V, custom_vmap, tree_map, vmap
 
 # The flags of the arguments that are batched: trees like them, with True or False for every array.
-Flags = tuple[Any, ...]
+Flags = list[Any]
 
 
 @custom_vmap

@@ -89,7 +89,7 @@ def minimize(
     progress: bool = False,
     state: DescentState[Any] | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
-    bounds: Sequence[object] | None = None,
+    bounds: Any = None,
     has_aux: bool = False,
     batches: object = None,
 ) -> Solution[Any]:
