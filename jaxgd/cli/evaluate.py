@@ -9,23 +9,25 @@ import tyro
 
 from jaxgd.cli.common import (
     DONE,
-    UNSTATED,
-    Conventions,
     MaybeFlag,
     MaybeInt,
     MaybeName,
     MaybePath,
     RunOrNetwork,
     command_line,
+    require_writable_figure,
+)
+from jaxgd.cli.output import error_line, say
+from jaxgd.cli.run_data import (
+    UNSTATED,
+    Conventions,
     digest,
     is_folder,
     load_data,
     recorded_conventions,
     require_sizes_fit,
-    require_writable_figure,
     stated_conventions,
 )
-from jaxgd.cli.output import error_line, say
 
 if TYPE_CHECKING:
     from jaxgd.assessment import Assessment

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jaxgd.cli.common import DONE, FAILED, MaybePath, RunDir, require_writable_figure
-from jaxgd.cli.output import error_line, one_line, say
+from jaxgd.cli.output import error_line, one_line, say, without_function
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,7 +169,7 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
     try:
         digits = find_digits(picture)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {without_function(str(error))}") from error
     if single and len(digits) > 1:
         raise DataError(f"{path}: expected one digit because of --single, got {len(digits)}.\nCut out one digit.")
     return [
@@ -193,4 +193,4 @@ def _of_image(name: str, image: "np.ndarray", frame: "Frame") -> "Reading | Exce
     try:
         return Reading(name, image if fits else fit_to_frame(image, frame))
     except DataError as error:
-        return DataError(f"{name}: {error}")
+        return DataError(f"{name}: {without_function(str(error))}")

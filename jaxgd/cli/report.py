@@ -5,20 +5,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxgd.cli.common import (
-    DONE,
-    MaybeName,
-    MaybePath,
-    RunDir,
-    command_line,
-    digest,
-    is_folder,
-    load_data,
-    recorded_conventions,
-    require_sizes_fit,
-    require_writable_figure,
-)
+from jaxgd.cli.common import DONE, MaybeName, MaybePath, RunDir, command_line, require_writable_figure
 from jaxgd.cli.output import error_line, say
+from jaxgd.cli.run_data import digest, is_folder, load_data, recorded_conventions, require_sizes_fit
 from jaxgd.cli.train import Train
 
 if TYPE_CHECKING:

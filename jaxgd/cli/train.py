@@ -8,9 +8,11 @@ import tyro
 
 from jaxgd.cli import signals
 from jaxgd.cli.common import (
+    DATA_HELP,
     DONE,
     FAILED,
     BatchSize,
+    Epochs,
     Float,
     Int,
     Kernel,
@@ -20,8 +22,8 @@ from jaxgd.cli.common import (
     MaybeInts,
     MaybeName,
     MaybePath,
-    MaybeScheme,
     MaybeWords,
+    Scheme,
     command_line,
     require_writable_figure,
 )
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 # Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of
 # digits.
 _SECONDS = 1.0
+# Smallest side of training images in pixels that leaves the handwriting of a photograph legible.
+_READABLE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +72,10 @@ class Train:
     or a file or the output could not be written; 2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
-    data: MaybeName = None
-    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files.
-    With --resume, the new place of the run's data. (default: digits)"""
+    data: Annotated[
+        MaybeName,
+        tyro.conf.arg(help=f"{DATA_HELP}\nWith --resume, the new place of the run's data. (default: digits)"),
+    ] = None
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
     labels_from: MaybeInt = None
@@ -81,9 +86,7 @@ class Train:
     """Take a folder's images as upright, without a check."""
     sizes: MaybeInts = None
     """Neurons per layer, inputs first. (default: pixels, 30, classes)"""
-    scheme: MaybeScheme = None
-    """First weights: gaussian is N(0, 1), scaled is N(0, 1/fan-in).
-    (default: gaussian, as in the book; scaled for digits)"""
+    scheme: Scheme = None
     activation: MaybeWords = None
     """Activation of all layers, or one per layer: sigmoid, tanh or relu; also softmax for the last layer.
     (default: sigmoid, as in the book)"""
@@ -95,8 +98,7 @@ class Train:
     """Learning rate η, above 0."""
     batch_size: BatchSize = 10
     """Examples per mini-batch, or full to use all examples in each update."""
-    epochs: MaybeInt = None
-    """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
+    epochs: Epochs = None
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
     keep: Literal["last", "best"] = "last"
@@ -116,7 +118,7 @@ class Train:
     kernel: Kernel = "auto"
     gradient_norm: bool = True
     """Compute ‖∇C‖ after each epoch, for metrics.jsonl and TensorBoard. Mini-batch epochs are faster without it."""
-    run_dir: MaybePath = None
+    run_dir: Annotated[MaybePath, tyro.conf.arg(aliases=["--folder"])] = None
     """Run folder to create. (default: runs/DATA-TIME)"""
     resume: MaybePath = None
     """Run folder to continue. The result equals an uninterrupted run bit for bit. --epochs may lengthen the run."""
@@ -261,7 +263,13 @@ def _train(
     if not outcome.ok:
         return FAILED
     say(f"next: {command_line('jaxgd', 'report', folder.path)}")
-    say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
+    if min(data.image_shape) >= _READABLE:
+        say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
+    else:
+        height, width = data.image_shape
+        say(
+            f"to read photographs with jaxgd predict, train with --data mnist: images of {height}×{width} are too small"
+        )
     return DONE
 
 

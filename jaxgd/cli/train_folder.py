@@ -4,17 +4,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxgd.cli.common import (
-    command_line,
+from jaxgd.cli.common import command_line
+from jaxgd.cli.output import say
+from jaxgd.cli.run_data import (
     default_settings,
     digest,
     is_folder,
+    is_included,
     load_data,
     recorded_conventions,
     require_sizes_fit,
     stated_conventions,
 )
-from jaxgd.cli.output import say
 from jaxgd.cli.train_settings import activations_of, cost_of, network_digest, trained_network, without_effect
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _place(name: str, data_dir: str | Path | None) -> tuple[str, str | None]:
 
     if is_folder(name):
         return str(Path(name).expanduser().absolute()), None
-    return name, None if name == "digits" else str(resolve_data_dir(data_dir).absolute())
+    return name, None if is_included(name) else str(resolve_data_dir(data_dir).absolute())
 
 
 def _require_step(eta: float) -> None:

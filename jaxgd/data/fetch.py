@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jaxgd.data.sources import Source
+from jaxgd.data.registry import Source
 from jaxgd.errors import DataError, MissingDependencyError
 from jaxgd.files import read_json
 
