@@ -81,7 +81,6 @@ def prepare(programs: Path) -> None:
     import orbax.checkpoint  # noqa: F401
     import PIL.Image
     import tensorboardX  # noqa: F401
-    from jax._src import xla_bridge
 
     import jaxgd.cli.reporter
     import jaxgd.run_folder
@@ -90,7 +89,8 @@ def prepare(programs: Path) -> None:
     PIL.Image.init()
     for name in jaxgd.__all__:
         getattr(jaxgd, name)
-    assert not xla_bridge.backends_are_initialized(), "a process that has made an array must not fork"
+    # A process that has made an array must not fork. This line raises RuntimeError in such a process.
+    configure("jax_num_cpu_devices", 1)
 
 
 def configure(name: str, value: Any) -> None:

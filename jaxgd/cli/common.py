@@ -1,4 +1,4 @@
-"""Helpers that several commands share: types of arguments, data, and checks before any work."""
+"""Helpers that several commands share: exit statuses, types of arguments, command lines and files to write."""
 
 import math
 import os
@@ -13,9 +13,6 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from jaxgd.data.registry import DATASETS, Entry
 from jaxgd.kernels.registry import BACKENDS, kernel_names
-
-if TYPE_CHECKING:
-    pass
 
 # Exit statuses. A signal gives 128 plus its number, so Ctrl-C gives INTERRUPTED.
 DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130

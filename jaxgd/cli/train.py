@@ -263,13 +263,11 @@ def _train(
     if not outcome.ok:
         return FAILED
     say(f"next: {command_line('jaxgd', 'report', folder.path)}")
-    if min(data.image_shape) >= _READABLE:
+    height, width = data.image_shape
+    if min(height, width) >= _READABLE:
         say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
     else:
-        height, width = data.image_shape
-        say(
-            f"to read photographs with jaxgd predict, train with --data mnist: images of {height}×{width} are too small"
-        )
+        say(f"images of {height}×{width} are too small for photographs: for jaxgd predict, train with --data mnist")
     return DONE
 
 

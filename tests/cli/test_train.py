@@ -39,7 +39,10 @@ def test_train_prints_the_books_lines_and_writes_a_run_folder(jaxgd):
     assert answer.status == 0
     assert re.fullmatch(r"Epoch 0: \d+ / 300\nEpoch 1: \d+ / 300\n", answer.out)
     assert "completed" in answer.err
-    assert answer.err.endswith("\nnext: jaxgd report run\nnext: jaxgd predict run PICTURE\n")
+    assert answer.err.endswith(
+        "\nnext: jaxgd report run\n"
+        "images of 8×8 are too small for photographs: for jaxgd predict, train with --data mnist\n"
+    )
     assert "Traceback" not in answer.err
     assert {path.name for path in Path("run").iterdir()} == {
         "config.json",
