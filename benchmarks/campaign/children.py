@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 # Exit status of a child whose function raised. The commands never return it.
 RAISED = 99
@@ -93,7 +93,7 @@ def prepare(programs: Path) -> None:
     configure("jax_num_cpu_devices", 1)
 
 
-def configure(name: str, value: Any) -> None:
+def configure(name: str, value: object) -> None:
     """Change a setting of JAX."""
     import jax
 
@@ -118,7 +118,7 @@ def without_network() -> None:
     """Let every connection fail at once, so that no attack downloads a data set."""
     import socket
 
-    def fail(*_: Any, **__: Any) -> Any:
+    def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(101, "Network is unreachable")
 
     socket.socket.connect = fail  # type: ignore[method-assign]

@@ -7,14 +7,14 @@ which the light multiplies. All lengths are in pixels.
 import io
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 Random = np.random.Generator
 
 
@@ -49,7 +49,7 @@ class Scene(NamedTuple):
         return self.paper + (self.stroke - self.paper) * self.ink
 
 
-def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[Any], seed: int, index: int) -> Photograph:
+def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
     """Return the photograph of a kind with this seed and index, of digits drawn from these images."""
     # The digits, the size and the position are the same for all kinds of one digit. A kind adds numbers of its own.
     random = np.random.default_rng((seed, index))
@@ -60,7 +60,7 @@ def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[Any], seed:
     scene = Scene(np.zeros((height, width)), random.uniform(0.7, 0.98), random.uniform(0.05, 0.3))
     scene = scene._replace(ink=_SHEETS.get(kind, _one)(images[chosen], (height, width), random, own))
     picture = _KINDS[kind](scene, own)
-    return Photograph(_camera(picture, random, own, kind), tuple(int(label) for label in labels[chosen]))
+    return Photograph(_camera(picture, random, own, kind), tuple(labels[chosen].tolist()))
 
 
 def _one(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own: Random) -> Floats:
@@ -102,11 +102,11 @@ _SHEETS: dict[str, Callable[..., Floats]] = {"tiny": _tiny, "thick": _thick, "th
 def _digit(image: NDArray[np.uint8], size: float, grow: float) -> Floats:
     """Return the ink of a digit of this height, cut to its box. `grow` thickens the strokes, in units of the height."""
     factor = size / 20
-    big = ndimage.zoom(np.pad(image, 4).astype(float) / 255, factor, order=3)
+    big: Floats = ndimage.zoom(np.pad(image, 4).astype(float) / 255, factor, order=3)
     level = 0.4
     if grow:
         # The distance from the outline of the strokes, so that all of them grow or shrink by the same length.
-        outline = ndimage.distance_transform_edt(big < level) - ndimage.distance_transform_edt(big >= level)
+        outline: Floats = ndimage.distance_transform_edt(big < level) - ndimage.distance_transform_edt(big >= level)
         ink = np.clip(0.5 + grow * size - outline, 0, 1)
         if not (ink > 0.5).any():
             ink = np.clip(0.5 - outline - outline.min() - 1, 0, 1)

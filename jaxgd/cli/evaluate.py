@@ -40,8 +40,8 @@ class Evaluate:
     """Print the accuracy, the cost and the mistakes of a network on a data set.
 
     Prints the number of right answers and the cost, the confusion matrix with the accuracy of each class, and the most
-    confident mistakes: the index of the image in its split, its label, the network's answer and its activation. Instead
-    of a matrix that is wider than the terminal, it lists the most frequent wrong answers of each class.
+    confident mistakes: the index of the image in its split, its label, the network's answer and its activation. If the
+    matrix is wider than the terminal, lists the most frequent wrong answers of each class instead.
 
     Warns if the data differ from those that the run was trained on.
     """

@@ -44,13 +44,13 @@ class Reading:
 class Predict:
     """Read the digits in each image.
 
-    Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. If a
-    picture shows several digits, they follow from left to right, and the file's name is followed by the rows and
-    columns of each, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven light and a
-    frame: each digit is scaled and centered like the training images.
+    Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. The
+    digits of a picture are in order from left to right. If there are several, the file's name is followed by the rows
+    and columns of each, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven light and
+    a frame: each digit is scaled and centered like the training images.
 
     Warns on standard error of a doubtful answer: ink at the edge of the picture, several digits, a low activation, or
-    two that are close.
+    two close activations.
 
     Exit status: 0 all images were read, even with doubts; 1 an image could not be read (standard error states the
     reason); 2 misuse.

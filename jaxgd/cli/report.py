@@ -24,8 +24,8 @@ class Report:
     the settings, and the command line that repeats the run. In its drawing area, the network reads a digit while the
     reader draws it.
 
-    Without the data of the run, the page lacks the confusion matrix and the misread images. It says so, and a line on
-    standard error does too.
+    Without the data of the run, the page lacks the confusion matrix and the misread images. The page and a line on
+    standard error state the reason.
 
     Exit status: 0 the page is written; 1 it could not be written; 2 misuse, or the run has no network.
     """

@@ -1,10 +1,9 @@
 """The vertical scale of a surface: linear, or logarithmic above the lowest cost."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
@@ -23,10 +22,11 @@ class Scale:
     floor: float | None
     high: float
 
-    def __call__(self, c: Any) -> Floats:
+    def __call__(self, c: ArrayLike) -> Floats:
         """Return the drawn height of a cost, NaN where the cost is not finite."""
-        c = np.where(np.isfinite(c), c, np.nan)
-        return np.asarray(c if self.floor is None else np.log10(1 + np.maximum(c - self.lowest, 0) / self.floor))
+        known = np.asarray(c, np.float64)
+        known = np.where(np.isfinite(known), known, np.nan)
+        return known if self.floor is None else np.log10(1 + np.maximum(known - self.lowest, 0) / self.floor)
 
     def ticks(self) -> tuple[list[float], list[str]]:
         """Return the costs to mark on a logarithmic axis, and their labels."""
@@ -36,7 +36,7 @@ class Scale:
         z, kept = self(marks), [0]
         for i in range(1, len(marks)):
             # Marks closer than this would overlap.
-            if z[i] - z[kept[-1]] > 0.08 * float(self(self.high)):
+            if float(z[i] - z[kept[-1]]) > 0.08 * float(self(self.high)):
                 kept.append(i)
         # Sums such as 48.98425 + 10 would make long labels.
         words = [f"{self.lowest:.4g}", *(f"{'+' if self.lowest else ''}{10.0**p:.4g}" for p in powers)]

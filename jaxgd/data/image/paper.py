@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from jaxgd.data.image.frame import FAINT, border_median
 
-Gray = UInt8[np.ndarray, "_ _"]  # several sizes occur in one function
+Gray = UInt8[NDArray[np.uint8], "_ _"]  # several sizes occur in one function
 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
@@ -111,11 +112,11 @@ def contrast(gray: Gray) -> float:
     """Return the strongest mark of either polarity, averaged over 3×3 pixels so that noise counts less."""
     from scipy import ndimage
 
-    found = 0.0
+    strongest = 0.0
     for values in (gray, 255 - gray):
-        smooth = ndimage.uniform_filter(_guess(values).marks.astype(np.float32), 3)
-        found = max(found, float(smooth.max() - np.median(smooth)))
-    return found
+        smooth: NDArray[np.float32] = ndimage.uniform_filter(_guess(values).marks.astype(np.float32), 3)
+        strongest = max(strongest, float(smooth.max() - np.median(smooth)))
+    return strongest
 
 
 def reduction(gray: Gray) -> int:

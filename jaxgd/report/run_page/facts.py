@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 
 from jaxgd.activations import name_of
 from jaxgd.assessment import Assessment
@@ -28,7 +29,7 @@ class Examined(NamedTuple):
 
     data: str
     split: str
-    images: UInt8[np.ndarray, "n height width"]
+    images: UInt8[NDArray[np.uint8], "n height width"]
     assessment: Assessment
 
 
@@ -53,7 +54,7 @@ class RunFacts(NamedTuple):
     network_sha256: str
     command: str
     resume: str
-    metrics: dict[str, Float[np.ndarray, "epochs ..."]] | None
+    metrics: dict[str, Float[NDArray[np.float64], "epochs ..."]] | None
     examined: Examined | None
     notes: list[str]
 
