@@ -85,6 +85,7 @@ BatchSize = Annotated[int | Literal["full"], _read("INT|full", "a whole number o
 # Optional arguments. The help text of each states its default.
 _NO_HINT = tyro.conf.arg(help_behavior_hint="")
 MaybePath = Annotated[Path | None, _read("PATH", "a path", _path), _NO_HINT]
+Name = Annotated[str, _read("NAME", "a name", _name)]
 MaybeName = Annotated[str | None, _read("NAME", "a name or a path", _name), _NO_HINT]
 MaybeInt = Annotated[int | None, _read("INT", "a whole number", int), _NO_HINT]
 MaybeFloat = Annotated[float | None, _read("FLOAT", "a number", float), _NO_HINT]

@@ -23,6 +23,7 @@ from jaxgd.cli.common import (
     MaybeName,
     MaybePath,
     MaybeWords,
+    Name,
     Scheme,
     command_line,
     require_writable_figure,
@@ -90,8 +91,9 @@ class Train:
     activation: MaybeWords = None
     """Activation of all layers, or one per layer: sigmoid, tanh or relu; also softmax for the last layer.
     (default: sigmoid, as in the book)"""
-    cost: Literal["quadratic", "cross-entropy"] = "quadratic"
-    """Cost to minimize. cross-entropy needs a last layer of sigmoid or softmax; the book uses --eta 0.5 with it."""
+    cost: Name = "quadratic"
+    """Cost to minimize: quadratic, or cross-entropy, which needs a last layer of sigmoid or softmax. The book uses
+    --eta 0.5 with cross-entropy."""
     l2: MaybeFloat = None
     """λ of L2 regularization, 0 or more: adds (λ/2n) Σ w² to the cost, for n training examples. (default: no term)"""
     eta: Float = 3.0
@@ -274,7 +276,7 @@ def _train(
 def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings: dict[str, Any], n: int) -> "Outcome":
     """Return UNCHANGED for a run without further epochs whose last epoch changed no weight.
 
-    `train` then made no update, and reports that all of none were made.
+    `train` was then called for 0 epochs, and reports that the run is complete.
     """
     import numpy as np
 

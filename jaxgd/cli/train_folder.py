@@ -16,7 +16,14 @@ from jaxgd.cli.run_data import (
     require_sizes_fit,
     stated_conventions,
 )
-from jaxgd.cli.train_settings import activations_of, cost_of, network_digest, trained_network, without_effect
+from jaxgd.cli.train_settings import (
+    activations_of,
+    cost_of,
+    network_digest,
+    require_cost,
+    trained_network,
+    without_effect,
+)
 
 if TYPE_CHECKING:
     import jax
@@ -57,6 +64,7 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     scheme, epochs = options.scheme or default[0], default[1] if options.epochs is None else options.epochs
     require_count("train", "--epochs", epochs)
     require_count("train", "--seed", options.seed, least=0, most=2**32 - 1)
+    require_cost(options.cost)
     if options.patience is not None:
         require_count("train", "--patience", options.patience, most=2**31 - 1)
     require_count("train", "--record-every", options.record_every, most=2**31 - 1)

@@ -80,6 +80,15 @@ def activations_of(words: tuple[str, ...] | None, layers: int) -> list[str]:
     return each
 
 
+def require_cost(name: str) -> None:
+    """Raise RangeError unless --cost names a cost. The command line is parsed before JAX and the costs are imported."""
+    from jaxgd.cost import COSTS
+    from jaxgd.errors import RangeError, shown
+
+    if name not in COSTS:
+        raise RangeError(f"--cost must be {' or '.join(COSTS)}, got {shown(name)}.\nThe book starts with quadratic.")
+
+
 def cost_of(config: dict[str, Any]) -> "Cost":
     """Return the cost. Earlier versions had only the quadratic cost, and did not record it."""
     from jaxgd.cost import COSTS

@@ -58,8 +58,8 @@ def load_dataset(
     3. The network: tensorflow-datasets downloads the files into that folder.
 
     Each gzipped file must have the SHA-256 of the original, and so must each unpacked file of MNIST. No checksums are
-    published for unpacked files of the other two sets. Those files must lie in one of the first two places, because all
-    three sets look alike, and only their shapes are checked.
+    published for unpacked files of the other two sets, so only their shapes are checked. They must lie in
+    `<data_dir>/<name>/` or in torchvision's folder, because the files of all three sets have the same names and shapes.
 
     Args:
         name: Name of the data set, or the path of a folder for `load_idx`: an existing folder, or a path with a `/`.
@@ -204,7 +204,7 @@ def _find(folder: Path, gz_name: str) -> Path | None:
 
 
 def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None:
-    """Return the name of another data set that one of these files belongs to, or None if all files are valid."""
+    """Return the name of another data set that a file belongs to, or None. Raise DataError for any other wrong file."""
     wrong = None
     for (path, content), file in zip(contents.items(), source.files, strict=True):
         got = _sha256(content)

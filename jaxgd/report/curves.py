@@ -64,7 +64,7 @@ def spans_decades(y: Floats) -> bool:
 
 
 def scale_accuracy(axes: Axes, accuracy: Floats) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. A linear one hides 97 against 98%."""
+    """Make the axis logarithmic in the error if the errors span a decade. On a linear one, 97% and 98% look alike."""
     error = 100 - accuracy
     floor = max(float(error.min()), 0.1) / 1.5
     if error.max() < 15 * floor:

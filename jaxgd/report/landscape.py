@@ -105,8 +105,8 @@ def of_path(
     costs: Floats,
     cost: Callable[..., object],
     args: tuple[object, ...],
-    minima: Sequence[Tree],
-    through: tuple[Tree, Tree] | None,
+    minima: Sequence[object],
+    through: tuple[object, object] | None,
 ) -> Landscape:
     """Evaluate a cost around a path.
 
@@ -180,7 +180,7 @@ def _far(costs: Floats) -> NDArray[np.bool_]:
         return np.asarray(far | (falls & (below > 1e3 * max(abs(costs[0]), steps[0] if falls else 0.0))))
 
 
-def _numbers(name: str, trees: Sequence[Tree], n: int) -> Floats:
+def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
     """Return the numbers of each tree as a row. Raise unless each has n of them."""
     if any(is_traced(x) for x in tree_leaves(trees)):
         raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
@@ -205,7 +205,7 @@ def _all_variables(path: Floats, first: Tree) -> tuple[Floats, Floats, tuple[str
     return np.zeros(n), np.eye(n), tuple(names), path[:0]
 
 
-def _plane(path: Floats, through: tuple[Tree, Tree] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
+def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
     """Return the origin, directions and names of a plane through the end of the path, and further points to show."""
     # The plane of the principal components passes through the end of the path, where the picture must be exact, and
     # not through the mean of the path.

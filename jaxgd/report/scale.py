@@ -63,8 +63,8 @@ class Scale:
         middle = float(np.nanquantile(above, 0.4)) if np.isfinite(above).any() else np.inf
         if not 10 * middle < high - lowest < np.inf:
             return cls(lowest, None, high)
-        # The second differences tell how far C rises between two points of the grid at the bottom of a valley. The grid
-        # does not show lower details.
+        # The second differences measure how far C rises between two points of the grid at the bottom of a valley. The
+        # grid does not show lower details.
         bends = np.sum([np.abs(np.diff(above, 2, axis=i, prepend=np.nan, append=np.nan)) for i in (0, 1)], axis=0)
         bends = bends[np.isfinite(bends) & (above <= middle / 4)]
         floor = float(np.quantile(bends, 0.75)) if bends.size else 0.0

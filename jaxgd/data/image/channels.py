@@ -28,11 +28,10 @@ def gray_of(picture: PillowImage) -> Gray:
 
     - If all opaque pixels have one brightness, the shape is in the alpha channel: opaque pixels are dark ink, of any
       color. Otherwise a transparent picture is laid on white.
-    - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. If one of the three has at least twice as
-      strong ink, it replaces the gray level.
+    - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. If the ink is at least twice as strong in one
+      of the three channels, this channel replaces the gray level.
     - Modes F and I are stretched from their smallest to their largest value. 16-bit values, and mode I of a PNG file,
-      are divided by 257, or by less if all of them are small: by the largest value of the fewest bits, at least eight,
-      that hold them.
+      are multiplied by 255 / (2ᵇ − 1), where b ≥ 8 is the smallest number of bits that holds all values.
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         return _of_numbers(picture)
@@ -62,7 +61,7 @@ def _of_numbers(picture: PillowImage) -> Gray:
 
 
 def _small(picture: PillowImage, mode: str, size: tuple[int, int]) -> PillowImage:
-    """Return a small copy in this mode, through strips, so that the copies that Pillow makes stay small."""
+    """Return a small copy in this mode. Work in strips, so that Pillow's intermediate copies stay small."""
     from PIL import Image
 
     whole = Image.new(mode, picture.size)

@@ -10,15 +10,15 @@ from jaxgd.data.image.frame import FAINT, LEAST_CONTRAST, SPECK, border_median
 from jaxgd.data.image.paper import Gray, Picture, reduced, reduction
 from jaxgd.errors import DataError
 
-# A line along the edges: nearly all of its ink is within this share of a side from an edge, and it is as long as this
-# share of a side.
+# A line along the edges is at least the share _LONG of a side long, and nearly all of its ink is within the share _BAND
+# of a side from an edge.
 _BAND, _LONG = 0.06, 0.5
 _TALL = 0.5  # share of the largest group's height: a lower group is a part of a digit, such as the bar of a 5
 # Shares of the height. Two tall groups are parts of one digit with broken strokes if their columns overlap or have a
 # gap below the first, and their rows overlap or have a gap below the second.
 _GAP, _BREAK = 0.08, 0.5
 _NEAR = 0.5  # share of a digit's height: a lower group that is farther away is no part of it
-_STAIN = 0.1  # share of the strongest group: a lower group far from the others is a digit, and with less ink it is dust
+_STAIN = 0.1  # share of the strongest group's ink: a lower group far from the others is dust if it has less
 _MOST = 100  # digits in a picture
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
 
@@ -120,7 +120,7 @@ def _groups(
         rest = sum(group.mass for group in groups) - sum(group.mass for group in frames)
         if not frames or rest < SPECK * masses.sum():
             break
-        # The ink may be paler than the frame.
+        # The ink may be paler than the frame, so look for groups again.
         for frame in frames:
             ink[_near(labels == frame.number)] = 0
         removed = True

@@ -69,7 +69,7 @@ class _Guess(NamedTuple):
         """Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel of the paper P.
 
         It is small for the right polarity: the ink is little, and the paper has no edges of strokes. The length ℓ is
-        longer than half the width of a stroke, because strokes missing among the marks remain as edges of the paper.
+        longer than half the width of a stroke, because a stroke that is not among the marks is an edge of the paper.
         """
         paper = self.paper.astype(np.int16)
         edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
@@ -159,7 +159,7 @@ def _extreme(values: Gray, width: int, extreme: np.ufunc) -> Gray:
     """Return the largest or smallest value in a square window around each pixel. `width` is odd."""
     for axis in (0, 1):
         values = np.pad(values, [(width // 2 * (axis == other),) * 2 for other in (0, 1)], mode="edge")
-        covered = 1  # pixels after each pixel, with itself, whose extreme is known
+        covered = 1  # each value is the extreme of this many pixels: its own and those after it
         while covered < width:
             step = min(covered, width - covered)
             values = (
