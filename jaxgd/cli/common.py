@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
@@ -18,10 +18,12 @@ from jaxgd.kernels.registry import BACKENDS, kernel_names
 DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 
 
-def _read(metavar: str, expected: str, parse: Callable[[str], Any], *, several: bool = False) -> Any:
+def _read(
+    metavar: str, expected: str, parse: Callable[[str], object], *, several: bool = False
+) -> PrimitiveConstructorSpec[object]:
     """Return a reader of an argument for tyro. tyro's own readers repeat themselves in messages and accept `None`."""
 
-    def read(words: list[str]) -> Any:
+    def read(words: list[str]) -> object:
         try:
             values = tuple(parse(word) for word in words)
         except ValueError as error:
@@ -29,7 +31,7 @@ def _read(metavar: str, expected: str, parse: Callable[[str], Any], *, several: 
             raise ValueError(f"must be {expected}, got {got if len(got) < 100 else got[:100] + '…'}.") from error
         return values if several else values[0]
 
-    def shown(value: Any) -> list[str]:
+    def shown(value: object) -> list[str]:
         return [str(x) for x in value] if isinstance(value, tuple) else [str(value)]
 
     return PrimitiveConstructorSpec(

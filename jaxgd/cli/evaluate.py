@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -30,9 +30,13 @@ from jaxgd.cli.run_data import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from jaxgd.assessment import Assessment
     from jaxgd.data import Dataset, Part
     from jaxgd.network import Network
+    from jaxgd.run_folder import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Evaluate:
             require_library("--plot", "matplotlib")
         network, config = _opened(self.run_dir)
         data, conventions = _loaded(self, network, config)
-        part = getattr(data, self.split)
+        part: Part = getattr(data, self.split)
         assessment = assess(network, *part)
         kind, cost = _cost(network, self.split, part, config)
         first = conventions.labels_from or 0
@@ -95,7 +99,7 @@ class Evaluate:
         return DONE
 
 
-def _opened(path: Path) -> tuple["Network", dict[str, Any] | None]:
+def _opened(path: Path) -> "tuple[Network, RunConfig | None]":
     """Return the network of a run folder and its configuration, or the network in a file and None."""
     from jaxgd.network_file import load_network
     from jaxgd.run_folder import RunFolder
@@ -106,7 +110,7 @@ def _opened(path: Path) -> tuple["Network", dict[str, Any] | None]:
     return folder.load_network(), folder.config
 
 
-def _loaded(options: Evaluate, network: "Network", config: dict[str, Any] | None) -> tuple["Dataset", Conventions]:
+def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -> tuple["Dataset", Conventions]:
     """Return the data set to evaluate, which fits the network, and the conventions of its files."""
     from jaxgd.errors import DataError, RangeError
     from jaxgd.network import network_sizes
@@ -144,7 +148,7 @@ def _loaded(options: Evaluate, network: "Network", config: dict[str, Any] | None
     return data, conventions
 
 
-def _cost(network: "Network", split: str, part: "Part", config: dict[str, Any] | None) -> tuple[str, float]:
+def _cost(network: "Network", split: str, part: "Part", config: "RunConfig | None") -> tuple[str, float]:
     """Return the name and the value of the cost that the run minimizes, without the term of L2 regularization.
 
     The cost for the file of a network is the quadratic one.
@@ -158,7 +162,9 @@ def _cost(network: "Network", split: str, part: "Part", config: dict[str, Any] |
     return name, float(objective.full(network, require_fit("evaluate", split, network, *part))[0])
 
 
-def _plot(path: Path, assessment: "Assessment", data: "Dataset", split: str, images: Any, first: int) -> None:
+def _plot(
+    path: Path, assessment: "Assessment", data: "Dataset", split: str, images: "NDArray[np.uint8]", first: int
+) -> None:
     from matplotlib.figure import Figure
 
     from jaxgd.report.assessment import draw

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from jaxgd.data.registry import DATASETS, Entry
 
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
+    from jaxgd.run_folder import RunConfig
 
 
 class Conventions(NamedTuple):
@@ -21,7 +22,18 @@ class Conventions(NamedTuple):
 UNSTATED = Conventions()
 
 
-def stated_conventions(who: str, options: Any) -> Conventions:
+class _Options(Protocol):
+    """The options of a command that state the conventions of a folder."""
+
+    @property
+    def labels_from(self) -> int | None: ...
+    @property
+    def transpose(self) -> bool | None: ...
+    @property
+    def no_transpose(self) -> bool | None: ...
+
+
+def stated_conventions(who: str, options: _Options) -> Conventions:
     """Return the conventions that the options of a command state."""
     from jaxgd.errors import RangeError, require_count
 
@@ -32,7 +44,7 @@ def stated_conventions(who: str, options: Any) -> Conventions:
     return Conventions(options.labels_from, True if options.transpose else False if options.no_transpose else None)
 
 
-def recorded_conventions(config: dict[str, Any], name: str) -> Conventions:
+def recorded_conventions(config: "RunConfig", name: str) -> Conventions:
     """Return the conventions that the configuration of a run records for its folder. Named data sets have none."""
     if not is_folder(name):
         return UNSTATED
@@ -55,11 +67,6 @@ def load_data(name: str, data_dir: str | Path | None, conventions: Conventions =
             "images.\nLeave them out."
         )
     return load_dataset(name, data_dir, **conventions._asdict())
-
-
-def run_data(config: dict[str, Any]) -> "Dataset":
-    """Load the data set that a run was trained on, as its configuration records it."""
-    return load_data(config["data"], config["data_dir"], recorded_conventions(config, config["data"]))
 
 
 def is_included(name: str) -> bool:

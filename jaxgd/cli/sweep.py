@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -29,6 +29,9 @@ from jaxgd.cli.common import (
     require_writable_figure,
 )
 from jaxgd.cli.output import say
+
+if TYPE_CHECKING:
+    from jaxgd.sweeps import Sweep as Result
 from jaxgd.cli.run_data import default_settings, is_folder, load_data, require_sizes_fit, stated_conventions
 
 
@@ -177,7 +180,7 @@ def _best(words: tuple[int | str, ...] | None) -> int:
     return int(words[1])
 
 
-def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
+def _conclude(options: Sweep, result: "Result", argv: list[str]) -> int:
     """Print the results, and draw the figure."""
     from jaxgd.mesh.processes import is_main
     from jaxgd.report.sweep import summarize
@@ -199,6 +202,7 @@ def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
         say(f"kernel of {sizes}: {choice}")
     for path in result.networks:
         say(f"saved: {path}")
+    assert result.folder is not None  # the command names one for every sweep
     if result.complete:
         say(f"table: {result.folder / 'table.parquet'}")
     else:

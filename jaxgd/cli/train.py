@@ -43,6 +43,7 @@ from jaxgd.cli.train_folder import (
 from jaxgd.cli.train_settings import Recorded, choice_of, cost_of, record_of
 
 if TYPE_CHECKING:
+    from jaxgd.cli.reporter import Reporter
     from jaxgd.data import Dataset
     from jaxgd.history import History, TrainResult, TrainState
     from jaxgd.outcome import Outcome
@@ -166,7 +167,7 @@ class Train:
 
 
 def _train(
-    options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: Any
+    options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: "Reporter"
 ) -> int:
     import jax
 

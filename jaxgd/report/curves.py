@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
@@ -71,11 +71,11 @@ def scale_accuracy(axes: Axes, accuracy: Floats) -> None:
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
         return
 
-    def height(accuracy: ArrayLike) -> Floats:
-        return -np.log10(np.maximum(100 - np.asarray(accuracy, np.float64), floor))
+    def height(accuracy: Floats) -> Floats:
+        return -np.log10(np.maximum(100 - accuracy, floor))
 
-    def accuracy_at(height: ArrayLike) -> Floats:
-        return np.asarray(100 - 10.0 ** -np.asarray(height, np.float64))
+    def accuracy_at(height: Floats) -> Floats:
+        return np.asarray(100 - 10.0**-height)
 
     axes.set_yscale("function", functions=(height, accuracy_at))
     low = 100 - float(error.max())

@@ -1,9 +1,10 @@
 """The vertical scale of a surface: linear, or logarithmic above the lowest cost."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +23,7 @@ class Scale:
     floor: float | None
     high: float
 
-    def __call__(self, c: ArrayLike) -> Floats:
+    def __call__(self, c: Floats | Sequence[float] | float) -> Floats:
         """Return the drawn height of a cost, NaN where the cost is not finite."""
         known = np.asarray(c, np.float64)
         known = np.where(np.isfinite(known), known, np.nan)

@@ -1,6 +1,6 @@
 """The facts of a run that its page shows."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,6 +10,7 @@ from jaxgd.activations import name_of
 from jaxgd.assessment import Assessment
 from jaxgd.data.image import Frame
 from jaxgd.network import Network
+from jaxgd.run_folder import RunConfig
 
 # The activations that network.js computes.
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "softmax")
@@ -49,7 +50,7 @@ class RunFacts(NamedTuple):
     """
 
     name: str
-    config: dict[str, Any]
+    config: RunConfig
     network: Network
     network_sha256: str
     command: str
