@@ -80,7 +80,7 @@ FAULTS = (
         BACKPROP,
     ),
     Fault("backpropagation.py", "jnp.sum(delta, axis=0)", "jnp.mean(delta, axis=0)", BACKPROP),
-    Fault("backpropagation.py", "_ERRORS[outputs](z, y) / len(x)", "(activations[-1] - y) / len(x)", BACKPROP),
+    Fault("backpropagation.py", "form.error(z, y) / len(x)", "(activations[-1] - y) / len(x)", BACKPROP),
     Fault(
         "pytree.py",
         "scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in leaves]))",
@@ -485,7 +485,7 @@ FAULTS = (
     Fault("records.py", 'if self.of == "layer" else', "if True else", RECORDS),
     Fault("records.py", "k % f.every == 0", "k % f.every == 1", RECORDS),
     Fault("report/history.py", "known = np.isfinite(values)", "known = np.full(values.shape, True)", PLOTS),
-    Fault("cli/train_folder.py", "choice.network(state, np)", "state.network", TRAIN),
+    Fault("cli/train_folder.py", "choice.network(state)", "state.network", TRAIN),
     Fault("cli/train_folder.py", "if (got := network_digest(network)) !=", "if False and (got := 0) !=", TRAIN),
     Fault("training_loop.py", "if not kept and state.gradient is not None:", "if False:", TRAINING),
     Fault("training_loop.py", "            x.delete()", "            pass", TRAINING),

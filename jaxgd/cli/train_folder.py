@@ -309,7 +309,7 @@ def save_checkpoint(
     import jax
     import numpy as np
 
-    folder.save_network(choice.network(state, np))
+    folder.save_network(choice.network(state))
     checkpoints.save(int(state.epoch), (state, jax.tree.map(lambda *xs: np.stack(xs), *entries)))
 
 
