@@ -407,7 +407,7 @@ FAULTS = (
     ),
     Fault("gradcheck/text.py", 'check.note and leaf.verdict == "right"', "check.note", f"{CHECKS}/test_report.py"),
     # Data.
-    Fault("data/idx.py", "if got > payload:", "if False:", "tests/data/test_idx.py"),
+    Fault("data/idx.py", "if size > payload:", "if False:", "tests/data/test_idx.py"),
     Fault("data/idx.py", "if not member.eof and len(data) < most:", "if False:", "tests/data/test_idx.py"),
     Fault(
         "data/digits.py",
@@ -743,7 +743,7 @@ FAULTS = (
     Fault("cli/sweep.py", "keep=_best(options.keep)", "keep=0", SWEEPS),
     Fault("cli/sweep.py", "part=options.part", "part=None", SWEEPS),
     Fault("cli/sweep.py", "scheme=options.scheme or scheme", 'scheme="gaussian"', SWEEPS),
-    Fault("cli/common.py", "(1024 if found[3] else 1000)", "1000", "jaxgd/cli/common.py"),
+    Fault("cli/common.py", "(1024 if match[3] else 1000)", "1000", "jaxgd/cli/common.py"),
     # The page of a run.
     Fault("report/run_page/words.py", "html.escape(str(value))", "str(value)", PAGE),
     Fault("report/run_page/pixels.py", 'astype("<f4")', 'astype(">f4")', PAGE),
