@@ -10,6 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+
+from jaxgd.typed import tree_map
 
 Change = Callable[[Any], Any]
 
@@ -19,17 +22,18 @@ W0, B0, W1, B1 = LEAVES = ("[0].w", "[0].b", "[1].w", "[1].b")
 def on(leaf: str, change: Change) -> tuple[Change, tuple[str, ...]]:
     """Return a function that changes one leaf, and the name of the leaf."""
 
-    def spoil(gradient: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
+    def spoil(gradient: Array) -> Array:
+        spoiled: Array = jax.tree_util.tree_map_with_path(
             lambda path, g: change(g) if jax.tree_util.keystr(path) == leaf else g, gradient
         )
+        return spoiled
 
     return spoil, (leaf,)
 
 
 def on_all(change: Change) -> tuple[Change, tuple[str, ...]]:
     """Return a function that changes every leaf, and the names of the leaves."""
-    return lambda gradient: jax.tree.map(change, gradient), LEAVES
+    return lambda gradient: tree_map(change, gradient), LEAVES
 
 
 def times(factor: float) -> Change:
@@ -37,17 +41,17 @@ def times(factor: float) -> Change:
     return lambda g: factor * g
 
 
-def row_zero(g: Any) -> Any:
+def row_zero(g: Array) -> Array:
     """Set the row that holds the largest absolute value to zero."""
     return g.at[jnp.argmax(jnp.max(jnp.abs(g), axis=1))].set(0)
 
 
-def element_zero(g: Any) -> Any:
+def element_zero(g: Array) -> Array:
     """Set the element with the largest absolute value to zero."""
     return g.at[jnp.argmax(jnp.abs(g))].set(0)
 
 
-def swapped(g: Any) -> Any:
+def swapped(g: Array) -> Array:
     """Exchange the largest and the smallest element."""
     flat = jnp.ravel(g)
     i, j = jnp.argmax(flat), jnp.argmin(flat)
