@@ -134,8 +134,9 @@ def low_rank_likelihood(u: Array, log_d: Array, y: Array) -> Array:
     d = jnp.exp(log_d)
     m = jnp.eye(u.shape[1], dtype=u.dtype) + u.T @ (u / d[:, None])
     z = u.T @ (y / d)
+    square = y @ (y / d) - z @ solve(m, z)
     determinant: Array = jnp.linalg.slogdet(m)[1]
-    return (y @ (y / d) - z @ solve(m, z) + determinant + jnp.sum(log_d)) / 2
+    return (square + determinant + jnp.sum(log_d)) / 2
 
 
 def matrix_root(a: Array) -> Array:

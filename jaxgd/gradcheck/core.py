@@ -28,7 +28,7 @@ Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the tabl
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from jaxgd.gradcheck.report import Cause, Verdict
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 # The constants. `python -m benchmarks gradcheck --ablate` multiplies most by factors down to 0.1 and up to 10. The
 # brackets hold the nearest factors, down and up, with which a case of the corpus fails; a dash if none does.
@@ -124,8 +125,8 @@ class Slopes:
     step: Floats
     noise: Floats
     variation: Floats
-    varies: NDArray[np.bool_]
-    still: NDArray[np.bool_]
+    varies: Mask
+    still: Mask
     cause: list[Cause]
     doubt: list[Cause]
     values: Floats
@@ -146,13 +147,13 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
     with np.errstate(all="ignore"):
         # Only the steps below every step with an infinite or NaN value show the neighborhood of x.
         finite = np.isfinite(lines.plus) & np.isfinite(lines.minus)
-        inside = np.cumsum(~finite[:, ::-1], axis=1)[:, ::-1] == 0
+        inside: Mask = np.cumsum(~finite[:, ::-1], axis=1)[:, ::-1] == 0
         plus, minus = np.where(inside, lines.plus, np.nan), np.where(inside, lines.minus, np.nan)
         change = np.maximum(np.abs(plus - zero), np.abs(minus - zero))
-        variation = np.nan_to_num(np.nanmax(np.where(inside, change, 0), axis=1))
+        variation: Floats = np.nan_to_num(np.nanmax(np.where(inside, change, 0), axis=1))
         quotients = (plus - minus) / (2 * h)
         # The point x + hu is rounded too, which moves F by a rounding times its slope.
-        usual = np.median(np.where(inside, np.abs(quotients), 0), axis=1)
+        usual: Floats = np.median(np.where(inside, np.abs(quotients), 0), axis=1)
         rounding = 2 * lines.eps * (lines.size + 4 * usual)
         hidden, coarse = _resolution(lines, change)
         least = np.maximum(2 * lines.eps * lines.size, coarse)
@@ -239,8 +240,8 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
         near = smaller & (h >= steps[:, None] / NEARBY)
         far = first[:, None] - entry[..., None]
         off = np.minimum(np.abs(far), np.abs(finer[:, None] - entry[..., None]))
-        level = np.maximum(noise[:, None], np.nanmax(np.where(near, off * h, 0), axis=2))
-        error = np.maximum(parents, level / steps)
+        level: Floats = np.maximum(noise[:, None], np.nanmax(np.where(near, off * h, 0), axis=2))
+        error: Floats = np.maximum(parents, level / steps)
         # An entry may agree with its neighbors by chance. Only smaller steps show that.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
         error = np.where(known, error, np.inf)
@@ -262,12 +263,13 @@ def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Float
     """
     n = _geometric(h) - 2
     three = np.stack([off[..., k : k + n] for k in range(3)])
-    low, high = np.min(np.abs(three), axis=0), np.max(np.abs(three), axis=0)
+    low: Floats = np.min(np.abs(three), axis=0)
+    high: Floats = np.max(np.abs(three), axis=0)
     steady = (high <= (1 + STEADY) * low) & (np.abs(np.sum(np.sign(three), axis=0)) == 3)
     seen = low > rounding[:, None, None] / h[2 : n + 2]
     slope = np.max(np.where(steady & seen, low, 0.0), axis=2, initial=0.0)
     resolved = np.where(np.abs(off) > rounding[:, None, None] / h, np.abs(off), 0.0)
-    smallest = np.max(np.nan_to_num(np.abs(off) * h)[..., -4:], axis=2)
+    smallest: Floats = np.max(np.nan_to_num(np.abs(off) * h)[..., -4:], axis=2)
     smooth = (level > MANY * rounding[:, None]) & (smallest <= SMOOTH * level)
     return np.asarray(np.maximum(slope, np.where(smooth, np.max(resolved, axis=2), 0.0)))
 
@@ -284,8 +286,8 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     second is the smallest change of an F that computes in float32 or narrower. A larger change at few steps is a step
     of f itself.
     """
-    constant = change[:, -1] == 0
-    least = np.min(np.where(change > 0, change, np.inf), axis=1)
+    constant: Mask = change[:, -1] == 0
+    least: Floats = np.min(np.where(change > 0, change, np.inf), axis=1)
     stairs = (lines.narrow > NARROW) & (np.count_nonzero(change, axis=1) >= STAIRS)
     coarse = constant & (stairs | (least <= 4 * np.maximum(EPS32, lines.narrow) * lines.size))
     rounded = lines.eps * np.max(change, initial=0.0, where=np.isfinite(change))
@@ -300,7 +302,7 @@ def _broken(up: Floats, down: Floats, rounding: float, small: float) -> Cause:
     for side in (up, down, up + down):
         last, more = side[-3:], side[-6:][np.isfinite(side[-6:])]
         if np.all(np.abs(last) > MANY * rounding) and len(set(np.sign(last))) == 1:
-            powers = np.log(last[:-1] / last[1:]) / np.log(RATIO)
+            powers: Floats = np.log(last[:-1] / last[1:]) / np.log(RATIO)
             # On three rungs, rounding may look like a power. It does not on six.
             steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
             # A change that grows as h shrinks, but stays below the changes at larger steps, is noise.
@@ -398,7 +400,7 @@ def _judge(claim: Claim, found: Slopes, i: int, rtol: float | None, coarse: bool
     return Judgment(verdict, cause, difference, tolerance, size, value)
 
 
-def explained_by_kink(found: Slopes, difference: Any) -> NDArray[np.bool_]:
+def explained_by_kink(found: Slopes, difference: Floats | float) -> Mask:
     """Return True for each line with a difference that errors do not explain, but that a certain kink explains."""
     gap = np.abs(found.gap)
     return np.asarray((gap > SAFETY * found.gap_error) & (gap >= difference) & (difference > SAFETY * found.error))
@@ -406,12 +408,15 @@ def explained_by_kink(found: Slopes, difference: Any) -> NDArray[np.bool_]:
 
 def _supported(claimed: float, found: Slopes, i: int, difference: float) -> bool:
     """Return True if another certain entry of the table supports a claim, or the quotients at all small steps do."""
-    entries = np.abs(found.values[i] - claimed) <= SAFETY * found.errors[i]
+    values: Floats = found.values[i]
+    errors: Floats = found.errors[i]
+    quotients: Floats = found.quotients[i]
+    entries = np.abs(values - claimed) <= SAFETY * errors
     # From some step on, rounding explains the distance of every quotient from the claim, but not from the value.
-    limit = 2 * found.rounding[i] / found.h
-    below = np.cumsum(~(np.abs(found.quotients[i] - claimed) <= limit)[::-1])[::-1] == 0
-    contradicts = np.abs(found.quotients[i] - found.value[i]) > limit
-    return bool(np.any(entries & (found.errors[i] <= RIVAL * difference)) or np.any(below & contradicts))
+    limit: Floats = 2 * float(found.rounding[i]) / found.h
+    below: Mask = np.cumsum(~(np.abs(quotients - claimed) <= limit)[::-1])[::-1] == 0
+    contradicts = np.abs(quotients - float(found.value[i])) > limit
+    return bool(np.any(entries & (errors <= RIVAL * difference)) or np.any(below & contradicts))
 
 
 def combine(each: list[Judgment]) -> Judgment:
@@ -449,9 +454,9 @@ def taylor(lines: Lines, claimed: Floats, noise: Floats) -> list[float]:
     powers = []
     with np.errstate(all="ignore"):
         for plus, zero, slope, level in zip(lines.plus, lines.zero, claimed, noise, strict=False):
-            remainder = np.abs(plus - zero - lines.h * slope)
+            remainder: Floats = np.abs(plus - zero - lines.h * slope)
             seen = np.isfinite(remainder) & (remainder > CLEAR * level)
-            each = np.log(remainder[:-1] / remainder[1:]) / np.log(lines.h[:-1] / lines.h[1:])
+            each: Floats = np.log(remainder[:-1] / remainder[1:]) / np.log(lines.h[:-1] / lines.h[1:])
             each = each[seen[:-1] & seen[1:]]
             powers.append(float(np.median(each[-3:])) if len(each) else float("nan"))
     return powers

@@ -2,21 +2,24 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from numpy.typing import NDArray
+from jax import Array
+from numpy.typing import ArrayLike, NDArray
 
 from jaxgd.gradcheck import core
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.problem import Prepared, evaluation, upcast
-from jaxgd.gradcheck.programs import Forward, Point, Reverse, Shared
-from jaxgd.gradcheck.run import Runner, Traits, eps_of, traits
+from jaxgd.gradcheck.problem import Numbers, Prepared, evaluation, upcast
+from jaxgd.gradcheck.programs import Forward, LeavesAndCotangents, Point, Reverse, Shared
+from jaxgd.gradcheck.run import Objective, Runner, Traits, eps_of, traits
 from jaxgd.mesh.processes import on_host
+from jaxgd.typed import finfo
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Gradients = Objective[list[Array], LeavesAndCotangents, tuple[Sequence[Numbers], Sequence[Numbers]]]
 
 AUTODIFF = "autodiff"
 # Factors for a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
@@ -63,7 +66,7 @@ class Derivative:
     linear: list[tuple[float, float, float, float]] = dataclasses.field(default_factory=list)
     iterates: bool = False
     approximate: set[int] = dataclasses.field(default_factory=set)
-    program: Callable[..., Any] | None = None
+    program: Objective[Shared, Point, Numbers] | None = None
 
     def claim(self, leaf: int, n: int) -> core.Claim:
         """Return the claimed slopes along the first n directions in a leaf."""
@@ -94,7 +97,7 @@ class Derivatives:
     reverse: Derivative | None = None
     forward: Derivative | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
-    outputs: list[Any] = dataclasses.field(default_factory=list)
+    outputs: list[NDArray[Any]] = dataclasses.field(default_factory=list)
     nondeterminism: float = 0.0
     even: set[int] = dataclasses.field(default_factory=set)
 
@@ -109,7 +112,7 @@ class Derivatives:
 def derive(
     prepared: Prepared,
     claims: Sequence[Claim],
-    w: list[Any],
+    w: list[NDArray[Any]],
     runner: Runner,
     n: int,
     rng: np.random.Generator,
@@ -124,6 +127,7 @@ def derive(
         drawn = [directions(on_host(x), n, rng) for x in v]
     d = Derivatives(prepared, Shared(v, traced, drawn, w), runner, nondeterminism=nondeterminism)
     programs = {claim.name: claim.reverse for claim in claims if claim.reverse is not None}
+    fn: Gradients
     stacks, trouble = {}, None
     for name, fn in (programs | {AUTODIFF: Reverse(prepared.problem)}).items():
         try:
@@ -154,9 +158,7 @@ def derive(
     return d
 
 
-def _gradients(
-    d: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator
-) -> tuple[list[NDArray[Any]], Traits]:
+def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generator) -> tuple[list[NDArray[Any]], Traits]:
     """Return Jᵀw for each leaf, and the traits of its computation.
 
     The batch holds every cotangent at the point, the first cotangent at two points moved by one rounding, and multiples
@@ -166,15 +168,16 @@ def _gradients(
     ws = [np.concatenate([x, x[:1], x[:1], *(x[:1] * c for c in _FAR)]) for x in w]
     one = [x[0] for x in w]
 
-    def run(v: list[Any], traced: list[Any]) -> tuple[list[NDArray[Any]], Traits]:
+    def run(v: list[Array], traced: list[Array]) -> tuple[list[NDArray[Any]], Traits]:
         points = jittered(v, rng)
         batch = stacked([points[0]] * len(w[0]) + points[1:] + [points[0]] * len(_FAR)), ws
         outputs, stack = d.runner(fn, traced, batch)
         if name == AUTODIFF:
-            d.outputs = [y[0] for y in outputs]
+            d.outputs = [np.asarray(y[0]) for y in outputs]
         found = traits(lambda vw: fn(traced, (vw[: len(v)], vw[len(v) :]))[1], [*v, *one])
         eps = max(found.eps, *(eps_of(g.dtype) for g in stack))
-        return [g.astype(complex if np.iscomplexobj(g) else float) for g in stack], found._replace(eps=eps)
+        wide = [np.asarray(g).astype(complex if np.iscomplexobj(g) else float) for g in stack]
+        return wide, found._replace(eps=eps)
 
     try:
         with evaluation(float64=True):
@@ -194,8 +197,8 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     found = Derivative(name, max(d.floor, rounding_of(eps)), *np.zeros((3, *shape)))
     found.iterates = traits_of.iterates
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
-        moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
-        finite = np.nan_to_num(np.abs(g[:n]), posinf=0)
+        moved: Floats = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
+        finite: Floats = np.nan_to_num(np.abs(g[:n]), posinf=0)
         # The tolerance covers the difference between two runs, so it is not noise.
         moved = np.maximum(moved - d.nondeterminism * finite[0], 0) if d.nondeterminism else moved
         # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
@@ -203,12 +206,12 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         usual = float(np.median(moved[nonzero] / finite[0][nonzero])) if np.any(nonzero) else 0.0
         for k in range(count):
             found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
-            found.size[i, k] = norm(finite[k % n] * u[k])
+            found.size[i, k] = norm(np.asarray(finite[k % n] * u[k]))
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
             # In few digits, the small elements of a claim may be as coarse as the largest.
             few = k == EVEN and eps > core.NARROW
-            rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else found.size[i, k]
-            found.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
+            rounded = np.max(finite[k % n], initial=0.0) * norm(np.asarray(u[k])) if few else found.size[i, k]
+            found.noise[i, k] = 2 * norm(np.asarray(spread * u[k])) + own * rounded
         found.gradients.append(g[:n])
         found.moved.append(moved)
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
@@ -231,7 +234,7 @@ def rounding_of(eps: float) -> float:
     return min(100 * eps, _OWN_FLOOR)
 
 
-def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivative:
+def _forward(d: Derivatives, name: str, program: Objective[Shared, Point, Numbers]) -> Derivative:
     leaves, n = len(d.shared.v), len(d.shared.directions[0]) - 1
     leaf, direction = (x.reshape(-1) for x in np.indices((leaves, n)))
     sizes = np.array([np.size(x) for x in d.shared.v])
@@ -258,13 +261,19 @@ def narrowed(d: Derivatives) -> Shared:
 
 
 def points(
-    shared: Shared, leaf: Any, direction: Any, start: Any, stop: Any, t: Any, phase: float | complex = 1.0
+    shared: Shared,
+    leaf: ArrayLike,
+    direction: ArrayLike,
+    start: ArrayLike,
+    stop: ArrayLike,
+    t: ArrayLike,
+    phase: float | complex = 1.0,
 ) -> Point:
     """Return a batch of points. Each direction has its cotangent, and single elements use cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
-    direction = np.asarray(direction)
-    cotangent = np.where(direction < last, direction % n, 0)
-    fields = np.broadcast_arrays(leaf, direction, cotangent, start, stop, t, np.asarray(phase, complex))
+    index: Ints = np.asarray(direction)
+    cotangent = np.where(index < last, index % n, 0)
+    fields = np.broadcast_arrays(leaf, index, cotangent, start, stop, t, np.asarray(phase, complex))
     return Point(*(np.ascontiguousarray(x).reshape(-1) for x in fields))
 
 
@@ -291,9 +300,9 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
 
     The other directions hide these elements. Here none contributes more than their median. `g` is the gradient.
     """
-    own = u[1]
-    share = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
-    minor = share < 1e-3 * np.max(share, initial=0.0)
+    own: NDArray[Any] = u[1]
+    share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
+    minor: NDArray[np.bool_] = share < 1e-3 * np.max(share, initial=0.0)
     if not minor.any():
         return None
     limit = np.median(share[minor & (share > 0)]) if share[minor].any() else np.inf
@@ -311,9 +320,9 @@ def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np
     times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
     """
     # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
-    least = 100 / float(jax.numpy.finfo(y.dtype).max)  # type: ignore[no-untyped-call]
+    least = 100 / float(finfo(y.dtype).max)
     y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
-    change = np.maximum(np.abs(moved - y), eps * np.abs(y))
+    change: Floats = np.maximum(np.abs(moved - y), eps * np.abs(y))
     own = np.maximum(change, np.maximum(_SMALL * np.max([change, np.abs(y)], initial=0.0), least))
     whole = max(scale_of(y), least)
     sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(y.any() or change.any(), own, 1.0) for i in range(n)]
@@ -325,7 +334,7 @@ def _chance(shape: tuple[int, ...], is_complex: bool, rng: np.random.Generator) 
     return np.asarray(chance * np.exp(2j * np.pi * rng.uniform(size=shape)) if is_complex else chance)
 
 
-def jittered(v: Sequence[Any], rng: np.random.Generator, eps: float = 0.0) -> list[list[NDArray[Any]]]:
+def jittered(v: Sequence[Array], rng: np.random.Generator, eps: float = 0.0) -> list[list[NDArray[Any]]]:
     """Return the point, then two points moved by one rounding: x(1 + ε) or x(1 − ε) at random for each element.
 
     ε is the rounding of the dtype of x, or `eps` if that is larger.
@@ -348,27 +357,27 @@ def stacked(points: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
 
 def scale_of(x: NDArray[Any]) -> float:
     """Return the root mean square of a leaf, rounded to a power of two so that steps are exact; 1 for zeros."""
-    x = np.abs(x[np.isfinite(x)]).astype(float)
-    return float(_power_of_two(norm(x) / math.sqrt(x.size))) if x.any() else 1.0
+    size: Floats = np.abs(x[np.isfinite(x)]).astype(float)
+    return float(_power_of_two(norm(size) / math.sqrt(size.size))) if size.any() else 1.0
 
 
-def _power_of_two(x: Any) -> Any:
-    return 2.0 ** np.round(np.log2(x))
+def _power_of_two(x: NDArray[Any] | float) -> Floats:
+    return np.asarray(2.0 ** np.round(np.log2(x)))
 
 
-def norm(x: Any) -> float:
+def norm(x: NDArray[Any]) -> float:
     """Return the Euclidean norm of x, without overflow of its squares; infinite if x is not finite."""
-    size = np.abs(x)
+    size: Floats = np.abs(x)
     largest = float(np.max(size, initial=0.0))
     if not 0 < largest < math.inf:
         return 0.0 if largest == 0 else math.inf
     return largest * float(np.sqrt(np.sum((size / largest) ** 2)))
 
 
-def rms(x: Any) -> float:
+def rms(x: Floats) -> float:
     """Return the root mean square of the finite numbers; 0 if none is finite."""
-    x = np.asarray(x)[np.isfinite(x)]
-    return norm(x) / math.sqrt(len(x)) if len(x) else 0.0
+    finite: Floats = x[np.isfinite(x)]
+    return norm(finite) / math.sqrt(len(finite)) if len(finite) else 0.0
 
 
 def first_line(error: Exception) -> str:

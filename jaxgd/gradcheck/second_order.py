@@ -3,25 +3,32 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from numpy.typing import NDArray
 
 from jaxgd.gradcheck import core
 from jaxgd.gradcheck.derive import directions, jittered, rounding_of, stacked
-from jaxgd.gradcheck.problem import Prepared, Problem, evaluation, upcast
+from jaxgd.gradcheck.problem import Numbers, Prepared, Problem, evaluation, upcast
 from jaxgd.gradcheck.programs import bilinear
 from jaxgd.gradcheck.report import Cause, Consistency, GradientReport, Verdict
 from jaxgd.gradcheck.run import single, traits
 from jaxgd.mesh.processes import on_host
+from jaxgd.typed import jvp, tree_leaves, vjp
 
 
 def check_second_order(
-    check: Callable[..., GradientReport], prepared: Prepared, meant: Problem, w: list[Any], options: dict[str, Any]
+    check: Callable[..., GradientReport],
+    prepared: Prepared,
+    meant: Problem,
+    drawn: list[NDArray[Any]],
+    options: dict[str, Any],
 ) -> GradientReport:
     """Check the derivative of ∇⟨w, f⟩ by `check`, with its options, and check that it is symmetric.
 
@@ -31,7 +38,7 @@ def check_second_order(
     args = prepared.problem.args(prepared.v, prepared.traced)
     with evaluation(float64=False):
         outputs = prepared.problem(prepared.v, prepared.traced)
-        w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, outputs, strict=True)]
+        w = [jnp.asarray(ct, y.dtype) for ct, y in zip(drawn, outputs, strict=True)]
     if meant != prepared.problem:
         options = options | {"reference": _gradient(prepared, meant)}
     report = check(gradient, *args, w, argnums=(*prepared.argnums, len(args)), **options)
@@ -41,7 +48,7 @@ def check_second_order(
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
 
 
-def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Any]) -> bool:
+def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Array]) -> bool:
     """Return True if JAX differentiates the problem in reverse mode."""
     try:
         with evaluation(float64=False):
@@ -51,14 +58,14 @@ def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Any]) -> bool
     return True
 
 
-def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., Any]:
+def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., list[Array]]:
     """Return the function (*args, w) → ∇⟨w, f⟩, with the names of the arguments of f."""
 
-    def gradient(*args: Any) -> Any:
-        *args_of_f, w = args
-        leaves = jax.tree.leaves(tuple(args_of_f))
+    def gradient(*args: object) -> list[Array]:
+        *args_of_f, last = args
+        w, leaves = tree_leaves(last), tree_leaves(tuple(args_of_f))
         v, traced = [leaves[i] for i in problem.varied], [leaves[i] for i in problem.traced]
-        out, pullback = jax.vjp(lambda v: problem(v, traced), v)
+        out, pullback = vjp(lambda v: problem(v, traced), v)
         return pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
 
     gradient.__qualname__ = f"∇{prepared.name}"
@@ -71,7 +78,7 @@ def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., Any]:
 
 
 def _symmetry(
-    gradient: Callable[..., Any], prepared: Prepared, w: list[Any], options: dict[str, Any]
+    gradient: Callable[..., list[Array]], prepared: Prepared, w: list[Array], options: dict[str, Any]
 ) -> list[Consistency]:
     """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v. Return [] if H has no forward mode."""
     rng = np.random.default_rng(options["seed"])
@@ -81,11 +88,11 @@ def _symmetry(
         drawn = [directions(on_host(leaf), 3, rng) for leaf in x]
         u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
 
-        def products(shared: Any, x: Any) -> Any:
+        def products(shared: tuple[list[Array], ...], x: Sequence[Numbers]) -> tuple[Numbers, Numbers, Numbers]:
             traced, wide, u, v = shared
 
-            def along(direction: list[Any]) -> Any:
-                return jax.jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
+            def along(direction: list[Array]) -> list[Array]:
+                return jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
 
             hu, hv = along(u), along(v)
             return bilinear(u, hv), bilinear(v, hu), bilinear([jnp.abs(y) for y in u], [jnp.abs(y) for y in hv])
