@@ -22,8 +22,9 @@ from jaxgd.errors import (
 )
 from jaxgd.gradcheck.claims import claimed_gradient, claimed_jvp, claimed_vjp, misfits, require_values
 from jaxgd.gradcheck.consistency import compare_with_float64, run_in_users_dtype
-from jaxgd.gradcheck.derive import Derivatives, cotangents, derive
-from jaxgd.gradcheck.derive import directions as drawn_directions
+from jaxgd.gradcheck.derive import Derivatives, derive
+from jaxgd.gradcheck.draws import cotangents
+from jaxgd.gradcheck.draws import directions as drawn_directions
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, Problem, evaluation, prepare, with_outputs
 from jaxgd.gradcheck.programs import Value
@@ -163,8 +164,8 @@ def check_gradients(
         prepared = with_outputs(prepared, out)
         first = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
         problem = _meant(prepared, reference, first)
-        found = traits(lambda v: prepared.problem(v, prepared.traced), prepared.v)
-        eps = max(found.eps, *(eps_of(x.dtype) for x in [*prepared.v, *first]))
+        traits_of_f = traits(lambda v: prepared.problem(v, prepared.traced), prepared.v)
+        eps = max(traits_of_f.eps, *(eps_of(x.dtype) for x in [*prepared.v, *first]))
         w = _cotangents(prepared, first, eps, n, rng)
         one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
         single = not isinstance(argnums, Sequence)

@@ -9,9 +9,10 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
+from jaxgd.gradcheck import constants
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.derive import AUTODIFF, Derivative, Derivatives, jittered, norm, scale_of, stacked
+from jaxgd.gradcheck.derive import AUTODIFF, Derivative, Derivatives
+from jaxgd.gradcheck.draws import jittered, norm, scale_of, stacked
 from jaxgd.gradcheck.problem import Numbers, Prepared, evaluation
 from jaxgd.gradcheck.programs import Outputs, Reverse
 from jaxgd.gradcheck.report import Cause, Check, Consistency, Verdict
@@ -80,12 +81,14 @@ def run_in_users_dtype(
         name: str, cause: Cause, a: Sequence[Numbers], b: Sequence[Numbers], noise: Floats, allowed: float = 0.0
     ) -> None:
         distance = _distance(b, a)
-        limit = max(min(_ROUNDINGS * eps, _MOST), allowed) + core.NOISES * noise
-        good = bool(np.all(distance <= limit))
-        verdict = Verdict.RIGHT if good else Verdict.CANNOT_TELL
-        if cause is Cause.OTHER_VALUE and not good and all(c.verdict is Verdict.RIGHT for c in lines):
+        limit = max(min(_ROUNDINGS * eps, _MOST), allowed) + constants.NOISES * noise
+        agrees = bool(np.all(distance <= limit))
+        verdict = Verdict.RIGHT if agrees else Verdict.CANNOT_TELL
+        if cause is Cause.OTHER_VALUE and not agrees and all(c.verdict is Verdict.RIGHT for c in lines):
             verdict = Verdict.WRONG
-        lines.append(Consistency(name, verdict, Cause.AGREES if good else cause, float(np.max(distance, initial=0.0))))
+        lines.append(
+            Consistency(name, verdict, Cause.AGREES if agrees else cause, float(np.max(distance, initial=0.0)))
+        )
 
     second = problem(v, traced)
     compare("second run", Cause.NOT_DETERMINISTIC, first, second, np.zeros(len(first)))
@@ -111,14 +114,14 @@ def run_in_users_dtype(
         compare("f = its value under jax.vjp", Cause.OTHER_VALUE, plain, out, noise, rtol)
     vmapped = runner.modes[fn] == "vmap"
     if vmapped:
-        compare("jit = vmap", Cause.NOT_ONE_FUNCTION, out, [x[0] for x in outs], noise)
+        compare("jit = vmap", Cause.NOT_ONE_FUNCTION, out, _element(outs, 0), noise)
     if not gradient:
         return UsersDtype(out, None, [], lines, float(np.max(noise, initial=0.0)))
     again, spread = single(fn, traced, (v, w))[1], _spread(gradients)
     still = np.zeros(len(gradient))
     compare("autodiff's second run", Cause.NOT_DETERMINISTIC, gradient, again, still, nondeterminism)
     if vmapped:
-        one = [x[0] for x in gradients]
+        one = _element(gradients, 0)
         compare("autodiff's jit = vmap", Cause.NOT_ONE_FUNCTION, gradient, one, spread, nondeterminism)
     sizes = [float(np.max(np.nan_to_num(np.abs(_wide(g)), posinf=0), initial=0.0)) for g in gradient]
     moved = [float(a * size) if np.isfinite(a) else math.inf for a, size in zip(spread, sizes, strict=True)]
@@ -127,7 +130,11 @@ def run_in_users_dtype(
 
 def _spread(stacks: Sequence[Numbers]) -> Floats:
     """Return the largest relative change of each leaf from element 0 of the batch to elements 1 and 2."""
-    return np.asarray(np.max([_distance([x[i] for x in stacks], [x[0] for x in stacks]) for i in (1, 2)], axis=0))
+    return np.asarray(np.max([_distance(_element(stacks, i), _element(stacks, 0)) for i in (1, 2)], axis=0))
+
+
+def _element(stacks: Sequence[Numbers], i: int) -> list[Numbers]:
+    return [np.asarray(x[i]) for x in stacks]
 
 
 def _distance(a: Sequence[Numbers], b: Sequence[Numbers]) -> Floats:
@@ -170,8 +177,8 @@ def compare_with_float64(
     errors: dict[int, float] = {}
     for i, g in enumerate(run.gradient or []):
         if d.reverse is not None and _comparable(d, sampler, d.reverse, i):
-            errors[i], found = _compare(d, sampler, run, d.reverse, i, g, _gross(leaves[i].dtype), Verdict.CANNOT_TELL)
-            checks.setdefault(i, []).extend(found)
+            errors[i], failed = _compare(d, sampler, run, d.reverse, i, g, _gross(leaves[i].dtype), Verdict.CANNOT_TELL)
+            checks.setdefault(i, []).extend(failed)
     for claim in claims:
         wide = next((x for x in d.claims if x.name == claim.name and x.gradients), None)
         for i, value in enumerate(claim.values):
@@ -228,7 +235,7 @@ def _compare(
     if off <= max(allowed * size, noise) or not visible or size <= 1e4 * float(limits.tiny) * n:
         return error, []
     verdict = worst if error > _gross(dtype) else Verdict.CANNOT_TELL
-    return error, [Check(name, verdict, Cause.ONLY_NATIVE, error, allowed)]
+    return error, [Check(name, verdict, Cause.ONLY_IN_USER_DTYPE, error, allowed)]
 
 
 def _gross(dtype: str) -> float:

@@ -1,21 +1,21 @@
 """The derivatives of f at the point, by autodiff and by the claims, projected on random directions."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jax import Array
-from numpy.typing import ArrayLike, NDArray
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
+from jaxgd.gradcheck import constants, core
 from jaxgd.gradcheck.claims import Claim
+from jaxgd.gradcheck.draws import directions, evenly, jittered, norm, rms, stacked
 from jaxgd.gradcheck.problem import Numbers, Prepared, evaluation, upcast
 from jaxgd.gradcheck.programs import Forward, LeavesAndCotangents, Point, Reverse, Shared
 from jaxgd.gradcheck.run import Objective, Runner, Traits, eps_of, traits
 from jaxgd.mesh.processes import on_host
-from jaxgd.typed import finfo
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,8 +32,6 @@ _APPROXIMATE = 1e-3
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
-# The change of an element of an output counts as at least this part of the largest element.
-_SMALL = 1e-5
 # The index of the direction along which only the elements with small contributions move, if there are any.
 EVEN = 2
 
@@ -105,7 +103,7 @@ class Derivatives:
     def floor(self) -> float:
         """The largest relative difference of two derivatives that agree. A constant in f may be rounded to float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
-        return max(core.FLOOR, 4 * min(own, core.EPS32), self.nondeterminism)
+        return max(constants.FLOOR, 4 * min(own, constants.EPS32), self.nondeterminism)
 
 
 @np.errstate(all="ignore")
@@ -143,9 +141,9 @@ def derive(
             if (even := evenly(on_host(g[EVEN % len(w[0])]), u)) is not None:
                 u[EVEN] = even
                 d.even.add(i)
-    found = {name: _reverse(d, name, *stack) for name, stack in stacks.items()}
-    d.reverse = found.pop(AUTODIFF, None)
-    d.claims = list(found.values())
+    derivatives = {name: _reverse(d, name, *stack) for name, stack in stacks.items()}
+    d.reverse = derivatives.pop(AUTODIFF, None)
+    d.claims = list(derivatives.values())
     d.claims += [_forward(d, claim.name, claim.forward) for claim in claims if claim.forward is not None]
     try:
         d.forward = _forward(d, "forward mode", Forward(prepared.problem))
@@ -174,19 +172,19 @@ def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generato
         outputs, stack = d.runner(fn, traced, batch)
         if name == AUTODIFF:
             d.outputs = [np.asarray(y[0]) for y in outputs]
-        found = traits(lambda vw: fn(traced, (vw[: len(v)], vw[len(v) :]))[1], [*v, *one])
-        eps = max(found.eps, *(eps_of(g.dtype) for g in stack))
+        traits_of_fn = traits(lambda vw: fn(traced, (vw[: len(v)], vw[len(v) :]))[1], [*v, *one])
+        eps = max(traits_of_fn.eps, *(eps_of(g.dtype) for g in stack))
         wide = [np.asarray(g).astype(complex if np.iscomplexobj(g) else float) for g in stack]
-        return wide, found._replace(eps=eps)
+        return wide, traits_of_fn._replace(eps=eps)
 
     try:
         with evaluation(float64=True):
             return run(d.shared.v, d.shared.traced)
     except Exception:
         with evaluation(float64=False):
-            found = run(d.prepared.v, d.prepared.traced)
+            stack = run(d.prepared.v, d.prepared.traced)
     d.notes.append(f"{name} in float64: it cannot run there, so its values are {d.prepared.leaves[0].dtype}")
-    return found
+    return stack
 
 
 def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Traits) -> Derivative:
@@ -194,8 +192,8 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     shape = len(stack), count
     eps = traits_of.eps
     own = min(10 * eps, _OWN_ROUNDING)
-    found = Derivative(name, max(d.floor, rounding_of(eps)), *np.zeros((3, *shape)))
-    found.iterates = traits_of.iterates
+    derivative = Derivative(name, max(d.floor, rounding_of(eps)), *np.zeros((3, *shape)))
+    derivative.iterates = traits_of.iterates
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved: Floats = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite: Floats = np.nan_to_num(np.abs(g[:n]), posinf=0)
@@ -205,28 +203,28 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
         usual = float(np.median(moved[nonzero] / finite[0][nonzero])) if np.any(nonzero) else 0.0
         for k in range(count):
-            found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
-            found.size[i, k] = norm(np.asarray(finite[k % n] * u[k]))
+            derivative.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
+            derivative.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
             # In few digits, the small elements of a claim may be as coarse as the largest.
-            few = k == EVEN and eps > core.NARROW
-            rounded = np.max(finite[k % n], initial=0.0) * norm(np.asarray(u[k])) if few else found.size[i, k]
-            found.noise[i, k] = 2 * norm(np.asarray(spread * u[k])) + own * rounded
-        found.gradients.append(g[:n])
-        found.moved.append(moved)
+            few = k == EVEN and eps > constants.NARROW
+            rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else derivative.size[i, k]
+            derivative.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
+        derivative.gradients.append(g[:n])
+        derivative.moved.append(moved)
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
         off, rest = norm(large), norm(small)
         if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
             # A rule that iterates to an absolute tolerance is exact for a large cotangent. The difference is its error.
-            found.approximate.add(i)
-            found.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
-            found.moved[i] = np.maximum(moved, np.max(large))
+            derivative.approximate.add(i)
+            derivative.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
+            derivative.moved[i] = np.maximum(moved, np.max(large))
             off, rest = 0.0, max(0.0, rest - 10 * off * _FAR[0])
         # Linearity is tested only if the scaled results stay in the range of the dtype.
         in_range = 1e-30 < size < 1e30 and np.isfinite(g).all() and not traits_of.float16
         off = max(off, rest) if in_range else 0.0
-        found.linear.append((off, norm(moved) + own * size, size, max(_LINEAR, _ROUNDINGS * eps)))
-    return found
+        derivative.linear.append((off, norm(moved) + own * size, size, max(_LINEAR, _ROUNDINGS * eps)))
+    return derivative
 
 
 def rounding_of(eps: float) -> float:
@@ -275,109 +273,6 @@ def points(
     cotangent = np.where(index < last, index % n, 0)
     fields = np.broadcast_arrays(leaf, index, cotangent, start, stop, t, np.asarray(phase, complex))
     return Point(*(np.ascontiguousarray(x).reshape(-1) for x in fields))
-
-
-# Random numbers.
-
-
-def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
-
-    In directions 0, 2, … all elements have the size of the leaf. In directions 1, 3, … each element has the size of the
-    same element of x, for leaves that mix large and small elements. Signs are random and sizes vary by up to a half, so
-    that no two elements cancel. The last direction holds the sizes of the elements of x, to move one element at a time.
-    """
-    scale = scale_of(x)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where((x != 0) & np.isfinite(x), _power_of_two(np.abs(x).astype(float)), scale)
-    sizes = np.stack([np.full(x.shape, scale) if i % 2 == 0 else own for i in range(n)])
-    chance = _chance((n, *x.shape), np.iscomplexobj(x), rng) * sizes
-    return np.concatenate([chance, own[None].astype(chance.dtype)])
-
-
-def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
-    """Return a direction that moves only elements that contribute less than a thousandth of the largest contribution.
-
-    The other directions hide these elements. Here none contributes more than their median. `g` is the gradient.
-    """
-    own: NDArray[Any] = u[1]
-    share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
-    minor: NDArray[np.bool_] = share < 1e-3 * np.max(share, initial=0.0)
-    if not minor.any():
-        return None
-    limit = np.median(share[minor & (share > 0)]) if share[minor].any() else np.inf
-    with np.errstate(divide="ignore"):
-        shrink = np.where(share > limit, _power_of_two(limit / share), 1.0)
-    return np.asarray(np.where(minor, own * shrink, 0))
-
-
-def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, eps its rounding.
-
-    Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element: then
-    the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element
-    and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at least 100
-    times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
-    """
-    # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
-    least = 100 / float(finfo(y.dtype).max)
-    y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
-    change: Floats = np.maximum(np.abs(moved - y), eps * np.abs(y))
-    own = np.maximum(change, np.maximum(_SMALL * np.max([change, np.abs(y)], initial=0.0), least))
-    whole = max(scale_of(y), least)
-    sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(y.any() or change.any(), own, 1.0) for i in range(n)]
-    return np.asarray(_chance((n, *y.shape), np.iscomplexobj(y), rng) / np.stack(sizes))
-
-
-def _chance(shape: tuple[int, ...], is_complex: bool, rng: np.random.Generator) -> NDArray[Any]:
-    chance = rng.choice([-1.0, 1.0], shape) * rng.uniform(0.5, 1.5, shape)
-    return np.asarray(chance * np.exp(2j * np.pi * rng.uniform(size=shape)) if is_complex else chance)
-
-
-def jittered(v: Sequence[Array], rng: np.random.Generator, eps: float = 0.0) -> list[list[NDArray[Any]]]:
-    """Return the point, then two points moved by one rounding: x(1 + ε) or x(1 − ε) at random for each element.
-
-    ε is the rounding of the dtype of x, or `eps` if that is larger.
-    """
-    points = [[on_host(x) for x in v]]
-    for _ in range(2):
-        moved = []
-        for x in points[0]:
-            factor = 1 + max(eps, eps_of(x.dtype)) * rng.choice([-1.0, 1.0], x.shape)
-            with np.errstate(over="ignore", invalid="ignore"):
-                moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
-        points.append(moved)
-    return points
-
-
-def stacked(points: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
-    """Return the points as one list of stacked leaves."""
-    return [np.stack(xs) for xs in zip(*points, strict=True)]
-
-
-def scale_of(x: NDArray[Any]) -> float:
-    """Return the root mean square of a leaf, rounded to a power of two so that steps are exact; 1 for zeros."""
-    size: Floats = np.abs(x[np.isfinite(x)]).astype(float)
-    return float(_power_of_two(norm(size) / math.sqrt(size.size))) if size.any() else 1.0
-
-
-def _power_of_two(x: NDArray[Any] | float) -> Floats:
-    return np.asarray(2.0 ** np.round(np.log2(x)))
-
-
-def norm(x: NDArray[Any]) -> float:
-    """Return the Euclidean norm of x, without overflow of its squares; infinite if x is not finite."""
-    size: Floats = np.abs(x)
-    largest = float(np.max(size, initial=0.0))
-    if not 0 < largest < math.inf:
-        return 0.0 if largest == 0 else math.inf
-    return largest * float(np.sqrt(np.sum((size / largest) ** 2)))
-
-
-def rms(x: Floats) -> float:
-    """Return the root mean square of the finite numbers; 0 if none is finite."""
-    finite: Floats = x[np.isfinite(x)]
-    return norm(finite) / math.sqrt(len(finite)) if len(finite) else 0.0
 
 
 def first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from jaxgd.errors import JaxgdError
+from jaxgd.gradcheck.text import render
 
 
 class Verdict(enum.StrEnum):
@@ -43,7 +44,8 @@ class Cause(enum.StrEnum):
     NOT_ONE_FUNCTION = "f depends on how it is run"
     OTHER_VALUE = "the rule returns a different value than f"
     NO_FLOAT64 = "f does not compute in float64"
-    ONLY_NATIVE = "far off only in the dtype of the arguments"
+    ONLY_IN_USER_DTYPE = "far off only in the dtype of the arguments"
+    ONLY_NATIVE = ONLY_IN_USER_DTYPE  # the name until version 0.1
     ASYMMETRIC = "the Hessian is not symmetric"
     OUT_OF_TIME = "out of time"
 
@@ -64,7 +66,7 @@ ADVICE = {
     Cause.NO_FLOAT64: (
         "The values of f are too coarse for a quotient: compute f in the dtype of its arguments, or pass rtol"
     ),
-    Cause.ONLY_NATIVE: "Rounding is large, or a rule is wrong in this dtype alone: check its formula in this dtype",
+    Cause.ONLY_IN_USER_DTYPE: "Rounding is large, or a rule is wrong in this dtype alone: check its formula in this dtype",
     Cause.OUT_OF_TIME: "The check stopped before this stage: pass more seconds, or check a part of f",
     Cause.ASYMMETRIC: "No function has the claimed gradient: correct the rule for the gradient",
 }
@@ -197,7 +199,7 @@ class LeafReport:
         if check.verdict is Verdict.RIGHT:
             return "right"
         words = f"{check.verdict}: {check.name}: {check.cause}"
-        if check.cause in (Cause.DIFFERS, Cause.ONLY_NATIVE) and math.isfinite(check.error):
+        if check.cause in (Cause.DIFFERS, Cause.ONLY_IN_USER_DTYPE) and math.isfinite(check.error):
             words += f" by {check.error:.2g} relative"
             words += f", {check.tolerance:.1g} allowed" if math.isfinite(check.tolerance) else ""
         if check.note:
@@ -356,8 +358,6 @@ class GradientReport:
         return json.dumps(self.as_dict(), allow_nan=False, ensure_ascii=False)
 
     def __str__(self) -> str:
-        from jaxgd.gradcheck.text import render
-
         return render(self)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
-from jaxgd.gradcheck.derive import directions, jittered, rounding_of, stacked
+from jaxgd.gradcheck import constants, core
+from jaxgd.gradcheck.derive import rounding_of
+from jaxgd.gradcheck.draws import directions, jittered, stacked
 from jaxgd.gradcheck.problem import Numbers, Prepared, Problem, evaluation, upcast
 from jaxgd.gradcheck.programs import bilinear
 from jaxgd.gradcheck.report import Cause, Consistency, GradientReport, Verdict
@@ -110,8 +111,8 @@ def _symmetry(
     (a, b, size), *moved = each.tolist()
     if not np.isfinite(each).all() or size == 0:
         return []
-    noise = core.NOISES * max(abs(p - a) + abs(q - b) for p, q, _ in moved)
-    floor = max(core.FLOOR, options["nondeterminism"], rounding_of(eps))
+    noise = constants.NOISES * max(abs(p - a) + abs(q - b) for p, q, _ in moved)
+    floor = max(constants.FLOOR, options["nondeterminism"], rounding_of(eps))
     verdict, _ = core.agree(abs(a - b), noise, size, floor, options["rtol"])
     if verdict is Verdict.CANNOT_TELL:
         # The comparisons with quotients report it.
