@@ -21,7 +21,7 @@ def lines(*functions, h=LONG, size=None, narrow=EPS):
     return Lines(h, plus, minus, zero, size, EPS, narrow)
 
 
-def look(F, h=LONG, **options):
+def slopes_of(F, h=LONG, **options):
     return slopes(lines(F, h=h, **options))
 
 
@@ -31,4 +31,4 @@ def claim(*values, noise=0.0, size=None, floor=1e-8):
 
 
 def judged(F, claimed, h=LONG, rtol=None, coarse=False, **options):
-    return core.judge(claim(claimed), look(F, h, **options), rtol, coarse)[0]
+    return core.judge(claim(claimed), slopes_of(F, h, **options), rtol, coarse)[0]

@@ -377,7 +377,7 @@ FAULTS = (
         "problem = prepared.problem",
         f"{CHECKS}/test_examine.py",
     ),
-    Fault("gradcheck/check.py", "time.perf_counter() > self.end))", "False))", f"{CHECKS}/test_check.py"),
+    Fault("gradcheck/clock.py", "time.perf_counter() > self.end))", "False))", f"{CHECKS}/test_check.py"),
     Fault(
         "gradcheck/consistency.py",
         "good = bool(np.all(distance <= limit))",

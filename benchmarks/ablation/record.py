@@ -22,7 +22,7 @@ from benchmarks.corpus.fresh_right import FRESH_RIGHT
 from benchmarks.corpus.fresh_wrong import FRESH_WRONG
 from benchmarks.gradcheck import CORPUS, FUNCTIONS_AT_ONCE, Digits, functions_of
 from jaxgd.gradcheck import constants, quotients
-from jaxgd.gradcheck.check import Clock
+from jaxgd.gradcheck.clock import Clock
 from jaxgd.gradcheck.derive import Derivative
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.locate import ElementSearch

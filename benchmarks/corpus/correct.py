@@ -79,11 +79,11 @@ HARD = (
 
 
 def _elementwise() -> list[Case]:
-    found = []
+    cases = []
     for name, f, draw, scales in ROWS:
-        found.append(Case(name, f, draw))
-        found += [Case(f"{name} × {scale:g}", f, scaled(draw, scale)) for scale in scales]
-    return found
+        cases.append(Case(name, f, draw))
+        cases += [Case(f"{name} × {scale:g}", f, scaled(draw, scale)) for scale in scales]
+    return cases
 
 
 CORRECT = (*_elementwise(), *NEURAL, *ARRAYS, *LINEAR_ALGEBRA, *FLOWS, *COMPLEX, *SCALES, *HARD)

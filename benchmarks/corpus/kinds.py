@@ -54,8 +54,8 @@ def times_gradient(f: Callable[..., Array], factor: float) -> Function:
 
 def pulled(f: Function, args: Iterable[object], ct: object) -> Cotangents:
     """Return the right cotangents."""
-    found: Cotangents = jax.vjp(f, *args)[1](ct)
-    return found
+    cotangents: Cotangents = jax.vjp(f, *args)[1](ct)
+    return cotangents
 
 
 def leaves(change: Change, leaf: int | None = None) -> Kind:
@@ -63,9 +63,9 @@ def leaves(change: Change, leaf: int | None = None) -> Kind:
 
     def kind(f: Function, args: tuple[object, ...], ct: object) -> Cotangents:
         gradient = pulled(f, args, ct)
-        found = tree_leaves(gradient)
-        chosen = range(len(found)) if leaf is None else [leaf % len(found)]
-        changed = [change(g) if i in chosen else g for i, g in enumerate(found)]
+        parts = tree_leaves(gradient)
+        chosen = range(len(parts)) if leaf is None else [leaf % len(parts)]
+        changed = [change(g) if i in chosen else g for i, g in enumerate(parts)]
         spoiled: Cotangents = jax.tree.unflatten(jax.tree.structure(gradient), changed)
         return spoiled
 
@@ -81,8 +81,8 @@ def largest(change: Change) -> Change:
     """Return a change of only the element with the largest absolute value."""
 
     def changed(g: Array) -> Array:
-        here = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
-        return jnp.where(here, change(g), g)
+        at_largest = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
+        return jnp.where(at_largest, change(g), g)
 
     return changed
 

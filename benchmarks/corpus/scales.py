@@ -24,7 +24,7 @@ CENTERED[:, 0] = 1
 ORIGIN, PAIR = fixed([0.0, 0.0, 0.0]), fixed([1e6, 1e-6])
 
 
-def beside(constant: float) -> Callable[..., Array]:
+def next_to(constant: float) -> Callable[..., Array]:
     """Return Σ x² and a large constant plus a small slope, with a rule that forgets the second output."""
     return with_vjp(lambda x: jnp.stack([square(x), constant + 1e-3 * jnp.sum(x)]), lambda x, g: (2 * x * g[0],))
 
@@ -55,8 +55,8 @@ def solved(a: Array) -> Array:
 
 
 SCALES = (
-    wrong("an output of 1e4 without its derivative", beside(1e4), fixed(V)),
-    wrong("an output of 1e6 without its derivative", beside(1e6), fixed(V)),
+    wrong("an output of 1e4 without its derivative", next_to(1e4), fixed(V)),
+    wrong("an output of 1e6 without its derivative", next_to(1e6), fixed(V)),
     Case("ripples of 1e-7", rippled(1e-7), ORIGIN, NOT_RIGHT),
     Case("ripples of 5e-7", rippled(5e-7), ORIGIN, NOT_RIGHT),
     Case("an element on the scale of 1e-8", with_vjp(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.gradcheck.claims import claimed_gradient, claimed_jvp, claimed_vjp, misfits, require_values
+from jaxgd.gradcheck.clock import Clock
 from jaxgd.gradcheck.consistency import compare_with_float64, run_in_users_dtype
 from jaxgd.gradcheck.derive import Derivatives, derive
 from jaxgd.gradcheck.draws import cotangents
@@ -33,7 +33,7 @@ from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
 from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
 from jaxgd.mesh.axes import automatic_axes
-from jaxgd.mesh.processes import decided, on_host, spans_processes
+from jaxgd.mesh.processes import on_host, spans_processes
 
 # The smallest relative error that difference quotients in float64 can resolve.
 _LEAST_RTOL = 1e-9
@@ -156,7 +156,7 @@ def check_gradients(
     nondeterminism, clock = float(nondeterminism), Clock(seconds, spans_processes((args, f)))
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
-    # The first run keeps the user's settings: an f that they refuse raises its own exception.
+    # The first run keeps the user's settings. If they forbid an operation of f, f raises its own exception.
     with jax.default_matmul_precision("highest"):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
     with evaluation(float64=False):
@@ -224,27 +224,6 @@ def check_gradients(
         dtype=dtype,
         second_order=second,
     )
-
-
-class Clock:
-    """The time left: `seconds` from now on, or unlimited if None.
-
-    With `together`, all processes of a job use the clock of process 0.
-    """
-
-    def __init__(self, seconds: float | None, together: bool = False) -> None:
-        self.together = together and seconds is not None
-        self.end = math.inf if seconds is None else time.perf_counter() + seconds
-
-    def over(self) -> bool:
-        """Return True if the time is over."""
-        return bool(decided(self.together, time.perf_counter() > self.end))
-
-    def left(self) -> float | None:
-        """Return the seconds left, or None if the time is unlimited."""
-        if math.isinf(self.end):
-            return None
-        return float(decided(self.together, max(self.end - time.perf_counter(), 1e-9)))
 
 
 def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list[Any]) -> Problem:

@@ -1,9 +1,11 @@
-"""The constants of the check."""
+"""The constants of the method that the module core describes.
+
+`python -m benchmarks gradcheck --ablate` multiplies most of them by factors down to 0.1 and up to 10. The brackets hold
+the nearest factors, down and up, with which a case of the corpus fails; a dash if none does.
+"""
 
 import numpy as np
 
-# The constants. `python -m benchmarks gradcheck --ablate` multiplies most by factors down to 0.1 and up to 10. The
-# brackets hold the nearest factors, down and up, with which a case of the corpus fails; a dash if none does.
 RATIO = 4.0  # each step divided by the next one; a power of two, so that steps are exact
 RUNGS = 18  # [0.889, –] the ladder 1, 1/4, … 6e-11 covers functions that vary on the scale of x and of x/10⁶
 SHORT = (*(2.0**-k for k in (6, 8, 10, 12)), 2.0**-20)  # enough for a smooth f; the last step only measures noise

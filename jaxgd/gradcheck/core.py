@@ -1,28 +1,31 @@
 """The verdict on a derivative: right, wrong or cannot tell. Read this module to know how jaxgd checks a gradient.
 
-The modules sample and derive make the numbers of sentences 1 to 3 and 7, and this module judges them.
-
-1. A point x, a random direction u in one leaf and a random cotangent w turn f into F(t) = ⟨w, f(x + t u)⟩.
+1. A point x, a random direction u in one leaf and a random cotangent w make f a function of one variable:
+   F(t) = ⟨w, f(x + t u)⟩.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
-3. F is evaluated, in float64 if possible, at 0 and at ±h. The steps h are the rungs of a ladder, each a quarter of the
-   one before: four at first, and eighteen if these do not show that the claim is right or if F varies below them.
+3. F is evaluated at 0 and at ±h, in float64 if f runs in it. The steps h form a ladder: each is a quarter of the one
+   before. The short ladder has four rungs. The long one has eighteen, and is used if the short one does not show that
+   the claim is right, or if F varies below its rungs.
 4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is its
-   distance to the two entries it combines, or the noise of F divided by h, whichever is larger.
-5. The noise is measured: it is the rounding of F, or the largest difference between this entry and a quotient at a far
-   smaller step, times that step, whichever is larger. If three far smaller steps agree on another slope, or if F
-   deviates at far smaller steps but not at the smallest ones, then this difference is no noise, and it is the error.
-   The entry with the smallest error is the quotient.
-6. The same table of (F(h) + F(−h) − 2F(0))/h gives F′(0+) − F′(0−). If this gap exceeds ten of its errors, F has a
-   kink. If F(h) − F(0) shrinks like hᵖ with p below 0.95, F has an infinite slope, and a jump if p is 0.
-7. A claim has noise too: its change when x moves by one rounding.
-8. The claim is wrong if it differs from the quotient by more than the tolerance: ten errors of the quotient, thirty
-   noises of the claim, and the relative difference that rounding or the user's rtol allows. Errors and noises above
-   half of the gradient decide nothing. If another accurate entry of the table or the quotients at the smallest steps
-   support the claim, the distance between claim and quotient is the error.
-9. It is right if it differs by less, and the errors and noises in the tolerance are below a thousandth of the gradient
-   or below rtol. Otherwise, and at a kink, jump or edge of the domain, the check cannot tell.
-10. A leaf is wrong if it is wrong along one direction, unless F varies within the smallest step along another one. It
-    is right if all directions show it, or two of them and no other one shows a kink, a jump or an infinite slope.
+   distance to the two entries that it combines, or the noise of F divided by h, whichever is larger.
+5. The noise of F is its rounding, or h times the difference between the entry and the quotient at h, for any far
+   smaller step h, whichever is larger. Such a difference is the error of the entry, and no noise, in two cases: three
+   far smaller steps agree on another slope, or F deviates at far smaller steps but not at the smallest ones. The
+   quotient is the entry with the smallest error.
+6. The same table of (F(h) + F(−h) − 2F(0))/h gives the gap F′(0+) − F′(0−). F has a kink if the gap exceeds ten of its
+   errors. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite slope for p below 0.95.
+7. The noise of a claim is its change when x moves by one rounding.
+8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten errors
+   of the quotient, thirty noises of the claim, and the relative difference that rounding or the user's rtol allows. No
+   claim is wrong if these errors and noises exceed half of the gradient. If another accurate entry of the table or the
+   quotients at the smallest steps support the claim, its distance from the quotient counts as the error.
+9. A claim is right if it differs by at most the tolerance, and the errors and noises are below a thousandth of the
+   gradient or below rtol. Otherwise, and at a kink, jump or edge of the domain, the check cannot tell.
+10. A leaf is wrong if the claim is wrong along one direction, unless F varies within the smallest step along another
+    one. It is right if the claim is right along all directions. Two directions suffice if no other one shows a kink, a
+    jump or an infinite slope.
+
+The module derive makes the claims, sample evaluates F, and quotients follows the steps 4 to 6. This module judges.
 
 Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the table and its error.
 """

@@ -28,7 +28,8 @@ _FAR = (2.0**20, -(2.0**-20))
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
-# A claim has 10 eps of rounding; two claims agree up to 100 eps. These limits keep a doubled gradient wrong in 8 bits.
+# A claim has 10 eps of rounding, and two claims agree up to 100 eps. The limits keep a doubled gradient wrong in
+# bfloat16.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14

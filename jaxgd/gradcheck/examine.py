@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from jaxgd.gradcheck import constants, core, locate, quotients
 from jaxgd.gradcheck.claims import Claim, misfits
+from jaxgd.gradcheck.clock import Clock
 from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives
 from jaxgd.gradcheck.draws import norm
 from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
@@ -36,7 +36,7 @@ class Examination:
     rtol: float | None
     rng: np.random.Generator
     lines: dict[int, quotients.Lines]
-    clock: Any
+    clock: Clock
     slopes: dict[int, quotients.Slopes] = dataclasses.field(default_factory=dict)
     unfinished: set[int] = dataclasses.field(default_factory=set)
 

@@ -65,7 +65,7 @@ class ElementSearch:
 def against_derivative(
     claim: Derivative, reference: Derivative, leaf: int, sampler: Sampler, rng: np.random.Generator
 ) -> ElementSearch:
-    """Compare elements with another derivative that was found right: all of them, or up to ALL for a jvp."""
+    """Compare elements with another derivative that is right: all of them, or up to ALL for a jvp."""
     size = reference.gradients[leaf][0].size
     index = np.arange(size)
     if not claim.gradients:

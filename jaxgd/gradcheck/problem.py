@@ -25,6 +25,8 @@ WHO = "check_gradients"
 Numbers = Array | NDArray[Any]
 T = TypeVar("T")
 
+# The logger of failing callbacks. Its name is private, but the public logger "jax" also carries compile logs. If JAX
+# renames it, a callback that refuses float64 prints a traceback, and no verdict changes.
 _CALLBACKS = logging.getLogger("jax._src.callback")
 _LOCK = threading.Lock()
 _quiet = 0

@@ -1,8 +1,8 @@
 """The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
-Each program is hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of (shared, point), and
-the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ. Without a conjugate, JAX's reverse
-mode is the transpose of its forward mode, also for complex numbers.
+Each program is an `Objective`: hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of
+(shared, point), and the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ, without a conjugate: then JAX's
+reverse mode is the transpose of its forward mode, also for complex numbers.
 """
 
 import dataclasses

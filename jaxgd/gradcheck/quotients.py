@@ -1,4 +1,4 @@
-"""The slope of F at 0 from its values at the steps of a ladder: sentences 3 to 6 of the module core."""
+"""The slope of F at 0 from its values at the steps of a ladder: the steps 4 to 6 of the module core."""
 
 import dataclasses
 from typing import NamedTuple
@@ -102,10 +102,13 @@ def ladder(largest: float = 1.0, rungs: int = RUNGS) -> Floats:
 
 
 def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
-    """Return the slope of each line at 0, its error, and the shape of F there. `noise` is known noise of F."""
+    """Return the slope of each line at 0, its error, and the singularity of F if it has one.
+
+    `noise` is a lower limit of the noise of F.
+    """
     h, zero, end = lines.h, lines.zero[:, None], _geometric(lines.h)
     with np.errstate(all="ignore"):
-        # Only the steps below every step with an infinite or NaN value show the neighborhood of x.
+        # Steps at and above an infinite or NaN value do not show the neighborhood of x.
         finite = np.isfinite(lines.plus) & np.isfinite(lines.minus)
         inside: Mask = np.cumsum(~finite[:, ::-1], axis=1)[:, ::-1] == 0
         plus, minus = np.where(inside, lines.plus, np.nan), np.where(inside, lines.minus, np.nan)
@@ -217,8 +220,8 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
 def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Floats:
     """Return the distance to another slope that far smaller steps show, (lines, entries); 0 if none do.
 
-    Three steps show it steadily. Or F deviates at some steps by far more than rounding, and not at the smallest ones:
-    then the deviation is no noise. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps
+    Either three steps show the same slope, or F deviates at some steps by far more than rounding, but not at the
+    smallest ones. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps
     that are not far smaller. A distance that the rounding of F explains does not count. `level` is the noise.
     """
     n = _geometric(h) - 2
@@ -235,7 +238,7 @@ def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Float
 
 
 def _geometric(h: Floats) -> int:
-    """Return the number of rungs with the ratio RATIO. A step after them only measures noise."""
+    """Return the number of rungs with the ratio RATIO. A step after them serves only to measure noise."""
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 

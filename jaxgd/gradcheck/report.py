@@ -45,7 +45,7 @@ class Cause(enum.StrEnum):
     OTHER_VALUE = "the rule returns a different value than f"
     NO_FLOAT64 = "f does not compute in float64"
     ONLY_IN_USER_DTYPE = "far off only in the dtype of the arguments"
-    ONLY_NATIVE = ONLY_IN_USER_DTYPE  # the name until version 0.1
+    ONLY_NATIVE = ONLY_IN_USER_DTYPE  # the former name
     ASYMMETRIC = "the Hessian is not symmetric"
     OUT_OF_TIME = "out of time"
 
@@ -66,7 +66,9 @@ ADVICE = {
     Cause.NO_FLOAT64: (
         "The values of f are too coarse for a quotient: compute f in the dtype of its arguments, or pass rtol"
     ),
-    Cause.ONLY_IN_USER_DTYPE: "Rounding is large, or a rule is wrong in this dtype alone: check its formula in this dtype",
+    Cause.ONLY_IN_USER_DTYPE: (
+        "Rounding is large, or a rule is wrong in this dtype alone: check its formula in this dtype"
+    ),
     Cause.OUT_OF_TIME: "The check stopped before this stage: pass more seconds, or check a part of f",
     Cause.ASYMMETRIC: "No function has the claimed gradient: correct the rule for the gradient",
 }
@@ -105,7 +107,7 @@ class Element:
     Attributes:
         index: The position of the element in the leaf, one number per axis.
         claimed: The claimed derivative.
-        reference: The right derivative: another derivative that was found right, or a difference quotient.
+        reference: The right derivative: another derivative that is right, or a difference quotient.
     """
 
     index: tuple[int, ...]

@@ -95,17 +95,15 @@ class Sampler:
 def first_lines(
     d: Derivatives, prepared: Prepared, problem: Problem, n: int
 ) -> tuple[Sampler, dict[int, quotients.Lines]]:
-    """Evaluate F at the few steps of constants.SHORT along n directions in every leaf, and return the sampler.
+    """Evaluate F at the few steps of SHORT along n directions in every leaf, and return the sampler.
 
     If f does not run in float64, it runs in the dtype of the arguments.
     """
     leaves = [i for i, x in enumerate(prepared.v) if np.size(x)]
     with evaluation(float64=True):
-        traits_of_f = traits(lambda v: problem(v, d.shared.traced), d.shared.v)
+        narrow, iterates, _ = traits(lambda v: problem(v, d.shared.traced), d.shared.v)
         unused = ignored(lambda v: problem(v, d.shared.traced), d.shared.v)
-    sampler = Sampler(
-        problem, d.shared, d.runner, narrow=traits_of_f.eps, iterates=traits_of_f.iterates, ignored=unused
-    )
+    sampler = Sampler(problem, d.shared, d.runner, narrow=narrow, iterates=iterates, ignored=unused)
     if sampler.coarse:
         d.notes.append(f"f in float64: f itself computes in {sampler.narrowest}, for arguments of any dtype")
     try:
@@ -113,7 +111,5 @@ def first_lines(
     except Exception as error:
         d.notes.append(f"f in float64: {first_line(error)}")
     eps = max(eps_of(x.dtype) for x in prepared.v)
-    sampler = Sampler(
-        problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=traits_of_f.iterates, ignored=unused
-    )
+    sampler = Sampler(problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=iterates, ignored=unused)
     return sampler, sampler.lines(leaves, n, np.array(constants.SHORT))

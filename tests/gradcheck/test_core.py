@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from lines import LONG, R, U, W, claim, judged, look
+from lines import LONG, R, U, W, claim, judged, slopes_of
 
 from jaxgd.gradcheck import constants, core
 from jaxgd.gradcheck.core import Judgment
@@ -93,7 +93,7 @@ CLAIMS = {
 
 @pytest.mark.parametrize(("factor", "noise", "rtol", "verdict", "cause"), CLAIMS.values(), ids=CLAIMS)
 def test_a_claim_is_judged_by_quotient_and_noise(factor, noise, rtol, verdict, cause):
-    q = look(lambda t: np.sin(1 + t))
+    q = slopes_of(lambda t: np.sin(1 + t))
     given = claim(factor * np.cos(1.0), noise=noise, size=np.cos(1.0))
     (judgment,) = core.judge(given, q, rtol, False)
     assert (judgment.verdict, judgment.cause) == (verdict, cause)
@@ -101,13 +101,13 @@ def test_a_claim_is_judged_by_quotient_and_noise(factor, noise, rtol, verdict, c
 
 def test_the_size_of_a_claim_is_its_expected_slope():
     """⟨g, u⟩ may be small by chance. A difference is relative to √Σ(gᵢuᵢ)²."""
-    q = look(lambda t: 1e-9 * t)
+    q = slopes_of(lambda t: 1e-9 * t)
     for size, verdict in ((1.0, R), (1e-9, W)):
         assert core.judge(claim(2e-9, size=size), q, None, False)[0].verdict is verdict
 
 
 def test_an_infinite_claim_is_undecided_where_the_quotient_is_not_known():
-    q = look(lambda t: 1 / (1 - t) if t < 1 else math.nan, ladder(1e3, 4))
+    q = slopes_of(lambda t: 1 / (1 - t) if t < 1 else math.nan, ladder(1e3, 4))
     (judgment,) = core.judge(claim(math.inf), q, None, False)
     assert judgment.verdict is U
 

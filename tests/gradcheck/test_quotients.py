@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from lines import LONG, SHORT, R, U, W, claim, judged, lines, look
+from lines import LONG, SHORT, R, U, W, claim, judged, lines, slopes_of
 
 from jaxgd.gradcheck import constants, core, quotients
 from jaxgd.gradcheck.constants import EPS, SAFETY
@@ -44,7 +44,7 @@ SMOOTH = {
 @pytest.mark.parametrize("name", SMOOTH)
 def test_the_derivative_is_within_the_estimated_error(name):
     F, derivative = SMOOTH[name]
-    q = look(F)
+    q = slopes_of(F)
     assert q.cause[0] is Cause.AGREES
     assert within(q, derivative)
     resolved = 1e-6 if name in ("on a plateau", "a million oscillations") else 2e-7
@@ -54,7 +54,7 @@ def test_the_derivative_is_within_the_estimated_error(name):
 @pytest.mark.parametrize("name", ["sin", "exp", "linear", "square at 0", "kink nearby", "not finite far away"])
 def test_the_short_ladder_suffices_for_a_smooth_function(name):
     F, derivative = SMOOTH[name]
-    q = look(F, SHORT)
+    q = slopes_of(F, SHORT)
     assert within(q, derivative)
     assert SAFETY * q.error[0] <= 1e-9 * abs(derivative)
 
@@ -63,7 +63,7 @@ def test_the_short_ladder_suffices_for_a_smooth_function(name):
 def test_the_short_ladder_knows_that_it_is_too_coarse(name):
     """The last step shows that F varies faster, so no claim is right: neither the quotient nor the derivative."""
     F, derivative = SMOOTH[name]
-    q = look(F, SHORT)
+    q = slopes_of(F, SHORT)
     assert SAFETY * q.error[0] > 1e-6 * abs(derivative)
     if name != "a hundred oscillations":
         assert judged(F, q.value[0], SHORT).verdict is U
@@ -76,7 +76,7 @@ def fading(F, width):
 
 def test_a_slope_that_vanishes_below_the_noise_is_uncertain():
     """F has slope 1 for steps above 1e-5 but derivative 0. Rounding hides the transition."""
-    q = look(lambda t: 1 + t / (1 + (1e-5 / t) ** 8) if t else 1.0)
+    q = slopes_of(lambda t: 1 + t / (1 + (1e-5 / t) ** 8) if t else 1.0)
     assert abs(q.value[0]) <= SAFETY * q.error[0]
 
 
@@ -92,7 +92,7 @@ def test_derivatives_of_polynomials_are_within_the_error(coefficients, x):
     polynomial = np.polynomial.Polynomial(coefficients)
     size = 5 * sum(abs(c) * max(1, abs(x)) ** k for k, c in enumerate(coefficients))
     for h in (ladder(0.25, 6), SHORT, LONG):
-        q = look(lambda t: polynomial(x + t), h, size=size)
+        q = slopes_of(lambda t: polynomial(x + t), h, size=size)
         assert abs(q.value[0] - polynomial.deriv()(x)) <= SAFETY * q.error[0] + 1e-15
 
 
@@ -192,7 +192,7 @@ def test_a_deviation_that_vanishes_at_the_smallest_steps_is_no_noise():
 
 @pytest.mark.parametrize(("size", "varies"), [(1.0, False), (1e-7, True), (1e-30, False)])
 def test_ripples_below_the_few_steps_are_seen(size, varies):
-    assert look(lambda t: t + size * np.sin(t / size), SHORT).varies.tolist() == [varies]
+    assert slopes_of(lambda t: t + size * np.sin(t / size), SHORT).varies.tolist() == [varies]
 
 
 # Points without a slope.
@@ -221,9 +221,9 @@ SINGULAR = {
 @pytest.mark.parametrize("name", SINGULAR)
 def test_each_singularity_is_named(name):
     F, cause = SINGULAR[name]
-    assert look(F).cause[0] is cause
+    assert slopes_of(F).cause[0] is cause
     if name != "NaN at small steps":
-        assert look(F, SHORT).cause[0] is cause
+        assert slopes_of(F, SHORT).cause[0] is cause
     for claimed in (0.0, 1.0, -3.0):
         judgment = judged(F, claimed)
         assert (judgment.verdict, judgment.cause) == (U, cause)
@@ -236,7 +236,7 @@ def test_noise_that_grows_as_h_shrinks_is_no_pole(size, verdict, cause):
 
 
 def test_a_kink_has_the_slopes_of_both_sides():
-    q = look(lambda t: 3 * t if t > 0 else -2 * t)
+    q = slopes_of(lambda t: 3 * t if t > 0 else -2 * t)
     assert q.value[0] == pytest.approx(0.5)
     assert (q.value[0] - q.gap[0] / 2, q.value[0] + q.gap[0] / 2) == (pytest.approx(-2), pytest.approx(3))
 
@@ -257,7 +257,7 @@ def test_a_smooth_function_with_noise_is_rarely_called_singular(noise):
     ("claimed", "outside"), [(-2.0, False), (3.0, False), (0.0, False), (-2.1, True), (3.1, True), (math.nan, False)]
 )
 def test_a_claim_at_a_kink_lies_between_the_slopes_of_both_sides_or_outside(claimed, outside):
-    q = look(lambda t: 3 * t if t > 0 else -2 * t)
+    q = slopes_of(lambda t: 3 * t if t > 0 else -2 * t)
     assert core.outside_the_kink(claim(claimed), q) is outside
 
 
@@ -270,7 +270,7 @@ def test_a_claim_is_outside_a_kink_only_if_it_is_outside_along_all_lines():
 def test_a_kink_that_explains_a_difference_is_not_a_wrong_claim():
     """A gap of 1e-7 of the slope counts as rounding, but a claim that differs by less may be a one-sided slope."""
     F = lambda t: t + 0.5e-7 * abs(t)  # noqa: E731
-    assert look(F).cause[0] is Cause.AGREES
+    assert slopes_of(F).cause[0] is Cause.AGREES
     for claimed, expected in ((1 + 0.5e-7, (U, Cause.KINK)), (1 + 1e-6, (W, Cause.DIFFERS)), (1.0, (R, Cause.AGREES))):
         judgment = judged(F, claimed)
         assert (judgment.verdict, judgment.cause) == expected
@@ -291,7 +291,7 @@ def test_noise_of_float32_is_estimated(name, F):
     """The smallest steps do not change a float32, so their quotients agree on 0. They must not count."""
     derivative = {"sin": np.cos(1.0), "exp": np.e, "cos": -np.sin(1.0), "sqrt": 0.5}[name]
     for h in (SHORT, LONG):
-        q = look(rounded(lambda t: F(np.float32(1 + t)), np.float32), h)
+        q = slopes_of(rounded(lambda t: F(np.float32(1 + t)), np.float32), h)
         assert abs(q.value[0] - derivative) <= SAFETY * q.error[0]
         assert q.error[0] < 1e-3
     assert q.error[0] > 1e-8
@@ -417,7 +417,7 @@ def test_an_entry_without_smaller_steps_does_not_count():
 
 def test_the_rounding_of_the_moved_point_counts():
     """Rounding moves the point, which changes F by the slope times the move, although F itself is exact."""
-    q = look(lambda t: 3 * t, SHORT, size=0.0)
+    q = slopes_of(lambda t: 3 * t, SHORT, size=0.0)
     assert q.noise[0] == pytest.approx(8 * 3 * EPS, rel=1e-9, abs=0)
     assert q.value[0] == pytest.approx(3, rel=1e-12)
     assert q.error[0] >= q.noise[0]
