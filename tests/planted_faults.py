@@ -353,7 +353,7 @@ FAULTS = (
     ),
     Fault(
         "gradcheck/examine.py",
-        "if (Verdict.WRONG in found or check.cause is Cause.KINK) and",
+        "if (Verdict.WRONG in verdicts or check.cause is Cause.KINK) and",
         "if False and",
         f"{CHECKS}/test_examine.py",
     ),
@@ -380,8 +380,8 @@ FAULTS = (
     Fault("gradcheck/clock.py", "time.perf_counter() > self.end))", "False))", f"{CHECKS}/test_check.py"),
     Fault(
         "gradcheck/consistency.py",
-        "good = bool(np.all(distance <= limit))",
-        "good = True",
+        "agrees = bool(np.all(distance <= limit))",
+        "agrees = True",
         f"{CHECKS}/test_consistency.py",
     ),
     Fault("gradcheck/locate.py", "abs(ratio + 1) < 1e-4", "abs(ratio - 1) < 1e-4", f"{CHECKS}/test_locate.py"),

@@ -13,7 +13,7 @@ from benchmarks.ablation.record import Outcome, Record, Stage, outcome_of, patch
 from jaxgd.gradcheck import constants, locate
 from jaxgd.gradcheck.derive import Derivative
 from jaxgd.gradcheck.examine import Examination
-from jaxgd.gradcheck.report import GradientReport
+from jaxgd.gradcheck.report import Check, GradientReport
 
 Row = dict[str, Any]
 _search = Examination._search
@@ -24,10 +24,11 @@ def _no_search(*args: Any) -> locate.ElementSearch:
     return locate.ElementSearch(np.zeros(0, int), empty, empty, empty, np.zeros(0, bool))
 
 
-def _known_search(self: Any, claim: Derivative, i: int, quotients: Any) -> locate.ElementSearch:
+def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
     """Return the recorded search; if there was none, a comparison with a right gradient, or a search without result."""
     search = _search if claim.gradients else _no_search
-    return self.sampler.searches.get((claim.name, i)) or search(self, claim, i, quotients)
+    recorded: Any = self.sampler
+    return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
 # A replay cannot evaluate f, and needs no description of the error.

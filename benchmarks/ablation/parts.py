@@ -14,7 +14,7 @@ from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.report import Cause, GradientReport, Verdict
 
 # A module or class, the name of an attribute, and another value for it.
-Patch = tuple[Any, str, Any]
+Patch = tuple[object, str, object]
 
 
 class Constant(NamedTuple):
@@ -117,23 +117,31 @@ def _one_direction(each: list[core.Judgment]) -> core.Judgment:
     return right[0] if right and noisy else judgment
 
 
-def _drop_even(exam: Any) -> None:
+def _lines_of(exam: Examination) -> tuple[dict[int, quotients.Lines], dict[int, quotients.Lines]]:
+    """Return the recorded lines at a few and at many steps."""
+    recorded: Any = exam.sampler
+    return exam.lines, recorded.long
+
+
+def _drop_even(exam: Examination) -> None:
     """Drop the direction of small elements."""
     for i in exam.d.even:
-        for lines in (exam.lines, exam.sampler.long):
+        for lines in _lines_of(exam):
             kept = {name: np.delete(getattr(lines[i], name), EVEN, 0) for name in ("plus", "minus", "zero", "size")}
             lines[i] = lines[i]._replace(**kept)
-        for claim in filter(None, (*exam.d.claims, exam.d.reverse, exam.d.forward)):
+        claims = (x for x in (*exam.d.claims, exam.d.reverse, exam.d.forward) if x is not None)
+        for claim in claims:
             for x in (claim.along, claim.size, claim.noise):
                 # Append the first direction again to keep the shape.
                 x[i] = np.append(np.delete(x[i], EVEN), x[i, 0])
         exam.d.even = set()
 
 
-def _as_float64(exam: Any) -> None:
+def _as_float64(exam: Examination) -> None:
     """Forget that f computes in a narrow dtype."""
-    exam.sampler.coarse = False
-    for lines in (exam.lines, exam.sampler.long):
+    recorded: Any = exam.sampler
+    recorded.coarse = False
+    for lines in _lines_of(exam):
         lines |= {i: x._replace(narrow=constants.EPS) for i, x in lines.items()}
 
 
@@ -170,7 +178,7 @@ PARTS = (
     Part("structure", ((quotients, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),
     Part("resolution of a still F", _half(1)),
     Part("resolution of a coarse F", _half(0)),
-    Part("jumps and infinite slopes", ((quotients, "_broken", lambda *x: Cause.AGREES),)),
+    Part("jumps and infinite slopes", ((quotients, "_singularity", lambda *x: Cause.AGREES),)),
     Part("gap test", ((quotients, "slopes", _slopes_without_gap),)),
     Part("a small kink explains the difference", (_NOT_EXPLAINED,)),
     Part("gap test and small kinks", ((quotients, "slopes", _slopes_without_gap), _NOT_EXPLAINED)),

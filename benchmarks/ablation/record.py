@@ -46,7 +46,7 @@ class Recorded:
     iterates: bool
     ignored: set[int]
 
-    def lines(self, leaves: Sequence[int], n: int, h: Any) -> dict[int, quotients.Lines]:
+    def lines(self, leaves: Sequence[int], n: int, h: quotients.Floats) -> dict[int, quotients.Lines]:
         """Return F at the steps of the long ladder, with the number of rungs that the core has now."""
         return {i: _part(self.long[i], slice(constants.RUNGS)) for i in leaves}
 
@@ -161,30 +161,34 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
 
 
 @contextlib.contextmanager
-def _recording(stages: list[Any]) -> Iterator[None]:
+def _recording(stages: list[tuple[Examination, tuple[LeafReport, ...]]]) -> Iterator[None]:
     """Record every examination. One batch evaluates F at the few steps and at the many, along every direction."""
     run, search, evaluate = Examination.run, Examination._search, Sampler.lines
 
-    def lines(self: Any, leaves: Sequence[int], n: int, h: Any) -> dict[int, quotients.Lines]:
+    long: dict[int, quotients.Lines] = {}
+    searches: dict[tuple[str, int], ElementSearch] = {}
+
+    def lines(self: Sampler, leaves: Sequence[int], n: int, h: quotients.Floats) -> dict[int, quotients.Lines]:
         if len(h) == constants.RUNGS:
-            return {i: self.long[i] for i in leaves}
+            return {i: long[i] for i in leaves}
         both = evaluate(self, leaves, len(self.shared.directions[0]) - 1, np.concatenate([h, quotients.ladder()]))
-        self.long = {i: _part(x, slice(len(h), None)) for i, x in both.items()}
+        long.clear()
+        long.update({i: _part(x, slice(len(h), None)) for i, x in both.items()})
         return {i: _part(x, slice(len(h)), slice(n)) for i, x in both.items()}
 
-    def lookup(self: Any, claim: Derivative, i: int, quotients: Any) -> ElementSearch:
-        found = search(self, claim, i, quotients)
-        self.searches[claim.name, i] = found
-        return found
+    def recorded_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> ElementSearch:
+        searches[claim.name, i] = search(self, claim, i, checks)
+        return searches[claim.name, i]
 
-    def recorded_run(self: Any) -> tuple[LeafReport, ...]:
-        x, short, self.searches = self.sampler, dict(self.lines), {}
+    def recorded_run(self: Examination) -> tuple[LeafReport, ...]:
+        x, short = self.sampler, dict(self.lines)
+        searches.clear()
         leaves = run(self)
-        known = Recorded(x.long, self.searches, x.coarse, x.narrowest, x.iterates, x.ignored)
+        known = Recorded(dict(long), dict(searches), x.coarse, x.narrowest, x.iterates, x.ignored)
         stages.append((_plain(self, known, short), leaves))
         return leaves
 
-    replaced = (Sampler, "lines", lines), (Examination, "_search", lookup), (Examination, "run", recorded_run)
+    replaced = (Sampler, "lines", lines), (Examination, "_search", recorded_search), (Examination, "run", recorded_run)
     with patched(replaced):
         yield
 

@@ -6,7 +6,6 @@ the change matters.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +13,18 @@ from jax import Array
 
 from jaxgd.typed import tree_map
 
-Change = Callable[[Any], Any]
+Change = Callable[[Array], Array]
+# A function of a whole gradient.
+Spoil = Callable[[object], object]
 
 W0, B0, W1, B1 = LEAVES = ("[0].w", "[0].b", "[1].w", "[1].b")
 
 
-def on(leaf: str, change: Change) -> tuple[Change, tuple[str, ...]]:
+def on(leaf: str, change: Change) -> tuple[Spoil, tuple[str, ...]]:
     """Return a function that changes one leaf, and the name of the leaf."""
 
-    def spoil(gradient: Array) -> Array:
-        spoiled: Array = jax.tree_util.tree_map_with_path(
+    def spoil(gradient: object) -> object:
+        spoiled: object = jax.tree_util.tree_map_with_path(
             lambda path, g: change(g) if jax.tree_util.keystr(path) == leaf else g, gradient
         )
         return spoiled
@@ -31,7 +32,7 @@ def on(leaf: str, change: Change) -> tuple[Change, tuple[str, ...]]:
     return spoil, (leaf,)
 
 
-def on_all(change: Change) -> tuple[Change, tuple[str, ...]]:
+def on_all(change: Change) -> tuple[Spoil, tuple[str, ...]]:
     """Return a function that changes every leaf, and the names of the leaves."""
     return lambda gradient: tree_map(change, gradient), LEAVES
 
@@ -58,7 +59,7 @@ def swapped(g: Array) -> Array:
     return flat.at[jnp.stack([i, j])].set(flat[jnp.stack([j, i])]).reshape(g.shape)
 
 
-SPOILED: dict[str, tuple[Change, tuple[str, ...]]] = {
+SPOILED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "[0].w zero": on(W0, jnp.zeros_like),
     "[0].b zero": on(B0, jnp.zeros_like),
     "[1].w negated": on(W1, jnp.negative),

@@ -31,7 +31,7 @@ from jaxgd.gradcheck.programs import Value
 from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
 from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
-from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
+from jaxgd.gradcheck.second_order import Options, check_second_order, has_reverse_mode
 from jaxgd.mesh.axes import automatic_axes
 from jaxgd.mesh.processes import on_host, spans_processes
 
@@ -203,10 +203,10 @@ def check_gradients(
         notes.append("second derivatives: reference has no reverse mode")
     else:
         notes += [f"second derivatives of {claim.name}: order=2 checks only autodiff's" for claim in claims]
-        options: dict[str, Any] = {"rtol": rtol, "nondeterminism": nondeterminism, "seconds": clock.left()}
-        second = check_second_order(
-            check_gradients, prepared, problem, [x[0] for x in w], options | {"directions": directions, "seed": seed}
+        options = Options(
+            rtol=rtol, nondeterminism=nondeterminism, seconds=clock.left(), directions=directions, seed=seed
         )
+        second = check_second_order(check_gradients, prepared, problem, [np.asarray(x[0]) for x in w], options)
     # The comparisons in the user's dtype ran f outside the runner.
     evaluations = d.runner.runs.get(Value(problem), 0) + 2 * len(run.consistency)
     dtype = "float64" if sampler.in_float64 else str(prepared.v[0].dtype)

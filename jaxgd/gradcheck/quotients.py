@@ -139,10 +139,10 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
             sides = [np.isfinite(side[i]).any() for side in (lines.plus, lines.minus)]
             causes.append(Cause.EDGE if np.isfinite(zero[i]) and sum(sides) == 1 else Cause.NOT_FINITE)
         else:
-            broken = _broken(
+            singularity = _singularity(
                 plus[i, :end] - zero[i], zero[i] - minus[i, :end], least_jump[i], SMALL_JUMP * variation[i]
             )
-            causes.append(Cause.KINK if kink[i] and broken is Cause.AGREES else broken)
+            causes.append(Cause.KINK if kink[i] and singularity is Cause.AGREES else singularity)
     # A narrow dtype hides small changes, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
     return Slopes(
@@ -221,8 +221,8 @@ def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Float
     """Return the distance to another slope that far smaller steps show, (lines, entries); 0 if none do.
 
     Either three steps show the same slope, or F deviates at some steps by far more than rounding, but not at the
-    smallest ones. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps
-    that are not far smaller. A distance that the rounding of F explains does not count. `level` is the noise.
+    smallest ones. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps that are not far
+    smaller. A distance that the rounding of F explains does not count. `level` is the noise.
     """
     n = _geometric(h) - 2
     three = np.stack([off[..., k : k + n] for k in range(3)])
@@ -257,7 +257,7 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     return np.where(constant, rounded, 0.0), np.where(coarse, least, 0.0)
 
 
-def _broken(up: Floats, down: Floats, rounding: float, small: float) -> Cause:
+def _singularity(up: Floats, down: Floats, rounding: float, small: float) -> Cause:
     """Return JUMP or STEEP if F(h) − F(0), F(0) − F(−h) or their sum shrinks like hᵖ with p below STEEPEST.
 
     Otherwise return AGREES. A jump up to `small` does not count.

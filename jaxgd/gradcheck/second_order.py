@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,22 @@ from jaxgd.mesh.processes import on_host
 from jaxgd.typed import jvp, tree_leaves, vjp
 
 
+class Options(TypedDict):
+    """Options of `check_gradients` that both orders share."""
+
+    rtol: float | None
+    nondeterminism: float
+    seconds: float | None
+    directions: int
+    seed: int
+
+
 def check_second_order(
     check: Callable[..., GradientReport],
     prepared: Prepared,
     meant: Problem,
     drawn: list[NDArray[Any]],
-    options: dict[str, Any],
+    options: Options,
 ) -> GradientReport:
     """Check the derivative of ∇⟨w, f⟩ by `check`, with its options, and check that it is symmetric.
 
@@ -40,9 +50,11 @@ def check_second_order(
     with evaluation(float64=False):
         outputs = prepared.problem(prepared.v, prepared.traced)
         w = [jnp.asarray(ct, y.dtype) for ct, y in zip(drawn, outputs, strict=True)]
+    reference = None
     if meant != prepared.problem:
-        options = options | {"reference": _gradient(prepared, meant)}
-    report = check(gradient, *args, w, argnums=(*prepared.argnums, len(args)), **options)
+        reference = _gradient(prepared, meant)
+    argnums = *prepared.argnums, len(args)
+    report = check(gradient, *args, w, argnums=argnums, reference=reference, **options)
     # The first-order report already lists the fixed arguments.
     notes = tuple(note for note in report.not_checked if not note.startswith(("held fixed", "second derivatives")))
     symmetric = _symmetry(gradient, prepared, w, options)
@@ -79,7 +91,7 @@ def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., list[Array]
 
 
 def _symmetry(
-    gradient: Callable[..., list[Array]], prepared: Prepared, w: list[Array], options: dict[str, Any]
+    gradient: Callable[..., list[Array]], prepared: Prepared, w: list[Array], options: Options
 ) -> list[Consistency]:
     """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v. Return [] if H has no forward mode."""
     rng = np.random.default_rng(options["seed"])
@@ -108,7 +120,8 @@ def _symmetry(
         except Exception:
             return []
     # The other two points are moved by one rounding.
-    (a, b, size), *moved = each.tolist()
+    rows: list[list[float]] = each.tolist()
+    (a, b, size), *moved = rows
     if not np.isfinite(each).all() or size == 0:
         return []
     noise = constants.NOISES * max(abs(p - a) + abs(q - b) for p, q, _ in moved)
