@@ -37,13 +37,13 @@ def test_a_sweep_prints_a_line_per_eta_and_continues_with_the_same_command(jaxgd
         folder="my sweep",
     )  # fmt: skip
     assert float(found[1][4]) == pytest.approx(100 * max(sweep.last()["validation_accuracy"].to_pylist()), abs=0.01)
-    again = jaxgd("sweep", *SHORT, "--folder", "my sweep", "--keep", "best", 1)
+    again = jaxgd("sweep", *SHORT, "--run-dir", "my sweep", "--keep", "best", 1)
     assert (again.status, again.out) == (0, answer.out)
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_continues(jaxgd, monkeypatch):
     """The folder has a default name with the time, so the printed command names it."""
-    from jaxgd.sweep import group
+    from jaxgd.sweeps import group
 
     real = group._step
 
