@@ -26,7 +26,7 @@ from .draws import (
 
 
 def symmetric(a: Array) -> Array:
-    """Return the symmetric part, for functions whose derivative is right for symmetric matrices only."""
+    """Return the symmetric part of a. The derivatives of some functions are right only for symmetric matrices."""
     return (a + a.T) / 2
 
 

@@ -1,4 +1,4 @@
-"""Functions with right derivatives, each with the kinds of wrong derivatives to give it."""
+"""Functions with right derivatives, and for each the kinds of wrong derivatives that the corpus gives it."""
 
 from collections.abc import Callable
 

@@ -135,7 +135,7 @@ EDGES = (
     undecided("3-norm at 0", lambda x: norm(x, 3), ZEROS),
     undecided("Frobenius norm at 0", norm, fixed(np.zeros((2, 3)))),
     undecided("distance of two equal points", lambda x, y: norm(x - y), fixed([1.0, 2.0], [1.0, 2.0])),
-    # Forward mode is NaN in y too: the NaN of the norm times a tangent of 0.
+    # Forward mode is NaN along y too, because it multiplies the NaN slope of the norm by a tangent of 0.
     Case("norm at 0 plus a smooth leaf", lambda x, y: norm(x) + jnp.sum(jnp.sin(y)), fixed(np.zeros(3), V), NOT_RIGHT),
     undecided("norm at 0, gradient 0 by convention", norm_by_convention, ZEROS),
     Case("norm by convention, away from 0", norm_by_convention, fixed([1.0, -2.0, 0.5])),

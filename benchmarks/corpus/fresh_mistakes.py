@@ -113,7 +113,7 @@ def max_pool(x: Array) -> Array:
 
 
 def heat_free(u: Array, k: Array) -> Array:
-    """Return heat conduction as on a ring."""
+    """Return the temperature on a ring in place of a rod with fixed ends."""
     return fori_loop(0, 6, lambda _, u: u + k * (jnp.roll(u, -1) - 2 * u + jnp.roll(u, 1)), u)
 
 
@@ -141,7 +141,7 @@ framed = with_vjp(
 
 
 def feedback_once(b: Array, a: Array, x: Array, g: Array) -> tuple[Array, ...]:
-    """Return cotangents in which the feedback's gradient has no recursion."""
+    """Return cotangents without the recursion in the gradient of the feedback."""
     y = science.biquad(b, a, x)
     late = jnp.stack([jnp.pad(y, (k, 0))[: y.size] for k in (1, 2)])
     found = pulled(science.biquad, (b, a, x), g)
@@ -185,7 +185,7 @@ def untransposed(a: Array, b: Array) -> Array:
 
 
 def mixture_prior(g: Array, logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
-    """Return the means' gradient by the prior weights, for a cotangent of 1."""
+    """Return the gradient of the means with prior in place of posterior weights, for a cotangent of 1."""
     return jnp.mean(nn.softmax(logits) * (x[:, None] - mean) * jnp.exp(-2 * log_scale), 0)
 
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from .typed import associative_scan, segment_sum
 
-# Losses. The last argument or arguments are data.
+# Losses. The last arguments are data.
 
 
 def focal(z: Array, y: Array, gamma: float = 2.0) -> Array:

@@ -21,7 +21,7 @@ Pair = tuple[Array, Array]
 
 
 class Block(TypedDict):
-    """The leaves of one of many blocks."""
+    """The leaves of one block."""
 
     w: Array
     norm: dict[str, Array]

@@ -48,7 +48,7 @@ def of_kind(f: Callable[..., R], kind: Kind) -> Callable[..., R]:
 
 
 def times_gradient(f: Callable[..., Array], factor: float) -> Function:
-    """Return autodiff's gradient of f by the first argument, times a factor."""
+    """Return autodiff's gradient of f with respect to the first argument, times a factor."""
     return lambda *args: tree_map(lambda g: factor * g, grad(f)(*args))
 
 

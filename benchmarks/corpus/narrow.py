@@ -70,7 +70,7 @@ def tanh_squares(w: Array, x: Array) -> Array:
 
 
 def single_only(f: Callable[..., Array]) -> Callable[..., Array]:
-    """Return f with an error for dtypes other than float32."""
+    """Return f, with an error for dtypes other than float32."""
 
     def checked(*args: Array) -> Array:
         if any(x.dtype != jnp.float32 for x in args):

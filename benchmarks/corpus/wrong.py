@@ -31,8 +31,7 @@ def truncated_rnn(w: Array, u: Array, x: Array) -> Array:
     return lax.scan(step, jnp.zeros(w.shape[0], w.dtype), x)[1]
 
 
-# Functions that autodiff differentiates wrongly: with a stop_gradient, or with NaN from a
-# branch that is not taken.
+# Functions that autodiff differentiates wrongly: with a stop_gradient, or with NaN from a branch that is not taken.
 PLAIN: tuple[tuple[str, Callable[..., object], Draw, str], ...] = (
     ("x·stop(x)", lambda x: x * lax.stop_gradient(x), away(), "stop_gradient in one path"),
     ("stop(sin x)", lambda x, y: lax.stop_gradient(jnp.sin(x)) + y, normal((5,), (5,)), "stop_gradient"),

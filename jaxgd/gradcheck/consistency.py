@@ -21,7 +21,8 @@ from jaxgd.gradcheck.sample import Floats, Sampler
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 
-# Two runs of f may differ by _ROUNDINGS, but by at most the fraction _MOST: in 8 bits, 1000 roundings exceed f.
+# Two runs of f may differ by _ROUNDINGS roundings, but by at most the fraction _MOST of f. In bfloat16, 1000 roundings
+# exceed f itself.
 _ROUNDINGS, _MOST = 1e3, 0.5
 # In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. A gradient is
 # in doubt only if its relative error exceeds _GROSS (_GROSS_IN_FEW_DIGITS in dtypes with fewer digits than float32) and

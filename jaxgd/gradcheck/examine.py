@@ -267,7 +267,7 @@ class Examination:
         return check, direct
 
     def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
-        """Return True if every element of a leaf was searched and is right, with less doubt than the difference."""
+        """Return True if every element of a leaf was searched and is right, and their doubt is below the difference."""
         slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # The elements are compared for the first cotangent, which belongs to the first direction.
         difference = np.abs(claim.along[i, 0] - slopes.value[0])

@@ -59,9 +59,9 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("claimed", "words"), PATTERNS, ids=[words or "right" for _, words in PATTERNS])
 def test_each_pattern_is_named(claimed, words):
-    search = pattern(claimed, axes=AXES)
-    assert words in search
-    assert bool(search) == bool(words)
+    sentence = pattern(claimed, axes=AXES)
+    assert words in sentence
+    assert bool(sentence) == bool(words)
 
 
 def test_a_transpose_reshaped_to_the_shape_of_the_leaf_is_named():
@@ -158,9 +158,9 @@ def test_a_small_element_that_is_wrong_is_an_outlier():
     """Its error is 1e-13 of the largest element, far above its own noise."""
     right = np.array([1e6, 1.0, 1e-6, 1e-9])
     claimed, still = right * [1, 1, 1.2, 1.2], 1e-17 * right
-    search = outliers(derivative(claimed, still), derivative(right, still), 0)
+    mask = outliers(derivative(claimed, still), derivative(right, still), 0)
     # An error below 1e-14 of the largest element may be rounding.
-    assert search.tolist() == [False, False, True, False]
+    assert mask.tolist() == [False, False, True, False]
     # The noise of one element may be small by chance; another element of similar size shows it.
     noisy = np.array([0.0, 0.0, 0.0, 0.0, 1e-7])
     longer = [np.append(x, 3e-6) for x in (claimed, right)]
