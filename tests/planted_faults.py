@@ -384,15 +384,15 @@ FAULTS = (
         "agrees = True",
         f"{CHECKS}/test_consistency.py",
     ),
-    Fault("gradcheck/locate.py", "abs(ratio + 1) < 1e-4", "abs(ratio - 1) < 1e-4", f"{CHECKS}/test_locate.py"),
+    Fault("gradcheck/patterns.py", "abs(ratio + 1) < 1e-4", "abs(ratio - 1) < 1e-4", f"{CHECKS}/test_locate.py"),
     Fault(
         "gradcheck/locate.py",
         "    return np.asarray(suspects)\n",
         "    return np.zeros_like(suspects)\n",
         f"{CHECKS}/test_locate.py",
     ),
-    Fault("gradcheck/locate.py", "fits(array.reshape(shape[::-1]).T)", "fits(array)", f"{CHECKS}/test_locate.py"),
-    Fault("gradcheck/locate.py", "if i != j and name == other and", "if i != j and", f"{CHECKS}/test_locate.py"),
+    Fault("gradcheck/patterns.py", "fits(array.reshape(shape[::-1]).T)", "fits(array)", f"{CHECKS}/test_locate.py"),
+    Fault("gradcheck/patterns.py", "if i != j and name == other and", "if i != j and", f"{CHECKS}/test_locate.py"),
     Fault(
         "gradcheck/second_order.py",
         "return bilinear(u, hv), bilinear(v, hu),",

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.ablation.parts import CONSTANTS, PARTS, Constant, Part, Patch, everywhere
 from benchmarks.ablation.record import Outcome, Record, Stage, outcome_of, patched
-from jaxgd.gradcheck import constants, locate
+from jaxgd.gradcheck import constants, locate, patterns
 from jaxgd.gradcheck.derive import Derivative
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.report import Check, GradientReport
@@ -37,8 +37,8 @@ REPLAY: tuple[Patch, ...] = (
     (Examination, "_taylor", lambda *x: math.nan),
     (Examination, "_ignores_cotangent", lambda *x: ""),
     (locate, "against_quotients", _no_search),
-    (locate, "pattern", lambda *x: ""),
-    (locate, "exchanged", lambda *x: {}),
+    (patterns, "pattern", lambda *x: ""),
+    (patterns, "exchanged", lambda *x: {}),
 )
 
 

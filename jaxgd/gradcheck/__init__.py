@@ -7,7 +7,7 @@ The module `check` runs a check, in this order:
 - `derive` runs autodiff and the claims along random directions, which `draws` makes.
 - `sample` evaluates f along these directions, and `quotients` estimates the slopes from the values.
 - `core` judges the derivatives by the slopes. Its docstring describes the method.
-- `examine` combines all comparisons of a leaf, and `locate` searches for the wrong elements.
+- `examine` combines all comparisons of a leaf. `locate` searches for the wrong elements, and `patterns` names the error.
 - `second_order` checks the derivative of the gradient in the same way.
 - `report` holds the result, and `text` shows it.
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from jaxgd.gradcheck import constants, core, locate, quotients
+from jaxgd.gradcheck import constants, core, locate, patterns, quotients
 from jaxgd.gradcheck.claims import Claim, misfits
 from jaxgd.gradcheck.clock import Clock
 from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives
@@ -53,7 +53,7 @@ class Examination:
                 self.slopes |= {i: quotients.slopes(self.lines[i]) for i in doubtful}
         searches: dict[tuple[str, int], locate.ElementSearch] = {}
         reports = [self._report(i, searches) for i in range(len(self.d.prepared.v))]
-        exchanged = locate.exchanged(searches, [leaf.name for leaf in self.d.prepared.leaves])
+        exchanged = patterns.exchanged(searches, [leaf.name for leaf in self.d.prepared.leaves])
         return tuple(dataclasses.replace(r, pattern=exchanged.get(i, r.pattern)) for i, r in enumerate(reports))
 
     def _claims(self, leaf: int) -> list[Derivative]:
@@ -214,8 +214,8 @@ class Examination:
                 search = searches[claim.name, i] = self._search(claim, i, quotients)
                 check, direct = self._after(claim, i, check, direct, search)
                 if not report.worst and Verdict.WRONG in (check.verdict, direct.verdict if direct else None):
-                    pattern = self._ignores_cotangent(claim, i) or locate.pattern(search, claim, i, self.d.prepared)
-                    worst = locate.worst(search, leaf.shape)
+                    pattern = self._ignores_cotangent(claim, i) or patterns.pattern(search, claim, i, self.d.prepared)
+                    worst = patterns.worst(search, leaf.shape)
                     report = dataclasses.replace(report, worst=worst, pattern=pattern, searched=len(search.index))
             if check.verdict is Verdict.WRONG and claim is self.d.reverse:
                 right = [name for name, other in quotients.items() if other.verdict is Verdict.RIGHT]
@@ -259,7 +259,7 @@ class Examination:
                 note = "outside the range of the one-sided slopes at a kink"
                 check = dataclasses.replace(check, verdict=wrong, cause=Cause.DIFFERS, note=note)
             elif search.kink.any() and len(search.index) > 1:
-                places = locate.places(search.index[search.kink], self.d.prepared.leaves[i].shape)
+                places = patterns.places(search.index[search.kink], self.d.prepared.leaves[i].shape)
                 check = dataclasses.replace(check, note="; ".join(filter(None, (f"at {places}", check.note))))
             if direct and direct.verdict is wrong and check.cause is Cause.KINK:
                 # Several subgradients are right at a kink, and autodiff returns only one of them.

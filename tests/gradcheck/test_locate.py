@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxgd.gradcheck.derive import Derivative
-from jaxgd.gradcheck.locate import ElementSearch, exchanged, outliers, pattern_of, places, worst
+from jaxgd.gradcheck.locate import ElementSearch, outliers
+from jaxgd.gradcheck.patterns import exchanged, pattern_of, places, worst
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 6)
