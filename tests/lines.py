@@ -6,7 +6,7 @@ from jaxgd.gradcheck import constants, core
 from jaxgd.gradcheck.constants import EPS
 from jaxgd.gradcheck.core import Claim
 from jaxgd.gradcheck.quotients import Lines, ladder, slopes
-from jaxgd.gradcheck.report import Verdict
+from jaxgd.gradcheck.verdicts import Verdict
 
 LONG, SHORT = ladder(), np.array(constants.SHORT)
 R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.CANNOT_TELL

@@ -11,7 +11,8 @@ import numpy as np
 from jaxgd.gradcheck import check, consistency, constants, core, derive, locate, quotients
 from jaxgd.gradcheck.derive import EVEN
 from jaxgd.gradcheck.examine import Examination
-from jaxgd.gradcheck.report import Cause, GradientReport, Verdict
+from jaxgd.gradcheck.report import GradientReport
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 
 # A module or class, the name of an attribute, and another value for it.
 Patch = tuple[object, str, object]

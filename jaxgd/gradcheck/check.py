@@ -28,10 +28,11 @@ from jaxgd.gradcheck.draws import directions as drawn_directions
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, Problem, evaluation, prepare, with_outputs
 from jaxgd.gradcheck.programs import Value
-from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
+from jaxgd.gradcheck.report import Check, Consistency, GradientReport, LeafReport
 from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
 from jaxgd.gradcheck.second_order import Options, check_second_order, has_reverse_mode
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.axes import automatic_axes
 from jaxgd.mesh.processes import on_host, spans_processes
 

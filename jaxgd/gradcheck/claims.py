@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from jaxgd.errors import DtypeError, ShapeError, describe, dtype_of, is_traced
 from jaxgd.gradcheck.problem import WHO, Numbers, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
-from jaxgd.gradcheck.report import Cause, Check, Verdict
+from jaxgd.gradcheck.report import Check
 from jaxgd.gradcheck.run import eps_of
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
 
 T = TypeVar("T")

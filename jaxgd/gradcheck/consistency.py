@@ -15,9 +15,10 @@ from jaxgd.gradcheck.derive import AUTODIFF, Derivative, Derivatives
 from jaxgd.gradcheck.draws import jittered, norm, scale_of, stacked
 from jaxgd.gradcheck.problem import Numbers, Prepared, evaluation
 from jaxgd.gradcheck.programs import Outputs, Reverse
-from jaxgd.gradcheck.report import Cause, Check, Consistency, Verdict
+from jaxgd.gradcheck.report import Check, Consistency
 from jaxgd.gradcheck.run import Runner, eps_of, single
 from jaxgd.gradcheck.sample import Floats, Sampler
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 

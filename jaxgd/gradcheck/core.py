@@ -45,7 +45,7 @@ from jaxgd.gradcheck.constants import (
     UNCERTAIN,
 )
 from jaxgd.gradcheck.quotients import Floats, Mask, Slopes
-from jaxgd.gradcheck.report import Cause, Verdict
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 
 # The causes for which F has no slope.
 SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)

@@ -10,8 +10,9 @@ from jaxgd.gradcheck.claims import Claim, misfits
 from jaxgd.gradcheck.clock import Clock
 from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives
 from jaxgd.gradcheck.draws import norm
-from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
+from jaxgd.gradcheck.report import Check, LeafReport
 from jaxgd.gradcheck.sample import Sampler
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 
 
 @dataclasses.dataclass

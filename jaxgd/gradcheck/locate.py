@@ -10,8 +10,8 @@ from jaxgd.gradcheck import constants, core, quotients
 from jaxgd.gradcheck.derive import Derivative, points
 from jaxgd.gradcheck.problem import evaluation
 from jaxgd.gradcheck.programs import Value
-from jaxgd.gradcheck.report import Cause
 from jaxgd.gradcheck.sample import Floats, Ints, Sampler
+from jaxgd.gradcheck.verdicts import Cause
 from jaxgd.mesh.processes import decided, on_host, spans_processes
 
 # The search compares every element of a leaf of up to ALL elements. In a larger leaf it compares up to SAMPLE random

@@ -27,7 +27,7 @@ from jaxgd.gradcheck.constants import (
     STEADY,
     STEEPEST,
 )
-from jaxgd.gradcheck.report import Cause
+from jaxgd.gradcheck.verdicts import Cause
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

@@ -45,7 +45,7 @@ class Objective(Protocol[S_contra, E_contra, R_co]):
         """Return the result for one element. All elements use the same `shared`."""
 
     def __hash__(self) -> int:
-        """Return the hash, by which the runner finds the compiled program."""
+        """Return the hash that identifies the compiled program."""
 
 
 def eps_of(dtype: DTypeLike) -> float:

@@ -18,8 +18,9 @@ from jaxgd.gradcheck.derive import rounding_of
 from jaxgd.gradcheck.draws import directions, jittered, stacked
 from jaxgd.gradcheck.problem import Numbers, Prepared, Problem, evaluation, upcast
 from jaxgd.gradcheck.programs import bilinear
-from jaxgd.gradcheck.report import Cause, Consistency, GradientReport, Verdict
+from jaxgd.gradcheck.report import Consistency, GradientReport
 from jaxgd.gradcheck.run import single, traits
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import jvp, tree_leaves, vjp
 

@@ -9,7 +9,7 @@ from lines import LONG, R, U, W, claim, judged, slopes_of
 from jaxgd.gradcheck import constants, core
 from jaxgd.gradcheck.core import Judgment
 from jaxgd.gradcheck.quotients import ladder
-from jaxgd.gradcheck.report import Cause
+from jaxgd.gradcheck.verdicts import Cause
 
 
 @pytest.mark.parametrize(

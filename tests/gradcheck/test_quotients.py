@@ -12,7 +12,7 @@ from lines import LONG, SHORT, R, U, W, claim, judged, lines, slopes_of
 from jaxgd.gradcheck import constants, core, quotients
 from jaxgd.gradcheck.constants import EPS, SAFETY
 from jaxgd.gradcheck.quotients import Lines, ladder, romberg, slopes, taylor
-from jaxgd.gradcheck.report import Cause
+from jaxgd.gradcheck.verdicts import Cause
 
 
 def within(q, derivative):
