@@ -85,16 +85,16 @@ def _slopes_without_gap(lines: quotients.Lines, noise: float = 0.0) -> quotients
 
 
 def _slopes_without_variation(lines: quotients.Lines, noise: float = 0.0) -> quotients.Slopes:
-    found = _slopes(lines, noise)
-    return dataclasses.replace(found, varies=np.zeros_like(found.varies))
+    slopes = _slopes(lines, noise)
+    return dataclasses.replace(slopes, varies=np.zeros_like(slopes.varies))
 
 
 def _judge_with(**fields: Any) -> Patch:
     """Replace fields of the slopes before a claim is judged, each by one value for all lines."""
 
-    def judge(claim: core.Claim, found: quotients.Slopes, *others: Any) -> core.Judgment:
-        changed: dict[str, Any] = {name: np.full(len(found.value), value) for name, value in fields.items()}
-        return _judged(claim, dataclasses.replace(found, **changed), *others)
+    def judge(claim: core.Claim, slopes: quotients.Slopes, *others: Any) -> core.Judgment:
+        changed: dict[str, Any] = {name: np.full(len(slopes.value), value) for name, value in fields.items()}
+        return _judged(claim, dataclasses.replace(slopes, **changed), *others)
 
     return core, "_judge", judge
 
@@ -173,7 +173,7 @@ def _nothing(*args: Any) -> None:
     return None
 
 
-_NOT_EXPLAINED: Patch = (core, "explained_by_kink", lambda found, difference: np.zeros(len(found.value), bool))
+_NOT_EXPLAINED: Patch = (core, "explained_by_kink", lambda slopes, difference: np.zeros(len(slopes.value), bool))
 PARTS = (
     # The core.
     Part("structure", ((quotients, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),

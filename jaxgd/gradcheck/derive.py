@@ -127,14 +127,14 @@ def derive(
     d = Derivatives(prepared, Shared(v, traced, drawn, w), runner, nondeterminism=nondeterminism)
     programs = {claim.name: claim.reverse for claim in claims if claim.reverse is not None}
     fn: Gradients
-    stacks, trouble = {}, None
+    stacks, reverse_error = {}, None
     for name, fn in (programs | {AUTODIFF: Reverse(prepared.problem)}).items():
         try:
             stacks[name] = _gradients(d, name, fn, rng)
         except Exception as error:
             if name in programs:
                 raise
-            trouble = error
+            reverse_error = error
             d.notes.append(f"reverse mode: {first_line(error)}")
     if stacks and n > EVEN:
         first, _ = next(iter(stacks.values()))
@@ -150,9 +150,9 @@ def derive(
         d.forward = _forward(d, "forward mode", Forward(prepared.problem))
     except Exception as error:
         d.notes.append(f"forward mode: {first_line(error)}")
-        if trouble is not None and not d.claims:
+        if reverse_error is not None and not d.claims:
             # f has no derivative at all, and its own exception explains that best.
-            raise trouble from None
+            raise reverse_error from None
     d.claims += [x for x in (d.reverse or d.forward,) if x is not None]
     return d
 
@@ -183,9 +183,9 @@ def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generato
             return run(d.shared.v, d.shared.traced)
     except Exception:
         with evaluation(float64=False):
-            stack = run(d.prepared.v, d.prepared.traced)
+            result = run(d.prepared.v, d.prepared.traced)
     d.notes.append(f"{name} in float64: it cannot run there, so its values are {d.prepared.leaves[0].dtype}")
-    return stack
+    return result
 
 
 def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Traits) -> Derivative:
@@ -207,7 +207,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
             derivative.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
             derivative.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
-            # In few digits, the small elements of a claim may be as coarse as the largest.
+            # In a dtype of few digits, the small elements of a claim may be as coarse as the largest.
             few = k == EVEN and eps > constants.NARROW
             rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else derivative.size[i, k]
             derivative.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
