@@ -720,7 +720,7 @@ FAULTS = (
     ),
     Fault("cli/cases.py", "if case.skipped:", "if False:", "tests/cli/test_check.py"),
     Fault("cli/cases.py", "if _is_case(name, f) and not _needs(f)", "if _is_case(name, f)", "tests/cli/test_check.py"),
-    Fault("cli/common.py", "sha.update(array.tobytes())", "pass", TRAIN),
+    Fault("cli/run_data.py", "sha.update(array.tobytes())", "pass", TRAIN),
     Fault("pytest_plugin.py", "if min(out) < 0:", "if False:", "tests/test_pytest_plugin.py"),
     Fault("report/plotting.py", "np.append(x[x <= steps], steps)", "np.append(x[x < steps], steps)", PLOTS),
     Fault("report/plotting.py", "words if outcome.ok else", "words if True else", PLOTS),

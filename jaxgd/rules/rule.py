@@ -11,7 +11,8 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxgd.errors import RangeError, is_traced, require_positive, require_real, shown
-from jaxgd.rules.registry import RULES, Hyperparam
+from jaxgd.rules.entry import Hyperparam
+from jaxgd.rules.registry import RULES
 from jaxgd.typed import Real
 
 
