@@ -454,7 +454,7 @@ FAULTS = (
     Fault("epoch.py", "data_cost = result.cost", "data_cost = state.cost", TRAINING),
     Fault("epoch.py", "result = penalized(result, network, decay)", "pass", TRAINING),
     Fault("kernels/evaluation.py", "return 0.5 * decay", "return decay", TRAINING),
-    Fault("training.py", "each * done + np.arange", "np.arange", TRAINING),
+    Fault("rates.py", "each * done + np.arange", "np.arange", TRAINING),
     Fault("kernels/xla.py", "eta[-1] if eta.ndim", "eta[0] if eta.ndim", TRAINING),
     Fault("network_file.py", ", each[i]) for i in layers", ") for i in layers", NETWORK_FILE),
     Fault("epoch.py", '(values["step_norm"] == 0) & wrong', 'values["step_norm"] < 0', TRAINING),
@@ -615,7 +615,7 @@ FAULTS = (
     ),
     # Saving and the command line.
     Fault("checkpoint.py", "hashlib.sha256(values).hexdigest() != saved or", "", CHECKPOINT),
-    Fault("checkpoint.py", "about = unseal(about)", "pass", CHECKPOINT),
+    Fault("checkpoint.py", "about = content if kind == _UNSEALED else unseal(content)", "about = content", CHECKPOINT),
     Fault("network_file.py", "if metadata == checksum(_NETWORK, sha):", "if True:", NETWORK_FILE),
     Fault("state_file.py", "known = metadata == checksum(_STATE, sha)", "known = True", STATE_FILE),
     Fault("state_file.py", "if expected.get(name) != got.get(name):", "if False:", STATE_FILE),
@@ -629,7 +629,7 @@ FAULTS = (
         "if",
         "tests/test_run_folder.py",
     ),
-    Fault("checkpoint.py", 'not self._config.items() <= about["config"].items() or', "", CHECKPOINT),
+    Fault("checkpoint.py", "not self._config.items() <= config.items() or", "", CHECKPOINT),
     Fault(
         "checkpoint.py", "if digest([leaves[i] for i in digests]) != list(digests.values()):", "if False:", CHECKPOINT
     ),
