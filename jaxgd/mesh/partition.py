@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from jaxgd.typed import eval_shape, tree_leaves, tree_map
@@ -77,8 +78,8 @@ def _partitioned(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
     def shardings(mesh: Mesh, operands: Sequence[Array]) -> tuple[Shardings, Shardings]:
         sharding = operands[0].sharding
         spec = sharding.spec if isinstance(sharding, NamedSharding) else ()
-        along = NamedSharding(mesh, PartitionSpec(*spec[:1]))  # type: ignore[no-untyped-call]
-        whole = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+        along = NamedSharding(mesh, P(*spec[:1]))  # type: ignore[no-untyped-call]
+        whole = NamedSharding(mesh, P())  # type: ignore[no-untyped-call]
         return (along,) * n_mapped + (whole,) * (len(operands) - n_mapped), (along,) * len(outlines)
 
     def partition(
