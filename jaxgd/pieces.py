@@ -199,7 +199,7 @@ def _filled(
 
 
 @jit(donate_argnums=0)
-def _put(x: Array, piece: ArrayLike, start: list[np.uint32]) -> Array:
+def _put(x: Array, piece: ArrayLike, start: Sequence[ArrayLike]) -> Array:
     return lax.dynamic_update_slice(x, piece, start)
 
 

@@ -202,7 +202,7 @@ FAULTS = (
         "rose = (self.sharpness < self.stability)",
         RECORD,
     ),
-    Fault("descent/implicit.py", "jax.tree.map(jnp.negative, force)", "force", IMPLICIT),
+    Fault("descent/implicit.py", "tree_map(jnp.negative, force)", "force", IMPLICIT),
     Fault("descent/implicit.py", ", 1, jnp.nan)", ", 1, 1)", IMPLICIT),
     Fault("descent/confirm.py", "(way.distance <= limits[0]) | (way", "(way.distance <= jnp.inf) | (way", STOP),
     Fault("descent/confirm.py", "bent = ~((quotient", "bent = ((quotient < 0) & (quotient", LOOP),
@@ -230,7 +230,7 @@ FAULTS = (
     Fault("progress.py", "bar.update(done - bar.n)", "bar.update(done)", MINIMIZE),
     Fault("descent/record.py", "if len(x.devices()) > 1", "if x.size", MINIMIZE),
     Fault("descent/record.py", "jax.device_put(table[:rows, i])", "jnp.asarray(table[:rows, i])", MINIMIZE),
-    Fault("descent/driver.py", "s, _ = control.scan(jax.checkpoint(step), s, None, length=rest)", "pass", IMPLICIT),
+    Fault("descent/driver.py", "s, _ = control.scan(checkpoint(step), s, None, length=rest)", "pass", IMPLICIT),
     Fault(
         "descent/driver.py", "return reached if over else _with_aux(config, args, reached)", "return reached", MINIMIZE
     ),
