@@ -164,7 +164,8 @@ class Minimize(_Hyperparams):
         for name in given:
             allowed = f"only {' and '.join('--' + n for n in hyperparams)}" if hyperparams else "no hyperparameter"
             raise RangeError(f"--{name}: {self.rule} takes {allowed}. Leave out --{name}.")
-        return rule.load()(**hyperparams)
+        made: Rule = rule.load()(**hyperparams)
+        return made
 
     def _stop(self) -> "Stop | Literal['auto'] | None":
         from jaxgd.descent import Stop

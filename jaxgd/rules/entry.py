@@ -2,10 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from jaxgd.rules.rule import Rule
+from typing import Any, NamedTuple
 
 
 class Hyperparam(NamedTuple):
@@ -42,7 +39,7 @@ class Entry(NamedTuple):
         """The value of --rule."""
         return self.name.replace("_", "-")
 
-    def load(self) -> "Callable[..., Rule]":
+    def load(self) -> Callable[..., Any]:
         """Import the module, and return the function."""
-        function: Callable[..., Rule] = getattr(importlib.import_module(self.module), self.name)
+        function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.name)
         return function
