@@ -318,7 +318,7 @@ def _is_alone(x: Array | np.ndarray) -> bool:
 
 
 def _for_orbax(x: Array | np.ndarray) -> Array | np.ndarray:
-    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX on one process."""
+    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX that one process holds."""
     is_local = process_count() > 1 and not spans_processes(x)
     return np.asarray(x) if is_local else x
 

@@ -95,12 +95,12 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
             "Restore the file, or run the descent again."
         )
     expected = {name: describe(eval_shape(unkeyed, x)) for name, x in _named(like).items()}
-    got = {name: describe(x) for name, x in tensors.items()}
-    for name in expected | got:
-        if expected.get(name) != got.get(name):
+    stored = {name: describe(x) for name, x in tensors.items()}
+    for name in expected | stored:
+        if expected.get(name) != stored.get(name):
             raise CheckpointError(
                 f"load_state: {path} must hold the state of v0 and {shown(rule)}. Expected {name} to be "
-                f"{expected.get(name, 'absent')}, got {got.get(name, 'no such array')}.\nPass the rule of the "
+                f"{expected.get(name, 'absent')}, got {stored.get(name, 'no such array')}.\nPass the rule of the "
                 "run and variables of its structure, shapes and dtypes, with the same setting jax_enable_x64."
             )
     leaves = [tensors[name] for name in expected]

@@ -223,7 +223,10 @@ def train_traced(
     labels_fit: Array | bool,
     watch: Watch,
 ) -> TrainResult:
-    """Run all epochs in one compiled loop, under jit and vmap. `labels_fit` is False if a traced label is wrong."""
+    """Run all epochs in one compiled loop, under jit and vmap.
+
+    `labels_fit` is False if a traced label is out of range.
+    """
     choice, best = watch.choice, state.best
     state, (first, code), finite = start(state._replace(best=None), splits, rates, config)
     known = jnp.asarray(finite & labels_fit)
@@ -275,6 +278,6 @@ def train_traced(
 
 
 def _ended(code: Array) -> Array:
-    """Return True if a run with this reason goes no further."""
+    """Return True if a run with this reason has ended."""
     reasons = (Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.BAD_RULE)
     return jnp.any(jnp.array([code == int(reason) for reason in reasons]))
