@@ -151,9 +151,9 @@ def train(
             possible under jit or vmap.
         keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
             on the validation examples. The network at the start counts too, so the result is never worse on them than
-            the start. The first of equal networks is the best one. A value that is infinite or NaN is never the best. If
-            no value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs to the
-            last epoch and holds the best network so far in `best`.
+            the start. The first of equal networks is the best one. A value that is infinite or NaN is never the best.
+            If no value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs
+            to the last epoch and holds the best network so far in `best`.
         by: The value that decides: the best network has the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
         patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
