@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from jaxgd.checkpoint import keyed_like, unkeyed
 from jaxgd.descent import DescentState
@@ -16,7 +16,7 @@ from jaxgd.files import as_path
 from jaxgd.network_file import checksum, read_tensors, write_tensors
 from jaxgd.rules import Rule
 from jaxgd.rules.rule import Transformation
-from jaxgd.typed import eval_shape, tree_leaves, tree_map
+from jaxgd.typed import Field, eval_shape, tree_leaves, tree_map
 
 _STATE = "jaxgd.state/1"
 
@@ -108,7 +108,7 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
     return tree_map(keyed_like, like, state)
 
 
-def _named(state: DescentState) -> dict[str, Array]:
+def _named(state: DescentState) -> dict[str, Field]:
     """Return the leaves of a state by their paths, such as `.v`."""
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
 

@@ -23,7 +23,7 @@ from jaxgd.progress import progress_line
 from jaxgd.pytree import select
 from jaxgd.rates import in_range, may_wait, rates_of_epoch
 from jaxgd.records import Records, recorded
-from jaxgd.typed import jit, tree_leaves, tree_map
+from jaxgd.typed import Field, jit, tree_leaves, tree_map
 
 
 class Watch(NamedTuple):
@@ -199,7 +199,7 @@ def donatable(state: TrainState) -> TrainState:
     """Return the state with copies of arrays that JAX does not own, or that occur twice."""
     seen: set[int] = set()
 
-    def own(x: Array) -> Array:
+    def own(x: Field) -> Field:
         again = id(x) in seen or not isinstance(x, jax.Array)
         seen.add(id(x))
         return jnp.array(x) if again else x
