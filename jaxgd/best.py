@@ -49,7 +49,7 @@ class Choice:
             return select(known, state.best.network, state.network)
         return state.best.network if known else state.network
 
-    def outcome(self, best: Best | None, xp: ModuleType) -> Field:
+    def outcome(self, best: Best | None, xp: ModuleType) -> Field | int:
         """Return the reason of a run that neither failed nor stopped, as a code. `xp` is `numpy` or `jax.numpy`."""
         if best is None:
             return int(Reason.COMPLETED)
