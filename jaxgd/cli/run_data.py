@@ -1,15 +1,34 @@
 """The data that a command reads: by name or from a folder, with its conventions, and checked against a network."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
+import tyro
+
+from jaxgd.cli.common import DATA_HELP, MaybeFlag, MaybeInt, MaybeName, MaybePath
 from jaxgd.data.registry import DATASETS, Entry
 
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
     from jaxgd.run_folder import RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """The first options of a command that trains: its data set."""
+
+    data: Annotated[MaybeName, tyro.conf.arg(help=f"{DATA_HELP}\n(default: digits)")] = None
+    data_dir: MaybePath = None
+    """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
+    labels_from: MaybeInt = None
+    """Label of the first class in the files of a folder: 1 for the letters of EMNIST. (default: 0)"""
+    transpose: MaybeFlag = None
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it."""
+    no_transpose: MaybeFlag = None
+    """Take a folder's images as upright, without a check."""
 
 
 class Conventions(NamedTuple):
