@@ -32,8 +32,8 @@ def chart(
 ) -> str:
     """Draw curves over the epochs, and return the SVG.
 
-    The axis of a cost is logarithmic if all values are above 0. An accuracy a is drawn by its error 1 − a, on a reversed
-    logarithmic axis with accuracies as labels. On a linear axis, all good accuracies look the same.
+    The axis of a cost is logarithmic if all values are above 0. An accuracy a is drawn by its error 1 − a, on a
+    reversed logarithmic axis with accuracies as labels. On a linear axis, all good accuracies look the same.
 
     Args:
         label: Name of the vertical axis, which a screen reader reads.
