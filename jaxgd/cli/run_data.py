@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
 import tyro
 
-from jaxgd.cli.common import DATA_HELP, MaybeFlag, MaybeInt, MaybeName, MaybePath
+from jaxgd.cli.common import DATA_HELP, MaybeFlag, MaybeInt, MaybeName, MaybePath, command_line
 from jaxgd.data.registry import DATASETS, Entry
 
 if TYPE_CHECKING:
@@ -118,6 +118,20 @@ def digest(data: "Dataset") -> str:
             sha.update(str(array.shape).encode())
             sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def other_data(data: "Dataset", run: Path, config: "RunConfig") -> str:
+    """Return a sentence if the data are not those that the run was trained on, and otherwise an empty text."""
+    actual, expected = digest(data), config["data_sha256"]
+    if actual == expected:
+        return ""
+    return f"{data.name} is not the data set that {run} was trained on: expected the SHA-256 {expected}, got {actual}."
+
+
+def if_moved(command: str, run: Path, config: "RunConfig") -> str:
+    """Return the advice for a command that cannot read the data of a run."""
+    option = "--data-dir" if config["data_dir"] else "--data"
+    return f"If the data have moved: {command_line('jaxgd', command, run, option)} FOLDER"
 
 
 def require_sizes_fit(
