@@ -19,7 +19,8 @@ def assert_nothing_incomplete(folder):
 def test_the_table_equals_tensorflow_datasets():
     checksums = pytest.importorskip("tensorflow_datasets.core.download.checksums")
     theirs = checksums.get_all_url_infos()
-    for source in (entry.source for entry in DATASETS.values() if entry.source):
+    for name in ("mnist", "fashion_mnist", "kmnist"):
+        source = DATASETS[name].source
         assert len(source.files) == 4
         for file in source.files:
             info = theirs[source.base_url + file.name]
