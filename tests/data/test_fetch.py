@@ -119,7 +119,7 @@ def test_without_a_network_the_error_names_the_files_to_get(tmp_path, monkeypatc
     assert f"from {source.base_url}, gzipped or not, into {tmp_path / 'data' / name}." in message
     for file in source.files:
         assert file.name in message
-    assert "load_dataset('digits') needs no file" in message
+    assert "The data set 'digits' needs no file" in message
     assert not (tmp_path / "data").exists()
 
 
