@@ -150,7 +150,10 @@ def softmax_error(z: Any, y: Any) -> Any:
 _ENTROPIES = {"sigmoid": _sigmoid_entropy, "softmax": _softmax_entropy}
 
 
-COSTS = {"quadratic": quadratic_cost, "cross-entropy": cross_entropy}
+COSTS = {
+    "quadratic": quadratic_cost,
+    "cross-entropy": cross_entropy,
+}
 """The costs by their names in `jaxgd train --cost`."""
 
 
