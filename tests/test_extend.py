@@ -5,59 +5,48 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
-from typing import NamedTuple
 
 import pages
 import pytest
 
 TEXT = (pages.ROOT / "docs/extend.md").read_text(encoding="utf-8")
-# The first line of a block names its file and, if the file exists, the line below the new ones.
-BLOCK = re.compile(r"(?ms)^```py\n# (\S+?)(?:, before: (.*?))?\n(.*?)^```$")
+# The content of a new file, or a change of a file: new lines next to a line that it has.
+BLOCK = re.compile(r"(?ms)^```(?:py\n# |diff\n--- )(\S+)\n(.*?)^```$")
 COMMAND = re.compile(r"(?m)^\$ jaxgd (.*)$")
 
 
-class Change(NamedTuple):
-    """A new file, or new lines before a line of a file."""
-
-    file: str
-    before: str
-    code: str
+def is_change(block):
+    return block.startswith(("+", " "))
 
 
-def changes(text):
-    return [Change(*groups) for groups in BLOCK.findall(text)]
-
-
-def make(change, root):
-    path = root / change.file
-    if not change.before:
+def make(file, block, root):
+    """Write a new file, or change a file."""
+    path = root / file
+    if not is_change(block):
         assert not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(change.code, encoding="utf-8")
+        path.write_text(block, encoding="utf-8")
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    (place,) = [i for i, line in enumerate(lines) if change.before in line]
-    indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
-    lines.insert(place, textwrap.indent(change.code, indent))
-    path.write_text("".join(lines), encoding="utf-8")
+    (old,) = re.findall(r"(?m)^ (.*\n)", block)
+    text = path.read_text(encoding="utf-8")
+    assert text.count(f"\n{old}") == 1, old
+    path.write_text(text.replace(f"\n{old}", "\n" + re.sub(r"(?m)^[+ ]", "", block)), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["A rule", "A backend", "A data set", "An activation", "A cost"])
 def test_an_extension_touches_one_module_one_registry_and_one_test(name):
     section = TEXT.split(f"\n## {name}\n")[1].split("\n## ")[0]
-    touched = {(change.file, bool(change.before)) for change in changes(section)}
-    new = {file for file, exists in touched if not exists}
-    assert len(touched - {(file, False) for file in new}) == 1
-    assert sum(file.startswith("tests/") for file in new) == 1
-    assert len(new) <= 2
+    new = [file for file, block in BLOCK.findall(section) if not is_change(block)]
+    registries = {file for file, block in BLOCK.findall(section) if is_change(block)}
+    assert len(registries) == 1
+    assert [file.split("/")[0] for file in new] in (["jaxgd", "tests"], ["tests"])
 
 
 @pytest.mark.slow
 def test_the_extensions_work_together(tmp_path):
     shutil.copytree(pages.ROOT / "jaxgd", tmp_path / "jaxgd", ignore=shutil.ignore_patterns("__pycache__"))
-    for change in changes(TEXT):
-        make(change, tmp_path)
+    for file, block in BLOCK.findall(TEXT):
+        make(file, block, tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "JAX_ENABLE_X64": "1"}
 
     def run(*words):
