@@ -115,18 +115,9 @@ def batched_over(inputs: object, others: object) -> Batched:
     return Batched(networks, data_sets)
 
 
-def outputs_in_chunks(
-    network: Network,
-    x: Array,
-    precision: jax.lax.PrecisionLike = None,
-    budget: Budget | None = None,
-    batched: Batched = UNBATCHED,
-) -> Float[Array, "n out"]:
-    """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
-
-    See `weighted_inputs_in_chunks`.
-    """
-    return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, precision, budget, batched))
+def outputs_in_chunks(network: Network, x: Array, budget: Budget | None = None) -> Float[Array, "n out"]:
+    """Return the network's outputs for all rows of x, as `weighted_inputs_in_chunks` computes them."""
+    return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, budget=budget))
 
 
 def weighted_inputs_in_chunks(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,12 +31,9 @@ from jaxgd.errors import (
     require_callable,
     require_count,
     require_key,
-    require_positive,
     require_precision,
-    require_real,
     require_rule,
     require_scalar,
-    shown,
 )
 from jaxgd.examples import Examples, fit_splits, fit_traced_labels
 from jaxgd.history import Best, History, TrainResult, TrainState
@@ -46,13 +42,11 @@ from jaxgd.mesh import Placed
 from jaxgd.mesh.axes import automatic, sharding_like, varying
 from jaxgd.network import Network, activated, network_sizes, require_memory
 from jaxgd.pytree import is_wide
+from jaxgd.rates import Schedule, rates_of_run, updates_before
 from jaxgd.records import require_records
 from jaxgd.seen import hashable
 from jaxgd.training_loop import Watch, donatable, train_by_epoch, train_traced
-from jaxgd.typed import Real, tree_leaves, vmap
-
-Schedule = Callable[[Array], Real]
-"""A function of the number of updates made before, which returns η."""
+from jaxgd.typed import Real, tree_leaves
 
 
 def train(
@@ -237,7 +231,7 @@ def train(
     )
     if state is not None:
         state = state._replace(best=require_same_best(state.best, network, choice))
-    rates = _rates(network, eta, optimizer, l2, n, functools.partial(_updates, n, batch_size, done, epochs))
+    rates = rates_of_run(network, eta, optimizer, l2, n, functools.partial(updates_before, n, batch_size, done, epochs))
     rows = jnp.zeros((2, network[-1].b.shape[0]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
     require_cost_fits("train", cost, network[-1].activation)
@@ -389,76 +383,3 @@ def _activated(network: Network, activation: object, *, is_state: bool) -> Netwo
             "Leave out activation, or start from state.network without the state."
         )
     return changed
-
-
-def _updates(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
-    """Return the number of updates before each update of a run, after these epochs done."""
-    each = -(-n // (batch_size or n))
-    return jnp.asarray(each * done + np.arange(each * epochs))
-
-
-def _rates(
-    network: Network,
-    eta: Real | Schedule | None,
-    optimizer: optax.GradientTransformation | None,
-    l2: Real | None,
-    n: int,
-    updates: Callable[[], Array],
-) -> Rates:
-    """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
-    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
-    dtype = np.dtype(jnp.promote_types(network[0].w.dtype, np.float32))
-    return Rates(
-        _step_size(dtype, eta, optimizer is not None, updates), None if l2 is None else weight_decay(dtype, l2, n)
-    )
-
-
-def _step_size(
-    dtype: np.dtype[Any], eta: Real | Schedule | None, with_optimizer: bool, updates: Callable[[], Array]
-) -> Array:
-    if with_optimizer:
-        if eta is not None:
-            warnings.warn("train: eta is not used, because the optimizer has its own learning rate.", stacklevel=4)
-        eta = 1.0
-    if eta is None:
-        raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
-    if callable(eta):
-        return _scheduled(dtype, eta, updates())
-    require_positive("train", "eta", eta)
-    if not is_traced(eta):
-        with np.errstate(over="ignore"):
-            require_positive("train", f"eta in {dtype}", np.asarray(eta).astype(dtype))
-    return jnp.asarray(eta, dtype)
-
-
-def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Array:
-    """Return the rate of each update. The schedule is computed here, so its numbers may be traced by jit and vmap."""
-
-    def rate(k: Array) -> Array:
-        eta = schedule(k)
-        require_real("train", "the eta of the schedule", eta)
-        return jnp.asarray(eta, dtype)
-
-    rates = vmap(rate)(updates)
-    if not is_traced(rates):
-        wrong = np.flatnonzero(~(np.isfinite(rates) & (np.asarray(rates) >= 0)))
-        if len(wrong):
-            raise RangeError(
-                f"train: the schedule must give a finite eta of 0 or more, got {rates[wrong[0]]} for eta("
-                f"{updates[wrong[0]]}).\nIts argument is the number of updates made, from 0."
-            )
-    return rates
-
-
-def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Array:
-    """Return λ/n. Raise unless λ, the argument called `name`, is a finite number, 0 or more, or traced."""
-    require_real("train", name, l2)
-    if is_traced(l2):
-        return jnp.asarray(l2, dtype) / n
-    with np.errstate(over="ignore"):
-        decay = (np.asarray(l2, np.float64) / n).astype(dtype)
-    if not 0 <= decay < np.inf:
-        raise RangeError(
-            f"train: {name} must be a finite number, 0 or more, got {shown(l2, str)}.\nThe book uses 5.0 in chapter 3."
-        )
-    return jnp.asarray(decay)

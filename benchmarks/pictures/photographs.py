@@ -50,7 +50,7 @@ class Scene(NamedTuple):
 
 
 def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
-    """Return the photograph of a kind with this seed and index, of digits drawn from these images."""
+    """Return the photograph of a kind with this seed and index. Its digits are drawn from these images."""
     # The digits, the size and the position are the same for all kinds of one digit. A kind adds numbers of its own.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))

@@ -174,8 +174,8 @@ def _best(words: tuple[int | str, ...] | None) -> int:
     if words is None:
         return 0
     if len(words) != 2 or words[0] != "best" or words[1] == "best":
-        got = " ".join(map(str, words)) or "nothing"
-        raise RangeError(f"--keep must be best and a whole number, got {got}.\nWrite --keep best 5.")
+        given = " ".join(map(str, words)) or "nothing"
+        raise RangeError(f"--keep must be best and a whole number, got {given}.\nWrite --keep best 5.")
     require_count("sweep", "--keep best", words[1])
     return int(words[1])
 

@@ -93,8 +93,8 @@ class Train:
     """Activation of all layers, or one per layer: sigmoid, tanh or relu; also softmax for the last layer.
     (default: sigmoid, as in the book)"""
     cost: Name = "quadratic"
-    """Cost to minimize: quadratic, or cross-entropy, which needs a last layer of sigmoid or softmax. The book uses
-    --eta 0.5 with cross-entropy."""
+    """Cost to minimize: quadratic, or cross-entropy, which needs a last layer of sigmoid or softmax.
+    The book uses --eta 0.5 with cross-entropy."""
     l2: MaybeFloat = None
     """λ of L2 regularization, 0 or more: adds (λ/2n) Σ w² to the cost, for n training examples. (default: no term)"""
     eta: Float = 3.0
