@@ -36,7 +36,8 @@ int main() {
         before.w[l] = after.w[l] = weights[2 * l - 2].data();
         before.b[l] = after.b[l] = weights[2 * l - 1].data();
       }
-      const auto learned = jaxgd::portable::kKernels.epoch(sizes, examples, order.data(), batch_size, cost, 0.5f, decay, before, after, threads);
+      const auto learned = jaxgd::portable::kKernels.epoch(sizes, examples, order.data(), batch_size, cost, 0.5f, decay,
+                                                           before, after, threads);
       if (!learned.finite || weights == start) return std::puts("the weights are unchanged or not finite"), 1;
       if (threads == 1) first = weights;
       if (weights != first) return std::puts("the number of threads changes the weights"), 1;

@@ -82,7 +82,7 @@ struct Fiber {
   void* asan = nullptr;
   bool done = false;
   bool fenced = false;  // fence_before_copies since the last barrier of the block
-  int waits_at = 0;  // line of the kernel
+  int waits_at = 0;     // line of the kernel
 };
 
 // A point where threads meet. All must arrive from the same line of the kernel.
@@ -208,8 +208,10 @@ void deliver() {
   for (const Fiber& fiber : running->fibers) waiting[fiber.done ? -1 : fiber.waits_at] += 1;
   std::fprintf(stderr, "block %d: a wait that never ends:\n", running->index);
   for (const auto& [line, count] : waiting) {
-    if (line < 0) std::fprintf(stderr, "  %d threads have ended\n", count);
-    else std::fprintf(stderr, "  %d threads wait at descend.cu:%d\n", count, line);
+    if (line < 0)
+      std::fprintf(stderr, "  %d threads have ended\n", count);
+    else
+      std::fprintf(stderr, "  %d threads wait at descend.cu:%d\n", count, line);
   }
   std::abort();
 }
@@ -277,9 +279,7 @@ void require_written(const void* from, size_t bytes, int line) {
   }
 }
 
-void mark_written(const void* to, size_t bytes) {
-  std::fill_n(running->written.begin() + offset(to), bytes, true);
-}
+void mark_written(const void* to, size_t bytes) { std::fill_n(running->written.begin() + offset(to), bytes, true); }
 
 void fail(int line, const char* fault) {
   std::fprintf(stderr, "descend.cu:%d: %s (block %d, thread %d)\n", line, fault, running->index, running->current);
