@@ -1,24 +1,35 @@
-"""JAX's transformations with types that a type checker follows.
+"""JAX's functions with types that a type checker follows.
 
-JAX declares the results of `jit`, `tree.map` and others as Any, so a checker ignores everything computed from them. At
-run time these names are JAX's own functions.
+JAX declares the results of `jit`, `tree.map`, `grad` and others as Any, so a checker ignores everything computed from
+them. At run time these names are JAX's own functions.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree as ravel_pytree_of_jax
+from jaxtyping import Array, PyTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, ParamSpec, Protocol, TypeVar, overload
+    from typing import Any, Concatenate, Literal, ParamSpec, Protocol, overload
 
-    from jax import Array
+    import numpy as np
     from jax.stages import Lowered, Traced
+    from jax.typing import ArrayLike, DTypeLike
+
+    # A tree of arrays. A checker takes jaxtyping's PyTree as Any.
+    Tree = object
+    # Variables, and trees of the same structure: a function of a tree of type V that returns such a tree.
+    V = TypeVar("V")
 
     P = ParamSpec("P")
     R = TypeVar("R")
     R_co = TypeVar("R_co", covariant=True)
+    S = TypeVar("S")
     T = TypeVar("T")
+    X = TypeVar("X")
     Names = str | Sequence[str] | None
     Numbers = int | Sequence[int] | None
 
@@ -40,8 +51,8 @@ if TYPE_CHECKING:
         static_argnames: Names = ...,
         donate_argnums: Numbers = ...,
         donate_argnames: Names = ...,
-        in_shardings: Any = ...,
-        out_shardings: Any = ...,
+        in_shardings: object = ...,
+        out_shardings: object = ...,
         keep_unused: bool = ...,
         inline: bool = ...,
         compiler_options: dict[str, Any] | None = ...,
@@ -53,28 +64,114 @@ if TYPE_CHECKING:
         static_argnames: Names = ...,
         donate_argnums: Numbers = ...,
         donate_argnames: Names = ...,
-        in_shardings: Any = ...,
-        out_shardings: Any = ...,
+        in_shardings: object = ...,
+        out_shardings: object = ...,
         keep_unused: bool = ...,
         inline: bool = ...,
         compiler_options: dict[str, Any] | None = ...,
     ) -> Callable[[Callable[P, R]], Jitted[P, R]]: ...
-    def jit(*args: Any, **kwargs: Any) -> Any: ...
+    def jit(*args: object, **kwargs: object) -> object: ...
 
-    def vmap(fun: Callable[..., R], in_axes: object = 0, out_axes: object = 0) -> Callable[..., R]: ...
+    def vmap(
+        fun: Callable[P, R], in_axes: object = 0, out_axes: object = 0, *, axis_size: int | None = None
+    ) -> Callable[P, R]: ...
 
-    def tree_map(f: Callable[..., object], tree: T, *rest: object) -> T:
-        """Apply f to each leaf. The result has the structure of `tree`, so a checker takes its type too."""
+    @overload
+    def grad(fun: Callable[Concatenate[V, P], ArrayLike]) -> Callable[Concatenate[V, P], V]: ...
+    @overload
+    def grad(
+        fun: Callable[Concatenate[V, P], tuple[ArrayLike, X]], *, has_aux: Literal[True]
+    ) -> Callable[Concatenate[V, P], tuple[V, X]]: ...
+    def grad(fun: Callable[..., object], *, has_aux: bool = False) -> Callable[..., object]:
+        """Differentiate with respect to the first argument."""
 
-    def tree_leaves(tree: object) -> list[Array]: ...
+    @overload
+    def value_and_grad(fun: Callable[Concatenate[V, P], R]) -> Callable[Concatenate[V, P], tuple[R, V]]: ...
+    @overload
+    def value_and_grad(
+        fun: Callable[Concatenate[V, P], tuple[R, X]], *, has_aux: Literal[True]
+    ) -> Callable[Concatenate[V, P], tuple[tuple[R, X], V]]: ...
+    def value_and_grad(fun: Callable[..., object], *, has_aux: bool = False) -> Callable[..., object]:
+        """Differentiate with respect to the first argument."""
+
+    @overload
+    def jvp(fun: Callable[[T], R], primals: tuple[T], tangents: tuple[T]) -> tuple[R, R]: ...
+    @overload
+    def jvp(fun: Callable[[S, T], R], primals: tuple[S, T], tangents: tuple[S, T]) -> tuple[R, R]: ...
+    def jvp(fun: Callable[..., object], primals: object, tangents: object) -> tuple[object, object]: ...
+
+    @overload
+    def vjp(fun: Callable[[T], R], x: T, /) -> tuple[R, Callable[[R], tuple[T]]]: ...
+    @overload
+    def vjp(fun: Callable[[S, T], R], x: S, y: T, /) -> tuple[R, Callable[[R], tuple[S, T]]]: ...
+    def vjp(fun: Callable[..., object], *primals: object) -> tuple[object, Callable[..., Any]]: ...
+
+    def eval_shape(fun: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the outline of a result: its leaves have only a shape and a dtype."""
+
+    # For functions that return no array, use `jax.tree.map`.
+    @overload
+    def tree_map(f: Callable[[Array], Array], tree: T, /) -> T: ...
+    @overload
+    def tree_map(f: Callable[[Array, Array], Array], tree: T, a: object, /) -> T: ...
+    @overload
+    def tree_map(f: Callable[[Array, Array, Array], Array], tree: T, a: object, b: object, /) -> T: ...
+    @overload
+    def tree_map(
+        f: Callable[[Array, Array, Array, Array], Array], tree: T, a: object, b: object, c: object, /
+    ) -> T: ...
+    def tree_map(f: Callable[..., Array], tree: object, *rest: object) -> object:
+        """Apply f to each leaf, or to the corresponding leaves of several trees."""
+
+    def tree_leaves(tree: object, is_leaf: Callable[[object], bool] | None = None) -> list[Array]: ...
+
+    def ravel_pytree(tree: T) -> tuple[Array, Callable[[Array], T]]: ...
 
     def cond(
-        pred: Array | bool, true_fun: Callable[P, R], false_fun: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+        pred: ArrayLike, true_fun: Callable[P, R], false_fun: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R: ...
 
+    def fori_loop(lower: ArrayLike, upper: ArrayLike, body_fun: Callable[[Array, T], T], init_val: T) -> T: ...
+
+    def map_rows(f: Callable[[X], R], xs: X) -> R:
+        """Run `jax.lax.map`: apply f to one row after the other, and stack the results."""
+
+    def block_until_ready(tree: T) -> T: ...
+
+    def optimization_barrier(tree: T) -> T: ...
+
+    class FloatInfo(Protocol):
+        """The limits of a floating-point dtype, each a number of that dtype."""
+
+        eps: np.floating[Any]
+        tiny: np.floating[Any]
+        smallest_subnormal: np.floating[Any]
+        max: np.floating[Any]
+        min: np.floating[Any]
+        bits: int
+        nmant: int
+        nexp: int
+        minexp: int
+        maxexp: int
+
+    def finfo(dtype: DTypeLike) -> FloatInfo: ...
+
 else:
+    Tree = PyTree[Array]
+    V = TypeVar("V", bound=Tree)
     jit = jax.jit
     vmap = jax.vmap
+    grad = jax.grad
+    value_and_grad = jax.value_and_grad
+    jvp = jax.jvp
+    vjp = jax.vjp
+    eval_shape = jax.eval_shape
     tree_map = jax.tree.map
     tree_leaves = jax.tree.leaves
+    ravel_pytree = ravel_pytree_of_jax
     cond = jax.lax.cond
+    fori_loop = jax.lax.fori_loop
+    map_rows = jax.lax.map
+    block_until_ready = jax.block_until_ready
+    optimization_barrier = jax.lax.optimization_barrier
+    finfo = jnp.finfo
