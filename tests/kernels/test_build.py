@@ -59,7 +59,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_hold(tmp_path):
     assert build()[0]
     assert not build()[0]
     # A change of a header, of the compiler or of a flag leads to compilation, and so does undoing the change.
-    with (sources / "rows.h").open("a") as header:
+    with (sources / "packing.h").open("a") as header:
         header.write("// changed\n")
     for changed in ({}, {"FAKE": "two"}, {}, {"CXXFLAGS": "-g"}, {"LDFLAGS": "-g"}, {"FAKE": "x86_64"}):
         assert build(**changed)[0], changed

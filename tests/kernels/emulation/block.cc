@@ -208,10 +208,11 @@ void deliver() {
   for (const Fiber& fiber : running->fibers) waiting[fiber.done ? -1 : fiber.waits_at] += 1;
   std::fprintf(stderr, "block %d: a wait that never ends:\n", running->index);
   for (const auto& [line, count] : waiting) {
-    if (line < 0)
+    if (line < 0) {
       std::fprintf(stderr, "  %d threads have ended\n", count);
-    else
+    } else {
       std::fprintf(stderr, "  %d threads wait at descend.cu:%d\n", count, line);
+    }
   }
   std::abort();
 }
@@ -240,13 +241,17 @@ size_t offset(const void* address) { return static_cast<const char*>(address) - 
 
 void run(int index, int threads, size_t shared_bytes, unsigned seed, bool truncate, const std::function<void()>& body) {
   Block b{};
-  b.index = index, b.truncate = truncate, b.body = body, b.random.seed(seed);
+  b.index = index;
+  b.truncate = truncate;
+  b.body = body;
+  b.random.seed(seed);
   b.memory = static_cast<char*>(std::aligned_alloc(128, (shared_bytes + 127) / 128 * 128));
   std::memset(b.memory, 0xff, shared_bytes);  // NaN
   b.written.resize(shared_bytes);
   // A reallocation inside a fiber would look to ThreadSanitizer like a race.
   b.copies.reserve(kMostCopies);
-  b.fibers.resize(threads), b.warps.resize(threads / 32);
+  b.fibers.resize(threads);
+  b.warps.resize(threads / 32);
   running = &b;
   b.scheduler_tsan = __tsan_get_current_fiber();
   for (Fiber& fiber : b.fibers) prepare(fiber);
