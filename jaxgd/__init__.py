@@ -4,8 +4,6 @@ This module lists the public names. Each name is imported on first use, so `jaxg
 """
 
 import importlib
-import sys
-import types
 
 from jaxgd.rules.registry import RULES
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from jaxgd.activations import sigmoid_prime as sigmoid_prime
     from jaxgd.assessment import Assessment as Assessment
     from jaxgd.assessment import assess as assess
-    from jaxgd.backprop import backprop as backprop
+    from jaxgd.backpropagation import backprop as backprop
     from jaxgd.cost import accuracy as accuracy
     from jaxgd.cost import cross_entropy as cross_entropy
     from jaxgd.cost import network_cost as network_cost
@@ -70,9 +68,9 @@ if TYPE_CHECKING:
     from jaxgd.slices import cost_slice as cost_slice
     from jaxgd.state_file import load_state as load_state
     from jaxgd.state_file import save_state as save_state
-    from jaxgd.sweep import Sweep as Sweep
-    from jaxgd.sweep import merge_sweep as merge_sweep
-    from jaxgd.sweep import sweep as sweep
+    from jaxgd.sweeps import Sweep as Sweep
+    from jaxgd.sweeps import merge_sweep as merge_sweep
+    from jaxgd.sweeps import sweep as sweep
     from jaxgd.training import train as train
 
 __version__ = "0.2.0"
@@ -80,7 +78,7 @@ __version__ = "0.2.0"
 _HOME = {
     "assessment": ("Assessment", "assess"),
     "activations": ("sigmoid", "sigmoid_prime"),
-    "backprop": ("backprop",),
+    "backpropagation": ("backprop",),
     "network_file": ("load_network", "save_network"),
     "cost": ("accuracy", "cross_entropy", "network_cost", "quadratic_cost"),
     "curvature": ("Eigenpairs", "Sharpness", "eigenpairs", "hessian_vector_product", "sharpness"),
@@ -105,7 +103,7 @@ _HOME = {
     "slices": ("CostSlice", "cost_slice"),
     "state_file": ("load_state", "save_state"),
     "history": ("History", "TrainResult", "TrainState"),
-    "sweep": ("Sweep", "merge_sweep", "sweep"),
+    "sweeps": ("Sweep", "merge_sweep", "sweep"),
     "training": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -125,14 +123,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(types.ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        # Importing the module jaxgd.backprop sets an attribute here. It would hide the function of the same name.
-        if name in _MODULE_OF and isinstance(value, types.ModuleType):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -5,6 +5,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -16,7 +17,8 @@ from unittest import mock
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 COMMANDS_PAGE = ROOT / "docs/commands.md"
-PAGES = (README, ROOT / "examples/README.md", *sorted((ROOT / "docs").glob("*.md")))
+# The build of the site writes docs/index.md from README.md.
+PAGES = (README, ROOT / "examples/README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}))
 COMMANDS = ("train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info")
 # Columns of the help in docs/commands.md.
 WIDTH = 100
@@ -35,7 +37,7 @@ def programs(text):
     found = blocks(text)
     return [
         (line, source, after[2] if after and after[1] == "text" else None)
-        for (line, language, source), after in zip(found, [*found[1:], None], strict=True)
+        for (line, language, source), after in itertools.zip_longest(found, found[1:])
         if language == "python"
     ]
 

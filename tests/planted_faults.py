@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 NETWORK, COST, BACKPROP, PYTREE = (
     "tests/test_network.py",
     "tests/test_cost.py",
-    "tests/test_backprop.py",
+    "tests/test_backpropagation.py",
     "tests/test_pytree.py",
 )
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
@@ -54,7 +54,7 @@ TRAINING, CHECKPOINT, TRAIN = "tests/test_training.py", "tests/test_checkpoint.p
 ACTIVATIONS = "tests/test_activations.py"
 ASSESSMENT, CONVENTIONS = "tests/test_assessment.py", "tests/data/test_conventions.py"
 EVALUATE = "tests/cli/test_evaluate.py"
-SWEEP, MESH = "tests/test_sweep.py", "tests/mesh"
+SWEEP, MESH = "tests/test_sweeps.py", "tests/mesh"
 NETWORK_FILE, STATE_FILE = "tests/test_network_file.py", "tests/test_state_file.py"
 
 FAULTS = (
@@ -74,13 +74,13 @@ FAULTS = (
     Fault("cost.py", "return jnp.where(jnp.all(right), jnp.ones_like(fraction), fraction)", "return fraction", COST),
     Fault("cost.py", "labels = jnp.argmax(y, axis=-1)", "labels = jnp.argmin(y, axis=-1)", COST),
     Fault(
-        "backprop.py",
+        "backpropagation.py",
         "(activations[-1] - y) / len(x))",
         "(activations[-1] - y) / len(x) * 1.0005)",
         BACKPROP,
     ),
-    Fault("backprop.py", "jnp.sum(delta, axis=0)", "jnp.mean(delta, axis=0)", BACKPROP),
-    Fault("backprop.py", "_ERRORS[outputs](z, y) / len(x)", "(activations[-1] - y) / len(x)", BACKPROP),
+    Fault("backpropagation.py", "jnp.sum(delta, axis=0)", "jnp.mean(delta, axis=0)", BACKPROP),
+    Fault("backpropagation.py", "_ERRORS[outputs](z, y) / len(x)", "(activations[-1] - y) / len(x)", BACKPROP),
     Fault(
         "pytree.py",
         "scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in leaves]))",
@@ -640,7 +640,10 @@ FAULTS = (
     ),
     Fault("checkpoint.py", "max_to_keep=self._keep", "max_to_keep=None", CHECKPOINT),
     Fault(
-        "sweep/group.py", "        failed = reached[at] == Reason.NOT_FINITE", "        failed = reached[at] < 0", SWEEP
+        "sweeps/group.py",
+        "        failed = reached[at] == Reason.NOT_FINITE",
+        "        failed = reached[at] < 0",
+        SWEEP,
     ),
     Fault("epoch.py", "Examples(*(x[:n] for x in examples))", "examples", MESH),
     Fault("mesh/partition.py", "NamedSharding(mesh, P(*spec[:1]))", "NamedSharding(mesh, P())", MESH),
@@ -648,30 +651,30 @@ FAULTS = (
     Fault("mesh/placement.py", "if missing and not pad:", "if False:", MESH),
     Fault("mesh/placement.py", "if axis not in mesh.axis_names:", "if False:", MESH),
     Fault("training.py", 'divided=getattr(getattr(data, "train", data), "devices", 1) > 1', "divided=False", MESH),
-    Fault("sweep/group.py", "or bool(is_fixed(state.network, i, rates, splits.train))", "", SWEEP),
+    Fault("sweeps/group.py", "or bool(is_fixed(state.network, i, rates, splits.train))", "", SWEEP),
     Fault(
-        "sweep/group.py", "config.batch_size is None or bool(is_fixed(", "config.batch_size is None and bool((", SWEEP
+        "sweeps/group.py", "config.batch_size is None or bool(is_fixed(", "config.batch_size is None and bool((", SWEEP
     ),
     Fault(
-        "sweep/group.py",
+        "sweeps/group.py",
         "batch, members, state = {name: x[kept]",
         "batch, members, state = {name: x[: len(kept)]",
         SWEEP,
     ),
-    Fault("sweep/group.py", "eta[members], k, devices)", "eta[: len(members)], k, devices)", SWEEP),
-    Fault("sweep/fixed.py", "step = 2 * rate * bound", "step = 0 * rate * bound", SWEEP),
-    Fault("sweep/fixed.py", "least > _DEAD[str(dtype)], 0,", "least > 30, 0,", SWEEP),
+    Fault("sweeps/group.py", "eta[members], k, devices)", "eta[: len(members)], k, devices)", SWEEP),
+    Fault("sweeps/fixed.py", "step = 2 * rate * bound", "step = 0 * rate * bound", SWEEP),
+    Fault("sweeps/fixed.py", "least > _DEAD[str(dtype)], 0,", "least > 30, 0,", SWEEP),
     Fault(
-        "sweep/folder.py",
+        "sweeps/folder.py",
         "            known = metadata == checksum(f",
         "            known = metadata != checksum(f",
         SWEEP,
     ),
-    Fault("sweep/table.py", "return table.replace_schema_metadata() if known else None", "return table", SWEEP),
-    Fault("sweep/table.py", "np.lexsort((cost, -accuracy))", "np.lexsort((cost, accuracy))", SWEEP),
-    Fault("sweep/plan.py", "max(-(-total // n), min(parts, total))", "-(-total // n)", SWEEP),
-    Fault("sweep/driver.py", "        if value != recorded[name]:", "        if False:", SWEEP),
-    Fault("sweep/run.py", "with _locked(store, mine[:1]):", "with _locked(store, []):", SWEEP),
+    Fault("sweeps/table.py", "return table.replace_schema_metadata() if known else None", "return table", SWEEP),
+    Fault("sweeps/table.py", "np.lexsort((cost, -accuracy))", "np.lexsort((cost, accuracy))", SWEEP),
+    Fault("sweeps/plan.py", "max(-(-total // n), min(parts, total))", "-(-total // n)", SWEEP),
+    Fault("sweeps/driver.py", "        if value != recorded[name]:", "        if False:", SWEEP),
+    Fault("sweeps/run.py", "with _locked(store, mine[:1]):", "with _locked(store, []):", SWEEP),
     Fault("run_folder.py", "fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))", "pass", TRAIN),
     Fault("cli/train_folder.py", 'if digest(data) != folder.config["data_sha256"]:', "if False:", TRAIN),
     Fault("cli/train.py", "if not outcome.ok:", "if False:", TRAIN),

@@ -117,12 +117,13 @@ def count(path):
 
 
 def files():
-    """Return every file of the project that holds prose, except the two that quote old phrases."""
+    """Return every file of the project that holds prose, except copies and the two that quote old phrases."""
     folders = ("jaxgd", "benchmarks", "tests", "docs", "examples", ".github")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
-    found = [path for path in found if not {"build", "__pycache__"} & set(path.parts)]
-    quoting = {ROOT / "tests/prose.py", ROOT / "tests/test_prose.py"}
-    return sorted({*found, *ROOT.glob("*.md")} - quoting)
+    # The build of the site copies pages to docs/index.md, docs/api and docs/project.
+    found = [path for path in found if not {"build", "__pycache__", "api", "project"} & set(path.parts)]
+    left_out = {ROOT / name for name in ("docs/index.md", "tests/prose.py", "tests/test_prose.py")}
+    return sorted({*found, *ROOT.glob("*.md")} - left_out)
 
 
 def room_of(path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import assert_leaves_close, by_autodiff, example
 
-from jaxgd.backprop import backprop
+from jaxgd.backpropagation import backprop
 from jaxgd.cost import accuracy, cost_from, cross_entropy, network_cost, quadratic_cost
 from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
 from jaxgd.network import Layer, feedforward

@@ -150,5 +150,5 @@ def test_a_wrong_command_line_would_fail():
 
 
 def test_a_broken_link_would_be_found():
-    text = "[a](LICENSE) ![b](no.png) [c](docs/train.md#kernels) [d](docs/train.md#no) [e](http://x.y/no.md)\n"
+    text = "[a](LICENSE) ![b](no.png) [c](docs/train.md#functions) [d](docs/train.md#no) [e](http://x.y/no.md)\n"
     assert broken_links("README.md", text) == ["no.png", "docs/train.md#no"]

@@ -95,7 +95,7 @@ class Sweep:
         """Run the sweep, or join its parts, and return the exit status."""
         from jaxgd.errors import JaxgdError, RangeError
         from jaxgd.report.figure import STILL, require_library
-        from jaxgd.sweep import merge_sweep
+        from jaxgd.sweeps import merge_sweep
 
         if self.plot is not None:
             require_writable_figure(self.plot, STILL)
@@ -115,7 +115,7 @@ class Sweep:
 def _sweep(options: Sweep, argv: list[str]) -> int:
     from jaxgd.errors import JaxgdError, RangeError, WriteError
     from jaxgd.mesh.processes import is_main, text_from_process_0
-    from jaxgd.sweep import sweep
+    from jaxgd.sweeps import sweep
 
     if options.part is not None and options.folder is None:
         raise RangeError("--part must have a --folder that all parts share, got none.")

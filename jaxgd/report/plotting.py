@@ -15,7 +15,7 @@ from jaxgd.report import assessment, history, landscape, page, sweep, valley
 from jaxgd.report.curves import Panel, curves
 from jaxgd.report.figure import require_library
 from jaxgd.slices import CostSlice
-from jaxgd.sweep import Sweep
+from jaxgd.sweeps import Sweep
 
 _LEGEND = 10  # the largest number of lines that a legend names
 

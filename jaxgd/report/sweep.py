@@ -9,7 +9,7 @@ from jaxgd.errors import RangeError
 from jaxgd.outcome import Reason
 from jaxgd.report.curves import scale_accuracy
 from jaxgd.report.figure import new_figure
-from jaxgd.sweep import Sweep
+from jaxgd.sweeps import Sweep
 
 # The kinds of failure, in the order of the columns and of the bars from the bottom up. The hatches distinguish them in
 # a print without colors.

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 import jaxgd
 from jaxgd.report.sweep import summarize
-from jaxgd.sweep import Sweep
+from jaxgd.sweeps import Sweep
 
 
 def sweep_of(*networks, measure="validation_accuracy"):

@@ -9,7 +9,7 @@ import optax
 import pytest
 from support import assert_leaves_close, leaves
 
-from jaxgd.backprop import backprop
+from jaxgd.backpropagation import backprop
 from jaxgd.cost import network_cost
 from jaxgd.errors import DtypeError, JaxgdError, RangeError, ShapeError
 from jaxgd.network import Layer, feedforward

@@ -12,8 +12,8 @@ import numpy as np
 from jaxgd.files import read_file, write_atomically
 from jaxgd.kernels import BackendChoice
 from jaxgd.outcome import Reason
-from jaxgd.sweep.group import COLUMNS, Progress
-from jaxgd.sweep.plan import Group, name_of
+from jaxgd.sweeps.group import COLUMNS, Progress
+from jaxgd.sweeps.plan import Group, name_of
 
 # Largest size of a Parquet file in bytes. Larger tables do not fit into memory.
 _MOST = 2**40

@@ -1,6 +1,6 @@
 """Train many networks, over sizes, η and seeds, in groups of equal shape, with a table of every epoch."""
 
-from jaxgd.sweep.driver import merge_sweep, sweep
-from jaxgd.sweep.table import Sweep
+from jaxgd.sweeps.driver import merge_sweep, sweep
+from jaxgd.sweeps.table import Sweep
 
 __all__ = ["Sweep", "merge_sweep", "sweep"]

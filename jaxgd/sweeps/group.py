@@ -21,8 +21,8 @@ from jaxgd.network import Layer, Network, first_network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import norm, subtract
 from jaxgd.rules import gradient_descent
-from jaxgd.sweep.fixed import is_fixed
-from jaxgd.sweep.plan import Group
+from jaxgd.sweeps.fixed import is_fixed
+from jaxgd.sweeps.plan import Group
 
 COLUMNS = (
     *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),

@@ -34,9 +34,9 @@ from jaxgd.kernels.registry import kernel_names
 from jaxgd.mesh.processes import spans_processes
 from jaxgd.network import init_network
 from jaxgd.run_folder import made_with
-from jaxgd.sweep.folder import SweepFolder
-from jaxgd.sweep.group import Progress, advance, begin
-from jaxgd.sweep.plan import (
+from jaxgd.sweeps.folder import SweepFolder
+from jaxgd.sweeps.group import Progress, advance, begin
+from jaxgd.sweeps.plan import (
     Group,
     Points,
     bytes_per_network,
@@ -46,8 +46,8 @@ from jaxgd.sweep.plan import (
     require_part,
     require_points,
 )
-from jaxgd.sweep.run import run_groups
-from jaxgd.sweep.table import Sweep, best, joined
+from jaxgd.sweeps.run import run_groups
+from jaxgd.sweeps.table import Sweep, best, joined
 
 # Bytes that are assumed to be free if the machine does not say.
 _UNKNOWN = 2**33

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import assert_leaves_close, by_autodiff, example, leaves, scaled, spoil, swish, trained
 from support import by_hand as in_numpy
 
-from jaxgd.backprop import backprop
+from jaxgd.backpropagation import backprop
 from jaxgd.cost import cross_entropy, network_cost, quadratic_cost
 from jaxgd.errors import DtypeError, RangeError, ShapeError
 from jaxgd.gradcheck import Verdict, check_gradients

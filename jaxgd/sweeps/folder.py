@@ -14,9 +14,9 @@ from jaxgd.files import as_path, read_json, remove_temporaries, seal, unseal, wr
 from jaxgd.network import Network
 from jaxgd.network_file import checksum, read_tensors, save_network, write_tensors
 from jaxgd.run_folder import locked_folder
-from jaxgd.sweep.group import Progress
-from jaxgd.sweep.plan import Group
-from jaxgd.sweep.table import read_table, write_table
+from jaxgd.sweeps.group import Progress
+from jaxgd.sweeps.plan import Group
+from jaxgd.sweeps.table import read_table, write_table
 
 _SWEEP, _STATE = "jaxgd.sweep/1", "jaxgd.sweep.state/1"
 _LONGEST = 2**19  # bytes of sweep.json

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from jaxgd.outcome import Reason
-from jaxgd.sweep.folder import SweepFolder
-from jaxgd.sweep.group import Progress, networks_of
-from jaxgd.sweep.plan import Group
-from jaxgd.sweep.table import Sweep, best, rows
+from jaxgd.sweeps.folder import SweepFolder
+from jaxgd.sweeps.group import Progress, networks_of
+from jaxgd.sweeps.plan import Group
+from jaxgd.sweeps.table import Sweep, best, rows
 
 # Shortest time in seconds between two saves of a running group.
 _SECONDS = 2.0

@@ -18,8 +18,8 @@ from jaxgd.examples import Examples
 from jaxgd.network import Layer, first_network
 from jaxgd.outcome import Reason
 from jaxgd.run_folder import locked_folder
-from jaxgd.sweep import group as groups
-from jaxgd.sweep.fixed import is_fixed
+from jaxgd.sweeps import group as groups
+from jaxgd.sweeps.fixed import is_fixed
 
 SIZES = (8, 5, 3)
 RNG = np.random.default_rng(0)
@@ -264,8 +264,8 @@ def python(*words, **variables):
 
 
 DEVICES = """
-import jax, numpy as np, test_sweep as t
-from jaxgd.sweep import group as groups
+import jax, numpy as np, test_sweeps as t
+from jaxgd.sweeps import group as groups
 step, texts = groups._step, []
 def compiled(*args, **kw):
     texts.append(step.lower(*args, **kw).compile().as_text())
@@ -296,7 +296,7 @@ def test_several_devices_share_the_networks():
 
 
 PROCESS = """
-import sys, jax, test_sweep as t
+import sys, jax, test_sweeps as t
 jax.distributed.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 done = t.sweep(folder=sys.argv[4], memory=2 * 4000)
 assert done.complete
@@ -318,8 +318,8 @@ def test_several_processes_share_the_groups(whole, tmp_path):
 
 
 KILLED = """
-import sys, test_sweep as t
-from jaxgd.sweep import run
+import sys, test_sweeps as t
+from jaxgd.sweeps import run
 run._SECONDS = 0.0
 t.sweep(folder=sys.argv[1], memory=4 * 4000, epochs=400, keep=2)
 """

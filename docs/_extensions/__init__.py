@@ -1,0 +1,1 @@
+"""Sphinx extensions for the site: written pages, docstrings, signatures and links."""

@@ -1,0 +1,42 @@
+"""Docstrings as reStructuredText. jaxgd writes them as Markdown: `code` in single backticks, and |C| as it is."""
+
+import re
+
+from sphinx.domains.python import PyObject
+
+# Code in single backticks, or a character that means something in reStructuredText.
+MARK = re.compile(r"`([^`]+)`|([*|\\])|(?<=\w)(_)(?!\w)")
+# The text of these sections is no list of names, so napoleon must not look for them.
+RETURNS = re.compile(r"(?m)^Returns:\n +((?:.*\n)(?:(?: .*)?\n)*)")
+SOURCE = re.compile(r"(?m)^Source: (.*(?:\n.+)*)")
+
+
+def setup(app):
+    """Rewrite each docstring before napoleon reads its sections."""
+    app.connect("autodoc-process-docstring", rewrite, priority=100)
+    app.connect("autodoc-skip-member", skip)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    return {"parallel_read_safe": True}
+
+
+def rewrite(app, what, name, obj, options, lines):
+    """Rewrite the lines of a docstring, except its examples."""
+    text = "\n".join([*lines, ""])
+    text = RETURNS.sub(r":returns: \1", text)
+    text = SOURCE.sub(lambda match: "Source:\n    " + re.sub(r"\n *", "\n    ", match[1]), text)
+    example = False
+    lines.clear()
+    for line in text.split("\n"):
+        example = line.lstrip().startswith(">>> ") or (example and line.strip() != "")
+        lines.append(line if example else MARK.sub(_marked, line))
+
+
+def _marked(match):
+    return f"``{match[1]}``" if match[1] else "\\" + (match[2] or match[3])
+
+
+def skip(app, what, name, obj, skipped, options):
+    """Skip the fields of a NamedTuple, which its docstring describes, and the methods that JAX calls."""
+    return True if type(obj).__name__ == "_tuplegetter" or name.startswith("tree_") else None
