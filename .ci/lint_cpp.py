@@ -46,7 +46,7 @@ def units() -> list[tuple[Path, list[str]]]:
     defines = [f"-D{name}={value}" for name, value in shape.defines().items()]
     # The emulation's folder comes first, so that its block.h replaces the GPU's.
     include = ["-std=gnu++17", f"-I{EMULATION}", f"-I{KERNELS / 'cuda'}", "-Wno-unknown-pragmas", *defines]
-    return library + [(EMULATION / name, include) for name in ("block.cc", "emulate.cc")]
+    return [*library, (EMULATION / "emulate.cc", include)]
 
 
 def tidy(source: Path, flags: list[str]) -> list[str]:

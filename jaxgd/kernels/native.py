@@ -7,22 +7,21 @@ import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.cost import Cost, cross_entropy, quadratic_cost
 from jaxgd.examples import Examples
 from jaxgd.kernels.calls import arrays_of, batched, network_of, result
-from jaxgd.kernels.evaluation import Evaluation
+from jaxgd.kernels.evaluation import Evaluation, Objective
 from jaxgd.kernels.protocol import Backend, Epoch, Evaluate, Job, with_derivatives
 from jaxgd.mesh.partition import divided
 from jaxgd.network import Network, network_sizes
 from jaxgd.pytree import is_wide, size
-from jaxgd.typed import map_rows
+from jaxgd.typed import Tree, map_rows, tree_leaves
 
 LIBRARY = Path(__file__).parent / "_native.so"
 
@@ -69,7 +68,7 @@ def about() -> str:
 
 
 # The library's name of each cost that it knows.
-COSTS: dict[Any, str] = {quadratic_cost: "quadratic", cross_entropy: "cross-entropy"}
+COSTS: dict[Cost, str] = {quadratic_cost: "quadratic", cross_entropy: "cross-entropy"}
 
 
 def epoch(
@@ -124,7 +123,7 @@ Data = tuple[Array, Array]
 def _epoch(
     batch_size: int, cost: str, isa: str | None, threads: int | None
 ) -> Callable[[Mapped, Data], tuple[Network, Array]]:
-    attributes = {"batch_size": np.int64(batch_size), "cost": cost, **_isa(isa)}
+    attributes: dict[str, str | np.int64] = {"batch_size": np.int64(batch_size), "cost": cost, **_isa(isa)}
     if threads is not None:
         attributes["threads"] = np.int64(threads)
 
@@ -199,7 +198,7 @@ def _evaluate(
     return run(network, (x, y))
 
 
-def _isa(isa: str | None) -> dict[str, Any]:
+def _isa(isa: str | None) -> dict[str, str]:
     """Return the attribute of a call that selects the instruction set."""
     return {} if isa is None else {"isa": isa}
 
@@ -222,8 +221,8 @@ class _Native(Backend):
 
     def why_unsupported(self, job: Job) -> str | None:
         """Return the reason why the native kernels cannot run, or None if they can."""
-        dtypes = {x.dtype for x in jax.tree.leaves(job.network)}
-        if dtypes != {jnp.dtype("float32")}:
+        dtypes = {x.dtype for x in tree_leaves(job.network)}
+        if dtypes != {np.dtype("float32")}:
             return f"the native kernels need a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
         if job.optimizer is not None:
             return "the native kernels know only plain descent, and an optimizer was given"
@@ -233,7 +232,7 @@ class _Native(Backend):
             return f"the native kernels know only sigmoid neurons, got {others}"
         if job.schedule is not None:
             return "the native kernels know only a constant η, and a schedule was given"
-        if job.examples.x.dtype not in (jnp.uint8, jnp.float32):
+        if job.examples.x.dtype not in (np.uint8, np.float32):
             return f"the native kernels need inputs of bytes or float32, got {job.examples.x.dtype}"
         if (places := job.places()) != {"cpu"}:
             return f"the native kernels need arrays on one CPU device, got {', '.join(sorted(places - {'cpu'}))}"
@@ -259,20 +258,20 @@ class _Native(Backend):
     def prepare(self, examples: Examples) -> Examples:
         """Return the examples with targets in float32. Labels stay whole numbers."""
         x, y = examples
-        return examples if jnp.issubdtype(y.dtype, jnp.integer) else Examples(x, y.astype(jnp.float32))
+        return examples if jnp.issubdtype(y.dtype, np.integer) else Examples(x, y.astype(np.float32))
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
+    def epoch(self, by_xla: Epoch, optimizer_state: Tree, batch_size: int, objective: Objective) -> Epoch:
         """Return the native epoch. It ignores the precision and multiplies in float32."""
 
         def by_library(
             network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
-        ) -> tuple[Network, Any, Array]:
+        ) -> tuple[Network, Tree, Array]:
             network, finite = epoch(network, *examples, order, eta, batch_size, objective.cost, decay)
             return network, optimizer_state, finite
 
         return with_derivatives(by_library, by_xla)
 
-    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Any) -> Evaluate:
+    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Objective) -> Evaluate:
         """Return the native evaluation. It ignores the precision and multiplies in float32."""
 
         def by_library(network: Network, examples: Examples) -> Evaluation:

@@ -29,7 +29,8 @@ struct Driver {
 #ifdef __linux__
     void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
-      missing = std::string("the CUDA driver cannot be loaded: ") + dlerror();
+      // Each thread has a dlerror of its own. NOLINTNEXTLINE(concurrency-mt-unsafe)
+      missing = joined("the CUDA driver cannot be loaded: ", dlerror());
       return;
     }
     launch_kernel = reinterpret_cast<decltype(launch_kernel)>(dlsym(library, "cuLaunchKernel"));
@@ -73,7 +74,7 @@ Kernel kernel_of(std::string_view name) {
 }
 
 // See `checked` for the arguments and results. One block trains one network.
-ffi::Error Launch(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
+ffi::Error launch(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name,
                   int64_t batch_size, int64_t threads, int64_t shared_bytes) {
   return guarded("cuda epoch", [&] {
     Epoch e = checked(args, rets, batch_size);
@@ -98,7 +99,7 @@ ffi::Error Launch(void* stream, ffi::RemainingArgs args, ffi::RemainingRets rets
 }  // namespace
 }  // namespace jaxgd::cuda
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_cuda_epoch, jaxgd::cuda::Launch,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_cuda_epoch, jaxgd::cuda::launch,
                               JAXGD_CUDA_EPOCH(ffi::Ffi::Bind().Ctx<ffi::PlatformStream<void*>>()),
                               // XLA may record the launch in a graph and repeat it.
                               {ffi::Traits::kCmdBufferCompatible});

@@ -69,10 +69,10 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
   require(e.hidden > 0 && e.inputs > 0 && e.outputs > 0, "every layer must have a neuron and an input, got ", w1,
           " and ", w2);
   // A launch takes its sizes as 32-bit integers, and the kernel looks some mini-batches ahead.
-  constexpr int64_t most = std::numeric_limits<int32_t>::max() - 128;
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 128;
   const int64_t n = y.dimensions()[0];
-  require(n > 0 && n <= most, "expected 1 to ", most, " examples, got ", n);
-  require(e.networks <= most, "expected at most ", most, " networks, got ", e.networks);
+  require(n > 0 && n <= kMost, "expected 1 to ", kMost, " examples, got ", n);
+  require(e.networks <= kMost, "expected at most ", kMost, " networks, got ", e.networks);
   require(batch_size >= 1 && batch_size <= n, "batch_size must be from 1 to the number of examples, ", n, ", got ",
           batch_size);
   e.n = static_cast<int>(n);

@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -120,7 +119,7 @@ int team_for(const ffi::Dictionary& attributes, const std::vector<int64_t>& size
 // rets: finite () as an integer, 1 if the cost of every mini-batch was finite, then w and b of each layer.
 // attributes: batch_size, cost, and optionally isa and threads.
 // To train a batch of networks, give order, eta, decay, w, b and all results a leading axis.
-ffi::Error Epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
+ffi::Error run_epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
   return guarded("epoch", [&] {
     require_known(attributes, {"batch_size", "cost", "isa", "threads"});
     const Cost cost = cost_of(attributes);
@@ -184,7 +183,7 @@ void write_mean(std::vector<Gradient>& parts, int64_t n, const std::vector<int64
 // rets: C (), the accuracy (), saturated () as an integer, 1 if every output is within the machine epsilon of 0 or 1,
 // then optionally the outputs (n, out), then optionally ∂C/∂w and ∂C/∂b of each layer.
 // attributes: cost, and optionally isa.
-ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
+ffi::Error run_evaluation(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
   return guarded("evaluate", [&] {
     require_known(attributes, {"cost", "isa"});
     const Cost cost = cost_of(attributes);
@@ -229,8 +228,8 @@ ffi::Error Evaluate(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dicti
 }  // namespace
 }  // namespace jaxgd
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_epoch, jaxgd::Epoch, ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_evaluate, jaxgd::Evaluate,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_epoch, jaxgd::run_epoch, ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_evaluate, jaxgd::run_evaluation,
                               ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs());
 
 extern "C" {

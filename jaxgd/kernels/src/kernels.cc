@@ -107,7 +107,7 @@ std::optional<EpochResult> epoch_by_team(const EpochArguments& given, int thread
 EpochResult epoch(const EpochArguments& given) {
   const std::optional<EpochResult> result = epoch_by_team(given, given.threads);
   // A team of one is the caller's thread, so it always runs.
-  return result ? *result : epoch_by_team(given, 1).value();
+  return result ? *result : epoch_by_team(given, 1).value_or(EpochResult{});
 }
 
 // Returns the rows first … last − 1, sorted by label if the inputs are bytes. Images of one label have more zeros in

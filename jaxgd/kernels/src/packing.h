@@ -27,14 +27,14 @@ inline Bytes interleave(Bytes a, Bytes b, std::integer_sequence<int, I...> /*ind
 // Transposes each group of 16 bytes: byte j of rows[i] becomes byte i of rows[j]. Four rounds of interleaving row i
 // with row i + 8 do this.
 inline void transpose(Bytes (&rows)[16]) {
-  constexpr auto bytes = std::make_integer_sequence<int, kBytes>{};
+  constexpr auto kIndices = std::make_integer_sequence<int, kBytes>{};
 #pragma GCC unroll 4
   for (int round = 0; round < 4; ++round) {
     Bytes interleaved[16];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      interleaved[2 * i] = interleave<0>(rows[i], rows[i + 8], bytes);
-      interleaved[2 * i + 1] = interleave<1>(rows[i], rows[i + 8], bytes);
+    for (int64_t i = 0; i < 8; ++i) {
+      interleaved[2 * i] = interleave<0>(rows[i], rows[i + 8], kIndices);
+      interleaved[2 * i + 1] = interleave<1>(rows[i], rows[i + 8], kIndices);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) rows[i] = interleaved[i];

@@ -42,6 +42,7 @@ inline void on_threads(int64_t count, const std::function<void()>& work) {
   std::vector<std::thread> others;
   try {
     for (int64_t i = 1; i < std::min<int64_t>(count, threads()); ++i) others.emplace_back(work_or_catch);
+    // NOLINTNEXTLINE(bugprone-empty-catch)
   } catch (...) {
     // The system refused another thread; the threads already started do all the work.
   }

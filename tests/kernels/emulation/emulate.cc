@@ -1,4 +1,6 @@
 // The kernel as a library for tests: the same source, on the CPU.
+#include <cstdint>
+
 #include "block.h"
 // This block.h comes first, because it replaces the GPU's.
 #include "descend.cu"
