@@ -1,7 +1,7 @@
 """The interface of a backend, and the job that it runs."""
 
 from collections.abc import Callable
-from typing import NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import jax
 from jaxtyping import Array
@@ -90,6 +90,7 @@ def _place(x: object) -> str:
     return _SHARDED if len(platforms) > 1 else platforms[0]
 
 
+@runtime_checkable
 class UpdateRule(Protocol):
     """A rule for updates, such as an optax transformation with extra arguments."""
 
