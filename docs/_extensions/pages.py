@@ -24,7 +24,10 @@ REFERENCE = {
     "minimize": ("Minimize", ("descent", "state_file", "outcome")),
     "rules": ("Rules", ("rules",)),
     "curvature": ("Curvature and slices", ("curvature", "slices")),
-    "network": ("Networks and costs", ("network", "activations", "cost", "backprop", "backpropagation", "network_file")),
+    "network": (
+        "Networks and costs",
+        ("network", "activations", "cost", "backprop", "backpropagation", "network_file"),
+    ),
     "train": ("Train", ("training", "history", "records", "assessment")),
     "sweep": ("Sweeps", ("sweep", "sweeps")),
     "data": ("Data", ("data",)),

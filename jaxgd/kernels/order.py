@@ -42,5 +42,5 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
         return jnp.where(h >> 31 == 1, partner, x), None
 
     drawn = jax.random.bits(key, (_ROUNDS, 2), np.uint32)
-    x: Array = control.scan(swap_or_not, jnp.arange(n, dtype=np.uint32), drawn)[0]
+    x, _ = control.scan(swap_or_not, jnp.arange(n, dtype=np.uint32), drawn)
     return x.astype(np.int32)

@@ -1,8 +1,8 @@
 """The confusion matrix and the misread images of a run, as HTML."""
 
-from typing import Any
-
 import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from jaxgd.report.run_page.facts import RunFacts, why_no_drawing
 from jaxgd.report.run_page.pixels import ink_url
@@ -44,13 +44,14 @@ def _examined(facts: RunFacts) -> str:
     return f"The {n:,} {SPLITS[facts.examined.split]} images of {text(facts.examined.data)}."
 
 
-def _matrix(matrix: Any, class_accuracy: Any, first: int) -> str:
+def _matrix(matrix: Int[NDArray[np.int_], "k k"], class_accuracy: Float[NDArray[np.float64], " k"], first: int) -> str:
     k = len(matrix)
     off = max(int((matrix * (1 - np.eye(k, dtype=int))).max()), 1)
     rows = []
-    for i, line in enumerate(matrix):
-        cells = "".join(_cell(i == j, int(count), int(line.sum()), off) for j, count in enumerate(line))
-        accuracy = "–" if np.isnan(class_accuracy[i]) else f"{100 * class_accuracy[i]:.1f}"
+    counts: list[list[int]] = matrix.tolist()
+    for i, (line, share) in enumerate(zip(counts, class_accuracy.tolist(), strict=True)):
+        cells = "".join(_cell(i == j, count, sum(line), off) for j, count in enumerate(line))
+        accuracy = "–" if np.isnan(share) else f"{100 * share:.1f}"
         rows.append(f'<tr><th scope="row">{i + first}</th>{cells}<td class="accuracy">{accuracy}</td></tr>')
     heads = "".join(f'<th scope="col">{j + first}</th>' for j in range(k))
     return (
@@ -75,7 +76,7 @@ def mistakes(facts: RunFacts) -> str:
     found, images = facts.examined.assessment, facts.examined.images
     shown, clickable = found.mistakes[:MOST_EXAMPLES], not why_no_drawing(facts.network)
     items = []
-    for place, k in enumerate(shown):
+    for place, k in enumerate(shown.tolist()):
         answer = int(found.answers[k])
         label, read = class_name(facts, int(found.labels[k])), class_name(facts, answer)
         activation = f"{float(found.outputs[k, answer]):.2f}" if answer >= 0 else "NaN"

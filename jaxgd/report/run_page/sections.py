@@ -1,7 +1,5 @@
 """The sections of the page of a run that need no table of their own, as HTML."""
 
-from typing import Any
-
 import numpy as np
 
 from jaxgd.report.run_page.facts import RunFacts, activations, why_no_drawing
@@ -133,7 +131,7 @@ def settings(facts: RunFacts) -> str:
     )
 
 
-def _setting(value: Any) -> str:
+def _setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
