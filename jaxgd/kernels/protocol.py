@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import jax
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxgd.activations import name_of
@@ -50,7 +51,7 @@ class Job(NamedTuple):
     precision: jax.lax.PrecisionLike = None
     divided: bool = False
     l2: object = None
-    schedule: Callable[[Array], Array] | None = None
+    schedule: Callable[[Array], ArrayLike] | None = None
 
     def other_activations(self) -> str | None:
         """Return the activations other than "sigmoid" in words, or None if all layers have sigmoid neurons."""
