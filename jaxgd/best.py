@@ -110,9 +110,9 @@ def followed(best: Best | None, state: TrainState, entry: History, by: str, know
     here = Best(state.network, state.epoch, value, none, by)
     if best is None:
         unknown = Best(state.network, none - 1, jnp.full_like(value, jnp.nan), none, by)
-        return cast(Best, select(jnp.isfinite(value) & known, here, unknown))
+        return select(jnp.isfinite(value) & known, here, unknown)
     waited = dataclasses.replace(best, waited=best.waited + 1)
-    return cast(Best, select(_is_better(value, best.value, by, jnp), here, waited))
+    return select(_is_better(value, best.value, by, jnp), here, waited)
 
 
 def followed_on_host(best: Best | None, state: TrainState, entry: History, by: str, known: bool, copies: bool) -> Best:

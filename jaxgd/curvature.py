@@ -3,14 +3,14 @@
 The Hessian H is never formed. The methods need only products Hu, each at the cost of about two gradients.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxgd.errors import (
     RangeError,
@@ -31,14 +31,15 @@ from jaxgd.errors import (
 )
 from jaxgd.mesh import control
 from jaxgd.mesh.axes import automatic_axes, require_checked_axes, require_equal_cost, varying
-from jaxgd.pytree import size, wide_dtype
+from jaxgd.pytree import norm, size, unit_vector, wide_dtype
 from jaxgd.seen import seen
+from jaxgd.typed import Generic, Real, Tree, V, finfo, grad, jit, jvp, ravel_pytree, tree_map, vmap
 
 Cost = Callable[..., Array]
 
 
 @automatic_axes
-def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args: tuple[Any, ...] = ()) -> PyTree[Array]:
+def hessian_vector_product(cost: Cost, v: V, u: V, args: tuple[Any, ...] = ()) -> V:
     """Return the product of a cost's Hessian with a direction.
 
     Hu = ∇²C(v) u, by forward-mode over reverse-mode differentiation. It costs about two gradients.
@@ -71,18 +72,18 @@ def hessian_vector_product(cost: Cost, v: PyTree[Array], u: PyTree[Array], args:
         ours, theirs = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
         raise ShapeError(f"{who}: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
     # Inside jax.shard_map, a direction that is equal on all devices may meet a v that is not.
-    u = varying(jax.tree.map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
+    u = varying(tree_map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
 
-    def equal_cost(x: PyTree[Array]) -> Array:
+    def equal_cost(x: V) -> Array:
         c = cost(x, *args)
         require_equal_cost(who, c, v)
         return c
 
     require_checked_axes(who, equal_cost, v)
-    return jax.jvp(jax.grad(equal_cost), (v,), (u,))[1]
+    return jvp(grad(equal_cost), (v,), (u,))[1]
 
 
-class Eigenpairs(NamedTuple):
+class Eigenpairs(NamedTuple, Generic[V]):
     """The largest or smallest eigenvalues of a Hessian with their eigenvectors, from the end of the spectrum inward.
 
     Under vmap, the batch axes come first.
@@ -97,7 +98,7 @@ class Eigenpairs(NamedTuple):
     """
 
     values: Float[Array, "*batch k"]
-    vectors: PyTree[Array]
+    vectors: V
     residuals: Float[Array, "*batch k"]
     products: Int[Array, "*batch"]
     converged: Bool[Array, "*batch"]
@@ -106,16 +107,16 @@ class Eigenpairs(NamedTuple):
 @automatic_axes
 def eigenpairs(
     cost: Cost,
-    v: PyTree[Array],
+    v: V,
     k: int = 1,
     *,
     which: Literal["LA", "SA"] = "LA",
     args: tuple[Any, ...] = (),
-    rtol: Any = None,
+    rtol: Real | None = None,
     max_products: int = 1000,
-    start: PyTree[Array] | None = None,
+    start: Tree | None = None,
     key: PRNGKeyArray | None = None,
-) -> Eigenpairs:
+) -> Eigenpairs[V]:
     """Find the k largest or smallest eigenvalues of a cost's Hessian, with their eigenvectors.
 
     Hu = λu, by Lanczos' method with full orthogonalization. It restarts with the best vectors found so far until
@@ -163,7 +164,7 @@ def eigenpairs(
         [-6.]
     """
     require_variables("eigenpairs", "v", v)
-    v = jax.tree.map(jnp.asarray, v)
+    v = tree_map(jnp.asarray, v)
     require_count("eigenpairs", "k", k, most=size(v))
     require_choice("eigenpairs", "which", which, ("LA", "SA"))
     require_count("eigenpairs", "max_products", max_products, most=largest_int())
@@ -181,32 +182,38 @@ def eigenpairs(
     first = None if start is None else _flat(start, kind)
     if first is not None and first.size != size(v):
         raise ShapeError(f"eigenpairs: start must be a direction like v, with {size(v)} elements, got {first.size}.")
-    rtol = jnp.sqrt(jnp.finfo(kind).eps) if rtol is None else jnp.asarray(rtol, kind)  # type: ignore[no-untyped-call]
+    limit = jnp.sqrt(finfo(kind).eps) if rtol is None else jnp.asarray(rtol, kind)
     key = jax.random.key(0) if key is None else key
-    pairs: Eigenpairs = _eigenpairs(seen(cost), v, args, first, key, rtol, max_products, which == "SA", k)
-    return pairs
+    return _eigenpairs(seen(cost), v, args, first, key, limit, max_products, which == "SA", k)
 
 
-def _flat(v: PyTree[Array], kind: Any) -> Array:
-    flat: Array = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), v))[0]
-    return flat
+def _flat(v: Tree, kind: np.dtype[Any]) -> Array:
+    return ravel_pytree(tree_map(lambda x: jnp.asarray(x, kind), v))[0]
 
 
-@functools.partial(jax.jit, static_argnames=("cost", "k"))
+@jit(static_argnames=("cost", "k"))
 def _eigenpairs(
-    cost: Cost, v: Any, args: Any, first: Array | None, key: PRNGKeyArray, rtol: Array, most: Any, smallest: Any, k: int
-) -> Eigenpairs:
+    cost: Cost,
+    v: V,
+    args: tuple[Any, ...],
+    first: Array | None,
+    key: PRNGKeyArray,
+    rtol: Array,
+    most: ArrayLike,
+    smallest: ArrayLike,
+    k: int,
+) -> Eigenpairs[V]:
     kind = rtol.dtype
-    flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, kind), v))
+    flat, unravel = ravel_pytree(tree_map(lambda x: jnp.asarray(x, kind), v))
 
     def product(u: Array) -> Array:
-        hu = hessian_vector_product(cost, v, jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), v, unravel(u)), args)
+        hu = hessian_vector_product(cost, v, tree_map(lambda x, y: jnp.asarray(y, x.dtype), v, unravel(u)), args)
         return _flat(hu, kind)
 
     noise = jax.random.normal(key, (2, flat.size), kind)
     begin = noise[0] if first is None else _unit(first) + 1e-3 * _unit(noise[0])
     s = _lanczos(product, begin, noise[1], k, smallest, rtol, most)
-    return Eigenpairs(s.values, jax.vmap(unravel)(s.vectors), s.residuals, s.products, s.converged)
+    return Eigenpairs(s.values, vmap(unravel)(s.vectors), s.residuals, s.products, s.converged)
 
 
 class _Search(NamedTuple):
@@ -226,10 +233,16 @@ class _Search(NamedTuple):
 
 
 def _lanczos(
-    product: Callable[[Array], Array], start: Array, spare: Array, k: int, smallest: Any, rtol: Array, most: Any
+    product: Callable[[Array], Array],
+    start: Array,
+    spare: Array,
+    k: int,
+    smallest: ArrayLike,
+    rtol: Array,
+    most: ArrayLike,
 ) -> _Search:
     n, kind = start.size, start.dtype
-    eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
+    eps = finfo(kind).eps
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
     # Products of H with one direction contain only one eigenvector of a repeated eigenvalue, and may almost lack
@@ -248,7 +261,7 @@ def _lanczos(
         q, hq, direction = rows
         x = outside(q, direction)
         # If H maps the present rows into themselves, continue in a new direction.
-        lost = _length(x) <= 100 * eps * _length(direction)
+        lost = norm(x) <= 100 * eps * norm(direction)
         x = _unit(jnp.where(lost, outside(q, jnp.roll(spare, j)), x))
         hx = product(x)
         return q.at[j].set(x), hq.at[j].set(hx), hx
@@ -260,7 +273,7 @@ def _lanczos(
         scale = jnp.maximum(s.scale, jnp.max(jnp.abs(values)))
         values, y = (jnp.where(smallest, x, x[..., ::-1]) for x in (values, y))
         best, products = (_dot(y[:, : max(wanted, kept)].T, rows) for rows in (q, hq))
-        errors = jax.vmap(_length)(products[:wanted] - values[:wanted, None] * best[:wanted])
+        errors = vmap(norm)(products[:wanted] - values[:wanted, None] * best[:wanted])
         # Rounding in H limits the accuracy of a residual.
         residuals = jnp.maximum(errors, 4 * eps * scale)
         rounding = 16 * eps * scale
@@ -296,7 +309,7 @@ def _lanczos(
             done & jnp.all(residuals[:k] <= tolerance) & jnp.all(jnp.isfinite(residuals)),
         )
 
-    def more(s: _Search) -> Any:
+    def more(s: _Search) -> Array:
         return ~s.done & (s.products < most) & jnp.all(jnp.isfinite(s.values))
 
     rows, none, no = jnp.zeros((m, n), kind), jnp.array(0), jnp.array(False)
@@ -304,26 +317,20 @@ def _lanczos(
     search = _Search(
         rows, rows, none, _unit(start), jnp.zeros(k, kind), rows[:k], unknown, none, unknown, none, zero, no, no
     )
-    return cast(_Search, control.while_loop(more, sweep, search))
+    end: _Search = control.while_loop(more, sweep, search)
+    return end
 
 
 # TF32 products would not keep the vectors orthogonal to rounding.
-_dot = functools.partial(jnp.matmul, precision="highest")
-
-
-def _length(x: Array) -> Any:
-    # The scale keeps the squares in range.
-    largest = jnp.max(jnp.abs(x))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return scale * jnp.sqrt(jnp.sum((x / scale) ** 2))
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
 
 
 def _unit(x: Array) -> Array:
-    length = _length(x)
-    return x / jnp.where(length > 0, length, 1)
+    return unit_vector(x, x.dtype)[0]
 
 
-class Sharpness(NamedTuple):
+class Sharpness(NamedTuple, Generic[V]):
     """The largest eigenvalue λ_max of a Hessian. Gradient descent with η is stable at this point while λ_max < 2/η.
 
     Attributes:
@@ -335,7 +342,7 @@ class Sharpness(NamedTuple):
     """
 
     value: Float[Array, "*batch"]
-    vector: PyTree[Array]
+    vector: V
     residual: Float[Array, "*batch"]
     products: Int[Array, "*batch"]
     converged: Bool[Array, "*batch"]
@@ -344,14 +351,14 @@ class Sharpness(NamedTuple):
 @automatic_axes
 def sharpness(
     cost: Cost,
-    v: PyTree[Array],
+    v: V,
     *,
     args: tuple[Any, ...] = (),
-    rtol: Any = None,
+    rtol: Real | None = None,
     max_products: int = 1000,
-    start: PyTree[Array] | None = None,
+    start: Tree | None = None,
     key: PRNGKeyArray | None = None,
-) -> Sharpness:
+) -> Sharpness[V]:
     """Find the largest eigenvalue λ_max of a cost's Hessian.
 
     λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the first pair of `eigenpairs` with k = 1. A direction that has
@@ -385,5 +392,5 @@ def sharpness(
         6.0000
     """
     pairs = eigenpairs(cost, v, args=args, rtol=rtol, max_products=max_products, start=start, key=key)
-    vector = jax.tree.map(lambda x: x[0], pairs.vectors)
+    vector = tree_map(lambda x: x[0], pairs.vectors)
     return Sharpness(pairs.values[0], vector, pairs.residuals[0], pairs.products, pairs.converged)

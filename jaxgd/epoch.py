@@ -16,8 +16,9 @@ from jaxgd.kernels import BackendChoice, backend, random_order, xla
 from jaxgd.kernels.evaluation import Evaluation, penalized, penalty
 from jaxgd.network import Network
 from jaxgd.outcome import Reason
-from jaxgd.pytree import all_finite, barrier, distance, dot, norm, select, subtract
+from jaxgd.pytree import all_finite, distance, dot, norm, select, subtract
 from jaxgd.rules import gradient_descent
+from jaxgd.typed import optimization_barrier
 
 # A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
 # at most two outputs per thousand examples are wrong.
@@ -116,7 +117,7 @@ def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState
     """Return the advanced state if the run advances, and the state before if not."""
     # lax.select does not take random keys, and this key never changes.
     key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
-    return cast(TrainState, select(advances, advanced, state)._replace(key=key))
+    return select(advances, advanced, state)._replace(key=key)
 
 
 def rule(eta: Any, config: StaticConfig) -> optax.GradientTransformationExtraArgs:
@@ -196,7 +197,7 @@ def update(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
     if not config.wide:
         return advanced, Change(norm(step), predicted, state.cost), finite
     # Without the barrier, XLA would keep the step in memory for both numbers.
-    after, before, predicted = barrier(network, state.network, predicted)
+    after, before, predicted = optimization_barrier((network, state.network, predicted))
     return advanced, Change(distance(after, before), predicted, state.cost), finite
 
 

@@ -9,11 +9,17 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from jaxgd.typed import eval_shape, jit
+
+X = TypeVar("X")
 
 
 class JaxgdError(Exception):
@@ -51,7 +57,7 @@ class MissingDependencyError(JaxgdError, ImportError):
     """An optional library that is not installed; also an ImportError."""
 
 
-def describe(x: Any) -> str:
+def describe(x: object) -> str:
     """Return the dtype and shape of an array, such as `float32[10]`. Return the type's name for any other object.
 
     >>> describe(jnp.zeros((2, 3)))
@@ -62,7 +68,7 @@ def describe(x: Any) -> str:
     return type(x).__name__
 
 
-def given(x: Any) -> str:
+def given(x: object) -> str:
     """Describe an argument as `describe` does, with the name of its type in front if it is not an array of numbers.
 
     >>> given(np.ma.zeros(2))
@@ -72,7 +78,7 @@ def given(x: Any) -> str:
     return text if text == kind or dtype_of(x) is not None else f"{kind} {text}"
 
 
-def shown(x: Any, text_of: Callable[[Any], str] = repr) -> str:
+def shown(x: X, text_of: Callable[[X], str] = repr) -> str:
     """Return the text of a value for a message: one line of at most 80 characters.
 
     >>> shown("a" * 1000)[-3:]
@@ -89,7 +95,7 @@ def shown(x: Any, text_of: Callable[[Any], str] = repr) -> str:
 _NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
 
 
-def dtype_of(x: Any) -> Any:
+def dtype_of(x: object) -> np.dtype[Any] | None:
     """Return the dtype that JAX gives to a number or an array. Return None for any other object.
 
     Text, dates, records, arrays of objects, masked arrays and random keys do not count as numbers.
@@ -107,14 +113,14 @@ def dtype_of(x: Any) -> Any:
     return None if jnp.issubdtype(dtype, jax.dtypes.extended) else dtype
 
 
-def is_float(x: Any) -> bool:
+def is_float(x: object) -> bool:
     """Return True if x is a number or an array in real floating point of 16 bits or more."""
     dtype = dtype_of(x)
     # JAX refuses to promote floats of 8 bits or fewer in arithmetic with other dtypes.
     return dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize > 1
 
 
-def as_array(who: str, name: str, x: Any) -> Any:
+def as_array(who: str, name: str, x: object) -> Any:
     """Return x as an array of JAX or NumPy. Raise DtypeError unless it holds numbers."""
     array, cause = x, None
     if not isinstance(x, jax.Array | np.ma.MaskedArray):
@@ -158,7 +164,7 @@ def require_examples(who: str, n: int) -> None:
         raise ShapeError(f"{who}: expected at least one example, got none.\nPass a batch with one row or more.")
 
 
-def require_float(who: str, name: str, x: Any) -> None:
+def require_float(who: str, name: str, x: object) -> None:
     """Raise DtypeError unless x is a Python float or an array with a real floating-point dtype of 16 bits or more."""
     if not is_float(x):
         dtype = dtype_of(x)
@@ -167,7 +173,7 @@ def require_float(who: str, name: str, x: Any) -> None:
         raise DtypeError(f"{who}: {name} must be real floating point, got {given(x)}.\n{remedy}")
 
 
-def _leaves(who: str, name: str, tree: Any) -> list[tuple[Any, Any]]:
+def _leaves(who: str, name: str, tree: object) -> list[tuple[tuple[Any, ...], Any]]:
     """Return the leaves of a tree with their paths. Raise DtypeError if JAX cannot flatten it."""
     try:
         return jax.tree_util.tree_leaves_with_path(tree)
@@ -177,7 +183,7 @@ def _leaves(who: str, name: str, tree: Any) -> list[tuple[Any, Any]]:
         ) from error
 
 
-def require_variables(who: str, name: str, v: Any) -> None:
+def require_variables(who: str, name: str, v: object) -> None:
     """Raise unless v holds at least one variable and every leaf is real floating point."""
     leaves = _leaves(who, name, v)
     for path, x in leaves:
@@ -196,17 +202,18 @@ def require_variables(who: str, name: str, v: Any) -> None:
         raise ShapeError(f"{who}: {name} must hold at least one variable, got none.\nPass an array, or a tree of them.")
 
 
-def require_scalar(who: str, cost: Any, *args: Any) -> None:
+def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None:
     """Raise unless cost is a function and cost(*args) is one real scalar. The cost is traced and not computed."""
     require_callable(who, "cost", cost)
     try:
         # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may allow none.
-        out = jax.eval_shape(lambda *args: cost(*args), *args)
-        got, real = describe(out), hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and out.shape == ()
+        out = eval_shape(lambda *args: cost(*args), *args)
+        real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
+        got = describe(out)
     except (TypeError, ValueError, OverflowError):
         # JAX refuses a result that is not an array. Call the cost again without a result, to raise its own error.
-        results: list[Any] = []
-        jax.eval_shape(lambda *args: results.append(cost(*args)), *args)
+        results: list[object] = []
+        eval_shape(lambda *args: results.append(cost(*args)), *args)
         got, real = given(results[0]), False
     if not real:
         raise ShapeError(
@@ -215,26 +222,26 @@ def require_scalar(who: str, cost: Any, *args: Any) -> None:
         )
 
 
-def require_callable(who: str, name: str, x: Any, remedy: str = "") -> None:
+def require_callable(who: str, name: str, x: object, remedy: str = "") -> None:
     """Raise DtypeError unless x is a function."""
     if not callable(x):
         raise DtypeError(f"{who}: {name} must be a function, got {describe(x)}.\n{remedy}".rstrip())
 
 
-def require_bool(who: str, name: str, x: Any) -> None:
+def require_bool(who: str, name: str, x: object) -> None:
     """Raise DtypeError unless x is True or False, known before tracing."""
     if not isinstance(x, bool | np.bool_):
         raise DtypeError(f"{who}: {name} must be True or False, got {shown(x)}.")
 
 
-def require_choice(who: str, name: str, x: Any, choices: Sequence[str]) -> None:
+def require_choice(who: str, name: str, x: object, choices: Sequence[str]) -> None:
     """Raise RangeError unless x is one of the words."""
     if not (isinstance(x, str) and x in choices):
         words = ", ".join(map(repr, choices[:-1]))
         raise RangeError(f"{who}: {name} must be {words} or {choices[-1]!r}, got {shown(x)}.")
 
 
-def require_precision(who: str, precision: Any, dtype: Any = np.float32) -> None:
+def require_precision(who: str, precision: Any, dtype: DTypeLike = np.float32) -> None:
     """Raise RangeError unless `jax.numpy.matmul` takes this precision and the device has its algorithm for a dtype.
 
     None stands for JAX's setting jax_default_matmul_precision, which may name an algorithm too.
@@ -247,7 +254,7 @@ def require_precision(who: str, precision: Any, dtype: Any = np.float32) -> None
         return
     try:
         hash(precision)
-        jax.eval_shape(lambda x: jnp.matmul(x, x, precision=precision), jnp.zeros((1, 1)))
+        eval_shape(lambda x: jnp.matmul(x, x, precision=precision), jnp.zeros((1, 1)))
     except (TypeError, ValueError) as error:
         raise RangeError(
             f"{who}: precision must be one that jax.numpy.matmul takes, got {shown(precision)}.\n"
@@ -274,29 +281,29 @@ def _has_algorithm(precision: Any, dtype: np.dtype[Any], platform: str) -> bool:
     """
     square = jax.ShapeDtypeStruct((16, 16), dtype)  # type: ignore[no-untyped-call]
 
-    def products(x: Any) -> Any:
+    def products(x: Array) -> list[Array]:
         # XLA has separate code for products of matrices, vectors and scalars, and may lack an algorithm in one of them.
         return [jnp.matmul(a, b, precision=precision) for a, b in ((x, x), (x[0], x), (x[:1, :1], x[:1, :1]))]
 
     try:
-        jax.jit(products).lower(square).compile()
+        jit(products).lower(square).compile()
     except Exception:  # JAX and XLA raise several types.
         return False
     return True
 
 
-def require_key(who: str, key: Any) -> None:
+def require_key(who: str, key: object) -> None:
     """Raise unless the key is one random key: jax.random.key(0), or the raw uint32 array of jax.random.PRNGKey(0)."""
     new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not (new or (isinstance(key, jax.Array) and key.dtype == np.uint32)):
+    if not isinstance(key, jax.Array) or not (new or key.dtype == np.uint32):
         raise DtypeError(
             f"{who}: key must be a random key of JAX, got {given(key)}.\nPass jax.random.key(0), or another seed."
         )
-    if key.shape != (() if new else jax.eval_shape(lambda: jax.random.PRNGKey(0)).shape):
+    if key.shape != (() if new else eval_shape(lambda: jax.random.PRNGKey(0)).shape):
         raise ShapeError(f"{who}: key must be one random key, got {describe(key)}.\nTo use several, use jax.vmap.")
 
 
-def require_rule(who: str, name: str, rule: Any) -> None:
+def require_rule(who: str, name: str, rule: object) -> None:
     """Raise DtypeError unless rule is one of jaxgd's rules or a transformation of optax."""
     if not (callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None))):
         hint = f"\nCall it: {getattr(rule, '__name__', 'rule')}(…)." if callable(rule) else ""
@@ -306,14 +313,14 @@ def require_rule(who: str, name: str, rule: Any) -> None:
         )
 
 
-def require_args(who: str, args: Any) -> None:
+def require_args(who: str, args: object) -> None:
     """Raise unless args is a tuple of arrays, random keys, numbers and trees of them."""
     if not isinstance(args, tuple):
         raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
     require_arrays(who, "args", args, "Let the cost close over other objects.")
 
 
-def require_arrays(who: str, name: str, tree: Any, remedy: str = "") -> None:
+def require_arrays(who: str, name: str, tree: object, remedy: str = "") -> None:
     """Raise unless a tree holds arrays, random keys and numbers."""
     for path, x in _leaves(who, name, tree):
         place = f"{name}{jax.tree_util.keystr(path)}"
@@ -324,24 +331,24 @@ def require_arrays(who: str, name: str, tree: Any, remedy: str = "") -> None:
         _require_narrow(who, place, x)
 
 
-def outline(tree: Any) -> tuple[str, list[tuple[Any, str]]]:
+def outline(tree: object) -> tuple[str, list[tuple[tuple[int, ...], str]]]:
     """Return the structure of a tree, and the shape and dtype of each leaf, to compare it with another tree.
 
     >>> outline([jnp.zeros(2)]) == outline([np.ones(2, np.float32)])
     True
     """
     leaves, structure = jax.tree.flatten(tree)
-    dtypes = [dtype_of(x) or getattr(x, "dtype", type(x)) for x in leaves]
+    dtypes: list[object] = [dtype_of(x) or getattr(x, "dtype", None) or type(x) for x in leaves]
     return str(structure), [(getattr(x, "shape", ()), str(dtype)) for x, dtype in zip(leaves, dtypes, strict=True)]
 
 
-def same_shapes(u: Any, v: Any) -> bool:
+def same_shapes(u: object, v: object) -> bool:
     """Return True if two trees have the same structure and the same shapes."""
     (ours, mine), (theirs, its) = outline(u), outline(v)
     return ours == theirs and [shape for shape, _ in mine] == [shape for shape, _ in its]
 
 
-def is_traced(x: Any) -> bool:
+def is_traced(x: object) -> bool:
     """Return True if x is a tracer, as the arguments of a function inside jit, grad or vmap are.
 
     Arrays from outside are not tracers.
@@ -355,7 +362,7 @@ def is_real(x: Any) -> bool:
     return dtype is not None and jnp.ndim(x) == 0 and (jnp.issubdtype(dtype, jnp.integer) or is_float(x))
 
 
-def require_real(who: str, name: str, x: Any) -> None:
+def require_real(who: str, name: str, x: object) -> None:
     """Raise unless x is one real number. It may be traced."""
     if not is_real(x):
         raise DtypeError(f"{who}: {name} must be one real number, got {given(x)}.\nTo try several, use jax.vmap.")
@@ -367,7 +374,7 @@ def largest_int() -> int:
     return int(jnp.iinfo(jnp.result_type(int)).max)  # type: ignore[no-untyped-call]
 
 
-def _require_narrow(who: str, name: str, x: Any) -> None:
+def _require_narrow(who: str, name: str, x: object) -> None:
     """Raise RangeError if x is a Python int beyond JAX's integers."""
     if isinstance(x, int) and abs(x) > largest_int():
         raise RangeError(f"{who}: {name} must fit {jnp.result_type(int)}, got {shown(x)}.\nWrite it as a float.")

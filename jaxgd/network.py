@@ -29,7 +29,8 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.files import free_memory
-from jaxgd.pytree import WIDE, barrier
+from jaxgd.pytree import WIDE
+from jaxgd.typed import optimization_barrier
 
 
 class _Parameters(NamedTuple):
@@ -219,7 +220,7 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: Any, scaled: bool,
         if not scaled:
             return w
         # In one program, XLA would multiply by 1/√in, which rounds differently, and would not round w to its dtype.
-        w, divisor = barrier(w, jnp.sqrt(jnp.asarray(n_in, dtype)))
+        w, divisor = optimization_barrier((w, jnp.sqrt(jnp.asarray(n_in, dtype))))
         return jnp.asarray(w / divisor)
 
     rows = max(1, _BLOCK // n_in)

@@ -2,12 +2,13 @@
 
 import dataclasses
 import enum
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
+
+from jaxgd.typed import Field
 
 
 class Reason(enum.IntEnum):
@@ -127,9 +128,9 @@ class Outcome:
         'NOT_FINITE'
     """
 
-    code: Any
-    gradient_norm: Any = None
-    gradient_tolerance: Any = None
+    code: Field
+    gradient_norm: Field | None = None
+    gradient_tolerance: Field | None = None
     step_size: str | None = dataclasses.field(default="eta", metadata={"static": True})
 
     def __repr__(self) -> str:

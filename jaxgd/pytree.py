@@ -5,10 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from jaxgd.typed import Tree, V, finfo, optimization_barrier, tree_leaves, tree_map
 
 
-def dot(u: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
+def dot(u: Tree, v: Tree) -> Float[Array, ""]:
     """Return the inner product of two pytrees of real arrays.
 
     ⟨u, v⟩ = Σ uᵢvᵢ over all elements of all leaves.
@@ -26,10 +30,10 @@ def dot(u: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
         >>> float(dot({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])}))
         11.0
     """
-    return _sum(jax.tree.map(lambda x, y: _wide(x) * _wide(y), u, v))
+    return _sum(tree_map(lambda x, y: _wide(x) * _wide(y), u, v))
 
 
-def norm(v: PyTree[Array]) -> Float[Array, ""]:
+def norm(v: Tree) -> Float[Array, ""]:
     """Return the Euclidean length of a pytree.
 
     ‖v‖ = √Σ vᵢ². The elements are divided by the largest one first, so that neither the squares nor their sum leave the
@@ -45,43 +49,38 @@ def norm(v: PyTree[Array]) -> Float[Array, ""]:
         >>> print(f"{norm([jnp.array(3e30), jnp.array([4e30])]):.3g}")  # 9e60 would overflow
         5e+30
     """
-    leaves = [_wide(x) for x in jax.tree.leaves(v) if jnp.size(x)]
+    leaves = [_wide(x) for x in tree_leaves(v) if jnp.size(x)]
     if not leaves:
         return jnp.zeros(())
     scale = _scale(leaves)
     return scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in leaves]))
 
 
-def distance(u: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
+def distance(u: V, v: V) -> Float[Array, ""]:
     """Return ‖u − v‖ for trees with an element, without memory for u − v.
 
     >>> float(distance([jnp.array(4.0), jnp.array(3.0)], [jnp.array(1.0), jnp.array(-1.0)]))
     5.0
     """
 
-    def differences(u: PyTree[Array], v: PyTree[Array]) -> list[Array]:
-        return [_wide(x) for x in jax.tree.leaves(subtract(u, v))]
+    def differences(u: V, v: V) -> list[Array]:
+        return [_wide(x) for x in tree_leaves(subtract(u, v))]
 
     # XLA would keep u − v between the two passes, unless a barrier makes it compute u − v twice.
-    u, v, scale = barrier(u, v, _scale(differences(u, v)))
+    u, v, scale = optimization_barrier((u, v, _scale(differences(u, v))))
     return jnp.asarray(scale * jnp.sqrt(_sum([(x / scale) ** 2 for x in differences(u, v)])))
 
 
-def barrier(*trees: Any) -> Any:
-    """Return the trees unchanged. XLA does not combine the operations before this function with those after it."""
-    return jax.lax.optimization_barrier(trees)  # type: ignore[no-untyped-call]
-
-
-def subtract(u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
+def subtract(u: V, v: V) -> V:
     """Return the difference u − v, leaf by leaf.
 
     >>> subtract((jnp.array(3.0),), (jnp.array(1.0),))
     (Array(2., dtype=float32, weak_type=True),)
     """
-    return jax.tree.map(jnp.subtract, u, v)
+    return tree_map(jnp.subtract, u, v)
 
 
-def axpy(a: Any, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:
+def axpy(a: ArrayLike, x: V, y: V) -> V:
     """Return a x + y, leaf by leaf, in y's dtypes.
 
     Args:
@@ -96,54 +95,54 @@ def axpy(a: Any, x: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:
         >>> print(axpy(2.0, jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])))
         [3. 1.]
     """
-    return jax.tree.map(lambda x, y: jnp.asarray(a * x + y, jnp.result_type(y)), x, y)
+    return tree_map(lambda x, y: jnp.asarray(a * x + y, jnp.result_type(y)), x, y)
 
 
-def scaled(a: Any, x: PyTree[Array]) -> PyTree[Array]:
+def scaled(a: ArrayLike, x: V) -> V:
     """Return a x, leaf by leaf, in x's dtypes.
 
     >>> print(scaled(2.0, jnp.array([1.0, 0.5])))
     [2. 1.]
     """
-    return jax.tree.map(lambda x: jnp.asarray(a * x, x.dtype), x)
+    return tree_map(lambda x: jnp.asarray(a * x, x.dtype), x)
 
 
-def unit_vector(v: PyTree[Array], dtype: Any) -> tuple[PyTree[Array], Float[Array, ""]]:
+def unit_vector(v: V, dtype: DTypeLike) -> tuple[V, Float[Array, ""]]:
     """Return v/‖v‖, or 0 for v = 0, and ‖v‖ in the given dtype.
 
     >>> print(unit_vector(jnp.array([3.0, 4.0]), jnp.float32)[0])
     [0.6 0.8]
     """
     length = norm(v).astype(dtype)
-    return jax.tree.map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), v), length
+    return tree_map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), v), length
 
 
-def wide_dtype(v: PyTree[Array]) -> Any:
+def wide_dtype(v: Tree) -> np.dtype[Any]:
     """Return the dtype for costs and lengths of a pytree: the widest dtype of its leaves, and at least float32.
 
     >>> print(wide_dtype([jnp.ones(2, jnp.bfloat16)]))
     float32
     """
-    dtype: Any = jnp.dtype(jnp.float32)
-    for x in jax.tree.leaves(v):
+    dtype = np.dtype(np.float32)
+    for x in tree_leaves(v):
         dtype = jnp.promote_types(dtype, x.dtype)
     return dtype
 
 
-def size(v: PyTree[Any]) -> int:
+def size(v: object) -> int:
     """Return the number of variables in a pytree: the elements of all its leaves.
 
     >>> size({"w": jnp.zeros((2, 3)), "b": jnp.zeros(2)})
     8
     """
-    return sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(v))
+    return sum(math.prod(jnp.shape(x)) for x in tree_leaves(v))
 
 
 # Fewest variables of a wide tree. In float32 they take 64 MiB. Copies of smaller trees cost little memory.
 WIDE = 2**24
 
 
-def is_wide(v: PyTree[Any]) -> bool:
+def is_wide(v: object) -> bool:
     """Return True if a pytree has at least 2²⁴ variables, so that each copy of it takes much memory.
 
     >>> is_wide({"w": jnp.zeros((2, 3))})
@@ -152,36 +151,36 @@ def is_wide(v: PyTree[Any]) -> bool:
     return size(v) >= WIDE
 
 
-def all_finite(v: PyTree[Array]) -> Bool[Array, ""]:
+def all_finite(v: Tree) -> Bool[Array, ""]:
     """Return True if every element of every leaf is finite.
 
     >>> bool(all_finite([jnp.array([1.0, jnp.inf])]))
     False
     """
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(v)], dtype=bool))
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in tree_leaves(v)], dtype=bool))
 
 
-def any_nonzero(v: PyTree[Array]) -> Bool[Array, ""]:
+def any_nonzero(v: Tree) -> Bool[Array, ""]:
     """Return True if any element of any leaf is not 0.
 
     >>> bool(any_nonzero([jnp.zeros(2), jnp.array(0.0)]))
     False
     """
-    return jnp.any(jnp.array([jnp.any(x != 0) for x in jax.tree.leaves(v)], dtype=bool))
+    return jnp.any(jnp.array([jnp.any(x != 0) for x in tree_leaves(v)], dtype=bool))
 
 
-def select(condition: Bool[Array, ""], u: PyTree[Array], v: PyTree[Array]) -> PyTree[Array]:
+def select(condition: Bool[Array, ""], u: V, v: V) -> V:
     """Return u if the condition holds and v otherwise: one choice for the whole tree.
 
     >>> int(select(jnp.array(True), jnp.array(1), jnp.array(2)))
     1
     """
-    return jax.tree.map(lambda x, y: jax.lax.select(condition, x, y), u, v)
+    return tree_map(lambda x, y: jax.lax.select(condition, x, y), u, v)
 
 
-def _wide(x: Any) -> Array:
+def _wide(x: ArrayLike) -> Array:
     # Add in float32 or wider: in bfloat16 a sum of ones stops growing at 256.
-    return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return jnp.asarray(x).astype(jnp.promote_types(jnp.result_type(x), np.float32))
 
 
 def _scale(leaves: list[Array]) -> Array:
@@ -189,9 +188,9 @@ def _scale(leaves: list[Array]) -> Array:
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in leaves if jnp.size(x)]))
     # The clip keeps 1/scale, and the square of the largest x/scale, within the normal range. XLA divides by multiplying
     # with 1/scale.
-    limits = jnp.finfo(largest.dtype)  # type: ignore[no-untyped-call]
+    limits = finfo(largest.dtype)
     return jnp.clip(jnp.where(jnp.isfinite(largest), largest, 1), limits.tiny**0.75, limits.max**0.75)
 
 
-def _sum(tree: PyTree[Array]) -> Float[Array, ""]:
-    return sum((jnp.sum(x) for x in jax.tree.leaves(tree)), start=jnp.zeros(()))
+def _sum(tree: Tree) -> Float[Array, ""]:
+    return sum((jnp.sum(x) for x in tree_leaves(tree)), start=jnp.zeros(()))

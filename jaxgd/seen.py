@@ -4,13 +4,16 @@ import dis
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
 
 from jaxgd.errors import is_traced
 
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
 
-class Seen:
+
+class Seen(Generic[R_co]):
     """A cost that equals another `Seen` only if both read the same objects from outside.
 
     JAX compares a cost with the costs that it has compiled. The data are:
@@ -31,16 +34,16 @@ class Seen:
         data: The objects that it reads.
     """
 
-    cost: Callable[..., Any]
-    data: tuple[Any, ...]
+    cost: Callable[..., R_co]
+    data: tuple[object, ...]
 
-    def __init__(self, cost: Callable[..., Any]) -> None:
+    def __init__(self, cost: Callable[..., R_co]) -> None:
         """Look up the data of the cost."""
         self.cost = cost
         self.data = tuple(_data(cost, set()))
         self._hash = hash(cost)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> R_co:
         """Return cost(*args)."""
         return self.cost(*args)
 
@@ -58,12 +61,12 @@ class Seen:
         )
 
 
-def seen(cost: Callable[..., Any]) -> Seen:
+def seen(cost: Callable[..., R]) -> Seen[R]:
     """Return the cost with the data that it reads now."""
     return Seen(hashable(cost))
 
 
-def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
+def hashable(cost: Callable[..., R]) -> Callable[..., R]:
     """Return the cost, wrapped if it has no hash. An object with mutable fields may have none."""
     try:
         hash(cost)
@@ -75,11 +78,11 @@ def hashable(cost: Callable[..., Any]) -> Callable[..., Any]:
 _PLAIN = (bool, int, float, complex, str, bytes)
 
 
-def _same(x: Any, y: Any) -> bool:
+def _same(x: object, y: object) -> bool:
     return x is y or (type(x) is type(y) and isinstance(x, _PLAIN) and x == y)
 
 
-def _data(cost: Any, visited: set[int]) -> Iterator[Any]:
+def _data(cost: object, visited: set[int]) -> Iterator[object]:
     if id(cost) in visited:
         return
     visited.add(id(cost))
@@ -91,7 +94,7 @@ def _data(cost: Any, visited: set[int]) -> Iterator[Any]:
         yield from _data(cost.func, visited)
     elif isinstance(cost, types.FunctionType):
         read, _ = _names(cost.__code__)
-        values = [*map(_content, cost.__closure__ or ()), *(cost.__defaults__ or ())]
+        values: list[object] = [*map(_content, cost.__closure__ or ()), *(cost.__defaults__ or ())]
         values += (cost.__kwdefaults__ or {}).values()
         values += [cost.__globals__[name] for name in read if name in cost.__globals__]
         for x in values:
@@ -108,14 +111,14 @@ def _data(cost: Any, visited: set[int]) -> Iterator[Any]:
             yield from _data(call, visited)
 
 
-def _of_module(x: Any, module: str, visited: set[int]) -> Iterator[Any]:
+def _of_module(x: object, module: str, visited: set[int]) -> Iterator[object]:
     """Yield the data of x if it is a function of the module, or wraps one as `jax.vmap` does."""
     function = inspect.unwrap(x) if callable(x) else x
     if isinstance(function, types.FunctionType) and function.__module__ == module:
         yield from _data(function, visited)
 
 
-def _fields(x: Any, code_of: Any, visited: set[int]) -> Iterator[Any]:
+def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
     """Yield the fields of an object, and the members of its class that the function names.
 
     Fields that the function writes do not count: they are results, such as a counter.
@@ -124,9 +127,9 @@ def _fields(x: Any, code_of: Any, visited: set[int]) -> Iterator[Any]:
         return
     kind = x if isinstance(x, type) else type(x)
     read, written = _names(code_of.__code__) if isinstance(code_of, types.FunctionType) else ((), frozenset())
-    fields = {} if isinstance(x, type) else dict(getattr(x, "__dict__", {}))
+    fields: dict[str, object] = {} if isinstance(x, type) else dict(getattr(x, "__dict__", {}))
     for owner in () if isinstance(x, type) else kind.__mro__:
-        slots = vars(owner).get("__slots__", ())
+        slots: str | Iterable[str] = vars(owner).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             private = name.startswith("__") and not name.endswith("__")
             name = f"_{owner.__name__.lstrip('_')}{name}" if private else name
@@ -146,12 +149,12 @@ def _fields(x: Any, code_of: Any, visited: set[int]) -> Iterator[Any]:
             yield from _fields(x, member, visited)
 
 
-def _kept(x: Any) -> Any:
+def _kept(x: object) -> object:
     """Return x, or a new object if x is a tracer. It belongs to one trace, so no later cost may equal this one."""
     return object() if is_traced(x) else x
 
 
-def _content(cell: Any) -> Any:
+def _content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # The variable has no value yet.

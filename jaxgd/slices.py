@@ -1,14 +1,11 @@
 """Slices through the landscape of a cost: the values of the cost on a grid in a plane."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgd.curvature import eigenpairs
 from jaxgd.errors import (
@@ -26,13 +23,14 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.mesh.axes import automatic_axes
-from jaxgd.pytree import axpy, dot, norm, size
+from jaxgd.pytree import axpy, dot, norm, size, subtract, unit_vector, wide_dtype
 from jaxgd.seen import seen
+from jaxgd.typed import Generic, Real, V, finfo, grad, jit, map_rows, ravel_pytree, tree_map, vmap
 
 Cost = Callable[..., Array]
 
 
-class CostSlice(NamedTuple):
+class CostSlice(NamedTuple, Generic[V]):
     """A cost on a grid in a plane: cost[i, j] = C(origin + a[i] u + b[j] w), with orthonormal u and w.
 
     Attributes:
@@ -47,11 +45,11 @@ class CostSlice(NamedTuple):
     a: Float[Array, " m"]
     b: Float[Array, " n"]
     cost: Float[Array, "m n"]
-    origin: PyTree[Array]
-    u: PyTree[Array]
-    w: PyTree[Array]
+    origin: V
+    u: V
+    w: V
 
-    def project(self, v: PyTree[Array]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def project(self, v: V) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return the coordinates of the plane's point that is nearest to v.
 
         Args:
@@ -60,7 +58,7 @@ class CostSlice(NamedTuple):
         Returns:
             The coordinates (a, b), two scalars.
         """
-        off = jax.tree.map(jnp.subtract, v, self.origin)
+        off = subtract(v, self.origin)
         return dot(off, self.u), dot(off, self.w)
 
 
@@ -70,15 +68,15 @@ Directions = Literal["random", "gradient", "eigenvectors"]
 @automatic_axes
 def cost_slice(
     cost: Cost,
-    v: PyTree[Array],
-    directions: Directions | tuple[PyTree[Array], PyTree[Array]] = "random",
+    v: V,
+    directions: Directions | tuple[V, V] = "random",
     *,
-    through: tuple[PyTree[Array], PyTree[Array]] | None = None,
+    through: tuple[V, V] | None = None,
     args: tuple[Any, ...] = (),
-    span: Any = None,
+    span: Real | None = None,
     resolution: int = 51,
     key: PRNGKeyArray | None = None,
-) -> CostSlice:
+) -> CostSlice[V]:
     """Evaluate a cost on a grid in a plane through v, to draw it as a landscape.
 
     C(v + a u + b w) for a and b from −span to span. The grid takes resolution² evaluations of C. A new function object
@@ -118,7 +116,7 @@ def cost_slice(
         1.0 0.0
     """
     require_variables("cost_slice", "v", v)
-    v = jax.tree.map(jnp.asarray, v)
+    v = tree_map(jnp.asarray, v)
     require_count("cost_slice", "resolution", resolution, least=2)
     require_args("cost_slice", args)
     require_scalar("cost_slice", cost, v, *args)
@@ -128,7 +126,7 @@ def cost_slice(
         require_key("cost_slice", key)
     key = jax.random.key(0) if key is None else key
     if through is not None:
-        u, w = (jax.tree.map(jnp.subtract, p, v) for p in _two_trees("through", "a point of through", v, through))
+        u, w = (subtract(p, v) for p in _two_trees("through", "a point of through", v, through))
     elif isinstance(directions, str):
         u, w = _named_directions(cost, v, directions, args, key)
     else:
@@ -139,23 +137,25 @@ def cost_slice(
         span = jnp.where(length > 0, length, 1)
     a = b = jnp.linspace(-span, span, resolution)
     if through is not None:
-        points = [(0.0, 0.0), *((dot(d, u), dot(d, w)) for d in (jax.tree.map(jnp.subtract, p, v) for p in through))]
+        points = [(0.0, 0.0), *((dot(d, u), dot(d, w)) for d in (subtract(p, v) for p in through))]
         a, b = (_around(jnp.array(axis), resolution) for axis in zip(*points, strict=True))
 
     return CostSlice(a, b, _heights(seen(cost), v, u, w, a, b, args), v, u, w)
 
 
-@functools.partial(jax.jit, static_argnames="cost")
-def _heights(cost: Cost, v: Any, u: Any, w: Any, a: Array, b: Array, args: Any) -> Array:
+@jit(static_argnames="cost")
+def _heights(cost: Cost, v: V, u: V, w: V, a: Array, b: Array, args: tuple[Any, ...]) -> Array:
     def row(a: Array) -> Array:
-        return jax.vmap(lambda b: cost(axpy(b, w, axpy(a, u, v)), *args))(b)
+        def height(b: Array) -> Array:
+            return cost(axpy(b, w, axpy(a, u, v)), *args)
+
+        return vmap(height)(b)
 
     # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
-    heights: Array = lax.map(row, a)
-    return heights
+    return map_rows(row, a)
 
 
-def _two_trees(name: str, one: str, v: Any, trees: Any) -> tuple[Any, Any]:
+def _two_trees(name: str, one: str, v: V, trees: tuple[V, V]) -> tuple[V, V]:
     """Return the two trees. Raise unless both are like v."""
     if not isinstance(trees, tuple | list) or len(trees) != 2:
         raise ShapeError(f"cost_slice: {name} must be two trees like v, got {describe(trees)}.")
@@ -172,7 +172,7 @@ def _around(x: Array, resolution: int) -> Array:
     return jnp.linspace(jnp.min(x) - margin, jnp.max(x) + margin, resolution)
 
 
-def _named_directions(cost: Cost, v: Any, name: str, args: tuple[Any, ...], key: Any) -> tuple[Any, Any]:
+def _named_directions(cost: Cost, v: V, name: str, args: tuple[Any, ...], key: PRNGKeyArray) -> tuple[V, V]:
     flat, unravel = ravel_pytree(v)
     if name not in ("random", "gradient", "eigenvectors"):
         raise RangeError(f"cost_slice: directions must be random, gradient, eigenvectors or two trees, got {name!r}.")
@@ -181,19 +181,19 @@ def _named_directions(cost: Cost, v: Any, name: str, args: tuple[Any, ...], key:
     drawn = jax.random.normal(key, (2, flat.size), flat.dtype)
     if name == "eigenvectors":
         vectors = eigenpairs(cost, v, 2, args=args, key=key).vectors
-        return jax.tree.map(lambda x: x[0], vectors), jax.tree.map(lambda x: x[1], vectors)
-    u = unravel(drawn[0]) if name == "random" else jax.grad(lambda v: cost(v, *args))(v)
+        return tree_map(lambda x: x[0], vectors), tree_map(lambda x: x[1], vectors)
+    u = unravel(drawn[0]) if name == "random" else grad(cost)(v, *args)
     return u, unravel(drawn[1])
 
 
-def _orthonormal(u: Any, w: Any, are_differences: bool) -> tuple[Any, Any]:
+def _orthonormal(u: V, w: V, are_differences: bool) -> tuple[V, V]:
     u, w = _unit(u), _unit(w)
     w = axpy(-dot(u, w), u, w)
     left = norm(w)
     w = _unit(w)
     # Orthogonalize again: one pass is inaccurate for nearly parallel directions.
     w = _unit(axpy(-dot(u, w), u, w))
-    rounding = 100 * jnp.finfo(left.dtype).eps  # type: ignore[no-untyped-call]
+    rounding = 100 * finfo(left.dtype).eps
     if not is_traced(left) and not (left > rounding and norm(u) > 0):
         if are_differences:
             raise RangeError("cost_slice: v and the two points of through must not be on one line.\nPass other points.")
@@ -204,6 +204,5 @@ def _orthonormal(u: Any, w: Any, are_differences: bool) -> tuple[Any, Any]:
     return u, w
 
 
-def _unit(u: Any) -> Any:
-    length = norm(u)
-    return jax.tree.map(lambda x: jnp.asarray(x / jnp.where(length > 0, length, 1), x.dtype), u)
+def _unit(u: V) -> V:
+    return unit_vector(u, wide_dtype(u))[0]

@@ -23,7 +23,6 @@ from jaxgd.errors import (
     DtypeError,
     RangeError,
     describe,
-    dtype_of,
     is_real,
     is_traced,
     largest_int,
@@ -353,7 +352,7 @@ def _ready(state: Any, *, full_batch: bool) -> TrainState:
         )
     network_sizes(state.network)
     require_key("train", state.key)
-    if not is_real(state.epoch) or not jnp.issubdtype(dtype_of(state.epoch), jnp.integer):
+    if not is_real(state.epoch) or not jnp.issubdtype(jnp.result_type(state.epoch), jnp.integer):
         raise DtypeError(f"train: the epoch of state must be a whole number, got {describe(state.epoch)}.")
     if not is_real(state.cost) or (state.gradient is not None and outline(state.gradient) != outline(state.network)):
         raise DtypeError(

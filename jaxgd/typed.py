@@ -4,25 +4,32 @@ JAX declares the results of `jit`, `tree.map`, `grad` and others as Any, so a ch
 them. At run time these names are JAX's own functions.
 """
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree as ravel_pytree_of_jax
+from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Concatenate, Literal, ParamSpec, Protocol, overload
+    from typing import Concatenate, Literal, ParamSpec, Protocol, overload
+    from typing import Generic as Generic
 
     import numpy as np
     from jax.stages import Lowered, Traced
-    from jax.typing import ArrayLike, DTypeLike
+    from jax.typing import DTypeLike
+    from typing_extensions import TypeVar
 
     # A tree of arrays. A checker takes jaxtyping's PyTree as Any.
     Tree = object
-    # Variables, and trees of the same structure: a function of a tree of type V that returns such a tree.
-    V = TypeVar("V")
+    # One real number, also as an array or a tracer.
+    Real = Array | np.ndarray[Any, np.dtype[Any]] | np.floating[Any] | np.integer[Any] | float
+    # An array in a field of a pytree. At run time it has any type, because JAX also puts None, bool or object() there.
+    Field = Array
+    # A tree of variables. A class that is generic in V has variables of any type where a user writes no parameter.
+    V = TypeVar("V", default=Any)
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -37,8 +44,8 @@ if TYPE_CHECKING:
         """A function compiled by `jit`, with the arguments and the result of the original."""
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-        def lower(self, *args: P.args, **kwargs: P.kwargs) -> Lowered: ...
-        def trace(self, *args: P.args, **kwargs: P.kwargs) -> Traced: ...
+        def lower(self, *args: object, **kwargs: object) -> Lowered: ...
+        def trace(self, *args: object, **kwargs: object) -> Traced: ...
         def clear_cache(self) -> None: ...
         def _cache_size(self) -> int: ...
 
@@ -157,7 +164,22 @@ if TYPE_CHECKING:
     def finfo(dtype: DTypeLike) -> FloatInfo: ...
 
 else:
+    from typing import TypeVar
+
+    class Generic:
+        """A base that makes a NamedTuple generic for type checkers. At run time it stays a plain NamedTuple."""
+
+        def __class_getitem__(cls, _):
+            """Return a base for any parameter."""
+            return cls()
+
+        def __mro_entries__(self, bases):
+            """Add no base to the class."""
+            return ()
+
     Tree = PyTree[Array]
+    Real = ArrayLike
+    Field = Any
     V = TypeVar("V", bound=Tree)
     jit = jax.jit
     vmap = jax.vmap

@@ -88,7 +88,7 @@ FAULTS = (
         PYTREE,
     ),
     Fault("pytree.py", "jnp.asarray(a * x + y, jnp.result_type(y))", "a * x + y", PYTREE),
-    Fault("pytree.py", "jnp.promote_types(jnp.result_type(x), jnp.float32))", "jnp.result_type(x))", PYTREE),
+    Fault("pytree.py", "jnp.promote_types(jnp.result_type(x), np.float32))", "jnp.result_type(x))", PYTREE),
     Fault("pytree.py", "jnp.all(jnp.isfinite(x)) for x", "jnp.all(~jnp.isnan(x)) for x", PYTREE),
     Fault("outcome.py", "(Reason.COMPLETED,", "(Reason.COMPLETED, Reason.STALLED,", "tests/test_outcome.py"),
     Fault(
@@ -471,7 +471,7 @@ FAULTS = (
     Fault("descent/loop.py", "first = (state.step == 0) & (code", "first = (state.step < 0) & (code", MINIMIZE),
     Fault("errors.py", "_NOT_PLAIN = (np.ma.MaskedArray, np.matrix)", "_NOT_PLAIN = ()", "tests/test_errors.py"),
     Fault("kernels/xla.py", "if n % batch_size:", "if False:", TRAINING),
-    Fault("network.py", "barrier(w, ", "(w, ", "tests/test_network.py"),
+    Fault("network.py", "optimization_barrier((w, ", "((w, ", "tests/test_network.py"),
     Fault("network.py", "key[2] + 1, key[2])", "key[2], key[2])", "tests/test_network.py"),
     Fault("network.py", "min(row, n_out - rows)", "row", "tests/test_network.py"),
     Fault("chunks.py", "if is_wide(network):", "if False:", TRAINING),

@@ -9,7 +9,8 @@ import tyro
 
 from jaxgd.cli.common import DONE, FAILED, Int, MaybeFloat, MaybeFloats, MaybePath, require_writable_figure
 from jaxgd.cli.output import say
-from jaxgd.rules.registry import RULES, Hyperparam
+from jaxgd.rules.entry import Hyperparam
+from jaxgd.rules.registry import RULES
 
 if TYPE_CHECKING:
     from jaxgd.descent import Solution

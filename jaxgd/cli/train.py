@@ -270,7 +270,7 @@ def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings
 
     `train` then made no update, and reports that all of none were made.
     """
-    import numpy as np
+    import jax.numpy as jnp
 
     from jaxgd.epoch import near_0
     from jaxgd.kernels.evaluation import penalty
@@ -281,4 +281,4 @@ def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings
     if settings["l2"] is not None:
         c = c - on_host(penalty(network, settings["l2"] / n))
     unchanged = entries[-1].step_norm == 0 and not abs(c) <= near_0(settings["cost"], network)
-    return Outcome(np.array(int(Reason.UNCHANGED))) if result.outcome.ok and unchanged else result.outcome
+    return Outcome(jnp.array(int(Reason.UNCHANGED))) if result.outcome.ok and unchanged else result.outcome

@@ -171,11 +171,12 @@ def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tupl
     findings = []
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(got), strict=True):
         name = jax.tree_util.keystr(path)
-        if dtype_of(x) is None or dtype_of(y) is None:
+        dtype = dtype_of(x)
+        if dtype is None or dtype_of(y) is None:
             if describe(x) != describe(y):
                 findings.append(("", f"{who} returns {describe(y)}{name}, f returns {describe(x)}"))
             continue
-        inexact = jnp.issubdtype(dtype_of(x), jnp.inexact)
+        inexact = jnp.issubdtype(dtype, jnp.inexact)
         if np.shape(x) != np.shape(y) or (inexact and jnp.result_type(x) != jnp.result_type(y)):
             findings.append(("", f"{who} returns {describe(y)}{name}, f returns {describe(x)}"))
         elif values and inexact:

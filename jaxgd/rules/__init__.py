@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 from jaxgd.rules.registry import RULES
 
 if TYPE_CHECKING:
-    from jaxgd.rules.evaluating import backtracking as backtracking
-    from jaxgd.rules.evaluating import gradient_flow as gradient_flow
-    from jaxgd.rules.evaluating import newton as newton
-    from jaxgd.rules.first_order import fixed_length as fixed_length
-    from jaxgd.rules.first_order import gradient_descent as gradient_descent
-    from jaxgd.rules.first_order import heavy_ball as heavy_ball
-    from jaxgd.rules.first_order import nesterov as nesterov
     from jaxgd.rules.first_order import update as update
-    from jaxgd.rules.lbfgs import wolfe as wolfe
+    from jaxgd.rules.registry import *  # noqa: F403
     from jaxgd.rules.rule import Rule as Rule
 
 _MODULE_OF = {"Rule": "jaxgd.rules.rule", "update": "jaxgd.rules.first_order"}

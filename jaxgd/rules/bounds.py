@@ -3,13 +3,13 @@
 Bounds of None mean no bounds: `project` and `reduced` then return their last argument unchanged.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool
 
 from jaxgd.pytree import dot, subtract
+from jaxgd.typed import Tree, V, tree_leaves, tree_map
 
 
 class Bounds(NamedTuple):
@@ -20,8 +20,8 @@ class Bounds(NamedTuple):
         upper: The upper bounds, like lower. ∞ is no bound.
     """
 
-    lower: PyTree[Array]
-    upper: PyTree[Array]
+    lower: Tree
+    upper: Tree
 
     @property
     def valid(self) -> Bool[Array, ""]:
@@ -30,10 +30,10 @@ class Bounds(NamedTuple):
         def fits(low: Array, high: Array) -> Array:
             return jnp.all((low <= high) & (low < jnp.inf) & (high > -jnp.inf))
 
-        return jnp.all(jnp.array(jax.tree.leaves(jax.tree.map(fits, self.lower, self.upper))))
+        return jnp.all(jnp.array(tree_leaves(tree_map(fits, self.lower, self.upper))))
 
 
-def project(bounds: Bounds | None, v: PyTree[Array]) -> PyTree[Array]:
+def project(bounds: Bounds | None, v: V) -> V:
     """Return the nearest point in the box. Its derivative is 0 for a variable outside and 1 otherwise, also on a bound.
 
     >>> print(project(Bounds(0.0, 1.0), jnp.array(3.0)))
@@ -41,40 +41,39 @@ def project(bounds: Bounds | None, v: PyTree[Array]) -> PyTree[Array]:
     """
     if bounds is None:
         return v
-    return jax.tree.map(lambda x, low, high: jnp.where(x < low, low, jnp.where(x > high, high, x)), v, *bounds)
+    return tree_map(lambda x, low, high: jnp.where(x < low, low, jnp.where(x > high, high, x)), v, *bounds)
 
 
-def hold(bounds: Bounds, v: PyTree[Array]) -> PyTree[Array]:
+def hold(bounds: Bounds, v: V) -> V:
     """Return the nearest point in the box.
 
     The derivative with respect to a variable on a bound is 0, and with respect to that bound 1.
     """
-    return jax.tree.map(lambda x, low, high: jnp.where(x <= low, low, jnp.where(x >= high, high, x)), v, *bounds)
+    return tree_map(lambda x, low, high: jnp.where(x <= low, low, jnp.where(x >= high, high, x)), v, *bounds)
 
 
-def inside(bounds: Bounds, v: PyTree[Array]) -> PyTree[Array]:
+def inside(bounds: Bounds, v: V) -> V:
     """Return True for each variable that lies strictly between its bounds."""
-    return jax.tree.map(lambda x, low, high: (x > low) & (x < high), v, *bounds)
+    return tree_map(lambda x, low, high: (x > low) & (x < high), v, *bounds)
 
 
-def free(bounds: Bounds, v: PyTree[Array], g: PyTree[Array]) -> PyTree[Array]:
+def free(bounds: Bounds, v: V, g: V) -> V:
     """Return True for each variable that can move along −g.
 
     It cannot if it is on a bound where −g points out of the box, or if its two bounds are equal.
     """
 
-    def can_move(x: Array, g: Array, low: Any, high: Any) -> Any:
-        return ~((x <= low) & (g > 0) | (x >= high) & (g < 0) | (low >= high))
+    return tree_map(
+        lambda x, g, low, high: ~((x <= low) & (g > 0) | (x >= high) & (g < 0) | (low >= high)), v, g, *bounds
+    )
 
-    return jax.tree.map(can_move, v, g, *bounds)
 
-
-def masked(mask: PyTree[Array] | None, u: PyTree[Array]) -> PyTree[Array]:
+def masked(mask: Tree | None, u: V) -> V:
     """Return u with 0 where the mask is False. A mask of None is True everywhere."""
-    return u if mask is None else jax.tree.map(lambda m, x: jnp.where(m, x, 0), mask, u)
+    return u if mask is None else tree_map(lambda x, m: jnp.where(m, x, 0), u, mask)
 
 
-def reduced(bounds: Bounds | None, v: PyTree[Array], g: PyTree[Array]) -> PyTree[Array]:
+def reduced(bounds: Bounds | None, v: V, g: V) -> V:
     """Return the reduced gradient: g with 0 for each variable on a bound where −g points out of the box.
 
     >>> print(reduced(Bounds(0.0, 1.0), jnp.array([0.0, 0.0]), jnp.array([2.0, -2.0])))
@@ -83,13 +82,11 @@ def reduced(bounds: Bounds | None, v: PyTree[Array], g: PyTree[Array]) -> PyTree
     return g if bounds is None else masked(free(bounds, v, g), g)
 
 
-def predicted(
-    bounds: Bounds | None, v: PyTree[Array], slope: Any, short: PyTree[Array] | None, t: Array, point: PyTree[Array]
-) -> Array:
+def predicted(bounds: Bounds | None, v: V, slope: Array, short: V | None, t: Array, point: V) -> Array:
     """Return the change of C that the slope predicts for a move by t, which leads to `point` in the box.
 
     With bounds, `short` is the gradient of the variables that may reach a bound at once, and 0 for the others. Their
     part of the change is ⟨short, point − v⟩. `slope` is the slope of the others.
     """
-    change: Array = t * slope
+    change = t * slope
     return change if bounds is None or short is None else change + dot(short, subtract(point, v)).astype(change.dtype)

@@ -6,12 +6,12 @@ and the first argument is the reduced gradient.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.errors import require_count
@@ -19,6 +19,7 @@ from jaxgd.mesh import control
 from jaxgd.pytree import axpy, dot, norm, scaled, size, unit_vector, wide_dtype
 from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project
 from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
+from jaxgd.typed import Generic, Real, Tree, V, finfo, grad, tree_map
 
 # Armijo's condition: a step must decrease C by at least this part of the predicted decrease.
 _ARMIJO = 1e-4
@@ -28,10 +29,8 @@ _TRIALS = 60
 # A search begins with an η within this factor of the last one.
 _FARTHEST = 1e6
 
-Cost = Callable[[PyTree[Array]], Array]
 
-
-class SearchState(NamedTuple):
+class SearchState(NamedTuple, Generic[V]):
     """The state of a backtracking search.
 
     Attributes:
@@ -42,7 +41,7 @@ class SearchState(NamedTuple):
     """
 
     eta: Float[Array, ""]
-    gradient: PyTree[Array]
+    gradient: V
     costs: Float[Array, " memory"]
     evaluations: Int[Array, ""]
 
@@ -89,15 +88,22 @@ def backtracking(memory: int = 10) -> Rule:
 
 
 def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
-    def init(v: Any) -> SearchState:
+    def init(v: V) -> SearchState[V]:
         dtype = wide_dtype(v)
         return SearchState(
-            jnp.zeros((), dtype), jax.tree.map(jnp.zeros_like, v), jnp.full(memory, -jnp.inf, dtype), jnp.array(0)
+            jnp.zeros((), dtype), tree_map(jnp.zeros_like, v), jnp.full(memory, -jnp.inf, dtype), jnp.array(0)
         )
 
     def step(
-        g: Any, state: SearchState, v: Any, *, value: Any, value_fn: Cost, bounds: Bounds | None = None, **_: Any
-    ) -> tuple[Any, SearchState]:
+        g: V,
+        state: SearchState[V],
+        v: V,
+        *,
+        value: ArrayLike,
+        value_fn: Callable[[V], Array],
+        bounds: Bounds | None = None,
+        **_: object,
+    ) -> tuple[V, SearchState[V]]:
         value = jnp.asarray(value, state.costs.dtype)
         costs = jnp.roll(state.costs, 1).at[0].set(value)
         unit, length = unit_vector(g, value.dtype)
@@ -107,7 +113,7 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
         guess = state.eta * jnp.where(change > 0, 1 / change, 4)
         guess = jnp.clip(guess, state.eta / _FARTHEST, state.eta * _FARTHEST)
         first = jnp.where(state.eta > 0, guess * length, first_length(v))
-        down = jax.tree.map(jnp.negative, unit)
+        down = tree_map(jnp.negative, unit)
         slope, short = (-length, None) if bounds is None else (0 * length, g)
         t, trials = _search(value_fn, v, down, slope, first.astype(value.dtype), jnp.max(costs), bounds, short)
         steps = scaled(t, down)
@@ -117,21 +123,21 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, step)
 
 
-def first_length(v: PyTree[Array]) -> Array:
+def first_length(v: Tree) -> Array:
     """Return the length of the first step tried, in the units of v where they are known."""
     length = norm(v)
     return jnp.where(length > 0, length / 10, 1)
 
 
 def _search(
-    cost: Cost,
-    v: Any,
-    direction: Any,
+    cost: Callable[[V], Array],
+    v: V,
+    direction: V,
     slope: Array,
     first: Array,
     reference: Array,
     bounds: Bounds | None = None,
-    short: Any = None,
+    short: V | None = None,
 ) -> tuple[Array, Array]:
     """Return t and the number of trials.
 
@@ -140,7 +146,7 @@ def _search(
     slope without the variables of the gradient `short`, which may reach a bound at once.
     """
     # Rounding in C must not reject a step.
-    slack = 4 * jnp.finfo(reference.dtype).eps * jnp.abs(reference)  # type: ignore[no-untyped-call]
+    slack = 4 * finfo(reference.dtype).eps * jnp.abs(reference)
 
     def bad(carry: tuple[Array, Array, Array]) -> Array:
         t, trials, c = carry
@@ -220,13 +226,20 @@ def newton(max_products: int = 100) -> Rule:
 
 
 def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
-    def init(v: Any) -> NewtonState:
+    def init(v: Tree) -> NewtonState:
         zero = jnp.zeros((), wide_dtype(v))
         return NewtonState(zero, zero, jnp.array(0))
 
     def step(
-        g: Any, state: NewtonState, v: Any, *, value: Any, value_fn: Cost, bounds: Bounds | None = None, **_: Any
-    ) -> tuple[Any, NewtonState]:
+        g: V,
+        state: NewtonState,
+        v: V,
+        *,
+        value: ArrayLike,
+        value_fn: Callable[[V], Array],
+        bounds: Bounds | None = None,
+        **_: object,
+    ) -> tuple[V, NewtonState]:
         value = jnp.asarray(value, state.largest.dtype)
         unit, length = unit_vector(g, value.dtype)
         largest = jnp.maximum(state.largest, length)
@@ -241,7 +254,7 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
         else:
             direction, mask, products = _bounded_direction(bounds, value_fn, v, g, unit, lengths, exact, max_products)
             slope = length * dot(masked(mask, unit), direction).astype(value.dtype)
-            short = jax.tree.map(lambda m, x: jnp.where(m, 0, x), mask, g)
+            short = tree_map(lambda x, m: jnp.where(m, 0, x), g, mask)
         eta, trials = _search(value_fn, v, direction, slope, jnp.ones((), value.dtype), value, bounds, short)
         steps = scaled(eta, direction)
         return steps, NewtonState(largest, norm(steps).astype(value.dtype), products + trials)
@@ -249,18 +262,25 @@ def _newton(max_products: int) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, step)
 
 
-class _Solving(NamedTuple):
-    d: Any  # the solution of Hd = −∇C so far
-    r: Any  # the residual −∇C − Hd, in units of ‖∇C‖
-    p: Any  # the next direction of conjugate gradients
+class _Solving(NamedTuple, Generic[V]):
+    d: V  # the solution of Hd = −∇C so far
+    r: V  # the residual −∇C − Hd, in units of ‖∇C‖
+    p: V  # the next direction of conjugate gradients
     left: Array  # ‖r‖²
     products: Array  # the number of Hessian-vector products
     bent: Array  # True after a direction with pᵀHp ≤ 0, within rounding
 
 
 def _bounded_direction(
-    bounds: Bounds, cost: Cost, v: Any, g: Any, unit: Any, lengths: Any, exact: Array, max_products: int
-) -> tuple[Any, Any, Array]:
+    bounds: Bounds,
+    cost: Callable[[V], Array],
+    v: V,
+    g: V,
+    unit: V,
+    lengths: tuple[Array, Array],
+    exact: Array,
+    max_products: int,
+) -> tuple[V, V, Array]:
     """Return a direction, the mask of the variables that move by Newton's method, and the products.
 
     The curvature along −∇C gives a step to the minimum along −∇C. It shows the variables that are about to reach a
@@ -269,16 +289,22 @@ def _bounded_direction(
     length, flat_length = lengths
     hu = hessian_vector_product(cost, v, unit)
     curvature = jnp.abs(dot(unit, hu)).astype(length.dtype)
-    flat = curvature <= jnp.finfo(length.dtype).eps * norm(hu)  # type: ignore[no-untyped-call]
+    flat = curvature <= finfo(length.dtype).eps * norm(hu)
     step = scaled(-jnp.where(flat, flat_length, length / jnp.where(flat, 1, curvature)), unit)
-    mask = jax.tree.map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
+    mask = tree_map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
     d, products = _newton_direction(cost, v, unit, lengths, exact, max_products, mask)
-    return jax.tree.map(jnp.where, mask, d, step), mask, products + 1
+    return tree_map(jnp.where, mask, d, step), mask, products + 1
 
 
 def _newton_direction(
-    cost: Cost, v: Any, unit: Any, lengths: Any, exact: Array, max_products: int, mask: Any = None
-) -> tuple[Any, Array]:
+    cost: Callable[[V], Array],
+    v: V,
+    unit: V,
+    lengths: tuple[Array, Array],
+    exact: Array,
+    max_products: int,
+    mask: V | None = None,
+) -> tuple[V, Array]:
     """Solve Hd = −∇C by conjugate gradients, with ∇C = length · unit. Return d and the number of products.
 
     Stop when ‖r‖ ≤ `exact`, when a direction has no positive curvature, or after min(max_products, 2 · number of
@@ -289,24 +315,24 @@ def _newton_direction(
     if mask is not None:
         unit = masked(mask, unit)
         exact = exact * norm(unit)
-    down = jax.tree.map(jnp.negative, unit)
+    down = tree_map(jnp.negative, unit)
     left = dot(unit, unit)
 
-    def more(s: _Solving) -> Array:
+    def more(s: _Solving[V]) -> Array:
         return (s.left > exact**2) & (s.products < most) & ~s.bent
 
-    def solve(s: _Solving) -> _Solving:
+    def solve(s: _Solving[V]) -> _Solving[V]:
         hp = masked(mask, hessian_vector_product(cost, v, s.p))
         curvature = dot(s.p, hp)
         # A curvature within rounding of 0 gives no step length. After the first direction, it then adds no step.
-        flat = jnp.abs(curvature) <= jnp.finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)  # type: ignore[no-untyped-call]
+        flat = jnp.abs(curvature) <= finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)
         alpha = s.left / jnp.where(flat, 1, jnp.abs(curvature))
         along = jnp.where(flat, jnp.where(s.products == 0, flat_length, 0), alpha * length)
         d, r = axpy(along, s.p, s.d), axpy(-alpha, hp, s.r)
         now = dot(r, r)
         return _Solving(d, r, axpy(now / s.left, s.p, r), now, s.products + 1, flat | (curvature < 0))
 
-    zero = jax.tree.map(jnp.zeros_like, unit)
+    zero = tree_map(jnp.zeros_like, unit)
     s = control.while_loop(more, solve, _Solving(zero, down, down, left, jnp.array(0), jnp.array(False)))
     return s.d, s.products
 
@@ -321,7 +347,7 @@ class FlowState(NamedTuple):
     evaluations: Int[Array, ""]
 
 
-def gradient_flow(dt: Any) -> Rule:
+def gradient_flow(dt: Real) -> Rule:
     """Make the rule that follows the gradient flow, the limit of gradient descent for η → 0.
 
     dv/dt = −∇C(v), by the classical Runge–Kutta method: Δv = −dt/6 (k₁ + 2k₂ + 2k₃ + k₄), where the kᵢ are ∇C at v,
@@ -352,19 +378,19 @@ def gradient_flow(dt: Any) -> Rule:
     return checked_rule(_FLOW, dt=dt)
 
 
-def _flow(dt: Any) -> optax.GradientTransformationExtraArgs:
-    def step(g: Any, state: FlowState, v: Any, *, value_fn: Cost, **_: Any) -> tuple[Any, FlowState]:
-        gradient = jax.grad(value_fn)
+def _flow(dt: Array | float) -> optax.GradientTransformationExtraArgs:
+    def step(g: V, state: FlowState, v: V, *, value_fn: Callable[[V], Array], **_: object) -> tuple[V, FlowState]:
+        gradient = grad(value_fn)
         k2 = gradient(axpy(-dt / 2, g, v))
         k3 = gradient(axpy(-dt / 2, k2, v))
         k4 = gradient(axpy(-dt, k3, v))
-        steps = jax.tree.map(lambda a, b, c, d: jnp.asarray(-dt / 6 * (a + 2 * (b + c) + d), a.dtype), g, k2, k3, k4)
+        steps = tree_map(lambda a, b, c, d: jnp.asarray(-dt / 6 * (a + 2 * (b + c) + d), a.dtype), g, k2, k3, k4)
         return steps, FlowState(jnp.array(3))
 
     return optax.GradientTransformationExtraArgs(lambda v: FlowState(jnp.array(0)), step)
 
 
-def _last_eta(state: SearchState, memory: int) -> Array:
+def _last_eta(state: SearchState[V], memory: int) -> Array:
     return state.eta
 
 

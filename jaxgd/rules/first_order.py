@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from jaxgd.errors import (
     ShapeError,
@@ -18,9 +18,10 @@ from jaxgd.errors import (
 )
 from jaxgd.pytree import norm
 from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
+from jaxgd.typed import Generic, Real, V, tree_map
 
 
-def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]:
+def update(v: V, gradient: V, eta: Real) -> V:
     """Make one step of gradient descent, for any pytree of variables.
 
     v → v − η∇C.
@@ -48,10 +49,11 @@ def update(v: PyTree[Array], gradient: PyTree[Array], eta: Any) -> PyTree[Array]
     ours, theirs = str(jax.tree.structure(v)), str(jax.tree.structure(gradient))
     if ours != theirs:
         raise ShapeError(f"update: the gradient must be a tree like v, {shown(ours, str)}, got {shown(theirs, str)}.")
-    return jax.tree_util.tree_map_with_path(lambda path, x, g: _step(path, x, g, eta), v, gradient)
+    after: V = jax.tree_util.tree_map_with_path(lambda path, x, g: _step(path, x, g, eta), v, gradient)
+    return after
 
 
-def _step(path: Any, x: Array, g: Array, eta: Any) -> Array:
+def _step(path: tuple[Any, ...], x: Array, g: Array, eta: Real) -> Array:
     name = jax.tree_util.keystr(path) or "v"
     require_float("update", f"variable {name}", x)
     require_float("update", f"the gradient of {name}", g)
@@ -62,7 +64,7 @@ def _step(path: Any, x: Array, g: Array, eta: Any) -> Array:
     return jnp.asarray(x - eta * g, jnp.result_type(x))
 
 
-Schedule = Callable[[Any], Any]
+Schedule = Callable[[Array], Real]
 """A schedule as in optax: η as a function of the number of earlier updates, from 0."""
 
 
@@ -76,7 +78,7 @@ class ScheduleState(NamedTuple):
     updates: Array
 
 
-def gradient_descent(eta: Any) -> Rule:
+def gradient_descent(eta: Real | Schedule) -> Rule:
     """Make the book's rule of gradient descent, for a constant η or a schedule.
 
     Δv = −η∇C.
@@ -106,26 +108,29 @@ def gradient_descent(eta: Any) -> Rule:
     return checked_rule(_CONSTANT, eta=eta)
 
 
-def _constant(eta: Any) -> optax.GradientTransformation:
-    return optax.stateless(lambda gradient, _: jax.tree.map(lambda g: -eta * g, gradient))
+def _constant(eta: Array | float) -> optax.GradientTransformation:
+    def step(gradient: V, _: object) -> V:
+        return tree_map(lambda g: -eta * g, gradient)
+
+    return optax.stateless(step)
 
 
 def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
-    def step(gradient: Any, state: ScheduleState, v: Any = None) -> tuple[Any, ScheduleState]:
+    def step(gradient: V, state: ScheduleState, v: V | None = None) -> tuple[V, ScheduleState]:
         eta = schedule(state.updates)
         require_real("gradient_descent", "the eta of the schedule", eta)
-        steps = jax.tree.map(lambda g: jnp.asarray(-eta * g, g.dtype), gradient)
+        steps = tree_map(lambda g: jnp.asarray(-eta * g, g.dtype), gradient)
         return steps, ScheduleState(state.updates + 1)
 
     return optax.GradientTransformation(lambda v: ScheduleState(jnp.array(0)), step)
 
 
 # Functions of a module, because pickle finds no lambda.
-def _constant_rate(state: Any, eta: Any, mu: Any = None) -> Any:
+def _constant_rate(state: object, eta: Real, mu: Real = 0) -> Real:
     return eta
 
 
-def _scheduled_rate(state: ScheduleState, schedule: Schedule) -> Any:
+def _scheduled_rate(state: ScheduleState, schedule: Schedule) -> Real:
     return schedule(state.updates)
 
 
@@ -133,7 +138,7 @@ _CONSTANT = RuleSpec("gradient_descent", _constant, rate=_constant_rate)
 _SCHEDULED = RuleSpec("gradient_descent", _scheduled, may_step_zero=True, rate=_scheduled_rate)
 
 
-def fixed_length(epsilon: Any) -> Rule:
+def fixed_length(epsilon: Real) -> Rule:
     """Make the rule whose steps all have length ε.
 
     Its step decreases C the most, to first order, among all steps of that length.
@@ -163,12 +168,12 @@ def fixed_length(epsilon: Any) -> Rule:
     return checked_rule(_FIXED_LENGTH, epsilon=epsilon)
 
 
-def _fixed_length(epsilon: Any) -> optax.GradientTransformation:
-    def step(gradient: Any, _: Any) -> Any:
+def _fixed_length(epsilon: Array | float) -> optax.GradientTransformation:
+    def step(gradient: V, _: object) -> V:
         length = norm(gradient)
         # (ε/‖g‖) g would overflow for the smallest gradients.
         safe = jnp.where(length > 0, length, 1)
-        return jax.tree.map(lambda g: jnp.asarray(-epsilon * (g / safe), g.dtype), gradient)
+        return tree_map(lambda g: jnp.asarray(-epsilon * (g / safe), g.dtype), gradient)
 
     return optax.stateless(step)
 
@@ -176,17 +181,17 @@ def _fixed_length(epsilon: Any) -> optax.GradientTransformation:
 _FIXED_LENGTH = RuleSpec("fixed_length", _fixed_length)
 
 
-class MomentumState(NamedTuple):
+class MomentumState(NamedTuple, Generic[V]):
     """The state of a rule with momentum.
 
     Attributes:
         velocity: The velocity after the last step, a tree like v.
     """
 
-    velocity: PyTree[Array]
+    velocity: V
 
 
-def heavy_ball(eta: Any, mu: Any) -> Rule:
+def heavy_ball(eta: Real, mu: Real) -> Rule:
     """Make the rule of a ball with momentum: each step keeps a part of the step before it.
 
     Δv = μ Δv′ − η∇C, with Δv′ the step before, 0 at first. μ = 0 is gradient descent.
@@ -215,7 +220,7 @@ def heavy_ball(eta: Any, mu: Any) -> Rule:
     return checked_rule(_HEAVY_BALL, eta=eta, mu=mu)
 
 
-def nesterov(eta: Any, mu: Any) -> Rule:
+def nesterov(eta: Real, mu: Real) -> Rule:
     """Make the rule of Nesterov's accelerated gradient, in the form that needs ∇C only at v.
 
     m = μ m′ − η∇C and Δv = μ m − η∇C, with m′ the velocity before, 0 at first.
@@ -242,21 +247,21 @@ def nesterov(eta: Any, mu: Any) -> Rule:
     return checked_rule(_NESTEROV, eta=eta, mu=mu)
 
 
-def _momentum(eta: Any, mu: Any, ahead: bool = False) -> optax.GradientTransformation:
-    def init(v: Any) -> MomentumState:
-        return MomentumState(jax.tree.map(jnp.zeros_like, v))
+def _momentum(eta: Array | float, mu: Array | float, ahead: bool = False) -> optax.GradientTransformation:
+    def init(v: V) -> MomentumState[V]:
+        return MomentumState(tree_map(jnp.zeros_like, v))
 
     def moved(m: Array, g: Array) -> Array:
         return jnp.asarray(mu * m - eta * g, g.dtype)
 
-    def step(gradient: Any, state: MomentumState, v: Any = None) -> tuple[Any, MomentumState]:
-        velocity = jax.tree.map(moved, state.velocity, gradient)
-        return jax.tree.map(moved, velocity, gradient) if ahead else velocity, MomentumState(velocity)
+    def step(gradient: V, state: MomentumState[V], v: V | None = None) -> tuple[V, MomentumState[V]]:
+        velocity = tree_map(moved, state.velocity, gradient)
+        return tree_map(moved, velocity, gradient) if ahead else velocity, MomentumState(velocity)
 
     return optax.GradientTransformation(init, step)
 
 
-def _nesterov(eta: Any, mu: Any) -> optax.GradientTransformation:
+def _nesterov(eta: Array | float, mu: Array | float) -> optax.GradientTransformation:
     return _momentum(eta, mu, ahead=True)
 
 

@@ -1,12 +1,12 @@
 """L-BFGS with a line search for the strong Wolfe conditions."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from jaxgd.errors import require_count
 from jaxgd.mesh import control
@@ -14,6 +14,7 @@ from jaxgd.pytree import any_nonzero, axpy, dot, norm, scaled, subtract, unit_ve
 from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project, reduced
 from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
+from jaxgd.typed import Generic, Tree, V, finfo, tree_leaves, tree_map, value_and_grad, vmap
 
 # The Wolfe conditions: C falls by at least this part of the predicted decrease, and |slope| to at most this part.
 _DECREASE, _SLOPE = 1e-4, 0.9
@@ -25,10 +26,8 @@ _HOPELESS = 1e-3
 # A step beyond all trials grows by at most this factor.
 _GROWTH = 10
 
-Cost = Callable[[PyTree[Array]], Array]
 
-
-class WolfeState(NamedTuple):
+class WolfeState(NamedTuple, Generic[V]):
     """The state of L-BFGS and its line search.
 
     A pair holds a step s and the change y of the gradient, as the unit vectors s/‖s‖ and y/‖y‖: no square then leaves
@@ -48,12 +47,12 @@ class WolfeState(NamedTuple):
         evaluations: The evaluations of C and ∇C in the last search.
     """
 
-    v: PyTree[Array]
-    gradient: PyTree[Array]
+    v: V
+    gradient: V
     value: Float[Array, ""]
-    grad: PyTree[Array]
-    s: PyTree[Array]
-    y: PyTree[Array]
+    grad: V
+    s: V
+    y: V
     cosine: Float[Array, " memory"]
     ratio: Float[Array, " memory"]
     known: Int[Array, ""]
@@ -108,24 +107,24 @@ def wolfe(memory: int = 10) -> Rule:
 
 
 def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
-    def init(v: Any) -> WolfeState:
+    def init(v: V) -> WolfeState[V]:
         zero, rows = jnp.zeros((), wide_dtype(v)), jnp.zeros(memory, wide_dtype(v))
-        nothing = jax.tree.map(jnp.zeros_like, v)
-        pairs = jax.tree.map(lambda x: jnp.zeros((memory, *x.shape), x.dtype), v)
+        nothing = tree_map(jnp.zeros_like, v)
+        pairs = tree_map(lambda x: jnp.zeros((memory, *x.shape), x.dtype), v)
         none = jnp.array(0)
         return WolfeState(v, nothing, zero + jnp.inf, nothing, pairs, pairs, rows, rows, none, zero, none)
 
     def step(
-        g: Any,
-        state: WolfeState,
-        v: Any,
+        g: V,
+        state: WolfeState[V],
+        v: V,
         *,
-        value: Any,
-        value_fn: Cost,
-        grad: Any = None,
+        value: ArrayLike,
+        value_fn: Callable[[V], Array],
+        grad: V | None = None,
         bounds: Bounds | None = None,
-        **_: Any,
-    ) -> tuple[Any, WolfeState]:
+        **_: object,
+    ) -> tuple[V, WolfeState[V]]:
         kind = state.value.dtype
         value = jnp.asarray(value, kind)
         # In a chain of optax, g may differ from ∇C. With bounds, it is the reduced gradient.
@@ -148,10 +147,10 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
                 quasi, mask = _bounded_direction(bounds, state, v, g, unit, length, memory)
             quasi_slope = dot(grad, quasi).astype(kind)
             good = (state.known > 0) & (quasi_slope < 0)
-            direction = jax.tree.map(lambda x, y: jnp.where(good, x, y), quasi, down)
+            direction = _chosen(good, quasi, down)
             slope = jnp.where(good, quasi_slope, slope)
             if bounds is not None:
-                short = jax.tree.map(lambda m, x: jnp.where(m & good, 0, x), mask, grad)
+                short = tree_map(lambda x, m: jnp.where(m & good, 0, x), grad, mask)
         most = jnp.where(stuck, 0, _TRIALS)
         t, c, gradient, trials = _search(value_fn, v, direction, slope, value, grad, most, bounds, short)
         steps = scaled(t, direction)
@@ -172,32 +171,26 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, step)
 
 
-def _with_pair(state: WolfeState, v: Any, g: Any, memory: int) -> WolfeState:
+def _with_pair(state: WolfeState[V], v: V, g: V, memory: int) -> WolfeState[V]:
     """Return the state with the pair of the last step, if its curvature is positive."""
     if not memory:
         return state
     kind = state.value.dtype
-    s, s_length = unit_vector(jax.tree.map(jnp.subtract, v, state.v), kind)
-    y, y_length = unit_vector(jax.tree.map(jnp.subtract, g, state.gradient), kind)
+    s, s_length = unit_vector(subtract(v, state.v), kind)
+    y, y_length = unit_vector(subtract(g, state.gradient), kind)
     cosine = dot(s, y).astype(kind)
-    good = (s_length > 0) & (cosine > 10 * jnp.finfo(kind).eps)  # type: ignore[no-untyped-call]
+    good = (s_length > 0) & (cosine > 10 * finfo(kind).eps)
     row = state.known % memory
 
-    def written(rows: Any, x: Any) -> Any:
-        return jax.tree.map(lambda xs, x: xs.at[row].set(jnp.where(good, x, xs[row])), rows, x)
-
-    return state._replace(
-        s=written(state.s, s),
-        y=written(state.y, y),
-        cosine=written(state.cosine, cosine),
-        ratio=written(state.ratio, s_length / jnp.where(y_length > 0, y_length, 1)),
-        known=state.known + good,
-    )
+    pairs = (state.s, state.y, state.cosine, state.ratio)
+    pair = (s, y, cosine, s_length / jnp.where(y_length > 0, y_length, 1))
+    s, y, cosine, ratio = tree_map(lambda xs, x: xs.at[row].set(jnp.where(good, x, xs[row])), pairs, pair)
+    return state._replace(s=s, y=y, cosine=cosine, ratio=ratio, known=state.known + good)
 
 
 def _bounded_direction(
-    bounds: Bounds, state: WolfeState, v: Any, g: Any, unit: Any, length: Array, memory: int
-) -> tuple[Any, Any]:
+    bounds: Bounds, state: WolfeState[V], v: V, g: V, unit: V, length: Array, memory: int
+) -> tuple[V, V]:
     """Return a direction, and the mask of the variables that move by L-BFGS.
 
     A short step along −g shows the variables that are about to reach a bound. They move along −g, because the pairs are
@@ -205,44 +198,44 @@ def _bounded_direction(
     """
     row = (state.known - 1) % memory
     step = scaled(-length * state.cosine[row] * state.ratio[row], unit)
-    mask = jax.tree.map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
+    mask = tree_map(jnp.logical_and, free(bounds, v, g), inside(bounds, axpy(1, step, v)))
     return scaled(-length, _two_loops(_restricted(state, mask), unit, memory)), mask
 
 
-def _restricted(state: WolfeState, mask: Any) -> WolfeState:
+def _restricted(state: WolfeState[V], mask: V) -> WolfeState[V]:
     """Return the state with the pairs of the masked variables. A pair without positive curvature there becomes 0."""
     kind = state.value.dtype
 
-    def pair(s: Any, y: Any, ratio: Array) -> tuple[Any, Any, Array, Array]:
+    def pair(s: V, y: V, ratio: Array) -> tuple[V, V, Array, Array]:
         # s and y were unit vectors, so squares below the range of the dtype do not count.
         s, y = masked(mask, s), masked(mask, y)
         s_length, y_length = (jnp.sqrt(dot(u, u)).astype(kind) for u in (s, y))
         product = dot(s, y).astype(kind)
-        good = product > 10 * jnp.finfo(kind).eps * s_length * y_length  # type: ignore[no-untyped-call]
+        good = product > 10 * finfo(kind).eps * s_length * y_length
         # The two loops need a unit vector y. The length of s is arbitrary.
         length = jnp.where(good, y_length, 1)
-        s, y = (scaled(jnp.where(good, 1 / x, 0), u) for u, x in ((s, 1), (y, length)))
+        s, y = scaled(jnp.where(good, 1.0, 0), s), scaled(jnp.where(good, 1 / length, 0), y)
         return s, y, jnp.where(good, product / length, 1), ratio / length
 
-    s, y, cosine, ratio = jax.vmap(pair)(state.s, state.y, state.ratio)
+    s, y, cosine, ratio = vmap(pair)(state.s, state.y, state.ratio)
     return state._replace(s=s, y=y, cosine=cosine, ratio=ratio)
 
 
-def _two_loops(state: WolfeState, q: Any, memory: int) -> Any:
+def _two_loops(state: WolfeState[V], q: V, memory: int) -> V:
     """Return B q, by the two loops of L-BFGS over the pairs: from the newest to the oldest, and back."""
     n = jnp.minimum(state.known, memory)
 
-    def pair(i: Any) -> Any:
+    def pair(i: ArrayLike) -> tuple[V, V, Array, Array]:
         row = (state.known - 1 - i) % memory
-        return jax.tree.map(lambda xs: xs[row], (state.s, state.y, state.cosine, state.ratio))
+        return tree_map(lambda xs: xs[row], (state.s, state.y, state.cosine, state.ratio))
 
-    def back(i: Any, carry: Any) -> Any:
+    def back(i: Array, carry: tuple[V, Array]) -> tuple[V, Array]:
         q, alphas = carry
         s, y, cosine, _ = pair(i)
         alpha = (dot(s, q) / cosine).astype(cosine.dtype)
         return axpy(-alpha, y, q), alphas.at[i].set(alpha)
 
-    def forth(j: Any, r: Any) -> Any:
+    def forth(j: Array, r: V) -> V:
         i = n - 1 - j
         s, y, cosine, ratio = pair(i)
         beta = (dot(y, r) / cosine).astype(cosine.dtype)
@@ -250,7 +243,8 @@ def _two_loops(state: WolfeState, q: Any, memory: int) -> Any:
 
     q, alphas = control.fori_loop(0, n, back, (q, jnp.zeros_like(state.ratio)))
     _, _, cosine, ratio = pair(0)
-    return control.fori_loop(0, n, forth, scaled(cosine * ratio, q))
+    product: V = control.fori_loop(0, n, forth, scaled(cosine * ratio, q))
+    return product
 
 
 class _Trial(NamedTuple):
@@ -261,26 +255,26 @@ class _Trial(NamedTuple):
     slope: Array
 
 
-class _Searching(NamedTuple):
+class _Searching(NamedTuple, Generic[V]):
     low: _Trial  # the lowest trial that meets the first condition
     high: _Trial  # the other end of the interval; t is infinite before it is known
     t: Array  # the next trial
-    best: Any  # C and ∇C at `low`
+    best: tuple[Array, V]  # C and ∇C at `low`
     trials: Array
     done: Array
 
 
 def _search(
-    cost: Cost,
-    v: Any,
-    direction: Any,
+    cost: Callable[[V], Array],
+    v: V,
+    direction: V,
     slope: Array,
     value: Array,
-    gradient: Any,
+    gradient: V,
     most: Array,
     bounds: Bounds | None = None,
-    short: Any = None,
-) -> tuple[Any, ...]:
+    short: V | None = None,
+) -> tuple[Array, Array, V, Array]:
     """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`.
 
     If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs the first condition
@@ -288,22 +282,25 @@ def _search(
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
-    eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
+    eps = finfo(kind).eps
     rounding = eps * jnp.abs(value) / size
     largest = _largest(gradient)
     rest = slope if short is None else slope - dot(short, direction).astype(kind)
 
-    def more(s: _Searching) -> Array:
+    def more(s: _Searching[V]) -> Array:
         return ~s.done & (s.trials < most)
 
-    def trial(s: _Searching) -> _Searching:
+    def at(point: V) -> Array:
+        return jnp.asarray(cost(point), kind)
+
+    def trial(s: _Searching[V]) -> _Searching[V]:
         x = axpy(s.t, direction, v)
         point = project(bounds, x)
-        c, g = jax.value_and_grad(lambda v: jnp.asarray(cost(v), kind))(point)
+        c, g = value_and_grad(at)(point)
         inner, expected = g, s.t
         if bounds is not None:
             # A variable that has reached its bound no longer moves.
-            inner = masked(jax.tree.map(jnp.equal, x, point), reduced(bounds, point, g))
+            inner = masked(tree_map(jnp.equal, x, point), reduced(bounds, point, g))
             expected = -predicted(bounds, v, rest, short, s.t, point) / size
         new = _Trial(s.t, (c - value) / size, dot(inner, direction).astype(kind) / size)
         near = (new.change <= _SLACK * rounding) & (new.slope <= 1 - 2 * _DECREASE)
@@ -332,13 +329,13 @@ def _search(
     return s.low.t, *s.best, s.trials
 
 
-def _largest(g: Any) -> Array:
+def _largest(g: Tree) -> Array:
     """Return the largest |∂C/∂vᵢ|."""
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(g) if x.size]))
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in tree_leaves(g) if x.size]))
 
 
-def _chosen(condition: Array, x: Any, y: Any) -> Any:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), x, y)
+def _chosen(condition: Array, x: V, y: V) -> V:
+    return tree_map(lambda x, y: jnp.where(condition, x, y), x, y)
 
 
 def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:

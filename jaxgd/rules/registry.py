@@ -1,49 +1,18 @@
-"""The registry of rules. `import jaxgd` and the command line read it, so it imports no other module of jaxgd."""
+"""The registry of rules. `import jaxgd` and the command line read it, so it imports JAX for type checkers only."""
 
-import importlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from jaxgd.rules.entry import Entry, Hyperparam
 
-class Hyperparam(NamedTuple):
-    """A number that a rule takes.
-
-    Attributes:
-        name: The name of the argument, and of the option of `jaxgd minimize`.
-        default: The default of that option.
-        help: The help of that option, without the names of the rules and the default.
-        fraction: True if the number must lie in [0, 1), and False if it must be above 0.
-    """
-
-    name: str
-    default: float
-    help: str
-    fraction: bool = False
-
-
-class Entry(NamedTuple):
-    """One rule.
-
-    Attributes:
-        name: The name of the function that makes the rule.
-        module: The module of that function. It may import JAX.
-        hyperparams: The numbers that the function takes.
-    """
-
-    name: str
-    module: str
-    hyperparams: tuple[Hyperparam, ...] = ()
-
-    @property
-    def word(self) -> str:
-        """The value of --rule."""
-        return self.name.replace("_", "-")
-
-    def load(self) -> Callable[..., Any]:
-        """Import the module, and return the function."""
-        function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.name)
-        return function
-
+if TYPE_CHECKING:
+    from jaxgd.rules.evaluating import backtracking as backtracking
+    from jaxgd.rules.evaluating import gradient_flow as gradient_flow
+    from jaxgd.rules.evaluating import newton as newton
+    from jaxgd.rules.first_order import fixed_length as fixed_length
+    from jaxgd.rules.first_order import gradient_descent as gradient_descent
+    from jaxgd.rules.first_order import heavy_ball as heavy_ball
+    from jaxgd.rules.first_order import nesterov as nesterov
+    from jaxgd.rules.lbfgs import wolfe as wolfe
 
 _ETA = Hyperparam("eta", 1e-3, "Learning rate η")
 _MU = Hyperparam("mu", 0.9, "Momentum μ", fraction=True)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,26 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxgd.errors import RangeError, is_traced, require_positive, require_real, shown
-from jaxgd.rules.registry import RULES, Hyperparam
+from jaxgd.rules.entry import Hyperparam
+from jaxgd.rules.registry import RULES
+from jaxgd.typed import Real
+
+
+@runtime_checkable
+class Transformation(Protocol):
+    """A rule as a pair of functions: a `Rule`, or any transformation of optax."""
+
+    @property
+    def init(self) -> Callable[..., Any]:
+        """The function `init(v)`, which returns the state of the rule at the start v."""
+
+    @property
+    def update(self) -> Callable[..., tuple[Any, Any]]:
+        """The function `update(gradient, state, v, **extra)`, which returns the step Δv and the next state.
+
+        `minimize` passes `value`, `grad` and `value_fn` to a rule that takes extra arguments, and `bounds` if it has
+        any.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +48,8 @@ class RuleSpec:
     """
 
     name: str
-    build: Callable[..., Any]
-    rate: Callable[..., Any] | None = None
+    build: Callable[..., Transformation]
+    rate: Callable[..., Real] | None = None
     unrolls: bool = True
     may_step_zero: bool = False
     uses_cost: bool = False
@@ -73,10 +92,11 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     def __new__(cls, spec: RuleSpec, hyperparams: Mapping[str, Any], **static_args: Any) -> "Rule":
         """Make a rule. Its hyperparameters are not checked here, because JAX may put any object in their place."""
 
-        def built() -> Any:
-            return optax.with_extra_args_support(spec.build(**hyperparams, **static_args))
+        def built() -> Transformation:
+            rule: Transformation = optax.with_extra_args_support(spec.build(**hyperparams, **static_args))
+            return rule
 
-        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        def update(updates: object, state: object, params: object = None, **extra: object) -> tuple[Any, Any]:
             # Optax passes some arguments by name, so the names here are optax's.
             return built().update(updates, state, params, **extra)
 
@@ -96,14 +116,16 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         hyperparams = {**self.hyperparams, **dict(self.static_args)}
         return f"{self.spec.name}({', '.join(f'{name}={_number(x)}' for name, x in hyperparams.items())})"
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the description and the numbers. A schedule must be a function that pickle finds by its name."""
         return _unflatten, ((self.spec, tuple(self.hyperparams), self.static_args), tuple(self.hyperparams.values()))
 
     @property
     def valid(self) -> Bool[Array, ""]:
         """True if all hyperparameters are in range. Numbers that were traced when the rule was made are checked too."""
-        numbers = [(h, self.hyperparams[h.name]) for h in self.spec.hyperparams if h.name in self.hyperparams]
+        numbers: list[tuple[Hyperparam, Array]] = [
+            (h, self.hyperparams[h.name]) for h in self.spec.hyperparams if h.name in self.hyperparams
+        ]
         checks = [(x >= 0) & (x < 1) if h.fraction else jnp.isfinite(x) & (x > 0) for h, x in numbers]
         return jnp.all(jnp.array(checks, bool))
 
@@ -112,14 +134,14 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         """The name of the hyperparameter that scales the steps, such as "eta"; None if the rule chooses the scale."""
         return next((h.name for h in self.spec.hyperparams if not h.fraction), None)
 
-    def rate(self, state: Any) -> Float[Array, ""]:
+    def rate(self, state: object) -> Float[Array, ""]:
         """Return the η of the next step, or NaN if this rule has none."""
         if self.spec.rate is None:
             return jnp.array(jnp.nan)
         return jnp.asarray(self.spec.rate(state, **self.hyperparams, **dict(self.static_args)), float)
 
 
-def checked_rule(spec: RuleSpec, **hyperparams: Any) -> Rule:
+def checked_rule(spec: RuleSpec, **hyperparams: object) -> Rule:
     """Make a rule. Raise unless its hyperparameters are numbers in their ranges. A traced number may have any value."""
     for h in spec.hyperparams:
         require = _require_fraction if h.fraction else require_positive
@@ -137,11 +159,14 @@ def _number(x: Any) -> str:
     return str(x) if isinstance(x, jax.core.Tracer) or callable(x) else f"{x:g}" if jnp.ndim(x) == 0 else str(x)
 
 
-def _flatten(rule: Rule) -> tuple[tuple[Any, ...], Any]:
+_About = tuple[RuleSpec, tuple[str, ...], tuple[tuple[str, Any], ...]]
+
+
+def _flatten(rule: Rule) -> tuple[tuple[Any, ...], _About]:
     return tuple(rule.hyperparams.values()), (rule.spec, tuple(rule.hyperparams), rule.static_args)
 
 
-def _unflatten(about: Any, values: Any) -> Rule:
+def _unflatten(about: _About, values: Iterable[object]) -> Rule:
     spec, names, static_args = about
     return Rule(spec, dict(zip(names, values, strict=True)), **dict(static_args))
 

@@ -10,7 +10,8 @@ import pytest
 from support import often
 
 from jaxgd import rules
-from jaxgd.rules.registry import RULES, Entry, Hyperparam
+from jaxgd.rules.entry import Entry, Hyperparam
+from jaxgd.rules.registry import RULES
 
 
 def test_rosenbrock_prints_the_known_figures(jaxgd):
