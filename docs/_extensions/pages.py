@@ -88,14 +88,13 @@ def moved(text, source, page, docs):
 
 def sidebar(text):
     """Return the tables of contents for the parts of docs/README.md."""
-    tables = []
+    parts = {}
     for title, part in re.findall(r"(?ms)^## (.*?)$(.*?)(?=^## |\Z)", text):
         targets = re.findall(r"(?m)^\| \[[^]]*\]\(([^)#]+)\)", part)
-        entries = [COPIES.get(os.path.normpath(f"docs/{target}"), target) for target in targets]
+        parts[title] = [COPIES.get(os.path.normpath(f"docs/{target}"), target) for target in targets]
         if title == "Reference":
-            entries += [f"api/{page}.md" for page in REFERENCE]
-        tables.append("\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *entries, "```"]))
-    return "\n\n".join(tables) + "\n"
+            parts["API"] = [f"api/{page}.md" for page in REFERENCE]
+    return "".join(f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{_lines(parts[title])}```\n\n" for title in parts)
 
 
 def reference():
@@ -114,6 +113,10 @@ def reference():
     if left:
         raise ValueError(f"REFERENCE in docs/_extensions/pages.py has no page for {', '.join(sorted(left))}.")
     return pages
+
+
+def _lines(entries):
+    return "".join(f"{entry}\n" for entry in entries)
 
 
 def _order(name):
