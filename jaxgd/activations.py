@@ -4,7 +4,7 @@ A new activation is one entry of `ACTIVATIONS` and one row of the table in its t
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, is_float, require_float, shown
 from jaxgd.seen import hashable
+from jaxgd.typed import finfo, vjp
 
-Activation = str | Callable[[Any], Any]
+Activation = str | Callable[[Array], Array]
 """An activation: the name of an entry of `ACTIVATIONS`, or a function of the weighted inputs z."""
 
 
@@ -41,17 +42,16 @@ def sigmoid(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         0.5
     """
     require_float("sigmoid", "z", z)
-    a: Array = _sigmoid(z)
-    return a
+    return _sigmoid(z)
 
 
 @jax.custom_jvp
-def _sigmoid(z: Any) -> Any:
+def _sigmoid(z: Array) -> Array:
     return jax.nn.sigmoid(z)
 
 
 @_sigmoid.defjvp
-def _sigmoid_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Array, Array]:
+def _sigmoid_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (z,), (dz,) = primals, tangents
     return _sigmoid(z), sigmoid_prime(z) * dz
 
@@ -77,23 +77,22 @@ def sigmoid_prime(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         0.25
     """
     require_float("sigmoid_prime", "z", z)
-    slope: Array = _sigmoid(z) * _sigmoid(-z)
-    return slope
+    return _sigmoid(z) * _sigmoid(-z)
 
 
 @jax.custom_jvp
-def tanh(z: Any) -> Any:
+def tanh(z: Array) -> Array:
     """Return the hyperbolic tangent of z. Derivatives of every order use `tanh_prime`."""
     return jnp.tanh(z)
 
 
 @tanh.defjvp
-def _tanh_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+def _tanh_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (z,), (dz,) = primals, tangents
     return tanh(z), tanh_prime(z) * dz
 
 
-def tanh_prime(z: Any) -> Any:
+def tanh_prime(z: Array) -> Array:
     """Return the derivative of tanh, 1 − tanh²(z) = 4σ(2z)σ(−2z).
 
     The first form is exactly 0 in float32 for z above about 9.
@@ -101,24 +100,24 @@ def tanh_prime(z: Any) -> Any:
     return 4 * sigmoid_prime(2 * z)
 
 
-def relu_prime(z: Any) -> Any:
+def relu_prime(z: Array) -> Array:
     """Return the derivative of max(z, 0): 1 above 0, and 0 elsewhere, also at 0."""
     return (z > 0).astype(z.dtype)
 
 
 @jax.custom_jvp
-def softmax(z: Any) -> Any:
+def softmax(z: Array) -> Array:
     """Return exp(z_j) / Σ_k exp(z_k) over the last axis. Derivatives of every order use `softmax_product`."""
     return jax.nn.softmax(z, axis=-1)
 
 
 @softmax.defjvp
-def _softmax_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (z,), (dz,) = primals, tangents
     return softmax(z), softmax_product(z, dz)
 
 
-def softmax_product(z: Any, v: Any) -> Any:
+def softmax_product(z: Array, v: Array) -> Array:
     """Return the product of the softmax's Jacobian with v, a_j (v_j − Σ_k a_k v_k). The Jacobian is symmetric.
 
     The elements of the product add up to 0. The element of the largest output m is computed as minus the sum of the
@@ -129,16 +128,16 @@ def softmax_product(z: Any, v: Any) -> Any:
     return jnp.where(largest, -jnp.sum(product, axis=-1, keepdims=True), product)
 
 
-def is_largest(z: Any) -> Any:
+def is_largest(z: Array) -> Array:
     """Return True at the largest element of each row, and False elsewhere. The first of equal elements counts."""
     return jax.lax.broadcasted_iota(int, z.shape, z.ndim - 1) == jnp.argmax(z, axis=-1, keepdims=True)
 
 
-def _by_slope(prime: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+def _by_slope(prime: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
     return lambda z, v: v * prime(z)
 
 
-def _is_0_or_1(a: Any, eps: Any) -> Any:
+def _is_0_or_1(a: Array, eps: float) -> Array:
     return (a <= eps) | (a >= 1 - eps)
 
 
@@ -153,9 +152,9 @@ class Entry(NamedTuple):
         output_only: True if only the output layer may have this activation.
     """
 
-    function: Callable[[Any], Any]
-    product: Callable[[Any, Any], Any]
-    at_limit: Callable[[Any, Any], Any]
+    function: Callable[[Array], Array]
+    product: Callable[[Array, Array], Array]
+    at_limit: Callable[[Array, float], Array]
     output_only: bool = False
 
 
@@ -183,8 +182,7 @@ def activate(activation: Activation, z: Float[Array, "*batch out"]) -> Float[Arr
         DtypeError: If it does not return real floating point.
     """
     if isinstance(activation, str):
-        a: Array = ACTIVATIONS[activation].function(z)
-        return a
+        return ACTIVATIONS[activation].function(z)
     a = activation(z)
     if not is_float(a):
         raise DtypeError(f"activation: {name_of(activation)} must return real floating point, got {describe(a)}.")
@@ -202,11 +200,9 @@ def backward(activation: Activation, z: Array, v: Array) -> Array:
     The derivative of a function of the user's own is taken by autodiff.
     """
     if isinstance(activation, str):
-        product: Array = ACTIVATIONS[activation].product(z, v)
-        return product
-    a, pullback = jax.vjp(lambda z: activate(activation, z), z)
-    product = pullback(v.astype(a.dtype))[0]
-    return product
+        return ACTIVATIONS[activation].product(z, v)
+    a, pullback = vjp(lambda z: activate(activation, z), z)
+    return pullback(v.astype(a.dtype))[0]
 
 
 def at_limit(activation: Activation, a: Array) -> Bool[Array, "..."]:
@@ -217,8 +213,7 @@ def at_limit(activation: Activation, a: Array) -> Bool[Array, "..."]:
     """
     if not isinstance(activation, str):
         return jnp.zeros(jnp.shape(a), bool)
-    limit: Array = ACTIVATIONS[activation].at_limit(a, jnp.finfo(a.dtype).eps)  # type: ignore[no-untyped-call]
-    return limit
+    return ACTIVATIONS[activation].at_limit(a, float(finfo(a.dtype).eps))
 
 
 def name_of(activation: Activation) -> str:
@@ -232,7 +227,7 @@ def name_of(activation: Activation) -> str:
     return f"the function {getattr(activation, '__name__', type(activation).__name__)}"
 
 
-def require_activation(who: str, activation: Any) -> Activation:
+def require_activation(who: str, activation: object) -> Activation:
     """Return an activation as a layer keeps it: hashable. Raise unless it is a name of the registry or a function."""
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
@@ -249,16 +244,17 @@ def require_activation(who: str, activation: Any) -> Activation:
     return hashable(activation)
 
 
-def require_activations(who: str, activation: Any, layers: int) -> tuple[Activation, ...]:
+def require_activations(who: str, activation: object, layers: int) -> tuple[Activation, ...]:
     """Return the activation of each layer, from one for all layers or a sequence with one per layer."""
-    one = isinstance(activation, str) or not isinstance(activation, Sequence)
-    each = (activation,) * layers if one else tuple(activation)
-    if len(each) != layers:
+    given: Sequence[object] = (activation,) * layers
+    if isinstance(activation, Sequence) and not isinstance(activation, str):
+        given = activation
+    if len(given) != layers:
         raise RangeError(
-            f"{who}: activation must be one for all layers, or one for each of the {layers}, got {len(each)}.\n"
+            f"{who}: activation must be one for all layers, or one for each of the {layers}, got {len(given)}.\n"
             'For instance ("sigmoid", "softmax") for two layers.'
         )
-    each = tuple(require_activation(who, x) for x in each)
+    each = tuple(require_activation(who, x) for x in given)
     for x in each[:-1]:
         if isinstance(x, str) and ACTIVATIONS[x].output_only:
             raise RangeError(

@@ -1,8 +1,7 @@
 """`assess`: the answers of a network, counted by class, and its mistakes."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
@@ -11,6 +10,7 @@ from jaxgd.errors import DtypeError, describe, is_traced
 from jaxgd.examples import Examples, require_fit
 from jaxgd.mesh.processes import on_host
 from jaxgd.network import Network
+from jaxgd.typed import jit, tree_leaves
 
 
 class Assessment(NamedTuple):
@@ -91,13 +91,13 @@ def assess(
 
 
 # Outside jit, each call would compile the loop over the chunks again.
-_outputs = jax.jit(outputs_in_chunks, static_argnames="budget")
+_outputs = jit(outputs_in_chunks, static_argnames="budget")
 
 
-def _fitted(network: Network, x: Any, labels: Any) -> Examples:
+def _fitted(network: Network, x: object, labels: object) -> Examples:
     """Return the examples on the device, checked against the network."""
     for name, value in (("network", network), ("x", x), ("labels", labels)):
-        for traced in filter(is_traced, jax.tree.leaves(value)):
+        for traced in filter(is_traced, tree_leaves(value)):
             raise DtypeError(
                 f"assess: {name} must have known values, got a traced {describe(traced)}.\n"
                 "Call it outside jit and vmap, or use jaxgd.accuracy there."

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgd.activations import Activation, activate, backward
-from jaxgd.cost import Cost, cross_entropy, quadratic_cost, require_cost_fits, sigmoid_error, softmax_error
+from jaxgd.cost import Cost, cross_entropy, from_inputs, quadratic_cost, require_cost_fits
 from jaxgd.errors import RangeError, ShapeError, describe, require_examples, require_float, require_precision
 from jaxgd.network import Layer, Network, activated, require_input, weighted_input
 
@@ -77,26 +77,22 @@ def backprop(
     x, y = jnp.reshape(x, (-1, jnp.shape(x)[-1])), jnp.reshape(y, (-1, jnp.shape(y)[-1]))
 
     # The backward pass needs every z and a.
-    activations, weighted_inputs = [x], []
+    activations, weighted_inputs = [x], list[Array]()
     for layer in network:
         weighted_inputs.append(weighted_input(layer, activations[-1], precision=precision))
         activations.append(activate(layer.activation, weighted_inputs[-1]))
 
     # The mean over the examples puts 1/n into the error of the outputs.
     z, outputs = weighted_inputs[-1], network[-1].activation
-    if cost is cross_entropy:
-        delta = _ERRORS[outputs](z, y) / len(x)  # type: ignore[index]
-    else:
-        delta = backward(outputs, z, (activations[-1] - y) / len(x))
+    form = from_inputs(cost, outputs)
+    delta = backward(outputs, z, (activations[-1] - y) / len(x)) if form is None else form.error(z, y) / len(x)
     gradient: list[Layer] = []
-    for i, layer in reversed(list(enumerate(network))):
+    for i in reversed(range(len(network))):
+        layer = network[i]
         dw = jnp.matmul(delta.T, activations[i], precision=precision)
         db = jnp.sum(delta, axis=0)
         gradient.append(layer._replace(w=dw.astype(layer.w.dtype), b=db.astype(layer.b.dtype)))
         if i > 0:
             error = jnp.matmul(delta, layer.w, precision=precision)
             delta = backward(network[i - 1].activation, weighted_inputs[i - 1], error)
-    return tuple(reversed(gradient))
-
-
-_ERRORS = {"sigmoid": sigmoid_error, "softmax": softmax_error}
+    return tuple(gradient[::-1])

@@ -1,18 +1,30 @@
 """The best network of a run on the validation examples, and the epochs since then: `keep` and `patience` of `train`."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
-from jaxgd.errors import DtypeError, RangeError, describe, largest_int, outline, require_choice, require_count
+from jaxgd.errors import (
+    DtypeError,
+    RangeError,
+    describe,
+    is_traced,
+    largest_int,
+    outline,
+    require_choice,
+    require_count,
+)
 from jaxgd.history import Best, History, TrainState
 from jaxgd.network import Network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import select
+from jaxgd.typed import tree_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,22 +40,23 @@ class Choice:
         """True if the run follows the best network."""
         return self.keep == "best" or self.patience is not None
 
-    def network(self, state: TrainState, xp: Any) -> Network:
+    def network(self, state: TrainState) -> Network:
         """Return the network of the result: the last one as long as no value was finite, even with `keep="best"`."""
         if self.keep == "last" or state.best is None:
             return state.network
-        known, best = state.best.epoch >= 0, state.best.network
-        if xp is np:
-            return best if known else state.network
-        return cast(Network, select(known, best, state.network))
+        known: Array = state.best.epoch >= 0
+        if is_traced(known):
+            return select(known, state.best.network, state.network)
+        return state.best.network if known else state.network
 
-    def outcome(self, best: Best | None, xp: Any) -> Any:
-        """Return the reason of a run that neither failed nor stopped, as a code."""
+    def outcome(self, best: Best | None, xp: ModuleType) -> Array | int:
+        """Return the reason of a run that neither failed nor stopped, as a code. `xp` is `numpy` or `jax.numpy`."""
         if best is None:
             return int(Reason.COMPLETED)
-        ended = xp.where(self.is_out_of_patience(best), int(Reason.PATIENCE), int(Reason.COMPLETED))
+        ended: Array = xp.where(self.is_out_of_patience(best), int(Reason.PATIENCE), int(Reason.COMPLETED))
         # A run without a best network has not reached its goal.
-        return xp.where(best.epoch >= 0, ended, int(Reason.NOT_FINITE))
+        code: Array = xp.where(best.epoch >= 0, ended, int(Reason.NOT_FINITE))
+        return code
 
     def is_out_of_patience(self, best: Best | None) -> Any:
         """Return True if the run must end."""
@@ -51,7 +64,7 @@ class Choice:
 
 
 def require_choice_of_network(
-    keep: Any, by: Any, patience: Any, *, evaluate: bool, validated: bool, outputs: int
+    keep: str, by: str, patience: int | None, *, evaluate: bool, validated: bool, outputs: int
 ) -> Choice:
     """Return the choice. Raise unless its arguments are valid, and the run evaluates validation examples."""
     require_choice("train", "keep", keep, ("last", "best"))
@@ -73,7 +86,7 @@ def require_choice_of_network(
     return choice
 
 
-def require_same_best(best: Any, network: Network, choice: Choice) -> Best | None:
+def require_same_best(best: object, network: Network, choice: Choice) -> Best | None:
     """Return the best network of a given state, or None if the run follows none. Raise unless it fits the choice."""
     if best is not None and not (isinstance(best, Best) and outline(best.network) == outline(network)):
         raise DtypeError(
@@ -92,27 +105,28 @@ def require_same_best(best: Any, network: Network, choice: Choice) -> Best | Non
 
 def best_epochs(entries: Sequence[History], by: str) -> list[int]:
     """Return the epoch of the best network at each entry of a run. The first entry is the start of the run."""
-    found, best = [-1], np.nan
+    epochs: list[int] = []
+    best: Array | float = np.nan
     for entry in entries:
-        value = getattr(entry, f"validation_{by}")
-        better = _is_better(value, best, by, np)
+        value = _value(entry, by)
+        better = bool(_is_better(value, best, by, np))
         best = value if better else best
-        found.append(int(entry.epoch) if better else found[-1])
-    return found[1:]
+        epochs.append(int(entry.epoch) if better else epochs[-1] if epochs else -1)
+    return epochs
 
 
-def followed(best: Best | None, state: TrainState, entry: History, by: str, known: Any = True) -> Best:
+def followed(best: Best | None, state: TrainState, entry: History, by: str, known: Array | bool = True) -> Best:
     """Return the best network after one more entry, under jit and vmap.
 
     `best` is None at the first entry, which does not count unless it is known.
     """
-    value, none = getattr(entry, f"validation_{by}"), jnp.zeros_like(state.epoch)
-    here = Best(state.network, state.epoch, value, none, by)
+    value, none = _value(entry, by), jnp.zeros_like(state.epoch)
+    new = Best(state.network, state.epoch, value, none, by)
     if best is None:
         unknown = Best(state.network, none - 1, jnp.full_like(value, jnp.nan), none, by)
-        return select(jnp.isfinite(value) & known, here, unknown)
+        return select(jnp.isfinite(value) & known, new, unknown)
     waited = dataclasses.replace(best, waited=best.waited + 1)
-    return select(_is_better(value, best.value, by, jnp), here, waited)
+    return select(_is_better(value, best.value, by, jnp), new, waited)
 
 
 def followed_on_host(best: Best | None, state: TrainState, entry: History, by: str, known: bool, copies: bool) -> Best:
@@ -130,17 +144,23 @@ def followed_on_host(best: Best | None, state: TrainState, entry: History, by: s
     Returns:
         The best network after the entry.
     """
-    value: Any = getattr(entry, f"validation_{by}")
-    number: Any = state.epoch.dtype.type
+    value = _value(entry, by)
+    number: Callable[[ArrayLike], np.integer[Any]] = state.epoch.dtype.type
     if best is not None and not _is_better(value, best.value, by, np):
         return dataclasses.replace(best, waited=number(best.waited + 1))
-    network = jax.tree.map(jnp.copy, state.network) if copies else state.network
+    network = tree_map(jnp.copy, state.network) if copies else state.network
     if np.isfinite(value) and known:
         return Best(network, number(entry.epoch), value, number(0), by)
     return Best(network, number(-1), value * np.nan, number(0), by)
 
 
-def _is_better(value: Any, best: Any, by: str, xp: Any) -> Any:
+def _value(entry: History, by: str) -> Array:
+    value: Array = getattr(entry, f"validation_{by}")
+    return value
+
+
+def _is_better(value: Array, best: Array | float, by: str, xp: ModuleType) -> Array:
     """Return True if a value is finite, and strictly better than the best one. The first of equals stays the best."""
     better = value > best if by == "accuracy" else value < best
-    return xp.isfinite(value) & (better | xp.isnan(best))
+    is_better: Array = xp.isfinite(value) & (better | xp.isnan(best))
+    return is_better

@@ -1,6 +1,6 @@
 """Evaluation of many examples in chunks that fit a budget of memory."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxgd.errors import DtypeError, describe, is_traced, require_count
 from jaxgd.examples import inputs
 from jaxgd.network import Network, network_sizes, output_weighted_input
 from jaxgd.pytree import is_wide, size
+from jaxgd.typed import tree_leaves
 
 
 class Budget(NamedTuple):
@@ -49,15 +50,16 @@ BUDGETS = {
 UNLIMITED = Budget(chunk=2**62, kept=2**62)
 
 
-def budget_of(x: Any) -> Budget:
+def budget_of(x: object) -> Budget:
     """Return the budget of the platform that holds an array, or of JAX's default platform for a traced array."""
-    known = isinstance(x, jax.Array) and not is_traced(x)
-    platform = next(iter(x.devices())).platform if known else jax.default_backend()
+    platform: str = jax.default_backend()
+    if isinstance(x, jax.Array) and not is_traced(x):
+        platform = next(iter(x.devices())).platform
     # Assume that an accelerator with another name has as much memory as a GPU.
     return BUDGETS.get(platform, BUDGETS["gpu"])
 
 
-def require_budget(who: str, budget: Any) -> Budget:
+def require_budget(who: str, budget: object) -> Budget:
     """Return the budget. Raise unless its limits are whole numbers of bytes, at least 1 and 0."""
     if not isinstance(budget, Budget):
         raise DtypeError(
@@ -83,7 +85,7 @@ class Batched(NamedTuple):
 UNBATCHED = Batched(networks=1, data_sets=1)
 
 
-def batched_over(inputs: Any, others: Any) -> Batched:
+def batched_over(inputs: object, others: object) -> Batched:
     """Return the number of networks and data sets that vmap evaluates at once, if it maps over one of these trees.
 
     This call does not see a vmap around a jit that contains it.
@@ -91,38 +93,31 @@ def batched_over(inputs: Any, others: Any) -> Batched:
     networks = data_sets = 1
 
     @custom_vmap
-    def probe(inputs: Any, others: Any) -> tuple[Any, Any]:
+    def probe(inputs: list[Array], others: list[Array]) -> tuple[list[Array], list[Array]]:
         return inputs, others
 
     @probe.def_vmap
-    def _(axis_size: int, in_batched: Any, inputs: Any, others: Any) -> Any:
+    def _(
+        axis_size: int, in_batched: list[list[bool]], inputs: list[Array], others: list[Array]
+    ) -> tuple[object, tuple[list[bool], ...]]:
         nonlocal networks, data_sets
         networks *= axis_size
         data_sets *= axis_size if any(in_batched[0]) else 1
         # An outer vmap calls this rule again for the inner call.
         return probe(inputs, others), tuple(in_batched)
 
-    def unkeyed(x: Any) -> Any:
+    def unkeyed(x: Array) -> Array:
         return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.extended) else x
 
-    traced = [[unkeyed(x) for x in jax.tree.leaves(tree) if is_traced(x)] for tree in (inputs, others)]
+    traced = [[unkeyed(x) for x in tree_leaves(tree) if is_traced(x)] for tree in (inputs, others)]
     if any(traced):
         probe(*jax.lax.stop_gradient(traced))
     return Batched(networks, data_sets)
 
 
-def outputs_in_chunks(
-    network: Network,
-    x: Array,
-    precision: jax.lax.PrecisionLike = None,
-    budget: Budget | None = None,
-    batched: Batched = UNBATCHED,
-) -> Float[Array, "n out"]:
-    """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
-
-    See `weighted_inputs_in_chunks`.
-    """
-    return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, precision, budget, batched))
+def outputs_in_chunks(network: Network, x: Array, budget: Budget | None = None) -> Float[Array, "n out"]:
+    """Return the network's outputs for all rows of x, as `weighted_inputs_in_chunks` computes them."""
+    return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, budget=budget))
 
 
 def weighted_inputs_in_chunks(

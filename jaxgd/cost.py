@@ -1,7 +1,11 @@
-"""The costs that descent minimizes, and the accuracy, which is reported next to them."""
+"""The costs that descent minimizes, and the accuracy, which is reported next to them.
+
+A new cost is one function and one entry of `COSTS`. If it must be computed from z, it is also an entry of
+`_FROM_INPUTS`.
+"""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +93,7 @@ def cross_entropy(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) 
     return -jnp.mean(jnp.sum(terms, axis=-1))
 
 
-def _require_pair(who: str, a: Any, y: Any) -> None:
+def _require_pair(who: str, a: object, y: object) -> None:
     require_float(who, "a", a)
     require_float(who, "y", y)
     require_same_shape(who, a=a, y=y)
@@ -97,19 +101,19 @@ def _require_pair(who: str, a: Any, y: Any) -> None:
 
 
 @jax.custom_jvp
-def _sigmoid_entropy(z: Any, y: Any) -> Any:
+def _sigmoid_entropy(z: Array, y: Array) -> Array:
     """Return Σ [ln(1 + exp(z)) − y z] of each example. No two large terms cancel if y is 0 or 1."""
     terms = jnp.where(z > 0, (1 - y) * z, -y * z) + jnp.log1p(jnp.exp(-jnp.abs(z)))
     return jnp.sum(terms, axis=-1)
 
 
 @_sigmoid_entropy.defjvp
-def _sigmoid_entropy_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+def _sigmoid_entropy_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (z, y), (dz, dy) = primals, tangents
     return _sigmoid_entropy(z, y), jnp.sum(sigmoid_error(z, y) * dz - z * dy, axis=-1)
 
 
-def sigmoid_error(z: Any, y: Any) -> Any:
+def sigmoid_error(z: Array, y: Array) -> Array:
     """Return σ(z) − y, the derivative of the cross-entropy of one example, as (1 − y) σ(z) − y σ(−z).
 
     For y = 1, the difference itself would be 0 in float32 from z = 17 on.
@@ -118,25 +122,25 @@ def sigmoid_error(z: Any, y: Any) -> Any:
 
 
 @jax.custom_jvp
-def _softmax_entropy(z: Any, y: Any) -> Any:
+def _softmax_entropy(z: Array, y: Array) -> Array:
     """Return −Σ y ln a of each example, where a is the softmax of z."""
     # ln a is −∞ if the difference of two z overflows, and 0 times it would be NaN.
     return -jnp.sum(jnp.where(y == 0, 0, y * _log_softmax(z)), axis=-1)
 
 
 @_softmax_entropy.defjvp
-def _softmax_entropy_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+def _softmax_entropy_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (z, y), (dz, dy) = primals, tangents
     return _softmax_entropy(z, y), jnp.sum(softmax_error(z, y) * dz - _log_softmax(z) * dy, axis=-1)
 
 
-def _log_softmax(z: Any) -> Any:
+def _log_softmax(z: Array) -> Array:
     shifted = z - jnp.max(z, axis=-1, keepdims=True)
     rest = jnp.sum(jnp.where(is_largest(z), 0, jnp.exp(shifted)), axis=-1, keepdims=True)
     return shifted - jnp.log1p(rest)
 
 
-def softmax_error(z: Any, y: Any) -> Any:
+def softmax_error(z: Array, y: Array) -> Array:
     """Return a_j Σ_k y_k − y_j, where a is the softmax of z: the derivative of −Σ y ln a of one example.
 
     It is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output m, 1 − a_m is the sum of the other
@@ -147,14 +151,38 @@ def softmax_error(z: Any, y: Any) -> Any:
     return a * (jnp.sum(y, axis=-1, keepdims=True) - y) - y * jnp.where(largest, others, 1 - a)
 
 
-_ENTROPIES = {"sigmoid": _sigmoid_entropy, "softmax": _softmax_entropy}
+class FromInputs(NamedTuple):
+    """A cost as a function of the weighted inputs z of the output layer, for one activation of that layer.
+
+    Attributes:
+        value: The cost of each example for z and the targets, both (..., out).
+        error: The derivative of that cost by z, (..., out): the error δ of the outputs.
+    """
+
+    value: Callable[[Array, Array], Array]
+    error: Callable[[Array, Array], Array]
 
 
 COSTS = {"quadratic": quadratic_cost, "cross-entropy": cross_entropy}
 """The costs by their names in `jaxgd train --cost`."""
 
+_FROM_INPUTS = {
+    cross_entropy: {
+        "sigmoid": FromInputs(_sigmoid_entropy, sigmoid_error),
+        "softmax": FromInputs(_softmax_entropy, softmax_error),
+    }
+}
 
-def cost_from(cost: Cost, activation: Activation, z: Float[Array, "*batch out"], y: Any) -> Array:
+
+def from_inputs(cost: Cost, activation: Activation) -> FromInputs | None:
+    """Return the form of a cost that is computed from z, or None if the cost is a function of the outputs."""
+    forms = next((forms for known, forms in _FROM_INPUTS.items() if known is cost), None)
+    return None if forms is None or not isinstance(activation, str) else forms.get(activation)
+
+
+def cost_from(
+    cost: Cost, activation: Activation, z: Float[Array, "*batch out"], y: Float[Array, "*batch out"]
+) -> Array:
     """Return the cost of outputs with the weighted inputs z and this activation.
 
     Args:
@@ -166,19 +194,20 @@ def cost_from(cost: Cost, activation: Activation, z: Float[Array, "*batch out"],
     Returns:
         The cost, a scalar.
     """
-    if cost is not cross_entropy:
-        return cost(activate(activation, z), y)
     require_cost_fits("cross_entropy", cost, activation)
+    form = from_inputs(cost, activation)
+    if form is None:
+        return cost(activate(activation, z), y)
     _require_pair("cross_entropy", z, y)
-    return jnp.mean(_ENTROPIES[activation](z, y))  # type: ignore[index]
+    return jnp.mean(form.value(z, y))
 
 
 def require_cost_fits(who: str, cost: Cost, activation: Activation) -> None:
     """Raise RangeError if the cost is not defined for outputs with this activation."""
-    if cost is cross_entropy and activation not in _ENTROPIES:
+    if cost is cross_entropy and from_inputs(cost, activation) is None:
         raise RangeError(
             f"{who}: the cross-entropy needs outputs between 0 and 1, of the activation "
-            f"{' or '.join(map(repr, _ENTROPIES))}, got {name_of(activation)}.\n"
+            f"{' or '.join(map(repr, _FROM_INPUTS[cost]))}, got {name_of(activation)}.\n"
             'Give the last layer one of them, for instance "softmax".'
         )
 

@@ -1,11 +1,12 @@
 """One epoch of `train` as a compiled function, the evaluation after it, and the reason of a run that ends there."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -18,7 +19,8 @@ from jaxgd.network import Network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import all_finite, distance, dot, norm, select, subtract
 from jaxgd.rules import gradient_descent
-from jaxgd.typed import optimization_barrier
+from jaxgd.rules.rule import Transformation
+from jaxgd.typed import Real, finfo, jit, optimization_barrier, tree_map
 
 # A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
 # at most two outputs per thousand examples are wrong.
@@ -32,7 +34,7 @@ def near_0(cost: Cost, network: Network) -> float:
     or for many outputs, this is more than NEAR_0.
     """
     width, dtype = network[-1].b.shape[-1], network[-1].b.dtype
-    eps = float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+    eps = float(finfo(dtype).eps)
     # The factor 2 covers ln(1 − ε) and the rounding of the sum.
     return max(NEAR_0, 2 * width * eps) if cost is cross_entropy else NEAR_0
 
@@ -104,6 +106,10 @@ class Splits(NamedTuple):
     test: Examples | None
 
 
+Advance = Callable[[TrainState, Splits, Rates, StaticConfig], tuple[TrainState, Entry, Array]]
+"""A function that starts, resumes or advances a run: `start`, `resume` or `advance`."""
+
+
 def unpadded(splits: Splits, config: StaticConfig) -> Splits:
     """Return the splits without the padding. XLA masks the padding, and moves no row to another device."""
 
@@ -120,32 +126,35 @@ def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState
     return select(advances, advanced, state)._replace(key=key)
 
 
-def rule(eta: Any, config: StaticConfig) -> optax.GradientTransformationExtraArgs:
+def rule(eta: Real, config: StaticConfig) -> Transformation:
     """Return the update rule: plain descent with η, or the optimizer."""
-    return optax.with_extra_args_support(gradient_descent(eta) if config.optimizer is None else config.optimizer)
+    taking_all: Transformation = optax.with_extra_args_support(
+        gradient_descent(eta) if config.optimizer is None else config.optimizer
+    )
+    return taking_all
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(static_argnames="config")
 def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Return a new state with the optimizer's state, and its entry."""
     optimizer_state = rule(1.0, config).init(state.network)
     if config.lean:
         # The state of some optimizers holds v itself. JAX cannot donate one array twice.
-        optimizer_state = jax.tree.map(jnp.copy, optimizer_state)
+        optimizer_state = tree_map(jnp.copy, optimizer_state)
     return evaluate(state._replace(optimizer_state=optimizer_state), Change(), splits, rates.decay, config)
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(static_argnames="config")
 def resume(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
     if config.wide:
         # The run deletes ∇C, which belongs to the caller.
-        state = state._replace(gradient=jax.tree.map(jnp.copy, state.gradient))
+        state = state._replace(gradient=tree_map(jnp.copy, state.gradient))
     evaluated, entry, finite = evaluate(state, Change(), splits, rates.decay, config)
     return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(static_argnames="config")
 def advance(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Run one epoch. Return the new state, its entry and True.
 
@@ -210,8 +219,8 @@ def evaluate(
     state: TrainState, change: Change, splits: Splits, decay: Array | None, config: StaticConfig
 ) -> tuple[TrainState, Entry, Array]:
     """Return the state of `update` with its cost and gradient, its entry, and True if all of it is finite."""
-    network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, jnp.float32))
-    values: dict[str, Any] = dict.fromkeys(NUMBERS, nan)
+    network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, np.float32))
+    values: dict[str, Array] = dict.fromkeys(NUMBERS, nan)
     finite, saturated = all_finite(network), jnp.array(False)
     full_batch, data_cost = config.batch_size is None, nan
 
@@ -236,8 +245,8 @@ def evaluate(
     else:
         state = state._replace(cost=nan)
     if config.evaluate:
-        for name in ("validation", "test"):
-            if (examples := getattr(splits, name)) is not None:
+        for name, examples in (("validation", splits.validation), ("test", splits.test)):
+            if examples is not None:
                 result = evaluated(examples, gradient=False)
                 values |= {f"{name}_cost": result.cost, f"{name}_accuracy": result.accuracy}
     if change.step_norm is not None:
@@ -255,4 +264,5 @@ def evaluate(
     code = jnp.where(saturated & wrong & (state.epoch > 0), int(Reason.SATURATED), code)
     values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
     values |= {"epoch": state.epoch, "updates": updates(state.epoch, splits, config)}
-    return state, Entry(History(**values), code), finite
+    numbers: dict[str, Any] = values
+    return state, Entry(History(**numbers), code), finite

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxgd.errors import (
 )
 from jaxgd.mesh import Placed
 from jaxgd.network import Network, network_sizes
+from jaxgd.typed import jit
 
 # Inputs count as unscaled if none is below 0 and one reaches this, such as pixels from 0 to 16, 255 or 65,535.
 # Standardized inputs have values below 0. Inputs scaled to [0, 1] or to a standard deviation of 1 rarely reach it.
@@ -75,14 +76,15 @@ def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch ou
     return jax.nn.one_hot(y, outputs, dtype=dtype) if jnp.issubdtype(y.dtype, jnp.integer) else y.astype(dtype)
 
 
-def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Examples:
-    """Flatten x, place x and y on the device, and raise unless they fit each other and the network.
+def require_fit(who: str, part: str, network: Network, inputs: object, labels: object) -> Examples:
+    """Flatten the inputs, and place them and the labels on the device. Raise unless they fit, also the network.
 
     Warn of floating-point inputs of which none is below 0 and the largest is at least 10. Values traced by jit or vmap
     are unknown and are not checked.
     """
     sizes = network_sizes(network)
-    x, y = as_array(who, f"the {part} inputs", x), as_array(who, f"the {part} labels", y)
+    x: Array | np.ndarray = as_array(who, f"the {part} inputs", inputs)
+    y: Array | np.ndarray = as_array(who, f"the {part} labels", labels)
     if x.ndim < 2 or math.prod(x.shape[1:]) != sizes[0]:
         raise ShapeError(
             f"{who}: the {part} inputs must be rows of {sizes[0]} for a network of sizes {sizes}, got {describe(x)}."
@@ -125,19 +127,19 @@ def require_fit(who: str, part: str, network: Network, x: Any, y: Any) -> Exampl
     return Examples(jnp.asarray(x.reshape(len(x), -1)), jnp.asarray(y))
 
 
-def _extremes(a: Any) -> tuple[Any, Any]:
+def _extremes(a: Array | np.ndarray) -> tuple[int | float, int | float]:
     """Return the least and the largest value. Both are NaN if any value is."""
     if isinstance(a, jax.Array) and len(a.sharding.device_set) > 1:
         # Inside jit, JAX would trace the computation even on an array whose values are known.
         with jax.ensure_compile_time_eval():
             least, most = _sharded_extremes(a)
-        return np.asarray(least)[()], np.asarray(most)[()]
+        return np.asarray(least).item(), np.asarray(most).item()
     # Use NumPy here: inside jit, JAX traces operations even on an array whose values are known.
     with np.errstate(invalid="ignore"):
-        return np.min(np.asarray(a)), np.max(np.asarray(a))
+        return np.min(np.asarray(a)).item(), np.max(np.asarray(a)).item()
 
 
-@jax.jit
+@jit
 def _sharded_extremes(a: Array) -> tuple[Array, Array]:
     least, most = jnp.min(a), jnp.max(a)
     if not jnp.issubdtype(a.dtype, jnp.floating):
@@ -147,12 +149,12 @@ def _sharded_extremes(a: Array) -> tuple[Array, Array]:
     return jnp.where(nan, jnp.nan, least), jnp.where(nan, jnp.nan, most)
 
 
-def fit_splits(who: str, network: Network, data: Any) -> tuple[dict[str, Examples], dict[str, int]]:
+def fit_splits(who: str, network: Network, data: object) -> tuple[dict[str, Examples], dict[str, int]]:
     """Return the examples of each split on the device, checked against the network, and the number of each.
 
     Rows beyond this number are padding.
     """
-    named: dict[str, Any] = (
+    named: dict[str, object] = (
         {"train": data.train, "validation": data.validation, "test": data.test}
         if isinstance(data, Dataset)
         else {"train": data}
@@ -160,7 +162,8 @@ def fit_splits(who: str, network: Network, data: Any) -> tuple[dict[str, Example
     fitted, counts = {}, {}
     for name, pair in named.items():
         n = pair.n if isinstance(pair, Placed) else None
-        pair = (pair.images, pair.labels) if isinstance(pair, Placed) else pair
+        if isinstance(pair, Placed):
+            pair = (pair.images, pair.labels)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             got = f"{len(pair)} parts" if isinstance(pair, tuple | list) else describe(pair)
             raise DtypeError(f"{who}: the {name} data must be a pair (x, y), got {got}.\nPass it, or a jaxgd.Dataset.")
@@ -169,7 +172,7 @@ def fit_splits(who: str, network: Network, data: Any) -> tuple[dict[str, Example
     return fitted, counts
 
 
-def fit_traced_labels(examples: Examples, outputs: int) -> tuple[Examples, Any]:
+def fit_traced_labels(examples: Examples, outputs: int) -> tuple[Examples, Array | bool]:
     """Return the examples with traced labels clipped to 0, …, outputs − 1, and True if no label was out of range.
 
     `require_fit` has checked the labels with known values. A traced label out of range must not reach the kernels.

@@ -1,7 +1,7 @@
 """The network of neurons: a tuple of layers, and the functions that create and run it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
@@ -30,12 +30,12 @@ from jaxgd.errors import (
 )
 from jaxgd.files import free_memory
 from jaxgd.pytree import WIDE
-from jaxgd.typed import optimization_barrier
+from jaxgd.typed import jit, optimization_barrier
 
 
 class _Parameters(NamedTuple):
-    w: Any
-    b: Any
+    w: Array
+    b: Array
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -77,7 +77,7 @@ class Layer(_Parameters):
         return cls(*iterable)
 
     @classmethod
-    def _unchecked(cls, parameters: Any, activation: Activation) -> "Layer":
+    def _unchecked(cls, parameters: Iterable[Any], activation: Activation) -> "Layer":
         layer = tuple.__new__(cls, parameters)
         vars(layer)["activation"] = activation
         return layer
@@ -98,18 +98,17 @@ class Layer(_Parameters):
         """Return the arguments with which copy and pickle make the layer again."""
         return self.w, self.b, self.activation
 
-    def tree_flatten_with_keys(self) -> tuple[Any, Activation]:
+    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[object, object], ...], Activation]:
         """Return the leaves with their names for JAX, and the activation."""
-        return tuple((jax.tree_util.GetAttrKey(name), x) for name, x in zip(self._fields, self, strict=True)), (
-            self.activation
-        )
+        names = map(jax.tree_util.GetAttrKey, self._fields)
+        return tuple(zip(names, self, strict=True)), self.activation
 
-    def tree_flatten(self) -> tuple[Any, Activation]:
+    def tree_flatten(self) -> tuple[tuple[object, ...], Activation]:
         """Return the leaves for JAX, and the activation."""
         return tuple(self), self.activation
 
     @classmethod
-    def tree_unflatten(cls, activation: Activation, leaves: Any) -> "Layer":
+    def tree_unflatten(cls, activation: Activation, leaves: Iterable[Any]) -> "Layer":
         """Return the layer with these leaves. JAX also passes objects that are no arrays."""
         return cls._unchecked(leaves, activation)
 
@@ -173,25 +172,32 @@ def init_network(
     layers = []
     keys = jax.random.split(key, len(sizes) - 1)
     for n_in, n_out, layer_key, its in zip(sizes[:-1], sizes[1:], keys, activations, strict=True):
-        w_key, b_key = jax.random.split(layer_key)
+        w_key, b_key = _two_keys(layer_key)
         w = _weights(w_key, n_out, n_in, dtype, scheme == "scaled", not is_traced(key))
         layers.append(Layer(w, jax.random.normal(b_key, (n_out,), dtype), its))
     return tuple(layers)
 
 
+def _two_keys(key: Array) -> tuple[Array, Array]:
+    first, second = jax.random.split(key)
+    return first, second
+
+
 def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network, PRNGKeyArray]:
     """Return the network before training and the key of the order of examples, both drawn from a seed."""
     # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
-    network_key, order_key = jax.random.split(jax.random.key(seed, impl="threefry2x32"))
+    network_key, order_key = _two_keys(jax.random.key(seed, impl="threefry2x32"))
     return init_network(network_key, sizes, scheme), order_key
 
 
-def require_memory(who: str, sizes: Sequence[int], dtype: Any, copies: int, purpose: str, device: Any = None) -> None:
+def require_memory(
+    who: str, sizes: Sequence[int], dtype: DTypeLike, copies: int, purpose: str, device: jax.Device | None = None
+) -> None:
     """Raise RangeError if copies of a wide network exceed the free memory of a device, and that memory is known."""
     weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
     if weights < WIDE:
         return
-    need, free = copies * weights * jnp.dtype(dtype).itemsize, _free_memory(device or jax.devices()[0])
+    need, free = copies * weights * np.dtype(dtype).itemsize, _free_memory(device or jax.devices()[0])
     if free is not None and need > free:
         raise RangeError(
             f"{who}: {weights:,} weights need {need / 1e9:.1f} GB for {purpose}, but {free / 1e9:.1f} GB are free.\n"
@@ -199,11 +205,11 @@ def require_memory(who: str, sizes: Sequence[int], dtype: Any, copies: int, purp
         )
 
 
-def _free_memory(device: Any) -> int | None:
+def _free_memory(device: jax.Device) -> int | None:
     """Return the free bytes of the host for a CPU, or of an accelerator; None if they are unknown."""
     if device.platform == "cpu":
         return free_memory()
-    known = device.memory_stats() or {}
+    known: dict[str, int] = device.memory_stats() or {}
     return known["bytes_limit"] - known["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= known.keys() else None
 
 
@@ -211,8 +217,8 @@ def _free_memory(device: Any) -> int | None:
 _BLOCK = 2**22
 
 
-@functools.partial(jax.jit, static_argnames=("n_out", "n_in", "dtype", "scaled", "in_blocks"))
-def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: Any, scaled: bool, in_blocks: bool) -> Array:
+@jit(static_argnames=("n_out", "n_in", "dtype", "scaled", "in_blocks"))
+def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], scaled: bool, in_blocks: bool) -> Array:
     """Draw the weights of a layer. Blocks of rows save memory, but XLA cannot partition them over devices."""
 
     def drawn(key: PRNGKeyArray, rows: int) -> Array:
@@ -243,7 +249,7 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: Any, scaled: bool,
 
 
 @functools.cache
-def _threefry_at_offset() -> Any:
+def _threefry_at_offset() -> object:
     """Return JAX's default random generator with a key of four words: its own key, and the number of values to skip."""
 
     def random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
@@ -255,7 +261,7 @@ def _threefry_at_offset() -> Any:
         bits = (first.astype(dtype) << 32) | second.astype(dtype) if bit_width == 64 else (first ^ second).astype(dtype)
         return bits.reshape(shape)
 
-    def unused(*args: Any) -> NoReturn:
+    def unused(*args: object) -> NoReturn:
         raise NotImplementedError("a key with an offset only draws")
 
     return jax.extend.random.define_prng_impl(
@@ -391,7 +397,7 @@ def output_weighted_input(
     return weighted_input(network[-1], a, precision=precision)
 
 
-def activated(who: str, network: Network, activation: Any) -> Network:
+def activated(who: str, network: Network, activation: object) -> Network:
     """Return the network with other activations, or unchanged for None."""
     if activation is None:
         return network
@@ -400,7 +406,7 @@ def activated(who: str, network: Network, activation: Any) -> Network:
     return tuple(layer._replace(activation=its) for layer, its in zip(network, each, strict=True))
 
 
-def require_input(who: str, network: Network, x: Any) -> None:
+def require_input(who: str, network: Network, x: Array) -> None:
     """Raise unless x is real floating point and its last axis is as wide as the network's input."""
     sizes = network_sizes(network)
     require_float(who, "x", x)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -28,6 +27,7 @@ from jaxgd.mesh import control
 from jaxgd.network import Network
 from jaxgd.pytree import norm, wide_dtype
 from jaxgd.seen import seen
+from jaxgd.typed import eval_shape
 
 Records = tuple[tuple[str, Any], ...]
 """The names and the functions of the values to record, which are part of the compiled program."""
@@ -103,7 +103,7 @@ class TrainingSharpness:
         return jnp.where(found.converged, found.value, jnp.nan).astype(wide_dtype(state.network))
 
 
-def require_records(record: Any) -> Records:
+def require_records(record: object) -> Records:
     """Return the names and functions of `record`. Raise unless it is a dict of them."""
     if record is None:
         return ()
@@ -128,17 +128,17 @@ def require_records(record: Any) -> Records:
 
 
 def recorded(
-    record: Records, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig, k: Any
+    record: Records, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig, k: Array
 ) -> dict[str, Array]:
     """Return the values to record after k epochs."""
 
     def value(name: str, f: Any) -> Array:
         if not isinstance(f, LayerGradientNorms | TrainingSharpness):
             return jnp.asarray(as_array("train", f"the result of record[{name!r}]", f(state)))
-        compute: Any = functools.partial(f.value, state, examples, decay, config)
+        compute = functools.partial(f.value, state, examples, decay, config)
         if f.every == 1:
-            return jnp.asarray(compute())
-        outline = jax.eval_shape(compute)
-        return jnp.asarray(control.cond(k % f.every == 0, compute, lambda: jnp.full_like(outline, jnp.nan)))
+            return compute()
+        outline = eval_shape(compute)
+        return control.cond(k % f.every == 0, compute, lambda: jnp.full_like(outline, jnp.nan))
 
     return {name: value(name, f) for name, f in record}

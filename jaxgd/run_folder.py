@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
 
@@ -84,6 +84,39 @@ _FRAME = {
     "peak": _whole(1, 255),
     "slack": _real(0.5, float(_LARGEST)),
 }
+RunConfig = TypedDict(
+    "RunConfig",
+    {
+        "data": str,
+        "data_dir": str | None,
+        "labels_from": int,
+        "transpose": bool,
+        "data_sha256": str,
+        "frame": dict[str, Any],
+        "sizes": list[int],
+        "activation": list[str],
+        "cost": str,
+        "l2": float | None,
+        "scheme": Literal["gaussian", "scaled"] | None,
+        "eta": float,
+        "batch_size": int | Literal["full"],
+        "epochs": int,
+        "seed": int,
+        "kernel": str,
+        "gradient_norm": bool,
+        "keep": Literal["last", "best"],
+        "by": Literal["accuracy", "cost"],
+        "patience": int | None,
+        "record": list[str],
+        "record_every": int,
+        "from": dict[str, str] | None,
+        "budget": dict[str, int],
+        "made_with": dict[str, str],
+    },
+    total=False,
+)
+"""The configuration of a run in config.json. `_CONFIG` has the condition on each value."""
+
 _CONFIG = {
     "data": _PATH,
     "data_dir": _Rule(lambda x: x is None or _PATH.holds(x), "a path or null"),
@@ -137,13 +170,13 @@ class RunFolder:
     `locked`, `save_network` and the methods of the checkpoints together.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+    def __init__(self, path: Path, config: RunConfig) -> None:
         self.path, self.config = path, config
         self.metrics, self.start = path / "metrics.jsonl", path / _START
         self._handle: int | None = None
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any], start: Network | None = None) -> "RunFolder":
+    def create(cls, path: Path, config: RunConfig, start: Network | None = None) -> "RunFolder":
         """Create a run folder together with its configuration and the network to start from, or nothing at all.
 
         A path that exists raises CheckpointError, unless it is an empty folder.
@@ -301,7 +334,7 @@ def require_new(path: Path) -> None:
         raise CheckpointError(f"{path} already exists.\nName another run folder, or continue it with --resume {again}.")
 
 
-def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
+def _checked(config: Any, where: str) -> RunConfig:
     """Return the configuration. Raise CheckpointError if a value is missing, unknown or outside its range."""
     known = {name: rule for name, rule in _CONFIG.items() if name in config or name not in _ADDED_LATER}
     if config.get("from") is not None:
@@ -318,7 +351,8 @@ def _checked(config: dict[str, Any], where: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{where} is damaged: its frame must have {inputs} pixels and contain its box, got {frame}."
         )
-    return config
+    checked: RunConfig = config
+    return checked
 
 
 def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix: str) -> None:

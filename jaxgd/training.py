@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgd import epoch
@@ -31,36 +31,36 @@ from jaxgd.errors import (
     require_callable,
     require_count,
     require_key,
-    require_positive,
     require_precision,
-    require_real,
     require_rule,
     require_scalar,
-    shown,
 )
 from jaxgd.examples import Examples, fit_splits, fit_traced_labels
 from jaxgd.history import Best, History, TrainResult, TrainState
 from jaxgd.kernels import Job, backend, select_backend, xla
+from jaxgd.mesh import Placed
 from jaxgd.mesh.axes import automatic, sharding_like, varying
 from jaxgd.network import Network, activated, network_sizes, require_memory
 from jaxgd.pytree import is_wide
+from jaxgd.rates import Schedule, rates_of_run, updates_before
 from jaxgd.records import require_records
 from jaxgd.seen import hashable
 from jaxgd.training_loop import Watch, donatable, train_by_epoch, train_traced
+from jaxgd.typed import Real, tree_leaves
 
 
 def train(
     network: Network,
-    data: Dataset | tuple[Any, Any],
+    data: Dataset | Placed | tuple[Any, Any],
     *,
     epochs: int,
     batch_size: int | None,
-    eta: Any = None,
+    eta: Real | Schedule | None = None,
     key: PRNGKeyArray,
     optimizer: optax.GradientTransformation | None = None,
     cost: Cost = quadratic_cost,
     activation: Activation | Sequence[Activation] | None = None,
-    l2: Any = None,
+    l2: Real | None = None,
     evaluate: bool = True,
     gradient_norm: bool = True,
     precision: jax.lax.PrecisionLike = None,
@@ -231,7 +231,7 @@ def train(
     )
     if state is not None:
         state = state._replace(best=require_same_best(state.best, network, choice))
-    rates = _rates(network, eta, optimizer, l2, n, functools.partial(_updates, n, batch_size, done, epochs))
+    rates = rates_of_run(network, eta, optimizer, l2, n, functools.partial(updates_before, n, batch_size, done, epochs))
     rows = jnp.zeros((2, network[-1].b.shape[0]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
     require_cost_fits("train", cost, network[-1].activation)
@@ -252,10 +252,9 @@ def train(
         watch=Watch(choice, records, callback, bool(progress)),
         donate=bool(donate),
     )
-    result: TrainResult = automatic(
+    return automatic(
         run, (network, fitted, rates, key, state), functools.partial(_shardings, network, batch_size is None, choice)
     )
-    return result
 
 
 def _run(
@@ -270,7 +269,7 @@ def _run(
     epochs: int,
     batch_size: int | None,
     optimizer: optax.GradientTransformation | None,
-    schedule: Callable[[Any], Any] | None,
+    schedule: Schedule | None,
     objective: xla.Objective,
     evaluate: bool,
     gradient_norm: bool,
@@ -289,7 +288,8 @@ def _run(
     # The native kernels multiply in float32 whatever JAX's setting is.
     if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
-    sizes, ready, labels_fit = network_sizes(network), {}, True
+    sizes, ready = network_sizes(network), dict[str, Examples]()
+    labels_fit: Array | bool = True
     for name, examples in fitted.items():
         ready[name], fits = fit_traced_labels(backend.prepare(choice, examples), sizes[-1])
         labels_fit = labels_fit & fits
@@ -300,7 +300,7 @@ def _run(
         # Few devices hold the rows of a chunk, and the others would wait. So each device computes all its rows at once.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
-    traced = any(map(is_traced, jax.tree.leaves((network, splits, rates, key, state))))
+    traced = any(map(is_traced, tree_leaves((network, splits, rates, key, state))))
     config = StaticConfig(
         batch_size,
         optimizer,
@@ -336,15 +336,16 @@ def _run(
     return train_by_epoch(start, state, splits, rates, config, epochs, watch)
 
 
-def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: Any) -> TrainResult:
+def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: NamedSharding) -> object:
     """Return the shardings of a traced result: weights and gradients like the network, all others replicated."""
     like = jax.tree.map(lambda x: sharding_like(x, replicated), network)
-    best = Best(like, replicated, replicated, replicated, choice.by) if choice.follows else None
-    state = TrainState(like, replicated, replicated, replicated, replicated, like if full_batch else None, best)
-    return TrainResult(like, replicated, replicated, state, replicated)
+    every: Any = replicated
+    best = Best(like, every, every, every, choice.by) if choice.follows else None
+    state = TrainState(like, every, every, every, every, like if full_batch else None, best)
+    return TrainResult(like, every, every, state, every)
 
 
-def _ready(state: Any, *, full_batch: bool) -> TrainState:
+def _ready(state: object, *, full_batch: bool) -> TrainState:
     """Return a given state as the epochs take it. Raise DtypeError unless it may be a state of `train`."""
     if not isinstance(state, TrainState):
         raise DtypeError(
@@ -360,7 +361,7 @@ def _ready(state: Any, *, full_batch: bool) -> TrainState:
             "Pass result.state unchanged."
         )
     network = tuple(state.network)
-    cost = jnp.asarray(state.cost, jnp.promote_types(network[0].w.dtype, jnp.float32))
+    cost = jnp.asarray(state.cost, jnp.promote_types(network[0].w.dtype, np.float32))
     gradient = tuple(state.gradient) if full_batch and state.gradient is not None else None
     return state._replace(network=network, epoch=jnp.asarray(state.epoch), cost=cost, gradient=gradient)
 
@@ -373,7 +374,7 @@ def _require_same_optimizer(state: TrainState, config: StaticConfig) -> None:
         )
 
 
-def _activated(network: Any, activation: Any, *, is_state: bool) -> Network:
+def _activated(network: Network, activation: object, *, is_state: bool) -> Network:
     """Return the network with the activations that `train` got. The network of a state keeps its own."""
     changed = activated("train", network, activation)
     if is_state and outline(changed) != outline(network):
@@ -382,65 +383,3 @@ def _activated(network: Any, activation: Any, *, is_state: bool) -> Network:
             "Leave out activation, or start from state.network without the state."
         )
     return changed
-
-
-def _updates(n: int, batch_size: int | None, done: Any, epochs: int) -> Array:
-    """Return the number of updates before each update of a run, after these epochs done."""
-    each = -(-n // (batch_size or n))
-    return jnp.asarray(each * done + np.arange(each * epochs))
-
-
-def _rates(network: Network, eta: Any, optimizer: Any, l2: Any, n: int, updates: Callable[[], Array]) -> Rates:
-    """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
-    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
-    dtype = jnp.promote_types(network[0].w.dtype, jnp.float32)
-    return Rates(_step_size(dtype, eta, optimizer, updates), None if l2 is None else weight_decay(dtype, l2, n))
-
-
-def _step_size(dtype: Any, eta: Any, optimizer: Any, updates: Callable[[], Array]) -> Array:
-    if optimizer is not None:
-        if eta is not None:
-            warnings.warn("train: eta is not used, because the optimizer has its own learning rate.", stacklevel=4)
-        eta = 1.0
-    if eta is None:
-        raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
-    if callable(eta):
-        return _scheduled(dtype, eta, updates())
-    require_positive("train", "eta", eta)
-    if not is_traced(eta):
-        with np.errstate(over="ignore"):
-            require_positive("train", f"eta in {dtype}", np.asarray(eta).astype(dtype))
-    return jnp.asarray(eta, dtype)
-
-
-def _scheduled(dtype: Any, schedule: Callable[[Any], Any], updates: Array) -> Array:
-    """Return the rate of each update. The schedule is computed here, so its numbers may be traced by jit and vmap."""
-
-    def rate(k: Array) -> Array:
-        eta = schedule(k)
-        require_real("train", "the eta of the schedule", eta)
-        return jnp.asarray(eta, dtype)
-
-    rates = jax.vmap(rate)(updates)
-    if not is_traced(rates):
-        wrong = np.flatnonzero(~(np.isfinite(rates) & (np.asarray(rates) >= 0)))
-        if len(wrong):
-            raise RangeError(
-                f"train: the schedule must give a finite eta of 0 or more, got {rates[wrong[0]]} for eta("
-                f"{updates[wrong[0]]}).\nIts argument is the number of updates made, from 0."
-            )
-    return rates
-
-
-def weight_decay(dtype: Any, l2: Any, n: int, name: str = "l2") -> Array:
-    """Return λ/n. Raise unless λ, the argument called `name`, is a finite number, 0 or more, or traced."""
-    require_real("train", name, l2)
-    if is_traced(l2):
-        return jnp.asarray(l2, dtype) / n
-    with np.errstate(over="ignore"):
-        decay = (np.asarray(l2, np.float64) / n).astype(dtype)
-    if not 0 <= decay < np.inf:
-        raise RangeError(
-            f"train: {name} must be a finite number, 0 or more, got {shown(l2, str)}.\nThe book uses 5.0 in chapter 3."
-        )
-    return jnp.asarray(decay)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,13 @@ from jaxgd.errors import RangeError, is_traced
 from jaxgd.history import NUMBERS, Best, History, TrainResult, TrainState
 from jaxgd.mesh import control
 from jaxgd.mesh.processes import decided, on_host, spans_processes
+from jaxgd.network import Network
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.progress import progress_line
 from jaxgd.pytree import select
+from jaxgd.rates import in_range, may_wait, rates_of_epoch
 from jaxgd.records import Records, recorded
+from jaxgd.typed import jit, tree_leaves, tree_map
 
 
 class Watch(NamedTuple):
@@ -38,7 +41,13 @@ class Watch(NamedTuple):
 
 
 def train_by_epoch(
-    start: Any, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig, epochs: int, watch: Watch
+    start: epoch.Advance,
+    state: TrainState,
+    splits: Splits,
+    rates: Rates,
+    config: StaticConfig,
+    epochs: int,
+    watch: Watch,
 ) -> TrainResult:
     """Run one compiled epoch after another. The host follows the best network and calls the callback in between."""
     together, choice, callback = spans_processes((state, splits)), watch.choice, watch.callback
@@ -84,12 +93,12 @@ def train_by_epoch(
         reason = Reason.COMPLETED
     if reason is Reason.COMPLETED:
         reason = Reason(int(choice.outcome(best, np)))
-    history = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
-    state = state._replace(best=jax.tree.map(jnp.asarray, best))
-    return TrainResult(choice.network(state, np), history, Outcome(jnp.array(reason)), state, config.backend)
+    history: History = jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *entries))
+    state = state._replace(best=tree_map(jnp.asarray, best))
+    return TrainResult(choice.network(state), history, Outcome(jnp.array(reason)), state, config.backend)
 
 
-def _require_known(value: Any) -> None:
+def _require_known(value: object) -> None:
     if is_traced(value):
         raise RangeError(
             "train: a number inside the optimizer, the cost or a function of record is traced, and train cannot see it "
@@ -100,31 +109,15 @@ def _require_known(value: Any) -> None:
 
 def _words(entry: History) -> str:
     """Return the cost and the accuracy of an entry for the progress line, as far as they are known."""
-    split = next((x for x in ("validation_", "test_", "") if np.isfinite(getattr(entry, f"{x}accuracy"))), "")
-    cost, accuracy = float(entry.cost), float(getattr(entry, f"{split}accuracy"))
+    split = next((x for x in ("validation_", "test_", "") if np.isfinite(_number(entry, f"{x}accuracy"))), "")
+    cost, accuracy = float(entry.cost), _number(entry, f"{split}accuracy")
     words = [f"C = {cost:.4g}"] if np.isfinite(cost) else []
     words += [f"{split.replace('_', ' ')}accuracy {accuracy:.2%}"] if np.isfinite(accuracy) else []
     return ", ".join(words)
 
 
-def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
-    """Return the rates of epoch k of a run, whose schedule has an entry for each update of all epochs."""
-    if rates.eta.ndim == 0 or epochs == 0:
-        return rates
-    # NumPy: JAX would compile the slice.
-    return rates._replace(eta=np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)])
-
-
-def may_wait(rates: Rates, config: StaticConfig) -> bool:
-    """Return True if an epoch that changes no weight need not be the last one that could: later rates may be larger."""
-    return config.optimizer is not None or rates.eta.ndim > 0
-
-
-def _in_range(rates: Rates) -> Array:
-    """Return True if η is finite and above 0, or 0 in a schedule, and the decay is finite and not below 0."""
-    eta, decay = rates
-    ok = jnp.all(jnp.isfinite(eta) & ((eta >= 0) if eta.ndim else (eta > 0)))
-    return ok if decay is None else ok & jnp.isfinite(decay) & (decay >= 0)
+def _number(entry: History, name: str) -> float:
+    return float(getattr(entry, name))
 
 
 def _next(
@@ -133,12 +126,11 @@ def _next(
     """Return the state after an epoch, and the numbers for the host. A callback may have kept the state."""
     if config.lean or not config.wide:
         run = _in_place if config.lean else _packed
-        result: tuple[TrainState, tuple[Array, Array]] = run(epoch.advance, state, splits, rates, config)
-        return result
+        return run(epoch.advance, state, splits, rates, config)
     advanced, change, finite = _updated(state, splits, rates, config)
     if not kept:
         # The next ∇C takes its memory. A run that returns to the state computes it again.
-        for x in jax.tree.leaves(state.gradient):
+        for x in tree_leaves(state.gradient):
             x.delete()
     cost, gradient, numbers = _evaluated(advanced, change, finite, splits, rates.decay, config)
     if _unpacked(numbers)[1] is not Reason.NOT_FINITE:
@@ -151,44 +143,43 @@ def _next(
 
 
 def _in_place(
-    advance: Any, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
+    advance: epoch.Advance, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     """Return the result of `_packed`, and delete the arrays of the state."""
-    held, nothing = {name: getattr(state, name) for name in epoch.HELD}, cast(Any, dict.fromkeys(epoch.HELD))
-    result: tuple[TrainState, tuple[Array, Array]]
-    result = _packed_in_place(advance, held, state._replace(**nothing), splits, rates, config)
-    return result
+    held = {name: getattr(state, name) for name in epoch.HELD}
+    nothing: dict[str, Any] = dict.fromkeys(epoch.HELD)
+    return _packed_in_place(advance, held, state._replace(**nothing), splits, rates, config)
 
 
-@functools.partial(jax.jit, static_argnames=("advance", "config"))
+@jit(static_argnames=("advance", "config"))
 def _packed(
-    advance: Any, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
+    advance: epoch.Advance, state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     return _numbers(*advance(state, unpadded(splits, config), rates, config))
 
 
-@functools.partial(jax.jit, static_argnames=("advance", "config"), donate_argnames="held")
+@jit(static_argnames=("advance", "config"), donate_argnames="held")
 def _packed_in_place(
-    advance: Any, held: dict[str, Any], state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
+    advance: epoch.Advance, held: dict[str, Any], state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 ) -> tuple[TrainState, tuple[Array, Array]]:
     return _numbers(*advance(state._replace(**held), unpadded(splits, config), rates, config))
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(static_argnames="config")
 def _updated(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Change, Array]:
     return epoch.update(state, unpadded(splits, config), rates, config)
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(static_argnames="config")
 def _evaluated(
     state: TrainState, change: Change, finite: Array, splits: Splits, decay: Array | None, config: StaticConfig
-) -> tuple[Array, Any, tuple[Array, Array]]:
+) -> tuple[Array, Network | None, tuple[Array, Array]]:
     """Return C, ∇C and the numbers for the host. A program that returned the network too would copy it."""
     state, entry, evaluated_finite = epoch.evaluate(state, change, unpadded(splits, config), decay, config)
     return state.cost, state.gradient, _numbers(state, entry, finite & evaluated_finite)[1]
 
 
-@functools.partial(jax.jit, static_argnames=("record", "config"))
+@jit(static_argnames=("record", "config"))
 def _recorded(
     state: TrainState, splits: Splits, decay: Array | None, record: Records, config: StaticConfig
 ) -> dict[str, Array]:
@@ -200,19 +191,21 @@ def _numbers(state: TrainState, entry: epoch.Entry, finite: Array) -> tuple[Trai
     history, code = entry
     code = jnp.where(finite, code, int(Reason.NOT_FINITE))
     counts = jnp.stack([history.epoch, history.updates, code.astype(history.epoch.dtype)])
-    return state, (counts, jnp.stack([getattr(history, name) for name in NUMBERS[2:]]))
+    values: list[Array] = [getattr(history, name) for name in NUMBERS[2:]]
+    return state, (counts, jnp.stack(values))
 
 
 def donatable(state: TrainState) -> TrainState:
     """Return the state with copies of arrays that JAX does not own, or that occur twice."""
     seen: set[int] = set()
 
-    def own(x: Any) -> Any:
+    def own(x: Array) -> Array:
         again = id(x) in seen or not isinstance(x, jax.Array)
         seen.add(id(x))
         return jnp.array(x) if again else x
 
-    return state._replace(**{name: jax.tree.map(own, getattr(state, name)) for name in epoch.HELD})
+    held: dict[str, Any] = {name: tree_map(own, getattr(state, name)) for name in epoch.HELD}
+    return state._replace(**held)
 
 
 def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
@@ -221,13 +214,13 @@ def _unpacked(numbers: tuple[Array, Array]) -> tuple[History, Reason]:
 
 
 def train_traced(
-    start: Any,
+    start: epoch.Advance,
     state: TrainState,
     splits: Splits,
     rates: Rates,
     config: StaticConfig,
     epochs: int,
-    labels_fit: Any,
+    labels_fit: Array | bool,
     watch: Watch,
 ) -> TrainResult:
     """Run all epochs in one compiled loop, under jit and vmap. `labels_fit` is False if a traced label is wrong."""
@@ -235,18 +228,18 @@ def train_traced(
     state, (first, code), finite = start(state._replace(best=None), splits, rates, config)
     known = jnp.asarray(finite & labels_fit)
 
-    def unless(known: Any, entry: History, state: TrainState) -> History:
+    def unless(known: Array, entry: History, state: TrainState) -> History:
         """Return the entry, with NaN in place of its numbers unless they are known."""
-        empty = jax.tree.map(blank, entry)
+        empty = tree_map(blank, entry)
         empty = empty._replace(epoch=state.epoch, updates=epoch.updates(state.epoch, splits, config))
-        return cast(History, select(known, entry, empty))
+        return select(known, entry, empty)
 
-    def with_records(entry: History, state: TrainState, k: Any) -> History:
-        if not watch.record:
+    def with_records(entry: History, state: TrainState, k: Array | None) -> History:
+        if k is None:
             return entry
         return entry._replace(records=recorded(watch.record, state, splits.train, rates.decay, config, k))
 
-    def follow(best: Best | None, state: TrainState, entry: History, known: Any = True) -> TrainState:
+    def follow(best: Best | None, state: TrainState, entry: History, known: Array | bool = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
 
     # Under vmap, the count of epochs is one number for the whole batch, so that no element records for itself.
@@ -254,9 +247,11 @@ def train_traced(
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)
     code = jnp.where(known, code, int(Reason.START_NOT_FINITE))
-    code = jnp.where(_in_range(rates), code, int(Reason.BAD_RULE))
+    code = jnp.where(in_range(rates), code, int(Reason.BAD_RULE))
 
-    def body(carry: tuple[TrainState, Array, Any], eta: Any) -> tuple[tuple[TrainState, Array, Any], Any]:
+    Carry = tuple[TrainState, Array, Array | None]
+
+    def body(carry: Carry, eta: Array | None) -> tuple[Carry, tuple[History, Array]]:
         state, code, count = carry
         now = Rates(rates.eta if eta is None else eta, rates.decay)
         advanced, (entry, reached), finite = epoch.advance(state._replace(best=None), splits, now, config)
@@ -271,12 +266,12 @@ def train_traced(
 
     etas = rates.eta.reshape(epochs, -1) if epochs and rates.eta.ndim else None
     (state, code, _), (entries, codes) = control.scan(body, (state, code, count), etas, length=epochs)
-    history = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
+    history = tree_map(lambda x, xs: jnp.concatenate([x[None], xs]), first, entries)
     if may_wait(rates, config):
         waited = (code == int(Reason.UNCHANGED)) & jnp.any(codes != code)
         code = jnp.where(waited, int(Reason.COMPLETED), code)
     code = jnp.where(code == int(Reason.COMPLETED), choice.outcome(state.best, jnp), code)
-    return TrainResult(choice.network(state, jnp), history, Outcome(code), state, config.backend)
+    return TrainResult(choice.network(state), history, Outcome(code), state, config.backend)
 
 
 def _ended(code: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import assert_leaves_close, often
 
-from jaxgd import init_network, load_dataset, quadratic_cost, train
+from jaxgd import init_network, quadratic_cost, train
 from jaxgd.best import best_epochs
 from jaxgd.checkpoint import Checkpoints
 from jaxgd.errors import DtypeError, RangeError
@@ -18,16 +18,6 @@ from jaxgd.outcome import Reason
 
 KEY = jax.random.key(5)
 SETTINGS = {"batch_size": 10, "eta": 3.0, "key": KEY}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return init_network(jax.random.key(3), (64, 12, 10), dtype=jnp.float32)
 
 
 def by_a_loop(values, by, patience):

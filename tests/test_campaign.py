@@ -195,6 +195,22 @@ def campaign(folder, family, count, fault=""):
     return python(code, folder)
 
 
+def test_an_attack_on_the_run_folder_acts_before_the_metrics_of_its_epoch(tmp_path):
+    code = """
+        import json
+        from pathlib import Path
+        from benchmarks.campaign.limits import _at_epoch
+        from jaxgd.files import append
+        path, seen = Path("metrics.jsonl"), []
+        path.touch()
+        _at_epoch(2, lambda: seen.append(path.read_text()))
+        for epoch in range(4):
+            append(path, str(epoch).encode())
+        print(json.dumps(seen))
+    """
+    assert python(code, tmp_path) == ["01"]
+
+
 SMALL = {"kills": 5, "flips": 3, "commands": 12, "calls": 25, "pictures": 2, "limits": 31}
 PLANTED = {
     "a continued run that starts from other weights": (

@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.rows import Row
 
@@ -64,7 +64,7 @@ def rows(family: str, attacks: Iterable[Attack], options: Options) -> Iterator[R
     for target, mine in sorted(targets.items()):
         failures = [f"{x.kind}: {x.about}"[:_LONGEST] for x in mine if x.succeeded]
         groups = collections.Counter(attack.group for attack in mine if attack.group)
-        details: dict[str, Any] = {
+        details: dict[str, object] = {
             "kinds": dict(collections.Counter(attack.kind for attack in mine).most_common()),
             "seed": options.seed,
             "data": "digits" if options.data_dir is None else "digits and MNIST",

@@ -13,7 +13,6 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 from benchmarks.campaign import values as table
 from benchmarks.campaign.attack import Attack, Options
@@ -62,17 +61,19 @@ def _call(name: str, where: tuple[str, ...], bad: tuple[str, ...], about: str) -
     import jax
 
     import jaxgd
+    from jaxgd.typed import block_until_ready, jit
 
     _prepare()
     drawn = [values()[value]() for value in bad]
 
-    def call(*given: Any) -> Any:
+    def call(*given: object) -> list[jax.Array]:
         keywords = good()[name]()
         for place, value in zip(where, given, strict=True):
             keywords |= PARTS[name][place](value) if place in PARTS.get(name, {}) else {place: value}
-        positional = keywords.pop("args", ()) if name == "check_gradients" else ()
+        positional: tuple[object, ...] = ()
         if name == "check_gradients":
-            positional = (keywords.pop("f"), *(positional if isinstance(positional, tuple) else (positional,)))
+            args = keywords.pop("args", ())
+            positional = (keywords.pop("f"), *(args if isinstance(args, tuple) else (args,)))
         out = getattr(jaxgd, name)(*positional, **keywords)
         if isinstance(out, jaxgd.Rule):
             out = jaxgd.minimize(square, jax.numpy.ones(2), out, max_steps=3)
@@ -83,13 +84,13 @@ def _call(name: str, where: tuple[str, ...], bad: tuple[str, ...], about: str) -
         if any(isinstance(value, Traced) for value in drawn):
             traced = [value.value for value in drawn if isinstance(value, Traced)]
 
-            def inside(*xs: Any) -> Any:
+            def inside(*xs: object) -> list[jax.Array]:
                 rest = iter(xs)
                 return call(*(next(rest) if isinstance(value, Traced) else value for value in drawn))
 
-            _wait(jax.jit(inside)(*traced))
+            block_until_ready(jit(inside)(*traced))
         else:
-            _wait(call(*drawn))
+            block_until_ready(call(*drawn))
     except jaxgd.JaxgdError as error:
         if len(str(error)) <= _LONGEST:
             return Attack(name, "refused", False, about)
@@ -102,11 +103,6 @@ def _call(name: str, where: tuple[str, ...], bad: tuple[str, ...], about: str) -
             return Attack(name, "the caller's own exception", False, about)
         return Attack(name, "raw exception", True, f"{about}: {type(error).__name__}: {' '.join(str(error).split())}")
     return Attack(name, "accepted", False, about, group)
-
-
-def _wait(arrays: list[Any]) -> None:
-    for array in arrays:
-        array.block_until_ready()
 
 
 def _in_own_function(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 # Exit status of a child whose function raised. The commands never return it.
 RAISED = 99
@@ -81,7 +81,6 @@ def prepare(programs: Path) -> None:
     import orbax.checkpoint  # noqa: F401
     import PIL.Image
     import tensorboardX  # noqa: F401
-    from jax._src import xla_bridge
 
     import jaxgd.cli.reporter
     import jaxgd.run_folder
@@ -90,10 +89,11 @@ def prepare(programs: Path) -> None:
     PIL.Image.init()
     for name in jaxgd.__all__:
         getattr(jaxgd, name)
-    assert not xla_bridge.backends_are_initialized(), "a process that has made an array must not fork"
+    # A process that has made an array must not fork. This line raises RuntimeError in such a process.
+    configure("jax_num_cpu_devices", 1)
 
 
-def configure(name: str, value: Any) -> None:
+def configure(name: str, value: object) -> None:
     """Change a setting of JAX."""
     import jax
 
@@ -118,7 +118,7 @@ def without_network() -> None:
     """Let every connection fail at once, so that no attack downloads a data set."""
     import socket
 
-    def fail(*_: Any, **__: Any) -> Any:
+    def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(101, "Network is unreachable")
 
     socket.socket.connect = fail  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import threading
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 # Events that change a folder, with the number of arguments that are paths. An open counts only if it is for writing.
 _PATHS = {"open": 1, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.chmod": 1, "os.rename": 2}
@@ -49,7 +49,7 @@ class Failpoint(NamedTuple):
         seen = 0
         armed = False
 
-        def hook(event: str, args: tuple[Any, ...]) -> None:
+        def hook(event: str, args: tuple[object, ...]) -> None:
             nonlocal seen, armed
             if armed:
                 if self.moment == "after" and event != "os.kill":
@@ -71,7 +71,7 @@ class Failpoint(NamedTuple):
 
         sys.addaudithook(hook)
 
-    def _concerns(self, event: str, args: tuple[Any, ...]) -> bool:
+    def _concerns(self, event: str, args: tuple[object, ...]) -> bool:
         count = _PATHS.get(event, 0)
         if event == "open" and not (isinstance(args[2], int) and args[2] & _WRITING):
             return False
@@ -102,7 +102,7 @@ def draw(phase: str, moment: str, rng: random.Random) -> Failpoint:
         size, delay = int(2 ** rng.uniform(4, 15)), rng.uniform(0, 0.15)
         return Failpoint(moment, "", "checkpoints", rng.randint(1, most), size, delay)
     if phase == "events":
-        # The file is opened once, and written by another thread all the time.
+        # The file is opened once, and written throughout the run.
         return Failpoint(moment, "open", "tfevents", size=rng.randrange(2000), delay=rng.uniform(0, 0.6))
     path, size, most = _FILES[phase]
     if moment == "renaming":
@@ -110,10 +110,10 @@ def draw(phase: str, moment: str, rng: random.Random) -> Failpoint:
     return Failpoint(moment, "open", path, rng.randint(1, most), rng.randrange(size))
 
 
-def _size(path: Any) -> int:
+def _size(path: object) -> int:
     try:
-        return os.stat(path).st_size
-    except (OSError, TypeError):
+        return os.stat(path).st_size if isinstance(path, str | bytes | int) else 0
+    except OSError:
         return 0
 
 

@@ -6,7 +6,6 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.children import Job, command, finish
@@ -126,15 +125,14 @@ def _read_without_checksum(path: Path, damaged: Path) -> tuple[str, bool]:
     return f"{kind} (the format has no checksum)" if other else kind, False
 
 
-def _compared(whole: Any, other: Any) -> tuple[str, bool]:
+def _compared(whole: object, other: object) -> tuple[str, bool]:
     """Return the kind of an accepted file, and True if its values are not the saved ones, bit for bit."""
     import jax
 
-    def bits(tree: Any) -> Any:
+    def bits(tree: object) -> object:
         return jax.tree.map(lambda x: (str(x.dtype), x.shape, x.tobytes()) if hasattr(x, "dtype") else repr(x), tree)
 
-    same = bool(bits(whole) == bits(other))
-    return ("accepted, same values", False) if same else ("accepted, other values", True)
+    return ("accepted, same values", False) if bits(whole) == bits(other) else ("accepted, other values", True)
 
 
 def _write_idx(folder: Path) -> int:

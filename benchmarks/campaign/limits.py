@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.children import Ending, Job, command, finish, open_stderr
@@ -179,9 +179,10 @@ def _at_epoch(epoch: int, act: Callable[[], None]) -> None:
     """Act when the metrics of this epoch are about to be written, as another program could."""
     seen = 0
 
-    def hook(event: str, args: tuple[Any, ...]) -> None:
+    def hook(event: str, args: tuple[object, ...]) -> None:
         nonlocal seen
-        if event == "open" and isinstance(args[1], str) and "a" in args[1] and "metrics.jsonl" in str(args[0]):
+        # `jaxgd.files.append` opens the file by os.open, whose event has flags and no mode.
+        if event == "open" and isinstance(args[2], int) and args[2] & os.O_APPEND and "metrics.jsonl" in str(args[0]):
             seen += 1
             if seen == epoch + 1:
                 act()

@@ -2,7 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from jaxgd.network import Network
 
 
 class OwnError(Exception):
@@ -10,26 +15,26 @@ class OwnError(Exception):
 
 
 class _RaisingArray:
-    def __array__(self, *_: Any, **__: Any) -> Any:
+    def __array__(self, *_: object, **__: object) -> NoReturn:
         raise OwnError
 
 
-def _raising(*_: Any, **__: Any) -> Any:
+def _raising(*_: object, **__: object) -> NoReturn:
     raise OwnError
 
 
 class Traced(NamedTuple):
     """A value that the call receives as the argument of a function inside jit."""
 
-    value: Any
+    value: object
 
 
-def square(v: Any, *_: Any) -> Any:
+def square(v: "Array", *_: object) -> "Array":
     return (v**2).sum()
 
 
 @functools.cache
-def values() -> dict[str, Callable[[], Any]]:
+def values() -> dict[str, Callable[[], object]]:
     """Return makers of bad values by name. No array is made before a maker is called."""
     import jax
     import jax.numpy as jnp
@@ -42,7 +47,8 @@ def values() -> dict[str, Callable[[], Any]]:
         "-1.0": lambda: -1.0, "0": lambda: 0, "-1": lambda: -1, "True": lambda: True, "1j": lambda: 1j,
         "10**30": lambda: 10**30, "2**31": lambda: 2**31, "1e39": lambda: 1e39, "1e-46": lambda: 1e-46,
         "np.float16": lambda: np.float16(3), "np.float64": lambda: np.float64(3), "np.int8": lambda: np.int8(3),
-        "an object in 0 dimensions": lambda: np.array(None), "an array of objects": lambda: np.array([None, 1], object),
+        "an object in 0 dimensions": lambda: np.array(None, object),
+        "an array of objects": lambda: np.array([None, 1], object),
         "an array of texts": lambda: np.array(["a"]), "dates": lambda: np.array(["2020-01-01"], "datetime64[D]"),
         "records": lambda: np.zeros(2, [("a", "f4")]),
         "a masked array": lambda: np.ma.masked_array([1.0, 2.0], [False, True]),
@@ -65,7 +71,23 @@ def values() -> dict[str, Callable[[], Any]]:
 
 
 @functools.cache
-def good() -> dict[str, Callable[[], dict[str, Any]]]:
+def _examples() -> "tuple[Array, Array]":
+    import jax.numpy as jnp
+
+    return jnp.ones((6, 4)), jnp.zeros((6, 2))
+
+
+@functools.cache
+def _network() -> "Network":
+    import jax
+
+    import jaxgd
+
+    return jaxgd.init_network(jax.random.key(0), (4, 3, 2))
+
+
+@functools.cache
+def good() -> dict[str, Callable[[], dict[str, object]]]:
     """Return makers of good arguments for every public function."""
     import jax
     import jax.numpy as jnp
@@ -75,13 +97,12 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
     from jaxgd.rules.registry import RULES
 
     key = jax.random.key(0)
-    network = jaxgd.init_network(key, (4, 3, 2))
-    x, y, v = jnp.ones((6, 4)), jnp.zeros((6, 2)), jnp.ones(2)
+    network, (x, y), v = _network(), _examples(), jnp.ones(2)
     record = jaxgd.Record(v=True)
     solution = driver.minimize(
         lambda v: (v**2).sum(), jnp.ones(3), jaxgd.gradient_descent(0.1), max_steps=3, record=record
     )
-    named: dict[str, dict[str, Any]] = {
+    named: dict[str, dict[str, object]] = {
         **{name: {h.name: h.default for h in rule.hyperparams} for name, rule in RULES.items()},
         "accuracy": {"a": y, "y": jnp.arange(6) % 2},
         "assess": {"network": network, "x": x, "labels": jnp.arange(6) % 2},
@@ -114,42 +135,42 @@ def good() -> dict[str, Callable[[], dict[str, Any]]]:
     return {name: functools.partial(dict, keywords) for name, keywords in named.items()}
 
 
-def _data(**new: Any) -> dict[str, Any]:
-    x, y = good()["train"]()["data"]
+def _data(**new: object) -> dict[str, object]:
+    x, y = _examples()
     return {"data": (new.get("x", x), new.get("y", y))}
 
 
-def _stop(**new: Any) -> dict[str, Any]:
+def _stop(**new: Any) -> dict[str, object]:
     import jaxgd
 
     return {"stop": jaxgd.Stop(**new)}
 
 
-def _ones(length: int) -> Any:
+def _ones(length: int) -> "Array":
     import jax.numpy as jnp
 
     return jnp.ones(length)
 
 
-def _record(**new: Any) -> dict[str, Any]:
+def _record(**new: Any) -> dict[str, object]:
     import jaxgd
 
     return {"record": jaxgd.Record(**new)}
 
 
-def _every(bad: Any) -> dict[str, Any]:
+def _every(bad: Any) -> dict[str, object]:
     import jaxgd
 
     return {"record": {"x": jaxgd.TrainingSharpness(every=bad)}}
 
 
-def _layer(**new: Any) -> dict[str, Any]:
-    network = good()["train"]()["network"]
+def _layer(**new: Any) -> dict[str, object]:
+    network = _network()
     return {"network": (network[0]._replace(**new), network[1])}
 
 
 # Parts of arguments, each with the arguments that hold a bad part.
-PARTS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
+PARTS: dict[str, dict[str, Callable[[object], dict[str, object]]]] = {
     "init_network": {"sizes[1]": lambda bad: {"sizes": (4, bad, 2)}},
     "minimize": {
         **{f"stop.{name}": functools.partial(lambda name, bad: _stop(**{name: bad}), name)
@@ -159,8 +180,8 @@ PARTS: dict[str, dict[str, Callable[[Any], dict[str, Any]]]] = {
         "cost's result": lambda bad: {"cost": lambda *_: bad},
         "cost's aux": lambda bad: {"cost": lambda v, *_: (square(v), bad), "has_aux": True},
         "batches[0]": lambda bad: {"batches": (bad, _ones(3))},
-        **{f"bounds[{i}]": functools.partial(lambda i, bad: {"bounds": (bad, 1.0) if i == 0 else (-1.0, bad)}, i)
-           for i in range(2)},
+        "bounds[0]": lambda bad: {"bounds": (bad, 1.0)},
+        "bounds[1]": lambda bad: {"bounds": (-1.0, bad)},
         "v0[1]": lambda bad: {"v0": [1.0, bad], "cost": lambda v, *_: v[0] ** 2 + v[1] ** 2},
     },
     "check_gradients": {

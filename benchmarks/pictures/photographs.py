@@ -7,14 +7,14 @@ which the light multiplies. All lengths are in pixels.
 import io
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.float64]
 Random = np.random.Generator
 
 
@@ -49,8 +49,8 @@ class Scene(NamedTuple):
         return self.paper + (self.stroke - self.paper) * self.ink
 
 
-def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[Any], seed: int, index: int) -> Photograph:
-    """Return the photograph of a kind with this seed and index, of digits drawn from these images."""
+def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
+    """Return the photograph of a kind with this seed and index. Its digits are drawn from these images."""
     # The digits, the size and the position are the same for all kinds of one digit. A kind adds numbers of its own.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))
@@ -60,7 +60,7 @@ def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[Any], seed:
     scene = Scene(np.zeros((height, width)), random.uniform(0.7, 0.98), random.uniform(0.05, 0.3))
     scene = scene._replace(ink=_SHEETS.get(kind, _one)(images[chosen], (height, width), random, own))
     picture = _KINDS[kind](scene, own)
-    return Photograph(_camera(picture, random, own, kind), tuple(int(label) for label in labels[chosen]))
+    return Photograph(_camera(picture, random, own, kind), tuple(labels[chosen].tolist()))
 
 
 def _one(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own: Random) -> Floats:
@@ -102,19 +102,34 @@ _SHEETS: dict[str, Callable[..., Floats]] = {"tiny": _tiny, "thick": _thick, "th
 def _digit(image: NDArray[np.uint8], size: float, grow: float) -> Floats:
     """Return the ink of a digit of this height, cut to its box. `grow` thickens the strokes, in units of the height."""
     factor = size / 20
-    big = ndimage.zoom(np.pad(image, 4).astype(float) / 255, factor, order=3)
+    big = _zoomed(np.pad(image, 4).astype(float) / 255, factor, order=3)
     level = 0.4
     if grow:
         # The distance from the outline of the strokes, so that all of them grow or shrink by the same length.
-        outline = ndimage.distance_transform_edt(big < level) - ndimage.distance_transform_edt(big >= level)
+        outline: Floats = ndimage.distance_transform_edt(big < level) - ndimage.distance_transform_edt(big >= level)
         ink = np.clip(0.5 + grow * size - outline, 0, 1)
         if not (ink > 0.5).any():
-            ink = np.clip(0.5 - outline - outline.min() - 1, 0, 1)
+            ink = np.clip(0.5 - outline - float(outline.min()) - 1, 0, 1)
     else:
         # The slope leaves soft edges of about two pixels, and no ink where the image has none.
         ink = np.clip(0.5 + (big - level) * max(factor / 2, 0.5 / level), 0, 1)
-    rows, columns = (np.flatnonzero(ink.max(axis=axis) > 0.1) for axis in (1, 0))
-    return np.asarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    rows, columns = np.nonzero(ink > 0.1)
+    return ink[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1]
+
+
+def _zoomed(image: Floats, factor: float, order: int) -> Floats:
+    zoomed: Floats = ndimage.zoom(image, factor, order=order)
+    return zoomed
+
+
+def _blurred(image: Floats, sigma: float) -> Floats:
+    blurred: Floats = ndimage.gaussian_filter(image, sigma)
+    return blurred
+
+
+def _rotated(image: Floats, degrees: float) -> Floats:
+    rotated: Floats = ndimage.rotate(image, degrees, reshape=False, order=1)
+    return rotated
 
 
 def _placed(image: NDArray[np.uint8], shape: tuple[int, int], size: float, random: Random, grow: float = 0) -> Floats:
@@ -127,7 +142,7 @@ def _at(ink: Floats, shape: tuple[int, int], random: Random) -> Floats:
     sheet = np.zeros(shape)
     if any(side + 2 * margin > most for side, most in zip(ink.shape, shape, strict=True)):
         scale = min((most - 2) / (side + 2 * margin) for side, most in zip(ink.shape, shape, strict=True))
-        ink = np.clip(ndimage.zoom(ink, scale, order=1), 0, 1)
+        ink = np.clip(_zoomed(ink, scale, order=1), 0, 1)
         margin = int(margin * scale)
     top, left = (
         int(random.integers(margin, most - side - margin + 1)) for side, most in zip(ink.shape, shape, strict=True)
@@ -181,7 +196,7 @@ def _frame(scene: Scene, own: Random) -> Floats:
     start = int(own.integers(1, 7)) if own.random() < 0.25 else 0
     sides = own.choice(4, size=int(own.integers(1, 5)), replace=False)
     level = own.uniform(0, 0.35)
-    for side in sides:
+    for side in sides.tolist():
         turned = np.rot90(picture, side)  # a view
         turned[start : start + width, start : turned.shape[1] - start] = level
     return picture
@@ -196,10 +211,10 @@ def _table(scene: Scene, own: Random) -> Floats:
     inside: Floats = np.ones(scene.ink.shape)
     corner = [round((n - m) * own.uniform(0.2, 0.8)) for n, m in zip((tall, wide), (height, width), strict=True)]
     pads = [(c, n - m - c) for c, n, m in zip(corner, (tall, wide), (height, width), strict=True)]
-    ink, inside = (np.pad(x, pads) for x in (scene.ink, inside))
+    ink, inside = np.pad(scene.ink, pads), np.pad(inside, pads)
     if angle:
-        ink, inside = (ndimage.rotate(x, angle, reshape=False, order=1) for x in (ink, inside))
-    table = own.uniform(0.05, 0.3) + 0.02 * ndimage.gaussian_filter(own.standard_normal(ink.shape), 1.0) / 0.28
+        ink, inside = _rotated(ink, angle), _rotated(inside, angle)
+    table = own.uniform(0.05, 0.3) + 0.02 * _blurred(own.standard_normal(ink.shape), 1.0) / 0.28
     sheet = scene._replace(ink=ink).reflectance
     return np.asarray(np.clip(table + (sheet - table) * inside, 0, 1))
 
@@ -231,7 +246,7 @@ KINDS = tuple(_KINDS)
 
 def _camera(picture: Floats, random: Random, own: Random, kind: str) -> bytes:
     """Blur the picture, add noise, and compress it as JPEG."""
-    picture = 255 * ndimage.gaussian_filter(picture, random.uniform(0.3, 1.2))
+    picture = 255 * _blurred(picture, random.uniform(0.3, 1.2))
     sigma, quality = random.uniform(1, 3), int(random.integers(70, 96))
     if kind == "noise":
         sigma = own.uniform(8, 20)
@@ -247,7 +262,7 @@ def _camera(picture: Floats, random: Random, own: Random, kind: str) -> bytes:
 
 def _equally_gray(picture: Floats, own: Random) -> Floats:
     """Color the paper and the ink so that both have the same gray level and differ in red, green and blue only."""
-    ink = (picture.max() - picture) / np.ptp(picture)
+    ink = (float(picture.max()) - picture) / float(np.ptp(picture))
     paper, stroke = ((200, 110, 90), (60, 170, 90)) if own.random() < 0.5 else ((90, 130, 215), (170, 105, 125))
     colors = [np.array(color, float) for color in (paper, stroke)]
     weights = np.array([0.299, 0.587, 0.114])  # the gray level of Pillow

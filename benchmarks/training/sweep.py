@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.rows import Row, sampled
 from benchmarks.training.timing import PAUSE, chosen_peers, ratios, unlike
+from benchmarks.training.torch_network import torch_network
 from benchmarks.training.worker import peak_memory
 from jaxgd import Dataset, load_dataset
 
@@ -73,9 +74,9 @@ def by_sweep(networks: Networks, data: Dataset) -> list[float]:
     """Train all networks with `sweep` in a folder, and return the last costs of the sample."""
     from jaxgd import sweep
 
-    about = {name: getattr(networks, name) for name in ("sizes", "eta", "seeds", "epochs", "scheme")}
+    about: dict[str, Any] = {name: getattr(networks, name) for name in ("sizes", "eta", "seeds", "epochs", "scheme")}
     with tempfile.TemporaryDirectory() as folder:
-        costs = sweep(data, batch_size=_BATCH, folder=folder, **about).last()["cost"].to_pylist()
+        costs: list[float] = sweep(data, batch_size=_BATCH, folder=folder, **about).last()["cost"].to_pylist()
     return [costs[i] for i in networks.sample]
 
 
@@ -102,6 +103,7 @@ def by_torch(networks: Networks, data: Dataset) -> list[float]:
 
     from jaxgd.kernels import random_order
     from jaxgd.network import first_network
+    from jaxgd.typed import jit
 
     torch.set_num_threads(1)
     splits = [
@@ -112,7 +114,7 @@ def by_torch(networks: Networks, data: Dataset) -> list[float]:
         for part in (data.train, data.validation, data.test)
     ]
     x, y = splits[0]
-    draw = jax.jit(lambda key, k: random_order(jax.random.fold_in(key, k), len(x)))
+    draw = jit(lambda key, k: random_order(jax.random.fold_in(key, k), len(x)))
 
     def evaluations(model: Any) -> list[tuple[float, float]]:
         found = []
@@ -127,14 +129,7 @@ def by_torch(networks: Networks, data: Dataset) -> list[float]:
     for i in networks.sample:
         eta, seed = networks.points[i]
         first, key = first_network(seed, networks.sizes, networks.scheme)
-        layers: list[Any] = []
-        for w, b in first:
-            linear = torch.nn.Linear(w.shape[1], w.shape[0])
-            with torch.no_grad():
-                linear.weight.copy_(torch.tensor(np.asarray(w)))
-                linear.bias.copy_(torch.tensor(np.asarray(b)))
-            layers += [linear, torch.nn.Sigmoid()]
-        model = torch.nn.Sequential(*layers)
+        model, _ = torch_network([(np.asarray(w), np.asarray(b)) for w, b in first])
         optimizer = torch.optim.SGD(model.parameters(), lr=eta)
         evaluations(model)
         for k in range(networks.epochs):

@@ -1,9 +1,10 @@
 """The text and the JSON of an assessment, for `jaxgd evaluate`."""
 
+import dataclasses
 import json
 import math
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxgd.assessment import Assessment
@@ -30,7 +31,8 @@ def _matrix(assessment: "Assessment", labels_from: int, gap: int) -> list[str]:
     names = [str(j + labels_from) for j in range(len(confusion))]
     cell = gap + max(map(len, (*names, *map(str, confusion.ravel()))))
     lines = ["label  answer", "     " + "".join(name.rjust(cell) for name in names) + "    right"]
-    for name, row, rate in zip(names, confusion, rates, strict=True):
+    counts: list[list[int]] = confusion.tolist()
+    for name, row, rate in zip(names, counts, rates.tolist(), strict=True):
         cells = "".join((str(count) if count else ".").rjust(cell) for count in row)
         lines.append(f"{name:>5}{cells}  {_percent(rate)}")
     return lines
@@ -39,9 +41,10 @@ def _matrix(assessment: "Assessment", labels_from: int, gap: int) -> list[str]:
 def _list(assessment: "Assessment", labels_from: int) -> list[str]:
     """Return one line for each class with examples: their number, the accuracy, and the most frequent wrong answers."""
     lines = ["label  images    right  most frequent wrong answers"]
-    for j, (row, rate) in enumerate(zip(assessment.confusion, assessment.class_accuracy, strict=True)):
+    counts: list[list[int]] = assessment.confusion.tolist()
+    for j, (row, rate) in enumerate(zip(counts, assessment.class_accuracy.tolist(), strict=True)):
         count = int((assessment.labels == j).sum())
-        wrong = [i for i in (-row).argsort(kind="stable") if i != j and row[i]][:_FREQUENT]
+        wrong = sorted((i for i, images in enumerate(row) if i != j and images), key=lambda i: -row[i])[:_FREQUENT]
         words = ", ".join(f"{i + labels_from}: {row[i]}" for i in wrong)
         if count:
             lines.append(f"{j + labels_from:>5}  {count:>6}  {_percent(rate)}  {words}".rstrip())
@@ -58,24 +61,32 @@ def _unread(assessment: "Assessment") -> list[str]:
 
 
 def _mistakes(assessment: "Assessment", labels_from: int) -> list[str]:
-    shown = [_mistake(assessment, i, labels_from) for i in assessment.mistakes[:_SHOWN]]
+    shown = [_mistake(assessment, i, labels_from) for i in assessment.mistakes[:_SHOWN].tolist()]
     if not shown:
         return []
     rows = [
-        f"{index:>6}  {label:>5}  " + ("  none" if answer is None else f"{answer:>6}  {activation:>10.4f}")
-        for index, label, answer, activation in map(dict.values, shown)
+        f"{one.index:>6}  {one.label:>5}  "
+        + ("  none" if one.answer is None else f"{one.answer:>6}  {one.activation:>10.4f}")
+        for one in shown
     ]
     return ["", "most confident mistakes", " index  label  answer  activation", *rows]
 
 
-def _mistake(assessment: "Assessment", i: int, labels_from: int) -> dict[str, Any]:
-    answer = int(assessment.answers[i])
-    return {
-        "index": int(i),
-        "label": int(assessment.labels[i]) + labels_from,
-        "answer": answer + labels_from if answer >= 0 else None,
-        "activation": float(assessment.outputs[i, answer]) if answer >= 0 else None,
-    }
+@dataclasses.dataclass(frozen=True)
+class _Mistake:
+    """The index of an example, its label, the answer and the answer's activation; None without an answer."""
+
+    index: int
+    label: int
+    answer: int | None
+    activation: float | None
+
+
+def _mistake(assessment: "Assessment", i: int, labels_from: int) -> _Mistake:
+    label, answer = int(assessment.labels[i]) + labels_from, int(assessment.answers[i])
+    if answer < 0:
+        return _Mistake(i, label, None, None)
+    return _Mistake(i, label, answer + labels_from, float(assessment.outputs[i, answer]))
 
 
 def as_json(assessment: "Assessment", labels_from: int, cost: float, about: dict[str, str]) -> str:
@@ -89,12 +100,12 @@ def as_json(assessment: "Assessment", labels_from: int, cost: float, about: dict
         "labels": [j + labels_from for j in range(len(assessment.confusion))],
         "confusion": assessment.confusion.tolist(),
         "class_accuracy": assessment.class_accuracy.tolist(),
-        "mistakes": [_mistake(assessment, i, labels_from) for i in assessment.mistakes],
+        "mistakes": [dataclasses.asdict(_mistake(assessment, i, labels_from)) for i in assessment.mistakes.tolist()],
     }
     return json.dumps(_finite(content), ensure_ascii=False)
 
 
-def _finite(x: Any) -> Any:
+def _finite(x: object) -> object:
     """Return x with null in place of each number that JSON cannot hold."""
     if isinstance(x, dict):
         return {name: _finite(value) for name, value in x.items()}

@@ -27,7 +27,7 @@ class Case(NamedTuple):
 
     name: str
     folder: Path
-    function: Callable[..., Any]
+    function: Callable[..., object]
     skipped: str = ""
 
 
@@ -71,7 +71,7 @@ def find_cases(words: tuple[str, ...]) -> list[Case]:
     return cases
 
 
-def find_function(word: str) -> tuple[Callable[..., Any], Callable[[], contextlib.AbstractContextManager[None]]]:
+def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contextlib.AbstractContextManager[None]]]:
     """Return the function that FILE::NAME names, and a context manager in which to call it."""
     file, _, name = word.partition("::")
     path = Path(file)
@@ -94,7 +94,7 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
     reports: list[GradientReport] = []
 
     def check(
-        f: Callable[..., Any], *args: Any, strict: bool | None = None, seed: int = seed, **options: Any
+        f: Callable[..., object], *args: object, strict: bool | None = None, seed: int = seed, **options: Any
     ) -> GradientReport:
         """Check as the pytest fixture does, but continue after a wrong gradient.
 
@@ -176,26 +176,26 @@ def _import(path: Path, number: int) -> ModuleType:
     return module
 
 
-def _functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+def _functions(module: ModuleType) -> dict[str, Callable[..., object]]:
     """Return the functions that the file defines, in the order of the file, without those that it imports."""
     members = vars(module).items()
     return {name: f for name, f in members if inspect.isfunction(f) and f.__module__ == module.__name__}
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
 
 
-def _is_case(name: str, function: Callable[..., Any]) -> bool:
+def _is_case(name: str, function: Callable[..., object]) -> bool:
     """Return True if the function is named like a case. A test without check_gradients is a test for pytest alone."""
     return name.startswith("check_") or (name.startswith("test_") and _FIXTURE in _parameters(function))
 
 
-def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
+def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., object]]:
     # A method is a case to skip, because only pytest makes its instance.
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     methods = {f"{c.__name__}.{name}": f for c in classes for name, f in vars(c).items() if inspect.isfunction(f)}
-    functions: dict[str, Callable[..., Any]] = {**_functions(module), **methods}
+    functions: dict[str, Callable[..., object]] = {**_functions(module), **methods}
     cases = {name: function for name, function in functions.items() if _is_case(name.rpartition(".")[2], function)}
     if not cases:
         raise RangeError(
@@ -205,7 +205,7 @@ def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., Any]]:
     return cases
 
 
-def _named_function(module: ModuleType, file: str, name: str) -> Callable[..., Any]:
+def _named_function(module: ModuleType, file: str, name: str) -> Callable[..., object]:
     functions = _functions(module)
     function = vars(module).get(name)
     if function is None:
@@ -218,7 +218,7 @@ def _named_function(module: ModuleType, file: str, name: str) -> Callable[..., A
     return function  # type: ignore[no-any-return]
 
 
-def _missing_parameters(function: Callable[..., Any]) -> list[str]:
+def _missing_parameters(function: Callable[..., object]) -> list[str]:
     """Return the function's required parameters, without check_gradients."""
     return [
         parameter.name
@@ -229,7 +229,7 @@ def _missing_parameters(function: Callable[..., Any]) -> list[str]:
     ]
 
 
-def _needs(function: Callable[..., Any]) -> str:
+def _needs(function: Callable[..., object]) -> str:
     """Return the reason why the function is skipped, or an empty string."""
     for mark in getattr(function, "pytestmark", ()):
         # A condition in words is for pytest alone.
@@ -241,6 +241,6 @@ def _needs(function: Callable[..., Any]) -> str:
     return f"needs {', '.join(missing)}, but jaxgd check supplies only {_FIXTURE}" if missing else ""
 
 
-def _require_runnable(name: str, function: Callable[..., Any]) -> None:
+def _require_runnable(name: str, function: Callable[..., object]) -> None:
     if needs := _needs(function):
         raise RangeError(f"{name} {needs}. Run a test that needs pytest fixtures with pytest.")

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,6 +13,7 @@ from jaxgd.cli.output import say
 
 if TYPE_CHECKING:
     from jaxgd.cli.cases import Result
+    from jaxgd.data import Dataset
     from jaxgd.gradcheck import GradientReport
     from jaxgd.network import Network
 
@@ -126,22 +127,24 @@ def _of_backprop(seed: int) -> "Iterator[Result]":
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from jax.typing import ArrayLike
 
     import jaxgd
     from jaxgd.cli.cases import Result
+    from jaxgd.typed import tree_map
 
     digits = jaxgd.load_dataset("digits")
     images, labels = digits.test.images[:DIGITS], digits.test.labels[:DIGITS]
     for weights, network in _networks(digits, seed):
         for dtype in DTYPES:
 
-            def cast(array: Any, dtype: str = dtype) -> jax.Array:
+            def cast(array: ArrayLike, dtype: str = dtype) -> jax.Array:
                 return jnp.asarray(np.asarray(array).astype(jnp.dtype(dtype)))
 
             with jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext():
                 report = jaxgd.check_gradients(
                     jaxgd.network_cost,
-                    jax.tree.map(cast, network),
+                    tree_map(cast, network),
                     cast(images.reshape(len(images), -1) / 255),
                     cast(np.eye(SIZES[-1])[labels]),
                     gradient=jaxgd.backprop,
@@ -150,7 +153,7 @@ def _of_backprop(seed: int) -> "Iterator[Result]":
             yield Result(f"{weights} weights, {dtype}", report)
 
 
-def _networks(digits: Any, seed: int) -> "Iterator[tuple[str, Network]]":
+def _networks(digits: "Dataset", seed: int) -> "Iterator[tuple[str, Network]]":
     import jax
 
     import jaxgd
@@ -178,7 +181,7 @@ def _line(case: str, report: "GradientReport") -> str:
 def _print_json(results: "list[Result]") -> None:
     import json
 
-    out: list[dict[str, Any]] = []
+    out: list[dict[str, object]] = []
     for case, report, error, skipped in results:
         out.append({"case": case, "report": None if report is None else report.as_dict()})
         if error:

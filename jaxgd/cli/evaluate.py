@@ -3,34 +3,40 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from jaxgd.cli.common import (
     DONE,
-    UNSTATED,
-    Conventions,
     MaybeFlag,
     MaybeInt,
     MaybeName,
     MaybePath,
     RunOrNetwork,
     command_line,
+    require_writable_figure,
+)
+from jaxgd.cli.output import error_line, say
+from jaxgd.cli.run_data import (
+    UNSTATED,
+    Conventions,
     digest,
     is_folder,
     load_data,
     recorded_conventions,
     require_sizes_fit,
-    require_writable_figure,
     stated_conventions,
 )
-from jaxgd.cli.output import error_line, say
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from jaxgd.assessment import Assessment
     from jaxgd.data import Dataset, Part
     from jaxgd.network import Network
+    from jaxgd.run_folder import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +44,8 @@ class Evaluate:
     """Print the accuracy, the cost and the mistakes of a network on a data set.
 
     Prints the number of right answers and the cost, the confusion matrix with the accuracy of each class, and the most
-    confident mistakes: the index of the image in its split, its label, the network's answer and its activation. Instead
-    of a matrix that is wider than the terminal, it lists the most frequent wrong answers of each class.
+    confident mistakes: the index of the image in its split, its label, the network's answer and its activation. If the
+    matrix is wider than the terminal, lists the most frequent wrong answers of each class instead.
 
     Warns if the data differ from those that the run was trained on.
     """
@@ -75,7 +81,7 @@ class Evaluate:
             require_library("--plot", "matplotlib")
         network, config = _opened(self.run_dir)
         data, conventions = _loaded(self, network, config)
-        part = getattr(data, self.split)
+        part: Part = getattr(data, self.split)
         assessment = assess(network, *part)
         kind, cost = _cost(network, self.split, part, config)
         first = conventions.labels_from or 0
@@ -93,7 +99,7 @@ class Evaluate:
         return DONE
 
 
-def _opened(path: Path) -> tuple["Network", dict[str, Any] | None]:
+def _opened(path: Path) -> "tuple[Network, RunConfig | None]":
     """Return the network of a run folder and its configuration, or the network in a file and None."""
     from jaxgd.network_file import load_network
     from jaxgd.run_folder import RunFolder
@@ -104,7 +110,7 @@ def _opened(path: Path) -> tuple["Network", dict[str, Any] | None]:
     return folder.load_network(), folder.config
 
 
-def _loaded(options: Evaluate, network: "Network", config: dict[str, Any] | None) -> tuple["Dataset", Conventions]:
+def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -> tuple["Dataset", Conventions]:
     """Return the data set to evaluate, which fits the network, and the conventions of its files."""
     from jaxgd.errors import DataError, RangeError
     from jaxgd.network import network_sizes
@@ -142,7 +148,7 @@ def _loaded(options: Evaluate, network: "Network", config: dict[str, Any] | None
     return data, conventions
 
 
-def _cost(network: "Network", split: str, part: "Part", config: dict[str, Any] | None) -> tuple[str, float]:
+def _cost(network: "Network", split: str, part: "Part", config: "RunConfig | None") -> tuple[str, float]:
     """Return the name and the value of the cost that the run minimizes, without the term of L2 regularization.
 
     The cost for the file of a network is the quadratic one.
@@ -156,7 +162,9 @@ def _cost(network: "Network", split: str, part: "Part", config: dict[str, Any] |
     return name, float(objective.full(network, require_fit("evaluate", split, network, *part))[0])
 
 
-def _plot(path: Path, assessment: "Assessment", data: "Dataset", split: str, images: Any, first: int) -> None:
+def _plot(
+    path: Path, assessment: "Assessment", data: "Dataset", split: str, images: "NDArray[np.uint8]", first: int
+) -> None:
     from matplotlib.figure import Figure
 
     from jaxgd.report.assessment import draw

@@ -31,7 +31,7 @@ class Info:
         import jax.numpy as jnp
 
         from jaxgd.data.named import default_data_dir, find_files
-        from jaxgd.data.sources import SOURCES
+        from jaxgd.data.registry import DATASETS
         from jaxgd.kernels.registry import BACKENDS
 
         rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
@@ -46,11 +46,10 @@ class Info:
             ("kernel, 784 30 10", str(_usual_choice())),
             ("compiled programs", getattr(jax.config, "jax_compilation_cache_dir", None) or "not cached"),
             ("data folder", str(self.data_dir or default_data_dir())),
-            ("digits", "included in jaxgd"),
         ]
-        for name in SOURCES:
+        for name, entry in DATASETS.items():
             folder = find_files(name, self.data_dir)
-            missing = f"not found; `jaxgd train --data {name}` downloads it"
+            missing = "included in jaxgd" if entry.included else f"not found; `jaxgd train --data {name}` downloads it"
             rows.append((name, missing if folder is None else str(folder)))
         for name, value in rows:
             print(f"{name:20} {value}")

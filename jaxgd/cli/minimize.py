@@ -13,7 +13,11 @@ from jaxgd.rules.entry import Hyperparam
 from jaxgd.rules.registry import RULES
 
 if TYPE_CHECKING:
-    from jaxgd.descent import Solution
+    from collections.abc import Callable
+
+    from jax import Array
+
+    from jaxgd.descent import Solution, Stop
     from jaxgd.named_costs import NamedCost
 
 _ROWS = 12  # rows of the printed table
@@ -131,7 +135,7 @@ class Minimize(_Hyperparams):
         failed = solution.outcome.reason.name in ("NOT_FINITE", "START_NOT_FINITE", "DIVERGING", "BAD_RULE")
         return FAILED if failed else DONE
 
-    def _cost_and_start(self) -> tuple[Any, tuple[float, ...]]:
+    def _cost_and_start(self) -> "tuple[Callable[[Array], object], tuple[float, ...]]":
         from jaxgd.errors import RangeError
         from jaxgd.named_costs import NAMED_COSTS
 
@@ -150,7 +154,7 @@ class Minimize(_Hyperparams):
             raise RangeError(f"{self.cost} needs --start, the initial variables, as in --start 1.0 2.0.")
         return _user_cost(self.cost), self.start
 
-    def _rule(self) -> Any:
+    def _rule(self) -> object:
         from jaxgd.errors import RangeError
 
         rule = _WORDS[self.rule]
@@ -161,7 +165,7 @@ class Minimize(_Hyperparams):
             raise RangeError(f"--{name}: {self.rule} takes {allowed}. Leave out --{name}.")
         return rule.load()(**hyperparams)
 
-    def _stop(self) -> Any:
+    def _stop(self) -> "Stop | Literal['auto'] | None":
         from jaxgd.descent import Stop
 
         if not self.stop:
@@ -171,13 +175,13 @@ class Minimize(_Hyperparams):
         return Stop(gradient_rtol=self.rtol, cost=self.target)
 
 
-def _user_cost(word: str) -> Any:
+def _user_cost(word: str) -> "Callable[[Array], object]":
     """Return the user's cost function that FILE::NAME names."""
     from jaxgd.cli.cases import find_function
 
     function, running_user_code = find_function(word)
 
-    def cost(v: Any) -> Any:
+    def cost(v: "Array") -> object:
         with running_user_code():
             return function(v)
 
@@ -185,6 +189,8 @@ def _user_cost(word: str) -> Any:
 
 
 def _print_table(solution: "Solution") -> None:
+    import math
+
     import numpy as np
 
     path = solution.trajectory
@@ -194,15 +200,16 @@ def _print_table(solution: "Solution") -> None:
     shown = sorted(
         {0, n - 1, *np.unique(np.geomspace(1, max(n - 1, 1), _ROWS - 2).astype(int)).tolist()} & set(range(n))
     )
-    v = np.asarray(path.v)
-    heads = ["updates", "cost", "gradient", "step", *(["λ_max", "2/η"] if path.sharpness is not None else []), "v"]
+    v: list[list[float]] = np.asarray(path.v).tolist()
+    heads, columns = ["updates", "cost", "gradient", "step"], [path.cost, path.gradient_norm, path.step_norm]
+    if path.sharpness is not None and path.stability is not None:
+        heads, columns = [*heads, "λ_max", "2/η"], [*columns, path.sharpness, path.stability]
+    heads.append("v")
     rows = [heads]
     for k in shown:
-        numbers = [path.cost[k], path.gradient_norm[k], path.step_norm[k]]
-        if path.sharpness is not None and path.stability is not None:
-            numbers += [path.sharpness[k], path.stability[k]]
-        place = " ".join(f"{x:.6g}" for x in v[k][:6]) + (" …" if v.shape[1] > 6 else "")
-        rows.append([str(int(path.step[k])), *("" if np.isnan(x) else f"{float(x):.6g}" for x in numbers), place])
+        place = " ".join(f"{x:.6g}" for x in v[k][:6]) + (" …" if len(v[k]) > 6 else "")
+        numbers = (float(column[k]) for column in columns)
+        rows.append([str(int(path.step[k])), *("" if math.isnan(x) else f"{x:.6g}" for x in numbers), place])
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     for row in rows:
         print("  ".join(cell.rjust(w) for cell, w in zip(row[:-1], widths[:-1], strict=True)) + "  " + row[-1])
@@ -219,26 +226,25 @@ def _print_table(solution: "Solution") -> None:
         print(f"λ_max rises above 2/η at update {int(path.crossed)}")
 
 
-def _place(v: Any) -> str:
+def _place(v: object) -> str:
     import numpy as np
 
-    x = np.asarray(v)
-    return f"({', '.join(f'{y:.8g}' for y in x[:8])}{', …' if x.size > 8 else ''})"
+    x: list[float] = np.asarray(v).tolist()
+    return f"({', '.join(f'{y:.8g}' for y in x[:8])}{', …' if len(x) > 8 else ''})"
 
 
-def _print_json(options: Minimize, rule: Any, solution: "Solution") -> None:
+def _print_json(options: Minimize, rule: object, solution: "Solution") -> None:
     import json
     import math
 
     import numpy as np
 
-    def plain(x: Any) -> Any:
-        x = np.asarray(x).tolist()
-        return _without_nan(x)
-
-    def _without_nan(x: Any) -> Any:
+    def plain(x: object) -> object:
+        """Return an array as lists, with texts in place of numbers that JSON cannot hold."""
         if isinstance(x, list):
-            return [_without_nan(y) for y in x]
+            return [plain(y) for y in x]
+        if not isinstance(x, int | float | str):
+            return plain(np.asarray(x).tolist())
         return x if not isinstance(x, float) or math.isfinite(x) else str(x)
 
     path = solution.trajectory
@@ -257,7 +263,7 @@ def _print_json(options: Minimize, rule: Any, solution: "Solution") -> None:
     print(json.dumps(out, allow_nan=False))
 
 
-def _plot(options: Minimize, cost: Any, rule: Any, solution: "Solution") -> None:
+def _plot(options: Minimize, cost: "Callable[[Array], object]", rule: object, solution: "Solution") -> None:
     from matplotlib.figure import Figure
 
     from jaxgd.named_costs import NAMED_COSTS

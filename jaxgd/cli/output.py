@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -99,18 +99,42 @@ def _print(message: str) -> None:
         print(one_line(message), file=sys.stderr, flush=True)
 
 
+# Functions of jaxgd that start messages, and that a user of the command does not call.
+_FUNCTIONS = (
+    *("find_digits", "fit_to_frame", "init_network", "load_dataset", "load_idx", "load_network", "load_state"),
+    *("merge_sweep", "read_idx", "read_picture", "save_network", "save_state"),
+)
+
+
+def without_function(message: str) -> str:
+    """Return the message without the name of the Python function at its start.
+
+    >>> without_function("read_picture: seven.png: expected a picture")
+    'seven.png: expected a picture'
+    """
+    name, colon, rest = message.partition(": ")
+    return rest if colon and name in _FUNCTIONS else message
+
+
 def error_line(name: str, message: str) -> None:
-    """Print an error or warning of a command. If the message starts with the same name again, leave that out."""
+    """Print an error or warning of a command, without the name of a function or of the same command at its start."""
     where = f" (process {Speaker.process})" if Speaker.process else ""
-    _print(f"{name}{where}: {message.removeprefix(name.removeprefix('jaxgd ') + ': ')}")
+    _print(f"{name}{where}: {without_function(message).removeprefix(name.removeprefix('jaxgd ') + ': ')}")
 
 
 @contextlib.contextmanager
 def warnings_as_lines(name: str) -> Iterator[None]:
     """Inside the block, print each warning as one line to standard error. Name its place if that is the user's file."""
 
-    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
-        words = str(message).removeprefix(name.removeprefix("jaxgd ") + ": ")
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        words = without_function(str(message)).removeprefix(name.removeprefix("jaxgd ") + ": ")
         ours = filename.startswith((_HOME, "<")) or "site-packages" in filename
         error_line(name, f"warning: {words}" + ("" if ours else f" ({filename}:{lineno})"))
 

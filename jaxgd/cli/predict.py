@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jaxgd.cli.common import DONE, FAILED, MaybePath, RunDir, require_writable_figure
-from jaxgd.cli.output import error_line, one_line, say
+from jaxgd.cli.output import error_line, one_line, say, without_function
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
     from jaxgd.data.image import Digit, Frame, Picture
 
@@ -34,7 +35,7 @@ class Reading:
     """
 
     name: str
-    framed: "np.ndarray"
+    framed: "NDArray[np.uint8]"
     picture: "Picture | None" = None
     digit: "Digit | None" = None
     several: int = 1
@@ -44,13 +45,13 @@ class Reading:
 class Predict:
     """Read the digits in each image.
 
-    Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. If a
-    picture shows several digits, they follow from left to right, and the file's name is followed by the rows and
-    columns of each, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven light and a
-    frame: each digit is scaled and centered like the training images.
+    Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. The
+    digits of a picture are in order from left to right. If there are several, the file's name is followed by the rows
+    and columns of each, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven light and
+    a frame: each digit is scaled and centered like the training images.
 
     Warns on standard error of a doubtful answer: ink at the edge of the picture, several digits, a low activation, or
-    two that are close.
+    two close activations.
 
     Exit status: 0 all images were read, even with doubts; 1 an image could not be read (standard error states the
     reason); 2 misuse.
@@ -93,10 +94,10 @@ class Predict:
         status = DONE
         for path in self.images:
             try:
-                found = _read(path, frame, transpose=transpose, single=self.single)
+                results = _read(path, frame, transpose=transpose, single=self.single)
             except (DataError, OSError) as error:
-                found = [error]
-            for reading in found:
+                results = [error]
+            for reading in results:
                 if isinstance(reading, Reading):
                     readings.append(reading)
                 else:
@@ -107,10 +108,11 @@ class Predict:
         images = np.stack([reading.framed for reading in readings])
         x, _ = require_fit("predict", "image", network, images, np.zeros(len(readings), int))
         outputs = np.asarray(outputs_in_chunks(network, x))
-        for reading, a in zip(readings, outputs, strict=True):
+        for i, reading in enumerate(readings):
+            a: NDArray[np.floating] = outputs[i]
             # As in `jaxgd evaluate`, outputs with a NaN are no answer.
-            answer = "none" if np.isnan(a).any() else a.argmax() + first
-            print(one_line(reading.name), answer, *(f"{activation:.4f}" for activation in a), sep="\t")
+            answer = "none" if np.isnan(a).any() else int(a.argmax()) + first
+            print(one_line(reading.name), answer, *(f"{activation:.4f}" for activation in a.tolist()), sep="\t")
             if doubts := doubts_of(reading, a, first):
                 error_line("jaxgd predict", f"warning: {reading.name}: {'; '.join(doubts)}")
         if self.show is not None:
@@ -123,7 +125,7 @@ class Predict:
         return status
 
 
-def doubts_of(reading: Reading, a: "np.ndarray", first: int = 0) -> list[str]:
+def doubts_of(reading: Reading, a: "NDArray[np.floating]", first: int = 0) -> list[str]:
     """Return the reasons to doubt the answer for a picture. Images of IDX files have none. `first` is the label 0."""
     if reading.picture is None:
         return []
@@ -136,12 +138,15 @@ def doubts_of(reading: Reading, a: "np.ndarray", first: int = 0) -> list[str]:
         doubts.append(f"its ink has {reading.digit.parts} separate parts, which may be digits of their own")
     if (a != a).any():
         return [*doubts, "an activation is NaN, so the network has no answer"]
-    best, *others = (int(i) for i in (-a).argsort())
-    if a[best] < _LOW:
-        doubts.append(f"the largest activation is {a[best]:.2f}, which is low")
-    if others and a[best] - a[others[0]] < _CLOSE:
+    best, *others = (-a).argsort().tolist()
+    activations: list[float] = a.tolist()
+    if activations[best] < _LOW:
+        doubts.append(f"the largest activation is {activations[best]:.2f}, which is low")
+    if others and activations[best] - activations[others[0]] < _CLOSE:
         second = others[0]
-        doubts.append(f"{best + first} with {a[best]:.2f} is close to {second + first} with {a[second]:.2f}")
+        doubts.append(
+            f"{best + first} with {activations[best]:.2f} is close to {second + first} with {activations[second]:.2f}"
+        )
     return doubts
 
 
@@ -169,7 +174,7 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
     try:
         digits = find_digits(picture)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {without_function(str(error))}") from error
     if single and len(digits) > 1:
         raise DataError(f"{path}: expected one digit because of --single, got {len(digits)}.\nCut out one digit.")
     return [
@@ -184,7 +189,7 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
     ]
 
 
-def _of_image(name: str, image: "np.ndarray", frame: "Frame") -> "Reading | Exception":
+def _of_image(name: str, image: "NDArray[np.uint8]", frame: "Frame") -> "Reading | Exception":
     """Fit an image to the frame of the training images. One of their size stays as it is, unless it is blank."""
     from jaxgd.data.image import fit_to_frame
     from jaxgd.errors import DataError
@@ -193,4 +198,4 @@ def _of_image(name: str, image: "np.ndarray", frame: "Frame") -> "Reading | Exce
     try:
         return Reading(name, image if fits else fit_to_frame(image, frame))
     except DataError as error:
-        return DataError(f"{name}: {error}")
+        return DataError(f"{name}: {without_function(str(error))}")

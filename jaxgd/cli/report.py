@@ -3,28 +3,18 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from jaxgd.cli.common import (
-    DONE,
-    MaybeName,
-    MaybePath,
-    RunDir,
-    command_line,
-    digest,
-    is_folder,
-    load_data,
-    recorded_conventions,
-    require_sizes_fit,
-    require_writable_figure,
-)
+from jaxgd.cli.common import DONE, MaybeName, MaybePath, RunDir, command_line, require_writable_figure
 from jaxgd.cli.output import error_line, say
+from jaxgd.cli.run_data import digest, is_folder, load_data, recorded_conventions, require_sizes_fit
 from jaxgd.cli.train import Train
 
 if TYPE_CHECKING:
+    from jaxgd.data import Part
     from jaxgd.network import Network
     from jaxgd.report.run_page import Examined, RunFacts
-    from jaxgd.run_folder import RunFolder
+    from jaxgd.run_folder import RunConfig, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +25,8 @@ class Report:
     the settings, and the command line that repeats the run. In its drawing area, the network reads a digit while the
     reader draws it.
 
-    Without the data of the run, the page lacks the confusion matrix and the misread images. It says so, and a line on
-    standard error does too.
+    Without the data of the run, the page lacks the confusion matrix and the misread images. The page and a line on
+    standard error state the reason.
 
     Exit status: 0 the page is written; 1 it could not be written; 2 misuse, or the run has no network.
     """
@@ -138,7 +128,7 @@ def _examined(options: Report, folder: "RunFolder", network: "Network", notes: l
             f"{data.name} is not the data set that {folder.path} was trained on: expected the SHA-256 "
             f"{config['data_sha256']}, got {got}."
         )
-    part: Any = getattr(data, options.split)
+    part: Part = getattr(data, options.split)
     return Examined(data.name, options.split, part.images, assess(network, part.images, part.labels))
 
 
@@ -146,7 +136,7 @@ def _examined(options: Report, folder: "RunFolder", network: "Network", notes: l
 _STATED = ("data", "sizes", "scheme", "eta", "batch_size", "epochs", "seed", "kernel")
 
 
-def training_command(config: dict[str, Any], start: Path) -> str:
+def training_command(config: "RunConfig", start: Path) -> str:
     """Return the command line that repeats a run: each setting of its configuration that is an option of train.
 
     `start` is the file of the network that the run started from, if it started from a trained one.
@@ -171,7 +161,7 @@ def training_command(config: dict[str, Any], start: Path) -> str:
             continue
         if isinstance(value, bool):
             words.append(option if value else f"--no-{option[2:]}")
-        elif name == "record":
+        elif name == "record" and isinstance(value, list):
             words += [word for one in value for word in (option, one)]
         else:
             words += [option, *(value if isinstance(value, list) else [value])]

@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Protocol, TextIO
 
 from jaxgd.cli.output import discard_broken_output, say
 from jaxgd.data import Dataset
@@ -12,7 +12,17 @@ from jaxgd.errors import MissingDependencyError
 from jaxgd.history import NUMBERS, Best, History
 from jaxgd.mesh.processes import is_main
 from jaxgd.outcome import Outcome, Reason
+from jaxgd.report.events import Events
 from jaxgd.run_folder import RunFolder
+
+
+class _Bar(Protocol):
+    """The methods of tqdm's bar that a reporter calls. tqdm has no types of its own."""
+
+    def set_description_str(self, text: str) -> None: ...
+    def set_postfix_str(self, text: str, *, refresh: bool) -> None: ...
+    def update(self) -> object: ...
+    def write(self, line: str, *, file: TextIO) -> None: ...
 
 
 class Reporter:
@@ -45,11 +55,9 @@ class Reporter:
             # disable=None hides the bar if stderr is not a terminal.
             hidden = True if not (self._progress and is_main()) else None
             bar = tqdm(total=epochs, initial=done, unit="epoch", disable=hidden)
-            self._bar = stack.enter_context(bar)
-            self._events: Any = None
+            self._bar: _Bar = stack.enter_context(bar)
+            self._events: Events | None = None
             if self._tensorboard and is_main():
-                from jaxgd.report.events import Events
-
                 events = Events(folder.path / "tensorboard", purge_step=done + 1 if done else None)
                 self._events = stack.enter_context(events)
             self._bar.set_description_str("compiling")

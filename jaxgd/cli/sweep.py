@@ -3,12 +3,16 @@
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from jaxgd.cli import signals
 from jaxgd.cli.common import (
+    DATA_HELP,
     DONE,
     BatchSize,
+    Epochs,
     Floats,
     Int,
     Kernel,
@@ -20,16 +24,15 @@ from jaxgd.cli.common import (
     MaybeName,
     MaybePart,
     MaybePath,
-    MaybeScheme,
+    Scheme,
     command_line,
-    default_settings,
-    is_folder,
-    load_data,
-    require_sizes_fit,
     require_writable_figure,
-    stated_conventions,
 )
 from jaxgd.cli.output import say
+
+if TYPE_CHECKING:
+    from jaxgd.sweeps import Sweep as Result
+from jaxgd.cli.run_data import default_settings, is_folder, load_data, require_sizes_fit, stated_conventions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +52,7 @@ class Sweep:
     by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
-    data: MaybeName = None
-    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files.
-    (default: digits)"""
+    data: Annotated[MaybeName, tyro.conf.arg(help=f"{DATA_HELP}\n(default: digits)")] = None
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
     labels_from: MaybeInt = None
@@ -66,15 +67,12 @@ class Sweep:
     """Learning rates η, above 0."""
     seeds: Int = 1
     """Number of seeds for each pair of sizes and η: 0, 1, 2 and so on, as in jaxgd train --seed."""
-    scheme: MaybeScheme = None
-    """First weights: gaussian is N(0, 1), scaled is N(0, 1/fan-in).
-    (default: gaussian, as in the book; scaled for digits)"""
+    scheme: Scheme = None
     batch_size: BatchSize = 10
     """Examples per mini-batch, or full to use all examples in each update."""
-    epochs: MaybeInt = None
-    """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
+    epochs: Epochs = None
     kernel: Kernel = "auto"
-    folder: MaybePath = None
+    folder: Annotated[MaybePath, tyro.conf.arg(aliases=["--run-dir"])] = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
     """Save the INT networks with the best accuracy of each network size, as files. (default: none)"""
@@ -93,7 +91,7 @@ class Sweep:
 
     def run(self, argv: list[str]) -> int:
         """Run the sweep, or join its parts, and return the exit status."""
-        from jaxgd.errors import JaxgdError, RangeError
+        from jaxgd.errors import RangeError
         from jaxgd.report.figure import STILL, require_library
         from jaxgd.sweeps import merge_sweep
 
@@ -105,11 +103,7 @@ class Sweep:
         given = {flag.split("=")[0].replace("_", "-") for flag in argv if flag.startswith("--")}
         if others := sorted(given - {"--merge", "--plot"}):
             raise RangeError(f"--merge trains no network: leave out {', '.join(others)}.")
-        try:
-            merged = merge_sweep(self.merge)
-        except JaxgdError as error:
-            raise type(error)(str(error).removeprefix("merge_sweep: ")) from error
-        return _conclude(self, merged, argv)
+        return _conclude(self, merge_sweep(self.merge), argv)
 
 
 def _sweep(options: Sweep, argv: list[str]) -> int:
@@ -180,13 +174,13 @@ def _best(words: tuple[int | str, ...] | None) -> int:
     if words is None:
         return 0
     if len(words) != 2 or words[0] != "best" or words[1] == "best":
-        got = " ".join(map(str, words)) or "nothing"
-        raise RangeError(f"--keep must be best and a whole number, got {got}.\nWrite --keep best 5.")
+        given = " ".join(map(str, words)) or "nothing"
+        raise RangeError(f"--keep must be best and a whole number, got {given}.\nWrite --keep best 5.")
     require_count("sweep", "--keep best", words[1])
     return int(words[1])
 
 
-def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
+def _conclude(options: Sweep, result: "Result", argv: list[str]) -> int:
     """Print the results, and draw the figure."""
     from jaxgd.mesh.processes import is_main
     from jaxgd.report.sweep import summarize
@@ -208,6 +202,7 @@ def _conclude(options: Sweep, result: Any, argv: list[str]) -> int:
         say(f"kernel of {sizes}: {choice}")
     for path in result.networks:
         say(f"saved: {path}")
+    assert result.folder is not None  # the command names one for every sweep
     if result.complete:
         say(f"table: {result.folder / 'table.parquet'}")
     else:

@@ -8,9 +8,11 @@ import tyro
 
 from jaxgd.cli import signals
 from jaxgd.cli.common import (
+    DATA_HELP,
     DONE,
     FAILED,
     BatchSize,
+    Epochs,
     Float,
     Int,
     Kernel,
@@ -20,8 +22,9 @@ from jaxgd.cli.common import (
     MaybeInts,
     MaybeName,
     MaybePath,
-    MaybeScheme,
     MaybeWords,
+    Name,
+    Scheme,
     command_line,
     require_writable_figure,
 )
@@ -40,6 +43,7 @@ from jaxgd.cli.train_folder import (
 from jaxgd.cli.train_settings import Recorded, choice_of, cost_of, record_of
 
 if TYPE_CHECKING:
+    from jaxgd.cli.reporter import Reporter
     from jaxgd.data import Dataset
     from jaxgd.history import History, TrainResult, TrainState
     from jaxgd.outcome import Outcome
@@ -48,6 +52,8 @@ if TYPE_CHECKING:
 # Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of
 # digits.
 _SECONDS = 1.0
+# Smallest side of training images in pixels that leaves the handwriting of a photograph legible.
+_READABLE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +74,10 @@ class Train:
     or a file or the output could not be written; 2 misuse; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
-    data: MaybeName = None
-    """Data set: digits (included in jaxgd), mnist, fashion_mnist, kmnist, or a folder of IDX files.
-    With --resume, the new place of the run's data. (default: digits)"""
+    data: Annotated[
+        MaybeName,
+        tyro.conf.arg(help=f"{DATA_HELP}\nWith --resume, the new place of the run's data. (default: digits)"),
+    ] = None
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
     labels_from: MaybeInt = None
@@ -81,22 +88,20 @@ class Train:
     """Take a folder's images as upright, without a check."""
     sizes: MaybeInts = None
     """Neurons per layer, inputs first. (default: pixels, 30, classes)"""
-    scheme: MaybeScheme = None
-    """First weights: gaussian is N(0, 1), scaled is N(0, 1/fan-in).
-    (default: gaussian, as in the book; scaled for digits)"""
+    scheme: Scheme = None
     activation: MaybeWords = None
     """Activation of all layers, or one per layer: sigmoid, tanh or relu; also softmax for the last layer.
     (default: sigmoid, as in the book)"""
-    cost: Literal["quadratic", "cross-entropy"] = "quadratic"
-    """Cost to minimize. cross-entropy needs a last layer of sigmoid or softmax; the book uses --eta 0.5 with it."""
+    cost: Name = "quadratic"
+    """Cost to minimize: quadratic, or cross-entropy, which needs a last layer of sigmoid or softmax.
+    The book uses --eta 0.5 with cross-entropy."""
     l2: MaybeFloat = None
     """λ of L2 regularization, 0 or more: adds (λ/2n) Σ w² to the cost, for n training examples. (default: no term)"""
     eta: Float = 3.0
     """Learning rate η, above 0."""
     batch_size: BatchSize = 10
     """Examples per mini-batch, or full to use all examples in each update."""
-    epochs: MaybeInt = None
-    """Passes over the training examples. (default: the book's 30; 60 for digits, which has few examples)"""
+    epochs: Epochs = None
     seed: Int = 0
     """Seed of the first weights and of the order of examples."""
     keep: Literal["last", "best"] = "last"
@@ -116,7 +121,7 @@ class Train:
     kernel: Kernel = "auto"
     gradient_norm: bool = True
     """Compute ‖∇C‖ after each epoch, for metrics.jsonl and TensorBoard. Mini-batch epochs are faster without it."""
-    run_dir: MaybePath = None
+    run_dir: Annotated[MaybePath, tyro.conf.arg(aliases=["--folder"])] = None
     """Run folder to create. (default: runs/DATA-TIME)"""
     resume: MaybePath = None
     """Run folder to continue. The result equals an uninterrupted run bit for bit. --epochs may lengthen the run."""
@@ -162,7 +167,7 @@ class Train:
 
 
 def _train(
-    options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: Any
+    options: Train, folder: "RunFolder", data: "Dataset", place: tuple[str, str | None] | None, reporter: "Reporter"
 ) -> int:
     import jax
 
@@ -261,14 +266,18 @@ def _train(
     if not outcome.ok:
         return FAILED
     say(f"next: {command_line('jaxgd', 'report', folder.path)}")
-    say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
+    height, width = data.image_shape
+    if min(height, width) >= _READABLE:
+        say(f"next: {command_line('jaxgd', 'predict', folder.path)} PICTURE")
+    else:
+        say(f"images of {height}×{width} are too small for photographs: for jaxgd predict, train with --data mnist")
     return DONE
 
 
 def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings: dict[str, Any], n: int) -> "Outcome":
     """Return UNCHANGED for a run without further epochs whose last epoch changed no weight.
 
-    `train` then made no update, and reports that all of none were made.
+    `train` was then called for 0 epochs, and reports that the run is complete.
     """
     import jax.numpy as jnp
 

@@ -4,18 +4,26 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxgd.cli.common import (
-    command_line,
+from jaxgd.cli.common import command_line
+from jaxgd.cli.output import say
+from jaxgd.cli.run_data import (
     default_settings,
     digest,
     is_folder,
+    is_included,
     load_data,
     recorded_conventions,
     require_sizes_fit,
     stated_conventions,
 )
-from jaxgd.cli.output import say
-from jaxgd.cli.train_settings import activations_of, cost_of, network_digest, trained_network, without_effect
+from jaxgd.cli.train_settings import (
+    activations_of,
+    cost_of,
+    network_digest,
+    require_cost,
+    trained_network,
+    without_effect,
+)
 
 if TYPE_CHECKING:
     import jax
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from jaxgd.history import History, TrainState
     from jaxgd.kernels import BackendChoice
     from jaxgd.network import Network
-    from jaxgd.run_folder import RunFolder
+    from jaxgd.run_folder import RunConfig, RunFolder
 
 # Options allowed together with --resume. The run's own settings cannot change.
 _WITH_RESUME = (
@@ -48,14 +56,15 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     from jaxgd.mesh.job import on_main
     from jaxgd.mesh.processes import text_from_process_0
     from jaxgd.network import activated, first_network, network_sizes
+    from jaxgd.rates import weight_decay
     from jaxgd.run_folder import RunFolder, require_new
-    from jaxgd.training import weight_decay
 
     name = options.data or "digits"
     default = default_settings(name)
     scheme, epochs = options.scheme or default[0], default[1] if options.epochs is None else options.epochs
     require_count("train", "--epochs", epochs)
     require_count("train", "--seed", options.seed, least=0, most=2**32 - 1)
+    require_cost(options.cost)
     if options.patience is not None:
         require_count("train", "--patience", options.patience, most=2**31 - 1)
     require_count("train", "--record-every", options.record_every, most=2**31 - 1)
@@ -87,8 +96,10 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     )
     if options.l2 is not None:
         weight_decay(jnp.result_type(float), options.l2, len(data.train.labels), "--l2")
-    config = {
-        **dict(zip(("data", "data_dir"), _place(name, options.data_dir), strict=True)),
+    place, data_dir = _place(name, options.data_dir)
+    config: RunConfig = {
+        "data": place,
+        "data_dir": data_dir,
         "labels_from": conventions.labels_from or 0,
         "transpose": bool(conventions.transpose),
         "data_sha256": digest(data),
@@ -97,11 +108,18 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
         "activation": activations,
         "cost": options.cost,
         "l2": options.l2,
-        **{name: getattr(options, name) for name in ("eta", "batch_size", "seed", "kernel", "gradient_norm")},
+        "eta": options.eta,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "kernel": options.kernel,
+        "gradient_norm": options.gradient_norm,
         "budget": _budget()._asdict(),
         "scheme": scheme if network is None else None,
-        **{name: getattr(options, name) for name in ("keep", "by", "patience", "record_every")},
-        "record": sorted(set(options.record)),
+        "keep": options.keep,
+        "by": options.by,
+        "patience": options.patience,
+        "record_every": options.record_every,
+        "record": [*sorted(set(options.record))],
         "from": source,
         "epochs": epochs,
         "made_with": _made_with(),
@@ -131,7 +149,7 @@ def _place(name: str, data_dir: str | Path | None) -> tuple[str, str | None]:
 
     if is_folder(name):
         return str(Path(name).expanduser().absolute()), None
-    return name, None if name == "digits" else str(resolve_data_dir(data_dir).absolute())
+    return name, None if is_included(name) else str(resolve_data_dir(data_dir).absolute())
 
 
 def _require_step(eta: float) -> None:
@@ -147,7 +165,7 @@ def _require_step(eta: float) -> None:
         require_positive("train", f"--eta {eta:g} in {dtype}", np.asarray(eta).astype(dtype))
 
 
-def _require_countable(epochs: int, config: dict[str, Any], data: "Dataset") -> None:
+def _require_countable(epochs: int, config: "RunConfig", data: "Dataset") -> None:
     """Raise RangeError if the number of updates overflows the integers that count them."""
     from jaxgd.errors import require_count
 
@@ -237,11 +255,13 @@ def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
 
     # Earlier versions had only sigmoid neurons.
     config, activation = folder.config, folder.config.get("activation")
-    if config.get("from") is None:
-        network, key = first_network(config["seed"], config["sizes"], config["scheme"])
+    if (source := config.get("from")) is None:
+        scheme = config["scheme"]
+        assert scheme is not None  # only a run from a trained network has none
+        network, key = first_network(config["seed"], config["sizes"], scheme)
         return activated("train", network, activation), key
     network = load_network(folder.start, allow_non_finite=True)
-    if (got := network_digest(network)) != (expected := config["from"]["sha256"]):
+    if (got := network_digest(network)) != (expected := source["sha256"]):
         raise CheckpointError(
             f"{folder.start} is not the network that the run started from: expected the SHA-256 {expected}, got {got}."
         )
@@ -249,7 +269,7 @@ def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
     return activated("train", network, activation), first_network(config["seed"], (1, 1), "scaled")[1]
 
 
-def batch_size_of(config: dict[str, Any]) -> int | None:
+def batch_size_of(config: "RunConfig") -> int | None:
     """Return the number of examples per mini-batch, or None for the full batch."""
     return None if config["batch_size"] == "full" else config["batch_size"]
 
@@ -267,7 +287,7 @@ def on_devices(data: "Dataset") -> "Dataset":
     return placed
 
 
-def chosen_kernel(config: dict[str, Any], network: "Network", data: "Dataset") -> "BackendChoice":
+def chosen_kernel(config: "RunConfig", network: "Network", data: "Dataset") -> "BackendChoice":
     """Choose the backend that runs the epochs."""
     from jaxgd.examples import fit_splits
     from jaxgd.kernels import Job, select_backend
@@ -289,7 +309,7 @@ def save_checkpoint(
     import jax
     import numpy as np
 
-    folder.save_network(choice.network(state, np))
+    folder.save_network(choice.network(state))
     checkpoints.save(int(state.epoch), (state, jax.tree.map(lambda *xs: np.stack(xs), *entries)))
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jaxgd.cli.train import Train
     from jaxgd.cost import Cost
     from jaxgd.network import Network
+    from jaxgd.run_folder import RunConfig
 
 Recorded = Literal["sharpness", "gradient-norms"]
 
@@ -80,21 +81,30 @@ def activations_of(words: tuple[str, ...] | None, layers: int) -> list[str]:
     return each
 
 
-def cost_of(config: dict[str, Any]) -> "Cost":
+def require_cost(name: str) -> None:
+    """Raise RangeError unless --cost names a cost. The command line is parsed before JAX and the costs are imported."""
+    from jaxgd.cost import COSTS
+    from jaxgd.errors import RangeError, shown
+
+    if name not in COSTS:
+        raise RangeError(f"--cost must be {' or '.join(COSTS)}, got {shown(name)}.\nThe book starts with quadratic.")
+
+
+def cost_of(config: "RunConfig") -> "Cost":
     """Return the cost. Earlier versions had only the quadratic cost, and did not record it."""
     from jaxgd.cost import COSTS
 
     return COSTS[config.get("cost", "quadratic")]
 
 
-def choice_of(config: dict[str, Any]) -> "Choice":
+def choice_of(config: "RunConfig") -> "Choice":
     """Return the choice of the network to keep. Earlier versions did not record it."""
     from jaxgd.best import Choice
 
     return Choice(config.get("keep", "last"), config.get("by", "accuracy"), config.get("patience"))
 
 
-def record_of(config: dict[str, Any]) -> dict[str, Any]:
+def record_of(config: "RunConfig") -> dict[str, Any]:
     """Return the values to record, by their names in metrics.jsonl. Earlier versions recorded none."""
     from jaxgd.records import LayerGradientNorms, TrainingSharpness
 

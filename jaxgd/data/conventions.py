@@ -6,10 +6,10 @@ EMNIST's files have transposed images, and its letters have the labels 1 to 26.
 import functools
 import warnings
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
 
 from jaxgd.data.dataset import Part
 from jaxgd.data.digits import load_digits
@@ -18,12 +18,12 @@ from jaxgd.errors import DataError, require_bool, require_count
 _LETTERS = 26
 _EXAMINED = 2000  # images that are compared with digits
 _SIDE = 8  # rows and columns of the digits in the package
-# The smallest mean correlation with the digits in the package that identifies other digits. It is about 0.55 for 500 or
-# more images of MNIST. For digits in any other orientation it is at most 0.36, and for Fashion-MNIST 0.02.
+# Images are digits if their mean correlation with the digits in the package is at least this. It is about 0.55 for 500
+# or more images of MNIST, at most 0.36 for digits in any other orientation, and 0.02 for Fashion-MNIST.
 _ALIKE = 0.4
 
 
-def require_conventions(who: str, labels_from: Any, transpose: Any) -> None:
+def require_conventions(who: str, labels_from: object, transpose: object) -> None:
     """Raise unless `labels_from` is None or 0 to 255, and `transpose` is None, True or False."""
     if labels_from is not None:
         require_count(who, "labels_from", labels_from, least=0, most=255)
@@ -39,16 +39,17 @@ def follow_conventions(
     None for an argument means that the caller has not stated it. Labels then count from 0, and images are upright. If
     the data contradict this, warn. Raise DataError if `names`, the names of the folder and its files, say EMNIST.
     """
-    least, most = (extreme(int(extreme(part.labels)) for part in parts.values()) for extreme in (min, max))
-    later = labels_from is None and least > 0
-    if any("emnist" in name.lower() for name in names) and (transpose is None or later):
+    least = min(int(part.labels.min()) for part in parts.values())
+    most = max(int(part.labels.max()) for part in parts.values())
+    starts_later = labels_from is None and least > 0
+    if any("emnist" in name.lower() for name in names) and (transpose is None or starts_later):
         raise DataError(
             f"{who}: expected labels from 0 and upright images, but the names say EMNIST, whose images are transposed "
             f"and whose letters have the labels 1 to 26; got labels from {least} to {most}.\n"
-            f"Pass {_arguments(least, later, True if transpose is None else transpose)}."
+            f"Pass {_arguments(least, starts_later, True if transpose is None else transpose)}."
             + (" If the images are upright, pass transpose=False (--no-transpose)." if transpose is None else "")
         )
-    if later:
+    if starts_later:
         letters = (least, most) == (1, _LETTERS) and transpose is None
         _warn(
             f"{who}: the labels run from {least} to {most}, and no image has a label below {least}. If the first class "
@@ -70,10 +71,10 @@ def follow_conventions(
     return parts
 
 
-def _arguments(least: int, later: bool, transpose: bool) -> str:
+def _arguments(least: int, starts_later: bool, transpose: bool) -> str:
     """Return the arguments that state a convention, in Python and on the command line."""
-    words = [f"labels_from={least}"] * later + ["transpose=True"] * transpose
-    options = [f"--labels-from {least}"] * later + ["--transpose"] * transpose
+    words = [f"labels_from={least}"] * starts_later + ["transpose=True"] * transpose
+    options = [f"--labels-from {least}"] * starts_later + ["--transpose"] * transpose
     return f"{', '.join(words)} ({' '.join(options)})"
 
 
@@ -85,7 +86,7 @@ def _converted(part: Part, labels_from: int, transpose: bool) -> Part:
 
 
 def _are_transposed_digits(part: Part) -> bool:
-    """Return True if the images of classes 0 to 9 are like the package's digits, but only after a transposition."""
+    """Return True if the images of classes 0 to 9 resemble the package's digits only after a transposition."""
     step = -(-len(part.labels) // _EXAMINED)  # a file may be sorted by class
     images, labels = part.images[::step], part.labels[::step]
     if images.shape[1] != images.shape[2] or not np.isin(np.arange(10), labels).all():
@@ -96,15 +97,15 @@ def _are_transposed_digits(part: Part) -> bool:
 
 
 @functools.cache
-def _digit_means() -> Float[np.ndarray, "10 8 8"]:
+def _digit_means() -> Float[NDArray[np.float64], "10 8 8"]:
     digits = load_digits().train
     return _class_means(digits.images, digits.labels)
 
 
 def _class_means(
-    images: UInt8[np.ndarray, "n rows columns"], labels: UInt8[np.ndarray, " n"]
-) -> Float[np.ndarray, "10 8 8"]:
-    """Return the mean image of each digit, cropped to its ink, less the mean of all, with mean 0 and norm 1."""
+    images: UInt8[NDArray[np.uint8], "n rows columns"], labels: UInt8[NDArray[np.uint8], " n"]
+) -> Float[NDArray[np.float64], "10 8 8"]:
+    """Return the mean image of each digit, cropped to its ink, minus the mean of all digits, with mean 0 and norm 1."""
     means = np.stack([_cropped(images[labels == digit].mean(0)) for digit in range(10)])
     means -= means.mean(0)
     means -= means.mean((1, 2), keepdims=True)
@@ -112,19 +113,18 @@ def _class_means(
     return means / np.where(norms > 0, norms, 1)
 
 
-def _cropped(mean: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "8 8"]:
+def _cropped(mean: Float[NDArray[np.float64], "rows columns"]) -> Float[NDArray[np.float64], "8 8"]:
     """Return 8×8 samples from the box around the ink of a mean image."""
     ink = mean > mean.max() / 10
     if not ink.any():
         return np.zeros((_SIDE, _SIDE))
     rows, columns = (_samples(np.flatnonzero(ink.any(axis))) for axis in (1, 0))
-    samples: Float[np.ndarray, "8 8"] = mean[np.ix_(rows, columns)]
-    return samples
+    return mean[np.ix_(rows, columns)]
 
 
-def _samples(lines: Int[np.ndarray, " lines"]) -> Int[np.ndarray, " samples"]:
+def _samples(lines: Int[NDArray[np.int_], " lines"]) -> Int[NDArray[np.int_], " samples"]:
     """Return 8 indices at equal distances from the first line to the last."""
-    first, end = lines[0], lines[-1] + 1
+    first, end = int(lines[0]), int(lines[-1]) + 1
     return np.asarray(first + (np.arange(0.5, _SIDE) * (end - first) / _SIDE).astype(int))
 
 

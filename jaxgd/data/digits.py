@@ -1,9 +1,11 @@
 """Small digits inside the package, available without a download."""
 
 from importlib.resources import as_file, files
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from jaxgd.data.dataset import Dataset, Part, make_dataset
 from jaxgd.data.idx import read_idx
@@ -12,6 +14,11 @@ _TRAIN, _VALIDATION = 1197, 300  # of 1,797; the other 300 are the test set
 
 # Entry v is the byte for the file's value v, round(v · 255 / 16).
 _INK = np.rint(np.arange(17) * 255 / 16).astype(np.uint8)
+
+
+def load(data_dir: Path) -> Dataset:
+    """Load the digits for `load_dataset`. The package includes them, so `data_dir` has no effect."""
+    return load_digits()
 
 
 def load_digits() -> Dataset:
@@ -37,7 +44,7 @@ def load_digits() -> Dataset:
     return make_dataset("load_dataset", "digits", train, validation, test, classes=10)
 
 
-def read_original() -> tuple[UInt8[np.ndarray, "1797 8 8"], UInt8[np.ndarray, " 1797"]]:
+def read_original() -> tuple[UInt8[NDArray[np.uint8], "1797 8 8"], UInt8[NDArray[np.uint8], " 1797"]]:
     """Read the original values, 0 to 16, and the labels, in the order of the source.
 
     >>> values, labels = read_original()

@@ -3,10 +3,10 @@
 import shutil
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
-from jaxgd.data.sources import Source
+from jaxgd.data.registry import Source
 from jaxgd.errors import DataError, MissingDependencyError
 from jaxgd.files import read_json
 
@@ -75,7 +75,19 @@ def download(downloads: Path, name: str, source: Source, remedy: str) -> list[Pa
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _why_unreachable(requests: Any, url: str) -> str | None:
+@runtime_checkable
+class _Response(Protocol):
+    status_code: int
+
+
+@runtime_checkable
+class _Requests(Protocol):
+    """The function of the library requests that the probe calls."""
+
+    def head(self, url: str, *, timeout: float, allow_redirects: bool) -> _Response: ...
+
+
+def _why_unreachable(requests: _Requests, url: str) -> str | None:
     """Return the reason why the host is unreachable, or None if it answers.
 
     Without this probe, the download manager would retry for over three minutes. The probe uses the same route as the

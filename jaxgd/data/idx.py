@@ -11,10 +11,10 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from jaxgd.errors import DataError, DtypeError, RangeError, describe
 from jaxgd.files import as_path, read_file, read_head, write_atomically
@@ -35,7 +35,7 @@ _MOST = 2**32  # largest size of a file in bytes, both gzipped and unpacked
 _HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
 
 
-def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
+def read_idx(path: str | os.PathLike[str]) -> UInt8[NDArray[np.uint8], "*shape"]:
     """Read the array in an IDX file of unsigned bytes, gzipped or not.
 
     The first bytes of the file show if it is gzipped; its name does not matter. The whole file is checked before the
@@ -64,7 +64,7 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
     return parse_idx(read_bytes(path), path)
 
 
-def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) -> None:
+def write_idx(path: str | os.PathLike[str], array: UInt8[NDArray[np.uint8], "*shape"]) -> None:
     """Write an array of unsigned bytes as an IDX file, gzipped if the name ends in `.gz`.
 
     Equal arrays give equal files, byte for byte. The file appears under its name only when it is complete.
@@ -142,7 +142,7 @@ def is_gzip(content: bytes) -> bool:
     return content.startswith(_GZIP)
 
 
-def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
+def parse_idx(content: bytes, path: str | os.PathLike[str]) -> UInt8[NDArray[np.uint8], "*shape"]:
     """Return the array in the content of an IDX file. Error messages name `path`."""
     unpack: Callable[[bytes, int], bytes | bytearray] = _gunzip if is_gzip(content) else _first_bytes
     try:
@@ -153,12 +153,12 @@ def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
         data = unpack(content, min(start + payload + 1, _MOST))
     except (EOFError, zlib.error) as error:
         raise _damaged(path, "a complete gzip file", f"a damaged one ({error})") from error
-    got = len(data) - start
+    size = len(data) - start
     if len(data) == _MOST:
         raise _damaged(path, f"at most {_MOST:,} bytes", f"the shape {shape} with as many or more", "Split the array.")
-    if got < payload:
-        raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{got} bytes: it is truncated")
-    if got > payload:
+    if size < payload:
+        raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{size} bytes: it is truncated")
+    if size > payload:
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", "more: trailing bytes follow")
     try:
         array = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
@@ -168,7 +168,7 @@ def parse_idx(content: bytes, path: Any) -> UInt8[np.ndarray, "*shape"]:
     return array
 
 
-def _shape(header: bytes | bytearray, path: Any) -> tuple[int, ...]:
+def _shape(header: bytes | bytearray, path: str | os.PathLike[str]) -> tuple[int, ...]:
     """Return the shape that the header declares."""
     for beginning, (other, remedy) in _OTHERS.items():
         if header.startswith(beginning):
@@ -177,8 +177,8 @@ def _shape(header: bytes | bytearray, path: Any) -> tuple[int, ...]:
         raise _damaged(path, "an IDX header, which begins 00 00 08", f"the bytes '{header[:4].hex(' ')}'")
     kind, dimensions = header[2], header[3]
     if kind != _UNSIGNED_BYTE:
-        got = _OTHER_TYPES.get(kind, "values of an unknown type")
-        raise _damaged(path, "unsigned bytes (type 08)", f"{got} (type {kind:02x})", "Convert it to unsigned bytes.")
+        values = _OTHER_TYPES.get(kind, "values of an unknown type")
+        raise _damaged(path, "unsigned bytes (type 08)", f"{values} (type {kind:02x})", "Convert it to unsigned bytes.")
     if dimensions > _MOST_DIMENSIONS:
         raise _damaged(path, f"at most {_MOST_DIMENSIONS} dimensions", f"{dimensions}")
     if len(header) < 4 + 4 * dimensions:
@@ -213,5 +213,7 @@ def _gunzip(content: bytes, most: int) -> bytearray:
     return data
 
 
-def _damaged(path: Any, expected: str, got: str, remedy: str = "Download or write the file again.") -> DataError:
+def _damaged(
+    path: str | os.PathLike[str], expected: str, got: str, remedy: str = "Download or write the file again."
+) -> DataError:
     return DataError(f"read_idx: {path}: expected {expected}, got {got}.\n{remedy}")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from jaxgd.data.dataset import Dataset, Part, make_dataset
-from jaxgd.data.digits import load_digits
 from jaxgd.data.fetch import download, find_cached
 from jaxgd.data.folder import load_idx
 from jaxgd.data.idx import is_gzip, parse_idx, read_bytes
-from jaxgd.data.sources import SOURCES, Source
+from jaxgd.data.registry import DATASETS, Source
 from jaxgd.errors import DataError, DtypeError, RangeError, describe
 from jaxgd.files import as_path
 
@@ -43,13 +43,13 @@ def load_dataset(
     labels_from: int | None = None,
     transpose: bool | None = None,
 ) -> Dataset:
-    """Load the data set called 'digits', 'mnist', 'fashion_mnist' or 'kmnist', or a folder of IDX files.
+    """Load a data set by its name, such as 'digits' or 'mnist', or a folder of IDX files.
 
-    The package includes 'digits', 1,797 images of 8×8 pixels. The other sets have 70,000 images of 28×28 pixels and the
-    book's split in file order: the first 50,000 training examples for training, the last 10,000 for validation, and
-    10,000 test examples.
+    The package includes 'digits', 1,797 images of 8×8 pixels. 'mnist', 'fashion_mnist' and 'kmnist' have 70,000 images
+    of 28×28 pixels and the book's split in file order: the first 50,000 training examples for training, the last 10,000
+    for validation, and 10,000 test examples.
 
-    The four IDX files of the other sets come from the first of these places that has them:
+    The four IDX files of these sets come from the first of these places that has them:
 
     1. `<data_dir>/<name>/`, torchvision's `<data_dir>/MNIST/raw/` (FashionMNIST, KMNIST), `data_dir` itself or
        `<data_dir>/downloads/manual/`, under their usual names (`train-images-idx3-ubyte.gz` and so on), gzipped or not.
@@ -58,8 +58,8 @@ def load_dataset(
     3. The network: tensorflow-datasets downloads the files into that folder.
 
     Each gzipped file must have the SHA-256 of the original, and so must each unpacked file of MNIST. No checksums are
-    published for unpacked files of the other two sets. Those files must lie in one of the first two places, because all
-    three sets look alike, and only their shapes are checked.
+    published for unpacked files of the other two sets, so only their shapes are checked. They must lie in
+    `<data_dir>/<name>/` or in torchvision's folder, because the files of all three sets have the same names and shapes.
 
     Args:
         name: Name of the data set, or the path of a folder for `load_idx`: an existing folder, or a path with a `/`.
@@ -94,16 +94,17 @@ def load_dataset(
             f"load_dataset: labels_from and transpose are for folders, but {name!r} has labels from 0 and upright "
             "images.\nLeave them out."
         )
-    if name == "digits":
-        return load_digits()
-    if name not in SOURCES:
-        names = ", ".join(repr(known) for known in ("digits", *SOURCES))
+    if name not in DATASETS:
         raise RangeError(
-            f"load_dataset: name must be one of {names}, got {name!r}.\n"
+            f"load_dataset: name must be one of {', '.join(map(repr, DATASETS))}, got {name!r}.\n"
             "For a folder of your own IDX files use jaxgd.load_idx(folder)."
         )
-    source = SOURCES[name]
-    data_dir = resolve_data_dir(data_dir)
+    entry = DATASETS[name]
+    # A set in the package needs no folder, so the home folder may be unknown.
+    data_dir = Path() if entry.included else resolve_data_dir(data_dir)
+    source = entry.source
+    if source is None:
+        return entry.load(data_dir)
     contents, remarks = _local(name, source, data_dir)
     if contents is None:
         downloads = data_dir / "downloads"
@@ -122,7 +123,7 @@ def load_dataset(
 def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes] | None, list[str]]:
     """Return the contents of the first folder that has all files, or None, and remarks on the skipped folders."""
     remarks = []
-    for folder in _folders(name, data_dir):
+    for folder in _folders(name, source, data_dir):
         paths = [_find(folder, file.name) for file in source.files]
         missing = [file.name for file, path in zip(source.files, paths, strict=True) if path is None]
         if len(missing) == len(paths):
@@ -134,7 +135,7 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
         if other := _check(name, source, contents):
             remarks.append(f"{folder} was skipped: it has files of {other!r}.")
             continue
-        if folder not in _own_folders(name, data_dir) and any(
+        if folder not in _own_folders(name, source, data_dir) and any(
             file.unpacked_sha256 is None and not is_gzip(content)
             for file, content in zip(source.files, contents.values(), strict=True)
         ):
@@ -147,14 +148,13 @@ def _local(name: str, source: Source, data_dir: Path) -> tuple[dict[Path, bytes]
     return None, remarks
 
 
-def _own_folders(name: str, data_dir: Path) -> list[Path]:
+def _own_folders(name: str, source: Source, data_dir: Path) -> list[Path]:
     """Return the folders whose names identify the data set."""
-    torchvision = SOURCES[name].torchvision
-    return [data_dir / name, *([data_dir / torchvision / "raw"] if torchvision else [])]
+    return [data_dir / name, *([data_dir / source.torchvision / "raw"] if source.torchvision else [])]
 
 
-def _folders(name: str, data_dir: Path) -> list[Path]:
-    return [*_own_folders(name, data_dir), data_dir, data_dir / "downloads" / "manual"]
+def _folders(name: str, source: Source, data_dir: Path) -> list[Path]:
+    return [*_own_folders(name, source, data_dir), data_dir, data_dir / "downloads" / "manual"]
 
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
@@ -163,7 +163,7 @@ def is_folder(name: str | os.PathLike[str]) -> bool:
     >>> is_folder("mnist"), is_folder("./mnist")
     (False, True)
     """
-    if isinstance(name, str) and name in ("digits", *SOURCES):
+    if isinstance(name, str) and name in DATASETS:
         return False
     path = as_path("load_dataset", name)
     return not isinstance(name, str) or os.path.exists(name) or path.name != name
@@ -175,10 +175,12 @@ def find_files(name: str, data_dir: str | os.PathLike[str] | None = None) -> Pat
     >>> find_files("mnist", "/nowhere") is None
     True
     """
-    data_dir, source = resolve_data_dir(data_dir), SOURCES[name]
-    for folder in _folders(name, data_dir):
+    data_dir, source = resolve_data_dir(data_dir), DATASETS[name].source
+    if source is None:
+        return None
+    for folder in _folders(name, source, data_dir):
         paths = [_find(folder, file.name) for file in source.files]
-        own = folder in _own_folders(name, data_dir) or name == "mnist"
+        own = folder in _own_folders(name, source, data_dir) or name == "mnist"
         if all(
             path and (path.stat().st_size == file.size if path.suffix == ".gz" else own)
             for path, file in zip(paths, source.files, strict=True)
@@ -202,22 +204,23 @@ def _find(folder: Path, gz_name: str) -> Path | None:
 
 
 def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None:
-    """Return the name of another data set that one of these files belongs to, or None if all files are valid."""
+    """Return the name of another data set that a file belongs to, or None. Raise DataError for any other wrong file."""
     wrong = None
     for (path, content), file in zip(contents.items(), source.files, strict=True):
-        got = _sha256(content)
+        digest = _sha256(content)
         expected = file.sha256 if is_gzip(content) else file.unpacked_sha256
-        if expected is None or got != expected:
-            for other, its in SOURCES.items():
-                if other != name and any(got in (theirs.sha256, theirs.unpacked_sha256) for theirs in its.files):
+        if expected is None or digest != expected:
+            for other, entry in DATASETS.items():
+                files = () if entry.source is None or other == name else entry.source.files
+                if any(digest in (theirs.sha256, theirs.unpacked_sha256) for theirs in files):
                     return other
             if expected is not None:
-                wrong = wrong or (path, file.name, expected, got)
+                wrong = wrong or (path, file.name, expected, digest)
     if wrong is None:
         return None
-    path, file_name, expected, got = wrong
+    path, file_name, expected, digest = wrong
     raise DataError(
-        f"load_dataset: {path}: expected {name!r}'s {file_name} with SHA-256 {expected}, got {got}.\n"
+        f"load_dataset: {path}: expected {name!r}'s {file_name} with SHA-256 {expected}, got {digest}.\n"
         "Replace it with the original file. For data of your own use jaxgd.load_idx(folder)."
     )
 
@@ -225,7 +228,7 @@ def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None
 def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
     """Parse the files, check their shapes and split them. The splits are views of the bytes read."""
     shapes = ((source.train, *_SIZE), (source.train,), (source.test, *_SIZE), (source.test,))
-    arrays: list[UInt8[np.ndarray, "*shape"]] = []
+    arrays: list[UInt8[NDArray[np.uint8], "*shape"]] = []
     for (path, content), shape in zip(contents.items(), shapes, strict=True):
         array = parse_idx(content, path)
         if array.shape != shape:

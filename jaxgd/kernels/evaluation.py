@@ -1,6 +1,6 @@
 """The evaluation of a network on a split: cost, accuracy, saturation and gradient."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -59,4 +59,4 @@ def is_saturated(a: Array, activation: Activation = "sigmoid") -> Array:
         return jnp.all(at_limit(activation, a))
 
     # The first 100 examples nearly always decide, which saves 0.4 ms per epoch of 50,000 examples.
-    return cast(Array, control.cond(within(a[:100]), lambda: within(a), lambda: jnp.array(False)))
+    return control.cond(within(a[:100]), lambda: within(a), lambda: jnp.array(False))

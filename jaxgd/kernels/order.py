@@ -1,7 +1,5 @@
 """The order in which an epoch visits the examples."""
 
-from typing import cast
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
@@ -44,4 +42,4 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
 
     drawn = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
     x, _ = control.scan(swap_or_not, jnp.arange(n, dtype=jnp.uint32), drawn)
-    return cast(Array, x.astype(jnp.int32))
+    return x.astype(jnp.int32)

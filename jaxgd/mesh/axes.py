@@ -8,27 +8,28 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxgd.errors import RangeError, is_traced
+from jaxgd.typed import tree_leaves, tree_map
 
 _COMMUNICATES = re.compile(r"\b(psum\w*|pmax|pmin|ppermute|all_gather\w*|all_to_all|reduce_scatter)\[")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
-def explicit_mesh(tree: PyTree[Any]) -> Any:
+def explicit_mesh(tree: object) -> Mesh | AbstractMesh | None:
     """Return the mesh of the first array that is typed by explicit axes, concrete or abstract; None without one."""
-    for x in jax.tree.leaves(tree):
+    for x in tree_leaves(tree):
         mesh = _type_mesh(x)
         if mesh is not None and AxisType.Explicit in mesh.axis_types:
-            return mesh if is_traced(x) else x.sharding.mesh
+            return mesh if is_traced(x) or not isinstance(x.sharding, NamedSharding) else x.sharding.mesh
     return None
 
 
-def automatic(f: Callable[..., Any], args: tuple[PyTree[Any], ...], shardings: Callable[[Any], Any]) -> Any:
+def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable[[NamedSharding], object]) -> R:
     """Return f(*args), computed with automatic axes.
 
     With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd do
@@ -46,31 +47,32 @@ def automatic(f: Callable[..., Any], args: tuple[PyTree[Any], ...], shardings: C
     mesh = explicit_mesh(args)
     if mesh is None:
         return f(*args)
-    if any(map(is_traced, jax.tree.leaves(args))):
-        out = shardings(NamedSharding(mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
-        return jax.sharding.auto_axes(f, out_sharding=out)(*args)
+    if any(map(is_traced, tree_leaves(args))) or isinstance(mesh, AbstractMesh):
+        out_sharding = shardings(NamedSharding(mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
+        traced: R = jax.sharding.auto_axes(f, out_sharding=out_sharding)(*args)
+        return traced
     auto = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     with jax.set_mesh(auto):
-        out = f(*jax.tree.map(lambda x: _moved(x, mesh, auto), args))
-    return jax.tree.map(lambda x: _moved(x, auto, mesh), out)
+        out = f(*tree_map(lambda x: _moved(x, mesh, auto), args))
+    return tree_map(lambda x: _moved(x, auto, mesh), out)
 
 
 def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function of a cost, so that it computes with automatic axes if an argument has explicit axes.
 
     A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. The function then
-    runs with explicit axes.
-    Results that are traced by `jit` or `vmap` are replicated.
+    runs with explicit axes. Results that are traced by `jit` or `vmap` are replicated.
     """
 
     @functools.wraps(f)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        leaves: list[object]
         leaves, structure = jax.tree.flatten((args, kwargs))
         if explicit_mesh(leaves) is None:
             return f(*args, **kwargs)
         places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
 
-        def call(*arrays: Any) -> Any:
+        def call(*arrays: jax.Array) -> R:
             ours = list(leaves)
             for i, x in zip(places, arrays, strict=True):
                 ours[i] = x
@@ -78,83 +80,97 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
             return f(*args, **kwargs)
 
         try:
-            out: R = automatic(call, tuple(leaves[i] for i in places), lambda replicated: replicated)
+            return automatic(call, tuple(leaves[i] for i in places), lambda replicated: replicated)
         except Exception as error:  # JAX raises several types
             # The second text is about a cost that calls `jax.shard_map`.
             if "AxisType.Auto" not in str(error) and "mesh passed to shard_map" not in str(error):
                 raise
             return f(*args, **kwargs)
-        return out
 
     return run
 
 
-def _moved(x: Any, old: Mesh, new: Mesh) -> Any:
+def _moved(x: jax.Array, old: Mesh, new: Mesh) -> jax.Array:
     """Return an array of a mesh as one of another mesh of the same devices, without a copy."""
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh == old:
-        return jax.device_put(x, NamedSharding(new, sharding.spec))
+        # device_put refuses an array that spans several processes.
+        return jax.make_array_from_single_device_arrays(
+            x.shape, NamedSharding(new, sharding.spec), [shard.data for shard in x.addressable_shards]
+        )
     return x
 
 
-def sharding_like(x: Any, replicated: NamedSharding) -> NamedSharding:
+def sharding_like(x: jax.Array, replicated: NamedSharding) -> NamedSharding:
     """Return the sharding of an array on a mesh with explicit axes, or that of replicated arrays."""
     mesh = _type_mesh(x)
     if mesh is None or AxisType.Explicit not in mesh.axis_types:
         return replicated
-    return NamedSharding(replicated.mesh, jax.typeof(x).sharding.spec)
+    spec: PartitionSpec = jax.typeof(x).sharding.spec
+    return NamedSharding(replicated.mesh, spec)
 
 
-def _type_mesh(x: Any) -> Any:
+def _type_mesh(x: object) -> AbstractMesh | None:
     """Return the mesh in the type of an array; None for an object without one."""
     sharding = getattr(jax.typeof(x), "sharding", None) if isinstance(x, jax.Array) else None
-    return None if sharding is None or sharding.mesh.empty else sharding.mesh
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.empty:
+        return None
+    mesh: AbstractMesh = sharding.mesh.abstract_mesh
+    return mesh
 
 
-def varying(tree: Any, like: PyTree[Any]) -> Any:
+def varying(tree: T, like: object) -> T:
     """Return the tree with every array varying over the manual axes over which an array of `like` varies.
 
     Inside `jax.shard_map`, a value that varies over a mesh axis may differ between its devices. Loops need carries of
     one type, and a gradient with respect to an array that does not vary is summed over the devices.
     """
-    axes = frozenset[Any]().union(*(varying_axes(x) for x in jax.tree.leaves(like)))
+    axes = _axes_of_tree(like)
 
     def cast(x: Any) -> Any:
-        missing = axes - varying_axes(x)
         # Functions, texts and whole numbers are part of the program.
-        if not missing or not isinstance(x, jax.Array | np.ndarray | float):
-            return x
-        return jax.lax.pcast(jnp.asarray(x), tuple(missing), to="varying")
+        return cast_to_vary(jnp.asarray(x), axes) if isinstance(x, jax.Array | np.ndarray | float) else x
 
-    return jax.tree.map(cast, tree) if axes else tree
+    return tree_map(cast, tree) if axes else tree
 
 
-def varying_axes(x: Any) -> frozenset[Any]:
+def cast_to_vary(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    """Return an array that varies over some axes too."""
+    missing = axes - varying_axes(x)
+    cast: jax.Array = jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+    return cast
+
+
+def varying_axes(x: object) -> frozenset[str]:
     """Return the manual axes of a mesh over which a traced array, or its outline, varies."""
     kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x) if is_traced(x) else None
-    kind = getattr(kind, "manual_axis_type", None)
-    return frozenset() if kind is None else kind.varying
+    manual = getattr(kind, "manual_axis_type", None)
+    axes: frozenset[str] = frozenset() if manual is None else manual.varying
+    return axes
 
 
-def require_equal_cost(who: str, c: PyTree[Any], v: PyTree[Any]) -> None:
+def _axes_of_tree(tree: object) -> frozenset[str]:
+    return frozenset[str]().union(*map(varying_axes, tree_leaves(tree)))
+
+
+def require_equal_cost(who: str, c: object, v: object) -> None:
     """Raise RangeError if a cost, or its outline, varies over a manual axis over which v does not.
 
     Its gradient and its Hessian are sums over the devices, and belong to no cost that a device computes.
     """
-    axes, those_of_v = (frozenset[Any]().union(*map(varying_axes, jax.tree.leaves(x))) for x in (c, v))
-    if shared := sorted(axes - those_of_v):
+    if shared := sorted(_axes_of_tree(c) - _axes_of_tree(v)):
         raise RangeError(
             f"{who}: inside jax.shard_map, the cost must be equal on all devices where v is, but it varies over "
             f"{', '.join(map(repr, shared))}.\nReturn jax.lax.pmean(cost, {tuple(shared)!r})."
         )
 
 
-def require_checked_axes(who: str, cost: Callable[..., Any], *args: Any) -> None:
+def require_checked_axes(who: str, cost: Callable[..., object], *args: object) -> None:
     """Raise RangeError if a cost communicates inside `jax.shard_map` with `check_vma=False`.
 
     JAX then takes the gradient of a mean over the devices for that of one device.
     """
-    axes = jax.sharding.get_abstract_mesh().manual_axes
+    axes: tuple[str, ...] = jax.sharding.get_abstract_mesh().manual_axes
     # With the check, the index of a device varies over its axis.
     if not axes or varying_axes(jax.lax.axis_index(axes[0])):
         return

@@ -6,15 +6,24 @@ vary, but its next value may. These functions cast such values first. Elsewhere 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
-from jaxgd.mesh.axes import varying_axes
+from jaxgd.mesh.axes import cast_to_vary, varying_axes
+from jaxgd.typed import eval_shape, tree_leaves, tree_map
+from jaxgd.typed import fori_loop as fori_loop_of_jax
+
+T = TypeVar("T")
+X = TypeVar("X")
+Y = TypeVar("Y")
 
 
-def while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], carry: Any) -> Any:
+def while_loop(condition: Callable[[T], ArrayLike], body: Callable[[T], T], carry: T) -> T:
     """Run `jax.lax.while_loop`."""
     if _in_shard_map():
         carry = _settled(body, carry)
@@ -22,59 +31,57 @@ def while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], carr
     return lax.while_loop(condition, body, carry)
 
 
-def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+def fori_loop(lower: ArrayLike, upper: ArrayLike, body: Callable[[Array, T], T], carry: T) -> T:
     """Run `jax.lax.fori_loop`."""
     if _in_shard_map():
-        carry = _settled(lambda c: body(lower, c), carry)
-        return lax.fori_loop(lower, upper, lambda i, c: _cast_like(carry, body(i, c)), carry)
-    return lax.fori_loop(lower, upper, body, carry)
+        carry = _settled(lambda c: body(jnp.asarray(lower), c), carry)
+        return fori_loop_of_jax(lower, upper, lambda i, c: _cast_like(carry, body(i, c)), carry)
+    return fori_loop_of_jax(lower, upper, body, carry)
 
 
-def scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, length: int | None = None) -> Any:
+def scan(body: Callable[[T, X], tuple[T, Y]], carry: T, xs: X, length: int | None = None) -> tuple[T, Y]:
     """Run `jax.lax.scan`."""
     if not _in_shard_map():
         return lax.scan(body, carry, xs, length)
-    first = jax.tree.map(lambda x: x[0], xs)
+    first = tree_map(lambda x: x[0], xs)
     carry = _settled(lambda c: body(c, first)[0], carry)
 
-    def step(c: Any, x: Any) -> tuple[Any, Any]:
+    def step(c: T, x: X) -> tuple[T, Y]:
         c, y = body(c, x)
         return _cast_like(carry, c), y
 
     return lax.scan(step, carry, xs, length)
 
 
-def cond(condition: Any, true: Callable[..., Any], false: Callable[..., Any], *operands: Any) -> Any:
+def cond(condition: ArrayLike, true: Callable[..., T], false: Callable[..., T], *operands: object) -> T:
     """Run `jax.lax.cond`."""
     if _in_shard_map():
-        results = [jax.eval_shape(branch, *operands) for branch in (true, false)]
-        axes = jax.tree.map(lambda x, y: varying_axes(x) | varying_axes(y), *results)
-        true, false = _cast_result(true, axes), _cast_result(false, axes)
-    return lax.cond(condition, true, false, *operands)
+        results = [eval_shape(branch, *operands) for branch in (true, false)]
+        true, false = _varying_like(true, results), _varying_like(false, results)
+    out: T = lax.cond(condition, true, false, *operands)
+    return out
 
 
-def _cast_result(branch: Callable[..., Any], axes: Any) -> Callable[..., Any]:
-    return lambda *operands: jax.tree.map(_cast, branch(*operands), axes)
+def _varying_like(branch: Callable[..., T], results: list[T]) -> Callable[..., T]:
+    """Return the branch with a result that varies over the axes over which the result of either branch varies."""
+    return lambda *operands: tree_map(
+        lambda out, x, y: cast_to_vary(out, varying_axes(x) | varying_axes(y)), branch(*operands), *results
+    )
 
 
-def _settled(step: Callable[[Any], Any], carry: Any) -> Any:
+def _settled(step: Callable[[T], T], carry: T) -> T:
     """Return the carry, cast to vary over all axes over which it varies after any number of steps."""
     while True:
-        after = jax.eval_shape(step, carry)
-        axes = jax.tree.map(lambda x, y: varying_axes(x) | varying_axes(y), carry, after)
-        if all(a <= varying_axes(x) for a, x in zip(jax.tree.leaves(axes), jax.tree.leaves(carry), strict=True)):
+        after = eval_shape(step, carry)
+        pairs = zip(tree_leaves(after), tree_leaves(carry), strict=True)
+        if all(varying_axes(y) <= varying_axes(x) for y, x in pairs):
             return carry
-        carry = jax.tree.map(_cast, carry, axes)
-
-
-def _cast(x: Any, axes: frozenset[Any]) -> Any:
-    missing = axes - varying_axes(x)
-    return lax.pcast(x, tuple(missing), to="varying") if missing else x
+        carry = tree_map(lambda x, y: cast_to_vary(x, varying_axes(y)), carry, after)
 
 
 def _in_shard_map() -> bool:
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
-def _cast_like(carry: Any, after: Any) -> Any:
-    return jax.tree.map(lambda x, y: _cast(y, varying_axes(x)), carry, after)
+def _cast_like(carry: T, after: T) -> T:
+    return tree_map(lambda y, x: cast_to_vary(y, varying_axes(x)), after, carry)

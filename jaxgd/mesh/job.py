@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxgd.errors import JaxgdError, RangeError
 
@@ -13,6 +13,7 @@ from jaxgd.errors import JaxgdError, RangeError
 _HEARTBEAT = 30
 # Seconds for which a failed process waits for the others to leave the job too.
 _LEAVING = 3
+T = TypeVar("T")
 _VARIABLES = ("JAXGD_COORDINATOR", "JAXGD_PROCESSES", "JAXGD_PROCESS")
 
 
@@ -55,7 +56,9 @@ def join_job() -> int:
     except Exception as error:  # JAX raises many types, for instance if the coordinator does not answer
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise RangeError(f"this process cannot join its job: {reason}.\nCheck JAXGD_COORDINATOR.") from error
-    if jax.process_count() > 1:
+    from jaxgd.mesh.processes import process_count
+
+    if process_count() > 1:
         from jax.experimental import multihost_utils
 
         with _output_to_stderr():  # the first communication prints a line
@@ -95,7 +98,9 @@ def leave_job(status: int) -> None:
     """
     import jax
 
-    if status == 0 or jax.process_count() == 1:
+    from jaxgd.mesh.processes import process_count
+
+    if status == 0 or process_count() == 1:
         return
     leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     leaving.start()
@@ -104,18 +109,19 @@ def leave_job(status: int) -> None:
     os._exit(status)
 
 
-def on_main(work: Callable[[], Any]) -> Any:
+def on_main(work: Callable[[], T]) -> T | None:
     """Run the work on process 0 only, and return its result there. Return None on the others.
 
     An error of jaxgd on process 0 is raised on all processes. All must call this function together.
     """
     import jax
 
-    if jax.process_count() == 1:
-        return work()
-    from jaxgd.mesh.processes import text_from_process_0
+    from jaxgd.mesh.processes import process_count, text_from_process_0
 
-    result, error = None, None
+    if process_count() == 1:
+        return work()
+    result: T | None = None
+    error: JaxgdError | None = None
     if jax.process_index() == 0:
         try:
             result = work()

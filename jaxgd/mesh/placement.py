@@ -2,16 +2,19 @@
 
 import dataclasses
 import hashlib
-from typing import Any, cast
+from typing import Any, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array
+from jaxtyping import Array, UInt8
 
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError, as_array, describe, require_bool, shown
+from jaxgd.mesh.processes import process_count
+
+D = TypeVar("D")
 
 
 @jax.tree_util.register_dataclass
@@ -35,7 +38,13 @@ class Placed:
     devices: int = dataclasses.field(default=1, metadata={"static": True})
 
 
-def place(data: Any, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> Any:
+@overload
+def place(
+    data: tuple[object, object] | list[Any], mesh: Mesh, *, axis: str | None = None, pad: bool = True
+) -> Placed: ...
+@overload
+def place(data: D, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> D: ...
+def place(data: object, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> object:
     """Put examples on the devices of a mesh, an equal part of the rows on each.
 
     If the number of devices does not divide the number n of examples, rows of zeros are added at the end. `train` uses
@@ -79,28 +88,24 @@ def place(data: Any, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -
         placed = _placed("", data, mesh, axis, pad)
         _require_same_everywhere([data])
         return placed
-    splits = {
-        field.name: getattr(data, field.name)
-        for field in dataclasses.fields(data)
-        if isinstance(getattr(data, field.name), tuple | Placed)
-    }
+    splits = {name: split for name, split in vars(data).items() if isinstance(split, tuple | Placed)}
     _require_same_everywhere(list(splits.values()))
-    return dataclasses.replace(
-        cast(Any, data), **{name: _placed(f"{name} ", split, mesh, axis, pad) for name, split in splits.items()}
-    )
+    placed_splits = {name: _placed(f"{name} ", split, mesh, axis, pad) for name, split in splits.items()}
+    return dataclasses.replace(data, **placed_splits)  # type: ignore[type-var]
 
 
-def _placed(name: str, pair: Any, mesh: Mesh, axis: str, pad: bool) -> Placed:
+def _placed(name: str, pair: object, mesh: Mesh, axis: str, pad: bool) -> Placed:
     if isinstance(pair, Placed):
         raise DtypeError(f"place: the {name}data are already placed.\nPlace the original data.")
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise DtypeError(f"place: the {name}data must be a pair (x, y), got {describe(pair)}.")
-    x, y = (as_array("place", f"the {name}{part}", a) for part, a in zip(("inputs", "labels"), pair, strict=True))
+    x: Array | np.ndarray = as_array("place", f"the {name}inputs", pair[0])
+    y: Array | np.ndarray = as_array("place", f"the {name}labels", pair[1])
     if x.ndim == 0 or y.shape[:1] != x.shape[:1] or len(x) == 0:
         raise ShapeError(
             f"place: expected one label or target for each {name}input, got {describe(x)} and {describe(y)}."
         )
-    n, devices = len(x), mesh.shape[axis]
+    n, devices = len(x), int(mesh.shape[axis])
     missing = -n % devices
     if missing and not pad:
         raise ShapeError(
@@ -111,15 +116,16 @@ def _placed(name: str, pair: Any, mesh: Mesh, axis: str, pad: bool) -> Placed:
     return Placed(_sharded(x, missing, sharding), _sharded(y, missing, sharding), n, devices)
 
 
-def _sharded(a: Any, missing: int, sharding: NamedSharding) -> Array:
+def _sharded(a: Array | np.ndarray, missing: int, sharding: NamedSharding) -> Array:
     """Return the array with rows of zeros added, divided by its rows. Each process provides its own rows."""
     shape = (len(a) + missing, *a.shape[1:])
     if isinstance(a, jax.Array):
         rows = jnp.concatenate([a, jnp.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a
-        return cast(Array, jax.device_put(rows, sharding))
+        placed: Array = jax.device_put(rows, sharding)
+        return placed
 
-    def rows_of(index: Any) -> Any:
-        start, stop, _ = index[0].indices(shape[0])
+    def rows_of(index: tuple[slice, ...] | None) -> np.ndarray:
+        start, stop, _ = (index or (slice(None),))[0].indices(shape[0])
         rows = a[start:stop]
         if len(rows) < stop - start:
             rows = np.concatenate([rows, np.zeros((stop - start - len(rows), *a.shape[1:]), a.dtype)])
@@ -128,9 +134,9 @@ def _sharded(a: Any, missing: int, sharding: NamedSharding) -> Array:
     return jax.make_array_from_callback(shape, sharding, rows_of)
 
 
-def _require_same_everywhere(pairs: list[Any]) -> None:
+def _require_same_everywhere(pairs: list[object]) -> None:
     """Raise DataError unless all processes pass the same data."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return
     from jax.experimental import multihost_utils
 
@@ -140,8 +146,10 @@ def _require_same_everywhere(pairs: list[Any]) -> None:
             return  # the array spans the processes, so they share it
         sha.update(f"{np.shape(a)} {np.asarray(a).dtype} ".encode())
         sha.update(np.ascontiguousarray(a).data)
-    digests = multihost_utils.process_allgather(np.frombuffer(sha.digest(), np.uint8))
-    different = [p for p, digest in enumerate(digests) if (digest != digests[0]).any()]
+    digests: UInt8[np.ndarray, "processes 32"] = multihost_utils.process_allgather(
+        np.frombuffer(sha.digest(), np.uint8)
+    )
+    different = [p for p, own in enumerate(digests) if own.tobytes() != digests[0].tobytes()]
     if different:
         raise DataError(
             f"place: all processes must pass the same data, but process {different[0]} has other data than process 0.\n"

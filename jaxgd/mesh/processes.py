@@ -1,18 +1,27 @@
 """A job of several processes: decisions of process 0, and values that span processes."""
 
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import PyTree, Shaped
+from jaxtyping import Array, Shaped
 
 from jaxgd.errors import is_traced
+from jaxgd.typed import tree_leaves
+
+T = TypeVar("T")
 
 
-def spans_processes(tree: PyTree[Any]) -> bool:
+def process_count() -> int:
+    """Return the number of processes of the job; 1 without a job."""
+    count: int = jax.process_count()
+    return count
+
+
+def spans_processes(tree: object) -> bool:
     """Return True if an array of the tree has devices of several processes."""
-    return jax.process_count() > 1 and any(
-        isinstance(x, jax.Array) and not is_traced(x) and not x.is_fully_addressable for x in jax.tree.leaves(tree)
+    return process_count() > 1 and any(
+        isinstance(x, jax.Array) and not is_traced(x) and not x.is_fully_addressable for x in tree_leaves(tree)
     )
 
 
@@ -21,7 +30,7 @@ def is_main() -> bool:
     return jax.process_index() == 0
 
 
-def decided(together: bool, value: Any) -> Any:
+def decided(together: bool, value: T) -> T:
     """Return the value of process 0 if the processes run together, and the process's own value otherwise.
 
     All processes must call this function together. They then act alike on the clock, and on the answer of a callback.
@@ -30,30 +39,32 @@ def decided(together: bool, value: Any) -> Any:
         return value
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value))).item()
+    of_process_0: T = np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value))).item()
+    return of_process_0
 
 
 def text_from_process_0(text: str) -> str:
     """Return the text of process 0, of at most 4,096 bytes. All processes must call this function together."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return text
     from jax.experimental import multihost_utils
 
     encoded = text.encode()[:4096].ljust(4096, b"\0")
-    received = multihost_utils.broadcast_one_to_all(np.frombuffer(encoded, np.uint8))
+    received: Array = multihost_utils.broadcast_one_to_all(np.frombuffer(encoded, np.uint8))
     return np.asarray(received, np.uint8).tobytes().rstrip(b"\0").decode(errors="ignore")
 
 
 def largest(number: int) -> int:
     """Return the largest of the numbers that the processes pass. All processes must call this function together."""
-    if jax.process_count() == 1:
+    if process_count() == 1:
         return number
     from jax.experimental import multihost_utils
 
-    return int(np.max(multihost_utils.process_allgather(np.array(number))))
+    numbers: Shaped[np.ndarray, " processes"] = multihost_utils.process_allgather(np.array(number))
+    return max(map(int, numbers))
 
 
-def on_host(x: Any) -> Shaped[np.ndarray, "..."]:
+def on_host(x: object) -> Shaped[np.ndarray, "..."]:
     """Return the values of an array. If it is sharded over processes, all of them must call this function together."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         from jax.experimental import multihost_utils

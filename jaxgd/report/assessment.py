@@ -1,12 +1,12 @@
 """The figure of an assessment: the confusion matrix, and the most confident mistakes with their images."""
 
-from typing import Any
-
 import numpy as np
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
 from jaxgd.assessment import Assessment
 from jaxgd.errors import ShapeError, as_array, describe
-from jaxgd.report.figure import new_figure
+from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
 _ROWS, _COLUMNS = 5, 4  # of the pictures
 # The largest numbers of classes whose counts, accuracies and names are written.
@@ -15,7 +15,9 @@ _COUNTED, _RATED, _NAMED = 16, 30, 36
 _FAINT = 1e-3
 
 
-def draw(assessment: Assessment, *, images: Any = None, labels_from: int = 0, figure: Any = None) -> tuple[Any, ...]:
+def draw(
+    assessment: Assessment, *, images: ArrayLike | None = None, labels_from: int = 0, figure: FigureBase | None = None
+) -> tuple[Axes, ...]:
     """Draw the confusion matrix, and the most confident mistakes with their images.
 
     A row of the matrix has the images of one class, and a column those with the same answer. The color is the share of
@@ -37,18 +39,18 @@ def draw(assessment: Assessment, *, images: Any = None, labels_from: int = 0, fi
     n = len(assessment.labels)
     if images is None:
         return (_draw_matrix(assessment, labels_from, new_figure(figure, (6.4, 5.6))),)
-    images = as_array("plot", "images", images)
-    if images.ndim != 3 or len(images) != n:
+    shown = as_array("plot", "images", images)
+    if shown.ndim != 3 or len(shown) != n:
         raise ShapeError(
-            f"plot: images must be ({n}, height, width), one for each example, got {describe(images)}.\n"
+            f"plot: images must be ({n}, height, width), one for each example, got {describe(shown)}.\n"
             "Pass the images that were assessed."
         )
     figure = new_figure(figure, (11.0, 5.6))
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1), wspace=0.03)
-    return _draw_matrix(assessment, labels_from, left), *_draw_mistakes(assessment, images, labels_from, right)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.25, 1), wspace=0.03).ravel()
+    return _draw_matrix(assessment, labels_from, left), *_draw_mistakes(assessment, shown, labels_from, right)
 
 
-def _draw_matrix(assessment: Assessment, labels_from: int, figure: Any) -> Any:
+def _draw_matrix(assessment: Assessment, labels_from: int, figure: FigureBase) -> Axes:
     from matplotlib.colors import LogNorm
 
     confusion, k = assessment.confusion, len(assessment.confusion)
@@ -61,7 +63,7 @@ def _draw_matrix(assessment: Assessment, labels_from: int, figure: Any) -> Any:
     axes.imshow(wrong, cmap="Oranges", norm=LogNorm(_FAINT / 3, 1))
     if k <= _COUNTED:
         size = 8 if k <= 12 else 6
-        for i, j in zip(*np.nonzero(confusion), strict=True):
+        for i, j in np.argwhere(confusion).tolist():
             axes.text(j, i, f"{confusion[i, j]}", ha="center", va="center", fontsize=size)
     ticks = np.arange(0, k, -(-k // _NAMED))
     names = [str(tick + labels_from) for tick in ticks]
@@ -76,7 +78,7 @@ def _draw_matrix(assessment: Assessment, labels_from: int, figure: Any) -> Any:
     )
     if k <= _RATED:
         rates = axes.secondary_yaxis("right")
-        words = ["" if np.isnan(rate) else f"{rate:.1%}" for rate in assessment.class_accuracy]
+        words = ["" if np.isnan(rate) else f"{rate:.1%}" for rate in assessment.class_accuracy.tolist()]
         rates.set_yticks(np.arange(k), words, fontsize=small)
         rates.tick_params(length=0)
         rates.spines[:].set_visible(False)
@@ -85,7 +87,9 @@ def _draw_matrix(assessment: Assessment, labels_from: int, figure: Any) -> Any:
     return axes
 
 
-def _draw_mistakes(assessment: Assessment, images: Any, labels_from: int, figure: Any) -> list[Any]:
+def _draw_mistakes(
+    assessment: Assessment, images: NDArray[np.generic], labels_from: int, figure: FigureBase
+) -> list[Axes]:
     shown = assessment.mistakes[: _ROWS * _COLUMNS]
     figure.suptitle(
         f"the {len(shown)} most confident of {len(assessment.mistakes):,} mistakes"
@@ -95,12 +99,12 @@ def _draw_mistakes(assessment: Assessment, images: Any, labels_from: int, figure
         else "no mistakes",
         fontsize=11,
     )
-    grid = figure.subplots(_ROWS, _COLUMNS, squeeze=False).ravel()
+    grid = new_axes(figure, _ROWS, _COLUMNS)
     for axes in grid:
         axes.axis("off")
-    for axes, i in zip(grid, shown, strict=False):
-        label, answer = assessment.labels[i] + labels_from, assessment.answers[i]
+    for axes, i in zip(grid, shown.tolist(), strict=False):
+        label, answer = int(assessment.labels[i]) + labels_from, int(assessment.answers[i])
         axes.imshow(images[i], cmap="gray_r")
         words = f"{answer + labels_from}, {float(assessment.outputs[i, answer]):.3f}" if answer >= 0 else "no answer"
         axes.set_title(f"[{i}]  {label} → {words}", fontsize=7, pad=3)
-    return list(grid[: len(shown)])
+    return grid[: len(shown)]

@@ -1,20 +1,24 @@
 """Draw numbers over the updates of a descent, or over the epochs of a training run."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jaxgd.report.figure import new_figure
+from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
 # Accuracies in percent to mark on an axis that is logarithmic in the error.
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 
 _COLUMNS = 3  # of panels
 
-Panel = tuple[str, list[tuple[Any, Any, str]]]
+Floats = NDArray[np.floating]
+# The values of a line over its updates or epochs, and its label.
+Line = tuple[NDArray[np.number], Floats, str]
+Panel = tuple[str, Sequence[Line]]
 
 
-def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> tuple[Any, ...]:
+def curves(panels: Sequence[Panel], xlabel: str, title: str, figure: FigureBase | None = None) -> tuple[Axes, ...]:
     """Draw panels of lines, three in a row, and return their axes.
 
     Args:
@@ -32,7 +36,7 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
     rows = -(-len(panels) // columns)
     figure = new_figure(figure, (4.5 * columns, 3.6 * rows))
     figure.suptitle(title.replace("$", r"\$"))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    grid = new_axes(figure, rows, columns)
     for unused in grid[len(panels) :]:
         unused.remove()
     drawn = tuple(grid[: len(panels)])
@@ -40,7 +44,7 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
         for x, y, text in lines:
             # A single point would be an invisible line.
             axes.plot(x, y, "o" if len(x) == 1 else "-", linewidth=1.5 if len(lines) <= 10 else 0.7, label=text)
-        if spans_decades(np.concatenate([np.asarray(y, float) for _, y, _ in lines])):
+        if spans_decades(np.concatenate([y for _, y, _ in lines])):
             # The logarithm of 0 is no point of the line. By default, matplotlib draws it far below the picture.
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=xlabel, ylabel=name)
@@ -52,23 +56,28 @@ def curves(panels: list[Panel], xlabel: str, title: str, figure: Any = None) -> 
     return drawn
 
 
-def spans_decades(y: Any) -> bool:
+def spans_decades(y: Floats) -> bool:
     """Return True if a logarithmic axis suits: no value is negative, and the positive ones span two decades or more."""
     y = y[np.isfinite(y)]
     above = y[y > 0]
     return bool(len(above) and (y >= 0).all() and above.max() >= 100 * above.min())
 
 
-def scale_accuracy(axes: Any, accuracy: Any) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. A linear one hides 97 against 98%."""
+def scale_accuracy(axes: Axes, accuracy: Floats) -> None:
+    """Make the axis logarithmic in the error if the errors span a decade. On a linear one, 97% and 98% look alike."""
     error = 100 - accuracy
     floor = max(float(error.min()), 0.1) / 1.5
     if error.max() < 15 * floor:
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
         return
-    axes.set_yscale(
-        "function", functions=(lambda a: -np.log10(np.maximum(100 - a, floor)), lambda u: 100 - 10.0 ** -np.asarray(u))
-    )
+
+    def height(accuracy: NDArray[np.number]) -> Floats:
+        return np.asarray(-np.log10(np.maximum(100 - accuracy, floor)))
+
+    def accuracy_at(height: NDArray[np.number]) -> Floats:
+        return np.asarray(100 - 10.0**-height)
+
+    axes.set_yscale("function", functions=(height, accuracy_at))
     low = 100 - float(error.max())
     ticks = [tick for tick in _TICKS if low - 5 <= tick <= 100 - floor]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -3,10 +3,18 @@
 import importlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxgd.errors import MissingDependencyError, RangeError
 from jaxgd.files import as_path, write_atomically
+
+# matplotlib is an extra, so its types are only for type checkers.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
+    from matplotlib.figure import FigureBase as FigureBase
+else:
+    Axes = Figure = FigureBase = Any
 
 STILL = (".png", ".svg", ".pdf")
 
@@ -22,7 +30,7 @@ def require_library(who: str, name: str) -> None:
         ) from error
 
 
-def new_figure(figure: Any, size: tuple[float, float]) -> Any:
+def new_figure(figure: FigureBase | None, size: tuple[float, float]) -> FigureBase:
     """Return the given figure, or a new one of pyplot with this size in inches."""
     if figure is not None:
         return figure
@@ -31,7 +39,12 @@ def new_figure(figure: Any, size: tuple[float, float]) -> Any:
     return pyplot.figure(figsize=size, layout="constrained")
 
 
-def save_figure(who: str, figure: Any, path: str | Path, dpi: int) -> None:
+def new_axes(figure: FigureBase, rows: int, columns: int, **options: Any) -> list[Axes]:
+    """Return a grid of new axes in a figure, row by row. The options are those of matplotlib's `subplots`."""
+    return list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
+
+
+def save_figure(who: str, figure: Figure, path: str | Path, dpi: int) -> None:
     """Draw a figure of matplotlib, and write it whole or not at all.
 
     Args:

@@ -1,20 +1,21 @@
 """Draw the history of a training run: cost, accuracy and recorded values over the epochs."""
 
-from typing import Any
+import math
 
 import numpy as np
 
 from jaxgd.errors import RangeError
 from jaxgd.history import History, TrainResult
-from jaxgd.report.curves import Panel, curves, scale_accuracy
+from jaxgd.report.curves import Floats, Line, Panel, curves, scale_accuracy
+from jaxgd.report.figure import Axes, FigureBase
 
 _LEGEND = 10  # the largest number of lines that a legend names
 # In this order, they have the colors of `jaxgd train --plot`.
 _SPLITS = (("", "training"), ("test_", "test"), ("validation_", "validation"))
 
 
-def draw(result: TrainResult | History, *, figure: Any = None) -> tuple[Any, ...]:
-    """Draw the cost, the accuracy and each recorded value over the epochs, as far as they are known.
+def draw(result: TrainResult | History, *, figure: FigureBase | None = None) -> tuple[Axes, ...]:
+    """Draw the cost, the accuracy and each recorded value over the epochs. Leave out those that are unknown.
 
     A point marks the best network of a single run that followed it. A batch gives one line per element, of the
     validation examples; without them of the test examples, otherwise of the training examples.
@@ -44,7 +45,7 @@ def draw(result: TrainResult | History, *, figure: Any = None) -> tuple[Any, ...
             continue
         lines = [line for split, y in known.items() for line in _lines(history, y, [split])]
         if best is not None and best.by == name and best.epoch >= 0:
-            lines.append(([int(best.epoch)], [factor * float(best.value)], "best"))
+            lines.append((np.array([int(best.epoch)]), np.array([factor * float(best.value)]), "best"))
         panels.append((label, lines))
     for name, recorded in history.records.items():
         entries = np.shape(history.cost)
@@ -57,23 +58,24 @@ def draw(result: TrainResult | History, *, figure: Any = None) -> tuple[Any, ...
     if not panels:
         raise RangeError("plot: a history must have a known value, got only NaN.\nTrain without evaluate=False.")
     drawn = curves(panels, "epochs", _words(run), figure)
-    for axes, (label, lines) in zip(drawn, panels, strict=True):
+    for axes, (label, own) in zip(drawn, panels, strict=True):
         if label.endswith("accuracy, %"):
             axes.set_yscale("linear")
-            scale_accuracy(axes, np.concatenate([np.asarray(y, float) for _, y, _ in lines]))
+            scale_accuracy(axes, np.concatenate([y for _, y, _ in own]))
     return drawn
 
 
-def _lines(history: History, y: Any, names: list[str]) -> list[tuple[Any, Any, str]]:
+def _lines(history: History, y: Floats, names: list[str]) -> list[Line]:
     """Return the known points of each element of the batch as a line."""
     batch = y.shape[:-1]
-    epochs = np.broadcast_to(history.epoch, y.shape)
-    named = 0 < np.prod(batch) <= _LEGEND and bool(batch)
-    lines = []
+    epochs = np.broadcast_to(np.asarray(history.epoch), y.shape)
+    named = 0 < math.prod(batch) <= _LEGEND and bool(batch)
+    lines: list[Line] = []
     for element in np.ndindex(batch):
-        known = np.isfinite(y[element])
+        values: Floats = y[element]
+        known = np.isfinite(values)
         words = [*names, ", ".join(map(str, element)) if named else ""]
-        lines.append((epochs[element][known], y[element][known], " ".join(filter(None, words))))
+        lines.append((epochs[element][known], values[known], " ".join(filter(None, words))))
     return lines
 
 

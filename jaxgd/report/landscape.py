@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
+from jax import Array
+from numpy.typing import NDArray
 
 from jaxgd.errors import (
     DtypeError,
@@ -23,6 +23,7 @@ from jaxgd.errors import (
 )
 from jaxgd.report.scale import Floats, Scale
 from jaxgd.slices import CostSlice
+from jaxgd.typed import jit, map_rows, ravel_pytree, tree_leaves, tree_map, vmap
 
 _POINTS = (1001, 301)  # points of the grid along a single axis, and along each of two
 _ROWS = 1000  # points of the path that determine the principal components
@@ -72,16 +73,20 @@ class Landscape:
     def draped(self) -> tuple[Floats, Floats, Floats]:
         """The path as a line that follows the surface between its points: coordinates and drawn heights."""
         if not len(self.path):
-            return (self.costs,) * 3
+            return self.costs, self.costs, self.costs
         at = np.linspace(0, len(self.path) - 1, max(_DRAPED, len(self.path)))
-        x, y = (np.interp(at, np.arange(len(self.path)), column) for column in self.path[:, :2].T)
-        (i, s), (j, t) = (_cell(axis, place) for axis, place in zip(self.axes, (x, y), strict=True))
+        rows = np.arange(len(self.path))
+        x, y = np.interp(at, rows, self.path[:, 0]), np.interp(at, rows, self.path[:, 1])
+        (i, s), (j, t) = _cell(self.axes[0], x), _cell(self.axes[1], y)
         z = self.scale(self.cost)
-        below, above = (z[i, k] * (1 - s) + z[i + 1, k] * s for k in (j, j + 1))
-        return x, y, below * (1 - t) + above * t
+
+        def along_x(k: NDArray[np.int_]) -> Floats:
+            return z[i, k] * (1 - s) + z[i + 1, k] * s
+
+        return x, y, along_x(j) * (1 - t) + along_x(j + 1) * t
 
 
-def _cell(axis: Floats, x: Floats) -> tuple[Any, Floats]:
+def _cell(axis: Floats, x: Floats) -> tuple[NDArray[np.int_], Floats]:
     """Return the interval of an axis that holds each point, and the place in it from 0 to 1."""
     at = (x - axis[0]) / (axis[1] - axis[0])
     i = np.clip(at.astype(int), 0, len(axis) - 2)
@@ -96,12 +101,12 @@ def of_slice(plane: CostSlice) -> Landscape:
 
 
 def of_path(
-    v: Any,
+    v: object,
     costs: Floats,
-    cost: Callable[..., Any],
-    args: tuple[Any, ...],
-    minima: Sequence[Any],
-    through: tuple[Any, Any] | None,
+    cost: Callable[..., object],
+    args: tuple[object, ...],
+    minima: Sequence[object],
+    through: tuple[object, object] | None,
 ) -> Landscape:
     """Evaluate a cost around a path.
 
@@ -122,13 +127,13 @@ def of_path(
         DtypeError: If args is not a tuple of arrays.
         RangeError: If no point of the path is finite, or the three points of the plane are on one line.
     """
-    first = jax.tree.map(lambda x: jnp.asarray(x[0]), v)
+    first = tree_map(lambda x: jnp.asarray(x[0]), v)
     require_args("plot", args)
     require_callable("plot", "cost", cost)
-    cost = _without_aux(cost)
-    require_scalar("plot", cost, first, *args)
+    scalar = _without_aux(cost)
+    require_scalar("plot", scalar, first, *args)
     flat, unravel = ravel_pytree(first)
-    path = np.concatenate([np.asarray(x, float).reshape(len(costs), -1) for x in jax.tree.leaves(v)], axis=1)
+    path = np.concatenate([np.asarray(x, float).reshape(len(costs), -1) for x in tree_leaves(v)], axis=1)
     finite = np.isfinite(path).all(axis=1) & np.isfinite(costs)
     path, costs, end = path[finite], costs[finite], "end"
     if not len(path):
@@ -147,49 +152,50 @@ def of_path(
     stars = stars[np.all([(x[0] <= s) & (s <= x[-1]) for x, s in zip(axes, stars.T, strict=True)], axis=0)]
     mesh = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     places = np.concatenate([mesh.reshape(-1, len(axes)), shadow, stars])
-    values = _values(cost, unravel, jnp.asarray(origin, flat.dtype), jnp.asarray(basis, flat.dtype), args, places)
+    values = _values(scalar, unravel, jnp.asarray(origin, flat.dtype), jnp.asarray(basis, flat.dtype), args, places)
     grid, path, stars = np.split(np.column_stack([places, values]), [-len(path) - len(stars), len(places) - len(stars)])
     plane = "the first two principal components of the path" if through is None else "a plane through three points"
     note = f"{n:,} variables, projected onto {plane}" if n > 2 else ""
     return Landscape(axes, grid[:, -1].reshape(mesh.shape[:-1]), names, path, costs, stars, end, note)
 
 
-def _without_aux(cost: Callable[..., Any]) -> Callable[..., Any]:
+def _without_aux(cost: Callable[..., object]) -> Callable[..., object]:
     """Return a function of C alone for a cost that may return (C, aux)."""
 
-    def scalar(*args: Any) -> Any:
+    def scalar(*args: object) -> object:
         out = cost(*args)
         return out[0] if isinstance(out, tuple | list) and len(out) == 2 else out
 
     return scalar
 
 
-def _far(costs: Floats) -> Any:
+def _far(costs: Floats) -> NDArray[np.bool_]:
     """Return True for the costs far above the start, and for those far below it on a path that falls without end."""
     with np.errstate(over="ignore"):
         above, below = costs - costs.min(), costs[0] - costs
         far = above > 1e3 * max(abs(costs[0]), above[0])
         # The steps of such a path grow up to the end. A path to a minimum ends with short steps.
         steps = np.diff(below)[np.diff(below) != 0]
-        falls = len(steps) > 1 and steps[-1] == steps.max()
-        return far | (falls & (below > 1e3 * max(abs(costs[0]), steps[0] if falls else 0)))
+        falls = len(steps) > 1 and bool(steps[-1] == steps.max())
+        return np.asarray(far | (falls & (below > 1e3 * max(abs(costs[0]), steps[0] if falls else 0.0))))
 
 
-def _numbers(name: str, trees: Sequence[Any], n: int) -> Floats:
+def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
     """Return the numbers of each tree as a row. Raise unless each has n of them."""
-    if any(is_traced(x) for x in jax.tree.leaves(trees)):
+    if any(is_traced(x) for x in tree_leaves(trees)):
         raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
-    is_array = isinstance(trees, np.ndarray | jax.Array) and trees.ndim > 0
-    if not (is_array or isinstance(trees, list | tuple)):
+    given: object = trees
+    is_array = isinstance(given, np.ndarray | jax.Array) and given.ndim > 0
+    if not (is_array or isinstance(given, list | tuple)):
         raise ShapeError(f"plot: {name} must be a list of points, got {describe(trees)}.")
-    leaves = [[np.ravel(as_array("plot", name, x)).astype(float) for x in jax.tree.leaves(tree)] for tree in trees]
+    leaves = [[np.ravel(as_array("plot", name, x)).astype(float) for x in tree_leaves(tree)] for tree in trees]
     rows = [np.concatenate([np.zeros(0), *arrays]) for arrays in leaves]
     if any(len(row) != n for row in rows):
         raise ShapeError(f"plot: each point of {name} must have {n} variables, got {[len(row) for row in rows]}.")
     return np.array(rows).reshape(-1, n)
 
 
-def _all_variables(path: Floats, first: Any) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
+def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
     """Return the origin, directions and names of one or two variables, and no further point."""
     n = path.shape[1]
     names = ["v₁", "v₂"][:n]
@@ -199,7 +205,7 @@ def _all_variables(path: Floats, first: Any) -> tuple[Floats, Floats, tuple[str,
     return np.zeros(n), np.eye(n), tuple(names), path[:0]
 
 
-def _plane(path: Floats, through: tuple[Any, Any] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
+def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
     """Return the origin, directions and names of a plane through the end of the path, and further points to show."""
     # The plane of the principal components passes through the end of the path, where the picture must be exact, and
     # not through the mean of the path.
@@ -235,14 +241,25 @@ def _grid(path: Floats, cover: Floats, size: float) -> tuple[Floats, ...]:
     return tuple(axes)
 
 
-def _values(cost: Any, unravel: Any, origin: Any, basis: Any, args: tuple[Any, ...], places: Floats) -> Floats:
+def _values(
+    cost: Callable[..., object],
+    unravel: Callable[[Array], object],
+    origin: Array,
+    basis: Array,
+    args: tuple[object, ...],
+    places: Floats,
+) -> Floats:
     """Return C at points of the plane, given by their coordinates."""
 
-    def value(place: Any, args: Any) -> Any:
+    def value(place: Array, args: tuple[object, ...]) -> Array:
         # A matrix product would round the coordinates on some devices.
-        return cost(unravel(origin + sum(place[i] * basis[i] for i in range(len(basis)))), *args)
+        point = origin + sum(place[i] * basis[i] for i in range(len(basis)))
+        return jnp.asarray(cost(unravel(point), *args))
 
-    # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
-    rows = jax.jit(lambda rows, args: jax.lax.map(jax.vmap(lambda place: value(place, args)), rows))
+    @jit
+    def rows(rows: Array, args: tuple[object, ...]) -> Array:
+        # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
+        return map_rows(vmap(lambda place: value(place, args)), rows)
+
     padded = np.resize(places, (-(-len(places) // _WIDTH), _WIDTH, places.shape[1]))
     return np.asarray(rows(jnp.asarray(padded, origin.dtype), args), float).reshape(-1)[: len(places)]

@@ -1,7 +1,7 @@
 """Draw a cost and a path with plotly, for a page that the reader can turn and zoom."""
 
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,7 +14,22 @@ _HEIGHT = 0.65  # height of the box of the surface; its sides are 1
 _RADIUS = 0.022  # radius of a ball on the surface, in the same unit
 
 
-def draw(landscape: Landscape, title: str) -> Any:
+@runtime_checkable
+class _Figure(Protocol):
+    """The methods of a plotly figure that this module calls. plotly has no types of its own."""
+
+    def add_scatter(self, **options: object) -> object: ...
+    def add_surface(self, **options: object) -> object: ...
+    def add_contour(self, **options: object) -> object: ...
+    def add_trace(self, trace: object, **cell: int) -> object: ...
+    def update_layout(self, **options: object) -> object: ...
+    def update_traces(self, **options: object) -> object: ...
+    def update_xaxes(self, **options: object) -> object: ...
+    def update_yaxes(self, **options: object) -> object: ...
+    def to_html(self, **options: object) -> str: ...
+
+
+def draw(landscape: Landscape, title: str) -> _Figure:
     """Return a figure of plotly: the curve of C over one variable, or the surface and the contours over a plane."""
     figure = _curve(landscape) if len(landscape.axes) == 1 else _valley(landscape)
     figure.update_layout(
@@ -25,7 +40,7 @@ def draw(landscape: Landscape, title: str) -> Any:
     return figure
 
 
-def save_page(figure: Any, path: Path) -> None:
+def save_page(figure: _Figure, path: Path) -> None:
     """Write a figure of plotly as a page that needs no network, whole or not at all."""
     text = figure.to_html(
         include_plotlyjs=True,
@@ -56,7 +71,7 @@ dark.addEventListener('change', follow);
 """
 
 
-def _axis(landscape: Landscape, name: str) -> dict[str, Any]:
+def _axis(landscape: Landscape, name: str) -> dict[str, object]:
     """Return the title and, on a logarithmic scale, the marks of an axis of costs."""
     if landscape.scale.floor is None:
         return {"title": {"text": name}}
@@ -64,7 +79,7 @@ def _axis(landscape: Landscape, name: str) -> dict[str, Any]:
     return {"title": {"text": name}, "tickvals": landscape.scale(marks), "ticktext": texts}
 
 
-def _flat(landscape: Landscape, figure: Any, **cell: int) -> None:
+def _flat(landscape: Landscape, figure: _Figure, **cell: int) -> None:
     """Add the path and the markers to a flat picture."""
     path = landscape.path
     figure.add_scatter(
@@ -78,10 +93,10 @@ def _flat(landscape: Landscape, figure: Any, **cell: int) -> None:
         figure.add_scatter(x=points[:, 0], y=points[:, 1], mode="markers", marker=marker, name=name, **cell)
 
 
-def _curve(landscape: Landscape) -> Any:
+def _curve(landscape: Landscape) -> _Figure:
     import plotly.graph_objects as go
 
-    figure = go.Figure()
+    figure: _Figure = go.Figure()
     figure.add_scatter(x=landscape.axes[0], y=landscape.cost, mode="lines", name="C", showlegend=False)
     _flat(landscape, figure)
     figure.update_xaxes(title_text=landscape.names[0])
@@ -89,14 +104,14 @@ def _curve(landscape: Landscape) -> Any:
     return figure
 
 
-def _valley(landscape: Landscape) -> Any:
+def _valley(landscape: Landscape) -> _Figure:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
     scale, (a, b) = landscape.scale, landscape.axes
     # Half the precision makes a page of half the size.
     z, cost = scale(landscape.cost).astype(np.float32), landscape.cost.astype(np.float32)
-    figure = make_subplots(
+    figure: _Figure = make_subplots(
         rows=1, cols=2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.58, 0.42], horizontal_spacing=0.06
     )
     figure.add_surface(
@@ -105,7 +120,7 @@ def _valley(landscape: Landscape) -> Any:
         hovertemplate="%{x:.4g}, %{y:.4g}<br>C = %{customdata:.6g}<extra></extra>", row=1, col=1,
     )  # fmt: skip
     figure.update_traces(colorbar_title_side="right", selector={"type": "surface"})
-    low, high = (float(scale(c)) for c in (scale.lowest, scale.high))
+    low, high = float(scale(scale.lowest)), float(scale(scale.high))
     # Half of a line on the surface would disappear in it, so the line is 1% higher.
     x, y, height = landscape.draped
     line = {"color": PATH, "width": 6}
@@ -146,14 +161,14 @@ def _valley(landscape: Landscape) -> Any:
     return figure
 
 
-def _ball(landscape: Landscape, height: float, point: Floats, color: str, name: str) -> Any:
+def _ball(landscape: Landscape, height: float, point: Floats, color: str, name: str) -> object:
     """Return a ball with its center on the surface. A flat marker there would disappear in the surface by half."""
     import plotly.graph_objects as go
 
-    spans = [np.ptp(axis) for axis in landscape.axes] + [(height or 1.0) / _HEIGHT]
+    spans = [float(np.ptp(axis)) for axis in landscape.axes] + [(height or 1.0) / _HEIGHT]
     around, down = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     unit = (np.cos(around) * np.sin(down), np.sin(around) * np.sin(down), np.cos(down))
-    center = (*point[:2], float(landscape.scale(point[2])))
+    center = (float(point[0]), float(point[1]), float(landscape.scale(point[2])))
     x, y, z = (c + _RADIUS * span * part for c, span, part in zip(center, spans, unit, strict=True))
     return go.Surface(
         x=x, y=y, z=z, colorscale=[[0, color], [1, color]], showscale=False, name=name, hoverinfo="text",

@@ -1,35 +1,39 @@
 """`plot`: the picture of a result."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
 from jaxgd.assessment import Assessment
 from jaxgd.descent import Solution, Trajectory
 from jaxgd.errors import DtypeError, RangeError, ShapeError, describe, require_bool
 from jaxgd.history import History, TrainResult
 from jaxgd.report import assessment, history, landscape, page, sweep, valley
-from jaxgd.report.curves import Panel, curves
-from jaxgd.report.figure import require_library
+from jaxgd.report.curves import Floats, Line, curves
+from jaxgd.report.figure import Axes, FigureBase, require_library
 from jaxgd.slices import CostSlice
 from jaxgd.sweeps import Sweep
+from jaxgd.typed import Tree, tree_leaves
 
 _LEGEND = 10  # the largest number of lines that a legend names
 
 
 def plot(
-    result: Any,
+    result: object,
     *,
-    cost: Callable[..., Any] | None = None,
-    args: tuple[Any, ...] = (),
-    minima: Sequence[Any] = (),
-    through: tuple[Any, Any] | None = None,
-    images: Any = None,
+    cost: Callable[..., object] | None = None,
+    args: tuple[object, ...] = (),
+    minima: Sequence[object] = (),
+    through: tuple[object, object] | None = None,
+    images: ArrayLike | None = None,
     interactive: bool = False,
-    figure: Any = None,
+    figure: FigureBase | None = None,
 ) -> Any:
     """Draw a result: a descent, the valley with its path, a slice of a cost, a training, a sweep, or mistakes.
 
@@ -85,7 +89,7 @@ def plot(
         >>> contours.get_xlabel()
         'a'
     """
-    given = {
+    given: dict[str, object] = {
         name: value
         for name, value, default in (
             ("args", args, ()), ("minima", minima, ()), ("through", through, None),
@@ -113,7 +117,7 @@ def plot(
     raise DtypeError(f"plot: result must be one of {names}, got {describe(result)}.")
 
 
-def _draw_curves(result: Solution | Trajectory, *, figure: Any = None) -> Any:
+def _draw_curves(result: Solution | Trajectory, *, figure: FigureBase | None = None) -> tuple[Axes, ...]:
     path, solution = _parts(result)
     return curves(_panels(path, solution), "updates", _words(solution), figure)
 
@@ -121,13 +125,13 @@ def _draw_curves(result: Solution | Trajectory, *, figure: Any = None) -> Any:
 def _draw_path(
     result: Solution | Trajectory,
     *,
-    cost: Callable[..., Any],
-    args: tuple[Any, ...] = (),
-    minima: Sequence[Any] = (),
-    through: tuple[Any, Any] | None = None,
+    cost: Callable[..., object],
+    args: tuple[object, ...] = (),
+    minima: Sequence[object] = (),
+    through: tuple[object, object] | None = None,
     interactive: bool = False,
-    figure: Any = None,
-) -> Any:
+    figure: FigureBase | None = None,
+) -> object:
     path, solution = _parts(result)
     if np.ndim(path.cost) != 1:
         raise ShapeError(
@@ -147,7 +151,7 @@ def _draw_path(
     return _draw_landscape(drawn, _words(solution), interactive, figure)
 
 
-def _draw_slice(plane: CostSlice, *, interactive: bool = False, figure: Any = None) -> Any:
+def _draw_slice(plane: CostSlice, *, interactive: bool = False, figure: FigureBase | None = None) -> object:
     if np.ndim(plane.cost) != 2:
         raise ShapeError(f"plot: the cost of a CostSlice must be (m, n), got {describe(plane.cost)}.")
     return _draw_landscape(landscape.of_slice(plane), "cost on a plane", interactive, figure)
@@ -155,7 +159,7 @@ def _draw_slice(plane: CostSlice, *, interactive: bool = False, figure: Any = No
 
 # The function that draws each type of result, and the one that draws it with a cost. The keywords of a function are the
 # options that it takes. A new type is one more entry.
-_PLOTS: dict[type, tuple[Callable[..., Any], Callable[..., Any] | None]] = {
+_PLOTS: dict[type, tuple[Callable[..., object], Callable[..., object] | None]] = {
     Solution: (_draw_curves, _draw_path),
     Trajectory: (_draw_curves, _draw_path),
     CostSlice: (_draw_slice, None),
@@ -175,7 +179,7 @@ def _parts(result: Solution | Trajectory) -> tuple[Trajectory, Solution | None]:
     return result.trajectory, result
 
 
-def _draw_landscape(drawn: landscape.Landscape, title: str, interactive: bool, figure: Any) -> Any:
+def _draw_landscape(drawn: landscape.Landscape, title: str, interactive: bool, figure: FigureBase | None) -> object:
     title = "\n".join(line for line in (title, drawn.note) if line)
     return page.draw(drawn, title) if interactive else valley.draw(drawn, title, figure)
 
@@ -191,30 +195,35 @@ def _words(solution: Solution | None) -> str:
     return words if outcome.ok else f"not converged: {words}"
 
 
-def _panels(path: Trajectory, solution: Solution | None) -> list[Panel]:
+def _panels(path: Trajectory, solution: Solution | None) -> list[tuple[str, list[Line]]]:
     """Return the curves of each element of the batch."""
     batch = np.shape(path.cost)[:-1]
-    few = 0 < np.prod(batch) <= _LEGEND and bool(batch)
-    columns = [("cost C", path.cost), ("length of the gradient, ‖∇C‖", path.gradient_norm)]
-    ends = [] if solution is None else [solution.cost, _lengths(solution.gradient, len(batch))]
-    panels: list[Panel] = [(name, []) for name, _ in columns]
+    few = 0 < math.prod(batch) <= _LEGEND and bool(batch)
+    columns = {"cost C": path.cost, "length of the gradient, ‖∇C‖": path.gradient_norm}
+    ends: list[Floats] = (
+        [] if solution is None else [np.asarray(solution.cost, float), _lengths(solution.gradient, len(batch))]
+    )
+    panels: list[tuple[str, list[Line]]] = [(name, []) for name in columns]
+    steps = np.broadcast_to(np.asarray(path.step), np.shape(path.cost))
     for element in np.ndindex(batch):
-        step = np.broadcast_to(path.step, np.shape(path.cost))[element]
-        for i, (_, lines) in enumerate(panels):
-            x, y = step, np.asarray(columns[i][1], float)[element]
+        for i, (name, lines) in enumerate(panels):
+            x: NDArray[np.number] = steps[element]
+            y: Floats = np.asarray(columns[name], float)[element]
             if solution is not None:
                 # Rows after the end of a run are not filled, and the end need not be one of the recorded points.
-                steps = int(np.asarray(solution.steps)[element])
-                x, y = np.append(x[x <= steps], steps), np.append(y[x <= steps], np.asarray(ends[i], float)[element])
+                last = int(np.asarray(solution.steps)[element])
+                x, y = np.append(x[x <= last], last), np.append(y[x <= last], ends[i][element])
             lines.append((x, y, ", ".join(map(str, element)) if few else ""))
     if path.sharpness is not None and path.stability is not None and not batch:
-        lines = [(path.step, path.sharpness, "λ_max"), (path.step, path.stability, "2/η")]
+        known = {"λ_max": path.sharpness, "2/η": path.stability}
+        lines = [(steps, np.asarray(values, float), name) for name, values in known.items()]
         panels.append(("largest eigenvalue of the Hessian", lines))
     return panels
 
 
-def _lengths(gradient: Any, batch: int) -> Any:
+def _lengths(gradient: Tree, batch: int) -> Floats:
     """Return the length of the gradient of each element of a batch with this many axes."""
-    parts = [np.asarray(x, float) for x in jax.tree.leaves(gradient)]
+    parts = [np.asarray(x, float) for x in tree_leaves(gradient)]
     # The square of a number may overflow.
-    return np.hypot.reduce(np.concatenate([x.reshape(*x.shape[:batch], -1) for x in parts], axis=-1), axis=-1)
+    together = np.concatenate([x.reshape(*x.shape[:batch], -1) for x in parts], axis=-1)
+    return np.asarray(np.hypot.reduce(together, axis=-1))

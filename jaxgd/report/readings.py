@@ -2,23 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jaxgd.report.figure import save_figure
-
-if TYPE_CHECKING:
-    from jaxgd.data.image import Digit, Picture
+from jaxgd.data.image import Digit, Picture
+from jaxgd.report.figure import Axes, new_axes, save_figure
 
 _MOST_PIXELS = 600  # pixels per side of a drawn picture; more would make the file large
 _ANSWER, _OTHER = "#d95f02", "#1f77b4"
 
 # Name, picture, digit, and the image that the network saw.
-Row = tuple[str, "Picture | None", "Digit | None", np.ndarray]
+Row = tuple[str, Picture | None, Digit | None, NDArray[np.uint8]]
 
 
-def plot_readings(rows: Sequence[Row], outputs: np.ndarray, path: str | Path, labels_from: int = 0) -> None:
+def plot_readings(rows: Sequence[Row], outputs: NDArray[np.floating], path: str | Path, labels_from: int = 0) -> None:
     """Draw a row for each digit: the picture with the digit's box, the framed image, and the activations as bars.
 
     Needs matplotlib, which `pip install -e '.[plot]'` installs in the folder of jaxgd's sources.
@@ -36,8 +34,9 @@ def plot_readings(rows: Sequence[Row], outputs: np.ndarray, path: str | Path, la
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.7 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), 3, squeeze=False, width_ratios=(1.2, 1, 1.8))
-    for (name, picture, digit, framed), a, (left, middle, right) in zip(rows, outputs, panels, strict=False):
+    panels = new_axes(figure, len(rows), 3, width_ratios=(1.2, 1, 1.8))
+    for i, (name, picture, digit, framed) in enumerate(rows):
+        a, (left, middle, right) = np.asarray(outputs[i], float), panels[3 * i : 3 * i + 3]
         _draw_picture(left, framed if picture is None else picture.gray, None if digit is None else digit.box)
         left.set_title(_short(name).replace("$", r"\$"), fontsize=9)
         middle.imshow(framed, cmap="gray_r", vmin=0, vmax=255)
@@ -45,14 +44,14 @@ def plot_readings(rows: Sequence[Row], outputs: np.ndarray, path: str | Path, la
         middle.set(xticks=[], yticks=[])
         best = int(a.argmax())
         classes = range(labels_from, labels_from + len(a))
-        right.bar(classes, a, color=[_ANSWER if i == best else _OTHER for i in range(len(a))])
-        right.set_title(f"read as {classes[best]}, activation {a[best]:.2f}", fontsize=9)
+        right.bar(classes, a, color=[_ANSWER if k == best else _OTHER for k in range(len(a))])
+        right.set_title(f"read as {classes[best]}, activation {a.max():.2f}", fontsize=9)
         right.set(xticks=classes, ylabel="activation", ylim=(min(0.0, float(a.min())), max(1.0, float(a.max()))))
         right.spines[["top", "right"]].set_visible(False)
     save_figure("plot_readings", figure, path, dpi=110)
 
 
-def _draw_picture(axes: Any, gray: np.ndarray, box: tuple[int, int, int, int] | None) -> None:
+def _draw_picture(axes: Axes, gray: NDArray[np.uint8], box: tuple[int, int, int, int] | None) -> None:
     from matplotlib.patches import Rectangle
 
     step = max(1, -(-max(gray.shape) // _MOST_PIXELS))

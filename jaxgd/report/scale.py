@@ -1,7 +1,7 @@
 """The vertical scale of a surface: linear, or logarithmic above the lowest cost."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,13 @@ class Scale:
     floor: float | None
     high: float
 
-    def __call__(self, c: Any) -> Floats:
+    def __call__(self, c: Floats | Sequence[float] | float) -> Floats:
         """Return the drawn height of a cost, NaN where the cost is not finite."""
-        c = np.where(np.isfinite(c), c, np.nan)
-        return np.asarray(c if self.floor is None else np.log10(1 + np.maximum(c - self.lowest, 0) / self.floor))
+        known = np.asarray(c, np.float64)
+        known = np.where(np.isfinite(known), known, np.nan)
+        if self.floor is None:
+            return known
+        return np.asarray(np.log10(1 + np.maximum(known - self.lowest, 0) / self.floor))
 
     def ticks(self) -> tuple[list[float], list[str]]:
         """Return the costs to mark on a logarithmic axis, and their labels."""
@@ -36,7 +39,7 @@ class Scale:
         z, kept = self(marks), [0]
         for i in range(1, len(marks)):
             # Marks closer than this would overlap.
-            if z[i] - z[kept[-1]] > 0.08 * float(self(self.high)):
+            if float(z[i] - z[kept[-1]]) > 0.08 * float(self(self.high)):
                 kept.append(i)
         # Sums such as 48.98425 + 10 would make long labels.
         words = [f"{self.lowest:.4g}", *(f"{'+' if self.lowest else ''}{10.0**p:.4g}" for p in powers)]
@@ -63,8 +66,8 @@ class Scale:
         middle = float(np.nanquantile(above, 0.4)) if np.isfinite(above).any() else np.inf
         if not 10 * middle < high - lowest < np.inf:
             return cls(lowest, None, high)
-        # The second differences tell how far C rises between two points of the grid at the bottom of a valley. The grid
-        # does not show lower details.
+        # The second differences measure how far C rises between two points of the grid at the bottom of a valley. The
+        # grid does not show lower details.
         bends = np.sum([np.abs(np.diff(above, 2, axis=i, prepend=np.nan, append=np.nan)) for i in (0, 1)], axis=0)
         bends = bends[np.isfinite(bends) & (above <= middle / 4)]
         floor = float(np.quantile(bends, 0.75)) if bends.size else 0.0

@@ -1,14 +1,15 @@
 """The summary and the figure of a sweep: accuracy against η, and the share of networks that failed."""
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxgd.errors import RangeError
 from jaxgd.outcome import Reason
-from jaxgd.report.curves import scale_accuracy
-from jaxgd.report.figure import new_figure
+from jaxgd.report.curves import Floats, scale_accuracy
+from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 from jaxgd.sweeps import Sweep
 
 # The kinds of failure, in the order of the columns and of the bars from the bottom up. The hatches distinguish them in
@@ -59,12 +60,14 @@ def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
             "plot: the networks of a sweep must have an accuracy, got none, such as for networks with one output.\n"
             "Draw the costs in sweep.table."
         )
-    sizes, eta, outcome = (np.asarray(rows[name].to_pylist()) for name in ("sizes", "eta", "outcome"))
+    every_sizes: list[str] = rows["sizes"].to_pylist()
+    every_eta: list[float] = rows["eta"].to_pylist()
+    sizes, eta, outcome = np.array(every_sizes), np.array(every_eta), np.array(rows["outcome"].to_pylist())
     points = []
-    for key in dict.fromkeys(zip(sizes.tolist(), eta.tolist(), strict=True)):
+    for key in dict.fromkeys(zip(every_sizes, every_eta, strict=True)):
         own = (sizes == key[0]) & (eta == key[1])
         accuracy = columns[chosen][own]
-        low, median, high = np.quantile(accuracy, (0.25, 0.5, 0.75)).tolist()
+        low, median, high = (float(np.quantile(accuracy, q)) for q in (0.25, 0.5, 0.75))
         shares = {
             name: float(np.isin(outcome[own], [reason.name for reason in reasons]).mean())
             for name, reasons in FAILURES.items()
@@ -73,7 +76,7 @@ def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
     return chosen.replace("_", " ") if chosen != "accuracy" else "training accuracy", points
 
 
-def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
+def draw(sweep: Sweep, figure: FigureBase | None = None) -> tuple[Axes, Axes]:
     """Draw the median and the quartiles of the accuracy against η, and the share of failed networks below.
 
     Args:
@@ -88,7 +91,7 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
     """
     label, points = summarize(sweep)
     figure = new_figure(figure, (7.0, 5.6))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+    above, below = new_axes(figure, 2, 1, sharex=True, height_ratios=(2.2, 1))
     by_sizes: dict[str, list[Point]] = {}
     for point in points:
         by_sizes.setdefault(point.sizes, []).append(point)
@@ -98,18 +101,22 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
     for i, (sizes, some) in enumerate(by_sizes.items()):
         some.sort(key=lambda point: point.eta)
         color = _COLORS[i % len(_COLORS)]
-        style: dict[str, Any] = {"color": color, "marker": _MARKERS[i % len(_MARKERS)], "markersize": 5}
-        low, median, high = 100 * np.array([point.quartiles for point in some]).T
+        marker = _MARKERS[i % len(_MARKERS)]
+        quartiles = 100 * np.array([point.quartiles for point in some])
+        low, median, high = quartiles[:, 0], quartiles[:, 1], quartiles[:, 2]
         eta = np.array([point.eta for point in some])
         if len(every_eta) == 1:
             # A single η has no line: each network size is next to the others, above its bar.
-            eta = np.sqrt(edges[eta[0]][i] * edges[eta[0]][i + 1])[None]
-            above.errorbar(eta, median, (median - low, high - median), capsize=4, **style)
+            left, right = edges[every_eta[0]][i : i + 2]
+            eta = np.array([math.sqrt(left * right)])
+            above.errorbar(
+                eta, median, (median - low, high - median), color=color, marker=marker, markersize=5, capsize=4
+            )
         else:
             above.fill_between(eta, low, high, color=color, alpha=0.18, linewidth=0)
-            above.plot(eta, median, linestyle=_DASHES[i % len(_DASHES)], **style)
-        ends.append((sizes, eta[-1], median[-1], color))
-        _bars(below, some, i, edges, style)
+            above.plot(eta, median, linestyle=_DASHES[i % len(_DASHES)], color=color, marker=marker, markersize=5)
+        ends.append((sizes, float(eta[-1]), float(median[-1]), color))
+        _bars(below, some, i, edges, color, marker)
     most = max(point.networks for point in points)
     above.set(ylabel=f"{label}, %", xscale="log")
     above.set_title(f"median and quartiles of {most:,} seeds" if most > 1 else "one seed", fontsize=9)
@@ -124,22 +131,25 @@ def draw(sweep: Sweep, figure: Any = None) -> tuple[Any, Any]:
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    epochs = int(max(sweep.table["epoch"].to_pylist()))
+    every_epoch: list[int] = sweep.table["epoch"].to_pylist()
+    epochs = max(every_epoch)
     networks = sum(point.networks for point in points)
     figure.suptitle(f"{networks:,} network{'s' * (networks > 1)}, at most {epochs} epoch{'s' * (epochs > 1)}")
     return above, below
 
 
-def _edges(every_eta: Sequence[float], count: int) -> dict[float, Any]:
+def _edges(every_eta: Sequence[float], count: int) -> dict[float, list[float]]:
     """Return the edges of the bars at each η. They fill 84% of the smallest distance on the logarithmic axis."""
     logs = np.log10(every_eta)
     half = 0.42 * (float(np.diff(logs).min()) if len(logs) > 1 else 1.0)
-    return {eta: eta * 10 ** np.linspace(-half, half, count + 1) for eta in every_eta}
+    factors = 10 ** np.linspace(-half, half, count + 1)
+    return {eta: (eta * factors).tolist() for eta in every_eta}
 
 
-def _bars(axes: Any, points: Sequence[Point], i: int, edges: dict[float, Any], style: dict[str, Any]) -> None:
+def _bars(
+    axes: Axes, points: Sequence[Point], i: int, edges: dict[float, list[float]], color: str, marker: str
+) -> None:
     """Stack the shares of the kinds of failure, at each η in the column of the i-th sizes, below its marker."""
-    color = style["color"]
     for point in points:
         left, right = edges[point.eta][i : i + 2]
         bottom = 0.0
@@ -151,10 +161,10 @@ def _bars(axes: Any, points: Sequence[Point], i: int, edges: dict[float, Any], s
                 )  # fmt: skip
             bottom += 100 * share
         if bottom:
-            axes.plot(np.sqrt(left * right), bottom, clip_on=False, **style)
+            axes.plot(math.sqrt(left * right), bottom, clip_on=False, color=color, marker=marker, markersize=5)
 
 
-def _explain(axes: Any, points: Sequence[Point]) -> None:
+def _explain(axes: Axes, points: Sequence[Point]) -> None:
     """Name the hatches that occur, or state that no network failed."""
     from matplotlib.patches import Patch
 
@@ -170,9 +180,10 @@ def _explain(axes: Any, points: Sequence[Point]) -> None:
         axes.text(0.5, 0.5, "no network failed", transform=axes.transAxes, ha="center", va="center")
 
 
-def _label(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
+def _label(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """Write the sizes to the right of the axes, with a thin line to the end of each curve. No two labels overlap."""
-    heights = axes.transAxes.inverted().transform(axes.transData.transform([(eta, y) for _, eta, y, _ in ends]))[:, 1]
+    in_pixels = axes.transData.transform([(eta, y) for _, eta, y, _ in ends])
+    heights: Floats = axes.transAxes.inverted().transform(in_pixels)[:, 1]
     gap = min(0.075, 1 / max(len(ends) - 1, 1))
     order = np.argsort(heights, kind="stable")
     # From the bottom up, push a label above the one below it; then from the top down, below the one above it.

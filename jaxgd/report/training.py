@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxgd.history import History
-from jaxgd.report.figure import save_figure
+from jaxgd.report.figure import new_axes, save_figure
 
 
 def plot_history(entries: Sequence[History], path: str | Path, title: str = "") -> None:
@@ -29,7 +29,7 @@ def plot_history(entries: Sequence[History], path: str | Path, title: str = "") 
 
     epoch = np.array([entry.epoch for entry in entries])
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    cost, error = figure.subplots(1, 2)
+    cost, error = new_axes(figure, 1, 2)
     for field, label, color in (("", "training", "#1f77b4"), ("test_", "test", "#d95f02")):
         cost.plot(epoch, [getattr(entry, f"{field}cost") for entry in entries], label=label, color=color)
         rate = 100 * (1 - np.array([getattr(entry, f"{field}accuracy") for entry in entries], float))

@@ -1,11 +1,13 @@
 """Draw the chapter's picture with matplotlib: a cost as a curve, or as a surface and contours, with a path."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxgd.report.figure import new_figure
+from jaxgd.report.figure import Axes, FigureBase, new_figure
 from jaxgd.report.landscape import Landscape
+from jaxgd.report.scale import Floats
 
 # The surface has one scale of colors from low to high. Red occurs nowhere in it, so the path stands out everywhere.
 PATH, START, END, MINIMUM = "#d62728", "#ffffff", "#d62728", "#ffd92f"
@@ -13,7 +15,20 @@ COLORS = "viridis"
 DOTS = 60  # a path of at most this many points shows each of them
 
 
-def draw(landscape: Landscape, title: str, figure: Any = None) -> tuple[Any, ...]:
+@runtime_checkable
+class _Axes3D(Protocol):
+    """The methods of matplotlib's axes in three dimensions that this module calls. They have no types of their own."""
+
+    def plot_surface(self, *surface: Floats, **options: object) -> object: ...
+    def plot(self, *line: Floats, **options: object) -> object: ...
+    def scatter(self, *points: Floats, **options: object) -> object: ...
+    def set(self, **options: object) -> object: ...
+    def set_zticks(self, ticks: Floats, labels: Sequence[str]) -> object: ...
+    def tick_params(self, **options: object) -> object: ...
+    def view_init(self, **options: float) -> object: ...
+
+
+def draw(landscape: Landscape, title: str, figure: FigureBase | None = None) -> tuple[Axes] | tuple[_Axes3D, Axes]:
     """Draw the curve of C over one variable, or the surface and the contours over a plane, and return the axes."""
     figure = new_figure(figure, (7.0, 4.2) if len(landscape.axes) == 1 else (11.0, 4.8))
     figure.suptitle(title.replace("$", r"\$"))
@@ -21,7 +36,7 @@ def draw(landscape: Landscape, title: str, figure: Any = None) -> tuple[Any, ...
         return (_curve(landscape, figure.add_subplot()),)
     grid = figure.add_gridspec(1, 2, width_ratios=(1.1, 1))
     # Draw in the order of the calls: matplotlib's own estimate of depth would hide the path.
-    surface: Any = figure.add_subplot(grid[0], projection="3d", computed_zorder=False)
+    surface: _Axes3D = figure.add_subplot(grid[0], projection="3d", computed_zorder=False)
     return _surface(landscape, surface), _contours(landscape, figure.add_subplot(grid[1]))
 
 
@@ -47,35 +62,45 @@ def azimuth(landscape: Landscape) -> float:
     return min((direction + 65, direction - 65), key=wall)
 
 
-def markers(landscape: Landscape) -> list[tuple[str, str, Any]]:
+def markers(landscape: Landscape) -> list[tuple[str, str, Floats]]:
     """Return the label, the color and the points of each kind of marker, from the bottom to the top."""
     # The star of a minimum is larger than the end of the path and below it, so that both show after convergence.
-    found = [("known minimum" if len(landscape.minima) == 1 else "known minima", MINIMUM, landscape.minima)]
-    found += [("start", START, landscape.path[:1]), (landscape.end, END, landscape.path[-1:])]
-    return [marker for marker in found if len(marker[2])]
+    kinds = [("known minimum" if len(landscape.minima) == 1 else "known minima", MINIMUM, landscape.minima)]
+    kinds += [("start", START, landscape.path[:1]), (landscape.end, END, landscape.path[-1:])]
+    return [marker for marker in kinds if len(marker[2])]
 
 
-def _mark(axes: Any, landscape: Landscape, columns: Any, size: int, **options: Any) -> None:
+def _mark(
+    scatter: Callable[..., object],
+    landscape: Landscape,
+    columns: Callable[[Floats], Sequence[Floats]],
+    size: int,
+    **options: object,
+) -> None:
     for name, color, points in markers(landscape):
         star = color == MINIMUM
-        axes.scatter(
+        scatter(
             *columns(points), c=[color] * len(points), marker="*" if star else "o", s=size * (7 if star else 1),
             edgecolors="black", label=name, **{"zorder": 4 if star else 5} | options,
         )  # fmt: skip
 
 
-def _curve(landscape: Landscape, axes: Any) -> Any:
+def _columns(points: Floats) -> Sequence[Floats]:
+    return [points[:, i] for i in range(points.shape[1])]
+
+
+def _curve(landscape: Landscape, axes: Axes) -> Axes:
     path = landscape.path
     axes.plot(landscape.axes[0], np.where(np.isfinite(landscape.cost), landscape.cost, np.nan), color="#1f77b4")
     axes.plot(*path.T, ".-" if len(path) <= DOTS else "-", color=PATH)
-    _mark(axes, landscape, np.transpose, 45)
+    _mark(axes.scatter, landscape, _columns, 45)
     axes.set(xlabel=landscape.names[0], ylabel="cost C", yscale="log" if landscape.curve_is_logarithmic else "linear")
     axes.grid(alpha=0.3)
     axes.legend(loc="best", framealpha=0.9)
     return axes
 
 
-def _surface(landscape: Landscape, axes: Any) -> Any:
+def _surface(landscape: Landscape, axes: _Axes3D) -> _Axes3D:
     scale = landscape.scale
     z, (a, b) = scale(landscape.cost), np.meshgrid(*landscape.axes, indexing="ij")
     # matplotlib leaves a hole where the surface is NaN.
@@ -83,9 +108,12 @@ def _surface(landscape: Landscape, axes: Any) -> Any:
     axes.plot_surface(
         a, b, z, cmap=COLORS, linewidth=0, antialiased=False, rcount=a.size, ccount=a.size, rasterized=True
     )
-    on = lambda points: (points[:, 0], points[:, 1], scale(points[:, 2]))  # noqa: E731
     axes.plot(*landscape.draped, color=PATH, linewidth=2, zorder=10)
-    _mark(axes, landscape, on, 40, depthshade=False, zorder=11)
+
+    def on_surface(points: Floats) -> tuple[Floats, ...]:
+        return points[:, 0], points[:, 1], scale(points[:, 2])
+
+    _mark(axes.scatter, landscape, on_surface, 40, depthshade=False, zorder=11)
     axes.set(xlabel=landscape.names[0], ylabel=landscape.names[1], zlabel="C")
     if scale.floor is not None:
         marks, texts = scale.ticks()
@@ -95,7 +123,7 @@ def _surface(landscape: Landscape, axes: Any) -> Any:
     return axes
 
 
-def _contours(landscape: Landscape, axes: Any) -> Any:
+def _contours(landscape: Landscape, axes: Axes) -> Axes:
     from matplotlib.ticker import MaxNLocator
 
     scale = landscape.scale
@@ -103,9 +131,9 @@ def _contours(landscape: Landscape, axes: Any) -> Any:
     levels, (a, b) = scale.levels(), landscape.axes
     filled = axes.contourf(a, b, z, levels=levels, cmap=COLORS, alpha=0.85)
     axes.contour(a, b, z, levels=levels, colors="white", linewidths=0.4, linestyles="solid", alpha=0.7)
-    x, y, _ = landscape.path.T
+    x, y = landscape.path[:, 0], landscape.path[:, 1]
     axes.plot(x, y, ".-" if len(x) <= DOTS else "-", color=PATH, linewidth=2, markersize=5)
-    _mark(axes, landscape, lambda points: points[:, :2].T, 45)
+    _mark(axes.scatter, landscape, lambda points: _columns(points[:, :2]), 45)
     axes.set(xlabel=landscape.names[0], ylabel=landscape.names[1])
     if len(x):
         axes.legend(loc="best", framealpha=0.9)
@@ -114,5 +142,5 @@ def _contours(landscape: Landscape, axes: Any) -> Any:
         bar.ax.yaxis.set_major_locator(MaxNLocator(6))
     else:
         marks, texts = scale.ticks()
-        bar.set_ticks(scale(marks), labels=texts)
+        bar.set_ticks(scale(marks).tolist(), labels=texts)
     return axes

@@ -62,7 +62,6 @@ def free(bounds: Bounds, v: V, g: V) -> V:
 
     It cannot if it is on a bound where −g points out of the box, or if its two bounds are equal.
     """
-
     return tree_map(
         lambda x, g, low, high: ~((x <= low) & (g > 0) | (x >= high) & (g < 0) | (low >= high)), v, g, *bounds
     )

@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.activations import sigmoid, sigmoid_prime
 from jaxgd.examples import Examples, inputs, targets
 from jaxgd.network import Network
+from jaxgd.typed import finfo, jit, tree_map
 
 # Beyond this |z| every backend computes an output of exactly 0 or 1, and σ′(z) = 0: exp(−104) is 0 in float32, and
 # exp(−746) in float64.
@@ -15,7 +17,7 @@ _DEAD = {"float32": 110.0, "float64": 750.0}
 _ROWS = 100
 
 
-@jax.jit
+@jit
 def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], examples: Examples) -> Bool[Array, ""]:
     """Return True only if no mini-batch of these examples can change a weight of network i of a batch.
 
@@ -31,7 +33,7 @@ def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], e
     Returns:
         True or False, a scalar. False means that the proof fails, not that a weight would change.
     """
-    one, rate = jax.tree.map(lambda x: x[i], (network, eta))
+    one, rate = tree_map(lambda x: x[i], (network, eta))
     n, rows = len(examples.y), min(_ROWS, len(examples.y))
     largest = [jnp.zeros_like(layer.b) for layer in one]
 
@@ -68,10 +70,10 @@ def _error_bounds(network: Network, x: Array, y: Array) -> list[Array]:
     dz and da are bounds on the rounding of z and a. Sums take absolute values, so that their own rounding is small.
     """
     dtype = network[-1].b.dtype
-    limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    limits = finfo(dtype)
     # Accelerators may round the factors of a product to TF32 or bfloat16.
-    eps = limits.eps if jax.default_backend() == "cpu" else 2**-7
-    a, da, slopes = x, eps * jnp.abs(x), []
+    eps: ArrayLike = limits.eps if jax.default_backend() == "cpu" else 2**-7
+    a, da, slopes = x, eps * jnp.abs(x), list[Array]()
     for w, b in network:
         z, size = a @ w.T + b[None], jnp.abs(w).T
         dz = da @ size + 2 * (len(size) + 2) * eps * (jnp.abs(a) @ size + jnp.abs(b)[None])
@@ -79,7 +81,7 @@ def _error_bounds(network: Network, x: Array, y: Array) -> list[Array]:
         slope = jnp.where(least > _DEAD[str(dtype)], 0, jnp.maximum(2 * sigmoid_prime(least), 4 * limits.tiny))
         a, da = sigmoid(z), jnp.where(slope == 0, 0, jnp.minimum(slope * dz + 4 * eps, 1))
         slopes.append(slope)
-    error, bounds = jnp.abs(a - y) + da, []
+    error, bounds = jnp.abs(a - y) + da, list[Array]()
     for (w, _), slope in zip(reversed(network), reversed(slopes), strict=True):
         # A product that is not 0 may underflow.
         bound = jnp.where((slope == 0) | (error == 0), 0, jnp.maximum(error * slope, 4 * limits.tiny))

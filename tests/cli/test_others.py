@@ -59,6 +59,7 @@ def test_a_bad_picture_does_not_cancel_the_others(jaxgd, run_folder):
     for line, word in zip(answer.err.splitlines(), ("absent.png", "config.json", "expected images"), strict=True):
         assert line.startswith("jaxgd predict: ")
         assert word in line
+        assert "read_picture" not in line
     assert jaxgd("predict", "run", "absent.png")[:2] == (1, "")
 
 
@@ -147,6 +148,7 @@ COMMANDS = ["", "train", "sweep", "evaluate", "predict", "report", "minimize", "
 HELP = """
 import contextlib, io, sys, time
 from jaxgd.cli import main
+from jaxgd.data.registry import DATASETS
 before = 0.0
 for command in sys.argv[1:]:
     out = io.StringIO()
@@ -154,6 +156,7 @@ for command in sys.argv[1:]:
         assert main([*command.split(), "--help"]) == 0, command
     text, now = out.getvalue(), time.process_time()
     assert "usage: jaxgd" in text and command in text and len(text.splitlines()) > 5, (command, text)
+    assert command not in ("train", "sweep") or all(name in text for name in DATASETS)
     assert not {"jax", "numpy", "orbax", "matplotlib"} & set(sys.modules), f"{command} imports too early"
     assert now - before < 1, (command, now - before)
     before = now

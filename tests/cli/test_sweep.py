@@ -37,7 +37,7 @@ def test_a_sweep_prints_a_line_per_eta_and_continues_with_the_same_command(jaxgd
         folder="my sweep",
     )  # fmt: skip
     assert float(found[1][4]) == pytest.approx(100 * max(sweep.last()["validation_accuracy"].to_pylist()), abs=0.01)
-    again = jaxgd("sweep", *SHORT, "--folder", "my sweep", "--keep", "best", 1)
+    again = jaxgd("sweep", *SHORT, "--run-dir", "my sweep", "--keep", "best", 1)
     assert (again.status, again.out) == (0, answer.out)
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import typing
 from pathlib import Path
 
 import jax
@@ -17,6 +16,7 @@ import pytest
 from support import assert_leaves_close
 
 from jaxgd import LayerGradientNorms, cross_entropy, epoch, init_network, load_dataset, load_network, train, training
+from jaxgd.activations import ACTIVATIONS
 from jaxgd.best import best_epochs
 from jaxgd.chunks import Budget
 from jaxgd.cli import main, train_folder
@@ -39,7 +39,10 @@ def test_train_prints_the_books_lines_and_writes_a_run_folder(jaxgd):
     assert answer.status == 0
     assert re.fullmatch(r"Epoch 0: \d+ / 300\nEpoch 1: \d+ / 300\n", answer.out)
     assert "completed" in answer.err
-    assert answer.err.endswith("\nnext: jaxgd report run\nnext: jaxgd predict run PICTURE\n")
+    assert answer.err.endswith(
+        "\nnext: jaxgd report run\n"
+        "images of 8×8 are too small for photographs: for jaxgd predict, train with --data mnist\n"
+    )
     assert "Traceback" not in answer.err
     assert {path.name for path in Path("run").iterdir()} == {
         "config.json",
@@ -81,13 +84,20 @@ def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
     assert f"cross-entropy {result.history.test_cost[-1]:.6f}" in jaxgd("evaluate", "run").out
 
 
-def test_the_names_of_costs_are_those_of_the_table():
-    """The command reads its arguments before it imports JAX, so it has a copy of the names."""
-    assert set(typing.get_args(typing.get_type_hints(Train)["cost"])) == set(COSTS)
+def test_help_names_every_cost_and_activation():
+    """The help is printed before JAX is imported, so its text is written by hand."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        main(["train", "--help"])
+    options = re.split(r"\n\W+(?=--)", out.getvalue())
+    for option, table in (("--cost", COSTS), ("--activation", ACTIVATIONS)):
+        (text,) = [text for text in options if text.startswith(option + " ")]
+        assert all(name in text for name in table), text
 
 
 def test_full_batch_makes_one_update_per_epoch(jaxgd):
-    assert jaxgd("train", *SHORT, "--batch-size", "full").status == 0
+    # --folder, as in jaxgd sweep, is another name of --run-dir.
+    assert jaxgd("train", "--epochs", 2, "--folder", "run", "--batch-size", "full").status == 0
     assert [row["updates"] for row in rows()] == [0, 1, 2]
     assert rows()[1]["predicted"] < 0
 
@@ -508,6 +518,7 @@ MISUSE = {
     ),
     "three activations": (["--activation", "tanh", "tanh", "tanh"], "one for each of the 2 layers, got 3"),
     "softmax inside": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
+    "no such cost": (["--cost", "absolute"], "--cost must be quadratic or cross-entropy, got 'absolute'."),
     "cross-entropy of tanh": (["--cost", "cross-entropy", "--activation", "tanh"], "needs outputs between 0 and 1"),
     "l2 negative": (["--l2", -1], "l2 must be a finite number, 0 or more, got -1.0"),
     "l2 NaN": (["--l2", "nan"], "l2 must be a finite number, 0 or more, got nan"),

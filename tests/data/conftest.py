@@ -8,9 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from jaxgd.data import named
 from jaxgd.data.idx import write_idx
-from jaxgd.data.sources import Source, SourceFile
+from jaxgd.data.registry import DATASETS, Entry, Source, SourceFile
 
 NAMES = (
     "train-images-idx3-ubyte.gz",
@@ -67,7 +66,7 @@ class Tiny:
         self.serve_from("http://127.0.0.1:1/")  # a port without a server
 
     def serve_from(self, base_url):
-        self._monkeypatch.setitem(named.SOURCES, self.name, source_of(self.folder, base_url))
+        self._monkeypatch.setitem(DATASETS, self.name, Entry(source_of(self.folder, base_url)))
 
     def copy_to(self, folder, names=NAMES):
         folder.mkdir(parents=True, exist_ok=True)

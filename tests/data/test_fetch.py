@@ -7,7 +7,7 @@ import time
 import pytest
 
 from jaxgd.data import fetch, load_dataset
-from jaxgd.data.sources import SOURCES
+from jaxgd.data.registry import DATASETS
 from jaxgd.errors import DataError, MissingDependencyError
 
 
@@ -19,7 +19,7 @@ def assert_nothing_incomplete(folder):
 def test_the_table_equals_tensorflow_datasets():
     checksums = pytest.importorskip("tensorflow_datasets.core.download.checksums")
     theirs = checksums.get_all_url_infos()
-    for source in SOURCES.values():
+    for source in (entry.source for entry in DATASETS.values() if entry.source):
         assert len(source.files) == 4
         for file in source.files:
             info = theirs[source.base_url + file.name]
@@ -58,7 +58,7 @@ def test_a_cache_of_tensorflow_datasets_is_used(tiny, tmp_path, monkeypatch):
         tiny.copy_to(downloads)
         (downloads / "unrelated.INFO").write_text("not JSON")
         (downloads / "older.INFO").write_text('{"urls": []}')
-        for file in SOURCES["mnist"].files:
+        for file in DATASETS["mnist"].source.files:
             info = {"url_info": {"checksum": file.sha256, "size": file.size, "filename": file.name}}
             (downloads / f"{file.name}.INFO").write_text(json.dumps(info))
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "new"))
@@ -107,8 +107,8 @@ def test_a_download_folder_that_cannot_be_made_is_reported(tiny, server, tmp_pat
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
 def test_without_a_network_the_error_names_the_files_to_get(tmp_path, monkeypatch, name):
-    source = SOURCES[name]._replace(base_url="http://127.0.0.1:1/")
-    monkeypatch.setitem(SOURCES, name, source)
+    source = DATASETS[name].source._replace(base_url="http://127.0.0.1:1/")
+    monkeypatch.setitem(DATASETS, name, DATASETS[name]._replace(source=source))
     start = time.perf_counter()
     with pytest.raises(DataError) as caught:
         load_dataset(name, tmp_path / "data")

@@ -94,7 +94,7 @@ PHOTOS = {
 }
 
 
-# Dark paper tells little about the light, so light ink fades with it.
+# Dark paper shows little of the light, so light ink fades with the light.
 SURROUNDED = [case for case in PHOTOS if "line" in case or "table" in case]
 
 

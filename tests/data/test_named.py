@@ -2,6 +2,7 @@ import gzip
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from jaxgd.data import default_data_dir, load_dataset
 from jaxgd.data.idx import read_idx, write_idx
-from jaxgd.data.named import find_files
-from jaxgd.data.sources import SOURCES
+from jaxgd.data.named import find_files, is_folder
+from jaxgd.data.registry import DATASETS, Entry
 from jaxgd.errors import DataError, RangeError
 
 CLASS_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -36,6 +37,19 @@ def test_loading_digits_imports_no_optional_library():
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(RangeError, match=r"'digits', 'mnist', 'fashion_mnist', 'kmnist', got 'cifar10'(.|\n)*load_idx"):
+        load_dataset("cifar10")
+
+
+def test_a_set_in_another_form_is_one_entry_of_the_registry(tiny, tmp_path, monkeypatch):
+    """The module's `load` gets the folder of data, and the name is known to messages and is not taken for a folder."""
+    tiny.copy_to(tmp_path / "mnist")
+    module = types.ModuleType("mine")
+    module.load = lambda data_dir: load_dataset("mnist", data_dir)
+    monkeypatch.setitem(sys.modules, "mine", module)
+    monkeypatch.setitem(DATASETS, "mine", Entry(module="mine"))
+    tiny.assert_loaded(load_dataset("mine", tmp_path))
+    assert not is_folder("mine")
+    with pytest.raises(RangeError, match=r"'kmnist', 'mine', got 'cifar10'"):
         load_dataset("cifar10")
 
 
@@ -164,12 +178,13 @@ def test_genuine_mnist_loads_with_the_books_split(genuine_mnist, monkeypatch):
 
 
 def test_genuine_mnist_unpacked_is_checked(genuine_mnist, tmp_path, monkeypatch):
-    files = SOURCES["mnist"].files
+    files = DATASETS["mnist"].source.files
     for file in files:
         content = gzip.decompress((genuine_mnist / file.name).read_bytes())
         (tmp_path / file.name.removesuffix(".gz")).write_bytes(content)
     assert load_dataset("mnist", tmp_path).train.labels[:4].tolist() == [5, 0, 4, 1]
-    monkeypatch.setitem(SOURCES, "kmnist", SOURCES["kmnist"]._replace(base_url="http://127.0.0.1:1/"))
+    unreachable = DATASETS["kmnist"].source._replace(base_url="http://127.0.0.1:1/")
+    monkeypatch.setitem(DATASETS, "kmnist", Entry(unreachable))
     with pytest.raises(DataError, match="it has files of 'mnist'"):
         load_dataset("kmnist", tmp_path)
     path = tmp_path / "t10k-labels-idx1-ubyte"

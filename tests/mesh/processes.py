@@ -53,6 +53,8 @@ def error_of(f):
 
 
 def run(index, folder):
+    # With explicit axes, the default of `jax.make_mesh`, the arrays move to a mesh with automatic axes and back.
+    explicit = place((X, Y), jax.make_mesh((jax.device_count(),), ("d",), axis_types=(AxisType.Explicit,)))
     mesh = jax.make_mesh((jax.device_count(),), ("d",), axis_types=(AxisType.Auto,))
     key, network = jax.random.key(1), jaxgd.init_network(jax.random.key(0), (16, 8, 4), "scaled")
     results = {}
@@ -61,6 +63,8 @@ def run(index, folder):
         settings = {"epochs": 3, "batch_size": size, "eta": 1.0, "key": key}
         many, one = jaxgd.train(network, data, **settings), jaxgd.train(network, (X, Y), kernel="xla", **settings)
         results[f"train {size}"] = difference((many.history.cost, many.network), (one.history.cost, one.network))
+    many = jaxgd.train(network, explicit, **settings)
+    results["train explicit"] = difference((many.history.cost, many.network), (one.history.cost, one.network))
     seen = []
     # Process 1 alone asks to stop, and process 0 decides.
     jaxgd.train(network, data, callback=lambda state, entry: seen.append(int(entry.epoch)) or index == 1, **settings)

@@ -1,10 +1,18 @@
 """Reduce a picture of Pillow to gray: its alpha channel, its colors, and numbers of more than eight bits."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxgd.data.image.paper import Gray, contrast
+
+# Pillow is imported only where a picture is read, so its types are only for type checkers.
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    PillowImage = Image
+else:
+    PillowImage = Any
 
 # The channel is chosen from a small copy with this number of pixels.
 _SMALL = 2**16
@@ -15,16 +23,15 @@ _STRONGER = 2.0
 _ONE_BRIGHTNESS = 32
 
 
-def gray_of(picture: Any) -> Gray:
+def gray_of(picture: PillowImage) -> Gray:
     """Reduce a picture of Pillow to gray, from 0 (black) to 255 (white).
 
     - If all opaque pixels have one brightness, the shape is in the alpha channel: opaque pixels are dark ink, of any
       color. Otherwise a transparent picture is laid on white.
-    - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. If one of the three has at least twice as
-      strong ink, it replaces the gray level.
+    - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. If the ink is at least twice as strong in one
+      of the three channels, this channel replaces the gray level.
     - Modes F and I are stretched from their smallest to their largest value. 16-bit values, and mode I of a PNG file,
-      are divided by 257, or by less if all of them are small: by the largest value of the fewest bits, at least eight,
-      that hold them.
+      are multiplied by 255 / (2ᵇ − 1), where b ≥ 8 is the smallest number of bits that holds all values.
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         return _of_numbers(picture)
@@ -39,22 +46,22 @@ def gray_of(picture: Any) -> Gray:
     return _in_strips(picture, _strongest(_small(picture, "RGBA" if transparent else "RGB", (width, height))))
 
 
-def _of_numbers(picture: Any) -> Gray:
+def _of_numbers(picture: PillowImage) -> Gray:
     values = np.asarray(picture).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite")
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
         low, high = 0.0, float(2 ** max(8, int(values.max()).bit_length()) - 1)
     else:
-        low, high = values.min(), values.max()
+        low, high = float(values.min()), float(values.max())
     # In place: a picture of the largest size takes 0.4 GB in float64.
     values -= low
     values *= 255 / max(high - low, np.finfo(float).tiny)
     return np.rint(values, out=values).astype(np.uint8)
 
 
-def _small(picture: Any, mode: str, size: tuple[int, int]) -> Any:
-    """Return a small copy in this mode, through strips, so that the copies that Pillow makes stay small."""
+def _small(picture: PillowImage, mode: str, size: tuple[int, int]) -> PillowImage:
+    """Return a small copy in this mode. Work in strips, so that Pillow's intermediate copies stay small."""
     from PIL import Image
 
     whole = Image.new(mode, picture.size)
@@ -63,45 +70,49 @@ def _small(picture: Any, mode: str, size: tuple[int, int]) -> Any:
     return whole.resize(size, Image.Resampling.BOX)
 
 
-def _boxes(picture: Any) -> list[tuple[int, int, int, int]]:
+def _boxes(picture: PillowImage) -> list[tuple[int, int, int, int]]:
     rows = max(1, 2**20 // picture.width)
     return [(0, top, picture.width, min(top + rows, picture.height)) for top in range(0, picture.height, rows)]
 
 
-def _alpha_is_ink(small: Any) -> bool:
-    alpha = np.asarray(small.getchannel("A"))
+def _alpha_is_ink(small: PillowImage) -> bool:
+    alpha = _values(small.getchannel("A"))
     if int(alpha.max()) - int(alpha.min()) < _COLORED:
         return False
-    gray = np.asarray(small.convert("RGB").convert("L"))[alpha >= 0.9 * alpha.max()]
-    low, high = np.percentile(gray, [2, 98])
-    return bool(high - low <= _ONE_BRIGHTNESS)
+    gray = _values(small.convert("RGB").convert("L"))[alpha >= 0.9 * alpha.max()]
+    return float(np.percentile(gray, 98) - np.percentile(gray, 2)) <= _ONE_BRIGHTNESS
 
 
-def _strongest(small: Any) -> str:
+def _values(picture: PillowImage) -> Gray:
+    """Return the bytes of a picture of one channel."""
+    return np.asarray(picture)
+
+
+def _strongest(small: PillowImage) -> str:
     """Return the channel to read: "L", "R", "G" or "B"."""
     small = _opaque(small)
-    channels = {name: np.asarray(small.getchannel(name)) for name in "RGB"}
-    apart = np.ptp(np.stack(list(channels.values())).astype(np.int16), axis=0)
-    if apart.max() < _COLORED:
+    channels = {name: _values(small.getchannel(name)) for name in "RGB"}
+    stacked = np.stack(list(channels.values()))
+    if int((stacked.max(axis=0) - stacked.min(axis=0)).max()) < _COLORED:
         return "L"
-    found = {name: contrast(values) for name, values in channels.items()}
-    best = max(found, key=lambda name: found[name])
-    return best if found[best] >= _STRONGER * contrast(np.asarray(small.convert("L"))) else "L"
+    strength = {name: contrast(values) for name, values in channels.items()}
+    best = max(strength, key=lambda name: strength[name])
+    return best if strength[best] >= _STRONGER * contrast(_values(small.convert("L"))) else "L"
 
 
-def _in_strips(picture: Any, channel: str) -> Gray:
+def _in_strips(picture: PillowImage, channel: str) -> Gray:
     """Return one channel of the picture; opaque pixels are black in channel A."""
     return np.concatenate([_channel(picture.crop(box), channel) for box in _boxes(picture)])
 
 
-def _channel(picture: Any, channel: str) -> Gray:
+def _channel(picture: PillowImage, channel: str) -> Gray:
     if channel == "A":
-        return 255 - np.asarray(picture.convert("RGBA").getchannel("A"))
+        return 255 - _values(picture.convert("RGBA").getchannel("A"))
     opaque = _opaque(picture)
-    return np.asarray(opaque.convert("L") if channel == "L" else opaque.getchannel(channel))
+    return _values(opaque.convert("L") if channel == "L" else opaque.getchannel(channel))
 
 
-def _opaque(picture: Any) -> Any:
+def _opaque(picture: PillowImage) -> PillowImage:
     """Lay a picture on white if it is transparent, and return it in mode RGB."""
     from PIL import Image
 

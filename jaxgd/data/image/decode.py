@@ -4,9 +4,9 @@ import io
 import os
 import re
 import warnings
-from typing import Any
+from pathlib import Path
 
-from jaxgd.data.image.channels import gray_of
+from jaxgd.data.image.channels import PillowImage, gray_of
 from jaxgd.data.image.frame import LEAST_CONTRAST, border_median
 from jaxgd.data.image.paper import Gray, Picture, separate
 from jaxgd.errors import DataError, MissingDependencyError
@@ -112,7 +112,7 @@ def decode(path: str | os.PathLike[str]) -> Gray:
         ) from error
 
 
-def _require_readable(picture: Any, content: bytes, path: Any) -> None:
+def _require_readable(picture: PillowImage, content: bytes, path: Path) -> None:
     """Raise DataError unless Pillow itself decodes the picture in bounded time and memory."""
     from PIL import Image
 
@@ -148,7 +148,7 @@ def _scans(content: bytes) -> int:
     return count
 
 
-def _too_large(path: Any, got: str) -> DataError:
+def _too_large(path: Path, got: str) -> DataError:
     return DataError(
         f"read_picture: {path}: expected at most {_MOST_PIXELS:,} pixels and {_LONGEST_SIDE:,} per side, got {got}.\n"
         "Scale it down: a few hundred pixels per side are enough for a digit."

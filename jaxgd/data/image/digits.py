@@ -1,25 +1,29 @@
 """Find the digits in a picture: groups of connected ink, without lines along the edges and without dust."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 
 from jaxgd.data.image.frame import FAINT, LEAST_CONTRAST, SPECK, border_median
-from jaxgd.data.image.paper import Picture, reduced, reduction
+from jaxgd.data.image.paper import Gray, Picture, reduced, reduction
 from jaxgd.errors import DataError
 
-# A line along the edges: nearly all of its ink is within this share of a side from an edge, and it is as long as this
-# share of a side.
+# A line along the edges is at least the share _LONG of a side long, and nearly all of its ink is within the share _BAND
+# of a side from an edge.
 _BAND, _LONG = 0.06, 0.5
 _TALL = 0.5  # share of the largest group's height: a lower group is a part of a digit, such as the bar of a 5
 # Shares of the height. Two tall groups are parts of one digit with broken strokes if their columns overlap or have a
 # gap below the first, and their rows overlap or have a gap below the second.
 _GAP, _BREAK = 0.08, 0.5
 _NEAR = 0.5  # share of a digit's height: a lower group that is farther away is no part of it
-_STAIN = 0.1  # share of the strongest group: a lower group far from the others is a digit, and with less ink it is dust
+_STAIN = 0.1  # share of the strongest group's ink: a lower group far from the others is dust if it has less
 _MOST = 100  # digits in a picture
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
+
+
+_Labels = Int[NDArray[np.int_], "_ _"]
 
 
 class Digit(NamedTuple):
@@ -32,7 +36,7 @@ class Digit(NamedTuple):
         parts: The number of its separate parts that are tall enough to be digits; 1 if no stroke is broken.
     """
 
-    image: UInt8[np.ndarray, "rows columns"]
+    image: Gray
     box: tuple[int, int, int, int]
     touches: bool
     parts: int = 1
@@ -42,7 +46,7 @@ class _Group(NamedTuple):
     """Connected ink: its number in the array of labels, its box and the sum of its ink."""
 
     number: int
-    box: Int[np.ndarray, " 4"]  # top, left, bottom, right
+    box: Int[NDArray[np.int_], " 4"]  # top, left, bottom, right
     mass: float
 
     @property
@@ -70,7 +74,7 @@ def find_digits(picture: Picture) -> list[Digit]:
     """
     factor = reduction(picture.ink)
     ink = reduced(picture.ink, factor)
-    paper = border_median(ink[None])[0]
+    paper = np.uint8(border_median(ink[None])[0])
     ink = np.maximum(ink, paper) - paper
     if ink.max() < LEAST_CONTRAST:
         raise DataError(
@@ -85,34 +89,38 @@ def find_digits(picture: Picture) -> list[Digit]:
             f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits."
         )
     alone = picture.even and not removed and len(digits) == 1 and len(digits[0]) == len(groups)
-    found, tallest = [], max(group.height for group in groups)
+    results, tallest = [], max(group.height for group in groups)
     for members in sorted(digits, key=lambda members: int(_joined(members)[1])):
         box = _joined(members)
         image = picture.ink if alone else _cut(ink, labels, members, box)
         touches = bool((box[:2] <= 0).any() or (box[2:] >= ink.shape).any())
-        top, left, bottom, right = (int(x) * factor * picture.factor for x in box)
+        top, left, bottom, right = (x * factor * picture.factor for x in box.tolist())
         parts = sum(group.height >= _TALL * tallest for group in members)
-        found.append(Digit(image, (top, left, bottom, right), touches, max(1, parts)))
-    return found
+        results.append(Digit(image, (top, left, bottom, right), touches, max(1, parts)))
+    return results
 
 
-def _groups(ink: UInt8[np.ndarray, "height width"]) -> tuple[Int[np.ndarray, "height width"], list[_Group], bool]:
+def _groups(
+    ink: Gray,
+) -> tuple[Int[NDArray[np.int_], "height width"], list[_Group], bool]:
     """Return the labels of the pixels, the groups that may be digits, and True if other groups were left out."""
     from scipy import ndimage
 
     removed = False
     ink = ink.copy()
     while True:
-        smooth = ndimage.uniform_filter(ink.astype(np.float32), 3) if min(ink.shape) >= _SMOOTH_SIDE else ink
-        labels, count = ndimage.label(smooth > FAINT * smooth.max(), np.ones((3, 3)))
-        masses = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=count + 1)[1:]
-        boxes = [[s.start for s in part] + [s.stop for s in part] for part in ndimage.find_objects(labels)]
-        groups = [_Group(i + 1, np.array(boxes[i]), float(masses[i])) for i in range(count)]
+        values = ink.astype(np.float32)
+        smooth: NDArray[np.float32] = ndimage.uniform_filter(values, 3) if min(ink.shape) >= _SMOOTH_SIDE else values
+        labels: _Labels = ndimage.label(smooth > FAINT * smooth.max(), np.ones((3, 3)))[0]
+        parts: list[tuple[slice, slice]] = ndimage.find_objects(labels)
+        masses = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=len(parts) + 1)[1:]
+        boxes = [np.array([rows.start, columns.start, rows.stop, columns.stop]) for rows, columns in parts]
+        groups = [_Group(i + 1, box, float(masses[i])) for i, box in enumerate(boxes)]
         frames = [group for group in groups if _is_frame(labels, group)]
         rest = sum(group.mass for group in groups) - sum(group.mass for group in frames)
         if not frames or rest < SPECK * masses.sum():
             break
-        # The ink may be paler than the frame.
+        # The ink may be paler than the frame, so look for groups again.
         for frame in frames:
             ink[_near(labels == frame.number)] = 0
         removed = True
@@ -121,7 +129,7 @@ def _groups(ink: UInt8[np.ndarray, "height width"]) -> tuple[Int[np.ndarray, "he
     return labels, kept, removed or len(kept) < len(groups)
 
 
-def _is_frame(labels: Int[np.ndarray, "height width"], group: _Group) -> bool:
+def _is_frame(labels: _Labels, group: _Group) -> bool:
     """Return True if a group is a long line along the edges of the picture."""
     shape = np.array(labels.shape)
     if not ((group.box[2:] - group.box[:2]) >= _LONG * shape).any():
@@ -132,7 +140,7 @@ def _is_frame(labels: Int[np.ndarray, "height width"], group: _Group) -> bool:
     return bool((inside == group.number).sum() <= 0.02 * whole)
 
 
-def _near(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+def _near(mask: Bool[NDArray[np.bool_], "height width"]) -> Bool[NDArray[np.bool_], "height width"]:
     """Add the pixels within two pixels of a mask, so that its soft edges belong to it."""
     from scipy import ndimage
 
@@ -161,16 +169,18 @@ def _merged(digits: list[list[_Group]]) -> list[list[_Group]]:
 
     while True:
         boxes = np.stack([_joined(members) for members in digits])
+        count: int
+        label: NDArray[np.int32]
         count, label = connected_components(_are_one(boxes[:, None], boxes[None]), directed=False)
         if count == len(digits):
             return digits
         merged: list[list[_Group]] = [[] for _ in range(count)]
-        for members, k in zip(digits, label, strict=True):
+        for members, k in zip(digits, label.tolist(), strict=True):
             merged[k] += members
         digits = merged
 
 
-def _are_one(a: Int[np.ndarray, "... 4"], b: Int[np.ndarray, "... 4"]) -> Bool[np.ndarray, "..."]:
+def _are_one(a: Int[NDArray[np.int_], "... 4"], b: Int[NDArray[np.int_], "... 4"]) -> Bool[NDArray[np.bool_], "..."]:
     """Return True for two boxes that share columns, or nearly do, and are not far apart in their rows."""
     # Negative where the boxes overlap.
     apart = np.maximum(a[..., :2], b[..., :2]) - np.minimum(a[..., 2:], b[..., 2:])
@@ -178,21 +188,26 @@ def _are_one(a: Int[np.ndarray, "... 4"], b: Int[np.ndarray, "... 4"]) -> Bool[n
     return np.asarray((apart[..., 1] < _GAP * height) & (apart[..., 0] < _BREAK * height))
 
 
-def _distance(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> float:
+def _distance(a: Int[NDArray[np.int_], " 4"], b: Int[NDArray[np.int_], " 4"]) -> float:
     """Return the distance between two boxes."""
     return float(np.hypot(*np.maximum(0, np.maximum(a[:2] - b[2:], b[:2] - a[2:]))))
 
 
-def _joined(members: list[_Group]) -> Int[np.ndarray, " 4"]:
+def _joined(members: list[_Group]) -> Int[NDArray[np.int_], " 4"]:
     """Return the box around several groups."""
     boxes = np.stack([group.box for group in members])
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
 
 
-def _cut(ink: Any, labels: Any, members: list[_Group], box: Any) -> UInt8[np.ndarray, "rows columns"]:
+def _cut(
+    ink: Gray,
+    labels: _Labels,
+    members: list[_Group],
+    box: Int[NDArray[np.int_], " 4"],
+) -> Gray:
     """Return the digit alone, with an empty margin. Ink of other groups is erased."""
     margin = 3
-    top, left = np.maximum(box[:2] - margin, 0)
-    part = np.s_[top : box[2] + margin, left : box[3] + margin]
+    top, left, bottom, right = box.tolist()
+    part = np.s_[max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin]
     mine = _near(np.isin(labels[part], [group.number for group in members]))
     return np.pad(np.where(mine, ink[part], np.uint8(0)), margin)

@@ -5,10 +5,11 @@ center of mass to the center of 28×28 pixels. Other data sets differ, so the fo
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
+from numpy.typing import NDArray
 
 from jaxgd.errors import DataError, DtypeError, describe
 
@@ -52,7 +53,7 @@ class Frame(NamedTuple):
     slack: float
 
 
-def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
+def frame_of(images: UInt8[NDArray[np.uint8], "n height width"]) -> Frame:
     """Measure the frame of a set of images, from at most 2,000 images, evenly spaced through the set.
 
     The box's aspect ratio is the ratio of the 99th percentiles of ink height and ink width. Its size is such that half
@@ -89,30 +90,32 @@ peak=255, slack=0.5)
         return Frame(height, width, height, width, "box", *middle, 255, float(max(height, width)))
     ink = _ink(sample, border_median(sample))
     box = _box(ink)
-    sizes = box[:, 1] - box[:, 0]
+    sizes = (box[:, 1] - box[:, 0]).astype(float)
     largest = np.percentile(sizes, 99, axis=0)
     box_size = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
     # With few images, the median can be above 1.
-    box_height, box_width = np.minimum(box_size, (height, width))
+    box_height, box_width = np.minimum(box_size, (height, width)).tolist()
     positions = {"mass": _center_of_mass(ink), "box": _middle(box)}
     centering = min(positions, key=lambda name: float(positions[name].var(axis=0).sum()))
-    row, column = np.rint(2 * positions[centering].mean(axis=0)) / 2
+    row, column = (np.rint(2 * positions[centering].mean(axis=0)) / 2).tolist()
     frame = Frame(
         height=height,
         width=width,
-        box_height=max(1, int(box_height)),
-        box_width=max(1, int(box_width)),
+        box_height=max(1, box_height),
+        box_width=max(1, box_width),
         centering=centering,
-        center_row=float(row),
-        center_column=float(column),
+        center_row=row,
+        center_column=column,
         peak=int(np.median(sample.max(axis=(1, 2)))),
         slack=0.5,  # a move by whole pixels can leave this deviation
     )
-    slack = np.percentile(_distance(ink, frame), 99.5, method="higher")
+    slack = float(np.percentile(_distance(ink, frame), 99.5, method="higher"))
     return frame._replace(slack=max(frame.slack, math.ceil(1000 * slack) / 1000))
 
 
-def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt8[np.ndarray, "height width"]:
+def fit_to_frame(
+    image: UInt8[NDArray[np.uint8], "rows columns"], frame: Frame
+) -> UInt8[NDArray[np.uint8], "height width"]:
     """Scale and move the digit in an image to fit the frame.
 
     An image that already fits the frame is returned unchanged. Otherwise, these steps follow:
@@ -148,30 +151,32 @@ def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt
     """
     _require_bytes("fit_to_frame", "image", image, ("height", "width"))
     paper = border_median(image[None])
-    if image.max() - paper[0] < LEAST_CONTRAST:
+    if int(image.max()) - int(paper[0]) < LEAST_CONTRAST:
         raise DataError(
             f"fit_to_frame: expected an image with a digit on it, got a blank one of {image.shape[0]}×{image.shape[1]} "
             f"pixels.\nPixels are bytes, from 0 (paper) to 255 (ink), and the border is paper."
         )
     ink = _ink(image[None], paper)
-    clean = paper[0] == 0 and image.max() >= frame.peak / 2
+    clean = int(paper[0]) == 0 and int(image.max()) >= frame.peak / 2
     if clean and image.shape == (frame.height, frame.width) and _distance(ink, frame)[0] <= frame.slack:
         return image
-    (top, left), (bottom, right) = _box(ink)[0]
+    top, left, bottom, right = _box(ink).ravel().tolist()
     crop = ink[0, top:bottom, left:right]
     scale = min(frame.box_height / crop.shape[0], frame.box_width / crop.shape[1])
     height, width = (max(1, round(side * scale)) for side in crop.shape)
     digit = _resampling(crop.shape[0], height) @ crop.astype(np.float32) @ _resampling(crop.shape[1], width).T
     digit = np.rint(digit * (frame.peak / digit.max())).astype(np.uint8)
-    center = _center_of_mass(digit[None])[0] if frame.centering == "mass" else np.array([height - 1, width - 1]) / 2
+    center = (
+        _center_of_mass(digit[None]).ravel() if frame.centering == "mass" else np.array([height - 1, width - 1]) / 2
+    )
     corner = np.floor(np.array([frame.center_row, frame.center_column]) - center + 0.5)
-    top, left = np.clip(corner, 0, [frame.height - height, frame.width - width]).astype(int)
+    top, left = np.clip(corner, 0, [frame.height - height, frame.width - width]).astype(int).tolist()
     framed = np.zeros((frame.height, frame.width), np.uint8)
     framed[top : top + height, left : left + width] = digit
     return framed
 
 
-def _require_bytes(who: str, name: str, x: Any, axes: tuple[str, ...]) -> None:
+def _require_bytes(who: str, name: str, x: UInt8[NDArray[np.uint8], "..."], axes: tuple[str, ...]) -> None:
     """Raise unless x is a non-empty array of bytes with these axes."""
     if getattr(x, "dtype", None) != np.uint8:
         raise DtypeError(
@@ -184,15 +189,15 @@ def _require_bytes(who: str, name: str, x: Any, axes: tuple[str, ...]) -> None:
         )
 
 
-def border_median(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n"]:
+def border_median(images: UInt8[NDArray[np.uint8], "n height width"]) -> UInt8[NDArray[np.uint8], " n"]:
     """Return the median of each image's border."""
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
     return np.asarray(np.median(border, axis=1).astype(np.uint8))
 
 
 def _ink(
-    images: UInt8[np.ndarray, "n height width"], paper: UInt8[np.ndarray, " n"]
-) -> UInt8[np.ndarray, "n height width"]:
+    images: UInt8[NDArray[np.uint8], "n height width"], paper: UInt8[NDArray[np.uint8], " n"]
+) -> UInt8[NDArray[np.uint8], "n height width"]:
     """Subtract each image's paper, and set faint pixels to 0."""
     paper = paper[:, None, None]
     contrast = images.max(axis=(1, 2), keepdims=True) - paper
@@ -200,7 +205,7 @@ def _ink(
     return np.where(_grown(images > level), np.maximum(images, paper) - paper, np.uint8(0))
 
 
-def _grown(mask: Bool[np.ndarray, "n height width"]) -> Bool[np.ndarray, "n height width"]:
+def _grown(mask: Bool[NDArray[np.bool_], "n height width"]) -> Bool[NDArray[np.bool_], "n height width"]:
     """Add the eight neighbors of every pixel, so that strokes keep their soft edges."""
     tall = mask.copy()
     tall[:, 1:] |= mask[:, :-1]
@@ -211,18 +216,18 @@ def _grown(mask: Bool[np.ndarray, "n height width"]) -> Bool[np.ndarray, "n heig
     return wide
 
 
-def _projections(ink: UInt8[np.ndarray, "n height width"]) -> list[Int[np.ndarray, "n _"]]:
+def _projections(ink: UInt8[NDArray[np.uint8], "n height width"]) -> list[Int[NDArray[np.int_], "n _"]]:
     """Return the sum of the ink in every row, and in every column."""
     return [ink.sum(axis=2, dtype=np.int64), ink.sum(axis=1, dtype=np.int64)]
 
 
-def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
+def _box(ink: UInt8[NDArray[np.uint8], "n height width"]) -> Int[NDArray[np.int_], "n 2 2"]:
     """Return the bounding box of each image's ink as [[top, left], [bottom, right]], bottom and right exclusive."""
     first, last = zip(*((_first(lines), _first(lines[:, ::-1])) for lines in _projections(ink)), strict=True)
     return np.stack([np.stack(first, axis=1), np.array(ink.shape[1:]) - np.stack(last, axis=1)], axis=1)
 
 
-def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
+def _first(lines: Int[NDArray[np.int_], "n _"]) -> Int[NDArray[np.int_], " n"]:
     """Return the first row or column with ink.
 
     Skip a group of ink that an empty line separates from the rest and that holds at most 0.5% of all ink.
@@ -232,16 +237,16 @@ def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
     return np.asarray((skipped * np.arange(1, lines.shape[1] + 1)).max(axis=1))
 
 
-def _middle(box: Int[np.ndarray, "n 2 2"]) -> Float32[np.ndarray, "n 2"]:
+def _middle(box: Int[NDArray[np.int_], "n 2 2"]) -> Float32[NDArray[np.float32], "n 2"]:
     return np.asarray((box[:, 0] + box[:, 1] - 1) / 2, np.float32)
 
 
-def _center_of_mass(ink: UInt8[np.ndarray, "n height width"]) -> Float32[np.ndarray, "n 2"]:
+def _center_of_mass(ink: UInt8[NDArray[np.uint8], "n height width"]) -> Float32[NDArray[np.float32], "n 2"]:
     centers = [lines @ np.arange(lines.shape[1]) / lines.sum(axis=1) for lines in _projections(ink)]
     return np.stack(centers, axis=1).astype(np.float32)
 
 
-def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32[np.ndarray, " n"]:
+def _distance(ink: UInt8[NDArray[np.uint8], "n height width"], frame: Frame) -> Float32[NDArray[np.float32], " n"]:
     """Return each image's distance to the frame: the largest of the differences in size, row and column."""
     box = _box(ink)
     excess = (box[:, 1] - box[:, 0] - [frame.box_height, frame.box_width]).max(axis=1)
@@ -250,7 +255,7 @@ def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32
     return np.asarray(np.maximum(np.abs(excess), off), np.float32)
 
 
-def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
+def _resampling(old: int, new: int) -> Float32[NDArray[np.float32], "new old"]:
     """Return the weight of each old pixel in each new pixel: the overlap of the old pixel with a footprint.
 
     The footprint of a new pixel is centered on it. Its width is the larger of the widths of a new and an old

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from jaxgd.data.image.frame import FAINT, border_median
 
-Gray = UInt8[np.ndarray, "_ _"]  # several sizes occur in one function
+Gray = UInt8[NDArray[np.uint8], "_ _"]  # several sizes occur in one function
 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
@@ -68,7 +69,7 @@ class _Guess(NamedTuple):
         """Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel of the paper P.
 
         It is small for the right polarity: the ink is little, and the paper has no edges of strokes. The length ℓ is
-        longer than half the width of a stroke, because strokes missing among the marks remain as edges of the paper.
+        longer than half the width of a stroke, because a stroke that is not among the marks is an edge of the paper.
         """
         paper = self.paper.astype(np.int16)
         edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
@@ -111,11 +112,11 @@ def contrast(gray: Gray) -> float:
     """Return the strongest mark of either polarity, averaged over 3×3 pixels so that noise counts less."""
     from scipy import ndimage
 
-    found = 0.0
+    strongest = 0.0
     for values in (gray, 255 - gray):
-        smooth = ndimage.uniform_filter(_guess(values).marks.astype(np.float32), 3)
-        found = max(found, float(smooth.max() - np.median(smooth)))
-    return found
+        smooth: NDArray[np.float32] = ndimage.uniform_filter(_guess(values).marks.astype(np.float32), 3)
+        strongest = max(strongest, float(smooth.max() - np.median(smooth)))
+    return strongest
 
 
 def reduction(gray: Gray) -> int:
@@ -158,7 +159,7 @@ def _extreme(values: Gray, width: int, extreme: np.ufunc) -> Gray:
     """Return the largest or smallest value in a square window around each pixel. `width` is odd."""
     for axis in (0, 1):
         values = np.pad(values, [(width // 2 * (axis == other),) * 2 for other in (0, 1)], mode="edge")
-        covered = 1  # pixels after each pixel, with itself, whose extreme is known
+        covered = 1  # each value is the extreme of this many pixels: its own and those after it
         while covered < width:
             step = min(covered, width - covered)
             values = (

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 480, 280
 LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 12, 12, _HEIGHT - 40
@@ -18,12 +19,12 @@ class Curve(NamedTuple):
     """A line of a chart: the class that colors it, and its values per epoch. It leaves out NaN."""
 
     name: str
-    y: Float[np.ndarray, " epochs"]
+    y: Float[NDArray[np.float64], " epochs"]
 
 
 def chart(
     label: str,
-    epochs: Float[np.ndarray, " epochs"],
+    epochs: Float[NDArray[np.float64], " epochs"],
     curves: Sequence[Curve],
     *,
     accuracy: bool = False,
@@ -54,11 +55,12 @@ def chart(
         return ""
     axis = _accuracies(values) if accuracy else _costs(values)
     low, high = axis.low, axis.high
-    span = max(float(epochs[-1] - epochs[0]), 1e-9)
+    first, last = float(epochs[0]), float(epochs[-1])
+    span = max(last - first, 1e-9)
 
     def x_of(epoch: float) -> float:
-        share = (epoch - epochs[0]) / span if len(epochs) > 1 else 0.5
-        return float(LEFT + share * (_RIGHT - LEFT))
+        share = (epoch - first) / span if len(epochs) > 1 else 0.5
+        return LEFT + share * (_RIGHT - LEFT)
 
     def y_of(value: float) -> float:
         share = (axis.place(value) - low) / (high - low)
@@ -72,7 +74,7 @@ def chart(
         y = y_of(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    for epoch in _epoch_ticks(float(epochs[0]), float(epochs[-1])):
+    for epoch in _epoch_ticks(first, last):
         parts.append(f'<text x="{x_of(epoch):.1f}" y="{_BOTTOM + 18}" text-anchor="middle">{epoch:g}</text>')
     parts.append(f'<text x="{(LEFT + _RIGHT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">epochs</text>')
     if mark is not None:
@@ -81,7 +83,7 @@ def chart(
     for curve in curves:
         known = np.flatnonzero(np.isfinite(curve.y))
         rows = known[thinned(len(known), _MOST_POINTS)]
-        parts.append(_path(curve.name, [(x_of(epochs[k]), y_of(curve.y[k])) for k in rows]))
+        parts.append(_path(curve.name, [(x_of(float(epochs[k])), y_of(float(curve.y[k]))) for k in rows]))
     parts.append(f'<line class="cursor" x1="-9" x2="-9" y1="{_TOP}" y2="{_BOTTOM}"/></svg>')
     return "".join(parts)
 
@@ -110,7 +112,7 @@ class _Axis(NamedTuple):
         return math.log10(value) if self.kind == "log" else value
 
 
-def _costs(values: Float[np.ndarray, " n"]) -> _Axis:
+def _costs(values: Float[NDArray[np.float64], " n"]) -> _Axis:
     least, most = float(values.min()), float(values.max())
     if least <= 0 or most < 2 * least:
         return _linear(least, most)
@@ -126,7 +128,7 @@ def _linear(least: float, most: float) -> _Axis:
     return _Axis(low, high, [(mark, f"{mark:.6g}") for mark in marks], "linear")
 
 
-def _accuracies(values: Float[np.ndarray, " n"]) -> _Axis:
+def _accuracies(values: Float[NDArray[np.float64], " n"]) -> _Axis:
     errors = np.sort(1 - values)
     positive = errors[errors > _EXACT]
     # An error of 0 has no logarithm: draw it at half of the smallest other error.

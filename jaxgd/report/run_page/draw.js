@@ -13,7 +13,7 @@ function startDrawing(model) {
   const {frame, classes, first: firstLabel} = model, layers = decoded(model.layers);
   const find = id => document.getElementById(id);
   const canvas = find('canvas'), pen = canvas.getContext('2d'), size = find('pen-size');
-  // The drawing has at least ten pixels for each pixel of a 28×28 image, and is never as small as the frame.
+  // The drawing is about 280 pixels wide, and at least twice as wide as the frame.
   const factor = Math.max(2, Math.round(280 / Math.max(frame.height, frame.width)));
   const rows = frame.height * factor, columns = frame.width * factor;
   // The size of the pen is in percent of the box that the ink will fill.

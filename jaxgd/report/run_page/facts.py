@@ -1,14 +1,16 @@
 """The facts of a run that its page shows."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 
 from jaxgd.activations import name_of
 from jaxgd.assessment import Assessment
 from jaxgd.data.image import Frame
 from jaxgd.network import Network
+from jaxgd.run_folder import RunConfig
 
 # The activations that network.js computes.
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "softmax")
@@ -28,7 +30,7 @@ class Examined(NamedTuple):
 
     data: str
     split: str
-    images: UInt8[np.ndarray, "n height width"]
+    images: UInt8[NDArray[np.uint8], "n height width"]
     assessment: Assessment
 
 
@@ -48,12 +50,12 @@ class RunFacts(NamedTuple):
     """
 
     name: str
-    config: dict[str, Any]
+    config: RunConfig
     network: Network
     network_sha256: str
     command: str
     resume: str
-    metrics: dict[str, Float[np.ndarray, "epochs ..."]] | None
+    metrics: dict[str, Float[NDArray[np.float64], "epochs ..."]] | None
     examined: Examined | None
     notes: list[str]
 

@@ -99,7 +99,7 @@ function projections({height, width, gray}) {
   return [rows, columns];
 }
 
-// The first line with ink, behind a group with at most 0.5% of all ink that an empty line separates from the rest.
+// The first line with ink. Skip a group with at most 0.5% of all ink that an empty line separates from the rest.
 function firstLine(lines) {
   const total = lines.reduce((a, b) => a + b);
   let before = 0, first = 0;

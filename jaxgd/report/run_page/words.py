@@ -5,11 +5,10 @@ from pathlib import PurePath
 
 import numpy as np
 
+from jaxgd.data.registry import DATASETS, Entry
 from jaxgd.report.run_page.facts import RunFacts
 
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
-# The things to draw. Other data sets hold digits, as far as jaxgd knows.
-_THINGS = {"fashion_mnist": "garment", "kmnist": "character"}
 
 
 def text(value: object) -> str:
@@ -23,7 +22,8 @@ def text(value: object) -> str:
 
 def thing(facts: RunFacts) -> str:
     """Return the word for an image of the run's data set, such as "digit"."""
-    return _THINGS.get(facts.config["data"], "digit")
+    # jaxgd takes the images of a folder for digits.
+    return DATASETS.get(facts.config["data"], Entry()).image
 
 
 def data_name(facts: RunFacts) -> str:
