@@ -36,7 +36,7 @@ def test_loading_digits_imports_no_optional_library():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(RangeError, match=r"'digits', 'mnist', 'fashion_mnist', 'kmnist', got 'cifar10'(.|\n)*load_idx"):
+    with pytest.raises(RangeError, match=r"'digits', 'mnist', .*, got 'cifar10'(.|\n)*load_idx"):
         load_dataset("cifar10")
 
 
