@@ -281,11 +281,11 @@ def _lanczos(
         # Eigenvalues that are 0 within rounding have no relative accuracy.
         tolerance = jnp.where(largest <= rounding / 4, rounding, rtol * largest)
         limit = jnp.maximum(tolerance, rounding)
-        found = jnp.all(residuals[:k] <= limit) | (m == n)
-        done, again = found, jnp.array(False)
+        complete = jnp.all(residuals[:k] <= limit) | (m == n)
+        done, again = complete, jnp.array(False)
         if checked:
-            again = found & ~jnp.all(jnp.abs(values[:k] - s.settled) <= limit)
-            done = found & ~again
+            again = complete & ~jnp.all(jnp.abs(values[:k] - s.settled) <= limit)
+            done = complete & ~again
         if wanted > k:
             done &= residuals[k] <= jnp.maximum(jnp.abs(values[k] - values[k - 1]) / 100, limit)
         # The value beyond the k must come from the new direction.

@@ -209,15 +209,15 @@ def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None
         # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may allow none.
         out = eval_shape(lambda *args: cost(*args), *args)
         real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
-        got = describe(out)
+        result = describe(out)
     except (TypeError, ValueError, OverflowError):
         # JAX refuses a result that is not an array. Call the cost again without a result, to raise its own error.
         results: list[object] = []
         eval_shape(lambda *args: results.append(cost(*args)), *args)
-        got, real = given(results[0]), False
+        result, real = given(results[0]), False
     if not real:
         raise ShapeError(
-            f"{who}: the cost must return one real scalar, got {got}.\n"
+            f"{who}: the cost must return one real scalar, got {result}.\n"
             "Average over the examples first, for instance jnp.mean(jax.vmap(cost)(batch))."
         )
 

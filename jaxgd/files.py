@@ -134,10 +134,10 @@ _GROUPS = (
 def _values(path: Path, name: str = "") -> list[int]:
     """Return the number after a name at the start of a line of a file of the kernel, or no number."""
     try:
-        found = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
+        match = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
         return []
-    return [int(found[1])] if found else []
+    return [int(match[1])] if match else []
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -162,8 +162,8 @@ def _two_trees(name: str, one: str, v: V, trees: tuple[V, V]) -> tuple[V, V]:
     for tree in trees:
         require_variables("cost_slice", one, tree)
         if not same_shapes(v, tree):
-            expected, got = (shown(jax.tree.map(describe, tree), str) for tree in (v, tree))
-            raise ShapeError(f"cost_slice: {one} must be a tree like v, {expected}, got {got}.")
+            expected, actual = (shown(jax.tree.map(describe, tree), str) for tree in (v, tree))
+            raise ShapeError(f"cost_slice: {one} must be a tree like v, {expected}, got {actual}.")
     return trees[0], trees[1]
 
 

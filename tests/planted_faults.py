@@ -45,7 +45,8 @@ COMPILE, DRIVER = "tests/kernels/test_cuda_compile.py", "tests/kernels/test_cuda
 CUDA, LAUNCH = "tests/kernels/test_cuda_backend.py", "-m slow tests/kernels/test_cuda_launch.py"
 REGISTRY, EMULATION = "tests/kernels/test_registry.py", "tests/kernels/test_emulation.py"
 CURVATURE, KERNELS = "tests/test_curvature.py", "tests/kernels/test_native.py tests/kernels/test_order.py"
-STOP, LOOP, MINIMIZE = "tests/descent/test_stop.py", "tests/descent/test_loop.py", "tests/descent/test_minimize.py"
+STOP, LOOP = "tests/descent/test_stop.py", "tests/descent/test_loop.py"
+MINIMIZE = " ".join(f"tests/descent/test_{name}.py" for name in ("minimize", "continuing", "arguments"))
 RECORD, IMPLICIT = "tests/descent/test_record.py", "tests/descent/test_implicit.py"
 STEPWISE, BATCHES = "tests/descent/test_stepwise.py", "tests/descent/test_batches.py"
 CHECKS, CORE = "tests/gradcheck", "tests/gradcheck/test_core.py tests/gradcheck/test_quotients.py"
@@ -128,7 +129,7 @@ FAULTS = (
     Fault("rules/evaluating.py", "costs = jnp.roll(state.costs, 1)", "costs = jnp.roll(state.costs, 0)", EVALUATING),
     Fault("rules/lbfgs.py", "(new.change <= -_DECREASE * expected)", "(new.change <= expected)", EVALUATING),
     Fault("rules/lbfgs.py", "_DECREASE, _SLOPE = 1e-4, 0.9", "_DECREASE, _SLOPE = 1e-4, 9.0", EVALUATING),
-    Fault("rules/lbfgs.py", "s.at[row].set(jnp.where(good, x, xs[row]))", "s", EVALUATING),
+    Fault("rules/lbfgs.py", "s.at[row].set(jnp.where(curved, x, xs[row]))", "s", EVALUATING),
     Fault("rules/evaluating.py", "_ARMIJO = 1e-4", "_ARMIJO = -1.0", EVALUATING),
     Fault("rules/evaluating.py", "most = min(max_products, 2 * size(v))", "most = 2 * size(v)", EVALUATING),
     Fault(

@@ -215,11 +215,11 @@ def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
     """Return, for each minimizer, the evaluations until C is at each target and the time of one, in float32."""
     met = [lambda c, target=target: c <= target for target in TARGETS]
     rules = {"jaxgd gradient_descent(3)": lambda: jaxgd.gradient_descent(3.0), **RULES}
-    found = {name: progress_of_rule(cost, v0, make) for name, make in rules.items()}
+    results = {name: progress_of_rule(cost, v0, make) for name, make in rules.items()}
     for method in ("L-BFGS-B", "CG", "Newton-CG"):
         watch = Watch(met, LIMIT)
         seconds = by_scipy(cost, v0, method, watch, LIMIT)
-        found[f"scipy {method}"] = _progress(watch.reached, seconds, watch.calls)
+        results[f"scipy {method}"] = _progress(watch.reached, seconds, watch.calls)
     compiled: dict[str, Callable[[Watch, int], None]] = {
         "jaxopt LBFGS": lambda watch, n: by_jaxopt(cost, v0, watch, n),
         "optimistix NonlinearCG": lambda watch, n: by_optimistix(cost, v0, "NonlinearCG", watch, n),
@@ -234,8 +234,8 @@ def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
         middle = time.perf_counter()
         run(watch, 800)
         seconds = time.perf_counter() - middle - (middle - began)
-        found[name] = _progress(watch.reached, seconds, watch.calls - short.calls)
-    return found
+        results[name] = _progress(watch.reached, seconds, watch.calls - short.calls)
+    return results
 
 
 def _progress(reached: Sequence[int | None], seconds: float, evaluations: int) -> Progress:

@@ -208,8 +208,8 @@ def measure(case: str, problem_of: Callable[[Options], Problem], options: Option
     """Yield the time of a step of each program. Exit if the programs do not take the same steps."""
     problem = problem_of(options)
     runs = runners(problem)
-    apart = differences(problem, runs)
-    if unlike := {name: x for name, x in apart.items() if not x < PARITY}:
+    distances = differences(problem, runs)
+    if unlike := {name: x for name, x in distances.items() if not x < PARITY}:
         raise SystemExit(
             f"{case}: after 5 steps, expected all programs within {PARITY:g} of the bare loop, got distances {unlike}."
         )
@@ -225,7 +225,7 @@ def measure(case: str, problem_of: Callable[[Options], Problem], options: Option
     for name, (_, loop) in runs.items():
         base = [(x + y) / 2 for x, y in zip(times[loop], times[loop + REORDERED], strict=True)]
         ratio = statistics.median(x / y for x, y in zip(times[name], base, strict=True))
-        details = {"baseline": loop, "ratio": significant(ratio), "difference after 5 steps": apart[name]}
+        details = {"baseline": loop, "ratio": significant(ratio), "difference after 5 steps": distances[name]}
         yield sampled(case, name, "step time", "μs/step", times[name], precision=DEFAULT_PRECISION, details=details)
 
 

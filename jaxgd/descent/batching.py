@@ -152,12 +152,12 @@ def _write_row(
     def each(buffers: Buffers, own: Array, alive: Array, entry: Buffers) -> Buffers:
         return written(buffers, jnp.where(alive, _row(last, own, every), last), entry)
 
-    def apart(c: tuple[Buffers, Array]) -> tuple[Buffers, Array]:
+    def separately(c: tuple[Buffers, Array]) -> tuple[Buffers, Array]:
         after = vmap(each, in_axes=(0, axes[2], axes[4], axes[-1]), axis_size=axis_size)(c[0], own, alive, entry)
         return after, jnp.array(False)
 
     # A loop that runs once or never. Unlike `cond`, it never copies the buffers.
-    out, _ = control.while_loop(lambda c: c[1], apart, (filled, ~even))
+    out, _ = control.while_loop(lambda c: c[1], separately, (filled, ~even))
     return out, jax.tree.map(lambda _: True, out)
 
 

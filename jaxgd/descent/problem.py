@@ -116,10 +116,10 @@ def require_batches(batches: object) -> None:
     shapes = [jnp.shape(x) for x in tree_leaves(batches)]
     axes = {shape[:1] for shape in shapes}
     if len(axes) != 1 or axes <= {(), (0,)}:
-        got = f"shapes {', '.join(map(str, shapes))}" if shapes else "no arrays"
+        text = f"shapes {', '.join(map(str, shapes))}" if shapes else "no arrays"
         raise ShapeError(
             f"{WHO}: batches must be arrays with one leading axis of m ≥ 1 batches, the same m for all, "
-            f"got {shown(got, str)}.\nStack the batches, as in x.reshape(m, -1, *x.shape[1:])."
+            f"got {shown(text, str)}.\nStack the batches, as in x.reshape(m, -1, *x.shape[1:])."
         )
 
 
@@ -179,15 +179,15 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: object) -> None
 
     require_checked_axes(WHO, cost, *args)
     require_scalar(WHO, scalar, *args)
-    got = results[-1]
-    if is_pair(got) and not has_aux:
+    result = results[-1]
+    if is_pair(result) and not has_aux:
         raise ShapeError(
             f"{WHO}: the cost must return one real scalar, got a pair.\nPass has_aux=True if it returns (C, aux)."
         )
-    if has_aux and not is_pair(got):
-        raise ShapeError(f"{WHO}: with has_aux=True the cost must return a pair (C, aux), got {given(got)}.")
+    if has_aux and not is_pair(result):
+        raise ShapeError(f"{WHO}: with has_aux=True the cost must return a pair (C, aux), got {given(result)}.")
     if has_aux:
-        require_arrays(WHO, "aux", got[1], "Return only arrays and numbers in aux.")
+        require_arrays(WHO, "aux", result[1], "Return only arrays and numbers in aux.")
 
 
 def require_state(who: str, state: object) -> None:

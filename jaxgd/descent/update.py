@@ -125,11 +125,11 @@ def resume(
     costs = costs.astype(s.cost.dtype)
     new, noisy = ((costs[i], _row(gradients, i)) for i in range(2))
 
-    def apart(a: tuple[Array, V], b: tuple[Array, V]) -> tuple[Array, Array]:
+    def differences(a: tuple[Array, V], b: tuple[Array, V]) -> tuple[Array, Array]:
         return jnp.abs(a[0] - b[0]), norm(subtract(a[1], b[1]))
 
     sizes = jnp.abs(s.cost), norm(s.gradient)
-    change, noise = apart(new, (s.cost, s.gradient)), apart(new, noisy)
+    change, noise = differences(new, (s.cost, s.gradient)), differences(new, noisy)
     close = [~(x > 16 * y + 64 * eps * z) for x, y, z in zip(change, noise, sizes, strict=True)]
     same = close[0] & close[1] & (jnp.isfinite(new[0]) == jnp.isfinite(s.cost))
     changed = state_at(config, rule, s.v, *new, bounds)

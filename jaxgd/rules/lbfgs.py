@@ -137,7 +137,7 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
         unit, length = unit_vector(g, kind)
         first = jnp.where(state.length > 0, state.length, first_length(v)).astype(kind)
         down = scaled(-first, unit)
-        direction, slope, good = down, dot(grad, down).astype(kind), jnp.array(False)
+        direction, slope, use_quasi = down, dot(grad, down).astype(kind), jnp.array(False)
         short = None if bounds is None else grad
         if memory:
             mask = None
@@ -146,11 +146,11 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
             else:
                 quasi, mask = _bounded_direction(bounds, state, v, g, unit, length, memory)
             quasi_slope = dot(grad, quasi).astype(kind)
-            good = (state.known > 0) & (quasi_slope < 0)
-            direction = _chosen(good, quasi, down)
-            slope = jnp.where(good, quasi_slope, slope)
+            use_quasi = (state.known > 0) & (quasi_slope < 0)
+            direction = _chosen(use_quasi, quasi, down)
+            slope = jnp.where(use_quasi, quasi_slope, slope)
             if bounds is not None:
-                short = tree_map(lambda x, m: jnp.where(m & good, 0, x), grad, mask)
+                short = tree_map(lambda x, m: jnp.where(m & use_quasi, 0, x), grad, mask)
         most = jnp.where(stuck, 0, _TRIALS)
         t, c, gradient, trials = _search(value_fn, v, direction, slope, value, grad, most, bounds, short)
         steps = scaled(t, direction)
@@ -163,7 +163,7 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
             gradient=kept,
             value=c,
             grad=gradient,
-            known=jnp.where(t > 0, state.known, jnp.where(good, 0, -1)),
+            known=jnp.where(t > 0, state.known, jnp.where(use_quasi, 0, -1)),
             length=jnp.where(moved > 0, moved, state.length),
             evaluations=trials,
         )
@@ -179,13 +179,13 @@ def _with_pair(state: WolfeState[V], v: V, g: V, memory: int) -> WolfeState[V]:
     s, s_length = unit_vector(subtract(v, state.v), kind)
     y, y_length = unit_vector(subtract(g, state.gradient), kind)
     cosine = dot(s, y).astype(kind)
-    good = (s_length > 0) & (cosine > 10 * finfo(kind).eps)
+    curved = (s_length > 0) & (cosine > 10 * finfo(kind).eps)
     row = state.known % memory
 
     pairs = (state.s, state.y, state.cosine, state.ratio)
     pair = (s, y, cosine, s_length / jnp.where(y_length > 0, y_length, 1))
-    s, y, cosine, ratio = tree_map(lambda xs, x: xs.at[row].set(jnp.where(good, x, xs[row])), pairs, pair)
-    return state._replace(s=s, y=y, cosine=cosine, ratio=ratio, known=state.known + good)
+    s, y, cosine, ratio = tree_map(lambda xs, x: xs.at[row].set(jnp.where(curved, x, xs[row])), pairs, pair)
+    return state._replace(s=s, y=y, cosine=cosine, ratio=ratio, known=state.known + curved)
 
 
 def _bounded_direction(
@@ -211,11 +211,11 @@ def _restricted(state: WolfeState[V], mask: V) -> WolfeState[V]:
         s, y = masked(mask, s), masked(mask, y)
         s_length, y_length = (jnp.sqrt(dot(u, u)).astype(kind) for u in (s, y))
         product = dot(s, y).astype(kind)
-        good = product > 10 * finfo(kind).eps * s_length * y_length
+        curved = product > 10 * finfo(kind).eps * s_length * y_length
         # The two loops need a unit vector y. The length of s is arbitrary.
-        length = jnp.where(good, y_length, 1)
-        s, y = scaled(jnp.where(good, 1.0, 0), s), scaled(jnp.where(good, 1 / length, 0), y)
-        return s, y, jnp.where(good, product / length, 1), ratio / length
+        length = jnp.where(curved, y_length, 1)
+        s, y = scaled(jnp.where(curved, 1.0, 0), s), scaled(jnp.where(curved, 1 / length, 0), y)
+        return s, y, jnp.where(curved, product / length, 1), ratio / length
 
     s, y, cosine, ratio = vmap(pair)(state.s, state.y, state.ratio)
     return state._replace(s=s, y=y, cosine=cosine, ratio=ratio)
@@ -311,9 +311,9 @@ def _search(
         if bounds is not None:
             done |= ~worse & any_nonzero(subtract(x, point))
         # Keep the slope at the lower end pointing into the interval.
-        turned = ~worse & (new.slope * (s.high.t - s.t) >= 0)
+        swaps = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)
-        high = _chosen(worse, new, _chosen(turned, s.low, s.high))
+        high = _chosen(worse, new, _chosen(swaps, s.low, s.high))
         best = _chosen(worse, s.best, (c, g))
         narrow = jnp.abs(high.t - low.t) <= eps * jnp.maximum(high.t, low.t)
         t = _next(low, high, s.low)

@@ -77,8 +77,8 @@ def measure(options: Options) -> Iterator[Row]:
     for name in ("raw", "standardized") if is_installed("sklearn") else ():
         problem = breast_cancer(name == "standardized")
         with quick_compilation():
-            found = runs(problem)
-        yield from end_rows(f"{NAME}/{name}", problem, found)
+            ends = runs(problem)
+        yield from end_rows(f"{NAME}/{name}", problem, ends)
 
 
 CASES = (

@@ -156,8 +156,8 @@ def runs(problem: Task) -> dict[str, Run]:
     if len(problem.start) > DENSE:
         peers = {name: run for name, run in peers.items() if " BFGS" not in name}
     with jax.enable_x64(True):
-        found = {name: by_rule(problem, make, steps) for name, (make, steps) in RULES.items()}
-        return found | {name: run(problem) for name, run in peers.items()}
+        ours = {name: by_rule(problem, make, steps) for name, (make, steps) in RULES.items()}
+        return ours | {name: run(problem) for name, run in peers.items()}
 
 
 @contextlib.contextmanager

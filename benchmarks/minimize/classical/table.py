@@ -93,9 +93,9 @@ class Measured(NamedTuple):
     successes: dict[tuple[str, str], bool]
 
 
-def end_rows(case: str, problem: Task, found: dict[str, Run]) -> Iterator[Row]:
+def end_rows(case: str, problem: Task, results: dict[str, Run]) -> Iterator[Row]:
     """Yield the evaluations of each minimizer until C is near a minimum, with the end of its run in `details`."""
-    for variant, run in found.items():
+    for variant, run in results.items():
         verdict = judged(problem, run)
         row = count_row(case, variant, verdict.evaluations, "float64")
         run_end = {
@@ -112,16 +112,16 @@ def _jsonable(fields: dict[str, Any]) -> dict[str, Any]:
 
 def summary(measured: dict[str, Measured]) -> Iterator[Row]:
     """Yield the problems that each minimizer reaches, the ratios of evaluations, and the false successes of jaxgd."""
-    found = {name: one.runs for name, one in measured.items()}
-    verdicts = {name: {v: judged(PROBLEMS[name], run) for v, run in mine.items()} for name, mine in found.items()}
-    for variant in dict.fromkeys(variant for mine in found.values() for variant in mine):
+    results = {name: one.runs for name, one in measured.items()}
+    verdicts = {name: {v: judged(PROBLEMS[name], run) for v, run in mine.items()} for name, mine in results.items()}
+    for variant in dict.fromkeys(variant for mine in results.values() for variant in mine):
         mine = {name: of[variant] for name, of in verdicts.items() if variant in of}
         close = {name: v.closely for name, v in mine.items() if v.closely is not None}
         details = {
             "missed": [name for name, v in mine.items() if not v.reached],
             "missed without the 1": [name for name, closely in close.items() if not closely],
             "minima other than 0": len(close),
-            "success elsewhere": [name for name, v in mine.items() if found[name][variant].ok and not v.reached],
+            "success elsewhere": [name for name, v in mine.items() if results[name][variant].ok and not v.reached],
         }
         yield _counted(variant, "reached", sum(v.reached for v in mine.values()), len(mine), details)
     for baseline in BASELINES:
@@ -131,7 +131,7 @@ def summary(measured: dict[str, Measured]) -> Iterator[Row]:
         if not both:
             continue
         target = [a / b for a, b in both.values()]
-        whole = [found[n]["jaxgd wolfe"].evaluations / found[n][baseline].evaluations for n in both]
+        whole = [results[n]["jaxgd wolfe"].evaluations / results[n][baseline].evaluations for n in both]
         more = {"compared with": baseline, "median of the whole runs": significant(statistics.median(whole))}
         variant = f"jaxgd wolfe / {baseline}"
         yield sampled(NAME, variant, "ratio", "×", target, precision="float64", details=more)
@@ -140,7 +140,7 @@ def summary(measured: dict[str, Measured]) -> Iterator[Row]:
             ends = {name: one.successes.get((variant, precision)) for name, one in measured.items()}
             wrong = [name for name, minimum in ends.items() if minimum is False]
             more = {"ends": wrong, "successes": sum(minimum is not None for minimum in ends.values())}
-            yield _counted(variant, "false success", len(wrong), len(found), more, precision)
+            yield _counted(variant, "false success", len(wrong), len(results), more, precision)
 
 
 def _counted(variant: str, quantity: str, value: int, n: int, details: Any, precision: str = "float64") -> Row:
@@ -153,24 +153,24 @@ def _counted(variant: str, quantity: str, value: int, n: int, details: Any, prec
 def measured(problem: Problem) -> Measured:
     """Run all minimizers in float64 and jaxgd's rules in float32, and check the successes of jaxgd's rules."""
     with quick_compilation():
-        found, exact, successes = runs(problem), Exact(problem), {}
+        results, exact, successes = runs(problem), Exact(problem), {}
         for variant, (make, steps) in RULES.items():
             in_float32 = by_rule(problem, make, steps, np.float32)
-            for precision, run in (("float64", found[variant]), ("float32", in_float32)):
+            for precision, run in (("float64", results[variant]), ("float32", in_float32)):
                 if run.ok:
                     successes[variant, precision] = exact.is_minimum(run.v, float(np.finfo(precision).eps))
     # The programs of a problem are not used again.
     jax.clear_caches()  # type: ignore[no-untyped-call]
-    return Measured(found, successes)
+    return Measured(results, successes)
 
 
 def measure(options: Options) -> Iterator[Row]:
     """Yield the rows of every problem, and those that sum them up."""
-    found: dict[str, Measured] = {}
+    results: dict[str, Measured] = {}
     for name, problem in PROBLEMS.items():
-        found[name] = measured(problem)
-        yield from end_rows(f"{NAME}/{name}", problem, found[name].runs)
-    yield from summary(found)
+        results[name] = measured(problem)
+        yield from end_rows(f"{NAME}/{name}", problem, results[name].runs)
+    yield from summary(results)
 
 
 CASES = (Case(NAME, "minimize", f"{len(PROBLEMS)} classical problems, until C is within 1e-8 of a minimum", measure),)
