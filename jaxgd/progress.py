@@ -2,8 +2,19 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import jax
+
+
+class _Bar(Protocol):
+    """The members of tqdm's bar that are used."""
+
+    disable: bool
+    n: int
+
+    def set_postfix_str(self, s: str, refresh: bool) -> None: ...
+    def update(self, n: int) -> object: ...
 
 
 @contextlib.contextmanager
@@ -25,6 +36,7 @@ def progress_line(wanted: bool, total: int, name: str, unit: str) -> Iterator[Ca
         return
     from tqdm import tqdm
 
+    bar: _Bar
     # In a job of several processes, process 0 shows the line.
     with tqdm(total=total, desc=name, unit=unit, disable=jax.process_index() > 0 or None) as bar:
 

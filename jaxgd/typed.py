@@ -27,12 +27,13 @@ if TYPE_CHECKING:
     Tree = object
     # One real number, also as an array or a tracer.
     Real = Array | np.ndarray[Any, np.dtype[Any]] | np.floating[Any] | np.integer[Any] | float
-    RealField = Real
-    # An array in a field of a pytree. At run time it has any type, because JAX also puts None, bool or object() there.
+    # Types of fields of a registered dataclass: an array, a number and a tree of variables. At run time they have any
+    # type, because JAX also puts None, bool or object() there.
     Field = Array
+    RealField = Real
+    VField = TypeVar("VField", default=Any)
     # A tree of variables. A class that is generic in V has variables of any type where a user writes no parameter.
     V = TypeVar("V", default=Any)
-    VField = TypeVar("VField", default=Any)
 
     P = ParamSpec("P")
     R = TypeVar("R")

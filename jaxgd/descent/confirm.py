@@ -89,7 +89,7 @@ def is_near(
     """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
     `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scales`
-    are those of `tolerances`; with None, the distance to the minimum must be small, which derivatives need. The two
+    is as in `tolerances`; with None, the distance to the minimum must be small, which derivatives need. The two
     flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
     `free` restricts the check to the variables that can move. The gradient is 0 for the others.
     """
