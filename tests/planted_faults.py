@@ -618,7 +618,7 @@ FAULTS = (
     Fault("checkpoint.py", "about = content if kind == _UNSEALED else unseal(content)", "about = content", CHECKPOINT),
     Fault("network_file.py", "if metadata == checksum(_NETWORK, sha):", "if True:", NETWORK_FILE),
     Fault("state_file.py", "known = metadata == checksum(_STATE, sha)", "known = True", STATE_FILE),
-    Fault("state_file.py", "if expected.get(name) != got.get(name):", "if False:", STATE_FILE),
+    Fault("state_file.py", "if expected.get(name) != stored.get(name):", "if False:", STATE_FILE),
     Fault("checkpoint.py", "    if not _is_key(like):", "    if True:", STATE_FILE),
     Fault("files.py", "if seal(plain) != content:", "if False:", "tests/test_files.py tests/test_run_folder.py"),
     Fault("files.py", "os.ftruncate(handle, before)", "pass", "tests/test_files.py"),
