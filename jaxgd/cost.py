@@ -163,7 +163,10 @@ class FromInputs(NamedTuple):
     error: Callable[[Array, Array], Array]
 
 
-COSTS = {"quadratic": quadratic_cost, "cross-entropy": cross_entropy}
+COSTS = {
+    "quadratic": quadratic_cost,
+    "cross-entropy": cross_entropy,
+}
 """The costs by their names in `jaxgd train --cost`."""
 
 _FROM_INPUTS = {

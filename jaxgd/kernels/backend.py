@@ -1,17 +1,22 @@
 """Run an epoch, or evaluate all examples, with the selected backend."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.examples import Examples
 from jaxgd.kernels import xla
 from jaxgd.kernels.choice import BackendChoice
-from jaxgd.kernels.evaluation import Evaluation
+from jaxgd.kernels.evaluation import Evaluation, Objective
+from jaxgd.kernels.protocol import UpdateRule
 from jaxgd.kernels.registry import load
 from jaxgd.network import Network
+from jaxgd.typed import Tree
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # The platform for which JAX lowers a program, by the kind of device that a backend is made for. A host whose default
 # device is a GPU also has a CPU, which may run the program. The reverse is rare, and costs the tracing of two programs.
@@ -26,16 +31,16 @@ def prepare(choice: BackendChoice, examples: Examples) -> Examples:
 def epoch(
     choice: BackendChoice,
     network: Network,
-    optimizer_state: PyTree[Array],
+    optimizer_state: Tree,
     examples: Examples,
     order: Int[Array, " n"],
     eta: Float[Array, "*updates"],
-    rule_of: Any,
-    objective: xla.Objective,
+    rule_of: Callable[[Array], UpdateRule],
+    objective: Objective,
     batch_size: int,
     portable: bool = False,
     decay: Float[Array, ""] | None = None,
-) -> tuple[Network, PyTree[Array], Bool[Array, ""]]:
+) -> tuple[Network, Tree, Bool[Array, ""]]:
     """Make one update per mini-batch, over all examples in the given order.
 
     Args:
@@ -58,19 +63,18 @@ def epoch(
 
     def by_xla(
         network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
-    ) -> tuple[Network, Any, Array]:
+    ) -> tuple[Network, Tree, Array]:
         return xla.epoch(network, optimizer_state, examples, order, eta, rule_of, objective, batch_size, decay)
 
     run = load(choice.name).epoch(by_xla, optimizer_state, batch_size, objective)
-    out: tuple[Network, Any, Array] = _lowered(choice, run, by_xla, portable)(network, examples, order, eta, decay)
-    return out
+    return _lowered(choice, run, by_xla, portable)(network, examples, order, eta, decay)
 
 
 def evaluate(
     choice: BackendChoice,
     network: Network,
     examples: Examples,
-    objective: xla.Objective,
+    objective: Objective,
     gradient: bool,
     portable: bool = False,
 ) -> Evaluation:
@@ -80,19 +84,17 @@ def evaluate(
         return objective.evaluate(network, examples, gradient)
 
     run = load(choice.name).evaluate(by_xla, gradient, objective)
-    out: Evaluation = _lowered(choice, run, by_xla, portable)(network, examples)
-    return out
+    return _lowered(choice, run, by_xla, portable)(network, examples)
 
 
-def _lowered(
-    choice: BackendChoice, run: Callable[..., Any], by_xla: Callable[..., Any], portable: bool
-) -> Callable[..., Any]:
+def _lowered(choice: BackendChoice, run: Callable[P, R], by_xla: Callable[P, R], portable: bool) -> Callable[P, R]:
     """Return the backend's function, which is XLA's on another platform if the program must be portable."""
     platform = LOWERED.get(load(choice.name).platform or "")
     if not portable or platform is None or run is by_xla:
         return run
 
-    def on_each(*args: Any) -> Any:
-        return jax.lax.platform_dependent(*args, **{platform: run}, default=by_xla)
+    def on_each(*args: P.args, **_: P.kwargs) -> R:
+        out: R = jax.lax.platform_dependent(*args, default=by_xla, **{platform: run})
+        return out
 
     return on_each

@@ -1,15 +1,20 @@
-"""The evaluation of a network on a split: cost, accuracy, saturation and gradient."""
+"""The cost to minimize, and the evaluation of a network on a split: cost, accuracy, saturation and gradient."""
 
+import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxgd.activations import Activation, at_limit
-from jaxgd.cost import accuracy
+from jaxgd.activations import Activation, activate, at_limit
+from jaxgd.chunks import UNBATCHED, Batched, Budget, weighted_inputs_in_chunks
+from jaxgd.cost import Cost, accuracy, cost_from, network_cost
+from jaxgd.examples import Examples, inputs, targets
 from jaxgd.mesh import control
 from jaxgd.network import Network
 from jaxgd.pytree import dot
+from jaxgd.typed import value_and_grad
 
 
 class Evaluation(NamedTuple):
@@ -34,6 +39,43 @@ def evaluation_of(
 ) -> Evaluation:
     """Return the evaluation of a network that has this cost, the outputs a for the answers y, and this gradient."""
     return Evaluation(cost, accuracy(a, y), is_saturated(a, activation), gradient)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The cost to minimize, with the precision and the memory that XLA uses for it.
+
+    Attributes:
+        cost: The cost function of outputs and targets.
+        precision: The precision of the matrix products. Default None, the device's default.
+        budget: The limits on the memory of an evaluation. Default None, the budget of the device's platform.
+        batched: The number of networks and data sets that vmap evaluates at once.
+    """
+
+    cost: Cost
+    precision: jax.lax.PrecisionLike = None
+    budget: Budget | None = None
+    batched: Batched = UNBATCHED
+
+    def batch(self, network: Network, examples: Examples) -> Array:
+        """Return the cost over all examples, computed at once."""
+        dtype, width = network[-1].b.dtype, network[-1].b.shape[0]
+        x, y = inputs(examples.x, dtype), targets(examples.y, width, dtype)
+        return network_cost(network, x, y, cost=self.cost, precision=self.precision)
+
+    def full(self, network: Network, examples: Examples) -> tuple[Array, Array]:
+        """Return the cost over all examples, and their outputs, computed in chunks that fit the budget."""
+        z = weighted_inputs_in_chunks(network, examples.x, self.precision, self.budget, self.batched)
+        activation, y = network[-1].activation, targets(examples.y, z.shape[-1], z.dtype)
+        return cost_from(self.cost, activation, z, y), activate(activation, z)
+
+    def evaluate(self, network: Network, examples: Examples, gradient: bool) -> Evaluation:
+        """Evaluate the network on all examples in one pass, with ∇C if `gradient` is True."""
+        if not gradient:
+            c, a = self.full(network, examples)
+            return evaluation_of(c, a, examples.y, None, network[-1].activation)
+        (c, a), slopes = value_and_grad(self.full, has_aux=True)(network, examples)
+        return evaluation_of(c, a, examples.y, slopes, network[-1].activation)
 
 
 def penalty(network: Network, decay: Float[Array, ""]) -> Float[Array, ""]:

@@ -5,22 +5,23 @@ The folder src holds its sources, which describe the algorithms and the layout o
 
 import ctypes
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.cost import Cost, cross_entropy, quadratic_cost
 from jaxgd.examples import Examples
-from jaxgd.kernels.evaluation import Evaluation
+from jaxgd.kernels.calls import arrays_of, batched, network_of, result
+from jaxgd.kernels.evaluation import Evaluation, Objective
 from jaxgd.kernels.protocol import Backend, Epoch, Evaluate, Job, with_derivatives
-from jaxgd.mesh.partition import divided, with_axis
-from jaxgd.network import Layer, Network, network_sizes
+from jaxgd.mesh.partition import divided
+from jaxgd.network import Network, network_sizes
 from jaxgd.pytree import is_wide, size
+from jaxgd.typed import Tree, map_rows, tree_leaves
 
 LIBRARY = Path(__file__).parent / "_native.so"
 
@@ -66,20 +67,8 @@ def about() -> str:
     return f"{isa()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _result(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
-
-
-def _flat(network: Network) -> list[Array]:
-    return [x for layer in network for x in (layer.w, layer.b)]
-
-
-def _network(flat: Any) -> Network:
-    return tuple(Layer(w, b) for w, b in zip(flat[::2], flat[1::2], strict=True))
-
-
 # The library's name of each cost that it knows.
-COSTS: dict[Any, str] = {quadratic_cost: "quadratic", cross_entropy: "cross-entropy"}
+COSTS: dict[Cost, str] = {quadratic_cost: "quadratic", cross_entropy: "cross-entropy"}
 
 
 def epoch(
@@ -91,6 +80,9 @@ def epoch(
     batch_size: int,
     cost: Cost = quadratic_cost,
     decay: Float[Array, "*batch"] | None = None,
+    *,
+    isa: str | None = None,
+    threads: int | None = None,
 ) -> tuple[Network, Bool[Array, "*batch"]]:
     """Make one update per mini-batch, over all examples in the given order.
 
@@ -110,44 +102,50 @@ def epoch(
         batch_size: Examples per mini-batch, 1 to n. The last mini-batch may be smaller.
         cost: The cost, one of `COSTS`. By default `quadratic_cost`.
         decay: The decay λ/n of L2 regularization, a float32 scalar. None means 0, for which the bits are the same.
+        isa: The instruction set, as in `isa()`. By default the one with the widest vectors.
+        threads: The number of threads that train each network. By default the library chooses it.
 
     Returns:
         The network after the epoch, and True if the cost of every mini-batch was finite.
     """
     decay = jnp.zeros_like(eta) if decay is None else decay
-    out: tuple[Network, Array] = _epoch(batch_size, COSTS[cost])(network, x, y, order, eta, decay)
-    return out
+    return _epoch(batch_size, COSTS[cost], isa, threads)((network, order, eta, decay), (x, y))
+
+
+Mapped = tuple[Network, Array, Array, Array]
+"""The arguments of an epoch that may differ between the networks of a batch: the network, the order, η and λ/n."""
+
+Data = tuple[Array, Array]
+"""The inputs and the answers."""
 
 
 @functools.cache
-def _epoch(batch_size: int, cost: str) -> Any:
-    @custom_vmap
-    def run(network: Network, x: Array, y: Array, order: Array, eta: Array, decay: Array) -> tuple[Network, Array]:
-        flat = _flat(network)
-        batch = order.shape[:-1]
-        out = jax.ffi.ffi_call(
+def _epoch(
+    batch_size: int, cost: str, isa: str | None, threads: int | None
+) -> Callable[[Mapped, Data], tuple[Network, Array]]:
+    attributes: dict[str, str | np.int64] = {"batch_size": np.int64(batch_size), "cost": cost, **_isa(isa)}
+    if threads is not None:
+        attributes["threads"] = np.int64(threads)
+
+    def one(mapped: Mapped, data: Data) -> tuple[Network, Array]:
+        network, order, eta, decay = mapped
+        arrays = arrays_of(network)
+        call = jax.ffi.ffi_call(
             "jaxgd_epoch",
-            (_result(batch, jnp.int32), *(_result(x.shape) for x in flat)),
+            (result(order.shape[:-1], np.int32), *(result(v.shape) for v in arrays)),
             # Update the weights in place.
-            input_output_aliases={5 + i: 1 + i for i in range(len(flat))},
-        )(x, y, order, eta, decay, *flat, batch_size=np.int64(batch_size), cost=cost)
-        return _network(out[1:]), out[0] == 1
+            input_output_aliases={5 + i: 1 + i for i in range(len(arrays))},
+        )
+        finite, *arrays = call(*data, order, eta, decay, *arrays, **attributes)
+        return network_of(arrays), finite == 1
 
-    @run.def_vmap
-    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, *others: Any) -> Any:
-        mapped = with_axis(axis_size, (network, *others), (in_batched[0], *in_batched[3:]))
-        if any(in_batched[1:3]):
-            # The library cannot batch these; map over them one by one.
-            data = with_axis(axis_size, (x, y), tuple(in_batched[1:3]))
-            out = divided(lambda z, _: jax.lax.map(lambda z: run(z[0][0], *z[1], *z[0][1:]), z), (mapped, data), ())
-        else:
-            out = divided(lambda mapped, data: run(mapped[0], *data, *mapped[1:]), mapped, (x, y))
-        return out, jax.tree.map(lambda _: True, out)
-
+    run = batched(one, lambda mapped, data: divided(run, mapped, data), divide=True)
     return run
 
 
-def evaluate(network: Network, x: Array, y: Array, gradient: bool, cost: Cost = quadratic_cost) -> Evaluation:
+def evaluate(
+    network: Network, x: Array, y: Array, gradient: bool, cost: Cost = quadratic_cost, *, isa: str | None = None
+) -> Evaluation:
     """Evaluate a network on all examples in one pass.
 
     Sums over the examples are accumulated in float64. Under vmap, the networks are evaluated one after the other.
@@ -158,46 +156,51 @@ def evaluate(network: Network, x: Array, y: Array, gradient: bool, cost: Cost = 
         y: Labels (n,) as int32, or targets (n, out) as float32.
         gradient: True to compute ∇C.
         cost: The cost, one of `COSTS`. By default `quadratic_cost`.
+        isa: The instruction set, as in `isa()`. By default the one with the widest vectors.
 
     Returns:
         The cost, the accuracy, the saturation and ∇C.
     """
-    return _evaluate(network, x, y, gradient, cost, outputs=False)[0]
+    return _evaluate(network, x, y, gradient, cost, isa, outputs=False)[0]
 
 
 def evaluate_with_outputs(
-    network: Network, x: Array, y: Array, gradient: bool, cost: Cost = quadratic_cost
+    network: Network, x: Array, y: Array, gradient: bool, cost: Cost = quadratic_cost, *, isa: str | None = None
 ) -> tuple[Evaluation, Float[Array, "n out"]]:
     """Return the evaluation and the outputs of all examples. The tests check the outputs."""
-    return cast(tuple[Evaluation, Array], _evaluate(network, x, y, gradient, cost, outputs=True))
+    evaluation, outputs = _evaluate(network, x, y, gradient, cost, isa, outputs=True)
+    return evaluation, outputs[0]
 
 
 def _evaluate(
-    network: Network, x: Array, y: Array, gradient: bool, cost: Cost, *, outputs: bool
-) -> tuple[Evaluation, Array | None]:
-    @custom_vmap
-    def run(network: Network, x: Array, y: Array) -> tuple[Evaluation, Array | None]:
-        flat = _flat(network)
-        shapes = [_result(()), _result(()), _result((), jnp.int32)]
-        shapes += [_result((y.shape[0], flat[-1].shape[0]))] if outputs else []
-        shapes += [_result(x.shape) for x in flat] if gradient else []
-        c, right, saturated, *rest = jax.ffi.ffi_call("jaxgd_evaluate", shapes)(x, y, *flat, cost=COSTS[cost])
-        a = rest.pop(0) if outputs else None
-        return Evaluation(c, right, saturated == 1, _network(rest) if gradient else None), a
+    network: Network, x: Array, y: Array, gradient: bool, cost: Cost, isa: str | None, *, outputs: bool
+) -> tuple[Evaluation, list[Array]]:
+    """Return the evaluation, and a list that holds the outputs if they are wanted."""
 
-    @run.def_vmap
-    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any) -> Any:
+    def one(network: Network, data: Data) -> tuple[Evaluation, list[Array]]:
+        arrays = arrays_of(network)
+        shapes = [result(()), result(()), result((), np.int32)]
+        shapes += [result((data[1].shape[0], arrays[-1].shape[0]))] if outputs else []
+        shapes += [result(v.shape) for v in arrays] if gradient else []
+        call = jax.ffi.ffi_call("jaxgd_evaluate", shapes)
+        c, right, saturated, *rest = call(*data, *arrays, cost=COSTS[cost], **_isa(isa))
+        a = [rest.pop(0)] if outputs else []
+        return Evaluation(c, right, saturated == 1, network_of(rest) if gradient else None), a
+
+    def many(networks: Network, data: Data) -> tuple[Evaluation, list[Array]]:
         # The library cannot batch evaluations; map over them one by one.
-        network, data_batched = with_axis(axis_size, network, in_batched[0]), in_batched[1:]
-        if any(data_batched):
-            data = with_axis(axis_size, (x, y), tuple(data_batched))
-            out = divided(lambda z, _: jax.lax.map(lambda z: run(z[0], *z[1]), z), (network, data), ())
-        else:
-            out = divided(lambda network, data: jax.lax.map(lambda v: run(v, *data), network), network, (x, y))
-        return out, jax.tree.map(lambda _: True, out)
+        out: tuple[Evaluation, list[Array]] = divided(
+            lambda networks, data: map_rows(lambda v: run(v, data), networks), networks, data
+        )
+        return out
 
-    out: tuple[Evaluation, Array | None] = run(network, x, y)
-    return out
+    run = batched(one, many, divide=True)
+    return run(network, (x, y))
+
+
+def _isa(isa: str | None) -> dict[str, str]:
+    """Return the attribute of a call that selects the instruction set."""
+    return {} if isa is None else {"isa": isa}
 
 
 class _Native(Backend):
@@ -218,8 +221,8 @@ class _Native(Backend):
 
     def why_unsupported(self, job: Job) -> str | None:
         """Return the reason why the native kernels cannot run, or None if they can."""
-        dtypes = {x.dtype for x in jax.tree.leaves(job.network)}
-        if dtypes != {jnp.dtype("float32")}:
+        dtypes = {x.dtype for x in tree_leaves(job.network)}
+        if dtypes != {np.dtype("float32")}:
             return f"the native kernels need a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
         if job.optimizer is not None:
             return "the native kernels know only plain descent, and an optimizer was given"
@@ -229,7 +232,7 @@ class _Native(Backend):
             return f"the native kernels know only sigmoid neurons, got {others}"
         if job.schedule is not None:
             return "the native kernels know only a constant η, and a schedule was given"
-        if job.examples.x.dtype not in (jnp.uint8, jnp.float32):
+        if job.examples.x.dtype not in (np.uint8, np.float32):
             return f"the native kernels need inputs of bytes or float32, got {job.examples.x.dtype}"
         if (places := job.places()) != {"cpu"}:
             return f"the native kernels need arrays on one CPU device, got {', '.join(sorted(places - {'cpu'}))}"
@@ -255,20 +258,20 @@ class _Native(Backend):
     def prepare(self, examples: Examples) -> Examples:
         """Return the examples with targets in float32. Labels stay whole numbers."""
         x, y = examples
-        return examples if jnp.issubdtype(y.dtype, jnp.integer) else Examples(x, y.astype(jnp.float32))
+        return examples if jnp.issubdtype(y.dtype, np.integer) else Examples(x, y.astype(np.float32))
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
+    def epoch(self, by_xla: Epoch, optimizer_state: Tree, batch_size: int, objective: Objective) -> Epoch:
         """Return the native epoch. It ignores the precision and multiplies in float32."""
 
         def by_library(
             network: Network, examples: Examples, order: Array, eta: Array, decay: Array | None
-        ) -> tuple[Network, Any, Array]:
+        ) -> tuple[Network, Tree, Array]:
             network, finite = epoch(network, *examples, order, eta, batch_size, objective.cost, decay)
             return network, optimizer_state, finite
 
         return with_derivatives(by_library, by_xla)
 
-    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Any) -> Evaluate:
+    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Objective) -> Evaluate:
         """Return the native evaluation. It ignores the precision and multiplies in float32."""
 
         def by_library(network: Network, examples: Examples) -> Evaluation:

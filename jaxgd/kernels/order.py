@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 from jaxgd.mesh import control
@@ -32,14 +33,14 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
     """
 
     def swap_or_not(x: UInt32[Array, " n"], drawn: UInt32[Array, "2"]) -> tuple[UInt32[Array, " n"], None]:
-        k = drawn[0] % jnp.uint32(n)
-        partner = jnp.where(k >= x, k - x, k + jnp.uint32(n) - x)
+        k = drawn[0] % np.uint32(n)
+        partner = jnp.where(k >= x, k - x, k + np.uint32(n) - x)
         # Hash the larger of the two: both members of a pair must make the same decision.
         h = jnp.maximum(x, partner) ^ drawn[1]
-        h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
-        h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
+        h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
+        h = (h ^ (h >> 15)) * np.uint32(0x846CA68B)
         return jnp.where(h >> 31 == 1, partner, x), None
 
-    drawn = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
-    x, _ = control.scan(swap_or_not, jnp.arange(n, dtype=jnp.uint32), drawn)
-    return x.astype(jnp.int32)
+    drawn = jax.random.bits(key, (_ROUNDS, 2), np.uint32)
+    x, _ = control.scan(swap_or_not, jnp.arange(n, dtype=np.uint32), drawn)
+    return x.astype(np.int32)

@@ -1,17 +1,23 @@
 """The interface of a backend, and the job that it runs."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import jax
-from jaxtyping import Array, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
 from jaxgd.activations import name_of
+from jaxgd.cost import Cost
 from jaxgd.examples import Examples
-from jaxgd.kernels.evaluation import Evaluation
+from jaxgd.kernels.evaluation import Evaluation, Objective
 from jaxgd.network import Network
+from jaxgd.typed import Tree, tree_leaves
 
-Epoch = Callable[[Network, Examples, Array, Array, Array | None], tuple[Network, PyTree[Array], Array]]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Epoch = Callable[[Network, Examples, Array, Array, Array | None], tuple[Network, Tree, Array]]
 """A function of the network, the examples, their order, η and the decay λ/n (None without L2 regularization). It makes
 one update per mini-batch. It returns the network, the state of the update rule, and True if the cost of every
 mini-batch was finite."""
@@ -39,13 +45,13 @@ class Job(NamedTuple):
 
     network: Network
     examples: Examples
-    cost: Any
-    optimizer: Any
+    cost: Cost
+    optimizer: object
     batch_size: int | None
-    precision: Any = None
+    precision: jax.lax.PrecisionLike = None
     divided: bool = False
-    l2: Any = None
-    schedule: Any = None
+    l2: object = None
+    schedule: Callable[[Array], ArrayLike] | None = None
 
     def other_activations(self) -> str | None:
         """Return the activations other than "sigmoid" in words, or None if all layers have sigmoid neurons."""
@@ -69,20 +75,29 @@ class Job(NamedTuple):
         """Return True if an array is on a device of this kind. None stands for every kind."""
         return platform is None or any(platform in _platforms(x) for x in self._arrays())
 
-    def _arrays(self) -> list[Any]:
-        return jax.tree.leaves((self.network, self.examples))
+    def _arrays(self) -> list[Array]:
+        return tree_leaves((self.network, self.examples))
 
 
-def _platforms(x: Any) -> list[str]:
+def _platforms(x: object) -> list[str]:
     """Return the kind of each device that holds an array."""
     if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
         return [jax.default_backend()]
     return [device.platform for device in x.devices()]
 
 
-def _place(x: Any) -> str:
+def _place(x: object) -> str:
     platforms = _platforms(x)
     return _SHARDED if len(platforms) > 1 else platforms[0]
+
+
+@runtime_checkable
+class UpdateRule(Protocol):
+    """A rule for updates, such as an optax transformation with extra arguments."""
+
+    def update(self, gradient: Network, state: Tree, network: Network, /, **extra: object) -> tuple[Network, Tree]:
+        """Return the step for each weight and bias, and the new state of the rule."""
+        ...
 
 
 class Backend(Protocol):
@@ -129,27 +144,27 @@ class Backend(Protocol):
         """Return the examples in the dtypes that the backend takes. It is called once, before all epochs."""
         return examples
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
+    def epoch(self, by_xla: Epoch, optimizer_state: Tree, batch_size: int, objective: Objective) -> Epoch:
         """Return the function that runs an epoch.
 
         Args:
             by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
             optimizer_state: The state of the update rule before the epoch.
             batch_size: Examples per mini-batch, 1 to n.
-            objective: The cost and the precision of matrix products, an `xla.Objective`.
+            objective: The cost and the precision of matrix products.
 
         Returns:
             A function of the same arguments, with the same results except for rounding.
         """
         ...
 
-    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Any) -> Evaluate:
+    def evaluate(self, by_xla: Evaluate, gradient: bool, objective: Objective) -> Evaluate:
         """Return the function that evaluates all examples. The default is XLA's function.
 
         Args:
             by_xla: XLA's function. `with_derivatives` takes the derivatives of the backend's function from it.
             gradient: True to compute ∇C.
-            objective: The cost and the precision of matrix products, an `xla.Objective`.
+            objective: The cost and the precision of matrix products.
 
         Returns:
             A function of the same arguments, with the same results except for rounding.
@@ -157,8 +172,8 @@ class Backend(Protocol):
         return by_xla
 
 
-def with_derivatives(f: Callable[..., Any], same: Callable[..., Any]) -> Callable[..., Any]:
+def with_derivatives(f: Callable[P, R], same: Callable[P, R]) -> Callable[P, R]:
     """Give f, which JAX cannot differentiate, the derivatives of a JAX function that computes the same."""
-    g: Any = jax.custom_jvp(f)
+    g = jax.custom_jvp(f)
     g.defjvp(lambda primals, tangents: jax.jvp(same, primals, tangents))
-    return cast(Callable[..., Any], g)
+    return g

@@ -24,7 +24,10 @@ int main() {
   sched_setaffinity(0, sizeof(here), &here);
   jaxgd::portable::Team team(2, 1, 16);
   const auto rounds = [&](int rank) {
-    for (int round = 1; round <= 3; ++round) team.arrive(rank), team.wait(round, rank);
+    for (int round = 1; round <= 3; ++round) {
+      team.arrive(rank);
+      team.wait(round, rank);
+    }
   };
   int start = -1, end = -1;
   cpu_set_t after;

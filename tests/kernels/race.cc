@@ -5,6 +5,15 @@
 
 #include "descent.h"
 
+namespace {
+
+int failed(const char* fault) {
+  std::puts(fault);
+  return 1;
+}
+
+}  // namespace
+
 int main() {
   const std::vector<int64_t> sizes{50, 70, 20, 10};
   const int64_t n = 300;
@@ -13,14 +22,20 @@ int main() {
   std::vector<uint8_t> x(n * sizes[0]);
   std::vector<int32_t> y(n), order(n);
   for (auto& byte : x) byte = next() % 3 == 0 ? next() % 256 : 0;
-  for (int64_t i = 0; i < n; ++i) y[i] = next() % 10, order[i] = (i * 7) % n;
+  for (int64_t i = 0; i < n; ++i) {
+    y[i] = next() % 10;
+    order[i] = (i * 7) % n;
+  }
   std::vector<std::vector<float>> start;
   for (size_t l = 1; l < sizes.size(); ++l) {
-    start.emplace_back(sizes[l] * sizes[l - 1]), start.emplace_back(sizes[l]);
+    start.emplace_back(sizes[l] * sizes[l - 1]);
+    start.emplace_back(sizes[l]);
     for (float& v : start[2 * l - 2]) v = next() / 65536.0f - 0.5f;
   }
   jaxgd::Examples examples;
-  examples.n = n, examples.bytes = x.data(), examples.labels = y.data();
+  examples.n = n;
+  examples.bytes = x.data();
+  examples.labels = y.data();
   std::vector<std::vector<float>> first;
   for (const int64_t batch_size : {7, 150}) {
     // The cross-entropy with decay, and the quadratic cost without it.
@@ -30,16 +45,17 @@ int main() {
       auto weights = start;
       jaxgd::Layers before;
       jaxgd::MutableLayers after;
-      before.w.resize(sizes.size()), before.b.resize(sizes.size());
-      after.w.resize(sizes.size()), after.b.resize(sizes.size());
+      for (auto* pointers : {&before.w, &before.b}) pointers->resize(sizes.size());
+      for (auto* pointers : {&after.w, &after.b}) pointers->resize(sizes.size());
       for (size_t l = 1; l < sizes.size(); ++l) {
         before.w[l] = after.w[l] = weights[2 * l - 2].data();
         before.b[l] = after.b[l] = weights[2 * l - 1].data();
       }
-      const auto learned = jaxgd::portable::kKernels.epoch(sizes, examples, order.data(), batch_size, cost, 0.5f, decay, before, after, threads);
-      if (!learned.finite || weights == start) return std::puts("the weights are unchanged or not finite"), 1;
+      const jaxgd::EpochResult result = jaxgd::portable::kKernels.epoch(
+          {sizes, examples, order.data(), batch_size, cost, 0.5f, decay, before, after, threads});
+      if (!result.finite || weights == start) return failed("the weights are unchanged or not finite");
       if (threads == 1) first = weights;
-      if (weights != first) return std::puts("the number of threads changes the weights"), 1;
+      if (weights != first) return failed("the number of threads changes the weights");
     }
   }
   std::puts("the same bits");

@@ -12,9 +12,7 @@ int cuInit(unsigned flags) { return flags == 0 ? fails("cuInit") : 1; }
 int cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 int cuDeviceGetCount(int* count) { return *count = 1, 0; }
 int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
-int cuDeviceGetName(char* name, int size, int device) {
-  return strncpy(name, "Stub", size), device;
-}
+int cuDeviceGetName(char* name, int size, int device) { return strncpy(name, "Stub", size), device; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
   *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 97 ? 232448 : -1;
   return device;

@@ -1,5 +1,6 @@
 """The build of the native library, with a script in place of the compiler."""
 
+import importlib.util
 import os
 import runpy
 import shutil
@@ -59,7 +60,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_hold(tmp_path):
     assert build()[0]
     assert not build()[0]
     # A change of a header, of the compiler or of a flag leads to compilation, and so does undoing the change.
-    with (sources / "rows.h").open("a") as header:
+    with (sources / "packing.h").open("a") as header:
         header.write("// changed\n")
     for changed in ({}, {"FAKE": "two"}, {}, {"CXXFLAGS": "-g"}, {"LDFLAGS": "-g"}, {"FAKE": "x86_64"}):
         assert build(**changed)[0], changed
@@ -108,3 +109,10 @@ def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
     assert not [name for name in names if "emulat" in name or name.endswith(".cc") or name.startswith("tests")]
     assert ("jaxgd/kernels/_native.so" in names) == compiler
     assert ("none-any" in wheel.name) == (not compiler)
+    if compiler and sys.platform == "linux" and importlib.util.find_spec("auditwheel"):
+        # The library needs no other library of the host than those that manylinux allows, so only the tag changes.
+        words = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", tmp_path / "tagged", wheel]
+        subprocess.run(words, check=True, timeout=100)
+        (tagged,) = (tmp_path / "tagged").iterdir()
+        assert "-py3-none-manylinux_2_" in tagged.name
+        assert {name for name in zipfile.ZipFile(tagged).namelist() if not name.endswith("/")} == names

@@ -4,31 +4,38 @@ Each network is trained by one block of threads for the whole epoch. Many networ
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jax.lax import PrecisionLike
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.cost import quadratic_cost
 from jaxgd.examples import Examples
 from jaxgd.kernels import native
+from jaxgd.kernels.calls import arrays_of, batched, network_of, result
 from jaxgd.kernels.cuda import cubins, driver, nvrtc
 from jaxgd.kernels.cuda.errors import CudaError
 from jaxgd.kernels.cuda.shape import MOST_BATCH, MOST_HIDDEN, MOST_INPUTS, MOST_OUTPUTS, Shape
+from jaxgd.kernels.evaluation import Objective
 from jaxgd.kernels.protocol import Backend, Epoch, Job, with_derivatives
-from jaxgd.network import Layer, Network, network_sizes
+from jaxgd.network import Network, network_sizes
+from jaxgd.typed import Tree, tree_leaves, tree_map
 
 TARGET = "jaxgd_cuda_epoch"
 _HIGHEST, _HIGH = jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGH
 # The number of TF32 parts into which a float32 factor is split, by the precision that the user asks for.
-_PARTS = {None: 2, "float32": 2, "highest": 2, _HIGHEST: 2, "tensorfloat32": 1, "high": 1, _HIGH: 1}
+_PARTS: dict[object, int] = {
+    None: 2,
+    **{"float32": 2, "highest": 2, _HIGHEST: 2},
+    **{"tensorfloat32": 1, "high": 1, _HIGH: 1},
+}
 
 
-def shape_of(sizes: Sequence[int], batch_size: int | None, precision: Any) -> Shape | str:
+def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) -> Shape | str:
     """Return the shape for which the kernel is compiled, or the reason in one line why the kernel does not take it.
 
     Args:
@@ -95,7 +102,7 @@ def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
 _handles: dict[str, int] = {}
 
 
-def load(sizes: Sequence[int], batch_size: int, precision: Any = None) -> str:
+def load(sizes: Sequence[int], batch_size: int, precision: PrecisionLike = None) -> str:
     """Load the kernel on JAX's default GPU, and return its name.
 
     `train` calls this. Call it before you run an exported program: the program holds only the name of its kernel.
@@ -173,7 +180,7 @@ def _extra() -> str:
 
 def _gpus_of(job: Job) -> set[int]:
     """Return the numbers of the GPUs that hold the arrays. A traced array, which has no device yet, is left out."""
-    arrays = [x for x in jax.tree.leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
+    arrays = [x for x in tree_leaves((job.network, job.examples)) if not isinstance(x, jax.core.Tracer)]
     return {device.local_hardware_id for x in arrays if isinstance(x, jax.Array) for device in x.devices()}
 
 
@@ -184,7 +191,7 @@ def epoch(
     order: Int[Array, "*batch n"],
     eta: Float[Array, "*batch"],
     batch_size: int,
-    precision: Any = None,
+    precision: PrecisionLike = None,
 ) -> tuple[Network, Bool[Array, "*batch"]]:
     """Make one update v → v − η∇C per mini-batch, over all examples in the given order.
 
@@ -195,8 +202,7 @@ def epoch(
         network: The network, float32, with one hidden layer.
         x: Inputs, (n, in), bytes. The kernel uses x/255.
         y: Labels (n,) as int32, or targets (n, out) as float32.
-        order: The order of the examples, a permutation of 0, …, n − 1, as int32. Each mini-batch takes the next
-            `batch_size` examples.
+        order: The order of the examples, as in `native.epoch`.
         eta: The learning rate η, a float32 scalar.
         batch_size: Examples per mini-batch, 1 to 16. The last mini-batch may be smaller.
         precision: The precision of matrix products. None and "float32" split each factor into two TF32 numbers, which
@@ -212,59 +218,44 @@ def epoch(
     shape = shape_of(sizes, batch_size, precision)
     if isinstance(shape, str):
         _refuse(shape)
-    out: tuple[Network, Array] = epoch_of(shape, name_of(shape))(network, x, y, order, eta)
-    return out
+    return epoch_of(shape, name_of(shape))(network, x, y, order, eta)
+
+
+Mapped = tuple[Network, Array, Array]
+"""The arguments of an epoch that may differ between the networks of a batch: the network, the order and η."""
+
+Data = tuple[Array, Array]
+"""The inputs and the answers."""
 
 
 @functools.cache
-def epoch_of(shape: Shape, name: str) -> Any:
+def epoch_of(shape: Shape, name: str) -> Callable[[Network, Array, Array, Array, Array], tuple[Network, Array]]:
     """Return a function of the network, x, y, order and η that runs an epoch by the kernel of this name."""
 
-    @custom_vmap
-    def run(network: Network, x: Array, y: Array, order: Array, eta: Array) -> tuple[Network, Array]:
-        flat = [v for layer in network for v in (layer.w, layer.b)]
-        results = [jax.ShapeDtypeStruct(v.shape, jnp.float32) for v in flat]  # type: ignore[no-untyped-call]
-        finite = jax.ShapeDtypeStruct(eta.shape, jnp.int32)  # type: ignore[no-untyped-call]
+    def one(mapped: Mapped, data: Data) -> tuple[Network, Array]:
+        (network, order, eta), (x, y) = mapped, data
+        arrays = arrays_of(network)
         if shape.row_bytes > shape.inputs:
             x = jnp.pad(x, ((0, 0), (0, shape.row_bytes - shape.inputs)))
-        out = jax.ffi.ffi_call(
+        call = jax.ffi.ffi_call(
             TARGET,
-            (finite, *results),
+            (result(eta.shape, np.int32), *(result(v.shape) for v in arrays)),
             # The kernel updates the weights in place.
-            input_output_aliases={4 + i: 1 + i for i in range(len(flat))},
-        )(
-            x,
-            y,
-            order,
-            eta,
-            *flat,
-            kernel=name,
-            batch_size=np.int64(shape.batch_size),
-            threads=np.int64(shape.threads),
-            shared_bytes=np.int64(shape.shared_bytes),
+            input_output_aliases={4 + i: 1 + i for i in range(len(arrays))},
         )
-        return tuple(Layer(w, b) for w, b in zip(out[1::2], out[2::2], strict=True)), out[0] == 1
+        sizes = {name: np.int64(getattr(shape, name)) for name in ("batch_size", "threads", "shared_bytes")}
+        finite, *arrays = call(x, y, order, eta, *arrays, kernel=name, **sizes)
+        return network_of(arrays), finite == 1
 
-    @run.def_vmap
-    def _(axis_size: int, in_batched: Any, network: Any, x: Any, y: Any, order: Any, eta: Any) -> Any:
-        def with_axis(v: Array, batched: bool) -> Array:
-            return v if batched else jnp.broadcast_to(v, (axis_size, *v.shape))
+    def many(mapped: Mapped, data: Data) -> tuple[Network, Array]:
+        if mapped[2].ndim == 1:
+            return run(mapped, data)
+        # Under a vmap of a vmap, both axes become the grid.
+        out = run(tree_map(lambda v: v.reshape(-1, *v.shape[2:]), mapped), data)
+        return tree_map(lambda v: v.reshape(*mapped[2].shape, *v.shape[1:]), out)
 
-        mapped = jax.tree.map(with_axis, (network, order, eta), (in_batched[0], in_batched[3], in_batched[4]))
-        if any(jax.tree.leaves(in_batched[1:3])):
-            # The kernel shares the data between its networks; map over them one by one.
-            data = jax.tree.map(with_axis, (x, y), tuple(in_batched[1:3]))
-            out = jax.lax.map(lambda z: run(z[0][0], z[1][0], z[1][1], z[0][1], z[0][2]), (mapped, data))
-        elif mapped[2].ndim > 1:
-            # Under a vmap of a vmap, both axes become the grid.
-            merged = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), mapped)
-            out = run(merged[0], x, y, *merged[1:])
-            out = jax.tree.map(lambda v: v.reshape(axis_size, -1, *v.shape[1:]), out)
-        else:
-            out = run(mapped[0], x, y, *mapped[1:])
-        return out, jax.tree.map(lambda _: True, out)
-
-    return run
+    run = batched(one, many, divide=False)
+    return lambda network, x, y, order, eta: run((network, order, eta), (x, y))
 
 
 class _Cuda(Backend):
@@ -290,8 +281,8 @@ class _Cuda(Backend):
 
     def why_unsupported(self, job: Job) -> str | None:
         """Return the reason why the kernel cannot run, or None if it can. The first call compiles the kernel."""
-        dtypes = {x.dtype for x in jax.tree.leaves(job.network)}
-        if dtypes != {jnp.dtype("float32")}:
+        dtypes = {x.dtype for x in tree_leaves(job.network)}
+        if dtypes != {np.dtype("float32")}:
             return f"the CUDA kernel needs a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
         if job.optimizer is not None:
             return "the CUDA kernel knows only plain descent, and an optimizer was given"
@@ -303,7 +294,7 @@ class _Cuda(Backend):
             return "the CUDA kernel knows no L2 regularization, and l2 was given"
         if job.schedule is not None:
             return "the CUDA kernel knows only a constant η, and a schedule was given"
-        if job.examples.x.dtype != jnp.uint8:
+        if job.examples.x.dtype != np.uint8:
             return f"the CUDA kernel needs inputs of bytes, got {job.examples.x.dtype}"
         shape = shape_of(network_sizes(job.network), job.batch_size, job.precision)
         if isinstance(shape, str):
@@ -332,14 +323,14 @@ class _Cuda(Backend):
     def prepare(self, examples: Examples) -> Examples:
         """Return the examples with labels in int32 or targets in float32."""
         x, y = examples
-        return Examples(x, y.astype(jnp.int32 if jnp.issubdtype(y.dtype, jnp.integer) else jnp.float32))
+        return Examples(x, y.astype(np.int32 if jnp.issubdtype(y.dtype, np.integer) else np.float32))
 
-    def epoch(self, by_xla: Epoch, optimizer_state: PyTree[Array], batch_size: int, objective: Any) -> Epoch:
+    def epoch(self, by_xla: Epoch, optimizer_state: Tree, batch_size: int, objective: Objective) -> Epoch:
         """Return the kernel's epoch."""
 
         def by_kernel(
             network: Network, examples: Examples, order: Array, eta: Array, _: Array | None
-        ) -> tuple[Network, Any, Array]:
+        ) -> tuple[Network, Tree, Array]:
             network, finite = epoch(network, *examples, order, eta, batch_size, objective.precision)
             return network, optimizer_state, finite
 

@@ -78,10 +78,11 @@ DEVICE Sigmoid sigmoid(float z) {
 // x: (n, kRow) bytes. The answers y are labels (n), or targets (n, kOutputs) if labels is null. orders: (networks, n).
 // The weights and biases have a leading axis of networks, and are updated in place. finite: 1 if no output was NaN and
 // every label names an output.
+// The phases share registers, so they are one function. NOLINTBEGIN(readability-function-cognitive-complexity)
 KERNEL(kThreads)
 jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, const int32_t* orders, const float* etas,
               float* w1s, float* b1s, float* w2s, float* b2s, int32_t* finite, int n, int batch_size) {
-  Shared& s = shared<Shared>();
+  auto& s = shared<Shared>();
   const int t = thread_index(), warp = t / 32, lane = t % 32, row = lane / 4, col = lane % 4;
   const int64_t network = block_index();
   const int32_t* order = orders + network * n;
@@ -317,7 +318,10 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
   for (int i = t; i < kOutputs; i += kThreads) b2[i] = s.b2[i];
   if (t == 0) {
     int32_t all_valid = 1;
-    for (int i = 0; i < kThreads; ++i) all_valid &= s.parts[i] == 1.0f;
+    for (int i = 0; i < kThreads; ++i) {
+      if (s.parts[i] != 1.0f) all_valid = 0;
+    }
     finite[network] = all_valid;
   }
 }
+// NOLINTEND(readability-function-cognitive-complexity)

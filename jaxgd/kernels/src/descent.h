@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 namespace jaxgd {
@@ -62,15 +63,25 @@ struct Evaluation {
   bool saturated = true;
 };
 
+// One update per mini-batch, over all examples in the given order: w → (1 − eta · decay) w − eta · ∂C/∂w and
+// b → b − eta · ∂C/∂b. The result is the same, bit for bit, for any number of threads: 1 without a hidden layer,
+// otherwise 1 to padded(n_1)/kPad.
+struct EpochArguments {
+  const std::vector<int64_t>& sizes;
+  const Examples& examples;
+  const int32_t* order;
+  int64_t batch_size;
+  Cost cost;
+  float eta, decay;
+  const Layers& before;
+  const MutableLayers& after;
+  int threads;
+};
+
 // The kernels for one instruction set.
 struct Kernels {
   const char* name;
-  // Makes one update per mini-batch, over all examples in the given order: w → (1 − eta · decay) w − eta · ∂C/∂w and
-  // b → b − eta · ∂C/∂b. The result is the same, bit for bit, for any number of threads: 1 without a hidden layer,
-  // otherwise 1 to padded(n_1)/kPad.
-  EpochResult (*epoch)(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
-                       int64_t batch_size, Cost cost, float eta, float decay, const Layers& before,
-                       const MutableLayers& after, int threads);
+  EpochResult (*epoch)(const EpochArguments& arguments);
   // Evaluates the examples in `parts` parts. Takes the next part from `next` until none is left, so several threads can
   // share the parts. Writes the result of part i to results[i], and its sum of gradients to gradients[i] unless
   // `gradients` is null. Writes the outputs (n, n_L) of all examples unless `outputs` is null.
@@ -80,11 +91,18 @@ struct Kernels {
   int64_t panel;
 };
 
-// Returns the kernels for the widest vectors that this processor has.
-const Kernels& kernels();
+// Returns the kernels for an instruction set, or null if this processor does not support it. An empty name stands for
+// the widest supported vectors.
+const Kernels* kernels(std::string_view isa = {});
 
-namespace avx512 { extern const Kernels kKernels; }
-namespace avx2 { extern const Kernels kKernels; }
-namespace portable { extern const Kernels kKernels; }
+namespace avx512 {
+extern const Kernels kKernels;
+}
+namespace avx2 {
+extern const Kernels kKernels;
+}
+namespace portable {
+extern const Kernels kKernels;
+}
 
 }  // namespace jaxgd

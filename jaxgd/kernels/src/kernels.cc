@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <numeric>
@@ -11,13 +14,16 @@
 #include <vector>
 
 #include "descent.h"
+#include "products.h"
+#include "team.h"
 #include "trainer.h"
+#include "weights.h"
 
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// The most examples that pass through the network together. An evaluation of bytes uses smaller blocks, of the two tiles
-// that are gathered together. Larger ones were no faster.
+// The most examples that pass through the network together. An evaluation of bytes uses smaller blocks, of the two
+// tiles that are packed together. Larger ones were no faster.
 constexpr int64_t kBlock = 64;
 constexpr int64_t kBytesBlock = 2 * kTileRows;
 
@@ -45,30 +51,30 @@ bool run_team(int count, const F& f) {
   return signal == kGo;
 }
 
-EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, const int32_t* order,
-                  int64_t batch_size, Cost cost, float eta, float decay, const Layers& before,
-                  const MutableLayers& after, int threads) {
+// Runs an epoch with a team of `threads`. Returns nothing if the system refuses to start a thread.
+std::optional<EpochResult> epoch_by_team(const EpochArguments& given, int threads) {
   const auto began = std::chrono::steady_clock::now();
   // A mini-batch is split into blocks of one size; only the last may be smaller. If it has several blocks, their
   // gradients are summed before the update.
-  const int64_t n = examples.n, blocks = (batch_size + kBlock - 1) / kBlock, block = (batch_size + blocks - 1) / blocks;
-  Team team(threads, block, padded(sizes[1]));
+  const int64_t n = given.examples.n, batch_size = given.batch_size;
+  const int64_t blocks = (batch_size + kBlock - 1) / kBlock, block = (batch_size + blocks - 1) / blocks;
+  Team team(threads, block, padded(given.sizes[1]));
   std::vector<std::unique_ptr<Trainer>> trainers;
   std::vector<Sums> sums;
   for (int rank = 0; rank < threads; ++rank) {
-    trainers.emplace_back(new Trainer(sizes, examples, block, cost, team, rank));
-    trainers.back()->read(before);
+    trainers.push_back(std::make_unique<Trainer>(given.sizes, given.examples, block, given.cost, team, rank));
+    trainers.back()->read(given.before);
     if (blocks > 1) sums.push_back(trainers.back()->sums());
   }
   bool finite = true;
   const auto train = [&](int rank) {
     Trainer& trainer = *trainers[rank];
-    const auto row_of = [&](int64_t i) { return static_cast<int64_t>(order[i]); };
+    const auto row_of = [&](int64_t i) { return static_cast<int64_t>(given.order[i]); };
     const auto block_at = [&](int64_t at) {
       const int64_t end = std::min(n, (at / batch_size + 1) * batch_size);
       return Block{at, std::min(block, end - at)};
     };
-    const double shrinkage = static_cast<double>(eta) * decay;
+    const double shrinkage = static_cast<double>(given.eta) * given.decay;
     bool all_finite = true;
     Block now = block_at(0);
     trainer.begin(now, row_of);
@@ -77,7 +83,7 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
       const Block next = block_at(now.at + now.m);
       trainer.feed_forward(now, row_of, next, std::min(now.m, n - next.at - next.m));
       all_finite &= trainer.is_finite(now.m);
-      trainer.feed_back(now, row_of, eta / static_cast<float>(m));
+      trainer.feed_back(now, row_of, given.eta / static_cast<float>(m));
       if (blocks == 1) {
         trainer.step(now.m, shrinkage);
       } else {
@@ -87,17 +93,21 @@ EpochResult epoch(const std::vector<int64_t>& sizes, const Examples& examples, c
       }
       now = next;
     }
-    trainer.write(after);
+    trainer.write(given.after);
     // All threads compute the same outputs, so one result is enough.
     if (rank == 0) finite = all_finite;
   };
-  if (!run_team(threads, train)) {
-    return epoch(sizes, examples, order, batch_size, cost, eta, decay, before, after, 1);
-  }
+  if (!run_team(threads, train)) return std::nullopt;
   double lost = 0;
   for (const auto& trainer : trainers) lost = std::max(lost, trainer->lost());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-  return {finite, lost > seconds / 8};
+  return EpochResult{finite, lost > seconds / 8};
+}
+
+EpochResult epoch(const EpochArguments& given) {
+  const std::optional<EpochResult> result = epoch_by_team(given, given.threads);
+  // A team of one is the caller's thread, so it always runs.
+  return result ? *result : epoch_by_team(given, 1).value_or(EpochResult{});
 }
 
 // Returns the rows first … last − 1, sorted by label if the inputs are bytes. Images of one label have more zeros in
@@ -115,38 +125,37 @@ std::vector<int64_t> rows_to_evaluate(const Examples& examples, int64_t first, i
   return rows;
 }
 
+// Adds the float32 sums to a float64 gradient, which is empty at first, and sets them to zero.
+void flush(Sums& sums, Gradient& gradient) {
+  const auto add = [](std::vector<double>& to, const float* from, int64_t size) {
+    to.resize(size);
+    for (int64_t i = 0; i < size; ++i) to[i] += from[i];
+  };
+  gradient.w.resize(sums.w.size());
+  gradient.b.resize(sums.b.size());
+  for (size_t l = 1; l < sums.w.size(); ++l) {
+    add(gradient.w[l], sums.w[l].get(), sums.size_w[l]);
+    add(gradient.b[l], sums.b[l].get(), sums.size_b[l]);
+  }
+  sums.clear();
+}
+
 void evaluate(const std::vector<int64_t>& sizes, const Examples& examples, Cost cost, const Layers& network,
               int64_t parts, std::atomic<int64_t>& next_part, Evaluation* results, Gradient* gradients,
               float* outputs) {
-  const size_t depth = sizes.size() - 1;
-  const int64_t block = examples.bytes != nullptr ? kBytesBlock : kBlock;
+  const int64_t block = examples.bytes != nullptr ? kBytesBlock : kBlock, classes = sizes.back();
   Team team(1, block, padded(sizes[1]));
   Trainer trainer(sizes, examples, block, cost, team, 0);
   trainer.read(network);
   std::optional<Sums> sums;
   if (gradients != nullptr) sums = trainer.sums();
-  // Add the float32 sums to the float64 ones after this many examples. More often costs time, more seldom accuracy.
+  // Flush the float32 sums after this many examples. More often costs time, more seldom accuracy.
   constexpr int64_t kExamples = 512;
-  const auto flush = [&](Gradient& gradient) {
-    const auto add = [](std::vector<double>& to, const float* from) {
-      for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
-    };
-    for (size_t l = 1; l <= depth; ++l) {
-      add(gradient.w[l], sums->w[l].get());
-      add(gradient.b[l], sums->b[l].get());
-    }
-    sums->clear();
-  };
-  for (int64_t part; (part = next_part.fetch_add(1)) < parts;) {
+  for (int64_t part = next_part.fetch_add(1); part < parts; part = next_part.fetch_add(1)) {
     const int64_t first = examples.n * part / parts, last = examples.n * (part + 1) / parts, n = last - first;
-    const std::vector<int64_t> rows = rows_to_evaluate(examples, first, last, sizes[depth]);
+    const std::vector<int64_t> rows = rows_to_evaluate(examples, first, last, classes);
     const auto row_of = [&](int64_t i) { return rows[i]; };
     const auto block_at = [&](int64_t at) { return Block{at, std::min(block, n - at)}; };
-    if (sums) {
-      Gradient& sum = gradients[part];
-      sum.w.resize(depth + 1), sum.b.resize(depth + 1);
-      for (size_t l = 1; l <= depth; ++l) sum.w[l].resize(sums->size_w[l]), sum.b[l].resize(sums->size_b[l]);
-    }
     Evaluation result;
     int64_t flushed = 0;
     trainer.begin(block_at(0), row_of);
@@ -155,14 +164,17 @@ void evaluate(const std::vector<int64_t>& sizes, const Examples& examples, Cost 
       trainer.feed_forward(now, row_of, next, std::max<int64_t>(0, std::min(block, n - next.at - next.m)));
       trainer.judge(now, row_of, result);
       for (int64_t e = 0; e < now.m && outputs != nullptr; ++e) {
-        std::memcpy(outputs + rows[at + e] * sizes[depth], trainer.outputs(e), sizes[depth] * 4);
+        std::memcpy(outputs + rows[at + e] * classes, trainer.outputs(e), classes * sizeof(float));
       }
       if (!sums) continue;
       trainer.feed_back(now, row_of, -1.0f);
       trainer.add_to(*sums, now.m);
-      if (at + now.m - flushed >= kExamples) flush(gradients[part]), flushed = at + now.m;
+      if (at + now.m - flushed >= kExamples) {
+        flush(*sums, gradients[part]);
+        flushed = at + now.m;
+      }
     }
-    if (sums) flush(gradients[part]);
+    if (sums) flush(*sums, gradients[part]);
     results[part] = result;
   }
 }

@@ -15,15 +15,26 @@
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-constexpr int kLanes = JAXGD_LANES;
-typedef float Vector __attribute__((vector_size(4 * JAXGD_LANES)));
-typedef int32_t Integers __attribute__((vector_size(4 * JAXGD_LANES)));
+constexpr int64_t kLanes = JAXGD_LANES;
+using Vector = float __attribute__((vector_size(4 * JAXGD_LANES)));
+using Integers = int32_t __attribute__((vector_size(4 * JAXGD_LANES)));
 // A vector in memory, where only the alignment of a float is guaranteed.
-typedef float Unaligned __attribute__((vector_size(4 * JAXGD_LANES), aligned(4), may_alias));
+using Unaligned = float __attribute__((vector_size(4 * JAXGD_LANES), aligned(4), may_alias));
 
 inline Vector load(const float* x) { return *reinterpret_cast<const Unaligned*>(x); }
 inline void store(float* x, Vector v) { *reinterpret_cast<Unaligned*>(x) = v; }
 inline Vector broadcast(float x) { return x - Vector{}; }
+// The sum of the lanes, the first lane first.
+inline float total(Vector v) {
+  float sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += v[i];
+  return sum;
+}
+// x → factor · x, for n numbers. n is a multiple of kLanes.
+inline void scale(float* x, int64_t n, double factor) {
+  const Vector f = broadcast(static_cast<float>(factor));
+  for (int64_t i = 0; i < n; i += kLanes) store(x + i, load(x + i) * f);
+}
 // Writes x[0] … x[7] as floats, each divided by 255.
 inline void store_eight(float* to, const uint8_t* x) {
 #if JAXGD_LANES >= 8
@@ -41,7 +52,8 @@ inline Integers lanes() {
 }
 // Keeps the first n lanes of v and sets the others to 0.
 inline Vector keep_first(Vector v, int64_t n) {
-  return n >= kLanes ? v : lanes() < static_cast<int32_t>(n) ? v : Vector{};
+  if (n >= kLanes) return v;
+  return lanes() < static_cast<int32_t>(n) ? v : Vector{};
 }
 // 1 in lane i and 0 in all others; all 0 if i is not the number of a lane.
 inline Vector one_hot(int64_t i) { return lanes() == static_cast<int32_t>(i) ? broadcast(1.0f) : Vector{}; }
@@ -84,8 +96,8 @@ inline Sigmoid sigmoid(Vector z) {
   return {z < Vector{} ? small : inverse, small * inverse, z < Vector{} ? inverse : small};
 }
 
-// softplus(z) − y z with softplus(z) = log(1 + exp(z)) = max(z, 0) + log(1 + e) and e = exp(−|z|). It is finite for every
-// finite z. Its relative error is about 1e-7 for y from 0 to 1: no two large terms cancel.
+// softplus(z) − y z with softplus(z) = log(1 + exp(z)) = max(z, 0) + log(1 + e) and e = exp(−|z|). It is finite for
+// every finite z. Its relative error is about 1e-7 for y from 0 to 1: no two large terms cancel.
 inline Vector cross_entropy(Vector z, Vector y) {
   const Vector e = exp_minus_abs(z);
   // log(1 + e) = 2 artanh(s) with s = e/(2 + e) ≤ 1/3. The relative remainder of the series is below 2e-9.

@@ -82,7 +82,7 @@ struct Fiber {
   void* asan = nullptr;
   bool done = false;
   bool fenced = false;  // fence_before_copies since the last barrier of the block
-  int waits_at = 0;  // line of the kernel
+  int waits_at = 0;     // line of the kernel
 };
 
 // A point where threads meet. All must arrive from the same line of the kernel.
@@ -208,8 +208,11 @@ void deliver() {
   for (const Fiber& fiber : running->fibers) waiting[fiber.done ? -1 : fiber.waits_at] += 1;
   std::fprintf(stderr, "block %d: a wait that never ends:\n", running->index);
   for (const auto& [line, count] : waiting) {
-    if (line < 0) std::fprintf(stderr, "  %d threads have ended\n", count);
-    else std::fprintf(stderr, "  %d threads wait at descend.cu:%d\n", count, line);
+    if (line < 0) {
+      std::fprintf(stderr, "  %d threads have ended\n", count);
+    } else {
+      std::fprintf(stderr, "  %d threads wait at descend.cu:%d\n", count, line);
+    }
   }
   std::abort();
 }
@@ -238,13 +241,17 @@ size_t offset(const void* address) { return static_cast<const char*>(address) - 
 
 void run(int index, int threads, size_t shared_bytes, unsigned seed, bool truncate, const std::function<void()>& body) {
   Block b{};
-  b.index = index, b.truncate = truncate, b.body = body, b.random.seed(seed);
+  b.index = index;
+  b.truncate = truncate;
+  b.body = body;
+  b.random.seed(seed);
   b.memory = static_cast<char*>(std::aligned_alloc(128, (shared_bytes + 127) / 128 * 128));
   std::memset(b.memory, 0xff, shared_bytes);  // NaN
   b.written.resize(shared_bytes);
   // A reallocation inside a fiber would look to ThreadSanitizer like a race.
   b.copies.reserve(kMostCopies);
-  b.fibers.resize(threads), b.warps.resize(threads / 32);
+  b.fibers.resize(threads);
+  b.warps.resize(threads / 32);
   running = &b;
   b.scheduler_tsan = __tsan_get_current_fiber();
   for (Fiber& fiber : b.fibers) prepare(fiber);
@@ -277,9 +284,7 @@ void require_written(const void* from, size_t bytes, int line) {
   }
 }
 
-void mark_written(const void* to, size_t bytes) {
-  std::fill_n(running->written.begin() + offset(to), bytes, true);
-}
+void mark_written(const void* to, size_t bytes) { std::fill_n(running->written.begin() + offset(to), bytes, true); }
 
 void fail(int line, const char* fault) {
   std::fprintf(stderr, "descend.cu:%d: %s (block %d, thread %d)\n", line, fault, running->index, running->current);

@@ -15,7 +15,7 @@
 #include <cstring>
 #include <functional>
 
-#define KERNEL(threads)                               \
+#define KERNEL(threads)                            \
   inline constexpr int kThreadsOfKernel = threads; \
   inline void
 #define DEVICE inline

@@ -1,4 +1,6 @@
 // The kernel as a library for tests: the same source, on the CPU.
+#include <cstdint>
+
 #include "block.h"
 // This block.h comes first, because it replaces the GPU's.
 #include "descend.cu"
@@ -8,8 +10,7 @@ extern "C" void jaxgd_emulate(const uint8_t* x, const int32_t* labels, const flo
                               const float* etas, float* w1, float* b1, float* w2, float* b2, int32_t* finite, int n,
                               int batch_size, int networks, unsigned seed, int truncate) {
   for (int i = 0; i < networks; ++i) {
-    block::run(i, kThreadsOfKernel, sizeof(Shared), seed, truncate != 0, [=] {
-      jaxgd_descend(x, labels, targets, orders, etas, w1, b1, w2, b2, finite, n, batch_size);
-    });
+    block::run(i, kThreadsOfKernel, sizeof(Shared), seed, truncate != 0,
+               [=] { jaxgd_descend(x, labels, targets, orders, etas, w1, b1, w2, b2, finite, n, batch_size); });
   }
 }

@@ -24,13 +24,13 @@ std::map<std::string, Kernel, std::less<>> kernels;
 // The emulation can run only one block at a time, but XLA may run two handlers at once.
 std::mutex lock;
 
-ffi::Error Run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name, int64_t batch_size,
+ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view name, int64_t batch_size,
                int64_t threads, int64_t shared_bytes) {
   return guarded("emulated cuda epoch", [&] {
     const Epoch e = checked(args, rets, batch_size);
-    const std::lock_guard<std::mutex> held(lock);
+    const std::scoped_lock held(lock);
     const auto found = kernels.find(name);
-    require(found != kernels.end(), "the kernel " + std::string(name) + " is not loaded");
+    require(found != kernels.end(), "the kernel ", name, " is not loaded");
     const Kernel& kernel = found->second;
     require_same(e, kernel.sizes);
     require(threads == kernel.threads && shared_bytes == kernel.shared_bytes,
@@ -43,10 +43,10 @@ ffi::Error Run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
 }  // namespace
 }  // namespace jaxgd::cuda
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_emulated_epoch, jaxgd::cuda::Run, JAXGD_CUDA_EPOCH(ffi::Ffi::Bind()));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxgd_emulated_epoch, jaxgd::cuda::run, JAXGD_CUDA_EPOCH(ffi::Ffi::Bind()));
 
 extern "C" void jaxgd_emulated_register(const char* name, jaxgd::cuda::Emulate emulate, int64_t inputs, int64_t hidden,
                                         int64_t outputs, int64_t batch_size, int64_t threads, int64_t shared_bytes) {
-  const std::lock_guard<std::mutex> held(jaxgd::cuda::lock);
+  const std::scoped_lock held(jaxgd::cuda::lock);
   jaxgd::cuda::kernels[name] = {emulate, {inputs, hidden, outputs, batch_size}, threads, shared_bytes};
 }

@@ -1,6 +1,9 @@
-// Gathers the inputs of a mini-batch from rows of bytes, and drops inputs that are zero.
+// Packs the inputs of a mini-batch from rows of bytes into tiles, and drops inputs that are zero.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -12,29 +15,29 @@ namespace jaxgd::JAXGD_ISA {
 namespace {
 
 // The number of bytes in a vector. The transpose works on 16 × 16 bytes, in each group of 16 bytes of the vectors.
-constexpr int kBytes = 4 * kLanes;
-typedef uint8_t Bytes __attribute__((vector_size(4 * JAXGD_LANES)));
+constexpr int64_t kBytes = 4 * kLanes;
+using Bytes = uint8_t __attribute__((vector_size(4 * JAXGD_LANES)));
 
 // Interleaves a and b: in every group of 16 bytes, the first 8 bytes of each (Half = 0) or the last 8 (Half = 1).
 template <int Half, int... I>
-inline Bytes zip(Bytes a, Bytes b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (I / 16 * 16 + Half * 8 + I % 16 / 2 + I % 2 * kBytes)...);
+inline Bytes interleave(Bytes a, Bytes b, std::integer_sequence<int, I...> /*indices*/) {
+  return __builtin_shufflevector(a, b, (I / 16 * 16 + Half * 8 + I % 16 / 2 + I % 2 * static_cast<int>(kBytes))...);
 }
 
 // Transposes each group of 16 bytes: byte j of rows[i] becomes byte i of rows[j]. Four rounds of interleaving row i
 // with row i + 8 do this.
 inline void transpose(Bytes (&rows)[16]) {
-  constexpr auto bytes = std::make_integer_sequence<int, kBytes>{};
+  constexpr auto kIndices = std::make_integer_sequence<int, kBytes>{};
 #pragma GCC unroll 4
   for (int round = 0; round < 4; ++round) {
-    Bytes zipped[16];
+    Bytes interleaved[16];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      zipped[2 * i] = zip<0>(rows[i], rows[i + 8], bytes);
-      zipped[2 * i + 1] = zip<1>(rows[i], rows[i + 8], bytes);
+    for (int64_t i = 0; i < 8; ++i) {
+      interleaved[2 * i] = interleave<0>(rows[i], rows[i + 8], kIndices);
+      interleaved[2 * i + 1] = interleave<1>(rows[i], rows[i + 8], kIndices);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) rows[i] = zipped[i];
+    for (int i = 0; i < 16; ++i) rows[i] = interleaved[i];
   }
 }
 
@@ -52,33 +55,34 @@ inline uint64_t nonzero(Bytes x) {
 #endif
 }
 
-// Converts rows of bytes to floats, tile by tile. An input that is zero in all examples of a tile is left out: with five
-// images of digits, three inputs in five. Two tiles of 8 rows are transposed at a time; missing rows are zero.
-class Gathered {
+// The inputs of a block of examples as floats, packed tile by tile. An input that is zero in all examples of a tile is
+// left out: with five images of digits, three inputs in five.
+class PackedInputs {
  public:
-  Gathered(const Examples& examples, int64_t width, int64_t block)
+  PackedInputs(const Examples& examples, int64_t width, int64_t block)
       : examples_(examples), width_(width), zero_row_(zeros<uint8_t>(width)) {
     const int64_t tiles = (tiles_of(block) + 1) / 2 * 2;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      x_.push_back(zeros(width * Tile::kStride));
-      list_.push_back(zeros<int32_t>(width));
-      tiles_.push_back({x_.back().get(), list_.back().get(), 0});
+      x_.push_back(zeros(width * PackedTile::kStride));
+      inputs_.push_back(zeros<int32_t>(width));
+      tiles_.push_back({x_.back().get(), inputs_.back().get(), 0});
     }
-    rows_.resize(tiles * Tile::kStride);
+    rows_.resize(tiles * PackedTile::kStride);
     prefetched_.resize(block);
   }
 
-  ByTile inputs() const { return {tiles_.data()}; }
+  Packed numbers() const { return {tiles_.data()}; }
 
-  // Gathers rows row_of(at) … row_of(at + m − 1), and prefetches the rows of the next `prefetch` examples.
+  // Packs rows row_of(at) … row_of(at + m − 1), and prefetches the rows of the next `prefetch` examples. Two tiles of 8
+  // rows are transposed at a time; missing rows are zero.
   template <typename RowOf>
-  void fill(int64_t at, int64_t m, const RowOf& row_of, int64_t prefetch) {
+  void pack(int64_t at, int64_t m, const RowOf& row_of, int64_t prefetch) {
     const int64_t tiles = (tiles_of(m) + 1) / 2 * 2;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       tiles_[tile].count = 0;
       const int64_t first = first_of(tile, m), size = std::min(first_of(tile + 1, m), m) - first;
-      for (int64_t e = 0; e < Tile::kStride; ++e) {
-        rows_[tile * Tile::kStride + e] =
+      for (int64_t e = 0; e < PackedTile::kStride; ++e) {
+        rows_[tile * PackedTile::kStride + e] =
             e < size ? examples_.bytes + row_of(at + first + e) * width_ : zero_row_.get();
       }
     }
@@ -88,14 +92,14 @@ class Gathered {
         for (int64_t e = 0; e < prefetch; ++e) __builtin_prefetch(prefetched_[e] + start, 0, 2);
       }
       for (int64_t tile = 0; tile < tiles; tile += 2) {
-        transpose_chunk(rows_.data() + tile * Tile::kStride, start, std::min<int64_t>(kBytes, width_ - start), tile);
+        pack_chunk(rows_.data() + tile * PackedTile::kStride, start, std::min(kBytes, width_ - start), tile);
       }
     }
   }
 
  private:
-  // Gathers the bytes start … start + size − 1 of the rows of two tiles.
-  void transpose_chunk(const uint8_t* const* from, int64_t start, int64_t size, int64_t tile) {
+  // Packs the bytes start … start + size − 1 of the rows of two tiles.
+  void pack_chunk(const uint8_t* const* from, int64_t start, int64_t size, int64_t tile) {
     Bytes rows[16];
     if (size == kBytes) {
 #pragma GCC unroll 16
@@ -108,34 +112,39 @@ class Gathered {
     }
     Bytes any[2] = {rows[0], rows[8]};
 #pragma GCC unroll 7
-    for (int e = 1; e < 8; ++e) any[0] |= rows[e], any[1] |= rows[8 + e];
+    for (int e = 1; e < 8; ++e) {
+      any[0] |= rows[e];
+      any[1] |= rows[8 + e];
+    }
     transpose(rows);
     // The bytes of input start + 16 j + i begin at transposed[i * kBytes + 16 j].
     uint8_t transposed[16 * kBytes];
 #pragma GCC unroll 16
     for (int e = 0; e < 16; ++e) std::memcpy(transposed + e * kBytes, &rows[e], kBytes);
-    collect(tiles_[tile], start, transposed, nonzero(any[0]));
-    collect(tiles_[tile + 1], start, transposed + 8, nonzero(any[1]));
+    append(tiles_[tile], start, transposed, nonzero(any[0]));
+    append(tiles_[tile + 1], start, transposed + 8, nonzero(any[1]));
   }
 
   // Appends the inputs whose bit in `wanted` is set to a tile, as floats.
-  static void collect(Tile& tile, int64_t start, const uint8_t* transposed, uint64_t wanted) {
-    int32_t* list = tile.list;
+  static void append(PackedTile& tile, int64_t start, const uint8_t* transposed, uint64_t wanted) {
+    int32_t* rows = tile.rows;
     float* x = tile.x;
     int64_t count = tile.count;
-    for (; wanted != 0; wanted &= wanted - 1, ++count) {
+    for (; wanted != 0; wanted &= wanted - 1) {
       const int64_t c = __builtin_ctzll(wanted);
-      store_eight(x + count * Tile::kStride, transposed + c % 16 * kBytes + c / 16 * 16);
-      list[count] = static_cast<int32_t>(start + c);
+      store_eight(x + count * PackedTile::kStride, transposed + c % 16 * kBytes + c / 16 * 16);
+      rows[count] = static_cast<int32_t>(start + c);
+      ++count;
     }
     tile.count = count;
   }
 
   const Examples& examples_;
   const int64_t width_;
+  // The numbers of each tile, and the inputs that they belong to.
   std::vector<Floats> x_;
-  std::vector<Array<int32_t>> list_;
-  std::vector<Tile> tiles_;
+  std::vector<Array<int32_t>> inputs_;
+  std::vector<PackedTile> tiles_;
   Array<uint8_t> zero_row_;
   std::vector<const uint8_t*> rows_, prefetched_;
 };
