@@ -37,7 +37,6 @@ NETWORK, COST, BACKPROP, PYTREE = (
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
 PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py tests/report/test_history.py", "tests/report/test_sweep.py"
 BEST, RECORDS = "tests/test_best.py", "tests/test_records.py"
-PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py", "tests/report/test_sweep.py"
 PAGE, REPORT = "tests/report/test_run_page.py", "tests/cli/test_report.py"
 BROWSER = "-m slow tests/report/test_run_page_in_browser.py"
 SWEEPS = "tests/cli/test_sweep.py"
