@@ -46,8 +46,8 @@ def by_xla(context: Context) -> None:
             return gradient(network, x, y)
 
         first, samples = timing.times(run, jax.block_until_ready, context.sizes.repeats)
-        got = [np.asarray(v) for v in tree_leaves(run(0))]
-        _store(context, "xla", precision, first, samples, got, exact, images)
+        actual = [np.asarray(v) for v in tree_leaves(run(0))]
+        _store(context, "xla", precision, first, samples, actual, exact, images)
 
 
 def by_torch(context: Context) -> None:
@@ -69,16 +69,16 @@ def by_torch(context: Context) -> None:
             return torch_work.gradient(torch_work.cost(network, torch_work.inputs(x), torch_work.targets(y)), network)
 
         first, samples = timing.times(run, torch_work.wait, context.sizes.repeats)
-        got = [g.cpu().numpy() for g in run(0)]
-        _store(context, "torch", precision, first, samples, got, exact, images)
+        actual = [g.cpu().numpy() for g in run(0)]
+        _store(context, "torch", precision, first, samples, actual, exact, images)
 
 
 def _store(
     context: Context, variant: str, precision: str, first: float, samples: list[float],
-    got: Sequence[Floats], exact: Sequence[Floats], images: data.Images,
+    actual: Sequence[Floats], exact: Sequence[Floats], images: data.Images,
 ) -> None:  # fmt: skip
     n = len(images.y)
     timing.store(context, "", variant, "s/gradient", first, samples, precision, n=n, **images.details)
     zero = [np.zeros_like(v) for v in exact]
-    error = reference.error(got, exact, zero)
+    error = reference.error(actual, exact, zero)
     context.count("", variant, "error", "of ‖∇C‖", error, precision=precision)

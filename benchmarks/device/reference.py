@@ -48,9 +48,9 @@ def gradient(network: Sequence[Floats], x: NDArray[np.uint8], y: NDArray[np.int3
     return total
 
 
-def error(got: Sequence[Floats], exact: Sequence[Floats], start: Sequence[Floats]) -> float:
-    """Return ‖got − exact‖ / ‖exact − start‖ over all arrays: the error relative to the distance moved."""
-    missed = sum(float(np.sum((a - b) ** 2)) for a, b in zip(_wide(got), exact, strict=True))
+def error(actual: Sequence[Floats], exact: Sequence[Floats], start: Sequence[Floats]) -> float:
+    """Return ‖actual − exact‖ / ‖exact − start‖ over all arrays: the error relative to the distance moved."""
+    missed = sum(float(np.sum((a - b) ** 2)) for a, b in zip(_wide(actual), exact, strict=True))
     moved = sum(float(np.sum((b - s) ** 2)) for b, s in zip(exact, _wide(start), strict=True))
     return float((missed / moved) ** 0.5)
 

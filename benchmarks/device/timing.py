@@ -39,8 +39,8 @@ def times(run: Callable[[int], T], wait: Callable[[T], object], repeats: int) ->
         wait: A function that waits for a result.
         repeats: Number of timings.
     """
-    found = list(_each(run, wait, repeats + 2))
-    return found[0], found[2:]
+    seconds = list(_each(run, wait, repeats + 2))
+    return seconds[0], seconds[2:]
 
 
 def _each(run: Callable[[int], T], wait: Callable[[T], object], count: int) -> Iterator[float]:

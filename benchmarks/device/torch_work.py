@@ -42,9 +42,9 @@ def device(context: Context) -> str:
     """Return the device of the measurements."""
     import torch
 
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    context.require_gpu(found)
-    return "cpu" if context.rehearse else found
+    platform = "cuda" if torch.cuda.is_available() else "cpu"
+    context.require_gpu(platform)
+    return "cpu" if context.rehearse else platform
 
 
 def wait(_: object = None) -> None:
