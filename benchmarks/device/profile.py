@@ -51,14 +51,14 @@ def run(context: Context) -> None:
     launches = counters(output)
     if not launches:
         raise TaskError(f"ncu printed no counters: {' '.join(output.split())[-200:]}")
-    for precision, counters in zip(PARTS.values(), launches, strict=False):
-        details = {name: value for name, (value, _) in counters.items()}
+    for precision, launch in zip(PARTS.values(), launches, strict=False):
+        details = {name: value for name, (value, _) in launch.items()}
         for figure in FIGURES:
-            name = counter_of(figure, counters)
+            name = counter_of(figure, launch)
             if name is None:
                 context.note(f"profile: no counter for {figure}; the log has all names")
                 continue
-            value, unit = counters[name]
+            value, unit = launch[name]
             more = {"counter": name, "steps": steps} | (details if figure == "issue slots" else {})
             context.count(figure, "jaxgd-cuda", "counter", unit or "1", value, precision=precision, details=more)
 
@@ -74,15 +74,15 @@ def counters(output: str) -> list[Counters]:
     if len(lines) < 2 or not lines[0].startswith('"ID"'):
         return []
     names, units, *launches = list(csv.reader(io.StringIO("\n".join(lines))))
-    counters = []
+    result = []
     for launch in launches:
         values: Counters = {}
         for name, unit, text in zip(names, units, launch, strict=False):
             number = text.replace(",", "")
             if re.fullmatch(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", number) and name != "ID":
                 values[name] = float(number), unit
-        counters.append(values)
-    return counters
+        result.append(values)
+    return result
 
 
 # The form of the profiler's output, for rehearsals and tests. The values are not measured.
