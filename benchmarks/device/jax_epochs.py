@@ -1,5 +1,7 @@
 """Epochs as a JAX user writes them without jaxgd's `train`."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,7 @@ def steps(context: Context) -> None:
         timing.store(context, "", "xla-jit-per-step", "s/step", first / calls, each, precision, **images.details)
 
 
-def _step(precision: str | None) -> "Step":
+def _step(precision: str | None) -> Step:
     """Return a function that makes one update of the network [w¹, b¹, w², b²] from the given examples."""
     import jax
     import jax.numpy as jnp
@@ -87,7 +89,7 @@ def _step(precision: str | None) -> "Step":
     return step
 
 
-def _epoch(precision: str | None, unroll: int) -> "Epoch":
+def _epoch(precision: str | None, unroll: int) -> Epoch:
     """Return a function that makes one update per mini-batch. The last mini-batch may be short."""
     import jax
 

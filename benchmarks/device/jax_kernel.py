@@ -1,5 +1,7 @@
 """The kernel inside JAX's transformations: jit, scan and vmap, and `train` as a user calls it."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from benchmarks.device import data, timing
@@ -53,7 +55,7 @@ def many(context: Context) -> None:
         time_epochs(context, "jaxgd-cuda-vmap", precision, epochs, images, networks, repeats)
 
 
-def _epoch(context: Context, parts: int) -> "Epoch":
+def _epoch(context: Context, parts: int) -> Epoch:
     """Return a function that runs an epoch of [w¹, b¹, w², b²] by the kernel, or in a rehearsal by its emulation."""
     import jaxgd
     from jaxgd.kernels.cuda import backend
