@@ -9,7 +9,7 @@ both checkers use.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,23 @@ import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
 
 import jaxgd
 from benchmarks.case import Case as Benchmark
 from benchmarks.case import Options
 from benchmarks.corpus.case import CANNOT_TELL, IS_WRONG, RIGHT, Case
 from benchmarks.corpus.correct import CORRECT
-from benchmarks.corpus.kinds import with_vjp
+from benchmarks.corpus.draws import Args, Draw
+from benchmarks.corpus.kinds import pulled, with_vjp
 from benchmarks.corpus.kinks import KINKS
 from benchmarks.corpus.spoiled import SPOILED
 from benchmarks.corpus.wrong import WRONG
 from benchmarks.rows import Row, sampled
+from jaxgd.typed import fori_loop, grad, jit
+
+Point = tuple[jaxgd.Network, Array, Array]
 
 ERROR = "error"
 # The quantity that counts a verdict if another verdict is expected.
@@ -38,11 +44,11 @@ CORPUS: dict[str, tuple[Case, ...]] = {"correct": CORRECT, "wrong": WRONG, "kink
 FUNCTIONS_AT_ONCE = 40
 
 
-def by_jaxgd(function: Case, args: tuple[Any, ...], seed: int) -> str:
+def by_jaxgd(function: Case, args: Args, seed: int) -> str:
     return str(jaxgd.check_gradients(function.f, *args, **function.keywords(), seed=seed).verdict)
 
 
-def by_check_grads(function: Case, args: tuple[Any, ...], seed: int) -> str:
+def by_check_grads(function: Case, args: Args, seed: int) -> str:
     """Return the verdict of `check_grads`, which accepts floats only.
 
     Integers among the arguments are held fixed, and integers in the result are left out.
@@ -52,12 +58,12 @@ def by_check_grads(function: Case, args: tuple[Any, ...], seed: int) -> str:
     leaves, structure = jax.tree.flatten(args if place is None else args[place])
     places = [i for i, x in enumerate(leaves) if _is_float(x)]
 
-    def f(*floats: Any) -> Any:
+    def f(*floats: ArrayLike) -> list[ArrayLike]:
         filled = list(leaves)
         for i, x in zip(places, floats, strict=True):
             # check_grads passes NumPy arrays, which f need not accept.
             filled[i] = jnp.asarray(x)
-        varied = jax.tree.unflatten(structure, filled)
+        varied: Args = jax.tree.unflatten(structure, filled)
         if place is not None:
             varied = (*args[:place], varied, *args[place + 1 :])
         return [y for y in jax.tree.leaves(function.f(*varied)) if _is_float(y)]
@@ -72,7 +78,7 @@ def by_check_grads(function: Case, args: tuple[Any, ...], seed: int) -> str:
 CHECKERS = {"jaxgd": by_jaxgd, "check_grads": by_check_grads}
 
 
-def _is_float(x: Any) -> bool:
+def _is_float(x: ArrayLike) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact))
 
 
@@ -81,7 +87,7 @@ class Digits:
 
     def __init__(self, data_dir: Path | None) -> None:
         self.data_dir = data_dir
-        self.points: dict[tuple[int, str, int], tuple[Any, ...]] = {}
+        self.points: dict[tuple[int, str, int], Point] = {}
 
     @functools.cached_property
     def part(self) -> jaxgd.Part:
@@ -89,42 +95,43 @@ class Digits:
         train = jaxgd.load_dataset("mnist", self.data_dir).train
         return jaxgd.Part(train.images, train.labels)
 
-    def draw(self, steps: int) -> Callable[[np.random.Generator, Any], tuple[Any, ...]]:
+    def draw(self, steps: int) -> Draw:
         """Return a function that draws a network after `steps` steps with η = 3, and the ten digits."""
 
-        def drawn(rng: np.random.Generator, dtype: Any) -> tuple[Any, ...]:
-            point = steps, jnp.dtype(dtype).name, int(rng.integers(2**31))
+        def drawn(rng: np.random.Generator, dtype: DTypeLike) -> Point:
+            point = steps, np.dtype(dtype).name, int(rng.integers(2**31))
             if point not in self.points:
                 self.points[point] = self._point(*point)
             return self.points[point]
 
         return drawn
 
-    def _point(self, steps: int, dtype: str, seed: int) -> tuple[Any, ...]:
+    def _point(self, steps: int, dtype: str, seed: int) -> Point:
         x = jnp.asarray(self.part.images[:10].reshape(10, -1) / 255, dtype)
         y = jax.nn.one_hot(self.part.labels[:10], 10, dtype=dtype)
         network = jaxgd.init_network(jax.random.key(seed), (784, 30, 10), dtype=dtype)
 
-        def step(_: int, network: Any) -> Any:
-            return jaxgd.update(network, jax.grad(jaxgd.network_cost)(network, x, y), 3.0)
+        def step(_: Array, network: jaxgd.Network) -> jaxgd.Network:
+            updated: jaxgd.Network = jaxgd.update(network, grad(network_cost)(network, x, y), 3.0)
+            return updated
 
-        return jax.jit(lambda network: jax.lax.fori_loop(0, steps, step, network))(network), x, y
+        return jit(lambda network: fori_loop(0, steps, step, network))(network), x, y
 
 
-def network_cost(network: Any, x: Any, y: Any) -> Any:
+def network_cost(network: jaxgd.Network, x: Array, y: Array) -> Array:
     """Return jaxgd's network cost, with its default options."""
     return jaxgd.network_cost(network, x, y)
 
 
-def spoiled_function(name: str, draw: Any, claimed: bool) -> Case:
+def spoiled_function(name: str, draw: Draw, claimed: bool) -> Case:
     """Return the network's cost with a spoiled gradient: for `gradient=` if `claimed`, otherwise as a custom rule."""
     spoil, _ = SPOILED[name]
 
-    def gradient(network: Any, x: Any, y: Any) -> Any:
-        return spoil(jax.grad(network_cost)(network, x, y))
+    def gradient(network: jaxgd.Network, x: Array, y: Array) -> object:
+        return spoil(grad(network_cost)(network, x, y))
 
-    def backward(network: Any, x: Any, y: Any, ct: Any) -> Any:
-        by_network, *others = jax.vjp(network_cost, network, x, y)[1](ct)
+    def backward(network: jaxgd.Network, x: Array, y: Array, ct: Array) -> tuple[object, ...]:
+        by_network, *others = pulled(network_cost, (network, x, y), ct)
         return spoil(by_network), *others
 
     if claimed:

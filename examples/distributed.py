@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import jax
-from jax.sharding import AxisType
 
 import jaxgd
 
@@ -32,7 +31,7 @@ if args.process is None:
     sys.exit(max(job.wait() for job in jobs))
 
 jax.distributed.initialize(args.address, args.processes, args.process)
-mesh = jax.make_mesh((jax.device_count(),), ("examples",), axis_types=(AxisType.Auto,))
+mesh = jax.make_mesh((jax.device_count(),), ("examples",))
 digits = jaxgd.load_dataset(args.data)
 network = jaxgd.init_network(jax.random.key(0), (digits.train.images[0].size, 30, 10), "scaled")
 settings = {"epochs": args.epochs, "batch_size": None, "eta": 3.0, "key": jax.random.key(1)}

@@ -12,13 +12,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from types import EllipsisType, TracebackType
+from typing import Any, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array
 
 from jaxgd.errors import (
     CheckpointError,
@@ -27,7 +27,11 @@ from jaxgd.errors import (
     WriteError,
 )
 from jaxgd.files import read_file, seal, unseal
+from jaxgd.mesh.processes import process_count
 from jaxgd.pieces import PIECE, assembled, digest, from_process_0, spans_processes, together
+from jaxgd.typed import Field, tree_leaves, tree_map
+
+X = TypeVar("X")
 
 # Format 2 joins all leaves into one array, and format 1 does not seal the description.
 _CHECKPOINT, _JOINED, _UNSEALED = "jaxgd.checkpoint/3", "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
@@ -49,8 +53,17 @@ class Restored(NamedTuple):
     """
 
     epoch: int
-    tree: PyTree[Any]
+    tree: Any
     refused: tuple[str, ...]
+
+
+class _Entry(TypedDict):
+    """The description of a leaf in a checkpoint."""
+
+    shape: list[int]
+    dtype: str
+    path: NotRequired[str]
+    digest: NotRequired[str | None]
 
 
 class Checkpoints:
@@ -90,8 +103,8 @@ class Checkpoints:
         self, folder: Path, config: dict[str, Any], keep: int = 3, guard: Callable[[], None] = lambda: None
     ) -> None:
         require_orbax()
-        self._folder, self._config, self._keep = Path(folder).absolute(), json.loads(json.dumps(config)), keep
-        self._guard, self._quiet = guard, lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
+        self._config: dict[str, Any] = json.loads(json.dumps(config))
+        self._folder, self._keep, self._guard = Path(folder).absolute(), keep, guard
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -112,7 +125,7 @@ class Checkpoints:
         # Import orbax on first use, because the import takes half as long as that of JAX.
         options = self._ocp.CheckpointManagerOptions(max_to_keep=self._keep)
         # orbax logs the traceback of each error of its threads, and of each damaged file that it reads.
-        logging.getLogger("absl").addFilter(self._quiet)
+        logging.getLogger("absl").addFilter(_is_not_of_orbax)
         with _saving(self._folder):
             # One file per chunk of an array: the other layout of orbax holds all chunks in memory until the end.
             handler = self._ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=False)
@@ -125,12 +138,13 @@ class Checkpoints:
         newest: int | None = self._manager.latest_step()
         return newest
 
-    def save(self, epoch: int, tree: PyTree[Any]) -> None:
+    def save(self, epoch: int, tree: object) -> None:
         """Start to write the tree as this epoch's checkpoint. An earlier write that failed raises its error here."""
         together(self._guard, WriteError)
-        leaves = [unkeyed(x) if hasattr(x, "dtype") else np.asarray(x) for x in jax.tree.leaves(tree)]
+        leaves = [unkeyed(x) if hasattr(x, "dtype") else np.asarray(x) for x in tree_leaves(tree)]
         arrays = {str(i): _for_orbax(x) for i, x in enumerate(leaves) if _is_alone(x)}
-        joined = b"".join(np.asarray(x).tobytes() for x in jax.device_get([x for x in leaves if not _is_alone(x)]))
+        small: list[np.ndarray] = jax.device_get([x for x in leaves if not _is_alone(x)])
+        joined = b"".join(np.asarray(x).tobytes() for x in small)
         digests = dict(zip(arrays, digest(list(arrays.values())), strict=True))
         about = {
             "format": _CHECKPOINT,
@@ -165,10 +179,10 @@ class Checkpoints:
                 with _saving(self._folder):
                     self._manager.close()
             finally:
-                logging.getLogger("absl").removeFilter(self._quiet)
+                logging.getLogger("absl").removeFilter(_is_not_of_orbax)
             self._guard()
 
-    def restore(self, like: PyTree[Any]) -> Restored | None:
+    def restore(self, like: object) -> Restored | None:
         """Return the newest intact checkpoint in the structure of `like`, or None if the folder is empty.
 
         A checkpoint is refused if it is damaged, was written by another program or has another structure. Refused
@@ -210,47 +224,51 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, epoch: int, like: PyTree[Any]) -> PyTree[Any]:
+    def _read(self, epoch: int, like: object) -> object:
         leaves, digests = together(lambda: self._leaves(epoch, like), CheckpointError)
         if digest([leaves[i] for i in digests]) != list(digests.values()):
             raise CheckpointError(_DAMAGED)
-        return jax.tree.map(keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
+        tree: object = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return tree_map(keyed_like, like, tree)
 
-    def _leaves(self, epoch: int, like: PyTree[Any]) -> tuple[list[Any], dict[int, str]]:
+    def _leaves(self, epoch: int, like: object) -> tuple[list[Array | np.ndarray], dict[int, str]]:
         """Return this process's parts of the leaves of a checkpoint, and the digests of the large leaves."""
         folder = self._folder / str(epoch)
         if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
             raise CheckpointError("it holds a file that is not a regular one")  # tensorstore would wait for a pipe
-        about = json.loads(read_file(folder / "about" / "metadata", _MOST).decode())
-        kind = about.get("format") if isinstance(about, dict) else None
-        if kind not in (_CHECKPOINT, _JOINED, _UNSEALED):
+        content: object = json.loads(read_file(folder / "about" / "metadata", _MOST).decode())
+        kind = content.get("format") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or kind not in (_CHECKPOINT, _JOINED, _UNSEALED):
             raise CheckpointError(f"it is not a {_CHECKPOINT}")
-        if kind != _UNSEALED:
-            about = unseal(about)
+        about = content if kind == _UNSEALED else unseal(content)
+        entries: list[_Entry] = about["leaves"]
+        config: dict[str, Any] = about["config"]
         # A checkpoint of an earlier version has more entries, for instance the place of the data, and no paths.
-        paths = [entry.get("path", path) for entry, path in zip(about["leaves"], _paths(like), strict=False)]
-        same = paths == _paths(like) and len(paths) == len(about["leaves"])
-        if not self._config.items() <= about["config"].items() or not same:
+        paths = [entry.get("path", path) for entry, path in zip(entries, _paths(like), strict=False)]
+        same = paths == _paths(like) and len(paths) == len(entries)
+        if not self._config.items() <= config.items() or not same:
             raise CheckpointError(_FOREIGN)
         values = b""
         if about["bytes"]:
-            values = _opened(folder / "state", "values", [about["bytes"]], "uint8").read().result().tobytes()
+            values = _part(_opened(folder / "state", "values", [about["bytes"]], "uint8"), ...).tobytes()
         saved = about["sha256" if kind == _UNSEALED else "values"]
         if hashlib.sha256(values).hexdigest() != saved or about["epoch"] != epoch:
             raise CheckpointError(_DAMAGED)
-        leaves: list[Any] = []
+        leaves: list[Array | np.ndarray] = []
+        digests: dict[int, str] = {}
         offset = 0
-        for i, (entry, x) in enumerate(zip(about["leaves"], jax.tree.leaves(like), strict=True)):
-            shape, dtype, sharding = entry["shape"], jnp.dtype(entry["dtype"]), _sharding(x)
-            if entry.get("digest"):
+        for i, (entry, x) in enumerate(zip(entries, tree_leaves(like), strict=True)):
+            shape, dtype, sharding = entry["shape"], np.dtype(jnp.dtype(entry["dtype"])), _sharding(x)
+            if known := entry.get("digest"):
                 array = _opened(folder / "state", str(i), shape, dtype.name)
-                box = array.chunk_layout.read_chunk.shape
+                box: Sequence[int] = array.chunk_layout.read_chunk.shape
                 leaves.append(assembled(shape, dtype, functools.partial(_part, array), sharding, box))
+                digests[i] = known
                 continue
             value = np.frombuffer(values, dtype, math.prod(shape), offset).reshape(shape)
             offset += value.nbytes
             leaves.append(value if sharding is None else assembled(shape, dtype, value.__getitem__, sharding))
-        return leaves, {i: entry["digest"] for i, entry in enumerate(about["leaves"]) if entry.get("digest")}
+        return leaves, digests
 
     def _set_aside(self, steps: list[int]) -> None:
         """Move the refused checkpoints to a folder next to this one."""
@@ -274,6 +292,10 @@ def require_orbax() -> None:
         raise MissingDependencyError("checkpoints need orbax: pip install orbax-checkpoint")
 
 
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
 @contextlib.contextmanager
 def _saving(folder: Path) -> Iterator[None]:
     """Turn every exception of the writing library, for instance on a full disk, into one WriteError."""
@@ -288,23 +310,25 @@ def _saving(folder: Path) -> Iterator[None]:
         raise WriteError(f"{folder}: the checkpoint cannot be written: {reason.rstrip('.')}.") from error
 
 
-def _is_alone(x: Any) -> bool:
+def _is_alone(x: Array | np.ndarray) -> bool:
     """Return True if a leaf is written as an array of its own."""
-    if spans_processes(x) and not x.is_fully_replicated:
-        return bool(x.size)
-    return int(x.size) * int(x.dtype.itemsize) > _SMALL
+    if isinstance(x, jax.Array) and spans_processes(x) and not x.is_fully_replicated:
+        return x.size > 0
+    return x.size * x.dtype.itemsize > _SMALL
 
 
-def _for_orbax(x: Any) -> Any:
-    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX on one process."""
-    is_local = jax.process_count() > 1 and not spans_processes(x)
+def _for_orbax(x: Array | np.ndarray) -> Array | np.ndarray:
+    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX that one process holds."""
+    is_local = process_count() > 1 and not spans_processes(x)
     return np.asarray(x) if is_local else x
 
 
-def _sharding(like: Any) -> jax.sharding.Sharding | None:
+def _sharding(like: object) -> jax.sharding.Sharding | None:
     """Return the devices for a leaf, or None for the default device."""
-    is_placed = isinstance(like, jax.ShapeDtypeStruct) or (isinstance(like, jax.Array) and like.committed)
-    return like.sharding if is_placed else None
+    if isinstance(like, jax.ShapeDtypeStruct):
+        outline: jax.sharding.Sharding | None = like.sharding
+        return outline
+    return like.sharding if isinstance(like, jax.Array) and like.committed else None
 
 
 def _opened(folder: Path, name: str, shape: Sequence[int], dtype: str) -> Any:
@@ -320,25 +344,29 @@ def _opened(folder: Path, name: str, shape: Sequence[int], dtype: str) -> Any:
     return array
 
 
-def _part(array: Any, part: tuple[slice, ...]) -> Any:
-    return array[part].read().result()
+def _part(array: Any, part: tuple[slice, ...] | EllipsisType) -> np.ndarray:
+    values: np.ndarray = array[part].read().result()
+    return values
 
 
-def _paths(tree: PyTree[Any]) -> list[str]:
+def _paths(tree: object) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def _is_key(x: Any) -> bool:
+def _is_key(x: object) -> bool:
     return isinstance(x, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def unkeyed(x: Any) -> Any:
+def unkeyed(x: X) -> X | Array:
     """Return the raw data of a typed random key, and any other leaf as it is."""
-    return jax.random.key_data(x) if _is_key(x) else x
+    if _is_key(x):
+        return jax.random.key_data(x)  # type: ignore[arg-type]
+    return x
 
 
-def keyed_like(like: Any, x: Any) -> Any:
+def keyed_like(like: Field, x: Field) -> Array:
     """Return x as an array of JAX, or as a random key if `like` is one, or the outline of one."""
     if not _is_key(like):
         return jnp.asarray(x)
-    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+    key: Array = jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))
+    return key

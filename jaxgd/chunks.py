@@ -20,8 +20,8 @@ class Budget(NamedTuple):
 
     They decide which rows are computed together, and therefore how sums round.
 
-    A pass over the weights of a wide network costs more than the pages of its activations. A network of 2²⁴ weights and
-    biases or more may therefore use a quarter of their bytes for a chunk, if `chunk` is less.
+    In a wide network, a pass over the weights costs more than the memory of the activations. A network of 2²⁴ weights
+    and biases or more may therefore use a quarter of their bytes for a chunk, if `chunk` is less.
 
     Attributes:
         chunk: Limit in bytes on the inputs and activations of the rows that are computed together.
@@ -115,18 +115,9 @@ def batched_over(inputs: object, others: object) -> Batched:
     return Batched(networks, data_sets)
 
 
-def outputs_in_chunks(
-    network: Network,
-    x: Array,
-    precision: jax.lax.PrecisionLike = None,
-    budget: Budget | None = None,
-    batched: Batched = UNBATCHED,
-) -> Float[Array, "n out"]:
-    """Return the network's outputs for all rows of x, computed in chunks that fit the budget.
-
-    See `weighted_inputs_in_chunks`.
-    """
-    return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, precision, budget, batched))
+def outputs_in_chunks(network: Network, x: Array, budget: Budget | None = None) -> Float[Array, "n out"]:
+    """Return the network's outputs for all rows of x, as `weighted_inputs_in_chunks` computes them."""
+    return activate(network[-1].activation, weighted_inputs_in_chunks(network, x, budget=budget))
 
 
 def weighted_inputs_in_chunks(

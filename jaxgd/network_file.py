@@ -5,13 +5,16 @@ import hashlib
 import json
 import math
 import warnings
+from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Shaped, UInt8
+from numpy.typing import NDArray
 
 from jaxgd.activations import ACTIVATIONS, name_of
 from jaxgd.errors import (
@@ -94,8 +97,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
     """Read a network from a safetensors file, as `save_network` writes it. Nothing is unpickled.
 
     The values are compared with the SHA-256 in the file. Files of other programs and of earlier versions of jaxgd
-    have no SHA-256, so `load_network` warns that their values could not be verified. It takes all their neurons for
-    sigmoid neurons.
+    have no SHA-256, so `load_network` warns that their values could not be verified. It assumes that all their neurons
+    are sigmoid neurons.
 
     Args:
         path: Path of the file.
@@ -220,7 +223,9 @@ def checksum(kind: str, sha: str, notes: dict[str, str] | None = None) -> dict[s
     return {"format": f"{kind} sha256:{sha}", **(notes or {})}
 
 
-def write_tensors(path: Path, kind: str, tensors: dict[str, Any], notes: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, kind: str, tensors: Mapping[str, Array | np.ndarray], notes: dict[str, str] | None = None
+) -> None:
     """Write arrays to a safetensors file, with their SHA-256. If one spans processes, all must call this together.
 
     `notes` are further texts for the metadata.
@@ -228,7 +233,7 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any], notes: dict[st
     tensors = {name: x if hasattr(x, "dtype") else np.asarray(x) for name, x in tensors.items()}
     names = {dtype: name for name, dtype in _DTYPES.items()}
     rank = list(names)
-    entries: dict[str, Any] = {}
+    entries: dict[str, _Entry] = {}
     size = 0
     for name in sorted(tensors, key=lambda name: (-rank.index(tensors[name].dtype), name)):
         x, start = tensors[name], size
@@ -254,8 +259,8 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any], notes: dict[st
                 file.seek(data + entries[name]["data_offsets"][0])
                 sha.update(f"{name} {tensors[name].dtype} {tensors[name].shape} ".encode())
             else:
-                sha.update(piece)
-                file.write(piece)
+                sha.update(piece.data)
+                file.write(piece.data)
         file.seek(0)
         file.write(header(sha.hexdigest()))
 
@@ -273,9 +278,22 @@ def write_tensors(path: Path, kind: str, tensors: dict[str, Any], notes: dict[st
         write_atomically(path, write)
 
 
-def _with_start(x: Any) -> Any:
+def _with_start(x: Array | np.ndarray) -> Iterator[UInt8[np.ndarray, "n"] | None]:
     yield None
     yield from pieces(x)
+
+
+_Index = tuple[slice, ...]
+# The dtype and the shape of a tensor, and its offset in the data.
+_Place = tuple[np.dtype[Any], tuple[int, ...], int]
+
+
+class _Entry(TypedDict):
+    """The entry of a tensor in the header of a safetensors file."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
 
 
 class Tensors(NamedTuple):
@@ -323,9 +341,11 @@ def read_tensors(path: Path) -> Tensors:
             sha.update(f"{name} {dtype} {shape} ".encode())
             finite.add(name)
 
-            def read(part: tuple[slice, ...], name: str = name, dtype: Any = dtype) -> Shaped[np.ndarray, "..."]:
+            def read(
+                part: tuple[slice, ...], name: str = name, dtype: np.dtype[Any] = dtype
+            ) -> Shaped[np.ndarray, "..."]:
                 piece = np.empty([s.stop - s.start for s in part], dtype)
-                sha.update(_exactly(file, piece.nbytes, piece.reshape(-1).view(np.uint8)))
+                sha.update(_exactly(file, piece.nbytes, piece.reshape(-1).view(np.uint8)).data)
                 if name in finite and not np.isfinite(piece).all():
                     finite.remove(name)
                 return piece
@@ -334,10 +354,10 @@ def read_tensors(path: Path) -> Tensors:
     return Tensors(arrays, metadata, sha.hexdigest(), finite)
 
 
-def _exactly(file: Any, size: int, buffer: Any = None) -> Any:
+def _exactly(file: FileIO, size: int, buffer: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """Return the next bytes of a file, read into a buffer."""
     buffer = np.empty(size, np.uint8) if buffer is None else buffer
-    view, done = memoryview(buffer), 0
+    view, done = buffer.data, 0
     while done < size:
         count = file.readinto(view[done:])
         if not count:
@@ -346,17 +366,24 @@ def _exactly(file: Any, size: int, buffer: Any = None) -> Any:
     return buffer
 
 
-def _header(content: Any, size: int) -> tuple[dict[str, str], dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]]:
+def _header(
+    content: NDArray[np.uint8], size: int
+) -> tuple[dict[str, str], dict[str, tuple[np.dtype[Any], tuple[int, ...], int]]]:
     """Return the metadata of a header, and the dtype, shape and offset of each tensor in data of this size."""
     try:
-        header = json.loads(content.tobytes().decode("utf-8"), object_pairs_hook=unique)
+        header: object = json.loads(content.tobytes().decode("utf-8"), object_pairs_hook=unique)
     except RecursionError as error:
         raise ValueError("its header is nested too deeply") from error
     metadata = header.pop("__metadata__", None) if isinstance(header, dict) else 0
     metadata = {} if metadata is None else metadata
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+    if (
+        not isinstance(header, dict)
+        or not isinstance(metadata, dict)
+        or not all(isinstance(text, str) for text in metadata.values())
+    ):
         raise ValueError("its header must be an object with texts as metadata")
-    entries, ends = {}, []
+    entries: dict[str, _Place] = {}
+    ends: list[tuple[int, int]] = []
     for name, entry in header.items():
         try:
             dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]

@@ -9,7 +9,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import pytest
 
@@ -62,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def gradient_point(request: pytest.FixtureRequest) -> Any:
+def gradient_point(request: pytest.FixtureRequest) -> object:
     """Return each point of @pytest.mark.gradients(points=...) in turn."""
     if not hasattr(request, "param"):
         _fail(
@@ -70,7 +70,8 @@ def gradient_point(request: pytest.FixtureRequest) -> Any:
             "must have points, because the test requests gradient_point, got none.\n"
             "Write @pytest.mark.gradients(points=[...]) above the test.",
         )
-    return request.param
+    point: object = request.param
+    return point
 
 
 @pytest.fixture
@@ -88,10 +89,10 @@ def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Calla
     listed at the end of the run. The seed comes from the call, from the marker, or is 0.
     """
     node: pytest.Item = request.node
-    always = _arguments(node, node.iter_markers("gradients")).get("strict", False)
+    always = bool(_arguments(node, node.iter_markers("gradients")).get("strict", False))
 
     def check(
-        f: Callable[..., Any], *args: Any, strict: bool | None = None, seed: int | None = None, **options: Any
+        f: Callable[..., object], *args: object, strict: bool | None = None, seed: int | None = None, **options: Any
     ) -> "GradientReport":
         __tracebackhide__ = True
         from jaxgd.gradcheck import Verdict, check_gradients
@@ -133,14 +134,15 @@ def _fail(node: pytest.Item, message: str) -> NoReturn:
     pytest.fail(f"{node.nodeid}: @pytest.mark.gradients {message}", pytrace=False)
 
 
-def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, Any]:
+def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, object]:
     """Return the markers' arguments by name. The closest marker that gives an argument decides it."""
 
-    def gradients(points: Any = None, seeds: Any = None, strict: Any = None) -> None: ...
+    def gradients(points: object = None, seeds: object = None, strict: object = None) -> None: ...
 
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for mark in marks:
-        given, reason = {}, ""
+        given: dict[str, object] = {}
+        reason = ""
         try:
             given = inspect.signature(gradients).bind(*mark.args, **mark.kwargs).arguments
         except TypeError as error:
@@ -153,7 +155,7 @@ def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, Any
     return out
 
 
-def _points(node: pytest.Item, points: Any) -> tuple[list[Any], list[str]]:
+def _points(node: pytest.Item, points: object) -> tuple[list[object], list[str]]:
     if isinstance(points, Mapping):
         names, values = [str(name) for name in points], list(points.values())
     elif isinstance(points, Iterable) and not isinstance(points, str | bytes):
@@ -174,7 +176,7 @@ def _points(node: pytest.Item, points: Any) -> tuple[list[Any], list[str]]:
     return values, names
 
 
-def _name(i: int, point: Any) -> str:
+def _name(i: int, point: object) -> str:
     if isinstance(point, type(pytest.param(None))):
         (point,) = point.values
     if isinstance(point, str | int | float | complex):
@@ -183,7 +185,7 @@ def _name(i: int, point: Any) -> str:
     return name if isinstance(name, str) else f"point{i}"
 
 
-def _seeds(node: pytest.Item, seeds: Any) -> list[int]:
+def _seeds(node: pytest.Item, seeds: object) -> list[int]:
     try:
         out = [_whole(seed) for seed in seeds] if isinstance(seeds, Iterable) else list(range(_whole(seeds)))
     except TypeError:
@@ -195,8 +197,8 @@ def _seeds(node: pytest.Item, seeds: Any) -> list[int]:
     return out
 
 
-def _whole(seed: Any) -> int:
-    if isinstance(seed, bool):
+def _whole(seed: object) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
         raise TypeError
     return operator.index(seed)
 

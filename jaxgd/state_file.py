@@ -15,6 +15,8 @@ from jaxgd.errors import CheckpointError, DtypeError, describe, is_traced, requi
 from jaxgd.files import as_path
 from jaxgd.network_file import checksum, read_tensors, write_tensors
 from jaxgd.rules import Rule
+from jaxgd.rules.rule import Transformation
+from jaxgd.typed import Field, eval_shape, tree_leaves, tree_map
 
 _STATE = "jaxgd.state/1"
 
@@ -44,12 +46,12 @@ def save_state(path: str | Path, state: DescentState) -> None:
     """
     path = as_path("save_state", path)
     require_state("save_state", state)
-    if any(map(is_traced, jax.tree.leaves(state))):
+    if any(map(is_traced, tree_leaves(state))):
         raise DtypeError("save_state: state must have values, got traced arrays.\nSave outside jit and vmap.")
     write_tensors(path, _STATE, {name: unkeyed(x) for name, x in _named(state).items()})
 
 
-def load_state(path: str | Path, v0: PyTree[Any], rule: Any) -> DescentState:
+def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> DescentState:
     """Read the state of a descent from a file that `save_state` wrote. Nothing is unpickled.
 
     `minimize(cost, None, rule, state=load_state(path, v0, rule), …)` continues the run bit for bit.
@@ -92,30 +94,30 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Any) -> DescentState:
             f"load_state: {path} must be a file that save_state wrote, got a damaged file or another format.\n"
             "Restore the file, or run the descent again."
         )
-    expected = {name: describe(jax.eval_shape(unkeyed, x)) for name, x in _named(like).items()}
-    got = {name: describe(x) for name, x in tensors.items()}
-    for name in expected | got:
-        if expected.get(name) != got.get(name):
+    expected = {name: describe(eval_shape(unkeyed, x)) for name, x in _named(like).items()}
+    stored = {name: describe(x) for name, x in tensors.items()}
+    for name in expected | stored:
+        if expected.get(name) != stored.get(name):
             raise CheckpointError(
                 f"load_state: {path} must hold the state of v0 and {shown(rule)}. Expected {name} to be "
-                f"{expected.get(name, 'absent')}, got {got.get(name, 'no such array')}.\nPass the rule of the "
+                f"{expected.get(name, 'absent')}, got {stored.get(name, 'no such array')}.\nPass the rule of the "
                 "run and variables of its structure, shapes and dtypes, with the same setting jax_enable_x64."
             )
     leaves = [tensors[name] for name in expected]
-    state: DescentState = jax.tree.map(keyed_like, like, jax.tree.unflatten(jax.tree.structure(like), leaves))
-    return state
+    state: DescentState = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return tree_map(keyed_like, like, state)
 
 
-def _named(state: DescentState) -> dict[str, Any]:
+def _named(state: DescentState) -> dict[str, Field]:
     """Return the leaves of a state by their paths, such as `.v`."""
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def _outline(v0: PyTree[Any], rule: Any) -> Any:
+def _outline(v0: object, rule: Transformation) -> DescentState:
     """Return the structure, shapes and dtypes of a state of this rule, without values."""
     ours, others = (rule, None) if isinstance(rule, Rule) else (None, rule)
 
-    def first(v: PyTree[Any]) -> DescentState:
+    def first(v: object) -> DescentState:
         return state_at(StaticConfig(cost=jnp.sum, rule=others, record=None, max_steps=None), ours, v, 0.0, v)
 
-    return jax.eval_shape(first, jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0))
+    return eval_shape(first, tree_map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0))

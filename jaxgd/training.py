@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,12 +31,9 @@ from jaxgd.errors import (
     require_callable,
     require_count,
     require_key,
-    require_positive,
     require_precision,
-    require_real,
     require_rule,
     require_scalar,
-    shown,
 )
 from jaxgd.examples import Examples, fit_splits, fit_traced_labels
 from jaxgd.history import Best, History, TrainResult, TrainState
@@ -46,13 +42,11 @@ from jaxgd.mesh import Placed
 from jaxgd.mesh.axes import automatic, sharding_like, varying
 from jaxgd.network import Network, activated, network_sizes, require_memory
 from jaxgd.pytree import is_wide
+from jaxgd.rates import Schedule, rates_of_run, updates_before
 from jaxgd.records import require_records
 from jaxgd.seen import hashable
 from jaxgd.training_loop import Watch, donatable, train_by_epoch, train_traced
-from jaxgd.typed import Real, tree_leaves, vmap
-
-Schedule = Callable[[Array], Real]
-"""A function of the number of updates made before, which returns η."""
+from jaxgd.typed import Real, tree_leaves
 
 
 def train(
@@ -156,14 +150,14 @@ def train(
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.
         keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
-            on the validation examples. The network at the start counts too, so the result is never worse there than the
-            start. The first of equal networks is the best one. A value that is infinite or NaN is never the best. If no
-            value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs to the
-            last epoch and holds the best network so far in `best`.
+            on the validation examples. The network at the start counts too, so the result is never worse on them than
+            the start. The first of equal networks is the best one. A value that is infinite or NaN is never the best.
+            If no value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs
+            to the last epoch and holds the best network so far in `best`.
         by: The value that decides: the best network has the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
         patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
-            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run counts on. Default: no
+            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run keeps counting. Default: no
             limit.
         record: Values to record at every entry, as a dict of names. Each is a function of the state that JAX can trace
             and that returns a number or an array of a fixed shape, or one of `LayerGradientNorms()` and
@@ -191,13 +185,13 @@ def train(
     Raises:
         ShapeError: If the data do not fit the network, hold no example, or the cost does not return one real scalar.
         DtypeError: If `eta` is missing, `eta` or `l2` is not one real number, an activation is neither a name nor a
-            function, `epochs` or `batch_size` is not a whole number known
-            before tracing, `evaluate` or `gradient_norm` is not True or False, the inputs are neither bytes nor
-            floating point, or another argument has the wrong type.
+            function, `epochs` or `batch_size` is not a whole number known before tracing, `evaluate` or
+            `gradient_norm` is not True or False, the inputs are neither bytes nor floating point, or another argument
+            has the wrong type.
         RangeError: If `epochs`, `batch_size`, `eta`, `l2` or `budget` is out of range, `kernel`, `precision` or an
             activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
-            another optimizer or to other activations. Also if a callback is given under jit or vmap,
-            or vmap traces a number inside the optimizer or the cost.
+            another optimizer or to other activations. Also if a callback is given under jit or vmap, or vmap traces a
+            number inside the optimizer or the cost.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 
@@ -237,7 +231,7 @@ def train(
     )
     if state is not None:
         state = state._replace(best=require_same_best(state.best, network, choice))
-    rates = _rates(network, eta, optimizer, l2, n, functools.partial(_updates, n, batch_size, done, epochs))
+    rates = rates_of_run(network, eta, optimizer, l2, n, functools.partial(updates_before, n, batch_size, done, epochs))
     rows = jnp.zeros((2, network[-1].b.shape[0]), network[-1].b.dtype)
     require_scalar("train", cost, rows, rows)
     require_cost_fits("train", cost, network[-1].activation)
@@ -291,7 +285,7 @@ def _run(
         network, fitted["train"], objective.cost, optimizer, batch_size, precision, divided, rates.decay, schedule
     )
     choice = select_backend(kernel, job)
-    # The native kernels multiply in float32 whatever JAX's setting is.
+    # The native kernels always multiply in float32.
     if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
     sizes, ready = network_sizes(network), dict[str, Examples]()
@@ -303,7 +297,7 @@ def _run(
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, rates, key, state))
     budget = objective.budget
     if budget is None:
-        # Few devices hold the rows of a chunk, and the others would wait. So each device computes all its rows at once.
+        # Only a few devices would hold the rows of a chunk. So each device computes all its rows at once.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, tree_leaves((network, splits, rates, key, state))))
@@ -381,7 +375,7 @@ def _require_same_optimizer(state: TrainState, config: StaticConfig) -> None:
 
 
 def _activated(network: Network, activation: object, *, is_state: bool) -> Network:
-    """Return the network with the activations that `train` got. The network of a state keeps its own."""
+    """Return the network with the given activations. The network of a state keeps its own."""
     changed = activated("train", network, activation)
     if is_state and outline(changed) != outline(network):
         raise RangeError(
@@ -389,76 +383,3 @@ def _activated(network: Network, activation: object, *, is_state: bool) -> Netwo
             "Leave out activation, or start from state.network without the state."
         )
     return changed
-
-
-def _updates(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
-    """Return the number of updates before each update of a run, after these epochs done."""
-    each = -(-n // (batch_size or n))
-    return jnp.asarray(each * done + np.arange(each * epochs))
-
-
-def _rates(
-    network: Network,
-    eta: Real | Schedule | None,
-    optimizer: optax.GradientTransformation | None,
-    l2: Real | None,
-    n: int,
-    updates: Callable[[], Array],
-) -> Rates:
-    """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
-    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
-    dtype = np.dtype(jnp.promote_types(network[0].w.dtype, np.float32))
-    return Rates(
-        _step_size(dtype, eta, optimizer is not None, updates), None if l2 is None else weight_decay(dtype, l2, n)
-    )
-
-
-def _step_size(
-    dtype: np.dtype[Any], eta: Real | Schedule | None, with_optimizer: bool, updates: Callable[[], Array]
-) -> Array:
-    if with_optimizer:
-        if eta is not None:
-            warnings.warn("train: eta is not used, because the optimizer has its own learning rate.", stacklevel=4)
-        eta = 1.0
-    if eta is None:
-        raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
-    if callable(eta):
-        return _scheduled(dtype, eta, updates())
-    require_positive("train", "eta", eta)
-    if not is_traced(eta):
-        with np.errstate(over="ignore"):
-            require_positive("train", f"eta in {dtype}", np.asarray(eta).astype(dtype))
-    return jnp.asarray(eta, dtype)
-
-
-def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Array:
-    """Return the rate of each update. The schedule is computed here, so its numbers may be traced by jit and vmap."""
-
-    def rate(k: Array) -> Array:
-        eta = schedule(k)
-        require_real("train", "the eta of the schedule", eta)
-        return jnp.asarray(eta, dtype)
-
-    rates = vmap(rate)(updates)
-    if not is_traced(rates):
-        wrong = np.flatnonzero(~(np.isfinite(rates) & (np.asarray(rates) >= 0)))
-        if len(wrong):
-            raise RangeError(
-                f"train: the schedule must give a finite eta of 0 or more, got {rates[wrong[0]]} for eta("
-                f"{updates[wrong[0]]}).\nIts argument is the number of updates made, from 0."
-            )
-    return rates
-
-
-def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Array:
-    """Return λ/n. Raise unless λ, the argument called `name`, is a finite number, 0 or more, or traced."""
-    require_real("train", name, l2)
-    if is_traced(l2):
-        return jnp.asarray(l2, dtype) / n
-    with np.errstate(over="ignore"):
-        decay = (np.asarray(l2, np.float64) / n).astype(dtype)
-    if not 0 <= decay < np.inf:
-        raise RangeError(
-            f"train: {name} must be a finite number, 0 or more, got {shown(l2, str)}.\nThe book uses 5.0 in chapter 3."
-        )
-    return jnp.asarray(decay)

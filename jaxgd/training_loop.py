@@ -21,8 +21,9 @@ from jaxgd.network import Network
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.progress import progress_line
 from jaxgd.pytree import select
+from jaxgd.rates import in_range, may_wait, rates_of_epoch
 from jaxgd.records import Records, recorded
-from jaxgd.typed import jit, tree_leaves, tree_map
+from jaxgd.typed import Field, jit, tree_leaves, tree_map
 
 
 class Watch(NamedTuple):
@@ -119,27 +120,6 @@ def _number(entry: History, name: str) -> float:
     return float(getattr(entry, name))
 
 
-def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
-    """Return the rates of epoch k of a run, whose schedule has an entry for each update of all epochs."""
-    if rates.eta.ndim == 0 or epochs == 0:
-        return rates
-    # NumPy: JAX would compile the slice.
-    each: Array = np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)]
-    return rates._replace(eta=each)
-
-
-def may_wait(rates: Rates, config: StaticConfig) -> bool:
-    """Return True if an epoch that changes no weight need not be the last one that could: later rates may be larger."""
-    return config.optimizer is not None or rates.eta.ndim > 0
-
-
-def _in_range(rates: Rates) -> Array:
-    """Return True if η is finite and above 0, or 0 in a schedule, and the decay is finite and not below 0."""
-    eta, decay = rates
-    ok = jnp.all(jnp.isfinite(eta) & ((eta >= 0) if eta.ndim else (eta > 0)))
-    return ok if decay is None else ok & jnp.isfinite(decay) & (decay >= 0)
-
-
 def _next(
     state: TrainState, splits: Splits, rates: Rates, config: StaticConfig, kept: bool
 ) -> tuple[TrainState, tuple[Array, Array]]:
@@ -219,7 +199,7 @@ def donatable(state: TrainState) -> TrainState:
     """Return the state with copies of arrays that JAX does not own, or that occur twice."""
     seen: set[int] = set()
 
-    def own(x: Array) -> Array:
+    def own(x: Field) -> Field:
         again = id(x) in seen or not isinstance(x, jax.Array)
         seen.add(id(x))
         return jnp.array(x) if again else x
@@ -243,7 +223,10 @@ def train_traced(
     labels_fit: Array | bool,
     watch: Watch,
 ) -> TrainResult:
-    """Run all epochs in one compiled loop, under jit and vmap. `labels_fit` is False if a traced label is wrong."""
+    """Run all epochs in one compiled loop, under jit and vmap.
+
+    `labels_fit` is False if a traced label is out of range.
+    """
     choice, best = watch.choice, state.best
     state, (first, code), finite = start(state._replace(best=None), splits, rates, config)
     known = jnp.asarray(finite & labels_fit)
@@ -267,7 +250,7 @@ def train_traced(
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)
     code = jnp.where(known, code, int(Reason.START_NOT_FINITE))
-    code = jnp.where(_in_range(rates), code, int(Reason.BAD_RULE))
+    code = jnp.where(in_range(rates), code, int(Reason.BAD_RULE))
 
     Carry = tuple[TrainState, Array, Array | None]
 
@@ -295,6 +278,6 @@ def train_traced(
 
 
 def _ended(code: Array) -> Array:
-    """Return True if a run with this reason goes no further."""
+    """Return True if a run with this reason has ended."""
     reasons = (Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.BAD_RULE)
     return jnp.any(jnp.array([code == int(reason) for reason in reasons]))

@@ -49,6 +49,21 @@ if importlib.util.find_spec("beartype"):
     )
 
 
+@pytest.fixture(scope="session")
+def digits():
+    from jaxgd import load_dataset
+
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def network():
+    """Return a network for `digits`. Tests that train it share their compiled programs."""
+    from jaxgd import init_network
+
+    return init_network(jax.random.key(3), (64, 12, 10), dtype=jax.numpy.float32)
+
+
 @pytest.fixture(autouse=True)
 def _annotations(request):
     """Check shape annotations, except in tests marked `bad_input`, which test jaxgd's own errors."""

@@ -98,7 +98,7 @@ def test_the_nearest_value_of_a_constant_is_found(records, base):
 
 
 def test_the_brackets_of_the_constants_are_the_factors_of_the_results():
-    lines = Path(parts.core.__file__).read_text(encoding="utf-8").splitlines()
+    lines = Path(parts.constants.__file__).read_text(encoding="utf-8").splitlines()
     rows = [row for row in json.loads(RESULTS.read_text(encoding="utf-8")) if "constant" in row]
     assert {row["constant"] for row in rows} == {constant.name for constant in parts.CONSTANTS}
     for row in rows:
@@ -110,7 +110,7 @@ def test_the_brackets_of_the_constants_are_the_factors_of_the_results():
 @pytest.mark.slow
 def test_a_search_that_was_not_recorded_finds_nothing(records, base):
     stage = records[1].stages[0]
-    stage.exam.sampler.looks.clear()
+    stage.exam.sampler.searches.clear()
     with record.patched(ablate.REPLAY):
         assert ablate.replayed(records[1]) == base[1]
 

@@ -241,7 +241,7 @@ def test_init_network_takes_one_activation_or_one_per_layer():
 @pytest.mark.parametrize(
     ("activation", "error", "match"),
     [
-        ("gelu", RangeError, "activation must be 'sigmoid', 'tanh', 'relu', 'softmax' or a function of z, got 'gelu'"),
+        ("gelu", RangeError, "activation must be 'sigmoid', 'tanh', .* or a function of z, got 'gelu'"),
         (None, DtypeError, "activation must be .* or a function of z, got NoneType"),
         (("tanh", 3), DtypeError, "activation must be .* got int"),
         (("tanh",), RangeError, "activation must be one for all layers, or one for each of the 2, got 1"),

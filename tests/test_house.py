@@ -37,7 +37,7 @@ ORDER = (
         "rules",
     ),
     *("descent", "gradcheck", "data", "examples", "chunks", "assessment", "kernels"),
-    *("history", "best", "epoch", "records", "training_loop", "training"),
+    *("history", "best", "epoch", "rates", "records", "training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweeps", "report", "cli", "pytest_plugin"),
 )
 # Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests.

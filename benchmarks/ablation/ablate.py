@@ -8,36 +8,37 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.ablation.parts import CONSTANTS, PARTS, Constant, Part, Patch
+from benchmarks.ablation.parts import CONSTANTS, PARTS, Constant, Part, Patch, everywhere
 from benchmarks.ablation.record import Outcome, Record, Stage, outcome_of, patched
-from jaxgd.gradcheck import locate
+from jaxgd.gradcheck import constants, locate, patterns
 from jaxgd.gradcheck.derive import Derivative
 from jaxgd.gradcheck.examine import Examination
-from jaxgd.gradcheck.report import GradientReport
+from jaxgd.gradcheck.report import Check, GradientReport
 
 Row = dict[str, Any]
-_look = Examination._look
+_search = Examination._search
 
 
-def _no_search(*args: Any) -> locate.Look:
+def _no_search(*args: Any) -> locate.ElementSearch:
     empty: Any = np.zeros(0)
-    return locate.Look(np.zeros(0, int), empty, empty, empty, np.zeros(0, bool))
+    return locate.ElementSearch(np.zeros(0, int), empty, empty, empty, np.zeros(0, bool))
 
 
-def _known_look(self: Any, claim: Derivative, i: int, quotients: Any) -> locate.Look:
-    """Return the recorded search; if there was none, a comparison with a right gradient, or a search without result."""
-    search = _look if claim.gradients else _no_search
-    return self.sampler.looks.get((claim.name, i)) or search(self, claim, i, quotients)
+def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
+    """Return the recorded search. If there is none, compare with a right gradient, or return an empty search."""
+    search = _search if claim.gradients else _no_search
+    recorded: Any = self.sampler
+    return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
 # A replay cannot evaluate f, and needs no description of the error.
 REPLAY: tuple[Patch, ...] = (
-    (Examination, "_look", _known_look),
+    (Examination, "_search", _known_search),
     (Examination, "_taylor", lambda *x: math.nan),
-    (Examination, "_forgets", lambda *x: ""),
+    (Examination, "_ignores_cotangent", lambda *x: ""),
     (locate, "against_quotients", _no_search),
-    (locate, "pattern", lambda *x: ""),
-    (locate, "exchanged", lambda *x: {}),
+    (patterns, "pattern", lambda *x: ""),
+    (patterns, "exchanged", lambda *x: {}),
 )
 
 
@@ -90,12 +91,12 @@ def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequen
 
 def ablate_constant(records: Sequence[Record], base: Sequence[Outcome], constant: Constant) -> Row:
     """Return the nearest smaller and larger value with which a case fails, and these cases."""
-    place, name, *sides = constant
-    row: Row = {"constant": name, "value": getattr(place, name)}
+    name, *sides = constant
+    row: Row = {"constant": name, "value": getattr(constants, name)}
     for side, values in zip(("down", "up"), sides, strict=True):
         row[side] = {"tried": list(values)}
         for value in values:
-            with patched((*REPLAY, (place, name, value))):
+            with patched((*REPLAY, *everywhere(name, value))):
                 failed = changes(records, base, [replayed(record) for record in records])["failed"]
             if failed:
                 row[side] |= {"value": value, "failed": failed}

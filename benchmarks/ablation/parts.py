@@ -8,19 +8,19 @@ from unittest import mock
 
 import numpy as np
 
-from jaxgd.gradcheck import check, consistency, core, derive, locate
+from jaxgd.gradcheck import check, consistency, constants, core, derive, locate, quotients
 from jaxgd.gradcheck.derive import EVEN
 from jaxgd.gradcheck.examine import Examination
-from jaxgd.gradcheck.report import Cause, GradientReport, Verdict
+from jaxgd.gradcheck.report import GradientReport
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 
 # A module or class, the name of an attribute, and another value for it.
-Patch = tuple[Any, str, Any]
+Patch = tuple[object, str, object]
 
 
 class Constant(NamedTuple):
     """A constant, and the values to try instead: smaller ones and larger ones, the nearest first."""
 
-    place: Any
     name: str
     down: tuple[float, ...]
     up: tuple[float, ...]
@@ -37,10 +37,15 @@ _RANGES = {
     "STAIRS": ((3, 2, 1), (5, 6, 8, 10)),
 }
 CONSTANTS = tuple(
-    Constant(core, name, *_RANGES.get(name, [tuple(x * value for x in side) for side in _FACTORS]))
-    for name, value in vars(core).items()
+    Constant(name, *_RANGES.get(name, [tuple(x * value for x in side) for side in _FACTORS]))
+    for name, value in vars(constants).items()
     if name.isupper() and isinstance(value, int | float) and name not in _FIXED
 )
+
+
+def everywhere(name: str, value: float) -> tuple[Patch, ...]:
+    """Replace a constant in every module that has it."""
+    return tuple((module, name, value) for module in (constants, quotients, core) if hasattr(module, name))
 
 
 class Part(NamedTuple):
@@ -62,7 +67,7 @@ class Part(NamedTuple):
     decides: Callable[[Sequence[GradientReport], Sequence[Examination]], bool] | None = None
 
 
-_slopes, _resolution, _judged, _combine = core.slopes, core._resolution, core._judge, core.combine
+_slopes, _resolution, _judged, _combine = quotients.slopes, quotients._resolution, core._judge, core.combine
 
 
 def _half(kept: int) -> tuple[Patch, ...]:
@@ -71,25 +76,25 @@ def _half(kept: int) -> tuple[Patch, ...]:
     def resolution(*args: Any) -> list[Any]:
         return [x if i == kept else np.zeros_like(x) for i, x in enumerate(_resolution(*args))]
 
-    return ((core, "_resolution", resolution),)
+    return ((quotients, "_resolution", resolution),)
 
 
-def _slopes_without_gap(lines: core.Lines, noise: float = 0.0) -> core.Slopes:
-    with mock.patch.object(core, "SMALL_GAP", 1e100):
+def _slopes_without_gap(lines: quotients.Lines, noise: float = 0.0) -> quotients.Slopes:
+    with mock.patch.object(quotients, "SMALL_GAP", 1e100):
         return _slopes(lines, noise)
 
 
-def _slopes_without_variation(lines: core.Lines, noise: float = 0.0) -> core.Slopes:
-    found = _slopes(lines, noise)
-    return dataclasses.replace(found, varies=np.zeros_like(found.varies))
+def _slopes_without_variation(lines: quotients.Lines, noise: float = 0.0) -> quotients.Slopes:
+    slopes = _slopes(lines, noise)
+    return dataclasses.replace(slopes, varies=np.zeros_like(slopes.varies))
 
 
 def _judge_with(**fields: Any) -> Patch:
     """Replace fields of the slopes before a claim is judged, each by one value for all lines."""
 
-    def judge(claim: core.Claim, found: core.Slopes, *others: Any) -> core.Judgment:
-        changed: dict[str, Any] = {name: np.full(len(found.value), value) for name, value in fields.items()}
-        return _judged(claim, dataclasses.replace(found, **changed), *others)
+    def judge(claim: core.Claim, slopes: quotients.Slopes, *others: Any) -> core.Judgment:
+        changed: dict[str, Any] = {name: np.full(len(slopes.value), value) for name, value in fields.items()}
+        return _judged(claim, dataclasses.replace(slopes, **changed), *others)
 
     return core, "_judge", judge
 
@@ -113,24 +118,32 @@ def _one_direction(each: list[core.Judgment]) -> core.Judgment:
     return right[0] if right and noisy else judgment
 
 
-def _drop_even(exam: Any) -> None:
+def _lines_of(exam: Examination) -> tuple[dict[int, quotients.Lines], dict[int, quotients.Lines]]:
+    """Return the recorded lines at a few and at many steps."""
+    recorded: Any = exam.sampler
+    return exam.lines, recorded.long
+
+
+def _drop_even(exam: Examination) -> None:
     """Drop the direction of small elements."""
     for i in exam.d.even:
-        for lines in (exam.lines, exam.sampler.long):
+        for lines in _lines_of(exam):
             kept = {name: np.delete(getattr(lines[i], name), EVEN, 0) for name in ("plus", "minus", "zero", "size")}
             lines[i] = lines[i]._replace(**kept)
-        for claim in filter(None, (*exam.d.claims, exam.d.reverse, exam.d.forward)):
+        claims = (x for x in (*exam.d.claims, exam.d.reverse, exam.d.forward) if x is not None)
+        for claim in claims:
             for x in (claim.along, claim.size, claim.noise):
                 # Append the first direction again to keep the shape.
                 x[i] = np.append(np.delete(x[i], EVEN), x[i, 0])
         exam.d.even = set()
 
 
-def _as_float64(exam: Any) -> None:
+def _as_float64(exam: Examination) -> None:
     """Forget that f computes in a narrow dtype."""
-    exam.sampler.coarse = False
-    for lines in (exam.lines, exam.sampler.long):
-        lines |= {i: x._replace(narrow=core.EPS) for i, x in lines.items()}
+    recorded: Any = exam.sampler
+    recorded.coarse = False
+    for lines in _lines_of(exam):
+        lines |= {i: x._replace(narrow=constants.EPS) for i, x in lines.items()}
 
 
 def _consistency(name: str) -> Part:
@@ -153,26 +166,26 @@ def _approximate(reports: Sequence[GradientReport], exams: Sequence[Examination]
 
 
 def _same_floor(self: derive.Derivatives) -> float:
-    return max(core.FLOOR, self.nondeterminism)
+    return max(constants.FLOOR, self.nondeterminism)
 
 
 def _nothing(*args: Any) -> None:
     return None
 
 
-_NOT_EXPLAINED: Patch = (core, "explained_by_kink", lambda found, difference: np.zeros(len(found.value), bool))
+_NOT_EXPLAINED: Patch = (core, "explained_by_kink", lambda slopes, difference: np.zeros(len(slopes.value), bool))
 PARTS = (
     # The core.
-    Part("structure", ((core, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),
+    Part("structure", ((quotients, "_structure", lambda h, off, *others: np.zeros(off.shape[:2])),)),
     Part("resolution of a still F", _half(1)),
     Part("resolution of a coarse F", _half(0)),
-    Part("jumps and infinite slopes", ((core, "_broken", lambda *x: Cause.AGREES),)),
-    Part("gap test", ((core, "slopes", _slopes_without_gap),)),
+    Part("jumps and infinite slopes", ((quotients, "_singularity", lambda *x: Cause.AGREES),)),
+    Part("gap test", ((quotients, "slopes", _slopes_without_gap),)),
     Part("a small kink explains the difference", (_NOT_EXPLAINED,)),
-    Part("gap test and small kinks", ((core, "slopes", _slopes_without_gap), _NOT_EXPLAINED)),
+    Part("gap test and small kinks", ((quotients, "slopes", _slopes_without_gap), _NOT_EXPLAINED)),
     Part("a claim of 0 where F is still", (_judge_with(still=False),)),
-    Part("a claim of 0 where the slope is negligible", ((core, "NEGLIGIBLE", -math.inf),)),
-    Part("another entry supports the claim", ((core, "RIVAL", 0.0),)),
+    Part("a claim of 0 where the slope is negligible", everywhere("NEGLIGIBLE", -math.inf)),
+    Part("another entry supports the claim", everywhere("RIVAL", 0.0)),
     Part("F that varies within the smallest step", ((core, "combine", _combine_without_rough),)),
     Part("two directions suffice (all must be right)", ((core, "combine", _all_directions),)),
     Part("two directions suffice (one suffices)", ((core, "combine", _one_direction),)),
@@ -181,8 +194,8 @@ PARTS = (
     Part("the narrowest dtype in f", change=_as_float64),
     Part("four roundings of float32 agree", ((derive.Derivatives, "floor", property(_same_floor)),)),
     Part("the long ladder", ((Examination, "_settled", lambda *x: True),)),
-    Part("the long ladder where F varies", ((core, "slopes", _slopes_without_variation),)),
-    Part("the noise of a claim", ((core, "NOISES", 0.0),)),
+    Part("the long ladder where F varies", ((quotients, "slopes", _slopes_without_variation),)),
+    Part("the noise of a claim", everywhere("NOISES", 0.0)),
     # The other comparisons.
     Part("linear in the cotangent", ((Examination, "_linear", _nothing),)),
     Part("claim = autodiff", ((Examination, "_autodiff", _nothing),)),
@@ -190,7 +203,7 @@ PARTS = (
     Part("forward = reverse", ((Examination, "_modes", _nothing),)),
     Part("every element is right", ((Examination, "_every_element_is_right", lambda *x: False),)),
     Part("verdict by single elements", ((Examination, "_after", lambda self, claim, i, *checks: checks[:2]),)),
-    Part("an iteration in f", ((core, "ITERATION", -math.inf),)),
+    Part("an iteration in f", everywhere("ITERATION", -math.inf)),
     Part("a rule with an absolute error", ((derive, "_APPROXIMATE", 0.0),), decides=_approximate),
     Part("autodiff in the user's dtype = float64", without=r"^[a-z0-9]+ = float64$|^in its own dtype$"),
     Part("claim in the user's dtype = float64", without=r" in \w+ = float64$"),

@@ -21,11 +21,11 @@ from benchmarks.corpus.case import Case
 from benchmarks.corpus.fresh_right import FRESH_RIGHT
 from benchmarks.corpus.fresh_wrong import FRESH_WRONG
 from benchmarks.gradcheck import CORPUS, FUNCTIONS_AT_ONCE, Digits, functions_of
-from jaxgd.gradcheck import core
-from jaxgd.gradcheck.check import Clock
+from jaxgd.gradcheck import constants, quotients
+from jaxgd.gradcheck.clock import Clock
 from jaxgd.gradcheck.derive import Derivative
 from jaxgd.gradcheck.examine import Examination
-from jaxgd.gradcheck.locate import Look
+from jaxgd.gradcheck.locate import ElementSearch
 from jaxgd.gradcheck.report import Check, GradientReport, LeafReport
 from jaxgd.gradcheck.sample import Sampler
 
@@ -39,16 +39,16 @@ Outcome = tuple[str, str]
 class Recorded:
     """The recorded evaluations of f, in place of the sampler."""
 
-    long: dict[int, core.Lines]
-    looks: dict[tuple[str, int], Look]
+    long: dict[int, quotients.Lines]
+    searches: dict[tuple[str, int], ElementSearch]
     coarse: bool
     narrowest: str
     iterates: bool
     ignored: set[int]
 
-    def lines(self, leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
+    def lines(self, leaves: Sequence[int], n: int, h: quotients.Floats) -> dict[int, quotients.Lines]:
         """Return F at the steps of the long ladder, with the number of rungs that the core has now."""
-        return {i: _part(self.long[i], slice(core.RUNGS)) for i in leaves}
+        return {i: _part(self.long[i], slice(constants.RUNGS)) for i in leaves}
 
 
 @dataclasses.dataclass
@@ -161,35 +161,39 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
 
 
 @contextlib.contextmanager
-def _recording(stages: list[Any]) -> Iterator[None]:
+def _recording(stages: list[tuple[Examination, tuple[LeafReport, ...]]]) -> Iterator[None]:
     """Record every examination. One batch evaluates F at the few steps and at the many, along every direction."""
-    run, look, evaluate = Examination.run, Examination._look, Sampler.lines
+    run, search, evaluate = Examination.run, Examination._search, Sampler.lines
 
-    def lines(self: Any, leaves: Sequence[int], n: int, h: Any) -> dict[int, core.Lines]:
-        if len(h) == core.RUNGS:
-            return {i: self.long[i] for i in leaves}
-        both = evaluate(self, leaves, len(self.shared.directions[0]) - 1, np.concatenate([h, core.ladder()]))
-        self.long = {i: _part(x, slice(len(h), None)) for i, x in both.items()}
+    long: dict[int, quotients.Lines] = {}
+    searches: dict[tuple[str, int], ElementSearch] = {}
+
+    def lines(self: Sampler, leaves: Sequence[int], n: int, h: quotients.Floats) -> dict[int, quotients.Lines]:
+        if len(h) == constants.RUNGS:
+            return {i: long[i] for i in leaves}
+        both = evaluate(self, leaves, len(self.shared.directions[0]) - 1, np.concatenate([h, quotients.ladder()]))
+        long.clear()
+        long.update({i: _part(x, slice(len(h), None)) for i, x in both.items()})
         return {i: _part(x, slice(len(h)), slice(n)) for i, x in both.items()}
 
-    def lookup(self: Any, claim: Derivative, i: int, quotients: Any) -> Look:
-        found = look(self, claim, i, quotients)
-        self.looks[claim.name, i] = found
-        return found
+    def recorded_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> ElementSearch:
+        searches[claim.name, i] = search(self, claim, i, checks)
+        return searches[claim.name, i]
 
-    def recorded_run(self: Any) -> tuple[LeafReport, ...]:
-        x, short, self.looks = self.sampler, dict(self.lines), {}
+    def recorded_run(self: Examination) -> tuple[LeafReport, ...]:
+        x, short = self.sampler, dict(self.lines)
+        searches.clear()
         leaves = run(self)
-        known = Recorded(x.long, self.looks, x.coarse, x.narrowest, x.iterates, x.ignored)
+        known = Recorded(dict(long), dict(searches), x.coarse, x.narrowest, x.iterates, x.ignored)
         stages.append((_plain(self, known, short), leaves))
         return leaves
 
-    replaced = (Sampler, "lines", lines), (Examination, "_look", lookup), (Examination, "run", recorded_run)
+    replaced = (Sampler, "lines", lines), (Examination, "_search", recorded_search), (Examination, "run", recorded_run)
     with patched(replaced):
         yield
 
 
-def _part(lines: core.Lines, steps: slice, directions: slice = slice(None)) -> core.Lines:
+def _part(lines: quotients.Lines, steps: slice, directions: slice = slice(None)) -> quotients.Lines:
     """Return F at some steps along some directions."""
     return lines._replace(
         h=lines.h[steps],
@@ -198,7 +202,7 @@ def _part(lines: core.Lines, steps: slice, directions: slice = slice(None)) -> c
     )
 
 
-def _plain(exam: Examination, known: Recorded, short: dict[int, core.Lines]) -> Examination:
+def _plain(exam: Examination, known: Recorded, short: dict[int, quotients.Lines]) -> Examination:
     """Return the examination with numbers and words only, so that it can be saved."""
     for x in (*exam.d.claims, exam.d.reverse, exam.d.forward):
         if x is not None:

@@ -1,12 +1,11 @@
 """Right derivatives of functions of arrays, of linear algebra and of complex numbers."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
-from jax import lax
+from jax import Array, lax
 
 from .case import Case
 from .draws import (
@@ -26,24 +25,26 @@ from .draws import (
 )
 
 
-def symmetric(a: Any) -> Any:
-    """Return the symmetric part, for functions whose derivative is right for symmetric matrices only."""
+def symmetric(a: Array) -> Array:
+    """Return the symmetric part of a. The derivatives of some functions are right only for symmetric matrices."""
     return (a + a.T) / 2
 
 
-def cho_solve(a: Any, b: Any) -> Any:
+def cho_solve(a: Array, b: Array) -> Array:
     """Return a⁻¹b by the Cholesky factor. SciPy's function reads only one triangle of a."""
-    return linalg.cho_solve(linalg.cho_factor(symmetric(a)), b)
+    x: Array = linalg.cho_solve(linalg.cho_factor(symmetric(a)), b)
+    return x
 
 
-def linear_solve(a: Any, b: Any) -> Any:
+def linear_solve(a: Array, b: Array) -> Array:
     """Return a⁻¹b for symmetric a, with a solver that autodiff does not differentiate."""
     a = symmetric(a)
     solve = partial(lax.custom_linear_solve, lambda x: a @ x, symmetric=True)
-    return solve(b, lambda _, b: cho_solve(a, b))
+    x: Array = solve(b, lambda _, b: cho_solve(a, b))
+    return x
 
 
-def polar_factor(a: Any) -> Any:
+def polar_factor(a: Array) -> Array:
     u, _, v = jnp.linalg.svd(a, full_matrices=False)
     return jnp.asarray(u) @ jnp.asarray(v)
 

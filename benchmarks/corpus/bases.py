@@ -1,11 +1,11 @@
-"""Functions with right derivatives, each with the kinds of wrong derivatives to give it."""
+"""Functions with right derivatives, and for each the kinds of wrong derivatives that the corpus gives it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import nn
+from jax import Array, nn
+from jax.typing import DTypeLike
 
 from .draws import Args, Draw, array, away, complex_normal, matrix, normal, scaled, together, uniform
 from .flows import runge_kutta
@@ -19,7 +19,7 @@ def saturated(*sizes: int) -> Draw:
     """
     plain = draw_network(*sizes)
 
-    def draw(rng: np.random.Generator, dtype: Any) -> Args:
+    def draw(rng: np.random.Generator, dtype: DTypeLike) -> Args:
         network, x, y = plain(rng, dtype)
         last = network[-1]._replace(b=array(rng.uniform(13.0, 15.0, sizes[-1]), dtype))
         return (*network[:-1], last._replace(w=0.3 * last.w)), x, jnp.zeros_like(y)
@@ -27,27 +27,27 @@ def saturated(*sizes: int) -> Draw:
     return draw
 
 
-def one_hot_cross_entropy(z: Any) -> Any:
+def one_hot_cross_entropy(z: Array) -> Array:
     """Return the cross-entropy of z with the labels 0, 1, 2, …"""
     return -jnp.mean(jnp.diagonal(nn.log_softmax(z)))
 
 
-def rosenbrock(v: Any) -> Any:
+def rosenbrock(v: Array) -> Array:
     """Return Rosenbrock's function, a curved valley."""
     return jnp.sum(100 * (v[1:] - v[:-1] ** 2) ** 2 + (1 - v[:-1]) ** 2)
 
 
-def unequal(small: Any, large: Any) -> Any:
+def unequal(small: Array, large: Array) -> Array:
     """Return a cost that hardly depends on its first argument."""
     return 1e-6 * jnp.sum(jnp.sin(small)) + jnp.sum(large**2)
 
 
-def regression(w: Any, x: Any, y: Any) -> Any:
+def regression(w: Array, x: Array, y: Array) -> Array:
     """Return the mean square of the residuals of a linear model."""
     return jnp.mean((x @ w - y) ** 2)
 
 
-BASES: tuple[tuple[str, Callable[..., Any], Draw, tuple[str, ...]], ...] = (
+BASES: tuple[tuple[str, Callable[..., object], Draw, tuple[str, ...]], ...] = (
     ("sine", jnp.sin, away(), (
         "zero", "×1.0005", "one element zero", "cotangent forgotten", "cotangent squared", "at another point",
         "one element NaN", "reversed", "offset")),

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 
@@ -33,16 +33,16 @@ class Case:
     """
 
     name: str
-    f: Callable[..., Any]
+    f: Callable[..., object]
     draw: Draw
     expected: tuple[str, ...] = (RIGHT,)
     cause: str = ""
     argnums: int | tuple[int, ...] | None = None
-    gradient: Callable[..., Any] | None = None
-    vjp: Callable[..., Any] | None = None
-    jvp: Callable[..., Any] | None = None
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    gradient: Callable[..., object] | None = None
+    vjp: Callable[..., object] | None = None
+    jvp: Callable[..., object] | None = None
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
     kind: str = ""
 
     def keywords(self) -> dict[str, Any]:
@@ -59,11 +59,23 @@ class Case:
             yield
 
 
-def wrong(name: str, f: Callable[..., Any], draw: Draw, **more: Any) -> Case:
+class More(TypedDict, total=False):
+    """The optional attributes of a case."""
+
+    argnums: int | tuple[int, ...]
+    gradient: Callable[..., object]
+    vjp: Callable[..., object]
+    jvp: Callable[..., object]
+    options: Mapping[str, object]
+    settings: Mapping[str, object]
+    kind: str
+
+
+def wrong(name: str, f: Callable[..., object], draw: Draw, **more: Unpack[More]) -> Case:
     """Return a case with a wrong derivative."""
     return Case(name, f, draw, (IS_WRONG,), **more)
 
 
-def undecided(name: str, f: Callable[..., Any], draw: Draw, cause: str = "kink", **more: Any) -> Case:
+def undecided(name: str, f: Callable[..., object], draw: Draw, cause: str = "kink", **more: Unpack[More]) -> Case:
     """Return a case at a point without a derivative: a checker cannot tell, and names this cause."""
     return Case(name, f, draw, (CANNOT_TELL,), cause, **more)

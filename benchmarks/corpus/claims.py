@@ -3,86 +3,91 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 import numpy as np
-from jax import nn
+from jax import Array, nn
+from jax.typing import DTypeLike
+
+from jaxgd.typed import grad
 
 from .case import Case, undecided, wrong
 from .draws import Args, array, complex_normal, fixed, tree, whole
 from .inputs import A, Z, sines, square
 from .kinds import times_gradient
+from .typed import solve
 
+Tree = dict[str, Array]
+Layers = list[tuple[Array, Array]]
 TWO = tree(lambda a, b: {"a": a, "b": b}, fixed(A, 1.0))
 SIGNAL = fixed([1.0, -2.0, 0.5, 3.0, 1.5, -1.0])
 SEGMENTS = np.array([0, 0, 1, 1, 1, 2], np.int32)
 CHAIN = 2 * np.eye(6) - np.eye(6, k=1) - np.eye(6, k=-1)
 
 
-def product(x: Any, y: Any) -> Any:
+def product(x: Array, y: Array) -> Array:
     return x * y
 
 
-def modulus(z: Any) -> Any:
+def modulus(z: Array) -> Array:
     return jnp.sum(jnp.abs(z) ** 2)
 
 
-def of_two(p: Any) -> Any:
+def of_two(p: Tree) -> Array:
     return square(p["a"]) + p["b"]
 
 
-def waves(p: Any) -> Any:
+def waves(p: Tree) -> Array:
     """Return Σ sin(1e30 a) + Σ c², for a leaf a of 1e-30."""
     return sines(p["a"] * 1e30) + square(p["c"])
 
 
-def waves_gradient(p: Any) -> Any:
+def waves_gradient(p: Tree) -> Tree:
     return {"a": 1.01e30 * jnp.cos(p["a"] * 1e30), "c": 2 * p["c"]}
 
 
-def poisson(e: Any) -> Any:
+def poisson(e: Array) -> Array:
     """Return ‖u‖²/2 for the solution u of a chain of springs with stiffness e."""
-    return square(jnp.linalg.solve(jnp.asarray(CHAIN, e.dtype) + jnp.diag(e), jnp.ones_like(e))) / 2
+    return square(solve(jnp.asarray(CHAIN, e.dtype) + jnp.diag(e), jnp.ones_like(e))) / 2
 
 
-def poisson_gradient(e: Any) -> Any:
+def poisson_gradient(e: Array) -> Array:
     """Return twice the gradient, by the adjoint method."""
     m = jnp.asarray(CHAIN, e.dtype) + jnp.diag(e)
-    u = jnp.linalg.solve(m, jnp.ones_like(e))
-    return -2 * jnp.linalg.solve(m.T, u) * u
+    u = solve(m, jnp.ones_like(e))
+    return -2 * solve(m.T, u) * u
 
 
-def drag(a: Any, temperature: Any) -> Any:
+def drag(a: Array, temperature: Array) -> Array:
     """Return a cost of a leaf of 2e4 and a leaf of 1."""
     return jnp.sum(jnp.exp(-temperature) / (1 + a / 2e4)) + square(temperature)
 
 
-def drag_gradient(a: Any, temperature: Any) -> Any:
-    return jax.grad(drag)(a, temperature) * jnp.array([1, 1.05, 1], a.dtype)
+def drag_gradient(a: Array, temperature: Array) -> Array:
+    return grad(drag)(a, temperature) * jnp.array([1, 1.05, 1], a.dtype)
 
 
-def segment_products(x: Any) -> Any:
+def segment_products(x: Array) -> Array:
     return jnp.sum(jax.ops.segment_prod(x, SEGMENTS, 3) * jnp.arange(1, 4))
 
 
-def segment_gradient(x: Any) -> Any:
+def segment_gradient(x: Array) -> Array:
     a, b, c, d, e, _ = x
     return jnp.stack([b, a, 2 * d * e, 2 * c * e, 2 * c * d, jnp.full_like(a, 3)])
 
 
-def spectrum(x: Any) -> Any:
+def spectrum(x: Array) -> Array:
     """Return the energy of a real signal's spectrum, with weights that grow with the frequency."""
     y = jnp.fft.rfft(x)
     return jnp.sum(jnp.abs(y) ** 2 * jnp.arange(1, y.size + 1))
 
 
-def spectrum_gradient(halved: bool) -> Callable[..., Any]:
+def spectrum_gradient(halved: bool) -> Callable[[Array], Array]:
     """Return the gradient by irfft, which counts the inner frequencies twice unless they are halved."""
 
-    def gradient(x: Any) -> Any:
+    def gradient(x: Array) -> Array:
         y = jnp.fft.rfft(x)
         g = 2 * y * jnp.arange(1, y.size + 1)
         if halved:
@@ -92,43 +97,43 @@ def spectrum_gradient(halved: bool) -> Callable[..., Any]:
     return gradient
 
 
-def fft_along(*axes: int) -> Callable[..., Any]:
+def fft_along(*axes: int) -> Callable[..., tuple[Array, Array]]:
     """Return the forward mode of the transform along axis 0, with tangents transformed along these axes."""
     return lambda primals, tangents: (jnp.fft.fft(primals[0], axis=0), jnp.fft.fftn(tangents[0], axes=axes))
 
 
-def upper_solve(a: Any) -> Any:
+def upper_solve(a: Array) -> Array:
     return square(linalg.solve_triangular(a, jnp.ones(2, a.dtype), lower=False))
 
 
-def upper_solve_gradient(a: Any) -> Any:
+def upper_solve_gradient(a: Array) -> Array:
     """Return a gradient that is nonzero in the triangle that f does not read."""
     x = linalg.solve_triangular(a, jnp.ones(2, a.dtype), lower=False)
     return -jnp.outer(linalg.solve_triangular(a, 2 * x, trans=1, lower=False), x)
 
 
-def cumprod_by_division(x: Any) -> Any:
+def cumprod_by_division(x: Array) -> tuple[Array, Callable[[Array], tuple[Array]]]:
     y = jnp.cumprod(x)
     return y, lambda g: (jnp.cumsum((g * y)[::-1])[::-1] / x,)
 
 
-def two_layers(p: Any) -> Any:
+def two_layers(p: Tree) -> Array:
     return square(jnp.tanh(p["b"] @ jnp.tanh(p["a"] @ jnp.arange(1, 4, dtype=p["a"].dtype) / 3)))
 
 
-def two_layers_exchanged(p: Any) -> Any:
-    g = jax.grad(two_layers)(p)
+def two_layers_exchanged(p: Tree) -> Tree:
+    g = grad(two_layers)(p)
     return {"a": g["b"], "b": g["a"]}
 
 
-def draw_two_layers(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_two_layers(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     return ({name: array(rng.normal(size=(3, 3)), dtype) for name in "ab"},)
 
 
 SIZES = (784, 800, 400, 128, 10)
 
 
-def large_network(layers: Any, x: Any, y: Any) -> Any:
+def large_network(layers: Layers, x: Array, y: Array) -> Array:
     """Return the cross-entropy of a network with a million weights."""
     for i, (w, b) in enumerate(layers):
         x = x @ w + b
@@ -136,7 +141,7 @@ def large_network(layers: Any, x: Any, y: Any) -> Any:
     return -jnp.mean(jnp.sum(nn.log_softmax(x) * y, -1))
 
 
-def draw_large_network(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_large_network(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     layers = [
         (array(rng.normal(size=(m, n)) / np.sqrt(m), dtype), array(np.full(n, 0.1), dtype))
         for m, n in itertools.pairwise(SIZES)
@@ -144,17 +149,17 @@ def draw_large_network(rng: np.random.Generator, dtype: Any) -> Args:
     return layers, array(rng.normal(size=(16, 784)), dtype), array(np.eye(10)[np.arange(16) % 10], dtype)
 
 
-def one_of_a_million(*args: Any) -> Any:
+def one_of_a_million(layers: Layers, x: Array, y: Array) -> Layers:
     """Return the gradient with one of 320,000 elements of a leaf twice as large."""
-    g = jax.grad(large_network)(*args)
+    g = grad(large_network)(layers, x, y)
     return [g[0], (g[1][0].at[123, 45].multiply(2), g[1][1]), *g[2:]]
 
 
-def norm(x: Any, scale: Any) -> Any:
+def norm(x: Array, scale: Array) -> Array:
     return scale * (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-6)
 
 
-def transformer(p: Any, x: Any) -> Any:
+def transformer(p: Tree, x: Array) -> Array:
     """Return the mean square of the results of one block of a transformer."""
     h = norm(x, p["s1"])
     q, k, v = (jnp.einsum("td,dhe->hte", h, p[name]) for name in "qkv")
@@ -164,13 +169,13 @@ def transformer(p: Any, x: Any) -> Any:
     return jnp.mean((x + nn.gelu(norm(x, p["s2"]) @ p["up"]) @ p["down"]) ** 2)
 
 
-def heads_mixed(p: Any, x: Any) -> Any:
+def heads_mixed(p: Tree, x: Array) -> Tree:
     """Return the gradient with the elements of one leaf in the wrong order."""
-    g = jax.grad(transformer)(p, x)
+    g = grad(transformer)(p, x)
     return g | {"k": jnp.swapaxes(g["k"], 1, 2).reshape(g["k"].shape)}
 
 
-def draw_transformer(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_transformer(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     d, h, e = 64, 4, 16
     shapes = {"q": (d, h, e), "k": (d, h, e), "v": (d, h, e), "o": (h, e, d), "up": (d, 4 * d), "down": (4 * d, d)}
     p = {name: array(rng.normal(size=shape) / 8, dtype) for name, shape in shapes.items()}

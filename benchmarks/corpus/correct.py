@@ -1,10 +1,11 @@
 """Functions with right derivatives, and points where the functions are smooth. A checker must not call any wrong."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
-from jax import lax, nn
+from jax import Array, nn
+
+from jaxgd.typed import fori_loop
 
 from .arrays import ARRAYS, COMPLEX, LINEAR_ALGEBRA
 from .case import Case
@@ -14,7 +15,7 @@ from .flows import FLOWS
 from .networks import NEURAL
 
 
-def mixed_sizes(tree: Any) -> Any:
+def mixed_sizes(tree: dict[str, Array]) -> Array:
     """Return a sum that depends about equally on a leaf of size 1e-6 and on a leaf of size 1e6."""
     return jnp.sum(jnp.sin(1e6 * tree["small"])) + jnp.sum(jnp.log(tree["large"]))
 
@@ -29,7 +30,7 @@ FUNCTIONS_AT_SCALES = (
 )
 
 
-def tanh_at(scale: float) -> Callable[..., Any]:
+def tanh_at(scale: float) -> Callable[..., Array]:
     """Return the function tanh(x/scale)."""
     return lambda x: jnp.tanh(x / scale)
 
@@ -73,16 +74,16 @@ HARD = (
     Case("Runge's function", lambda x: 1 / (1 + 25 * x**2), uniform(-1.0, 1.0)),
     Case("nearly singular", jnp.linalg.inv, fixed([[1.0, 1.0], [1.0, 1.0001]])),
     Case("nearly equal eigenvalues", jnp.linalg.eigvalsh, fixed([[1.0, 1e-3], [1e-3, 1.001]])),
-    Case("twenty layers of tanh", lambda x: lax.fori_loop(0, 20, lambda _, x: jnp.tanh(1.5 * x), x), normal()),
+    Case("twenty layers of tanh", lambda x: fori_loop(0, 20, lambda _, x: jnp.tanh(1.5 * x), x), normal()),
 )  # fmt: skip
 
 
 def _elementwise() -> list[Case]:
-    found = []
+    cases = []
     for name, f, draw, scales in ROWS:
-        found.append(Case(name, f, draw))
-        found += [Case(f"{name} × {scale:g}", f, scaled(draw, scale)) for scale in scales]
-    return found
+        cases.append(Case(name, f, draw))
+        cases += [Case(f"{name} × {scale:g}", f, scaled(draw, scale)) for scale in scales]
+    return cases
 
 
 CORRECT = (*_elementwise(), *NEURAL, *ARRAYS, *LINEAR_ALGEBRA, *FLOWS, *COMPLEX, *SCALES, *HARD)

@@ -3,28 +3,34 @@
 NumPy draws the points. A point is therefore the same in every dtype, up to rounding, and drawing compiles nothing.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
-Args = tuple[Any, ...]
-Draw = Callable[[np.random.Generator, Any], Args]
+# An array, a number, or a list of numbers or of such lists.
+Values = ArrayLike | Sequence["Values"]
+Args = tuple[object, ...]
+Draw = Callable[[np.random.Generator, DTypeLike], Args]
+Reals = NDArray[np.float64]
+Numbers = NDArray[np.float64] | NDArray[np.complex128]
 
 
-def array(x: Any, dtype: Any) -> jax.Array:
+def array(x: Values, dtype: DTypeLike) -> Array:
     """Return x in the dtype, or in the complex dtype of the same precision if x is complex."""
-    x = np.asarray(x)
-    return jnp.asarray(x.astype(np.result_type(dtype, np.complex64) if np.iscomplexobj(x) else dtype))
+    values = np.asarray(x)
+    wanted = np.result_type(dtype, np.complex64) if np.iscomplexobj(values) else dtype
+    return jnp.asarray(values.astype(wanted))
 
 
-def arrays(sample: Callable[[np.random.Generator, Shape], Any], *shapes: Shape) -> Draw:
+def arrays(sample: Callable[[np.random.Generator, Shape], Numbers], *shapes: Shape) -> Draw:
     """Draw one argument per shape with sample(rng, shape)."""
 
-    def draw(rng: np.random.Generator, dtype: Any) -> Args:
+    def draw(rng: np.random.Generator, dtype: DTypeLike) -> Args:
         return tuple(array(sample(rng, shape), dtype) for shape in shapes or ((5,),))
 
     return draw
@@ -35,17 +41,17 @@ def together(*draws: Draw) -> Draw:
     return lambda rng, dtype: tuple(x for draw in draws for x in draw(rng, dtype))
 
 
-def tree(make: Callable[..., Any], *draws: Draw) -> Draw:
+def tree(make: Callable[..., object], *draws: Draw) -> Draw:
     """Draw one argument: make(*arguments of all draws)."""
     return lambda rng, dtype: (make(*together(*draws)(rng, dtype)),)
 
 
-def fixed(*values: Any) -> Draw:
+def fixed(*values: Values) -> Draw:
     """Return these floats at every draw."""
     return lambda rng, dtype: tuple(array(value, dtype) for value in values)
 
 
-def whole(*values: Any) -> Draw:
+def whole(*values: Values) -> Draw:
     """Return these whole numbers at every draw, for any dtype."""
     return lambda rng, dtype: tuple(jnp.asarray(value) for value in values)
 
@@ -53,13 +59,11 @@ def whole(*values: Any) -> Draw:
 def scaled(draw: Draw, factor: float) -> Draw:
     """Draw arguments with `draw` and multiply the floats by a factor."""
 
-    def draw_scaled(rng: np.random.Generator, dtype: Any) -> Args:
-        return tuple(
-            array(np.asarray(x, float) * factor, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-            for x in draw(rng, dtype)
-        )
+    def scale(x: object, dtype: DTypeLike) -> object:
+        floats = isinstance(x, Array) and jnp.issubdtype(x.dtype, jnp.floating)
+        return array(np.asarray(x, float) * factor, dtype) if floats else x
 
-    return draw_scaled
+    return lambda rng, dtype: tuple(scale(x, dtype) for x in draw(rng, dtype))
 
 
 def normal(*shapes: Shape, scale: float = 1.0) -> Draw:
@@ -85,7 +89,7 @@ def away(*shapes: Shape, least: float = 0.2, most: float = 2.0) -> Draw:
 def pieces(*intervals: tuple[float, float], shape: Shape = (6,)) -> Draw:
     """Draw element i from interval i, and repeat the intervals, for piecewise functions."""
 
-    def draw(rng: np.random.Generator, dtype: Any) -> Args:
+    def draw(rng: np.random.Generator, dtype: DTypeLike) -> Args:
         n = int(np.prod(shape))
         low, high = np.resize(np.array(intervals), (n, 2)).T
         return (array(rng.uniform(low, high).reshape(shape), dtype),)
@@ -101,7 +105,7 @@ def fractions(*shapes: Shape) -> Draw:
 def distinct(*shapes: Shape) -> Draw:
     """Draw numbers in random order, no two closer than 0.1."""
 
-    def sample(rng: np.random.Generator, shape: Shape) -> Any:
+    def sample(rng: np.random.Generator, shape: Shape) -> Reals:
         n = int(np.prod(shape))
         return (0.3 * (rng.permutation(n) - n / 2) + rng.uniform(0, 0.2, n)).reshape(shape)
 
@@ -111,7 +115,7 @@ def distinct(*shapes: Shape) -> Draw:
 def apart(n: int = 5) -> Draw:
     """Draw two arguments that differ by at least 0.2 in each element."""
 
-    def draw(rng: np.random.Generator, dtype: Any) -> Args:
+    def draw(rng: np.random.Generator, dtype: DTypeLike) -> Args:
         x = rng.normal(size=n)
         return array(x, dtype), array(x + rng.choice([-1.0, 1.0], n) * rng.uniform(0.2, 1.0, n), dtype)
 
@@ -126,7 +130,7 @@ def matrix(n: int = 3) -> Draw:
 def definite(n: int = 3) -> Draw:
     """Draw a symmetric positive definite matrix."""
 
-    def sample(rng: np.random.Generator, shape: Shape) -> Any:
+    def sample(rng: np.random.Generator, shape: Shape) -> Reals:
         a = rng.normal(size=shape)
         return a @ a.T + n * np.eye(n)
 
@@ -136,9 +140,9 @@ def definite(n: int = 3) -> Draw:
 def separated(n: int = 3) -> Draw:
     """Draw a symmetric matrix with separated eigenvalues: about 1, 2.5, 4, …"""
 
-    def sample(rng: np.random.Generator, shape: Shape) -> Any:
+    def sample(rng: np.random.Generator, shape: Shape) -> Reals:
         q = np.linalg.qr(rng.normal(size=shape))[0]
-        return q * (1 + 1.5 * np.arange(n) + rng.uniform(0, 0.5, n)) @ q.T
+        return np.asarray(q * (1 + 1.5 * np.arange(n) + rng.uniform(0, 0.5, n)) @ q.T)
 
     return arrays(sample, (n, n))
 
@@ -146,8 +150,8 @@ def separated(n: int = 3) -> Draw:
 def singular(m: int = 4, n: int = 3) -> Draw:
     """Draw an (m, n) matrix with separated singular values: about 1, 2.5, 4, …"""
 
-    def sample(rng: np.random.Generator, shape: Shape) -> Any:
+    def sample(rng: np.random.Generator, shape: Shape) -> Reals:
         u, v = (np.linalg.qr(rng.normal(size=(k, min(shape))))[0] for k in shape)
-        return u * (1 + 1.5 * np.arange(min(shape)) + rng.uniform(0, 0.5, min(shape))) @ v.T
+        return np.asarray(u * (1 + 1.5 * np.arange(min(shape)) + rng.uniform(0, 0.5, min(shape))) @ v.T)
 
     return arrays(sample, (m, n))

@@ -1,32 +1,33 @@
 """Edges of domains, norms and roots at 0, equal eigenvalues, repeated places, and saturation."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 import jax.scipy.special as special
 import numpy as np
-from jax import lax, nn
+from jax import Array, lax, nn
+
+from jaxgd.typed import vmap
 
 from .case import CANNOT_TELL, IS_WRONG, NOT_RIGHT, NOT_WRONG, RIGHT, Case, undecided, wrong
 from .draws import Draw, fixed
 from .inputs import V
 from .kinds import with_jvp, with_vjp
+from .typed import eigh
 
 ATOMS = fixed([[0.0, 1.0], [2.0, 3.5], [1.0, -1.0]])
 TWICE = fixed([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
 ZEROS, PAIR = fixed([0.0, 0.0, 0.0]), fixed([[4.0, 1.0], [1.0, 3.0]])
-norm = jnp.linalg.norm
+norm: Callable[..., Array] = jnp.linalg.norm
 
 
-def safe_norm(x: Any) -> Any:
+def safe_norm(x: Array) -> Array:
     """Return ‖x‖, with the gradient 0 at 0."""
     return jnp.sqrt(jnp.sum(x**2))
 
 
-def safe_norm_tangent(x: Any, dx: Any) -> Any:
+def safe_norm_tangent(x: Array, dx: Array) -> Array:
     y = safe_norm(x)
     return jnp.where(y == 0, 0, jnp.sum(x * dx) / jnp.where(y == 0, 1, y))
 
@@ -34,39 +35,39 @@ def safe_norm_tangent(x: Any, dx: Any) -> Any:
 norm_by_convention = with_jvp(safe_norm, safe_norm_tangent)
 
 
-def distances(length: Callable[..., Any]) -> Callable[..., Any]:
+def distances(length: Callable[[Array], Array]) -> Callable[..., Array]:
     """Return the sum of the distances of all pairs, also of each atom from itself."""
-    return lambda x: jnp.sum(jax.vmap(jax.vmap(length))(x[:, None] - x[None, :]))
+    return lambda x: jnp.sum(vmap(vmap(length))(x[:, None] - x[None, :]))
 
 
-def through_eigenvectors(eigh: Callable[..., Any]) -> Callable[..., Any]:
+def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callable[..., Array]:
     """Return a linear function of exp a, by the eigenvectors of a. It is smooth even where eigenvalues are equal."""
 
-    def f(a: Any) -> Any:
+    def f(a: Array) -> Array:
         w, v = eigh(a)
         return jnp.sum(((v * jnp.exp(w)) @ v.T) * jnp.array([[1, 2, 3], [2, 1, 1], [3, 1, 5]], a.dtype))
 
     return f
 
 
-def masked_tangent(a: Any, da: Any) -> Any:
+def masked_tangent(a: Array, da: Array) -> tuple[Array, Array]:
     """Return the tangent of eigenvalues and eigenvectors, without the pairs of equal eigenvalues."""
-    w, v = jnp.linalg.eigh(a)
+    w, v = eigh(a)
     gap = w[None, :] - w[:, None]
     near = jnp.abs(gap) < 1e-8
     m = v.T @ ((da + da.T) / 2) @ v
     return jnp.diag(m), v @ (jnp.where(near, 0, 1 / jnp.where(near, 1, gap)) * m)
 
 
-masked_eigh = with_jvp(lambda a: tuple(jnp.linalg.eigh(a)), masked_tangent)
+masked_eigh: Callable[[Array], tuple[Array, Array]] = with_jvp(lambda a: (*eigh(a),), masked_tangent)
 SCATTER = lax.ScatterDimensionNumbers((), (0,), (0,))
 WINDOWS = lax.ScatterDimensionNumbers((1,), (), (0,))
 
 
-def largest_scattered(*places: int) -> Callable[..., Any]:
+def largest_scattered(*places: int) -> Callable[..., Array]:
     """Return a sum after a scatter of maxima to these places; places outside are clipped."""
 
-    def f(t: Any) -> Any:
+    def f(t: Array) -> Array:
         x, at = jnp.array([1, 3, 4], t.dtype), jnp.array(places, jnp.int32)[:, None]
         y = lax.scatter_max(x, at, jnp.stack([1 + t, 4 - t]), SCATTER, mode="clip")
         return jnp.sum(y * jnp.array([2, -1, 3], t.dtype))
@@ -74,7 +75,7 @@ def largest_scattered(*places: int) -> Callable[..., Any]:
     return f
 
 
-def overlapping(u: Any) -> Any:
+def overlapping(u: Array) -> Array:
     """Return products of windows that overlap, although they are declared to be unique."""
     at = jnp.array([[2], [3], [4]], jnp.int32)
     x = jnp.arange(1, 11, dtype=u.dtype)
@@ -84,30 +85,30 @@ def overlapping(u: Any) -> Any:
 REPEATED = np.array([1, 1, 3], np.int32)
 
 
-def saddle(p: Any) -> Any:
+def saddle(p: Array) -> Array:
     """Return xy/r², and 0 at 0. It is 0 along both axes, and jumps along every other direction."""
     r2 = jnp.sum(p**2)
     return jnp.where(r2 > 0, p[0] * p[1] / r2, 0)
 
 
-def kinked_softplus(positive: Callable[..., Any]) -> Callable[..., Any]:
+def kinked_softplus(positive: Callable[[Array], Array]) -> Callable[..., Array]:
     """Return Σ log(1 + eˣ) as the sum of two functions with a kink at 0."""
     return lambda x: jnp.sum(positive(x) + jnp.log1p(jnp.exp(-jnp.abs(x))))
 
 
-def power_of_modulus(p: float) -> Callable[..., Any]:
+def power_of_modulus(p: float) -> Callable[..., Array]:
     return lambda x: jnp.abs(x) ** p
 
 
-def power_of_norm(p: float) -> Callable[..., Any]:
+def power_of_norm(p: float) -> Callable[..., Array]:
     return lambda x: norm(x) ** p
 
 
-def not_a_number(x: Any, g: Any) -> Any:
+def not_a_number(x: Array, g: Array) -> tuple[Array]:
     return (g * jnp.full_like(x, jnp.nan),)
 
 
-def infinite(x: Any, g: Any) -> Any:
+def infinite(x: Array, g: Array) -> tuple[Array]:
     return (g * jnp.full_like(x, jnp.inf),)
 
 
@@ -134,7 +135,7 @@ EDGES = (
     undecided("3-norm at 0", lambda x: norm(x, 3), ZEROS),
     undecided("Frobenius norm at 0", norm, fixed(np.zeros((2, 3)))),
     undecided("distance of two equal points", lambda x, y: norm(x - y), fixed([1.0, 2.0], [1.0, 2.0])),
-    # Forward mode is NaN in y too: the NaN of the norm times a tangent of 0.
+    # Forward mode is NaN along y too, because it multiplies the NaN slope of the norm by a tangent of 0.
     Case("norm at 0 plus a smooth leaf", lambda x, y: norm(x) + jnp.sum(jnp.sin(y)), fixed(np.zeros(3), V), NOT_RIGHT),
     undecided("norm at 0, gradient 0 by convention", norm_by_convention, ZEROS),
     Case("norm by convention, away from 0", norm_by_convention, fixed([1.0, -2.0, 0.5])),
@@ -170,13 +171,13 @@ EDGES = (
         x, where=jnp.array([True, False])), fixed([0.0, 100.0])),
     Case("logsumexp with a weight of 0", lambda x: special.logsumexp(jnp.zeros(3, x.dtype), b=x),
          fixed([2.0, 0.0, 5.0]), NOT_RIGHT),
-    wrong("exp of a matrix by eigenvectors, two eigenvalues equal", through_eigenvectors(jnp.linalg.eigh), TWICE),
+    wrong("exp of a matrix by eigenvectors, two eigenvalues equal", through_eigenvectors(eigh), TWICE),
     wrong("exp of a matrix by masked eigenvectors", through_eigenvectors(masked_eigh), TWICE),
     # NaN if both eigenvalues are equal after rounding, otherwise right.
     Case("eigenvector of the eigenvalue that is alone", lambda a: jnp.linalg.eigh(a)[1][:, 2] ** 2
          * jnp.arange(1, 4, dtype=a.dtype), fixed([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]]),
          (RIGHT, IS_WRONG)),
-    Case("exp of a matrix by eigenvectors", through_eigenvectors(jnp.linalg.eigh),
+    Case("exp of a matrix by eigenvectors", through_eigenvectors(eigh),
          fixed([[1.0, 0.2, 0.1], [0.2, 1.5, 0.3], [0.1, 0.3, 2.0]])),
     Case("masked eigenvalues, squared", lambda a: jnp.sum(masked_eigh(a)[0] ** 2), TWICE),
     Case("eigenvectors of 2^24 + 2i", lambda m: jnp.sum(jnp.linalg.eigh(m)[1] ** 2 * jnp.arange(

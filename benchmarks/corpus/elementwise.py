@@ -7,7 +7,6 @@ there: at x = 1e-6, a step of the size of x changes cos x by only 1e-12.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax.numpy as jnp
 import jax.scipy.special as special
@@ -15,7 +14,7 @@ from jax import lax, nn
 
 from .draws import Draw, apart, away, fixed, fractions, normal, pieces, together, uniform, whole
 
-Row = tuple[str, Callable[..., Any], Draw, tuple[float, ...]]
+Row = tuple[str, Callable[..., object], Draw, tuple[float, ...]]
 
 TINY, HUGE = (1e-6,), (1e6,)
 BOTH = TINY + HUGE

@@ -1,27 +1,32 @@
 """Mistakes of the fresh cases: a term, a factor or a path is missing, or a rule fits a slightly different function."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
-import jax
 import jax.numpy as jnp
 import jax.scipy.stats as stats
 import numpy as np
-from jax import lax, nn
+from jax import Array, lax, nn
+from jax.typing import DTypeLike
+
+from jaxgd.typed import fori_loop, grad, jvp, vmap
 
 from . import fresh_models as models
 from . import fresh_rules as rules
 from . import fresh_science as science
-from .draws import normal
+from .draws import Args, normal
 from .kinds import pulled, with_jvp, with_vjp
+from .typed import eigh, linear_solve, segment_sum, solve
 
+R = TypeVar("R")
+Pair = tuple[Array, Array]
 stop = lax.stop_gradient
 
 
-def as_if(f: Callable[..., Any], other: Callable[..., Any], *places: int) -> Callable[..., Any]:
+def as_if(f: Callable[..., R], other: Callable[..., object], *places: int) -> Callable[..., R]:
     """Return f with the reverse mode of another function, for the arguments at these places or for all."""
 
-    def backward(*args: Any) -> Any:
+    def backward(*args: object) -> tuple[Array, ...]:
         found, mistaken = pulled(f, args[:-1], args[-1]), pulled(other, args[:-1], args[-1])
         chosen = places or range(len(found))
         return tuple(mistaken[i] if i in chosen else found[i] for i in range(len(found)))
@@ -29,10 +34,10 @@ def as_if(f: Callable[..., Any], other: Callable[..., Any], *places: int) -> Cal
     return with_vjp(f, backward)
 
 
-def changed(f: Callable[..., Any], place: int, change: Callable[..., Any]) -> Callable[..., Any]:
+def changed(f: Callable[..., R], place: int, change: Callable[..., object]) -> Callable[..., R]:
     """Return f with one cotangent replaced by change(cotangent, *args)."""
 
-    def backward(*args: Any) -> Any:
+    def backward(*args: object) -> tuple[object, ...]:
         found = pulled(f, args[:-1], args[-1])
         return (*found[:place], change(found[place], *args[:-1]), *found[place + 1 :])
 
@@ -42,21 +47,21 @@ def changed(f: Callable[..., Any], place: int, change: Callable[..., Any]) -> Ca
 # Losses.
 
 
-def focal_fixed(z: Any, y: Any) -> Any:
+def focal_fixed(z: Array, y: Array) -> Array:
     p = nn.sigmoid(jnp.where(y > 0.5, z, -z))
     return -jnp.mean(stop((1 - p) ** 2) * jnp.log(p))
 
 
-def untagged_end(move: Any, emit: Any, tags: Any) -> Any:
+def untagged_end(move: Array, emit: Array, tags: Array) -> Array:
     """Return the loss of a conditional random field without the last tag's own score."""
     return models.crf(move, emit, tags) + emit[-1, tags[-1]]
 
 
-def student(r: Any, nu: Any) -> Any:
+def student(r: Array, nu: Array) -> Array:
     return -jnp.sum(stats.t.logpdf(r, nu))
 
 
-def barlow_half(a: Any, b: Any) -> Any:
+def barlow_half(a: Array, b: Array) -> Array:
     a, b = ((x - x.mean(0)) / x.std(0) for x in (a, b))
     c = a.T @ b / len(a)
     return jnp.sum((jnp.diag(c) - 1) ** 2) + 0.005 * jnp.sum((c * (1 - jnp.eye(len(c), dtype=c.dtype))) ** 2)
@@ -66,33 +71,33 @@ def barlow_half(a: Any, b: Any) -> Any:
 
 turned_again = with_vjp(models.rotate, lambda x, g: (models.rotate(g),))
 repeated = with_vjp(lambda k: jnp.repeat(k, 2, axis=0), lambda k, g: (g[::2],))
-collected = with_vjp(lambda m: jax.ops.segment_sum(m, models.RECEIVERS, 5), lambda m, g: (g[models.SENDERS],))
+collected = with_vjp(lambda m: segment_sum(m, models.RECEIVERS, 5), lambda m, g: (g[models.SENDERS],))
 IDS = np.array([3, 0, 7, 0, 2, 3], np.int32)
 unmasked = with_vjp(lambda t: jnp.where(IDS[:, None] == 0, 0, t[IDS]), lambda t, g: (jnp.zeros_like(t).at[IDS].add(g),))
 
 
-def grouped(q: Any, k: Any, v: Any) -> Any:
+def grouped(q: Array, k: Array, v: Array) -> Array:
     return nn.softmax(jnp.einsum("hqd,hkd->hqk", q, repeated(k))) @ repeated(v)
 
 
-def linear_fixed(q: Any, k: Any, v: Any) -> Any:
+def linear_fixed(q: Array, k: Array, v: Array) -> Array:
     """Return linear attention, with its normalizer held fixed in the derivative."""
     q, k = nn.elu(q) + 1, nn.elu(k) + 1
     total = jnp.cumsum(k[:, :, None] * v[:, None, :], 0)
     return jnp.einsum("nd,nde->ne", q, total) / stop(jnp.sum(q * jnp.cumsum(k, 0), -1, keepdims=True))
 
 
-def block_transposed(g: Any, *args: Any) -> Any:
+def block_transposed(g: Array, *_: object) -> Array:
     """Return the gradient of a recurrent weight with its last square block transposed."""
     h = g.shape[1]
     return g.at[2 * h :].set(g[2 * h :].T)
 
 
-def recurrence(a: Any, b: Any) -> Any:
+def recurrence(a: Array, b: Array) -> Array:
     return lax.scan(lambda h, ab: (ab[0] * h + ab[1],) * 2, jnp.zeros_like(b[0]), (a, b))[1]
 
 
-def recurrence_late(a: Any, b: Any, g: Any) -> Any:
+def recurrence_late(a: Array, b: Array, g: Array) -> Pair:
     """Return cotangents with the state after each step in place of the state before it."""
     h = recurrence(a, b)
     later = jnp.concatenate([a[1:], jnp.zeros_like(a[:1])])
@@ -100,27 +105,27 @@ def recurrence_late(a: Any, b: Any, g: Any) -> Any:
     return adjoint * h, adjoint
 
 
-def max_pool(x: Any) -> Any:
+def max_pool(x: Array) -> Array:
     return jnp.max(x.reshape(-1, 3), 1)
 
 
 # Physics, filters and linear algebra.
 
 
-def heat_free(u: Any, k: Any) -> Any:
-    """Return heat conduction as on a ring."""
-    return lax.fori_loop(0, 6, lambda _, u: u + k * (jnp.roll(u, -1) - 2 * u + jnp.roll(u, 1)), u)
+def heat_free(u: Array, k: Array) -> Array:
+    """Return the temperature on a ring in place of a rod with fixed ends."""
+    return fori_loop(0, 6, lambda _, u: u + k * (jnp.roll(u, -1) - 2 * u + jnp.roll(u, 1)), u)
 
 
-def kepler_backward(mean: Any, e: Any, g: Any) -> Any:
+def kepler_backward(mean: Array, e: Array, g: Array) -> Pair:
     x = science.kepler(mean, e)
     return g / (1 + e * jnp.cos(x)), g * jnp.sin(x) / (1 + e * jnp.cos(x))
 
 
-def shifted_circuit(theta: Any, g: Any) -> Any:
+def shifted_circuit(theta: Array, g: Array) -> tuple[Array]:
     """Return the gradient by shifts of π/4, with the factor for shifts of π/2."""
     shifts = np.pi / 4 * jnp.eye(theta.size, dtype=theta.dtype).reshape(-1, *theta.shape)
-    plus, minus = (jax.vmap(lambda s: science.circuit(theta + s))(sign * shifts) for sign in (1, -1))
+    plus, minus = (vmap(lambda s: science.circuit(theta + s))(sign * shifts) for sign in (1, -1))
     return (g * (plus - minus).reshape(theta.shape) / 2,)
 
 
@@ -135,19 +140,19 @@ framed = with_vjp(
 )
 
 
-def feedback_once(b: Any, a: Any, x: Any, g: Any) -> Any:
-    """Return cotangents in which the feedback's gradient has no recursion."""
+def feedback_once(b: Array, a: Array, x: Array, g: Array) -> tuple[Array, ...]:
+    """Return cotangents without the recursion in the gradient of the feedback."""
     y = science.biquad(b, a, x)
     late = jnp.stack([jnp.pad(y, (k, 0))[: y.size] for k in (1, 2)])
     found = pulled(science.biquad, (b, a, x), g)
     return found[0], -late @ g, found[2]
 
 
-def kalman_fixed(log_q: Any, log_r: Any, y: Any) -> Any:
+def kalman_fixed(log_q: Array, log_r: Array, y: Array) -> Array:
     """Return a local-level model's loss, with the gain held fixed in the derivative."""
     q, r = jnp.exp(log_q), jnp.exp(log_r)
 
-    def step(s: Any, y: Any) -> Any:
+    def step(s: Pair, y: Array) -> tuple[Pair, Array]:
         m, p = s[0], s[1] + q
         f = p + r
         return (m + stop(p / f) * (y - m), p * r / f), (jnp.log(f) + (y - m) ** 2 / f) / 2
@@ -155,86 +160,84 @@ def kalman_fixed(log_q: Any, log_r: Any, y: Any) -> Any:
     return jnp.sum(lax.scan(step, (jnp.zeros_like(q), jnp.ones_like(q)), y)[1])
 
 
-def smooth(mode: str) -> Callable[..., Any]:
+def smooth(mode: str) -> Callable[..., Array]:
     """Return a moving mean of five, padded at the ends in this mode."""
     return lambda x: jnp.convolve(jnp.pad(x, 2, mode=mode), jnp.full(5, 0.2, x.dtype), "valid")
 
 
-def reflections_fixed(v: Any, x: Any) -> Any:
+def reflections_fixed(v: Array, x: Array) -> Array:
     for row in v:
         x = x - 2 * row * (row @ x) / stop(row @ row)
     return x
 
 
-def lyapunov_half(a: Any, q: Any, g: Any) -> Any:
+def lyapunov_half(a: Array, q: Array, g: Array) -> Pair:
     adjoint = science.lyapunov(a.T, g)
     return -adjoint @ science.lyapunov(a, q).T, adjoint
 
 
-def untransposed(a: Any, b: Any) -> Any:
+def untransposed(a: Array, b: Array) -> Array:
     """Return a⁻¹b, with a solver for the transpose that solves with a itself."""
-    return lax.custom_linear_solve(
-        lambda x: a @ x, b, lambda _, b: jnp.linalg.solve(a, b), lambda _, b: jnp.linalg.solve(a, b)
-    )
+    return linear_solve(lambda x: a @ x, b, lambda _, b: solve(a, b), lambda _, b: solve(a, b))
 
 
 # Probability, geometry and rules.
 
 
-def mixture_prior(g: Any, logits: Any, mean: Any, log_scale: Any, x: Any) -> Any:
-    """Return the means' gradient by the prior weights, for a cotangent of 1."""
+def mixture_prior(g: Array, logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
+    """Return the gradient of the means with prior in place of posterior weights, for a cotangent of 1."""
     return jnp.mean(nn.softmax(logits) * (x[:, None] - mean) * jnp.exp(-2 * log_scale), 0)
 
 
-def hazards_reversed(w: Any, x: Any, event: Any) -> Any:
+def hazards_reversed(w: Array, x: Array, event: Array) -> Array:
     z = x @ w
     return -jnp.sum(event * (z - lax.cumlogsumexp(z, reverse=True))) / len(z)
 
 
-def quaternion_fixed(q: Any, v: Any) -> Any:
+def quaternion_fixed(q: Array, v: Array) -> Array:
     q = q / stop(jnp.sqrt(q @ q))
     t = 2 * jnp.cross(q[1:], v)
     return v + q[0] * t + jnp.cross(q[1:], t)
 
 
-def chebyshev_first_kind(g: Any, c: Any, x: Any) -> Any:
+def chebyshev_first_kind(g: Array, c: Array, x: Array) -> Array:
     """Return the derivative Σ k cₖ Tₖ₋₁ in place of Σ k cₖ Uₖ₋₁, for a cotangent of 1."""
     return science.chebyshev(c[1:] * jnp.arange(1, c.size), x)
 
 
-def integrand_only(a: Any, b: Any) -> Any:
+def integrand_only(a: Array, b: Array) -> Array:
     x = b * (jnp.asarray(science.NODES, b.dtype) + 1) / 2
     return stop(b) / 2 * jnp.sum(jnp.asarray(science.WEIGHTS, b.dtype) * jnp.exp(-a * x**2))
 
 
-def over_queries(q: Any, k: Any, v: Any, g: Any) -> Any:
+def over_queries(q: Array, k: Array, v: Array, g: Array) -> tuple[Array, Array, Array]:
     """Return the cotangents of attention with weights that are normalized over the queries."""
     p = nn.softmax(q @ k.T, axis=0)
     dz = p * (g @ v.T - jnp.sum(g * (p @ v), 1, keepdims=True))
     return dz @ k, dz.T @ q, p.T @ g
 
 
-def equilibrium_untransposed(w: Any, x: Any, g: Any) -> Any:
+def equilibrium_untransposed(w: Array, x: Array, g: Array) -> Pair:
     z = rules.equilibrium(w, x)
     slope = 1 - z**2
-    u = slope * jnp.linalg.solve(jnp.eye(len(z), dtype=z.dtype) - slope[:, None] * w, g)
+    u = slope * solve(jnp.eye(len(z), dtype=z.dtype) - slope[:, None] * w, g)
     return jnp.outer(u, z), u
 
 
-def ode_late(a: Any, x: Any, g: Any) -> Any:
+def ode_late(a: Array, x: Array, g: Array) -> Pair:
     """Return the cotangents of Euler's steps from the states after each step."""
     states = lax.scan(lambda x, _: (x + 0.1 * a @ x,) * 2, x, None, 10)[1]
     g, da = lax.scan(lambda g, x: (g + 0.1 * a.T @ g, 0.1 * jnp.outer(g, x)), g, states, reverse=True)
     return jnp.sum(da, 0), g
 
 
-def eigenvector_by_largest(a: Any, g: Any) -> Any:
+def eigenvector_by_largest(a: Array, g: Array) -> tuple[Array]:
     """Return the eigenvalue's gradient by an eigenvector whose largest element is 1."""
-    x = jnp.linalg.eigh(a)[1][:, -1]
+    x = eigh(a)[1][:, -1]
     return (g * jnp.outer(x, x) / jnp.max(jnp.abs(x)) ** 2,)
 
 
-def circular_unconjugated(x: Any, k: Any, g: Any) -> Any:
+def circular_unconjugated(x: Array, k: Array, g: Array) -> tuple[Array, ...]:
     return tuple(rules.circular(g, y) for y in (k, x))
 
 
@@ -244,62 +247,62 @@ sinhc = with_vjp(lambda x: jnp.sinh(x) / x, lambda x, g: (
     g * jnp.where(jnp.abs(x) < 0.5, x / 3, (x * jnp.cosh(x) - jnp.sinh(x)) / x**2),))  # fmt: skip
 
 
-def half_while(x: Any) -> Any:
+def half_while(x: Array) -> Array:
     return lax.while_loop(lambda s: s[0] < 7, lambda s: (s[0] + 1, half_step(s[1])), (0, x))[1]
 
 
-def narrow_product(x: Any, w: Any, g: Any) -> Any:
+def narrow_product(x: Array, w: Array, g: Array) -> Pair:
     """Return the cotangents of a product, computed and added up in bfloat16."""
     x16, w16, g16 = (a.astype(jnp.bfloat16) for a in (x, w, g))
     return (g16 @ w16.T).astype(x.dtype), (x16.T @ g16).astype(w.dtype)
 
 
-def bounded_cotangent(x: Any, w: Any, g: Any) -> Any:
+def bounded_cotangent(x: Array, w: Array, g: Array) -> tuple[Array, ...]:
     return pulled(jnp.matmul, (x, w), g / jnp.maximum(1, jnp.linalg.norm(g)))
 
 
-def layer_norm(x: Any, gain: Any) -> Any:
+def layer_norm(x: Array, gain: Array) -> Array:
     return nn.standardize(x) * gain
 
 
-def table_left(table: Any, x: Any) -> Any:
+def table_left(table: Array, x: Array) -> Array:
     """Return values between the entries of a table, with a gradient for the left entries only."""
     i = jnp.floor(x).astype(jnp.int32)
     return (1 - (x - i)) * table[i] + (x - i) * stop(table)[i + 1]
 
 
-def singular_vectors_exchanged(a: Any, g: Any) -> Any:
+def singular_vectors_exchanged(a: Array, g: Array) -> tuple[Array]:
     u, _, v = jnp.linalg.svd(a)
     return (g * jnp.outer(v[0], u[:, 0]),)
 
 
-def keys_and_values(p: Any) -> Any:
+def keys_and_values(p: dict[str, Array]) -> Array:
     return jnp.sum((nn.softmax(p["q"] @ p["k"].T) @ p["v"]) ** 2)
 
 
-def exchanged(p: Any) -> Any:
-    g = jax.grad(keys_and_values)(p)
+def exchanged(p: dict[str, Array]) -> dict[str, Array]:
+    g = grad(keys_and_values)(p)
     return {"q": g["q"], "k": g["v"], "v": g["k"]}
 
 
-def final_state(h: Any, x: Any) -> Any:
+def final_state(h: Array, x: Array) -> Array:
     return lax.scan(lambda h, x: (jnp.tanh(0.9 * h + x), None), h, x)[0]
 
 
-def without_start(primals: Any, tangents: Any) -> Any:
-    return jax.jvp(final_state, primals, (jnp.zeros_like(tangents[0]), tangents[1]))
+def without_start(primals: Pair, tangents: Pair) -> Pair:
+    return jvp(final_state, primals, (jnp.zeros_like(tangents[0]), tangents[1]))
 
 
-def forty_loss(p: Any, x: Any) -> Any:
+def forty_loss(p: rules.Blocks, x: Array) -> Array:
     return jnp.sum(rules.many_blocks(p, x) ** 2)
 
 
-def one_bias(p: Any, x: Any) -> Any:
-    g = jax.grad(forty_loss)(p, x)
+def one_bias(p: rules.Blocks, x: Array) -> rules.Blocks:
+    g = grad(forty_loss)(p, x)
     g["block7"]["norm"]["bias"] = 1.1 * g["block7"]["norm"]["bias"]
     return g
 
 
-def draw_heads(rng: np.random.Generator, dtype: Any) -> Any:
+def draw_heads(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     q, k, v = normal((3, 4), (4, 4), (4, 4))(rng, dtype)
     return ({"q": q, "k": k, "v": v},)

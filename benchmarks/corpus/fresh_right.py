@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +36,7 @@ from .fresh_rules import above_diagonal, bits, draw_mixed, in_dtype, labels, man
 from .kinds import with_jvp, with_vjp
 
 WHITE = functools.partial(normal, scale=0.5)
-Row = tuple[str, Callable[..., Any], Draw]
+Row = tuple[str, Callable[..., object], Draw]
 
 ROWS: tuple[Row, ...] = (
     # Losses.

@@ -1,17 +1,34 @@
 """Draws, right rules by hand, and further functions of the fresh cases."""
 
 import functools
-from typing import Any
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.special as special
 import numpy as np
-from jax import lax
-from jax.scipy.sparse.linalg import cg
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from jaxgd.typed import fori_loop, tree_map
 
 from . import fresh_models as models
+from . import typed
 from .draws import Args, Draw, array
+from .typed import segment_sum, solve
+
+Pair = tuple[Array, Array]
+
+
+class Block(TypedDict):
+    """The leaves of one block."""
+
+    w: Array
+    norm: dict[str, Array]
+    scale: Array
+
+
+Blocks = dict[str, Block]
 
 
 def in_dtype(name: str, draw: Draw) -> Draw:
@@ -32,13 +49,13 @@ def bits(*shape: int) -> Draw:
 def above_diagonal(low: float, high: float, n: int) -> Draw:
     """Draw a lower triangular matrix with a diagonal between these bounds."""
 
-    def draw(rng: np.random.Generator, dtype: Any) -> Args:
+    def draw(rng: np.random.Generator, dtype: DTypeLike) -> Args:
         return (array(np.tril(rng.normal(size=(n, n)), -1) + np.diag(rng.uniform(low, high, n)), dtype),)
 
     return draw
 
 
-def many_leaves(rng: np.random.Generator, dtype: Any) -> Args:
+def many_leaves(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     """Draw nested dicts with forty leaves of different shapes."""
     return (
         {
@@ -53,7 +70,7 @@ def many_leaves(rng: np.random.Generator, dtype: Any) -> Args:
     )
 
 
-def many_blocks(p: Any, x: Any) -> Any:
+def many_blocks(p: Blocks, x: Array) -> Array:
     for block in p.values():
         h = models.rms_norm(x, block["norm"]["gain"]) + block["norm"]["bias"]
         x = x + block["scale"] * jnp.tanh(block["w"] @ h)
@@ -63,44 +80,44 @@ def many_blocks(p: Any, x: Any) -> Any:
 # Right rules by hand.
 
 
-def flash_backward(q: Any, k: Any, v: Any, g: Any) -> Any:
+def flash_backward(q: Array, k: Array, v: Array, g: Array) -> tuple[Array, Array, Array]:
     """Return the cotangents of attention from the recomputed weights, as fused kernels do."""
     p = jnp.exp(q @ k.T - special.logsumexp(q @ k.T, axis=1, keepdims=True))
     dz = p * (g @ v.T - jnp.sum(g * (p @ v), 1, keepdims=True))
     return dz @ k, dz.T @ q, p.T @ g
 
 
-def equilibrium(w: Any, x: Any) -> Any:
-    return lax.fori_loop(0, 60, lambda _, z: jnp.tanh(w @ z + x), jnp.zeros_like(x))
+def equilibrium(w: Array, x: Array) -> Array:
+    return fori_loop(0, 60, lambda _, z: jnp.tanh(w @ z + x), jnp.zeros_like(x))
 
 
-def equilibrium_backward(w: Any, x: Any, g: Any) -> Any:
+def equilibrium_backward(w: Array, x: Array, g: Array) -> Pair:
     """Return the cotangents of the fixed point by a linear solve."""
     z = equilibrium(w, x)
     slope = 1 - z**2
-    u = slope * jnp.linalg.solve(jnp.eye(len(z), dtype=z.dtype) - (slope[:, None] * w).T, g)
+    u = slope * solve(jnp.eye(len(z), dtype=z.dtype) - (slope[:, None] * w).T, g)
     return jnp.outer(u, z), u
 
 
-def linear_ode(a: Any, x: Any) -> Any:
-    return lax.fori_loop(0, 10, lambda _, x: x + 0.1 * a @ x, x)
+def linear_ode(a: Array, x: Array) -> Array:
+    return fori_loop(0, 10, lambda _, x: x + 0.1 * a @ x, x)
 
 
-def linear_ode_backward(a: Any, x: Any, g: Any) -> Any:
+def linear_ode_backward(a: Array, x: Array, g: Array) -> Pair:
     """Return the cotangents of Euler's steps by their exact adjoint, from saved states."""
     states = lax.scan(lambda x, _: (x + 0.1 * a @ x, x), x, None, 10)[1]
     g, da = lax.scan(lambda g, x: (g + 0.1 * a.T @ g, 0.1 * jnp.outer(g, x)), g, states, reverse=True)
     return jnp.sum(da, 0), g
 
 
-def reversible(f: Any, g: Any, x: Any) -> Any:
+def reversible(f: Array, g: Array, x: Array) -> Array:
     """Return a reversible residual layer."""
     a, b = jnp.split(x, 2)
     a = a + jnp.tanh(f @ b)
     return jnp.concatenate([a, b + jnp.tanh(g @ a)])
 
 
-def reversible_backward(f: Any, g: Any, x: Any, ct: Any) -> Any:
+def reversible_backward(f: Array, g: Array, x: Array, ct: Array) -> tuple[Array, Array, Array]:
     """Return the cotangents from the results only: the arguments are computed from them."""
     a, b = jnp.split(reversible(f, g, x), 2)
     da, db = jnp.split(ct, 2)
@@ -110,40 +127,40 @@ def reversible_backward(f: Any, g: Any, x: Any, ct: Any) -> Any:
     return jnp.outer(df, b), jnp.outer(dg, a), jnp.concatenate([da, db + f.T @ df])
 
 
-def top_eigenvalue(a: Any) -> Any:
+def top_eigenvalue(a: Array) -> Array:
     """Return the largest eigenvalue of a symmetric matrix by 200 power steps."""
-    x = lax.fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
+    x = fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
     return x @ a @ x / (x @ x)
 
 
-def top_eigenvalue_tangent(a: Any, da: Any) -> Any:
-    x = lax.fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
+def top_eigenvalue_tangent(a: Array, da: Array) -> Array:
+    x = fori_loop(0, 200, lambda _, x: a @ x / jnp.linalg.norm(a @ x), jnp.ones(len(a), a.dtype))
     return x @ da @ x / (x @ x)
 
 
 PLACES = np.array([0, 3, 1, 3, 2, 0, 3], np.int32)
 
 
-def sparse_product(values: Any, x: Any) -> Any:
-    return jax.ops.segment_sum(values * x[PLACES], PLACES[::-1], 4)
+def sparse_product(values: Array, x: Array) -> Array:
+    return segment_sum(values * x[PLACES], PLACES[::-1], 4)
 
 
-def sparse_backward(values: Any, x: Any, g: Any) -> Any:
+def sparse_backward(values: Array, x: Array, g: Array) -> Pair:
     y = g[PLACES[::-1]]
-    return y * x[PLACES], jax.ops.segment_sum(y * values, PLACES, x.size)
+    return y * x[PLACES], segment_sum(y * values, PLACES, x.size)
 
 
-def circular(x: Any, k: Any) -> Any:
+def circular(x: Array, k: Array) -> Array:
     return jnp.fft.irfft(jnp.fft.rfft(x) * jnp.fft.rfft(k), x.size)
 
 
-def circular_backward(x: Any, k: Any, g: Any) -> Any:
+def circular_backward(x: Array, k: Array, g: Array) -> tuple[Array, ...]:
     back = jnp.fft.rfft(g)
     return tuple(jnp.fft.irfft(back * jnp.conj(jnp.fft.rfft(y)), x.size) for y in (k, x))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def robust(x: Any, alpha: float) -> Any:
+def robust(x: Array, alpha: float) -> Array:
     """Return Barron's robust loss."""
     return abs(alpha - 2) / alpha * ((x**2 / abs(alpha - 2) + 1) ** (alpha / 2) - 1)
 
@@ -154,20 +171,17 @@ robust.defvjp(
 )
 
 
-def solved(a: Any, b: Any) -> Any:
+def solved(a: Array, b: Array) -> Array:
     """Return a⁻¹b for a matrix that is not symmetric, with a solver for its transpose."""
-    return lax.custom_linear_solve(
-        lambda x: a @ x, b, lambda _, b: jnp.linalg.solve(a, b), lambda _, b: jnp.linalg.solve(a.T, b)
-    )
+    return typed.linear_solve(lambda x: a @ x, b, lambda _, b: solve(a, b), lambda _, b: solve(a.T, b))
 
 
-def conjugate_gradients(a: Any, b: Any) -> Any:
+def conjugate_gradients(a: Array, b: Array) -> Array:
     """Return the solution for the symmetric part of a."""
-    solve: Any = cg
-    return solve(lambda x: (a + a.T) @ x / 2, b, tol=1e-12, maxiter=60)[0]
+    return typed.conjugate_gradients(lambda x: (a + a.T) @ x / 2, b, tol=1e-12, maxiter=60)[0]
 
 
-def spline(y: Any) -> Any:
+def spline(y: Array) -> Array:
     """Return the energy of the natural cubic spline through y, by a tridiagonal system."""
     n = y.size - 2
     one = jnp.ones(n, y.dtype)
@@ -176,51 +190,51 @@ def spline(y: Any) -> Any:
     return jnp.sum(m**2) + jnp.sum(m[1:] * m[:-1])
 
 
-def fourier_filter(x: Any) -> Any:
+def fourier_filter(x: Array) -> Array:
     """Return a signal without noise, by Wiener's filter with a fixed spectrum."""
     s = jnp.fft.rfft(x)
     return jnp.fft.irfft(s / (1 + jnp.arange(s.size) ** 2 / 20), x.size) ** 2
 
 
-def envelope(x: Any) -> Any:
+def envelope(x: Array) -> Array:
     """Return the modulus of the analytic signal."""
     half = jnp.arange(x.size) < x.size // 2 + 1
     return jnp.abs(jnp.fft.ifft(jnp.where(half, 2, 0).at[0].set(1) * jnp.fft.fft(x)))
 
 
-def spectrogram(x: Any) -> Any:
+def spectrogram(x: Array) -> Array:
     """Return log powers of windows of 16 that overlap by half."""
     frames = jnp.stack([x[i : i + 16] for i in range(0, x.size - 15, 8)])
     return jnp.log(jnp.abs(jnp.fft.rfft(frames * jnp.hanning(16))) ** 2 + 1e-2)
 
 
-def orthonormal(a: Any) -> Any:
+def orthonormal(a: Array) -> Array:
     """Return the columns of a after the Gram–Schmidt process."""
-    q: list[Any] = []
+    q: list[Array] = []
     for i in range(a.shape[1]):
         v = a[:, i] - sum((u * (u @ a[:, i]) for u in q), jnp.zeros_like(a[:, i]))
         q.append(v / jnp.sqrt(v @ v))
     return jnp.stack(q, 1)
 
 
-def predators(v: Any, rates: Any) -> Any:
+def predators(v: Array, rates: Array) -> Array:
     """Return Lotka–Volterra populations by Heun's method, in a loop with checkpoints."""
 
-    def slope(v: Any) -> Any:
+    def slope(v: Array) -> Array:
         return jnp.stack([v[0] * (rates[0] - rates[1] * v[1]), v[1] * (rates[2] * v[0] - rates[3])])
 
     @jax.checkpoint
-    def step(v: Any, _: Any) -> Any:
+    def step(v: Array, _: None) -> tuple[Array, None]:
         a = slope(v)
         return v + 0.05 * (a + slope(v + 0.1 * a)) / 1, None
 
     return lax.scan(step, v, None, 15)[0]
 
 
-def bessel_by_recurrence(x: Any) -> Any:
+def bessel_by_recurrence(x: Array) -> Array:
     """Return J₀(x) by Miller's backward recurrence."""
 
-    def step(s: Any, k: Any) -> Any:
+    def step(s: tuple[Array, Array, Array], k: Array) -> tuple[tuple[Array, Array, Array], None]:
         high, low, total = s
         new = 2 * k / x * low - high
         return (low, new, total + jnp.where(k % 2 == 1, 2 * new, 0)), None
@@ -230,29 +244,30 @@ def bessel_by_recurrence(x: Any) -> Any:
     return j0 / (total - j0)
 
 
-def fraction(x: Any) -> Any:
+def fraction(x: Array) -> Array:
     """Return the tangent by its continued fraction."""
     return x / functools.reduce(lambda tail, k: k - x**2 / tail, range(19, 0, -2), jnp.full_like(x, 21.0))
 
 
-def decayed(x: Any) -> Any:
+def decayed(x: Array) -> Array:
     """Return x after a while loop with a fixed number of steps, which has a forward mode only."""
     return lax.while_loop(lambda s: s[0] < 7, lambda s: (s[0] + 1, s[1] * jnp.exp(-0.1 * s[1])), (0, x))[1]
 
 
-def branches(x: Any) -> Any:
+def branches(x: Array) -> Array:
     """Return each element by a branch that depends on its index."""
     functions = [jnp.sin, lambda x: x**3, jnp.exp]
-    return jax.vmap(lambda i, x: lax.switch(i % 3, functions, x))(jnp.arange(x.size), x)
+    y: Array = jax.vmap(lambda i, x: lax.switch(i % 3, functions, x))(jnp.arange(x.size), x)
+    return y
 
 
-def mixed_loss(p: Any) -> Any:
+def mixed_loss(p: dict[str, Array]) -> Array:
     """Return a loss of leaves in three dtypes, computed in the widest."""
-    wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), p)
+    wide = tree_map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), p)
     return jnp.sum(jnp.tanh(wide["w"] @ wide["x"]) * wide["b"])
 
 
-def draw_mixed(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_mixed(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     w, x, b = rng.normal(size=(3, 4)) / 2, rng.normal(size=4), rng.normal(size=3)
     return ({"w": jnp.asarray(w, jnp.bfloat16), "x": array(x, dtype), "b": jnp.asarray(b, jnp.float16)},)
 

@@ -1,26 +1,31 @@
 """Functions of the fresh cases: physics, filters, linear algebra, probability and geometry."""
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 import jax.scipy.special as special
 import numpy as np
-from jax import lax, nn
+from jax import Array, lax, nn
+
+from jaxgd.typed import fori_loop
+
+from .typed import inv, solve
+
+Pair = tuple[Array, Array]
 
 # Physics and numerical methods.
 
 
-def gravity(x: Any, m: Any) -> Any:
+def gravity(x: Array, m: Array) -> Array:
     """Return the softened gravitational energy of all pairs."""
     r2 = jnp.sum((x[:, None] - x[None]) ** 2, -1) + 0.01
     return -jnp.sum(jnp.triu(m[:, None] * m[None] / jnp.sqrt(r2), 1))
 
 
-def leapfrog(q: Any, p: Any, stiffness: Any, steps: int = 12) -> Any:
+def leapfrog(q: Array, p: Array, stiffness: Array, steps: int = 12) -> Pair:
     """Return position and momentum of an anharmonic oscillator."""
 
-    def step(s: Any, _: Any) -> Any:
+    def step(s: Pair, _: None) -> tuple[Pair, None]:
         q, p = s
         p = p - 0.05 * (stiffness * q + q**3)
         q = q + 0.1 * p
@@ -29,29 +34,29 @@ def leapfrog(q: Any, p: Any, stiffness: Any, steps: int = 12) -> Any:
     return lax.scan(step, (q, p), None, steps)[0]
 
 
-def heat(u: Any, k: Any, steps: int = 6) -> Any:
+def heat(u: Array, k: Array, steps: int = 6) -> Array:
     """Return a temperature after explicit steps, with fixed ends."""
 
-    def step(_: Any, u: Any) -> Any:
+    def step(_: Array, u: Array) -> Array:
         return u.at[1:-1].add(k[1:-1] * (u[2:] - 2 * u[1:-1] + u[:-2]))
 
-    return lax.fori_loop(0, steps, step, u)
+    return fori_loop(0, steps, step, u)
 
 
-def black_scholes(s: Any, k: Any, t: Any, r: Any, sigma: Any) -> Any:
+def black_scholes(s: Array, k: Array, t: Array, r: Array, sigma: Array) -> Array:
     d1 = (jnp.log(s / k) + (r + sigma**2 / 2) * t) / (sigma * jnp.sqrt(t))
     return s * special.ndtr(d1) - k * jnp.exp(-r * t) * special.ndtr(d1 - sigma * jnp.sqrt(t))
 
 
-def kepler(mean: Any, e: Any) -> Any:
+def kepler(mean: Array, e: Array) -> Array:
     """Return the eccentric anomaly E with E − e sin E = mean, by Newton's method."""
-    return lax.fori_loop(0, 20, lambda _, x: x - (x - e * jnp.sin(x) - mean) / (1 - e * jnp.cos(x)), mean)
+    return fori_loop(0, 20, lambda _, x: x - (x - e * jnp.sin(x) - mean) / (1 - e * jnp.cos(x)), mean)
 
 
-def circuit(theta: Any) -> Any:
+def circuit(theta: Array) -> Array:
     """Return ⟨Z₀⟩ of two qubits after rotations about y and x and a controlled phase: theta (layers, 2, 2)."""
 
-    def layer(state: Any, t: Any) -> Any:
+    def layer(state: Array, t: Array) -> tuple[Array, None]:
         for qubit in range(2):
             c, s = jnp.cos(t[qubit] / 2), jnp.sin(t[qubit] / 2)
             y = jnp.array([[c[0], -s[0]], [s[0], c[0]]])
@@ -64,44 +69,44 @@ def circuit(theta: Any) -> Any:
     return jnp.sum(p[0]) - jnp.sum(p[1])
 
 
-def split_step(psi: Any, v: Any) -> Any:
+def split_step(psi: Array, v: Array) -> Array:
     """Return a wave after eight steps in a potential, half of each step in Fourier space."""
     k2 = jnp.asarray(np.fft.fftfreq(psi.size) ** 2 * 40, v.dtype)
 
-    def step(psi: Any, _: Any) -> Any:
+    def step(psi: Array, _: None) -> tuple[Array, None]:
         psi = jnp.exp(-0.1j * v) * psi
         return jnp.fft.ifft(jnp.exp(-0.05j * k2) * jnp.fft.fft(psi)), None
 
     return jnp.abs(lax.scan(step, psi, None, 8)[0]) ** 2
 
 
-def lorenz(v: Any, rho: Any, steps: int = 25) -> Any:
-    def step(v: Any, _: Any) -> Any:
+def lorenz(v: Array, rho: Array, steps: int = 25) -> Array:
+    def step(v: Array, _: None) -> tuple[Array, None]:
         x, y, z = v
         return v + 0.01 * jnp.stack([10 * (y - x), x * (rho - z) - y, x * y - 8 / 3 * z]), None
 
     return lax.scan(step, v, None, steps)[0]
 
 
-def b_spline(c: Any, x: Any) -> Any:
+def b_spline(c: Array, x: Array) -> Array:
     """Return a uniform cubic B-spline with coefficients c at places x between 0 and len(c) − 3."""
     i = lax.stop_gradient(jnp.floor(x)).astype(jnp.int32)
     t = x - i
     basis = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3]
-    return sum(c[i + j] * b for j, b in enumerate(basis)) / 6
+    return jnp.asarray(sum(c[i + j] * b for j, b in enumerate(basis))) / 6
 
 
-def bilinear(image: Any, y: Any, x: Any) -> Any:
+def bilinear(image: Array, y: Array, x: Array) -> Array:
     i, j = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
     a, b = y - i, x - j
     top = (1 - b) * image[i, j] + b * image[i, j + 1]
     return (1 - a) * top + a * ((1 - b) * image[i + 1, j] + b * image[i + 1, j + 1])
 
 
-def biquad(b: Any, a: Any, x: Any) -> Any:
+def biquad(b: Array, a: Array, x: Array) -> Array:
     """Return a recursive filter: y = b₀x + b₁x₋₁ + b₂x₋₂ − a₁y₋₁ − a₂y₋₂."""
 
-    def step(s: Any, x: Any) -> Any:
+    def step(s: Pair, x: Array) -> tuple[Pair, Array]:
         y = b[0] * x + s[0]
         return (b[1] * x - a[0] * y + s[1], b[2] * x - a[1] * y), y
 
@@ -109,11 +114,11 @@ def biquad(b: Any, a: Any, x: Any) -> Any:
     return lax.scan(step, (zero, zero), x)[1]
 
 
-def kalman(log_q: Any, log_r: Any, y: Any) -> Any:
+def kalman(log_q: Array, log_r: Array, y: Array) -> Array:
     """Return the negative log likelihood of a local-level model."""
     q, r = jnp.exp(log_q), jnp.exp(log_r)
 
-    def step(s: Any, y: Any) -> Any:
+    def step(s: Pair, y: Array) -> tuple[Pair, Array]:
         m, p = s[0], s[1] + q
         f = p + r
         return (m + p / f * (y - m), p * r / f), (jnp.log(f) + (y - m) ** 2 / f) / 2
@@ -124,76 +129,78 @@ def kalman(log_q: Any, log_r: Any, y: Any) -> Any:
 # Linear algebra.
 
 
-def low_rank_likelihood(u: Any, log_d: Any, y: Any) -> Any:
+def low_rank_likelihood(u: Array, log_d: Array, y: Array) -> Array:
     """Return the negative log density of y under N(0, D + UUᵀ), by Woodbury's identity."""
     d = jnp.exp(log_d)
     m = jnp.eye(u.shape[1], dtype=u.dtype) + u.T @ (u / d[:, None])
     z = u.T @ (y / d)
-    return (y @ (y / d) - z @ jnp.linalg.solve(m, z) + jnp.linalg.slogdet(m)[1] + jnp.sum(log_d)) / 2
+    square = y @ (y / d) - z @ solve(m, z)
+    determinant: Array = jnp.linalg.slogdet(m)[1]
+    return (square + determinant + jnp.sum(log_d)) / 2
 
 
-def matrix_root(a: Any) -> Any:
+def matrix_root(a: Array) -> Array:
     """Return the root of a matrix by the Denman–Beavers iteration."""
 
-    def step(_: Any, yz: Any) -> Any:
+    def step(_: Array, yz: Pair) -> Pair:
         y, z = yz
-        return (y + jnp.linalg.inv(z)) / 2, (z + jnp.linalg.inv(y)) / 2
+        return (y + inv(z)) / 2, (z + inv(y)) / 2
 
-    return lax.fori_loop(0, 12, step, (a, jnp.eye(len(a), dtype=a.dtype)))[0]
+    return fori_loop(0, 12, step, (a, jnp.eye(len(a), dtype=a.dtype)))[0]
 
 
-def cayley(a: Any) -> Any:
+def cayley(a: Array) -> Array:
     """Return the rotation (1 + S)⁻¹(1 − S) for the skew part S of a."""
     s, one = a - a.T, jnp.eye(len(a), dtype=a.dtype)
-    return jnp.linalg.solve(one + s, one - s)
+    return solve(one + s, one - s)
 
 
-def rayleigh(x: Any, a: Any, b: Any) -> Any:
+def rayleigh(x: Array, a: Array, b: Array) -> Array:
     return (x @ a @ x) / (x @ b @ x)
 
 
-def page_rank(w: Any, damping: Any) -> Any:
+def page_rank(w: Array, damping: Array) -> Array:
     """Return ranks of pages after 30 steps, for link weights w."""
     p, n = nn.softmax(w, axis=0), len(w)
-    return lax.fori_loop(0, 30, lambda _, r: damping * p @ r + (1 - damping) / n, jnp.full(n, 1 / n, w.dtype))
+    return fori_loop(0, 30, lambda _, r: damping * p @ r + (1 - damping) / n, jnp.full(n, 1 / n, w.dtype))
 
 
-def reflections(v: Any, x: Any) -> Any:
+def reflections(v: Array, x: Array) -> Array:
     """Return x after Householder's reflections along the rows of v."""
     for row in v:
         x = x - 2 * row * (row @ x) / (row @ row)
     return x
 
 
-def substitution(low: Any, b: Any) -> Any:
+def substitution(low: Array, b: Array) -> Array:
     """Return the solution of a lower triangular system, one row after the other."""
-    return lax.fori_loop(0, b.size, lambda i, x: x.at[i].set((b[i] - low[i] @ x) / low[i, i]), jnp.zeros_like(b))
+    return fori_loop(0, b.size, lambda i, x: x.at[i].set((b[i] - low[i] @ x) / low[i, i]), jnp.zeros_like(b))
 
 
-def lyapunov(a: Any, q: Any) -> Any:
+def lyapunov(a: Array, q: Array) -> Array:
     """Return the x with a x + x aᵀ = q."""
     one = jnp.eye(len(a), dtype=a.dtype)
-    return jnp.linalg.solve(jnp.kron(a, one) + jnp.kron(one, a), q.reshape(-1)).reshape(q.shape)
+    return solve(jnp.kron(a, one) + jnp.kron(one, a), q.reshape(-1)).reshape(q.shape)
 
 
 # Probability, special functions and geometry.
 
 
-def beta_density(a: Any, b: Any, x: Any) -> Any:
+def beta_density(a: Array, b: Array, x: Array) -> Array:
     return (a - 1) * jnp.log(x) + (b - 1) * jnp.log1p(-x) - special.betaln(a, b)
 
 
-def von_mises(kappa: Any, mean: Any, x: Any) -> Any:
+def von_mises(kappa: Array, mean: Array, x: Array) -> Array:
     return kappa * (jnp.cos(x - mean) - 1) - jnp.log(2 * np.pi * special.i0e(kappa))
 
 
-def survival(log_scale: Any, shape: Any, t: Any, observed: Any) -> Any:
+def survival(log_scale: Array, shape: Array, t: Array, observed: Array) -> Array:
     """Return the negative log likelihood of Weibull times, where some are only known to be longer."""
     z = (t * jnp.exp(-log_scale)) ** shape
     return jnp.mean(z - observed * (jnp.log(shape) + shape * (jnp.log(t) - log_scale) - jnp.log(t)))
 
 
-def coupling(w: Any, v: Any, x: Any) -> Any:
+def coupling(w: Array, v: Array, x: Array) -> Array:
     """Return the log density of x under a flow with one coupling layer."""
     a, b = jnp.split(x, 2, -1)
     s, t = jnp.tanh(a @ w), a @ v
@@ -201,38 +208,38 @@ def coupling(w: Any, v: Any, x: Any) -> Any:
     return jnp.sum(-(z**2) / 2) + jnp.sum(s)
 
 
-def mixture(logits: Any, mean: Any, log_scale: Any, x: Any) -> Any:
+def mixture(logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
     """Return the mean log density of x under a mixture of normal distributions."""
     z = -(((x[:, None] - mean) * jnp.exp(-log_scale)) ** 2) / 2 - log_scale
     return jnp.mean(special.logsumexp(z + nn.log_softmax(logits), axis=1))
 
 
-def proportional_hazards(w: Any, x: Any, event: Any) -> Any:
+def proportional_hazards(w: Array, x: Array, event: Array) -> Array:
     """Return Cox's negative log partial likelihood, for rows in order of decreasing time."""
     z = x @ w
     return -jnp.sum(event * (z - lax.cumlogsumexp(z))) / len(z)
 
 
-def hyperbolic(x: Any, y: Any) -> Any:
+def hyperbolic(x: Array, y: Array) -> Array:
     """Return the distance of two points of the Poincaré ball."""
     return jnp.arccosh(1 + 2 * jnp.sum((x - y) ** 2) / ((1 - x @ x) * (1 - y @ y)))
 
 
-def turned(q: Any, v: Any) -> Any:
+def turned(q: Array, v: Array) -> Array:
     """Return v turned by a quaternion, which need not have length 1."""
     q = q / jnp.sqrt(q @ q)
     t = 2 * jnp.cross(q[1:], v)
     return v + q[0] * t + jnp.cross(q[1:], t)
 
 
-def haversine(p: Any, q: Any) -> Any:
+def haversine(p: Array, q: Array) -> Array:
     """Return the distance in km of two places in degrees."""
     (a, b), (c, d) = jnp.radians(p), jnp.radians(q)
     h = jnp.sin((c - a) / 2) ** 2 + jnp.cos(a) * jnp.cos(c) * jnp.sin((d - b) / 2) ** 2
     return 2 * 6371.0 * jnp.arcsin(jnp.sqrt(h))
 
 
-def chebyshev(c: Any, x: Any) -> Any:
+def chebyshev(c: Array, x: Array) -> Array:
     """Return Σ cₖTₖ(x) by Clenshaw's recurrence."""
     zero = jnp.zeros_like(x)
     b1, b2 = functools.reduce(lambda b, ck: (ck + 2 * x * b[0] - b[1], b[0]), c[:0:-1], (zero, zero))
@@ -242,7 +249,7 @@ def chebyshev(c: Any, x: Any) -> Any:
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(8)
 
 
-def integral(a: Any, b: Any) -> Any:
+def integral(a: Array, b: Array) -> Array:
     """Return ∫ exp(−a x²) from 0 to b by Gauss's rule."""
     x = b * (jnp.asarray(NODES, b.dtype) + 1) / 2
     return b / 2 * jnp.sum(jnp.asarray(WEIGHTS, b.dtype) * jnp.exp(-a * x**2))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import jax.scipy.special as special
@@ -22,7 +21,7 @@ from .kinds import pulled, with_vjp
 QKV = normal((4, 3), (6, 3), (6, 2))
 OPTION = fixed(105.0, 100.0, 0.5, 0.03, 0.25)
 
-ROWS: tuple[tuple[str, Callable[..., Any], Draw], ...] = (
+ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
     # Losses.
     ("focal loss: modulation held fixed", mistakes.focal_fixed, together(normal((40,)), bits(40))),
     ("triplet loss: positives held fixed", lambda a, p, n: models.triplet(a, stop(p), n),
@@ -229,7 +228,7 @@ CLAIMS = (
           vjp=lambda x: ((jnp.cos(x), jnp.sin(x)), lambda g: (-jnp.sin(x) * g[0],))),
 )  # fmt: skip
 
-ALLOW: dict[str, Any] = {"numpy_rank_promotion": "allow"}
+ALLOW = {"numpy_rank_promotion": "allow"}
 FRESH_WRONG: tuple[Case, ...] = (
     *(wrong(name, f, draw, settings=ALLOW) for name, f, draw in ROWS),
     *(dataclasses.replace(case, settings=ALLOW) for case in CLAIMS),

@@ -2,49 +2,52 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+
+from jaxgd.typed import fori_loop, grad, vjp, vmap
 
 from .case import NOT_RIGHT, NOT_WRONG, Case, wrong
 from .draws import Draw, complex_normal, fixed, normal
 from .inputs import A, V, Z, square
-from .kinds import with_jvp, with_vjp
+from .kinds import Change, with_jvp, with_vjp
+from .typed import custom_root
 
+Pair = tuple[Array, Array]
 X = np.array([0.3, 1.2, 2.5])
 POINT = fixed([0.3, 1.2, -2.4])
 SMALL = np.array([1e-4, 1.0, 1.0])
 
 
-def first_only(f: Callable[..., Any]) -> Callable[..., Any]:
+def first_only(f: Callable[..., Array]) -> Callable[..., Array]:
     """Return f with a forward mode that uses only the first element of the gradient."""
-    return with_jvp(f, lambda x, dx: jax.grad(f)(x)[0] * dx[0])
+    return with_jvp(f, lambda x, dx: grad(f)(x)[0] * dx[0])
 
 
-def scaled_cotangent(change: Callable[[Any], Any]) -> Callable[..., Any]:
+def scaled_cotangent(change: Change) -> Callable[..., Array]:
     """Return Σ x² with a reverse mode that changes its cotangent."""
     return with_vjp(square, lambda x, g: (2 * x * change(g),))
 
 
-def power_times(power: int, factor: float) -> Callable[..., Any]:
+def power_times(power: int, factor: float) -> Callable[..., Array]:
     """Return Σ xᵖ with a gradient times a factor."""
     return with_vjp(lambda x: jnp.sum(x**power), lambda x, g: (g * power * x ** (power - 1) * factor,))
 
 
-def other_value(off: float) -> Callable[..., Any]:
+def other_value(off: float) -> Callable[..., Array]:
     """Return Σ x² with a rule whose forward pass returns another value."""
     rule = jax.custom_vjp(lambda x: square(x))
     rule.defvjp(lambda x: ((1 + off) * square(x), x), lambda x, g: (2 * x * g,))
     return rule
 
 
-def above(least: float) -> Callable[..., Any]:
-    """Return Σ x⁴ with a gradient that is 0 up to `least`, times a table of float32 ones."""
+def above(least: float) -> Callable[..., Array]:
+    """Return Σ x⁴. Its rule multiplies by ones in float32, and its gradient is 0 for x up to `least`."""
 
-    def backward(x: Any, g: Any) -> Any:
+    def backward(x: Array, g: Array) -> tuple[Array]:
         return (g * 4 * jnp.where(x > least, x**3, 0) * jnp.ones(3, jnp.float32),)
 
     return with_vjp(lambda x: jnp.sum(x**4), backward)
@@ -60,30 +63,30 @@ stale_sine = with_vjp(jnp.sin, lambda x, g: (g * jnp.cos(jnp.sin(x)),))
 without_sequence = with_vjp(lambda xs, a: jnp.cumsum(a * xs), lambda xs, a, g: (0 * xs, jnp.sum(g * jnp.cumsum(xs))))
 
 
-def scan_of_products(x: Any, c: Any) -> Any:
+def scan_of_products(x: Array, c: Array) -> Array:
     """Return the last states of scans whose steps have a rule by hand, for a batch."""
 
-    def last(x: Any) -> Any:
+    def last(x: Array) -> Array:
         return lax.scan(lambda y, t: (times(y, c) + t, None), x, jnp.arange(3, dtype=x.dtype))[0]
 
-    return jax.vmap(last)(x)
+    return vmap(last)(x)
 
 
-def fixed_point(a: Any, b: Any) -> Any:
+def fixed_point(a: Array, b: Array) -> Array:
     """Return the z with z = tanh(a z + b)."""
-    return lax.fori_loop(0, 100, lambda _, z: jnp.tanh(a @ z + b), jnp.zeros_like(b))
+    return fori_loop(0, 100, lambda _, z: jnp.tanh(a @ z + b), jnp.zeros_like(b))
 
 
-def one_step(a: Any, b: Any, g: Any) -> Any:
+def one_step(a: Array, b: Array, g: Array) -> Pair:
     """Return the cotangents of one step at the fixed point, as if it were not iterated."""
     z = fixed_point(a, b)
-    return jax.vjp(lambda a, b: jnp.tanh(a @ z + b), a, b)[1](g)
+    return vjp(lambda a, b: jnp.tanh(a @ z + b), a, b)[1](g)
 
 
-def bisection(y: Any, a: Any) -> Any:
+def bisection(y: Array, a: Array) -> Array:
     """Return the root of x³ + a x = y."""
 
-    def halve(ends: Any, _: Any) -> Any:
+    def halve(ends: Pair, _: None) -> tuple[Pair, None]:
         low, high = ends
         middle = (low + high) / 2
         below = middle**3 + a * middle < y
@@ -93,31 +96,31 @@ def bisection(y: Any, a: Any) -> Any:
     return (low + high) / 2
 
 
-def implicit(y: Any, a: Any, g: Any) -> Any:
+def implicit(y: Array, a: Array, g: Array) -> Pair:
     """Return the cotangents of the root by the implicit function theorem."""
     x = bisection(y, a)
     return g / (3 * x**2 + a), -g * x / (3 * x**2 + a)
 
 
-def by_newton(y: Any, a: Any) -> Any:
+def by_newton(y: Array, a: Array) -> Array:
     """Return the same root by Newton's method, differentiated as a root."""
 
-    def solve(f: Any, x: Any) -> Any:
-        return lax.fori_loop(0, 30, lambda _, x: x - f(x) / jax.grad(f)(x), x)
+    def solve(f: Change, x: Array) -> Array:
+        return fori_loop(0, 30, lambda _, x: x - f(x) / grad(f)(x), x)
 
-    return lax.custom_root(lambda x: x**3 + a * x - y, jnp.ones_like(y), solve, lambda f, y: y / f(jnp.ones_like(y)))
+    return custom_root(lambda x: x**3 + a * x - y, jnp.ones_like(y), solve, lambda f, y: y / f(jnp.ones_like(y)))
 
 
-def jacobi(tolerance: float) -> Callable[..., Any]:
+def jacobi(tolerance: float) -> Callable[..., Array]:
     """Return a solver for linear systems that stops at a tolerance, or after 1,000 steps."""
 
-    def solve(m: Any, b: Any) -> Any:
+    def solve(m: Array, b: Array) -> Array:
         d = jnp.diag(m)
 
-        def step(x: Any) -> Any:
+        def step(x: Array) -> Array:
             return (b - (m @ x - d * x)) / d
 
-        def moves(s: Any) -> Any:
+        def moves(s: tuple[Array, Array, int]) -> Array:
             return (jnp.max(jnp.abs(s[0] - s[1])) > tolerance) & (s[2] < 1000)
 
         start = jnp.ones_like(b), jnp.zeros_like(b), 0
@@ -126,50 +129,50 @@ def jacobi(tolerance: float) -> Callable[..., Any]:
     return solve
 
 
-def by_adjoint(tolerance: float, factor: float = 1.0) -> Callable[..., Any]:
+def by_adjoint(tolerance: float, factor: float = 1.0) -> Callable[..., Array]:
     """Return the Jacobi solver with a rule by the adjoint method, times a factor."""
     solve = jacobi(tolerance)
 
-    def backward(m: Any, b: Any, g: Any) -> Any:
+    def backward(m: Array, b: Array, g: Array) -> Pair:
         adjoint = factor * solve(m.T, g)
         return -jnp.outer(adjoint, solve(m, b)), adjoint
 
     return with_vjp(solve, backward)
 
 
-def halved_by_iteration(x: Any, g: Any) -> Any:
+def halved_by_iteration(x: Array, g: Array) -> tuple[Array]:
     """Return g/2 by an iteration that stops when it moves by less than 1e-9."""
 
-    def moves(s: Any) -> Any:
+    def moves(s: tuple[Array, Array, int]) -> Array:
         return (jnp.max(jnp.abs(s[0] - s[1])) > 1e-9) & (s[2] < 1000)
 
     start = jnp.zeros_like(g), jnp.ones_like(g), 0
     return (1.5 * lax.while_loop(moves, lambda s: ((g - s[0]) * 0.5, s[0], s[2] + 1), start)[0],)
 
 
-def slightly_bent(x: Any, g: Any) -> Any:
+def slightly_bent(x: Array, g: Array) -> tuple[Array]:
     """Return a cotangent that deviates from linearity by 1e-5."""
     return (jnp.cos(x) * g * (1 + 1e-5 * jnp.tanh(g)),)
 
 
-def checkpointed_waves(m: Any) -> Any:
+def checkpointed_waves(m: Array) -> Array:
     """Return Σ u² after four circular convolutions under checkpoint."""
 
     @jax.checkpoint
-    def step(u: Any, m: Any) -> Any:
+    def step(u: Array, m: Array) -> Array:
         return jnp.real(jnp.fft.ifft(jnp.fft.fft(u) * jnp.fft.fft(m)))
 
     return square(lax.scan(lambda u, _: (step(u, m) / 3 + u, None), jnp.ones(8, m.dtype), None, 4)[0])
 
 
-def q_loss(w: Any) -> Any:
+def q_loss(w: Array) -> Array:
     """Return a loss with a target that is held fixed, as in Q-learning."""
     target = 1.0 + 0.9 * lax.stop_gradient(jnp.tanh(w @ jnp.array([1, 2], w.dtype)))
     return (target - jnp.tanh(w[0])) ** 2
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def bounded(x: Any, most: float) -> Any:
+def bounded(x: Array, most: float) -> Array:
     """Return x, clipped to ±`most`."""
     return jnp.clip(x, -most, most)
 
@@ -186,7 +189,7 @@ def in_float64(draw: Draw) -> Draw:
 
 
 X64 = {"enable_x64": True}
-NOT_LINEAR: dict[str, Callable[[Any], Any]] = {
+NOT_LINEAR: dict[str, Change] = {
     "the positive part": lambda g: jnp.maximum(g, 0),
     "at most 1": lambda g: jnp.minimum(g, 1),
     "its size": jnp.abs,
@@ -227,7 +230,7 @@ HANDWRITTEN = (
     Case("the rule's value is f", other_value(0.0), fixed(X)),
     Case("the rule's value is off by 1e-5, 1e-3 allowed", other_value(1e-5), fixed(X), options={"rtol": 1e-3}),
     wrong("a rule that is constant", always_3, fixed(1.0)),
-    wrong("a rule that is constant, under vmap", lambda x: jax.vmap(always_3)(x).sum(), fixed(np.arange(1.0, 5.0))),
+    wrong("a rule that is constant, under vmap", lambda x: vmap(always_3)(x).sum(), fixed(np.arange(1.0, 5.0))),
     Case("a rule in a scan under vmap", scan_of_products, fixed(np.arange(6.0).reshape(3, 2), 0.9)),
     wrong("gradient of a sequence zero", without_sequence, fixed(np.arange(1.0, 6.0), 1.5)),
     wrong("gradient of a factor None", without_factor, fixed([1.0, 2.0], 3.0)),
@@ -266,6 +269,6 @@ HANDWRITTEN = (
          complex_normal((3,))),
     wrong("squared modulus by rule, conjugated", with_vjp(
         lambda z: jnp.sum(jnp.abs(z) ** 2), lambda z, g: (2 * g * z,)), complex_normal((3,))),
-    Case("logaddexp of shapes (2,) and ()", lambda y, z: jnp.sum(jax.vmap(lambda y: jnp.logaddexp(
+    Case("logaddexp of shapes (2,) and ()", lambda y, z: jnp.sum(vmap(lambda y: jnp.logaddexp(
         z, jnp.sum(y) + z))(y)), fixed(np.ones((3, 2)), 0.1)),
 )  # fmt: skip

@@ -3,40 +3,38 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.experimental import io_callback, sparse
-from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxgd.typed import grad, jit
 
 from .case import CANNOT_TELL, Case, undecided, wrong
 from .draws import Args, Draw, array, fixed, together, tree, whole
 from .kinds import times_gradient
+from .typed import Spec, Struct, psum
 
 A = np.arange(1.0, 7.0).reshape(2, 3)
 V = np.array([1.0, -2.0, 3.0])
 Z = np.array([1 + 2j, 0.5 - 1j])
 UP = np.arange(1.0, 9.0)
-# JAX has no annotations for these.
-psum: Any = lax.psum
-Spec: Any = PartitionSpec
-Struct: Any = jax.ShapeDtypeStruct
 
 
-def square(x: Any) -> Any:
+def square(x: Array) -> Array:
     """Return Σ x²."""
     return jnp.sum(x**2)
 
 
-def sines(x: Any) -> Any:
+def sines(x: Array) -> Array:
     """Return Σ sin x."""
     return jnp.sum(jnp.sin(x))
 
 
-def constant(*values: Any) -> Draw:
+def constant(*values: object) -> Draw:
     """Return these arguments unchanged at every draw."""
     return lambda rng, dtype: values
 
@@ -54,28 +52,29 @@ def key(draw: Draw, impl: str | None = None) -> Draw:
 class Dense:
     """A layer with a static field."""
 
-    w: Any
-    b: Any
+    w: Array
+    b: Array
     act: str = "tanh"
 
-    def __call__(self, x: Any) -> Any:
-        return getattr(jnp, self.act)(self.w @ x + self.b)
+    def __call__(self, x: Array) -> Array:
+        y: Array = getattr(jnp, self.act)(self.w @ x + self.b)
+        return y
 
 
-def draw_dense(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_dense(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     return Dense(array(rng.normal(size=(3, 4)), dtype), array([0.1, -0.2, 0.3], dtype)), array(np.arange(4.0), dtype)
 
 
-def dense_loss(layer: Any, x: Any) -> Any:
+def dense_loss(layer: Dense, x: Array) -> Array:
     return square(layer(x))
 
 
-def dense_gradient(layer: Any, x: Any) -> Any:
-    g = jax.grad(dense_loss)(layer, x)
+def dense_gradient(layer: Dense, x: Array) -> Dense:
+    g = grad(dense_loss)(layer, x)
     return dataclasses.replace(g, b=g.b.at[1].multiply(1.01))
 
 
-def draw_tree(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_tree(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     """Draw a dict with None, a flag, whole numbers and text."""
     return ({"w": array(A, dtype), "i": jnp.array(1), "none": None, "flag": True, "k": 3, "text": "sum"},)
 
@@ -86,64 +85,67 @@ class Cost:
     scale = 2.0
     __hash__ = None  # type: ignore[assignment]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         return self.scale * square(x)
 
-    def method(self, x: Any) -> Any:
+    def method(self, x: Array) -> Array:
         return self(x)
 
 
 @functools.partial(jax.jit, static_argnums=1, static_argnames=("axis",))
-def power(x: Any, n: int, axis: int = 0) -> Any:
+def power(x: Array, n: int, axis: int = 0) -> Array:
     return jnp.sum(x**n, axis=axis)
 
 
-def bcoo(values: Any, x: Any) -> Any:
+def bcoo(values: Array, x: Array) -> Array:
     """Return Σ sin(m x) for a sparse matrix m with these values."""
     m = sparse.BCOO((values, jnp.array([[0, 1], [1, 1], [2, 0]])), shape=(3, 2))
     return sines(m @ x)
 
 
-def draw_bcoo(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_bcoo(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     places = jnp.array([[0, 1], [1, 1], [2, 0]])
     m = sparse.BCOO((array([1.0, -2.0, 0.5], dtype), places), shape=(3, 2))
     return m, array([0.3, 0.7], dtype)
 
 
-def sharded(w: Any, x: Any) -> Any:
+def sharded(w: Array, x: Array) -> Array:
     """Return Σ sin(x w) by a program for one device of a mesh."""
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     specs = (Spec(), Spec("d"))
-    total: Any = jax.shard_map(lambda w, x: psum(sines(x @ w), "d"), mesh=mesh, in_specs=specs, out_specs=Spec())
+    total: Callable[[Array, Array], Array] = jax.shard_map(
+        lambda w, x: psum(sines(x @ w), "d"), mesh=mesh, in_specs=specs, out_specs=Spec()
+    )
     return total(w, x)
 
 
-def batch_sum(w: Any, d: Any) -> Any:
-    return jax.vmap(lambda d: psum((w**2 + 1) * d, "batch"), axis_name="batch")(d)[0]
+def batch_sum(w: Array, d: Array) -> Array:
+    totals: Array = jax.vmap(lambda d: psum((w**2 + 1) * d, "batch"), axis_name="batch")(d)
+    return totals[0]
 
 
 # Functions that differ between runs, or between eager, jit and vmap.
 
 
-def by_numpy_generator() -> Callable[..., Any]:
+def by_numpy_generator() -> Callable[..., Array]:
     rng = np.random.default_rng(0)
     return lambda x: jnp.sum(jnp.sin(x) * rng.standard_normal(x.shape))
 
 
-def doubled_under_jit(x: Any) -> Any:
+def doubled_under_jit(x: Array) -> Array:
     return square(x) * (2 if isinstance(x, jax.core.Tracer) else 1)
 
 
-def doubled_under_vmap(x: Any) -> Any:
+def doubled_under_vmap(x: Array) -> Array:
     f = jax.custom_batching.custom_vmap(lambda x: x**2)
     f.def_vmap(lambda axis_size, in_batched, x: (2 * x**2, True))
     return jnp.sum(f(x))
 
 
-def with_prints(ordered: bool) -> Callable[..., Any]:
+def with_prints(ordered: bool) -> Callable[..., Array]:
     """Return Σ sin x, with side effects on the host."""
 
-    def f(x: Any) -> Any:
+    def f(x: Array) -> Array:
         io_callback(lambda y: None, None, lax.stop_gradient(jnp.sum(x)), ordered=ordered)
         jax.debug.callback(lambda y: None, x)
         return sines(x)
@@ -151,25 +153,25 @@ def with_prints(ordered: bool) -> Callable[..., Any]:
     return f
 
 
-def root_by_while(x: Any) -> Any:
+def root_by_while(x: Array) -> Array:
     """Return √x by Heron's method in a loop that has no reverse mode."""
     return lax.while_loop(lambda s: s[1] < 40, lambda s: ((s[0] + x / s[0]) / 2, s[1] + 1), (x, 0))[0]
 
 
-def by_callback(x: Any, y: Any) -> Any:
+def by_callback(x: Array, y: Array) -> Array:
     """Return Σ sin(x + y) by NumPy. The callback has neither a derivative nor a rule for vmap."""
     return jnp.sum(jax.pure_callback(np.sin, Struct(x.shape, x.dtype), x + y))
 
 
-def numpy_logs(x: Any, y: Any) -> float:
+def numpy_logs(x: ArrayLike, y: ArrayLike) -> float:
     """Return Σ log x + log y in NumPy. It raises an error for steps that leave the domain."""
-    x, y = np.asarray(x), np.asarray(y)
-    if (x <= 0).any() or y <= 0:
+    a, b = np.asarray(x), np.asarray(y)
+    if (a <= 0).any() or b <= 0:
         raise ValueError("not above 0")
-    return float(np.sum(np.log(x)) + np.log(y))
+    return float(np.sum(np.log(a)) + np.log(b))
 
 
-def log_gradient(factor: float) -> Callable[..., Any]:
+def log_gradient(factor: float) -> Callable[..., object]:
     return lambda x, y: (1 / np.asarray(x), factor / np.asarray(y))
 
 
@@ -197,7 +199,7 @@ INPUTS = (
     wrong("a dataclass, one bias ×1.01", dense_loss, draw_dense, gradient=dense_gradient),
     Case("a callable object without a hash", Cost(), fixed(A), gradient=lambda x: 4 * x),
     Case("a method of an object without a hash", Cost().method, fixed(A), gradient=lambda x: 4 * x),
-    Case("a jitted method", jax.jit(Cost().method), fixed(A), gradient=lambda x: 4 * x),
+    Case("a jitted method", jit(Cost().method), fixed(A), gradient=lambda x: 4 * x),
     Case("a partial function", functools.partial(lambda k, x: k * square(x), 2.0), fixed(A), gradient=lambda x: 4 * x),
     Case("a partial function of a keyword", functools.partial(power, n=3), fixed(A)),
     Case("a static argument of jit", power, together(fixed(A), constant(3))),
@@ -207,7 +209,7 @@ INPUTS = (
     Case("shard_map", sharded, fixed([0.3, 0.7], np.arange(8.0).reshape(4, 2) / 3)),
     Case("psum under vmap", batch_sum, fixed(1.3, [1.0, 2.0, 3.0, 4.0]), argnums=0),
     wrong("psum under vmap, summed again", batch_sum, fixed(1.3, [1.0, 2.0, 3.0, 4.0]),
-          gradient=lambda w, d: 4 * jax.grad(batch_sum)(w, d)),
+          gradient=lambda w, d: 4 * grad(batch_sum)(w, d)),
     Case("aux with text", lambda x: (square(x), {"n": 3, "name": "x"}), fixed(A), options={"has_aux": True}),
     Case("integers among the results", lambda x: {"y": x**2, "n": jnp.argmax(x)}, fixed(A)),
     Case("an argument that f ignores", lambda x, y: square(x), fixed(A, A)),

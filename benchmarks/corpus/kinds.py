@@ -4,120 +4,130 @@ A kind takes (f, args, ct) and returns wrong cotangents: one for each argument o
 `jax.vjp(f, *args)[1](ct)`.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Function = Callable[..., Any]
-Kind = Callable[[Function, Any, Any], Any]
+from jaxgd.typed import grad, tree_leaves, tree_map
+
+R = TypeVar("R")
+Function = Callable[..., object]
+Change = Callable[[Array], Array]
+Cotangents = tuple[Array, ...]
+Kind = Callable[[Function, tuple[object, ...], object], Iterable[object]]
 
 
-def with_vjp(f: Function, backward: Callable[..., Any]) -> Function:
+def with_vjp(f: Callable[..., R], backward: Callable[..., Iterable[object]]) -> Callable[..., R]:
     """Return f with the reverse mode backward(*args, ct), which returns one cotangent per argument."""
 
     @jax.custom_vjp
-    def wrong(*args: Any) -> Any:
+    def wrong(*args: object) -> R:
         return f(*args)
 
     wrong.defvjp(lambda *args: (f(*args), args), lambda args, ct: tuple(backward(*args, ct)))
     return wrong
 
 
-def with_jvp(f: Function, forward: Callable[..., Any]) -> Function:
+def with_jvp(f: Callable[..., R], forward: Callable[..., R]) -> Callable[..., R]:
     """Return f with the forward mode forward(*args, *tangents). JAX derives the reverse mode from it."""
 
     @jax.custom_jvp
-    def wrong(*args: Any) -> Any:
+    def wrong(*args: object) -> R:
         return f(*args)
 
     wrong.defjvp(lambda args, tangents: (f(*args), forward(*args, *tangents)))
     return wrong
 
 
-def of_kind(f: Function, kind: Kind) -> Function:
+def of_kind(f: Callable[..., R], kind: Kind) -> Callable[..., R]:
     """Return f with a reverse mode of this wrong kind."""
     return with_vjp(f, lambda *args: kind(f, args[:-1], args[-1]))
 
 
-def times_gradient(f: Function, factor: float) -> Function:
-    """Return autodiff's gradient of f by the first argument, times a factor."""
-    return lambda *args: jax.tree.map(lambda g: factor * g, jax.grad(f)(*args))
+def times_gradient(f: Callable[..., Array], factor: float) -> Function:
+    """Return autodiff's gradient of f with respect to the first argument, times a factor."""
+    return lambda *args: tree_map(lambda g: factor * g, grad(f)(*args))
 
 
-def pulled(f: Function, args: Any, ct: Any) -> Any:
+def pulled(f: Function, args: Iterable[object], ct: object) -> Cotangents:
     """Return the right cotangents."""
-    return jax.vjp(f, *args)[1](ct)
+    cotangents: Cotangents = jax.vjp(f, *args)[1](ct)
+    return cotangents
 
 
-def leaves(change: Callable[[Any], Any], leaf: int | None = None) -> Kind:
+def leaves(change: Change, leaf: int | None = None) -> Kind:
     """Return the kind that changes all leaves of the gradient, or only the leaf with this index."""
 
-    def kind(f: Function, args: Any, ct: Any) -> Any:
-        found, structure = jax.tree.flatten(pulled(f, args, ct))
-        chosen = range(len(found)) if leaf is None else [leaf % len(found)]
-        return jax.tree.unflatten(structure, [change(g) if i in chosen else g for i, g in enumerate(found)])
+    def kind(f: Function, args: tuple[object, ...], ct: object) -> Cotangents:
+        gradient = pulled(f, args, ct)
+        parts = tree_leaves(gradient)
+        chosen = range(len(parts)) if leaf is None else [leaf % len(parts)]
+        changed = [change(g) if i in chosen else g for i, g in enumerate(parts)]
+        spoiled: Cotangents = jax.tree.unflatten(jax.tree.structure(gradient), changed)
+        return spoiled
 
     return kind
 
 
-def times(factor: float) -> Callable[[Any], Any]:
+def times(factor: float) -> Change:
     """Return a change that multiplies all elements by a factor."""
     return lambda g: factor * g
 
 
-def largest(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def largest(change: Change) -> Change:
     """Return a change of only the element with the largest absolute value."""
 
-    def changed(g: Any) -> Any:
-        here = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
-        return jnp.where(here, change(g), g)
+    def changed(g: Array) -> Array:
+        at_largest = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
+        return jnp.where(at_largest, change(g), g)
 
     return changed
 
 
-def row_zero(g: Any) -> Any:
+def row_zero(g: Array) -> Array:
     """Set the row with the largest sum of absolute values to zero."""
     sizes = jnp.sum(jnp.abs(g).reshape(g.shape[0], -1), axis=1)
     return g.at[jnp.argmax(sizes)].set(0)
 
 
-def swapped(g: Any) -> Any:
+def swapped(g: Array) -> Array:
     """Exchange the largest and the smallest element."""
     flat = jnp.ravel(g)
     i, j = jnp.argmax(jnp.real(flat)), jnp.argmin(jnp.real(flat))
     return flat.at[jnp.stack([i, j])].set(flat[jnp.stack([j, i])]).reshape(g.shape)
 
 
-def clipped(g: Any) -> Any:
+def clipped(g: Array) -> Array:
     """Clip all elements to half of the largest absolute value, as forgotten gradient clipping would."""
     bound = 0.5 * jnp.max(jnp.abs(g))
     return jnp.clip(g, -bound, bound)
 
 
-def narrowed(g: Any) -> Any:
+def narrowed(g: Array) -> Array:
     """Round to bfloat16, which has eight bits of mantissa."""
     return g.astype(jnp.bfloat16).astype(g.dtype)
 
 
-def _cotangent(change: Callable[[Any], Any]) -> Kind:
-    return lambda f, args, ct: pulled(f, args, jax.tree.map(change, ct))
+def _cotangent(change: Change) -> Kind:
+    return lambda f, args, ct: pulled(f, args, tree_map(change, ct))
 
 
-def _moved(f: Function, args: Any, ct: Any) -> Any:
-    return pulled(f, jax.tree.map(lambda x: x + 0.01 * jnp.max(jnp.abs(x)), args), ct)
+def _moved(f: Function, args: tuple[object, ...], ct: object) -> Cotangents:
+    return pulled(f, tree_map(lambda x: x + 0.01 * jnp.max(jnp.abs(x)), args), ct)
 
 
-def _leaves_exchanged(f: Function, args: Any, ct: Any) -> Any:
+def _leaves_exchanged(f: Function, args: tuple[object, ...], ct: object) -> Cotangents:
     g = pulled(f, args, ct)
     return (g[1], g[0], *g[2:])
 
 
 def _by_length(power: int) -> Kind:
-    def kind(f: Function, args: Any, ct: Any) -> Any:
-        n = jax.tree.leaves(args)[-1].shape[0]
-        return jax.tree.map(lambda g: g * float(n) ** power, pulled(f, args, ct))
+    def kind(f: Function, args: tuple[object, ...], ct: object) -> Cotangents:
+        n = tree_leaves(args)[-1].shape[0]
+        return tree_map(lambda g: g * float(n) ** power, pulled(f, args, ct))
 
     return kind
 

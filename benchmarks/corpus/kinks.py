@@ -1,23 +1,22 @@
 """Functions at points without a derivative. A checker cannot tell there, and names the cause."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, nn
+from jax import Array, lax, nn
+from jax.typing import DTypeLike
 
 from .case import undecided
 from .draws import Args, array, fixed, normal, together
 from .jumps import JUMPS
 
 
-def relu_network(network: Any, x: Any) -> Any:
+def relu_network(network: tuple[tuple[Array, Array], tuple[Array, Array]], x: Array) -> Array:
     """Return the mean square of the outputs of two layers with relu between them."""
     (w, b), (v, c) = network
     return jnp.mean((nn.relu(x @ w.T + b[None]) @ v.T + c[None]) ** 2)
 
 
-def draw_unit_at_zero(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_unit_at_zero(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     """Draw a network whose first unit has the weighted input 0 for the first example."""
     w, x = rng.normal(size=(4, 2)), rng.normal(size=(3, 2))
     w[0], x[0] = [0.5, 0.5], [1.0, -1.0]

@@ -1,50 +1,53 @@
 """Narrow dtypes, functions that run in float32 only, functions on the host, and noise."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+from numpy.typing import NDArray
 
 from .case import CANNOT_TELL, IS_WRONG, NOT_WRONG, Case, undecided, wrong
-from .draws import Args, Draw, array, fixed, normal
-from .inputs import A, Struct, V, sines, square
+from .draws import Args, Draw, Values, array, fixed, normal
+from .inputs import A, V, sines, square
 from .kinds import times_gradient, with_jvp, with_vjp
+from .typed import Struct
 
+Floats = NDArray[np.floating]
 BFLOAT16 = "f does not compute in float64"
 W = np.array([[0.3, -0.2, 0.5], [0.1, 0.7, -0.4]])
 LAYER, ONE = fixed(W, [1.0, 2.0, -0.5]), fixed([1.0, 0.3])
 
 
-def in_dtype(name: str, *values: Any) -> Draw:
+def in_dtype(name: str, *values: Values) -> Draw:
     """Return these arguments in one dtype at every draw."""
     return lambda rng, dtype: tuple(jnp.asarray(np.asarray(value), name) for value in values)
 
 
-def mixed(w: Any, x: Any) -> Any:
+def mixed(w: Array, x: Array) -> Array:
     """Return Σ tanh² of a product in bfloat16."""
     return jnp.sum(jnp.tanh((w.astype(jnp.bfloat16) @ x.astype(jnp.bfloat16)).astype(w.dtype)) ** 2)
 
 
-def mixed_layers(p: Any, x: Any) -> Any:
+def mixed_layers(p: list[Array], x: Array) -> Array:
     """Return the mean square of two layers, with weights and activations in bfloat16."""
     for w in p:
         x = jnp.tanh((x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)).astype(jnp.float32))
     return jnp.mean(x**2)
 
 
-def draw_mixed_layers(rng: np.random.Generator, dtype: Any) -> Args:
+def draw_mixed_layers(rng: np.random.Generator, dtype: DTypeLike) -> Args:
     return [array(rng.normal(size=(8, 8)) / 3, dtype) for _ in range(2)], array(rng.normal(size=(16, 8)), dtype)
 
 
-def affine(x: Any) -> Any:
+def affine(x: Array) -> Array:
     """Return Σ (1.7x + 0.3)² in bfloat16: a compiler may round once where eager mode rounds twice."""
     return square((x.astype(jnp.bfloat16) * jnp.bfloat16(1.7) + jnp.bfloat16(0.3)).astype(x.dtype))
 
 
-def mixed_product(factor: float) -> Callable[..., Any]:
+def mixed_product(factor: float) -> Callable[..., Array]:
     """Return a product in bfloat16 with a rule by hand, times a factor."""
     return with_vjp(
         lambda w, x: (w.astype(jnp.bfloat16) @ x.astype(jnp.bfloat16)).astype(w.dtype),
@@ -52,24 +55,24 @@ def mixed_product(factor: float) -> Callable[..., Any]:
     )
 
 
-def low_precision_sine(factor: float) -> Callable[..., Any]:
-    def backward(x: Any, g: Any) -> Any:
+def low_precision_sine(factor: float) -> Callable[..., Array]:
+    def backward(x: Array, g: Array) -> tuple[Array]:
         return ((factor * g * jnp.cos(x.astype(jnp.float32))).astype(x.dtype),)
 
     return with_vjp(lambda x: sines(x.astype(jnp.float32)), backward)
 
 
-def tanh_squares(w: Any, x: Any) -> Any:
+def tanh_squares(w: Array, x: Array) -> Array:
     return jnp.sum(jnp.tanh(w @ x) ** 2)
 
 
 # Functions that run in float32 only.
 
 
-def single_only(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return f with an error for dtypes other than float32."""
+def single_only(f: Callable[..., Array]) -> Callable[..., Array]:
+    """Return f, with an error for dtypes other than float32."""
 
-    def checked(*args: Any) -> Any:
+    def checked(*args: Array) -> Array:
         if any(x.dtype != jnp.float32 for x in args):
             raise TypeError(f"float32 wanted, got {[x.dtype.name for x in args]}")
         return f(*args)
@@ -77,12 +80,12 @@ def single_only(f: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def by_rule(factor: float) -> Callable[..., Any]:
+def by_rule(factor: float) -> Callable[..., Array]:
     """Return Σ sin in float32 only, with a gradient times a factor."""
     return with_vjp(single_only(sines), lambda x, g: (factor * g * jnp.cos(x),))
 
 
-def exp2_by_bits(x: Any) -> Any:
+def exp2_by_bits(x: Array) -> Array:
     """Return 2ˣ by the bits of a float32."""
     n = jnp.floor(x)
     scale = lax.bitcast_convert_type((n.astype(jnp.int32) + 127) << 23, jnp.float32)
@@ -90,7 +93,7 @@ def exp2_by_bits(x: Any) -> Any:
     return scale * (1 + r * (1 + r / 2 * (1 + r / 3 * (1 + r / 4 * (1 + r / 5 * (1 + r / 6))))))
 
 
-def rsqrt_by_bits(x: Any) -> Any:
+def rsqrt_by_bits(x: Array) -> Array:
     """Return 1/√x by the bits of x and four steps of Newton's method."""
     y = lax.bitcast_convert_type(0x5F3759DF - (lax.bitcast_convert_type(x, jnp.int32) >> 1), jnp.float32)
     for _ in range(4):
@@ -98,47 +101,49 @@ def rsqrt_by_bits(x: Any) -> Any:
     return y
 
 
-def waves(x: Any, w: Any) -> Any:
+def waves(x: Array, w: Array) -> Array:
     """Return the state after 40 steps of sines and cosines under checkpoint, with float32 constants."""
 
     @jax.checkpoint
-    def step(h: Any, w: Any) -> Any:
+    def step(h: Array, w: Array) -> tuple[Array, None]:
         return jnp.sin(jnp.float32(1.3) * h @ w) + jnp.cos(h), None
 
     return lax.scan(lambda h, _: step(h, w), x, None, 40)[0]
 
 
-def noisy_sum(x: Any) -> Any:
+def noisy_sum(x: Array) -> Array:
     """Return a sum in float32 of terms of 1e3 that nearly cancel, so that rounding is 1e-4 of it."""
-    return jnp.sum(jnp.sin(x) + jnp.float32(1e3)) - jnp.float32(1e3 * 3)
+    total: Array = jnp.sum(jnp.sin(x) + jnp.float32(1e3)) - jnp.float32(1e3 * 3)
+    return total
 
 
 # Functions on the host.
 
 
-def bump(x: Any) -> Any:
-    x = np.asarray(x)
-    return (-(x + np.sin(x)) * np.exp(-(x**2.0))).astype(x.dtype)
+def bump(x: ArrayLike) -> Floats:
+    a: Floats = np.asarray(x)
+    return np.asarray((-(a + np.sin(a)) * np.exp(-(a**2.0))).astype(a.dtype))
 
 
-def bump_in_float32(x: Any) -> Any:
+def bump_in_float32(x: ArrayLike) -> Floats:
     return bump(np.asarray(x, np.float32))
 
 
-def refuses_float64(x: Any) -> Any:
+def refuses_float64(x: Array) -> Floats:
     if x.dtype != np.float32:
         raise TypeError(f"float32 wanted, got {x.dtype}")
     return bump(x)
 
 
-def external(sign: float, host: Callable[..., Any] = bump, out: Any = None) -> Callable[..., Any]:
+def external(sign: float, host: Callable[..., Floats] = bump, out: DTypeLike | None = None) -> Callable[..., Array]:
     """Return a function on the host with a forward mode by hand, which is right for the sign 1."""
 
-    def f(x: Any) -> Any:
+    def f(x: Array) -> Array:
         shape = Struct(x.shape, out or x.dtype)
-        return jax.pure_callback(host, shape, x, vmap_method="expand_dims").astype(x.dtype)
+        y: Array = jax.pure_callback(host, shape, x, vmap_method="expand_dims").astype(x.dtype)
+        return y
 
-    def forward(x: Any, dx: Any) -> Any:
+    def forward(x: Array, dx: Array) -> Array:
         return jnp.exp(-(x**2)) * (2 * x**2 + 2 * x * jnp.sin(x) - sign * jnp.cos(x) - 1) * dx
 
     return with_jvp(f, forward)
@@ -147,15 +152,15 @@ def external(sign: float, host: Callable[..., Any] = bump, out: Any = None) -> C
 # Derivatives that differ between runs or dtypes.
 
 
-def jittering() -> Callable[..., Any]:
+def jittering() -> Callable[..., Array]:
     """Return Σ sin x with a gradient that differs between runs by rounding, as with atomic additions."""
     rng = np.random.default_rng(0)
 
-    def jitter(g: Any) -> Any:
-        g = np.asarray(g)
+    def jitter(ct: ArrayLike) -> Floats:
+        g: Floats = np.asarray(ct)
         return (g * (1 + np.finfo(g.dtype).eps * rng.standard_normal(g.shape))).astype(g.dtype)
 
-    def backward(x: Any, g: Any) -> Any:
+    def backward(x: Array, g: Array) -> tuple[Array]:
         shape = Struct(x.shape, x.dtype)
         return (jax.pure_callback(jitter, shape, g * jnp.cos(x), vmap_method="expand_dims"),)
 

@@ -1,29 +1,34 @@
 """Right derivatives of neural networks: layers, losses and recurrent networks."""
 
 import itertools
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
-from jax import lax, nn
+import numpy as np
+from jax import Array, lax, nn
+from jax.typing import DTypeLike
 
 import jaxgd
 
 from .case import Case
-from .draws import Args, Draw, array, away, distinct, normal, pieces, together, uniform, whole
+from .draws import array, away, distinct, normal, pieces, together, uniform, whole
 
 
-def network_cost(network: Any, x: Any, y: Any) -> Any:
+def network_cost(network: jaxgd.Network, x: Array, y: Array) -> Array:
     """Return jaxgd's network cost, with its default options."""
     return jaxgd.network_cost(network, x, y)
 
 
-def draw_network(*sizes: int, examples: int = 4) -> Draw:
+Point = tuple[jaxgd.Network, Array, Array]
+
+
+def draw_network(*sizes: int, examples: int = 4) -> Callable[[np.random.Generator, DTypeLike], Point]:
     """Draw a network of these sizes from N(0, 1), with inputs and targets."""
 
-    def draw(rng: Any, dtype: Any) -> Args:
+    def draw(rng: np.random.Generator, dtype: DTypeLike) -> Point:
         pairs = itertools.pairwise(sizes)
         network = tuple(
             jaxgd.Layer(array(rng.normal(size=(m, n)), dtype), array(rng.normal(size=m), dtype)) for n, m in pairs
@@ -34,19 +39,19 @@ def draw_network(*sizes: int, examples: int = 4) -> Draw:
     return draw
 
 
-def layer_norm(x: Any, gain: Any, bias: Any) -> Any:
+def layer_norm(x: Array, gain: Array, bias: Array) -> Array:
     """Return (x − mean)/σ · gain + bias, with the mean and σ over the last axis."""
     mean = jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.var(x, axis=-1, keepdims=True)
     return (x - mean) * lax.rsqrt(variance + 1e-5) * gain[None] + bias[None]
 
 
-def batch_norm(x: Any, gain: Any, bias: Any) -> Any:
+def batch_norm(x: Array, gain: Array, bias: Array) -> Array:
     """Return (x − mean)/σ · gain + bias, with the mean and σ over the examples."""
     return (x - jnp.mean(x, axis=0)[None]) / jnp.sqrt(jnp.var(x, axis=0)[None] + 1e-5) * gain[None] + bias[None]
 
 
-def attention(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     """Return softmax(q kᵀ/√d) v."""
     z = q @ k.T / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
     if mask is not None:
@@ -54,45 +59,47 @@ def attention(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
     return nn.softmax(z, axis=-1) @ v
 
 
-def causal_attention(q: Any, k: Any, v: Any) -> Any:
+def causal_attention(q: Array, k: Array, v: Array) -> Array:
     """Return attention with a mask, so that no query uses a later key."""
     return attention(q, k, v, jnp.tril(jnp.ones((q.shape[0], k.shape[0]), bool)))
 
 
-def cross_entropy(labels: Any, z: Any) -> Any:
+def cross_entropy(labels: Array, z: Array) -> Array:
     """Return the mean of −log softmax at the labels."""
     return -jnp.mean(jnp.take_along_axis(nn.log_softmax(z), labels[:, None], axis=1))
 
 
-def conv(x: Any, kernel: Any) -> Any:
+def conv(x: Array, kernel: Array) -> Array:
     """Return a convolution of images with strides."""
     return lax.conv_general_dilated(x, kernel, (2, 1), "SAME")
 
 
-def average_pool(x: Any) -> Any:
+def average_pool(x: Array) -> Array:
     """Return the mean of each 2 × 2 window."""
-    return lax.reduce_window(x, 0.0, lax.add, (2, 2), (2, 2), "VALID") / 4
+    sums: Array = lax.reduce_window(x, 0.0, lax.add, (2, 2), (2, 2), "VALID")
+    return sums / 4
 
 
-def max_pool(x: Any) -> Any:
+def max_pool(x: Array) -> Array:
     """Return the largest element of each 2 × 2 window."""
-    return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID")
+    largest: Array = lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID")
+    return largest
 
 
-def rnn(w: Any, u: Any, x: Any) -> Any:
+def rnn(w: Array, u: Array, x: Array) -> Array:
     """Return all states h of a recurrent network, h ← tanh(w h + u x)."""
 
-    def step(h: Any, x: Any) -> Any:
+    def step(h: Array, x: Array) -> tuple[Array, Array]:
         h = jnp.tanh(w @ h + u @ x)
         return h, h
 
     return lax.scan(step, jnp.zeros(w.shape[0], w.dtype), x)[1]
 
 
-def lstm(w: Any, x: Any) -> Any:
+def lstm(w: Array, x: Array) -> Array:
     """Return the last output of a long short-term memory without biases."""
 
-    def step(state: Any, x: Any) -> Any:
+    def step(state: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], None]:
         h, c = state
         i, f, o, g = jnp.split(w @ jnp.concatenate([h, x]), 4)
         c = nn.sigmoid(f) * c + nn.sigmoid(i) * jnp.tanh(g)
@@ -102,17 +109,17 @@ def lstm(w: Any, x: Any) -> Any:
     return lax.scan(step, (zero, zero), x)[0][0]
 
 
-def dropout(x: Any) -> Any:
+def dropout(x: Array) -> Array:
     """Return the squares of about half of the elements, chosen by a fixed key, and 0 for the others."""
     return jnp.where(jax.random.bernoulli(jax.random.key(0), 0.5, x.shape), x**2, 0.0)
 
 
-def sampled(mean: Any, log_scale: Any) -> Any:
+def sampled(mean: Array, log_scale: Array) -> Array:
     """Return a draw from N(mean, scale²) with a fixed key."""
     return mean + jnp.exp(log_scale) * jax.random.normal(jax.random.key(0), mean.shape, mean.dtype)
 
 
-def gaussian_process(x: Any, y: Any, length: Any) -> Any:
+def gaussian_process(x: Array, y: Array, length: Array) -> Array:
     """Return the negative log likelihood of y at x, up to a constant."""
     k = jnp.exp(-(((x[:, None] - x[None, :]) / length) ** 2) / 2) + 0.1 * jnp.eye(x.size, dtype=x.dtype)
     root = jnp.linalg.cholesky(k)

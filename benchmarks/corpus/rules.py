@@ -1,31 +1,33 @@
 """Rules with mistakes that people make."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as linalg
 import numpy as np
-from jax import lax, nn
+from jax import Array, lax, nn
+
+from jaxgd.typed import vjp
 
 from .draws import Draw, away, complex_normal, definite, distinct, fixed, fractions, matrix, normal, together, uniform
 from .flows import runge_kutta
+from .kinds import pulled
 from .networks import attention, causal_attention, layer_norm, rnn
 
 
-def softmax_without_sum(x: Any, g: Any) -> Any:
+def softmax_without_sum(x: Array, g: Array) -> tuple[Array]:
     """Return the cotangent for the Jacobian of softmax, p(δ − p), without the term p p."""
     return (nn.softmax(x) * g,)
 
 
-def softmax_off_by_one(x: Any, g: Any) -> Any:
+def softmax_off_by_one(x: Array, g: Array) -> tuple[Array]:
     """Return the cotangent of softmax with the inner sum taken from the neighboring row."""
     p = nn.softmax(x)
     return (p * (g - jnp.roll(jnp.sum(p * g, axis=-1, keepdims=True), 1, axis=0)),)
 
 
-def layer_norm_parts(x: Any, gain: Any, g: Any, mean: bool, variance: bool) -> Any:
+def layer_norm_parts(x: Array, gain: Array, g: Array, mean: bool, variance: bool) -> Array:
     """Return the cotangent of layer norm for x, with only some of its three terms."""
     scale = lax.rsqrt(jnp.var(x, axis=-1, keepdims=True) + 1e-5)
     y, g = (x - jnp.mean(x, axis=-1, keepdims=True)) * scale, g * gain[None]
@@ -34,20 +36,22 @@ def layer_norm_parts(x: Any, gain: Any, g: Any, mean: bool, variance: bool) -> A
         dx = dx - jnp.mean(g, axis=-1, keepdims=True)
     if variance:
         dx = dx - y * jnp.mean(g * y, axis=-1, keepdims=True)
-    return dx * scale, None, None
+    return dx * scale
 
 
-def layer_norm_lacking(mean: bool, variance: bool) -> Callable[..., Any]:
+def layer_norm_lacking(mean: bool, variance: bool) -> Callable[..., tuple[Array, ...]]:
     """Return layer norm's backward pass without the terms that are False."""
 
-    def backward(x: Any, gain: Any, bias: Any, g: Any) -> Any:
-        right = jax.vjp(layer_norm, x, gain, bias)[1](g)
-        return layer_norm_parts(x, gain, g, mean, variance)[0], *right[1:]
+    def backward(x: Array, gain: Array, bias: Array, g: Array) -> tuple[Array, ...]:
+        right = pulled(layer_norm, (x, gain, bias), g)
+        return layer_norm_parts(x, gain, g, mean, variance), *right[1:]
 
     return backward
 
 
-def attention_backward(q: Any, k: Any, v: Any, g: Any, scale: float = 1.0, causal: bool = False) -> Any:
+def attention_backward(
+    q: Array, k: Array, v: Array, g: Array, scale: float = 1.0, causal: bool = False
+) -> tuple[Array, Array, Array]:
     """Return the cotangents of attention, with the gradient of the scores times `scale`; masked if `causal`."""
     root = float(np.sqrt(q.shape[-1]))
     z = q @ k.T / root
@@ -59,7 +63,7 @@ def attention_backward(q: Any, k: Any, v: Any, g: Any, scale: float = 1.0, causa
     return dz @ k / root, dz.T @ q / root, p.T @ g
 
 
-def cholesky_without_half(a: Any, g: Any) -> Any:
+def cholesky_without_half(a: Array, g: Array) -> tuple[Array]:
     """Return the cotangent of the Cholesky factor without the factor ½ on the diagonal."""
     root = jnp.linalg.cholesky(a)
     middle = jnp.tril(root.T @ g)
@@ -75,24 +79,24 @@ LABELS = np.array([0, 2, 1])
 PLACES = np.array([0, 2, 2, 4], np.int32)
 
 
-def masked_mean(x: Any) -> Any:
+def masked_mean(x: Array) -> Array:
     """Return the mean square of the elements that a mask selects."""
     mask = jnp.asarray(MASK, x.dtype)
     return jnp.sum(mask * x**2) / jnp.sum(mask)
 
 
-def gelu(x: Any) -> Any:
+def gelu(x: Array) -> Array:
     """Return x Φ(x)."""
     return nn.gelu(x, approximate=False)
 
 
-def labeled_cross_entropy(z: Any) -> Any:
+def labeled_cross_entropy(z: Array) -> Array:
     """Return the mean of −log softmax at the labels."""
     return -jnp.mean(jnp.take_along_axis(nn.log_softmax(z), LABELS[:, None], axis=1))
 
 
 # Function, backward(*args, ct), draw, kind.
-RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...] = (
+RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]], Draw, str], ...] = (
     ("sin 3x", lambda x: jnp.sin(3 * x), lambda x, g: (g * jnp.cos(3 * x),), normal(), "chain factor missing"),
     ("sin", jnp.sin, lambda x, g: (g * jnp.sin(x),), normal(), "sin instead of cos"),
     ("cos", jnp.cos, lambda x, g: (g * jnp.sin(x),), normal(), "sign of sin"),
@@ -155,7 +159,7 @@ RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...]
     ("clip", lambda x: jnp.clip(x, -1, 1), lambda x, g: (g,), fixed([0.7, -0.4, 1.3, -2.0]), "passed through"),
     ("elu", nn.elu, lambda x, g: (g * jnp.where(x > 0, 1.0, nn.elu(x)),), fixed([0.7, -0.4, 1.3, -2.0]),
      "+ 1 missing in one branch"),
-    ("gelu", gelu, lambda x, g: jax.vjp(nn.gelu, x)[1](g), away((5,)), "derivative of the approximation"),
+    ("gelu", gelu, lambda x, g: vjp(nn.gelu, x)[1](g), away((5,)), "derivative of the approximation"),
     ("silu", nn.silu, lambda x, g: (g * nn.sigmoid(x),), normal(), "product rule's second term"),
     ("softplus", nn.softplus, lambda x, g: (g * nn.sigmoid(-x),), normal(), "sign inside"),
     ("square, rounded", jnp.square, lambda x, g: (g * 2 * jnp.round(x, 2),), away(), "at a rounded point"),
@@ -192,13 +196,13 @@ RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...]
     ("length, squared", lambda x: jnp.sqrt(jnp.sum(x**2)), lambda x, g: (g * x,), away((5,)), "division missing"),
     ("rnn, last step", rnn, lambda w, u, x, g: jax.vjp(rnn, w, u, x)[1](g.at[-1].set(0)),
      normal((4, 4), (4, 3), (6, 3), scale=0.7), "last step's cotangent lost"),
-    ("Runge–Kutta, rate", runge_kutta, lambda v, rate, g: (jax.vjp(runge_kutta, v, rate)[1](g)[0], 0.1 * rate),
+    ("Runge–Kutta, rate", runge_kutta, lambda v, rate, g: (vjp(runge_kutta, v, rate)[1](g)[0], 0.1 * rate),
      together(normal((2,)), uniform(0.5, 2.0, ())), "adjoint of a parameter made up"),
 )  # fmt: skip
 
 
 # Wrong rules in forward mode, which JAX transposes for reverse mode: function, forward(*args, *tangents), draw, kind.
-FORWARD_RULES: tuple[tuple[str, Callable[..., Any], Callable[..., Any], Draw, str], ...] = (
+FORWARD_RULES: tuple[tuple[str, Callable[..., object], Callable[..., object], Draw, str], ...] = (
     ("cube", lambda x: x**3, lambda x, dx: 3 * x * dx, away(), "power lowered by two"),
     ("exp 2x", lambda x: jnp.exp(2 * x), lambda x, dx: jnp.exp(2 * x) * dx, normal(), "chain factor missing"),
     ("hypot", jnp.hypot, lambda x, y, dx, dy: x * dx / jnp.hypot(x, y), away((5,), (5,)), "second term missing"),

@@ -1,14 +1,12 @@
 """Outputs, elements and structure of very different sizes, and solvers that stop at a tolerance."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.sparse.linalg
 import numpy as np
-from jax import lax
-from jax.experimental import ode
+from jax import Array, lax
+from jax.typing import DTypeLike
 
 from .case import CANNOT_TELL, NOT_RIGHT, NOT_WRONG, Case, wrong
 from .draws import fixed
@@ -17,10 +15,7 @@ from .inputs import V, sines, square
 from .kinds import with_vjp
 from .narrow import in_dtype
 from .second import ORDER_2
-
-# JAX has no annotations for these.
-conjugate_gradients: Any = jax.scipy.sparse.linalg.cg
-odeint: Any = ode.odeint
+from .typed import conjugate_gradients, odeint
 
 GRAM, WAVES = np.array([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 2.0]]), np.arange(1.0, 9.0) / 4
 CENTERED = np.random.default_rng(1).normal(size=(1000, 4)).astype(np.float32)
@@ -29,39 +24,39 @@ CENTERED[:, 0] = 1
 ORIGIN, PAIR = fixed([0.0, 0.0, 0.0]), fixed([1e6, 1e-6])
 
 
-def beside(constant: float) -> Callable[..., Any]:
+def next_to(constant: float) -> Callable[..., Array]:
     """Return Σ x² and a large constant plus a small slope, with a rule that forgets the second output."""
     return with_vjp(lambda x: jnp.stack([square(x), constant + 1e-3 * jnp.sum(x)]), lambda x, g: (2 * x * g[0],))
 
 
-def rippled(size: float) -> Callable[..., Any]:
+def rippled(size: float) -> Callable[..., Array]:
     """Return Σ x + ripples of slope 1 and this size, with a rule that forgets the ripples."""
     return with_vjp(lambda x: jnp.sum(x) + size * sines(x / size), lambda x, g: (g * jnp.ones_like(x),))
 
 
-def constant_in(dtype: Any, constant: float) -> Callable[..., Any]:
+def constant_in(dtype: DTypeLike, constant: float) -> Callable[..., Array]:
     """Return a constant plus Σ x in a dtype that rounds it, with a rule that forgets x."""
     return with_vjp(
         lambda x: (jnp.sum(x.astype(dtype)) + jnp.asarray(constant, dtype)).astype(x.dtype), lambda x, g: (0 * x,)
     )
 
 
-def modulus_of_cotangent(x: Any, g: Any) -> Any:
+def modulus_of_cotangent(x: Array, g: Array) -> tuple[Array]:
     return (2 * x * jnp.abs(g),)
 
 
-def decay(y: Any, t: Any, rate: Any) -> Any:
+def decay(y: Array, t: Array, rate: Array) -> Array:
     return -rate * y
 
 
-def solved(a: Any) -> Any:
+def solved(a: Array) -> Array:
     """Return the solution of a symmetric linear system by conjugate gradients."""
     return conjugate_gradients(lambda x: (a + a.T) @ x, jnp.asarray(V, a.dtype))[0]
 
 
 SCALES = (
-    wrong("an output of 1e4 without its derivative", beside(1e4), fixed(V)),
-    wrong("an output of 1e6 without its derivative", beside(1e6), fixed(V)),
+    wrong("an output of 1e4 without its derivative", next_to(1e4), fixed(V)),
+    wrong("an output of 1e6 without its derivative", next_to(1e6), fixed(V)),
     Case("ripples of 1e-7", rippled(1e-7), ORIGIN, NOT_RIGHT),
     Case("ripples of 5e-7", rippled(5e-7), ORIGIN, NOT_RIGHT),
     Case("an element on the scale of 1e-8", with_vjp(

@@ -1,11 +1,11 @@
 """Second derivatives: rules whose first derivative is right, and points at which the second is lost."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, nn
+from jax import Array, lax, nn
 
 from .case import CANNOT_TELL, IS_WRONG, NOT_WRONG, RIGHT, Case, wrong
 from .draws import fixed
@@ -14,49 +14,56 @@ from .handwritten import X64, X, bisection, by_newton, implicit
 from .inputs import A
 from .kinds import with_jvp, with_vjp
 
-ORDER_2: Any = {"options": {"order": 2}}
+
+class Order(TypedDict):
+    """Options of the checker as a keyword argument of a case."""
+
+    options: dict[str, int]
+
+
+ORDER_2: Order = {"options": {"order": 2}}
 ATOMS = fixed([[0.0, 0.0], [1.1, 0.1], [0.3, 1.2]])
 hide = lax.stop_gradient
 
 
-def sine_with(second: Callable[..., Any]) -> Callable[..., Any]:
+def sine_with(second: Callable[[Array], Array]) -> Callable[..., Array]:
     """Return Σ sin with a right first derivative and this second derivative."""
     derivative = with_jvp(lambda x: jnp.cos(x), lambda x, dx: second(x) * dx)
     sine = with_jvp(lambda x: jnp.sin(x), lambda x, dx: derivative(x) * dx)
     return lambda x: jnp.sum(sine(x))
 
 
-def swirl(x: Any) -> Any:
+def swirl(x: Array) -> Array:
     """Return a field that is 0 at (1, 2) and has no potential."""
     away = x - jnp.array([1, 2], x.dtype)
     return jnp.array([away[1], -away[0]])
 
 
-def bowl(slope: Callable[..., Any]) -> Callable[..., Any]:
+def bowl(slope: Callable[[Array, Array], Array]) -> Callable[..., Array]:
     """Return Σ x²/2 with this function of x and the cotangent as its reverse mode."""
     return with_vjp(lambda x: jnp.sum(x**2) / 2, lambda x, g: (slope(x, g),))
 
 
-def lennard_jones(x: Any, safe: bool) -> Any:
+def lennard_jones(x: Array, safe: bool) -> Array:
     """Return the energy of all pairs. Without `safe`, the distance of an atom from itself is a root of 0."""
     r2 = jnp.sum((x[:, None] - x[None, :]) ** 2, -1)
     r = jnp.sqrt(jnp.where(r2 > 0, r2, 1.0)) if safe else jnp.sqrt(r2)
     return jnp.sum(jnp.where(r2 > 0, (1 / r) ** 12 - (1 / r) ** 6, 0))
 
 
-def saturated(scale: float) -> Callable[..., Any]:
+def saturated(scale: float) -> Callable[..., Array]:
     """Return tanh(−s v)(s v)², which is −(s v)² for large s v."""
     return lambda v: jnp.tanh(-scale * v) * (scale * v) ** 2
 
 
-def exprel(x: Any) -> Any:
+def exprel(x: Array) -> Array:
     """Return (eˣ − 1)/x, by a series near 0."""
     small = jnp.abs(x) < 1e-3
     safe = jnp.where(small, 1.0, x)
     return jnp.where(small, 1 + x / 2 + x**2 / 6 + x**3 / 24 + x**4 / 120, jnp.expm1(safe) / safe)
 
 
-def exprel_tangent(x: Any, dx: Any) -> Any:
+def exprel_tangent(x: Array, dx: Array) -> Array:
     """Return a tangent whose own derivative is NaN at 0, from the branch that is not taken."""
     series = 0.5 + x / 3 + x**2 / 8 + x**3 / 30
     return jnp.where(jnp.abs(x) < 1e-3, series, ((x - 1) * jnp.exp(x) + 1) / x**2) * dx

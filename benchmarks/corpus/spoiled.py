@@ -6,30 +6,35 @@ the change matters.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Change = Callable[[Any], Any]
+from jaxgd.typed import tree_map
+
+Change = Callable[[Array], Array]
+# A function of a whole gradient.
+Spoil = Callable[[object], object]
 
 W0, B0, W1, B1 = LEAVES = ("[0].w", "[0].b", "[1].w", "[1].b")
 
 
-def on(leaf: str, change: Change) -> tuple[Change, tuple[str, ...]]:
+def on(leaf: str, change: Change) -> tuple[Spoil, tuple[str, ...]]:
     """Return a function that changes one leaf, and the name of the leaf."""
 
-    def spoil(gradient: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
+    def spoil(gradient: object) -> object:
+        spoiled: object = jax.tree_util.tree_map_with_path(
             lambda path, g: change(g) if jax.tree_util.keystr(path) == leaf else g, gradient
         )
+        return spoiled
 
     return spoil, (leaf,)
 
 
-def on_all(change: Change) -> tuple[Change, tuple[str, ...]]:
+def on_all(change: Change) -> tuple[Spoil, tuple[str, ...]]:
     """Return a function that changes every leaf, and the names of the leaves."""
-    return lambda gradient: jax.tree.map(change, gradient), LEAVES
+    return lambda gradient: tree_map(change, gradient), LEAVES
 
 
 def times(factor: float) -> Change:
@@ -37,24 +42,24 @@ def times(factor: float) -> Change:
     return lambda g: factor * g
 
 
-def row_zero(g: Any) -> Any:
+def row_zero(g: Array) -> Array:
     """Set the row that holds the largest absolute value to zero."""
     return g.at[jnp.argmax(jnp.max(jnp.abs(g), axis=1))].set(0)
 
 
-def element_zero(g: Any) -> Any:
+def element_zero(g: Array) -> Array:
     """Set the element with the largest absolute value to zero."""
     return g.at[jnp.argmax(jnp.abs(g))].set(0)
 
 
-def swapped(g: Any) -> Any:
+def swapped(g: Array) -> Array:
     """Exchange the largest and the smallest element."""
     flat = jnp.ravel(g)
     i, j = jnp.argmax(flat), jnp.argmin(flat)
     return flat.at[jnp.stack([i, j])].set(flat[jnp.stack([j, i])]).reshape(g.shape)
 
 
-SPOILED: dict[str, tuple[Change, tuple[str, ...]]] = {
+SPOILED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "[0].w zero": on(W0, jnp.zeros_like),
     "[0].b zero": on(B0, jnp.zeros_like),
     "[1].w negated": on(W1, jnp.negative),

@@ -1,10 +1,9 @@
 """Functions with wrong derivatives of a known kind, at points where they are smooth. A checker must find all."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from .bases import BASES
 from .case import IS_WRONG, Case
@@ -16,25 +15,24 @@ from .rules import FORWARD_RULES, RULES
 wrong_sine = with_vjp(jnp.sin, lambda x, g: (0.999 * g * jnp.cos(x),))
 
 
-def batch_norm_detached(x: Any, gain: Any, bias: Any) -> Any:
+def batch_norm_detached(x: Array, gain: Array, bias: Array) -> Array:
     """Return batch norm. The gradient treats the mean and the variance as constants."""
     mean, variance = lax.stop_gradient((jnp.mean(x, axis=0), jnp.var(x, axis=0)))
     return (x - mean[None]) / jnp.sqrt(variance[None] + 1e-5) * gain[None] + bias[None]
 
 
-def truncated_rnn(w: Any, u: Any, x: Any) -> Any:
+def truncated_rnn(w: Array, u: Array, x: Array) -> Array:
     """Return the states of a recurrent network. The gradient covers only the last step of each state."""
 
-    def step(h: Any, x: Any) -> Any:
+    def step(h: Array, x: Array) -> tuple[Array, Array]:
         h = jnp.tanh(w @ lax.stop_gradient(h) + u @ x)
         return h, h
 
     return lax.scan(step, jnp.zeros(w.shape[0], w.dtype), x)[1]
 
 
-# Functions that autodiff differentiates wrongly: with a stop_gradient, or with NaN from a
-# branch that is not taken.
-PLAIN: tuple[tuple[str, Callable[..., Any], Draw, str], ...] = (
+# Functions that autodiff differentiates wrongly: with a stop_gradient, or with NaN from a branch that is not taken.
+PLAIN: tuple[tuple[str, Callable[..., object], Draw, str], ...] = (
     ("x·stop(x)", lambda x: x * lax.stop_gradient(x), away(), "stop_gradient in one path"),
     ("stop(sin x)", lambda x, y: lax.stop_gradient(jnp.sin(x)) + y, normal((5,), (5,)), "stop_gradient"),
     ("logsumexp, stop next to the shift", lambda x: lax.stop_gradient(jnp.max(x)) + jnp.log(jnp.sum(jnp.exp(

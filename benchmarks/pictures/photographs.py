@@ -50,7 +50,7 @@ class Scene(NamedTuple):
 
 
 def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
-    """Return the photograph of a kind with this seed and index, of digits drawn from these images."""
+    """Return the photograph of a kind with this seed and index. Its digits are drawn from these images."""
     # The digits, the size and the position are the same for all kinds of one digit. A kind adds numbers of its own.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))
@@ -197,8 +197,8 @@ def _frame(scene: Scene, own: Random) -> Floats:
     sides = own.choice(4, size=int(own.integers(1, 5)), replace=False)
     level = own.uniform(0, 0.35)
     for side in sides.tolist():
-        turned = np.rot90(picture, side)  # a view
-        turned[start : start + width, start : turned.shape[1] - start] = level
+        rotated = np.rot90(picture, side)  # a view
+        rotated[start : start + width, start : rotated.shape[1] - start] = level
     return picture
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
-def by_jaxgd(kernel: Any, precision: Any = None) -> Peer:
+def by_jaxgd(kernel: str, precision: str | None = None) -> Peer:
     """Return a peer that calls `train` as a user does, in a thread.
 
     After each epoch (or full-batch step), the callback blocks until the benchmark asks this peer for the next one.
@@ -21,15 +21,15 @@ def by_jaxgd(kernel: Any, precision: Any = None) -> Peer:
         import jax.numpy as jnp
 
         import jaxgd
+        from jaxgd.typed import block_until_ready
 
-        done: queue.Queue[Any] = queue.Queue()
+        done: queue.Queue[jaxgd.Network | Exception] = queue.Queue()
         asked = threading.Semaphore(0)
         network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
         objective: Any = {} if work.l2 is None else {"cost": jaxgd.cross_entropy, "l2": work.l2}
 
-        def after(state: Any, entry: Any) -> None:
-            jax.block_until_ready(state.network)  # type: ignore[no-untyped-call]
-            done.put(state.network)
+        def after(state: jaxgd.TrainState, entry: jaxgd.History) -> None:
+            done.put(block_until_ready(state.network))
             asked.acquire()
 
         def run() -> None:
@@ -42,7 +42,7 @@ def by_jaxgd(kernel: Any, precision: Any = None) -> Peer:
             except Exception as error:
                 done.put(error)
 
-        def next_network() -> Any:
+        def next_network() -> jaxgd.Network:
             network = done.get()
             if isinstance(network, Exception):
                 raise network
@@ -63,14 +63,15 @@ def by_jit(work: Work, data: Shared) -> Iterator[Weights]:
     import jax.numpy as jnp
 
     import jaxgd
+    from jaxgd.typed import grad, jit, tree_map
 
-    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
+    x, y = jnp.asarray(data.x, np.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
     network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
 
-    @jax.jit
-    def step(network: Any, x: Any, y: Any) -> Any:
-        gradient = jax.grad(jaxgd.network_cost)(network, x, y)
-        return jax.tree.map(lambda v, g: v - work.eta * g, network, gradient)
+    @jit
+    def step(network: jaxgd.Network, x: jax.Array, y: jax.Array) -> jaxgd.Network:
+        gradient = grad(jaxgd.network_cost)(network, x, y)
+        return tree_map(lambda v, g: v - work.eta * g, network, gradient)
 
     for k in range(10**6):
         for rows in batches(work, data, k):
@@ -84,25 +85,26 @@ def by_scan(work: Work, data: Shared) -> Iterator[Weights]:
     import jax.numpy as jnp
 
     import jaxgd
+    from jaxgd.typed import grad, jit, tree_map
 
-    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
+    x, y = jnp.asarray(data.x, np.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
     network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
 
-    def step(network: Any, rows: Any) -> Any:
-        gradient = jax.grad(jaxgd.network_cost)(network, x[rows], y[rows])
-        return jax.tree.map(lambda v, g: v - work.eta * g, network, gradient), None
+    def step(network: jaxgd.Network, rows: jax.Array) -> tuple[jaxgd.Network, None]:
+        gradient = grad(jaxgd.network_cost)(network, x[rows], y[rows])
+        return tree_map(lambda v, g: v - work.eta * g, network, gradient), None
 
     size = work.batch_size or work.n
     full = work.n - work.n % size
 
-    @jax.jit
-    def epoch(network: Any, order: Any) -> Any:
+    @jit
+    def epoch(network: jaxgd.Network, order: jax.Array) -> jaxgd.Network:
         network, _ = jax.lax.scan(step, network, order[:full].reshape(-1, size))
         return step(network, order[full:])[0] if full < work.n else network
 
-    whole = np.arange(work.n)
+    whole = jnp.arange(work.n)
     for k in range(10**6):
-        network = epoch(network, data.order(k) if work.batch_size else whole)
+        network = epoch(network, jnp.asarray(data.order(k)) if work.batch_size else whole)
         yield [(np.asarray(w), np.asarray(b)) for w, b in network]
 
 
@@ -114,7 +116,7 @@ def by_flax(work: Work, data: Shared) -> Iterator[Weights]:
     import optax
     from flax.training.train_state import TrainState
 
-    x, y = jnp.asarray(data.x, jnp.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
+    x, y = jnp.asarray(data.x, np.float32) / 255, jax.nn.one_hot(data.y, work.sizes[-1])
     net = nn.Sequential([layer for width in work.sizes[1:] for layer in (nn.Dense(width), nn.sigmoid)])
     names = [f"layers_{2 * k}" for k in range(len(data.weights))]
     layers = zip(names, data.weights, strict=True)
@@ -134,7 +136,7 @@ def by_flax(work: Work, data: Shared) -> Iterator[Weights]:
         yield [(np.asarray(state.params[n]["kernel"]).T, np.asarray(state.params[n]["bias"])) for n in names]
 
 
-def by_networks(kernel: Any, together: bool) -> Peer:
+def by_networks(kernel: str, together: bool) -> Peer:
     """Return a peer that trains many networks, each with its own η and its own order of the examples.
 
     With `together`, one `vmap` trains all; otherwise they train one by one.
@@ -145,6 +147,7 @@ def by_networks(kernel: Any, together: bool) -> Peer:
         import jax.numpy as jnp
 
         import jaxgd
+        from jaxgd.typed import block_until_ready, jit, vmap
 
         keys = jax.vmap(jax.random.key)(jnp.arange(work.networks))
         # The benchmark compares the cost of the first network with the other peers, so that network has the case's η.
@@ -152,28 +155,36 @@ def by_networks(kernel: Any, together: bool) -> Peer:
         network = tuple(jaxgd.Layer(jnp.asarray(w), jnp.asarray(b)) for w, b in data.weights)
         x, y = jnp.asarray(data.x), jnp.asarray(data.y)
 
-        def epochs(network: Any, key: Any, eta: Any, state: Any, x: Any, y: Any, epochs: int) -> Any:
-            options = {"batch_size": work.batch_size, "evaluate": False, "kernel": kernel}
+        def epochs(
+            network: jaxgd.Network,
+            key: jax.Array,
+            eta: jax.Array,
+            state: jaxgd.TrainState | None,
+            x: jax.Array,
+            y: jax.Array,
+            epochs: int,
+        ) -> jaxgd.TrainState:
+            options: dict[str, Any] = {"batch_size": work.batch_size, "evaluate": False, "kernel": kernel}
             return jaxgd.train(network, (x, y), epochs=epochs, eta=eta, key=key, state=state, **options).state
 
-        def first(key: Any, eta: Any, x: Any, y: Any) -> Any:
+        def first(key: jax.Array, eta: jax.Array, x: jax.Array, y: jax.Array) -> jaxgd.TrainState:
             return epochs(network, key, eta, None, x, y, 0)
 
-        def further(state: Any, eta: Any, x: Any, y: Any) -> Any:
+        def further(state: jaxgd.TrainState, eta: jax.Array, x: jax.Array, y: jax.Array) -> jaxgd.TrainState:
             return epochs(state.network, state.key, eta, state, x, y, 1)
 
         mapped = (0, 0, None, None)
-        states = jax.jit(jax.vmap(first, mapped))(keys, etas, x, y)
+        states = jit(vmap(first, mapped))(keys, etas, x, y)
         if together:
-            run = jax.jit(jax.vmap(further, mapped))
+            run = jit(vmap(further, mapped))
             while True:
                 states = run(states, etas, x, y)
                 yield [(np.asarray(w[0]), np.asarray(b[0])) for w, b in states.network]
-        one = jax.jit(further)
+        one = jit(further)
+        each: list[jaxgd.TrainState]
         each = [jax.tree.map(lambda leaf, k=k: leaf[k], states) for k in range(work.networks)]
         while True:
-            each = [one(state, eta, x, y) for state, eta in zip(each, etas, strict=True)]
-            jax.block_until_ready(each)  # type: ignore[no-untyped-call]
+            each = block_until_ready([one(state, etas[k], x, y) for k, state in enumerate(each)])
             yield [(np.asarray(w), np.asarray(b)) for w, b in each[0].network]
 
     return units

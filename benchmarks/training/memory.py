@@ -12,7 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.case import Case, Options
 from benchmarks.hardware import stamp
@@ -20,6 +23,11 @@ from benchmarks.rows import Row, significant
 from benchmarks.training.worker import peak_memory
 from jaxgd.files import free_memory
 
+if TYPE_CHECKING:
+    from jaxgd import Network
+
+Inputs = NDArray[np.float32]
+Labels = NDArray[np.int64]
 WIDTHS = (3_000, 12_000, 30_000)
 _EXAMPLES = 1_000
 # An epoch of 1,000 images would be 100 updates, which take 20 minutes for the widest network. So it has fewer images.
@@ -38,26 +46,27 @@ def weights_bytes(width: int) -> int:
     return 4 * sum((a + 1) * b for a, b in pairwise(sizes_of(width)))
 
 
-def _train(network: Any, x: Any, y: Any, batch_size: int | None, **settings: Any) -> Any:
+def _train(network: "Network", x: Inputs, y: Labels, batch_size: int | None, **settings: Any) -> "Network":
     import jax
 
     from jaxgd import train
 
-    options = {"epochs": 2, "batch_size": batch_size, "eta": 0.1, "key": jax.random.key(1), **settings}
+    options: dict[str, Any] = {"epochs": 2, "batch_size": batch_size, "eta": 0.1, "key": jax.random.key(1), **settings}
     return train(network, (x, y), **options).network
 
 
-def _minimize(network: Any, x: Any, y: Any) -> Any:
+def _minimize(network: "Network", x: Inputs, y: Labels) -> "Network":
     import jax
 
     from jaxgd import gradient_descent, minimize, network_cost
 
     options: dict[str, Any] = {"max_steps": 2, "stop": None, "record": None}
-    return minimize(network_cost, network, gradient_descent(0.1), args=(x, jax.nn.one_hot(y, 10)), **options).v
+    end: Network = minimize(network_cost, network, gradient_descent(0.1), args=(x, jax.nn.one_hot(y, 10)), **options).v
+    return end
 
 
-_LEAN = {"donate": True, "evaluate": False, "gradient_norm": False}
-MODES: dict[str, Callable[[Any, Any, Any], Any]] = {
+_LEAN: dict[str, Any] = {"donate": True, "evaluate": False, "gradient_norm": False}
+MODES: dict[str, Callable[["Network", Inputs, Labels], "Network"]] = {
     "init": lambda network, x, y: network,
     "full": functools.partial(_train, batch_size=None),
     "full-donate": functools.partial(_train, batch_size=None, donate=True),
@@ -87,11 +96,11 @@ def measure(width: int, options: Options) -> Iterator[Row]:
 def main(width: int, mode: str) -> None:
     """Measure one point, and print it as JSON."""
     import jax
-    import numpy as np
 
     from jaxgd import init_network
+    from jaxgd.typed import block_until_ready
 
-    jax.block_until_ready(jax.random.normal(jax.random.key(0), (8, 8)))  # type: ignore[no-untyped-call]
+    block_until_ready(jax.random.normal(jax.random.key(0), (8, 8)))
     before, most = peak_memory(reset=True), weights_bytes(width) / 2**20
     n = _EXAMPLES if mode.startswith(("full", "minimize")) else 10 * _UPDATES[width]
     rng = np.random.default_rng(0)
@@ -99,7 +108,7 @@ def main(width: int, mode: str) -> None:
     began = time.perf_counter()
     network = init_network(jax.random.key(0), sizes_of(width), "scaled")
     end = MODES[mode](network, x, y)
-    jax.block_until_ready(end)  # type: ignore[no-untyped-call]
+    block_until_ready(end)
     point = {
         "peak": significant((peak_memory() - before) / most, 3),
         "gigabytes": significant((peak_memory() - before) * 2**20 / 1e9, 3),

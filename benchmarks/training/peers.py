@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.training import jax_peers, start
+from benchmarks.training.torch_network import torch_network
 from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
@@ -16,16 +18,16 @@ def by_numpy(work: Work, data: Shared) -> Iterator[Weights]:
     weights = [(w.copy(), b.copy()) for w, b in data.weights]
     for k in range(10**6):
         for rows in batches(work, data, k):
-            activations = [x[rows]]
+            activations: list[NDArray[np.float32]] = [x[rows]]
             for w, b in weights:
                 activations.append(1 / (1 + np.exp(-(activations[-1] @ w.T + b))))
             a = activations[-1]
             rate = np.float32(work.eta / len(a))
-            delta = (a - answers[data.y[rows]]) * a * (1 - a)
+            delta: NDArray[np.float32] = (a - answers[data.y[rows]]) * a * (1 - a)
             for layer in reversed(range(len(weights))):
                 w, b = weights[layer]
                 a = activations[layer]
-                before = (delta @ w) * a * (1 - a) if layer else delta
+                before: NDArray[np.float32] = (delta @ w) * a * (1 - a) if layer else delta
                 w -= rate * (delta.T @ a)
                 b -= rate * delta.sum(0)
                 delta = before
@@ -35,17 +37,18 @@ def by_numpy(work: Work, data: Shared) -> Iterator[Weights]:
 def by_book(work: Work, data: Shared) -> Iterator[Weights]:
     """Train as chapter 1 does: one example at a time, as a column, with the gradients summed over the mini-batch."""
     x, answers = data.x / 255, np.eye(work.sizes[-1])
+    weights: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     weights = [(w.astype(float), b.astype(float)[:, None]) for w, b in data.weights]
     for k in range(10**6):
         for rows in batches(work, data, k):
             sums = [(np.zeros_like(w), np.zeros_like(b)) for w, b in weights]
-            which = np.arange(work.n)[rows]
+            which: NDArray[np.int64] = np.arange(work.n)[rows]
             for r in which:
-                activations = [x[r][:, None]]
+                activations: list[NDArray[np.float64]] = [x[r][:, None]]
                 for w, b in weights:
                     activations.append(1 / (1 + np.exp(-(w @ activations[-1] + b))))
                 a = activations[-1]
-                delta = (a - answers[data.y[r]][:, None]) * a * (1 - a)
+                delta: NDArray[np.float64] = (a - answers[data.y[r]][:, None]) * a * (1 - a)
                 for layer in reversed(range(len(weights))):
                     a = activations[layer]
                     sums[layer] = sums[layer][0] + delta @ a.T, sums[layer][1] + delta
@@ -62,14 +65,7 @@ def by_torch(compiled: bool) -> Peer:
     def units(work: Work, data: Shared) -> Iterator[Weights]:
         import torch
 
-        layers: list[Any] = []
-        for w, b in data.weights:
-            linear = torch.nn.Linear(w.shape[1], w.shape[0])
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(w))
-                linear.bias.copy_(torch.from_numpy(b))
-            layers += [linear, torch.nn.Sigmoid()]
-        model = torch.nn.Sequential(*layers)
+        model, layers = torch_network(data.weights)
         optimizer = torch.optim.SGD(model.parameters(), lr=work.eta)
         x, y = (
             torch.from_numpy(data.x).float() / 255,
@@ -86,7 +82,7 @@ def by_torch(compiled: bool) -> Peer:
                 optimizer.zero_grad()
                 evaluated(x[index], y[index]).backward()
                 optimizer.step()
-            yield [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers[::2]]
+            yield [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers]
 
     return units
 

@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.rows import Row, sampled
 from benchmarks.training.timing import PAUSE, chosen_peers, ratios, unlike
+from benchmarks.training.torch_network import torch_network
 from benchmarks.training.worker import peak_memory
 from jaxgd import Dataset, load_dataset
 
@@ -73,9 +74,9 @@ def by_sweep(networks: Networks, data: Dataset) -> list[float]:
     """Train all networks with `sweep` in a folder, and return the last costs of the sample."""
     from jaxgd import sweep
 
-    about = {name: getattr(networks, name) for name in ("sizes", "eta", "seeds", "epochs", "scheme")}
+    about: dict[str, Any] = {name: getattr(networks, name) for name in ("sizes", "eta", "seeds", "epochs", "scheme")}
     with tempfile.TemporaryDirectory() as folder:
-        costs = sweep(data, batch_size=_BATCH, folder=folder, **about).last()["cost"].to_pylist()
+        costs: list[float] = sweep(data, batch_size=_BATCH, folder=folder, **about).last()["cost"].to_pylist()
     return [costs[i] for i in networks.sample]
 
 
@@ -102,6 +103,7 @@ def by_torch(networks: Networks, data: Dataset) -> list[float]:
 
     from jaxgd.kernels import random_order
     from jaxgd.network import first_network
+    from jaxgd.typed import jit
 
     torch.set_num_threads(1)
     splits = [
@@ -112,29 +114,22 @@ def by_torch(networks: Networks, data: Dataset) -> list[float]:
         for part in (data.train, data.validation, data.test)
     ]
     x, y = splits[0]
-    draw = jax.jit(lambda key, k: random_order(jax.random.fold_in(key, k), len(x)))
+    draw = jit(lambda key, k: random_order(jax.random.fold_in(key, k), len(x)))
 
     def evaluations(model: Any) -> list[tuple[float, float]]:
-        found = []
+        results = []
         with torch.no_grad():
             for x, y in splits:
                 a = model(x)
                 right = a.argmax(1) == y.argmax(1)
-                found.append((float(((a - y) ** 2).sum() / (2 * len(x))), float(right.float().mean())))
-        return found
+                results.append((float(((a - y) ** 2).sum() / (2 * len(x))), float(right.float().mean())))
+        return results
 
     costs = []
     for i in networks.sample:
         eta, seed = networks.points[i]
         first, key = first_network(seed, networks.sizes, networks.scheme)
-        layers: list[Any] = []
-        for w, b in first:
-            linear = torch.nn.Linear(w.shape[1], w.shape[0])
-            with torch.no_grad():
-                linear.weight.copy_(torch.tensor(np.asarray(w)))
-                linear.bias.copy_(torch.tensor(np.asarray(b)))
-            layers += [linear, torch.nn.Sigmoid()]
-        model = torch.nn.Sequential(*layers)
+        model, _ = torch_network([(np.asarray(w), np.asarray(b)) for w, b in first])
         optimizer = torch.optim.SGD(model.parameters(), lr=eta)
         evaluations(model)
         for k in range(networks.epochs):
@@ -181,12 +176,12 @@ def measure(networks: Networks, options: Options) -> Iterator[Row]:
         for program in programs:
             runs[program].append(timed(networks.name, program, options.data_dir))
     base = programs[0]
-    if others := unlike({program: found[0] for program, found in runs.items()}, base):
+    if others := unlike({program: own[0] for program, own in runs.items()}, base):
         raise SystemExit(f"{networks.name}: at the end C is {runs[base][0]['cost']:.5g} for {base}, but {others}.")
-    times = {program: [figures["seconds"] for figures in found] for program, found in runs.items()}
-    for program, found in runs.items():
+    times = {program: [figures["seconds"] for figures in own] for program, own in runs.items()}
+    for program, own in runs.items():
         details: dict[str, Any] = {
-            "cost": found[0]["cost"],
+            "cost": own[0]["cost"],
             "baseline": base,
             "ratio": ratios(times[program], times[base]),
         }
@@ -194,8 +189,8 @@ def measure(networks: Networks, options: Options) -> Iterator[Row]:
             details["networks of torch"] = f"{networks.picked} of {len(networks.points):,}, scaled to all"
         row = functools.partial(sampled, networks.name, program, precision=DEFAULT_PRECISION)
         yield row("time", "s", times[program], details=details)
-        yield row("processor time", "s", [figures["processor"] for figures in found])
-        yield row("memory", "MB", [figures["megabytes"] for figures in found])
+        yield row("processor time", "s", [figures["processor"] for figures in own])
+        yield row("memory", "MB", [figures["megabytes"] for figures in own])
 
 
 def main(name: str, program: str, data_dir: str = "") -> None:

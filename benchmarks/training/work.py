@@ -8,10 +8,13 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from jax import Array
 
 Weights = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 Peer = Callable[["Work", "Shared"], Iterator[Weights]]
@@ -131,13 +134,14 @@ class Shared(NamedTuple):
 
 
 @functools.cache
-def _random_order(n: int) -> Any:
+def _random_order(n: int) -> "Callable[[int], Array]":
     """Return a compiled function from k to the order of epoch k. Compiled, it is as fast as inside jaxgd."""
     import jax
 
     from jaxgd.kernels import random_order
+    from jaxgd.typed import jit
 
-    return jax.jit(lambda k: random_order(jax.random.fold_in(jax.random.key(0), k), n))
+    return jit(lambda k: random_order(jax.random.fold_in(jax.random.key(0), k), n))
 
 
 def shared(work: Work, data_dir: Path | None) -> Shared:
@@ -173,7 +177,7 @@ def accuracy(weights: Weights, data: Shared) -> float:
     return float(np.mean(np.argmax(a @ weights[-1][0].T + weights[-1][1], axis=1) == data.y))
 
 
-def batches(work: Work, data: Shared, k: int) -> Iterator[Any]:
+def batches(work: Work, data: Shared, k: int) -> Iterator[slice | NDArray[np.int32]]:
     """Yield the indices of the examples in each mini-batch of unit k, or a slice of all examples for the full batch."""
     if work.batch_size is None:
         yield slice(None)

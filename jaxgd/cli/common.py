@@ -27,8 +27,8 @@ def _read(
         try:
             values = tuple(parse(word) for word in words)
         except ValueError as error:
-            got = shlex.join(words)
-            raise ValueError(f"must be {expected}, got {got if len(got) < 100 else got[:100] + '…'}.") from error
+            given = shlex.join(words)
+            raise ValueError(f"must be {expected}, got {given if len(given) < 100 else given[:100] + '…'}.") from error
         return values if several else values[0]
 
     def shown(value: object) -> list[str]:
@@ -72,11 +72,11 @@ def _bytes(word: str) -> int:
     >>> _bytes("1.5kB"), _bytes("2GiB")
     (1500, 2147483648)
     """
-    found = re.fullmatch(r"([\d.]+)(?:([kMGT])(i?)B)?", word.replace("K", "k"))
-    number = float(found[1]) if found else math.inf
-    if found is None or math.isinf(number):
+    match = re.fullmatch(r"([\d.]+)(?:([kMGT])(i?)B)?", word.replace("K", "k"))
+    number = float(match[1]) if match else math.inf
+    if match is None or math.isinf(number):
         raise ValueError
-    return int(number * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
+    return int(number * (1024 if match[3] else 1000) ** " kMGT".index(match[2] or " "))
 
 
 Int = Annotated[int, _read("INT", "a whole number", int)]

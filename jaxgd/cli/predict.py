@@ -94,10 +94,10 @@ class Predict:
         status = DONE
         for path in self.images:
             try:
-                found = _read(path, frame, transpose=transpose, single=self.single)
+                results = _read(path, frame, transpose=transpose, single=self.single)
             except (DataError, OSError) as error:
-                found = [error]
-            for reading in found:
+                results = [error]
+            for reading in results:
                 if isinstance(reading, Reading):
                     readings.append(reading)
                 else:

@@ -56,8 +56,8 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
     from jaxgd.mesh.job import on_main
     from jaxgd.mesh.processes import text_from_process_0
     from jaxgd.network import activated, first_network, network_sizes
+    from jaxgd.rates import weight_decay
     from jaxgd.run_folder import RunFolder, require_new
-    from jaxgd.training import weight_decay
 
     name = options.data or "digits"
     default = default_settings(name)

@@ -19,24 +19,24 @@ def explain_usage(argv: list[str], box: str) -> tuple[str, str]:
 
 def _message(command: str, body: str) -> str:
     """Return the error in the form of the house. A form that is unknown here keeps tyro's words."""
-    if found := re.match(r"Error parsing (.*?): (must be .*)", body):  # the words of jaxgd.cli.common
-        return f"{found[1]} {found[2]}"
-    if found := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)", body):
-        choices = re.findall(r"[\w-]+", found[3])
-        return f"{found[2]} must be {_or(choices)}, got {found[1]}."
-    if found := re.match(r"Missing value for argument '(.*?)'", body):
-        return f"{found[1]} must have a value, got none."
-    if found := re.match(r"Missing from [\w ]+: (\S+(?: \[\S+ \.\.\.\])?) ", body):
-        return f"expected {found[1]}, got none."
+    if match := re.match(r"Error parsing (.*?): (must be .*)", body):  # the words of jaxgd.cli.common
+        return f"{match[1]} {match[2]}"
+    if match := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)", body):
+        choices = re.findall(r"[\w-]+", match[3])
+        return f"{match[2]} must be {_or(choices)}, got {match[1]}."
+    if match := re.match(r"Missing value for argument '(.*?)'", body):
+        return f"{match[1]} must have a value, got none."
+    if match := re.match(r"Missing from [\w ]+: (\S+(?: \[\S+ \.\.\.\])?) ", body):
+        return f"expected {match[1]}, got none."
     if body.startswith("Expected one of {"):
         return f"expected a command ({_or(COMMANDS)}), got none."
-    if found := re.match(
+    if match := re.match(
         r"Unrecognized (?:or misplaced )?options: (.*?)(?: Available .*| Perhaps you meant: (.*))?$", body
     ):
-        words = re.sub(r" \(applied to [\w ]*\)", "", found[1]).replace(", ", " ")
+        words = re.sub(r" \(applied to [\w ]*\)", "", match[1]).replace(", ", " ")
         if command == "jaxgd":
             return f"expected a command ({_or(COMMANDS)}), got {words}."
-        similar = dict.fromkeys(re.findall(r"(?:^| )(--(?!help)[\w-]+)", found[2] or ""))
+        similar = dict.fromkeys(re.findall(r"(?:^| )(--(?!help)[\w-]+)", match[2] or ""))
         return f"{words} is not an argument of this command." + (f" Did you mean {_or(similar)}?" if similar else "")
     return body
 

@@ -153,12 +153,12 @@ def parse_idx(content: bytes, path: str | os.PathLike[str]) -> UInt8[NDArray[np.
         data = unpack(content, min(start + payload + 1, _MOST))
     except (EOFError, zlib.error) as error:
         raise _damaged(path, "a complete gzip file", f"a damaged one ({error})") from error
-    got = len(data) - start
+    size = len(data) - start
     if len(data) == _MOST:
         raise _damaged(path, f"at most {_MOST:,} bytes", f"the shape {shape} with as many or more", "Split the array.")
-    if got < payload:
-        raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{got} bytes: it is truncated")
-    if got > payload:
+    if size < payload:
+        raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{size} bytes: it is truncated")
+    if size > payload:
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", "more: trailing bytes follow")
     try:
         array = np.frombuffer(data, np.uint8, offset=start).reshape(shape)
@@ -177,8 +177,8 @@ def _shape(header: bytes | bytearray, path: str | os.PathLike[str]) -> tuple[int
         raise _damaged(path, "an IDX header, which begins 00 00 08", f"the bytes '{header[:4].hex(' ')}'")
     kind, dimensions = header[2], header[3]
     if kind != _UNSIGNED_BYTE:
-        got = _OTHER_TYPES.get(kind, "values of an unknown type")
-        raise _damaged(path, "unsigned bytes (type 08)", f"{got} (type {kind:02x})", "Convert it to unsigned bytes.")
+        values = _OTHER_TYPES.get(kind, "values of an unknown type")
+        raise _damaged(path, "unsigned bytes (type 08)", f"{values} (type {kind:02x})", "Convert it to unsigned bytes.")
     if dimensions > _MOST_DIMENSIONS:
         raise _damaged(path, f"at most {_MOST_DIMENSIONS} dimensions", f"{dimensions}")
     if len(header) < 4 + 4 * dimensions:

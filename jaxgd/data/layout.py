@@ -38,18 +38,18 @@ def find_layout(who: str, folder: Path) -> Layout:
         names = _names(folder)
         # torchvision unpacks MNIST into ROOT/MNIST/raw.
         raw = [] if any(map(_parsed, names)) else [folder / "raw", *sorted(folder.glob("*/raw"))]
-        found = {place: own for place in raw if place.is_dir() and any(map(_parsed, own := _names(place)))}
+        raw_folders = {place: own for place in raw if place.is_dir() and any(map(_parsed, own := _names(place)))}
     except OSError as error:
         raise DataError(
             f"{who}: cannot read {folder}: expected a folder of IDX files, got: {error.strerror or error}.\n{_ADVICE}"
         ) from error
-    if len(found) > 1:
-        places = " and ".join(str(place.relative_to(folder)) for place in found)
+    if len(raw_folders) > 1:
+        places = " and ".join(str(place.relative_to(folder)) for place in raw_folders)
         raise DataError(
             f"{who}: {folder}: expected the files of one data set, got {places}.\nName one of these folders."
         )
-    if found:
-        ((folder, names),) = found.items()
+    if raw_folders:
+        ((folder, names),) = raw_folders.items()
     sets: dict[str, dict[tuple[str, str], list[str]]] = {}
     for name in names:
         if parsed := _parsed(name):
@@ -83,9 +83,9 @@ def _parsed(name: str) -> tuple[str, str, str] | None:
     >>> _parsed("train-images-idx3-ubyte.gz"), _parsed("EMNIST_letters_test_labels"), _parsed("notes.txt")
     (('', 'train', 'images'), ('emnist-letters', 'test', 'labels'), None)
     """
-    if name.startswith(".") or not (found := _NAME.match(name.lower().replace("_", "-"))):
+    if name.startswith(".") or not (match := _NAME.match(name.lower().replace("_", "-"))):
         return None
-    return found[1] or "", next(split for split, words in _SPLITS.items() if found[2] in words), found[3]
+    return match[1] or "", next(split for split, words in _SPLITS.items() if match[2] in words), match[3]
 
 
 def _only(who: str, folder: Path, names: list[str], split: str, kind: str, matches: list[str]) -> list[Path]:

@@ -207,20 +207,20 @@ def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None
     """Return the name of another data set that a file belongs to, or None. Raise DataError for any other wrong file."""
     wrong = None
     for (path, content), file in zip(contents.items(), source.files, strict=True):
-        got = _sha256(content)
+        digest = _sha256(content)
         expected = file.sha256 if is_gzip(content) else file.unpacked_sha256
-        if expected is None or got != expected:
+        if expected is None or digest != expected:
             for other, entry in DATASETS.items():
                 files = () if entry.source is None or other == name else entry.source.files
-                if any(got in (theirs.sha256, theirs.unpacked_sha256) for theirs in files):
+                if any(digest in (theirs.sha256, theirs.unpacked_sha256) for theirs in files):
                     return other
             if expected is not None:
-                wrong = wrong or (path, file.name, expected, got)
+                wrong = wrong or (path, file.name, expected, digest)
     if wrong is None:
         return None
-    path, file_name, expected, got = wrong
+    path, file_name, expected, digest = wrong
     raise DataError(
-        f"load_dataset: {path}: expected {name!r}'s {file_name} with SHA-256 {expected}, got {got}.\n"
+        f"load_dataset: {path}: expected {name!r}'s {file_name} with SHA-256 {expected}, got {digest}.\n"
         "Replace it with the original file. For data of your own use jaxgd.load_idx(folder)."
     )
 
@@ -253,7 +253,7 @@ def _remedy(name: str, source: Source, data_dir: Path, remarks: list[str]) -> st
     """Return the advice for a failed download."""
     files = ", ".join(file.name for file in source.files)
     put = f"Put the four files {files} from {source.base_url}, gzipped or not, into {data_dir / name}."
-    return "\n".join([put, *remarks, "load_dataset('digits') needs no file and no network."])
+    return "\n".join([put, *remarks, "The data set 'digits' needs no file and no network."])
 
 
 def _sha256(content: bytes) -> str:

@@ -1,16 +1,22 @@
-"""A gradient checker with three verdicts: right, wrong and cannot tell."""
+"""A gradient checker with three verdicts: right, wrong and cannot tell.
+
+The module `check` runs a check, in this order:
+
+- `problem` and `claims` sort the arguments of f, and read the derivatives that the caller claims.
+- `consistency` compares runs of f: a second one, eager, under jit and under vmap.
+- `derive` runs autodiff and the claims along random directions, which `draws` makes.
+- `sample` evaluates f along these directions, and `quotients` estimates the slopes from the values.
+- `core` judges the derivatives by the slopes. Its docstring describes the method.
+- `examine` combines all comparisons of a leaf. `locate` searches for the wrong elements, `patterns` names the error.
+- `second_order` checks the derivative of the gradient in the same way.
+- `report` holds the result with its `verdicts`, and `text` shows it.
+
+`programs` has the functions for the device, and `run` compiles and batches them.
+"""
 
 from jaxgd.gradcheck.check import check_gradients
-from jaxgd.gradcheck.report import (
-    Cause,
-    Check,
-    Consistency,
-    Element,
-    GradientError,
-    GradientReport,
-    LeafReport,
-    Verdict,
-)
+from jaxgd.gradcheck.report import Check, Consistency, Element, GradientError, GradientReport, LeafReport
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 
 __all__ = [
     "Cause",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,18 +20,21 @@ from jaxgd.errors import (
     shown,
 )
 from jaxgd.gradcheck.claims import claimed_gradient, claimed_jvp, claimed_vjp, misfits, require_values
+from jaxgd.gradcheck.clock import Clock
 from jaxgd.gradcheck.consistency import compare_with_float64, run_in_users_dtype
-from jaxgd.gradcheck.derive import Derivatives, cotangents, derive
-from jaxgd.gradcheck.derive import directions as drawn_directions
+from jaxgd.gradcheck.derive import Derivatives, derive
+from jaxgd.gradcheck.draws import cotangents
+from jaxgd.gradcheck.draws import directions as drawn_directions
 from jaxgd.gradcheck.examine import Examination
 from jaxgd.gradcheck.problem import WHO, Opaque, Prepared, Problem, evaluation, prepare, with_outputs
 from jaxgd.gradcheck.programs import Value
-from jaxgd.gradcheck.report import Cause, Check, Consistency, GradientReport, LeafReport, Verdict
+from jaxgd.gradcheck.report import Check, Consistency, GradientReport, LeafReport
 from jaxgd.gradcheck.run import Runner, eps_of, traits
 from jaxgd.gradcheck.sample import Sampler, first_lines
-from jaxgd.gradcheck.second_order import check_second_order, has_reverse_mode
+from jaxgd.gradcheck.second_order import Options, check_second_order, has_reverse_mode
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.axes import automatic_axes
-from jaxgd.mesh.processes import decided, on_host, spans_processes
+from jaxgd.mesh.processes import on_host, spans_processes
 
 # The smallest relative error that difference quotients in float64 can resolve.
 _LEAST_RTOL = 1e-9
@@ -155,7 +157,7 @@ def check_gradients(
     nondeterminism, clock = float(nondeterminism), Clock(seconds, spans_processes((args, f)))
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
-    # The first run keeps the user's settings: an f that they refuse raises its own exception.
+    # The first run keeps the user's settings. If they forbid an operation of f, f raises its own exception.
     with jax.default_matmul_precision("highest"):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
     with evaluation(float64=False):
@@ -163,8 +165,8 @@ def check_gradients(
         prepared = with_outputs(prepared, out)
         first = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
         problem = _meant(prepared, reference, first)
-        found = traits(lambda v: prepared.problem(v, prepared.traced), prepared.v)
-        eps = max(found.eps, *(eps_of(x.dtype) for x in [*prepared.v, *first]))
+        traits_of_f = traits(lambda v: prepared.problem(v, prepared.traced), prepared.v)
+        eps = max(traits_of_f.eps, *(eps_of(x.dtype) for x in [*prepared.v, *first]))
         w = _cotangents(prepared, first, eps, n, rng)
         one = [jnp.asarray(x[0], y.dtype) for x, y in zip(w, first, strict=True)]
         single = not isinstance(argnums, Sequence)
@@ -202,10 +204,10 @@ def check_gradients(
         notes.append("second derivatives: reference has no reverse mode")
     else:
         notes += [f"second derivatives of {claim.name}: order=2 checks only autodiff's" for claim in claims]
-        options: dict[str, Any] = {"rtol": rtol, "nondeterminism": nondeterminism, "seconds": clock.left()}
-        second = check_second_order(
-            check_gradients, prepared, problem, [x[0] for x in w], options | {"directions": directions, "seed": seed}
+        options = Options(
+            rtol=rtol, nondeterminism=nondeterminism, seconds=clock.left(), directions=directions, seed=seed
         )
+        second = check_second_order(check_gradients, prepared, problem, [np.asarray(x[0]) for x in w], options)
     # The comparisons in the user's dtype ran f outside the runner.
     evaluations = d.runner.runs.get(Value(problem), 0) + 2 * len(run.consistency)
     dtype = "float64" if sampler.in_float64 else str(prepared.v[0].dtype)
@@ -223,27 +225,6 @@ def check_gradients(
         dtype=dtype,
         second_order=second,
     )
-
-
-class Clock:
-    """The time left: `seconds` from now on, or unlimited if None.
-
-    With `together`, all processes of a job use the clock of process 0.
-    """
-
-    def __init__(self, seconds: float | None, together: bool = False) -> None:
-        self.together = together and seconds is not None
-        self.end = math.inf if seconds is None else time.perf_counter() + seconds
-
-    def over(self) -> bool:
-        """Return True if the time is over."""
-        return bool(decided(self.together, time.perf_counter() > self.end))
-
-    def left(self) -> float | None:
-        """Return the seconds left, or None if the time is unlimited."""
-        if math.isinf(self.end):
-            return None
-        return float(decided(self.together, max(self.end - time.perf_counter(), 1e-9)))
 
 
 def _meant(prepared: Prepared, reference: Callable[..., Any] | None, first: list[Any]) -> Problem:

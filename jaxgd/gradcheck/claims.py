@@ -5,19 +5,24 @@ A claim is a derivative that the caller passes as gradient=, vjp= or jvp=.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
+from numpy.typing import NDArray
 
 from jaxgd.errors import DtypeError, ShapeError, describe, dtype_of, is_traced
-from jaxgd.gradcheck.problem import WHO, Opaque, Prepared
+from jaxgd.gradcheck.problem import WHO, Numbers, Opaque, Prepared
 from jaxgd.gradcheck.programs import ClaimedGradient, ClaimedJvp, ClaimedVjp, whole_cotangent
-from jaxgd.gradcheck.report import Cause, Check, Verdict
+from jaxgd.gradcheck.report import Check
 from jaxgd.gradcheck.run import eps_of
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +39,14 @@ class Claim:
     """
 
     name: str
-    reverse: Callable[..., Any] | None = None
-    forward: Callable[..., Any] | None = None
+    reverse: ClaimedGradient | ClaimedVjp | None = None
+    forward: ClaimedJvp | None = None
     findings: tuple[tuple[str, str], ...] = ()
     absent: frozenset[int] = frozenset()
-    values: tuple[Any, ...] = ()
+    values: tuple[NDArray[Any] | None, ...] = ()
 
 
-def require_values(name: str, result: Any) -> Any:
+def require_values(name: str, result: T) -> T:
     """Return the result of a user's function. Raise DtypeError if one of its arrays is traced."""
     if any(map(is_traced, jax.tree.leaves(result))):
         raise DtypeError(
@@ -50,7 +55,7 @@ def require_values(name: str, result: Any) -> Any:
     return result
 
 
-def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any], single: bool) -> Claim:
+def claimed_gradient(prepared: Prepared, out: object, gradient: Callable[..., object], single: bool) -> Claim:
     """Call `gradient` as `jax.grad(f)` is called, and return the claim. Raise ShapeError if f is not a scalar."""
     leaves = [jnp.asarray(jax.tree.leaves(out)[i]) for i in prepared.problem.outputs]
     if len(leaves) != 1 or leaves[0].shape != ():
@@ -74,7 +79,7 @@ def claimed_gradient(prepared: Prepared, out: Any, gradient: Callable[..., Any],
     return Claim("gradient", fn, findings=findings, absent=_absent(places), values=values)
 
 
-def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequence[Any]) -> Claim:
+def claimed_vjp(prepared: Prepared, out: object, vjp: Callable[..., object], w: Sequence[Numbers]) -> Claim:
     """Call `vjp` as `functools.partial(jax.vjp, f)` is called, and return the claim.
 
     Raise ShapeError if `vjp` does not return a pair of a value and a function.
@@ -92,7 +97,7 @@ def claimed_vjp(prepared: Prepared, out: Any, vjp: Callable[..., Any], w: Sequen
     return Claim("vjp", fn, findings=findings + misfits, absent=_absent(places), values=_taken(claimed, places))
 
 
-def claimed_jvp(prepared: Prepared, out: Any, jvp: Callable[..., Any]) -> Claim:
+def claimed_jvp(prepared: Prepared, out: object, jvp: Callable[..., object]) -> Claim:
     """Call `jvp` as `functools.partial(jax.jvp, f)` is called, and return the claim.
 
     Raise ShapeError if `jvp` does not return a pair.
@@ -118,7 +123,7 @@ def misfits(claims: Sequence[Claim], leaf: str) -> tuple[Check, ...]:
 
 
 def _fit(
-    who: str, prepared: Prepared, claimed: Any, expected: Any, paths: list[tuple[Any, ...]]
+    who: str, prepared: Prepared, claimed: object, expected: object, paths: list[tuple[Any, ...]]
 ) -> tuple[tuple[int | None, ...], tuple[tuple[str, str], ...]]:
     """Return the place of each differentiated leaf in the claimed tree (None if it is missing), and the misfits."""
     if who == "vjp" and not isinstance(claimed, tuple):
@@ -155,7 +160,7 @@ def _fit(
     return tuple(places), tuple(findings)
 
 
-def _taken(claimed: Any, places: Sequence[int | None]) -> tuple[Any, ...]:
+def _taken(claimed: object, places: Sequence[int | None]) -> tuple[NDArray[Any] | None, ...]:
     leaves = jax.tree.leaves(claimed)
     return tuple(None if place is None else on_host(leaves[place]) for place in places)
 
@@ -164,7 +169,7 @@ def _absent(places: Sequence[int | None]) -> frozenset[int]:
     return frozenset(i for i, place in enumerate(places) if place is None)
 
 
-def _same_result(who: str, expected: Any, got: Any, values: bool = True) -> tuple[tuple[str, str], ...]:
+def _same_result(who: str, expected: object, got: object, values: bool = True) -> tuple[tuple[str, str], ...]:
     """Return the differences between `got` and the result of f: tree, shapes, dtypes and values."""
     if not _alike(expected, got):
         return (("", f"{who} returns {_outline(got)}, f returns {_outline(expected)}"),)
@@ -198,23 +203,23 @@ def _plain(path: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(jax.tree_util.SequenceKey(key) if isinstance(key, int) else key for key in path)
 
 
-def _containers(tree: Any, wanted: dict[str, Any]) -> Any:
+def _containers(tree: object, wanted: Container[str]) -> PyTreeDef:
     """Return the structure of the tree without the leaves that are not differentiated."""
     return jax.tree.structure(
         jax.tree_util.tree_map_with_path(lambda path, x: x if _key(path) in wanted else None, tree)
     )
 
 
-def _alike(a: Any, b: Any) -> bool:
-    structures: list[Any] = [jax.tree.structure(a), jax.tree.structure(b)]
-    return bool(structures[0] == structures[1])
+def _alike(a: object, b: object) -> bool:
+    structures: list[object] = [jax.tree.structure(a), jax.tree.structure(b)]
+    return structures[0] == structures[1]
 
 
-def _parts(value: Any) -> str:
+def _parts(value: object) -> str:
     if not isinstance(value, tuple):
         return describe(value)
     return f"({', '.join(map(describe, value))})"
 
 
-def _outline(tree: Any) -> str:
+def _outline(tree: object) -> str:
     return str(jax.tree.structure(tree)).removeprefix("PyTreeDef(").removesuffix(")")

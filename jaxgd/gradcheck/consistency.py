@@ -2,24 +2,28 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
+from jaxgd.gradcheck import constants
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.derive import AUTODIFF, Derivative, Derivatives, jittered, norm, scale_of, stacked
-from jaxgd.gradcheck.problem import Prepared, evaluation
+from jaxgd.gradcheck.derive import AUTODIFF, Derivative, Derivatives
+from jaxgd.gradcheck.draws import jittered, norm, scale_of, stacked
+from jaxgd.gradcheck.problem import Numbers, Prepared, evaluation
 from jaxgd.gradcheck.programs import Outputs, Reverse
-from jaxgd.gradcheck.report import Cause, Check, Consistency, Verdict
+from jaxgd.gradcheck.report import Check, Consistency
 from jaxgd.gradcheck.run import Runner, eps_of, single
-from jaxgd.gradcheck.sample import Sampler
+from jaxgd.gradcheck.sample import Floats, Sampler
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
+from jaxgd.typed import finfo
 
-# Two runs of f may differ by _ROUNDINGS, but by at most the fraction _MOST: in 8 bits, 1000 roundings exceed f.
+# Two runs of f may differ by _ROUNDINGS roundings, but by at most the fraction _MOST of f. In bfloat16, 1000 roundings
+# exceed f itself.
 _ROUNDINGS, _MOST = 1e3, 0.5
 # In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. A gradient is
 # in doubt only if its relative error exceeds _GROSS (_GROSS_IN_FEW_DIGITS in dtypes with fewer digits than float32) and
@@ -41,8 +45,8 @@ class UsersDtype:
         value_noise: The largest relative change of an output of f when the point moves by one rounding.
     """
 
-    outputs: list[Any]
-    gradient: list[Any] | None
+    outputs: Sequence[Numbers]
+    gradient: Sequence[Numbers] | None
     noise: list[float]
     consistency: list[Consistency]
     value_noise: float = 0.0
@@ -60,8 +64,8 @@ class UsersDtype:
 
 def run_in_users_dtype(
     prepared: Prepared,
-    first: list[Any],
-    w: list[Any],
+    first: list[Array],
+    w: list[Array],
     eps: float,
     rng: np.random.Generator,
     nondeterminism: float,
@@ -75,18 +79,22 @@ def run_in_users_dtype(
     problem, v, traced = prepared.problem, prepared.v, prepared.traced
     lines: list[Consistency] = []
 
-    def compare(name: str, cause: Cause, a: list[Any], b: list[Any], noise: Any, allowed: float = 0.0) -> None:
+    def compare(
+        name: str, cause: Cause, a: Sequence[Numbers], b: Sequence[Numbers], noise: Floats, allowed: float = 0.0
+    ) -> None:
         distance = _distance(b, a)
-        limit = max(min(_ROUNDINGS * eps, _MOST), allowed) + core.NOISES * np.asarray(noise)
-        good = bool(np.all(distance <= limit))
-        verdict = Verdict.RIGHT if good else Verdict.CANNOT_TELL
-        if cause is Cause.OTHER_VALUE and not good and all(c.verdict is Verdict.RIGHT for c in lines):
+        limit = max(min(_ROUNDINGS * eps, _MOST), allowed) + constants.NOISES * noise
+        agrees = bool(np.all(distance <= limit))
+        verdict = Verdict.RIGHT if agrees else Verdict.CANNOT_TELL
+        if cause is Cause.OTHER_VALUE and not agrees and all(c.verdict is Verdict.RIGHT for c in lines):
             verdict = Verdict.WRONG
-        lines.append(Consistency(name, verdict, Cause.AGREES if good else cause, float(np.max(distance, initial=0.0))))
+        lines.append(
+            Consistency(name, verdict, Cause.AGREES if agrees else cause, float(np.max(distance, initial=0.0)))
+        )
 
     second = problem(v, traced)
     compare("second run", Cause.NOT_DETERMINISTIC, first, second, np.zeros(len(first)))
-    fn: Callable[..., Any] = Reverse(problem)
+    fn: Reverse | Outputs = Reverse(problem)
     try:
         out, gradient = single(fn, traced, (v, w))
     except Exception:
@@ -108,35 +116,39 @@ def run_in_users_dtype(
         compare("f = its value under jax.vjp", Cause.OTHER_VALUE, plain, out, noise, rtol)
     vmapped = runner.modes[fn] == "vmap"
     if vmapped:
-        compare("jit = vmap", Cause.NOT_ONE_FUNCTION, out, [x[0] for x in outs], noise)
+        compare("jit = vmap", Cause.NOT_ONE_FUNCTION, out, _element(outs, 0), noise)
     if not gradient:
         return UsersDtype(out, None, [], lines, float(np.max(noise, initial=0.0)))
     again, spread = single(fn, traced, (v, w))[1], _spread(gradients)
     still = np.zeros(len(gradient))
     compare("autodiff's second run", Cause.NOT_DETERMINISTIC, gradient, again, still, nondeterminism)
     if vmapped:
-        one = [x[0] for x in gradients]
+        one = _element(gradients, 0)
         compare("autodiff's jit = vmap", Cause.NOT_ONE_FUNCTION, gradient, one, spread, nondeterminism)
     sizes = [float(np.max(np.nan_to_num(np.abs(_wide(g)), posinf=0), initial=0.0)) for g in gradient]
     moved = [float(a * size) if np.isfinite(a) else math.inf for a, size in zip(spread, sizes, strict=True)]
     return UsersDtype(out, gradient, moved, lines, float(np.max(noise, initial=0.0)))
 
 
-def _spread(stacks: Sequence[Any]) -> np.ndarray:
+def _spread(stacks: Sequence[Numbers]) -> Floats:
     """Return the largest relative change of each leaf from element 0 of the batch to elements 1 and 2."""
-    return np.asarray(np.max([_distance([x[i] for x in stacks], [x[0] for x in stacks]) for i in (1, 2)], axis=0))
+    return np.asarray(np.max([_distance(_element(stacks, i), _element(stacks, 0)) for i in (1, 2)], axis=0))
 
 
-def _distance(a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
+def _element(stacks: Sequence[Numbers], i: int) -> list[Numbers]:
+    return [np.asarray(x[i]) for x in stacks]
+
+
+def _distance(a: Sequence[Numbers], b: Sequence[Numbers]) -> Floats:
     """Return ‖a − b‖/‖b‖ for each leaf, in the maximum norm over the elements that are finite in both.
 
     Return ‖a − b‖ if ‖b‖ is 0, and infinity if an element is finite in only one of them.
     """
-    out = []
+    out: list[float] = []
     for x, y in zip(map(_wide, a), map(_wide, b), strict=True):
         finite = np.isfinite(y)
-        largest = np.max(np.abs(y[finite]), initial=0.0)
-        off = np.max(np.abs(x[finite] - y[finite]), initial=0.0)
+        largest = float(np.max(np.abs(y[finite]), initial=0.0))
+        off = float(np.max(np.abs(x[finite] - y[finite]), initial=0.0))
         out.append((off / largest if largest else off) if np.array_equal(np.isfinite(x), finite) else math.inf)
     return np.array(out)
 
@@ -146,7 +158,7 @@ def _distance(a: Sequence[Any], b: Sequence[Any]) -> np.ndarray:
 
 @np.errstate(all="ignore")
 def compare_with_float64(
-    d: Derivatives, sampler: Sampler, run: UsersDtype, claims: list[Claim], w: list[Any]
+    d: Derivatives, sampler: Sampler, run: UsersDtype, claims: list[Claim], w: list[Array]
 ) -> tuple[list[str], dict[int, list[Check]]]:
     """Compare the gradients by autodiff and by the claims in the user's dtype with the same gradients in float64.
 
@@ -167,14 +179,14 @@ def compare_with_float64(
     errors: dict[int, float] = {}
     for i, g in enumerate(run.gradient or []):
         if d.reverse is not None and _comparable(d, sampler, d.reverse, i):
-            errors[i], found = _compare(d, sampler, run, d.reverse, i, g, _gross(leaves[i].dtype), Verdict.CANNOT_TELL)
-            checks.setdefault(i, []).extend(found)
+            errors[i], failed = _compare(d, sampler, run, d.reverse, i, g, _gross(leaves[i].dtype), Verdict.CANNOT_TELL)
+            checks.setdefault(i, []).extend(failed)
     for claim in claims:
         wide = next((x for x in d.claims if x.name == claim.name and x.gradients), None)
-        for i, g in enumerate(claim.values):
-            if g is not None and wide is not None and _comparable(d, sampler, wide, i):
+        for i, value in enumerate(claim.values):
+            if value is not None and wide is not None and _comparable(d, sampler, wide, i):
                 close = max(min(1e3 * eps_of(leaves[i].dtype), 0.3), _TIMES * errors.get(i, 0.0))
-                checks.setdefault(i, []).extend(_compare(d, sampler, run, wide, i, g, close, Verdict.WRONG)[1])
+                checks.setdefault(i, []).extend(_compare(d, sampler, run, wide, i, value, close, Verdict.WRONG)[1])
     lines = []
     if errors and not set(dtypes) <= {"float64", "complex128"}:
         i = max(errors, key=lambda i: errors[i])
@@ -194,7 +206,14 @@ def _signal(d: Derivatives, wide: Derivative, i: int) -> float:
 
 
 def _compare(
-    d: Derivatives, sampler: Sampler, run: UsersDtype, wide: Derivative, i: int, g: Any, allowed: float, worst: Verdict
+    d: Derivatives,
+    sampler: Sampler,
+    run: UsersDtype,
+    wide: Derivative,
+    i: int,
+    g: Numbers,
+    allowed: float,
+    worst: Verdict,
 ) -> tuple[float, list[Check]]:
     """Return the relative error of one leaf of a gradient, and a check if it is more than rounding.
 
@@ -202,7 +221,7 @@ def _compare(
     unless its dtype cannot hold the gradient.
     """
     reference, dtype = wide.gradients[i][0], d.prepared.leaves[i].dtype
-    limits = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    limits = finfo(dtype)
     name = f"{'' if wide.name == AUTODIFF else wide.name + ' in '}{dtype} = float64"
     size, off = norm(reference), norm(_wide(g) - reference)
     error = off / size if size else off
@@ -218,7 +237,7 @@ def _compare(
     if off <= max(allowed * size, noise) or not visible or size <= 1e4 * float(limits.tiny) * n:
         return error, []
     verdict = worst if error > _gross(dtype) else Verdict.CANNOT_TELL
-    return error, [Check(name, verdict, Cause.ONLY_NATIVE, error, allowed)]
+    return error, [Check(name, verdict, Cause.ONLY_IN_USER_DTYPE, error, allowed)]
 
 
 def _gross(dtype: str) -> float:
@@ -241,7 +260,7 @@ def _values_apart(d: Derivatives, run: UsersDtype) -> float:
     return max(norm(a - b) for a, b in pairs) / scale if scale else 0.0
 
 
-def _default_precision(prepared: Prepared, run: UsersDtype, w: list[Any]) -> list[str]:
+def _default_precision(prepared: Prepared, run: UsersDtype, w: list[Array]) -> list[str]:
     """Return a line on the error that the default precision of matrix products adds; none on a CPU."""
     device = jax.default_backend()
     if device == "cpu" or run.gradient is None:
@@ -252,9 +271,9 @@ def _default_precision(prepared: Prepared, run: UsersDtype, w: list[Any]) -> lis
     return [f"the default precision of matrix products on {device} changes the gradient by another {max(errors):.0e}"]
 
 
-def _finite(arrays: Any) -> bool:
+def _finite(arrays: Sequence[Numbers]) -> bool:
     return all(np.all(np.isfinite(_wide(x))) for x in arrays)
 
 
-def _wide(x: Any) -> np.ndarray:
+def _wide(x: Numbers) -> NDArray[np.inexact]:
     return np.asarray(on_host(x), complex if np.iscomplexobj(x) else float)

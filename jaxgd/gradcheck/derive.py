@@ -1,22 +1,25 @@
 """The derivatives of f at the point, by autodiff and by the claims, projected on random directions."""
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
+from jaxgd.gradcheck import constants, core
 from jaxgd.gradcheck.claims import Claim
-from jaxgd.gradcheck.problem import Prepared, evaluation, upcast
-from jaxgd.gradcheck.programs import Forward, Point, Reverse, Shared
-from jaxgd.gradcheck.run import Runner, Traits, eps_of, traits
+from jaxgd.gradcheck.draws import directions, evenly, jittered, norm, rms, stacked
+from jaxgd.gradcheck.problem import Numbers, Prepared, evaluation, upcast
+from jaxgd.gradcheck.programs import Forward, LeavesAndCotangents, Point, Reverse, Shared
+from jaxgd.gradcheck.run import Objective, Runner, Traits, eps_of, traits
 from jaxgd.mesh.processes import on_host
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Gradients = Objective[list[Array], LeavesAndCotangents, tuple[Sequence[Numbers], Sequence[Numbers]]]
 
 AUTODIFF = "autodiff"
 # Factors for a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
@@ -25,12 +28,11 @@ _FAR = (2.0**20, -(2.0**-20))
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
-# A claim has 10 eps of rounding; two claims agree up to 100 eps. These limits keep a doubled gradient wrong in 8 bits.
+# A claim has 10 eps of rounding, and two claims agree up to 100 eps. The limits keep a doubled gradient wrong in
+# bfloat16.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
-# The change of an element of an output counts as at least this part of the largest element.
-_SMALL = 1e-5
 # The index of the direction along which only the elements with small contributions move, if there are any.
 EVEN = 2
 
@@ -63,7 +65,7 @@ class Derivative:
     linear: list[tuple[float, float, float, float]] = dataclasses.field(default_factory=list)
     iterates: bool = False
     approximate: set[int] = dataclasses.field(default_factory=set)
-    program: Callable[..., Any] | None = None
+    program: Objective[Shared, Point, Numbers] | None = None
 
     def claim(self, leaf: int, n: int) -> core.Claim:
         """Return the claimed slopes along the first n directions in a leaf."""
@@ -94,7 +96,7 @@ class Derivatives:
     reverse: Derivative | None = None
     forward: Derivative | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
-    outputs: list[Any] = dataclasses.field(default_factory=list)
+    outputs: list[NDArray[Any]] = dataclasses.field(default_factory=list)
     nondeterminism: float = 0.0
     even: set[int] = dataclasses.field(default_factory=set)
 
@@ -102,14 +104,14 @@ class Derivatives:
     def floor(self) -> float:
         """The largest relative difference of two derivatives that agree. A constant in f may be rounded to float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
-        return max(core.FLOOR, 4 * min(own, core.EPS32), self.nondeterminism)
+        return max(constants.FLOOR, 4 * min(own, constants.EPS32), self.nondeterminism)
 
 
 @np.errstate(all="ignore")
 def derive(
     prepared: Prepared,
     claims: Sequence[Claim],
-    w: list[Any],
+    w: list[NDArray[Any]],
     runner: Runner,
     n: int,
     rng: np.random.Generator,
@@ -124,14 +126,15 @@ def derive(
         drawn = [directions(on_host(x), n, rng) for x in v]
     d = Derivatives(prepared, Shared(v, traced, drawn, w), runner, nondeterminism=nondeterminism)
     programs = {claim.name: claim.reverse for claim in claims if claim.reverse is not None}
-    stacks, trouble = {}, None
+    fn: Gradients
+    stacks, reverse_error = {}, None
     for name, fn in (programs | {AUTODIFF: Reverse(prepared.problem)}).items():
         try:
             stacks[name] = _gradients(d, name, fn, rng)
         except Exception as error:
             if name in programs:
                 raise
-            trouble = error
+            reverse_error = error
             d.notes.append(f"reverse mode: {first_line(error)}")
     if stacks and n > EVEN:
         first, _ = next(iter(stacks.values()))
@@ -139,24 +142,22 @@ def derive(
             if (even := evenly(on_host(g[EVEN % len(w[0])]), u)) is not None:
                 u[EVEN] = even
                 d.even.add(i)
-    found = {name: _reverse(d, name, *stack) for name, stack in stacks.items()}
-    d.reverse = found.pop(AUTODIFF, None)
-    d.claims = list(found.values())
+    derivatives = {name: _reverse(d, name, *stack) for name, stack in stacks.items()}
+    d.reverse = derivatives.pop(AUTODIFF, None)
+    d.claims = list(derivatives.values())
     d.claims += [_forward(d, claim.name, claim.forward) for claim in claims if claim.forward is not None]
     try:
         d.forward = _forward(d, "forward mode", Forward(prepared.problem))
     except Exception as error:
         d.notes.append(f"forward mode: {first_line(error)}")
-        if trouble is not None and not d.claims:
+        if reverse_error is not None and not d.claims:
             # f has no derivative at all, and its own exception explains that best.
-            raise trouble from None
+            raise reverse_error from None
     d.claims += [x for x in (d.reverse or d.forward,) if x is not None]
     return d
 
 
-def _gradients(
-    d: Derivatives, name: str, fn: Callable[..., Any], rng: np.random.Generator
-) -> tuple[list[NDArray[Any]], Traits]:
+def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generator) -> tuple[list[NDArray[Any]], Traits]:
     """Return Jᵀw for each leaf, and the traits of its computation.
 
     The batch holds every cotangent at the point, the first cotangent at two points moved by one rounding, and multiples
@@ -166,24 +167,25 @@ def _gradients(
     ws = [np.concatenate([x, x[:1], x[:1], *(x[:1] * c for c in _FAR)]) for x in w]
     one = [x[0] for x in w]
 
-    def run(v: list[Any], traced: list[Any]) -> tuple[list[NDArray[Any]], Traits]:
+    def run(v: list[Array], traced: list[Array]) -> tuple[list[NDArray[Any]], Traits]:
         points = jittered(v, rng)
         batch = stacked([points[0]] * len(w[0]) + points[1:] + [points[0]] * len(_FAR)), ws
         outputs, stack = d.runner(fn, traced, batch)
         if name == AUTODIFF:
-            d.outputs = [y[0] for y in outputs]
-        found = traits(lambda vw: fn(traced, (vw[: len(v)], vw[len(v) :]))[1], [*v, *one])
-        eps = max(found.eps, *(eps_of(g.dtype) for g in stack))
-        return [g.astype(complex if np.iscomplexobj(g) else float) for g in stack], found._replace(eps=eps)
+            d.outputs = [np.asarray(y[0]) for y in outputs]
+        traits_of_fn = traits(lambda vw: fn(traced, (vw[: len(v)], vw[len(v) :]))[1], [*v, *one])
+        eps = max(traits_of_fn.eps, *(eps_of(g.dtype) for g in stack))
+        wide = [np.asarray(g).astype(complex if np.iscomplexobj(g) else float) for g in stack]
+        return wide, traits_of_fn._replace(eps=eps)
 
     try:
         with evaluation(float64=True):
             return run(d.shared.v, d.shared.traced)
     except Exception:
         with evaluation(float64=False):
-            found = run(d.prepared.v, d.prepared.traced)
+            result = run(d.prepared.v, d.prepared.traced)
     d.notes.append(f"{name} in float64: it cannot run there, so its values are {d.prepared.leaves[0].dtype}")
-    return found
+    return result
 
 
 def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Traits) -> Derivative:
@@ -191,39 +193,39 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     shape = len(stack), count
     eps = traits_of.eps
     own = min(10 * eps, _OWN_ROUNDING)
-    found = Derivative(name, max(d.floor, rounding_of(eps)), *np.zeros((3, *shape)))
-    found.iterates = traits_of.iterates
+    derivative = Derivative(name, max(d.floor, rounding_of(eps)), *np.zeros((3, *shape)))
+    derivative.iterates = traits_of.iterates
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
-        moved = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
-        finite = np.nan_to_num(np.abs(g[:n]), posinf=0)
+        moved: Floats = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
+        finite: Floats = np.nan_to_num(np.abs(g[:n]), posinf=0)
         # The tolerance covers the difference between two runs, so it is not noise.
         moved = np.maximum(moved - d.nondeterminism * finite[0], 0) if d.nondeterminism else moved
         # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
         nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
         usual = float(np.median(moved[nonzero] / finite[0][nonzero])) if np.any(nonzero) else 0.0
         for k in range(count):
-            found.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
-            found.size[i, k] = norm(finite[k % n] * u[k])
+            derivative.along[i, k] = np.sum(np.real(g[k % n] * u[k]))
+            derivative.size[i, k] = norm(finite[k % n] * u[k])
             spread = np.maximum(np.nan_to_num(moved), usual * finite[k % n])
-            # In few digits, the small elements of a claim may be as coarse as the largest.
-            few = k == EVEN and eps > core.NARROW
-            rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else found.size[i, k]
-            found.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
-        found.gradients.append(g[:n])
-        found.moved.append(moved)
+            # In a dtype of few digits, the small elements of a claim may be as coarse as the largest.
+            few = k == EVEN and eps > constants.NARROW
+            rounded = np.max(finite[k % n], initial=0.0) * norm(u[k]) if few else derivative.size[i, k]
+            derivative.noise[i, k] = 2 * norm(spread * u[k]) + own * rounded
+        derivative.gradients.append(g[:n])
+        derivative.moved.append(moved)
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
         off, rest = norm(large), norm(small)
         if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
             # A rule that iterates to an absolute tolerance is exact for a large cotangent. The difference is its error.
-            found.approximate.add(i)
-            found.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
-            found.moved[i] = np.maximum(moved, np.max(large))
+            derivative.approximate.add(i)
+            derivative.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
+            derivative.moved[i] = np.maximum(moved, np.max(large))
             off, rest = 0.0, max(0.0, rest - 10 * off * _FAR[0])
         # Linearity is tested only if the scaled results stay in the range of the dtype.
         in_range = 1e-30 < size < 1e30 and np.isfinite(g).all() and not traits_of.float16
         off = max(off, rest) if in_range else 0.0
-        found.linear.append((off, norm(moved) + own * size, size, max(_LINEAR, _ROUNDINGS * eps)))
-    return found
+        derivative.linear.append((off, norm(moved) + own * size, size, max(_LINEAR, _ROUNDINGS * eps)))
+    return derivative
 
 
 def rounding_of(eps: float) -> float:
@@ -231,7 +233,7 @@ def rounding_of(eps: float) -> float:
     return min(100 * eps, _OWN_FLOOR)
 
 
-def _forward(d: Derivatives, name: str, program: Callable[..., Any]) -> Derivative:
+def _forward(d: Derivatives, name: str, program: Objective[Shared, Point, Numbers]) -> Derivative:
     leaves, n = len(d.shared.v), len(d.shared.directions[0]) - 1
     leaf, direction = (x.reshape(-1) for x in np.indices((leaves, n)))
     sizes = np.array([np.size(x) for x in d.shared.v])
@@ -258,117 +260,20 @@ def narrowed(d: Derivatives) -> Shared:
 
 
 def points(
-    shared: Shared, leaf: Any, direction: Any, start: Any, stop: Any, t: Any, phase: float | complex = 1.0
+    shared: Shared,
+    leaf: ArrayLike,
+    direction: ArrayLike,
+    start: ArrayLike,
+    stop: ArrayLike,
+    t: ArrayLike,
+    phase: float | complex = 1.0,
 ) -> Point:
     """Return a batch of points. Each direction has its cotangent, and single elements use cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
-    direction = np.asarray(direction)
-    cotangent = np.where(direction < last, direction % n, 0)
-    fields = np.broadcast_arrays(leaf, direction, cotangent, start, stop, t, np.asarray(phase, complex))
+    index: Ints = np.asarray(direction)
+    cotangent = np.where(index < last, index % n, 0)
+    fields = np.broadcast_arrays(leaf, index, cotangent, start, stop, t, np.asarray(phase, complex))
     return Point(*(np.ascontiguousarray(x).reshape(-1) for x in fields))
-
-
-# Random numbers.
-
-
-def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
-
-    In directions 0, 2, … all elements have the size of the leaf. In directions 1, 3, … each element has the size of the
-    same element of x, for leaves that mix large and small elements. Signs are random and sizes vary by up to a half, so
-    that no two elements cancel. The last direction holds the sizes of the elements of x, to move one element at a time.
-    """
-    scale = scale_of(x)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where((x != 0) & np.isfinite(x), _power_of_two(np.abs(x).astype(float)), scale)
-    sizes = np.stack([np.full(x.shape, scale) if i % 2 == 0 else own for i in range(n)])
-    chance = _chance((n, *x.shape), np.iscomplexobj(x), rng) * sizes
-    return np.concatenate([chance, own[None].astype(chance.dtype)])
-
-
-def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
-    """Return a direction that moves only elements that contribute less than a thousandth of the largest contribution.
-
-    The other directions hide these elements. Here none contributes more than their median. `g` is the gradient.
-    """
-    own = u[1]
-    share = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
-    minor = share < 1e-3 * np.max(share, initial=0.0)
-    if not minor.any():
-        return None
-    limit = np.median(share[minor & (share > 0)]) if share[minor].any() else np.inf
-    with np.errstate(divide="ignore"):
-        shrink = np.where(share > limit, _power_of_two(limit / share), 1.0)
-    return np.asarray(np.where(minor, own * shrink, 0))
-
-
-def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, eps its rounding.
-
-    Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element: then
-    the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element
-    and the part _SMALL of the largest element or change, so that rounding is not amplified. A size is at least 100
-    times the reciprocal of the dtype's largest number, so that the dtype holds the cotangent.
-    """
-    # jnp.finfo also knows the dtypes of ml_dtypes, such as bfloat16.
-    least = 100 / float(jax.numpy.finfo(y.dtype).max)  # type: ignore[no-untyped-call]
-    y, moved = (np.where(np.isfinite(x), x, 0).astype(complex if np.iscomplexobj(x) else float) for x in (y, moved))
-    change = np.maximum(np.abs(moved - y), eps * np.abs(y))
-    own = np.maximum(change, np.maximum(_SMALL * np.max([change, np.abs(y)], initial=0.0), least))
-    whole = max(scale_of(y), least)
-    sizes = [np.full(y.shape, whole) if i % 2 == 0 else np.where(y.any() or change.any(), own, 1.0) for i in range(n)]
-    return np.asarray(_chance((n, *y.shape), np.iscomplexobj(y), rng) / np.stack(sizes))
-
-
-def _chance(shape: tuple[int, ...], is_complex: bool, rng: np.random.Generator) -> NDArray[Any]:
-    chance = rng.choice([-1.0, 1.0], shape) * rng.uniform(0.5, 1.5, shape)
-    return np.asarray(chance * np.exp(2j * np.pi * rng.uniform(size=shape)) if is_complex else chance)
-
-
-def jittered(v: Sequence[Any], rng: np.random.Generator, eps: float = 0.0) -> list[list[NDArray[Any]]]:
-    """Return the point, then two points moved by one rounding: x(1 + ε) or x(1 − ε) at random for each element.
-
-    ε is the rounding of the dtype of x, or `eps` if that is larger.
-    """
-    points = [[on_host(x) for x in v]]
-    for _ in range(2):
-        moved = []
-        for x in points[0]:
-            factor = 1 + max(eps, eps_of(x.dtype)) * rng.choice([-1.0, 1.0], x.shape)
-            with np.errstate(over="ignore", invalid="ignore"):
-                moved.append(np.asarray(x * factor.astype(np.real(x).dtype), x.dtype))
-        points.append(moved)
-    return points
-
-
-def stacked(points: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
-    """Return the points as one list of stacked leaves."""
-    return [np.stack(xs) for xs in zip(*points, strict=True)]
-
-
-def scale_of(x: NDArray[Any]) -> float:
-    """Return the root mean square of a leaf, rounded to a power of two so that steps are exact; 1 for zeros."""
-    x = np.abs(x[np.isfinite(x)]).astype(float)
-    return float(_power_of_two(norm(x) / math.sqrt(x.size))) if x.any() else 1.0
-
-
-def _power_of_two(x: Any) -> Any:
-    return 2.0 ** np.round(np.log2(x))
-
-
-def norm(x: Any) -> float:
-    """Return the Euclidean norm of x, without overflow of its squares; infinite if x is not finite."""
-    size = np.abs(x)
-    largest = float(np.max(size, initial=0.0))
-    if not 0 < largest < math.inf:
-        return 0.0 if largest == 0 else math.inf
-    return largest * float(np.sqrt(np.sum((size / largest) ** 2)))
-
-
-def rms(x: Any) -> float:
-    """Return the root mean square of the finite numbers; 0 if none is finite."""
-    x = np.asarray(x)[np.isfinite(x)]
-    return norm(x) / math.sqrt(len(x)) if len(x) else 0.0
 
 
 def first_line(error: Exception) -> str:

@@ -2,15 +2,17 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
-from jaxgd.gradcheck import core, locate
+from jaxgd.gradcheck import constants, core, locate, patterns, quotients
 from jaxgd.gradcheck.claims import Claim, misfits
-from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives, norm
-from jaxgd.gradcheck.report import Cause, Check, LeafReport, Verdict
+from jaxgd.gradcheck.clock import Clock
+from jaxgd.gradcheck.derive import EVEN, Derivative, Derivatives
+from jaxgd.gradcheck.draws import norm
+from jaxgd.gradcheck.report import Check, LeafReport
 from jaxgd.gradcheck.sample import Sampler
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 
 
 @dataclasses.dataclass
@@ -34,25 +36,25 @@ class Examination:
     misfits: list[Claim]
     rtol: float | None
     rng: np.random.Generator
-    lines: dict[int, core.Lines]
-    clock: Any
-    slopes: dict[int, core.Slopes] = dataclasses.field(default_factory=dict)
+    lines: dict[int, quotients.Lines]
+    clock: Clock
+    slopes: dict[int, quotients.Slopes] = dataclasses.field(default_factory=dict)
     unfinished: set[int] = dataclasses.field(default_factory=set)
 
     @np.errstate(all="ignore")
     def run(self) -> tuple[LeafReport, ...]:
         """Examine every leaf."""
-        self.slopes = {i: core.slopes(lines) for i, lines in self.lines.items()}
+        self.slopes = {i: quotients.slopes(lines) for i, lines in self.lines.items()}
         if doubtful := [i for i in self.lines if not self._settled(i)]:
             if self.clock.over():
                 self.unfinished = set(doubtful)
             else:
                 n = len(self.d.shared.directions[0]) - 1
-                self.lines |= self.sampler.lines(doubtful, n, core.ladder())
-                self.slopes |= {i: core.slopes(self.lines[i]) for i in doubtful}
-        looks: dict[tuple[str, int], locate.Look] = {}
-        reports = [self._report(i, looks) for i in range(len(self.d.prepared.v))]
-        exchanged = locate.exchanged(looks, [leaf.name for leaf in self.d.prepared.leaves])
+                self.lines |= self.sampler.lines(doubtful, n, quotients.ladder())
+                self.slopes |= {i: quotients.slopes(self.lines[i]) for i in doubtful}
+        searches: dict[tuple[str, int], locate.ElementSearch] = {}
+        reports = [self._report(i, searches) for i in range(len(self.d.prepared.v))]
+        exchanged = patterns.exchanged(searches, [leaf.name for leaf in self.d.prepared.leaves])
         return tuple(dataclasses.replace(r, pattern=exchanged.get(i, r.pattern)) for i, r in enumerate(reports))
 
     def _claims(self, leaf: int) -> list[Derivative]:
@@ -66,11 +68,11 @@ class Examination:
 
     def _quotient(self, claim: Derivative, leaf: int) -> Check:
         """Compare a claim with the quotients in all directions."""
-        found, name = self.slopes[leaf], f"{claim.name} = quotient"
-        claimed = claim.claim(leaf, len(found.value))
+        slopes, name = self.slopes[leaf], f"{claim.name} = quotient"
+        claimed = claim.claim(leaf, len(slopes.value))
         if leaf in self.sampler.ignored and not claimed.value.any():
             return Check(name, Verdict.RIGHT, Cause.AGREES, 0.0, 0.0, "f does not depend on it")
-        each = core.judge(claimed, found, self.rtol, self.sampler.coarse)
+        each = core.judge(claimed, slopes, self.rtol, self.sampler.coarse)
         judgment = self._deciding(claim, leaf, each)
         verdict, cause, value = judgment.verdict, judgment.cause, abs(judgment.value)
         if leaf in self.unfinished and verdict is not Verdict.RIGHT:
@@ -78,13 +80,13 @@ class Examination:
             return Check(name, Verdict.CANNOT_TELL, Cause.OUT_OF_TIME, math.nan, math.inf, note)
         if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
             # The quotient and the rule are then only as accurate as the tolerance of the iteration.
-            small = judgment.difference <= core.ITERATION * judgment.size
+            small = judgment.difference <= constants.ITERATION * judgment.size
             verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
             cause = Cause.APPROXIMATE
         notes = []
         if verdict is Verdict.RIGHT and not claimed.value.any():
-            notes.append("f is constant here" if found.still.all() else "the gradient is 0 here")
+            notes.append("f is constant here" if slopes.still.all() else "the gradient is 0 here")
         if cause is Cause.NO_FLOAT64 and self.sampler.coarse:
             notes.append(f"f computes in {self.sampler.narrowest}")
         if cause in (Cause.NOISE, Cause.NO_FLOAT64, Cause.ROUGH):
@@ -126,7 +128,7 @@ class Examination:
             off, a, b = (np.array([norm(x) for x in xs]) for xs in zip(*((a - b, a, b) for a, b in pairs), strict=True))
             # Only the first gradient was computed at the moved points.
             moved = norm(claim.moved[leaf]) + norm(reference.moved[leaf])
-            noise = core.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
+            noise = constants.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
         else:
             off, a, b = (np.abs(x[leaf]) for x in (claim.along - reference.along, claim.along, reference.along))
             a, noise = np.maximum(a, reference.size[leaf]), np.zeros_like(a)
@@ -152,11 +154,11 @@ class Examination:
         a, b = forward.along[leaf], reverse.along[leaf]
         if not np.isfinite(b).all() or not (np.isfinite(a).all() or np.isfinite(reverse.along).all()):
             return None
-        scale, found = np.maximum(np.nan_to_num(np.abs(a), posinf=0), reverse.size[leaf]), self.slopes[leaf]
+        scale, slopes = np.maximum(np.nan_to_num(np.abs(a), posinf=0), reverse.size[leaf]), self.slopes[leaf]
         # The noise of forward mode is not measured. Along each direction, it may be the largest of reverse mode.
-        noise = core.NOISES * np.nanmax(reverse.noise[leaf] / scale, initial=0.0) * scale
-        unclear = np.nanmin(found.error / scale[: len(found.error)], initial=np.inf)
-        noise += core.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
+        noise = constants.NOISES * np.nanmax(reverse.noise[leaf] / scale, initial=0.0) * scale
+        unclear = np.nanmin(slopes.error / scale[: len(slopes.error)], initial=np.inf)
+        noise += constants.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
         off = np.nan_to_num(np.abs(a - b), nan=np.inf)
         # Rounding in forward mode may be as large as the small elements that move along EVEN.
         off[EVEN : EVEN + 1] *= leaf not in self.d.even
@@ -193,7 +195,7 @@ class Examination:
         cause = {Verdict.RIGHT: Cause.AGREES, Verdict.WRONG: Cause.DIFFERS, Verdict.CANNOT_TELL: Cause.NOISE}[verdict]
         return Check(name, verdict, cause, _ratio(difference, size), _ratio(tolerance, size))
 
-    def _report(self, i: int, looks: dict[tuple[str, int], locate.Look]) -> LeafReport:
+    def _report(self, i: int, searches: dict[tuple[str, int], locate.ElementSearch]) -> LeafReport:
         leaf = self.d.prepared.leaves[i]
         report = LeafReport(leaf.name, leaf.shape, leaf.dtype, ())
         fits = misfits(self.misfits, leaf.name)
@@ -206,16 +208,16 @@ class Examination:
             if direct is not None and check.verdict is Verdict.RIGHT and self._autodiff_is_wrong(quotients):
                 # The quotient decides between the two.
                 direct = None
-            found = {c.verdict for c in (direct, check) if c is not None}
-            if (Verdict.WRONG in found or check.cause is Cause.KINK) and self.clock.over():
+            verdicts = {c.verdict for c in (direct, check) if c is not None}
+            if (Verdict.WRONG in verdicts or check.cause is Cause.KINK) and self.clock.over():
                 self.d.notes.append(f"single elements of {leaf.name}: out of time")
-            elif Verdict.WRONG in found or check.cause is Cause.KINK:
-                look = looks[claim.name, i] = self._look(claim, i, quotients)
-                check, direct = self._after(claim, i, check, direct, look)
+            elif Verdict.WRONG in verdicts or check.cause is Cause.KINK:
+                search = searches[claim.name, i] = self._search(claim, i, quotients)
+                check, direct = self._after(claim, i, check, direct, search)
                 if not report.worst and Verdict.WRONG in (check.verdict, direct.verdict if direct else None):
-                    pattern = self._forgets(claim, i) or locate.pattern(look, claim, i, self.d.prepared)
-                    worst = locate.worst(look, leaf.shape)
-                    report = dataclasses.replace(report, worst=worst, pattern=pattern, searched=len(look.index))
+                    pattern = self._ignores_cotangent(claim, i) or patterns.pattern(search, claim, i, self.d.prepared)
+                    worst = patterns.worst(search, leaf.shape)
+                    report = dataclasses.replace(report, worst=worst, pattern=pattern, searched=len(search.index))
             if check.verdict is Verdict.WRONG and claim is self.d.reverse:
                 right = [name for name, other in quotients.items() if other.verdict is Verdict.RIGHT]
                 check = dataclasses.replace(check, note=f"{' and '.join(right)} agrees") if right else check
@@ -227,7 +229,7 @@ class Examination:
         check = quotients.get(self.d.claims[-1].name)
         return self.d.reverse is self.d.claims[-1] and check is not None and check.verdict is Verdict.WRONG
 
-    def _look(self, claim: Derivative, i: int, quotients: dict[str, Check]) -> locate.Look:
+    def _search(self, claim: Derivative, i: int, quotients: dict[str, Check]) -> locate.ElementSearch:
         """Compare single elements with another derivative that is right, or with quotients if none is."""
         right = [
             other
@@ -239,7 +241,7 @@ class Examination:
         return locate.against_quotients(claim, i, self.sampler, self.slopes[i], self.rng)
 
     def _after(
-        self, claim: Derivative, i: int, check: Check, direct: Check | None, look: locate.Look
+        self, claim: Derivative, i: int, check: Check, direct: Check | None, search: locate.ElementSearch
     ) -> tuple[Check, Check | None]:
         """Return the two checks of a claim after the search of single elements.
 
@@ -247,35 +249,35 @@ class Examination:
         slopes. If every element is right, then the steps along the whole leaf were too large for some of them.
         """
         wrong = Verdict.WRONG
-        if check.cause is Cause.DIFFERS and self._every_element_is_right(claim, i, look):
+        if check.cause is Cause.DIFFERS and self._every_element_is_right(claim, i, search):
             note = "every element agrees with the quotient along it"
             check = dataclasses.replace(check, verdict=Verdict.CANNOT_TELL, cause=Cause.ROUGH, note=note)
         elif check.cause is Cause.KINK:
             n = len(self.slopes[i].value)
-            if look.wrong.any():
+            if search.wrong.any():
                 check = dataclasses.replace(check, verdict=wrong, cause=Cause.DIFFERS)
-            elif len(look.index) == 1 and core.outside_the_kink(claim.claim(i, n), self.slopes[i]):
+            elif len(search.index) == 1 and core.outside_the_kink(claim.claim(i, n), self.slopes[i]):
                 note = "outside the range of the one-sided slopes at a kink"
                 check = dataclasses.replace(check, verdict=wrong, cause=Cause.DIFFERS, note=note)
-            elif look.kink.any() and len(look.index) > 1:
-                places = locate.places(look.index[look.kink], self.d.prepared.leaves[i].shape)
+            elif search.kink.any() and len(search.index) > 1:
+                places = patterns.places(search.index[search.kink], self.d.prepared.leaves[i].shape)
                 check = dataclasses.replace(check, note="; ".join(filter(None, (f"at {places}", check.note))))
             if direct and direct.verdict is wrong and check.cause is Cause.KINK:
                 # Several subgradients are right at a kink, and autodiff returns only one of them.
                 direct = dataclasses.replace(direct, verdict=Verdict.CANNOT_TELL, cause=Cause.KINK)
         return check, direct
 
-    def _every_element_is_right(self, claim: Derivative, i: int, look: locate.Look) -> bool:
-        """Return True if every element of a leaf was searched and is right, with less doubt than the difference."""
-        found, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
+    def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
+        """Return True if every element of a leaf was searched and is right, and their doubt is below the difference."""
+        slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # The elements are compared for the first cotangent, which belongs to the first direction.
-        difference = np.abs(claim.along[i, 0] - found.value[0])
-        if len(look.index) < unit.size or (look.wrong | look.kink).any():
+        difference = np.abs(claim.along[i, 0] - slopes.value[0])
+        if len(search.index) < unit.size or (search.wrong | search.kink).any():
             return False
-        off = np.sum(np.abs(look.claimed - look.reference) * unit)
-        return bool(off < 0.1 * difference and np.sum(look.allowed * unit) < difference)
+        off = np.sum(np.abs(search.claimed - search.reference) * unit)
+        return bool(off < 0.1 * difference and np.sum(search.allowed * unit) < difference)
 
-    def _forgets(self, claim: Derivative, i: int) -> str:
+    def _ignores_cotangent(self, claim: Derivative, i: int) -> str:
         """Return a sentence if the rule of a scalar f ignores its cotangent, otherwise ""."""
         w = self.d.shared.cotangents
         if not claim.gradients or len(w) > 1 or w[0].ndim > 1 or np.iscomplexobj(w[0]):
@@ -289,7 +291,7 @@ class Examination:
         claims = self._claims(i)
         if not claims:
             return math.nan
-        powers = core.taylor(self.lines[i], claims[0].along[i], self.slopes[i].noise)
+        powers = quotients.taylor(self.lines[i], claims[0].along[i], self.slopes[i].noise)
         return min((p for p in powers if math.isfinite(p)), default=math.nan)
 
 

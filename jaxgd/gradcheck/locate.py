@@ -1,18 +1,17 @@
-"""The search for the wrong elements of a leaf and for the pattern of the error."""
+"""The search for the wrong elements of a leaf."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
+from jaxgd.gradcheck import constants, core, quotients
 from jaxgd.gradcheck.derive import Derivative, points
-from jaxgd.gradcheck.problem import Prepared, evaluation
+from jaxgd.gradcheck.problem import evaluation
 from jaxgd.gradcheck.programs import Value
-from jaxgd.gradcheck.report import Cause, Element
 from jaxgd.gradcheck.sample import Floats, Ints, Sampler
+from jaxgd.gradcheck.verdicts import Cause
 from jaxgd.mesh.processes import decided, on_host, spans_processes
 
 # The search compares every element of a leaf of up to ALL elements. In a larger leaf it compares up to SAMPLE random
@@ -28,7 +27,7 @@ _SECONDS = 20.0
 
 
 @dataclasses.dataclass
-class Look:
+class ElementSearch:
     """The searched elements of a leaf.
 
     Attributes:
@@ -51,7 +50,9 @@ class Look:
     def allowed(self) -> Floats:
         """The largest difference of each element that does not count."""
         largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
-        return np.asarray(core.SAFETY * self.error + core.FLOOR * np.abs(self.reference) + self.floor * largest)
+        return np.asarray(
+            constants.SAFETY * self.error + constants.FLOOR * np.abs(self.reference) + self.floor * largest
+        )
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
@@ -62,16 +63,18 @@ class Look:
 
 def against_derivative(
     claim: Derivative, reference: Derivative, leaf: int, sampler: Sampler, rng: np.random.Generator
-) -> Look:
-    """Compare elements with another derivative that was found right: all of them, or up to ALL for a jvp."""
+) -> ElementSearch:
+    """Compare elements with another derivative that is right: all of them, or up to ALL for a jvp."""
     size = reference.gradients[leaf][0].size
     index = np.arange(size)
     if not claim.gradients:
         index = np.sort(rng.choice(size, min(size, ALL), replace=False))
-    r = _flat(reference, leaf)[index]
+    r = flat(reference, leaf)[index]
     moved = [np.nan_to_num(x.moved[leaf].reshape(-1)[index]) for x in (claim, reference) if x.moved]
     error = 3 * np.sum(moved, axis=0)
-    return Look(index, _elements(claim, leaf, index, sampler), r, error, np.zeros(len(index), bool), floor=_NOTHING)
+    return ElementSearch(
+        index, _elements(claim, leaf, index, sampler), r, error, np.zeros(len(index), bool), floor=_NOTHING
+    )
 
 
 def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.bool_]:
@@ -83,13 +86,13 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
     """
     if not (claim.gradients and reference.gradients):
         return np.zeros(0, bool)
-    c, g = _flat(claim, leaf), _flat(reference, leaf)
+    c, g = flat(claim, leaf), flat(reference, leaf)
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         size, off = np.abs(g), np.abs(c - g)
         # The rounding of an element that is the same at the moved points is unknown.
         least = np.where(moved > 0, _NOTHING, max(claim.floor, reference.floor)) * np.max(size, initial=0.0)
-        suspects = off > np.maximum.reduce([1e-2 * size, core.NOISES * moved, least])
+        suspects = off > np.maximum.reduce([1e-2 * size, constants.NOISES * moved, least])
         noise = np.where(size > 0, moved / size, 0)
     # If many elements are suspect, the comparison of the whole leaf finds them.
     for i in np.flatnonzero(suspects)[:64]:
@@ -99,7 +102,8 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
     return np.asarray(suspects)
 
 
-def _flat(claim: Derivative, leaf: int) -> NDArray[Any]:
+def flat(claim: Derivative, leaf: int) -> NDArray[Any]:
+    """Return the claimed gradient of a leaf for the first cotangent, flat."""
     return on_host(claim.gradients[leaf][0].reshape(-1))
 
 
@@ -110,7 +114,7 @@ def _unit(sampler: Sampler, leaf: int, index: Ints) -> NDArray[Any]:
 def _elements(claim: Derivative, leaf: int, index: Ints, sampler: Sampler) -> NDArray[Any]:
     """Return the claimed elements of the gradient, for the first cotangent."""
     if claim.gradients:
-        return _flat(claim, leaf)[index]
+        return flat(claim, leaf)[index]
     last, unit = len(sampler.shared.directions[leaf]) - 1, _unit(sampler, leaf, index)
     c = _along(claim, leaf, last, index, index + 1, sampler) / unit
     if np.iscomplexobj(sampler.shared.v[leaf]):
@@ -140,8 +144,8 @@ def _along(
 
 
 def against_quotients(
-    claim: Derivative, leaf: int, sampler: Sampler, found: core.Slopes, rng: np.random.Generator
-) -> Look:
+    claim: Derivative, leaf: int, sampler: Sampler, slopes: quotients.Slopes, rng: np.random.Generator
+) -> ElementSearch:
     """Compare single elements with difference quotients along these elements.
 
     Compare all elements of a small leaf. In a large leaf, compare random elements and those that `_narrow_down` finds.
@@ -149,10 +153,10 @@ def against_quotients(
     """
     x = sampler.shared.v[leaf]
     size, is_complex = int(np.size(x)), np.iscomplexobj(x)
-    known = np.isfinite(found.error)
-    step = float(np.min(found.step[known], initial=np.inf)) if known.any() else 2.0**-8
-    noise = float(np.max(found.noise[known], initial=0.0))
-    h = core.ladder(min(16 * step, 0.25), core.ORDERS)
+    known = np.isfinite(slopes.error)
+    step = float(np.min(slopes.step[known], initial=np.inf)) if known.any() else 2.0**-8
+    noise = float(np.max(slopes.noise[known], initial=0.0))
+    h = quotients.ladder(min(16 * step, 0.25), constants.ORDERS)
     # A real element takes 6 evaluations of f, a complex one 12.
     seconds = decided(spans_processes(sampler.shared), sampler.runner.seconds.get(Value(sampler.problem), 0.0))
     affordable = int(_SECONDS / max(seconds, 1e-6))
@@ -164,22 +168,22 @@ def against_quotients(
         index = np.unique(np.concatenate([chosen, _narrow_down(claim, leaf, sampler, h, noise, most // 2)]))
     last, unit = len(sampler.shared.directions[leaf]) - 1, _unit(sampler, leaf, index)
 
-    def quotients(phase: float | complex) -> core.Slopes:
-        return core.slopes(sampler.elements(leaf, index, index + 1, h, last, phase), noise)
+    def slopes_along(phase: float | complex) -> quotients.Slopes:
+        return quotients.slopes(sampler.elements(leaf, index, index + 1, h, last, phase), noise)
 
-    q = quotients(1.0)
+    q = slopes_along(1.0)
     reference, error = q.value.astype(complex if is_complex else float), q.error
     claimed = _elements(claim, leaf, index, sampler)
     singular = np.array([cause is not Cause.AGREES for cause in q.cause])
     singular |= core.explained_by_kink(q, np.abs(np.real(claimed) * unit - q.value))
     if is_complex:
-        other = quotients(1j)
+        other = slopes_along(1j)
         reference, error = reference - 1j * other.value, np.maximum(error, other.error)
         singular |= np.array([cause is not Cause.AGREES for cause in other.cause])
     error = error / unit
     if claim.moved:
         error = error + 3 * np.nan_to_num(claim.moved[leaf].reshape(-1)[index])
-    return Look(index, claimed, reference / unit, error, singular)
+    return ElementSearch(index, claimed, reference / unit, error, singular)
 
 
 def _narrow_down(claim: Derivative, leaf: int, sampler: Sampler, h: Floats, noise: float, most: int) -> Ints:
@@ -198,179 +202,13 @@ def _narrow_down(claim: Derivative, leaf: int, sampler: Sampler, h: Floats, nois
         most -= len(starts)
         if most < 0:
             break
-        q = core.slopes(sampler.elements(leaf, starts, stops, h, 0), noise)
+        q = quotients.slopes(sampler.elements(leaf, starts, stops, h, 0), noise)
         difference = np.abs(q.value - _along(claim, leaf, 0, starts, stops, sampler))
         difference = np.where(np.isnan(difference), np.inf, difference)
-        bad = np.flatnonzero(difference > core.SAFETY * q.error + claim.floor * np.nanmax(np.abs(q.value), initial=0.0))
+        bad = np.flatnonzero(
+            difference > constants.SAFETY * q.error + claim.floor * np.nanmax(np.abs(q.value), initial=0.0)
+        )
         bad = bad[np.argsort(-difference[bad])][:_KEEP]
         singles += [int(starts[i]) for i in bad if stops[i] - starts[i] == 1]
         ranges = [(int(starts[i]), int(stops[i])) for i in bad if stops[i] - starts[i] > 1]
     return np.array(sorted(set(singles)), int)
-
-
-def exchanged(looks: Mapping[tuple[str, int], Look], names: Sequence[str]) -> dict[int, str]:
-    """Return a sentence for each leaf whose claimed gradient is the reference of another leaf."""
-    wrong = {key: look for key, look in looks.items() if look.wrong.any()}
-    found = {}
-    for (name, i), a in wrong.items():
-        for (other, j), b in wrong.items():
-            if i != j and name == other and np.array_equal(a.index, b.index):
-                allowed = core.SAFETY * b.error + 1e-5 * np.abs(b.reference)
-                if np.all(np.abs(a.claimed - b.reference) <= allowed):
-                    found[i] = f"the leaf holds the gradient of {names[j]}"
-    return found
-
-
-def worst(look: Look, shape: tuple[int, ...], k: int = 8) -> tuple[Element, ...]:
-    """Return the k wrong elements with the largest difference."""
-    with np.errstate(invalid="ignore"):
-        off = np.abs(look.claimed - look.reference)
-    off = np.where(np.isnan(off), np.inf, off)
-    wrong = np.flatnonzero(look.wrong)
-    order = wrong[np.argsort(-off[wrong])][:k]
-    return tuple(
-        Element(
-            tuple(int(i) for i in np.unravel_index(look.index[j], shape)),
-            look.claimed[j].item(),
-            look.reference[j].item(),
-        )
-        for j in order
-    )
-
-
-def pattern(look: Look, claim: Derivative, leaf: int, prepared: Prepared) -> str:
-    """Return the pattern of the error in words; "" if no pattern is recognized."""
-    whole = _flat(claim, leaf) if claim.gradients else None
-    return pattern_of(look, whole, prepared.leaves[leaf].shape, prepared.axes)
-
-
-def pattern_of(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], axes: Sequence[tuple[str, int]]) -> str:
-    """Return the pattern of the error in words; "" if no pattern is recognized.
-
-    `whole` is the claimed gradient of the leaf, flat, or None. `axes` are the names and lengths of the axes of the
-    arguments of f: a wrong gradient may be the right one times the length of an axis.
-    """
-    c, r = look.claimed, look.reference
-    wrong = look.wrong
-    if not np.any(wrong):
-        return ""
-    size = int(np.prod(shape))
-    if np.any(bad := ~np.isfinite(c)):
-        some = f"{bad.sum()} of {len(c)} elements {'is' if bad.sum() == 1 else 'are'}"
-        which = "the whole leaf is" if np.all(bad) else some
-        return f"{which} {'NaN' if np.any(np.isnan(c)) else 'infinite'}"
-    largest = np.max(np.abs(r))
-    known = (core.SAFETY * look.error < 1e-2 * np.abs(r)) & (np.abs(r) > 10 * look.floor * largest)
-    allowed = core.SAFETY * look.error + 1e-5 * np.abs(r) + look.floor * largest
-
-    def all_like(candidate: NDArray[Any], where: NDArray[np.bool_]) -> bool:
-        return bool(np.any(where) and np.all(np.abs(candidate - r)[where] <= allowed[where]))
-
-    if (size > 1 and wrong.sum() < 0.9 * known.sum()) or (size > 1 and len(c) == 1):
-        return (
-            _some(look, shape)
-            or _moved(look, whole, shape, allowed)
-            or f"{wrong.sum()} of {len(c)} searched elements are wrong"
-        )
-    if not np.any(np.abs(r) > core.SAFETY * look.error):
-        return "the whole leaf should be zero"
-    if np.any(known) and not np.any(c[known]):
-        return "the whole leaf is zero"
-    ratio = np.real(np.vdot(r[known], c[known]) / np.vdot(r[known], r[known])) if np.any(known) else np.nan
-    if (
-        ratio
-        and abs(ratio - 1) > core.FLOOR
-        and np.all(np.abs(c - ratio * r)[known] <= allowed[known] * max(1, abs(ratio)))
-    ):
-        return _factor(float(ratio), axes)
-    if np.iscomplexobj(r) and all_like(np.conj(c), known):
-        return "the whole leaf is the complex conjugate of the reference"
-    if moved := _moved(look, whole, shape, allowed):
-        return moved
-    if len(shape) == 2 and shape[0] == shape[1] > 1 and len(c) == size:
-        both = [(x + x.T).reshape(-1) for x in (c.reshape(shape), r.reshape(shape))]
-        if np.all(np.abs(both[0] - both[1]) <= 2 * allowed):
-            return "the leaf is right in symmetric directions: f may read one triangle of a symmetric matrix"
-    offset = c - r
-    if size > 1 and np.ptp(np.real(offset)) <= 1e-4 * np.max(np.abs(offset)) and np.all(look.error < np.abs(offset)):
-        return f"every element is off by the same {np.real(offset.mean()):.4g}"
-    return ""
-
-
-def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
-    if abs(ratio + 1) < 1e-4:
-        return "the whole leaf has its sign flipped"
-    sign = "with its sign flipped, " if ratio < 0 else ""
-    # A factor of 2 has simpler explanations than an axis of length 2.
-    for name, n in axes:
-        hint = f"{sign}{n} times too {{}}, and {n} is the length of {name}"
-        if n > 2 and abs(abs(ratio) / n - 1) < 1e-4:
-            return f"the whole leaf is {hint.format('large')}: is it a sum instead of a mean"
-        if n > 2 and abs(abs(ratio) * n - 1) < 1e-4:
-            return f"the whole leaf is {hint.format('small')}: is it divided once too often"
-    if abs(ratio - 1) < 1e-5:
-        return f"the whole leaf is too {'large' if ratio > 1 else 'small'} by {abs(ratio - 1):.1g} relative"
-    return f"the whole leaf is {ratio:.6g} times the reference"
-
-
-def _some(look: Look, shape: tuple[int, ...]) -> str:
-    """Return a sentence if one element is wrong, two are swapped or one row is wrong; "" otherwise."""
-    at = np.flatnonzero(look.wrong)
-    places = np.array(np.unravel_index(look.index[at], shape)).T
-    c, r = look.claimed[at], look.reference[at]
-    if len(at) == 1:
-        return f"one element is wrong, {_index(places[0])}"
-    allowed = core.SAFETY * np.max(look.error[at]) + 1e-5 * np.max(np.abs(r))
-    if len(at) == 2 and abs(c[0] - r[1]) <= allowed and abs(c[1] - r[0]) <= allowed:
-        return f"two elements are swapped, {_index(places[0])} and {_index(places[1])}"
-    for axis in range(len(shape)):
-        if len(shape) > 1 and len(set(places[:, axis])) == 1:
-            row = int(places[0, axis])
-            here = np.array(np.unravel_index(look.index, shape))[axis] == row
-            how = "zero" if not np.any(look.claimed[here & look.wrong]) else "wrong"
-            return f"the leaf is {how} only at index {row} of axis {axis}"
-    return ""
-
-
-def _moved(look: Look, whole: NDArray[Any] | None, shape: tuple[int, ...], allowed: Floats) -> str:
-    """Return a sentence if the leaf is transposed, or shifted, reversed or mirrored along an axis; "" otherwise."""
-    if whole is None:
-        return ""
-    array = whole.reshape(shape)
-    largest = np.max(np.abs(look.reference))
-    seen = np.abs(look.reference) > 1e-6 * largest
-    allowed = allowed + 1e-8 * largest
-
-    def share(candidate: NDArray[Any]) -> float:
-        close = np.abs(candidate.reshape(-1)[look.index] - look.reference) <= allowed
-        return float(np.mean(close[seen])) if np.any(seen) else 0.0
-
-    before = share(array)
-
-    def fits(candidate: NDArray[Any]) -> bool:
-        return share(candidate) >= max(0.75, before + 0.2)
-
-    if len(shape) == 2 and min(shape) > 1 and fits(array.reshape(shape[::-1]).T):
-        return "the leaf is transposed"
-    for axis, n in enumerate(shape):
-        for k in (1, -1, 2, -2, 3, -3):
-            if n > abs(k) and fits(np.roll(array, -k, axis)):
-                return f"the leaf is shifted by {k} along axis {axis}"
-        if n > 2 and fits(np.flip(array, axis)):
-            return f"the leaf is reversed along axis {axis}"
-        mirrored = np.roll(np.flip(array, axis), 1, axis)
-        for factor, words in ((1, ""), (n, f" and divided by its length {n}"), (1 / n, f" and multiplied by {n}")):
-            if n > 2 and fits(factor * mirrored):
-                return f"the leaf is mirrored around index 0 of axis {axis}{words}: is it the inverse transform"
-    return ""
-
-
-def places(index: Ints, shape: tuple[int, ...], most: int = 3) -> str:
-    """Return the indices of a few elements as text: [0, 1], [0, 2] and 5 more."""
-    named = [_index(np.unravel_index(i, shape)) for i in index[:most]]
-    more = f" and {len(index) - most} more" if len(index) > most else ""
-    return ", ".join(named) + more
-
-
-def _index(place: Any) -> str:
-    return f"[{', '.join(str(int(i)) for i in place)}]"

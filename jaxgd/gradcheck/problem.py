@@ -8,26 +8,35 @@ import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.tree_util import PyTreeDef
+from numpy.typing import NDArray
 
 from jaxgd.errors import DtypeError, RangeError, describe, dtype_of, given, is_traced, shown
 
 WHO = "check_gradients"
 
+# The host draws NumPy arrays, and the device returns JAX arrays.
+Numbers = Array | NDArray[Any]
+T = TypeVar("T")
+
+# The logger of failing callbacks. Its name is private, but the public logger "jax" also carries compile logs. If JAX
+# renames it, a callback that refuses float64 prints a traceback, and no verdict changes.
 _CALLBACKS = logging.getLogger("jax._src.callback")
 _LOCK = threading.Lock()
 _quiet = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Opaque:
+class Opaque(Generic[T]):
     """A hashable wrapper of any object. It is equal only to a wrapper of the same object."""
 
-    value: Any
+    value: T
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Opaque) and other.value is self.value
@@ -53,40 +62,42 @@ class Problem:
         outputs: The places of the floating-point leaves in the result of f, without empty ones.
     """
 
-    f: Opaque
-    structure: Any
+    f: Opaque[Callable[..., object]]
+    structure: PyTreeDef
     varied: tuple[int, ...]
     traced: tuple[int, ...]
-    static: tuple[tuple[int, Opaque], ...]
+    static: tuple[tuple[int, Opaque[object]], ...]
     has_aux: bool
     outputs: tuple[int, ...] = ()
 
-    def args(self, v: Sequence[Any], traced: Sequence[Any]) -> tuple[Any, ...]:
+    def args(self, v: Sequence[Numbers], traced: Sequence[Numbers]) -> tuple[object, ...]:
         """Return the arguments of f, put together from their leaves."""
-        leaves = dict(self.static_leaves())
+        leaves: dict[int, object] = dict(self.static_leaves())
         leaves |= zip(self.varied, v, strict=True)
         leaves |= zip(self.traced, traced, strict=True)
-        args: tuple[Any, ...] = jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(leaves))])
+        args: tuple[object, ...] = jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(leaves))])
         return args
 
-    def static_leaves(self) -> Iterator[tuple[int, Any]]:
+    def static_leaves(self) -> Iterator[tuple[int, object]]:
         """Return the place and value of each leaf that is neither differentiated nor traced."""
         return ((place, opaque.value) for place, opaque in self.static)
 
-    def tangents(self, v: Sequence[Any], traced: Sequence[Any], tangent: Sequence[Any]) -> tuple[Any, ...]:
+    def tangents(
+        self, v: Sequence[Numbers], traced: Sequence[Numbers], tangent: Sequence[Numbers]
+    ) -> tuple[object, ...]:
         """Return tangents for all arguments of f, as `jax.jvp` takes them: float0 for leaves without a derivative."""
-        leaves: dict[int, Any] = {place: _no_tangent(value) for place, value in self.static_leaves()}
+        leaves: dict[int, object] = {place: _no_tangent(value) for place, value in self.static_leaves()}
         leaves |= {place: _no_tangent(value) for place, value in zip(self.traced, traced, strict=True)}
         leaves |= zip(self.varied, tangent, strict=True)
-        tangents: tuple[Any, ...] = jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(leaves))])
+        tangents: tuple[object, ...] = jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(leaves))])
         return tangents
 
-    def result(self, v: Sequence[Any], traced: Sequence[Any]) -> Any:
+    def result(self, v: Sequence[Numbers], traced: Sequence[Numbers]) -> object:
         """Return the result of f, without aux."""
         out = self.f.value(*self.args(v, traced))
-        return out[0] if self.has_aux else out
+        return out[0] if self.has_aux and isinstance(out, tuple) else out
 
-    def __call__(self, v: Sequence[Any], traced: Sequence[Any]) -> list[Any]:
+    def __call__(self, v: Sequence[Numbers], traced: Sequence[Numbers]) -> list[Array]:
         """Return the floating-point and complex leaves of the result of f."""
         leaves = jax.tree.leaves(self.result(v, traced))
         return [jnp.asarray(leaves[i]) for i in self.outputs]
@@ -118,8 +129,8 @@ class Prepared:
     """
 
     problem: Problem
-    v: list[Any]
-    traced: list[Any]
+    v: list[Array]
+    traced: list[Array]
     leaves: list[Leaf]
     axes: tuple[tuple[str, int], ...]
     argnums: tuple[int, ...]
@@ -128,7 +139,7 @@ class Prepared:
 
 
 def prepare(
-    f: Callable[..., Any], args: tuple[Any, ...], argnums: int | Sequence[int] | None, has_aux: bool
+    f: Callable[..., object], args: tuple[object, ...], argnums: int | Sequence[int] | None, has_aux: bool
 ) -> Prepared:
     """Sort the leaves of the arguments into differentiated, traced and static ones.
 
@@ -138,6 +149,7 @@ def prepare(
     names = _names(f, len(args))
     with_paths, structure = jax.tree_util.tree_flatten_with_path(args)
     varied, traced, static, v, held, leaves, axes, fixed = [], [], [], [], [], [], [], []
+    value: object
     for place, (path, value) in enumerate(with_paths):
         if is_traced(value):
             raise DtypeError(
@@ -146,8 +158,8 @@ def prepare(
             )
         name = names[path[0].idx] + jax.tree_util.keystr(path[1:])
         inexact = _is_inexact(value)
-        if hasattr(value, "shape"):
-            axes += [(f"axis {axis} of {name}", n) for axis, n in enumerate(value.shape)]
+        if isinstance(shape := getattr(value, "shape", None), tuple):
+            axes += [(f"axis {axis} of {name}", n) for axis, n in enumerate(shape)]
         if inexact and path[0].idx in chosen:
             array = jnp.asarray(value)
             varied.append(place)
@@ -171,7 +183,7 @@ def prepare(
     return Prepared(problem, v, held, leaves, tuple(axes), chosen, _name(f), tuple(fixed))
 
 
-def with_outputs(prepared: Prepared, out: Any, name: str = "f") -> Prepared:
+def with_outputs(prepared: Prepared, out: object, name: str = "f") -> Prepared:
     """Return the problem with the places of the floating-point leaves in the result `out` of the function.
 
     Raise DtypeError if the result has no such leaf.
@@ -186,7 +198,7 @@ def with_outputs(prepared: Prepared, out: Any, name: str = "f") -> Prepared:
     return dataclasses.replace(prepared, problem=dataclasses.replace(prepared.problem, outputs=outputs))
 
 
-def upcast(arrays: Sequence[Any]) -> list[Any]:
+def upcast(arrays: Sequence[Array]) -> list[Array]:
     """Return the arrays in float64 or complex128, with integers unchanged. x64 must be enabled."""
     wide = []
     for x in arrays:
@@ -194,7 +206,7 @@ def upcast(arrays: Sequence[Any]) -> list[Any]:
         if jnp.issubdtype(kind, jnp.complexfloating):
             x = jnp.asarray(x, jnp.complex128)
         elif jnp.issubdtype(kind, jnp.floating):
-            x = jnp.asarray(x).astype(jnp.float64)
+            x = x.astype(jnp.float64)
         wide.append(x)
     return wide
 
@@ -241,20 +253,20 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
-def _list(values: Sequence[Any]) -> str:
+def _list(values: Sequence[object]) -> str:
     """Describe the first six values for a message."""
     return ", ".join([*map(given, values[:6]), *(["…"] if len(values) > 6 else [])]) or "nothing"
 
 
-def _is_inexact(value: Any) -> bool:
+def _is_inexact(value: object) -> bool:
     dtype = dtype_of(value)
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
-def _no_tangent(value: Any) -> Any:
+def _no_tangent(value: object) -> object:
     if _is_inexact(value):
-        return jnp.zeros_like(value)
-    return np.zeros(np.shape(value), jax.dtypes.float0)
+        return jnp.zeros_like(jnp.asarray(value))
+    return np.zeros(getattr(value, "shape", ()), jax.dtypes.float0)
 
 
 def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
@@ -276,7 +288,7 @@ def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
     return chosen
 
 
-def _names(f: Callable[..., Any], n: int) -> list[str]:
+def _names(f: Callable[..., object], n: int) -> list[str]:
     """Return the names of the arguments in f's signature."""
     try:
         parameters = list(inspect.signature(f).parameters.values())
@@ -286,7 +298,7 @@ def _names(f: Callable[..., Any], n: int) -> list[str]:
     return [named[i] if i < len(named) else f"args[{i}]" for i in range(n)]
 
 
-def _name(f: Callable[..., Any]) -> str:
+def _name(f: Callable[..., object]) -> str:
     f = inspect.unwrap(getattr(f, "func", f))
     name = str(getattr(f, "__qualname__", type(f).__name__))
     if name.endswith("<lambda>") and (code := getattr(f, "__code__", None)):

@@ -1,19 +1,24 @@
 """The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
-Each program is hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of (shared, point), and
-the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ. Without a conjugate, JAX's reverse
-mode is the transpose of its forward mode, also for complex numbers.
+Each program is an `Objective`: hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of
+(shared, point), and the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ, without a conjugate: then JAX's
+reverse mode is the transpose of its forward mode, also for complex numbers.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from jaxgd.gradcheck.problem import Opaque, Problem
+from jaxgd.gradcheck.problem import Numbers, Opaque, Problem
+from jaxgd.typed import jvp, tree_leaves, vjp
+
+# The differentiated leaves v and the cotangents w.
+LeavesAndCotangents = tuple[Sequence[Numbers], Sequence[Numbers]]
 
 
 class Point(NamedTuple):
@@ -29,13 +34,13 @@ class Point(NamedTuple):
         phase: A factor of u, such as 1j.
     """
 
-    leaf: Any
-    direction: Any
-    cotangent: Any
-    start: Any
-    stop: Any
-    t: Any
-    phase: Any
+    leaf: Numbers
+    direction: Numbers
+    cotangent: Numbers
+    start: Numbers
+    stop: Numbers
+    t: Numbers
+    phase: Numbers
 
 
 class Shared(NamedTuple):
@@ -48,18 +53,22 @@ class Shared(NamedTuple):
         cotangents: The cotangents w of each output, stacked.
     """
 
-    v: list[Any]
-    traced: list[Any]
-    directions: list[Any]
-    cotangents: list[Any]
+    v: list[Array]
+    traced: list[Array]
+    directions: Sequence[Numbers]
+    cotangents: Sequence[Numbers]
 
 
-def bilinear(u: Sequence[Any], v: Sequence[Any]) -> Any:
+def bilinear(u: Sequence[Numbers], v: Sequence[Numbers]) -> Numbers:
     """Return Re Σ uᵢvᵢ over all leaves."""
-    return sum(jnp.sum(jnp.real(x * y)) for x, y in zip(u, v, strict=True))
+    return _sum(jnp.sum(jnp.real(x * y)) for x, y in zip(u, v, strict=True))
 
 
-def _tangent(shared: Shared, point: Point) -> list[Any]:
+def _sum(terms: Iterable[Array]) -> Array:
+    return jnp.asarray(sum(terms))
+
+
+def _tangent(shared: Shared, point: Point) -> list[Array]:
     tangent = []
     for i, (x, directions) in enumerate(zip(shared.v, shared.directions, strict=True)):
         place = jnp.arange(x.size).reshape(x.shape)
@@ -76,13 +85,13 @@ class Value:
 
     problem: Problem
 
-    def __call__(self, shared: Shared, point: Point) -> Any:
+    def __call__(self, shared: Shared, point: Point) -> tuple[Numbers, Numbers]:
         """Return F(t) and its size."""
         u = _tangent(shared, point)
         v = [x + jnp.asarray(point.t, jnp.real(x).dtype) * du for x, du in zip(shared.v, u, strict=True)]
         out = self.problem(v, shared.traced)
         terms = [jnp.real(w[point.cotangent] * y) for w, y in zip(shared.cotangents, out, strict=True)]
-        return sum(jnp.sum(x) for x in terms), sum(jnp.sum(jnp.abs(x)) for x in terms)
+        return _sum(jnp.sum(x) for x in terms), _sum(jnp.sum(jnp.abs(x)) for x in terms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +100,10 @@ class Forward:
 
     problem: Problem
 
-    def __call__(self, shared: Shared, point: Point) -> Any:
+    def __call__(self, shared: Shared, point: Point) -> Numbers:
         """Return ⟨w, J u⟩."""
         u = _tangent(shared, point)
-        _, out = jax.jvp(lambda v: self.problem(v, shared.traced), (shared.v,), (u,))
+        _, out = jvp(lambda v: self.problem(v, shared.traced), (shared.v,), (u,))
         return bilinear([w[point.cotangent] for w in shared.cotangents], out)
 
 
@@ -104,10 +113,12 @@ class Reverse:
 
     problem: Problem
 
-    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+    def __call__(
+        self, traced: list[Array], element: LeavesAndCotangents
+    ) -> tuple[Sequence[Numbers], Sequence[Numbers]]:
         """Return f(v) and Jᵀw."""
         v, w = element
-        out, pullback = jax.vjp(lambda v: self.problem(v, traced), v)
+        out, pullback = vjp(lambda v: self.problem(v, traced), v)
         return out, pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
 
 
@@ -117,7 +128,9 @@ class Outputs:
 
     problem: Problem
 
-    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+    def __call__(
+        self, traced: list[Array], element: LeavesAndCotangents
+    ) -> tuple[Sequence[Numbers], Sequence[Numbers]]:
         """Return f(v) and no gradient."""
         return self.problem(element[0], traced), []
 
@@ -131,13 +144,15 @@ class ClaimedGradient:
     """
 
     problem: Problem
-    gradient: Opaque
+    gradient: Opaque[Callable[..., object]]
     places: tuple[int | None, ...]
 
-    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+    def __call__(
+        self, traced: list[Array], element: LeavesAndCotangents
+    ) -> tuple[Sequence[Numbers], Sequence[Numbers]]:
         """Return no value and the claimed gradient times w."""
         v, (w,) = element
-        leaves = jax.tree.leaves(self.gradient.value(*self.problem.args(v, traced)))
+        leaves = tree_leaves(self.gradient.value(*self.problem.args(v, traced)))
         return [], [
             jnp.zeros(x.shape) if i is None else _times(w, jnp.asarray(leaves[i])) for i, x in _placed(self.places, v)
         ]
@@ -148,14 +163,16 @@ class ClaimedVjp:
     """The result of the pullback of `vjp=`."""
 
     problem: Problem
-    vjp: Opaque
+    vjp: Opaque[Callable[..., Any]]
     places: tuple[int | None, ...]
 
-    def __call__(self, traced: list[Any], element: tuple[list[Any], list[Any]]) -> Any:
+    def __call__(
+        self, traced: list[Array], element: LeavesAndCotangents
+    ) -> tuple[Sequence[Numbers], Sequence[Numbers]]:
         """Return no value and the claimed Jᵀw."""
         v, w = element
         out, pullback = self.vjp.value(*self.problem.args(v, traced))
-        leaves = jax.tree.leaves(pullback(whole_cotangent(self.problem, out, w)))
+        leaves = tree_leaves(pullback(whole_cotangent(self.problem, out, w)))
         return [], [jnp.zeros(x.shape) if i is None else jnp.asarray(leaves[i]) for i, x in _placed(self.places, v)]
 
 
@@ -164,19 +181,19 @@ class ClaimedJvp:
     """⟨w, J u⟩ with Ju from `jvp=`."""
 
     problem: Problem
-    jvp: Opaque
+    jvp: Opaque[Callable[..., Any]]
 
-    def __call__(self, shared: Shared, point: Point) -> Any:
+    def __call__(self, shared: Shared, point: Point) -> Numbers:
         """Return the claimed ⟨w, J u⟩."""
         u = _tangent(shared, point)
         tangents = self.problem.tangents(shared.v, shared.traced, u)
         _, out = self.jvp.value(self.problem.args(shared.v, shared.traced), tangents)
-        leaves = jax.tree.leaves(out)
+        leaves = tree_leaves(out)
         w = [w[point.cotangent] for w in shared.cotangents]
         return bilinear(w, [leaves[i] for i in self.problem.outputs])
 
 
-def whole_cotangent(problem: Problem, out: Any, w: Sequence[Any]) -> Any:
+def whole_cotangent(problem: Problem, out: object, w: Sequence[Numbers]) -> object:
     """Return a cotangent for the whole result of f: w for the floating-point leaves, zeros or float0 for the others."""
     leaves, structure = jax.tree.flatten(out)
     whole = [
@@ -185,13 +202,14 @@ def whole_cotangent(problem: Problem, out: Any, w: Sequence[Any]) -> Any:
     ]
     for place, ct in zip(problem.outputs, w, strict=True):
         whole[place] = jnp.asarray(ct, jnp.result_type(leaves[place]))
-    return jax.tree.unflatten(structure, whole)
+    cotangent: object = jax.tree.unflatten(structure, whole)
+    return cotangent
 
 
-def _times(w: Any, g: Any) -> Any:
+def _times(w: Numbers, g: Array) -> Array:
     """Return w·g in the precision of g."""
-    return w * g if jnp.iscomplexobj(w) else jnp.asarray(w, jnp.real(g).dtype) * g
+    return jnp.asarray(w) * g if jnp.iscomplexobj(w) else jnp.asarray(w, jnp.real(g).dtype) * g
 
 
-def _placed(places: tuple[int | None, ...], v: list[Any]) -> list[tuple[int | None, Any]]:
+def _placed(places: tuple[int | None, ...], v: Sequence[Numbers]) -> list[tuple[int | None, Numbers]]:
     return list(zip(places, v, strict=True))

@@ -8,28 +8,49 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.typing import DTypeLike
 
 from jaxgd.mesh.processes import on_host
+from jaxgd.typed import finfo, jit, tree_leaves
 
 # Every element of a batch holds one copy of the variables. A batch that needs more bytes runs in several calls.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 # The compiled programs of earlier checks. Beyond _MOST_PROGRAMS, the least recently used is dropped.
-_PROGRAMS: OrderedDict[Any, Any] = OrderedDict()
+_PROGRAMS: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
 _MOST_PROGRAMS = 64
 _LARGEST_CONSTANTS = 2**20
 _LOCK = threading.Lock()
 
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
+E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
-def eps_of(dtype: Any) -> float:
+
+@runtime_checkable
+class Objective(Protocol[S_contra, E_contra, R_co]):
+    """A function that the check evaluates for many elements, such as points. It is hashable, so it compiles once."""
+
+    def __call__(self, shared: S_contra, element: E_contra, /) -> R_co:
+        """Return the result for one element. All elements use the same `shared`."""
+
+    def __hash__(self) -> int:
+        """Return the hash that identifies the compiled program."""
+
+
+def eps_of(dtype: DTypeLike) -> float:
     """Return the distance from 1 to the next larger number of a dtype."""
-    return float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+    return float(finfo(dtype).eps)
 
 
 class Traits(NamedTuple):
@@ -46,14 +67,14 @@ class Traits(NamedTuple):
     float16: bool = False
 
 
-def traits(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> Traits:
+def traits(fn: Callable[[list[R]], object], v: Sequence[R]) -> Traits:
     """Return the traits of the computation that depends on v. If JAX cannot trace fn, assume float64 and no iteration.
 
     A function may cast to float32 for inputs of any dtype.
     """
     fine = eps_of("float64")
     try:
-        jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
+        jaxpr: Jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
         return Traits(fine)
     eqns = list(_dependent(jaxpr, set(jaxpr.invars)))
@@ -63,10 +84,10 @@ def traits(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> Traits:
     return Traits(max([fine, *eps]), "while" in names, eps_of("float16") in eps)
 
 
-def ignored(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[int]:
+def ignored(fn: Callable[[list[R]], object], v: Sequence[R]) -> set[int]:
     """Return the indices of the arrays in v that no result of fn depends on; none if JAX cannot trace fn."""
     try:
-        jaxpr: Any = jax.make_jaxpr(fn)(list(v)).jaxpr
+        jaxpr: Jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
         return set()
     needed = _needed(jaxpr, jaxpr.outvars)
@@ -77,9 +98,9 @@ def ignored(fn: Callable[[list[Any]], Any], v: Sequence[Any]) -> set[int]:
 _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
 
 
-def _needed(jaxpr: Any, results: Iterable[Any]) -> set[Any]:
+def _needed(jaxpr: Jaxpr, results: Iterable[Var | Literal]) -> set[Var]:
     """Return the variables of a jaxpr that some of its results need."""
-    needed = {x for x in results if not hasattr(x, "val")}
+    needed = {x for x in results if isinstance(x, Var)}
     for eqn in reversed(jaxpr.eqns):
         if not eqn.effects and not needed & set(eqn.outvars):
             continue
@@ -89,13 +110,13 @@ def _needed(jaxpr: Any, results: Iterable[Any]) -> set[Any]:
             wanted = [x for x, outer in zip(called[0].outvars, eqn.outvars, strict=True) if outer in needed]
             inside = _needed(called[0], wanted)
             inputs = [x in inside for x in called[0].invars]
-        needed |= {x for x, used in zip(eqn.invars, inputs, strict=True) if used and not hasattr(x, "val")}
+        needed |= {x for x, used in zip(eqn.invars, inputs, strict=True) if used and isinstance(x, Var)}
     return needed
 
 
-def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
+def _dependent(jaxpr: Jaxpr, tainted: set[Var]) -> Iterator[JaxprEqn]:
     for eqn in jaxpr.eqns:
-        if any(not hasattr(x, "val") and x in tainted for x in eqn.invars):
+        if any(isinstance(x, Var) and x in tainted for x in eqn.invars):
             tainted.update(eqn.outvars)
             yield eqn
             for inner, _ in _called(eqn):
@@ -103,50 +124,54 @@ def _dependent(jaxpr: Any, tainted: set[Any]) -> Iterator[Any]:
                 yield from _dependent(inner, set(inner.invars))
 
 
-def _called(eqn: Any) -> Iterator[tuple[Any, Sequence[Any]]]:
+def _called(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, Sequence[object]]]:
     """Yield the jaxprs that an equation calls, each with its constants."""
-    for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-        inner: Any = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-            yield inner, getattr(value, "consts", ())
+    values: list[object] = jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns"))
+    for value in values:
+        inner = getattr(value, "jaxpr", value)
+        if isinstance(inner, Jaxpr):
+            yield inner, value.consts if isinstance(value, ClosedJaxpr) else ()
 
 
-def _constants(jaxpr: Any, consts: Sequence[Any]) -> Iterator[Any]:
+def _constants(jaxpr: Jaxpr, consts: Sequence[object]) -> Iterator[object]:
     """Yield the constants of a jaxpr. Raise TypeError at a callback: its text does not identify its function."""
     yield from consts
     for eqn in jaxpr.eqns:
         if "callback" in eqn.primitive.name:
             raise TypeError
-        yield from (x.val for x in eqn.invars if hasattr(x, "val"))
+        yield from (x.val for x in eqn.invars if isinstance(x, Literal))
         for inner, inner_consts in _called(eqn):
             yield from _constants(inner, inner_consts)
 
 
-def _settings() -> tuple[Any, ...]:
-    config: Any = jax.config
-    return config.jax_enable_x64, config.jax_default_matmul_precision, jax.default_backend()
+def _settings() -> tuple[object, ...]:
+    names = "jax_enable_x64", "jax_default_matmul_precision"
+    return *(getattr(jax.config, name) for name in names), jax.default_backend()
 
 
-def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
+def _compiled(fn: Callable[[S, E], R], shared: S, element: E) -> Callable[[S, E], R]:
     """Return fn compiled for these arguments.
 
     Every check traces fn, because the functions and values that fn uses may have changed. Only a new trace is compiled.
     The text and the constants of a trace identify it. A trace is not kept if it calls back to Python, if its text holds
     memory addresses, which identify nothing, or if its constants are larger than 1 MiB.
     """
-    traced = jax.jit(lambda *args: fn(*args)).trace(*args)
-    text = str(traced.jaxpr.jaxpr)
+    args = shared, element
+    traced = jit(lambda *args: fn(*args)).trace(*args)
+    jaxpr: Jaxpr = traced.jaxpr.jaxpr
+    text = str(jaxpr)
+    program: Callable[[S, E], R] | None
     try:
-        held = list(_constants(traced.jaxpr.jaxpr, traced.jaxpr.consts))
+        held = list(_constants(jaxpr, traced.jaxpr.consts))
         if " at 0x" in text or sum(getattr(c, "nbytes", 0) for c in held) > _LARGEST_CONSTANTS:
-            return traced.lower().compile()
-        values = tuple((str(jnp.result_type(c)), np.shape(c), on_host(c).tobytes()) for c in held)
+            return _built(traced)
+        values = tuple((str(jnp.result_type(c)), on_host(c).shape, on_host(c).tobytes()) for c in held)
     except (AttributeError, TypeError):
-        return traced.lower().compile()
+        return _built(traced)
     key = text, values, _shapes(args), jax.tree.structure(args), _settings()
     with _LOCK:
         program = _PROGRAMS.pop(key, None)
-    program = program or traced.lower().compile()
+    program = program or _built(traced)
     with _LOCK:
         _PROGRAMS[key] = program
         while len(_PROGRAMS) > _MOST_PROGRAMS:
@@ -154,29 +179,36 @@ def _compiled(fn: Callable[..., Any], *args: Any) -> Any:
     return program
 
 
-def _shapes(args: Any) -> tuple[Any, ...]:
-    return tuple((str(getattr(x, "dtype", type(x))), np.shape(x), _division(x)) for x in jax.tree.leaves(args))
+def _built(traced: jax.stages.Traced) -> Callable[..., Any]:
+    program: Callable[..., Any] = traced.lower().compile()
+    return program
 
 
-def _division(x: Any) -> Any:
+def _shapes(args: object) -> tuple[Hashable, ...]:
+    return tuple((str(getattr(x, "dtype", type(x))), np.shape(x), _division(x)) for x in tree_leaves(args))
+
+
+def _division(x: object) -> jax.sharding.Sharding | None:
     """Return the sharding of an array on several devices, for which a compiled program is made; None for others."""
     return x.sharding if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 else None
 
 
-def single(fn: Callable[..., Any], shared: Any, element: Any) -> Any:
+def single(fn: Callable[[S, E], R], shared: S, element: E) -> R:
     """Return fn(shared, element) under jit, as NumPy arrays."""
-    return jax.tree.map(on_host, _compiled(fn, shared, element)(shared, element))
+    out: R = jax.tree.map(on_host, _compiled(fn, shared, element)(shared, element))
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
-class _Batched:
+class _Batched(Generic[S, E, R]):
     """The function that runs fn for a whole batch, `size` elements at once."""
 
-    fn: Callable[..., Any]
+    fn: Objective[S, E, R]
     size: int
 
-    def __call__(self, shared: Any, batch: Any) -> Any:
-        return jax.lax.map(lambda element: self.fn(shared, element), batch, batch_size=self.size)
+    def __call__(self, shared: S, batch: E) -> R:
+        out: R = jax.lax.map(lambda element: self.fn(shared, element), batch, batch_size=self.size)
+        return out
 
 
 @dataclasses.dataclass
@@ -192,18 +224,18 @@ class Runner:
     """
 
     without_vmap: bool = False
-    modes: dict[Any, str] = dataclasses.field(default_factory=dict)
-    runs: dict[Any, int] = dataclasses.field(default_factory=dict)
-    seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
-    programs: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    modes: dict[Hashable, str] = dataclasses.field(default_factory=dict)
+    runs: dict[Hashable, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[Hashable, float] = dataclasses.field(default_factory=dict)
+    programs: dict[Hashable, Callable[..., Any]] = dataclasses.field(default_factory=dict)
 
-    def __call__(self, fn: Callable[..., Any], shared: Any, batch: Any) -> Any:
+    def __call__(self, fn: Objective[S, E, R], shared: S, batch: E) -> R:
         """Return the results of fn for a batch, stacked as NumPy arrays.
 
         The leaves of `batch` have the batch as their leading axis. If fn raises for every element in an eager run, the
         first exception passes through unchanged.
         """
-        n = len(jax.tree.leaves(batch)[0])
+        n = len(tree_leaves(batch)[0])
         first = self.modes.get(fn, "jit" if self.without_vmap else "vmap")
         for mode in _MODES[_MODES.index(first) :]:
             start = time.perf_counter()
@@ -219,7 +251,7 @@ class Runner:
             return out
         raise AssertionError("the last mode returns or raises")
 
-    def _run(self, mode: str, fn: Callable[..., Any], shared: Any, batch: Any, n: int) -> tuple[Any, int]:
+    def _run(self, mode: str, fn: Objective[S, E, R], shared: S, batch: E, n: int) -> tuple[R, int]:
         if mode == "vmap":
             held = sum(x.nbytes for x in jax.tree.leaves(shared) if hasattr(x, "nbytes"))
             size = int(np.clip(_BYTES_AT_ONCE // max(held, 1), 1, 128))
@@ -238,20 +270,21 @@ class Runner:
             each = _eagerly(fn, shared, elements)
         return jax.tree.map(lambda *xs: np.stack([on_host(x) for x in xs]), *each), n
 
-    def _program(self, fn: Callable[..., Any], *args: Any) -> Any:
+    def _program(self, fn: Objective[S, E, R], shared: S, element: E) -> Callable[..., R]:
         """Return the compiled fn. One check traces fn once for the same shapes."""
-        key = fn, _shapes(args), _settings()
+        key = fn, _shapes((shared, element)), _settings()
         if key not in self.programs:
-            self.programs[key] = _compiled(fn, *args)
+            self.programs[key] = _compiled(fn, shared, element)
         return self.programs[key]
 
 
-def _eagerly(fn: Callable[..., Any], shared: Any, elements: list[Any]) -> list[Any]:
+def _eagerly(fn: Callable[[S, E], R], shared: S, elements: list[E]) -> list[R]:
     """Return the results of all elements, with NaN where fn raises, for instance outside its domain.
 
     Raise if fn raises for every element.
     """
-    results, first = [], None
+    results: list[R | None] = []
+    first = None
     for element in elements:
         try:
             results.append(fn(shared, element))

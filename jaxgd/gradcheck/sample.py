@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
+from jaxgd.gradcheck import constants, quotients
 from jaxgd.gradcheck.derive import Derivatives, first_line, narrowed, points
 from jaxgd.gradcheck.problem import Prepared, Problem, evaluation
 from jaxgd.gradcheck.programs import Shared, Value
@@ -38,8 +38,8 @@ class Sampler:
     problem: Problem
     shared: Shared
     runner: Runner
-    eps: float = core.EPS
-    narrow: float = core.EPS
+    eps: float = constants.EPS
+    narrow: float = constants.EPS
     in_float64: bool = True
     iterates: bool = False
     ignored: set[int] = dataclasses.field(default_factory=set)
@@ -48,33 +48,33 @@ class Sampler:
     @property
     def coarse(self) -> bool:
         """True if f computes with fewer digits than float64."""
-        return self.narrow > core.NARROW
+        return self.narrow > constants.NARROW
 
     @property
     def narrowest(self) -> str:
         """The name of the coarsest dtype that f computes with."""
         return _NAMES.get(self.narrow, "float64")
 
-    def lines(self, leaves: Sequence[int], n: int, h: Floats) -> dict[int, core.Lines]:
+    def lines(self, leaves: Sequence[int], n: int, h: Floats) -> dict[int, quotients.Lines]:
         """Evaluate F along the first n directions of each leaf, in one batch."""
         leaf, direction = (x.reshape(-1) for x in np.meshgrid(leaves, np.arange(n), indexing="ij"))
         sizes = np.array([np.size(x) for x in self.shared.v])
-        found = self._evaluate(leaf, direction, 0, sizes[leaf], h)
+        every = self._evaluate(leaf, direction, 0, sizes[leaf], h)
         return {
-            i: found._replace(**{name: getattr(found, name)[leaf == i] for name in ("plus", "minus", "zero", "size")})
+            i: every._replace(**{name: getattr(every, name)[leaf == i] for name in ("plus", "minus", "zero", "size")})
             for i in leaves
         }
 
     def elements(
         self, leaf: int, index: Ints, stops: Ints, h: Floats, direction: int, phase: float | complex = 1.0
-    ) -> core.Lines:
+    ) -> quotients.Lines:
         """Evaluate F along parts of a direction, one part for each start in `index` and its stop."""
         n = len(index)
         return self._evaluate(np.full(n, leaf), np.full(n, direction), index, stops, h, phase)
 
     def _evaluate(
         self, leaf: Ints, direction: Ints, start: Any, stop: Any, h: Floats, phase: float | complex = 1.0
-    ) -> core.Lines:
+    ) -> quotients.Lines:
         n, last = len(self.shared.cotangents[0]), len(self.shared.directions[0]) - 1
         cotangent = np.where(direction < last, direction % n, 0)
         wanted = sorted({*cotangent.tolist()} - self.zeros.keys())
@@ -89,27 +89,27 @@ class Sampler:
             self.zeros[w] = float(value[k]), float(size[k])
         value = np.asarray(value[len(wanted) :], float).reshape(len(leaf), 2, len(h))
         zero = np.array([self.zeros[int(w)] for w in cotangent])
-        return core.Lines(h, value[:, 0], value[:, 1], zero[:, 0], zero[:, 1], self.eps, self.narrow)
+        return quotients.Lines(h, value[:, 0], value[:, 1], zero[:, 0], zero[:, 1], self.eps, self.narrow)
 
 
-def first_lines(d: Derivatives, prepared: Prepared, problem: Problem, n: int) -> tuple[Sampler, dict[int, core.Lines]]:
-    """Evaluate F at the few steps of core.SHORT along n directions in every leaf, and return the sampler.
+def first_lines(
+    d: Derivatives, prepared: Prepared, problem: Problem, n: int
+) -> tuple[Sampler, dict[int, quotients.Lines]]:
+    """Evaluate F at the few steps of SHORT along n directions in every leaf, and return the sampler.
 
     If f does not run in float64, it runs in the dtype of the arguments.
     """
     leaves = [i for i, x in enumerate(prepared.v) if np.size(x)]
     with evaluation(float64=True):
-        found = traits(lambda v: problem(v, d.shared.traced), d.shared.v)
+        narrow, iterates, _ = traits(lambda v: problem(v, d.shared.traced), d.shared.v)
         unused = ignored(lambda v: problem(v, d.shared.traced), d.shared.v)
-    sampler = Sampler(problem, d.shared, d.runner, narrow=found.eps, iterates=found.iterates, ignored=unused)
+    sampler = Sampler(problem, d.shared, d.runner, narrow=narrow, iterates=iterates, ignored=unused)
     if sampler.coarse:
         d.notes.append(f"f in float64: f itself computes in {sampler.narrowest}, for arguments of any dtype")
     try:
-        return sampler, sampler.lines(leaves, n, np.array(core.SHORT))
+        return sampler, sampler.lines(leaves, n, np.array(constants.SHORT))
     except Exception as error:
         d.notes.append(f"f in float64: {first_line(error)}")
     eps = max(eps_of(x.dtype) for x in prepared.v)
-    sampler = Sampler(
-        problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=found.iterates, ignored=unused
-    )
-    return sampler, sampler.lines(leaves, n, np.array(core.SHORT))
+    sampler = Sampler(problem, narrowed(d), d.runner, eps, eps, in_float64=False, iterates=iterates, ignored=unused)
+    return sampler, sampler.lines(leaves, n, np.array(constants.SHORT))

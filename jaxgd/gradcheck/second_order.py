@@ -3,25 +3,44 @@
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from numpy.typing import NDArray
 
-from jaxgd.gradcheck import core
-from jaxgd.gradcheck.derive import directions, jittered, rounding_of, stacked
-from jaxgd.gradcheck.problem import Prepared, Problem, evaluation, upcast
+from jaxgd.gradcheck import constants, core
+from jaxgd.gradcheck.derive import rounding_of
+from jaxgd.gradcheck.draws import directions, jittered, stacked
+from jaxgd.gradcheck.problem import Numbers, Prepared, Problem, evaluation, upcast
 from jaxgd.gradcheck.programs import bilinear
-from jaxgd.gradcheck.report import Cause, Consistency, GradientReport, Verdict
+from jaxgd.gradcheck.report import Consistency, GradientReport
 from jaxgd.gradcheck.run import single, traits
+from jaxgd.gradcheck.verdicts import Cause, Verdict
 from jaxgd.mesh.processes import on_host
+from jaxgd.typed import jvp, tree_leaves, vjp
+
+
+class Options(TypedDict):
+    """Options of `check_gradients` that both orders share."""
+
+    rtol: float | None
+    nondeterminism: float
+    seconds: float | None
+    directions: int
+    seed: int
 
 
 def check_second_order(
-    check: Callable[..., GradientReport], prepared: Prepared, meant: Problem, w: list[Any], options: dict[str, Any]
+    check: Callable[..., GradientReport],
+    prepared: Prepared,
+    meant: Problem,
+    drawn: list[NDArray[Any]],
+    options: Options,
 ) -> GradientReport:
     """Check the derivative of ∇⟨w, f⟩ by `check`, with its options, and check that it is symmetric.
 
@@ -31,17 +50,19 @@ def check_second_order(
     args = prepared.problem.args(prepared.v, prepared.traced)
     with evaluation(float64=False):
         outputs = prepared.problem(prepared.v, prepared.traced)
-        w = [jnp.asarray(ct, y.dtype) for ct, y in zip(w, outputs, strict=True)]
+        w = [jnp.asarray(ct, y.dtype) for ct, y in zip(drawn, outputs, strict=True)]
+    reference = None
     if meant != prepared.problem:
-        options = options | {"reference": _gradient(prepared, meant)}
-    report = check(gradient, *args, w, argnums=(*prepared.argnums, len(args)), **options)
+        reference = _gradient(prepared, meant)
+    argnums = *prepared.argnums, len(args)
+    report = check(gradient, *args, w, argnums=argnums, reference=reference, **options)
     # The first-order report already lists the fixed arguments.
     notes = tuple(note for note in report.not_checked if not note.startswith(("held fixed", "second derivatives")))
     symmetric = _symmetry(gradient, prepared, w, options)
     return dataclasses.replace(report, consistency=(*report.consistency, *symmetric), not_checked=notes)
 
 
-def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Any]) -> bool:
+def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Array]) -> bool:
     """Return True if JAX differentiates the problem in reverse mode."""
     try:
         with evaluation(float64=False):
@@ -51,14 +72,14 @@ def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Any]) -> bool
     return True
 
 
-def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., Any]:
+def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., list[Array]]:
     """Return the function (*args, w) → ∇⟨w, f⟩, with the names of the arguments of f."""
 
-    def gradient(*args: Any) -> Any:
-        *args_of_f, w = args
-        leaves = jax.tree.leaves(tuple(args_of_f))
+    def gradient(*args: object) -> list[Array]:
+        *args_of_f, last = args
+        w, leaves = tree_leaves(last), tree_leaves(tuple(args_of_f))
         v, traced = [leaves[i] for i in problem.varied], [leaves[i] for i in problem.traced]
-        out, pullback = jax.vjp(lambda v: problem(v, traced), v)
+        out, pullback = vjp(lambda v: problem(v, traced), v)
         return pullback([jnp.asarray(ct, y.dtype) for ct, y in zip(w, out, strict=True)])[0]
 
     gradient.__qualname__ = f"∇{prepared.name}"
@@ -71,7 +92,7 @@ def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., Any]:
 
 
 def _symmetry(
-    gradient: Callable[..., Any], prepared: Prepared, w: list[Any], options: dict[str, Any]
+    gradient: Callable[..., list[Array]], prepared: Prepared, w: list[Array], options: Options
 ) -> list[Consistency]:
     """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v. Return [] if H has no forward mode."""
     rng = np.random.default_rng(options["seed"])
@@ -81,11 +102,11 @@ def _symmetry(
         drawn = [directions(on_host(leaf), 3, rng) for leaf in x]
         u, v = ([jnp.asarray(d[i]) for d in drawn] for i in (0, 2))
 
-        def products(shared: Any, x: Any) -> Any:
+        def products(shared: tuple[list[Array], ...], x: Sequence[Numbers]) -> tuple[Numbers, Numbers, Numbers]:
             traced, wide, u, v = shared
 
-            def along(direction: list[Any]) -> Any:
-                return jax.jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
+            def along(direction: list[Array]) -> list[Array]:
+                return jvp(lambda x: gradient(*problem.args(x, traced), wide), (x,), (direction,))[1]
 
             hu, hv = along(u), along(v)
             return bilinear(u, hv), bilinear(v, hu), bilinear([jnp.abs(y) for y in u], [jnp.abs(y) for y in hv])
@@ -100,11 +121,12 @@ def _symmetry(
         except Exception:
             return []
     # The other two points are moved by one rounding.
-    (a, b, size), *moved = each.tolist()
+    rows: list[list[float]] = each.tolist()
+    (a, b, size), *moved = rows
     if not np.isfinite(each).all() or size == 0:
         return []
-    noise = core.NOISES * max(abs(p - a) + abs(q - b) for p, q, _ in moved)
-    floor = max(core.FLOOR, options["nondeterminism"], rounding_of(eps))
+    noise = constants.NOISES * max(abs(p - a) + abs(q - b) for p, q, _ in moved)
+    floor = max(constants.FLOOR, options["nondeterminism"], rounding_of(eps))
     verdict, _ = core.agree(abs(a - b), noise, size, floor, options["rtol"])
     if verdict is Verdict.CANNOT_TELL:
         # The comparisons with quotients report it.

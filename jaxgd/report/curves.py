@@ -71,10 +71,10 @@ def scale_accuracy(axes: Axes, accuracy: Floats) -> None:
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
         return
 
-    def height(accuracy: Floats) -> Floats:
-        return -np.log10(np.maximum(100 - accuracy, floor))
+    def height(accuracy: NDArray[np.number]) -> Floats:
+        return np.asarray(-np.log10(np.maximum(100 - accuracy, floor)))
 
-    def accuracy_at(height: Floats) -> Floats:
+    def accuracy_at(height: NDArray[np.number]) -> Floats:
         return np.asarray(100 - 10.0**-height)
 
     axes.set_yscale("function", functions=(height, accuracy_at))

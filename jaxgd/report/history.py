@@ -15,7 +15,7 @@ _SPLITS = (("", "training"), ("test_", "test"), ("validation_", "validation"))
 
 
 def draw(result: TrainResult | History, *, figure: FigureBase | None = None) -> tuple[Axes, ...]:
-    """Draw the cost, the accuracy and each recorded value over the epochs, as far as they are known.
+    """Draw the cost, the accuracy and each recorded value over the epochs. Leave out those that are unknown.
 
     A point marks the best network of a single run that followed it. A batch gives one line per element, of the
     validation examples; without them of the test examples, otherwise of the training examples.

@@ -23,7 +23,7 @@ from jaxgd.errors import (
 )
 from jaxgd.report.scale import Floats, Scale
 from jaxgd.slices import CostSlice
-from jaxgd.typed import Tree, V, jit, map_rows, ravel_pytree, tree_leaves, tree_map, vmap
+from jaxgd.typed import jit, map_rows, ravel_pytree, tree_leaves, tree_map, vmap
 
 _POINTS = (1001, 301)  # points of the grid along a single axis, and along each of two
 _ROWS = 1000  # points of the path that determine the principal components
@@ -101,7 +101,7 @@ def of_slice(plane: CostSlice) -> Landscape:
 
 
 def of_path(
-    v: V,
+    v: object,
     costs: Floats,
     cost: Callable[..., object],
     args: tuple[object, ...],
@@ -195,7 +195,7 @@ def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
     return np.array(rows).reshape(-1, n)
 
 
-def _all_variables(path: Floats, first: Tree) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
+def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
     """Return the origin, directions and names of one or two variables, and no further point."""
     n = path.shape[1]
     names = ["v₁", "v₂"][:n]
@@ -243,7 +243,7 @@ def _grid(path: Floats, cover: Floats, size: float) -> tuple[Floats, ...]:
 
 def _values(
     cost: Callable[..., object],
-    unravel: Callable[[Array], Tree],
+    unravel: Callable[[Array], object],
     origin: Array,
     basis: Array,
     args: tuple[object, ...],

@@ -27,7 +27,9 @@ class Scale:
         """Return the drawn height of a cost, NaN where the cost is not finite."""
         known = np.asarray(c, np.float64)
         known = np.where(np.isfinite(known), known, np.nan)
-        return known if self.floor is None else np.log10(1 + np.maximum(known - self.lowest, 0) / self.floor)
+        if self.floor is None:
+            return known
+        return np.asarray(np.log10(1 + np.maximum(known - self.lowest, 0) / self.floor))
 
     def ticks(self) -> tuple[list[float], list[str]]:
         """Return the costs to mark on a logarithmic axis, and their labels."""

@@ -65,9 +65,9 @@ def azimuth(landscape: Landscape) -> float:
 def markers(landscape: Landscape) -> list[tuple[str, str, Floats]]:
     """Return the label, the color and the points of each kind of marker, from the bottom to the top."""
     # The star of a minimum is larger than the end of the path and below it, so that both show after convergence.
-    found = [("known minimum" if len(landscape.minima) == 1 else "known minima", MINIMUM, landscape.minima)]
-    found += [("start", START, landscape.path[:1]), (landscape.end, END, landscape.path[-1:])]
-    return [marker for marker in found if len(marker[2])]
+    kinds = [("known minimum" if len(landscape.minima) == 1 else "known minima", MINIMUM, landscape.minima)]
+    kinds += [("start", START, landscape.path[:1]), (landscape.end, END, landscape.path[-1:])]
+    return [marker for marker in kinds if len(marker[2])]
 
 
 def _mark(

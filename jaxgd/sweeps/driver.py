@@ -31,11 +31,11 @@ from jaxgd.examples import Examples, fit_splits
 from jaxgd.files import as_path, free_memory
 from jaxgd.kernels import BackendChoice, Job, backend, select_backend, xla
 from jaxgd.kernels.registry import kernel_names
-from jaxgd.mesh.processes import spans_processes
-from jaxgd.network import init_network
+from jaxgd.mesh.processes import process_count, spans_processes
+from jaxgd.network import Network, init_network
 from jaxgd.run_folder import made_with
 from jaxgd.sweeps.folder import SweepFolder
-from jaxgd.sweeps.group import Progress, advance, begin
+from jaxgd.sweeps.group import AfterEpoch, Progress, advance, begin
 from jaxgd.sweeps.plan import (
     Group,
     Points,
@@ -48,6 +48,7 @@ from jaxgd.sweeps.plan import (
 )
 from jaxgd.sweeps.run import run_groups
 from jaxgd.sweeps.table import Sweep, best, joined
+from jaxgd.typed import eval_shape, tree_leaves
 
 # Bytes that are assumed to be free if the machine does not say.
 _UNKNOWN = 2**33
@@ -136,11 +137,11 @@ def sweep(
         require_count("sweep", "memory", memory)
     if stop is not None:
         require_callable("sweep", "stop", stop, "It takes no argument.")
-    if any(map(is_traced, jax.tree.leaves((data, sizes, eta, seeds)))):
+    if any(map(is_traced, tree_leaves((data, sizes, eta, seeds)))):
         raise DtypeError("sweep: data, sizes, eta and seeds must have values, got traced ones.\nCall it outside jit.")
     points = require_points(sizes, eta, seeds, epochs, jnp.result_type(float))
     chosen, parts = require_part(part, len(points.sizes) * points.per_sizes)
-    shapes = [jax.eval_shape(lambda s=s: init_network(jax.random.key(0), s, scheme)) for s in points.sizes]
+    shapes = [_outline(s, scheme) for s in points.sizes]
     fitted, counts = [fit_splits("sweep", network, data) for network in shapes][-1]
     if spans_processes(fitted):
         raise RangeError("sweep: data must be whole in each process, got arrays that span several.\nPass NumPy arrays.")
@@ -149,7 +150,7 @@ def sweep(
     n = counts["train"]
     if batch_size is not None:
         require_count("sweep", "batch_size", batch_size, most=n)
-    for name, given in (("keep", keep), ("part", parts - 1), ("a job of several processes", jax.process_count() - 1)):
+    for name, given in (("keep", keep), ("part", parts - 1), ("a job of several processes", process_count() - 1)):
         if given and folder is None:
             raise RangeError(f"sweep: {name} needs a folder, got none.\nPass folder=….")
     jobs = [Job(network, fitted["train"], quadratic_cost, None, batch_size) for network in shapes]
@@ -201,7 +202,7 @@ def sweep(
     if store is not None and whole and (table := store.table()) is not None:
         return _completed(store, table, kernels, whole=True)
 
-    def train(group: Group, progress: Progress | None, after_epoch: Any) -> Progress:
+    def train(group: Group, progress: Progress | None, after_epoch: AfterEpoch) -> Progress:
         examples = {name: backend.prepare(kernels[name_of(group.sizes)], x) for name, x in fitted.items()}
         splits = Splits(examples["train"], examples.get("validation"), examples.get("test"))
         objective = xla.Objective(quadratic_cost, None, Budget(**config["budget"]))
@@ -238,8 +239,9 @@ def merge_sweep(folder: str | Path) -> Sweep:
         ([8, 8], 16)
     """
     store = SweepFolder.open("merge_sweep", as_path("merge_sweep", folder))
-    settings, parts = store.config["settings"], store.config["parts"]
-    seeds = settings["seeds"]
+    settings: dict[str, Any] = store.config["settings"]
+    parts: int = store.config["parts"]
+    seeds: int | list[int] = settings["seeds"]
     points = Points(
         tuple(map(tuple, settings["sizes"])),
         tuple(settings["eta"]),
@@ -290,7 +292,8 @@ def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice]
 
 def _require_same_sweep(store: SweepFolder, settings: dict[str, Any]) -> None:
     """Raise CheckpointError if the folder has other settings. Warn of other versions."""
-    before, now = store.config["made_with"], made_with()
+    before: dict[str, str] = store.config["made_with"]
+    now = made_with()
     if before["float"] != now["float"]:
         raise CheckpointError(
             f"sweep: {store.path} must be continued in {before['float']}, got {now['float']}.\n"
@@ -309,6 +312,11 @@ def _require_same_sweep(store: SweepFolder, settings: dict[str, Any]) -> None:
         warnings.warn(f"sweep: results may differ from an uninterrupted sweep: {'; '.join(changes)}.", stacklevel=3)
 
 
+def _outline(sizes: tuple[int, ...], scheme: str) -> Network:
+    """Return the shapes of a network without its weights."""
+    return eval_shape(lambda: init_network(jax.random.key(0), sizes, scheme))
+
+
 def _digest(fitted: dict[str, Examples]) -> str:
     """Return the SHA-256 of all examples, to identify the data."""
     sha = hashlib.sha256()
@@ -321,7 +329,8 @@ def _digest(fitted: dict[str, Examples]) -> str:
 
 def _memory() -> int:
     """Return a quarter of the free memory in bytes of the accelerators, or of the machine."""
-    stats = [device.memory_stats() or {} for device in jax.local_devices() if device.platform != "cpu"]
+    devices: list[jax.Device] = jax.local_devices()
+    stats: list[dict[str, int]] = [device.memory_stats() or {} for device in devices if device.platform != "cpu"]
     if stats and all("bytes_limit" in each for each in stats):
         return int(sum(each["bytes_limit"] - each.get("bytes_in_use", 0) for each in stats) // 4)
     return (free_memory() or _UNKNOWN) // 4

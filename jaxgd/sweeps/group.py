@@ -1,7 +1,6 @@
 """Train a group of networks of equal sizes: one compiled program per epoch, without the networks that have ended."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
+from numpy.typing import NDArray
 
 from jaxgd import epoch
 from jaxgd.chunks import Batched
@@ -23,6 +23,7 @@ from jaxgd.pytree import norm, subtract
 from jaxgd.rules import gradient_descent
 from jaxgd.sweeps.fixed import is_fixed
 from jaxgd.sweeps.plan import Group
+from jaxgd.typed import jit, tree_leaves, vmap
 
 COLUMNS = (
     *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),
@@ -50,13 +51,17 @@ class Progress(NamedTuple):
     """
 
     epoch: int
-    values: np.ndarray
-    last: np.ndarray
-    codes: np.ndarray
-    still: np.ndarray
-    ended: np.ndarray
-    members: np.ndarray
+    values: NDArray[np.floating[Any]]
+    last: NDArray[np.int32]
+    codes: NDArray[np.int32]
+    still: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
+    members: NDArray[np.int32]
     batch: dict[str, np.ndarray]
+
+
+AfterEpoch = Callable[[int, Callable[[], Progress]], bool]
+"""A function that is called after each epoch, see `advance`."""
 
 
 def begin(group: Group, scheme: str, epochs: int) -> Progress:
@@ -65,9 +70,9 @@ def begin(group: Group, scheme: str, epochs: int) -> Progress:
     drawn = {seed: first_network(seed, group.sizes, scheme) for seed in dict.fromkeys(group.seeds)}
     n = len(group.seeds)
     members = np.minimum(np.arange(group.width), n - 1)
-    seeds = [group.seeds[i] for i in members]
-    network = jax.tree.map(lambda *xs: np.stack(xs), *(drawn[seed][0] for seed in seeds))
-    dtype = np.dtype(jnp.promote_types(network[-1].b.dtype, jnp.float32))
+    seeds = [group.seeds[int(i)] for i in members]
+    network: Network = jax.tree.map(lambda *xs: np.stack(xs), *(drawn[seed][0] for seed in seeds))
+    dtype = np.dtype(jnp.promote_types(network[-1].b.dtype, np.float32))
     return Progress(
         epoch=-1,
         values=np.full((epochs + 1, len(COLUMNS), n), np.nan, dtype),
@@ -89,7 +94,7 @@ def advance(
     progress: Progress,
     splits: Splits,
     config: StaticConfig,
-    after_epoch: Callable[[int, Callable[[], Progress]], bool],
+    after_epoch: AfterEpoch,
 ) -> Progress:
     """Train the networks of a group until all have ended or made all epochs.
 
@@ -104,14 +109,14 @@ def advance(
     Returns:
         The state at the end.
     """
-    devices = tuple(jax.local_devices())
+    devices: tuple[jax.Device, ...] = tuple(jax.local_devices())
     devices = devices if len(group.seeds) >= len(devices) else devices[:1]
     epochs, eta = len(progress.values) - 1, np.asarray(group.eta, progress.values.dtype)
     work = len(splits.train.y) * sum(a * b for a, b in itertools.pairwise(group.sizes))
     k, members, batch = progress.epoch, progress.members, progress.batch
-    values, last, codes, still, ended = (x.copy() for x in progress[1:6])
-    state: Any = None
-    rates: Any = None
+    values, last, codes = progress.values.copy(), progress.last.copy(), progress.codes.copy()
+    still, ended = progress.still.copy(), progress.ended.copy()
+    state: TrainState | None = None
 
     def now() -> Progress:
         return Progress(k, values, last, codes, still, ended, members, batch if state is None else _fetched(state))
@@ -123,6 +128,9 @@ def advance(
             static = dataclasses.replace(config, objective=dataclasses.replace(config.objective, batched=batched))
         run = epoch.start if k < 0 else epoch.advance
         state, *numbers = _step(run, state, splits, rates, config=static, devices=devices)
+        entries: np.ndarray
+        reached: NDArray[np.int32]
+        same: NDArray[np.bool_]
         entries, reached, same = (np.asarray(x)[: len(members)] for x in numbers)
         k += 1
         # The batch holds ended networks too, and its last indices may repeat a network.
@@ -162,7 +170,7 @@ def _width(active: int, width: int) -> int:
     return width
 
 
-def _named(prefix: str, network: Any) -> dict[str, np.ndarray]:
+def _named(prefix: str, network: Network) -> dict[str, np.ndarray]:
     return {
         f"{prefix}.{i}.{name}": np.asarray(x)
         for i, layer in enumerate(network)
@@ -170,8 +178,8 @@ def _named(prefix: str, network: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _network(prefix: str, arrays: dict[str, np.ndarray], layers: int, at: Any = slice(None)) -> Network:
-    return tuple(Layer(*(arrays[f"{prefix}.{i}.{name}"][at] for name in Layer._fields)) for i in range(layers))
+def _network(prefix: str, arrays: dict[str, np.ndarray], layers: int, at: int | slice = slice(None)) -> Network:
+    return tuple(Layer(arrays[f"{prefix}.{i}.w"][at], arrays[f"{prefix}.{i}.b"][at]) for i in range(layers))
 
 
 def _fetched(state: TrainState) -> dict[str, np.ndarray]:
@@ -181,7 +189,7 @@ def _fetched(state: TrainState) -> dict[str, np.ndarray]:
 
 
 def _placed(
-    batch: dict[str, np.ndarray], eta: np.ndarray, k: int, devices: tuple[Any, ...]
+    batch: dict[str, np.ndarray], eta: np.ndarray, k: int, devices: tuple[jax.Device, ...]
 ) -> tuple[TrainState, Array]:
     """Return the state of the batch and η, divided equally among the devices."""
     width = -(-len(eta) // len(devices)) * len(devices)
@@ -197,17 +205,25 @@ def _placed(
         gradient=_network("gradient", batch, layers) if "gradient.0.w" in batch else None,
     )
     where = NamedSharding(_mesh(devices), _NETWORKS) if len(devices) > 1 else None
+    state: TrainState
+    rates: Array
     state, rates = jax.device_put((arrays, eta), where)
     return state._replace(key=jax.random.wrap_key_data(state.key, impl="threefry2x32")), rates
 
 
-def _mesh(devices: tuple[Any, ...]) -> Mesh:
+def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
     return Mesh(np.array(devices), ("networks",))
 
 
-@functools.partial(jax.jit, static_argnames=("run", "config", "devices"))
+@jit(static_argnames=("run", "config", "devices"))
 def _step(
-    run: Any, state: TrainState, splits: Splits, eta: Array, *, config: StaticConfig, devices: tuple[Any, ...]
+    run: epoch.Advance,
+    state: TrainState,
+    splits: Splits,
+    eta: Array,
+    *,
+    config: StaticConfig,
+    devices: tuple[jax.Device, ...],
 ) -> tuple[TrainState, Array, Array, Array]:
     """Run an epoch of every network, each on one device.
 
@@ -215,12 +231,16 @@ def _step(
     """
 
     def on_device(state: TrainState, splits: Splits, eta: Array) -> tuple[TrainState, Array, Array, Array]:
-        after, (entry, code), finite = jax.vmap(lambda state, eta: run(state, splits, Rates(eta), config))(state, eta)
+        def one(state: TrainState, eta: Array) -> tuple[TrainState, epoch.Entry, Array]:
+            return run(state, splits, Rates(eta), config)
+
+        after, (entry, code), finite = vmap(one)(state, eta)
         # vmap would let the rounding of a norm depend on the number of networks.
-        steps = jax.lax.map(lambda pair: norm(subtract(*pair)), (after.network, state.network))
+        steps: Array = jax.lax.map(lambda pair: norm(subtract(*pair)), (after.network, state.network))
         entry = entry._replace(step_norm=jnp.where(jnp.isnan(entry.step_norm), jnp.nan, steps))
-        same = jax.vmap(_same_bits)(after.network, state.network)
-        values = jnp.stack([getattr(entry, name) for name in COLUMNS], axis=1)
+        same = vmap(_same_bits)(after.network, state.network)
+        columns: list[Array] = [getattr(entry, name) for name in COLUMNS]
+        values = jnp.stack(columns, axis=1)
         return after, values, jnp.where(finite, code, int(Reason.NOT_FINITE)), same
 
     if len(devices) == 1:
@@ -237,5 +257,5 @@ def _same_bits(a: Network, b: Network) -> Array:
     def bits(x: Array) -> Array:
         return jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
 
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
     return jnp.all(jnp.stack([jnp.all(bits(x) == bits(y)) for x, y in pairs]))

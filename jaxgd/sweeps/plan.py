@@ -3,8 +3,9 @@
 import collections
 import dataclasses
 import itertools
+import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import numpy as np
@@ -19,8 +20,8 @@ from jaxgd.errors import (
     shown,
 )
 
-# Most networks per group and device. More networks do not train faster on a CPU, and processes and parts need groups to
-# share.
+# Largest number of networks per group and device. More do not train faster on a CPU, and processes and parts need
+# several groups to share.
 _MOST = 128
 # A row takes about 100 bytes in memory.
 _MOST_ROWS = 10**9
@@ -64,46 +65,47 @@ class Group(NamedTuple):
     width: int
 
 
-def require_points(sizes: Any, eta: Any, seeds: Any, epochs: int, dtype: Any) -> Points:
+def require_points(sizes: object, eta: object, seeds: object, epochs: int, dtype: np.dtype[Any]) -> Points:
     """Return the points. Raise unless sizes, eta and seeds hold different valid values."""
     several = sizes if _is_list(sizes) and len(sizes) and all(map(_is_list, sizes)) else [sizes]
     widths = [require_sizes("sweep", each) for each in several]
-    rates = list(eta) if _is_list(eta) else [eta]
+    rates: list[Any] = list(eta) if _is_list(eta) else [eta]
     for rate in rates:
         require_positive("sweep", "eta", rate)
         with np.errstate(over="ignore"):
             require_positive("sweep", f"eta in {dtype}", np.asarray(rate).astype(dtype))
+    each_seed: Sequence[int]
     if _is_list(seeds):
         for seed in seeds:
             require_count("sweep", "each of seeds", seed, least=0, most=2**32 - 1)
-        seeds = list(map(int, seeds))
+        each_seed = tuple(map(int, seeds))
     else:
         require_count("sweep", "seeds", seeds, most=2**32)
-        seeds = range(int(seeds))
-    for name, values in (("sizes", widths), ("eta", rates), ("seeds", seeds)):
+        each_seed = range(operator.index(seeds))  # type: ignore[arg-type]
+    for name, values in (("sizes", widths), ("eta", rates), ("seeds", each_seed)):
         if not len(values):
             raise RangeError(f"sweep: {name} must hold at least one value, got none.\nPass one value or more.")
-    if (count := len(widths) * len(rates) * len(seeds) * (epochs + 1)) > _MOST_ROWS:
+    if (count := len(widths) * len(rates) * len(each_seed) * (epochs + 1)) > _MOST_ROWS:
         raise RangeError(
             f"sweep: the table must have at most {_MOST_ROWS:,} rows, one for each network and epoch, got {count:,}.\n"
             "Make several sweeps."
         )
-    rounded = [float(np.asarray(rate).astype(dtype)) for rate in rates]
-    for name, values, note in (("sizes", widths, ""), ("eta", rounded, f" in {dtype}"), ("seeds", seeds, "")):
-        if twice := [value for value, times in collections.Counter(values).items() if times > 1]:
+    rounded: Sequence[float] = [float(np.asarray(rate).astype(dtype)) for rate in rates]
+    for name, each, note in (("sizes", widths, ""), ("eta", rounded, f" in {dtype}"), ("seeds", each_seed, "")):
+        if twice := [value for value, times in collections.Counter(each).items() if times > 1]:
             raise RangeError(
                 f"sweep: {name} must hold different values{note}, got {shown(twice[0], str)} more than once.\n"
                 "Leave one out."
             )
-    return Points(tuple(widths), tuple(map(float, rates)), tuple(seeds))
+    return Points(tuple(widths), tuple(map(float, rates)), tuple(each_seed))
 
 
-def _is_list(x: Any) -> bool:
+def _is_list(x: object) -> TypeGuard[Sequence[Any]]:
     several = isinstance(x, Sequence | np.ndarray | jax.Array) and not isinstance(x, str | bytes)
     return several and getattr(x, "shape", None) != ()
 
 
-def require_part(part: Any, networks: int) -> tuple[int, int]:
+def require_part(part: object, networks: int) -> tuple[int, int]:
     """Return the part, counted from 1, and the number of parts; (1, 1) for None."""
     if part is None:
         return 1, 1

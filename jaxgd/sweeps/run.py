@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxgd.mesh.processes import process_count
 from jaxgd.outcome import Reason
 from jaxgd.sweeps.folder import SweepFolder
-from jaxgd.sweeps.group import Progress, networks_of
+from jaxgd.sweeps.group import AfterEpoch, Progress, networks_of
 from jaxgd.sweeps.plan import Group
 from jaxgd.sweeps.table import Sweep, best, rows
 
@@ -19,7 +20,7 @@ _SECONDS = 2.0
 # Seconds between two checks for the tables of other processes.
 _POLL = 0.2
 
-Train = Callable[[Group, Progress | None, Callable[[int, Callable[[], Progress]], bool]], Progress]
+Train = Callable[[Group, Progress | None, AfterEpoch], Progress]
 """A function that trains a group from its saved state, or from its first networks. It calls its last argument after
 each epoch, as `group.advance` does."""
 
@@ -40,7 +41,7 @@ def run_groups(
     """
     from tqdm import tqdm
 
-    mine = groups[jax.process_index() :: jax.process_count()]
+    mine = groups[jax.process_index() :: process_count()]
     # A second call of the same processes fails at once, because the first group stays locked to the end.
     with _locked(store, mine[:1]):
         known = {group.number: store.table_of(group) if store else None for group in mine}
@@ -80,7 +81,8 @@ def _run(
     """Run a group. Return its table and False, or True if `stop` ended it."""
     if stop is not None and stop():
         return None, True
-    first, saved, stopped = bar.n, time.monotonic(), False
+    first: int = bar.n
+    saved, stopped = time.monotonic(), False
 
     def after_epoch(done: int, now: Callable[[], Progress]) -> bool:
         nonlocal saved, stopped

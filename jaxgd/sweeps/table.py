@@ -50,7 +50,7 @@ class Sweep:
 
     def last(self) -> Any:
         """Return the last row of each network as a `pyarrow.Table`."""
-        following = self.table.column("epoch").to_numpy()[1:]
+        following: np.ndarray = self.table.column("epoch").to_numpy()[1:]
         return self.table.filter(np.append(following == 0, [True] * min(self.table.num_rows, 1)).astype(bool))
 
 
@@ -61,7 +61,7 @@ def rows(group: Group, progress: Progress) -> Any:
     epochs = np.arange(len(progress.values), dtype=np.int32)
     network, epoch = np.nonzero((epochs <= progress.last[:, None]) & (progress.epoch >= 0))
     values = progress.values[epoch, :, network]
-    names = np.array([Reason(code).name for code in progress.codes], dtype=object)
+    names = np.array([Reason(int(code)).name for code in progress.codes], dtype=object)
     columns = {
         "sizes": [name_of(group.sizes)] * len(epoch),
         "eta": np.array(group.eta)[network],
@@ -133,7 +133,8 @@ def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     validation set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between
     equal accuracies.
     """
-    column = {name: np.asarray(last.column(name).to_pylist()) for name in last.column_names}
+    names: list[str] = last.column_names
+    column = {name: np.asarray(last.column(name).to_pylist()) for name in names}
     made = np.flatnonzero(column["outcome"] == Reason.COMPLETED.name)
     split = next((x for x in ("validation_", "test_") if np.isfinite(column[f"{x}cost"][made]).any()), "")
     accuracy, cost = column[f"{split}accuracy"][made], column[f"{split}cost"][made]

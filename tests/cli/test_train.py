@@ -403,7 +403,7 @@ def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
 
 
 def test_the_best_network_is_kept_and_a_resumed_run_goes_on(jaxgd):
-    """Equal to the library and to an uninterrupted run, bit for bit, with the records and the end by patience."""
+    """The run equals the library and an uninterrupted run bit for bit, also in its records and its end by patience."""
     options = ("--eta", 6, "--keep", "best", "--by", "cost", "--patience", 2, "--record", "gradient-norms")
     options += ("--record-every", 2)
     answer = jaxgd("train", "--epochs", 20, "--run-dir", "whole", *options)
@@ -514,11 +514,11 @@ MISUSE = {
     "from with an activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),
     "an unknown activation": (
         ["--activation", "gelu"],
-        "--activation must be of sigmoid, tanh, relu, softmax, got 'gelu'",
+        f"--activation must be of {', '.join(ACTIVATIONS)}, got 'gelu'",
     ),
     "three activations": (["--activation", "tanh", "tanh", "tanh"], "one for each of the 2 layers, got 3"),
     "softmax inside": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
-    "no such cost": (["--cost", "absolute"], "--cost must be quadratic or cross-entropy, got 'absolute'."),
+    "no such cost": (["--cost", "hinge"], f"--cost must be {' or '.join(COSTS)}, got 'hinge'."),
     "cross-entropy of tanh": (["--cost", "cross-entropy", "--activation", "tanh"], "needs outputs between 0 and 1"),
     "l2 negative": (["--l2", -1], "l2 must be a finite number, 0 or more, got -1.0"),
     "l2 NaN": (["--l2", "nan"], "l2 must be a finite number, 0 or more, got nan"),

@@ -309,7 +309,7 @@ def test_polarity_is_detected_on_dim_paper(sheet, tmp_path):
 
 
 def test_polarity_is_decided_by_the_strongest_contrast(sheet, tmp_path):
-    """Far more pixels are a little darker than the border than are ink. The ink is light and stays so."""
+    """Most pixels are slightly darker than the border, and few are much lighter. The ink is light and stays so."""
     shaded = np.maximum(sheet, 10)
     shaded[:3] = shaded[-3:] = shaded[:, :3] = shaded[:, -3:] = 40
     assert (shaded.astype(int) - 40).sum() < 0

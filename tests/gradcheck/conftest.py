@@ -16,16 +16,20 @@ def _every_program_is_kept():
         yield
 
 
+def is_sampled(item):
+    """Return True for a slow test of the corpus or of the spoiled gradients."""
+    slow, file = item.get_closest_marker("slow"), item.path.name
+    return slow and (file == "test_known.py" or (file == "test_network.py" and "test_a_spoiled" in item.name))
+
+
 def pytest_collection_modifyitems(config, items):
-    """Keep one in JAXGD_TEST_CORPUS of the slow tests of the corpus, by a hash of the name; all of them by default."""
-    share = int(os.environ.get("JAXGD_TEST_CORPUS", "1"))
-    left_out = {
-        item
-        for item in items
-        if item.path.name == "test_known.py"
-        and item.get_closest_marker("slow")
-        and zlib.crc32(item.name.encode()) % share
-    }
+    """Keep the part k of n of these tests if JAXGD_TEST_CORPUS is "k/n", by a hash of the function; otherwise all."""
+    part, parts = map(int, os.environ.get("JAXGD_TEST_CORPUS", "0/1").split("/"))
+    left_out = set()
+    for item in filter(is_sampled, items):
+        function = next(item.callspec.params[key] for key in ("case", "name") if key in item.callspec.params)
+        if zlib.crc32(getattr(function, "name", function).encode()) % parts != part:
+            left_out.add(item)
     if left_out:
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=list(left_out))

@@ -343,11 +343,11 @@ def test_a_check_out_of_time_names_its_stage():
 )
 def test_each_stage_checks_the_clock(monkeypatch, stage, words):
     """The time is over once the clock was checked `stage` times."""
-    looks = iter(range(100))
-    monkeypatch.setattr(check.Clock, "over", lambda self: next(looks) >= stage)
+    calls = iter(range(100))
+    monkeypatch.setattr(check.Clock, "over", lambda self: next(calls) >= stage)
     report = check_gradients(square, A, gradient=lambda x: 3 * x)
     assert any(words in c.note for c in report.leaf("x").checks), str(report)
-    looks = iter(range(100))
+    calls = iter(range(100))
     # Nothing is in doubt after a few steps, so the check needs no more time.
     assert check_gradients(square, A).verdict == ("right" if stage == 2 else "cannot tell")
 

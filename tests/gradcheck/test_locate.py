@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxgd.gradcheck.derive import Derivative
-from jaxgd.gradcheck.locate import Look, exchanged, outliers, pattern_of, places, worst
+from jaxgd.gradcheck.locate import ElementSearch, outliers
+from jaxgd.gradcheck.patterns import exchanged, pattern_of, places, worst
 
 RNG = np.random.default_rng(0)
 SHAPE = (6, 6)
@@ -12,14 +13,14 @@ RIGHT = RNG.normal(size=SHAPE)
 AXES = (("axis 0 of x", 50), ("axis 1 of x", 7))
 
 
-def look(claimed, reference=RIGHT, index=None):
+def searched(claimed, reference=RIGHT, index=None):
     index = np.arange(reference.size) if index is None else index
     c, r = claimed.reshape(-1)[index], reference.reshape(-1)[index]
-    return Look(index, c, r, np.full(len(index), 1e-12), np.zeros(len(index), bool))
+    return ElementSearch(index, c, r, np.full(len(index), 1e-12), np.zeros(len(index), bool))
 
 
 def pattern(claimed, reference=RIGHT, index=None, axes=()):
-    return pattern_of(look(claimed, reference, index), claimed.reshape(-1), reference.shape, axes)
+    return pattern_of(searched(claimed, reference, index), claimed.reshape(-1), reference.shape, axes)
 
 
 def changed(where, value):
@@ -59,9 +60,9 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("claimed", "words"), PATTERNS, ids=[words or "right" for _, words in PATTERNS])
 def test_each_pattern_is_named(claimed, words):
-    found = pattern(claimed, axes=AXES)
-    assert words in found
-    assert bool(found) == bool(words)
+    sentence = pattern(claimed, axes=AXES)
+    assert words in sentence
+    assert bool(sentence) == bool(words)
 
 
 def test_a_transpose_reshaped_to_the_shape_of_the_leaf_is_named():
@@ -88,24 +89,24 @@ def test_a_sample_of_elements_shows_a_pattern_of_the_whole_leaf():
 def test_the_worst_elements_come_first_with_index_and_ratio():
     claimed = changed((2, 3), lambda x: 1.2 * x)
     claimed[5, 0] += 100
-    first, second = worst(look(claimed), SHAPE)
+    first, second = worst(searched(claimed), SHAPE)
     assert (first.index, second.index) == ((5, 0), (2, 3))
     assert second.ratio == pytest.approx(1.2)
     assert second.reference == RIGHT[2, 3]
 
 
 def test_an_element_at_a_kink_is_not_wrong():
-    found = look(changed((2, 3), 0.0))
-    found.kink[15] = True
-    assert not found.wrong.any()
-    assert pattern_of(found, None, SHAPE, ()) == ""
+    search = searched(changed((2, 3), 0.0))
+    search.kink[15] = True
+    assert not search.wrong.any()
+    assert pattern_of(search, None, SHAPE, ()) == ""
 
 
 def test_a_difference_within_its_error_is_not_wrong():
-    found = look(RIGHT * (1 + 1e-6))
-    assert found.wrong.all()
-    found.error[:] = 1e-3
-    assert not found.wrong.any()
+    search = searched(RIGHT * (1 + 1e-6))
+    assert search.wrong.all()
+    search.error[:] = 1e-3
+    assert not search.wrong.any()
 
 
 def test_an_inverse_transform_is_named():
@@ -127,26 +128,26 @@ def test_a_function_that_reads_one_triangle_is_named():
 
 
 def test_a_leaf_with_large_errors_is_not_called_zero():
-    found = look(2 * RIGHT)
-    found.error[:] = 0.05 * np.abs(RIGHT.reshape(-1))
-    assert found.wrong.all()
-    assert "zero" not in pattern_of(found, None, SHAPE, ())
+    search = searched(2 * RIGHT)
+    search.error[:] = 0.05 * np.abs(RIGHT.reshape(-1))
+    assert search.wrong.all()
+    assert "zero" not in pattern_of(search, None, SHAPE, ())
 
 
 def test_two_leaves_with_exchanged_gradients_are_named():
     other = RNG.normal(size=SHAPE)
-    looks = {
-        ("gradient", 0): look(other),
-        ("gradient", 1): look(RIGHT, other),
-        ("gradient", 2): look(RIGHT**2, RIGHT**3),
+    searches = {
+        ("gradient", 0): searched(other),
+        ("gradient", 1): searched(RIGHT, other),
+        ("gradient", 2): searched(RIGHT**2, RIGHT**3),
     }
     expected = {0: "the leaf holds the gradient of y", 1: "the leaf holds the gradient of x"}
-    assert exchanged(looks, "xyz") == expected
+    assert exchanged(searches, "xyz") == expected
     # Another claim, a right leaf or another number of elements exchanges nothing.
-    assert exchanged({("vjp", 0): look(other), ("gradient", 1): look(RIGHT, other)}, "xy") == {}
-    assert exchanged({("gradient", 0): look(RIGHT), ("gradient", 1): look(RIGHT, other)}, "xy") == {}
-    few = look(other, index=np.arange(5))
-    assert exchanged({("gradient", 0): few, ("gradient", 1): look(RIGHT, other)}, "xy") == {}
+    assert exchanged({("vjp", 0): searched(other), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
+    assert exchanged({("gradient", 0): searched(RIGHT), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
+    few = searched(other, index=np.arange(5))
+    assert exchanged({("gradient", 0): few, ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
 
 
 def derivative(gradient, moved):
@@ -158,9 +159,9 @@ def test_a_small_element_that_is_wrong_is_an_outlier():
     """Its error is 1e-13 of the largest element, far above its own noise."""
     right = np.array([1e6, 1.0, 1e-6, 1e-9])
     claimed, still = right * [1, 1, 1.2, 1.2], 1e-17 * right
-    found = outliers(derivative(claimed, still), derivative(right, still), 0)
+    mask = outliers(derivative(claimed, still), derivative(right, still), 0)
     # An error below 1e-14 of the largest element may be rounding.
-    assert found.tolist() == [False, False, True, False]
+    assert mask.tolist() == [False, False, True, False]
     # The noise of one element may be small by chance; another element of similar size shows it.
     noisy = np.array([0.0, 0.0, 0.0, 0.0, 1e-7])
     longer = [np.append(x, 3e-6) for x in (claimed, right)]

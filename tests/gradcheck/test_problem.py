@@ -98,8 +98,8 @@ def test_leaves_have_the_names_of_the_signature(f, names):
 
 
 def test_upcast_widens_floats_and_keeps_integers(x64):
-    given = [np.float32(1), jnp.bfloat16(1), np.complex64(1j), np.int32(3), np.True_, 2.0]
-    assert [str(jnp.result_type(x)) for x in upcast(given)] == [
+    given = map(jnp.asarray, [np.float32(1), jnp.bfloat16(1), np.complex64(1j), np.int32(3), np.True_, 2.0])
+    assert [str(jnp.result_type(x)) for x in upcast([*given])] == [
         "float64",
         "float64",
         "complex128",

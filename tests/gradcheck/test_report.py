@@ -8,16 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxgd import GradientError, check_gradients
-from jaxgd.gradcheck.report import (
-    ADVICE,
-    Cause,
-    Check,
-    Consistency,
-    Element,
-    GradientReport,
-    LeafReport,
-    Verdict,
-)
+from jaxgd.gradcheck.report import Check, Consistency, Element, GradientReport, LeafReport
+from jaxgd.gradcheck.verdicts import ADVICE, Cause, Verdict
 
 A = jnp.arange(1.0, 7.0).reshape(2, 3)
 R, W, U = Verdict.RIGHT, Verdict.WRONG, Verdict.CANNOT_TELL

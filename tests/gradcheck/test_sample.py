@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgd.gradcheck import core
+from jaxgd.gradcheck import constants, quotients
 from jaxgd.gradcheck.derive import derive
 from jaxgd.gradcheck.problem import prepare, with_outputs
 from jaxgd.gradcheck.programs import Value
@@ -59,9 +59,9 @@ def test_lines_are_values_along_the_directions_of_each_leaf():
     d, sampler, lines = sampled(f)
     assert sorted(lines) == [0, 1]
     assert (sampler.in_float64, sampler.coarse, sampler.iterates, sampler.narrowest) == (True, False, False, "float64")
-    np.testing.assert_array_equal(lines[0].h, core.SHORT)
+    np.testing.assert_array_equal(lines[0].h, constants.SHORT)
     for leaf, line in lines.items():
-        assert line.plus.shape == line.minus.shape == (3, len(core.SHORT))
+        assert line.plus.shape == line.minus.shape == (3, len(constants.SHORT))
         for k in range(3):
             for sign, values in ((1, line.plus), (-1, line.minus)):
                 np.testing.assert_allclose(
@@ -69,17 +69,17 @@ def test_lines_are_values_along_the_directions_of_each_leaf():
                 )
             assert line.zero[k] == pytest.approx(W[k] * by_hand(d, leaf, k, 0))
             assert line.size[k] == abs(line.zero[k])
-    assert lines[0].eps == lines[0].narrow == core.EPS
+    assert lines[0].eps == lines[0].narrow == constants.EPS
     runs = d.runner.runs[Value(sampler.problem)]
     # F(0) is evaluated once per cotangent. The fourth direction has a new cotangent.
-    sampler.lines([0], 4, core.ladder(1.0, 2))
+    sampler.lines([0], 4, quotients.ladder(1.0, 2))
     assert d.runner.runs[Value(sampler.problem)] - runs <= 24
     assert sorted(sampler.zeros) == [0, 1, 2, 3]
 
 
 def test_elements_are_values_along_parts_of_a_direction():
     d, sampler, _ = sampled(f)
-    h = core.ladder(0.25, 3)
+    h = quotients.ladder(0.25, 3)
     found = sampler.elements(0, np.array([0, 2]), np.array([1, 3]), h, 4)
     for i, start in enumerate((0, 2)):
         expected = [by_hand(d, 0, 4, t, start, start + 1) for t in h]
@@ -97,16 +97,16 @@ def test_the_traits_of_f_are_known(f, narrowest, iterates):
     d, sampler, lines = sampled(f, 1)
     assert (sampler.narrowest, sampler.iterates, sampler.in_float64) == (narrowest, iterates, True)
     assert sampler.coarse == any("f itself computes in bfloat16" in note for note in d.notes) == (f is cast)
-    assert lines[0].eps == core.EPS
+    assert lines[0].eps == constants.EPS
 
 
 def test_a_function_that_refuses_float64_runs_in_the_dtype_of_its_arguments():
     d, sampler, lines = sampled(single_only, 1)
     assert not sampler.in_float64
-    assert (sampler.eps, sampler.narrow, lines[0].eps) == (core.EPS32,) * 3
+    assert (sampler.eps, sampler.narrow, lines[0].eps) == (constants.EPS32,) * 3
     assert sampler.shared.v[0].dtype == jnp.float32
     assert "f in float64: TypeError: float32 only" in d.notes
-    np.testing.assert_allclose(lines[0].plus[0], [by_hand(d, 0, 0, h) for h in core.SHORT], rtol=1e-5)
+    np.testing.assert_allclose(lines[0].plus[0], [by_hand(d, 0, 0, h) for h in constants.SHORT], rtol=1e-5)
 
 
 def test_the_narrowest_dtype_has_a_name():

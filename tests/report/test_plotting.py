@@ -1,4 +1,4 @@
-"""`jaxgd.plot`: the numbers in the figures. They are drawn for no screen and into no file."""
+"""`jaxgd.plot`: the numbers in the figures. No figure is shown or written."""
 
 import sys
 

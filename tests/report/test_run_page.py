@@ -77,7 +77,7 @@ def test_the_page_is_well_formed_and_complete(name):
     assert len(ids) == len(set(ids))
     named = [x for key in ("aria-labelledby", "aria-describedby", "for", "data-copy") for x in outline.all(key)]
     assert set(named) | {x[1:] for x in outline.all("href") if x.startswith("#")} <= set(ids)
-    # Nothing comes from another place.
+    # The page loads nothing from elsewhere.
     addresses = [x for key in ("src", "href", "srcset", "action", "data") for x in outline.all(key)]
     assert all(x.startswith(("data:", "#")) for x in addresses)
     assert "http" not in re.sub(r"http-equiv", "", page)
@@ -91,7 +91,7 @@ def test_an_element_that_does_not_end_is_found():
 
 
 def test_text_from_outside_stays_text():
-    """A name can hold tags. In the page they are text, in the data of the script too."""
+    """A name can hold tags. The page shows them as text, and the data of its script hold no tag."""
     page = run_page(PAGES["hostile"])
     whole = Outline(run_page(PAGES["whole"]))
     assert sum(tag == "script" for tag, _ in Outline(page).elements) == sum(

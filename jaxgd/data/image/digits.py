@@ -89,15 +89,15 @@ def find_digits(picture: Picture) -> list[Digit]:
             f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits."
         )
     alone = picture.even and not removed and len(digits) == 1 and len(digits[0]) == len(groups)
-    found, tallest = [], max(group.height for group in groups)
+    results, tallest = [], max(group.height for group in groups)
     for members in sorted(digits, key=lambda members: int(_joined(members)[1])):
         box = _joined(members)
         image = picture.ink if alone else _cut(ink, labels, members, box)
         touches = bool((box[:2] <= 0).any() or (box[2:] >= ink.shape).any())
         top, left, bottom, right = (x * factor * picture.factor for x in box.tolist())
         parts = sum(group.height >= _TALL * tallest for group in members)
-        found.append(Digit(image, (top, left, bottom, right), touches, max(1, parts)))
-    return found
+        results.append(Digit(image, (top, left, bottom, right), touches, max(1, parts)))
+    return results
 
 
 def _groups(

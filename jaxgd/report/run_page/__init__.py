@@ -80,10 +80,10 @@ def _model(facts: RunFacts) -> dict[str, Any] | None:
         for name, layer in zip(activations(facts.network), facts.network, strict=True)
     ]
     examples = []
-    if (found := facts.examined) is not None:
+    if (examined := facts.examined) is not None:
         examples = [
-            {"pixels": byte_text(found.images[k]), "label": class_name(facts, int(found.assessment.labels[k]))}
-            for k in found.assessment.mistakes[: answers.MOST_EXAMPLES]
+            {"pixels": byte_text(examined.images[k]), "label": class_name(facts, int(examined.assessment.labels[k]))}
+            for k in examined.assessment.mistakes[: answers.MOST_EXAMPLES]
         ]
     return {
         "layers": layers,

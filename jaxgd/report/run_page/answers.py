@@ -16,8 +16,8 @@ def confusion(facts: RunFacts) -> str:
     """Return the confusion matrix, or the most frequent confusions of many classes."""
     if facts.examined is None:
         return ""
-    found, first = facts.examined.assessment, facts.first
-    matrix = found.confusion
+    assessment, first = facts.examined.assessment, facts.first
+    matrix = assessment.confusion
     k = len(matrix)
     off = matrix * (1 - np.eye(k, dtype=int))
     frequent = [divmod(int(cell), k) for cell in np.argsort(-off, axis=None, kind="stable")[:20] if off.flat[cell]]
@@ -29,13 +29,10 @@ def confusion(facts: RunFacts) -> str:
         if several
         else "<p>Every image is read correctly.</p>"
     )
-    if unread := len(found.labels) - int(matrix.sum()):
+    if unread := len(assessment.labels) - int(matrix.sum()):
         words += f"<p>Images without an answer, because an output is NaN: {unread:,}.</p>"
-    return section(
-        "confusion",
-        "Confusion matrix",
-        f"<p>{_examined(facts)}</p>{_matrix(matrix, found.class_accuracy, first) if k <= _MOST_CLASSES else ''}{words}",
-    )
+    table = _matrix(matrix, assessment.class_accuracy, first) if k <= _MOST_CLASSES else ""
+    return section("confusion", "Confusion matrix", f"<p>{_examined(facts)}</p>{table}{words}")
 
 
 def _examined(facts: RunFacts) -> str:
@@ -73,13 +70,13 @@ def mistakes(facts: RunFacts) -> str:
     """Return the misread images, the most confident mistakes first."""
     if facts.examined is None or not len(facts.examined.assessment.mistakes):
         return ""
-    found, images = facts.examined.assessment, facts.examined.images
-    shown, clickable = found.mistakes[:MOST_EXAMPLES], not why_no_drawing(facts.network)
+    assessment, images = facts.examined.assessment, facts.examined.images
+    shown, clickable = assessment.mistakes[:MOST_EXAMPLES], not why_no_drawing(facts.network)
     items = []
     for place, k in enumerate(shown.tolist()):
-        answer = int(found.answers[k])
-        label, read = class_name(facts, int(found.labels[k])), class_name(facts, answer)
-        activation = f"{float(found.outputs[k, answer]):.2f}" if answer >= 0 else "NaN"
+        answer = int(assessment.answers[k])
+        label, read = class_name(facts, int(assessment.labels[k])), class_name(facts, answer)
+        activation = f"{float(assessment.outputs[k, answer]):.2f}" if answer >= 0 else "NaN"
         height, width = images.shape[1:]
         content = (
             f'<img class="ink" src="{ink_url(images[k])}" width="{width}" height="{height}" '
@@ -89,7 +86,7 @@ def mistakes(facts: RunFacts) -> str:
         )
         button = f'<button type="button" data-example="{place}">{content}</button>' if clickable else content
         items.append(f"<li>{button}</li>")
-    total = len(found.mistakes)
+    total = len(assessment.mistakes)
     which = f"All {total:,}" if total == len(shown) else f"The {len(shown)} most confident of {total:,}"
     more = " Press one to see its activations." if clickable else ""
     return section(

@@ -32,13 +32,13 @@ def notes(facts: RunFacts) -> str:
 def figures(facts: RunFacts) -> str:
     """Return the main figures of the run."""
     shown: list[tuple[str, str]] = []
-    found, metrics = facts.examined, facts.metrics
-    if found is not None:
-        wrong, n = len(found.assessment.mistakes), len(found.assessment.labels)
-        shown.append((number("accuracy", found.assessment.accuracy), f"{SPLITS[found.split]} accuracy"))
-        shown.append((f"{wrong:,} of {n:,}", f"{SPLITS[found.split]} images misread"))
+    examined, metrics = facts.examined, facts.metrics
+    if examined is not None:
+        wrong, n = len(examined.assessment.mistakes), len(examined.assessment.labels)
+        shown.append((number("accuracy", examined.assessment.accuracy), f"{SPLITS[examined.split]} accuracy"))
+        shown.append((f"{wrong:,} of {n:,}", f"{SPLITS[examined.split]} images misread"))
     if metrics is not None:
-        if found is None and "test_accuracy" in metrics:
+        if examined is None and "test_accuracy" in metrics:
             shown.append((number("accuracy", metrics["test_accuracy"][-1]), "test accuracy after the last epoch"))
         shown.append((f"{facts.epochs_done:,}", "epochs"))
     if facts.best_epoch is not None and facts.config.get("keep") == "best":

@@ -22,7 +22,7 @@ def text(value: object) -> str:
 
 def thing(facts: RunFacts) -> str:
     """Return the word for an image of the run's data set, such as "digit"."""
-    # The images of a folder are digits, as far as jaxgd knows.
+    # jaxgd takes the images of a folder for digits.
     return DATASETS.get(facts.config["data"], Entry()).image
 
 

@@ -1,0 +1,27 @@
+"""The time limit of a check."""
+
+import math
+import time
+
+from jaxgd.mesh.processes import decided
+
+
+class Clock:
+    """The time left: `seconds` from now on, or unlimited if None.
+
+    With `together`, all processes of a job use the clock of process 0.
+    """
+
+    def __init__(self, seconds: float | None, together: bool = False) -> None:
+        self.together = together and seconds is not None
+        self.end = math.inf if seconds is None else time.perf_counter() + seconds
+
+    def over(self) -> bool:
+        """Return True if the time is over."""
+        return bool(decided(self.together, time.perf_counter() > self.end))
+
+    def left(self) -> float | None:
+        """Return the seconds left, or None if the time is unlimited."""
+        if math.isinf(self.end):
+            return None
+        return float(decided(self.together, max(self.end - time.perf_counter(), 1e-9)))

@@ -1,0 +1,112 @@
+"""The learning rates and the L2 regularization of a run: their checks, and their values for each epoch."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from jaxgd.epoch import Rates, StaticConfig
+from jaxgd.errors import DtypeError, RangeError, is_traced, require_positive, require_real, shown
+from jaxgd.network import Network
+from jaxgd.typed import Real, vmap
+
+Schedule = Callable[[Array], Real]
+"""A function of the number of updates made before, which returns η."""
+
+
+def updates_before(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
+    """Return the number of updates before each update of a run, after these epochs done."""
+    each = -(-n // (batch_size or n))
+    return jnp.asarray(each * done + np.arange(each * epochs))
+
+
+def rates_of_run(
+    network: Network,
+    eta: Real | Schedule | None,
+    optimizer: optax.GradientTransformation | None,
+    l2: Real | None,
+    n: int,
+    updates: Callable[[], Array],
+) -> Rates:
+    """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
+    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
+    dtype = np.dtype(jnp.promote_types(network[0].w.dtype, np.float32))
+    return Rates(
+        _step_size(dtype, eta, optimizer is not None, updates), None if l2 is None else weight_decay(dtype, l2, n)
+    )
+
+
+def _step_size(
+    dtype: np.dtype[Any], eta: Real | Schedule | None, with_optimizer: bool, updates: Callable[[], Array]
+) -> Array:
+    if with_optimizer:
+        if eta is not None:
+            warnings.warn("train: eta is not used, because the optimizer has its own learning rate.", stacklevel=4)
+        eta = 1.0
+    if eta is None:
+        raise DtypeError("train: eta must be one real number, got none.\nGive eta, or an optimizer with its own rate.")
+    if callable(eta):
+        return _scheduled(dtype, eta, updates())
+    require_positive("train", "eta", eta)
+    if not is_traced(eta):
+        with np.errstate(over="ignore"):
+            require_positive("train", f"eta in {dtype}", np.asarray(eta).astype(dtype))
+    return jnp.asarray(eta, dtype)
+
+
+def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Array:
+    """Return the rate of each update. The schedule is computed here, so its numbers may be traced by jit and vmap."""
+
+    def rate(k: Array) -> Array:
+        eta = schedule(k)
+        require_real("train", "the eta of the schedule", eta)
+        return jnp.asarray(eta, dtype)
+
+    rates = vmap(rate)(updates)
+    if not is_traced(rates):
+        wrong = np.flatnonzero(~(np.isfinite(rates) & (np.asarray(rates) >= 0)))
+        if len(wrong):
+            raise RangeError(
+                f"train: the schedule must give a finite eta of 0 or more, got {rates[wrong[0]]} for eta("
+                f"{updates[wrong[0]]}).\nIts argument is the number of updates made, from 0."
+            )
+    return rates
+
+
+def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Array:
+    """Return λ/n. Raise unless λ, the argument called `name`, is a finite number, 0 or more, or traced."""
+    require_real("train", name, l2)
+    if is_traced(l2):
+        return jnp.asarray(l2, dtype) / n
+    with np.errstate(over="ignore"):
+        decay = (np.asarray(l2, np.float64) / n).astype(dtype)
+    if not 0 <= decay < np.inf:
+        raise RangeError(
+            f"train: {name} must be a finite number, 0 or more, got {shown(l2, str)}.\nThe book uses 5.0 in chapter 3."
+        )
+    return jnp.asarray(decay)
+
+
+def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
+    """Return the rates of epoch k of a run, whose schedule has an entry for each update of all epochs."""
+    if rates.eta.ndim == 0 or epochs == 0:
+        return rates
+    # NumPy: JAX would compile the slice.
+    each: Array = np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)]
+    return rates._replace(eta=each)
+
+
+def may_wait(rates: Rates, config: StaticConfig) -> bool:
+    """Return True if a later epoch may change a weight although one epoch changed none: its rates may be larger."""
+    return config.optimizer is not None or rates.eta.ndim > 0
+
+
+def in_range(rates: Rates) -> Array:
+    """Return True if η is finite and above 0, or 0 in a schedule, and the decay is finite and not below 0."""
+    eta, decay = rates
+    ok = jnp.all(jnp.isfinite(eta) & ((eta >= 0) if eta.ndim else (eta > 0)))
+    return ok if decay is None else ok & jnp.isfinite(decay) & (decay >= 0)
