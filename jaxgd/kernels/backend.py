@@ -18,8 +18,8 @@ from jaxgd.typed import Tree
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# JAX's name of a platform, by the kind of device that a backend is made for. A program traced for a GPU may later run on
-# the host's CPU. A program traced for a CPU rarely runs on another device, and tracing it twice would cost time.
+# JAX's name of a platform, by the kind of device that a backend is made for. A program traced for a GPU may later run
+# on the host's CPU. A program traced for a CPU rarely runs on another device, and tracing it twice would cost time.
 LOWERED = {"gpu": "cuda"}
 
 
