@@ -514,7 +514,10 @@ FAULTS = (
     Fault("kernels/native.py", "if job.cost not in COSTS:", "if False:", f"{KERNELS} {TRAINING}"),
     Fault("kernels/choice.py", "reason = backend.why_slower(job)", "pass", f"{KERNELS} {REGISTRY}"),
     Fault(
-        "kernels/choice.py", "for here, reason in passed_over if here]", "for here, reason in passed_over]", REGISTRY
+        "kernels/choice.py",
+        "for on_device, reason in passed_over if on_device]",
+        "for on_device, reason in passed_over]",
+        REGISTRY,
     ),
     Fault(
         "kernels/choice.py", "reason for _, reason in passed_over[-1:]", "reason for _, reason in passed_over", REGISTRY
