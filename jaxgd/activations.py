@@ -178,7 +178,7 @@ def activate(activation: Activation, z: Float[Array, "*batch out"]) -> Float[Arr
         Outputs, (..., out).
 
     Raises:
-        ShapeError: If a function of the user's own returns another shape.
+        ShapeError: If a function of your own returns another shape.
         DtypeError: If it does not return real floating point.
     """
     if isinstance(activation, str):
@@ -197,7 +197,7 @@ def activate(activation: Activation, z: Float[Array, "*batch out"]) -> Float[Arr
 def backward(activation: Activation, z: Array, v: Array) -> Array:
     """Return the product of the transposed Jacobian of the outputs at z with v, by the derivative of the registry.
 
-    The derivative of a function of the user's own is taken by autodiff.
+    Autodiff gives the derivative of a function of your own.
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation].product(z, v)
@@ -208,8 +208,8 @@ def backward(activation: Activation, z: Array, v: Array) -> Array:
 def at_limit(activation: Activation, a: Array) -> Bool[Array, "..."]:
     """Return True for each output where the activation is flat, within the machine epsilon.
 
-    These are 0 and 1 for sigmoid and softmax, ±1 for tanh, and 0 for relu. For a function of the user's own they are
-    not known, and the result is False.
+    These are 0 and 1 for sigmoid and softmax, ±1 for tanh, and 0 for relu. For a function of your own, they are
+    unknown and the result is False.
     """
     if not isinstance(activation, str):
         return jnp.zeros(jnp.shape(a), bool)

@@ -59,7 +59,7 @@ def assess(
         The confusion matrix, the accuracy in all and per class, the mistakes, and the outputs.
 
     Raises:
-        ShapeError: If there is no example, or x and the labels fit neither each other nor the network.
+        ShapeError: If there is no example, or x or the labels do not fit each other or the network.
         DataError: If a label is not from 0 to k − 1, or an input or a target is not finite.
         DtypeError: If an argument is not an array of numbers, or is traced by `jit` or `vmap`.
 
@@ -73,7 +73,7 @@ def assess(
         ([[1, 1], [0, 1]], [0.5, 1.0], [2])
     """
     examples = _fitted(network, x, labels)
-    # Few devices hold the rows of a chunk, and the others would wait.
+    # Only a few devices hold the rows of a chunk, so the others would wait.
     budget = budget_of(examples.x) if examples.x.is_fully_replicated else UNLIMITED
     a = _outputs(tuple(network), examples.x, budget=budget)
     outputs, y = on_host(a), on_host(examples.y)

@@ -24,7 +24,7 @@ from jaxgd.history import Best, History, TrainState
 from jaxgd.network import Network
 from jaxgd.outcome import Reason
 from jaxgd.pytree import select
-from jaxgd.typed import tree_map
+from jaxgd.typed import Field, tree_map
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Choice:
             return select(known, state.best.network, state.network)
         return state.best.network if known else state.network
 
-    def outcome(self, best: Best | None, xp: ModuleType) -> Array | int:
+    def outcome(self, best: Best | None, xp: ModuleType) -> Field | int:
         """Return the reason of a run that neither failed nor stopped, as a code. `xp` is `numpy` or `jax.numpy`."""
         if best is None:
             return int(Reason.COMPLETED)
@@ -154,13 +154,13 @@ def followed_on_host(best: Best | None, state: TrainState, entry: History, by: s
     return Best(network, number(-1), value * np.nan, number(0), by)
 
 
-def _value(entry: History, by: str) -> Array:
-    value: Array = getattr(entry, f"validation_{by}")
+def _value(entry: History, by: str) -> Field:
+    value: Field = getattr(entry, f"validation_{by}")
     return value
 
 
-def _is_better(value: Array, best: Array | float, by: str, xp: ModuleType) -> Array:
+def _is_better(value: Field, best: Field | float, by: str, xp: ModuleType) -> Field:
     """Return True if a value is finite, and strictly better than the best one. The first of equals stays the best."""
     better = value > best if by == "accuracy" else value < best
-    is_better: Array = xp.isfinite(value) & (better | xp.isnan(best))
+    is_better: Field = xp.isfinite(value) & (better | xp.isnan(best))
     return is_better

@@ -29,7 +29,7 @@ from jaxgd.errors import (
 from jaxgd.files import read_file, seal, unseal
 from jaxgd.mesh.processes import process_count
 from jaxgd.pieces import PIECE, assembled, digest, from_process_0, spans_processes, together
-from jaxgd.typed import tree_leaves, tree_map
+from jaxgd.typed import Field, tree_leaves, tree_map
 
 X = TypeVar("X")
 
@@ -318,7 +318,7 @@ def _is_alone(x: Array | np.ndarray) -> bool:
 
 
 def _for_orbax(x: Array | np.ndarray) -> Array | np.ndarray:
-    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX on one process."""
+    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX that one process holds."""
     is_local = process_count() > 1 and not spans_processes(x)
     return np.asarray(x) if is_local else x
 
@@ -364,7 +364,7 @@ def unkeyed(x: X) -> X | Array:
     return x
 
 
-def keyed_like(like: Array, x: Array) -> Array:
+def keyed_like(like: Field, x: Field) -> Array:
     """Return x as an array of JAX, or as a random key if `like` is one, or the outline of one."""
     if not _is_key(like):
         return jnp.asarray(x)

@@ -20,8 +20,8 @@ class Budget(NamedTuple):
 
     They decide which rows are computed together, and therefore how sums round.
 
-    A pass over the weights of a wide network costs more than the pages of its activations. A network of 2²⁴ weights and
-    biases or more may therefore use a quarter of their bytes for a chunk, if `chunk` is less.
+    In a wide network, a pass over the weights costs more than the memory of the activations. A network of 2²⁴ weights
+    and biases or more may therefore use a quarter of their bytes for a chunk, if `chunk` is less.
 
     Attributes:
         chunk: Limit in bytes on the inputs and activations of the rows that are computed together.

@@ -76,7 +76,7 @@ def cross_entropy(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) 
         y: Targets, real floating point, of the same shape, from 0 to 1. Nothing is broadcast.
 
     Returns:
-        The cost, a scalar in the wider dtype of a and y, 0 or more. A target of 0 or 1 whose output equals it adds 0.
+        The cost, a scalar in the wider dtype of a and y, 0 or more. A target of 0 or 1 adds 0 if the output equals it.
 
     Raises:
         ShapeError: If the shapes differ, a is a scalar, or the batch has no example or no output.

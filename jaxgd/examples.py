@@ -77,10 +77,10 @@ def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch ou
 
 
 def require_fit(who: str, part: str, network: Network, inputs: object, labels: object) -> Examples:
-    """Flatten the inputs, and place them and the labels on the device. Raise unless they fit, also the network.
+    """Flatten the inputs, and place them and the labels on the device. Raise unless they fit the network.
 
-    Warn of floating-point inputs of which none is below 0 and the largest is at least 10. Values traced by jit or vmap
-    are unknown and are not checked.
+    Warn of floating-point inputs if the least is 0 or more and the largest at least 10. Values traced by jit or vmap
+    are not checked.
     """
     sizes = network_sizes(network)
     x: Array | np.ndarray = as_array(who, f"the {part} inputs", inputs)

@@ -97,8 +97,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
     """Read a network from a safetensors file, as `save_network` writes it. Nothing is unpickled.
 
     The values are compared with the SHA-256 in the file. Files of other programs and of earlier versions of jaxgd
-    have no SHA-256, so `load_network` warns that their values could not be verified. It takes all their neurons for
-    sigmoid neurons.
+    have no SHA-256, so `load_network` warns that their values could not be verified. It assumes that all their neurons
+    are sigmoid neurons.
 
     Args:
         path: Path of the file.

@@ -1,15 +1,18 @@
 """Read, write and digest arrays in pieces, without a second copy. The arrays may be sharded."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Shaped, UInt8, UInt32
+from numpy.typing import NDArray
+
+from jaxgd.typed import jit
 
 # Bytes of a piece. Smaller pieces take longer, and larger ones more memory: reading and writing hold a few at a time.
 PIECE = 2**24
@@ -17,7 +20,11 @@ PIECE = 2**24
 _GOLDEN, _FIRST, _SECOND = np.uint32(0x9E3779B1), np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 _LONGEST = 400  # bytes of an error message that goes to the other processes
 T = TypeVar("T")
-_Index = tuple[slice, ...]
+if TYPE_CHECKING:
+    Slice = slice[int, int, None]
+else:
+    Slice = slice
+_Index = tuple[Slice, ...]
 
 
 def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
@@ -63,7 +70,7 @@ def from_process_0(numbers: list[int]) -> list[int]:
     return list(map(int, multihost_utils.broadcast_one_to_all(np.resize(np.array(numbers or [0], np.int32), count))))
 
 
-def spans_processes(x: Any) -> bool:
+def spans_processes(x: object) -> bool:
     """Return True if an array has devices of other processes."""
     return isinstance(x, jax.Array) and not x.is_fully_addressable
 
@@ -79,7 +86,7 @@ def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Ite
     Yields:
         The slices of each part in the larger array.
     """
-    axes = []
+    axes: list[list[Slice]] = []
     for n, size, first in zip(shape, box, start, strict=True):
         inner = range((first // size + 1) * size, first + n, size)
         edges = [first, *inner, first + n]
@@ -93,7 +100,7 @@ def rows(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     return (max(PIECE // max(row, 1), 1), *(max(n, 1) for n in shape[1:])) if shape else ()
 
 
-def pieces(x: Any) -> Iterator[UInt8[np.ndarray, "n"]]:
+def pieces(x: ArrayLike) -> Iterator[UInt8[np.ndarray, "n"]]:
     """Yield the bytes of an array's values in the order of C, in pieces.
 
     The values of an array on one CPU device are not copied. The pieces of an array that spans processes have all its
@@ -142,7 +149,7 @@ def _resolved(index: _Index, shape: Sequence[int]) -> _Index:
 
 def assembled(
     shape: Sequence[int],
-    dtype: Any,
+    dtype: DTypeLike,
     read: Callable[[_Index], Shaped[np.ndarray, "..."]],
     sharding: jax.sharding.Sharding | None = None,
     box: Sequence[int] | None = None,
@@ -169,7 +176,13 @@ def assembled(
         return jax.make_array_from_single_device_arrays(tuple(shape), sharding, shards)
 
 
-def _filled(index: _Index, dtype: Any, read: Callable[[_Index], Any], box: Sequence[int], device: Any) -> Array:
+def _filled(
+    index: _Index,
+    dtype: DTypeLike,
+    read: Callable[[_Index], Shaped[np.ndarray, "..."]],
+    box: Sequence[int],
+    device: jax.Device | None,
+) -> Array:
     """Return one device's part of an array."""
     shape, start = [s.stop - s.start for s in index], [s.start for s in index]
     parts = list(boxes(shape, box, start))
@@ -185,12 +198,12 @@ def _filled(index: _Index, dtype: Any, read: Callable[[_Index], Any], box: Seque
     return x
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _put(x: Array, piece: Array, start: list[Any]) -> Array:
+@jit(donate_argnums=0)
+def _put(x: Array, piece: ArrayLike, start: Sequence[ArrayLike]) -> Array:
     return lax.dynamic_update_slice(x, piece, start)
 
 
-def digest(arrays: Sequence[Any]) -> list[str]:
+def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
     """Return a digest of 64 bits of the values of each array, as hexadecimal digits.
 
     The digest depends on the values and their places, and not on the devices. An element is one word u of 32 bits, or
@@ -224,8 +237,9 @@ def digest(arrays: Sequence[Any]) -> list[str]:
     return [f"{s:08x}{t:08x}" for s, t in sums]
 
 
-def _own_sums(x: Any) -> list[Any]:
+def _own_sums(x: Array | NDArray[Any]) -> list[NDArray[Any]]:
     """Return the sums of this process's part of an array. Each part of the array counts once among all devices."""
+    parts: list[tuple[Array | NDArray[Any], Sequence[int]]]
     if not isinstance(x, jax.Array):
         parts = [(x, (0,) * x.ndim)] if jax.process_index() == 0 else []
     elif x.is_fully_addressable and jax.process_index() > 0:
@@ -234,23 +248,26 @@ def _own_sums(x: Any) -> list[Any]:
         parts = [
             (s.data, [i.start for i in _resolved(s.index, x.shape)]) for s in x.addressable_shards if s.replica_id == 0
         ]
-    sums = [_sums(data, np.array(start, np.uint32)) for data, start in parts]
+    sums = [_sums(data, jnp.asarray(np.array(start, np.uint32))) for data, start in parts]
     return [np.asarray(pair) for pair in sums] or [np.zeros(2, np.uint32)]
 
 
-@jax.jit
-def _sums(x: Array, start: UInt32[Array, "axes"]) -> UInt32[Array, "2"]:
+@jit
+def _sums(x: ArrayLike, start: UInt32[Array, "axes"]) -> UInt32[Array, "2"]:
+    x = jnp.asarray(x)
     u = _words(x)
-    p = q = jnp.uint32(0)
+    p = q = jnp.asarray(0, np.uint32)
     for axis in range(u.ndim):
-        i = lax.broadcasted_iota(jnp.uint32, u.shape, axis)
+        i = lax.broadcasted_iota(np.uint32, u.shape, axis)
         i = i + start[axis] if axis < x.ndim else i
         p, q = _mix(p + _GOLDEN * (i + np.uint32(1))), _GOLDEN * q + i
     s = _mix(u ^ p)
     t = _mix(s + q)
-    zero = jnp.uint32(0)
+    zero = jnp.asarray(0, np.uint32)
     # Two calls of jnp.sum would write s and t to memory. One reduction of a pair does not.
-    return jnp.stack(lax.reduce((s, t), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(u.ndim))))
+    sums: tuple[Array, Array]
+    sums = lax.reduce((s, t), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), tuple(range(u.ndim)))
+    return jnp.stack(sums)
 
 
 def _mix(x: Array) -> Array:
@@ -264,6 +281,6 @@ def _words(x: Array) -> UInt32[Array, "..."]:
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         x = jnp.stack([x.real, x.imag], axis=-1)
     if x.dtype.itemsize <= 4 and not jnp.issubdtype(x.dtype, jnp.inexact):
-        return x.astype(jnp.uint32)
-    unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
-    return lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+        return x.astype(np.uint32)
+    unsigned = {1: "uint8", 2: "uint16"}.get(x.dtype.itemsize, "uint32")
+    return lax.bitcast_convert_type(x, unsigned).astype(np.uint32)

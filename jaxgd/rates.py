@@ -101,7 +101,7 @@ def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
 
 
 def may_wait(rates: Rates, config: StaticConfig) -> bool:
-    """Return True if an epoch that changes no weight need not be the last one that could: later rates may be larger."""
+    """Return True if a later epoch may change a weight although one epoch changed none: its rates may be larger."""
     return config.optimizer is not None or rates.eta.ndim > 0
 
 

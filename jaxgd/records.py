@@ -39,7 +39,7 @@ class LayerGradientNorms:
 
     ‖∂C/∂(w, b)‖ over the weights and biases of a layer, of the cost C over all training examples. The values have the
     shape (layers,), the first hidden layer first. The squares of a row add up to gradient_norm². A run of mini-batches
-    computes ∇C once more per entry. The full batch has it.
+    computes ∇C once more per entry. The full batch already has it.
 
     Attributes:
         of: "layer" (default); "w" for the weights only; or "b" for the biases only, which gives the book's ‖δ^l‖.
@@ -99,8 +99,8 @@ class TrainingSharpness:
             return c if decay is None else c + penalty(network, decay)
 
         # The search starts in the same random direction at every epoch, so that a continued run finds the same bits.
-        found = sharpness(cost, state.network, args=tuple(examples))
-        return jnp.where(found.converged, found.value, jnp.nan).astype(wide_dtype(state.network))
+        largest = sharpness(cost, state.network, args=tuple(examples))
+        return jnp.where(largest.converged, largest.value, jnp.nan).astype(wide_dtype(state.network))
 
 
 def require_records(record: object) -> Records:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict, TypeGuard
 
 import jax
 
@@ -39,16 +39,16 @@ _START = "start.safetensors"
 class _Rule(NamedTuple):
     """A condition on a value of config.json, and the words for it."""
 
-    holds: Callable[[Any], bool]
+    holds: Callable[[object], bool]
     words: str
 
 
-def _is_int(x: Any, least: int, most: int) -> bool:
+def _is_int(x: object, least: int, most: int) -> TypeGuard[int]:
     return type(x) is int and least <= x <= most
 
 
-def _is_float(x: Any, least: float, most: float) -> bool:
-    return type(x) in (int, float) and least <= x <= most
+def _is_float(x: object, least: float, most: float) -> TypeGuard[float]:
+    return type(x) in (int, float) and isinstance(x, int | float) and least <= x <= most
 
 
 def _whole(least: int, most: int) -> _Rule:
@@ -63,11 +63,11 @@ def _one_of(*names: str) -> _Rule:
     return _Rule(lambda x: x in names, " or ".join(names))
 
 
-def _are_sizes(x: Any) -> bool:
+def _are_sizes(x: object) -> bool:
     return type(x) is list and len(x) >= 2 and all(_is_int(n, 1, _LARGEST) for n in x)
 
 
-def _is_path(x: Any) -> bool:
+def _is_path(x: object) -> bool:
     with contextlib.suppress(JaxgdError):
         return type(x) is str and x != "" and as_path("config", x) is not None
     return False

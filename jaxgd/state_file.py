@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from jaxgd.checkpoint import keyed_like, unkeyed
 from jaxgd.descent import DescentState
@@ -16,7 +16,7 @@ from jaxgd.files import as_path
 from jaxgd.network_file import checksum, read_tensors, write_tensors
 from jaxgd.rules import Rule
 from jaxgd.rules.rule import Transformation
-from jaxgd.typed import eval_shape, tree_leaves, tree_map
+from jaxgd.typed import Field, eval_shape, tree_leaves, tree_map
 
 _STATE = "jaxgd.state/1"
 
@@ -95,12 +95,12 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
             "Restore the file, or run the descent again."
         )
     expected = {name: describe(eval_shape(unkeyed, x)) for name, x in _named(like).items()}
-    got = {name: describe(x) for name, x in tensors.items()}
-    for name in expected | got:
-        if expected.get(name) != got.get(name):
+    stored = {name: describe(x) for name, x in tensors.items()}
+    for name in expected | stored:
+        if expected.get(name) != stored.get(name):
             raise CheckpointError(
                 f"load_state: {path} must hold the state of v0 and {shown(rule)}. Expected {name} to be "
-                f"{expected.get(name, 'absent')}, got {got.get(name, 'no such array')}.\nPass the rule of the "
+                f"{expected.get(name, 'absent')}, got {stored.get(name, 'no such array')}.\nPass the rule of the "
                 "run and variables of its structure, shapes and dtypes, with the same setting jax_enable_x64."
             )
     leaves = [tensors[name] for name in expected]
@@ -108,7 +108,7 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
     return tree_map(keyed_like, like, state)
 
 
-def _named(state: DescentState) -> dict[str, Array]:
+def _named(state: DescentState) -> dict[str, Field]:
     """Return the leaves of a state by their paths, such as `.v`."""
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
 

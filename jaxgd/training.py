@@ -150,14 +150,14 @@ def train(
             The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
             possible under jit or vmap.
         keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
-            on the validation examples. The network at the start counts too, so the result is never worse there than the
-            start. The first of equal networks is the best one. A value that is infinite or NaN is never the best. If no
-            value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs to the
-            last epoch and holds the best network so far in `best`.
+            on the validation examples. The network at the start counts too, so the result is never worse on them than
+            the start. The first of equal networks is the best one. A value that is infinite or NaN is never the best.
+            If no value is finite, the result is the last network, with the outcome NOT_FINITE. `result.state` belongs
+            to the last epoch and holds the best network so far in `best`.
         by: The value that decides: the best network has the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
         patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
-            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run counts on. Default: no
+            is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run keeps counting. Default: no
             limit.
         record: Values to record at every entry, as a dict of names. Each is a function of the state that JAX can trace
             and that returns a number or an array of a fixed shape, or one of `LayerGradientNorms()` and
@@ -185,13 +185,13 @@ def train(
     Raises:
         ShapeError: If the data do not fit the network, hold no example, or the cost does not return one real scalar.
         DtypeError: If `eta` is missing, `eta` or `l2` is not one real number, an activation is neither a name nor a
-            function, `epochs` or `batch_size` is not a whole number known
-            before tracing, `evaluate` or `gradient_norm` is not True or False, the inputs are neither bytes nor
-            floating point, or another argument has the wrong type.
+            function, `epochs` or `batch_size` is not a whole number known before tracing, `evaluate` or
+            `gradient_norm` is not True or False, the inputs are neither bytes nor floating point, or another argument
+            has the wrong type.
         RangeError: If `epochs`, `batch_size`, `eta`, `l2` or `budget` is out of range, `kernel`, `precision` or an
             activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
-            another optimizer or to other activations. Also if a callback is given under jit or vmap,
-            or vmap traces a number inside the optimizer or the cost.
+            another optimizer or to other activations. Also if a callback is given under jit or vmap, or vmap traces a
+            number inside the optimizer or the cost.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 
@@ -285,7 +285,7 @@ def _run(
         network, fitted["train"], objective.cost, optimizer, batch_size, precision, divided, rates.decay, schedule
     )
     choice = select_backend(kernel, job)
-    # The native kernels multiply in float32 whatever JAX's setting is.
+    # The native kernels always multiply in float32.
     if precision is not None or choice.name != "native":
         require_precision("train", precision, network[-1].b.dtype)
     sizes, ready = network_sizes(network), dict[str, Examples]()
@@ -297,7 +297,7 @@ def _run(
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, rates, key, state))
     budget = objective.budget
     if budget is None:
-        # Few devices hold the rows of a chunk, and the others would wait. So each device computes all its rows at once.
+        # Only a few devices would hold the rows of a chunk. So each device computes all its rows at once.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, tree_leaves((network, splits, rates, key, state))))
@@ -375,7 +375,7 @@ def _require_same_optimizer(state: TrainState, config: StaticConfig) -> None:
 
 
 def _activated(network: Network, activation: object, *, is_state: bool) -> Network:
-    """Return the network with the activations that `train` got. The network of a state keeps its own."""
+    """Return the network with the given activations. The network of a state keeps its own."""
     changed = activated("train", network, activation)
     if is_state and outline(changed) != outline(network):
         raise RangeError(

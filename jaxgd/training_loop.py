@@ -23,7 +23,7 @@ from jaxgd.progress import progress_line
 from jaxgd.pytree import select
 from jaxgd.rates import in_range, may_wait, rates_of_epoch
 from jaxgd.records import Records, recorded
-from jaxgd.typed import jit, tree_leaves, tree_map
+from jaxgd.typed import Field, jit, tree_leaves, tree_map
 
 
 class Watch(NamedTuple):
@@ -199,7 +199,7 @@ def donatable(state: TrainState) -> TrainState:
     """Return the state with copies of arrays that JAX does not own, or that occur twice."""
     seen: set[int] = set()
 
-    def own(x: Array) -> Array:
+    def own(x: Field) -> Field:
         again = id(x) in seen or not isinstance(x, jax.Array)
         seen.add(id(x))
         return jnp.array(x) if again else x
@@ -223,7 +223,10 @@ def train_traced(
     labels_fit: Array | bool,
     watch: Watch,
 ) -> TrainResult:
-    """Run all epochs in one compiled loop, under jit and vmap. `labels_fit` is False if a traced label is wrong."""
+    """Run all epochs in one compiled loop, under jit and vmap.
+
+    `labels_fit` is False if a traced label is out of range.
+    """
     choice, best = watch.choice, state.best
     state, (first, code), finite = start(state._replace(best=None), splits, rates, config)
     known = jnp.asarray(finite & labels_fit)
@@ -275,6 +278,6 @@ def train_traced(
 
 
 def _ended(code: Array) -> Array:
-    """Return True if a run with this reason goes no further."""
+    """Return True if a run with this reason has ended."""
     reasons = (Reason.NOT_FINITE, Reason.START_NOT_FINITE, Reason.BAD_RULE)
     return jnp.any(jnp.array([code == int(reason) for reason in reasons]))

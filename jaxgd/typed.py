@@ -7,6 +7,7 @@ them. At run time these names are JAX's own functions.
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree as ravel_pytree_of_jax
 from jax.typing import ArrayLike
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     Tree = object
     # One real number, also as an array or a tracer.
     Real = Array | np.ndarray[Any, np.dtype[Any]] | np.floating[Any] | np.integer[Any] | float
+    RealField = Real
     # An array in a field of a pytree. At run time it has any type, because JAX also puts None, bool or object() there.
     Field = Array
     # A tree of variables. A class that is generic in V has variables of any type where a user writes no parameter.
     V = TypeVar("V", default=Any)
+    VField = TypeVar("VField", default=Any)
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -48,6 +51,14 @@ if TYPE_CHECKING:
         def trace(self, *args: object, **kwargs: object) -> Traced: ...
         def clear_cache(self) -> None: ...
         def _cache_size(self) -> int: ...
+
+    class Batchable(Protocol[P, R_co]):
+        """A function with a rule of its own for `vmap`."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        def def_vmap(self, rule: T) -> T: ...
+
+    def custom_vmap(fun: Callable[P, R]) -> Batchable[P, R]: ...
 
     @overload
     def jit(
@@ -112,6 +123,8 @@ if TYPE_CHECKING:
     @overload
     def vjp(fun: Callable[[S, T], R], x: S, y: T, /) -> tuple[R, Callable[[R], tuple[S, T]]]: ...
     def vjp(fun: Callable[..., object], *primals: object) -> tuple[object, Callable[..., Any]]: ...
+
+    def checkpoint(fun: Callable[P, R]) -> Callable[P, R]: ...
 
     def eval_shape(fun: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the outline of a result: its leaves have only a shape and a dtype."""
@@ -179,14 +192,18 @@ else:
 
     Tree = PyTree[Array]
     Real = ArrayLike
+    RealField = Any
     Field = Any
     V = TypeVar("V", bound=Tree)
+    VField = TypeVar("VField")
+    custom_vmap = jax.custom_batching.custom_vmap
     jit = jax.jit
     vmap = jax.vmap
     grad = jax.grad
     value_and_grad = jax.value_and_grad
     jvp = jax.jvp
     vjp = jax.vjp
+    checkpoint = jax.checkpoint
     eval_shape = jax.eval_shape
     tree_map = jax.tree.map
     tree_leaves = jax.tree.leaves

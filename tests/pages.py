@@ -21,7 +21,7 @@ COMMANDS_PAGE = ROOT / "docs/commands.md"
 PAGES = (README, ROOT / "examples/README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}))
 COMMANDS = ("train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info")
 # Columns of the help in docs/commands.md.
-WIDTH = 100
+WIDTH = 86
 
 FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")

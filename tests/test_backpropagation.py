@@ -22,8 +22,8 @@ by_hand = jax.jit(backprop)
 
 # Both sides compute the same products. They differ in the order of a few additions and in the place of 1/n. Sums over
 # the examples of a trained network cancel, which costs digits: at eps = 2e-16 and 1e-7, this leaves a factor of 5,000
-# and of 80. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Times
-# weights and sums, that is at most 1e4 times the smallest normal number.
+# and of 80. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Weights
+# and sums enlarge this difference to at most 1e4 times the smallest normal number.
 RTOL = {jnp.float64: 1e-12, jnp.float32: 1e-5}
 ATOL = {dtype: 1e4 * float(jnp.finfo(dtype).tiny) for dtype in RTOL}
 

@@ -141,7 +141,7 @@ def test_each_batch_element_has_its_best_network_and_its_end(digits, network):
         assert int(one.state.epoch) == int(alone.state.epoch) == len(alone.history.epoch) - 1
         assert int(one.state.best.waited) == int(alone.state.best.waited)
         np.testing.assert_allclose(one.state.best.value, alone.state.best.value, rtol=1e-3)
-        # Another program rounds otherwise, in 1,440 updates of float32.
+        # Another program rounds differently, in 1,440 updates of float32.
         assert_leaves_close(one.network, alone.network, rtol=1e-2)
     assert together.outcome.code.tolist()[-1] == int(Reason.BAD_RULE)
     assert together.best_epoch.tolist()[-1] == 0
@@ -184,7 +184,7 @@ def test_wide_and_donated_networks_keep_their_best(digits, network, monkeypatch)
     donated = train(jax.tree.map(jnp.array, network), data, donate=True, **settings)
     for got in (wide, donated):
         assert int(got.best_epoch) == int(want.best_epoch)
-        # Another program may round otherwise, in each of 5 updates of float32.
+        # Another program may round differently, in each of 5 updates of float32.
         assert_leaves_close(got.network, want.network, rtol=1e-4)
     assert_leaves_close(wide.state.best.network, wide.network, rtol=0)
 

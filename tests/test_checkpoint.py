@@ -238,7 +238,7 @@ def test_orbax_logs_nothing_while_checkpoints_are_open(folder, tree, caplog):
     assert logging.getLogger("absl").filters == before
 
 
-def test_a_full_disk_is_named_by_the_systems_words(tmp_path, tree, monkeypatch):
+def test_a_full_disk_gives_the_message_of_the_system(tmp_path, tree, monkeypatch):
     with Checkpoints(tmp_path, CONFIG) as checkpoints:
 
         def fail(*_, **__):

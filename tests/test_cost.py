@@ -194,7 +194,7 @@ def test_the_cross_entropy_of_outputs_equals_its_formula(x64):
 
 
 @pytest.mark.bad_input
-def test_the_cross_entropy_refuses_what_the_quadratic_cost_refuses(seed):
+def test_the_cross_entropy_refuses_the_same_arguments_as_the_quadratic_cost(seed):
     with pytest.raises(ShapeError, match=r"^cross_entropy: a and y must have the same shape"):
         cross_entropy(jnp.ones((5, 1)), jnp.ones(5))
     with pytest.raises(DtypeError, match=r"^cross_entropy: y must be real floating point"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import doctest
+import importlib.util
 import io
 import os
 import re
@@ -85,6 +86,45 @@ def test_every_page_is_in_the_index():
     index = set(pages.links(TEXTS["docs/README.md"]))
     others = {name for name in TEXTS if name not in ("README.md", "docs/README.md")}
     assert {os.path.relpath(name, "docs") for name in others} <= index
+
+
+def extension(name):
+    """Import a module that builds the site. It needs no Sphinx until the build calls its `setup`."""
+    spec = importlib.util.spec_from_file_location(name, pages.ROOT / f"docs/_extensions/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_sidebar_of_the_site_has_every_page():
+    table = extension("pages").sidebar(TEXTS["docs/README.md"])
+    for name in TEXTS:
+        if name.startswith("docs/") and name != "docs/README.md":
+            assert f"\n{name.removeprefix('docs/')}\n" in table
+
+
+def test_the_reference_has_every_public_name_once():
+    text = "".join(extension("pages").reference().values())
+    assert sorted(re.findall(r":: jaxgd\.(\w+)\n", text)) == jaxgd.__all__
+
+
+def test_the_site_leads_links_to_its_own_pages():
+    docs = pages.ROOT / "docs"
+    text = "[a](docs/train.md#functions) ![b](docs/valley.png) [c](CHANGELOG.md) [d](docs/README.md) `x[0](y)`"
+    expected = "[a](train.md#functions) ![b](valley.png) [c](project/changelog.md) [d](index.md) `x[0](y)`"
+    assert extension("pages").moved(text, pages.README, docs / "index.md", docs) == expected
+    code = "```python\nx[0](y)\n```\n"
+    assert extension("pages").moved(code, docs / "train.md", docs / "project/x.md", docs) == code
+
+
+def test_docstrings_become_restructured_text():
+    lines = ["Take `a*b` and |C| to v_ * w.", "", "Returns:", "    Outputs: from 0", "    to 1.", ""]
+    lines += ["Source: a,", "    b.", "", ">>> x = `a`", "'|C|'"]
+    extension("docstrings").rewrite(None, "function", "f", None, None, lines)
+    assert lines == [
+        *("Take ``a*b`` and \\|C\\| to v\\_ \\* w.", "", ":returns: Outputs: from 0", "    to 1.", ""),
+        *("Source:", "    a,", "    b.", "", ">>> x = `a`", "'|C|'", ""),
+    ]
 
 
 def test_readme_has_at_most_700_words():

@@ -95,7 +95,7 @@ def test_one_compiled_loop_records_the_same(network):
     def run(network):
         return train(network, (X, Y), record=RECORD, batch_size=5, **SETTINGS).history.records
 
-    # Another program rounds otherwise, in 12 updates of float32.
+    # Another program rounds differently, in 12 updates of float32.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), jax.jit(run)(network), run(network))
 
 
@@ -194,5 +194,5 @@ def test_records_and_the_best_network_inside_shard_map(network):
     mesh = jax.make_mesh((1,), ("networks",), axis_types=(jax.sharding.AxisType.Auto,))
     axis = jax.sharding.PartitionSpec("networks")
     together = jax.jit(jax.shard_map(jax.vmap(run), mesh=mesh, in_specs=axis, out_specs=axis))(jnp.ones(2))
-    # Another program rounds otherwise, in 12 updates of float32.
+    # Another program rounds differently, in 12 updates of float32.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4), together, run(1.0))

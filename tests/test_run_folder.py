@@ -253,7 +253,7 @@ def test_a_checkpoint_of_a_lost_folder_is_not_written(folder):
     assert not folder.path.exists()
 
 
-def test_litter_of_a_killed_run_is_removed_and_nothing_more(folder):
+def test_only_the_litter_of_a_killed_run_is_removed(folder):
     pytest.importorskip("fcntl")
     path = folder.path
     kept = ["config.json", "notes.tmp", ".notes.01234567.tmp", ".config.json.tmp", "checkpoints"]
@@ -275,7 +275,7 @@ def test_litter_of_a_killed_run_is_removed_and_nothing_more(folder):
         assert names(path.parent) == ["run"]
 
 
-def test_create_takes_over_what_a_killed_call_left(tmp_path):
+def test_create_takes_over_the_leftovers_of_a_killed_call(tmp_path):
     staging = tmp_path / ".run.creating"
     staging.mkdir()
     (staging / ".config.json.0123abcd.tmp").write_text("{")

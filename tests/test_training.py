@@ -384,7 +384,7 @@ def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypa
     for callback in (None, lambda state, entry: states.append(state)):
         got = train(network, few, callback=callback, **settings)
         assert got.outcome.reason is Reason.NOT_FINITE
-        # Another program may round otherwise, in each of 50 epochs of float32.
+        # Another program may round differently, in each of 50 epochs of float32.
         for name in ("network", "gradient"):
             assert_leaves_close(getattr(got.state, name), getattr(want.state, name), rtol=1e-4)
         for name in NUMBERS:

@@ -66,15 +66,15 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 def _limits(rng: random.Random) -> list[Limit]:
     """Return every limit once, with random numbers."""
-    here = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    many = [Limit("full disk", f"{kib} KiB", disk=kib + rng.randrange(4)) for kib in _DISKS]
+    present = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = [Limit("full disk", f"{kib} KiB", disk=kib + rng.randrange(4)) for kib in _DISKS]
     for files in (4, 8, 16, 24, 32):
         files += rng.randrange(4)
-        many.append(Limit("few files", f"{files} open files", functools.partial(_set, resource.RLIMIT_NOFILE, files)))
+        limits.append(Limit("few files", f"{files} open files", functools.partial(_set, resource.RLIMIT_NOFILE, files)))
     for mib in (16, 256, 1024, 2048):
-        size = here + mib * 2**20
-        many.append(Limit("little memory", f"{mib} MiB more", functools.partial(_set, resource.RLIMIT_AS, size)))
-    many += [
+        size = present + mib * 2**20
+        limits.append(Limit("little memory", f"{mib} MiB more", functools.partial(_set, resource.RLIMIT_AS, size)))
+    limits += [
         Limit("stdout", "a pipe that is closed", _closed_pipe),
         Limit("stdout", "not open", functools.partial(_closed, 1)),
         Limit("stdout", "a full device", functools.partial(_full, 1)),
@@ -88,9 +88,9 @@ def _limits(rng: random.Random) -> list[Limit]:
     ):
         epoch = rng.randint(1, 8)
         hook = functools.partial(_at_epoch, epoch, act)
-        many.append(Limit("run folder", f"{words} in epoch {epoch}", hook, gone=True))
-    many += [Limit("read-only folder", "a new run", disk=-1), Limit("read-only folder", "a continued run", disk=-2)]
-    return many
+        limits.append(Limit("run folder", f"{words} in epoch {epoch}", hook, gone=True))
+    limits += [Limit("read-only folder", "a new run", disk=-1), Limit("read-only folder", "a continued run", disk=-2)]
+    return limits
 
 
 def _one(limit: Limit, parent: Path, whole: Path) -> Task:
@@ -120,8 +120,8 @@ def _one(limit: Limit, parent: Path, whole: Path) -> Task:
             after = yield Job(command(*again), parent)
             if after.trouble or after.status:
                 kind, failed = f"{kind}; then cannot continue", True
-            elif found := difference(parent / "run", whole):
-                kind, failed = f"{kind}; then {found[0]}", True
+            elif change := difference(parent / "run", whole):
+                kind, failed = f"{kind}; then {change[0]}", True
         how = "" if limit.disk is None else ", tmpfs" if mounted else ", RLIMIT_FSIZE"
         about = f"{limit.about}: status {ending.status}: {ending.last_line}"
         return [Attack(f"{limit.target}{how}", kind, failed, about)]

@@ -1,16 +1,21 @@
 """The cost of a callback, and the time of many starts at once."""
 
+import functools
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 import jaxgd
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.rows import Row, sampled
 from jaxgd.named_costs import NAMED_COSTS
+from jaxgd.typed import block_until_ready, jit, vmap
+
+Stop = jaxgd.Stop | Literal["auto"]
 
 
 def callback_ratio(options: Options) -> Iterator[Row]:
@@ -22,16 +27,16 @@ def callback_ratio(options: Options) -> Iterator[Row]:
     named = NAMED_COSTS["rosenbrock"]
     costs: list[float] = []
 
-    def run(callback: Any) -> float:
+    def run(callback: Callable[[jaxgd.Solution[Array]], None] | None) -> float:
         began = time.perf_counter()
         rule, start = jaxgd.gradient_descent(1e-7), jnp.asarray(named.start)
         solution = jaxgd.minimize(
             named.cost, start, rule, max_steps=100_000_000, stop=None, record=None, callback=callback
         )
-        jax.block_until_ready(solution.v)  # type: ignore[no-untyped-call]
+        block_until_ready(solution.v)
         return time.perf_counter() - began
 
-    def callback(solution: Any) -> None:
+    def callback(solution: jaxgd.Solution[Array]) -> None:
         costs.append(float(solution.cost))
 
     run(None), run(callback)
@@ -45,19 +50,21 @@ def many_starts(options: Options) -> Iterator[Row]:
     """Yield the time of the first call and the times of later calls, for 10,000 starts at once."""
     cost = NAMED_COSTS["rosenbrock"].cost
     starts = 1.5 * jax.random.normal(jax.random.key(0), (10_000, 2))
-    for variant, make, steps, stop in (
+    variants: tuple[tuple[str, Callable[[], jaxgd.Rule], int, Stop], ...] = (
         ("jaxgd, gradient descent, 10,000 updates", lambda: jaxgd.gradient_descent(1e-3), 10_000, "auto"),
         ("jaxgd, backtracking to 1e-8", jaxgd.backtracking, 2_000, jaxgd.Stop(cost=1e-8)),
-    ):
+    )
+    for variant, make, steps, stop in variants:
 
-        def one(v: Any, make: Any = make, steps: int = steps, stop: Any = stop) -> Any:
+        def one(v: Array, make: Callable[[], jaxgd.Rule], steps: int, stop: Stop) -> jaxgd.Solution[Array]:
             return jaxgd.minimize(cost, v, make(), max_steps=steps, stop=stop, record=None)
 
-        run = jax.jit(jax.vmap(one))
+        run: Callable[[Array], jaxgd.Solution[Array]]
+        run = jit(vmap(functools.partial(one, make=make, steps=steps, stop=stop)))
         times = []
         for _ in range(1 + options.repeats):
             began = time.perf_counter()
-            solution = jax.block_until_ready(run(starts))  # type: ignore[no-untyped-call]
+            solution = block_until_ready(run(starts))
             times.append(time.perf_counter() - began)
         about: dict[str, Any] = {"precision": DEFAULT_PRECISION, "details": {"outcomes": solution.outcome.message}}
         yield sampled("minimize-starts", variant, "cold time", "s", times[:1], **about)

@@ -14,15 +14,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
+from jax import Array
+from numpy.typing import NDArray
 
 import jaxgd
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.minimize.problems import is_installed, mnist_problem
 from benchmarks.rows import Row, sampled
 from jaxgd.named_costs import NAMED_COSTS
+from jaxgd.typed import V, block_until_ready, grad, jvp, ravel_pytree, value_and_grad
 
-RULES: dict[str, Callable[[], Any]] = {
+RULES: dict[str, Callable[[], jaxgd.Rule]] = {
     "jaxgd backtracking": jaxgd.backtracking,
     "jaxgd wolfe": jaxgd.wolfe,
     "jaxgd wolfe, memory 0": lambda: jaxgd.wolfe(0),
@@ -44,13 +46,14 @@ class Watch:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        self.calls, self.reached = 0, [None] * len(self.met)
+        self.calls = 0
+        self.reached: list[int | None] = [None] * len(self.met)
 
-    def __call__(self, c: Any) -> None:
+    def __call__(self, c: Array | float) -> None:
         self.calls += 1
         for i, met in enumerate(self.met):
             if self.reached[i] is None and met(float(c)):
-                self.reached[i] = self.calls  # type: ignore[call-overload]
+                self.reached[i] = self.calls
         if (self.limit is not None and self.calls >= self.limit) or None not in self.reached:
             raise StopIteration
 
@@ -59,28 +62,35 @@ class Watch:
         self.calls += 1
 
 
-def by_scipy(cost: Any, v0: Any, method: str, watch: Watch, max_steps: int) -> float:
+def by_scipy(cost: Callable[[V], Array], v0: V, method: str, watch: Watch, max_steps: int) -> float:
     """Minimize with SciPy until all targets are met. Return the seconds, without compilation."""
     import scipy.optimize
 
     start, unravel = ravel_pytree(v0)
-    value_and_grad = jax.jit(jax.value_and_grad(lambda v: cost(unravel(v))))
-    hvp = jax.jit(lambda v, u: jax.jvp(jax.grad(lambda v: cost(unravel(v))), (v,), (u,))[1])
     dtype = start.dtype
 
-    def evaluated(v: Any) -> Any:
-        c, g = value_and_grad(np.asarray(v, dtype))
+    def flat_cost(v: Array) -> Array:
+        return cost(unravel(v))
+
+    def product_of(v: Array, u: Array) -> Array:
+        return jvp(grad(flat_cost), (v,), (u,))[1]
+
+    compiled: Callable[[NDArray[Any]], tuple[Array, Array]] = jax.jit(value_and_grad(flat_cost))
+    hvp: Callable[[NDArray[Any], NDArray[Any]], Array] = jax.jit(product_of)
+
+    def evaluated(v: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+        c, g = compiled(np.asarray(v, dtype))
         watch(c)
         return float(c), np.asarray(g, float)
 
-    def product(v: Any, u: Any) -> Any:
+    def product(v: NDArray[Any], u: NDArray[Any]) -> NDArray[Any]:
         watch.product()
         return np.asarray(hvp(np.asarray(v, dtype), np.asarray(u, dtype)), float)
 
-    jax.block_until_ready(value_and_grad(np.asarray(start)))  # type: ignore[no-untyped-call]
+    block_until_ready(compiled(np.asarray(start)))
     products: dict[str, Any] = {}
     if method == "Newton-CG":
-        jax.block_until_ready(hvp(np.asarray(start), np.asarray(start)))  # type: ignore[no-untyped-call]
+        block_until_ready(hvp(np.asarray(start), np.asarray(start)))
         products = {"hessp": product}
     began = time.perf_counter()
     with contextlib.suppress(StopIteration):
@@ -91,39 +101,39 @@ def by_scipy(cost: Any, v0: Any, method: str, watch: Watch, max_steps: int) -> f
     return time.perf_counter() - began
 
 
-def watched(cost: Any, watch: Watch) -> Any:
+def watched(cost: Callable[[V], Array], watch: Callable[[Array], None]) -> Callable[[V], Array]:
     """Return the cost with a callback that counts each evaluation while the program runs."""
 
-    def count(c: Any) -> None:
+    def count(c: Array) -> None:
         # An exception must not end the compiled program. Evaluations after the last target change no count.
         with contextlib.suppress(StopIteration):
             watch(c)
 
     @jax.custom_jvp
-    def counting(v: Any) -> Any:
+    def counting(v: V) -> Array:
         c = cost(v)
         jax.debug.callback(count, c)
         return c
 
     @counting.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
-        c, dc = jax.jvp(cost, primals, tangents)
+    def _(primals: tuple[V], tangents: tuple[V]) -> tuple[Array, Array]:
+        c, dc = jvp(cost, primals, tangents)
         jax.debug.callback(count, c)
         return c, dc
 
     return counting
 
 
-def by_jaxopt(cost: Any, v0: Any, watch: Watch, max_steps: int) -> None:
+def by_jaxopt(cost: Callable[[V], Array], v0: V, watch: Watch, max_steps: int) -> None:
     """Minimize with jaxopt's L-BFGS and its default line search."""
     import jaxopt
 
     solver = jaxopt.LBFGS(watched(cost, watch), maxiter=max_steps, tol=1e-12)
-    jax.block_until_ready(solver.run(v0))  # type: ignore[no-untyped-call]
+    block_until_ready(solver.run(v0))
     jax.effects_barrier()  # type: ignore[no-untyped-call]
 
 
-def by_optimistix(cost: Any, v0: Any, name: str, watch: Watch, max_steps: int) -> None:
+def by_optimistix(cost: Callable[[V], Array], v0: V, name: str, watch: Watch, max_steps: int) -> None:
     """Minimize with one of optimistix's minimizers."""
     import optimistix
 
@@ -181,15 +191,16 @@ TARGETS = (0.2, 0.1, 0.05)
 LIMIT = 2_000
 
 
-def progress_of_rule(cost: Any, v0: Any, make: Callable[[], Any]) -> Progress:
+def progress_of_rule(cost: Callable[[V], Array], v0: V, make: Callable[[], jaxgd.Rule]) -> Progress:
     """Run one of jaxgd's rules from target to target."""
     # The program is compiled before it is timed.
     jaxgd.minimize(cost, v0, make(), max_steps=1, stop=jaxgd.Stop(cost=TARGETS[0]), record=None)
     reached: list[int | None] = []
-    state: Any = None
+    state: jaxgd.DescentState[V] | None = None
+    evaluations = 0
     began = time.perf_counter()
     for target in TARGETS:
-        before = 1 if state is None else int(state.evaluations)
+        before = 1 if state is None else evaluations
         solution = jaxgd.minimize(
             cost, v0, make(), max_steps=LIMIT - before if before < LIMIT else 0,
             stop=jaxgd.Stop(cost=target), record=None, state=state,
@@ -197,10 +208,10 @@ def progress_of_rule(cost: Any, v0: Any, make: Callable[[], Any]) -> Progress:
         state = solution.state
         evaluations = int(solution.evaluations)
         reached.append(evaluations if float(solution.cost) <= target and evaluations <= LIMIT else None)
-    return _progress(reached, time.perf_counter() - began, int(state.evaluations))
+    return _progress(reached, time.perf_counter() - began, evaluations)
 
 
-def progress_on(cost: Any, v0: Any) -> dict[str, Progress]:
+def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
     """Return, for each minimizer, the evaluations until C is at each target and the time of one, in float32."""
     met = [lambda c, target=target: c <= target for target in TARGETS]
     rules = {"jaxgd gradient_descent(3)": lambda: jaxgd.gradient_descent(3.0), **RULES}

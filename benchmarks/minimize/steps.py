@@ -8,20 +8,23 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
 import jaxgd
 from benchmarks.case import DEFAULT_PRECISION, Case, Options
 from benchmarks.minimize.problems import is_installed, mnist_problem
 from benchmarks.rows import Row, sampled, significant
 from jaxgd.named_costs import NAMED_COSTS
+from jaxgd.typed import Tree, V, block_until_ready, grad, jit, tree_leaves, tree_map
 
-Run = Callable[[int], Any]
+Run = Callable[[int], object]
 
 # The largest allowed distance between a program and the bare loop after 5 steps, relative to the distance from the
 # start. Rounding in float32 is far below it.
@@ -31,7 +34,7 @@ PARITY = 1e-3
 class Problem(NamedTuple):
     """A cost, a start, an η that all programs use, and the number of steps N of a run."""
 
-    cost: Callable[[Any], Any]
+    cost: Callable[[Any], Array]
     v0: Any
     eta: float
     steps: int
@@ -59,11 +62,11 @@ def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
     gradient = jax.grad(problem.cost)
     evaluate = jax.value_and_grad(problem.cost) if with_cost else lambda v: (jnp.array(0.0), gradient(v))
 
-    def length(g: Any) -> Any:
-        return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(g)))
+    def length(g: Tree) -> Array:
+        return jnp.sqrt(sum(jnp.sum(x**2) for x in tree_leaves(g)))
 
-    @jax.jit
-    def run(v: Any, eta: Any, rtol: Any, n: Any) -> Any:
+    @jit
+    def run(v: V, eta: ArrayLike, rtol: ArrayLike, n: ArrayLike) -> tuple[Any, ...]:
         c, g = evaluate(v)
         tolerance = rtol * length(g)
 
@@ -73,7 +76,7 @@ def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
 
         def step(s: Any) -> Any:
             v, _, g, k = s
-            v = jax.tree.map(lambda x, u: x - eta * u, v, g)
+            v = tree_map(lambda x, u: x - eta * u, v, g)
             return v, *evaluate(v), k + 1
 
         def reversed_step(s: Any) -> Any:
@@ -88,7 +91,7 @@ def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
     return lambda n: run(problem.v0, problem.eta, 1e-6, n)[0]
 
 
-def by_jaxgd(problem: Problem, stop: Callable[[], Any], record: Any = None) -> Run:
+def by_jaxgd(problem: Problem, stop: Callable[[], jaxgd.Stop], record: Literal["auto"] | None = None) -> Run:
     """Return a run of `minimize` with these stopping tests."""
 
     def run(n: int) -> Any:
@@ -98,12 +101,12 @@ def by_jaxgd(problem: Problem, stop: Callable[[], Any], record: Any = None) -> R
     return run
 
 
-def gradient_tested() -> Any:
+def gradient_tested() -> jaxgd.Stop:
     """Return the stopping tests of the bare loop without C."""
     return jaxgd.Stop(gradient_rtol=1e-6, diverging=None, stalled=False)
 
 
-def all_tests() -> Any:
+def all_tests() -> jaxgd.Stop:
     """Return the default stopping tests."""
     return jaxgd.Stop(gradient_rtol=1e-6)
 
@@ -114,7 +117,7 @@ def by_optimistix(problem: Problem) -> Run:
 
     solver: Any = optimistix.GradientDescent(problem.eta, rtol=0.0, atol=0.0)
 
-    def cost(v: Any, _: Any) -> Any:
+    def cost(v: Tree, _: object) -> Array:
         return problem.cost(v)
 
     def run(v: Any, n: int) -> Any:
@@ -149,9 +152,9 @@ def fewer(problem: Problem) -> int:
 def by_python(problem: Problem) -> Run:
     """Return a loop in Python that calls a jitted step."""
 
-    @jax.jit
-    def step(v: Any, eta: Any) -> Any:
-        return jax.tree.map(lambda x, u: x - eta * u, v, jax.grad(problem.cost)(v))
+    @jit
+    def step(v: V, eta: ArrayLike) -> V:
+        return tree_map(lambda x, u: x - eta * u, v, grad(problem.cost)(v))
 
     def run(n: int) -> Any:
         v = problem.v0
@@ -185,13 +188,13 @@ def runners(problem: Problem) -> dict[str, tuple[Run, str]]:
 def seconds(run: Run, n: int) -> float:
     """Return the time of n steps."""
     start = time.perf_counter()
-    jax.block_until_ready(run(n))  # type: ignore[no-untyped-call]
+    block_until_ready(run(n))
     return time.perf_counter() - start
 
 
-def flat(v: Any) -> Any:
+def flat(v: object) -> NDArray[Any]:
     """Return the leaves of a pytree as one NumPy vector."""
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(v)])
+    return np.concatenate([np.ravel(x) for x in tree_leaves(v)])
 
 
 def differences(problem: Problem, runs: dict[str, tuple[Run, str]]) -> dict[str, float]:

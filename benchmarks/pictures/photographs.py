@@ -197,8 +197,8 @@ def _frame(scene: Scene, own: Random) -> Floats:
     sides = own.choice(4, size=int(own.integers(1, 5)), replace=False)
     level = own.uniform(0, 0.35)
     for side in sides.tolist():
-        turned = np.rot90(picture, side)  # a view
-        turned[start : start + width, start : turned.shape[1] - start] = level
+        rotated = np.rot90(picture, side)  # a view
+        rotated[start : start + width, start : rotated.shape[1] - start] = level
     return picture
 
 

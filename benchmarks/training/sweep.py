@@ -117,13 +117,13 @@ def by_torch(networks: Networks, data: Dataset) -> list[float]:
     draw = jit(lambda key, k: random_order(jax.random.fold_in(key, k), len(x)))
 
     def evaluations(model: Any) -> list[tuple[float, float]]:
-        found = []
+        results = []
         with torch.no_grad():
             for x, y in splits:
                 a = model(x)
                 right = a.argmax(1) == y.argmax(1)
-                found.append((float(((a - y) ** 2).sum() / (2 * len(x))), float(right.float().mean())))
-        return found
+                results.append((float(((a - y) ** 2).sum() / (2 * len(x))), float(right.float().mean())))
+        return results
 
     costs = []
     for i in networks.sample:
@@ -176,12 +176,12 @@ def measure(networks: Networks, options: Options) -> Iterator[Row]:
         for program in programs:
             runs[program].append(timed(networks.name, program, options.data_dir))
     base = programs[0]
-    if others := unlike({program: found[0] for program, found in runs.items()}, base):
+    if others := unlike({program: own[0] for program, own in runs.items()}, base):
         raise SystemExit(f"{networks.name}: at the end C is {runs[base][0]['cost']:.5g} for {base}, but {others}.")
-    times = {program: [figures["seconds"] for figures in found] for program, found in runs.items()}
-    for program, found in runs.items():
+    times = {program: [figures["seconds"] for figures in own] for program, own in runs.items()}
+    for program, own in runs.items():
         details: dict[str, Any] = {
-            "cost": found[0]["cost"],
+            "cost": own[0]["cost"],
             "baseline": base,
             "ratio": ratios(times[program], times[base]),
         }
@@ -189,8 +189,8 @@ def measure(networks: Networks, options: Options) -> Iterator[Row]:
             details["networks of torch"] = f"{networks.picked} of {len(networks.points):,}, scaled to all"
         row = functools.partial(sampled, networks.name, program, precision=DEFAULT_PRECISION)
         yield row("time", "s", times[program], details=details)
-        yield row("processor time", "s", [figures["processor"] for figures in found])
-        yield row("memory", "MB", [figures["megabytes"] for figures in found])
+        yield row("processor time", "s", [figures["processor"] for figures in own])
+        yield row("memory", "MB", [figures["megabytes"] for figures in own])
 
 
 def main(name: str, program: str, data_dir: str = "") -> None:

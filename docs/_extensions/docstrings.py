@@ -2,8 +2,6 @@
 
 import re
 
-from sphinx.domains.python import PyObject
-
 # Code in single backticks, or a character that means something in reStructuredText.
 MARK = re.compile(r"`([^`]+)`|([*|\\])|(?<=\w)(_)(?!\w)")
 # The text of these sections is no list of names, so napoleon must not look for them.
@@ -15,6 +13,8 @@ def setup(app):
     """Rewrite each docstring before napoleon reads its sections."""
     app.connect("autodoc-process-docstring", rewrite, priority=100)
     app.connect("autodoc-skip-member", skip)
+    from sphinx.domains.python import PyObject  # here, because the tests import this module without Sphinx
+
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"

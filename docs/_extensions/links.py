@@ -1,5 +1,7 @@
 """Links from public names in code to the reference."""
 
+import re
+
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
@@ -11,19 +13,19 @@ COMMON = {"accuracy", "update"}
 
 
 class PublicNames(SphinxTransform):
-    """Link code such as `minimize` and `jaxgd.minimize` to the reference."""
+    """Link code such as `minimize`, `minimize(…)` and `jaxgd.minimize` to the reference."""
 
     default_priority = 400
 
     def apply(self, **kwargs):
         """Replace the nodes of code that are public names."""
         for node in list(self.document.findall(nodes.literal)):
-            name = node.astext().removeprefix("jaxgd.")
-            if name not in jaxgd.__all__ or (name in COMMON and name == node.astext()):
+            code = re.fullmatch(r"(?s)(jaxgd\.)?(\w+)(\(.*\))?", node.astext())
+            if code is None or code[2] not in jaxgd.__all__ or (code[2] in COMMON and not code[1]):
                 continue
             if isinstance(node.parent, (nodes.reference, nodes.title, addnodes.pending_xref)):
                 continue
-            target = {"refdomain": "py", "reftype": "obj", "reftarget": f"jaxgd.{name}", "refexplicit": True}
+            target = {"refdomain": "py", "reftype": "obj", "reftarget": f"jaxgd.{code[2]}", "refexplicit": True}
             link = addnodes.pending_xref("", refdoc=self.env.docname, refwarn=True, **target)
             node.replace_self(link)
             link += node

@@ -1,7 +1,7 @@
 """Pages that the build writes from other files: the home page, the API reference, and the pages of the project.
 
-The files are ignored by git. docs/README.md decides the sidebar: each of its headings is a part, and each page that a
-table below it names is an entry.
+Git ignores these pages. docs/README.md decides the sidebar: each of its headings is a part, and each page that a table
+below the heading names is an entry.
 """
 
 import os
@@ -19,32 +19,33 @@ COPIES = {
     "examples/README.md": "project/examples.md",
     "jaxgd/data/digits/ATTRIBUTION.md": "project/attribution.md",
 }
-# The pages of the reference: the title, and the rooms of jaxgd whose public names it has.
+# The pages of the reference: a title, the rooms whose public names the page has, and further names in its signatures.
 REFERENCE = {
-    "minimize": ("Minimize", ("descent", "state_file", "outcome")),
-    "rules": ("Rules", ("rules",)),
-    "curvature": ("Curvature and slices", ("curvature", "slices")),
-    "network": (
-        "Networks and costs",
-        ("network", "activations", "cost", "backprop", "backpropagation", "network_file"),
-    ),
-    "train": ("Train", ("training", "history", "records", "assessment")),
-    "sweep": ("Sweeps", ("sweep", "sweeps")),
-    "data": ("Data", ("data",)),
-    "check": ("Gradient checks", ("gradcheck",)),
-    "report": ("Pictures", ("report",)),
-    "errors": ("Errors", ("errors",)),
+    "minimize": ("Minimize", ("descent", "state_file", "outcome"), ()),
+    "rules": ("Rules", ("rules",), ()),
+    "curvature": ("Curvature and slices", ("curvature", "slices"), ()),
+    "network": ("Networks and costs", ("network", "activations", "cost", "backpropagation", "network_file"), ()),
+    "train": ("Train", ("training", "history", "records", "assessment"), ("kernels.choice.BackendChoice",)),
+    "sweep": ("Sweeps", ("sweeps",), ()),
+    "data": ("Data", ("data",), ("mesh.place", "mesh.Placed")),
+    "check": ("Gradient checks", ("gradcheck",), ("gradcheck.report.LeafReport", "gradcheck.report.Consistency")),
+    "report": ("Pictures", ("report",), ()),
+    "errors": ("Errors", ("errors",), ()),
 }
-# An alias has the docstring of its type, so it needs one here: its page, its value and its docstring.
-ALIASES = {"Network": ("network", "tuple[Layer, ...]", "The type of a network: its layers, first to last.")}
+# An alias has the docstring of its type, so it needs one here.
+NETWORK = """.. py:type:: jaxgd.Network
+   :canonical: tuple[Layer, ...]
 
-LINK = re.compile(r"(?<=\]\()([^)\s:#]+)(#[^)\s]*)?(?=\))")
+   The type of a network: its layers, first to last."""
+
+# A block of code, code in a line, or the target of a link with its anchor. Only the last has groups.
+LINK = re.compile(r"(?ms)^```.*?^```$|`[^`\n]+`|(?<=\]\()([^)\s:#]+)(#[^)\s]*)?(?=\))")
 
 
 def setup(app):
-    """Write the pages before the build, and rewrite the links of the others."""
+    """Write the pages before the build, and change the links of the others."""
     app.connect("builder-inited", write)
-    app.connect("source-read", rewrite)
+    app.connect("source-read", change_links)
     return {"parallel_read_safe": True}
 
 
@@ -56,12 +57,12 @@ def write(app):
         if page == "index.md":
             text += "\n" + sidebar((docs / "README.md").read_text(encoding="utf-8"))
         _write(docs / page, text)
-    for name, text in reference().items():
-        _write(docs / "api" / f"{name}.md", text)
+    for page, text in reference().items():
+        _write(docs / "api" / f"{page}.md", text)
 
 
-def rewrite(app, docname, source):
-    """Lead the links of a page in docs/ to the copies on the site."""
+def change_links(app, docname, source):
+    """Change the links of a page in docs/ that lead to files with a copy on the site."""
     docs = Path(app.srcdir)
     page = docs / f"{docname}.md"
     if page.parent == docs and docname != "index":
@@ -69,14 +70,17 @@ def rewrite(app, docname, source):
 
 
 def moved(text, source, page, docs):
-    """Return the text of a page with its links relative to another place."""
+    """Return the text of the file `source` with its links relative to `page`. They lead to copies where one exists."""
 
     def target(link):
+        if link[1] is None:
+            return link[0]
         path = (source.parent / link[1]).resolve()
         if path == docs / "README.md":
             path = docs / "index.md"
-        copy = COPIES.get(str(path.relative_to(docs.parent))) if path.is_relative_to(docs.parent) else None
-        path = docs / copy if copy else path
+        for original, copy in COPIES.items():
+            if path == docs.parent / original:
+                path = docs / copy
         return os.path.relpath(path, page.parent) + (link[2] or "")
 
     return LINK.sub(target, text)
@@ -84,47 +88,35 @@ def moved(text, source, page, docs):
 
 def sidebar(text):
     """Return the tables of contents for the parts of docs/README.md."""
-    parts = re.findall(r"(?ms)^## (.*?)$(.*?)(?=^## |\Z)", text)
-    tables = []
-    for title, part in parts:
+    parts = {}
+    for title, part in re.findall(r"(?ms)^## (.*?)$(.*?)(?=^## |\Z)", text):
         targets = re.findall(r"(?m)^\| \[[^]]*\]\(([^)#]+)\)", part)
-        entries = [COPIES.get(os.path.normpath(f"docs/{target}"), target) for target in targets]
+        parts[title] = [COPIES.get(os.path.normpath(f"docs/{target}"), target) for target in targets]
         if title == "Reference":
-            entries += [f"api/{name}.md" for name in REFERENCE]
-        if entries:
-            tables.append("\n".join(["```{toctree}", ":hidden:", f":caption: {title}", "", *entries, "```"]))
-    return "\n\n".join(tables) + "\n"
+            parts["API"] = [f"api/{page}.md" for page in REFERENCE]
+    return "".join(f"```{{toctree}}\n:hidden:\n:caption: {title}\n\n{_lines(parts[title])}```\n\n" for title in parts)
 
 
 def reference():
     """Return the pages of the reference. Every public name must be on one of them."""
-    pages, left = {}, set(jaxgd.__all__) - set(ALIASES)
-    for page, (title, rooms) in REFERENCE.items():
-        lines = [f"# {title}"]
+    pages, left = {}, set(jaxgd.__all__) - {"Network"}
+    for page, (title, rooms, further) in REFERENCE.items():
+        entries = []
         for room in rooms:
-            names = [name for name in jaxgd.__all__ if name in left and _room(name) == room]
+            names = [name for name in left if getattr(jaxgd, name).__module__.split(".")[1] == room]
             left -= set(names)
-            for name in sorted(names, key=_order):
-                lines += ["", "```{eval-rst}", f".. {_directive(name)}:: jaxgd.{name}", *_members(name), "```"]
-        for name, (home, value, docstring) in ALIASES.items():
-            if home == page:
-                lines += [
-                    "",
-                    "```{eval-rst}",
-                    f".. py:type:: jaxgd.{name}",
-                    f"   :canonical: {value}",
-                    "",
-                    f"   {docstring}",
-                    "```",
-                ]
-        pages[page] = "\n".join(lines) + "\n"
+            entries += [_entry(name) for name in sorted(names, key=_order)]
+        entries += map(_entry, further)
+        if "network" in rooms:
+            entries.insert(0, NETWORK)
+        pages[page] = "\n\n".join([f"# {title}", *(f"```{{eval-rst}}\n{entry}\n```" for entry in entries)]) + "\n"
     if left:
         raise ValueError(f"REFERENCE in docs/_extensions/pages.py has no page for {', '.join(sorted(left))}.")
     return pages
 
 
-def _room(name):
-    return getattr(jaxgd, name).__module__.removeprefix("jaxgd.").split(".")[0]
+def _lines(entries):
+    return "".join(f"{entry}\n" for entry in entries)
 
 
 def _order(name):
@@ -132,15 +124,11 @@ def _order(name):
     return isinstance(getattr(jaxgd, name), type), name.lower()
 
 
-def _directive(name):
-    value = getattr(jaxgd, name)
-    if isinstance(value, type):
-        return "autoexception" if issubclass(value, BaseException) else "autoclass"
-    return "autofunction"
-
-
-def _members(name):
-    return ["   :members:"] if isinstance(getattr(jaxgd, name), type) else []
+def _entry(name):
+    kind = "class" if name.split(".")[-1][0].isupper() else "function"
+    if name.endswith("Error"):
+        kind = "exception"
+    return f".. auto{kind}:: jaxgd.{name}" + ("" if kind == "function" else "\n   :members:")
 
 
 def _write(path, text):

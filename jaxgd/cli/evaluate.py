@@ -21,9 +21,10 @@ from jaxgd.cli.output import error_line, say
 from jaxgd.cli.run_data import (
     UNSTATED,
     Conventions,
-    digest,
+    if_moved,
     is_folder,
     load_data,
+    other_data,
     recorded_conventions,
     require_sizes_fit,
     stated_conventions,
@@ -135,16 +136,10 @@ def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -
     except DataError as error:
         if options.data is not None or options.data_dir is not None:
             raise
-        option = "--data-dir" if config["data_dir"] else "--data"
-        moved = command_line("jaxgd", "evaluate", run, option)
-        raise DataError(f"{error}\nIf the data have moved: {moved} FOLDER") from error
+        raise DataError(f"{error}\n{if_moved('evaluate', run, config)}") from error
     require_sizes_fit(network_sizes(network), data, exact=not is_folder(name), run=run)
-    if (got := digest(data)) != config["data_sha256"]:
-        error_line(
-            "jaxgd evaluate",
-            f"warning: {data.name} is not the data set that {run} was trained on: "
-            f"expected the SHA-256 {config['data_sha256']}, got {got}.",
-        )
+    if difference := other_data(data, run, config):
+        error_line("jaxgd evaluate", f"warning: {difference}")
     return data, conventions
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from jaxgd.descent import Solution, Stop
     from jaxgd.named_costs import NamedCost
+    from jaxgd.rules import Rule
 
 _ROWS = 12  # rows of the printed table
 _ENTRIES = 10_000  # limit on the entries of the recorded path
@@ -154,7 +155,7 @@ class Minimize(_Hyperparams):
             raise RangeError(f"{self.cost} needs --start, the initial variables, as in --start 1.0 2.0.")
         return _user_cost(self.cost), self.start
 
-    def _rule(self) -> object:
+    def _rule(self) -> "Rule":
         from jaxgd.errors import RangeError
 
         rule = _WORDS[self.rule]

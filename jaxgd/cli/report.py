@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jaxgd.cli.common import DONE, MaybeName, MaybePath, RunDir, command_line, require_writable_figure
-from jaxgd.cli.output import error_line, say
-from jaxgd.cli.run_data import digest, is_folder, load_data, recorded_conventions, require_sizes_fit
+from jaxgd.cli.output import error_line, say, without_function
+from jaxgd.cli.run_data import if_moved, is_folder, load_data, other_data, recorded_conventions, require_sizes_fit
 from jaxgd.cli.train import Train
 
 if TYPE_CHECKING:
@@ -115,19 +115,14 @@ def _examined(options: Report, folder: "RunFolder", network: "Network", notes: l
     except DataError as error:
         if options.data is not None or options.data_dir is not None:
             raise
-        option = "--data-dir" if config["data_dir"] else "--data"
-        again = command_line("jaxgd", "report", options.run_dir, option)
         notes.append(
-            f"No confusion matrix and no misread images, because the data of the run cannot be read. {error} "
-            f"If the data have moved: {again} FOLDER"
+            "No confusion matrix and no misread images, because the data of the run cannot be read. "
+            f"{without_function(str(error))} {if_moved('report', options.run_dir, config)}"
         )
         return None
     require_sizes_fit(network_sizes(network), data, exact=not is_folder(name), run=folder.path)
-    if (got := digest(data)) != config["data_sha256"]:
-        notes.append(
-            f"{data.name} is not the data set that {folder.path} was trained on: expected the SHA-256 "
-            f"{config['data_sha256']}, got {got}."
-        )
+    if difference := other_data(data, folder.path, config):
+        notes.append(difference)
     part: Part = getattr(data, options.split)
     return Examined(data.name, options.split, part.images, assess(network, part.images, part.labels))
 

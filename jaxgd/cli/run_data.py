@@ -1,15 +1,34 @@
 """The data that a command reads: by name or from a folder, with its conventions, and checked against a network."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol
 
+import tyro
+
+from jaxgd.cli.common import DATA_HELP, MaybeFlag, MaybeInt, MaybeName, MaybePath, command_line
 from jaxgd.data.registry import DATASETS, Entry
 
 if TYPE_CHECKING:
     from jaxgd.data import Dataset
     from jaxgd.run_folder import RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """The first options of a command that trains: its data set."""
+
+    data: Annotated[MaybeName, tyro.conf.arg(help=f"{DATA_HELP}\n(default: digits)")] = None
+    data_dir: MaybePath = None
+    """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
+    labels_from: MaybeInt = None
+    """Label of the first class in the files of a folder: 1 for the letters of EMNIST. (default: 0)"""
+    transpose: MaybeFlag = None
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it."""
+    no_transpose: MaybeFlag = None
+    """Take a folder's images as upright, without a check."""
 
 
 class Conventions(NamedTuple):
@@ -99,6 +118,20 @@ def digest(data: "Dataset") -> str:
             sha.update(str(array.shape).encode())
             sha.update(array.tobytes())
     return sha.hexdigest()
+
+
+def other_data(data: "Dataset", run: Path, config: "RunConfig") -> str:
+    """Return a sentence if the data are not those that the run was trained on, and otherwise an empty text."""
+    actual, expected = digest(data), config["data_sha256"]
+    if actual == expected:
+        return ""
+    return f"{data.name} is not the data set that {run} was trained on: expected the SHA-256 {expected}, got {actual}."
+
+
+def if_moved(command: str, run: Path, config: "RunConfig") -> str:
+    """Return the advice for a command that cannot read the data of a run."""
+    option = "--data-dir" if config["data_dir"] else "--data"
+    return f"If the data have moved: {command_line('jaxgd', command, run, option)} FOLDER"
 
 
 def require_sizes_fit(

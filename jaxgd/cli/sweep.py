@@ -9,7 +9,6 @@ import tyro
 
 from jaxgd.cli import signals
 from jaxgd.cli.common import (
-    DATA_HELP,
     DONE,
     BatchSize,
     Epochs,
@@ -19,9 +18,6 @@ from jaxgd.cli.common import (
     ManyInts,
     MaybeBest,
     MaybeBytes,
-    MaybeFlag,
-    MaybeInt,
-    MaybeName,
     MaybePart,
     MaybePath,
     Scheme,
@@ -29,14 +25,21 @@ from jaxgd.cli.common import (
     require_writable_figure,
 )
 from jaxgd.cli.output import say
+from jaxgd.cli.run_data import (
+    DataOptions,
+    default_settings,
+    is_folder,
+    load_data,
+    require_sizes_fit,
+    stated_conventions,
+)
 
 if TYPE_CHECKING:
     from jaxgd.sweeps import Sweep as Result
-from jaxgd.cli.run_data import default_settings, is_folder, load_data, require_sizes_fit, stated_conventions
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class Sweep(DataOptions):
     """Train a network for every combination of sizes, η and seed, and tabulate the results.
 
     Prints one line for each pair of sizes and η: the median, the quartiles and the best of the last accuracy, and the
@@ -52,15 +55,6 @@ class Sweep:
     by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
     """
 
-    data: Annotated[MaybeName, tyro.conf.arg(help=f"{DATA_HELP}\n(default: digits)")] = None
-    data_dir: MaybePath = None
-    """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
-    labels_from: MaybeInt = None
-    """Label of the first class in the files of a folder: 1 for the letters of EMNIST. (default: 0)"""
-    transpose: MaybeFlag = None
-    """Exchange the rows and columns of a folder's images. The files of EMNIST need it."""
-    no_transpose: MaybeFlag = None
-    """Take a folder's images as upright, without a check."""
     sizes: ManyInts = ()
     """Neurons per layer, inputs first. Repeat the option for each network size. (default: pixels, 30, classes)"""
     eta: Floats = (3.0,)

@@ -16,7 +16,6 @@ from jaxgd.cli.common import (
     Float,
     Int,
     Kernel,
-    MaybeFlag,
     MaybeFloat,
     MaybeInt,
     MaybeInts,
@@ -29,6 +28,7 @@ from jaxgd.cli.common import (
     require_writable_figure,
 )
 from jaxgd.cli.output import error_line, say
+from jaxgd.cli.run_data import DataOptions
 from jaxgd.cli.train_folder import (
     batch_size_of,
     chosen_kernel,
@@ -57,7 +57,7 @@ _READABLE = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(DataOptions):
     """Train a network to read digits, by gradient descent v → v − η∇C.
 
     Prints one line per epoch: the number of test images that the network reads correctly. Epochs count from 0, as in
@@ -78,14 +78,6 @@ class Train:
         MaybeName,
         tyro.conf.arg(help=f"{DATA_HELP}\nWith --resume, the new place of the run's data. (default: digits)"),
     ] = None
-    data_dir: MaybePath = None
-    """Folder to search for data sets and to download them to. (default: $JAXGD_DATA_DIR, or ~/.cache/jaxgd if unset)"""
-    labels_from: MaybeInt = None
-    """Label of the first class in the files of a folder: 1 for the letters of EMNIST. (default: 0)"""
-    transpose: MaybeFlag = None
-    """Exchange the rows and columns of a folder's images. The files of EMNIST need it."""
-    no_transpose: MaybeFlag = None
-    """Take a folder's images as upright, without a check."""
     sizes: MaybeInts = None
     """Neurons per layer, inputs first. (default: pixels, 30, classes)"""
     scheme: Scheme = None

@@ -253,7 +253,7 @@ def _remedy(name: str, source: Source, data_dir: Path, remarks: list[str]) -> st
     """Return the advice for a failed download."""
     files = ", ".join(file.name for file in source.files)
     put = f"Put the four files {files} from {source.base_url}, gzipped or not, into {data_dir / name}."
-    return "\n".join([put, *remarks, "load_dataset('digits') needs no file and no network."])
+    return "\n".join([put, *remarks, "The data set 'digits' needs no file and no network."])
 
 
 def _sha256(content: bytes) -> str:

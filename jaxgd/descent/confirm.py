@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.mesh import control
 from jaxgd.pytree import axpy, dot, norm, select, size
 from jaxgd.rules.bounds import masked
+from jaxgd.typed import Generic, Real, Tree, V, eval_shape, finfo, grad, map_rows, tree_leaves, tree_map, vjp
 
 # Conjugate gradients stop when the residual is at most this part of ‖∇C‖.
 _RESIDUAL = 1e-3
@@ -19,14 +20,14 @@ _RESIDUAL = 1e-3
 _PRODUCTS, _ALL = 20, 200
 
 
-class _Solving(NamedTuple):
+class _Solving(NamedTuple, Generic[V]):
     """The state of conjugate gradients on H/unit. They start with ‖r‖ = 1, so the scale of C does not matter.
 
     ‖d‖² and r₀ᵀd follow from recurrences, so the solution d itself is not needed.
     """
 
-    r: PyTree[Array]
-    p: PyTree[Array]
+    r: V
+    p: V
     rr: Array  # ‖r‖²
     pp: Array  # ‖p‖²
     dp: Array  # dᵀp
@@ -58,7 +59,7 @@ class Prediction(NamedTuple):
     saddle: Bool[Array, ""]
 
 
-def tolerances(rtol: Any, v: PyTree[Array], cost: Array, scales: tuple[Array, Array] | None) -> tuple[Array, Array]:
+def tolerances(rtol: Real, v: Tree, cost: Array, scales: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """Return the largest distance and the largest decrease that count as near, for a gradient tolerance rtol.
 
     They are rtol^⅔ · max(‖v‖, min(1, ‖v₀‖)) and max(rtol^⅔ · min(1, C₀), rtol · |C|), with `scales` = (‖v₀‖, C₀) the
@@ -66,7 +67,7 @@ def tolerances(rtol: Any, v: PyTree[Array], cost: Array, scales: tuple[Array, Ar
     absolute, because a minimum with v = 0 and C = 0 has no scale of its own. Without `scales`, only the distance
     counts, up to rtol^⅔ · max(1, ‖v‖).
     """
-    eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(v))  # type: ignore[no-untyped-call]
+    eps = max(float(finfo(x.dtype).eps) for x in tree_leaves(v))
     r = jnp.maximum(jnp.asarray(rtol, cost.dtype), eps)
     root = r ** (2 / 3)
     if scales is None:
@@ -76,14 +77,14 @@ def tolerances(rtol: Any, v: PyTree[Array], cost: Array, scales: tuple[Array, Ar
 
 
 def is_near(
-    cost: Callable[[PyTree[Array]], Any],
-    v: PyTree[Array],
+    cost: Callable[[V], Array],
+    v: V,
     value: Array,
-    gradient: PyTree[Array],
-    rtol: Any,
-    spent: Any,
+    gradient: V,
+    rtol: Real,
+    spent: Array,
     scales: tuple[Array, Array] | None,
-    free: PyTree[Array] | None = None,
+    free: V | None = None,
 ) -> tuple[Array, Array]:
     """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
@@ -100,13 +101,13 @@ def is_near(
 
 
 def predict(
-    cost: Callable[[PyTree[Array]], Any],
-    v: PyTree[Array],
-    gradient: PyTree[Array],
+    cost: Callable[[V], Array],
+    v: V,
+    gradient: V,
     length: Array,
-    limits: Any,
+    limits: tuple[Array, Array],
     spent: Int[Array, ""],
-    free: PyTree[Array] | None = None,
+    free: V | None = None,
 ) -> Prediction:
     """Solve H d = ∇C by conjugate gradients, with `length` = ‖∇C‖.
 
@@ -120,19 +121,18 @@ def predict(
     kind = length.dtype
     most = jnp.where(length > 0, jnp.maximum(_PRODUCTS, spent // 4), _ALL)
     most = jnp.minimum(2 * size(v), jnp.array([most, jnp.where(length > 0, _PRODUCTS, 0)]))
-    eps: Any = jnp.finfo(kind).eps  # type: ignore[no-untyped-call]
+    eps = finfo(kind).eps
     product = _product(cost, v)
 
-    def predicted(s: _Solving, rest: Any) -> tuple[Array, Array]:
+    def predicted(s: _Solving[V], rest: Real) -> tuple[Array, Array]:
         scale = length / s.unit
         return (jnp.sqrt(s.dd) + jnp.sqrt(rest) / s.least) * scale, (s.energy + rest / s.least) * scale * length / 2
 
-    def is_far(s: _Solving) -> Array:
+    def is_far(s: _Solving[V]) -> Array:
         distance, decrease = predicted(s, 0)
-        far: Array = (distance > limits[0]) & (decrease > limits[1])
-        return far
+        return (distance > limits[0]) & (decrease > limits[1])
 
-    def solve(s: _Solving) -> _Solving:
+    def solve(s: _Solving[V]) -> _Solving[V]:
         hp = masked(free, product(s.p))
         curvature = dot(s.p, hp).astype(kind)
         unit = jnp.where(s.products > 0, s.unit, curvature)
@@ -160,24 +160,25 @@ def predict(
             negative=s.negative | (curvature < -(eps ** (2 / 3)) * span * s.pp),
         )
 
-    def search(x: tuple[PyTree[Array], Array, Array]) -> _Solving:
+    def search(x: tuple[V, Array, Array]) -> _Solving[V]:
         b, most, by_gradient = x
         bb, zero, no = dot(b, b).astype(kind), jnp.zeros((), kind), jnp.array(False)
         begin = _Solving(b, b, bb, bb, zero, zero, zero, zero + 1, zero + jnp.inf, jnp.array(0), no, zero, no)
 
-        def more(s: _Solving) -> Array:
-            over: Array = (s.rr <= _RESIDUAL**2) | s.bent | (by_gradient & is_far(s)) | (s.products >= most)
-            return ~over
+        def more(s: _Solving[V]) -> Array:
+            return ~((s.rr <= _RESIDUAL**2) | s.bent | (by_gradient & is_far(s)) | (s.products >= most))
 
-        end: _Solving = control.while_loop(more, solve, begin)
-        return end._replace(r=(), p=())
+        end: _Solving[V] = control.while_loop(more, solve, begin)
+        nothing: Any = ()
+        return end._replace(r=nothing, p=nothing)
 
     fixed = masked(free, _fixed(v, kind))
-    unit = jax.tree.map(lambda g: g / jnp.where(length > 0, length, 1).astype(g.dtype), gradient)
+    unit = tree_map(lambda g: g / jnp.where(length > 0, length, 1).astype(g.dtype), gradient)
     b = masked(free, select(length > 0, unit, fixed))
     # One search after the other: a callback in C may have no batch.
-    both = lax.map(search, (jax.tree.map(lambda *x: jnp.stack(x), b, fixed), most, jnp.array([True, False])))
-    s, second = (jax.tree.map(lambda x, i=i: x[i], both) for i in range(2))
+    starts = tree_map(lambda x, y: jnp.stack([x, y]), b, fixed)
+    both = map_rows(search, (starts, most, jnp.array([True, False])))
+    s, second = tree_map(lambda x: x[0], both), tree_map(lambda x: x[1], both)
     # The residual r adds at most ‖r‖/λ to the distance, with λ the least curvature. Use the least one seen as λ.
     distance, decrease = predicted(s, s.rr)
     solved = (length > 0) | (s.rr <= _RESIDUAL**2)
@@ -185,32 +186,32 @@ def predict(
     return Prediction(distance, decrease, solved & ~s.bent, indefinite, second.negative)
 
 
-def _fixed(v: PyTree[Array], kind: Any) -> PyTree[Array]:
+def _fixed(v: V, kind: np.dtype[Any]) -> V:
     """Return a vector without symmetry: it is orthogonal to no eigenvector of a simple Hessian."""
     leaves, outline = jax.tree.flatten(v)
     ends = list(itertools.accumulate((x.size for x in leaves), initial=0))
     numbers = [jnp.arange(a, b, dtype=kind) for a, b in itertools.pairwise(ends)]
     entries = [jnp.cos(i**2 + 0.3).reshape(x.shape).astype(x.dtype) for i, x in zip(numbers, leaves, strict=True)]
-    return jax.tree.unflatten(outline, entries)
+    fixed: V = jax.tree.unflatten(outline, entries)
+    return fixed
 
 
-def _product(cost: Callable[[PyTree[Array]], Any], v: PyTree[Array]) -> Callable[[PyTree[Array]], PyTree[Array]]:
+def _product(cost: Callable[[V], Array], v: V) -> Callable[[V], V]:
     """Return the product with the Hessian: exact, or by central differences of ∇C if JAX cannot derive it."""
-    gradient = jax.grad(cost)
+    gradient = grad(cost)
 
-    def exact(p: PyTree[Array]) -> PyTree[Array]:
+    def exact(p: V) -> V:
         # H is symmetric. Reverse mode also takes a cost with jax.custom_vjp.
-        product: PyTree[Array] = jax.vjp(gradient, v)[1](p)[0]
-        return product
+        return vjp(gradient, v)[1](p)[0]
 
-    def quotient(p: PyTree[Array]) -> PyTree[Array]:
+    def quotient(p: V) -> V:
         kind = norm(v).dtype
-        h = jnp.finfo(kind).eps ** (1 / 3) * jnp.maximum(1, norm(v)) / norm(p)  # type: ignore[no-untyped-call]
+        h = finfo(kind).eps ** (1 / 3) * jnp.maximum(1, norm(v)) / norm(p)
         above, below = gradient(axpy(h, p, v)), gradient(axpy(-h, p, v))
-        return jax.tree.map(lambda x, y: ((x - y) / (2 * h)).astype(x.dtype), above, below)
+        return tree_map(lambda x, y: ((x - y) / (2 * h)).astype(x.dtype), above, below)
 
     try:
-        jax.eval_shape(exact, v)
+        eval_shape(exact, v)
     except Exception:  # A callback, for instance, has no second derivative. JAX raises several types.
         return quotient
     return exact

@@ -1,128 +1,98 @@
 """`minimize`: make updates with a rule from a start, and return the solution, the reason for the stop and the path."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
 from jaxgd.descent.host import Watch, run_in_chunks
 from jaxgd.descent.implicit import at_minimum
 from jaxgd.descent.loop import Carry, advance, start
 from jaxgd.descent.problem import WHO, WithoutAux, configured, require_bounds, require_problem, require_sampled_stop
-from jaxgd.descent.record import Record, Trajectory, require_record, trajectory
+from jaxgd.descent.record import Record, require_record, trajectory
+from jaxgd.descent.solution import Solution
+from jaxgd.descent.state import DescentState, args_at
 from jaxgd.descent.stop import Stop, default_stop, require_stop, resolved_stop
-from jaxgd.descent.update import DescentState, StaticConfig, args_at, begin, one_update, resume
-from jaxgd.errors import DtypeError, RangeError, ShapeError, is_traced, require_bool, require_choice, shown
+from jaxgd.descent.update import StaticConfig, begin, one_update, resume
+from jaxgd.errors import RangeError, is_traced, require_bool, require_choice
 from jaxgd.mesh import control
 from jaxgd.mesh.axes import automatic_axes, varying
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import is_wide, wide_dtype
+from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, hold, inside
+from jaxgd.rules.rule import Transformation
 from jaxgd.seen import seen
+from jaxgd.typed import Tree, V, checkpoint, jit, tree_leaves
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Solution:
-    """The end of a descent, the reason it stopped, and the recorded path.
-
-    It is a pytree. Under vmap, the batch axes come first in every array, and `at(i)` is one element of the batch.
-
-    Attributes:
-        v: The variables after `steps` updates, a tree like v₀.
-        cost: C(v), a scalar.
-        gradient: ∇C(v), a tree like v₀.
-        best_v: The variables with the lowest C on the path; v with record=None.
-        best_cost: C(best_v), a scalar.
-        steps: The number of updates. It includes the updates of the earlier runs that `state` continues.
-        evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
-        outcome: The reason the descent stopped.
-        trajectory: The recorded path; None with record=None.
-        state: The state to continue from, with `minimize(..., state=solution.state)`.
-        aux: The cost's second result at v, with `has_aux=True`; otherwise None.
-
-    With `batches`, `cost` and `gradient` belong to batch `steps` mod m. `best_cost` is the lowest cost of one batch.
-    """
-
-    # JAX and NumPy may put objects other than arrays in these fields, so their type is Any.
-    v: Any
-    cost: Any
-    gradient: Any
-    best_v: Any
-    best_cost: Any
-    steps: Any
-    evaluations: Any
-    outcome: Outcome
-    trajectory: Trajectory | None
-    state: DescentState
-    aux: Any = None
-
-    def at(self, i: Any) -> "Solution":
-        """Return one element of a batch.
-
-        Args:
-            i: The index of the element: an int, a tuple of them for a batch of batches, or a traced index.
-
-        Returns:
-            The solution of this element, with every array indexed by i.
-
-        Raises:
-            ShapeError: If this solution is no batch, or i has too many indices or is out of range.
-
-        Example:
-            >>> from jaxgd import gradient_descent
-            >>> run = lambda eta: minimize(jnp.square, 1.0, gradient_descent(eta), max_steps=1, record=None)
-            >>> print(jax.vmap(run)(jnp.array([0.1, 0.5])).at(1).v)
-            0.0
-        """
-        batch, indices = jnp.shape(self.cost), i if isinstance(i, tuple) else (i,)
-        # JAX would clamp an index that is out of range.
-        inside = all(is_traced(j) or -n <= j < n for j, n in zip(indices, batch, strict=False))
-        if not indices or len(indices) > len(batch) or not inside:
-            raise ShapeError(f"Solution.at: i must index the batch, of shape {batch}, got {shown(i)}.")
-        element: Solution = jax.tree.map(lambda x: x[i], self)
-        return element
-
-    def __getitem__(self, i: Any) -> Any:
-        """Raise an error that names `at`, because an index could mean a field or an element of a batch."""
-        raise DtypeError("Solution: a solution has no index. Use solution.at(i) for element i of a batch.")
-
-    def _replace(self, **fields: Any) -> "Solution":
-        return dataclasses.replace(self, **fields)
-
-    def __repr__(self) -> str:
-        """Show the main results. The trajectory and the state are too long to show."""
-        shown = [f"{name}={getattr(self, name)!r}" for name in ("v", "cost", "steps", "evaluations", "outcome")]
-        return f"Solution({', '.join(shown)}, …)"
-
-
-@automatic_axes
+@overload
 def minimize(
     cost: Callable[..., Any],
-    v0: PyTree[Any],
-    rule: Any,
+    v0: np.ndarray[Any, np.dtype[Any]] | float,
+    rule: Transformation,
     *,
     args: tuple[Any, ...] = (),
     max_steps: int,
     stop: Stop | Literal["auto"] | None = "auto",
     record: Record | Literal["auto"] | None = "auto",
-    callback: Callable[[Solution], bool | None] | None = None,
+    callback: Callable[[Solution[Array]], bool | None] | None = None,
     chunk: int | None = None,
     seconds: float | None = None,
     progress: bool = False,
-    state: DescentState | None = None,
+    state: DescentState[Array] | None = None,
+    differentiate: Literal["implicit", "unroll"] = "implicit",
+    bounds: Sequence[object] | None = None,
+    has_aux: bool = False,
+    batches: object = None,
+) -> Solution[Array]: ...
+@overload
+def minimize(
+    cost: Callable[..., Any],
+    v0: V | None,
+    rule: Transformation,
+    *,
+    args: tuple[Any, ...] = (),
+    max_steps: int,
+    stop: Stop | Literal["auto"] | None = "auto",
+    record: Record | Literal["auto"] | None = "auto",
+    callback: Callable[[Solution[V]], bool | None] | None = None,
+    chunk: int | None = None,
+    seconds: float | None = None,
+    progress: bool = False,
+    state: DescentState[V] | None = None,
+    differentiate: Literal["implicit", "unroll"] = "implicit",
+    bounds: Sequence[object] | None = None,
+    has_aux: bool = False,
+    batches: object = None,
+) -> Solution[V]: ...
+@automatic_axes
+def minimize(
+    cost: Callable[..., Any],
+    v0: Any,
+    rule: Transformation,
+    *,
+    args: tuple[Any, ...] = (),
+    max_steps: int,
+    stop: Stop | Literal["auto"] | None = "auto",
+    record: Record | Literal["auto"] | None = "auto",
+    callback: Callable[[Solution[Any]], bool | None] | None = None,
+    chunk: int | None = None,
+    seconds: float | None = None,
+    progress: bool = False,
+    state: DescentState[Any] | None = None,
     differentiate: Literal["implicit", "unroll"] = "implicit",
     bounds: Any = None,
     has_aux: bool = False,
-    batches: PyTree[Any] | None = None,
-) -> Solution:
+    batches: object = None,
+) -> Solution[Any]:
     """Minimize a cost of many variables by repeated updates. The rule computes each step from the gradient.
 
     v → v + Δv, with Δv = −η∇C for `gradient_descent(eta)`. v₀ is the start and v_k the point after k updates.
@@ -237,7 +207,7 @@ def minimize(
     require_choice(WHO, "differentiate", differentiate, ("implicit", "unroll"))
     if (differentiate == "unroll" or batches is not None) and isinstance(stop, str) and stop == "auto":
         stop = None
-    stop = resolved_stop(WHO, stop, jnp.result_type(*jax.tree.leaves(v0)))
+    stop = resolved_stop(WHO, stop, jnp.result_type(*tree_leaves(v0)))
     if stop is not None:
         require_stop(stop, kind)
     if batches is not None:
@@ -265,36 +235,45 @@ def minimize(
     detached = lax.stop_gradient((v0, traced_rule, stop, state, args, box))
     solution = _run(config, *detached, max_steps, watch)
     if batches is not None:
-        inputs = [x for x in jax.tree.leaves((v0, traced_rule, stop, state, args, box)) if is_traced(x)]
+        inputs = [x for x in tree_leaves((v0, traced_rule, stop, state, args, box)) if is_traced(x)]
         solution = _without_derivatives(inputs, solution)
-    elif any(map(is_traced, jax.tree.leaves((args, box)))):
+    elif any(map(is_traced, tree_leaves((args, box)))):
         solution = _differentiable(config.cost, args, detached[2], solution, box)
     return _with_aux(config, args, solution)
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jit(static_argnames="config")
 def _start(
-    config: StaticConfig, rule: Any, stop: Any, v0: Any, state: DescentState | None, args: Any, bounds: Any
-) -> Carry:
+    config: StaticConfig,
+    rule: Rule | None,
+    stop: Stop | None,
+    v0: V,
+    state: DescentState[V] | None,
+    args: tuple[Any, ...],
+    bounds: Bounds | None,
+) -> Carry[V]:
     state = begin(config, rule, v0, args, bounds) if state is None else resume(config, rule, state, args, bounds)
     return _bare(config, start(config, rule, stop, state, args, bounds))
 
 
-def _advanced(config: StaticConfig, rule: Any, stop: Any, carry: Carry, args: Any, limit: Any) -> Carry:
+def _advanced(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
+) -> Carry[V]:
     return _bare(config, advance(config, rule, stop, carry, args, limit))
 
 
-_advance = jax.jit(_advanced, static_argnames="config")
+_advance = jit(_advanced, static_argnames="config")
 # It writes over the carry, which saves memory and needs a program of its own.
-_advance_in_place = jax.jit(_advanced, static_argnames="config", donate_argnames="carry")
+_advance_in_place = jit(_advanced, static_argnames="config", donate_argnames="carry")
 
 
-def _bare(config: StaticConfig, carry: Carry) -> Carry:
+def _bare(config: StaticConfig, carry: Carry[V]) -> Carry[V]:
     """Return the carry without best_v if that is v: a program would hold it twice."""
-    return carry if config.record is not None else carry._replace(state=carry.state._replace(best_v=None))
+    nothing: Any = None
+    return carry if config.record is not None else carry._replace(state=carry.state._replace(best_v=nothing))
 
 
-def _whole(carry: Carry) -> Carry:
+def _whole(carry: Carry[V]) -> Carry[V]:
     """Return the carry with best_v."""
     s = carry.state
     return carry if s.best_v is not None else carry._replace(state=s._replace(best_v=s.v))
@@ -302,28 +281,28 @@ def _whole(carry: Carry) -> Carry:
 
 def _run(
     config: StaticConfig,
-    v0: Any,
-    rule: Any,
-    stop: Any,
-    state: Any,
-    args: Any,
+    v0: V,
+    rule: Rule | None,
+    stop: Stop | None,
+    state: DescentState[V] | None,
+    args: tuple[Any, ...],
     bounds: Bounds | None,
     max_steps: int,
     watch: Watch,
-) -> Solution:
-    def started() -> Carry:
+) -> Solution[V]:
+    def started() -> Carry[V]:
         return _whole(_start(config, rule, stop, v0, state, args, bounds))
 
-    def advanced(carry: Carry, limit: int) -> Carry:
+    def advanced(carry: Carry[V], limit: int) -> Carry[V]:
         return _whole(_advance(config, rule, stop, _bare(config, carry), args, limit))
 
-    def solution(carry: Carry, first: Any, over: bool) -> Solution:
+    def solution(carry: Carry[V], first: Array, over: bool) -> Solution[V]:
         reached = _solution(config, stop, carry, first, max_steps if over else None)
         # The aux at the end follows the derivatives of v.
         return reached if over else _with_aux(config, args, reached)
 
     if watch.needs_host:
-        return cast(Solution, run_in_chunks(watch, started, advanced, solution, max_steps, state))
+        return run_in_chunks(watch, started, advanced, solution, max_steps, state)
     carry = started()
     first = carry.state.step
     if is_wide(v0) and not is_traced(carry.code):
@@ -334,7 +313,9 @@ def _run(
     return solution(carry, first, True)
 
 
-def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_steps: int | None) -> Solution:
+def _solution(
+    config: StaticConfig, stop: Stop | None, carry: Carry[V], first: Array | int, max_steps: int | None
+) -> Solution[V]:
     """Return the solution at the end of a run, or during the run if max_steps is None."""
     s = carry.state
     running = carry.code == int(Reason.RUNNING)
@@ -359,12 +340,12 @@ def _solution(config: StaticConfig, stop: Any, carry: Carry, first: Any, max_ste
     )
 
 
-@functools.partial(jax.jit, static_argnames="cost")
-def _aux(cost: WithoutAux, v: Any, args: Any, k: Any) -> Any:
+@jit(static_argnames="cost")
+def _aux(cost: WithoutAux, v: Tree, args: tuple[Any, ...], k: Array) -> Any:
     return cost.aux(v, *args_at(args, k))
 
 
-def _with_aux(config: StaticConfig, args: Any, solution: Solution) -> Solution:
+def _with_aux(config: StaticConfig, args: tuple[Any, ...], solution: Solution[V]) -> Solution[V]:
     """Return the solution with the aux of the cost at v, if it has any."""
     if not isinstance(config.cost, WithoutAux):
         return solution
@@ -372,33 +353,41 @@ def _with_aux(config: StaticConfig, args: Any, solution: Solution) -> Solution:
 
 
 @jax.custom_jvp
-def _without_derivatives(inputs: Any, solution: Solution) -> Solution:
+def _without_derivatives(inputs: list[Array], solution: Solution[V]) -> Solution[V]:
     """Return the solution. Its derivatives with respect to the inputs raise an error."""
     return solution
 
 
 @_without_derivatives.defjvp
-def _refuse_derivatives(primals: Any, tangents: Any) -> Any:
+def _refuse_derivatives(primals: object, tangents: object) -> NoReturn:
     raise RangeError(
         f"{WHO}: a run with batches ends at no minimum, so it has no implicit derivative.\n"
         'Use differentiate="unroll", or put jax.lax.stop_gradient around the arguments.'
     )
 
 
-def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution, box: Bounds | None) -> Solution:
+def _differentiable(
+    cost: Callable[..., Array],
+    args: tuple[Any, ...],
+    stop: Stop | None,
+    solution: Solution[V],
+    box: Bounds | None,
+) -> Solution[V]:
     """Return the solution as a function of args, by the implicit function theorem."""
     rtol = None if stop is None else stop.gradient_rtol
     if rtol is None:
-        rtol = default_stop(jnp.result_type(*jax.tree.leaves(solution.v))).gradient_rtol
+        rtol = default_stop(jnp.result_type(*tree_leaves(solution.v))).gradient_rtol
 
-    def minimum(v: Any, value: Any) -> Any:
+    def minimum(v: V, value: Array) -> tuple[V, Array, V]:
+        minimum: tuple[V, Array, V]
         if box is None:
-            return at_minimum(cost, args, v, value, solution.gradient, rtol)
+            minimum = at_minimum(cost, args, v, value, solution.gradient, rtol)
+            return minimum
         # A variable on a bound moves with the bound only. Inside `held`, C and its derivatives then need no mask.
-        v, *rest = at_minimum(held, (args, box), v, value, solution.gradient, rtol, inside(box, v))
-        return hold(box, v), *rest
+        minimum = at_minimum(held, (args, box), v, value, solution.gradient, rtol, inside(box, v))
+        return hold(box, minimum[0]), *minimum[1:]
 
-    def held(v: Any, args: Any, box: Bounds) -> Any:
+    def held(v: V, args: tuple[Any, ...], box: Bounds) -> Array:
         return cost(hold(box, v), *args)
 
     v, value, gradient = minimum(solution.v, solution.cost)
@@ -406,10 +395,12 @@ def _differentiable(cost: Any, args: Any, stop: Stop | None, solution: Solution,
     return solution._replace(v=v, cost=value, gradient=gradient, best_v=best_v, best_cost=best_cost)
 
 
-def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: int, bounds: Bounds | None) -> Solution:
+def _unrolled(
+    config: StaticConfig, rule: Rule | None, v0: V, args: tuple[Any, ...], max_steps: int, bounds: Bounds | None
+) -> Solution[V]:
     """Make exactly max_steps updates that can be differentiated through, in memory that grows like √max_steps."""
 
-    def step(s: DescentState, _: None) -> tuple[DescentState, None]:
+    def step(s: DescentState[V], _: None) -> tuple[DescentState[V], None]:
         state = one_update(config, rule, None, s, args, False, s.step, bounds)[0]
         return state._replace(step=s.step + 1, evaluations=state.evaluations + 1), None
 
@@ -418,12 +409,11 @@ def _unrolled(config: StaticConfig, rule: Any, v0: Any, args: Any, max_steps: in
     length = max(1, math.isqrt(max_steps))
     rounds, rest = divmod(max_steps, length)
 
-    @jax.checkpoint
-    def several(s: DescentState, _: None) -> tuple[DescentState, None]:
-        return cast(tuple[DescentState, None], control.scan(jax.checkpoint(step), s, None, length=length))
+    def several(s: DescentState[V], _: None) -> tuple[DescentState[V], None]:
+        return control.scan(checkpoint(step), s, None, length=length)
 
-    s, _ = control.scan(several, s, None, length=rounds)
-    s, _ = control.scan(jax.checkpoint(step), s, None, length=rest)
+    s, _ = control.scan(checkpoint(several), s, None, length=rounds)
+    s, _ = control.scan(checkpoint(step), s, None, length=rest)
     s = s._replace(best_v=s.v, best_cost=s.cost)
     code = jnp.where(jnp.isfinite(s.cost), int(Reason.COMPLETED), failed)
     if rule is not None:

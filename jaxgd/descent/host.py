@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxgd.descent.loop import Carry
 from jaxgd.descent.problem import WHO
-from jaxgd.descent.update import DescentState
+from jaxgd.descent.solution import Solution
+from jaxgd.descent.state import DescentState
 from jaxgd.errors import RangeError, is_traced
 from jaxgd.mesh.processes import decided, spans_processes
 from jaxgd.outcome import Reason
 from jaxgd.progress import progress_line
 from jaxgd.pytree import norm
+from jaxgd.typed import V, block_until_ready, jit
 
 # Longest duration of a chunk of fast updates, in seconds, if the caller gives no length.
 _CHUNK_SECONDS = 0.1
@@ -38,12 +40,12 @@ class Watch(NamedTuple):
 
 def run_in_chunks(
     watch: Watch,
-    start: Callable[[], Carry],
-    advance: Callable[[Carry, int], Carry],
-    solution: Callable[[Carry, Any, bool], Any],
+    start: Callable[[], Carry[V]],
+    advance: Callable[[Carry[V], int], Carry[V]],
+    solution: Callable[[Carry[V], Array, bool], Solution[V]],
     max_steps: int,
-    given: DescentState | None,
-) -> Any:
+    given: DescentState[V] | None,
+) -> Solution[V]:
     """Run a descent in chunks, and return its solution.
 
     If the arrays span several processes, the clock and the callback's answer of process 0 decide for all of them.
@@ -109,15 +111,14 @@ def run_in_chunks(
         raise
 
 
-def _finished(carry: Carry) -> Carry:
+def _finished(carry: Carry[V]) -> Carry[V]:
     # A failed or interrupted chunk leaves no state, so wait for its end before its state replaces the last one.
-    finished: Carry = jax.block_until_ready(carry)  # type: ignore[no-untyped-call]
-    return finished
+    return block_until_ready(carry)
 
 
-def _words(carry: Carry) -> str:
+def _words(carry: Carry[Any]) -> str:
     s = carry.state
     return f"C = {float(s.cost):.4g}, ‖∇C‖ = {float(_norm(s.gradient)):.4g}"
 
 
-_norm = jax.jit(norm)
+_norm = jit(norm)

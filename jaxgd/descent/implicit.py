@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
+from jaxgd.typed import Real, V, finfo, grad, jvp, tree_leaves, tree_map
 
 # The solution of the linear equation takes more products than the check, so the check needs no tight limit.
 _EVALUATIONS = 10**6
@@ -19,14 +20,14 @@ _EVALUATIONS = 10**6
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def at_minimum(
-    cost: Callable[..., Any],
+    cost: Callable[..., Array],
     args: tuple[Any, ...],
-    v: PyTree[Array],
+    v: V,
     value: Array,
-    gradient: PyTree[Array],
-    rtol: Any,
-    free: PyTree[Array] | None = None,
-) -> tuple[PyTree[Array], Array, PyTree[Array]]:
+    gradient: V,
+    rtol: Real,
+    free: V | None = None,
+) -> tuple[V, Array, V]:
     """Return the minimum v of cost(v, *args), with its cost and gradient, as functions of args.
 
     ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. The minimum does
@@ -40,38 +41,56 @@ def at_minimum(
 
 
 @at_minimum.defjvp
-def _at_minimum_jvp(cost: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+def _at_minimum_jvp(
+    cost: Callable[..., Array],
+    primals: tuple[tuple[Any, ...], V, Array, V, Real, V | None],
+    tangents: tuple[tuple[Any, ...], V, Array, V, Real, V | None],
+) -> tuple[tuple[V, Array, V], tuple[V, Array, V]]:
     args, v, value, gradient, rtol, free = primals
     # Without a minimum, the theorem does not apply.
     factor = jnp.where(_near(cost, *lax.stop_gradient((args, v, value, rtol)), free), 1, jnp.nan)
 
-    def marked(dx: Any) -> Any:
+    def valid(dx: Array) -> Array:
         dtype = jnp.result_type(dx)  # A tangent may be a Python number.
         return dx if dtype == jax.dtypes.float0 else dx * factor.astype(dtype)
 
-    # Conjugate gradients return 0 for NaN. Mark the tangents before and after them, because reverse mode runs backward.
-    moved = jax.tree.map(marked, tangents[0])
+    # Conjugate gradients return 0 for NaN. Multiply the tangents before and after them by the factor, because reverse
+    # mode runs backward.
+    moved = tree_map(valid, tangents[0])
     # Apply at_minimum again: v depends on args in the second derivative too.
     v, value, gradient = at_minimum(cost, args, v, value, gradient, rtol, free)
-    _, force = jax.jvp(lambda args: jax.grad(lambda v: cost(v, *args))(v), (args,), (moved,))
-    _, dvalue = jax.jvp(lambda args: cost(v, *args), (args,), (moved,))
-    dv = _solve(partial(hessian_vector_product, cost, v, args=args), jax.tree.map(jnp.negative, force))
-    tangent = jax.tree.map(marked, dv), jnp.asarray(dvalue, value.dtype), jax.tree.map(jnp.zeros_like, gradient)
+
+    def gradient_at(args: tuple[Any, ...]) -> V:
+        return grad(_with(cost, args))(v)
+
+    def cost_at(args: tuple[Any, ...]) -> Array:
+        return cost(v, *args)
+
+    def product(u: V) -> V:
+        return hessian_vector_product(cost, v, u, args)
+
+    _, force = jvp(gradient_at, (args,), (moved,))
+    _, dvalue = jvp(cost_at, (args,), (moved,))
+    dv = _solve(product, tree_map(jnp.negative, force))
+    tangent = tree_map(valid, dv), jnp.asarray(dvalue, value.dtype), tree_map(jnp.zeros_like, gradient)
     return (v, value, gradient), tangent
 
 
-def _near(cost: Callable[..., Any], args: Any, v: PyTree[Array], value: Array, rtol: Any, free: Any) -> Array:
-    def at(v: PyTree[Array]) -> Any:
-        return cost(v, *args)
-
-    return is_near(at, v, value, jax.grad(at)(v), rtol, jnp.array(_EVALUATIONS), None, free)[1]
+def _with(cost: Callable[..., Array], args: tuple[Any, ...]) -> Callable[[V], Array]:
+    return lambda v: cost(v, *args)
 
 
-def _solve(product: Callable[[Any], Any], b: PyTree[Array]) -> PyTree[Array]:
+def _near(cost: Callable[..., Array], args: tuple[Any, ...], v: V, value: Array, rtol: Real, free: V | None) -> Array:
+    at = _with(cost, args)
+    return is_near(at, v, value, grad(at)(v), rtol, jnp.array(_EVALUATIONS), None, free)[1]
+
+
+def _solve(product: Callable[[V], V], b: V) -> V:
     """Return H⁻¹b by conjugate gradients. It can be differentiated in forward and reverse mode."""
-    eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(b))  # type: ignore[no-untyped-call]
+    eps = max(float(finfo(x.dtype).eps) for x in tree_leaves(b))
 
-    def solve(product: Callable[[Any], Any], b: Any) -> Any:
+    def solve(product: Callable[[V], V], b: V) -> Any:
         return cg(product, b, tol=10 * eps)[0]  # type: ignore[no-untyped-call]
 
-    return lax.custom_linear_solve(product, b, solve, symmetric=True)
+    solution: V = lax.custom_linear_solve(product, b, solve, symmetric=True)
+    return solution

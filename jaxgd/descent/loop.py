@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Int
 
 from jaxgd.curvature import sharpness
 from jaxgd.descent.batching import (
@@ -21,12 +22,12 @@ from jaxgd.descent.batching import (
 )
 from jaxgd.descent.confirm import is_near
 from jaxgd.descent.record import ENTRIES, Buffers, blank, buffers, thinned, written
+from jaxgd.descent.state import DescentState, args_at
 from jaxgd.descent.stop import FIRST_LOOK, Limits, Stop, limits_of, may_go_on, overflows, reason_to_stop
 from jaxgd.descent.update import (
-    DescentState,
     StaticConfig,
-    args_at,
     cost_of,
+    cost_with,
     follows_cost,
     landing,
     moves,
@@ -41,6 +42,7 @@ from jaxgd.outcome import Reason
 from jaxgd.pytree import any_nonzero, norm, subtract
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, free
+from jaxgd.typed import Generic, V, tree_map
 
 # The code of a start where ‖∇C‖ is within its tolerance, until the first check in the loop.
 _UNCHECKED = -1
@@ -48,7 +50,7 @@ _UNCHECKED = -1
 _SMALLER = 0.1
 
 
-class Carry(NamedTuple):
+class Carry(NamedTuple, Generic[V]):
     """The state of the loop.
 
     Attributes:
@@ -64,14 +66,14 @@ class Carry(NamedTuple):
         bounds: The bounds of the variables; None without bounds.
     """
 
-    state: DescentState
+    state: DescentState[V]
     i: Int[Array, ""]
     first: Int[Array, ""]
     even: Bool[Array, ""]
     code: Int[Array, ""]
     every: Int[Array, ""]
     buffers: Buffers | None
-    eigenvector: PyTree[Array] | None
+    eigenvector: V | None
     gradient_norm: tuple[Array, Array] | None = None
     bounds: Bounds | None = None
 
@@ -80,10 +82,10 @@ def start(
     config: StaticConfig,
     rule: Rule | None,
     stop: Stop | None,
-    state: DescentState,
+    state: DescentState[V],
     args: tuple[Any, ...],
     bounds: Bounds | None = None,
-) -> Carry:
+) -> Carry[V]:
     """Return the carry before the first update of a run. Record entry 0, and make the stopping tests at the start."""
     tested_state = with_reduced_gradient(bounds, state)
     code = reason_to_stop(stop, _limits(stop, state), tested_state)
@@ -100,16 +102,20 @@ def start(
     carry = Carry(state, jnp.array(0), state.step, jnp.array(True), code, jnp.array(1), None, None, tested, bounds)
     if config.record is None:
         return carry
-    carry = carry._replace(every=jnp.array(config.record.every or 1))
-    vector = jax.tree.map(jnp.zeros_like, state.v) if config.record.sharpness else None
-    entry, vector = _entry(config, rule, tested_state, args_at(args, state.step), (nan, nan, nan), vector)
+    vector = tree_map(jnp.zeros_like, state.v) if config.record.sharpness else None
+
+    def first_entry() -> tuple[Buffers, V | None]:
+        return _entry(config, rule, tested_state, args_at(args, state.step), (nan, nan, nan), vector)
+
+    entry, vector = first_entry()
     empty = buffers(config.record, config.max_steps or 0, entry)
-    return carry._replace(buffers=written(empty, 0, entry), eigenvector=vector)
+    every = jnp.array(config.record.every or 1)
+    return carry._replace(every=every, buffers=written(empty, 0, entry), eigenvector=vector)
 
 
 def advance(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
-) -> Carry:
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
+) -> Carry[V]:
     """Update until a stopping test is met or this run has made `limit` updates.
 
     The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
@@ -119,21 +125,21 @@ def advance(
     A batch element that meets a test pauses until the outer loop has checked it.
     """
 
-    def going(c: Carry) -> Any:
+    def going(c: Carry[V]) -> Array:
         running = c.code == int(Reason.RUNNING)
         return any_element((running & (c.state.step - c.first < limit)) | (c.code == _UNCHECKED))
 
-    def several(c: Carry) -> Carry:
+    def several(c: Carry[V]) -> Carry[V]:
         return _thin(config, _check_tests(config, rule, stop, _run_updates(config, rule, stop, c, args, limit), args))
 
-    end: Carry = _with_norm(stop, control.while_loop(going, several, carry))
+    end: Carry[V] = _with_norm(stop, control.while_loop(going, several, carry))
     if config.record is None:
         s = end.state
         end = end._replace(state=s._replace(best_v=s.v, best_cost=s.cost))
     return end
 
 
-def _with_norm(stop: Stop | None, c: Carry) -> Carry:
+def _with_norm(stop: Stop | None, c: Carry[V]) -> Carry[V]:
     """Return the carry with ‖∇C‖ and its tolerance, if a test needs them."""
     if stop is None or not stop.needs_gradient_norm:
         return c
@@ -142,15 +148,15 @@ def _with_norm(stop: Stop | None, c: Carry) -> Carry:
 
 
 def judge(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
-) -> Carry:
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState[V], args: tuple[Any, ...]
+) -> Carry[V]:
     """Make all tests at a state, without an update or a record."""
     return _with_norm(stop, _check_tests(config, rule, stop, start(config, rule, stop, state, args), args))
 
 
 def step_once(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState, args: tuple[Any, ...]
-) -> DescentState:
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState[V], args: tuple[Any, ...]
+) -> DescentState[V]:
     """Make one update, unless a test is met."""
     carry = _run_updates(config, rule, stop, judge(config, rule, stop, state, args), args, 1)
     s = with_scale(carry.state)
@@ -158,8 +164,8 @@ def step_once(
 
 
 def _run_updates(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry, args: tuple[Any, ...], limit: Any
-) -> Carry:
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
+) -> Carry[V]:
     """Update until every batch element meets a test, a check of progress is due, or the limit is reached.
 
     The loop also ends after the first update, after each update if `limits.plain` is false, when ‖∇C‖² overflows, and
@@ -181,17 +187,17 @@ def _run_updates(
         most = jnp.minimum(most, ENTRIES * carry.every - done)
     limit = i + least_element(jnp.where(running, jnp.minimum(most, left), limit))
 
-    def alive(c: Carry) -> Any:
+    def alive(c: Carry[V]) -> Array:
         # Make at least one update. If rounding made this test differ from the outer one, the loops would never end.
         state = with_reduced_gradient(bounds, c.state)
         return running & (may_go_on(stop, limits, state, follows) | (c.i == carry.i))
 
-    def going(c: Carry) -> Any:
+    def going(c: Carry[V]) -> Array:
         state = with_reduced_gradient(bounds, c.state)
         overflowed = running & overflows(stop, state) & (c.i > carry.i) if not follows else jnp.array(False)
         return any_element(alive(c)) & no_element(overflowed) & (c.i < limit)
 
-    end: Carry = control.while_loop(going, lambda c: _update(config, rule, stop, c, args, alive(c)), carry)
+    end: Carry[V] = control.while_loop(going, lambda c: _update(config, rule, stop, c, args, alive(c)), carry)
     s, before = end.state, carry.state
     if not follows:
         s = s._replace(cost=cost_of(config, s.v, args).astype(s.cost.dtype))
@@ -199,7 +205,9 @@ def _run_updates(
     return end._replace(state=s._replace(step=step, evaluations=s.evaluations + step - before.step))
 
 
-def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...]) -> Carry:
+def _check_tests(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry[V], args: tuple[Any, ...]
+) -> Carry[V]:
     """Set the code of each batch element that meets a test, and check progress if it is due."""
     s = with_scale(c.state)
     running = (c.code == int(Reason.RUNNING)) | (c.code == _UNCHECKED)
@@ -217,7 +225,7 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
         due = (code == int(Reason.RUNNING)) & (s.step >= s.next_look)
         idle = due & ~(s.cost < s.cost_seen)
 
-        def stuck() -> Any:
+        def stuck() -> Array:
             if rule is not None and rule.spec.caches_value:
                 # The state holds the last v. A second copy of the search would double the time of compilation.
                 steps = subtract(s.v, s.rule.v)
@@ -236,7 +244,7 @@ def _check_tests(config: StaticConfig, rule: Rule | None, stop: Stop | None, c: 
     return c._replace(code=code, state=s)
 
 
-def _thin(config: StaticConfig, c: Carry) -> Carry:
+def _thin(config: StaticConfig, c: Carry[V]) -> Carry[V]:
     """Drop every second entry if the buffers are full."""
     if config.record is None or config.record.every is not None or c.buffers is None:
         return c
@@ -246,8 +254,8 @@ def _thin(config: StaticConfig, c: Carry) -> Carry:
 
 
 def _update(
-    config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry, args: tuple[Any, ...], alive: Any
-) -> Carry:
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, c: Carry[V], args: tuple[Any, ...], alive: Array
+) -> Carry[V]:
     s = c.state
     i = c.i + 1
     own = s.step - c.first + 1
@@ -258,14 +266,14 @@ def _update(
     if config.record is None or c.buffers is None:
         return c._replace(i=i, state=state)
 
-    def measured() -> tuple[Buffers, Any]:
+    def measured() -> tuple[Buffers, V | None]:
         tested = with_reduced_gradient(c.bounds, state)
         step = step_norm, predicted, state.cost - s.cost
         return _entry(config, rule, tested, args_at(args, k + 1), step, c.eigenvector)
 
-    nothing = jax.tree.map(lambda xs: blank(xs[0]), c.buffers)
+    nothing = tree_map(lambda xs: blank(xs[0]), c.buffers)
 
-    def between() -> tuple[Buffers, Any]:
+    def between() -> tuple[Buffers, V | None]:
         return nothing, c.eigenvector
 
     if config.record.every == 1:
@@ -278,8 +286,8 @@ def _update(
 
 
 def _confirmed(
-    config: StaticConfig, stop: Stop, c: Carry, running: Array, args: tuple[Any, ...]
-) -> tuple[Array, DescentState]:
+    config: StaticConfig, stop: Stop, c: Carry[V], running: Array, args: tuple[Any, ...]
+) -> tuple[Array, DescentState[V]]:
     """Check for a minimum near v if ‖∇C‖ is within its tolerance, and return the code and the state.
 
     If v is far from a minimum, the code is RUNNING, with a smaller tolerance, or ZERO_GRADIENT for ∇C = 0.
@@ -294,7 +302,7 @@ def _confirmed(
 
     def near() -> Array:
         definite, either = is_near(
-            lambda v: config.cost(v, *args), s.v, s.cost, s.gradient, rtol, s.evaluations, (s.size, s.scale), can_move
+            cost_with(config, args), s.v, s.cost, s.gradient, rtol, s.evaluations, (s.size, s.scale), can_move
         )
         return jnp.where(s.step > 0, either, definite)
 
@@ -304,25 +312,25 @@ def _confirmed(
     return code, c.state._replace(first_norm=jnp.where(far & ~zero, smaller, s.first_norm))
 
 
-def _limits(stop: Stop | None, s: DescentState) -> Limits:
+def _limits(stop: Stop | None, s: DescentState[Any]) -> Limits:
     return limits_of(stop, s.first_norm, s.scale)
 
 
 def _entry(
     config: StaticConfig,
     rule: Rule | None,
-    s: DescentState,
+    s: DescentState[V],
     args: tuple[Any, ...],
     step: tuple[Array, Array, Array],
-    vector: Any,
-) -> tuple[Buffers, Any]:
+    vector: V | None,
+) -> tuple[Buffers, V | None]:
     """Return one entry of the trajectory, and the Hessian's eigenvector, where the next search starts."""
     record, kind = config.record, s.cost.dtype
     assert record is not None
     largest = limit = jnp.full((), jnp.nan, kind)
-    if record.sharpness:
+    if record.sharpness and vector is not None:
         estimate = sharpness(config.cost, s.v, args=args, start=_first_direction(vector))
-        vector = jax.tree.map(lambda x, y: jnp.asarray(y, x.dtype), s.v, estimate.vector)
+        vector = tree_map(lambda x, y: jnp.asarray(y, x.dtype), s.v, estimate.vector)
         # An eigenvalue that did not converge is recorded as NaN.
         largest = jnp.where(estimate.converged, estimate.value, jnp.nan).astype(kind)
         if rule is not None:
@@ -336,7 +344,7 @@ def _entry(
     return Buffers(table, s.v if record.v else None, value), vector
 
 
-def _first_direction(vector: Any) -> Any:
+def _first_direction(vector: V) -> V:
     """Return the last eigenvector, or all ones if it is zero: a direction for the search to start with."""
     length = norm(vector)
-    return jax.tree.map(lambda x: jnp.where(length > 0, x, jnp.ones_like(x)), vector)
+    return tree_map(lambda x: jnp.where(length > 0, x, jnp.ones_like(x)), vector)

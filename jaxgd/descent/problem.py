@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from jaxgd.descent.record import Record
+from jaxgd.descent.state import BatchedArgs, DescentState, args_at
 from jaxgd.descent.stop import Stop
-from jaxgd.descent.update import BatchedArgs, DescentState, StaticConfig, args_at
+from jaxgd.descent.update import StaticConfig
 from jaxgd.errors import (
     DtypeError,
     RangeError,
@@ -39,7 +40,9 @@ from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds
 from jaxgd.rules.evaluating import NewtonState, SearchState
 from jaxgd.rules.lbfgs import WolfeState
+from jaxgd.rules.rule import Transformation
 from jaxgd.seen import seen
+from jaxgd.typed import Field, Tree, V, VField, eval_shape, tree_leaves, tree_map
 
 WHO = "minimize"
 
@@ -52,30 +55,30 @@ class WithoutAux:
         cost: The cost that returns the pair.
     """
 
-    cost: Callable[..., Any]
+    cost: Callable[..., tuple[Array, Any]]
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Array:
         """Return C."""
         return self.cost(*args)[0]
 
-    def aux(self, *args: Any) -> Any:
+    def aux(self, *args: object) -> Any:
         """Return aux."""
         return self.cost(*args)[1]
 
 
 def require_problem(
-    cost: Any,
-    v0: Any,
-    rule: Any,
-    args: Any,
-    max_steps: Any,
-    callback: Any,
-    chunk: Any,
+    cost: Callable[..., Any],
+    v0: VField | None,
+    rule: Transformation,
+    args: tuple[Any, ...],
+    max_steps: object,
+    callback: object,
+    chunk: object,
     seconds: Any,
-    state: Any,
-    has_aux: Any,
-    batches: Any,
-) -> tuple[Any, tuple[Any, ...]]:
+    state: DescentState[VField] | None,
+    has_aux: bool,
+    batches: object,
+) -> tuple[VField, tuple[Any, ...]]:
     """Return v0 and args as arrays, args with the batches. Raise unless all arguments of minimize are valid."""
     require_callable(WHO, "cost", cost, "It takes v and the args.")
     require_rule(WHO, "rule", rule)
@@ -86,30 +89,31 @@ def require_problem(
         raise RangeError(f"{WHO}: seconds must be a number above 0, got {shown(seconds)}.")
     if callback is not None:
         require_callable(WHO, "callback", callback, "It takes a Solution.")
+    start: Any = v0
     if state is not None:
         require_state(WHO, state)
         if v0 is not None and not same_shapes(v0, state.v):
             raise ShapeError(f"{WHO}: v0 must have the shapes of the variables in state. Pass v0=None.")
-        v0 = state.v
+        start = state.v
         require_same_rule(WHO, rule, state)
     require_args(WHO, args)
     require_bool(WHO, "has_aux", has_aux)
-    require_variables(WHO, "v0", v0)
+    require_variables(WHO, "v0", start)
     # A Python number is weakly typed: in JAX it would take the dtype of the other operand.
-    v0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
-    args = jax.tree.map(jnp.asarray, args)
+    v: VField = tree_map(lambda x: jnp.asarray(x, jnp.result_type(x)), start)
+    args = tree_map(jnp.asarray, args)
     if batches is not None:
         require_batches(batches)
-        require_sampled_rule(rule, v0)
-        args = BatchedArgs(jax.tree.map(jnp.asarray, batches), args)
-    require_cost(cost, has_aux, v0, *_example(args))
-    return v0, args
+        require_sampled_rule(rule, v)
+        args = BatchedArgs(tree_map(jnp.asarray, batches), args)
+    require_cost(cost, has_aux, v, *_example(args))
+    return v, args
 
 
-def require_batches(batches: Any) -> None:
+def require_batches(batches: object) -> None:
     """Raise unless all leaves are arrays with the same number of batches, at least 1."""
     require_arrays(WHO, "batches", batches)
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(batches)]
+    shapes = [jnp.shape(x) for x in tree_leaves(batches)]
     axes = {shape[:1] for shape in shapes}
     if len(axes) != 1 or axes <= {(), (0,)}:
         got = f"shapes {', '.join(map(str, shapes))}" if shapes else "no arrays"
@@ -119,13 +123,13 @@ def require_batches(batches: Any) -> None:
         )
 
 
-def require_sampled_rule(rule: Any, v0: PyTree[Array]) -> None:
+def require_sampled_rule(rule: Transformation, v0: Tree) -> None:
     """Raise if a rule compares costs of different updates, which are costs of different batches."""
     searches = (SearchState, NewtonState, WolfeState)
     if isinstance(rule, Rule):
         compares = rule.spec.uses_cost
     else:
-        state = jax.eval_shape(rule.init, v0)
+        state = eval_shape(rule.init, v0)
         parts = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, searches))
         searched = optax.tree_utils.tree_get_all_with_path(state, "num_linesearch_steps")
         compares = bool(searched) or any(isinstance(x, searches) for x in parts)
@@ -154,15 +158,14 @@ def _example(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return args for an abstract evaluation of the cost."""
     if not isinstance(args, BatchedArgs):
         return args
-    example: tuple[Any, ...] = jax.eval_shape(args_at, args, 0)
-    return example
+    return eval_shape(args_at, args, 0)
 
 
-def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
+def require_cost(cost: Callable[..., Any], has_aux: bool, *args: object) -> None:
     """Raise unless the cost returns one real scalar C, or with has_aux a pair (C, aux)."""
     results: list[Any] = []
 
-    def scalar(*args: Any) -> Any:
+    def scalar(*args: object) -> object:
         out = cost(*args)
         results.append(out)
         if is_pair(out) != has_aux:
@@ -171,7 +174,7 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
         require_equal_cost(WHO, c, args[0])
         return c
 
-    def is_pair(out: Any) -> bool:
+    def is_pair(out: object) -> bool:
         return isinstance(out, tuple | list) and len(out) == 2
 
     require_checked_axes(WHO, cost, *args)
@@ -187,7 +190,7 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: Any) -> None:
         require_arrays(WHO, "aux", got[1], "Return only arrays and numbers in aux.")
 
 
-def require_state(who: str, state: Any) -> None:
+def require_state(who: str, state: object) -> None:
     """Raise unless state is the state of one descent."""
     if not isinstance(state, DescentState):
         raise DtypeError(f"{who}: state must be the state of a solution, got {describe(state)}.")
@@ -198,7 +201,7 @@ def require_state(who: str, state: Any) -> None:
         )
 
 
-def require_bounds(bounds: Any, v0: PyTree[Array]) -> Bounds | None:
+def require_bounds(bounds: object, v0: Tree) -> Bounds | None:
     """Return the bounds as trees like v0, in its dtypes; None without bounds. Raise unless they are valid."""
     if bounds is None:
         return None
@@ -208,7 +211,7 @@ def require_bounds(bounds: Any, v0: PyTree[Array]) -> Bounds | None:
             "Each is a tree like v0, one number for all variables, or None for no bound."
         )
     box = Bounds(*(_bound(name, x, v0) for name, x in zip(Bounds._fields, bounds, strict=True)))
-    if not any(map(is_traced, jax.tree.leaves(box))) and not box.valid:
+    if not any(map(is_traced, tree_leaves(box))) and not box.valid:
         raise RangeError(
             f"{WHO}: bounds must have lower ≤ upper in the dtypes of v0, lower below ∞, upper above −∞, and no NaN.\n"
             "Pass None, −inf or inf where a variable has no bound."
@@ -216,19 +219,19 @@ def require_bounds(bounds: Any, v0: PyTree[Array]) -> Bounds | None:
     return box
 
 
-def _bound(name: str, x: Any, v0: PyTree[Array]) -> PyTree[Array]:
+def _bound(name: str, x: Any, v0: V) -> V:
     sign = -1 if name == "lower" else 1
     if x is None:
-        return jax.tree.map(lambda v: jnp.asarray(sign * jnp.inf, v.dtype), v0)
+        return tree_map(lambda v: jnp.asarray(sign * jnp.inf, v.dtype), v0)
     if is_real(x):
-        return jax.tree.map(lambda v: jnp.asarray(x, v.dtype), v0)
+        return tree_map(lambda v: jnp.asarray(x, v.dtype), v0)
     if outline(x)[0] != outline(v0)[0]:
         raise ShapeError(
             f"{WHO}: bounds must be trees like v0, but {name} has another structure: got {given(x)}.\n"
             "Pass arrays with the shapes of v0, one number for all variables, or None for no bound."
         )
 
-    def leaf(path: Any, b: Any, v: Array) -> Array:
+    def leaf(path: tuple[Any, ...], b: Field, v: Array) -> Array:
         place = f"{name}{jax.tree_util.keystr(path)}"
         dtype = dtype_of(b)
         if dtype is None or not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
@@ -239,13 +242,14 @@ def _bound(name: str, x: Any, v0: PyTree[Array]) -> PyTree[Array]:
             )
         return jnp.asarray(b, v.dtype)
 
-    return jax.tree_util.tree_map_with_path(leaf, x, v0)
+    bound: V = jax.tree_util.tree_map_with_path(leaf, x, v0)
+    return bound
 
 
 def configured(
     cost: Callable[..., Any],
-    rule: Any,
-    v: Any,
+    rule: Transformation,
+    v: Tree,
     args: tuple[Any, ...],
     record: Record | None,
     max_steps: int | None,
@@ -269,10 +273,10 @@ def configured(
     return StaticConfig(cost, other, record, max_steps, step_size), traced, args
 
 
-def require_same_rule(who: str, rule: Any, state: DescentState) -> None:
+def require_same_rule(who: str, rule: Transformation, state: DescentState[Any]) -> None:
     """Raise unless the state may come from this rule."""
     require_variables(who, "state.v", state.v)
-    if outline(jax.eval_shape(rule.init, state.v)) != outline(state.rule):
+    if outline(eval_shape(rule.init, state.v)) != outline(state.rule):
         raise RangeError(
             f"{who}: state must come from {shown(rule)}, but another rule made it.\nContinue with that rule."
         )

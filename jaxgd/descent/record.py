@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgd.errors import DtypeError, describe, largest_int, require_bool, require_callable, require_count
+from jaxgd.typed import Generic, Tree, V, tree_map
 
 # The number of entries after entry 0 that a record holds by default. When it is reached, every second entry is dropped.
 ENTRIES = 1024
@@ -34,13 +36,13 @@ class Record:
         Record(every=10, v=True, function=None, sharpness=False)
     """
 
-    every: Any = None
+    every: int | None = None
     v: bool = False
-    function: Callable[[PyTree[Array]], PyTree[Array]] | None = None
+    function: Callable[..., Any] | None = None
     sharpness: bool = False
 
 
-class Trajectory(NamedTuple):
+class Trajectory(NamedTuple, Generic[V]):
     """The recorded path of a descent. Entry j is the point after `step[j]` updates; entry 0 is the start of the run.
 
     The first axis of every array is the entries, with the batch axes in front under vmap. A plain call returns the
@@ -67,8 +69,8 @@ class Trajectory(NamedTuple):
     step_norm: Float[Array, "*entries"]
     predicted: Float[Array, "*entries"]
     actual: Float[Array, "*entries"]
-    v: PyTree[Array] | None
-    value: PyTree[Array] | None
+    v: V | None
+    value: Any
     sharpness: Float[Array, "*entries"] | None
     stability: Float[Array, "*entries"] | None
 
@@ -121,20 +123,16 @@ class Buffers(NamedTuple):
     """
 
     table: Float[Array, "rows columns"]
-    v: PyTree[Array] | None
-    value: PyTree[Array] | None
+    v: Tree | None
+    value: Tree | None
 
 
 def buffers(record: Record, max_steps: int, entry: Buffers) -> Buffers:
     """Return blank buffers for a run of max_steps updates, with rows like this entry."""
     rows = 2 + (ENTRIES if record.every is None else max_steps // record.every)
 
-    def empty(x: Any) -> Array:
-        # Broadcasting keeps the sharding of x.
-        return jnp.broadcast_to(blank(x)[None], (rows, *x.shape))
-
-    empty_rows: Buffers = jax.tree.map(empty, entry)
-    return empty_rows
+    # Broadcasting keeps the sharding of x.
+    return tree_map(lambda x: jnp.broadcast_to(blank(x)[None], (rows, *x.shape)), entry)
 
 
 def blank(x: Array) -> Array:
@@ -145,10 +143,9 @@ def blank(x: Array) -> Array:
     return x & False if x.dtype == bool else x * 0
 
 
-def written(filled: Buffers, row: Any, entry: Buffers) -> Buffers:
+def written(filled: Buffers, row: ArrayLike, entry: Buffers) -> Buffers:
     """Return the buffers with the entry written to a row."""
-    after: Buffers = jax.tree.map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, x, row, 0), filled, entry)
-    return after
+    return tree_map(lambda xs, x: jax.lax.dynamic_update_index_in_dim(xs, x, row, 0), filled, entry)
 
 
 def thinned(filled: Buffers) -> Buffers:
@@ -159,24 +156,25 @@ def thinned(filled: Buffers) -> Buffers:
         empty = jnp.broadcast_to(blank(xs[0])[None], (len(xs) - len(kept), *xs.shape[1:]))
         return jnp.concatenate([kept, empty])
 
-    half: Buffers = jax.tree.map(thin, filled)
-    return half
+    return tree_map(thin, filled)
 
 
-def trajectory(record: Record, filled: Buffers, begin: Any, every: Any, reached: int | None) -> Trajectory:
+def trajectory(
+    record: Record, filled: Buffers, begin: Array | int, every: Array, reached: int | None
+) -> Trajectory[Any]:
     """Return the trajectory: the entries reached, or all rows if that number is not known."""
-    table: Any = filled.table
+    columns: dict[str, Any]
     if reached is None:
-        rows = table.shape[0] - 1
+        rows = filled.table.shape[0] - 1
         step = begin + jnp.arange(rows) * every
-        columns: dict[str, Any] = {name: table[:rows, i] for i, name in enumerate(COLUMNS)}
-        v, value = jax.tree.map(lambda x: x[:rows], (filled.v, filled.value))
+        columns = {name: filled.table[:rows, i] for i, name in enumerate(COLUMNS)}
+        v, value = tree_map(lambda x: x[:rows], (filled.v, filled.value))
     else:
         # Slice in NumPy, because JAX compiles a program for each new length, also in jnp.asarray.
-        rows, table = reached // int(every) + 1, np.asarray(table)
+        rows, table = reached // int(every) + 1, np.asarray(filled.table)
         step = jax.device_put(int(begin) + np.arange(rows) * int(every))
         columns = {name: jax.device_put(table[:rows, i]) for i, name in enumerate(COLUMNS)}
-        v, value = jax.tree.map(lambda x: _head(x, rows), (filled.v, filled.value))
+        v, value = tree_map(lambda x: _head(x, rows), (filled.v, filled.value))
     if not record.sharpness:
         columns |= {"sharpness": None, "stability": None}
     return Trajectory(step=step, v=v, value=value, **columns)

@@ -1,22 +1,26 @@
 """The updates and the tests of `minimize` one at a time, for a loop that the caller writes."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool
 
 from jaxgd.descent.loop import Carry, judge, step_once
 from jaxgd.descent.problem import configured, require_same_rule, require_state
+from jaxgd.descent.state import DescentState
 from jaxgd.descent.stop import Stop, require_stop, resolved_stop
-from jaxgd.descent.update import DescentState, StaticConfig, begin
+from jaxgd.descent.update import StaticConfig, begin
 from jaxgd.errors import require_args, require_callable, require_rule, require_scalar, require_variables
 from jaxgd.mesh.axes import require_checked_axes, require_equal_cost
 from jaxgd.outcome import Outcome, Reason
 from jaxgd.pytree import wide_dtype
+from jaxgd.rules import Rule
+from jaxgd.rules.rule import Transformation
+from jaxgd.typed import Tree, V, jit, tree_leaves, tree_map
 
 WHO = "Descent"
 
@@ -59,7 +63,7 @@ class Descent:
     """
 
     cost: Callable[..., Any]
-    rule: Any
+    rule: Transformation
     stop: Stop | Literal["auto"] | None = "auto"
 
     def __post_init__(self) -> None:
@@ -68,7 +72,11 @@ class Descent:
         require_rule(WHO, "rule", self.rule)
         resolved_stop(WHO, self.stop, jnp.float32)
 
-    def init(self, v0: PyTree[Any], *args: Any) -> DescentState:
+    @overload
+    def init(self, v0: np.ndarray[Any, np.dtype[Any]] | float, *args: Any) -> DescentState[Array]: ...
+    @overload
+    def init(self, v0: V, *args: Any) -> DescentState[V]: ...
+    def init(self, v0: Any, *args: Any) -> DescentState[Any]:
         """Return the state before the first update, with C and ∇C at v0.
 
         Args:
@@ -85,9 +93,9 @@ class Descent:
         """
         require_args(WHO, args)
         require_variables(WHO, "v0", v0)
-        v0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
+        v0 = tree_map(lambda x: jnp.asarray(x, jnp.result_type(x)), v0)
 
-        def equal_cost(v: Any, *args: Any) -> Any:
+        def equal_cost(v: Tree, *args: object) -> object:
             c = self.cost(v, *args)
             require_equal_cost(WHO, c, v)
             return c
@@ -96,11 +104,10 @@ class Descent:
         require_scalar(WHO, equal_cost, v0, *args)
         if (stop := resolved_stop(WHO, self.stop, _dtype(v0))) is not None:
             require_stop(stop, wide_dtype(v0))
-        config, rule, args = configured(self.cost, self.rule, v0, jax.tree.map(jnp.asarray, args), None, None)
-        state: DescentState = _init(config, rule, v0, args)
-        return state
+        config, rule, args = configured(self.cost, self.rule, v0, tree_map(jnp.asarray, args), None, None)
+        return _init(config, rule, v0, args)
 
-    def step(self, state: DescentState, *args: Any) -> DescentState:
+    def step(self, state: DescentState[V], *args: Any) -> DescentState[V]:
         """Return the state after one update. A descent that is done stays as it is.
 
         Args:
@@ -115,10 +122,9 @@ class Descent:
             ShapeError: If `state` is a batch.
             RangeError: If another rule made the state.
         """
-        after: DescentState = _step(*self._prepared(state, args))
-        return after
+        return _step(*self._prepared(state, args))
 
-    def done(self, state: DescentState, *args: Any) -> Bool[Array, "*batch"]:
+    def done(self, state: DescentState[Any], *args: Any) -> Bool[Array, "*batch"]:
         """Return True if a stopping test is met: all tests of `minimize` except the limit on the number of updates.
 
         Args:
@@ -128,10 +134,9 @@ class Descent:
         Returns:
             A scalar, True or False.
         """
-        done: Array = self.outcome(state, *args).code != int(Reason.RUNNING)
-        return done
+        return self.outcome(state, *args).code != int(Reason.RUNNING)
 
-    def outcome(self, state: DescentState, *args: Any) -> Outcome:
+    def outcome(self, state: DescentState[Any], *args: Any) -> Outcome:
         """Return the reason why the descent is done; RUNNING if it is not.
 
         Args:
@@ -141,35 +146,41 @@ class Descent:
         Returns:
             The outcome.
         """
-        config, *rest = self._prepared(state, args)
-        carry: Carry = _judge(config, *rest)
+        config, rule, stop, state, args = self._prepared(state, args)
+        carry = _judge(config, rule, stop, state, args)
         length, tolerance = carry.gradient_norm or (None, None)
         return Outcome(carry.code, length, tolerance, config.step_size)
 
-    def _prepared(self, state: Any, args: Any) -> tuple[Any, ...]:
+    def _prepared(
+        self, state: DescentState[V], args: tuple[Any, ...]
+    ) -> tuple[StaticConfig, Rule | None, Stop | None, DescentState[V], tuple[Any, ...]]:
         require_state(WHO, state)
         require_args(WHO, args)
         require_same_rule(WHO, self.rule, state)
         stop = resolved_stop(WHO, self.stop, _dtype(state.v))
-        config, rule, args = configured(self.cost, self.rule, state.v, jax.tree.map(jnp.asarray, args), None, None)
+        config, rule, args = configured(self.cost, self.rule, state.v, tree_map(jnp.asarray, args), None, None)
         return config, rule, stop, state, args
 
 
-def _dtype(v: Any) -> Any:
-    return jnp.result_type(*jax.tree.leaves(v))
+def _dtype(v: Tree) -> DTypeLike:
+    return jnp.result_type(*tree_leaves(v))
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _init(config: StaticConfig, rule: Any, v0: Any, args: Any) -> DescentState:
+@jit(static_argnames="config")
+def _init(config: StaticConfig, rule: Rule | None, v0: V, args: tuple[Any, ...]) -> DescentState[V]:
     s = begin(config, rule, v0, args)
     return s._replace(best_cost=s.cost)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _step(config: StaticConfig, rule: Any, stop: Any, state: DescentState, args: Any) -> DescentState:
+@jit(static_argnames="config")
+def _step(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState[V], args: tuple[Any, ...]
+) -> DescentState[V]:
     return step_once(config, rule, stop, state, args)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _judge(config: StaticConfig, rule: Any, stop: Any, state: DescentState, args: Any) -> Carry:
+@jit(static_argnames="config")
+def _judge(
+    config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState[V], args: tuple[Any, ...]
+) -> Carry[V]:
     return judge(config, rule, stop, state, args)

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Int
 
+from jaxgd.descent.state import DescentState
 from jaxgd.errors import DtypeError, RangeError, describe, is_traced, require_bool, require_real, shown
 from jaxgd.outcome import Reason
 from jaxgd.pytree import all_finite, norm
+from jaxgd.typed import Real, RealField, finfo, tree_leaves
 
 # Progress is first checked after 16 updates, then after max(16, k/8) more, with k the updates so far.
 FIRST_LOOK = 16
@@ -69,14 +72,14 @@ class Stop:
         1e-08
     """
 
-    gradient_atol: Any = None
-    gradient_rtol: Any = None
-    step_atol: Any = None
-    step_rtol: Any = None
-    cost: Any = None
-    decrease_atol: Any = None
-    decrease_rtol: Any = None
-    diverging: Any = 1e6
+    gradient_atol: RealField | None = None
+    gradient_rtol: RealField | None = None
+    step_atol: RealField | None = None
+    step_rtol: RealField | None = None
+    cost: RealField | None = None
+    decrease_atol: RealField | None = None
+    decrease_rtol: RealField | None = None
+    diverging: RealField | None = 1e6
     stalled: Any = dataclasses.field(default=True, metadata={"static": True})
 
     @property
@@ -100,16 +103,16 @@ class Stop:
         return self.step_atol is not None or self.step_rtol is not None
 
 
-def default_stop(dtype: Any) -> Stop:
+def default_stop(dtype: DTypeLike) -> Stop:
     """Return the default tests: ‖∇C‖ must fall to eps^¾ of its first value, 6e-6 in float32 and 2e-12 in float64.
 
     At √eps, a well-conditioned C no longer changes. At eps, rounding makes the tolerance unreachable.
     eps^¾ lies between them.
     """
-    return Stop(gradient_rtol=float(jnp.finfo(dtype).eps) ** 0.75)  # type: ignore[no-untyped-call]
+    return Stop(gradient_rtol=float(finfo(dtype).eps) ** 0.75)
 
 
-def resolved_stop(who: str, stop: Any, dtype: Any) -> Stop | None:
+def resolved_stop(who: str, stop: object, dtype: DTypeLike) -> Stop | None:
     """Return the tests, by default those for variables of this dtype. Raise unless `stop` has a valid type."""
     if isinstance(stop, str) and stop == "auto":
         stop = default_stop(dtype)
@@ -118,9 +121,9 @@ def resolved_stop(who: str, stop: Any, dtype: Any) -> Stop | None:
     return stop
 
 
-def require_stop(stop: Stop, dtype: Any) -> None:
+def require_stop(stop: Stop, dtype: DTypeLike) -> None:
     """Raise unless all numbers of the tests are valid. Warn of a tolerance that the dtype cannot reach."""
-    eps = float(jnp.finfo(dtype).eps)  # type: ignore[no-untyped-call]
+    eps = float(finfo(dtype).eps)
     require_bool("minimize", "stop.stalled", stop.stalled)
     for field in dataclasses.fields(stop):
         x = getattr(stop, field.name)
@@ -145,7 +148,7 @@ def require_stop(stop: Stop, dtype: Any) -> None:
             )
 
 
-def _tolerance(atol: Any, rtol: Any, scale: Any) -> Any:
+def _tolerance(atol: Real | None, rtol: Real | None, scale: Array | int) -> ArrayLike:
     return (0 if atol is None else atol) + (0 if rtol is None else rtol * scale)
 
 
@@ -159,16 +162,16 @@ class Limits(NamedTuple):
         plain: False if the squares in ‖∇C‖² may overflow or underflow. ‖∇C‖ is then known only in the outer loop.
     """
 
-    lowest: Any
-    highest: Any
-    gradient: Any
-    plain: Any
+    lowest: Array
+    highest: Array
+    gradient: Array
+    plain: Array
 
 
-def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
+def limits_of(stop: Stop | None, first_norm: Array, scale: Array) -> Limits:
     """Return the limits for a run that starts with ‖∇C‖ = first_norm and this scale of C."""
     dtype = scale.dtype
-    known: Any = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    known = finfo(dtype)
     lowest, highest = jnp.full((), -jnp.inf, dtype), jnp.full((), known.max, dtype)
     gradient, plain = jnp.zeros((), dtype), jnp.array(True)
     if stop is not None:
@@ -185,8 +188,8 @@ def limits_of(stop: Stop | None, first_norm: Any, scale: Any) -> Limits:
 
 
 def _tests(
-    stop: Stop | None, limits: Limits, s: Any, exact: Any = None, cost_known: bool = True
-) -> list[tuple[Any, Reason]]:
+    stop: Stop | None, limits: Limits, s: DescentState[Any], exact: Array | None = None, cost_known: bool = True
+) -> list[tuple[Array, Reason]]:
     """Return each test with its reason.
 
     The comparisons are written so that NaN meets every test without an extra check.
@@ -201,7 +204,7 @@ def _tests(
         length = _plain_norm(s)
         met = ~(length > limits.gradient)
         if not cost_known:
-            met |= ~(length <= jnp.finfo(length.dtype).max)  # type: ignore[no-untyped-call]
+            met |= ~(length <= finfo(length.dtype).max)
         if exact is not None:
             met = jnp.where(limits.plain, met, ~(exact > limits.gradient))
         tests.append((met, Reason.GRADIENT))
@@ -214,24 +217,24 @@ def _tests(
     return tests
 
 
-def _plain_norm(s: Any) -> Any:
+def _plain_norm(s: DescentState[Any]) -> Array:
     """Return ‖∇C‖ without scaling: infinite if a square overflows."""
-    squares = [jnp.sum(jnp.square(g.astype(s.cost.dtype))) for g in jax.tree.leaves(s.gradient)]
+    squares = [jnp.sum(jnp.square(g.astype(s.cost.dtype))) for g in tree_leaves(s.gradient)]
     return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
-def overflows(stop: Stop | None, s: Any) -> Any:
+def overflows(stop: Stop | None, s: DescentState[Any]) -> Array:
     """Return True if ‖∇C‖² overflows although ‖∇C‖ may be finite. The outer loop must then check exactly."""
     return jnp.array(False) if stop is None or not stop.needs_gradient_norm else jnp.isinf(_plain_norm(s))
 
 
-def may_go_on(stop: Stop | None, limits: Limits, s: Any, cost_known: bool) -> Any:
+def may_go_on(stop: Stop | None, limits: Limits, s: DescentState[Any], cost_known: bool) -> Array:
     """Return True if no test is met. Tests of C are skipped if C is unknown."""
     met = [test for test, _ in _tests(stop, limits, s, cost_known=cost_known)]
     return ~functools.reduce(operator.or_, met)
 
 
-def reason_to_stop(stop: Stop | None, limits: Limits, s: Any) -> Int[Array, ""]:
+def reason_to_stop(stop: Stop | None, limits: Limits, s: DescentState[Any]) -> Int[Array, ""]:
     """Return the Reason of the first test that is met, or RUNNING if none is. The loop itself checks for a stall.
 
     If a test is met and C is not finite, or ∇C in a test of the gradient, return NOT_FINITE.

@@ -1,83 +1,24 @@
-"""One update of a descent: the state before it and the state after it."""
+"""One update of a descent, and the state at its start."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
 from jaxgd.descent.record import Record
+from jaxgd.descent.state import DescentState, args_at
 from jaxgd.descent.stop import FIRST_LOOK, Stop
 from jaxgd.mesh import control
 from jaxgd.pytree import any_nonzero, dot, norm, select, subtract, wide_dtype
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, project, reduced
-
-
-class DescentState(NamedTuple):
-    """The state of a descent between two updates. It is a pytree, so it works with `scan` and `vmap`, and can be saved.
-
-    Under vmap, the batch axes come first in every array.
-
-    Attributes:
-        v: The variables.
-        cost: C(v), a scalar.
-        gradient: ∇C(v), a tree like v.
-        rule: The state of the rule.
-        step: The number of updates made so far.
-        evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
-            Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
-        best_v: The variables with the lowest C so far; v if nothing is recorded.
-        best_cost: C(best_v), a scalar.
-        first_norm: ‖∇C(v₀)‖, or of the reduced gradient with bounds: the scale of `gradient_rtol`. It is smaller after
-            a check that found no minimum near v.
-        scale: max(|C(v₀)|, |C(v₁)|), for the divergence test and the check of a minimum.
-        size: ‖v₀‖, for the check of a minimum.
-        cost_before: C before the last update; infinite at the start, or if no test needs it.
-        step_norm: ‖Δv‖ of the last update; infinite at the start, or if no test needs it.
-        next_look: The number of updates at which progress is checked next.
-        cost_seen: C at the last check of progress.
-    """
-
-    v: PyTree[Array]
-    cost: Float[Array, "*batch"]
-    gradient: PyTree[Array]
-    rule: PyTree[Array]
-    step: Int[Array, "*batch"]
-    evaluations: Int[Array, "*batch"]
-    best_v: PyTree[Array]
-    best_cost: Float[Array, "*batch"]
-    first_norm: Float[Array, "*batch"]
-    scale: Float[Array, "*batch"]
-    size: Float[Array, "*batch"]
-    cost_before: Float[Array, "*batch"]
-    step_norm: Float[Array, "*batch"]
-    next_look: Int[Array, "*batch"]
-    cost_seen: Float[Array, "*batch"]
-
-
-class BatchedArgs(NamedTuple):
-    """The args of a cost that gets another batch at every update.
-
-    Attributes:
-        batches: All batches: a tree of arrays with a leading axis of length m.
-        args: The args that follow the batch.
-    """
-
-    batches: PyTree[Array]
-    args: tuple[Any, ...]
-
-
-def args_at(args: tuple[Any, ...], k: Any) -> tuple[Any, ...]:
-    """Return the cost's args after k updates: with batches, batch k mod m and the other args."""
-    if not isinstance(args, BatchedArgs):
-        return args
-    m = len(jax.tree.leaves(args.batches)[0])
-    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, k % m, keepdims=False), args.batches), *args.args
+from jaxgd.rules.rule import Transformation
+from jaxgd.typed import Tree, V, finfo, grad, map_rows, tree_leaves, tree_map, value_and_grad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,39 +33,46 @@ class StaticConfig:
         step_size: The name of the rule's step size, for messages; None if the rule has none.
     """
 
-    cost: Callable[..., Any]
+    cost: Callable[..., Array]
     rule: Any
     record: Record | None
     max_steps: int | None
     step_size: str | None = None
 
 
-def rule_of(config: StaticConfig, rule: Rule | None) -> Any:
+def rule_of(config: StaticConfig, rule: Rule | None) -> Transformation:
     """Return the optax transformation to use."""
     if rule is not None:
         return rule
     if not isinstance(config.rule, optax.GradientTransformation):
         # An example is optax.MultiSteps: it passes extra arguments on, but its type does not show that.
-        return optax.GradientTransformationExtraArgs(config.rule.init, config.rule.update)
-    return optax.with_extra_args_support(config.rule)
+        made: Transformation = optax.GradientTransformationExtraArgs(config.rule.init, config.rule.update)
+    else:
+        made = optax.with_extra_args_support(config.rule)
+    return made
+
+
+def cost_with(config: StaticConfig, args: tuple[Any, ...]) -> Callable[[V], Array]:
+    """Return the cost as a function of v alone."""
+    return lambda v: config.cost(v, *args)
 
 
 def begin(
-    config: StaticConfig, rule: Rule | None, v: PyTree[Array], args: tuple[Any, ...], bounds: Bounds | None = None
-) -> DescentState:
+    config: StaticConfig, rule: Rule | None, v: V, args: tuple[Any, ...], bounds: Bounds | None = None
+) -> DescentState[V]:
     """Return the state before the first update. Bounds project v."""
-    v, args = project(bounds, v), args_at(args, 0)
-    return state_at(config, rule, v, *jax.value_and_grad(lambda v: config.cost(v, *args))(v), bounds)
+    v = project(bounds, v)
+    return state_at(config, rule, v, *value_and_grad(cost_with(config, args_at(args, 0)))(v), bounds)
 
 
 def state_at(
     config: StaticConfig,
     rule: Rule | None,
-    v: PyTree[Array],
-    cost: Any,
-    gradient: PyTree[Array],
+    v: V,
+    cost: ArrayLike,
+    gradient: V,
     bounds: Bounds | None = None,
-) -> DescentState:
+) -> DescentState[V]:
     """Return the state before the first update, with C and ∇C at v."""
     kind = wide_dtype(v)
     cost = jnp.asarray(cost, kind)
@@ -150,8 +98,8 @@ def state_at(
 
 
 def resume(
-    config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...], bounds: Bounds | None = None
-) -> DescentState:
+    config: StaticConfig, rule: Rule | None, s: DescentState[V], args: tuple[Any, ...], bounds: Bounds | None = None
+) -> DescentState[V]:
     """Return a given state with C and ∇C of this cost and these args.
 
     Two programs may round C and ∇C differently. Return the state unchanged if they agree with it within rounding: a
@@ -165,19 +113,19 @@ def resume(
         outside = any_nonzero([subtract(project(bounds, v), v) for v in pair])
         s = s._replace(v=project(bounds, s.v))
     args = args_at(args, s.step)
-    eps: Any = jnp.finfo(s.cost.dtype).eps  # type: ignore[no-untyped-call]
+    eps = finfo(s.cost.dtype).eps
 
     def moved(x: Array) -> Array:
         signs = jnp.where(jnp.arange(x.size).reshape(x.shape) % 3 == 0, -1, 1)
-        return x + jnp.asarray(4 * jnp.finfo(x.dtype).eps * x * signs, x.dtype)  # type: ignore[no-untyped-call]
+        return x + jnp.asarray(4 * finfo(x.dtype).eps * x * signs, x.dtype)
 
     # Rounding changes C and ∇C about as much as a change of v by a few eps does.
-    points = jax.tree.map(lambda x, y: jnp.stack([x, y]), s.v, project(bounds, jax.tree.map(moved, s.v)))
-    costs, gradients = lax.map(jax.value_and_grad(lambda v: config.cost(v, *args)), points)
+    points = tree_map(lambda x, y: jnp.stack([x, y]), s.v, project(bounds, tree_map(moved, s.v)))
+    costs, gradients = map_rows(value_and_grad(cost_with(config, args)), points)
     costs = costs.astype(s.cost.dtype)
-    new, noisy = ((costs[i], jax.tree.map(lambda g, i=i: g[i], gradients)) for i in range(2))
+    new, noisy = ((costs[i], _row(gradients, i)) for i in range(2))
 
-    def apart(a: Any, b: Any) -> tuple[Array, Array]:
+    def apart(a: tuple[Array, V], b: tuple[Array, V]) -> tuple[Array, Array]:
         return jnp.abs(a[0] - b[0]), norm(subtract(a[1], b[1]))
 
     sizes = jnp.abs(s.cost), norm(s.gradient)
@@ -195,8 +143,11 @@ def resume(
         first_norm=jnp.maximum(s.first_norm, changed.first_norm),
         next_look=s.step + FIRST_LOOK,
     )
-    chosen: DescentState = select(same, s, changed)
-    return chosen
+    return select(same, s, changed)
+
+
+def _row(trees: V, i: int) -> V:
+    return tree_map(lambda x: x[i], trees)
 
 
 def follows_cost(config: StaticConfig, rule: Rule | None, stop: Stop | None) -> bool:
@@ -205,47 +156,46 @@ def follows_cost(config: StaticConfig, rule: Rule | None, stop: Stop | None) -> 
     return needed or config.record is not None or rule is None or rule.spec.uses_cost
 
 
-def cost_of(config: StaticConfig, v: PyTree[Array], args: tuple[Any, ...]) -> Array:
+def cost_of(config: StaticConfig, v: Tree, args: tuple[Any, ...]) -> Array:
     """Return C(v)."""
     return jnp.asarray(config.cost(v, *args))
 
 
 def step_of(
-    config: StaticConfig, rule: Rule | None, s: DescentState, args: tuple[Any, ...], bounds: Bounds | None = None
-) -> tuple[Any, Any]:
+    config: StaticConfig, rule: Rule | None, s: DescentState[V], args: tuple[Any, ...], bounds: Bounds | None = None
+) -> tuple[V, Any]:
     """Return Δv and the rule's next state. With bounds, v + Δv may lie outside."""
 
-    def cost(v: PyTree[Array], bounds: Bounds | None = bounds) -> Any:
+    def cost(v: V, bounds: Bounds | None = bounds) -> Array:
         # Optax's line searches require that value_fn takes the extra arguments.
         return config.cost(project(bounds, v), *args)
 
     extra = {} if bounds is None else {"bounds": bounds}
-    step: tuple[Any, Any] = rule_of(config, rule).update(
+    return rule_of(config, rule).update(
         reduced(bounds, s.v, s.gradient), s.rule, s.v, value=s.cost, grad=s.gradient, value_fn=cost, **extra
     )
-    return step
 
 
-def with_reduced_gradient(bounds: Bounds | None, s: DescentState) -> DescentState:
+def with_reduced_gradient(bounds: Bounds | None, s: DescentState[V]) -> DescentState[V]:
     """Return the state with the reduced gradient, for the tests and the record."""
     return s._replace(gradient=reduced(bounds, s.v, s.gradient))
 
 
-def landing(bounds: Bounds | None, v: PyTree[Array], steps: PyTree[Array]) -> PyTree[Array]:
+def landing(bounds: Bounds | None, v: V, steps: V) -> V:
     """Return v + Δv in the dtypes of v, projected onto the box."""
-    return project(bounds, jax.tree.map(_moved, v, steps))
+    return project(bounds, tree_map(_moved, v, steps))
 
 
 def one_update(
     config: StaticConfig,
     rule: Rule | None,
     stop: Stop | None,
-    s: DescentState,
+    s: DescentState[V],
     args: tuple[Any, ...],
-    recorded: Any,
-    k: Any,
+    recorded: Array | bool,
+    k: Array,
     bounds: Bounds | None = None,
-) -> tuple[DescentState, tuple[Array, Array]]:
+) -> tuple[DescentState[V], tuple[Array, Array]]:
     """Make one update. Return the new state, and ‖Δv‖ and ∇C·Δv of the step, which are NaN if they are not recorded.
 
     k is the number of updates before this one. The caller adds 1 to `step` and 1 to `evaluations` for each update,
@@ -271,10 +221,10 @@ def one_update(
     v = landing(None, s.v, steps) if target is None else target
     if follows_cost(config, rule, stop):
         keeps = rule is not None and rule.spec.caches_value
-        c, gradient, known = _evaluated(lambda v: config.cost(v, *args), v, rule_state if keeps else ())
+        c, gradient, known = _evaluated(cost_with(config, args), v, rule_state if keeps else ())
         c = jnp.asarray(c, kind)
     else:
-        c, gradient, known = s.cost, jax.grad(lambda v: config.cost(v, *args))(v), 0
+        c, gradient, known = s.cost, grad(cost_with(config, args))(v), 0
     # Fields that no test and no record needs keep their values, which costs nothing.
     state = s._replace(v=v, cost=c, gradient=gradient, rule=rule_state)
     if (extra := _evaluations(rule_state)) is not None:
@@ -289,31 +239,31 @@ def one_update(
     return state, (step_norm, predicted)
 
 
-def with_scale(s: DescentState) -> DescentState:
+def with_scale(s: DescentState[V]) -> DescentState[V]:
     """Return the state with the scale for the divergence test, which includes C after the first update."""
     return s._replace(scale=jnp.where(s.step == 1, jnp.maximum(s.scale, jnp.abs(s.cost)), s.scale))
 
 
-def moves(v: PyTree[Array], steps: PyTree[Array]) -> Array:
+def moves(v: Tree, steps: Tree) -> Array:
     """Return True if a step moves any variable by more than its rounding."""
 
     def leaf_moves(x: Array, u: Array) -> Array:
-        return jnp.any(~(jnp.abs(u) <= jnp.finfo(x.dtype).eps * jnp.abs(x)))  # type: ignore[no-untyped-call]
+        return jnp.any(~(jnp.abs(u) <= finfo(x.dtype).eps * jnp.abs(x)))
 
-    return jnp.any(jnp.array(jax.tree.leaves(jax.tree.map(leaf_moves, v, steps))))
+    return jnp.any(jnp.array(tree_leaves(tree_map(leaf_moves, v, steps))))
 
 
-def _moved(x: Array, u: Any) -> Array:
+def _moved(x: Array, u: Array) -> Array:
     """Return x + u in the dtype of x."""
     moved = jnp.asarray(x + u, x.dtype)
     if x.dtype.itemsize < 4:
         # XLA may keep extra digits of a narrow dtype. C would then be evaluated at another point.
-        known: Any = jnp.finfo(x.dtype)  # type: ignore[no-untyped-call]
+        known = finfo(x.dtype)
         moved = lax.reduce_precision(moved, known.nexp, known.nmant)
     return moved
 
 
-def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, Any]:
+def _evaluated(cost: Callable[[V], Array], v: V, rule_state: object) -> tuple[Array, V, Array | int]:
     """Return C and ∇C at v, and 1 if they were already known or 0 otherwise.
 
     A line search of optax stores C and ∇C of the point where it ended.
@@ -321,20 +271,20 @@ def _evaluated(cost: Any, v: PyTree[Array], rule_state: Any) -> tuple[Any, Any, 
     values = optax.tree_utils.tree_get_all_with_path(rule_state, "value")
     gradients = optax.tree_utils.tree_get_all_with_path(rule_state, "grad")
     if not (len(values) == len(gradients) == 1):
-        c, g = jax.value_and_grad(cost)(v)
-        return c, g, 0
-    value, gradient = values[0][1], gradients[0][1]
+        return *value_and_grad(cost)(v), 0
+    value: Array = values[0][1]
+    gradient: V = gradients[0][1]
     known = jnp.isfinite(value)
 
-    def evaluate() -> Any:
-        c, g = jax.value_and_grad(cost)(v)
-        return jnp.asarray(c, value.dtype), jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), g, gradient)
+    def evaluate() -> tuple[Array, V]:
+        c, g = value_and_grad(cost)(v)
+        return jnp.asarray(c, value.dtype), tree_map(lambda x, y: jnp.asarray(x, y.dtype), g, gradient)
 
     c, g = control.cond(known, lambda: (value, gradient), evaluate)
     return c, g, known.astype(int)
 
 
-def _evaluations(rule_state: Any) -> Any:
+def _evaluations(rule_state: object) -> Array | int | None:
     """Return the number of evaluations that the rule made in the last update; None if the rule does not count them."""
     ours = optax.tree_utils.tree_get_all_with_path(rule_state, "evaluations")
     searches = optax.tree_utils.tree_get_all_with_path(rule_state, "num_linesearch_steps")

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def explicit_mesh(tree: object) -> Mesh | AbstractMesh | None:
-    """Return the mesh of the first array that is typed by explicit axes, concrete or abstract; None without one."""
+    """Return the mesh, concrete or abstract, of the first array with explicit axes; None if no array has any."""
     for x in tree_leaves(tree):
         mesh = _type_mesh(x)
         if mesh is not None and AxisType.Explicit in mesh.axis_types:
@@ -156,7 +156,7 @@ def _axes_of_tree(tree: object) -> frozenset[str]:
 def require_equal_cost(who: str, c: object, v: object) -> None:
     """Raise RangeError if a cost, or its outline, varies over a manual axis over which v does not.
 
-    Its gradient and its Hessian are sums over the devices, and belong to no cost that a device computes.
+    Its gradient and its Hessian would be sums over the devices. No device computes the cost of such a sum.
     """
     if shared := sorted(_axes_of_tree(c) - _axes_of_tree(v)):
         raise RangeError(
@@ -168,7 +168,7 @@ def require_equal_cost(who: str, c: object, v: object) -> None:
 def require_checked_axes(who: str, cost: Callable[..., object], *args: object) -> None:
     """Raise RangeError if a cost communicates inside `jax.shard_map` with `check_vma=False`.
 
-    JAX then takes the gradient of a mean over the devices for that of one device.
+    JAX then confuses the gradient of a mean over the devices with the gradient of one device.
     """
     axes: tuple[str, ...] = jax.sharding.get_abstract_mesh().manual_axes
     # With the check, the index of a device varies over its axis.

@@ -1,6 +1,6 @@
 """Loops and branches of `jax.lax` that also run inside `jax.shard_map`.
 
-JAX requires that a loop returns its carry with the type that it got, and that all branches return one type. Inside
+In JAX, a loop must return its carry with the type that the carry had, and all branches must return one type. Inside
 `jax.shard_map`, the type says over which axes of the mesh a value varies. A carry that starts as a constant does not
 vary, but its next value may. These functions cast such values first. Elsewhere they are the functions of `jax.lax`.
 """

@@ -1,4 +1,4 @@
-"""A command that runs as one job of several processes: how it joins the job, and how it leaves it."""
+"""Join a job of several processes, and leave it, as the commands do."""
 
 import contextlib
 import os
@@ -93,8 +93,7 @@ def _output_to_stderr() -> Iterator[None]:
 def leave_job(status: int) -> None:
     """End this process of a job if it has failed, with its exit status.
 
-    Otherwise it would wait at its end for processes that wait for it. The others notice at once, or within the
-    heartbeat, that this process is gone.
+    Otherwise it would wait for processes that wait for it. The others notice its end at once, or within the heartbeat.
     """
     import jax
 
@@ -110,7 +109,7 @@ def leave_job(status: int) -> None:
 
 
 def on_main(work: Callable[[], T]) -> T | None:
-    """Run the work on process 0 only, and return its result there. Return None on the others.
+    """Run the work on process 0 only. Return its result on process 0, and None on the others.
 
     An error of jaxgd on process 0 is raised on all processes. All must call this function together.
     """

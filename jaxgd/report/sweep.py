@@ -106,7 +106,7 @@ def draw(sweep: Sweep, figure: FigureBase | None = None) -> tuple[Axes, Axes]:
         low, median, high = quartiles[:, 0], quartiles[:, 1], quartiles[:, 2]
         eta = np.array([point.eta for point in some])
         if len(every_eta) == 1:
-            # A single η has no line: each network size is next to the others, above its bar.
+            # A single η gives no line. The points of the network sizes are side by side, above their bars.
             left, right = edges[every_eta[0]][i : i + 2]
             eta = np.array([math.sqrt(left * right)])
             above.errorbar(
@@ -149,7 +149,7 @@ def _edges(every_eta: Sequence[float], count: int) -> dict[float, list[float]]:
 def _bars(
     axes: Axes, points: Sequence[Point], i: int, edges: dict[float, list[float]], color: str, marker: str
 ) -> None:
-    """Stack the shares of the kinds of failure, at each η in the column of the i-th sizes, below its marker."""
+    """Draw a bar at each η, in the column of the i-th sizes: the stacked shares of the kinds of failure."""
     for point in points:
         left, right = edges[point.eta][i : i + 2]
         bottom = 0.0

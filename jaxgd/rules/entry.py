@@ -2,7 +2,10 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from jaxgd.rules.rule import Rule
 
 
 class Hyperparam(NamedTuple):
@@ -39,7 +42,7 @@ class Entry(NamedTuple):
         """The value of --rule."""
         return self.name.replace("_", "-")
 
-    def load(self) -> Callable[..., Any]:
+    def load(self) -> "Callable[..., Rule]":
         """Import the module, and return the function."""
-        function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.name)
+        function: Callable[..., Rule] = getattr(importlib.import_module(self.module), self.name)
         return function

@@ -378,7 +378,7 @@ def gradient_flow(dt: Real) -> Rule:
     return checked_rule(_FLOW, dt=dt)
 
 
-def _flow(dt: Array | float) -> optax.GradientTransformationExtraArgs:
+def _flow(dt: Real) -> optax.GradientTransformationExtraArgs:
     def step(g: V, state: FlowState, v: V, *, value_fn: Callable[[V], Array], **_: object) -> tuple[V, FlowState]:
         gradient = grad(value_fn)
         k2 = gradient(axpy(-dt / 2, g, v))

@@ -18,7 +18,7 @@ from jaxgd.errors import (
 )
 from jaxgd.pytree import norm
 from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
-from jaxgd.typed import Generic, Real, V, tree_map
+from jaxgd.typed import Field, Generic, Real, V, tree_map
 
 
 def update(v: V, gradient: V, eta: Real) -> V:
@@ -108,7 +108,7 @@ def gradient_descent(eta: Real | Schedule) -> Rule:
     return checked_rule(_CONSTANT, eta=eta)
 
 
-def _constant(eta: Array | float) -> optax.GradientTransformation:
+def _constant(eta: Field) -> optax.GradientTransformation:
     def step(gradient: V, _: object) -> V:
         return tree_map(lambda g: -eta * g, gradient)
 
@@ -157,7 +157,7 @@ def fixed_length(epsilon: Real) -> Rule:
         DtypeError: If ε is not one number.
         RangeError: If ε is complex, or not a finite number above 0.
 
-    Source: Nielsen, chapter 1, the exercise after equation (11), ‖Δv‖ = ε.
+    Source: Nielsen, chapter 1, the exercise after equation (15), ‖Δv‖ = ε.
 
     Example:
         >>> rule = fixed_length(0.5)
@@ -168,7 +168,7 @@ def fixed_length(epsilon: Real) -> Rule:
     return checked_rule(_FIXED_LENGTH, epsilon=epsilon)
 
 
-def _fixed_length(epsilon: Array | float) -> optax.GradientTransformation:
+def _fixed_length(epsilon: Real) -> optax.GradientTransformation:
     def step(gradient: V, _: object) -> V:
         length = norm(gradient)
         # (ε/‖g‖) g would overflow for the smallest gradients.
@@ -247,7 +247,7 @@ def nesterov(eta: Real, mu: Real) -> Rule:
     return checked_rule(_NESTEROV, eta=eta, mu=mu)
 
 
-def _momentum(eta: Array | float, mu: Array | float, ahead: bool = False) -> optax.GradientTransformation:
+def _momentum(eta: Real, mu: Real, ahead: bool = False) -> optax.GradientTransformation:
     def init(v: V) -> MomentumState[V]:
         return MomentumState(tree_map(jnp.zeros_like, v))
 
@@ -261,7 +261,7 @@ def _momentum(eta: Array | float, mu: Array | float, ahead: bool = False) -> opt
     return optax.GradientTransformation(init, step)
 
 
-def _nesterov(eta: Array | float, mu: Array | float) -> optax.GradientTransformation:
+def _nesterov(eta: Real, mu: Real) -> optax.GradientTransformation:
     return _momentum(eta, mu, ahead=True)
 
 

@@ -67,8 +67,8 @@ class SweepFolder:
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         with locked_folder(path, "", wait=True):
-            if found := cls.find(path):
-                return found
+            if other := cls.find(path):
+                return other
             with writing(path):
                 remove_temporaries(path, ("sweep.json",))
             write_atomically(path / "sweep.json", content)

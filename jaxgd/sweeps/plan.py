@@ -20,8 +20,8 @@ from jaxgd.errors import (
     shown,
 )
 
-# Most networks per group and device. More networks do not train faster on a CPU, and processes and parts need groups to
-# share.
+# Largest number of networks per group and device. More do not train faster on a CPU, and processes and parts need
+# several groups to share.
 _MOST = 128
 # A row takes about 100 bytes in memory.
 _MOST_ROWS = 10**9

@@ -403,7 +403,7 @@ def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
 
 
 def test_the_best_network_is_kept_and_a_resumed_run_goes_on(jaxgd):
-    """Equal to the library and to an uninterrupted run, bit for bit, with the records and the end by patience."""
+    """The run equals the library and an uninterrupted run bit for bit, also in its records and its end by patience."""
     options = ("--eta", 6, "--keep", "best", "--by", "cost", "--patience", 2, "--record", "gradient-norms")
     options += ("--record-every", 2)
     answer = jaxgd("train", "--epochs", 20, "--run-dir", "whole", *options)

@@ -56,8 +56,8 @@ def with_line(gray, width, sides, start=0):
     """Draw a line along sides, of the opposite brightness."""
     level = 20 if gray[0, 0] > 128 else 235
     for side in sides:
-        turned = np.rot90(gray, side)  # a view
-        turned[start : start + width, start : SIDE - start] = level
+        rotated = np.rot90(gray, side)  # a view
+        rotated[start : start + width, start : SIDE - start] = level
     return gray
 
 

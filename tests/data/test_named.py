@@ -36,7 +36,7 @@ def test_loading_digits_imports_no_optional_library():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(RangeError, match=r"'digits', 'mnist', .*, got 'cifar10'(.|\n)*load_idx"):
+    with pytest.raises(RangeError, match=rf"{', '.join(map(repr, DATASETS))}, got 'cifar10'(.|\n)*load_idx"):
         load_dataset("cifar10")
 
 
@@ -49,7 +49,7 @@ def test_a_set_in_another_form_is_one_entry_of_the_registry(tiny, tmp_path, monk
     monkeypatch.setitem(DATASETS, "mine", Entry(module="mine"))
     tiny.assert_loaded(load_dataset("mine", tmp_path))
     assert not is_folder("mine")
-    with pytest.raises(RangeError, match=r"'kmnist', 'mine', got 'cifar10'"):
+    with pytest.raises(RangeError, match="'mine', got 'cifar10'"):
         load_dataset("cifar10")
 
 

@@ -77,7 +77,7 @@ def test_fresh_keys_continue_bit_for_bit_and_under_vmap(x64):
 
 
 def test_a_batch_element_that_has_paused_keeps_its_own_count():
-    np.testing.assert_array_equal(jax.vmap(updates_made, (None, 0))(5, jnp.array([5, 3])), [5, 3])
+    np.testing.assert_array_equal(jax.vmap(updates_made, (None, 0))(jnp.array(5), jnp.array([5, 3])), [5, 3])
 
 
 @pytest.mark.slow

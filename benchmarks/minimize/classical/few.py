@@ -1,46 +1,45 @@
 """Classical problems of two to four variables that are given by a formula without measured data."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from benchmarks.minimize.classical.problem import MGH, Problem, constant
 
 
-def rosenbrock(v: Any) -> Any:
+def rosenbrock(v: Array) -> Array:
     """Return r = (10 (v₂ − v₁²), 1 − v₁): a narrow, bent valley. Rosenbrock (1960)."""
     return jnp.stack([10 * (v[1] - v[0] ** 2), 1 - v[0]])
 
 
-def freudenstein_roth(v: Any) -> Any:
+def freudenstein_roth(v: Array) -> Array:
     """Return r = (−13 + v₁ + ((5 − v₂)v₂ − 2)v₂, −29 + v₁ + ((v₂ + 1)v₂ − 14)v₂). Freudenstein and Roth (1963)."""
     x, y = v[0], v[1]
     return jnp.stack([-13 + x + ((5 - y) * y - 2) * y, -29 + x + ((y + 1) * y - 14) * y])
 
 
-def powell_badly_scaled(v: Any) -> Any:
+def powell_badly_scaled(v: Array) -> Array:
     """Return r = (10⁴v₁v₂ − 1, exp(−v₁) + exp(−v₂) − 1.0001). Powell (1970)."""
     return jnp.stack([1e4 * v[0] * v[1] - 1, jnp.exp(-v[0]) + jnp.exp(-v[1]) - 1.0001])
 
 
-def brown_badly_scaled(v: Any) -> Any:
+def brown_badly_scaled(v: Array) -> Array:
     """Return r = (v₁ − 10⁶, v₂ − 2·10⁻⁶, v₁v₂ − 2). Brown, unpublished, in the collection."""
     return jnp.stack([v[0] - 1e6, v[1] - 2e-6, v[0] * v[1] - 2])
 
 
-def beale(v: Any) -> Any:
+def beale(v: Array) -> Array:
     """Return rᵢ = yᵢ − v₁(1 − v₂ⁱ) for i from 1 to 3, with y = (1.5, 2.25, 2.625). Beale (1958)."""
     return constant([1.5, 2.25, 2.625], v) - v[0] * (1 - jnp.stack([v[1], v[1] ** 2, v[1] ** 3]))
 
 
-def jennrich_sampson(v: Any) -> Any:
+def jennrich_sampson(v: Array) -> Array:
     """Return rᵢ = 2 + 2i − (exp(iv₁) + exp(iv₂)) for i from 1 to 10. Jennrich and Sampson (1968)."""
     i = constant(np.arange(1, 11), v)
     return 2 + 2 * i - (jnp.exp(i * v[0]) + jnp.exp(i * v[1]))
 
 
-def helical_valley(v: Any) -> Any:
+def helical_valley(v: Array) -> Array:
     """Return r = (10 (v₃ − 10θ), 10 (√(v₁² + v₂²) − 1), v₃), with 2πθ the angle of (v₁, v₂). Fletcher, Powell (1963).
 
     θ is between −¼ and ¾. Its jump is at v₁ = 0, v₂ < 0, so that C is smooth around the start.
@@ -49,7 +48,7 @@ def helical_valley(v: Any) -> Any:
     return jnp.stack([10 * (v[2] - 10 * theta), 10 * (jnp.hypot(v[0], v[1]) - 1), v[2]])
 
 
-def gulf(v: Any) -> Any:
+def gulf(v: Array) -> Array:
     """Return rᵢ = exp(−|yᵢ − v₂|^v₃ / v₁) − tᵢ, with tᵢ = i/100 and yᵢ = 25 + (−50 log tᵢ)^⅔. Cox (1969).
 
     i is from 1 to 99: for i = 100, yᵢ = v₂ at the minimum, and the power has no derivative there.
@@ -59,21 +58,21 @@ def gulf(v: Any) -> Any:
     return jnp.exp(-(jnp.abs(y - v[1]) ** v[2]) / v[0]) - constant(t, v)
 
 
-def box(v: Any) -> Any:
+def box(v: Array) -> Array:
     """Return rᵢ = exp(−tᵢv₁) − exp(−tᵢv₂) − v₃(exp(−tᵢ) − exp(−10tᵢ)), with tᵢ = i/10, i from 1 to 10. Box (1966)."""
     t = np.arange(1, 11) / 10
     s, fixed = constant(t, v), constant(np.exp(-t) - np.exp(-10 * t), v)
     return jnp.exp(-s * v[0]) - jnp.exp(-s * v[1]) - v[2] * fixed
 
 
-def brown_dennis(v: Any) -> Any:
+def brown_dennis(v: Array) -> Array:
     """Return rᵢ = (v₁ + tᵢv₂ − exp tᵢ)² + (v₃ + v₄ sin tᵢ − cos tᵢ)², tᵢ = i/5, i from 1 to 20. Brown, Dennis."""
     t = np.arange(1, 21) / 5
     s, e, sine, cosine = (constant(x, v) for x in (t, np.exp(t), np.sin(t), np.cos(t)))
     return (v[0] + s * v[1] - e) ** 2 + (v[2] + v[3] * sine - cosine) ** 2
 
 
-def zakharov(v: Any) -> Any:
+def zakharov(v: Array) -> Array:
     """Return r = (v, s, s²), with s = Σ i vᵢ/2, so C = ‖v‖² + s² + s⁴. Jamil and Yang (2013), function 173."""
     s = jnp.sum(constant(np.arange(1, v.size + 1) / 2, v) * v)
     return jnp.concatenate([v, jnp.stack([s, s**2])])

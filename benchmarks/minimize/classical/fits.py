@@ -1,9 +1,8 @@
 """Classical problems that fit a model to data. The data are in the paper that collects the problems."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from benchmarks.minimize.classical.problem import MGH, Problem, constant
 
@@ -26,38 +25,38 @@ OSBORNE_2 = np.array(
 ) / 1e3  # fmt: skip
 
 
-def bard(v: Any) -> Any:
+def bard(v: Array) -> Array:
     """Return rᵢ = yᵢ − (v₁ + i/((16 − i)v₂ + min(i, 16 − i)v₃)) for i from 1 to 15. Bard (1970)."""
     i = np.arange(1, 16)
     u, w, least = (constant(x, v) for x in (i, 16 - i, np.minimum(i, 16 - i)))
     return constant(BARD, v) - (v[0] + u / (w * v[1] + least * v[2]))
 
 
-def gaussian(v: Any) -> Any:
+def gaussian(v: Array) -> Array:
     """Return rᵢ = v₁ exp(−v₂(tᵢ − v₃)²/2) − yᵢ, with tᵢ = (8 − i)/2, i from 1 to 15. In the collection."""
     t = constant((8 - np.arange(1, 16)) / 2, v)
     return v[0] * jnp.exp(-v[1] * (t - v[2]) ** 2 / 2) - constant(GAUSSIAN, v)
 
 
-def meyer(v: Any) -> Any:
+def meyer(v: Array) -> Array:
     """Return rᵢ = v₁ exp(v₂/(tᵢ + v₃)) − yᵢ, with tᵢ = 45 + 5i, i from 1 to 16. Meyer (1970)."""
     t = constant(45 + 5 * np.arange(1, 17), v)
     return v[0] * jnp.exp(v[1] / (t + v[2])) - constant(MEYER, v)
 
 
-def kowalik_osborne(v: Any) -> Any:
+def kowalik_osborne(v: Array) -> Array:
     """Return rᵢ = yᵢ − v₁(uᵢ² + uᵢv₂)/(uᵢ² + uᵢv₃ + v₄) for i from 1 to 11. Kowalik and Osborne (1968)."""
     u = constant(KOWALIK_U, v)
     return constant(KOWALIK, v) - v[0] * (u**2 + u * v[1]) / (u**2 + u * v[2] + v[3])
 
 
-def osborne_1(v: Any) -> Any:
+def osborne_1(v: Array) -> Array:
     """Return rᵢ = yᵢ − (v₁ + v₂ exp(−tᵢv₄) + v₃ exp(−tᵢv₅)), with tᵢ = 10 (i − 1), i from 1 to 33. Osborne (1972)."""
     t = constant(10 * np.arange(33), v)
     return constant(OSBORNE_1, v) - (v[0] + v[1] * jnp.exp(-t * v[3]) + v[2] * jnp.exp(-t * v[4]))
 
 
-def biggs_exp6(v: Any) -> Any:
+def biggs_exp6(v: Array) -> Array:
     """Return rᵢ = v₃ exp(−tᵢv₁) − v₄ exp(−tᵢv₂) + v₆ exp(−tᵢv₅) − yᵢ, with tᵢ = i/10, i from 1 to 13. Biggs (1971).
 
     yᵢ = exp(−tᵢ) − 5 exp(−10tᵢ) + 3 exp(−4tᵢ).
@@ -67,7 +66,7 @@ def biggs_exp6(v: Any) -> Any:
     return v[2] * jnp.exp(-t * v[0]) - v[3] * jnp.exp(-t * v[1]) + v[5] * jnp.exp(-t * v[4]) - y
 
 
-def osborne_2(v: Any) -> Any:
+def osborne_2(v: Array) -> Array:
     """Return rᵢ = yᵢ − v₁ exp(−tᵢv₅) − Σₖ vₖ exp(−(tᵢ − vₖ₊₇)² vₖ₊₄), k = 2, 3, 4. Osborne (1972).
 
     tᵢ = (i − 1)/10, and i is from 1 to 65.
@@ -77,7 +76,7 @@ def osborne_2(v: Any) -> Any:
     return constant(OSBORNE_2, v) - v[0] * jnp.exp(-t * v[4]) - peaks
 
 
-def watson(v: Any) -> Any:
+def watson(v: Array) -> Array:
     """Return rᵢ = Σ (j − 1)vⱼtᵢʲ⁻² − (Σ vⱼtᵢʲ⁻¹)² − 1, with tᵢ = i/29, i from 1 to 29. Kowalik and Osborne (1968).
 
     The last two are r₃₀ = v₁ and r₃₁ = v₂ − v₁² − 1.

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from numpy.typing import NDArray
 
 from benchmarks.case import Case, Options
 from benchmarks.minimize.classical.minimizers import quick_compilation, runs
@@ -25,17 +27,17 @@ class Logistic(NamedTuple):
         minima: The lowest value of C, which is its only minimum.
     """
 
-    cost: Callable[[Any], Any]
-    start: Any
+    cost: Callable[[Array], Array]
+    start: NDArray[Any]
     minima: tuple[float, ...]
 
 
-def lowest(x: Any, y: Any) -> float:
+def lowest(x: NDArray[Any], y: NDArray[Any]) -> float:
     """Return the minimum of C by Newton's method in NumPy, with the exact Hessian."""
     n, features = x.shape
     x1, penalty = np.hstack([x, np.ones((n, 1))]), np.append(np.ones(features), 0)
 
-    def value(v: Any) -> float:
+    def value(v: NDArray[Any]) -> float:
         return float((np.logaddexp(0, -y * (x1 @ v)).sum() + penalty @ v**2 / 2) / n)
 
     v = np.zeros(features + 1)
@@ -50,10 +52,10 @@ def lowest(x: Any, y: Any) -> float:
     return value(v)
 
 
-def regression(x: Any, y: Any) -> Logistic:
+def regression(x: NDArray[Any], y: NDArray[Any]) -> Logistic:
     """Return the regression on examples x (n, features) with classes y (n,) of ±1."""
 
-    def cost(v: Any) -> Any:
+    def cost(v: Array) -> Array:
         z = jnp.asarray(x, v.dtype) @ v[:-1] + v[-1]
         return (jnp.sum(jnp.logaddexp(0, -jnp.asarray(y, v.dtype) * z)) + jnp.sum(v[:-1] ** 2) / 2) / len(y)
 

@@ -1,31 +1,31 @@
 """Classical problems of any number n of variables. Large n make the table's extended versions."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from benchmarks.minimize.classical.problem import MGH, Problem, constant
+from benchmarks.minimize.classical.problem import MGH, Numbers, Problem, constant
 
 
-def numbers(v: Any) -> Any:
+def numbers(v: Array) -> Array:
     """Return 1, …, n in the dtype of v."""
     return constant(np.arange(1, v.size + 1), v)
 
 
-def padded(v: Any, before: int, after: int) -> Any:
+def padded(v: Array, before: int, after: int) -> Array:
     """Return v with zeros before and after it."""
     return jnp.concatenate([jnp.zeros(before, v.dtype), v, jnp.zeros(after, v.dtype)])
 
 
-def extended_rosenbrock(v: Any) -> Any:
+def extended_rosenbrock(v: Array) -> Array:
     """Return, for each pair (a, b) of variables, 10 (b − a²) and 1 − a. Spedicato (1975)."""
     a, b = v.reshape(-1, 2).T
     return jnp.concatenate([10 * (b - a**2), 1 - a])
 
 
-def powell_singular(v: Any) -> Any:
+def powell_singular(v: Array) -> Array:
     """Return, for each four (a, b, c, d), a + 10b, √5 (c − d), (b − 2c)² and √10 (a − d)². Spedicato (1975).
 
     The Hessian is singular at the minimum.
@@ -34,7 +34,7 @@ def powell_singular(v: Any) -> Any:
     return jnp.concatenate([a + 10 * b, 5**0.5 * (c - d), (b - 2 * c) ** 2, 10**0.5 * (a - d) ** 2])
 
 
-def wood(v: Any) -> Any:
+def wood(v: Array) -> Array:
     """Return, for each four (a, b, c, d), the residuals of Wood's function. Colville (1968).
 
     They are 10 (b − a²), 1 − a, √90 (d − c²), 1 − c, √10 (b + d − 2) and (b − d)/√10.
@@ -44,12 +44,12 @@ def wood(v: Any) -> Any:
     return jnp.concatenate([*bent, 10**0.5 * (b + d - 2), 10**-0.5 * (b - d)])
 
 
-def penalty_1(v: Any) -> Any:
+def penalty_1(v: Array) -> Array:
     """Return r = (√10⁻⁵ (v − 1), ‖v‖² − ¼). Gill, Murray and Pitfield (1972)."""
     return padded(1e-5**0.5 * (v - 1), 0, 1).at[-1].set(jnp.sum(v**2) - 0.25)
 
 
-def penalty_2(v: Any) -> Any:
+def penalty_2(v: Array) -> Array:
     """Return the 2n residuals of the second penalty function. Gill, Murray and Pitfield (1972).
 
     They are v₁ − 0.2; √10⁻⁵ (exp(vᵢ/10) + exp(vᵢ₋₁/10) − exp(i/10) − exp((i − 1)/10)) for i from 2 to n;
@@ -62,23 +62,23 @@ def penalty_2(v: Any) -> Any:
     return jnp.concatenate([v[:1] - 0.2, 1e-5**0.5 * small, last[None]])
 
 
-def variably_dimensioned(v: Any) -> Any:
+def variably_dimensioned(v: Array) -> Array:
     """Return r = (v − 1, s, s²), with s = Σ i (vᵢ − 1). In the collection."""
     s = jnp.sum(numbers(v) * (v - 1))
     return jnp.concatenate([v - 1, jnp.stack([s, s**2])])
 
 
-def trigonometric(v: Any) -> Any:
+def trigonometric(v: Array) -> Array:
     """Return rᵢ = n − Σ cos vⱼ + i (1 − cos vᵢ) − sin vᵢ. Spedicato (1975)."""
     return v.size - jnp.sum(jnp.cos(v)) + numbers(v) * (1 - jnp.cos(v)) - jnp.sin(v)
 
 
-def brown_almost_linear(v: Any) -> Any:
+def brown_almost_linear(v: Array) -> Array:
     """Return rᵢ = vᵢ + Σ vⱼ − (n + 1) for i below n, and rₙ = Π vⱼ − 1. Brown (1969)."""
     return jnp.concatenate([v[:-1] + jnp.sum(v) - (v.size + 1), jnp.prod(v)[None] - 1])
 
 
-def boundary_value(v: Any) -> Any:
+def boundary_value(v: Array) -> Array:
     """Return rᵢ = 2vᵢ − vᵢ₋₁ − vᵢ₊₁ + h²(vᵢ + tᵢ + 1)³/2, with h = 1/(n + 1), tᵢ = ih. Moré and Cosnard (1979).
 
     v₀ = vₙ₊₁ = 0. The equations are a difference scheme for a boundary value problem.
@@ -87,7 +87,7 @@ def boundary_value(v: Any) -> Any:
     return 2 * v - z[:-2] - z[2:] + h**2 / 2 * (v + h * numbers(v) + 1) ** 3
 
 
-def integral_equation(v: Any) -> Any:
+def integral_equation(v: Array) -> Array:
     """Return the residuals of a discrete integral equation. Moré and Cosnard (1979).
 
     rᵢ = vᵢ + h/2 ((1 − tᵢ) Σ tⱼcⱼ + tᵢ Σ (1 − tⱼ)cⱼ), with cⱼ = (vⱼ + tⱼ + 1)³, h = 1/(n + 1) and tⱼ = jh. The first
@@ -100,35 +100,35 @@ def integral_equation(v: Any) -> Any:
     return v + h / 2 * ((1 - t) * jnp.cumsum(t * c) + t * upper)
 
 
-def broyden_tridiagonal(v: Any) -> Any:
+def broyden_tridiagonal(v: Array) -> Array:
     """Return rᵢ = (3 − 2vᵢ)vᵢ − vᵢ₋₁ − 2vᵢ₊₁ + 1, with v₀ = vₙ₊₁ = 0. Broyden (1965)."""
     z = padded(v, 1, 1)
     return (3 - 2 * v) * v - z[:-2] - 2 * z[2:] + 1
 
 
-def broyden_banded(v: Any) -> Any:
+def broyden_banded(v: Array) -> Array:
     """Return rᵢ = vᵢ(2 + 5vᵢ²) + 1 − Σ vⱼ(1 + vⱼ), over j ≠ i from i − 5 to i + 1. Broyden (1971)."""
     u = padded(v * (1 + v), 5, 1)
     return v * (2 + 5 * v**2) + 1 - sum(u[k : k + v.size] for k in range(7) if k != 5)
 
 
-def linear_full_rank(v: Any) -> Any:
+def linear_full_rank(v: Array) -> Array:
     """Return rᵢ = vᵢ − 2/m Σ vⱼ − 1 for i ≤ n, and rᵢ = −2/m Σ vⱼ − 1 for i from n + 1 to m = 2n. In the collection."""
     return padded(v, 0, v.size) - jnp.sum(v) / v.size - 1
 
 
-def linear_rank_1(v: Any) -> Any:
+def linear_rank_1(v: Array) -> Array:
     """Return rᵢ = i Σ j vⱼ − 1, with i from 1 to m = 2n. In the collection. The minima fill a plane."""
     return constant(np.arange(1, 2 * v.size + 1), v) * jnp.sum(numbers(v) * v) - 1
 
 
-def linear_rank_1_zeros(v: Any) -> Any:
+def linear_rank_1_zeros(v: Array) -> Array:
     """Return rᵢ = (i − 1) Σ j vⱼ − 1, with j from 2 to n − 1, i from 1 to m = 2n, and rₘ = −1. In the collection."""
     i = np.arange(2 * v.size)
     return constant(np.where(i < i[-1], i, 0), v) * jnp.sum(numbers(v)[1:-1] * v[1:-1]) - 1
 
 
-def chebyquad(v: Any) -> Any:
+def chebyquad(v: Array) -> Array:
     """Return rᵢ = mean of Tᵢ(2vⱼ − 1) over j, minus the integral of Tᵢ(2t − 1) from 0 to 1. Fletcher (1965).
 
     Tᵢ is Chebyshev's polynomial, and i is from 1 to n. The integral is −1/(i² − 1) for even i, and 0 for odd i.
@@ -150,12 +150,12 @@ def lowest_penalty_1(n: int) -> tuple[float, list[float]]:
     return 1e-5 * n * (t - 1) ** 2 + (n * t**2 - 0.25) ** 2, [t] * n
 
 
-def _grid(n: int) -> Any:
+def _grid(n: int) -> Numbers:
     t = np.arange(1, n + 1) / (n + 1)
     return t * (t - 1)
 
 
-def _repeated(*values: float) -> Callable[[int], Any]:
+def _repeated(*values: float) -> Callable[[int], Numbers]:
     return lambda n: np.resize(values, n)
 
 
@@ -167,7 +167,7 @@ def _brown(n: int) -> list[float]:
 
 
 # The residuals; the start and, if it is known, the point with C = 0, as functions of n; the number in the collection.
-_ZERO: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any], Callable[[int], Any] | None, int]] = {
+_ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Callable[[int], Numbers] | None, int]] = {
     "rosenbrock": (extended_rosenbrock, _repeated(-1.2, 1), _repeated(1), 21),
     "powell-singular": (powell_singular, _repeated(3, -1, 0, 1), _repeated(0), 22),
     "wood": (wood, _repeated(-3, -1, -3, -1), _repeated(1), 14),

@@ -11,11 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
 
 import jaxgd
 from benchmarks.minimize.classical.problem import Task
 from benchmarks.minimize.evaluations import watched
 from benchmarks.minimize.problems import is_installed
+from jaxgd.rules.rule import Transformation
+from jaxgd.typed import block_until_ready, jit, value_and_grad
 
 # The largest number of steps of every minimizer, except backtracking: its steps are single moves along −∇C.
 STEPS, BACKTRACKING_STEPS = 1_000, 3_000
@@ -36,7 +41,7 @@ class Run(NamedTuple):
         trace: Pairs of the evaluations so far and C, in the order of the run.
     """
 
-    v: Any
+    v: NDArray[Any]
     cost: float
     evaluations: int
     steps: int
@@ -45,11 +50,11 @@ class Run(NamedTuple):
     trace: list[tuple[int, float]]
 
 
-def by_rule(problem: Task, make: Callable[[], Any], steps: int = STEPS, dtype: Any = float) -> Run:
+def by_rule(problem: Task, make: Callable[[], Transformation], steps: int = STEPS, dtype: DTypeLike = float) -> Run:
     """Run one of jaxgd's rules with the default stopping tests. The callback keeps C after every update."""
     trace: list[tuple[int, float]] = []
 
-    def keep(solution: Any) -> None:
+    def keep(solution: jaxgd.Solution[Array]) -> None:
         trace.append((int(solution.evaluations), float(solution.cost)))
 
     start = jnp.asarray(np.asarray(problem.start, dtype))
@@ -64,11 +69,11 @@ def by_scipy(problem: Task, method: str, **options: Any) -> Run:
     """Run one of SciPy's minimizers with the gradient from JAX."""
     import scipy.optimize
 
-    value_and_grad = jax.jit(jax.value_and_grad(problem.cost))
+    evaluated = jit(value_and_grad(problem.cost))
     trace: list[tuple[int, float]] = []
 
-    def evaluate(v: Any) -> Any:
-        c, g = value_and_grad(v)
+    def evaluate(v: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+        c, g = evaluated(jnp.asarray(v))
         trace.append((len(trace) + 1, float(c)))
         return float(c), np.asarray(g)
 
@@ -85,7 +90,7 @@ class _Trace:
     def __init__(self) -> None:
         self.costs: list[float] = []
 
-    def __call__(self, c: Any) -> None:
+    def __call__(self, c: Array) -> None:
         if not self.costs or self.costs[-1] != float(c):
             self.costs.append(float(c))
 
@@ -97,9 +102,9 @@ def by_jaxopt(problem: Task) -> Run:
     """Run jaxopt's L-BFGS with its default line search, until ‖∇C‖ ≤ 1e-10."""
     import jaxopt
 
-    trace: Any = _Trace()
+    trace = _Trace()
     solver = jaxopt.LBFGS(watched(problem.cost, trace), maxiter=STEPS, tol=TIGHT)
-    v, state = jax.block_until_ready(solver.run(jnp.asarray(np.asarray(problem.start, float))))  # type: ignore[no-untyped-call]
+    v, state = block_until_ready(solver.run(jnp.asarray(np.asarray(problem.start, float))))
     jax.effects_barrier()  # type: ignore[no-untyped-call]
     ok = float(state.error) <= TIGHT
     words = f"error {float(state.error):.2g}"
@@ -110,12 +115,12 @@ def by_optimistix(problem: Task, name: str) -> Run:
     """Run one of optimistix's minimizers with rtol = atol = 1e-10. Each evaluation of it is a step."""
     import optimistix
 
-    trace: Any = _Trace()
+    trace = _Trace()
     counting = watched(problem.cost, trace)
     solver = getattr(optimistix, name)(rtol=TIGHT, atol=TIGHT)
     start = jnp.asarray(np.asarray(problem.start, float))
     end = optimistix.minimise(lambda v, _: counting(v), solver, start, max_steps=STEPS, throw=False)
-    jax.block_until_ready(end.value)  # type: ignore[no-untyped-call]
+    block_until_ready(end.value)
     jax.effects_barrier()  # type: ignore[no-untyped-call]
     ok = bool(end.result == optimistix.RESULTS.successful)
     return Run(
@@ -124,7 +129,7 @@ def by_optimistix(problem: Task, name: str) -> Run:
     )  # fmt: skip
 
 
-RULES: dict[str, tuple[Callable[[], Any], int]] = {
+RULES: dict[str, tuple[Callable[[], Transformation], int]] = {
     "jaxgd wolfe": (jaxgd.wolfe, STEPS),
     "jaxgd backtracking": (jaxgd.backtracking, BACKTRACKING_STEPS),
     "jaxgd newton": (jaxgd.newton, STEPS),

@@ -7,6 +7,10 @@ from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+Numbers = Sequence[float] | NDArray[Any]
 
 # The paper that collects the problems, their starts and their minima. Its numbers name the problems.
 MGH = "Moré, Garbow and Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17–41, problem"
@@ -16,10 +20,10 @@ class Task(Protocol):
     """A cost to minimize, its start and the values of C at its minima."""
 
     @property
-    def cost(self) -> Callable[[Any], Any]: ...
+    def cost(self) -> Callable[[Array], Array]: ...
 
     @property
-    def start(self) -> Any: ...
+    def start(self) -> Numbers: ...
 
     @property
     def minima(self) -> tuple[float, ...]: ...
@@ -40,19 +44,19 @@ class Problem:
     """
 
     name: str
-    residuals: Callable[[Any], Any]
-    start: Any
+    residuals: Callable[[Array], Array]
+    start: Numbers
     published: tuple[float, ...]
     minima: tuple[float, ...]
-    points: tuple[Sequence[float], ...]
+    points: tuple[Numbers, ...]
     source: str
 
     @functools.cached_property
-    def cost(self) -> Callable[[Any], Any]:
+    def cost(self) -> Callable[[Array], Array]:
         """The function C of one array (n,). It is one object, so it compiles once."""
         return lambda v: jnp.sum(jnp.square(self.residuals(v)))
 
 
-def constant(values: Any, v: Any) -> Any:
+def constant(values: Numbers, v: Array) -> Array:
     """Return numbers as an array of the dtype of v."""
     return jnp.asarray(np.asarray(values, float), v.dtype)

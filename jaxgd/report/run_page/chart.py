@@ -16,7 +16,7 @@ _MOST_POINTS = 500  # of a curve; a longer one is thinned
 
 
 class Curve(NamedTuple):
-    """A line of a chart: the class that colors it, and its values per epoch. It leaves out NaN."""
+    """A line of a chart: the CSS class that colors it, and its value at each epoch. NaN is left out."""
 
     name: str
     y: Float[NDArray[np.float64], " epochs"]
@@ -32,8 +32,8 @@ def chart(
 ) -> str:
     """Draw curves over the epochs, and return the SVG.
 
-    A cost has a logarithmic axis, if all of its values are above 0. An accuracy a is drawn by its error 1 − a, on a
-    logarithmic axis that is turned over: on a linear one, all good accuracies look the same. The labels are accuracies.
+    The axis of a cost is logarithmic if all values are above 0. An accuracy a is drawn by its error 1 − a, on a
+    reversed logarithmic axis with accuracies as labels. On a linear axis, all good accuracies look the same.
 
     Args:
         label: Name of the vertical axis, which a screen reader reads.
