@@ -47,13 +47,13 @@ def measure(configuration: Configuration, options: Options) -> Iterator[Row]:
         "eta": configuration.eta,
         "batch_size": 10,
         "epochs": options.epochs,
-        **_comparison(correct.tolist(), configuration.book, configuration.independent),
+        **comparison(correct.tolist(), configuration.book, configuration.independent),
     }
     best = correct.max(axis=1).tolist()
     yield sampled(configuration.name, "jaxgd", "correct", "images", best, precision=DEFAULT_PRECISION, details=details)
 
 
-def _comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequence[int] | None) -> dict[str, object]:
+def comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequence[int] | None) -> dict[str, object]:
     """Return the counts by epoch and the book's counts, for the details of a row."""
     medians = [f"{x:.0f}" for x in np.median(correct, axis=0)]
     short = medians if len(medians) < 7 else [*medians[:3], "…", *medians[-3:]]

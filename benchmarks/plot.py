@@ -12,7 +12,6 @@ from benchmarks.rows import Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.typing import RcStyleType
 
 # The name and the color of each variant, in all pictures. Seven colors are of the palette of Okabe and Ito, which
 # color-blind readers can tell apart. Its yellow is too pale for a line, so scikit-learn has a darker one, and Flax is
@@ -67,10 +66,9 @@ def draw(rows: Sequence[Row], out: Path) -> list[Path]:
     fixed = [row for row in times if not row.text("growing")]
     grown = [row for row in times if row.text("growing")]
     written = []
-    style: RcStyleType = {
+    with mpl.rc_context({
         "font.size": FONT, "axes.titlesize": FONT + 0.5, "axes.spines.top": False, "axes.spines.right": False,
-    }  # fmt: skip
-    with mpl.rc_context(style):
+    }):  # fmt: skip
         if fixed:
             written.append(_dots(fixed, out / "speed.png"))
         if grown:
