@@ -223,25 +223,6 @@ class Plot:
 
 
 @dataclasses.dataclass(frozen=True)
-class Convert:
-    """Convert a file of an older format into rows of the schema, and add them to a file."""
-
-    old: Annotated[Path, tyro.conf.Positional]
-    """A file of an older format."""
-    new: Annotated[Path, tyro.conf.Positional]
-    """A file of results, which is created if it does not exist."""
-
-    def run(self) -> int:
-        """Write the rows, and return the exit status."""
-        from benchmarks.convert import convert
-
-        rows = convert(self.old)
-        store.replace(self.new, rows)
-        print(f"{self.new}: {len(rows)} rows from {self.old}")
-        return 0
-
-
-@dataclasses.dataclass(frozen=True)
 class Device:
     """Measure the GPU with one plan of at most six minutes, or rehearse the plan on the CPU.
 
@@ -263,7 +244,7 @@ def _misuse(message: str) -> int:
 def main(words: Sequence[str]) -> int:
     """Run a command; list the cases if none is given."""
     commands: dict[str, Any] = {
-        "list": List, "run": Run, "gradcheck": Gradcheck, "compare": Compare, "plot": Plot, "convert": Convert,
+        "list": List, "run": Run, "gradcheck": Gradcheck, "compare": Compare, "plot": Plot,
         "campaign": Campaign, "device": Device,
     }  # fmt: skip
     command: Any = tyro.extras.subcommand_cli_from_dict(commands, prog="python -m benchmarks", args=words or ["list"])

@@ -43,16 +43,14 @@ def measure(configuration: Configuration, options: Options) -> Iterator[Row]:
     correct = correct_by_epoch(configuration, data, options.seeds or SEEDS, options.epochs)
     details = {
         "seconds": round(time.perf_counter() - start, 1),
-        **settings(configuration.sizes, configuration.eta, options.epochs),
+        "sizes": list(configuration.sizes),
+        "eta": configuration.eta,
+        "batch_size": 10,
+        "epochs": options.epochs,
         **comparison(correct.tolist(), configuration.book, configuration.independent),
     }
     best = correct.max(axis=1).tolist()
     yield sampled(configuration.name, "jaxgd", "correct", "images", best, precision=DEFAULT_PRECISION, details=details)
-
-
-def settings(sizes: Sequence[int], eta: float, epochs: int) -> dict[str, object]:
-    """Return the settings of a run, for the details of its row."""
-    return {"sizes": list(sizes), "eta": eta, "batch_size": 10, "epochs": epochs}
 
 
 def comparison(correct: Sequence[Sequence[int]], book: str, independent: Sequence[int] | None) -> dict[str, object]:

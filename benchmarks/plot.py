@@ -5,9 +5,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.rows import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # The name and the color of each variant, in all pictures. Seven colors are of the palette of Okabe and Ito, which
 # color-blind readers can tell apart. Its yellow is too pale for a line, so scikit-learn has a darker one, and Flax is
@@ -59,11 +63,12 @@ def draw(rows: Sequence[Row], out: Path) -> list[Path]:
     mpl.use("Agg")
     out.mkdir(parents=True, exist_ok=True)
     times = [row for row in rows if row.quantity == "time" and row.unit in ("s/epoch", "s/step", "s/process")]
-    fixed = [row for row in times if "growing" not in row.details]
-    grown = [row for row in times if "growing" in row.details]
+    fixed = [row for row in times if not row.text("growing")]
+    grown = [row for row in times if row.text("growing")]
     written = []
-    style: Any = {"font.size": FONT, "axes.titlesize": FONT + 0.5, "axes.spines.top": False, "axes.spines.right": False}
-    with mpl.rc_context(style):
+    with mpl.rc_context({
+        "font.size": FONT, "axes.titlesize": FONT + 0.5, "axes.spines.top": False, "axes.spines.right": False,
+    }):  # fmt: skip
         if fixed:
             written.append(_dots(fixed, out / "speed.png"))
         if grown:
@@ -71,7 +76,7 @@ def draw(rows: Sequence[Row], out: Path) -> list[Path]:
     return written
 
 
-def _save(figure: Any, path: Path) -> Path:
+def _save(figure: "Figure", path: Path) -> Path:
     """Write a figure as a PNG of 256 colors, about a third of the bytes of a PNG in full color, and return its path."""
     import matplotlib.pyplot as plt
     from PIL import Image
@@ -106,9 +111,10 @@ def _dots(rows: Sequence[Row], path: Path) -> Path:
     heights = [max(map(len, line)) + 2.6 for line in lines]
     height = 0.185 * sum(heights) + 0.6
     figure, axes = plt.subplots(len(lines), columns, figsize=(WIDTH, height), squeeze=False, height_ratios=heights)
-    for ax in axes.flat:
+    places: list[Axes] = list(axes.flat)
+    for ax in places:
         ax.axis("off")
-    for ax, panel in zip(axes.flat, panels, strict=False):
+    for ax, panel in zip(places, panels, strict=False):
         ax.axis("on")
         _panel(ax, panel, max(len(other) for line in lines if panel in line for other in line))
     figure.text(0.01, 1 - 0.12 / height, CAPTION, va="top")
@@ -116,7 +122,7 @@ def _dots(rows: Sequence[Row], path: Path) -> Path:
     return _save(figure, path)
 
 
-def _panel(ax: Any, rows: Sequence[Row], places: int) -> None:
+def _panel(ax: "Axes", rows: Sequence[Row], places: int) -> None:
     """Draw the dots of one case, the fastest at the top. At the right of each dot stand its time and ratio.
 
     The ratio is the median ratio to the baseline in the same run. The baseline has none.
@@ -134,10 +140,9 @@ def _panel(ax: Any, rows: Sequence[Row], places: int) -> None:
         lows, highs = [*lows, low], [*highs, high]
         ax.plot([low, high], [y, y], color=_color(row.variant), lw=1.2)
         ax.plot(milliseconds, y, "o", ms=5.5, color=_color(row.variant))
-        ratio = row.details.get("ratio", [None])[0]
-        text = _time(milliseconds)
-        if ratio and row.variant != row.details["baseline"]:
-            text += f"  {ratio:.0f}×" if ratio >= 10 else f"  {ratio:.2g}×"
+        text, ratio = _time(milliseconds), row.numbers("ratio")
+        if ratio and row.variant != row.text("baseline"):
+            text += f"  {ratio[0]:.0f}×" if ratio[0] >= 10 else f"  {ratio[0]:.2g}×"
         ax.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center")
     ax.set_xscale("log")
     low, high = min(lows), max(highs)
@@ -168,22 +173,23 @@ def _growth(rows: Sequence[Row], path: Path) -> Path:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter
 
-    things = sorted({row.details["growing"] for row in rows}, key=lambda t: GROWING.index(t) if t in GROWING else 99)
+    things = sorted({row.text("growing") for row in rows}, key=lambda t: GROWING.index(t) if t in GROWING else 99)
     columns = min(len(things), 2)
     lines = -(-len(things) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, 2.5 * lines), squeeze=False)
-    for ax in axes.flat[len(things) :]:
+    places: list[Axes] = list(axes.flat)
+    for ax in places[len(things) :]:
         ax.axis("off")
-    if axes.size > len(things):
-        axes.flat[-1].text(0, 1, GROWTH_CAPTION, va="top", linespacing=1.5)
-    for ax, thing in zip(axes.flat, things, strict=False):
-        mine = [row for row in rows if row.details["growing"] == thing]
+    if len(places) > len(things):
+        places[-1].text(0, 1, GROWTH_CAPTION, va="top", linespacing=1.5)
+    for ax, thing in zip(places, things, strict=False):
+        mine = [row for row in rows if row.text("growing") == thing]
         ends = []
         for variant in dict.fromkeys(row.variant for row in mine):
-            points = sorted((row.details["size"], 1e3 * (row.value or 0)) for row in mine if row.variant == variant)
-            ax.plot(*zip(*points, strict=True), "o-", ms=4, lw=1.4, color=_color(variant))
+            points = sorted((row.numbers("size")[0], 1e3 * (row.value or 0)) for row in mine if row.variant == variant)
+            ax.plot([x for x, _ in points], [y for _, y in points], "o-", ms=4, lw=1.4, color=_color(variant))
             ends.append((points[-1], variant))
-        sizes = sorted({row.details["size"] for row in mine})
+        sizes = sorted({row.numbers("size")[0] for row in mine})
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
@@ -197,7 +203,7 @@ def _growth(rows: Sequence[Row], path: Path) -> Path:
     return _save(figure, path)
 
 
-def _label(ax: Any, ends: Sequence[tuple[tuple[float, float], str]]) -> None:
+def _label(ax: "Axes", ends: Sequence[tuple[tuple[float, float], str]]) -> None:
     """Write the name of each variant next to the end of its line. Move the names apart where two ends are close."""
     low, high = (math.log(y) for y in ax.get_ylim())
     right = max(x for (x, _), _ in ends)

@@ -5,7 +5,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class Row:
             ordered = finite and len(self.spread) == 2 and self.spread[0] <= self.value <= self.spread[1]
             _require(ordered, "spread", f"[low, high] with low <= {self.value:g} <= high", self.spread)
 
-    def _is_valid(self, x: Any) -> bool:
+    def _is_valid(self, x: object) -> bool:
         return _is_number(x) and (x > 0 or not QUANTITIES[self.quantity].positive)
 
     @property
@@ -146,6 +146,17 @@ class Row:
     def better(self) -> str:
         """The direction of an improvement: "lower", "higher" or "neither"."""
         return QUANTITIES[self.quantity].better
+
+    def text(self, name: str) -> str:
+        """Return a text of the details; "" if there is none of this name."""
+        value: object = self.details.get(name)
+        return value if isinstance(value, str) else ""
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """Return a number or a list of numbers of the details; () if there is none of this name."""
+        value: object = self.details.get(name)
+        values: Sequence[object] = value if isinstance(value, list | tuple) else (value,)
+        return tuple(x for x in values if _is_number(x))
 
     def to_json(self) -> str:
         """Return the row as one line of JSON."""
@@ -183,10 +194,10 @@ def significant(x: float, digits: int = 6) -> float:
     return float(f"{x:.{digits}g}")
 
 
-def _is_number(x: Any) -> bool:
+def _is_number(x: object) -> TypeGuard[float]:
     return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
 
 
-def _require(condition: bool, name: str, expected: str, got: Any) -> None:
+def _require(condition: bool, name: str, expected: str, got: object) -> None:
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {str(got)[:80]}.")

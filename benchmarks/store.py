@@ -29,10 +29,7 @@ def read(path: Path) -> list[Row]:
         try:
             rows.append(Row.from_json(line))
         except (ValueError, TypeError) as error:
-            raise ResultsError(
-                f"{path} is not a file of results: line {number}: {error}\n"
-                "If it has an older format, run `python -m benchmarks convert OLD NEW`."
-            ) from error
+            raise ResultsError(f"{path} is not a file of results: line {number}: {error}") from error
     if len({row.key for row in rows}) < len(rows):
         twice = next(row.key for i, row in enumerate(rows) if row.key in {other.key for other in rows[:i]})
         raise ResultsError(f"{path} is not a file of results: two rows for {', '.join(twice)}.")

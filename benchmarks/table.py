@@ -1,7 +1,6 @@
 """Rows as text: one table per case, with one line per variant and one column per quantity."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from benchmarks.rows import Row
 
@@ -56,17 +55,15 @@ def _cell(row: Row) -> str:
 
 def _notes(row: Row) -> list[str]:
     """Return the ratio, the arithmetic rate and the accuracy in `details`, as texts for the line of the variant."""
-    details, notes = row.details, []
-    if "ratio" in details:
-        ratio: Any = details["ratio"]
-        middle, *ends = ratio if isinstance(ratio, list) else [ratio]
-        notes.append(f"{middle:.3g} × {details['baseline']}" + (" ({:.3g} to {:.3g})".format(*ends) if ends else ""))
-    if "gflops" in details:
-        peak = row.host.get("peak_gflops")
-        share = f", {details['gflops'] / peak:.0%} of the peak" if peak else ""
-        notes.append(f"{details['gflops']:.1f} GFLOP/s{share}")
-    if "accuracy" in details:
-        notes.append(f"{details['accuracy']:.1%} correct after one unit")
+    notes = []
+    if ratio := row.numbers("ratio"):
+        middle, *ends = ratio
+        notes.append(f"{middle:.3g} × {row.text('baseline')}" + (" ({:.3g} to {:.3g})".format(*ends) if ends else ""))
+    for gflops in row.numbers("gflops"):
+        peak: float | None = row.host.get("peak_gflops")
+        share = f", {gflops / peak:.0%} of the peak" if peak else ""
+        notes.append(f"{gflops:.1f} GFLOP/s{share}")
+    notes += [f"{accuracy:.1%} correct after one unit" for accuracy in row.numbers("accuracy")]
     return notes
 
 

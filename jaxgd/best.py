@@ -145,7 +145,7 @@ def followed_on_host(best: Best | None, state: TrainState, entry: History, by: s
         The best network after the entry.
     """
     value = _value(entry, by)
-    number: Callable[[ArrayLike], np.integer[Any]] = state.epoch.dtype.type
+    number: Callable[[ArrayLike], Field] = state.epoch.dtype.type
     if best is not None and not _is_better(value, best.value, by, np):
         return dataclasses.replace(best, waited=number(best.waited + 1))
     network = tree_map(jnp.copy, state.network) if copies else state.network

@@ -1,7 +1,7 @@
 """The state, the history and the result of `train`."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
 from jaxgd.kernels import BackendChoice
 from jaxgd.network import Network
 from jaxgd.outcome import Outcome
+from jaxgd.typed import Field
 
 
 @jax.tree_util.register_dataclass
@@ -24,10 +25,10 @@ class Best:
         by: "accuracy" or "cost".
     """
 
-    network: Any
-    epoch: Any
-    value: Any
-    waited: Any
+    network: Network
+    epoch: Field
+    value: Field
+    waited: Field
     by: str = dataclasses.field(metadata={"static": True})
 
 

@@ -35,9 +35,9 @@ def by_book(network, x, y, order, eta, batch_size, dtype=np.float64):
     return trained_by_hand(network, np.asarray(x, dtype) / dtype(255), y, order, eta, batch_size, dtype)
 
 
-def relative_errors(got, exact, start):
-    """Return ‖got − exact‖ / ‖exact − start‖ for each leaf, the error relative to the distance moved."""
-    leaves = [[v for layer in network for v in layer] for network in (got, exact, start)]
+def relative_errors(actual, exact, start):
+    """Return ‖actual − exact‖ / ‖exact − start‖ for each leaf, the error relative to the distance moved."""
+    leaves = [[v for layer in network for v in layer] for network in (actual, exact, start)]
     return np.array([np.linalg.norm(g - e) / np.linalg.norm(e - s) for g, e, s in zip(*leaves, strict=True)])
 
 

@@ -37,7 +37,6 @@ NETWORK, COST, BACKPROP, PYTREE = (
 FIRST, EVALUATING = "tests/rules/test_first_order.py tests/rules/test_evaluating.py", "tests/rules/test_evaluating.py"
 PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py tests/report/test_history.py", "tests/report/test_sweep.py"
 BEST, RECORDS = "tests/test_best.py", "tests/test_records.py"
-PLOTS, SWEEP_PLOTS = "tests/report/test_plotting.py", "tests/report/test_sweep.py"
 PAGE, REPORT = "tests/report/test_run_page.py", "tests/cli/test_report.py"
 BROWSER = "-m slow tests/report/test_run_page_in_browser.py"
 SWEEPS = "tests/cli/test_sweep.py"
@@ -515,7 +514,10 @@ FAULTS = (
     Fault("kernels/native.py", "if job.cost not in COSTS:", "if False:", f"{KERNELS} {TRAINING}"),
     Fault("kernels/choice.py", "reason = backend.why_slower(job)", "pass", f"{KERNELS} {REGISTRY}"),
     Fault(
-        "kernels/choice.py", "for here, reason in passed_over if here]", "for here, reason in passed_over]", REGISTRY
+        "kernels/choice.py",
+        "for on_device, reason in passed_over if on_device]",
+        "for on_device, reason in passed_over]",
+        REGISTRY,
     ),
     Fault(
         "kernels/choice.py", "reason for _, reason in passed_over[-1:]", "reason for _, reason in passed_over", REGISTRY

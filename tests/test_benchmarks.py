@@ -15,7 +15,6 @@ from benchmarks import __main__ as commands
 from benchmarks import campaign, gradcheck, nielsen, store
 from benchmarks.case import Case, Options
 from benchmarks.compare import changes, lost
-from benchmarks.convert import convert
 from benchmarks.device.plan import TASKS
 from benchmarks.hardware import peak
 from benchmarks.minimize import evaluations, steps
@@ -209,96 +208,13 @@ def test_compare_exits_with_1_only_if_jaxgd_is_worse(tmp_path, monkeypatch, caps
     assert "expected files with a figure in common" in capsys.readouterr().err
 
 
-# Conversion of the older formats.
-
-STAMP = {"machine": "x86_64", "device": "cpu", "date": "2026-01-01", "jax": "0.10.2"}
-TRAINING = STAMP | {
-    "case": "epoch-30", "unit": "epoch", "gflops": 100.0, "compile_seconds": 0.5, "megabytes": 40, "threads": 2,
-    "accuracy_first": 0.95, "cost_first": 0.05, "ratio": [1.0, 1.0, 1.0], "native": "avx2, 2 threads",
-    "peak_gflops": 400.0, "bandwidth_gb_s": 20.0, "versions": {"jax": "0.10.2", "torch": None}, "commit": "abc",
-}  # fmt: skip
-
-
-def training_line(peer, times):
-    quantiles = np.quantile(times, [0.5, 0.1, 0.9]).tolist()
-    return TRAINING | {"peer": peer, "seconds": quantiles, "times": times}
-
-
-def write(path, *lines):
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def test_convert_then_compare(tmp_path, monkeypatch, capsys):
-    """Convert two older files, compare them, and find the planted change."""
-    turns = [1.0, 1.01, 0.99, 1.02, 0.98]
-    for name, factor in (("old", 1.0), ("new", 1.2)):
-        lines = [training_line("jaxgd", [0.03 * factor * t for t in turns])]
-        lines += [training_line(peer, turns) for peer in ("numpy", "torch", "scan")]
-        write(tmp_path / f"{name}.json", *lines)
-        assert run(monkeypatch, "convert", tmp_path / f"{name}.json", tmp_path / f"{name}.jsonl") == 0
-    assert run(monkeypatch, "compare", tmp_path / "old.jsonl", tmp_path / "new.jsonl") == 1
+def test_figures_of_few_samples_have_an_unknown_noise(tmp_path, monkeypatch, capsys):
+    paths = [tmp_path / name for name in ("old", "new")]
+    for path, value in zip(paths, (1.0, 1.3), strict=True):
+        store.replace(path, [*result(), row(case="compile", quantity="compile time", unit="s", value=value)])
+    assert run(monkeypatch, "compare", *paths) == 0
     lines = capsys.readouterr().out.splitlines()
-    verdicts = {line.split()[1]: line.split()[-1] for line in lines if line.startswith("epoch-30")}
-    assert verdicts == {"jaxgd": "worse", "numpy": "noise", "torch": "noise", "scan": "noise"}
-    assert lines[-1] == "8 figures of fewer than three samples have an unknown noise; --all prints them."
-
-
-def test_conversion_keeps_the_figures_of_each_format(tmp_path):
-    about = STAMP | {"jaxgd": "0.1.0", "peers": {"scipy": "1.17.1"}}
-    checker = {"as_expected": 7, "missed": {"sine": [0, 2]}, "false_alarms": {}, "cannot_tell": {"abs": [1]}}
-    checker |= {"errors": {}, "cold_seconds_median": 0.4, "warm_seconds_median": 0.03}
-    step = {"microseconds": [1.0, -0.5, 2.0], "ratio": 1.1, "to": "bare loop", "apart": 0.0}
-    ways = {"jaxgd wolfe": {"evaluations": [84, None], "milliseconds": 10.4}}
-    minimize = [
-        ("steps", "quadratic, 1,000 variables", {"jaxopt": step, "repeats": 7, "dtype": "float32"}),
-        ("callback", "rosenbrock", {"ratio": [0.99, 0.98, 1.05], "chunks": 35}),
-        ("evaluations", "beale", {"jaxgd wolfe": 15, "scipy CG": None, "dtype": "float64"}),
-        ("evaluations", "MNIST, 10,000 images, [784, 30, 10]", {"ways": ways, "targets": [0.2, 0.1]}),
-        ("lanes", "rosenbrock", {"backtracking": {"seconds_with_compilation": 1.9, "seconds": 1.3, "outcomes": "ok"}}),
-    ]
-    path = write(
-        tmp_path / "old.json",
-        training_line("numpy", [1.0, 3.0, 2.0]),
-        *(about | {"kind": kind, "case": case, "result": result} for kind, case, result in minimize),
-        about | {"family": "wrong", "dtype": "float32", "functions": 2, "seeds": 5, "count": 10, "seconds": 3.0,
-                 "checkers": {"jaxgd": checker}},
-        STAMP | {"name": "784-30-10, eta 3", "sizes": [784, 30, 10], "eta": 3.0, "epochs": 2, "seconds": 9.0,
-                 "correct": [[1, 5], [9, 2], [3, 4]], "book": "9129", "independent_p10_median_p90": None},
-    )  # fmt: skip
-    found = {(row.case, row.quantity): row for row in convert(path)}
-    values = {key: (row.value, row.spread, row.n) for key, row in found.items()}
-    assert values == {
-        ("epoch-30", "time"): (2.0, (1.2, 2.8), 3),
-        ("epoch-30", "compile time"): (0.5, None, 1),
-        ("epoch-30", "memory"): (40, None, 1),
-        ("minimize-step-1000", "step time"): (1.0, (-0.5, 2.0), 7),
-        ("minimize-callback", "ratio"): (0.99, (0.98, 1.05), 1),
-        ("minimize-evaluations/beale", "evaluations"): (None, None, 1),
-        ("minimize-evaluations-mnist/0.2", "evaluations"): (84, None, 1),
-        ("minimize-evaluations-mnist/0.1", "evaluations"): (None, None, 1),
-        ("minimize-evaluations-mnist", "step time"): (10.4, None, 1),
-        ("minimize-starts", "cold time"): (1.9, None, 1),
-        ("minimize-starts", "time"): (1.3, None, 3),
-        ("gradcheck-wrong", "as expected"): (7, None, 10),
-        ("gradcheck-wrong", "missed"): (2, None, 10),
-        ("gradcheck-wrong", "false alarms"): (0, None, 10),
-        ("gradcheck-wrong", "cannot tell"): (1, None, 10),
-        ("gradcheck-wrong", "errors"): (0, None, 10),
-        ("gradcheck-wrong", "time"): (0.03, None, 8),
-        ("gradcheck-wrong", "cold time"): (0.4, None, 2),
-        ("nielsen-30", "correct"): (5, (4.2, 8.2), 3),
-    }
-    assert found["epoch-30", "time"].samples == (1.0, 3.0, 2.0)
-    assert found["epoch-30", "time"].host["isa"] == "avx2"
-    assert found["gradcheck-wrong", "missed"].details == {"functions": {"sine": [0, 2]}}
-    assert found["nielsen-30", "correct"].details["correct_by_epoch"] == [[1, 5], [9, 2], [3, 4]]
-
-
-def test_convert_refuses_other_files(tmp_path, monkeypatch, capsys):
-    path = write(tmp_path / "a.json", {"name": 3})
-    assert run(monkeypatch, "convert", path, tmp_path / "b.jsonl") == 2
-    assert "expected lines of an older format" in capsys.readouterr().err
+    assert lines[-1] == "1 figures of fewer than three samples have an unknown noise; --all prints them."
 
 
 # The cases and the command.
@@ -382,7 +298,6 @@ def test_benchmarks_import_in_one_direction():
         "nielsen": {"rows", "case"},
         "pictures": {"rows", "case", "pictures"},
         "registry": {"case", "training", "minimize", "gradcheck", "nielsen", "pictures"},
-        "convert": {"rows", "case", "store", "minimize", "nielsen"},
         "campaign": {"rows", "store", "hardware", "campaign"},
         "device": {"rows", "store", "hardware", "training", "device"},
     }

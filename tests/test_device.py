@@ -396,14 +396,14 @@ def test_the_fields_of_the_gpu_are_read(monkeypatch):
     line = "NVIDIA H100 80GB HBM3, 580.159.04, 9.0, 81559, 1980, 2619, 345, 2619, 700.00, [N/A]\n"
     monkeypatch.setattr(hardware, "output", lambda words: line if words[0] == "nvidia-smi" else "")
     monkeypatch.setattr(hardware, "_multiprocessors", lambda: 132)
-    found = hardware.gpu()
-    assert found["name"] == "NVIDIA H100 80GB HBM3"
-    assert (found["driver"], found["capability"], found["multiprocessors"]) == ("580.159.04", "9.0", 132)
-    assert (found["sm_mhz"], found["power_limit_w"]) == (345, 700)
-    assert "celsius" not in found
+    gpu = hardware.gpu()
+    assert gpu["name"] == "NVIDIA H100 80GB HBM3"
+    assert (gpu["driver"], gpu["capability"], gpu["multiprocessors"]) == ("580.159.04", "9.0", 132)
+    assert (gpu["sm_mhz"], gpu["power_limit_w"]) == (345, 700)
+    assert "celsius" not in gpu
     host = hardware.stamp_without_jax()["host"]
-    assert host["device"] == found["name"]
-    assert host["gpu"] == found
+    assert host["device"] == gpu["name"]
+    assert host["gpu"] == gpu
     monkeypatch.setattr(hardware, "output", lambda words: "")
     assert hardware.gpu() == {}
     assert hardware.stamp_without_jax()["host"]["device"] == "cpu"

@@ -170,8 +170,8 @@ def _on_device() -> list[float]:
         out.fill(0xFF)
         device.launch(kernel, count, 32, 0, device.put(a), device.put(b), device.put(c), out)
         device.synchronize()
-        got: NDArray[Any] = out.read((count,), np.float32)
-    return [float(x) for x in got]
+        actual: NDArray[Any] = out.read((count,), np.float32)
+    return [float(x) for x in actual]
 
 
 def _factors(products: Sequence[float]) -> tuple[list[float], list[float]]:

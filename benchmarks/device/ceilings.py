@@ -2,13 +2,16 @@
 
 import ctypes
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.device import timing, wide
 from benchmarks.device.context import Context, TaskError
 from benchmarks.device.launcher import compiled
+
+if TYPE_CHECKING:
+    from jaxgd.kernels.cuda import driver
 
 SOURCE = Path(__file__).with_name("loops.cu")
 # Operations of one mma.m16n8k8, and accumulators per warp. With one accumulator, each product waits for the last one.
@@ -42,7 +45,7 @@ def loops(context: Context) -> None:
         context.row("barriers", "barrier", "time", "s/barrier", each, precision="any", details={"threads": THREADS})
 
 
-def _times(device: Any, kernel: int, blocks: int, out: Any, repeats: int) -> list[float]:
+def _times(device: "driver.Context", kernel: int, blocks: int, out: "driver.Memory", repeats: int) -> list[float]:
     def launch() -> None:
         device.launch(kernel, blocks, THREADS, 0, out, COUNT)
 
@@ -52,7 +55,7 @@ def _times(device: Any, kernel: int, blocks: int, out: Any, repeats: int) -> lis
     return [device.seconds(launch) for _ in range(repeats)]
 
 
-def _copy(context: Context, device: Any) -> None:
+def _copy(context: Context, device: "driver.Context") -> None:
     """Time a copy on the device. The rate counts the bytes read plus the bytes written."""
     size = context.sizes.copied
     source, target = device.empty(size), device.empty(size)

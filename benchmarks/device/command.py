@@ -139,7 +139,7 @@ class Run:
     def _store(self, row: Row) -> None:
         """Add a row to the file. It replaces the rows of earlier runs, and keeps the other quantities of this run.
 
-        If the file cannot be written, the run goes on, and its summary has the row.
+        If the file cannot be written, the run continues, and its summary shows the row.
         """
         row = dataclasses.replace(row, **self._stamp)
         self.rows[row.key] = row

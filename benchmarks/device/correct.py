@@ -24,8 +24,8 @@ def compile_log(context: Context) -> None:
         if isinstance(device, str):
             raise TaskError(device)
         capability = device.capability
-    elif isinstance(found := nvrtc.compiler(), str):
-        context.note(f"compile: rehearsed without the compiler: {found}")
+    elif isinstance(compiler_ := nvrtc.compiler(), str):
+        context.note(f"compile: rehearsed without the compiler: {compiler_}")
         return
     for parts, precision in PARTS.items():
         this = shape(parts)

@@ -1,13 +1,13 @@
 """The gradient over the full batch, by XLA and by PyTorch, with its error against float64."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.device import data, reference, timing
 from benchmarks.device.context import Context
+from benchmarks.device.reference import Floats
+from benchmarks.device.torch_work import Tensor
 
 # JAX's `precision` by the precision of the row. X3 is the sum of three TF32 products.
 ALGORITHMS = {timing.FLOAT32: "highest", "TF32_TF32_F32_X3": "TF32_TF32_F32_X3", "TF32_TF32_F32": "TF32_TF32_F32"}
@@ -19,6 +19,8 @@ def by_xla(context: Context) -> None:
     import jax.numpy as jnp
 
     import jaxgd
+    from jaxgd.network import Network
+    from jaxgd.typed import grad, jit, tree_leaves
 
     context.require_gpu(jax.default_backend())
     images, start = data.training(context.sizes.full), [v[0] for v in data.weights(1)]
@@ -29,19 +31,23 @@ def by_xla(context: Context) -> None:
     for precision, word in ALGORITHMS.items():
         # XLA for the CPU lacks the other algorithms.
         float32 = context.rehearse or word == "highest"
-        algorithm: Any = "highest" if float32 else jax.lax.DotAlgorithmPreset[word]
+        algorithm: jax.lax.PrecisionLike = "highest" if float32 else jax.lax.DotAlgorithmPreset[word]
 
-        @jax.jit
-        def gradient(network: Any, x: Any, y: Any, algorithm: Any = algorithm) -> Any:
+        def slopes(
+            network: Network, x: jax.Array, y: jax.Array, algorithm: jax.lax.PrecisionLike = algorithm
+        ) -> Network:
             inputs, targets = x.astype(jnp.float32) / 255, jax.nn.one_hot(y, data.SIZES[-1])
-            return jax.grad(jaxgd.network_cost)(network, inputs, targets, precision=algorithm)
+            return grad(jaxgd.network_cost)(network, inputs, targets, precision=algorithm)
 
-        def run(_: int, gradient: Any = gradient) -> Any:
+        def run(
+            _: int,
+            gradient: Callable[[Network, jax.Array, jax.Array], Network] = jit(slopes),  # noqa: B008
+        ) -> Network:
             return gradient(network, x, y)
 
         first, samples = timing.times(run, jax.block_until_ready, context.sizes.repeats)
-        got = [np.asarray(v) for v in jax.tree.leaves(run(0))]
-        _store(context, "xla", precision, first, samples, got, exact, images)
+        actual = [np.asarray(v) for v in tree_leaves(run(0))]
+        _store(context, "xla", precision, first, samples, actual, exact, images)
 
 
 def by_torch(context: Context) -> None:
@@ -53,25 +59,26 @@ def by_torch(context: Context) -> None:
     device = torch_work.device(context)
     images, start = data.training(context.sizes.full), [v[0] for v in data.weights(1)]
     exact = reference.gradient(start, images.x, images.y)
-    x, y = (torch.from_numpy(v).to(device) for v in (images.x, images.y.astype(np.int64)))
+    x: Tensor = torch.from_numpy(images.x).to(device)
+    y: Tensor = torch.from_numpy(images.y.astype(np.int64)).to(device)
     for precision, word in torch_work.PRECISIONS.items():
         torch.set_float32_matmul_precision(word)
-        network = [torch.tensor(v, device=device, requires_grad=True) for v in start]
+        network: list[Tensor] = [torch.tensor(v, device=device, requires_grad=True) for v in start]
 
-        def run(_: int, network: Any = network) -> Any:
-            return torch.autograd.grad(torch_work.cost(network, torch_work.inputs(x), torch_work.targets(y)), network)
+        def run(_: int, network: list[Tensor] = network) -> Sequence[Tensor]:
+            return torch_work.gradient(torch_work.cost(network, torch_work.inputs(x), torch_work.targets(y)), network)
 
         first, samples = timing.times(run, torch_work.wait, context.sizes.repeats)
-        got = [g.cpu().numpy() for g in run(0)]
-        _store(context, "torch", precision, first, samples, got, exact, images)
+        actual = [g.cpu().numpy() for g in run(0)]
+        _store(context, "torch", precision, first, samples, actual, exact, images)
 
 
 def _store(
     context: Context, variant: str, precision: str, first: float, samples: list[float],
-    got: Sequence[NDArray[Any]], exact: Sequence[NDArray[Any]], images: data.Images,
+    actual: Sequence[Floats], exact: Sequence[Floats], images: data.Images,
 ) -> None:  # fmt: skip
     n = len(images.y)
     timing.store(context, "", variant, "s/gradient", first, samples, precision, n=n, **images.details)
     zero = [np.zeros_like(v) for v in exact]
-    error = reference.error(got, exact, zero)
+    error = reference.error(actual, exact, zero)
     context.count("", variant, "error", "of ‖∇C‖", error, precision=precision)

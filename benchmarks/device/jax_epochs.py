@@ -1,7 +1,9 @@
 """Epochs as a JAX user writes them without jaxgd's `train`."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,26 +11,33 @@ from benchmarks.device import data, timing
 from benchmarks.device.context import Context
 from benchmarks.device.timing import time_epochs
 
+if TYPE_CHECKING:
+    import jax
+
+    from benchmarks.device.timing import Epoch
+
+    Step = Callable[[list[jax.Array], jax.Array | float, jax.Array, jax.Array, jax.Array], list[jax.Array]]
+
 
 def scan(context: Context, unroll: int = 1, suffix: str = "") -> None:
     """Time an epoch by lax.scan."""
-    import jax
+    from jaxgd.typed import jit
 
     images, variant = data.training(context.sizes.examples), "xla-scan" + suffix
     if unroll > 1:
         variant = f"{variant}-unroll-{unroll}"
     for precision, word in timing.PRECISIONS.items():
-        epoch = jax.jit(_epoch(word, unroll))
+        epoch = jit(_epoch(word, unroll))
         time_epochs(context, variant, precision, epoch, images, 1, timing.SLOW_REPEATS)
 
 
 def many(context: Context) -> None:
     """Time an epoch of many networks by vmap of lax.scan."""
-    import jax
+    from jaxgd.typed import jit, vmap
 
     images, networks = data.training(context.sizes.examples), context.sizes.many
     for precision, word in timing.PRECISIONS.items():
-        epoch = jax.jit(jax.vmap(_epoch(word, 1), in_axes=(0, 0, 0, None, None)))
+        epoch = jit(vmap(_epoch(word, 1), in_axes=(0, 0, 0, None, None)))
         time_epochs(context, "xla-vmap", precision, epoch, images, networks, timing.SLOW_REPEATS)
 
 
@@ -37,6 +46,8 @@ def steps(context: Context) -> None:
     import jax
     import jax.numpy as jnp
 
+    from jaxgd.typed import jit
+
     context.require_gpu(jax.default_backend())
     calls = context.sizes.calls
     images = data.training(context.sizes.examples)
@@ -44,10 +55,10 @@ def steps(context: Context) -> None:
     order = data.orders(1, len(images.y))[0]
     rows = [jnp.asarray(np.resize(order[data.BATCH * k :], data.BATCH)) for k in range(calls)]
     for precision, word in timing.PRECISIONS.items():
-        step = jax.jit(_step(word))
+        step = jit(_step(word))
         start = [jnp.asarray(v[0]) for v in data.weights(1)]
 
-        def run(_: int, step: Any = step, start: Any = start) -> Any:
+        def run(_: int, step: Step = step, start: list[jax.Array] = start) -> list[jax.Array]:
             network = start
             for batch in rows:
                 network = step(network, data.ETA, x, y, batch)
@@ -58,31 +69,40 @@ def steps(context: Context) -> None:
         timing.store(context, "", "xla-jit-per-step", "s/step", first / calls, each, precision, **images.details)
 
 
-def _step(precision: str | None) -> Callable[..., Any]:
+def _step(precision: str | None) -> Step:
     """Return a function that makes one update of the network [w¹, b¹, w², b²] from the given examples."""
     import jax
     import jax.numpy as jnp
 
     import jaxgd
+    from jaxgd.typed import grad, tree_leaves
 
-    def step(network: Any, eta: Any, x: Any, y: Any, rows: Any) -> Any:
-        layers = (jaxgd.Layer(*network[:2]), jaxgd.Layer(*network[2:]))
+    def step(
+        network: list[jax.Array], eta: jax.Array | float, x: jax.Array, y: jax.Array, rows: jax.Array
+    ) -> list[jax.Array]:
+        w1, b1, w2, b2 = network
+        layers = jaxgd.Layer(w1, b1), jaxgd.Layer(w2, b2)
         inputs, targets = x[rows].astype(jnp.float32) / 255, jax.nn.one_hot(y[rows], data.SIZES[-1])
-        gradient = jax.grad(jaxgd.network_cost)(layers, inputs, targets, precision=precision)
-        return [v - eta * g for v, g in zip(network, jax.tree.leaves(gradient), strict=True)]
+        gradient = grad(jaxgd.network_cost)(layers, inputs, targets, precision=precision)
+        return [v - eta * g for v, g in zip(network, tree_leaves(gradient), strict=True)]
 
     return step
 
 
-def _epoch(precision: str | None, unroll: int) -> Callable[..., Any]:
+def _epoch(precision: str | None, unroll: int) -> Epoch:
     """Return a function that makes one update per mini-batch. The last mini-batch may be short."""
     import jax
 
     step = _step(precision)
 
-    def epoch(network: Any, order: Any, eta: Any, x: Any, y: Any) -> Any:
+    def epoch(
+        network: list[jax.Array], order: jax.Array, eta: jax.Array, x: jax.Array, y: jax.Array
+    ) -> list[jax.Array]:
         whole = len(order) - len(order) % data.BATCH
-        update = lambda network, rows: (step(network, eta, x, y, rows), None)  # noqa: E731
+
+        def update(network: list[jax.Array], rows: jax.Array) -> tuple[list[jax.Array], None]:
+            return step(network, eta, x, y, rows), None
+
         network, _ = jax.lax.scan(update, network, order[:whole].reshape(-1, data.BATCH), unroll=unroll)
         return step(network, eta, x, y, order[whole:]) if whole < len(order) else network
 

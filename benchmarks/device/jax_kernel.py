@@ -1,7 +1,8 @@
 """The kernel inside JAX's transformations: jit, scan and vmap, and `train` as a user calls it."""
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from benchmarks.device import data, timing
 from benchmarks.device.context import Context
@@ -9,6 +10,11 @@ from benchmarks.device.launcher import PARTS, emulation, shape
 from benchmarks.device.timing import time_epochs
 from benchmarks.training.jax_peers import by_jaxgd
 from benchmarks.training.work import Shared, Work
+
+if TYPE_CHECKING:
+    import jax
+
+    from benchmarks.device.timing import Epoch
 
 # Epochs per compiled scan.
 EPOCHS = 5
@@ -20,32 +26,36 @@ def one(context: Context, suffix: str = "") -> None:
     """Time an epoch inside jit, and epochs inside scan."""
     import jax
 
+    from jaxgd.typed import jit
+
     images = data.training(context.sizes.examples)
     for parts, precision in PARTS.items():
         epoch = _epoch(context, parts)
 
-        def epochs(network: Any, order: Any, eta: Any, x: Any, y: Any, epoch: Any = epoch) -> Any:
+        def epochs(
+            network: list[jax.Array], order: jax.Array, eta: jax.Array, x: jax.Array, y: jax.Array, epoch: Epoch = epoch
+        ) -> list[jax.Array]:
             return jax.lax.scan(lambda v, _: (epoch(v, order, eta, x, y), None), network, length=EPOCHS)[0]
 
         for part, run, count in (("jit", epoch, 1), ("scan", epochs, EPOCHS)):
             variant = f"jaxgd-cuda-{part}{suffix}"
-            time_epochs(context, variant, precision, jax.jit(run), images, 1, context.sizes.repeats, count)
+            time_epochs(context, variant, precision, jit(run), images, 1, context.sizes.repeats, count)
         if not suffix:
             _by_train(context, images, parts, precision)
 
 
 def many(context: Context) -> None:
     """Time an epoch of many networks by vmap."""
-    import jax
+    from jaxgd.typed import jit, vmap
 
     images = data.training(context.sizes.examples)
     for parts, precision in PARTS.items():
-        epochs = jax.jit(jax.vmap(_epoch(context, parts), in_axes=(0, 0, 0, None, None)))
+        epochs = jit(vmap(_epoch(context, parts), in_axes=(0, 0, 0, None, None)))
         repeats, networks = context.sizes.repeats, context.sizes.many
         time_epochs(context, "jaxgd-cuda-vmap", precision, epochs, images, networks, repeats)
 
 
-def _epoch(context: Context, parts: int) -> Callable[..., Any]:
+def _epoch(context: Context, parts: int) -> Epoch:
     """Return a function that runs an epoch of [w¹, b¹, w², b²] by the kernel, or in a rehearsal by its emulation."""
     import jaxgd
     from jaxgd.kernels.cuda import backend
@@ -54,8 +64,11 @@ def _epoch(context: Context, parts: int) -> Callable[..., Any]:
     name = emulation(context.logs).emulated_name(this) if context.rehearse else backend.name_of(this)
     run = backend.epoch_of(this, name)
 
-    def epoch(network: Any, order: Any, eta: Any, x: Any, y: Any) -> Any:
-        layers = jaxgd.Layer(*network[:2]), jaxgd.Layer(*network[2:])
+    def epoch(
+        network: list[jax.Array], order: jax.Array, eta: jax.Array, x: jax.Array, y: jax.Array
+    ) -> list[jax.Array]:
+        w1, b1, w2, b2 = network
+        layers = jaxgd.Layer(w1, b1), jaxgd.Layer(w2, b2)
         (first, second), _ = run(layers, x, y, order, eta)
         return [first.w, first.b, second.w, second.b]
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +54,7 @@ def _one_order(networks: int, n: int, epoch: int) -> NDArray[np.int32]:
     return np.repeat(data.orders(1, n, seed=epoch), networks, axis=0)
 
 
-def _correct(network: Sequence[NDArray[Any]], test: data.Images) -> list[int]:
+def _correct(network: Sequence[NDArray[np.float32]], test: data.Images) -> list[int]:
     """Return the number of test images that each network classifies correctly."""
     w1, b1, w2, b2 = network
     x = test.x / np.float32(255)

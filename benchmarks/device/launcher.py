@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,17 @@ from benchmarks.device import data
 from benchmarks.device.context import Context, TaskError
 from jaxgd.kernels.cuda.shape import Shape
 
+if TYPE_CHECKING:
+    from jaxgd.kernels.cuda import driver, nvrtc
+
 # The name of the precision by the number of TF32 parts into which a factor is split.
 PARTS = {2: "float32 (2×TF32)", 1: "tensorfloat32"}
 _TESTS = Path(__file__).resolve().parents[2] / "tests"
 
-Arrays = Sequence[NDArray[Any]]
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Orders = NDArray[np.int32]
+Arrays = Sequence[Floats]
 
 
 class Training(Protocol):
@@ -28,13 +34,13 @@ class Training(Protocol):
     def reset(self) -> None:
         """Restore the first networks, and set `finite` to a value that the kernel never writes."""
 
-    def reorder(self, order: NDArray[np.int32]) -> None:
+    def reorder(self, order: Orders) -> None:
         """Replace the orders of the examples."""
 
     def launch(self) -> None:
         """Start an epoch. Each further epoch continues from the last."""
 
-    def result(self) -> tuple[Any, NDArray[Any]]:
+    def result(self) -> tuple[Arrays, Orders]:
         """Wait for the epochs, and return the networks [w¹, b¹, w², b²] with a leading axis, and `finite`."""
         ...
 
@@ -42,7 +48,7 @@ class Training(Protocol):
 class Launcher(Protocol):
     """A way to launch the kernel: on the GPU, or in the emulation."""
 
-    def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
+    def training(self, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats) -> Training:
         """Return networks ready for epochs. The kernel is compiled unless it is in the cache."""
         ...
 
@@ -66,10 +72,10 @@ def launcher(context: Context) -> Iterator[Launcher]:
 class OnDevice:
     """Launches on the GPU."""
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: "driver.Context") -> None:
         self.device = device
 
-    def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
+    def training(self, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats) -> Training:
         """Return networks ready for epochs. The kernel is compiled unless it is in the cache."""
         from jaxgd.kernels.cuda import cubins, direct
 
@@ -78,8 +84,7 @@ class OnDevice:
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Return the seconds on the device, from its events."""
-        seconds: float = self.device.seconds(work)
-        return seconds
+        return self.device.seconds(work)
 
 
 class Emulated:
@@ -88,7 +93,7 @@ class Emulated:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def training(self, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any) -> Training:
+    def training(self, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats) -> Training:
         """Return networks ready for epochs. The emulation is compiled unless another task has done so."""
         module = emulation(self._folder)
         library = module.compiled(self._folder, shape)
@@ -122,29 +127,30 @@ def emulation(folder: Path) -> Any:
 
 class _Emulation:
     def __init__(
-        self, module: Any, library: Path, shape: Shape, start: Arrays, x: Any, y: Any, order: Any, eta: Any
+        self, module: Any, library: Path, shape: Shape, start: Arrays, x: Pixels, y: Orders, order: Orders, eta: Floats
     ) -> None:  # fmt: skip
-        def run(network: Any, order: Any) -> tuple[Any, NDArray[Any]]:
-            trained: tuple[Any, NDArray[Any]] = module.emulate(library, shape, network, x, y, order, eta)
+        def run(network: Arrays, order: Orders) -> tuple[Arrays, Orders]:
+            trained: tuple[Arrays, Orders] = module.emulate(library, shape, network, x, y, order, eta)
             return trained
 
         self._run, self._start, self._order = run, start, order
         self.reset()
 
     def reset(self) -> None:
-        self._network, self._finite = list(self._start), np.full(len(self._start[0]), -1, np.int32)
+        self._network: Arrays = self._start
+        self._finite = np.full(len(self._start[0]), -1, np.int32)
 
-    def reorder(self, order: NDArray[np.int32]) -> None:
+    def reorder(self, order: Orders) -> None:
         self._order = order
 
     def launch(self) -> None:
         self._network, self._finite = self._run(self._network, self._order)
 
-    def result(self) -> tuple[Any, NDArray[Any]]:
+    def result(self) -> tuple[Arrays, Orders]:
         return self._network, self._finite
 
 
-def compiler() -> Any:
+def compiler() -> "nvrtc.Compiler":
     """Return NVRTC in a version whose code the driver can load."""
     from jaxgd.kernels.cuda import driver, nvrtc
 
@@ -159,8 +165,7 @@ def compiled(source: Path, capability: tuple[int, int], *flags: str) -> bytes:
     """Return the machine code of a source for a device."""
     nvrtc = compiler()
     options = [f"--gpu-architecture={nvrtc.architecture(capability)}", "--std=c++17", *flags]
-    cubin: bytes = nvrtc.compile_source(source.name, source.read_bytes(), b"", options).cubin
-    return cubin
+    return nvrtc.compile_source(source.name, source.read_bytes(), b"", options).cubin
 
 
 def shape(parts: int, sizes: tuple[int, ...] = data.SIZES) -> Shape:

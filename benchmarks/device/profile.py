@@ -51,21 +51,21 @@ def run(context: Context) -> None:
     launches = counters(output)
     if not launches:
         raise TaskError(f"ncu printed no counters: {' '.join(output.split())[-200:]}")
-    for precision, found in zip(PARTS.values(), launches, strict=False):
-        details = {name: value for name, (value, _) in found.items()}
+    for precision, launch in zip(PARTS.values(), launches, strict=False):
+        details = {name: value for name, (value, _) in launch.items()}
         for figure in FIGURES:
-            name = counter_of(figure, found)
+            name = counter_of(figure, launch)
             if name is None:
                 context.note(f"profile: no counter for {figure}; the log has all names")
                 continue
-            value, unit = found[name]
+            value, unit = launch[name]
             more = {"counter": name, "steps": steps} | (details if figure == "issue slots" else {})
             context.count(figure, "jaxgd-cuda", "counter", unit or "1", value, precision=precision, details=more)
 
 
-def counter_of(figure: str, found: Counters) -> str | None:
+def counter_of(figure: str, counters: Counters) -> str | None:
     """Return the name of the counter for a figure, or None if the profiler has none."""
-    return next((name for pattern in FIGURES[figure] for name in found if re.fullmatch(pattern, name)), None)
+    return next((name for pattern in FIGURES[figure] for name in counters if re.fullmatch(pattern, name)), None)
 
 
 def counters(output: str) -> list[Counters]:
@@ -74,15 +74,15 @@ def counters(output: str) -> list[Counters]:
     if len(lines) < 2 or not lines[0].startswith('"ID"'):
         return []
     names, units, *launches = list(csv.reader(io.StringIO("\n".join(lines))))
-    found = []
+    result = []
     for launch in launches:
         values: Counters = {}
         for name, unit, text in zip(names, units, launch, strict=False):
             number = text.replace(",", "")
             if re.fullmatch(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", number) and name != "ID":
                 values[name] = float(number), unit
-        found.append(values)
-    return found
+        result.append(values)
+    return result
 
 
 # The form of the profiler's output, for rehearsals and tests. The values are not measured.

@@ -1,24 +1,23 @@
 """Mini-batch descent by NumPy in any precision, to compare the kernel with."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = list[NDArray[Any]]
+Floats = NDArray[np.floating]
 
 
-def sigmoid(z: NDArray[Any]) -> NDArray[Any]:
+def sigmoid(z: Floats) -> Floats:
     """Return σ(z). If exp(−z) overflows, for a large negative z, the result is 0, the right limit."""
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-z)))
 
 
 def descend(
-    network: Sequence[NDArray[Any]], x: NDArray[np.uint8], y: NDArray[np.int32], order: NDArray[np.int32], eta: float,
-    batch_size: int, dtype: Any = np.float64,
-) -> Arrays:  # fmt: skip
+    network: Sequence[Floats], x: NDArray[np.uint8], y: NDArray[np.int32], order: NDArray[np.int32], eta: float,
+    batch_size: int, dtype: type[np.floating] = np.float64,
+) -> Sequence[Floats]:  # fmt: skip
     """Return w¹, b¹, w², b² after one update per mini-batch. σ′ is σ(z)σ(−z), as in jaxgd."""
     w1, b1, w2, b2 = (v.astype(dtype) for v in network)
     for start in range(0, len(order), batch_size):
@@ -36,7 +35,7 @@ def descend(
     return [w1, b1, w2, b2]
 
 
-def gradient(network: Sequence[NDArray[Any]], x: NDArray[np.uint8], y: NDArray[np.int32]) -> Arrays:
+def gradient(network: Sequence[Floats], x: NDArray[np.uint8], y: NDArray[np.int32]) -> Sequence[Floats]:
     """Return ∇C over all examples in float64, in blocks that fit into memory."""
     before = [v.astype(np.float64) for v in network]
     total = [np.zeros_like(v) for v in before]
@@ -49,12 +48,12 @@ def gradient(network: Sequence[NDArray[Any]], x: NDArray[np.uint8], y: NDArray[n
     return total
 
 
-def error(got: Sequence[NDArray[Any]], exact: Sequence[NDArray[Any]], start: Sequence[NDArray[Any]]) -> float:
-    """Return ‖got − exact‖ / ‖exact − start‖ over all arrays: the error relative to the distance moved."""
-    missed = sum(float(np.sum((a - b) ** 2)) for a, b in zip(_wide(got), exact, strict=True))
+def error(actual: Sequence[Floats], exact: Sequence[Floats], start: Sequence[Floats]) -> float:
+    """Return ‖actual − exact‖ / ‖exact − start‖ over all arrays: the error relative to the distance moved."""
+    missed = sum(float(np.sum((a - b) ** 2)) for a, b in zip(_wide(actual), exact, strict=True))
     moved = sum(float(np.sum((b - s) ** 2)) for b, s in zip(exact, _wide(start), strict=True))
     return float((missed / moved) ** 0.5)
 
 
-def _wide(arrays: Sequence[NDArray[Any]]) -> Arrays:
+def _wide(arrays: Sequence[Floats]) -> Sequence[Floats]:
     return [np.asarray(v, np.float64) for v in arrays]

@@ -17,13 +17,13 @@ def run(context: Context, tool: str) -> None:
     else:
         words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *program]
     status, output = output_of(words)
-    found = 0 if context.rehearse and status == 0 else faults(output)
-    if found is None:
+    count = 0 if context.rehearse and status == 0 else faults(output)
+    if count is None:
         raise TaskError(f"{tool} printed no summary, and ended with status {status}")
     details = {"steps": int(STEPS), "networks": int(NETWORKS)}
-    context.count("", f"jaxgd-cuda under {tool}", "faults", "faults", found, precision="any", details=details)
-    if found or status:
-        raise TaskError(f"{tool} reports {found} faults and ended with status {status}; see the log")
+    context.count("", f"jaxgd-cuda under {tool}", "faults", "faults", count, precision="any", details=details)
+    if count or status:
+        raise TaskError(f"{tool} reports {count} faults and ended with status {status}; see the log")
 
 
 def faults(output: str) -> int | None:
@@ -34,5 +34,5 @@ def faults(output: str) -> int | None:
     >>> faults("========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)")
     2
     """
-    found = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)", output)
-    return int(found[1]) if found else None
+    summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)", output)
+    return int(summary[1]) if summary else None

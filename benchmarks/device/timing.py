@@ -3,15 +3,23 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.device import data
 from benchmarks.device.context import Context
 from benchmarks.rows import Row
 from benchmarks.training.work import Shared, accuracy, cost
+
+if TYPE_CHECKING:
+    import jax
+
+    Epoch = Callable[[list[jax.Array], jax.Array, jax.Array, jax.Array, jax.Array], list[jax.Array]]
+
+T = TypeVar("T")
 
 # Timings of a program that takes about a second. A loop in a command buffer is known to have crashed at its second run,
 # so no program is timed fewer times.
@@ -23,7 +31,7 @@ FLOAT32, TF32 = "float32, highest", "TF32 allowed"
 PRECISIONS = {FLOAT32: "highest", TF32: None}
 
 
-def times(run: Callable[[int], Any], wait: Callable[[Any], Any], repeats: int) -> tuple[float, list[float]]:
+def times(run: Callable[[int], T], wait: Callable[[T], object], repeats: int) -> tuple[float, list[float]]:
     """Return the time of the first call, and the times of further calls after a second call to warm up.
 
     Args:
@@ -31,18 +39,18 @@ def times(run: Callable[[int], Any], wait: Callable[[Any], Any], repeats: int) -
         wait: A function that waits for a result.
         repeats: Number of timings.
     """
-    found = list(_each(run, wait, repeats + 2))
-    return found[0], found[2:]
+    seconds = list(_each(run, wait, repeats + 2))
+    return seconds[0], seconds[2:]
 
 
-def _each(run: Callable[[int], Any], wait: Callable[[Any], Any], count: int) -> Iterator[float]:
+def _each(run: Callable[[int], T], wait: Callable[[T], object], count: int) -> Iterator[float]:
     for k in range(count):
         began = time.perf_counter()
         wait(run(k))
         yield time.perf_counter() - began
 
 
-def outcome(images: data.Images, network: Any) -> dict[str, Any]:
+def outcome(images: data.Images, network: Sequence[NDArray[np.float32]]) -> dict[str, object]:
     """Return the details of a row about a network after one epoch: its cost, and its accuracy on genuine MNIST.
 
     Both use the first JUDGED training images, so that they take less time than the training.
@@ -55,7 +63,7 @@ def outcome(images: data.Images, network: Any) -> dict[str, Any]:
 
 def store(
     context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
-    **details: Any,
+    **details: object,
 ) -> Row:  # fmt: skip
     """Store the row of some times, and the row of the compile time: the first time minus the median."""
     excess = max(first - statistics.median(samples), 0.0)
@@ -64,7 +72,7 @@ def store(
 
 
 def time_epochs(
-    context: Context, variant: str, precision: str, epoch: Any, images: data.Images, networks: int, repeats: int,
+    context: Context, variant: str, precision: str, epoch: "Epoch", images: data.Images, networks: int, repeats: int,
     count: int = 1,
 ) -> None:  # fmt: skip
     """Time a compiled epoch of JAX, and store its time and compile time.
@@ -85,12 +93,12 @@ def time_epochs(
     context.require_gpu(jax.default_backend())
     n = len(images.y)
     arrays, orders, etas = data.weights(networks), data.orders(networks, n), np.full(networks, data.ETA, np.float32)
-    given = (arrays, orders, etas) if networks > 1 else jax.tree.map(lambda v: v[0], (arrays, orders, etas))
-    network, order, eta = jax.tree.map(jnp.asarray, given)
+    given = [jnp.asarray(v if networks > 1 else v[0]) for v in (*arrays, orders, etas)]
+    *network, order, eta = given
     x, y = jnp.asarray(images.x), jnp.asarray(images.y)
     held = [network]
 
-    def run(k: int) -> Any:
+    def run(k: int) -> "list[jax.Array]":
         held.append(epoch(held[-1], order, eta, x, y))
         return held[-1]
 

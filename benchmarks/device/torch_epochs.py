@@ -1,15 +1,18 @@
 """Epochs by PyTorch: CUDA graphs, eager steps, many networks by vmap, and compiled steps."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.device import data, timing, torch_work
 from benchmarks.device.context import Context, TaskError
+from benchmarks.device.torch_work import Tensor
 
 # Steps per CUDA graph. A graph of one step needs a launch per step.
 LENGTHS = (1, 50)
+
+Slopes = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
 
 
 class Trainer:
@@ -26,14 +29,14 @@ class Trainer:
         device, n = torch_work.device(context), len(images.y)
         self.whole = n - n % data.BATCH
         one = networks == 1
-        self._start = [torch.tensor(v[0] if one else v, device=device) for v in data.weights(networks)]
+        self._start: list[Tensor] = [torch.tensor(v[0] if one else v, device=device) for v in data.weights(networks)]
         self.network = [v.clone() for v in self._start]
-        orders = torch.from_numpy(data.orders(networks, n)[:, : self.whole].astype(np.int64)).to(device)
+        orders: Tensor = torch.from_numpy(data.orders(networks, n)[:, : self.whole].astype(np.int64)).to(device)
         self._order = orders[0] if one else orders
-        self._x = torch.from_numpy(images.x).to(device)
+        self._x: Tensor = torch.from_numpy(images.x).to(device)
         self._y = torch_work.targets(torch.from_numpy(images.y.astype(np.int64)).to(device))
-        self._position = torch.zeros((), dtype=torch.int64, device=device)
-        self._range = torch.arange(data.BATCH, device=device)
+        self._position: Tensor = torch.zeros((), dtype=torch.int64, device=device)
+        self._range: Tensor = torch.arange(data.BATCH, device=device)
 
     def reset(self) -> None:
         """Return to the first weights and the first mini-batch."""
@@ -41,43 +44,43 @@ class Trainer:
             v.copy_(start)
         self._position.zero_()
 
-    def step(self, slopes: Callable[..., Any]) -> None:
+    def step(self, slopes: Slopes) -> None:
         """Make one update in place. `slopes` returns ∇C for a network, inputs and targets."""
         import torch
 
-        rows = torch.index_select(self._order, -1, self._position + self._range)
+        rows: Tensor = torch.index_select(self._order, -1, self._position + self._range)
         gradient = slopes(self.network, torch_work.inputs(self._x[rows]), self._y[rows])
         torch._foreach_add_(self.network, gradient, alpha=-data.ETA)
         self._position.add_(data.BATCH).remainder_(self.whole)
 
 
-def by_autograd(network: Any, x: Any, y: Any) -> Any:
+def by_autograd(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Sequence[Tensor]:
     """Return ∇C of one network by autograd."""
-    import torch
-
     leaves = [v.detach().requires_grad_() for v in network]
-    return torch.autograd.grad(torch_work.cost(leaves, x, y), leaves)
+    return torch_work.gradient(torch_work.cost(leaves, x, y), leaves)
 
 
-def by_function(network: Any, x: Any, y: Any) -> Any:
+def by_function(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Sequence[Tensor]:
     """Return ∇C of one network by torch.func, which vmap and compile can transform."""
     from torch.func import grad
 
-    return grad(torch_work.cost)(tuple(network), x, y)
+    slopes: Sequence[Tensor] = grad(torch_work.cost)(tuple(network), x, y)
+    return slopes
 
 
-def many_by_function(network: Any, x: Any, y: Any) -> Any:
+def many_by_function(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Sequence[Tensor]:
     """Return ∇C of many networks."""
     from torch.func import vmap
 
-    return vmap(by_function)(tuple(network), x, y)
+    slopes: Sequence[Tensor] = vmap(by_function)(tuple(network), x, y)
+    return slopes
 
 
-def captured(trainer: Trainer, step: Callable[[], None], length: int) -> Callable[[], Any]:
+def captured(trainer: Trainer, step: Callable[[], None], length: int) -> Callable[[], object]:
     """Return a function that makes `length` steps by one CUDA graph, or one by one on a CPU."""
     import torch
 
-    if trainer.network[0].device.type == "cpu":
+    if not trainer.network[0].is_cuda:
 
         def steps() -> None:
             for _ in range(length):
@@ -95,7 +98,7 @@ def captured(trainer: Trainer, step: Callable[[], None], length: int) -> Callabl
         for _ in range(length):
             step()
     trainer.reset()
-    replay: Callable[[], Any] = graph.replay
+    replay: Callable[[], object] = graph.replay
     return replay
 
 
@@ -145,14 +148,14 @@ def autotune(context: Context) -> None:
     torch.set_float32_matmul_precision(torch_work.PRECISIONS[precision])
     # A rehearsal does not generate code, which takes minutes on a CPU.
     options = {"backend": "eager"} if context.rehearse else {"mode": "max-autotune-no-cudagraphs"}
-    slopes = torch.compile(by_function, **options)
+    slopes: Slopes = torch.compile(by_function, **options)
     trainer = Trainer(context, images)
     step = lambda: trainer.step(slopes)  # noqa: E731
     _time_epochs(context, "torch-max-autotune-graph", precision, trainer, step, LENGTHS[-1], images, 1)
 
 
 def _time_steps(
-    context: Context, variant: str, precision: str, trainer: Trainer, slopes: Callable[..., Any], calls: int,
+    context: Context, variant: str, precision: str, trainer: Trainer, slopes: Slopes, calls: int,
     images: data.Images, networks: int,
 ) -> None:  # fmt: skip
     def run(_: int) -> None:
@@ -173,7 +176,7 @@ def _time_epochs(
     if steps % length:
         raise TaskError(f"{variant}: expected a multiple of {length} steps, got {steps}")
     replay = captured(trainer, step, length)
-    after: list[Any] = []
+    after: list[NDArray[np.float32]] = []
 
     def run(k: int) -> None:
         for _ in range(steps // length):

@@ -55,5 +55,5 @@ def _cuda() -> dict[str, str]:
     from jaxgd.kernels.cuda import cubins, driver, nvrtc
 
     compiler = nvrtc.compiler()
-    found = compiler if isinstance(compiler, str) else f"{compiler} at {compiler.path}"
-    return {"driver": str(driver.device()), "nvrtc": found, "kernels": str(cubins.usable_folder())}
+    text = compiler if isinstance(compiler, str) else f"{compiler} at {compiler.path}"
+    return {"driver": str(driver.device()), "nvrtc": text, "kernels": str(cubins.usable_folder())}

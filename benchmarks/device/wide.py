@@ -1,16 +1,19 @@
 """The gradient of a wide network in bfloat16, and its share of the matrix rate."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks.device import data, timing
 from benchmarks.device.context import Context
+from benchmarks.device.torch_work import Tensor
 from benchmarks.training.work import Work
 
 # Dense bfloat16 operations per second of an H100 or H200 SXM, from NVIDIA's data sheet.
 PEAK = 989e12
 PRECISION = "bfloat16"
+
+Cost = Callable[[Sequence[Tensor], Tensor, Tensor], Tensor]
 
 
 def work(context: Context) -> Work:
@@ -25,6 +28,7 @@ def by_xla(context: Context) -> None:
     import jax.numpy as jnp
 
     import jaxgd
+    from jaxgd.typed import grad, jit
 
     context.require_gpu(jax.default_backend())
     this, images = work(context), data.training(context.sizes.wide_batch)
@@ -32,7 +36,7 @@ def by_xla(context: Context) -> None:
     network = tuple(jaxgd.Layer(w, b) for w, b in zip(start[::2], start[1::2], strict=True))
     x = jnp.asarray(images.x, jnp.bfloat16) / 255
     y = jax.nn.one_hot(images.y, this.sizes[-1], dtype=jnp.bfloat16)
-    gradient = jax.jit(jax.grad(jaxgd.network_cost))
+    gradient = jit(grad(jaxgd.network_cost))
     run = lambda _: gradient(network, x, y)  # noqa: E731
     first, samples = timing.times(run, jax.block_until_ready, context.sizes.repeats)
     _store(context, "xla", first, samples, this, images)
@@ -46,15 +50,15 @@ def by_torch(context: Context) -> None:
 
     this, images, device = work(context), data.training(context.sizes.wide_batch), torch_work.device(context)
     start = data.weights(1, sizes=this.sizes)
-    network = [torch.tensor(v[0], device=device, dtype=torch.bfloat16, requires_grad=True) for v in start]
-    x = torch.from_numpy(images.x).to(device).to(torch.bfloat16) / 255
+    network: list[Tensor] = [torch.tensor(v[0], device=device, dtype=torch.bfloat16, requires_grad=True) for v in start]
+    x: Tensor = torch.from_numpy(images.x).to(device).to(torch.bfloat16) / 255
     y = torch_work.targets(torch.from_numpy(images.y.astype(np.int64)).to(device)).to(torch.bfloat16)
     # A rehearsal does not generate code, which takes a minute on a CPU.
-    compiled = torch.compile(torch_work.cost, backend="eager" if context.rehearse else "inductor")
+    compiled: Cost = torch.compile(torch_work.cost, backend="eager" if context.rehearse else "inductor")
     for variant, cost in (("torch", torch_work.cost), ("torch-compile", compiled)):
 
-        def run(_: int, cost: Any = cost) -> Any:
-            return torch.autograd.grad(cost(network, x, y), network)
+        def run(_: int, cost: Cost = cost) -> Sequence[Tensor]:
+            return torch_work.gradient(cost(network, x, y), network)
 
         first, samples = timing.times(run, torch_work.wait, context.sizes.repeats)
         _store(context, variant, first, samples, this, images)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.training import jax_peers, start
-from benchmarks.training.torch_network import torch_network
+from benchmarks.training.torch_network import torch_network, weights_of
 from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
@@ -43,12 +43,12 @@ def by_book(work: Work, data: Shared) -> Iterator[Weights]:
         for rows in batches(work, data, k):
             sums = [(np.zeros_like(w), np.zeros_like(b)) for w, b in weights]
             which: NDArray[np.int64] = np.arange(work.n)[rows]
-            for r in which:
-                activations: list[NDArray[np.float64]] = [x[r][:, None]]
+            for r in map(int, which):
+                activations: list[NDArray[np.float64]] = [x[r, :, None]]
                 for w, b in weights:
                     activations.append(1 / (1 + np.exp(-(w @ activations[-1] + b))))
                 a = activations[-1]
-                delta: NDArray[np.float64] = (a - answers[data.y[r]][:, None]) * a * (1 - a)
+                delta: NDArray[np.float64] = (a - answers[data.y[r], :, None]) * a * (1 - a)
                 for layer in reversed(range(len(weights))):
                     a = activations[layer]
                     sums[layer] = sums[layer][0] + delta @ a.T, sums[layer][1] + delta
@@ -82,7 +82,7 @@ def by_torch(compiled: bool) -> Peer:
                 optimizer.zero_grad()
                 evaluated(x[index], y[index]).backward()
                 optimizer.step()
-            yield [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers]
+            yield weights_of(layers)
 
     return units
 
@@ -104,7 +104,8 @@ def by_sklearn(work: Work, data: Shared) -> Iterator[Weights]:
     for k in range(10**6):
         rows = slice(None) if work.batch_size is None else data.order(k)
         model.partial_fit(x[rows], data.y[rows])
-        yield [(w.T.copy(), b.copy()) for w, b in zip(model.coefs_, model.intercepts_, strict=True)]
+        coefficients: Weights = list(zip(model.coefs_, model.intercepts_, strict=True))
+        yield [(w.T.copy(), b.copy()) for w, b in coefficients]
 
 
 PEERS: dict[str, Peer] = {

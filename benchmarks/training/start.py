@@ -55,7 +55,8 @@ def by_process(peer: str) -> Peer:
             words = [sys.executable, "-W", "ignore", "-m", "benchmarks.training.start", peer, str(start), str(end)]
             while True:
                 subprocess.run(words, check=True, capture_output=True)
-                yield _pairs(list(np.load(end).values()))
+                arrays: list[np.ndarray] = list(np.load(end).values())
+                yield _pairs(arrays)
 
     return units
 
@@ -68,7 +69,8 @@ def main(peer: str, start: str, end: str) -> None:
     """Train from the data and weights in the file `start`, and write the weights to the file `end`."""
     from benchmarks.training.peers import PEERS
 
-    x, y, *weights = np.load(start).values()
+    arrays: list[np.ndarray] = list(np.load(start).values())
+    x, y, *weights = arrays
     units = PEERS[peer](START, NumPyOrders(x, y, _pairs(weights)))
     for _ in range(START.epochs or 0):
         learned = next(units)

@@ -17,3 +17,8 @@ def torch_network(weights: Weights) -> tuple[Any, list[Any]]:
             linear.bias.copy_(torch.tensor(b))
         layers += [linear, torch.nn.Sigmoid()]
     return torch.nn.Sequential(*layers), layers[::2]
+
+
+def weights_of(layers: list[Any]) -> Weights:
+    """Return a copy of the weights of linear layers."""
+    return [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in layers]

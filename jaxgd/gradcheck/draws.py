@@ -105,6 +105,7 @@ def _power_of_two(x: NDArray[Any] | float) -> Floats:
 
 def norm(x: ArrayLike) -> float:
     """Return the Euclidean norm of x, without overflow of its squares; infinite if x is not finite."""
+    # The norm of jaxgd.pytree is for JAX's arrays, and it would compile a program for each shape.
     size: Floats = np.abs(np.asarray(x))
     largest = float(np.max(size, initial=0.0))
     if not 0 < largest < math.inf:

@@ -18,8 +18,8 @@ from jaxgd.typed import Tree
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The platform for which JAX lowers a program, by the kind of device that a backend is made for. A host whose default
-# device is a GPU also has a CPU, which may run the program. The reverse is rare, and costs the tracing of two programs.
+# JAX's name of a platform, by the kind of device that a backend is made for. A program traced for a GPU may later run
+# on the host's CPU. A program traced for a CPU rarely runs on another device, and tracing it twice would cost time.
 LOWERED = {"gpu": "cuda"}
 
 

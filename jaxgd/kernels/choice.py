@@ -62,5 +62,5 @@ def select_backend(requested: str, job: Job) -> BackendChoice:
         if reason is None:
             return BackendChoice(backend.name, backend.why_faster(job))
         passed_over.append((job.is_on(backend.platform), reason))
-    reasons = [reason for here, reason in passed_over if here] or [reason for _, reason in passed_over[-1:]]
+    reasons = [reason for on_device, reason in passed_over if on_device] or [reason for _, reason in passed_over[-1:]]
     return BackendChoice(general.name, reasons[0] if reasons else general.why_faster(job))

@@ -175,7 +175,7 @@ def evaluate_with_outputs(
 def _evaluate(
     network: Network, x: Array, y: Array, gradient: bool, cost: Cost, isa: str | None, *, outputs: bool
 ) -> tuple[Evaluation, list[Array]]:
-    """Return the evaluation, and a list that holds the outputs if they are wanted."""
+    """Return the evaluation, and a list with the outputs; the list is empty unless `outputs` is True."""
 
     def one(network: Network, data: Data) -> tuple[Evaluation, list[Array]]:
         arrays = arrays_of(network)

@@ -46,5 +46,5 @@ def load(name: str) -> "Backend":
 
 def fingerprints() -> dict[str, str]:
     """Return the fingerprint of each backend that has one, by a label such as "native kernels"."""
-    found = {f"{entry.name} kernels": entry.load().fingerprint() for entry in BACKENDS}
-    return {label: fingerprint for label, fingerprint in found.items() if fingerprint is not None}
+    by_label = {f"{entry.name} kernels": entry.load().fingerprint() for entry in BACKENDS}
+    return {label: fingerprint for label, fingerprint in by_label.items() if fingerprint is not None}

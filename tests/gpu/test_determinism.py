@@ -55,8 +55,8 @@ def test_each_network_of_a_grid_of_any_size_has_the_bits_that_it_has_alone(on_gp
         part, _ = many_epochs(last[0], x, y, *last[1:])
         assert_leaves_close(part, jax.tree.map(lambda v, size=size: v[-size:], whole), rtol=0)
     for i in (0, sizes[-1] // 2, sizes[-1] - 1):
-        alone, _ = one_epoch(*jax.tree.map(lambda v, i=i: v[i], (batch,)), x, y, orders[i], etas[i])
-        assert_leaves_close(alone, jax.tree.map(lambda v, i=i: v[i], whole), rtol=0)
+        single, _ = one_epoch(*jax.tree.map(lambda v, i=i: v[i], (batch,)), x, y, orders[i], etas[i])
+        assert_leaves_close(single, jax.tree.map(lambda v, i=i: v[i], whole), rtol=0)
 
 
 def test_a_network_of_nan_does_not_change_the_others():
@@ -64,10 +64,10 @@ def test_a_network_of_nan_does_not_change_the_others():
     batch, orders, etas = networks(3)
     spoiled = jax.tree.map(np.copy, batch)
     spoiled[0].w[1, 0, 0] = np.nan
-    (want, _), (got, finite) = (many_epochs(v, x, np.int32(labels), orders, etas) for v in (batch, spoiled))
+    (want, _), (actual, finite) = (many_epochs(v, x, np.int32(labels), orders, etas) for v in (batch, spoiled))
     assert np.asarray(finite).tolist() == [True, False, True]
     for i in (0, 2):
-        assert_leaves_close(*(jax.tree.map(lambda v, i=i: v[i], tree) for tree in (got, want)), rtol=0)
+        assert_leaves_close(*(jax.tree.map(lambda v, i=i: v[i], tree) for tree in (actual, want)), rtol=0)
 
 
 def test_repeated_runs_leave_the_same_bits():

@@ -27,10 +27,12 @@ ODD = (Shape(1, 1, 1, 1, parts=2), Shape(129, 17, 2, 9, parts=2))
 ETA = 3.0
 
 
-def error(got, exact, start):
-    """Return ‖got − exact‖ / ‖exact − start‖ over all weights and biases: the error relative to the distance moved."""
-    got, exact, start = (np.concatenate([np.ravel(v) for v in jax.tree.leaves(tree)]) for tree in (got, exact, start))
-    return np.linalg.norm(got - exact) / np.linalg.norm(exact - start)
+def error(actual, exact, start):
+    """Return ‖actual − exact‖ / ‖exact − start‖ over all weights and biases, the error relative to the move."""
+    actual, exact, start = (
+        np.concatenate([np.ravel(v) for v in jax.tree.leaves(tree)]) for tree in (actual, exact, start)
+    )
+    return np.linalg.norm(actual - exact) / np.linalg.norm(exact - start)
 
 
 @pytest.mark.parametrize("steps", [1, 20])
@@ -39,7 +41,7 @@ def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, sh
     """Compare the error with that of NumPy's float32, relative to the distance moved."""
     etas = np.float32([ETA, ETA, ETA / 2, ETA / 2])
     networks, x, y, orders = drawn(shape, steps * shape.batch_size, True, len(etas), seed=steps)
-    got, finite = launch(shape, networks, x, y, orders, etas)
+    actual, finite = launch(shape, networks, x, y, orders, etas)
     assert finite.tolist() == [1] * len(etas)
     off, own = [], []
     for i, eta in enumerate(etas):
@@ -47,7 +49,7 @@ def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, sh
         exact, single = (
             by_book(start, x, y, orders[i], eta, shape.batch_size, dtype) for dtype in (np.float64, np.float32)
         )
-        off.append(error(layers(got, i), exact, start))
+        off.append(error(layers(actual, i), exact, start))
         own.append(error(single, exact, start))
     if shape.parts == 1:
         # A factor of 11 bits is wrong by up to 2⁻¹⁰ if the tensor core drops its other bits. Two products in a row
@@ -72,13 +74,13 @@ def test_any_epoch_equals_the_books_loop(launch, shape, examples):
     def require_book(n, batch_size, labels, eta, networks, seed):
         start, x, y, orders = drawn(shape, n, labels, networks, seed)
         etas = eta * np.linspace(1, 0.5, networks)
-        got, finite = launch(shape, start, x, y, orders, etas, min(batch_size, n))
+        actual, finite = launch(shape, start, x, y, orders, etas, min(batch_size, n))
         assert finite.tolist() == [1] * networks
         for i in range(networks):
             want = by_book(layers(start, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
             # Up to 50 steps, each with an error of 22 bits (2.4e-7) or less in every sum.
-            assert_leaves_close(layers(got, i), want, rtol=1e-5)
+            assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
 
@@ -106,9 +108,9 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(launch, require
     networks, x, y, orders = drawn(SMALL, 1, False, 1, seed=0)
     networks[2][:], networks[3][:], y[:] = 0, z, 0
     eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 6 digits
-    got, _ = launch(SMALL, networks, x, y, orders, [eta])
+    actual, _ = launch(SMALL, networks, x, y, orders, [eta])
     # A fast exp multiplies z by log₂e first: |z| log₂e 2⁻²⁴ = 2e-6, and the reference has six digits.
-    require("relative error", np.max(np.abs((z - got[3]) / eta / slope - 1)), most=1e-5)
+    require("relative error", np.max(np.abs((z - actual[3]) / eta / slope - 1)), most=1e-5)
 
 
 # n and the batch size, for which XLA compiles. The last mini-batch of the second is short.
@@ -150,12 +152,12 @@ def test_the_kernel_equals_xla(cuda):
         examples = Examples(jnp.asarray(x), jnp.asarray(np.int32(y) if labels else y))
         orders, etas = np.int32(orders), np.float32(eta * np.linspace(1, 0.5, networks))
         batch = tuple(Layer(*pair) for pair in (start[:2], start[2:]))
-        got, _, finite = compiled("cuda", batch_size, True)(batch, examples, orders, etas)
+        actual, _, finite = compiled("cuda", batch_size, True)(batch, examples, orders, etas)
         assert np.asarray(finite).tolist() == [True] * networks
         for i in range(networks):
             one = layers(start, i)
             want, _, _ = compiled("xla", batch_size, False)(one, examples, orders[i], etas[i])
             # Both are within 1e-5 of float64 (see above), and usually much closer.
-            assert_leaves_close(jax.tree.map(lambda v, i=i: v[i], got), want, rtol=1e-5)
+            assert_leaves_close(jax.tree.map(lambda v, i=i: v[i], actual), want, rtol=1e-5)
 
     require_equal()

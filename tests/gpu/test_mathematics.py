@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 TF32 = 2.0**-10
 
 
-def distance(got, exact):
-    """Return the largest ‖got − exact‖ / ‖exact‖ of any leaf."""
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(exact), strict=True)
+def distance(actual, exact):
+    """Return the largest ‖actual − exact‖ / ‖exact‖ of any leaf."""
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(exact), strict=True)
     return max(np.linalg.norm(np.asarray(a, np.float64) - b) / np.linalg.norm(b) for a, b in pairs)
 
 
@@ -59,9 +59,9 @@ def test_cost_and_gradients_equal_numpy(require, on_gpu, precision):
     most = 8 * TF32 if on_gpu and precision is None else 1e-5
     # In one program, XLA would merge the two gradients.
     cost = functools.partial(network_cost, precision=precision)
-    got, by_autodiff = jax.jit(jax.value_and_grad(cost))(network, x, y)
+    actual, by_autodiff = jax.jit(jax.value_and_grad(cost))(network, x, y)
     by_book = jax.jit(functools.partial(backprop, precision=precision))(network, x, y)
-    require("C", abs(float(got) / c - 1), most)
+    require("C", abs(float(actual) / c - 1), most)
     require("jax.grad", distance(by_autodiff, gradient), most)
     require("backprop", distance(by_book, gradient), most)
 

@@ -138,8 +138,8 @@ def test_etas_and_keys_under_vmap_give_the_bits_of_single_runs():
 
     together = networks(etas, keys)
     for i, eta in enumerate(etas):
-        alone = run("cuda", epochs=2, eta=float(eta), key=keys[i]).network
-        assert_leaves_close(jax.tree.map(lambda v, i=i: v[i], together), alone, rtol=0)
+        single = run("cuda", epochs=2, eta=float(eta), key=keys[i]).network
+        assert_leaves_close(jax.tree.map(lambda v, i=i: v[i], together), single, rtol=0)
 
 
 @pytest.mark.parametrize("kernel", ["xla", "cuda"])

@@ -62,9 +62,9 @@ REASONS = {
 @pytest.mark.parametrize("name", REASONS)
 def test_a_job_that_the_kernel_does_not_take_has_a_reason(name):
     options, reason = REASONS[name]
-    got = backend.BACKEND.why_unsupported(job(**options))
-    assert reason in got
-    assert "\n" not in got
+    actual = backend.BACKEND.why_unsupported(job(**options))
+    assert reason in actual
+    assert "\n" not in actual
     with pytest.raises(RangeError, match=r'^train: kernel="cuda" cannot run here: '):
         select_backend("cuda", job(**options))
 
@@ -164,11 +164,11 @@ NOT_HERE = {
 def test_a_host_on_which_the_kernel_cannot_run_has_a_reason(gpus, name):
     options, reason = NOT_HERE[name]
     gpus(**options)
-    got = backend.BACKEND.why_unsupported(job())
-    assert got.endswith(reason)
-    assert "\n" not in got
+    actual = backend.BACKEND.why_unsupported(job())
+    assert actual.endswith(reason)
+    assert "\n" not in actual
     choice = select_backend("auto", job())
-    assert (choice.name, choice.reason) == ("xla", got)
+    assert (choice.name, choice.reason) == ("xla", actual)
 
 
 def test_a_kernel_is_loaded_once_and_prepared_on_every_device(gpus):
@@ -370,5 +370,5 @@ def test_a_traced_program_may_run_on_another_device(gpus):
     assert traced.lower(lowering_platforms=("cuda",)).as_text().count("custom_call @jaxgd_cuda_epoch(") == 1
     assert "jaxgd_cuda_epoch" not in traced.lower(lowering_platforms=("cpu",)).as_text()
     # A backend that was asked for stays: on another device JAX reports that it is missing.
-    asked = jax.jit(lambda eta: trained(eta, "cuda")).trace(jnp.float32(1.0))
-    assert "jaxgd_cuda_epoch" in asked.lower(lowering_platforms=("cpu",)).as_text()
+    requested = jax.jit(lambda eta: trained(eta, "cuda")).trace(jnp.float32(1.0))
+    assert "jaxgd_cuda_epoch" in requested.lower(lowering_platforms=("cpu",)).as_text()

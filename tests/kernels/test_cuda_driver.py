@@ -127,8 +127,8 @@ def test_a_launch_without_jax_has_the_arguments_of_the_kernel(fake_cuda, labels,
         assert fake.memory[arguments[4]] == eta.astype(np.float32).tobytes()
         for pointer, array in zip(arguments[5:9], networks, strict=True):
             assert fake.memory[pointer] == array.tobytes()
-        got, finite = training.result()
-        np.testing.assert_array_equal(got.w1, networks.w1)
+        actual, finite = training.result()
+        np.testing.assert_array_equal(actual.w1, networks.w1)
         assert finite.tolist() == [-1, -1]  # the kernel did not run
         assert fake.calls.index("cuCtxSynchronize") > fake.calls.index("cuLaunchKernel")
         fake.memory[arguments[5]][:4] = b"\0\0\0\0"

@@ -36,13 +36,13 @@ def test_any_epoch_equals_the_books_loop(library):
     def require_book(n, batch_size, labels, eta, networks, seed):
         network, x, y, orders = drawn(SMALL, n, labels, networks, seed)
         etas = eta * np.linspace(1, 0.5, networks)
-        got, finite = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, etas, batch_size, seed)
+        actual, finite = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, etas, batch_size, seed)
         assert finite.tolist() == [1] * networks
         for i in range(networks):
             want = by_book(layers(network, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
             # Up to 50 steps, each with an error of 22 bits (2.4e-7) or less in every sum.
-            assert_leaves_close(layers(got, i), want, rtol=1e-5)
+            assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
 
@@ -82,9 +82,9 @@ def test_sixty_steps_on_mnist_are_near_float64(library, mnist_runs, truncate):
         batch = [np.asarray(v)[None] for layer in network for v in layer]
         shape = MNIST._replace(parts=parts)
         order = np.arange(len(x))[None]
-        got, finite = emulation.emulate(library(shape), shape, batch, x, y, order, [3.0], truncate=truncate)
+        actual, finite = emulation.emulate(library(shape), shape, batch, x, y, order, [3.0], truncate=truncate)
         assert finite.tolist() == [1]
-        return relative_errors(layers(got), exact, network)
+        return relative_errors(layers(actual), exact, network)
 
     for start in ("random", "trained"):
         single = runs[start][2]  # 5e-7 to 8e-6
@@ -99,8 +99,8 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(library, z, slo
     network, x, y, orders = drawn(SMALL, 1, False, 1, seed=0)
     network[2][:], network[3][:], y[:] = 0, z, 0
     eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 6 digits
-    got, _ = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [eta])
-    np.testing.assert_allclose((z - got[3]) / eta, slope, rtol=1e-5)
+    actual, _ = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [eta])
+    np.testing.assert_allclose((z - actual[3]) / eta, slope, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fault", ["label", "negative label", "order", "weight"])

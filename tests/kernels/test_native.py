@@ -114,10 +114,10 @@ def require_book(sizes, n, batch, density, dtype, labels, cost, decay, threads, 
     network = drawn_network(rng, sizes)
     x, y = images(rng, n, sizes[0], density, dtype), answers(rng, n, sizes[-1], labels)
     order = rng.permutation(n)
-    got, finite = run(network, x, y, order, 1 / 16, batch, cost, decay, threads=threads)
+    actual, finite = run(network, x, y, order, 1 / 16, batch, cost, decay, threads=threads)
     assert bool(finite)
     for got_leaf, want in zip(
-        leaves(got), leaves(by_hand(network, x, y, order, 1 / 16, batch, cost, decay)), strict=True
+        leaves(actual), leaves(by_hand(network, x, y, order, 1 / 16, batch, cost, decay)), strict=True
     ):
         np.testing.assert_allclose(got_leaf, want, rtol=2e-5, atol=2e-6)
     (c, right, saturated, gradient), a = jax.device_get(evaluated(network, x, y, True, cost))
@@ -154,11 +154,11 @@ def test_one_step_equals_xla_and_float64_to_1e_6(batch_size, cost, decay):
     rng = np.random.default_rng(0)
     x, y = images(rng, batch_size, 784, 0.19), answers(rng, batch_size, 10, True)
     network, order = drawn_network(rng, (784, 30, 10)), np.arange(batch_size)
-    got, _ = run(network, x, y, order, 3.0, batch_size, cost, decay)
+    actual, _ = run(network, x, y, order, 3.0, batch_size, cost, decay)
     examples = Examples(jnp.asarray(x), jnp.asarray(y))
     want, _, _ = by_xla(network, examples, order, 3.0, batch_size, cost, decay)
-    assert max(distance(got, want)) < 1e-6
-    assert max(distance(got, by_hand(network, x, y, order, 3.0, batch_size, cost, decay))) < 1e-6
+    assert max(distance(actual, want)) < 1e-6
+    assert max(distance(actual, by_hand(network, x, y, order, 3.0, batch_size, cost, decay))) < 1e-6
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "cost"))
@@ -179,12 +179,12 @@ def test_an_epoch_is_about_as_close_to_float64_as_xla(x64, cost, eta, l2):
     x, y = images(rng, 3000, 784, 0.19), answers(rng, 3000, 10, True)
     network = init_network(jax.random.key(0), (784, 30, 10), dtype=jnp.float32)
     order, decay = np.asarray(random_order(jax.random.key(1), 3000)), np.float32(l2 / 3000)
-    got, _ = run(network, x, y, order, eta, 10, cost, decay)
+    actual, _ = run(network, x, y, order, eta, 10, cost, decay)
     examples = Examples(jnp.asarray(x), jnp.asarray(y))
     other, _, _ = by_xla(network, examples, order, jnp.float32(eta), 10, cost, decay)
     want = by_hand(network, x, y, order, eta, 10, cost, decay)
-    assert max(distance(got, want)) < 3 * max(distance(other, want)) + 1e-6
-    assert max(distance(got, want)) < 1e-3
+    assert max(distance(actual, want)) < 3 * max(distance(other, want)) + 1e-6
+    assert max(distance(actual, want)) < 1e-3
 
 
 Z = [0, 1e-8, 1e-3, 5, 14, 16, 17, 20, 40, 87, 88.5, 90, 200, 1e4, np.inf]
@@ -298,16 +298,16 @@ def test_many_networks_in_a_batch_equal_single_runs():
         return jax.tree.map(lambda v: v[k], tree)
 
     for k in range(5):
-        alone, _ = one_epoch(element(networks, k), x, y, orders[k], etas[k], **settings, decay=decays[k])
-        assert_leaves_close(element(together, k), alone, rtol=0)
+        single, _ = one_epoch(element(networks, k), x, y, orders[k], etas[k], **settings, decay=decays[k])
+        assert_leaves_close(element(together, k), single, rtol=0)
     without, _ = one_epoch(element(networks, 0), x, y, orders[0], etas[0], **settings)
     assert_leaves_close(element(together, 0), without, rtol=0)
     # If the data are batched too, the networks run one after the other.
     xs = np.stack([np.asarray(x, np.float32) / 255, np.asarray(x, np.float32) / 510])
-    dense = jax.jit(jax.vmap(lambda x, order: native.epoch(alone, x, y, order, jnp.asarray(etas[0]), 10)))
+    dense = jax.jit(jax.vmap(lambda x, order: native.epoch(single, x, y, order, jnp.asarray(etas[0]), 10)))
     twice = jax.tree.map(np.asarray, dense(xs, orders[:2])[0])
     for k in range(2):
-        one, _ = one_epoch(alone, xs[k], y, orders[k], etas[0], 10)
+        one, _ = one_epoch(single, xs[k], y, orders[k], etas[0], 10)
         assert_leaves_close(element(twice, k), one, rtol=0)
 
 
@@ -321,8 +321,8 @@ def test_the_derivative_by_eta_equals_the_derivative_with_xla():
         options = {"epochs": 1, "batch_size": 20, "key": jax.random.key(1), "kernel": kernel}
         return train(network, data, eta=eta, **options).history.cost[-1]
 
-    got, want = (jax.grad(last)(1.0, kernel) for kernel in ("native", "xla"))
-    assert got == pytest.approx(float(want), rel=1e-3)
+    actual, want = (jax.grad(last)(1.0, kernel) for kernel in ("native", "xla"))
+    assert actual == pytest.approx(float(want), rel=1e-3)
 
 
 # A wrong argument of the library raises an error and never crashes the process.
@@ -434,18 +434,18 @@ def test_the_number_of_processors_changes_no_bit():
 # The choice of a backend.
 
 
-def chosen(asked="auto", sizes=(64, 30, 10), dtype=jnp.float32, x=np.uint8, output="sigmoid", **options):
+def chosen(requested="auto", sizes=(64, 30, 10), dtype=jnp.float32, x=np.uint8, output="sigmoid", **options):
     network = jax.tree.map(lambda v: jnp.asarray(v.astype(dtype)), drawn_network(np.random.default_rng(0), sizes))
     network = (*network[:-1], network[-1]._replace(activation=output))
     examples = Examples(jnp.zeros((5, sizes[0]), x), jnp.zeros(5, jnp.int32))
     known = {"cost": quadratic_cost, "optimizer": None, "batch_size": 10} | options
-    return select_backend(asked, Job(network, examples, **known))
+    return select_backend(requested, Job(network, examples, **known))
 
 
 CHOICES = {
     "small": ({}, "native", "quicker for these shapes"),
-    "native requested": ({"asked": "native"}, "native", "as asked"),
-    "xla requested": ({"asked": "xla"}, "xla", "as asked"),
+    "native requested": ({"requested": "native"}, "native", "as asked"),
+    "xla requested": ({"requested": "xla"}, "xla", "as asked"),
     "wide": ({"sizes": (64, 30, 512, 10), "batch_size": 128}, "xla", "512"),
     "wide, full batch": ({"sizes": (64, 30, 512, 10), "batch_size": None}, "xla", "512"),
     "wide, small batch": ({"sizes": (64, 30, 512, 10)}, "native", "quicker for these shapes"),
@@ -514,8 +514,8 @@ def test_the_native_accuracy_equals_the_public_one(outputs, label, right):
     """Without inputs, the outputs are σ(b)."""
     b = np.array(outputs, np.float32)
     network = (Layer(np.zeros((3, 1), np.float32), np.log(b / (1 - b))),)
-    (_, got, saturated, _), a = evaluated(network, np.zeros((2, 1), np.uint8), np.full(2, label, np.int32), False)
-    assert float(got) == right == float(accuracy(a, jnp.full(2, label)))
+    (_, actual, saturated, _), a = evaluated(network, np.zeros((2, 1), np.uint8), np.full(2, label, np.int32), False)
+    assert float(actual) == right == float(accuracy(a, jnp.full(2, label)))
     assert not bool(saturated)
 
 

@@ -137,8 +137,8 @@ def test_a_backend_takes_its_derivative_and_its_evaluation_from_xla(register):
         return optax.with_extra_args_support(gradient_descent(eta))
 
     run = jax.jit(jax.value_and_grad(after, has_aux=True), static_argnames="name")
-    got, want = (jax.tree.map(np.asarray, run(1.0, name)) for name in ("fake", "xla"))
-    assert_leaves_close(got, want, rtol=0)
+    actual, want = (jax.tree.map(np.asarray, run(1.0, name)) for name in ("fake", "xla"))
+    assert_leaves_close(actual, want, rtol=0)
     assert want[1] != 0
     assert fake.seen == [(2, "highest")]
 

@@ -148,8 +148,8 @@ def _local_gpus() -> list[int]:
 
 
 def _capability(ordinal: int) -> tuple[int, int] | None:
-    found = driver.device(ordinal)
-    return None if isinstance(found, str) else found.capability
+    device = driver.device(ordinal)
+    return None if isinstance(device, str) else device.capability
 
 
 def _refuse(reason: str) -> NoReturn:
