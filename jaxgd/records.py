@@ -81,6 +81,7 @@ class TrainingSharpness:
     Source: Cohen et al., ICLR 2021.
 
     Example:
+        >>> import jax
         >>> from jaxgd import init_network, train
         >>> network, x, y = init_network(jax.random.key(0), (2, 1)), jnp.ones((4, 2)), jnp.zeros((4, 1))
         >>> settings = {"epochs": 4, "batch_size": None, "eta": 1.0, "key": jax.random.key(0)}

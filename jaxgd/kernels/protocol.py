@@ -1,6 +1,6 @@
 """The interface of a backend, and the job that it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -75,7 +75,8 @@ class Job(NamedTuple):
         """Return True if an array is on a device of this kind. None stands for every kind."""
         return platform is None or any(platform in _platforms(x) for x in self._arrays())
 
-    def _arrays(self) -> list[Array]:
+    def _arrays(self) -> Sequence[object]:
+        # The arrays of a sweep are outlines: ShapeDtypeStructs.
         return tree_leaves((self.network, self.examples))
 
 
