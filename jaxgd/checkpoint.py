@@ -44,7 +44,7 @@ _MOST = 2**30  # limit on the description of a checkpoint, in bytes
 
 
 class Restored(NamedTuple):
-    """The newest intact checkpoint, and the reasons to refuse newer ones.
+    """The newest intact checkpoint, and the reasons why newer ones were refused.
 
     Attributes:
         epoch: Epoch of the checkpoint.
@@ -87,8 +87,8 @@ class Checkpoints:
         folder: Folder for the checkpoints. It is created if it does not exist.
         config: Configuration of the run, as JSON. Checkpoints of another configuration are refused.
         keep: Number of checkpoints to keep. Default 3.
-        guard: Function that `save`, `wait` and `close` call. It raises if the folder is lost. By default it does
-            nothing.
+        guard: Function that `save`, `wait` and `close` call. It raises if the folder was deleted, moved or
+            replaced. By default it does nothing.
 
     >>> import tempfile
     >>> with Checkpoints(Path(tempfile.mkdtemp()), config={"eta": 3.0}) as checkpoints:
@@ -190,8 +190,9 @@ class Checkpoints:
 
         Args:
             like: A pytree of the same structure, of arrays or their outlines (`jax.ShapeDtypeStruct`). Its shapes and
-                values do not matter. Each leaf is restored with the sharding of its leaf here, also on other devices or
-                in another number of processes. Default: the default device.
+                values do not matter. Each leaf is restored with the sharding of the same leaf of `like`, or on the
+                default device if that has none. The devices and the number of processes may differ from those that
+                saved it.
 
         Returns:
             The newest intact checkpoint and the refused ones, or None.
@@ -243,7 +244,8 @@ class Checkpoints:
         about = content if kind == _UNSEALED else unseal(content)
         entries: list[_Entry] = about["leaves"]
         config: dict[str, Any] = about["config"]
-        # A checkpoint of an earlier version has more entries, for instance the place of the data, and no paths.
+        # In a checkpoint of an earlier version, the configuration has more entries, for instance the path of the data,
+        # and the leaves have no paths.
         paths = [entry.get("path", path) for entry, path in zip(entries, _paths(like), strict=False)]
         same = paths == _paths(like) and len(paths) == len(entries)
         if not self._config.items() <= config.items() or not same:
@@ -318,13 +320,13 @@ def _is_alone(x: Array | np.ndarray) -> bool:
 
 
 def _for_orbax(x: Array | np.ndarray) -> Array | np.ndarray:
-    """Return a leaf in the form that orbax accepts. In a job, orbax refuses an array of JAX that one process holds."""
+    """Return a leaf in the form that orbax accepts. In a job, orbax refuses a JAX array that one process holds."""
     is_local = process_count() > 1 and not spans_processes(x)
     return np.asarray(x) if is_local else x
 
 
 def _sharding(like: object) -> jax.sharding.Sharding | None:
-    """Return the devices for a leaf, or None for the default device."""
+    """Return the sharding for a leaf, or None for the default device."""
     if isinstance(like, jax.ShapeDtypeStruct):
         outline: jax.sharding.Sharding | None = like.sharding
         return outline
@@ -365,7 +367,7 @@ def unkeyed(x: X) -> X | Array:
 
 
 def keyed_like(like: Field, x: Field) -> Array:
-    """Return x as an array of JAX, or as a random key if `like` is one, or the outline of one."""
+    """Return x as a JAX array, or as a random key if `like` is a random key or the outline of one."""
     if not _is_key(like):
         return jnp.asarray(x)
     key: Array = jax.random.wrap_key_data(x, impl=jax.random.key_impl(jnp.empty((), like.dtype)))

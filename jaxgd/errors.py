@@ -121,7 +121,7 @@ def is_float(x: object) -> bool:
 
 
 def as_array(who: str, name: str, x: object) -> Any:
-    """Return x as an array of JAX or NumPy. Raise DtypeError unless it holds numbers."""
+    """Return x as a JAX or NumPy array. Raise DtypeError unless it holds numbers."""
     array, cause = x, None
     if not isinstance(x, jax.Array | np.ma.MaskedArray):
         try:

@@ -28,8 +28,8 @@ def progress_line(wanted: bool, total: int, name: str, unit: str) -> Iterator[Ca
         unit: The name of a unit.
 
     Yields:
-        A function of the number done and of a function that returns the text. It calls that function only if the line
-        is shown.
+        A function `show(done, text)`. `done` is the number of units done, and `text()` returns the text. It calls
+        `text` only if the line is shown.
     """
     if not wanted:
         yield lambda done, text: None

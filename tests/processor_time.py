@@ -1,7 +1,7 @@
 """Count the processor time of the tests in each room, and compare it with a budget.
 
-`JAXGD_TEST_BUDGET=1` fails the run if a room exceeds its budget by half. `JAXGD_TEST_SECONDS=FILE` writes the seconds
-of each test to a JSON file, the most expensive first.
+Here, a room is a group of test folders. `JAXGD_TEST_BUDGET=1` fails the run if a room takes more than 1.5 times its
+budget. `JAXGD_TEST_SECONDS=FILE` writes the seconds of each test to a JSON file, the most expensive first.
 """
 
 import collections
@@ -14,10 +14,11 @@ import pytest
 # Processor seconds of the quick suite, without coverage, on two cores.
 BUDGETS = {"gradcheck": 50, "descent": 70, "training": 110, "rest": 70}
 MARGIN = 1.5
-# The tests take half as long again under coverage: 292 s instead of 198 s.
+# The tests take 1.5 times as long under coverage: 292 s instead of 198 s.
 COVERAGE = 1.5
 
-# The first part of a test's path below tests/ or jaxgd/ decides its room; any other part belongs to the rest.
+# The first part of a test's path below tests/ or jaxgd/ decides its room. A part that is not listed
+# belongs to the room `rest`.
 ROOMS = {
     "gradcheck": ("gradcheck",),
     "descent": ("descent", "rules", "curvature", "slices"),
@@ -38,7 +39,7 @@ def processor_seconds():
 
 
 def over_budget(seconds, covered=False):
-    """Return one line for each room whose seconds exceed its budget by half. Coverage raises the limit by its cost."""
+    """Return one line for each room above 1.5 times its budget. Under coverage, the limit is 1.5 times as high."""
     return [
         f"{room}: {seconds[room]:.0f} processor seconds, the budget is {budget}. Share compiled programs, or mark the "
         "heaviest tests slow."
@@ -48,7 +49,7 @@ def over_budget(seconds, covered=False):
 
 
 class ProcessorTime:
-    """A pytest plugin whose reports carry the processor seconds of their phase, also from a worker of xdist."""
+    """A pytest plugin that stores the processor seconds of a test phase in its report, which xdist sends on."""
 
     def __init__(self, config):
         self.config = config
@@ -90,7 +91,7 @@ class ProcessorTime:
         return totals
 
     def over_budget(self):
-        """Return one line for each room that exceeds its budget. The slow tests have none."""
+        """Return one line for each room above its limit. A run of the slow tests has no limit."""
         if self.config.option.markexpr and "not slow" not in self.config.option.markexpr:
             return []
         return over_budget(self.rooms(), covered=self.config.pluginmanager.hasplugin("_cov"))

@@ -15,7 +15,7 @@ RESULTS = FOLDER / "campaign.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Campaign:
-    """Attack jaxgd and print the ends of the attacks. Exit status 1 if any attack succeeded.
+    """Attack jaxgd and print their outcomes. Exit status 1 if any attack succeeded.
 
     Families: kills, flips, commands, calls, pictures, limits.
     """

@@ -69,7 +69,7 @@ def _full(value: str, folder: Path) -> str:
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Run generated command lines, and yield their ends."""
+    """Run generated command lines, and yield the attacks with their outcomes."""
     folder = options.work / "commands"
     ending = finish(Job(lambda: _make_files(folder), folder / "good"))
     if ending.trouble or ending.status:

@@ -22,7 +22,7 @@ _EXTREMES = (b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\0" * 4, b"\x80\0\0\0", b"\xf
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Damage pictures, `count` of each format, and yield the ends of their readings."""
+    """Damage pictures, `count` of each format, and yield the outcome of each attack."""
     rng = random.Random(options.seed)
     tries = []
     for name, content in formats().items():

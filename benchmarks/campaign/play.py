@@ -1,4 +1,4 @@
-"""Tasks that run children and judge their endings, several at a time."""
+"""Run tasks, several at a time. A task starts child processes and judges how they end."""
 
 import json
 import time
@@ -10,14 +10,14 @@ from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.children import POLL, Child, Ending, Job
 from benchmarks.campaign.children import limit as set_limit
 
-# Attacks that one child makes.
+# Largest number of attacks that one child makes.
 _CHUNK = 100
 
 Task = Generator[Job, Ending, Sequence[Attack]]
 
 
 def play(tasks: Iterable[Task], jobs: int) -> Iterator[Attack]:
-    """Run tasks, `jobs` of them at a time, and yield their attacks as they end.
+    """Run tasks, `jobs` of them at a time, and yield the attacks of each task when it ends.
 
     A task is a generator. It yields a job, and receives the ending of that job.
     """
@@ -59,7 +59,7 @@ class Try(NamedTuple):
 
 
 def isolated(attacks: Sequence[Try], folder: Path, options: Options, limit: float = 10.0) -> Iterator[Attack]:
-    """Make attacks inside children, a hundred per child, and yield their ends."""
+    """Make attacks inside children, a hundred per child, and yield the attacks with their outcomes."""
     chunks = [attacks[i : i + _CHUNK] for i in range(0, len(attacks), _CHUNK)]
     return play((_one_after_the_other(chunk, folder / str(i), limit) for i, chunk in enumerate(chunks)), options.jobs)
 

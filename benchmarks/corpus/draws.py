@@ -1,4 +1,4 @@
-"""Random points at which functions are checked. Each function here returns draw(rng, dtype) -> tuple of arguments.
+"""Random points at which functions are checked. All functions except `array` return draw(rng, dtype) -> arguments.
 
 NumPy draws the points. A point is therefore the same in every dtype, up to rounding, and drawing compiles nothing.
 """

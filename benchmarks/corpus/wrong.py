@@ -1,4 +1,4 @@
-"""Functions with wrong derivatives of a known kind, at points where they are smooth. A checker must find all."""
+"""Functions with wrong derivatives of a known kind, at smooth points. A checker must call all of them wrong."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,8 @@ def truncated_rnn(w: Array, u: Array, x: Array) -> Array:
     return lax.scan(step, jnp.zeros(w.shape[0], w.dtype), x)[1]
 
 
-# Functions that autodiff differentiates wrongly: with a stop_gradient, or with NaN from a branch that is not taken.
+# Functions without a rule of their own. Autodiff differentiates them wrongly, because of a stop_gradient, a wrong rule
+# inside, or a NaN.
 PLAIN: tuple[tuple[str, Callable[..., object], Draw, str], ...] = (
     ("x·stop(x)", lambda x: x * lax.stop_gradient(x), away(), "stop_gradient in one path"),
     ("stop(sin x)", lambda x, y: lax.stop_gradient(jnp.sin(x)) + y, normal((5,), (5,)), "stop_gradient"),

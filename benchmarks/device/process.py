@@ -79,9 +79,10 @@ def die_with_parent() -> None:
 def output_of(
     words: Sequence[str], environment: Mapping[str, str] | None = None, stderr: int | TextIO = subprocess.STDOUT
 ) -> tuple[int, str]:
-    """Run a program inside a task, and copy its output to the task's log as it comes, because a kill may cut it.
+    """Run a program inside a task, and return its exit status and its output.
 
-    Return its exit status and its output. A kill of the whole run ends the task at once, and the program ends with it.
+    The task's log receives the output as it comes, so a kill of the program loses little of it. If the task is killed,
+    Linux kills the program too.
     """
     process = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,

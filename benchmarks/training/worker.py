@@ -17,7 +17,8 @@ from pathlib import Path
 from benchmarks.training.peers import peers_of
 from benchmarks.training.work import WORKS, accuracy, cost, shared
 
-# The least seconds of a turn. A shorter turn would time the caches and the clock rate, which are cold after a pause.
+# The shortest turn, in seconds. A shorter one would mostly time the host after a pause, when the caches are cold and
+# the clock rate is low.
 TURN = 0.1
 
 
@@ -46,7 +47,7 @@ def main(name: str, peer: str, data_dir: str = "") -> None:
             answer = {"seconds": time.perf_counter() - began}
         elif line.strip() == "turn":
             if not work.cold:
-                # The first unit after a pause warms caches and clock rate, and is not timed.
+                # The first unit after a pause warms the caches and raises the clock rate, and is not timed.
                 next(units)
             began, count = time.perf_counter(), 0
             while count == 0 or time.perf_counter() - began < TURN:

@@ -5,13 +5,14 @@
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
 3. F is evaluated at 0 and at ±h, in float64 if f runs in it. The steps h form a ladder: each is a quarter of the one
    before. The short ladder has four rungs. The long one has eighteen, and is used if the short one does not show that
-   the claim is right, or if F varies below its rungs.
-4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is its
-   distance to the two entries that it combines, or the noise of F divided by h, whichever is larger.
-5. The noise of F is its rounding, or h times the difference between the entry and the quotient at h, for any far
-   smaller step h, whichever is larger. Such a difference is the error of the entry, and no noise, in two cases: three
-   far smaller steps agree on another slope, or F deviates at far smaller steps but not at the smallest ones. The
-   quotient is the entry with the smallest error.
+   the claim is right, or if F varies within its smallest step.
+4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is the
+   larger of its distances to the two entries that it combines. If the noise of F divided by h is larger, that is the
+   error.
+5. The noise is the largest product of a far smaller step and the difference between the entry and the quotient at that
+   step. It is at least the rounding of F. The product is not noise if three far smaller steps agree on another slope,
+   or if it nearly vanishes at the smallest steps. The difference itself is then the error. The entry with the smallest
+   error is the quotient.
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives the gap F′(0+) − F′(0−). F has a kink if the gap exceeds ten of its
    errors. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite slope for p below 0.95.
 7. The noise of a claim is its change when x moves by one rounding.

@@ -219,7 +219,7 @@ class Runner:
         without_vmap: True to run fn under jit or eagerly only.
         modes: The mode in which each fn ran: vmap, jit or eager.
         runs: The number of elements for which each fn ran, padding included.
-        seconds: The least time of one element of each fn, in seconds. It may include compilation.
+        seconds: The shortest time of one element of each fn, in seconds. It may include compilation.
         programs: The compiled programs of this check.
     """
 

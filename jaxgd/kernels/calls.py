@@ -1,4 +1,4 @@
-"""The parts of a call of the native library that its backends share."""
+"""Helpers that the backends share for their calls of the native library."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 def result(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> jax.ShapeDtypeStruct:
-    """Return the description of a result of the library."""
+    """Return the shape and dtype of a result of the library."""
     return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
 
@@ -39,7 +39,7 @@ def batched(one: Callable[[M, D], R], many: Callable[[M, D], R], *, divide: bool
     Args:
         one: The call, a function of two trees of arrays. The second holds the data.
         many: The call for a batch: every array of the first tree has a leading axis, and the data are shared.
-        divide: True to divide a batch whose data differ among the devices.
+        divide: True to divide the batch among the devices if the data are batched too.
 
     Returns:
         The call. If the data are batched too, it runs one batch element after the other.

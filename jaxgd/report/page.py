@@ -162,7 +162,7 @@ def _valley(landscape: Landscape) -> _Figure:
 
 
 def _ball(landscape: Landscape, height: float, point: Floats, color: str, name: str) -> object:
-    """Return a ball with its center on the surface. A flat marker there would disappear in the surface by half."""
+    """Return a ball with its center on the surface. The surface would hide half of a flat marker."""
     import plotly.graph_objects as go
 
     spans = [float(np.ptp(axis)) for axis in landscape.axes] + [(height or 1.0) / _HEIGHT]

@@ -19,7 +19,7 @@ Row = tuple[str, Picture | None, Digit | None, NDArray[np.uint8]]
 def plot_readings(rows: Sequence[Row], outputs: NDArray[np.floating], path: str | Path, labels_from: int = 0) -> None:
     """Draw a row for each digit: the picture with the digit's box, the framed image, and the activations as bars.
 
-    Needs matplotlib, which `pip install -e '.[plot]'` installs in the folder of jaxgd's sources.
+    Needs matplotlib: run `pip install -e '.[plot]'` in the folder of jaxgd's sources.
 
     Args:
         rows: For each digit its name, the picture and the digit (or None), and the image that the network saw.

@@ -37,7 +37,7 @@ class SearchState(NamedTuple, Generic[V]):
         eta: The last accepted η; 0 before the first accepted step. A failed search halves it.
         gradient: The gradient ∇C at the last point, a tree like v.
         costs: The last `memory` costs, newest first; −∞ where fewer are known.
-        evaluations: The evaluations of C in the last search.
+        evaluations: The number of evaluations of C in the last search.
     """
 
     eta: Float[Array, ""]
@@ -124,7 +124,7 @@ def _backtracking(memory: int) -> optax.GradientTransformationExtraArgs:
 
 
 def first_length(v: Tree) -> Array:
-    """Return the length of the first step tried, in the units of v where they are known."""
+    """Return the length of the first step tried: ‖v‖/10, or 1 for v = 0."""
     length = norm(v)
     return jnp.where(length > 0, length / 10, 1)
 
@@ -142,8 +142,8 @@ def _search(
     """Return t and the number of trials.
 
     t is the first of `first`, first/2, … that meets Armijo's condition; it is 0 if none of 60 does. The condition
-    compares C with `reference`. `slope` is the slope of the cost along the direction, below 0. With bounds, it is the
-    slope without the variables of the gradient `short`, which may reach a bound at once.
+    compares C with `reference`. `slope` is the slope of the cost along the direction, below 0. With bounds, `short` is
+    the gradient of the variables that may reach a bound at once, and `slope` is the slope of the others.
     """
     # Rounding in C must not reject a step.
     slack = 4 * finfo(reference.dtype).eps * jnp.abs(reference)
@@ -175,7 +175,7 @@ class NewtonState(NamedTuple):
     Attributes:
         largest: The largest ‖∇C‖ so far, for the tolerance of the conjugate gradients.
         length: ‖Δv‖ of the last step; 0 at first.
-        evaluations: The Hessian-vector products and evaluations of C in the last step.
+        evaluations: The number of Hessian-vector products and of evaluations of C in the last step.
     """
 
     largest: Float[Array, ""]
@@ -324,7 +324,8 @@ def _newton_direction(
     def solve(s: _Solving[V]) -> _Solving[V]:
         hp = masked(mask, hessian_vector_product(cost, v, s.p))
         curvature = dot(s.p, hp)
-        # A curvature within rounding of 0 gives no step length. After the first direction, it then adds no step.
+        # A curvature within rounding of 0 gives no step length. The first direction then gets `flat_length`, and a
+        # later one gets no step.
         flat = jnp.abs(curvature) <= finfo(s.left.dtype).eps * jnp.sqrt(dot(s.p, s.p)) * norm(hp)
         alpha = s.left / jnp.where(flat, 1, jnp.abs(curvature))
         along = jnp.where(flat, jnp.where(s.products == 0, flat_length, 0), alpha * length)
@@ -341,7 +342,7 @@ class FlowState(NamedTuple):
     """The state of the gradient flow.
 
     Attributes:
-        evaluations: The evaluations of ∇C in the last step, in addition to the gradient that `update` receives.
+        evaluations: The number of evaluations of ∇C in the last step, without the gradient that `update` receives.
     """
 
     evaluations: Int[Array, ""]

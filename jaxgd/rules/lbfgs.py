@@ -44,7 +44,7 @@ class WolfeState(NamedTuple, Generic[V]):
         ratio: ‖s‖/‖y‖ of each pair.
         known: The number of pairs since the memory was last cleared; −1 after a failed search along −∇C.
         length: ‖Δv‖ of the last step that was not 0; 0 at first.
-        evaluations: The evaluations of C and ∇C in the last search.
+        evaluations: The number of evaluations of C and ∇C in the last search.
     """
 
     v: V

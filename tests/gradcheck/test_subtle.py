@@ -1,4 +1,4 @@
-"""Wrong derivatives that are easily missed, each compared with the right one."""
+"""Wrong derivatives that a check could miss, and right ones that it could reject."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def with_rule(f, backward, forward=None):
 
 
 def traced(number):
-    """Return an integer as an array, so that a check with another integer runs the same programs."""
+    """Return an integer as an array, so that a check with another integer reuses the compiled programs."""
     return jnp.asarray(np.int32(number))
 
 

@@ -170,7 +170,7 @@ DAMAGES = {
     "longer": lambda content: content + b"\0",
     "one bit": lambda content: content[:-500] + bytes([content[-500] ^ 1]) + content[-499:],
     "a foreign file": lambda content: b"# a text\n" * 100,
-    "intact, of another form": lambda content: hashlib.sha256(b"form").digest() + b"form",
+    "other content with a valid digest": lambda content: hashlib.sha256(b"form").digest() + b"form",
     "too large": lambda content: content + bytes(cubins._LARGEST),
 }
 
@@ -241,7 +241,7 @@ def test_without_an_absolute_path_the_folder_is_in_the_home_folder(monkeypatch, 
 
 
 def test_a_full_disk_costs_only_time_and_leaves_no_part_of_a_file(cache):
-    """A limit on the size of files stands for the full disk."""
+    """A limit on the size of files simulates the full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     compiler = FakeCompiler()
     try:

@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
         minimum: The nearest minimum C*.
         reached: True if |C − C*| ≤ 1e-8 · max(1, |C*|).
         closely: The same without the 1. None if C* = 0.
-        evaluations: The evaluations until C first was that near; None if the end is not.
+        evaluations: The number of evaluations until C was first within that distance; None if the end is not.
     """
 
     error: float

@@ -13,7 +13,7 @@ _MOST_CLASSES = 20  # of a confusion matrix
 
 
 def confusion(facts: RunFacts) -> str:
-    """Return the confusion matrix, or the most frequent confusions of many classes."""
+    """Return the confusion matrix and the most frequent mistakes. Omit the matrix if it has more than 20 classes."""
     if facts.examined is None:
         return ""
     assessment, first = facts.examined.assessment, facts.first
@@ -25,9 +25,7 @@ def confusion(facts: RunFacts) -> str:
         f"{i + first} read as {j + first} ({off[i, j]:,})" for i, j in frequent[: 5 if k <= _MOST_CLASSES else 20]
     )
     words = (
-        f"<p>The most frequent mistakes, with their numbers: {several}.</p>"
-        if several
-        else "<p>Every image is read correctly.</p>"
+        f"<p>The most frequent mistakes, with their counts: {several}.</p>" if several else "<p>No answer is wrong.</p>"
     )
     if unread := len(assessment.labels) - int(matrix.sum()):
         words += f"<p>Images without an answer, because an output is NaN: {unread:,}.</p>"
@@ -59,7 +57,7 @@ def _matrix(matrix: Int[NDArray[np.int_], "k k"], class_accuracy: Float[NDArray[
 
 
 def _cell(right: bool, count: int, of_class: int, most: int) -> str:
-    """Return a cell whose color grows with its count: a right one within its class, a wrong one among the wrong."""
+    """Return a cell whose color grows with its count, relative to the class if right, otherwise to the count `most`."""
     if count == 0:
         return '<td class="zero">0</td>'
     share = 0.5 * count / of_class if right else 0.12 + 0.48 * count / most
