@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The name and the color of each variant, in all pictures. Seven colors are of the palette of Okabe and Ito, which
+# The name and the color of each variant, in all pictures. Seven colors come from the palette of Okabe and Ito, which
 # color-blind readers can tell apart. Its yellow is too pale for a line, so scikit-learn has a darker one, and Flax is
 # brown. Three variants are gray, because no panel shows two of them. Every dot and line is also labeled with the name.
 VARIANTS = {

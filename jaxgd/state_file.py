@@ -65,7 +65,7 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
         The state, on the default device.
 
     Raises:
-        CheckpointError: If the file is missing or damaged, is of another format, or holds the state of another rule or
+        CheckpointError: If the file is missing or damaged, has another format, or holds the state of another rule or
             of variables with another structure, or with other shapes or dtypes.
         DtypeError: If an argument has the wrong type.
         ShapeError: If v0 holds no variable.

@@ -93,8 +93,8 @@ def train(
     - UNCHANGED: the last epoch changed no weight, and the cost is above 10⁻³ in absolute value. An `optimizer` or a
       schedule may skip updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
 
-    The cost of these two is C without the term of `l2`. With `cross_entropy`, "above 10⁻³" is above 2·out·eps if that
-    is more, as in bfloat16: right outputs within eps of 0 and 1 cost up to out·eps.
+    For both, the cost is C without the term of `l2`. With `cross_entropy`, the limit is the larger of 10⁻³ and
+    2·out·eps, because right outputs within eps of 0 and 1 cost up to out·eps. In bfloat16 the second is larger.
 
     With `evaluate=False` and mini-batches, the outputs and the cost are unknown. The outcome then depends only on the
     weights: it is never SATURATED, and it is UNCHANGED even if the network is right.
@@ -173,10 +173,10 @@ def train(
             among devices are then one chunk.
         donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,
             or of `state`, and JAX deletes them: a later use raises JAX's error about a deleted array. A callback must
-            not keep a state for the same reason. No epoch keeps the weights before it. If an epoch is not finite, the
-            result is therefore the network that it left, with NOT_FINITE; step_norm, predicted and actual are NaN, and
-            the outcome is never UNCHANGED. Not possible under jit or vmap, where `jax.jit` has donate_argnums.
-            Default False.
+            not keep a state for the same reason. Each epoch writes over the weights before it. If an epoch is not
+            finite, the result is therefore the network after that epoch, with NOT_FINITE. step_norm, predicted and
+            actual are NaN, and the outcome is never UNCHANGED. Not possible under jit or vmap, where `jax.jit` has
+            donate_argnums. Default False.
 
     Returns:
         The trained network, the history (epochs + 1 entries, fewer if the run ended early), the outcome, the state to
@@ -297,7 +297,7 @@ def _run(
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, rates, key, state))
     budget = objective.budget
     if budget is None:
-        # Only a few devices would hold the rows of a chunk. So each device computes all its rows at once.
+        # The rows of one chunk would lie on only a few devices, so each device computes all its rows at once.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, tree_leaves((network, splits, rates, key, state))))
@@ -346,7 +346,7 @@ def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: N
 
 
 def _ready(state: object, *, full_batch: bool) -> TrainState:
-    """Return a given state as the epochs take it. Raise DtypeError unless it may be a state of `train`."""
+    """Return a given state with its arrays converted for `train`. Raise DtypeError if it is not a valid state."""
     if not isinstance(state, TrainState):
         raise DtypeError(
             f"train: state must be the state of an earlier run, got {describe(state)}.\nPass result.state."

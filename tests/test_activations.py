@@ -212,7 +212,7 @@ def test_a_copy_of_a_layer_keeps_its_activation(copied):
 
 
 def test_the_structure_of_a_network_has_its_activations():
-    """So no two networks with other activations share a program, a gradient or a state."""
+    """Networks with different activations share no program, gradient or state."""
     one, other = LAYER, LAYER._replace(activation="relu")
     assert jax.tree.structure(one) != jax.tree.structure(other)
     assert jax.tree.structure(one) == jax.tree.structure(Layer(1.0, 2.0, "tanh"))

@@ -21,7 +21,7 @@ SETTINGS = {"batch_size": 10, "eta": 3.0, "key": KEY}
 
 
 def by_a_loop(values, by, patience):
-    """Return the best epoch, the last one and the reason, by the words of the documentation."""
+    """Return the best epoch, the last one and the reason, as the documentation defines them."""
     best, waited = 0, 0
     for k in range(1, len(values)):
         better = values[k] > values[best] if by == "accuracy" else values[k] < values[best]
@@ -33,7 +33,7 @@ def by_a_loop(values, by, patience):
 
 @pytest.mark.parametrize("by", ["accuracy", "cost"])
 def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, network, by):
-    """The result has the bits of a run that was stopped at the best epoch. Ties, ups and downs occur in the values."""
+    """The result has the bits of a run that was stopped at the best epoch. The values go up and down."""
     path = []
     whole = train(network, digits, epochs=30, callback=lambda s, _: path.append(s.network), **SETTINGS)
     values = np.asarray(getattr(whole.history, f"validation_{by}"))
@@ -60,7 +60,7 @@ def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, networ
     assert whole.best_epoch is None
 
 
-def test_the_first_of_equals_and_the_start_may_be_the_best(digits, network):
+def test_the_first_of_equal_networks_is_the_best_even_the_start(digits, network):
     """η is so small that no output changes its rank, and the validation accuracy stays the same."""
     result = train(network, digits, epochs=3, keep="best", patience=2, **SETTINGS | {"eta": 1e-6})
     assert len(set(np.asarray(result.history.validation_accuracy).tolist())) == 1
@@ -72,7 +72,7 @@ def test_the_first_of_equals_and_the_start_may_be_the_best(digits, network):
 
 
 def test_a_continued_run_equals_one_run_bit_for_bit(digits, network, tmp_path):
-    """In pieces of two epochs, through checkpoints and beyond the end."""
+    """The run continues in pieces of two epochs, through checkpoints and beyond its end."""
     settings = SETTINGS | {"keep": "best", "by": "cost", "patience": 2, "eta": 6.0}
     whole = train(network, digits, epochs=20, **settings)
     assert whole.outcome.reason is Reason.PATIENCE
@@ -161,7 +161,7 @@ def small(digits):
 
 @pytest.mark.parametrize("traced", often([False, True], [False]), ids=["by epoch", "one loop"])
 def test_nan_is_never_the_best(digits, network, traced):
-    """The result is then the last network, and the outcome says that something is not finite."""
+    """If every value is NaN, the result is the last network, and the outcome is NOT_FINITE."""
     settings = SETTINGS | {"epochs": 3, "cost": unknown, "keep": "best", "by": "cost", "patience": 2}
     run = lambda network: train(network, small(digits), **settings)  # noqa: E731
     result = (jax.jit(run) if traced else run)(network)
@@ -173,7 +173,7 @@ def test_nan_is_never_the_best(digits, network, traced):
 
 @pytest.mark.slow
 def test_wide_and_donated_networks_keep_their_best(digits, network, monkeypatch):
-    """A wide network is followed without a copy, and a donated one with a copy: JAX deletes its arrays."""
+    """The run keeps the best wide network without a copy. It copies a donated one, because JAX deletes its arrays."""
     settings = SETTINGS | {"epochs": 5, "batch_size": None, "eta": 40.0, "keep": "best", "by": "cost", "kernel": "xla"}
     data = small(digits)
     want = train(network, data, **settings)

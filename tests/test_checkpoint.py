@@ -196,7 +196,7 @@ def test_a_pipe_in_a_checkpoint_is_refused(folder, tree):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path, tree, version):
-    """It joins all leaves into one array. The checksum of version 1 covers only the values."""
+    """Earlier versions join all leaves into one array. The checksum of version 1 covers only the values."""
     import orbax.checkpoint as ocp
 
     data = [np.asarray(checkpoint.unkeyed(leaf)) for leaf in jax.tree.leaves(tree)]

@@ -70,7 +70,7 @@ def test_misuse_runs_nothing(words, capsys, monkeypatch, tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_refused_at_the_start(capsys, tmp_path):
-    """The time on a GPU would be lost if the run ended at its first row."""
+    """Without this check, a run would fail at its first row, and its time on the GPU would be lost."""
     (tmp_path / "a.jsonl").write_text("garbage")
     (tmp_path / "b").write_text("not a folder")
     for name, reason in (("a.jsonl", "is not a file of results"), ("b.jsonl", "the folder of the logs cannot be")):
@@ -136,7 +136,7 @@ process.output_of(["bash", "-c", "echo $$; exec sleep 60"])
 
 
 def test_the_program_of_a_killed_task_ends_with_it():
-    """A kill of the run kills the task by a signal, which the task cannot pass on."""
+    """SIGKILL ends the task at once, so the task has no chance to end its program itself."""
     task = subprocess.Popen([sys.executable, "-c", TASK], cwd=ROOT, stdout=subprocess.PIPE)
     program = int(task.stdout.readline())
     assert is_running(program)
@@ -153,7 +153,7 @@ def test_the_program_of_a_killed_task_ends_with_it():
 
 @pytest.mark.slow
 def test_the_output_of_a_program_is_in_the_log_before_it_ends(tmp_path):
-    """A task that is killed at its limit names the last line of its program."""
+    """The reason of a task that is killed at its limit quotes the last line of its program."""
     code = 'from benchmarks.device import process; process.output_of(["bash", "-c", "echo stuck here; sleep 60"])'
     end = process.run([sys.executable, "-c", code], {"PYTHONPATH": str(ROOT)}, tmp_path / "log", 3.0, lambda *_: None)
     assert end.reason == "killed after its limit of 3 s; stuck here"
@@ -170,7 +170,7 @@ def fake(monkeypatch, tmp_path):
     """Return a function that runs the command on fake tasks, and returns its exit status and the rows of its file."""
 
     def run(ends, *words):
-        """`ends` has a pair for each task: its rows, and the reason of its failure, an empty text, or an exception."""
+        """`ends` has a pair (rows, end) for each task. `end` is the reason of a failure, "" or an exception."""
         remaining = iter(ends)
 
         def fake_run(words, environment, log, limit, receive):
@@ -264,14 +264,14 @@ def test_a_program_with_another_cost_is_reported():
     assert line.startswith("device-torch-graph, torch, float32: its time does not count, because C is 0.06 ")
 
 
-def test_the_summary_says_that_no_figure_is_of_a_gpu():
+def test_the_summary_says_that_no_figure_comes_from_a_gpu():
     def lines(quantity="time", **host):
         return summary.summary([dataclasses.replace(figure(quantity=quantity), host=host)], [], []).splitlines()
 
     for text in (lines(device="cpu", rehearsal=True), lines(device="H100", rehearsal=True)):
         assert text[0] == text[-2] == summary.REHEARSED
     assert lines("unfinished", device="cpu")[0] == summary.NO_GPU
-    # A GPU without nvidia-smi is unknown to the host, but gives figures.
+    # Without nvidia-smi, the host's device reads "cpu" even if the figures come from a GPU.
     for text in (lines(device="H100"), lines(device="cpu")):
         assert text[0].startswith("jax-scan")
         assert not set(text) & {summary.NO_GPU, summary.REHEARSED}
@@ -302,7 +302,7 @@ def test_the_tests_need_a_gpu_and_their_failures_are_counted(monkeypatch, tmp_pa
 
 @pytest.mark.slow
 def test_each_adder_is_recognized():
-    """The sums identify the rounding of every adder, and the width of each adder of several products."""
+    """The sums identify the rounding of every adder. For adders of several products, they also identify the width."""
     by_results = {}
     for model in adder.models():
         by_results.setdefault(tuple(model.add(test) for test in adder.tests()), []).append(model)
@@ -354,7 +354,7 @@ def test_generated_images_have_the_sparsity_of_mnist():
 @pytest.mark.parametrize(
     ("suffix", "why"), [("", "-ubyte"), (".gz", "has no files of MNIST with their sizes")], ids=["damaged", "cut short"]
 )
-def test_images_that_are_not_of_mnist_say_why(monkeypatch, tmp_path, suffix, why):
+def test_generated_images_say_why_mnist_was_not_read(monkeypatch, tmp_path, suffix, why):
     monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path))
     (tmp_path / "mnist").mkdir()
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):

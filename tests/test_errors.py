@@ -328,7 +328,7 @@ def test_a_traced_array_is_not_one_number(shape):
 
 
 def test_a_matrix_is_no_array():
-    """Its * is a matrix product."""
+    """The * of numpy.matrix is a matrix product."""
     x = np.ones((2, 2)).view(np.matrix)
     with pytest.raises(errors.DtypeError, match=r"got matrix float64\[2,2\]"):
         errors.require_float("f", "x", x)

@@ -260,7 +260,7 @@ def test_without_evaluation_the_network_is_the_same(digits, network):
 
 @pytest.mark.parametrize("kernel", often(["native", "xla"], ["native"]))
 def test_the_norm_of_the_gradient_can_be_left_out(digits, network, kernel):
-    """For mini-batches it becomes NaN, and no other number changes. The full batch needs the gradient in any case."""
+    """For mini-batches ‖∇C‖ becomes NaN, and no other number changes. The full batch needs the gradient in any case."""
     settings = {"epochs": 2, "batch_size": 10, "eta": 3.0, "key": jax.random.key(5), "kernel": kernel}
     full, bare = (train(network, digits, gradient_norm=norm, **settings) for norm in (True, False))
     assert_leaves_close(bare.network, full.network, rtol=0)
@@ -376,7 +376,7 @@ def test_not_finite_stops_with_the_last_finite_network(few, network, batch_size)
 
 @pytest.mark.parametrize("batch_size", often([10, None], [None]), ids=str)
 def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypatch):
-    """It takes two programs per epoch, and deletes a gradient that no callback has seen."""
+    """A wide network takes two programs per epoch, and deletes a gradient that no callback has seen."""
     settings = {"epochs": 50, "batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
     want, states = train(network, few, kernel="xla", **settings), []
     assert want.outcome.reason is Reason.NOT_FINITE

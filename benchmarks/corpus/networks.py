@@ -1,4 +1,4 @@
-"""Right derivatives of neural networks: layers, losses and recurrent networks."""
+"""Cases with right derivatives from neural networks: layers, losses and recurrent networks."""
 
 import itertools
 from collections.abc import Callable

@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     parser_.add_argument("--only", action="append", default=[], metavar="STEP",
                          help="number of a step, or a task; may be repeated")  # fmt: skip
     parser_.add_argument("--rehearse", action="store_true",
-                         help="run every step on the CPU with tiny sizes; no figure is of a GPU")  # fmt: skip
+                         help="run every step on the CPU with tiny sizes; no figure comes from a GPU")  # fmt: skip
     parser_.add_argument("--out", type=Path, help=f"file of results (default: {RESULTS}; rehearsal: a temporary file)")
     parser_.add_argument("--within", type=float, default=540.0, metavar="SECONDS",
                        help="end after this time (default: 540)")  # fmt: skip

@@ -23,7 +23,7 @@ def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result
 
 
 def not_of_a_gpu(rows: Sequence[Row]) -> list[str]:
-    """Return a line that says why no figure is of a GPU; none if a GPU was measured."""
+    """Return a line that says why no figure comes from a GPU; none if a GPU was measured."""
     if any(row.host.get("rehearsal") for row in rows):
         return [REHEARSED]
     # Without nvidia-smi the host's device is unknown, but then a GPU gives figures.
@@ -63,11 +63,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 REHEARSED = (
-    "REHEARSAL on a CPU: no time, counter or fault is of a GPU. The kernel is emulated, the profiler's counters are a "
-    "fixed sample, and the adder is a model."
+    "REHEARSAL on a CPU: no time, counter or fault comes from a GPU. The kernel is emulated, the profiler's counters "
+    "are a fixed sample, and the adder is a model."
 )
 NO_GPU = (
-    "NO GPU was found, so no figure is of a GPU. Try the plan on a CPU with: python -m benchmarks device --rehearse"
+    "NO GPU was found, so no figure comes from one. Try the plan on a CPU with: python -m benchmarks device --rehearse"
 )
 # The quantities that the summary leaves out, and the details that it shows.
 HIDDEN = ("unfinished", "compile time")

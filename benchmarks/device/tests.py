@@ -14,7 +14,7 @@ EMULATED = "emulated on the CPU"
 
 
 def run(context: Context) -> None:
-    """Run the tests of a GPU in one process, and store the number that failed. A rehearsal only collects them."""
+    """Run the GPU tests in one process, and store the number that failed. A rehearsal only collects them."""
     if not FOLDER.is_dir():
         raise TaskError(f"expected the tests in {FOLDER}, got no such folder")
     flags = ["-p", "no:cacheprovider", "-o", "addopts=", "--import-mode", "importlib"]

@@ -1,4 +1,4 @@
-"""The peers of the start-up case: whole processes that train a network on the digits in the package.
+"""The peers of the start-up case: whole processes that train a network on jaxgd's digits.
 
 For peers other than jaxgd the process is `python -m benchmarks.training.start PEER START END`. It imports its
 libraries, reads the data and first weights from START, trains, and writes the weights to END.

@@ -1,4 +1,4 @@
-"""The check that v is near a minimum. It does not depend on the start of the descent."""
+"""The check that v is near a minimum. It predicts the way to the minimum from ∇C and H at v."""
 
 import itertools
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from jaxgd.pytree import axpy, dot, norm, select, size
 from jaxgd.rules.bounds import masked
 from jaxgd.typed import Generic, Real, Tree, V, eval_shape, finfo, grad, map_rows, tree_leaves, tree_map, vjp
 
-# Conjugate gradients stop when the residual is at most this part of ‖∇C‖.
+# Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖.
 _RESIDUAL = 1e-3
-# The least number of Hessian-vector products that the check may make, and the number for ∇C = 0.
+# The limit on Hessian-vector products is at least _PRODUCTS. For ∇C = 0 it is _ALL.
 _PRODUCTS, _ALL = 20, 200
 
 
 class _Solving(NamedTuple, Generic[V]):
-    """The state of conjugate gradients on H/unit. They start with ‖r‖ = 1, so the scale of C does not matter.
+    """The state of conjugate gradients on H/unit. They start from ∇C/‖∇C‖ or a fixed vector, so C may have any scale.
 
     ‖d‖² and r₀ᵀd follow from recurrences, so the solution d itself is not needed.
     """
@@ -89,8 +89,8 @@ def is_near(
     """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
     `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scales`
-    is as in `tolerances`; with None, the distance to the minimum must be small, which derivatives need. The two
-    flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
+    is as in `tolerances`. With None, a small decrease is not enough: derivatives need v close to the minimum. The
+    two flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
     `free` restricts the check to the variables that can move. The gradient is 0 for the others.
     """
     limits, length = tolerances(rtol, v, value, scales), norm(gradient).astype(value.dtype)
@@ -175,7 +175,7 @@ def predict(
     fixed = masked(free, _fixed(v, kind))
     unit = tree_map(lambda g: g / jnp.where(length > 0, length, 1).astype(g.dtype), gradient)
     b = masked(free, select(length > 0, unit, fixed))
-    # One search after the other: a callback in C may have no batch.
+    # One search after the other, because a callback in C may not support batches.
     starts = tree_map(lambda x, y: jnp.stack([x, y]), b, fixed)
     both = map_rows(search, (starts, most, jnp.array([True, False])))
     s, second = tree_map(lambda x: x[0], both), tree_map(lambda x: x[1], both)

@@ -50,7 +50,7 @@ def require_values(name: str, result: T) -> T:
     """Return the result of a user's function. Raise DtypeError if one of its arrays is traced."""
     if any(map(is_traced, jax.tree.leaves(result))):
         raise DtypeError(
-            f"{WHO}: {name} must return arrays with values, got a traced one.\nCall it outside jit, grad and vmap."
+            f"{WHO}: {name} must return arrays with values, got a traced one.\nCall {WHO} outside jit, grad and vmap."
         )
     return result
 

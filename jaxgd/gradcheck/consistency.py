@@ -25,9 +25,9 @@ from jaxgd.typed import finfo
 # Two runs of f may differ by _ROUNDINGS roundings, but by at most the fraction _MOST of f. In bfloat16, 1000 roundings
 # exceed f itself.
 _ROUNDINGS, _MOST = 1e3, 0.5
-# In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. A gradient is
-# in doubt only if its relative error exceeds _GROSS (_GROSS_IN_FEW_DIGITS in dtypes with fewer digits than float32) and
-# a hundred times its noise, and if the gradient far exceeds the rounding in f.
+# In the user's dtype, rounding alone can cause a large error, and no test can tell it from a wrong rule. So a gradient
+# is in doubt only if three conditions hold. Its relative error exceeds _GROSS, or _GROSS_IN_FEW_DIGITS in dtypes with
+# fewer digits than float32. Its error exceeds a hundred times its noise. The gradient far exceeds the rounding in f.
 _GROSS, _GROSS_IN_FEW_DIGITS, _FEW_DIGITS = 0.05, 0.5, 1e-5
 # A claim may have this multiple of autodiff's error in the same dtype.
 _TIMES = 30.0
@@ -74,7 +74,7 @@ def run_in_users_dtype(
     """Compare eager, jit and vmap runs of f, jit and vmap runs of its gradient, and second runs of both.
 
     `first` is the result of an eager run, `w` a cotangent, `eps` the coarsest rounding in f. Two runs of autodiff may
-    differ by `nondeterminism`, and a rule may return a value that differs from f by `rtol`.
+    differ by `nondeterminism`, and a custom derivative may return a value that differs from f by `rtol`.
     """
     problem, v, traced = prepared.problem, prepared.v, prepared.traced
     lines: list[Consistency] = []
@@ -201,7 +201,7 @@ def _comparable(d: Derivatives, sampler: Sampler, wide: Derivative, i: int) -> b
 
 
 def _signal(d: Derivatives, wide: Derivative, i: int) -> float:
-    """Return the gradient times the size of the leaf: a change of f, to compare with the rounding in f."""
+    """Return ‖gradient‖ times the scale of the leaf's values: a change of f, to compare with the rounding in f."""
     return norm(wide.gradients[i][0]) * scale_of(_wide(d.prepared.v[i]))
 
 

@@ -282,7 +282,7 @@ class GradientReport:
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as numbers, texts and lists.
+        """Return the report as a dict of numbers, texts, lists and dicts.
 
         A complex number becomes [real, imaginary], or its real part alone if the imaginary part is 0.
         """

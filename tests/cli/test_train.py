@@ -116,7 +116,7 @@ def test_resume_continues_bit_for_bit(jaxgd):
 
 
 def test_a_resumed_run_keeps_its_budget_and_leaves_out_the_same_numbers(jaxgd, monkeypatch):
-    """Another version of jaxgd may have another budget, which would round sums in another order."""
+    """Another version of jaxgd may have another budget. Its sums would add in another order and round differently."""
     real, budgets = training.train, []
 
     def watched(*args, **settings):
@@ -403,7 +403,7 @@ def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
 
 
 def test_the_best_network_is_kept_and_a_resumed_run_goes_on(jaxgd):
-    """The run equals the library and an uninterrupted run bit for bit, also in its records and its end by patience."""
+    """A resumed run, an uninterrupted one and the library agree bit for bit, also in the records and the last epoch."""
     options = ("--eta", 6, "--keep", "best", "--by", "cost", "--patience", 2, "--record", "gradient-norms")
     options += ("--record-every", 2)
     answer = jaxgd("train", "--epochs", 20, "--run-dir", "whole", *options)

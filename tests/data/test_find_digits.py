@@ -158,7 +158,7 @@ def test_transparent_paper_shows_ink_of_any_color(color, seven, clean):
 
 
 def test_an_opaque_sheet_with_transparent_surroundings_is_read_by_its_colors(seven, clean):
-    """The alpha channel is the shape of the sheet, and not of the ink."""
+    """The alpha channel has the shape of the sheet, not of the ink."""
     picture = Image.fromarray(photo(seven)).convert("RGBA")
     alpha = np.zeros((SIDE, SIDE), np.uint8)
     alpha[15:-15, 15:-15] = 255

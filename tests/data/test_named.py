@@ -90,7 +90,7 @@ def test_unpacked_files_load(tiny, tmp_path, dotted):
 
 
 def test_unpacked_files_without_a_checksum_need_a_folder_named_after_the_set(tiny, tmp_path):
-    """They may belong to another set, because all three use the same file names and shapes."""
+    """Unpacked files may belong to another set, because all three sets use the same file names and shapes."""
     tiny.copy_to(tmp_path / "data")
     unpack(tmp_path / "data")
     with pytest.raises(DataError, match="unpacked files may belong to any set"):

@@ -1,4 +1,4 @@
-"""The tests of a GPU. Without one, the same tests run on the CPU, and the kernel runs through its emulation."""
+"""The GPU tests. Without one, the same tests run on the CPU, and the kernel runs through its emulation."""
 
 import functools
 

@@ -156,7 +156,7 @@ def derivative(gradient, moved):
 
 
 def test_a_small_element_that_is_wrong_is_an_outlier():
-    """Its error is 1e-13 of the largest element, far above its own noise."""
+    """The error is 1e-13 of the largest element, far above the element's own noise."""
     right = np.array([1e6, 1.0, 1e-6, 1e-9])
     claimed, still = right * [1, 1, 1.2, 1.2], 1e-17 * right
     mask = outliers(derivative(claimed, still), derivative(right, still), 0)

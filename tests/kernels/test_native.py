@@ -236,7 +236,7 @@ def test_the_gradient_is_accurate_in_saturation(layer, kernel):
 
 @pytest.mark.parametrize("y", [0, 0.3, 1])
 def test_the_cross_entropy_is_accurate_for_tiny_and_large_z(y):
-    """For z = 60 and y = 1 it is exp(−60), which max(z, 0) − yz + log(1 + exp(−z)) would round to 0."""
+    """For z = 60 and y = 1 the cost is exp(−60), which max(z, 0) − yz + log(1 + exp(−z)) would round to 0."""
     y = np.float32(y)
     for z in Z[np.isfinite(Z)]:
         network = (Layer(np.zeros((1, 1), np.float32), np.full(1, z)),)
@@ -269,7 +269,7 @@ def test_nan_is_reported(where):
 
 
 def test_an_infinite_z_is_reported_for_the_cross_entropy():
-    """Its cost is infinite or NaN. The output is 0 or 1, so the quadratic cost is finite."""
+    """The cross-entropy is infinite or NaN. The output is 0 or 1, so the quadratic cost is finite."""
     x, y = np.zeros((6, 4), np.uint8), np.zeros(6, np.int32)
     for z in (np.inf, -np.inf):
         network = drawn_network(np.random.default_rng(0), (4, 3, 2))

@@ -64,8 +64,8 @@ class Exact:
         """Return True if v is near a stationary point without negative curvature, by NumPy's eigenvalues.
 
         Newton's equation must predict a distance of at most 10√eps · max(1, ‖v‖), or a decrease of C of at most
-        10 max(√eps, eps^¾ · |C|). That is ten times the tolerance of jaxgd's own check. `eps` is of the dtype of the
-        run. Eigenvalues that are 0 within 10n eps of the largest count as this rounding.
+        10 max(√eps, eps^¾ · |C|). That is ten times the tolerance of jaxgd's own check. `eps` belongs to the dtype of
+        the run. Eigenvalues that are 0 within 10n eps of the largest count as this rounding.
         """
         with jax.enable_x64(True):
             c, g, h = map(np.asarray, self.evaluate(jnp.asarray(np.asarray(v, float))))

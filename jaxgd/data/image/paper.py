@@ -21,24 +21,25 @@ Gray = UInt8[NDArray[np.uint8], "_ _"]  # several sizes occur in one function
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
 _EDGE = 0.1  # the length ℓ of `_Guess.cost`, as a share of the picture's shorter side
-# Largest shares of plain paper that dark and light ink cover. The second is lower because a sheet on a dark table, with
-# a large digit, would be light ink.
+# Dark ink covers at most the share _DARK of plain paper, and light ink at most _LIGHT. With a higher _LIGHT, a sheet
+# with a large digit on a dark table would count as light ink.
 _DARK, _LIGHT = 0.5, 0.3
 _LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: its paper counts as even
-# Paper is even if its values differ by at most this share of the strongest ink. FAINT leaves a margin of a factor 2.
+# Paper is even if its values differ by at most this share of the strongest ink, which is about half
+# of FAINT.
 _EVEN = 0.15
 # Limit on the pixels of a picture with uneven paper. A larger one is reduced by averaging blocks.
 _MOST_PIXELS = 2**20
 _DIMMEST = 0.3  # darker paper, relative to the brightest, counts as this bright: a division would amplify its grain
-_BLACK = 16  # gray levels added to dark paper, so that black paper may be divided by
+_BLACK = 16  # gray levels added to dark paper, because a division by black paper (0) is impossible
 
 
 class Picture(NamedTuple):
     """A picture with its ink.
 
     Attributes:
-        ink: From 0 (paper) to 255 (ink). If the paper is even, these are the gray values, dark ink inverted: gray paper
-            stays above 0 and gray ink below 255. Otherwise, the ink is relative to the paper around it.
+        ink: From 0 (paper) to 255 (ink). If the paper is even, these are the gray values, inverted if the ink is dark.
+            Gray paper is then above 0, and gray ink below 255. Otherwise, the ink is relative to the paper around it.
         gray: The gray values from 0 (black) to 255 (white).
         even: True if the paper is even.
         factor: A pixel of `ink` is a block of this many rows and columns of `gray`. It is 1 if the paper is even.
@@ -68,8 +69,9 @@ class _Guess(NamedTuple):
     def cost(self) -> float:
         """Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel of the paper P.
 
-        It is small for the right polarity: the ink is little, and the paper has no edges of strokes. The length ℓ is
-        longer than half the width of a stroke, because a stroke that is not among the marks is an edge of the paper.
+        It is small for the right polarity, where there is little ink and the paper has no edges of strokes. Per unit of
+        its length, a stroke of width b costs b times its contrast as a mark, and 2 ℓ times as two edges of the paper.
+        So ℓ is longer than b/2.
         """
         paper = self.paper.astype(np.int16)
         edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
@@ -79,11 +81,11 @@ class _Guess(NamedTuple):
 def separate(gray: Gray) -> Picture:
     """Separate the ink in a picture from the paper.
 
-    The closing of the picture is the paper if the ink is dark, and the closing of the inverted picture if it is light.
-    Paper is even if its range is at most 15% of the strongest ink. It is plain if dark ink also covers at most half of
-    it, or light ink at most 30%. If one polarity alone has plain paper, the ink has this polarity. Otherwise it has the
-    polarity with less ink and fewer edges in its paper: with the wrong polarity, edges of strokes remain in the
-    closing, and gaps between strokes are marked as ink.
+    If the ink is dark, the paper is the closing of the picture. If it is light, the paper is the closing of the
+    inverted picture. Paper is even if its range is at most 15% of the strongest ink. Even paper is plain if dark ink
+    covers at most half of it, or light ink at most 30%. If one polarity alone has plain paper, the ink has this
+    polarity. Otherwise it has the polarity with less ink and fewer edges in its paper: with the wrong polarity, edges
+    of strokes remain in the closing, and gaps between strokes are marked as ink.
 
     Args:
         gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).

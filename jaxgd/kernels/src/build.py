@@ -64,7 +64,7 @@ def main(library: Path = LIBRARY, *flags: str) -> None:
 
 
 def is_current(library: Path = LIBRARY, *flags: str) -> bool:
-    """Return True if the library is of these sources, and of these commands if there is a compiler."""
+    """Return True if the library was built from these sources, and by these commands if there is a compiler."""
     held = library.read_bytes() if library.exists() else b""
     if sources().encode() not in held:
         return False

@@ -9,10 +9,10 @@ from jaxgd.report.run_page.chart import Curve, chart, thinned
 from jaxgd.report.run_page.facts import RunFacts
 from jaxgd.report.run_page.words import SPLITS, number, section, text
 
-# Classes for the elements of a recorded value, such as the layers.
+# CSS classes of the curves, if a recorded value has several elements, such as one per layer.
 _SEVERAL = ("train", "validation", "test", "other")
-_MOST_STEPS = 500  # of the slider of epochs
-_MOST_ROWS = 200  # of the table of epochs
+_MOST_STEPS = 500  # limit on the steps of the slider of epochs
+_MOST_ROWS = 200  # limit on the rows of the table of epochs
 
 
 def column(split: str, quantity: str) -> str:
@@ -117,7 +117,7 @@ def _value(metrics: dict[str, Any], split: str, quantity: str, k: int) -> str:
 
 
 def _epochs(facts: RunFacts, splits: list[str]) -> str:
-    """Return the table of all epochs, or of some of many."""
+    """Return the table of epochs. If a run has more than 200, the table shows a selection."""
     assert facts.metrics is not None
     kept = thinned(len(facts.metrics["epoch"]), _MOST_ROWS)
     pairs = [(split, quantity) for quantity in ("cost", "accuracy") for split in splits]
