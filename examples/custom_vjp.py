@@ -1,8 +1,8 @@
 """Check a custom_vjp: a right rule, and one that forgets the mean over the examples.
 
-The cross-entropy of softmax outputs has the derivative (a − y)/n with respect to the weighted inputs z. The negative
-derivative of a rule without 1/n still points downhill, so training works, with another η, and hides the fault.
-`check_gradients` names it.
+The cross-entropy of softmax outputs has the derivative (a − y)/n with respect to the weighted inputs z. A step against
+the derivative of a rule without 1/n still goes downhill, so training with another η works and hides the fault.
+`check_gradients` names the fault.
 
 Source: Nielsen, chapter 3, "Softmax".
 """
@@ -31,7 +31,7 @@ def cost(z):
 
 
 def with_rule(backward):
-    """Return the cost with a derivative of its own."""
+    """Return the cost with this function as its reverse-mode rule."""
     f = jax.custom_vjp(cost)
     f.defvjp(lambda z: (cost(z), jax.nn.softmax(z)), backward)
     return f
@@ -41,7 +41,7 @@ rules = {
     "right": with_rule(lambda a, g: (g * (a - y) / len(y),)),
     "without 1/n": with_rule(lambda a, g: (g * (a - y),)),
 }
-# The difference quotients of every element, for the picture. `check_gradients` makes its own.
+# The picture needs the difference quotients of every element. `check_gradients` computes its own quotients.
 with jax.enable_x64(True):
     steps = 1e-5 * jnp.eye(z.size).reshape(-1, *z.shape)
     wide = z.astype(float)

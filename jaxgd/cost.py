@@ -1,7 +1,7 @@
 """The costs that descent minimizes, and the accuracy, which is reported next to them.
 
-A new cost is one function and one entry of `COSTS`. If it must be computed from z, it is also an entry of
-`_FROM_INPUTS`.
+A new cost is one function and one entry of `COSTS`. If it must be computed from the weighted inputs z of the
+output layer, it is also an entry of `_FROM_INPUTS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,10 +66,10 @@ def cross_entropy(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) 
     finite for every z, and its gradient is (a − y)/n:
 
     - "sigmoid" outputs: C = 1/n Σ [ln(1 + exp(z)) − y z], the same cost;
-    - "softmax" outputs: C = −1/n Σ y ln a, the log-likelihood cost of the book, another cost than the formula above.
+    - "softmax" outputs: C = −1/n Σ y ln a, the log-likelihood cost of the book, which differs from the formula above.
 
-    They refuse other activations of the output layer. A function of your own that calls `cross_entropy` uses the
-    formula.
+    These functions refuse other activations of the output layer. A function of your own that calls `cross_entropy` uses
+    the formula.
 
     Args:
         a: Outputs, real floating point, (..., out), from 0 to 1. The leading axes are the examples: n is their product.
@@ -124,7 +124,7 @@ def sigmoid_error(z: Array, y: Array) -> Array:
 @jax.custom_jvp
 def _softmax_entropy(z: Array, y: Array) -> Array:
     """Return −Σ y ln a of each example, where a is the softmax of z."""
-    # ln a is −∞ if the difference of two z overflows, and 0 times it would be NaN.
+    # ln a is −∞ if the difference of two z overflows, and 0 · (−∞) would be NaN.
     return -jnp.sum(jnp.where(y == 0, 0, y * _log_softmax(z)), axis=-1)
 
 
@@ -211,7 +211,7 @@ def require_cost_fits(who: str, cost: Cost, activation: Activation) -> None:
         raise RangeError(
             f"{who}: the cross-entropy needs outputs between 0 and 1, of the activation "
             f"{' or '.join(map(repr, _FROM_INPUTS[cost]))}, got {name_of(activation)}.\n"
-            'Give the last layer one of them, for instance "softmax".'
+            'Give the last layer one of these activations, for instance "softmax".'
         )
 
 
@@ -233,7 +233,7 @@ def network_cost(
         x: Inputs, real floating point, (..., in).
         y: Targets, (..., out), with the same leading axes as x.
         cost: A function of outputs and targets that returns one real scalar; by default `quadratic_cost`. For
-            `cross_entropy`, the cost is computed from the weighted inputs of the output layer; see there.
+            `cross_entropy`, the cost is computed from the weighted inputs of the output layer, as its docstring states.
         activation: Activations in place of the network's own, as in `init_network`. Default None, the network's own.
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. By default None, JAX's default precision,
             which may be TF32 or bfloat16 on an accelerator; "highest" keeps float32.
@@ -245,8 +245,9 @@ def network_cost(
         ShapeError: If the network is empty, its layers do not fit together or x does not fit the network.
             `quadratic_cost` and `cross_entropy` also raise it if y does not fit the outputs or the batch has no
             example.
-        DtypeError: If x is not real floating point, or y is not for `quadratic_cost` and `cross_entropy`. Also if the
-            network is not a tuple of layers with arrays of floats, or `cost` is not a function.
+        DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, or
+            `cost` is not a function. `quadratic_cost` and `cross_entropy` also raise it if y is not real floating
+            point.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
             precision. Also if the outputs do not fit `cross_entropy`.
 
@@ -268,7 +269,8 @@ def network_cost(
 def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array, ""]:
     """Return the fraction of examples whose largest output is at the right label.
 
-    An example with a NaN among its outputs counts as wrong. If several outputs are the largest, the first one counts.
+    An example with a NaN among its outputs counts as wrong. If several outputs share the largest value, the first of
+    them counts.
 
     Args:
         a: Outputs, real floating point, (..., out).
@@ -276,7 +278,7 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
             outside 0, …, out − 1 counts as wrong.
 
     Returns:
-        The fraction, a scalar between 0 and 1, in the dtype of a and at least float32.
+        The fraction, a scalar between 0 and 1, in the dtype of a, or in float32 if a is narrower.
 
     Raises:
         ShapeError: If a is a scalar, y fits neither form, or the batch has no example or no output.
@@ -300,7 +302,7 @@ def accuracy(a: Float[Array, "*batch out"], y: Num[Array, "..."]) -> Float[Array
         raise ShapeError(
             f"accuracy: y must be labels {jnp.shape(a)[:-1]} or targets {jnp.shape(a)}, got {describe(y)}."
         )
-    # argmax treats NaN as the largest. Without the second test, a NaN at the right label would count as right.
+    # argmax treats NaN as the largest. Without the test for NaN, a NaN at the right label would count as right.
     right = (jnp.argmax(a, axis=-1) == labels) & ~jnp.any(jnp.isnan(a), axis=-1)
     fraction = jnp.mean(right, dtype=jnp.promote_types(jnp.result_type(a), jnp.float32))
     # Return exactly 1 if all are right. XLA computes the mean as a product with 1/n, and 83 · (1/83) is below 1 in

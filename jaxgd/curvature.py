@@ -71,7 +71,7 @@ def hessian_vector_product(cost: Cost, v: V, u: V, args: tuple[Any, ...] = ()) -
     if not same_shapes(v, u):
         ours, theirs = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
         raise ShapeError(f"{who}: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
-    # Inside jax.shard_map, a direction that is equal on all devices may meet a v that is not.
+    # Inside jax.shard_map, u may be equal on all devices while v is not.
     u = varying(tree_map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
 
     def equal_cost(x: V) -> Array:
@@ -92,7 +92,7 @@ class Eigenpairs(NamedTuple, Generic[V]):
         values: The eigenvalues λ, (k,).
         vectors: The eigenvectors u, each of length 1: a tree like v with an axis of length k in front of every leaf.
         residuals: ‖Hu − λu‖, (k,). An eigenvalue of H lies within this distance of λ.
-        products: The number of Hessian-vector products made.
+        products: The number of Hessian-vector products computed.
         converged: True if all k residuals are within the tolerance, and a search outside the k vectors found no
             eigenvalue that belongs among them.
     """
@@ -124,9 +124,9 @@ def eigenpairs(
     products of H with one direction show only one eigenvector of a repeated eigenvalue. λ_max limits η: gradient
     descent is stable below 2/λ_max. At a minimum λ_min ≥ 0, and λ_min < 0 shows a saddle or a maximum.
 
-    Rounding limits the residuals to a few eps · ‖H‖. The search ends at 16 eps · ‖H‖, without convergence if this is
-    above the tolerance. If all k |λ| are below 4 eps · ‖H‖, they are 0 within rounding, and 16 eps · ‖H‖ is the
-    tolerance.
+    Rounding limits the residuals to a few eps · ‖H‖. The search also ends if all k residuals are at most
+    16 eps · ‖H‖; `converged` is then False if one of them is above the tolerance. If |λ| ≤ 4 eps · ‖H‖ for all k
+    pairs, the eigenvalues are 0 within rounding, and the tolerance is 16 eps · ‖H‖.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
@@ -225,8 +225,8 @@ class _Search(NamedTuple):
     vectors: Array
     residuals: Array
     products: Array
-    settled: Array  # the values before the last search for copies
-    copies: Array  # the number of searches for copies
+    settled: Array  # the values before the last restart in a new direction
+    copies: Array  # the number of restarts in a new direction, which find copies of repeated eigenvalues
     scale: Array  # the largest |λ| seen, which stands for ‖H‖
     done: Array
     converged: Array
@@ -245,14 +245,16 @@ def _lanczos(
     eps = finfo(kind).eps
     m = min(n, max(2 * k + 6, 16))
     kept = min(k + (m - k) // 2, m - 1)
-    # Products of H with one direction contain only one eigenvector of a repeated eigenvalue, and may almost lack
-    # another. If all k pairs are found, the search continues in a new direction, until the k values stay the same and,
-    # for several pairs, the next value lies beyond them.
+    # The products of H with one direction contain only one eigenvector of a repeated eigenvalue. They contain almost
+    # nothing of an eigenvector that is nearly orthogonal to the direction. Once all k pairs are found, the search
+    # continues in a new direction until the k values stay the same. For k > 1, the residual of the next value must also
+    # be small compared with its distance from the k values.
     checked = m < n
     wanted = k + (checked and k > 1)
 
     def outside(q: Array, x: Array) -> Array:
-        # Orthogonalize twice. One pass leaves parts of the other rows, which would return as copies of eigenvalues.
+        # Orthogonalize twice. After one pass, rounding leaves components along the rows, which would give copies of
+        # eigenvalues.
         for _ in range(2):
             x = x - _dot(_dot(q, x), q)
         return x
@@ -260,7 +262,7 @@ def _lanczos(
     def grow(j: Array, rows: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         q, hq, direction = rows
         x = outside(q, direction)
-        # If H maps the present rows into themselves, continue in a new direction.
+        # If the span of the rows is invariant under H, continue in a new direction.
         lost = norm(x) <= 100 * eps * norm(direction)
         x = _unit(jnp.where(lost, outside(q, jnp.roll(spare, j)), x))
         hx = product(x)
@@ -288,7 +290,7 @@ def _lanczos(
             done = complete & ~again
         if wanted > k:
             done &= residuals[k] <= jnp.maximum(jnp.abs(values[k] - values[k - 1]) / 100, limit)
-        # The value beyond the k must come from the new direction.
+        # Keep only the k vectors, so that the next value comes from the new direction.
         first = jnp.where(again, k, kept)
         stays = jnp.arange(kept)[:, None] < first
         worst = jnp.argmax(residuals)
@@ -336,8 +338,8 @@ class Sharpness(NamedTuple, Generic[V]):
     Attributes:
         value: The eigenvalue λ_max, a scalar, with the batch axes in front under vmap.
         vector: Its eigenvector u, of length 1: a tree like v.
-        residual: ‖Hu − λu‖. An eigenvalue of H lies within this distance of λ_max.
-        products: The number of Hessian-vector products made.
+        residual: ‖Hu − λu‖. An eigenvalue of H lies within this distance of `value`.
+        products: The number of Hessian-vector products computed.
         converged: True if the residual is within the tolerance.
     """
 
@@ -361,9 +363,9 @@ def sharpness(
 ) -> Sharpness[V]:
     """Find the largest eigenvalue λ_max of a cost's Hessian.
 
-    λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the first pair of `eigenpairs` with k = 1. A direction that has
-    almost no part along its eigenvector would lead to the second largest eigenvalue. So the search is repeated in a new
-    direction outside the vector found, until the value stays the same.
+    λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the pair of `eigenpairs` with k = 1. If the first direction is
+    almost orthogonal to the eigenvector, one search finds the second largest eigenvalue. The search is therefore
+    repeated in a new direction, orthogonal to the vector found, until the value stays the same.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.

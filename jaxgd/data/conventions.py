@@ -16,10 +16,11 @@ from jaxgd.data.digits import load_digits
 from jaxgd.errors import DataError, require_bool, require_count
 
 _LETTERS = 26
-_EXAMINED = 2000  # images that are compared with digits
+_EXAMINED = 2000  # images, at most, that are compared with digits
 _SIDE = 8  # rows and columns of the digits in the package
-# Images are digits if their mean correlation with the digits in the package is at least this. It is about 0.55 for 500
-# or more images of MNIST, at most 0.36 for digits in any other orientation, and 0.02 for Fashion-MNIST.
+# Images count as digits if their mean correlation with the digits in the package is at least _ALIKE. The correlation is
+# about 0.55 for 500 or more images of MNIST, at most 0.36 for digits in any other orientation, and 0.02 for
+# Fashion-MNIST.
 _ALIKE = 0.4
 
 
@@ -36,8 +37,10 @@ def follow_conventions(
 ) -> dict[str, Part]:
     """Return the parts with labels from 0 and upright images.
 
-    None for an argument means that the caller has not stated it. Labels then count from 0, and images are upright. If
-    the data contradict this, warn. Raise DataError if `names`, the names of the folder and its files, say EMNIST.
+    None for an argument means that the caller has not stated it. Labels are then expected to start at 0, and images to
+    be upright. Warn if the data contradict this. Raise DataError if a label is below `labels_from`. Also raise it if
+    one of `names`, the names of the folder and its files, contains "emnist" and the caller has not stated the
+    conventions.
     """
     least = min(int(part.labels.min()) for part in parts.values())
     most = max(int(part.labels.max()) for part in parts.values())

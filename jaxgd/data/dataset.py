@@ -33,8 +33,8 @@ class Dataset:
     Attributes:
         name: Name of the data set, or of the folder that it was read from.
         train: Training examples; a `Placed` split if `jaxgd.mesh.place` returned the data set.
-        validation: Examples held out from training, to choose η and other settings; like `train`.
-        test: Test examples; like `train`.
+        validation: Examples held out from training, to choose η and other settings; `Placed` like `train`.
+        test: Test examples; `Placed` like `train`.
         classes: Number of classes. Labels are 0 to `classes` − 1.
 
     Source: Nielsen, chapter 1, "Implementing our network to classify digits".
@@ -73,7 +73,7 @@ def make_part(
     images_name: str = "images",
     labels_name: str = "labels",
 ) -> Part:
-    """Check images and labels, and join them to a `Part` of two read-only arrays without a copy.
+    """Check images and labels, and join them into a `Part` of two read-only arrays without a copy.
 
     >>> make_part("example", np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.uint8)).labels
     array([0, 0], dtype=uint8)
@@ -110,7 +110,7 @@ def make_part(
 def make_dataset(
     who: str, name: str, train: Part, validation: Part, test: Part, *, classes: int | None = None
 ) -> Dataset:
-    """Check three splits, and join them to a `Dataset`. By default `classes` is the largest label plus one.
+    """Check three splits, and join them into a `Dataset`. By default `classes` is the largest label plus one.
 
     >>> part = Part(np.zeros((2, 8, 8), np.uint8), np.array([0, 3], np.uint8))
     >>> make_dataset("example", "mine", part, part, part).classes

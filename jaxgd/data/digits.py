@@ -36,7 +36,8 @@ def load_digits() -> Dataset:
     """
     values, labels = read_original()
     images = _INK[values]
-    # The file is ordered. NumPy guarantees the stream of RandomState for all versions, unlike its newer generators.
+    # The file has the order of the source. NumPy guarantees the stream of RandomState for all versions, unlike the
+    # streams of its newer generators.
     order = np.random.RandomState(0).permutation(len(labels))
     train, validation, test = (
         Part(images[part], labels[part]) for part in np.split(order, [_TRAIN, _TRAIN + _VALIDATION])

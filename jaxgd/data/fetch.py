@@ -25,7 +25,7 @@ def find_cached(downloads: Path, name: str, source: Source) -> list[Path] | None
             path = info.with_suffix("")
             try:
                 checksum = read_json(info)["url_info"]["checksum"]
-            except (OSError, ValueError, KeyError, TypeError):  # a damaged file, or one of another version
+            except (OSError, ValueError, KeyError, TypeError):  # a damaged file, or one in another form
                 continue
             if isinstance(checksum, str) and path.is_file():
                 by_checksum.setdefault(checksum, path)
@@ -82,7 +82,7 @@ class _Response(Protocol):
 
 @runtime_checkable
 class _Requests(Protocol):
-    """The function of the library requests that the probe calls."""
+    """The part of the library `requests` that the probe uses."""
 
     def head(self, url: str, *, timeout: float, allow_redirects: bool) -> _Response: ...
 

@@ -29,11 +29,12 @@ def load_idx(
     of `test-`). It may hold `validation-images*` and `validation-labels*` (or `val-`). Without them, the last training
     examples in file order become the validation split. All images must have the same size. Capital letters, `_` instead
     of `-`, and one prefix for all names, such as `emnist-letters-`, make no difference. If the folder has no such file,
-    a folder `raw` or `NAME/raw` in it counts, as torchvision makes it.
+    the files are read from its subfolder `raw` or `NAME/raw`, where torchvision puts them.
 
-    Files of EMNIST have transposed images, and its letters the labels 1 to 26. `labels_from=1, transpose=True` reads
-    them. If the names say EMNIST, state these arguments. Otherwise a warning names classes that seem to count from 1,
-    and images that look like transposed digits. Nothing is changed unless you ask for it.
+    EMNIST's files have transposed images, and its letters have the labels 1 to 26. Pass `labels_from=1, transpose=True`
+    to read the letters. If a name contains EMNIST, `transpose` is required, and `labels_from` too if no label is 0. For
+    other files, `load_idx` warns if no label is 0 or if the images look like transposed digits. Only these two
+    arguments change the labels or the images.
 
     Args:
         folder: Path of the folder. `~` stands for the home folder.
@@ -41,15 +42,15 @@ def load_idx(
         validation: Number of training examples to set aside for validation, at least 1 and fewer than all. By default
             one sixth, which is the book's 10,000 of 60,000. Leave it out if the folder has validation files.
         labels_from: Label of the first class in the files, 0 to 255. The data set has labels from 0. By default 0.
-        transpose: True to exchange the rows and columns of each image; False if the images are upright. By default they
-            stay as they are, and are checked.
+        transpose: True to exchange the rows and columns of each image; False if the images are upright. By default the
+            images stay as they are, and are checked.
 
     Returns:
         The data set, named after the folder, or after the prefix of its files.
 
     Raises:
         DataError: If a file is missing, damaged or present twice, if the files do not fit together, if a label is below
-            `labels_from`, or if the names say EMNIST and `labels_from` or `transpose` is missing.
+            `labels_from`, or if a name contains EMNIST and a required argument is missing.
         RangeError: If `validation`, `classes` or `labels_from` is out of range, or `validation` is given next to
             validation files.
         DtypeError: If an argument has the wrong type.

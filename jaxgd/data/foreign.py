@@ -14,7 +14,7 @@ from jaxgd.files import read_head
 
 _HEAD = 2**16  # bytes of a CSV file that are read to describe it
 _ENDINGS = (".pkl", ".pickle", ".pkl.gz", ".csv", ".csv.gz", ".npz")
-_LABELS = ("label", "labels", "class", "target", "y")  # names of a column of labels
+_LABELS = ("label", "labels", "class", "target", "y")  # names that the column of labels may have
 
 
 def is_foreign(path: Path) -> bool:

@@ -49,7 +49,7 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[NDArray[np.uint8], "*shape"]
 
     Raises:
         DataError: If the file cannot be read, is damaged, truncated or too long, holds another type of value, or has
-            more than 4 GiB, gzipped or unpacked. A file must be a regular one: no pipe and no device.
+            more than 4 GiB, gzipped or unpacked. Pipes and devices cannot be read.
         DtypeError: If the path is not a str or a Path.
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits, "the IDX file format".

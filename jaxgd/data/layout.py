@@ -18,7 +18,7 @@ class Layout(NamedTuple):
     """The files of a data set.
 
     Attributes:
-        folder: The folder of the files: the given one, or a folder raw in it, as torchvision makes it.
+        folder: The folder of the files: the given folder, or the folder raw in it that torchvision makes.
         prefix: The prefix of all names, such as "emnist-letters", or "".
         files: For each split, the paths of its images and of its labels. There are two paths if a file is present both
             gzipped and unpacked.
@@ -89,7 +89,7 @@ def _parsed(name: str) -> tuple[str, str, str] | None:
 
 
 def _only(who: str, folder: Path, names: list[str], split: str, kind: str, matches: list[str]) -> list[Path]:
-    """Return the path of the only match, or of both if one is the other gzipped."""
+    """Return the path of the only match, or both paths if the second match is the first one gzipped."""
     if len(matches) == 1 or (len(matches) == 2 and matches[1] == f"{matches[0]}.gz"):
         return [folder / name for name in matches]
     expected = " or ".join(f"{word}-{kind}*" for word in _SPLITS[split])

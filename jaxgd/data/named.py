@@ -55,11 +55,11 @@ def load_dataset(
        `<data_dir>/downloads/manual/`, under their usual names (`train-images-idx3-ubyte.gz` and so on), gzipped or not.
        A folder with files of another of these sets is skipped.
     2. `<data_dir>/downloads/`, where tensorflow-datasets stores its downloads.
-    3. The network: tensorflow-datasets downloads the files into that folder.
+    3. The network: tensorflow-datasets downloads the files into `<data_dir>/downloads/`.
 
     Each gzipped file must have the SHA-256 of the original, and so must each unpacked file of MNIST. No checksums are
-    published for unpacked files of the other two sets, so only their shapes are checked. They must lie in
-    `<data_dir>/<name>/` or in torchvision's folder, because the files of all three sets have the same names and shapes.
+    published for unpacked files of the other two sets, so only their shapes are checked. These files must be
+    in `<data_dir>/<name>/` or in torchvision's folder, because all three sets have files of the same names and shapes.
 
     Args:
         name: Name of the data set, or the path of a folder for `load_idx`: an existing folder, or a path with a `/`.
@@ -86,7 +86,9 @@ def load_dataset(
         (300, 8, 8)
     """
     if not isinstance(name, str | os.PathLike):
-        raise DtypeError(f"load_dataset: name must be a text, got {describe(name)}.\nTry load_dataset('digits').")
+        raise DtypeError(
+            f"load_dataset: name must be a text or a path, got {describe(name)}.\nTry load_dataset('digits')."
+        )
     if is_folder(name):
         return load_idx(name, labels_from=labels_from, transpose=transpose)
     if labels_from is not None or transpose is not None:

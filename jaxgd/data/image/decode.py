@@ -20,7 +20,7 @@ _LONGEST_SIDE = 65_535
 _MOST_SLOW = 2_000_000
 # Limit on pixels times scans of a JPEG file. Every scan visits all pixels, and programs write up to 10 scans.
 _MOST_VISITS = 20 * _MOST_PIXELS
-# A JPEG marker that starts a segment of stated length, or ends the picture. The others may stand in compressed data.
+# A JPEG marker that starts a segment of stated length, or ends the picture. Other markers may occur in compressed data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 # Formats that Pillow gives to another program (PostScript can run any command and read any file) or cannot read itself.
 _FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}
@@ -29,8 +29,9 @@ _FOREIGN = {"EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 def read_picture(path: str | os.PathLike[str]) -> Picture:
     """Read a picture of any format, colors and polarity, and separate its ink from the paper.
 
-    The picture is turned upright by its EXIF data, and reduced to gray: by its alpha channel if that holds the shape,
-    by the color channel with the strongest ink if the gray level has little, and otherwise by its gray level on white.
+    The picture is turned upright by its EXIF data, and reduced to one channel: to its alpha channel if that holds the
+    shape, to the color channel with the strongest ink if the gray level shows little ink, and otherwise to its gray
+    level on white.
     Only the first frame of an animation is read. `separate` describes how the ink is found.
 
     Args:
@@ -43,8 +44,8 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
     Raises:
         DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 256 MiB, 50 million
             pixels or 65,535 per side; if it needs another program, as PostScript does; if Pillow decodes it in Python
-            and it has more than 2 million pixels or bytes; if it is a JPEG file with more than 10⁹ for pixels times
-            scans; or if it shows no ink.
+            and it has more than 2 million pixels or bytes; if the product of pixels and scans of a JPEG file is above
+            10⁹; or if it shows no ink.
         DtypeError: If the path is not a str or a Path.
         MissingDependencyError: If Pillow is not installed.
 
@@ -140,7 +141,7 @@ def _require_readable(picture: PillowImage, content: bytes, path: Path) -> None:
 
 
 def _scans(content: bytes) -> int:
-    """Return the number of scans of the first picture in a JPEG file. Programs may append others, or a video."""
+    """Return the number of scans of the first picture in a JPEG file. Other pictures or a video may follow it."""
     count, at = 0, 2
     while (marker := _MARKER.search(content, at)) and (kind := marker[0][1]) != 0xD9:  # the end of the picture
         at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")

@@ -10,16 +10,16 @@ from jaxgd.data.image.frame import FAINT, LEAST_CONTRAST, SPECK, border_median
 from jaxgd.data.image.paper import Gray, Picture, reduced, reduction
 from jaxgd.errors import DataError
 
-# A line along the edges is at least the share _LONG of a side long, and nearly all of its ink is within the share _BAND
-# of a side from an edge.
+# A group is a line along the edges if it is at least _LONG times as long as a side, and nearly all of its ink is within
+# _BAND times a side of an edge.
 _BAND, _LONG = 0.06, 0.5
-_TALL = 0.5  # share of the largest group's height: a lower group is a part of a digit, such as the bar of a 5
+_TALL = 0.5  # share of the tallest group's height: a shorter group may be a part of a digit, such as the bar of a 5
 # Shares of the height. Two tall groups are parts of one digit with broken strokes if their columns overlap or have a
-# gap below the first, and their rows overlap or have a gap below the second.
+# gap below _GAP, and their rows overlap or have a gap below _BREAK.
 _GAP, _BREAK = 0.08, 0.5
-_NEAR = 0.5  # share of a digit's height: a lower group that is farther away is no part of it
-_STAIN = 0.1  # share of the strongest group's ink: a lower group far from the others is dust if it has less
-_MOST = 100  # digits in a picture
+_NEAR = 0.5  # share of a digit's height: a shorter group that is farther away is not a part of the digit
+_STAIN = 0.1  # share of the strongest group's ink: a shorter group far from the digits is dust if it has less
+_MOST = 100  # digits in a picture, at most
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
 
 
@@ -57,17 +57,18 @@ class _Group(NamedTuple):
 def find_digits(picture: Picture) -> list[Digit]:
     """Find the digits in a picture, from left to right.
 
-    Ink is above a third of the strongest ink. Connected ink is a group. A group along the edges of the picture is a
-    frame, and one with less than 0.5% of all ink is dust. Both are removed if other ink remains. A group at least half
-    as tall as the tallest is a digit, or a part of the digit whose columns it shares or nearly touches. A lower group
-    belongs to the nearest digit if it is near. Otherwise it is a digit if it has a tenth of the strongest group's ink,
-    and dust if it has less.
+    A pixel is ink if it has more than a third of the strongest ink. Connected ink is a group. A long group along the
+    edges of the picture is a frame, and is removed if other ink remains. A group with less than 0.5% of the strongest
+    group's ink is dust. A group at least half as tall as the tallest is a digit, or a part of the digit whose columns
+    it shares or nearly touches. A shorter group belongs to the nearest digit if its distance is at most half of the
+    digit's height. Otherwise it is a digit if it has at least a tenth of the strongest group's ink, and dust if it has
+    less.
 
     Args:
         picture: The picture with its ink.
 
     Returns:
-        The digits, at least one. If the paper is even and one digit is all ink, its image is the whole picture.
+        The digits, at least one. If the paper is even and one digit has all the ink, its image is the whole picture.
 
     Raises:
         DataError: If the picture is blank, or has more than 100 digits.
@@ -82,11 +83,12 @@ def find_digits(picture: Picture) -> list[Digit]:
             f"{ink.max()} of 255.\nLeave empty paper around the digit."
         )
     labels, groups, removed = _groups(ink)
-    # Grain that is as strong as the ink gives many groups; merging takes the square of their number.
+    # Grain as strong as the ink gives many groups. The time to merge them grows with the square of their number.
     digits = _digits(groups) if len(groups) <= 10 * _MOST else [[group] for group in groups]
     if len(digits) > _MOST:
         raise DataError(
-            f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\nCut out the digits."
+            f"find_digits: expected at most {_MOST} digits, got {len(digits)} separate shapes.\n"
+            "Crop the picture to the digits."
         )
     alone = picture.even and not removed and len(digits) == 1 and len(digits[0]) == len(groups)
     results, tallest = [], max(group.height for group in groups)
@@ -159,12 +161,12 @@ def _digits(groups: list[_Group]) -> list[list[_Group]]:
             nearest.append(group)
         elif group.mass >= _STAIN * whole:
             digits.append([group])
-    # A low group may join two tall ones.
+    # A short group may join two tall ones.
     return _merged(digits)
 
 
 def _merged(digits: list[list[_Group]]) -> list[list[_Group]]:
-    """Merge digits whose boxes are parts of one, until no two are."""
+    """Merge entries whose boxes belong to one digit, until each digit is one entry."""
     from scipy.sparse.csgraph import connected_components
 
     while True:

@@ -17,7 +17,7 @@ _SAMPLE = 2000  # images that frame_of measures, at most
 _SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never lowers the sample below 64 images
 
 # Threshold between paper (0) and the strongest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
-# third, and pale strokes stay above it. With this threshold 99.9% of MNIST's digits measure 20 pixels.
+# third, and pale strokes stay above it. With this threshold the longer side of 99.9% of MNIST's digits is 20 pixels.
 FAINT = 1 / 3
 SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
 LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
@@ -93,7 +93,7 @@ peak=255, slack=0.5)
     sizes = (box[:, 1] - box[:, 0]).astype(float)
     largest = np.percentile(sizes, 99, axis=0)
     box_size = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
-    # With few images, the median can be above 1.
+    # With few images, the median ratio can be above 1.
     box_height, box_width = np.minimum(box_size, (height, width)).tolist()
     positions = {"mass": _center_of_mass(ink), "box": _middle(box)}
     centering = min(positions, key=lambda name: float(positions[name].var(axis=0).sum()))
