@@ -41,8 +41,8 @@ class List:
 class Run:
     """Run cases, print the figures and store them.
 
-    The programs of a case run in turn, several times. In epochs, steps, networks, start-up and growth, each program has
-    a process of its own.
+    The programs of a case run alternately, several times. In epochs, steps, networks, start-up and growth, each program
+    has a process of its own.
     """
 
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
@@ -117,7 +117,7 @@ class Gradcheck:
     """
 
     ablate: bool = False
-    """Change every constant and remove every part of the checker, and list the cases that change."""
+    """Change every constant and remove every part of the checker, and list the cases whose verdicts change."""
     parts: tuple[str, ...] = ()
     """Parts of the corpus: correct, wrong, kinks, adversarial, fresh-right, fresh-wrong, network-right, network-random,
     network-random-claimed, network-trained, network-trained-claimed. The default is all parts; the parts of the network
@@ -174,7 +174,7 @@ class Compare:
     new: Annotated[Path, tyro.conf.Positional]
     """The later results."""
     all: bool = False
-    """Print figures whose noise is unknown, too."""
+    """Also print figures whose noise is unknown."""
 
     def run(self) -> int:
         """Print every change, and return the exit status."""

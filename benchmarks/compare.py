@@ -72,8 +72,8 @@ def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
     the median factor of the other variants of the case, which ran in the same minutes. The noise is three standard
     errors of the quartiles, by the bootstrap, plus the median deviation of the other variants from the drift.
 
-    Other samples, such as correct images over seeds, are compared by the median. The noise is three standard errors, by
-    the bootstrap.
+    Other samples, such as the numbers of correct images over several seeds, are compared by the median. The noise is
+    three standard errors, by the bootstrap.
 
     Counts of evaluations and verdicts are exact, so every difference is a change. Counts of verdicts over different
     numbers of checks are not compared. Runs of the book over different numbers of epochs are not compared either.
@@ -112,7 +112,8 @@ def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:
     if noise == "sample":
         return Change(old, new, factor, error)
     same = [key for key in factors if (key[0], *key[2:]) == (new.case, new.quantity, new.precision)]
-    # A factor is 0 or infinite if a value is 0, such as a compile time below the resolution. Leave these out.
+    # A factor is 0 or infinite if a value is 0, such as a compile time below the resolution. Leave such factors
+    # out.
     others = [factors[key] for key in same if key[1] != new.variant and 0 < factors[key] < float("inf")]
     drift = statistics.median(others) if others else 1.0
     # The drift is uncertain by the median deviation of the other variants from it.
@@ -121,7 +122,7 @@ def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:
 
 
 def _factor(old: Row, new: Row) -> float:
-    """Return the new value over the old value: the same statistic of the samples, if both rows have samples."""
+    """Return the new value divided by the old value. If both rows have samples, recompute both values from them."""
     if old.value is None or new.value is None:
         return 1.0 if old.value == new.value else 0.0 if old.value is None else float("inf")
     both = bool(old.samples) and bool(new.samples)

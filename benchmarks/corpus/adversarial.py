@@ -10,7 +10,7 @@ from .narrow import NARROW
 from .scales import SCALES
 from .second import SECOND
 
-# Users' functions broadcast, and so do these. Each case allows rank promotion, unless its settings forbid it.
+# These functions broadcast, as users' functions do. Each case allows rank promotion, unless its settings forbid it.
 ADVERSARIAL = tuple(
     dataclasses.replace(case, settings={"numpy_rank_promotion": "allow", **case.settings})
     for case in (*INPUTS, *CLAIMS, *HANDWRITTEN, *NARROW, *EDGES, *SECOND, *SCALES)

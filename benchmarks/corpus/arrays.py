@@ -31,7 +31,7 @@ def symmetric(a: Array) -> Array:
 
 
 def cho_solve(a: Array, b: Array) -> Array:
-    """Return a⁻¹b by the Cholesky factor. SciPy's function reads only one triangle of a."""
+    """Return s⁻¹b for the symmetric part s of a. Symmetrize because `cho_factor` reads only one triangle."""
     x: Array = linalg.cho_solve(linalg.cho_factor(symmetric(a)), b)
     return x
 

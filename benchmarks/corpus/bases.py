@@ -1,4 +1,4 @@
-"""Functions with right derivatives, and for each the kinds of wrong derivatives that the corpus gives it."""
+"""Functions with right derivatives, and the kinds of wrong derivatives that the corpus gives to each function."""
 
 from collections.abc import Callable
 

@@ -40,7 +40,7 @@ def of_two(p: Tree) -> Array:
 
 
 def waves(p: Tree) -> Array:
-    """Return Σ sin(1e30 a) + Σ c², for a leaf a of 1e-30."""
+    """Return Σ sin(1e30 a) + Σ c², for leaves a of size 1e-30 and c of size 1."""
     return sines(p["a"] * 1e30) + square(p["c"])
 
 
@@ -61,7 +61,7 @@ def poisson_gradient(e: Array) -> Array:
 
 
 def drag(a: Array, temperature: Array) -> Array:
-    """Return a cost of a leaf of 2e4 and a leaf of 1."""
+    """Return a cost that depends on a leaf of size 2e4 and on a leaf of size 1."""
     return jnp.sum(jnp.exp(-temperature) / (1 + a / 2e4)) + square(temperature)
 
 
@@ -150,7 +150,7 @@ def draw_large_network(rng: np.random.Generator, dtype: DTypeLike) -> Args:
 
 
 def one_of_a_million(layers: Layers, x: Array, y: Array) -> Layers:
-    """Return the gradient with one of 320,000 elements of a leaf twice as large."""
+    """Return the gradient with one of the 320,000 elements of a leaf doubled."""
     g = grad(large_network)(layers, x, y)
     return [g[0], (g[1][0].at[123, 45].multiply(2), g[1][1]), *g[2:]]
 

@@ -1,4 +1,4 @@
-"""Edges of domains, norms and roots at 0, equal eigenvalues, repeated places, and saturation."""
+"""Edges of domains, norms and roots at 0, equal eigenvalues, repeated indices, and saturation."""
 
 from collections.abc import Callable
 
@@ -65,7 +65,7 @@ WINDOWS = lax.ScatterDimensionNumbers((1,), (), (0,))
 
 
 def largest_scattered(*places: int) -> Callable[..., Array]:
-    """Return a sum after a scatter of maxima to these places; places outside are clipped."""
+    """Return a weighted sum of an array after a scatter of maxima to these indices, clipped to the array."""
 
     def f(t: Array) -> Array:
         x, at = jnp.array([1, 3, 4], t.dtype), jnp.array(places, jnp.int32)[:, None]
@@ -76,7 +76,7 @@ def largest_scattered(*places: int) -> Callable[..., Array]:
 
 
 def overlapping(u: Array) -> Array:
-    """Return products of windows that overlap, although they are declared to be unique."""
+    """Return the product of an array and overlapping windows, although the windows are declared to be unique."""
     at = jnp.array([[2], [3], [4]], jnp.int32)
     x = jnp.arange(1, 11, dtype=u.dtype)
     return lax.scatter_mul(x, at, u, WINDOWS, mode="clip", unique_indices=True)
@@ -86,7 +86,7 @@ REPEATED = np.array([1, 1, 3], np.int32)
 
 
 def saddle(p: Array) -> Array:
-    """Return xy/r², and 0 at 0. It is 0 along both axes, and jumps along every other direction."""
+    """Return xy/r², and 0 at 0. It is 0 along both axes, and jumps at 0 along every other direction."""
     r2 = jnp.sum(p**2)
     return jnp.where(r2 > 0, p[0] * p[1] / r2, 0)
 
@@ -151,7 +151,7 @@ EDGES = (
     Case("arctan2 at 0", jnp.arctan2, fixed(0.0, 0.0), (CANNOT_TELL,)),
     undecided("log of −1", jnp.log, fixed([-1.0, 2.0]), "not finite here"),
     undecided("1/0", lambda x: 1 / x, fixed([0.0, 2.0]), "not finite here"),
-    # Infinite and NaN gradients: where f jumps, where it is smooth.
+    # Infinite and NaN gradients, at points where f jumps and where f is smooth.
     undecided("NaN at a jump", with_vjp(jnp.floor, not_a_number), fixed([2.0]), "jump"),
     undecided("infinite at a jump", with_vjp(jnp.floor, infinite), fixed([2.0]), "jump"),
     undecided("xy/r² at 0, jumps across the axes only", saddle, fixed([0.0, 0.0]), "jump"),
@@ -188,7 +188,7 @@ EDGES = (
     Case("Cholesky's factor by NumPy's function", lambda a: jnp.sum(jnp.linalg.cholesky(a)), PAIR),
     Case("solve for a positive matrix", lambda a: linalg.solve(a, jnp.array([1, 2], a.dtype), assume_a="pos"), PAIR,
          (RIGHT, IS_WRONG)),
-    # Repeated places, and places outside.
+    # Repeated indices, and indices outside the array.
     wrong("scatter of maxima, places clipped", largest_scattered(-3, 8), fixed(0.03125)),
     Case("scatter of maxima", largest_scattered(0, 2), fixed(0.03125)),
     undecided("scatter of maxima, a tie", largest_scattered(0, 2), fixed(0.0)),

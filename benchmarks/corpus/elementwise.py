@@ -1,8 +1,8 @@
 """Elementwise functions of jax.nn, jax.numpy, jax.lax and jax.scipy.special, with points where they are smooth.
 
 A row holds the name, the function, the draw and scales. The function is checked at the drawn point, and at the point
-times each scale. At these scales the function is smooth, and its values and slopes are finite. A few are hard to check
-there: at x = 1e-6, a step of the size of x changes cos x by only 1e-12.
+times each scale. At these scales the function is smooth, and its values and slopes are finite. A few functions are
+hard to check at these scales: at x = 1e-6, a step of the size of x changes cos x by only 1e-12.
 """
 
 from collections.abc import Callable

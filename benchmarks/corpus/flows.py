@@ -15,7 +15,7 @@ from .typed import custom_root
 
 
 def runge_kutta(v: Array, rate: Array) -> Array:
-    """Return the pendulum v″ = −rate sin v after ten steps of the classical Runge–Kutta method."""
+    """Return the state of the pendulum v″ = −rate sin v after ten steps of the classical Runge–Kutta method."""
 
     def slope(v: Array) -> Array:
         return jnp.stack([v[1], -rate * jnp.sin(v[0])])
@@ -32,7 +32,7 @@ def runge_kutta(v: Array, rate: Array) -> Array:
 
 
 def newton_root(a: Array) -> Array:
-    """Return √a by Newton's method, differentiated as a root."""
+    """Return √a by Newton's method, with implicit differentiation."""
 
     def solve(g: Callable[[Array], Array], x: Array) -> Array:
         return fori_loop(0, 30, lambda _, x: x - g(x) / jvp(g, (x,), (jnp.ones_like(x),))[1], x)

@@ -266,7 +266,7 @@ def layer_norm(x: Array, gain: Array) -> Array:
 
 
 def table_left(table: Array, x: Array) -> Array:
-    """Return values between the entries of a table, with a gradient for the left entries only."""
+    """Interpolate linearly between the entries of a table, with a gradient for the left entries only."""
     i = jnp.floor(x).astype(jnp.int32)
     return (1 - (x - i)) * table[i] + (x - i) * stop(table)[i + 1]
 

@@ -80,7 +80,7 @@ def crf(move: Array, emit: Array, tags: Array) -> Array:
 
 
 def sinkhorn(cost: Array, steps: int = 5) -> Array:
-    """Return the transport cost after a few of Sinkhorn's steps, for uniform weights and ε = 0.5."""
+    """Return the transport cost after `steps` steps of Sinkhorn's algorithm, for uniform weights and ε = 0.5."""
     n, m = cost.shape
 
     def step(fg: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
@@ -92,7 +92,7 @@ def sinkhorn(cost: Array, steps: int = 5) -> Array:
 
 
 def gaussian_kl(mean: Array, root: Array) -> Array:
-    """Return the divergence of N(mean, LLᵀ) from N(0, 1), for the lower triangle L of root."""
+    """Return the Kullback–Leibler divergence of N(mean, LLᵀ) from N(0, 1), for the lower triangle L of root."""
     low = jnp.tril(root)
     return (jnp.sum(low**2) + mean @ mean - mean.size) / 2 - jnp.sum(jnp.log(jnp.abs(jnp.diag(low))))
 
@@ -129,7 +129,7 @@ def preference(chosen: Array, rejected: Array, beta: Array) -> Array:
 
 
 def rotate(x: Array, sign: float = 1.0) -> Array:
-    """Return x with rotary position embeddings: pairs of features turn by an angle that grows with the position."""
+    """Return x with rotary position embeddings: rotate pairs of features by angles that grow with the position."""
     n, d = x.shape
     angle = np.arange(n)[:, None] * 100.0 ** (-np.arange(d // 2) / (d // 2))
     c, s = jnp.asarray(np.cos(angle), x.dtype), jnp.asarray(sign * np.sin(angle), x.dtype)
@@ -177,12 +177,12 @@ def group_norm(x: Array, gain: Array, bias: Array, groups: int = 2) -> Array:
 
 
 def experts(x: Array, gate: Array, w: Array) -> Array:
-    """Return a mixture of experts with soft gates: gate (d, e), w (e, d, k)."""
+    """Return a mixture of experts with soft gates, for weights gate (d, e) and w (e, d, k)."""
     return jnp.einsum("ne,nek->nk", nn.softmax(x @ gate), jnp.tanh(jnp.einsum("nd,edk->nek", x, w)))
 
 
 def gru(w: Array, u: Array, b: Array, x: Array) -> Array:
-    """Return the states of gated recurrent units: w (3h, d), u (3h, h), b (3h,)."""
+    """Return all states of gated recurrent units, for weights w (3h, d), u (3h, h), b (3h,)."""
 
     def step(h: Array, x: Array) -> tuple[Array, Array]:
         a, c = jnp.split(w @ x + b, 3), jnp.split(u, 3)
@@ -205,14 +205,14 @@ def graph_attention(h: Array, a: Array) -> Array:
 
 
 def dilated(x: Array, kernel: Array, rate: int = 2) -> Array:
-    """Return a dilated causal convolution: x (time, in), kernel (taps, in, out)."""
+    """Return a dilated causal convolution of x (time, in) and kernel (taps, in, out)."""
     taps = len(kernel)
     padded = jnp.pad(x, ((rate * (taps - 1), 0), (0, 0)))
     return jnp.asarray(sum(padded[rate * i : rate * i + len(x)] @ kernel[i] for i in range(taps)))
 
 
 def selective_scan(a: Array, b: Array) -> Array:
-    """Return all h with h ← a h + b, where a is first mapped to (0, 1)."""
+    """Return all states of the recurrence h ← σ(a) h + b."""
 
     def join(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
         return left[0] * right[0], right[0] * left[1] + right[1]
@@ -221,7 +221,7 @@ def selective_scan(a: Array, b: Array) -> Array:
 
 
 def low_rank(x: Array, w: Array, down: Array, up: Array) -> Array:
-    """Return a layer with a low-rank correction, scaled by 16/r."""
+    """Return a layer with a correction of rank r, scaled by 16/r."""
     return x @ w + (x @ down) @ up * (16 / down.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""Draws, right rules by hand, and further functions of the fresh cases."""
+"""Draws, right hand-written rules, and further functions of the fresh cases."""
 
 import functools
 from typing import TypedDict
@@ -32,7 +32,7 @@ Blocks = dict[str, Block]
 
 
 def in_dtype(name: str, draw: Draw) -> Draw:
-    """Draw in one dtype."""
+    """Draw in this dtype, instead of the dtype of the check."""
     return lambda rng, dtype: draw(rng, np.dtype(jnp.dtype(name)))
 
 
@@ -77,7 +77,7 @@ def many_blocks(p: Blocks, x: Array) -> Array:
     return x
 
 
-# Right rules by hand.
+# Right hand-written rules.
 
 
 def flash_backward(q: Array, k: Array, v: Array, g: Array) -> tuple[Array, Array, Array]:
@@ -118,7 +118,7 @@ def reversible(f: Array, g: Array, x: Array) -> Array:
 
 
 def reversible_backward(f: Array, g: Array, x: Array, ct: Array) -> tuple[Array, Array, Array]:
-    """Return the cotangents from the results only: the arguments are computed from them."""
+    """Return the cotangents from the results only. The intermediate values are recomputed from the results."""
     a, b = jnp.split(reversible(f, g, x), 2)
     da, db = jnp.split(ct, 2)
     dg = db * (1 - jnp.tanh(g @ a) ** 2)
@@ -177,7 +177,7 @@ def solved(a: Array, b: Array) -> Array:
 
 
 def conjugate_gradients(a: Array, b: Array) -> Array:
-    """Return the solution for the symmetric part of a."""
+    """Return s⁻¹b for the symmetric part s of a, by conjugate gradients."""
     return typed.conjugate_gradients(lambda x: (a + a.T) @ x / 2, b, tol=1e-12, maxiter=60)[0]
 
 
@@ -191,7 +191,7 @@ def spline(y: Array) -> Array:
 
 
 def fourier_filter(x: Array) -> Array:
-    """Return a signal without noise, by Wiener's filter with a fixed spectrum."""
+    """Return the square of a signal after Wiener's filter with a fixed spectrum."""
     s = jnp.fft.rfft(x)
     return jnp.fft.irfft(s / (1 + jnp.arange(s.size) ** 2 / 20), x.size) ** 2
 
@@ -203,7 +203,7 @@ def envelope(x: Array) -> Array:
 
 
 def spectrogram(x: Array) -> Array:
-    """Return log powers of windows of 16 that overlap by half."""
+    """Return the log power spectra of windows of 16 samples that overlap by half."""
     frames = jnp.stack([x[i : i + 16] for i in range(0, x.size - 15, 8)])
     return jnp.log(jnp.abs(jnp.fft.rfft(frames * jnp.hanning(16))) ** 2 + 1e-2)
 
@@ -255,7 +255,7 @@ def decayed(x: Array) -> Array:
 
 
 def branches(x: Array) -> Array:
-    """Return each element by a branch that depends on its index."""
+    """Apply one of three functions to each element, chosen by its index."""
     functions = [jnp.sin, lambda x: x**3, jnp.exp]
     y: Array = jax.vmap(lambda i, x: lax.switch(i % 3, functions, x))(jnp.arange(x.size), x)
     return y

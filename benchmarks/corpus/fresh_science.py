@@ -35,7 +35,7 @@ def leapfrog(q: Array, p: Array, stiffness: Array, steps: int = 12) -> Pair:
 
 
 def heat(u: Array, k: Array, steps: int = 6) -> Array:
-    """Return a temperature after explicit steps, with fixed ends."""
+    """Return the temperature of a rod with fixed ends after explicit time steps."""
 
     def step(_: Array, u: Array) -> Array:
         return u.at[1:-1].add(k[1:-1] * (u[2:] - 2 * u[1:-1] + u[:-2]))
@@ -54,7 +54,7 @@ def kepler(mean: Array, e: Array) -> Array:
 
 
 def circuit(theta: Array) -> Array:
-    """Return ⟨Z₀⟩ of two qubits after rotations about y and x and a controlled phase: theta (layers, 2, 2)."""
+    """Return ⟨Z₀⟩ of two qubits after layers of rotations by theta (layers, 2, 2) and a controlled phase."""
 
     def layer(state: Array, t: Array) -> tuple[Array, None]:
         for qubit in range(2):
@@ -70,7 +70,7 @@ def circuit(theta: Array) -> Array:
 
 
 def split_step(psi: Array, v: Array) -> Array:
-    """Return a wave after eight steps in a potential, half of each step in Fourier space."""
+    """Return |ψ|² after eight steps in a potential. Each step multiplies ψ by phases in space and in Fourier space."""
     k2 = jnp.asarray(np.fft.fftfreq(psi.size) ** 2 * 40, v.dtype)
 
     def step(psi: Array, _: None) -> tuple[Array, None]:
@@ -89,7 +89,7 @@ def lorenz(v: Array, rho: Array, steps: int = 25) -> Array:
 
 
 def b_spline(c: Array, x: Array) -> Array:
-    """Return a uniform cubic B-spline with coefficients c at places x between 0 and len(c) − 3."""
+    """Return a uniform cubic B-spline with coefficients c at points x between 0 and len(c) − 3."""
     i = lax.stop_gradient(jnp.floor(x)).astype(jnp.int32)
     t = x - i
     basis = [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3]
@@ -104,7 +104,7 @@ def bilinear(image: Array, y: Array, x: Array) -> Array:
 
 
 def biquad(b: Array, a: Array, x: Array) -> Array:
-    """Return a recursive filter: y = b₀x + b₁x₋₁ + b₂x₋₂ − a₁y₋₁ − a₂y₋₂."""
+    """Return x after a recursive filter: y = b₀x + b₁x₋₁ + b₂x₋₂ − a₁y₋₁ − a₂y₋₂."""
 
     def step(s: Pair, x: Array) -> tuple[Pair, Array]:
         y = b[0] * x + s[0]
@@ -130,7 +130,7 @@ def kalman(log_q: Array, log_r: Array, y: Array) -> Array:
 
 
 def low_rank_likelihood(u: Array, log_d: Array, y: Array) -> Array:
-    """Return the negative log density of y under N(0, D + UUᵀ), by Woodbury's identity."""
+    """Return the negative log density of y under N(0, D + UUᵀ), up to a constant, by Woodbury's identity."""
     d = jnp.exp(log_d)
     m = jnp.eye(u.shape[1], dtype=u.dtype) + u.T @ (u / d[:, None])
     z = u.T @ (y / d)
@@ -140,7 +140,7 @@ def low_rank_likelihood(u: Array, log_d: Array, y: Array) -> Array:
 
 
 def matrix_root(a: Array) -> Array:
-    """Return the root of a matrix by the Denman–Beavers iteration."""
+    """Return the square root of a matrix by the Denman–Beavers iteration."""
 
     def step(_: Array, yz: Pair) -> Pair:
         y, z = yz
@@ -150,7 +150,7 @@ def matrix_root(a: Array) -> Array:
 
 
 def cayley(a: Array) -> Array:
-    """Return the rotation (1 + S)⁻¹(1 − S) for the skew part S of a."""
+    """Return the rotation (1 + S)⁻¹(1 − S) for S = a − aᵀ."""
     s, one = a - a.T, jnp.eye(len(a), dtype=a.dtype)
     return solve(one + s, one - s)
 
@@ -195,13 +195,13 @@ def von_mises(kappa: Array, mean: Array, x: Array) -> Array:
 
 
 def survival(log_scale: Array, shape: Array, t: Array, observed: Array) -> Array:
-    """Return the negative log likelihood of Weibull times, where some are only known to be longer."""
+    """Return the mean negative log likelihood of Weibull survival times, some of which are censored."""
     z = (t * jnp.exp(-log_scale)) ** shape
     return jnp.mean(z - observed * (jnp.log(shape) + shape * (jnp.log(t) - log_scale) - jnp.log(t)))
 
 
 def coupling(w: Array, v: Array, x: Array) -> Array:
-    """Return the log density of x under a flow with one coupling layer."""
+    """Return the log density of x, up to a constant, under a flow with one coupling layer."""
     a, b = jnp.split(x, 2, -1)
     s, t = jnp.tanh(a @ w), a @ v
     z = jnp.concatenate([a, b * jnp.exp(s) + t], -1)
@@ -209,7 +209,7 @@ def coupling(w: Array, v: Array, x: Array) -> Array:
 
 
 def mixture(logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
-    """Return the mean log density of x under a mixture of normal distributions."""
+    """Return the mean log density of x, up to a constant, under a mixture of normal distributions."""
     z = -(((x[:, None] - mean) * jnp.exp(-log_scale)) ** 2) / 2 - log_scale
     return jnp.mean(special.logsumexp(z + nn.log_softmax(logits), axis=1))
 
@@ -226,14 +226,14 @@ def hyperbolic(x: Array, y: Array) -> Array:
 
 
 def turned(q: Array, v: Array) -> Array:
-    """Return v turned by a quaternion, which need not have length 1."""
+    """Return v rotated by a quaternion, which need not have length 1."""
     q = q / jnp.sqrt(q @ q)
     t = 2 * jnp.cross(q[1:], v)
     return v + q[0] * t + jnp.cross(q[1:], t)
 
 
 def haversine(p: Array, q: Array) -> Array:
-    """Return the distance in km of two places in degrees."""
+    """Return the distance in km between two places with coordinates in degrees."""
     (a, b), (c, d) = jnp.radians(p), jnp.radians(q)
     h = jnp.sin((c - a) / 2) ** 2 + jnp.cos(a) * jnp.cos(c) * jnp.sin((d - b) / 2) ** 2
     return 2 * 6371.0 * jnp.arcsin(jnp.sqrt(h))

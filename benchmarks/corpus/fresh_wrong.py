@@ -214,7 +214,7 @@ ROWS: tuple[tuple[str, Callable[..., object], Draw], ...] = (
      together(normal((3, 4), scale=1e-15), normal((4,), scale=1e14))),
 )  # fmt: skip
 
-# Claims of derivatives, in place of rules.
+# Claimed derivatives, in place of rules.
 CLAIMS = (
     wrong("keys and values exchanged", mistakes.keys_and_values, mistakes.draw_heads, gradient=mistakes.exchanged),
     wrong("forty leaves: one bias × 1.1", mistakes.forty_loss, many_leaves, gradient=mistakes.one_bias),

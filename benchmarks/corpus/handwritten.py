@@ -1,4 +1,4 @@
-"""Rules by hand, right and subtly wrong, and estimators that differ from the gradient on purpose."""
+"""Hand-written rules, right and subtly wrong, and estimators that differ from the gradient on purpose."""
 
 import functools
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def scaled_cotangent(change: Change) -> Callable[..., Array]:
 
 
 def power_times(power: int, factor: float) -> Callable[..., Array]:
-    """Return Σ xᵖ with a gradient times a factor."""
+    """Return Σ xᵖ with its gradient times a factor."""
     return with_vjp(lambda x: jnp.sum(x**power), lambda x, g: (g * power * x ** (power - 1) * factor,))
 
 
@@ -64,7 +64,7 @@ without_sequence = with_vjp(lambda xs, a: jnp.cumsum(a * xs), lambda xs, a, g: (
 
 
 def scan_of_products(x: Array, c: Array) -> Array:
-    """Return the last states of scans whose steps have a rule by hand, for a batch."""
+    """Return the last states of a batch of scans whose steps have a hand-written rule."""
 
     def last(x: Array) -> Array:
         return lax.scan(lambda y, t: (times(y, c) + t, None), x, jnp.arange(3, dtype=x.dtype))[0]
@@ -78,7 +78,7 @@ def fixed_point(a: Array, b: Array) -> Array:
 
 
 def one_step(a: Array, b: Array, g: Array) -> Pair:
-    """Return the cotangents of one step at the fixed point, as if it were not iterated."""
+    """Return the cotangents of one step at the fixed point, as if the state before the step were constant."""
     z = fixed_point(a, b)
     return vjp(lambda a, b: jnp.tanh(a @ z + b), a, b)[1](g)
 
@@ -103,7 +103,7 @@ def implicit(y: Array, a: Array, g: Array) -> Pair:
 
 
 def by_newton(y: Array, a: Array) -> Array:
-    """Return the same root by Newton's method, differentiated as a root."""
+    """Return the root of x³ + a x = y by Newton's method, with implicit differentiation."""
 
     def solve(f: Change, x: Array) -> Array:
         return fori_loop(0, 30, lambda _, x: x - f(x) / grad(f)(x), x)
@@ -112,7 +112,7 @@ def by_newton(y: Array, a: Array) -> Array:
 
 
 def jacobi(tolerance: float) -> Callable[..., Array]:
-    """Return a solver for linear systems that stops at a tolerance, or after 1,000 steps."""
+    """Return a Jacobi solver that stops if a step changes x by at most `tolerance`, or after 1,000 steps."""
 
     def solve(m: Array, b: Array) -> Array:
         d = jnp.diag(m)
@@ -141,7 +141,7 @@ def by_adjoint(tolerance: float, factor: float = 1.0) -> Callable[..., Array]:
 
 
 def halved_by_iteration(x: Array, g: Array) -> tuple[Array]:
-    """Return g/2 by an iteration that stops when it moves by less than 1e-9."""
+    """Return g/2 by an iteration that stops if a step changes its value by at most 1e-9."""
 
     def moves(s: tuple[Array, Array, int]) -> Array:
         return (jnp.max(jnp.abs(s[0] - s[1])) > 1e-9) & (s[2] < 1000)

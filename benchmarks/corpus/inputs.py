@@ -35,7 +35,7 @@ def sines(x: Array) -> Array:
 
 
 def constant(*values: object) -> Draw:
-    """Return these arguments unchanged at every draw."""
+    """Return a draw that always gives these arguments."""
     return lambda rng, dtype: values
 
 
@@ -110,7 +110,7 @@ def draw_bcoo(rng: np.random.Generator, dtype: DTypeLike) -> Args:
 
 
 def sharded(w: Array, x: Array) -> Array:
-    """Return Σ sin(x w) by a program for one device of a mesh."""
+    """Return Σ sin(x w) by `jax.shard_map` on a mesh of one device."""
     mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     specs = (Spec(), Spec("d"))
     total: Callable[[Array, Array], Array] = jax.shard_map(
@@ -124,7 +124,7 @@ def batch_sum(w: Array, d: Array) -> Array:
     return totals[0]
 
 
-# Functions that differ between runs, or between eager, jit and vmap.
+# Functions whose values differ between runs, or between eager mode, jit and vmap. Others need the host.
 
 
 def by_numpy_generator() -> Callable[..., Array]:
@@ -164,7 +164,7 @@ def by_callback(x: Array, y: Array) -> Array:
 
 
 def numpy_logs(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Σ log x + log y in NumPy. It raises an error for steps that leave the domain."""
+    """Return Σ log x + log y in NumPy. Raise ValueError outside the domain."""
     a, b = np.asarray(x), np.asarray(y)
     if (a <= 0).any() or b <= 0:
         raise ValueError("not above 0")

@@ -43,7 +43,7 @@ def with_jvp(f: Callable[..., R], forward: Callable[..., R]) -> Callable[..., R]
 
 
 def of_kind(f: Callable[..., R], kind: Kind) -> Callable[..., R]:
-    """Return f with a reverse mode of this wrong kind."""
+    """Return f with a wrong reverse mode of this kind."""
     return with_vjp(f, lambda *args: kind(f, args[:-1], args[-1]))
 
 
@@ -101,7 +101,7 @@ def swapped(g: Array) -> Array:
 
 
 def clipped(g: Array) -> Array:
-    """Clip all elements to half of the largest absolute value, as forgotten gradient clipping would."""
+    """Clip all elements to half of the largest absolute value, as gradient clipping that was left in the code would."""
     bound = 0.5 * jnp.max(jnp.abs(g))
     return jnp.clip(g, -bound, bound)
 

@@ -1,4 +1,4 @@
-"""Functions at points without a derivative. A checker cannot tell there, and names the cause."""
+"""Functions at points without a derivative. A checker must not decide, and must name the cause."""
 
 import jax.numpy as jnp
 import numpy as np

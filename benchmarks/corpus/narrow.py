@@ -22,7 +22,7 @@ LAYER, ONE = fixed(W, [1.0, 2.0, -0.5]), fixed([1.0, 0.3])
 
 
 def in_dtype(name: str, *values: Values) -> Draw:
-    """Return these arguments in one dtype at every draw."""
+    """Return a draw that always gives these arguments in this dtype."""
     return lambda rng, dtype: tuple(jnp.asarray(np.asarray(value), name) for value in values)
 
 
@@ -48,7 +48,7 @@ def affine(x: Array) -> Array:
 
 
 def mixed_product(factor: float) -> Callable[..., Array]:
-    """Return a product in bfloat16 with a rule by hand, times a factor."""
+    """Return a product in bfloat16 with a hand-written rule, times a factor."""
     return with_vjp(
         lambda w, x: (w.astype(jnp.bfloat16) @ x.astype(jnp.bfloat16)).astype(w.dtype),
         lambda w, x, g: (factor * jnp.outer(g, x), factor * w.T @ g),
@@ -81,7 +81,7 @@ def single_only(f: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def by_rule(factor: float) -> Callable[..., Array]:
-    """Return Σ sin in float32 only, with a gradient times a factor."""
+    """Return Σ sin x for float32 only, with its gradient times a factor."""
     return with_vjp(single_only(sines), lambda x, g: (factor * g * jnp.cos(x),))
 
 
@@ -112,7 +112,7 @@ def waves(x: Array, w: Array) -> Array:
 
 
 def noisy_sum(x: Array) -> Array:
-    """Return a sum in float32 of terms of 1e3 that nearly cancel, so that rounding is 1e-4 of it."""
+    """Return a sum in float32 of terms of 1e3 that nearly cancel, so that rounding changes the sum by about 1e-4."""
     total: Array = jnp.sum(jnp.sin(x) + jnp.float32(1e3)) - jnp.float32(1e3 * 3)
     return total
 
@@ -136,7 +136,7 @@ def refuses_float64(x: Array) -> Floats:
 
 
 def external(sign: float, host: Callable[..., Floats] = bump, out: DTypeLike | None = None) -> Callable[..., Array]:
-    """Return a function on the host with a forward mode by hand, which is right for the sign 1."""
+    """Return a function on the host with a hand-written forward mode, which is right for the sign 1."""
 
     def f(x: Array) -> Array:
         shape = Struct(x.shape, out or x.dtype)

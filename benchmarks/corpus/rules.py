@@ -17,7 +17,7 @@ from .networks import attention, causal_attention, layer_norm, rnn
 
 
 def softmax_without_sum(x: Array, g: Array) -> tuple[Array]:
-    """Return the cotangent for the Jacobian of softmax, p(δ − p), without the term p p."""
+    """Return the cotangent for the softmax Jacobian pᵢ(δᵢⱼ − pⱼ) without the term pᵢpⱼ."""
     return (nn.softmax(x) * g,)
 
 
@@ -95,7 +95,7 @@ def labeled_cross_entropy(z: Array) -> Array:
     return -jnp.mean(jnp.take_along_axis(nn.log_softmax(z), LABELS[:, None], axis=1))
 
 
-# Function, backward(*args, ct), draw, kind.
+# Name, function, backward(*args, ct), draw, kind.
 RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]], Draw, str], ...] = (
     ("sin 3x", lambda x: jnp.sin(3 * x), lambda x, g: (g * jnp.cos(3 * x),), normal(), "chain factor missing"),
     ("sin", jnp.sin, lambda x, g: (g * jnp.sin(x),), normal(), "sin instead of cos"),
@@ -201,7 +201,8 @@ RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]]
 )  # fmt: skip
 
 
-# Wrong rules in forward mode, which JAX transposes for reverse mode: function, forward(*args, *tangents), draw, kind.
+# Wrong rules in forward mode, which JAX transposes for reverse mode. Each row holds the name, the function,
+# forward(*args, *tangents), the draw and the kind.
 FORWARD_RULES: tuple[tuple[str, Callable[..., object], Callable[..., object], Draw, str], ...] = (
     ("cube", lambda x: x**3, lambda x, dx: 3 * x * dx, away(), "power lowered by two"),
     ("exp 2x", lambda x: jnp.exp(2 * x), lambda x, dx: jnp.exp(2 * x) * dx, normal(), "chain factor missing"),

@@ -1,4 +1,4 @@
-"""Outputs, elements and structure of very different sizes, and solvers that stop at a tolerance."""
+"""Outputs and elements of very different sizes, details on small scales, and solvers that stop at a tolerance."""
 
 from collections.abc import Callable
 
@@ -92,7 +92,7 @@ SCALES = (
     Case("saturated sigmoid", lambda x: jnp.sum(jax.nn.sigmoid(100 + x)), fixed([2.0, 3.0])),
     Case("kink of 1e-7 of the slope", lambda x: jnp.sum(3 * x + 1e-7 * jax.nn.relu(x)),
          in_float64(fixed([0.0, 0.5])), (CANNOT_TELL,), "kink", settings=X64),
-    # The root of 1 + x², which the iteration finds at every x. A root of x would take forever at negative x.
+    # The loop computes √(1 + x²) and ends at every x. A loop for √x would not end at negative x.
     Case("loop until a condition", lambda x: lax.while_loop(
         lambda s: jnp.any(jnp.abs(s[1] - s[0]) > 1e-6), lambda s: (s[1], 0.5 * (s[1] + (1 + x**2) / s[1])),
         (x, 1 + x**2 / 2))[1], fixed([2.0, 3.0]), NOT_WRONG),

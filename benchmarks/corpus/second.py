@@ -1,4 +1,4 @@
-"""Second derivatives: rules whose first derivative is right, and points at which the second is lost."""
+"""Second derivatives: rules whose first derivative is right, and points where the second derivative is lost."""
 
 from collections.abc import Callable
 from typing import TypedDict
@@ -27,7 +27,7 @@ hide = lax.stop_gradient
 
 
 def sine_with(second: Callable[[Array], Array]) -> Callable[..., Array]:
-    """Return Σ sin with a right first derivative and this second derivative."""
+    """Return Σ sin x with a right first derivative and this second derivative."""
     derivative = with_jvp(lambda x: jnp.cos(x), lambda x, dx: second(x) * dx)
     sine = with_jvp(lambda x: jnp.sin(x), lambda x, dx: derivative(x) * dx)
     return lambda x: jnp.sum(sine(x))
@@ -45,7 +45,7 @@ def bowl(slope: Callable[[Array, Array], Array]) -> Callable[..., Array]:
 
 
 def lennard_jones(x: Array, safe: bool) -> Array:
-    """Return the energy of all pairs. Without `safe`, the distance of an atom from itself is a root of 0."""
+    """Return the energy of all pairs. Without `safe`, the distance of an atom from itself is the square root of 0."""
     r2 = jnp.sum((x[:, None] - x[None, :]) ** 2, -1)
     r = jnp.sqrt(jnp.where(r2 > 0, r2, 1.0)) if safe else jnp.sqrt(r2)
     return jnp.sum(jnp.where(r2 > 0, (1 / r) ** 12 - (1 / r) ** 6, 0))
@@ -100,7 +100,8 @@ SECOND = (
     wrong("second order: exprel at 0", with_jvp(exprel, exprel_tangent), fixed(0.0), **ORDER_2),
     Case("second order: softplus at 37", nn.softplus, lambda rng, dtype: fixed(37.42994775023705)(rng, np.float64),
          (CANNOT_TELL,), settings=X64, **ORDER_2),
-    # A compiler may round tanh′ to 1e-16 in place of 0 in one of the modes, which is then off by 1e-8 or, at 1e8, by 1.
+    # In one of the modes, a compiler may round tanh′ to 1e-16 in place of 0. This mode is then off by 1e-8 at the scale
+    # 1e4, and by 1 at the scale 1e8.
     Case("second order: tanh at 1e4", saturated(1e4), lambda rng, dtype: fixed(1.0)(rng, np.float64), NOT_WRONG,
          settings=X64, **ORDER_2),
     Case("second order: tanh at 1e8", saturated(1e8), lambda rng, dtype: fixed(1.0)(rng, np.float64),

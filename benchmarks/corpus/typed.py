@@ -1,4 +1,4 @@
-"""Functions of JAX that have no annotations, with types that a checker follows."""
+"""JAX functions without annotations, with types for a type checker."""
 
 from collections.abc import Callable
 
