@@ -39,7 +39,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("jaxgd")
 
-# Install the hook before the first import of jaxgd's modules, so this file must not import one above. The command line
+# Install the hook before the first import of jaxgd's modules, so no line above may import one. The command line
 # is excluded, because its parser reads the annotations of its dataclasses as written. A machine with a GPU need not
 # have beartype.
 if importlib.util.find_spec("beartype"):
@@ -92,7 +92,7 @@ _NO_MNIST = "JAXGD_TEST_MNIST is not set: it names a folder with MNIST's four ge
 
 @pytest.fixture(scope="session")
 def genuine_mnist():
-    """Return the folder with MNIST's genuine files. Without it the test is skipped, and the summary reports that."""
+    """Return the folder with MNIST's genuine files. Without it, skip the test; the summary reports this."""
     if not os.environ.get("JAXGD_TEST_MNIST"):
         pytest.skip(_NO_MNIST)
     return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
@@ -119,7 +119,7 @@ def keep_programs(config):
     """Store compiled programs in pytest's cache folder, so that a rerun compiles less.
 
     Each worker has its own folder, because JAX does not write its files atomically. Each kind of processor has its own
-    folder, because JAX's key does not include it. `pytest --cache-clear` deletes them.
+    folder, because JAX's key does not include it. `pytest --cache-clear` deletes the folders.
     """
     from jaxgd.cli.compiled import _processor_id
 
@@ -135,7 +135,7 @@ def keep_programs(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    # xdist starts its processes after this.
+    # xdist starts its processes after this hook.
     if gpu_run.is_requested(config):
         gpu_run.use_one_process(config)
 
@@ -156,4 +156,4 @@ def pytest_terminal_summary(terminalreporter):
         missed = [r for r in terminalreporter.getreports("skipped") if reason in str(r.longrepr)]
         if missed:
             terminalreporter.section(f"{name} was NOT tested", red=True)
-            terminalreporter.write_line(f"{reason}. {len(missed)} tests were skipped for it.")
+            terminalreporter.write_line(f"{reason}. {len(missed)} tests were skipped for this reason.")

@@ -1,4 +1,4 @@
-"""The book's cost has a factor ½ and a mean over examples only. Accuracy is the share of right answers."""
+"""The book's cost has a factor ½ and a mean over examples only. The accuracy is the fraction of right answers."""
 
 import decimal
 import functools
@@ -28,7 +28,7 @@ def test_the_mean_over_all_elements_is_another_cost(seed):
     assert float(quadratic_cost(a, y)) == pytest.approx(5 * float(jnp.mean((a - y) ** 2)), rel=1e-6)
 
 
-def test_one_example_needs_no_axis():
+def test_one_example_needs_no_batch_axis():
     assert float(quadratic_cost(jnp.array([3.0, 0.0]), jnp.array([0.0, 4.0]))) == 12.5
     assert float(quadratic_cost(jnp.array([3.0]), jnp.array([0.0]))) == 4.5
 
@@ -123,7 +123,7 @@ def test_network_cost_refuses_wrong_shapes_and_dtypes(seed):
 
 
 def exact_entropies(z, y):
-    """Return Σ [ln(1 + exp(z)) − y z], −Σ y ln softmax(z) and their derivatives, from sixty digits, for one example."""
+    """Return Σ [ln(1 + exp(z)) − y z], −Σ y ln softmax(z) and their derivatives for one example, with sixty digits."""
     with decimal.localcontext(prec=60):
         z, y = ([decimal.Decimal(float(x)) for x in v] for v in (z, y))
         e = [x.exp() for x in z]
@@ -234,7 +234,7 @@ def test_accuracy_is_exactly_1_if_all_are_right(n):
 
 
 def test_a_square_batch_of_targets_is_not_read_as_labels():
-    """There are as many examples as outputs."""
+    """The batch has as many examples as outputs."""
     assert float(share(jnp.eye(3), jnp.array([0, 1, 2]))) == 1
     assert float(share(jnp.eye(3), jnp.eye(3))) == 1
     assert float(share(jnp.eye(3), jnp.flip(jnp.eye(3), 0))) == pytest.approx(1 / 3)
@@ -266,7 +266,7 @@ def test_a_label_beyond_the_outputs_is_wrong():
     ("dtype", "wide"), [(jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float32), (jnp.float64, jnp.float64)]
 )
 def test_accuracy_counts_in_float32_or_wider(dtype, wide, x64):
-    """In bfloat16 the share 999 of 1000 would round to 1."""
+    """In bfloat16 the accuracy 0.999 would round to 1."""
     right = share(jnp.tile(jnp.array([[1, 0]], dtype), (1000, 1)), jnp.zeros(1000, int).at[0].set(1))
     assert right.dtype == wide
     assert float(right) == pytest.approx(0.999, rel=1e-6)

@@ -115,7 +115,7 @@ def between(low, high):
     return list(np.linspace(low, high, 37))
 
 
-# The three eigenvalues at one end of the spectrum, and the others.
+# Spectra: the three smallest eigenvalues, then the others. The test negates the matrix for the largest eigenvalues.
 ENDS = {
     "apart": [0.1, 0.2, 0.4, *between(1, 2)],
     "negative": [-3.0, -2.0, -1.0, *between(-0.9, 2)],
@@ -187,7 +187,7 @@ def test_a_warm_start_saves_products(seed, x64):
 
 
 def test_a_warm_start_at_another_eigenvector_finds_the_largest(x64):
-    """The start is an eigenvector of a smaller eigenvalue, at which a search that only refines would stay."""
+    """The start is an eigenvector of a smaller eigenvalue. A search that only refines its start would stay there."""
     d = jnp.array([1.0, 2.0, 7.0] + [0.5] * 37)
     found = sharpness(diagonal, jnp.ones(40), args=(d,), start=jnp.asarray(np.eye(40)[1]))
     assert found.value == pytest.approx(7.0, rel=1e-9)
@@ -200,7 +200,7 @@ def test_sharpness_under_jit_and_vmap(x64):
 
 
 def test_sharpness_of_the_books_network_equals_scipy(x64):
-    """The Hessian is over all 23,860 weights."""
+    """The Hessian has 23,860 rows, one for each weight and bias."""
     scipy_linalg = pytest.importorskip("scipy.sparse.linalg")
     network, x, y = example((784, 30, 10), 0, batch=(5,))
     flat, unravel = jax.flatten_util.ravel_pytree(network)
@@ -359,7 +359,7 @@ def test_bad_directions_are_refused(directions, error, words):
     ids=["sharpness", "hessian_vector_product", "Descent", "minimize"],
 )
 def test_inside_shard_map_a_cost_with_a_wrong_gradient_is_refused(call, parts, checked, words):
-    """JAX would add the gradients of all devices, or take that of one device."""
+    """JAX would add the gradients of all devices, or return the gradient of one device."""
     mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
     specs = {"in_specs": (P(), P("d")), "out_specs": P(), "check_vma": checked}
     inside = jax.shard_map(functools.partial(call, parts), mesh=mesh, **specs)

@@ -19,7 +19,10 @@ class Answer(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_signal_is_ignored():
-    """The command respects ignored signals: a script ignores SIGINT for its background jobs, and nohup SIGHUP."""
+    """Restore the handlers of ignored signals, which the command would respect.
+
+    A shell script ignores SIGINT for its background jobs, and nohup ignores SIGHUP.
+    """
     for number in NUMBERS:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

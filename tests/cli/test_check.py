@@ -17,7 +17,7 @@ from jaxgd.cli import check as command
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Check one dtype and one layer, compiled, and do not train. The slow test below changes none of this."""
+    """Check a network of one layer in float32, with compiled functions and without training."""
     real = inspect.signature(package.train)
 
     def train(*args, **options):
@@ -136,7 +136,10 @@ def test_named_cases_run_alone(jaxgd):
 
 
 def test_other_functions_do_not_run(jaxgd):
-    """Functions that are imported, have other names or need other arguments are not cases."""
+    """Imported functions, functions with other names, and tests that do not take `check_gradients` are not cases.
+
+    A function check_… that needs other arguments is skipped.
+    """
     write("def check_elsewhere():\n    raise RuntimeError", "helper.py")
     write(
         RIGHT
@@ -215,7 +218,6 @@ BROKEN = """
     def check_broken():
         raise Skipped
 """
-# Each row has the file, the options, the exit status, the last line of standard output, and the skipped cases.
 MARKED = """
     import pytest
 
@@ -241,6 +243,7 @@ MARKS = [
     "TestModel.test_method: is a method, which only pytest can run",
 ]
 
+# Each row has the file, the options, the exit status, the last line of standard output, and the skipped cases.
 COUNTS = {
     "all right": (RIGHT, ["--strict"], 0, "1 case: 1 right", []),
     "other parameters": (RIGHT + PARAMETERS, [], 0, "3 cases: 1 right, 2 skipped", [NEEDS_SHAPE, NEEDS_POINT]),
@@ -332,7 +335,7 @@ def test_json_has_the_skipped_cases(jaxgd):
 
 
 def test_two_files_share_one_summary(jaxgd):
-    """The named case of the first file is counted once, although both words run it."""
+    """The named case of the first file is counted once, although two arguments name it."""
     write(RIGHT)
     write(PARAMETERS, "other.py")
     answer = jaxgd("check", "model.py", "model.py::check_sin", "other.py")
@@ -368,7 +371,7 @@ def test_a_file_imports_from_its_own_folder(jaxgd, tmp_path):
 
 
 def test_json_of_cases_keeps_stdout_clean(jaxgd):
-    """Prints from the user's code go to stderr. A case without a report gives the reason instead."""
+    """Prints from the user's code go to stderr. A case without a report has the reason in its entry."""
     write(RIGHT + UNDECIDED + "\n        print('noise')\n    print('more noise')\n    def check_nothing(): ...")
     answer = jaxgd("check", "model.py", "--json")
     assert answer.status == 2

@@ -1,4 +1,4 @@
-"""`jaxgd evaluate`: its table, its JSON and its figure agree with a count, and data that almost fit are named."""
+"""`jaxgd evaluate`: its table and its JSON agree with an independent count, and messages name data that do not fit."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def metrics(row=-1):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_it_agrees_with_the_history(jaxgd, run_folder, split):
+def test_accuracy_and_cost_equal_those_in_the_history(jaxgd, run_folder, split):
     answer = jaxgd("evaluate", "run", "--split", split)
     right, of, cost = re.match(
         rf"digits {split}: (\d+) / (\d+) \(.*%\), cost (.*)\n\nlabel  answer\n", answer.out
@@ -121,7 +121,7 @@ def test_images_of_another_size_name_the_run_and_the_images(jaxgd, run_folder):
     assert "--sizes" not in answer.err
 
 
-def test_other_data_than_the_runs_give_a_warning(jaxgd, run_folder):
+def test_data_that_the_run_was_not_trained_on_give_a_warning(jaxgd, run_folder):
     assert jaxgd("evaluate", "run").err == ""
     folder = RunFolder.open(Path("run"))
     config = folder.config
@@ -134,7 +134,7 @@ def test_other_data_than_the_runs_give_a_warning(jaxgd, run_folder):
 
 
 def write_digits(folder, names, *, emnist):
-    """Write digits as IDX files, in the conventions of EMNIST if asked."""
+    """Write digits as IDX files, with EMNIST's transposed images and labels from 1 if `emnist` is true."""
     Path(folder).mkdir()
     for split in ("train", "test"):
         images, labels = getattr(load_dataset("digits"), split)
@@ -214,7 +214,7 @@ def test_misuse_prints_one_line(jaxgd, run_folder, argv, match):
 
 
 @pytest.mark.slow
-def test_it_equals_a_count_on_mnist(jaxgd, genuine_mnist):
+def test_the_confusion_matrix_equals_a_count_on_mnist(jaxgd, genuine_mnist):
     assert jaxgd("train", "--data", genuine_mnist, "--epochs", 1, "--run-dir", "run").status == 0
     content = json.loads(jaxgd("evaluate", "run", "--json").out)
     images, labels = load_idx(genuine_mnist).test

@@ -54,7 +54,7 @@ SPEC = RuleSpec("sign_step", build)
 
 
 def test_a_rule_of_one_file_and_one_entry_reaches_minimize_and_the_command(jaxgd, tmp_path, monkeypatch):
-    """The entry alone gives the choice, the option of a new hyperparameter with its range and help, and the name."""
+    """The entry adds the rule to --rule and to `jaxgd.rules`, and its new hyperparameter to the options."""
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
     power = Hyperparam("power", 0.5, "Power of the gradient", fraction=True)
@@ -90,7 +90,7 @@ def test_divergence_returns_status_1(jaxgd):
     assert "the lowest cost was C = 2 at (1, 1)" in answer.out
 
 
-def test_target_stops_early_and_no_stop_does_not(jaxgd):
+def test_a_target_stops_early_and_no_stop_makes_all_steps(jaxgd):
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--target", 1e-8)
     assert "the cost reached its target" in answer.out
     assert "after 43 updates" in answer.out  # 2 · 0.64⁴³ < 1e-8 < 2 · 0.64⁴²
@@ -203,7 +203,7 @@ def test_figures_are_written(jaxgd, tmp_path, name):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_no_minimum_of_ones_own_cost_is_known(own, tmp_path):
+def test_the_figure_of_a_users_cost_marks_no_known_minimum(own, tmp_path):
     answer = own("minimize", "own.py::cost", "--start", 0, "--eta", 0.5, "--plot", "own.html")
     assert answer.status == 0, answer.err
     assert "converged" in answer.out
@@ -260,7 +260,7 @@ def test_figures_of_unusual_costs_are_written(jaxgd, tmp_path, words, ending):
     assert (tmp_path / f"odd.{ending}").stat().st_size > 10_000
 
 
-def test_figures_of_a_diverging_path_and_of_a_single_point(jaxgd, tmp_path):
+def test_figures_of_a_diverging_path_and_of_a_single_point_are_written(jaxgd, tmp_path):
     assert jaxgd("minimize", "rosenbrock", "--eta", 1, "--plot", "diverged.html").status == 1
     assert jaxgd("minimize", "valley", "--start", 0, 0, "--eta", 0.1, "--plot", "still.png").status == 0
     assert b"): not converged: diverging after " in (tmp_path / "diverged.html").read_bytes()

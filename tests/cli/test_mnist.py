@@ -13,7 +13,7 @@ MAIN = "import sys; from jaxgd.cli import main; sys.exit(main())"
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["10", "full"])
 def test_training_on_mnist_needs_less_than_1200_megabytes(genuine_mnist, tmp_path, batch_size):
-    # resource reports the largest of all child processes. The intermediate process has only one child.
+    # `resource` reports the largest memory of all child processes. The process in between has only one child.
     measured = (
         "import resource, subprocess, sys\n"
         "done = subprocess.run(sys.argv[1:])\n"

@@ -97,7 +97,7 @@ def test_predict_reads_idx_images_as_they_are(jaxgd, run_folder):
 
 
 @pytest.mark.parametrize("size", [8, 12])
-def test_predict_reads_the_other_images_of_an_idx_file(jaxgd, run_folder, size):
+def test_a_blank_image_of_an_idx_file_does_not_cancel_the_others(jaxgd, run_folder, size):
     images = np.zeros((2, size, size), np.uint8)
     images[1, 2:-2, 3:5] = 255
     write_idx("two", images)
@@ -204,7 +204,7 @@ def test_every_failure_prints_one_line(jaxgd, monkeypatch, error, status, match)
 
 
 def test_a_librarys_warning_is_one_line(jaxgd, monkeypatch):
-    """A warning that points to the user's own file keeps its place."""
+    """A warning that points to the user's own file keeps the file's name and the line."""
 
     def warn(self, argv):
         warnings.warn_explicit("info: take\ncare", UserWarning, compiled.__file__, 7)
@@ -252,7 +252,7 @@ def test_the_version_is_one_line(jaxgd):
     )
 
 
-def test_the_command_alone_prints_its_help_and_is_misuse(jaxgd):
+def test_without_arguments_the_command_prints_its_help_and_returns_status_2(jaxgd):
     answer = jaxgd()
     assert (answer.status, answer.out) == (2, "")
     assert "usage: jaxgd" in answer.err

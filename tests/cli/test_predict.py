@@ -14,7 +14,7 @@ from jaxgd.data.image import Digit, Picture
 
 @pytest.fixture
 def pictures(run_folder):
-    """Write pictures of strokes on light paper: a one, two ones, and a one that leaves the picture."""
+    """Write pictures of strokes on light paper: a one, two ones, and a one at the edge of the picture."""
     for name, strokes in {
         "one": [(100, 40, 110, 160)],
         "two": [(160, 40, 170, 160), (60, 50, 70, 150)],
@@ -62,7 +62,7 @@ def test_single_refuses_several_digits(jaxgd, pictures):
         ([0.9, np.nan, 0.1], {}, ["an activation is NaN, so the network has no answer"]),
     ],
 )
-def test_doubts(a, digit, words):
+def test_each_doubt_about_an_answer_has_a_reason(a, digit, words):
     gray = np.zeros((9, 9), np.uint8)
     picture, found = Picture(gray, gray, True, 1), Digit(gray, (0, 0, 9, 9), False)._replace(**digit)
     assert doubts_of(Reading("x.png", gray, picture, found), np.array(a)) == words

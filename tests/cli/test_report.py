@@ -28,7 +28,7 @@ def test_the_page_shows_the_run(jaxgd, run_folder):
     assert page.count("data-example=") == min(60, len(found.mistakes))
     assert hashlib.sha256(Path("run/network.safetensors").read_bytes()).hexdigest() in page
     assert RunFolder.open(Path("run")).config["data_sha256"] in page
-    # The same run gives the same page, and another place does not change it.
+    # The same run gives the same page, which does not depend on its path.
     assert jaxgd("report", "run", "--out", "other.htm").err == "written: other.htm\n"
     assert Path("other.htm").read_text() == page
     assert jaxgd("report", "run", "--split", "validation").status == 0
@@ -147,9 +147,11 @@ def test_a_name_that_is_not_utf8_is_written_with_escapes(jaxgd, run_folder):
     assert "<h1>Run r\\udcff</h1>" in Path("r\udcff/report.html").read_text()
 
 
-def test_a_run_that_stopped_early_names_its_epochs(jaxgd, run_folder):
+def test_the_page_of_a_run_that_stopped_early_names_its_epochs(jaxgd, run_folder):
     rows = Path("run/metrics.jsonl").read_text().splitlines(keepends=True)
-    Path("run/metrics.jsonl").write_text("".join(rows[:-1]) + rows[-1][:20])  # a run at work writes this line
+    Path("run/metrics.jsonl").write_text(
+        "".join(rows[:-1]) + rows[-1][:20]
+    )  # training may have written only the start of this line
     assert jaxgd("report", "run").status == 0
     page = Path("run/report.html").read_text()
     assert "This run has made 1 of 2 epochs. It was stopped, or" in page

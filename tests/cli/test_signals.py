@@ -14,12 +14,12 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")]
 
-# Python itself answers a signal that comes before the first line of the command.
+# Python itself handles a signal that comes before the first line of the command.
 START = "import sys; from jaxgd.cli import main; print('ready', flush=True); {}; sys.exit(main())"
 
 
 def start(*argv, before="0", shell=(), **options):
-    """Start the command, through a shell if its words are given, and return when its first line runs."""
+    """Start the command, through the words of a shell command if given, and return when its first line runs."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     process = subprocess.Popen([*shell, sys.executable, "-c", START.format(before), *map(str, argv)], **options)
     assert process.stdout.readline() == "ready\n"
@@ -68,7 +68,7 @@ def test_a_signal_at_any_moment_ends_the_command_with_one_line(tmp_path, name):
 
 
 def test_the_second_signal_does_not_wait_for_the_epoch(tmp_path):
-    """The main thread is in C++ for the whole epoch."""
+    """The main thread runs C++ during the whole epoch, so it cannot handle the first signal before the end."""
     process = start(
         "train", "--kernel=xla", "--batch-size", 1, "--sizes", 64, 2000, 2000, 10, "--run-dir", tmp_path / "run"
     )
@@ -158,7 +158,7 @@ def test_closed_standard_streams_are_opened():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_module_is_the_command():
+def test_python_m_jaxgd_runs_the_command():
     done = subprocess.run([sys.executable, "-m", "jaxgd"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: jaxgd ")

@@ -9,7 +9,7 @@ import pytest
 
 import jaxgd as library
 
-# All sweeps here have one shape, and so share compiled programs.
+# The sweeps of this file train networks of the same sizes, so that they share compiled programs.
 SHORT = ("--sizes", 64, 8, 10, "--eta", 0.3, 3, "--seeds", 2, "--epochs", 2)
 LINE = re.compile(
     r"64-8-10  eta (\S+) +networks 2  median ([\d.]+)%  quartiles ([\d.]+)% ([\d.]+)%  best ([\d.]+)%  "
@@ -31,7 +31,7 @@ def test_a_sweep_prints_a_line_per_eta_and_continues_with_the_same_command(jaxgd
     assert lines[-1] == "drawn: a.png"
     (kept,) = [line.removeprefix("saved: ") for line in lines if line.startswith("saved: ")]
     assert library.load_network(kept)[0].w.shape == (8, 64)
-    # The library returns at once with the table in the folder.
+    # The library returns the table in the folder without training.
     sweep = library.sweep(
         library.load_dataset("digits"), sizes=(64, 8, 10), eta=[0.3, 3.0], seeds=2, epochs=2, scheme="scaled", keep=1,
         folder="my sweep",

@@ -48,7 +48,7 @@ def fabricate(folder, *, seed, train=12, test=4, suffix=".gz"):
 
 
 def source_of(folder, base_url):
-    """Return a table entry for the gzipped files in a folder."""
+    """Return a `Source` for the gzipped files in a folder."""
 
     def entry(name):
         content = (folder / name).read_bytes()
