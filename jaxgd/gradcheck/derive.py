@@ -28,8 +28,8 @@ _FAR = (2.0**20, -(2.0**-20))
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
-# A claim has 10 eps of rounding, and two claims agree up to 100 eps. The limits keep a doubled gradient wrong in
-# bfloat16.
+# A claim has 10 eps of rounding, but at most _OWN_ROUNDING. Two claims agree up to 100 eps, but at most up to
+# _OWN_FLOOR. Without these limits, a doubled gradient in bfloat16 would not be wrong.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
@@ -50,8 +50,9 @@ class Derivative:
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
         linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
-        iterates: True if its computation iterates until a condition holds.
-        approximate: The leaves where Jᵀw has an error that does not grow with w, as if it iterates to a tolerance.
+        iterates: True if the computation of the claim iterates until a condition holds.
+        approximate: The leaves where Jᵀw has an error that does not grow with w, as if the rule iterates to a
+            tolerance.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
     """
 
@@ -102,7 +103,7 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """The largest relative difference of two derivatives that agree. A constant in f may be rounded to float32."""
+        """The largest relative difference of two derivatives that agree. f may round a constant to float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(constants.FLOOR, 4 * min(own, constants.EPS32), self.nondeterminism)
 
@@ -119,7 +120,7 @@ def derive(
 ) -> Derivatives:
     """Run autodiff and the claims, and draw n directions for each leaf.
 
-    If f has no derivative and none is claimed, its exception passes through.
+    If autodiff fails in both modes and no derivative is claimed, raise the exception of reverse mode.
     """
     with evaluation(float64=True):
         v, traced = upcast(prepared.v), upcast(prepared.traced)
@@ -184,7 +185,7 @@ def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generato
     except Exception:
         with evaluation(float64=False):
             result = run(d.prepared.v, d.prepared.traced)
-    d.notes.append(f"{name} in float64: it cannot run there, so its values are {d.prepared.leaves[0].dtype}")
+    d.notes.append(f"{name} in float64: it fails in float64, so its values are {d.prepared.leaves[0].dtype}")
     return result
 
 
@@ -216,7 +217,8 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
         off, rest = norm(large), norm(small)
         if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
-            # A rule that iterates to an absolute tolerance is exact for a large cotangent. The difference is its error.
+            # A rule that iterates to an absolute tolerance is nearly exact for a large cotangent. The difference is the
+            # rule's error.
             derivative.approximate.add(i)
             derivative.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
             derivative.moved[i] = np.maximum(moved, np.max(large))
@@ -268,7 +270,7 @@ def points(
     t: ArrayLike,
     phase: float | complex = 1.0,
 ) -> Point:
-    """Return a batch of points. Each direction has its cotangent, and single elements use cotangent 0."""
+    """Return a batch of points. Direction k uses cotangent k % n of n, and single elements use cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     index: Ints = np.asarray(direction)
     cotangent = np.where(index < last, index % n, 0)
@@ -277,7 +279,7 @@ def points(
 
 
 def first_line(error: Exception) -> str:
-    """Return an exception as one line of at most 160 characters."""
+    """Return the type and message of an exception as one line of at most 160 characters."""
     lines = str(error).strip().splitlines()
     if lines and lines[0].endswith("Traceback (most recent call last):"):
         # The last line of a callback's traceback names its exception.

@@ -1,4 +1,4 @@
-"""F along directions and elements, in float64 if f runs in it, otherwise in the dtype of the arguments."""
+"""Values of F along directions and elements, in float64 if f can run in it, otherwise in the arguments' dtype."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-// The functions that JAX and Python call. They check every shape and index; the kernels check none.
+// The functions that JAX and Python call. They check every shape and index, because the kernels check none.
 #include <algorithm>
 #include <atomic>
 #include <cstddef>

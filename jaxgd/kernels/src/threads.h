@@ -82,7 +82,7 @@ class TeamSize {
     return static_cast<int>(std::clamp<int64_t>(worth, 1, able));
   }
 
-  // Records if the threads of an epoch were contended.
+  // Records whether the threads of an epoch were contended.
   void update(bool contended) {
     const int next = next_backoff_;
     if (contended) backoff_epochs_ = next;
