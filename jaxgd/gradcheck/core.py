@@ -58,7 +58,7 @@ class Claim(NamedTuple):
     Attributes:
         value: The claimed slopes.
         noise: The change of each slope when x moves by one rounding.
-        size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance ⟨g, u⟩ may be far smaller.
+        size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance, ⟨g, u⟩ may be far smaller than this.
         floor: A difference up to this part of the size does not count.
     """
 
@@ -74,9 +74,9 @@ class Judgment(NamedTuple):
     Attributes:
         verdict: Right, wrong or cannot tell.
         cause: The reason.
-        difference: The distance from the quotient.
+        difference: The distance of the claim from the quotient.
         tolerance: The largest distance that is not wrong.
-        size: The size of the slope, for relative numbers.
+        size: The size of the slope, to which relative numbers refer.
         value: The quotient.
     """
 
@@ -93,9 +93,9 @@ def agree(
 ) -> tuple[Verdict, float]:
     """Return the verdict on a difference, and the tolerance: max(floor, rtol) · size + uncertainty.
 
-    Wrong if the difference exceeds the tolerance, and the uncertainty is at most UNCERTAIN · size. Right if the
-    difference does not exceed it, and the uncertainty is at most (rtol or resolution) · size. Otherwise cannot tell.
-    NaN is never right.
+    The verdict is wrong if the difference exceeds the tolerance, and the uncertainty is at most UNCERTAIN · size. It is
+    right if the difference does not exceed the tolerance, and the uncertainty is at most (rtol or resolution) · size.
+    Otherwise it is "cannot tell". A difference of NaN is never right.
     """
     tolerance = uncertainty + max(floor, rtol or 0.0) * size
     if not np.isfinite(tolerance):

@@ -45,11 +45,12 @@ class Derivative:
         name: The name of the claim.
         floor: A relative difference up to this does not count.
         along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
-        size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance ⟨g, u⟩ may be far smaller.
+        size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance, ⟨g, u⟩ may be far smaller than this.
         noise: The change of `along` when the point moves by one rounding.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
-        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
+        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, the rounding of this norm, ‖Jᵀw‖, and the relative
+            difference that does not count.
         iterates: True if the computation of the claim iterates until a condition holds.
         approximate: The leaves where Jᵀw has an error that does not grow with w, as if the rule iterates to a
             tolerance.
@@ -85,7 +86,7 @@ class Derivatives:
         reverse: Autodiff by reverse mode, or None.
         forward: Autodiff by forward mode, or None.
         notes: Sentences on parts that were not checked.
-        outputs: f(x) under reverse mode.
+        outputs: The values of f(x) that reverse mode returns.
         nondeterminism: The relative difference allowed between two runs of one derivative.
         even: The leaves whose direction EVEN moves only elements that contribute little.
     """
@@ -152,7 +153,7 @@ def derive(
     except Exception as error:
         d.notes.append(f"forward mode: {first_line(error)}")
         if reverse_error is not None and not d.claims:
-            # f has no derivative at all, and its own exception explains that best.
+            # f has no derivative, and the exception of reverse mode explains this best.
             raise reverse_error from None
     d.claims += [x for x in (d.reverse or d.forward,) if x is not None]
     return d
@@ -199,7 +200,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved: Floats = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite: Floats = np.nan_to_num(np.abs(g[:n]), posinf=0)
-        # The tolerance covers the difference between two runs, so it is not noise.
+        # The tolerance covers the difference between two runs, so this difference is not noise.
         moved = np.maximum(moved - d.nondeterminism * finite[0], 0) if d.nondeterminism else moved
         # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
         nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
@@ -249,7 +250,7 @@ def _forward(d: Derivatives, name: str, program: Objective[Shared, Point, Number
             along = d.runner(program, narrowed(d), batch)
         floor = max(floor, 100 * max(eps_of(x.dtype) for x in d.prepared.v))
     along = np.asarray(along, float).reshape(leaves, n)
-    # Reverse mode knows the size of the parts of each slope.
+    # Reverse mode gives the size of the terms of each slope.
     known = d.reverse.size if d.reverse is not None else np.array([[rms(row)] for row in along])
     size = np.maximum(np.nan_to_num(np.abs(along), posinf=0), known)
     return Derivative(name, floor, along, size, np.zeros_like(along), program=program)

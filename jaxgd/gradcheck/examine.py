@@ -93,7 +93,7 @@ class Examination:
             notes.append(f"its derivative along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
         if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
             notes.append(f"{claim.name} is infinite or NaN")
-        # By chance, the slope along one direction may be far smaller than its parts.
+        # By chance, the slope along one direction may be far smaller than its terms.
         size = value if value > 0.1 * judgment.size else judgment.size
         error, tolerance = _ratio(judgment.difference, size), _ratio(judgment.tolerance, size)
         return Check(name, verdict, cause, error, tolerance, "; ".join(notes))
@@ -126,7 +126,7 @@ class Examination:
         if claim.gradients and reference.gradients:
             pairs = list(zip(claim.gradients[leaf], reference.gradients[leaf], strict=True))
             off, a, b = (np.array([norm(x) for x in xs]) for xs in zip(*((a - b, a, b) for a, b in pairs), strict=True))
-            # Only the first gradient was computed at the moved points.
+            # Only the gradient for the first cotangent was computed at the moved points.
             moved = norm(claim.moved[leaf]) + norm(reference.moved[leaf])
             noise = constants.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
         else:
@@ -251,7 +251,7 @@ class Examination:
         """
         wrong = Verdict.WRONG
         if check.cause is Cause.DIFFERS and self._every_element_is_right(claim, i, search):
-            note = "every element agrees with the quotient along it"
+            note = "every element agrees with its own quotient"
             check = dataclasses.replace(check, verdict=Verdict.CANNOT_TELL, cause=Cause.ROUGH, note=note)
         elif check.cause is Cause.KINK:
             n = len(self.slopes[i].value)
@@ -285,7 +285,7 @@ class Examination:
             return ""
         first, *others = claim.gradients[i]
         same = np.any(first) and np.isfinite(first).all() and all(norm(g - first) <= 1e-6 * norm(first) for g in others)
-        return "the rule ignores its cotangent: is a factor of it missing" if same else ""
+        return "the rule ignores its cotangent: is the cotangent missing as a factor" if same else ""
 
     def _taylor(self, i: int) -> float:
         """Return the smallest Taylor slope over the directions, for the first claim."""

@@ -101,7 +101,7 @@ def pattern_of(
             return "the leaf is right in symmetric directions: f may read one triangle of a symmetric matrix"
     offset = c - r
     if size > 1 and np.ptp(np.real(offset)) <= 1e-4 * np.max(np.abs(offset)) and np.all(search.error < np.abs(offset)):
-        return f"every element is off by the same {np.real(offset.mean()):.4g}"
+        return f"every element is off by the same amount, {np.real(offset.mean()):.4g}"
     return ""
 
 

@@ -44,7 +44,7 @@ PATTERNS = [
     (np.roll(RIGHT, 1, 0), "shifted by 1 along axis 0"),
     (np.roll(RIGHT, -2, 1), "shifted by -2 along axis 1"),
     (RIGHT[::-1], "reversed along axis 0"),
-    (RIGHT + 0.25, "off by the same 0.25"),
+    (RIGHT + 0.25, "off by the same amount, 0.25"),
     (changed((2, 3), 0.0), r"one element is wrong, [2, 3]"),
     (changed((2, 3), lambda x: 1.2 * x), r"one element is wrong, [2, 3]"),
     (swapped, "two elements are swapped, [1, 2] and [4, 5]"),
@@ -143,7 +143,7 @@ def test_two_leaves_with_exchanged_gradients_are_named():
     }
     expected = {0: "the leaf holds the gradient of y", 1: "the leaf holds the gradient of x"}
     assert exchanged(searches, "xyz") == expected
-    # Two claims, a right leaf or different numbers of elements are no exchange.
+    # There is no exchange between two claims, with a right leaf, or for different numbers of elements.
     assert exchanged({("vjp", 0): searched(other), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     assert exchanged({("gradient", 0): searched(RIGHT), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     few = searched(other, index=np.arange(5))

@@ -23,7 +23,7 @@
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// m examples that are processed together, starting at position `at`.
+// A block of m examples that are processed together, from position `at` on.
 struct Block {
   int64_t at, m;
 };
