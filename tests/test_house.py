@@ -65,7 +65,7 @@ def room_of(path):
 
 
 def imports(source, package="jaxgd"):
-    """Yield each room that a module's source imports from, anywhere in the file, with its line."""
+    """Yield each room that a module's source imports from, anywhere in the file, with the line of the import."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -179,7 +179,7 @@ SECTIONS = ("Attributes", "Args", "Returns", "Raises", "Source", "Example")
 
 
 def sections(text):
-    """Return the sections of a docstring in their order, each with the names that it lists."""
+    """Return the sections of a docstring in the order of the text, each with the names that it lists."""
     listed = {}
     for line in text.splitlines():
         if heading := re.match(r"([A-Z][a-z]+):( |$)", line):
@@ -373,5 +373,5 @@ def test_changelog_and_citation_have_the_version_and_its_date():
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.file}: {fault.wrong.strip()[:30]}")
 def test_a_planted_fault_still_has_its_line(fault):
-    """A fault replaces exact text, so it changes nothing if its line has changed."""
+    """A fault replaces exact text, which must occur exactly once in its file."""
     assert (HOME / fault.file).read_text(encoding="utf-8").count(fault.right) == 1

@@ -128,7 +128,7 @@ def _judge(claim: Claim, slopes: Slopes, i: int, rtol: float | None, coarse: boo
     if verdict is Verdict.WRONG and explained_by_kink(slopes, difference)[i]:
         return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(slopes.gap[i]), size, value)
     if verdict is Verdict.WRONG and _supported(claimed, slopes, i, difference):
-        # F has one slope at large steps and another at small steps. Their distance is the error of both.
+        # F has one slope at large steps and another at small steps. The distance of these slopes is the error of both.
         error = SAFETY * difference
         verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
     unsteady = error <= (rtol or resolution) * size < noise and not coarse
@@ -144,13 +144,13 @@ def explained_by_kink(slopes: Slopes, difference: Floats | float) -> Mask:
 
 
 def _supported(claimed: float, slopes: Slopes, i: int, difference: float) -> bool:
-    """Return True if another certain entry of the table supports a claim, or the quotients at all small steps do."""
+    """Return True if another certain entry of the table or the quotients at all small steps support a claim."""
     values: Floats = slopes.values[i]
     errors: Floats = slopes.errors[i]
     quotients: Floats = slopes.quotients[i]
     entries = np.abs(values - claimed) <= SAFETY * errors
     # At every step from some step down, rounding explains the distance of the quotient from the claim. At one of these
-    # steps, rounding does not explain its distance from the value.
+    # steps, rounding does not explain the distance of the quotient from the value.
     limit: Floats = 2 * float(slopes.rounding[i]) / slopes.h
     below: Mask = np.cumsum(~(np.abs(quotients - claimed) <= limit)[::-1])[::-1] == 0
     contradicts = np.abs(quotients - float(slopes.value[i])) > limit

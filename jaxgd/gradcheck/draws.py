@@ -52,7 +52,7 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, eps its rounding.
+    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, `eps` its rounding.
 
     Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element: then
     the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element

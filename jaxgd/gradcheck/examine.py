@@ -231,7 +231,7 @@ class Examination:
         return self.d.reverse is self.d.claims[-1] and check is not None and check.verdict is Verdict.WRONG
 
     def _search(self, claim: Derivative, i: int, quotients: dict[str, Check]) -> locate.ElementSearch:
-        """Compare single elements with another derivative that is right, or with quotients if none is."""
+        """Compare single elements with another right derivative, or with quotients if no other derivative is right."""
         right = [
             other
             for other in self._claims(i)

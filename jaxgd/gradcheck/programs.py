@@ -86,7 +86,7 @@ class Value:
     problem: Problem
 
     def __call__(self, shared: Shared, point: Point) -> tuple[Numbers, Numbers]:
-        """Return F(t) and its size."""
+        """Return F(t) and the scale of its rounding."""
         u = _tangent(shared, point)
         v = [x + jnp.asarray(point.t, jnp.real(x).dtype) * du for x, du in zip(shared.v, u, strict=True)]
         out = self.problem(v, shared.traced)

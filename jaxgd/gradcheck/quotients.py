@@ -97,7 +97,7 @@ class Slopes:
 
 
 def ladder(largest: float = 1.0, rungs: int = RUNGS) -> Floats:
-    """Return steps from the largest down, each a quarter of the one before."""
+    """Return steps from the largest down, each a quarter of the previous one."""
     return largest * RATIO ** -np.arange(rungs, dtype=float)
 
 
@@ -243,7 +243,7 @@ def _geometric(h: Floats) -> int:
 
 
 def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
-    """Return two resolutions of F on each line where F does not change at the smallest step; 0 on the others.
+    """Return two resolutions of F on each line where F does not change at the smallest step; 0 on other lines.
 
     The first is the rounding of numbers as large as the variation of F along any line: F may compute with them. The
     second is the smallest change of an F that computes in float32 or narrower. A larger change at few steps is a step

@@ -99,7 +99,7 @@ _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "c
 
 
 def _needed(jaxpr: Jaxpr, results: Iterable[Var | Literal]) -> set[Var]:
-    """Return the variables of a jaxpr that some of its results need."""
+    """Return the variables of a jaxpr that the given results need."""
     needed = {x for x in results if isinstance(x, Var)}
     for eqn in reversed(jaxpr.eqns):
         if not eqn.effects and not needed & set(eqn.outvars):

@@ -47,7 +47,7 @@ def library() -> ctypes.CDLL | str:
         loaded.jaxgd_isa.restype = ctypes.c_char_p
         loaded.jaxgd_cuda_register.argtypes = [ctypes.c_char_p, ctypes.c_void_p, *[ctypes.c_int64] * 4]
         loaded.jaxgd_cuda_register.restype = None
-    except (OSError, AttributeError, RuntimeError, ValueError) as error:  # the last two: jaxlib refuses it
+    except (OSError, AttributeError, RuntimeError, ValueError) as error:  # the last two: jaxlib refused the library
         return f"the native library cannot be loaded: {error}"
     return loaded
 

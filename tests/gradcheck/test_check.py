@@ -348,7 +348,7 @@ def test_each_stage_checks_the_clock(monkeypatch, stage, words):
     report = check_gradients(square, A, gradient=lambda x: 3 * x)
     assert any(words in c.note for c in report.leaf("x").checks), str(report)
     calls = iter(range(100))
-    # Nothing is in doubt after a few steps, so the check needs no more time.
+    # No claim is in doubt after a few steps, so the check needs no more time.
     assert check_gradients(square, A).verdict == ("right" if stage == 2 else "cannot tell")
 
 

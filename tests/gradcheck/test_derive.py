@@ -154,7 +154,7 @@ def test_a_rule_that_iterates_to_an_absolute_tolerance_is_right_with_rtol(power)
 
 
 def jittering(size, factor, state=np.random.default_rng(0)):  # noqa: B008
-    """Return Σx² with a rule whose result differs between runs by this relative size."""
+    """Return Σx² with a rule whose result differs between runs by the relative size `size`."""
 
     def backward(args, g):
         x, factor = args

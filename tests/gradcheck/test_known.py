@@ -35,7 +35,7 @@ UNDECIDED_SHARE = 0.02
 # f computes in bfloat16, which hides this error.
 HIDDEN = {"quotient: rounded to bfloat16"}
 
-# The adversarial cases whose verdict is not as expected, with the verdict, its cause or the error.
+# The adversarial cases whose verdict is not as expected, each with its actual verdict, cause or error.
 PENDING = {
     "second order: softplus at 37": "right",
 }

@@ -1,4 +1,4 @@
-"""The elements of a wrong gradient determine the name of its pattern."""
+"""The wrong elements of a gradient show the pattern of the error, which the report names."""
 
 import numpy as np
 import pytest

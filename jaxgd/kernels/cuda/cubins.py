@@ -66,7 +66,7 @@ def name_of(compiler: Compiler, shape: Shape, architecture: str, *flags: str) ->
 def usable_folder() -> Path | None:
     """Return the folder of the kernels, and create it if necessary. Return None if another user could write to it.
 
-    The user's GPU runs every kernel in this folder, so a foreign kernel would be foreign code.
+    The user's GPU runs every kernel in this folder, so a kernel from another user would run that user's code.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
