@@ -114,7 +114,7 @@ def _software() -> dict[str, Any]:
 
 
 def output(words: list[str]) -> str:
-    """Return the output of a program; an empty text if it fails or is not installed."""
+    """Return the output of a program, or an empty text if the program fails or is not installed."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -123,7 +123,7 @@ def output(words: list[str]) -> str:
 
 
 def _rate(work: float, f: Callable[[], object]) -> float:
-    """Return work per second: the median of nine calls, after two to warm up."""
+    """Return the work per second: the median of nine calls, after two warm-up calls."""
     times = []
     for _ in range(11):
         began = time.perf_counter()

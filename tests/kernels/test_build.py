@@ -45,7 +45,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_are_unchanged(tmp
     library = tmp_path / "_native.so"
 
     def build(*words, **environment):
-        """Run build.py. Return True if it linked a library, and the finished process."""
+        """Run build.py. Return True if build.py linked a library, and the finished process."""
         log = compiler.with_name("compiler.log")
         log.unlink(missing_ok=True)
         done = subprocess.run(

@@ -253,7 +253,7 @@ def epoch_of(shape: Shape, name: str) -> Callable[[Network, Array, Array, Array,
     def many(mapped: Mapped, data: Data) -> tuple[Network, Array]:
         if mapped[2].ndim == 1:
             return run(mapped, data)
-        # Under a vmap of a vmap, both axes become the grid.
+        # Under a vmap of a vmap, both axes become one grid.
         out = run(tree_map(lambda v: v.reshape(-1, *v.shape[2:]), mapped), data)
         return tree_map(lambda v: v.reshape(*mapped[2].shape, *v.shape[1:]), out)
 

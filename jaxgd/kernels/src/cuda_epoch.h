@@ -1,4 +1,4 @@
-// The arrays of an epoch by the CUDA kernel, and their checks. The emulation in the tests uses them too.
+// The arrays of an epoch by the CUDA kernel, and their checks. The emulation in the tests uses both too.
 #pragma once
 
 #include <cstddef>

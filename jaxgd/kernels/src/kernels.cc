@@ -106,7 +106,7 @@ std::optional<EpochResult> epoch_by_team(const EpochArguments& given, int thread
 
 EpochResult epoch(const EpochArguments& given) {
   const std::optional<EpochResult> result = epoch_by_team(given, given.threads);
-  // A team of one is the caller's thread, so it always runs.
+  // A team of one thread uses the caller's thread, so it always runs.
   return result ? *result : epoch_by_team(given, 1).value_or(EpochResult{});
 }
 
