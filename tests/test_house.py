@@ -372,6 +372,6 @@ def test_changelog_and_citation_have_the_version_and_its_date():
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.file}: {fault.wrong.strip()[:30]}")
-def test_a_planted_fault_still_has_its_line(fault):
+def test_the_text_of_a_planted_fault_occurs_exactly_once(fault):
     """A fault replaces exact text, which must occur exactly once in its file."""
     assert (HOME / fault.file).read_text(encoding="utf-8").count(fault.right) == 1

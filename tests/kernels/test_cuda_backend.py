@@ -330,7 +330,7 @@ def epochs(network, x, y, orders, eta):
     return jax.lax.scan(one, network, orders)
 
 
-def test_a_scan_of_epochs_and_a_vmap_of_it_lower_for_cuda():
+def test_a_scan_of_epochs_and_a_vmap_of_the_scan_lower_for_cuda():
     network, x, y, _, eta = shapes()
     orders = jax.ShapeDtypeStruct((7, N), jnp.int32)
     text = lowered(epochs, network, x, y, orders, eta)
