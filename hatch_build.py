@@ -10,7 +10,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = "jaxgd/kernels"
-# Compile with the oldest supported jaxlib, because every newer one accepts a library that uses its headers.
+# Compile with the oldest supported jaxlib, because every newer jaxlib accepts a library that was compiled with its
+# headers.
 HEADERS = "jaxlib==0.10.2"
 
 

@@ -21,7 +21,7 @@ LIBRARIES = (
     *("torch", "scikit-learn", "flax", "optimistix", "jaxopt"),
     *("jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "nvidia-cuda-nvrtc", "triton"),
 )
-# The fields of a GPU that nvidia-smi reports, and our names for them, with units.
+# The fields of a GPU that nvidia-smi reports, and their names in a row, with units.
 GPU_FIELDS = {
     "name": "name", "driver_version": "driver", "compute_cap": "capability", "memory.total": "memory_mib",
     "clocks.max.sm": "max_sm_mhz", "clocks.max.mem": "max_memory_mhz", "clocks.sm": "sm_mhz",
@@ -31,9 +31,9 @@ _MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 
 
 def peak() -> dict[str, float]:
-    """Return GFLOP/s of a float32 product of two 2,048 × 2,048 matrices, and GB/s of a copy, read plus written.
+    """Return the GFLOP/s of a float32 product of 2,048 × 2,048 matrices, and the GB/s of a copy, read plus written.
 
-    NumPy makes both on all threads. The rates of a data sheet are higher than the rates of a shared host.
+    NumPy runs both on all threads. A shared host does not reach the rates of its data sheet.
     """
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((2048, 2048), np.float32) for _ in range(2))
@@ -61,7 +61,7 @@ def stamp() -> dict[str, Any]:
 
 
 def stamp_without_jax() -> dict[str, Any]:
-    """Return the fields of `stamp` that need no start of JAX, which would take memory of the GPU."""
+    """Return the fields of `stamp` that do not need JAX. Starting JAX would take memory of the GPU."""
     host = _processor_and_gpu()
     return {"host": {**host, "device": host.get("gpu", {}).get("name", "cpu")}, **_software()}
 
@@ -114,7 +114,7 @@ def _software() -> dict[str, Any]:
 
 
 def output(words: list[str]) -> str:
-    """Return the output of a program; an empty text if it fails or is not installed."""
+    """Return the output of a program, or an empty text if the program fails or is not installed."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -123,7 +123,7 @@ def output(words: list[str]) -> str:
 
 
 def _rate(work: float, f: Callable[[], object]) -> float:
-    """Return work per second: the median of nine calls, after two to warm up."""
+    """Return the work per second: the median of nine calls, after two warm-up calls."""
     times = []
     for _ in range(11):
         began = time.perf_counter()

@@ -1,8 +1,8 @@
 """Hyper-gradients: the derivative of the validation cost with respect to the strength of regularization.
 
-`minimize` fits the weights of a polynomial for a given λ. Its solution has a derivative with respect to λ by the
-implicit function theorem: JAX differentiates no update of the descent. A second descent, on ln λ, finds the best λ. The
-picture compares the derivative with difference quotients.
+`minimize` fits the weights of a polynomial for a given λ. The derivative of its solution with respect to λ follows from
+the implicit function theorem, so JAX differentiates no update of the descent. A second descent, on ln λ, finds the best
+λ. The picture compares the derivative with difference quotients.
 
 Source: Bengio, Gradient-based optimization of hyperparameters, Neural Computation 12 (2000).
 """
@@ -17,8 +17,8 @@ import jaxgd
 
 jax.config.update("jax_enable_x64", True)
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--points", type=int, default=41, help="values of λ")
-parser.add_argument("--steps", type=int, default=20, help="updates of ln λ")
+parser.add_argument("--points", type=int, default=41, help="number of values of λ")
+parser.add_argument("--steps", type=int, default=20, help="number of updates of ln λ")
 parser.add_argument("--picture", default="hyper-gradients.png")
 args = parser.parse_args()
 

@@ -1,6 +1,7 @@
 """Weights with a standard deviation of 1/√in learn faster than weights with a standard deviation of 1.
 
-A neuron with many inputs and gaussian weights has a large weighted input z. It starts saturated, with σ′(z) near 0.
+Here, `in` is the number of inputs of a neuron. With many inputs and weights of standard deviation 1, a neuron has a
+large weighted input z. It starts saturated, with σ′(z) near 0.
 
 Source: Nielsen, chapter 3, "Weight initialization": cross-entropy, η = 0.1, λ = 5.
 """

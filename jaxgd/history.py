@@ -19,9 +19,11 @@ class Best:
 
     Attributes:
         network: The best network. As long as no value was finite, the network at the start.
-        epoch: The number of epochs that made it, an integer scalar; 0 for the start. −1 as long as no value was finite.
+        epoch: The number of epochs that produced it, an integer scalar; 0 for the start. −1 as long as no value was
+            finite.
         value: Its accuracy or cost on the validation examples, a scalar. NaN as long as no value was finite.
-        waited: The number of epochs since, an integer scalar. Without a finite value, the number of epochs so far.
+        waited: The number of epochs since the best one, an integer scalar. Without a finite value, the number of epochs
+            so far.
         by: "accuracy" or "cost".
     """
 
@@ -68,7 +70,7 @@ class History(NamedTuple):
     `records` may have further axes and other dtypes.
 
     Attributes:
-        epoch: Epochs done, counted from the first run if this one continues another.
+        epoch: Epochs done. If this run continues another one, they count from the start of the first run.
         updates: Updates of the weights made, counted in the same way.
         cost: C(v_k), the mean cost over all training examples, with the term of `l2`: the function that descent
             minimizes.
@@ -99,7 +101,7 @@ class History(NamedTuple):
     step_norm: Float[Array, "*entries"]
     predicted: Float[Array, "*entries"]
     actual: Float[Array, "*entries"]
-    records: dict[str, Shaped[Array, "..."]] = {}  # noqa: RUF012  a NamedTuple has no default factory; it is never changed
+    records: dict[str, Shaped[Array, "..."]] = {}  # noqa: RUF012  a NamedTuple has no default factory; nothing changes this dict
 
 
 # The fields with one number per entry.
@@ -113,9 +115,9 @@ class TrainResult(NamedTuple):
         network: The network after the last epoch that left the cost and all weights finite. With `keep="best"`, the
             best network instead.
         history: One entry per epoch, and one for the start.
-        outcome: The reason the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE for a
-            traced η that is not finite and above 0, or a traced λ that is not finite or below 0, PATIENCE, or STOPPED
-            by the callback.
+        outcome: The reason why the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE
+            for a traced η that is not finite and above 0, or a traced λ that is not finite or below 0, PATIENCE, or
+            STOPPED by the callback.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
         kernel: The backend that ran the epochs, and the reason for it.
     """
@@ -128,7 +130,7 @@ class TrainResult(NamedTuple):
 
     @property
     def best_epoch(self) -> Int[Array, "*batch"] | None:
-        """The number of epochs that made the best network; 0 is the start.
+        """The number of epochs that produced the best network; 0 is the start.
 
         None without `keep="best"` and `patience`; −1 if no value on the validation examples was finite.
         """

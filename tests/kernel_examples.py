@@ -9,7 +9,7 @@ from jaxgd import Layer
 
 
 def drawn(shape, n, labels, networks, seed):
-    """Return networks w1, b1, w2, b2 with a leading axis, bytes, answers, and an order for each network."""
+    """Return networks w1, b1, w2, b2 with a leading axis, inputs in bytes, answers, and an order for each network."""
     rng = np.random.default_rng(seed)
 
     def normal(*size):

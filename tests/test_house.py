@@ -1,4 +1,4 @@
-"""Modules import only from modules above them, public names are documented, and imports are lazy."""
+"""Modules import only from rooms above their own, public names are documented, and imports are lazy."""
 
 import ast
 import dataclasses
@@ -22,7 +22,7 @@ import jaxgd
 from jaxgd.rules.registry import RULES
 
 HOME = Path(jaxgd.__file__).parent
-# A module imports only from those above it.
+# The rooms of jaxgd, its top-level modules and folders. A room imports only from the rooms above it.
 ORDER = (
     *("typed", "tracebacks", "errors", "files", "pytree", "pieces", "seen", "outcome", "progress", "mesh"),
     *(
@@ -40,7 +40,7 @@ ORDER = (
     *("history", "best", "epoch", "rates", "records", "training_loop", "training"),
     *("checkpoint", "state_file", "run_folder", "sweeps", "report", "cli", "pytest_plugin"),
 )
-# Libraries that jaxgd does not need to train: for the command line, data, checkpoints, figures and tests.
+# Libraries that training does not need. They serve the command line, data, checkpoints, figures and tests.
 HEAVY = {
     *("matplotlib", "plotly", "orbax", "tensorflow_datasets", "tensorflow", "PIL", "tyro", "tqdm", "tensorboardX"),
     *("beartype", "hypothesis", "pytest"),
@@ -60,12 +60,12 @@ WRITTEN = [name for name, module in sorted(home_of().items()) if is_written(modu
 
 
 def room_of(path):
-    """Return the room of a file: errors, data, cli …"""
+    """Return the room of a file, such as errors, data or cli."""
     return path.relative_to(HOME).with_suffix("").parts[0]
 
 
 def imports(source, package="jaxgd"):
-    """Yield each room that a module's source imports from, anywhere in the file, with its line."""
+    """Yield each room that a module's source imports from, anywhere in the file, with the line of the import."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -100,7 +100,7 @@ def test_imports_point_upward(path):
     room = room_of(path)
     if room == "__main__":
         pytest.skip("__main__ may import every room")
-    assert room in ORDER, f"give {room} its place in the order of the house"
+    assert room in ORDER, f"add {room} to ORDER in tests/test_house.py"
     assert downward_imports(room, path.read_text(encoding="utf-8")) == []
 
 
@@ -137,7 +137,7 @@ def names_for_checkers(statements):
 
 
 def test_type_checkers_see_the_public_names():
-    """Each line of the stub is read at run time, and the registry of rules imports each rule for type checkers."""
+    """The stub and the registry of rules import exactly the public names for type checkers."""
     stub = names_for_checkers(ast.parse((HOME / "__init__.pyi").read_text(encoding="utf-8")).body)
     assert (stub.pop("*"), stub.pop("mesh")) == ("jaxgd.rules", "jaxgd")
     tree = ast.parse((HOME / "rules/registry.py").read_text(encoding="utf-8"))
@@ -179,7 +179,7 @@ SECTIONS = ("Attributes", "Args", "Returns", "Raises", "Source", "Example")
 
 
 def sections(text):
-    """Return the sections of a docstring in their order, each with the names that it lists."""
+    """Return the sections of a docstring in the order of the text, each with the names that it lists."""
     listed = {}
     for line in text.splitlines():
         if heading := re.match(r"([A-Z][a-z]+):( |$)", line):
@@ -310,11 +310,11 @@ def test_using_jaxgd_imports_nothing_heavy():
 
 
 def test_no_module_has_the_name_of_a_public_function():
-    """Importing a module binds its name in the package. It would hide a function of that name."""
+    """Importing a module binds its name in the package, which would hide a function of that name."""
     assert not set(ORDER) & set(WRITTEN)
 
 
-def test_shape_annotations_are_checked_here():
+def test_shape_annotations_are_checked_in_tests():
     with pytest.raises(jaxtyping.TypeCheckError, match="quadratic_cost"):
         jaxgd.quadratic_cost(jnp.ones((2, 3)), jnp.ones((2, 4)))
     with pytest.raises(jaxtyping.TypeCheckError, match="sigmoid"):
@@ -322,12 +322,12 @@ def test_shape_annotations_are_checked_here():
 
 
 @pytest.mark.bad_input
-def test_shape_annotations_are_not_checked_here():
+def test_shape_annotations_are_not_checked_in_tests_of_bad_input():
     with pytest.raises(jaxgd.ShapeError):
         jaxgd.quadratic_cost(jnp.ones((2, 3)), jnp.ones((2, 4)))
 
 
-def test_broadcasting_is_forbidden_here():
+def test_broadcasting_is_forbidden_in_tests():
     with pytest.raises(ValueError, match="rank_promotion"):
         jnp.ones((3, 1)) + jnp.ones(3)
 
@@ -372,6 +372,6 @@ def test_changelog_and_citation_have_the_version_and_its_date():
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.file}: {fault.wrong.strip()[:30]}")
-def test_a_planted_fault_still_has_its_line(fault):
-    """A fault is planted by exact text. A line that has changed would make it plant nothing."""
+def test_the_text_of_a_planted_fault_occurs_exactly_once(fault):
+    """A fault replaces exact text, which must occur exactly once in its file."""
     assert (HOME / fault.file).read_text(encoding="utf-8").count(fault.right) == 1

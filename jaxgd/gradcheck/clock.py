@@ -7,7 +7,7 @@ from jaxgd.mesh.processes import decided
 
 
 class Clock:
-    """The time left: `seconds` from now on, or unlimited if None.
+    """A time limit of `seconds` from now on; no limit if None.
 
     With `together`, all processes of a job use the clock of process 0.
     """
@@ -17,7 +17,7 @@ class Clock:
         self.end = math.inf if seconds is None else time.perf_counter() + seconds
 
     def over(self) -> bool:
-        """Return True if the time is over."""
+        """Return True if the time limit has passed."""
         return bool(decided(self.together, time.perf_counter() > self.end))
 
     def left(self) -> float | None:

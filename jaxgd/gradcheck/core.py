@@ -3,16 +3,15 @@
 1. A point x, a random direction u in one leaf and a random cotangent w make f a function of one variable:
    F(t) = ⟨w, f(x + t u)⟩.
 2. A claim is a number for F′(0): ⟨Jᵀw, u⟩ by reverse mode or ⟨w, Ju⟩ by forward mode, with J the Jacobian of f.
-3. F is evaluated at 0 and at ±h, in float64 if f runs in it. The steps h form a ladder: each is a quarter of the one
-   before. The short ladder has four rungs. The long one has eighteen, and is used if the short one does not show that
-   the claim is right, or if F varies within its smallest step.
+3. F is evaluated at 0 and at ±h, in float64 if f can run in float64. The steps h form a ladder: each is a quarter of
+   the one before. The short ladder has four rungs. The long one has eighteen, and is used if the short one does not
+   show that the claim is right, or if F varies within its smallest step.
 4. Three columns of Romberg's table extrapolate the quotients (F(h) − F(−h))/2h to h = 0. The error of an entry is the
-   larger of its distances to the two entries that it combines. If the noise of F divided by h is larger, that is the
-   error.
+   larger of its distances to the two entries that it combines. It is at least the noise of F divided by h.
 5. The noise is the largest product of a far smaller step and the difference between the entry and the quotient at that
    step. It is at least the rounding of F. The product is not noise if three far smaller steps agree on another slope,
-   or if it nearly vanishes at the smallest steps. The difference itself is then the error. The entry with the smallest
-   error is the quotient.
+   or if it nearly vanishes at the smallest steps. In both cases, the difference itself is the error of the entry. The
+   entry with the smallest error is the quotient.
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives the gap F′(0+) − F′(0−). F has a kink if the gap exceeds ten of its
    errors. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite slope for p below 0.95.
 7. The noise of a claim is its change when x moves by one rounding.
@@ -26,7 +25,8 @@
     one. It is right if the claim is right along all directions. Two directions suffice if no other one shows a kink, a
     jump or an infinite slope.
 
-The module derive makes the claims, sample evaluates F, and quotients follows the steps 4 to 6. This module judges.
+The module derive makes the claims, sample evaluates F, and quotients implements items 4 to 6. This module judges the
+claims.
 
 Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the table and its error.
 """
@@ -53,12 +53,12 @@ SINGULAR = (Cause.KINK, Cause.JUMP, Cause.STEEP)
 
 
 class Claim(NamedTuple):
-    """A claimed slope of each line, each field (lines,).
+    """The claimed slopes along several lines; each array has the shape (lines,).
 
     Attributes:
         value: The claimed slopes.
-        noise: Their change when x moves by one rounding.
-        size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance ⟨g, u⟩ may be far smaller.
+        noise: The change of each slope when x moves by one rounding.
+        size: √Σ(gᵢuᵢ)², with g the claimed gradient. By chance, ⟨g, u⟩ may be far smaller than this.
         floor: A difference up to this part of the size does not count.
     """
 
@@ -74,9 +74,9 @@ class Judgment(NamedTuple):
     Attributes:
         verdict: Right, wrong or cannot tell.
         cause: The reason.
-        difference: The distance from the quotient.
+        difference: The distance of the claim from the quotient.
         tolerance: The largest distance that is not wrong.
-        size: The size of the slope, for relative numbers.
+        size: The size of the slope, to which relative numbers refer.
         value: The quotient.
     """
 
@@ -93,9 +93,9 @@ def agree(
 ) -> tuple[Verdict, float]:
     """Return the verdict on a difference, and the tolerance: max(floor, rtol) · size + uncertainty.
 
-    Wrong if the difference exceeds the tolerance, and the uncertainty is at most UNCERTAIN · size. Right if the
-    difference does not exceed it, and the uncertainty is at most (rtol or resolution) · size. Otherwise cannot tell.
-    NaN is never right.
+    The verdict is wrong if the difference exceeds the tolerance, and the uncertainty is at most UNCERTAIN · size. It is
+    right if the difference does not exceed the tolerance, and the uncertainty is at most (rtol or resolution) · size.
+    Otherwise it is "cannot tell". A difference of NaN is never right.
     """
     tolerance = uncertainty + max(floor, rtol or 0.0) * size
     if not np.isfinite(tolerance):
@@ -128,7 +128,7 @@ def _judge(claim: Claim, slopes: Slopes, i: int, rtol: float | None, coarse: boo
     if verdict is Verdict.WRONG and explained_by_kink(slopes, difference)[i]:
         return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(slopes.gap[i]), size, value)
     if verdict is Verdict.WRONG and _supported(claimed, slopes, i, difference):
-        # F has one slope at large steps and another at small steps. Their distance is the error of both.
+        # F has one slope at large steps and another at small steps. The distance of these slopes is the error of both.
         error = SAFETY * difference
         verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
     unsteady = error <= (rtol or resolution) * size < noise and not coarse
@@ -138,18 +138,19 @@ def _judge(claim: Claim, slopes: Slopes, i: int, rtol: float | None, coarse: boo
 
 
 def explained_by_kink(slopes: Slopes, difference: Floats | float) -> Mask:
-    """Return True for each line with a difference that errors do not explain, but that a certain kink explains."""
+    """Return True for each line with a difference that a certain kink explains, but that errors do not explain."""
     gap = np.abs(slopes.gap)
     return np.asarray((gap > SAFETY * slopes.gap_error) & (gap >= difference) & (difference > SAFETY * slopes.error))
 
 
 def _supported(claimed: float, slopes: Slopes, i: int, difference: float) -> bool:
-    """Return True if another certain entry of the table supports a claim, or the quotients at all small steps do."""
+    """Return True if another certain entry of the table or the quotients at all small steps support a claim."""
     values: Floats = slopes.values[i]
     errors: Floats = slopes.errors[i]
     quotients: Floats = slopes.quotients[i]
     entries = np.abs(values - claimed) <= SAFETY * errors
-    # From some step on, rounding explains the distance of every quotient from the claim, but not from the value.
+    # At every step from some step down, rounding explains the distance of the quotient from the claim. At one of these
+    # steps, rounding does not explain the distance of the quotient from the value.
     limit: Floats = 2 * float(slopes.rounding[i]) / slopes.h
     below: Mask = np.cumsum(~(np.abs(quotients - claimed) <= limit)[::-1])[::-1] == 0
     contradicts = np.abs(quotients - float(slopes.value[i])) > limit
@@ -174,7 +175,7 @@ def combine(each: list[Judgment]) -> Judgment:
 
 
 def outside_the_kink(claim: Claim, slopes: Slopes) -> bool:
-    """Return True if the claim lies outside the one-sided slopes of F at a kink, along every line."""
+    """Return True if, along every line, the claim is outside the range of the one-sided slopes of F."""
     middle, half = slopes.value, np.abs(slopes.gap) / 2
     slack = SAFETY * (slopes.error + slopes.gap_error) + np.maximum(claim.floor, SMALL_GAP) * np.maximum(
         np.abs(middle), np.abs(slopes.gap)

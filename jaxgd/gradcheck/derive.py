@@ -28,8 +28,8 @@ _FAR = (2.0**20, -(2.0**-20))
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
-# A claim has 10 eps of rounding, and two claims agree up to 100 eps. The limits keep a doubled gradient wrong in
-# bfloat16.
+# A claim has 10 eps of rounding, but at most _OWN_ROUNDING. Two claims agree up to 100 eps, but at most up to
+# _OWN_FLOOR. Without these limits, a doubled gradient in bfloat16 would not be wrong.
 _OWN_ROUNDING, _OWN_FLOOR = 0.005, 0.1
 # An element below this part of the largest one may be pure rounding.
 _NOTHING = 1e-14
@@ -45,13 +45,15 @@ class Derivative:
         name: The name of the claim.
         floor: A relative difference up to this does not count.
         along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
-        size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance ⟨g, u⟩ may be far smaller.
+        size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance, ⟨g, u⟩ may be far smaller than this.
         noise: The change of `along` when the point moves by one rounding.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
-        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, its rounding, ‖Jᵀw‖, and its floor.
-        iterates: True if its computation iterates until a condition holds.
-        approximate: The leaves where Jᵀw has an error that does not grow with w, as if it iterates to a tolerance.
+        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, the rounding of this norm, ‖Jᵀw‖, and the relative
+            difference that does not count.
+        iterates: True if the computation of the claim iterates until a condition holds.
+        approximate: The leaves where Jᵀw has an error that does not grow with w, as if the rule iterates to a
+            tolerance.
         program: The program of ⟨w, Ju⟩; None in reverse mode.
     """
 
@@ -84,7 +86,7 @@ class Derivatives:
         reverse: Autodiff by reverse mode, or None.
         forward: Autodiff by forward mode, or None.
         notes: Sentences on parts that were not checked.
-        outputs: f(x) under reverse mode.
+        outputs: The values of f(x) that reverse mode returns.
         nondeterminism: The relative difference allowed between two runs of one derivative.
         even: The leaves whose direction EVEN moves only elements that contribute little.
     """
@@ -102,7 +104,7 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """The largest relative difference of two derivatives that agree. A constant in f may be rounded to float32."""
+        """The largest relative difference of two equal derivatives. It allows for constants rounded to float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(constants.FLOOR, 4 * min(own, constants.EPS32), self.nondeterminism)
 
@@ -119,7 +121,7 @@ def derive(
 ) -> Derivatives:
     """Run autodiff and the claims, and draw n directions for each leaf.
 
-    If f has no derivative and none is claimed, its exception passes through.
+    If autodiff fails in both modes and no derivative is claimed, raise the exception of reverse mode.
     """
     with evaluation(float64=True):
         v, traced = upcast(prepared.v), upcast(prepared.traced)
@@ -151,7 +153,7 @@ def derive(
     except Exception as error:
         d.notes.append(f"forward mode: {first_line(error)}")
         if reverse_error is not None and not d.claims:
-            # f has no derivative at all, and its own exception explains that best.
+            # f has no derivative, and the exception of reverse mode explains this best.
             raise reverse_error from None
     d.claims += [x for x in (d.reverse or d.forward,) if x is not None]
     return d
@@ -184,7 +186,7 @@ def _gradients(d: Derivatives, name: str, fn: Gradients, rng: np.random.Generato
     except Exception:
         with evaluation(float64=False):
             result = run(d.prepared.v, d.prepared.traced)
-    d.notes.append(f"{name} in float64: it cannot run there, so its values are {d.prepared.leaves[0].dtype}")
+    d.notes.append(f"{name} in float64: it fails in float64, so its values are {d.prepared.leaves[0].dtype}")
     return result
 
 
@@ -198,7 +200,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
     for i, (g, u) in enumerate(zip(stack, d.shared.directions, strict=True)):
         moved: Floats = np.maximum(np.abs(g[n] - g[0]), np.abs(g[n + 1] - g[0]))
         finite: Floats = np.nan_to_num(np.abs(g[:n]), posinf=0)
-        # The tolerance covers the difference between two runs, so it is not noise.
+        # The tolerance covers the difference between two runs, so this difference is not noise.
         moved = np.maximum(moved - d.nondeterminism * finite[0], 0) if d.nondeterminism else moved
         # By luck, an element may hardly change at both moved points. Assume at least the median relative change.
         nonzero = (finite[0] > _NOTHING * np.max(finite[0], initial=0.0)) & np.isfinite(moved)
@@ -216,7 +218,8 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
         off, rest = norm(large), norm(small)
         if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
-            # A rule that iterates to an absolute tolerance is exact for a large cotangent. The difference is its error.
+            # A rule that iterates to an absolute tolerance is nearly exact for a large cotangent. The difference is the
+            # rule's error.
             derivative.approximate.add(i)
             derivative.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
             derivative.moved[i] = np.maximum(moved, np.max(large))
@@ -247,7 +250,7 @@ def _forward(d: Derivatives, name: str, program: Objective[Shared, Point, Number
             along = d.runner(program, narrowed(d), batch)
         floor = max(floor, 100 * max(eps_of(x.dtype) for x in d.prepared.v))
     along = np.asarray(along, float).reshape(leaves, n)
-    # Reverse mode knows the size of the parts of each slope.
+    # Reverse mode gives the size of the terms of each slope.
     known = d.reverse.size if d.reverse is not None else np.array([[rms(row)] for row in along])
     size = np.maximum(np.nan_to_num(np.abs(along), posinf=0), known)
     return Derivative(name, floor, along, size, np.zeros_like(along), program=program)
@@ -268,7 +271,7 @@ def points(
     t: ArrayLike,
     phase: float | complex = 1.0,
 ) -> Point:
-    """Return a batch of points. Each direction has its cotangent, and single elements use cotangent 0."""
+    """Return a batch of points. Direction k uses cotangent k % n of n, and single elements use cotangent 0."""
     n, last = len(shared.cotangents[0]), len(shared.directions[0]) - 1
     index: Ints = np.asarray(direction)
     cotangent = np.where(index < last, index % n, 0)
@@ -277,7 +280,7 @@ def points(
 
 
 def first_line(error: Exception) -> str:
-    """Return an exception as one line of at most 160 characters."""
+    """Return the type and message of an exception as one line of at most 160 characters."""
     lines = str(error).strip().splitlines()
     if lines and lines[0].endswith("Traceback (most recent call last):"):
         # The last line of a callback's traceback names its exception.

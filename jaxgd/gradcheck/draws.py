@@ -21,9 +21,10 @@ _SMALL = 1e-5
 def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return n random directions for a leaf and one fixed direction, (n + 1, *x.shape).
 
-    In directions 0, 2, … all elements have the size of the leaf. In directions 1, 3, … each element has the size of the
-    same element of x, for leaves that mix large and small elements. Signs are random and sizes vary by up to a half, so
-    that no two elements cancel. The last direction holds the sizes of the elements of x, to move one element at a time.
+    In directions 0, 2, … all elements have the root mean square of the leaf as their size. In directions 1, 3, … each
+    element has the size of the same element of x, for leaves that mix large and small elements. Signs are random and
+    sizes vary by up to a half, so that no two elements cancel. The last direction holds the sizes of the elements of x,
+    to move one element at a time.
     """
     scale = scale_of(x)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -36,7 +37,8 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     """Return a direction that moves only elements that contribute less than a thousandth of the largest contribution.
 
-    The other directions hide these elements. Here none contributes more than their median. `g` is the gradient.
+    The other directions hide these elements. In the result, no element contributes more than the median of their
+    contributions. Return None without such elements. `g` is the gradient.
     """
     own: NDArray[Any] = u[1]
     share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)
@@ -50,7 +52,7 @@ def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def cotangents(y: NDArray[Any], moved: NDArray[Any], eps: float, n: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, eps its rounding.
+    """Return n random cotangents for an output y, (n, *y.shape). `moved` is y at another point, `eps` its rounding.
 
     Cotangents 0, 2, … divide by the size of the whole output, cotangents 1, 3, … by the change of each element: then
     the slope of a large output does not hide the slope of a small one. A change is at least one rounding of the element

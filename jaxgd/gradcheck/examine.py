@@ -1,4 +1,4 @@
-"""The comparisons of every leaf: each claim with quotients and with autodiff, forward mode with reverse mode."""
+"""Compare each claim with quotients and with autodiff, and forward mode with reverse mode, for every leaf."""
 
 import dataclasses
 import math
@@ -22,13 +22,13 @@ class Examination:
     Attributes:
         d: The derivatives.
         sampler: The evaluation of f.
-        misfits: The claims, with the leaves that have no usable value.
+        misfits: The claims, each with the leaves for which it has no usable value.
         rtol: The user's tolerance, or None.
         rng: The random generator of the search.
         lines: F along the directions of each leaf.
         clock: The time that is left.
         slopes: The quotients of each leaf.
-        unfinished: The leaves without quotients at many steps, because the time was over.
+        unfinished: The leaves without quotients at many steps, because the time ran out.
     """
 
     d: Derivatives
@@ -79,7 +79,7 @@ class Examination:
             note = "in the quotients at many steps"
             return Check(name, Verdict.CANNOT_TELL, Cause.OUT_OF_TIME, math.nan, math.inf, note)
         if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
-            # The quotient and the rule are then only as accurate as the tolerance of the iteration.
+            # With an iteration, the quotient and the rule are only as accurate as its tolerance.
             small = judgment.difference <= constants.ITERATION * judgment.size
             verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
@@ -93,7 +93,7 @@ class Examination:
             notes.append(f"its derivative along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
         if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
             notes.append(f"{claim.name} is infinite or NaN")
-        # By chance, the slope along one direction may be far smaller than its parts.
+        # By chance, the slope along one direction may be far smaller than its terms.
         size = value if value > 0.1 * judgment.size else judgment.size
         error, tolerance = _ratio(judgment.difference, size), _ratio(judgment.tolerance, size)
         return Check(name, verdict, cause, error, tolerance, "; ".join(notes))
@@ -112,7 +112,7 @@ class Examination:
             if hidden and words not in self.d.notes:
                 self.d.notes.append(words)
         if leaf in claim.approximate:
-            # The rule is exact for large cotangents. It may not be for others.
+            # The rule is exact for large cotangents, but may be inexact for others.
             judgment = next((j for j in each if j.cause is Cause.UNSTEADY), judgment)
         return judgment
 
@@ -126,7 +126,7 @@ class Examination:
         if claim.gradients and reference.gradients:
             pairs = list(zip(claim.gradients[leaf], reference.gradients[leaf], strict=True))
             off, a, b = (np.array([norm(x) for x in xs]) for xs in zip(*((a - b, a, b) for a, b in pairs), strict=True))
-            # Only the first gradient was computed at the moved points.
+            # Only the gradient for the first cotangent was computed at the moved points.
             moved = norm(claim.moved[leaf]) + norm(reference.moved[leaf])
             noise = constants.NOISES * moved * (b / b[0] if b[0] else np.ones_like(b))
         else:
@@ -155,7 +155,8 @@ class Examination:
         if not np.isfinite(b).all() or not (np.isfinite(a).all() or np.isfinite(reverse.along).all()):
             return None
         scale, slopes = np.maximum(np.nan_to_num(np.abs(a), posinf=0), reverse.size[leaf]), self.slopes[leaf]
-        # The noise of forward mode is not measured. Along each direction, it may be the largest of reverse mode.
+        # The noise of forward mode is not measured. Along each direction, assume the largest relative noise of reverse
+        # mode.
         noise = constants.NOISES * np.nanmax(reverse.noise[leaf] / scale, initial=0.0) * scale
         unclear = np.nanmin(slopes.error / scale[: len(slopes.error)], initial=np.inf)
         noise += constants.SAFETY * (unclear if np.isfinite(unclear) else 0.0) * scale
@@ -206,7 +207,7 @@ class Examination:
         for claim in self._claims(i):
             direct, check = self._autodiff(claim, i), quotients[claim.name]
             if direct is not None and check.verdict is Verdict.RIGHT and self._autodiff_is_wrong(quotients):
-                # The quotient decides between the two.
+                # The quotient decides between the claim and autodiff.
                 direct = None
             verdicts = {c.verdict for c in (direct, check) if c is not None}
             if (Verdict.WRONG in verdicts or check.cause is Cause.KINK) and self.clock.over():
@@ -230,7 +231,7 @@ class Examination:
         return self.d.reverse is self.d.claims[-1] and check is not None and check.verdict is Verdict.WRONG
 
     def _search(self, claim: Derivative, i: int, quotients: dict[str, Check]) -> locate.ElementSearch:
-        """Compare single elements with another derivative that is right, or with quotients if none is."""
+        """Compare single elements with another right derivative, or with quotients if no other derivative is right."""
         right = [
             other
             for other in self._claims(i)
@@ -246,11 +247,11 @@ class Examination:
         """Return the two checks of a claim after the search of single elements.
 
         A kink explains a difference only in elements that have a kink, and only if the claim is between the one-sided
-        slopes. If every element is right, then the steps along the whole leaf were too large for some of them.
+        slopes. If every element is right, then the steps along the whole leaf were too large for some elements.
         """
         wrong = Verdict.WRONG
         if check.cause is Cause.DIFFERS and self._every_element_is_right(claim, i, search):
-            note = "every element agrees with the quotient along it"
+            note = "every element agrees with its own quotient"
             check = dataclasses.replace(check, verdict=Verdict.CANNOT_TELL, cause=Cause.ROUGH, note=note)
         elif check.cause is Cause.KINK:
             n = len(self.slopes[i].value)
@@ -268,7 +269,7 @@ class Examination:
         return check, direct
 
     def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
-        """Return True if every element of a leaf was searched and is right, and their doubt is below the difference."""
+        """Return True if every element is right, and their tolerances do not explain the leaf's difference."""
         slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # The elements are compared for the first cotangent, which belongs to the first direction.
         difference = np.abs(claim.along[i, 0] - slopes.value[0])
@@ -284,7 +285,7 @@ class Examination:
             return ""
         first, *others = claim.gradients[i]
         same = np.any(first) and np.isfinite(first).all() and all(norm(g - first) <= 1e-6 * norm(first) for g in others)
-        return "the rule ignores its cotangent: is a factor of it missing" if same else ""
+        return "the rule ignores its cotangent: is the cotangent missing as a factor" if same else ""
 
     def _taylor(self, i: int) -> float:
         """Return the smallest Taylor slope over the directions, for the first claim."""

@@ -20,7 +20,7 @@ ALL = 1024
 SAMPLE = 256
 _BLOCKS = 64
 _KEEP = 12
-# An element below this part of the largest element may be rounding only, if f adds elements.
+# An element below this part of the largest element may be pure rounding, if f adds elements.
 _NOTHING = 1e-14
 # The approximate time limit for the search of one leaf, which matters for a slow f.
 _SECONDS = 20.0
@@ -64,7 +64,7 @@ class ElementSearch:
 def against_derivative(
     claim: Derivative, reference: Derivative, leaf: int, sampler: Sampler, rng: np.random.Generator
 ) -> ElementSearch:
-    """Compare elements with another derivative that is right: all of them, or up to ALL for a jvp."""
+    """Compare elements with another derivative that is right: all elements, or up to ALL if the claim is a jvp."""
     size = reference.gradients[leaf][0].size
     index = np.arange(size)
     if not claim.gradients:
@@ -80,9 +80,9 @@ def against_derivative(
 def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.bool_]:
     """Return a mask of the elements that differ by more than 1% and by far more than rounding.
 
-    The norm of a leaf hides small elements: an element that is wrong by a fifth may be 1e-12 of the norm. The measure
-    of rounding is the noise of the element and of all elements of similar size, because the noise of one element may be
-    small by luck.
+    The norm of a leaf hides small elements: an element that is wrong by a fifth may be 1e-12 of the norm. The rounding
+    is estimated from the noise of the element and of all elements of similar size, because the noise of one element may
+    be small by luck.
     """
     if not (claim.gradients and reference.gradients):
         return np.zeros(0, bool)
@@ -149,7 +149,7 @@ def against_quotients(
     """Compare single elements with difference quotients along these elements.
 
     Compare all elements of a small leaf. In a large leaf, compare random elements and those that `_narrow_down` finds.
-    The steps and the noise are those that gave the quotients of the whole leaf.
+    The steps and the noise follow from the quotients of the whole leaf.
     """
     x = sampler.shared.v[leaf]
     size, is_complex = int(np.size(x)), np.iscomplexobj(x)
@@ -187,7 +187,7 @@ def against_quotients(
 
 
 def _narrow_down(claim: Derivative, leaf: int, sampler: Sampler, h: Floats, noise: float, most: int) -> Ints:
-    """Return single elements where claim and quotient disagree.
+    """Return the indices of single elements where claim and quotient disagree.
 
     The search divides a leaf into blocks, then divides again the blocks where the claim and a quotient along the block
     disagree most. `most` limits the number of blocks. The result is empty if no block stands out.

@@ -101,7 +101,7 @@ def pattern_of(
             return "the leaf is right in symmetric directions: f may read one triangle of a symmetric matrix"
     offset = c - r
     if size > 1 and np.ptp(np.real(offset)) <= 1e-4 * np.max(np.abs(offset)) and np.all(search.error < np.abs(offset)):
-        return f"every element is off by the same {np.real(offset.mean()):.4g}"
+        return f"every element is off by the same amount, {np.real(offset.mean()):.4g}"
     return ""
 
 
@@ -122,7 +122,7 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(search: ElementSearch, shape: tuple[int, ...]) -> str:
-    """Return a sentence if one element is wrong, two are swapped or one row is wrong; "" otherwise."""
+    """Return a sentence if one element is wrong, two are swapped, or all wrong ones share an index; "" otherwise."""
     at = np.flatnonzero(search.wrong)
     places = np.array(np.unravel_index(search.index[at], shape)).T
     c, r = search.claimed[at], search.reference[at]

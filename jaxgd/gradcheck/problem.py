@@ -26,7 +26,7 @@ Numbers = Array | NDArray[Any]
 T = TypeVar("T")
 
 # The logger of failing callbacks. Its name is private, but the public logger "jax" also carries compile logs. If JAX
-# renames it, a callback that refuses float64 prints a traceback, and no verdict changes.
+# renames this logger, a callback that refuses float64 prints a traceback, and no verdict changes.
 _CALLBACKS = logging.getLogger("jax._src.callback")
 _LOCK = threading.Lock()
 _quiet = 0
@@ -282,9 +282,7 @@ def _argnums(argnums: int | Sequence[int] | None, n: int) -> tuple[int, ...]:
         )
     chosen = tuple(i % n for i in chosen)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise RangeError(
-            f"{WHO}: argnums must name at least one argument and none of them twice, got {shown(argnums)}."
-        )
+        raise RangeError(f"{WHO}: argnums must name at least one argument and no argument twice, got {shown(argnums)}.")
     return chosen
 
 

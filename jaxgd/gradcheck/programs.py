@@ -1,8 +1,8 @@
 """The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
 Each program is an `Objective`: hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of
-(shared, point), and the others of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ, without a conjugate: then JAX's
-reverse mode is the transpose of its forward mode, also for complex numbers.
+(shared, point). The other programs are functions of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ, without a
+conjugate. With them, JAX's reverse mode is the transpose of its forward mode, also for complex numbers.
 """
 
 import dataclasses
@@ -86,7 +86,7 @@ class Value:
     problem: Problem
 
     def __call__(self, shared: Shared, point: Point) -> tuple[Numbers, Numbers]:
-        """Return F(t) and its size."""
+        """Return F(t) and the scale of its rounding."""
         u = _tangent(shared, point)
         v = [x + jnp.asarray(point.t, jnp.real(x).dtype) * du for x, du in zip(shared.v, u, strict=True)]
         out = self.problem(v, shared.traced)
@@ -131,7 +131,7 @@ class Outputs:
     def __call__(
         self, traced: list[Array], element: LeavesAndCotangents
     ) -> tuple[Sequence[Numbers], Sequence[Numbers]]:
-        """Return f(v) and no gradient."""
+        """Return f(v), and an empty list in place of a gradient."""
         return self.problem(element[0], traced), []
 
 
@@ -150,7 +150,7 @@ class ClaimedGradient:
     def __call__(
         self, traced: list[Array], element: LeavesAndCotangents
     ) -> tuple[Sequence[Numbers], Sequence[Numbers]]:
-        """Return no value and the claimed gradient times w."""
+        """Return an empty list in place of f(v), and the claimed gradient times w."""
         v, (w,) = element
         leaves = tree_leaves(self.gradient.value(*self.problem.args(v, traced)))
         return [], [
@@ -169,7 +169,7 @@ class ClaimedVjp:
     def __call__(
         self, traced: list[Array], element: LeavesAndCotangents
     ) -> tuple[Sequence[Numbers], Sequence[Numbers]]:
-        """Return no value and the claimed Jᵀw."""
+        """Return an empty list in place of f(v), and the claimed Jᵀw."""
         v, w = element
         out, pullback = self.vjp.value(*self.problem.args(v, traced))
         leaves = tree_leaves(pullback(whole_cotangent(self.problem, out, w)))

@@ -1,4 +1,4 @@
-"""The slope of F at 0 from its values at the steps of a ladder: the steps 4 to 6 of the module core."""
+"""The slope of F at 0 from its values at the steps of a ladder: items 4 to 6 in the docstring of the module core."""
 
 import dataclasses
 from typing import NamedTuple
@@ -57,7 +57,7 @@ class Lines(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Slopes:
-    """F′(0) along several directions, each field (lines,).
+    """F′(0) along several directions. A field has the shape (lines,) if no other shape is given.
 
     Attributes:
         value: The quotient.
@@ -68,11 +68,11 @@ class Slopes:
         noise: The noise of F.
         variation: The largest |F(h) − F(0)|.
         varies: True if the noise of F exceeds MANY roundings.
-        still: True if F in float64 changed at no step up to the size of x.
+        still: True if F, in float64, changed at no step, and the largest step was at least the size of x.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
         values: All entries of the table, (lines, entries).
-        errors: Their errors, without slopes that far smaller steps show.
+        errors: Their errors, without the distance to another slope at far smaller steps.
         h: The steps, (rungs,).
         quotients: The quotients, (lines, rungs).
         rounding: The rounding of F, (lines,).
@@ -97,7 +97,7 @@ class Slopes:
 
 
 def ladder(largest: float = 1.0, rungs: int = RUNGS) -> Floats:
-    """Return steps from the largest down, each a quarter of the one before."""
+    """Return steps from the largest down, each a quarter of the previous one."""
     return largest * RATIO ** -np.arange(rungs, dtype=float)
 
 
@@ -170,11 +170,11 @@ class Table(NamedTuple):
 
     Attributes:
         value: The entry with the smallest error, (lines,).
-        error: Its error.
-        at: Its rung.
-        noise: The noise of F that it measured.
+        error: The error of that entry.
+        at: The rung of that entry.
+        noise: The noise of F that the entry measured.
         values: All entries, (lines, entries).
-        errors: Their errors, without slopes that far smaller steps show.
+        errors: Their errors, without the distance to another slope at far smaller steps.
     """
 
     value: Floats
@@ -189,7 +189,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
     """Return Romberg's table and its entry with the smallest error.
 
     `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), … The noise of F is
-    at least `noise`, and a part of it that is at most `rounding` is no structure of F.
+    at least `noise`. A deviation of F that is at most `rounding` is no structure of F.
     """
     rungs = _geometric(h)
     finer = first.copy()  # without truncation, so that truncation at small steps does not look like noise
@@ -205,7 +205,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
         off = np.minimum(np.abs(far), np.abs(finer[:, None] - entry[..., None]))
         level: Floats = np.maximum(noise[:, None], np.nanmax(np.where(near, off * h, 0), axis=2))
         error: Floats = np.maximum(parents, level / steps)
-        # An entry may agree with its neighbors by chance. Only smaller steps show that.
+        # An entry may agree with its neighbors by chance, and only smaller steps reveal that.
         known = np.isfinite(error) & (smaller.any(axis=1) | (len(h) <= ORDERS))
         error = np.where(known, error, np.inf)
         structure = _structure(h, np.where(smaller, far, np.nan), rounding, level)
@@ -218,7 +218,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
 
 
 def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Floats:
-    """Return the distance to another slope that far smaller steps show, (lines, entries); 0 if none do.
+    """Return the distance to another slope that far smaller steps show, (lines, entries); 0 without such a slope.
 
     Either three steps show the same slope, or F deviates at some steps by far more than rounding, but not at the
     smallest ones. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps that are not far
@@ -238,12 +238,12 @@ def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Float
 
 
 def _geometric(h: Floats) -> int:
-    """Return the number of rungs with the ratio RATIO. A step after them serves only to measure noise."""
+    """Return the number of leading steps with the ratio RATIO. A step after these serves only to measure noise."""
     return int(np.argmax(np.append(h[:-1] / h[1:], np.inf) > 1.01 * RATIO)) + 1
 
 
 def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
-    """Return two resolutions of F on each line where F does not change at the smallest step; 0 on the others.
+    """Return two resolutions of F on each line where F does not change at the smallest step; 0 on other lines.
 
     The first is the rounding of numbers as large as the variation of F along any line: F may compute with them. The
     second is the smallest change of an F that computes in float32 or narrower. A larger change at few steps is a step
@@ -266,7 +266,7 @@ def _singularity(up: Floats, down: Floats, rounding: float, small: float) -> Cau
         last, more = side[-3:], side[-6:][np.isfinite(side[-6:])]
         if np.all(np.abs(last) > MANY * rounding) and len(set(np.sign(last))) == 1:
             powers: Floats = np.log(last[:-1] / last[1:]) / np.log(RATIO)
-            # On three rungs, rounding may look like a power. It does not on six.
+            # Rounding may look like a power on three rungs, but not on six.
             steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
             # A change that grows as h shrinks, but stays below the changes at larger steps, is noise.
             noise = powers[-1] < -JUMP and np.abs(last[-1]) < np.nanmax(np.abs(side))

@@ -70,7 +70,7 @@ class Traits(NamedTuple):
 def traits(fn: Callable[[list[R]], object], v: Sequence[R]) -> Traits:
     """Return the traits of the computation that depends on v. If JAX cannot trace fn, assume float64 and no iteration.
 
-    A function may cast to float32 for inputs of any dtype.
+    The dtypes may be narrower than those of v: fn may cast its inputs to float32.
     """
     fine = eps_of("float64")
     try:
@@ -85,7 +85,7 @@ def traits(fn: Callable[[list[R]], object], v: Sequence[R]) -> Traits:
 
 
 def ignored(fn: Callable[[list[R]], object], v: Sequence[R]) -> set[int]:
-    """Return the indices of the arrays in v that no result of fn depends on; none if JAX cannot trace fn."""
+    """Return the indices of the arrays in v that no result of fn depends on; an empty set if JAX cannot trace fn."""
     try:
         jaxpr: Jaxpr = jax.make_jaxpr(fn)(list(v)).jaxpr
     except Exception:
@@ -99,7 +99,7 @@ _CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "c
 
 
 def _needed(jaxpr: Jaxpr, results: Iterable[Var | Literal]) -> set[Var]:
-    """Return the variables of a jaxpr that some of its results need."""
+    """Return the variables of a jaxpr that the given results need."""
     needed = {x for x in results if isinstance(x, Var)}
     for eqn in reversed(jaxpr.eqns):
         if not eqn.effects and not needed & set(eqn.outvars):
@@ -134,7 +134,7 @@ def _called(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, Sequence[object]]]:
 
 
 def _constants(jaxpr: Jaxpr, consts: Sequence[object]) -> Iterator[object]:
-    """Yield the constants of a jaxpr. Raise TypeError at a callback: its text does not identify its function."""
+    """Yield the constants of a jaxpr. Raise TypeError at a callback, whose text does not identify its function."""
     yield from consts
     for eqn in jaxpr.eqns:
         if "callback" in eqn.primitive.name:
@@ -153,8 +153,8 @@ def _compiled(fn: Callable[[S, E], R], shared: S, element: E) -> Callable[[S, E]
     """Return fn compiled for these arguments.
 
     Every check traces fn, because the functions and values that fn uses may have changed. Only a new trace is compiled.
-    The text and the constants of a trace identify it. A trace is not kept if it calls back to Python, if its text holds
-    memory addresses, which identify nothing, or if its constants are larger than 1 MiB.
+    The text and the constants of a trace identify it. A compiled program is not kept if its trace calls back to Python,
+    if the text holds memory addresses, which identify nothing, or if the constants are larger than 1 MiB.
     """
     args = shared, element
     traced = jit(lambda *args: fn(*args)).trace(*args)
@@ -189,7 +189,7 @@ def _shapes(args: object) -> tuple[Hashable, ...]:
 
 
 def _division(x: object) -> jax.sharding.Sharding | None:
-    """Return the sharding of an array on several devices, for which a compiled program is made; None for others."""
+    """Return the sharding of an array on several devices, for which a program is compiled; None for other values."""
     return x.sharding if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 else None
 
 

@@ -42,9 +42,9 @@ def check_second_order(
     drawn: list[NDArray[Any]],
     options: Options,
 ) -> GradientReport:
-    """Check the derivative of ∇⟨w, f⟩ by `check`, with its options, and check that it is symmetric.
+    """Check the derivative of ∇⟨w, f⟩ by `check` with these options, and check that H is symmetric.
 
-    The derivative with respect to w is checked too: a custom rule may return the right value and block it.
+    The derivative with respect to w is checked too: a custom rule may return the right value and block this derivative.
     """
     gradient = _gradient(prepared, prepared.problem)
     args = prepared.problem.args(prepared.v, prepared.traced)
@@ -63,7 +63,7 @@ def check_second_order(
 
 
 def has_reverse_mode(prepared: Prepared, problem: Problem, w: list[Array]) -> bool:
-    """Return True if JAX differentiates the problem in reverse mode."""
+    """Return True if JAX can differentiate the problem in reverse mode."""
     try:
         with evaluation(float64=False):
             jax.eval_shape(_gradient(prepared, problem), *problem.args(prepared.v, prepared.traced), w)
@@ -120,7 +120,7 @@ def _symmetry(
             )
         except Exception:
             return []
-    # The other two points are moved by one rounding.
+    # The first row belongs to x, and the other two to points moved by one rounding.
     rows: list[list[float]] = each.tolist()
     (a, b, size), *moved = rows
     if not np.isfinite(each).all() or size == 0:
@@ -129,7 +129,7 @@ def _symmetry(
     floor = max(constants.FLOOR, options["nondeterminism"], rounding_of(eps))
     verdict, _ = core.agree(abs(a - b), noise, size, floor, options["rtol"])
     if verdict is Verdict.CANNOT_TELL:
-        # The comparisons with quotients report it.
+        # The comparisons with quotients report this uncertainty.
         return []
     cause = Cause.AGREES if verdict is Verdict.RIGHT else Cause.ASYMMETRIC
     return [Consistency("⟨u, Hv⟩ = ⟨v, Hu⟩", verdict, cause, abs(a - b) / size)]

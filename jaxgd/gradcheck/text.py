@@ -47,7 +47,7 @@ def _table(report: "GradientReport") -> list[str]:
         ["", "", *(first for first, _ in heads), "", ""],
         ["leaf", "shape", *(f"= {last}" if first else last for first, last in heads), "slope", "verdict"],
     ]
-    # If the table is too long, it leaves out right leaves first. It keeps the order of the arguments.
+    # A table that is too long leaves out right leaves first. It keeps the order of the arguments.
     by_verdict = sorted(range(len(report.leaves)), key=lambda i: report.leaves[i].verdict == "right")
     shown, hidden = sorted(by_verdict[:_ROWS]), by_verdict[_ROWS:]
     for i in shown:

@@ -19,7 +19,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # JAX's name of a platform, by the kind of device that a backend is made for. A program traced for a GPU may later run
-# on the host's CPU. A program traced for a CPU rarely runs on another device, and tracing it twice would cost time.
+# on the host's CPU. A program traced for a CPU rarely runs on another device, so the CPU is not listed: tracing such a
+# program twice would cost time.
 LOWERED = {"gpu": "cuda"}
 
 
@@ -50,12 +51,13 @@ def epoch(
         examples: The training examples.
         order: The order of the examples, a permutation of 0, …, n − 1.
         eta: The learning rate η, a scalar. For a schedule, the rate of each update, (updates,); only XLA takes it.
-        rule_of: A function that returns the update rule for an η. A backend that knows only plain descent ignores it.
+        rule_of: A function that returns the update rule for a given η. A backend that knows only plain descent ignores
+            it.
         objective: The cost and its precision.
         batch_size: Examples per mini-batch, 1 to n.
         portable: True to let XLA run the epoch if the program is lowered for another kind of device than the backend's.
         decay: λ/n for L2 regularization with n training examples: the gradient of each mini-batch has the further term
-            (λ/n) w. None means none.
+            (λ/n) w. None means no regularization.
 
     Returns:
         The network and the state of the rule after the epoch, and True if the cost of every mini-batch was finite.
@@ -88,7 +90,7 @@ def evaluate(
 
 
 def _lowered(choice: BackendChoice, run: Callable[P, R], by_xla: Callable[P, R], portable: bool) -> Callable[P, R]:
-    """Return the backend's function, which is XLA's on another platform if the program must be portable."""
+    """Return the backend's function. If the program must be portable, XLA's function runs on other platforms."""
     platform = LOWERED.get(load(choice.name).platform or "")
     if not portable or platform is None or run is by_xla:
         return run

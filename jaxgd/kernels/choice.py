@@ -33,9 +33,9 @@ class BackendChoice:
 def select_backend(requested: str, job: Job) -> BackendChoice:
     """Select the backend for a job.
 
-    "auto" selects the first backend of the registry that can run the job and is not slower than the others. If only the
-    last one remains, which runs everywhere, the reason says why the backend for the job's device was passed over. The
-    choice changes the results only by rounding.
+    "auto" selects the first backend of the registry that can run the job and is not slower than the others. The last
+    backend runs everywhere. If it is selected, the reason says why the backend for the job's device was passed over.
+    The choice changes the results only by rounding.
 
     Args:
         requested: "auto", or the name of a backend.
@@ -45,7 +45,7 @@ def select_backend(requested: str, job: Job) -> BackendChoice:
         The name of the backend, and the reason.
 
     Raises:
-        RangeError: If `requested` is another word, or names a backend that cannot run the job.
+        RangeError: If `requested` is neither "auto" nor the name of a backend, or if the backend cannot run the job.
     """
     require_choice("train", "kernel", requested, registry.kernel_names())
     if requested != "auto":

@@ -25,11 +25,11 @@ from jaxgd.typed import Tree, map_rows, tree_leaves
 
 LIBRARY = Path(__file__).parent / "_native.so"
 
-# "auto" takes XLA if a layer is wider than its limit here and a mini-batch has more than _LARGEST_BATCH examples: XLA's
-# large matrix products are faster. Native time divided by XLA's time, measured for [784, 512, 512, 10]: 0.73 with 10
-# examples per mini-batch, 1.12 with 32 and 1.5 with 128. The first hidden layer has a larger limit, because several
-# threads share it and skip inputs that are zero. With 300 and 1,000 neurons there, the ratio was 0.4 to 0.9, for
-# mini-batches of 10 to 1,000 and for a full batch of 10,000. Wider first layers were not measured.
+# "auto" takes XLA if a layer is wider than its limit below and a mini-batch has more than _LARGEST_BATCH examples:
+# XLA's large matrix products are faster. Native time divided by XLA's time, measured for [784, 512, 512, 10]: 0.73 with
+# 10 examples per mini-batch, 1.12 with 32 and 1.5 with 128. The first hidden layer has a larger limit, because several
+# threads share it and skip inputs that are zero. With 300 and 1,000 neurons in the first hidden layer, the ratio was
+# 0.4 to 0.9, for mini-batches of 10 to 1,000 and for a full batch of 10,000. Wider first layers were not measured.
 _WIDEST, _WIDEST_FIRST = 256, 1024
 _LARGEST_BATCH = 32
 
@@ -53,7 +53,7 @@ def library() -> ctypes.CDLL | str:
 
 
 def isa() -> str:
-    """Return the instruction set of the kernels, which decides their bits; or the reason why they cannot run."""
+    """Return the instruction set of the kernels, which decides the bits of results; or why they cannot run."""
     loaded = library()
     return loaded if isinstance(loaded, str) else loaded.jaxgd_isa().decode()
 
@@ -101,9 +101,9 @@ def epoch(
         eta: The learning rate η, a float32 scalar.
         batch_size: Examples per mini-batch, 1 to n. The last mini-batch may be smaller.
         cost: The cost, one of `COSTS`. By default `quadratic_cost`.
-        decay: The decay λ/n of L2 regularization, a float32 scalar. None means 0, for which the bits are the same.
+        decay: The decay λ/n of L2 regularization, a float32 scalar. None gives the same bits as 0.
         isa: The instruction set, as in `isa()`. By default the one with the widest vectors.
-        threads: The number of threads that train each network. By default the library chooses it.
+        threads: The number of threads that train each network. By default, the library chooses this number.
 
     Returns:
         The network after the epoch, and True if the cost of every mini-batch was finite.
@@ -252,7 +252,7 @@ class _Native(Backend):
         return None
 
     def why_faster(self, job: Job) -> str:
-        """Return the reason for the native kernels."""
+        """Return the reason for choosing the native kernels."""
         return f"quicker for these shapes, on the CPU ({about()})"
 
     def prepare(self, examples: Examples) -> Examples:

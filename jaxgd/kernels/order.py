@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 from jaxgd.mesh import control
 
-# On average a round leaves half of the examples in their place, so 64 rounds leave none of up to 2³¹ untouched.
+# On average, a round moves half of the examples, so 64 rounds leave none of up to 2³¹ examples unmoved.
 _ROUNDS = 64
 
 
@@ -15,8 +15,8 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
     """Draw a random order of 0, …, n − 1.
 
     This is the swap-or-not shuffle. Each of 64 rounds draws a K and pairs every x with K − x (mod n). A hash of the
-    pair decides if the two swap. No position depends on another, so an order of 50,000 examples takes less than 1 ms.
-    Sorting random numbers takes 18 ms, as long as half an epoch.
+    pair decides if its two members swap. The positions are computed independently, so an order of 50,000 examples takes
+    less than 1 ms. Sorting random numbers takes 18 ms, as long as half an epoch.
 
     Args:
         key: A JAX random key. The same key gives the same order.
@@ -35,7 +35,7 @@ def random_order(key: PRNGKeyArray, n: int) -> Int[Array, " n"]:
     def swap_or_not(x: UInt32[Array, " n"], drawn: UInt32[Array, "2"]) -> tuple[UInt32[Array, " n"], None]:
         k = drawn[0] % np.uint32(n)
         partner = jnp.where(k >= x, k - x, k + np.uint32(n) - x)
-        # Hash the larger of the two: both members of a pair must make the same decision.
+        # Hash the larger member: both members of a pair must make the same decision.
         h = jnp.maximum(x, partner) ^ drawn[1]
         h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D)
         h = (h ^ (h >> 15)) * np.uint32(0x846CA68B)

@@ -76,7 +76,7 @@ class Job(NamedTuple):
         return platform is None or any(platform in _platforms(x) for x in self._arrays())
 
     def _arrays(self) -> Sequence[object]:
-        # The arrays of a sweep are outlines: ShapeDtypeStructs.
+        # In a planned sweep, the arrays are ShapeDtypeStructs.
         return tree_leaves((self.network, self.examples))
 
 
@@ -127,18 +127,19 @@ class Backend(Protocol):
         return None
 
     def why_unsupported(self, job: Job) -> str | None:
-        """Return the reason why the backend cannot run the job, in one line; None if it can."""
+        """Return the reason why the backend cannot run the job, in one line; None if it can run it."""
         ...
 
     def why_slower(self, job: Job) -> str | None:
-        """Return the reason why "auto" passes over the backend although it can run; None if it is the fastest.
+        """Return the reason why "auto" passes over the backend although it can run the job; None if it does not.
 
-        The chosen backend gives it as its own reason, such as "quicker for layers of 512 neurons".
+        This reason is also the reason for the backend that "auto" chooses instead, such as "quicker for layers of 512
+        neurons".
         """
         return None
 
     def why_faster(self, job: Job) -> str:
-        """Return the reason for this backend if "auto" chooses it."""
+        """Return the reason to report if "auto" chooses this backend."""
         return f"quicker for these shapes ({self.about()})"
 
     def prepare(self, examples: Examples) -> Examples:

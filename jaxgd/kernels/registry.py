@@ -35,7 +35,7 @@ BACKENDS = (
 
 
 def kernel_names() -> tuple[str, ...]:
-    """Return the values of `kernel=`: "auto", and the name of each backend, the most general one first."""
+    """Return the values of `kernel=`: "auto", then the name of each backend, the most general backend first."""
     return ("auto", *(entry.name for entry in reversed(BACKENDS)))
 
 

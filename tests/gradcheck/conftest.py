@@ -1,4 +1,4 @@
-"""How the tests of the checker run: programs are kept, and the corpus may be sampled."""
+"""Settings of the checker's tests: keep all compiled programs, and sample the corpus on request."""
 
 import os
 import zlib
@@ -23,7 +23,7 @@ def is_sampled(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keep the part k of n of these tests if JAXGD_TEST_CORPUS is "k/n", by a hash of the function; otherwise all."""
+    """Keep part k of n of the sampled tests if JAXGD_TEST_CORPUS is "k/n". A hash of the function decides its part."""
     part, parts = map(int, os.environ.get("JAXGD_TEST_CORPUS", "0/1").split("/"))
     left_out = set()
     for item in filter(is_sampled, items):

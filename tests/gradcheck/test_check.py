@@ -329,7 +329,7 @@ def test_the_seed_determines_the_directions():
 
 
 def test_a_check_out_of_time_names_its_stage():
-    """A check starts no stage after its time."""
+    """A check starts no stage after its time limit."""
     report = check_gradients(square, A, seconds=1e-9)
     assert (report.verdict, report.cause) == ("cannot tell", "out of time")
     assert "out of time, in the derivatives" in report.reason
@@ -342,13 +342,13 @@ def test_a_check_out_of_time_names_its_stage():
     ("stage", "words"), [(1, "in the quotients at a few steps"), (2, "in the quotients at many steps")]
 )
 def test_each_stage_checks_the_clock(monkeypatch, stage, words):
-    """The time is over once the clock was checked `stage` times."""
+    """The time limit has passed once the clock was checked `stage` times."""
     calls = iter(range(100))
     monkeypatch.setattr(check.Clock, "over", lambda self: next(calls) >= stage)
     report = check_gradients(square, A, gradient=lambda x: 3 * x)
     assert any(words in c.note for c in report.leaf("x").checks), str(report)
     calls = iter(range(100))
-    # Nothing is in doubt after a few steps, so the check needs no more time.
+    # No claim is in doubt after a few steps, so the check needs no more time.
     assert check_gradients(square, A).verdict == ("right" if stage == 2 else "cannot tell")
 
 

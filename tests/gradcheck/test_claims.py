@@ -1,4 +1,4 @@
-"""A claimed derivative must fit f and its arguments; misfits are findings."""
+"""A claimed derivative must fit f and its arguments; the report lists each misfit as a finding."""
 
 import jax
 import jax.numpy as jnp

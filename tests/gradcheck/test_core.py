@@ -1,4 +1,4 @@
-"""The core judges claimed slopes of functions of one number, in NumPy alone."""
+"""The core judges claimed slopes of functions of one variable, in NumPy alone."""
 
 import math
 
@@ -71,7 +71,7 @@ def test_the_verdict_depends_on_difference_uncertainty_and_rtol(difference, unce
     [(constants.RESOLUTION, U), (constants.COARSE_RESOLUTION, R)],
     ids=["float64", "float32"],
 )
-def test_a_coarse_function_is_resolved_less(resolution, expected):
+def test_a_coarse_function_may_have_a_larger_uncertainty(resolution, expected):
     assert core.agree(0.0, 0.5e-2, 1.0, 1e-8, None, resolution)[0] is expected
 
 

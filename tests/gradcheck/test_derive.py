@@ -1,4 +1,4 @@
-"""A rule is linear in its cotangent and known up to its noise."""
+"""A rule must be linear in its cotangent, and is known only up to its noise."""
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,7 @@ def test_rtol_allows_a_rule_that_is_nearly_linear():
         assert all(c.error == pytest.approx(3e-3, rel=0.3) and c.tolerance < 1e-4 for c in checks)
 
 
-def test_a_clipped_cotangent_is_wrong_even_if_none_is_clipped():
+def test_a_rule_that_clips_cotangents_is_wrong_even_if_it_clips_none():
     clipped = with_rule(lambda x: x * 1.0, lambda _, g: (jnp.clip(g, -10, 10),))
     for factor in (1, 100):
         report = check_gradients(lambda x, factor: factor * clipped(x), X, traced(factor))
@@ -154,7 +154,7 @@ def test_a_rule_that_iterates_to_an_absolute_tolerance_is_right_with_rtol(power)
 
 
 def jittering(size, factor, state=np.random.default_rng(0)):  # noqa: B008
-    """Return Σx² with a rule whose result differs between runs by this relative size."""
+    """Return Σx² with a rule whose result differs between runs by the relative size `size`."""
 
     def backward(args, g):
         x, factor = args

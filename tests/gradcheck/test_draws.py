@@ -19,7 +19,8 @@ def test_directions_have_the_size_of_the_leaf_or_of_each_element():
     x = np.array([1e-6, 0.0, -1.0, 1e6, np.nan])
     whole, own, again, _, fixed = directions(x, 4, generator())
     scale = scale_of(x)
-    # The root mean square is a power of two, so that steps are exact; a zero or NaN takes the size of the leaf.
+    # The root mean square is rounded to a power of two, so that steps are exact. A zero or NaN takes the size of the
+    # leaf.
     assert scale == 2.0**19
     for u in (whole, again):
         assert np.all((0.5 * scale <= np.abs(u)) & (np.abs(u) <= 1.5 * scale))
@@ -37,7 +38,7 @@ def test_complex_directions_have_all_phases():
     assert len(quadrants) == 4
 
 
-def test_a_direction_moves_only_small_contributions_about_evenly():
+def test_the_even_direction_moves_small_contributions_by_similar_amounts():
     g, x = np.array([1e6, 1.0, 1e-3, 0.0, 900.0, 1e5]), np.ones(6)
     u = directions(x, 3, generator())
     even = evenly(g, u)
@@ -82,7 +83,7 @@ def test_points_are_moved_by_one_rounding(dtype):
 
 
 @hypothesis.given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9), st.sampled_from([1.0, 1e-200, 1e200]))
-def test_the_norm_keeps_squares_in_range(values, scale):
+def test_the_norm_of_tiny_and_huge_numbers_neither_vanishes_nor_overflows(values, scale):
     x = np.array(values) * scale
     assert norm(x) == pytest.approx(scale * math.hypot(*values))
     assert rms(x) == pytest.approx(scale * math.hypot(*values) / math.sqrt(len(values)))

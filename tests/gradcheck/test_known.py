@@ -1,4 +1,4 @@
-"""The checker gives the known verdict on hundreds of functions of benchmarks/corpus."""
+"""The checker gives the known verdict on hundreds of functions in benchmarks/corpus."""
 
 import jax
 import numpy as np
@@ -17,25 +17,25 @@ SEEDS = range(2)
 UNDECIDED = {
     # JAX's derivative of sinc is a difference of nearly equal numbers, so its error is 0.1% even in float64.
     "sinc × 1e-06": "noise above the signal",
-    # The gradient is 1e-12 of f, so rounding of f leaves one digit of it.
+    # The gradient is 1e-12 of f, so rounding of f leaves one digit of the gradient.
     "cos × 1e-06": "noise above the signal",
     "cosh × 1e-06": "noise above the signal",
     "i0 × 1e-06": "noise above the signal",
     "1 + sum of squares × 1e-06": "noise above the signal",
-    # At one of five seeds, the slope of the sum is 1e-8 of it.
+    # At one of five seeds, the slope of the sum is 1e-8 of the sum.
     "sigmoid of jaxgd, saturated": "noise above the signal",
     # At two of five seeds, all results are differences of nearly equal numbers, and so are their derivatives.
     "nn.squareplus × 1e+06": "a rounding of the point changes the gradient",
-    # At one of five seeds, a compiled f rounds differently by more than thirty times the measured noise.
+    # At one of five seeds, the compiled and the eager f differ by more than thirty times the measured noise.
     "difference of large numbers": "f depends on how it is run",
-    # NaN in float32 only.
+    # The function is NaN in float32 only.
     "bessel_jn": "not finite here",
 }
 UNDECIDED_SHARE = 0.02
 # f computes in bfloat16, which hides this error.
 HIDDEN = {"quotient: rounded to bfloat16"}
 
-# The adversarial cases whose verdict is not as expected, with the verdict, its cause or the error.
+# The adversarial cases whose verdict is not as expected, each with its actual verdict, cause or error.
 PENDING = {
     "second order: softplus at 37": "right",
 }
@@ -135,6 +135,6 @@ def unexpected(case, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ADVERSARIAL, ids=names(ADVERSARIAL))
-def test_an_adversarial_case_gets_a_true_verdict(case):
+def test_an_adversarial_case_gets_its_expected_verdict(case):
     found = {unexpected(case, dtype) for dtype in ("float32", "float64")} - {""}
     assert ", ".join(sorted(found)) == PENDING.get(case.name, "")

@@ -1,4 +1,4 @@
-"""The elements of a wrong gradient determine the name of its pattern."""
+"""The wrong elements of a gradient show the pattern of the error, which the report names."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ PATTERNS = [
     (np.roll(RIGHT, 1, 0), "shifted by 1 along axis 0"),
     (np.roll(RIGHT, -2, 1), "shifted by -2 along axis 1"),
     (RIGHT[::-1], "reversed along axis 0"),
-    (RIGHT + 0.25, "off by the same 0.25"),
+    (RIGHT + 0.25, "off by the same amount, 0.25"),
     (changed((2, 3), 0.0), r"one element is wrong, [2, 3]"),
     (changed((2, 3), lambda x: 1.2 * x), r"one element is wrong, [2, 3]"),
     (swapped, "two elements are swapped, [1, 2] and [4, 5]"),
@@ -143,7 +143,7 @@ def test_two_leaves_with_exchanged_gradients_are_named():
     }
     expected = {0: "the leaf holds the gradient of y", 1: "the leaf holds the gradient of x"}
     assert exchanged(searches, "xyz") == expected
-    # Another claim, a right leaf or another number of elements exchanges nothing.
+    # There is no exchange between two claims, with a right leaf, or for different numbers of elements.
     assert exchanged({("vjp", 0): searched(other), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     assert exchanged({("gradient", 0): searched(RIGHT), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     few = searched(other, index=np.arange(5))
@@ -162,7 +162,7 @@ def test_a_small_element_that_is_wrong_is_an_outlier():
     mask = outliers(derivative(claimed, still), derivative(right, still), 0)
     # An error below 1e-14 of the largest element may be rounding.
     assert mask.tolist() == [False, False, True, False]
-    # The noise of one element may be small by chance; another element of similar size shows it.
+    # The noise of one element may be small by chance; another element of similar size shows the noise.
     noisy = np.array([0.0, 0.0, 0.0, 0.0, 1e-7])
     longer = [np.append(x, 3e-6) for x in (claimed, right)]
     assert not outliers(derivative(longer[0], noisy), derivative(longer[1], noisy), 0).any()

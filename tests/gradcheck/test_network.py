@@ -81,7 +81,7 @@ EVERYWHERE = [(which, dtype) for which in ("random", "trained") for dtype in ("f
 @pytest.mark.parametrize(("which", "dtype"), EVERYWHERE)
 @pytest.mark.parametrize("name", SPOILED)
 def test_a_spoiled_rule_is_caught_at_all_weights_and_dtypes(name, which, dtype):
-    """Autodiff has no right gradient to compare with.
+    """The cost has the spoiled rule, so autodiff has no right gradient to compare with.
 
     At trained weights in float32, jax.test_util.check_grads finds none of the 13 faults.
     """

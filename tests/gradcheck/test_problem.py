@@ -44,7 +44,7 @@ def test_the_leaves_are_differentiated_traced_or_static():
         ("p['w']", (2, 3), "float32"),
         ("z", (2,), "complex64"),
     ]
-    # A fixed float is listed by name, another leaf also with its type.
+    # A fixed float is listed by its name, and any other fixed leaf by its name and type.
     assert found.fixed == ("p['flag'] (bool)", "p['i'] (int32[])", "k")
     assert [x.shape for x in found.traced] == [(), ()]
     assert [opaque.value for _, opaque in found.problem.static] == [True]
@@ -112,7 +112,7 @@ def test_upcast_widens_floats_and_keeps_integers(x64):
 # Settings.
 
 
-def test_the_settings_of_a_check_end_with_it():
+def test_the_settings_of_a_check_end_with_the_check():
     callbacks, record = logging.getLogger("jax._src.callback"), logging.makeLogRecord({})
     names = ("enable_x64", "debug_nans", "debug_infs", "numpy_dtype_promotion", "numpy_rank_promotion")
 
@@ -135,7 +135,7 @@ def test_the_settings_of_a_check_end_with_it():
 
 
 def test_strict_promotion_of_dtypes_and_ranks_is_no_obstacle():
-    """In float64, f and its rule mix dtypes that the user's float32 does not."""
+    """In float64, f and its rule mix dtypes, but in the user's float32 they do not."""
     constant = jnp.array([1, 2, 3], jnp.float32)
     rule = jax.custom_vjp(lambda x, factor: jnp.sum(jnp.sin(x) * constant))
     rule.defvjp(

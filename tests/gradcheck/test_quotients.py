@@ -1,4 +1,4 @@
-"""The slope of functions of one number and its error, in NumPy alone."""
+"""The slope of a function of one variable and the error of the slope, in NumPy alone."""
 
 import math
 
@@ -60,8 +60,8 @@ def test_the_short_ladder_suffices_for_a_smooth_function(name):
 
 
 @pytest.mark.parametrize("name", ["a hundred oscillations", "a million oscillations", "steeper within small steps"])
-def test_the_short_ladder_knows_that_it_is_too_coarse(name):
-    """The last step shows that F varies faster, so no claim is right: neither the quotient nor the derivative."""
+def test_the_short_ladder_gives_a_large_error_if_it_is_too_coarse(name):
+    """The last step shows that F varies faster, so a claim equal to the quotient is not called right."""
     F, derivative = SMOOTH[name]
     q = slopes_of(F, SHORT)
     assert SAFETY * q.error[0] > 1e-6 * abs(derivative)
@@ -152,7 +152,7 @@ def share(verdict, found):
 @pytest.mark.parametrize("name", MADE)
 @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-8, 1e-4])
 def test_the_derivatives_of_random_functions_with_noise_are_within_the_error(name, noise):
-    """Ten errors cover each derivative on the long ladder, unless the noise is large, and 99% on the short one."""
+    """On the long ladder, ten errors cover each derivative unless the noise is large; on the short one, 99% of them."""
     beyond, found = verdicts(*draw(MADE[name], 400, LONG, noise))
     assert max(beyond, share(W, found)) <= (0.005 if noise > 1e-8 else 0)
     assert share(R, found) >= {0.0: 1, 1e-12: 0.95, 1e-8: 0.8, 1e-4: 0}[noise]
@@ -165,7 +165,7 @@ def test_a_wrong_factor_of_the_slope_of_a_random_function_is_found(name, noise, 
     _, found = verdicts(*draw(MADE[name], 400, LONG, noise), factor)
     assert R not in found
     assert share(W, found) >= 0.95
-    # The short ladder may know a slope to a thousandth only.
+    # On the short ladder, a slope may be known to a thousandth only.
     assert R not in verdicts(*draw(MADE[name], 400, SHORT, noise), max(factor, 1.01))[1]
 
 
@@ -191,7 +191,7 @@ def test_a_deviation_that_vanishes_at_the_smallest_steps_is_no_noise():
 
 
 @pytest.mark.parametrize(("size", "varies"), [(1.0, False), (1e-7, True), (1e-30, False)])
-def test_ripples_below_the_few_steps_are_seen(size, varies):
+def test_ripples_below_the_steps_of_the_short_ladder_are_detected(size, varies):
     assert slopes_of(lambda t: t + size * np.sin(t / size), SHORT).varies.tolist() == [varies]
 
 
@@ -288,7 +288,7 @@ def rounded(F, dtype):
 
 @pytest.mark.parametrize(("name", "F"), [("sin", np.sin), ("exp", np.exp), ("cos", np.cos), ("sqrt", np.sqrt)])
 def test_noise_of_float32_is_estimated(name, F):
-    """The smallest steps do not change a float32, so their quotients agree on 0. They must not count."""
+    """The smallest steps do not change a float32, so their quotients are 0. These quotients must not count."""
     derivative = {"sin": np.cos(1.0), "exp": np.e, "cos": -np.sin(1.0), "sqrt": 0.5}[name]
     for h in (SHORT, LONG):
         q = slopes_of(rounded(lambda t: F(np.float32(1 + t)), np.float32), h)
@@ -319,8 +319,8 @@ def few_digits(dtype, h, factor, inner, fastest=10.0, n=1000):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_staircase_of_rounded_results_has_no_wrong_slope(dtype):
-    """A few steps of a narrow dtype may look like a slope. The short ladder must not call a doubled one right."""
+def test_the_slope_of_rounded_results_is_rarely_called_wrong(dtype):
+    """A few steps of a narrow dtype may look like a slope. On the short ladder, a doubled slope is not called right."""
     found = few_digits(DTYPES[dtype], LONG, 1.0, float)
     assert share(W, found) <= (0 if dtype == "float32" else 0.005)
     assert share(R, found) >= (0.9 if dtype == "float32" else 0)
@@ -345,7 +345,7 @@ def test_a_staircase_of_rounded_arguments_is_not_mistaken_for_a_constant(dtype, 
         assert R not in few_digits(inner, h, 2.0, inner, fastest)
 
 
-def test_a_floor_with_steps_far_away_is_a_constant():
+def test_a_step_function_far_from_its_steps_is_a_constant():
     """A step that is large compared with rounding belongs to F: the derivative of floor is 0."""
     for F in (lambda t: np.floor(2.5 + t), lambda t: 0.1 * np.round(10 * (0.23 + t))):
         assert judged(F, 0.0).verdict is R
@@ -360,7 +360,7 @@ def test_noise_is_estimated_per_line():
 
 
 def test_a_still_line_has_the_rounding_of_the_other_lines():
-    """F may compute with the numbers of all lines, which hide a small slope along one of them."""
+    """F may compute with the numbers of all lines, whose rounding hides a small slope along one line."""
     q = slopes(lines(lambda t: 1e15 * np.sin(t), lambda t: 1.0))
     assert not q.still[0]
     assert q.still[1]
@@ -380,7 +380,7 @@ def test_a_ladder_shrinks_by_a_quarter():
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_romberg_removes_the_powers_of_h(power):
-    """Errors h, h³, h⁵ of a one-sided difference, h², h⁴, h⁶ of a central one."""
+    """A one-sided difference has errors in h, h³ and h⁵, and a central one in h², h⁴ and h⁶."""
     h = ladder(2.0**-4, 8)
     first = (7 + sum(c * h ** (power + 2 * k) for k, c in enumerate((3.0, -2.0, 5.0))))[None]
     value, error, *_ = romberg(h, first, np.full(1, 1e-15), np.zeros(1), power)
@@ -434,7 +434,7 @@ def test_the_taylor_remainder_is_quadratic_only_for_the_right_derivative(factor)
 
 
 def test_a_linear_function_has_no_taylor_remainder():
-    """The remainder of the right slope is rounding: below the noise of F."""
+    """For the right slope, the remainder is only rounding, which is below the noise of F."""
     both = lines(lambda t: 0.1 + 0.3 * t, lambda t: 0.1 + 0.3 * t, h=SHORT)
     right, wrong = taylor(both, np.array([0.3, 0.4]), np.full(2, EPS))
     assert math.isnan(right)

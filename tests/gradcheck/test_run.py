@@ -50,7 +50,7 @@ def by_numpy(shared, x):
     [(scaled, "vmap", [2, 4, 6]), (by_callback, "jit", [2, 4, 6]), (by_numpy, "eager", [2, 4, np.nan])],
 )
 def test_a_batch_runs_in_the_fastest_mode_that_works(fn, mode, expected):
-    """An element of an eager run that raises becomes NaN."""
+    """In an eager run, the result of an element that raises is NaN."""
     runner = Runner()
     for _ in range(2):
         out = runner(fn, np.float32(2), BATCH)
@@ -133,7 +133,7 @@ TRAITS = {
 
 
 @pytest.mark.parametrize(("fn", "dtype", "iterates"), TRAITS.values(), ids=TRAITS)
-def test_the_jaxpr_shows_the_traits_of_what_depends_on_the_arguments(x64, fn, dtype, iterates):
+def test_the_jaxpr_shows_the_traits_of_computations_with_the_arguments(x64, fn, dtype, iterates):
     assert traits(fn, [np.zeros(2)]) == Traits(eps_of(dtype), iterates, dtype == "float16")
 
 

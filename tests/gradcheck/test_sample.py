@@ -1,4 +1,4 @@
-"""F along directions and elements, in float64 if f runs in it, otherwise in the dtype of the arguments."""
+"""Values of F along directions and elements, in float64 if f can run in it, otherwise in the arguments' dtype."""
 
 import dataclasses
 
@@ -93,7 +93,7 @@ def test_an_empty_leaf_has_no_lines():
 
 
 @pytest.mark.parametrize(("f", "narrowest", "iterates"), [(cast, "bfloat16", False), (iterated, "float64", True)])
-def test_the_traits_of_f_are_known(f, narrowest, iterates):
+def test_the_sampler_reports_the_narrowest_dtype_and_the_iteration_of_f(f, narrowest, iterates):
     d, sampler, lines = sampled(f, 1)
     assert (sampler.narrowest, sampler.iterates, sampler.in_float64) == (narrowest, iterates, True)
     assert sampler.coarse == any("f itself computes in bfloat16" in note for note in d.notes) == (f is cast)

@@ -28,7 +28,7 @@ def sine_with(second):
 
 
 def swirl(x):
-    """Return the gradient of ‖x‖²/2 at (1, 2) only. The field has no potential."""
+    """Return a field without a potential, which equals the gradient of ‖x‖²/2 only at (1, 2)."""
     away = x - jnp.array([1.0, 2.0])
     return x + jnp.array([away[1], -away[0]])
 

@@ -19,7 +19,7 @@ cpu_set_t only(int processor) {
 int main() {
   cpu_set_t all;
   sched_getaffinity(0, sizeof(all), &all);
-  // Pin this thread, so that only the other can leave.
+  // Pin this thread, so that only the other thread can move.
   const cpu_set_t here = only(sched_getcpu());
   sched_setaffinity(0, sizeof(here), &here);
   jaxgd::portable::Team team(2, 1, 16);

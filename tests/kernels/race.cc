@@ -1,4 +1,4 @@
-// Train one network with 1, 2 and 5 threads under the thread sanitizer. The weights must be the same bits.
+// Train one network with 1, 2 and 5 threads under the thread sanitizer. The weights must have the same bits each time.
 #include <cstdio>
 #include <cstring>
 #include <vector>

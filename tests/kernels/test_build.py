@@ -29,14 +29,14 @@ cat $in > "$out"
 """
 
 
-def test_the_library_is_of_these_sources():
+def test_the_library_was_built_from_these_sources():
     if isinstance(native.library(), str):
         pytest.skip(native.library())
     current = BUILD["sources"]().encode() in native.LIBRARY.read_bytes()
     assert current, f"the native library is older than its sources; run `python {SOURCE / 'build.py'}`"
 
 
-def test_a_library_is_kept_only_while_its_sources_and_commands_hold(tmp_path):
+def test_a_library_is_kept_only_while_its_sources_and_commands_are_unchanged(tmp_path):
     sources, compiler = tmp_path / "src", tmp_path / "tools/compiler"
     shutil.copytree(SOURCE, sources, ignore=shutil.ignore_patterns("__pycache__"))
     compiler.parent.mkdir()
@@ -45,7 +45,7 @@ def test_a_library_is_kept_only_while_its_sources_and_commands_hold(tmp_path):
     library = tmp_path / "_native.so"
 
     def build(*words, **environment):
-        """Run build.py. Return True if it linked a library, and the finished process."""
+        """Run build.py. Return True if build.py linked a library, and the finished process."""
         log = compiler.with_name("compiler.log")
         log.unlink(missing_ok=True)
         done = subprocess.run(
@@ -110,7 +110,7 @@ def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
     assert ("jaxgd/kernels/_native.so" in names) == compiler
     assert ("none-any" in wheel.name) == (not compiler)
     if compiler and sys.platform == "linux" and importlib.util.find_spec("auditwheel"):
-        # The library needs no other library of the host than those that manylinux allows, so only the tag changes.
+        # Of the host's libraries, the library needs only those that manylinux allows, so only the tag changes.
         words = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", tmp_path / "tagged", wheel]
         subprocess.run(words, check=True, timeout=100)
         (tagged,) = (tmp_path / "tagged").iterdir()

@@ -1,4 +1,4 @@
-"""The CUDA backend without a GPU: its reasons, its loaded kernels, and the programs that JAX lowers for CUDA."""
+"""The CUDA backend without a GPU: why it cannot run, its loaded kernels, and the programs that JAX lowers for CUDA."""
 
 import itertools
 import re
@@ -30,7 +30,7 @@ def job(sizes=(20, 5, 3), x=np.uint8, y=np.int32, dtype=np.float32, **options):
     return Job(jax.tree.map(jnp.asarray, network), jax.tree.map(jnp.asarray, examples), **known)
 
 
-# The reasons that need no device.
+# The reasons that the backend finds without a device.
 REASONS = {
     "float16": ({"dtype": np.float16}, "the CUDA kernel needs a float32 network, got float16"),
     "an optimizer": ({"optimizer": optax.adam(0.1)}, "knows only plain descent"),
@@ -69,7 +69,7 @@ def test_a_job_that_the_kernel_does_not_take_has_a_reason(name):
         select_backend("cuda", job(**options))
 
 
-def test_a_sharded_array_has_a_reason(monkeypatch):
+def test_a_sharded_array_is_refused_with_a_reason(monkeypatch):
     monkeypatch.setattr(protocol, "_platforms", lambda x: ["gpu", "gpu"])
     assert backend.BACKEND.why_unsupported(job()).endswith("got a sharded array")
 
@@ -330,7 +330,7 @@ def epochs(network, x, y, orders, eta):
     return jax.lax.scan(one, network, orders)
 
 
-def test_a_scan_of_epochs_and_a_vmap_of_it_lower_for_cuda():
+def test_a_scan_of_epochs_and_a_vmap_of_the_scan_lower_for_cuda():
     network, x, y, _, eta = shapes()
     orders = jax.ShapeDtypeStruct((7, N), jnp.int32)
     text = lowered(epochs, network, x, y, orders, eta)
@@ -357,7 +357,7 @@ def test_with_float64_enabled_the_program_is_the_same(x64):
 
 
 def test_a_traced_program_may_run_on_another_device(gpus):
-    """Under jit the arrays count as on the GPU, and JAX may still place the program on the CPU of the same host."""
+    """Under jit, the arrays count as arrays on the GPU, but JAX may place the program on the CPU of the same host."""
     gpus()
     data = np.zeros((N, 20), np.uint8), np.zeros(N, np.int32)
 
@@ -369,6 +369,6 @@ def test_a_traced_program_may_run_on_another_device(gpus):
     traced = jax.jit(trained).trace(jnp.float32(1.0))
     assert traced.lower(lowering_platforms=("cuda",)).as_text().count("custom_call @jaxgd_cuda_epoch(") == 1
     assert "jaxgd_cuda_epoch" not in traced.lower(lowering_platforms=("cpu",)).as_text()
-    # A backend that was asked for stays: on another device JAX reports that it is missing.
+    # A requested backend is kept: on another device, JAX reports that the backend is missing.
     requested = jax.jit(lambda eta: trained(eta, "cuda")).trace(jnp.float32(1.0))
     assert "jaxgd_cuda_epoch" in requested.lower(lowering_platforms=("cpu",)).as_text()

@@ -92,7 +92,7 @@ def test_every_failure_of_a_load_is_one_line(fake_cuda, name):
 def test_a_missing_function_of_the_driver_is_named(fake_cuda):
     fake_cuda(missing=("cuLibraryLoadData",))
     with pytest.raises(
-        CudaError, match=r"^the kernel needs a driver for CUDA 12\.0 or later, and this one has no cuLibraryLoadData$"
+        CudaError, match=r"^the kernel needs a driver for CUDA 12\.0 or later; this driver has no cuLibraryLoadData$"
     ):
         driver.driver().load(b"code")
 

@@ -1,6 +1,7 @@
 """The CUDA backend: plain descent on the quadratic cost, for small networks with one hidden layer.
 
-Each network is trained by one block of threads for the whole epoch. Many networks under `vmap` become the grid.
+Each network is trained by one block of threads for the whole epoch. Under `vmap`, the networks become the blocks of the
+grid.
 """
 
 import functools
@@ -73,7 +74,8 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) ->
 def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
     """Load the kernel for a shape on a device of this process. If that fails, return the reason in one line.
 
-    The first use of a shape compiles the kernel, which takes about a second. Compiled programs refer to it by its name.
+    The first use of a shape compiles the kernel, which takes about a second. Compiled programs refer to the kernel by
+    its name.
     """
     device = driver.device(ordinal)
     if isinstance(device, str):
@@ -105,7 +107,8 @@ _handles: dict[str, int] = {}
 def load(sizes: Sequence[int], batch_size: int, precision: PrecisionLike = None) -> str:
     """Load the kernel on JAX's default GPU, and return its name.
 
-    `train` calls this. Call it before you run an exported program: the program holds only the name of its kernel.
+    `train` loads its kernel itself. Call this function before you run an exported program, which holds only the name of
+    its kernel.
 
     Args:
         sizes: The sizes of the network's layers, such as (784, 30, 10).
@@ -127,7 +130,7 @@ def load(sizes: Sequence[int], batch_size: int, precision: PrecisionLike = None)
 def name_of(shape: Shape) -> str:
     """Load the kernel on JAX's default GPU, and return its name. Raise CudaError with the reason if that fails.
 
-    JAX decides after the tracing which GPU runs a program, so this prepares all GPUs of the same kind.
+    JAX decides after tracing which GPU runs a program, so this loads the kernel on all GPUs of the same kind.
     """
     try:
         ordinal = _default_gpu().local_hardware_id
@@ -172,7 +175,7 @@ def _jax_sees_a_gpu() -> bool:
 
 
 def _extra() -> str:
-    """Return the command that installs JAX for the driver of this host, or for the newest one without a driver."""
+    """Return the command that installs JAX for this host's driver, or for the newest driver if the host has none."""
     device = driver.device()
     old = not isinstance(device, str) and device.driver < (13, 0)
     return f"JAX for a GPU: pip install 'jaxgd[cuda{12 if old else 13}]'"
@@ -230,7 +233,7 @@ Data = tuple[Array, Array]
 
 @functools.cache
 def epoch_of(shape: Shape, name: str) -> Callable[[Network, Array, Array, Array, Array], tuple[Network, Array]]:
-    """Return a function of the network, x, y, order and η that runs an epoch by the kernel of this name."""
+    """Return a function of the network, x, y, order and η. It runs an epoch by the kernel of this name."""
 
     def one(mapped: Mapped, data: Data) -> tuple[Network, Array]:
         (network, order, eta), (x, y) = mapped, data
@@ -250,7 +253,7 @@ def epoch_of(shape: Shape, name: str) -> Callable[[Network, Array, Array, Array,
     def many(mapped: Mapped, data: Data) -> tuple[Network, Array]:
         if mapped[2].ndim == 1:
             return run(mapped, data)
-        # Under a vmap of a vmap, both axes become the grid.
+        # Under a vmap of a vmap, both axes become one grid.
         out = run(tree_map(lambda v: v.reshape(-1, *v.shape[2:]), mapped), data)
         return tree_map(lambda v: v.reshape(*mapped[2].shape, *v.shape[1:]), out)
 
@@ -280,7 +283,7 @@ class _Cuda(Backend):
         return None if isinstance(compiler, str) else str(compiler)
 
     def why_unsupported(self, job: Job) -> str | None:
-        """Return the reason why the kernel cannot run, or None if it can. The first call compiles the kernel."""
+        """Return the reason why the kernel cannot run, or None if it can. The first call may compile the kernel."""
         dtypes = {x.dtype for x in tree_leaves(job.network)}
         if dtypes != {np.dtype("float32")}:
             return f"the CUDA kernel needs a float32 network, got {', '.join(sorted(map(str, dtypes)))}"
@@ -317,7 +320,7 @@ class _Cuda(Backend):
         return None
 
     def why_faster(self, job: Job) -> str:
-        """Return the reason for the CUDA kernel."""
+        """Return the reason for choosing the CUDA kernel."""
         return f"quicker for these shapes, on the GPU ({self.about()})"
 
     def prepare(self, examples: Examples) -> Examples:
@@ -326,7 +329,7 @@ class _Cuda(Backend):
         return Examples(x, y.astype(np.int32 if jnp.issubdtype(y.dtype, np.integer) else np.float32))
 
     def epoch(self, by_xla: Epoch, optimizer_state: Tree, batch_size: int, objective: Objective) -> Epoch:
-        """Return the kernel's epoch."""
+        """Return the function that runs an epoch by the kernel."""
 
         def by_kernel(
             network: Network, examples: Examples, order: Array, eta: Array, _: Array | None

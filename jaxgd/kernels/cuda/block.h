@@ -22,7 +22,7 @@ DEVICE int block_index() { return blockIdx.x; }
 DEVICE void barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
 
-// An array in shared memory. The emulation of this file checks every index and every read.
+// An array in shared memory. The tests' emulation of this file checks every index and every read.
 template <typename T, int N>
 struct Array {
   T values[N];
@@ -89,7 +89,7 @@ DEVICE void arrivals_wait(Arrivals* arrivals, int parity) {
       : "memory");
 }
 // Lets later copies of this thread overwrite shared memory that threads have read before the last barrier. Copies reach
-// the memory through a proxy of their own, and a barrier alone orders only accesses through the usual one.
+// the memory through a proxy of their own, and a barrier alone orders only accesses through the usual proxy.
 DEVICE void fence_before_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Starts a copy from global to shared memory. The addresses and the number of bytes are multiples of 16.
 DEVICE void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals) {

@@ -1,8 +1,8 @@
 """Compiled kernels (cubins), kept on disk between processes.
 
 The folder is $XDG_CACHE_HOME/jaxgd/kernels, by default ~/.cache/jaxgd/kernels. A file's name is a hash of everything
-that decides its content. A damaged or foreign file is replaced by a new compilation. Without a usable
-folder, each process compiles the kernel again, which takes about one second.
+that decides its content. A new compilation replaces a damaged or foreign file. Without a usable folder, each process
+compiles the kernel again, which takes about one second.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from jaxgd.files import read_file, remove_temporaries, write_atomically
 from jaxgd.kernels.cuda.nvrtc import Compiled, Compiler, options_for, sources
 from jaxgd.kernels.cuda.shape import Shape
 
-_LARGEST = 2**24  # bytes; a larger file is not a kernel
+_LARGEST = 2**24  # bytes; a larger file cannot be a kernel
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -66,7 +66,7 @@ def name_of(compiler: Compiler, shape: Shape, architecture: str, *flags: str) ->
 def usable_folder() -> Path | None:
     """Return the folder of the kernels, and create it if necessary. Return None if another user could write to it.
 
-    The user's GPU runs every kernel in this folder, so a foreign kernel would be foreign code.
+    The user's GPU runs every kernel in this folder, so a kernel from another user would run that user's code.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
@@ -94,7 +94,7 @@ def _read(path: Path, name: str) -> Compiled | None:
         held, log, code = body.split(b"\0", 2)
         # A renamed file is intact, but holds another kernel.
         return Compiled(code, log.decode()) if held == name.encode() else None
-    except ValueError:  # an intact file of another form
+    except ValueError:  # an intact file in another format
         return None
 
 

@@ -6,8 +6,8 @@
 // 8 inputs to all hidden neurons. A step has five phases, with a barrier after each of the first four:
 //   1. every warp computes the part of z from its own inputs, on the tensor core;
 //   2. the block sums the parts of z, and computes the hidden outputs;
-//   3. it computes the outputs and the error of the output layer;
-//   4. it computes the error of the hidden layer;
+//   3. the block computes the outputs and the error of the output layer;
+//   4. the block computes the error of the hidden layer;
 //   5. every warp updates its own weights.
 // Meanwhile the device copies the images of the next steps to shared memory.
 //
@@ -46,7 +46,7 @@ struct Shared {
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "shape.py");
 
-// Returns a byte as a float. 0x4b000000 is 2²³, whose lowest bit is worth 1.
+// Returns a byte as a float. 0x4b000000 is the float 2²³, whose lowest bit is worth 1.
 DEVICE float byte_to_float(uint32_t byte) { return of_bits(0x4b000000u | byte) - 8388608.0f; }
 
 // Returns x without the 13 bits that the tensor core ignores.
@@ -91,7 +91,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
   float *w2 = w2s + network * kOutputs * kHidden, *b2 = b2s + network * kOutputs;
   const int steps = (n - 1) / batch_size + 1;
   const auto count_of = [&](int step) { return min(batch_size, n - step * batch_size); };
-  // Returns the row of example e of a step. An index out of range gives row 0 and a result that is not finite.
+  // Returns the row of example e of a step. An index out of range gives row 0, and `finite` 0 at the end.
   bool valid = true;
   const auto row_of = [&](int step, int e) {
     const int32_t r = order[static_cast<int64_t>(step) * batch_size + e];
@@ -204,7 +204,7 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
         }
     barrier();
 
-    // After this barrier no warp reads the images of the last step, so a copy may replace them.
+    // After this barrier, no warp reads the images of the previous step, so a copy may replace them.
     if (warp == 0 && step + kStages - 1 < steps) fetch(step + kStages - 1);
     float slope[kWarpExamples] = {};
 #pragma unroll

@@ -1,4 +1,4 @@
-"""Launches of the kernel without JAX, for scripts that check it, time it, or run it under NVIDIA's tools."""
+"""Launches of the kernel without JAX, for scripts that check or time the kernel or run it under NVIDIA's tools."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ Array = NDArray[Any]
 
 
 class Networks(NamedTuple):
-    """Networks of one hidden layer, in float32, with a leading axis.
+    """Networks with one hidden layer, in float32. Each array has a leading axis of networks.
 
     Attributes:
         w1: Weights of the hidden layer, (networks, hidden, inputs).
@@ -89,7 +89,7 @@ class Training:
         self._order.write(np.asarray(order, np.int32))
 
     def launch(self) -> None:
-        """Start an epoch, and return before it ends. Each further epoch continues from the last."""
+        """Start an epoch, and return before it ends. Each further epoch continues from the previous one."""
         self._context.launch(
             self._kernel,
             self._count,

@@ -75,7 +75,7 @@ class Driver:
         try:
             function: Callable[..., int] = getattr(self._library, name)
         except AttributeError as error:
-            raise CudaError(f"the kernel needs a driver for CUDA 12.0 or later, and this one has no {name}") from error
+            raise CudaError(f"the kernel needs a driver for CUDA 12.0 or later; this driver has no {name}") from error
         return function
 
     def _text(self, code: int) -> str:
@@ -103,7 +103,7 @@ class Driver:
         return Device(ordinal, text, capability, attribute(_MULTIPROCESSORS), attribute(_SHARED_BYTES), self.version)
 
     def load(self, cubin: bytes, entry: str = ENTRY) -> int:
-        """Return the CUkernel of a cubin. It is valid on every device whose architecture the cubin is for."""
+        """Return the CUkernel of a cubin. It is valid on every device of the cubin's architecture."""
         library, kernel = ctypes.c_void_p(), ctypes.c_void_p()
         # The driver copies the code. It needs no context for this.
         self("cuLibraryLoadData", ctypes.byref(library), ctypes.c_char_p(cubin), None, None, 0, None, None, 0)
@@ -179,7 +179,7 @@ def why_unsuitable(device: Device, shape: Shape) -> str | None:
 
 
 class Memory:
-    """Bytes on a device. `free` or the end of its context frees them.
+    """Memory on a device. Its method `free` or the end of its context frees it.
 
     Args:
         context: The context of the device.

@@ -62,7 +62,7 @@ def resources(log: str) -> Resources:
 
 
 class Compiler:
-    """A loaded library NVRTC.
+    """The loaded NVRTC library.
 
     Args:
         path: The file of the library, or a name that the system finds.
@@ -185,13 +185,13 @@ def _first_error(log: str) -> str | None:
 def compiler(most_major: int | None = None) -> Compiler | str:
     """Load NVRTC. If that fails, return the reason in one line.
 
-    The wheels of NVIDIA come first, then the system's library, then the toolkit of CUDA_HOME or /usr/local/cuda.
+    Try NVIDIA's wheels first, then the system's library, then the toolkits of CUDA_HOME, CUDA_PATH and /usr/local/cuda.
 
     Args:
         most_major: The largest major version whose code the driver runs, or None for any.
 
     Returns:
-        NVRTC, or the reason why none can be used.
+        NVRTC, or the reason why it cannot be used.
     """
     reasons = []
     for path in _candidates():

@@ -52,7 +52,7 @@ class Shape(NamedTuple):
 
     @property
     def shared_bytes(self) -> int:
-        """Bytes of shared memory per block: the size of `Shared` in descend.cu, which asserts it."""
+        """Bytes of shared memory per block: the size of `Shared` in descend.cu, which asserts this size."""
         neurons, examples = _rounded_up(self.hidden, 16), _rounded_up(self.batch_size, 8)
         odd_row = self.row_bytes if self.row_bytes // 16 % 2 else self.row_bytes + 16
         images = _STAGES * self.batch_size * odd_row

@@ -4,8 +4,9 @@
 with the flags. CXX names the compiler. CXXFLAGS and LDFLAGS add flags. Compilation needs GCC or Clang, and jaxlib for
 the headers of its foreign-function interface.
 
-The library contains a digest of its sources and one of the commands that compiled it. It is kept if both still hold, or
-if the first holds and the compiler is missing. Otherwise it is deleted, so that a failure leaves no old library.
+The library contains a digest of its sources and one of the commands that compiled it. It is kept if both digests are
+current, or if the digest of the sources is current and the compiler is missing. Otherwise it is deleted, so that a
+failure leaves no old library.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ FLAGS = [
     # Without this flag, the speed of an epoch depends by up to 4% on the length of other code in front of it.
     "-falign-functions=64",
 ]
-# The floats per vector and the flags of each instruction set. A processor without the others runs "portable".
+# The floats per vector and the flags of each instruction set. A processor that supports none of X86 runs "portable".
 PORTABLE: dict[str, tuple[int, list[str]]] = {"portable": (4, [])}
 X86 = {
     "avx2": (8, ["-mavx2", "-mfma"]),
@@ -37,7 +38,7 @@ X86 = {
 
 
 class Commands(NamedTuple):
-    """The words that compile each object file and link the library, and the stamp that the library contains."""
+    """The command lines that compile each object file and link the library, and the stamp that the library contains."""
 
     units: dict[str, list[str]]
     link: list[str]

@@ -1,4 +1,4 @@
-// The arrays of an epoch by the CUDA kernel, and their checks. The emulation in the tests uses them too.
+// The arrays of an epoch by the CUDA kernel, and their checks. The emulation in the tests uses both too.
 #pragma once
 
 #include <cstddef>
@@ -68,7 +68,8 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
   e.outputs = w2.dimensions()[front];
   require(e.hidden > 0 && e.inputs > 0 && e.outputs > 0, "every layer must have a neuron and an input, got ", w1,
           " and ", w2);
-  // A launch takes its sizes as 32-bit integers, and the kernel looks some mini-batches ahead.
+  // The kernel takes its sizes as 32-bit integers, and computes positions up to some mini-batches after the last
+  // example.
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 128;
   const int64_t n = y.dimensions()[0];
   require(n > 0 && n <= kMost, "expected 1 to ", kMost, " examples, got ", n);

@@ -49,8 +49,8 @@ struct Gradient {
 };
 
 // The result of an epoch. `finite` is true if no output was NaN and, for the cross-entropy, no z of an output was
-// infinite. `contended` is true if its threads lost more than an eighth of the time waiting for processors that other
-// work used.
+// infinite. `contended` is true if its threads lost more than an eighth of the time, because other work used their
+// processors.
 struct EpochResult {
   bool finite, contended;
 };
@@ -63,8 +63,8 @@ struct Evaluation {
   bool saturated = true;
 };
 
-// One update per mini-batch, over all examples in the given order: w → (1 − eta · decay) w − eta · ∂C/∂w and
-// b → b − eta · ∂C/∂b. The result is the same, bit for bit, for any number of threads: 1 without a hidden layer,
+// An epoch makes one update per mini-batch, over all examples in the given order: w → (1 − eta · decay) w − eta · ∂C/∂w
+// and b → b − eta · ∂C/∂b. The result is the same, bit for bit, for any number of threads: 1 without a hidden layer,
 // otherwise 1 to padded(n_1)/kPad.
 struct EpochArguments {
   const std::vector<int64_t>& sizes;

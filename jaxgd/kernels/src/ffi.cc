@@ -1,4 +1,4 @@
-// The functions that JAX and Python call. They check every shape and index; the kernels check none.
+// The functions that JAX and Python call. They check every shape and index, because the kernels check none.
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -96,7 +96,7 @@ Cost cost_of(const ffi::Dictionary& attributes) {
   return Cost::kCrossEntropy;
 }
 
-// Returns the kernels for the attribute "isa", an instruction set. By default they are those for the widest vectors.
+// Returns the kernels for the attribute "isa", an instruction set. By default, returns those for the widest vectors.
 const Kernels& kernels_of(const ffi::Dictionary& attributes) {
   const auto isa = attribute<std::string_view>(attributes, "isa", {});
   const Kernels* selected = kernels(isa);

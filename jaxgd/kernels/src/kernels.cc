@@ -23,12 +23,12 @@ namespace jaxgd::JAXGD_ISA {
 namespace {
 
 // The most examples that pass through the network together. An evaluation of bytes uses smaller blocks, of the two
-// tiles that are packed together. Larger ones were no faster.
+// tiles that are packed together. Larger blocks were no faster.
 constexpr int64_t kBlock = 64;
 constexpr int64_t kBytesBlock = 2 * kTileRows;
 
-// Runs f(0) … f(count − 1), each in a thread of its own, because they wait for one another. Returns false, and runs
-// none, if the system refuses to start a thread.
+// Runs f(0) … f(count − 1), each in a thread of its own, because the calls wait for one another. Returns false, and
+// calls f not at all, if the system refuses to start a thread.
 template <typename F>
 bool run_team(int count, const F& f) {
   enum { kWait, kGo, kGiveUp };
@@ -106,13 +106,13 @@ std::optional<EpochResult> epoch_by_team(const EpochArguments& given, int thread
 
 EpochResult epoch(const EpochArguments& given) {
   const std::optional<EpochResult> result = epoch_by_team(given, given.threads);
-  // A team of one is the caller's thread, so it always runs.
+  // A team of one thread uses the caller's thread, so it always runs.
   return result ? *result : epoch_by_team(given, 1).value_or(EpochResult{});
 }
 
 // Returns the rows first … last − 1, sorted by label if the inputs are bytes. Images of one label have more zeros in
-// common, and the kernel skips an input that is 0 in all images of a tile. In tiles of six images of digits, it uses
-// 37% of the inputs if the rows are sorted, and 43% in the order of the data.
+// common, and the kernel skips an input that is 0 in all images of a tile. In tiles of six images of digits, the kernel
+// uses 37% of the inputs if the rows are sorted, and 43% in the order of the data.
 std::vector<int64_t> rows_to_evaluate(const Examples& examples, int64_t first, int64_t last, int64_t classes) {
   std::vector<int64_t> rows(last - first);
   std::iota(rows.begin(), rows.end(), first);
@@ -149,7 +149,7 @@ void evaluate(const std::vector<int64_t>& sizes, const Examples& examples, Cost 
   trainer.read(network);
   std::optional<Sums> sums;
   if (gradients != nullptr) sums = trainer.sums();
-  // Flush the float32 sums after this many examples. More often costs time, more seldom accuracy.
+  // Flush the float32 sums after this many examples. A smaller number costs time, and a larger one accuracy.
   constexpr int64_t kExamples = 512;
   for (int64_t part = next_part.fetch_add(1); part < parts; part = next_part.fetch_add(1)) {
     const int64_t first = examples.n * part / parts, last = examples.n * (part + 1) / parts, n = last - first;

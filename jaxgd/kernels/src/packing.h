@@ -56,7 +56,7 @@ inline uint64_t nonzero(Bytes x) {
 }
 
 // The inputs of a block of examples as floats, packed tile by tile. An input that is zero in all examples of a tile is
-// left out: with five images of digits, three inputs in five.
+// left out. With five images of digits per tile, these are three inputs in five.
 class PackedInputs {
  public:
   PackedInputs(const Examples& examples, int64_t width, int64_t block)
@@ -74,7 +74,7 @@ class PackedInputs {
   Packed numbers() const { return {tiles_.data()}; }
 
   // Packs rows row_of(at) … row_of(at + m − 1), and prefetches the rows of the next `prefetch` examples. Two tiles of 8
-  // rows are transposed at a time; missing rows are zero.
+  // rows are transposed at a time. Rows without an example are zero.
   template <typename RowOf>
   void pack(int64_t at, int64_t m, const RowOf& row_of, int64_t prefetch) {
     const int64_t tiles = (tiles_of(m) + 1) / 2 * 2;

@@ -1,8 +1,9 @@
 // The two matrix products of gradient descent, of weights (rows, p) and the numbers x (rows, m) of a mini-batch.
 //
-// They are blocked for registers and caches. Weights are stored in panels that are two vectors wide: panel q holds
-// columns q · kPanel to (q + 1) · kPanel − 1 of all rows, one row after the other. The last panel may be one vector
-// wide. A tile is up to kTileRows examples by one panel. A microkernel computes one tile, whose sums stay in registers.
+// Both products are blocked for registers and caches. Weights are stored in panels that are two vectors wide: panel q
+// holds columns q · kPanel to (q + 1) · kPanel − 1 of all rows, one row after the other. The last panel may be one
+// vector wide. A tile is up to kTileRows examples by one panel. A microkernel computes one tile, whose sums stay in
+// registers.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +16,8 @@ namespace jaxgd::JAXGD_ISA {
 namespace {
 
 constexpr int64_t kPanel = 2 * kLanes;
-// The most examples in a tile. Its sums, one row of the panel and one number of x must fit in the vector registers: 32
-// with AVX-512, otherwise 16.
+// The most examples in a tile. Its sums, one row of the panel and one number of x must fit in the vector registers.
+// There are 32 with AVX-512, otherwise 16.
 constexpr int64_t kTileRows = kLanes == 16 ? 8 : 6;
 // All tiles multiply this many rows of weights before the next ones, so that the rows stay in the first-level cache.
 constexpr int64_t kDepth = 96;

@@ -1,9 +1,9 @@
 // Threads that train one network together.
 //
-// Each thread owns some neurons of the first hidden layer. Only it reads and changes their weights, so they stay in its
-// caches. Each thread computes all later layers for itself, with the same bits as the others. Those layers are small
-// compared with the first if the network has many inputs. The threads exchange only the activations of the first layer,
-// once per block of examples.
+// Each thread owns some neurons of the first hidden layer. Only this thread reads and changes the weights of these
+// neurons, so the weights stay in its caches. Each thread computes all later layers for itself, with the same bits as
+// the others. Those layers are small compared with the first if the network has many inputs. The threads exchange only
+// the activations of the first layer, once per block of examples.
 #pragma once
 
 #include <atomic>
@@ -44,7 +44,8 @@ class Team {
   }
 
   // Waits until all threads have arrived in this round; rounds count from 1. The others arrive soon, unless the system
-  // has taken the processor of one away, which costs milliseconds. Returns the seconds lost in this way.
+  // has given the processor of one of them to other work, which costs milliseconds. Returns the seconds lost in this
+  // way.
   double wait(int64_t round, int rank) const {
     if (size_ == 1) return 0;
     const auto all_arrived = [&] { return arrived_.load(std::memory_order_acquire) >= round * size_; };
@@ -61,7 +62,7 @@ class Team {
 
  private:
   static constexpr int kSpins = 1000;
-  // Seconds: a shorter wait is not due to a missing processor.
+  // In seconds. A shorter wait is not due to a missing processor.
   static constexpr double kMinLost = 5e-4;
   static constexpr int kUnknown = -1;
 
@@ -75,8 +76,8 @@ class Team {
   }
 
   // Moves this thread to another processor if another thread of the team last ran on this one. The system starts a
-  // thread on the processor of its parent. Both threads spin, so it may let them share that processor for tens of
-  // milliseconds although another one is idle.
+  // thread on the processor of its parent. Both threads spin, and the system may let them share that processor for tens
+  // of milliseconds although another one is idle.
   void migrate(int rank) const {
 #ifdef __linux__
     // Thread 0 belongs to the caller.

@@ -27,7 +27,7 @@ inline int threads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-// Runs `work` on up to `count` threads at once. Rethrows an exception that one of them throws.
+// Runs `work` on up to `count` threads at once. Rethrows an exception that a thread throws.
 inline void on_threads(int64_t count, const std::function<void()>& work) {
   std::exception_ptr failure;
   std::mutex lock;
@@ -51,7 +51,7 @@ inline void on_threads(int64_t count, const std::function<void()>& work) {
   if (failure) std::rethrow_exception(failure);
 }
 
-// Runs f(0) … f(count − 1), several at a time. Rethrows an exception that one of them throws.
+// Runs f(0) … f(count − 1), several calls at a time. Rethrows an exception that a call throws.
 inline void in_parallel(int64_t count, const std::function<void(int64_t)>& f) {
   std::atomic<int64_t> next{0};
   on_threads(count, [&] {
@@ -82,7 +82,7 @@ class TeamSize {
     return static_cast<int>(std::clamp<int64_t>(worth, 1, able));
   }
 
-  // Records if the threads of an epoch were contended.
+  // Records whether the threads of an epoch were contended.
   void update(bool contended) {
     const int next = next_backoff_;
     if (contended) backoff_epochs_ = next;
@@ -93,9 +93,9 @@ class TeamSize {
   static int64_t largest(const std::vector<int64_t>& sizes) { return sizes.size() < 3 ? 1 : padded(sizes[1]) / kPad; }
 
  private:
-  // A thread of a team must wait for the others once per mini-batch. It is worth its cost if it does at least this many
-  // multiply-adds in the first layer of a mini-batch: with 784 inputs and 32 neurons, a second thread gained time from
-  // 4 examples per mini-batch on.
+  // A thread of a team must wait for the others once per mini-batch. A further thread is worth this cost if each thread
+  // does at least this many multiply-adds in the first layer of a mini-batch: with 784 inputs and 32 neurons, a second
+  // thread gained time from 4 examples per mini-batch on.
   static constexpr int64_t kMinMultiplyAdds = 50'000;
   // The most threads that train one network.
   static constexpr int64_t kMost = 4;

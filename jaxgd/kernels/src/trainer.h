@@ -1,7 +1,8 @@
 // One thread's network, with the passes over a mini-batch: feed forward, back-propagate, update.
 //
-// An input that is zero, as most pixels are, costs nothing. The activations and deltas of a mini-batch are (m, p_l). If
-// several threads train one network, each holds only its own columns of the first layer's deltas.
+// An input in bytes that is zero in all examples of a tile, as many pixels are, is skipped. The activations and deltas
+// of a mini-batch are (m, p_l). If several threads train one network, each holds only its own columns of the first
+// layer's deltas.
 #pragma once
 
 #include <cmath>
@@ -22,7 +23,7 @@
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// m examples that are processed together, starting at position `at`.
+// A block of m examples that are processed together, from position `at` on.
 struct Block {
   int64_t at, m;
 };
@@ -58,7 +59,7 @@ class Trainer {
     if (cost == Cost::kCrossEntropy) z_ = zeros(block * padded(sizes[depth_]));
   }
 
-  // Copies a network in, and out.
+  // Copies a network from the caller's layout, and back to it.
   void read(const Layers& from) { weights_.read(from); }
   void write(const MutableLayers& to) const { weights_.write(to); }
 
@@ -217,7 +218,8 @@ class Trainer {
     }
   }
 
-  // a = σ(z) of layer l for m examples, and 0 in the padding. Keeps a second result of each neuron.
+  // a = σ(z) of layer l for m examples, and 0 in the padding. Stores a second result of each neuron, which `kept`
+  // selects.
   template <typename Kept>
   void activate(size_t l, int64_t m, float* a, const Kept& kept) {
     const Columns own = weights_.columns(l);

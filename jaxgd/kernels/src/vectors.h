@@ -60,15 +60,15 @@ inline Vector one_hot(int64_t i) { return lanes() == static_cast<int32_t>(i) ? b
 
 // exp(−|z|), with a relative error of about 1e-7. NaN stays NaN.
 inline Vector exp_minus_abs(Vector z) {
-  // It is 2^k · exp(−r) with an integer k ≤ 0 and |r| ≤ ln 2 / 2. At the clamp, k is −127 and 2^k is stored as 0:
-  // exp(−|z|) is below every normal float there.
+  // The result is 2^k · exp(−r) with an integer k ≤ 0 and |r| ≤ ln 2 / 2. At the clamp, k is −127 and 2^k is stored as
+  // 0: exp(−|z|) is then below every normal float.
   Vector size = z < Vector{} ? -z : z;
   size = size > broadcast(88.1f) ? broadcast(88.1f) : size;
   // Adding and subtracting 1.5 · 2^23 rounds to an integer.
   const Vector magic = broadcast(12582912.0f);
   const Vector shifted = size * broadcast(-1.44269504088896340736f) + magic;
   const Integers k = reinterpret_cast<Integers>(shifted) - reinterpret_cast<Integers>(magic);
-  // ln 2 is the sum of a float of 9 bits and a small one. The product of k and the first is exact.
+  // ln 2 is the sum of a float of 9 bits and a small float. The product of k and the first is exact.
   const Vector whole = shifted - magic;
   const Vector r = (size + whole * broadcast(0.693359375f)) + whole * broadcast(-2.12194440e-4f);
   // The Taylor series of exp(−r) up to r^7. Its remainder is below 6e-9 in absolute value.

@@ -150,7 +150,7 @@ class Weights {
   Columns first_;
   std::vector<Floats> forward_, back_, b_;
   // An update with L2 regularization shrinks all weights. A pass over them took 15% to 20% of an epoch of [784, 30, 10]
-  // and [784, 100, 10], and rounded each weight. A factor of all weights needs no pass.
+  // and [784, 100, 10], and rounded each weight again. Changing a common factor of all weights needs no pass.
   double scale_ = 1;
 };
 

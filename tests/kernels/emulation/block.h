@@ -4,8 +4,8 @@
 // Three faults end the program with a message that names the line of the kernel: an index outside an array in shared
 // memory, a read before the first write or during a copy, and a wait that never ends.
 //
-// block.cc has the other half. It is compiled without -fsanitize=thread, so ThreadSanitizer sees only the kernel's own
-// reads and writes, and the barriers between them.
+// block.cc implements the threads, barriers and copies. It is compiled without -fsanitize=thread, so ThreadSanitizer
+// sees only the kernel's own reads and writes, and the barriers between them.
 #pragma once
 
 #include <algorithm>

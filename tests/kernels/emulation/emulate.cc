@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "block.h"
-// This block.h comes first, because it replaces the GPU's.
+// Include the block.h of this folder first, because it replaces the one for the GPU.
 #include "descend.cu"
 
 // Runs the kernel on `networks` blocks, one after the other. See block::run for `seed` and `truncate`.

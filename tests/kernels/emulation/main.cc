@@ -1,4 +1,4 @@
-// Trains two networks on random bytes for the sanitizers: main [MINI-BATCHES [SEED]].
+// Trains two networks on random bytes, for the sanitizers. Usage: main [MINI-BATCHES [SEED]].
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
