@@ -96,7 +96,7 @@ def test_the_random_start_has_its_distribution(scheme, w_variance, seed):
     assert is_normal(network[0].b, 1.0)
 
 
-def test_is_normal_rejects_other_distributions(seed):
+def test_is_normal_is_false_for_other_distributions(seed):
     rng = np.random.default_rng(seed)
     w = rng.normal(size=30_000)
     assert is_normal(w, 1.0)
