@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def tool(name: str) -> str:
-    """Return the path of a tool in this Python environment, or of the system's."""
+    """Return the path of a tool in this Python environment, or otherwise in the system."""
     path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     if path is None:
         raise SystemExit(f"{name} is not installed.\nRun: pip install -e '.[dev]'")
@@ -55,7 +55,7 @@ def tidy(source: Path, flags: list[str]) -> list[str]:
 
 
 def run(words: list[str]) -> str:
-    """Run a command, and return its findings. They are empty if it succeeds."""
+    """Run a command, and return its output if it fails, or an empty text if it succeeds."""
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr if done.returncode else ""
 

@@ -73,7 +73,7 @@ def correct_by_epoch(configuration: Configuration, data: Dataset, seeds: int, ep
     accuracy = np.full((seeds, epochs + 1), np.nan)
     accuracy[table["seed"], table["epoch"]] = table["test_accuracy"]
     for k in range(1, epochs + 1):
-        # A network that ended early keeps its weights, and so its count.
+        # A network that ended early keeps its weights, so its count stays the same.
         accuracy[:, k] = np.where(np.isnan(accuracy[:, k]), accuracy[:, k - 1], accuracy[:, k])
     return np.asarray(np.rint(accuracy[:, 1:] * len(data.test.labels)), int)
 

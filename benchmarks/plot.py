@@ -50,7 +50,7 @@ GROWTH_CAPTION = (
     "other sizes: [784, 30, 10], 10,000 images,\nbatch size 10 (or the full batch)."
 )
 # Width in inches. A README shows the picture about 830 pixels wide, so fonts appear at their nominal size. DPI = 200
-# stores two pixels for each of them.
+# stores two pixels for each pixel shown.
 WIDTH = 8.3
 DPI = 200
 FONT = 8.5
@@ -107,7 +107,7 @@ def _dots(rows: Sequence[Row], path: Path) -> Path:
     panels = [sorted((row for row in rows if row.case == case), key=lambda row: row.value or 0) for case in cases]
     columns = min(len(cases), 2)
     lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
-    # In lines of text; a panel's title and axis take 2.6 lines.
+    # Heights in lines of text. A panel's title and axis take 2.6 lines.
     heights = [max(map(len, line)) + 2.6 for line in lines]
     height = 0.185 * sum(heights) + 0.6
     figure, axes = plt.subplots(len(lines), columns, figsize=(WIDTH, height), squeeze=False, height_ratios=heights)
@@ -123,7 +123,7 @@ def _dots(rows: Sequence[Row], path: Path) -> Path:
 
 
 def _panel(ax: "Axes", rows: Sequence[Row], places: int) -> None:
-    """Draw the dots of one case, the fastest at the top. At the right of each dot stand its time and ratio.
+    """Draw the dots of one case, the fastest at the top. The time and the ratio are right of each dot.
 
     The ratio is the median ratio to the baseline in the same run. The baseline has none.
 
@@ -169,7 +169,7 @@ def _time(milliseconds: float) -> str:
 
 
 def _growth(rows: Sequence[Row], path: Path) -> Path:
-    """Draw one panel per growing size. The name of a variant stands at the end of its line."""
+    """Draw one panel per growing size. The name of a variant is at the end of its line."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FuncFormatter
 

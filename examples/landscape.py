@@ -1,8 +1,8 @@
 """A random slice through the cost of a trained network hides the steep directions.
 
-Both pictures show the cost around one trained network. The left plane has two random directions. The right plane has
-the eigenvectors of the two largest eigenvalues of the Hessian. On average, the curvature in a random direction is the
-mean of all eigenvalues, and most of these are close to 0.
+Both pictures show the cost around one trained network. The left plane is spanned by two random directions, and the
+right plane by the eigenvectors of the two largest eigenvalues of the Hessian. On average, the curvature in a random
+direction is the mean of all eigenvalues, and most of these are close to 0.
 
 Source: Li et al., Visualizing the loss landscape of neural nets, NeurIPS 2018.
 """

@@ -42,18 +42,18 @@ class _Parameters(NamedTuple):
 class Layer(_Parameters):
     """The weights and biases of one layer of neurons, and their activation.
 
-    a = σ(w a_in + b), with another function in place of σ for another activation.
+    a = σ(w a_in + b), where σ is the activation.
 
     A layer is a tuple of two arrays: `w, b = layer`. It is a pytree with the leaves w and b. The activation is static
-    data of its structure, so the gradient and every other tree like the network carry it too. Make such a tree with
-    `layer._replace(w=…, b=…)`, which keeps the activation.
+    data of the pytree's structure, so a gradient and any other tree of the same structure have the same activation.
+    `layer._replace(w=…, b=…)` makes a layer with other leaves and the same activation.
 
     Attributes:
         w: Weights, (out, in). As in the book, w[j, k] connects input k to neuron j.
         b: Biases, (out,), one per neuron.
         activation: "sigmoid" (default), "tanh", "relu", "softmax" for the output layer, or a function of the weighted
-            inputs z, (..., out), to outputs of the same shape. Another function object means another structure, and
-            recompiles; so define it once.
+            inputs z, (..., out), to outputs of the same shape. A new function object changes the structure and causes a
+            recompilation, so define the function once.
 
     Source: Nielsen, chapter 1, equation (22).
 
@@ -68,12 +68,12 @@ class Layer(_Parameters):
     activation: Activation
 
     def __new__(cls, w: Any, b: Any, activation: Activation = "sigmoid") -> "Layer":
-        """Check the activation."""
+        """Make a layer, and check its activation."""
         return cls._unchecked((w, b), require_activation("Layer", activation))
 
     @classmethod
     def _make(cls, iterable: Any) -> "Layer":  # type: ignore[override]
-        """Return the layer of these arguments."""
+        """Return a layer with these values of w, b and, if given, the activation."""
         return cls(*iterable)
 
     @classmethod
@@ -83,7 +83,7 @@ class Layer(_Parameters):
         return layer
 
     def _replace(self, **changes: Any) -> "Layer":
-        """Return the layer with other weights, biases or another activation."""
+        """Return the layer with the given weights, biases or activation in place of its own."""
         return Layer(**{"w": self.w, "b": self.b, "activation": self.activation} | changes)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -109,7 +109,7 @@ class Layer(_Parameters):
 
     @classmethod
     def tree_unflatten(cls, activation: Activation, leaves: Iterable[Any]) -> "Layer":
-        """Return the layer with these leaves. JAX also passes objects that are no arrays."""
+        """Return the layer with these leaves, unchecked. JAX also passes objects that are not arrays."""
         return cls._unchecked(leaves, activation)
 
 
@@ -193,7 +193,7 @@ def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network
 def require_memory(
     who: str, sizes: Sequence[int], dtype: DTypeLike, copies: int, purpose: str, device: jax.Device | None = None
 ) -> None:
-    """Raise RangeError if copies of a wide network exceed the free memory of a device, and that memory is known."""
+    """Raise RangeError if this number of copies of a wide network needs more memory than a device has free."""
     weights = sum((n_in + 1) * n_out for n_in, n_out in pairwise(sizes))
     if weights < WIDE:
         return
@@ -213,19 +213,19 @@ def _free_memory(device: jax.Device) -> int | None:
     return known["bytes_limit"] - known["bytes_in_use"] if {"bytes_limit", "bytes_in_use"} <= known.keys() else None
 
 
-# Weights of a layer that are drawn together. A draw takes three times the memory of its result.
+# The number of weights that are drawn together. A draw takes three times the memory of its result.
 _BLOCK = 2**22
 
 
 @jit(static_argnames=("n_out", "n_in", "dtype", "scaled", "in_blocks"))
 def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], scaled: bool, in_blocks: bool) -> Array:
-    """Draw the weights of a layer. Blocks of rows save memory, but XLA cannot partition them over devices."""
+    """Draw the weights of a layer. `in_blocks` saves memory, but XLA cannot divide such a draw among devices."""
 
     def drawn(key: PRNGKeyArray, rows: int) -> Array:
         w = jax.random.normal(key, (rows, n_in), dtype)
         if not scaled:
             return w
-        # In one program, XLA would multiply by 1/√in, which rounds differently, and would not round w to its dtype.
+        # Without the barrier, XLA would multiply by 1/√in, which rounds differently, and not round w to its dtype.
         w, divisor = optimization_barrier((w, jnp.sqrt(jnp.asarray(n_in, dtype))))
         return jnp.asarray(w / divisor)
 
@@ -250,7 +250,7 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], sca
 
 @functools.cache
 def _threefry_at_offset() -> object:
-    """Return JAX's default random generator with a key of four words: its own key, and the number of values to skip."""
+    """Return JAX's default random generator for a key of four words: the usual two, and two for the values to skip."""
 
     def random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
         i = jax.lax.iota(jnp.uint32, int(np.prod(shape)))
@@ -262,7 +262,7 @@ def _threefry_at_offset() -> object:
         return bits.reshape(shape)
 
     def unused(*args: object) -> NoReturn:
-        raise NotImplementedError("a key with an offset only draws")
+        raise NotImplementedError("a key with an offset can only draw random bits")
 
     return jax.extend.random.define_prng_impl(
         key_shape=(4,),
@@ -282,7 +282,7 @@ def network_sizes(network: Network) -> tuple[int, ...]:
         network: The layers, first to last.
 
     Returns:
-        One width more than the network has layers.
+        The widths, one more than the number of layers.
 
     Raises:
         DtypeError: If the network is not a tuple of layers with arrays of floats.
@@ -301,7 +301,7 @@ def network_sizes(network: Network) -> tuple[int, ...]:
         raise ShapeError("network: expected at least one layer, got none.\nMake one with init_network(key, sizes).")
     for i, layer in enumerate(network):
         for name, x in zip(Layer._fields, layer, strict=True):
-            # A network from jax.eval_shape has sizes too.
+            # Accept a network from jax.eval_shape, which has shapes but no values.
             if not (isinstance(x, jax.ShapeDtypeStruct) or (hasattr(x, "shape") and is_float(x))):
                 raise DtypeError(
                     f"network: {name} of layer [{i}] must be an array of floats, got {given(x)}.\n"
@@ -369,7 +369,7 @@ def feedforward(
         ShapeError: If the last axis of x is not as wide as the network's input, the layers do not fit together, or an
             activation of your own returns another shape.
         DtypeError: If x is not real floating point, the network is not a tuple of layers with arrays of floats, or an
-            activation is neither a name nor a function to floating point.
+            activation is neither a name nor a function with a floating-point result.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
             precision.
 
@@ -398,7 +398,7 @@ def output_weighted_input(
 
 
 def activated(who: str, network: Network, activation: object) -> Network:
-    """Return the network with other activations, or unchanged for None."""
+    """Return the network with these activations. None keeps the network's own."""
     if activation is None:
         return network
     network_sizes(network)

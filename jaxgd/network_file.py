@@ -50,9 +50,9 @@ def save_network(path: str | Path, network: Network) -> None:
     """Write a network to a safetensors file, for any program that reads the format.
 
     Layer i's weights and biases are the tensors "i.w", (out, in), and "i.b", (out,). The metadata of the file hold the
-    names of the activations, unless all are "sigmoid". The file is replaced whole or not at all. It holds the SHA-256
-    of the tensors and the names, which detects damage. The weights are written in pieces, without a second copy of all
-    of them.
+    names of the activations, unless all are "sigmoid". The file is replaced whole or not at all. It holds a SHA-256
+    of the tensors and of these names, which detects damage. The weights are written in pieces, without a second copy
+    in memory.
 
     If the network spans several processes, all processes call `save_network`. Process 0 writes the file, and the others
     return when it is complete.
@@ -155,7 +155,7 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
     if activations is None:
         warnings.warn(
             f"load_network: {path} has no checksum of jaxgd: its values could not be verified, and its neurons are "
-            "taken for sigmoid neurons.",
+            "assumed to be sigmoid neurons.",
             stacklevel=2,
         )
     return network
@@ -187,7 +187,7 @@ def _require_network(who: str, network: Network) -> None:
 
 
 def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers: int) -> list[str] | None:
-    """Return the activations if the SHA-256 shows that `save_network` wrote this file, and None if it has no SHA-256.
+    """Return the activations if the SHA-256 shows that `save_network` wrote this file. Return None without a SHA-256.
 
     A damaged file raises CheckpointError.
     """
@@ -200,9 +200,9 @@ def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers
             return activations
         raise CheckpointError(
             f"load_network: {path} must have {layers} of the activations {', '.join(ACTIVATIONS)}, got {names[:100]}.\n"
-            "A newer version of jaxgd may know them."
+            "A newer version of jaxgd may know these."
         )
-    # A flipped bit damages at most one of these words. The other one still shows that jaxgd wrote the file.
+    # A flipped bit damages only one of the words "jaxgd" and "sha256". The other shows that jaxgd wrote the file.
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))
     if ours and metadata != {"format": _OLD_NETWORK}:
         raise CheckpointError(
@@ -215,8 +215,8 @@ def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers
 def checksum(kind: str, sha: str, notes: dict[str, str] | None = None) -> dict[str, str]:
     """Return the metadata of a file: its format with a SHA-256, and further texts.
 
-    `sha` is the SHA-256 of all names, dtypes, shapes and values. With texts, the metadata hold the SHA-256 of it and
-    them.
+    `sha` is the SHA-256 of all names, dtypes, shapes and values. If there are notes, the metadata hold a SHA-256 of
+    `sha` and the notes instead.
     """
     if notes:
         sha = hashlib.sha256(json.dumps([sha, notes], sort_keys=True).encode()).hexdigest()
@@ -226,9 +226,10 @@ def checksum(kind: str, sha: str, notes: dict[str, str] | None = None) -> dict[s
 def write_tensors(
     path: Path, kind: str, tensors: Mapping[str, Array | np.ndarray], notes: dict[str, str] | None = None
 ) -> None:
-    """Write arrays to a safetensors file, with their SHA-256. If one spans processes, all must call this together.
+    """Write arrays to a safetensors file, with their SHA-256.
 
-    `notes` are further texts for the metadata.
+    `notes` are further texts for the metadata. If an array spans processes, all processes must call this function
+    together.
     """
     tensors = {name: x if hasattr(x, "dtype") else np.asarray(x) for name, x in tensors.items()}
     names = {dtype: name for name, dtype in _DTYPES.items()}
@@ -249,7 +250,7 @@ def write_tensors(
         return len(content).to_bytes(8, "little") + content
 
     data = len(header("0" * 64))
-    # All processes gather the pieces of an array together, so those without the file also go to the last piece.
+    # All processes gather the pieces of an array together, so every process must read the stream to its end.
     stream = ((name, piece) for name in sorted(tensors) for piece in _with_start(tensors[name]))
 
     def write(file: BinaryIO) -> None:
@@ -328,7 +329,7 @@ def read_tensors(path: Path) -> Tensors:
     with opened(path) as (handle, size), open(handle, "rb", buffering=0, closefd=False) as file:
         length = int.from_bytes(_exactly(file, 8), "little")
         if not 2 <= length <= min(size - 8, _LONGEST):
-            raise ValueError(f"its header must have at most {_LONGEST:,} bytes, and the file all of it")
+            raise ValueError(f"its header must have at most {_LONGEST:,} bytes, and the file must hold all of them")
         metadata, entries = _header(_exactly(file, length), size - 8 - length)
         if (free := free_memory()) is not None and size > free:
             raise OSError(
@@ -355,7 +356,7 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def _exactly(file: FileIO, size: int, buffer: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Return the next bytes of a file, read into a buffer."""
+    """Read exactly `size` bytes of a file into a buffer, and return the buffer."""
     buffer = np.empty(size, np.uint8) if buffer is None else buffer
     view, done = buffer.data, 0
     while done < size:
@@ -381,7 +382,7 @@ def _header(
         or not isinstance(metadata, dict)
         or not all(isinstance(text, str) for text in metadata.values())
     ):
-        raise ValueError("its header must be an object with texts as metadata")
+        raise ValueError("its header must be an object, and its metadata must be texts")
     entries: dict[str, _Place] = {}
     ends: list[tuple[int, int]] = []
     for name, entry in header.items():

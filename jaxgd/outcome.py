@@ -97,7 +97,7 @@ _ADVICE = {
 
 
 def _sentence(reason: Reason, step_size: str | None, numbers: str = "") -> str:
-    # The numbers follow the first sentence.
+    # Insert the numbers at the end of the first sentence.
     first, stop, rest = _MESSAGES[reason].partition(". ")
     with_size, without = _ADVICE.get(reason, ("", ""))
     advice = without if step_size is None else with_size.format(step_size)
@@ -110,13 +110,13 @@ _OK = (Reason.COMPLETED, Reason.GRADIENT, Reason.STEP, Reason.COST, Reason.DECRE
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Outcome:
-    """The reason a run stopped, as an integer code that lives on the device.
+    """The reason a run stopped, as an integer code that is stored on the device.
 
     Attributes:
         code: A `Reason` as an integer: a scalar, or one code per batch element under vmap.
-        gradient_norm: ‖∇C‖ at the end, like code; None if no stopping test needs it. With bounds, the norm of the
-            reduced gradient.
-        gradient_tolerance: The tolerance of ‖∇C‖, like code; None if no stopping test needs it.
+        gradient_norm: ‖∇C‖ at the end, in the shape of `code`; None if no stopping test needs it. With bounds, the norm
+            of the reduced gradient.
+        gradient_tolerance: The tolerance of ‖∇C‖, in the shape of `code`; None if no stopping test needs it.
         step_size: The name of the rule's step size, for the advice in `message`; by default "eta". None if the rule has
             none.
 
@@ -134,7 +134,7 @@ class Outcome:
     step_size: str | None = dataclasses.field(default="eta", metadata={"static": True})
 
     def __repr__(self) -> str:
-        """Show the names of the reasons, such as Outcome(GRADIENT), where the code has a value."""
+        """Show the names of the reasons, such as Outcome(GRADIENT), if the code is not traced."""
         if isinstance(self.code, jax.core.Tracer) or not isinstance(self.code, jax.Array | np.ndarray | np.generic):
             return f"Outcome(code={self.code})"
         reasons, counts = np.unique(np.asarray(self.code), return_counts=True)
@@ -145,7 +145,7 @@ class Outcome:
 
     @property
     def reason(self) -> Reason:
-        """The reason, for a single code that has a value.
+        """The reason, if the code is a single number and not traced.
 
         Example:
             >>> Outcome(jnp.array(0)).reason.name
@@ -157,7 +157,7 @@ class Outcome:
     def ok(self) -> bool | Bool[Array, "*batch"]:
         """True if the run reached its goal: COMPLETED, GRADIENT, STEP, COST, DECREASE or PATIENCE.
 
-        A single code gives a bool. A batch, or a code under jit, gives an array of them.
+        A single code gives a bool. A batch, or a code under jit, gives an array of bools.
 
         Example:
             >>> Outcome(jnp.array([0, 1])).ok.tolist()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxgd.typed import jit
 
-# Bytes of a piece. Smaller pieces take longer, and larger ones more memory: reading and writing hold a few at a time.
+# Bytes of a piece. Smaller pieces take more time, and larger pieces more memory: a few are in memory at a time.
 PIECE = 2**24
 # The odd constants of Knuth's multiplicative hash and of Wellons's integer mixer lowbias32.
 _GOLDEN, _FIRST, _SECOND = np.uint32(0x9E3779B1), np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
@@ -30,7 +30,7 @@ _Index = tuple[Slice, ...]
 def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
     """Return `work()`, run on every process of a job. If it fails on one process, raise on all.
 
-    All processes must call this function together. Otherwise those without an error would wait for the failed one.
+    All processes must call this function together, so that none of them waits for a failed process.
 
     Args:
         work: A function without collective operations.
@@ -59,7 +59,7 @@ def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
 
 
 def from_process_0(numbers: list[int]) -> list[int]:
-    """Return the numbers that process 0 has. All processes must call this function together."""
+    """Return the numbers that process 0 passes. All processes must call this function together."""
     if jax.process_count() == 1:
         return numbers
     from jax.experimental import multihost_utils
@@ -76,7 +76,7 @@ def spans_processes(x: object) -> bool:
 
 
 def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Iterator[_Index]:
-    """Yield the parts of an array of this shape, at most as large as the box, in the order of C.
+    """Yield the parts of an array of this shape, at most as large as the box, in row-major order.
 
     Args:
         shape: The shape of the array.
@@ -101,15 +101,15 @@ def rows(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 
 
 def pieces(x: ArrayLike) -> Iterator[UInt8[np.ndarray, "n"]]:
-    """Yield the bytes of an array's values in the order of C, in pieces.
+    """Yield the bytes of an array's values in row-major order, in pieces.
 
-    The values of an array on one CPU device are not copied. The pieces of an array that spans processes have all its
-    values on every process, and all processes must ask for them together.
+    The values of an array on one CPU device are not copied. If the array spans processes, every process gets all
+    pieces, and all processes must read the pieces together.
     """
     if not isinstance(x, jax.Array):
         whole = np.ascontiguousarray(x)
     elif x.is_fully_replicated:
-        # NumPy's copy of an array on an accelerator lives as long as the array: make it from a view that is dropped.
+        # JAX keeps NumPy's copy of an accelerator array as long as the array. Copy from a view, which is dropped.
         whole = np.ascontiguousarray(x.addressable_data(0))
     else:
         yield from map(_bytes, _gathered(x))
@@ -161,11 +161,11 @@ def assembled(
         dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
         read: A function of slices along each axis, which returns their values.
         sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
-            device, uncommitted, where the parts are read in the order of C.
+            device, uncommitted, where the parts are read in row-major order.
         box: The largest shape of a piece. Default: whole rows.
 
     Returns:
-        The array. JAX owns its memory, so a jitted function that donates it can reuse it.
+        The array. JAX owns its memory, so a jitted function can reuse the memory if the array is donated.
     """
     box = rows(shape, jnp.dtype(dtype).itemsize) if box is None else box
     with jax.enable_x64(True):
@@ -191,7 +191,7 @@ def _filled(
     x = jnp.zeros(shape, dtype, device=device)
     for part in parts:
         piece = np.ascontiguousarray(read(part), dtype)
-        # Wait for the copy. Otherwise pieces that wait for theirs could fill the memory.
+        # Wait for the copy. Otherwise pieces that are not yet copied could fill the memory.
         x = _put(
             x, piece, [np.uint32(s.start - first) for s, first in zip(part, start, strict=True)]
         ).block_until_ready()
@@ -207,20 +207,20 @@ def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
     """Return a digest of 64 bits of the values of each array, as hexadecimal digits.
 
     The digest depends on the values and their places, and not on the devices. An element is one word u of 32 bits, or
-    two words along one more axis. With the indices i₁, …, iₖ of the word, and everything mod 2³²:
+    two words along one more axis. With the indices i₁, …, iₖ of the word, and all arithmetic mod 2³²:
 
         p₀ = q₀ = 0,   pₐ = mix(pₐ₋₁ + g(iₐ + 1)),   qₐ = g·qₐ₋₁ + iₐ
         s = mix(u XOR pₖ),   t = mix(s + qₖ)
         digest = (Σ s, Σ t), the sums over all words
 
-    mix is a bijection, so any change of one word changes Σ s. Two sums of pseudo-random words stay equal with a
-    probability of about 2⁻⁶⁴ if more words change. The digest detects damage; it is no protection against forgery.
+    mix is a bijection, so any change of one word changes Σ s. If more words change, both sums stay equal with a
+    probability of about 2⁻⁶⁴. The digest detects damage; it is no protection against forgery.
     Each device sums its own shards in one pass, without temporary arrays.
 
     All processes must call this function together.
 
     Args:
-        arrays: Arrays of JAX, also sharded ones. Arrays of NumPy count on process 0.
+        arrays: JAX arrays, sharded or not, and NumPy arrays. The NumPy arrays of process 0 are used.
 
     Returns:
         One string of 16 digits per array.
@@ -238,7 +238,7 @@ def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
 
 
 def _own_sums(x: Array | NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the sums of this process's part of an array. Each part of the array counts once among all devices."""
+    """Return the sums of this process's part of an array. One device counts each part of the array."""
     parts: list[tuple[Array | NDArray[Any], Sequence[int]]]
     if not isinstance(x, jax.Array):
         parts = [(x, (0,) * x.ndim)] if jax.process_index() == 0 else []
@@ -277,7 +277,7 @@ def _mix(x: Array) -> Array:
 
 
 def _words(x: Array) -> UInt32[Array, "..."]:
-    """Return the elements as words of 32 bits, in one more axis if they have 64 bits."""
+    """Return the elements as words of 32 bits. Elements of 64 bits give one more axis."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         x = jnp.stack([x.real, x.imag], axis=-1)
     if x.dtype.itemsize <= 4 and not jnp.issubdtype(x.dtype, jnp.inexact):

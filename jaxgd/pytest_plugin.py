@@ -23,7 +23,7 @@ _MARKER = (
     "it. strict=True makes a check fail if it cannot tell."
 )
 
-# The user property that carries an undecided check. User properties also arrive from the workers of pytest-xdist.
+# The user property of a test with an undecided check. The workers of pytest-xdist send such properties too.
 _UNDECIDED = "undecided gradient check"
 
 
@@ -85,8 +85,8 @@ def gradient_seed(request: pytest.FixtureRequest) -> int:
 def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Callable[..., "GradientReport"]:
     """Run jaxgd.check_gradients. Fail the test with the report if a gradient is wrong, otherwise return the report.
 
-    With strict=True, in the call or in the marker `gradients`, a check that cannot tell fails too. Otherwise it is
-    listed at the end of the run. The seed comes from the call, from the marker, or is 0.
+    With strict=True, in the call or in the marker `gradients`, a check that cannot tell fails too. Otherwise this
+    check is listed at the end of the run. The seed comes from the call, from the marker, or is 0.
     """
     node: pytest.Item = request.node
     always = bool(_arguments(node, node.iter_markers("gradients")).get("strict", False))
@@ -117,7 +117,7 @@ def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Calla
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
-    """List the tests with a check that cannot tell."""
+    """List the tests with a check that could not tell."""
     undecided: dict[str, dict[str, None]] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -57,7 +57,7 @@ def norm(v: Tree) -> Float[Array, ""]:
 
 
 def distance(u: V, v: V) -> Float[Array, ""]:
-    """Return ‖u − v‖ for trees with an element, without memory for u − v.
+    """Return ‖u − v‖ for trees with at least one element, without storing u − v.
 
     >>> float(distance([jnp.array(4.0), jnp.array(3.0)], [jnp.array(1.0), jnp.array(-1.0)]))
     5.0
@@ -138,7 +138,7 @@ def size(v: object) -> int:
     return sum(math.prod(jnp.shape(x)) for x in tree_leaves(v))
 
 
-# Fewest variables of a wide tree. In float32 they take 64 MiB. Copies of smaller trees cost little memory.
+# The smallest size of a wide tree in variables: 64 MiB in float32. Copies of smaller trees take little memory.
 WIDE = 2**24
 
 

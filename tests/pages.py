@@ -1,6 +1,6 @@
 """Read README.md and the pages in docs/, and write the help of the commands into docs/commands.md.
 
-`python tests/pages.py --write` replaces the help texts in docs/commands.md by the present ones.
+`python tests/pages.py --write` replaces the help texts in docs/commands.md by the current ones.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def programs(text):
 
 
 def command_lines(text):
-    """Return the words of each line of the shell blocks that runs jaxgd, without the word jaxgd."""
+    """Return the words of each jaxgd command in the shell blocks of a page, without the word jaxgd."""
     lines = [line for _, language, content in blocks(text) if language == "sh" for line in content.splitlines()]
     commands = [command for line in lines for command in re.split(r"&&|\|", line.split(" #")[0])]
     # The value of a variable, such as the number of a task, is not known.
@@ -80,7 +80,7 @@ def help_text(command):
 
 
 def with_help(text):
-    """Return the text of docs/commands.md with the present help of each command."""
+    """Return the text of docs/commands.md with the current help of each command."""
     before = text.split("\n## ")[0].rstrip()
     return "\n\n".join([before, *(f"## {command}\n\n```text\n{help_text(command)}```" for command in COMMANDS)]) + "\n"
 

@@ -1,8 +1,9 @@
-"""Plant one fault after the other in jaxgd/, and check that the quick tests of its room catch each.
+"""Plant one fault after the other in jaxgd/, and check that the listed tests catch each fault.
 
-`python tests/planted_faults.py` plants all faults, `python tests/planted_faults.py rules descent` those in two rooms.
-A fault is undone before the next one is planted; the checkout must have no uncommitted changes in jaxgd/. Each line
-names the room, the fault, the seconds, and the first test that failed. The exit status is 1 if a fault is missed.
+`python tests/planted_faults.py` plants all faults. `python tests/planted_faults.py rules descent` plants the faults in
+two rooms, which are modules or packages of jaxgd/. A fault is undone before the next one is planted. The checkout must
+have no uncommitted changes in jaxgd/. Each line of the output names the room, the seconds, the fault, and the first
+test that failed. The exit status is 1 if a fault is missed.
 
 Faults replace exact text, so a fault whose line has changed is reported as missed. Faults in C++ rebuild the library.
 """
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Fault(NamedTuple):
-    """One line of a file, the same line with a fault, and the tests that must catch it."""
+    """A text in a file, the same text with a fault, and the tests that must catch the fault."""
 
     file: str
     right: str
@@ -791,7 +792,7 @@ def build(fault):
 
 
 def plant(fault, tests):
-    """Plant a fault, run the tests, undo it; return the first failed test, or the reason that none failed."""
+    """Plant a fault, run the tests, and undo the fault. Return the first failed test, or the reason for no failure."""
     path = ROOT / "jaxgd" / fault.file
     source = path.read_text(encoding="utf-8")
     if source.count(fault.right) == 0:
@@ -811,17 +812,17 @@ def plant(fault, tests):
 
 
 def main():
-    """Plant the faults of the rooms that are named, or all."""
+    """Plant the faults of the rooms in the arguments, or all faults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rooms", nargs="*", help="rooms such as rules, descent; all by default")
     parser.add_argument(
-        "--out", type=Path, help="a file that gets one line of JSON per fault; faults that it holds are skipped"
+        "--out", type=Path, help="a file that gets one line of JSON per fault; faults already in it are skipped"
     )
     options = parser.parse_args()
     rows = options.out.read_text().splitlines() if options.out and options.out.exists() else []
     done = {(row["file"], row["right"], row["wrong"]) for row in map(json.loads, rows)}
     if run(["git", "diff", "--quiet", "--", "jaxgd"]).returncode:
-        sys.exit("jaxgd/ has changes that are not committed: commit or stash them first.")
+        sys.exit("jaxgd/ has uncommitted changes.\nCommit or stash them first.")
     missed = 0
     for fault in FAULTS:
         if (options.rooms and room_of(fault) not in options.rooms) or (fault.file, fault.right, fault.wrong) in done:

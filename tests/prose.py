@@ -1,9 +1,10 @@
 """Find phrases in comments, docstrings, messages and pages that make a reader read twice.
 
-`python tests/prose.py` prints the share of marked clauses per room. `python tests/prose.py PATH …` prints each marked
-clause of those files. `python tests/prose.py --lower` lowers the ceilings to the present counts.
+`python tests/prose.py` prints the share of marked clauses per room, which is a folder or a module.
+`python tests/prose.py PATH …` prints each marked clause of the files. `python tests/prose.py --lower` lowers the
+ceilings to the current counts.
 
-A pattern cannot read: it finds habits, and it marks a few plain clauses by mistake (1.6% of the clauses of optax).
+The patterns only find common habits, and they mark a few plain clauses by mistake (1.6% of the clauses of optax).
 """
 
 import ast
@@ -17,17 +18,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = (".py", ".h", ".cc", ".cu", ".c", ".md")
-# The marked clauses that a file may have, where that is more than the share allowed to every file.
+# The file with the ceilings: the number of marked clauses allowed in a file that has more than the usual share.
 CEILINGS = Path(__file__).with_name("prose_ceilings.json")
 SHARE = 0.03
 
-# A clause that starts with one of these puts its verb last or has no noun for its topic.
+# A clause with one of these openings often has its verb last, or no noun as its subject.
 OPENINGS = re.compile(
     r"(Of|What|Whatever|Whose|Who|Whoever|Whether|Beside|Besides|Else|Lest|Nor|None but|Nothing but|By itself"
     r"|By themselves|For want|Not (?:a|the|so)|Thereby|Therein|Hence|Thus) "
     r"|(?:To|By|As) (?!default|in |of |an? example|for|soon|long|far|well)[^,]*$"
 )
-# A clause that uses one of these says in old words, or in a fused relative, what a plain noun would say.
+# Old-fashioned words, and relative clauses in place of a noun.
 PHRASES = re.compile(
     r"\b("
     r"what(?:ever)? (?!to\b|not\b|happen|a (?:user|reader|person))\w+"
@@ -117,7 +118,7 @@ def count(path):
 
 
 def files():
-    """Return every file of the project that holds prose, except copies and the two that quote old phrases."""
+    """Return every file of the project that holds prose, except copies and the two files that quote old phrases."""
     folders = ("jaxgd", "benchmarks", "tests", "docs", "examples", ".github")
     found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
     # The build of the site copies pages to docs/index.md, docs/api and docs/project.
@@ -138,7 +139,7 @@ def allowed(total):
 
 
 def lower():
-    """Lower each ceiling to the present count, and drop those that a file no longer needs."""
+    """Lower each ceiling to the current count, and drop the ceilings that are no longer needed."""
     ceilings = json.loads(CEILINGS.read_text())
     kept = {}
     for path in files():

@@ -34,7 +34,7 @@ def test_feedforward_equals_a_calculation_by_hand(x64):
     np.testing.assert_allclose(weighted_input(network[0], jnp.asarray(x)), [1.7, -0.85, -1.6], rtol=1e-14)
 
 
-def test_leading_axes_are_examples(seed, x64):
+def test_each_index_of_the_leading_axes_is_an_example(seed, x64):
     network, x, _ = example((3, 4, 2), seed, (2, 5))
     a = feedforward(network, x)
     assert a.shape == (2, 5, 2)
@@ -96,7 +96,7 @@ def test_the_random_start_has_its_distribution(scheme, w_variance, seed):
     assert is_normal(network[0].b, 1.0)
 
 
-def test_other_distributions_fail_the_comparison(seed):
+def test_is_normal_is_false_for_other_distributions(seed):
     rng = np.random.default_rng(seed)
     w = rng.normal(size=30_000)
     assert is_normal(w, 1.0)
@@ -140,7 +140,7 @@ def test_random_starts_under_jit_and_vmap(scheme, seed):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
 def test_a_draw_in_blocks_has_the_bits_of_one_draw(dtype, monkeypatch, x64):
-    """Blocks of 2 of 5 rows: the last one overlaps."""
+    """The 5 rows are drawn in blocks of 2, so the last block overlaps the block before it."""
     monkeypatch.setattr("jaxgd.network._BLOCK", 14)
     layer = init_network(KEY, (7, 5), "scaled", dtype)[0]
     w_key = jax.random.split(jax.random.split(KEY, 1)[0])[0]
@@ -158,7 +158,7 @@ def test_a_draw_with_an_offset_counts_beyond_32_bits():
 
 @pytest.mark.bad_input
 def test_a_network_beyond_the_free_memory_is_refused(monkeypatch):
-    """The message has both numbers. Where the free memory is unknown, nothing is checked."""
+    """The message has the needed and the free memory. If the free memory is unknown, nothing is checked."""
     sizes = (784, 30_000, 30_000, 10)
     monkeypatch.setattr("jaxgd.network.free_memory", lambda: 3 * 10**9)
     with pytest.raises(
@@ -247,7 +247,7 @@ def test_a_neuron_of_scalars_is_refused():
 
 @pytest.mark.bad_input
 def test_a_layer_instead_of_a_network_is_refused():
-    """Users easily forget the comma of a tuple with one layer."""
+    """Users easily forget the comma in (layer,)."""
     with pytest.raises(JaxgdError, match="network"):
         network_sizes(GOOD)
 
@@ -262,7 +262,7 @@ def test_a_layer_instead_of_a_network_is_refused():
     ],
     ids=lambda network: type(network).__name__,
 )
-def test_other_objects_are_no_network(network):
+def test_objects_that_are_not_networks_are_refused(network):
     for f in (network_sizes, lambda network: feedforward(network, jnp.ones((5, 3)))):
         with pytest.raises(
             DtypeError,
@@ -275,7 +275,7 @@ def test_other_objects_are_no_network(network):
 @pytest.mark.parametrize(
     "change", [{"key": 0}, {"dtype": "x"}, {"dtype": jnp.float8_e4m3fn}, {"scheme": np.ones(2)}], ids=str
 )
-def test_other_arguments_of_other_types_are_refused(change):
+def test_arguments_of_wrong_types_are_refused(change):
     with pytest.raises(JaxgdError, match=rf"^init_network: {next(iter(change))} must be"):
         init_network(**{"key": KEY, "sizes": (2, 1)} | change)
 

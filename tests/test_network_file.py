@@ -16,14 +16,14 @@ from jaxgd.network import Layer
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_network_round_trip(tmp_path, dtype, x64):
+def test_a_saved_network_loads_bit_for_bit(tmp_path, dtype, x64):
     network = example((4, 3, 2), seed=0, dtype=jnp.dtype(dtype))[0]
     save_network(tmp_path / "n.safetensors", network)
     assert_leaves_close(load_network(tmp_path / "n.safetensors"), network, rtol=0)
 
 
 def test_a_file_keeps_the_activations(tmp_path):
-    """Networks of sigmoid neurons keep their format. Earlier versions refuse a file with other neurons."""
+    """Networks of sigmoid neurons keep the format 2. Other networks have the format 3, which old versions refuse."""
     path, network = tmp_path / "n.safetensors", example((4, 3, 2), seed=0)[0]
     for names, version in ((("sigmoid", "sigmoid"), b"jaxgd.network/2"), (("tanh", "softmax"), b"jaxgd.network/3")):
         given = tuple(layer._replace(activation=name) for layer, name in zip(network, names, strict=True))
@@ -101,7 +101,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("content", "match"), BAD_FILES.values(), ids=BAD_FILES)
-def test_files_without_a_network_are_refused(tmp_path, content, match):
+def test_files_without_a_valid_network_are_refused(tmp_path, content, match):
     path = tmp_path / "n.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=match) as caught:
@@ -171,7 +171,7 @@ def test_only_a_network_is_saved(tmp_path, case):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("path", "error"), [(3, DtypeError), (None, DtypeError), ("\0.safetensors", RangeError)])
-def test_a_path_is_a_path(path, error):
+def test_an_invalid_path_is_refused(path, error):
     with pytest.raises(error, match="save_network: path must"):
         save_network(path, (Layer(ROW, ROW[0, :1]),))
     with pytest.raises(error, match="load_network: path must"):
@@ -187,7 +187,7 @@ def test_a_file_above_the_free_memory_is_refused(tmp_path, monkeypatch):
     load_network(tmp_path / "n.safetensors")
 
 
-def test_a_file_is_the_one_that_safetensors_writes(tmp_path):
+def test_a_file_has_the_bytes_that_safetensors_writes(tmp_path):
     """The format sorts the tensors by their dtypes and names."""
     rng = np.random.default_rng(0)
     tensors = {

@@ -58,7 +58,7 @@ GOOD = {"COMPLETED", "GRADIENT", "STEP", "COST", "DECREASE", "PATIENCE"}
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_each_reason_has_its_message(reason):
+def test_each_reason_has_a_message_and_a_success_flag(reason):
     for code in (jnp.array(reason), np.int32(reason), int(reason)):
         outcome = Outcome(code)
         assert outcome.message.split(":")[1].strip()

@@ -1,4 +1,4 @@
-"""Arrays go through files in pieces, and no damage keeps their digest."""
+"""Arrays are assembled from pieces, saved and restored by several processes, and damage changes their digest."""
 
 import socket
 import subprocess
@@ -46,7 +46,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("dtype", WORDS)
-def test_the_digest_is_the_documented_sum(dtype):
+def test_the_digest_follows_the_documented_formula(dtype):
     x = (10 * HOST).astype(jnp.dtype(dtype))
     assert digest([x]) == [by_hand(WORDS[dtype](x))]
 
@@ -89,7 +89,7 @@ def test_boxes_cover_every_element_once(shape, box, start):
     assert whole.max() == 1
 
 
-def test_an_array_of_many_pieces_is_the_whole(monkeypatch):
+def test_an_array_read_in_pieces_has_all_values(monkeypatch):
     monkeypatch.setattr(pieces, "PIECE", 40)
     x = assembled(HOST.shape, HOST.dtype, HOST.__getitem__)
     assert (x.dtype, x.committed) == (np.float64, False)
@@ -104,7 +104,7 @@ def test_an_array_of_many_pieces_is_the_whole(monkeypatch):
 
 
 def job(folder, action, devices, processes=1):
-    """Run the script as a job of processes. All must end well within 2 minutes."""
+    """Run the script as a job of processes. Each process must succeed within 2 minutes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

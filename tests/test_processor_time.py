@@ -1,4 +1,4 @@
-"""The count of processor seconds per room, and the failure of a run that exceeds a budget."""
+"""The processor seconds of each room (a group of test folders), and the failure of a run above a budget."""
 
 import processor_time
 import pytest
@@ -21,7 +21,7 @@ def test_the_path_of_a_test_decides_its_room(nodeid, room):
     assert processor_time.room_of(nodeid) == room
 
 
-def test_only_a_room_over_its_budget_by_half_is_reported():
+def test_only_a_room_above_one_and_a_half_budgets_is_reported():
     seconds = {room: processor_time.MARGIN * budget for room, budget in processor_time.BUDGETS.items()}
     assert processor_time.over_budget(seconds) == []
     (line,) = processor_time.over_budget(seconds | {"descent": 106})
@@ -35,7 +35,7 @@ class Plugin:
 
 
 @pytest.mark.parametrize(("asked", "status"), [("1", pytest.ExitCode.TESTS_FAILED), ("0", pytest.ExitCode.OK)])
-def test_a_run_over_budget_fails_if_that_is_asked_for(pytester, monkeypatch, asked, status):
+def test_a_run_over_budget_fails_only_on_request(pytester, monkeypatch, asked, status):
     monkeypatch.setenv("JAXGD_TEST_BUDGET", asked)
     monkeypatch.setattr(processor_time, "BUDGETS", {"gradcheck": 0, "descent": 0, "training": 0, "rest": 0})
     pytester.mkdir("tests").joinpath("test_sum.py").write_text("def test_sum():\n    assert sum(range(10**6)) > 0\n")

@@ -1,4 +1,4 @@
-"""The words of the project: old phrases may only become fewer, and new files have next to none."""
+"""The prose of the project: the number of old phrases may only fall, and new files may have very few."""
 
 import functools
 import json
@@ -11,7 +11,7 @@ FILES = {str(path.relative_to(prose.ROOT)): path for path in prose.files()}
 count = functools.cache(prose.count)
 
 
-def test_each_file_keeps_its_ceiling():
+def test_no_file_has_more_marked_clauses_than_its_ceiling():
     failed = []
     for name, path in FILES.items():
         marked, total = count(path)
@@ -21,7 +21,7 @@ def test_each_file_keeps_its_ceiling():
     assert not failed, "\n".join(failed)
 
 
-def test_ceilings_fall_with_the_counts():
+def test_no_ceiling_is_far_above_the_count():
     loose = []
     for name, ceiling in CEILINGS.items():
         marked, total = count(FILES[name]) if name in FILES else (0, 0)
@@ -74,6 +74,6 @@ def test_plain_words_are_not_marked(clause):
         ("a.md", "What is first.\n\n```python\nWhat is not counted.\n```\n\nPlain words follow.\n", 1),
     ],
 )
-def test_texts_are_found(name, source, expected, tmp_path):
+def test_marked_clauses_are_counted_in_all_kinds_of_text(name, source, expected, tmp_path):
     (tmp_path / name).write_text(source)
     assert prose.count(tmp_path / name)[0] == expected

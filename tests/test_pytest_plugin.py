@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# Import it once here, so that the inner pytest runs share it.
+# Import the checker once, so that the inner runs of pytest share it.
 import jaxgd.gradcheck  # noqa: F401
 
 pytest_plugins = ["pytester"]
@@ -30,7 +30,7 @@ def run(pytester):
 def test_the_plugin_loads_in_any_project_without_warnings_and_without_jax(tmp_path):
     heavy = "{'jax', 'jaxlib', 'numpy', 'optax'}"
     (tmp_path / "test_it.py").write_text(f"import sys\n\ndef test_it(): assert not {heavy} & set(sys.modules)\n")
-    # The plugin of jaxtyping imports NumPy, and that of Hypothesis takes a second.
+    # The plugin of jaxtyping imports NumPy, and the plugin of Hypothesis takes a second.
     words = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     words += ["-p", "no:jaxtyping", "-p", "no:hypothesispytest"]
     done = subprocess.run(words, cwd=tmp_path, env={**os.environ, "PYTEST_ADDOPTS": ""}, capture_output=True, text=True)
@@ -97,7 +97,7 @@ def test_an_undecided_check_passes_and_is_listed(run):
     assert end.startswith("=")
 
 
-def test_strict_fails_an_undecided_check(run):
+def test_an_undecided_check_fails_if_strict(run):
     result = run("""
         def test_by_call(check_gradients):
             check_gradients(jnp.abs, 0.0, strict=True)
@@ -116,7 +116,7 @@ def names(result):
     return [line.split()[0].partition("::")[2] for line in result.stdout.lines if " PASSED" in line]
 
 
-def test_points_and_seeds_multiply(run):
+def test_a_test_runs_for_every_pair_of_point_and_seed(run):
     result = run("""
         @pytest.mark.gradients(points={"zero": 0.0, "one": 1.0}, seeds=2)
         def test_both(gradient_point, gradient_seed):
@@ -219,7 +219,7 @@ MISUSE = {
 
 
 def test_a_misused_marker_prints_one_message(run, pytester):
-    """One run for all misuses, with a file for each, because a misuse ends the collection of its file."""
+    """One run collects all misuses. Each has its own file, because a misuse ends the collection of its file."""
     for k, (arguments, parameters, *_) in enumerate(MISUSE.values()):
         source = (
             f"@pytest.mark.gradients({arguments})\ndef test_f({parameters}):\n    raise RuntimeError('not reached')\n"

@@ -1,4 +1,4 @@
-"""Arithmetic on trees is exact even if float32 would overflow, underflow or lose small terms."""
+"""Arithmetic on trees is accurate even if plain float32 would overflow, underflow or lose small terms."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from jaxgd.pytree import all_finite, axpy, dot, norm, select, subtract
 
-# float32 rounds to 6e-8; a few dozen operations stay under 1e-6.
+# float32 has a relative rounding error of 6e-8, so a few operations stay below 1e-6.
 RTOL = 1e-6
 
 
@@ -55,14 +55,14 @@ def test_norm_neither_overflows_nor_underflows(size):
 
 
 @pytest.mark.parametrize("size", [1e38, 2e38, 3e38])
-def test_norm_near_the_largest_number(size):
-    """1/scale is below the smallest normal number, so a product with the reciprocal would be 0."""
+def test_norm_is_accurate_near_the_largest_number(size):
+    """The reciprocal of `size` is below the smallest normal number, so a product with it would be 0."""
     np.testing.assert_allclose(float(norm([jnp.array([size, 0.0])])), size, rtol=RTOL)
     np.testing.assert_allclose(float(jax.jit(norm)([jnp.array([size, 0.0])])), size, rtol=RTOL)
 
 
 def test_the_plain_norm_overflows_and_underflows():
-    """The plain root of squares fails for the sizes of the test above, so that test can fail."""
+    """The plain formula fails at such sizes, so the test of `norm` can fail."""
     assert float(jnp.sqrt(jnp.sum(jnp.array([3e30, 4e30]) ** 2))) == np.inf
     assert float(jnp.sqrt(jnp.sum(jnp.array([3e-30, 4e-30]) ** 2))) == 0
 
@@ -74,7 +74,7 @@ def test_norm_of_an_empty_tree_and_of_zeros_is_0(v):
     assert float(norm(v)) == 0
 
 
-def test_norm_of_infinity_and_nan():
+def test_the_norm_is_infinite_or_nan_if_an_element_is():
     inf, nan = jnp.array([1.0, -jnp.inf]), jnp.array([jnp.nan, 1.0])
     assert float(norm([inf])) == np.inf
     assert np.isnan(norm([nan]))
@@ -82,14 +82,14 @@ def test_norm_of_infinity_and_nan():
     assert np.isnan(norm([jnp.ones(2), nan]))
 
 
-def test_norm_under_jit_and_vmap(seed):
+def test_norm_works_under_jit_and_vmap(seed):
     v = (jnp.asarray(np.random.default_rng(seed).normal(size=(4, 3)), jnp.float32), jnp.arange(4.0))
     batch = jax.jit(jax.vmap(norm))(v)
     for i in range(4):
         np.testing.assert_allclose(batch[i], norm((v[0][i], v[1][i])), rtol=RTOL)
 
 
-def test_subtract():
+def test_subtract_works_leaf_by_leaf():
     difference = subtract({"a": jnp.array([3.0, 1.0]), "b": jnp.array(2.0)}, {"a": jnp.ones(2), "b": jnp.array(5.0)})
     np.testing.assert_array_equal(difference["a"], [2.0, 0.0])
     assert float(difference["b"]) == -3

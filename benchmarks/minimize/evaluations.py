@@ -1,8 +1,8 @@
 """The number of evaluations until a minimizer reaches a target, and the time of one evaluation.
 
 The minimizers are jaxgd's rules and other libraries. C, ∇C and a Hessian-vector product each count as one evaluation. C
-and ∇C at one point count as one too. jaxgd counts its evaluations. For other libraries, a callback in the cost counts
-them while the program runs.
+and ∇C at the same point together count as one. jaxgd counts its evaluations. For other libraries, a callback in the
+cost counts them while the program runs.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ def watched(cost: Callable[[V], Array], watch: Callable[[Array], None]) -> Calla
     """Return the cost with a callback that counts each evaluation while the program runs."""
 
     def count(c: Array) -> None:
-        # An exception must not end the compiled program. Evaluations after the last target change no count.
+        # An exception must not end the compiled program. Evaluations after the last target do not change `reached`.
         with contextlib.suppress(StopIteration):
             watch(c)
 
@@ -145,7 +145,7 @@ def by_optimistix(cost: Callable[[V], Array], v0: V, name: str, watch: Watch, ma
 
 
 def on_named(name: str) -> dict[str, int | None]:
-    """Return, for each minimizer, the evaluations until C is within 1e-8 of a minimum; None if C does not get there.
+    """Return, for each minimizer, the evaluations until C is within 1e-8 of a minimum; None if C never is.
 
     The arithmetic is float64. jaxgd and SciPy may make 5,000 steps. jaxopt and optimistix may make 500, because they do
     not stop at the target.
@@ -192,8 +192,8 @@ LIMIT = 2_000
 
 
 def progress_of_rule(cost: Callable[[V], Array], v0: V, make: Callable[[], jaxgd.Rule]) -> Progress:
-    """Run one of jaxgd's rules from target to target."""
-    # The program is compiled before it is timed.
+    """Run one of jaxgd's rules until C reaches each target in turn."""
+    # Compile the program before the timing.
     jaxgd.minimize(cost, v0, make(), max_steps=1, stop=jaxgd.Stop(cost=TARGETS[0]), record=None)
     reached: list[int | None] = []
     state: jaxgd.DescentState[V] | None = None
@@ -212,7 +212,7 @@ def progress_of_rule(cost: Callable[[V], Array], v0: V, make: Callable[[], jaxgd
 
 
 def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
-    """Return, for each minimizer, the evaluations until C is at each target and the time of one, in float32."""
+    """Return, for each minimizer, the evaluations until C reaches each target, and the time of one, in float32."""
     met = [lambda c, target=target: c <= target for target in TARGETS]
     rules = {"jaxgd gradient_descent(3)": lambda: jaxgd.gradient_descent(3.0), **RULES}
     results = {name: progress_of_rule(cost, v0, make) for name, make in rules.items()}
@@ -227,7 +227,7 @@ def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
     for name, run in compiled.items():
         if not is_installed(name.split()[0]):
             continue
-        # Both runs compile, so the difference of their times leaves the compilation out.
+        # Both runs compile, so the difference of their times excludes the compilation.
         short, watch = Watch(met, LIMIT), Watch(met, LIMIT)
         began = time.perf_counter()
         run(short, 10)
@@ -262,7 +262,7 @@ def rows_on_named(options: Options) -> Iterator[Row]:
 
 
 def rows_on_mnist(options: Options) -> Iterator[Row]:
-    """Yield the counts for each target of the full-batch cost, and the time of one evaluation."""
+    """Yield the counts for each target of the full-batch cost on MNIST, and the time of one evaluation."""
     for variant, progress in progress_on(*mnist_problem(options.data_dir)).items():
         for target, count in zip(TARGETS, progress.reached, strict=True):
             yield count_row(f"{ON_MNIST}/{target}", variant, count, DEFAULT_PRECISION)

@@ -1,7 +1,8 @@
 """The time of a step of `minimize`, compared with a bare `lax.while_loop` and other libraries.
 
 The time of a step is the difference between a run of 2N steps and a run of N steps, divided by N, so that work done
-once per run cancels. All programs run in turn in one process. Their steps are compared before they are timed.
+once per run cancels. All programs run in turn in one process. Before the timing, their points after 5 steps are
+compared.
 """
 
 import functools
@@ -56,8 +57,8 @@ def quadratic(n: int, steps: int) -> Problem:
 def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
     """Return the loop that a user would write: gradient, step and test, and C at each step if `with_cost`.
 
-    `reordered` carries the same state in reverse order. The times of the two loops differ only by chance, for example
-    by the layout that the compiler chooses. The mean of the two times is the baseline of a ratio.
+    With `reordered`, the loop carries the same state in reverse order. The times of the two loops differ only by
+    chance, for example by the layout that the compiler chooses. The mean of the two times is the baseline of a ratio.
     """
     gradient = jax.grad(problem.cost)
     evaluate = jax.value_and_grad(problem.cost) if with_cost else lambda v: (jnp.array(0.0), gradient(v))
@@ -145,7 +146,7 @@ def by_jaxopt(problem: Problem) -> Run:
 
 
 def fewer(problem: Problem) -> int:
-    """Return the divisor of the number of steps for the slow loop in Python, so that it makes about 4,000 steps."""
+    """Return a divisor of the number of steps, so that the slow loop in Python makes about 4,000 steps."""
     return max(1, problem.steps // 4_000)
 
 

@@ -1,7 +1,7 @@
 """Photographs of MNIST's test digits: ink on paper, light and shadows, the surroundings, and a camera.
 
-A photograph follows from its kind, a seed and its index. It is made of reflectances between 0 (black) and 1 (white),
-which the light multiplies. All lengths are in pixels.
+The kind, a seed and an index determine a photograph. Each pixel has a reflectance between 0 (black) and 1 (white),
+which is multiplied by the light. All lengths are in pixels.
 """
 
 import io
@@ -51,7 +51,7 @@ class Scene(NamedTuple):
 
 def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
     """Return the photograph of a kind with this seed and index. Its digits are drawn from these images."""
-    # The digits, the size and the position are the same for all kinds of one digit. A kind adds numbers of its own.
+    # `random` is the same for all kinds, and draws the digits and the size. `own` draws the numbers of one kind.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))
     chosen = random.choice(len(images), size=2, replace=False)[: 2 if kind == "two digits" else 1]
@@ -64,7 +64,7 @@ def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer]
 
 
 def _one(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own: Random) -> Floats:
-    """One digit, at a random place, with a margin of at least a tenth of its size."""
+    """Return the ink of one digit at a random place, with a margin of at least a tenth of its size."""
     return _placed(images[0], shape, random.uniform(0.35, 0.75) * min(shape), random)
 
 
@@ -81,7 +81,7 @@ def _thin(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own
 
 
 def _two(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own: Random) -> Floats:
-    """Two digits side by side with a gap of 0.15 to 0.6 of their height, of about the same height and on one line."""
+    """Return the ink of two digits of similar height on one line, with a gap of 0.15 to 0.6 of their height."""
     size = random.uniform(0.3, 0.5) * min(shape)
     inks = [_digit(image, size * own.uniform(0.9, 1.1), 0.0) for image in images]
     gap = int(size * own.uniform(0.15, 0.6))
@@ -95,7 +95,7 @@ def _two(images: NDArray[np.uint8], shape: tuple[int, int], random: Random, own:
     return _at(row, shape, random)
 
 
-# How the digits lie on the sheet; all other kinds have one digit of ordinary size.
+# The functions that place the digits on the sheet. All other kinds have one digit of ordinary size.
 _SHEETS: dict[str, Callable[..., Floats]] = {"tiny": _tiny, "thick": _thick, "thin": _thin, "two digits": _two}
 
 
@@ -105,7 +105,7 @@ def _digit(image: NDArray[np.uint8], size: float, grow: float) -> Floats:
     big = _zoomed(np.pad(image, 4).astype(float) / 255, factor, order=3)
     level = 0.4
     if grow:
-        # The distance from the outline of the strokes, so that all of them grow or shrink by the same length.
+        # The distance from the outline of the strokes, so that all strokes grow or shrink by the same length.
         outline: Floats = ndimage.distance_transform_edt(big < level) - ndimage.distance_transform_edt(big >= level)
         ink = np.clip(0.5 + grow * size - outline, 0, 1)
         if not (ink > 0.5).any():
@@ -164,7 +164,7 @@ def _along(shape: tuple[int, int], own: Random) -> Floats:
 
 
 def _shading(scene: Scene, own: Random) -> Floats:
-    """Light that falls linearly to one half, in any direction."""
+    """Light that decreases linearly to one half in a random direction."""
     return scene.reflectance * (1 - 0.5 * _along(scene.ink.shape, own))
 
 
@@ -184,7 +184,7 @@ def _soft_shadow(scene: Scene, own: Random) -> Floats:
 
 
 def _vignette(scene: Scene, own: Random) -> Floats:
-    """Light that falls with the squared distance from the middle, to 35–55% in the corners."""
+    """Light that decreases with the squared distance from the middle, to 35–55% in the corners."""
     rows, columns = (np.linspace(-1, 1, n) for n in scene.ink.shape)
     return scene.reflectance * (1 - own.uniform(0.45, 0.65) * (rows[:, None] ** 2 + columns**2) / 2)
 
@@ -197,13 +197,13 @@ def _frame(scene: Scene, own: Random) -> Floats:
     sides = own.choice(4, size=int(own.integers(1, 5)), replace=False)
     level = own.uniform(0, 0.35)
     for side in sides.tolist():
-        rotated = np.rot90(picture, side)  # a view
+        rotated = np.rot90(picture, side)  # a view of the picture
         rotated[start : start + width, start : rotated.shape[1] - start] = level
     return picture
 
 
 def _table(scene: Scene, own: Random) -> Floats:
-    """A sheet on a dark, grainy table, half of them turned by up to 8°."""
+    """A sheet on a dark, grainy table. Half of the sheets are rotated by up to 8°."""
     height, width = scene.ink.shape
     share = own.uniform(0.6, 0.9)
     angle = own.uniform(-8, 8) if own.random() < 0.5 else 0.0
@@ -220,7 +220,7 @@ def _table(scene: Scene, own: Random) -> Floats:
 
 
 def _light_ink(scene: Scene, own: Random) -> Floats:
-    """Light ink on a dark board, under light that falls by up to 30%."""
+    """Light ink on a dark board, under light that decreases by up to 30%."""
     picture = scene._replace(paper=scene.stroke, stroke=scene.paper).reflectance
     return np.asarray(picture * (1 - own.uniform(0, 0.3) * _along(scene.ink.shape, own)))
 
@@ -252,7 +252,7 @@ def _camera(picture: Floats, random: Random, own: Random, kind: str) -> bytes:
         sigma = own.uniform(8, 20)
     if kind == "color":
         picture = _equally_gray(picture, own)
-        quality = 95  # a lower quality halves the resolution of colors
+        quality = 95  # a lower quality stores the colors more coarsely
     noisy = picture + sigma * own.standard_normal(picture.shape)
     content = io.BytesIO()
     image = Image.fromarray(np.rint(np.clip(noisy, 0, 255)).astype(np.uint8))
@@ -261,7 +261,7 @@ def _camera(picture: Floats, random: Random, own: Random, kind: str) -> bytes:
 
 
 def _equally_gray(picture: Floats, own: Random) -> Floats:
-    """Color the paper and the ink so that both have the same gray level and differ in red, green and blue only."""
+    """Color the paper and the ink so that both have the same gray level and differ only in hue."""
     ink = (float(picture.max()) - picture) / float(np.ptp(picture))
     paper, stroke = ((200, 110, 90), (60, 170, 90)) if own.random() < 0.5 else ((90, 130, 215), (170, 105, 125))
     colors = [np.array(color, float) for color in (paper, stroke)]

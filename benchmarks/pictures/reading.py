@@ -1,4 +1,4 @@
-"""How many generated photographs of each kind `jaxgd predict` reads, and how many wrong answers it is sure of."""
+"""The number of generated photographs of each kind that `jaxgd predict` reads, and of its confident errors."""
 
 import contextlib
 import io
@@ -41,9 +41,9 @@ class Counts(NamedTuple):
     """The result for one kind of photograph.
 
     Attributes:
-        correct: Photographs with every digit right, in their order.
-        confident: Photographs with a wrong answer, an activation above 0.5 for it and no warning.
-        warned: Photographs with a warning or an error.
+        correct: The number of photographs with all digits right and in order.
+        confident: The number with a wrong answer, an activation above 0.5 and no warning.
+        warned: The number with a warning or an error.
     """
 
     correct: int

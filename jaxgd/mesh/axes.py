@@ -32,14 +32,15 @@ def explicit_mesh(tree: object) -> Mesh | AbstractMesh | None:
 def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable[[NamedSharding], object]) -> R:
     """Return f(*args), computed with automatic axes.
 
-    With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd do
-    not choose one, so XLA decides. The results have explicit axes again.
+    With explicit axes, JAX refuses an operation whose output sharding is ambiguous. The functions of jaxgd name no
+    output shardings. With automatic axes, XLA chooses the shardings. The results have explicit axes again.
 
     Args:
         f: A function of arrays and static pytrees.
         args: The arguments, trees of arrays.
-        shardings: A function of a sharding for replicated arrays. It returns the shardings of f's result, as a tree or
-            a prefix of it. Only traced results need it: other arrays keep the sharding that XLA has chosen.
+        shardings: A function that takes the sharding of replicated arrays and returns the shardings of f's result, as
+            a tree or a prefix of this tree. It is called only if the results are traced. Other results keep the
+            sharding that XLA has chosen.
 
     Returns:
         The result of f.
@@ -60,8 +61,8 @@ def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable
 def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function of a cost, so that it computes with automatic axes if an argument has explicit axes.
 
-    A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. The function then
-    runs with explicit axes. Results that are traced by `jit` or `vmap` are replicated.
+    A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. With such a cost, the
+    function runs with explicit axes. Results that are traced by `jit` or `vmap` are replicated.
     """
 
     @functools.wraps(f)
@@ -82,7 +83,7 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
         try:
             return automatic(call, tuple(leaves[i] for i in places), lambda replicated: replicated)
         except Exception as error:  # JAX raises several types
-            # The second text is about a cost that calls `jax.shard_map`.
+            # JAX raises the second message if the cost calls `jax.shard_map`.
             if "AxisType.Auto" not in str(error) and "mesh passed to shard_map" not in str(error):
                 raise
             return f(*args, **kwargs)
@@ -91,7 +92,7 @@ def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
 
 
 def _moved(x: jax.Array, old: Mesh, new: Mesh) -> jax.Array:
-    """Return an array of a mesh as one of another mesh of the same devices, without a copy."""
+    """Move an array from a mesh to another mesh of the same devices, without a copy. Return other arrays unchanged."""
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, NamedSharding) and sharding.mesh == old:
         # device_put refuses an array that spans several processes.
@@ -102,7 +103,7 @@ def _moved(x: jax.Array, old: Mesh, new: Mesh) -> jax.Array:
 
 
 def sharding_like(x: jax.Array, replicated: NamedSharding) -> NamedSharding:
-    """Return the sharding of an array on a mesh with explicit axes, or that of replicated arrays."""
+    """Return the sharding of an array whose mesh has explicit axes. Return `replicated` for any other array."""
     mesh = _type_mesh(x)
     if mesh is None or AxisType.Explicit not in mesh.axis_types:
         return replicated
@@ -120,29 +121,29 @@ def _type_mesh(x: object) -> AbstractMesh | None:
 
 
 def varying(tree: T, like: object) -> T:
-    """Return the tree with every array varying over the manual axes over which an array of `like` varies.
+    """Cast every array of the tree to vary over all manual axes over which any array of `like` varies.
 
-    Inside `jax.shard_map`, a value that varies over a mesh axis may differ between its devices. Loops need carries of
-    one type, and a gradient with respect to an array that does not vary is summed over the devices.
+    Inside `jax.shard_map`, a value that varies over a mesh axis may differ between the devices along this axis. Loops
+    need carries of one type. A gradient with respect to an array that does not vary is a sum over the devices.
     """
     axes = _axes_of_tree(like)
 
     def cast(x: Any) -> Any:
-        # Functions, texts and whole numbers are part of the program.
+        # Functions, texts and whole numbers are part of the program, so they have no axes.
         return cast_to_vary(jnp.asarray(x), axes) if isinstance(x, jax.Array | np.ndarray | float) else x
 
     return tree_map(cast, tree) if axes else tree
 
 
 def cast_to_vary(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-    """Return an array that varies over some axes too."""
+    """Cast an array to vary over these axes, in addition to its own axes."""
     missing = axes - varying_axes(x)
     cast: jax.Array = jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
     return cast
 
 
 def varying_axes(x: object) -> frozenset[str]:
-    """Return the manual axes of a mesh over which a traced array, or its outline, varies."""
+    """Return the manual axes of a mesh over which a traced array, or its `jax.ShapeDtypeStruct`, varies."""
     kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x) if is_traced(x) else None
     manual = getattr(kind, "manual_axis_type", None)
     axes: frozenset[str] = frozenset() if manual is None else manual.varying
@@ -154,13 +155,13 @@ def _axes_of_tree(tree: object) -> frozenset[str]:
 
 
 def require_equal_cost(who: str, c: object, v: object) -> None:
-    """Raise RangeError if a cost, or its outline, varies over a manual axis over which v does not.
+    """Raise RangeError if a cost, or its `jax.ShapeDtypeStruct`, varies over a manual axis and v does not.
 
-    Its gradient and its Hessian would be sums over the devices. No device computes the cost of such a sum.
+    JAX would sum the gradient and the Hessian of this cost over the devices, but no device computes the summed cost.
     """
     if shared := sorted(_axes_of_tree(c) - _axes_of_tree(v)):
         raise RangeError(
-            f"{who}: inside jax.shard_map, the cost must be equal on all devices where v is, but it varies over "
+            f"{who}: inside jax.shard_map, the cost must be equal on all devices with the same v, but it varies over "
             f"{', '.join(map(repr, shared))}.\nReturn jax.lax.pmean(cost, {tuple(shared)!r})."
         )
 
@@ -171,7 +172,7 @@ def require_checked_axes(who: str, cost: Callable[..., object], *args: object) -
     JAX then confuses the gradient of a mean over the devices with the gradient of one device.
     """
     axes: tuple[str, ...] = jax.sharding.get_abstract_mesh().manual_axes
-    # With the check, the index of a device varies over its axis.
+    # With check_vma=True, the type of a device's index says that it varies over its axis.
     if not axes or varying_axes(jax.lax.axis_index(axes[0])):
         return
     if _COMMUNICATES.search(str(jax.make_jaxpr(cost)(*args))):

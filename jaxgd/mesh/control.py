@@ -1,8 +1,9 @@
 """Loops and branches of `jax.lax` that also run inside `jax.shard_map`.
 
-In JAX, a loop must return its carry with the type that the carry had, and all branches must return one type. Inside
+In JAX, the body of a loop must not change the type of the carry, and all branches must return the same type. Inside
 `jax.shard_map`, the type says over which axes of the mesh a value varies. A carry that starts as a constant does not
-vary, but its next value may. These functions cast such values first. Elsewhere they are the functions of `jax.lax`.
+vary, but its next value may vary. The functions of this module cast such values first. Outside `jax.shard_map`, they
+only call the functions of `jax.lax`.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ Y = TypeVar("Y")
 
 
 def while_loop(condition: Callable[[T], ArrayLike], body: Callable[[T], T], carry: T) -> T:
-    """Run `jax.lax.while_loop`."""
+    """Run `jax.lax.while_loop`, also inside `jax.shard_map`."""
     if _in_shard_map():
         carry = _settled(body, carry)
         return lax.while_loop(condition, lambda c: _cast_like(carry, body(c)), carry)
@@ -32,7 +33,7 @@ def while_loop(condition: Callable[[T], ArrayLike], body: Callable[[T], T], carr
 
 
 def fori_loop(lower: ArrayLike, upper: ArrayLike, body: Callable[[Array, T], T], carry: T) -> T:
-    """Run `jax.lax.fori_loop`."""
+    """Run `jax.lax.fori_loop`, also inside `jax.shard_map`."""
     if _in_shard_map():
         carry = _settled(lambda c: body(jnp.asarray(lower), c), carry)
         return fori_loop_of_jax(lower, upper, lambda i, c: _cast_like(carry, body(i, c)), carry)
@@ -40,7 +41,7 @@ def fori_loop(lower: ArrayLike, upper: ArrayLike, body: Callable[[Array, T], T],
 
 
 def scan(body: Callable[[T, X], tuple[T, Y]], carry: T, xs: X, length: int | None = None) -> tuple[T, Y]:
-    """Run `jax.lax.scan`."""
+    """Run `jax.lax.scan`, also inside `jax.shard_map`."""
     if not _in_shard_map():
         return lax.scan(body, carry, xs, length)
     first = tree_map(lambda x: x[0], xs)
@@ -54,7 +55,7 @@ def scan(body: Callable[[T, X], tuple[T, Y]], carry: T, xs: X, length: int | Non
 
 
 def cond(condition: ArrayLike, true: Callable[..., T], false: Callable[..., T], *operands: object) -> T:
-    """Run `jax.lax.cond`."""
+    """Run `jax.lax.cond`, also inside `jax.shard_map`."""
     if _in_shard_map():
         results = [eval_shape(branch, *operands) for branch in (true, false)]
         true, false = _varying_like(true, results), _varying_like(false, results)
@@ -63,7 +64,7 @@ def cond(condition: ArrayLike, true: Callable[..., T], false: Callable[..., T], 
 
 
 def _varying_like(branch: Callable[..., T], results: list[T]) -> Callable[..., T]:
-    """Return the branch with a result that varies over the axes over which the result of either branch varies."""
+    """Return the branch, with its result cast to vary over all axes over which the result of any branch varies."""
     return lambda *operands: tree_map(
         lambda out, x, y: cast_to_vary(out, varying_axes(x) | varying_axes(y)), branch(*operands), *results
     )

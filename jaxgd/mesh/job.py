@@ -1,4 +1,4 @@
-"""Join a job of several processes, and leave it, as the commands do."""
+"""A job of several processes, for the commands: join the job, leave it, and run work on process 0."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def join_job() -> int:
     Open MPI's `mpirun`. JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as one on cloud TPUs.
     JAXGD_HEARTBEAT is the number of seconds after which the job ends if one of its processes is lost, 30 by default.
 
-    Call this before anything else of JAX.
+    Call this function before any function of JAX.
 
     Returns:
         The index of this process in its job; 0 without a job.
@@ -91,9 +91,10 @@ def _output_to_stderr() -> Iterator[None]:
 
 
 def leave_job(status: int) -> None:
-    """End this process of a job if it has failed, with its exit status.
+    """End this process with its exit status if it has failed in a job of several processes.
 
-    Otherwise it would wait for processes that wait for it. The others notice its end at once, or within the heartbeat.
+    A usual exit would wait for the other processes, which wait for this process. They notice the end at once, or after
+    the heartbeat timeout.
     """
     import jax
 
@@ -111,7 +112,7 @@ def leave_job(status: int) -> None:
 def on_main(work: Callable[[], T]) -> T | None:
     """Run the work on process 0 only. Return its result on process 0, and None on the others.
 
-    An error of jaxgd on process 0 is raised on all processes. All must call this function together.
+    An error of jaxgd on process 0 is raised on all processes. All processes must call this function together.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""A function of a batch of networks, divided among devices by its leading axis."""
+"""Divide the batch of a function of many networks among devices, along its leading axis."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,8 @@ T = TypeVar("T")
 def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
     """Return f(mapped, shared), where each device computes its own part of the batch.
 
-    XLA cannot divide a call of a library. It would gather the whole batch on every device, and each would compute all
-    of it.
+    XLA cannot divide a call of a library among devices. Without this function, every device would gather and compute
+    the whole batch.
 
     Args:
         f: A function of the mapped and the shared arrays. Element i of each result depends on element i of the mapped
@@ -48,7 +48,7 @@ def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
 
             out: R = jax.lax.map(lambda both: divided(f, *both), (mapped, shared))
         else:
-            # Two axes of batch elements are one longer axis.
+            # Merge the two batch axes into one longer axis.
             out = divided(f, tree_map(lambda x: x.reshape(-1, *x.shape[2:]), mapped), shared)
             out = tree_map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), out)
         return out, jax.tree.map(lambda _: True, out)
@@ -88,7 +88,7 @@ def _partitioned(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
         inputs, outputs = shardings(mesh, operands)
         return mesh, flat, outputs, inputs
 
-    # In the rule of Shardy, a partitioner, "batch" is the axis that may be divided. Each other axis has its own name.
+    # In a rule of Shardy, XLA's partitioner, "batch" is the axis that may be divided. Other axes have their own names.
     names = (f"axis{i}" for i in itertools.count())
     inputs = [_axes(x.ndim, i < n_mapped, names) for i, x in enumerate(leaves)]
     outputs = [_axes(x.ndim, True, names) for x in outlines]

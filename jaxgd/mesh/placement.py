@@ -28,7 +28,7 @@ class Placed:
         images: Inputs, (m, …), with m ≥ n a multiple of the number of devices along the axis.
         labels: Labels or targets, (m, …).
         n: The number of examples.
-        devices: The number of devices that hold the rows. It stays known if `jit` traces the arrays.
+        devices: The number of devices that hold the rows. This number stays known if `jit` traces the arrays.
     """
 
     # JAX may put objects other than arrays in these fields, so their type is Any.
@@ -45,7 +45,7 @@ def place(
 @overload
 def place(data: D, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> D: ...
 def place(data: object, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> object:
-    """Put examples on the devices of a mesh, an equal part of the rows on each.
+    """Put examples on the devices of a mesh, with an equal part of the rows on each device.
 
     If the number of devices does not divide the number n of examples, rows of zeros are added at the end. `train` uses
     only the first n rows, so the padding changes no result.
@@ -64,7 +64,7 @@ def place(data: object, mesh: Mesh, *, axis: str | None = None, pad: bool = True
 
     Raises:
         RangeError: If the mesh has no such axis.
-        ShapeError: If the rows are not divided evenly and `pad` is False, or x and y have different lengths.
+        ShapeError: If the rows cannot be divided evenly and `pad` is False, or x and y have different lengths.
         DataError: If the processes pass different data.
         DtypeError: If an argument has the wrong type.
 
@@ -117,7 +117,7 @@ def _placed(name: str, pair: object, mesh: Mesh, axis: str, pad: bool) -> Placed
 
 
 def _sharded(a: Array | np.ndarray, missing: int, sharding: NamedSharding) -> Array:
-    """Return the array with rows of zeros added, divided by its rows. Each process provides its own rows."""
+    """Add rows of zeros to an array, and divide its rows among the devices. Each process provides its own rows."""
     shape = (len(a) + missing, *a.shape[1:])
     if isinstance(a, jax.Array):
         rows = jnp.concatenate([a, jnp.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a

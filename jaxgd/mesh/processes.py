@@ -19,21 +19,22 @@ def process_count() -> int:
 
 
 def spans_processes(tree: object) -> bool:
-    """Return True if an array of the tree has devices of several processes."""
+    """Return True if any array of the tree is on devices of other processes too."""
     return process_count() > 1 and any(
         isinstance(x, jax.Array) and not is_traced(x) and not x.is_fully_addressable for x in tree_leaves(tree)
     )
 
 
 def is_main() -> bool:
-    """Return True on process 0, which writes the files and prints. It is the only process of most jobs."""
+    """Return True on process 0, which writes the files and prints. Without a job, this is the only process."""
     return jax.process_index() == 0
 
 
 def decided(together: bool, value: T) -> T:
     """Return the value of process 0 if the processes run together, and the process's own value otherwise.
 
-    All processes must call this function together. They then act alike on the clock, and on the answer of a callback.
+    All processes must call this function together. It gives all of them one decision, for instance about a time limit
+    or the answer of a callback.
     """
     if not together:
         return value
@@ -65,7 +66,7 @@ def largest(number: int) -> int:
 
 
 def on_host(x: object) -> Shaped[np.ndarray, "..."]:
-    """Return the values of an array. If it is sharded over processes, all of them must call this function together."""
+    """Return the values of an array. If it is sharded over processes, all processes must call this together."""
     if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
         from jax.experimental import multihost_utils
 

@@ -19,7 +19,7 @@ MODEL = adder.Model(1, "toward zero", "toward zero", 4)
 
 
 class Kernels:
-    """The kernels of a fake driver, which compute in its memory."""
+    """The kernels of a fake driver, in NumPy. They read and write the memory of the driver."""
 
     def __init__(self, spoil):
         self.names, self.memory, self.spoil, self.launches = [], {}, spoil, 0
@@ -70,7 +70,7 @@ class Kernels:
 
 @pytest.fixture
 def on_gpu(fake_cuda, monkeypatch, tmp_path):
-    """Return a function that runs a task as on a GPU, and returns its rows and all its messages."""
+    """Return a function that runs a task on the fake GPU, and returns the task's rows and messages."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAXGD_DATA_DIR", raising=False)
     monkeypatch.setattr(context, "DEVICE", sizes.REHEARSAL)
@@ -91,13 +91,13 @@ def on_gpu(fake_cuda, monkeypatch, tmp_path):
     return run
 
 
-def test_the_adder_task_finds_the_model(on_gpu):
+def test_the_adder_task_finds_the_rounding_of_the_fake_tensor_core(on_gpu):
     (row,), messages = on_gpu(adder.run)
     assert row.details["rounding"] == str(MODEL)
     assert ["note", f"adder of the tensor core: {MODEL}"] in messages
 
 
-def test_the_loops_are_timed(on_gpu):
+def test_the_rates_of_the_loops_follow_from_their_times(on_gpu):
     rows, _ = on_gpu(ceilings.loops)
     # On the fake GPU every measured time is 12.5 ms, with 132 multiprocessors.
     values = {row.case.partition("/")[2]: row.value for row in rows}
@@ -108,7 +108,7 @@ def test_the_loops_are_timed(on_gpu):
     assert values["copy"] == pytest.approx(2 * sizes.REHEARSAL.copied / 0.0125 / 1e12, rel=1e-5)
 
 
-def test_the_errors_against_float64_are_stored(on_gpu):
+def test_the_kernels_errors_are_stored_and_equal_those_of_numpy(on_gpu):
     rows, _ = on_gpu(correct.run)
     errors = {(row.case, row.precision): row.value for row in rows if row.quantity == "error"}
     for case in ("device-task/1-steps", "device-task/3-steps"):
@@ -120,18 +120,18 @@ def test_the_errors_against_float64_are_stored(on_gpu):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        # The weight is near 0.004, the distance near 1, and the limit of the error near 2e-7 of the distance.
+        # The spoiled weight is near 0.004, the distance is near 1, and the limit of the error is near 2e-7.
         (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): expected an error of at most .*, got"),
         (lambda launch: 2e-7 * (launch == 2), r"1 steps, float32 \(2×TF32\): 1 weights differ between two runs"),
     ],
     ids=["error", "bits"],
 )
-def test_a_wrong_kernel_fails_the_comparison(spoil, fault, on_gpu):
+def test_a_spoiled_weight_fails_the_comparison(spoil, fault, on_gpu):
     with pytest.raises(context.TaskError, match=fault):
         on_gpu(correct.run, spoil)
 
 
-def test_the_kernel_is_timed(on_gpu):
+def test_the_kernels_rows_have_its_time_and_the_network_epochs_per_second(on_gpu):
     rows, _ = on_gpu(kernel.times)
     for row in rows:
         assert row.value == 0.0125

@@ -19,7 +19,7 @@ from jaxgd.kernels.cuda.shape import Shape
 pytestmark = pytest.mark.skipif(emulation.why_missing is not None, reason=str(emulation.why_missing))
 
 MNIST = Shape(784, 30, 10, 10, parts=2)
-# Four of eight warps without inputs, inputs that do not fill a group of 8, and one tile of neurons and of examples.
+# Four of the eight warps have no inputs. The inputs do not fill a group of 8. One tile has all neurons and examples.
 SMALL = Shape(27, 5, 3, 4, parts=2)
 
 
@@ -41,7 +41,7 @@ def test_any_epoch_equals_the_books_loop(library):
         for i in range(networks):
             want = by_book(layers(network, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
-            # Up to 50 steps, each with an error of 22 bits (2.4e-7) or less in every sum.
+            # Up to 50 steps. In each of them, every sum has a relative error of at most 2⁻²² (2.4e-7).
             assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
@@ -51,7 +51,7 @@ def test_any_epoch_equals_the_books_loop(library):
 def mnist_runs(genuine_mnist):
     """Return the data of 60 steps, and for two starts the network, the exact result and the error of NumPy's float32.
 
-    One start is random weights, and the other one weights after an epoch of 5,000 steps.
+    One start has random weights. The other start has the weights after an epoch of 5,000 steps.
     """
     train = load_dataset("mnist", genuine_mnist).train
     x, y = np.asarray(train.images).reshape(-1, 784), np.asarray(train.labels).astype(np.int32)
@@ -87,10 +87,10 @@ def test_sixty_steps_on_mnist_are_near_float64(library, mnist_runs, truncate):
         return relative_errors(layers(actual), exact, network)
 
     for start in ("random", "trained"):
-        single = runs[start][2]  # 5e-7 to 8e-6
+        single = runs[start][2]  # from 5e-7 to 8e-6
         assert np.all(errors(start, 2) <= (1.5 if not truncate else 1.7) * single)
         assert np.all(errors(start, 1) <= 3e-3)
-        assert np.all(errors(start, 1) >= 1e-4), "one part must lose digits, or the comparison could not fail"
+        assert np.all(errors(start, 1) >= 1e-4), "one part must lose digits, or this test could not fail"
 
 
 @pytest.mark.parametrize(("z", "slope"), [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)])
@@ -158,8 +158,8 @@ ERROR_BARRIER = "rate * (sum * slope[i]);\n    }\n    barrier();"
 
 
 @pytest.mark.slow
-def test_the_thread_sanitizer_names_both_sides_of_a_missing_barrier(tmp_path):
-    """Without the barrier after the error of the hidden layer, the emulation itself notices nothing."""
+def test_the_thread_sanitizer_names_both_accesses_around_a_missing_barrier(tmp_path):
+    """Without the barrier after the error of the hidden layer, the emulation itself reports nothing."""
     done, line = ran(tmp_path, fault=(ERROR_BARRIER, ERROR_BARRIER.replace("barrier();", "")), **THREADS)
     assert done.returncode != 0
     assert "data race" in done.stderr
@@ -169,7 +169,7 @@ def test_the_thread_sanitizer_names_both_sides_of_a_missing_barrier(tmp_path):
     assert len(lines) > 1, report
 
 
-# The replacement in the kernel, the message, and the lines from the replacement to the named line; None if that varies.
+# The replaced text and its replacement, the message, and the number of lines to the named line; None if it varies.
 FAULTS = {
     "an overrun into the next array": (
         ("s.d2[e * 16 + k] = e < count", "s.d2[e * 16 + k + 250] = e < count"),

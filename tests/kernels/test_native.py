@@ -83,7 +83,7 @@ shapes = given(
 
 
 @settings(max_examples=10)
-# The first update of several makes all weights 0.
+# With this decay, each update first multiplies all weights by 0.
 @example(
     sizes=[7, 16, 2],
     n=30,
@@ -192,7 +192,7 @@ Z = np.array([*Z, *(-z for z in Z)], np.float32)
 
 
 def test_sigmoid_is_accurate_for_tiny_large_and_infinite_z():
-    """Without inputs, z is the bias."""
+    """The inputs are 0, so z is the bias."""
     network = (Layer(np.zeros((len(Z), 1), np.float32), Z),)
     _, a = evaluated(network, np.zeros((1, 1), np.float32), np.zeros((1, len(Z)), np.float32), False)
     assert np.asarray(a)[0] == pytest.approx([exact_sigmoid(z)[0] for z in Z], rel=3e-7, abs=1.2e-38)
@@ -206,8 +206,8 @@ KERNELS = ("xla", "native")
 def test_the_gradient_is_accurate_in_saturation(layer, kernel):
     """∂C/∂b is (a − y)σ′(z) for an output, and wδσ′(z) for a hidden neuron. XLA flushes floats below 1.2e-38 to 0.
 
-    With the cross-entropy, for right and wrong outputs, ∂C/∂b is a − y. Its C is log(1 + exp(−|z|)), and |z| more for a
-    wrong output.
+    With the cross-entropy, ∂C/∂b is a − y for right and wrong outputs. The cost of a right output is
+    log(1 + exp(−|z|)). The cost of a wrong output is larger by |z|.
     """
     z = Z[np.isfinite(Z)]
     cost = cross_entropy if layer.endswith(" output") else quadratic_cost
@@ -246,7 +246,7 @@ def test_the_cross_entropy_is_accurate_for_tiny_and_large_z(y):
 
 
 def test_a_saturated_neuron_learns_with_every_backend():
-    """At z = 17 and y = 0 the cost is 0.5. Each update moves 784 weights by 1.2e-6; after about 1,000 it reaches 0."""
+    """At z = 17 and y = 0 the cost is 0.5. The first updates move 784 weights by 1.2e-6; the last leave C near 0."""
     network = (Layer(jnp.full((1, 784), 17 / 784), jnp.zeros(1)),)
     data = np.full((1200, 784), 255, np.uint8), np.zeros((1200, 1), np.float32)
     options = {"epochs": 14, "batch_size": 10, "eta": 30.0, "key": jax.random.key(0)}
@@ -257,7 +257,7 @@ def test_a_saturated_neuron_learns_with_every_backend():
 
 
 @pytest.mark.parametrize("where", [0, 1])
-def test_nan_is_reported(where):
+def test_a_nan_bias_is_reported(where):
     network = drawn_network(np.random.default_rng(0), (4, 3, 2))
     network[where].b[0] = np.nan
     network = jax.tree.map(jnp.asarray, network)
@@ -269,7 +269,7 @@ def test_nan_is_reported(where):
 
 
 def test_an_infinite_z_is_reported_for_the_cross_entropy():
-    """The cross-entropy is infinite or NaN. The output is 0 or 1, so the quadratic cost is finite."""
+    """The output is 0 or 1, so the quadratic cost is finite. The cross-entropy is infinite or NaN."""
     x, y = np.zeros((6, 4), np.uint8), np.zeros(6, np.int32)
     for z in (np.inf, -np.inf):
         network = drawn_network(np.random.default_rng(0), (4, 3, 2))
@@ -325,7 +325,7 @@ def test_the_derivative_by_eta_equals_the_derivative_with_xla():
     assert actual == pytest.approx(float(want), rel=1e-3)
 
 
-# A wrong argument of the library raises an error and never crashes the process.
+# The library raises an error for a wrong argument, and never crashes the process.
 def epoch_arguments(**changes):
     rng = np.random.default_rng(0)
     x = images(rng, 20, 6, 0.4)
@@ -384,7 +384,7 @@ def test_right_buffers_are_accepted():
     assert call_epoch(**epoch_arguments())[0] == 1
 
 
-# Instruction sets and numbers of threads.
+# The instruction sets, from the least to the most capable.
 ISAS = ("portable", "avx2", "avx512")
 
 
@@ -511,7 +511,7 @@ def test_a_broken_or_missing_library_is_reported(monkeypatch, tmp_path):
     ids=["first of two", "second of two", "smallest", "NaN elsewhere", "NaN at the label"],
 )
 def test_the_native_accuracy_equals_the_public_one(outputs, label, right):
-    """Without inputs, the outputs are σ(b)."""
+    """The inputs are 0, so the outputs are σ(b)."""
     b = np.array(outputs, np.float32)
     network = (Layer(np.zeros((3, 1), np.float32), np.log(b / (1 - b))),)
     (_, actual, saturated, _), a = evaluated(network, np.zeros((2, 1), np.uint8), np.full(2, label, np.int32), False)
@@ -519,8 +519,8 @@ def test_the_native_accuracy_equals_the_public_one(outputs, label, right):
     assert not bool(saturated)
 
 
-def test_every_output_counts_for_saturation():
-    """One output that is not within eps of 0 or 1 decides, in any part of the examples."""
+def test_one_unsaturated_output_makes_saturated_false():
+    """One output that is not within eps of 0 or 1 makes `saturated` false, for any example."""
     x = np.zeros((6000, 1), np.uint8)
     # The input 1 takes the second output from σ(−20) to 1/2.
     network = (Layer(np.full((2, 1), 20, np.float32), np.array([20, -20], np.float32)),)

@@ -1,4 +1,4 @@
-"""A backend is one module and one entry. The choice, the derivatives and the command's options follow from these."""
+"""A backend needs one module and one entry: the choice, the derivatives and the command's options use only these."""
 
 import subprocess
 import sys
@@ -63,7 +63,7 @@ def register(monkeypatch):
     return put
 
 
-def test_the_entries_have_the_names_of_their_backends_and_the_last_runs_everywhere():
+def test_entries_have_their_backends_names_and_the_last_backend_runs_everywhere():
     assert [entry.load().name for entry in registry.BACKENDS] == [entry.name for entry in registry.BACKENDS]
     last = registry.BACKENDS[-1].load()
     assert last.platform is None

@@ -92,7 +92,7 @@ def test_thread_sanitizer_finds_no_race(tmp_path):
 
 
 def test_thread_sanitizer_finds_a_missing_wait(tmp_path):
-    """Remove the wait for the other threads."""
+    """The source is changed: a thread does not wait for the other threads."""
     source = copied(tmp_path)
     changed, right = source / "trainer.h", "lost_ += team_.wait(round_, rank_);"
     assert right in changed.read_text()
@@ -107,12 +107,12 @@ def copied(tmp_path):
 
 
 def test_address_sanitizer_finds_a_short_buffer(tmp_path):
-    """Allocate one row too few for the input of each layer."""
+    """The source is changed: the buffer for the input of each layer has one row too few."""
     source = copied(tmp_path)
     changed, right = source / "weights.h", "forward_[l] = zeros(sizes[l - 1] * columns(l).count);"
     assert right in changed.read_text()
     changed.write_text(changed.read_text().replace(right, right.replace("sizes[l - 1] *", "(sizes[l - 1] - 1) *")))
-    # The test needs no other instruction set, and to compile them all takes a minute.
+    # The test needs one instruction set, and compiling the others takes a minute.
     build, right = source / "build.py", 'x86 = about[1].startswith(("x86_64", "amd64"))'
     assert right in build.read_text()
     build.write_text(build.read_text().replace(right, "x86 = False"))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 def migrates(source, folder):
     """Return True if a thread of a team of two leaves a shared processor in at least two of three runs.
 
-    Three runs, because the system sometimes moves a thread too.
+    The system also moves a thread sometimes, so one run does not decide.
     """
     program = folder / "aside"
     flags = ["-std=c++17", "-O1", "-pthread", "-DJAXGD_ISA=portable", "-DJAXGD_LANES=4", "-Wno-psabi"]

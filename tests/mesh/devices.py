@@ -42,7 +42,7 @@ def error_of(f):
 
 
 def difference(a, b):
-    """Return the largest difference of two trees of arrays, relative above 10⁻³. NaN equals only NaN."""
+    """Return the largest |x − y| / max(|y|, 10⁻³) of the elements of two trees of arrays. NaN equals only NaN."""
     largest = 0.0
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x, float), np.asarray(y, float)
@@ -77,7 +77,7 @@ def placed():
 
 def many_networks(kernel):
     def run(key):
-        # Each network has a decay of its own.
+        # Each network has its own weight decay.
         settings = {"cost": jaxgd.cross_entropy, "l2": jax.random.uniform(key), "kernel": kernel}
         result = jaxgd.train(NETWORK, (X, Y), epochs=2, batch_size=10, eta=1.0, key=key, **settings)
         return result.network, result.history.cost
@@ -86,7 +86,7 @@ def many_networks(kernel):
 
 
 def quick():
-    """Padded examples, and four networks of the native kernels on four devices."""
+    """Check padded examples, and four networks of the native kernels on four devices."""
     one, many = train(NETWORK, (X, Y), None, kernel="xla"), train(NETWORK, place((X, Y), MESHES["Auto"]), None)
     keys = jax.random.split(KEY, 4)
     compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
@@ -95,7 +95,7 @@ def quick():
     settings = {"evaluate": False, "gradient_norm": False}
     whole = jax.jit(lambda v, data: train(v, data, None, **settings).network).lower(NETWORK, placed_data).compile()
     nan = X.copy()
-    nan[1, 1] = np.nan  # on the first of the devices
+    nan[1, 1] = np.nan  # on the first device
     return {
         "error nan": error_of(lambda: train(NETWORK, place((nan, Y), MESHES["Auto"]), None)),
         "data of jit": jax.eval_shape(lambda v: train(v, placed_data, None, **settings).network, NETWORK) is not None,
@@ -119,7 +119,7 @@ def errors_of_place():
 
 
 def batch():
-    """Eight networks on four devices, by the native kernels and by XLA."""
+    """Compare eight networks on four devices with one device, for the native kernels and XLA."""
     keys = jax.random.split(KEY, 8)
     results = {}
     for kernel in ("native", "xla"):
@@ -146,7 +146,7 @@ def cost(v, a):
 
 
 def descents():
-    """`minimize`, curvature and the checker, with divided arguments and inside shard_map."""
+    """Compare `minimize`, curvature and the checker with one device: divided arguments, and shard_map."""
     v0, results = jnp.zeros(8), {}
     descend = functools.partial(jaxgd.minimize, rule=jaxgd.wolfe(), max_steps=50)
     one = descend(cost, v0, args=(jnp.asarray(A),))
@@ -163,7 +163,7 @@ def descents():
             results[f"{kind} {name} outcome"] = s.outcome.reason.name == one.outcome.reason.name
         sharp = jaxgd.sharpness(cost, put(mesh, v0, "d"), args=(put(mesh, A, None, "d"),)).value
         results[f"{kind} sharpness"] = difference(sharp, jaxgd.sharpness(cost, v0, args=(A,)).value)
-        jaxgd.check_gradients(cost, v0, jnp.asarray(A))  # its compiled programs are for one device
+        jaxgd.check_gradients(cost, v0, jnp.asarray(A))  # compiles programs for one device
         results[f"{kind} check"] = jaxgd.check_gradients(cost, put(mesh, v0, "d"), put(mesh, A, None, "d")).verdict
         inside = jax.shard_map(
             lambda v, a: descend(lambda v, a: jax.lax.pmean(cost(v, a), "d"), v, args=(a,)).v,

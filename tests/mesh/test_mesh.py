@@ -15,7 +15,7 @@ import jaxgd
 HERE = Path(__file__).parent
 # The programs of these tests import the jaxgd that is tested here.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(jaxgd.__file__).parents[1])}
-# float32: the costs of 3 epochs differ by a few roundings of 6e-8. Weights near 0 differ by more, relative to 1e-3.
+# In float32, the costs differ by a few roundings of 6e-8. Weights near 0 differ by more, relative to 1e-3.
 ROUNDING = {"cost": 1e-6, "": 1e-5}
 
 ERRORS = {
@@ -36,7 +36,7 @@ def on_four_devices(group):
 
 
 def check(results):
-    """Check each result by its name: an error, a count of collectives, a fact, or a difference."""
+    """Check each result. Its name says if it is an error, a number of collectives, a truth value or a difference."""
     wrong = {}
     for name, value in results.items():
         if name in ERRORS:
@@ -57,13 +57,13 @@ def check(results):
     return results
 
 
-def test_four_devices_equal_one():
+def test_four_devices_give_the_results_of_one():
     assert len(check(on_four_devices("quick"))) == 11
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "least"), [("placed", 15), ("batch", 13), ("descents", 17)])
-def test_every_kind_of_mesh_equals_one_device(group, least):
+def test_every_kind_of_mesh_gives_the_results_of_one_device(group, least):
     assert len(check(on_four_devices(group))) >= least
 
 
@@ -91,8 +91,8 @@ def in_processes(script, count, *words, **environment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_equal_one_device(count, tmp_path):
-    """Each process also gets the same results, and stops at the same update by the clock of process 0."""
+def test_several_processes_give_the_results_of_one_device(count, tmp_path):
+    """All processes get the same results. A time limit stops them at the same update, by the clock of process 0."""
     ends = in_processes([HERE / "processes.py"], count, tmp_path)
     assert [code for code, *_ in ends] == [0] * count, ends[0][2][-3000:]
     results = [json.loads(out.splitlines()[-1]) for _, out, _ in ends]

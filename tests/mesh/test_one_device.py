@@ -1,4 +1,4 @@
-"""The room mesh in one process with one device: bad input, and programs that are only traced."""
+"""The package jaxgd.mesh in one process with one device: bad input, and programs that are only traced."""
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,10 @@ def test_wrong_variables_of_a_job_are_refused(monkeypatch, variables, words):
         join_job()
 
 
-def test_one_process_is_no_job(monkeypatch):
+def test_one_process_does_not_join_a_job(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     assert join_job() == 0
-    leave_job(1)  # returns
+    leave_job(1)  # returns, because there is no job
     assert decided(False, 3) == 3
     assert on_main(lambda: 3) == 3
     assert on_host(jnp.ones(2)).tolist() == [1.0, 1.0]
@@ -74,7 +74,7 @@ def test_placed_data_are_refused():
 
 
 def test_descents_are_traced_inside_shard_map():
-    """Each device has its own descents. JAX refuses loops whose carry changes its type."""
+    """Each device has its own descents. JAX would refuse a loop whose carry changes its type."""
 
     rule = jaxgd.wolfe()
 

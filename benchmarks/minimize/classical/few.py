@@ -1,4 +1,4 @@
-"""Classical problems of two to four variables that are given by a formula without measured data."""
+"""Classical problems of two to six variables that are given by a formula without measured data."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +24,7 @@ def powell_badly_scaled(v: Array) -> Array:
 
 
 def brown_badly_scaled(v: Array) -> Array:
-    """Return r = (v₁ − 10⁶, v₂ − 2·10⁻⁶, v₁v₂ − 2). Brown, unpublished, in the collection."""
+    """Return r = (v₁ − 10⁶, v₂ − 2·10⁻⁶, v₁v₂ − 2). Brown, unpublished, in MGH."""
     return jnp.stack([v[0] - 1e6, v[1] - 2e-6, v[0] * v[1] - 2])
 
 

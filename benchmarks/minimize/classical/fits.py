@@ -6,7 +6,7 @@ from jax import Array
 
 from benchmarks.minimize.classical.problem import MGH, Problem, constant
 
-# The measured values yᵢ, in units of the last digit of the source.
+# The data of each problem, mostly the measured values yᵢ as integers in units of their last digit.
 BARD = np.array([14, 18, 22, 25, 29, 32, 35, 39, 37, 58, 73, 96, 134, 210, 439]) / 100
 GAUSSIAN = np.array([9, 44, 175, 540, 1295, 2420, 3521, 3989, 3521, 2420, 1295, 540, 175, 44, 9]) / 1e4
 MEYER = np.array(
@@ -33,7 +33,7 @@ def bard(v: Array) -> Array:
 
 
 def gaussian(v: Array) -> Array:
-    """Return rᵢ = v₁ exp(−v₂(tᵢ − v₃)²/2) − yᵢ, with tᵢ = (8 − i)/2, i from 1 to 15. In the collection."""
+    """Return rᵢ = v₁ exp(−v₂(tᵢ − v₃)²/2) − yᵢ, with tᵢ = (8 − i)/2, i from 1 to 15. Defined in MGH."""
     t = constant((8 - np.arange(1, 16)) / 2, v)
     return v[0] * jnp.exp(-v[1] * (t - v[2]) ** 2 / 2) - constant(GAUSSIAN, v)
 
@@ -79,7 +79,7 @@ def osborne_2(v: Array) -> Array:
 def watson(v: Array) -> Array:
     """Return rᵢ = Σ (j − 1)vⱼtᵢʲ⁻² − (Σ vⱼtᵢʲ⁻¹)² − 1, with tᵢ = i/29, i from 1 to 29. Kowalik and Osborne (1968).
 
-    The last two are r₃₀ = v₁ and r₃₁ = v₂ − v₁² − 1.
+    The last two residuals are r₃₀ = v₁ and r₃₁ = v₂ − v₁² − 1.
     """
     t, j = np.arange(1, 30)[:, None] / 29, np.arange(v.size)
     powers, slopes = t**j, j[1:] * t ** (j[1:] - 1)
@@ -97,7 +97,7 @@ FITS = (
     ),
     Problem("osborne-1", osborne_1, (0.5, 1.5, -1, 0.01, 0.02), (5.46489e-5,), (5.4648946974826e-5,), (), f"{MGH} 17"),
     Problem(
-        # The collection also lists C = 5.65565e-3. That point is a saddle, which falls along v₁ − v₅.
+        # MGH also lists C = 5.65565e-3. That point is a saddle, which falls along v₁ − v₅.
         "biggs-exp6", biggs_exp6, (1, 2, 1, 1, 1, 1), (0.0,), (0.0,), ((1, 10, 1, 5, 4, 3),), f"{MGH} 18",
     ),
     Problem(

@@ -1,4 +1,4 @@
-"""Classical problems of any number n of variables. Large n make the table's extended versions."""
+"""Classical problems of any number n of variables. The extended problems of the table have large n."""
 
 from collections.abc import Callable
 
@@ -26,18 +26,18 @@ def extended_rosenbrock(v: Array) -> Array:
 
 
 def powell_singular(v: Array) -> Array:
-    """Return, for each four (a, b, c, d), a + 10b, √5 (c − d), (b − 2c)² and √10 (a − d)². Spedicato (1975).
+    """Return, for each group (a, b, c, d) of variables, a + 10b, √5 (c − d), (b − 2c)² and √10 (a − d)².
 
-    The Hessian is singular at the minimum.
+    The Hessian is singular at the minimum. Spedicato (1975).
     """
     a, b, c, d = v.reshape(-1, 4).T
     return jnp.concatenate([a + 10 * b, 5**0.5 * (c - d), (b - 2 * c) ** 2, 10**0.5 * (a - d) ** 2])
 
 
 def wood(v: Array) -> Array:
-    """Return, for each four (a, b, c, d), the residuals of Wood's function. Colville (1968).
+    """Return, for each group (a, b, c, d) of variables, the residuals of Wood's function. Colville (1968).
 
-    They are 10 (b − a²), 1 − a, √90 (d − c²), 1 − c, √10 (b + d − 2) and (b − d)/√10.
+    The residuals are 10 (b − a²), 1 − a, √90 (d − c²), 1 − c, √10 (b + d − 2) and (b − d)/√10.
     """
     a, b, c, d = v.reshape(-1, 4).T
     bent = [10 * (b - a**2), 1 - a, 90**0.5 * (d - c**2), 1 - c]
@@ -52,7 +52,7 @@ def penalty_1(v: Array) -> Array:
 def penalty_2(v: Array) -> Array:
     """Return the 2n residuals of the second penalty function. Gill, Murray and Pitfield (1972).
 
-    They are v₁ − 0.2; √10⁻⁵ (exp(vᵢ/10) + exp(vᵢ₋₁/10) − exp(i/10) − exp((i − 1)/10)) for i from 2 to n;
+    The residuals are v₁ − 0.2; √10⁻⁵ (exp(vᵢ/10) + exp(vᵢ₋₁/10) − exp(i/10) − exp((i − 1)/10)) for i from 2 to n;
     √10⁻⁵ (exp(vᵢ/10) − exp(−1/10)) for i from 2 to n; and Σ (n − i + 1)vᵢ² − 1.
     """
     e, i = jnp.exp(v / 10), np.arange(2, v.size + 1)
@@ -63,7 +63,7 @@ def penalty_2(v: Array) -> Array:
 
 
 def variably_dimensioned(v: Array) -> Array:
-    """Return r = (v − 1, s, s²), with s = Σ i (vᵢ − 1). In the collection."""
+    """Return r = (v − 1, s, s²), with s = Σ i (vᵢ − 1). Defined in MGH."""
     s = jnp.sum(numbers(v) * (v - 1))
     return jnp.concatenate([v - 1, jnp.stack([s, s**2])])
 
@@ -113,17 +113,17 @@ def broyden_banded(v: Array) -> Array:
 
 
 def linear_full_rank(v: Array) -> Array:
-    """Return rᵢ = vᵢ − 2/m Σ vⱼ − 1 for i ≤ n, and rᵢ = −2/m Σ vⱼ − 1 for i from n + 1 to m = 2n. In the collection."""
+    """Return rᵢ = vᵢ − 2/m Σ vⱼ − 1 for i ≤ n, and rᵢ = −2/m Σ vⱼ − 1 for i from n + 1 to m = 2n. Defined in MGH."""
     return padded(v, 0, v.size) - jnp.sum(v) / v.size - 1
 
 
 def linear_rank_1(v: Array) -> Array:
-    """Return rᵢ = i Σ j vⱼ − 1, with i from 1 to m = 2n. In the collection. The minima fill a plane."""
+    """Return rᵢ = i Σ j vⱼ − 1, with i from 1 to m = 2n. Defined in MGH. The minima fill a plane."""
     return constant(np.arange(1, 2 * v.size + 1), v) * jnp.sum(numbers(v) * v) - 1
 
 
 def linear_rank_1_zeros(v: Array) -> Array:
-    """Return rᵢ = (i − 1) Σ j vⱼ − 1, with j from 2 to n − 1, i from 1 to m = 2n, and rₘ = −1. In the collection."""
+    """Return rᵢ = (i − 1) Σ j vⱼ − 1, with j from 2 to n − 1, i from 1 to m = 2n, and rₘ = −1. Defined in MGH."""
     i = np.arange(2 * v.size)
     return constant(np.where(i < i[-1], i, 0), v) * jnp.sum(numbers(v)[1:-1] * v[1:-1]) - 1
 
@@ -144,7 +144,8 @@ def chebyquad(v: Array) -> Array:
 def lowest_penalty_1(n: int) -> tuple[float, list[float]]:
     """Return the minimum of the first penalty function and its point.
 
-    ∇C = 0 gives all variables one value t, with a(t − 1) + 2t(nt² − ¼) = 0 and a = 10⁻⁵. The largest root is a minimum.
+    At ∇C = 0, all variables have one value t, with a(t − 1) + 2t(nt² − ¼) = 0 and a = 10⁻⁵. The minimum is at the
+    largest root t.
     """
     t = max(float(x.real) for x in np.roots([2 * n, 0, 1e-5 - 0.5, -1e-5]) if abs(x.imag) < 1e-9)
     return 1e-5 * n * (t - 1) ** 2 + (n * t**2 - 0.25) ** 2, [t] * n
@@ -166,7 +167,7 @@ def _brown(n: int) -> list[float]:
     return [alpha] * (n - 1) + [alpha ** (1 - n)]
 
 
-# The residuals; the start and, if it is known, the point with C = 0, as functions of n; the number in the collection.
+# The residuals; the start as a function of n; the point with C = 0 as a function of n, if known; the number in MGH.
 _ZERO: dict[str, tuple[Callable[[Array], Array], Callable[[int], Numbers], Callable[[int], Numbers] | None, int]] = {
     "rosenbrock": (extended_rosenbrock, _repeated(-1.2, 1), _repeated(1), 21),
     "powell-singular": (powell_singular, _repeated(3, -1, 0, 1), _repeated(0), 22),
@@ -191,7 +192,7 @@ def zero(name: str, n: int, *others: float) -> Problem:
 
 
 def penalty(n: int, published: float | None = None) -> Problem:
-    """Return the first penalty function with n variables. The collection has no minimum for n above 10."""
+    """Return the first penalty function with n variables. MGH lists no minimum for n above 10."""
     value, point = lowest_penalty_1(n)
     known = value if published is None else published
     return Problem(f"penalty-1-{n}", penalty_1, np.arange(1.0, n + 1), (known,), (value,), (point,), f"{MGH} 23")
@@ -205,7 +206,7 @@ STANDARD = (
     Problem("penalty-2-4", penalty_2, (0.5,) * 4, (9.37629e-6,), (9.3762930073554e-6,), (), f"{MGH} 24"),
     Problem("penalty-2-10", penalty_2, (0.5,) * 10, (2.93660e-4,), (2.9366053745675e-4,), (), f"{MGH} 24"),
     zero("variably-dimensioned", 10),
-    # The collection does not list the second minimum. Most minimizers end there, also SciPy's least_squares.
+    # MGH does not list the second minimum, at which most minimizers end, also SciPy's least_squares.
     zero("trigonometric", 10, 2.795056121879e-5),
     zero("brown-almost-linear", 10, 1.0),
     zero("boundary-value", 10),
@@ -213,7 +214,7 @@ STANDARD = (
     zero("broyden-tridiagonal", 10),
     zero("broyden-banded", 10),
     Problem("linear-full-rank-10", linear_full_rank, (1,) * 10, (10.0,), (10.0,), ((-1,) * 10,), f"{MGH} 32"),
-    # m(m − 1)/(2(2m + 1)) and (m² + 3m − 6)/(2(2m − 3)), with m = 20.
+    # The minima are m(m − 1)/(2(2m + 1)) and (m² + 3m − 6)/(2(2m − 3)), with m = 20.
     Problem("linear-rank-1-10", linear_rank_1, (1,) * 10, (380 / 82,), (380 / 82,), (), f"{MGH} 33"),
     Problem("linear-rank-1-zeros-10", linear_rank_1_zeros, (1,) * 10, (454 / 74,), (454 / 74,), (), f"{MGH} 34"),
     Problem("chebyquad-8", chebyquad, np.arange(1, 9) / 9, (3.51687e-3,), (3.5168737256779e-3,), (), f"{MGH} 35"),

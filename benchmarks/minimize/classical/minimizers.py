@@ -1,6 +1,6 @@
 """Run one minimizer on one problem, and keep its evaluations, its steps, its end and its own verdict.
 
-C and ∇C at one point count as one evaluation, and a Hessian-vector product as one.
+C and ∇C at one point together count as one evaluation. A Hessian-vector product counts as one too.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def by_scipy(problem: Task, method: str, **options: Any) -> Run:
 
 
 class _Trace:
-    """A counter of evaluations by a compiled program. C twice in a row is the value and the gradient at one point."""
+    """A counter of the evaluations of a compiled program. The value and the gradient at one point count once."""
 
     def __init__(self) -> None:
         self.costs: list[float] = []
@@ -112,7 +112,7 @@ def by_jaxopt(problem: Task) -> Run:
 
 
 def by_optimistix(problem: Task, name: str) -> Run:
-    """Run one of optimistix's minimizers with rtol = atol = 1e-10. Each evaluation of it is a step."""
+    """Run one of optimistix's minimizers with rtol = atol = 1e-10. optimistix counts each evaluation as a step."""
     import optimistix
 
     trace = _Trace()
@@ -146,7 +146,7 @@ PEERS: dict[str, Callable[[Task], Run]] = {
 }
 
 
-# Methods with a dense matrix n × n run up to this n. An update of SciPy's takes O(n³).
+# Methods with a dense n × n matrix run only up to this n. An update of SciPy's BFGS takes O(n³).
 DENSE = 100
 
 
@@ -162,7 +162,7 @@ def runs(problem: Task) -> dict[str, Run]:
 
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
-    """Compile without most of XLA's optimizations: most of the time is compilation, and no time is measured."""
+    """Compile without most of XLA's optimizations. Compilation takes most of the time, and no time is measured."""
     before = jax.config.read("jax_disable_most_optimizations")  # type: ignore[no-untyped-call]
     jax.config.update("jax_disable_most_optimizations", True)  # type: ignore[no-untyped-call]
     try:

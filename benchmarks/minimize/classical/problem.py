@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Numbers = Sequence[float] | NDArray[Any]
 
-# The paper that collects the problems, their starts and their minima. Its numbers name the problems.
+# MGH is the paper that collects the problems, their starts and their minima. It numbers the problems.
 MGH = "Moré, Garbow and Hillstrom, ACM Trans. Math. Softw. 7 (1981) 17–41, problem"
 
 

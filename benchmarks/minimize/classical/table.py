@@ -1,4 +1,4 @@
-"""The table of minimizers on the classical problems, and the figures that sum it up."""
+"""The table of minimizers on the classical problems, and its summary."""
 
 import statistics
 from collections.abc import Iterator
@@ -22,14 +22,15 @@ BASELINES = ("scipy L-BFGS-B, tight", "scipy L-BFGS-B")
 
 
 class Verdict(NamedTuple):
-    """The distance of a run from the published minima.
+    """The distance of a run's end from the nearest published minimum.
 
     Attributes:
         error: C − C*, for the nearest minimum C*.
         minimum: The nearest minimum C*.
         reached: True if |C − C*| ≤ 1e-8 · max(1, |C*|).
-        closely: The same without the 1. None if C* = 0.
-        evaluations: The number of evaluations until C was first within that distance; None if the end is not.
+        closely: True if |C − C*| ≤ 1e-8 · |C*|; None if C* = 0.
+        evaluations: The number of evaluations until C first was within the limit of `reached`; None if `reached` is
+            False.
     """
 
     error: float
@@ -47,7 +48,7 @@ def judged(problem: Task, run: Run) -> Verdict:
         return abs(c - minimum) <= NEAR * max(1, abs(minimum))
 
     reached = near(run.cost)
-    # The end may be better than every traced value if a minimizer returns another point than its last one.
+    # No traced value may be near the minimum if a minimizer returns a point that it did not evaluate last.
     first = next((count for count, c in run.trace if near(c)), run.evaluations) if reached else None
     error = run.cost - minimum
     return Verdict(error, minimum, reached, abs(error) <= NEAR * abs(minimum) if minimum else None, first)
@@ -64,8 +65,8 @@ class Exact:
         """Return True if v is near a stationary point without negative curvature, by NumPy's eigenvalues.
 
         Newton's equation must predict a distance of at most 10√eps · max(1, ‖v‖), or a decrease of C of at most
-        10 max(√eps, eps^¾ · |C|). That is ten times the tolerance of jaxgd's own check. `eps` belongs to the dtype of
-        the run. Eigenvalues that are 0 within 10n eps of the largest count as this rounding.
+        10 max(√eps, eps^¾ · |C|). These limits are ten times those of jaxgd's own check. `eps` is the machine epsilon
+        of the run. An eigenvalue counts as at least 10n eps times the largest one, because it has this rounding.
         """
         with jax.enable_x64(True):
             c, g, h = map(np.asarray, self.evaluate(jnp.asarray(np.asarray(v, float))))
@@ -86,7 +87,7 @@ class Measured(NamedTuple):
 
     Attributes:
         runs: The run of each minimizer, in float64.
-        successes: For each rule of jaxgd and each precision that reports success, True if its end is a minimum.
+        successes: For each rule of jaxgd and each precision, if the run reports success: True if it ends at a minimum.
     """
 
     runs: dict[str, Run]
@@ -159,13 +160,13 @@ def measured(problem: Problem) -> Measured:
             for precision, run in (("float64", results[variant]), ("float32", in_float32)):
                 if run.ok:
                     successes[variant, precision] = exact.is_minimum(run.v, float(np.finfo(precision).eps))
-    # The programs of a problem are not used again.
+    # The compiled programs of a problem are not used again.
     jax.clear_caches()  # type: ignore[no-untyped-call]
     return Measured(results, successes)
 
 
 def measure(options: Options) -> Iterator[Row]:
-    """Yield the rows of every problem, and those that sum them up."""
+    """Yield the rows of every problem, and the rows of the summary."""
     results: dict[str, Measured] = {}
     for name, problem in PROBLEMS.items():
         results[name] = measured(problem)
