@@ -1,4 +1,4 @@
-"""The sections of the page of a run that need no table of their own, as HTML."""
+"""The notes, figures, drawing, weights, settings and reproduction sections of the page of a run, as HTML."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ _NAMES = {
 
 
 def notes(facts: RunFacts) -> str:
-    """Return the notes on missing facts."""
+    """Return the notes about facts that the page cannot show."""
     return "\n".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
 
 
@@ -49,13 +49,13 @@ def figures(facts: RunFacts) -> str:
 
 
 def drawing(facts: RunFacts) -> str:
-    """Return the section in which the reader draws."""
+    """Return the section in which the reader draws an image for the network."""
     word = thing(facts)
     if reason := why_no_drawing(facts.network):
         command = "<code>jaxgd predict</code> or <code>jaxgd.feedforward</code>"
         return section("draw", f"Draw a {word}", f"<p>{text(reason)} To read pictures with it, use {command}.</p>")
     outputs, frame = len(facts.network[-1].b), facts.frame
-    # 8×8 pixels turn a drawn 4 into a 9.
+    # At 8×8 pixels, a drawn 4 can look like a 9.
     coarse = f" {frame.height}×{frame.width} pixels keep little of a drawing: a run on MNIST reads drawings better."
     coarse = coarse if max(frame.height, frame.width) < _COARSE else ""
     rows = "".join(
