@@ -50,7 +50,7 @@ QUANTITIES = {
     "false alarms": Quantity("lower", "none"),
     "cannot tell": Quantity("neither", "none"),
     "errors": Quantity("lower", "none"),
-    # Problems whose minimum a minimizer reaches, and problems on which it reports success elsewhere.
+    # Problems whose minimum a minimizer reaches, and problems on which it reports success without reaching the minimum.
     "reached": Quantity("higher", "none"),
     "false success": Quantity("lower", "none"),
     # Attacks of a campaign that jaxgd did not withstand.

@@ -1,4 +1,4 @@
-"""The learning rates and the L2 regularization of a run: their checks, and their values for each epoch."""
+"""Check the learning rates and the L2 regularization of a run, and compute their values for each epoch."""
 
 import warnings
 from collections.abc import Callable
@@ -20,8 +20,8 @@ Schedule = Callable[[Array], Real]
 
 def updates_before(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
     """Return the number of updates made before each update of the next epochs, if `done` epochs are complete."""
-    per_epoch = -(-n // (batch_size or n))
-    return jnp.asarray(per_epoch * done + np.arange(per_epoch * epochs))
+    each = -(-n // (batch_size or n))
+    return jnp.asarray(each * done + np.arange(each * epochs))
 
 
 def rates_of_run(
@@ -32,7 +32,7 @@ def rates_of_run(
     n: int,
     updates: Callable[[], Array],
 ) -> Rates:
-    """Return η and λ/n. A schedule gives one η per update; `updates` returns its arguments."""
+    """Return η and λ/n. A schedule gives one η per update, and `updates` returns the schedule's arguments."""
     # An update of a bfloat16 network multiplies by η in float32, and rounds once.
     dtype = np.dtype(jnp.promote_types(network[0].w.dtype, np.float32))
     return Rates(

@@ -105,8 +105,8 @@ def cost_slice(
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
         RangeError: If directions is an unknown name; if resolution is below 2; or if the plane is not defined, because
-            the directions are parallel, or v and the points of `through` are on one line. With one variable, they
-            always are. Under jit, this case is not detected.
+            the directions are parallel, or v and the points of `through` are on one line. With one variable, this is
+            always so. Under jit, an undefined plane is not detected.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 

@@ -51,7 +51,7 @@ def train_by_epoch(
 ) -> TrainResult:
     """Run one compiled epoch after another. In between, the host selects the best network and calls the callback."""
     together, choice, callback = spans_processes((state, splits)), watch.choice, watch.callback
-    # The compiled programs do not take the best network, so they are the same, with the same bits, without `keep`.
+    # The compiled programs do not take the best network, so `keep` changes neither the programs nor the bits.
     best, state = state.best, state._replace(best=None)
     first, given = _in_place if config.lean else _packed, state
     state, numbers = first(start, state, splits, rates_of_epoch(rates, 0, epochs), config)
@@ -245,7 +245,7 @@ def train_traced(
     def follow(best: Best | None, state: TrainState, entry: History, known: Array | bool = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
 
-    # Under vmap, the count of epochs is one number for the batch, so that an epoch without an entry computes none.
+    # Under vmap, the count of epochs is one number for the batch, so the batch skips epochs that `every` leaves out.
     count = state.epoch if watch.record else None
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)

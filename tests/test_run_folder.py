@@ -158,7 +158,7 @@ CONTENT = {
 
 
 @pytest.mark.parametrize("case", CONTENT)
-def test_other_content_is_refused(folder, case):
+def test_a_config_file_with_other_content_is_refused(folder, case):
     content, match = CONTENT[case]
     (folder.path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"config\.json {match}"):

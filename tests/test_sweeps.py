@@ -62,7 +62,7 @@ def alone():
     }
 
 
-def test_each_network_equals_train_alone(whole, alone, tmp_path):
+def test_each_network_of_a_sweep_equals_train_alone(whole, alone, tmp_path):
     ended = 0
     for (eta, seed), result in alone.items():
         rows = [row for row in whole.table.to_pylist() if (row["eta"], row["seed"]) == (eta, seed)]

@@ -151,7 +151,7 @@ def test_an_epoch_of_the_full_batch_with_l2_equals_its_prediction(few, network, 
 
 @pytest.mark.parametrize("entropy", [False, True], ids=["quadratic", "cross-entropy"])
 @pytest.mark.parametrize("start", [(0.6, 0.9), (2.0, 2.0)], ids=str)
-def test_the_books_neuron(entropy, start, x64):
+def test_one_neuron_learns_as_in_the_book(entropy, start, x64):
     """One neuron of chapter 3, with x = 1 and y = 0, equals a loop in Python's floats.
 
     300 steps in float64 round by less than 1e-13. The table of the quadratic cost was computed without jaxgd.
@@ -384,7 +384,7 @@ def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypa
     for callback in (None, lambda state, entry: states.append(state)):
         got = train(network, few, callback=callback, **settings)
         assert got.outcome.reason is Reason.NOT_FINITE
-        # Another program may round differently, in each of 50 epochs of float32.
+        # The programs of a wide network may round differently in each of 50 epochs of float32.
         for name in ("network", "gradient"):
             assert_leaves_close(getattr(got.state, name), getattr(want.state, name), rtol=1e-4)
         for name in NUMBERS:
@@ -413,7 +413,7 @@ def test_a_donated_network_is_trained_in_place(few, network, batch_size):
         jax.eval_shape(lambda v: train(v, few, epochs=1, donate=True, **settings).network, network)
 
 
-def test_not_finite_at_the_start(digits, network):
+def test_a_start_that_is_not_finite_ends_the_run(digits, network):
     b = np.array(network[0].b)
     b[0] = np.nan
     spoiled = (network[0]._replace(b=jnp.asarray(b)), *network[1:])

@@ -207,7 +207,7 @@ def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[s
 
 def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
     """Return the origin, the directions and the axis names of a plane through the end of the path, and more points."""
-    # The plane passes through the end of the path and not through its mean, because the picture must be exact there.
+    # The plane passes through the end of the path, where the picture must be exact, and not through the path's mean.
     end = path[-1]
     corners = path if through is None else _numbers("through", through, path.shape[1])
     if through is not None and len(corners) != 2:

@@ -73,10 +73,10 @@ def sweep(
 ) -> Sweep:
     """Train a network for every combination of sizes, η and seed, and return a table of every epoch.
 
-    Each network makes the updates v → v − η∇C of `train` on the quadratic cost. One
-    compiled program trains a group of networks of equal sizes. A seed gives the same first weights and the same order
-    of examples as in `jaxgd train --seed`. With the native backend, the trained weights are the same too, bit for bit.
-    XLA rounds differently in a group.
+    Each network makes the updates v → v − η∇C of `train` on the quadratic cost. One compiled program trains a group of
+    networks of equal sizes. A seed gives the same first weights and the same order of examples as in
+    `jaxgd train --seed`. With the native backend, the trained weights are the same too, bit for bit. XLA rounds
+    differently in a group.
 
     With a folder, the same call continues a sweep that was killed or stopped. The table then equals the table of an
     uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. The call returns at once if

@@ -119,8 +119,8 @@ def require_part(part: object, networks: int) -> tuple[int, int]:
 def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, itemsize: int, backend: str) -> int:
     """Return the memory in bytes that a group needs for each of its networks.
 
-    Six of its parts have the size of the weights, among them the weights before and after the epoch, the copy in the
-    backend, the gradient and the difference. The memory also holds the activations of a mini-batch, the order of
+    This memory holds six arrays of the size of the weights, such as the weights before and after the epoch, their copy
+    in the backend, their gradient and their change. It also holds the activations of a mini-batch, the order of
     examples with its intermediate results, and with XLA the outputs of all examples.
     """
     weights = sum(a * b + b for a, b in itertools.pairwise(sizes))

@@ -65,7 +65,7 @@ def run_groups(
 
 
 def _locked(store: SweepFolder | None, groups: list[Group]) -> contextlib.AbstractContextManager[None]:
-    """Lock the group in a list of at most one group. Lock nothing without a folder or a group."""
+    """Lock the group if the list has one. Without a folder or a group, lock nothing."""
     return store.locked(groups[0]) if store and groups else contextlib.nullcontext()
 
 

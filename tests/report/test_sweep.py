@@ -93,7 +93,7 @@ def test_unusual_sweeps_are_drawn(networks, scale):
     assert all(-0.01 <= height <= 1.01 for height in heights)
 
 
-def test_bad_input_is_refused():
+def test_a_sweep_without_accuracies_and_an_interactive_figure_are_refused():
     with pytest.raises(jaxgd.RangeError, match="must have an accuracy, got none"):
         jaxgd.plot(sweep_of(("64-1", 1.0, "COMPLETED", float("nan"))))
     with pytest.raises(jaxgd.RangeError, match="a Sweep takes no interactive"):

@@ -101,7 +101,7 @@ def test_a_search_does_not_move_along_a_wrong_gradient():
 
 
 @pytest.mark.parametrize("memory", often([0, 10], [10]))
-def test_wolfe_conditions_hold(memory, x64):
+def test_the_steps_of_wolfe_meet_the_wolfe_conditions(memory, x64):
     record = Record(v=True, every=1)
     path = in_numpy(minimize(rosenbrock, START, wolfe(memory), max_steps=20, stop=None, record=record).trajectory)
     g = np.asarray(rosenbrock_along(path.v)[1])
@@ -337,5 +337,5 @@ def test_a_rule_chains_with_optax_transformations(x64):
 @pytest.mark.parametrize(
     ("eta", "mu", "valid"), [(0.1, 0.5, True), (0.0, 0.5, False), (0.1, 1.0, False), (0.1, jnp.nan, False)]
 )
-def test_valid_checks_traced_numbers(eta, mu, valid):
+def test_a_rule_is_valid_only_if_its_traced_numbers_are_in_range(eta, mu, valid):
     assert bool(jax.jit(lambda eta, mu: heavy_ball(eta, mu).valid)(eta, mu)) is valid

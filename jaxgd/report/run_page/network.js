@@ -28,7 +28,7 @@ function decoded(layers) {
   return layers.map(layer => ({activation: layer.activation, w: floats(layer.w), b: floats(layer.b)}));
 }
 
-// The outputs of the network for an image of bytes, whose pixels become x/255.
+// Return the outputs of the network for an image of bytes. A byte x is an input of x/255.
 function feedforward(layers, image) {
   let a = Float64Array.from(image, v => v / 255);
   for (const layer of layers) {
@@ -99,7 +99,7 @@ function projections({height, width, gray}) {
   return [rows, columns];
 }
 
-// The first line with ink. Skip a group with at most 0.5% of all ink that an empty line separates from the rest.
+// Return the index of the first line with ink. Skip the lines before an empty line if they have at most 0.5% of all ink.
 function firstLine(lines) {
   const total = lines.reduce((a, b) => a + b);
   let before = 0, first = 0;
@@ -126,8 +126,8 @@ function corner(target, center, most) {
   return Math.min(Math.max(Math.floor(target - center + 0.5), 0), most);
 }
 
-// Cut out a box and scale it: by area averages if it shrinks, and linearly if it grows. Then scale the gray values so that
-// the largest is `peak`.
+// Cut out a box and resize it: by area averages if it shrinks, and linearly if it grows. Then scale the gray values so
+// that the largest is `peak`.
 function resized(image, top, bottom, left, right, height, width, peak) {
   const down = footprints(bottom - top, height), across = footprints(right - left, width);
   const values = new Float64Array(height * width), line = new Float64Array(right - left);
