@@ -24,11 +24,11 @@ def chosen(names: Iterable[str]) -> list[Case]:
     """Return the cases of these names and families, each once, in the order of the names."""
     cases: dict[str, Case] = {}
     for name in names:
-        found = [case for case in CASES if name in (case.name, case.family)]
-        if not found:
+        matches = [case for case in CASES if name in (case.name, case.family)]
+        if not matches:
             raise UnknownCaseError(
                 f"run: expected names of cases or families, got {name!r}.\n"
                 f"Families: {', '.join(FAMILIES)}. `python -m benchmarks list` prints the cases."
             )
-        cases |= {case.name: case for case in found}
+        cases |= {case.name: case for case in matches}
     return list(cases.values())

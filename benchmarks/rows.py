@@ -1,4 +1,4 @@
-"""The schema of all results: a row holds one figure, its noise, and the host and versions that gave it."""
+"""The schema of all results: a row holds one value, its noise, and the host and versions that gave it."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ QUANTITIES = {
     "ratio": Quantity("lower", "sample", positive=True),
     "memory": Quantity("lower", "sample"),
     "correct": Quantity("higher", "sample"),
-    # Wrong answers without a warning, and answers with one.
+    # Wrong answers without a warning, and answers with a warning.
     "confident errors": Quantity("lower", "none"),
     "warned": Quantity("neither", "none"),
     "evaluations": Quantity("lower", "none", positive=True),
@@ -50,7 +50,7 @@ QUANTITIES = {
     "false alarms": Quantity("lower", "none"),
     "cannot tell": Quantity("neither", "none"),
     "errors": Quantity("lower", "none"),
-    # Problems whose minimum a minimizer reaches, and problems on which it reports success elsewhere.
+    # Problems whose minimum a minimizer reaches, and problems on which it reports success without reaching the minimum.
     "reached": Quantity("higher", "none"),
     "false success": Quantity("lower", "none"),
     # Attacks of a campaign that jaxgd did not withstand.
@@ -72,7 +72,7 @@ QUANTITIES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure of one program in one case.
+    """One value of one program in one case.
 
     Attributes:
         case: Name of the case. A part after "/" names a target or an input within the case.
@@ -88,7 +88,7 @@ class Row:
         versions: Version of each library that took part.
         commit: Short hash of the commit that was measured. Empty if unknown.
         date: Day of the run, YYYY-MM-DD.
-        details: Further figures and texts of this case.
+        details: Further numbers and texts of this case.
     """
 
     case: str
@@ -148,12 +148,12 @@ class Row:
         return QUANTITIES[self.quantity].better
 
     def text(self, name: str) -> str:
-        """Return a text of the details; "" if there is none of this name."""
+        """Return the text of this name in `details`; "" if `details` has no such text."""
         value: object = self.details.get(name)
         return value if isinstance(value, str) else ""
 
     def numbers(self, name: str) -> tuple[float, ...]:
-        """Return a number or a list of numbers of the details; () if there is none of this name."""
+        """Return the number or numbers of this name in `details`; () if `details` has no such numbers."""
         value: object = self.details.get(name)
         values: Sequence[object] = value if isinstance(value, list | tuple) else (value,)
         return tuple(x for x in values if _is_number(x))

@@ -19,7 +19,7 @@ class ResultsError(Exception):
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a file, or raise ResultsError if one is not valid."""
+    """Return the rows of a file. Raise ResultsError if the file cannot be read or a row is not valid."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +37,7 @@ def read(path: Path) -> list[Row]:
 
 
 def read_all(paths: Iterable[Path]) -> list[Row]:
-    """Return the rows of several files. If two files have a row with the same key, return the one of the first."""
+    """Return the rows of several files. If two files have a row with the same key, keep the row of the first file."""
     rows: dict[Key, Row] = {}
     for path in paths:
         for row in read(path):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.rows import Row
 
-# A table of more inputs has one line per input.
+# A case with more inputs gets a table with one line per input.
 _MOST_COLUMNS = 12
 
 

@@ -1,4 +1,4 @@
-"""The learning rates and the L2 regularization of a run: their checks, and their values for each epoch."""
+"""Check the learning rates and the L2 regularization of a run, and compute their values for each epoch."""
 
 import warnings
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from jaxgd.network import Network
 from jaxgd.typed import Real, vmap
 
 Schedule = Callable[[Array], Real]
-"""A function of the number of updates made before, which returns η."""
+"""A function that takes the number of updates made so far and returns η."""
 
 
 def updates_before(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
-    """Return the number of updates before each update of a run, after these epochs done."""
+    """Return the number of updates made before each update of the next epochs, if `done` epochs are complete."""
     each = -(-n // (batch_size or n))
     return jnp.asarray(each * done + np.arange(each * epochs))
 
@@ -32,8 +32,8 @@ def rates_of_run(
     n: int,
     updates: Callable[[], Array],
 ) -> Rates:
-    """Return η and λ/n. For a schedule, return the rate of each update; `updates` returns their arguments."""
-    # A bfloat16 network multiplies by η in float32, and rounds once, when it is updated.
+    """Return η and λ/n. A schedule gives one η per update, and `updates` returns the schedule's arguments."""
+    # An update of a bfloat16 network multiplies by η in float32, and rounds once.
     dtype = np.dtype(jnp.promote_types(network[0].w.dtype, np.float32))
     return Rates(
         _step_size(dtype, eta, optimizer is not None, updates), None if l2 is None else weight_decay(dtype, l2, n)
@@ -59,7 +59,7 @@ def _step_size(
 
 
 def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Array:
-    """Return the rate of each update. The schedule is computed here, so its numbers may be traced by jit and vmap."""
+    """Return the rate of each update. The schedule may use numbers that jit or vmap traces."""
 
     def rate(k: Array) -> Array:
         eta = schedule(k)
@@ -78,7 +78,7 @@ def _scheduled(dtype: np.dtype[Any], schedule: Schedule, updates: Array) -> Arra
 
 
 def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Array:
-    """Return λ/n. Raise unless λ, the argument called `name`, is a finite number, 0 or more, or traced."""
+    """Return λ/n. Raise unless λ, the argument called `name`, is traced or a finite number of at least 0."""
     require_real("train", name, l2)
     if is_traced(l2):
         return jnp.asarray(l2, dtype) / n
@@ -92,16 +92,16 @@ def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Ar
 
 
 def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
-    """Return the rates of epoch k of a run, whose schedule has an entry for each update of all epochs."""
+    """Return the rates of epoch k of a run. With a schedule, `rates.eta` has an entry per update of all epochs."""
     if rates.eta.ndim == 0 or epochs == 0:
         return rates
-    # NumPy: JAX would compile the slice.
-    each: Array = np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)]
-    return rates._replace(eta=each)
+    # NumPy takes the slice, because JAX would compile it.
+    of_epoch: Array = np.asarray(rates.eta).reshape(epochs, -1)[min(k, epochs - 1)]
+    return rates._replace(eta=of_epoch)
 
 
 def may_wait(rates: Rates, config: StaticConfig) -> bool:
-    """Return True if a later epoch may change a weight although one epoch changed none: its rates may be larger."""
+    """Return True if an optimizer or a schedule may change a weight in a later epoch, after an epoch changed none."""
     return config.optimizer is not None or rates.eta.ndim > 0
 
 

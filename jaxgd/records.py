@@ -30,20 +30,20 @@ from jaxgd.seen import seen
 from jaxgd.typed import eval_shape
 
 Records = tuple[tuple[str, Any], ...]
-"""The names and the functions of the values to record, which are part of the compiled program."""
+"""The name and the function of each value to record. The functions become part of the compiled program."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerGradientNorms:
     """Record how fast each layer learns: the length of the gradient in each layer, for `train(record=…)`.
 
-    ‖∂C/∂(w, b)‖ over the weights and biases of a layer, of the cost C over all training examples. The values have the
-    shape (layers,), the first hidden layer first. The squares of a row add up to gradient_norm². A run of mini-batches
-    computes ∇C once more per entry. The full batch already has it.
+    The value of a layer is ‖∂C/∂(w, b)‖ for its weights w and biases b, and the cost C over all training examples. An
+    entry has the shape (layers,), with the first hidden layer first. With `of="layer"`, the squares of an entry add up
+    to gradient_norm². A run with mini-batches computes ∇C once more per entry. A full-batch run already has ∇C.
 
     Attributes:
         of: "layer" (default); "w" for the weights only; or "b" for the biases only, which gives the book's ‖δ^l‖.
-        every: The number of epochs between two entries, at least 1 (default). The entries between are NaN.
+        every: The number of epochs between two entries, at least 1 (default). The other epochs have NaN.
 
     Source: Nielsen, chapter 5, "The vanishing gradient problem", for `of="b"`.
 
@@ -56,7 +56,7 @@ class LayerGradientNorms:
     every: int = 1
 
     def value(self, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig) -> Array:
-        """Return the lengths for a state."""
+        """Return the length of each layer's gradient at a state."""
         gradient = state.gradient
         if gradient is None:
             args = (config.objective, True, config.portable)
@@ -70,13 +70,13 @@ class LayerGradientNorms:
 class TrainingSharpness:
     """Record the sharpness: the largest eigenvalue λ_max of the Hessian of the training cost, for `train(record=…)`.
 
-    λ_max = max ⟨u, Hu⟩ over all u of length 1, with H = ∇²C over all training examples. The full batch is stable while
-    λ_max < 2/η. It is NaN if the search does not converge. An entry costs 31 or more Hessian-vector products,
-    and memory for 32 networks. XLA computes it with every kernel.
+    λ_max = max ⟨u, Hu⟩ over all u of length 1, with H = ∇²C over all training examples. Full-batch descent is stable
+    while λ_max < 2/η. An entry is NaN if the search for λ_max does not converge. An entry costs 31 or more
+    Hessian-vector products, and memory for 32 networks. XLA computes λ_max, also if another kernel trains the network.
 
     Attributes:
-        every: The number of epochs between two entries, at least 1 (default). The entries between are NaN. Under vmap,
-            a batch of states that differ in their epochs computes every entry.
+        every: The number of epochs between two entries, at least 1 (default). The other epochs have NaN. Under vmap,
+            the entries of all epochs are computed if the states of the batch have different epochs.
 
     Source: Cohen et al., ICLR 2021.
 
@@ -93,19 +93,19 @@ class TrainingSharpness:
     every: int = 1
 
     def value(self, state: TrainState, examples: Examples, decay: Array | None, config: StaticConfig) -> Array:
-        """Return λ_max for a state."""
+        """Return λ_max at a state."""
 
         def cost(network: Network, x: Array, y: Array) -> Array:
             c = config.objective.full(network, Examples(x, y))[0]
             return c if decay is None else c + penalty(network, decay)
 
-        # The search starts in the same random direction at every epoch, so that a continued run finds the same bits.
+        # The search starts in the same random direction at every epoch, so that a continued run computes the same bits.
         largest = sharpness(cost, state.network, args=tuple(examples))
         return jnp.where(largest.converged, largest.value, jnp.nan).astype(wide_dtype(state.network))
 
 
 def require_records(record: object) -> Records:
-    """Return the names and functions of `record`. Raise unless it is a dict of them."""
+    """Return the names and functions of `record`. Raise unless `record` is None or a dict of functions by name."""
     if record is None:
         return ()
     if not isinstance(record, dict):
@@ -114,7 +114,8 @@ def require_records(record: object) -> Records:
         place = f"record[{shown(name)}]"
         if not isinstance(name, str) or name == "" or name in History._fields:
             raise DtypeError(
-                f"train: a name in record must be a text that is no field of History, got {shown(name)}.\nRename it."
+                f"train: a name in record must be a string that is not a field of History, got {shown(name)}.\n"
+                "Rename it."
             )
         if isinstance(f, LayerGradientNorms | TrainingSharpness):
             require_count("train", f"{place}.every", f.every, most=largest_int())

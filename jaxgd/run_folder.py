@@ -37,7 +37,7 @@ _START = "start.safetensors"
 
 
 class _Rule(NamedTuple):
-    """A condition on a value of config.json, and the words for it."""
+    """A condition on a value of config.json, and its description for messages."""
 
     holds: Callable[[object], bool]
     words: str
@@ -177,7 +177,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, start: Network | None = None) -> "RunFolder":
-        """Create a run folder together with its configuration and the network to start from, or nothing at all.
+        """Create a run folder with its configuration and its start network. A failed call leaves no folder at the path.
 
         A path that exists raises CheckpointError, unless it is an empty folder.
         """
@@ -226,10 +226,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the folder against training by other processes, and remove the half-written files of killed ones.
+        """Lock the folder against training by other processes, and remove half-written files of killed processes.
 
         If another process holds the lock, raise CheckpointError. Inside the block, each write raises WriteError if the
-        path no longer leads to the locked folder. So does the end of the block.
+        path no longer leads to the locked folder. The end of the block checks the path too.
         """
         with contextlib.ExitStack() as stack:
             lock = locked_folder(self.path, f"another process is already training in {self.path}.")
@@ -245,7 +245,7 @@ class RunFolder:
 
     def _clean(self) -> None:
         remove_temporaries(self.path, ("config.json", "metrics.jsonl", "network.safetensors"))
-        # orbax writes into such a folder and renames it when it is complete.
+        # Orbax writes a checkpoint into such a folder, and renames the folder when the checkpoint is complete.
         for path in (self.path / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path)
         shutil.rmtree(_staging(self.path), ignore_errors=True)
@@ -275,7 +275,7 @@ class RunFolder:
         self.config = config
 
     def checkpoints(self) -> Checkpoints:
-        """Return the run's checkpoints. They store the part of its configuration that cannot change.
+        """Return the run's checkpoints. They store the part of the run's configuration that cannot change.
 
         If the run has a network but no folder of checkpoints, raise CheckpointError, because the run would start again
         from its first epoch and replace the network.
@@ -302,7 +302,7 @@ class RunFolder:
     def append_metrics(self, entry: History, best: int | None = None) -> None:
         """Add one entry to metrics.jsonl, with the epoch of the best network so far if it is known.
 
-        The line is not flushed to the disk, because an epoch can take only 2 ms. A resumed run writes the file again
+        The line is not flushed to the disk, because an epoch can take only 2 ms. A resumed run rewrites metrics.jsonl
         from its checkpoint.
         """
         if is_main():
@@ -315,7 +315,7 @@ class RunFolder:
         save_network(self.path / "network.safetensors", network)
 
     def load_network(self) -> Network:
-        """Return the network as last saved."""
+        """Return the network that was saved last."""
         network = load_network(self.path / "network.safetensors")
         if (sizes := list(network_sizes(network))) != self.config["sizes"]:
             raise CheckpointError(
@@ -338,7 +338,7 @@ def _checked(config: Any, where: str) -> RunConfig:
     """Return the configuration. Raise CheckpointError if a value is missing, unknown or outside its range."""
     known = {name: rule for name, rule in _CONFIG.items() if name in config or name not in _ADDED_LATER}
     if config.get("from") is not None:
-        # The weights were not drawn.
+        # A run from a trained network draws no weights, so it has no scheme.
         known["scheme"] = _Rule(lambda x: x is None, "null")
     _require(config, known, where, "")
     if config.get("from") is not None:
@@ -388,7 +388,7 @@ def _staging(path: Path) -> Path:
 def locked_folder(folder: Path, taken: str, *, wait: bool = False) -> Iterator[int | None]:
     """Lock a folder, and yield its descriptor.
 
-    If another process holds the lock, raise CheckpointError with the message `taken`, or wait until it is free.
+    If another process holds the lock, raise CheckpointError with the message `taken`; with `wait`, wait for the lock.
     """
     try:
         import fcntl

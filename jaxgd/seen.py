@@ -1,4 +1,4 @@
-"""A cost together with the data that it reads from outside, so that changed data trigger a new trace."""
+"""A cost together with the outside data that it reads, so that changed data trigger a new trace."""
 
 import dis
 import functools
@@ -14,20 +14,20 @@ R = TypeVar("R")
 
 
 class Seen(Generic[R_co]):
-    """A cost that equals another `Seen` only if both read the same objects from outside.
+    """A cost that equals another `Seen` only if both have the same cost and read the same outside data.
 
-    JAX compares a cost with the costs that it has compiled. The data are:
+    JAX compares a cost with the costs that it has compiled. The outside data are:
 
     - the cells of the function's closure, and the values of its defaults;
     - the globals that its code names;
-    - the same data of each function of the same module among these;
+    - for each function of the same module among these objects, the data of that function;
     - the fields of the object of a bound method, or of a callable object, and the parts of a functools.partial;
     - the members of the object's class that the function names, with the data of its methods.
 
-    Data are compared by identity, and Python numbers and strings by value. Data that the cost writes, such as a
-    counter, do not count. Changes inside an object are not seen: an element of a list, a NumPy array written in place,
-    or a field of a field. A global that another module reads is not seen either. A cost under jax.jit keeps its own
-    trace, so its data are not seen.
+    Python numbers and strings are compared by value, and all other data by identity. Data that the cost writes, such as
+    a counter, are ignored. Changes inside an object are not detected: an element of a list, a NumPy array written in
+    place, or a field of a field. A changed global of another module is not detected either. A cost under jax.jit keeps
+    its own trace, so a change of its data has no effect.
 
     Attributes:
         cost: The cost.
@@ -67,7 +67,7 @@ def seen(cost: Callable[..., R]) -> Seen[R]:
 
 
 def hashable(cost: Callable[..., R]) -> Callable[..., R]:
-    """Return the cost, wrapped if it has no hash. An object with mutable fields may have none."""
+    """Return the cost, wrapped if it has no hash. An object with mutable fields may have no hash."""
     try:
         hash(cost)
     except TypeError:
@@ -121,7 +121,7 @@ def _of_module(x: object, module: str, visited: set[int]) -> Iterator[object]:
 def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
     """Yield the fields of an object, and the members of its class that the function names.
 
-    Fields that the function writes do not count: they are results, such as a counter.
+    Fields that the function writes are left out, because they are results, such as a counter.
     """
     if isinstance(x, types.ModuleType):
         return
@@ -150,7 +150,7 @@ def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
 
 
 def _kept(x: object) -> object:
-    """Return x, or a new object if x is a tracer. It belongs to one trace, so no later cost may equal this one."""
+    """Return x, or a new object for a tracer: a tracer belongs to one trace, so no later cost may equal this one."""
     return object() if is_traced(x) else x
 
 
@@ -165,7 +165,7 @@ def _content(cell: types.CellType) -> object:
 def _names(code: types.CodeType) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return the names that the code looks up but does not write, and the names that it writes.
 
-    The code of inner functions counts too.
+    The names in inner functions are included.
     """
     inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     written = {i.argval for i in dis.get_instructions(code) if i.opname in ("STORE_ATTR", "STORE_GLOBAL")}

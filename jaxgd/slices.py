@@ -85,14 +85,14 @@ def cost_slice(
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
         v: The point at the origin of the plane: any pytree of real floating-point arrays, with at least two variables.
-        directions: The directions u and w, which are then made orthonormal. "random" (default) draws both. "gradient"
-            takes u = ∇C and a random w. "eigenvectors" takes the eigenvectors of the Hessian's two largest eigenvalues.
-            A pair of trees like v gives u and w directly.
-        through: Two more points, trees like v. The plane then passes through v and both of them. The axes a and b cover
-            the three points, plus 25% of their range on each side. If it is given, `directions` and `span` are ignored.
-            Default: None.
+        directions: The directions u and w, which `cost_slice` makes orthonormal. "random" (default) draws both.
+            "gradient" takes u = ∇C and a random w. "eigenvectors" takes the eigenvectors of the Hessian's two largest
+            eigenvalues. A pair of trees like v gives u and w directly.
+        through: Two more points, trees like v. The plane then passes through v and both points. The axes a and b cover
+            the three points, plus 25% of their range on each side. `directions` and `span` are then ignored. Default:
+            None.
         args: Further arguments of the cost; by default none.
-        span: Half the side of the grid, any real number, a length in v's units; by default ‖v‖, or 1 where v = 0.
+        span: Half the side of the grid, any real number, in the units of v; by default ‖v‖, or 1 if v = 0.
         resolution: The number of points along each axis, at least 2; by default 51.
         key: The random key for random directions and for the eigenvectors; by default `jax.random.key(0)`.
 
@@ -104,9 +104,9 @@ def cost_slice(
             has one variable and the directions are named.
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
-        RangeError: If directions is an unknown name, resolution is below 2, or the directions span no plane: they are
-            parallel, or `through` and v are on one line, as is always so with one variable. Under jit, a missing plane
-            is not detected.
+        RangeError: If directions is an unknown name; if resolution is below 2; or if the plane is not defined, because
+            the directions are parallel, or v and the points of `through` are on one line. With one variable, this is
+            always so. Under jit, an undefined plane is not detected.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 
@@ -151,7 +151,7 @@ def _heights(cost: Cost, v: V, u: V, w: V, a: Array, b: Array, args: tuple[Any, 
 
         return vmap(height)(b)
 
-    # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
+    # Map over the rows one by one, so that memory holds copies of v for the points of only one row.
     return map_rows(row, a)
 
 

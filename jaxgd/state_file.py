@@ -1,4 +1,4 @@
-"""The state of a descent as a file, to continue the descent in another process."""
+"""Save the state of a descent to a file, and load it to continue the descent in another process."""
 
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ _STATE = "jaxgd.state/1"
 def save_state(path: str | Path, state: DescentState) -> None:
     """Write the state of a descent to a file, to continue from it in another process.
 
-    The file is a safetensors file. It holds the arrays of the state and their SHA-256, which detects damage. It is
-    replaced whole or not at all.
+    The file is a safetensors file. It holds the arrays of the state and their SHA-256, which detects damage. If the
+    writing fails, an existing file stays unchanged.
 
     Args:
         path: Path of the file.
@@ -58,7 +58,7 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
 
     Args:
         path: Path of the file.
-        v0: The start of the run, or any tree like it. Only its structure, shapes and dtypes count.
+        v0: The start of the run, or any tree like it. Only its structure, shapes and dtypes are used.
         rule: The rule of the run. It may have other hyperparameters.
 
     Returns:

@@ -12,7 +12,7 @@ _IMPORTING = "<frozen importlib"
 def hide_own_frames(error: BaseException) -> None:
     """Remove the frames of jaxgd and of Python's import machinery from an error's traceback.
 
-    The tracebacks of the errors that caused it lose these frames too.
+    The tracebacks of the error's causes, contexts and sub-exceptions lose these frames too.
     """
     seen: set[int] = set()
     queue: list[BaseException | None] = [error]

@@ -27,7 +27,7 @@ from jaxgd.typed import Field, jit, tree_leaves, tree_map
 
 
 class Watch(NamedTuple):
-    """The arguments of `train` that concern the course of a run, and not its updates."""
+    """The arguments of `train` that observe a run or end it, and do not change its updates."""
 
     choice: Choice
     record: Records
@@ -36,7 +36,7 @@ class Watch(NamedTuple):
 
     @property
     def of_host(self) -> str:
-        """The argument that needs the host, or an empty text."""
+        """The argument that needs the host, in words; an empty string if no argument does."""
         return "a callback" if self.callback is not None else "progress=True" if self.progress else ""
 
 
@@ -49,14 +49,14 @@ def train_by_epoch(
     epochs: int,
     watch: Watch,
 ) -> TrainResult:
-    """Run one compiled epoch after another. The host follows the best network and calls the callback in between."""
+    """Run one compiled epoch after another. In between, the host selects the best network and calls the callback."""
     together, choice, callback = spans_processes((state, splits)), watch.choice, watch.callback
-    # The compiled programs never see the best network, so they stay the same and make the same bits.
+    # The compiled programs do not take the best network, so `keep` changes neither the programs nor the bits.
     best, state = state.best, state._replace(best=None)
     first, given = _in_place if config.lean else _packed, state
     state, numbers = first(start, state, splits, rates_of_epoch(rates, 0, epochs), config)
     if config.wide and not config.lean:
-        # The program has copied the network.
+        # The program has returned a copy of the network. Drop the copy and keep the original.
         state = state._replace(network=given.network)
     del given
     entries: list[History] = []
@@ -123,13 +123,13 @@ def _number(entry: History, name: str) -> float:
 def _next(
     state: TrainState, splits: Splits, rates: Rates, config: StaticConfig, kept: bool
 ) -> tuple[TrainState, tuple[Array, Array]]:
-    """Return the state after an epoch, and the numbers for the host. A callback may have kept the state."""
+    """Return the state after an epoch, and the numbers for the host. With `kept`, a callback may hold the old state."""
     if config.lean or not config.wide:
         run = _in_place if config.lean else _packed
         return run(epoch.advance, state, splits, rates, config)
     advanced, change, finite = _updated(state, splits, rates, config)
     if not kept:
-        # The next ∇C takes its memory. A run that returns to the state computes it again.
+        # The next ∇C takes the memory of this ∇C. A run that returns to this state computes its ∇C again.
         for x in tree_leaves(state.gradient):
             x.delete()
     cost, gradient, numbers = _evaluated(advanced, change, finite, splits, rates.decay, config)
@@ -174,7 +174,7 @@ def _updated(state: TrainState, splits: Splits, rates: Rates, config: StaticConf
 def _evaluated(
     state: TrainState, change: Change, finite: Array, splits: Splits, decay: Array | None, config: StaticConfig
 ) -> tuple[Array, Network | None, tuple[Array, Array]]:
-    """Return C, ∇C and the numbers for the host. A program that returned the network too would copy it."""
+    """Return C, ∇C and the numbers for the host. Do not return the network, because the program would copy it."""
     state, entry, evaluated_finite = epoch.evaluate(state, change, unpadded(splits, config), decay, config)
     return state.cost, state.gradient, _numbers(state, entry, finite & evaluated_finite)[1]
 
@@ -245,7 +245,7 @@ def train_traced(
     def follow(best: Best | None, state: TrainState, entry: History, known: Array | bool = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
 
-    # Under vmap, the count of epochs is one number for the whole batch, so that no element records for itself.
+    # Under vmap, the count of epochs is one number for the batch, so the batch skips epochs that `every` leaves out.
     count = state.epoch if watch.record else None
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jax.typing import DTypeLike
     from typing_extensions import TypeVar
 
-    # A tree of arrays. A checker takes jaxtyping's PyTree as Any.
+    # A tree of arrays. A checker treats jaxtyping's PyTree as Any.
     Tree = object
     # One real number, also as an array or a tracer.
     Real = Array | np.ndarray[Any, np.dtype[Any]] | np.floating[Any] | np.integer[Any] | float
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Field = Array
     RealField = Real
     VField = TypeVar("VField", default=Any)
-    # A tree of variables. A class that is generic in V has variables of any type where a user writes no parameter.
+    # A tree of variables. Without a type parameter, a class that is generic in V has variables of any type.
     V = TypeVar("V", default=Any)
 
     P = ParamSpec("P")
@@ -155,7 +155,7 @@ if TYPE_CHECKING:
     def fori_loop(lower: ArrayLike, upper: ArrayLike, body_fun: Callable[[Array, T], T], init_val: T) -> T: ...
 
     def map_rows(f: Callable[[X], R], xs: X) -> R:
-        """Run `jax.lax.map`: apply f to one row after the other, and stack the results."""
+        """Apply f to one row after the other with `jax.lax.map`, and stack the results."""
 
     def block_until_ready(tree: T) -> T: ...
 

@@ -23,7 +23,7 @@ def network(sizes=(64, 30, 10)):
 
 
 def assessed(answers, labels, classes=10):
-    """Return the assessment of these answers. Each has the activation 0.9, and −1 stands for none."""
+    """Return the assessment of these answers. Each answer has the activation 0.9, and −1 stands for no answer."""
     answers, labels = np.asarray(answers), np.asarray(labels)
     outputs = np.where(answers[:, None] == np.arange(classes), 0.9, 0.1).astype(np.float32)
     outputs[answers < 0] = np.nan
@@ -44,7 +44,7 @@ def facts(**changes):
     metrics = {"epoch": np.arange(3.0), "cost": np.array([1.5, 0.2, 0.1]), "accuracy": np.array([0.1, 0.9, 0.95])}
     metrics |= {f"{part}_{name}": metrics[name] for part in ("validation", "test") for name in ("cost", "accuracy")}
     images = np.arange(5 * 64, dtype=np.uint8).reshape(5, 8, 8)
-    found = Examined("digits", "test", images, assessed([0, 1, 7, 3, -1], [0, 1, 2, 4, 4]))
+    examined = Examined("digits", "test", images, assessed([0, 1, 7, 3, -1], [0, 1, 2, 4, 4]))
     values = {
         **{
             "name": "run",
@@ -53,7 +53,7 @@ def facts(**changes):
             "network_sha256": "cd" * 32,
             "command": "jaxgd train",
         },
-        **{"resume": "jaxgd train --resume run", "metrics": metrics, "examined": found, "notes": []},
+        **{"resume": "jaxgd train --resume run", "metrics": metrics, "examined": examined, "notes": []},
     }
     values["config"] = config | changes.pop("config", {})
     return RunFacts(**values | changes)

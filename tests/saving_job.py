@@ -36,7 +36,7 @@ GRID = jax.make_mesh((2, jax.device_count() // 2), ("a", "b"), axis_types=(AxisT
 
 
 def tree(mesh, w, b):
-    """Return arrays with these specs, and some without."""
+    """Return arrays that are sharded by these specs, and some arrays that are not sharded."""
 
     def put(x):
         sharding = NamedSharding(mesh, PartitionSpec(*(w if x.ndim == 2 else b)))
@@ -73,7 +73,7 @@ def restore(name, like):
 
 
 def save():
-    """Save epochs 1 and 2 of each tree, and its network."""
+    """Save each tree as the checkpoints of epochs 1 and 2, and its network as a file."""
     for name, x in TREES.items():
         with Checkpoints(folder / name, {}) as checkpoints:
             checkpoints.save(1, x)
@@ -89,7 +89,7 @@ def save():
 
 
 def restore_all():
-    """Restore each tree on the devices of the next one."""
+    """Restore each tree with the shardings of the next tree."""
     for name, like in zip(TREES, [*[*TREES.values()][1:], TREES["rows"]], strict=True):
         outlines = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like["v"])
         restored = restore(name, {**like, "v": outlines})
@@ -98,7 +98,7 @@ def restore_all():
 
 
 def fail():
-    """An error on one process is an error on all, and all use the same older checkpoint."""
+    """Check that an error on one process is raised on all, and that all processes use the same older checkpoint."""
     last = jax.process_count() - 1
     x = TREES["grid"]
     with pytest.raises(WriteError, match="No such file"):
@@ -128,7 +128,7 @@ def fail():
     assert "no route to the disk" in restored.refused[0]
     require_same(restored.tree, x)
     assert (folder / "grid-refused" / "2").exists()
-    # All processes read the damaged shard. The checkpoint is not moved, because no other one is intact.
+    # All processes read the damaged shard. The checkpoint is not moved, because no other checkpoint is intact.
     if index == 0:
         shards = (folder / "grid" / "1" / "state").glob("[0-9]*/[0-9]*")
         largest = max(shards, key=lambda path: path.stat().st_size)

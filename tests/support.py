@@ -14,7 +14,7 @@ from jaxgd.rules import update
 
 
 def often(values, few):
-    """Return the values as parameters of a test, and mark all of them slow except a few."""
+    """Return the values as parameters of a test. Mark all values as slow except those in `few`."""
     values = list(values)
     assert all(value in values for value in few), f"unknown: {[value for value in few if value not in values]}"
     return [value if value in few else pytest.param(value, marks=pytest.mark.slow) for value in values]
@@ -49,7 +49,7 @@ def trained(network, x, y, eta, steps):
 
 
 def swish(z):
-    """Return z σ(z), an activation of the user's own. NumPy computes it for arrays of NumPy."""
+    """Return z σ(z), an example of a user's own activation. NumPy computes it for NumPy arrays."""
     np_or_jnp = np if isinstance(z, np.ndarray) else jnp
     return z / (1 + np_or_jnp.exp(-z))
 
@@ -72,7 +72,7 @@ def _slope(activation, z):
 def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
     """Return C, the outputs and ∇C in NumPy, by the book's equations (BP1) to (BP4). Nothing is compiled.
 
-    The cost is the quadratic cost or, for outputs of sigmoid or softmax, the cross-entropy.
+    The cost is the quadratic cost or, with `entropy`, the cross-entropy of sigmoid or softmax outputs.
     """
     layers = [layer._replace(w=np.asarray(layer.w, dtype), b=np.asarray(layer.b, dtype)) for layer in network]
     activations, slopes = [np.asarray(x, dtype)], []
@@ -90,7 +90,7 @@ def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
         c = np.sum(-y * np.log(a) if is_softmax else np.logaddexp(0, z) - y * z) / len(x)
         error = (a * np.sum(y, axis=1, keepdims=True) - y) / len(x) if is_softmax else error
     for i, layer in reversed(list(enumerate(layers))):
-        # For both outputs of the cross-entropy, the Jacobian cancels.
+        # In the cross-entropy, the Jacobian of sigmoid outputs cancels, and so does the Jacobian of softmax outputs.
         at_output = entropy and i == len(layers) - 1
         delta = error if at_output else np.einsum("nji,nj->ni", slopes[i], error)
         gradient.append(layer._replace(w=delta.T @ activations[i], b=delta.sum(0)))
@@ -101,7 +101,8 @@ def by_hand(network, x, y, dtype=np.float64, *, entropy=False):
 def trained_by_hand(network, x, y, order, eta, batch_size, dtype=np.float64, *, entropy=False, decay=0.0, done=0):
     """Return the network after one epoch of the book's loop, in NumPy.
 
-    `decay` is λ/n: w → (1 − ηλ/n) w − η∂C/∂w. η may be a function of the number of updates made, `done` at the start.
+    `decay` is λ/n: w → (1 − ηλ/n) w − η∂C/∂w. η may be a function of the number of updates made so far,
+    which is `done` at the start.
     """
     network, x, y = jax.tree.map(lambda v: np.asarray(v, dtype), (network, x, y))
     for k, start in enumerate(range(0, len(order), batch_size)):

@@ -80,28 +80,28 @@ def test_records_equal_values_computed_by_hand(network, batch_size):
             "done": k,
         }
         for name, value in want.items():
-            # float32, sums over 12 examples. The eigenvalue of Lanczos' method has a relative error of about eps.
+            # The values are float32 sums over 12 examples. The relative error of Lanczos' eigenvalue is about eps.
             np.testing.assert_allclose(records[name][k], value, rtol=2e-5, err_msg=name)
             np.testing.assert_array_equal(entries[k].records[name], records[name][k])
     np.testing.assert_allclose(length(records["layers"][2]), result.history.gradient_norm[2], rtol=1e-6)
-    # A continued run records the same.
+    # A continued run records the same values.
     half = train(network, (X, Y), record=RECORD, **settings | {"epochs": 3})
     rest = train(network, (X, Y), record=RECORD, state=half.state, **settings | {"epochs": 1})
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[3:]), rest.history.records, records)
 
 
 @pytest.mark.slow
-def test_one_compiled_loop_records_the_same(network):
+def test_one_compiled_loop_records_the_same_values(network):
     def run(network):
         return train(network, (X, Y), record=RECORD, batch_size=5, **SETTINGS).history.records
 
-    # Another program rounds differently, in 12 updates of float32.
+    # The compiled loop is another program, which rounds differently in 12 updates of float32.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), jax.jit(run)(network), run(network))
 
 
 @pytest.mark.slow
 def test_a_batch_element_that_has_ended_records_nothing(network):
-    """NaN for floats, and 0 for whole numbers. The sharpness is computed only at its epochs, for the whole batch."""
+    """Its entries are NaN for floats, and 0 for whole numbers. The batch computes the sharpness every second epoch."""
     record = {"sharpness": TrainingSharpness(every=2), "done": lambda state: state.epoch + 1}
     settings = {"epochs": 4, "batch_size": 5, "key": KEY, "record": record}
     result = jax.jit(jax.vmap(lambda eta: train(network, (X, Y), eta=eta, **settings)))(jnp.array([1.0, -1.0]))
@@ -135,10 +135,14 @@ def test_progress_is_one_line_on_a_terminal(network, monkeypatch):
 BAD = {
     "a list": ([], DtypeError, r'record must be a dict, got list.\nPass record={"name": function}'),
     "a number": ({"x": 3}, DtypeError, r"record\['x'\] must be a function, got int"),
-    "a field": ({"cost": len}, DtypeError, "a text that is no field of History, got 'cost'"),
-    "no text": ({3: len}, DtypeError, "a text that is no field of History, got 3"),
+    "a field": ({"cost": len}, DtypeError, "a string that is not a field of History, got 'cost'"),
+    "a number as name": ({3: len}, DtypeError, "a string that is not a field of History, got 3"),
     "every 0": ({"x": TrainingSharpness(every=0)}, RangeError, r"record\['x'\].every must be at least 1, got 0"),
-    "of": ({"x": LayerGradientNorms(of="z")}, RangeError, r"record\['x'\].of must be 'layer', 'w' or 'b', got 'z'"),
+    "unknown of": (
+        {"x": LayerGradientNorms(of="z")},
+        RangeError,
+        r"record\['x'\].of must be 'layer', 'w' or 'b', got 'z'",
+    ),
     "a text": (
         {"x": lambda state: "x"},
         DtypeError,
@@ -174,7 +178,7 @@ def test_an_exception_of_the_users_function_reaches_the_user(network):
 
 @pytest.mark.slow
 def test_records_and_the_best_network_inside_shard_map(network):
-    """Values vary over a mesh axis there, also on one device. The search for the sharpness starts equal on all."""
+    """Inside shard_map, values vary over a mesh axis, also on one device. The sharpness search starts equal on all."""
     record = {"sharpness": TrainingSharpness(every=2), "layers": LayerGradientNorms()}
     data = Dataset("mine", *[Part(np.round(127 + 40 * X).reshape(12, 2, 2).astype(np.uint8), Y.argmax(1))] * 3, 2)
     settings = {
@@ -194,5 +198,5 @@ def test_records_and_the_best_network_inside_shard_map(network):
     mesh = jax.make_mesh((1,), ("networks",), axis_types=(jax.sharding.AxisType.Auto,))
     axis = jax.sharding.PartitionSpec("networks")
     together = jax.jit(jax.shard_map(jax.vmap(run), mesh=mesh, in_specs=axis, out_specs=axis))(jnp.ones(2))
-    # Another program rounds differently, in 12 updates of float32.
+    # The compiled program rounds differently in 12 updates of float32.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4), together, run(1.0))

@@ -9,7 +9,7 @@ import pages
 import jaxgd
 
 DOCS = pages.ROOT / "docs"
-# A quote has at least this share of characters from the source. The other characters are examples of values.
+# At least this share of a quote's characters must come from the source. The other characters are examples of values.
 LEAST_SHARE = 1 / 3
 
 
@@ -36,13 +36,13 @@ def on_one_line(text):
 
 def patterns():
     """Return the pattern of each template of 20 characters or more, with the number of its literal characters."""
-    found = []
+    compiled = []
     for parts in templates():
         literal = sum(len(part) for part in parts if part)
         if literal >= 20:
             words = [".*" if part is None else re.sub(r"(\\ |\\\n|\n)+", " ", re.escape(part)) for part in parts]
-            found.append((re.compile("".join(words).strip()), literal))
-    return found
+            compiled.append((re.compile("".join(words).strip()), literal))
+    return compiled
 
 
 def is_from(source, message):

@@ -1,4 +1,4 @@
-"""A run folder refuses a damaged configuration, notices its loss, and removes the litter of killed processes."""
+"""A run folder refuses a damaged configuration, notices its own loss, and removes files of killed processes."""
 
 import json
 import os
@@ -45,10 +45,10 @@ def folder(tmp_path):
 
 
 def names(path):
-    return sorted(child.name for child in path.iterdir())
+    return sorted(entry.name for entry in path.iterdir())
 
 
-def test_a_configuration_returns_as_it_was(folder):
+def test_a_written_configuration_is_read_unchanged(folder):
     assert RunFolder.open(folder.path).config == CONFIG
     folder.lengthen(7)
     folder.relocate("/moved/data", None)
@@ -64,7 +64,7 @@ def old(path, config):
     (path / "config.json").write_text(json.dumps({"format": "jaxgd.run/1", **config}))
 
 
-@pytest.mark.parametrize("missing", [(), ("gradient_norm", "budget")], ids=["full", "before both existed"])
+@pytest.mark.parametrize("missing", [(), ("gradient_norm", "budget")], ids=["full", "without the later entries"])
 def test_a_folder_of_an_earlier_version_opens(tmp_path, missing):
     config = {name: value for name, value in CONFIG.items() if name not in missing}
     old(tmp_path / "run", config)
@@ -75,7 +75,7 @@ def test_a_folder_of_an_earlier_version_opens(tmp_path, missing):
 
 
 def test_no_flipped_bit_changes_a_configuration(folder):
-    """The error names config.json, not the data."""
+    """A flipped bit changes nothing, or an error names config.json as damaged."""
     file = folder.path / "config.json"
     whole, rng, refused = file.read_bytes(), random.Random(0), 0
     for _ in range(200):
@@ -123,7 +123,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_values_are_named(tmp_path, name):
+def test_the_error_names_the_entry_with_a_wrong_value(tmp_path, name):
     *outer, inner = name.split(".")
     for value in WRONG[name]:
         config = json.loads(json.dumps(CONFIG))
@@ -158,7 +158,7 @@ CONTENT = {
 
 
 @pytest.mark.parametrize("case", CONTENT)
-def test_other_content_is_refused(folder, case):
+def test_a_config_file_with_other_content_is_refused(folder, case):
     content, match = CONTENT[case]
     (folder.path / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"config\.json {match}"):
@@ -235,7 +235,7 @@ def lose_between_checkpoints(folder):
 
 
 def test_checkpoints_stay_valid_for_a_longer_run_of_moved_data(tmp_path):
-    """Checkpoints of earlier versions hold the place of the data."""
+    """Checkpoints of earlier versions also hold the path of the data."""
     earlier = {name: value for name, value in CONFIG.items() if name != "epochs"}
     folder = RunFolder.create(tmp_path / "run", CONFIG)
     with Checkpoints(folder.path / "checkpoints", earlier) as checkpoints:
@@ -253,7 +253,7 @@ def test_a_checkpoint_of_a_lost_folder_is_not_written(folder):
     assert not folder.path.exists()
 
 
-def test_only_the_litter_of_a_killed_run_is_removed(folder):
+def test_only_temporary_files_of_a_killed_run_are_removed(folder):
     pytest.importorskip("fcntl")
     path = folder.path
     kept = ["config.json", "notes.tmp", ".notes.01234567.tmp", ".config.json.tmp", "checkpoints"]
@@ -275,7 +275,7 @@ def test_only_the_litter_of_a_killed_run_is_removed(folder):
         assert names(path.parent) == ["run"]
 
 
-def test_create_takes_over_the_leftovers_of_a_killed_call(tmp_path):
+def test_create_reuses_the_temporary_folder_of_a_killed_call(tmp_path):
     staging = tmp_path / ".run.creating"
     staging.mkdir()
     (staging / ".config.json.0123abcd.tmp").write_text("{")
@@ -286,7 +286,7 @@ def test_create_takes_over_the_leftovers_of_a_killed_call(tmp_path):
     assert RunFolder.open(folder.path).config == CONFIG
 
 
-def test_create_leaves_the_folder_of_a_live_process_alone(tmp_path):
+def test_create_does_not_touch_the_temporary_folder_of_a_running_process(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     staging = tmp_path / ".run.creating"
     staging.mkdir()

@@ -1,4 +1,4 @@
-"""Tests of the data that a cost reads from outside: `minimize` sees them change."""
+"""`minimize` detects changes of the data that a cost reads from outside."""
 
 import jax
 import jax.numpy as jnp
@@ -87,13 +87,13 @@ OUTSIDE = {
     "field of a callable object": lambda: held(""),
     "slot": slotted,
     "member of a class": lambda: (Classy().cost, lambda value: setattr(Classy, "target", value)),
-    "global below vmap": lambda: (mapped, set_global),
+    "global of a vmapped function": lambda: (mapped, set_global),
 }
 
 
 @pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper"]))
 def test_changed_data_are_read_again(name):
-    """Each value gives its own minimum, and a derivative of 1. The same value again compiles nothing."""
+    """Each value gives its own minimum, and a derivative of 1. A second run with the same value compiles nothing."""
     cost, change = OUTSIDE[name]()
 
     def minimum(value):

@@ -1,4 +1,4 @@
-"""A sweep equals its networks alone, resumes bit for bit, and refuses folders and arguments that do not fit."""
+"""A sweep gives the networks of `train`, resumes bit for bit, and refuses wrong folders and arguments."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from jaxgd.sweeps.fixed import is_fixed
 SIZES = (8, 5, 3)
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(30, 8)).astype(np.float32), np.eye(3, dtype=np.float32)[RNG.integers(0, 3, 30)]
-# One far target makes some weights infinite at η = 1e37. At η = 1e4, networks are saturated for good.
+# One far target makes some weights infinite at η = 1e37. At η = 1e4, some networks saturate and stay saturated.
 Y[0, 0] = 1e3
 SETTINGS = {"sizes": SIZES, "eta": [1e4, 1e-3, 1e37], "seeds": 4, "epochs": 6, "kernel": "native"}
 
@@ -62,7 +62,7 @@ def alone():
     }
 
 
-def test_each_network_equals_train_alone(whole, alone, tmp_path):
+def test_each_network_of_a_sweep_equals_train_alone(whole, alone, tmp_path):
     ended = 0
     for (eta, seed), result in alone.items():
         rows = [row for row in whole.table.to_pylist() if (row["eta"], row["seed"]) == (eta, seed)]
@@ -108,7 +108,7 @@ def test_a_stopped_sweep_resumes_bit_for_bit(whole, tmp_path, calls):
 
 
 def test_a_stopped_sweep_of_the_full_batch_resumes_bit_for_bit(tmp_path):
-    """The update of the full batch is XLA's, and its state holds the gradient."""
+    """XLA computes the full-batch update, and the saved state holds the gradient."""
     settings = {"batch_size": None, "eta": [1.0, 1e4], "epochs": 4}
     for folder, stop in (("a", None), ("b", stop_after(4)), ("b", None)):
         sweep(folder=tmp_path / folder, stop=stop, **settings)
@@ -126,8 +126,8 @@ def test_a_complete_folder_returns_at_once(whole, tmp_path):
 
 @pytest.mark.parametrize("name", ["state.safetensors", "table.parquet"])
 @pytest.mark.parametrize("place", [0.0, 0.4, 0.9])
-def test_a_damaged_file_is_found(whole, tmp_path, name, place):
-    """The group then runs again."""
+def test_a_group_with_a_damaged_file_runs_again(whole, tmp_path, name, place):
+    """The sweep warns of the damaged file, and its table is that of an undamaged sweep."""
     sweep(folder=tmp_path, stop=stop_after(3) if name == "state.safetensors" else None)
     for path in tmp_path.rglob(name):
         content = bytearray(path.read_bytes())
@@ -244,7 +244,7 @@ def saturated(z):
     [
         (200.0, 1.0, True),  # σ′ is 0 for the output
         (200.0, 1e30, True),
-        (60.0, 1.0, True),  # the update of 1e-26 is below the rounding of each weight except the bias 0
+        (60.0, 1.0, True),  # the update of 1e-26 is below the rounding of each weight and each bias
         (60.0, 1e30, False),
         (10.0, 1.0, False),
     ],
@@ -258,7 +258,7 @@ def test_only_a_network_that_cannot_change_is_fixed(z, eta, expected):
 
 
 def python(*words, **variables):
-    """Start a fresh interpreter that runs this module's code with the given variables in its environment."""
+    """Start a Python process with the given code, arguments and environment variables. It can import this module."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
     return subprocess.Popen([sys.executable, "-c", *words], env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -333,7 +333,7 @@ def test_a_killed_sweep_resumes_bit_for_bit(tmp_path):
     rng, before = np.random.default_rng(5), {}
     for _ in range(4):
         child = python(KILLED, tmp_path / "killed")
-        # Each epoch saves a state. Kill the child when it has saved another one.
+        # Each epoch saves a state. Kill the process after it has saved another state.
         while child.poll() is None:
             states = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/groups/*") if path.is_dir()}
             if states and states != before:

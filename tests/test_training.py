@@ -75,7 +75,7 @@ ADAM, SGD = optax.adam(0.01), optax.sgd(0.5)
 
 @pytest.mark.parametrize("batch_size", often([7, 10, None], [7]), ids=str)
 def test_an_epoch_equals_the_books_loop(few, network, batch_size, x64):
-    """Repeat the mini-batches of the same order in NumPy's float64."""
+    """NumPy repeats the updates with the same order of examples, in float64."""
     images, labels = (part[:50] for part in few)
     key, eta = jax.random.key(8), 2.0
     settings = {"epochs": 2, "batch_size": batch_size, "eta": eta, "key": key, "evaluate": False}
@@ -85,12 +85,12 @@ def test_an_epoch_equals_the_books_loop(few, network, batch_size, x64):
     for epoch in range(2):
         order = np.asarray(random_order(jax.random.fold_in(key, epoch), 50))
         v = trained_by_hand(v, x, y, order, eta, batch_size or 50)
-    # About 20 steps, each with the rounding of up to 50 × 64 products: 1e-12 leaves a factor of a hundred.
+    # About 20 steps, each with the rounding of up to 50 × 64 products: 1e-12 leaves a margin of a factor of 100.
     assert_leaves_close(result.network, v, rtol=1e-12)
 
 
 def test_an_epoch_with_l2_and_a_schedule_equals_the_books_loop(few, network, x64):
-    """Mini-batches of 7 and a last one of 1, with λ = 5, the cross-entropy, and a rate that falls with every update."""
+    """The last of the mini-batches has only 1 example. The cost is the cross-entropy, and η falls at each update."""
     images, labels = (part[:50] for part in few)
     key, l2 = jax.random.key(8), 5.0
 
@@ -109,11 +109,11 @@ def test_an_epoch_with_l2_and_a_schedule_equals_the_books_loop(few, network, x64
 
     for epoch in range(2):
         order = np.asarray(random_order(jax.random.fold_in(key, epoch), 50))
-        # The last mini-batch has one example, and the term of l2 is the same.
+        # The L2 term is the same for the last mini-batch, which has one example.
         v = trained_by_hand(v, x, y, order, eta, 7, entropy=True, decay=l2 / 50, done=8 * epoch)
         c, _, gradient = by_hand(v, x, y, entropy=True)
         full = tuple(g._replace(w=g.w + l2 / 50 * layer.w) for g, layer in zip(gradient, v, strict=True))
-        # As above: 1e-12 leaves a factor of a hundred.
+        # As in the test above, 1e-12 leaves a margin of a factor of 100.
         at = epoch + 1
         np.testing.assert_allclose(result.history.cost[at], c + penalty(v), rtol=1e-12)
         np.testing.assert_allclose(result.history.gradient_norm[at], length(full), rtol=1e-12)
@@ -127,7 +127,7 @@ def test_an_epoch_with_l2_and_a_schedule_equals_the_books_loop(few, network, x64
 
 
 def test_an_epoch_of_the_full_batch_with_l2_equals_its_prediction(few, network, x64):
-    """predicted is ∇C · Δv = −η‖∇C‖² with the term of l2 in both, and actual is the change of the cost with it."""
+    """predicted = ∇C · Δv = −η‖∇C‖² and actual, the change of the cost, both include the L2 term."""
     first, last = in_float64(network)
     v, eta = (first._replace(activation="tanh"), last._replace(activation="softmax")), 1e-3
     settings = {"epochs": 2, "batch_size": None, "key": jax.random.key(0), "cost": cross_entropy}
@@ -151,10 +151,10 @@ def test_an_epoch_of_the_full_batch_with_l2_equals_its_prediction(few, network, 
 
 @pytest.mark.parametrize("entropy", [False, True], ids=["quadratic", "cross-entropy"])
 @pytest.mark.parametrize("start", [(0.6, 0.9), (2.0, 2.0)], ids=str)
-def test_the_books_neuron(entropy, start, x64):
+def test_one_neuron_learns_as_in_the_book(entropy, start, x64):
     """One neuron of chapter 3, with x = 1 and y = 0, equals a loop in Python's floats.
 
-    300 steps in float64 round by less than 1e-13. The table of the quadratic cost was computed elsewhere.
+    300 steps in float64 round by less than 1e-13. The table of the quadratic cost was computed without jaxgd.
     """
     (w, b), eta = start, 0.15
     outputs = []
@@ -178,7 +178,7 @@ def test_the_books_neuron(entropy, start, x64):
 
 
 def test_every_example_counts_once_per_epoch(digits):
-    """With η = 1 and a gradient that sums the targets seen, the biases count the examples."""
+    """With η = 1 and −Σy over the mini-batch as the gradient, the biases count the examples."""
     n, m = 23, 5
     x, y = np.zeros((n, 1), np.float32), np.eye(n, dtype=np.float32)
     network = (Layer(jnp.asarray(np.zeros((n, 1), np.float32)), jnp.asarray(np.zeros(n, np.float32))),)
@@ -212,7 +212,7 @@ def test_the_history_equals_values_computed_separately(digits, network):
         for name in NUMBERS:
             np.testing.assert_array_equal(getattr(entry, name), getattr(history, name)[k])
         c, _, gradient = by_hand(v, x, y)
-        # float32, sums over 1,197 examples.
+        # The values are float32 sums over 1,197 examples.
         np.testing.assert_allclose(entry.cost, c, rtol=1e-5)
         np.testing.assert_allclose(entry.gradient_norm, length(gradient), rtol=1e-4)
         test_cost, outputs, _ = by_hand(v, tx, ty)
@@ -314,7 +314,7 @@ def test_one_output_has_no_accuracy():
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["NumPy", "JAX"])
 def test_jit_may_close_over_the_data(network, array):
-    """The values are known, but inside jit operations on a JAX array are traced."""
+    """The values of the data are known, but inside jit, operations on a JAX array are traced."""
     x, y = array(np.full((6, 64), 0.5, np.float32)), array(np.arange(6))
 
     def cost(eta):
@@ -351,7 +351,7 @@ def test_an_optax_optimizer_works_like_a_rule(digits, few, network):
     settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)}
     by_eta = train(network, digits, eta=0.5, **settings)
     by_optax = train(network, digits.train, optimizer=SGD, evaluate=False, **settings)
-    # The formula is the same, but XLA may round it differently, and 240 steps accumulate that.
+    # The formula is the same, but XLA may round differently, and the differences accumulate over 240 steps.
     assert_leaves_close(by_optax.network, by_eta.network, rtol=1e-4)
     line_search = optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=10))
     searching = {"epochs": 3, "batch_size": None, "optimizer": line_search, "evaluate": False}
@@ -384,7 +384,7 @@ def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypa
     for callback in (None, lambda state, entry: states.append(state)):
         got = train(network, few, callback=callback, **settings)
         assert got.outcome.reason is Reason.NOT_FINITE
-        # Another program may round differently, in each of 50 epochs of float32.
+        # The programs of a wide network may round differently in each of 50 epochs of float32.
         for name in ("network", "gradient"):
             assert_leaves_close(getattr(got.state, name), getattr(want.state, name), rtol=1e-4)
         for name in NUMBERS:
@@ -413,7 +413,7 @@ def test_a_donated_network_is_trained_in_place(few, network, batch_size):
         jax.eval_shape(lambda v: train(v, few, epochs=1, donate=True, **settings).network, network)
 
 
-def test_not_finite_at_the_start(digits, network):
+def test_a_start_that_is_not_finite_ends_the_run(digits, network):
     b = np.array(network[0].b)
     b[0] = np.nan
     spoiled = (network[0]._replace(b=jnp.asarray(b)), *network[1:])
@@ -437,7 +437,7 @@ def saturated(digits, label):
 
 
 def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
-    """The outcome reports a network that learns nothing more, unless it is right."""
+    """The outcome reports a network that no longer learns, unless its answers are right."""
 
     def reason(network, data, eta, **change):
         settings = {"epochs": 2, "batch_size": 10, "key": jax.random.key(5)} | change
@@ -453,7 +453,7 @@ def test_the_outcome_judges_the_state_after_the_last_epoch(digits, network):
 
 
 def test_the_outcome_judges_the_cost_without_l2(few):
-    """A saturated network that is right has completed its run, also if the term of l2 is large."""
+    """A saturated network with right answers gives COMPLETED, even if the L2 term is large."""
     network, _ = saturated(load_dataset("digits"), 0)
     network = (network[0]._replace(w=jnp.ones_like(network[0].w)), network[1])
     settings = {"epochs": 1, "batch_size": 10, "eta": 1e-6, "key": jax.random.key(5)}
@@ -462,7 +462,7 @@ def test_the_outcome_judges_the_cost_without_l2(few):
         result = train(network, data, cost=cross_entropy, l2=1.0, **settings)
         assert result.outcome.reason is want
         assert result.history.cost[-1] > 1
-    # In bfloat16, 20 right outputs may cost 20 ε = 0.16 together.
+    # In bfloat16, 20 right outputs may cost 20 ε = 0.16 together. near_0 allows twice this cost.
     wide = (Layer(jnp.zeros((20, 3), jnp.bfloat16), jnp.zeros(20, jnp.bfloat16)),)
     assert (near_0(quadratic_cost, wide), near_0(cross_entropy, network)) == (1e-3, 1e-3)
     assert near_0(cross_entropy, wide) == 2 * 20 * 2**-7
@@ -538,13 +538,13 @@ UNIT = np.linspace(0, 1, 60 * 64, dtype=np.float32).reshape(60, 64)
     ids=["unit", "0 to 9.9", "standardized", "long tail", "bytes", "0 to 16", "0 to 255", "0 to 65535"],
 )
 def test_inputs_that_look_unscaled_give_a_warning(network, x, words):
-    """In the first cases no warning may occur. pytest turns each warning into an error."""
+    """The first five cases must give no warning. pytest turns each warning into an error."""
     with contextlib.nullcontext() if words is None else pytest.warns(UserWarning, match=words):
         fit_splits("train", network, (x, np.zeros(60, int)))
 
 
 def test_batch_elements_equal_single_runs(few, network):
-    """The batch is over keys and η. Only the element whose cost overflows stops."""
+    """The batch maps over keys and η. Only the element whose cost overflows stops early."""
 
     def run(key, eta):
         return train(network, few, epochs=4, batch_size=10, eta=eta, key=key, cost=textbook_entropy)
@@ -731,7 +731,7 @@ def test_a_state_of_the_full_batch_continues_with_mini_batches(digits, network):
         assert int(result.state.epoch) == 2
 
 
-def test_a_learned_network_that_no_longer_changes_is_no_failure():
+def test_a_trained_network_that_no_longer_changes_gives_completed():
     network = (Layer(jnp.full((2, 2), -20.0).at[jnp.arange(2), jnp.arange(2)].set(20.0), jnp.ones(2)),)
     data = np.eye(2, dtype=np.float32), np.array([0, 1])
     result = train(network, data, epochs=1, batch_size=None, eta=1.0, key=jax.random.key(1))

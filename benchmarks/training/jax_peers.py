@@ -13,7 +13,7 @@ from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 def by_jaxgd(kernel: str, precision: str | None = None) -> Peer:
     """Return a peer that calls `train` as a user does, in a thread.
 
-    After each epoch (or full-batch step), the callback blocks until the benchmark asks this peer for the next one.
+    After each epoch (or full-batch step), the callback blocks until the benchmark asks this peer for the next weights.
     """
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:
@@ -139,7 +139,7 @@ def by_flax(work: Work, data: Shared) -> Iterator[Weights]:
 def by_networks(kernel: str, together: bool) -> Peer:
     """Return a peer that trains many networks, each with its own η and its own order of the examples.
 
-    With `together`, one `vmap` trains all; otherwise they train one by one.
+    With `together`, one `vmap` trains all networks. Otherwise the networks train one by one.
     """
 
     def units(work: Work, data: Shared) -> Iterator[Weights]:

@@ -1,7 +1,7 @@
 """The peak memory of wide networks: `python -m benchmarks.training.memory WIDTH MODE` measures one point.
 
-A point is a process of its own, because the kernel counts the peak of a process. The peak is given in units of W, the
-bytes of the weights, above the memory that JAX takes before the first network.
+Each point is measured in a process of its own, because the operating system records only the peak of a whole process.
+The peak is given in units of W, the bytes of the weights, above the memory that JAX takes before the first network.
 """
 
 import functools
@@ -30,9 +30,10 @@ Inputs = NDArray[np.float32]
 Labels = NDArray[np.int64]
 WIDTHS = (3_000, 12_000, 30_000)
 _EXAMPLES = 1_000
-# An epoch of 1,000 images would be 100 updates, which take 20 minutes for the widest network. So it has fewer images.
+# The updates per epoch with mini-batches of 10. All 1,000 images would make 100 updates, which take 20 minutes for the
+# widest network.
 _UPDATES = {3_000: 100, 12_000: 10, 30_000: 2}
-# Copies of the weights that a point may need. A point that does not fit is left out.
+# The memory that a point may need, in units of W. A width that needs more than the free memory is left out.
 _MOST = 5.5
 
 

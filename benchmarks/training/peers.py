@@ -88,7 +88,7 @@ def by_torch(compiled: bool) -> Peer:
 
 
 def by_sklearn(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train scikit-learn's MLPClassifier. It minimizes another cost: the cross-entropy of a softmax."""
+    """Train scikit-learn's MLPClassifier. MLPClassifier minimizes another cost: the cross-entropy of a softmax."""
     from sklearn.neural_network import MLPClassifier
 
     x, classes = data.x.astype(np.float32) / np.float32(255), np.arange(work.sizes[-1])
@@ -120,7 +120,7 @@ PEERS: dict[str, Peer] = {
     "flax": jax_peers.by_flax,
     "jit-in-python": jax_peers.by_jit,
 }
-# Peers that know the cross-entropy and L2 regularization.
+# Peers that support the cross-entropy and L2 regularization.
 ENTROPY_PEERS = {name: PEERS[name] for name in ("jaxgd", "jaxgd-xla")}
 # Peers that train many networks.
 NETWORKS_PEERS: dict[str, Peer] = {

@@ -1,7 +1,8 @@
 """Many small networks: `python -m benchmarks.training.sweep CASE PROGRAM` times one program in a process of its own.
 
-`sweep` trains the networks as one batch, and `train` and PyTorch one after the other. A timing starts when the data are
-in memory. It includes the compilation, an evaluation on all splits after each epoch and, for `sweep`, the folder.
+`sweep` trains the networks in batches, and `train` and PyTorch train them one after the other. A timing starts when the
+data are in memory. It includes the compilation, an evaluation on all splits after each epoch and, for `sweep`, the
+writing of the folder.
 """
 
 import dataclasses
@@ -96,7 +97,7 @@ def by_train(networks: Networks, data: Dataset) -> list[float]:
 def by_torch(networks: Networks, data: Dataset) -> list[float]:
     """Train the sample with PyTorch's layers, autograd and SGD, and return its last costs.
 
-    One thread is faster than two for these sizes. The orders of the examples are jaxgd's.
+    One thread is faster than two for these sizes. The examples have the same order as in jaxgd.
     """
     import jax
     import torch
@@ -158,7 +159,7 @@ NETWORKS = (
 
 
 def timed(name: str, program: str, data_dir: Path | None) -> dict[str, float]:
-    """Run a program in a process of its own, and return its figures."""
+    """Run a program in a process of its own, and return its measurements."""
     time.sleep(PAUSE)
     words = [sys.executable, "-W", "ignore", "-m", "benchmarks.training.sweep", name, program]
     done = subprocess.run([*words, *([str(data_dir)] if data_dir else [])], stdout=subprocess.PIPE, text=True)
@@ -194,7 +195,7 @@ def measure(networks: Networks, options: Options) -> Iterator[Row]:
 
 
 def main(name: str, program: str, data_dir: str = "") -> None:
-    """Run a program, and print its figures as JSON."""
+    """Run a program, and print its measurements as JSON."""
     networks = next(networks for networks in NETWORKS if networks.name == name)
     data = load_dataset(networks.data, Path(data_dir) if data_dir else None)
     if program == "torch":

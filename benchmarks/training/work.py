@@ -35,7 +35,7 @@ class Work:
         growing: The name of the size that grows from case to case, for the axis of a picture; None if none grows.
         size: The value of the growing size in this case.
         epochs: Epochs of a process that is timed from start to end; None for a unit inside a process.
-        l2: λ of L2 regularization, for the cross-entropy; None for the quadratic cost without it.
+        l2: λ of L2 regularization, for the cross-entropy; None for the quadratic cost without L2 regularization.
     """
 
     name: str
@@ -116,7 +116,7 @@ WORKS = (
 
 
 class Shared(NamedTuple):
-    """The data, first weights and orders of all peers.
+    """The data, the first weights and the orders of the examples that all peers share.
 
     Attributes:
         x: Pixels, (n, inputs).

@@ -8,10 +8,10 @@ from jaxgd.assessment import Assessment
 from jaxgd.errors import ShapeError, as_array, describe
 from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
-_ROWS, _COLUMNS = 5, 4  # of the pictures
-# The largest numbers of classes whose counts, accuracies and names are written.
+_ROWS, _COLUMNS = 5, 4  # of the grid of pictures
+# With more classes than these, the figure omits the counts, the accuracies, or some of the names.
 _COUNTED, _RATED, _NAMED = 16, 30, 36
-# Shares below this one have the same color. One image of a class with 1,000 is still visible.
+# All smaller shares have the same color. One image in a class of 1,000 is still visible.
 _FAINT = 1e-3
 
 
@@ -20,21 +20,21 @@ def draw(
 ) -> tuple[Axes, ...]:
     """Draw the confusion matrix, and the most confident mistakes with their images.
 
-    A row of the matrix has the images of one class, and a column those with the same answer. The color is the share of
-    the class: blue for right answers, and orange for wrong ones, on a logarithmic scale. The words above a picture are
-    its index, its label, the answer and the activation of the answer.
+    A row of the matrix counts the images of one class, and a column counts the images with one answer. The color shows
+    the share of the class: blue for right answers, and orange on a logarithmic scale for wrong answers. The title of a
+    picture has its index, its label, the answer and the activation of the answer.
 
     Args:
         assessment: The result of `assess`.
         images: The images that were assessed, (n, height, width). By default none, and only the matrix is drawn.
-        labels_from: Number of the first class in the words of the figure. Default 0.
+        labels_from: The label of the first class in the figure. Default 0.
         figure: A matplotlib Figure or SubFigure to draw in; by default a new one of pyplot.
 
     Returns:
         The axes of the matrix, then the axes of each picture, the most confident mistake first.
 
     Raises:
-        ShapeError: If there is not one image for each example.
+        ShapeError: If images does not have one image for each example.
     """
     n = len(assessment.labels)
     if images is None:

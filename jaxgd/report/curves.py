@@ -13,7 +13,7 @@ _TICKS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 _COLUMNS = 3  # of panels
 
 Floats = NDArray[np.floating]
-# The values of a line over its updates or epochs, and its label.
+# The updates or epochs of a line, its value at each of them, and its label.
 Line = tuple[NDArray[np.number], Floats, str]
 Panel = tuple[str, Sequence[Line]]
 
@@ -45,7 +45,7 @@ def curves(panels: Sequence[Panel], xlabel: str, title: str, figure: FigureBase 
             # A single point would be an invisible line.
             axes.plot(x, y, "o" if len(x) == 1 else "-", linewidth=1.5 if len(lines) <= 10 else 0.7, label=text)
         if spans_decades(np.concatenate([y for _, y, _ in lines])):
-            # The logarithm of 0 is no point of the line. By default, matplotlib draws it far below the picture.
+            # A value of 0 has no logarithm, so mask it. By default, matplotlib draws it far below the picture.
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=xlabel, ylabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -64,7 +64,7 @@ def spans_decades(y: Floats) -> bool:
 
 
 def scale_accuracy(axes: Axes, accuracy: Floats) -> None:
-    """Make the axis logarithmic in the error if the errors span a decade. On a linear one, 97% and 98% look alike."""
+    """Make the axis logarithmic in the error if the errors span a decade. On a linear axis, 97% and 98% look alike."""
     error = 100 - accuracy
     floor = max(float(error.min()), 0.1) / 1.5
     if error.max() < 15 * floor:

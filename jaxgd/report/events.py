@@ -11,14 +11,14 @@ _SECONDS = 10.0  # `add` flushes the file if the last flush is longer ago
 
 
 class Events:
-    """A file of events, written by the calling thread.
+    """A writer of one event file. It writes in the calling thread.
 
-    A failed write raises WriteError. The writer of tensorboardX instead uses a thread and a queue of limited length: on
-    a full disk the thread ends, and the program hangs when the queue is full.
+    A failed write raises WriteError. The usual writer of tensorboardX uses a second thread and a queue of limited
+    length: on a full disk the thread ends, and the program hangs when the queue is full.
 
     Args:
-        folder: Folder for the files, in an existing folder. It is created if it does not exist.
-        purge_step: TensorBoard hides scalars of earlier files from this step on. By default it hides none.
+        folder: Folder for the event files. It is created if its parent folder exists.
+        purge_step: TensorBoard hides the scalars of earlier files from this step on. By default it hides no scalar.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -28,7 +28,7 @@ class Events:
         self._folder, self._flushed, self._event = folder, time.monotonic(), event_pb2.Event
         with writing(folder):
             folder.mkdir(exist_ok=True)
-            # Otherwise two files of the same second would have the same name.
+            # Without the nanoseconds, two files of the same second would have the same name.
             self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
             if purge_step is not None:
                 start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -40,12 +40,12 @@ class Events:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The first error is the one to report.
+        # After an error in the block, report that error and not a second one from `close`.
         with contextlib.suppress(*([OSError] if error else [])), writing(self._folder):
             self._writer.close()
 
     def add(self, step: int, name: str, value: float) -> None:
-        """Add one scalar."""
+        """Write one scalar."""
         from tensorboardX.summary import scalar
 
         with writing(self._folder):

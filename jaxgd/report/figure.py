@@ -1,4 +1,4 @@
-"""Figures of matplotlib: the library, a new figure, and the writing into a file."""
+"""Helpers for matplotlib: check that it is installed, create a figure and its axes, and save a figure."""
 
 import importlib
 import io
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxgd.errors import MissingDependencyError, RangeError
 from jaxgd.files import as_path, write_atomically
 
-# matplotlib is an extra, so its types are only for type checkers.
+# matplotlib is an optional dependency, so import its types only for type checkers.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
@@ -20,7 +20,7 @@ STILL = (".png", ".svg", ".pdf")
 
 
 def require_library(who: str, name: str) -> None:
-    """Raise MissingDependencyError unless a library that draws, matplotlib or plotly, is installed."""
+    """Raise MissingDependencyError unless the plotting library `name`, matplotlib or plotly, is installed."""
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -45,10 +45,10 @@ def new_axes(figure: FigureBase, rows: int, columns: int, **options: Any) -> lis
 
 
 def save_figure(who: str, figure: Figure, path: str | Path, dpi: int) -> None:
-    """Draw a figure of matplotlib, and write it whole or not at all.
+    """Write a figure of matplotlib to a file. If the writing fails, an existing file stays unchanged.
 
     Args:
-        who: Function that complains.
+        who: Name of the calling function, for messages.
         figure: The figure.
         path: Path of the file, which ends in .png, .svg or .pdf.
         dpi: Pixels per inch of a PNG file.

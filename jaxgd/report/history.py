@@ -10,15 +10,15 @@ from jaxgd.report.curves import Floats, Line, Panel, curves, scale_accuracy
 from jaxgd.report.figure import Axes, FigureBase
 
 _LEGEND = 10  # the largest number of lines that a legend names
-# In this order, they have the colors of `jaxgd train --plot`.
+# This order gives each split the same color as in `jaxgd train --plot`.
 _SPLITS = (("", "training"), ("test_", "test"), ("validation_", "validation"))
 
 
 def draw(result: TrainResult | History, *, figure: FigureBase | None = None) -> tuple[Axes, ...]:
-    """Draw the cost, the accuracy and each recorded value over the epochs. Leave out those that are unknown.
+    """Draw the cost, the accuracy and each recorded value over the epochs. Leave out quantities without a known value.
 
-    A point marks the best network of a single run that followed it. A batch gives one line per element, of the
-    validation examples; without them of the test examples, otherwise of the training examples.
+    A point marks the best network of a single run if the run kept track of it. A batch gives one line per element, for
+    the validation examples; without them, for the test examples; and otherwise for the training examples.
 
     Args:
         result: The result of `train`, or its history.

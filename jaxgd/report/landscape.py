@@ -25,10 +25,10 @@ from jaxgd.report.scale import Floats, Scale
 from jaxgd.slices import CostSlice
 from jaxgd.typed import jit, map_rows, ravel_pytree, tree_leaves, tree_map, vmap
 
-_POINTS = (1001, 301)  # points of the grid along a single axis, and along each of two
-_ROWS = 1000  # points of the path that determine the principal components
+_POINTS = (1001, 301)  # points per axis of a grid with one axis, and of a grid with two axes
+_ROWS = 1000  # at most this many points of the path determine the principal components
 _DRAPED = 2000  # least number of points of a line on a surface
-_WIDTH = 256  # points that are evaluated at once
+_WIDTH = 256  # number of points that are evaluated at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Landscape:
         axes: The coordinates of the grid along its one or two axes.
         cost: C on the grid, (m,) or (m, n). Values that are not finite leave a gap.
         names: The label of each axis.
-        path: The points of the path, (k, 2) or (k, 3): coordinates, and C of the line or the plane there. k may be 0.
-        costs: C at the points of the path themselves, (k,). They differ from those in `path` if the path leaves the
-            plane.
+        path: The points of the path projected onto the line or the plane, (k, 2) or (k, 3): their coordinates, then C
+            at the projected point. k may be 0.
+        costs: C at the original points of the path, (k,). It differs from the C in `path` if the path leaves the plane.
         minima: Known minima inside the grid, with columns as in `path`.
         end: The label of the last point of the path.
         note: A second line for the title, or "".
@@ -63,7 +63,7 @@ class Landscape:
 
     @property
     def curve_is_logarithmic(self) -> bool:
-        """True if a curve spans two decades and its lowest point is no cusp on a logarithmic axis."""
+        """True if the curve spans two decades and its lowest point would not be a cusp on a logarithmic axis."""
         costs = np.concatenate([self.cost, self.path[:, -1], self.minima[:, -1]])
         costs, bends = costs[np.isfinite(costs)], np.abs(np.diff(self.cost, 2))
         at = np.clip(np.argmin(np.where(np.isfinite(self.cost), self.cost, np.inf)) - 1, 0, len(bends) - 1)
@@ -71,7 +71,7 @@ class Landscape:
 
     @property
     def draped(self) -> tuple[Floats, Floats, Floats]:
-        """The path as a line that follows the surface between its points: coordinates and drawn heights."""
+        """The path as a line that follows the surface between the points of the path: coordinates and drawn heights."""
         if not len(self.path):
             return self.costs, self.costs, self.costs
         at = np.linspace(0, len(self.path) - 1, max(_DRAPED, len(self.path)))
@@ -87,7 +87,7 @@ class Landscape:
 
 
 def _cell(axis: Floats, x: Floats) -> tuple[NDArray[np.int_], Floats]:
-    """Return the interval of an axis that holds each point, and the place in it from 0 to 1."""
+    """Return the index of the grid interval that holds each point, and the point's position in it from 0 to 1."""
     at = (x - axis[0]) / (axis[1] - axis[0])
     i = np.clip(at.astype(int), 0, len(axis) - 2)
     return i, at - i
@@ -111,13 +111,13 @@ def of_path(
     """Evaluate a cost around a path.
 
     Args:
-        v: The points of the path, a tree with one more axis in front than the variables.
+        v: The points of the path: a tree like the variables, whose arrays have one more axis in front.
         costs: C at these points, (k,).
         cost: The cost.
         args: Further arguments of the cost.
         minima: Known minima, trees like the variables.
-        through: Two points that span the plane with the end of the path. None takes the plane of the path's first two
-            principal components, if there are more than two variables.
+        through: Two points that span the plane together with the end of the path. With None and more than two
+            variables, the plane is that of the path's first two principal components.
 
     Returns:
         The numbers to draw.
@@ -139,7 +139,7 @@ def of_path(
     if not len(path):
         raise RangeError("plot: no point of the path is finite.\nCheck the start of the descent.")
     if len(far := np.flatnonzero(_far(costs))):
-        # A path that leaves the valley is drawn up to the first point far outside, so that the valley stays visible.
+        # Draw a path that leaves the valley only up to its first far point, so that the valley stays visible.
         path, costs, end = path[: far[0] + 1], costs[: far[0] + 1], "first point far from the start"
     n = path.shape[1]
     if through is not None and n < 3:
@@ -160,7 +160,7 @@ def of_path(
 
 
 def _without_aux(cost: Callable[..., object]) -> Callable[..., object]:
-    """Return a function of C alone for a cost that may return (C, aux)."""
+    """Wrap a cost that may return (C, aux) in a function that returns only C."""
 
     def scalar(*args: object) -> object:
         out = cost(*args)
@@ -170,18 +170,18 @@ def _without_aux(cost: Callable[..., object]) -> Callable[..., object]:
 
 
 def _far(costs: Floats) -> NDArray[np.bool_]:
-    """Return True for the costs far above the start, and for those far below it on a path that falls without end."""
+    """Return True for each cost far above the start, and for each cost far below it if the path falls without bound."""
     with np.errstate(over="ignore"):
         above, below = costs - costs.min(), costs[0] - costs
         far = above > 1e3 * max(abs(costs[0]), above[0])
-        # The steps of such a path grow up to the end. A path to a minimum ends with short steps.
+        # If C falls without bound, its last decrease is the largest. A path to a minimum ends with small decreases.
         steps = np.diff(below)[np.diff(below) != 0]
         falls = len(steps) > 1 and bool(steps[-1] == steps.max())
         return np.asarray(far | (falls & (below > 1e3 * max(abs(costs[0]), steps[0] if falls else 0.0))))
 
 
 def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
-    """Return the numbers of each tree as a row. Raise unless each has n of them."""
+    """Return the numbers of each tree as a row. Raise unless each tree has n numbers."""
     if any(is_traced(x) for x in tree_leaves(trees)):
         raise DtypeError(f"plot: {name} must be known numbers, got traced ones.\nCall plot outside jit, grad and vmap.")
     given: object = trees
@@ -196,7 +196,7 @@ def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
 
 
 def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
-    """Return the origin, directions and names of one or two variables, and no further point."""
+    """Return the origin, the directions and the names of the axes of one or two variables, and no further points."""
     n = path.shape[1]
     names = ["v₁", "v₂"][:n]
     if not isinstance(first, jax.Array):
@@ -206,9 +206,8 @@ def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[s
 
 
 def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
-    """Return the origin, directions and names of a plane through the end of the path, and further points to show."""
-    # The plane of the principal components passes through the end of the path, where the picture must be exact, and
-    # not through the mean of the path.
+    """Return the origin, the directions and the axis names of a plane through the end of the path, and more points."""
+    # The plane passes through the end of the path, where the picture must be exact, and not through the path's mean.
     end = path[-1]
     corners = path if through is None else _numbers("through", through, path.shape[1])
     if through is not None and len(corners) != 2:
@@ -219,17 +218,17 @@ def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats,
     rank = int((share[:2] > 1e-12).sum())
     if through is not None and rank < 2:
         raise RangeError("plot: the end of the path and the points of through must not be on one line.")
-    # Random directions complete the plane of a straight path.
+    # A straight path has only one principal component, so random directions complete its plane.
     drawn = np.random.default_rng(0).normal(size=(2, path.shape[1]))
     basis = np.linalg.qr(np.concatenate([basis[:rank], drawn])[:2].T)[0].T
-    # The path starts at the left and in front.
+    # Choose the signs so that the path starts at the left and in front.
     basis = basis * np.where(basis @ (path[0] - end) > 0, -1, 1)[:, None]
     names = [f"component {i + 1} ({part:.0%})" for i, part in enumerate([*share, 0, 0][:2])]
     return end, basis, tuple(names) if through is None else ("direction 1", "direction 2"), corners
 
 
 def _grid(path: Floats, cover: Floats, size: float) -> tuple[Floats, ...]:
-    """Return the axes of a grid that is wider than all points to cover."""
+    """Return the axes of a grid that covers all points of `cover` with a margin."""
     widest = float(np.ptp(cover, axis=0).max()) or size or 1.0
     axes = []
     for last, points in zip(path[-1], cover.T, strict=True):
@@ -249,7 +248,7 @@ def _values(
     args: tuple[object, ...],
     places: Floats,
 ) -> Floats:
-    """Return C at points of the plane, given by their coordinates."""
+    """Return C at points of the plane. A row of `places` has the coordinates of a point."""
 
     def value(place: Array, args: tuple[object, ...]) -> Array:
         # A matrix product would round the coordinates on some devices.
@@ -258,7 +257,7 @@ def _values(
 
     @jit
     def rows(rows: Array, args: tuple[object, ...]) -> Array:
-        # Map over the rows one by one, so that memory holds one copy of v per point of a single row.
+        # Map over the rows one by one, so that memory holds copies of v for the points of only one row.
         return map_rows(vmap(lambda place: value(place, args)), rows)
 
     padded = np.resize(places, (-(-len(places) // _WIDTH), _WIDTH, places.shape[1]))

@@ -1,4 +1,4 @@
-"""Draw a cost and a path with plotly, for a page that the reader can turn and zoom."""
+"""Draw a cost and a path with plotly, as a page in which the reader can rotate and zoom the picture."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ _RADIUS = 0.022  # radius of a ball on the surface, in the same unit
 
 @runtime_checkable
 class _Figure(Protocol):
-    """The methods of a plotly figure that this module calls. plotly has no types of its own."""
+    """The methods of a plotly figure that this module calls. plotly has no type annotations."""
 
     def add_scatter(self, **options: object) -> object: ...
     def add_surface(self, **options: object) -> object: ...
@@ -41,7 +41,7 @@ def draw(landscape: Landscape, title: str) -> _Figure:
 
 
 def save_page(figure: _Figure, path: Path) -> None:
-    """Write a figure of plotly as a page that needs no network, whole or not at all."""
+    """Write a figure of plotly as a page that works offline. If the writing fails, an existing file stays unchanged."""
     text = figure.to_html(
         include_plotlyjs=True,
         post_script=_FOLLOW,
@@ -109,7 +109,7 @@ def _valley(landscape: Landscape) -> _Figure:
     from plotly.subplots import make_subplots
 
     scale, (a, b) = landscape.scale, landscape.axes
-    # Half the precision makes a page of half the size.
+    # float32 halves the size of the page.
     z, cost = scale(landscape.cost).astype(np.float32), landscape.cost.astype(np.float32)
     figure: _Figure = make_subplots(
         rows=1, cols=2, specs=[[{"type": "scene"}, {"type": "xy"}]], column_widths=[0.58, 0.42], horizontal_spacing=0.06
@@ -121,7 +121,7 @@ def _valley(landscape: Landscape) -> _Figure:
     )  # fmt: skip
     figure.update_traces(colorbar_title_side="right", selector={"type": "surface"})
     low, high = float(scale(scale.lowest)), float(scale(scale.high))
-    # Half of a line on the surface would disappear in it, so the line is 1% higher.
+    # The surface would hide half of a line at its height, so raise the line by 1% of the range of heights.
     x, y, height = landscape.draped
     line = {"color": PATH, "width": 6}
     figure.add_trace(
@@ -132,7 +132,7 @@ def _valley(landscape: Landscape) -> _Figure:
     for name, color, points in markers(landscape):
         for point in points:
             figure.add_trace(_ball(landscape, high - low, point, color, name), row=1, col=1)
-            # A narrow valley hides the ball, and a pin shows its place.
+            # A narrow valley may hide the ball, so a vertical pin marks its position.
             foot, share = float(scale(point[2])), 0.5 if color == MINIMUM else 1.0
             pin = {"x": point[[0, 0]], "y": point[[1, 1]], "z": [foot, foot + share * (high - foot)]}
             line = {"color": color, "width": 2}
@@ -145,13 +145,13 @@ def _valley(landscape: Landscape) -> _Figure:
         x=a, y=b, z=z.T, colorscale=COLORS, showscale=False, contours=contours, hoverinfo="skip", row=1, col=2
     )
     _flat(landscape, figure, row=1, col=2)
-    turn = np.radians(azimuth(landscape))
+    angle = np.radians(azimuth(landscape))
     figure.update_layout(
         scene={
             "xaxis_title": landscape.names[0],
             "yaxis_title": landscape.names[1],
             "zaxis": _axis(landscape, "C"),
-            "camera": {"eye": {"x": 1.35 * np.cos(turn), "y": 1.35 * np.sin(turn), "z": 1.5}},
+            "camera": {"eye": {"x": 1.35 * np.cos(angle), "y": 1.35 * np.sin(angle), "z": 1.5}},
             "aspectmode": "manual",
             "aspectratio": {"x": 1, "y": 1, "z": _HEIGHT},
         },

@@ -1,4 +1,4 @@
-"""`plot`: the picture of a result."""
+"""`plot`, which draws a result."""
 
 import inspect
 import math
@@ -35,7 +35,7 @@ def plot(
     interactive: bool = False,
     figure: FigureBase | None = None,
 ) -> Any:
-    """Draw a result: a descent, the valley with its path, a slice of a cost, a training, a sweep, or mistakes.
+    """Draw a result: a descent, a cost around its path, a slice of a cost, a training run, a sweep or an assessment.
 
     Needs matplotlib, or plotly with `interactive=True`; `pip install -e '.[plot]'` installs both in the folder of
     jaxgd's sources.
@@ -43,30 +43,30 @@ def plot(
     - A Solution or a Trajectory without `cost`: C and ‖∇C‖ over the updates, and λ_max with 2/η if recorded. A batch
       gives one line per element. The axis is logarithmic if the values span two decades or more.
     - A Solution or a Trajectory with `cost`: C around the path, as a curve over one variable, or as a surface and its
-      contours over two. Paths of more variables are projected onto a plane, and the picture shows C on this plane. The
-      run needs `record=Record(v=True)`.
+      contours over two variables. A path of more variables is projected onto a plane, and the picture shows C on this
+      plane. The run needs `record=Record(v=True)`.
     - A CostSlice: its surface and its contours.
     - A Sweep: the median and the quartiles of the last accuracy against η, one line per network size, and below them
-      the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples,
-      otherwise on the test examples, otherwise on the training examples. Its axis is logarithmic in the error if the
-      errors span a decade.
+      the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples;
+      without them, on the test examples; and otherwise on the training examples. Its axis is logarithmic in the error
+      if the errors span a decade.
     - A TrainResult or a History: C, the accuracy and each value of `record` over the epochs, for the training, the
-      validation and the test examples, with the best network if the run followed it. A batch gives one line per
-      element.
+      validation and the test examples, with the best network if the run kept track of it. A batch gives one line
+      per element.
     - An Assessment: the confusion matrix, blue for right and orange for wrong answers; with `images`, also the most
       confident mistakes, each with its index, its label, the answer and the activation of the answer.
 
     Args:
         result: A Solution, a Trajectory, a CostSlice, a Sweep, a TrainResult, a History or an Assessment.
         cost: The cost that was minimized, which may return (C, aux). It is evaluated on a grid of 301² points, or of
-            1,001 for one variable. By default none, and the curves are drawn.
+            1,001 points for one variable. By default none: the plot then shows C and ‖∇C‖ over the updates.
         args: Further arguments of the cost; by default none.
         minima: Known minima to mark, trees like v; by default none.
-        through: Two points, trees like v, that span the plane with the end of the path. Needs more than two variables.
-            By default the plane of the first two principal components of the path, seen from its end.
+        through: Two points, trees like v, that span the plane together with the end of the path. Needs more than two
+            variables. By default, the first two principal components of the path, relative to its end, span the plane.
         images: The images of an Assessment, (n, height, width); by default none.
-        interactive: True for a plotly figure of the curve or the valley that the reader can turn and zoom. Default:
-            False.
+        interactive: True for a plotly figure of the curve or the surface, which the reader can rotate and zoom.
+            Default: False.
         figure: A matplotlib Figure or SubFigure to draw in; by default a new one of pyplot.
 
     Returns:
@@ -74,7 +74,7 @@ def plot(
         `interactive=True`.
 
     Raises:
-        DtypeError: If result has another type, or the cost is no function.
+        DtypeError: If result has another type, or cost is not a function.
         ShapeError: If the cost is not one real scalar, a point does not have the size of v, a batch is given with a
             cost, or an Assessment does not have one image for each example.
         RangeError: If the path, or v in it, was not recorded or is not finite, or an option does not apply.
@@ -144,7 +144,7 @@ def _draw_path(
         )
     v, costs = path.v, np.asarray(path.cost, float)
     if solution is not None:
-        # The end of a run need not be one of the recorded points.
+        # The recorded points may not include the end of the run.
         v = jax.tree.map(lambda xs, x: np.concatenate([np.asarray(xs), np.asarray(x)[None]]), v, solution.v)
         costs = np.append(costs, float(solution.cost))
     drawn = landscape.of_path(v, costs, cost, args, minima, through)
@@ -157,8 +157,8 @@ def _draw_slice(plane: CostSlice, *, interactive: bool = False, figure: FigureBa
     return _draw_landscape(landscape.of_slice(plane), "cost on a plane", interactive, figure)
 
 
-# The function that draws each type of result, and the one that draws it with a cost. The keywords of a function are the
-# options that it takes. A new type is one more entry.
+# For each type of result, the function that draws it without a cost, and the function that draws it with a cost. `plot`
+# accepts the options that are keywords of the chosen function.
 _PLOTS: dict[type, tuple[Callable[..., object], Callable[..., object] | None]] = {
     Solution: (_draw_curves, _draw_path),
     Trajectory: (_draw_curves, _draw_path),
@@ -210,7 +210,7 @@ def _panels(path: Trajectory, solution: Solution | None) -> list[tuple[str, list
             x: NDArray[np.number] = steps[element]
             y: Floats = np.asarray(columns[name], float)[element]
             if solution is not None:
-                # Rows after the end of a run are not filled, and the end need not be one of the recorded points.
+                # Rows after the end of a run are not filled, and the recorded points may not include the end.
                 last = int(np.asarray(solution.steps)[element])
                 x, y = np.append(x[x <= last], last), np.append(y[x <= last], ends[i][element])
             lines.append((x, y, ", ".join(map(str, element)) if few else ""))
@@ -222,8 +222,8 @@ def _panels(path: Trajectory, solution: Solution | None) -> list[tuple[str, list
 
 
 def _lengths(gradient: Tree, batch: int) -> Floats:
-    """Return the length of the gradient of each element of a batch with this many axes."""
+    """Return the length of the gradient of each element of a batch with `batch` axes."""
     parts = [np.asarray(x, float) for x in tree_leaves(gradient)]
-    # The square of a number may overflow.
+    # The square of a number may overflow, so use hypot.
     together = np.concatenate([x.reshape(*x.shape[:batch], -1) for x in parts], axis=-1)
     return np.asarray(np.hypot.reduce(together, axis=-1))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from jaxgd.data.image import Digit, Picture
 from jaxgd.report.figure import Axes, new_axes, save_figure
 
-_MOST_PIXELS = 600  # pixels per side of a drawn picture; more would make the file large
+_MOST_PIXELS = 600  # pixels per side of a drawn picture; more pixels would make the file large
 _ANSWER, _OTHER = "#d95f02", "#1f77b4"
 
 # Name, picture, digit, and the image that the network saw.
@@ -22,8 +22,8 @@ def plot_readings(rows: Sequence[Row], outputs: NDArray[np.floating], path: str 
     Needs matplotlib: run `pip install -e '.[plot]'` in the folder of jaxgd's sources.
 
     Args:
-        rows: For each digit its name, the picture and the digit (or None), and the image that the network saw.
-        outputs: Activations of the digits, (n, classes), n at least the number of rows.
+        rows: For each digit its name, its picture or None, the digit or None, and the image that the network saw.
+        outputs: Activations for the digits, (n, classes), where n is at least the number of rows.
         path: Path of the figure, which ends in .png, .svg or .pdf.
         labels_from: Label of the first class.
 

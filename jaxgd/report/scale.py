@@ -11,11 +11,11 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """The vertical scale of a surface: C, or log₁₀(1 + (C − lowest)/floor) if the cost spans decades.
+    """The vertical scale of a surface: C, or log₁₀(1 + (C − lowest)/floor) if the costs span decades.
 
     Attributes:
         lowest: The lowest C of the picture.
-        floor: The distance above `lowest` where the logarithm takes over; None for a linear scale.
+        floor: The distance above `lowest` from which the scale is logarithmic; None for a linear scale.
         high: The highest C of the picture.
     """
 
@@ -38,7 +38,7 @@ class Scale:
         marks = [self.lowest, *(self.lowest + 10.0**p for p in powers)]
         z, kept = self(marks), [0]
         for i in range(1, len(marks)):
-            # Marks closer than this would overlap.
+            # Closer marks would overlap.
             if float(z[i] - z[kept[-1]]) > 0.08 * float(self(self.high)):
                 kept.append(i)
         # Sums such as 48.98425 + 10 would make long labels.
@@ -46,10 +46,10 @@ class Scale:
         return [marks[i] for i in kept], [words[i] for i in kept]
 
     def levels(self) -> Floats:
-        """Return the heights of the contours, at equal distances above the second."""
+        """Return the heights of the contours. From the second one on, their distances are equal."""
         low, high = (float(self(c)) for c in (self.lowest, self.high))
         levels = np.linspace(low, high if high > low else low + 1, 24)
-        # The valley's floor is too narrow for the contours close to it, which would break into islands.
+        # Contours close to the floor of a narrow valley would break into islands, so leave them out.
         return levels if self.floor is None else levels[(levels == low) | (levels > np.log10(3))]
 
     @classmethod
@@ -66,8 +66,8 @@ class Scale:
         middle = float(np.nanquantile(above, 0.4)) if np.isfinite(above).any() else np.inf
         if not 10 * middle < high - lowest < np.inf:
             return cls(lowest, None, high)
-        # The second differences measure how far C rises between two points of the grid at the bottom of a valley. The
-        # grid does not show lower details.
+        # At the bottom of a valley, the second differences measure how far C rises between two points of the grid. The
+        # grid cannot show smaller differences of C.
         bends = np.sum([np.abs(np.diff(above, 2, axis=i, prepend=np.nan, append=np.nan)) for i in (0, 1)], axis=0)
         bends = bends[np.isfinite(bends) & (above <= middle / 4)]
         floor = float(np.quantile(bends, 0.75)) if bends.size else 0.0

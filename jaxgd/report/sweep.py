@@ -12,15 +12,15 @@ from jaxgd.report.curves import Floats, scale_accuracy
 from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 from jaxgd.sweeps import Sweep
 
-# The kinds of failure, in the order of the columns and of the bars from the bottom up. The hatches distinguish them in
-# a print without colors.
+# The kinds of failure, in the order of the printed columns and of the bars from the bottom up. The hatches distinguish
+# the kinds in a print without colors.
 FAILURES = {
     "diverged": (Reason.NOT_FINITE, Reason.START_NOT_FINITE),
     "saturated": (Reason.SATURATED,),
     "unchanged": (Reason.UNCHANGED,),
 }
 _HATCHES = ("", "////", "....")
-# Colors that color-blind readers can distinguish, from Okabe and Ito. Each has a marker and a dash of its own.
+# Colors of Okabe and Ito, which color-blind readers can distinguish. Markers and dashes distinguish the lines too.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
 _MARKERS, _DASHES = "osD^vPX", ("-", "--", "-.", ":")
 
@@ -48,8 +48,8 @@ class Point(NamedTuple):
 def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
     """Return the name of the accuracy, and one point for each pair of sizes and η, in the order of the table.
 
-    The accuracy is on the validation examples; without them on the test examples, and without both on the training
-    examples. A network that diverged counts with the accuracy of its last finite epoch.
+    The accuracy is on the validation examples; without them, on the test examples; and otherwise on the training
+    examples. A diverged network has the accuracy of its last finite epoch.
     """
     rows = sweep.last()
     names = [f"{part}accuracy" for part in ("validation_", "test_", "")]
@@ -106,7 +106,7 @@ def draw(sweep: Sweep, figure: FigureBase | None = None) -> tuple[Axes, Axes]:
         low, median, high = quartiles[:, 0], quartiles[:, 1], quartiles[:, 2]
         eta = np.array([point.eta for point in some])
         if len(every_eta) == 1:
-            # A single η gives no line. The points of the network sizes are side by side, above their bars.
+            # A single η gives no line, so put the points of the network sizes side by side, above their bars.
             left, right = edges[every_eta[0]][i : i + 2]
             eta = np.array([math.sqrt(left * right)])
             above.errorbar(
@@ -139,7 +139,7 @@ def draw(sweep: Sweep, figure: FigureBase | None = None) -> tuple[Axes, Axes]:
 
 
 def _edges(every_eta: Sequence[float], count: int) -> dict[float, list[float]]:
-    """Return the edges of the bars at each η. They fill 84% of the smallest distance on the logarithmic axis."""
+    """Return the edges of the bars at each η. The bars fill 84% of the smallest distance between two η on the axis."""
     logs = np.log10(every_eta)
     half = 0.42 * (float(np.diff(logs).min()) if len(logs) > 1 else 1.0)
     factors = 10 ** np.linspace(-half, half, count + 1)
@@ -149,7 +149,7 @@ def _edges(every_eta: Sequence[float], count: int) -> dict[float, list[float]]:
 def _bars(
     axes: Axes, points: Sequence[Point], i: int, edges: dict[float, list[float]], color: str, marker: str
 ) -> None:
-    """Draw a bar at each η, in the column of the i-th sizes: the stacked shares of the kinds of failure."""
+    """Draw a bar at each η, in the i-th place among the sizes. It stacks the shares of the kinds of failure."""
     for point in points:
         left, right = edges[point.eta][i : i + 2]
         bottom = 0.0
@@ -174,7 +174,7 @@ def _explain(axes: Axes, points: Sequence[Point]) -> None:
         if any(point.shares[name] for point in points)
     ]
     if kinds:
-        # Next to the axes, the legend cannot hide a bar.
+        # The legend is next to the axes, so that it cannot hide a bar.
         axes.legend(handles=kinds, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
     else:
         axes.text(0.5, 0.5, "no network failed", transform=axes.transAxes, ha="center", va="center")
@@ -186,7 +186,8 @@ def _label(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
     heights: Floats = axes.transAxes.inverted().transform(in_pixels)[:, 1]
     gap = min(0.075, 1 / max(len(ends) - 1, 1))
     order = np.argsort(heights, kind="stable")
-    # From the bottom up, push a label above the one below it; then from the top down, below the one above it.
+    # First, from the bottom up, push each label above its lower neighbor. Then, from the top down, push each label
+    # below its upper neighbor.
     placed = heights[order].clip(0, 1)
     for k in range(1, len(placed)):
         placed[k] = max(placed[k], placed[k - 1] + gap)

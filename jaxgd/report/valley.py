@@ -1,4 +1,4 @@
-"""Draw the chapter's picture with matplotlib: a cost as a curve, or as a surface and contours, with a path."""
+"""Draw a cost with matplotlib as a curve, or as a surface and contours, with the path of a descent."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
@@ -9,7 +9,7 @@ from jaxgd.report.figure import Axes, FigureBase, new_figure
 from jaxgd.report.landscape import Landscape
 from jaxgd.report.scale import Floats
 
-# The surface has one scale of colors from low to high. Red occurs nowhere in it, so the path stands out everywhere.
+# The color scale of the surface contains no red, so the red path stands out everywhere.
 PATH, START, END, MINIMUM = "#d62728", "#ffffff", "#d62728", "#ffd92f"
 COLORS = "viridis"
 DOTS = 60  # a path of at most this many points shows each of them
@@ -17,7 +17,7 @@ DOTS = 60  # a path of at most this many points shows each of them
 
 @runtime_checkable
 class _Axes3D(Protocol):
-    """The methods of matplotlib's axes in three dimensions that this module calls. They have no types of their own."""
+    """The methods of matplotlib's 3D axes that this module calls. matplotlib does not annotate them."""
 
     def plot_surface(self, *surface: Floats, **options: object) -> object: ...
     def plot(self, *line: Floats, **options: object) -> object: ...
@@ -41,30 +41,30 @@ def draw(landscape: Landscape, title: str, figure: FigureBase | None = None) -> 
 
 
 def label(landscape: Landscape) -> str:
-    """Return the label of the scale of costs."""
+    """Return the label of the color scale."""
     scale = landscape.scale
     lowest = f"{scale.lowest:.4g} + " if scale.lowest else ""
     return "cost C" if scale.floor is None else f"cost C, logarithmic above {lowest}{scale.floor:.1g}"
 
 
 def azimuth(landscape: Landscape) -> float:
-    """Return the angle of view in degrees: across the path, from the side where the surface is lower."""
+    """Return the angle of view in degrees: 65° from the path's direction, on the side where the surface is lower."""
     direction, (x, y) = 0.0, np.meshgrid(*(np.linspace(-1, 1, len(axis)) for axis in landscape.axes), indexing="ij")
     if len(landscape.path):
         along = (landscape.path[-1, :2] - landscape.path[0, :2]) / [np.ptp(axis) for axis in landscape.axes]
         direction = float(np.degrees(np.arctan2(along[1], along[0])))
     z = landscape.scale(landscape.cost)
 
-    def wall(turn: float) -> float:
-        near = x * np.cos(np.radians(turn)) + y * np.sin(np.radians(turn)) > 0.7
+    def wall(angle: float) -> float:
+        near = x * np.cos(np.radians(angle)) + y * np.sin(np.radians(angle)) > 0.7
         return float(np.nanmean(z[near])) if np.isfinite(z[near]).any() else 0.0
 
     return min((direction + 65, direction - 65), key=wall)
 
 
 def markers(landscape: Landscape) -> list[tuple[str, str, Floats]]:
-    """Return the label, the color and the points of each kind of marker, from the bottom to the top."""
-    # The star of a minimum is larger than the end of the path and below it, so that both show after convergence.
+    """Return the label, the color and the points of each kind of marker, in drawing order."""
+    # A minimum's star is larger than the marker of the end and drawn first, so that both show after convergence.
     kinds = [("known minimum" if len(landscape.minima) == 1 else "known minima", MINIMUM, landscape.minima)]
     kinds += [("start", START, landscape.path[:1]), (landscape.end, END, landscape.path[-1:])]
     return [marker for marker in kinds if len(marker[2])]
@@ -104,7 +104,7 @@ def _surface(landscape: Landscape, axes: _Axes3D) -> _Axes3D:
     scale = landscape.scale
     z, (a, b) = scale(landscape.cost), np.meshgrid(*landscape.axes, indexing="ij")
     # matplotlib leaves a hole where the surface is NaN.
-    # Each face would be one element of an SVG file, so the surface is an image in it. A coarser surface has teeth.
+    # Rasterize the surface: in an SVG file, each face would be one element. A coarser surface would have jagged edges.
     axes.plot_surface(
         a, b, z, cmap=COLORS, linewidth=0, antialiased=False, rcount=a.size, ccount=a.size, rasterized=True
     )

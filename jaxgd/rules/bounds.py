@@ -34,7 +34,7 @@ class Bounds(NamedTuple):
 
 
 def project(bounds: Bounds | None, v: V) -> V:
-    """Return the nearest point in the box. Its derivative is 0 for a variable outside and 1 otherwise, also on a bound.
+    """Return the nearest point in the box. Its derivative is 0 for a variable outside, and 1 inside and on a bound.
 
     >>> print(project(Bounds(0.0, 1.0), jnp.array(3.0)))
     1.0
@@ -60,7 +60,7 @@ def inside(bounds: Bounds, v: V) -> V:
 def free(bounds: Bounds, v: V, g: V) -> V:
     """Return True for each variable that can move along −g.
 
-    It cannot if it is on a bound where −g points out of the box, or if its two bounds are equal.
+    A variable cannot move if it is on a bound where −g points out of the box, or if its two bounds are equal.
     """
     return tree_map(
         lambda x, g, low, high: ~((x <= low) & (g > 0) | (x >= high) & (g < 0) | (low >= high)), v, g, *bounds
@@ -82,10 +82,10 @@ def reduced(bounds: Bounds | None, v: V, g: V) -> V:
 
 
 def predicted(bounds: Bounds | None, v: V, slope: Array, short: V | None, t: Array, point: V) -> Array:
-    """Return the change of C that the slope predicts for a move by t, which leads to `point` in the box.
+    """Return the change of C that the slope predicts for a step of t times the direction, which ends at `point`.
 
-    With bounds, `short` is the gradient of the variables that may reach a bound at once, and 0 for the others. Their
-    part of the change is ⟨short, point − v⟩. `slope` is the slope of the others.
+    With bounds, `short` is the gradient of the variables that may reach a bound at once, and 0 for all other variables.
+    The part of these variables in the change is ⟨short, point − v⟩. `slope` is the slope of all other variables.
     """
     change = t * slope
     return change if bounds is None or short is None else change + dot(short, subtract(point, v)).astype(change.dtype)

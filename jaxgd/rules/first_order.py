@@ -85,8 +85,7 @@ def gradient_descent(eta: Real | Schedule) -> Rule:
 
     Args:
         eta: The learning rate η, one number above 0, or a schedule: a function of the number of earlier updates, such
-            as optax's. A number may be traced. It is then not checked; a new value does not recompile, and `jax.vmap`
-            sweeps it.
+            as optax's. A traced number is not checked. A new number does not recompile, and `jax.vmap` maps over it.
 
     Returns:
         The rule.
@@ -125,7 +124,7 @@ def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda v: ScheduleState(jnp.array(0)), step)
 
 
-# Functions of a module, because pickle finds no lambda.
+# These are functions of the module, because pickle cannot store a lambda.
 def _constant_rate(state: object, eta: Real, mu: Real = 0) -> Real:
     return eta
 
@@ -141,10 +140,10 @@ _SCHEDULED = RuleSpec("gradient_descent", _scheduled, may_step_zero=True, rate=_
 def fixed_length(epsilon: Real) -> Rule:
     """Make the rule whose steps all have length ε.
 
-    Its step decreases C the most, to first order, among all steps of that length.
+    To first order, its step decreases C the most among all steps of length ε.
 
-    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum the steps jump across it, so v never settles closer than about
-    ε.
+    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum, the steps jump across the minimum, so v does not come closer to
+    it than about ε.
 
     Args:
         epsilon: The length ε of each step, one number above 0, in the units of v. It may be traced; it is then not
@@ -192,9 +191,9 @@ class MomentumState(NamedTuple, Generic[V]):
 
 
 def heavy_ball(eta: Real, mu: Real) -> Rule:
-    """Make the rule of a ball with momentum: each step keeps a part of the step before it.
+    """Make the rule of a ball with momentum: each step keeps a part of the previous step.
 
-    Δv = μ Δv′ − η∇C, with Δv′ the step before, 0 at first. μ = 0 is gradient descent.
+    Δv = μ Δv′ − η∇C, where Δv′ is the previous step, at first 0. With μ = 0, the rule is gradient descent.
 
     Args:
         eta: The learning rate η, one number above 0. It may be traced; it is then not checked.
@@ -223,7 +222,7 @@ def heavy_ball(eta: Real, mu: Real) -> Rule:
 def nesterov(eta: Real, mu: Real) -> Rule:
     """Make the rule of Nesterov's accelerated gradient, in the form that needs ∇C only at v.
 
-    m = μ m′ − η∇C and Δv = μ m − η∇C, with m′ the velocity before, 0 at first.
+    m = μ m′ − η∇C and Δv = μ m − η∇C, where m′ is the previous velocity, at first 0.
 
     Args:
         eta: The learning rate η, one number above 0. It may be traced; it is then not checked.

@@ -16,14 +16,15 @@ from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
 from jaxgd.typed import Generic, Tree, V, finfo, tree_leaves, tree_map, value_and_grad, vmap
 
-# The Wolfe conditions: C falls by at least this part of the predicted decrease, and |slope| to at most this part.
+# The Wolfe conditions: C must fall by at least _DECREASE of the predicted decrease, and |slope| to at most _SLOPE of
+# its first value.
 _DECREASE, _SLOPE = 1e-4, 0.9
 _TRIALS = 30
-# The rise of C that counts as rounding, in units of |C|: 8 eps for a sum of like terms, eps^⅔ where terms cancel.
+# A rise of C that counts as rounding, relative to |C|: up to 8 eps, or up to eps^⅔ if the terms of C may cancel.
 _SLACK, _CANCELED = 8, 2 / 3
-# A search ends before a step whose predicted decrease is below this part of the rounding of C.
+# A search ends before a step whose predicted decrease is below this fraction of the rounding error of C.
 _HOPELESS = 1e-3
-# A step beyond all trials grows by at most this factor.
+# Beyond the largest trial, the next trial is at most this many times as long.
 _GROWTH = 10
 
 
@@ -69,21 +70,22 @@ def wolfe(memory: int = 10) -> Rule:
 
     In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
     ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. If the largest
-    element of ∇C falls, it accepts a rise of up to eps^⅔ · |C|, because the terms of C may cancel. No step raises C
-    by more.
+    element of ∇C falls, the search accepts a rise of C of up to eps^⅔ · |C|, because the terms of C may cancel. No step
+    raises C by more.
 
     A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If
-    no trial meets both conditions, the rule takes the lowest one that meets the first. If none does, Δv = 0, and the
-    next search goes along −∇C. If that fails too, Δv = 0 until v or ∇C changes. Without pairs of steps, the first step
-    tried has the length of the last step. Before the first step, this length is ‖v‖/10, or 1 for v = 0.
+    no trial meets both conditions, the rule takes the trial with the lowest C that meets the first condition. If no
+    trial meets it, Δv = 0, and the next search goes along −∇C. If that search fails too, Δv = 0 until v or ∇C changes.
+    If the memory of steps is empty, the first trial has the length of the last step. Before the first step, it has the
+    length ‖v‖/10, or 1 for v = 0.
 
-    With bounds, the trials are projected onto the box. Variables that are on a bound, or that a short step along −∇C
-    takes to one, move along −∇C. B is restricted to the others. A trial that reaches a new bound needs the first
-    condition only.
+    With bounds, the trials are projected onto the box. A variable that is on a bound, or that a short step along −∇C
+    takes to a bound, moves along −∇C. B is restricted to the other variables. A trial that reaches a new bound needs to
+    meet only the first condition.
 
     Args:
-        memory: The number of steps that B uses, at least 0; by default 10. With 0, B = 1: gradient descent. A new value
-            recompiles.
+        memory: The number of steps that B uses, at least 0; by default 10. With 0, B is the identity, so each search
+            goes along −∇C. A new value recompiles.
 
     Returns:
         The rule. Its `update` needs `value=` and `value_fn=`. It cannot be unrolled by
@@ -127,7 +129,7 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
     ) -> tuple[V, WolfeState[V]]:
         kind = state.value.dtype
         value = jnp.asarray(value, kind)
-        # In a chain of optax, g may differ from ∇C. With bounds, it is the reduced gradient.
+        # In a chain of optax, g may differ from ∇C. With bounds, g is the reduced gradient.
         grad = g if grad is None else grad
         kept = g if bounds is None else grad
         stuck = (state.known < 0) & ~any_nonzero((subtract(v, state.v), subtract(kept, state.gradient)))
@@ -172,7 +174,7 @@ def _wolfe(memory: int) -> optax.GradientTransformationExtraArgs:
 
 
 def _with_pair(state: WolfeState[V], v: V, g: V, memory: int) -> WolfeState[V]:
-    """Return the state with the pair of the last step, if its curvature is positive."""
+    """Return the state with the pair of the last step added if its curvature is positive."""
     if not memory:
         return state
     kind = state.value.dtype
@@ -193,8 +195,8 @@ def _bounded_direction(
 ) -> tuple[V, V]:
     """Return a direction, and the mask of the variables that move by L-BFGS.
 
-    A short step along −g shows the variables that are about to reach a bound. They move along −g, because the pairs are
-    restricted to the others.
+    A short step along −g shows the variables that are about to reach a bound. These variables move along −g, and the
+    pairs are restricted to the other variables.
     """
     row = (state.known - 1) % memory
     step = scaled(-length * state.cosine[row] * state.ratio[row], unit)
@@ -203,11 +205,14 @@ def _bounded_direction(
 
 
 def _restricted(state: WolfeState[V], mask: V) -> WolfeState[V]:
-    """Return the state with the pairs of the masked variables. A pair without positive curvature there becomes 0."""
+    """Return the state with its pairs restricted to the variables of the mask.
+
+    A pair without positive curvature in these variables becomes 0.
+    """
     kind = state.value.dtype
 
     def pair(s: V, y: V, ratio: Array) -> tuple[V, V, Array, Array]:
-        # s and y were unit vectors, so squares below the range of the dtype do not count.
+        # s and y were unit vectors, so squares that underflow are negligible.
         s, y = masked(mask, s), masked(mask, y)
         s_length, y_length = (jnp.sqrt(dot(u, u)).astype(kind) for u in (s, y))
         product = dot(s, y).astype(kind)
@@ -277,8 +282,9 @@ def _search(
 ) -> tuple[Array, Array, V, Array]:
     """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`.
 
-    If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs the first condition
-    only, because C has a kink at the bound. `short` is the gradient of the variables that may reach a bound at once.
+    If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs to meet only the
+    first condition, because the projected C has a kink at the bound. `short` is the gradient of the variables that may
+    reach a bound at once, and 0 for all other variables.
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
@@ -310,7 +316,7 @@ def _search(
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
         if bounds is not None:
             done |= ~worse & any_nonzero(subtract(x, point))
-        # Keep the slope at the lower end pointing into the interval.
+        # Keep the slope at `low` pointing into the interval.
         swaps = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)
         high = _chosen(worse, new, _chosen(swaps, s.low, s.high))
@@ -339,9 +345,9 @@ def _chosen(condition: Array, x: V, y: V) -> V:
 
 
 def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
-    """Return the next t: the minimum of the cubic through two trials, away from the ends of the interval."""
+    """Return the next t: the minimum of the cubic through two trials, kept away from both ends of the interval."""
     open_end = jnp.isinf(high.t)
-    # Without an upper end, extrapolate from the last two lower ends.
+    # Without a known upper end, extrapolate from the last two values of `low`.
     other = _chosen(open_end, before, high)
     width = other.t - low.t
     a = low.slope + other.slope - 3 * (other.change - low.change) / width

@@ -28,8 +28,8 @@ class Transformation(Protocol):
     def update(self) -> Callable[..., tuple[Any, Any]]:
         """The function `update(gradient, state, v, **extra)`, which returns the step Δv and the next state.
 
-        `minimize` passes `value`, `grad` and `value_fn` to a rule that takes extra arguments, and `bounds` if it has
-        any.
+        `minimize` passes `value`, `grad` and `value_fn` to a rule that takes extra arguments. If the run has
+        bounds, it passes `bounds` too.
         """
 
 
@@ -69,11 +69,11 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
 
     A rule is an optax transformation (init, update) and also a pytree. Its hyperparameters are leaves: `jit` traces
     them and `vmap` maps over them, so a new η does not recompile. Combinators such as `optax.chain` accept a rule.
-    Inside them the hyperparameters are constants, as in optax.
+    Inside a combinator, the hyperparameters are constants, as in optax.
 
     Attributes:
         spec: The description of the rule.
-        hyperparams: The numbers that are traced, by name, such as eta.
+        hyperparams: The hyperparameters by name, such as eta. `jit` traces them.
         static_args: The arguments that fix the compiled program, as pairs of name and value.
 
     Example:
@@ -97,7 +97,7 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
             return rule
 
         def update(updates: object, state: object, params: object = None, **extra: object) -> tuple[Any, Any]:
-            # Optax passes some arguments by name, so the names here are optax's.
+            # Optax passes some arguments by name, so this function uses optax's names.
             return built().update(updates, state, params, **extra)
 
         rule: Rule = super().__new__(cls, lambda params: built().init(params), update)
@@ -105,7 +105,7 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         return rule
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute by its name from before version 0.2, for one release."""
+        """Return an attribute by its name before version 0.2. This lookup stays for one release."""
         if name not in _RENAMED:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         warnings.warn(f"Rule.{name} is now Rule.{_RENAMED[name]}.", DeprecationWarning, stacklevel=2)
@@ -135,7 +135,7 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         return next((h.name for h in self.spec.hyperparams if not h.fraction), None)
 
     def rate(self, state: object) -> Float[Array, ""]:
-        """Return the η of the next step, or NaN if this rule has none."""
+        """Return the η of the next step, or NaN if this rule has no η."""
         if self.spec.rate is None:
             return jnp.array(jnp.nan)
         return jnp.asarray(self.spec.rate(state, **self.hyperparams, **dict(self.static_args)), float)

@@ -1,4 +1,4 @@
-"""`sweep`: many networks as groups, with progress, saving, parts and several processes."""
+"""`sweep`, which trains many networks in groups, and `merge_sweep`, which joins the parts of a sweep."""
 
 import dataclasses
 import hashlib
@@ -50,7 +50,7 @@ from jaxgd.sweeps.run import run_groups
 from jaxgd.sweeps.table import Sweep, best, joined
 from jaxgd.typed import eval_shape, tree_leaves
 
-# Bytes that are assumed to be free if the machine does not say.
+# The free memory to assume, in bytes, if the system does not report it.
 _UNKNOWN = 2**33
 
 
@@ -73,9 +73,10 @@ def sweep(
 ) -> Sweep:
     """Train a network for every combination of sizes, η and seed, and return a table of every epoch.
 
-    Each network makes the updates v → v − η∇C of `train` on the quadratic cost. Groups of networks of equal sizes are
-    one compiled program. A seed gives the first weights and the order of examples of `jaxgd train --seed`. The native
-    backend also gives the weights of that command, bit for bit. XLA rounds differently in a group.
+    Each network makes the updates v → v − η∇C of `train` on the quadratic cost. One compiled program trains a group of
+    networks of equal sizes. A seed gives the same first weights and the same order of examples as in
+    `jaxgd train --seed`. With the native backend, the trained weights are the same too, bit for bit. XLA rounds
+    differently in a group.
 
     With a folder, the same call continues a sweep that was killed or stopped. The table then equals the table of an
     uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. The call returns at once if
@@ -94,15 +95,15 @@ def sweep(
         eta: The learning rate η, or a list of several. Each is above 0.
         seeds: The number of seeds, which are then 0, 1, …; or a list of seeds from 0 to 2³² − 1.
         epochs: The number of epochs of each network, 1 or more.
-        folder: The folder of the sweep, new or of the same sweep. By default nothing is written.
+        folder: The folder of the sweep: a new folder, or the folder of the same sweep. By default nothing is written.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch. Default 10.
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
         kernel: The backend, as for `train`. Default "auto".
-        keep: The number of networks to save for each network size, as `network-….safetensors`. They are the best ones
+        keep: The number of networks to save for each network size, as `network-….safetensors`: the best networks
             that made all epochs. The last accuracy on the validation set decides, otherwise on the test set, otherwise
             on the training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
-            them with `merge_sweep`. By default all parts.
+            the parts with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
             of its accelerators. The folder records the value of its first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
@@ -114,8 +115,8 @@ def sweep(
         after a stop.
 
     Raises:
-        RangeError: If a number or a name is out of range, or a list is empty or holds a value twice. Also if `keep`,
-            `part` or a job of several processes lacks a folder.
+        RangeError: If a number or a name is out of range, or a list is empty or holds a value twice. Also if `folder`
+            is None with `keep`, with `part` or in a job of several processes.
         DtypeError: If an argument has the wrong type.
         ShapeError: If the data do not fit the sizes.
         DataError: If a label or a value of the data is out of range.
@@ -262,7 +263,7 @@ def merge_sweep(folder: str | Path) -> Sweep:
 
 
 def _joined(store: SweepFolder, groups: list[Group]) -> Any:
-    """Return the table of groups that all have their own."""
+    """Join the tables of the groups. Raise CheckpointError if the table of a group is damaged."""
     tables = [store.table_of(group) for group in groups]
     if damaged := [group.number for group, table in zip(groups, tables, strict=True) if table is None]:
         raise CheckpointError(
@@ -273,11 +274,11 @@ def _joined(store: SweepFolder, groups: list[Group]) -> Any:
 
 
 def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice], *, whole: bool) -> Sweep:
-    """Return a sweep whose groups all have their tables. Process 0 completes the folder of a whole sweep."""
+    """Return the result of a sweep whose groups all have a table. For a whole sweep, process 0 completes the folder."""
     sweep = Sweep(table, (), store.path, kernels, complete=whole)
     kept = [store.network(*point) for point in best(sweep.last(), store.config["settings"]["keep"])]
     missing = [path.name for path in kept if not path.exists()]
-    # A part's networks may have been removed by the merge, which keeps the best of all parts.
+    # merge_sweep keeps the best networks of all parts, so it may have removed networks of this part.
     if missing and whole:
         warnings.warn(
             f"sweep: the kept networks must be in {store.path}, but {', '.join(missing)} is missing.\n"
@@ -291,7 +292,7 @@ def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice]
 
 
 def _require_same_sweep(store: SweepFolder, settings: dict[str, Any]) -> None:
-    """Raise CheckpointError if the folder has other settings. Warn of other versions."""
+    """Raise CheckpointError if the folder has other settings. Warn if versions differ."""
     before: dict[str, str] = store.config["made_with"]
     now = made_with()
     if before["float"] != now["float"]:
@@ -313,7 +314,7 @@ def _require_same_sweep(store: SweepFolder, settings: dict[str, Any]) -> None:
 
 
 def _outline(sizes: tuple[int, ...], scheme: str) -> Network:
-    """Return the shapes of a network without its weights."""
+    """Return a network whose arrays have only shapes and dtypes."""
     return eval_shape(lambda: init_network(jax.random.key(0), sizes, scheme))
 
 

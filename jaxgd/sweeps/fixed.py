@@ -1,4 +1,4 @@
-"""The proof that a network of mini-batch descent can never change again."""
+"""Prove that mini-batch descent can never change a network again."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from jaxgd.typed import finfo, jit, tree_map
 # Beyond this |z| every backend computes an output of exactly 0 or 1, and σ′(z) = 0: exp(−104) is 0 in float32, and
 # exp(−746) in float64.
 _DEAD = {"float32": 110.0, "float64": 750.0}
-# Examples whose gradients are bounded together. The first ones show for nearly every network that it can still change.
+# The number of examples whose gradients are bounded together. For nearly every network, the first examples already
+# show that the network can still change.
 _ROWS = 100
 
 
@@ -49,7 +50,7 @@ def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], e
 
     def more(carry: tuple[Array, Array, list[Array]]) -> tuple[Array, Array, list[Array]]:
         k, widest, bounds = carry
-        # The last rows overlap with the ones before them.
+        # The last slice may overlap with the slice before it.
         x, y = (jax.lax.dynamic_slice_in_dim(v, jnp.minimum(k * rows, n - rows), rows) for v in examples)
         x = inputs(x, rate.dtype)
         new = _error_bounds(one, x, targets(y, len(one[-1].b), x.dtype))
@@ -83,7 +84,7 @@ def _error_bounds(network: Network, x: Array, y: Array) -> list[Array]:
         slopes.append(slope)
     error, bounds = jnp.abs(a - y) + da, list[Array]()
     for (w, _), slope in zip(reversed(network), reversed(slopes), strict=True):
-        # A product that is not 0 may underflow.
+        # A product of factors that are not 0 may underflow, so the bound has a lower limit.
         bound = jnp.where((slope == 0) | (error == 0), 0, jnp.maximum(error * slope, 4 * limits.tiny))
         bounds.append(bound)
         zero = jnp.all(bound == 0, axis=1, keepdims=True)

@@ -50,7 +50,7 @@ class SweepFolder:
 
     @classmethod
     def find(cls, path: Path) -> "SweepFolder | None":
-        """Return the folder of a sweep, or None if the path is free. Another folder raises CheckpointError."""
+        """Return the folder of a sweep, or None if the path is free. A folder of other files raises CheckpointError."""
         with writing(path):
             free = not path.exists() or (path.is_dir() and not any(not x.name.endswith(".tmp") for x in path.iterdir()))
         return None if free else cls.open("sweep", path)
@@ -81,12 +81,12 @@ class SweepFolder:
         return f"{self._id} {self.config['groups']} {group.number}"
 
     def is_done(self, group: Group) -> bool:
-        """Return True if the group has its table."""
+        """Return True if the table of the group exists."""
         return (self._of(group) / "table.parquet").exists()
 
     @contextlib.contextmanager
     def locked(self, group: Group) -> Iterator[None]:
-        """Lock a group against other processes, and remove the half-written files of killed ones."""
+        """Lock a group against other processes, and remove half-written files of killed processes."""
         path = self._of(group)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -97,14 +97,14 @@ class SweepFolder:
 
     def save(self, group: Group, progress: Progress) -> None:
         """Replace the saved state of a group."""
-        # Rows of later epochs are not known yet.
+        # The rows of later epochs are not known yet, so leave them out.
         arrays = {**progress._asdict(), "values": progress.values[: progress.epoch + 1], **progress.batch}
         del arrays["batch"]
         tensors = {name: np.ascontiguousarray(x, np.int32 if name == "epoch" else None) for name, x in arrays.items()}
         write_tensors(self._of(group) / "state.safetensors", f"{_STATE} {self._id_of(group)}", tensors)
 
     def restore(self, group: Group, epochs: int) -> Progress | None:
-        """Return the saved state of a group, or None if it has none. Warn if it is damaged, and return None."""
+        """Return the saved state of a group, or None without one. For a damaged state, warn and return None."""
         path = self._of(group) / "state.safetensors"
         try:
             arrays, metadata, sha, _ = read_tensors(path)
@@ -132,11 +132,11 @@ class SweepFolder:
             (self._of(group) / "state.safetensors").unlink(missing_ok=True)
 
     def table_of(self, group: Group) -> Any | None:
-        """Return the table of a group, or None if it has none. Warn if it is damaged, and remove it."""
+        """Return the table of a group, or None without a table. Remove a damaged table with a warning."""
         return self._table(self._of(group) / "table.parquet", self._id_of(group), "the group runs again")
 
     def table(self) -> Any | None:
-        """Return the table of the whole sweep, or None. Warn if it is damaged, and remove it."""
+        """Return the table of the whole sweep, or None without a table. Remove a damaged table with a warning."""
         return self._table(self.path / "table.parquet", self._id, "the groups are joined again")
 
     def complete(self, table: Any, kept: list[Path]) -> None:
@@ -166,7 +166,7 @@ class SweepFolder:
         return self.path / f"network-{sizes}-eta-{eta!r}-seed-{seed}.safetensors"
 
     def save_network(self, point: tuple[str, float, int], network: Network) -> None:
-        """Save a network, given by its sizes, η and seed."""
+        """Save the network of a point, which is a tuple of sizes, η and seed."""
         save_network(self.network(*point), network)
 
 

@@ -1,4 +1,4 @@
-"""Train a group of networks of equal sizes: one compiled program per epoch, without the networks that have ended."""
+"""Train a group of networks of equal sizes. Each epoch is one call of a compiled program for the whole group."""
 
 import dataclasses
 import itertools
@@ -29,10 +29,10 @@ COLUMNS = (
     *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),
     "step_norm",
 )
-# The networks that still train get a smaller program if it saves this many products of a weight and an example. These
-# products take about two seconds on a CPU, as long as a compilation.
+# When networks have ended, compile a smaller program for the others if it saves this many products of a weight and an
+# example. These products take about two seconds on a CPU, as long as a compilation.
 _WORTH = 3e9
-# The placement of arrays on several devices: a part of the networks on each, or the same data on each.
+# The placement of arrays on several devices: a part of the networks on each device, or the same data on each device.
 _NETWORKS, _SAME = P("networks"), P()  # type: ignore[no-untyped-call]
 
 
@@ -42,8 +42,8 @@ class Progress(NamedTuple):
     Attributes:
         epoch: The number of epochs done; −1 before the evaluation of the first networks.
         values: The values of `COLUMNS` by epoch and network, (epochs + 1, columns, networks).
-        last: The last epoch of each network that has a row, (networks,).
-        codes: The reason of each network as a code, (networks,).
+        last: For each network, the last epoch that has a row in the table, (networks,).
+        codes: For each network, the code of its outcome, (networks,).
         still: True for each network that the last epoch left unchanged, (networks,).
         ended: True for each network whose training has ended, (networks,).
         members: The network at each index of the batch, (width,).
@@ -61,7 +61,7 @@ class Progress(NamedTuple):
 
 
 AfterEpoch = Callable[[int, Callable[[], Progress]], bool]
-"""A function that is called after each epoch, see `advance`."""
+"""A function that `advance` calls after each epoch, as described there."""
 
 
 def begin(group: Group, scheme: str, epochs: int) -> Progress:
@@ -133,7 +133,7 @@ def advance(
         same: NDArray[np.bool_]
         entries, reached, same = (np.asarray(x)[: len(members)] for x in numbers)
         k += 1
-        # The batch holds ended networks too, and its last indices may repeat a network.
+        # The batch may contain networks that have ended, and its last indices may repeat a network.
         at = np.unique(members, return_index=True)[1]
         at = at[~ended[members[at]]]
         failed = reached[at] == Reason.NOT_FINITE
@@ -145,7 +145,7 @@ def advance(
         unchanged = at[same[at] & ~still[members[at]] & np.isin(reached[at], (Reason.UNCHANGED, Reason.SATURATED))]
         still[members[at]] = same[at]
         for i in unchanged if k < epochs else ():
-            # The full-batch update of an unchanged network is the same again.
+            # With the full batch, the next update of an unchanged network would be the same again.
             ended[members[i]] = config.batch_size is None or bool(is_fixed(state.network, i, rates, splits.train))
         active = at[~ended[members[at]]]
         width = _width(len(active), group.width)
@@ -245,7 +245,7 @@ def _step(
 
     if len(devices) == 1:
         return on_device(state, splits, eta)
-    # Each device runs its own networks, so nothing is exchanged.
+    # Each device runs its own networks, so the devices exchange nothing.
     parted = jax.shard_map(
         on_device, mesh=_mesh(devices), in_specs=(_NETWORKS, _SAME, _NETWORKS), out_specs=_NETWORKS, check_vma=False
     )

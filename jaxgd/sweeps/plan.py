@@ -20,8 +20,8 @@ from jaxgd.errors import (
     shown,
 )
 
-# Largest number of networks per group and device. More do not train faster on a CPU, and processes and parts need
-# several groups to share.
+# Largest number of networks per group and device. Larger groups do not train faster on a CPU, and processes and parts
+# need several groups to share.
 _MOST = 128
 # A row takes about 100 bytes in memory.
 _MOST_ROWS = 10**9
@@ -55,7 +55,7 @@ class Group(NamedTuple):
         sizes: The widths of its networks.
         eta: The learning rate of each network.
         seeds: The seed of each network.
-        width: The number of networks of the compiled program, at least the number of the group's networks.
+        width: The number of networks in the compiled program, at least the number of networks in the group.
     """
 
     number: int
@@ -66,7 +66,7 @@ class Group(NamedTuple):
 
 
 def require_points(sizes: object, eta: object, seeds: object, epochs: int, dtype: np.dtype[Any]) -> Points:
-    """Return the points. Raise unless sizes, eta and seeds hold different valid values."""
+    """Return the points. Raise unless sizes, eta and seeds hold valid values, each value once."""
     several = sizes if _is_list(sizes) and len(sizes) and all(map(_is_list, sizes)) else [sizes]
     widths = [require_sizes("sweep", each) for each in several]
     rates: list[Any] = list(eta) if _is_list(eta) else [eta]
@@ -119,9 +119,9 @@ def require_part(part: object, networks: int) -> tuple[int, int]:
 def bytes_per_network(sizes: Sequence[int], examples: int, batch_size: int, itemsize: int, backend: str) -> int:
     """Return the memory in bytes that a group needs for each of its networks.
 
-    It holds the weights six times: before and after the epoch, in the backend, their gradient and the difference. It
-    also holds the activations of a mini-batch, the order of examples with its intermediate results, and with XLA the
-    outputs of all examples.
+    This memory holds six arrays of the size of the weights, such as the weights before and after the epoch, their copy
+    in the backend, their gradient and their change. It also holds the activations of a mini-batch, the order of
+    examples with its intermediate results, and with XLA the outputs of all examples.
     """
     weights = sum(a * b + b for a, b in itertools.pairwise(sizes))
     outputs = 0 if backend == "native" else 3 * examples * sizes[-1]

@@ -42,7 +42,7 @@ def run_groups(
     from tqdm import tqdm
 
     mine = groups[jax.process_index() :: process_count()]
-    # A second call of the same processes fails at once, because the first group stays locked to the end.
+    # If the same sweep is started a second time, it fails at once, because the first group stays locked to the end.
     with _locked(store, mine[:1]):
         known = {group.number: store.table_of(group) if store else None for group in mine}
         due = [group for group in mine if known[group.number] is None]
@@ -58,14 +58,14 @@ def run_groups(
                     known[group.number], stopped = _run(group, train, store, epochs, keep, bar, stop)
                 if stopped:
                     break
-        while store and not stopped and not all(map(store.is_done, groups)):  # other processes still run theirs
+        while store and not stopped and not all(map(store.is_done, groups)):  # other processes still run groups
             time.sleep(_POLL)
             stopped = stop is not None and bool(stop())
     return [table for table in known.values() if table is not None], stopped
 
 
 def _locked(store: SweepFolder | None, groups: list[Group]) -> contextlib.AbstractContextManager[None]:
-    """Lock the only group of a list, or nothing."""
+    """Lock the group if the list has one. Without a folder or a group, lock nothing."""
     return store.locked(groups[0]) if store and groups else contextlib.nullcontext()
 
 

@@ -113,7 +113,7 @@ def write_table(path: Path, table: Any, sweep: str) -> None:
 
 
 def read_table(path: Path, sweep: str) -> Any | None:
-    """Return the table in a file of `write_table`. Return None if it is damaged or belongs to another sweep."""
+    """Return the table in a file that `write_table` wrote; None if it is damaged or belongs to another sweep."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

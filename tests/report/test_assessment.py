@@ -13,7 +13,7 @@ IMAGES = np.arange(6 * 20).reshape(6, 5, 4).astype(np.uint8)
 
 
 def assessed(answers=ANSWERS, labels=LABELS):
-    """Return an assessment by hand, with the activation (i + 4)/10 for the answer to example i."""
+    """Build an assessment by hand, with the activation (i + 4)/10 for the answer to example i."""
     n, k = len(labels), 1 + max(*labels, *answers)
     confusion, outputs = np.zeros((k, k), int), np.zeros((n, k), np.float32)
     np.add.at(confusion, (labels, answers), 1)

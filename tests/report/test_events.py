@@ -12,7 +12,7 @@ from jaxgd.report.events import Events
 
 
 def read(path):
-    """Return the events of a file, by the layout of its records: a length, its checksum, the event, its checksum."""
+    """Return the events of a file. A record has a length, the length's checksum, the event and its checksum."""
     from tensorboardX.proto import event_pb2
 
     content, events = path.read_bytes(), []
@@ -51,6 +51,6 @@ def write_to_full_disk(folder):
         events.add(1, "cost", 0.25)
 
 
-def test_a_full_disk_raises(tmp_path):
+def test_a_full_disk_raises_write_error(tmp_path):
     with pytest.raises(WriteError, match="events cannot be written: No space left"):
         write_to_full_disk(tmp_path / "events")

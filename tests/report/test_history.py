@@ -15,7 +15,7 @@ NAN = np.nan
 
 
 def history_of(records, **known):
-    """Return a history of four entries in NumPy, which compiles nothing. Values that are not given are NaN."""
+    """Return a history of NumPy arrays, which needs no compilation. Values that are not given are NaN."""
     shape = np.shape(known["cost"])
     numbers = dict.fromkeys(NUMBERS, np.full(shape, NAN)) | known
     return History(**numbers | {"epoch": np.broadcast_to(np.arange(shape[-1]), shape)}, records=records)
@@ -47,7 +47,7 @@ def test_a_run_is_drawn_with_its_best_network_and_its_records():
     assert axes[0].figure.get_suptitle() == "out of patience after 3 epochs"
     cost, accuracy, done, layers = map(drawn, axes)
     np.testing.assert_array_equal(cost["training"], [range(4), COST])
-    assert set(cost) == {"training"}  # the others are not known
+    assert set(cost) == {"training"}  # the other costs are unknown
     np.testing.assert_allclose(accuracy["training"], [range(4), 100 * RIGHT])
     np.testing.assert_allclose(accuracy["validation"], [range(4), 100 * RIGHT - 5])
     np.testing.assert_allclose(accuracy["best"], [[2], [92]], rtol=1e-6)

@@ -30,7 +30,7 @@ def run():
 
 
 def changed(solution, **new):
-    """Return a copy of a named tuple or dataclass with other fields."""
+    """Return a copy of a named tuple or dataclass, with new values for some fields."""
     return type(solution)(**{name: getattr(solution, name) for name in type(solution).__annotations__} | new)
 
 
@@ -43,8 +43,8 @@ def path_of(v, cost):
 
 def marks(axes):
     """Return the points of each kind of marker."""
-    found = [(c.get_label(), getattr(c, "_offsets3d", None) or c.get_offsets().T) for c in axes.collections]
-    return {label: np.array(points) for label, points in found if not label.startswith("_")}
+    kinds = [(c.get_label(), getattr(c, "_offsets3d", None) or c.get_offsets().T) for c in axes.collections]
+    return {label: np.array(points) for label, points in kinds if not label.startswith("_")}
 
 
 def test_curves_end_at_the_end_of_the_run(run):
@@ -88,7 +88,7 @@ def test_a_recorded_sharpness_is_drawn_with_its_threshold(run):
 
 
 def test_the_markers_of_a_linear_valley_are_at_the_cost(run):
-    # The picture is wide enough for a mark far from the path.
+    # The picture must be wide enough to show a minimum far from the path.
     surface, contours = jaxgd.plot(run, cost=valley, minima=[(-2.0, 0.5)], figure=Figure())
     expected = {"start": [[1], [1], [2]], "end": [*run.v[:, None], [run.cost]], "known minimum": [[-2], [0.5], [4.25]]}
     for label, point in expected.items():
@@ -197,7 +197,7 @@ def test_contours_of_a_narrow_valley_do_not_break_into_islands(monkeypatch):
 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["rises", "falls"])
-def test_a_path_without_end_is_cut(sign):
+def test_a_path_is_cut_where_it_leaves_the_valley(sign):
     cost = lambda v: sign * valley(v)  # noqa: E731
     path = path_of(jnp.array([[1.0, 1.0], [-1.0, 2.0], [100.0, 5.0], [1e4, 7.0], [1e19, 7.0]]), cost)
     _, contours = jaxgd.plot(path, cost=cost, figure=Figure())
@@ -229,8 +229,8 @@ BAD = {
         jaxgd.RangeError,
         "no point of the path is finite",
     ),
-    "a cost that is no function": (lambda run: jaxgd.plot(run, cost=3), jaxgd.DtypeError, "cost must be a function"),
-    "a cost of many": (lambda run: jaxgd.plot(run, cost=jnp.sin), jaxgd.ShapeError, "one real scalar"),
+    "a cost that is not a function": (lambda run: jaxgd.plot(run, cost=3), jaxgd.DtypeError, "cost must be a function"),
+    "a cost with two values": (lambda run: jaxgd.plot(run, cost=jnp.sin), jaxgd.ShapeError, "one real scalar"),
     "a minimum of another size": (
         lambda run: jaxgd.plot(run, cost=valley, minima=[(1, 2, 3)]),
         jaxgd.ShapeError,
@@ -266,13 +266,13 @@ BAD = {
         jaxgd.RangeError,
         "without cost takes no minima",
     ),
-    "a cost for a trajectory's slice": (
+    "a cost for a slice": (
         lambda run: jaxgd.plot(jaxgd.CostSlice(*(jnp.zeros((2, 2)),) * 6), cost=valley),
         jaxgd.RangeError,
         "a CostSlice takes no cost",
     ),
     "interactive curves": (lambda run: jaxgd.plot(run, interactive=True), jaxgd.RangeError, "takes no interactive"),
-    "no figure": (lambda run: jaxgd.plot(run, figure=3), jaxgd.DtypeError, "figure must be a Figure"),
+    "a number as figure": (lambda run: jaxgd.plot(run, figure=3), jaxgd.DtypeError, "figure must be a Figure"),
 }
 
 

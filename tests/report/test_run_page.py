@@ -102,7 +102,7 @@ def test_text_from_outside_stays_text():
     assert html.escape(HOSTILE) in page
 
 
-def test_the_policy_names_the_script_alone():
+def test_the_policy_allows_only_the_script():
     page = run_page(PAGES["whole"])
     script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page)
@@ -127,7 +127,7 @@ def test_the_page_holds_the_weights_and_the_misread_images():
     assert "40.00%" in text
 
 
-def test_a_page_says_why_it_cannot_draw():
+def test_a_page_without_a_drawing_area_says_why():
     def wave(z):
         return np.sin(z)
 
@@ -161,7 +161,7 @@ def test_many_classes_have_no_matrix_and_many_epochs_are_thinned():
 
 
 def test_the_page_follows_the_settings_of_the_run():
-    """Records have curves, the best network its epoch, and classes the labels of their files."""
+    """It shows a curve for each record, the epoch of the best network, and the labels of the data files."""
     metrics = facts().metrics | {"sharpness": np.array([5.0, np.nan, 9.0]), "best_epoch": np.array([0.0, 1.0, 1.0])}
     metrics["gradient_norms"] = np.array([[1.0, 2.0], [0.5, 1.5], [0.1, 0.3]])
     settings = {"keep": "best", "patience": 1, "epochs": 9, "labels_from": 1, "record": ["sharpness"]}
@@ -199,7 +199,7 @@ def points(svg):
     ],
 )  # fmt: skip
 def test_a_chart_places_its_curve_between_its_labels(y, accuracy, labels):
-    """The ticks have the values of their labels: a curve through the values of the ticks passes through their lines."""
+    """Each point of the curve lies between the lines of the next smaller and the next larger label."""
     svg = chart("C", np.arange(4.0), [Curve("train", np.array(y))], accuracy=accuracy)
     ticks = re.findall(r'y1="([\d.]+)" y2="[\d.]+"/><text[^>]*>([^<]*)</text>', svg)
     assert set(labels) <= {label for _, label in ticks}, ticks
@@ -233,7 +233,7 @@ def test_a_chart_leaves_out_unknown_values_and_marks_lone_points():
         ("[]\n", "line 1 has no epoch"), ('{"cost": 1}\n', "line 1 has no epoch"),
     ],
 )  # fmt: skip
-def test_damaged_metrics_are_named(tmp_path, content, match):
+def test_an_error_names_the_damaged_line_of_the_metrics(tmp_path, content, match):
     path = tmp_path / "metrics.jsonl"
     path.write_text(content)
     with pytest.raises(ValueError, match=match):
@@ -289,7 +289,7 @@ def themes():
 
 @pytest.mark.parametrize("theme", list(themes()), ids=["light", "dark"])
 def test_the_colors_have_contrast(theme):
-    """4.5 for text and 3 for lines, by the WCAG."""
+    """The WCAG requires a contrast of 4.5 for text and of 3 for lines."""
     for text, paper in (
         ("ink", "paper"),
         ("soft", "paper"),

@@ -1,4 +1,4 @@
-"""The page of a run in a browser: it computes as JAX does, and reads digits drawn by mouse, finger and keyboard."""
+"""In a browser, the page of a run computes as JAX does, and reads digits drawn by mouse, finger and keyboard."""
 
 import base64
 import contextlib
@@ -67,7 +67,7 @@ def text(page, selector):
 
 
 def draw(page, digit, send):
-    """Draw a digit by calls of `send` with the points of each stroke in the window."""
+    """Draw a digit. Call `send` for each stroke with its points, in pixels of the window."""
     left, top, width, height = page.box("#canvas")
     for stroke in DIGITS[digit]:
         send([(left + x * width, top + y * height) for x, y in stroke])
@@ -87,7 +87,7 @@ def test_the_page_computes_as_jax_does_and_loads_nothing(page, run):
     page.open(run / "report.html")
     images, folder = images_of(run), RunFolder.open(run)
     x = jnp.asarray(images.reshape(len(images), -1) / 255, jnp.float32)
-    # float32 on one side and float64 on the other: sums of 784 terms differ by 1e-6 at most.
+    # JAX computes in float32 and the page in float64, so sums of 784 terms differ by 1e-6 at most.
     np.testing.assert_allclose(answers(page, images), feedforward(folder.load_network(), x), rtol=0, atol=1e-5)
     assert page.errors == []
     assert [url for url in page.requests if not url.startswith(("data:", "file:"))] == []
@@ -96,7 +96,7 @@ def test_the_page_computes_as_jax_does_and_loads_nothing(page, run):
 
 
 def test_a_wrong_weight_would_be_noticed(page, digits, tmp_path):
-    """A check that cannot fail is a defect: exchange two weights in a copy of the page."""
+    """Exchange two weights in a copy of the page, and require that the answers differ by more than the tolerance."""
     images, content = images_of(digits), (digits / "report.html").read_text()
     w = json.loads(content.split('id="facts">')[1].split("</script>")[0])["model"]["layers"][1]["w"]
     raw = bytearray(base64.b64decode(w))
@@ -110,7 +110,7 @@ def test_a_wrong_weight_would_be_noticed(page, digits, tmp_path):
 
 
 def reference(z, activation):
-    """Return the activation in NumPy, in the form of its definition."""
+    """Return the activation of z, computed in NumPy by its definition."""
     if activation == "softmax":
         e = np.exp(z - z.max(-1, keepdims=True))
         return e / e.sum(-1, keepdims=True)
@@ -118,7 +118,7 @@ def reference(z, activation):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_each_activation_is_that_of_its_definition(page, digits, tmp_path, activation):
+def test_each_activation_equals_its_definition(page, digits, tmp_path, activation):
     rng = np.random.default_rng(5)
     layers = [(rng.normal(size=s), rng.normal(size=s[0])) for s in ((12, 64), (10, 12))]
     layers = [(w.astype(np.float32), b.astype(np.float32)) for w, b in layers]
@@ -142,8 +142,8 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_drawings_are_framed_as_pictures_are(page, digits, frame):
-    """The image that the network sees is that of fit_to_frame, within one gray level of rounding."""
+def test_the_page_frames_drawings_as_fit_to_frame_does(page, digits, frame):
+    """The input of the network equals the image of fit_to_frame, within one gray level of rounding."""
     page.open(digits / "report.html")
     rng = np.random.default_rng(1)
     for _ in range(60):
@@ -166,11 +166,11 @@ def test_drawings_are_framed_as_pictures_are(page, digits, frame):
 
 
 @pytest.mark.parametrize("digit", DIGITS)
-@pytest.mark.parametrize("way", ["mouse", "touch"])
-def test_a_drawn_digit_is_read(page, mnist, digit, way):
-    touch = way == "touch"
+@pytest.mark.parametrize("pointer", ["mouse", "touch"])
+def test_a_drawn_digit_is_read(page, mnist, digit, pointer):
+    touch = pointer == "touch"
     page.open(mnist / "report.html", width=390 if touch else 1366, height=844 if touch else 740, touch=touch)
-    draw(page, digit, getattr(page, way))
+    draw(page, digit, getattr(page, pointer))
     assert text(page, "#digit") == str(digit)
     assert text(page, "#answer").startswith(f"The network reads {digit} (")
     assert text(page, "#bars .strongest th") == str(digit)
@@ -180,14 +180,14 @@ def test_a_drawn_digit_is_read(page, mnist, digit, way):
 
 @pytest.mark.parametrize("digit", [0, 2, 3, 5, 7, 8])
 def test_a_digit_is_read_by_the_small_network(page, digits, digit):
-    """The network of the package's 8×8 images reads clear digits."""
+    """A network that is trained on the 8×8 images of digits reads clear digits."""
     page.open(digits / "report.html")
     draw(page, digit, page.mouse)
     assert text(page, "#digit") == str(digit)
 
 
 def test_the_keyboard_draws_undoes_and_clears(page, mnist):
-    """Draw a 7 with the keys: over to the right, then diagonally down with two arrows at once."""
+    """Draw a 7 with the keys: a line to the right, then a line diagonally down with two arrow keys at once."""
     page.open(mnist / "report.html")
     for _ in range(60):
         page.hold("Tab")
@@ -209,13 +209,13 @@ def test_the_keyboard_draws_undoes_and_clears(page, mnist):
     before = page.evaluate("scrollY")
     page.hold("ArrowLeft")  # the pen is up: nothing is drawn, and the page does not scroll
     page.hold(" ")
-    page.hold("z", ctrl=True)  # the dot
+    page.hold("z", ctrl=True)  # undo the dot
     page.settle()
     assert (text(page, "#digit"), page.evaluate("scrollY")) == ("7", before)
     page.hold("Escape")
     page.settle()
     assert text(page, "#digit") == "–"
-    page.hold("Backspace")  # clearing is undone too
+    page.hold("Backspace")  # undo the clearing
     page.settle()
     assert text(page, "#digit") == "7"
     page.hold("Backspace")
@@ -274,14 +274,14 @@ def test_no_part_of_the_page_is_wider_than_the_window(page, run, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
-    # A finger needs 44 pixels, by the WCAG.
+    # The WCAG requires a height of 44 pixels for a finger.
     heights = page.evaluate(
         "Array.from(document.querySelectorAll('button:not([hidden])')).map(b => b.getBoundingClientRect().height)"
     )
     assert min(heights) >= 44
 
 
-def test_a_motion_is_left_out_on_request(page, digits):
+def test_the_page_has_no_animation_if_the_reader_prefers_none(page, digits):
     page.open(digits / "report.html")
     page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     style = "getComputedStyle(document.querySelector('.bar span')).transitionDuration"
@@ -290,7 +290,7 @@ def test_a_motion_is_left_out_on_request(page, digits):
 
 
 def test_an_error_and_a_request_would_be_noticed(page, digits, tmp_path):
-    """The policy of the page stops a foreign script and a foreign image, and the browser reports both."""
+    """The policy of the page blocks an added script and an added image, and the browser reports both."""
     copy = tmp_path / "copy.html"
     spoiled = '<script>missing()</script><img src="http://127.0.0.1:9/x.png">'
     copy.write_text((digits / "report.html").read_text().replace("</body>", f"{spoiled}</body>"))

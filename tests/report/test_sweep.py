@@ -13,7 +13,10 @@ from jaxgd.sweeps import Sweep
 
 
 def sweep_of(*networks, measure="validation_accuracy"):
-    """Return a sweep from (sizes, η, outcome, accuracy after each epoch); networks of equal sizes and η have seeds."""
+    """Return a sweep from (sizes, η, outcome, accuracy after each epoch) of each network.
+
+    Networks of equal sizes and η get different seeds.
+    """
     rows, seeds = [], {}
     for sizes, eta, outcome, *accuracies in networks:
         seed = seeds[sizes, eta] = seeds.get((sizes, eta), -1) + 1
@@ -40,13 +43,13 @@ MORE = [("64-30-10", 0.1, "UNCHANGED", 0.5, 0.5)]
      ("accuracy", "training accuracy")],
 )  # fmt: skip
 def test_the_summary_has_the_quartiles_of_the_last_epoch_and_the_shares_of_the_failures(measure, name):
-    found, (good, more, bad) = summarize(sweep_of(*GOOD, *MORE, *BAD, measure=measure))
-    assert found == name
+    label, (good, more, bad) = summarize(sweep_of(*GOOD, *MORE, *BAD, measure=measure))
+    assert label == name
     assert good[:3] == ("64-30-10", 1.0, 3)
     np.testing.assert_allclose((*good.quartiles, good.best), (0.85, 0.9, 0.95, 1.0))
     assert good.shares == {"diverged": 0, "saturated": 0, "unchanged": 0}
     assert more.shares["unchanged"] == 1
-    # A network that diverged counts with its last finite epoch.
+    # A diverged network has the accuracy of its last finite epoch.
     np.testing.assert_allclose((*bad.quartiles, bad.best), np.quantile([0.1, 0.2, 0.3, 0.9], (0.25, 0.5, 0.75, 1)))
     assert bad.shares == {"diverged": 0.25, "saturated": 0.5, "unchanged": 0}
 
@@ -59,7 +62,8 @@ def test_the_figure_shows_the_medians_the_quartiles_and_the_failures():
     band = above.collections[0].get_paths()[0].vertices
     assert {95.0, 85.0} <= set(band[:, 1].round(6))
     assert [text.get_text() for text in above.texts] == ["64-8-10", "64-30-10"]  # from the bottom
-    # Unchanged at η = 0.1; then diverged and saturated to the right of η = 1, because 64-8-10 is the second network.
+    # One bar shows the unchanged networks at η = 0.1. The bars of diverged and saturated networks are to the right of
+    # η = 1, because 64-8-10 is the second network size.
     bars = [(bar.get_x() >= 1, bar.get_y(), bar.get_height()) for bar in below.patches]
     assert bars == [(False, 0, 100), (True, 0, 25), (True, 25, 50)]
     assert [text.get_text() for text in below.get_legend().get_texts()] == ["diverged", "saturated", "unchanged"]
@@ -89,7 +93,7 @@ def test_unusual_sweeps_are_drawn(networks, scale):
     assert all(-0.01 <= height <= 1.01 for height in heights)
 
 
-def test_bad_input_is_refused():
+def test_a_sweep_without_accuracies_and_an_interactive_figure_are_refused():
     with pytest.raises(jaxgd.RangeError, match="must have an accuracy, got none"):
         jaxgd.plot(sweep_of(("64-1", 1.0, "COMPLETED", float("nan"))))
     with pytest.raises(jaxgd.RangeError, match="a Sweep takes no interactive"):

@@ -30,7 +30,7 @@ START = np.array([-1.2, 1.0])
 
 
 def counted(rule, cost=rosenbrock, v0=START, n=15):
-    """Return the solution and the number of evaluations on the device, of the cost, its gradient and products."""
+    """Return the solution, and the number of costs, gradients and Hessian-vector products computed on the device."""
     calls = []
 
     def seen(v):
@@ -47,7 +47,7 @@ def counted(rule, cost=rosenbrock, v0=START, n=15):
     [gradient_descent(1e-3), backtracking(), newton(), gradient_flow(1e-4), wolfe()],
     ids=lambda r: r.spec.build.__name__,
 )
-def test_evaluations_equal_the_evaluations_on_the_device(rule, x64):
+def test_a_solution_counts_the_evaluations_on_the_device(rule, x64):
     solution, calls = counted(rule)
     assert solution.evaluations == calls
 
@@ -69,7 +69,7 @@ def test_armijo_condition_holds_after_every_search(memory, x64):
         reference = path.cost[max(0, k - memory) : k].max()
         eta = path.step_norm[k] / path.gradient_norm[k - 1]
         assert path.cost[k] <= reference - 1e-4 * eta * path.gradient_norm[k - 1] ** 2 * (1 - 1e-9)
-    # With one cost in memory, C decreases at every step. With several costs it may increase, and here it does.
+    # With one cost in memory, C decreases at every step. With several costs, C may increase, and it does in this run.
     assert np.all(np.diff(path.cost) < 0) == (memory == 1)
 
 
@@ -82,7 +82,7 @@ def test_the_first_step_size_is_the_inverse_curvature(x64):
 
 
 def test_a_search_does_not_move_along_a_wrong_gradient():
-    """The gradient has the wrong sign, so a step meets the condition only by rounding. wolfe does not search again."""
+    """The gradient has the wrong sign, so a step meets the condition only by rounding. wolfe makes only one search."""
 
     @jax.custom_vjp
     def cost(v):
@@ -101,7 +101,7 @@ def test_a_search_does_not_move_along_a_wrong_gradient():
 
 
 @pytest.mark.parametrize("memory", often([0, 10], [10]))
-def test_wolfe_conditions_hold(memory, x64):
+def test_the_steps_of_wolfe_meet_the_wolfe_conditions(memory, x64):
     record = Record(v=True, every=1)
     path = in_numpy(minimize(rosenbrock, START, wolfe(memory), max_steps=20, stop=None, record=record).trajectory)
     g = np.asarray(rosenbrock_along(path.v)[1])
@@ -337,5 +337,5 @@ def test_a_rule_chains_with_optax_transformations(x64):
 @pytest.mark.parametrize(
     ("eta", "mu", "valid"), [(0.1, 0.5, True), (0.0, 0.5, False), (0.1, 1.0, False), (0.1, jnp.nan, False)]
 )
-def test_valid_checks_traced_numbers(eta, mu, valid):
+def test_a_rule_is_valid_only_if_its_traced_numbers_are_in_range(eta, mu, valid):
     assert bool(jax.jit(lambda eta, mu: heavy_ball(eta, mu).valid)(eta, mu)) is valid

@@ -59,20 +59,20 @@ def _file(name: str) -> str:
 
 
 def _policy(script: str) -> str:
-    """Return a policy that lets a browser run this one script and load nothing."""
-    # The browser hashes the text between the tags.
+    """Return a content security policy that lets a browser run only this script, and load nothing."""
+    # The browser compares the hash of the text between the script tags.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = ("default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'")
     return "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
 
 
 def _json(value: Any) -> str:
-    # An end tag inside the element would end it.
+    # An end tag inside a text would end the script element, so escape "<".
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 def _model(facts: RunFacts) -> dict[str, Any] | None:
-    """Return the network and the images for the drawing; None if the page cannot compute the network."""
+    """Return the network and the example images for draw.js; None if the page cannot compute the network."""
     if why_no_drawing(facts.network):
         return None
     layers = [

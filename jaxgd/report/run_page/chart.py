@@ -1,4 +1,4 @@
-"""Curves over the epochs as SVG, which takes its colors and fonts from the style of the page."""
+"""Curves over the epochs as SVG. The style sheet of the page sets their colors and fonts."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 _WIDTH, _HEIGHT = 480, 280
 LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 12, 12, _HEIGHT - 40
 _MOST_TICKS = 6
-_EXACT = 1e-9  # smallest error of an accuracy that counts
-_MOST_POINTS = 500  # of a curve; a longer one is thinned
+_EXACT = 1e-9  # an error of at most this size counts as 0
+_MOST_POINTS = 500  # of a curve; a curve with more points is thinned
 
 
 class Curve(NamedTuple):
-    """A line of a chart: the CSS class that colors it, and its value at each epoch. NaN is left out."""
+    """A line of a chart: the CSS class that colors it, and its value at each epoch. The line leaves out NaN."""
 
     name: str
     y: Float[NDArray[np.float64], " epochs"]
@@ -32,15 +32,16 @@ def chart(
 ) -> str:
     """Draw curves over the epochs, and return the SVG.
 
-    The axis of a cost is logarithmic if all values are above 0. An accuracy a is drawn by its error 1 − a, on a
-    reversed logarithmic axis with accuracies as labels. On a linear axis, all good accuracies look the same.
+    The axis of a cost is logarithmic if all values are above 0 and the largest is at least twice the smallest. An
+    accuracy a is drawn as its error 1 − a, on a reversed logarithmic axis with accuracies as labels. On a linear axis,
+    all good accuracies would look the same.
 
     Args:
-        label: Name of the vertical axis, which a screen reader reads.
+        label: Name of the vertical axis, for screen readers.
         epochs: Epoch of each entry.
         curves: Lines, each with one value per entry.
         accuracy: True for accuracies from 0 to 1. Default: False.
-        mark: Epoch to mark by a line; by default none.
+        mark: Epoch to mark with a vertical line; by default none.
 
     Returns:
         The SVG element; an empty text if no value is finite.
@@ -89,7 +90,7 @@ def chart(
 
 
 def thinned(count: int, most: int) -> list[int]:
-    """Return the indices of at most this many entries, evenly spaced, with the first and the last one.
+    """Return the indices of at most `most` of `count` entries, evenly spaced, with the first and the last entry.
 
     >>> thinned(9, 4)
     [0, 3, 5, 8]
@@ -98,7 +99,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 
 class _Axis(NamedTuple):
-    """The vertical axis: its ends, its ticks as values and texts, and the kind of scale."""
+    """The vertical axis: its limits, its ticks as values and texts, and its kind of scale."""
 
     low: float
     high: float
@@ -143,7 +144,7 @@ def _accuracies(values: Float[NDArray[np.float64], " n"]) -> _Axis:
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
-    """Return the ends of an axis with a margin around its values."""
+    """Return the limits of an axis with a margin around its values."""
     margin = 0.04 * (high - low) or abs(high) / 10 or 1.0
     return low - margin, high + margin
 

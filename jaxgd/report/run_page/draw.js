@@ -1,9 +1,10 @@
 // The drawing: a pen for mouse, touch and keyboard, and the network's answer.
 
-const MOST_BARS = 16; // with more outputs, the page shows the strongest ten
+const MOST_BARS = 16; // with more outputs, the page shows the ten largest activations
 const PAUSE = 700; // milliseconds without a change before the answer is announced
 
-// Keys that move the pen, by [columns, rows]. Two arrows at once move it diagonally, and so do the corner keys.
+// Keys that move the pen, as [columns, rows]. Two arrow keys together move the pen diagonally, and so does each of Home,
+// PageUp, End and PageDown.
 const MOVES = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
   Home: [-1, -1], PageUp: [1, -1], End: [-1, 1], PageDown: [1, 1],
@@ -16,14 +17,14 @@ function startDrawing(model) {
   // The drawing is about 280 pixels wide, and at least twice as wide as the frame.
   const factor = Math.max(2, Math.round(280 / Math.max(frame.height, frame.width)));
   const rows = frame.height * factor, columns = frame.width * factor;
-  // The size of the pen is in percent of the box that the ink will fill.
+  // The width of the pen is in percent of the box into which the ink is scaled.
   const radius = () => Number(size.value) / 200 * factor * Math.max(frame.box_height, frame.box_width);
   const step = Math.max(rows, columns) / 28;
   let strokes = [], earlier = [], image = paper(rows, columns), example = null;
   let pointer = null, waiting = false, announcing = 0, announced = model.invitation;
   const key = {x: columns / 2, y: rows / 2, down: false, held: new Set(), used: false};
 
-  // The changes.
+  // The edits of the drawing.
 
   function change(next) {
     earlier.push(strokes);
@@ -152,9 +153,9 @@ function startDrawing(model) {
     });
   }
 
-  // The page.
+  // The display.
 
-  // Many events can arrive between two frames of the screen.
+  // Many events can arrive between two frames of the screen, so draw once per frame.
   function refresh() {
     if (!waiting) requestAnimationFrame(show);
     waiting = true;
@@ -181,7 +182,7 @@ function startDrawing(model) {
     if (example) {
       pen.imageSmoothingEnabled = false;
       pen.drawImage(find('input'), 0, 0, columns, rows);
-      // The image is black, so give it the color of ink.
+      // The image is black, so paint it in the color of the ink.
       pen.globalCompositeOperation = 'source-in';
       pen.fillStyle = style.color;
       pen.fillRect(0, 0, columns, rows);
@@ -208,7 +209,7 @@ function startDrawing(model) {
   function showImage(seen) {
     const input = find('input'), context = input.getContext('2d');
     const pixels = context.createImageData(frame.width, frame.height);
-    // Black with the ink as its opacity. In a dark page, a filter turns it white.
+    // The pixels are black, with the ink as their opacity. On a dark page, a CSS filter makes them white.
     if (seen) seen.gray.forEach((ink, i) => { pixels.data[4 * i + 3] = ink; });
     context.putImageData(pixels, 0, 0);
   }

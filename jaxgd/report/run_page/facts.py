@@ -14,7 +14,7 @@ from jaxgd.run_folder import RunConfig
 
 # The activations that network.js computes.
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "softmax")
-# Limit on the weights inside a page. Their text takes 5.3 bytes each.
+# Limit on the weights inside a page. The text of a weight takes 5.3 bytes.
 MOST_WEIGHTS = 4_000_000
 
 
@@ -25,7 +25,7 @@ class Examined(NamedTuple):
         data: Name of the data set.
         split: "train", "validation" or "test".
         images: Images of the split, (n, height, width).
-        assessment: Answers to them.
+        assessment: The network's answers to these images.
     """
 
     data: str
@@ -45,7 +45,7 @@ class RunFacts(NamedTuple):
         command: Command line that repeats the run.
         resume: Command line that continues the run.
         metrics: Columns of metrics.jsonl; None if it cannot be read.
-        examined: Answers to a split of the data; None without the data.
+        examined: The network's answers to a split of the data; None without the data.
         notes: One text for each missing fact, with the way to get it.
     """
 
@@ -66,7 +66,7 @@ class RunFacts(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The label of the first class in the files of the data. Earlier versions did not record it."""
+        """The label of the first class in the files of the data; 0 for runs of versions that did not record it."""
         return int(self.config.get("labels_from", 0))
 
     @property
@@ -76,7 +76,7 @@ class RunFacts(NamedTuple):
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the best network; None if the run does not follow it."""
+        """The epoch of the best network; None if the run does not keep track of the best network."""
         best = None if self.metrics is None else self.metrics.get("best_epoch")
         return None if best is None or not np.isfinite(best[-1]) else int(best[-1])
 
@@ -84,14 +84,14 @@ class RunFacts(NamedTuple):
     def ended(self) -> bool:
         """True if the run has made all of its epochs, or its patience has ended it."""
         done, best, patience = self.epochs_done, self.best_epoch, self.config.get("patience")
-        # The best epoch is −1 before the first finite value, and the epochs without a best one count from 0.
+        # The best epoch is −1 before the first finite value. The patience then counts from epoch 0.
         waited = None if best is None or done is None else done - max(best, 0)
         out_of_patience = patience is not None and waited is not None and waited >= patience
         return done is not None and (done >= self.config["epochs"] or out_of_patience)
 
 
 def activations(network: Network) -> list[str]:
-    """Return the name of each layer's activation. A function of the user's own has its own name.
+    """Return the name of each layer's activation. For the user's own function, it is the function's name.
 
     >>> from jaxgd.network import Layer
     >>> activations((Layer(np.ones((1, 1)), np.ones(1)),))

@@ -15,18 +15,18 @@ _LARGEST = 2**28  # limit on metrics.jsonl, in bytes
 def read_metrics(path: Path) -> dict[str, Float[NDArray[np.float64], "epochs ..."]]:
     """Return the columns of a run's metrics.jsonl, with NaN for values that were not evaluated.
 
-    A run that is still training may have written a part of its last line, which is left out. Columns that hold no
-    numbers, or do not have one shape, are left out too.
+    A run that is still training may have written only a part of its last line. Such a line is left out. Columns without
+    numbers, or with values of different shapes, are left out too.
 
     Args:
         path: The file metrics.jsonl of a run folder.
 
     Returns:
-        One array per column, with one row per epoch. It has the column "epoch" and at least one row.
+        One array per column, with one row per line of the file. The column "epoch" exists, with at least one row.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If a line is no JSON object, or has no epoch.
+        ValueError: If the file is empty, or a line is not a JSON object or has no epoch.
     """
     *lines, last = read_file(path, _LARGEST).decode("utf-8").split("\n")
     rows = [_row(line, number) for number, line in enumerate(lines, 1)]

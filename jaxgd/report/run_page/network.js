@@ -1,7 +1,7 @@
 'use strict';
-// The network, and the path from a drawing to its input. Nothing here touches the page.
+// Compute the network, and turn a drawing into an input of the network. This file does not access the page.
 
-// Every activation maps the weighted inputs z of one layer to the activations a.
+// Each function maps the weighted inputs z of one layer to its activations a.
 const ACTIVATIONS = {
   sigmoid: z => z.map(v => 1 / (1 + Math.exp(-v))),
   tanh: z => z.map(v => Math.tanh(v)),
@@ -17,7 +17,7 @@ function bytes(base64) {
   return Uint8Array.from(atob(base64), c => c.charCodeAt(0));
 }
 
-// Little-endian float32, on a machine of any byte order.
+// Decode little-endian float32 values, on a computer of any byte order.
 function floats(base64) {
   const raw = bytes(base64), view = new DataView(raw.buffer), out = new Float32Array(raw.length / 4);
   for (let i = 0; i < out.length; i++) out[i] = view.getFloat32(4 * i, true);
@@ -28,7 +28,7 @@ function decoded(layers) {
   return layers.map(layer => ({activation: layer.activation, w: floats(layer.w), b: floats(layer.b)}));
 }
 
-// The outputs of the network for an image of bytes, whose pixels become x/255.
+// Return the outputs of the network for an image of bytes. A byte x is an input of x/255.
 function feedforward(layers, image) {
   let a = Float64Array.from(image, v => v / 255);
   for (const layer of layers) {
@@ -65,11 +65,11 @@ function drawLine(image, [x0, y0], [x1, y1], radius) {
   }
 }
 
-// The steps below are those of `fit_to_frame` in jaxgd/data/image, and give its image. They leave out its removal of
-// paper and of faint marks, because a drawing has neither.
+// The functions below repeat the steps of `fit_to_frame` in jaxgd/data/image, and give the same image. They do not
+// remove paper and faint marks, because a drawing has neither.
 const SPECK = 0.005, LEAST_CONTRAST = 16;
 
-// The drawing in the frame of the training images, or null without ink.
+// Return the drawing in the frame of the training images, or null if it has no ink.
 function fitToFrame(ink, frame) {
   if (ink.gray.every(v => v < LEAST_CONTRAST)) return null;
   const [rows, columns] = projections(ink);
@@ -99,7 +99,7 @@ function projections({height, width, gray}) {
   return [rows, columns];
 }
 
-// The first line with ink. Skip a group with at most 0.5% of all ink that an empty line separates from the rest.
+// Return the index of the first line with ink. Skip the lines before an empty line if they have at most 0.5% of all ink.
 function firstLine(lines) {
   const total = lines.reduce((a, b) => a + b);
   let before = 0, first = 0;
@@ -116,7 +116,7 @@ function centerOfMass(lines) {
   return Math.fround(moment / sum);
 }
 
-// Round to the nearest whole number, halves to the even one, as Python does.
+// Round to the nearest whole number. Round halves to the even number, as Python does.
 function rint(x) {
   const low = Math.floor(x);
   return x - low === 0.5 ? low + low % 2 : Math.round(x);
@@ -126,7 +126,8 @@ function corner(target, center, most) {
   return Math.min(Math.max(Math.floor(target - center + 0.5), 0), most);
 }
 
-// Cut out a box, scale it by area averages, or linearly if it grows, and stretch the gray values to a peak.
+// Cut out a box and resize it: by area averages if it shrinks, and linearly if it grows. Then scale the gray values so
+// that the largest is `peak`.
 function resized(image, top, bottom, left, right, height, width, peak) {
   const down = footprints(bottom - top, height), across = footprints(right - left, width);
   const values = new Float64Array(height * width), line = new Float64Array(right - left);

@@ -1,4 +1,4 @@
-// The curves at one epoch, the button that copies, and the start of the drawing.
+// Show the values at the chosen epoch, copy commands to the clipboard, and start the drawing.
 
 function startCurves({epochs, columns}) {
   const slider = document.getElementById('epoch');

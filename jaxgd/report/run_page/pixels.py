@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
-# Colors of weights above and below 0, with the size of the weight as the opacity. They show on light and dark pages.
+# Colors of weights above and below 0. The opacity shows the size of the weight. Both colors suit light and dark pages.
 _POSITIVE, _NEGATIVE = (230, 97, 0), (53, 132, 228)
 
 
 def ink_url(image: UInt8[NDArray[np.uint8], "height width"]) -> str:
-    """Return an image of ink as a data URL: black, with the ink as its opacity.
+    """Return an image of ink as a data URL. The pixels are black, with the ink as their opacity.
 
     >>> ink_url(np.zeros((2, 2), np.uint8))[:22]
     'data:image/png;base64,'
@@ -21,7 +21,7 @@ def ink_url(image: UInt8[NDArray[np.uint8], "height width"]) -> str:
 
 
 def weights_url(w: Float[NDArray[np.float64], "height width"], largest: float) -> str:
-    """Return an image of weights as a data URL: orange above 0, blue below, opaque from the largest size on.
+    """Return an image of weights as a data URL: orange above 0, blue below 0, and opaque for sizes from `largest` on.
 
     >>> weights_url(np.zeros((2, 2)), 1.0)[:22]
     'data:image/png;base64,'

@@ -1,4 +1,4 @@
-"""The sections of the page of a run that need no table of their own, as HTML."""
+"""The notes, figures, drawing, weights, settings and reproduction sections of the page of a run, as HTML."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ _NAMES = {
 
 
 def notes(facts: RunFacts) -> str:
-    """Return the notes on missing facts."""
+    """Return the notes about facts that the page cannot show."""
     return "\n".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
 
 
@@ -49,13 +49,14 @@ def figures(facts: RunFacts) -> str:
 
 
 def drawing(facts: RunFacts) -> str:
-    """Return the section in which the reader draws."""
+    """Return the section in which the reader draws an image for the network."""
     word = thing(facts)
     if reason := why_no_drawing(facts.network):
         command = "<code>jaxgd predict</code> or <code>jaxgd.feedforward</code>"
-        return section("draw", f"Draw a {word}", f"<p>{text(reason)} To read pictures with it, use {command}.</p>")
+        advice = f"To read pictures with this network, use {command}."
+        return section("draw", f"Draw a {word}", f"<p>{text(reason)} {advice}</p>")
     outputs, frame = len(facts.network[-1].b), facts.frame
-    # 8×8 pixels turn a drawn 4 into a 9.
+    # At 8×8 pixels, a drawn 4 can look like a 9.
     coarse = f" {frame.height}×{frame.width} pixels keep little of a drawing: a run on MNIST reads drawings better."
     coarse = coarse if max(frame.height, frame.width) < _COARSE else ""
     rows = "".join(
@@ -88,8 +89,9 @@ aria-label="The image that the network sees"></canvas>
 <p id="status" class="hidden" role="status" aria-live="polite"></p>
 <table id="bars"><caption>Activations of the outputs</caption><tbody>{rows}</tbody></table>
 </div>
-<p id="help" class="soft">Draw with a mouse, a finger or a pen. With the keyboard: arrow keys move the pen, two together
-diagonally, <kbd>Space</kbd> puts it down and lifts it, <kbd>Backspace</kbd> undoes, <kbd>Esc</kbd> clears.{coarse}</p>
+<p id="help" class="soft">Draw with a mouse, a finger or a pen. With the keyboard: arrow keys move the pen, and two
+arrow keys together move it diagonally. <kbd>Space</kbd> puts the pen down or lifts it, <kbd>Backspace</kbd> undoes the
+last change, and <kbd>Esc</kbd> clears the drawing.{coarse}</p>
 </div>""",
     )
 
@@ -106,9 +108,9 @@ def weights(facts: RunFacts) -> str:
         for k, image in enumerate(shown)
     )
     which = f"{len(w)} neurons" if len(w) <= _MOST_NEURONS else f"first {_MOST_NEURONS} of {len(w):,} neurons"
-    edge = "A pixel without ink in every training image keeps the first value of its weight, because its gradient is 0."
+    edge = "If no training image has ink at a pixel, its weight keeps its first value, because its gradient is 0."
     if facts.config.get("l2"):
-        edge = "The weight of a pixel without ink in every training image only decays."
+        edge = "If no training image has ink at a pixel, its weight only decays."
     return section(
         "weights",
         "Weights of the first layer",
@@ -166,7 +168,7 @@ def reproduction(facts: RunFacts) -> str:
         f"""<ol>
 <li>Install jaxgd {text(made.get("jaxgd", ""))} with these versions:{_code("install", f"pip install {pins}")}</li>
 <li>Get the data set {text(config["data"])}. Its images and labels have the SHA-256
-<code>{text(config["data_sha256"])}</code>, which <code>config.json</code> of each run states.</li>
+<code>{text(config["data_sha256"])}</code>, which <code>config.json</code> also states.</li>
 <li>Train:{_code("command", facts.command)}</li>
 {network}
 </ol>""",

@@ -1,4 +1,4 @@
-"""The words and numbers of the page of a run, as HTML. Every text from outside passes through `text`."""
+"""The words and numbers of the page of a run, as HTML. `text` escapes each text from the run folder or the data."""
 
 import html
 from pathlib import PurePath
@@ -12,7 +12,7 @@ SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def text(value: object) -> str:
-    """Return a value as text of HTML.
+    """Return a value as a text that is escaped for HTML.
 
     >>> text("<a & b>")
     '&lt;a &amp; b&gt;'
@@ -22,7 +22,7 @@ def text(value: object) -> str:
 
 def thing(facts: RunFacts) -> str:
     """Return the word for an image of the run's data set, such as "digit"."""
-    # jaxgd takes the images of a folder for digits.
+    # jaxgd assumes that the images of a user's folder are digits.
     return DATASETS.get(facts.config["data"], Entry()).image
 
 
