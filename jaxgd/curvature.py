@@ -39,7 +39,7 @@ Cost = Callable[..., Array]
 
 
 @automatic_axes
-def hessian_vector_product(cost: Cost, v: V, u: V, args: tuple[Any, ...] = ()) -> V:
+def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()) -> V:
     """Return the product of a cost's Hessian with a direction.
 
     Hu = ∇²C(v) u, by forward-mode over reverse-mode differentiation. It costs about two gradients.

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxgd.epoch import Rates, StaticConfig
@@ -14,7 +15,7 @@ from jaxgd.errors import DtypeError, RangeError, is_traced, require_positive, re
 from jaxgd.network import Network
 from jaxgd.typed import Real, vmap
 
-Schedule = Callable[[Array], Real]
+Schedule = Callable[[Array], ArrayLike]
 """A function that takes the number of updates made so far and returns η."""
 
 

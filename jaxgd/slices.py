@@ -25,7 +25,7 @@ from jaxgd.errors import (
 from jaxgd.mesh.axes import automatic_axes
 from jaxgd.pytree import axpy, dot, norm, size, subtract, unit_vector, wide_dtype
 from jaxgd.seen import seen
-from jaxgd.typed import Generic, Real, V, finfo, grad, jit, map_rows, ravel_pytree, tree_map, vmap
+from jaxgd.typed import Generic, Real, Tree, V, finfo, grad, jit, map_rows, ravel_pytree, tree_map, vmap
 
 Cost = Callable[..., Array]
 
@@ -69,9 +69,9 @@ Directions = Literal["random", "gradient", "eigenvectors"]
 def cost_slice(
     cost: Cost,
     v: V,
-    directions: Directions | tuple[V, V] = "random",
+    directions: Directions | tuple[Tree, Tree] = "random",
     *,
-    through: tuple[V, V] | None = None,
+    through: tuple[Tree, Tree] | None = None,
     args: tuple[Any, ...] = (),
     span: Real | None = None,
     resolution: int = 51,
@@ -155,7 +155,7 @@ def _heights(cost: Cost, v: V, u: V, w: V, a: Array, b: Array, args: tuple[Any, 
     return map_rows(row, a)
 
 
-def _two_trees(name: str, one: str, v: V, trees: tuple[V, V]) -> tuple[V, V]:
+def _two_trees(name: str, one: str, v: V, trees: tuple[Any, Any]) -> tuple[V, V]:
     """Return the two trees. Raise unless both are like v."""
     if not isinstance(trees, tuple | list) or len(trees) != 2:
         raise ShapeError(f"cost_slice: {name} must be two trees like v, got {describe(trees)}.")

@@ -18,7 +18,7 @@ from jaxgd.pytree import any_nonzero, dot, norm, select, subtract, wide_dtype
 from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, project, reduced
 from jaxgd.rules.rule import Transformation
-from jaxgd.typed import Tree, V, finfo, grad, map_rows, tree_leaves, tree_map, value_and_grad
+from jaxgd.typed import Real, Tree, V, finfo, grad, map_rows, tree_leaves, tree_map, value_and_grad
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _moved(x: Array, u: Array) -> Array:
     return moved
 
 
-def _evaluated(cost: Callable[[V], Array], v: V, rule_state: object) -> tuple[Array, V, Array | int]:
+def _evaluated(cost: Callable[[V], Array], v: V, rule_state: object) -> tuple[Real, V, Array | int]:
     """Return C and ∇C at v, and 1 if they were already known or 0 otherwise.
 
     A line search of optax stores C and ∇C of the point where it ended.

@@ -17,8 +17,10 @@
 7. The noise of a claim is its change when x moves by one rounding.
 8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten errors
    of the quotient, thirty noises of the claim, and the relative difference that rounding or the user's rtol allows. No
-   claim is wrong if these errors and noises exceed half of the gradient. If another accurate entry of the table or the
-   quotients at the smallest steps support the claim, its distance from the quotient counts as the error.
+   claim is wrong if these errors and noises exceed half of the gradient, or if F computes in a dtype narrower than
+   float64 and changes at no step: rounding then hides the changes that a small claim predicts. If another accurate
+   entry of the table or the quotients at the smallest steps support the claim, its distance from the quotient counts
+   as the error.
 9. A claim is right if it differs by at most the tolerance, and the errors and noises are below a thousandth of the
    gradient or below rtol. Otherwise, and at a kink, jump or edge of the domain, the check cannot tell.
 10. A leaf is wrong if the claim is wrong along one direction, unless F varies within the smallest step along another
@@ -125,6 +127,8 @@ def _judge(claim: Claim, slopes: Slopes, i: int, rtol: float | None, coarse: boo
     if claimed == 0 and (slopes.still[i] or error <= NEGLIGIBLE * slopes.variation[i]) and difference <= error:
         return Judgment(Verdict.RIGHT, Cause.AGREES, difference, error, size, value)
     verdict, tolerance = agree(difference, error + noise, size, claim.floor, rtol, resolution)
+    if verdict is Verdict.WRONG and abs(claimed) < slopes.hidden[i]:
+        return Judgment(Verdict.CANNOT_TELL, Cause.NO_FLOAT64, difference, float(slopes.hidden[i]), size, value)
     if verdict is Verdict.WRONG and explained_by_kink(slopes, difference)[i]:
         return Judgment(Verdict.CANNOT_TELL, Cause.KINK, difference, abs(slopes.gap[i]), size, value)
     if verdict is Verdict.WRONG and _supported(claimed, slopes, i, difference):

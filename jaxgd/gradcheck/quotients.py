@@ -69,6 +69,8 @@ class Slopes:
         variation: The largest |F(h) − F(0)|.
         varies: True if the noise of F exceeds MANY roundings.
         still: True if F, in float64, changed at no step, and the largest step was at least the size of x.
+        hidden: The slope below which rounding hides every change of F. It is above 0 only if F computes in a dtype
+            narrower than float64 and changed at no step.
         cause: AGREES where F has a slope, otherwise KINK, JUMP, STEEP, EDGE or NOT_FINITE.
         doubt: The cause to report if the error is too large: NOISE, NO_FLOAT64 or ROUGH.
         values: All entries of the table, (lines, entries).
@@ -87,6 +89,7 @@ class Slopes:
     variation: Floats
     varies: Mask
     still: Mask
+    hidden: Floats
     cause: list[Cause]
     doubt: list[Cause]
     values: Floats
@@ -145,6 +148,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
             causes.append(Cause.KINK if kink[i] and singularity is Cause.AGREES else singularity)
     # A narrow dtype hides small changes, and so do steps that are small compared with x.
     still = (variation == 0) & (h[0] >= 1) & (lines.narrow <= NARROW)
+    hidden_slope = np.where((variation == 0) & (lines.narrow > NARROW), lines.narrow * lines.size / h[0], 0.0)
     return Slopes(
         table.value,
         table.error,
@@ -155,6 +159,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
         variation,
         varies,
         still,
+        hidden_slope,
         causes,
         doubt,
         table.values,

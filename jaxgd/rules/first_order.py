@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from jaxgd.errors import (
@@ -18,10 +19,10 @@ from jaxgd.errors import (
 )
 from jaxgd.pytree import norm
 from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
-from jaxgd.typed import Field, Generic, Real, V, tree_map
+from jaxgd.typed import Field, Generic, Real, Tree, V, tree_map
 
 
-def update(v: V, gradient: V, eta: Real) -> V:
+def update(v: V, gradient: Tree, eta: Real) -> V:
     """Make one step of gradient descent, for any pytree of variables.
 
     v → v − η∇C.
@@ -64,7 +65,7 @@ def _step(path: tuple[Any, ...], x: Array, g: Array, eta: Real) -> Array:
     return jnp.asarray(x - eta * g, jnp.result_type(x))
 
 
-Schedule = Callable[[Array], Real]
+Schedule = Callable[[Array], ArrayLike]
 """A schedule as in optax: η as a function of the number of earlier updates, from 0."""
 
 
@@ -116,7 +117,7 @@ def _constant(eta: Field) -> optax.GradientTransformation:
 
 def _scheduled(schedule: Schedule) -> optax.GradientTransformation:
     def step(gradient: V, state: ScheduleState, v: V | None = None) -> tuple[V, ScheduleState]:
-        eta = schedule(state.updates)
+        eta: Any = schedule(state.updates)
         require_real("gradient_descent", "the eta of the schedule", eta)
         steps = tree_map(lambda g: jnp.asarray(-eta * g, g.dtype), gradient)
         return steps, ScheduleState(state.updates + 1)
@@ -129,7 +130,7 @@ def _constant_rate(state: object, eta: Real, mu: Real = 0) -> Real:
     return eta
 
 
-def _scheduled_rate(state: ScheduleState, schedule: Schedule) -> Real:
+def _scheduled_rate(state: ScheduleState, schedule: Schedule) -> ArrayLike:
     return schedule(state.updates)
 
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from jaxgd.errors import RangeError, is_traced, require_positive, require_real, shown
 from jaxgd.rules.entry import Hyperparam
 from jaxgd.rules.registry import RULES
-from jaxgd.typed import Real
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class RuleSpec:
 
     name: str
     build: Callable[..., Transformation]
-    rate: Callable[..., Real] | None = None
+    rate: Callable[..., ArrayLike] | None = None
     unrolls: bool = True
     may_step_zero: bool = False
     uses_cost: bool = False

@@ -7,6 +7,7 @@ import pytest
 from lines import LONG, R, U, W, claim, judged, slopes_of
 
 from jaxgd.gradcheck import constants, core
+from jaxgd.gradcheck.constants import EPS, EPS32
 from jaxgd.gradcheck.core import Judgment
 from jaxgd.gradcheck.quotients import ladder
 from jaxgd.gradcheck.verdicts import Cause
@@ -33,6 +34,14 @@ def test_a_claim_of_0_is_right_only_for_a_known_slope(F, verdict):
 
 def test_a_slope_hidden_by_rounding_of_float64_is_noise():
     assert judged(lambda t: 1 + 1e-14 * np.sin(t), 0.0).cause is Cause.NOISE
+
+
+# 10⁹ has a rounding of 119 in float32, by the dtype's eps.
+@pytest.mark.parametrize(("claimed", "narrow", "verdict"), [(2.0, EPS32, U), (200.0, EPS32, W), (2.0, EPS, W)])
+def test_a_claim_that_the_rounding_of_float32_hides_at_every_step_is_not_wrong(claimed, narrow, verdict):
+    judgment = judged(lambda t: float(np.float32(1e9 + 2 * t)) if narrow == EPS32 else 1e9, claimed, narrow=narrow)
+    assert judgment.verdict is verdict
+    assert judgment.cause is (Cause.NO_FLOAT64 if verdict is U else Cause.DIFFERS)
 
 
 # Difference, uncertainty, rtol, and the verdict for a gradient of size 1 and a floor of 1e-8.

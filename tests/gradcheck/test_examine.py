@@ -181,6 +181,13 @@ def test_a_product_in_bfloat16_inside_f_is_judged_by_its_rounding(factor, verdic
         assert "f computes in bfloat16" in report.reason
 
 
+def test_a_change_that_float32_hides_at_every_step_is_not_wrong():
+    """One rounding of 10⁹ is 64 in float32, so f has one value at all steps."""
+    report = check_gradients(lambda x: 1e9 + jnp.sum(x.astype(jnp.float32) ** 2), X)
+    assert report.verdict == "cannot tell", str(report)
+    assert "f computes in float32" in report.reason
+
+
 @pytest.mark.parametrize(
     ("f", "x"),
     [
