@@ -1,4 +1,4 @@
-"""The commands of the suite that tyro parses. `python -m benchmarks` calls them."""
+"""The commands of `python -m benchmarks`. tyro parses their options."""
 
 import dataclasses
 import json
@@ -48,14 +48,14 @@ class Run:
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
     """Names of cases or families."""
     peers: tuple[str, ...] | None = None
-    """Peers of epochs, steps, networks, start-up and growth. The first is the baseline of the ratios. By default all
-    installed peers except the slowest two."""
+    """Peers of epochs, steps, networks, start-up and growth. The first peer is the baseline of the ratios. By
+    default all installed peers except the slowest two."""
     repeats: int = 7
     """Number of times that each program is timed."""
     seeds: int | None = None
     """nielsen: networks per configuration, by default 20. gradcheck: points per function, by default 5."""
     epochs: int = 30
-    """nielsen: epochs of each network. The book's numbers are for 30."""
+    """nielsen: epochs of each network. The book's numbers are for 30 epochs."""
     dtypes: tuple[str, ...] = ("float32", "float64")
     """gradcheck: dtypes of the checks."""
     names: bool = False

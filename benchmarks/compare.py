@@ -116,7 +116,7 @@ def _change(old: Row, new: Row, factors: dict[Key, float]) -> Change:
     # out.
     others = [factors[key] for key in same if key[1] != new.variant and 0 < factors[key] < float("inf")]
     drift = statistics.median(others) if others else 1.0
-    # The drift is uncertain by the median deviation of the other variants from it.
+    # The uncertainty of the drift is the median deviation of the other variants from the drift.
     doubt = statistics.median(abs(f / drift - 1) for f in others) if others else 0.0
     return Change(old, new, factor / drift, error + doubt)
 

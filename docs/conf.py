@@ -33,7 +33,7 @@ toc_object_entries_show_parents = "hide"
 add_function_parentheses = False
 python_maximum_signature_line_length = 80
 
-# Headings get the anchors that GitHub gives them.
+# Give headings the anchors that GitHub uses.
 myst_heading_anchors = 4
 
 autodoc_typehints_format = "short"

@@ -1,4 +1,4 @@
-"""Check a custom_vjp: a right rule, and one that forgets the mean over the examples.
+"""Check a custom_vjp: a right rule, and a rule that forgets the mean over the examples.
 
 The cross-entropy of softmax outputs has the derivative (a − y)/n with respect to the weighted inputs z. A step against
 the derivative of a rule without 1/n still goes downhill, so training with another η works and hides the fault.

@@ -116,7 +116,7 @@ def _sigmoid_entropy_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Ar
 def sigmoid_error(z: Array, y: Array) -> Array:
     """Return σ(z) − y, the derivative of the cross-entropy of one example, as (1 − y) σ(z) − y σ(−z).
 
-    For y = 1, the difference itself would be 0 in float32 from z = 17 on.
+    For y = 1, the difference σ(z) − 1 would be 0 in float32 from z = 17 on.
     """
     return (1 - y) * sigmoid(z) - y * sigmoid(-z)
 
@@ -143,7 +143,7 @@ def _log_softmax(z: Array) -> Array:
 def softmax_error(z: Array, y: Array) -> Array:
     """Return a_j Σ_k y_k − y_j, where a is the softmax of z: the derivative of −Σ y ln a of one example.
 
-    It is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output m, 1 − a_m is the sum of the other
+    The value is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output m, 1 − a_m is the sum of the other
     outputs, because the difference itself would be 0 in float32 if a_m is close to 1.
     """
     a, largest = softmax(z), is_largest(z)

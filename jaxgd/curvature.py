@@ -42,7 +42,7 @@ Cost = Callable[..., Array]
 def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()) -> V:
     """Return the product of a cost's Hessian with a direction.
 
-    Hu = ∇²C(v) u, by forward-mode over reverse-mode differentiation. It costs about two gradients.
+    Hu = ∇²C(v) u, by forward-mode over reverse-mode differentiation. The product costs about as much as two gradients.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
@@ -84,7 +84,7 @@ def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()
 
 
 class Eigenpairs(NamedTuple, Generic[V]):
-    """The largest or smallest eigenvalues of a Hessian with their eigenvectors, from the end of the spectrum inward.
+    """The largest or smallest eigenvalues of a Hessian with their eigenvectors, the most extreme first.
 
     Under vmap, the batch axes come first.
 
@@ -119,8 +119,8 @@ def eigenpairs(
 ) -> Eigenpairs[V]:
     """Find the k largest or smallest eigenvalues of a cost's Hessian, with their eigenvectors.
 
-    Hu = λu, by Lanczos' method with full orthogonalization. It restarts with the best vectors found so far until
-    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. For k > 1 it then searches outside these vectors, because the
+    Hu = λu, by Lanczos' method with full orthogonalization. The search restarts with the best vectors so far until
+    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. For k > 1 the search then continues outside these vectors, because the
     products of H with one direction show only one eigenvector of a repeated eigenvalue. λ_max limits η: gradient
     descent is stable below 2/λ_max. At a minimum λ_min ≥ 0, and λ_min < 0 shows a saddle or a maximum.
 

@@ -14,7 +14,7 @@ import jaxtyping
 import processor_time
 import pytest
 
-# This program changes constants of jaxgd at its import. A test runs it in processes of their own.
+# This program changes constants of jaxgd at its import. A test runs the program in separate processes.
 collect_ignore = ["saving_job.py"]
 
 # Subprocesses must not read or write compiled programs in the home folder.
@@ -23,8 +23,8 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 # A column (n, 1) against a row (n,) would silently become (n, n).
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Examples are the same in every run and none is stored on disk, so that no test depends on chance. JAX compiles for
-# each new shape, which makes the first example slow, so there is no deadline.
+# Hypothesis draws the same examples in every run and stores none on disk, so that no test depends on chance. An example
+# has no deadline, because JAX compiles for each new shape, which makes the first example slow.
 hypothesis.settings.register_profile(
     "jaxgd",
     deadline=None,
@@ -40,8 +40,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("jaxgd")
 
 # Install the hook before the first import of jaxgd's modules, so no line above may import one. The command line
-# is excluded, because its parser reads the annotations of its dataclasses as written. A machine with a GPU need not
-# have beartype.
+# is excluded, because its parser reads the annotations of its dataclasses as written. A machine with a GPU may lack
+# beartype.
 if importlib.util.find_spec("beartype"):
     _rooms = importlib.util.find_spec("jaxgd").submodule_search_locations
     jaxtyping.install_import_hook(
@@ -92,7 +92,7 @@ _NO_MNIST = "JAXGD_TEST_MNIST is not set: it names a folder with MNIST's four ge
 
 @pytest.fixture(scope="session")
 def genuine_mnist():
-    """Return the folder with MNIST's genuine files. Without it, skip the test; the summary reports this."""
+    """Return the folder with MNIST's genuine files. If it is not known, skip the test; the summary reports this."""
     if not os.environ.get("JAXGD_TEST_MNIST"):
         pytest.skip(_NO_MNIST)
     return pathlib.Path(os.environ["JAXGD_TEST_MNIST"])
@@ -119,7 +119,7 @@ def keep_programs(config):
     """Store compiled programs in pytest's cache folder, so that a rerun compiles less.
 
     Each worker has its own folder, because JAX does not write its files atomically. Each kind of processor has its own
-    folder, because JAX's key does not include it. `pytest --cache-clear` deletes the folders.
+    folder, because JAX's key does not include the kind. `pytest --cache-clear` deletes the folders.
     """
     from jaxgd.cli.compiled import _processor_id
 
@@ -145,13 +145,13 @@ def pytest_configure(config):
     if gpu_run.is_requested(config):
         config.pluginmanager.register(gpu_run.GpuRun(config))
     else:
-        # JAX reads the flags when a test first uses it.
+        # JAX reads the flags when a test first uses JAX.
         compile_quickly()
         keep_programs(config)
 
 
 def pytest_terminal_summary(terminalreporter):
-    # Count in the reports, because tests may run in other processes than this one.
+    # Count the skipped tests in the reports, because tests may run in other processes than this one.
     for name, reason in (("genuine MNIST", _NO_MNIST), ("the page of a run in a browser", browser.NO_BROWSER)):
         missed = [r for r in terminalreporter.getreports("skipped") if reason in str(r.longrepr)]
         if missed:

@@ -37,7 +37,7 @@ def in_numpy(solution):
     return jax.tree.map(np.asarray, solution)
 
 
-# The start, C at the start, and the values of C at its minima.
+# For each cost C: the start, C at the start, and the values of C at its minima.
 COSTS = {
     valley: ((1.0, 1.0), 2.0, (0.0,)),
     rosenbrock: ((-1.2, 1.0), 24.2, (0.0,)),

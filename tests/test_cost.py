@@ -134,7 +134,7 @@ def exact_entropies(z, y):
         return (float(sigmoid), float(softmax)), np.array(slopes, float).T
 
 
-# Weighted inputs and targets: zeros, moderate ones, right and wrong saturated ones, and targets between 0 and 1.
+# Weighted inputs and targets: inputs of 0, moderate inputs, saturated right and wrong outputs, and fractional targets.
 EXTREME = [
     ([0.0, 0.0, 0.0], [0.0, 1.0, 0.0]),
     ([0.3, -1.2, 2.0], [0.0, 0.0, 1.0]),
@@ -206,60 +206,60 @@ def test_the_cross_entropy_refuses_the_same_arguments_as_the_quadratic_cost(seed
         network_cost(network, x, y, cost=cross_entropy, activation=jnp.sin)
 
 
-share = jax.jit(accuracy)
+compiled_accuracy = jax.jit(accuracy)
 OUTPUTS = jnp.array([[0.9, 0.2, 0.1], [0.1, 0.2, 0.3], [0.0, 0.9, 0.3], [0.2, 0.1, 0.0]])
 LABELS = jnp.array([0, 2, 0, 1])
 
 
 def test_accuracy_with_labels_and_with_targets():
-    assert float(share(OUTPUTS, LABELS)) == 0.5
-    assert float(share(OUTPUTS, jax.nn.one_hot(LABELS, 3))) == 0.5
-    assert float(share(OUTPUTS, jax.nn.one_hot(LABELS, 3, dtype=int))) == 0.5
+    assert float(compiled_accuracy(OUTPUTS, LABELS)) == 0.5
+    assert float(compiled_accuracy(OUTPUTS, jax.nn.one_hot(LABELS, 3))) == 0.5
+    assert float(compiled_accuracy(OUTPUTS, jax.nn.one_hot(LABELS, 3, dtype=int))) == 0.5
     for dtype in (jnp.uint8, jnp.int8, jnp.uint32):
-        assert float(share(OUTPUTS, LABELS.astype(dtype))) == 0.5
+        assert float(compiled_accuracy(OUTPUTS, LABELS.astype(dtype))) == 0.5
 
 
 def test_accuracy_of_one_example_and_of_many_axes():
-    assert float(share(OUTPUTS[0], LABELS[0])) == 1
-    assert float(share(OUTPUTS.reshape(2, 2, 3), LABELS.reshape(2, 2))) == 0.5
+    assert float(compiled_accuracy(OUTPUTS[0], LABELS[0])) == 1
+    assert float(compiled_accuracy(OUTPUTS.reshape(2, 2, 3), LABELS.reshape(2, 2))) == 0.5
     assert float(accuracy(OUTPUTS, LABELS)) == 0.5
-    np.testing.assert_array_equal(jax.vmap(share)(OUTPUTS, LABELS), [1, 1, 0, 0])
+    np.testing.assert_array_equal(jax.vmap(compiled_accuracy)(OUTPUTS, LABELS), [1, 1, 0, 0])
 
 
 @pytest.mark.parametrize("n", [41, 83])
 def test_accuracy_is_exactly_1_if_all_are_right(n):
     """XLA divides by multiplying with the reciprocal, and n · (1/n) is below 1 for these n in float32."""
     assert float(jnp.mean(jnp.ones(n, bool), dtype=jnp.float32)) < 1
-    assert float(share(jnp.ones((n, 2)), jnp.zeros(n, int))) == 1
+    assert float(compiled_accuracy(jnp.ones((n, 2)), jnp.zeros(n, int))) == 1
 
 
 def test_a_square_batch_of_targets_is_not_read_as_labels():
     """The batch has as many examples as outputs."""
-    assert float(share(jnp.eye(3), jnp.array([0, 1, 2]))) == 1
-    assert float(share(jnp.eye(3), jnp.eye(3))) == 1
-    assert float(share(jnp.eye(3), jnp.flip(jnp.eye(3), 0))) == pytest.approx(1 / 3)
+    assert float(compiled_accuracy(jnp.eye(3), jnp.array([0, 1, 2]))) == 1
+    assert float(compiled_accuracy(jnp.eye(3), jnp.eye(3))) == 1
+    assert float(compiled_accuracy(jnp.eye(3), jnp.flip(jnp.eye(3), 0))) == pytest.approx(1 / 3)
 
 
 def test_a_nan_output_is_always_wrong():
     """argmax treats NaN as the largest, so a network of NaNs would be right for every label 0."""
     ruined = jnp.full((4, 3), jnp.nan)
     assert float(jnp.mean(jnp.argmax(ruined, -1) == 0)) == 1
-    assert float(share(ruined, jnp.zeros(4, int))) == 0
+    assert float(compiled_accuracy(ruined, jnp.zeros(4, int))) == 0
     for column in range(3):
         for label in range(3):
-            assert float(share(OUTPUTS.at[0, column].set(jnp.nan)[:1], jnp.array([label]))) == 0
+            assert float(compiled_accuracy(OUTPUTS.at[0, column].set(jnp.nan)[:1], jnp.array([label]))) == 0
 
 
 def test_infinities_are_compared_like_numbers():
-    assert float(share(jnp.array([[0.0, jnp.inf], [-jnp.inf, 0.0]]), jnp.array([1, 1]))) == 1
+    assert float(compiled_accuracy(jnp.array([[0.0, jnp.inf], [-jnp.inf, 0.0]]), jnp.array([1, 1]))) == 1
 
 
 def test_the_first_of_equal_outputs_counts():
-    assert float(share(jnp.full((3, 3), 0.5), jnp.array([0, 1, 2]))) == pytest.approx(1 / 3)
+    assert float(compiled_accuracy(jnp.full((3, 3), 0.5), jnp.array([0, 1, 2]))) == pytest.approx(1 / 3)
 
 
 def test_a_label_beyond_the_outputs_is_wrong():
-    assert float(share(OUTPUTS, jnp.array([3, -1, 10, 255]))) == 0
+    assert float(compiled_accuracy(OUTPUTS, jnp.array([3, -1, 10, 255]))) == 0
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_label_beyond_the_outputs_is_wrong():
 )
 def test_accuracy_counts_in_float32_or_wider(dtype, wide, x64):
     """In bfloat16 the accuracy 0.999 would round to 1."""
-    right = share(jnp.tile(jnp.array([[1, 0]], dtype), (1000, 1)), jnp.zeros(1000, int).at[0].set(1))
+    right = compiled_accuracy(jnp.tile(jnp.array([[1, 0]], dtype), (1000, 1)), jnp.zeros(1000, int).at[0].set(1))
     assert right.dtype == wide
     assert float(right) == pytest.approx(0.999, rel=1e-6)
 

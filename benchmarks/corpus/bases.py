@@ -15,7 +15,7 @@ from .networks import attention, draw_network, layer_norm, network_cost, rnn
 def saturated(*sizes: int) -> Draw:
     """Draw a saturated network: its outputs are almost 1, and the targets are 0.
 
-    The cost is about 1 and the gradient about 1e-6, in the first layer about 1e-8.
+    The cost is about 1, and the gradient is about 1e-6, or about 1e-8 in the first layer.
     """
     plain = draw_network(*sizes)
 

@@ -1,4 +1,4 @@
-"""A case of the corpus: a function, points, and the verdicts that a checker may give there."""
+"""A case of the corpus: a function, points, and the verdicts that a checker may give at these points."""
 
 import contextlib
 import dataclasses
@@ -15,14 +15,14 @@ NOT_WRONG, NOT_RIGHT = (RIGHT, CANNOT_TELL), (IS_WRONG, CANNOT_TELL)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A function, points, and the verdicts that a checker may give there.
+    """A function, points, and the verdicts that a checker may give at these points.
 
     Attributes:
         name: Name in results and tests, unique in its table.
         f: The function.
         draw: A function of a random generator and a dtype that returns the arguments at a point.
         expected: The allowed verdicts: RIGHT, IS_WRONG, CANNOT_TELL.
-        cause: The cause in the report of an undecided check; empty if any cause is allowed.
+        cause: The cause that the report of an undecided check must name; empty if any cause is allowed.
         argnums: Position or positions of the arguments to check; None for the checker's default.
         gradient: A claimed gradient to check; None for autodiff's gradient.
         vjp: A claimed reverse mode, like `jax.vjp`; None for autodiff's.
@@ -77,5 +77,5 @@ def wrong(name: str, f: Callable[..., object], draw: Draw, **more: Unpack[More])
 
 
 def undecided(name: str, f: Callable[..., object], draw: Draw, cause: str = "kink", **more: Unpack[More]) -> Case:
-    """Return a case at a point without a derivative: a checker cannot tell, and names this cause."""
+    """Return a case at a point without a derivative: a checker must answer "cannot tell" and name this cause."""
     return Case(name, f, draw, (CANNOT_TELL,), cause, **more)

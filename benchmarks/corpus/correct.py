@@ -1,4 +1,4 @@
-"""Functions with right derivatives, and points where the functions are smooth. A checker must not call any wrong."""
+"""Functions with right derivatives, and points where the functions are smooth. A checker must call none wrong."""
 
 from collections.abc import Callable
 

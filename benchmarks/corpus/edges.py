@@ -41,7 +41,7 @@ def distances(length: Callable[[Array], Array]) -> Callable[..., Array]:
 
 
 def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callable[..., Array]:
-    """Return a linear function of exp a, by the eigenvectors of a. It is smooth even where eigenvalues are equal."""
+    """Return a linear function of exp a, by the eigenvectors of a. f is smooth even where eigenvalues are equal."""
 
     def f(a: Array) -> Array:
         w, v = eigh(a)
@@ -86,7 +86,7 @@ REPEATED = np.array([1, 1, 3], np.int32)
 
 
 def saddle(p: Array) -> Array:
-    """Return xy/r², and 0 at 0. It is 0 along both axes, and jumps at 0 along every other direction."""
+    """Return xy/r², and 0 at 0. This function is 0 along both axes, and jumps at 0 along every other direction."""
     r2 = jnp.sum(p**2)
     return jnp.where(r2 > 0, p[0] * p[1] / r2, 0)
 

@@ -1,6 +1,6 @@
 """Right functions and wrong derivatives that influenced no decision about the checker.
 
-Their author had not read the checker. Difference quotients in float64 confirm each of them.
+The author of these cases had not read the checker. Difference quotients in float64 confirm each case.
 """
 
 from .fresh_right import FRESH_RIGHT

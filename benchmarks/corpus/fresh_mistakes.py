@@ -24,7 +24,7 @@ stop = lax.stop_gradient
 
 
 def as_if(f: Callable[..., R], other: Callable[..., object], *places: int) -> Callable[..., R]:
-    """Return f with the reverse mode of another function, for the arguments at these places or for all."""
+    """Return f with the reverse mode of another function, for the arguments at these positions or for all arguments."""
 
     def backward(*args: object) -> tuple[Array, ...]:
         found, mistaken = pulled(f, args[:-1], args[-1]), pulled(other, args[:-1], args[-1])

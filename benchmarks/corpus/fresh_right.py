@@ -1,4 +1,4 @@
-"""A hundred right functions for a test of the finished checker. They influenced no choice in the checker."""
+"""A hundred right functions for a test of the finished checker. These functions influenced no choice in the checker."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A hundred wrong derivatives for a test of the finished checker. They influenced no choice in the checker."""
+"""A hundred wrong derivatives for a test of the finished checker. These cases influenced no choice in the checker."""
 
 import dataclasses
 from collections.abc import Callable

@@ -124,7 +124,7 @@ def batch_sum(w: Array, d: Array) -> Array:
     return totals[0]
 
 
-# Functions whose values differ between runs, or between eager mode, jit and vmap. Others need the host.
+# Functions whose values differ between runs or between eager mode, jit and vmap, and functions without autodiff.
 
 
 def by_numpy_generator() -> Callable[..., Array]:

@@ -40,7 +40,7 @@ def layer_norm_parts(x: Array, gain: Array, g: Array, mean: bool, variance: bool
 
 
 def layer_norm_lacking(mean: bool, variance: bool) -> Callable[..., tuple[Array, ...]]:
-    """Return layer norm's backward pass without the terms that are False."""
+    """Return layer norm's backward pass without the terms whose flags are False."""
 
     def backward(x: Array, gain: Array, bias: Array, g: Array) -> tuple[Array, ...]:
         right = pulled(layer_norm, (x, gain, bias), g)

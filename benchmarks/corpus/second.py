@@ -16,7 +16,7 @@ from .kinds import with_jvp, with_vjp
 
 
 class Order(TypedDict):
-    """Options of the checker as a keyword argument of a case."""
+    """The keyword argument of a case that holds options of the checker."""
 
     options: dict[str, int]
 

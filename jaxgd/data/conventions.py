@@ -16,7 +16,7 @@ from jaxgd.data.digits import load_digits
 from jaxgd.errors import DataError, require_bool, require_count
 
 _LETTERS = 26
-_EXAMINED = 2000  # images, at most, that are compared with digits
+_EXAMINED = 2000  # the largest number of images that are compared with digits
 _SIDE = 8  # rows and columns of the digits in the package
 # Images count as digits if their mean correlation with the digits in the package is at least _ALIKE. The correlation is
 # about 0.55 for 500 or more images of MNIST, at most 0.36 for digits in any other orientation, and 0.02 for

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from jaxgd.data.dataset import Dataset, Part, make_dataset
 from jaxgd.data.idx import read_idx
 
-_TRAIN, _VALIDATION = 1197, 300  # of 1,797; the other 300 are the test set
+_TRAIN, _VALIDATION = 1197, 300  # of 1,797 digits; the other 300 are the test examples
 
 # Entry v is the byte for the file's value v, round(v · 255 / 16).
 _INK = np.rint(np.arange(17) * 255 / 16).astype(np.uint8)
 
 
 def load(data_dir: Path) -> Dataset:
-    """Load the digits for `load_dataset`. The package includes them, so `data_dir` has no effect."""
+    """Load the digits for `load_dataset`. The package includes the digits, so `data_dir` has no effect."""
     return load_digits()
 
 

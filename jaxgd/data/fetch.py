@@ -16,8 +16,8 @@ _TIMEOUT = 4.0  # seconds to wait for the host's answer
 def find_cached(downloads: Path, name: str, source: Source) -> list[Path] | None:
     """Return the source's files from an earlier download, or None if one is missing.
 
-    The download manager writes a `.INFO` file with the checksum next to each file. Reading it avoids the import of
-    tensorflow-datasets and any use of the network.
+    The download manager writes a `.INFO` file with the checksum next to each file. Reading these files avoids the
+    import of tensorflow-datasets and any use of the network.
     """
     by_checksum: dict[str, Path] = {}
     for folder in (downloads / name, downloads):
@@ -36,7 +36,7 @@ def find_cached(downloads: Path, name: str, source: Source) -> list[Path] | None
 def download(downloads: Path, name: str, source: Source, remedy: str) -> list[Path]:
     """Download the source's files into `downloads`, and return their paths in the source's order.
 
-    Every error message ends with `remedy`. A host that does not answer raises DataError after a few seconds.
+    Every error message ends with `remedy`. If the host does not answer, raise DataError after a few seconds.
     """
     try:
         import requests

@@ -26,10 +26,10 @@ def load_idx(
     """Load the data set in a folder of IDX files, gzipped or not.
 
     The folder must hold `train-images*` and `train-labels*`, and `test-images*` and `test-labels*` (or `t10k-` instead
-    of `test-`). It may hold `validation-images*` and `validation-labels*` (or `val-`). Without them, the last training
-    examples in file order become the validation split. All images must have the same size. Capital letters, `_` instead
-    of `-`, and one prefix for all names, such as `emnist-letters-`, make no difference. If the folder has no such file,
-    the files are read from its subfolder `raw` or `NAME/raw`, where torchvision puts them.
+    of `test-`). It may hold `validation-images*` and `validation-labels*` (or `val-`). Without these files, the last
+    training examples in file order become the validation split. All images must have the same size. Capital letters,
+    `_` instead of `-`, and one prefix for all names, such as `emnist-letters-`, make no difference. If the folder has
+    no such file, the files are read from its subfolder `raw` or `NAME/raw`, where torchvision puts them.
 
     EMNIST's files have transposed images, and its letters have the labels 1 to 26. Pass `labels_from=1, transpose=True`
     to read the letters. If a name contains EMNIST, `transpose` is required, and `labels_from` too if no label is 0. For
@@ -97,7 +97,7 @@ def _read_part(images: list[Path], labels: list[Path]) -> Part:
 
 
 def _read(paths: list[Path]) -> UInt8[NDArray[np.uint8], "*shape"]:
-    """Return the array in a file. If it is present both unpacked and gzipped, both must hold the same array."""
+    """Return the array in a file. If the file is present both unpacked and gzipped, both must hold the same array."""
     array = read_idx(paths[0])
     if len(paths) > 1 and not np.array_equal(array, read_idx(paths[1])):
         raise DataError(
@@ -108,7 +108,7 @@ def _read(paths: list[Path]) -> UInt8[NDArray[np.uint8], "*shape"]:
 
 
 def split_last(who: str, train: Part, last: int | None, folder: Path) -> tuple[Part, Part]:
-    """Split the last examples off without a copy; by default one sixth of them."""
+    """Split off the last examples without a copy; by default one sixth of all examples."""
     n = len(train.labels)
     if n < 2:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Files of other formats than IDX, and the two lines of Python that convert each of them."""
+"""Files in formats other than IDX, and two lines of Python that convert such a file."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ def is_foreign(path: Path) -> bool:
 def conversion(paths: Iterable[Path]) -> str:
     """Return advice for the first foreign file: two lines of Python that write IDX files, or a sentence.
 
-    The first line ends with a semicolon, so that the two also run if they are joined to one line. Without a foreign
+    The first line ends with a semicolon, so that both lines also run if they are joined into one. Without a foreign
     file the advice is empty.
     """
     path = min(filter(is_foreign, paths), default=None)
@@ -40,7 +40,7 @@ def conversion(paths: Iterable[Path]) -> str:
 
 
 def _lines(path: Path, modules: str, images: str, labels: str, loop: str) -> str:
-    """Return the two lines. `images` and `labels` are expressions for the split s, which `loop` sets."""
+    """Return the two lines of Python. `images` and `labels` are expressions for the split s, which `loop` sets."""
     name = re.sub("[-_]?(train|test)", "", path.name.split(".")[0]) or "data"
     folder = str(path.parent / f"{name}-idx")
     return (

@@ -38,8 +38,8 @@ _HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a l
 def read_idx(path: str | os.PathLike[str]) -> UInt8[NDArray[np.uint8], "*shape"]:
     """Read the array in an IDX file of unsigned bytes, gzipped or not.
 
-    The first bytes of the file show if it is gzipped; its name does not matter. The whole file is checked before the
-    array is returned.
+    The first bytes of the file show if it is gzipped; the name of the file does not matter. The whole file is checked
+    before the array is returned.
 
     Args:
         path: Path of the file.
@@ -119,7 +119,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def is_idx(path: str | os.PathLike[str]) -> bool:
     """Return True if the file starts like an IDX file, gzipped or not, and False if it starts otherwise.
 
-    The name of the file does not matter. A file that cannot be read gives False, and its reader reports the reason.
+    The name of the file does not matter. For a file that cannot be read, return False. The function that reads the file
+    next reports the reason.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The files of a data set in a folder: those with the images and with the labels of each split."""
+"""The files of a data set in a folder: the images and the labels of each split."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from jaxgd.errors import DataError
 
 _SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("t10k", "test")}
 _NAME = re.compile(r"(?:(.+?)-)?(train|val|validation|t10k|test)-(images|labels)")
-_LISTED = 8  # names in a message
+_LISTED = 8  # the largest number of names in a message
 _ADVICE = "Name a folder with train-images, train-labels, test-images and test-labels files."
 
 
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
 
 def find_layout(who: str, folder: Path) -> Layout:
     """Return the files of the data set in a folder. Raise DataError unless each split has its images and its labels."""
-    if os.path.isfile(folder):  # False, and no error, for a path that cannot be read
+    if os.path.isfile(folder):  # it returns False, without an error, for a path that cannot be read
         advice = conversion([folder]) or _ADVICE
         raise DataError(f"{who}: {folder}: expected a folder of IDX files, got a file.\n{advice}")
     try:

@@ -28,7 +28,7 @@ class SourceFile(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The address of a data set, its four files and the number of examples in them.
+    """The address of a data set, its four files and the number of examples in each split.
 
     Attributes:
         base_url: Address of the files, without their names.
@@ -53,7 +53,8 @@ class Entry(NamedTuple):
     """One named data set. Either `source` or `module` states how to load it.
 
     Attributes:
-        source: Its four IDX files, which are found, checked, downloaded and split like MNIST's.
+        source: The address and the four IDX files of the set. They are found, checked, downloaded and split like
+            MNIST's.
         module: A module with a function `load(data_dir: Path) -> Dataset`, for a set in another form. It may import
             JAX.
         included: True if the package includes the data, so that `data_dir` has no effect.

@@ -135,7 +135,7 @@ def test_named_cases_run_alone(jaxgd):
     ]
 
 
-def test_other_functions_do_not_run(jaxgd):
+def test_functions_that_are_not_cases_do_not_run(jaxgd):
     """Imported functions, functions with other names, and tests that do not take `check_gradients` are not cases.
 
     A function check_… that needs other arguments is skipped.

@@ -142,7 +142,7 @@ def write_digits(folder, names, *, emnist):
         write_idx(f"{folder}/{names}{split}-labels", labels + np.uint8(emnist))
 
 
-def test_files_like_emnists_train_the_same_network(jaxgd):
+def test_files_in_emnists_conventions_train_the_same_network(jaxgd):
     """Resume, evaluate and predict read the data as the run did, and give the labels of the files."""
     write_digits("plain", "", emnist=False)
     write_digits("letters", "emnist-letters-", emnist=True)

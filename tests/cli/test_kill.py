@@ -1,4 +1,4 @@
-"""A run that SIGKILL stops at any moment resumes, and its result equals the uninterrupted run bit for bit."""
+"""After SIGKILL at any moment, a run can be resumed, and its result equals the uninterrupted run bit for bit."""
 
 import os
 import random

@@ -19,7 +19,7 @@ START = "import sys; from jaxgd.cli import main; print('ready', flush=True); {};
 
 
 def start(*argv, before="0", shell=(), **options):
-    """Start the command, through the words of a shell command if given, and return when its first line runs."""
+    """Start the command, through the program `shell` if given, and return when the first line of the command runs."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     process = subprocess.Popen([*shell, sys.executable, "-c", START.format(before), *map(str, argv)], **options)
     assert process.stdout.readline() == "ready\n"
@@ -68,7 +68,7 @@ def test_a_signal_at_any_moment_ends_the_command_with_one_line(tmp_path, name):
 
 
 def test_the_second_signal_does_not_wait_for_the_epoch(tmp_path):
-    """The main thread runs C++ during the whole epoch, so it cannot handle the first signal before the end."""
+    """The main thread runs C++ during the whole epoch, so it cannot handle the first signal earlier."""
     process = start(
         "train", "--kernel=xla", "--batch-size", 1, "--sizes", 64, 2000, 2000, 10, "--run-dir", tmp_path / "run"
     )

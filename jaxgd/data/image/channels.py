@@ -16,7 +16,7 @@ else:
 
 # The channel is chosen from a small copy with this number of pixels.
 _SMALL = 2**16
-_COLORED = 16  # of 255: channels that differ by less are gray
+_COLORED = 16  # of 255: a picture whose channels differ by less is gray
 # A color channel replaces gray if its contrast is at least this many times the contrast of gray. Ordinary colored ink
 # on white has a smaller ratio.
 _STRONGER = 2.0

@@ -89,7 +89,7 @@ def decode(path: str | os.PathLike[str]) -> Gray:
         ) from error
     try:
         with warnings.catch_warnings():
-            # Pillow warns about large and unusual files. The checks below raise for those that cannot be used.
+            # Pillow warns about large and unusual files. The checks below raise an error for files that cannot be used.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as picture:
                 _require_readable(picture, content, path)

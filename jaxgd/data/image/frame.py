@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from jaxgd.errors import DataError, DtypeError, describe
 
-_SAMPLE = 2000  # images that frame_of measures, at most
+_SAMPLE = 2000  # the largest number of images that frame_of measures
 _SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never lowers the sample below 64 images
 
 # Threshold between paper (0) and the strongest ink (1). Shadows, grain and JPEG artifacts around strokes stay below a
 # third, and pale strokes stay above it. With this threshold the longer side of 99.9% of MNIST's digits is 20 pixels.
 FAINT = 1 / 3
-SPECK = 0.005  # share of all ink: a detached group with less is dust, and one with more may be the bar of a 5
+SPECK = 0.005  # share of all ink: a detached group with less is dust, and a group with more may be the bar of a 5
 LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
 
 
