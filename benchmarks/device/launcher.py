@@ -18,7 +18,7 @@ from jaxgd.kernels.cuda.shape import Shape
 if TYPE_CHECKING:
     from jaxgd.kernels.cuda import driver, nvrtc
 
-# The name of the precision by the number of TF32 parts into which a factor is split.
+# The name of the precision for each number of TF32 parts into which a factor is split.
 PARTS = {2: "float32 (2×TF32)", 1: "tensorfloat32"}
 _TESTS = Path(__file__).resolve().parents[2] / "tests"
 
@@ -38,10 +38,10 @@ class Training(Protocol):
         """Replace the orders of the examples."""
 
     def launch(self) -> None:
-        """Start an epoch. Each further epoch continues from the last."""
+        """Start an epoch. Each further epoch continues from the previous one."""
 
     def result(self) -> tuple[Arrays, Orders]:
-        """Wait for the epochs, and return the networks [w¹, b¹, w², b²] with a leading axis, and `finite`."""
+        """Wait for the epochs. Return [w¹, b¹, w², b²], with a leading axis for the networks, and `finite`."""
         ...
 
 

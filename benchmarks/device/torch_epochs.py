@@ -20,7 +20,7 @@ class Trainer:
 
     Attributes:
         network: w¹, b¹, w², b², with a leading axis if many networks are trained.
-        whole: Examples of the whole mini-batches. PyTorch's programs leave out a short last one.
+        whole: Number of examples in whole mini-batches. PyTorch's programs leave out a short last mini-batch.
     """
 
     def __init__(self, context: Context, images: data.Images, networks: int = 1) -> None:

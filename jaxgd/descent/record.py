@@ -45,8 +45,8 @@ class Record:
 class Trajectory(NamedTuple, Generic[V]):
     """The recorded path of a descent. Entry j is the point after `step[j]` updates; entry 0 is the start of the run.
 
-    The first axis of every array is the entries, with the batch axes in front under vmap. A plain call returns the
-    entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
+    The first axis of every array runs over the entries. Under vmap, the batch axes come before it. A plain call returns
+    the entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
     descent are then NaN, or 0 for whole numbers, and `step` keeps counting.
 
     Attributes:

@@ -12,11 +12,11 @@ from jaxgd.errors import DataError, MissingDependencyError
 
 
 def assert_nothing_incomplete(folder):
-    """Assert that the folder has no file under a final name, and no folder of an incomplete download."""
+    """Assert that the folder has no file, and no temporary folder of an incomplete download."""
     assert [path for path in folder.rglob("*") if path.is_file() or ".tmp." in path.name] == []
 
 
-def test_the_table_equals_tensorflow_datasets():
+def test_sizes_and_checksums_equal_those_of_tensorflow_datasets():
     checksums = pytest.importorskip("tensorflow_datasets.core.download.checksums")
     theirs = checksums.get_all_url_infos()
     for name in ("mnist", "fashion_mnist", "kmnist"):
@@ -53,7 +53,7 @@ def test_only_missing_files_are_downloaded(tiny, server, tmp_path):
 
 
 def test_a_cache_of_tensorflow_datasets_is_used(tiny, tmp_path, monkeypatch):
-    """The cache holds each file and its .INFO file. Older versions of tensorflow-datasets omit the folder."""
+    """The cache holds each file and its .INFO file. Older versions of tensorflow-datasets omit the folder `mnist`."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     for downloads in (tmp_path / "new" / "downloads" / "mnist", tmp_path / "old" / "downloads"):
         tiny.copy_to(downloads)

@@ -66,7 +66,7 @@ def test_equal_arrays_give_equal_files(tmp_path):
     write_idx(tmp_path / "a.gz", ARRAY)
     write_idx(tmp_path / "b.gz", ARRAY)
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
-    assert (tmp_path / "a.gz").read_bytes()[4:8] == b"\0\0\0\0"  # no time in it
+    assert (tmp_path / "a.gz").read_bytes()[4:8] == b"\0\0\0\0"  # no time stamp
 
 
 def test_fortran_order_is_written_row_by_row(tmp_path):
@@ -199,7 +199,7 @@ IS_IDX = {
 
 
 @pytest.mark.parametrize("case", IS_IDX)
-def test_is_idx_goes_by_the_first_bytes(tmp_path, case):
+def test_is_idx_depends_only_on_the_first_bytes(tmp_path, case):
     content, expected = IS_IDX[case]
     (tmp_path / "t10k-images-idx3-ubyte.png").write_bytes(content)
     assert is_idx(tmp_path / "t10k-images-idx3-ubyte.png") is expected
