@@ -83,7 +83,7 @@ def time_epochs(
         precision: Precision of the program.
         epoch: A function of the network, the order, η, x and y. It returns the network.
         images: The training images.
-        networks: Number of networks that are trained at once. If it is above 1, the arrays have a leading axis for them.
+        networks: Number of networks that are trained at once. If above 1, the arrays have a leading axis for them.
         repeats: Number of timings.
         count: Epochs per call.
     """

@@ -14,7 +14,7 @@ from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
 from jaxgd.typed import Real, V, finfo, grad, jvp, tree_leaves, tree_map
 
-# The number of evaluations that limits the check's products. Solving the equation takes more, so the limit is not tight.
+# The number of evaluations that limits the check's products. The limit is not tight: solving the equation takes more.
 _EVALUATIONS = 10**6
 
 
