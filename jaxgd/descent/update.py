@@ -102,10 +102,10 @@ def resume(
 ) -> DescentState[V]:
     """Return a given state with C and ∇C of this cost and these args.
 
-    Two programs may round C and ∇C differently. Return the state unchanged if they agree with it within rounding: a
-    continued run then gives the same bits as a single one. Otherwise the cost or its args have changed. Then reset the
-    fields that depend on older costs, and the state of a rule that uses the cost. Reset them also if v or best_v is
-    outside the bounds. v is projected onto the box.
+    Two programs may round C and ∇C differently. Return the state unchanged if the new C and ∇C equal those in the state
+    within rounding: a continued run then gives the same bits as a single run. Otherwise the cost or its args have
+    changed. Then reset the fields that depend on older costs, and the state of a rule that uses the cost. Reset them
+    also if v or best_v is outside the bounds. With bounds, v is projected onto the box.
     """
     outside = jnp.array(False)
     if bounds is not None:

@@ -29,7 +29,7 @@ def drawing(seed, side=300):
 
 
 def by_hand(sheet):
-    """Fit a drawing to MNIST's form without jaxgd: by Pillow's bounding box, repeated pixels and a loop for the mass."""
+    """Fit a drawing to MNIST's form without jaxgd: by Pillow's bounding box, repeated pixels and a sum in a loop."""
     ink = Image.fromarray(sheet)
     ink = np.asarray(ink.crop(ink.getbbox()), float)
     rows, columns = ink.shape
