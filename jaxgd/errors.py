@@ -316,7 +316,7 @@ def require_rule(who: str, name: str, rule: object) -> None:
 def require_args(who: str, args: object) -> None:
     """Raise unless args is a tuple of arrays, random keys, numbers and trees of them."""
     if not isinstance(args, tuple):
-        raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
+        raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, pass args=(x,).")
     require_arrays(who, "args", args, "Let the cost close over other objects.")
 
 
@@ -344,8 +344,8 @@ def outline(tree: object) -> tuple[str, list[tuple[tuple[int, ...], str]]]:
 
 def same_shapes(u: object, v: object) -> bool:
     """Return True if two trees have the same structure and the same shapes."""
-    (ours, mine), (theirs, its) = outline(u), outline(v)
-    return ours == theirs and [shape for shape, _ in mine] == [shape for shape, _ in its]
+    (structure_u, leaves_u), (structure_v, leaves_v) = outline(u), outline(v)
+    return structure_u == structure_v and [shape for shape, _ in leaves_u] == [shape for shape, _ in leaves_v]
 
 
 def is_traced(x: object) -> bool:

@@ -88,7 +88,7 @@ def require_fit(who: str, part: str, network: Network, inputs: object, labels: o
     if x.ndim < 2 or math.prod(x.shape[1:]) != sizes[0]:
         raise ShapeError(
             f"{who}: the {part} inputs must be rows of {sizes[0]} for a network of sizes {sizes}, got {describe(x)}."
-            f"\nMake the first of sizes {int(np.prod(x.shape[1:]))}."
+            f"\nSet the first of sizes to {int(np.prod(x.shape[1:]))}."
         )
     if y.shape[:1] != x.shape[:1] or y.ndim not in (1, 2):
         raise ShapeError(
@@ -102,7 +102,7 @@ def require_fit(who: str, part: str, network: Network, inputs: object, labels: o
         if least < 0 or most >= sizes[-1]:
             raise DataError(
                 f"{who}: the {part} labels run from {least} to {most}, but the network has {sizes[-1]} outputs "
-                f"(labels 0 to {sizes[-1] - 1}).\nMake the last of sizes the number of classes."
+                f"(labels 0 to {sizes[-1] - 1}).\nSet the last of sizes to the number of classes."
             )
     elif not jnp.issubdtype(y.dtype, jnp.floating) or y.shape[1:] != sizes[-1:]:
         raise ShapeError(

@@ -58,7 +58,7 @@ def _all() -> tuple[Images, Images]:
 
     try:
         if find_files("mnist") is None:
-            return _stand_ins(f"{default_data_dir()} has no files of MNIST with their sizes")
+            return _stand_ins(f"{default_data_dir()} has no files of MNIST with the right sizes")
         mnist = load_dataset("mnist")
     except JaxgdError as error:
         return _stand_ins(" ".join(str(error).split()))

@@ -88,8 +88,8 @@ TASKS = (
 
 # The tasks that a rehearsal on a CPU skips.
 NOT_REHEARSED = {
-    "racecheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
-    "synccheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
+    "racecheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
+    "synccheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
     "ceilings-loops": "the loops are GPU code",
 }
 # The tools that a rehearsal leaves out. It runs only the program that these tools examine.

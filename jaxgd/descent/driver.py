@@ -218,8 +218,8 @@ def minimize(
         record = require_record(record, max_steps)
         if record.function is not None:
             record = dataclasses.replace(record, function=seen(record.function))
-    held_steps = None if record is None else max_steps
-    config, traced_rule, args = configured(cost, rule, v0, args, record, held_steps, bool(has_aux))
+    recorded_steps = None if record is None else max_steps
+    config, traced_rule, args = configured(cost, rule, v0, args, record, recorded_steps, bool(has_aux))
     if differentiate == "unroll":
         if stop is not None or record is not None or watch.needs_host or state is not None:
             raise RangeError(

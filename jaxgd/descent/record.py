@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgd.errors import DtypeError, describe, largest_int, require_bool, require_callable, require_count
 from jaxgd.typed import Generic, Tree, V, tree_map
 
-# The number of entries after entry 0 that a record holds by default. When it is reached, every second entry is dropped.
+# The number of entries after entry 0 that a record holds by default. When the record is full, every second entry is
+# dropped.
 ENTRIES = 1024
 
 

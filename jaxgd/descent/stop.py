@@ -38,8 +38,8 @@ class Stop:
     only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
     infinities and NaN instead of C.
 
-    With bounds, ∇C means the reduced gradient here, and H the Hessian of the variables that can move. The reduced
-    gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
+    With bounds, ∇C in these tests is the reduced gradient, and H the Hessian of the variables that can move. The
+    reduced gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
 
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
@@ -142,8 +142,8 @@ def require_stop(stop: Stop, dtype: DTypeLike) -> None:
             raise RangeError(f"minimize: stop.{field.name} must be {words}, got {shown(x)}.")
         if field.name.endswith("rtol") and 0 < x < eps:
             warnings.warn(
-                f"minimize: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: it may "
-                f"never be reached. Use a wider dtype, or at least {eps:.1g}.",
+                f"minimize: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: the "
+                f"tolerance may never be reached. Use a wider dtype, or at least {eps:.1g}.",
                 stacklevel=4,
             )
 

@@ -41,7 +41,7 @@ _LEAST_RTOL = 1e-9
 # The cotangents for a scalar f. The first is 1, because it gives the gradient. The others differ in sign and
 # size, because a wrong rule may treat them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
-# The value that a rule returns may differ from f by this fraction in float64.
+# The value that a custom rule returns under `jax.vjp` may differ from f by this fraction in float64.
 _SAME_VALUE = 1e-9
 # If the first directions leave a leaf in doubt, the check tries at least this number of directions in it.
 _DIRECTIONS = 4
@@ -271,10 +271,10 @@ def _value_of_the_rule(d: Derivatives, sampler: Sampler, rtol: float | None) -> 
         return []
     value, size = sampler.zeros[0]
     terms = [np.real(w[0] * y) for w, y in zip(d.shared.cotangents, d.outputs, strict=True)]
-    apart = abs(sum(float(np.sum(x)) for x in terms) - value) / size if size else 0.0
-    if not math.isfinite(apart) or apart <= max(_SAME_VALUE, rtol or 0.0):
+    difference = abs(sum(float(np.sum(x)) for x in terms) - value) / size if size else 0.0
+    if not math.isfinite(difference) or difference <= max(_SAME_VALUE, rtol or 0.0):
         return []
-    return [Consistency("f = its value under jax.vjp", Verdict.WRONG, Cause.OTHER_VALUE, apart)]
+    return [Consistency("f = its value under jax.vjp", Verdict.WRONG, Cause.OTHER_VALUE, difference)]
 
 
 def _require(

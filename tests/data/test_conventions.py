@@ -46,7 +46,7 @@ def upright(tmp_path):
 
 
 @pytest.mark.parametrize("in_files", [True, False], ids=["names of files", "name of the folder"])
-def test_emnist_needs_both_arguments_and_then_gives_the_same_data(tmp_path, upright, in_files):
+def test_named_conventions_need_both_arguments_and_then_give_the_same_data(tmp_path, upright, in_files):
     folder = tmp_path / ("mine" if in_files else "EMNIST")
     folder.mkdir()
     write(folder, prefix="emnist-letters-" * in_files, labels_from=1, transpose=True)
@@ -75,7 +75,7 @@ def test_labels_that_do_not_start_at_0_give_a_warning(tmp_path, upright):
         load_idx(tmp_path, labels_from=4)
 
 
-def test_labels_from_1_to_26_give_a_warning_that_names_emnist(tmp_path):
+def test_labels_from_1_to_26_give_a_warning_about_letters(tmp_path):
     images, labels = np.zeros((52, 4, 4), np.uint8), np.arange(52, dtype=np.uint8) % 26 + 1
     for split in ("train", "test"):
         write_idx(tmp_path / f"{split}-images", images)

@@ -114,9 +114,9 @@ ZIP_DAMAGE = {
     "wrong checksum": ZIPPED[:-6] + bytes([ZIPPED[-6] ^ 1]) + ZIPPED[-5:],
     "wrong length": ZIPPED[:-1] + bytes([ZIPPED[-1] ^ 1]),
     "data": ZIPPED[:12] + bytes(8) + ZIPPED[20:],
-    "rubbish behind": ZIPPED + b"rubbish",
-    "half a member behind": ZIPPED + ZIPPED[:20],
-    "a member behind the padding": ZIPPED + b"\0" + gzip.compress(b""),
+    "other bytes after the end": ZIPPED + b"rubbish",
+    "half a member after the end": ZIPPED + ZIPPED[:20],
+    "a member after the padding": ZIPPED + b"\0" + gzip.compress(b""),
 }
 
 

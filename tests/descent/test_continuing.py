@@ -149,7 +149,7 @@ def test_a_time_limit_stops_the_run(x64):
     assert 0 < solution.steps < 10**9
 
 
-# The host.
+# Runs that the host ends.
 
 
 class OwnError(Exception):
