@@ -124,7 +124,7 @@ def network_cost(network: jaxgd.Network, x: Array, y: Array) -> Array:
 
 
 def spoiled_function(name: str, draw: Draw, claimed: bool) -> Case:
-    """Return the network's cost with a spoiled gradient, passed as `gradient=` if `claimed`, otherwise as a rule."""
+    """Return the network's cost with a spoiled gradient: the argument `gradient=` if `claimed`, or a custom rule."""
     spoil, _ = SPOILED[name]
 
     def gradient(network: jaxgd.Network, x: Array, y: Array) -> object:

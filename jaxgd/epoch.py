@@ -44,7 +44,7 @@ class Rates(NamedTuple):
 
     Attributes:
         eta: The learning rate η, a scalar. For a schedule, the rate of each update of the epoch, (updates,).
-        decay: λ/n of L2 regularization, a scalar. None without it.
+        decay: λ/n of L2 regularization, a scalar. None without regularization.
     """
 
     eta: Array
@@ -120,7 +120,7 @@ def unpadded(splits: Splits, config: StaticConfig) -> Splits:
 
 
 def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:
-    """Return the advanced state if the run advances, and the state before otherwise."""
+    """Return the advanced state if `advances` is True, otherwise the state before."""
     # lax.select does not take random keys. The key of a state never changes, so leave it out of the selection.
     key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
     return select(advances, advanced, state)._replace(key=key)

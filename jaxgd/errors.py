@@ -206,7 +206,7 @@ def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None
     """Raise unless cost is a function and cost(*args) is one real scalar. The cost is traced and not computed."""
     require_callable(who, "cost", cost)
     try:
-        # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may allow none.
+        # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may forbid it.
         out = eval_shape(lambda *args: cost(*args), *args)
         real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
         result = describe(out)

@@ -89,7 +89,7 @@ def test_every_page_is_in_the_index():
 
 
 def extension(name):
-    """Import a module that builds the site. It needs no Sphinx until the build calls its `setup`."""
+    """Import a module that builds the site. The import does not need Sphinx, which only its `setup` uses."""
     spec = importlib.util.spec_from_file_location(name, pages.ROOT / f"docs/_extensions/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

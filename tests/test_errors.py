@@ -254,7 +254,7 @@ def test_an_unknown_precision_is_refused(precision):
 
 @pytest.mark.parametrize("precision", ["TF32_TF32_F32_X3", jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3], ids=str)
 def test_an_algorithm_that_the_device_lacks_is_refused(precision):
-    """XLA's own errors come later and name no remedy. The algorithms of a CPU depend on its kind and on XLA."""
+    """XLA raises its own errors later, without a remedy. The CPU's algorithms depend on the CPU and on XLA."""
     with pytest.raises(errors.RangeError) as caught:
         errors.require_precision("f", precision)
     first, second = str(caught.value).split("\n")

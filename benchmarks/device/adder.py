@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name("adder.cu")
 BITS = 24
 # Fractional bits of the fixed-point numbers in a model.
 POINT = 80
-# Bits that an adder may keep below float32's last one. None stands for all bits.
+# Numbers of bits that an adder may keep below float32's last bit. None stands for all bits.
 EXTRA = (0, 1, 2, 3, 4, 5, 6, 7, 8, None)
 ROUNDINGS = ("toward zero", "to nearest", "down")
 
@@ -41,7 +41,7 @@ class Model(NamedTuple):
     """The properties of an adder.
 
     Attributes:
-        extra: Bits kept below float32's last bit of the largest addend. None keeps all.
+        extra: Bits kept below float32's last bit of the largest addend. None keeps all bits.
         aligning: The rounding of an addend to these bits.
         rounding: The rounding of the sum to float32.
         group: Number of products that are added at once: 1, 4 or 8. With 1 and all bits, each addition is a fused
@@ -176,6 +176,6 @@ def _on_device() -> list[float]:
 
 
 def _factors(products: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return two factors of each product: the significand and a power of two, which are exact in TF32."""
+    """Return two factors of each product that are exact in TF32: the significand and a power of two."""
     pairs = [frexp(p) for p in products]
     return [m for m, _ in pairs], [ldexp(1.0, e) if m else 0.0 for m, e in pairs]

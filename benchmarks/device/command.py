@@ -99,7 +99,7 @@ class Run:
         log = self._logs / f"{task.name}.log"
         try:
             end = run(words, environment, log, min(task.limit(self._rehearse), left), self._receive)
-        except OSError as error:  # a full disk, or no memory for a process
+        except OSError as error:  # The disk is full, or no memory is left for a process.
             end = End(0.0, f"{type(error).__name__}: {error}")
         self._finish(Result(task, "failed" if end.reason else "done", end.seconds, end.reason))
 
@@ -137,7 +137,7 @@ class Run:
         print(summary.line_of(result), file=sys.stderr, flush=True)
 
     def _store(self, row: Row) -> None:
-        """Write a row to the file, in place of an earlier run's. Keep the other quantities of this run.
+        """Write a row to the file. Replace the rows of earlier runs, and keep the other quantities of this run.
 
         If the file cannot be written, the run continues, and its summary shows the row.
         """

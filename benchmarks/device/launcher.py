@@ -29,7 +29,7 @@ Arrays = Sequence[Floats]
 
 
 class Training(Protocol):
-    """Networks and examples, ready for epochs. On the GPU it is a `jaxgd.kernels.cuda.direct.Training`."""
+    """Networks and examples that are ready to train. On the GPU, this is a `jaxgd.kernels.cuda.direct.Training`."""
 
     def reset(self) -> None:
         """Restore the first networks, and set `finite` to a value that the kernel never writes."""

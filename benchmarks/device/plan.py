@@ -37,7 +37,7 @@ class Task:
     def limit(self, rehearse: bool) -> float:
         """Return the seconds after which the process is killed: twice the plan, but at least 15 s more than the plan.
 
-        A rehearsal has at least REHEARSAL_LIMIT, because it compiles on a few processors that others use too.
+        The limit in a rehearsal is at least REHEARSAL_LIMIT, because a CPU with few cores compiles slowly.
         """
         limit = self.most or max(2 * self.seconds, self.seconds + 15)
         return max(limit, REHEARSAL_LIMIT) if rehearse else limit

@@ -1,4 +1,4 @@
-"""Mini-batch descent by NumPy in any precision, to compare the kernel with."""
+"""Mini-batch descent by NumPy in any precision, as a reference for the kernel."""
 
 from collections.abc import Sequence
 

@@ -104,7 +104,7 @@ def time_epochs(
 
     first, samples = times(run, jax.block_until_ready, repeats)
     after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
-    # The cost after the first epoch shows that all programs did the same work. A call of several epochs hides it.
+    # The cost after the first epoch shows that all programs did the same work. Calls of several epochs do not show it.
     details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
     first, samples = first / count, [t / count for t in samples]
     if networks > 1:

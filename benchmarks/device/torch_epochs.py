@@ -77,7 +77,7 @@ def many_by_function(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Sequenc
 
 
 def captured(trainer: Trainer, step: Callable[[], None], length: int) -> Callable[[], object]:
-    """Return a function that makes `length` steps by one CUDA graph, or one by one on a CPU."""
+    """Return a function that makes `length` steps: by one CUDA graph, or on a CPU step by step."""
     import torch
 
     if not trainer.network[0].is_cuda:

@@ -36,7 +36,7 @@ def _any_element(axis_size: int, in_batched: Flags, x: Array) -> tuple[Array, bo
 
 @custom_vmap
 def no_element(x: Array) -> Array:
-    """Return True if x is false for every batch element. Without vmap, return True, because another test covers x."""
+    """Return True if x is false for every batch element. Without vmap, return True: the loop's other tests cover x."""
     return jnp.array(True)
 
 

@@ -116,7 +116,7 @@ def start(
 def advance(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
 ) -> Carry[V]:
-    """Update until a stopping test is met or this run has made `limit` updates.
+    """Make updates until a stopping test is met or this run has made `limit` updates.
 
     The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
     the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
@@ -167,7 +167,7 @@ def step_once(
 def _run_updates(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
 ) -> Carry[V]:
-    """Update until every batch element meets a test, a check of progress is due, or the limit is reached.
+    """Make updates until every batch element meets a test, a check of progress is due, or the limit is reached.
 
     The loop also ends after the first update, after each update if `limits.plain` is false, when ‖∇C‖² overflows, and
     when the buffers are full.
@@ -228,13 +228,13 @@ def _check_tests(
 
         def stuck() -> Array:
             if rule is not None and rule.spec.caches_value:
-                # Use the last step, from the v in the rule's state. A second search would double the compile time.
+                # s.rule.v is the v before the last step. A second search would double the compile time.
                 steps = subtract(s.v, s.rule.v)
             else:
                 steps = step_of(config, rule, s, args, c.bounds)[0]
             changes = steps if c.bounds is None else subtract(landing(c.bounds, s.v, steps), s.v)
             still = ~moves(s.v, changes)
-            # For these rules, a zero step is not a stall: a schedule may begin with 0, or an optimizer may accumulate.
+            # For these rules, a zero step is no stall: a schedule may begin with 0, or an optimizer may sum gradients.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
 

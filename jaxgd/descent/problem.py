@@ -155,7 +155,7 @@ def require_sampled_stop(stop: Stop | None) -> None:
 
 
 def _example(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return args for an abstract evaluation of the cost."""
+    """Return the cost's args; with batches, the shapes and dtypes of the args at the first update."""
     if not isinstance(args, BatchedArgs):
         return args
     return eval_shape(args_at, args, 0)
@@ -274,7 +274,7 @@ def configured(
 
 
 def require_same_rule(who: str, rule: Transformation, state: DescentState[Any]) -> None:
-    """Raise unless the state may come from this rule."""
+    """Raise unless the state has the structure that this rule gives it."""
     require_variables(who, "state.v", state.v)
     if outline(eval_shape(rule.init, state.v)) != outline(state.rule):
         raise RangeError(

@@ -163,7 +163,7 @@ def thinned(filled: Buffers) -> Buffers:
 def trajectory(
     record: Record, filled: Buffers, begin: Array | int, every: Array, reached: int | None
 ) -> Trajectory[Any]:
-    """Return the trajectory: the entries reached, or all rows if that number is not known."""
+    """Return the trajectory: the entries after up to `reached` updates, or all rows if `reached` is None."""
     columns: dict[str, Any]
     if reached is None:
         rows = filled.table.shape[0] - 1

@@ -41,7 +41,7 @@ class StaticConfig:
 
 
 def rule_of(config: StaticConfig, rule: Rule | None) -> Transformation:
-    """Return the optax transformation to use."""
+    """Return the rule as a transformation that takes extra arguments."""
     if rule is not None:
         return rule
     if not isinstance(config.rule, optax.GradientTransformation):

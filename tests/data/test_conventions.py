@@ -15,7 +15,7 @@ BOTH = {"labels_from": 1, "transpose": True}
 
 
 def write(folder, *, prefix="", labels_from=0, transpose=False, digits=None):
-    """Write digits as IDX files that follow these conventions."""
+    """Write digits as IDX files with this prefix, first label and orientation."""
     data = load_dataset("digits")
     for split in ("train", "test"):
         images, labels = getattr(data, split)
@@ -100,7 +100,7 @@ def test_transposed_digits_give_a_warning(tmp_path, upright):
 @pytest.mark.parametrize("n", [500, 50_000])
 def test_upright_digits_of_mnist_give_no_warning_and_transposed_ones_do(genuine_mnist, n):
     images, labels = load_idx(genuine_mnist, transpose=False).train
-    order = np.argsort(labels[:n], kind="stable")  # as in a file that is sorted by class
+    order = np.argsort(labels[:n], kind="stable")  # The order of a file that is sorted by class.
     part = Part(images[:n][order], labels[:n][order])
     assert not _are_transposed_digits(part)
     assert _are_transposed_digits(part._replace(images=part.images.swapaxes(1, 2)))
@@ -115,7 +115,7 @@ def test_other_images_are_not_taken_for_digits(seed):
         *(Part(images, rng.permutation(10).astype(np.uint8)[labels]) for _ in range(20)),
         *(Part(np.rot90(images, turns, (1, 2)), labels) for turns in (1, 2, 3)),
         Part(images[:, :, ::-1], labels),
-        Part(images // 2 + images.swapaxes(1, 2) // 2, labels),  # as similar to digits before as after a transposition
+        Part(images // 2 + images.swapaxes(1, 2) // 2, labels),  # A transposition does not change these images.
         Part(blots, np.arange(50, dtype=np.uint8) // 5),
         Part(np.zeros_like(images), labels),
         Part(images[:, :, :7], labels),

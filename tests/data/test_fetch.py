@@ -36,9 +36,9 @@ def test_a_second_load_needs_no_server(tiny, server, tmp_path, capsys):
 
     asked = len(server.asked)
     tiny.assert_loaded(load_dataset("mnist", data))
-    assert len(server.asked) == asked  # no request at all, not even a probe
+    assert len(server.asked) == asked  # The second load makes no request.
 
-    tiny.serve_from("http://127.0.0.1:1/")  # a closed port: cached files are identified by checksum, not by address
+    tiny.serve_from("http://127.0.0.1:1/")  # The port is closed. Checksums identify cached files, not addresses.
     tiny.assert_loaded(load_dataset("mnist", data))
     assert capsys.readouterr() == ("", "")
 
@@ -82,7 +82,7 @@ def test_a_download_with_a_wrong_checksum_is_refused(server, tmp_path):
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz could not be downloaded(.|\n)*checksum"):
         load_dataset("mnist", tmp_path / "data")
     left = [path for path in (tmp_path / "data").rglob("*") if "t10k-labels" in path.name or ".tmp." in path.name]
-    assert left == []  # the three correct files may stay
+    assert left == []  # The three correct files may stay.
 
 
 def test_a_truncated_download_is_refused(server, tmp_path):

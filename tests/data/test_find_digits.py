@@ -127,7 +127,7 @@ def test_clean_pictures_are_only_inverted(ink, seven):
 
 
 def test_pictures_of_few_pixels_have_even_paper():
-    """In an image of 28×28, a stroke may be as wide as a shadow."""
+    """In an image of 28×28 pixels, a stroke may be as wide as a shadow."""
     gray = photo(strokes(SEVEN, width=5, shape=(28, 28)), 1 - 0.5 * np.linspace(0, 1, 28))
     np.testing.assert_array_equal(separate(gray).ink, 255 - gray)
 

@@ -92,7 +92,7 @@ def test_frame_of_measures_genuine_mnist(genuine_mnist):
 
 
 def test_frame_of_measures_the_small_digits():
-    """The small digits fill their height, and their boxes are centered, not their masses."""
+    """The small digits fill the height of the image. Their boxes are centered, but not their centers of mass."""
     images = load_dataset("digits").train.images
     frame = frame_of(images)
     assert frame[:8] == (8, 8, 8, 7, "box", 3.5, 3.5, 255)
@@ -309,7 +309,7 @@ def test_polarity_is_detected_on_dim_paper(sheet, tmp_path):
 
 
 def test_polarity_is_decided_by_the_strongest_contrast(sheet, tmp_path):
-    """Most pixels are slightly darker than the border, and few are much lighter. The ink is light and stays so."""
+    """Most pixels are slightly darker than the border, and few are much lighter. The light pixels are the ink."""
     shaded = np.maximum(sheet, 10)
     shaded[:3] = shaded[-3:] = shaded[:, :3] = shaded[:, -3:] = 40
     assert (shaded.astype(int) - 40).sum() < 0
@@ -454,7 +454,7 @@ HOSTILE = {
 
 
 def test_a_video_behind_a_photo_is_not_read(sheet, tmp_path):
-    """The video of a motion photo holds the bytes of a scan's marker by chance."""
+    """The video of a motion photo may contain the bytes that mark a scan in a JPEG file."""
     saved(tmp_path / "x.jpg", 255 - sheet)
     photo = read(tmp_path / "x.jpg")
     with (tmp_path / "x.jpg").open("ab") as file:

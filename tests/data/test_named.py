@@ -157,7 +157,7 @@ def test_an_incomplete_folder_is_skipped_and_reported(tiny, tmp_path):
     assert f"{tmp_path / 'data' / 'mnist'} has only some of the files; missing: {', '.join(missing)}." in str(
         caught.value
     )
-    tiny.copy_to(tmp_path / "data")  # a complete folder elsewhere is enough
+    tiny.copy_to(tmp_path / "data")  # A complete folder in another place is enough.
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 

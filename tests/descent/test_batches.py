@@ -30,7 +30,7 @@ def regression(w, batch, scale=1.0):
 
 @pytest.mark.parametrize("case", often([(name, wide) for name in RULES for wide in (False, True)], QUICK), ids=str)
 def test_a_run_equals_a_hand_written_loop(case):
-    """A run makes 13 updates with five batches, and records the cost of each batch. Only rounding may differ."""
+    """A run makes 13 updates with five batches, and records the cost of each batch. They agree up to rounding."""
     name, wide = case
     rule, by_hand = (make() for make in RULES[name])
     with jax.enable_x64(wide):
@@ -58,7 +58,7 @@ def test_runs_with_random_keys_continue_bit_for_bit_and_under_vmap(x64):
     keys = jax.random.split(jax.random.key(0), 5)
 
     def cost(v, key, scale):
-        noise = jax.random.key_data(key) / 2**32  # cheaper to compile than a random number
+        noise = jax.random.key_data(key) / 2**32  # This compiles faster than a random number.
         return scale * jnp.sum((v - 2 - noise) ** 2), noise
 
     def run(k, state=None):

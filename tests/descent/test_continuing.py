@@ -49,7 +49,7 @@ QUICK = ("adam",)
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(RULES, QUICK))
 def test_a_continued_run_equals_one_run_bit_for_bit(name, wide, tmp_path):
-    """7 updates, a file and 12 updates equal 19 updates. So do 19 updates with a callback after every 4."""
+    """7 updates, a saved state and 12 updates equal 19 updates, and so do 19 updates with a callback after every 4."""
     with jax.enable_x64(wide):
         continued(RULES[name](), tmp_path / "run.state")
 

@@ -86,7 +86,7 @@ def test_the_first_step_on_rosenbrock_is_exact(x64):
 @pytest.mark.parametrize("cost", often(COSTS, [powell_singular]), ids=lambda cost: cost.__name__)
 @pytest.mark.parametrize("rule", often([backtracking, wolfe, newton], [wolfe]), ids=lambda rule: rule.__name__)
 def test_each_rule_reaches_a_minimum_of_each_named_cost(cost, rule, x64):
-    """C is within 1e-8 of a minimum after at most 5,000 evaluations. Freudenstein and Roth's function has two."""
+    """C is within 1e-8 of a minimum after at most 5,000 evaluations. Freudenstein and Roth's C has two minima."""
     start, first, minima = COSTS[cost]
     v0 = jnp.array(start)
     assert cost(v0) == pytest.approx(first, rel=1e-12)
@@ -152,7 +152,7 @@ def test_batch_elements_do_not_affect_each_other(x64):
             np.testing.assert_allclose(getattr(batch, name), getattr(other, name), rtol=rtol)
     reasons = [batch.at(i).outcome.reason.name for i in range(len(etas))]
     assert reasons == ["MAX_STEPS", "MAX_STEPS", "BAD_RULE", "DIVERGING", "BAD_RULE", "GRADIENT", "MAX_STEPS"]
-    np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], np.nan)  # it ended before update 21
+    np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], np.nan)  # This element ended before update 21.
     assert np.isfinite(recorded.trajectory.cost[0]).all()
 
 

@@ -123,7 +123,7 @@ CROSSINGS = {
 
 
 def test_a_crossing_is_from_below_to_above():
-    """2/η is 2, and the batch holds all cases."""
+    """The threshold 2/η is 2 in all cases, which form one batch."""
     sharpness = np.array([values for values, _, _ in CROSSINGS.values()], np.float32)
     nothing = np.zeros_like(sharpness)
     steps = np.tile([10, 20, 30], (len(sharpness), 1))

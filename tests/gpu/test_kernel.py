@@ -28,7 +28,7 @@ ETA = 3.0
 
 
 def error(actual, exact, start):
-    """Return ‖actual − exact‖ / ‖exact − start‖ over all weights and biases: the error per distance moved."""
+    """Return ‖actual − exact‖ / ‖exact − start‖ of all weights and biases: the error relative to the distance moved."""
     actual, exact, start = (
         np.concatenate([np.ravel(v) for v in jax.tree.leaves(tree)]) for tree in (actual, exact, start)
     )

@@ -67,7 +67,7 @@ def test_cost_and_gradients_equal_numpy(require, on_gpu, precision):
 
 
 def test_a_zero_row_exceeds_the_limits():
-    """A row of zeros in the largest leaf would fail the test above."""
+    """The test above would fail if a row of the largest leaf were 0."""
     _, _, _, (_, _, gradient) = at_work()
     w = gradient[0].w.copy()
     w[np.argmax(np.linalg.norm(w, axis=1))] = 0
