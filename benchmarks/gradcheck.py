@@ -124,7 +124,7 @@ def network_cost(network: jaxgd.Network, x: Array, y: Array) -> Array:
 
 
 def spoiled_function(name: str, draw: Draw, claimed: bool) -> Case:
-    """Return the network's cost with a spoiled gradient: for `gradient=` if `claimed`, otherwise as a custom rule."""
+    """Return the network's cost with a spoiled gradient: the argument `gradient=` if `claimed`, or a custom rule."""
     spoil, _ = SPOILED[name]
 
     def gradient(network: jaxgd.Network, x: Array, y: Array) -> object:
@@ -226,10 +226,10 @@ TITLES = {
     "wrong": f"{len(WRONG)} functions with wrong derivatives",
     "kinks": f"{len(KINKS)} functions at points without a derivative",
     "network-right": "the cost of the network [784, 30, 10], at random weights and trained",
-    "network-random": f"{len(SPOILED)} spoiled gradients of that cost at random weights",
-    "network-random-claimed": "the same, claimed in `gradient=`",
-    "network-trained": f"{len(SPOILED)} spoiled gradients of that cost at trained weights",
-    "network-trained-claimed": "the same, claimed in `gradient=`",
+    "network-random": f"{len(SPOILED)} spoiled gradients of the network's cost at random weights",
+    "network-random-claimed": f"{len(SPOILED)} spoiled gradients at random weights, passed as `gradient=`",
+    "network-trained": f"{len(SPOILED)} spoiled gradients of the network's cost at trained weights",
+    "network-trained-claimed": f"{len(SPOILED)} spoiled gradients at trained weights, passed as `gradient=`",
 }
 CASES = tuple(
     Benchmark(f"gradcheck-{part}", "gradcheck", title, functools.partial(measure, part), part.startswith("network"))

@@ -1,4 +1,4 @@
-"""The learning rate decides: hundreds of networks, trained at once, show the range of η that works.
+"""Train hundreds of networks at once, to find the learning rates η with which they learn.
 
 Source: Nielsen, chapter 1, "Implementing our network to classify digits", and chapter 3, "How to choose a neural
 network's hyper-parameters?".

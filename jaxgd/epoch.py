@@ -1,4 +1,4 @@
-"""One epoch of `train` as a compiled function, the evaluation after it, and the reason of a run that ends there."""
+"""One epoch of `train` as a compiled function, the evaluation after it, and the reason for a stop at that epoch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Rates(NamedTuple):
 
     Attributes:
         eta: The learning rate η, a scalar. For a schedule, the rate of each update of the epoch, (updates,).
-        decay: λ/n of L2 regularization, a scalar. None without it.
+        decay: λ/n of L2 regularization, a scalar. None without regularization.
     """
 
     eta: Array
@@ -53,12 +53,12 @@ class Rates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StaticConfig:
-    """The static configuration of the compiled functions: a hashable value. Another one means another compilation.
+    """The static configuration of the compiled functions: a hashable value. Each new value compiles them again.
 
     With `portable`, XLA runs the program if it is lowered for another kind of device than the backend's. `counts` holds
     the number of examples of each split; further rows are padding. With `wide`, an epoch runs as two programs,
-    `update` and `evaluate`, which need less memory than one. With `lean`, the programs write over the state, and an
-    epoch keeps no state to return to.
+    `update` and `evaluate`, which need less memory than one. With `lean`, the programs overwrite the state, so the
+    state before the epoch is lost.
     """
 
     batch_size: int | None
@@ -74,13 +74,13 @@ class StaticConfig:
 
 
 class Entry(NamedTuple):
-    """An entry of the history, and the reason of a run that ends there, as a code."""
+    """An entry of the history, and the code of the reason if the run ends at this entry."""
 
     history: History
     code: Array
 
 
-# The fields of a state that a lean run writes over.
+# The fields of a state that a lean run overwrites.
 HELD = ("network", "optimizer_state", "gradient")
 
 
@@ -111,7 +111,7 @@ Advance = Callable[[TrainState, Splits, Rates, StaticConfig], tuple[TrainState, 
 
 
 def unpadded(splits: Splits, config: StaticConfig) -> Splits:
-    """Return the splits without the padding. XLA masks the padding, and moves no row to another device."""
+    """Return the splits without the padding. XLA masks the padding, and does not move rows between devices."""
 
     def first(examples: Examples | None, n: int) -> Any:
         return None if examples is None else Examples(*(x[:n] for x in examples))
@@ -120,23 +120,23 @@ def unpadded(splits: Splits, config: StaticConfig) -> Splits:
 
 
 def keep(advances: Array, advanced: TrainState, state: TrainState) -> TrainState:
-    """Return the advanced state if the run advances, and the state before if not."""
-    # lax.select does not take random keys, and this key never changes.
+    """Return the advanced state if `advances` is True, otherwise the state before."""
+    # lax.select does not take random keys. The key of a state never changes, so leave it out of the selection.
     key, state, advanced = state.key, state._replace(key=jnp.array(0)), advanced._replace(key=jnp.array(0))
     return select(advances, advanced, state)._replace(key=key)
 
 
 def rule(eta: Real, config: StaticConfig) -> Transformation:
     """Return the update rule: plain descent with η, or the optimizer."""
-    taking_all: Transformation = optax.with_extra_args_support(
+    with_extra_args: Transformation = optax.with_extra_args_support(
         gradient_descent(eta) if config.optimizer is None else config.optimizer
     )
-    return taking_all
+    return with_extra_args
 
 
 @jit(static_argnames="config")
 def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
-    """Return a new state with the optimizer's state, and its entry."""
+    """Return a new state with the optimizer's state, its entry, and True if all values are finite."""
     optimizer_state = rule(1.0, config).init(state.network)
     if config.lean:
         # The state of some optimizers holds v itself. JAX cannot donate one array twice.
@@ -146,9 +146,12 @@ def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig)
 
 @jit(static_argnames="config")
 def resume(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
-    """Return a given state with its entry. The state stays the same, bit for bit; only a missing gradient is added."""
+    """Return a given state, its entry, and True if all values are finite.
+
+    The state stays the same, bit for bit; only a missing gradient is added.
+    """
     if config.wide:
-        # The run deletes ∇C, which belongs to the caller.
+        # The run deletes its ∇C, so copy the caller's array.
         state = state._replace(gradient=tree_map(jnp.copy, state.gradient))
     evaluated, entry, finite = evaluate(state, Change(), splits, rates.decay, config)
     return evaluated if config.batch_size is None and state.gradient is None else state, entry, finite
@@ -158,7 +161,7 @@ def resume(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
 def advance(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
     """Run one epoch. Return the new state, its entry and True.
 
-    If the epoch is not finite, return the old state, any entry and False; with `config.lean`, the new state.
+    If the epoch is not finite, return the old state (the new one with `config.lean`), a meaningless entry and False.
     """
     advanced, change, finite = update(state, splits, rates, config)
     advanced, entry, evaluated_finite = evaluate(advanced, change, splits, rates.decay, config)
@@ -218,7 +221,7 @@ def updates(epoch: Array, splits: Splits, config: StaticConfig) -> Array:
 def evaluate(
     state: TrainState, change: Change, splits: Splits, decay: Array | None, config: StaticConfig
 ) -> tuple[TrainState, Entry, Array]:
-    """Return the state of `update` with its cost and gradient, its entry, and True if all of it is finite."""
+    """Return the state of `update` with its cost and gradient, its entry, and True if all values are finite."""
     network, nan = state.network, jnp.full((), jnp.nan, jnp.promote_types(state.network[0].w.dtype, np.float32))
     values: dict[str, Array] = dict.fromkeys(NUMBERS, nan)
     finite, saturated = all_finite(network), jnp.array(False)
@@ -260,7 +263,7 @@ def evaluate(
     wrong = ~(jnp.abs(data_cost) <= near_0(config.objective.cost, network))
     # values["step_norm"] is NaN before the first epoch.
     code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))
-    # A new network may start saturated, because no epoch has been asked of it yet.
+    # Do not test a new network, which may be saturated before its first epoch.
     code = jnp.where(saturated & wrong & (state.epoch > 0), int(Reason.SATURATED), code)
     values = {name: jnp.asarray(value, nan.dtype) for name, value in values.items()}
     values |= {"epoch": state.epoch, "updates": updates(state.epoch, splits, config)}

@@ -86,7 +86,7 @@ def shown(x: X, text_of: Callable[[X], str] = repr) -> str:
     """
     try:
         text = " ".join(text_of(x).split())
-    except Exception:  # The object's own text may fail. An int of more than 4,300 digits has none.
+    except Exception:  # text_of may raise, as repr does for an int of more than 4,300 digits.
         text = type(x).__name__
     return text if len(text) <= 80 else f"{text[:79]}…"
 
@@ -177,7 +177,7 @@ def _leaves(who: str, name: str, tree: object) -> list[tuple[tuple[Any, ...], An
     """Return the leaves of a tree with their paths. Raise DtypeError if JAX cannot flatten it."""
     try:
         return jax.tree_util.tree_leaves_with_path(tree)
-    except Exception as error:  # A dict may have keys without an order, for instance.
+    except Exception as error:  # The keys of a dict may not be sortable, for instance.
         raise DtypeError(
             f"{who}: {name} must be a tree of arrays, got {describe(tree)}.\n{shown(error, str)}"
         ) from error
@@ -206,7 +206,7 @@ def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None
     """Raise unless cost is a function and cost(*args) is one real scalar. The cost is traced and not computed."""
     require_callable(who, "cost", cost)
     try:
-        # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may allow none.
+        # JAX keeps a weak reference to the function that it traces. An object with `__slots__` may forbid it.
         out = eval_shape(lambda *args: cost(*args), *args)
         real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
         result = describe(out)
@@ -235,7 +235,7 @@ def require_bool(who: str, name: str, x: object) -> None:
 
 
 def require_choice(who: str, name: str, x: object, choices: Sequence[str]) -> None:
-    """Raise RangeError unless x is one of the words."""
+    """Raise RangeError unless x is one of the choices."""
     if not (isinstance(x, str) and x in choices):
         words = ", ".join(map(repr, choices[:-1]))
         raise RangeError(f"{who}: {name} must be {words} or {choices[-1]!r}, got {shown(x)}.")
@@ -316,7 +316,7 @@ def require_rule(who: str, name: str, rule: object) -> None:
 def require_args(who: str, args: object) -> None:
     """Raise unless args is a tuple of arrays, random keys, numbers and trees of them."""
     if not isinstance(args, tuple):
-        raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, args=(x,).")
+        raise DtypeError(f"{who}: args must be a tuple, got {describe(args)}.\nFor one argument, pass args=(x,).")
     require_arrays(who, "args", args, "Let the cost close over other objects.")
 
 
@@ -344,8 +344,8 @@ def outline(tree: object) -> tuple[str, list[tuple[tuple[int, ...], str]]]:
 
 def same_shapes(u: object, v: object) -> bool:
     """Return True if two trees have the same structure and the same shapes."""
-    (ours, mine), (theirs, its) = outline(u), outline(v)
-    return ours == theirs and [shape for shape, _ in mine] == [shape for shape, _ in its]
+    (structure_u, leaves_u), (structure_v, leaves_v) = outline(u), outline(v)
+    return structure_u == structure_v and [shape for shape, _ in leaves_u] == [shape for shape, _ in leaves_v]
 
 
 def is_traced(x: object) -> bool:
@@ -375,7 +375,7 @@ def largest_int() -> int:
 
 
 def _require_narrow(who: str, name: str, x: object) -> None:
-    """Raise RangeError if x is a Python int beyond JAX's integers."""
+    """Raise RangeError if x is a Python int outside the range of JAX's integers."""
     if isinstance(x, int) and abs(x) > largest_int():
         raise RangeError(f"{who}: {name} must fit {jnp.result_type(int)}, got {shown(x)}.\nWrite it as a float.")
 
@@ -418,7 +418,8 @@ def require_count(who: str, name: str, x: Any, *, least: int = 1, most: int | No
 def require_sizes(who: str, sizes: Any) -> tuple[int, ...]:
     """Return sizes as ints.
 
-    Raise unless it has the number of inputs and the width of at least one layer, from 1 to 2³¹ − 1.
+    Raise unless sizes are the number of inputs and the width of each layer, for at least one layer, all from 1 to
+    2³¹ − 1.
     """
     several = isinstance(sizes, Sequence | np.ndarray | jax.Array) and not isinstance(sizes, (str, bytes, *_NOT_PLAIN))
     if not several or getattr(sizes, "shape", None) == ():

@@ -24,13 +24,13 @@ from jaxgd.mesh import Placed
 from jaxgd.network import Network, network_sizes
 from jaxgd.typed import jit
 
-# Inputs count as unscaled if none is below 0 and one reaches this, such as pixels from 0 to 16, 255 or 65,535.
-# Standardized inputs have values below 0. Inputs scaled to [0, 1] or to a standard deviation of 1 rarely reach it.
+# Inputs count as unscaled if none is below 0 and the largest is at least this, as for pixels from 0 to 16 or to 255.
+# Standardized inputs have values below 0. Inputs scaled to [0, 1] or to a standard deviation of 1 are rarely so large.
 _UNSCALED = 10
 
 
 class Examples(NamedTuple):
-    """Inputs and their answers.
+    """Inputs, and their labels or targets.
 
     Attributes:
         x: Inputs, (n, in), bytes or floating point.
@@ -59,7 +59,7 @@ def inputs(x: Array, dtype: DTypeLike) -> Float[Array, "*batch in"]:
 
 
 def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch out"]:
-    """Convert answers to targets of a dtype: a unit vector for a label, a target itself.
+    """Return targets in a dtype: the unit vectors of labels, or given targets converted.
 
     Args:
         y: Labels, (...,), whole numbers; or targets, (..., out), floating point.
@@ -88,7 +88,7 @@ def require_fit(who: str, part: str, network: Network, inputs: object, labels: o
     if x.ndim < 2 or math.prod(x.shape[1:]) != sizes[0]:
         raise ShapeError(
             f"{who}: the {part} inputs must be rows of {sizes[0]} for a network of sizes {sizes}, got {describe(x)}."
-            f"\nMake the first of sizes {int(np.prod(x.shape[1:]))}."
+            f"\nSet the first of sizes to {int(np.prod(x.shape[1:]))}."
         )
     if y.shape[:1] != x.shape[:1] or y.ndim not in (1, 2):
         raise ShapeError(
@@ -102,7 +102,7 @@ def require_fit(who: str, part: str, network: Network, inputs: object, labels: o
         if least < 0 or most >= sizes[-1]:
             raise DataError(
                 f"{who}: the {part} labels run from {least} to {most}, but the network has {sizes[-1]} outputs "
-                f"(labels 0 to {sizes[-1] - 1}).\nMake the last of sizes the number of classes."
+                f"(labels 0 to {sizes[-1] - 1}).\nSet the last of sizes to the number of classes."
             )
     elif not jnp.issubdtype(y.dtype, jnp.floating) or y.shape[1:] != sizes[-1:]:
         raise ShapeError(
@@ -128,7 +128,7 @@ def require_fit(who: str, part: str, network: Network, inputs: object, labels: o
 
 
 def _extremes(a: Array | np.ndarray) -> tuple[int | float, int | float]:
-    """Return the least and the largest value. Both are NaN if any value is."""
+    """Return the least and the largest value. Both are NaN if any value is NaN."""
     if isinstance(a, jax.Array) and len(a.sharding.device_set) > 1:
         # Inside jit, JAX would trace the computation even on an array whose values are known.
         with jax.ensure_compile_time_eval():
@@ -150,7 +150,7 @@ def _sharded_extremes(a: Array) -> tuple[Array, Array]:
 
 
 def fit_splits(who: str, network: Network, data: object) -> tuple[dict[str, Examples], dict[str, int]]:
-    """Return the examples of each split on the device, checked against the network, and the number of each.
+    """Return the examples of each split on the device, and their number. Raise unless they fit the network.
 
     Rows beyond this number are padding.
     """
@@ -166,7 +166,7 @@ def fit_splits(who: str, network: Network, data: object) -> tuple[dict[str, Exam
             pair = (pair.images, pair.labels)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             got = f"{len(pair)} parts" if isinstance(pair, tuple | list) else describe(pair)
-            raise DtypeError(f"{who}: the {name} data must be a pair (x, y), got {got}.\nPass it, or a jaxgd.Dataset.")
+            raise DtypeError(f"{who}: the {name} data must be a pair (x, y), got {got}.\nOr pass a jaxgd.Dataset.")
         fitted[name] = require_fit(who, name, network, *pair)
         counts[name] = len(fitted[name].y) if n is None else n
     return fitted, counts

@@ -23,7 +23,7 @@ _LONGEST_PATH = 4096  # characters
 
 
 def as_path(who: str, path: Any) -> Path:
-    """Return `path` as a Path. Raise DtypeError or RangeError if no file can have it as its name.
+    """Return `path` as a Path. Raise DtypeError or RangeError if it cannot be the name of a file.
 
     >>> as_path("example", "a/b").name
     'b'
@@ -35,7 +35,7 @@ def as_path(who: str, path: Any) -> Path:
         raise DtypeError(
             f"{who}: path must be a str or a pathlib.Path, got {describe(path)}.\nName a file, for instance 'file'."
         ) from error
-    except UnicodeEncodeError:  # a surrogate that stands for no byte
+    except UnicodeEncodeError:  # The system cannot encode a character, such as a surrogate.
         name = Path("\0")
     if "\0" in str(name) or len(str(name)) > _LONGEST_PATH:
         raise RangeError(
@@ -111,7 +111,7 @@ def _read(handle: int, most: int) -> bytes:
 def free_memory() -> int | None:
     """Return the bytes of memory that this process can still take, or None if the system does not say.
 
-    The limits of control groups count, which containers and job schedulers set.
+    The limits of control groups, which containers and job schedulers set, count too.
 
     >>> free_memory() is None or free_memory() > 0
     True
@@ -132,7 +132,7 @@ _GROUPS = (
 
 
 def _values(path: Path, name: str = "") -> list[int]:
-    """Return the number after a name at the start of a line of a file of the kernel, or no number."""
+    """Return [n] for the number n that follows a name at the start of a line of a kernel's file; [] if none does."""
     try:
         match = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
@@ -173,7 +173,7 @@ def seal(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unseal(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the content without its SHA-256. Raise ValueError unless it is the one that `seal` wrote."""
+    """Return the content without its SHA-256. Raise ValueError unless the SHA-256 fits the content."""
     plain = {name: value for name, value in content.items() if name != _DIGEST}
     if seal(plain) != content:
         raise ValueError("its values differ from the saved ones")
@@ -222,7 +222,7 @@ def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Append `content` to an existing file whole, or leave the file as it was and raise WriteError.
+    """Append all of `content` to an existing file, or leave the file as it was and raise WriteError.
 
     The content is not flushed to the disk, so a crash of the machine can lose it.
     """
@@ -231,7 +231,7 @@ def append(path: Path, content: bytes) -> None:
         try:
             before = os.fstat(handle).st_size
             try:
-                while content:  # a nearly full disk may take only a part
+                while content:  # A nearly full disk may take only a part.
                     content = content[os.write(handle, content) :]
             except BaseException:
                 os.ftruncate(handle, before)

@@ -42,7 +42,7 @@ def object_of(source, *flags):
 def compiled(folder, shape, *flags, kernel=KERNEL, main=False, block_flags=None):
     """Compile the kernel for a shape into a library, or with `main` into a program, and return its path.
 
-    `flags` are the compiler's flags for the kernel, and `block_flags`, by default the same, those for block.cc.
+    `flags` are the compiler's flags for the kernel, and `block_flags` those for block.cc. By default both are the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     defines = [f"-D{name}={value}" for name, value in shape.defines().items()]

@@ -1,7 +1,8 @@
-"""`pytest -m gpu`: one process, users' optimizations, only the tests in tests/gpu, and their figures at the end.
+"""`pytest -m gpu`: run only the tests in tests/gpu, in one process and with users' optimizations, and list the figures.
 
-Other folders import libraries that a machine with a GPU need not have, such as tyro. A GPU may be at hand for minutes
-only, so the tests of the kernel run first. `JAXGD_GPU_SECONDS=40 pytest -m gpu` starts no test after 40 seconds.
+The tests in other folders import libraries that a machine with a GPU need not have, such as tyro. A GPU may be
+available for minutes only, so the tests of the kernel run first. `JAXGD_GPU_SECONDS=40 pytest -m gpu` starts no test
+after 40 seconds.
 """
 
 import os
@@ -22,7 +23,7 @@ def is_requested(config):
 
 
 def use_one_process(config):
-    """Undo `-n 2`. Each process of JAX reserves most of the GPU's memory, so a second one would find too little."""
+    """Undo `-n 2`. Each process of JAX reserves most of the GPU's memory, so a second process would have too little."""
     if hasattr(config.option, "numprocesses"):
         config.option.numprocesses = 0
 
@@ -46,7 +47,7 @@ class GpuRun:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self):
         if time.monotonic() - self.started > self.seconds:
-            pytest.skip(f"JAXGD_GPU_SECONDS is {self.seconds:g}, and they are over")
+            pytest.skip(f"the limit of JAXGD_GPU_SECONDS, {self.seconds:g} seconds, is over")
 
     def pytest_report_header(self):
         import jax

@@ -352,7 +352,9 @@ def test_generated_images_have_the_sparsity_of_mnist():
 
 
 @pytest.mark.parametrize(
-    ("suffix", "why"), [("", "-ubyte"), (".gz", "has no files of MNIST with their sizes")], ids=["damaged", "cut short"]
+    ("suffix", "why"),
+    [("", "-ubyte"), (".gz", "has no files of MNIST with the right sizes")],
+    ids=["damaged", "cut short"],
 )
 def test_generated_images_say_why_mnist_was_not_read(monkeypatch, tmp_path, suffix, why):
     monkeypatch.setenv("JAXGD_DATA_DIR", str(tmp_path))

@@ -56,7 +56,7 @@ def test_test_files_on_the_pages_pass(pytester):
     for i, source in enumerate(sources):
         pytester.makepyfile(**{f"test_{i}": source})
     result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:cacheprovider", "-W", EDITABLE)
-    # One check of the gradient by hand, and autodiff at two points with two seeds.
+    # One test checks a hand-written gradient, and four check autodiff at two points with two seeds.
     result.assert_outcomes(passed=5)
 
 
@@ -89,7 +89,7 @@ def test_every_page_is_in_the_index():
 
 
 def extension(name):
-    """Import a module that builds the site. It needs no Sphinx until the build calls its `setup`."""
+    """Import a module that builds the site. The import does not need Sphinx, which only its `setup` uses."""
     spec = importlib.util.spec_from_file_location(name, pages.ROOT / f"docs/_extensions/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -108,7 +108,7 @@ def test_the_reference_has_every_public_name_once():
     assert sorted(re.findall(r":: jaxgd\.(\w+)\n", text)) == jaxgd.__all__
 
 
-def test_the_site_leads_links_to_its_own_pages():
+def test_links_on_the_site_lead_to_its_own_pages():
     docs = pages.ROOT / "docs"
     text = "[a](docs/train.md#functions) ![b](docs/valley.png) [c](CHANGELOG.md) [d](docs/README.md) `x[0](y)`"
     expected = "[a](train.md#functions) ![b](valley.png) [c](project/changelog.md) [d](index.md) `x[0](y)`"

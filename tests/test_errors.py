@@ -1,4 +1,4 @@
-"""Each check passes good values. Its message names the caller, the expected value and the actual value."""
+"""Each check accepts valid values. Its message names the caller, the expected value and the given value."""
 
 import inspect
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.bad_input
         (errors.MissingDependencyError, ImportError),
     ],
 )
-def test_each_exception_derives_from_jaxgds_and_a_builtin(error, builtin):
+def test_each_exception_derives_from_jaxgderror_and_a_builtin(error, builtin):
     assert issubclass(error, errors.JaxgdError)
     assert issubclass(error, builtin)
 
@@ -98,7 +98,7 @@ def test_objects_without_numbers_are_refused_everywhere(name):
         assert len(str(caught.value)) < 300
 
 
-def test_require_same_shape():
+def test_arrays_of_different_shapes_are_refused():
     errors.require_same_shape("f", a=jnp.zeros(3), y=np.ones(3))
     with pytest.raises(
         errors.ShapeError, match=r"^f: a and y .* got a float32\[3\], y float32\[3,1\]\.\nNothing is broad"
@@ -106,7 +106,7 @@ def test_require_same_shape():
         errors.require_same_shape("f", a=jnp.zeros(3), y=jnp.zeros((3, 1)))
 
 
-def test_require_examples():
+def test_a_batch_without_examples_is_refused():
     errors.require_examples("f", 1)
     with pytest.raises(errors.ShapeError, match=r"^f: .* at least one example, got none"):
         errors.require_examples("f", 0)
@@ -120,7 +120,7 @@ def test_floats_pass(x):
 
 
 @pytest.mark.parametrize("x", [1, True, jnp.zeros(2, jnp.uint8), np.zeros(2, bool), jnp.array(1j)], ids=errors.describe)
-def test_other_dtypes_are_refused(x):
+def test_dtypes_that_are_not_real_floats_are_refused(x):
     with pytest.raises(errors.DtypeError, match=r"^f: x must be real floating point, got"):
         errors.require_float("f", "x", x)
 
@@ -159,7 +159,7 @@ def test_a_cost_that_is_not_a_real_scalar_is_refused(cost, got):
         errors.require_scalar("f", cost, jnp.zeros(3))
 
 
-def test_is_traced():
+def test_is_traced_is_true_inside_transformations_only():
     seen = []
     jax.jit(lambda x: seen.append(errors.is_traced(x)))(1.0)
     jax.grad(lambda x: seen.append(errors.is_traced(x)) or x)(1.0)
@@ -175,7 +175,7 @@ def test_positive_numbers_pass(x):
 @pytest.mark.parametrize(
     "x", [0, 0.0, -0.0, -3.0, float("nan"), float("inf"), jnp.array(-jnp.inf), jnp.array(0)], ids=str
 )
-def test_other_numbers_are_out_of_range(x):
+def test_numbers_that_are_not_positive_and_finite_are_refused(x):
     with pytest.raises(errors.RangeError, match=r"^f: eta must be a finite number above 0, got .*\n"):
         errors.require_positive("f", "eta", x)
 
@@ -235,7 +235,7 @@ def test_counts_out_of_range_are_refused(x):
             errors.require_count("f", "n", x)
 
 
-def test_require_sizes():
+def test_sizes_that_are_too_few_too_small_or_not_whole_are_refused():
     errors.require_sizes("f", (784, 30, 10))
     errors.require_sizes("f", [1, 1])
     for sizes in ((), (5,), (0, 1), (1, -2), (2, 0, 1)):
@@ -254,7 +254,7 @@ def test_an_unknown_precision_is_refused(precision):
 
 @pytest.mark.parametrize("precision", ["TF32_TF32_F32_X3", jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3], ids=str)
 def test_an_algorithm_that_the_device_lacks_is_refused(precision):
-    """XLA's own errors come later and name no remedy. The algorithms of a CPU depend on its kind and on XLA."""
+    """XLA raises its own errors later, without a remedy. The CPU's algorithms depend on the CPU and on XLA."""
     with pytest.raises(errors.RangeError) as caught:
         errors.require_precision("f", precision)
     first, second = str(caught.value).split("\n")
@@ -303,7 +303,7 @@ def test_keys_pass():
 @pytest.mark.parametrize(
     "key", [0, None, "key", jnp.array(0), np.zeros(2, np.uint32), jnp.zeros(2)], ids=errors.describe
 )
-def test_other_objects_are_no_keys(key):
+def test_objects_that_are_not_random_keys_are_refused(key):
     with pytest.raises(errors.DtypeError, match=r"^f: key must be a random key of JAX, got .*\nPass jax\.random\.key"):
         errors.require_key("f", key)
 
@@ -327,7 +327,7 @@ def test_a_traced_array_is_not_one_number(shape):
         jax.eval_shape(lambda x: errors.require_positive("f", "eta", x), jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
-def test_a_matrix_is_no_array():
+def test_a_numpy_matrix_is_refused_or_converted():
     """The * of numpy.matrix is a matrix product."""
     x = np.ones((2, 2)).view(np.matrix)
     with pytest.raises(errors.DtypeError, match=r"got matrix float64\[2,2\]"):

@@ -1,4 +1,4 @@
-"""The scripts in examples/ run in a small setting, draw their pictures, and are on both pages."""
+"""The scripts in examples/ run in a small setting, draw their pictures, and appear on both pages of examples."""
 
 import contextlib
 import runpy
@@ -21,7 +21,7 @@ SMALL = {
     "hyper_gradients": ("--points 3 --steps 2", "after 2 updates: validation cost"),
     "initialization": ("--data digits --hidden 5 --epochs 1", "5 hidden neurons, scaled"),
     "landscape": ("--images 40 --epochs 1 --resolution 3", "eigenvectors: curvature along u"),
-    # The output of the neuron after 50 epochs, from a loop in NumPy.
+    # A loop in NumPy gives the same outputs of the neuron after 50 epochs.
     "learning_slowdown": ("--epochs 50", "cross_entropy   w = 2, b = 2: output 0.9820, at the end 0.0985"),
     "mnist": ("--epochs 1", "of 300 test images after 1 epochs"),
     "regularization": ("--data digits --images 60 --epochs 2", "λ = 0.1: test cost lowest at epoch"),
@@ -53,7 +53,7 @@ def test_a_script_runs_and_draws(name, tmp_path, monkeypatch, capfd):
     options, word = SMALL[name]
     script = str(FOLDER / f"{name}.py")
     monkeypatch.setattr(sys, "argv", [script, *options.split(), "--picture", str(tmp_path / "picture.png")])
-    with contextlib.suppress(SystemExit):  # the script that starts processes ends with it
+    with contextlib.suppress(SystemExit):  # A script that starts processes raises SystemExit.
         runpy.run_path(script, run_name="__main__")
     assert word in capfd.readouterr().out
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -30,7 +30,7 @@ NOT_REGULAR = {
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
 @pytest.mark.parametrize("case", NOT_REGULAR)
 def test_only_regular_files_are_read(tmp_path, monkeypatch, case):
-    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    monkeypatch.chdir(tmp_path)  # The path of a socket must be short.
     make, reason = NOT_REGULAR[case]
     make(tmp_path / "x")
     with pytest.raises(OSError, match=reason) as caught:
@@ -51,7 +51,7 @@ def test_a_file_above_the_limit_is_not_read(tmp_path):
     ("path", "error"),
     [(3, DtypeError), (None, DtypeError), (b"x", DtypeError), ("a\0b", RangeError), ("\ud800", RangeError)],
 )
-def test_a_path_is_a_name_that_a_file_can_have(path, error):
+def test_a_path_that_no_file_can_have_is_refused(path, error):
     with pytest.raises(error, match="f: path must be"):
         as_path("f", path)
 
@@ -59,10 +59,10 @@ def test_a_path_is_a_name_that_a_file_can_have(path, error):
 def test_the_free_memory_is_the_smallest_limit(tmp_path, monkeypatch):
     group = (tmp_path, "memory.max", "memory.current", "inactive_file ")
     monkeypatch.setattr(files, "_GROUPS", (group,))
-    machine = files.free_memory()
+    without_limit = files.free_memory()
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert (machine is None) == (files.free_memory() is None)
+    assert (without_limit is None) == (files.free_memory() is None)
     (tmp_path / "memory.max").write_text("1000\n")
     assert files.free_memory() == 100
     (tmp_path / "memory.stat").write_text("active_file 7\ninactive_file 50\n")
@@ -89,7 +89,7 @@ def test_bad_json_is_a_value_error(tmp_path, content):
         read_json(tmp_path / "x")
 
 
-def test_a_seal_shows_every_change():
+def test_a_seal_detects_every_change():
     content = {"eta": 3.0, "sizes": [2, 1], "name": None}
     sealed = seal(content)
     assert unseal(sealed) == content
@@ -106,7 +106,7 @@ def test_a_seal_shows_every_change():
 
 
 def full(handle, content):
-    """Write half of the content, as a nearly full disk does, and then nothing."""
+    """Write half of the content, as a nearly full disk does. Raise OSError if only 4 bytes or less are left."""
     if len(content) > 4:
         return WRITE(handle, content[: len(content) // 2])
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""`pytest -m gpu` runs tests/gpu alone, in one process and as users compile, without the libraries of other tests."""
+"""`pytest -m gpu` runs only tests/gpu, in one process, with users' optimizations and without other tests' libraries."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in (ROOT / "tests/gpu").glob("test_*.py"))
 
-# A machine with a GPU need not have these.
+# Run pytest as on a machine with a GPU that lacks these libraries.
 COMMAND = """
 import os, sys
 import pytest
@@ -57,12 +57,12 @@ def test_no_test_starts_after_the_time_is_over():
 
 @pytest.mark.parametrize("name", FILES)
 def test_each_file_has_both_marks(name):
-    """The quick suite leaves the tests out, the slow one runs them on the CPU."""
+    """The quick suite leaves these tests out, and the slow suite runs them on the CPU."""
     assert "\npytestmark = [pytest.mark.gpu, pytest.mark.slow" in (ROOT / "tests/gpu" / name).read_text()
 
 
 def test_no_other_file_has_the_mark():
-    """`pytest -m gpu` would not find it."""
+    """`pytest -m gpu` would not find tests in another file."""
     assert FILES
     mark = "mark." + "gpu"
     paths = [path for path in (ROOT / "tests").rglob("*.py") if path.parent.name != "gpu"]

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name("adder.cu")
 BITS = 24
 # Fractional bits of the fixed-point numbers in a model.
 POINT = 80
-# Bits that an adder may keep below float32's last one. None stands for all bits.
+# Numbers of bits that an adder may keep below float32's last bit. None stands for all bits.
 EXTRA = (0, 1, 2, 3, 4, 5, 6, 7, 8, None)
 ROUNDINGS = ("toward zero", "to nearest", "down")
 
@@ -30,7 +30,7 @@ class Sum(NamedTuple):
 
     Attributes:
         c: The accumulator.
-        products: The eight products, each a power of two or 0 with its sign, or exact in float32.
+        products: The eight products, each exact in float32.
     """
 
     c: float
@@ -41,10 +41,11 @@ class Model(NamedTuple):
     """The properties of an adder.
 
     Attributes:
-        extra: Bits kept below float32's last bit of the largest addend. None keeps all.
+        extra: Bits kept below float32's last bit of the largest addend. None keeps all bits.
         aligning: The rounding of an addend to these bits.
         rounding: The rounding of the sum to float32.
-        group: Number of products that are added at once: 1, 4 or 8. With 1 and all bits, each is a fused multiply-add.
+        group: Number of products that are added at once: 1, 4 or 8. With 1 and all bits, each addition is a fused
+            multiply-add.
     """
 
     extra: int | None
@@ -103,14 +104,14 @@ def models() -> Iterator[Model]:
 
 
 def tests() -> list[Sum]:
-    """Return the sums that tell the adders apart."""
+    """Return the sums that different adders round differently."""
     sums = []
     for sign in (1.0, -1.0):
-        # A quarter, a half and three quarters of the last bit of c, in one product, with and against its sign.
+        # One product of a quarter to one and a half of the last bit of c, with the sign of c or the opposite sign.
         sums += [_sum(sign, sign * part * 2.0**-23) for part in (0.25, 0.5, 0.75, 1.25, 1.5, -0.25, -0.5, -0.75)]
         # The same amounts in several products: a wide adder sums them before it rounds.
         sums += [_sum(sign, *[sign * 2.0**-e] * k) for e in (24, 25, 26, 27, 28) for k in (2, 3, 4, 5, 8)]
-        # A small product next to two large ones that cancel: the bits that the alignment keeps.
+        # A small product next to two large addends that cancel: the sum shows the bits that the alignment keeps.
         sums += [_sum(0.0, sign, sign * 2.0**-e, -sign) for e in range(22, 34)]
         sums += [_sum(sign, sign * 1.5 * 2.0**-e, -sign) for e in range(22, 34)]
         sums += [_sum(0.0, sign, -sign * 1.75 * 2.0**-e, -sign) for e in range(22, 34)]
@@ -132,7 +133,7 @@ def consistent(results: Sequence[float]) -> list[Model]:
 
 
 def described(right: Sequence[Model], results: Sequence[float]) -> str:
-    """Describe the right models, or the best one if none is right."""
+    """Describe the right models. If no model is right, describe the model with the fewest wrong sums."""
     if not right:
         differing = {m: sum(m.add(t) != r for t, r in zip(tests(), results, strict=True)) for m in models()}
         best = min(differing, key=lambda m: differing[m])
@@ -175,6 +176,6 @@ def _on_device() -> list[float]:
 
 
 def _factors(products: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return two factors of each product: the significand and a power of two, which are exact in TF32."""
+    """Return two factors of each product that are exact in TF32: the significand and a power of two."""
     pairs = [frexp(p) for p in products]
     return [m for m, _ in pairs], [ldexp(1.0, e) if m else 0.0 for m, e in pairs]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks device`: run the plan, store the figures as they come, and print a summary."""
+"""`python -m benchmarks device`: run the plan, store each figure at once, and print a summary."""
 
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ from benchmarks.rows import Key, Row
 from benchmarks.store import FOLDER, ResultsError, replace
 
 RESULTS = FOLDER / "device.jsonl"
-# Environment of all tasks. By default, JAX takes most of the GPU's memory at its start, and PyTorch has too little.
+# Environment of all tasks. By default, JAX takes most of the GPU's memory at its start, too much for PyTorch's tasks.
 ENVIRONMENT = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
 
 
@@ -99,7 +99,7 @@ class Run:
         log = self._logs / f"{task.name}.log"
         try:
             end = run(words, environment, log, min(task.limit(self._rehearse), left), self._receive)
-        except OSError as error:  # a full disk, or no memory for a process
+        except OSError as error:  # The disk is full, or no memory is left for a process.
             end = End(0.0, f"{type(error).__name__}: {error}")
         self._finish(Result(task, "failed" if end.reason else "done", end.seconds, end.reason))
 
@@ -137,7 +137,7 @@ class Run:
         print(summary.line_of(result), file=sys.stderr, flush=True)
 
     def _store(self, row: Row) -> None:
-        """Add a row to the file. It replaces the rows of earlier runs, and keeps the other quantities of this run.
+        """Write a row to the file. Replace the rows of earlier runs, and keep the other quantities of this run.
 
         If the file cannot be written, the run continues, and its summary shows the row.
         """
@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
         description=f"{__doc__}\n\nSteps and tasks, with their planned seconds:\n{steps}",
     )  # fmt: skip
     parser_.add_argument("--only", action="append", default=[], metavar="STEP",
-                         help="number of a step, or a task; may be repeated")  # fmt: skip
+                         help="number of a step or name of a task; may be repeated")  # fmt: skip
     parser_.add_argument("--rehearse", action="store_true",
                          help="run every step on the CPU with tiny sizes; no figure comes from a GPU")  # fmt: skip
     parser_.add_argument("--out", type=Path, help=f"file of results (default: {RESULTS}; rehearsal: a temporary file)")
@@ -235,7 +235,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _take(handle: int, out: Path) -> None:
-    """Lock the folder of the logs, and write the file of results as it is."""
+    """Lock the folder of the logs, and rewrite the file of results unchanged, to test that it can be written."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         replace(out, [])

@@ -1,4 +1,4 @@
-"""The resources of the kernel, its error against float64, and the repetition of its bits."""
+"""The resources of the kernel, its error against float64, and a comparison of the bits of two runs."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from benchmarks.device.context import Context, TaskError
 from benchmarks.device.launcher import PARTS, compiler, launcher, shape
 from jaxgd.kernels.cuda import nvrtc
 
-# The stated errors, relative to the distance moved: with two parts a multiple of NumPy float32's own error, with one
-# part an absolute value.
+# The largest allowed errors, relative to the distance that the weights moved. With two parts, the limit is a multiple
+# of the error of NumPy's float32; with one part, it is a fixed number.
 MOST_OF_FLOAT32, MOST_TF32 = 1.5, 3e-3
-# The limits of the compiled kernel: with more registers per thread a block would not fit, and spills cost time.
+# The limits of the compiled kernel. With more registers per thread, a block would not fit. Spills cost time.
 MOST_REGISTERS, MOST_SPILL_BYTES = 128, 128
 
 

@@ -21,7 +21,7 @@ class Images(NamedTuple):
         x: Pixels, (n, 784).
         y: Labels, (n,).
         genuine: True if the images are MNIST's.
-        why: The reason why they are not, or an empty text.
+        why: The reason if the images are not MNIST's, or an empty text.
     """
 
     x: NDArray[np.uint8]
@@ -58,7 +58,7 @@ def _all() -> tuple[Images, Images]:
 
     try:
         if find_files("mnist") is None:
-            return _stand_ins(f"{default_data_dir()} has no files of MNIST with their sizes")
+            return _stand_ins(f"{default_data_dir()} has no files of MNIST with the right sizes")
         mnist = load_dataset("mnist")
     except JaxgdError as error:
         return _stand_ins(" ".join(str(error).split()))
@@ -97,7 +97,7 @@ def generated(n: int, seed: int) -> Images:
 
 
 def weights(networks: int, sizes: tuple[int, ...] = SIZES) -> list[NDArray[np.float32]]:
-    """Return w and b of each layer of many networks, with a leading axis. Network i has its own seed i.
+    """Return w and b of each layer, with a leading axis for the networks. Network i has its own seed i.
 
     w is drawn from N(0, 1/fan-in) and b from N(0, 1), as in `init_network`.
     """

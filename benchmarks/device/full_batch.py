@@ -9,7 +9,7 @@ from benchmarks.device.context import Context
 from benchmarks.device.reference import Floats
 from benchmarks.device.torch_work import Tensor
 
-# JAX's `precision` by the precision of the row. X3 is the sum of three TF32 products.
+# The argument `precision` of JAX for each precision in the rows. X3 is the sum of three TF32 products.
 ALGORITHMS = {timing.FLOAT32: "highest", "TF32_TF32_F32_X3": "TF32_TF32_F32_X3", "TF32_TF32_F32": "TF32_TF32_F32"}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Epochs per compiled scan.
 EPOCHS = 5
-# The precision of `train` by the number of TF32 parts.
+# The argument `precision` of `train` for each number of TF32 parts.
 WORDS = {2: "float32", 1: "tensorfloat32"}
 
 

@@ -19,7 +19,7 @@ WARPS = (12,)
 
 
 def times(context: Context) -> None:
-    """Time an epoch of one network, and of several numbers of networks up to more than the multiprocessors."""
+    """Time an epoch for several numbers of networks, from one to more than the number of multiprocessors."""
     images = data.training(context.sizes.examples)
     with launcher(context) as launches:
         for parts, precision in PARTS.items():
@@ -66,7 +66,7 @@ def _correct(network: Sequence[NDArray[np.float32]], test: data.Images) -> list[
 
 
 def warps(context: Context) -> None:
-    """Time the kernel with fewer warps. Their threads hold more weights each, and may use more registers."""
+    """Time the kernel with fewer warps. Each thread then holds more weights, and may use more registers."""
     images = data.training(context.sizes.examples)
     with launcher(context) as launches:
         for count in WARPS:

@@ -1,4 +1,4 @@
-"""A program for NVIDIA's tools: a few steps of the kernel in both precisions, without the start of JAX.
+"""A program for NVIDIA's tools: run a few steps of the kernel in both precisions, without starting JAX.
 
 `python -m benchmarks.device.launch STEPS NETWORKS LOGS [--rehearse]`
 """

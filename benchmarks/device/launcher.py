@@ -18,7 +18,7 @@ from jaxgd.kernels.cuda.shape import Shape
 if TYPE_CHECKING:
     from jaxgd.kernels.cuda import driver, nvrtc
 
-# The name of the precision by the number of TF32 parts into which a factor is split.
+# The name of the precision for each number of TF32 parts into which a factor is split.
 PARTS = {2: "float32 (2×TF32)", 1: "tensorfloat32"}
 _TESTS = Path(__file__).resolve().parents[2] / "tests"
 
@@ -29,7 +29,7 @@ Arrays = Sequence[Floats]
 
 
 class Training(Protocol):
-    """Networks and examples, ready for epochs. On the GPU it is a `jaxgd.kernels.cuda.direct.Training`."""
+    """Networks and examples that are ready to train. On the GPU, this is a `jaxgd.kernels.cuda.direct.Training`."""
 
     def reset(self) -> None:
         """Restore the first networks, and set `finite` to a value that the kernel never writes."""
@@ -38,10 +38,10 @@ class Training(Protocol):
         """Replace the orders of the examples."""
 
     def launch(self) -> None:
-        """Start an epoch. Each further epoch continues from the last."""
+        """Start an epoch. Each further epoch continues from the previous one."""
 
     def result(self) -> tuple[Arrays, Orders]:
-        """Wait for the epochs, and return the networks [w¹, b¹, w², b²] with a leading axis, and `finite`."""
+        """Wait for the epochs. Return [w¹, b¹, w², b²], with a leading axis for the networks, and `finite`."""
         ...
 
 

@@ -3,7 +3,7 @@
 #define CHAINS 8
 #endif
 
-// Every warp multiplies `count` times into each of CHAINS accumulators.
+// Every warp adds `count` products to each of CHAINS accumulators.
 extern "C" __global__ void products(float* out, int count) {
   float d[CHAINS][4];
 #pragma unroll

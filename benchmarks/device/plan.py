@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-# The planned seconds of all tasks, at most: a GPU is often available for minutes only.
+# The limit on the sum of all planned seconds. It is low, because a GPU is often available for minutes only.
 MOST_SECONDS = 360
 REHEARSAL_LIMIT = 120
 
@@ -15,7 +15,7 @@ class Task:
     Attributes:
         step: Number of the step. A step is a group of related tasks.
         name: Name on the command line, and in the cases of the task's figures.
-        title: One line for readers.
+        title: The description of the task, in one line.
         seconds: Planned time on an H100, in seconds. It was estimated, and not measured.
         function: The function to call, as "module:name", with the module in benchmarks.device.
         arguments: Keyword arguments of the function.
@@ -37,7 +37,7 @@ class Task:
     def limit(self, rehearse: bool) -> float:
         """Return the seconds after which the process is killed: twice the plan, but at least 15 s more than the plan.
 
-        A rehearsal has at least REHEARSAL_LIMIT, because it compiles on a few processors that others use too.
+        The limit in a rehearsal is at least REHEARSAL_LIMIT, because a CPU with few cores compiles slowly.
         """
         limit = self.most or max(2 * self.seconds, self.seconds + 15)
         return max(limit, REHEARSAL_LIMIT) if rehearse else limit
@@ -61,12 +61,12 @@ TASKS = (
     Task(3, "kernel-warps", "the kernel with other numbers of warps", 3, "kernel:warps"),
     Task(4, "profile", "200 steps under the profiler ncu", 20, "profile:run", needs=("ncu",)),
     Task(5, "ceilings-loops", "a copy, a loop of products and a loop of barriers", 4, "ceilings:loops"),
-    Task(5, "ceilings-libraries", "a copy and an 8192³ product by the libraries", 8, "ceilings:libraries"),
+    Task(5, "ceilings-libraries", "a copy and an 8192³ product by JAX and PyTorch", 8, "ceilings:libraries"),
     Task(6, "jax-kernel", "the kernel inside jit and scan", 9, "jax_kernel:one"),
     Task(6, "jax-scan", "an epoch by lax.scan", 9, "jax_epochs:scan"),
-    Task(6, "jax-scan-while", "the same with WHILE command buffers", 9, "jax_epochs:scan",
+    Task(6, "jax-scan-while", "an epoch by lax.scan with WHILE command buffers", 9, "jax_epochs:scan",
          {"suffix": "-while"}, _WHILE),
-    Task(6, "jax-unroll", "the same scan, unrolled", 10, "jax_epochs:scan", {"unroll": 10}),
+    Task(6, "jax-unroll", "an epoch by lax.scan, unrolled", 10, "jax_epochs:scan", {"unroll": 10}),
     Task(6, "jax-kernel-while", "the kernel inside scan with WHILE command buffers", 9, "jax_kernel:one",
          {"suffix": "-while"}, _WHILE),
     Task(6, "jax-steps", "300 calls of a jitted step", 7, "jax_epochs:steps"),
@@ -88,16 +88,16 @@ TASKS = (
 
 # The tasks that a rehearsal on a CPU skips.
 NOT_REHEARSED = {
-    "racecheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
-    "synccheck": "memcheck rehearses the same program; the emulation has sanitizers of its own in the tests",
+    "racecheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
+    "synccheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
     "ceilings-loops": "the loops are GPU code",
 }
-# The tools that a rehearsal leaves out. It runs only the program that they would examine.
+# The tools that a rehearsal leaves out. It runs only the program that these tools examine.
 TOOLS_OF_A_GPU = {
     "compute-sanitizer": "it examines only GPU code",
     "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
-# Packages that a rehearsal may lack. Another missing package or program fails the rehearsal.
+# Packages that a rehearsal may lack. If any other package or program is missing, the rehearsal fails.
 MAY_LACK = {"torch": "PyTorch for the CPU does not exist for every version of Python"}
 
 

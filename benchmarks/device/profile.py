@@ -13,7 +13,7 @@ SECTIONS = (
     *("SpeedOfLight", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis"),
     *("InstructionStats", "LaunchStats", "MemoryWorkloadAnalysis"),
 )
-# The figures of the summary, and the patterns of their counters. The first pattern that matches a counter counts.
+# The figures of the summary, and the patterns of their counters. Use the first pattern that matches any counter.
 FIGURES = {
     "issue slots": (
         r"sm__inst_issued\.avg\.pct.*", r"smsp__issue_active\.avg\.pct.*", r"smsp__issue_active\.avg\.per.*",
@@ -64,7 +64,7 @@ def run(context: Context) -> None:
 
 
 def counter_of(figure: str, counters: Counters) -> str | None:
-    """Return the name of the counter for a figure, or None if the profiler has none."""
+    """Return the name of the counter for a figure, or None if the profiler has no such counter."""
     return next((name for pattern in FIGURES[figure] for name in counters if re.fullmatch(pattern, name)), None)
 
 
@@ -85,7 +85,7 @@ def counters(output: str) -> list[Counters]:
     return result
 
 
-# The form of the profiler's output, for rehearsals and tests. The values are not measured.
+# An example of the profiler's output, for rehearsals and tests. Its values are not measured.
 SAMPLE = """==PROF== Connected to process 1
 "ID","Kernel Name","launch__registers_per_thread","gpu__time_duration.sum",\
 "sm__inst_issued.avg.pct_of_peak_sustained_active",\

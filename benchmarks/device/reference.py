@@ -1,4 +1,4 @@
-"""Mini-batch descent by NumPy in any precision, to compare the kernel with."""
+"""Mini-batch descent by NumPy in any precision, as a reference for the kernel."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ Floats = NDArray[np.floating]
 
 
 def sigmoid(z: Floats) -> Floats:
-    """Return σ(z). If exp(−z) overflows, for a large negative z, the result is 0, the right limit."""
+    """Return σ(z). If exp(−z) overflows, the result is 0, which is the limit of σ for z → −∞."""
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-z)))
 

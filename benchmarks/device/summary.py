@@ -23,10 +23,10 @@ def summary(rows: Sequence[Row], notes: Sequence[str], results: Sequence["Result
 
 
 def not_of_a_gpu(rows: Sequence[Row]) -> list[str]:
-    """Return a line that says why no figure comes from a GPU; none if a GPU was measured."""
+    """Return a line that says why no figure comes from a GPU, or [] if a GPU was measured."""
     if any(row.host.get("rehearsal") for row in rows):
         return [REHEARSED]
-    # Without nvidia-smi the host's device is unknown, but then a GPU gives figures.
+    # Without nvidia-smi, `host.device` is "cpu" even on a GPU, but figures then show that a GPU was measured.
     empty = all(row.quantity == "unfinished" or row.case == "device-versions" for row in rows)
     return [NO_GPU] if rows and empty and all(row.host.get("device") == "cpu" for row in rows) else []
 

@@ -9,7 +9,7 @@ from benchmarks.device.context import Context, TaskError
 from benchmarks.device.process import output_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests/gpu"
-# Words of the report's header in tests/gpu_run.py.
+# Words in the header that tests/gpu_run.py adds to pytest's report if the GPU is emulated.
 EMULATED = "emulated on the CPU"
 
 
@@ -18,7 +18,7 @@ def run(context: Context) -> None:
     if not FOLDER.is_dir():
         raise TaskError(f"expected the tests in {FOLDER}, got no such folder")
     flags = ["-p", "no:cacheprovider", "-o", "addopts=", "--import-mode", "importlib"]
-    # The log names a test before it runs, so a test that hangs is known.
+    # The log names each test before it runs, so the log shows which test hangs.
     flags += ["-q", "--collect-only"] if context.rehearse else ["-v", "--durations=5"]
     words = [sys.executable, "-m", "pytest", "-m", "gpu", *flags, str(FOLDER)]
     # pytest starts no test after this time, so its summary appears before the limit of this task.
@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     last = next((line for line in reversed(lines) if re.search(r"\d", line)), lines[-1] if lines else "no output")
     context.note(f"tests: {last.strip('= ')}")
     if not context.rehearse and EMULATED in output:
-        # The tests pass on a CPU too.
+        # Fail the task, because the tests would also pass on a CPU.
         raise TaskError("expected a GPU, and JAX saw none: the tests ran on the CPU")
     counts = {
         word.rstrip("s"): int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Timings of a program that takes about a second. A loop in a command buffer is known to have crashed at its second run,
-# so no program is timed fewer times.
+# Timings of a program that takes about a second. A loop in a command buffer once crashed at its second run, so every
+# program is timed at least this often.
 SLOW_REPEATS = 3
-# Images for the cost and the accuracy. Equal costs show that programs did the same work.
+# Number of images for the cost and the accuracy. Equal costs show that programs did the same work.
 JUDGED = 10_000
 # The precisions of a float32 product on a GPU, and JAX's value for each.
 FLOAT32, TF32 = "float32, highest", "TF32 allowed"
@@ -53,7 +53,7 @@ def _each(run: Callable[[int], T], wait: Callable[[T], object], count: int) -> I
 def outcome(images: data.Images, network: Sequence[NDArray[np.float32]]) -> dict[str, object]:
     """Return the details of a row about a network after one epoch: its cost, and its accuracy on genuine MNIST.
 
-    Both use the first JUDGED training images, so that they take less time than the training.
+    The cost and the accuracy use the first JUDGED training images, so that they take less time than the training.
     """
     arrays = list(zip(network[::2], network[1::2], strict=True))
     examples = Shared(images.x[:JUDGED], images.y[:JUDGED], arrays)
@@ -78,12 +78,12 @@ def time_epochs(
     """Time a compiled epoch of JAX, and store its time and compile time.
 
     Args:
-        context: The task.
+        context: The settings of the task.
         variant: Name of the program.
         precision: Precision of the program.
         epoch: A function of the network, the order, η, x and y. It returns the network.
         images: The training images.
-        networks: Number of networks that are trained at once. The arrays have a leading axis unless it is 1.
+        networks: Number of networks that are trained at once. If above 1, the arrays have a leading axis for them.
         repeats: Number of timings.
         count: Epochs per call.
     """
@@ -104,7 +104,7 @@ def time_epochs(
 
     first, samples = times(run, jax.block_until_ready, repeats)
     after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
-    # The cost after the first epoch shows that all programs did the same work. It is unknown after several epochs.
+    # The cost after the first epoch shows that all programs did the same work. Calls of several epochs do not show it.
     details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
     first, samples = first / count, [t / count for t in samples]
     if networks > 1:

@@ -20,7 +20,7 @@ class Trainer:
 
     Attributes:
         network: w¹, b¹, w², b², with a leading axis if many networks are trained.
-        whole: Examples of the whole mini-batches. PyTorch's programs leave out a short last one.
+        whole: Number of examples in whole mini-batches. PyTorch's programs leave out a short last mini-batch.
     """
 
     def __init__(self, context: Context, images: data.Images, networks: int = 1) -> None:
@@ -77,7 +77,7 @@ def many_by_function(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Sequenc
 
 
 def captured(trainer: Trainer, step: Callable[[], None], length: int) -> Callable[[], object]:
-    """Return a function that makes `length` steps by one CUDA graph, or one by one on a CPU."""
+    """Return a function that makes `length` steps: by one CUDA graph, or on a CPU step by step."""
     import torch
 
     if not trainer.network[0].is_cuda:

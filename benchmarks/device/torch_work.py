@@ -14,7 +14,7 @@ PRECISIONS = {timing.FLOAT32: "highest", timing.TF32: "high"}
 
 
 class Tensor(Protocol):
-    """The part of `torch.Tensor` that the measurements use. PyTorch need not be installed to check their types."""
+    """The part of `torch.Tensor` that the measurements use, so that a type checker does not need PyTorch."""
 
     @property
     def is_cuda(self) -> bool: ...
@@ -79,7 +79,7 @@ def cost(network: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
 
 
 def gradient(cost: Tensor, network: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the derivative of a cost by each array of the network, by autograd."""
+    """Return the derivative of a cost with respect to each array of the network, by autograd."""
     import torch
 
     slopes: Sequence[Tensor] = torch.autograd.grad(cost, network)

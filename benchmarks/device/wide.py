@@ -1,4 +1,4 @@
-"""The gradient of a wide network in bfloat16, and its share of the matrix rate."""
+"""The gradient of a wide network in bfloat16, and its share of the peak rate of matrix products."""
 
 from collections.abc import Callable, Sequence
 

@@ -18,7 +18,7 @@ from jaxgd.descent.record import Buffers, written
 from jaxgd.mesh import control
 from jaxgd.typed import V, custom_vmap, tree_map, vmap
 
-# The flags of the arguments that are batched: trees like them, with True or False for every array.
+# For each argument, a tree like it, with True for each array that is batched and False for the others.
 Flags = list[Any]
 
 
@@ -36,7 +36,7 @@ def _any_element(axis_size: int, in_batched: Flags, x: Array) -> tuple[Array, bo
 
 @custom_vmap
 def no_element(x: Array) -> Array:
-    """Return True if x is false for every batch element. Without vmap, return True, because another test covers x."""
+    """Return True if x is false for every batch element. Without vmap, return True: the loop's other tests cover x."""
     return jnp.array(True)
 
 
@@ -112,14 +112,14 @@ def _updates_made(axis_size: int, in_batched: Flags, count: Array, own: Array) -
 def any_due(i: Array, own: Array, every: Array, even: Array) -> Array:
     """Return True if any batch element records the update that it makes now.
 
-    `own` is the number of this update for each element, and i the number for the whole batch if it is `even`.
+    `own` holds each element's number of this update. If `even` is True, all elements have the same number i.
     """
     return i % every == 0
 
 
 @any_due.def_vmap
 def _any_due(axis_size: int, in_batched: Flags, i: Array, own: Array, every: Array, even: Array) -> tuple[Array, bool]:
-    # The remainders of all elements would take as long as the updates themselves.
+    # Use one number if possible, because the remainders of all elements take as long as the updates themselves.
     return control.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
 
 
@@ -146,7 +146,7 @@ def _write_row(
     axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
     last = len(buffers.table[0] if in_batched[0].table else buffers.table) - 1
     shared = jnp.where(even, _row(last, i, every), last)
-    # One row for all is much faster than a row for each.
+    # Writing to the same row for all elements is much faster than writing to a row for each element.
     filled = vmap(written, in_axes=(axes[0], None, axes[-1]), axis_size=axis_size)(buffers, shared, entry)
 
     def each(buffers: Buffers, own: Array, alive: Array, entry: Buffers) -> Buffers:
@@ -156,7 +156,7 @@ def _write_row(
         after = vmap(each, in_axes=(0, axes[2], axes[4], axes[-1]), axis_size=axis_size)(c[0], own, alive, entry)
         return after, jnp.array(False)
 
-    # A loop that runs once or never. Unlike `cond`, it never copies the buffers.
+    # This loop runs once or never. Unlike `cond`, it never copies the buffers.
     out, _ = control.while_loop(lambda c: c[1], separately, (filled, ~even))
     return out, jax.tree.map(lambda _: True, out)
 

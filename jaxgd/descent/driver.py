@@ -1,4 +1,4 @@
-"""`minimize`: make updates with a rule from a start, and return the solution, the reason for the stop and the path."""
+"""`minimize`: update the variables by a rule, and return the last point, the reason for the stop and the path."""
 
 import dataclasses
 import math
@@ -108,13 +108,13 @@ def minimize(
 
     Data that the cost reads from outside are constants of the compiled program. `minimize` recompiles if the cost's
     closure, a global that its code names, or a field of its object holds another object than at the last call. It does
-    not see a list or NumPy array changed in place, a changed global of another module, or changed data of a cost under
-    `jax.jit`. Pass data that change as args.
+    not see a list or NumPy array changed in place, a changed global of another module, or changed data of a cost that
+    `jax.jit` wraps. Pass data that change as args.
 
     Interruption: a run with `callback`, `seconds` or `progress` returns to the host after each chunk. If the callback
     or the cost raises an exception, or Ctrl-C raises KeyboardInterrupt, this exception has an attribute `state`.
-    `minimize(..., state=error.state)` continues from it bit for bit. The attribute is None if the run has no state
-    yet. A plain run is one compiled call, so Ctrl-C takes effect only at its end.
+    `minimize(..., state=error.state)` continues from this state bit for bit. The attribute is None if the run has no
+    state yet. A plain run is one compiled call, so Ctrl-C takes effect only at its end.
 
     Differentiation: `jax.grad` and `jax.jvp` apply to `v`, `best_v` and `cost` of the solution. The trajectory has no
     derivatives.
@@ -126,7 +126,7 @@ def minimize(
       closure of an optax rule or of `record.function`.
       With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
       The bounds have derivatives too.
-      A run with batches ends at no minimum, so its derivatives raise an error.
+      A run with batches does not end at a minimum, so its derivatives raise an error.
     - "unroll" differentiates through exactly `max_steps` updates, also with respect to v₀ and η. Memory grows with the
       square root of `max_steps`.
 
@@ -164,12 +164,12 @@ def minimize(
             is its norm. The state holds no bounds, so pass them again to continue.
         has_aux: True if the cost returns a pair (C, aux), as in `jax.value_and_grad`; by default False. aux is any tree
             of arrays, and `solution.aux` is its value at `solution.v`. `minimize` evaluates it once for each solution,
-            also for a callback's, and `evaluations` does not count this. Derivatives pass through v and args.
+            also for a callback's, and `evaluations` does not count this. aux has derivatives through v and args.
         batches: A tree of arrays with a leading axis of length m ≥ 1, the same for all; by default None. Update k,
-            counted from 0 and across continued runs, uses batch k mod m: the cost is `cost(v, batch, *args)`. Random
-            keys give every update a fresh key. Indices of examples in `args` copy no data. The state after k updates
-            and entry k of the record hold C and ∇C of batch k mod m. The recorded `actual` therefore compares two
-            batches, and `best_v` has the lowest C of one batch. Batches are traced: new values do not recompile.
+            counted from 0 and across continued runs, uses batch k mod m: the cost is `cost(v, batch, *args)`. A batch
+            may be a random key, or indices of examples that `args` holds, which avoids copies. The state after k
+            updates and entry k of the record hold C and ∇C of batch k mod m. The recorded `actual` therefore compares
+            two batches, and `best_v` has the lowest C of one batch. Batches are traced: new values do not recompile.
             stop="auto" then means None. A `Stop` must have stalled=False, and may set only `diverging` and the
             tolerances of the step. Rules that search with C are refused. To continue bit for bit, pass the same
             batches.
@@ -179,8 +179,8 @@ def minimize(
         raises no error: `solution.outcome` reports it.
 
     Raises:
-        ShapeError: If the cost is not one real scalar, or with `has_aux` no pair, or v0 holds no variable, or v0 does
-            not fit the state or the bounds, or the batches have different lengths.
+        ShapeError: If the cost does not return one real scalar, or a pair with `has_aux`; if v0 holds no variable, or
+            does not fit the state or the bounds; or if the batches have different lengths.
         DtypeError: If v0 is not real floating point, or an argument has the wrong type.
         RangeError: If a number is out of range, a lower bound is above its upper bound, the state belongs to another
             rule, options exclude each other, or a run with batches is differentiated without "unroll".
@@ -198,7 +198,7 @@ def minimize(
         >>> print(solution.trajectory.cost[:3].round(4))
         [2.     1.28   0.8192]
     """
-    # Inside jax.shard_map, a descent whose v differs between devices has no value in common with the others.
+    # Inside jax.shard_map, v may differ between devices. JAX then needs the other arguments marked as differing too.
     args, state, bounds, batches, rule, stop = varying((args, state, bounds, batches, rule, stop), (v0, state))
     v0, args = require_problem(cost, v0, rule, args, max_steps, callback, chunk, seconds, state, has_aux, batches)
     require_bool(WHO, "progress", progress)
@@ -218,8 +218,8 @@ def minimize(
         record = require_record(record, max_steps)
         if record.function is not None:
             record = dataclasses.replace(record, function=seen(record.function))
-    held_steps = None if record is None else max_steps
-    config, traced_rule, args = configured(cost, rule, v0, args, record, held_steps, bool(has_aux))
+    recorded_steps = None if record is None else max_steps
+    config, traced_rule, args = configured(cost, rule, v0, args, record, recorded_steps, bool(has_aux))
     if differentiate == "unroll":
         if stop is not None or record is not None or watch.needs_host or state is not None:
             raise RangeError(
@@ -263,12 +263,12 @@ def _advanced(
 
 
 _advance = jit(_advanced, static_argnames="config")
-# It writes over the carry, which saves memory and needs a program of its own.
+# This program overwrites the carry to save memory.
 _advance_in_place = jit(_advanced, static_argnames="config", donate_argnames="carry")
 
 
 def _bare(config: StaticConfig, carry: Carry[V]) -> Carry[V]:
-    """Return the carry without best_v if that is v: a program would hold it twice."""
+    """Return the carry without best_v if nothing is recorded. best_v is then v, and a program would hold v twice."""
     nothing: Any = None
     return carry if config.record is not None else carry._replace(state=carry.state._replace(best_v=nothing))
 
@@ -298,7 +298,7 @@ def _run(
 
     def solution(carry: Carry[V], first: Array, over: bool) -> Solution[V]:
         reached = _solution(config, stop, carry, first, max_steps if over else None)
-        # The aux at the end follows the derivatives of v.
+        # At the end, `minimize` adds the aux after the derivatives of v.
         return reached if over else _with_aux(config, args, reached)
 
     if watch.needs_host:
@@ -361,7 +361,7 @@ def _without_derivatives(inputs: list[Array], solution: Solution[V]) -> Solution
 @_without_derivatives.defjvp
 def _refuse_derivatives(primals: object, tangents: object) -> NoReturn:
     raise RangeError(
-        f"{WHO}: a run with batches ends at no minimum, so it has no implicit derivative.\n"
+        f"{WHO}: a run with batches does not end at a minimum, so it has no implicit derivative.\n"
         'Use differentiate="unroll", or put jax.lax.stop_gradient around the arguments.'
     )
 
@@ -383,7 +383,7 @@ def _differentiable(
         if box is None:
             minimum = at_minimum(cost, args, v, value, solution.gradient, rtol)
             return minimum
-        # A variable on a bound moves with the bound only. Inside `held`, C and its derivatives then need no mask.
+        # `held` ties each variable on a bound to that bound, so C and its derivatives need no mask.
         minimum = at_minimum(held, (args, box), v, value, solution.gradient, rtol, inside(box, v))
         return hold(box, minimum[0]), *minimum[1:]
 

@@ -48,7 +48,7 @@ def run_in_chunks(
 ) -> Solution[V]:
     """Run a descent in chunks, and return its solution.
 
-    If the arrays span several processes, the clock and the callback's answer of process 0 decide for all of them.
+    If the arrays span several processes, the clock and the callback of process 0 decide for all processes.
 
     If an exception ends the run, its attribute `state` is the state after the last complete chunk. Until the start has
     been checked, it is the state that the caller has given, or None.
@@ -56,7 +56,7 @@ def run_in_chunks(
     Args:
         watch: The caller's options.
         start: A function that returns the carry before the first update.
-        advance: A function that continues a carry until this run has made a number of updates.
+        advance: A function that continues a carry until this run has made a given number of updates.
         solution: A function that returns the solution for a carry, the number of updates before this run, and True at
             the end of the run.
         max_steps: The largest number of updates.
@@ -74,7 +74,7 @@ def run_in_chunks(
                 "Leave them out."
             )
         first = carry.state.step
-        # With 0 updates, check a start where the gradient is within its tolerance.
+        # A call with 0 updates only checks the start, if its gradient is within the tolerance.
         carry = _finished(advance(carry, 0))
         kept, done, length, began = carry.state, 0, watch.chunk or 1, None
         together = spans_processes(carry)
@@ -106,13 +106,13 @@ def run_in_chunks(
                 began = end_of_chunk if began is None else began
         return solution(carry, first, True)
     except BaseException as error:
-        with contextlib.suppress(AttributeError, TypeError):  # A class may forbid new attributes.
+        with contextlib.suppress(AttributeError, TypeError):  # An exception's class may forbid new attributes.
             error.state = kept  # type: ignore[attr-defined]
         raise
 
 
 def _finished(carry: Carry[V]) -> Carry[V]:
-    # A failed or interrupted chunk leaves no state, so wait for its end before its state replaces the last one.
+    # Wait for the end of the chunk: if it fails or is interrupted, the caller keeps the state before it.
     return block_until_ready(carry)
 
 

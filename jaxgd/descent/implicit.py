@@ -14,7 +14,7 @@ from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
 from jaxgd.typed import Real, V, finfo, grad, jvp, tree_leaves, tree_map
 
-# The solution of the linear equation takes more products than the check, so the check needs no tight limit.
+# The number of evaluations that limits the check's products. The limit is not tight: solving the equation takes more.
 _EVALUATIONS = 10**6
 
 
@@ -54,8 +54,8 @@ def _at_minimum_jvp(
         dtype = jnp.result_type(dx)  # A tangent may be a Python number.
         return dx if dtype == jax.dtypes.float0 else dx * factor.astype(dtype)
 
-    # Conjugate gradients return 0 for NaN. Multiply the tangents before and after them by the factor, because reverse
-    # mode runs backward.
+    # Conjugate gradients return 0 if the right-hand side is NaN. Multiply by the factor before and after them: reverse
+    # mode needs the first product, and forward mode the second.
     moved = tree_map(valid, tangents[0])
     # Apply at_minimum again: v depends on args in the second derivative too.
     v, value, gradient = at_minimum(cost, args, v, value, gradient, rtol, free)

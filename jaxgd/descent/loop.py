@@ -55,13 +55,13 @@ class Carry(NamedTuple, Generic[V]):
 
     Attributes:
         state: The state of the descent.
-        i: The number of updates in this run. In a batch, it is one number, right for all elements if `even`.
+        i: The number of updates in this run. Under vmap, it is one number for the batch, exact if `even` is True.
         first: The number of updates before this run.
         even: False if the elements of a batch have made different numbers of updates, because some paused at a test.
         code: The `Reason` as an integer, RUNNING until a test is met.
         every: The number of updates between two recorded entries, one number for the whole batch.
         buffers: The recorded entries; None if nothing is recorded.
-        eigenvector: The Hessian's last eigenvector, where the next search starts; None if sharpness is not recorded.
+        eigenvector: The Hessian's last eigenvector, the start of the next search; None if sharpness is not recorded.
         gradient_norm: ‖∇C‖ at the end, and its tolerance; None without a test of the gradient.
         bounds: The bounds of the variables; None without bounds.
     """
@@ -89,7 +89,7 @@ def start(
     """Return the carry before the first update of a run. Record entry 0, and make the stopping tests at the start."""
     tested_state = with_reduced_gradient(bounds, state)
     code = reason_to_stop(stop, _limits(stop, state), tested_state)
-    # After an update, a smaller η may help. At the start, it cannot.
+    # A start that is not finite has its own reason, because a smaller η cannot help.
     first = (state.step == 0) & (code == int(Reason.NOT_FINITE))
     code = jnp.where(first, int(Reason.START_NOT_FINITE), code)
     code = jnp.where(code == int(Reason.GRADIENT), _UNCHECKED, code)
@@ -116,12 +116,13 @@ def start(
 def advance(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
 ) -> Carry[V]:
-    """Update until a stopping test is met or this run has made `limit` updates.
+    """Make updates until a stopping test is met or this run has made `limit` updates.
 
     The inner loop makes updates. After each update, a cheap check shows whether any test is met. The outer loop finds
     the test that is met, checks progress and thins the record. A step therefore costs about as much as in a bare loop.
-    A single loop with all tests in each step took 40 times as long for 2 variables, 3 times for 1,000, and as long for
-    10⁶ (CPU, float32, nothing recorded). `Descent` makes the same updates and tests without the inner loop.
+    A single loop with all tests in each step took 40 times as long for 2 variables, 3 times as long for 1,000, and the
+    same time for 10⁶ (CPU, float32, nothing recorded). `Descent` makes the same updates and tests without the inner
+    loop.
     A batch element that meets a test pauses until the outer loop has checked it.
     """
 
@@ -157,7 +158,7 @@ def judge(
 def step_once(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, state: DescentState[V], args: tuple[Any, ...]
 ) -> DescentState[V]:
-    """Make one update, unless a test is met."""
+    """Make one update, unless the state meets a stopping test."""
     carry = _run_updates(config, rule, stop, judge(config, rule, stop, state, args), args, 1)
     s = with_scale(carry.state)
     return s._replace(best_v=s.v, best_cost=s.cost)
@@ -166,7 +167,7 @@ def step_once(
 def _run_updates(
     config: StaticConfig, rule: Rule | None, stop: Stop | None, carry: Carry[V], args: tuple[Any, ...], limit: ArrayLike
 ) -> Carry[V]:
-    """Update until every batch element meets a test, a check of progress is due, or the limit is reached.
+    """Make updates until every batch element meets a test, a check of progress is due, or the limit is reached.
 
     The loop also ends after the first update, after each update if `limits.plain` is false, when ‖∇C‖² overflows, and
     when the buffers are full.
@@ -188,7 +189,7 @@ def _run_updates(
     limit = i + least_element(jnp.where(running, jnp.minimum(most, left), limit))
 
     def alive(c: Carry[V]) -> Array:
-        # Make at least one update. If rounding made this test differ from the outer one, the loops would never end.
+        # Make at least one update: if rounding makes this test differ from the outer loop's, the loops still end.
         state = with_reduced_gradient(bounds, c.state)
         return running & (may_go_on(stop, limits, state, follows) | (c.i == carry.i))
 
@@ -227,13 +228,13 @@ def _check_tests(
 
         def stuck() -> Array:
             if rule is not None and rule.spec.caches_value:
-                # The state holds the last v. A second copy of the search would double the time of compilation.
+                # s.rule.v is the v before the last step. A second search would double the compile time.
                 steps = subtract(s.v, s.rule.v)
             else:
                 steps = step_of(config, rule, s, args, c.bounds)[0]
             changes = steps if c.bounds is None else subtract(landing(c.bounds, s.v, steps), s.v)
             still = ~moves(s.v, changes)
-            # A zero step is no stall here: a schedule may begin with 0, and an optimizer may first collect gradients.
+            # For these rules, a zero step is no stall: a schedule may begin with 0, or an optimizer may sum gradients.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
 
@@ -291,7 +292,7 @@ def _confirmed(
     """Check for a minimum near v if ‖∇C‖ is within its tolerance, and return the code and the state.
 
     If v is far from a minimum, the code is RUNNING, with a smaller tolerance, or ZERO_GRADIENT for ∇C = 0.
-    ‖∇C‖ ≤ gradient_atol passes without the check, because it is the caller's own goal.
+    If 0 < ‖∇C‖ ≤ gradient_atol, skip the check, because the caller has set that tolerance.
     """
     s = with_reduced_gradient(c.bounds, c.state)
     can_move = None if c.bounds is None else free(c.bounds, s.v, c.state.gradient)
@@ -324,7 +325,7 @@ def _entry(
     step: tuple[Array, Array, Array],
     vector: V | None,
 ) -> tuple[Buffers, V | None]:
-    """Return one entry of the trajectory, and the Hessian's eigenvector, where the next search starts."""
+    """Return one entry of the trajectory, and the Hessian's eigenvector, the start of the next search."""
     record, kind = config.record, s.cost.dtype
     assert record is not None
     largest = limit = jnp.full((), jnp.nan, kind)
@@ -345,6 +346,6 @@ def _entry(
 
 
 def _first_direction(vector: V) -> V:
-    """Return the last eigenvector, or all ones if it is zero: a direction for the search to start with."""
+    """Return the first direction of the search: the last eigenvector, or all ones if it is zero."""
     length = norm(vector)
     return tree_map(lambda x: jnp.where(length > 0, x, jnp.ones_like(x)), vector)

@@ -79,7 +79,7 @@ def require_problem(
     has_aux: bool,
     batches: object,
 ) -> tuple[VField, tuple[Any, ...]]:
-    """Return v0 and args as arrays, args with the batches. Raise unless all arguments of minimize are valid."""
+    """Return v0 and args as arrays, with the batches in args. Raise unless all arguments of minimize are valid."""
     require_callable(WHO, "cost", cost, "It takes v and the args.")
     require_rule(WHO, "rule", rule)
     require_count(WHO, "max_steps", max_steps, least=0, most=largest_int())
@@ -124,7 +124,7 @@ def require_batches(batches: object) -> None:
 
 
 def require_sampled_rule(rule: Transformation, v0: Tree) -> None:
-    """Raise if a rule compares costs of different updates, which are costs of different batches."""
+    """Raise if a rule compares the costs of two updates, because these are costs of different batches."""
     searches = (SearchState, NewtonState, WolfeState)
     if isinstance(rule, Rule):
         compares = rule.spec.uses_cost
@@ -142,7 +142,7 @@ def require_sampled_rule(rule: Transformation, v0: Tree) -> None:
 
 
 def require_sampled_stop(stop: Stop | None) -> None:
-    """Raise if a test uses C or ∇C of one batch as if it were that of all data."""
+    """Raise if a test is set that C or ∇C of one batch may meet by chance."""
     if stop is None:
         return
     noisy = ("gradient_atol", "gradient_rtol", "cost", "decrease_atol", "decrease_rtol")
@@ -155,7 +155,7 @@ def require_sampled_stop(stop: Stop | None) -> None:
 
 
 def _example(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return args for an abstract evaluation of the cost."""
+    """Return the cost's args; with batches, the shapes and dtypes of the args at the first update."""
     if not isinstance(args, BatchedArgs):
         return args
     return eval_shape(args_at, args, 0)
@@ -169,7 +169,7 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: object) -> None
         out = cost(*args)
         results.append(out)
         if is_pair(out) != has_aux:
-            return jnp.zeros(())  # The errors below tell more.
+            return jnp.zeros(())  # The errors below are clearer.
         c = out[0] if has_aux else out
         require_equal_cost(WHO, c, args[0])
         return c
@@ -255,9 +255,9 @@ def configured(
     max_steps: int | None,
     has_aux: bool = False,
 ) -> tuple[StaticConfig, Rule | None, tuple[Any, ...]]:
-    """Return the static configuration, the traced part of the rule, and the args of the configured cost.
+    """Return the static configuration, the rule if it is a `Rule` or else None, and the args of the configured cost.
 
-    Traced arrays in the cost's closure become args, so that they can be differentiated and mapped over.
+    Traced arrays in the cost's closure become args, so that JAX can differentiate and map over them.
     """
     cost = seen(cost)
     converted, hoisted = jax.closure_convert(cost, v, *_example(args))
@@ -274,7 +274,7 @@ def configured(
 
 
 def require_same_rule(who: str, rule: Transformation, state: DescentState[Any]) -> None:
-    """Raise unless the state may come from this rule."""
+    """Raise unless the state has the structure that this rule gives it."""
     require_variables(who, "state.v", state.v)
     if outline(eval_shape(rule.init, state.v)) != outline(state.rule):
         raise RangeError(

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgd.errors import DtypeError, describe, largest_int, require_bool, require_callable, require_count
 from jaxgd.typed import Generic, Tree, V, tree_map
 
-# The number of entries after entry 0 that a record holds by default. When it is reached, every second entry is dropped.
+# The number of entries after entry 0 that a record holds by default. When the record is full, every second entry is
+# dropped.
 ENTRIES = 1024
 
 
@@ -45,8 +46,8 @@ class Record:
 class Trajectory(NamedTuple, Generic[V]):
     """The recorded path of a descent. Entry j is the point after `step[j]` updates; entry 0 is the start of the run.
 
-    The first axis of every array is the entries, with the batch axes in front under vmap. A plain call returns the
-    entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
+    The first axis of every array runs over the entries. Under vmap, the batch axes come before it. A plain call returns
+    the entries that the run reached. Under `jit` or `vmap` the arrays have a fixed length. Entries after the end of the
     descent are then NaN, or 0 for whole numbers, and `step` keeps counting.
 
     Attributes:
@@ -162,7 +163,7 @@ def thinned(filled: Buffers) -> Buffers:
 def trajectory(
     record: Record, filled: Buffers, begin: Array | int, every: Array, reached: int | None
 ) -> Trajectory[Any]:
-    """Return the trajectory: the entries reached, or all rows if that number is not known."""
+    """Return the trajectory: the entries after up to `reached` updates, or all rows if `reached` is None."""
     columns: dict[str, Any]
     if reached is None:
         rows = filled.table.shape[0] - 1

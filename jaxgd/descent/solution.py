@@ -24,7 +24,7 @@ class Solution(Generic[VField]):
         v: The variables after `steps` updates, a tree like v₀.
         cost: C(v), a scalar.
         gradient: ∇C(v), a tree like v₀.
-        best_v: The variables with the lowest C on the path; v with record=None.
+        best_v: The variables with the lowest C on the path; with record=None, the last v.
         best_cost: C(best_v), a scalar.
         steps: The number of updates. It includes the updates of the earlier runs that `state` continues.
         evaluations: The number of evaluations: C, ∇C or a Hessian-vector product. C and ∇C at one point count as one.
@@ -53,13 +53,13 @@ class Solution(Generic[VField]):
         """Return one element of a batch.
 
         Args:
-            i: The index of the element: an int, a tuple of them for a batch of batches, or a traced index.
+            i: The index of the element: an int, a traced index, or a tuple of indices for a batch of batches.
 
         Returns:
             The solution of this element, with every array indexed by i.
 
         Raises:
-            ShapeError: If this solution is no batch, or i has too many indices or is out of range.
+            ShapeError: If this solution is not a batch, or i has too many indices or is out of range.
 
         Example:
             >>> from jaxgd import gradient_descent, minimize

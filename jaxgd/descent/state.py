@@ -1,4 +1,4 @@
-"""The state of a descent between two updates, and the args of its cost after a number of updates."""
+"""The state of a descent between two updates, and the args of the cost at each update."""
 
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ class DescentState(NamedTuple, Generic[V]):
 
 
 class BatchedArgs(NamedTuple):
-    """The args of a cost that gets another batch at every update.
+    """The args of a cost that gets a new batch at every update.
 
     Attributes:
         batches: All batches: a tree of arrays with a leading axis of length m.

@@ -35,13 +35,13 @@ class Descent:
     A loop `while not done: step` makes the updates of `minimize(…, record=None)` and ends with the same outcome. The
     numbers agree within rounding, which depends on how XLA compiles the loop. On a CPU they agree bit for bit in all
     tests. States are interchangeable: `minimize(…, state=state)` continues from a state of this loop, and this loop
-    from `solution.state`. A call of a compiled method takes about 1 ms on the host. For many small updates, use
-    `minimize`, or put the loop under `jit`.
+    can continue from `solution.state`. A call of a compiled method takes about 1 ms on the host. For many small
+    updates, use `minimize`, or put the loop under `jit`.
 
-    `args` are the further arguments of the cost. `step` moves along the gradient that its state holds, and evaluates C
-    and ∇C at the new v with its own args. A rule that uses only gradients may therefore get other args in every step,
-    such as mini-batches. A rule that searches needs the same args in every step. A test on the gradient of one
-    mini-batch stops by chance, so use stop=None there.
+    `args` are the further arguments of the cost. `step` moves along the gradient in the given state, and evaluates C
+    and ∇C at the new v with the args of this call. A rule that uses only gradients may therefore get other args in
+    every step, such as mini-batches. A rule that searches needs the same args in every step. With mini-batches, use
+    stop=None, because the gradient of one mini-batch may meet a test by chance.
 
     `step` has forward-mode derivatives only. For reverse mode through the updates, use `minimize` with
     differentiate="unroll".
@@ -50,7 +50,7 @@ class Descent:
         cost: The function to minimize; `cost(v, *args)` returns one real scalar.
         rule: One of jaxgd's rules, such as `gradient_descent(0.1)`, or any optax transformation.
         stop: The stopping tests: a `Stop`, "auto" (default) as in `minimize`, or None. With None, a descent ends only
-            where C is infinite or NaN.
+            if C is infinite or NaN.
 
     Example:
         >>> from jaxgd import gradient_descent
@@ -89,7 +89,7 @@ class Descent:
         Raises:
             ShapeError: If the cost is not one real scalar, or v0 holds no variable.
             DtypeError: If v0 is not real floating point, or an argument has the wrong type.
-            RangeError: If a number of `stop` is out of range.
+            RangeError: If a number in `stop` is out of range.
         """
         require_args(WHO, args)
         require_variables(WHO, "v0", v0)
@@ -108,7 +108,7 @@ class Descent:
         return _init(config, rule, v0, args)
 
     def step(self, state: DescentState[V], *args: Any) -> DescentState[V]:
-        """Return the state after one update. A descent that is done stays as it is.
+        """Return the state after one update. If the descent is done, no update is made.
 
         Args:
             state: The state before the update.
@@ -137,7 +137,7 @@ class Descent:
         return self.outcome(state, *args).code != int(Reason.RUNNING)
 
     def outcome(self, state: DescentState[Any], *args: Any) -> Outcome:
-        """Return the reason why the descent is done; RUNNING if it is not.
+        """Return the reason why the descent is done; RUNNING if it is not done.
 
         Args:
             state: The state to test.

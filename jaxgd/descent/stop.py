@@ -38,14 +38,14 @@ class Stop:
     only the gradient. C is then evaluated at the end and in the checks for a stall, and the gradient is tested for
     infinities and NaN instead of C.
 
-    With bounds, ∇C means the reduced gradient here, and H the Hessian of the variables that can move. The reduced
-    gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
+    With bounds, ∇C in these tests is the reduced gradient, and H the Hessian of the variables that can move. The
+    reduced gradient is ∇C with 0 for each variable on a bound where −∇C points out of the box.
 
     The relative tolerance of the gradient depends on the start: a bad start makes it loose. A gradient above
     gradient_atol must therefore also pass a check by Newton's equation H d = ∇C. With r = gradient_rtol, it passes if
     ‖d‖ ≤ r^⅔ · max(‖v‖, min(1, ‖v₀‖)) or ½∇Cᵀd ≤ max(r^⅔ · min(1, C₀), r · |C|), with C₀ = max(|C(v₀)|, |C(v₁)|), and
     H has no curvature ≤ 0 along the directions tried. If the check fails, the tolerance becomes a tenth of ‖∇C‖, and
-    the run continues. For ∇C = 0, H must be positive at v₀, and must have no negative curvature after updates.
+    the run continues. For ∇C = 0, H must have only positive curvature at v₀, and no negative curvature after updates.
     Otherwise the outcome is ZERO_GRADIENT, which is not ok.
 
     The check solves the equation by conjugate gradients, with at most max(20, a quarter of the evaluations)
@@ -142,8 +142,8 @@ def require_stop(stop: Stop, dtype: DTypeLike) -> None:
             raise RangeError(f"minimize: stop.{field.name} must be {words}, got {shown(x)}.")
         if field.name.endswith("rtol") and 0 < x < eps:
             warnings.warn(
-                f"minimize: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: it may "
-                f"never be reached. Use a wider dtype, or at least {eps:.1g}.",
+                f"minimize: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: the "
+                f"tolerance may never be reached. Use a wider dtype, or at least {eps:.1g}.",
                 stacklevel=4,
             )
 
@@ -159,7 +159,7 @@ class Limits(NamedTuple):
         lowest: C at or below this stops the run.
         highest: C above this stops the run.
         gradient: ‖∇C‖ at or below this stops the run.
-        plain: False if the squares in ‖∇C‖² may overflow or underflow. ‖∇C‖ is then known only in the outer loop.
+        plain: False if the squares in ‖∇C‖² may overflow or underflow. Only the outer loop then tests ‖∇C‖ reliably.
     """
 
     lowest: Array
@@ -182,7 +182,7 @@ def limits_of(stop: Stop | None, first_norm: Array, scale: Array) -> Limits:
             highest = jnp.where((bound > 0) & (bound < highest), bound, highest).astype(dtype)
         if stop.needs_gradient_norm:
             gradient = jnp.asarray(_tolerance(stop.gradient_atol, stop.gradient_rtol, first_norm), dtype)
-            # The factor 10⁶ leaves room for ‖∇C‖ to fall below the tolerance or rise above ‖∇C(v₀)‖.
+            # The factor 10⁶ allows ‖∇C‖ to fall below the tolerance or rise above ‖∇C(v₀)‖.
             plain = (gradient > known.tiny**0.5 * 1e6) & (first_norm < known.max**0.5 * 1e-6)
     return Limits(lowest, highest, gradient, plain)
 
@@ -238,9 +238,10 @@ def may_go_on(stop: Stop | None, limits: Limits, s: DescentState[Any], cost_know
 
 
 def reason_to_stop(stop: Stop | None, limits: Limits, s: DescentState[Any]) -> Int[Array, ""]:
-    """Return the Reason of the first test that is met, or RUNNING if none is. The loop itself checks for a stall.
+    """Return the Reason of the first test that is met, or RUNNING if no test is met.
 
-    If a test is met and C is not finite, or ∇C in a test of the gradient, return NOT_FINITE.
+    Return NOT_FINITE if a test is met and C is not finite, or ∇C is not finite and the gradient is tested. The loop
+    itself checks for a stall.
     """
     needs_gradient = stop is not None and stop.needs_gradient_norm
     tests = _tests(stop, limits, s, norm(s.gradient) if needs_gradient else None)

@@ -41,11 +41,11 @@ class StaticConfig:
 
 
 def rule_of(config: StaticConfig, rule: Rule | None) -> Transformation:
-    """Return the optax transformation to use."""
+    """Return the rule as a transformation that takes extra arguments."""
     if rule is not None:
         return rule
     if not isinstance(config.rule, optax.GradientTransformation):
-        # An example is optax.MultiSteps: it passes extra arguments on, but its type does not show that.
+        # optax.MultiSteps, for example, takes extra arguments although it is not a GradientTransformation.
         made: Transformation = optax.GradientTransformationExtraArgs(config.rule.init, config.rule.update)
     else:
         made = optax.with_extra_args_support(config.rule)
@@ -60,7 +60,7 @@ def cost_with(config: StaticConfig, args: tuple[Any, ...]) -> Callable[[V], Arra
 def begin(
     config: StaticConfig, rule: Rule | None, v: V, args: tuple[Any, ...], bounds: Bounds | None = None
 ) -> DescentState[V]:
-    """Return the state before the first update. Bounds project v."""
+    """Return the state before the first update. With bounds, v is projected onto the box."""
     v = project(bounds, v)
     return state_at(config, rule, v, *value_and_grad(cost_with(config, args_at(args, 0)))(v), bounds)
 
@@ -102,10 +102,10 @@ def resume(
 ) -> DescentState[V]:
     """Return a given state with C and ∇C of this cost and these args.
 
-    Two programs may round C and ∇C differently. Return the state unchanged if they agree with it within rounding: a
-    continued run then gives the same bits as a single one. Otherwise the cost or its args have changed. Then reset the
-    fields that depend on older costs, and the state of a rule that uses the cost. Reset them also if v or best_v is
-    outside the bounds. v is projected onto the box.
+    Two programs may round C and ∇C differently. Return the state unchanged if the new C and ∇C equal those in the state
+    within rounding: a continued run then gives the same bits as a single run. Otherwise the cost or its args have
+    changed. Then reset the fields that depend on older costs, and the state of a rule that uses the cost. Reset them
+    also if v or best_v is outside the bounds. With bounds, v is projected onto the box.
     """
     outside = jnp.array(False)
     if bounds is not None:
@@ -134,7 +134,7 @@ def resume(
     same = close[0] & close[1] & (jnp.isfinite(new[0]) == jnp.isfinite(s.cost))
     changed = state_at(config, rule, s.v, *new, bounds)
     if bounds is not None:
-        # Other bounds may free variables at a minimum.
+        # New bounds may free a variable although the old reduced gradient was 0.
         same &= ~outside & ((s.first_norm > 0) | (changed.first_norm == 0))
     changed = changed._replace(
         rule=changed.rule if rule is not None and rule.spec.uses_cost else s.rule,
@@ -164,7 +164,7 @@ def cost_of(config: StaticConfig, v: Tree, args: tuple[Any, ...]) -> Array:
 def step_of(
     config: StaticConfig, rule: Rule | None, s: DescentState[V], args: tuple[Any, ...], bounds: Bounds | None = None
 ) -> tuple[V, Any]:
-    """Return Δv and the rule's next state. With bounds, v + Δv may lie outside."""
+    """Return Δv and the rule's next state. With bounds, v + Δv may lie outside the box."""
 
     def cost(v: V, bounds: Bounds | None = bounds) -> Array:
         # Optax's line searches require that value_fn takes the extra arguments.
@@ -225,7 +225,7 @@ def one_update(
         c = jnp.asarray(c, kind)
     else:
         c, gradient, known = s.cost, grad(cost_with(config, args))(v), 0
-    # Fields that no test and no record needs keep their values, which costs nothing.
+    # To save time, leave each field unchanged that no test and no record needs.
     state = s._replace(v=v, cost=c, gradient=gradient, rule=rule_state)
     if (extra := _evaluations(rule_state)) is not None:
         state = state._replace(evaluations=s.evaluations + extra - known)

@@ -41,7 +41,7 @@ _LEAST_RTOL = 1e-9
 # The cotangents for a scalar f. The first is 1, because it gives the gradient. The others differ in sign and
 # size, because a wrong rule may treat them differently.
 _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
-# The value that a rule returns may differ from f by this fraction in float64.
+# The value that a custom rule returns under `jax.vjp` may differ from f by this fraction in float64.
 _SAME_VALUE = 1e-9
 # If the first directions leave a leaf in doubt, the check tries at least this number of directions in it.
 _DIRECTIONS = 4
@@ -100,15 +100,15 @@ def check_gradients(
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient by autodiff, and that the
             Hessian is symmetric. Default 1.
         reference: A function with the arguments and the results of f that has the intended derivative. The derivatives
-            of f are compared with the quotients of `reference`: for a straight-through estimator, a reversed gradient,
-            or a fixed point that is differentiated through one step. Default: f.
+            of f are compared with the quotients of `reference`. Examples are a straight-through estimator, a reversed
+            gradient, and a fixed point that is differentiated through one step. Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
             above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
             float64) is "cannot tell".
         nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1,
             for backward passes that add in a varying order. Default 0.
-        seconds: The time in seconds after which the check starts no further stage, above 0. Leaves that are undecided
-            then are "cannot tell". A running XLA program cannot be stopped. Default: none.
+        seconds: The time in seconds after which the check starts no further stage, above 0. Leaves that are still
+            undecided are then "cannot tell". A running XLA program cannot be stopped. Default: none.
         directions: The number of random directions to try in each leaf, from 1 to 1000. If they leave a leaf in doubt,
             the check tries at least 4 in that leaf. Default 3.
         seed: The seed of the random directions and cotangents, at least 0. Default 0.
@@ -119,9 +119,9 @@ def check_gradients(
         The report then lists the misfit in `findings` or in the leaf's checks.
 
     Raises:
-        DtypeError: If no leaf can be differentiated, f returns no floats, f, reference or a given derivative is not
-            callable, has_aux is not True or False, a numeric option is not a number, or the call is inside jit, grad or
-            vmap.
+        DtypeError: If no leaf can be differentiated; if f returns no floats; if f, reference or a given derivative is
+            not callable; if has_aux is not True or False; if a numeric option is not a number; or if the call is inside
+            jit, grad or vmap.
         ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f returns no pair
             with `has_aux`, or the results of f and reference differ in shape.
         RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.
@@ -208,7 +208,7 @@ def check_gradients(
             rtol=rtol, nondeterminism=nondeterminism, seconds=clock.left(), directions=directions, seed=seed
         )
         second = check_second_order(check_gradients, prepared, problem, [np.asarray(x[0]) for x in w], options)
-    # The comparisons in the user's dtype ran f outside the runner.
+    # The runner does not count the evaluations of f in the user's dtype.
     evaluations = d.runner.runs.get(Value(problem), 0) + 2 * len(run.consistency)
     dtype = "float64" if sampler.in_float64 else str(prepared.v[0].dtype)
     how = f"for arguments in {dtype}" if sampler.coarse else f"in {dtype}"
@@ -271,10 +271,10 @@ def _value_of_the_rule(d: Derivatives, sampler: Sampler, rtol: float | None) -> 
         return []
     value, size = sampler.zeros[0]
     terms = [np.real(w[0] * y) for w, y in zip(d.shared.cotangents, d.outputs, strict=True)]
-    apart = abs(sum(float(np.sum(x)) for x in terms) - value) / size if size else 0.0
-    if not math.isfinite(apart) or apart <= max(_SAME_VALUE, rtol or 0.0):
+    difference = abs(sum(float(np.sum(x)) for x in terms) - value) / size if size else 0.0
+    if not math.isfinite(difference) or difference <= max(_SAME_VALUE, rtol or 0.0):
         return []
-    return [Consistency("f = its value under jax.vjp", Verdict.WRONG, Cause.OTHER_VALUE, apart)]
+    return [Consistency("f = its value under jax.vjp", Verdict.WRONG, Cause.OTHER_VALUE, difference)]
 
 
 def _require(

@@ -1,4 +1,4 @@
-"""Labels that do not count from 0 and transposed images are named, and read right on request."""
+"""Labels that do not count from 0 and transposed images give a warning or an error, and arguments correct them."""
 
 import warnings
 
@@ -15,7 +15,7 @@ BOTH = {"labels_from": 1, "transpose": True}
 
 
 def write(folder, *, prefix="", labels_from=0, transpose=False, digits=None):
-    """Write digits as IDX files that follow these conventions."""
+    """Write digits as IDX files with this prefix, first label and orientation."""
     data = load_dataset("digits")
     for split in ("train", "test"):
         images, labels = getattr(data, split)
@@ -26,7 +26,7 @@ def write(folder, *, prefix="", labels_from=0, transpose=False, digits=None):
 
 
 def silently(folder, **arguments):
-    """Load a folder. A warning is an error."""
+    """Load a folder, and raise an error if it gives a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return load_idx(folder, **arguments)
@@ -46,7 +46,7 @@ def upright(tmp_path):
 
 
 @pytest.mark.parametrize("in_files", [True, False], ids=["names of files", "name of the folder"])
-def test_named_conventions_must_be_stated_and_give_the_same_data(tmp_path, upright, in_files):
+def test_named_conventions_need_both_arguments_and_then_give_the_same_data(tmp_path, upright, in_files):
     folder = tmp_path / ("mine" if in_files else "EMNIST")
     folder.mkdir()
     write(folder, prefix="emnist-letters-" * in_files, labels_from=1, transpose=True)
@@ -63,8 +63,8 @@ def test_named_conventions_must_be_stated_and_give_the_same_data(tmp_path, uprig
     assert same(load_dataset(str(folder), **BOTH), upright)
 
 
-def test_labels_that_do_not_start_at_0_are_named(tmp_path, upright):
-    """Without the argument nothing is changed: the labels stay, and class 0 has no example."""
+def test_labels_that_do_not_start_at_0_give_a_warning(tmp_path, upright):
+    """Without labels_from, the labels do not change, and class 0 has no example."""
     write(tmp_path, labels_from=3)
     with pytest.warns(UserWarning, match=r"labels run from 3 to 12.*pass labels_from=3 \(--labels-from 3\)\.$"):
         dataset = load_idx(tmp_path)
@@ -75,7 +75,7 @@ def test_labels_that_do_not_start_at_0_are_named(tmp_path, upright):
         load_idx(tmp_path, labels_from=4)
 
 
-def test_the_labels_of_letters_remind_of_emnist(tmp_path):
+def test_labels_from_1_to_26_give_a_warning_about_letters(tmp_path):
     images, labels = np.zeros((52, 4, 4), np.uint8), np.arange(52, dtype=np.uint8) % 26 + 1
     for split in ("train", "test"):
         write_idx(tmp_path / f"{split}-images", images)
@@ -85,7 +85,7 @@ def test_the_labels_of_letters_remind_of_emnist(tmp_path):
     assert silently(tmp_path, labels_from=1).classes == 26
 
 
-def test_transposed_digits_are_named(tmp_path, upright):
+def test_transposed_digits_give_a_warning(tmp_path, upright):
     write(tmp_path, transpose=True)
     with pytest.warns(UserWarning, match=r"look like transposed digits.*Pass transpose=True \(--transpose\)"):
         dataset = load_idx(tmp_path)
@@ -98,9 +98,9 @@ def test_transposed_digits_are_named(tmp_path, upright):
 
 
 @pytest.mark.parametrize("n", [500, 50_000])
-def test_mnists_digits_are_told_from_transposed_ones(genuine_mnist, n):
+def test_upright_digits_of_mnist_give_no_warning_and_transposed_ones_do(genuine_mnist, n):
     images, labels = load_idx(genuine_mnist, transpose=False).train
-    order = np.argsort(labels[:n], kind="stable")  # as in a file that is sorted by class
+    order = np.argsort(labels[:n], kind="stable")  # The order of a file that is sorted by class.
     part = Part(images[:n][order], labels[:n][order])
     assert not _are_transposed_digits(part)
     assert _are_transposed_digits(part._replace(images=part.images.swapaxes(1, 2)))
@@ -115,7 +115,7 @@ def test_other_images_are_not_taken_for_digits(seed):
         *(Part(images, rng.permutation(10).astype(np.uint8)[labels]) for _ in range(20)),
         *(Part(np.rot90(images, turns, (1, 2)), labels) for turns in (1, 2, 3)),
         Part(images[:, :, ::-1], labels),
-        Part(images // 2 + images.swapaxes(1, 2) // 2, labels),  # as similar to digits before as after a transposition
+        Part(images // 2 + images.swapaxes(1, 2) // 2, labels),  # A transposition does not change these images.
         Part(blots, np.arange(50, dtype=np.uint8) // 5),
         Part(np.zeros_like(images), labels),
         Part(images[:, :, :7], labels),
@@ -136,13 +136,13 @@ def test_other_images_are_not_taken_for_digits(seed):
     ],
     ids=str,
 )
-def test_unfit_conventions_are_refused(tmp_path, arguments, error, match):
+def test_invalid_arguments_are_refused(tmp_path, arguments, error, match):
     write(tmp_path)
     with pytest.raises(error, match=match):
         load_idx(tmp_path, **arguments)
 
 
-def test_named_sets_take_no_conventions():
+def test_named_data_sets_refuse_both_arguments():
     for given in ({"labels_from": 0}, {"transpose": False}):
         with pytest.raises(RangeError, match="'digits' has labels from 0 and upright images"):
             load_dataset("digits", **given)

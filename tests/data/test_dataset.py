@@ -23,7 +23,7 @@ def test_arrays_are_read_only_and_not_copied():
     assert np.shares_memory(dataset.train.images, mine.images)
     for array in (*dataset.train, *dataset.validation, *dataset.test):
         assert not array.flags.writeable
-    mine.images[0, 0, 0] = 1  # the caller's own array stays writable
+    mine.images[0, 0, 0] = 1  # The caller's own array stays writable.
 
 
 def test_a_dataset_is_frozen():

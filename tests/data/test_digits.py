@@ -20,7 +20,7 @@ def test_the_original_values_have_the_known_checksum():
     assert sha256(labels) == "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0"
 
 
-def test_the_original_values_equal_scikit_learns():
+def test_the_original_values_equal_those_of_scikit_learn():
     theirs = pytest.importorskip("sklearn.datasets").load_digits()
     values, labels = read_original()
     np.testing.assert_array_equal(values, theirs.images)

@@ -12,11 +12,11 @@ from jaxgd.errors import DataError, MissingDependencyError
 
 
 def assert_nothing_incomplete(folder):
-    """Assert that the folder has no file under a final name, and no folder of an incomplete download."""
+    """Assert that the folder has no file, and no temporary folder of an incomplete download."""
     assert [path for path in folder.rglob("*") if path.is_file() or ".tmp." in path.name] == []
 
 
-def test_the_table_equals_tensorflow_datasets():
+def test_sizes_and_checksums_equal_those_of_tensorflow_datasets():
     checksums = pytest.importorskip("tensorflow_datasets.core.download.checksums")
     theirs = checksums.get_all_url_infos()
     for name in ("mnist", "fashion_mnist", "kmnist"):
@@ -36,9 +36,9 @@ def test_a_second_load_needs_no_server(tiny, server, tmp_path, capsys):
 
     asked = len(server.asked)
     tiny.assert_loaded(load_dataset("mnist", data))
-    assert len(server.asked) == asked  # no request at all, not even a probe
+    assert len(server.asked) == asked  # The second load makes no request.
 
-    tiny.serve_from("http://127.0.0.1:1/")  # a closed port: cached files are identified by checksum, not by address
+    tiny.serve_from("http://127.0.0.1:1/")  # The port is closed. Checksums identify cached files, not addresses.
     tiny.assert_loaded(load_dataset("mnist", data))
     assert capsys.readouterr() == ("", "")
 
@@ -53,7 +53,7 @@ def test_only_missing_files_are_downloaded(tiny, server, tmp_path):
 
 
 def test_a_cache_of_tensorflow_datasets_is_used(tiny, tmp_path, monkeypatch):
-    """The cache holds each file and its .INFO file. Older versions of tensorflow-datasets omit the folder."""
+    """The cache holds each file and its .INFO file. Older versions of tensorflow-datasets omit the folder `mnist`."""
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     for downloads in (tmp_path / "new" / "downloads" / "mnist", tmp_path / "old" / "downloads"):
         tiny.copy_to(downloads)
@@ -82,7 +82,7 @@ def test_a_download_with_a_wrong_checksum_is_refused(server, tmp_path):
     with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz could not be downloaded(.|\n)*checksum"):
         load_dataset("mnist", tmp_path / "data")
     left = [path for path in (tmp_path / "data").rglob("*") if "t10k-labels" in path.name or ".tmp." in path.name]
-    assert left == []  # the three correct files may stay
+    assert left == []  # The three correct files may stay.
 
 
 def test_a_truncated_download_is_refused(server, tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures with uneven light, frames, tables, colors and several digits: the ink and the digits that are found."""
+"""`separate` and `find_digits` find ink and digits despite uneven light, frames, tables, colors and several digits."""
 
 import time
 
@@ -27,13 +27,13 @@ def strokes(*lines, width=12, shape=(SIDE, SIDE)):
 
 
 def photo(ink, light=1.0, *, paper=220, stroke=40):
-    """Photograph ink on paper under a light from 0 to 1, with a little grain."""
+    """Return an artificial photograph of ink on paper under a light from 0 to 1, with a little noise."""
     grain = np.random.default_rng(0).normal(0, 1.5, ink.shape)
     return np.rint(np.clip(light * (paper + (stroke - paper) * ink) + grain, 0, 255)).astype(np.uint8)
 
 
 def framed(gray):
-    """Return the one digit in a gray picture as the network sees it."""
+    """Return the only digit in a gray picture, fitted to MNIST's frame."""
     (digit,) = find_digits(separate(gray))
     return fit_to_frame(digit.image, MNIST).astype(int)
 
@@ -53,7 +53,7 @@ DISTANCE = np.hypot(*np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SI
 
 
 def with_line(gray, width, sides, start=0):
-    """Draw a line along sides, of the opposite brightness."""
+    """Draw lines of the opposite brightness along these sides of the picture."""
     level = 20 if gray[0, 0] > 128 else 235
     for side in sides:
         rotated = np.rot90(gray, side)  # a view
@@ -62,7 +62,7 @@ def with_line(gray, width, sides, start=0):
 
 
 def on_table(gray, turn):
-    """Lay the picture, cut to a smaller sheet, on a grainy table of the opposite brightness."""
+    """Crop the picture to a smaller sheet, and put it, turned, on a noisy table of the opposite brightness."""
     sheet = ndimage.rotate(np.pad(np.ones((SIDE - 50, SIDE - 50)), 25), turn, reshape=False, order=1)
     level = 45 if gray[0, 0] > 128 else 210
     table = level + np.random.default_rng(1).normal(0, 5, gray.shape)
@@ -77,7 +77,7 @@ def board(ink, light=1.0):
     return photo(ink, light, paper=50, stroke=230)
 
 
-# Each makes a picture of ink with `plain` or `board`.
+# Each function makes a picture of ink. `take` is `plain` or `board`.
 PHOTOS = {
     "light from the left": lambda ink, take: take(ink, 1 - 0.5 * ALONG),
     "light from below": lambda ink, take: take(ink, 0.5 + 0.5 * ALONG[:, None]),
@@ -94,20 +94,20 @@ PHOTOS = {
 }
 
 
-# Dark paper shows little of the light, so light ink fades with the light.
+# The cases for light ink on dark paper. The others are left out, because uneven light dims the ink and not the paper.
 SURROUNDED = [case for case in PHOTOS if "line" in case or "table" in case]
 
 
 @pytest.mark.parametrize(("case", "take"), [(case, plain) for case in PHOTOS] + [(case, board) for case in SURROUNDED])
 def test_a_photograph_is_read_as_the_clean_picture(case, take, seven):
-    """The mean difference is at most 2.4 of 255. The center of mass may round to the next pixel."""
+    """The mean difference was at most 2.4 of 255; 4 is allowed. The center of mass may round to the next pixel."""
     clean, read = framed(take(seven)), framed(PHOTOS[case](seven, take))
     assert min(np.abs(np.roll(read, shift, 1) - clean).mean() for shift in (-1, 0, 1)) <= 4
 
 
 @pytest.mark.parametrize("case", PHOTOS)
 def test_the_photographs_need_more_than_one_level_of_paper(case, seven, clean):
-    """The comparison would notice: the whole photograph, with its dark ink inverted, is blank or another image."""
+    """Without `separate`, the comparison fails: the inverted photograph is blank or differs from the clean picture."""
     try:
         whole = fit_to_frame(255 - PHOTOS[case](seven, plain), MNIST)
     except DataError:
@@ -116,8 +116,8 @@ def test_the_photographs_need_more_than_one_level_of_paper(case, seven, clean):
 
 
 @pytest.mark.parametrize("ink", [1.0, 0.45], ids=["black", "pencil"])
-def test_clean_pictures_are_passed_on_whole(ink, seven):
-    """Bit for bit: gray values with even paper are only inverted."""
+def test_clean_pictures_are_only_inverted(ink, seven):
+    """If the paper is even, the ink is the inverted picture, bit for bit."""
     gray = photo(ink * seven)
     picture = separate(gray)
     (digit,) = find_digits(picture)
@@ -127,14 +127,14 @@ def test_clean_pictures_are_passed_on_whole(ink, seven):
 
 
 def test_pictures_of_few_pixels_have_even_paper():
-    """In an image of 28×28, a stroke may be as wide as a shadow."""
+    """In an image of 28×28 pixels, a stroke may be as wide as a shadow."""
     gray = photo(strokes(SEVEN, width=5, shape=(28, 28)), 1 - 0.5 * np.linspace(0, 1, 28))
     np.testing.assert_array_equal(separate(gray).ink, 255 - gray)
 
 
 @pytest.mark.parametrize("width", [3, 7, 31])
 @pytest.mark.parametrize("name", ["maximum", "minimum"])
-def test_the_windows_agree_with_scipys(width, name):
+def test_maxima_and_minima_of_windows_equal_scipys(width, name):
     values = np.random.default_rng(0).integers(0, 256, (50, 37)).astype(np.uint8)
     expected = getattr(ndimage, f"{name}_filter")(values, width, mode="nearest")
     np.testing.assert_array_equal(_extreme(values, width, getattr(np, name)), expected)
@@ -143,7 +143,7 @@ def test_the_windows_agree_with_scipys(width, name):
 # Channels.
 
 
-def test_sixteen_bit_files_may_hold_bytes(seven, clean, tmp_path):
+def test_sixteen_bit_files_may_hold_values_of_8_or_12_bits(seven, clean, tmp_path):
     for bits, peak in ((8, 255), (12, 4095), (16, 65535)):
         values = np.rint(photo(seven) / 255 * peak).astype(np.uint16)
         Image.fromarray(values).save(tmp_path / f"{bits}.png")
@@ -166,7 +166,7 @@ def test_an_opaque_sheet_with_transparent_surroundings_is_read_by_its_colors(sev
     assert np.abs(framed(gray_of(picture)) - clean).mean() <= 6
 
 
-def test_equally_gray_colors_are_told_apart(seven, clean):
+def test_ink_and_paper_of_equal_gray_level_are_separated_by_color(seven, clean):
     red, green = np.array([200, 110, 90.0]), np.array([60, 0, 90.0])
     green[1] = (0.299 * (200 - 60) + 0.587 * 110) / 0.587
     colors = Image.fromarray(np.rint(red + seven[..., None] * (green - red)).astype(np.uint8))
@@ -175,7 +175,7 @@ def test_equally_gray_colors_are_told_apart(seven, clean):
 
 
 def test_blue_ink_on_white_keeps_its_gray_level(seven):
-    """One channel is stronger, but not by far."""
+    """One channel has a stronger contrast than the gray level, but only a little stronger."""
     blue = Image.fromarray(np.rint(255 + seven[..., None] * (np.array([30, 60, 200]) - 255)).astype(np.uint8))
     np.testing.assert_array_equal(gray_of(blue), np.asarray(blue.convert("L")))
 
@@ -192,7 +192,7 @@ def found(*lines, shape=WIDE, gray=None):
 
 
 def test_digits_are_found_from_left_to_right():
-    """The image of a digit is the same as if it were alone, and the box is in pixels of the picture."""
+    """Other digits do not change the image of a digit, and its box is in pixels of the picture."""
     nine = tuple((x + 1.0, y) for x, y in SEVEN)
     digits = found(nine, SEVEN, ONE)
     assert [digit.box[1] for digit in digits] == sorted(digit.box[1] for digit in digits)
@@ -219,11 +219,11 @@ def test_digits_are_found_from_left_to_right():
     ],
     ids=["detached bar", "broken stroke", "bridge", "open four", "two ones", "one above the other", "three ones"],
 )
-def test_parts_of_a_digit_are_told_from_digits(lines, count):
+def test_parts_of_one_digit_are_merged_and_separate_digits_are_not(lines, count):
     assert len(found(*lines)) == count
 
 
-def test_dust_is_no_digit():
+def test_dust_is_not_a_digit():
     gray = photo(strokes(ONE, shape=WIDE))
     gray[20:23, 20:23] = gray[180:182, 380:384] = 40
     (digit,) = found(gray=gray)
@@ -237,7 +237,7 @@ def test_dust_inside_the_box_is_erased(seven):
     top, left, bottom, right = digit.box
     assert top < 130 < bottom
     assert left < 70 < right
-    margin = 6  # of the cut and of the paper around it
+    margin = 6  # pixels between the box and the edge of the digit's image
     assert digit.image[130 - top + margin, 70 - left + margin] == 0
     assert digit.image.max() > 150
 
@@ -249,15 +249,14 @@ def test_ink_that_leaves_the_picture_is_reported(turns):
     assert digit.touches
 
 
-def test_the_frame_alone_is_not_removed():
-    """A line at the edge may be the only ink."""
+def test_a_line_at_the_edge_is_kept_if_it_is_the_only_ink():
     gray = photo(strokes(((0.03, 0.1), (0.03, 0.9))))
     assert len(found(gray=gray)) == 1
 
 
 @pytest.mark.parametrize("rows", [1, 12])
 def test_a_picture_of_many_dots_is_refused(rows):
-    """Merging takes the square of the number of groups, so it is left out if they are more than 1,000."""
+    """The time of merging grows with the square of the number of shapes, so more than 1,000 are not merged."""
     gray = np.full((140, 1400), 220, np.uint8)
     for row, column in np.ndindex(rows, 130):
         gray[10 * row + 13 : 10 * row + 17, 10 * column + 43 : 10 * column + 47] = 40
@@ -266,8 +265,8 @@ def test_a_picture_of_many_dots_is_refused(rows):
 
 
 @pytest.mark.parametrize("gap", [4, 16])
-def test_a_thousand_shapes_take_seconds(gap):
-    """Close rows merge again and again, and all pairs of far ones are compared. A loop over pairs would take 20 s."""
+def test_a_thousand_shapes_take_less_than_5_seconds(gap):
+    """Close rows (gap 4) merge in many rounds. For distant rows, all pairs are compared; a loop would take 20 s."""
     gray = np.full((60 + 31 * (30 + gap), 60 + 32 * 46), 255, np.uint8)
     for row in range(31):
         for column in range(32):
@@ -289,7 +288,7 @@ def test_a_blank_picture_has_no_digits(value):
 
 
 @pytest.mark.slow
-def test_the_largest_picture_takes_seconds(seven):
+def test_the_largest_picture_takes_less_than_10_seconds(seven):
     """50 million pixels with uneven light are reduced to about a million. The box is in pixels of the original."""
     light = np.linspace(255, 128, 7000)[:, None].astype(np.uint8)
     gray = np.repeat(light, 7000, axis=1)
@@ -302,7 +301,7 @@ def test_the_largest_picture_takes_seconds(seven):
     np.testing.assert_allclose(digit.box, [3000, 3000, 5000, 3400], atol=14)
 
 
-def test_rows_of_digits_that_count_as_one_have_as_many_parts():
+def test_a_digit_merged_from_four_shapes_has_four_parts():
     gray = np.zeros((120, 200), np.uint8)
     for row in (10, 64):
         for column in (60, 84):

@@ -66,7 +66,7 @@ def test_equal_arrays_give_equal_files(tmp_path):
     write_idx(tmp_path / "a.gz", ARRAY)
     write_idx(tmp_path / "b.gz", ARRAY)
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
-    assert (tmp_path / "a.gz").read_bytes()[4:8] == b"\0\0\0\0"  # no time in it
+    assert (tmp_path / "a.gz").read_bytes()[4:8] == b"\0\0\0\0"  # no time stamp
 
 
 def test_fortran_order_is_written_row_by_row(tmp_path):
@@ -114,9 +114,9 @@ ZIP_DAMAGE = {
     "wrong checksum": ZIPPED[:-6] + bytes([ZIPPED[-6] ^ 1]) + ZIPPED[-5:],
     "wrong length": ZIPPED[:-1] + bytes([ZIPPED[-1] ^ 1]),
     "data": ZIPPED[:12] + bytes(8) + ZIPPED[20:],
-    "rubbish behind": ZIPPED + b"rubbish",
-    "half a member behind": ZIPPED + ZIPPED[:20],
-    "a member behind the padding": ZIPPED + b"\0" + gzip.compress(b""),
+    "other bytes after the end": ZIPPED + b"rubbish",
+    "half a member after the end": ZIPPED + ZIPPED[:20],
+    "a member after the padding": ZIPPED + b"\0" + gzip.compress(b""),
 }
 
 
@@ -178,7 +178,7 @@ def test_many_members_take_linear_time(tmp_path, case):
         assert read_idx(tmp_path / "x").size in (20_000, ARRAY.size)
     else:
         damaged(tmp_path / "x", expected, content=content)
-    assert time.process_time() - start < 2.0  # it takes 0.15 s; in quadratic time, 5 s and more
+    assert time.process_time() - start < 2.0  # The linear time is 0.15 s. A quadratic time is 5 s or more.
 
 
 IS_IDX = {
@@ -199,7 +199,7 @@ IS_IDX = {
 
 
 @pytest.mark.parametrize("case", IS_IDX)
-def test_is_idx_goes_by_the_first_bytes(tmp_path, case):
+def test_is_idx_depends_only_on_the_first_bytes(tmp_path, case):
     content, expected = IS_IDX[case]
     (tmp_path / "t10k-images-idx3-ubyte.png").write_bytes(content)
     assert is_idx(tmp_path / "t10k-images-idx3-ubyte.png") is expected

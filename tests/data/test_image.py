@@ -29,7 +29,7 @@ def drawing(seed, side=300):
 
 
 def by_hand(sheet):
-    """Fit to MNIST's form independently: Pillow's bounding box, blocks of repeated pixels, mass summed in a loop."""
+    """Fit a drawing to MNIST's form without jaxgd: by Pillow's bounding box, repeated pixels and a sum in a loop."""
     ink = Image.fromarray(sheet)
     ink = np.asarray(ink.crop(ink.getbbox()), float)
     rows, columns = ink.shape
@@ -45,7 +45,7 @@ def by_hand(sheet):
 
 
 def as_picture(image, *, factor=7, margins=(5, 80, 30, 9)):
-    """Enlarge the image with soft edges and uneven margins, dark on light."""
+    """Return the image enlarged with soft edges and uneven margins, as dark ink on light paper."""
     height, width = image.shape
     large = np.asarray(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
     return 255 - np.pad(large, (margins[:2], margins[2:]))
@@ -82,7 +82,7 @@ def test_frame_of_measures_mnists_form():
     assert 0.5 <= frame.slack <= 0.6
 
 
-def test_frame_of_genuine_mnist(genuine_mnist):
+def test_frame_of_measures_genuine_mnist(genuine_mnist):
     images = read_idx(genuine_mnist / "train-images-idx3-ubyte.gz")[:50_000]
     start = time.perf_counter()
     frame = frame_of(images)
@@ -91,8 +91,8 @@ def test_frame_of_genuine_mnist(genuine_mnist):
     assert 0.5 <= frame.slack <= 0.6
 
 
-def test_frame_of_the_small_digits():
-    """The small digits fill their height, and their boxes are centered, not their masses."""
+def test_frame_of_measures_the_small_digits():
+    """The small digits fill the height of the image. Their boxes are centered, but not their centers of mass."""
     images = load_dataset("digits").train.images
     frame = frame_of(images)
     assert frame[:8] == (8, 8, 8, 7, "box", 3.5, 3.5, 255)
@@ -100,7 +100,7 @@ def test_frame_of_the_small_digits():
     assert np.mean(same) >= 0.99
 
 
-def test_frame_of_tall_images():
+def test_frame_of_measures_tall_images():
     """The images are not square, the ink is not black, and one image is empty."""
     random = np.random.default_rng(0)
     images = np.zeros((50, 40, 24), np.uint8)
@@ -112,8 +112,8 @@ def test_frame_of_tall_images():
     assert all(fit_to_frame(image, frame) is image for image in images[1:])
 
 
-def test_frame_of_digits_of_any_size():
-    """If training digits vary in size and position, every image of the right size fits unchanged."""
+def test_training_digits_of_any_size_fit_unchanged():
+    """If training digits vary in size and position, `fit_to_frame` returns every image of the right size unchanged."""
     images = np.zeros((40, 32, 32), np.uint8)
     for i, image in enumerate(images):
         top, left, size = i % 8, i % 5, 8 + i % 17
@@ -130,25 +130,25 @@ def test_the_box_of_a_few_large_images_stays_inside():
     assert frame.box_width <= frame.width
 
 
-def test_frame_of_empty_images():
+def test_frame_of_empty_images_is_the_whole_image():
     assert frame_of(np.zeros((3, 5, 7), np.uint8))[:5] == (5, 7, 5, 7, "box")
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 9), (2, 3, 1)], ids=str)
-def test_frame_of_tiny_images(shape):
+def test_frame_of_tiny_images_can_be_used(shape):
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     frame = frame_of(images)
     assert fit_to_frame(drawing(0), frame).shape == shape[1:]
 
 
-def test_frame_of_large_images():
+def test_frame_of_large_images_takes_less_than_3_seconds():
     images = np.broadcast_to(drawing(0), (3000, 300, 300))  # 270 million pixels in all
     start = time.perf_counter()
     assert frame_of(images).height == 300
     assert time.perf_counter() - start < 3.0  # it takes 0.3 s; the limit allows for a busy machine
 
 
-def test_a_frame_survives_json():
+def test_json_restores_a_frame():
     frame = frame_of(load_dataset("digits").train.images)
     assert Frame(**json.loads(json.dumps(frame._asdict()))) == frame
 
@@ -188,8 +188,8 @@ def test_genuine_mnist_is_unchanged(mnist):
     assert np.mean(same) >= 0.99  # measured: 100% of these 500, and 99.8% of all 10,000
 
 
-def test_genuine_mnist_survives_enlargement(mnist, tmp_path):
-    """The mean error after a soft enlargement is 6 to 8 of 255. A shift by one pixel would cost about 20."""
+def test_enlarged_images_of_genuine_mnist_are_restored(mnist, tmp_path):
+    """The mean error after a soft enlargement is 6 to 8 of 255. A shift by one pixel gives an error of about 20."""
     images = mnist[:100]
     back = [fit_to_frame(read(saved(tmp_path / "x.png", as_picture(i))), MNIST) for i in images]
     assert np.abs(np.stack(back).astype(int) - images).mean() <= 8
@@ -197,15 +197,15 @@ def test_genuine_mnist_survives_enlargement(mnist, tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_drawing_survives_enlargement(seed, tmp_path):
+def test_an_enlarged_drawing_is_restored(seed, tmp_path):
     image = by_hand(drawing(seed))
     back = fit_to_frame(read(saved(tmp_path / "x.png", as_picture(image))), MNIST)
     assert np.abs(back.astype(int) - image).mean() <= 8
 
 
-def test_small_digits_survive_enlargement():
-    """The mean error is 15 of 255, because large gray areas do not count as ink. One pixel of shift costs five times
-    that.
+def test_enlarged_small_digits_are_restored():
+    """The mean error is 15 of 255, because large gray areas do not count as ink. A shift by one pixel gives an error
+    five times as large.
     """
     images = load_dataset("digits").test.images
     frame = frame_of(images)
@@ -215,7 +215,7 @@ def test_small_digits_survive_enlargement():
 
 
 def test_noise_is_not_ink(sheet):
-    """The paper is gray, uneven and grainy, with a speck of dust far from the digit."""
+    """The paper is gray, uneven and noisy, with a speck of dust far from the digit."""
     random = np.random.default_rng(0)
     clean = fit_to_frame(sheet, MNIST)
     shadow = np.linspace(30, 60, sheet.shape[1])
@@ -235,7 +235,7 @@ def test_detached_stroke_is_ink():
 
 
 def lopsided():
-    """Nearly all ink at one end: centered by mass, the other end would leave the frame."""
+    """Return an image with nearly all ink at one end. Centering by mass would move the other end out of the frame."""
     image = np.zeros((200, 200), np.uint8)
     image[20:180, 98:102] = image[20:40, 60:140] = 255
     return image
@@ -309,7 +309,7 @@ def test_polarity_is_detected_on_dim_paper(sheet, tmp_path):
 
 
 def test_polarity_is_decided_by_the_strongest_contrast(sheet, tmp_path):
-    """Most pixels are slightly darker than the border, and few are much lighter. The ink is light and stays so."""
+    """Most pixels are slightly darker than the border, and few are much lighter. The light pixels are the ink."""
     shaded = np.maximum(sheet, 10)
     shaded[:3] = shaded[-3:] = shaded[:, :3] = shaded[:, -3:] = 40
     assert (shaded.astype(int) - 40).sum() < 0
@@ -349,7 +349,7 @@ def test_transparent_paper_is_white(mode, sheet, tmp_path):
 
 
 def test_a_transparent_color_is_white(sheet, tmp_path):
-    """Palettes and gray pictures may declare one color transparent. Otherwise these pictures would be blank."""
+    """Palettes and gray pictures may declare one color transparent. Read as opaque, these pictures would be blank."""
     two = np.where(sheet > 127, 1, 0).astype(np.uint8)
     palette = Image.fromarray(two)
     palette = palette.convert("P")
@@ -454,7 +454,7 @@ HOSTILE = {
 
 
 def test_a_video_behind_a_photo_is_not_read(sheet, tmp_path):
-    """The video of a motion photo holds the bytes of a scan's marker by chance."""
+    """The video of a motion photo may contain the bytes that mark a scan in a JPEG file."""
     saved(tmp_path / "x.jpg", 255 - sheet)
     photo = read(tmp_path / "x.jpg")
     with (tmp_path / "x.jpg").open("ab") as file:
@@ -499,8 +499,8 @@ def test_a_file_that_is_not_a_picture_is_refused(content, tmp_path):
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.gif", "x.tif", "x.webp", "x.bmp"])
 def test_a_truncated_picture_is_refused(name, tmp_path):
     """A picture cut at any place raises only DataError, which names the file."""
-    grainy = np.random.default_rng(0).integers(0, 256, (60, 60)).astype(np.uint8)
-    content = saved(tmp_path / name, grainy).read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60)).astype(np.uint8)
+    content = saved(tmp_path / name, noise).read_bytes()
     for share in (0.1, 0.5, 0.9):
         (tmp_path / name).write_bytes(content[: int(share * len(content))])
         with pytest.raises(DataError, match=rf"read_picture: .*{name}: expected"):
@@ -517,8 +517,8 @@ def test_a_damaged_picture_is_refused(sheet, tmp_path):
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_blank_picture_is_refused(value, tmp_path):
-    grain = np.random.default_rng(0).integers(0, 4, (40, 40))
-    blank = np.clip(value + grain, 0, 255).astype(np.uint8)
+    noise = np.random.default_rng(0).integers(0, 4, (40, 40))
+    blank = np.clip(value + noise, 0, 255).astype(np.uint8)
     with pytest.raises(DataError, match=r"x\.png: expected one digit, got a blank picture"):
         read(saved(tmp_path / "x.png", blank))
 

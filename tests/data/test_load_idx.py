@@ -84,7 +84,7 @@ def test_two_files_for_one_purpose_are_refused(tmp_path):
 
 
 def test_a_gzipped_and_an_unpacked_file_must_be_equal(tmp_path):
-    """torchvision leaves both in its folder."""
+    """The folder of torchvision has the gzipped and the unpacked files."""
     for suffix in ("-idx", "-idx.gz"):
         fill(tmp_path, suffix=suffix)
         images, _ = fill(tmp_path, "test", 3, suffix=suffix)
@@ -132,7 +132,7 @@ def test_the_folder_of_torchvision_is_found(tmp_path, place):
 
 
 def test_files_of_several_data_sets_are_named(tmp_path):
-    """The folder of EMNIST has six sets with the same names and a prefix each."""
+    """The folder of EMNIST has six data sets, whose file names differ only in their prefix."""
     for name in ("emnist-letters", "emnist-digits"):
         for split in ("train", "test"):
             fill(tmp_path, f"{name}-{split}")
@@ -140,7 +140,7 @@ def test_files_of_several_data_sets_are_named(tmp_path):
         load_idx(tmp_path)
 
 
-def test_a_folder_that_almost_fits_is_listed(tmp_path):
+def test_the_error_lists_the_content_of_the_folder(tmp_path):
     with pytest.raises(DataError, match=r"expected one file train-images\*, got none.*\n.*The folder is empty\."):
         load_idx(tmp_path)
     (tmp_path / "0").mkdir()

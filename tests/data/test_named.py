@@ -19,7 +19,7 @@ PLACES = ["mnist", "MNIST/raw", ".", "downloads/manual"]
 
 
 def unpack(folder, *, dotted=False):
-    """Replace the files by unpacked files, under the other usual names."""
+    """Replace gzipped files by unpacked files; if dotted, under names such as train-images.idx3-ubyte."""
     for path in list(folder.iterdir()):
         name = path.name.removesuffix(".gz")
         (folder / (name.replace("-idx", ".idx") if dotted else name)).write_bytes(gzip.decompress(path.read_bytes()))
@@ -40,8 +40,8 @@ def test_an_unknown_name_is_refused():
         load_dataset("cifar10")
 
 
-def test_a_set_in_another_form_is_one_entry_of_the_registry(tiny, tmp_path, monkeypatch):
-    """The module's `load` gets the folder of data, and the name is known to messages and is not taken for a folder."""
+def test_a_module_with_a_function_load_is_a_data_set(tiny, tmp_path, monkeypatch):
+    """`load_dataset` passes the folder of data to `load`. Messages list the name, and it does not mean a folder."""
     tiny.copy_to(tmp_path / "mnist")
     module = types.ModuleType("mine")
     module.load = lambda data_dir: load_dataset("mnist", data_dir)
@@ -89,8 +89,8 @@ def test_unpacked_files_load(tiny, tmp_path, dotted):
     assert find_files("mnist", tmp_path / "data") == tmp_path / "data" / "mnist"
 
 
-def test_unpacked_files_without_a_checksum_need_a_folder_named_after_the_set(tiny, tmp_path):
-    """Unpacked files may belong to another set, because all three sets use the same file names and shapes."""
+def test_unpacked_files_without_a_checksum_need_a_folder_named_after_the_data_set(tiny, tmp_path):
+    """Unpacked files may belong to another data set, because all three use the same file names and shapes."""
     tiny.copy_to(tmp_path / "data")
     unpack(tmp_path / "data")
     with pytest.raises(DataError, match="unpacked files may belong to any set"):
@@ -104,7 +104,7 @@ def test_gzipped_files_with_dotted_names_load(tiny, tmp_path):
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
-def test_the_first_folder_in_the_order_wins(tiny, other, tmp_path):
+def test_the_first_folder_in_the_order_is_used(tiny, other, tmp_path):
     other.copy_to(tmp_path / "data")
     tiny.copy_to(tmp_path / "data" / "mnist")
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
@@ -157,7 +157,7 @@ def test_an_incomplete_folder_is_skipped_and_reported(tiny, tmp_path):
     assert f"{tmp_path / 'data' / 'mnist'} has only some of the files; missing: {', '.join(missing)}." in str(
         caught.value
     )
-    tiny.copy_to(tmp_path / "data")  # a complete folder elsewhere is enough
+    tiny.copy_to(tmp_path / "data")  # A complete folder in another place is enough.
     tiny.assert_loaded(load_dataset("mnist", tmp_path / "data"))
 
 
@@ -177,7 +177,7 @@ def test_genuine_mnist_loads_with_the_books_split(genuine_mnist, monkeypatch):
     assert (mnist.train.images.min(), mnist.train.images.max()) == (0, 255)
 
 
-def test_genuine_mnist_unpacked_is_checked(genuine_mnist, tmp_path, monkeypatch):
+def test_unpacked_genuine_mnist_is_checked(genuine_mnist, tmp_path, monkeypatch):
     files = DATASETS["mnist"].source.files
     for file in files:
         content = gzip.decompress((genuine_mnist / file.name).read_bytes())

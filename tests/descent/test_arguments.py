@@ -183,7 +183,7 @@ RUN = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("name", "i"), [(name, i) for name, (_, values) in RUN.items() for i in range(len(values))])
-def test_arguments_of_other_types_are_refused(name, i):
+def test_arguments_of_wrong_types_are_refused(name, i):
     error, values = RUN[name]
     arguments = {"cost": valley, "v0": jnp.ones(2), "rule": gradient_descent(0.1), "max_steps": 2} | {name: values[i]}
     with pytest.raises(error, match=r"^minimize: .*" + name) as caught:
@@ -203,7 +203,7 @@ def test_a_cost_that_returns_no_number_is_refused(result):
 @pytest.mark.parametrize(
     "rule", [gradient_descent, fixed_length, lambda x: heavy_ball(x, 0.5), lambda x: nesterov(0.1, x)]
 )
-def test_hyperparameters_of_other_types_are_refused(rule, value):
+def test_hyperparameters_of_wrong_types_are_refused(rule, value):
     with pytest.raises((DtypeError, RangeError), match=r"must be one real number|must fit int32"):
         rule(value)
 

@@ -1,4 +1,4 @@
-"""Runs with batches equal loops by hand, continue bit for bit, sample a minimum and refuse tests by chance."""
+"""Runs with batches equal hand-written loops, continue bit for bit, and reach the minimum on average."""
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ def regression(w, batch, scale=1.0):
 
 
 @pytest.mark.parametrize("case", often([(name, wide) for name in RULES for wide in (False, True)], QUICK), ids=str)
-def test_a_run_equals_a_loop_by_hand(case):
-    """Five batches, 13 updates. The record holds the cost of each batch. The errors are roundings of costs near 1."""
+def test_a_run_equals_a_hand_written_loop(case):
+    """A run makes 13 updates with five batches, and records the cost of each batch. They agree up to rounding."""
     name, wide = case
     rule, by_hand = (make() for make in RULES[name])
     with jax.enable_x64(wide):
@@ -53,12 +53,12 @@ def test_a_run_equals_a_loop_by_hand(case):
     assert float(solution.best_cost) == path.cost.min()
 
 
-def test_fresh_keys_continue_bit_for_bit_and_under_vmap(x64):
-    """A batch of two states, at updates 3 and 8, continues as each state does. The aux belongs to the last key."""
+def test_runs_with_random_keys_continue_bit_for_bit_and_under_vmap(x64):
+    """Two states, after 3 and 8 updates, continue under vmap as they do separately. The aux belongs to the last key."""
     keys = jax.random.split(jax.random.key(0), 5)
 
     def cost(v, key, scale):
-        noise = jax.random.key_data(key) / 2**32  # cheaper to compile than a random number
+        noise = jax.random.key_data(key) / 2**32  # This compiles faster than a random number.
         return scale * jnp.sum((v - 2 - noise) ** 2), noise
 
     def run(k, state=None):
@@ -93,10 +93,11 @@ def test_the_recorded_sharpness_is_that_of_the_batch_at_each_entry():
         state = solution.state
 
 
-def test_mini_batches_by_index_reach_the_minimum_in_the_mean():
-    """200 runs with 8 random examples per update. The mean end is the least-squares solution within 4 standard errors.
+def test_mini_batches_by_index_reach_the_minimum_on_average():
+    """The mean of v over 200 runs equals the least-squares solution within 4 standard errors.
 
-    The updates are linear in v with independent factors, so the mean of v follows gradient descent on all data.
+    Each update uses 8 random examples. The updates are linear in v with independent factors, so the mean of v follows
+    gradient descent on all data.
     """
     indices = jax.random.randint(jax.random.key(1), (200, 300, 8), 0, 20)
 
@@ -129,7 +130,7 @@ def test_new_batches_do_not_recompile_and_an_update_uses_one_batch():
 
 
 def ending(a, differentiate="implicit"):
-    """Return abv after two updates of C = (v − ab)² from 1 with b = 1, 2: b is 1 again and v = 0.64 + 0.56a."""
+    """Return abv after two updates of C = (v − ab)² from v = 1, with b = 1, 2. Then b = 1 and v = 0.64 + 0.56a."""
     options = {"batches": jnp.array([1.0, 2.0]), "max_steps": 2, "differentiate": differentiate, "record": None}
     return minimize(lambda v, b: ((v - a * b) ** 2, a * b * v), 1.0, gradient_descent(0.1), has_aux=True, **options).aux
 

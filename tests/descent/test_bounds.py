@@ -26,10 +26,10 @@ from jaxgd.errors import DtypeError, RangeError, ShapeError
 INF = np.inf
 EYE = np.eye(3)
 CORNER = [1.0, 2.0, 3.0]
-# The slope along −∇C jumps from −1.05 to 0.95 times its first size at the bound v₁ = 1.
+# At the bound v₁ = 1, the slope along −∇C jumps from −1.05 to 0.95 times its size at the start.
 KINK = np.diag([-3, 2.9, 1])
 BENT = [[-1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
-# The Hessian, the vector b of C = ½vᵀHv − bᵀv, the bounds, the start, the minimum and the reason. One row per case.
+# Each row: the Hessian H, b of C = ½vᵀHv − bᵀv, the bounds, the start, the minimum and the reason for the stop.
 DEGENERATE = {
     "all bounds equal": (-EYE, [-1, -2, -3], CORNER, CORNER, [9, 9, 9], CORNER, "GRADIENT"),
     "one pair equal": (EYE + 1, [0, 0, 0], [2, -9, -9], [2, 9, 9], [9, 9, 9], [2, -2 / 3, -2 / 3], "GRADIENT"),
@@ -46,7 +46,7 @@ DEGENERATE = {
 
 
 def random_cases(count, n, hard):
-    """Yield random rows in the form of DEGENERATE, solved by SciPy. If hard, half have condition numbers above 400."""
+    """Yield random rows like those of DEGENERATE, solved by SciPy. If hard, every second has a condition above 400."""
     rng = np.random.default_rng(0)
     for k in range(count):
         a = rng.normal(size=(n + (2 if hard else 9), n)) * np.geomspace(1, 20 if hard and k % 2 else 1, n)
@@ -96,7 +96,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
     if name == "wolfe" and dtype is jnp.float64:
         # L-BFGS pairs that are not restricted to the free variables need more evaluations.
         assert np.median(end.evaluations) <= 10
-        # A search for the second condition would take 30 trials.
+        # A line search that insists on the second Wolfe condition would make 30 trials.
         assert end.evaluations[[*DEGENERATE].index("kink")] <= 20
     given_up = 0
     for i, (_, _, low, high, _, want, reason) in enumerate(rows):
@@ -114,7 +114,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
-    # The line search of optax does not know the bounds. Rounding decides if it gives up: on no row or on one of 200.
+    # The line search of optax does not know the bounds. By rounding, it gives up on no row or on one row of 200.
     assert given_up <= 2
 
 
@@ -160,7 +160,7 @@ def test_each_step_is_projected_recorded_and_resumed(x64):
     first = minimize(rosenbrock, jnp.array([-1.2, 0.1]), gradient_descent(2e-3), max_steps=3, **options)
     rest = minimize(rosenbrock, None, gradient_descent(2e-3), max_steps=4, state=first.state, **options)
     np.testing.assert_array_equal(rest.v, whole.v)
-    # Other bounds project v and drop a lowest point outside.
+    # New bounds project v, and replace a best_v outside the box.
     far = first.state._replace(best_v=first.state.v - 9, best_cost=jnp.array(-1.0))
     for state, box in ((first.state, (0.0, 1.0)), (far, (-4.0, 4.0))):
         options["bounds"] = tuple(jnp.full(2, b) for b in box)
@@ -190,7 +190,7 @@ def test_implicit_derivatives_hold_the_variables_on_bounds(x64):
 
 
 def test_unrolled_derivatives_pass_through_the_projection(x64):
-    """v₁ reaches its bound and stays: its derivative is 0. v₂ never does: 0.8³."""
+    """v₁ reaches its bound and stays there, so its derivative is 0. v₂ does not, so its derivative is 0.8³."""
 
     def end(v0):
         return minimize(

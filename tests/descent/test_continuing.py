@@ -1,4 +1,4 @@
-"""minimize continues from a state, and keeps it when the host ends a run: a callback, a limit, an exception."""
+"""minimize continues from a state, and keeps the state if a callback, a time limit or an exception ends the run."""
 
 import gc
 import io
@@ -49,7 +49,7 @@ QUICK = ("adam",)
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(RULES, QUICK))
 def test_a_continued_run_equals_one_run_bit_for_bit(name, wide, tmp_path):
-    """7 updates, a file and 12 updates equal 19 updates. So do 19 updates with a callback after every 4."""
+    """7 updates, a saved state and 12 updates equal 19 updates, and so do 19 updates with a callback after every 4."""
     with jax.enable_x64(wide):
         continued(RULES[name](), tmp_path / "run.state")
 
@@ -94,7 +94,7 @@ def test_a_state_continues_with_other_args(name, x64):
 
 
 def test_states_carry_the_velocity_through_mini_batches(x64):
-    """One update for each batch equals heavy ball by hand, Δv = μ Δv′ − η∇C of that batch."""
+    """One update for each mini-batch equals Δv = μ Δv′ − η∇C, with Δv′ the step before and C the mini-batch's cost."""
     rule, targets = heavy_ball(0.05, 0.5), [1.0, -3.0, 5.0, 0.0]
     state, v, velocity = None, np.zeros(2), np.zeros(2)
     for target in targets:
@@ -108,7 +108,7 @@ def test_states_carry_the_velocity_through_mini_batches(x64):
 
 
 def test_a_wide_problem_is_minimized_in_place(monkeypatch):
-    """The caller's start stays, and best_v is v if nothing is recorded."""
+    """The run does not overwrite the caller's v0. best_v is v, because nothing is recorded."""
     v0, rule = jnp.array([-1.2, 1.0], jnp.float32), gradient_descent(1e-3)
     want = minimize(rosenbrock, v0, rule, max_steps=9, record=None)
     monkeypatch.setattr("jaxgd.pytree.WIDE", 0)
@@ -149,7 +149,7 @@ def test_a_time_limit_stops_the_run(x64):
     assert 0 < solution.steps < 10**9
 
 
-# The host.
+# Runs that the host ends.
 
 
 class OwnError(Exception):
@@ -181,7 +181,7 @@ def until(k, state=None):
 )
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
 def test_an_interrupted_run_keeps_its_state(end, error, wide):
-    """The exception keeps its class. Its state is on the path, and a run that continues from it has the same bits."""
+    """The exception keeps its class. Its state is on the path, and a run continues from this state bit for bit."""
 
     def callback(solution):
         if solution.steps >= 10:
@@ -209,7 +209,7 @@ def test_an_interrupted_run_keeps_its_state(end, error, wide):
 
 
 def test_a_chunk_that_fails_leaves_the_state_before_it():
-    """The cost raises on the device at v = 0.5, in the third update. An error before the first update has no state."""
+    """The cost raises on the device at v = 0.5, in the third update. Before the first update, `state` is None."""
 
     def check(v):
         if v == 0.5:
@@ -245,8 +245,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_callbacks_compile_nothing_and_progress_is_one_line(compiled, monkeypatch):
-    """A callback compiles in its first two calls at most. The progress line is shown on a terminal only."""
+def test_later_callbacks_compile_nothing_and_progress_is_one_line(compiled, monkeypatch):
+    """After the second callback, nothing is compiled. The progress line is shown only on a terminal."""
     counts = []
 
     def run(**options):

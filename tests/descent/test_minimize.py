@@ -59,7 +59,7 @@ def test_a_quadratic_follows_the_closed_form(n, seed, x64):
     np.testing.assert_allclose(solution.v, expected, rtol=0, atol=1e-13 * np.linalg.norm(v0))
 
 
-# C after k updates of gradient descent on Rosenbrock's function, by (η, k).
+# C after k updates of gradient descent on Rosenbrock's function, for each (η, k).
 FIGURES = {
     (1e-3, 100): 3.801889,
     (1e-3, 1_000): 0.4535290,
@@ -86,7 +86,7 @@ def test_the_first_step_on_rosenbrock_is_exact(x64):
 @pytest.mark.parametrize("cost", often(COSTS, [powell_singular]), ids=lambda cost: cost.__name__)
 @pytest.mark.parametrize("rule", often([backtracking, wolfe, newton], [wolfe]), ids=lambda rule: rule.__name__)
 def test_each_rule_reaches_a_minimum_of_each_named_cost(cost, rule, x64):
-    """C reaches a minimum to 1e-8 within 5,000 evaluations, for Freudenstein and Roth's function either of two."""
+    """C is within 1e-8 of a minimum after at most 5,000 evaluations. Freudenstein and Roth's C has two minima."""
     start, first, minima = COSTS[cost]
     v0 = jnp.array(start)
     assert cost(v0) == pytest.approx(first, rel=1e-12)
@@ -109,7 +109,7 @@ def test_both_minima_of_freudenstein_and_roth_are_found(x64):
 
 @pytest.mark.slow
 def test_a_batch_converges_below_the_edge_of_stability_and_diverges_above(seed, x64):
-    """Half of the η are 1% below 2/λ_max, half 1% above. Each batch element ends as its own run does."""
+    """Half of the η are 1% below 2/λ_max, the others 1% above. Each batch element ends as a single run does."""
     rng = np.random.default_rng(seed)
     many, n = 1000, 4
     a = np.stack([spectrum(rng, n, 1.0, 20.0)[0] for _ in range(many)])
@@ -152,11 +152,11 @@ def test_batch_elements_do_not_affect_each_other(x64):
             np.testing.assert_allclose(getattr(batch, name), getattr(other, name), rtol=rtol)
     reasons = [batch.at(i).outcome.reason.name for i in range(len(etas))]
     assert reasons == ["MAX_STEPS", "MAX_STEPS", "BAD_RULE", "DIVERGING", "BAD_RULE", "GRADIENT", "MAX_STEPS"]
-    np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], np.nan)  # it ended before update 21
+    np.testing.assert_array_equal(recorded.trajectory.cost[5, 3:], np.nan)  # This element ended before update 21.
     assert np.isfinite(recorded.trajectory.cost[0]).all()
 
 
-def test_an_element_of_a_batch_is_named_by_at():
+def test_at_returns_an_element_of_a_batch():
     """A solution is a pytree. An index without `at` is refused, because it could mean a field or an element."""
     run = lambda v: minimize(valley, v, gradient_descent(0.25), max_steps=3, stop=None)  # noqa: E731
     batch = jax.jit(jax.vmap(run))(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
@@ -186,7 +186,7 @@ def test_nested_batches_equal_single_runs(x64):
 
 
 def test_aux_is_evaluated_once_for_each_solution(x64):
-    """The box ends at 3. The callback gets a solution at 0, 2 and 4 updates, and the aux has its v."""
+    """The upper bound is 3. The callback gets a solution after 0, 2 and 4 updates, with the aux at its v."""
     calls, seen = [], []
 
     def note(v):
@@ -219,7 +219,7 @@ def test_aux_is_evaluated_once_for_each_solution(x64):
 
 
 def test_aux_has_derivatives(x64):
-    """C = (v − a)²/2 + v²/2 has the minimum a/2, and aux = av the derivative a."""
+    """C = (v − a)²/2 + v²/2 has its minimum at v = a/2. There aux = av is a²/2, with the derivative a."""
 
     def found(a):
         cost = lambda v, a: ((v - a) ** 2 / 2 + v**2 / 2, a * v)  # noqa: E731
@@ -293,7 +293,7 @@ def test_dtypes_and_tree_structure_are_kept(dtype):
         assert solution.cost < 0.05
 
 
-def test_a_number_may_be_the_variables():
+def test_v0_may_be_a_number():
     assert minimize(lambda v: (v - 3) ** 2, 1.0, gradient_descent(0.5), max_steps=5).v == 3.0
 
 
@@ -348,7 +348,7 @@ def test_a_cost_of_minus_infinity_is_not_finite():
     assert solution.outcome.reason.name == "NOT_FINITE"
 
 
-def test_a_traced_eta_out_of_range_is_an_outcome():
+def test_a_traced_eta_out_of_range_gives_the_outcome_bad_rule():
     steps = jax.jit(lambda eta: minimize(valley, jnp.ones(2), gradient_descent(eta), max_steps=5))
     for eta in (0.0, -1.0, jnp.nan, jnp.inf):
         assert (steps(eta).outcome.reason.name, steps(eta).steps) == ("BAD_RULE", 0)

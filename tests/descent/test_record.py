@@ -13,7 +13,7 @@ START = np.array([-1.2, 1.0])
 
 
 def by_hand(eta, n):
-    """Return the path of a plain Python loop, the start included."""
+    """Return the path of a plain Python loop, including the start."""
     v, path = START, [START]
     for _ in range(n):
         v = v - eta * np.asarray(rosenbrock_gradient(v))
@@ -44,7 +44,7 @@ def test_entries_equal_those_of_a_python_loop(every, x64):
 
 @pytest.mark.parametrize("n", often([1024, 1025, 123_456], [1025]))
 def test_the_length_is_bounded_and_short_runs_are_complete(n, x64):
-    """Above 1,025 entries every second one is dropped, which leaves the entries of a run with a larger `every`."""
+    """Above 1,025 entries, every second entry is dropped. The others equal those of a run with a larger `every`."""
     rule = gradient_descent(1e-4)
     solution = minimize(rosenbrock, START, rule, max_steps=n, stop=None, record=Record(v=True))
     path = in_numpy(solution.trajectory)
@@ -97,7 +97,7 @@ def test_sharpness_below_the_edge_of_stability_has_no_crossing(x64):
     assert (falling.crossed, falling.started_above) == (-1, False)
 
 
-def test_the_step_above_the_edge_of_stability_is_reported(x64):
+def test_a_start_above_the_edge_of_stability_is_reported(x64):
     """For C = eᵛ from v = 3.5, λ_max = e³·⁵ = 33 is above 2/η = 20 at step 0 and below 20 at the end."""
     path = minimize(
         lambda v: jnp.sum(jnp.exp(v)),
@@ -123,7 +123,7 @@ CROSSINGS = {
 
 
 def test_a_crossing_is_from_below_to_above():
-    """2/η is 2, and the batch holds all cases."""
+    """The threshold 2/η is 2 in all cases, which form one batch."""
     sharpness = np.array([values for values, _, _ in CROSSINGS.values()], np.float32)
     nothing = np.zeros_like(sharpness)
     steps = np.tile([10, 20, 30], (len(sharpness), 1))

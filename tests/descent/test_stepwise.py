@@ -48,7 +48,7 @@ CASES = {
 @pytest.mark.parametrize("wide", often([False, True], [False]), ids=["float32", "float64"])
 @pytest.mark.parametrize("name", often(CASES, ["GRADIENT", "STALLED"]))
 def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
-    """The last states have the same bits. A state from the middle of either run continues in the other one."""
+    """Both end with the same bits. Each of them also continues from a state in the middle of the other one's run."""
     cost, rule, stop = CASES[name]
     rule, most = rule(), 300
     with jax.enable_x64(wide):
@@ -79,8 +79,8 @@ def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
 
 
 @pytest.mark.slow
-def test_steps_batch_and_keep_what_is_done():
-    """Each element ends on its own. A scan over more steps than it needs gives the same state as a loop.
+def test_steps_under_vmap_keep_batch_elements_that_are_done():
+    """Each batch element ends by its own tests. A scan over more steps gives the same states as a loop.
 
     The cost closes over a traced number.
     """
@@ -97,13 +97,13 @@ def test_steps_batch_and_keep_what_is_done():
     looped, scanned, outcome = both(starts, jnp.array([1.0, 1.0, 1.0, 2.0]))
     jax.tree.map(np.testing.assert_array_equal, looped, scanned)
     assert [Reason(code).name for code in outcome.code] == ["GRADIENT", "GRADIENT", "START_NOT_FINITE", "RUNNING"]
-    # v falls by the factors 0.2 and −0.6, and ∇C must fall to 6e-6 of its first length.
+    # A step multiplies v by 0.2, or by −0.6 at scale 2. ∇C must fall to 6e-6 of its norm at the start.
     assert looped.step.tolist() == [8, 0, 0, 20]
     np.testing.assert_allclose(looped.v[3], (-0.6) ** 20 * starts[3], rtol=1e-5)
 
 
 def test_each_step_may_have_its_own_batch():
-    """The steps equal heavy ball by hand. A step moves along the gradient at the args of the step before."""
+    """The steps equal a hand-written heavy ball. A step moves along the gradient at the args of the step before."""
     descent, targets = Descent(lambda v, b: jnp.sum((v - b) ** 2), heavy_ball(0.05, 0.5), None), [1.0, -3.0, 5.0, 0.0]
     state, v, velocity = descent.init(jnp.zeros(2), targets[0]), np.zeros(2), np.zeros(2)
     for before, target in itertools.pairwise(targets):

@@ -1,4 +1,4 @@
-"""Each stopping test ends a run at the first step that meets its formula, and a disabled test ends none."""
+"""Each stopping test ends a run at the first step that meets its formula, and a disabled test does not end a run."""
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +143,7 @@ def test_diverging_stops_at_the_first_cost_above_the_factor(x64):
 
 
 def test_diverging_compares_with_the_larger_of_the_first_two_costs(x64):
-    """C(v₀) is 1e-9 by accident and about 1 after the first step, so later costs near 1 are no divergence."""
+    """C(v₀) is 1e-9 by accident and about 1 after the first step, so later costs near 1 do not count as divergence."""
     shift = 1e-9
     solution, path = run(
         Stop(stalled=False),
@@ -164,7 +164,7 @@ def test_a_huge_but_falling_cost_does_not_diverge(x64):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
 def test_steps_below_rounding_are_stalled(dtype):
-    """The gradient never meets the tolerance: v stays, or alternates between neighboring floats."""
+    """v stays, or alternates between neighboring floats, so the run stalls unless the rounded gradient is 0."""
     v0 = jnp.asarray([1.5, -0.3, 2.2], dtype)
 
     def cost(v):
@@ -184,7 +184,7 @@ def test_a_far_too_small_eta_stalls_after_16_steps():
 
 
 def test_rounding_is_relative_to_the_size_of_the_variables():
-    """Float32 rounds 1e8 to multiples of 8, so a step of 1 does not move it."""
+    """Float32 rounds numbers near 1e8 to multiples of 8, so a step of 1 does not move v."""
     v0 = jnp.full(2, 1e8, jnp.float32)
     solution = minimize(jnp.sum, v0, gradient_descent(1.0), max_steps=1000, stop=Stop(), record=None)
     assert (solution.outcome.reason.name, solution.steps) == ("STALLED", 16)
@@ -207,7 +207,7 @@ def test_stop_none_makes_all_updates():
     assert (solution.steps, solution.outcome.reason.name) == (300, "COMPLETED")
 
 
-def test_disabled_tests_end_no_run(x64):
+def test_disabled_tests_do_not_end_a_run(x64):
     solution, _ = run(Stop(cost=-1.0, **QUIET), max_steps=300)
     assert (solution.steps, solution.outcome.reason.name) == (300, "MAX_STEPS")
 
@@ -231,7 +231,7 @@ def zakharov(v):
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_small_gradient_far_from_a_minimum_does_not_stop_the_descent(dtype):
-    """From 10⁴, eps^¾ of the first gradient is still large. Each element of a batch ends as its single run does."""
+    """With v₀ near 10⁴, eps^¾ of the first gradient is large. Each batch element ends as a single run does."""
     with jax.enable_x64(dtype is jnp.float64):
         starts = jnp.array([[0.6, 0.7, 1.0], [600.0, 700.0, 1e4], [60.0, 70.0, 1e3]], dtype)
         run = lambda v: minimize(zakharov, v, backtracking(), max_steps=500, record=Record(every=5))  # noqa: E731
@@ -267,7 +267,7 @@ def _(primals, tangents):
 
 @pytest.mark.parametrize("cost", [pytest.param(steep, marks=pytest.mark.slow), opaque], ids=["exact", "quotients"])
 def test_a_steep_variable_does_not_hide_a_flat_one(cost):
-    """In float32, the flat gradient is below eps^¾ of the steep one from the start."""
+    """In float32, the derivative by the flat variable is below eps^¾ of the other derivative from the start."""
 
     def run(x, stop):
         rule = gradient_descent(5e-9)
@@ -275,12 +275,12 @@ def test_a_steep_variable_does_not_hide_a_flat_one(cost):
 
     assert run(1.0, "auto").outcome.reason.name == "MAX_STEPS"
     assert run(3.0, "auto").outcome.ok
-    assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # the caller's own goal
+    assert run(1.0, Stop(gradient_atol=10.0)).outcome.ok  # The caller has set this tolerance.
 
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_a_saddle_that_a_symmetry_hides_is_not_ok(dtype):
-    """From equal variables, ∇C and its Krylov space have equal elements. C falls along v₀ − v₁."""
+    """C falls along v₀ − v₁. If v₀ = v₁, ∇C and its Krylov space have equal elements and do not show this."""
 
     def cost(v):
         return (v[0] + v[1] - 2) ** 2 - 0.1 * (v[0] - v[1]) ** 2 + (v[0] - v[1]) ** 4

@@ -1,4 +1,4 @@
-"""The GPU tests. Without one, the same tests run on the CPU, and the kernel runs through its emulation."""
+"""Fixtures of the GPU tests. Without a GPU, the same tests run on the CPU, and an emulation runs the kernel."""
 
 import functools
 
@@ -26,7 +26,7 @@ def kernel_runs(on_gpu):
 
 @pytest.fixture
 def cuda(on_gpu, kernel_runs, monkeypatch):
-    """Let the backend "cuda" run here."""
+    """Let the backend "cuda" run, through the emulation if there is no GPU."""
     if not on_gpu:
         emulation.emulate_backend(monkeypatch)
 
@@ -56,8 +56,8 @@ def _code(shape):
 def launch(on_gpu, kernel_runs):
     """Return a function that trains networks for an epoch by the kernel alone, without JAX.
 
-    It returns their weights and biases, and 1 for each network whose result is finite. Before the launch, `finite`
-    holds a number that the kernel never writes.
+    The function returns their weights and biases, and `finite`, which is 1 for each network with a finite result.
+    Before the launch, `finite` holds a number that the kernel never writes.
     """
 
     def emulated(shape, networks, x, y, orders, etas, batch_size=None):

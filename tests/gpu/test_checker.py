@@ -1,4 +1,4 @@
-"""The gradient checker on a GPU: TF32 does not make a right gradient wrong, and hides no wrong one.
+"""The gradient checker on a GPU: with TF32, it still confirms right gradients and finds wrong ones.
 
 The checker evaluates f in float64. TF32 rounds only float32, so it can disturb the comparisons in the user's dtype.
 """
@@ -46,7 +46,7 @@ def product(a, b):
 
 
 def cost(network, x, y):
-    """Return C, in products that ask for TF32 themselves, which no setting of JAX overrides."""
+    """Return C. Its products ask for TF32 explicitly, so no setting of JAX overrides their precision."""
     a = x
     for w, b in network:
         a = sigmoid(product(a, w.T) + b[None])
@@ -90,7 +90,7 @@ def test_a_right_gradient_is_right_and_a_wrong_one_is_named(f, require, on_gpu):
 
 
 def test_values_computed_at_tf32_pass_within_its_error(require, on_gpu):
-    """Values are compared as they are, with float64. The caller states their error."""
+    """The checker compares given values directly with float64. The caller states their error as rtol."""
     values = jax.tree.map(np.asarray, jax.jit(jax.grad(cost))(*point()))
     exact = by_hand(*point())[2]
     for name, a, b in zip(("w¹", "b¹", "w²", "b²"), jax.tree.leaves(values), jax.tree.leaves(exact), strict=True):

@@ -1,4 +1,4 @@
-"""The kernel repeats its bits, and a network's bits do not depend on the networks that train next to it."""
+"""Repeated runs of the kernel give the same bits, which do not depend on the other networks of the launch."""
 
 import functools
 
@@ -41,8 +41,8 @@ def one_epoch(network, x, y, order, eta):
 many_epochs = jax.jit(jax.vmap(one_epoch, in_axes=(0, None, None, 0, 0)))
 
 
-def test_each_network_of_a_grid_of_any_size_has_the_bits_that_it_has_alone(on_gpu):
-    """More blocks than an H100 or H200 has multiprocessors, 132, run in waves."""
+def test_each_network_has_the_same_bits_in_a_grid_of_any_size_and_alone(on_gpu):
+    """An H100 or H200 has 132 multiprocessors. More blocks than that run in waves."""
     sizes = (1, 2, 66, 132, 133, 300) if on_gpu else (1, 2, 9)
     x, labels = few()
     y = np.int32(labels)
@@ -50,7 +50,7 @@ def test_each_network_of_a_grid_of_any_size_has_the_bits_that_it_has_alone(on_gp
     whole, finite = jax.tree.map(np.asarray, many_epochs(batch, x, y, orders, etas))
     assert finite.all()
     for size in sizes[:-1]:
-        # The last ones of the grid, so that every network has another block than before.
+        # Take the last networks of the grid, so that each network has another block than before.
         last = jax.tree.map(lambda v, size=size: v[-size:], (batch, orders, etas))
         part, _ = many_epochs(last[0], x, y, *last[1:])
         assert_leaves_close(part, jax.tree.map(lambda v, size=size: v[-size:], whole), rtol=0)
@@ -70,7 +70,7 @@ def test_a_network_of_nan_does_not_change_the_others():
         assert_leaves_close(*(jax.tree.map(lambda v, i=i: v[i], tree) for tree in (actual, want)), rtol=0)
 
 
-def test_repeated_runs_leave_the_same_bits():
+def test_repeated_runs_give_the_same_bits():
     x, labels = few()
     batch, orders, etas = networks(9)
     first = many_epochs(batch, x, np.int32(labels), orders, etas)

@@ -20,15 +20,15 @@ pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 MNIST = Shape(784, 30, 10, 10, parts=2)
 # Inputs that do not fill a group of 8, and fewer warps with inputs than warps.
 SMALL = Shape(27, 5, 3, 4, parts=2)
-# Every limit at once.
+# A shape at every limit of the kernel.
 LARGEST = Shape(1024, 32, 16, 16, parts=2)
-# One of everything; and a second tile of neurons and of examples that is nearly empty.
+# A shape with all sizes 1, and a shape whose second tiles of neurons and of examples are nearly empty.
 ODD = (Shape(1, 1, 1, 1, parts=2), Shape(129, 17, 2, 9, parts=2))
 ETA = 3.0
 
 
 def error(actual, exact, start):
-    """Return ‖actual − exact‖ / ‖exact − start‖ over all weights and biases, the error relative to the move."""
+    """Return ‖actual − exact‖ / ‖exact − start‖ of all weights and biases: the error relative to the distance moved."""
     actual, exact, start = (
         np.concatenate([np.ravel(v) for v in jax.tree.leaves(tree)]) for tree in (actual, exact, start)
     )
@@ -66,7 +66,7 @@ def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, sh
 @pytest.mark.parametrize(
     ("shape", "examples"),
     [(SMALL, 30), (LARGEST, 5), (ODD[0], 5), (ODD[1], 5)],
-    ids=["small", "largest", "one of everything", "odd"],
+    ids=["small", "largest", "all sizes 1", "odd"],
 )
 def test_any_epoch_equals_the_books_loop(launch, shape, examples):
     @settings(max_examples=examples)
@@ -113,7 +113,7 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(launch, require
     require("relative error", np.max(np.abs((z - actual[3]) / eta / slope - 1)), most=1e-5)
 
 
-# n and the batch size, for which XLA compiles. The last mini-batch of the second is short.
+# Pairs of n and the batch size. XLA compiles for each pair. The last mini-batch of the second pair is short.
 SIZES = [(12, 4), (50, 3)]
 OBJECTIVE = xla.Objective(quadratic_cost, "highest")
 
@@ -132,7 +132,7 @@ def epoch(name, batch_size, batched):
 
 
 def test_the_kernel_equals_xla(cuda):
-    """The shape of the network is fixed, because each one compiles a kernel and several programs."""
+    """The shape of the network is fixed, because each shape compiles a kernel and several programs."""
     programs = {}
 
     def compiled(*key):

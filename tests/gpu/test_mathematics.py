@@ -28,7 +28,7 @@ def distance(actual, exact):
 
 
 def test_the_default_precision_of_a_large_product(require, on_gpu):
-    """The other tests of TF32 rest on this: XLA gives a large product to the tensor cores."""
+    """The other tests of TF32 depend on this: XLA computes a large product on the tensor cores."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 512, 512)).astype(np.float32)
     exact = a.astype(np.float64) @ b
@@ -67,14 +67,14 @@ def test_cost_and_gradients_equal_numpy(require, on_gpu, precision):
 
 
 def test_a_zero_row_exceeds_the_limits():
-    """The limits above would show one row of zeros in the largest leaf."""
+    """The test above would fail if a row of the largest leaf were 0."""
     _, _, _, (_, _, gradient) = at_work()
     w = gradient[0].w.copy()
     w[np.argmax(np.linalg.norm(w, axis=1))] = 0
     assert distance((Layer(w, gradient[0].b), gradient[1]), gradient) > 8 * TF32
 
 
-def test_float64_and_hessian_products_have_its_digits(x64):
+def test_costs_gradients_and_hessian_products_have_the_precision_of_float64(x64):
     network, x, y = example((5, 4, 3, 2), seed=3, dtype=jnp.float64)
     u = jax.tree.map(lambda v: np.cos(7.0 * np.arange(v.size)).reshape(v.shape), network)
 
@@ -101,7 +101,7 @@ def test_float64_and_hessian_products_have_its_digits(x64):
     assert_leaves_close(product, jax.tree.map(lambda a, b: (4 * a - b) / 3, near, far), rtol=1e-9)
 
 
-# C on Rosenbrock's function after 1,000 updates of descent from (−1.2, 1), by η, from computations in float64.
+# C on Rosenbrock's function after 1,000 updates of descent from (−1.2, 1), for each η, computed in float64.
 FIGURES = {1e-3: 0.4535290, 1.5e-3: 0.1576532}
 
 

@@ -1,4 +1,4 @@
-"""Training on a GPU: each backend against the book's loop in NumPy, the choice between them, and the outcome."""
+"""Training on a GPU: each backend equals the book's loop in NumPy, and the choice and the outcome have reasons."""
 
 import functools
 
@@ -65,7 +65,7 @@ def flat(network):
 
 @pytest.mark.parametrize("kernel", ["xla", "cuda"])
 def test_five_epochs_equal_the_books_loop(require, kernel):
-    """Updates amplify rounding errors, so NumPy's float32 sets the measure for the error of 600 updates."""
+    """Updates amplify rounding errors, so the error of 600 updates is compared with that of NumPy's float32."""
     exact, single, c, accuracy = book()
     result = run(kernel)
     assert (result.kernel.name, result.kernel.reason) == (kernel, "as asked")
@@ -73,7 +73,7 @@ def test_five_epochs_equal_the_books_loop(require, kernel):
     assert result.history.updates.tolist() == [120 * k for k in range(EPOCHS + 1)]
     moved = np.linalg.norm(flat(exact) - flat(start()))
     own, off = (np.linalg.norm(flat(network) - flat(exact)) / moved for network in (single, result.network))
-    # Both round to 22 bits or more, in another order than NumPy. One digit or two bits are lost at most.
+    # Both backends round to 22 bits or more, in another order than NumPy. They may lose two bits more than NumPy.
     require("error", off, most=1e-5)
     require("error / NumPy's in float32", off / own, most=4)
     # The cost is a sum over 1,197 examples in float32, √1197 × 2⁻²⁴ = 2e-6, and moves with the weights.
@@ -83,7 +83,7 @@ def test_five_epochs_equal_the_books_loop(require, kernel):
     assert accuracy > 0.8
 
 
-def test_auto_takes_the_kernel_and_says_why():
+def test_auto_chooses_the_cuda_kernel_or_xla_and_states_the_reason():
     network, (x, y) = start(), digits()
     examples = fit_splits("train", network, (x, y))[0]["train"]
     job = Job(network, examples, quadratic_cost, None, 10)
@@ -150,7 +150,7 @@ def test_the_outcome_names_a_start_that_is_not_finite_and_an_eta_that_saturates(
     assert run(kernel, epochs=2, eta=1e30).outcome.reason is Reason.SATURATED
 
 
-def test_the_derivative_of_the_final_cost_by_eta(require):
+def test_the_derivative_of_the_final_cost_by_eta_equals_a_quotient(require):
     """The derivative runs through all 120 updates. NumPy's difference quotient in float64 is independent of it."""
 
     def final(eta):
@@ -163,7 +163,7 @@ def test_the_derivative_of_the_final_cost_by_eta(require):
     def exact(eta):
         return by_hand(trained_by_hand(start(), x, y, order, eta, 10), x, y)[0]
 
-    # The quotient is wrong by about (h/η)² = 4e-6 and by 1e-16/h = 1e-13, so it is exact here.
+    # The errors of the quotient, (h/η)² = 4e-6 and 1e-16/h = 1e-13, are far below the limit.
     h = 1e-3
     quotient = (exact(0.5 + h) - exact(0.5 - h)) / (2 * h)
     # If float32's errors of all 120 updates, about 1e-6 each, added up, the derivative would be off by 1e-4.
@@ -173,7 +173,7 @@ def test_the_derivative_of_the_final_cost_by_eta(require):
 # The other limits of the kernel are in test_kernel.py.
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_labels_targets_and_a_short_last_batch(batch_size):
-    """57 examples are 57 mini-batches, or three and a short one. The backend's epoch compiles faster than `train`."""
+    """57 examples make 57 mini-batches of 1, or three of 16 and one of 9. The epoch compiles faster than `train`."""
     images, labels = digits()
     x, order = images[:57].reshape(57, 64), np.random.default_rng(0).permutation(57).astype(np.int32)
     epoch = jax.jit(functools.partial(backend.epoch, batch_size=batch_size))
