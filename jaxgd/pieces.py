@@ -109,7 +109,7 @@ def pieces(x: ArrayLike) -> Iterator[UInt8[np.ndarray, "n"]]:
     if not isinstance(x, jax.Array):
         whole = np.ascontiguousarray(x)
     elif x.is_fully_replicated:
-        # JAX keeps NumPy's copy of an accelerator array as long as the array. A copy of a temporary view is freed earlier.
+        # JAX keeps NumPy's copy of an accelerator array as long as the array. The copy of a view is freed earlier.
         whole = np.ascontiguousarray(x.addressable_data(0))
     else:
         yield from map(_bytes, _gathered(x))
