@@ -123,7 +123,7 @@ def _dots(rows: Sequence[Row], path: Path) -> Path:
 
 
 def _panel(ax: "Axes", rows: Sequence[Row], places: int) -> None:
-    """Draw the dots of one case, the fastest at the top. The time and the ratio are right of each dot.
+    """Draw the dots of one case, the fastest at the top. The time and the ratio are to the right of each dot.
 
     The ratio is the median ratio to the baseline in the same run. The baseline has none.
 

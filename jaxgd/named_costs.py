@@ -61,7 +61,7 @@ def beale(v: Float[Array, "2"]) -> Float[Array, ""]:
 
 
 def freudenstein_roth(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """Return the function of Freudenstein and Roth. Descents from the usual start end at the higher of two minima.
+    """Return the function of Freudenstein and Roth. Descents from its usual start often end at the higher minimum.
 
     (−13 + v₁ + ((5 − v₂) v₂ − 2) v₂)² + (−29 + v₁ + ((v₂ + 1) v₂ − 14) v₂)².
 

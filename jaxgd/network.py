@@ -250,7 +250,10 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], sca
 
 @functools.cache
 def _threefry_at_offset() -> object:
-    """Return JAX's default random generator for a key of four words: the usual two, and two for the values to skip."""
+    """Return JAX's default random generator with an offset, for keys of four words.
+
+    The first two words are a usual key, and the last two are the number of values to skip.
+    """
 
     def random_bits(key: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
         i = jax.lax.iota(jnp.uint32, int(np.prod(shape)))

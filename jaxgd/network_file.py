@@ -200,7 +200,7 @@ def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers
             return activations
         raise CheckpointError(
             f"load_network: {path} must have {layers} of the activations {', '.join(ACTIVATIONS)}, got {names[:100]}.\n"
-            "A newer version of jaxgd may know these."
+            "A newer version of jaxgd may know these activations."
         )
     # A flipped bit damages only one of the words "jaxgd" and "sha256". The other shows that jaxgd wrote the file.
     ours = any(word in text for text in (*metadata, *metadata.values()) for word in ("jaxgd", "sha256"))

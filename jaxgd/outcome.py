@@ -118,7 +118,7 @@ class Outcome:
             of the reduced gradient.
         gradient_tolerance: The tolerance of ‖∇C‖, in the shape of `code`; None if no stopping test needs it.
         step_size: The name of the rule's step size, for the advice in `message`; by default "eta". None if the rule has
-            none.
+            no step size.
 
     Example:
         >>> outcome = Outcome(jnp.array([0, 1]))  # two batch elements

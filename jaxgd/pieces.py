@@ -109,7 +109,7 @@ def pieces(x: ArrayLike) -> Iterator[UInt8[np.ndarray, "n"]]:
     if not isinstance(x, jax.Array):
         whole = np.ascontiguousarray(x)
     elif x.is_fully_replicated:
-        # JAX keeps NumPy's copy of an accelerator array as long as the array. Copy from a view, which is dropped.
+        # JAX keeps NumPy's copy of an accelerator array as long as the array. The copy of a view is freed earlier.
         whole = np.ascontiguousarray(x.addressable_data(0))
     else:
         yield from map(_bytes, _gathered(x))
@@ -238,7 +238,7 @@ def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
 
 
 def _own_sums(x: Array | NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the sums of this process's part of an array. One device counts each part of the array."""
+    """Return the sums of this process's part of an array. Only one device counts each part of the array."""
     parts: list[tuple[Array | NDArray[Any], Sequence[int]]]
     if not isinstance(x, jax.Array):
         parts = [(x, (0,) * x.ndim)] if jax.process_index() == 0 else []

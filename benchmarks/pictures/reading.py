@@ -42,8 +42,8 @@ class Counts(NamedTuple):
 
     Attributes:
         correct: The number of photographs with all digits right and in order.
-        confident: The number with a wrong answer, an activation above 0.5 and no warning.
-        warned: The number with a warning or an error.
+        confident: The number of photographs with a wrong answer, an activation above 0.5 and no warning.
+        warned: The number of photographs with a warning or an error.
     """
 
     correct: int

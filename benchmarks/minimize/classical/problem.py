@@ -39,7 +39,7 @@ class Problem:
         start: The standard start, n numbers.
         published: The values of C at its minima, with the digits of the source.
         minima: The same values with at least ten digits, or 0.
-        points: Known points v of the minima with C = minima[0]; empty if the source has none.
+        points: Known points v of the minima with C = minima[0]; empty if the source lists no point.
         source: The paper that defines the problem.
     """
 

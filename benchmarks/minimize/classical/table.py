@@ -48,7 +48,7 @@ def judged(problem: Task, run: Run) -> Verdict:
         return abs(c - minimum) <= NEAR * max(1, abs(minimum))
 
     reached = near(run.cost)
-    # No traced value may be near the minimum if a minimizer returns a point that it did not evaluate last.
+    # A minimizer may return a point that is not in the trace. Then all its evaluations count.
     first = next((count for count, c in run.trace if near(c)), run.evaluations) if reached else None
     error = run.cost - minimum
     return Verdict(error, minimum, reached, abs(error) <= NEAR * abs(minimum) if minimum else None, first)
@@ -66,7 +66,7 @@ class Exact:
 
         Newton's equation must predict a distance of at most 10√eps · max(1, ‖v‖), or a decrease of C of at most
         10 max(√eps, eps^¾ · |C|). These limits are ten times those of jaxgd's own check. `eps` is the machine epsilon
-        of the run. An eigenvalue counts as at least 10n eps times the largest one, because it has this rounding.
+        of the run's dtype. An eigenvalue counts as at least 10n eps times the largest one, because of its rounding.
         """
         with jax.enable_x64(True):
             c, g, h = map(np.asarray, self.evaluate(jnp.asarray(np.asarray(v, float))))
