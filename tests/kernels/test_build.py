@@ -95,7 +95,8 @@ def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
     # A library that is up to date is kept, which saves 20 s.
     left_out = ("__pycache__",) if compiler else ("__pycache__", "_native.so")
     shutil.copytree(root / "jaxgd", copy / "jaxgd", ignore=shutil.ignore_patterns(*left_out))
-    shutil.copytree(root / "tests/kernels", copy / "tests/kernels")
+    # Another process may write the byte code of tests/kernels meanwhile.
+    shutil.copytree(root / "tests/kernels", copy / "tests/kernels", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(root / name, copy)
     environment = os.environ if compiler else {**os.environ, "CXX": str(tmp_path / "nowhere")}
