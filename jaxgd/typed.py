@@ -195,7 +195,8 @@ else:
     Real = ArrayLike
     RealField = Any
     Field = Any
-    V = TypeVar("V", bound=Tree)
+    # Without a bound: leaves may also be tracers of numbers and literals.
+    V = TypeVar("V")
     VField = TypeVar("VField")
     custom_vmap = jax.custom_batching.custom_vmap
     jit = jax.jit

@@ -24,6 +24,8 @@ def setup(app):
 def rewrite(app, what, name, obj, options, lines):
     """Rewrite the lines of a docstring, except its examples."""
     text = "\n".join([*lines, ""])
+    if what == "property":  # napoleon takes words before a colon in the first line as a type; a comment has none
+        text = "..\n\n" + text
     text = RETURNS.sub(r":returns: \1", text)
     text = SOURCE.sub(lambda match: "Source:\n    " + re.sub(r"\n *", "\n    ", match[1]), text)
     example = False

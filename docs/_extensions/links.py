@@ -9,7 +9,7 @@ from sphinx.transforms import SphinxTransform
 import jaxgd
 
 # Public names that are also ordinary words of code.
-COMMON = {"accuracy", "update"}
+COMMON = {"accuracy", "plot", "update"}
 
 
 class PublicNames(SphinxTransform):
@@ -31,7 +31,15 @@ class PublicNames(SphinxTransform):
             link += node
 
 
+def mark_messages(app, doctree):
+    """Mark the blocks of text in docs/faq.md, so that their long lines wrap."""
+    if app.env.docname == "faq":
+        for block in doctree.findall(nodes.literal_block):
+            block["classes"].append("message")
+
+
 def setup(app):
-    """Add the transform."""
+    """Add the transform and the marks."""
     app.add_transform(PublicNames)
+    app.connect("doctree-read", mark_messages)
     return {"parallel_read_safe": True}

@@ -11,6 +11,16 @@ def setup(app):
     """Replace the signatures that autodoc makes from the values of the annotations."""
     app.connect("autodoc-process-signature", from_source)
     app.connect("object-description-transform", shorten)
+    from sphinx.pycode import ModuleAnalyzer  # here, because the tests import this module without Sphinx
+
+    analyze = ModuleAnalyzer.analyze
+
+    def without_overloads(analyzer):
+        """Drop the overloads, which are for type checkers. The reference has the one signature of the function."""
+        analyze(analyzer)
+        analyzer.overloads.clear()
+
+    ModuleAnalyzer.analyze = without_overloads
     return {"parallel_read_safe": True}
 
 
