@@ -25,7 +25,7 @@ def _no_search(*args: Any) -> locate.ElementSearch:
 
 
 def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
-    """Return the recorded search. If there is none, compare with a right gradient, or return an empty search."""
+    """Return the recorded search. If there is none, search now in a claim with gradients; otherwise find nothing."""
     search = _search if claim.gradients else _no_search
     recorded: Any = self.sampler
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)

@@ -1,4 +1,7 @@
-"""The constants and the optional parts of the gradient checker, and how to change them. To add a part, add a row to `PARTS`."""
+"""The constants and the optional parts of the gradient checker, and how to change them.
+
+To add a part, add a row to `PARTS`.
+"""
 
 import dataclasses
 import math

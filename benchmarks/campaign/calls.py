@@ -117,8 +117,8 @@ def _takes_function(name: str, place: str) -> bool:
 
 @functools.cache
 def _prepare() -> None:
-    """Prepare the process of the attack: no warnings, no network, an empty folder, a limit of memory, and the good arguments."""
-    good()  # caches the arrays of the arguments; made inside jit, they would be tracers
+    """Prepare the process of an attack: no warnings, no network, an empty folder, a memory limit, good arguments."""
+    good()  # caches its arrays, which would be tracers inside jit
     warnings.simplefilter("ignore")
     without_network()
     os.environ["JAXGD_DATA_DIR"] = "no data"

@@ -32,7 +32,7 @@ def attacks(options: Options) -> Iterator[Attack]:
     run = folder / "run"
     newest = run / "checkpoints" / str(_EPOCHS)
     saved = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
-    # Half of the flips choose every file with the same probability, and half by its size, so that small files are hit too.
+    # Half of the flips choose every file with the same probability, so that small files are hit too, and half by size.
     sizes = [path.stat().st_size for path in saved]
     tries = []
     for number in range(options.count):

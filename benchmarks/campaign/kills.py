@@ -34,7 +34,7 @@ class Run(NamedTuple):
         return "-".join(map(str, self))
 
     def start(self, data_dir: Path | None) -> tuple[str, ...]:
-        """Return the command that starts the run. It asks for two epochs fewer, so each continuation lengthens the run."""
+        """Return the command that starts the run with two epochs fewer, so that each continuation lengthens it."""
         return (
             "train", "--run-dir", "run", f"--data={self.data}", f"--batch-size={self.batch_size}",
             f"--kernel={self.kernel}", f"--seed={self.seed}", f"--epochs={self.epochs - 2}", "--checkpoint-every=1",
@@ -58,7 +58,7 @@ class _Kill(NamedTuple):
 
 
 def runs(data_dir: Path | None) -> list[Run]:
-    """Return runs on each data set, with mini-batches and the full batch, both kernels and three seeds: 24 with MNIST."""
+    """Return the runs: each data set, mini-batches and the full batch, both kernels, three seeds; 24 with MNIST."""
     return [
         Run(data, batch_size, kernel, seed, 12 if data == "digits" else 8)
         for seed in (1, 2, 3)
@@ -142,7 +142,7 @@ def _next(
     """Return the phase and moment with the fewest kills so far, of those that the next command can reach."""
     reachable = [x for x in PHASES if x[0] != "configuration" or writes_config]
     if new and rng.random() < 0.5:
-        # Kill half of the new runs in their first phase, the configuration. Only these runs always reach it.
+        # Kill half of the new runs while they write the configuration. A run that is killed later has it already.
         reachable = [x for x in PHASES if x[0] == "configuration"]
     rng.shuffle(reachable)
     return min(reachable, key=counts.__getitem__)
