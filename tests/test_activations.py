@@ -244,7 +244,11 @@ def test_init_network_takes_one_activation_or_one_per_layer():
         ("gelu", RangeError, "activation must be 'sigmoid', 'tanh', .* or a function of z, got 'gelu'"),
         (None, DtypeError, "activation must be .* or a function of z, got NoneType"),
         (("tanh", 3), DtypeError, "activation must be .* got int"),
-        (("tanh",), RangeError, "must be one activation for all layers, or one for each of the 2 layers, got 1"),
+        (
+            ("tanh",),
+            RangeError,
+            "activation must be one activation for all layers, or one for each of the 2 layers, got 1",
+        ),
         ("softmax", RangeError, "activation 'softmax' is only for the output layer, got it for an earlier layer"),
         (("softmax", "tanh"), RangeError, "activation 'softmax' is only for the output layer"),
     ],
