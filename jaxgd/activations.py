@@ -161,7 +161,7 @@ class Entry(NamedTuple):
 ACTIVATIONS = {
     "sigmoid": Entry(sigmoid, _by_slope(sigmoid_prime), _is_0_or_1),
     "tanh": Entry(tanh, _by_slope(tanh_prime), lambda a, eps: jnp.abs(a) >= 1 - eps),
-    # `where` instead of a product, because 0 times an infinite error would be NaN.
+    # A product would give NaN for an infinite error times 0; where gives 0.
     "relu": Entry(jax.nn.relu, lambda z, v: jnp.where(z > 0, v, 0), lambda a, eps: a <= 0),
     "softmax": Entry(softmax, softmax_product, _is_0_or_1, output_only=True),
 }
@@ -197,7 +197,7 @@ def activate(activation: Activation, z: Float[Array, "*batch out"]) -> Float[Arr
 def backward(activation: Activation, z: Array, v: Array) -> Array:
     """Return the product of the transposed Jacobian of the outputs at z with v.
 
-    The registry has the derivatives of its activations. Autodiff derives a function of your own.
+    The registry has the derivatives of its activations. Autodiff differentiates a function of your own.
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation].product(z, v)

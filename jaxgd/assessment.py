@@ -25,7 +25,7 @@ class Assessment(NamedTuple):
         accuracy: Fraction of right answers among all examples, as `accuracy` defines it.
         class_accuracy: Fraction of right answers among the examples of each class, (k,); NaN for a class without
             examples.
-        mistakes: Indices of the examples that are not answered right. The wrong answer with the largest activation
+        mistakes: Indices of the examples without the right answer. The wrong answer with the largest activation
             comes first; among equal activations, the lower index. Examples without an answer come last.
         answers: Answer to each example, (n,): the index of its largest output, the first one among equals; −1 if it
             has no answer.
@@ -74,7 +74,7 @@ def assess(
         ([[1, 1], [0, 1]], [0.5, 1.0], [2])
     """
     examples = _fitted(network, x, labels)
-    # Divided examples are one chunk: only a few devices hold the rows of a smaller chunk, so the others would wait.
+    # Examples on several devices form one chunk. A few of the devices would hold all rows of a smaller chunk.
     budget = budget_of(examples.x) if examples.x.is_fully_replicated else UNLIMITED
     a = _outputs(tuple(network), examples.x, budget=budget)
     outputs, y = on_host(a), on_host(examples.y)

@@ -1,4 +1,4 @@
-"""The best network on the validation examples, and the number of epochs since: for `keep` and `patience` of `train`."""
+"""The best network on the validation examples, for the arguments `keep` and `patience` of `train`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Find a user's gradient checks in a file, and run them as pytest would."""
+"""Find the gradient checks in a user's file, and run them as pytest would."""
 
 import contextlib
 import difflib
@@ -19,7 +19,7 @@ _FIXTURE = "check_gradients"
 
 
 class UserError(Exception):
-    """A wrapper of an exception that the user's code raised: its `__cause__`."""
+    """A wrapper of an exception that the user's code raised. That exception is the `__cause__`."""
 
 
 class Case(NamedTuple):
@@ -187,7 +187,7 @@ def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter]
 
 
 def _is_case(name: str, function: Callable[..., object]) -> bool:
-    """Return True if the function is named like a case. A test that does not take check_gradients is no case."""
+    """Return True if the function is named like a case. A test that does not take check_gradients is not a case."""
     return name.startswith("check_") or (name.startswith("test_") and _FIXTURE in _parameters(function))
 
 

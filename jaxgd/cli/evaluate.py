@@ -61,7 +61,7 @@ class Evaluate:
     """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
     labels_from: MaybeInt = None
     """Label of the first class in the files of a folder: 1 for the letters of EMNIST.
-    (default: for the folder of the run, the run's value; otherwise 0)"""
+    (default: the run's value if the data are the run's own, otherwise 0)"""
     transpose: MaybeFlag = None
     """Exchange the rows and columns of a folder's images. The files of EMNIST need it. (default: as in the run)"""
     no_transpose: MaybeFlag = None

@@ -54,9 +54,9 @@ def _restore(stream: io.TextIOWrapper, errors: str | None) -> None:
 
 
 def discard_broken_output(stream: TextIO | None = None) -> bool:
-    """Return True if a stream, by default standard output, cannot be written. Then discard its waiting output.
+    """Return True if a stream, by default standard output, cannot be written. In this case, discard its buffer.
 
-    Otherwise Python would flush that output at exit, and fail again.
+    Python would otherwise flush the buffer at exit, and fail again.
     """
     stream = stream or sys.stdout
     try:
@@ -99,7 +99,7 @@ def _print(message: str) -> None:
         print(one_line(message), file=sys.stderr, flush=True)
 
 
-# Functions whose names start messages. A user of the command does not call them, so it removes the names.
+# Functions whose names start messages. A user of the command does not call them, so the command omits the names.
 _FUNCTIONS = (
     *("find_digits", "fit_to_frame", "init_network", "load_dataset", "load_idx", "load_network", "load_state"),
     *("merge_sweep", "read_idx", "read_picture", "save_network", "save_state"),

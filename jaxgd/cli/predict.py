@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from jaxgd.data.image import Digit, Frame, Picture
 
 # An answer is doubtful if the largest activation is below _LOW, or exceeds the second largest by less than _CLOSE. On
-# the clean photographs of the benchmark `photographs` with seed 1, these limits doubt 1.5% of the answers; 0.5 and 0.3
-# would doubt 2.8%.
+# the clean photographs of the benchmark `photographs` with seed 1, these limits make 1.5% of the answers doubtful;
+# 0.5 and 0.3 would make it 2.8%.
 _LOW, _CLOSE = 0.4, 0.2
 _MOST_ROWS = 20  # digits in a figure
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """An image as the network sees it, and where it comes from.
+    """An image as the network sees it, and the origin of the image.
 
     Attributes:
         name: Name of the image: the file, with an index for an image of an IDX file, or with the rows and columns of
@@ -68,7 +68,7 @@ class Predict:
     """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink.
     IDX files are transposed if the run was trained with --transpose."""
     single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Expect one digit per picture. A picture with several is an error."""
+    """Expect one digit per picture. A picture with several digits is an error."""
     show: MaybePath = None
     """PNG, SVG or PDF file for a figure of the pictures, the images that the network saw, and its activations."""
 
@@ -127,7 +127,10 @@ class Predict:
 
 
 def doubts_of(reading: Reading, a: "NDArray[np.floating]", first: int = 0) -> list[str]:
-    """Return the reasons to doubt the answer for a picture. An image of an IDX file has no picture and no doubts."""
+    """Return the reasons to doubt the answer for a picture. `first` is the label of output 0.
+
+    An image of an IDX file has no picture and no doubts.
+    """
     if reading.picture is None:
         return []
     doubts = []

@@ -2,7 +2,7 @@
 
 A thread receives the signals. Python itself runs a handler only when the main thread is back from C++, where a
 compilation or an epoch may take minutes. No handler raises an exception: inside an import, a callback or a destructor
-it could get lost, and inside XLA it can crash.
+an exception could get lost, and inside XLA it can crash the process.
 
 This module is imported before all others of the command, so it imports little.
 """
