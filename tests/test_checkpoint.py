@@ -58,7 +58,7 @@ def assert_same(a, b):
 
 @pytest.fixture
 def folder(tmp_path, tree, request, monkeypatch):
-    """A folder with checkpoints of epochs 1, 2 and 3. Leaves of more bytes than the parameter are saved apart."""
+    """A folder with checkpoints of epochs 1, 2 and 3. Leaves of more bytes than the parameter have their own arrays."""
     monkeypatch.setattr(checkpoint, "_SMALL", getattr(request, "param", checkpoint._SMALL))
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         for epoch in (1, 2, 3):
@@ -99,7 +99,7 @@ def flip(path, position=0.5):
 
 @pytest.mark.parametrize("folder", [60, 2**20], indirect=True)
 def test_every_damage_is_detected(folder, tree):
-    """Each file loses a bit, its second half or all. Epoch 3 then has its saved values, or epoch 2 is restored."""
+    """Flip a bit of a file, cut the file or remove it. Epoch 3 is restored with its saved values, or epoch 2 is."""
     refused = 0
     for path in files_of(folder, 3):
         whole = path.read_bytes()

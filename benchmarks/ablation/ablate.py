@@ -31,7 +31,7 @@ def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
-# A replay cannot evaluate f and need not describe errors, so it replaces the functions that do.
+# A replay cannot evaluate f and need not describe errors. It replaces the functions that do so.
 REPLAY: tuple[Patch, ...] = (
     (Examination, "_search", _known_search),
     (Examination, "_taylor", lambda *x: math.nan),

@@ -134,7 +134,7 @@ else:
         f"Backend that runs an epoch: {_SUMMARIES}; auto is the fastest that can run. Results differ only by rounding."
     )
     Kernel = Annotated[Literal[kernel_names()], tyro.conf.arg(help=_KERNEL_HELP)]
-# A flag that takes no value: True if it is given, otherwise None.
+# An option without a value: True if the user gives it, otherwise None.
 _FLAG = PrimitiveConstructorSpec(
     nargs=0, metavar="", instance_from_str=lambda _: True, is_instance=lambda _: True, str_from_instance=lambda _: []
 )
