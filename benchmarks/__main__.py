@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run a command, and return its exit status."""
     if sys.argv[1:2] == ["device"]:
-        # This command must run without tyro, which parses the others.
+        # This command must run without tyro, which parses the other commands.
         from benchmarks.device import command
 
         return command.main(sys.argv[2:])

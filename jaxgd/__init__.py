@@ -1,6 +1,6 @@
 """jaxgd: gradient descent that can be trusted, at the speed of the machine.
 
-Each public name is imported on first use, so `jaxgd --help` does not import JAX. `__init__.pyi` lists the names, once
+Each public name is imported on first use, so `jaxgd --help` does not import JAX. `__init__.pyi` lists the names once,
 for this module, type checkers and editors.
 """
 

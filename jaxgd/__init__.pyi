@@ -1,4 +1,4 @@
-"""The public names and their modules. Type checkers read this file, and `__init__.py` does at run time."""
+"""The public names and their modules. Type checkers read this file, and `__init__.py` reads it at run time."""
 
 from jaxgd import mesh as mesh
 from jaxgd.activations import sigmoid as sigmoid

@@ -1,6 +1,6 @@
 """The activation functions of the neurons, with their derivatives by hand.
 
-A new activation is one entry of `ACTIVATIONS` and one row of the table in its test.
+To add an activation, add one entry to `ACTIVATIONS`, and one row to the table in `tests/test_activations.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -95,7 +95,7 @@ def _tanh_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 def tanh_prime(z: Array) -> Array:
     """Return the derivative of tanh, 1 − tanh²(z) = 4σ(2z)σ(−2z).
 
-    The first form is exactly 0 in float32 for z above about 9.
+    The first form is exactly 0 in float32 for z above about 9, so this function uses the second.
     """
     return 4 * sigmoid_prime(2 * z)
 
@@ -146,8 +146,8 @@ class Entry(NamedTuple):
 
     Attributes:
         function: The outputs a of the weighted inputs z, both (..., out).
-        product: The product of the transposed Jacobian ∂a/∂z at z with a vector v, (..., out). For a function of each
-            element alone it is v ⊙ f′(z).
+        product: The product of the transposed Jacobian ∂a/∂z at z with a vector v, (..., out). For an
+            elementwise function f, it is v ⊙ f′(z).
         at_limit: True for each output a where the function is flat, within the machine epsilon.
         output_only: True if only the output layer may have this activation.
     """
@@ -161,7 +161,7 @@ class Entry(NamedTuple):
 ACTIVATIONS = {
     "sigmoid": Entry(sigmoid, _by_slope(sigmoid_prime), _is_0_or_1),
     "tanh": Entry(tanh, _by_slope(tanh_prime), lambda a, eps: jnp.abs(a) >= 1 - eps),
-    # Written with where, because 0 times an infinite error would be NaN.
+    # A product would give NaN for an infinite error times 0; where gives 0.
     "relu": Entry(jax.nn.relu, lambda z, v: jnp.where(z > 0, v, 0), lambda a, eps: a <= 0),
     "softmax": Entry(softmax, softmax_product, _is_0_or_1, output_only=True),
 }
@@ -178,8 +178,8 @@ def activate(activation: Activation, z: Float[Array, "*batch out"]) -> Float[Arr
         Outputs, (..., out).
 
     Raises:
-        ShapeError: If a function of your own returns another shape.
-        DtypeError: If it does not return real floating point.
+        ShapeError: If a function of your own returns another shape than that of z.
+        DtypeError: If a function of your own does not return real floating point.
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation].function(z)
@@ -195,9 +195,9 @@ def activate(activation: Activation, z: Float[Array, "*batch out"]) -> Float[Arr
 
 
 def backward(activation: Activation, z: Array, v: Array) -> Array:
-    """Return the product of the transposed Jacobian of the outputs at z with v, by the derivative of the registry.
+    """Return the product of the transposed Jacobian of the outputs at z with v.
 
-    Autodiff gives the derivative of a function of your own.
+    The registry has the derivatives of its activations. Autodiff differentiates a function of your own.
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation].product(z, v)
@@ -208,8 +208,8 @@ def backward(activation: Activation, z: Array, v: Array) -> Array:
 def at_limit(activation: Activation, a: Array) -> Bool[Array, "..."]:
     """Return True for each output where the activation is flat, within the machine epsilon.
 
-    These are 0 and 1 for sigmoid and softmax, ±1 for tanh, and 0 for relu. For a function of your own, they are
-    unknown and the result is False.
+    The flat outputs are 0 and 1 for sigmoid and softmax, ±1 for tanh, and 0 for relu. For a function of your own, the
+    flat outputs are unknown, so the result is False.
     """
     if not isinstance(activation, str):
         return jnp.zeros(jnp.shape(a), bool)
@@ -228,7 +228,7 @@ def name_of(activation: Activation) -> str:
 
 
 def require_activation(who: str, activation: object) -> Activation:
-    """Return an activation as a layer keeps it: hashable. Raise unless it is a name of the registry or a function."""
+    """Return an activation as a hashable value. Raise unless it is a name of the registry or a function."""
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise RangeError(
@@ -245,21 +245,22 @@ def require_activation(who: str, activation: object) -> Activation:
 
 
 def require_activations(who: str, activation: object, layers: int) -> tuple[Activation, ...]:
-    """Return the activation of each layer, from one for all layers or a sequence with one per layer."""
+    """Return the activation of each layer, given one activation for all layers, or a sequence with one per layer."""
     given: Sequence[object] = (activation,) * layers
     if isinstance(activation, Sequence) and not isinstance(activation, str):
         given = activation
     if len(given) != layers:
         raise RangeError(
-            f"{who}: activation must be one for all layers, or one for each of the {layers}, got {len(given)}.\n"
+            f"{who}: activation must be one activation for all layers, or one for each of the {layers} layers, "
+            f"got {len(given)}.\n"
             'For instance ("sigmoid", "softmax") for two layers.'
         )
     each = tuple(require_activation(who, x) for x in given)
     for x in each[:-1]:
         if isinstance(x, str) and ACTIVATIONS[x].output_only:
             raise RangeError(
-                f"{who}: activation {x!r} is only for the output layer, got it for an earlier one.\n"
-                f'Pass one for each of the {layers} layers, for instance ("sigmoid", "{x}") for two.'
+                f"{who}: activation {x!r} is only for the output layer, got it for an earlier layer.\n"
+                f'Pass one activation for each of the {layers} layers, for instance ("sigmoid", "{x}") for two.'
             )
     return each
 

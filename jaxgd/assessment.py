@@ -25,9 +25,10 @@ class Assessment(NamedTuple):
         accuracy: Fraction of right answers among all examples, as `accuracy` defines it.
         class_accuracy: Fraction of right answers among the examples of each class, (k,); NaN for a class without
             examples.
-        mistakes: Indices of the examples with a wrong answer or none. The wrong answer with the largest activation
-            comes first, the lower index first among equals. Examples without an answer come last.
-        answers: Answer to each example, (n,): the index of its largest output, the first one among equals; −1 for none.
+        mistakes: Indices of the examples without the right answer. The wrong answer with the largest activation
+            comes first; among equal activations, the lower index. Examples without an answer come last.
+        answers: Answer to each example, (n,): the index of its largest output, the first one among equals; −1 if it
+            has no answer.
         labels: Right class of each example, (n,).
         outputs: Outputs of the network, (n, k), in its dtype.
     """
@@ -56,7 +57,7 @@ def assess(
             marks the right label.
 
     Returns:
-        The confusion matrix, the accuracy in all and per class, the mistakes, and the outputs.
+        The confusion matrix, the accuracy over all examples and per class, the mistakes, and the outputs.
 
     Raises:
         ShapeError: If there is no example, or x or the labels do not fit each other or the network.
@@ -73,7 +74,7 @@ def assess(
         ([[1, 1], [0, 1]], [0.5, 1.0], [2])
     """
     examples = _fitted(network, x, labels)
-    # Only a few devices hold the rows of a chunk, so the others would wait.
+    # Examples on several devices form one chunk. A few of the devices would hold all rows of a smaller chunk.
     budget = budget_of(examples.x) if examples.x.is_fully_replicated else UNLIMITED
     a = _outputs(tuple(network), examples.x, budget=budget)
     outputs, y = on_host(a), on_host(examples.y)

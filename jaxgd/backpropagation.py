@@ -27,8 +27,8 @@ def backprop(
     For the cross-entropy, δᴸ = (a − y)/n.
 
     Each layer has the derivative of its own activation in place of σ′, written out by hand: 4σ(2z)σ(−2z) for tanh, 1 or
-    0 for relu. For softmax, the product with the Jacobian, a ⊙ (v − a · v), replaces ⊙ σ′. Only for a function of your
-    own, the product with its derivative is `jax.vjp`.
+    0 for relu. For softmax, the product with the Jacobian, a ⊙ (v − a · v), replaces ⊙ σ′. For a function of your own,
+    `jax.vjp` computes the product with the derivative.
 
     The result equals `jax.grad(network_cost)(network, x, y)` up to rounding.
 
@@ -48,7 +48,7 @@ def backprop(
         ShapeError: If x or y does not fit the network, or the batch has no example.
         DtypeError: If x or y is not real floating point, or the network is not a tuple of layers with arrays of floats.
         RangeError: If the precision or an activation is unknown, or the device does not have the algorithm of the
-            precision. Also if the cost is another function, or the outputs do not fit `cross_entropy`.
+            precision. Also if `cost` is neither of the two functions, or the outputs do not fit `cross_entropy`.
 
     Source: Nielsen, chapter 2, equations (BP1) to (BP4); chapter 3, equation (66).
 

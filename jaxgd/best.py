@@ -1,4 +1,4 @@
-"""The best network of a run on the validation examples, and the epochs since then: `keep` and `patience` of `train`."""
+"""The best network on the validation examples, for the arguments `keep` and `patience` of `train`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class Choice:
         return self.keep == "best" or self.patience is not None
 
     def network(self, state: TrainState) -> Network:
-        """Return the network of the result: the last one as long as no value was finite, even with `keep="best"`."""
+        """Return the network of the result. If no validation value was finite, it is the last one, even for "best"."""
         if self.keep == "last" or state.best is None:
             return state.network
         known: Array = state.best.epoch >= 0
@@ -59,7 +59,7 @@ class Choice:
         return code
 
     def is_out_of_patience(self, best: Best | None) -> Any:
-        """Return True if the run must end."""
+        """Return True if `patience` epochs in a row brought no better network."""
         return self.patience is not None and best is not None and best.waited >= self.patience
 
 
@@ -87,7 +87,7 @@ def require_choice_of_network(
 
 
 def require_same_best(best: object, network: Network, choice: Choice) -> Best | None:
-    """Return the best network of a given state, or None if the run follows none. Raise unless it fits the choice."""
+    """Return the best network of a given state, or None if the run does not need it. Raise unless it fits `choice`."""
     if best is not None and not (isinstance(best, Best) and outline(best.network) == outline(network)):
         raise DtypeError(
             f"train: state.best must be None, or a Best with a network like that of state, got {describe(best)}.\n"
@@ -118,7 +118,7 @@ def best_epochs(entries: Sequence[History], by: str) -> list[int]:
 def followed(best: Best | None, state: TrainState, entry: History, by: str, known: Array | bool = True) -> Best:
     """Return the best network after one more entry, under jit and vmap.
 
-    `best` is None at the first entry, which does not count unless it is known.
+    `best` is None at the first entry. `known` is False if the first entry must not count.
     """
     value, none = _value(entry, by), jnp.zeros_like(state.epoch)
     new = Best(state.network, state.epoch, value, none, by)
@@ -137,9 +137,9 @@ def followed_on_host(best: Best | None, state: TrainState, entry: History, by: s
         state: The state of this entry.
         entry: The entry.
         by: "accuracy" or "cost".
-        known: False for a start that is not finite, which does not count.
-        copies: True to copy the network, because the next epoch writes over its arrays. Otherwise it is kept by
-            reference, which takes no time.
+        known: False for a start that is not finite. Such a start does not count.
+        copies: True to copy the network, because the next epoch writes over its arrays. Otherwise keep a
+            reference to the network.
 
     Returns:
         The best network after the entry.

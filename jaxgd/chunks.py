@@ -18,10 +18,10 @@ from jaxgd.typed import tree_leaves
 class Budget(NamedTuple):
     """Limits on the memory that XLA uses to evaluate many examples.
 
-    They decide which rows are computed together, and therefore how sums round.
+    The limits decide which rows are computed together, and therefore how sums round.
 
-    In a wide network, a pass over the weights costs more than the memory of the activations. A network of 2²⁴ weights
-    and biases or more may therefore use a quarter of their bytes for a chunk, if `chunk` is less.
+    In a wide network, a pass over the weights costs more than the memory of the activations. For a network
+    of 2²⁴ or more weights and biases, the limit on a chunk is therefore at least a quarter of their bytes.
 
     Attributes:
         chunk: Limit in bytes on the inputs and activations of the rows that are computed together.
@@ -130,7 +130,7 @@ def weighted_inputs_in_chunks(
     """Return the weighted inputs of the output layer for all rows of x, computed in chunks that fit the budget.
 
     With several chunks, back-propagation converts the inputs of each chunk again. It also computes the weighted inputs
-    again if they exceed the budget for all rows together.
+    again if those of all rows together exceed `budget.kept`.
     """
     budget = budget_of(x) if budget is None else budget
 
@@ -147,7 +147,7 @@ def weighted_inputs_in_chunks(
 
 
 def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = UNBATCHED) -> int:
-    """Return the number of rows per chunk for n rows: n if all fit the budget."""
+    """Return the number of rows per chunk for n rows. It is n if all rows fit the budget."""
     first, *widths = network_sizes(network)
     # A layer holds its weighted inputs and its activations.
     floats = batched.data_sets * first + batched.networks * 2 * sum(widths)
@@ -157,5 +157,5 @@ def rows_at_once(network: Network, n: int, budget: Budget, batched: Batched = UN
     most = max(limit // (floats * itemsize), 1)
     if n <= most:
         return n
-    # If the number divides n, the last chunk needs no program of its own.
+    # If the number of rows divides n, XLA compiles no second program for a smaller last chunk.
     return next((rows for rows in range(most, most // 2, -1) if n % rows == 0), most)

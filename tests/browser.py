@@ -16,8 +16,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_BROWSER = f"no browser in PATH: the tests of the page need one of {', '.join(NAMES)}"
-# The pipe uses the descriptors 3 and 4. This process puts them there, because a fork of the tests' own process, which
-# has threads of JAX, could hang.
+# The browser uses the descriptors 3 and 4. An extra process moves the pipes to them, because a fork of the tests' own
+# process, which has threads of JAX, could hang.
 _START = """
 import os, sys
 for fd, target in zip(map(int, sys.argv[1:3]), (3, 4)):
@@ -28,7 +28,7 @@ _SECONDS = 60
 
 
 def executable():
-    """Return the path of a browser, or skip the test. The summary of the tests reports that."""
+    """Return the path of a browser, or skip the test. pytest's summary reports the skip."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.skip(NO_BROWSER)
@@ -70,7 +70,7 @@ class Page:
         """Wait until an expression is true."""
         end = time.monotonic() + _SECONDS
         while True:
-            # A page that is being replaced has no context for a moment.
+            # While a page is being replaced, JavaScript has no context and the command fails.
             with contextlib.suppress(RuntimeError):
                 if self.evaluate(expression):
                     return
@@ -164,7 +164,7 @@ class Browser:
         return page
 
     def send(self, method, params, session=None):
-        """Send a command, and return its result. Events that arrive before it are kept by their page."""
+        """Send a command, and return its result. Events that arrive before the result are stored in their page."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if session:

@@ -42,7 +42,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def records(cache, monkeypatch):
-    """Return the records from the folder, which needs no check."""
+    """Return the records from the folder. No case is checked again."""
     monkeypatch.delattr(record, "checked")
     return record.records(("kinks",), ("float32",), 1, cache, None)
 
@@ -76,7 +76,7 @@ def test_a_replay_gives_the_recorded_verdicts(records, base):
         ("the direction of small elements", set()),
     ],
 )
-def test_a_part_decides_these_cases(records, base, name, failed):
+def test_exactly_these_cases_fail_without_a_part(records, base, name, failed):
     found = ablate.ablate_part(records, base, named(name))
     assert set(found["failed"]) == set(found["changed"]) == failed
     # Another replay is not affected.
@@ -97,7 +97,7 @@ def test_the_nearest_value_of_a_constant_is_found(records, base):
     assert "value" not in row["down"]
 
 
-def test_the_brackets_of_the_constants_are_the_factors_of_the_results():
+def test_the_comments_on_the_constants_state_the_factors_of_the_results():
     lines = Path(parts.constants.__file__).read_text(encoding="utf-8").splitlines()
     rows = [row for row in json.loads(RESULTS.read_text(encoding="utf-8")) if "constant" in row]
     assert {row["constant"] for row in rows} == {constant.name for constant in parts.CONSTANTS}
@@ -108,7 +108,7 @@ def test_the_brackets_of_the_constants_are_the_factors_of_the_results():
 
 
 @pytest.mark.slow
-def test_a_search_that_was_not_recorded_finds_nothing(records, base):
+def test_a_replay_without_a_recorded_search_gives_the_same_verdict(records, base):
     stage = records[1].stages[0]
     stage.exam.sampler.searches.clear()
     with record.patched(ablate.REPLAY):
@@ -166,6 +166,6 @@ def test_the_command_prints_and_writes_the_tables(cache, tmp_path, monkeypatch, 
         (("--ablate", "--out", "no/rows.json"), "expected --out in an existing folder"),
     ],
 )
-def test_misuse_is_named(monkeypatch, capsys, words, message):
+def test_misuse_of_the_command_is_refused_with_a_reason(monkeypatch, capsys, words, message):
     assert run(monkeypatch, *words) == 2
     assert message in capsys.readouterr().err

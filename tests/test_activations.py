@@ -48,7 +48,7 @@ def test_sigmoid_and_its_slope_have_full_precision(dtype, x64):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16], ids=lambda d: d.__name__)
 def test_the_textbook_slope_fails_the_comparison(dtype, x64):
-    """a(1 − a) cancels in saturation."""
+    """The formula a(1 − a) loses its digits where the neuron saturates."""
     z = jnp.asarray(WEIGHTED_INPUTS, dtype)
     want = np.array([exact_sigmoid(x) for x in np.asarray(z, np.float64)])
     with pytest.raises(AssertionError, match="should be"):
@@ -137,7 +137,7 @@ def exact_softmax(z):
         return np.array(a, float), np.array(jacobian, float)
 
 
-# Rows without a clear largest output, with equal ones, and with one that rounds to 1.
+# Rows with similar outputs, with equal outputs, and with an output that rounds to 1.
 ROWS = np.array([[0.3, -1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 20.0, 1.0], [40.0, 0.0, 30.0], [-5.0, -90.0, 3.0]])
 
 
@@ -175,7 +175,7 @@ def test_relu_has_the_slope_0_at_0():
     np.testing.assert_array_equal(jax.grad(lambda z: jnp.sum(activate("relu", z)))(z), [0, 0, 1])
 
 
-def test_the_limits_of_each_activation():
+def test_at_limit_is_true_where_an_activation_is_flat():
     a = jnp.array([-1.0, -0.9999999, 0.0, 1e-8, 0.5, 0.9999999, 1.0, 2.0])
     flat = {name: at_limit(name, a).tolist() for name in (*ACTIVATIONS, swish)}
     assert flat["sigmoid"] == flat["softmax"] == [True, True, True, True, False, True, True, True]
@@ -211,7 +211,7 @@ def test_a_copy_of_a_layer_keeps_its_activation(copied):
     assert (w.shape, b.shape, len(got)) == ((2, 3), (2,), 2)
 
 
-def test_the_structure_of_a_network_has_its_activations():
+def test_the_tree_structure_of_a_network_contains_its_activations():
     """Networks with different activations share no program, gradient or state."""
     one, other = LAYER, LAYER._replace(activation="relu")
     assert jax.tree.structure(one) != jax.tree.structure(other)
@@ -244,13 +244,17 @@ def test_init_network_takes_one_activation_or_one_per_layer():
         ("gelu", RangeError, "activation must be 'sigmoid', 'tanh', .* or a function of z, got 'gelu'"),
         (None, DtypeError, "activation must be .* or a function of z, got NoneType"),
         (("tanh", 3), DtypeError, "activation must be .* got int"),
-        (("tanh",), RangeError, "activation must be one for all layers, or one for each of the 2, got 1"),
-        ("softmax", RangeError, "activation 'softmax' is only for the output layer, got it for an earlier one"),
+        (
+            ("tanh",),
+            RangeError,
+            "activation must be one activation for all layers, or one for each of the 2 layers, got 1",
+        ),
+        ("softmax", RangeError, "activation 'softmax' is only for the output layer, got it for an earlier layer"),
         (("softmax", "tanh"), RangeError, "activation 'softmax' is only for the output layer"),
     ],
     ids=str,
 )
-def test_other_activations_are_refused(activation, error, match):
+def test_init_network_refuses_unfit_activations(activation, error, match):
     with pytest.raises(error, match=f"^init_network: {match}"):
         init_network(jax.random.key(0), (3, 4, 2), activation=activation)
 

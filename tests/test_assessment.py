@@ -29,7 +29,7 @@ def counted(outputs, labels):
     return confusion, answers, [i for *_, i in sorted(wrong)]
 
 
-def test_it_equals_a_count_on_digits(monkeypatch):
+def test_assess_equals_a_count_on_digits(monkeypatch):
     """The weights are random, so that every class has wrong answers. The images are bytes in two dimensions.
 
     The budget is small, so that the images are evaluated in several chunks. The other tests have one chunk.
@@ -38,7 +38,7 @@ def test_it_equals_a_count_on_digits(monkeypatch):
     network, data = first_network(0, (64, 30, 10), "gaussian")[0], load_dataset("digits").test
     result = assess(network, *data)
     x = jnp.asarray(data.images.reshape(300, -1) / 255, jnp.float32)
-    np.testing.assert_allclose(result.outputs, feedforward(network, x), atol=1e-5)  # pixels round once more here
+    np.testing.assert_allclose(result.outputs, feedforward(network, x), atol=1e-5)  # x has rounded pixels
     confusion, answers, wrong = counted(result.outputs, data.labels)
     np.testing.assert_array_equal(result.confusion, confusion)
     assert result.answers.tolist() == answers
@@ -97,11 +97,11 @@ def test_examples_without_an_answer_come_last():
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_unfit_arguments_are_refused(x, labels, error, match):
+def test_assess_refuses_unfit_arguments(x, labels, error, match):
     with pytest.raises(error, match=match):
         assess(REPEAT, x, labels)
 
 
-def test_it_is_refused_inside_jit():
+def test_assess_is_refused_inside_jit():
     with pytest.raises(DtypeError, match=r"assess: x must have known values, got a traced float32\[2,3\]"):
         jax.jit(lambda x: assess(REPEAT, x, np.zeros(2, int)).accuracy)(jnp.zeros((2, 3)))

@@ -125,8 +125,8 @@ def result(slower=1.0, drift=1.0, seed=0, spread=0.02):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("drift", [1.0, 1.3])
-def test_a_tenth_slower_is_reported_and_no_change_is_not(seed, drift):
-    """The same holds where the host as a whole has become slower."""
+def test_a_time_longer_by_a_tenth_is_reported_and_an_unchanged_time_is_not(seed, drift):
+    """The same holds if the whole host has become slower, and with it all programs."""
     old = result(seed=100 + seed)
     same = {change.new.variant: change.real for change in changes(old, result(drift=drift, seed=seed))}
     assert len(same) == 3
@@ -267,7 +267,7 @@ def fake_rows(options):
     yield sampled("fake", "jaxgd", "memory", "MB", [40.0])
 
 
-def test_run_stamps_prints_and_stores(tmp_path, monkeypatch, capsys):
+def test_run_stamps_prints_and_stores_the_rows(tmp_path, monkeypatch, capsys):
     stamp = {"host": {"processor": "P", "threads": 1, "isa": "I", "peak_gflops": 4.0, "bandwidth_gb_s": 2.0}}
     stamp |= {"versions": {"jax": "1"}, "commit": "abc", "date": "2026-01-01"}
     monkeypatch.setattr("benchmarks.hardware.stamp", lambda: stamp)
@@ -280,7 +280,7 @@ def test_run_stamps_prints_and_stores(tmp_path, monkeypatch, capsys):
 
 
 def test_benchmarks_import_in_one_direction():
-    """Families import neither each other, nor the store, nor the commands."""
+    """The modules import only those that the table allows: no family of `run` imports another family or the store."""
     folder = ROOT / "benchmarks"
     below = {
         "rows": set(),
@@ -369,19 +369,19 @@ def test_an_error_of_train_ends_the_peer():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", NETWORKS_PEERS)
-def test_the_first_of_many_networks_does_the_steps_of_one(peer):
+def test_the_first_of_many_networks_does_the_steps_of_a_single_network(peer):
     work, data = small(5, networks=3)
     require_same(second(NETWORKS_PEERS[peer](work, data)), second(by_numpy(work, data)))
 
 
 def test_peers_that_did_other_work_are_named():
-    """Costs are compared; accuracies where the loss or the orders differ. NaN equals nothing."""
+    """Costs are compared, or accuracies where the losses or the orders of examples differ. NaN equals no value."""
     same = {"cost": 0.1, "accuracy": 0.9}
     found = {"jaxgd": same, "numpy": {**same, "cost": 0.104}, "sklearn": {"cost": 3.0, "accuracy": 0.85}}
     assert unlike(found, "jaxgd") == {}
     wrong = {"numpy": {**same, "cost": 0.2}, "torch": {**same, "cost": np.nan}, "sklearn": {**same, "accuracy": 0.1}}
     assert set(unlike(found | wrong, "jaxgd")) == {"numpy", "torch", "sklearn"}
-    # A cold case has orders of its own for each peer, so costs differ.
+    # In a cold case each peer has its own order of examples, so only accuracies are compared.
     assert set(unlike(found | wrong, "jaxgd", cold=True)) == {"sklearn"}
     assert set(unlike(found | {"numpy": {**same, "accuracy": np.nan}}, "jaxgd", cold=True)) == {"numpy"}
 
@@ -390,7 +390,7 @@ COSTS = {"jaxgd": 0.1, "numpy": 0.1}
 
 
 class FakeWorker:
-    """A peer that takes the seconds of its turns from a table, and whose cost is set."""
+    """A peer whose times come from a table, and whose cost comes from COSTS."""
 
     def __init__(self, work, peer, data_dir):
         self.peer, self.turns = peer, iter({"jaxgd": [0.03, 0.02, 0.04], "numpy": [0.3, 0.4, 0.2]}[peer])
@@ -461,7 +461,7 @@ def test_programs_train_the_networks_of_a_sweep():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("peer", ["jaxgd", "numpy"])
-def test_a_process_learns_digits(peer):
+def test_a_peer_of_the_start_up_case_learns_digits(peer):
     weights = next(iter(START_PEERS[peer](START, shared(START, Path("nowhere")))))
     assert accuracy(weights, shared(START, Path("nowhere"))) > 0.97
 
@@ -517,7 +517,7 @@ def test_verdicts_are_counted_by_checker_and_kind(monkeypatch):
     assert rows["errors"].details == {"functions": {"right": [0, 1], "not right": [0, 1]}}
 
 
-def test_the_books_runs_keep_every_count():
+def test_the_comparison_with_the_book_has_medians_and_percentiles():
     details = nielsen.comparison([[1, 5], [9, 2], [3, 4]], "9129", (1, 2, 3))
     assert details["median by epoch"] == "3 4"
     assert details["independent implementation"] == "10th percentile 1, median 2, 90th percentile 3"

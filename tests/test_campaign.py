@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def python(code, folder):
-    """Return the JSON that a new process prints last."""
+    """Run the code in a new process, and return the JSON of its last line of output."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -32,11 +32,11 @@ def python(code, folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# The machinery.
+# Failpoints, isolated attacks and rows.
 
 
 def test_a_failpoint_ends_the_process_before_during_and_after_a_write(tmp_path):
-    """`during` leaves a part of the content. The other moments leave none or all of it, and a late event nothing."""
+    """`during` leaves a part of the content. Other moments leave none or all of it. The last event does not occur."""
     code = """
         import json, os, time
         from pathlib import Path
@@ -100,10 +100,10 @@ def test_an_attack_that_hangs_or_dies_is_counted_and_the_others_go_on(tmp_path):
     assert python(code, tmp_path) == expected
 
 
-def test_rows_count_the_ends_and_show_the_failures():
-    ends = [attack.Attack("a", "refused", False, ""), attack.Attack("a", "hang", True, "x"),
+def test_rows_count_the_results_and_show_the_failures():
+    made = [attack.Attack("a", "refused", False, ""), attack.Attack("a", "hang", True, "x"),
             attack.Attack("b", "accepted", False, "", "why")]  # fmt: skip
-    a, b = attack.rows("calls", ends, attack.Options(3, 7, Path()))
+    a, b = attack.rows("calls", made, attack.Options(3, 7, Path()))
     assert (a.case, a.value, a.n, a.details["kinds"], a.details["failures"]) == (
         "calls/a", 1, 2, {"refused": 1, "hang": 1}, ["hang: x"],
     )  # fmt: skip
@@ -113,7 +113,7 @@ def test_rows_count_the_ends_and_show_the_failures():
     assert attack.summary([b]).count("\n") == 1
 
 
-# The tables.
+# The tables of options and arguments.
 
 
 def test_every_option_of_every_command_is_attacked():
@@ -302,7 +302,7 @@ PLANTED = {
 def test_jaxgd_withstands_a_small_campaign(family, tmp_path):
     found, attacks = campaign(tmp_path, family, SMALL[family])
     assert found == {}
-    # Two limits need a file system that a process may mount.
+    # The attacks with two of the limits need the right to mount a file system.
     assert attacks >= SMALL[family] - 2
 
 
@@ -311,7 +311,7 @@ def test_jaxgd_withstands_a_small_campaign(family, tmp_path):
 def test_a_planted_fault_is_counted(name, tmp_path):
     family, count, kind, fault = PLANTED[name]
     found, _ = campaign(tmp_path, family, count, fault, kind)
-    assert any(kind in end for ends in found.values() for end in ends), found
+    assert any(kind in failure for failures in found.values() for failure in failures), found
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def assert_same(a, b):
 
 @pytest.fixture
 def folder(tmp_path, tree, request, monkeypatch):
-    """Checkpoints of epochs 1, 2 and 3. Leaves of more bytes than the parameter are arrays of their own."""
+    """A folder with checkpoints of epochs 1, 2 and 3. Leaves of more bytes than the parameter have their own arrays."""
     monkeypatch.setattr(checkpoint, "_SMALL", getattr(request, "param", checkpoint._SMALL))
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         for epoch in (1, 2, 3):
@@ -67,7 +67,7 @@ def folder(tmp_path, tree, request, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", [20, 2**20], indirect=True)
-def test_round_trip(folder, tree):
+def test_restored_values_equal_the_saved_ones(folder, tree):
     with Checkpoints(folder, CONFIG) as checkpoints:
         restored = checkpoints.restore(like(tree))
     assert restored.epoch == 3
@@ -99,7 +99,7 @@ def flip(path, position=0.5):
 
 @pytest.mark.parametrize("folder", [60, 2**20], indirect=True)
 def test_every_damage_is_detected(folder, tree):
-    """Flip a bit in each file, truncate each, remove each. The result is epoch 3's values or a refusal."""
+    """Flip a bit of a file, cut the file or remove it. Epoch 3 is restored with its saved values, or epoch 2 is."""
     refused = 0
     for path in files_of(folder, 3):
         whole = path.read_bytes()
@@ -121,7 +121,7 @@ def test_every_damage_is_detected(folder, tree):
 
 
 def test_values_that_differ_from_their_checksum_are_refused(folder, tree):
-    """The files are whole, so only jaxgd's own checksum can notice."""
+    """The files are whole, so only jaxgd's own checksum can detect the difference."""
     about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
     content = json.loads(about.read_text())
     about.write_text(json.dumps(content | {"sha256": content["sha256"][::-1]}))
@@ -164,8 +164,8 @@ def test_no_random_damage_is_restored(folder, tree, monkeypatch):
     assert kinds == {2, 3}
 
 
-def test_a_leaf_of_another_path_is_refused(folder, tree):
-    """Two leaves of one shape must not change their places."""
+def test_a_tree_with_another_path_is_refused(folder, tree):
+    """Otherwise, two leaves of the same shape could be exchanged."""
     other = {"old keys" if name == "old key" else name: x for name, x in tree.items()}
     with Checkpoints(folder, CONFIG) as checkpoints, pytest.raises(CheckpointError, match="belongs to another run"):
         checkpoints.restore(other)
@@ -273,7 +273,7 @@ def test_an_error_counts_the_checkpoints_if_all_are_damaged(folder, tree):
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "3"]
 
 
-def test_a_foreign_checkpoint_is_refused(folder, tree):
+def test_a_checkpoint_of_another_run_is_refused(folder, tree):
     with (
         Checkpoints(folder, CONFIG | {"eta": 1.0}) as checkpoints,
         pytest.raises(CheckpointError, match="belongs to another run"),

@@ -1,4 +1,4 @@
-"""The evaluation in chunks equals the one at once, and a chunk fits its budget."""
+"""The evaluation in chunks equals the evaluation of all rows at once, and a chunk fits its budget."""
 
 import functools
 
@@ -42,9 +42,9 @@ KEPT = 97 * 4 * (5 + 3)
     ids=["one chunk", "kept", "computed again", "row by row", "two networks", "two data sets"],
 )
 def test_the_budget_decides_the_chunks_and_the_work(budget, batched, chunk, products):
-    """Back-propagation makes 3 products for the 2 of the forward pass.
+    """The forward pass makes 2 matrix products, and back-propagation makes 3.
 
-    It repeats the first of these 2 only beyond the budget. The result of the second one is always kept.
+    Beyond the budget, back-propagation also repeats the first product of the forward pass. The second is always kept.
     """
     rng = np.random.default_rng(0)
     network = init_network(jax.random.key(0), (6, 5, 3))
@@ -75,7 +75,7 @@ def test_the_rows_of_a_chunk_divide_n_if_possible():
 
 
 def test_a_wide_network_has_larger_chunks():
-    """A quarter of the bytes of its weights. Networks below 2²⁴ weights keep their chunks, and so their bits."""
+    """A chunk may have a quarter of the bytes of the weights. Networks below 2²⁴ weights have chunks of 8 MiB."""
 
     def rows(width):
         network = jax.eval_shape(lambda: init_network(jax.random.key(0), (784, width, width, 10)))
@@ -110,7 +110,7 @@ def test_an_algorithm_reaches_every_product_on_a_gpu(monkeypatch):
 
 
 def test_vmap_counts_the_networks_and_the_data_sets():
-    """Their memory adds up, and a chunk has fewer rows."""
+    """The memory of all networks and data sets adds up, so a chunk must have fewer rows."""
     x, v = jnp.ones((3, 4)), jnp.ones((5, 2))
     seen = []
 

@@ -50,8 +50,8 @@ def by_loops(name, v):
             near = {i: [j for j in range(max(1, i - 5), min(n, i + 1) + 1) if j != i] for i in indices}
             return [x[i] * (2 + 5 * x[i] ** 2) + 1 - sum(x[j] * (1 + x[j]) for j in near[i]) for i in indices]
         case "chebyquad":
-            turned = [math.acos(2 * x[j] - 1) for j in indices]
-            means = {i: sum(math.cos(i * angle) for angle in turned) / n for i in indices}
+            angles = [math.acos(2 * x[j] - 1) for j in indices]
+            means = {i: sum(math.cos(i * angle) for angle in angles) / n for i in indices}
             return [means[i] + (1 / (i**2 - 1) if i % 2 == 0 else 0) for i in indices]
         case "linear-rank-1-zeros":
             s = sum(j * x[j] for j in range(2, n))
@@ -67,7 +67,7 @@ BY_LOOPS = (
 
 def test_residuals_equal_the_sums_of_the_paper(x64):
     """Both make at most a thousand rounded operations: 1e-11 of the largest residual leaves a factor of a hundred."""
-    # Chebyshev's polynomials are cosines only between 0 and 1, and all starts are near there.
+    # Chebyshev's polynomials are cosines only between 0 and 1, and all starts are near this interval.
     points = {name: np.asarray(PROBLEMS[name].start) * 0.9 + 0.03 for name in BY_LOOPS}
     found = jax.jit(lambda v: {name: PROBLEMS[name].residuals(v[name]) for name in BY_LOOPS})(points)
     for name, v in points.items():
@@ -77,7 +77,7 @@ def test_residuals_equal_the_sums_of_the_paper(x64):
 
 
 def test_known_points_are_the_minima(x64):
-    """C at a known point is C*, within the digits of the source: relative to C at the start, 1e-12."""
+    """C at a known point is C*, within the digits of the source. The tolerance is 1e-12, relative to C at the start."""
     known = {name: problem for name, problem in PROBLEMS.items() if problem.points}
     found = jax.jit(lambda v: {name: [known[name].cost(x) for x in points] for name, points in v.items()})(
         {name: [np.asarray(x, float) for x in (p.start, *p.points)] for name, p in known.items()}
@@ -90,7 +90,7 @@ def test_known_points_are_the_minima(x64):
 
 
 def test_minima_continue_the_published_digits():
-    """The source rounds or cuts off after six digits, so the difference is at most one unit of the last."""
+    """The source rounds or cuts off after six digits, so the difference is at most one unit of the last digit."""
     assert len(PROBLEMS) == len({problem.name for problem in PROBLEMS.values()}) == 60
     for problem in PROBLEMS.values():
         assert len(problem.minima) == len(problem.published)
@@ -168,7 +168,7 @@ def test_a_run_is_compared_with_the_nearest_minimum(run, reached, closely, evalu
     assert (found.reached, found.closely, found.evaluations) == (reached, closely, evaluations)
 
 
-def test_small_minima_need_a_relative_error():
+def test_a_small_minimum_is_reached_closely_only_by_the_relative_error():
     tiny = Problem("tiny", lambda v: v, (1, 1), (4.7e-10,), (4.7e-10,), (), "")
     assert [judged(tiny, ended(c)).closely for c in (4.7e-10, 4.7e-10 + 1e-17, 1e-9)] == [True, False, False]
     assert judged(tiny, ended(1e-9)).reached
@@ -181,7 +181,7 @@ def test_small_minima_need_a_relative_error():
         ((1, 1e-9), (0.0, 1e-3), True), ((1, 1e-6), (0.0, 1e3), False), ((1, 1), (float("nan"), 0.0), False),
     ],
 )  # fmt: skip
-def test_saddles_and_slopes_are_no_minima(curvatures, v, minimum):
+def test_saddles_and_slopes_are_not_minima(curvatures, v, minimum):
     saddle = Problem("saddle", lambda v: v, (1, 1), (0.0,), (0.0,), (), "")
     exact = Exact(saddle)
     exact.evaluate = lambda v: (
@@ -192,7 +192,7 @@ def test_saddles_and_slopes_are_no_minima(curvatures, v, minimum):
     assert exact.is_minimum(v, np.finfo(float).eps) == minimum
 
 
-def test_the_summary_counts_and_names():
+def test_the_summary_counts_successes_and_names_failures():
     run = ended(0.0, (1, 1.0), (6, 0.0), evaluations=6)
     failed = ended(1.0, (1, 1.0), ok=False)
     good = {"jaxgd wolfe": run, "jaxgd backtracking": failed, "jaxgd newton": run}
@@ -235,7 +235,7 @@ def test_all_minimizers_reach_the_minimum_of_beales_function():
 
 @pytest.mark.slow
 def test_the_minimum_of_a_regression(x64, seed):
-    """Newton's methods of NumPy and of jaxgd agree, and SciPy's runs on the raw features are judged by this value."""
+    """Newton's methods of NumPy and of jaxgd agree, and the runs of all minimizers are judged by this value."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(40, 3)) * [1e-2, 1, 1e3]
     problem = regression(x, np.sign(x @ [1e2, 1, 1e-3] + rng.normal(size=40)))

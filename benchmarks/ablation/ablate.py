@@ -25,13 +25,13 @@ def _no_search(*args: Any) -> locate.ElementSearch:
 
 
 def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
-    """Return the recorded search. If there is none, compare with a right gradient, or return an empty search."""
+    """Return the recorded search. If there is none, search now in a claim with gradients; otherwise find nothing."""
     search = _search if claim.gradients else _no_search
     recorded: Any = self.sampler
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
-# A replay cannot evaluate f, and needs no description of the error.
+# A replay cannot evaluate f and need not describe errors. It replaces the functions that do so.
 REPLAY: tuple[Patch, ...] = (
     (Examination, "_search", _known_search),
     (Examination, "_taylor", lambda *x: math.nan),
@@ -78,7 +78,7 @@ def without(part: Part, record: Record) -> Outcome:
 
 
 def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequence[Outcome]) -> Row:
-    """Return the cases whose verdict or cause changes, and those that fail: their grade gets worse."""
+    """Return the cases whose verdict or cause changes, and the cases that fail, whose grade gets worse."""
     row: Row = {"changed": {}, "failed": {}}
     for record, old, new in zip(records, base, outcomes, strict=True):
         name, words = f"{record.part}: {record.name}", f"{': '.join(old)} → {': '.join(new)}"
@@ -105,7 +105,7 @@ def ablate_constant(records: Sequence[Record], base: Sequence[Outcome], constant
 
 
 def ablate_part(records: Sequence[Record], base: Sequence[Outcome], part: Part) -> Row:
-    """Return the cases that change without a part, and those that fail."""
+    """Return the cases that change without a part, and the cases that fail without it."""
     with patched((*REPLAY, *part.patches)):
         outcomes = [without(part, record) for record in records]
     return {"part": part.name, **changes(records, base, outcomes)}
@@ -129,7 +129,7 @@ def ablate(records: Sequence[Record]) -> list[Row]:
     counts = {part: sum(x.part == part for x in records) for part in dict.fromkeys(x.part for x in records)}
     rows: list[Row] = [{"checks": counts, "replays that differ": others}]
     print(f"{len(records) - len(others)} of {len(records)} replays give the recorded verdict and cause")
-    print("".join(f"  not: {name}\n" for name in others))
+    print("".join(f"  differs: {name}\n" for name in others))
     print(f"{'constant':18}{'value':>9}        nearest value with which a case fails")
     for constant in CONSTANTS:
         rows.append(row := ablate_constant(records, base, constant))

@@ -1,4 +1,7 @@
-"""The constants and the optional parts of the gradient checker, and how to change them. A new part is one row."""
+"""The constants and the optional parts of the gradient checker, and how to change them.
+
+To add a part, add a row to `PARTS`.
+"""
 
 import dataclasses
 import math
@@ -27,7 +30,7 @@ class Constant(NamedTuple):
 
 
 _FACTORS = (0.5, 0.33, 0.2, 0.1), (2, 3, 5, 10)
-# The recorded steps fix RATIO. EPS and EPS32 are properties of dtypes.
+# A replay uses the recorded steps, which have the ratio RATIO. EPS and EPS32 are properties of dtypes.
 _FIXED = {"RATIO", "EPS", "EPS32"}
 _RANGES = {
     "STEEPEST": ((0.9, 0.8, 0.65, 0.5, 0.3), (0.97, 0.99, 1.0, 1.1)),
@@ -104,14 +107,14 @@ def _combine_without_rough(each: list[core.Judgment]) -> core.Judgment:
 
 
 def _all_directions(each: list[core.Judgment]) -> core.Judgment:
-    """Return a judgment that is right only if all are."""
+    """Return a judgment that is right only if the judgments along all lines are right."""
     judgment = _combine(each)
     unknown = [j for j in each if j.verdict is Verdict.CANNOT_TELL]
     return unknown[0] if unknown and judgment.verdict is Verdict.RIGHT else judgment
 
 
 def _one_direction(each: list[core.Judgment]) -> core.Judgment:
-    """Return a judgment that is right if one is, none is wrong and F has a slope along all lines."""
+    """Return a judgment that is right if one line is right, no line is wrong and F has a slope along all lines."""
     judgment = _combine(each)
     right = [j for j in each if j.verdict is Verdict.RIGHT]
     noisy = judgment.verdict is Verdict.CANNOT_TELL and judgment.cause not in (Cause.ROUGH, *core.SINGULAR)

@@ -53,7 +53,7 @@ class Recorded:
 
 @dataclasses.dataclass
 class Stage:
-    """One examination: of the first order, or of the second.
+    """The examination of the first derivatives or of the second derivatives.
 
     Attributes:
         exam: The examination, with recorded evaluations.
@@ -162,7 +162,7 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
 
 @contextlib.contextmanager
 def _recording(stages: list[tuple[Examination, tuple[LeafReport, ...]]]) -> Iterator[None]:
-    """Record every examination. One batch evaluates F at the few steps and at the many, along every direction."""
+    """Record every examination. One batch evaluates F at the steps of both ladders, along every direction."""
     run, search, evaluate = Examination.run, Examination._search, Sampler.lines
 
     long: dict[int, quotients.Lines] = {}

@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 from benchmarks.rows import Row
 
-# Number of failures that a row lists, and characters of each, at most.
+# Largest number of failures that a row lists, and of characters in each failure.
 _EXAMPLES, _LONGEST = 10, 400
 
 
 class Attack(NamedTuple):
-    """One attack and its end.
+    """One attack and its result.
 
     Attributes:
         target: The part of jaxgd under attack, such as "network.safetensors". Each target has a row of its own.
-        kind: The end, such as "refused". A row counts the attacks of each kind.
+        kind: The kind of the result, such as "refused". A row counts the attacks of each kind.
         succeeded: True if jaxgd failed: a wrong value, a lost run, a raw exception, a hang or a death.
         about: The attack in words. A reader can repeat it.
         group: A heading under which accepted attacks are counted. Empty if the attack was not accepted.
@@ -36,8 +36,8 @@ class Options:
     """The settings of a campaign.
 
     Attributes:
-        count: Number of attacks of each family: for flips of each kind of file, for pictures of each format. The family
-            limits makes fewer.
+        count: Number of attacks per family. The family flips makes this number for each kind of file, and the family
+            pictures for each format. The family limits makes fewer.
         seed: Seed of all random choices.
         work: An empty folder for runs, damaged files and compiled programs.
         data_dir: Folder of MNIST, for the kills. None to use digits only.
@@ -55,7 +55,7 @@ Family = Callable[[Options], Iterable[Attack]]
 
 
 def rows(family: str, attacks: Iterable[Attack], options: Options) -> Iterator[Row]:
-    """Yield one row per target, without the fields about the host. Its value is the number of successful attacks."""
+    """Yield one row per target, without the fields about the host. The value is the number of successful attacks."""
     began = time.monotonic()
     targets: dict[str, list[Attack]] = collections.defaultdict(list)
     for attack in attacks:
@@ -80,7 +80,7 @@ def rows(family: str, attacks: Iterable[Attack], options: Options) -> Iterator[R
 
 def summary(found: Iterable[Row]) -> str:
     """Return the table of a campaign: one line per target, and the failures below it."""
-    lines = [("attacked", "attacks", "succeeded", "ends")]
+    lines = [("attacked", "attacks", "succeeded", "results")]
     below = []
     for row in found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in row.details["kinds"].items())

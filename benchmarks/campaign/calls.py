@@ -57,7 +57,7 @@ def arguments() -> dict[str, list[str]]:
 
 
 def _call(name: str, where: tuple[str, ...], bad: tuple[str, ...], about: str) -> Attack:
-    """Make one call. Return its end."""
+    """Make one call, and return the attack with its result."""
     import jax
 
     import jaxgd
@@ -117,8 +117,8 @@ def _takes_function(name: str, place: str) -> bool:
 
 @functools.cache
 def _prepare() -> None:
-    """Prepare the child: no warnings, no network, an empty folder, a limit of memory, and the good arguments."""
-    good()  # cache its arrays here, because inside jit they would be tracers
+    """Prepare the process of an attack: no warnings, no network, an empty folder, a memory limit, good arguments."""
+    good()  # caches its arrays, which would be tracers inside jit
     warnings.simplefilter("ignore")
     without_network()
     os.environ["JAXGD_DATA_DIR"] = "no data"

@@ -1,7 +1,7 @@
-"""Forked children: one process imports all libraries once, and each attack runs in a fork of it.
+"""Child processes: the parent imports all libraries once, and each attack runs in a fork of the parent.
 
-A fork starts in 20 ms, and an import of JAX, orbax and the command takes two seconds. JAX starts threads with its first
-array, and a fork of a process with threads may hang, so this process never makes an array.
+A fork starts in 20 ms, while an import of JAX, orbax and the command takes two seconds. JAX starts threads with its
+first array, and a fork of a process with threads may hang, so the parent never makes an array.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 
 # Exit status of a child whose function raised. The commands never return it.
 RAISED = 99
-# Seconds between two looks at the children.
+# Seconds between two checks whether the child processes have ended.
 POLL = 0.003
 # Limit on wall time, as a multiple of the limit on processor time.
 PATIENCE = 6
 
 
 class Job(NamedTuple):
-    """One child.
+    """The work of one child process, and its limits.
 
     Attributes:
         work: The function to run. Its result is the exit status.
@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """The end of a child.
+    """The result of a child process.
 
     Attributes:
         status: Exit status, or minus the number of the signal.
@@ -59,7 +59,7 @@ class Ending(NamedTuple):
 
     @property
     def trouble(self) -> str:
-        """The reason that no command may end like this, or an empty text."""
+        """The failure of the command, such as "hang", or an empty string if it ended properly."""
         if self.hung:
             return "hang"
         if self.status == RAISED or "Traceback (most recent call last)" in self.err:

@@ -15,7 +15,7 @@ RESULTS = FOLDER / "campaign.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Campaign:
-    """Attack jaxgd and print their outcomes. Exit status 1 if any attack succeeded.
+    """Attack jaxgd, and print the results of the attacks. The exit status is 1 if any attack succeeded.
 
     Families: kills, flips, commands, calls, pictures, limits.
     """
@@ -23,13 +23,13 @@ class Campaign:
     families: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Families of attacks. By default all."""
     count: int = 1000
-    """Attacks of each family: for flips of each kind of file, for pictures of each format."""
+    """Attacks per family; flips makes this number for each kind of file, and pictures for each format."""
     seed: int = 0
     """Seed of all random choices."""
     data_dir: Path | None = None
     """Folder of MNIST, for the kills. By default they use digits only."""
     jobs: int = 2
-    """Processes at a time."""
+    """Number of processes at a time."""
     out: Path | None = RESULTS
     """File of results. New rows replace the rows of the same targets. `--out None` stores nothing."""
     keep: bool = False

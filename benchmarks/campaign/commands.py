@@ -1,6 +1,6 @@
 """Bad command lines, generated from the options of all commands. Each must end with one line that states the reason.
 
-An accepted command must be right: every value must be one that the help text allows. `OPTIONS` states that.
+A command may be accepted only if the help text allows all its values. `OPTIONS` states the allowed values.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from benchmarks.campaign.options import FLAG, GOOD, OPTIONS, POSITIONAL, SURROUN
 from benchmarks.campaign.play import Task, play
 
 _SECONDS = 10.0
-# JAX reserves more addresses than it uses memory.
+# Limit on the address space in bytes. JAX reserves more addresses than the memory that it uses.
 _MEMORY = 8 * 2**30
 
 
@@ -34,7 +34,7 @@ class Line(NamedTuple):
     surroundings: str
 
     def argv(self, folder: Path) -> list[str]:
-        """Return the words of the command line, with @ for the folder of good files."""
+        """Return the words of the command line, with the folder of good files in place of @."""
         words, behind = [self.command], []
         for name, value in self.given:
             value = _full(value, folder)
@@ -58,7 +58,7 @@ class Line(NamedTuple):
         return False
 
     def long(self) -> bool:
-        """Return True if the command may work for longer than the limit: it was asked for many epochs or steps."""
+        """Return True if the command may work for longer than the limit: many epochs, steps or seeds."""
         with contextlib.suppress(ValueError):
             return any(int(value) > 10_000 for name, value in self.given if name in ("epochs", "max_steps", "seeds"))
         return False
@@ -86,7 +86,7 @@ def generated(rng: random.Random) -> Line:
     bad = {option: rng.choice(OPTIONS[name][option].values) for option in drawn}
     good = {k: v for k, v in GOOD[name].items() if not ("resume" in bad and k in ("run_dir", "epochs"))}
     given = [*{**good, **bad}.items()]
-    # Positional arguments keep their order, and any option may stand twice.
+    # Positional arguments keep their order, and an option may appear twice.
     order = POSITIONAL.get(name, [])
     given.sort(key=lambda pair: order.index(pair[0]) if pair[0] in order else -1)
     if rng.random() < 0.05 and drawn[0] not in order:
@@ -114,7 +114,7 @@ def _one(line: Line, folder: Path, files: Path) -> Task:
 
 
 def _judged(line: Line, ending: Ending, folder: Path, files: Path) -> tuple[str, bool]:
-    """Return the kind of the end, and True if the attack succeeded."""
+    """Return the kind of the result, and True if the attack succeeded."""
     with contextlib.chdir(folder) if folder.exists() else contextlib.nullcontext():
         allowed = line.allowed(files)
     if ending.hung and allowed and line.long():

@@ -20,7 +20,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Failpoint(NamedTuple):
-    """A moment of one run.
+    """A moment of one run at which its process ends.
 
     Attributes:
         moment: "before", "during", "after" or "later".
@@ -43,7 +43,7 @@ class Failpoint(NamedTuple):
         return words + {"during": f", {self.size} bytes", "later": f", {self.delay:.3f} s"}.get(self.moment, "")
 
     def install(self) -> None:
-        """End this process at the moment. Call it in a child."""
+        """Let this process end at the moment. Call this in a child process."""
         # Python ignores this signal, so that a write raises OSError. Its default action ends the process.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         seen = 0

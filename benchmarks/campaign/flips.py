@@ -16,7 +16,7 @@ _TRAIN = ("train", f"--epochs={_EPOCHS}", "--checkpoint-every=1", "--no-progress
 # A run that repeats more epochs than this used none of its checkpoints, which are the last three.
 _REPEATED = 3
 
-# A judge reads a file and its damaged copy. It returns the kind of the end, and True if the attack succeeded.
+# A judge reads a file and its damaged copy. It returns the kind of the result, and True if the attack succeeded.
 Judge = Callable[[Path, Path], tuple[str, bool]]
 
 
@@ -32,7 +32,7 @@ def attacks(options: Options) -> Iterator[Attack]:
     run = folder / "run"
     newest = run / "checkpoints" / str(_EPOCHS)
     saved = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
-    # One flip in two hits a small file, such as a description, and one a large one, such as the values.
+    # Half of the flips choose every file with the same probability, so that small files are hit too, and half by size.
     sizes = [path.stat().st_size for path in saved]
     tries = []
     for number in range(options.count):
@@ -54,7 +54,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 
 def _attack(target: str, about: str, path: Path, bit: int, folder: Path, judge: Judge) -> Callable[[], Attack]:
-    """Return the attack that flips one bit in a copy of a run, or of one file, and asks the judge."""
+    """Return the attack that flips one bit in a copy of a run, or of one file, and lets the judge decide."""
 
     def attack() -> Attack:
         from jaxgd.errors import JaxgdError
@@ -81,7 +81,7 @@ def _attack(target: str, about: str, path: Path, bit: int, folder: Path, judge: 
 
 
 def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
-    """Continue the complete run. Its files must equal the whole ones, from whichever checkpoint it continues."""
+    """Continue the damaged run. Its files must equal those of the whole run, from every checkpoint that it may use."""
     from jaxgd.cli import main
 
     (whole,) = (parent for parent in path.parents if parent.name == "run")

@@ -15,7 +15,7 @@ from benchmarks.campaign.play import Task, play
 
 # Files that must be equal byte for byte. Checkpoints and events hold times.
 SAME = ("network.safetensors", "metrics.jsonl", "config.json")
-# Largest number of kills of one run. More would leave too few epochs for the last ones.
+# Largest number of kills of one run. More kills would leave too few epochs for the last of them.
 _KILLS = 5
 
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
         return "-".join(map(str, self))
 
     def start(self, data_dir: Path | None) -> tuple[str, ...]:
-        """Return the command that starts the run two epochs short, so that each continuation lengthens it."""
+        """Return the command that starts the run with two epochs fewer, so that each continuation lengthens it."""
         return (
             "train", "--run-dir", "run", f"--data={self.data}", f"--batch-size={self.batch_size}",
             f"--kernel={self.kernel}", f"--seed={self.seed}", f"--epochs={self.epochs - 2}", "--checkpoint-every=1",
@@ -58,7 +58,7 @@ class _Kill(NamedTuple):
 
 
 def runs(data_dir: Path | None) -> list[Run]:
-    """Return 24 runs: both data sets, mini-batches and the full batch, and both kernels, with three seeds."""
+    """Return the runs: each data set, mini-batches and the full batch, both kernels, three seeds; 24 with MNIST."""
     return [
         Run(data, batch_size, kernel, seed, 12 if data == "digits" else 8)
         for seed in (1, 2, 3)
@@ -142,21 +142,21 @@ def _next(
     """Return the phase and moment with the fewest kills so far, of those that the next command can reach."""
     reachable = [x for x in PHASES if x[0] != "configuration" or writes_config]
     if new and rng.random() < 0.5:
-        # Later phases of a new run would leave its first one, the configuration, without kills.
+        # Kill half of the new runs while they write the configuration. A run that is killed later has it already.
         reachable = [x for x in PHASES if x[0] == "configuration"]
     rng.shuffle(reachable)
     return min(reachable, key=counts.__getitem__)
 
 
 def _trouble(ending: Ending) -> tuple[str, str] | None:
-    """Return the kind and the words of a command that did not complete, or None."""
+    """Return the kind and the description of the failure of a command, or None if it completed."""
     if ending.trouble or ending.status != 0:
         return ending.trouble or "refused", f"status {ending.status}: {ending.last_line}"
     return None
 
 
 def difference(path: Path, reference: Path) -> tuple[str, str] | None:
-    """Return the kind and the words of a difference from the uninterrupted run, or None."""
+    """Return the kind and the description of a difference from the uninterrupted run, or None."""
     for name in SAME:
         if (path / name).read_bytes() != (reference / name).read_bytes():
             return "other bits", name

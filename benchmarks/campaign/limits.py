@@ -1,7 +1,7 @@
 """Exhausted resources: a full disk, few files, little memory, a closed pipe, a run folder that disappears.
 
 The command ends with one clear line and a status that is not 0, or with the complete result. The run continues to the
-same bits where its folder still exists.
+same bits if its folder still exists.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _TRAIN = (
 _RESUME = ("train", "--resume", "run", "--checkpoint-every=1", "--tensorboard", "--no-progress")
 _DISKS = (4, 8, 16, 32, 64, 100, 150, 200, 300, 400, 600, 800)  # KiB
 _STREAMS = {1: "stdout", 2: "stderr"}
-# Attacks of each kind, at most.
+# Largest number of attacks with each limit.
 _MOST = 5
 
 
@@ -38,7 +38,7 @@ class Limit(NamedTuple):
     Attributes:
         target: The resource.
         about: The limit in words.
-        hook: Called in the child before the command.
+        hook: Function that the child process calls before the command.
         disk: KiB of the file system of the run; None for the ordinary one.
         gone: True if the run folder disappears, so that the run cannot continue.
     """
@@ -51,7 +51,7 @@ class Limit(NamedTuple):
 
 
 def attacks(options: Options) -> Iterator[Attack]:
-    """Run the command under each limit, and yield the ends."""
+    """Run the command under each limit, and yield the attacks with their results."""
     folder = options.work / "limits"
     ending = finish(Job(command(*_TRAIN), folder / "whole"))
     if ending.trouble or ending.status:
@@ -131,7 +131,7 @@ def _one(limit: Limit, parent: Path, whole: Path) -> Task:
 
 
 def _judged(limit: Limit, ending: Ending, run: Path, whole: Path) -> tuple[str, bool]:
-    """Return the kind of the end under the limit, and True if the attack succeeded."""
+    """Return the kind of the result under the limit, and True if the attack succeeded."""
     if limit.target == "little memory" and ending.status == -signal.SIGABRT:
         # XLA ends the process when it gets no memory, and Python cannot prevent it. Nothing may be lost.
         return "died by SIGABRT in a library", False
@@ -176,7 +176,7 @@ def _redirect(number: int, file: int) -> None:
 
 
 def _at_epoch(epoch: int, act: Callable[[], None]) -> None:
-    """Act when the metrics of this epoch are about to be written, as another program could."""
+    """Call `act` just before the metrics of this epoch are written. Another program could act at this moment too."""
     seen = 0
 
     def hook(event: str, args: tuple[object, ...]) -> None:

@@ -29,7 +29,7 @@ WORDS = (
 )  # fmt: skip
 
 
-# tyro takes this word for an optional choice, such as --scheme, that is not given.
+# tyro reads this word as an optional choice, such as --scheme, that is not given.
 _NOT_GIVEN = "None"
 
 

@@ -15,7 +15,7 @@ from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.play import Try, isolated
 
 _MOST = 2**30
-# Limit on addresses in bytes: more than jaxgd may use, and little enough for the programs next to it.
+# Limit on addresses in bytes: more than jaxgd may use, and few enough to leave memory to other programs.
 _MEMORY = 8 * 2**30
 # Bytes that claim huge sizes, offsets and counts.
 _EXTREMES = (b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\0" * 4, b"\x80\0\0\0", b"\xff\xff")

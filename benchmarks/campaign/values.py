@@ -35,7 +35,7 @@ def square(v: "Array", *_: object) -> "Array":
 
 @functools.cache
 def values() -> dict[str, Callable[[], object]]:
-    """Return makers of bad values by name. No array is made before a maker is called."""
+    """Return functions that make bad values, by name. No array is made before such a function is called."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -88,7 +88,7 @@ def _network() -> "Network":
 
 @functools.cache
 def good() -> dict[str, Callable[[], dict[str, object]]]:
-    """Return makers of good arguments for every public function."""
+    """Return a function for every public function that makes good arguments for it."""
     import jax
     import jax.numpy as jnp
 

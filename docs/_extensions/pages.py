@@ -38,12 +38,12 @@ NETWORK = """.. py:type:: jaxgd.Network
 
    The type of a network: its layers, first to last."""
 
-# A block of code, code in a line, or the target of a link with its anchor. Only the last has groups.
+# A block of code, code in a line, or the target of a link with its anchor. Only the target of a link has groups.
 LINK = re.compile(r"(?ms)^```.*?^```$|`[^`\n]+`|(?<=\]\()([^)\s:#]+)(#[^)\s]*)?(?=\))")
 
 
 def setup(app):
-    """Write the pages before the build, and change the links of the others."""
+    """Write the pages before the build, and change the links of the other pages."""
     app.connect("builder-inited", write)
     app.connect("source-read", change_links)
     return {"parallel_read_safe": True}
@@ -120,7 +120,7 @@ def _lines(entries):
 
 
 def _order(name):
-    """Functions come first, then classes, each in the order of the alphabet."""
+    """Return the sort key of a name: functions come first, then classes, each in alphabetical order."""
     return isinstance(getattr(jaxgd, name), type), name.lower()
 
 

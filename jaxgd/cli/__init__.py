@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: the run failed or a gradient is wrong. 2: misuse. 3: a gradient check cannot tell. 130: interrupted.
     129 and 143: stopped by SIGHUP and SIGTERM.
 
-    Without an argument, the words come from the command line, and a signal ends this process.
+    Without `argv`, read the command line of this process, and let signals end the process.
     """
     if argv is None:
         signals.leave_on_signals()

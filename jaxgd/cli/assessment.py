@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 10  # mistakes
 _FREQUENT = 3  # wrong answers per class
-_WIDTH = 80  # columns, if standard output is no terminal
+_WIDTH = 80  # columns, if standard output is not a terminal
 
 
 def as_text(assessment: "Assessment", labels_from: int, width: int | None = None) -> str:
@@ -26,7 +26,7 @@ def as_text(assessment: "Assessment", labels_from: int, width: int | None = None
 
 
 def _matrix(assessment: "Assessment", labels_from: int, gap: int) -> list[str]:
-    """Return the lines of the confusion matrix, with this number of spaces between its columns."""
+    """Return the lines of the confusion matrix, with `gap` spaces between its columns."""
     confusion, rates = assessment.confusion, assessment.class_accuracy
     names = [str(j + labels_from) for j in range(len(confusion))]
     cell = gap + max(map(len, (*names, *map(str, confusion.ravel()))))
@@ -74,7 +74,7 @@ def _mistakes(assessment: "Assessment", labels_from: int) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Mistake:
-    """The index of an example, its label, the answer and the answer's activation; None without an answer."""
+    """The index of an example, its label, the answer and its activation. The last two are None without an answer."""
 
     index: int
     label: int
@@ -90,7 +90,7 @@ def _mistake(assessment: "Assessment", i: int, labels_from: int) -> _Mistake:
 
 
 def as_json(assessment: "Assessment", labels_from: int, cost: float, about: dict[str, str]) -> str:
-    """Return one JSON object on one line, which starts with `about`. Numbers that are not finite are null."""
+    """Return one JSON object on one line. It starts with the entries of `about`. NaN and infinity become null."""
     content = {
         **about,
         "images": len(assessment.labels),

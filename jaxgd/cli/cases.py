@@ -1,4 +1,4 @@
-"""Find a user's gradient checks in a file, and run them as pytest would."""
+"""Find the gradient checks in a user's file, and run them as pytest would."""
 
 import contextlib
 import difflib
@@ -19,11 +19,11 @@ _FIXTURE = "check_gradients"
 
 
 class UserError(Exception):
-    """A wrapper of an exception that the user's code raised: its `__cause__`."""
+    """A wrapper of an exception that the user's code raised. That exception is the `__cause__`."""
 
 
 class Case(NamedTuple):
-    """A function to run, its name as FILE::FUNCTION, and the reason to skip it or an empty string."""
+    """A check to run: its name FILE::FUNCTION, its folder, its function, and the reason to skip it, if any."""
 
     name: str
     folder: Path
@@ -87,7 +87,7 @@ def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contex
 
 
 def run_case(case: Case, seed: int) -> Iterator[Result]:
-    """Run a case and yield its reports. If it raises, skips or makes no report, yield the reason too."""
+    """Run a case and yield its reports. If the case raises, skips or makes no report, yield the reason too."""
     if case.skipped:
         yield Result(case.name, None, skipped=case.skipped)
         return
@@ -187,7 +187,7 @@ def _parameters(function: Callable[..., object]) -> dict[str, inspect.Parameter]
 
 
 def _is_case(name: str, function: Callable[..., object]) -> bool:
-    """Return True if the function is named like a case. A test without check_gradients is a test for pytest alone."""
+    """Return True if the function is named like a case. A test that does not take check_gradients is not a case."""
     return name.startswith("check_") or (name.startswith("test_") and _FIXTURE in _parameters(function))
 
 
@@ -219,7 +219,7 @@ def _named_function(module: ModuleType, file: str, name: str) -> Callable[..., o
 
 
 def _missing_parameters(function: Callable[..., object]) -> list[str]:
-    """Return the function's required parameters, without check_gradients."""
+    """Return the names of the function's required parameters, except check_gradients."""
     return [
         parameter.name
         for parameter in _parameters(function).values()
@@ -232,7 +232,7 @@ def _missing_parameters(function: Callable[..., object]) -> list[str]:
 def _needs(function: Callable[..., object]) -> str:
     """Return the reason why the function is skipped, or an empty string."""
     for mark in getattr(function, "pytestmark", ()):
-        # A condition in words is for pytest alone.
+        # Only pytest evaluates a condition that is a string.
         if mark.name == "skip" or (mark.name == "skipif" and mark.args and mark.args[0] is True):
             return f"has the mark {mark.name}: {mark.kwargs.get('reason') or 'without a reason'}"
     missing = _missing_parameters(function)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 SIZES = (64, 30, 10)
-# After 10 epochs the network reads nine in ten digits; more would only make the user wait.
+# After 10 epochs the network reads nine in ten digits. More epochs would only make the user wait.
 EPOCHS = 10
 DIGITS = 20
 

@@ -134,7 +134,7 @@ else:
         f"Backend that runs an epoch: {_SUMMARIES}; auto is the fastest that can run. Results differ only by rounding."
     )
     Kernel = Annotated[Literal[kernel_names()], tyro.conf.arg(help=_KERNEL_HELP)]
-# An option without a value, which is None if it is not given.
+# An option without a value: True if the user gives it, otherwise None.
 _FLAG = PrimitiveConstructorSpec(
     nargs=0, metavar="", instance_from_str=lambda _: True, is_instance=lambda _: True, str_from_instance=lambda _: []
 )
@@ -156,7 +156,7 @@ def command_line(*words: object) -> str:
 
 
 def require_writable_figure(path: Path, endings: Sequence[str], option: str = "--plot") -> None:
-    """Raise unless an option names a file of these types that can be written. Call it before any work."""
+    """Raise unless an option names a writable file with one of these endings. Call this before any work."""
     from jaxgd.errors import RangeError
 
     folder = path.absolute().parent

@@ -61,9 +61,9 @@ class Evaluate:
     """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
     labels_from: MaybeInt = None
     """Label of the first class in the files of a folder: 1 for the letters of EMNIST.
-    (default: as the run used it for its own folder, otherwise 0)"""
+    (default: the run's value if the data are the run's own, otherwise 0)"""
     transpose: MaybeFlag = None
-    """Exchange the rows and columns of a folder's images. The files of EMNIST need it. (default: as the run did)"""
+    """Exchange the rows and columns of a folder's images. The files of EMNIST need it. (default: as in the run)"""
     no_transpose: MaybeFlag = None
     """Take a folder's images as upright, without a check."""
     plot: MaybePath = None
@@ -112,7 +112,7 @@ def _opened(path: Path) -> "tuple[Network, RunConfig | None]":
 
 
 def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -> tuple["Dataset", Conventions]:
-    """Return the data set to evaluate, which fits the network, and the conventions of its files."""
+    """Return the data set to evaluate and the conventions of its files. Raise unless it fits the network."""
     from jaxgd.errors import DataError, RangeError
     from jaxgd.network import network_sizes
 
@@ -146,7 +146,7 @@ def _loaded(options: Evaluate, network: "Network", config: "RunConfig | None") -
 def _cost(network: "Network", split: str, part: "Part", config: "RunConfig | None") -> tuple[str, float]:
     """Return the name and the value of the cost that the run minimizes, without the term of L2 regularization.
 
-    The cost for the file of a network is the quadratic one.
+    A network in a file does not name its cost, so the quadratic cost is used.
     """
     from jaxgd.cost import COSTS
     from jaxgd.examples import require_fit

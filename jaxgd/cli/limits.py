@@ -3,7 +3,7 @@
 import errno
 import os
 
-# Bytes of addresses. On two cores, JAX alone needs 1.5 GiB and training 1.8 GiB. More cores need more.
+# Required address space in bytes. On two cores, JAX alone needs 1.5 GiB and training 1.8 GiB. More cores need more.
 _ADDRESSES = 2**31
 # Training has up to 26 files open at a time, including the standard streams and the pieces of a checkpoint.
 _FILES = 28
@@ -36,9 +36,10 @@ def require_device() -> None:
 
     try:
         jax.devices()
-    except Exception as error:  # an AssertionError without words, for instance
+    except Exception as error:  # for instance an AssertionError without a message
         platforms = os.environ.get("JAX_PLATFORMS", "")
         reason = str(error).partition("\n")[0][:150] or "it finds no device"
         raise RangeError(
-            f"JAX cannot start with JAX_PLATFORMS={platforms!r}: {reason}.\nName a platform of this machine, as cpu."
+            f"JAX cannot start with JAX_PLATFORMS={platforms!r}: {reason}.\n"
+            "Name a platform of this machine, such as cpu."
         ) from error

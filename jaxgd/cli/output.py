@@ -35,9 +35,9 @@ codecs.register_error("jaxgd", _readable)
 
 @contextlib.contextmanager
 def readable_everywhere() -> Iterator[None]:
-    """Inside the block, the standard streams accept every character, and neither of them is None."""
+    """Inside the block, stdout and stderr accept every character, and neither of them is None."""
     with contextlib.ExitStack() as stack:
-        # Python has no stream if the parent has closed the file descriptor.
+        # Python sets a stream to None if the parent process has closed its file descriptor.
         for stream, redirect in ((sys.stdout, contextlib.redirect_stdout), (sys.stderr, contextlib.redirect_stderr)):
             if stream is None:
                 stack.enter_context(redirect(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
@@ -54,9 +54,9 @@ def _restore(stream: io.TextIOWrapper, errors: str | None) -> None:
 
 
 def discard_broken_output(stream: TextIO | None = None) -> bool:
-    """Return True if a stream, by default standard output, cannot be written. Then discard its waiting output.
+    """Return True if a stream, by default standard output, cannot be written. In this case, discard its buffer.
 
-    Otherwise Python would flush that output at exit, and fail again.
+    Python would otherwise flush the buffer at exit, and fail again.
     """
     stream = stream or sys.stdout
     try:
@@ -99,7 +99,7 @@ def _print(message: str) -> None:
         print(one_line(message), file=sys.stderr, flush=True)
 
 
-# Functions of jaxgd that start messages, and that a user of the command does not call.
+# Functions whose names start messages. A user of the command does not call them, so the command omits the names.
 _FUNCTIONS = (
     *("find_digits", "fit_to_frame", "init_network", "load_dataset", "load_idx", "load_network", "load_state"),
     *("merge_sweep", "read_idx", "read_picture", "save_network", "save_state"),
@@ -124,7 +124,7 @@ def error_line(name: str, message: str) -> None:
 
 @contextlib.contextmanager
 def warnings_as_lines(name: str) -> Iterator[None]:
-    """Inside the block, print each warning as one line to standard error. Name its place if that is the user's file."""
+    """Inside the block, print each warning as one line to standard error. Name the line of code if it is the user's."""
 
     def show(
         message: Warning | str,

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
     from jaxgd.data.image import Digit, Frame, Picture
 
-# A largest activation below the first, or above the next by less than the second, makes an answer doubtful. On the
-# clean photographs of seed 1 of the benchmark `photographs` they doubt 1.5%, and 0.5 and 0.3 would doubt 2.8%.
+# An answer is doubtful if the largest activation is below _LOW, or exceeds the second largest by less than _CLOSE. On
+# the clean photographs of the benchmark `photographs` with seed 1, these limits make 1.5% of the answers doubtful;
+# 0.5 and 0.3 would make it 2.8%.
 _LOW, _CLOSE = 0.4, 0.2
 _MOST_ROWS = 20  # digits in a figure
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """An image as the network sees it, and where it comes from.
+    """An image as the network sees it, and the origin of the image.
 
     Attributes:
         name: Name of the image: the file, with an index for an image of an IDX file, or with the rows and columns of
@@ -67,7 +68,7 @@ class Predict:
     """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink.
     IDX files are transposed if the run was trained with --transpose."""
     single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Expect one digit per picture. A picture with several is an error."""
+    """Expect one digit per picture. A picture with several digits is an error."""
     show: MaybePath = None
     """PNG, SVG or PDF file for a figure of the pictures, the images that the network saw, and its activations."""
 
@@ -126,7 +127,10 @@ class Predict:
 
 
 def doubts_of(reading: Reading, a: "NDArray[np.floating]", first: int = 0) -> list[str]:
-    """Return the reasons to doubt the answer for a picture. Images of IDX files have none. `first` is the label 0."""
+    """Return the reasons to doubt the answer for a picture. `first` is the label of output 0.
+
+    An image of an IDX file has no picture and no doubts.
+    """
     if reading.picture is None:
         return []
     doubts = []
@@ -151,7 +155,7 @@ def doubts_of(reading: Reading, a: "NDArray[np.floating]", first: int = 0) -> li
 
 
 def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list[Reading | Exception]":
-    """Return the images in a file, each in the frame of the training images, or the error of one that is blank.
+    """Return the images in a file, each in the frame of the training images. A blank image gives its error instead.
 
     With `transpose`, images of an IDX file are transposed. With `single`, a picture of several digits is refused.
     """
@@ -190,7 +194,7 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
 
 
 def _of_image(name: str, image: "NDArray[np.uint8]", frame: "Frame") -> "Reading | Exception":
-    """Fit an image to the frame of the training images. One of their size stays as it is, unless it is blank."""
+    """Fit an image to the frame of the training images, or keep it if it has their size. Return an error if blank."""
     from jaxgd.data.image import fit_to_frame
     from jaxgd.errors import DataError
 

@@ -61,7 +61,7 @@ class Report:
 
 
 def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
-    """Collect the facts of the run, with a note for each that is missing."""
+    """Collect the facts of the run, with a note for each missing fact."""
     from jaxgd.errors import CheckpointError
     from jaxgd.report.run_page import RunFacts
     from jaxgd.report.run_page.metrics import read_metrics
@@ -101,7 +101,7 @@ def _facts(options: Report, folder: "RunFolder") -> "RunFacts":
 
 
 def _examined(options: Report, folder: "RunFolder", network: "Network", notes: list[str]) -> "Examined | None":
-    """Return the network's answers to a split of the data; None, and a note, without the data of the run."""
+    """Return the network's answers to a split of the data. Without the data of the run, add a note and return None."""
     from jaxgd.assessment import assess
     from jaxgd.errors import DataError
     from jaxgd.network import network_sizes
@@ -134,7 +134,7 @@ _STATED = ("data", "sizes", "scheme", "eta", "batch_size", "epochs", "seed", "ke
 def training_command(config: "RunConfig", start: Path) -> str:
     """Return the command line that repeats a run: each setting of its configuration that is an option of train.
 
-    `start` is the file of the network that the run started from, if it started from a trained one.
+    `start` is the file with the copy of the trained network, used only if the run started from one.
     """
     left_out = {"data_dir"} if _is_usual(config["data_dir"]) else set()
     if not is_folder(config["data"]):

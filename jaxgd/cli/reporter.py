@@ -93,13 +93,13 @@ class Reporter:
 
         The best epoch is the best on the validation images if the run followed it, otherwise on the test images.
         """
-        # The message of STOPPED speaks of a callback, which is the command's own. The command reports a signal itself.
+        # The message of STOPPED names a callback, but the user gave none. The command reports a signal itself.
         if outcome.reason is not Reason.STOPPED:
             say(outcome.message)
         if len(entries) > 1:
             last = f"test: {self._correct(entries[-1])} ({entries[-1].test_accuracy:.2%})"
             first = max(range(1, len(entries)), key=lambda k: entries[k].test_accuracy)
-            # A second best epoch, on other images, would confuse.
+            # Two best epochs, on different images, would confuse the user.
             best_test = f"; best: epoch {first - 1}, {self._correct(entries[first])}"
             say(last + (best_test if best is None else " after the last epoch"))
         if best is not None and best.epoch >= 0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-    """The first options of a command that trains: its data set."""
+    """The options that name the data set of a command that trains."""
 
     data: Annotated[MaybeName, tyro.conf.arg(help=f"{DATA_HELP}\n(default: digits)")] = None
     data_dir: MaybePath = None
@@ -121,7 +121,7 @@ def digest(data: "Dataset") -> str:
 
 
 def other_data(data: "Dataset", run: Path, config: "RunConfig") -> str:
-    """Return a sentence if the data are not those that the run was trained on, and otherwise an empty text."""
+    """Return a sentence if the data are not those that the run was trained on, and otherwise an empty string."""
     actual, expected = digest(data), config["data_sha256"]
     if actual == expected:
         return ""
@@ -140,7 +140,7 @@ def require_sizes_fit(
     """Raise RangeError unless the network has one input per pixel and one output per class.
 
     Pass `exact=False` if the number of classes is inferred from the labels: additional outputs are then allowed. Pass
-    the run folder if the network comes from it, and not from the option --sizes. `who` is the command that complains.
+    the run folder if the network comes from it, and not from the option --sizes. `who` is the command in the message.
     """
     import jax.numpy as jnp
 

@@ -2,9 +2,9 @@
 
 A thread receives the signals. Python itself runs a handler only when the main thread is back from C++, where a
 compilation or an epoch may take minutes. No handler raises an exception: inside an import, a callback or a destructor
-it could get lost, and inside XLA it can crash.
+an exception could get lost, and inside XLA it can crash the process.
 
-This module is imported before any other of the command, so it imports little.
+This module is imported before all others of the command, so it imports little.
 """
 
 import contextlib
@@ -165,7 +165,7 @@ def _listen(reader: int) -> None:
 
 
 def _leave(number: int) -> None:
-    """End the process without cleaning up: a run can be continued from its folder as it is at any moment."""
+    """End the process without cleaning up. The folder of a run can be continued at every moment."""
     word = "interrupted" if number == signal.SIGINT else f"stopped by {name(number)}"
     _write(f"{_State.who}: {word}{_State.advice and '; '}{_State.advice}")
     os._exit(status(number))

@@ -74,7 +74,7 @@ class Sweep(DataOptions):
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""
     memory: MaybeBytes = None
-    """Memory for the networks that train together, such as 2GB. A folder keeps its first value.
+    """Memory for the networks that train together, such as 2GB. A sweep that is continued keeps its first value.
     (default: a quarter of the free memory of the machine or of its accelerators)"""
     merge: MaybePath = None
     """Folder of complete parts, whose tables are joined into table.parquet. No network is trained."""

@@ -180,7 +180,7 @@ def _train(
         "l2": config.get("l2"),
         "key": key,
         "kernel": kernel.name,
-        # Earlier versions did not record these two.
+        # Earlier versions did not record gradient_norm and budget.
         "gradient_norm": config.get("gradient_norm", True),
         # In a job of several processes, the budget follows from the division of the examples.
         "budget": Budget(**config["budget"]) if "budget" in config and not job else None,
@@ -267,9 +267,9 @@ def _train(
 
 
 def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings: dict[str, Any], n: int) -> "Outcome":
-    """Return UNCHANGED for a run without further epochs whose last epoch changed no weight.
+    """Return the outcome of the run. It is UNCHANGED if the last epoch changed no weight.
 
-    `train` was then called for 0 epochs, and reports that the run is complete.
+    For a resumed run without further epochs, `train` makes 0 epochs and reports only that the run is complete.
     """
     import jax.numpy as jnp
 

@@ -141,7 +141,7 @@ def new_run(options: "Train") -> tuple["RunFolder", "Dataset"]:
 
 
 def _place(name: str, data_dir: str | Path | None) -> tuple[str, str | None]:
-    """Return the data's name or folder, and the folder of named data sets, for the configuration of a run.
+    """Return the name or folder of the data, and the folder to search for named data sets, as a run records them.
 
     The paths are absolute, so that a resumed run finds the data even if the environment has changed.
     """
@@ -185,7 +185,7 @@ def _require_utf8(option: str, path: Path) -> None:
 
 
 def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset", tuple[str, str | None]]:
-    """Open the run folder to continue, and load its data, which must be unchanged. Also return its place."""
+    """Open the run folder to continue, and load its unchanged data. Also return the place of the data."""
     from jaxgd.errors import CheckpointError, DataError, RangeError, require_count
     from jaxgd.run_folder import RunFolder
 
@@ -197,7 +197,7 @@ def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFold
     config = folder.config
     name = options.data or config["data"]
     own_place = options.data is None and options.data_dir is None
-    # The run's folder of data sets holds its own data set. Another data set may be elsewhere.
+    # The folder that the run recorded holds its own data set. Another data set may be elsewhere.
     data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
     moved = f"If the data have moved: {continue_line(folder)} --data" + (
         f" {name} --data-dir" if config["data_dir"] else ""
@@ -248,7 +248,7 @@ def _budget() -> "Budget":
 
 
 def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
-    """Return the network before training and the key of the order of examples."""
+    """Return the network before training, and the random key that orders the examples."""
     from jaxgd.errors import CheckpointError
     from jaxgd.network import activated, first_network
     from jaxgd.network_file import load_network
@@ -257,7 +257,7 @@ def network_and_key(folder: "RunFolder") -> tuple["Network", "jax.Array"]:
     config, activation = folder.config, folder.config.get("activation")
     if (source := config.get("from")) is None:
         scheme = config["scheme"]
-        assert scheme is not None  # only a run from a trained network has none
+        assert scheme is not None  # only a run that starts from a trained network has no scheme
         network, key = first_network(config["seed"], config["sizes"], scheme)
         return activated("train", network, activation), key
     network = load_network(folder.start, allow_non_finite=True)

@@ -15,7 +15,7 @@ Recorded = Literal["sharpness", "gradient-norms"]
 
 
 def trained_network(options: "Train", path: Path) -> tuple["Network", dict[str, str]]:
-    """Load the network of --from, in the float type of this run. Also return its place and digest."""
+    """Load the network of --from, in the float type of this run. Also return its path and digest."""
     import jax
     import jax.numpy as jnp
 
@@ -34,7 +34,7 @@ def trained_network(options: "Train", path: Path) -> tuple["Network", dict[str, 
 
 
 def without_effect(options: "Train") -> list[str]:
-    """Return a sentence for each given option that has no effect without another one."""
+    """Return a sentence for each given option that has no effect without another option."""
     notes = []
     if options.by != "accuracy" and options.keep == "last" and options.patience is None:
         notes.append(f"--by {options.by} has no effect without --keep best or --patience")
@@ -65,18 +65,18 @@ def activations_of(words: tuple[str, ...] | None, layers: int) -> list[str]:
     names = ", ".join(ACTIVATIONS)
     for word in words:
         if word not in ACTIVATIONS:
-            raise RangeError(f"--activation must be of {names}, got {shown(word)}.\nThe book has sigmoid.")
+            raise RangeError(f"--activation must be one of {names}, got {shown(word)}.\nThe book has sigmoid.")
     if len(words) not in (1, layers):
         raise RangeError(
             f"--activation must be one name, or one for each of the {layers} layers, got {len(words)}.\n"
-            "The inputs are no layer: --sizes 784 30 10 has two."
+            "The inputs are not a layer: --sizes 784 30 10 has two layers."
         )
     each = list(words) if len(words) == layers else [*words] * layers
     for word in each[:-1]:
         if ACTIVATIONS[word].output_only:
             raise RangeError(
-                f"--activation {word} is only for the last layer, got it for an earlier one.\n"
-                f"Name one for each of the {layers} layers: {'sigmoid ' * (layers - 1)}{word}, for instance."
+                f"--activation {word} is only for the last layer, got it for an earlier layer.\n"
+                f"Name one activation for each of the {layers} layers: {'sigmoid ' * (layers - 1)}{word}, for instance."
             )
     return each
 

@@ -11,15 +11,15 @@ def explain_usage(argv: list[str], box: str) -> tuple[str, str]:
     command = f"jaxgd {argv[0]}" if argv and argv[0] in COMMANDS else "jaxgd"
     # tyro draws with | and - if the encoding has no lines.
     lines = [re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]|-{5,}", " ", line).strip(" |+") for line in box.splitlines()]
-    # The first line is the title of the box. The last parts repeat the help.
+    # The first line is the title of the box. The text that the split removes repeats the help.
     body = " ".join(" ".join(lines[1:]).split())
     body = re.split(r" ?(?:Argument helptext:|For full helptext,|Arguments are applied to)", body)[0]
     return command, f"{_message(command, body)}\nSee {command} --help."
 
 
 def _message(command: str, body: str) -> str:
-    """Return the error in the form of the house. A form that is unknown here keeps tyro's words."""
-    if match := re.match(r"Error parsing (.*?): (must be .*)", body):  # the words of jaxgd.cli.common
+    """Return the error in the form of jaxgd's messages. An error without a pattern below keeps tyro's words."""
+    if match := re.match(r"Error parsing (.*?): (must be .*)", body):  # a message of jaxgd.cli.common
         return f"{match[1]} {match[2]}"
     if match := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)", body):
         choices = re.findall(r"[\w-]+", match[3])

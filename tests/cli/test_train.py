@@ -514,7 +514,7 @@ MISUSE = {
     "from with an activation": (["--from", "run", "--activation", "tanh"], "leave out --activation"),
     "an unknown activation": (
         ["--activation", "gelu"],
-        f"--activation must be of {', '.join(ACTIVATIONS)}, got 'gelu'",
+        f"--activation must be one of {', '.join(ACTIVATIONS)}, got 'gelu'",
     ),
     "three activations": (["--activation", "tanh", "tanh", "tanh"], "one for each of the 2 layers, got 3"),
     "softmax inside": (["--activation", "softmax"], "--activation softmax is only for the last layer"),
