@@ -17,8 +17,8 @@ class Options:
     Attributes:
         peers: Names of the programs to time; None for the default of the case. The first is the baseline of the ratios.
         repeats: Number of times that each program is timed.
-        seeds: Networks per configuration of the book, or points per function whose gradient is checked; None for the
-            default of the family.
+        seeds: Number of random seeds. `nielsen` trains one network per seed and configuration of the book; `gradcheck`
+            checks each function at one point per seed. None for the default of the family.
         epochs: Epochs of each configuration of the book.
         dtypes: dtypes in which gradients are checked.
         data_dir: Folder of MNIST; None for JAXGD_DATA_DIR or ~/.cache/jaxgd.

@@ -76,7 +76,7 @@ class TrainingSharpness:
 
     Attributes:
         every: The number of epochs between two entries, at least 1 (default). The other epochs have NaN. Under vmap,
-            the entries of all epochs are computed if the states of the batch have different epochs.
+            if the states of the batch are at different epochs, every epoch takes the time of an entry.
 
     Source: Cohen et al., ICLR 2021.
 
@@ -114,7 +114,7 @@ def require_records(record: object) -> Records:
         place = f"record[{shown(name)}]"
         if not isinstance(name, str) or name == "" or name in History._fields:
             raise DtypeError(
-                f"train: a name in record must be a string that is not a field of History, got {shown(name)}.\n"
+                f"train: a name in record must be a non-empty string that is not a field of History, got {shown(name)}.\n"
                 "Rename it."
             )
         if isinstance(f, LayerGradientNorms | TrainingSharpness):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Field = Array
     RealField = Real
     VField = TypeVar("VField", default=Any)
-    # A tree of variables. Without a type parameter, a class that is generic in V has variables of any type.
+    # A tree of variables. It defaults to Any, so `Solution` without a parameter means `Solution[Any]`.
     V = TypeVar("V", default=Any)
 
     P = ParamSpec("P")
@@ -162,7 +162,7 @@ if TYPE_CHECKING:
     def optimization_barrier(tree: T) -> T: ...
 
     class FloatInfo(Protocol):
-        """The limits of a floating-point dtype, each a number of that dtype."""
+        """The properties of a floating-point dtype. Its limits are numbers of that dtype."""
 
         eps: np.floating[Any]
         tiny: np.floating[Any]
@@ -195,7 +195,7 @@ else:
     Real = ArrayLike
     RealField = Any
     Field = Any
-    # Without a bound: leaves may also be tracers of numbers and literals.
+    # V has no bound, because a leaf may also be a Python number or a tracer.
     V = TypeVar("V")
     VField = TypeVar("VField")
     custom_vmap = jax.custom_batching.custom_vmap

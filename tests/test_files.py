@@ -56,7 +56,7 @@ def test_a_path_that_no_file_can_have_is_refused(path, error):
         as_path("f", path)
 
 
-def test_the_free_memory_is_the_smallest_limit(tmp_path, monkeypatch):
+def test_free_memory_is_the_limit_minus_use_plus_inactive_cache(tmp_path, monkeypatch):
     group = (tmp_path, "memory.max", "memory.current", "inactive_file ")
     monkeypatch.setattr(files, "_GROUPS", (group,))
     without_limit = files.free_memory()
@@ -106,7 +106,7 @@ def test_a_seal_detects_every_change():
 
 
 def full(handle, content):
-    """Write half of the content, as a nearly full disk does. Raise OSError if only 4 bytes or less are left."""
+    """Write half of the content, as a nearly full disk does. Raise OSError if at most 4 bytes remain to be written."""
     if len(content) > 4:
         return WRITE(handle, content[: len(content) // 2])
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

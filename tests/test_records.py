@@ -135,8 +135,8 @@ def test_progress_is_one_line_on_a_terminal(network, monkeypatch):
 BAD = {
     "a list": ([], DtypeError, r'record must be a dict, got list.\nPass record={"name": function}'),
     "a number": ({"x": 3}, DtypeError, r"record\['x'\] must be a function, got int"),
-    "a field": ({"cost": len}, DtypeError, "a string that is not a field of History, got 'cost'"),
-    "a number as name": ({3: len}, DtypeError, "a string that is not a field of History, got 3"),
+    "a field": ({"cost": len}, DtypeError, "a non-empty string that is not a field of History, got 'cost'"),
+    "a number as name": ({3: len}, DtypeError, "a non-empty string that is not a field of History, got 3"),
     "every 0": ({"x": TrainingSharpness(every=0)}, RangeError, r"record\['x'\].every must be at least 1, got 0"),
     "unknown of": (
         {"x": LayerGradientNorms(of="z")},

@@ -116,7 +116,7 @@ def test_a_failed_write_leaves_the_old_file(path, state, monkeypatch, error):
 
 
 @pytest.mark.bad_input
-def test_only_one_state_with_values_is_saved(tmp_path, state):
+def test_batched_and_traced_states_and_wrong_arguments_are_refused(tmp_path, state):
     for bad, error, words in (
         (None, DtypeError, "state must be the state of a solution"),
         (jax.tree.map(lambda x: jnp.stack([x, x]), state), ShapeError, r"a batch of shape \(2,\)"),

@@ -1,4 +1,4 @@
-"""Right derivatives of functions of arrays, of linear algebra and of complex numbers."""
+"""Cases with right derivatives: functions of arrays, linear algebra and complex functions."""
 
 from functools import partial
 
@@ -123,7 +123,7 @@ LINEAR_ALGEBRA = (
     Case("lu", lambda a: linalg.lu(a)[1:], matrix()),
     Case("expm", linalg.expm, normal((3, 3))),
     Case("matrix power", lambda a: jnp.linalg.matrix_power(a, 5), normal((3, 3))),
-    Case("exponentials that do not commute", lambda a, b: linalg.expm(a) @ b - b @ linalg.expm(-a),
+    Case("an exponential and a matrix that do not commute", lambda a, b: linalg.expm(a) @ b - b @ linalg.expm(-a),
             normal((2, 2), (2, 2))),
     Case("toeplitz", lambda c: linalg.toeplitz(c) @ jnp.sin(c), normal((4,))),
     Case("custom linear solve", linear_solve, together(definite(), normal((3,)))),

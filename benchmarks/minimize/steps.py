@@ -28,7 +28,7 @@ from jaxgd.typed import Tree, V, block_until_ready, grad, jit, tree_leaves, tree
 Run = Callable[[int], object]
 
 # The largest allowed distance between a program and the bare loop after 5 steps, relative to the distance from the
-# start. Rounding in float32 is far below it.
+# start. Equal programs round alike, so their distance is far below it.
 PARITY = 1e-3
 
 
@@ -58,7 +58,7 @@ def bare(problem: Problem, with_cost: bool, reordered: bool = False) -> Run:
     """Return the loop that a user would write: gradient, step and test, and C at each step if `with_cost`.
 
     With `reordered`, the loop carries the same state in reverse order. The times of the two loops differ only by
-    chance, for example by the layout that the compiler chooses. The mean of the two times is the baseline of a ratio.
+    chance, for example by the layout that the compiler chooses. Each program is compared with the mean of the two.
     """
     gradient = jax.grad(problem.cost)
     evaluate = jax.value_and_grad(problem.cost) if with_cost else lambda v: (jnp.array(0.0), gradient(v))
@@ -108,7 +108,7 @@ def gradient_tested() -> jaxgd.Stop:
 
 
 def all_tests() -> jaxgd.Stop:
-    """Return the default stopping tests."""
+    """Return the default stopping tests with the tolerance of the loop by hand."""
     return jaxgd.Stop(gradient_rtol=1e-6)
 
 
@@ -146,7 +146,7 @@ def by_jaxopt(problem: Problem) -> Run:
 
 
 def fewer(problem: Problem) -> int:
-    """Return a divisor of the number of steps, so that the slow loop in Python makes about 4,000 steps."""
+    """Return the factor by which the slow loop in Python shortens a run, to about 4,000 steps."""
     return max(1, problem.steps // 4_000)
 
 

@@ -31,8 +31,8 @@ class Check:
     Without FILE, checks that backprop is the gradient of network_cost on this device: at random and at trained weights,
     in float32, float64, bfloat16 and float16. With FILE, runs the cases in it. A case is a function that returns the
     report of jaxgd.check_gradients, or a function that takes check_gradients as a parameter and calls it, like a pytest
-    test. A case is skipped if it needs other parameters, is a method, or is skipped by pytest. The last line counts the
-    cases.
+    test. A case of a file is skipped if it needs other parameters, is a method, or is skipped by pytest; a case named
+    with :: must be runnable. The last line counts the cases.
 
     Exit status: 0 all are right or skipped; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one
     cannot tell or, with --strict, was skipped. If several apply, the exit status is the smallest of 1, 2 and 3.
@@ -45,7 +45,7 @@ class Check:
     seed: Int = 0
     """Seed of the directions to test and of the random weights."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON document: a list of objects with case, report and, without a report, error or skipped."""
+    """Print one JSON list of objects with case and report. An object whose report is null has error or skipped."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the full report of right gradients too."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -75,7 +75,7 @@ class Check:
             import jax
 
             kind = jax.devices()[0].device_kind
-            print(f"backprop is the gradient of network_cost on {kind}: {_VERDICTS[_status(results, self.strict)]}")
+            print(f"backprop as the gradient of network_cost on {kind}: {_VERDICTS[_status(results, self.strict)]}")
         return _status(results, self.strict)
 
     def _show(self, result: "Result") -> None:

@@ -25,8 +25,8 @@ class Record:
     Attributes:
         every: The number of updates between two entries, at least 1. By default it begins at 1. Whenever there would be
             more than 1,025 entries, it doubles and every second entry is dropped. A run of up to 1,024 updates is
-            recorded completely, and a longer run with at least 513 entries. Under vmap, the longest run of the batch
-            sets the number for all.
+            recorded completely, and a longer run with at least 513 entries. Under vmap, all runs share one `every`,
+            which the longest run sets.
         v: True to record the variables; by default False.
         function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
         sharpness: True to record λ_max of the Hessian, at the cost of 31 or more Hessian-vector products per entry;
@@ -51,7 +51,7 @@ class Trajectory(NamedTuple, Generic[V]):
     descent are then NaN, or 0 for whole numbers, and `step` keeps counting.
 
     Attributes:
-        step: The number of updates made at each entry, including those before a given `state`.
+        step: The number of updates made before each entry. A run that continues a state counts its updates too.
         cost: C(v).
         gradient_norm: ‖∇C(v)‖; with bounds, the norm of the reduced gradient.
         step_norm: ‖Δv‖ of the update that led to the entry; NaN for entry 0.
@@ -101,7 +101,7 @@ COLUMNS = ("cost", "gradient_norm", "step_norm", "predicted", "actual", "sharpne
 
 
 def require_record(record: Record, max_steps: int) -> Record:
-    """Return the record, with `every` = 1 if the run is short enough. Raise unless the fields are valid."""
+    """Return the record, and set an `every` of None to 1 for a short run. Raise unless the fields are valid."""
     if not isinstance(record, Record):
         raise DtypeError(f'minimize: record must be a jaxgd.Record, None or "auto", got {describe(record)}.')
     for name in ("v", "sharpness"):
@@ -163,7 +163,7 @@ def thinned(filled: Buffers) -> Buffers:
 def trajectory(
     record: Record, filled: Buffers, begin: Array | int, every: Array, reached: int | None
 ) -> Trajectory[Any]:
-    """Return the trajectory: the entries after up to `reached` updates, or all rows if `reached` is None."""
+    """Return the trajectory of the first `reached` updates, or all rows if `reached` is None."""
     columns: dict[str, Any]
     if reached is None:
         rows = filled.table.shape[0] - 1

@@ -1,4 +1,4 @@
-"""Divide the batch of a function of many networks among devices, along its leading axis."""
+"""Divide a batch of networks among devices, along the leading axis of its arrays."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ T = TypeVar("T")
 def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
     """Return f(mapped, shared), where each device computes its own part of the batch.
 
-    XLA cannot divide a call of a library among devices. Without this function, every device would gather and compute
+    XLA cannot divide a call into an external library among devices. Without this function, every device would gather and compute
     the whole batch.
 
     Args:

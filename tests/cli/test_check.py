@@ -71,7 +71,7 @@ def test_backprop_is_right_at_two_points_in_four_dtypes(jaxgd, monkeypatch):
     ]
     assert all(": right, largest error " in line for line in lines)
     assert "gradient in bfloat16 is within" in lines[2]
-    assert last == f"backprop is the gradient of network_cost on {jax.devices()[0].device_kind}: right"
+    assert last == f"backprop as the gradient of network_cost on {jax.devices()[0].device_kind}: right"
     assert answer.err == "training…\n"
 
 

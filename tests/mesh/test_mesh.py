@@ -15,7 +15,7 @@ import jaxgd
 HERE = Path(__file__).parent
 # The programs of these tests import the jaxgd that is tested here.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(jaxgd.__file__).parents[1])}
-# In float32, the costs differ by a few roundings of 6e-8. Weights near 0 differ by more, relative to 1e-3.
+# In float32, the costs differ by a few roundings of 6e-8. Weights near 0 differ by more: `difference` divides by max(|w|, 1e-3).
 ROUNDING = {"cost": 1e-6, "": 1e-5}
 
 ERRORS = {
@@ -36,7 +36,7 @@ def on_four_devices(group):
 
 
 def check(results):
-    """Check each result. Its name says if it is an error, a number of collectives, a truth value or a difference."""
+    """Check each result: an error, a number of collectives, a truth value, a verdict, a backend or a difference."""
     wrong = {}
     for name, value in results.items():
         if name in ERRORS:
@@ -68,7 +68,7 @@ def test_every_kind_of_mesh_gives_the_results_of_one_device(group, least):
 
 
 def in_processes(script, count, *words, **environment):
-    """Run a script in several processes of one job over loopback. Return its outputs."""
+    """Run a script in several processes of one job over loopback. Return the exit code, stdout and stderr of each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -73,7 +73,7 @@ def test_armijo_condition_holds_after_every_search(memory, x64):
     assert np.all(np.diff(path.cost) < 0) == (memory == 1)
 
 
-def test_the_first_step_size_is_the_inverse_curvature(x64):
+def test_the_second_search_starts_at_the_inverse_curvature(x64):
     """For ½ a v² the quotient of Barzilai and Borwein is 1/a, so two steps reach the minimum for every a."""
     cost = lambda v, a: a * v**2 / 2  # noqa: E731
     for a in (1e-3, 1.0, 1e6):
@@ -82,7 +82,7 @@ def test_the_first_step_size_is_the_inverse_curvature(x64):
 
 
 def test_a_search_does_not_move_along_a_wrong_gradient():
-    """The gradient has the wrong sign, so a step meets the condition only by rounding. wolfe makes only one search."""
+    """The gradient has the wrong sign, so only a rise hidden by rounding can be accepted. wolfe makes only one search."""
 
     @jax.custom_vjp
     def cost(v):
@@ -113,7 +113,7 @@ def test_the_steps_of_wolfe_meet_the_wolfe_conditions(memory, x64):
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 def test_no_step_of_wolfe_raises_the_cost_beyond_rounding(dtype):
-    """At a kink, no step meets the second condition, and ∇C does not fall. At a minimum, the run stalls."""
+    """At a kink, no step meets the curvature condition, and ‖∇C‖ stays the same. At a minimum, the run stalls."""
     with jax.enable_x64(dtype is jnp.float64):
         for cost, last in (
             (lambda v: jnp.sum(jnp.abs(v)), "MAX_STEPS"),
@@ -172,7 +172,7 @@ def test_newton_converges_quadratically(x64):
     assert tail[-1] < 1e-3 * tail[-2]
 
 
-def test_newton_passes_the_origin_of_a_cost_without_curvature():
+def test_newton_crosses_v_0_for_a_cost_without_curvature():
     assert minimize(lambda v: jnp.abs(v + 5), 1.0, newton(), max_steps=100, record=None).cost < 1e-5
 
 
@@ -203,7 +203,7 @@ def spring(w, scale, unit):
 
 
 def spring_runs(rule):
-    """Return a function from scales, units and a start to the solutions, with one element for each scale and unit."""
+    """Return a function of scales, units and a start. It minimizes `spring` for each pair of a scale and a unit."""
 
     def run(scale, unit, start):
         return minimize(spring, start * unit, rule, args=(scale, unit), max_steps=500, record=None)
@@ -216,7 +216,7 @@ SCALED = [backtracking(), wolfe(), newton()]
 
 @pytest.mark.parametrize("dtype", often([jnp.float32, jnp.float64], [jnp.float32]), ids=lambda d: d.__name__)
 @pytest.mark.parametrize("rule", often(SCALED, SCALED[1:2]), ids=lambda r: r.spec.name)
-def test_the_scale_of_the_cost_and_of_v_changes_only_units(rule, dtype):
+def test_a_scale_of_the_cost_or_of_v_only_scales_the_run(rule, dtype):
     """A power of two scales every number of the run exactly, within the normal range of the dtype."""
     powers = np.array([-66, -30, 0, 30, 66] if dtype is jnp.float32 else [-498, -100, 0, 100, 498])
     with jax.enable_x64(dtype is jnp.float64):

@@ -10,15 +10,15 @@ from jaxgd.data.image.frame import FAINT, LEAST_CONTRAST, SPECK, border_median
 from jaxgd.data.image.paper import Gray, Picture, reduced, reduction
 from jaxgd.errors import DataError
 
-# A group is a line along the edges if it is at least _LONG times as long as a side, and nearly all of its ink is within
-# _BAND times a side of an edge.
+# A group is a line along the edges if it spans at least _LONG of the height or width, and nearly all of its ink lies in
+# a band along the edges. The width of the band is _BAND of the height or width.
 _BAND, _LONG = 0.06, 0.5
 _TALL = 0.5  # share of the tallest group's height: a shorter group may be a part of a digit, such as the bar of a 5
 # Shares of the height. Two tall groups are parts of one digit with broken strokes if their columns overlap or have a
 # gap below _GAP, and their rows overlap or have a gap below _BREAK.
 _GAP, _BREAK = 0.08, 0.5
 _NEAR = 0.5  # share of a digit's height: a shorter group that is farther away is not a part of the digit
-_STAIN = 0.1  # share of the strongest group's ink: a shorter group far from the digits is dust if it has less
+_STAIN = 0.1  # share of the strongest group's ink: a short group with less, far from every digit, is dust
 _MOST = 100  # digits in a picture, at most
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
 
@@ -59,10 +59,10 @@ def find_digits(picture: Picture) -> list[Digit]:
 
     A pixel is ink if it has more than a third of the strongest ink. Connected ink is a group. A long group along the
     edges of the picture is a frame, and is removed if other ink remains. A group with less than 0.5% of the strongest
-    group's ink is dust. A group at least half as tall as the tallest is a digit, or a part of the digit whose columns
-    it shares or nearly touches. A shorter group belongs to the nearest digit if its distance is at most half of the
-    digit's height. Otherwise it is a digit if it has at least a tenth of the strongest group's ink, and dust if it has
-    less.
+    group's ink is dust. A group at least half as tall as the tallest is tall. Tall groups are parts of one digit if
+    their columns and rows overlap or are close; otherwise each is a digit. A shorter group belongs to the nearest digit
+    if its distance is at most half of the digit's height. Otherwise it is a digit if it has at least a tenth of the
+    strongest group's ink, and dust if it has less.
 
     Args:
         picture: The picture with its ink.

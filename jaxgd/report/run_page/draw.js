@@ -14,7 +14,7 @@ function startDrawing(model) {
   const {frame, classes, first: firstLabel} = model, layers = decoded(model.layers);
   const find = id => document.getElementById(id);
   const canvas = find('canvas'), pen = canvas.getContext('2d'), size = find('pen-size');
-  // The drawing is about 280 pixels wide, and at least twice as wide as the frame.
+  // The longer side of the drawing is about 280 pixels, or twice that of the frame if this is more.
   const factor = Math.max(2, Math.round(280 / Math.max(frame.height, frame.width)));
   const rows = frame.height * factor, columns = frame.width * factor;
   // The width of the pen is in percent of the box into which the ink is scaled.
@@ -226,7 +226,7 @@ function startDrawing(model) {
 
   function answer(a, order) {
     const [first, second] = order, about = i => `${i + firstLabel} (${a[i].toFixed(2)})`;
-    const next = a[second] >= 0.005 ? `, then ${about(second)}` : '';
+    const next = a[second] >= 0.005 ? `, and ${about(second)} next` : '';
     const read = a[first] >= 0.5
       ? `The network reads ${about(first)}${next}.`
       : `The network is not sure. The largest activation is that of ${about(first)}.`;
