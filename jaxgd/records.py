@@ -114,8 +114,8 @@ def require_records(record: object) -> Records:
         place = f"record[{shown(name)}]"
         if not isinstance(name, str) or name == "" or name in History._fields:
             raise DtypeError(
-                f"train: a name in record must be a non-empty string that is not a field of History, got {shown(name)}.\n"
-                "Rename it."
+                "train: a name in record must be a non-empty string that is not a field of History, "
+                f"got {shown(name)}.\nRename it."
             )
         if isinstance(f, LayerGradientNorms | TrainingSharpness):
             require_count("train", f"{place}.every", f.every, most=largest_int())

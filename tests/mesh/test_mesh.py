@@ -15,7 +15,7 @@ import jaxgd
 HERE = Path(__file__).parent
 # The programs of these tests import the jaxgd that is tested here.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(jaxgd.__file__).parents[1])}
-# In float32, the costs differ by a few roundings of 6e-8. Weights near 0 differ by more: `difference` divides by max(|w|, 1e-3).
+# In float32, the costs differ by a few roundings of 6e-8. `difference` divides by max(|w|, 1e-3).
 ROUNDING = {"cost": 1e-6, "": 1e-5}
 
 ERRORS = {
@@ -68,7 +68,7 @@ def test_every_kind_of_mesh_gives_the_results_of_one_device(group, least):
 
 
 def in_processes(script, count, *words, **environment):
-    """Run a script in several processes of one job over loopback. Return the exit code, stdout and stderr of each process."""
+    """Run a script in the processes of one job. Return the exit code, stdout and stderr of each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -82,7 +82,7 @@ def test_the_second_search_starts_at_the_inverse_curvature(x64):
 
 
 def test_a_search_does_not_move_along_a_wrong_gradient():
-    """The gradient has the wrong sign, so only a rise hidden by rounding can be accepted. wolfe makes only one search."""
+    """The gradient has the wrong sign, so only a rise hidden by rounding is accepted. wolfe makes only one search."""
 
     @jax.custom_vjp
     def cost(v):
