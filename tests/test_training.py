@@ -669,7 +669,7 @@ BAD = {
     "l2 text": ({"l2": "5"}, DtypeError, "l2 must be one real number, got str"),
     "activation unknown": ({"activation": "gelu"}, RangeError, "train: activation must be 'sigmoid', 'tanh', 'relu'"),
     "activation a number": ({"activation": 3}, DtypeError, "train: activation must be 'sigmoid'.*, got int"),
-    "too many activations": ({"activation": ("tanh",) * 5}, RangeError, "one for each of the 2, got 5"),
+    "too many activations": ({"activation": ("tanh",) * 5}, RangeError, "one for each of the 2 layers, got 5"),
     "softmax inside": ({"activation": "softmax"}, RangeError, "'softmax' is only for the output layer"),
     "cross-entropy of tanh": (
         {"activation": "tanh", "cost": cross_entropy},
