@@ -42,7 +42,7 @@ _updated = jax.jit(update)
 
 
 def trained(network, x, y, eta, steps):
-    """Return the network after some steps of descent by autodiff. Other tests share both compiled programs."""
+    """Return the network after some steps of descent by autodiff. All tests share its two compiled programs."""
     for _ in range(steps):
         network = _updated(network, by_autodiff(network, x, y), eta)
     return network

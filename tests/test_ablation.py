@@ -30,8 +30,8 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """Return a folder with the records of CASES as the part kinks."""
-    # A fixture of a module runs before the mark takes effect.
+    """Return a folder with the records of CASES, as the table `kinks`."""
+    # This fixture runs before the mark `bad_input` can disable jaxtyping.
     jaxtyping.config.update("jaxtyping_disable", True)
     folder = tmp_path_factory.mktemp("ablation")
     with record.patched(((record, "TABLES", {"kinks": CASES}),)):
@@ -79,7 +79,7 @@ def test_a_replay_gives_the_recorded_verdicts(records, base):
 def test_exactly_these_cases_fail_without_a_part(records, base, name, failed):
     found = ablate.ablate_part(records, base, named(name))
     assert set(found["failed"]) == set(found["changed"]) == failed
-    # Another replay is not affected.
+    # The next replay has this part again.
     assert ablate.ablate_part(records, base, named("structure"))["changed"] == {}
 
 

@@ -21,8 +21,8 @@ from jaxgd.network import Layer, feedforward
 by_hand = jax.jit(backprop)
 
 # Both sides compute the same products. They differ in the order of a few additions and in the place of 1/n. Sums over
-# the examples of a trained network cancel, which costs digits: at eps = 2e-16 and 1e-7, this leaves a factor of 5,000
-# and of 80. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Weights
+# the examples of a trained network cancel, which costs digits. RTOL is about 5,000 eps in float64, and 80 eps in
+# float32. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Weights
 # and sums enlarge this difference to at most 1e4 times the smallest normal number.
 RTOL = {jnp.float64: 1e-12, jnp.float32: 1e-5}
 ATOL = {dtype: 1e4 * float(jnp.finfo(dtype).tiny) for dtype in RTOL}
@@ -90,7 +90,7 @@ def test_backprop_of_every_activation_and_cost(x64):
         (gradient, product), by_grad = results
         want = in_numpy(v, x, y, entropy=cost is cross_entropy)[2]
         assert jax.tree.structure(gradient) == jax.tree.structure(v), (hidden, output)
-        # As above: 1e-12 leaves a factor of 5,000.
+        # 1e-12 is about 5,000 eps, as in RTOL.
         assert_leaves_close(gradient, want, rtol=1e-12)
         assert_leaves_close((gradient, product), by_grad, rtol=1e-12)
         with pytest.raises(AssertionError, match=r"\[0\]\.w"):
@@ -141,7 +141,7 @@ XOR = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([[0], [1], [1], [0]])
 
 
 def at_work(state, dtype=jnp.float64):
-    """Return a random, trained or saturated network, with exclusive or as its data."""
+    """Return a random, trained or saturated network, with XOR as its data."""
     x, y = (jnp.asarray(v, dtype) for v in XOR)
     network, _, _ = example((2, 3, 1), 3, dtype=dtype)
     if state == "random":

@@ -126,7 +126,7 @@ def result(slower=1.0, drift=1.0, seed=0, spread=0.02):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("drift", [1.0, 1.3])
 def test_a_time_longer_by_a_tenth_is_reported_and_an_unchanged_time_is_not(seed, drift):
-    """The same holds if the whole host has become slower, and with it all programs."""
+    """A slower host, which slows all programs, changes no verdict."""
     old = result(seed=100 + seed)
     same = {change.new.variant: change.real for change in changes(old, result(drift=drift, seed=seed))}
     assert len(same) == 3
@@ -329,7 +329,7 @@ def small(batch_size, networks=1, l2=None):
 
 
 def second(units):
-    """Return the weights after two units."""
+    """Return a peer's weights after two units of work."""
     return list(itertools.islice(units, 2))[-1]
 
 
@@ -415,7 +415,7 @@ def test_rows_of_a_training_case(monkeypatch):
     }  # fmt: skip
     time = found["numpy", "time"]
     assert (time.samples, time.unit) == ((0.3, 0.4, 0.2), "s/epoch")
-    # The ratios of the turns are 10, 20 and 5.
+    # The median, minimum and maximum of the ratios 10, 20 and 5.
     assert time.details["ratio"] == [10, 5, 20]
     assert (time.details["growing"], time.details["size"]) == ("batch size", 10)
     monkeypatch.setitem(COSTS, "numpy", 0.2)
@@ -440,7 +440,7 @@ def test_rows_of_a_sweep(monkeypatch):
         ("jaxgd", "time"): 3.0, ("jaxgd", "processor time"): 6.0, ("jaxgd", "memory"): 40.0,
         ("jaxgd-each", "time"): 6.0, ("jaxgd-each", "processor time"): 12.0, ("jaxgd-each", "memory"): 40.0,
     }  # fmt: skip
-    # The ratios of the turns are 3, 1 and 3.
+    # The median, minimum and maximum of the ratios 3, 1 and 3.
     assert found["jaxgd-each", "time"].details["ratio"] == [3, 1, 3]
     costs["jaxgd-each"] = 0.11
     with pytest.raises(SystemExit, match=r"at the end C is 0\.1 for jaxgd, but \{'jaxgd-each': 0\.11\}"):
@@ -542,7 +542,7 @@ def test_table_has_a_line_for_each_variant():
     assert "25% of the peak" in lines[3]
     counts = [evaluations.count_row(f"e/{name}", "a", count, "float64") for name, count in (("b", 15), ("c", None))]
     assert [line.split() for line in table(counts).splitlines()[1:]] == [["float64", "b", "c"], ["a", "15", "–"]]
-    # Thirteen inputs have one line each, and the other rows are below.
+    # With thirteen inputs, each has a line, and rows of another quantity follow.
     counts = [evaluations.count_row(f"e/{i}", v, 15 + i, "float64") for i in range(13) for v in ("a", "b")]
     counts += [row(case="e", variant="a", quantity="reached", value=1, unit="problems", precision="float64")]
     lines = [line.split() for line in table(counts).splitlines()[1:]]

@@ -21,7 +21,7 @@ SETTINGS = {"batch_size": 10, "eta": 3.0, "key": KEY}
 
 
 def by_a_loop(values, by, patience):
-    """Return the best epoch, the last one and the reason, as the documentation defines them."""
+    """Return the best epoch, the last epoch and the reason of the end, as the documentation defines them."""
     best, waited = 0, 0
     for k in range(1, len(values)):
         better = values[k] > values[best] if by == "accuracy" else values[k] < values[best]
@@ -33,7 +33,7 @@ def by_a_loop(values, by, patience):
 
 @pytest.mark.parametrize("by", ["accuracy", "cost"])
 def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, network, by):
-    """The result has the bits of a run that was stopped at the best epoch. The values go up and down."""
+    """The best network is, bit for bit, that of a plain run after the best epoch. The values go up and down."""
     path = []
     whole = train(network, digits, epochs=30, callback=lambda s, _: path.append(s.network), **SETTINGS)
     values = np.asarray(getattr(whole.history, f"validation_{by}"))
@@ -95,7 +95,7 @@ def test_a_continued_run_equals_one_run_bit_for_bit(digits, network, tmp_path):
 
 
 class _OldState(NamedTuple):
-    """The state of earlier versions."""
+    """The state of training in earlier versions."""
 
     network: Any
     optimizer_state: Any
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_an_earlier_version_is_restored(digits, network, tmp_pat
 
 @pytest.mark.slow
 def test_each_batch_element_has_its_best_network_and_its_end(digits, network):
-    """Under vmap, each element has the values and the end of its single run, except for rounding."""
+    """Under vmap, each element ends as in a run of its own, and its values differ only by rounding."""
     data = dataclasses.replace(digits, test=digits.validation)
     settings = {
         "epochs": 12,

@@ -58,7 +58,7 @@ def assert_same(a, b):
 
 @pytest.fixture
 def folder(tmp_path, tree, request, monkeypatch):
-    """A folder with checkpoints of epochs 1, 2 and 3. Leaves of more bytes than the parameter have their own arrays."""
+    """A folder with checkpoints of epochs 1, 2 and 3. A leaf of more bytes than the parameter has its own array."""
     monkeypatch.setattr(checkpoint, "_SMALL", getattr(request, "param", checkpoint._SMALL))
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         for epoch in (1, 2, 3):
@@ -165,7 +165,7 @@ def test_no_random_damage_is_restored(folder, tree, monkeypatch):
 
 
 def test_a_tree_with_another_path_is_refused(folder, tree):
-    """Otherwise, two leaves of the same shape could be exchanged."""
+    """If paths were ignored, two leaves of one shape could be exchanged."""
     other = {"old keys" if name == "old key" else name: x for name, x in tree.items()}
     with Checkpoints(folder, CONFIG) as checkpoints, pytest.raises(CheckpointError, match="belongs to another run"):
         checkpoints.restore(other)
@@ -173,7 +173,7 @@ def test_a_tree_with_another_path_is_refused(folder, tree):
 
 @pytest.mark.parametrize("folder", [20], indirect=True)
 def test_each_large_leaf_has_a_digest_of_its_own(folder, tree):
-    """Two leaves of one shape exchange their files, which are intact."""
+    """The test exchanges the intact files of two leaves of one shape."""
     numbers = sorted(int(path.name) for path in (folder / "3" / "state").iterdir() if path.name.isdecimal())
     first, second = (folder / "3" / "state" / str(number) for number in (numbers[0], numbers[2]))
     assert (first / ".zarray").read_bytes() == (second / ".zarray").read_bytes()

@@ -44,7 +44,7 @@ KEPT = 97 * 4 * (5 + 3)
 def test_the_budget_decides_the_chunks_and_the_work(budget, batched, chunk, products):
     """The forward pass makes 2 matrix products, and back-propagation makes 3.
 
-    Beyond the budget, back-propagation also repeats the first product of the forward pass. The second is always kept.
+    If the weighted inputs exceed the budget, back-propagation repeats the first forward product, never the second.
     """
     rng = np.random.default_rng(0)
     network = init_network(jax.random.key(0), (6, 5, 3))

@@ -312,7 +312,7 @@ def test_accuracy_of_a_scalar_is_refused():
 
 
 def test_a_right_softmax_output_costs_nothing_where_the_difference_of_two_z_overflows():
-    """ln a of the other output is then −∞."""
+    """The second output has ln a = −∞ and y = 0, and 0 · (−∞) would be NaN."""
     network = (Layer(jnp.array([[4e4], [-4e4]], jnp.float16), jnp.zeros(2, jnp.float16), "softmax"),)
     x, y = jnp.ones((1, 1), jnp.float16), jnp.array([[1.0, 0.0]], jnp.float16)
     assert network_cost(network, x, y, cost=cross_entropy) == 0

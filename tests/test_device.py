@@ -216,7 +216,7 @@ def test_an_interrupted_run_keeps_its_rows(fake, capsys):
 
 
 def test_a_full_disk_does_not_end_the_run(fake, monkeypatch, capsys):
-    """The device is at hand for minutes only, so the summary has the figures that the file lacks."""
+    """A GPU may be available for minutes only, so the summary prints the figures that the file lacks."""
 
     def full(out, rows):
         if rows:

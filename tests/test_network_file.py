@@ -162,7 +162,7 @@ NOT_SAVED = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("case", NOT_SAVED)
-def test_only_a_network_is_saved(tmp_path, case):
+def test_save_network_refuses_unfit_networks_and_other_objects(tmp_path, case):
     network, error = NOT_SAVED[case]
     with pytest.raises(error):
         save_network(tmp_path / "n.safetensors", network)

@@ -101,7 +101,7 @@ def test_one_compiled_loop_records_the_same_values(network):
 
 @pytest.mark.slow
 def test_a_batch_element_that_has_ended_records_nothing(network):
-    """Its entries are NaN for floats, and 0 for whole numbers. The batch computes the sharpness every second epoch."""
+    """After an element's end, its floats are NaN and its whole numbers 0. Sharpness is recorded every second epoch."""
     record = {"sharpness": TrainingSharpness(every=2), "done": lambda state: state.epoch + 1}
     settings = {"epochs": 4, "batch_size": 5, "key": KEY, "record": record}
     result = jax.jit(jax.vmap(lambda eta: train(network, (X, Y), eta=eta, **settings)))(jnp.array([1.0, -1.0]))
@@ -178,7 +178,7 @@ def test_an_exception_of_the_users_function_reaches_the_user(network):
 
 @pytest.mark.slow
 def test_records_and_the_best_network_inside_shard_map(network):
-    """Inside shard_map, values vary over a mesh axis, also on one device. The sharpness search starts equal on all."""
+    """Inside shard_map, values vary over a mesh axis, even on one device. The sharpness search starts unvarying."""
     record = {"sharpness": TrainingSharpness(every=2), "layers": LayerGradientNorms()}
     data = Dataset("mine", *[Part(np.round(127 + 40 * X).reshape(12, 2, 2).astype(np.uint8), Y.argmax(1))] * 3, 2)
     settings = {

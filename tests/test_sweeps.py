@@ -151,7 +151,7 @@ def test_parts_are_joined(whole, tmp_path):
     assert table_of(sweep(folder=tmp_path)) == table_of(whole)
 
 
-def test_fewer_networks_get_a_smaller_program(whole, monkeypatch):
+def test_a_smaller_program_trains_the_remaining_networks(whole, monkeypatch):
     monkeypatch.setattr(groups, "_WORTH", 0)
     widths = []
     step = groups._step

@@ -362,7 +362,7 @@ def test_an_optax_optimizer_works_like_a_rule(digits, few, network):
 
 
 @pytest.mark.parametrize("batch_size", [10, None], ids=str)
-def test_not_finite_stops_with_the_last_finite_network(few, network, batch_size):
+def test_a_run_that_becomes_not_finite_returns_its_last_finite_network(few, network, batch_size):
     settings = {"batch_size": batch_size, "eta": 1.0, "key": jax.random.key(0), "cost": fragile}
     result = train(network, few, epochs=300, **settings)
     done = int(result.history.epoch[-1])
@@ -715,7 +715,7 @@ def test_bad_settings_are_refused(digits, network, change, error, match):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "evaluate"])
-def test_a_traced_number_that_fixes_the_program_is_refused(digits, network, name):
+def test_traced_epochs_batch_size_or_evaluate_is_refused(digits, network, name):
     settings = {"epochs": 1, "batch_size": 10, "eta": 3.0, "key": jax.random.key(0)}
     with pytest.raises(DtypeError, match=rf"^train: {name} must be .*(known before tracing|True or False)"):
         jax.eval_shape(lambda x: train(network, digits, **settings | {name: x}), jax.ShapeDtypeStruct((), jnp.int32))

@@ -81,7 +81,7 @@ def test_auto_takes_the_first_backend_that_is_not_slower(register):
     assert (job.network[0].w.shape, job.examples.x.dtype) == ((2, 3), jnp.uint8)
 
 
-# The fake's platform, its reasons for unsupported and slower, the native backend's reason, the device, and the choice.
+# The fake's platform, why it cannot run, why it is slower, why the native backend cannot run, the device, the choice.
 GONE, SLOW = "the fake cannot", "quicker than the fake"
 CHOICES = {
     "unsupported": ("cpu", GONE, None, "no compiler", "cpu", f"xla: {GONE}"),

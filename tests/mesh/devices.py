@@ -56,7 +56,7 @@ def train(network, data, batch_size, **settings):
 
 
 def placed():
-    """Compare `train` on padded examples with one device, for the quadratic cost and a cost of the user."""
+    """Compare `train` on four devices and on one, for padded examples and two costs."""
     results = {}
     for kind, mesh in MESHES.items():
         data = place((X, Y), mesh)
@@ -86,7 +86,7 @@ def many_networks(kernel):
 
 
 def quick():
-    """Check padded examples, and four networks of the native kernels on four devices."""
+    """Check `train` for padded examples, and for four networks on four devices by the native kernels."""
     one, many = train(NETWORK, (X, Y), None, kernel="xla"), train(NETWORK, place((X, Y), MESHES["Auto"]), None)
     keys = jax.random.split(KEY, 4)
     compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
@@ -119,7 +119,7 @@ def errors_of_place():
 
 
 def batch():
-    """Compare eight networks on four devices with one device, for the native kernels and XLA."""
+    """Compare eight networks on four devices and on one, for the native kernels and XLA."""
     keys = jax.random.split(KEY, 8)
     results = {}
     for kernel in ("native", "xla"):
@@ -146,7 +146,7 @@ def cost(v, a):
 
 
 def descents():
-    """Compare `minimize`, curvature and the checker with one device: divided arguments, and shard_map."""
+    """Compare `minimize`, curvature and the checker on four devices and on one, also in shard_map."""
     v0, results = jnp.zeros(8), {}
     descend = functools.partial(jaxgd.minimize, rule=jaxgd.wolfe(), max_steps=50)
     one = descend(cost, v0, args=(jnp.asarray(A),))

@@ -70,7 +70,7 @@ def run(index, folder):
     jaxgd.train(network, data, callback=lambda state, entry: seen.append(int(entry.epoch)) or index == 1, **settings)
     results["callback of process 0 decides"] = seen == [0, 1, 2, 3]
     v0, a = spread(mesh, np.zeros(16, np.float32)), spread(mesh, A, "d")
-    # With a stopping test, rounding could end the two descents at different updates.
+    # With a stopping test, rounding could end `one` and `many` at different updates.
     rule = jaxgd.gradient_descent(0.05)
     one = jaxgd.minimize(cost, jnp.zeros(16), rule, args=(A,), max_steps=50, stop=None)
     many = jaxgd.minimize(cost, v0, rule, args=(a,), max_steps=50, stop=None)

@@ -74,7 +74,7 @@ def test_placed_data_are_refused():
 
 
 def test_descents_are_traced_inside_shard_map():
-    """Each device has its own descents. JAX would refuse a loop whose carry changes its type."""
+    """Each device runs its own descents. Tracing is enough: JAX refuses a loop whose carry changes its type."""
 
     rule = jaxgd.wolfe()
 

@@ -152,7 +152,7 @@ def bowl(v):
     return jnp.sum(v**2 * jnp.linspace(1, 2, 10))
 
 
-# A path in a plane of ten dimensions, which does not pass through 0.
+# A path in a plane in ten dimensions. The plane does not contain 0.
 PLANE = np.linalg.qr(np.random.default_rng(3).normal(size=(10, 2)))[0].T
 FLAT = np.array([[3.0, 1.0], [1.0, -0.5], [0.4, 0.2], [0.1, 0.0]])
 PATH = jnp.asarray(FLAT @ PLANE + 0.3, jnp.float32)

@@ -161,7 +161,7 @@ def test_many_classes_have_no_matrix_and_many_epochs_are_thinned():
 
 
 def test_the_page_follows_the_settings_of_the_run():
-    """It shows a curve for each record, the epoch of the best network, and the labels of the data files."""
+    """The page shows a curve for each record, the epoch of the best network, and the labels of the data files."""
     metrics = facts().metrics | {"sharpness": np.array([5.0, np.nan, 9.0]), "best_epoch": np.array([0.0, 1.0, 1.0])}
     metrics["gradient_norms"] = np.array([[1.0, 2.0], [0.5, 1.5], [0.1, 0.3]])
     settings = {"keep": "best", "patience": 1, "epochs": 9, "labels_from": 1, "record": ["sharpness"]}

@@ -172,7 +172,7 @@ def test_newton_converges_quadratically(x64):
     assert tail[-1] < 1e-3 * tail[-2]
 
 
-def test_newton_crosses_v_0_for_a_cost_without_curvature():
+def test_newton_moves_past_0_if_the_cost_has_no_curvature():
     assert minimize(lambda v: jnp.abs(v + 5), 1.0, newton(), max_steps=100, record=None).cost < 1e-5
 
 
