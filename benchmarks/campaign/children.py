@@ -102,7 +102,7 @@ def configure(name: str, value: object) -> None:
 
 
 def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], int]:
-    """Return the work of a child that runs `jaxgd` with these arguments. The hook is called first."""
+    """Return the work of a child: call the hook, then run `jaxgd` with these arguments."""
 
     def work() -> int:
         from jaxgd.cli import main
