@@ -25,7 +25,7 @@ def _no_search(*args: Any) -> locate.ElementSearch:
 
 
 def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
-    """Return the recorded search. Without one, search now if the claim has gradients, or else find nothing."""
+    """Return the recorded search. If there is none, search a claim with gradients now; in others, find nothing."""
     search = _search if claim.gradients else _no_search
     recorded: Any = self.sampler
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
@@ -78,7 +78,7 @@ def without(part: Part, record: Record) -> Outcome:
 
 
 def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequence[Outcome]) -> Row:
-    """Return the cases whose verdict or cause changes, and those of them that fail: their grade gets worse."""
+    """Return the cases whose verdict or cause changes, and of these the cases that fail: their grade gets worse."""
     row: Row = {"changed": {}, "failed": {}}
     for record, old, new in zip(records, base, outcomes, strict=True):
         name, words = f"{record.part}: {record.name}", f"{': '.join(old)} → {': '.join(new)}"
