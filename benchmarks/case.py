@@ -15,7 +15,7 @@ class Options:
     """The settings of a run.
 
     Attributes:
-        peers: Names of the programs to time; None for the default of the case. The first is the baseline of the ratios.
+        peers: Names of the programs to time; None for the default of the case. Ratios are relative to the first.
         repeats: Number of times that each program is timed.
         seeds: Number of random seeds. `nielsen` trains one network per seed and configuration of the book; `gradcheck`
             checks each function at one point per seed. None for the default of the family.

@@ -48,7 +48,7 @@ class Run:
     cases: Annotated[tuple[str, ...], tyro.conf.Positional] = ("epochs", "steps", "networks", "start-up")
     """Names of cases or families."""
     peers: tuple[str, ...] | None = None
-    """Peers of epochs, steps, networks, start-up and growth. The first peer is the baseline of the ratios. By
+    """Peers of epochs, steps, networks, start-up and growth. Ratios are relative to the first peer. By
     default all installed peers except the slowest two."""
     repeats: int = 7
     """Number of times that each program is timed."""

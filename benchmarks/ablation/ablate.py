@@ -25,13 +25,13 @@ def _no_search(*args: Any) -> locate.ElementSearch:
 
 
 def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
-    """Return the recorded search. If there is none, search now in a claim with gradients; otherwise find nothing."""
+    """Return the recorded search. If there is none, search a claim with gradients now; in others, find nothing."""
     search = _search if claim.gradients else _no_search
     recorded: Any = self.sampler
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
-# A replay cannot evaluate f and need not describe errors. It replaces the functions that do so.
+# A replay cannot evaluate f, and does not describe errors. These patches replace the functions that do.
 REPLAY: tuple[Patch, ...] = (
     (Examination, "_search", _known_search),
     (Examination, "_taylor", lambda *x: math.nan),
@@ -78,7 +78,7 @@ def without(part: Part, record: Record) -> Outcome:
 
 
 def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequence[Outcome]) -> Row:
-    """Return the cases whose verdict or cause changes, and the cases that fail, whose grade gets worse."""
+    """Return the cases whose verdict or cause changes, and of these the cases that fail: their grade gets worse."""
     row: Row = {"changed": {}, "failed": {}}
     for record, old, new in zip(records, base, outcomes, strict=True):
         name, words = f"{record.part}: {record.name}", f"{': '.join(old)} → {': '.join(new)}"
@@ -90,7 +90,7 @@ def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequen
 
 
 def ablate_constant(records: Sequence[Record], base: Sequence[Outcome], constant: Constant) -> Row:
-    """Return the nearest smaller and larger value with which a case fails, and these cases."""
+    """Return the nearest smaller and the nearest larger value with which a case fails, and the cases that fail."""
     name, *sides = constant
     row: Row = {"constant": name, "value": getattr(constants, name)}
     for side, values in zip(("down", "up"), sides, strict=True):

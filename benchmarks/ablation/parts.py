@@ -30,7 +30,7 @@ class Constant(NamedTuple):
 
 
 _FACTORS = (0.5, 0.33, 0.2, 0.1), (2, 3, 5, 10)
-# A replay uses the recorded steps, which have the ratio RATIO. EPS and EPS32 are properties of dtypes.
+# Not changed: RATIO is the ratio of the recorded steps, and EPS and EPS32 are properties of dtypes.
 _FIXED = {"RATIO", "EPS", "EPS32"}
 _RANGES = {
     "STEEPEST": ((0.9, 0.8, 0.65, 0.5, 0.3), (0.97, 0.99, 1.0, 1.1)),
@@ -47,7 +47,7 @@ CONSTANTS = tuple(
 
 
 def everywhere(name: str, value: float) -> tuple[Patch, ...]:
-    """Replace a constant in every module that has it."""
+    """Return the patches that replace a constant in every module that has it."""
     return tuple((module, name, value) for module in (constants, quotients, core) if hasattr(module, name))
 
 
@@ -59,8 +59,8 @@ class Part(NamedTuple):
         patches: Attributes to replace.
         without: A pattern of the names of checks to drop from the report.
         change: A function that changes a recorded examination, or None.
-        decides: None if a replay can remove the part. Otherwise a function of the reports and the examinations that
-            returns True if the part may matter to them, so that the case must be checked again.
+        decides: None if a replay can remove the part. Otherwise a function that takes the reports and the examinations,
+            and returns True if the part may have changed them. Such a case is checked again.
     """
 
     name: str
@@ -74,7 +74,7 @@ _slopes, _resolution, _judged, _combine = quotients.slopes, quotients._resolutio
 
 
 def _half(kept: int) -> tuple[Patch, ...]:
-    """Keep one of the two resolutions."""
+    """Return the patch that sets one of the two resolutions to 0, and keeps the other."""
 
     def resolution(*args: Any) -> list[Any]:
         return [x if i == kept else np.zeros_like(x) for i, x in enumerate(_resolution(*args))]
@@ -93,7 +93,7 @@ def _slopes_without_variation(lines: quotients.Lines, noise: float = 0.0) -> quo
 
 
 def _judge_with(**fields: Any) -> Patch:
-    """Replace fields of the slopes before a claim is judged, each by one value for all lines."""
+    """Return the patch that replaces fields of the slopes in every judgment, each by one value for all lines."""
 
     def judge(claim: core.Claim, slopes: quotients.Slopes, *others: Any) -> core.Judgment:
         changed: dict[str, Any] = {name: np.full(len(slopes.value), value) for name, value in fields.items()}

@@ -47,7 +47,7 @@ class Recorded:
     ignored: set[int]
 
     def lines(self, leaves: Sequence[int], n: int, h: quotients.Floats) -> dict[int, quotients.Lines]:
-        """Return F at the steps of the long ladder, with the number of rungs that the core has now."""
+        """Return F at the first RUNGS steps of the long ladder. An ablation changes RUNGS."""
         return {i: _part(self.long[i], slice(constants.RUNGS)) for i in leaves}
 
 
@@ -57,7 +57,7 @@ class Stage:
 
     Attributes:
         exam: The examination, with recorded evaluations.
-        floors: The claims, each with its own floor, or 0 if it has the common floor.
+        floors: Each claim with its own floor. This floor is 0 if only the common floor applies.
         checks: The checks that each leaf got after the examination.
     """
 

@@ -40,7 +40,7 @@ class Options:
             pictures for each format. The family limits makes fewer.
         seed: Seed of all random choices.
         work: An empty folder for runs, damaged files and compiled programs.
-        data_dir: Folder of MNIST, for the kills. None to use digits only.
+        data_dir: Folder of MNIST, for the family kills. None to use digits only.
         jobs: Number of processes at a time.
     """
 

@@ -118,7 +118,7 @@ def _takes_function(name: str, place: str) -> bool:
 @functools.cache
 def _prepare() -> None:
     """Prepare the process of an attack: no warnings, no network, an empty folder, a memory limit, good arguments."""
-    good()  # caches its arrays, which would be tracers inside jit
+    good()  # caches its arrays here, because inside jit they would be tracers
     warnings.simplefilter("ignore")
     without_network()
     os.environ["JAXGD_DATA_DIR"] = "no data"

@@ -102,7 +102,7 @@ def configure(name: str, value: object) -> None:
 
 
 def command(*argv: str, hook: Callable[[], None] | None = None) -> Callable[[], int]:
-    """Return the work of a child that runs `jaxgd` with these arguments. The hook is called first."""
+    """Return the work of a child: call the hook, then run `jaxgd` with these arguments."""
 
     def work() -> int:
         from jaxgd.cli import main
@@ -188,7 +188,7 @@ def _streams(folder: Path) -> tuple[Path, Path]:
 
 
 def limit(seconds: float) -> None:
-    """End this process after that much processor time, or after PATIENCE times as much wall time. 0 is no limit.
+    """End this process after `seconds` of processor time, or PATIENCE times as much wall time. 0 is no limit.
 
     The signals have their default action, which ends the process even if no Python code runs.
     """

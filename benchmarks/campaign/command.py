@@ -27,7 +27,7 @@ class Campaign:
     seed: int = 0
     """Seed of all random choices."""
     data_dir: Path | None = None
-    """Folder of MNIST, for the kills. By default they use digits only."""
+    """Folder of MNIST, for the family kills. By default, kills uses digits only."""
     jobs: int = 2
     """Number of processes at a time."""
     out: Path | None = RESULTS

@@ -26,7 +26,7 @@ _MEMORY = 8 * 2**30
 
 
 class Line(NamedTuple):
-    """A generated command line: the command, its values by option, a stray word, and the surroundings."""
+    """A generated command line: the command, its values by option, a stray word, and a name in SURROUNDINGS."""
 
     command: str
     given: tuple[tuple[str, str], ...]
@@ -34,7 +34,7 @@ class Line(NamedTuple):
     surroundings: str
 
     def argv(self, folder: Path) -> list[str]:
-        """Return the words of the command line, with the folder of good files in place of @."""
+        """Return the words of the command line. The folder of good files replaces @."""
         words, behind = [self.command], []
         for name, value in self.given:
             value = _full(value, folder)
@@ -50,7 +50,7 @@ class Line(NamedTuple):
         return [*words, *stray, *(["--"] if any(x.startswith("-") for x in behind) else []), *behind]
 
     def allowed(self, folder: Path) -> bool:
-        """Return True if the command may accept all values, in the folder in which it ran."""
+        """Return True if the command may accept all values. Call this in the folder in which the command ran."""
         if self.stray not in ("", "--"):
             return self.stray == "--help"
         with contextlib.suppress(ValueError, OSError):

@@ -1,9 +1,9 @@
 """Failpoints from outside: a hook on Python's audit events ends the process at a chosen event on a chosen file.
 
-jaxgd contains no code for this. Python raises an audit event before the operation, so `before` ends the process at the
-event, and `after` ends it at the next event of any kind. `during` limits the size of files. The kernel ends the process
-when a write crosses the limit, so the file holds a part of the content. The limit also applies to the threads of C++
-libraries. `later` ends the process after a delay.
+jaxgd contains no code for this. A failpoint has one of four moments. Python raises an audit event before the operation,
+so `before` ends the process at the event, and `after` ends it at the next event of any kind. `during` limits the size
+of files. The kernel ends the process when a write crosses the limit, so the file holds a part of the content. The limit
+also applies to the threads of C++ libraries. `later` ends the process after a delay.
 """
 
 import os
@@ -43,7 +43,7 @@ class Failpoint(NamedTuple):
         return words + {"during": f", {self.size} bytes", "later": f", {self.delay:.3f} s"}.get(self.moment, "")
 
     def install(self) -> None:
-        """Let this process end at the moment. Call this in a child process."""
+        """Arm the failpoint in this process, which must be a child process."""
         # Python ignores this signal, so that a write raises OSError. Its default action ends the process.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         seen = 0
@@ -78,7 +78,7 @@ class Failpoint(NamedTuple):
         return any(self.path in os.fsdecode(x) for x in args[:count] if isinstance(x, str | bytes))
 
 
-# Each kind of file: a part of its path, about the bytes of one write, and the number of writes to choose from.
+# Each kind of file: a part of its path, the approximate bytes of one write, and the number of writes to choose from.
 _FILES = {
     "configuration": ("config.json", 900, 1),
     "metrics": ("metrics.jsonl", 200, 3),

@@ -81,7 +81,7 @@ def _attack(target: str, about: str, path: Path, bit: int, folder: Path, judge: 
 
 
 def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
-    """Continue the damaged run. Its files must equal those of the whole run, from every checkpoint that it may use."""
+    """Continue the damaged run. Its files must equal those of the whole run, whichever checkpoint it uses."""
     from jaxgd.cli import main
 
     (whole,) = (parent for parent in path.parents if parent.name == "run")

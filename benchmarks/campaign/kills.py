@@ -58,7 +58,7 @@ class _Kill(NamedTuple):
 
 
 def runs(data_dir: Path | None) -> list[Run]:
-    """Return the runs: each data set, mini-batches and the full batch, both kernels, three seeds; 24 with MNIST."""
+    """Return a run for each combination of data set, batch size, kernel and seed: 24 with MNIST, 12 without."""
     return [
         Run(data, batch_size, kernel, seed, 12 if data == "digits" else 8)
         for seed in (1, 2, 3)

@@ -146,7 +146,7 @@ def _judged(limit: Limit, ending: Ending, run: Path, whole: Path) -> tuple[str, 
         return "failed", False
     said = [line for line in ending.err.splitlines() if line.startswith("jaxgd")]
     if limit.target == "stdout" and not said and ending.err:
-        return "silent about the closed pipe", False  # as other programs are when `head` ends
+        return "silent about the closed pipe", False  # as most programs are when `head` closes their output
     return ("one clear line", False) if len(said) == 1 else (f"{len(said)} lines of an error", True)
 
 

@@ -29,7 +29,7 @@ WORDS = (
 )  # fmt: skip
 
 
-# tyro reads this word as an optional choice, such as --scheme, that is not given.
+# tyro treats an optional choice, such as --scheme, as not given if it has this value.
 _NOT_GIVEN = "None"
 
 

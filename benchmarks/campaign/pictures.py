@@ -35,7 +35,7 @@ def attacks(options: Options) -> Iterator[Attack]:
 
 @functools.cache
 def formats() -> dict[str, bytes]:
-    """Return a picture of a bar in every format that this Pillow writes, in the first mode that it takes."""
+    """Return a picture of a bar in every format that this Pillow writes, in the first mode that the format takes."""
     from PIL import Image
 
     Image.init()
@@ -47,7 +47,7 @@ def formats() -> dict[str, bytes]:
             stream = io.BytesIO()
             try:
                 picture.convert(mode).save(stream, name)
-            except Exception:  # encoders raise many types for a mode or a size that they cannot write
+            except Exception:  # encoders raise many types of errors if they cannot write a mode or a size
                 continue
             found[name] = stream.getvalue()
             break

@@ -19,7 +19,7 @@ Task = Generator[Job, Ending, Sequence[Attack]]
 def play(tasks: Iterable[Task], jobs: int) -> Iterator[Attack]:
     """Run tasks, `jobs` of them at a time, and yield the attacks of each task when it ends.
 
-    A task is a generator. It yields a job, and receives the ending of that job.
+    A task is a generator. It yields jobs, receives the ending of each job, and returns its attacks.
     """
     waiting = iter(tasks)
     running: list[tuple[Task, Child]] = []

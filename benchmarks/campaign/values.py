@@ -88,7 +88,7 @@ def _network() -> "Network":
 
 @functools.cache
 def good() -> dict[str, Callable[[], dict[str, object]]]:
-    """Return a function for every public function that makes good arguments for it."""
+    """Return, by the name of each public function, a function that makes good arguments for it."""
     import jax
     import jax.numpy as jnp
 
@@ -169,7 +169,7 @@ def _layer(**new: Any) -> dict[str, object]:
     return {"network": (network[0]._replace(**new), network[1])}
 
 
-# Parts of arguments, each with the arguments that hold a bad part.
+# Parts of arguments, each with a function that returns the arguments with a bad value for this part.
 PARTS: dict[str, dict[str, Callable[[object], dict[str, object]]]] = {
     "init_network": {"sizes[1]": lambda bad: {"sizes": (4, bad, 2)}},
     "minimize": {

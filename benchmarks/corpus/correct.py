@@ -1,4 +1,4 @@
-"""Functions with right derivatives, and points where the functions are smooth. A checker must call none wrong."""
+"""Functions with right derivatives, at points where they are smooth. A checker must call no derivative wrong."""
 
 from collections.abc import Callable
 

@@ -201,7 +201,7 @@ EDGES = (
     # Saturation and cancellation.
     undecided("log softmax at −60", lambda z: -nn.log_softmax(z)[0], fixed([60.0, 0.0, 0.0]), "noise above the signal"),
     undecided("a sum equal to 1", lambda x: jnp.sum(nn.softmax(x)), fixed(V), "noise above the signal"),
-    # JAX's slope of abs at 0 depends on its version: for a slope of 0 the sum is right by chance, for 1 it is wrong.
+    # The slope of abs at 0 depends on the version of JAX. With 0, the derivative is right by chance; with 1, it is not.
     Case("softplus by maximum and abs at 0", kinked_softplus(lambda x: jnp.maximum(x, 0)), fixed([0.0, 1.0]),
          (RIGHT, IS_WRONG)),
     wrong("softplus by relu and abs at 0", kinked_softplus(nn.relu), fixed([0.0, 1.0])),

@@ -95,7 +95,7 @@ def labeled_cross_entropy(z: Array) -> Array:
     return -jnp.mean(jnp.take_along_axis(nn.log_softmax(z), LABELS[:, None], axis=1))
 
 
-# Name, function, backward(*args, ct), draw, kind.
+# Each row holds the name, the function, backward(*args, ct), the draw and the kind.
 RULES: tuple[tuple[str, Callable[..., object], Callable[..., tuple[object, ...]], Draw, str], ...] = (
     ("sin 3x", lambda x: jnp.sin(3 * x), lambda x, g: (g * jnp.cos(3 * x),), normal(), "chain factor missing"),
     ("sin", jnp.sin, lambda x, g: (g * jnp.sin(x),), normal(), "sin instead of cos"),

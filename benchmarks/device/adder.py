@@ -107,7 +107,7 @@ def tests() -> list[Sum]:
     """Return the sums that different adders round differently."""
     sums = []
     for sign in (1.0, -1.0):
-        # One product of a quarter to one and a half of the last bit of c, with the sign of c or the opposite sign.
+        # One product: 0.25 to 1.5 times the last bit of c, with the sign of c or the opposite sign.
         sums += [_sum(sign, sign * part * 2.0**-23) for part in (0.25, 0.5, 0.75, 1.25, 1.5, -0.25, -0.5, -0.75)]
         # The same amounts in several products: a wide adder sums them before it rounds.
         sums += [_sum(sign, *[sign * 2.0**-e] * k) for e in (24, 25, 26, 27, 28) for k in (2, 3, 4, 5, 8)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaxgd.kernels.cuda import driver
 
 SOURCE = Path(__file__).with_name("loops.cu")
-# Operations of one mma.m16n8k8, and accumulators per warp. With one accumulator, each product waits for the previous.
+# Operations of one mma.m16n8k8, and accumulators per warp. With one accumulator, each product waits for the one before.
 MMA_FLOP, CHAINS = 2 * 16 * 8 * 8, (8, 1)
 THREADS, COUNT = 448, 10_000
 

@@ -107,7 +107,7 @@ class Emulated:
 
 
 def emulation(folder: Path) -> Any:
-    """Return the module of the tests that emulates the kernel, changed to compile each shape once for all tasks."""
+    """Return the tests' module that emulates the kernel, changed so that each shape is compiled once for all tasks."""
     sys.path.insert(0, str(_TESTS))
     module: Any = importlib.import_module("emulation")
     if module.why_missing:

@@ -21,7 +21,7 @@ class Task:
         arguments: Keyword arguments of the function.
         xla_flags: Flags of XLA, which are added after the user's flags.
         needs: Python packages and programs without which the task cannot run.
-        most: Limit in seconds; 0 for the default of `limit`.
+        most: Seconds after which the process is killed; 0 for the default in `limit`.
     """
 
     step: int
