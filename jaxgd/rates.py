@@ -107,7 +107,7 @@ def may_wait(rates: Rates, config: StaticConfig) -> bool:
 
 
 def in_range(rates: Rates) -> Array:
-    """Return True if η is finite and above 0, or 0 in a schedule, and the decay is finite and not below 0."""
+    """Return True if η is finite and above 0 (at least 0 in a schedule), and the decay is finite and at least 0."""
     eta, decay = rates
     ok = jnp.all(jnp.isfinite(eta) & ((eta >= 0) if eta.ndim else (eta > 0)))
     return ok if decay is None else ok & jnp.isfinite(decay) & (decay >= 0)

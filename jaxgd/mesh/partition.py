@@ -23,8 +23,8 @@ T = TypeVar("T")
 def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
     """Return f(mapped, shared), where each device computes its own part of the batch.
 
-    XLA cannot divide a call into an external library among devices. Without this function, every device would gather and
-    compute the whole batch.
+    XLA cannot divide a call into an external library among devices. Without this function, every device would gather
+    and compute the whole batch.
 
     Args:
         f: A function of the mapped and the shared arrays. Element i of each result depends on element i of the mapped

@@ -125,7 +125,7 @@ class PackedInputs {
     append(tiles_[tile + 1], start, transposed + 8, nonzero(any[1]));
   }
 
-  // Appends the inputs whose bit in `wanted` is set to a tile, as floats.
+  // Appends those inputs to a tile, as floats, whose bits are set in `wanted`.
   static void append(PackedTile& tile, int64_t start, const uint8_t* transposed, uint64_t wanted) {
     int32_t* rows = tile.rows;
     float* x = tile.x;
