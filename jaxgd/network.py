@@ -206,7 +206,7 @@ def require_memory(
 
 
 def _free_memory(device: jax.Device) -> int | None:
-    """Return the free bytes of the host for a CPU, or of an accelerator; None if they are unknown."""
+    """Return the free memory in bytes: the host's for a CPU, otherwise the accelerator's; None if unknown."""
     if device.platform == "cpu":
         return free_memory()
     known: dict[str, int] = device.memory_stats() or {}

@@ -159,7 +159,7 @@ def assembled(
     Args:
         shape: The shape of the array.
         dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
-        read: A function of slices along each axis, which returns their values.
+        read: A function that takes a tuple with one slice per axis, and returns the values there.
         sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
             device, uncommitted, where the parts are read in row-major order.
         box: The largest shape of a piece. Default: whole rows.

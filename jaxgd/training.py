@@ -168,7 +168,7 @@ def train(
             default False. It shows nothing if stderr is not a terminal. Not possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
-        budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
+        budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget sums floats in
             another order. Default: the budget of the platform that holds the training data. Examples that are divided
             among devices are then one chunk.
         donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,

@@ -39,8 +39,8 @@ def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable
         f: A function of arrays and static pytrees.
         args: The arguments, trees of arrays.
         shardings: A function that takes the sharding of replicated arrays and returns the shardings of f's result, as
-            a tree or a prefix of this tree. It is called only if the results are traced. Other results keep the
-            sharding that XLA has chosen.
+            a tree like the result or a prefix of it. It is called only if the results are traced. Other results keep
+            the sharding that XLA has chosen.
 
     Returns:
         The result of f.

@@ -56,7 +56,7 @@ inline uint64_t nonzero(Bytes x) {
 }
 
 // The inputs of a block of examples as floats, packed tile by tile. An input that is zero in all examples of a tile is
-// left out. With five images of digits per tile, these are three inputs in five.
+// left out: three fifths of the inputs, in a tile of five images of digits.
 class PackedInputs {
  public:
   PackedInputs(const Examples& examples, int64_t width, int64_t block)
