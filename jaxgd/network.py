@@ -87,7 +87,7 @@ class Layer(_Parameters):
         return Layer(**{"w": self.w, "b": self.b, "activation": self.activation} | changes)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Raise AttributeError: like every tuple, a layer does not change."""
+        """Raise AttributeError: like every tuple, a layer cannot be changed."""
         raise AttributeError(f"Layer: {name} cannot be changed.\nMake a new layer with layer._replace({name}=…).")
 
     def __repr__(self) -> str:
@@ -184,7 +184,7 @@ def _two_keys(key: Array) -> tuple[Array, Array]:
 
 
 def first_network(seed: int, sizes: Sequence[int], scheme: str) -> tuple[Network, PRNGKeyArray]:
-    """Return the network before training and the key of the order of examples, both drawn from a seed."""
+    """Draw an untrained network from a seed, and the key that decides the order of the examples."""
     # Name the generator: otherwise a user's JAX setting for it would change the numbers drawn from a seed.
     network_key, order_key = _two_keys(jax.random.key(seed, impl="threefry2x32"))
     return init_network(network_key, sizes, scheme), order_key
@@ -206,7 +206,7 @@ def require_memory(
 
 
 def _free_memory(device: jax.Device) -> int | None:
-    """Return the free bytes of the host for a CPU, or of an accelerator; None if they are unknown."""
+    """Return the free memory in bytes: the host's for a CPU, otherwise the accelerator's; None if unknown."""
     if device.platform == "cpu":
         return free_memory()
     known: dict[str, int] = device.memory_stats() or {}

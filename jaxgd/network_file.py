@@ -31,7 +31,7 @@ from jaxgd.network import Layer, Network, network_sizes
 from jaxgd.pieces import assembled, pieces, spans_processes, together
 
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
-# The format of networks with other neurons than sigmoid ones. Earlier versions of jaxgd refuse it.
+# The format of a network with an activation other than sigmoid. Earlier versions of jaxgd refuse it.
 _ACTIVATED = "jaxgd.network/3"
 # The dtypes in the order of the format. A file has its tensors in the reverse order, and by name within a dtype.
 _DTYPES = {

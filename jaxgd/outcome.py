@@ -97,7 +97,7 @@ _ADVICE = {
 
 
 def _sentence(reason: Reason, step_size: str | None, numbers: str = "") -> str:
-    # Insert the numbers at the end of the first sentence.
+    # The message, with the numbers at the end of its first sentence, and the advice.
     first, stop, rest = _MESSAGES[reason].partition(". ")
     with_size, without = _ADVICE.get(reason, ("", ""))
     advice = without if step_size is None else with_size.format(step_size)

@@ -28,13 +28,13 @@ _Index = tuple[Slice, ...]
 
 
 def together(work: Callable[[], T], kind: Callable[[str], Exception]) -> T:
-    """Return `work()`, run on every process of a job. If it fails on one process, raise on all.
+    """Run the work on every process of a job, and return its result. If it fails on one process, raise on all.
 
     All processes must call this function together, so that none of them waits for a failed process.
 
     Args:
         work: A function without collective operations.
-        kind: The exception for the processes on which the work succeeded, as a function of the message.
+        kind: Makes the exception from a message, for processes whose own work succeeded.
 
     Returns:
         The result of `work` on this process.
@@ -76,7 +76,7 @@ def spans_processes(x: object) -> bool:
 
 
 def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Iterator[_Index]:
-    """Yield the parts of an array of this shape, at most as large as the box, in row-major order.
+    """Yield the parts of an array in row-major order. No part is larger than the box.
 
     Args:
         shape: The shape of the array.
@@ -159,7 +159,7 @@ def assembled(
     Args:
         shape: The shape of the array.
         dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
-        read: A function of slices along each axis, which returns their values.
+        read: A function that takes a tuple with one slice per axis, and returns the values there.
         sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
             device, uncommitted, where the parts are read in row-major order.
         box: The largest shape of a piece. Default: whole rows.
@@ -204,7 +204,7 @@ def _put(x: Array, piece: ArrayLike, start: Sequence[ArrayLike]) -> Array:
 
 
 def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
-    """Return a digest of 64 bits of the values of each array, as hexadecimal digits.
+    """Return a 64-bit digest of each array's values, as hexadecimal digits.
 
     The digest depends on the values and their places, and not on the devices. An element is one word u of 32 bits, or
     two words along one more axis. With the indices i₁, …, iₖ of the word, and all arithmetic mod 2³²:

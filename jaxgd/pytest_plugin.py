@@ -135,7 +135,7 @@ def _fail(node: pytest.Item, message: str) -> NoReturn:
 
 
 def _arguments(node: pytest.Item, marks: Iterable[pytest.Mark]) -> dict[str, object]:
-    """Return the markers' arguments by name. The closest marker that gives an argument decides it."""
+    """Return the markers' arguments by name. If several markers give an argument, the closest one decides."""
 
     def gradients(points: object = None, seeds: object = None, strict: object = None) -> None: ...
 

@@ -20,7 +20,7 @@ Schedule = Callable[[Array], ArrayLike]
 
 
 def updates_before(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
-    """Return the number of updates made before each update of the next epochs, if `done` epochs are complete."""
+    """Return, for each update of the epochs after the first `done` ones, the number of updates made before it."""
     each = -(-n // (batch_size or n))
     return jnp.asarray(each * done + np.arange(each * epochs))
 
@@ -102,12 +102,12 @@ def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
 
 
 def may_wait(rates: Rates, config: StaticConfig) -> bool:
-    """Return True if an optimizer or a schedule may change a weight in a later epoch, after an epoch changed none."""
+    """Return True if later epochs may change a weight after one changed none: with an optimizer or a schedule."""
     return config.optimizer is not None or rates.eta.ndim > 0
 
 
 def in_range(rates: Rates) -> Array:
-    """Return True if η is finite and above 0, or 0 in a schedule, and the decay is finite and not below 0."""
+    """Return True if η is finite and above 0 (at least 0 in a schedule), and the decay is finite and at least 0."""
     eta, decay = rates
     ok = jnp.all(jnp.isfinite(eta) & ((eta >= 0) if eta.ndim else (eta > 0)))
     return ok if decay is None else ok & jnp.isfinite(decay) & (decay >= 0)

@@ -150,7 +150,7 @@ def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
 
 
 def _kept(x: object) -> object:
-    """Return x, or a new object for a tracer: a tracer belongs to one trace, so no later cost may equal this one."""
+    """Return x, or a new object for a tracer, because a tracer of one trace must not make two costs equal."""
     return object() if is_traced(x) else x
 
 

@@ -89,7 +89,7 @@ def train(
 
     - SATURATED: every output of every training example is at most eps or at least 1 − eps, and the cost is above 10⁻³
       in absolute value. Here eps is the machine epsilon of the network's dtype. For "tanh" outputs, the limits are −1
-      and 1; for "relu" outputs, 0. Outputs of a function of your own are never SATURATED.
+      and 1; for "relu" outputs, 0. With an output activation of your own, a run is never SATURATED.
     - UNCHANGED: the last epoch changed no weight, and the cost is above 10⁻³ in absolute value. An `optimizer` or a
       schedule may skip updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
 
@@ -168,7 +168,7 @@ def train(
             default False. It shows nothing if stderr is not a terminal. Not possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
             two runs together equal one long run bit for bit.
-        budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget adds floats in
+        budget: Limits on the memory of XLA's evaluations, a `jaxgd.chunks.Budget`. Another budget sums floats in
             another order. Default: the budget of the platform that holds the training data. Examples that are divided
             among devices are then one chunk.
         donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,

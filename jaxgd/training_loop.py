@@ -232,7 +232,7 @@ def train_traced(
     known = jnp.asarray(finite & labels_fit)
 
     def unless(known: Array, entry: History, state: TrainState) -> History:
-        """Return the entry, with NaN in place of its numbers unless they are known."""
+        """Return the entry if it is known, otherwise NaN with the counts of epochs and updates."""
         empty = tree_map(blank, entry)
         empty = empty._replace(epoch=state.epoch, updates=epoch.updates(state.epoch, splits, config))
         return select(known, entry, empty)
@@ -245,7 +245,7 @@ def train_traced(
     def follow(best: Best | None, state: TrainState, entry: History, known: Array | bool = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
 
-    # Under vmap, the count of epochs is one number for the batch, so the batch skips epochs that `every` leaves out.
+    # If all elements of a vmapped batch share this count, epochs that `every` leaves out take no time for records.
     count = state.epoch if watch.record else None
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)

@@ -39,8 +39,8 @@ def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable
         f: A function of arrays and static pytrees.
         args: The arguments, trees of arrays.
         shardings: A function that takes the sharding of replicated arrays and returns the shardings of f's result, as
-            a tree or a prefix of this tree. It is called only if the results are traced. Other results keep the
-            sharding that XLA has chosen.
+            a tree like the result or a prefix of it. It is called only if the results are traced. Other results keep
+            the sharding that XLA has chosen.
 
     Returns:
         The result of f.
@@ -59,7 +59,7 @@ def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable
 
 
 def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function of a cost, so that it computes with automatic axes if an argument has explicit axes.
+    """Decorate a function that takes a cost: if an argument has explicit axes, it computes with automatic axes.
 
     A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. With such a cost, the
     function runs with explicit axes. Results that are traced by `jit` or `vmap` are replicated.
@@ -143,7 +143,7 @@ def cast_to_vary(x: jax.Array, axes: frozenset[str]) -> jax.Array:
 
 
 def varying_axes(x: object) -> frozenset[str]:
-    """Return the manual axes of a mesh over which a traced array, or its `jax.ShapeDtypeStruct`, varies."""
+    """Return the manual axes over which a traced array varies. Its `jax.ShapeDtypeStruct` may be given instead."""
     kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x) if is_traced(x) else None
     manual = getattr(kind, "manual_axis_type", None)
     axes: frozenset[str] = frozenset() if manual is None else manual.varying
@@ -155,7 +155,7 @@ def _axes_of_tree(tree: object) -> frozenset[str]:
 
 
 def require_equal_cost(who: str, c: object, v: object) -> None:
-    """Raise RangeError if a cost, or its `jax.ShapeDtypeStruct`, varies over a manual axis and v does not.
+    """Raise RangeError if the cost c, or its ShapeDtypeStruct, varies over a manual axis over which v does not vary.
 
     JAX would sum the gradient and the Hessian of this cost over the devices, but no device computes the summed cost.
     """

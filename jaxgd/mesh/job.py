@@ -93,8 +93,8 @@ def _output_to_stderr() -> Iterator[None]:
 def leave_job(status: int) -> None:
     """End this process with its exit status if it has failed in a job of several processes.
 
-    A usual exit would wait for the other processes, which wait for this process. They notice the end at once, or after
-    the heartbeat timeout.
+    A usual exit would wait for the other processes, which wait for this process. The others notice its end at once, or
+    after the heartbeat timeout.
     """
     import jax
 

@@ -33,8 +33,8 @@ def is_main() -> bool:
 def decided(together: bool, value: T) -> T:
     """Return the value of process 0 if the processes run together, and the process's own value otherwise.
 
-    All processes must call this function together. It gives all of them one decision, for instance about a time limit
-    or the answer of a callback.
+    All processes must call this function together. They then act on the same decision, for instance about a time
+    limit or the answer of a callback.
     """
     if not together:
         return value

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from jaxgd.files import writing
 
-_SECONDS = 10.0  # `add` flushes the file if the last flush is longer ago
+_SECONDS = 10.0  # `add` flushes the file if the last flush was longer ago than this
 
 
 class Events:

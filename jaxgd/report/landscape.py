@@ -63,7 +63,7 @@ class Landscape:
 
     @property
     def curve_is_logarithmic(self) -> bool:
-        """True if the curve spans two decades and its lowest point would not be a cusp on a logarithmic axis."""
+        """True if C > 0 spans two decades, and the lowest point would not be a cusp on a logarithmic axis."""
         costs = np.concatenate([self.cost, self.path[:, -1], self.minima[:, -1]])
         costs, bends = costs[np.isfinite(costs)], np.abs(np.diff(self.cost, 2))
         at = np.clip(np.argmin(np.where(np.isfinite(self.cost), self.cost, np.inf)) - 1, 0, len(bends) - 1)
@@ -196,7 +196,7 @@ def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
 
 
 def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
-    """Return the origin, the directions and the names of the axes of one or two variables, and no further points."""
+    """Return the origin, the directions and the names of the axes of one or two variables, and no points to cover."""
     n = path.shape[1]
     names = ["v₁", "v₂"][:n]
     if not isinstance(first, jax.Array):
@@ -206,7 +206,7 @@ def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[s
 
 
 def _plane(path: Floats, through: tuple[object, object] | None) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
-    """Return the origin, the directions and the axis names of a plane through the end of the path, and more points."""
+    """Return the origin, directions and axis names of a plane through the path's end, and the points to cover."""
     # The plane passes through the end of the path, where the picture must be exact, and not through the path's mean.
     end = path[-1]
     corners = path if through is None else _numbers("through", through, path.shape[1])

@@ -149,7 +149,7 @@ def _edges(every_eta: Sequence[float], count: int) -> dict[float, list[float]]:
 def _bars(
     axes: Axes, points: Sequence[Point], i: int, edges: dict[float, list[float]], color: str, marker: str
 ) -> None:
-    """Draw a bar at each η, in the i-th place among the sizes. It stacks the shares of the kinds of failure."""
+    """Draw a bar at each η, in the i-th place among the sizes. Each bar stacks the shares of the kinds of failure."""
     for point in points:
         left, right = edges[point.eta][i : i + 2]
         bottom = 0.0

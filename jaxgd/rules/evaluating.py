@@ -192,7 +192,7 @@ def newton(max_products: int = 100) -> Rule:
 
     If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|. If pᵀHp is 0 within rounding
     for the first p = −∇C, it tries a step along p. Its length is ‖v‖/10, or 1 for v = 0, or twice the last step if that
-    is longer. Both are descent steps. The conjugate gradients then stop.
+    is longer. In both cases this is a descent step. The conjugate gradients then stop.
 
     The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
 

@@ -42,9 +42,9 @@ class RuleSpec:
         build: `build(**hyperparams, **static_args)` returns the optax transformation.
         rate: `rate(state, **hyperparams, **static_args)` returns the η of the next step; None if the rule has no η.
         unrolls: True if reverse-mode differentiation works through the rule's steps.
-        may_step_zero: True if a step of 0 may precede other steps, as in a schedule.
+        may_step_zero: True if other steps may follow a step of 0, as with a schedule.
         uses_cost: True if the rule needs C(v).
-        caches_value: True if the rule's state holds the v before its step, and C and ∇C at the end of it.
+        caches_value: True if the rule's state holds v before the last step, and C and ∇C after it.
     """
 
     name: str

@@ -65,7 +65,7 @@ def run_groups(
 
 
 def _locked(store: SweepFolder | None, groups: list[Group]) -> contextlib.AbstractContextManager[None]:
-    """Lock the group if the list has one. Without a folder or a group, lock nothing."""
+    """Lock the first group of the list. Without a folder or a group, lock nothing."""
     return store.locked(groups[0]) if store and groups else contextlib.nullcontext()
 
 
@@ -78,7 +78,7 @@ def _run(
     bar: Any,
     stop: Callable[[], bool] | None,
 ) -> tuple[Any | None, bool]:
-    """Run a group. Return its table and False, or True if `stop` ended it."""
+    """Run a group. Return its table and False, or None and True if `stop` ended it."""
     if stop is not None and stop():
         return None, True
     first: int = bar.n

@@ -56,7 +56,7 @@ inline uint64_t nonzero(Bytes x) {
 }
 
 // The inputs of a block of examples as floats, packed tile by tile. An input that is zero in all examples of a tile is
-// left out. With five images of digits per tile, these are three inputs in five.
+// left out: three fifths of the inputs, in a tile of five images of digits.
 class PackedInputs {
  public:
   PackedInputs(const Examples& examples, int64_t width, int64_t block)
@@ -125,7 +125,7 @@ class PackedInputs {
     append(tiles_[tile + 1], start, transposed + 8, nonzero(any[1]));
   }
 
-  // Appends the inputs whose bit in `wanted` is set to a tile, as floats.
+  // Appends those inputs to a tile, as floats, whose bits are set in `wanted`.
   static void append(PackedTile& tile, int64_t start, const uint8_t* transposed, uint64_t wanted) {
     int32_t* rows = tile.rows;
     float* x = tile.x;

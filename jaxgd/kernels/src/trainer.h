@@ -113,7 +113,7 @@ class Trainer {
     }
   }
 
-  // Adds the costs of a block and the number of its right examples to an evaluation. Clears `saturated` if an output is
+  // Adds the costs of a block and the number of its right answers to an evaluation. Clears `saturated` if an output is
   // not saturated.
   template <typename RowOf>
   void judge(const Block& block, const RowOf& row_of, Evaluation& result) const {

@@ -57,7 +57,7 @@ def _matrix(matrix: Int[NDArray[np.int_], "k k"], class_accuracy: Float[NDArray[
 
 
 def _cell(right: bool, count: int, of_class: int, most: int) -> str:
-    """Return a cell whose color grows with its count, relative to the class if right, otherwise to the count `most`."""
+    """Return a cell with a stronger color for a larger share: of the class if right, otherwise of `most`."""
     if count == 0:
         return '<td class="zero">0</td>'
     share = 0.5 * count / of_class if right else 0.12 + 0.48 * count / most

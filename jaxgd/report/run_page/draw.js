@@ -14,7 +14,7 @@ function startDrawing(model) {
   const {frame, classes, first: firstLabel} = model, layers = decoded(model.layers);
   const find = id => document.getElementById(id);
   const canvas = find('canvas'), pen = canvas.getContext('2d'), size = find('pen-size');
-  // The longer side of the drawing is about 280 pixels, or twice that of the frame if this is more.
+  // The longer side of the drawing is about 280 pixels, or twice the longer side of the frame if that is more.
   const factor = Math.max(2, Math.round(280 / Math.max(frame.height, frame.width)));
   const rows = frame.height * factor, columns = frame.width * factor;
   // The width of the pen is in percent of the box into which the ink is scaled.
