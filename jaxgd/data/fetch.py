@@ -1,4 +1,4 @@
-"""Downloads through the manager of tensorflow-datasets, which checks and caches files without TensorFlow."""
+"""Downloads through the download manager of tensorflow-datasets, which checks and caches files without TensorFlow."""
 
 import shutil
 import threading
