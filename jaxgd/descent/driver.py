@@ -121,9 +121,9 @@ def minimize(
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN unless Newton's equation predicts a minimum within r^⅔ · max(1, ‖v‖), with r as in `Stop`. For the
-      derivatives of a fixed number of updates, use "unroll". Do not differentiate with respect to arrays in the
-      closure of an optax rule or of `record.function`.
+      They are NaN unless Newton's equation predicts a minimum within r^⅔ · max(1, ‖v‖) of v, with r = gradient_rtol of
+      `Stop`. For the derivatives of a fixed number of updates, use "unroll". Do not differentiate with respect to
+      arrays in the closure of an optax rule or of `record.function`.
       With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
       The bounds have derivatives too.
       A run with batches does not end at a minimum, so its derivatives raise an error.
