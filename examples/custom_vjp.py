@@ -41,7 +41,7 @@ rules = {
     "right": with_rule(lambda a, g: (g * (a - y) / len(y),)),
     "without 1/n": with_rule(lambda a, g: (g * (a - y),)),
 }
-# The picture needs the difference quotients of every element. `check_gradients` computes its own quotients.
+# The quotients of every element, for the picture only: `check_gradients` computes its own.
 with jax.enable_x64(True):
     steps = 1e-5 * jnp.eye(z.size).reshape(-1, *z.shape)
     wide = z.astype(float)

@@ -161,7 +161,7 @@ class Entry(NamedTuple):
 ACTIVATIONS = {
     "sigmoid": Entry(sigmoid, _by_slope(sigmoid_prime), _is_0_or_1),
     "tanh": Entry(tanh, _by_slope(tanh_prime), lambda a, eps: jnp.abs(a) >= 1 - eps),
-    # A product would give NaN for an infinite error times 0; where gives 0.
+    # A product would give NaN for an infinite error times 0; `jnp.where` gives 0.
     "relu": Entry(jax.nn.relu, lambda z, v: jnp.where(z > 0, v, 0), lambda a, eps: a <= 0),
     "softmax": Entry(softmax, softmax_product, _is_0_or_1, output_only=True),
 }

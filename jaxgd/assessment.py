@@ -74,7 +74,7 @@ def assess(
         ([[1, 1], [0, 1]], [0.5, 1.0], [2])
     """
     examples = _fitted(network, x, labels)
-    # Examples on several devices form one chunk. A few of the devices would hold all rows of a smaller chunk.
+    # Examples on several devices form one chunk: the rows of a smaller chunk would lie on a few of the devices only.
     budget = budget_of(examples.x) if examples.x.is_fully_replicated else UNLIMITED
     a = _outputs(tuple(network), examples.x, budget=budget)
     outputs, y = on_host(a), on_host(examples.y)

@@ -54,7 +54,7 @@ class Choice:
         if best is None:
             return int(Reason.COMPLETED)
         ended: Array = xp.where(self.is_out_of_patience(best), int(Reason.PATIENCE), int(Reason.COMPLETED))
-        # A run without a best network has not reached its goal.
+        # No validation value was finite, so the run has found no best network.
         code: Array = xp.where(best.epoch >= 0, ended, int(Reason.NOT_FINITE))
         return code
 
@@ -104,7 +104,7 @@ def require_same_best(best: object, network: Network, choice: Choice) -> Best | 
 
 
 def best_epochs(entries: Sequence[History], by: str) -> list[int]:
-    """Return the epoch of the best network at each entry of a run. The first entry is the start of the run."""
+    """Return the epoch of the best network so far for each entry, from the start on; −1 if there is none yet."""
     epochs: list[int] = []
     best: Array | float = np.nan
     for entry in entries:
@@ -130,7 +130,7 @@ def followed(best: Best | None, state: TrainState, entry: History, by: str, know
 
 
 def followed_on_host(best: Best | None, state: TrainState, entry: History, by: str, known: bool, copies: bool) -> Best:
-    """Return the best network after one more entry, whose values are known.
+    """Return the best network after one more entry, outside jit and vmap.
 
     Args:
         best: The best network before. None at the first entry.

@@ -33,7 +33,7 @@ from jaxgd.typed import Field, tree_leaves, tree_map
 
 X = TypeVar("X")
 
-# Format 2 joins all leaves into one array, and format 1 does not seal the description.
+# Formats 1 and 2 join all leaves into one array. Format 1 has no checksum of its description.
 _CHECKPOINT, _JOINED, _UNSEALED = "jaxgd.checkpoint/3", "jaxgd.checkpoint/2", "jaxgd.checkpoint/1"
 _FOREIGN = "it belongs to another run, or config.json was changed"
 _DAMAGED = "its values differ from the saved ones (damaged file)"
@@ -320,7 +320,7 @@ def _is_alone(x: Array | np.ndarray) -> bool:
 
 
 def _for_orbax(x: Array | np.ndarray) -> Array | np.ndarray:
-    """Return a leaf in the form that orbax accepts. In a job, orbax refuses a JAX array that one process holds."""
+    """Return a leaf in the form that orbax accepts. In a job, orbax refuses a JAX array that only one process holds."""
     is_local = process_count() > 1 and not spans_processes(x)
     return np.asarray(x) if is_local else x
 

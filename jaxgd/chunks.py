@@ -86,9 +86,9 @@ UNBATCHED = Batched(networks=1, data_sets=1)
 
 
 def batched_over(inputs: object, others: object) -> Batched:
-    """Return the number of networks and data sets that vmap evaluates at once, if it maps over one of these trees.
+    """Return the numbers of networks and data sets that vmap evaluates at once; both 1 if it maps over neither tree.
 
-    This call does not see a vmap around a jit that contains it.
+    A call inside a jit does not see a vmap around that jit.
     """
     networks = data_sets = 1
 

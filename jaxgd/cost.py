@@ -156,7 +156,7 @@ class FromInputs(NamedTuple):
 
     Attributes:
         value: The cost of each example for z and the targets, both (..., out).
-        error: The derivative of that cost by z, (..., out): the error δ of the outputs.
+        error: The derivative of that cost with respect to z, (..., out): the error δ of the outputs.
     """
 
     value: Callable[[Array, Array], Array]

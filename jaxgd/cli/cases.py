@@ -130,7 +130,7 @@ def run_case(case: Case, seed: int) -> Iterator[Result]:
 
 
 def _is_skip(error: BaseException) -> bool:
-    """Return True if the error is from pytest.skip. Names decide, because jaxgd runs without pytest too."""
+    """Return True if the error is from pytest.skip. Compare names, because jaxgd also runs without pytest."""
     # pytest moves the class Skipped into the module builtins, but its base class stays in _pytest.outcomes.
     return type(error).__name__ == "Skipped" and any(
         base.__module__ == "_pytest.outcomes" for base in type(error).__mro__

@@ -21,7 +21,7 @@ DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 def _read(
     metavar: str, expected: str, parse: Callable[[str], object], *, several: bool = False
 ) -> PrimitiveConstructorSpec[object]:
-    """Return a reader of an argument for tyro. tyro's own readers repeat themselves in messages and accept `None`."""
+    """Tell tyro how to read an argument, because its own readers repeat themselves in messages and accept `None`."""
 
     def read(words: list[str]) -> object:
         try:

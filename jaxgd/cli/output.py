@@ -79,7 +79,7 @@ def one_line(message: str) -> str:
 
 
 class Speaker:
-    """The process that prints, in a job of several processes.
+    """The index of this process in a job, which decides what it prints.
 
     Attributes:
         process: Index of this process. Process 0 prints everything, and the others only their errors.

@@ -51,8 +51,8 @@ class Predict:
     and columns of each, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven light and
     a frame: each digit is scaled and centered like the training images.
 
-    Warns on standard error of a doubtful answer: ink at the edge of the picture, several digits, a low activation, or
-    two close activations.
+    Warns on standard error of a doubtful answer: ink at the edge of the picture, ink in separate parts, several
+    digits, a low activation, or two close activations.
 
     Exit status: 0 all images were read, even with doubts; 1 an image could not be read (standard error states the
     reason); 2 misuse.

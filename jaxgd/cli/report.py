@@ -134,7 +134,7 @@ _STATED = ("data", "sizes", "scheme", "eta", "batch_size", "epochs", "seed", "ke
 def training_command(config: "RunConfig", start: Path) -> str:
     """Return the command line that repeats a run: each setting of its configuration that is an option of train.
 
-    `start` is the file with the copy of the trained network, used only if the run started from one.
+    `start` is the copy of the network that the run started from, used only if the run has the option --from.
     """
     left_out = {"data_dir"} if _is_usual(config["data_dir"]) else set()
     if not is_folder(config["data"]):

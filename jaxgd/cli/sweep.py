@@ -126,7 +126,7 @@ def _sweep(options: Sweep, argv: list[str]) -> int:
     with signals.finishing_first() as stop:
 
         def is_stopped() -> bool:
-            # The first call comes after all checks, when the folder exists.
+            # The first call shows that all checks have passed and the folder exists.
             nonlocal began
             if not began:
                 began = True
@@ -196,7 +196,7 @@ def _conclude(options: Sweep, result: "Result", argv: list[str]) -> int:
         say(f"kernel of {sizes}: {choice}")
     for path in result.networks:
         say(f"saved: {path}")
-    assert result.folder is not None  # the command names one for every sweep
+    assert result.folder is not None  # the command gives every sweep a folder
     if result.complete:
         say(f"table: {result.folder / 'table.parquet'}")
     else:

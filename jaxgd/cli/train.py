@@ -267,7 +267,7 @@ def _train(
 
 
 def _of_the_last_epoch(result: "TrainResult", entries: list["History"], settings: dict[str, Any], n: int) -> "Outcome":
-    """Return the outcome of the run. It is UNCHANGED if the last epoch changed no weight.
+    """Return the outcome of the run: UNCHANGED if its last epoch changed no weight and the cost is not near 0.
 
     For a resumed run without further epochs, `train` makes 0 epochs and reports only that the run is complete.
     """

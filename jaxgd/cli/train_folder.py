@@ -197,7 +197,7 @@ def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFold
     config = folder.config
     name = options.data or config["data"]
     own_place = options.data is None and options.data_dir is None
-    # The folder that the run recorded holds its own data set. Another data set may be elsewhere.
+    # The folder that the run recorded is only for the run's own data set. Another one may be elsewhere.
     data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
     moved = f"If the data have moved: {continue_line(folder)} --data" + (
         f" {name} --data-dir" if config["data_dir"] else ""

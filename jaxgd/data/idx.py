@@ -192,7 +192,7 @@ def _first_bytes(content: bytes, most: int) -> bytes:
 
 
 def _gunzip(content: bytes, most: int) -> bytearray:
-    """Unpack up to `most` bytes of all members.
+    """Unpack all members of a gzip file, up to `most` bytes in total.
 
     If the content is longer than `most`, the rest is dropped and its checksum is not verified.
     """

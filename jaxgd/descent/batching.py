@@ -119,7 +119,7 @@ def any_due(i: Array, own: Array, every: Array, even: Array) -> Array:
 
 @any_due.def_vmap
 def _any_due(axis_size: int, in_batched: Flags, i: Array, own: Array, every: Array, even: Array) -> tuple[Array, bool]:
-    # Use one number if possible, because the remainders of all elements take as long as the updates themselves.
+    # Use one number if possible: to compute own % every takes as long as the updates themselves.
     return control.cond(even, lambda: i % every == 0, lambda: any_element(jnp.any(own % every == 0))), False
 
 

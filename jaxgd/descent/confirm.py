@@ -16,7 +16,7 @@ from jaxgd.typed import Generic, Real, Tree, V, eval_shape, finfo, grad, map_row
 
 # Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖.
 _RESIDUAL = 1e-3
-# The limit on Hessian-vector products is at least _PRODUCTS. For ∇C = 0 it is _ALL.
+# The limit on Hessian-vector products: at least _PRODUCTS, for ∇C = 0 _ALL, but at most 2 per variable.
 _PRODUCTS, _ALL = 20, 200
 
 
@@ -89,9 +89,9 @@ def is_near(
     """Return two flags: v is near a minimum with a positive Hessian, and v is near any minimum.
 
     `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scales`
-    is as in `tolerances`. With None, a small decrease is not enough: derivatives need v close to the minimum. The
-    two flags differ only for ∇C = 0: a Hessian without negative curvature may be 0 along some directions. The mask
-    `free` restricts the check to the variables that can move. The gradient is 0 for the others.
+    is as in `tolerances`. If it is None, a small decrease is not enough: derivatives need v close to the minimum. The
+    flags differ only for ∇C = 0: the second one then also allows directions without curvature. The mask `free`
+    restricts the check to the variables that can move. The gradient is 0 for the others.
     """
     limits, length = tolerances(rtol, v, value, scales), norm(gradient).astype(value.dtype)
     way = predict(cost, v, gradient, length, limits, spent, free)
@@ -187,7 +187,7 @@ def predict(
 
 
 def _fixed(v: V, kind: np.dtype[Any]) -> V:
-    """Return a vector without symmetry: it is orthogonal to no eigenvector of a simple Hessian."""
+    """Return a vector without symmetry, so that no eigenvector of a simple Hessian is orthogonal to it."""
     leaves, outline = jax.tree.flatten(v)
     ends = list(itertools.accumulate((x.size for x in leaves), initial=0))
     numbers = [jnp.arange(a, b, dtype=kind) for a, b in itertools.pairwise(ends)]
@@ -201,7 +201,7 @@ def _product(cost: Callable[[V], Array], v: V) -> Callable[[V], V]:
     gradient = grad(cost)
 
     def exact(p: V) -> V:
-        # H is symmetric. Reverse mode also takes a cost with jax.custom_vjp.
+        # H is symmetric, so reverse mode gives Hp too. Unlike forward mode, it takes a cost with jax.custom_vjp.
         return vjp(gradient, v)[1](p)[0]
 
     def quotient(p: V) -> V:

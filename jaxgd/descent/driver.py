@@ -121,9 +121,9 @@ def minimize(
 
     - "implicit" differentiates with respect to `args` and to arrays in the cost's closure, by the implicit function
       theorem. The derivatives are exact at a minimum with an invertible Hessian, and 0 with respect to v₀ and the rule.
-      They are NaN unless Newton's equation predicts a minimum within r^⅔ · max(1, ‖v‖), with r as in `Stop`. For the
-      derivatives of a fixed number of updates, use "unroll". Do not differentiate with respect to arrays in the
-      closure of an optax rule or of `record.function`.
+      They are NaN unless Newton's equation predicts a minimum within r^⅔ · max(1, ‖v‖) of v, with r = gradient_rtol of
+      `Stop`. For the derivatives of a fixed number of updates, use "unroll". Do not differentiate with respect to
+      arrays in the closure of an optax rule or of `record.function`.
       With bounds, the variables that end on a bound move only with that bound, and the theorem holds for the others.
       The bounds have derivatives too.
       A run with batches does not end at a minimum, so its derivatives raise an error.
@@ -152,7 +152,7 @@ def minimize(
             `max_steps`; by default False. It shows nothing if stderr is not a terminal. A progress line changes no
             value, and cannot be used inside `jit` or `vmap`.
         state: The `state` of an earlier solution; by default None. The run continues from this state: k updates and
-            then m updates give the same bits as k + m updates. C and ∇C are evaluated again at entry. If they differ by
+            then m updates give the same bits as k + m updates. C and ∇C are evaluated again first. If they differ by
             more than rounding, the cost or its args have changed. The run then uses the new values, and `backtracking`,
             `wolfe` and `newton` clear their memory. The rule may have other hyperparameters.
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds,
@@ -164,7 +164,7 @@ def minimize(
             is its norm. The state holds no bounds, so pass them again to continue.
         has_aux: True if the cost returns a pair (C, aux), as in `jax.value_and_grad`; by default False. aux is any tree
             of arrays, and `solution.aux` is its value at `solution.v`. `minimize` evaluates it once for each solution,
-            also for a callback's, and `evaluations` does not count this. aux has derivatives through v and args.
+            also for a callback's solutions. `evaluations` does not count this. aux has derivatives through v and args.
         batches: A tree of arrays with a leading axis of length m ≥ 1, the same for all; by default None. Update k,
             counted from 0 and across continued runs, uses batch k mod m: the cost is `cost(v, batch, *args)`. A batch
             may be a random key, or indices of examples that `args` holds, which avoids copies. The state after k

@@ -1,4 +1,4 @@
-"""Reduce a Pillow picture to gray: its alpha channel, its colors, and numbers of more than eight bits."""
+"""Reduce a Pillow picture to gray: its alpha channel, its colors, and values of more than eight bits."""
 
 from typing import TYPE_CHECKING, Any
 

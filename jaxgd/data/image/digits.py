@@ -161,7 +161,7 @@ def _digits(groups: list[_Group]) -> list[list[_Group]]:
             nearest.append(group)
         elif group.mass >= _STAIN * whole:
             digits.append([group])
-    # A short group may join two tall ones.
+    # With its short groups, a digit may now reach another one.
     return _merged(digits)
 
 

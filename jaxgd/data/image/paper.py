@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jaxgd.data.image.frame import FAINT, border_median
 
-Gray = UInt8[NDArray[np.uint8], "_ _"]  # several sizes occur in one function
+Gray = UInt8[NDArray[np.uint8], "_ _"]  # axes without names, because one function may use several sizes
 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
@@ -25,12 +25,11 @@ _EDGE = 0.1  # the length ℓ of `_Guess.cost`, as a share of the picture's shor
 # with a large digit on a dark table would count as light ink.
 _DARK, _LIGHT = 0.5, 0.3
 _LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: its paper counts as even
-# Paper is even if its values differ by at most this share of the strongest ink, which is about half
-# of FAINT.
+# Paper is even if its values differ by at most this share of the strongest ink. The share is about half of FAINT.
 _EVEN = 0.15
 # Limit on the pixels of a picture with uneven paper. A larger one is reduced by averaging blocks.
 _MOST_PIXELS = 2**20
-_DIMMEST = 0.3  # darker paper, relative to the brightest, counts as this bright: a division would amplify its grain
+_DIMMEST = 0.3  # share of the brightest paper: darker paper counts as this bright, or division would amplify its grain
 _BLACK = 16  # gray levels added to dark paper, because a division by black paper (0) is impossible
 
 
@@ -52,7 +51,7 @@ class Picture(NamedTuple):
 
 
 class _Guess(NamedTuple):
-    """The paper and the marks on it, if the ink has one of the two polarities."""
+    """The paper and the marks on it, on the assumption that the ink is dark, or that it is light."""
 
     paper: Gray
     marks: Gray
@@ -70,7 +69,7 @@ class _Guess(NamedTuple):
         """Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel of the paper P.
 
         It is small for the right polarity, where there is little ink and the paper has no edges of strokes. Per unit of
-        its length, a stroke of width b costs b times its contrast as a mark, and 2 ℓ times as two edges of the paper.
+        its length, a stroke of width b costs b times its contrast as a mark, and 2 ℓ times its contrast as two edges.
         So ℓ is longer than b/2.
         """
         paper = self.paper.astype(np.int16)
