@@ -14,7 +14,7 @@ import jaxtyping
 import processor_time
 import pytest
 
-# This program changes constants of jaxgd at its import. A test runs the program in separate processes.
+# saving_job.py changes constants of jaxgd when it is imported, so a test runs it in separate processes.
 collect_ignore = ["saving_job.py"]
 
 # Subprocesses must not read or write compiled programs in the home folder.
@@ -151,7 +151,7 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    # Count the skipped tests in the reports, because tests may run in other processes than this one.
+    # Count skipped tests from the reports, because other processes may have run the tests.
     for name, reason in (("genuine MNIST", _NO_MNIST), ("the page of a run in a browser", browser.NO_BROWSER)):
         missed = [r for r in terminalreporter.getreports("skipped") if reason in str(r.longrepr)]
         if missed:

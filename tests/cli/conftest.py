@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_signal_is_ignored():
-    """Restore the handlers of ignored signals, which the command would respect.
+    """Restore the default handlers of ignored signals, because the command would ignore them too.
 
     A shell script ignores SIGINT for its background jobs, and nohup ignores SIGHUP.
     """

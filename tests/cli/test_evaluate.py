@@ -31,7 +31,7 @@ def test_accuracy_and_cost_equal_those_in_the_history(jaxgd, run_folder, split):
 
 
 def answers_of(path):
-    """Return the network's answers to the test images of digits, their labels and the activations of the answers."""
+    """Return the network's answers to the test images of digits, the images' labels, and each answer's activation."""
     images, labels = load_dataset("digits").test
     a = np.asarray(feedforward(load_network(path), jnp.asarray(images.reshape(300, -1) / 255, jnp.float32)))
     return a.argmax(1), labels, a.max(1)
@@ -109,7 +109,7 @@ def test_the_figure_is_written(jaxgd, run_folder):
 
 @pytest.mark.bad_input
 def test_images_of_another_size_name_the_run_and_the_images(jaxgd, run_folder):
-    """The command has no option --sizes, so its message must not name one."""
+    """The command has no option --sizes, so its message must not name it."""
     Path("mine").mkdir()
     for part in ("train", "test"):
         write_idx(f"mine/{part}-images", np.ones((9, 5, 4), np.uint8))

@@ -54,7 +54,7 @@ SPEC = RuleSpec("sign_step", build)
 
 
 def test_a_rule_of_one_file_and_one_entry_reaches_minimize_and_the_command(jaxgd, tmp_path, monkeypatch):
-    """The entry adds the rule to --rule and to `jaxgd.rules`, and its new hyperparameter to the options."""
+    """An entry in RULES adds the rule to --rule and to `jaxgd.rules`, and its new hyperparameter to the options."""
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
     power = Hyperparam("power", 0.5, "Power of the gradient", fraction=True)

@@ -293,7 +293,7 @@ def test_output_is_readable_in_every_encoding(jaxgd, monkeypatch, encoding):
     assert out.errors == "strict"
 
 
-def test_no_home_folder_is_one_line(jaxgd, monkeypatch):
+def test_a_missing_home_folder_is_reported_in_one_line(jaxgd, monkeypatch):
     def expanduser(path):
         raise RuntimeError("Could not determine home directory.")
 

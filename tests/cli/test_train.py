@@ -69,7 +69,7 @@ def test_the_command_equals_the_library(jaxgd):
 
 
 def test_activations_cost_and_l2_are_recorded_and_resumed(jaxgd):
-    """The second epoch is that of a resumed run, which equals the library bit for bit."""
+    """The resumed run makes the second epoch. Its result equals the library's bit for bit."""
     flags = ("--activation", "tanh", "softmax", "--cost", "cross-entropy", "--l2", 5, "--eta", 0.1)
     jaxgd("train", "--epochs", 1, "--run-dir", "run", "--sizes", 64, 12, 10, *flags)
     jaxgd("train", "--resume", "run", "--epochs", 2)
@@ -115,8 +115,8 @@ def test_resume_continues_bit_for_bit(jaxgd):
     assert Path("parts", "metrics.jsonl").read_bytes() == Path("whole", "metrics.jsonl").read_bytes()
 
 
-def test_a_resumed_run_keeps_its_budget_and_leaves_out_the_same_numbers(jaxgd, monkeypatch):
-    """Another version of jaxgd may have another budget. Its sums would add in another order and round differently."""
+def test_a_resumed_run_keeps_its_budget_and_records_no_gradient_norm_again(jaxgd, monkeypatch):
+    """Another version of jaxgd may have another memory budget, which changes the order and the rounding of sums."""
     real, budgets = training.train, []
 
     def watched(*args, **settings):
@@ -135,7 +135,7 @@ def test_a_resumed_run_keeps_its_budget_and_leaves_out_the_same_numbers(jaxgd, m
     assert set(budgets) == {small}
     assert [row["gradient_norm"] for row in rows()] == [None] * 4
 
-    # A folder of an earlier version has neither entry.
+    # The config.json of an earlier version has no entry for the budget or the gradient norm.
     for name in ("format", "sha256", "budget", "gradient_norm"):
         del config[name]
     Path("run/config.json").write_text(json.dumps({"format": "jaxgd.run/1", **config}))
@@ -345,7 +345,7 @@ def test_a_folder_of_idx_files_trains_and_evaluates(jaxgd, tmp_path):
     assert answer.out.endswith("/ 20\n")
     assert jaxgd("evaluate", "run").status == 0
 
-    # The folder moves, and the run follows it.
+    # The folder of data moves, and --data names its new place.
     Path("mine").rename("my data")
     for command in (("train", "--resume"), ("evaluate",)):
         missing = jaxgd(*command, "run")
@@ -451,7 +451,7 @@ def test_a_run_starts_from_trained_weights_and_keeps_a_copy(jaxgd, run_folder):
     data, key = load_dataset("digits"), first_network(9, (64, 30, 10), "scaled")[1]
     result = train(load_network("run/network.safetensors"), data, epochs=1, batch_size=10, eta=0.5, key=key)
     assert_leaves_close(load_network("more/network.safetensors"), result.network, rtol=0)
-    # The run is repeatable although its source is gone.
+    # The run can be repeated although the run that it started from is deleted.
     shutil.rmtree("run")
     assert Path("more/start.safetensors").read_bytes() == source
     config = json.loads(Path("more/config.json").read_text())

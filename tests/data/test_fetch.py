@@ -38,7 +38,7 @@ def test_a_second_load_needs_no_server(tiny, server, tmp_path, capsys):
     tiny.assert_loaded(load_dataset("mnist", data))
     assert len(server.asked) == asked  # The second load makes no request.
 
-    tiny.serve_from("http://127.0.0.1:1/")  # The port is closed. Checksums identify cached files, not addresses.
+    tiny.serve_from("http://127.0.0.1:1/")  # A closed port: the cache is searched by checksum, not address
     tiny.assert_loaded(load_dataset("mnist", data))
     assert capsys.readouterr() == ("", "")
 

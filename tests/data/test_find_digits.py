@@ -77,7 +77,7 @@ def board(ink, light=1.0):
     return photo(ink, light, paper=50, stroke=230)
 
 
-# Each function makes a picture of ink. `take` is `plain` or `board`.
+# Each function makes a picture of ink with `take`: `plain` for light paper or `board` for dark paper.
 PHOTOS = {
     "light from the left": lambda ink, take: take(ink, 1 - 0.5 * ALONG),
     "light from below": lambda ink, take: take(ink, 0.5 + 0.5 * ALONG[:, None]),
@@ -106,8 +106,8 @@ def test_a_photograph_is_read_as_the_clean_picture(case, take, seven):
 
 
 @pytest.mark.parametrize("case", PHOTOS)
-def test_the_photographs_need_more_than_one_level_of_paper(case, seven, clean):
-    """Without `separate`, the comparison fails: the inverted photograph is blank or differs from the clean picture."""
+def test_inverting_a_photograph_does_not_give_the_clean_picture(case, seven, clean):
+    """Without `separate`, the inverted photograph is blank or differs from the clean picture."""
     try:
         whole = fit_to_frame(255 - PHOTOS[case](seven, plain), MNIST)
     except DataError:

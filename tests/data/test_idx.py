@@ -228,7 +228,7 @@ def test_a_failed_write_leaves_no_file(tmp_path):
 
 
 @pytest.mark.bad_input
-def test_only_bytes_are_written(tmp_path):
+def test_write_idx_refuses_other_dtypes_than_uint8(tmp_path):
     with pytest.raises(DtypeError, match=r"write_idx: .*uint8, got float64\[2\]"):
         write_idx(tmp_path / "x", np.zeros(2))
     assert not list(tmp_path.iterdir())

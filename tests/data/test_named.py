@@ -41,7 +41,7 @@ def test_an_unknown_name_is_refused():
 
 
 def test_a_module_with_a_function_load_is_a_data_set(tiny, tmp_path, monkeypatch):
-    """`load_dataset` passes the folder of data to `load`. Messages list the name, and it does not mean a folder."""
+    """`load_dataset` passes the folder of data to `load`. Messages list the module's name, which names no folder."""
     tiny.copy_to(tmp_path / "mnist")
     module = types.ModuleType("mine")
     module.load = lambda data_dir: load_dataset("mnist", data_dir)

@@ -30,7 +30,7 @@ def regression(w, batch, scale=1.0):
 
 @pytest.mark.parametrize("case", often([(name, wide) for name in RULES for wide in (False, True)], QUICK), ids=str)
 def test_a_run_equals_a_hand_written_loop(case):
-    """A run makes 13 updates with five batches, and records the cost of each batch. They agree up to rounding."""
+    """13 updates with five batches, and the recorded costs, agree with the loop up to rounding."""
     name, wide = case
     rule, by_hand = (make() for make in RULES[name])
     with jax.enable_x64(wide):
@@ -76,7 +76,7 @@ def test_runs_with_random_keys_continue_bit_for_bit_and_under_vmap(x64):
             np.testing.assert_allclose(getattr(batch, name)[i], getattr(one, name), rtol=1e-12, err_msg=name)
 
 
-def test_a_batch_element_that_has_paused_keeps_its_own_count():
+def test_each_batch_element_has_its_own_number_of_updates():
     np.testing.assert_array_equal(jax.vmap(updates_made, (None, 0))(jnp.array(5), jnp.array([5, 3])), [5, 3])
 
 
@@ -130,7 +130,7 @@ def test_new_batches_do_not_recompile_and_an_update_uses_one_batch():
 
 
 def ending(a, differentiate="implicit"):
-    """Return abv after two updates of C = (v − ab)² from v = 1, with b = 1, 2. Then b = 1 and v = 0.64 + 0.56a."""
+    """Return abv after two updates of C = (v − ab)² from v = 1, with b = 1, 2. At the end b = 1, v = 0.64 + 0.56a."""
     options = {"batches": jnp.array([1.0, 2.0]), "max_steps": 2, "differentiate": differentiate, "record": None}
     return minimize(lambda v, b: ((v - a * b) ** 2, a * b * v), 1.0, gradient_descent(0.1), has_aux=True, **options).aux
 

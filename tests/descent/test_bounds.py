@@ -46,7 +46,7 @@ DEGENERATE = {
 
 
 def random_cases(count, n, hard):
-    """Yield random rows like those of DEGENERATE, solved by SciPy. If hard, every second has a condition above 400."""
+    """Yield random rows like DEGENERATE's, solved by SciPy. If hard, every second H has a condition above 400."""
     rng = np.random.default_rng(0)
     for k in range(count):
         a = rng.normal(size=(n + (2 if hard else 9), n)) * np.geomspace(1, 20 if hard and k % 2 else 1, n)
@@ -114,7 +114,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
-    # The line search of optax does not know the bounds. By rounding, it gives up on no row or on one row of 200.
+    # The line search of optax does not know the bounds. Depending on rounding, it gives up on at most one of 200 rows.
     assert given_up <= 2
 
 
@@ -160,7 +160,7 @@ def test_each_step_is_projected_recorded_and_resumed(x64):
     first = minimize(rosenbrock, jnp.array([-1.2, 0.1]), gradient_descent(2e-3), max_steps=3, **options)
     rest = minimize(rosenbrock, None, gradient_descent(2e-3), max_steps=4, state=first.state, **options)
     np.testing.assert_array_equal(rest.v, whole.v)
-    # New bounds project v, and replace a best_v outside the box.
+    # v is projected into new bounds, and a best_v outside them is replaced.
     far = first.state._replace(best_v=first.state.v - 9, best_cost=jnp.array(-1.0))
     for state, box in ((first.state, (0.0, 1.0)), (far, (-4.0, 4.0))):
         options["bounds"] = tuple(jnp.full(2, b) for b in box)
@@ -190,7 +190,7 @@ def test_implicit_derivatives_hold_the_variables_on_bounds(x64):
 
 
 def test_unrolled_derivatives_pass_through_the_projection(x64):
-    """v₁ reaches its bound and stays there, so its derivative is 0. v₂ does not, so its derivative is 0.8³."""
+    """v₁ reaches its bound and stays there, so its derivative is 0. v₂ reaches none: its derivative is 0.8³."""
 
     def end(v0):
         return minimize(

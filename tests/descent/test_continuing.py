@@ -107,8 +107,8 @@ def test_states_carry_the_velocity_through_mini_batches(x64):
         np.testing.assert_allclose(solution.gradient, 2 * (v - target), rtol=1e-12)
 
 
-def test_a_wide_problem_is_minimized_in_place(monkeypatch):
-    """The run does not overwrite the caller's v0. best_v is v, because nothing is recorded."""
+def test_a_run_in_place_keeps_the_callers_v0(monkeypatch):
+    """A run with many variables updates v in place. best_v is v, because nothing is recorded."""
     v0, rule = jnp.array([-1.2, 1.0], jnp.float32), gradient_descent(1e-3)
     want = minimize(rosenbrock, v0, rule, max_steps=9, record=None)
     monkeypatch.setattr("jaxgd.pytree.WIDE", 0)

@@ -68,7 +68,7 @@ def test_a_loop_over_steps_ends_as_minimize_does(name, wide):
         ):
             code = getattr(code, "code", code)
             assert int(code) in (solution.outcome.code, Reason.RUNNING)
-            # `minimize` has also made the check for a stall at the end of its run.
+            # At its end, `minimize` also checks for a stall, which changes these two fields.
             state = state._replace(next_look=solution.state.next_look, cost_seen=solution.state.cost_seen)
             jax.tree.map(np.testing.assert_array_equal, state, solution.state)
         reason = "RUNNING" if name == "MAX_STEPS" else name.split()[0]
@@ -115,7 +115,7 @@ def test_each_step_may_have_its_own_batch():
 
 
 def test_a_step_keeps_the_types_of_its_state():
-    """A second call of `step` then compiles nothing."""
+    """Because of this, a second call of `step` compiles nothing."""
     descent = Descent(valley, backtracking())
     before = jax.eval_shape(descent.init, jnp.ones(2))
     after = jax.eval_shape(descent.step, before)

@@ -267,7 +267,7 @@ def _(primals, tangents):
 
 @pytest.mark.parametrize("cost", [pytest.param(steep, marks=pytest.mark.slow), opaque], ids=["exact", "quotients"])
 def test_a_steep_variable_does_not_hide_a_flat_one(cost):
-    """In float32, the derivative by the flat variable is below eps^¾ of the other derivative from the start."""
+    """In float32, the derivative by the flat variable is below eps^¾ times the steep one from the start."""
 
     def run(x, stop):
         rule = gradient_descent(5e-9)

@@ -89,7 +89,7 @@ def test_a_right_gradient_is_right_and_a_wrong_one_is_named(f, require, on_gpu):
         require("TF32's change", re.search(r"by another (\S+)$", line)[1], most=8e-3)
 
 
-def test_values_computed_at_tf32_pass_within_its_error(require, on_gpu):
+def test_a_gradient_computed_at_tf32_is_right_within_the_error_of_tf32(require, on_gpu):
     """The checker compares given values directly with float64. The caller states their error as rtol."""
     values = jax.tree.map(np.asarray, jax.jit(jax.grad(cost))(*point()))
     exact = by_hand(*point())[2]

@@ -79,7 +79,7 @@ def test_any_epoch_equals_the_books_loop(launch, shape, examples):
         for i in range(networks):
             want = by_book(layers(start, i), x, y, orders[i], np.float32(etas[i]), min(batch_size, n))
             want = tuple(Layer(np.float32(w), np.float32(b)) for w, b in want)
-            # Up to 50 steps, each with an error of 22 bits (2.4e-7) or less in every sum.
+            # Up to 50 steps. In each of them, every sum has a relative error of at most 2⁻²² (2.4e-7).
             assert_leaves_close(layers(actual, i), want, rtol=1e-5)
 
     require_book()
@@ -99,7 +99,7 @@ def test_invalid_values_give_a_result_that_is_not_finite(launch, fault):
     assert finite.tolist() == [0 if "label" in fault else 1, 0]
 
 
-# z, and a σ(z) σ(−z): the gradient of one saturated output with y = 0, in exact arithmetic.
+# z, and σ(z)² σ(−z): the gradient of one saturated output with y = 0, in exact arithmetic.
 SATURATED = [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)]
 
 

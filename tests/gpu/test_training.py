@@ -76,7 +76,7 @@ def test_five_epochs_equal_the_books_loop(require, kernel):
     # Both backends round to 22 bits or more, in another order than NumPy. They may lose two bits more than NumPy.
     require("error", off, most=1e-5)
     require("error / NumPy's in float32", off / own, most=4)
-    # The cost is a sum over 1,197 examples in float32, √1197 × 2⁻²⁴ = 2e-6, and moves with the weights.
+    # The cost is a sum of 1,197 terms in float32, with an error of √1197 × 2⁻²⁴ = 2e-6, and depends on the weights.
     require("cost", abs(float(result.history.cost[-1]) / c - 1), most=1e-5)
     # One image of 1,197 may be on the border of two classes.
     require("accuracy", abs(float(result.history.accuracy[-1]) - accuracy), most=1e-3)
@@ -107,7 +107,7 @@ def test_the_full_batch_runs_by_xla(require):
     network, (x, y) = start(), rows()
     for _ in range(2):
         network = trained_by_hand(network, x, y, np.arange(len(x)), ETA, len(x))
-    # Two updates, from sums over 1,197 examples in float32: √1197 × 2⁻²⁴ = 2e-6, and the outputs' own error.
+    # Two updates from sums of 1,197 terms in float32: an error of √1197 × 2⁻²⁴ = 2e-6, plus that of the outputs.
     off = np.linalg.norm(flat(result.network) - flat(network)) / np.linalg.norm(flat(network) - flat(start()))
     require("error", off, most=1e-5)
 
@@ -180,7 +180,7 @@ def test_labels_targets_and_a_short_last_batch(batch_size):
     network, finite = epoch(start(), x, np.int32(labels[:57]), order, np.float32(ETA))
     assert bool(finite)
     want = trained_by_hand(start(), x / 255, np.eye(10)[labels[:57]], order, ETA, batch_size)
-    # At most 57 updates, with an error of 22 bits (2.4e-7) or less in every sum.
+    # At most 57 updates. In each, every sum has a relative error of at most 2⁻²² (2.4e-7).
     assert_leaves_close(network, jax.tree.map(np.float32, want), rtol=1e-5)
     targets, _ = epoch(start(), x, np.eye(10, dtype=np.float32)[labels[:57]], order, np.float32(ETA))
     assert_leaves_close(targets, network, rtol=0)

@@ -342,7 +342,7 @@ def test_a_check_out_of_time_names_its_stage():
     ("stage", "words"), [(1, "in the quotients at a few steps"), (2, "in the quotients at many steps")]
 )
 def test_each_stage_checks_the_clock(monkeypatch, stage, words):
-    """The time limit has passed once the clock was checked `stage` times."""
+    """The time is over after the first `stage` checks of the clock."""
     calls = iter(range(100))
     monkeypatch.setattr(check.Clock, "over", lambda self: next(calls) >= stage)
     report = check_gradients(square, A, gradient=lambda x: 3 * x)

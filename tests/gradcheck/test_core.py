@@ -36,7 +36,7 @@ def test_a_slope_hidden_by_rounding_of_float64_is_noise():
     assert judged(lambda t: 1 + 1e-14 * np.sin(t), 0.0).cause is Cause.NOISE
 
 
-# 10⁹ has a rounding of 119 in float32, by the dtype's eps.
+# In float32, the rounding of 10⁹ is taken as eps × 10⁹ = 119.
 @pytest.mark.parametrize(("claimed", "narrow", "verdict"), [(2.0, EPS32, U), (200.0, EPS32, W), (2.0, EPS, W)])
 def test_a_claim_that_the_rounding_of_float32_hides_at_every_step_is_not_wrong(claimed, narrow, verdict):
     judgment = judged(lambda t: float(np.float32(1e9 + 2 * t)) if narrow == EPS32 else 1e9, claimed, narrow=narrow)

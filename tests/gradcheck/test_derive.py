@@ -54,7 +54,7 @@ def derived(f, x, **options):
 
 
 def test_autodiff_is_projected_on_the_directions():
-    """The gradient of Σx² is 2x. It moves by a rounding when x does, and is linear in w."""
+    """The gradient of Σx² is 2x. It moves by a rounding when x does, and is linear in the cotangent w."""
     d = derived(squares, X)
     assert [x.name for x in d.claims] == ["autodiff"]
     x = np.asarray(X, float)
@@ -112,7 +112,7 @@ def test_rtol_allows_a_rule_that_is_nearly_linear():
         assert all(c.error == pytest.approx(3e-3, rel=0.3) and c.tolerance < 1e-4 for c in checks)
 
 
-def test_a_rule_that_clips_cotangents_is_wrong_even_if_it_clips_none():
+def test_a_rule_that_clips_large_cotangents_is_wrong_even_if_all_are_small():
     clipped = with_rule(lambda x: x * 1.0, lambda _, g: (jnp.clip(g, -10, 10),))
     for factor in (1, 100):
         report = check_gradients(lambda x, factor: factor * clipped(x), X, traced(factor))
@@ -126,7 +126,7 @@ def test_a_rule_that_takes_the_modulus_of_its_cotangent_is_wrong_along_one_direc
 
 
 def by_iteration(g, tolerance):
-    """Return g/2 by an iteration that halves its error, until it moves by less than an absolute tolerance."""
+    """Return g/2 by an iteration that halves its error, and stops at an absolute tolerance for the last change."""
     start = jnp.zeros_like(g), jnp.full_like(g, jnp.inf)
     return jax.lax.while_loop(
         lambda s: jnp.max(jnp.abs(s[0] - s[1])) > tolerance, lambda s: (s[0] / 2 + g / 4, s[0]), start

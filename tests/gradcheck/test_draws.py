@@ -44,7 +44,7 @@ def test_the_even_direction_moves_small_contributions_by_similar_amounts():
     even = evenly(g, u)
     np.testing.assert_array_equal(even[[0, 5]], 0)
     share = np.abs(g * even)
-    # The contribution 900 shrinks to about the median of 1e-3, 1 and 900.
+    # The contribution 900 shrinks to about 1, the median of 1e-3, 1 and 900.
     assert share[4] < 4
     assert 0.2 < share[1] < 2
     assert evenly(np.ones(6), u) is None
@@ -57,7 +57,7 @@ def test_cotangents_are_inversely_proportional_to_the_output_or_its_change():
     assert np.all((64 * np.abs(whole) >= 0.5) & (64 * np.abs(whole) <= 1.5))
     share = np.abs(own[:2]) * [1, 1e-3]
     assert np.all((share >= 0.499) & (share <= 1.501))
-    # A change is at least 1e-5 of the largest element.
+    # A smaller change counts as 1e-5 of the largest element.
     assert np.all(np.abs(own[2:]) <= 1.5e3)
 
 

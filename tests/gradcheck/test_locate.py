@@ -143,7 +143,7 @@ def test_two_leaves_with_exchanged_gradients_are_named():
     }
     expected = {0: "the leaf holds the gradient of y", 1: "the leaf holds the gradient of x"}
     assert exchanged(searches, "xyz") == expected
-    # There is no exchange between two claims, with a right leaf, or for different numbers of elements.
+    # No exchange is reported between two claims, with a right leaf, or for different numbers of elements.
     assert exchanged({("vjp", 0): searched(other), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     assert exchanged({("gradient", 0): searched(RIGHT), ("gradient", 1): searched(RIGHT, other)}, "xy") == {}
     few = searched(other, index=np.arange(5))

@@ -110,7 +110,7 @@ def masked(network, x, y, mask):
 
 
 def check_masked(index, which, dtype):
-    """Check backprop; an index makes that element of the first layer's gradient too large by a fifth."""
+    """Check backprop. If an index is given, that element of the first layer's gradient is too large by a fifth."""
     mask = np.ones((SIZES[1], SIZES[0]), dtype)
     if index is not None:
         mask[index] = 1.2
@@ -152,7 +152,7 @@ def order():
 
 
 def element_of(rank):
-    """Return the index of the element for which a fraction `rank` of the nonzero elements is larger."""
+    """Return the index of an element. A fraction `rank` of the nonzero elements is larger."""
     shape, largest_first = order()
     return tuple(int(i) for i in np.unravel_index(largest_first[int(rank * (len(largest_first) - 1))], shape))
 

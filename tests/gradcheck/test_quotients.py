@@ -61,7 +61,7 @@ def test_the_short_ladder_suffices_for_a_smooth_function(name):
 
 @pytest.mark.parametrize("name", ["a hundred oscillations", "a million oscillations", "steeper within small steps"])
 def test_the_short_ladder_gives_a_large_error_if_it_is_too_coarse(name):
-    """The last step shows that F varies faster, so a claim equal to the quotient is not called right."""
+    """The last step shows that F varies on a smaller scale, so a claim equal to the quotient is not called right."""
     F, derivative = SMOOTH[name]
     q = slopes_of(F, SHORT)
     assert SAFETY * q.error[0] > 1e-6 * abs(derivative)
@@ -81,7 +81,7 @@ def test_a_slope_that_vanishes_below_the_noise_is_uncertain():
 
 
 @pytest.mark.parametrize("h", [LONG, SHORT], ids=["long", "short"])
-def test_a_slope_of_large_steps_only_is_not_right(h):
+def test_a_slope_that_only_large_steps_have_is_not_right(h):
     """F has slope 1 for steps above 1e-6 but derivative 0."""
     assert judged(fading(lambda t: t, 1e-6), 1.0, h).verdict is not R
 
@@ -152,7 +152,7 @@ def share(verdict, found):
 @pytest.mark.parametrize("name", MADE)
 @pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-8, 1e-4])
 def test_the_derivatives_of_random_functions_with_noise_are_within_the_error(name, noise):
-    """On the long ladder, ten errors cover each derivative unless the noise is large; on the short one, 99% of them."""
+    """On the long ladder, every slope is within ten errors unless the noise is large; on the short one, 99% are."""
     beyond, found = verdicts(*draw(MADE[name], 400, LONG, noise))
     assert max(beyond, share(W, found)) <= (0.005 if noise > 1e-8 else 0)
     assert share(R, found) >= {0.0: 1, 1e-12: 0.95, 1e-8: 0.8, 1e-4: 0}[noise]
@@ -169,8 +169,8 @@ def test_a_wrong_factor_of_the_slope_of_a_random_function_is_found(name, noise, 
     assert R not in verdicts(*draw(MADE[name], 400, SHORT, noise), max(factor, 1.01))[1]
 
 
-def test_a_claim_that_another_certain_entry_supports_is_not_wrong():
-    """A staircase hides a part of the slope, `hidden`, at small steps."""
+def test_a_claim_may_equal_the_slope_of_small_or_of_large_steps():
+    """At small steps, a staircase hides the part `hidden` of the slope."""
 
     def verdict(hidden, claimed):
         return judged(lambda t: 3 * t + (hidden * t if abs(t) > 1e-4 else 0), claimed).verdict
@@ -185,7 +185,7 @@ def test_a_deviation_that_vanishes_at_the_smallest_steps_is_no_noise():
     off = np.where(LONG > 1e-7, 1e-11, 1e-15)[None, None] / LONG
     rounding, level = np.array([1e-15]), np.array([[1e-11]])
     assert quotients._structure(LONG, off, rounding, level)[0, 0] == off.max()
-    # Noise has the same size at all steps, and a few roundings are no structure.
+    # Noise of the same size at all steps is no structure, nor are a few roundings.
     assert quotients._structure(LONG, 1e-11 / LONG[None, None], rounding, level)[0, 0] == 0
     assert quotients._structure(LONG, off, np.array([1e-13]), level)[0, 0] == 0
 
@@ -359,8 +359,8 @@ def test_noise_is_estimated_per_line():
     assert q.noise[0] < 1e-13 < q.noise[1]
 
 
-def test_a_still_line_has_the_rounding_of_the_other_lines():
-    """F may compute with the numbers of all lines, whose rounding hides a small slope along one line."""
+def test_a_constant_line_has_the_rounding_of_the_other_lines():
+    """F may add the terms of all lines. Their rounding could hide a small slope along one line."""
     q = slopes(lines(lambda t: 1e15 * np.sin(t), lambda t: 1.0))
     assert not q.still[0]
     assert q.still[1]

@@ -111,7 +111,7 @@ def test_a_wheel_holds_the_cuda_kernel_and_no_emulation(tmp_path, compiler):
     assert ("jaxgd/kernels/_native.so" in names) == compiler
     assert ("none-any" in wheel.name) == (not compiler)
     if compiler and sys.platform == "linux" and importlib.util.find_spec("auditwheel"):
-        # Of the host's libraries, the library needs only those that manylinux allows, so only the tag changes.
+        # The library needs only those of the host's libraries that manylinux allows, so only the tag changes.
         words = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", tmp_path / "tagged", wheel]
         subprocess.run(words, check=True, timeout=100)
         (tagged,) = (tmp_path / "tagged").iterdir()

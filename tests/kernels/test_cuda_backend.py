@@ -78,7 +78,7 @@ PRECISIONS = {None: 2, "float32": 2, "highest": 2, "tensorfloat32": 1, "high": 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_each_precision_has_its_number_of_parts(precision):
+def test_the_precision_decides_the_number_of_parts_of_a_factor(precision):
     shape = backend.shape_of((20, 5, 3), 4, precision)
     parts = PRECISIONS[precision]
     assert isinstance(shape, str) if parts is None else shape == SHAPE._replace(parts=parts)

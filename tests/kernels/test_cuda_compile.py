@@ -70,7 +70,7 @@ def test_the_kernel_fits_into_the_registers(sizes, capability, parts):
     assert used.static_bytes == 0  # the launch asks for all of the shared memory
 
 
-def test_resources_need_the_messages_of_ptxas():
+def test_without_the_messages_of_ptxas_the_resources_are_unknown():
     with pytest.raises(CudaError, match="did not report the registers"):
         nvrtc.resources("")
     log = "ptxas . 64 bytes stack frame, 60 bytes spill stores, 64 bytes spill loads\nptxas info : Used 128 registers"
@@ -110,7 +110,7 @@ def test_an_nvrtc_newer_than_the_driver_is_skipped(search):
     assert reason.endswith("is newer than the driver, which knows CUDA 11 (run: pip install nvidia-cuda-nvrtc-cu11)")
 
 
-def test_wheels_come_first_then_the_system_then_the_toolkit(monkeypatch, tmp_path):
+def test_nvrtc_is_searched_in_wheels_then_the_system_then_the_toolkit(monkeypatch, tmp_path):
     wheels = [tmp_path / "cuda_nvrtc/lib/libnvrtc.so.12", tmp_path / "cu13/lib/libnvrtc.so.13"]
     for path in (*wheels, tmp_path / "cu13/lib/libnvrtc.alt.so.13", tmp_path / "cu13/lib/libnvrtc-builtins.so.13.0"):
         path.parent.mkdir(parents=True, exist_ok=True)

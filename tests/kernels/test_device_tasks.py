@@ -131,7 +131,7 @@ def test_a_spoiled_weight_fails_the_comparison(spoil, fault, on_gpu):
         on_gpu(correct.run, spoil)
 
 
-def test_the_kernels_rows_have_its_time_and_the_network_epochs_per_second(on_gpu):
+def test_rows_of_the_kernel_have_its_time_and_the_network_epochs_per_second(on_gpu):
     rows, _ = on_gpu(kernel.times)
     for row in rows:
         assert row.value == 0.0125

@@ -510,7 +510,7 @@ def test_a_broken_or_missing_library_is_reported(monkeypatch, tmp_path):
     ],
     ids=["first of two", "second of two", "smallest", "NaN elsewhere", "NaN at the label"],
 )
-def test_the_native_accuracy_equals_the_public_one(outputs, label, right):
+def test_the_native_accuracy_equals_jaxgds_public_function(outputs, label, right):
     """The inputs are 0, so the outputs are σ(b)."""
     b = np.array(outputs, np.float32)
     network = (Layer(np.zeros((3, 1), np.float32), np.log(b / (1 - b))),)
