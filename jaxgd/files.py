@@ -132,7 +132,7 @@ _GROUPS = (
 
 
 def _values(path: Path, name: str = "") -> list[int]:
-    """Return [n] for the number n that follows a name at the start of a line of a kernel's file; [] if none does."""
+    """Return [n] if a line of the kernel's file at `path` starts with this name and a number n; otherwise []."""
     try:
         match = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
     except (OSError, UnicodeDecodeError):

@@ -169,7 +169,7 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: object) -> None
         out = cost(*args)
         results.append(out)
         if is_pair(out) != has_aux:
-            return jnp.zeros(())  # The errors below are clearer.
+            return jnp.zeros(())  # The errors below are clearer than require_scalar's.
         c = out[0] if has_aux else out
         require_equal_cost(WHO, c, args[0])
         return c

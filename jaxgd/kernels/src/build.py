@@ -4,7 +4,7 @@
 with the flags. CXX names the compiler. CXXFLAGS and LDFLAGS add flags. Compilation needs GCC or Clang, and jaxlib for
 the headers of its foreign-function interface.
 
-The library contains a digest of its sources and one of the commands that compiled it. It is kept if both digests are
+The library contains two digests: of its sources, and of the commands that compiled it. It is kept if both digests are
 current, or if the digest of the sources is current and the compiler is missing. Otherwise it is deleted, so that a
 failure leaves no old library.
 """
