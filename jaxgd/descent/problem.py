@@ -124,7 +124,7 @@ def require_batches(batches: object) -> None:
 
 
 def require_sampled_rule(rule: Transformation, v0: Tree) -> None:
-    """Raise if a rule compares the costs of two updates, because these are costs of different batches."""
+    """Raise if a rule compares the costs of two updates, which belong to different batches."""
     searches = (SearchState, NewtonState, WolfeState)
     if isinstance(rule, Rule):
         compares = rule.spec.uses_cost

@@ -194,7 +194,7 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
     """Return Romberg's table and its entry with the smallest error.
 
     `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), … The noise of F is
-    at least `noise`. A deviation of F that is at most `rounding` is no structure of F.
+    at least `noise`. A deviation of F up to `rounding` is no sign of another slope.
     """
     rungs = _geometric(h)
     finer = first.copy()  # extrapolated, so that truncation at small steps does not look like noise

@@ -95,7 +95,7 @@ class Sampler:
 def first_lines(
     d: Derivatives, prepared: Prepared, problem: Problem, n: int
 ) -> tuple[Sampler, dict[int, quotients.Lines]]:
-    """Evaluate F at the few steps of SHORT along n directions in every leaf, and return the sampler.
+    """Return the sampler, and F at the few steps of SHORT along n directions of every leaf.
 
     If f does not run in float64, it runs in the dtype of the arguments.
     """
