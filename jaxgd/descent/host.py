@@ -74,7 +74,7 @@ def run_in_chunks(
                 "Leave them out."
             )
         first = carry.state.step
-        # A call with 0 updates only checks the start, if its gradient is within the tolerance.
+        # With 0 updates, `advance` checks only the start, and only if its gradient is within the tolerance.
         carry = _finished(advance(carry, 0))
         kept, done, length, began = carry.state, 0, watch.chunk or 1, None
         together = spans_processes(carry)

@@ -33,8 +33,8 @@ def at_minimum(
 
     ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. The minimum does
     not depend on the path, so the derivatives with respect to v₀ and the rule are 0. The derivative of the gradient is
-    0 too. The derivatives of v and of the cost are NaN unless the distance to a minimum is small, by the check of
-    `is_near` with rtol and the mask `free`.
+    0 too. The derivatives of v and of the cost are NaN unless v is near a minimum, as `is_near` checks with rtol and
+    the mask `free`.
 
     Source: Krantz and Parks, The Implicit Function Theorem (2002); Blondel et al., NeurIPS 2022.
     """
