@@ -170,7 +170,10 @@ def advance(state: TrainState, splits: Splits, rates: Rates, config: StaticConfi
 
 
 def update(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Change, Array]:
-    """Make the updates of one epoch. Return the state without its cost and gradient, the change, and True if finite."""
+    """Make the updates of one epoch. Return the state with the old cost and no gradient, the change, and a flag.
+
+    The flag is False if the cost of a mini-batch was not finite.
+    """
     if config.batch_size is None:
 
         def cost(network: Network) -> Array:
@@ -208,7 +211,7 @@ def update(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig
     predicted = dot(state.gradient, step) if config.batch_size is None else None
     if not config.wide:
         return advanced, Change(norm(step), predicted, state.cost), finite
-    # Without the barrier, XLA would keep the step in memory for both numbers.
+    # Without the barrier, XLA would keep the step in memory for both its norm and `predicted`.
     after, before, predicted = optimization_barrier((network, state.network, predicted))
     return advanced, Change(distance(after, before), predicted, state.cost), finite
 

@@ -211,7 +211,8 @@ def require_scalar(who: str, cost: Callable[..., object], *args: object) -> None
         real = hasattr(out, "dtype") and jnp.issubdtype(out.dtype, jnp.floating) and getattr(out, "shape", None) == ()
         result = describe(out)
     except (TypeError, ValueError, OverflowError):
-        # JAX refuses a result that is not an array. Call the cost again without a result, to raise its own error.
+        # JAX refuses a result that is not an array. Trace the cost again without its result, to raise an error of
+        # the cost itself.
         results: list[object] = []
         eval_shape(lambda *args: results.append(cost(*args)), *args)
         result, real = given(results[0]), False

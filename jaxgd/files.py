@@ -132,7 +132,7 @@ _GROUPS = (
 
 
 def _values(path: Path, name: str = "") -> list[int]:
-    """Return [n] for the number n that follows a name at the start of a line of a kernel's file; [] if none does."""
+    """Return [n] if a line of the kernel's file at `path` starts with this name and a number n; otherwise []."""
     try:
         match = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
@@ -214,7 +214,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
 
 
 def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove the temporary files that killed calls of `write_atomically` for these names left in the folder."""
+    """Remove the temporary files of these names that `write_atomically` left in the folder when it was killed."""
     pattern = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[0-9a-f]{{8}}\.tmp")
     for path in folder.iterdir():
         if pattern.fullmatch(path.name):

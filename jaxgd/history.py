@@ -71,7 +71,7 @@ class History(NamedTuple):
 
     Attributes:
         epoch: Epochs done. If this run continues another one, they count from the start of the first run.
-        updates: Updates of the weights made, counted in the same way.
+        updates: The number of updates, counted in the same way.
         cost: C(v_k), the mean cost over all training examples, with the term of `l2`: the function that descent
             minimizes.
         accuracy: The fraction of training examples, 0 to 1, whose strongest output is the right one. NaN for a network

@@ -50,15 +50,15 @@ def run_in_chunks(
 
     If the arrays span several processes, the clock and the callback of process 0 decide for all processes.
 
-    If an exception ends the run, its attribute `state` is the state after the last complete chunk. Until the start has
-    been checked, it is the state that the caller has given, or None.
+    If an exception ends the run, its attribute `state` is the state after the last complete chunk. Before the start
+    has been checked, it is `given`.
 
     Args:
         watch: The caller's options.
         start: A function that returns the carry before the first update.
         advance: A function that continues a carry until this run has made a given number of updates.
-        solution: A function that returns the solution for a carry, the number of updates before this run, and True at
-            the end of the run.
+        solution: A function of a carry, the number of updates before this run, and a flag that is True at the end of
+            the run. It returns the solution.
         max_steps: The largest number of updates.
         given: The state that the caller has given, or None.
 
@@ -74,7 +74,7 @@ def run_in_chunks(
                 "Leave them out."
             )
         first = carry.state.step
-        # A call with 0 updates only checks the start, if its gradient is within the tolerance.
+        # With 0 updates, `advance` checks only the start, and only if its gradient is within the tolerance.
         carry = _finished(advance(carry, 0))
         kept, done, length, began = carry.state, 0, watch.chunk or 1, None
         together = spans_processes(carry)

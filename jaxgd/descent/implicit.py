@@ -14,7 +14,8 @@ from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
 from jaxgd.typed import Real, V, finfo, grad, jvp, tree_leaves, tree_map
 
-# The number of evaluations that limits the check's products. The limit is not tight: solving the equation takes more.
+# The check derives its limit of products from this number of evaluations. The number is high, because the check needs
+# few products compared with the solution of the equation.
 _EVALUATIONS = 10**6
 
 
@@ -32,8 +33,8 @@ def at_minimum(
 
     ∇C(v, args) = 0 gives dv = −H⁻¹ (∂∇C/∂args) dargs, with H the Hessian, and dC = (∂C/∂args) dargs. The minimum does
     not depend on the path, so the derivatives with respect to v₀ and the rule are 0. The derivative of the gradient is
-    0 too. The derivatives of v and of the cost are NaN unless the distance to a minimum is small, by the check of
-    `is_near` with rtol and the mask `free`.
+    0 too. The derivatives of v and of the cost are NaN unless v is near a minimum, as `is_near` checks with rtol and
+    the mask `free`.
 
     Source: Krantz and Parks, The Implicit Function Theorem (2002); Blondel et al., NeurIPS 2022.
     """
@@ -54,8 +55,8 @@ def _at_minimum_jvp(
         dtype = jnp.result_type(dx)  # A tangent may be a Python number.
         return dx if dtype == jax.dtypes.float0 else dx * factor.astype(dtype)
 
-    # Conjugate gradients return 0 if the right-hand side is NaN. Multiply by the factor before and after them: reverse
-    # mode needs the first product, and forward mode the second.
+    # Conjugate gradients return 0 if the right-hand side is NaN. Multiply by `factor` before and after the
+    # solution: reverse mode needs the first product, and forward mode the second.
     moved = tree_map(valid, tangents[0])
     # Apply at_minimum again: v depends on args in the second derivative too.
     v, value, gradient = at_minimum(cost, args, v, value, gradient, rtol, free)

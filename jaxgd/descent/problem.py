@@ -124,7 +124,7 @@ def require_batches(batches: object) -> None:
 
 
 def require_sampled_rule(rule: Transformation, v0: Tree) -> None:
-    """Raise if a rule compares the costs of two updates, because these are costs of different batches."""
+    """Raise if a rule compares the costs of two updates, which belong to different batches."""
     searches = (SearchState, NewtonState, WolfeState)
     if isinstance(rule, Rule):
         compares = rule.spec.uses_cost
@@ -169,7 +169,7 @@ def require_cost(cost: Callable[..., Any], has_aux: bool, *args: object) -> None
         out = cost(*args)
         results.append(out)
         if is_pair(out) != has_aux:
-            return jnp.zeros(())  # The errors below are clearer.
+            return jnp.zeros(())  # The errors below are clearer than require_scalar's.
         c = out[0] if has_aux else out
         require_equal_cost(WHO, c, args[0])
         return c

@@ -163,7 +163,7 @@ def thinned(filled: Buffers) -> Buffers:
 def trajectory(
     record: Record, filled: Buffers, begin: Array | int, every: Array, reached: int | None
 ) -> Trajectory[Any]:
-    """Return the trajectory of the first `reached` updates, or all rows if `reached` is None."""
+    """Return the trajectory of the first `reached` updates, or of all rows if `reached` is None."""
     columns: dict[str, Any]
     if reached is None:
         rows = filled.table.shape[0] - 1

@@ -23,8 +23,8 @@ class DescentState(NamedTuple, Generic[V]):
             Evaluations for a recorded sharpness, the stall check and the check of the minimum are not counted.
         best_v: The variables with the lowest C so far; v if nothing is recorded.
         best_cost: C(best_v), a scalar.
-        first_norm: ‖∇C(v₀)‖, or of the reduced gradient with bounds: the scale of `gradient_rtol`. It is smaller after
-            a check that found no minimum near v.
+        first_norm: ‖∇C(v₀)‖, or the norm of the reduced gradient with bounds: the scale of `gradient_rtol`. It is
+            smaller after a check that found no minimum near v.
         scale: max(|C(v₀)|, |C(v₁)|), for the divergence test and the check of a minimum.
         size: ‖v₀‖, for the check of a minimum.
         cost_before: C before the last update; infinite at the start, or if no test needs it.

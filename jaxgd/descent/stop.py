@@ -190,10 +190,10 @@ def limits_of(stop: Stop | None, first_norm: Array, scale: Array) -> Limits:
 def _tests(
     stop: Stop | None, limits: Limits, s: DescentState[Any], exact: Array | None = None, cost_known: bool = True
 ) -> list[tuple[Array, Reason]]:
-    """Return each test with its reason.
+    """Return True or False for each test, with the reason to stop if it is met.
 
     The comparisons are written so that NaN meets every test without an extra check.
-    Where `limits.plain` is false, `exact` replaces ‖∇C‖. Without it, the test of the gradient is unreliable there.
+    Where `limits.plain` is false, `exact` replaces ‖∇C‖. Without `exact`, the test of the gradient is unreliable there.
     """
     tests = []
     if cost_known:

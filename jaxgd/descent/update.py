@@ -225,7 +225,7 @@ def one_update(
         c = jnp.asarray(c, kind)
     else:
         c, gradient, known = s.cost, grad(cost_with(config, args))(v), 0
-    # To save time, leave each field unchanged that no test and no record needs.
+    # To save time, update only the fields that a test or the record needs.
     state = s._replace(v=v, cost=c, gradient=gradient, rule=rule_state)
     if (extra := _evaluations(rule_state)) is not None:
         state = state._replace(evaluations=s.evaluations + extra - known)

@@ -125,7 +125,7 @@ def misfits(claims: Sequence[Claim], leaf: str) -> tuple[Check, ...]:
 def _fit(
     who: str, prepared: Prepared, claimed: object, expected: object, paths: list[tuple[Any, ...]]
 ) -> tuple[tuple[int | None, ...], tuple[tuple[str, str], ...]]:
-    """Return the place of each differentiated leaf in the claimed tree (None if it is missing), and the misfits."""
+    """Return the place of each differentiated leaf in the claimed tree (None if no value fits), and the misfits."""
     if who == "vjp" and not isinstance(claimed, tuple):
         return (None,) * len(paths), (("", f"the pullback of vjp must return a tuple, got {describe(claimed)}"),)
     findings: list[tuple[str, str]] = []

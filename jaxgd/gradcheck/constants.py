@@ -1,8 +1,8 @@
 """The constants of the method that the module core describes.
 
-`python -m benchmarks gradcheck --ablate` multiplies most of them by factors from 0.1 to 10. The brackets hold the
-largest factor below 1 and the smallest factor above 1 with which a case of the corpus fails. A dash means that no case
-fails.
+`python -m benchmarks gradcheck --ablate` multiplies most of them by factors, usually from 0.1 to 10. The brackets hold
+the largest factor below 1 and the smallest factor above 1 with which a case of the corpus fails. A dash means that no
+case fails.
 """
 
 import numpy as np

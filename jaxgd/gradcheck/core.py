@@ -142,19 +142,19 @@ def _judge(claim: Claim, slopes: Slopes, i: int, rtol: float | None, coarse: boo
 
 
 def explained_by_kink(slopes: Slopes, difference: Floats | float) -> Mask:
-    """Return True for each line with a difference that a certain kink explains, but that errors do not explain."""
+    """Return True for each line with a difference that a clear kink explains, but that errors do not explain."""
     gap = np.abs(slopes.gap)
     return np.asarray((gap > SAFETY * slopes.gap_error) & (gap >= difference) & (difference > SAFETY * slopes.error))
 
 
 def _supported(claimed: float, slopes: Slopes, i: int, difference: float) -> bool:
-    """Return True if another certain entry of the table or the quotients at all small steps support a claim."""
+    """Return True if another accurate entry of the table or the quotients at all small steps support a claim."""
     values: Floats = slopes.values[i]
     errors: Floats = slopes.errors[i]
     quotients: Floats = slopes.quotients[i]
     entries = np.abs(values - claimed) <= SAFETY * errors
-    # At every step from some step down, rounding explains the distance of the quotient from the claim. At one of these
-    # steps, rounding does not explain the distance of the quotient from the value.
+    # `below`: at this step and all smaller ones, rounding explains the distance of the quotient from the claim.
+    # `contradicts`: rounding does not explain the distance of the quotient from `slopes.value`.
     limit: Floats = 2 * float(slopes.rounding[i]) / slopes.h
     below: Mask = np.cumsum(~(np.abs(quotients - claimed) <= limit)[::-1])[::-1] == 0
     contradicts = np.abs(quotients - float(slopes.value[i])) > limit

@@ -104,7 +104,7 @@ class Derivatives:
 
     @property
     def floor(self) -> float:
-        """The largest relative difference of two equal derivatives. It allows for constants rounded to float32."""
+        """Two derivatives count as equal up to this relative difference. It allows for constants rounded to float32."""
         own = max(eps_of(x.dtype) for x in self.prepared.v)
         return max(constants.FLOOR, 4 * min(own, constants.EPS32), self.nondeterminism)
 

@@ -37,8 +37,8 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
     """Return a direction that moves only elements that contribute less than a thousandth of the largest contribution.
 
-    The other directions hide these elements. In the result, no element contributes more than the median of their
-    contributions. Return None without such elements. `g` is the gradient.
+    The other directions hide these elements. The result shrinks them until none contributes more than the median of
+    their contributions. Return None without such elements. `g` is the gradient.
     """
     own: NDArray[Any] = u[1]
     share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)

@@ -288,7 +288,7 @@ class Examination:
         return "the rule ignores its cotangent: is the cotangent missing as a factor" if same else ""
 
     def _taylor(self, i: int) -> float:
-        """Return the smallest Taylor slope over the directions, for the first claim."""
+        """Return the smallest power of the Taylor remainder over the directions, for the first claim."""
         claims = self._claims(i)
         if not claims:
             return math.nan

@@ -48,7 +48,7 @@ class ElementSearch:
 
     @property
     def allowed(self) -> Floats:
-        """The largest difference of each element that does not count."""
+        """For each element, the largest difference that does not count."""
         largest = np.max(np.abs(self.reference[np.isfinite(self.reference)]), initial=0.0)
         return np.asarray(
             constants.SAFETY * self.error + constants.FLOOR * np.abs(self.reference) + self.floor * largest

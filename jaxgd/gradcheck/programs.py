@@ -139,7 +139,7 @@ class Outputs:
 class ClaimedGradient:
     """The result of `gradient=` times the cotangent of the only output of f.
 
-    `places[i]` is the index, among the leaves of the result, of the gradient of differentiable leaf i. It is None if
+    `places[i]` is the index, among the leaves of the result, of the gradient of differentiated leaf i. It is None if
     the result has no gradient of that shape.
     """
 

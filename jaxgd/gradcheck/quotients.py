@@ -194,10 +194,10 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
     """Return Romberg's table and its entry with the smallest error.
 
     `first` holds the quotients, (lines, rungs). Their error is a series in h^power, h^(power + 2), … The noise of F is
-    at least `noise`. A deviation of F that is at most `rounding` is no structure of F.
+    at least `noise`. A deviation of F up to `rounding` is no sign of another slope.
     """
     rungs = _geometric(h)
-    finer = first.copy()  # without truncation, so that truncation at small steps does not look like noise
+    finer = first.copy()  # extrapolated, so that truncation at small steps does not look like noise
     finer[:, 1:] += (first[:, 1:] - first[:, :-1]) / ((h[:-1] / h[1:]) ** power - 1)
     column, growth, parts = first[:, :rungs], RATIO**power, []
     for order in range(1, min(rungs, ORDERS + 1)):
@@ -251,8 +251,8 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     """Return two resolutions of F on each line where F does not change at the smallest step; 0 on other lines.
 
     The first is the rounding of numbers as large as the variation of F along any line: F may compute with them. The
-    second is the smallest change of an F that computes in float32 or narrower. A larger change at few steps is a step
-    of f itself.
+    second is the smallest change of an F that computes in float32 or narrower. If F changes by
+    more, and only at few steps, f itself has a jump.
     """
     constant: Mask = change[:, -1] == 0
     least: Floats = np.min(np.where(change > 0, change, np.inf), axis=1)

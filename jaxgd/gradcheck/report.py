@@ -120,7 +120,7 @@ class LeafReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Wrong if any check is wrong; right if every check is right."""
+        """Wrong if any check is wrong, right if every check is right, otherwise cannot tell."""
         return self.deciding.verdict if self.deciding else Verdict.RIGHT
 
     @property

@@ -20,7 +20,8 @@ from jax.typing import DTypeLike
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo, jit, tree_leaves
 
-# Every element of a batch holds one copy of the variables. A batch that needs more bytes runs in several calls.
+# A limit on the memory of one call: each element of a batch counts as one copy of the shared data. A batch that needs
+# more runs in several calls.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 # The compiled programs of earlier checks. Beyond _MOST_PROGRAMS, the least recently used is dropped.

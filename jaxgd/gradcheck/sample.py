@@ -68,7 +68,7 @@ class Sampler:
     def elements(
         self, leaf: int, index: Ints, stops: Ints, h: Floats, direction: int, phase: float | complex = 1.0
     ) -> quotients.Lines:
-        """Evaluate F along parts of a direction, each part from a start in `index` to its stop."""
+        """Evaluate F along parts of a direction. Part i moves the elements index[i] to stops[i] − 1 of the leaf."""
         n = len(index)
         return self._evaluate(np.full(n, leaf), np.full(n, direction), index, stops, h, phase)
 
@@ -95,7 +95,7 @@ class Sampler:
 def first_lines(
     d: Derivatives, prepared: Prepared, problem: Problem, n: int
 ) -> tuple[Sampler, dict[int, quotients.Lines]]:
-    """Evaluate F at the few steps of SHORT along n directions in every leaf, and return the sampler.
+    """Return the sampler, and F at the few steps of SHORT along n directions of every leaf.
 
     If f does not run in float64, it runs in the dtype of the arguments.
     """

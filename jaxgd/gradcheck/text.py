@@ -14,7 +14,7 @@ _WIDTH = 100
 
 
 def render(report: "GradientReport", outermost: bool = True) -> str:
-    """Return the whole report: verdict, findings, table of leaves, details of the worst, and extent of the check."""
+    """Return the whole report: verdict, findings, leaves, details of leaves that are not right, extent of the check."""
     title = f"check_gradients({report.name})" if outermost else f"second order, {report.name}"
     lines = [f"{title}: {report.verdict}", ""]
     lines += [f"  {finding}" for finding in report.findings[:_WORST]]

@@ -42,7 +42,7 @@ def batched(one: Callable[[M, D], R], many: Callable[[M, D], R], *, divide: bool
         divide: True to divide the batch among the devices if the data are batched too.
 
     Returns:
-        The call. If the data are batched too, it runs one batch element after the other.
+        The call with this rule. If the data are batched too, each device runs its elements one after the other.
     """
 
     def rule(axis_size: int, in_batched: Sequence[object], mapped: M, data: D) -> tuple[R, object]:

@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
 def evaluation_of(
     cost: Array, a: Array, y: Array, gradient: Network | None, activation: Activation = "sigmoid"
 ) -> Evaluation:
-    """Return the evaluation of a network that has this cost, the outputs a for the answers y, and this gradient."""
+    """Return the evaluation of a network from its cost, its outputs a, the answers y and the gradient."""
     return Evaluation(cost, accuracy(a, y), is_saturated(a, activation), gradient)
 
 
@@ -58,7 +58,7 @@ class Objective:
     batched: Batched = UNBATCHED
 
     def batch(self, network: Network, examples: Examples) -> Array:
-        """Return the cost over all examples, computed at once."""
+        """Return the cost over all examples, computed without chunks."""
         dtype, width = network[-1].b.dtype, network[-1].b.shape[0]
         x, y = inputs(examples.x, dtype), targets(examples.y, width, dtype)
         return network_cost(network, x, y, cost=self.cost, precision=self.precision)

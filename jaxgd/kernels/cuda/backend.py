@@ -175,7 +175,7 @@ def _jax_sees_a_gpu() -> bool:
 
 
 def _extra() -> str:
-    """Return the command that installs JAX for this host's driver, or for the newest driver if the host has none."""
+    """Return advice to install JAX for this host's driver, or for the newest driver if the host has none."""
     device = driver.device()
     old = not isinstance(device, str) and device.driver < (13, 0)
     return f"JAX for a GPU: pip install 'jaxgd[cuda{12 if old else 13}]'"

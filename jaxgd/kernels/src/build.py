@@ -4,7 +4,7 @@
 with the flags. CXX names the compiler. CXXFLAGS and LDFLAGS add flags. Compilation needs GCC or Clang, and jaxlib for
 the headers of its foreign-function interface.
 
-The library contains a digest of its sources and one of the commands that compiled it. It is kept if both digests are
+The library contains two digests: of its sources, and of the commands that compiled it. It is kept if both digests are
 current, or if the digest of the sources is current and the compiler is missing. Otherwise it is deleted, so that a
 failure leaves no old library.
 """
@@ -26,7 +26,7 @@ LIBRARY = SOURCE.parent / "_native.so"
 FLAGS = [
     *("-std=gnu++17", "-fPIC", "-pthread", "-O3", "-DNDEBUG"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-fno-math-errno", "-ffp-contract=fast"),
-    # Without this flag, the speed of an epoch depends by up to 4% on the length of other code in front of it.
+    # Without this flag, the speed of an epoch varies by up to 4% with the length of other code in front of it.
     "-falign-functions=64",
 ]
 # The floats per vector and the flags of each instruction set. A processor that supports none of X86 runs "portable".
@@ -112,7 +112,7 @@ def commands(*flags: str) -> Commands:
 
 
 def sources() -> str:
-    """Return the part of the library's stamp that depends on the files of this folder, this one included."""
+    """Return the part of the library's stamp that depends on the files of this folder, this file included."""
     files = sorted(path for path in SOURCE.rglob("*") if path.suffix in (".cc", ".h", ".py"))
     digests = [(path.relative_to(SOURCE).as_posix(), hashlib.sha256(path.read_bytes()).digest()) for path in files]
     return f"jaxgd sources {hashlib.sha256(repr(digests).encode()).hexdigest()}"

@@ -1,4 +1,4 @@
-// The arrays of an epoch by the CUDA kernel, and their checks. The emulation in the tests uses both too.
+// The arrays of an epoch by the CUDA kernel, and their checks. The tests' emulation of the kernel also uses both.
 #pragma once
 
 #include <cstddef>
@@ -44,7 +44,7 @@ inline void require_same(const Epoch& e, const Sizes& compiled) {
 
 // args: x (n, inputs rounded up to a multiple of 16), bytes; y, labels (n) or targets (n, outputs); order (n); eta ();
 // w1 (hidden, inputs), b1 (hidden), w2 (outputs, hidden), b2 (outputs).
-// rets: finite () as an integer, w1, b1, w2, b2. Each result of the network is in the memory of its argument.
+// rets: finite () as an integer, w1, b1, w2, b2. The results w1, b1, w2 and b2 share the memory of their arguments.
 // To train a batch of networks, give order, eta, the network and all results a leading axis.
 inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, int64_t batch_size) {
   require(args.size() == 8 && rets.size() == 5, "expected 8 arguments and 5 results, got ", args.size(), " and ",

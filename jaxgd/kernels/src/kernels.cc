@@ -22,13 +22,13 @@
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// The most examples that pass through the network together. An evaluation of bytes uses smaller blocks, of the two
-// tiles that are packed together. Larger blocks were no faster.
+// The most examples that pass through the network together. An evaluation of inputs in bytes uses smaller blocks:
+// two tiles, which are packed together. Larger blocks were no faster.
 constexpr int64_t kBlock = 64;
 constexpr int64_t kBytesBlock = 2 * kTileRows;
 
-// Runs f(0) … f(count − 1), each in a thread of its own, because the calls wait for one another. Returns false, and
-// calls f not at all, if the system refuses to start a thread.
+// Runs f(0) … f(count − 1), each in a thread of its own, because the calls wait for one another. If the system
+// refuses to start a thread, returns false without calling f.
 template <typename F>
 bool run_team(int count, const F& f) {
   enum { kWait, kGo, kGiveUp };
