@@ -36,7 +36,7 @@ from jaxgd.typed import fori_loop, grad, jit
 Point = tuple[jaxgd.Network, Array, Array]
 
 ERROR = "error"
-# The quantity that counts a verdict if another verdict is expected.
+# For each verdict, the quantity that counts it where another verdict is expected.
 UNEXPECTED = {RIGHT: "missed", IS_WRONG: "false alarms", CANNOT_TELL: "cannot tell", ERROR: "errors"}
 SEEDS = 5
 CORPUS: dict[str, tuple[Case, ...]] = {"correct": CORRECT, "wrong": WRONG, "kinks": KINKS}
@@ -189,7 +189,7 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
 
     A check is missed if the verdict is "right" for a derivative that is wrong or does not exist. It is a false alarm if
     the verdict is "wrong" for a derivative that is right or does not exist. `details["functions"]` maps the name of a
-    function to the seeds of these checks.
+    function to the seeds of the checks that the row counts.
     """
     about: dict[str, Any] = {"case": case, "variant": checker, "precision": dtype}
     counted: dict[str, Any] = {"unit": "checks", "n": len(done)}

@@ -63,7 +63,7 @@ class Watch:
 
 
 def by_scipy(cost: Callable[[V], Array], v0: V, method: str, watch: Watch, max_steps: int) -> float:
-    """Minimize with SciPy until all targets are met. Return the seconds, without compilation."""
+    """Minimize with SciPy until all targets are met or a limit is reached. Return the seconds without compilation."""
     import scipy.optimize
 
     start, unravel = ravel_pytree(v0)
@@ -212,7 +212,7 @@ def progress_of_rule(cost: Callable[[V], Array], v0: V, make: Callable[[], jaxgd
 
 
 def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
-    """Return, for each minimizer, the evaluations until C reaches each target, and the time of one, in float32."""
+    """Return, for each minimizer, the evaluations until C reaches each target, and an evaluation's time, in float32."""
     met = [lambda c, target=target: c <= target for target in TARGETS]
     rules = {"jaxgd gradient_descent(3)": lambda: jaxgd.gradient_descent(3.0), **RULES}
     results = {name: progress_of_rule(cost, v0, make) for name, make in rules.items()}

@@ -103,12 +103,12 @@ def by_jaxgd(problem: Problem, stop: Callable[[], jaxgd.Stop], record: Literal["
 
 
 def gradient_tested() -> jaxgd.Stop:
-    """Return the stopping tests of the bare loop without C."""
+    """Return the same stopping tests as in the bare loop without C."""
     return jaxgd.Stop(gradient_rtol=1e-6, diverging=None, stalled=False)
 
 
 def all_tests() -> jaxgd.Stop:
-    """Return the default stopping tests with the tolerance of the loop by hand."""
+    """Return the default stopping tests, but with the gradient tolerance of the bare loop."""
     return jaxgd.Stop(gradient_rtol=1e-6)
 
 
