@@ -1,8 +1,8 @@
 """The number of evaluations until a minimizer reaches a target, and the time of one evaluation.
 
-The minimizers are jaxgd's rules and other libraries. C, ∇C and a Hessian-vector product each count as one evaluation. C
-and ∇C at the same point together count as one. jaxgd counts its evaluations. For other libraries, a callback in the
-cost counts them while the program runs.
+The minimizers are jaxgd's rules and those of other libraries. C, ∇C and a Hessian-vector product each count as one
+evaluation. C and ∇C at the same point together count as one. jaxgd counts its evaluations. Other libraries get a cost
+that counts them while the program runs.
 """
 
 import contextlib

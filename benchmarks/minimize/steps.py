@@ -1,8 +1,8 @@
 """The time of a step of `minimize`, compared with a bare `lax.while_loop` and other libraries.
 
 The time of a step is the difference between a run of 2N steps and a run of N steps, divided by N, so that work done
-once per run cancels. All programs run in turn in one process. Before the timing, the points of
-all programs after 5 steps are compared.
+once per run cancels. All programs run in turn in one process. Before the timing, the points that the programs reach in
+5 steps are compared.
 """
 
 import functools

@@ -51,7 +51,7 @@ class Scene(NamedTuple):
 
 def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
     """Return the photograph of a kind with this seed and index. Its digits are drawn from these images."""
-    # `random` draws the digits and the sheet, which are the same for all kinds. `own` draws what one kind adds.
+    # `random` draws the digits and the sheet, which are the same for all kinds. `own` draws the values of this kind.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))
     chosen = random.choice(len(images), size=2, replace=False)[: 2 if kind == "two digits" else 1]
