@@ -1,8 +1,9 @@
 """Two gradient checkers on functions whose derivatives are known to be right or wrong.
 
 `jaxgd.check_gradients` is compared with `jax.test_util.check_grads`. Both run with their defaults, `check_grads` in
-reverse mode only. The first check of a function, with compilation, gives the cold time, and checks at further points give
-the time. At each point jaxgd runs first, so its cold time includes the compilation of operations that both checkers use.
+reverse mode only. The first check of a function, with compilation, gives the cold time, and checks at further points
+give the time. At each point jaxgd runs first, so its cold time includes the compilation of operations that both
+checkers use.
 """
 
 import dataclasses
