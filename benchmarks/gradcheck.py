@@ -1,9 +1,9 @@
 """Two gradient checkers on functions whose derivatives are known to be right or wrong.
 
 `jaxgd.check_gradients` is compared with `jax.test_util.check_grads`. Both run with their defaults, `check_grads` in
-reverse mode only. The cold time is the time of the first check of a function, with compilation. The time is the time of
-a check at a further point. At each point jaxgd runs first, so its cold time includes the compilation of operations that
-both checkers use.
+reverse mode only. The first check of a function, with compilation, gives the cold time, and checks at further points
+give the time. At each point jaxgd runs first, so its cold time includes the compilation of operations that both
+checkers use.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from jaxgd.typed import fori_loop, grad, jit
 Point = tuple[jaxgd.Network, Array, Array]
 
 ERROR = "error"
-# The quantity that counts a verdict if another verdict is expected.
+# For each verdict, the quantity that counts it where another verdict is expected.
 UNEXPECTED = {RIGHT: "missed", IS_WRONG: "false alarms", CANNOT_TELL: "cannot tell", ERROR: "errors"}
 SEEDS = 5
 CORPUS: dict[str, tuple[Case, ...]] = {"correct": CORRECT, "wrong": WRONG, "kinks": KINKS}
@@ -189,7 +189,7 @@ def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[
 
     A check is missed if the verdict is "right" for a derivative that is wrong or does not exist. It is a false alarm if
     the verdict is "wrong" for a derivative that is right or does not exist. `details["functions"]` maps the name of a
-    function to the seeds of these checks.
+    function to the seeds of the checks that the row counts.
     """
     about: dict[str, Any] = {"case": case, "variant": checker, "precision": dtype}
     counted: dict[str, Any] = {"unit": "checks", "n": len(done)}

@@ -19,7 +19,7 @@ class Quantity(NamedTuple):
     Attributes:
         better: The direction of an improvement.
         noise: Source of the noise. "host": the host may be slower on one day than on another, for all programs.
-            "sample": the samples differ, for instance over seeds. "none": the value is an exact count.
+            "sample": the samples differ, for instance over seeds. "none": the value is exact, such as a count.
         positive: True if every value and sample must be above 0. Otherwise 0 and below are valid.
     """
 

@@ -13,7 +13,7 @@ SECTIONS = (
     *("SpeedOfLight", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis"),
     *("InstructionStats", "LaunchStats", "MemoryWorkloadAnalysis"),
 )
-# The figures of the summary, and the patterns of their counters. Use the first pattern that matches any counter.
+# For each figure of the summary, patterns of its counter's name. The first pattern that matches any name decides.
 FIGURES = {
     "issue slots": (
         r"sm__inst_issued\.avg\.pct.*", r"smsp__issue_active\.avg\.pct.*", r"smsp__issue_active\.avg\.per.*",
@@ -37,7 +37,7 @@ Counters = dict[str, tuple[float, str]]
 
 
 def run(context: Context) -> None:
-    """Profile one launch per precision, for one network per multiprocessor, and store the counters."""
+    """Profile one launch per precision, with one network per multiprocessor, and store the counters."""
     steps, networks = context.sizes.profiled, context.sizes.many
     program = python("benchmarks.device.launch", str(steps), str(networks), str(context.logs))
     if context.rehearse:
@@ -69,7 +69,7 @@ def counter_of(figure: str, counters: Counters) -> str | None:
 
 
 def counters(output: str) -> list[Counters]:
-    """Return the values and units of all counters of each launch, from the profiler's CSV after its messages."""
+    """Return, for each launch, all counters with values and units. They follow the profiler's messages, as CSV."""
     lines = [line for line in output.splitlines() if line.startswith('"')]
     if len(lines) < 2 or not lines[0].startswith('"ID"'):
         return []

@@ -41,7 +41,7 @@ def gradient(network: Sequence[Floats], x: NDArray[np.uint8], y: NDArray[np.int3
     total = [np.zeros_like(v) for v in before]
     for start in range(0, len(y), 5_000):
         rows = np.arange(start, min(start + 5_000, len(y)), dtype=np.int32)
-        # One step at η = 1 over the block moves the network by the mean gradient of the block.
+        # One step at η = 1 over the block subtracts the block's mean gradient from the network.
         after = descend(before, x, y, rows, 1.0, len(rows))
         for sum_, old, new in zip(total, before, after, strict=True):
             sum_ += (old - new) * len(rows) / len(y)

@@ -9,7 +9,7 @@ STEPS, NETWORKS = "3", "2"
 
 
 def run(context: Context, tool: str) -> None:
-    """Run three steps under a tool, and store the number of faults that it reports."""
+    """Run three updates under a tool of compute-sanitizer, and store the number of faults that it reports."""
     program = python("benchmarks.device.launch", STEPS, NETWORKS, str(context.logs))
     if context.rehearse:
         program.append("--rehearse")
@@ -27,7 +27,7 @@ def run(context: Context, tool: str) -> None:
 
 
 def faults(output: str) -> int | None:
-    """Return the number of faults in the summary of a tool, or None without a summary.
+    """Return the number of faults that a tool's summary states, or None if the output has no summary.
 
     >>> faults("========= ERROR SUMMARY: 3 errors")
     3

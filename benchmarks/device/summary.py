@@ -26,7 +26,7 @@ def not_of_a_gpu(rows: Sequence[Row]) -> list[str]:
     """Return a line that says why no figure comes from a GPU, or [] if a GPU was measured."""
     if any(row.host.get("rehearsal") for row in rows):
         return [REHEARSED]
-    # Without nvidia-smi, `host.device` is "cpu" even on a GPU, but figures then show that a GPU was measured.
+    # Without nvidia-smi, `host.device` is "cpu" even on a GPU. Rows with figures then show that a GPU was measured.
     empty = all(row.quantity == "unfinished" or row.case == "device-versions" for row in rows)
     return [NO_GPU] if rows and empty and all(row.host.get("device") == "cpu" for row in rows) else []
 

@@ -32,12 +32,12 @@ PRECISIONS = {FLOAT32: "highest", TF32: None}
 
 
 def times(run: Callable[[int], T], wait: Callable[[T], object], repeats: int) -> tuple[float, list[float]]:
-    """Return the time of the first call, and the times of further calls after a second call to warm up.
+    """Return the time of the first call, and the times of the calls after the second. The second is a warm-up.
 
     Args:
         run: A function of k = 0, 1, 2, … that starts the work of call k, and returns its result.
         wait: A function that waits for a result.
-        repeats: Number of timings.
+        repeats: Number of calls after the second.
     """
     seconds = list(_each(run, wait, repeats + 2))
     return seconds[0], seconds[2:]
@@ -65,7 +65,7 @@ def store(
     context: Context, part: str, variant: str, unit: str, first: float, samples: list[float], precision: str,
     **details: object,
 ) -> Row:  # fmt: skip
-    """Store the row of some times, and the row of the compile time: the first time minus the median."""
+    """Store one row with the times, and one with the compile time: the first time minus the median."""
     excess = max(first - statistics.median(samples), 0.0)
     context.row(part, variant, "compile time", "s", [excess], precision=precision)
     return context.row(part, variant, "time", unit, samples, precision=precision, details=details)
@@ -104,7 +104,7 @@ def time_epochs(
 
     first, samples = times(run, jax.block_until_ready, repeats)
     after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
-    # The cost after the first epoch shows that all programs did the same work. Calls of several epochs do not show it.
+    # Equal costs after the first epoch show that programs did the same work. A call of several epochs has no such cost.
     details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
     first, samples = first / count, [t / count for t in samples]
     if networks > 1:

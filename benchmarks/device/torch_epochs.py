@@ -16,7 +16,7 @@ Slopes = Callable[[Sequence[Tensor], Tensor, Tensor], Sequence[Tensor]]
 
 
 class Trainer:
-    """Networks on the device that train in place, and their position in the order of the examples.
+    """Networks on the device, updated in place, and their position in the order of the examples.
 
     Attributes:
         network: w¹, b¹, w², b², with a leading axis if many networks are trained.
@@ -39,7 +39,7 @@ class Trainer:
         self._range: Tensor = torch.arange(data.BATCH, device=device)
 
     def reset(self) -> None:
-        """Return to the first weights and the first mini-batch."""
+        """Go back to the first weights and the first mini-batch."""
         for v, start in zip(self.network, self._start, strict=True):
             v.copy_(start)
         self._position.zero_()
@@ -146,7 +146,7 @@ def autotune(context: Context) -> None:
 
     images, precision = data.training(context.sizes.examples), timing.TF32
     torch.set_float32_matmul_precision(torch_work.PRECISIONS[precision])
-    # A rehearsal does not generate code, which takes minutes on a CPU.
+    # A rehearsal generates no code, because that takes minutes on a CPU.
     options = {"backend": "eager"} if context.rehearse else {"mode": "max-autotune-no-cudagraphs"}
     slopes: Slopes = torch.compile(by_function, **options)
     trainer = Trainer(context, images)

@@ -53,7 +53,7 @@ def by_torch(context: Context) -> None:
     network: list[Tensor] = [torch.tensor(v[0], device=device, dtype=torch.bfloat16, requires_grad=True) for v in start]
     x: Tensor = torch.from_numpy(images.x).to(device).to(torch.bfloat16) / 255
     y = torch_work.targets(torch.from_numpy(images.y.astype(np.int64)).to(device)).to(torch.bfloat16)
-    # A rehearsal does not generate code, which takes a minute on a CPU.
+    # A rehearsal generates no code, because that takes a minute on a CPU.
     compiled: Cost = torch.compile(torch_work.cost, backend="eager" if context.rehearse else "inductor")
     for variant, cost in (("torch", torch_work.cost), ("torch-compile", compiled)):
 

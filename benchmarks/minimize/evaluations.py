@@ -1,8 +1,8 @@
 """The number of evaluations until a minimizer reaches a target, and the time of one evaluation.
 
-The minimizers are jaxgd's rules and other libraries. C, ∇C and a Hessian-vector product each count as one evaluation. C
-and ∇C at the same point together count as one. jaxgd counts its evaluations. For other libraries, a callback in the
-cost counts them while the program runs.
+The minimizers are jaxgd's rules and those of other libraries. C, ∇C and a Hessian-vector product each count as one
+evaluation. C and ∇C at the same point together count as one. jaxgd counts its evaluations. Other libraries get a cost
+that counts them while the program runs.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class Watch:
 
 
 def by_scipy(cost: Callable[[V], Array], v0: V, method: str, watch: Watch, max_steps: int) -> float:
-    """Minimize with SciPy until all targets are met. Return the seconds, without compilation."""
+    """Minimize with SciPy until all targets are met or a limit is reached. Return the seconds without compilation."""
     import scipy.optimize
 
     start, unravel = ravel_pytree(v0)
@@ -212,7 +212,7 @@ def progress_of_rule(cost: Callable[[V], Array], v0: V, make: Callable[[], jaxgd
 
 
 def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
-    """Return, for each minimizer, the evaluations until C reaches each target, and the time of one, in float32."""
+    """Return, for each minimizer, the evaluations until C reaches each target, and an evaluation's time, in float32."""
     met = [lambda c, target=target: c <= target for target in TARGETS]
     rules = {"jaxgd gradient_descent(3)": lambda: jaxgd.gradient_descent(3.0), **RULES}
     results = {name: progress_of_rule(cost, v0, make) for name, make in rules.items()}

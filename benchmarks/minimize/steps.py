@@ -1,8 +1,8 @@
 """The time of a step of `minimize`, compared with a bare `lax.while_loop` and other libraries.
 
 The time of a step is the difference between a run of 2N steps and a run of N steps, divided by N, so that work done
-once per run cancels. All programs run in turn in one process. Before the timing, the points of
-all programs after 5 steps are compared.
+once per run cancels. All programs run in turn in one process. Before the timing, the points that the programs reach in
+5 steps are compared.
 """
 
 import functools
@@ -103,12 +103,12 @@ def by_jaxgd(problem: Problem, stop: Callable[[], jaxgd.Stop], record: Literal["
 
 
 def gradient_tested() -> jaxgd.Stop:
-    """Return the stopping tests of the bare loop without C."""
+    """Return the same stopping tests as in the bare loop without C."""
     return jaxgd.Stop(gradient_rtol=1e-6, diverging=None, stalled=False)
 
 
 def all_tests() -> jaxgd.Stop:
-    """Return the default stopping tests with the tolerance of the loop by hand."""
+    """Return the default stopping tests, but with the gradient tolerance of the bare loop."""
     return jaxgd.Stop(gradient_rtol=1e-6)
 
 

@@ -51,7 +51,7 @@ class Scene(NamedTuple):
 
 def photograph(kind: str, images: NDArray[np.uint8], labels: NDArray[np.integer], seed: int, index: int) -> Photograph:
     """Return the photograph of a kind with this seed and index. Its digits are drawn from these images."""
-    # `random` draws the digits and the sheet, which are the same for all kinds. `own` draws the numbers of one kind.
+    # `random` draws the digits and the sheet, which are the same for all kinds. `own` draws the values of this kind.
     random = np.random.default_rng((seed, index))
     own = np.random.default_rng((seed, index, zlib.crc32(kind.encode())))
     chosen = random.choice(len(images), size=2, replace=False)[: 2 if kind == "two digits" else 1]
@@ -265,6 +265,6 @@ def _equally_gray(picture: Floats, own: Random) -> Floats:
     ink = (float(picture.max()) - picture) / float(np.ptp(picture))
     paper, stroke = ((200, 110, 90), (60, 170, 90)) if own.random() < 0.5 else ((90, 130, 215), (170, 105, 125))
     colors = [np.array(color, float) for color in (paper, stroke)]
-    weights = np.array([0.299, 0.587, 0.114])  # the gray level of Pillow
+    weights = np.array([0.299, 0.587, 0.114])  # Pillow's weights of the gray level
     colors[1] += weights @ (colors[0] - colors[1])
     return np.asarray(colors[0] + ink[..., None] * (colors[1] - colors[0]))

@@ -16,7 +16,7 @@ from benchmarks.rows import Row
 COUNT = 400
 # The constants of the reader and the thresholds of the warnings were chosen on photographs of seeds 1 and 2.
 SEED = 3
-# A wrong answer with a larger activation and without a warning is a confident error.
+# A wrong answer with an activation above this, and without a warning, is a confident error.
 CONFIDENT = 0.5
 TRAINING = ("--sizes", "784", "100", "10", "--scheme", "scaled", "--epochs", "30", "--seed", "0")
 

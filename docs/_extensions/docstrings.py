@@ -4,7 +4,7 @@ import re
 
 # Code in single backticks, or a character that means something in reStructuredText.
 MARK = re.compile(r"`([^`]+)`|([*|\\])|(?<=\w)(_)(?!\w)")
-# The text of these sections is no list of names, so napoleon must not look for them.
+# The text of these sections is not a list of names, but napoleon would read it as one.
 RETURNS = re.compile(r"(?m)^Returns:\n +((?:.*\n)(?:(?: .*)?\n)*)")
 SOURCE = re.compile(r"(?m)^Source: (.*(?:\n.+)*)")
 
@@ -24,7 +24,8 @@ def setup(app):
 def rewrite(app, what, name, obj, options, lines):
     """Rewrite the lines of a docstring, except its examples."""
     text = "\n".join([*lines, ""])
-    if what == "property":  # napoleon takes words before a colon in the first line as a type; a comment has none
+    if what == "property":
+        # napoleon would take words before a colon in the first line as a type, so put an empty comment first.
         text = "..\n\n" + text
     text = RETURNS.sub(r":returns: \1", text)
     text = SOURCE.sub(lambda match: "Source:\n    " + re.sub(r"\n *", "\n    ", match[1]), text)

@@ -19,7 +19,7 @@ COPIES = {
     "examples/README.md": "project/examples.md",
     "jaxgd/data/digits/ATTRIBUTION.md": "project/attribution.md",
 }
-# The pages of the reference: a title, the rooms whose public names the page has, and further names in its signatures.
+# The pages of the reference: a title, the modules whose public names the page has, and other names to document there.
 REFERENCE = {
     "minimize": ("Minimize", ("descent", "state_file", "outcome"), ()),
     "rules": ("Rules", ("rules",), ()),
@@ -32,7 +32,7 @@ REFERENCE = {
     "report": ("Pictures", ("report",), ()),
     "errors": ("Errors", ("errors",), ()),
 }
-# An alias has the docstring of its type, so it needs one here.
+# A type alias would show the docstring of `tuple`, so its own is written here.
 NETWORK = """.. py:type:: jaxgd.Network
    :canonical: tuple[Layer, ...]
 

@@ -1,4 +1,4 @@
-"""Signatures with the annotations as the source has them. The names that jaxtyping gives its types are long."""
+"""Signatures with annotations as written in the source, because jaxtyping's own names for its types are long."""
 
 import ast
 import inspect

@@ -22,7 +22,7 @@ from benchmarks.minimize.problems import is_installed
 from jaxgd.rules.rule import Transformation
 from jaxgd.typed import block_until_ready, jit, value_and_grad
 
-# The largest number of steps of every minimizer, except backtracking: its steps are single moves along −∇C.
+# The largest number of steps. Backtracking may make more, because its steps are single moves along −∇C.
 STEPS, BACKTRACKING_STEPS = 1_000, 3_000
 # The tolerance on the gradient, or on the step, of a minimizer that is not run with its own defaults.
 TIGHT = 1e-10
@@ -37,7 +37,7 @@ class Run(NamedTuple):
         evaluations: The number of evaluations.
         steps: The number of steps that the minimizer reports.
         ok: True if the minimizer reports success.
-        outcome: The reason in the minimizer's own words.
+        outcome: The reason for the end, in the minimizer's own words.
         trace: Pairs of the evaluations so far and C, in the order of the run.
     """
 
@@ -85,7 +85,7 @@ def by_scipy(problem: Task, method: str, **options: Any) -> Run:
 
 
 class _Trace:
-    """A counter of the evaluations of a compiled program. The value and the gradient at one point count once."""
+    """The costs that a compiled program evaluates. Equal costs in a row count once, as of C and ∇C at one point."""
 
     def __init__(self) -> None:
         self.costs: list[float] = []
