@@ -114,7 +114,7 @@ def test_quadratics_end_at_the_minimum_in_the_box(name, dtype):
             if i >= len(DEGENERATE) and dtype is jnp.float64:
                 expected = [np.abs(want - low) < 1e-9, np.abs(want - high) < 1e-9]
                 np.testing.assert_array_equal([got == low, got == high], expected, err_msg=case)
-    # The line search of optax does not know the bounds. Depending on rounding, it gives up on at most one of 200 rows.
+    # The line search of optax does not know the bounds. Depending on rounding, it gives up on at most two of 200 rows.
     assert given_up <= 2
 
 
