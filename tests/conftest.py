@@ -1,4 +1,4 @@
-"""Settings of all tests: broadcasting is forbidden, shape annotations are checked, random numbers have fixed seeds."""
+"""Settings of all tests: no rank promotion, checked shape annotations, random numbers with fixed seeds."""
 
 import importlib.util
 import os

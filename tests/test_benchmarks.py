@@ -116,7 +116,7 @@ def test_new_rows_replace_rows_of_the_same_case_and_variant(tmp_path):
 
 
 def result(slower=1.0, drift=1.0, seed=0, spread=0.02):
-    """Return seven times of three peers. The times of jaxgd, the first peer, are multiplied by a factor."""
+    """Return seven timings for each of three peers. The times of jaxgd, the first peer, are multiplied by a factor."""
     rng = np.random.default_rng(seed)
     median = {"jaxgd": 0.035 * slower, "numpy": 0.41, "torch": 2.0}
     noise = lambda: drift * (1 + spread * rng.standard_normal(7))  # noqa: E731
@@ -139,7 +139,7 @@ def test_a_time_longer_by_a_tenth_is_reported_and_an_unchanged_time_is_not(seed,
     assert faster["jaxgd"].word == "better"
 
 
-def test_figures_of_one_file_only_are_left_out():
+def test_a_result_that_only_one_file_has_is_left_out():
     assert {change.new.variant for change in changes(result()[:2], result())} == {"jaxgd", "numpy"}
 
 
@@ -489,7 +489,7 @@ def test_programs_for_the_step_time_do_the_same_steps():
 
 
 @pytest.mark.slow
-def test_scipy_and_jaxgd_count_evaluations():
+def test_the_watch_counts_the_evaluations_of_scipy():
     """A watch counts each call of the cost, and notes the call at which C met its target."""
     named = NAMED_COSTS["beale"]
     watch = evaluations.Watch([lambda c: c <= 1e-8])

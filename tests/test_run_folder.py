@@ -234,7 +234,7 @@ def lose_between_checkpoints(folder):
         checkpoints.save(2, {"v": jnp.zeros(1)})
 
 
-def test_checkpoints_stay_valid_for_a_longer_run_of_moved_data(tmp_path):
+def test_checkpoints_stay_valid_after_more_epochs_and_a_new_path_of_the_data(tmp_path):
     """Checkpoints of earlier versions also hold the path of the data."""
     earlier = {name: value for name, value in CONFIG.items() if name != "epochs"}
     folder = RunFolder.create(tmp_path / "run", CONFIG)

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from .typed import associative_scan, segment_sum
 
-# Losses. The last arguments are data.
+# Losses. Most take data as their last arguments.
 
 
 def focal(z: Array, y: Array, gamma: float = 2.0) -> Array:
@@ -98,7 +98,7 @@ def gaussian_kl(mean: Array, root: Array) -> Array:
 
 
 def elbo(mean: Array, log_variance: Array, w: Array, x: Array) -> Array:
-    """Return the loss of a variational autoencoder with a linear decoder and fixed noise."""
+    """Return the loss of a variational autoencoder with a decoder of one sigmoid layer and fixed noise."""
     noise = np.cos(np.arange(mean.size)).reshape(mean.shape).astype(mean.dtype)
     z = mean + jnp.exp(log_variance / 2) * noise
     kl = jnp.sum(mean**2 + jnp.exp(log_variance) - log_variance - 1) / 2

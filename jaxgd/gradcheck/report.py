@@ -43,7 +43,7 @@ class Element:
     Attributes:
         index: The position of the element in the leaf, one number per axis.
         claimed: The claimed derivative.
-        reference: The right derivative: another derivative that is right, or a difference quotient.
+        reference: The value to compare with: a derivative that passed its own checks, or a quotient.
     """
 
     index: tuple[int, ...]
@@ -130,7 +130,7 @@ class LeafReport:
 
     @property
     def explanation(self) -> str:
-        """The verdict, its cause and the advice, in one to three sentences."""
+        """The verdict, its cause and the advice, in one to four sentences."""
         check = self.deciding
         if check is None:
             return "empty"

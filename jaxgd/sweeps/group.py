@@ -47,7 +47,7 @@ class Progress(NamedTuple):
         still: True for each network that the last epoch left unchanged, (networks,).
         ended: True for each network whose training has ended, (networks,).
         members: The network at each index of the batch, (width,).
-        batch: The arrays of the batch by name: weights, key, cost and, for the full batch, the gradient.
+        batch: The arrays of all networks by name: weights, key, cost and, in full-batch training, the gradient.
     """
 
     epoch: int

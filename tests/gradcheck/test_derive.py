@@ -1,4 +1,4 @@
-"""A rule must be linear in its cotangent, and is known only up to its noise."""
+"""A rule must be linear in its cotangent. Its results are compared only up to their noise."""
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,7 @@ def test_rtol_allows_a_rule_that_is_nearly_linear():
         assert all(c.error == pytest.approx(3e-3, rel=0.3) and c.tolerance < 1e-4 for c in checks)
 
 
-def test_a_rule_that_clips_large_cotangents_is_wrong_even_if_all_are_small():
+def test_a_rule_that_clips_large_cotangents_is_wrong_even_if_f_passes_only_small_ones():
     clipped = with_rule(lambda x: x * 1.0, lambda _, g: (jnp.clip(g, -10, 10),))
     for factor in (1, 100):
         report = check_gradients(lambda x, factor: factor * clipped(x), X, traced(factor))
