@@ -24,10 +24,10 @@ class Seen(Generic[R_co]):
     - the fields of the object of a bound method, or of a callable object, and the parts of a functools.partial;
     - the members of the object's class that the function names, with the data of its methods.
 
-    Python numbers and strings are compared by value, and all other data by identity. Attributes and globals that the cost
-    writes, such as a counter, are ignored. Changes inside an object are not detected: an element of a list, a NumPy array written in
-    place, or a field of a field. A changed global of another module is not detected either. A cost under jax.jit keeps
-    its own trace, so a change of its data has no effect.
+    Python numbers and strings are compared by value, and all other data by identity. Attributes and globals that the
+    cost writes, such as a counter, are ignored. Changes inside an object are not detected: an element of a list, a
+    NumPy array written in place, or a field of a field. A changed global of another module is not detected either. A
+    cost under jax.jit keeps its own trace, so a change of its data has no effect.
 
     Attributes:
         cost: The cost.
