@@ -26,7 +26,7 @@ from jaxgd.epoch import near_0
 from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError
 from jaxgd.examples import fit_splits, inputs, targets
 from jaxgd.history import NUMBERS
-from jaxgd.kernels import random_order, xla
+from jaxgd.kernels import evaluation, random_order
 from jaxgd.kernels.evaluation import is_saturated
 from jaxgd.kernels.registry import kernel_names
 from jaxgd.outcome import Reason
@@ -628,13 +628,13 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
 def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeypatch):
     """Two networks under vmap share the inputs, so a chunk has fewer rows, but not half as many."""
     seen = []
-    real = xla.weighted_inputs_in_chunks
+    real = evaluation.weighted_inputs_in_chunks
 
     def watched(network, x, precision, budget, batched):
         seen.append((budget, batched))
         return real(network, x, precision, budget, batched)
 
-    monkeypatch.setattr(xla, "weighted_inputs_in_chunks", watched)
+    monkeypatch.setattr(evaluation, "weighted_inputs_in_chunks", watched)
     budget = Budget(2**14, 2**14)
 
     def run(eta):
