@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from numpy.typing import NDArray
 
 from jaxgd.data.dataset import Part
 from jaxgd.data.digits import load_digits
@@ -100,14 +99,14 @@ def _are_transposed_digits(part: Part) -> bool:
 
 
 @functools.cache
-def _digit_means() -> Float[NDArray[np.float64], "10 8 8"]:
+def _digit_means() -> Float[np.ndarray, "10 8 8"]:
     digits = load_digits().train
     return _class_means(digits.images, digits.labels)
 
 
 def _class_means(
-    images: UInt8[NDArray[np.uint8], "n rows columns"], labels: UInt8[NDArray[np.uint8], " n"]
-) -> Float[NDArray[np.float64], "10 8 8"]:
+    images: UInt8[np.ndarray, "n rows columns"], labels: UInt8[np.ndarray, " n"]
+) -> Float[np.ndarray, "10 8 8"]:
     """Return the mean image of each digit, cropped to its ink, minus the mean of all digits, with mean 0 and norm 1."""
     means = np.stack([_cropped(images[labels == digit].mean(0)) for digit in range(10)])
     means -= means.mean(0)
@@ -116,16 +115,17 @@ def _class_means(
     return means / np.where(norms > 0, norms, 1)
 
 
-def _cropped(mean: Float[NDArray[np.float64], "rows columns"]) -> Float[NDArray[np.float64], "8 8"]:
+def _cropped(mean: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "8 8"]:
     """Return 8×8 samples from the box around the ink of a mean image."""
     ink = mean > mean.max() / 10
     if not ink.any():
         return np.zeros((_SIDE, _SIDE))
     rows, columns = (_samples(np.flatnonzero(ink.any(axis))) for axis in (1, 0))
-    return mean[np.ix_(rows, columns)]
+    samples: Float[np.ndarray, "8 8"] = mean[np.ix_(rows, columns)]
+    return samples
 
 
-def _samples(lines: Int[NDArray[np.int_], " lines"]) -> Int[NDArray[np.int_], " samples"]:
+def _samples(lines: Int[np.ndarray, " lines"]) -> Int[np.ndarray, " samples"]:
     """Return 8 indices at equal distances from the first line to the last."""
     first, end = int(lines[0]), int(lines[-1]) + 1
     return np.asarray(first + (np.arange(0.5, _SIDE) * (end - first) / _SIDE).astype(int))

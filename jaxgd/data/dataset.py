@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 
 from jaxgd.errors import DataError, DtypeError, describe
 from jaxgd.mesh import Placed
@@ -19,8 +18,8 @@ class Part(NamedTuple):
         labels: Class of each image, `uint8` of shape (n,), in the order of the images.
     """
 
-    images: UInt8[NDArray[np.uint8], "n height width"]
-    labels: UInt8[NDArray[np.uint8], " n"]
+    images: UInt8[np.ndarray, "n height width"]
+    labels: UInt8[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +66,8 @@ class Dataset:
 
 def make_part(
     who: str,
-    images: UInt8[NDArray[np.uint8], "*images"],
-    labels: UInt8[NDArray[np.uint8], "*labels"],
+    images: UInt8[np.ndarray, "*images"],
+    labels: UInt8[np.ndarray, "*labels"],
     *,
     images_name: str = "images",
     labels_name: str = "labels",

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 
 from jaxgd.data.dataset import Dataset, Part, make_dataset
 from jaxgd.data.idx import read_idx
@@ -45,7 +44,7 @@ def load_digits() -> Dataset:
     return make_dataset("load_dataset", "digits", train, validation, test, classes=10)
 
 
-def read_original() -> tuple[UInt8[NDArray[np.uint8], "1797 8 8"], UInt8[NDArray[np.uint8], " 1797"]]:
+def read_original() -> tuple[UInt8[np.ndarray, "1797 8 8"], UInt8[np.ndarray, " 1797"]]:
     """Read the original values, 0 to 16, and the labels, in the order of the source.
 
     >>> values, labels = read_original()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 
 from jaxgd.data.conventions import follow_conventions, require_conventions
 from jaxgd.data.dataset import Dataset, Part, make_dataset, make_part
@@ -96,7 +95,7 @@ def _read_part(images: list[Path], labels: list[Path]) -> Part:
     return make_part("load_idx", _read(images), _read(labels), images_name=str(images[0]), labels_name=str(labels[0]))
 
 
-def _read(paths: list[Path]) -> UInt8[NDArray[np.uint8], "*shape"]:
+def _read(paths: list[Path]) -> UInt8[np.ndarray, "*shape"]:
     """Return the array in a file. If the file is present both unpacked and gzipped, both must hold the same array."""
     array = read_idx(paths[0])
     if len(paths) > 1 and not np.array_equal(array, read_idx(paths[1])):

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 
 from jaxgd.errors import DataError, DtypeError, RangeError, describe
 from jaxgd.files import as_path, read_file, read_head, write_atomically
@@ -35,7 +34,7 @@ _MOST = 2**32  # largest size of a file in bytes, both gzipped and unpacked
 _HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
 
 
-def read_idx(path: str | os.PathLike[str]) -> UInt8[NDArray[np.uint8], "*shape"]:
+def read_idx(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
     """Read the array in an IDX file of unsigned bytes, gzipped or not.
 
     The first bytes of the file show if it is gzipped; the name of the file does not matter. The whole file is checked
@@ -64,7 +63,7 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[NDArray[np.uint8], "*shape"]
     return parse_idx(read_bytes(path), path)
 
 
-def write_idx(path: str | os.PathLike[str], array: UInt8[NDArray[np.uint8], "*shape"]) -> None:
+def write_idx(path: str | os.PathLike[str], array: UInt8[np.ndarray, "*shape"]) -> None:
     """Write an array of unsigned bytes as an IDX file, gzipped if the name ends in `.gz`.
 
     Equal arrays give equal files, byte for byte. The file appears under its name only when it is complete.
@@ -143,7 +142,7 @@ def is_gzip(content: bytes) -> bool:
     return content.startswith(_GZIP)
 
 
-def parse_idx(content: bytes, path: str | os.PathLike[str]) -> UInt8[NDArray[np.uint8], "*shape"]:
+def parse_idx(content: bytes, path: str | os.PathLike[str]) -> UInt8[np.ndarray, "*shape"]:
     """Return the array in the content of an IDX file. Error messages name `path`."""
     unpack: Callable[[bytes, int], bytes | bytearray] = _gunzip if is_gzip(content) else _first_bytes
     try:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 
 from jaxgd.data.dataset import Dataset, Part, make_dataset
 from jaxgd.data.fetch import download, find_cached
@@ -230,7 +229,7 @@ def _check(name: str, source: Source, contents: dict[Path, bytes]) -> str | None
 def _build(name: str, source: Source, contents: dict[Path, bytes]) -> Dataset:
     """Parse the files, check their shapes and split them. The splits are views of the bytes read."""
     shapes = ((source.train, *_SIZE), (source.train,), (source.test, *_SIZE), (source.test,))
-    arrays: list[UInt8[NDArray[np.uint8], "*shape"]] = []
+    arrays: list[UInt8[np.ndarray, "*shape"]] = []
     for (path, content), shape in zip(contents.items(), shapes, strict=True):
         array = parse_idx(content, path)
         if array.shape != shape:

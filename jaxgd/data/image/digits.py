@@ -23,7 +23,7 @@ _MOST = 100  # digits in a picture, at most
 _SMOOTH_SIDE = 40  # a smaller picture is not smoothed: its strokes may be one pixel wide
 
 
-_Labels = Int[NDArray[np.int_], "_ _"]
+_Labels = Int[np.ndarray, "_ _"]
 
 
 class Digit(NamedTuple):
@@ -46,7 +46,7 @@ class _Group(NamedTuple):
     """Connected ink: its number in the array of labels, its box and the sum of its ink."""
 
     number: int
-    box: Int[NDArray[np.int_], " 4"]  # top, left, bottom, right
+    box: Int[np.ndarray, " 4"]  # top, left, bottom, right
     mass: float
 
     @property
@@ -104,7 +104,7 @@ def find_digits(picture: Picture) -> list[Digit]:
 
 def _groups(
     ink: Gray,
-) -> tuple[Int[NDArray[np.int_], "height width"], list[_Group], bool]:
+) -> tuple[Int[np.ndarray, "height width"], list[_Group], bool]:
     """Return the labels of the pixels, the groups that may be digits, and True if other groups were left out."""
     from scipy import ndimage
 
@@ -142,7 +142,7 @@ def _is_frame(labels: _Labels, group: _Group) -> bool:
     return bool((inside == group.number).sum() <= 0.02 * whole)
 
 
-def _near(mask: Bool[NDArray[np.bool_], "height width"]) -> Bool[NDArray[np.bool_], "height width"]:
+def _near(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
     """Add the pixels within two pixels of a mask, so that its soft edges belong to it."""
     from scipy import ndimage
 
@@ -182,7 +182,7 @@ def _merged(digits: list[list[_Group]]) -> list[list[_Group]]:
         digits = merged
 
 
-def _are_one(a: Int[NDArray[np.int_], "... 4"], b: Int[NDArray[np.int_], "... 4"]) -> Bool[NDArray[np.bool_], "..."]:
+def _are_one(a: Int[np.ndarray, "... 4"], b: Int[np.ndarray, "... 4"]) -> Bool[np.ndarray, "..."]:
     """Return True for two boxes that share columns, or nearly do, and are not far apart in their rows."""
     # Negative where the boxes overlap.
     apart = np.maximum(a[..., :2], b[..., :2]) - np.minimum(a[..., 2:], b[..., 2:])
@@ -190,12 +190,12 @@ def _are_one(a: Int[NDArray[np.int_], "... 4"], b: Int[NDArray[np.int_], "... 4"
     return np.asarray((apart[..., 1] < _GAP * height) & (apart[..., 0] < _BREAK * height))
 
 
-def _distance(a: Int[NDArray[np.int_], " 4"], b: Int[NDArray[np.int_], " 4"]) -> float:
+def _distance(a: Int[np.ndarray, " 4"], b: Int[np.ndarray, " 4"]) -> float:
     """Return the distance between two boxes."""
     return float(np.hypot(*np.maximum(0, np.maximum(a[:2] - b[2:], b[:2] - a[2:]))))
 
 
-def _joined(members: list[_Group]) -> Int[NDArray[np.int_], " 4"]:
+def _joined(members: list[_Group]) -> Int[np.ndarray, " 4"]:
     """Return the box around several groups."""
     boxes = np.stack([group.box for group in members])
     return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
@@ -205,7 +205,7 @@ def _cut(
     ink: Gray,
     labels: _Labels,
     members: list[_Group],
-    box: Int[NDArray[np.int_], " 4"],
+    box: Int[np.ndarray, " 4"],
 ) -> Gray:
     """Return the digit alone, with an empty margin. Ink of other groups is erased."""
     margin = 3

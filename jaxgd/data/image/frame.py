@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
-from numpy.typing import NDArray
 
 from jaxgd.errors import DataError, DtypeError, describe
 
@@ -53,7 +52,7 @@ class Frame(NamedTuple):
     slack: float
 
 
-def frame_of(images: UInt8[NDArray[np.uint8], "n height width"]) -> Frame:
+def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
     """Measure the frame of a set of images, from at most 2,000 images, evenly spaced through the set.
 
     The box's aspect ratio is the ratio of the 99th percentiles of ink height and ink width. Its size is such that half
@@ -113,9 +112,7 @@ peak=255, slack=0.5)
     return frame._replace(slack=max(frame.slack, math.ceil(1000 * slack) / 1000))
 
 
-def fit_to_frame(
-    image: UInt8[NDArray[np.uint8], "rows columns"], frame: Frame
-) -> UInt8[NDArray[np.uint8], "height width"]:
+def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt8[np.ndarray, "height width"]:
     """Scale and move the digit in an image to fit the frame.
 
     An image that already fits the frame is returned unchanged. Otherwise, these steps follow:
@@ -176,7 +173,7 @@ def fit_to_frame(
     return framed
 
 
-def _require_bytes(who: str, name: str, x: UInt8[NDArray[np.uint8], "..."], axes: tuple[str, ...]) -> None:
+def _require_bytes(who: str, name: str, x: UInt8[np.ndarray, "..."], axes: tuple[str, ...]) -> None:
     """Raise unless x is a non-empty array of bytes with these axes."""
     if getattr(x, "dtype", None) != np.uint8:
         raise DtypeError(
@@ -189,15 +186,15 @@ def _require_bytes(who: str, name: str, x: UInt8[NDArray[np.uint8], "..."], axes
         )
 
 
-def border_median(images: UInt8[NDArray[np.uint8], "n height width"]) -> UInt8[NDArray[np.uint8], " n"]:
+def border_median(images: UInt8[np.ndarray, "n height width"]) -> UInt8[np.ndarray, " n"]:
     """Return the median of each image's border."""
     border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
     return np.asarray(np.median(border, axis=1).astype(np.uint8))
 
 
 def _ink(
-    images: UInt8[NDArray[np.uint8], "n height width"], paper: UInt8[NDArray[np.uint8], " n"]
-) -> UInt8[NDArray[np.uint8], "n height width"]:
+    images: UInt8[np.ndarray, "n height width"], paper: UInt8[np.ndarray, " n"]
+) -> UInt8[np.ndarray, "n height width"]:
     """Subtract each image's paper, and set faint pixels to 0."""
     paper = paper[:, None, None]
     contrast = images.max(axis=(1, 2), keepdims=True) - paper
@@ -205,7 +202,7 @@ def _ink(
     return np.where(_grown(images > level), np.maximum(images, paper) - paper, np.uint8(0))
 
 
-def _grown(mask: Bool[NDArray[np.bool_], "n height width"]) -> Bool[NDArray[np.bool_], "n height width"]:
+def _grown(mask: Bool[np.ndarray, "n height width"]) -> Bool[np.ndarray, "n height width"]:
     """Add the eight neighbors of every pixel, so that strokes keep their soft edges."""
     tall = mask.copy()
     tall[:, 1:] |= mask[:, :-1]
@@ -216,18 +213,18 @@ def _grown(mask: Bool[NDArray[np.bool_], "n height width"]) -> Bool[NDArray[np.b
     return wide
 
 
-def _projections(ink: UInt8[NDArray[np.uint8], "n height width"]) -> list[Int[NDArray[np.int_], "n _"]]:
+def _projections(ink: UInt8[np.ndarray, "n height width"]) -> list[Int[np.ndarray, "n _"]]:
     """Return the sum of the ink in every row, and in every column."""
     return [ink.sum(axis=2, dtype=np.int64), ink.sum(axis=1, dtype=np.int64)]
 
 
-def _box(ink: UInt8[NDArray[np.uint8], "n height width"]) -> Int[NDArray[np.int_], "n 2 2"]:
+def _box(ink: UInt8[np.ndarray, "n height width"]) -> Int[np.ndarray, "n 2 2"]:
     """Return the bounding box of each image's ink as [[top, left], [bottom, right]], bottom and right exclusive."""
     first, last = zip(*((_first(lines), _first(lines[:, ::-1])) for lines in _projections(ink)), strict=True)
     return np.stack([np.stack(first, axis=1), np.array(ink.shape[1:]) - np.stack(last, axis=1)], axis=1)
 
 
-def _first(lines: Int[NDArray[np.int_], "n _"]) -> Int[NDArray[np.int_], " n"]:
+def _first(lines: Int[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
     """Return the first row or column with ink.
 
     Skip a group of ink that an empty line separates from the rest and that holds at most 0.5% of all ink.
@@ -237,16 +234,16 @@ def _first(lines: Int[NDArray[np.int_], "n _"]) -> Int[NDArray[np.int_], " n"]:
     return np.asarray((skipped * np.arange(1, lines.shape[1] + 1)).max(axis=1))
 
 
-def _middle(box: Int[NDArray[np.int_], "n 2 2"]) -> Float32[NDArray[np.float32], "n 2"]:
+def _middle(box: Int[np.ndarray, "n 2 2"]) -> Float32[np.ndarray, "n 2"]:
     return np.asarray((box[:, 0] + box[:, 1] - 1) / 2, np.float32)
 
 
-def _center_of_mass(ink: UInt8[NDArray[np.uint8], "n height width"]) -> Float32[NDArray[np.float32], "n 2"]:
+def _center_of_mass(ink: UInt8[np.ndarray, "n height width"]) -> Float32[np.ndarray, "n 2"]:
     centers = [lines @ np.arange(lines.shape[1]) / lines.sum(axis=1) for lines in _projections(ink)]
     return np.stack(centers, axis=1).astype(np.float32)
 
 
-def _distance(ink: UInt8[NDArray[np.uint8], "n height width"], frame: Frame) -> Float32[NDArray[np.float32], " n"]:
+def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32[np.ndarray, " n"]:
     """Return each image's distance to the frame: the largest of the differences in size, row and column."""
     box = _box(ink)
     excess = (box[:, 1] - box[:, 0] - [frame.box_height, frame.box_width]).max(axis=1)
@@ -255,7 +252,7 @@ def _distance(ink: UInt8[NDArray[np.uint8], "n height width"], frame: Frame) -> 
     return np.asarray(np.maximum(np.abs(excess), off), np.float32)
 
 
-def _resampling(old: int, new: int) -> Float32[NDArray[np.float32], "new old"]:
+def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
     """Return the weight of each old pixel in each new pixel: the overlap of the old pixel with a footprint.
 
     The footprint of a new pixel is centered on it. Its width is the larger of the widths of a new and an old

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jaxgd.data.image.frame import FAINT, border_median
 
-Gray = UInt8[NDArray[np.uint8], "_ _"]  # axes without names, because one function may use several sizes
+Gray = UInt8[np.ndarray, "_ _"]  # axes without names, because one function may use several sizes
 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4

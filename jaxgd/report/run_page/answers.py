@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 
 from jaxgd.report.run_page.facts import RunFacts, why_no_drawing
 from jaxgd.report.run_page.pixels import ink_url
@@ -39,7 +38,7 @@ def _examined(facts: RunFacts) -> str:
     return f"The {n:,} {SPLITS[facts.examined.split]} images of {text(facts.examined.data)}."
 
 
-def _matrix(matrix: Int[NDArray[np.int_], "k k"], class_accuracy: Float[NDArray[np.float64], " k"], first: int) -> str:
+def _matrix(matrix: Int[np.ndarray, "k k"], class_accuracy: Float[np.ndarray, " k"], first: int) -> str:
     k = len(matrix)
     off = max(int((matrix * (1 - np.eye(k, dtype=int))).max()), 1)
     rows = []

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 480, 280
 LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 12, 12, _HEIGHT - 40
@@ -19,12 +18,12 @@ class Curve(NamedTuple):
     """A line of a chart: the CSS class that colors it, and its value at each epoch. The line leaves out NaN."""
 
     name: str
-    y: Float[NDArray[np.float64], " epochs"]
+    y: Float[np.ndarray, " epochs"]
 
 
 def chart(
     label: str,
-    epochs: Float[NDArray[np.float64], " epochs"],
+    epochs: Float[np.ndarray, " epochs"],
     curves: Sequence[Curve],
     *,
     accuracy: bool = False,
@@ -113,7 +112,7 @@ class _Axis(NamedTuple):
         return math.log10(value) if self.kind == "log" else value
 
 
-def _costs(values: Float[NDArray[np.float64], " n"]) -> _Axis:
+def _costs(values: Float[np.ndarray, " n"]) -> _Axis:
     least, most = float(values.min()), float(values.max())
     if least <= 0 or most < 2 * least:
         return _linear(least, most)
@@ -129,7 +128,7 @@ def _linear(least: float, most: float) -> _Axis:
     return _Axis(low, high, [(mark, f"{mark:.6g}") for mark in marks], "linear")
 
 
-def _accuracies(values: Float[NDArray[np.float64], " n"]) -> _Axis:
+def _accuracies(values: Float[np.ndarray, " n"]) -> _Axis:
     errors = np.sort(1 - values)
     positive = errors[errors > _EXACT]
     # An error of 0 has no logarithm: draw it at half of the smallest other error.

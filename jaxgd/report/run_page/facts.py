@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 
 from jaxgd.activations import name_of
 from jaxgd.assessment import Assessment
@@ -30,7 +29,7 @@ class Examined(NamedTuple):
 
     data: str
     split: str
-    images: UInt8[NDArray[np.uint8], "n height width"]
+    images: UInt8[np.ndarray, "n height width"]
     assessment: Assessment
 
 
@@ -55,7 +54,7 @@ class RunFacts(NamedTuple):
     network_sha256: str
     command: str
     resume: str
-    metrics: dict[str, Float[NDArray[np.float64], "epochs ..."]] | None
+    metrics: dict[str, Float[np.ndarray, "epochs ..."]] | None
     examined: Examined | None
     notes: list[str]
 

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 from jaxgd.files import read_file, unique
 
 _LARGEST = 2**28  # limit on metrics.jsonl, in bytes
 
 
-def read_metrics(path: Path) -> dict[str, Float[NDArray[np.float64], "epochs ..."]]:
+def read_metrics(path: Path) -> dict[str, Float[np.ndarray, "epochs ..."]]:
     """Return the columns of a run's metrics.jsonl, with NaN for values that were not evaluated.
 
     A run that is still training may have written only a part of its last line. Such a line is left out. Columns without

@@ -5,13 +5,12 @@ import io
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
 
 # Colors of weights above and below 0. The opacity shows the size of the weight. Both colors suit light and dark pages.
 _POSITIVE, _NEGATIVE = (230, 97, 0), (53, 132, 228)
 
 
-def ink_url(image: UInt8[NDArray[np.uint8], "height width"]) -> str:
+def ink_url(image: UInt8[np.ndarray, "height width"]) -> str:
     """Return an image of ink as a data URL. The pixels are black, with the ink as their opacity.
 
     >>> ink_url(np.zeros((2, 2), np.uint8))[:22]
@@ -20,7 +19,7 @@ def ink_url(image: UInt8[NDArray[np.uint8], "height width"]) -> str:
     return _url(np.stack([np.zeros_like(image), image], axis=-1), "LA")
 
 
-def weights_url(w: Float[NDArray[np.float64], "height width"], largest: float) -> str:
+def weights_url(w: Float[np.ndarray, "height width"], largest: float) -> str:
     """Return an image of weights as a data URL: orange above 0, blue below 0, and opaque for sizes from `largest` on.
 
     >>> weights_url(np.zeros((2, 2)), 1.0)[:22]
@@ -31,7 +30,7 @@ def weights_url(w: Float[NDArray[np.float64], "height width"], largest: float) -
     return _url(np.concatenate([colors, opacity[..., None]], axis=-1), "RGBA")
 
 
-def _url(pixels: UInt8[NDArray[np.uint8], "height width channels"], mode: str) -> str:
+def _url(pixels: UInt8[np.ndarray, "height width channels"], mode: str) -> str:
     from PIL import Image
 
     content = io.BytesIO()
@@ -40,7 +39,7 @@ def _url(pixels: UInt8[NDArray[np.uint8], "height width channels"], mode: str) -
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def float_text(x: Float[NDArray[np.float64], "*shape"]) -> str:
+def float_text(x: Float[np.ndarray, "*shape"]) -> str:
     """Return an array as base64 of little-endian float32.
 
     >>> float_text(np.array([1.0]))
@@ -49,7 +48,7 @@ def float_text(x: Float[NDArray[np.float64], "*shape"]) -> str:
     return base64.b64encode(np.asarray(x).astype("<f4").tobytes()).decode()
 
 
-def byte_text(x: UInt8[NDArray[np.uint8], "*shape"]) -> str:
+def byte_text(x: UInt8[np.ndarray, "*shape"]) -> str:
     """Return an array of bytes as base64.
 
     >>> byte_text(np.array([0, 255], np.uint8))
