@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Concatenate, Literal, ParamSpec, Protocol, overload
+    from typing import Concatenate, Literal, ParamSpec, Protocol, TypedDict, Unpack, overload
     from typing import Generic as Generic
 
     import numpy as np
@@ -61,34 +61,23 @@ if TYPE_CHECKING:
 
     def custom_vmap(fun: Callable[P, R]) -> Batchable[P, R]: ...
 
+    class JitOptions(TypedDict, total=False):
+        """The options of `jit`."""
+
+        static_argnums: Numbers
+        static_argnames: Names
+        donate_argnums: Numbers
+        donate_argnames: Names
+        in_shardings: object
+        out_shardings: object
+        keep_unused: bool
+        inline: bool
+        compiler_options: dict[str, Any] | None
+
     @overload
-    def jit(
-        fun: Callable[P, R],
-        /,
-        *,
-        static_argnums: Numbers = ...,
-        static_argnames: Names = ...,
-        donate_argnums: Numbers = ...,
-        donate_argnames: Names = ...,
-        in_shardings: object = ...,
-        out_shardings: object = ...,
-        keep_unused: bool = ...,
-        inline: bool = ...,
-        compiler_options: dict[str, Any] | None = ...,
-    ) -> Jitted[P, R]: ...
+    def jit(fun: Callable[P, R], /, **options: Unpack[JitOptions]) -> Jitted[P, R]: ...
     @overload
-    def jit(
-        *,
-        static_argnums: Numbers = ...,
-        static_argnames: Names = ...,
-        donate_argnums: Numbers = ...,
-        donate_argnames: Names = ...,
-        in_shardings: object = ...,
-        out_shardings: object = ...,
-        keep_unused: bool = ...,
-        inline: bool = ...,
-        compiler_options: dict[str, Any] | None = ...,
-    ) -> Callable[[Callable[P, R]], Jitted[P, R]]: ...
+    def jit(**options: Unpack[JitOptions]) -> Callable[[Callable[P, R]], Jitted[P, R]]: ...
     def jit(*args: object, **kwargs: object) -> object: ...
 
     def vmap(

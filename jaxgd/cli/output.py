@@ -79,7 +79,7 @@ def one_line(message: str) -> str:
 
 
 class Speaker:
-    """The index of this process in a job, which decides what it prints.
+    """The index of this process in a job. The index decides what the process prints.
 
     Attributes:
         process: Index of this process. Process 0 prints everything, and the others only their errors.
