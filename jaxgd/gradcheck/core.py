@@ -15,12 +15,12 @@
 6. The same table of (F(h) + F(−h) − 2F(0))/h gives the gap F′(0+) − F′(0−). F has a kink if the gap exceeds ten times
    its error. If F(h) − F(0) shrinks like hᵖ, F has a jump for p = 0, and an infinite slope for p below 0.95.
 7. The noise of a claim is its change when x moves by one rounding.
-8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten times the
-   error of the quotient, thirty times the noise of the claim, and the relative difference that rounding or the user's
-   rtol allows. No claim is wrong if this error and noise exceed half of the gradient. If F computes in a dtype narrower
-   than float64 and changes at no step, a claim whose change rounding would hide is not wrong either. If another accurate
-   entry of the table or the quotients at the smallest steps support the claim, its distance from the quotient counts as
-   the error.
+8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten times
+   the error of the quotient, thirty times the noise of the claim, and the relative difference that rounding or the
+   user's rtol allows. No claim is wrong if this error and noise exceed half of the gradient. If F computes in a dtype
+   narrower than float64 and changes at no step, a claim whose change rounding would hide is not wrong either. If another
+   accurate entry of the table or the quotients at the smallest steps support the claim, its distance from the quotient
+   counts as the error.
 9. A claim is right if it differs by at most the tolerance, and the error and noise are below a thousandth of the
    gradient or below rtol. Otherwise, and at a kink, jump or edge of the domain, the check cannot tell.
 10. A leaf is wrong if the claim is wrong along one direction, unless F varies within the smallest step along another
