@@ -18,9 +18,9 @@
 8. A claim is wrong if it differs from the quotient by more than the tolerance. The tolerance is the sum of ten times
    the error of the quotient, thirty times the noise of the claim, and the relative difference that rounding or the
    user's rtol allows. No claim is wrong if this error and noise exceed half of the gradient. If F computes in a dtype
-   narrower than float64 and changes at no step, a claim whose change rounding would hide is not wrong either. If another
-   accurate entry of the table or the quotients at the smallest steps support the claim, its distance from the quotient
-   counts as the error.
+   narrower than float64 and changes at no step, a claim whose change rounding would hide is not wrong either. If
+   another accurate entry of the table or the quotients at the smallest steps support the claim, its distance from the
+   quotient counts as the error.
 9. A claim is right if it differs by at most the tolerance, and the error and noise are below a thousandth of the
    gradient or below rtol. Otherwise, and at a kink, jump or edge of the domain, the check cannot tell.
 10. A leaf is wrong if the claim is wrong along one direction, unless F varies within the smallest step along another
