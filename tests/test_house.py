@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,6 +146,21 @@ def test_type_checkers_see_the_public_names():
     assert names_for_checkers(checking.body) == {name: entry.module for name, entry in RULES.items()}
     assert {**stub, **dict.fromkeys(RULES, "jaxgd.rules")} == jaxgd._MODULE_OF
     assert set(jaxgd.__all__) == set(jaxgd._MODULE_OF) <= set(dir(jaxgd))
+
+
+@pytest.mark.parametrize(
+    ("files", "entry"),
+    [
+        (("__init__.pyi", "rules/registry.py"), r'(?:^from \S+ import \w+ as |Entry\(")(\w+)'),
+        (("kernels/registry.py",), r'Entry\("(\w+)'),
+    ],
+)
+def test_each_public_name_and_each_backend_has_one_entry(files, entry):
+    """Otherwise one of two entries with the same name would be ignored without an error."""
+    text = "".join((HOME / file).read_text(encoding="utf-8") for file in files)
+    count = Counter(re.findall(entry, text, re.MULTILINE))
+    assert len(count) > 2
+    assert set(count.values()) == {1}
 
 
 @pytest.mark.parametrize("name", WRITTEN)
