@@ -181,7 +181,7 @@ def test_evaluations_are_compared_exactly(old, new, word):
 
 
 def test_correct_images_are_compared_over_seeds():
-    """A loss of two standard deviations over 20 seeds is reported; other seeds of the same distribution are not."""
+    """A mean over 20 seeds that changes by two standard deviations is reported; other seeds alone are not."""
     rng = np.random.default_rng(1)
     rows = lambda mean: [sampled("n", "jaxgd", "correct", "images", rng.normal(mean, 15, 20).round().tolist())]  # noqa: E731
     old = rows(9500)
@@ -542,7 +542,7 @@ def test_table_has_a_line_for_each_variant():
     assert "25% of the peak" in lines[3]
     counts = [evaluations.count_row(f"e/{name}", "a", count, "float64") for name, count in (("b", 15), ("c", None))]
     assert [line.split() for line in table(counts).splitlines()[1:]] == [["float64", "b", "c"], ["a", "15", "–"]]
-    # With thirteen inputs, each has a line, and rows of another quantity follow.
+    # A table of thirteen inputs has one line for each input. The rows of another quantity follow.
     counts = [evaluations.count_row(f"e/{i}", v, 15 + i, "float64") for i in range(13) for v in ("a", "b")]
     counts += [row(case="e", variant="a", quantity="reached", value=1, unit="problems", precision="float64")]
     lines = [line.split() for line in table(counts).splitlines()[1:]]

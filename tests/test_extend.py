@@ -10,7 +10,7 @@ import pages
 import pytest
 
 TEXT = (pages.ROOT / "docs/extend.md").read_text(encoding="utf-8")
-# A block is the content of a new file, or a change of a file: new lines next to a line that the file has.
+# A Python block is a new file. A diff block adds the lines with "+" to an existing file, next to the line without "+".
 BLOCK = re.compile(r"(?ms)^```(?:py\n# |diff\n--- )(\S+)\n(.*?)^```$")
 COMMAND = re.compile(r"(?m)^\$ jaxgd (.*)$")
 

@@ -1,4 +1,4 @@
-"""Losses and layers of the fresh cases."""
+"""Losses and layers for the cases of `fresh.py`."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Draws, right hand-written rules, and further functions of the fresh cases."""
+"""Random draws, right hand-written rules, and further functions for the cases of `fresh.py`."""
 
 import functools
 from typing import TypedDict

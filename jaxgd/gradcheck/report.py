@@ -12,7 +12,7 @@ from jaxgd.gradcheck.verdicts import ADVICE, Cause, Verdict
 
 # Advice for the patterns that begin with these words.
 _PATTERNS = {
-    "the whole leaf should be zero": "If another derivative is intended, pass the function that has it as reference",
+    "the whole leaf should be zero": "To check another derivative, pass a function with that derivative as reference=",
     "the leaf is right in symmetric directions": "To check these alone, check f((a + a.T)/2) as a function of a",
 }
 # A smaller relative difference may come from an iteration that stopped at its tolerance.

@@ -29,8 +29,8 @@ COLUMNS = (
     *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),
     "step_norm",
 )
-# When networks have ended, compile a smaller program for the others if it saves this many products of a weight and an
-# example. These products take about two seconds on a CPU, as long as a compilation.
+# When networks have ended, a smaller program for the others is compiled if it saves more multiplications of the forward
+# pass than this. They take about two seconds on a CPU, as long as a compilation.
 _WORTH = 3e9
 # The placement of arrays on several devices: a part of the networks on each device, or the same data on each device.
 _NETWORKS, _SAME = P("networks"), P()  # type: ignore[no-untyped-call]
@@ -103,8 +103,9 @@ def advance(
         progress: The first networks, or the state at which an earlier call stopped.
         splits: The examples.
         config: The static configuration of an epoch.
-        after_epoch: A function that is called after each epoch. Its arguments are the number of epochs done, summed
-            over the networks, and a function that returns the state. It returns True to stop.
+        after_epoch: A function that is called after each epoch. Its arguments are the sum over the networks of the
+            epochs done, where an ended network counts as if it had made all epochs, and a function that returns the
+            state. It returns True to stop.
 
     Returns:
         The state at the end.

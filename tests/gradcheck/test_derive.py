@@ -39,7 +39,7 @@ def test_an_exception_is_one_line():
 def test_single_elements_use_the_first_cotangent():
     shared = Shared([X], [], [np.ones((4, 3))], [np.ones((3, 1))])
     batch = points(shared, 0, np.arange(4), 0, 3, 0.5, 1j)
-    # The last of the directions moves one element at a time.
+    # The last direction stands for single elements; the others use the cotangents 0, 1 and 2.
     assert batch.cotangent.tolist() == [0, 1, 2, 0]
     assert batch.phase.dtype == complex
     assert batch.t.tolist() == [0.5] * 4
@@ -54,7 +54,7 @@ def derived(f, x, **options):
 
 
 def test_autodiff_is_projected_on_the_directions():
-    """The gradient of Σx² is 2x. It moves by a rounding when x does, and is linear in the cotangent w."""
+    """The gradient of Σx² is 2x times the cotangent. A change of x by a rounding error changes it as little."""
     d = derived(squares, X)
     assert [x.name for x in d.claims] == ["autodiff"]
     x = np.asarray(X, float)

@@ -102,7 +102,8 @@ def commands(*flags: str) -> Commands:
         units[name] = [*compile_, *isa, f"-DJAXGD_ISA={name}", f"-DJAXGD_LANES={lanes}", "-c", "kernels.cc"]
     link = [*compiler(), "-shared", "-pthread", *more, *shlex.split(os.environ.get("LDFLAGS", ""))]
     if "clang" not in about[0] and not any(flag.startswith("-fsanitize") for flag in more):
-        # A host that runs the library may have an older libstdc++, so link it statically. Its libgcc is recent enough.
+        # A host that runs the library may have an older libstdc++, so link it statically. libgcc stays dynamic:
+        # the library needs only old symbols of it.
         link.append("-static-libstdc++")
         if "linux" in about[1]:
             # Drop the unused parts of libstdc++, which need a newer glibc, and hide the rest from other libraries.

@@ -66,7 +66,7 @@ function drawLine(image, [x0, y0], [x1, y1], radius) {
 }
 
 // The functions below repeat the steps of `fit_to_frame` in jaxgd/data/image, and give the same image. They do not
-// remove paper and faint marks, because a drawing has neither.
+// remove a background and faint marks, because a drawing has neither.
 const SPECK = 0.005, LEAST_CONTRAST = 16;
 
 // Return the drawing in the frame of the training images, or null if it has no ink.
