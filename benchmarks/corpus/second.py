@@ -16,7 +16,7 @@ from .kinds import with_jvp, with_vjp
 
 
 class Order(TypedDict):
-    """A keyword argument of `Case`: options of the checker."""
+    """The keyword argument `options` of `Case`, which holds options of the checker."""
 
     options: dict[str, int]
 
