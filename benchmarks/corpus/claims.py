@@ -98,7 +98,7 @@ def spectrum_gradient(halved: bool) -> Callable[[Array], Array]:
 
 
 def fft_along(*axes: int) -> Callable[..., tuple[Array, Array]]:
-    """Return the forward mode of the transform along axis 0, with tangents transformed along these axes."""
+    """Return a forward mode of the Fourier transform along axis 0 that transforms the tangents along these axes."""
     return lambda primals, tangents: (jnp.fft.fft(primals[0], axis=0), jnp.fft.fftn(tangents[0], axes=axes))
 
 

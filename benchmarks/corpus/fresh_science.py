@@ -160,7 +160,7 @@ def rayleigh(x: Array, a: Array, b: Array) -> Array:
 
 
 def page_rank(w: Array, damping: Array) -> Array:
-    """Return ranks of pages after 30 steps, for link weights w."""
+    """Return the ranks of pages after 30 steps of the power method, for link weights w."""
     p, n = nn.softmax(w, axis=0), len(w)
     return fori_loop(0, 30, lambda _, r: damping * p @ r + (1 - damping) / n, jnp.full(n, 1 / n, w.dtype))
 

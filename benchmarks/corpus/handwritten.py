@@ -45,7 +45,7 @@ def other_value(off: float) -> Callable[..., Array]:
 
 
 def above(least: float) -> Callable[..., Array]:
-    """Return Σ x⁴. Its rule multiplies by ones in float32, and its gradient is 0 for x up to `least`."""
+    """Return Σ x⁴. Its rule multiplies by ones in float32, and returns the gradient 0 for x up to `least`."""
 
     def backward(x: Array, g: Array) -> tuple[Array]:
         return (g * 4 * jnp.where(x > least, x**3, 0) * jnp.ones(3, jnp.float32),)

@@ -80,7 +80,7 @@ class Run:
             self._stamp["host"]["rehearsal"] = True
 
     def do(self, task: Task) -> None:
-        """Run a task, unless a requirement is missing. Print and store its result."""
+        """Run a task, unless it is skipped or cannot run. Print and store its result."""
         left = self._end - time.monotonic()
         if reason := self.why_skipped(task):
             self._finish(Result(task, "skipped", 0.0, reason))
