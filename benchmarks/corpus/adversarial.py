@@ -1,4 +1,4 @@
-"""Cases that are hard for a checker, each with the verdicts that are true."""
+"""Cases that are hard for a checker, each with its allowed verdicts."""
 
 import dataclasses
 

@@ -37,7 +37,7 @@ def cho_solve(a: Array, b: Array) -> Array:
 
 
 def linear_solve(a: Array, b: Array) -> Array:
-    """Return a⁻¹b for symmetric a, with a solver that autodiff does not differentiate."""
+    """Return s⁻¹b for the symmetric part s of a, with a solver that autodiff does not differentiate."""
     a = symmetric(a)
     solve = partial(lax.custom_linear_solve, lambda x: a @ x, symmetric=True)
     x: Array = solve(b, lambda _, b: cho_solve(a, b))

@@ -29,7 +29,7 @@ class Case:
         jvp: A claimed forward mode, like `jax.jvp`; None for autodiff's.
         options: Further keyword arguments of the checker, such as order, rtol or has_aux.
         settings: JAX's settings for the draw and the check: names of its context managers, and their values.
-        kind: The kind of a wrong derivative; empty for other cases.
+        kind: The kind of a wrong derivative; empty if the case has no kind.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Case:
 
 
 class More(TypedDict, total=False):
-    """The optional attributes of a case."""
+    """The optional attributes of a case, without `expected` and `cause`."""
 
     argnums: int | tuple[int, ...]
     gradient: Callable[..., object]
@@ -77,5 +77,5 @@ def wrong(name: str, f: Callable[..., object], draw: Draw, **more: Unpack[More])
 
 
 def undecided(name: str, f: Callable[..., object], draw: Draw, cause: str = "kink", **more: Unpack[More]) -> Case:
-    """Return a case at a point without a derivative: a checker must answer "cannot tell" and name this cause."""
+    """Return a case in which a checker must answer "cannot tell" and name this cause (any cause if empty)."""
     return Case(name, f, draw, (CANNOT_TELL,), cause, **more)

@@ -49,7 +49,7 @@ def waves_gradient(p: Tree) -> Tree:
 
 
 def poisson(e: Array) -> Array:
-    """Return ‖u‖²/2 for the solution u of a chain of springs with stiffness e."""
+    """Return ‖u‖²/2 for the solution u of (K + diag e) u = 1, where K is the stiffness of a chain of springs."""
     return square(solve(jnp.asarray(CHAIN, e.dtype) + jnp.diag(e), jnp.ones_like(e))) / 2
 
 
@@ -98,7 +98,7 @@ def spectrum_gradient(halved: bool) -> Callable[[Array], Array]:
 
 
 def fft_along(*axes: int) -> Callable[..., tuple[Array, Array]]:
-    """Return the forward mode of the transform along axis 0, with tangents transformed along these axes."""
+    """Return a forward mode of the Fourier transform along axis 0 that transforms the tangents along these axes."""
     return lambda primals, tangents: (jnp.fft.fft(primals[0], axis=0), jnp.fft.fftn(tangents[0], axes=axes))
 
 
@@ -107,7 +107,7 @@ def upper_solve(a: Array) -> Array:
 
 
 def upper_solve_gradient(a: Array) -> Array:
-    """Return a gradient that is nonzero in the triangle that f does not read."""
+    """Return a gradient of `upper_solve` that is nonzero in the triangle that `upper_solve` does not read."""
     x = linalg.solve_triangular(a, jnp.ones(2, a.dtype), lower=False)
     return -jnp.outer(linalg.solve_triangular(a, 2 * x, trans=1, lower=False), x)
 

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
-# An array, a number, or a list of numbers or of such lists.
+# An array, a number, or a nested list of numbers.
 Values = ArrayLike | Sequence["Values"]
 Args = tuple[object, ...]
 Draw = Callable[[np.random.Generator, DTypeLike], Args]
@@ -47,7 +47,7 @@ def tree(make: Callable[..., object], *draws: Draw) -> Draw:
 
 
 def fixed(*values: Values) -> Draw:
-    """Return these floats at every draw."""
+    """Return these values at every draw, converted by `array`."""
     return lambda rng, dtype: tuple(array(value, dtype) for value in values)
 
 
@@ -123,7 +123,7 @@ def apart(n: int = 5) -> Draw:
 
 
 def matrix(n: int = 3) -> Draw:
-    """Draw a random square matrix with a large diagonal, and with a condition number below about 20."""
+    """Draw a random square matrix with a large diagonal, and almost always with a condition number below 20."""
     return arrays(lambda rng, s: rng.normal(size=s) + 4 * np.diag(rng.choice([-1.0, 1.0], n)), (n, n))
 
 

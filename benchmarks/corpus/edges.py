@@ -23,7 +23,7 @@ norm: Callable[..., Array] = jnp.linalg.norm
 
 
 def safe_norm(x: Array) -> Array:
-    """Return ‖x‖, with the gradient 0 at 0."""
+    """Return ‖x‖. `norm_by_convention` is this function with the gradient 0 at 0."""
     return jnp.sqrt(jnp.sum(x**2))
 
 
@@ -36,7 +36,7 @@ norm_by_convention = with_jvp(safe_norm, safe_norm_tangent)
 
 
 def distances(length: Callable[[Array], Array]) -> Callable[..., Array]:
-    """Return the sum of the distances of all pairs, also of each atom from itself."""
+    """Return a function: the sum of the distances of all pairs of atoms, also of each atom from itself."""
     return lambda x: jnp.sum(vmap(vmap(length))(x[:, None] - x[None, :]))
 
 
@@ -51,7 +51,7 @@ def through_eigenvectors(eigh: Callable[[Array], tuple[Array, Array]]) -> Callab
 
 
 def masked_tangent(a: Array, da: Array) -> tuple[Array, Array]:
-    """Return the tangent of eigenvalues and eigenvectors, without the pairs of equal eigenvalues."""
+    """Return the tangents of eigenvalues and eigenvectors. For a pair of equal eigenvalues, the term is 0."""
     w, v = eigh(a)
     gap = w[None, :] - w[:, None]
     near = jnp.abs(gap) < 1e-8
@@ -65,7 +65,7 @@ WINDOWS = lax.ScatterDimensionNumbers((1,), (), (0,))
 
 
 def largest_scattered(*places: int) -> Callable[..., Array]:
-    """Return a weighted sum of an array after a scatter of maxima to these indices, clipped to the array."""
+    """Return a function that scatters maxima to these indices, clipped to the array's bounds, and sums with weights."""
 
     def f(t: Array) -> Array:
         x, at = jnp.array([1, 3, 4], t.dtype), jnp.array(places, jnp.int32)[:, None]
@@ -76,7 +76,7 @@ def largest_scattered(*places: int) -> Callable[..., Array]:
 
 
 def overlapping(u: Array) -> Array:
-    """Return the product of an array and overlapping windows, although the windows are declared to be unique."""
+    """Multiply windows of an array by u. The windows overlap, although the call declares unique indices."""
     at = jnp.array([[2], [3], [4]], jnp.int32)
     x = jnp.arange(1, 11, dtype=u.dtype)
     return lax.scatter_mul(x, at, u, WINDOWS, mode="clip", unique_indices=True)
@@ -139,7 +139,7 @@ EDGES = (
     Case("norm at 0 plus a smooth leaf", lambda x, y: norm(x) + jnp.sum(jnp.sin(y)), fixed(np.zeros(3), V), NOT_RIGHT),
     undecided("norm at 0, gradient 0 by convention", norm_by_convention, ZEROS),
     Case("norm by convention, away from 0", norm_by_convention, fixed([1.0, -2.0, 0.5])),
-    # f is 0 for every a, so NaN is wrong in a. In x, f has a kink.
+    # At x = 0, f is 0 for every a, so NaN is wrong as the derivative for a. In x, f has a kink.
     Case("norm of a·0", lambda a, x: norm(a * x), fixed(1.3, [0.0, 0.0]), NOT_RIGHT),
     wrong("distances, also of atoms from themselves", distances(norm), ATOMS),
     Case("distances, with a norm by convention", distances(norm_by_convention), ATOMS),
@@ -173,7 +173,7 @@ EDGES = (
          fixed([2.0, 0.0, 5.0]), NOT_RIGHT),
     wrong("exp of a matrix by eigenvectors, two eigenvalues equal", through_eigenvectors(eigh), TWICE),
     wrong("exp of a matrix by masked eigenvectors", through_eigenvectors(masked_eigh), TWICE),
-    # NaN if both eigenvalues are equal after rounding, otherwise right.
+    # The derivative is NaN if the two equal eigenvalues are equal after rounding too. Otherwise it is right.
     Case("eigenvector of the eigenvalue that is alone", lambda a: jnp.linalg.eigh(a)[1][:, 2] ** 2
          * jnp.arange(1, 4, dtype=a.dtype), fixed([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [1.0, 1.0, 2.0]]),
          (RIGHT, IS_WRONG)),

@@ -15,7 +15,7 @@ from .typed import custom_root
 
 
 def runge_kutta(v: Array, rate: Array) -> Array:
-    """Return the state of the pendulum v″ = −rate sin v after ten steps of the classical Runge–Kutta method."""
+    """Return v = (θ, θ′) of the pendulum θ″ = −rate sin θ after ten steps of the classical Runge–Kutta method."""
 
     def slope(v: Array) -> Array:
         return jnp.stack([v[1], -rate * jnp.sin(v[0])])

@@ -1,4 +1,4 @@
-"""Mistakes of the fresh cases: a term, a factor or a path is missing, or a rule fits a slightly different function."""
+"""Mistakes for `fresh_wrong`: a term, a factor or a path is missing, or a rule fits a slightly different function."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -24,7 +24,7 @@ stop = lax.stop_gradient
 
 
 def as_if(f: Callable[..., R], other: Callable[..., object], *places: int) -> Callable[..., R]:
-    """Return f with the reverse mode of another function, for the arguments at these positions or for all arguments."""
+    """Return f with the cotangents of another function for the arguments at these positions, by default for all."""
 
     def backward(*args: object) -> tuple[Array, ...]:
         found, mistaken = pulled(f, args[:-1], args[-1]), pulled(other, args[:-1], args[-1])
@@ -161,7 +161,7 @@ def kalman_fixed(log_q: Array, log_r: Array, y: Array) -> Array:
 
 
 def smooth(mode: str) -> Callable[..., Array]:
-    """Return a moving mean of five, padded at the ends in this mode."""
+    """Return the moving mean of five elements, padded at both ends in this mode."""
     return lambda x: jnp.convolve(jnp.pad(x, 2, mode=mode), jnp.full(5, 0.2, x.dtype), "valid")
 
 
@@ -185,7 +185,7 @@ def untransposed(a: Array, b: Array) -> Array:
 
 
 def mixture_prior(g: Array, logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
-    """Return the gradient of the means with prior in place of posterior weights, for a cotangent of 1."""
+    """Return the means' cotangents for a cotangent of 1. Prior weights take the place of posterior weights."""
     return jnp.mean(nn.softmax(logits) * (x[:, None] - mean) * jnp.exp(-2 * log_scale), 0)
 
 
@@ -225,7 +225,7 @@ def equilibrium_untransposed(w: Array, x: Array, g: Array) -> Pair:
 
 
 def ode_late(a: Array, x: Array, g: Array) -> Pair:
-    """Return the cotangents of Euler's steps from the states after each step."""
+    """Return the cotangents of Euler's steps from the state after each step, in place of the state before it."""
     states = lax.scan(lambda x, _: (x + 0.1 * a @ x,) * 2, x, None, 10)[1]
     g, da = lax.scan(lambda g, x: (g + 0.1 * a.T @ g, 0.1 * jnp.outer(g, x)), g, states, reverse=True)
     return jnp.sum(da, 0), g

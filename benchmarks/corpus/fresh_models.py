@@ -1,4 +1,4 @@
-"""Losses and layers for the cases of `fresh.py`."""
+"""Losses and layers for the cases of `fresh_right` and `fresh_wrong`."""
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def gaussian_loss(mean: Array, log_variance: Array, y: Array) -> Array:
 
 
 def forward_algorithm(start: Array, move: Array, emit: Array) -> Array:
-    """Return the log likelihood of a hidden Markov model, from logits of the start, the moves and the emissions."""
+    """Return a hidden Markov model's log likelihood, from logits of start and moves, and log emission densities."""
     a = nn.log_softmax(move)
 
     def step(alpha: Array, e: Array) -> tuple[Array, None]:
@@ -92,7 +92,7 @@ def sinkhorn(cost: Array, steps: int = 5) -> Array:
 
 
 def gaussian_kl(mean: Array, root: Array) -> Array:
-    """Return the Kullback–Leibler divergence of N(mean, LLᵀ) from N(0, 1), for the lower triangle L of root."""
+    """Return the Kullback–Leibler divergence of N(mean, LLᵀ) from N(0, I), for the lower triangle L of root."""
     low = jnp.tril(root)
     return (jnp.sum(low**2) + mean @ mean - mean.size) / 2 - jnp.sum(jnp.log(jnp.abs(jnp.diag(low))))
 

@@ -1,4 +1,7 @@
-"""A hundred right functions for a test of the finished checker. These functions influenced no choice in the checker."""
+"""A hundred functions with right derivatives, for a test of the finished checker.
+
+These functions influenced no choice in the checker.
+"""
 
 import functools
 from collections.abc import Callable
@@ -101,7 +104,7 @@ ROWS: tuple[Row, ...] = (
      together(normal((5, 5)), fixed([0.3, 1.6, 2.2, 3.7], [2.4, 0.6, 3.3, 1.8]))),
     ("recursive filter", science.biquad, together(normal((3,)), fixed([-0.9, 0.4]), normal((40,)))),
     ("Kalman filter", science.kalman, normal((), (), (30,))),
-    ("natural spline's energy", rules.spline, normal((12,))),
+    ("natural spline, second derivatives", rules.spline, normal((12,))),
     ("Wiener's filter", rules.fourier_filter, normal((20,))),
     ("envelope", rules.envelope, normal((16,))),
     ("log spectrogram", rules.spectrogram, normal((48,))),

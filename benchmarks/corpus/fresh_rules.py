@@ -1,4 +1,4 @@
-"""Random draws, right hand-written rules, and further functions for the cases of `fresh.py`."""
+"""Draws, right rules and further functions for the cases of `fresh_right` and `fresh_wrong`."""
 
 import functools
 from typing import TypedDict
@@ -56,7 +56,7 @@ def above_diagonal(low: float, high: float, n: int) -> Draw:
 
 
 def many_leaves(rng: np.random.Generator, dtype: DTypeLike) -> Args:
-    """Draw nested dicts with forty leaves of different shapes."""
+    """Draw nested dicts with forty leaves of different shapes, and an input."""
     return (
         {
             f"block{i}": {
@@ -77,7 +77,7 @@ def many_blocks(p: Blocks, x: Array) -> Array:
     return x
 
 
-# Right hand-written rules.
+# Right rules that are written by hand.
 
 
 def flash_backward(q: Array, k: Array, v: Array, g: Array) -> tuple[Array, Array, Array]:
@@ -182,7 +182,7 @@ def conjugate_gradients(a: Array, b: Array) -> Array:
 
 
 def spline(y: Array) -> Array:
-    """Return the energy of the natural cubic spline through y, by a tridiagonal system."""
+    """Return a quadratic form of the second derivatives of y's natural cubic spline, by a tridiagonal system."""
     n = y.size - 2
     one = jnp.ones(n, y.dtype)
     low, up = one.at[0].set(0), one.at[-1].set(0)
@@ -197,7 +197,7 @@ def fourier_filter(x: Array) -> Array:
 
 
 def envelope(x: Array) -> Array:
-    """Return the modulus of the analytic signal."""
+    """Return the modulus of the analytic signal. For an even size, the Nyquist frequency counts twice."""
     half = jnp.arange(x.size) < x.size // 2 + 1
     return jnp.abs(jnp.fft.ifft(jnp.where(half, 2, 0).at[0].set(1) * jnp.fft.fft(x)))
 
@@ -245,7 +245,7 @@ def bessel_by_recurrence(x: Array) -> Array:
 
 
 def fraction(x: Array) -> Array:
-    """Return the tangent by its continued fraction."""
+    """Return tan x by its continued fraction."""
     return x / functools.reduce(lambda tail, k: k - x**2 / tail, range(19, 0, -2), jnp.full_like(x, 21.0))
 
 

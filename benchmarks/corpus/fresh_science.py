@@ -1,4 +1,4 @@
-"""Functions of the fresh cases: physics, filters, linear algebra, probability and geometry."""
+"""Functions for `fresh_right` and `fresh_wrong`: physics, filters, linear algebra, probability and geometry."""
 
 import functools
 
@@ -160,7 +160,7 @@ def rayleigh(x: Array, a: Array, b: Array) -> Array:
 
 
 def page_rank(w: Array, damping: Array) -> Array:
-    """Return ranks of pages after 30 steps, for link weights w."""
+    """Return the ranks of pages after 30 steps of the power method, for link weights w."""
     p, n = nn.softmax(w, axis=0), len(w)
     return fori_loop(0, 30, lambda _, r: damping * p @ r + (1 - damping) / n, jnp.full(n, 1 / n, w.dtype))
 
@@ -173,7 +173,7 @@ def reflections(v: Array, x: Array) -> Array:
 
 
 def substitution(low: Array, b: Array) -> Array:
-    """Return the solution of a lower triangular system, one row after the other."""
+    """Solve a lower triangular system, one row after the other."""
     return fori_loop(0, b.size, lambda i, x: x.at[i].set((b[i] - low[i] @ x) / low[i, i]), jnp.zeros_like(b))
 
 
@@ -215,7 +215,7 @@ def mixture(logits: Array, mean: Array, log_scale: Array, x: Array) -> Array:
 
 
 def proportional_hazards(w: Array, x: Array, event: Array) -> Array:
-    """Return Cox's negative log partial likelihood, for rows in order of decreasing time."""
+    """Return Cox's negative log partial likelihood per row. The rows are in order of decreasing time."""
     z = x @ w
     return -jnp.sum(event * (z - lax.cumlogsumexp(z))) / len(z)
 

@@ -28,7 +28,7 @@ def first_only(f: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def scaled_cotangent(change: Change) -> Callable[..., Array]:
-    """Return Σ x² with a reverse mode that changes its cotangent."""
+    """Return Σ x² with a reverse mode that first applies `change` to the cotangent."""
     return with_vjp(square, lambda x, g: (2 * x * change(g),))
 
 
@@ -38,14 +38,14 @@ def power_times(power: int, factor: float) -> Callable[..., Array]:
 
 
 def other_value(off: float) -> Callable[..., Array]:
-    """Return Σ x² with a rule whose forward pass returns another value."""
+    """Return Σ x² with a rule whose forward pass returns (1 + off) Σ x²."""
     rule = jax.custom_vjp(lambda x: square(x))
     rule.defvjp(lambda x: ((1 + off) * square(x), x), lambda x, g: (2 * x * g,))
     return rule
 
 
 def above(least: float) -> Callable[..., Array]:
-    """Return Σ x⁴. Its rule multiplies by ones in float32, and its gradient is 0 for x up to `least`."""
+    """Return Σ x⁴. Its rule multiplies by ones in float32, and returns the gradient 0 for x up to `least`."""
 
     def backward(x: Array, g: Array) -> tuple[Array]:
         return (g * 4 * jnp.where(x > least, x**3, 0) * jnp.ones(3, jnp.float32),)
@@ -130,7 +130,7 @@ def jacobi(tolerance: float) -> Callable[..., Array]:
 
 
 def by_adjoint(tolerance: float, factor: float = 1.0) -> Callable[..., Array]:
-    """Return the Jacobi solver with a rule by the adjoint method, times a factor."""
+    """Return the Jacobi solver with a rule by the adjoint method, whose cotangents are multiplied by a factor."""
     solve = jacobi(tolerance)
 
     def backward(m: Array, b: Array, g: Array) -> Pair:

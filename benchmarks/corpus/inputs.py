@@ -40,7 +40,7 @@ def constant(*values: object) -> Draw:
 
 
 def key(draw: Draw, impl: str | None = None) -> Draw:
-    """Draw the arguments and a random key after them."""
+    """Draw arguments with `draw`, followed by a random key."""
     return lambda rng, dtype: (*draw(rng, dtype), jax.random.key(0, impl=impl))
 
 

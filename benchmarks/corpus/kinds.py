@@ -53,7 +53,7 @@ def times_gradient(f: Callable[..., Array], factor: float) -> Function:
 
 
 def pulled(f: Function, args: Iterable[object], ct: object) -> Cotangents:
-    """Return the right cotangents."""
+    """Return the cotangents of f by `jax.vjp`."""
     cotangents: Cotangents = jax.vjp(f, *args)[1](ct)
     return cotangents
 
@@ -78,7 +78,7 @@ def times(factor: float) -> Change:
 
 
 def largest(change: Change) -> Change:
-    """Return a change of only the element with the largest absolute value."""
+    """Return a change that applies `change` to only the element with the largest absolute value."""
 
     def changed(g: Array) -> Array:
         at_largest = jnp.arange(g.size).reshape(g.shape) == jnp.argmax(jnp.abs(g))
@@ -107,7 +107,7 @@ def clipped(g: Array) -> Array:
 
 
 def narrowed(g: Array) -> Array:
-    """Round to bfloat16, which has eight bits of mantissa."""
+    """Round to bfloat16, which has eight significant bits."""
     return g.astype(jnp.bfloat16).astype(g.dtype)
 
 

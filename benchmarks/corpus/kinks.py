@@ -17,7 +17,7 @@ def relu_network(network: tuple[tuple[Array, Array], tuple[Array, Array]], x: Ar
 
 
 def draw_unit_at_zero(rng: np.random.Generator, dtype: DTypeLike) -> Args:
-    """Draw a network whose first unit has the weighted input 0 for the first example."""
+    """Draw a network and inputs. For the first example, the weighted input of the first hidden unit is 0."""
     w, x = rng.normal(size=(4, 2)), rng.normal(size=(3, 2))
     w[0], x[0] = [0.5, 0.5], [1.0, -1.0]
     b = rng.normal(size=4)

@@ -32,7 +32,7 @@ def mixed(w: Array, x: Array) -> Array:
 
 
 def mixed_layers(p: list[Array], x: Array) -> Array:
-    """Return the mean square of two layers, with weights and activations in bfloat16."""
+    """Return the mean square of the outputs of two tanh layers, whose matrix products are in bfloat16."""
     for w in p:
         x = jnp.tanh((x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)).astype(jnp.float32))
     return jnp.mean(x**2)
@@ -43,12 +43,12 @@ def draw_mixed_layers(rng: np.random.Generator, dtype: DTypeLike) -> Args:
 
 
 def affine(x: Array) -> Array:
-    """Return Σ (1.7x + 0.3)² in bfloat16: a compiler may round once where eager mode rounds twice."""
+    """Return Σ (1.7x + 0.3)², with 1.7x + 0.3 in bfloat16. A compiler may round once where eager mode rounds twice."""
     return square((x.astype(jnp.bfloat16) * jnp.bfloat16(1.7) + jnp.bfloat16(0.3)).astype(x.dtype))
 
 
 def mixed_product(factor: float) -> Callable[..., Array]:
-    """Return a product in bfloat16 with a hand-written rule, times a factor."""
+    """Return a product in bfloat16 with a hand-written rule, whose cotangents are multiplied by a factor."""
     return with_vjp(
         lambda w, x: (w.astype(jnp.bfloat16) @ x.astype(jnp.bfloat16)).astype(w.dtype),
         lambda w, x, g: (factor * jnp.outer(g, x), factor * w.T @ g),
@@ -136,7 +136,7 @@ def refuses_float64(x: Array) -> Floats:
 
 
 def external(sign: float, host: Callable[..., Floats] = bump, out: DTypeLike | None = None) -> Callable[..., Array]:
-    """Return a function on the host with a hand-written forward mode, which is right for the sign 1."""
+    """Return a function on the host with a hand-written forward mode, which is right if `sign` is 1."""
 
     def f(x: Array) -> Array:
         shape = Struct(x.shape, out or x.dtype)

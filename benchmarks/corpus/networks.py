@@ -70,7 +70,7 @@ def cross_entropy(labels: Array, z: Array) -> Array:
 
 
 def conv(x: Array, kernel: Array) -> Array:
-    """Return a convolution of images with strides."""
+    """Return a convolution of images, with the strides 2 and 1."""
     return lax.conv_general_dilated(x, kernel, (2, 1), "SAME")
 
 

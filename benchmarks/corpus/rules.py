@@ -64,7 +64,7 @@ def attention_backward(
 
 
 def cholesky_without_half(a: Array, g: Array) -> tuple[Array]:
-    """Return the cotangent of the Cholesky factor without the factor ½ on the diagonal."""
+    """Return the cotangent of a for its Cholesky factor, without the factor ½ on the diagonal."""
     root = jnp.linalg.cholesky(a)
     middle = jnp.tril(root.T @ g)
     s = linalg.solve_triangular(

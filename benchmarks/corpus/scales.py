@@ -25,7 +25,7 @@ ORIGIN, PAIR = fixed([0.0, 0.0, 0.0]), fixed([1e6, 1e-6])
 
 
 def next_to(constant: float) -> Callable[..., Array]:
-    """Return Σ x² and a large constant plus a small slope, with a rule that forgets the second output."""
+    """Return a function of x with the outputs Σ x² and constant + 1e-3 Σ x. Its rule forgets the second output."""
     return with_vjp(lambda x: jnp.stack([square(x), constant + 1e-3 * jnp.sum(x)]), lambda x, g: (2 * x * g[0],))
 
 
@@ -35,7 +35,7 @@ def rippled(size: float) -> Callable[..., Array]:
 
 
 def constant_in(dtype: DTypeLike, constant: float) -> Callable[..., Array]:
-    """Return a constant plus Σ x in a dtype that rounds it, with a rule that forgets x."""
+    """Return a constant plus Σ x, rounded to a dtype, with a rule that forgets x."""
     return with_vjp(
         lambda x: (jnp.sum(x.astype(dtype)) + jnp.asarray(constant, dtype)).astype(x.dtype), lambda x, g: (0 * x,)
     )

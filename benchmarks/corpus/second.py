@@ -16,7 +16,7 @@ from .kinds import with_jvp, with_vjp
 
 
 class Order(TypedDict):
-    """A keyword argument of `Case`: options of the checker."""
+    """The keyword argument `options` of `Case`, which holds options of the checker."""
 
     options: dict[str, int]
 
@@ -40,7 +40,7 @@ def swirl(x: Array) -> Array:
 
 
 def bowl(slope: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    """Return Σ x²/2 with this function of x and the cotangent as its reverse mode."""
+    """Return Σ x²/2 with the reverse mode slope(x, cotangent)."""
     return with_vjp(lambda x: jnp.sum(x**2) / 2, lambda x, g: (slope(x, g),))
 
 

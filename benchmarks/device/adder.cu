@@ -1,8 +1,8 @@
-// One product of the tensor core per block: d = c + a b. All rows of a are equal, and all columns of b are equal.
+// One matrix product of the tensor core per block: d = c + a b. All rows of a are equal, and all columns of b are equal.
 extern "C" __global__ void adder(const float* a, const float* b, const float* c, float* d) {
   const int test = blockIdx.x, column = threadIdx.x % 4;
   const float *row = a + 8 * test, *factor = b + 8 * test;
-  // The registers of a lane hold the columns (column, column + 4) of a, and the same rows of b.
+  // The registers of a lane hold the columns `column` and `column + 4` of a, and the rows of b with these indices.
   const unsigned a0 = __float_as_uint(row[column]), a1 = __float_as_uint(row[column + 4]);
   const unsigned b0 = __float_as_uint(factor[column]), b1 = __float_as_uint(factor[column + 4]);
   float sum[4] = {c[test], c[test], c[test], c[test]};

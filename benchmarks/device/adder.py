@@ -1,7 +1,8 @@
 """Find out how the adder of the tensor core rounds, from sums that different adders round differently.
 
-An adder aligns its addends to the largest one, keeps some bits below float32's last one, adds them exactly, and rounds
-the sum to float32. A model states these properties. A model is right if it predicts every result of the device.
+An adder aligns its addends to the largest one, and keeps some bits below that addend's last float32 bit. It adds the
+aligned addends exactly, and rounds the sum to float32. A model states these properties of an adder. A model is right if
+it predicts every result of the device.
 """
 
 import itertools
@@ -41,7 +42,7 @@ class Model(NamedTuple):
     """The properties of an adder.
 
     Attributes:
-        extra: Bits kept below float32's last bit of the largest addend. None keeps all bits.
+        extra: Number of bits kept below the largest addend's last float32 bit. None keeps all bits.
         aligning: The rounding of an addend to these bits.
         rounding: The rounding of the sum to float32.
         group: Number of products that are added at once: 1, 4 or 8. With 1 and all bits, each addition is a fused
@@ -80,7 +81,7 @@ def fixed(x: float) -> int:
 
 
 def rounded(x: int, bits: int, rounding: str) -> int:
-    """Return x with its lowest bits rounded away."""
+    """Round away the lowest `bits` bits of x."""
     if bits <= 0:
         return x
     low, rest = divmod(x, 1 << bits)
@@ -109,7 +110,7 @@ def tests() -> list[Sum]:
     for sign in (1.0, -1.0):
         # One product: 0.25 to 1.5 times the last bit of c, with the sign of c or the opposite sign.
         sums += [_sum(sign, sign * part * 2.0**-23) for part in (0.25, 0.5, 0.75, 1.25, 1.5, -0.25, -0.5, -0.75)]
-        # The same amounts in several products: a wide adder sums them before it rounds.
+        # Several small products of equal size: a wide adder sums them before it rounds.
         sums += [_sum(sign, *[sign * 2.0**-e] * k) for e in (24, 25, 26, 27, 28) for k in (2, 3, 4, 5, 8)]
         # A small product next to two large addends that cancel: the sum shows the bits that the alignment keeps.
         sums += [_sum(0.0, sign, sign * 2.0**-e, -sign) for e in range(22, 34)]

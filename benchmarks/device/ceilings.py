@@ -1,4 +1,4 @@
-"""The rates that bound all programs on this device: a copy, matrix products, the kernel's instruction, barriers."""
+"""The rates of a copy, matrix products, the kernel's instruction and barriers, which bound all programs on a device."""
 
 import ctypes
 from pathlib import Path
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from jaxgd.kernels.cuda import driver
 
 SOURCE = Path(__file__).with_name("loops.cu")
-# Operations of one mma.m16n8k8, and accumulators per warp. With one accumulator, each product waits for the one before.
+# Floating-point operations of one mma.m16n8k8, and the numbers of accumulators per warp that are compared. With one
+# accumulator, each product waits for the one before.
 MMA_FLOP, CHAINS = 2 * 16 * 8 * 8, (8, 1)
 THREADS, COUNT = 448, 10_000
 
 
 def loops(context: Context) -> None:
-    """Time a copy, a loop of products and a loop of barriers, one block per multiprocessor."""
+    """Time a copy. Time a loop of products and a loop of barriers, with one block per multiprocessor."""
     from jaxgd.kernels.cuda import driver
 
     with driver.Context() as device:
@@ -73,7 +74,7 @@ def _copy(context: Context, device: "driver.Context") -> None:
 
 
 def libraries(context: Context) -> None:
-    """Time a copy and a product of two square bfloat16 matrices, by JAX and by PyTorch if it is installed."""
+    """Time a copy by JAX, and a product of two square bfloat16 matrices by JAX and, if installed, by PyTorch."""
     import jax
     import jax.numpy as jnp
 

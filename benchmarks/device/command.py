@@ -80,7 +80,7 @@ class Run:
             self._stamp["host"]["rehearsal"] = True
 
     def do(self, task: Task) -> None:
-        """Run a task, unless a requirement is missing. Print and store its result."""
+        """Run a task, unless it is skipped or cannot run. Print and store its result."""
         left = self._end - time.monotonic()
         if reason := self.why_skipped(task):
             self._finish(Result(task, "skipped", 0.0, reason))
@@ -137,9 +137,10 @@ class Run:
         print(summary.line_of(result), file=sys.stderr, flush=True)
 
     def _store(self, row: Row) -> None:
-        """Write a row to the file. Replace the rows of earlier runs, and keep the other quantities of this run.
+        """Write a row to the file. It replaces the rows of earlier runs with its case, variant and precision.
 
-        If the file cannot be written, the run continues, and its summary shows the row.
+        The rows of this run with its other quantities stay. If the file cannot be written, the run continues,
+        and its summary shows the row.
         """
         row = dataclasses.replace(row, **self._stamp)
         self.rows[row.key] = row

@@ -20,7 +20,7 @@ class Context:
     """The settings of a task.
 
     Attributes:
-        task: Name of the task. The cases of its figures start with it.
+        task: Name of the task. The cases of its figures start with `device-` and this name.
         rehearse: True if the run is a rehearsal on a CPU.
         logs: Folder for logs of the task.
         pipe: Descriptor of the pipe to the process that stores the figures.

@@ -23,7 +23,7 @@ WORDS = {2: "float32", 1: "tensorfloat32"}
 
 
 def one(context: Context, suffix: str = "") -> None:
-    """Time an epoch inside jit, and epochs inside scan."""
+    """Time an epoch inside jit, and epochs inside scan. Without a suffix, also time `train`."""
     import jax
 
     from jaxgd.typed import jit

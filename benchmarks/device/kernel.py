@@ -28,7 +28,7 @@ def times(context: Context) -> None:
 
 
 def training(context: Context) -> None:
-    """Train many networks for some epochs, and store the time and the accuracies."""
+    """Train many networks for some epochs, and store the time and, with MNIST's images, the accuracies."""
     images, test = data.training(context.sizes.examples), data.test()
     networks, epochs, n = context.sizes.many, context.sizes.epochs, len(images.y)
     start, rates = data.weights(networks), np.full(networks, data.ETA, np.float32)

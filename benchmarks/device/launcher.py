@@ -32,7 +32,7 @@ class Training(Protocol):
     """Networks and examples that are ready to train. On the GPU, this is a `jaxgd.kernels.cuda.direct.Training`."""
 
     def reset(self) -> None:
-        """Restore the first networks, and set `finite` to a value that the kernel never writes."""
+        """Restore the initial networks, and set `finite` to a value that the kernel never writes."""
 
     def reorder(self, order: Orders) -> None:
         """Replace the orders of the examples."""
@@ -169,7 +169,7 @@ def compiled(source: Path, capability: tuple[int, int], *flags: str) -> bytes:
 
 
 def shape(parts: int, sizes: tuple[int, ...] = data.SIZES) -> Shape:
-    """Return the shape of the book's network."""
+    """Return the kernel's shape for a network of these sizes, by default the book's."""
     inputs, hidden, outputs = sizes
     return Shape(inputs, hidden, outputs, data.BATCH, parts)
 
