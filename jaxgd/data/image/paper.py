@@ -80,11 +80,11 @@ class _Guess(NamedTuple):
 def separate(gray: Gray) -> Picture:
     """Separate the ink in a picture from the paper.
 
-    If the ink is dark, the paper is the closing of the picture. If it is light, the paper is the closing of the inverted
-    picture. Paper is even if its range is at most 15% of the strongest ink. Even paper is plain if dark ink covers at
-    most half of it, or light ink at most 30%. If only one polarity, dark or light ink, has plain paper, the ink has
-    this polarity. Otherwise the ink has the polarity with the lower `_Guess.cost`: with the wrong polarity, edges of
-    strokes remain in the closing, and gaps between strokes are marked as ink.
+    If the ink is dark, the paper is the closing of the picture. If it is light, the paper is the closing of the
+    inverted picture. Paper is even if its range is at most 15% of the strongest ink. Even paper is plain if dark ink
+    covers at most half of it, or light ink at most 30%. If only one polarity, dark or light ink, has plain paper, the
+    ink has this polarity. Otherwise the ink has the polarity with the lower `_Guess.cost`: with the wrong polarity,
+    edges of strokes remain in the closing, and gaps between strokes are marked as ink.
 
     Args:
         gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
