@@ -22,8 +22,8 @@ from jaxgd.rules import gradient_descent
 from jaxgd.rules.rule import Transformation
 from jaxgd.typed import Real, finfo, jit, optimization_barrier, tree_map
 
-# A saturated network counts as right if its cost is at most this. Each wrong output adds 1/2n to the quadratic cost, so
-# at most two outputs per thousand examples are wrong.
+# A saturated network counts as right if its cost is at most this. Each wrong output adds 1/(2n) to the quadratic cost
+# of n examples, so at most two outputs per thousand examples are wrong.
 NEAR_0 = 1e-3
 
 
@@ -31,7 +31,7 @@ def near_0(cost: Cost, network: Network) -> float:
     """Return the largest cost at which a network whose outputs are all saturated counts as right.
 
     Each saturated output that is right adds at most the machine epsilon per example to the cross-entropy. In bfloat16
-    or for many outputs, this is more than NEAR_0.
+    or with many outputs, the sum over the outputs can exceed NEAR_0.
     """
     width, dtype = network[-1].b.shape[-1], network[-1].b.dtype
     eps = float(finfo(dtype).eps)
@@ -111,7 +111,7 @@ Advance = Callable[[TrainState, Splits, Rates, StaticConfig], tuple[TrainState, 
 
 
 def unpadded(splits: Splits, config: StaticConfig) -> Splits:
-    """Return the splits without the padding. XLA masks the padding, and does not move rows between devices."""
+    """Return the splits without the padding. XLA compiles this to a mask, so no rows move between devices."""
 
     def first(examples: Examples | None, n: int) -> Any:
         return None if examples is None else Examples(*(x[:n] for x in examples))
@@ -136,10 +136,10 @@ def rule(eta: Real, config: StaticConfig) -> Transformation:
 
 @jit(static_argnames="config")
 def start(state: TrainState, splits: Splits, rates: Rates, config: StaticConfig) -> tuple[TrainState, Entry, Array]:
-    """Return a new state with the optimizer's state, its entry, and True if all values are finite."""
+    """Add the optimizer's state to a new state. Return the state, its entry, and True if all values are finite."""
     optimizer_state = rule(1.0, config).init(state.network)
     if config.lean:
-        # The state of some optimizers holds v itself. JAX cannot donate one array twice.
+        # The state of some optimizers holds the network's own arrays. JAX cannot donate one array twice.
         optimizer_state = tree_map(jnp.copy, optimizer_state)
     return evaluate(state._replace(optimizer_state=optimizer_state), Change(), splits, rates.decay, config)
 
@@ -261,8 +261,8 @@ def evaluate(
         values["predicted"] = change.predicted
     if change.cost_before is not None:
         values["actual"] = state.cost - change.cost_before
-    # A cost that is not known is NaN, and counts as wrong. The term of L2 regularization does not count: it is not near
-    # 0 although the outputs are right.
+    # A cost that is not known is NaN, and counts as wrong. The term of L2 regularization is left out: it is not near
+    # 0 even if the outputs are right.
     wrong = ~(jnp.abs(data_cost) <= near_0(config.objective.cost, network))
     # values["step_norm"] is NaN before the first epoch.
     code = jnp.where((values["step_norm"] == 0) & wrong, int(Reason.UNCHANGED), int(Reason.COMPLETED))

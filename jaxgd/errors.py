@@ -91,7 +91,7 @@ def shown(x: X, text_of: Callable[[X], str] = repr) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-# NumPy would use the values under a mask. The * of np.matrix is a matrix product.
+# Refused: NumPy would use the values under a mask, and the * of np.matrix is a matrix product.
 _NOT_PLAIN = (np.ma.MaskedArray, np.matrix)
 
 
@@ -243,7 +243,7 @@ def require_choice(who: str, name: str, x: object, choices: Sequence[str]) -> No
 
 
 def require_precision(who: str, precision: Any, dtype: DTypeLike = np.float32) -> None:
-    """Raise RangeError unless `jax.numpy.matmul` takes this precision and the device has its algorithm for a dtype.
+    """Raise RangeError unless `jax.numpy.matmul` takes this precision and the device has its algorithm for this dtype.
 
     None stands for JAX's setting jax_default_matmul_precision, which may name an algorithm too.
     """

@@ -18,7 +18,7 @@ class Layout(NamedTuple):
     """The files of a data set.
 
     Attributes:
-        folder: The folder of the files: the given folder, or the folder raw in it that torchvision makes.
+        folder: The folder of the files: the given folder, or torchvision's folder `raw` inside it.
         prefix: The prefix of all names, such as "emnist-letters", or "".
         files: For each split, the paths of its images and of its labels. There are two paths if a file is present both
             gzipped and unpacked.
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
 
 def find_layout(who: str, folder: Path) -> Layout:
     """Return the files of the data set in a folder. Raise DataError unless each split has its images and its labels."""
-    if os.path.isfile(folder):  # it returns False, without an error, for a path that cannot be read
+    if os.path.isfile(folder):  # False, and no error, for a path that cannot be read
         advice = conversion([folder]) or _ADVICE
         raise DataError(f"{who}: {folder}: expected a folder of IDX files, got a file.\n{advice}")
     try:

@@ -48,16 +48,16 @@ def load_dataset(
     of 28×28 pixels and the book's split in file order: the first 50,000 training examples for training, the last 10,000
     for validation, and 10,000 test examples.
 
-    The four IDX files of these sets come from the first of these places that has them:
+    The four IDX files of each of these three sets come from the first place in this list that has them:
 
-    1. `<data_dir>/<name>/`, torchvision's `<data_dir>/MNIST/raw/` (FashionMNIST, KMNIST), `data_dir` itself or
+    1. `<data_dir>/<name>/`, torchvision's `<data_dir>/MNIST/raw/` (or `FashionMNIST`, `KMNIST`), `data_dir` itself or
        `<data_dir>/downloads/manual/`, under their usual names (`train-images-idx3-ubyte.gz` and so on), gzipped or not.
        A folder with files of another of these sets is skipped.
     2. `<data_dir>/downloads/`, where tensorflow-datasets stores its downloads.
     3. The network: tensorflow-datasets downloads the files into `<data_dir>/downloads/`.
 
     Each gzipped file must have the SHA-256 of the original, and so must each unpacked file of MNIST. No checksums are
-    published for unpacked files of the other two sets, so only their shapes are checked. These files must be
+    published for unpacked files of the other two sets, so only their shapes are checked. These unpacked files must be
     in `<data_dir>/<name>/` or in torchvision's folder, because all three sets have files of the same names and shapes.
 
     Args:

@@ -37,7 +37,7 @@ class Source(NamedTuple):
         validation: Examples for validation, the last in the training files.
         test: Examples in the test files.
         classes: Number of classes.
-        torchvision: Folder that torchvision makes for the set, or "".
+        torchvision: Name of the folder that torchvision makes for the set, or "".
     """
 
     base_url: str
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
         module: A module with a function `load(data_dir: Path) -> Dataset`, for a set in another form. It may import
             JAX.
         included: True if the package includes the data, so that `data_dir` has no effect.
-        image: Noun for one of its images, on the page of a run.
+        image: Noun for one image of the set, on the page of a run.
         scheme: Default scheme of the initial weights in `jaxgd train`.
         epochs: Default number of epochs in `jaxgd train`.
     """

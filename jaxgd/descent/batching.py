@@ -2,8 +2,8 @@
 
 Under vmap, the elements of a batch end at different times. JAX's own batching would rewrite the whole carry in every
 step, to keep the values of elements that have ended. This would copy all recorded paths in every step. The functions
-here do two things instead: they run the loop while any element runs, and they keep the state of an element that has
-ended.
+here run the loop while any element runs. They keep the old state of an element that has ended, and write only one row
+of the recorded paths in every step.
 
 Without vmap each function is trivial, because the loop ends when its only element ends.
 """
@@ -77,7 +77,7 @@ def _select_alive(axis_size: int, in_batched: Flags, alive: Array, new: V, old: 
 
 @custom_vmap
 def count_alive(alive: Array, count: Array) -> Array:
-    """Add 1 to the count of each batch element that is alive. Without vmap, the loop's own counter suffices."""
+    """Add 1 to the count of each element that is alive. Without vmap, return `count`: the loop has its own counter."""
     return count
 
 
@@ -112,7 +112,7 @@ def _updates_made(axis_size: int, in_batched: Flags, count: Array, own: Array) -
 def any_due(i: Array, own: Array, every: Array, even: Array) -> Array:
     """Return True if any batch element records the update that it makes now.
 
-    `own` holds each element's number of this update. If `even` is True, all elements have the same number i.
+    `own` is the number of this update, counted separately in each element. If `even` is True, it is i in all elements.
     """
     return i % every == 0
 

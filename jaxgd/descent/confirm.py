@@ -1,4 +1,4 @@
-"""The check that v is near a minimum. It predicts the way to the minimum from ∇C and H at v."""
+"""The check that v is near a minimum. It predicts the distance to the minimum from ∇C and the Hessian H at v."""
 
 import itertools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jaxgd.typed import Generic, Real, Tree, V, eval_shape, finfo, grad, map_row
 
 # Conjugate gradients stop when the residual is at most this fraction of ‖∇C‖.
 _RESIDUAL = 1e-3
-# The limit on Hessian-vector products: at least _PRODUCTS, for ∇C = 0 _ALL, but at most 2 per variable.
+# The limit on Hessian-vector products is at least _PRODUCTS, or _ALL for ∇C = 0, but never more than 2 per variable.
 _PRODUCTS, _ALL = 20, 200
 
 
@@ -42,14 +42,14 @@ class _Solving(NamedTuple, Generic[V]):
 
 
 class Prediction(NamedTuple):
-    """The way to the minimum that Newton's equation H d = ∇C predicts.
+    """The distance to the minimum and the decrease of C that Newton's equation H d = ∇C predicts.
 
     Attributes:
         distance: ‖d‖, plus an estimate of the part that the residual adds.
         decrease: The decrease of C, ½ ∇Cᵀd, plus such an estimate.
-        definite: True if H is positive along all directions tried. With ∇C = 0, these must also cover the whole space.
-        indefinite: True if H has negative curvature along a direction, or no positive curvature along the first.
-        saddle: True if H has negative curvature beyond rounding along a direction of a second search.
+        definite: True if H is positive along all directions tried. With ∇C = 0, the search must also have converged.
+        indefinite: True if a direction has negative curvature, or the first direction has no positive curvature.
+        saddle: True if H has negative curvature beyond rounding along a direction of the second search.
     """
 
     distance: Float[Array, ""]
@@ -63,9 +63,9 @@ def tolerances(rtol: Real, v: Tree, cost: Array, scales: tuple[Array, Array] | N
     """Return the largest distance and the largest decrease that count as near, for a gradient tolerance rtol.
 
     They are rtol^⅔ · max(‖v‖, min(1, ‖v₀‖)) and max(rtol^⅔ · min(1, C₀), rtol · |C|), with `scales` = (‖v₀‖, C₀) the
-    sizes at the start. For the default rtol of eps^¾, rtol^⅔ is √eps: rounding in C hides smaller distances. The 1 is
-    absolute, because a minimum with v = 0 and C = 0 has no scale of its own. Without `scales`, only the distance
-    counts, up to rtol^⅔ · max(1, ‖v‖).
+    sizes at the start. For the default rtol of eps^¾, rtol^⅔ is √eps: rounding in C hides smaller distances. The 1 in
+    min(1, …) is an absolute scale, because a minimum with v = 0 and C = 0 has no scale of its own. Without `scales`,
+    only the distance counts, up to rtol^⅔ · max(1, ‖v‖).
     """
     eps = max(float(finfo(x.dtype).eps) for x in tree_leaves(v))
     r = jnp.maximum(jnp.asarray(rtol, cost.dtype), eps)
@@ -91,7 +91,7 @@ def is_near(
     `value` is C(v), rtol the relative tolerance of the gradient, and `spent` the number of evaluations so far. `scales`
     is as in `tolerances`. If it is None, a small decrease is not enough: derivatives need v close to the minimum. The
     flags differ only for ∇C = 0: the second one then also allows directions without curvature. The mask `free`
-    restricts the check to the variables that can move. The gradient is 0 for the others.
+    restricts the check to the variables that can move. The gradient is 0 for the other variables.
     """
     limits, length = tolerances(rtol, v, value, scales), norm(gradient).astype(value.dtype)
     way = predict(cost, v, gradient, length, limits, spent, free)
@@ -187,7 +187,7 @@ def predict(
 
 
 def _fixed(v: V, kind: np.dtype[Any]) -> V:
-    """Return a vector without symmetry, so that no eigenvector of a simple Hessian is orthogonal to it."""
+    """Return a vector without symmetry. It is not orthogonal to any eigenvector of a diagonal Hessian."""
     leaves, outline = jax.tree.flatten(v)
     ends = list(itertools.accumulate((x.size for x in leaves), initial=0))
     numbers = [jnp.arange(a, b, dtype=kind) for a, b in itertools.pairwise(ends)]

@@ -144,17 +144,18 @@ def minimize(
         callback: A function of the `Solution` so far, called on the host before the first update and after each chunk.
             The run stops if the function returns True. A callback or a chunk length does not change the computed
             values. A callback cannot run inside `jit` or `vmap`.
-        chunk: The number of updates in a chunk, at least 1. By default it starts at 1, doubles while a chunk takes
-            under 0.05 s and never shrinks. A chunk of fast updates then takes 0.05 to 0.1 s.
+        chunk: The number of updates in a chunk, at least 1. By default it starts at 1, and doubles after the first
+            chunk and after each chunk that takes under 0.05 s. A chunk of fast updates then takes 0.05 to 0.1 s.
         seconds: The time limit, in seconds above 0; by default none. No chunk starts after the limit. The time of the
             first chunk, which includes compilation, does not count. A limit cannot be used inside `jit` or `vmap`.
         progress: True to show one line on stderr with the number of updates, C, ‖∇C‖ and the time left until
             `max_steps`; by default False. It shows nothing if stderr is not a terminal. A progress line changes no
             value, and cannot be used inside `jit` or `vmap`.
         state: The `state` of an earlier solution; by default None. The run continues from this state: k updates and
-            then m updates give the same bits as k + m updates. C and ∇C are evaluated again first. If they differ by
-            more than rounding, the cost or its args have changed. The run then uses the new values, and `backtracking`,
-            `wolfe` and `newton` clear their memory. The rule may have other hyperparameters.
+            then m updates give the same bits as k + m updates. C and ∇C are evaluated again first. If they differ from
+            the values in the state by more than rounding, the cost or its args have changed. The run then uses the new
+            values, and `backtracking`, `wolfe` and `newton` clear their memory. The rule may have other
+            hyperparameters.
         differentiate: "implicit" (default) or "unroll", as above. "unroll" excludes stop, record, callback, seconds,
             progress and state, and rules that search.
         bounds: A pair (lower, upper) that v stays within; by default None, no bounds. Each is a tree like v0, one
@@ -167,11 +168,11 @@ def minimize(
             also for a callback's solutions. `evaluations` does not count this. aux has derivatives through v and args.
         batches: A tree of arrays with a leading axis of length m ≥ 1, the same for all; by default None. Update k,
             counted from 0 and across continued runs, uses batch k mod m: the cost is `cost(v, batch, *args)`. A batch
-            may be a random key, or indices of examples that `args` holds, which avoids copies. The state after k
-            updates and entry k of the record hold C and ∇C of batch k mod m. The recorded `actual` therefore compares
-            two batches, and `best_v` has the lowest C of one batch. Batches are traced: new values do not recompile.
-            stop="auto" then means None. A `Stop` must have stalled=False, and may set only `diverging` and the
-            tolerances of the step. Rules that search with C are refused. To continue bit for bit, pass the same
+            may be a random key, or indices of examples that `args` holds, which avoids copies. The state and the
+            recorded entry after k updates hold C and ∇C of batch k mod m. The recorded `actual` therefore compares two
+            batches, and `best_v` is the v_k with the lowest C on batch k mod m. Batches are traced: new values do not
+            recompile. stop="auto" then means None. A `Stop` must have stalled=False, and may set only `diverging` and
+            the tolerances of the step. Rules that search with C are refused. To continue bit for bit, pass the same
             batches.
 
     Returns:
@@ -298,7 +299,7 @@ def _run(
 
     def solution(carry: Carry[V], first: Array, over: bool) -> Solution[V]:
         reached = _solution(config, stop, carry, first, max_steps if over else None)
-        # At the end, `minimize` adds the aux after the derivatives of v.
+        # At the end, `minimize` adds aux itself, after v has its derivatives.
         return reached if over else _with_aux(config, args, reached)
 
     if watch.needs_host:

@@ -20,7 +20,7 @@ from jaxgd.progress import progress_line
 from jaxgd.pytree import norm
 from jaxgd.typed import V, block_until_ready, jit
 
-# Longest duration of a chunk of fast updates, in seconds, if the caller gives no length.
+# Longest duration of a chunk of fast updates, in seconds, if the caller gives no `chunk`.
 _CHUNK_SECONDS = 0.1
 
 

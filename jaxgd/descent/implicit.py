@@ -14,8 +14,8 @@ from jaxgd.curvature import hessian_vector_product
 from jaxgd.descent.confirm import is_near
 from jaxgd.typed import Real, V, finfo, grad, jvp, tree_leaves, tree_map
 
-# The check derives its limit of products from this number of evaluations. The number is high, because the check needs
-# few products compared with the solution of the equation.
+# The check for a minimum derives its limit on Hessian-vector products from this number of evaluations. The number is
+# high, because the check needs few products compared with the computation of the derivative.
 _EVALUATIONS = 10**6
 
 
@@ -55,8 +55,8 @@ def _at_minimum_jvp(
         dtype = jnp.result_type(dx)  # A tangent may be a Python number.
         return dx if dtype == jax.dtypes.float0 else dx * factor.astype(dtype)
 
-    # Conjugate gradients return 0 if the right-hand side is NaN. Multiply by `factor` before and after the
-    # solution: reverse mode needs the first product, and forward mode the second.
+    # Conjugate gradients return 0 if the right-hand side is NaN. Multiply by `factor` before and after `_solve`:
+    # reverse mode needs the first multiplication, and forward mode the second.
     moved = tree_map(valid, tangents[0])
     # Apply at_minimum again: v depends on args in the second derivative too.
     v, value, gradient = at_minimum(cost, args, v, value, gradient, rtol, free)

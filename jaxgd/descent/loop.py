@@ -44,7 +44,7 @@ from jaxgd.rules import Rule
 from jaxgd.rules.bounds import Bounds, free
 from jaxgd.typed import Generic, V, tree_map
 
-# The code of a start where ‖∇C‖ is within its tolerance, until the first check in the loop.
+# The code of a run that starts with ‖∇C‖ within its tolerance, until the loop has checked for a minimum.
 _UNCHECKED = -1
 # If a check finds no minimum near v, ‖∇C‖ must fall to this fraction of its value before the next check.
 _SMALLER = 0.1
@@ -228,13 +228,13 @@ def _check_tests(
 
         def stuck() -> Array:
             if rule is not None and rule.spec.caches_value:
-                # s.rule.v is the v before the last step. A second search would double the compile time.
+                # Use the last step, from s.rule.v to s.v: compiling a second search would double the compile time.
                 steps = subtract(s.v, s.rule.v)
             else:
                 steps = step_of(config, rule, s, args, c.bounds)[0]
             changes = steps if c.bounds is None else subtract(landing(c.bounds, s.v, steps), s.v)
             still = ~moves(s.v, changes)
-            # For these rules, a zero step is no stall: a schedule may begin with 0, or an optimizer may sum gradients.
+            # A zero step of these rules is no stall: a schedule may begin with 0, an optimizer may first sum gradients.
             waiting = ~any_nonzero(steps) if rule is None or rule.spec.may_step_zero else False
             return still & ~jnp.asarray(waiting)
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxgd.errors import DtypeError, describe, largest_int, require_bool, require_callable, require_count
 from jaxgd.typed import Generic, Tree, V, tree_map
 
-# The number of entries after entry 0 that a record holds by default. When the record is full, every second entry is
+# By default, a record holds entry 0 and at most this number of further entries. When it is full, every second entry is
 # dropped.
 ENTRIES = 1024
 
@@ -23,10 +23,10 @@ class Record:
     """The parts of the path that a descent records.
 
     Attributes:
-        every: The number of updates between two entries, at least 1. By default it begins at 1. Whenever there would be
-            more than 1,025 entries, it doubles and every second entry is dropped. A run of up to 1,024 updates is
-            recorded completely, and a longer run with at least 513 entries. Under vmap, all runs share one `every`,
-            which the longest run sets.
+        every: The number of updates between two entries, at least 1. By default it begins at 1. If `max_steps` is above
+            1,024, it doubles and every second entry is dropped whenever there are 1,025 entries. A run of fewer than
+            1,024 updates is recorded completely, and a longer run with at least 513 entries. Under vmap, all runs share
+            one `every`, which the longest run sets.
         v: True to record the variables; by default False.
         function: A function of v that returns any pytree of arrays, recorded in each entry; by default None.
         sharpness: True to record λ_max of the Hessian, at the cost of 31 or more Hessian-vector products per entry;
@@ -51,7 +51,7 @@ class Trajectory(NamedTuple, Generic[V]):
     descent are then NaN, or 0 for whole numbers, and `step` keeps counting.
 
     Attributes:
-        step: The number of updates made before each entry. A run that continues a state counts its updates too.
+        step: The number of updates before each entry. It includes the updates of earlier runs that this run continues.
         cost: C(v).
         gradient_norm: ‖∇C(v)‖; with bounds, the norm of the reduced gradient.
         step_norm: ‖Δv‖ of the update that led to the entry; NaN for entry 0.

@@ -240,7 +240,7 @@ def may_go_on(stop: Stop | None, limits: Limits, s: DescentState[Any], cost_know
 def reason_to_stop(stop: Stop | None, limits: Limits, s: DescentState[Any]) -> Int[Array, ""]:
     """Return the Reason of the first test that is met, or RUNNING if no test is met.
 
-    Return NOT_FINITE if a test is met and C is not finite, or ∇C is not finite and the gradient is tested. The loop
+    If a test is met and C is not finite, return NOT_FINITE. If the gradient is tested, ∇C must be finite too. The loop
     itself checks for a stall.
     """
     needs_gradient = stop is not None and stop.needs_gradient_norm

@@ -2,6 +2,7 @@
 
 The authors of MNIST scaled the bounding box of the ink into 20×20 pixels, with its aspect ratio kept, and moved its
 center of mass to the center of 28×28 pixels. Other data sets differ, so the form is measured from the training images.
+Here, paper means the background of a picture, and ink its strokes.
 """
 
 import math
@@ -19,21 +20,21 @@ _SAMPLE_PIXELS = 2**23  # limit on the pixels that frame_of measures; it never l
 # third, and pale strokes stay above it. With this threshold the longer side of 99.9% of MNIST's digits is 20 pixels.
 FAINT = 1 / 3
 SPECK = 0.005  # share of all ink: a detached group with less is dust, and a group with more may be the bar of a 5
-LEAST_CONTRAST = 16  # of 255: an image with less contrast has no ink
+LEAST_CONTRAST = 16  # in gray levels, 0 to 255: an image with less contrast counts as blank
 
 
 class Frame(NamedTuple):
     """The size and position of the digits in the images of a data set. All fields are valid JSON.
 
-    The bounding box of the ink is scaled by min(`box_height` / its height, `box_width` / its width), and moved until
-    its center is as near as possible to (`center_row`, `center_column`). Positions are in pixels: pixel i of a row or
-    column is at i, so 28 pixels extend from −0.5 to 27.5.
+    A digit whose ink is h pixels high and w wide is scaled by min(`box_height` / h, `box_width` / w). It is then moved
+    until the center that `centering` names is as near as possible to (`center_row`, `center_column`). Positions are in
+    pixels: pixel i of a row or column is at i, so 28 pixels extend from −0.5 to 27.5.
 
     Attributes:
         height: Height of an image in pixels.
         width: Width of an image in pixels.
-        box_height: Largest height of the ink in pixels.
-        box_width: Largest width of the ink in pixels.
+        box_height: Largest height of a scaled digit's ink in pixels.
+        box_width: Largest width of a scaled digit's ink in pixels.
         centering: Center that is aligned: "mass" for the ink's center of mass, "box" for the middle of its box.
         center_row: Row of that center in pixels.
         center_column: Column of that center in pixels.
@@ -55,10 +56,10 @@ class Frame(NamedTuple):
 def frame_of(images: UInt8[np.ndarray, "n height width"]) -> Frame:
     """Measure the frame of a set of images, from at most 2,000 images, evenly spaced through the set.
 
-    The box's aspect ratio is the ratio of the 99th percentiles of ink height and ink width. Its size is such that half
-    of the digits fit. The centering is "mass" if the center of mass varies less between digits than the middle of the
-    box, otherwise "box". (`center_row`, `center_column`) is the mean position of the chosen center, rounded to half a
-    pixel. 99.5% of the sampled digits deviate from this frame by at most `slack` pixels.
+    `box_height` / `box_width` is the ratio of the 99th percentiles of ink height and ink width. Half of the digits fit
+    into a box of this size. The centering is "mass" if the center of mass varies less between digits than the middle of
+    the box, otherwise "box". (`center_row`, `center_column`) is the mean position of the chosen center, rounded to half
+    a pixel. 99.5% of the sampled digits deviate from this frame by at most `slack` pixels.
 
     Args:
         images: Images, `uint8` of shape (n, height, width), n ≥ 1, from 0 (paper) to 255 (ink).
@@ -92,7 +93,7 @@ peak=255, slack=0.5)
     sizes = (box[:, 1] - box[:, 0]).astype(float)
     largest = np.percentile(sizes, 99, axis=0)
     box_size = np.rint(largest * np.median((sizes / largest).max(axis=1))).astype(int)
-    # With few images, the median ratio can be above 1.
+    # With few images, this median can be above 1, and the box larger than the image.
     box_height, box_width = np.minimum(box_size, (height, width)).tolist()
     positions = {"mass": _center_of_mass(ink), "box": _middle(box)}
     centering = min(positions, key=lambda name: float(positions[name].var(axis=0).sum()))
@@ -119,9 +120,9 @@ def fit_to_frame(image: UInt8[np.ndarray, "rows columns"], frame: Frame) -> UInt
 
     1. The paper is the median of the border, and becomes 0. Pixels less than a third of the way from the paper to the
        strongest ink become 0 too. The neighbors of ink keep their value, so that strokes keep soft edges.
-    2. The bounding box of the ink is cut out, without detached specks that hold less than 0.5% of the ink.
+    2. The bounding box of the ink is cut out, without detached specks that hold at most 0.5% of the ink.
     3. The box is scaled by exact area averages, or bilinearly if it grows.
-    4. The values are stretched to the frame's peak.
+    4. The values are scaled until the largest equals the frame's peak.
     5. The digit is moved by whole pixels, and never beyond the edge.
 
     Args:
@@ -203,7 +204,7 @@ def _ink(
 
 
 def _grown(mask: Bool[np.ndarray, "n height width"]) -> Bool[np.ndarray, "n height width"]:
-    """Add the eight neighbors of every pixel, so that strokes keep their soft edges."""
+    """Add the eight neighbors of every pixel of the mask, so that strokes keep their soft edges."""
     tall = mask.copy()
     tall[:, 1:] |= mask[:, :-1]
     tall[:, :-1] |= mask[:, 1:]
@@ -253,10 +254,10 @@ def _distance(ink: UInt8[np.ndarray, "n height width"], frame: Frame) -> Float32
 
 
 def _resampling(old: int, new: int) -> Float32[np.ndarray, "new old"]:
-    """Return the weight of each old pixel in each new pixel: the overlap of the old pixel with a footprint.
+    """Return the weight of each old pixel in each new pixel: the old pixel's overlap with the new pixel's footprint.
 
-    The footprint of a new pixel is centered on it. Its width is the larger of the widths of a new and an old
-    pixel. An enlargement is therefore a linear interpolation.
+    A footprint is centered on its new pixel, and as wide as the larger of a new and an old pixel. An enlargement is
+    therefore a linear interpolation.
     """
     pixel = np.arange(old)
     middle = (np.arange(new)[:, None] + 0.5) * (old / new)

@@ -1,9 +1,9 @@
-"""Tell ink from paper, where the light on the paper may change from place to place.
+"""Separate the strokes of a picture (ink) from its background (paper), although the illumination may vary.
 
 The paper under dark strokes is found by a morphological closing: the largest value in each window, and then the
 smallest of these in each window. Regions as wide as the window, such as a shadow or a table, keep their brightness and
-their sharp edges. The picture is continued beyond its edges, so a region at the edge, such as the line of a frame,
-counts as wide. Light strokes on dark paper are dark strokes in the inverted picture.
+their sharp edges. The pixels at the edge of the picture are repeated beyond it, so a region at the edge, such as the
+line of a printed frame, counts as wide. Light strokes on dark paper are dark strokes in the inverted picture.
 
 Source: P. Soille, Morphological Image Analysis, chapter 4 (closings and top-hats).
 """
@@ -20,11 +20,11 @@ Gray = UInt8[np.ndarray, "_ _"]  # axes without names, because one function may 
 
 # Width of the window, as a share of the picture's shorter side. Strokes are narrower, and shadows wider.
 _WINDOW = 0.4
-_EDGE = 0.1  # the length ℓ of `_Guess.cost`, as a share of the picture's shorter side
-# Dark ink covers at most the share _DARK of plain paper, and light ink at most _LIGHT. With a higher _LIGHT, a sheet
-# with a large digit on a dark table would count as light ink.
+_EDGE = 0.1  # the length ℓ in `_Guess.cost`, as a share of the picture's shorter side
+# Even paper is plain if dark ink covers at most the share _DARK of it, or light ink at most _LIGHT. With a higher
+# _LIGHT, a sheet with a large digit on a dark table would count as light ink.
 _DARK, _LIGHT = 0.5, 0.3
-_LEAST_SIDE = 40  # in a smaller picture, a stroke may be as wide as a shadow: its paper counts as even
+_LEAST_SIDE = 40  # pixels: in a smaller picture, a stroke may be as wide as a shadow, so the paper counts as even
 # Paper is even if its values differ by at most this share of the strongest ink. The share is about half of FAINT.
 _EVEN = 0.15
 # Limit on the pixels of a picture with uneven paper. A larger one is reduced by averaging blocks.
@@ -38,7 +38,7 @@ class Picture(NamedTuple):
 
     Attributes:
         ink: From 0 (paper) to 255 (ink). If the paper is even, these are the gray values, inverted if the ink is dark.
-            Gray paper is then above 0, and gray ink below 255. Otherwise, the ink is relative to the paper around it.
+            Gray paper is then above 0, and gray ink below 255. On uneven paper, ink is relative to the paper around it.
         gray: The gray values from 0 (black) to 255 (white).
         even: True if the paper is even.
         factor: A pixel of `ink` is a block of this many rows and columns of `gray`. It is 1 if the paper is even.
@@ -66,11 +66,11 @@ class _Guess(NamedTuple):
 
     @property
     def cost(self) -> float:
-        """Σ marks + ℓ Σ |P − Pₙ| over the neighbors n of each pixel of the paper P.
+        """Σ marks + ℓ Σ |P − P′|, with the second sum over all pairs of neighboring pixels P, P′ of the paper.
 
-        It is small for the right polarity, where there is little ink and the paper has no edges of strokes. Per unit of
-        its length, a stroke of width b costs b times its contrast as a mark, and 2 ℓ times its contrast as two edges.
-        So ℓ is longer than b/2.
+        The cost is small for the correct polarity, where there is little ink and the paper has no edges of strokes. Per
+        unit of its length, a stroke of width b costs b times its contrast as a mark, and 2 ℓ times its contrast as two
+        edges. So ℓ is longer than b/2.
         """
         paper = self.paper.astype(np.int16)
         edges = sum(float(np.abs(np.diff(paper, axis=axis)).sum()) for axis in (0, 1))
@@ -82,9 +82,9 @@ def separate(gray: Gray) -> Picture:
 
     If the ink is dark, the paper is the closing of the picture. If it is light, the paper is the closing of the
     inverted picture. Paper is even if its range is at most 15% of the strongest ink. Even paper is plain if dark ink
-    covers at most half of it, or light ink at most 30%. If one polarity alone has plain paper, the ink has this
-    polarity. Otherwise it has the polarity with less ink and fewer edges in its paper: with the wrong polarity, edges
-    of strokes remain in the closing, and gaps between strokes are marked as ink.
+    covers at most half of it, or light ink at most 30%. If only one polarity, dark or light ink, has plain paper, the
+    ink has this polarity. Otherwise the ink has the polarity with the lower `_Guess.cost`: with the wrong polarity,
+    edges of strokes remain in the closing, and gaps between strokes are marked as ink.
 
     Args:
         gray: Gray values from 0 (black) to 255 (white), `uint8` of shape (height, width).
@@ -102,7 +102,7 @@ def separate(gray: Gray) -> Picture:
     guess = dark if is_dark else light
     if guess.even:
         return Picture(_of_even_paper(gray), gray, True, 1)
-    # The light is in proportion to the brightness of the paper.
+    # Divide by the brightness of the paper, because it is proportional to the illumination.
     brightness = guess.paper.astype(np.float32) if is_dark else (255 + _BLACK) - guess.paper.astype(np.float32)
     brightest = float(brightness.max())
     ink = guess.marks / np.maximum(brightness, _DIMMEST * brightest) * (255 if is_dark else brightest)
@@ -110,7 +110,7 @@ def separate(gray: Gray) -> Picture:
 
 
 def contrast(gray: Gray) -> float:
-    """Return the strongest mark of either polarity, averaged over 3×3 pixels so that noise counts less."""
+    """Return how far the strongest mark of either polarity exceeds the median, after averaging over 3×3 pixels."""
     from scipy import ndimage
 
     strongest = 0.0
@@ -131,18 +131,18 @@ def reduced(gray: Gray, factor: int) -> Gray:
         return gray
     rows, columns = (side // factor for side in gray.shape)
     blocks = gray[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
-    # Row by row of blocks, because the sum needs four bytes per pixel.
+    # Average one row of blocks at a time, because the sum needs four bytes per pixel.
     return np.stack([np.rint(row.mean(axis=(0, 2), dtype=np.float32)).astype(np.uint8) for row in blocks])
 
 
 def _of_even_paper(gray: Gray) -> Gray:
-    """Invert dark ink on even paper.
+    """Return a picture on even paper, inverted if its ink is dark.
 
     The median b of the border is the paper. The ink is darker than the paper if Σ (v − b)³ < 0 over all pixels v.
     """
     paper = int(border_median(gray[None])[0])
     deviation = np.arange(256) - paper
-    # Row by row, because bincount copies its argument to eight bytes per pixel.
+    # Count one row at a time, because bincount makes a copy with eight bytes per pixel.
     dark = sum(np.bincount(row, minlength=256) for row in gray) @ deviation**3 < 0
     return 255 - gray if dark else gray
 
