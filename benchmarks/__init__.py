@@ -1,1 +1,1 @@
-"""Benchmarks: jaxgd compared with other programs, and every figure in one schema."""
+"""Benchmarks: jaxgd compared with other programs. All results have one schema."""

@@ -110,18 +110,18 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Gradcheck:
-    """Check the corpus of the gradient checker once, and list the cases with an unexpected verdict.
+    """Check every case of the gradient checker's corpus, and list the cases with an unexpected verdict or cause.
 
-    The checks are recorded, so a second run with the same folder computes with NumPy only. Delete the folder after a
-    change of the checker outside of core.py and examine.py.
+    The checks are recorded. A second run with the same folder lists the recorded verdicts, and --ablate computes with
+    NumPy only. Delete the folder after a change of the checker outside of core.py and examine.py.
     """
 
     ablate: bool = False
-    """Change every constant and remove every part of the checker, and list the cases whose verdicts change."""
+    """Also change every constant and remove every part of the checker, and list the cases that fail or change."""
     parts: tuple[str, ...] = ()
     """Parts of the corpus: correct, wrong, kinks, adversarial, fresh-right, fresh-wrong, network-right, network-random,
-    network-random-claimed, network-trained, network-trained-claimed. The default is all parts; the parts of the network
-    need --data-dir."""
+    network-random-claimed, network-trained, network-trained-claimed. By default all parts, but the parts network-…
+    only with --data-dir."""
     seeds: int = 1
     """Points per function."""
     dtypes: tuple[str, ...] = ("float32",)
@@ -129,7 +129,7 @@ class Gradcheck:
     cache: Path = Path("~/.cache/jaxgd/ablation")
     """Folder of the recorded checks."""
     data_dir: Path | None = None
-    """Folder of MNIST, for the network."""
+    """Folder of MNIST, for the parts network-…. By default JAXGD_DATA_DIR or ~/.cache/jaxgd."""
     out: Path | None = None
     """File for the rows of the ablation, as JSON."""
 
@@ -191,7 +191,7 @@ class Compare:
         for line in lines:
             print("  ".join(f"{text:{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
         if hidden := len(found) - len(shown):
-            print(f"{hidden} figures of fewer than three samples have an unknown noise; --all prints them.")
+            print(f"The noise of {hidden} of the figures is unknown; --all prints them too.")
         for figure in lost(old, new):
             print(f"not compared: {figure}")
         worse = any(change.word == "worse" and change.new.variant.startswith("jaxgd") for change in found)
@@ -202,7 +202,7 @@ class Compare:
 class Plot:
     """Draw speed.png and growth.png from files of results.
 
-    If two files have a row for the same figure, the row of the earlier file is drawn.
+    If two files have a row for the same measurement, the picture shows the row of the file that is named first.
     """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (RESULTS, store.FOLDER / "slow-peers.jsonl")
@@ -242,7 +242,7 @@ def _misuse(message: str) -> int:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run a command; list the cases if none is given."""
+    """Run a command. Without a command, list the cases."""
     commands: dict[str, Any] = {
         "list": List, "run": Run, "gradcheck": Gradcheck, "compare": Compare, "plot": Plot,
         "campaign": Campaign, "device": Device,

@@ -28,8 +28,8 @@ class Change(NamedTuple):
     Attributes:
         old: The earlier row.
         new: The later row.
-        factor: The new value over the old value, divided by the drift of the host. Infinity if the old value is 0, or
-            if only the old program reached its target; 0 if only the new program reached its target.
+        factor: The new value over the old value; for a time, also divided by the drift of the host. Infinity if only
+            the old value is 0, or if only the old program reached its target; 0 if only the new program reached it.
         noise: The relative change that chance can cause. Infinity if the noise is not known; 0 for an exact count.
     """
 
@@ -139,7 +139,7 @@ def _statistic(row: Row) -> Callable[..., float]:
 
 
 def _error(row: Row) -> float:
-    """Return the relative standard error of the statistic; infinity if it cannot be known."""
+    """Return the relative standard error of the statistic; infinity if the error is unknown."""
     if not row.value:
         return float("inf")
     if row.samples:

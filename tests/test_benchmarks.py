@@ -214,7 +214,7 @@ def test_figures_of_few_samples_have_an_unknown_noise(tmp_path, monkeypatch, cap
         store.replace(path, [*result(), row(case="compile", quantity="compile time", unit="s", value=value)])
     assert run(monkeypatch, "compare", *paths) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "1 figures of fewer than three samples have an unknown noise; --all prints them."
+    assert lines[-1] == "The noise of 1 of the figures is unknown; --all prints them too."
 
 
 # The cases and the command.

@@ -25,13 +25,13 @@ def _no_search(*args: Any) -> locate.ElementSearch:
 
 
 def _known_search(self: Examination, claim: Derivative, i: int, checks: dict[str, Check]) -> locate.ElementSearch:
-    """Return the recorded search. If there is none, search a claim with gradients now; in others, find nothing."""
+    """Return the recorded search. Without one, search now if the claim has gradients; otherwise find nothing."""
     search = _search if claim.gradients else _no_search
     recorded: Any = self.sampler
     return recorded.searches.get((claim.name, i)) or search(self, claim, i, checks)
 
 
-# A replay cannot evaluate f, and does not describe errors. These patches replace the functions that do.
+# A replay neither evaluates f nor describes errors. These patches replace the functions that do so.
 REPLAY: tuple[Patch, ...] = (
     (Examination, "_search", _known_search),
     (Examination, "_taylor", lambda *x: math.nan),
@@ -78,7 +78,7 @@ def without(part: Part, record: Record) -> Outcome:
 
 
 def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequence[Outcome]) -> Row:
-    """Return the cases whose verdict or cause changes, and of these the cases that fail: their grade gets worse."""
+    """Return the cases whose verdict or cause changes, and those of them that fail: their grade gets worse."""
     row: Row = {"changed": {}, "failed": {}}
     for record, old, new in zip(records, base, outcomes, strict=True):
         name, words = f"{record.part}: {record.name}", f"{': '.join(old)} → {': '.join(new)}"
@@ -90,7 +90,7 @@ def changes(records: Sequence[Record], base: Sequence[Outcome], outcomes: Sequen
 
 
 def ablate_constant(records: Sequence[Record], base: Sequence[Outcome], constant: Constant) -> Row:
-    """Return the nearest smaller and the nearest larger value with which a case fails, and the cases that fail."""
+    """Return the nearest smaller and the nearest larger value tried with which a case fails, and the failing cases."""
     name, *sides = constant
     row: Row = {"constant": name, "value": getattr(constants, name)}
     for side, values in zip(("down", "up"), sides, strict=True):
@@ -105,7 +105,7 @@ def ablate_constant(records: Sequence[Record], base: Sequence[Outcome], constant
 
 
 def ablate_part(records: Sequence[Record], base: Sequence[Outcome], part: Part) -> Row:
-    """Return the cases that change without a part, and the cases that fail without it."""
+    """Return the cases whose outcome changes without a part, and the cases that fail without it."""
     with patched((*REPLAY, *part.patches)):
         outcomes = [without(part, record) for record in records]
     return {"part": part.name, **changes(records, base, outcomes)}

@@ -52,15 +52,15 @@ def everywhere(name: str, value: float) -> tuple[Patch, ...]:
 
 
 class Part(NamedTuple):
-    """An optional part, and how to remove it.
+    """An optional part of the gradient checker, and how to remove it.
 
     Attributes:
         name: The name in the table.
         patches: Attributes to replace.
-        without: A pattern of the names of checks to drop from the report.
+        without: A regular expression. Checks with a matching name are dropped from the report. Empty for none.
         change: A function that changes a recorded examination, or None.
         decides: None if a replay can remove the part. Otherwise a function that takes the reports and the examinations,
-            and returns True if the part may have changed them. Such a case is checked again.
+            and returns True if the part may have changed them. Then the case is checked again without the part.
     """
 
     name: str
@@ -150,7 +150,7 @@ def _as_float64(exam: Examination) -> None:
 
 
 def _consistency(name: str) -> Part:
-    """Return the part that compares two ways to run f."""
+    """Return the part that makes one comparison of `run_in_users_dtype`, such as eager = jit."""
     run = consistency.run_in_users_dtype
 
     def agreed(*args: Any) -> Any:

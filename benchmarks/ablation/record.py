@@ -139,7 +139,7 @@ def checked(case: Case, dtype: str, seed: int, without: str = "") -> tuple[Outco
 
 
 def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
-    """Check a case. Check it again without each part that mattered and that no replay can remove."""
+    """Check a case. Check it again without each part that no replay can remove and that may have changed the report."""
     stages: list[tuple[Examination, tuple[LeafReport, ...]]] = []
     name = f"{case.name}{'' if dtype == 'float32' else ', ' + dtype}{f', seed {seed}' if seed else ''}"
     with _recording(stages):
@@ -162,7 +162,7 @@ def recorded(part: str, case: Case, dtype: str, seed: int) -> Record:
 
 @contextlib.contextmanager
 def _recording(stages: list[tuple[Examination, tuple[LeafReport, ...]]]) -> Iterator[None]:
-    """Record every examination. One batch evaluates F at the steps of both ladders, along every direction."""
+    """Record every examination. One call evaluates F at the steps of both ladders, along every direction."""
     run, search, evaluate = Examination.run, Examination._search, Sampler.lines
 
     long: dict[int, quotients.Lines] = {}

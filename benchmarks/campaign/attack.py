@@ -20,7 +20,7 @@ class Attack(NamedTuple):
         target: The part of jaxgd under attack, such as "network.safetensors". Each target has a row of its own.
         kind: The kind of the result, such as "refused". A row counts the attacks of each kind.
         succeeded: True if jaxgd failed: a wrong value, a lost run, a raw exception, a hang or a death.
-        about: The attack in words. A reader can repeat it.
+        about: The attack in words, with the details to repeat it.
         group: A heading under which accepted attacks are counted. Empty if the attack was not accepted.
     """
 
@@ -37,7 +37,7 @@ class Options:
 
     Attributes:
         count: Number of attacks per family. The family flips makes this number for each kind of file, and the family
-            pictures for each format. The family limits makes fewer.
+            pictures for each format. The family kills may make a few more, and limits at most five with each limit.
         seed: Seed of all random choices.
         work: An empty folder for runs, damaged files and compiled programs.
         data_dir: Folder of MNIST, for the family kills. None to use digits only.

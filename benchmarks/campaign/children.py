@@ -1,4 +1,4 @@
-"""Child processes: the parent imports all libraries once, and each attack runs in a fork of the parent.
+"""Child processes: the parent imports all libraries once, and the attacks run in forks of the parent.
 
 A fork starts in 20 ms, while an import of JAX, orbax and the command takes two seconds. JAX starts threads with its
 first array, and a fork of a process with threads may hang, so the parent never makes an array.
@@ -28,7 +28,7 @@ class Job(NamedTuple):
 
     Attributes:
         work: The function to run. Its result is the exit status.
-        folder: Working folder of the child. Its standard output and error are files next to the folder.
+        folder: Working folder of the child. The child's standard output and error are files next to it.
         limit: Seconds of processor time after which the child counts as hung and is killed. After six times as many
             seconds of wall time it is killed too; the factor allows for a busy processor.
         kill_after: Seconds of wall time until SIGKILL, which does not count as a hang. None for no kill.
@@ -210,7 +210,7 @@ def _run(job: Job) -> int:
     streams = ((Path(os.devnull), os.O_RDONLY), (out, flags), (err, flags))
     for number, (path, how) in enumerate(streams):
         os.dup2(os.open(path, how, 0o644), number)
-    # The parent's streams may be objects of a test that captures them.
+    # A test that captures output has replaced the parent's sys.stdout and sys.stderr.
     sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = open_stderr()

@@ -1,6 +1,7 @@
-"""Bad command lines, generated from the options of all commands. Each must end with one line that states the reason.
+"""Bad command lines, generated from the options of all commands.
 
-A command may be accepted only if the help text allows all its values. `OPTIONS` states the allowed values.
+A refusal is one line, with exit status 2. A failure prints its reason, with exit status 1. A command may be accepted
+only if the help text allows all its values. `OPTIONS` states the allowed values.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from benchmarks.campaign.options import FLAG, GOOD, OPTIONS, POSITIONAL, SURROUN
 from benchmarks.campaign.play import Task, play
 
 _SECONDS = 10.0
-# Limit on the address space in bytes. JAX reserves more addresses than the memory that it uses.
+# Limit on the address space in bytes. JAX reserves more address space than it uses memory.
 _MEMORY = 8 * 2**30
 
 
@@ -141,7 +142,7 @@ def fields() -> dict[str, set[str]]:
 
 
 def _make_files(folder: Path) -> int:
-    """Make the good files that some paths name, in the working folder of the child."""
+    """Make the files that the paths with @ name, in the working folder of the child."""
     from PIL import Image
 
     from jaxgd.cli import main

@@ -2,8 +2,8 @@
 
 jaxgd contains no code for this. A failpoint has one of four moments. Python raises an audit event before the operation,
 so `before` ends the process at the event, and `after` ends it at the next event of any kind. `during` limits the size
-of files. The kernel ends the process when a write crosses the limit, so the file holds a part of the content. The limit
-also applies to the threads of C++ libraries. `later` ends the process after a delay.
+of files. Linux ends the process when a write crosses the limit, so the file holds a part of the content. The limit also
+applies to the threads of C++ libraries. `later` ends the process after a delay.
 """
 
 import os
@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import NamedTuple
 
-# Events that change a folder, with the number of arguments that are paths. An open counts only if it is for writing.
+# Events that change a folder, with the number of leading arguments that are paths. An open counts only for writing.
 _PATHS = {"open": 1, "os.mkdir": 1, "os.remove": 1, "os.rmdir": 1, "os.chmod": 1, "os.rename": 2}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -25,7 +25,7 @@ class Failpoint(NamedTuple):
     Attributes:
         moment: "before", "during", "after" or "later".
         event: Prefix of the name of an audit event.
-        path: A part of the path.
+        path: Text that a path of the event contains, such as the name of the file.
         occurrence: Number of the event, counted from 1 in each process.
         size: Bytes that `during` allows beyond the present size of the file.
         delay: Seconds that `later` waits.
@@ -84,8 +84,8 @@ _FILES = {
     "metrics": ("metrics.jsonl", 200, 3),
     "network": ("network.safetensors", 9000, 2),
 }
-# The moments of each phase. A phase is the writing of one kind of file; "renaming" is between a temporary file and its
-# final name, or just after it. "anywhere" is SIGKILL from outside.
+# Pairs of a phase and a moment. A phase is the writing of one kind of file, or "anywhere" for SIGKILL from outside at a
+# random time. The moment "renaming" is just before or just after a temporary file gets its final name.
 PHASES = (
     *((phase, moment) for phase in _FILES for moment in ("before", "during", "after", "renaming")),
     *(("checkpoint", moment) for moment in ("before", "during", "after", "later")),
@@ -97,7 +97,7 @@ PHASES = (
 def draw(phase: str, moment: str, rng: random.Random) -> Failpoint:
     """Return a random failpoint of a phase and moment."""
     if phase == "checkpoint":
-        # A checkpoint makes about 20 changes of files that Python can see; C++ threads make more.
+        # Python sees about 20 changes of files per checkpoint; C++ threads make more, which it does not see.
         most = 20 if moment in ("before", "after") else 5
         size, delay = int(2 ** rng.uniform(4, 15)), rng.uniform(0, 0.15)
         return Failpoint(moment, "", "checkpoints", rng.randint(1, most), size, delay)

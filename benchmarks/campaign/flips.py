@@ -13,7 +13,7 @@ from benchmarks.campaign.play import Try, isolated
 
 _EPOCHS = 6
 _TRAIN = ("train", f"--epochs={_EPOCHS}", "--checkpoint-every=1", "--no-progress", "--sizes", "64", "10", "10")
-# A run that repeats more epochs than this used none of its checkpoints, which are the last three.
+# A run keeps its last three checkpoints. If it repeats more epochs than this, it used none of them.
 _REPEATED = 3
 
 # A judge reads a file and its damaged copy. It returns the kind of the result, and True if the attack succeeded.
@@ -32,7 +32,8 @@ def attacks(options: Options) -> Iterator[Attack]:
     run = folder / "run"
     newest = run / "checkpoints" / str(_EPOCHS)
     saved = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
-    # Half of the flips choose every file with the same probability, so that small files are hit too, and half by size.
+    # Half of the flips in a checkpoint choose a file with a probability proportional to its size. The other half choose
+    # every file with the same probability, so that small files are hit too.
     sizes = [path.stat().st_size for path in saved]
     tries = []
     for number in range(options.count):
@@ -81,7 +82,7 @@ def _attack(target: str, about: str, path: Path, bit: int, folder: Path, judge: 
 
 
 def _resumed(path: Path, damaged: Path) -> tuple[str, bool]:
-    """Continue the damaged run. Its files must equal those of the whole run, whichever checkpoint it uses."""
+    """Continue the damaged run. Whichever checkpoint it uses, its files must equal those of the undamaged run."""
     from jaxgd.cli import main
 
     (whole,) = (parent for parent in path.parents if parent.name == "run")
@@ -126,7 +127,7 @@ def _read_without_checksum(path: Path, damaged: Path) -> tuple[str, bool]:
 
 
 def _compared(whole: object, other: object) -> tuple[str, bool]:
-    """Return the kind of an accepted file, and True if its values are not the saved ones, bit for bit."""
+    """Return the kind of an accepted file, and True if any bit of its values differs from the saved values."""
     import jax
 
     def bits(tree: object) -> object:
@@ -136,7 +137,7 @@ def _compared(whole: object, other: object) -> tuple[str, bool]:
 
 
 def _write_idx(folder: Path) -> int:
-    """Write fifty images, a third of their pixels above 0, as a plain and as a gzipped IDX file."""
+    """Write fifty images, with about a third of the pixels above 0, as a plain and as a gzipped IDX file."""
     import numpy as np
 
     from jaxgd.data.idx import write_idx

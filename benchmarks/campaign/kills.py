@@ -142,7 +142,7 @@ def _next(
     """Return the phase and moment with the fewest kills so far, of those that the next command can reach."""
     reachable = [x for x in PHASES if x[0] != "configuration" or writes_config]
     if new and rng.random() < 0.5:
-        # Kill half of the new runs while they write the configuration. A run that is killed later has it already.
+        # Kill half of the new runs while they write config.json. A run that is killed later has this file already.
         reachable = [x for x in PHASES if x[0] == "configuration"]
     rng.shuffle(reachable)
     return min(reachable, key=counts.__getitem__)

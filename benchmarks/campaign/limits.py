@@ -39,7 +39,8 @@ class Limit(NamedTuple):
         target: The resource.
         about: The limit in words.
         hook: Function that the child process calls before the command.
-        disk: KiB of the file system of the run; None for the ordinary one.
+        disk: KiB of a small file system for the run. None for the ordinary file system. -1 for a new run and -2 for a
+            continued run on a read-only file system.
         gone: True if the run folder disappears, so that the run cannot continue.
     """
 
@@ -133,7 +134,7 @@ def _one(limit: Limit, parent: Path, whole: Path) -> Task:
 def _judged(limit: Limit, ending: Ending, run: Path, whole: Path) -> tuple[str, bool]:
     """Return the kind of the result under the limit, and True if the attack succeeded."""
     if limit.target == "little memory" and ending.status == -signal.SIGABRT:
-        # XLA ends the process when it gets no memory, and Python cannot prevent it. Nothing may be lost.
+        # XLA ends the process when it gets no memory, and Python cannot prevent this. The run must still continue.
         return "died by SIGABRT in a library", False
     if ending.trouble:
         return ending.trouble, True

@@ -87,7 +87,7 @@ _DATA_DIR = Option(PATHS, _YES)
 _CONVENTIONS = {"labels_from": Option(NUMBERS, lambda text: False), "transpose": FLAG, "no_transpose": FLAG}
 _RUN = Option(PATHS, lambda text: Path(text).name == "run")
 
-# Every option of every command, by the name of its field. Positional arguments have their names too.
+# Every option and positional argument of every command, by the name of its field.
 OPTIONS: dict[str, dict[str, Option]] = {
     "train": {
         "data": _DATA, "data_dir": _DATA_DIR, **_CONVENTIONS, "sizes": Option(_SIZES, _sizes),
@@ -154,7 +154,7 @@ POSITIONAL = {
     "evaluate": ["run_dir"], "predict": ["run_dir", "images"], "report": ["run_dir"], "minimize": ["cost"],
     "check": ["cases"],
 }  # fmt: skip
-# Good arguments, which make a command short. A bad value replaces them.
+# Good arguments, which keep the run of a command short. A bad value replaces a good one.
 GOOD = {
     "train": {"epochs": "1", "run_dir": "new"},
     "sweep": {"epochs": "1", "folder": "new"},

@@ -1,6 +1,6 @@
 """Damaged pictures of every format that Pillow writes: `read_picture` reads or refuses each of them.
 
-No picture may take more than 10 seconds or 1 GiB.
+No picture may take more than 10 seconds of processor time or 1 GiB.
 """
 
 import functools
@@ -15,7 +15,7 @@ from benchmarks.campaign.attack import Attack, Options
 from benchmarks.campaign.play import Try, isolated
 
 _MOST = 2**30
-# Limit on addresses in bytes: more than jaxgd may use, and few enough to leave memory to other programs.
+# Limit on the address space in bytes: more than jaxgd may use, and few enough to leave memory to other programs.
 _MEMORY = 8 * 2**30
 # Bytes that claim huge sizes, offsets and counts.
 _EXTREMES = (b"\xff" * 4, b"\x7f" + b"\xff" * 3, b"\0" * 4, b"\x80\0\0\0", b"\xff\xff")
@@ -81,7 +81,7 @@ def _read(target: str, content: bytes, about: str) -> Attack:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.RLIM_INFINITY))
     path = Path("picture")
     path.write_bytes(content)
-    # Reset the kernel's record of the peak memory.
+    # Reset the peak memory that Linux records for this process.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak_memory()
     try:

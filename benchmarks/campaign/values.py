@@ -24,7 +24,7 @@ def _raising(*_: object, **__: object) -> NoReturn:
 
 
 class Traced(NamedTuple):
-    """A value that the call receives as the argument of a function inside jit."""
+    """A bad value that reaches the call as a tracer, because the call runs inside jit."""
 
     value: object
 
