@@ -210,7 +210,7 @@ def minimize(
         stop = None
     stop = resolved_stop(WHO, stop, jnp.result_type(*tree_leaves(v0)))
     if stop is not None:
-        require_stop(stop, kind)
+        require_stop(WHO, stop, kind)
     if batches is not None:
         require_sampled_stop(stop)
     if isinstance(record, str) and record == "auto":

@@ -103,7 +103,7 @@ class Descent:
         require_checked_axes(WHO, self.cost, v0, *args)
         require_scalar(WHO, equal_cost, v0, *args)
         if (stop := resolved_stop(WHO, self.stop, _dtype(v0))) is not None:
-            require_stop(stop, wide_dtype(v0))
+            require_stop(WHO, stop, wide_dtype(v0))
         config, rule, args = configured(self.cost, self.rule, v0, tree_map(jnp.asarray, args), None, None)
         return _init(config, rule, v0, args)
 

@@ -121,15 +121,15 @@ def resolved_stop(who: str, stop: object, dtype: DTypeLike) -> Stop | None:
     return stop
 
 
-def require_stop(stop: Stop, dtype: DTypeLike) -> None:
+def require_stop(who: str, stop: Stop, dtype: DTypeLike) -> None:
     """Raise unless all numbers of the tests are valid. Warn of a tolerance that the dtype cannot reach."""
     eps = float(finfo(dtype).eps)
-    require_bool("minimize", "stop.stalled", stop.stalled)
+    require_bool(who, "stop.stalled", stop.stalled)
     for field in dataclasses.fields(stop):
         x = getattr(stop, field.name)
         if x is None or field.name == "stalled":
             continue
-        require_real("minimize", f"stop.{field.name}", x)
+        require_real(who, f"stop.{field.name}", x)
         if is_traced(x):
             continue
         x = float(x)
@@ -139,10 +139,10 @@ def require_stop(stop: Stop, dtype: DTypeLike) -> None:
             "diverging": (math.ulp(0.0), math.inf, "above 0"),
         }.get(field.name, (0.0, sys.float_info.max, "finite and at least 0"))
         if not least <= x <= most:
-            raise RangeError(f"minimize: stop.{field.name} must be {words}, got {shown(x)}.")
+            raise RangeError(f"{who}: stop.{field.name} must be {words}, got {shown(x)}.")
         if field.name.endswith("rtol") and 0 < x < eps:
             warnings.warn(
-                f"minimize: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: the "
+                f"{who}: stop.{field.name}={x:g} is below the rounding of {jnp.dtype(dtype)}, {eps:.1g}: the "
                 f"tolerance may never be reached. Use a wider dtype, or at least {eps:.1g}.",
                 stacklevel=4,
             )
