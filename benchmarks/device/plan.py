@@ -97,7 +97,7 @@ TOOLS_OF_A_GPU = {
     "compute-sanitizer": "it examines only GPU code",
     "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
-# Packages that a rehearsal may lack. If any other package or program is missing, the rehearsal fails.
+# Packages that a rehearsal may lack. If another package is missing, the rehearsal fails.
 MAY_LACK = {"torch": "PyTorch for the CPU does not exist for every version of Python"}
 
 
