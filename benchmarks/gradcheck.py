@@ -96,7 +96,7 @@ class Digits:
         return jaxgd.Part(train.images, train.labels)
 
     def draw(self, steps: int) -> Draw:
-        """Return a function that draws a network after `steps` steps with η = 3, and the ten digits."""
+        """Return a function that draws a network, trains it for `steps` steps at η = 3, and adds the ten digits."""
 
         def drawn(rng: np.random.Generator, dtype: DTypeLike) -> Point:
             point = steps, np.dtype(dtype).name, int(rng.integers(2**31))
@@ -124,7 +124,7 @@ def network_cost(network: jaxgd.Network, x: Array, y: Array) -> Array:
 
 
 def spoiled_function(name: str, draw: Draw, claimed: bool) -> Case:
-    """Return the network's cost with a spoiled gradient: the argument `gradient=` if `claimed`, or a custom rule."""
+    """Return the network's cost with a spoiled gradient: as `gradient=` if `claimed`, otherwise as a custom VJP."""
     spoil, _ = SPOILED[name]
 
     def gradient(network: jaxgd.Network, x: Array, y: Array) -> object:
@@ -187,9 +187,9 @@ def checks(functions: Iterable[Case], dtype: str, seeds: int) -> Iterator[Check]
 def rows_of(case: str, checker: str, dtype: str, done: list[Check]) -> Iterator[Row]:
     """Yield the counts of one checker's verdicts and the times of its checks.
 
-    A check is missed if the verdict is "right" for a derivative that is wrong or does not exist. It is a false alarm if
-    the verdict is "wrong" for a derivative that is right or does not exist. `details["functions"]` maps the name of a
-    function to the seeds of the checks that the row counts.
+    A check counts as missed if the verdict is "right" for a derivative that is wrong or does not exist. It counts as a
+    false alarm if the verdict is "wrong" for a derivative that is right or does not exist. `details["functions"]` maps
+    the name of a function to the seeds of the checks that the row counts.
     """
     about: dict[str, Any] = {"case": case, "variant": checker, "precision": dtype}
     counted: dict[str, Any] = {"unit": "checks", "n": len(done)}

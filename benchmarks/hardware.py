@@ -61,13 +61,13 @@ def stamp() -> dict[str, Any]:
 
 
 def stamp_without_jax() -> dict[str, Any]:
-    """Return the fields of `stamp` that do not need JAX. Starting JAX would take memory of the GPU."""
+    """Return `stamp` without isa and the peak rates, and without starting JAX, which would take memory of the GPU."""
     host = _processor_and_gpu()
     return {"host": {**host, "device": host.get("gpu", {}).get("name", "cpu")}, **_software()}
 
 
 def gpu() -> dict[str, Any]:
-    """Return the name, driver, compute capability, multiprocessors, memory, clocks and power limit of the first GPU.
+    """Return the GPU_FIELDS of the first GPU, and its number of multiprocessors.
 
     The mapping is empty if nvidia-smi finds no GPU. A field that the GPU does not report is left out.
     """
@@ -114,7 +114,7 @@ def _software() -> dict[str, Any]:
 
 
 def output(words: list[str]) -> str:
-    """Return the output of a program, or an empty text if the program fails or is not installed."""
+    """Return the output of a program; an empty text if it is not installed, fails, or takes more than 20 s."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -144,5 +144,5 @@ def _version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        # jaxgd also runs from its folder, where no package is installed.
+        # jaxgd also runs from its source folder without being installed.
         return jaxgd.__version__ if name == "jaxgd" else None

@@ -40,7 +40,7 @@ QUANTITIES = {
     "ratio": Quantity("lower", "sample", positive=True),
     "memory": Quantity("lower", "sample"),
     "correct": Quantity("higher", "sample"),
-    # Wrong answers without a warning, and answers with a warning.
+    # Photographs with a confident wrong answer and no warning, and photographs with a warning.
     "confident errors": Quantity("lower", "none"),
     "warned": Quantity("neither", "none"),
     "evaluations": Quantity("lower", "none", positive=True),
@@ -50,7 +50,7 @@ QUANTITIES = {
     "false alarms": Quantity("lower", "none"),
     "cannot tell": Quantity("neither", "none"),
     "errors": Quantity("lower", "none"),
-    # Problems whose minimum a minimizer reaches, and problems on which it reports success without reaching the minimum.
+    # Problems whose minimum a minimizer reaches, and problems on which it reports success without reaching a minimum.
     "reached": Quantity("higher", "none"),
     "false success": Quantity("lower", "none"),
     # Attacks of a campaign that jaxgd did not withstand.
@@ -81,11 +81,11 @@ class Row:
         value: The median of the samples, or a count. None if the program did not reach its target.
         unit: Unit of the value, the spread and the samples, such as "s/epoch".
         spread: Tenth and ninetieth percentile of the samples. None if unknown, or if the value is a count.
-        n: Number of samples behind the value. For a count of verdicts, the number of checks.
+        n: Number of samples. If the value counts some checks, problems or photographs, the number of all of them.
         samples: The raw values in the order in which they were taken. Empty if they were not kept.
         precision: dtype and matmul precision.
         host: Processor, device, threads, instruction set (isa) and measured peak, as far as they are known.
-        versions: Version of each library that took part.
+        versions: Version of each installed library of `hardware.LIBRARIES`.
         commit: Short hash of the commit that was measured. Empty if unknown.
         date: Day of the run, YYYY-MM-DD.
         details: Further numbers and texts of this case.

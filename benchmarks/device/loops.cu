@@ -1,4 +1,4 @@
-// Loops whose rates limit the kernel: products on the tensor core, and barriers.
+// Loops that measure two limits of the kernel's speed: products on the tensor core, and barriers.
 #ifndef CHAINS
 #define CHAINS 8
 #endif

@@ -14,14 +14,14 @@ class Task:
 
     Attributes:
         step: Number of the step. A step is a group of related tasks.
-        name: Name on the command line, and in the cases of the task's figures.
+        name: Name on the command line, and in the names of the cases that the task measures.
         title: The description of the task, in one line.
         seconds: Planned time on an H100, in seconds. It was estimated, and not measured.
         function: The function to call, as "module:name", with the module in benchmarks.device.
         arguments: Keyword arguments of the function.
         xla_flags: Flags of XLA, which are added after the user's flags.
         needs: Python packages and programs without which the task cannot run.
-        most: Seconds after which the process is killed; 0 for the default in `limit`.
+        most: Seconds after which the process is killed; 0 for the default, which `limit` computes from `seconds`.
     """
 
     step: int
@@ -35,7 +35,7 @@ class Task:
     most: float = 0.0
 
     def limit(self, rehearse: bool) -> float:
-        """Return the seconds after which the process is killed: twice the plan, but at least 15 s more than the plan.
+        """Return the seconds after which the process is killed: `most`, or by default max(2 · seconds, seconds + 15).
 
         The limit in a rehearsal is at least REHEARSAL_LIMIT, because a CPU with few cores compiles slowly.
         """
@@ -49,7 +49,7 @@ TASKS = (
     Task(0, "versions", "versions, driver, clocks, path of NVRTC, XLA flags", 5, "versions:run"),
     Task(0, "build", "compile the native library, unless it is up to date", 13, "versions:build", most=60),
     Task(1, "compile", "registers, spills and shared memory of the kernel", 6, "correct:compile_log"),
-    Task(1, "correct", "1, 20 and 60 steps against float64, and the same bits twice", 6, "correct:run"),
+    Task(1, "correct", "error after 1, 20 and 60 steps against float64, and equal bits in two runs", 6, "correct:run"),
     Task(1, "adder", "rounding and width of the tensor core's adder", 3, "adder:run"),
     *(
         Task(2, tool, f"3 steps under compute-sanitizer's {tool}", seconds, "sanitize:run", {"tool": tool},
@@ -58,7 +58,7 @@ TASKS = (
     ),
     Task(3, "kernel-times", "one epoch of 1 to 264 networks by the kernel", 7, "kernel:times"),
     Task(3, "kernel-training", "30 epochs of 132 networks by the kernel, and their accuracies", 5, "kernel:training"),
-    Task(3, "kernel-warps", "the kernel with other numbers of warps", 3, "kernel:warps"),
+    Task(3, "kernel-warps", "the kernel with fewer warps", 3, "kernel:warps"),
     Task(4, "profile", "200 steps under the profiler ncu", 20, "profile:run", needs=("ncu",)),
     Task(5, "ceilings-loops", "a copy, a loop of products and a loop of barriers", 4, "ceilings:loops"),
     Task(5, "ceilings-libraries", "a copy and an 8192³ product by JAX and PyTorch", 8, "ceilings:libraries"),
@@ -92,12 +92,12 @@ NOT_REHEARSED = {
     "synccheck": "memcheck rehearses the same program, and the tests run the emulation under other sanitizers",
     "ceilings-loops": "the loops are GPU code",
 }
-# The tools that a rehearsal leaves out. It runs only the program that these tools examine.
+# The tools that a rehearsal does not use. It runs the examined program without the tool.
 TOOLS_OF_A_GPU = {
     "compute-sanitizer": "it examines only GPU code",
     "ncu": "it reads the counters of a GPU; the rehearsal parses a sample of its output",
 }
-# Packages that a rehearsal may lack. If any other package or program is missing, the rehearsal fails.
+# Packages that a rehearsal may lack. If another package is missing, the rehearsal fails.
 MAY_LACK = {"torch": "PyTorch for the CPU does not exist for every version of Python"}
 
 

@@ -1,4 +1,4 @@
-"""Run a task in a process group of its own, and kill the group at the time limit."""
+"""Run a task in a process group of its own. Kill the group when the task ends, or at its time limit."""
 
 import contextlib
 import ctypes
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl
-_TAIL = 2**16  # bytes at the end of a log that may hold its last line
+_TAIL = 2**16  # bytes that are read from the end of a log to find its last line
 
 
 class End(NamedTuple):
@@ -22,7 +22,7 @@ class End(NamedTuple):
 
     Attributes:
         seconds: Seconds that the process ran.
-        reason: The reason of a failure, in one line. Empty if the process succeeded.
+        reason: Why the process failed or a message from its pipe was not stored, in one line. Otherwise empty.
     """
 
     seconds: float
@@ -99,7 +99,7 @@ def output_of(
 
 
 def python(*words: str) -> list[str]:
-    """Return the words that run a module of the suite with this interpreter."""
+    """Return the command that runs a module with this interpreter. `words` are the module and its arguments."""
     return [sys.executable, "-m", *words]
 
 
@@ -119,7 +119,7 @@ def _reason(status: int, log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """Return the last line of a log, which is the message of an exception."""
+    """Return the last line of a log that is not empty. After an exception, this line is its message."""
     with log.open("rb") as file:
         # A task may have printed gigabytes.
         file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))

@@ -56,7 +56,7 @@ def run(context: Context) -> None:
         for figure in FIGURES:
             name = counter_of(figure, launch)
             if name is None:
-                context.note(f"profile: no counter for {figure}; the log has all names")
+                context.note(f"profile: no counter for {figure}; the log lists the names of all counters")
                 continue
             value, unit = launch[name]
             more = {"counter": name, "steps": steps} | (details if figure == "issue slots" else {})
@@ -69,7 +69,7 @@ def counter_of(figure: str, counters: Counters) -> str | None:
 
 
 def counters(output: str) -> list[Counters]:
-    """Return, for each launch, all counters with values and units. They follow the profiler's messages, as CSV."""
+    """Return all counters of each launch, with values and units, from the CSV lines after the profiler's messages."""
     lines = [line for line in output.splitlines() if line.startswith('"')]
     if len(lines) < 2 or not lines[0].startswith('"ID"'):
         return []

@@ -10,15 +10,15 @@ class Sizes(NamedTuple):
         examples: Examples per epoch.
         steps: Numbers of steps after which the kernel is compared with float64, in increasing order.
         networks: Numbers of networks that are trained at once.
-        many: Number of networks in comparisons with other programs under vmap.
-        repeats: Timings per figure.
+        many: Number of networks in the other measurements with several networks.
+        repeats: Number of timings of a program; timing.SLOW_REPEATS for slow programs.
         epochs: Epochs of the training whose accuracy is measured.
         calls: Steps of the programs that Python calls step by step.
         profiled: Steps under the profiler.
         full: Examples of the full batch.
         wide: Neurons of each hidden layer of the wide network.
         wide_batch: Examples in the batch of the wide network.
-        square: Rows of the matrices of the matrix product.
+        square: Rows of the square matrices that are multiplied.
         copied: Bytes of the copy.
     """
 

@@ -27,7 +27,7 @@ def run(context: Context) -> None:
     last = next((line for line in reversed(lines) if re.search(r"\d", line)), lines[-1] if lines else "no output")
     context.note(f"tests: {last.strip('= ')}")
     if not context.rehearse and EMULATED in output:
-        # Fail the task, because the tests would also pass on a CPU.
+        # Fail the task even if the tests passed, because they ran in the emulation.
         raise TaskError("expected a GPU, and JAX saw none: the tests ran on the CPU")
     counts = {
         word.rstrip("s"): int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)

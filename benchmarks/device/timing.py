@@ -1,4 +1,4 @@
-"""Timing of asynchronous work, and the rows of the times."""
+"""Timing of asynchronous work, and the rows that store the times."""
 
 import os
 import statistics
@@ -26,7 +26,7 @@ T = TypeVar("T")
 SLOW_REPEATS = 3
 # Number of images for the cost and the accuracy. Equal costs show that programs did the same work.
 JUDGED = 10_000
-# The precisions of a float32 product on a GPU, and JAX's value for each.
+# The precisions of a float32 product on a GPU, and the `jax_default_matmul_precision` of each.
 FLOAT32, TF32 = "float32, highest", "TF32 allowed"
 PRECISIONS = {FLOAT32: "highest", TF32: None}
 
@@ -104,7 +104,8 @@ def time_epochs(
 
     first, samples = times(run, jax.block_until_ready, repeats)
     after = [np.asarray(v[0] if networks > 1 else v) for v in held[1]]
-    # Equal costs after the first epoch show that programs did the same work. A call of several epochs has no such cost.
+    # Equal costs after the first epoch show that programs did the same work. A call of several epochs returns only the
+    # last network.
     details = outcome(images, after) if count == 1 else {"epochs": count, **images.details}
     first, samples = first / count, [t / count for t in samples]
     if networks > 1:

@@ -38,8 +38,8 @@ class Watch:
     """A counter of evaluations. It stores, for each target, the count at which C first met the target.
 
     Attributes:
-        met: One test of C per target.
-        limit: The count at which the run ends; None for no limit.
+        met: For each target, a function that returns True if C meets it.
+        limit: The count at which a run of SciPy ends; None for no limit. Compiled programs ignore it.
     """
 
     met: Sequence[Callable[[float], bool]]
@@ -187,7 +187,7 @@ class Progress(NamedTuple):
 
 # Targets of C on 10,000 images; a network that outputs 0 for everything has C = 0.5.
 TARGETS = (0.2, 0.1, 0.05)
-# Evaluations after which a minimizer is stopped.
+# Evaluations after which jaxgd and SciPy are stopped. jaxopt and optimistix may make 800 steps.
 LIMIT = 2_000
 
 

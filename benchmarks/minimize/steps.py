@@ -146,7 +146,7 @@ def by_jaxopt(problem: Problem) -> Run:
 
 
 def fewer(problem: Problem) -> int:
-    """Return the factor by which the slow loop in Python shortens a run, to about 4,000 steps."""
+    """Return the divisor that shortens a timed run of the slow loop in Python to about 4,000 steps."""
     return max(1, problem.steps // 4_000)
 
 

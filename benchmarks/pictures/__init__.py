@@ -1,1 +1,1 @@
-"""Generated photographs of handwritten digits with known labels, and how many of them `jaxgd predict` reads."""
+"""Generated photographs of handwritten digits, and the number of them that `jaxgd predict` reads correctly."""

@@ -1,4 +1,4 @@
-"""Photographs of MNIST's test digits: ink on paper, light and shadows, the surroundings, and a camera.
+"""Generated photographs of MNIST's test digits: ink on paper, light and shadows, the surroundings, and a camera.
 
 The kind, a seed and an index determine a photograph. Each pixel has a reflectance between 0 (black) and 1 (white),
 which is multiplied by the light. All lengths are in pixels.
@@ -137,7 +137,7 @@ def _placed(image: NDArray[np.uint8], shape: tuple[int, int], size: float, rando
 
 
 def _at(ink: Floats, shape: tuple[int, int], random: Random) -> Floats:
-    """Lay ink at a random place of a sheet of this shape."""
+    """Return a sheet of this shape with the ink at a random place. Shrink the ink if it does not fit."""
     margin = int(0.1 * max(ink.shape))
     sheet = np.zeros(shape)
     if any(side + 2 * margin > most for side, most in zip(ink.shape, shape, strict=True)):
@@ -169,7 +169,7 @@ def _shading(scene: Scene, own: Random) -> Floats:
 
 
 def _shadow(scene: Scene, own: Random) -> Floats:
-    """A shadow that takes 30% of the light, with a straight edge 0 to 3 pixels wide through the digit or near it."""
+    """A shadow that takes 30% of the light, with a straight edge 0.1 to 4 pixels wide through or near the digit."""
     along = _along(scene.ink.shape, own)
     edge = own.uniform(0.3, 0.7)
     width = own.uniform(0.2, 3) / max(scene.ink.shape)
@@ -190,7 +190,7 @@ def _vignette(scene: Scene, own: Random) -> Floats:
 
 
 def _frame(scene: Scene, own: Random) -> Floats:
-    """A dark line along one to four edges: 1–4 pixels wide, or 5–12. One in four starts 1–6 pixels inside."""
+    """A dark line along one to four edges, 1–12 pixels wide. In one picture of four, it is 1–6 pixels from the edge."""
     picture = scene.reflectance.copy()
     width = int(own.integers(1, 5) if own.random() < 0.5 else own.integers(5, 13))
     start = int(own.integers(1, 7)) if own.random() < 0.25 else 0
@@ -261,7 +261,7 @@ def _camera(picture: Floats, random: Random, own: Random, kind: str) -> bytes:
 
 
 def _equally_gray(picture: Floats, own: Random) -> Floats:
-    """Color the paper and the ink so that both have the same gray level and differ only in hue."""
+    """Color the paper and the ink so that both have the same gray level, and differ only in color."""
     ink = (float(picture.max()) - picture) / float(np.ptp(picture))
     paper, stroke = ((200, 110, 90), (60, 170, 90)) if own.random() < 0.5 else ((90, 130, 215), (170, 105, 125))
     colors = [np.array(color, float) for color in (paper, stroke)]

@@ -1,4 +1,4 @@
-"""The number of generated photographs of each kind that `jaxgd predict` reads, and of its confident errors."""
+"""The number of photographs of each kind that `jaxgd predict` reads correctly, and the number of confident errors."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ Labels = tuple[int, ...]
 
 
 class Reading(NamedTuple):
-    """The command's lines about one photograph.
+    """The output of `jaxgd predict` for one photograph.
 
     Attributes:
         digits: The digits from left to right; empty if the photograph was not read.
@@ -96,7 +96,7 @@ def readings(out: str, err: str, count: int) -> list[Reading]:
 
 
 def counts(found: Sequence[Reading], labels: Sequence[Labels]) -> Counts:
-    """Compare the readings with the digits."""
+    """Count the correct readings, the confident errors and the warnings."""
     wrong = [reading.digits != right for reading, right in zip(found, labels, strict=True)]
     confident = [
         w and not reading.warned and max(reading.activations, default=0.0) > CONFIDENT

@@ -1,6 +1,6 @@
-"""The peak memory of wide networks: `python -m benchmarks.training.memory WIDTH MODE` measures one point.
+"""The peak memory of wide networks: `python -m benchmarks.training.memory WIDTH MODE` measures one width in one mode.
 
-Each point is measured in a process of its own, because the operating system records only the peak of a whole process.
+Each measurement has a process of its own, because the operating system records only the peak of a whole process.
 The peak is given in units of W, the bytes of the weights, above the memory that JAX takes before the first network.
 """
 
@@ -33,7 +33,7 @@ _EXAMPLES = 1_000
 # The updates per epoch with mini-batches of 10. All 1,000 images would make 100 updates, which take 20 minutes for the
 # widest network.
 _UPDATES = {3_000: 100, 12_000: 10, 30_000: 2}
-# The memory that a point may need, in units of W. A width that needs more than the free memory is left out.
+# The memory that a measurement may need, in units of W. A width that needs more than the free memory is left out.
 _MOST = 5.5
 
 
@@ -95,7 +95,7 @@ def measure(width: int, options: Options) -> Iterator[Row]:
 
 
 def main(width: int, mode: str) -> None:
-    """Measure one point, and print it as JSON."""
+    """Measure one width in one mode, and print the result as JSON."""
     import jax
 
     from jaxgd import init_network

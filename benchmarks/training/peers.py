@@ -1,4 +1,7 @@
-"""The programs that are timed. All peers start at the same weights, and yield the weights after every unit of work."""
+"""The programs that are timed, called peers. A peer yields the weights after every unit of work.
+
+All peers of a case start at the same weights, except `jaxgd train` in the start-up case.
+"""
 
 import importlib.util
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from benchmarks.training.work import Peer, Shared, Weights, Work, batches
 
 
 def by_numpy(work: Work, data: Shared) -> Iterator[Weights]:
-    """Train with one matrix product per layer and mini-batch, in float32."""
+    """Train with matrix products over whole mini-batches, in float32."""
     x, answers = data.x.astype(np.float32) / np.float32(255), np.eye(work.sizes[-1], dtype=np.float32)
     weights = [(w.copy(), b.copy()) for w, b in data.weights]
     for k in range(10**6):

@@ -1,7 +1,7 @@
 """The peers of the start-up case: whole processes that train a network on jaxgd's digits.
 
-For peers other than jaxgd the process is `python -m benchmarks.training.start PEER START END`. It imports its
-libraries, reads the data and first weights from START, trains, and writes the weights to END.
+One is `jaxgd train`. The others are `python -m benchmarks.training.start PEER START END`, which imports the libraries
+of PEER, reads the data and first weights from START, trains, and writes the weights to END.
 """
 
 import os

@@ -145,7 +145,7 @@ def _random_order(n: int) -> "Callable[[int], Array]":
 
 
 def shared(work: Work, data_dir: Path | None) -> Shared:
-    """Return the first n images of the data set, and weights from N(0, 1/fan-in)."""
+    """Return the first n images of the data set, weights from N(0, 1/fan-in), and biases from N(0, 1)."""
     import jaxgd
 
     part = jaxgd.load_dataset("digits" if work.cold else "mnist", data_dir).train

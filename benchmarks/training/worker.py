@@ -4,7 +4,7 @@ Each line of input is a command, and each line of output is the answer in JSON:
 
 - "unit" runs one unit of work and returns its time.
 - "turn" runs units for at least 0.1 s and returns the mean time of a unit.
-- "cost" returns the cost and the accuracy of the present weights, and the peak memory of the peer.
+- "cost" returns the cost and the accuracy of the current weights, and the peak memory of the peer.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ TURN = 0.1
 
 
 def peak_memory(*, reset: bool = False) -> float:
-    """Return the peak memory of the process in MB: since the last reset on Linux, otherwise since the start."""
+    """Return the peak memory of the process in MiB: since the last reset on Linux, otherwise since the start."""
     if reset:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")

@@ -1,7 +1,7 @@
 """Pages that the build writes from other files: the home page, the API reference, and the pages of the project.
 
-Git ignores these pages. docs/README.md decides the sidebar: each of its headings is a part, and each page that a table
-below the heading names is an entry.
+Git ignores these pages. docs/README.md decides the sidebar: each of its headings is a part, and each page in the
+table below the heading is an entry.
 """
 
 import os
@@ -32,7 +32,7 @@ REFERENCE = {
     "report": ("Pictures", ("report",), ()),
     "errors": ("Errors", ("errors",), ()),
 }
-# A type alias would show the docstring of `tuple`, so its own is written here.
+# autodoc would show the docstring of `tuple` for this type alias, so its text is written here.
 NETWORK = """.. py:type:: jaxgd.Network
    :canonical: tuple[Layer, ...]
 

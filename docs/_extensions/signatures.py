@@ -16,7 +16,7 @@ def setup(app):
     analyze = ModuleAnalyzer.analyze
 
     def without_overloads(analyzer):
-        """Drop the overloads, which are for type checkers. The reference has the one signature of the function."""
+        """Drop the overloads, which are for type checkers. The reference shows one signature per function."""
         analyze(analyzer)
         analyzer.overloads.clear()
 
@@ -29,7 +29,7 @@ def from_source(app, what, name, obj, options, signature, returns):
     if what == "class" and signature and "__init__" in vars(obj):
         try:
             node = _node(obj.__init__)
-        except OSError:  # dataclasses writes this method
+        except OSError:  # dataclasses generated the method, so it has no source
             return _fields(obj), None
         return _arguments(node, bound=True), None
     if what == "class" and signature and obj.__module__.startswith("jaxgd."):
@@ -68,7 +68,7 @@ def _field(node):
 
 
 def shorten(app, domain, objtype, content):
-    """Shorten the name of the class of arrays in the types of properties."""
+    """Shorten `jaxlib._jax.Array` to `Array` in the types of properties."""
     for text in list(content.parent.findall(nodes.Text)):
         if text == "jaxlib._jax.Array":
             text.parent.replace(text, nodes.Text("Array"))

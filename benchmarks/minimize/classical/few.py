@@ -51,7 +51,7 @@ def helical_valley(v: Array) -> Array:
 def gulf(v: Array) -> Array:
     """Return rᵢ = exp(−|yᵢ − v₂|^v₃ / v₁) − tᵢ, with tᵢ = i/100 and yᵢ = 25 + (−50 log tᵢ)^⅔. Cox (1969).
 
-    i is from 1 to 99: for i = 100, yᵢ = v₂ at the minimum, and the power has no derivative there.
+    i is from 1 to 99: for i = 100, yᵢ = v₂ at the minimum, and the power has no second derivative there.
     """
     t = np.arange(1, 100) / 100
     y = constant(25 + (-50 * np.log(t)) ** (2 / 3), v)

@@ -1,4 +1,4 @@
-"""Classical problems that fit a model to data. The data are in the paper that collects the problems."""
+"""Classical problems that fit a model to data. The data are from MGH, which problem.py defines."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ from jax import Array
 
 from benchmarks.minimize.classical.problem import MGH, Problem, constant
 
-# The data of each problem, mostly the measured values yᵢ as integers in units of their last digit.
+# The measured values yᵢ of each problem, as integers times a power of ten. KOWALIK_U has the values uᵢ.
 BARD = np.array([14, 18, 22, 25, 29, 32, 35, 39, 37, 58, 73, 96, 134, 210, 439]) / 100
 GAUSSIAN = np.array([9, 44, 175, 540, 1295, 2420, 3521, 3989, 3521, 2420, 1295, 540, 175, 44, 9]) / 1e4
 MEYER = np.array(
@@ -97,7 +97,7 @@ FITS = (
     ),
     Problem("osborne-1", osborne_1, (0.5, 1.5, -1, 0.01, 0.02), (5.46489e-5,), (5.4648946974826e-5,), (), f"{MGH} 17"),
     Problem(
-        # MGH also lists C = 5.65565e-3. That point is a saddle: C falls along v₁ − v₅.
+        # MGH also lists C = 5.65565e-3. Its point is a saddle: C falls in the direction e₁ − e₅.
         "biggs-exp6", biggs_exp6, (1, 2, 1, 1, 1, 1), (0.0,), (0.0,), ((1, 10, 1, 5, 4, 3),), f"{MGH} 18",
     ),
     Problem(

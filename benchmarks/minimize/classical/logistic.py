@@ -63,7 +63,7 @@ def regression(x: NDArray[Any], y: NDArray[Any]) -> Logistic:
 
 
 def breast_cancer(standardized: bool) -> Logistic:
-    """Return the regression on the 569 examples of 30 features, whose maxima range from 0.03 to 4,254."""
+    """Return the regression on the 569 examples. The maxima of the 30 raw features range from 0.03 to 4,254."""
     import sklearn.datasets
 
     x, classes = sklearn.datasets.load_breast_cancer(return_X_y=True)

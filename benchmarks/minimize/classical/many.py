@@ -1,4 +1,4 @@
-"""Classical problems of any number n of variables. The extended problems of the table have large n."""
+"""Classical problems of any number n of variables. The problems in EXTENDED have n = 100 and n = 1,000."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def numbers(v: Array) -> Array:
 
 
 def padded(v: Array, before: int, after: int) -> Array:
-    """Return v with zeros before and after it."""
+    """Return v with `before` zeros before it and `after` zeros after it."""
     return jnp.concatenate([jnp.zeros(before, v.dtype), v, jnp.zeros(after, v.dtype)])
 
 
@@ -118,7 +118,7 @@ def linear_full_rank(v: Array) -> Array:
 
 
 def linear_rank_1(v: Array) -> Array:
-    """Return rᵢ = i Σ j vⱼ − 1, with i from 1 to m = 2n. Defined in MGH. The minima fill a plane."""
+    """Return rᵢ = i Σ j vⱼ − 1, with i from 1 to m = 2n. Defined in MGH. The minima fill a hyperplane."""
     return constant(np.arange(1, 2 * v.size + 1), v) * jnp.sum(numbers(v) * v) - 1
 
 
@@ -142,10 +142,10 @@ def chebyquad(v: Array) -> Array:
 
 
 def lowest_penalty_1(n: int) -> tuple[float, list[float]]:
-    """Return the minimum of the first penalty function and its point.
+    """Return the lowest value of the first penalty function, and the point at which C has this value.
 
-    At ∇C = 0, all variables have one value t, with a(t − 1) + 2t(nt² − ¼) = 0 and a = 10⁻⁵. The minimum is at the
-    largest root t.
+    At ∇C = 0, all variables have one value t, with a(t − 1) + 2t(nt² − ¼) = 0 and a = 10⁻⁵. The lowest value
+    is at the largest root t.
     """
     t = max(float(x.real) for x in np.roots([2 * n, 0, 1e-5 - 0.5, -1e-5]) if abs(x.imag) < 1e-9)
     return 1e-5 * n * (t - 1) ** 2 + (n * t**2 - 0.25) ** 2, [t] * n
@@ -206,7 +206,7 @@ STANDARD = (
     Problem("penalty-2-4", penalty_2, (0.5,) * 4, (9.37629e-6,), (9.3762930073554e-6,), (), f"{MGH} 24"),
     Problem("penalty-2-10", penalty_2, (0.5,) * 10, (2.93660e-4,), (2.9366053745675e-4,), (), f"{MGH} 24"),
     zero("variably-dimensioned", 10),
-    # MGH does not list the second minimum, at which most minimizers end, also SciPy's least_squares.
+    # MGH does not list the second minimum, at which most minimizers end, SciPy's least_squares among them.
     zero("trigonometric", 10, 2.795056121879e-5),
     zero("brown-almost-linear", 10, 1.0),
     zero("boundary-value", 10),

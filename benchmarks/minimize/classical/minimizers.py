@@ -85,7 +85,10 @@ def by_scipy(problem: Task, method: str, **options: Any) -> Run:
 
 
 class _Trace:
-    """The costs that a compiled program evaluates. Equal costs in a row count once, as of C and ∇C at one point."""
+    """The costs that a compiled program evaluates.
+
+    Consecutive equal costs count once, because C and ∇C at one point are one evaluation.
+    """
 
     def __init__(self) -> None:
         self.costs: list[float] = []

@@ -87,7 +87,7 @@ class Measured(NamedTuple):
 
     Attributes:
         runs: The run of each minimizer, in float64.
-        successes: For each rule of jaxgd and precision with a run that reports success: True if it ends at a minimum.
+        successes: True if the run ends at a minimum, for each rule of jaxgd and precision whose run reports success.
     """
 
     runs: dict[str, Run]
@@ -112,7 +112,7 @@ def _jsonable(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(measured: dict[str, Measured]) -> Iterator[Row]:
-    """Yield the count of minima that each minimizer reaches, the ratios of evaluations, and jaxgd's false successes."""
+    """Yield how many problems each minimizer solves, the ratios of evaluations, and jaxgd's false successes."""
     results = {name: one.runs for name, one in measured.items()}
     verdicts = {name: {v: judged(PROBLEMS[name], run) for v, run in mine.items()} for name, mine in results.items()}
     for variant in dict.fromkeys(variant for mine in results.values() for variant in mine):
