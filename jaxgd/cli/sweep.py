@@ -70,7 +70,7 @@ class Sweep(DataOptions):
     folder: Annotated[MaybePath, tyro.conf.arg(aliases=["--run-dir"])] = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
-    """Save the INT networks with the best accuracy of each network size, as files. (default: none)"""
+    """Save as files the INT networks of each network size that have the best accuracy. (default: none)"""
     part: MaybePart = None
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""
