@@ -59,17 +59,18 @@ def quadratic_cost(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"])
 def cross_entropy(a: Float[Array, "*batch out"], y: Float[Array, "*batch out"]) -> Float[Array, ""]:
     """Return the cross-entropy of outputs and targets.
 
-    C = −1/n Σ [y ln a + (1 − y) ln(1 − a)], with n examples and the sum over all outputs.
+    C = −1/n Σ [y ln a + (1 − y) ln(1 − a)], with n examples and the sum over all their outputs.
 
     `network_cost`, `backprop` and `train` with `cost=cross_entropy` do not use this formula, which is infinite for a
-    wrong output that rounds to 0 or 1. They compute the cost from the weighted inputs z of the output layer. It is then
-    finite for every z, and its gradient is (a − y)/n:
+    wrong output that rounds to 0 or 1. They compute the cost from the weighted inputs z of the output layer. This form
+    is finite for such outputs too:
 
     - "sigmoid" outputs: C = 1/n Σ [ln(1 + exp(z)) − y z], the same cost;
     - "softmax" outputs: C = −1/n Σ y ln a, the log-likelihood cost of the book, which differs from the formula above.
 
-    These functions refuse other activations of the output layer. A function of your own that calls `cross_entropy` uses
-    the formula.
+    The gradient of this form with respect to z is (a − y)/n, for softmax only if the targets of each
+    example sum to 1. `network_cost`, `backprop` and `train` refuse other activations of the output layer. A function of
+    your own that calls `cross_entropy` uses the formula.
 
     Args:
         a: Outputs, real floating point, (..., out), from 0 to 1. The leading axes are the examples: n is their product.
@@ -143,8 +144,8 @@ def _log_softmax(z: Array) -> Array:
 def softmax_error(z: Array, y: Array) -> Array:
     """Return a_j Σ_k y_k − y_j, where a is the softmax of z: the derivative of −Σ y ln a of one example.
 
-    The value is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output m, 1 − a_m is the sum of the other
-    outputs, because the difference itself would be 0 in float32 if a_m is close to 1.
+    The value is computed as a_j Σ_{k≠j} y_k − y_j (1 − a_j). For the largest output m, 1 − a_m is computed as the
+    sum of the other outputs, because the difference would be 0 in float32 if a_m is close to 1.
     """
     a, largest = softmax(z), is_largest(z)
     others = jnp.sum(jnp.where(largest, 0, a), axis=-1, keepdims=True)
@@ -178,7 +179,7 @@ _FROM_INPUTS = {
 
 
 def from_inputs(cost: Cost, activation: Activation) -> FromInputs | None:
-    """Return the form of a cost that is computed from z, or None if the cost is a function of the outputs."""
+    """Return the cost as a function of z, or None if it has no such form for this activation."""
     forms = next((forms for known, forms in _FROM_INPUTS.items() if known is cost), None)
     return None if forms is None or not isinstance(activation, str) else forms.get(activation)
 
@@ -186,7 +187,7 @@ def from_inputs(cost: Cost, activation: Activation) -> FromInputs | None:
 def cost_from(
     cost: Cost, activation: Activation, z: Float[Array, "*batch out"], y: Float[Array, "*batch out"]
 ) -> Array:
-    """Return the cost of outputs with the weighted inputs z and this activation.
+    """Return the cost of an output layer with the weighted inputs z and this activation.
 
     Args:
         cost: The cost function. `cross_entropy` is computed from z, and any other from the outputs.

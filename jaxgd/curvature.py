@@ -1,6 +1,6 @@
 """The curvature of a cost: products with its Hessian, and the Hessian's extreme eigenvalues.
 
-The Hessian H is never formed. The methods need only products Hu, each at the cost of about two gradients.
+The Hessian H is never formed. The methods need only products Hu. Each takes about as long as two gradients.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ Cost = Callable[..., Array]
 def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()) -> V:
     """Return the product of a cost's Hessian with a direction.
 
-    Hu = ∇²C(v) u, by forward-mode over reverse-mode differentiation. The product costs about as much as two gradients.
+    Hu = ∇²C(v) u, by forward-mode over reverse-mode differentiation. The product takes about as long as two gradients.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
@@ -93,8 +93,8 @@ class Eigenpairs(NamedTuple, Generic[V]):
         vectors: The eigenvectors u, each of length 1: a tree like v with an axis of length k in front of every leaf.
         residuals: ‖Hu − λu‖, (k,). An eigenvalue of H lies within this distance of λ.
         products: The number of Hessian-vector products computed.
-        converged: True if all k residuals are within the tolerance, and a search outside the k vectors found no
-            eigenvalue that belongs among them.
+        converged: True if all k residuals are within the tolerance, and a search orthogonal to the k vectors found
+            no other eigenvalue that belongs among the k.
     """
 
     values: Float[Array, "*batch k"]
@@ -120,11 +120,14 @@ def eigenpairs(
     """Find the k largest or smallest eigenvalues of a cost's Hessian, with their eigenvectors.
 
     Hu = λu, by Lanczos' method with full orthogonalization. The search restarts with the best vectors so far until
-    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. For k > 1 the search then continues outside these vectors, because the
-    products of H with one direction show only one eigenvector of a repeated eigenvalue. λ_max limits η: gradient
-    descent is stable below 2/λ_max. At a minimum λ_min ≥ 0, and λ_min < 0 shows a saddle or a maximum.
+    ‖Hu − λu‖ ≤ rtol · max|λ| for all k pairs. It then continues in a new direction, orthogonal to these vectors, until
+    the k eigenvalues stay the same. The products of H with one direction show only one eigenvector of a repeated
+    eigenvalue, and almost nothing of an eigenvector that is nearly orthogonal to the direction.
 
-    Rounding limits the residuals to a few eps · ‖H‖. The search also ends if all k residuals are at most
+    λ_max limits η: gradient descent is stable below 2/λ_max. At a minimum λ_min ≥ 0. If ∇C = 0 and λ_min < 0, the point
+    is a saddle or a maximum.
+
+    Rounding leaves residuals of a few eps · ‖H‖. The search therefore accepts all residuals of at most
     16 eps · ‖H‖; `converged` is then False if one of them is above the tolerance. If |λ| ≤ 4 eps · ‖H‖ for all k
     pairs, the eigenvalues are 0 within rounding, and the tolerance is 16 eps · ‖H‖.
 
@@ -135,9 +138,9 @@ def eigenpairs(
         which: The end of the spectrum, as in SciPy's `eigsh`: "LA" for the largest eigenvalues, towards +∞ (default),
             or "SA" for the smallest, towards −∞.
         args: Further arguments of the cost; by default none.
-        rtol: The tolerance of the residuals, relative to the largest |λ| of the k pairs; by default √eps of v's dtype.
-            The error of a well-separated eigenvalue is then about eps, because it is about the square of the error of
-            the vector.
+        rtol: The tolerance of the residuals, relative to the largest |λ| of the k pairs; by default √eps of v's dtype,
+            or of float32 if that is wider. The relative error of a well-separated eigenvalue is then about eps, because
+            it is about the square of the error of the vector.
         max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
             default 1000.
         start: The first direction of the search, a tree like v, such as the eigenvector at a nearby point. By default
@@ -247,8 +250,8 @@ def _lanczos(
     kept = min(k + (m - k) // 2, m - 1)
     # The products of H with one direction contain only one eigenvector of a repeated eigenvalue. They contain almost
     # nothing of an eigenvector that is nearly orthogonal to the direction. Once all k pairs are found, the search
-    # continues in a new direction until the k values stay the same. For k > 1, the residual of the next value must also
-    # be small compared with its distance from the k values.
+    # continues in a new direction until the k values stay the same. For k > 1, the residual of the value k + 1 must
+    # also be small compared with its distance from the value k.
     checked = m < n
     wanted = k + (checked and k > 1)
 
@@ -323,7 +326,7 @@ def _lanczos(
     return end
 
 
-# TF32 products would not keep the vectors orthogonal to rounding.
+# With TF32 products, the vectors would not stay orthogonal within rounding.
 def _dot(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision="highest")
 
@@ -333,14 +336,15 @@ def _unit(x: Array) -> Array:
 
 
 class Sharpness(NamedTuple, Generic[V]):
-    """The largest eigenvalue λ_max of a Hessian. Gradient descent with η is stable at this point while λ_max < 2/η.
+    """The largest eigenvalue λ_max of a Hessian. Gradient descent with η is stable at this point if λ_max < 2/η.
 
     Attributes:
         value: The eigenvalue λ_max, a scalar, with the batch axes in front under vmap.
         vector: Its eigenvector u, of length 1: a tree like v.
         residual: ‖Hu − λu‖. An eigenvalue of H lies within this distance of `value`.
         products: The number of Hessian-vector products computed.
-        converged: True if the residual is within the tolerance.
+        converged: True if the residual is within the tolerance, and a search in a new direction found no larger
+            eigenvalue.
     """
 
     value: Float[Array, "*batch"]
@@ -364,14 +368,15 @@ def sharpness(
     """Find the largest eigenvalue λ_max of a cost's Hessian.
 
     λ_max = max ⟨u, Hu⟩ over all u of length 1. This is the pair of `eigenpairs` with k = 1. If the first direction is
-    almost orthogonal to the eigenvector, one search finds the second largest eigenvalue. The search is therefore
-    repeated in a new direction, orthogonal to the vector found, until the value stays the same.
+    almost orthogonal to the eigenvector, one search may find only the second largest eigenvalue. The search is
+    therefore repeated in a new direction, orthogonal to the vector found, until the value stays the same.
 
     Args:
         cost: The function; `cost(v, *args)` returns one real scalar.
         v: The point: any pytree of real floating-point arrays.
         args: Further arguments of the cost; by default none.
-        rtol: The tolerance of the residual, relative to |λ_max|; by default √eps of v's dtype.
+        rtol: The tolerance of the residual, relative to |λ_max|; by default √eps of v's dtype, or of float32 if
+            that is wider.
         max_products: The search stops at the first restart after this number of Hessian-vector products; at least 1, by
             default 1000.
         start: The first direction of the search, a tree like v. To follow a descent, pass the last `vector`. By default

@@ -1,4 +1,4 @@
-"""`jaxgd info`: installed versions, devices, settings of JAX and data sets."""
+"""`jaxgd info`: the installed versions, the devices, the settings and the data sets."""
 
 import dataclasses
 from importlib.metadata import PackageNotFoundError, version
@@ -16,8 +16,8 @@ _PACKAGES = ("jaxgd", "jax", "jaxlib", "optax", "numpy", "orbax-checkpoint", "te
 class Info:
     """Print the installed versions, the devices, the settings, and the location of each data set.
 
-    The settings are the default float, the precision of matrix products, the backends, the choice of --kernel auto for
-    a network of sizes 784 30 10 and its reason, the cache of compiled programs and the data folder.
+    The settings are the default float, the precision of matrix products, the kernel backends, the choice of --kernel
+    auto for --sizes 784 30 10 and the reason, the cache of compiled programs and the data folder.
     """
 
     data_dir: MaybePath = None
@@ -57,7 +57,7 @@ class Info:
 
 
 def version_line() -> str:
-    """Return the versions of jaxgd and JAX, and the backend, in one line."""
+    """Return one line: the versions of jaxgd and JAX, JAX's backend, and the fingerprints of the kernels."""
     import jax
 
     from jaxgd.kernels.registry import fingerprints
@@ -67,7 +67,7 @@ def version_line() -> str:
 
 
 def _usual_choice() -> "BackendChoice":
-    """Return the choice of "auto" for the book's network on MNIST."""
+    """Return the backend that "auto" chooses for the book's network on MNIST."""
     import jax.numpy as jnp
 
     from jaxgd.cost import quadratic_cost

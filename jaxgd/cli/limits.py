@@ -1,4 +1,4 @@
-"""Checks of the process and its device. Without them, the libraries fail without a clear exception."""
+"""Check the limits of the process, and JAX's device. Otherwise the libraries would fail without a clear message."""
 
 import errno
 import os

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxgd.named_costs import NamedCost
     from jaxgd.rules import Rule
 
-_ROWS = 12  # rows of the printed table
+_ROWS = 12  # largest number of lines of the printed table, with its header
 _ENTRIES = 10_000  # limit on the entries of the recorded path
 
 
@@ -65,9 +65,10 @@ else:
 class Minimize(_Hyperparams):
     """Minimize a cost of many variables by gradient descent v → v − η∇C or another rule.
 
-    Prints a table of the path and the outcome; --plot draws the valley with the path in it. The cost is a test function
-    from the literature (valley, rosenbrock, beale, freudenstein-roth, powell-singular, himmelblau), or a function of
-    your own, path/to/file.py::cost, that takes an array of floats and returns one float.
+    Prints a table of the path and the outcome; --plot draws the cost around the path.
+
+    The cost is a test function from the literature (valley, rosenbrock, beale, freudenstein-roth, powell-singular,
+    himmelblau), or a function of your own, path/to/file.py::cost, that takes an array of floats and returns one float.
 
     Exit status: 0 the run converged, stalled or reached --max-steps; 1 it diverged, a value became infinite or NaN, or
     the figure could not be written; 2 misuse.
@@ -87,7 +88,7 @@ class Minimize(_Hyperparams):
     sharpness: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Track the Hessian's largest eigenvalue λ_max, and compare it with 2/η."""
     plot: MaybePath = None
-    """File for a figure of the valley and the path: PNG, SVG or PDF, or HTML for a page that rotates and zooms."""
+    """File for a figure of the cost around the path: PNG, SVG or PDF, or HTML for a figure that rotates and zooms."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON document with the whole path instead of the table."""
 

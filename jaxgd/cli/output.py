@@ -21,7 +21,10 @@ _ASCII = {
 
 
 def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace one character that the encoding lacks by ASCII text, by the byte of a file's name, or by its escape."""
+    """Replace one character that the encoding lacks by ASCII text or by its escape.
+
+    A surrogate, which stands for an undecodable byte of a file name, becomes that byte again.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character, end = error.object[error.start], error.start + 1
@@ -82,7 +85,7 @@ class Speaker:
     """The index of this process in a job. The index decides what the process prints.
 
     Attributes:
-        process: Index of this process. Process 0 prints everything, and the others only their errors.
+        process: Index of this process. Process 0 prints all messages, the others only errors and warnings.
     """
 
     process = 0
@@ -117,7 +120,10 @@ def without_function(message: str) -> str:
 
 
 def error_line(name: str, message: str) -> None:
-    """Print an error or warning of a command, without the name of a function or of the same command at its start."""
+    """Print the name of the command and an error or warning, as one line.
+
+    Drop the name of a function, or of the same command, at the start of the message.
+    """
     where = f" (process {Speaker.process})" if Speaker.process else ""
     _print(f"{name}{where}: {without_function(message).removeprefix(name.removeprefix('jaxgd ') + ': ')}")
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 # An answer is doubtful if the largest activation is below _LOW, or exceeds the second largest by less than _CLOSE. On
 # the clean photographs of the benchmark `photographs` with seed 1, these limits make 1.5% of the answers doubtful;
-# 0.5 and 0.3 would make it 2.8%.
+# limits of 0.5 and 0.3 would make 2.8% doubtful.
 _LOW, _CLOSE = 0.4, 0.2
-_MOST_ROWS = 20  # digits in a figure
+_MOST_ROWS = 20  # largest number of digits in a figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Reading:
             one of several digits.
         framed: The image in the frame of the training images.
         picture: The picture that the digit was found in; None for an image of an IDX file.
-        digit: The digit in the picture; None if the whole image was taken as it is.
+        digit: The digit found in the picture; None if the whole image counts as one digit.
         several: The number of digits in the picture.
     """
 
@@ -47,15 +47,15 @@ class Predict:
     """Read the digits in each image.
 
     Prints one line per digit with tab-separated fields: the file, the digit and the network's output activations. The
-    digits of a picture are in order from left to right. If there are several, the file's name is followed by the rows
-    and columns of each, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven light and
-    a frame: each digit is scaled and centered like the training images.
+    digits of a picture are in order from left to right. If a picture has several digits, the rows and columns of each
+    digit follow the file's name, as in two.png[40:210,35:160]. A picture may have any size, dark or light ink, uneven
+    light and lines along its edges: each digit is scaled and centered like the training images.
 
     Warns on standard error of a doubtful answer: ink at the edge of the picture, ink in separate parts, several
     digits, a low activation, or two close activations.
 
-    Exit status: 0 all images were read, even with doubts; 1 an image could not be read (standard error states the
-    reason); 2 misuse.
+    Exit status: 0 all images were read, even with doubts; 1 an image could not be read or the figure could not be
+    written (standard error states the reason); 2 misuse.
     """
 
     run_dir: RunDir
@@ -65,8 +65,8 @@ class Predict:
         tyro.conf.Positional,
         tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help_behavior_hint="(required)"),
     ]
-    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is paper and 255 is ink.
-    IDX files are transposed if the run was trained with --transpose."""
+    """Image files: PNG, another format that Pillow reads, or IDX, where 0 is the background and 255 the ink.
+    The images of IDX files are transposed if the run was trained with --transpose."""
     single: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Expect one digit per picture. A picture with several digits is an error."""
     show: MaybePath = None
@@ -155,9 +155,10 @@ def doubts_of(reading: Reading, a: "NDArray[np.floating]", first: int = 0) -> li
 
 
 def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list[Reading | Exception]":
-    """Return the images in a file, each in the frame of the training images. A blank image gives its error instead.
+    """Return the images in a file, each in the frame of the training images.
 
-    With `transpose`, images of an IDX file are transposed. With `single`, a picture of several digits is refused.
+    In place of a blank image of an IDX file, return its error. With `transpose`, images of an IDX file are
+    transposed. With `single`, a picture of several digits is refused.
     """
     import numpy as np
 
@@ -194,7 +195,7 @@ def _read(path: Path, frame: "Frame", *, transpose: bool, single: bool) -> "list
 
 
 def _of_image(name: str, image: "NDArray[np.uint8]", frame: "Frame") -> "Reading | Exception":
-    """Fit an image to the frame of the training images, or keep it if it has their size. Return an error if blank."""
+    """Fit an image to the frame of the training images, unless it has their size. Return an error if it is blank."""
     from jaxgd.data.image import fit_to_frame
     from jaxgd.errors import DataError
 

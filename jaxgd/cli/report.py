@@ -22,8 +22,8 @@ class Report:
     """Write the page of a run: one HTML file that works offline.
 
     The page shows the curves of cost and accuracy, the confusion matrix, the misread images, the first layer's weights,
-    the settings, and the command line that repeats the run. In its drawing area, the network reads a digit while the
-    reader draws it.
+    the settings, and the command line that repeats the run. You can draw a digit on the page, and
+    the network reads it as you draw.
 
     Without the data of the run, the page lacks the confusion matrix and the misread images. The page and a line on
     standard error state the reason.
@@ -38,7 +38,7 @@ class Report:
     split: Literal["train", "validation", "test"] = "test"
     """Split of the data set for the confusion matrix and the misread images."""
     data: MaybeName = None
-    """Data set to read instead: a name, or a folder of IDX files. (default: the run's data set)"""
+    """Data set to read: a name, or a folder of IDX files. (default: the run's data set)"""
     data_dir: MaybePath = None
     """Folder to search for data sets and to download them to. (default: the folder that the run used)"""
 
@@ -132,9 +132,10 @@ _STATED = ("data", "sizes", "scheme", "eta", "batch_size", "epochs", "seed", "ke
 
 
 def training_command(config: "RunConfig", start: Path) -> str:
-    """Return the command line that repeats a run: each setting of its configuration that is an option of train.
+    """Return the command line that repeats a run: its environment variables, and its settings as options of train.
 
-    `start` is the copy of the network that the run started from, used only if the run has the option --from.
+    Options with their defaults are left out, except those in _STATED. `start` is the copy of the network that the run
+    started from, used only if the run has the option --from.
     """
     left_out = {"data_dir"} if _is_usual(config["data_dir"]) else set()
     if not is_folder(config["data"]):
@@ -143,7 +144,7 @@ def training_command(config: "RunConfig", start: Path) -> str:
         left_out.add("activation")
     started = config.get("from") is not None
     if started:
-        left_out |= {"sizes", "activation"}  # the network has them
+        left_out |= {"sizes", "activation"}  # the file of --from holds them
     values = {name: value for name, value in config.items() if name not in left_out}
     if started:
         values["from"] = start

@@ -64,7 +64,7 @@ class Reporter:
             yield
 
     def show(self, entry: History) -> None:
-        """Report one entry of the history. In a job of several processes, process 0 reports."""
+        """Report one entry of the history. In a job of several processes, only process 0 reports."""
         if not is_main():
             return
         k = int(entry.epoch)
@@ -91,7 +91,7 @@ class Reporter:
     def conclude(self, outcome: Outcome, entries: list[History], best: Best | None, keep: str) -> None:
         """Print the outcome of the run, its best epoch, and the network that is kept.
 
-        The best epoch is the best on the validation images if the run followed it, otherwise on the test images.
+        `best` is the best epoch on the validation images. If it is None, print the best epoch on the test images.
         """
         # The message of STOPPED names a callback, but the user gave none. The command reports a signal itself.
         if outcome.reason is not Reason.STOPPED:

@@ -1,4 +1,4 @@
-"""The data that a command reads: by name or from a folder, with its conventions, and checked against a network."""
+"""Load the data of a command, by name or from a folder, and check that they fit a network."""
 
 import dataclasses
 import hashlib

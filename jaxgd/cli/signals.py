@@ -33,9 +33,9 @@ class Stop:
     _time = 0.0
 
     def takes(self, number: int) -> bool:
-        """Record the first signal, and return True. Return False for a second one, which must stop at once.
+        """Record the first signal, and return True. Return False for a later one, which must stop at once.
 
-        The first signal may arrive twice: `timeout` sends it to the process and to its group.
+        A signal within 0.1 s of the first counts as the same: `timeout` sends it to the process and to its group.
         """
         if not self.number:
             self._request(number)
@@ -105,7 +105,7 @@ def leave_on_signals() -> None:
 def _open_standard_streams() -> None:
     """Open the null device in place of each standard stream that the parent has closed.
 
-    Otherwise the next file, for instance a checkpoint, would get the number 2, and C++ would log into it.
+    Otherwise the next file, for instance a checkpoint, could get file descriptor 2, and C++ would log into it.
     """
     for number in range(3):
         try:
@@ -165,7 +165,7 @@ def _listen(reader: int) -> None:
 
 
 def _leave(number: int) -> None:
-    """End the process without cleaning up. The folder of a run can be continued at every moment."""
+    """End the process without cleaning up. The run can still be continued from its folder."""
     word = "interrupted" if number == signal.SIGINT else f"stopped by {name(number)}"
     _write(f"{_State.who}: {word}{_State.advice and '; '}{_State.advice}")
     os._exit(status(number))

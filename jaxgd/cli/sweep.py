@@ -42,14 +42,15 @@ if TYPE_CHECKING:
 class Sweep(DataOptions):
     """Train a network for every combination of sizes, η and seed, and tabulate the results.
 
-    Prints one line for each pair of sizes and η: the median, the quartiles and the best of the last accuracy, and the
-    shares of the networks that diverged, saturated or stayed unchanged. The accuracy is on the validation images.
+    Prints one line for each pair of sizes and η: the median, the quartiles and the best of the final accuracies, and
+    the shares of the networks that diverged, saturated or stayed unchanged. The accuracy is on the validation images.
     Writes a folder with table.parquet, which has one row per network and epoch.
 
     The same command with the same folder continues a sweep that was stopped or killed, with any number of processes.
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves. A second signal stops at once.
 
-    Several processes under srun or mpirun, or with JAXGD_COORDINATOR as for jaxgd train, share the networks.
+    Several processes under srun or mpirun, or with JAXGD_COORDINATOR as for jaxgd train, each train a part of
+    the networks.
 
     Exit status: 0 done, also if networks diverged; 1 a file or the output could not be written; 2 misuse; 130 stopped
     by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -69,7 +70,7 @@ class Sweep(DataOptions):
     folder: Annotated[MaybePath, tyro.conf.arg(aliases=["--run-dir"])] = None
     """Folder to write, or to continue. (default: sweeps/DATA-TIME)"""
     keep: MaybeBest = None
-    """Save the INT networks with the best accuracy of each network size, as files. (default: none)"""
+    """Save as files the INT networks of each network size that have the best accuracy. (default: none)"""
     part: MaybePart = None
     """Part of the sweep to run, such as 2/8, the second of eight. The parts share one folder and may run together.
     (default: the whole sweep)"""

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from jaxgd.outcome import Outcome
     from jaxgd.run_folder import RunFolder
 
-# Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs of
-# digits.
+# Shortest time in seconds between checkpoints without --checkpoint-every. A checkpoint takes as long as 20 epochs on
+# the data set digits.
 _SECONDS = 1.0
 # Smallest side of training images in pixels that leaves the handwriting of a photograph legible.
 _READABLE = 16
@@ -65,9 +65,10 @@ class Train(DataOptions):
 
     After Ctrl-C, SIGTERM or SIGHUP the command finishes the epoch and saves the run. A second signal stops at once.
 
-    Several processes under srun or mpirun train one network: each holds a part of the examples. Elsewhere, set
-    JAXGD_COORDINATOR to host:port of process 0, JAXGD_PROCESSES to the number of processes and JAXGD_PROCESS to the
-    index of this process, from 0. If a process is lost, the job ends within JAXGD_HEARTBEAT seconds (30 by default).
+    Several processes under srun or mpirun train one network: each holds a part of the examples. Without srun
+    and mpirun, set JAXGD_COORDINATOR to host:port of process 0, JAXGD_PROCESSES to the number of processes and
+    JAXGD_PROCESS to the index of this process, from 0. If a process is lost, the job ends within JAXGD_HEARTBEAT
+    seconds (30 by default).
     --resume continues the run with any number of processes.
 
     Exit status: 0 the run completed, or --patience ended it; 1 it failed, all outputs are saturated, no weight changes,

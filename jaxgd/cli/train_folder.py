@@ -153,7 +153,7 @@ def _place(name: str, data_dir: str | Path | None) -> tuple[str, str | None]:
 
 
 def _require_step(eta: float) -> None:
-    """Raise RangeError unless η is above 0 and finite in the float type of the network too."""
+    """Raise RangeError unless η is above 0 and finite, before and after the cast to the network's float type."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -185,7 +185,7 @@ def _require_utf8(option: str, path: Path) -> None:
 
 
 def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFolder", "Dataset", tuple[str, str | None]]:
-    """Open the run folder to continue, and load its unchanged data. Also return the place of the data."""
+    """Open the run folder to continue, load its data, and check that they have not changed. Also return their place."""
     from jaxgd.errors import CheckpointError, DataError, RangeError, require_count
     from jaxgd.run_folder import RunFolder
 
@@ -197,7 +197,7 @@ def resumed_run(options: "Train", path: Path, argv: list[str]) -> tuple["RunFold
     config = folder.config
     name = options.data or config["data"]
     own_place = options.data is None and options.data_dir is None
-    # The folder that the run recorded is only for the run's own data set. Another one may be elsewhere.
+    # Search the recorded folder only for the run's own data set. Another data set may be elsewhere.
     data_dir = options.data_dir or (config["data_dir"] if name == config["data"] else None)
     moved = f"If the data have moved: {continue_line(folder)} --data" + (
         f" {name} --data-dir" if config["data_dir"] else ""

@@ -9,7 +9,7 @@ COMMANDS = ("train", "sweep", "evaluate", "predict", "report", "minimize", "chec
 def explain_usage(argv: list[str], box: str) -> tuple[str, str]:
     """Return the name of the command, and its usage error without the box that tyro draws."""
     command = f"jaxgd {argv[0]}" if argv and argv[0] in COMMANDS else "jaxgd"
-    # tyro draws with | and - if the encoding has no lines.
+    # tyro draws the box with +, | and - if the encoding lacks the characters for lines.
     lines = [re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]|-{5,}", " ", line).strip(" |+") for line in box.splitlines()]
     # The first line is the title of the box. The text that the split removes repeats the help.
     body = " ".join(" ".join(lines[1:]).split())
@@ -18,7 +18,7 @@ def explain_usage(argv: list[str], box: str) -> tuple[str, str]:
 
 
 def _message(command: str, body: str) -> str:
-    """Return the error in the form of jaxgd's messages. An error without a pattern below keeps tyro's words."""
+    """Return the error in the form of jaxgd's messages. An error that no pattern matches keeps tyro's words."""
     if match := re.match(r"Error parsing (.*?): (must be .*)", body):  # a message of jaxgd.cli.common
         return f"{match[1]} {match[2]}"
     if match := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)", body):

@@ -1,4 +1,4 @@
-"""Conventions in which a folder's files may differ: the number of the first class, and the orientation of the images.
+"""Conventions in which a folder's files may differ: the label of the first class, and the orientation of the images.
 
 EMNIST's files have transposed images, and its letters have the labels 1 to 26.
 """
@@ -107,7 +107,10 @@ def _digit_means() -> Float[np.ndarray, "10 8 8"]:
 def _class_means(
     images: UInt8[np.ndarray, "n rows columns"], labels: UInt8[np.ndarray, " n"]
 ) -> Float[np.ndarray, "10 8 8"]:
-    """Return the mean image of each digit, cropped to its ink, minus the mean of all digits, with mean 0 and norm 1."""
+    """Return the mean image of each digit, cropped to its ink, minus the mean of all ten.
+
+    Each result is shifted and scaled to mean 0 and norm 1.
+    """
     means = np.stack([_cropped(images[labels == digit].mean(0)) for digit in range(10)])
     means -= means.mean(0)
     means -= means.mean((1, 2), keepdims=True)
@@ -126,7 +129,7 @@ def _cropped(mean: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "8 8"
 
 
 def _samples(lines: Int[np.ndarray, " lines"]) -> Int[np.ndarray, " samples"]:
-    """Return 8 indices at equal distances from the first line to the last."""
+    """Return 8 row or column indices, evenly spaced from the first of these lines to the last."""
     first, end = int(lines[0]), int(lines[-1]) + 1
     return np.asarray(first + (np.arange(0.5, _SIDE) * (end - first) / _SIDE).astype(int))
 

@@ -14,7 +14,7 @@ class Part(NamedTuple):
     """The images and labels of one split: training, validation or test.
 
     Attributes:
-        images: Images, `uint8` of shape (n, height, width), from 0 (paper) to 255 (ink).
+        images: Images, `uint8` of shape (n, height, width), from 0 (paper, the background) to 255 (ink).
         labels: Class of each image, `uint8` of shape (n,), in the order of the images.
     """
 
@@ -26,8 +26,9 @@ class Part(NamedTuple):
 class Dataset:
     """Images with labels, split into training, validation and test examples.
 
-    Pixels are bytes from 0 (paper) to 255 (ink) in every data set, so `images / 255` always lies in [0, 1]. Keep the
-    bytes, which need a quarter of the memory of float32, and scale them on use. All arrays are read-only.
+    Pixels are bytes from 0 (paper, the background) to 255 (ink) in every data set, so `images / 255` always lies in
+    [0, 1]. Keep the bytes, which need a quarter of the memory of float32, and scale them on use. All arrays are
+    read-only.
 
     Attributes:
         name: Name of the data set, or of the folder that it was read from.

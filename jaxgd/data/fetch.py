@@ -88,7 +88,7 @@ class _Requests(Protocol):
 
 
 def _why_unreachable(requests: _Requests, url: str) -> str | None:
-    """Return the reason why the host cannot be used, or None if it answers.
+    """Return the reason why the host cannot be used, or None if it can.
 
     Without this probe, the download manager would retry for over three minutes. The probe uses the same route as the
     download, including proxies. It runs in a thread, because a name lookup has no timeout.

@@ -28,12 +28,13 @@ def load_idx(
     of `test-`). It may hold `validation-images*` and `validation-labels*` (or `val-`). Without these files, the last
     training examples in file order become the validation split. All images must have the same size. Capital letters,
     `_` instead of `-`, and one prefix for all names, such as `emnist-letters-`, make no difference. If the folder has
-    no such file, the files are read from its subfolder `raw` or `NAME/raw`, where torchvision puts them.
+    no such file, the files are read from its subfolder `raw`, or from `raw` in any subfolder, where torchvision puts
+    them.
 
     EMNIST's files have transposed images, and its letters have the labels 1 to 26. Pass `labels_from=1, transpose=True`
-    to read the letters. If a name contains EMNIST, `transpose` is required, and `labels_from` too if no label is 0. For
-    other files, `load_idx` warns if no label is 0 or if the images look like transposed digits. Only these two
-    arguments change the labels or the images.
+    to read the letters. If the name of a folder or file contains EMNIST, `transpose` is required, and `labels_from` too
+    if no label is 0. For other files, `load_idx` warns if no label is 0 or if the images look like transposed digits.
+    Only `labels_from` and `transpose` change the labels or the images.
 
     Args:
         folder: Path of the folder. `~` stands for the home folder.
@@ -48,8 +49,9 @@ def load_idx(
         The data set, named after the folder, or after the prefix of its files.
 
     Raises:
-        DataError: If a file is missing, damaged or present twice, if the files do not fit together, if a label is below
-            `labels_from`, or if a name contains EMNIST and a required argument is missing.
+        DataError: If a file is missing, damaged or present twice (an identical gzipped copy is allowed), if the files
+            do not fit together, if a label is below `labels_from` or too large for `classes`, if there is only one
+            training example and no validation file, or if a name contains EMNIST and a required argument is missing.
         RangeError: If `validation`, `classes` or `labels_from` is out of range, or `validation` is given next to
             validation files.
         DtypeError: If an argument has the wrong type.

@@ -1,4 +1,4 @@
-"""Files in formats other than IDX, and two lines of Python that convert such a file."""
+"""Advice for files in formats other than IDX: two lines of Python that convert such a file."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ _LABELS = ("label", "labels", "class", "target", "y")  # names that the column o
 
 
 def is_foreign(path: Path) -> bool:
-    """Return True if the name ends like one of the formats that `conversion` knows.
+    """Return True if the name has the ending of a format that `conversion` knows.
 
     >>> is_foreign(Path("mnist.pkl.gz")), is_foreign(Path("train-images.gz"))
     (True, False)
@@ -52,7 +52,7 @@ def _lines(path: Path, modules: str, images: str, labels: str, loop: str) -> str
 
 
 def _of_pickle(path: Path) -> str:
-    """Return the lines for a pickle like the book's mnist.pkl.gz: three pairs of rows in [0, 1] and labels."""
+    """Return the lines for a pickle like the book's mnist.pkl.gz: three pairs of images (rows in [0, 1]) and labels."""
     unzip = "gzip." if path.name.lower().endswith(".gz") else ""
     lines = _lines(
         path,
@@ -88,7 +88,7 @@ def _of_npz(path: Path) -> str:
 
 
 def _of_csv(path: Path) -> str:
-    """Return the lines for a file with one image per row, and for its counterpart with the other split."""
+    """Return the lines for a CSV file with one image per row, and for the matching file of the other split."""
     try:
         head = read_head(path, _HEAD)
         head = zlib.decompressobj(wbits=31).decompress(head, _HEAD) if is_gzip(head) else head

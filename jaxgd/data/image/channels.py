@@ -14,25 +14,26 @@ if TYPE_CHECKING:
 else:
     PillowImage = Any
 
-# The channel is chosen from a small copy with this number of pixels.
+# The channel is chosen from a small copy with at most about this number of pixels.
 _SMALL = 2**16
 _COLORED = 16  # of 255: a picture whose channels differ by less is gray
 # A color channel replaces gray if its contrast is at least this many times the contrast of gray. Ordinary colored ink
 # on white has a smaller ratio.
 _STRONGER = 2.0
-# Transparency shows the shape if opaque pixels differ by at most this many gray levels.
+# The alpha channel holds the shape if the opaque pixels differ by at most this many gray levels.
 _ONE_BRIGHTNESS = 32
 
 
 def gray_of(picture: PillowImage) -> Gray:
     """Reduce a Pillow picture to gray, from 0 (black) to 255 (white).
 
-    - If all opaque pixels have one brightness, the shape is in the alpha channel: opaque pixels are dark ink, of any
-      color. Otherwise a transparent picture is laid on white.
+    - If all opaque pixels have one brightness, the shape is in the alpha channel: opaque pixels then become black,
+      whatever their color. Otherwise a transparent picture is laid on white.
     - The gray level of Pillow is 0.299 red + 0.587 green + 0.114 blue. If the ink is at least twice as strong in one
       of the three channels, this channel replaces the gray level.
-    - Values of modes F and I are stretched from the smallest to the largest. 16-bit values, and values of mode I in a
-      PNG file, are multiplied by 255 / (2ᵇ − 1), where b ≥ 8 is the smallest number of bits that holds all values.
+    - Values of modes F and I are stretched: the smallest becomes 0, the largest 255. But 16-bit values, and values of
+      mode I in a PNG file, are multiplied by 255 / (2ᵇ − 1), where b ≥ 8 is the smallest number of bits that holds all
+      values.
     """
     if picture.mode.startswith("I") or picture.mode == "F":
         return _of_numbers(picture)

@@ -38,8 +38,8 @@ def read_picture(path: str | os.PathLike[str]) -> Picture:
         path: Path of the picture.
 
     Returns:
-        The picture with its ink, (height, width), from 0 (paper) to 255 (ink). Images of Pillow's modes F and I are
-        stretched from their smallest to their largest value, except PNG images of mode I.
+        The picture with its ink, (height, width), from 0 (paper) to 255 (ink). The values of Pillow's modes F and I
+        are stretched to the range 0 to 255, except those of PNG images of mode I.
 
     Raises:
         DataError: If the file cannot be read, is not a picture or is damaged; if it has more than 256 MiB, 50 million

@@ -14,8 +14,8 @@ from jaxgd.errors import DataError
 # a band along the edges. The width of the band is _BAND of the height or width.
 _BAND, _LONG = 0.06, 0.5
 _TALL = 0.5  # share of the tallest group's height: a shorter group may be a part of a digit, such as the bar of a 5
-# Shares of the height. Two tall groups are parts of one digit with broken strokes if their columns overlap or have a
-# gap below _GAP, and their rows overlap or have a gap below _BREAK.
+# Two tall groups are parts of one digit with broken strokes if their columns overlap or have a gap below _GAP, and
+# their rows overlap or have a gap below _BREAK: shares of the taller group's height.
 _GAP, _BREAK = 0.08, 0.5
 _NEAR = 0.5  # share of a digit's height: a shorter group that is farther away is not a part of the digit
 _STAIN = 0.1  # share of the strongest group's ink: a short group with less, far from every digit, is dust
@@ -33,7 +33,7 @@ class Digit(NamedTuple):
         image: The digit alone, from 0 (paper) to 255 (ink), for `fit_to_frame`.
         box: Its ink's (top, left, bottom, right) in pixels of the picture, bottom and right exclusive.
         touches: True if its ink touches the edge of the picture.
-        parts: The number of its separate parts that are tall enough to be digits; 1 if no stroke is broken.
+        parts: The number of its separate parts that are tall enough to be digits, at least 1.
     """
 
     image: Gray
@@ -59,10 +59,10 @@ def find_digits(picture: Picture) -> list[Digit]:
 
     A pixel is ink if it has more than a third of the strongest ink. Connected ink is a group. A long group along the
     edges of the picture is a frame, and is removed if other ink remains. A group with less than 0.5% of the strongest
-    group's ink is dust. A group at least half as tall as the tallest is tall. Tall groups are parts of one digit if
-    their columns and rows overlap or are close; otherwise each is a digit. A shorter group belongs to the nearest digit
-    if its distance is at most half of the digit's height. Otherwise it is a digit if it has at least a tenth of the
-    strongest group's ink, and dust if it has less.
+    group's ink is dust. A group at least half as tall as the tallest group is tall. Tall groups are parts of one digit
+    if their columns and rows overlap or are close; otherwise each is a digit. A shorter group belongs to the nearest
+    digit if its distance is at most half of the digit's height. Otherwise it is a digit if it has at least a tenth of
+    the strongest group's ink, and dust if it has less.
 
     Args:
         picture: The picture with its ink.
