@@ -72,7 +72,7 @@ def find_cases(words: tuple[str, ...]) -> list[Case]:
 
 
 def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Return the function that FILE::NAME names, and a context manager in which to call it."""
+    """Return the function that FILE::NAME names, and a function that makes the context manager for calls of it."""
     file, _, name = word.partition("::")
     path = Path(file)
     if not path.is_file():
