@@ -10,8 +10,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 KERNELS = "jaxgd/kernels"
-# Compile with the oldest supported jaxlib, because every newer jaxlib accepts a library that was compiled with its
-# headers.
+# Compile with the headers of the oldest supported jaxlib, because every newer jaxlib accepts such a library.
 HEADERS = "jaxlib==0.10.2"
 
 
@@ -23,7 +22,7 @@ class NativeKernels(BuildHookInterface):
     """
 
     def dependencies(self) -> list[str]:
-        """Return the package with the headers, unless the library is up to date and nothing will be compiled."""
+        """Return the package with the headers, or an empty list if the library is up to date."""
         build = runpy.run_path(str(Path(self.root, KERNELS, "src/build.py")))
         return [] if build["is_current"]() else [HEADERS]
 

@@ -1,7 +1,7 @@
-"""Check a custom_vjp: a right rule, and a rule that forgets the mean over the examples.
+"""Check a custom_vjp: a right rule, and a rule that forgets the factor 1/n of the mean.
 
-The cross-entropy of softmax outputs has the derivative (a − y)/n with respect to the weighted inputs z. A step against
-the derivative of a rule without 1/n still goes downhill, so training with another η works and hides the fault.
+The cross-entropy of softmax outputs has the derivative (a − y)/n with respect to the weighted inputs z. A rule without
+1/n still gives a descent direction, so training with a smaller η works and hides the fault.
 `check_gradients` names the fault.
 
 Source: Nielsen, chapter 3, "Softmax".
@@ -31,7 +31,7 @@ def cost(z):
 
 
 def with_rule(backward):
-    """Return the cost with this function as its reverse-mode rule."""
+    """Return the cost with `backward` as its reverse-mode rule."""
     f = jax.custom_vjp(cost)
     f.defvjp(lambda z: (cost(z), jax.nn.softmax(z)), backward)
     return f
@@ -41,7 +41,7 @@ rules = {
     "right": with_rule(lambda a, g: (g * (a - y) / len(y),)),
     "without 1/n": with_rule(lambda a, g: (g * (a - y),)),
 }
-# The quotients of every element, for the picture only: `check_gradients` computes its own.
+# Difference quotients for every element of z, for the picture only: `check_gradients` computes its own.
 with jax.enable_x64(True):
     steps = 1e-5 * jnp.eye(z.size).reshape(-1, *z.shape)
     wide = z.astype(float)

@@ -1,8 +1,8 @@
 """Gradient descent on the full batch raises the sharpness to 2/η, and then stays near this edge of stability.
 
-The sharpness is λ_max, the largest eigenvalue of the Hessian of the cost. On a quadratic cost, descent is stable for
-λ_max < 2/η only. The picture shows λ_max / (2/η) of a sigmoid and of a tanh network, for three η each. The outputs are
-the weighted inputs z, because sigmoid outputs flatten the cost as they approach 0 and 1.
+The sharpness is λ_max, the largest eigenvalue of the Hessian of the cost. If the cost is a quadratic function of the
+weights, descent is stable only for λ_max < 2/η. The picture shows λ_max / (2/η) of a sigmoid and of a tanh network, for
+three η each. The outputs are the weighted inputs z, because sigmoid outputs flatten the cost as they approach 0 and 1.
 
 Source: Cohen et al., Gradient descent on neural networks typically occurs at the edge of stability, ICLR 2021.
 """

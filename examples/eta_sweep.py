@@ -1,4 +1,4 @@
-"""Train hundreds of networks at once, to find the learning rates η with which they learn.
+"""Train many networks at once, to find the learning rates η with which they learn.
 
 Source: Nielsen, chapter 1, "Implementing our network to classify digits", and chapter 3, "How to choose a neural
 network's hyper-parameters?".
@@ -15,7 +15,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--data", default="mnist", help="the name of a data set, or a folder of IDX files")
 parser.add_argument("--hidden", type=int, nargs="+", default=[10, 30], help="neurons in the hidden layer")
 parser.add_argument("--eta", type=float, nargs="+", default=[0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100])
-parser.add_argument("--seeds", type=int, default=10, help="networks for each η")
+parser.add_argument("--seeds", type=int, default=10, help="networks for each η and each number of hidden neurons")
 parser.add_argument("--epochs", type=int, default=5)
 parser.add_argument("--picture", default="eta-sweep.png")
 args = parser.parse_args()

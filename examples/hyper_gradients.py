@@ -28,7 +28,7 @@ x = jnp.cos(jnp.outer(jnp.arccos(points), jnp.arange(16)))  # the Chebyshev poly
 
 
 def training_cost(w, log_l2):
-    """Return the cost of 20 points with the term (λ/2) Σ w²."""
+    """Return the cost of the first 20 points with the term (λ/2) Σ w²."""
     return jnp.mean((x[:20] @ w - y[:20]) ** 2) / 2 + jnp.exp(log_l2) / 2 * jnp.sum(w**2)
 
 
@@ -44,7 +44,7 @@ costs, slopes = evaluate(log_l2)
 quotients = (evaluate(log_l2 + h)[0] - evaluate(log_l2 - h)[0]) / (2 * h)
 best = jaxgd.minimize(validation_cost, -10.0, jaxgd.backtracking(), max_steps=args.steps, stop=None, bounds=(-12, 2))
 difference = jnp.abs(slopes - quotients).max() / jnp.abs(slopes).max()
-print(f"largest difference from the quotients: {difference:.1e} of the largest derivative")
+print(f"largest error against the difference quotients: {difference:.1e} of the largest derivative")
 print(f"λ = {jnp.exp(best.v):.3f} after {best.steps} updates: validation cost {best.cost:.4f}")
 figure, (curve, derivative) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
 curve.plot(jnp.exp(log_l2), costs)

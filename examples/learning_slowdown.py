@@ -1,7 +1,7 @@
 """A neuron that is badly wrong learns slowly with the quadratic cost, and quickly with the cross-entropy.
 
-One sigmoid neuron learns to turn the input 1 into the output 0. From w = b = 2 its output is 0.98. There σ′(z) is
-nearly 0, and so is the gradient of the quadratic cost. The gradient of the cross-entropy has no factor σ′(z).
+One sigmoid neuron learns to turn the input 1 into the output 0. At the start w = b = 2, its output is 0.98. There
+σ′(z) is nearly 0, and so is the gradient of the quadratic cost. The gradient of the cross-entropy has no factor σ′(z).
 
 Source: Nielsen, chapter 3, "The cross-entropy cost function".
 """

@@ -21,7 +21,7 @@ network = jaxgd.init_network(jax.random.key(0), (data.train.images[0].size, 30, 
 result = jaxgd.train(network, data, epochs=args.epochs, batch_size=10, eta=3.0, key=jax.random.key(1))
 images, labels = data.test
 assessment = jaxgd.assess(result.network, images, labels)
-print(f"{data.name}: {assessment.accuracy:.2%} of {len(labels)} test images after {args.epochs} epochs")
+print(f"{data.name}: a network reads {assessment.accuracy:.2%} of {len(labels)} test images after {args.epochs} epochs")
 figure = plt.figure(figsize=(9, 3.5), layout="constrained")
 jaxgd.plot(result, figure=figure)
 figure.savefig(args.picture, dpi=120)

@@ -1,6 +1,6 @@
 """A network overfits 1,000 images. L2 regularization reduces the overfitting.
 
-Without λ, the cost falls on the training images and rises on the test images.
+Without it, the cost keeps falling on the training images, but soon rises on the test images.
 
 Source: Nielsen, chapter 3, "Overfitting and regularization": cross-entropy, η = 0.5, λ = 0.1, 400 epochs.
 """

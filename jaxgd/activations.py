@@ -1,4 +1,4 @@
-"""The activation functions of the neurons, with their derivatives by hand.
+"""The activation functions of the neurons, with derivatives written by hand.
 
 To add an activation, add one entry to `ACTIVATIONS`, and one row to the table in `tests/test_activations.py`.
 """
@@ -195,9 +195,9 @@ def activate(activation: Activation, z: Float[Array, "*batch out"]) -> Float[Arr
 
 
 def backward(activation: Activation, z: Array, v: Array) -> Array:
-    """Return the product of the transposed Jacobian of the outputs at z with v.
+    """Return (∂a/∂z)ᵀ v, the product of the transposed Jacobian of the outputs at z with the vector v.
 
-    The registry has the derivatives of its activations. Autodiff differentiates a function of your own.
+    The registry holds this product for its activations. Autodiff computes it for a function of your own.
     """
     if isinstance(activation, str):
         return ACTIVATIONS[activation].product(z, v)
@@ -228,7 +228,7 @@ def name_of(activation: Activation) -> str:
 
 
 def require_activation(who: str, activation: object) -> Activation:
-    """Return an activation as a hashable value. Raise unless it is a name of the registry or a function."""
+    """Return an activation as a hashable value. Raise unless it is a name in the registry or a function."""
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise RangeError(

@@ -24,7 +24,7 @@ def backprop(
     """Return the gradient ∇C of the quadratic cost or the cross-entropy, by backpropagation.
 
     δᴸ = (a − y) ⊙ σ′(zᴸ)/n;  δˡ = (wˡ⁺¹)ᵀδˡ⁺¹ ⊙ σ′(zˡ);  ∂C/∂b = Σ δ;  ∂C/∂w = Σ δ aᵀ, with sums over the n examples.
-    For the cross-entropy, δᴸ = (a − y)/n.
+    For the cross-entropy, δᴸ = (a − y)/n. With softmax outputs, this holds if the targets of each example add up to 1.
 
     Each layer has the derivative of its own activation in place of σ′, written out by hand: 4σ(2z)σ(−2z) for tanh, 1 or
     0 for relu. For softmax, the product with the Jacobian, a ⊙ (v − a · v), replaces ⊙ σ′. For a function of your own,
@@ -42,7 +42,7 @@ def backprop(
         precision: Precision of the matrix products, as in `jax.numpy.matmul`. It matters on accelerators.
 
     Returns:
-        The gradient, a network with the shapes, dtypes and activations of `network`, or with those of `activation`.
+        The gradient, a network with the shapes, dtypes and activations of `network`, or with the given `activation`.
 
     Raises:
         ShapeError: If x or y does not fit the network, or the batch has no example.

@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def follows(self) -> bool:
-        """True if the run follows the best network."""
+        """True if the run must know its best network so far."""
         return self.keep == "best" or self.patience is not None
 
     def network(self, state: TrainState) -> Network:
@@ -50,7 +50,7 @@ class Choice:
         return state.best.network if known else state.network
 
     def outcome(self, best: Best | None, xp: ModuleType) -> Field | int:
-        """Return the reason of a run that neither failed nor stopped, as a code. `xp` is `numpy` or `jax.numpy`."""
+        """Return the outcome code of a run that neither failed nor was stopped. `xp` is `numpy` or `jax.numpy`."""
         if best is None:
             return int(Reason.COMPLETED)
         ended: Array = xp.where(self.is_out_of_patience(best), int(Reason.PATIENCE), int(Reason.COMPLETED))
@@ -66,7 +66,7 @@ class Choice:
 def require_choice_of_network(
     keep: str, by: str, patience: int | None, *, evaluate: bool, validated: bool, outputs: int
 ) -> Choice:
-    """Return the choice. Raise unless its arguments are valid, and the run evaluates validation examples."""
+    """Return the choice. Raise if an argument is invalid, or if the run computes no validation values that it needs."""
     require_choice("train", "keep", keep, ("last", "best"))
     require_choice("train", "by", by, ("accuracy", "cost"))
     if patience is not None:
@@ -87,7 +87,7 @@ def require_choice_of_network(
 
 
 def require_same_best(best: object, network: Network, choice: Choice) -> Best | None:
-    """Return the best network of a given state, or None if the run does not need it. Raise unless it fits `choice`."""
+    """Return the `Best` of a given state; None if the run needs none. Raise unless it fits `network` and `choice`."""
     if best is not None and not (isinstance(best, Best) and outline(best.network) == outline(network)):
         raise DtypeError(
             f"train: state.best must be None, or a Best with a network like that of state, got {describe(best)}.\n"
@@ -104,7 +104,7 @@ def require_same_best(best: object, network: Network, choice: Choice) -> Best | 
 
 
 def best_epochs(entries: Sequence[History], by: str) -> list[int]:
-    """Return the epoch of the best network so far for each entry, from the start on; −1 if there is none yet."""
+    """Return the epoch of the best network up to each entry; −1 as long as no value was finite."""
     epochs: list[int] = []
     best: Array | float = np.nan
     for entry in entries:

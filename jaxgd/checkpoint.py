@@ -80,8 +80,8 @@ class Checkpoints:
     In a job of several processes, all of them make the same calls together, in a folder that they share. Each writes
     and reads its own shards. All come to the same decision on each checkpoint.
 
-    A failed write raises WriteError. If no checkpoint can be read, `restore` raises CheckpointError. These errors carry
-    the reason, so the log messages of orbax are dropped until `close`.
+    A failed write raises WriteError. If all checkpoints are refused, `restore` raises CheckpointError. These errors
+    carry the reason, so the log messages of orbax are dropped until `close`.
 
     Args:
         folder: Folder for the checkpoints. It is created if it does not exist.
@@ -163,7 +163,7 @@ class Checkpoints:
         state = self._ocp.args.PyTreeSave(arrays, chunks)
         items = {"about": self._ocp.args.JsonSave(seal(about)), "state": state}
         with _saving(self._folder):
-            # force=True writes an epoch again after `restore` has refused it.
+            # force=True writes an epoch again after `restore` has refused its checkpoint.
             self._manager.save(epoch, args=self._ocp.args.Composite(**items), force=True)
 
     def wait(self) -> None:
@@ -201,7 +201,7 @@ class Checkpoints:
             CheckpointError: If all checkpoints are refused. They stay in the folder.
         """
         refused: list[str] = []
-        # Count checkpoints that orbax does not list. Otherwise the run would silently start from its beginning.
+        # Include checkpoints that orbax does not list. Without them, the run would silently start from its first epoch.
         folders = [path for path in self._folder.glob("*") if path.name.isdecimal() and path.is_dir()]
         steps = from_process_0(sorted((int(path.name) for path in folders), reverse=True))
         for epoch in steps:
@@ -218,7 +218,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"no checkpoint can be read: {refused[0].rstrip('.')}{older}.\n"
                 + (
-                    "Copy back the config.json of these checkpoints."
+                    "Copy back the config.json of the run that saved these checkpoints."
                     if refused[0].endswith(_FOREIGN)
                     else f"Delete {self._folder} to start from the first epoch."
                 )
@@ -236,7 +236,7 @@ class Checkpoints:
         """Return this process's parts of the leaves of a checkpoint, and the digests of the large leaves."""
         folder = self._folder / str(epoch)
         if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
-            raise CheckpointError("it holds a file that is not a regular one")  # tensorstore would wait for a pipe
+            raise CheckpointError("it holds a file that is not a regular one")  # a named pipe would block tensorstore
         content: object = json.loads(read_file(folder / "about" / "metadata", _MOST).decode())
         kind = content.get("format") if isinstance(content, dict) else None
         if not isinstance(content, dict) or kind not in (_CHECKPOINT, _JOINED, _UNSEALED):

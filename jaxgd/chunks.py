@@ -20,8 +20,8 @@ class Budget(NamedTuple):
 
     The limits decide which rows are computed together, and therefore how sums round.
 
-    In a wide network, a pass over the weights costs more than the memory of the activations. For a network
-    of 2²⁴ or more weights and biases, the limit on a chunk is therefore at least a quarter of their bytes.
+    Each chunk makes a pass over the weights, which takes long in a wide network. For a network of 2²⁴ or more weights
+    and biases, the limit on a chunk is therefore at least a quarter of their bytes, so that there are fewer chunks.
 
     Attributes:
         chunk: Limit in bytes on the inputs and activations of the rows that are computed together.
@@ -60,7 +60,7 @@ def budget_of(x: object) -> Budget:
 
 
 def require_budget(who: str, budget: object) -> Budget:
-    """Return the budget. Raise unless its limits are whole numbers of bytes, at least 1 and 0."""
+    """Return the budget. Raise unless `chunk` is a whole number of at least 1, and `kept` one of at least 0."""
     if not isinstance(budget, Budget):
         raise DtypeError(
             f"{who}: budget must be a jaxgd.chunks.Budget, got {describe(budget)}.\nPass Budget(chunk=…, kept=…)."
@@ -86,7 +86,7 @@ UNBATCHED = Batched(networks=1, data_sets=1)
 
 
 def batched_over(inputs: object, others: object) -> Batched:
-    """Return the numbers of networks and data sets that vmap evaluates at once; both 1 if it maps over neither tree.
+    """Return the numbers of networks and data sets that vmap evaluates at once; both 1 if no vmap maps over the trees.
 
     A call inside a jit does not see a vmap around that jit.
     """
@@ -130,7 +130,7 @@ def weighted_inputs_in_chunks(
     """Return the weighted inputs of the output layer for all rows of x, computed in chunks that fit the budget.
 
     With several chunks, back-propagation converts the inputs of each chunk again. It also computes the weighted inputs
-    again if those of all rows together exceed `budget.kept`.
+    again if their bytes for all rows together exceed `budget.kept`.
     """
     budget = budget_of(x) if budget is None else budget
 

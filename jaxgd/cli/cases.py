@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One report of a case, or the error that prevented it, or the reason why it was skipped."""
+    """One report of a case, or the error that prevented it, or the reason why the case was skipped."""
 
     case: str
     report: GradientReport | None
@@ -50,7 +50,7 @@ class Result(NamedTuple):
 def find_cases(words: tuple[str, ...]) -> list[Case]:
     """Find the case of each FILE::CASE and all cases of each FILE, before any case runs.
 
-    A function that needs further arguments is a case to skip. If the user names it, raise RangeError.
+    A function that `jaxgd check` cannot run is a case to skip. If the user names it, raise RangeError.
     """
     modules: dict[Path, ModuleType] = {}
     cases = []
@@ -72,7 +72,7 @@ def find_cases(words: tuple[str, ...]) -> list[Case]:
 
 
 def find_function(word: str) -> tuple[Callable[..., object], Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Return the function that FILE::NAME names, and a context manager in which to call it."""
+    """Return the function that FILE::NAME names, and a function that makes the context manager for calls of it."""
     file, _, name = word.partition("::")
     path = Path(file)
     if not path.is_file():
@@ -192,7 +192,7 @@ def _is_case(name: str, function: Callable[..., object]) -> bool:
 
 
 def _all_cases(module: ModuleType, file: str) -> dict[str, Callable[..., object]]:
-    # A method is a case to skip, because only pytest makes its instance.
+    # A method is a case to skip, because only pytest creates the instance of its class.
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     methods = {f"{c.__name__}.{name}": f for c in classes for name, f in vars(c).items() if inspect.isfunction(f)}
     functions: dict[str, Callable[..., object]] = {**_functions(module), **methods}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 SIZES = (64, 30, 10)
-# After 10 epochs the network reads nine in ten digits. More epochs would only make the user wait.
+# After 10 epochs the network reads nine of ten digits. More epochs would only make the user wait.
 EPOCHS = 10
 DIGITS = 20
 
@@ -35,7 +35,7 @@ class Check:
     with :: must be runnable. The last line counts the cases.
 
     Exit status: 0 all are right or skipped; 1 at least one is wrong; 2 misuse, or a case could not run; 3 at least one
-    cannot tell or, with --strict, was skipped. If several apply, the exit status is the smallest of 1, 2 and 3.
+    cannot tell or, with --strict, was skipped. If several of 1, 2 and 3 apply, the smallest counts.
     """
 
     cases: Annotated[
@@ -45,7 +45,7 @@ class Check:
     seed: Int = 0
     """Seed of the directions to test and of the random weights."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON list of objects with case and report. An object whose report is null has error or skipped."""
+    """Print one JSON list. Each object has the keys case and report; with a null report, also error or skipped."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the full report of right gradients too."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -105,7 +105,7 @@ def _status(results: "list[Result]", strict: bool) -> int:
 
 
 def _summary(results: "list[Result]") -> str:
-    """Return the line that counts the cases by outcome. A case with several reports counts by its worst."""
+    """Return the line that counts the cases by outcome. A case with several reports counts by its worst outcome."""
     worst: dict[str, str] = {}
     for result in results:
         worst[result.case] = min(worst.get(result.case, "right"), result.outcome, key=_WORST_FIRST.index)

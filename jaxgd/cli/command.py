@@ -125,7 +125,7 @@ def _print_version(rest: list[str]) -> int:
 
 
 def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
-    """Do the work and return its exit status. Print a failure as one line, with JAXGD_TRACEBACK=1 its traceback too.
+    """Do the work and return its exit status. Print a failure as one line; with JAXGD_TRACEBACK=1, its traceback too.
 
     A closed standard output is a failure unless `quiet`.
     """
@@ -147,7 +147,7 @@ def _guarded(name: str, work: Callable[[], int], *, quiet: bool = True) -> int:
 
 
 def _explain(name: str, error: BaseException, place: str) -> int:
-    """Print the error as one line, and return the exit status. An OSError that names no file is about `place`."""
+    """Print the error as one line, and return the exit status. If an OSError names no file, the line names `place`."""
     first = str(error).partition("\n")[0][:250]
     # Importing jaxgd.errors here would import JAX. If the library has raised an error, the module is imported already.
     errors = sys.modules.get("jaxgd.errors")

@@ -21,7 +21,7 @@ DONE, FAILED, MISUSED, CANNOT_TELL, INTERRUPTED = 0, 1, 2, 3, 130
 def _read(
     metavar: str, expected: str, parse: Callable[[str], object], *, several: bool = False
 ) -> PrimitiveConstructorSpec[object]:
-    """Tell tyro how to read an argument, because its own readers repeat themselves in messages and accept `None`."""
+    """Tell tyro how to read an argument, because tyro's readers repeat themselves in messages and accept `None`."""
 
     def read(words: list[str]) -> object:
         try:
@@ -67,7 +67,7 @@ def _part(word: str) -> tuple[int, int]:
 
 
 def _bytes(word: str) -> int:
-    """Return the number of bytes in words such as 2GB, 500MiB or 1000000.
+    """Return the number of bytes that a word such as 2GB, 500MiB or 1000000 gives.
 
     >>> _bytes("1.5kB"), _bytes("2GiB")
     (1500, 2147483648)

@@ -14,8 +14,8 @@ def enable_compilation_cache() -> None:
     JAX's cache key covers the computation, the shapes, the JAX version and the flags. It does not cover the processor,
     and machines that share a home folder may be unable to run each other's programs.
 
-    The user's own JAX settings for the cache take precedence. Nothing is cached if the processor is unknown, or unless
-    the folder belongs to the user and only the user can write to it.
+    The user's own JAX settings for the cache take precedence. Nothing is cached if the processor is unknown, if
+    the folder belongs to another user, or if another user can write to it.
     """
     import jax
 

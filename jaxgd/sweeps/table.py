@@ -129,9 +129,9 @@ def read_table(path: Path, sweep: str) -> Any | None:
 def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     """Return the sizes, η and seed of the networks to keep, from the last row of each network.
 
-    They are the best `keep` networks of each network size among those that made all epochs. The accuracy on the
-    validation set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between
-    equal accuracies.
+    They are the best `keep` networks of each network size with the outcome COMPLETED. The accuracy on the validation
+    set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between equal
+    accuracies.
     """
     names: list[str] = last.column_names
     column = {name: np.asarray(last.column(name).to_pylist()) for name in names}
