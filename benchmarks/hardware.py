@@ -1,6 +1,5 @@
 """The host of a run: processor, GPU and versions, and the measured peak rates of arithmetic and of copying."""
 
-import contextlib
 import ctypes
 import os
 import platform
@@ -79,7 +78,7 @@ def gpu() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for (field, name), value in zip(GPU_FIELDS.items(), values, strict=True):
         number = field.startswith(("memory", "clocks", "power", "temperature"))
-        with contextlib.suppress(ValueError):  # "[N/A]"
+        if not value.startswith("["):  # "[N/A]"
             found[name] = float(value) if number else value
     if count := _multiprocessors():
         found["multiprocessors"] = count

@@ -239,7 +239,8 @@ def progress_on(cost: Callable[[V], Array], v0: V) -> dict[str, Progress]:
 
 
 def _progress(reached: Sequence[int | None], seconds: float, evaluations: int) -> Progress:
-    return Progress(list(reached), 1e3 * seconds / max(evaluations, 1))
+    within = [None if count is None or count > LIMIT else count for count in reached]
+    return Progress(within, 1e3 * seconds / max(evaluations, 1))
 
 
 def count_row(case: str, variant: str, count: int | None, precision: str) -> Row:

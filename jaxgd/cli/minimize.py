@@ -170,8 +170,14 @@ class Minimize(_Hyperparams):
 
     def _stop(self) -> "Stop | Literal['auto'] | None":
         from jaxgd.descent import Stop
+        from jaxgd.errors import RangeError
 
         if not self.stop:
+            for option in ("rtol", "target"):
+                if getattr(self, option) is not None:
+                    raise RangeError(
+                        f"--{option} is a stopping test, but --no-stop omits all of them. Leave out one of the two."
+                    )
             return None
         if self.rtol is None and self.target is None:
             return "auto"

@@ -30,7 +30,7 @@ _OTHERS = {
     b"<": ("a web page", "Download the file itself."),
     b"version https://git-lfs": ("a pointer of Git LFS", "Run git lfs pull in its repository."),
 }
-_MOST = 2**32  # largest size of a file in bytes, both gzipped and unpacked
+_LIMIT = 2**32  # bytes: a larger gzipped file is refused, and an unpacked one of this size or more
 _HEAD = 2**16  # bytes of a file that `is_idx` reads; a gzip header can hold a long name
 
 
@@ -107,7 +107,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """Read a file's raw content, or raise DataError if that fails."""
     path = as_path("read_idx", path)
     try:
-        return read_file(path, _MOST)
+        return read_file(path, _LIMIT)
     except OSError as error:
         raise DataError(
             f"read_idx: cannot read {path}: expected an IDX file, got: {error.strerror or error}.\n"
@@ -150,12 +150,14 @@ def parse_idx(content: bytes, path: str | os.PathLike[str]) -> UInt8[np.ndarray,
         start, payload = 4 + 4 * len(shape), math.prod(shape)
         # Unpack at most one byte more than declared. The extra byte detects trailing data, and a false header cannot
         # make this function allocate more than the file really holds.
-        data = unpack(content, min(start + payload + 1, _MOST))
+        data = unpack(content, min(start + payload + 1, _LIMIT))
     except (EOFError, zlib.error) as error:
         raise _damaged(path, "a complete gzip file", f"a damaged one ({error})") from error
     size = len(data) - start
-    if len(data) == _MOST:
-        raise _damaged(path, f"at most {_MOST:,} bytes", f"the shape {shape} with as many or more", "Split the array.")
+    if len(data) == _LIMIT:
+        raise _damaged(
+            path, f"fewer than {_LIMIT:,} bytes", f"the shape {shape} with as many or more", "Split the array."
+        )
     if size < payload:
         raise _damaged(path, f"{payload} bytes for the shape {shape} of its header", f"{size} bytes: it is truncated")
     if size > payload:

@@ -47,7 +47,7 @@ class SearchState(NamedTuple, Generic[V]):
 
 
 def backtracking(memory: int = 10) -> Rule:
-    """Make the rule of gradient descent with a line search: η is halved until C falls enough.
+    """Make the rule of gradient descent with a line search: η is halved until C is low enough.
 
     Δv = −η∇C, with Armijo's condition C(v + Δv) ≤ max C − 10⁻⁴ η‖∇C‖². The maximum is over the last `memory` costs. A
     slack of 4 eps · |max C| is allowed, so that rounding in C does not reject a step. With memory=1, C therefore never

@@ -79,9 +79,9 @@ def wolfe(memory: int = 10) -> Rule:
     If the memory of steps is empty, the first trial has the length of the last step. Before the first step, it has the
     length ‖v‖/10, or 1 for v = 0.
 
-    With bounds, the trials are projected onto the box. A variable that is on a bound, or that a short step along −∇C
-    takes to a bound, moves along −∇C. B is restricted to the other variables. A trial that reaches a new bound needs to
-    meet only the first condition.
+    With bounds, the trials are projected onto the box. A variable that is on a bound after a short step along −∇C
+    moves along −∇C. B is restricted to the other variables. A trial that reaches a new bound needs to meet only the
+    first condition.
 
     Args:
         memory: The number of steps that B uses, at least 0; by default 10. With 0, B is the identity, so each search

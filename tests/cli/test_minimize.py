@@ -153,6 +153,7 @@ MISUSED = {
     "no picture": (("valley", "--plot", "valley.txt"), ".png"),
     "a picture in no folder": (("valley", "--plot", "nowhere/valley.png"), "nowhere does not exist"),
     "a folder as picture": (("valley", "--plot", "folder.html"), "got the folder folder.html"),
+    "a test without tests": (("valley", "--no-stop", "--target", 1), "--target is a stopping test"),
     "not a scalar": (("own.py::sides", "--start", 1, 2), "one real scalar"),
 }
 
