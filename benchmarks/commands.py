@@ -112,8 +112,8 @@ class Run:
 class Gradcheck:
     """Check every case of the gradient checker's corpus, and list the cases with an unexpected verdict or cause.
 
-    The checks are recorded. A second run with the same folder lists the recorded verdicts, and --ablate computes with
-    NumPy only. Delete the folder after a change of the checker outside of core.py and examine.py.
+    The checks are recorded. A second run with the same folder lists the recorded verdicts, and --ablate replays the
+    checks with the present core.py and examine.py. Delete the folder after any other change of the checker.
     """
 
     ablate: bool = False
