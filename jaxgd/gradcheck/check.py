@@ -45,7 +45,7 @@ _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 _SAME_VALUE = 1e-9
 # If the first directions leave a leaf in doubt, the check tries at least this number of directions in it.
 _DIRECTIONS = 4
-# Each element moves by about this fraction of its size, to measure how much each output changes.
+# Each element of the point moves by about this fraction of its size, to measure how much each output changes.
 _MOVE = 2.0**-8
 _MOST_DIRECTIONS = 1000
 
@@ -76,8 +76,8 @@ def check_gradients(
     - ⟨w, Ju⟩, by forward mode;
     - the difference quotient (F(h) − F(−h))/2h, extrapolated to h → 0, with an estimate of its error.
 
-    The check evaluates f in float64, for arguments of any dtype; x64 need not be enabled. It also compares each claimed
-    derivative with autodiff directly, up to rounding.
+    The check evaluates f in float64 if f can run in float64, for arguments of any dtype. x64 need not be enabled. The
+    check also compares a derivative given as `gradient`, `vjp` or `jvp` with autodiff directly, up to rounding.
 
     A verdict is relative to the leaf's own gradient and to the measured noise of f. The check searches the elements of
     a wrong leaf. The report lists the worst elements, and names the pattern of the error if the check recognizes one.
@@ -103,8 +103,8 @@ def check_gradients(
             of f are compared with the quotients of `reference`. Examples are a straight-through estimator, a reversed
             gradient, and a fixed point that is differentiated through one step. Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
-            above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
-            float64) is "cannot tell".
+            above the uncertainty is wrong. A smaller error is right if the relative uncertainty is at most 1e-3 (1e-2
+            if f computes with fewer digits than float64), otherwise "cannot tell".
         nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1,
             for backward passes that add in a varying order. Default 0.
         seconds: The time in seconds after which the check starts no further stage, above 0. Leaves that are still
@@ -320,7 +320,7 @@ def _without_aux(out: Any, name: str = "f") -> Any:
 
 
 def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
+    """Draw n random cotangents for each output, stacked. For a real scalar f, repeat _SCALAR_COTANGENTS instead."""
     if len(first) == 1 and first[0].shape == () and not jnp.iscomplexobj(first[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
     u = [jnp.asarray(_MOVE * drawn_directions(on_host(x), 2, rng)[1], x.dtype) for x in prepared.v]

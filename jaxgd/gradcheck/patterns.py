@@ -122,7 +122,10 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(search: ElementSearch, shape: tuple[int, ...]) -> str:
-    """Return a sentence if one element is wrong, two are swapped, or all wrong ones share an index; "" otherwise."""
+    """Return a sentence if one element is wrong, two are swapped, or all wrong ones have one index on an axis.
+
+    Otherwise return "".
+    """
     at = np.flatnonzero(search.wrong)
     places = np.array(np.unravel_index(search.index[at], shape)).T
     c, r = search.claimed[at], search.reference[at]
