@@ -115,15 +115,16 @@ def check_gradients(
 
     Returns:
         A `GradientReport`. `print` shows it as one screen of text. Its method `raise_if_wrong` raises an error if the
-        verdict is wrong. If `gradient`, `vjp` or `jvp` returns the wrong tree, shapes or dtypes, the verdict is wrong.
-        The report then lists the misfit in `findings` or in the leaf's checks.
+        verdict is wrong. The verdict is also wrong if `gradient`, `vjp` or `jvp` returns the wrong tree, shapes or
+        dtypes, or if `vjp` or `jvp` returns another value than f. The report then lists the misfit in `findings` or in
+        the leaf's checks.
 
     Raises:
-        DtypeError: If no leaf can be differentiated; if f returns no floats; if f, reference or a given derivative is
-            not callable; if has_aux is not True or False; if a numeric option is not a number; or if the call is inside
-            jit, grad or vmap.
-        ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f returns no pair
-            with `has_aux`, or the results of f and reference differ in shape.
+        DtypeError: If no leaf can be differentiated; if f or reference returns no floats; if f, reference or a given
+            derivative is not callable; if has_aux is not True or False; if a numeric option is not a number; or if
+            the call is inside jit, grad or vmap.
+        ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f or reference returns
+            no pair with `has_aux`, or the results of f and reference differ in shape.
         RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.
 
     Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the quotient and its error.
@@ -157,7 +158,8 @@ def check_gradients(
     nondeterminism, clock = float(nondeterminism), Clock(seconds, spans_processes((args, f)))
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
-    # The first run keeps the user's settings. If they forbid an operation of f, f raises its own exception.
+    # The first run keeps the user's settings, except for the precision of matrix products. If the settings forbid an
+    # operation of f, f raises its own exception.
     with jax.default_matmul_precision("highest"):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
     with evaluation(float64=False):

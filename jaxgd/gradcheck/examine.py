@@ -93,7 +93,7 @@ class Examination:
         if cause is Cause.NO_FLOAT64 and self.sampler.coarse:
             notes.append(f"f computes in {self.sampler.narrowest}")
         if cause in (Cause.NOISE, Cause.NO_FLOAT64, Cause.ROUGH):
-            notes.append(f"its derivative along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
+            notes.append(f"the derivative of f along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
         if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
             notes.append(f"{claim.name} is infinite or NaN")
         # By chance, the slope along one direction may be far smaller than its terms.

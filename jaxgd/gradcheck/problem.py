@@ -49,7 +49,7 @@ class Opaque(Generic[T]):
 class Problem:
     """f as a function of the differentiated leaves v of its arguments, with all other leaves fixed.
 
-    A problem is hashable, so that a second check of the same f compiles nothing. The place of a leaf is its position in
+    A problem is hashable, so that a check compiles each program of it only once. The place of a leaf is its position in
     `jax.tree.leaves`.
 
     Attributes:

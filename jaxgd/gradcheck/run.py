@@ -41,7 +41,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Objective(Protocol[S_contra, E_contra, R_co]):
-    """A function that the check evaluates for many elements, such as points. It is hashable, so it compiles once."""
+    """A function that the check evaluates for many elements, such as points. It is hashable, to compile once."""
 
     def __call__(self, shared: S_contra, element: E_contra, /) -> R_co:
         """Return the result for one element. All elements use the same `shared`."""
