@@ -2,7 +2,7 @@
 
 The module `check` runs a check, in this order:
 
-- `problem` and `claims` sort the arguments of f, and read the derivatives that the caller claims.
+- `problem` sorts the arguments of f, and `claims` reads the derivatives that the caller claims.
 - `consistency` compares two eager runs of f, a run under jit and a run under vmap.
 - `derive` runs autodiff and the claims along random directions, which `draws` makes.
 - `sample` evaluates f along these directions, and `quotients` estimates the slopes from the values.

@@ -79,8 +79,9 @@ def check_gradients(
     The check evaluates f in float64 if f can run in float64, for arguments of any dtype. x64 need not be enabled. The
     check also compares a derivative given as `gradient`, `vjp` or `jvp` with autodiff directly, up to rounding.
 
-    A verdict is relative to the leaf's own gradient and to the measured noise of f. The check searches the elements of
-    a wrong leaf. The report lists the worst elements, and names the pattern of the error if the check recognizes one.
+    A verdict depends on the error relative to the leaf's own gradient, and on the measured noise of f. The check
+    searches the elements of a wrong leaf. The report lists the worst elements, and names the pattern of the error if
+    the check recognizes one.
 
     Args:
         f: The function to check. It returns any pytree with at least one floating-point or complex leaf. Its exceptions
@@ -99,9 +100,10 @@ def check_gradients(
             return derivatives of the value only. Default False.
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient by autodiff, and that the
             Hessian is symmetric. Default 1.
-        reference: A function with the arguments and the results of f that has the intended derivative. The derivatives
-            of f are compared with the quotients of `reference`. Examples are a straight-through estimator, a reversed
-            gradient, and a fixed point that is differentiated through one step. Default: f.
+        reference: A function that takes the arguments of f, returns results of the same shapes, and has the intended
+            derivative. The derivatives of f are compared with the quotients of `reference`. Examples are a
+            straight-through estimator, a reversed gradient, and a fixed point that is differentiated through one step.
+            Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
             above the uncertainty is wrong. A smaller error is right if the relative uncertainty is at most 1e-3 (1e-2
             if f computes with fewer digits than float64), otherwise "cannot tell".

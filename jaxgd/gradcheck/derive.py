@@ -49,8 +49,8 @@ class Derivative:
         noise: The change of `along` when the point moves by one rounding; 0 in forward mode, where it is not measured.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
-        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, the rounding of this norm, ‖Jᵀw‖, and the relative
-            difference that does not count.
+        linear: For each leaf, four numbers: ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, the noise of Jᵀw, ‖Jᵀw‖, and the
+            relative difference that does not count.
         iterates: True if the computation of the claim iterates until a condition holds.
         approximate: The leaves where Jᵀw has an error that does not grow with w, as if the rule iterates to a
             tolerance.

@@ -15,7 +15,7 @@ from jaxgd.gradcheck.sample import Floats, Ints
 
 
 def exchanged(searches: Mapping[tuple[str, int], ElementSearch], names: Sequence[str]) -> dict[int, str]:
-    """Return a sentence for each leaf whose claimed gradient is the reference of another leaf."""
+    """Return a sentence for each leaf whose claimed gradient equals the reference of another leaf."""
     wrong = {key: search for key, search in searches.items() if search.wrong.any()}
     patterns = {}
     for (name, i), a in wrong.items():

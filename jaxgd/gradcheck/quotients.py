@@ -225,9 +225,10 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
 def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Floats:
     """Return the distance to another slope that far smaller steps show, (lines, entries); 0 without such a slope.
 
-    Either three steps show the same slope, or F deviates at some steps by far more than rounding, but not at the
-    smallest ones. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps that are not far
-    smaller. A distance that the rounding of F explains does not count. `level` is the noise.
+    Steps show another slope in two cases: three steps in a row show the same slope, or F deviates at some steps by far
+    more than rounding, but not at the smallest ones. `off` is the distance of each quotient, (lines, entries, rungs),
+    and NaN at steps that are not far smaller. A distance that the rounding of F explains does not count. `level` is the
+    noise.
     """
     n = _geometric(h) - 2
     three = np.stack([off[..., k : k + n] for k in range(3)])
