@@ -1,4 +1,4 @@
-"""Examples for training: rows on the device. Bytes stay bytes until they are used, to save memory."""
+"""Examples for training, one per row, on the device. Inputs in bytes stay bytes until use, to save memory."""
 
 import math
 import warnings
@@ -79,15 +79,16 @@ def targets(y: Array, outputs: int, dtype: DTypeLike) -> Float[Array, "*batch ou
 def require_fit(who: str, part: str, network: Network, inputs: object, labels: object) -> Examples:
     """Flatten the inputs, and place them and the labels on the device. Raise unless they fit the network.
 
-    Warn of floating-point inputs if the least is 0 or more and the largest at least 10. Values traced by jit or vmap
-    are not checked.
+    Warn if floating-point inputs look unscaled: the smallest value is at least 0 and the largest at least 10. Values
+    traced by jit or vmap are not checked.
     """
     sizes = network_sizes(network)
     x: Array | np.ndarray = as_array(who, f"the {part} inputs", inputs)
     y: Array | np.ndarray = as_array(who, f"the {part} labels", labels)
     if x.ndim < 2 or math.prod(x.shape[1:]) != sizes[0]:
         raise ShapeError(
-            f"{who}: the {part} inputs must be rows of {sizes[0]} for a network of sizes {sizes}, got {describe(x)}."
+            f"{who}: the {part} inputs must be rows of {sizes[0]} values for a network of sizes {sizes}, "
+            f"got {describe(x)}."
             f"\nSet the first of sizes to {int(np.prod(x.shape[1:]))}."
         )
     if y.shape[:1] != x.shape[:1] or y.ndim not in (1, 2):
@@ -150,9 +151,9 @@ def _sharded_extremes(a: Array) -> tuple[Array, Array]:
 
 
 def fit_splits(who: str, network: Network, data: object) -> tuple[dict[str, Examples], dict[str, int]]:
-    """Return the examples of each split on the device, and their number. Raise unless they fit the network.
+    """Return the examples of each split on the device, and the number of examples of each split.
 
-    Rows beyond this number are padding.
+    Rows beyond this number are padding. Raise unless the examples fit the network.
     """
     named: dict[str, object] = (
         {"train": data.train, "validation": data.validation, "test": data.test}

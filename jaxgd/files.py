@@ -1,7 +1,7 @@
 """Reading and writing of files.
 
-Readers take only regular files of limited size. After a crash or on a full disk, a file written by `write_atomically`
-holds the complete old or the complete new content.
+Only regular files are read, and only up to a limit of bytes. After a crash or on a full disk, a file written by
+`write_atomically` holds the complete old or the complete new content.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ def _read(handle: int, most: int) -> bytes:
 def free_memory() -> int | None:
     """Return the bytes of memory that this process can still take, or None if the system does not say.
 
-    The limits of control groups, which containers and job schedulers set, count too.
+    The memory limit of the control group at /sys/fs/cgroup, such as a container's, counts too.
 
     >>> free_memory() is None or free_memory() > 0
     True
@@ -119,12 +119,13 @@ def free_memory() -> int | None:
     free = [1024 * kib for kib in _values(Path("/proc/meminfo"), "MemAvailable:")]
     for folder, limit, used, cached in _GROUPS:
         for most, now in zip(_values(folder / limit), _values(folder / used), strict=False):
-            # The kernel takes the pages of files back when a process needs memory.
+            # Cached files count as used, but the operating system frees them when a process needs memory.
             free.append(max(most - now + sum(_values(folder / "memory.stat", cached)), 0))
     return min(free, default=None)
 
 
-# The folder of this process's control group in versions 2 and 1, and its files for the limit and the use.
+# For control groups of version 2 and of version 1: the folder, the files with the limit and the use of memory, and the
+# line of memory.stat with the size of the cached files that can be freed.
 _GROUPS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file "),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
@@ -132,7 +133,7 @@ _GROUPS = (
 
 
 def _values(path: Path, name: str = "") -> list[int]:
-    """Return [n] if a line of the kernel's file at `path` starts with this name and a number n; otherwise []."""
+    """Return [n] if a line of the system file `path` starts with this name and a number n; otherwise []."""
     try:
         match = re.search(rf"^{name}\s*(\d+)", path.read_text(), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
@@ -152,7 +153,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON. Raise ValueError if it repeats a name."""
+    """Return the pairs of a JSON object as a dict. Raise ValueError if they repeat a name."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("it repeats a name")
@@ -214,7 +215,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
 
 
 def remove_temporaries(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove the temporary files of these names that `write_atomically` left in the folder when it was killed."""
+    """Remove temporary files from the folder: those that a killed `write_atomically` left for files of these names."""
     pattern = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.[0-9a-f]{{8}}\.tmp")
     for path in folder.iterdir():
         if pattern.fullmatch(path.name):

@@ -2,8 +2,8 @@
 
 The module `check` runs a check, in this order:
 
-- `problem` and `claims` sort the arguments of f, and read the derivatives that the caller claims.
-- `consistency` compares a run of f with a second run, an eager run, and runs under jit and under vmap.
+- `problem` sorts the arguments of f, and `claims` reads the derivatives that the caller claims.
+- `consistency` compares two eager runs of f, a run under jit and a run under vmap.
 - `derive` runs autodiff and the claims along random directions, which `draws` makes.
 - `sample` evaluates f along these directions, and `quotients` estimates the slopes from the values.
 - `core` judges the derivatives by the slopes. Its docstring describes the method.

@@ -45,7 +45,7 @@ _SCALAR_COTANGENTS = (1.0, -0.6, 1.7, 0.3, -1.2)
 _SAME_VALUE = 1e-9
 # If the first directions leave a leaf in doubt, the check tries at least this number of directions in it.
 _DIRECTIONS = 4
-# Each element moves by about this fraction of its size, to measure how much each output changes.
+# Each element of the point moves by about this fraction of its size, to measure how much each output changes.
 _MOVE = 2.0**-8
 _MOST_DIRECTIONS = 1000
 
@@ -76,11 +76,12 @@ def check_gradients(
     - ⟨w, Ju⟩, by forward mode;
     - the difference quotient (F(h) − F(−h))/2h, extrapolated to h → 0, with an estimate of its error.
 
-    The check evaluates f in float64, for arguments of any dtype; x64 need not be enabled. It also compares each claimed
-    derivative with autodiff directly, up to rounding.
+    The check evaluates f in float64 if f can run in float64, for arguments of any dtype. x64 need not be enabled. The
+    check also compares a derivative given as `gradient`, `vjp` or `jvp` with autodiff directly, up to rounding.
 
-    A verdict is relative to the leaf's own gradient and to the measured noise of f. The check searches the elements of
-    a wrong leaf. The report lists the worst elements, and names the pattern of the error if the check recognizes one.
+    A verdict depends on the error relative to the leaf's own gradient, and on the measured noise of f. The check
+    searches the elements of a wrong leaf. The report lists the worst elements, and names the pattern of the error if
+    the check recognizes one.
 
     Args:
         f: The function to check. It returns any pytree with at least one floating-point or complex leaf. Its exceptions
@@ -99,12 +100,13 @@ def check_gradients(
             return derivatives of the value only. Default False.
         order: 1 checks the first derivative. 2 also checks the derivative of the gradient by autodiff, and that the
             Hessian is symmetric. Default 1.
-        reference: A function with the arguments and the results of f that has the intended derivative. The derivatives
-            of f are compared with the quotients of `reference`. Examples are a straight-through estimator, a reversed
-            gradient, and a fixed point that is differentiated through one step. Default: f.
+        reference: A function that takes the arguments of f, returns results of the same shapes, and has the intended
+            derivative. The derivatives of f are compared with the quotients of `reference`. Examples are a
+            straight-through estimator, a reversed gradient, and a fixed point that is differentiated through one step.
+            Default: f.
         rtol: The relative error above which a leaf's gradient is wrong, at least 1e-9 and below 1. Default: any error
-            above the uncertainty is wrong, and an uncertainty above 1e-3 (1e-2 if f computes with fewer digits than
-            float64) is "cannot tell".
+            above the uncertainty is wrong. A smaller error is right if the relative uncertainty is at most 1e-3 (1e-2
+            if f computes with fewer digits than float64), otherwise "cannot tell".
         nondeterminism: The relative difference allowed between two runs of the same derivative, at least 0 and below 1,
             for backward passes that add in a varying order. Default 0.
         seconds: The time in seconds after which the check starts no further stage, above 0. Leaves that are still
@@ -115,15 +117,16 @@ def check_gradients(
 
     Returns:
         A `GradientReport`. `print` shows it as one screen of text. Its method `raise_if_wrong` raises an error if the
-        verdict is wrong. If `gradient`, `vjp` or `jvp` returns the wrong tree, shapes or dtypes, the verdict is wrong.
-        The report then lists the misfit in `findings` or in the leaf's checks.
+        verdict is wrong. The verdict is also wrong if `gradient`, `vjp` or `jvp` returns the wrong tree, shapes or
+        dtypes, or if `vjp` or `jvp` returns another value than f. The report then lists the misfit in `findings` or in
+        the leaf's checks.
 
     Raises:
-        DtypeError: If no leaf can be differentiated; if f returns no floats; if f, reference or a given derivative is
-            not callable; if has_aux is not True or False; if a numeric option is not a number; or if the call is inside
-            jit, grad or vmap.
-        ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f returns no pair
-            with `has_aux`, or the results of f and reference differ in shape.
+        DtypeError: If no leaf can be differentiated; if f or reference returns no floats; if f, reference or a given
+            derivative is not callable; if has_aux is not True or False; if a numeric option is not a number; or if
+            the call is inside jit, grad or vmap.
+        ShapeError: If `gradient` is given and f is not a scalar, `vjp` or `jvp` returns no pair, f or reference returns
+            no pair with `has_aux`, or the results of f and reference differ in shape.
         RangeError: If argnums, order, rtol, nondeterminism, seconds, directions or seed is out of range.
 
     Source: Ridders, Advances in Engineering Software 4 (1982) 75–76, for the quotient and its error.
@@ -157,7 +160,8 @@ def check_gradients(
     nondeterminism, clock = float(nondeterminism), Clock(seconds, spans_processes((args, f)))
     prepared, rng, n = prepare(f, args, argnums, has_aux), np.random.default_rng(seed), max(directions, _DIRECTIONS)
     report = GradientReport(prepared.name, (), (), (), "", (), 0, int(directions), int(seed), "")
-    # The first run keeps the user's settings. If they forbid an operation of f, f raises its own exception.
+    # The first run keeps the user's settings, except for the precision of matrix products. If the settings forbid an
+    # operation of f, f raises its own exception.
     with jax.default_matmul_precision("highest"):
         out = require_values("f", f(*prepared.problem.args(prepared.v, prepared.traced)))
     with evaluation(float64=False):
@@ -320,7 +324,7 @@ def _without_aux(out: Any, name: str = "f") -> Any:
 
 
 def _cotangents(prepared: Prepared, first: list[Any], eps: float, n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw n random cotangents for each output, stacked. Return _SCALAR_COTANGENTS for an f that is a real scalar."""
+    """Draw n random cotangents for each output, stacked. For a real scalar f, repeat _SCALAR_COTANGENTS instead."""
     if len(first) == 1 and first[0].shape == () and not jnp.iscomplexobj(first[0]):
         return [np.resize(_SCALAR_COTANGENTS, n)]
     u = [jnp.asarray(_MOVE * drawn_directions(on_host(x), 2, rng)[1], x.dtype) for x in prepared.v]

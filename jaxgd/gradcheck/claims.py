@@ -1,4 +1,4 @@
-"""Claimed derivatives, and their misfits: trees, shapes and dtypes that do not fit the arguments or the result of f.
+"""Claimed derivatives, and their misfits: trees, shapes, dtypes and values that do not fit f or its arguments.
 
 A claim is a derivative that the caller passes as gradient=, vjp= or jvp=.
 """
@@ -33,9 +33,11 @@ class Claim:
         name: The keyword argument of the claim: gradient, vjp or jvp.
         reverse: The program for Jᵀw, with J the Jacobian of f; None for jvp.
         forward: The program for ⟨w, Ju⟩; None for gradient and vjp, and for a jvp with findings.
-        findings: Misfits of tree, shape or dtype, each as (leaf, text); the leaf is "" for the whole claim.
+        findings: Misfits of tree, shape, dtype or the value of f, each as (leaf, text); the leaf is "" for the whole
+            claim.
         absent: The leaves for which the claim has no usable value.
-        values: The claim's value for each leaf in the user's dtype, for the first cotangent.
+        values: The claim's value for each leaf in the user's dtype, for the first cotangent; empty for jvp and for the
+            gradient of a complex f.
     """
 
     name: str

@@ -29,7 +29,7 @@ _ROUNDINGS, _MOST = 1e3, 0.5
 # is in doubt only if three conditions hold. Its relative error exceeds _GROSS, or _GROSS_IN_FEW_DIGITS in dtypes with
 # fewer digits than float32. Its error exceeds a hundred times its noise. The gradient far exceeds the rounding in f.
 _GROSS, _GROSS_IN_FEW_DIGITS, _FEW_DIGITS = 0.05, 0.5, 1e-5
-# A claim may have this multiple of autodiff's error in the same dtype.
+# The error of a claim may be this multiple of autodiff's error in the same dtype.
 _TIMES = 30.0
 
 
@@ -215,10 +215,10 @@ def _compare(
     allowed: float,
     worst: Verdict,
 ) -> tuple[float, list[Check]]:
-    """Return the relative error of one leaf of a gradient, and a check if it is more than rounding.
+    """Return the relative error of one leaf of a gradient, and a check if the error is more than rounding.
 
-    The verdict is `worst` for a gross error, otherwise CANNOT_TELL. An infinite or NaN gradient is WRONG,
-    unless its dtype cannot hold the gradient.
+    The verdict is `worst` for a gross error, otherwise CANNOT_TELL. An infinite or NaN gradient is WRONG, unless its
+    dtype cannot hold the gradient.
     """
     reference, dtype = wide.gradients[i][0], d.prepared.leaves[i].dtype
     limits = finfo(dtype)

@@ -24,7 +24,7 @@ Gradients = Objective[list[Array], LeavesAndCotangents, tuple[Sequence[Numbers],
 AUTODIFF = "autodiff"
 # Factors for a cotangent. A linear rule multiplies its result by the same factor. Powers of two keep the product exact.
 _FAR = (2.0**20, -(2.0**-20))
-# A rule is linear up to this part of its result, or up to 1000 roundings if that is more.
+# A rule counts as linear if it deviates by at most this part of its result, or by 1000 roundings if that is more.
 _LINEAR, _ROUNDINGS = 1e-6, 1e3
 # The largest relative error of a rule that counts as an approximation.
 _APPROXIMATE = 1e-3
@@ -46,11 +46,11 @@ class Derivative:
         floor: A relative difference up to this does not count.
         along: ⟨Jᵀw, u⟩ or ⟨w, Ju⟩, (leaves, directions).
         size: The expected size of `along`: √Σ(gᵢuᵢ)² with g = Jᵀw. By chance, ⟨g, u⟩ may be far smaller than this.
-        noise: The change of `along` when the point moves by one rounding.
+        noise: The change of `along` when the point moves by one rounding; 0 in forward mode, where it is not measured.
         gradients: Jᵀw for each leaf, stacked over the cotangents; empty in forward mode.
         moved: For each leaf, the change of each element of Jᵀw, for the first w, when the point moves by one rounding.
-        linear: For each leaf, ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, the rounding of this norm, ‖Jᵀw‖, and the relative
-            difference that does not count.
+        linear: For each leaf, four numbers: ‖Jᵀ(cw)/c − Jᵀw‖ for c far from 1, the noise of Jᵀw, ‖Jᵀw‖, and the
+            relative difference that does not count.
         iterates: True if the computation of the claim iterates until a condition holds.
         approximate: The leaves where Jᵀw has an error that does not grow with w, as if the rule iterates to a
             tolerance.
@@ -218,8 +218,8 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
         size, (large, small) = norm(g[0]), (np.abs(x / c - g[0]) for x, c in zip(g[n + 2 :], _FAR, strict=True))
         off, rest = norm(large), norm(small)
         if traits_of.iterates and 0 < off <= _APPROXIMATE * size:
-            # A rule that iterates to an absolute tolerance is nearly exact for a large cotangent. The difference is the
-            # rule's error.
+            # A rule that iterates to an absolute tolerance is nearly exact for the large cotangent cw. So
+            # Jᵀ(cw)/c − Jᵀw shows the error of the rule for w.
             derivative.approximate.add(i)
             derivative.noise[i] += [np.max(large) * norm(x) for x in u[:-1]]
             derivative.moved[i] = np.maximum(moved, np.max(large))
@@ -232,7 +232,7 @@ def _reverse(d: Derivatives, name: str, stack: list[NDArray[Any]], traits_of: Tr
 
 
 def rounding_of(eps: float) -> float:
-    """Return the relative difference of two derivatives that were computed with this eps."""
+    """Return the relative difference that rounding may cause between two derivatives computed with this eps."""
     return min(100 * eps, _OWN_FLOOR)
 
 

@@ -14,7 +14,7 @@ from jaxgd.gradcheck.run import eps_of
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo
 
-# The change of an element of an output counts as at least this part of the largest element.
+# The change of an element of an output counts as at least this part of the output's largest element or change.
 _SMALL = 1e-5
 
 
@@ -35,10 +35,11 @@ def directions(x: NDArray[Any], n: int, rng: np.random.Generator) -> NDArray[Any
 
 
 def evenly(g: NDArray[Any], u: NDArray[Any]) -> NDArray[Any] | None:
-    """Return a direction that moves only elements that contribute less than a thousandth of the largest contribution.
+    """Return a direction that moves only elements whose contribution to the slope is small.
 
-    The other directions hide these elements. The result shrinks them until none contributes more than the median of
-    their contributions. Return None without such elements. `g` is the gradient.
+    A contribution is small if it is below a thousandth of the largest one, which hides it along the directions `u`. The
+    result reduces the steps of the elements with a small contribution until none contributes much more than the
+    median of these contributions. Return None if no contribution is small. `g` is the gradient.
     """
     own: NDArray[Any] = u[1]
     share: Floats = np.nan_to_num(np.abs(g) * np.abs(u[-1]), posinf=0)

@@ -62,7 +62,10 @@ class Examination:
         return [x for x in self.d.claims if x.name not in absent]
 
     def _settled(self, leaf: int) -> bool:
-        """Return True if a few steps show that every claim is right, and that F varies only by rounding below them."""
+        """Return True if a few steps show that all claims are right, and at smaller steps F varies by rounding only.
+
+        An F that computes with fewer digits than float64 may vary more.
+        """
         still = self.sampler.coarse or not self.slopes[leaf].varies.any()
         return still and all(self._quotient(claim, leaf).verdict is Verdict.RIGHT for claim in self._claims(leaf))
 
@@ -79,7 +82,7 @@ class Examination:
             note = "in the quotients at many steps"
             return Check(name, Verdict.CANNOT_TELL, Cause.OUT_OF_TIME, math.nan, math.inf, note)
         if verdict is Verdict.WRONG and (claim.iterates or self.sampler.iterates):
-            # With an iteration, the quotient and the rule are only as accurate as its tolerance.
+            # If f or the rule iterates, the quotient and the rule are only as accurate as the iteration's tolerance.
             small = judgment.difference <= constants.ITERATION * judgment.size
             verdict, cause = (Verdict.CANNOT_TELL, Cause.APPROXIMATE) if small else (verdict, cause)
         if cause is Cause.UNSTEADY and leaf in claim.approximate:
@@ -90,7 +93,7 @@ class Examination:
         if cause is Cause.NO_FLOAT64 and self.sampler.coarse:
             notes.append(f"f computes in {self.sampler.narrowest}")
         if cause in (Cause.NOISE, Cause.NO_FLOAT64, Cause.ROUGH):
-            notes.append(f"its derivative along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
+            notes.append(f"the derivative of f along a direction is {value:.1e}, known to ±{judgment.tolerance:.1e}")
         if verdict is Verdict.CANNOT_TELL and not np.isfinite(claimed.value).all():
             notes.append(f"{claim.name} is infinite or NaN")
         # By chance, the slope along one direction may be far smaller than its terms.
@@ -269,7 +272,7 @@ class Examination:
         return check, direct
 
     def _every_element_is_right(self, claim: Derivative, i: int, search: locate.ElementSearch) -> bool:
-        """Return True if every element is right, and their tolerances do not explain the leaf's difference."""
+        """Return True if all elements are right, and their differences and tolerances do not explain the leaf's."""
         slopes, unit = self.slopes[i], np.abs(self.d.shared.directions[i][-1]).reshape(-1)
         # The elements are compared for the first cotangent, which belongs to the first direction.
         difference = np.abs(claim.along[i, 0] - slopes.value[0])

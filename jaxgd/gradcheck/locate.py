@@ -22,7 +22,7 @@ _BLOCKS = 64
 _KEEP = 12
 # An element below this part of the largest element may be pure rounding, if f adds elements.
 _NOTHING = 1e-14
-# The approximate time limit for the search of one leaf, which matters for a slow f.
+# The approximate time limit in seconds for the search of one leaf, which matters for a slow f.
 _SECONDS = 20.0
 
 
@@ -64,7 +64,7 @@ class ElementSearch:
 def against_derivative(
     claim: Derivative, reference: Derivative, leaf: int, sampler: Sampler, rng: np.random.Generator
 ) -> ElementSearch:
-    """Compare elements with another derivative that is right: all elements, or up to ALL if the claim is a jvp."""
+    """Compare elements with a right derivative: all elements, or up to ALL random ones for a claim in forward mode."""
     size = reference.gradients[leaf][0].size
     index = np.arange(size)
     if not claim.gradients:
@@ -90,7 +90,7 @@ def outliers(claim: Derivative, reference: Derivative, leaf: int) -> NDArray[np.
     moved = (claim.moved[leaf] + reference.moved[leaf]).reshape(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         size, off = np.abs(g), np.abs(c - g)
-        # The rounding of an element that is the same at the moved points is unknown.
+        # If an element is the same at the moved points, its rounding is unknown.
         least = np.where(moved > 0, _NOTHING, max(claim.floor, reference.floor)) * np.max(size, initial=0.0)
         suspects = off > np.maximum.reduce([1e-2 * size, constants.NOISES * moved, least])
         noise = np.where(size > 0, moved / size, 0)

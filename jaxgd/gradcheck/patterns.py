@@ -15,7 +15,7 @@ from jaxgd.gradcheck.sample import Floats, Ints
 
 
 def exchanged(searches: Mapping[tuple[str, int], ElementSearch], names: Sequence[str]) -> dict[int, str]:
-    """Return a sentence for each leaf whose claimed gradient is the reference of another leaf."""
+    """Return a sentence for each leaf whose claimed gradient equals the reference of another leaf."""
     wrong = {key: search for key, search in searches.items() if search.wrong.any()}
     patterns = {}
     for (name, i), a in wrong.items():
@@ -122,7 +122,10 @@ def _factor(ratio: float, axes: Sequence[tuple[str, int]]) -> str:
 
 
 def _some(search: ElementSearch, shape: tuple[int, ...]) -> str:
-    """Return a sentence if one element is wrong, two are swapped, or all wrong ones share an index; "" otherwise."""
+    """Return a sentence if one element is wrong, two are swapped, or all wrong ones have one index on an axis.
+
+    Otherwise return "".
+    """
     at = np.flatnonzero(search.wrong)
     places = np.array(np.unravel_index(search.index[at], shape)).T
     c, r = search.claimed[at], search.reference[at]

@@ -49,7 +49,7 @@ class Opaque(Generic[T]):
 class Problem:
     """f as a function of the differentiated leaves v of its arguments, with all other leaves fixed.
 
-    A problem is hashable, so that a second check of the same f compiles nothing. The place of a leaf is its position in
+    A problem is hashable, so that a check compiles each program of it only once. The place of a leaf is its position in
     `jax.tree.leaves`.
 
     Attributes:
@@ -85,7 +85,10 @@ class Problem:
     def tangents(
         self, v: Sequence[Numbers], traced: Sequence[Numbers], tangent: Sequence[Numbers]
     ) -> tuple[object, ...]:
-        """Return tangents for all arguments of f, as `jax.jvp` takes them: float0 for leaves without a derivative."""
+        """Return tangents for all arguments of f, as `jax.jvp` takes them.
+
+        Fixed floating-point leaves have the tangent 0, and leaves of other dtypes have a tangent of the dtype float0.
+        """
         leaves: dict[int, object] = {place: _no_tangent(value) for place, value in self.static_leaves()}
         leaves |= {place: _no_tangent(value) for place, value in zip(self.traced, traced, strict=True)}
         leaves |= zip(self.varied, tangent, strict=True)
@@ -184,7 +187,7 @@ def prepare(
 
 
 def with_outputs(prepared: Prepared, out: object, name: str = "f") -> Prepared:
-    """Return the problem with the places of the floating-point leaves in the result `out` of the function.
+    """Return `prepared` with the places of the floating-point leaves in `out`, the result of the function `name`.
 
     Raise DtypeError if the result has no such leaf.
     """

@@ -1,7 +1,7 @@
 """The programs for the device: values of f, derivatives by autodiff, and claimed derivatives.
 
-Each program is an `Objective`: hashable, so that it compiles once. Value, Forward and ClaimedJvp are functions of
-(shared, point). The other programs are functions of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ, without a
+Each program is an `Objective`: hashable, so that a check compiles it once. Value, Forward and ClaimedJvp are functions
+of (shared, point). The other programs are functions of (traced, (v, w)). Inner products are Re Σ wᵢuᵢ, without a
 conjugate. With them, JAX's reverse mode is the transpose of its forward mode, also for complex numbers.
 """
 

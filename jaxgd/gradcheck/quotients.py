@@ -111,7 +111,7 @@ def slopes(lines: Lines, noise: float = 0.0) -> Slopes:
     """
     h, zero, end = lines.h, lines.zero[:, None], _geometric(lines.h)
     with np.errstate(all="ignore"):
-        # Steps at and above an infinite or NaN value do not show the neighborhood of x.
+        # If F is infinite or NaN at a step, this step and all larger ones do not show the neighborhood of x.
         finite = np.isfinite(lines.plus) & np.isfinite(lines.minus)
         inside: Mask = np.cumsum(~finite[:, ::-1], axis=1)[:, ::-1] == 0
         plus, minus = np.where(inside, lines.plus, np.nan), np.where(inside, lines.minus, np.nan)
@@ -225,9 +225,10 @@ def romberg(h: Floats, first: Floats, noise: Floats, rounding: Floats, power: in
 def _structure(h: Floats, off: Floats, rounding: Floats, level: Floats) -> Floats:
     """Return the distance to another slope that far smaller steps show, (lines, entries); 0 without such a slope.
 
-    Either three steps show the same slope, or F deviates at some steps by far more than rounding, but not at the
-    smallest ones. `off` is the distance of each quotient, (lines, entries, rungs), and NaN at steps that are not far
-    smaller. A distance that the rounding of F explains does not count. `level` is the noise.
+    Steps show another slope in two cases: three steps in a row show the same slope, or F deviates at some steps by far
+    more than rounding, but not at the smallest ones. `off` is the distance of each quotient, (lines, entries, rungs),
+    and NaN at steps that are not far smaller. A distance that the rounding of F explains does not count. `level` is the
+    noise.
     """
     n = _geometric(h) - 2
     three = np.stack([off[..., k : k + n] for k in range(3)])
@@ -251,8 +252,8 @@ def _resolution(lines: Lines, change: Floats) -> tuple[Floats, Floats]:
     """Return two resolutions of F on each line where F does not change at the smallest step; 0 on other lines.
 
     The first is the rounding of numbers as large as the variation of F along any line: F may compute with them. The
-    second is the smallest change of an F that computes in float32 or narrower. If F changes by
-    more, and only at few steps, f itself has a jump.
+    second is the smallest change of F, if F seems to compute in float32 or narrower. It is 0 if this change is more
+    than rounding to this dtype and F changes at few steps only, because f itself then has a jump.
     """
     constant: Mask = change[:, -1] == 0
     least: Floats = np.min(np.where(change > 0, change, np.inf), axis=1)
@@ -273,7 +274,7 @@ def _singularity(up: Floats, down: Floats, rounding: float, small: float) -> Cau
             powers: Floats = np.log(last[:-1] / last[1:]) / np.log(RATIO)
             # Rounding may look like a power on three rungs, but not on six.
             steep = np.log(np.abs(more[0] / last[-1])) < STEEPEST * (len(more) - 1) * np.log(RATIO)
-            # A change that grows as h shrinks, but stays below the changes at larger steps, is noise.
+            # A change that grows as h shrinks, but is below the largest change at any step, is noise.
             noise = powers[-1] < -JUMP and np.abs(last[-1]) < np.nanmax(np.abs(side))
             if steep and np.all(powers < STEEPEST) and np.ptp(powers) < POWER and not noise:
                 if np.any(np.abs(powers) >= JUMP):
@@ -286,8 +287,9 @@ def _singularity(up: Floats, down: Floats, rounding: float, small: float) -> Cau
 def taylor(lines: Lines, claimed: Floats, noise: Floats) -> list[float]:
     """Return, for each line, the power p for which the Taylor remainder |F(h) − F(0) − h·claimed| shrinks like hᵖ.
 
-    p is 2 for a right claim and 1 for a wrong one: the median over the three smallest pairs of steps whose remainder is
-    above the noise. It is NaN without such a pair, as for a linear F with the right claim.
+    p is the median over the three smallest pairs of neighboring steps with remainders far above the noise. It is about
+    2 for a right claim and about 1 for a wrong one. It is NaN without such a pair, as for a linear F with the right
+    claim.
     """
     powers = []
     with np.errstate(all="ignore"):

@@ -87,12 +87,12 @@ class LeafReport:
         name: The leaf's name, as in f's signature: "network[0].w".
         shape: The shape of the leaf.
         dtype: The dtype of the leaf.
-        checks: The comparisons made on this leaf. An empty leaf has none.
+        checks: The comparisons made on this leaf. An empty leaf has only those that find a misfit of a claim.
         slope: The power p for which the Taylor remainder shrinks like stepᵖ: 2 if the derivative is right, 1 if it is
             wrong, NaN if no step shows a remainder above the noise.
         pattern: The pattern of the error, for instance "the leaf is transposed"; "" if no pattern was recognized.
         worst: At most 8 wrong elements, the largest difference first; empty if nothing is wrong.
-        searched: The number of elements compared one by one; 0 if the leaf needed no search.
+        searched: The number of elements that the search of a wrong leaf compared; 0 without such a search.
     """
 
     name: str
@@ -178,7 +178,7 @@ class GradientReport:
     Attributes:
         name: The name of f.
         leaves: One report per differentiated leaf of the arguments.
-        consistency: Comparisons of f with itself: eager, jit, vmap, a second run.
+        consistency: Comparisons between runs of f, and between runs of its gradient: eager, jit, vmap, a second run.
         precision: Sentences on the accuracy in the dtype of the arguments, compared with float64.
         checked: The work done, in words: points, directions, evaluations, seed.
         not_checked: The parts that were left out, each with its reason.

@@ -1,6 +1,7 @@
 """Run a function for a batch of inputs, and read its dtypes from its jaxpr.
 
-A batch runs in one vmapped, jitted call if the function allows it, otherwise one by one under jit, otherwise eagerly.
+A batch runs in one vmapped, jitted call if the function allows it. Otherwise its elements run one by one, under jit
+if JAX can trace the function, otherwise eagerly.
 """
 
 import dataclasses
@@ -20,8 +21,8 @@ from jax.typing import DTypeLike
 from jaxgd.mesh.processes import on_host
 from jaxgd.typed import finfo, jit, tree_leaves
 
-# A limit on the memory of one call: each element of a batch counts as one copy of the shared data. A batch that needs
-# more runs in several calls.
+# A limit on the memory of the elements that run at once: each element of a batch counts as one copy of the shared data.
+# A larger batch runs in several parts, one after the other.
 _BYTES_AT_ONCE = 2**28
 _MODES = ("vmap", "jit", "eager")
 # The compiled programs of earlier checks. Beyond _MOST_PROGRAMS, the least recently used is dropped.
@@ -40,7 +41,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 @runtime_checkable
 class Objective(Protocol[S_contra, E_contra, R_co]):
-    """A function that the check evaluates for many elements, such as points. It is hashable, so it compiles once."""
+    """A function that the check evaluates for many elements, such as points. It is hashable, to compile once."""
 
     def __call__(self, shared: S_contra, element: E_contra, /) -> R_co:
         """Return the result for one element. All elements use the same `shared`."""
@@ -220,7 +221,7 @@ class Runner:
         without_vmap: True to run fn under jit or eagerly only.
         modes: The mode in which each fn ran: vmap, jit or eager.
         runs: The number of elements for which each fn ran, padding included.
-        seconds: The shortest time of one element of each fn, in seconds. It may include compilation.
+        seconds: The time per element of the fastest batch of each fn, in seconds. It may include compilation.
         programs: The compiled programs of this check.
     """
 
@@ -272,7 +273,7 @@ class Runner:
         return jax.tree.map(lambda *xs: np.stack([on_host(x) for x in xs]), *each), n
 
     def _program(self, fn: Objective[S, E, R], shared: S, element: E) -> Callable[..., R]:
-        """Return the compiled fn. One check traces fn once for the same shapes."""
+        """Return the compiled fn. One check traces fn once for each set of shapes."""
         key = fn, _shapes((shared, element)), _settings()
         if key not in self.programs:
             self.programs[key] = _compiled(fn, shared, element)
