@@ -7,6 +7,7 @@ Only regular files are read, and only up to a limit of bytes. After a crash or o
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -111,25 +112,44 @@ def _read(handle: int, most: int) -> bytes:
 def free_memory() -> int | None:
     """Return the bytes of memory that this process can still take, or None if the system does not say.
 
-    The memory limit of the control group at /sys/fs/cgroup, such as a container's, counts too.
+    The memory limits of the control groups with this process count too, such as those of a container or a batch job.
 
     >>> free_memory() is None or free_memory() > 0
     True
     """
     free = [1024 * kib for kib in _values(Path("/proc/meminfo"), "MemAvailable:")]
-    for folder, limit, used, cached in _GROUPS:
-        for most, now in zip(_values(folder / limit), _values(folder / used), strict=False):
-            # Cached files count as used, but the operating system frees them when a process needs memory.
-            free.append(max(most - now + sum(_values(folder / "memory.stat", cached)), 0))
+    for root, controller, limit, used, cached in _GROUPS:
+        for folder in _group_folders(root, controller):
+            for most, now in zip(_values(folder / limit), _values(folder / used), strict=False):
+                # Cached files count as used, but the operating system frees them when a process needs memory.
+                free.append(max(most - now + sum(_values(folder / "memory.stat", cached)), 0))
     return min(free, default=None)
 
 
-# For control groups of version 2 and of version 1: the folder, the files with the limit and the use of memory, and the
-# line of memory.stat with the size of the cached files that can be freed.
+# For control groups of version 2 and of version 1: the root folder, the controller in /proc/self/cgroup, the files with
+# the limit and the use of memory, and the line of memory.stat with the size of the cached files that can be freed.
 _GROUPS = (
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file "),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
+    (Path("/sys/fs/cgroup"), "", "memory.max", "memory.current", "inactive_file "),
+    (Path("/sys/fs/cgroup/memory"), "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
 )
+_OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+def _group_folders(root: Path, controller: str) -> set[Path]:
+    """Return the folder of each control group with this process: the root and the groups inside it.
+
+    A container may show its own group as the root, under another path than in /proc/self/cgroup.
+    """
+    folders = {root}
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return folders
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            folders.update(itertools.accumulate(Path(path.lstrip("/")).parts, Path.joinpath, initial=root))
+    return folders
 
 
 def _values(path: Path, name: str = "") -> list[int]:

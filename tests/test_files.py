@@ -57,8 +57,9 @@ def test_a_path_that_no_file_can_have_is_refused(path, error):
 
 
 def test_free_memory_is_the_limit_minus_use_plus_inactive_cache(tmp_path, monkeypatch):
-    group = (tmp_path, "memory.max", "memory.current", "inactive_file ")
+    group = (tmp_path, "", "memory.max", "memory.current", "inactive_file ")
     monkeypatch.setattr(files, "_GROUPS", (group,))
+    monkeypatch.setattr(files, "_OWN_GROUPS", tmp_path / "none")
     without_limit = files.free_memory()
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.max").write_text("max\n")
@@ -67,6 +68,21 @@ def test_free_memory_is_the_limit_minus_use_plus_inactive_cache(tmp_path, monkey
     assert files.free_memory() == 100
     (tmp_path / "memory.stat").write_text("active_file 7\ninactive_file 50\n")
     assert files.free_memory() == 150
+
+
+@pytest.mark.parametrize(("version", "line"), [(0, "0::/jobs/7\n"), (1, "4:cpu,memory:/jobs/7\n3:cpuset:/\n")])
+def test_free_memory_obeys_the_limit_of_an_outer_control_group(tmp_path, monkeypatch, version, line):
+    _, controller, limit, used, cached = files._GROUPS[version]
+    monkeypatch.setattr(files, "_GROUPS", ((tmp_path, controller, limit, used, cached),))
+    monkeypatch.setattr(files, "_OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text(line)
+    for folder, most in (("jobs/8", 400), ("jobs/7", 700), ("jobs", 600)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / limit).write_text(f"{most}\n")
+        (tmp_path / folder / used).write_text("100\n")
+    assert files.free_memory() == 500
+    (tmp_path / "jobs/7" / limit).write_text("200\n")
+    assert files.free_memory() == 100
 
 
 NO_JSON = {

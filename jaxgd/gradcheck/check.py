@@ -297,8 +297,7 @@ def _require(
             values = f"To check given values, pass {name}=lambda *args: values."
             require_callable(WHO, name, function, "It takes the arguments." if name == "f" else values)
     require_bool(WHO, "has_aux", has_aux)
-    if not (isinstance(order, int | np.integer) and not isinstance(order, bool) and order in (1, 2)):
-        raise RangeError(f"{WHO}: order must be 1 or 2, got {shown(order, str)}.")
+    require_count(WHO, "order", order, most=2)
     require_count(WHO, "directions", directions, most=_MOST_DIRECTIONS)
     require_count(WHO, "seed", seed, least=0)
     if rtol is not None:
