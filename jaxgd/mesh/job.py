@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from jaxgd.errors import JaxgdError, RangeError
 
-# Seconds after which the coordinator ends the job if a process is silent. JAX waits 100 seconds.
+# Seconds after which the coordinator ends the job if a process is silent. The default of JAX is 100.
 _HEARTBEAT = 30
 # Seconds for which a failed process waits for the others to leave the job too.
 _LEAVING = 3
@@ -80,7 +80,7 @@ def _number(variable: str, least: int, most: int, default: str = "") -> int:
 
 @contextlib.contextmanager
 def _output_to_stderr() -> Iterator[None]:
-    """Redirect the output of C++ code to standard error inside the block."""
+    """Redirect standard output, also that of C++ code, to standard error inside the block."""
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
