@@ -93,7 +93,7 @@ def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Ar
 
 
 def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
-    """Return the rates of epoch k of a run. With a schedule, `rates.eta` has an entry per update of all epochs."""
+    """Return the rates of epoch k of a run. With a schedule, `rates.eta` has one entry per update of all epochs."""
     if rates.eta.ndim == 0 or epochs == 0:
         return rates
     # NumPy takes the slice, because JAX would compile it.
