@@ -59,7 +59,7 @@ def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable
 
 
 def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
-    """Make a function that takes a cost compute with automatic axes if one of its arguments has explicit axes.
+    """Decorate a function of a cost so that it computes with automatic axes if an argument has explicit axes.
 
     A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. With such a cost, the
     function runs with explicit axes. Results that are traced by `jit` or `vmap` are replicated.

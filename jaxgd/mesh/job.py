@@ -23,8 +23,7 @@ def join_job() -> int:
     The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (the number of processes) and
     JAXGD_PROCESS (the index of this process, from 0) describe the job. Without them, JAX finds the job of `srun` and of
     Open MPI's `mpirun`. JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as one on cloud TPUs.
-    JAXGD_HEARTBEAT is the number of seconds, at least 10, after which the job ends if one of its processes is lost; by
-    default 30.
+    If a process is lost, the job ends within JAXGD_HEARTBEAT seconds (10 or more; 30 by default).
 
     Call this function before any function of JAX.
 

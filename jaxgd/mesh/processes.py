@@ -45,7 +45,7 @@ def decided(together: bool, value: T) -> T:
 
 
 def text_from_process_0(text: str) -> str:
-    """Return the text of process 0, in a job cut to 4,096 bytes. All processes must call this function together."""
+    """Return the text of process 0, cut to 4,096 bytes in a job. All processes must call this function together."""
     if process_count() == 1:
         return text
     from jax.experimental import multihost_utils
