@@ -48,7 +48,7 @@ def rosenbrock(v: Float[Array, "2"]) -> Float[Array, ""]:
 
 
 def beale(v: Float[Array, "2"]) -> Float[Array, ""]:
-    """Return Beale's function, a flat region between steep walls.
+    """Return Beale's function, which has a flat region between steep walls.
 
     Σᵢ (yᵢ − v₁(1 − v₂ⁱ))² for i from 1 to 3, with y = 1.5, 2.25, 2.625.
 

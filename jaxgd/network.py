@@ -114,7 +114,7 @@ class Layer(_Parameters):
 
 
 Network = tuple[Layer, ...]
-"""The layers of a network, first to last. Like any tuple of arrays, a network is a pytree."""
+"""The layers of a network, first to last. Like any tuple of pytrees, a network is a pytree."""
 
 
 def init_network(
@@ -225,7 +225,8 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], sca
         w = jax.random.normal(key, (rows, n_in), dtype)
         if not scaled:
             return w
-        # Without the barrier, XLA would multiply by 1/√in, which rounds differently, and not round w to its dtype.
+        # Without the barrier, XLA would multiply by 1/√in, which rounds differently, and would not first round w to its
+        # dtype.
         w, divisor = optimization_barrier((w, jnp.sqrt(jnp.asarray(n_in, dtype))))
         return jnp.asarray(w / divisor)
 
@@ -233,7 +234,7 @@ def _weights(key: PRNGKeyArray, n_out: int, n_in: int, dtype: np.dtype[Any], sca
     threefry = str(jax.random.key_impl(key)) in ("fry", "threefry2x32")
     if not in_blocks or rows >= n_out or not threefry or not jax.config.jax_threefry_partitionable:  # type: ignore[attr-defined]
         return drawn(key, n_out)
-    # The last block overlaps the one before it, so that all have the same shape.
+    # The last block may overlap the one before it, so that all blocks have the same shape.
     first = [min(row, n_out - rows) for row in range(0, n_out, rows)]
     offsets = np.array([divmod(row * n_in, 2**32) for row in first], np.uint32)
     data = jax.random.key_data(key)
@@ -289,7 +290,7 @@ def network_sizes(network: Network) -> tuple[int, ...]:
 
     Raises:
         DtypeError: If the network is not a tuple of layers with arrays of floats.
-        ShapeError: If the network has no layer, or its layers do not fit together.
+        ShapeError: If the network is a single Layer without a tuple, has no layer, or its layers do not fit together.
 
     Example:
         >>> network_sizes(init_network(jax.random.key(0), (5, 4, 3)))

@@ -33,7 +33,8 @@ from jaxgd.pieces import assembled, pieces, spans_processes, together
 _NETWORK, _OLD_NETWORK = "jaxgd.network/2", "jaxgd.network/1"
 # The format of a network with an activation other than sigmoid. Earlier versions of jaxgd refuse it.
 _ACTIVATED = "jaxgd.network/3"
-# The dtypes in the order of the format. A file has its tensors in the reverse order, and by name within a dtype.
+# The dtypes in the order of the safetensors format. A file has its tensors in the reverse order of their dtypes, and
+# those of the same dtype in the order of their names.
 _DTYPES = {
     name: jnp.dtype(dtype)
     for name, dtype in (
@@ -49,10 +50,10 @@ _LONGEST = 100_000_000  # limit on the header in bytes, as in the format
 def save_network(path: str | Path, network: Network) -> None:
     """Write a network to a safetensors file, for any program that reads the format.
 
-    Layer i's weights and biases are the tensors "i.w", (out, in), and "i.b", (out,). The metadata of the file hold the
-    names of the activations, unless all are "sigmoid". The file is replaced whole or not at all. It holds a SHA-256
-    of the tensors and of these names, which detects damage. The weights are written in pieces, without a second copy
-    in memory.
+    The weights and biases of layer i, from 0, are the tensors "i.w", (out, in), and "i.b", (out,). The metadata of the
+    file hold the names of the activations, unless all are "sigmoid". The file is replaced whole or not at all. It holds
+    a SHA-256 of the tensors and of these names, which detects damage. The weights are written in pieces, without a
+    second copy in memory.
 
     If the network spans several processes, all processes call `save_network`. Process 0 writes the file, and the others
     return when it is complete.
@@ -67,7 +68,8 @@ def save_network(path: str | Path, network: Network) -> None:
         DtypeError: If `path` is not a str or a Path, or the network is not a tuple of layers with arrays of these
             dtypes. Also if an activation is a function of your own, which a file cannot hold.
         RangeError: If no file can have this path.
-        ShapeError: If the layers do not fit together, or one has no neuron or no input.
+        ShapeError: If the network is a single Layer without a tuple or has no layer, the layers do not fit together, or
+            one has no neuron or no input.
         WriteError: If the file cannot be written, on any process.
 
     Example:
@@ -109,7 +111,8 @@ def load_network(path: str | Path, *, allow_non_finite: bool = False) -> Network
 
     Raises:
         CheckpointError: If the file is missing or damaged, holds no network, or is larger than the free memory. Also if
-            it holds float64 while x64 is off, or values that are not finite although `allow_non_finite` is False.
+            it holds float64 while x64 is off, an activation that this version does not know, or values that are not
+            finite although `allow_non_finite` is False.
         DtypeError: If `path` is not a str or a Path.
         RangeError: If no file can have this path.
 
@@ -213,7 +216,7 @@ def _verified_activations(path: Path, sha: str, metadata: dict[str, str], layers
 
 
 def checksum(kind: str, sha: str, notes: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the metadata of a file: its format with a SHA-256, and further texts.
+    """Return the metadata of a file: its format with a SHA-256, and the further texts `notes`.
 
     `sha` is the SHA-256 of all names, dtypes, shapes and values. If there are notes, the metadata hold a SHA-256 of
     `sha` and the notes instead.
@@ -320,7 +323,7 @@ def read_tensors(path: Path) -> Tensors:
         path: The file.
 
     Returns:
-        Its content, on the default device.
+        The content of the file, with the arrays on the default device.
 
     Raises:
         OSError: If the file cannot be read, or is larger than the free memory.

@@ -28,9 +28,10 @@ class Reason(enum.IntEnum):
         SECONDS: The time limit passed before a stopping test was met.
         BAD_RULE: A number of the rule or a bound is out of range.
         RUNNING: The run has not ended yet.
-        UNCHANGED: The last epoch of `train` changed no weight, and the cost is above 10⁻³ or unknown.
+        UNCHANGED: The last epoch of `train` changed no weight, and the cost is not near 0 or not known. With an
+            optimizer or a schedule, no epoch changed a weight. `train` gives the limit of the cost.
         SATURATED: After the last epoch of `train`, all outputs are 0 or 1 within rounding, or at the limits of another
-            activation, and the cost is above 10⁻³.
+            activation, and the cost is not near 0.
         START_NOT_FINITE: The cost, its gradient or a variable was infinite or NaN before the first update, or a traced
             label of `train` was out of range.
         ZERO_GRADIENT: The gradient is 0, and the curvature does not show a minimum.
@@ -169,7 +170,7 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """A sentence for the user, with ‖∇C‖ and its tolerance. For a batch, it counts the elements for each reason."""
+        """A sentence for the user, with ‖∇C‖ and its tolerance if known. A batch gives the count of each reason."""
         if np.ndim(self.code) == 0:
             numbers = ""
             if self.gradient_norm is not None and self.gradient_tolerance is not None:

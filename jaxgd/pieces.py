@@ -81,7 +81,8 @@ def boxes(shape: Sequence[int], box: Sequence[int], start: Sequence[int]) -> Ite
     Args:
         shape: The shape of the array.
         box: The largest shape of a part.
-        start: The index of the array's first element in a larger array. A grid of boxes divides the larger array.
+        start: The index of the array's first element in a larger array. A grid of boxes divides the larger array, from
+            its first element on. The edges of these boxes divide this array into the parts.
 
     Yields:
         The slices of each part in the larger array.
@@ -109,7 +110,8 @@ def pieces(x: ArrayLike) -> Iterator[UInt8[np.ndarray, "n"]]:
     if not isinstance(x, jax.Array):
         whole = np.ascontiguousarray(x)
     elif x.is_fully_replicated:
-        # JAX keeps NumPy's copy of an accelerator array as long as the array. The copy of a view is freed earlier.
+        # JAX keeps the NumPy copy of an accelerator array as long as the array object. `addressable_data` makes a new
+        # object, whose copy is freed earlier.
         whole = np.ascontiguousarray(x.addressable_data(0))
     else:
         yield from map(_bytes, _gathered(x))
@@ -161,7 +163,7 @@ def assembled(
         dtype: The dtype of the array. It may have 64 bits although JAX's setting x64 is off.
         read: A function that takes a tuple with one slice per axis, and returns the values there.
         sharding: The devices of the array. Each process reads the parts of its own devices. Default: the default
-            device, uncommitted, where the parts are read in row-major order.
+            device, uncommitted. The parts are then read in row-major order.
         box: The largest shape of a piece. Default: whole rows.
 
     Returns:
@@ -206,28 +208,31 @@ def _put(x: Array, piece: ArrayLike, start: Sequence[ArrayLike]) -> Array:
 def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
     """Return a 64-bit digest of each array's values, as hexadecimal digits.
 
-    The digest depends on the values and their places, and not on the devices. An element is one word u of 32 bits, or
-    two words along one more axis. With the indices i₁, …, iₖ of the word, and all arithmetic mod 2³²:
+    The digest depends on the values and their places, and not on the devices. An element of up to 32 bits is one word u
+    of 32 bits. A larger element is several words, along one or two more axes. With the indices i₁, …, iₖ of the word,
+    an odd constant g, and all arithmetic mod 2³²:
 
         p₀ = q₀ = 0,   pₐ = mix(pₐ₋₁ + g(iₐ + 1)),   qₐ = g·qₐ₋₁ + iₐ
         s = mix(u XOR pₖ),   t = mix(s + qₖ)
         digest = (Σ s, Σ t), the sums over all words
 
-    mix is a bijection, so any change of one word changes Σ s. If more words change, both sums stay equal with a
+    mix is a bijection, so any change of one word changes Σ s. If more words change, both sums stay the same with a
     probability of about 2⁻⁶⁴. The digest detects damage; it is no protection against forgery.
     Each device sums its own shards in one pass, without temporary arrays.
 
     All processes must call this function together.
 
     Args:
-        arrays: JAX arrays, sharded or not, and NumPy arrays. The NumPy arrays of process 0 are used.
+        arrays: JAX arrays, sharded or not, and NumPy arrays. If an array does not span processes, the values on
+            process 0 are used.
 
     Returns:
         One string of 16 digits per array.
 
-    Source: the mixer is lowbias32, Chris Wellons, https://nullprogram.com/blog/2018/07/31/.
+    Source: mix is lowbias32, Chris Wellons, https://nullprogram.com/blog/2018/07/31/. g is the constant of Knuth's
+    multiplicative hash.
     """
-    with jax.enable_x64(True):  # otherwise JAX would round words of 64 bits
+    with jax.enable_x64(True):  # otherwise JAX would round elements of 64 bits
         parts = [_own_sums(x) for x in arrays]
     sums = np.array([np.sum(part, axis=0, dtype=np.uint32) for part in parts], np.uint32).reshape(-1, 2)
     if jax.process_count() > 1 and arrays:
@@ -238,7 +243,7 @@ def digest(arrays: Sequence[Array | NDArray[Any]]) -> list[str]:
 
 
 def _own_sums(x: Array | NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the sums of this process's part of an array. Only one device counts each part of the array."""
+    """Return the two sums for each of this process's parts of an array. Only one device counts each part."""
     parts: list[tuple[Array | NDArray[Any], Sequence[int]]]
     if not isinstance(x, jax.Array):
         parts = [(x, (0,) * x.ndim)] if jax.process_index() == 0 else []
@@ -277,7 +282,7 @@ def _mix(x: Array) -> Array:
 
 
 def _words(x: Array) -> UInt32[Array, "..."]:
-    """Return the elements as words of 32 bits. Elements of 64 bits give one more axis."""
+    """Return the elements as words of 32 bits. Elements of more than 32 bits give one or two more axes."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         x = jnp.stack([x.real, x.imag], axis=-1)
     if x.dtype.itemsize <= 4 and not jnp.issubdtype(x.dtype, jnp.inexact):

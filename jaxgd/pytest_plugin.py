@@ -20,7 +20,7 @@ _MARKER = (
     "gradients(points=None, seeds=None, strict=False): run the test at each point and with each seed. points is a "
     "list, or a dict whose keys name the points; the fixture gradient_point returns each point. seeds is a list of "
     "whole numbers, or a number n for 0 to n-1; the fixture gradient_seed returns each seed, and check_gradients uses "
-    "it. strict=True makes a check fail if it cannot tell."
+    "it. strict=True makes a check fail if it cannot tell right from wrong."
 )
 
 # The user property of a test with an undecided check. The workers of pytest-xdist send such properties too.
@@ -85,8 +85,8 @@ def gradient_seed(request: pytest.FixtureRequest) -> int:
 def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Callable[..., "GradientReport"]:
     """Run jaxgd.check_gradients. Fail the test with the report if a gradient is wrong, otherwise return the report.
 
-    With strict=True, in the call or in the marker `gradients`, a check that cannot tell fails too. Otherwise this
-    check is listed at the end of the run. The seed comes from the call, from the marker, or is 0.
+    With strict=True, in the call or in the marker `gradients`, a check that cannot tell right from wrong fails too.
+    Otherwise this check is listed at the end of the run. The seed comes from the call, from the marker, or is 0.
     """
     node: pytest.Item = request.node
     always = bool(_arguments(node, node.iter_markers("gradients")).get("strict", False))
@@ -117,7 +117,7 @@ def check_gradients(request: pytest.FixtureRequest, gradient_seed: int) -> Calla
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
-    """List the tests with a check that could not tell."""
+    """List the tests with an undecided check."""
     undecided: dict[str, dict[str, None]] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

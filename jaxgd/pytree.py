@@ -36,8 +36,8 @@ def dot(u: Tree, v: Tree) -> Float[Array, ""]:
 def norm(v: Tree) -> Float[Array, ""]:
     """Return the Euclidean length of a pytree.
 
-    ‖v‖ = √Σ vᵢ². The elements are divided by the largest one first, so that neither the squares nor their sum leave the
-    range of the dtype. The derivative at 0 is undefined.
+    ‖v‖ = √Σ vᵢ². The elements are first divided by the largest absolute value, so that neither the squares nor their
+    sum leave the range of the dtype. The derivative at 0 is undefined.
 
     Args:
         v: Any tree of real arrays.
@@ -138,7 +138,7 @@ def size(v: object) -> int:
     return sum(math.prod(jnp.shape(x)) for x in tree_leaves(v))
 
 
-# The smallest size of a wide tree in variables: 64 MiB in float32. Copies of smaller trees take little memory.
+# A wide tree has at least this number of variables, 64 MiB in float32. Copies of smaller trees take little memory.
 WIDE = 2**24
 
 

@@ -20,7 +20,7 @@ Schedule = Callable[[Array], ArrayLike]
 
 
 def updates_before(n: int, batch_size: int | None, done: Array | int, epochs: int) -> Array:
-    """Return, for each update of the epochs after the first `done` ones, the number of updates made before it."""
+    """Return the number of updates made before each update of the `epochs` epochs that follow the first `done`."""
     each = -(-n // (batch_size or n))
     return jnp.asarray(each * done + np.arange(each * epochs))
 
@@ -93,7 +93,7 @@ def weight_decay(dtype: np.dtype[Any], l2: Real, n: int, name: str = "l2") -> Ar
 
 
 def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
-    """Return the rates of epoch k of a run. With a schedule, `rates.eta` has an entry per update of all epochs."""
+    """Return the rates of epoch k of a run. With a schedule, `rates.eta` has one entry per update of all epochs."""
     if rates.eta.ndim == 0 or epochs == 0:
         return rates
     # NumPy takes the slice, because JAX would compile it.
@@ -102,7 +102,7 @@ def rates_of_epoch(rates: Rates, k: int, epochs: int) -> Rates:
 
 
 def may_wait(rates: Rates, config: StaticConfig) -> bool:
-    """Return True if later epochs may change a weight after one changed none: with an optimizer or a schedule."""
+    """Return True if weights may change again after an epoch without a change: with an optimizer or a schedule."""
     return config.optimizer is not None or rates.eta.ndim > 0
 
 

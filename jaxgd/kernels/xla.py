@@ -59,7 +59,7 @@ def epoch(
         network, optimizer_state = step(
             network, optimizer_state, gradient, rule, value=total, value_fn=lambda network: costs(network)[0]
         )
-        # XLA leaves out the sum over all weights in `total` if nothing needs it.
+        # Test c and not `total`: XLA leaves out the sum over all weights in `total` if nothing needs it.
         return (network, optimizer_state, finite & jnp.isfinite(c)), None
 
     carry = (network, optimizer_state, jnp.array(True))

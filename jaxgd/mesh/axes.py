@@ -59,7 +59,7 @@ def automatic(f: Callable[..., R], args: tuple[object, ...], shardings: Callable
 
 
 def automatic_axes(f: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function that takes a cost: if an argument has explicit axes, it computes with automatic axes.
+    """Decorate a function of a cost so that it computes with automatic axes if an argument has explicit axes.
 
     A cost that names the shardings of its results, or calls `jax.shard_map`, needs explicit axes. With such a cost, the
     function runs with explicit axes. Results that are traced by `jit` or `vmap` are replicated.
@@ -172,7 +172,7 @@ def require_checked_axes(who: str, cost: Callable[..., object], *args: object) -
     JAX then confuses the gradient of a mean over the devices with the gradient of one device.
     """
     axes: tuple[str, ...] = jax.sharding.get_abstract_mesh().manual_axes
-    # With check_vma=True, the type of a device's index says that it varies over its axis.
+    # With check_vma=True, the type of a device's index along an axis says that the index varies over this axis.
     if not axes or varying_axes(jax.lax.axis_index(axes[0])):
         return
     if _COMMUNICATES.search(str(jax.make_jaxpr(cost)(*args))):

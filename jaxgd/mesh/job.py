@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from jaxgd.errors import JaxgdError, RangeError
 
-# Seconds after which the coordinator ends the job if a process is silent. JAX waits 100 seconds.
+# Seconds after which the coordinator ends the job if a process is silent. The default of JAX is 100.
 _HEARTBEAT = 30
 # Seconds for which a failed process waits for the others to leave the job too.
 _LEAVING = 3
@@ -23,7 +23,7 @@ def join_job() -> int:
     The variables JAXGD_COORDINATOR (host:port of process 0), JAXGD_PROCESSES (the number of processes) and
     JAXGD_PROCESS (the index of this process, from 0) describe the job. Without them, JAX finds the job of `srun` and of
     Open MPI's `mpirun`. JAXGD_COORDINATOR=auto lets JAX find any other kind of job, such as one on cloud TPUs.
-    JAXGD_HEARTBEAT is the number of seconds after which the job ends if one of its processes is lost, 30 by default.
+    If a process is lost, the job ends within JAXGD_HEARTBEAT seconds (10 or more; 30 by default).
 
     Call this function before any function of JAX.
 
@@ -80,7 +80,7 @@ def _number(variable: str, least: int, most: int, default: str = "") -> int:
 
 @contextlib.contextmanager
 def _output_to_stderr() -> Iterator[None]:
-    """Redirect the output of C++ code to standard error inside the block."""
+    """Redirect standard output, also that of C++ code, to standard error inside the block."""
     kept = os.dup(1)
     try:
         os.dup2(2, 1)

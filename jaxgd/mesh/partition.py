@@ -23,7 +23,7 @@ T = TypeVar("T")
 def divided(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
     """Return f(mapped, shared), where each device computes its own part of the batch.
 
-    XLA cannot divide a call into an external library among devices. Without this function, every device would gather
+    XLA cannot divide the work of an external library among devices. Without this function, every device would gather
     and compute the whole batch.
 
     Args:
@@ -88,7 +88,8 @@ def _partitioned(f: Callable[[M, S], R], mapped: M, shared: S) -> R:
         inputs, outputs = shardings(mesh, operands)
         return mesh, flat, outputs, inputs
 
-    # In a rule of Shardy, XLA's partitioner, "batch" is the axis that may be divided. Other axes have their own names.
+    # The sharding rule is for Shardy, XLA's partitioner. The axis "batch" may be divided. The other axes have names of
+    # their own, and are not divided.
     names = (f"axis{i}" for i in itertools.count())
     inputs = [_axes(x.ndim, i < n_mapped, names) for i, x in enumerate(leaves)]
     outputs = [_axes(x.ndim, True, names) for x in outlines]

@@ -25,10 +25,10 @@ class Placed:
     The rows from `n` on are padding. `train` leaves them out of every cost, accuracy, gradient and mini-batch.
 
     Attributes:
-        images: Inputs, (m, …), with m ≥ n a multiple of the number of devices along the axis.
+        images: Inputs, (m, …), with m ≥ n a multiple of `devices`.
         labels: Labels or targets, (m, …).
         n: The number of examples.
-        devices: The number of devices that hold the rows. This number stays known if `jit` traces the arrays.
+        devices: The number of devices among which the rows are divided. It stays known if `jit` traces the arrays.
     """
 
     # JAX may put objects other than arrays in these fields, so their type is Any.
@@ -47,8 +47,8 @@ def place(data: D, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> 
 def place(data: object, mesh: Mesh, *, axis: str | None = None, pad: bool = True) -> object:
     """Put examples on the devices of a mesh, with an equal part of the rows on each device.
 
-    If the number of devices does not divide the number n of examples, rows of zeros are added at the end. `train` uses
-    only the first n rows, so the padding changes no result.
+    If the number of devices along `axis` does not divide the number n of examples, rows of zeros are added at the end.
+    `train` uses only the first n rows, so the padding changes no result.
 
     In a job of several processes, each process passes all examples and keeps the rows of its own devices. The processes
     compare a digest of the data.
@@ -57,14 +57,15 @@ def place(data: object, mesh: Mesh, *, axis: str | None = None, pad: bool = True
         data: A `Dataset`, or a pair (x, y) as for `train`.
         mesh: A mesh of devices, such as `jax.make_mesh((8,), ("data",))`.
         axis: The name of the mesh's axis along which the rows are divided. Default: the first axis.
-        pad: False to raise if the number of devices does not divide n. Default True.
+        pad: False to raise if the number of devices along `axis` does not divide n. Default True.
 
     Returns:
         The data for `train`: a `Dataset` with `Placed` splits, or one `Placed` pair.
 
     Raises:
         RangeError: If the mesh has no such axis.
-        ShapeError: If the rows cannot be divided evenly and `pad` is False, or x and y have different lengths.
+        ShapeError: If the rows cannot be divided evenly and `pad` is False, x and y have different lengths, or there
+            are no examples.
         DataError: If the processes pass different data.
         DtypeError: If an argument has the wrong type.
 

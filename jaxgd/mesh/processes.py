@@ -31,10 +31,10 @@ def is_main() -> bool:
 
 
 def decided(together: bool, value: T) -> T:
-    """Return the value of process 0 if the processes run together, and the process's own value otherwise.
+    """Return the value of process 0 if the processes run together, and this process's own value otherwise.
 
-    All processes must call this function together. They then act on the same decision, for instance about a time
-    limit or the answer of a callback.
+    If they run together, all processes must call this function. They then act on the same decision, for instance
+    about a time limit or the answer of a callback.
     """
     if not together:
         return value
@@ -45,7 +45,7 @@ def decided(together: bool, value: T) -> T:
 
 
 def text_from_process_0(text: str) -> str:
-    """Return the text of process 0, of at most 4,096 bytes. All processes must call this function together."""
+    """Return the text of process 0, cut to 4,096 bytes in a job. All processes must call this function together."""
     if process_count() == 1:
         return text
     from jax.experimental import multihost_utils

@@ -9,9 +9,9 @@ from jaxgd.errors import ShapeError, as_array, describe
 from jaxgd.report.figure import Axes, FigureBase, new_axes, new_figure
 
 _ROWS, _COLUMNS = 5, 4  # of the grid of pictures
-# With more classes than these, the figure omits the counts, the accuracies, or some of the names.
+# The most classes for which the figure shows all counts, all accuracies, and all names.
 _COUNTED, _RATED, _NAMED = 16, 30, 36
-# All smaller shares have the same color. One image in a class of 1,000 is still visible.
+# Smaller shares have the same color as this one, so a single image is visible in a class of any size.
 _FAINT = 1e-3
 
 

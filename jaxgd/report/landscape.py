@@ -63,7 +63,7 @@ class Landscape:
 
     @property
     def curve_is_logarithmic(self) -> bool:
-        """True if C > 0 spans two decades, and the lowest point would not be a cusp on a logarithmic axis."""
+        """True if C is positive and spans two decades, and its minimum would not be a cusp on a logarithmic axis."""
         costs = np.concatenate([self.cost, self.path[:, -1], self.minima[:, -1]])
         costs, bends = costs[np.isfinite(costs)], np.abs(np.diff(self.cost, 2))
         at = np.clip(np.argmin(np.where(np.isfinite(self.cost), self.cost, np.inf)) - 1, 0, len(bends) - 1)
@@ -124,8 +124,9 @@ def of_path(
 
     Raises:
         ShapeError: If the cost is not one real scalar, or a point does not have as many numbers as the variables.
-        DtypeError: If args is not a tuple of arrays.
-        RangeError: If no point of the path is finite, or the three points of the plane are on one line.
+        DtypeError: If the cost is not a function, args is not a tuple of arrays, or a given point is traced.
+        RangeError: If no point of the path is finite, the three points of the plane are on one line, or `through` is
+            given for fewer than three variables.
     """
     first = tree_map(lambda x: jnp.asarray(x[0]), v)
     require_args("plot", args)
@@ -139,7 +140,7 @@ def of_path(
     if not len(path):
         raise RangeError("plot: no point of the path is finite.\nCheck the start of the descent.")
     if len(far := np.flatnonzero(_far(costs))):
-        # Draw a path that leaves the valley only up to its first far point, so that the valley stays visible.
+        # If a path leaves the valley, draw it only up to its first far point, so that the valley stays visible.
         path, costs, end = path[: far[0] + 1], costs[: far[0] + 1], "first point far from the start"
     n = path.shape[1]
     if through is not None and n < 3:
@@ -196,7 +197,7 @@ def _numbers(name: str, trees: Sequence[object], n: int) -> Floats:
 
 
 def _all_variables(path: Floats, first: object) -> tuple[Floats, Floats, tuple[str, ...], Floats]:
-    """Return the origin, the directions and the names of the axes of one or two variables, and no points to cover."""
+    """Return origin, directions and axis names for one or two variables, and an empty array of points to cover."""
     n = path.shape[1]
     names = ["v₁", "v₂"][:n]
     if not isinstance(first, jax.Array):
@@ -257,7 +258,7 @@ def _values(
 
     @jit
     def rows(rows: Array, args: tuple[object, ...]) -> Array:
-        # Map over the rows one by one, so that memory holds copies of v for the points of only one row.
+        # Map over blocks of _WIDTH points one by one, so that memory holds copies of v for only one block.
         return map_rows(vmap(lambda place: value(place, args)), rows)
 
     padded = np.resize(places, (-(-len(places) // _WIDTH), _WIDTH, places.shape[1]))

@@ -121,7 +121,7 @@ def _valley(landscape: Landscape) -> _Figure:
     )  # fmt: skip
     figure.update_traces(colorbar_title_side="right", selector={"type": "surface"})
     low, high = float(scale(scale.lowest)), float(scale(scale.high))
-    # The surface would hide half of a line at its height, so raise the line by 1% of the range of heights.
+    # The surface would hide half of a line that lies on it, so raise the line by 1% of the range of heights.
     x, y, height = landscape.draped
     line = {"color": PATH, "width": 6}
     figure.add_trace(

@@ -37,11 +37,12 @@ def plot(
 ) -> Any:
     """Draw a result: a descent, a cost around its path, a slice of a cost, a training run, a sweep or an assessment.
 
-    Needs matplotlib, or plotly with `interactive=True`; `pip install -e '.[plot]'` installs both in the folder of
-    jaxgd's sources.
+    Needs matplotlib, or plotly with `interactive=True`. To install both, run `pip install -e '.[plot]'` in the folder
+    of jaxgd's sources.
 
-    - A Solution or a Trajectory without `cost`: C and ‖∇C‖ over the updates, and λ_max with 2/η if recorded. A batch
-      gives one line per element. The axis is logarithmic if the values span two decades or more.
+    - A Solution or a Trajectory without `cost`: C and ‖∇C‖ over the updates, and for a single run λ_max with 2/η if
+      recorded. A batch gives one line per element. An axis is logarithmic if no value is negative and the positive
+      values span two decades or more.
     - A Solution or a Trajectory with `cost`: C around the path, as a curve over one variable, or as a surface and its
       contours over two variables. A path of more variables is projected onto a plane, and the picture shows C on this
       plane. The run needs `record=Record(v=True)`.
@@ -50,9 +51,9 @@ def plot(
       the share of networks that diverged, saturated or stayed unchanged. The accuracy is on the validation examples;
       without them, on the test examples; and otherwise on the training examples. Its axis is logarithmic in the error
       if the errors span a decade.
-    - A TrainResult or a History: C, the accuracy and each value of `record` over the epochs, for the training, the
-      validation and the test examples, with the best network if the run kept track of it. A batch gives one line
-      per element.
+    - A TrainResult or a History: C and the accuracy over the epochs, for the training, the validation and the test
+      examples, and each value of `record`. For the TrainResult of a single run, a point marks the best network if the
+      run kept track of it. A batch gives one line per element, for only one of the three kinds of examples.
     - An Assessment: the confusion matrix, blue for right and orange for wrong answers; with `images`, also the most
       confident mistakes, each with its index, its label, the answer and the activation of the answer.
 
@@ -70,14 +71,14 @@ def plot(
         figure: A matplotlib Figure or SubFigure to draw in; by default a new one of pyplot.
 
     Returns:
-        A tuple of matplotlib axes, one per panel, from left to right or from the top; the plotly figure with
-        `interactive=True`.
+        A tuple of matplotlib axes, one per panel, row by row. With `interactive=True`, the plotly figure.
 
     Raises:
-        DtypeError: If result has another type, or cost is not a function.
-        ShapeError: If the cost is not one real scalar, a point does not have the size of v, a batch is given with a
-            cost, or an Assessment does not have one image for each example.
-        RangeError: If the path, or v in it, was not recorded or is not finite, or an option does not apply.
+        DtypeError: If result, cost, args, interactive or figure has the wrong type, or a given point is traced.
+        ShapeError: If the cost is not one real scalar, a point does not have the size of v, through is not two points,
+            a batch is given with a cost or as a CostSlice, or an Assessment does not have one image for each example.
+        RangeError: If the path, or v in it, was not recorded, no value to draw is finite, the three points of a plane
+            are on one line, or an option does not apply.
         MissingDependencyError: If matplotlib or plotly is not installed.
 
     Source: Li et al., NeurIPS 2018, section 7, for the plane of the principal components.
@@ -144,7 +145,7 @@ def _draw_path(
         )
     v, costs = path.v, np.asarray(path.cost, float)
     if solution is not None:
-        # The recorded points may not include the end of the run.
+        # The recorded points do not always include the end of the run.
         v = jax.tree.map(lambda xs, x: np.concatenate([np.asarray(xs), np.asarray(x)[None]]), v, solution.v)
         costs = np.append(costs, float(solution.cost))
     drawn = landscape.of_path(v, costs, cost, args, minima, through)
@@ -210,7 +211,7 @@ def _panels(path: Trajectory, solution: Solution | None) -> list[tuple[str, list
             x: NDArray[np.number] = steps[element]
             y: Floats = np.asarray(columns[name], float)[element]
             if solution is not None:
-                # Rows after the end of a run are not filled, and the recorded points may not include the end.
+                # Rows after the end of a run are not filled, and the recorded points do not always include the end.
                 last = int(np.asarray(solution.steps)[element])
                 x, y = np.append(x[x <= last], last), np.append(y[x <= last], ends[i][element])
             lines.append((x, y, ", ".join(map(str, element)) if few else ""))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from jaxgd.data.image import Digit, Picture
 from jaxgd.report.figure import Axes, new_axes, save_figure
 
-_MOST_PIXELS = 600  # pixels per side of a drawn picture; more pixels would make the file large
+_MOST_PIXELS = 600  # most pixels per side of a drawn picture; more would make the file large
 _ANSWER, _OTHER = "#d95f02", "#1f77b4"
 
 # Name, picture, digit, and the image that the network saw.
@@ -17,7 +17,7 @@ Row = tuple[str, Picture | None, Digit | None, NDArray[np.uint8]]
 
 
 def plot_readings(rows: Sequence[Row], outputs: NDArray[np.floating], path: str | Path, labels_from: int = 0) -> None:
-    """Draw a row for each digit: the picture with the digit's box, the framed image, and the activations as bars.
+    """Draw a row for each digit: the picture with the digit's box, the network's input, and the activations as bars.
 
     Needs matplotlib: run `pip install -e '.[plot]'` in the folder of jaxgd's sources.
 

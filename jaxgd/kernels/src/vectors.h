@@ -35,7 +35,7 @@ inline void scale(float* x, int64_t n, double factor) {
   const Vector f = broadcast(static_cast<float>(factor));
   for (int64_t i = 0; i < n; i += kLanes) store(x + i, load(x + i) * f);
 }
-// Writes x[0] … x[7] as floats, each divided by 255.
+// Writes x[0] … x[7] as floats, each multiplied by the float nearest to 1/255.
 inline void store_eight(float* to, const uint8_t* x) {
 #if JAXGD_LANES >= 8
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x));
@@ -58,10 +58,10 @@ inline Vector keep_first(Vector v, int64_t n) {
 // 1 in lane i and 0 in all others; all 0 if i is not the number of a lane.
 inline Vector one_hot(int64_t i) { return lanes() == static_cast<int32_t>(i) ? broadcast(1.0f) : Vector{}; }
 
-// exp(−|z|), with a relative error of about 1e-7. NaN stays NaN.
+// exp(−|z|), with a relative error of about 1e-7; 0 from |z| ≈ 87.7 on. NaN stays NaN.
 inline Vector exp_minus_abs(Vector z) {
-  // The result is 2^k · exp(−r) with an integer k ≤ 0 and |r| ≤ ln 2 / 2. At the clamp, k is −127 and 2^k is stored as
-  // 0: exp(−|z|) is then below every normal float.
+  // The result is 2^k · exp(−r) with an integer k ≤ 0 and |r| ≤ ln 2 / 2. The limit 88.1 of |z| keeps k ≥ −127. For
+  // k = −127, 2^k is stored as 0: exp(−|z|) is then below every normal float.
   Vector size = z < Vector{} ? -z : z;
   size = size > broadcast(88.1f) ? broadcast(88.1f) : size;
   // Adding and subtracting 1.5 · 2^23 rounds to an integer.

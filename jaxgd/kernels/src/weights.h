@@ -1,8 +1,9 @@
 // One thread's weights and biases in the layout of the kernels, and sums of gradients.
 //
-// The weights of layer l have one row per input, (n_{l-1}, p_l), in the panels of products.h. Layers after the first
-// also keep the transpose, (n_l, p_{l-1}), for back-propagation; every update changes both copies. If several threads
-// train one network, each holds only its own columns of the first layer; team.h gives the reason.
+// The weights of layer l have one row per input, (n_{l-1}, p_l), in the panels of products.h. descent.h defines n_l and
+// p_l. Layers after the first also keep the transpose, (n_l, p_{l-1}), for back-propagation; every update changes both
+// copies. If several threads train one network, each holds only its own columns of the first layer; team.h gives the
+// reason.
 #pragma once
 
 #include <algorithm>
@@ -110,7 +111,7 @@ class Weights {
     return zero;
   }
 
-  // w → (1 − shrinkage) w. This changes only the scale, unless the scale leaves a wide range around 1.
+  // w → (1 − shrinkage) w. This changes only the scale, unless the scale leaves the range from 1/kMost to kMost.
   void shrink(double shrinkage) {
     constexpr double kMost = 0x1p20;
     scale_ *= 1 - shrinkage;

@@ -56,7 +56,7 @@ def _matrix(matrix: Int[np.ndarray, "k k"], class_accuracy: Float[np.ndarray, " 
 
 
 def _cell(right: bool, count: int, of_class: int, most: int) -> str:
-    """Return a cell with a stronger color for a larger share: of the class if right, otherwise of `most`."""
+    """Return a table cell. Its color shows the count as a share: of the class if right, otherwise of `most`."""
     if count == 0:
         return '<td class="zero">0</td>'
     share = 0.5 * count / of_class if right else 0.12 + 0.48 * count / most
@@ -85,7 +85,7 @@ def mistakes(facts: RunFacts) -> str:
         items.append(f"<li>{button}</li>")
     total = len(assessment.mistakes)
     which = f"All {total:,}" if total == len(shown) else f"The {len(shown)} most confident of {total:,}"
-    more = " Press one to see its activations." if clickable else ""
+    more = " Press an image to see the network's activations." if clickable else ""
     return section(
         "mistakes",
         f"Misread {thing(facts)}s",

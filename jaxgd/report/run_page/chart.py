@@ -98,7 +98,7 @@ def thinned(count: int, most: int) -> list[int]:
 
 
 class _Axis(NamedTuple):
-    """The vertical axis: its limits, its ticks as values and texts, and its kind of scale."""
+    """The vertical axis: its limits, its ticks as values and texts, its kind of scale, and the error drawn for 0."""
 
     low: float
     high: float
