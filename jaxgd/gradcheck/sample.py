@@ -27,7 +27,7 @@ class Sampler:
         problem: The function to evaluate: f, or the function passed as `reference`.
         shared: The point, directions and cotangents.
         runner: The runner of batches.
-        eps: The relative rounding of the dtype of the evaluation.
+        eps: The relative rounding of the dtype in which f is evaluated.
         narrow: The largest relative rounding among the dtypes that f computes with.
         in_float64: True if f is evaluated in float64.
         iterates: True if f iterates until a condition holds.

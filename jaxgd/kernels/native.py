@@ -203,7 +203,7 @@ def _evaluate(
 
 
 def _isa(isa: str | None) -> dict[str, str]:
-    """Return the attribute of a call that selects the instruction set."""
+    """Return the attribute that selects the instruction set for a call. Return no attribute for None."""
     return {} if isa is None else {"isa": isa}
 
 

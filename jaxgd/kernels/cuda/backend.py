@@ -74,8 +74,8 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) ->
 def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
     """Load the kernel for a shape on a device of this process. If that fails, return the reason in one line.
 
-    The first use of a shape compiles the kernel unless the folder of kernels holds it. Compiling takes about a second.
-    Compiled programs refer to the kernel by its name.
+    The first use of a shape compiles the kernel unless an earlier process has kept it on disk. Compiling takes about a
+    second. Compiled programs refer to the kernel by its name.
     """
     device = driver.device(ordinal)
     if isinstance(device, str):
