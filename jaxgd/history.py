@@ -46,7 +46,7 @@ class TrainState(NamedTuple):
         cost: The cost C(v) over all training examples, with the term of `l2`; a scalar. NaN if it was not evaluated.
         gradient: ∇C(v) over all training examples, which the next full-batch update follows. None in a run of
             mini-batches.
-        best: The best network so far and the number of epochs since, a `Best`. None without `keep="best"` and
+        best: The best network so far and the number of epochs since, a `Best`. None with neither `keep="best"` nor
             `patience`.
     """
 
@@ -116,8 +116,8 @@ class TrainResult(NamedTuple):
             best network instead.
         history: One entry per epoch, and one for the start.
         outcome: The reason why the run ended: COMPLETED, UNCHANGED, SATURATED, NOT_FINITE, START_NOT_FINITE, BAD_RULE
-            for a traced η that is not finite and above 0, or a traced λ that is not finite or below 0, PATIENCE, or
-            STOPPED by the callback.
+            if a traced η is not finite or not above 0 or a traced λ is not finite or below 0, PATIENCE, or STOPPED by
+            the callback.
         state: The state at the end. Pass `state=result.state` to continue the run bit for bit.
         kernel: The backend that ran the epochs, and the reason for it.
     """
@@ -132,6 +132,6 @@ class TrainResult(NamedTuple):
     def best_epoch(self) -> Int[Array, "*batch"] | None:
         """The number of epochs that produced the best network; 0 is the start.
 
-        None without `keep="best"` and `patience`; −1 if no value on the validation examples was finite.
+        None with neither `keep="best"` nor `patience`; −1 if no value on the validation examples was finite.
         """
         return None if self.state.best is None else self.state.best.epoch

@@ -24,15 +24,15 @@ class Sampler:
     """The evaluation of f around the point.
 
     Attributes:
-        problem: The function to evaluate: f, or the reference.
+        problem: The function to evaluate: f, or the function passed as `reference`.
         shared: The point, directions and cotangents.
         runner: The runner of batches.
-        eps: The relative rounding of the dtype of the evaluation.
+        eps: The relative rounding of the dtype in which f is evaluated.
         narrow: The largest relative rounding among the dtypes that f computes with.
         in_float64: True if f is evaluated in float64.
         iterates: True if f iterates until a condition holds.
         ignored: The leaves that f does not depend on, as its jaxpr shows.
-        zeros: F(0) and its size for each cotangent, once evaluated.
+        zeros: F(0) and Σ |wᵢfᵢ|, the scale of its rounding, for each cotangent evaluated so far.
     """
 
     problem: Problem
@@ -95,9 +95,9 @@ class Sampler:
 def first_lines(
     d: Derivatives, prepared: Prepared, problem: Problem, n: int
 ) -> tuple[Sampler, dict[int, quotients.Lines]]:
-    """Return the sampler, and F at the few steps of SHORT along n directions of every leaf.
+    """Return a sampler of `problem`, and F at the steps of SHORT along n directions of every leaf with elements.
 
-    If f does not run in float64, it runs in the dtype of the arguments.
+    If f fails in float64, evaluate f in the dtype of the arguments.
     """
     leaves = [i for i, x in enumerate(prepared.v) if np.size(x)]
     with evaluation(float64=True):

@@ -1,4 +1,4 @@
-"""The check of the second derivative: H, the derivative of ∇⟨w, f⟩, and its symmetry."""
+"""Check the second derivative H, which is the derivative of ∇⟨w, f⟩, and the symmetry of H."""
 
 import contextlib
 import dataclasses
@@ -94,7 +94,10 @@ def _gradient(prepared: Prepared, problem: Problem) -> Callable[..., list[Array]
 def _symmetry(
     gradient: Callable[..., list[Array]], prepared: Prepared, w: list[Array], options: Options
 ) -> list[Consistency]:
-    """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v. Return [] if H has no forward mode."""
+    """Compare ⟨u, Hv⟩ with ⟨v, Hu⟩ for two random directions u and v.
+
+    Return [] if JAX cannot compute Hu in forward mode, or if the comparison cannot decide.
+    """
     rng = np.random.default_rng(options["seed"])
     problem = prepared.problem
     with evaluation(float64=True):

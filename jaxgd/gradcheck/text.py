@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxgd.gradcheck.report import Check, Element, GradientReport, LeafReport
 
-# The largest number of rows in the table. A line below it counts the other leaves.
+# The largest number of leaves in the table. A line below the table counts the other leaves.
 _ROWS = 16
 _WORST = 5
 _WIDTH = 100
 
 
 def render(report: "GradientReport", outermost: bool = True) -> str:
-    """Return the whole report: verdict, findings, leaves, details of leaves that are not right, extent of the check."""
+    """Return the whole report.
+
+    It gives the verdict, the findings, a table of the leaves, details of leaves whose verdict is not "right", and the
+    extent of the check.
+    """
     title = f"check_gradients({report.name})" if outermost else f"second order, {report.name}"
     lines = [f"{title}: {report.verdict}", ""]
     lines += [f"  {finding}" for finding in report.findings[:_WORST]]
@@ -41,13 +45,13 @@ def render(report: "GradientReport", outermost: bool = True) -> str:
 
 def _table(report: "GradientReport") -> list[str]:
     names = list(dict.fromkeys(check.name for leaf in report.leaves for check in leaf.checks))
-    # Names take two lines, because four comparisons side by side are too wide for the screen.
+    # The name of each comparison takes two lines, because four names side by side are too wide for the screen.
     heads = [name.split(" = ") if " = " in name else ("", name) for name in names]
     rows = [
         ["", "", *(first for first, _ in heads), "", ""],
         ["leaf", "shape", *(f"= {last}" if first else last for first, last in heads), "slope", "verdict"],
     ]
-    # A table that is too long leaves out right leaves first. It keeps the order of the arguments.
+    # A table that is too long omits leaves with the verdict "right" first. It keeps the order of the arguments.
     by_verdict = sorted(range(len(report.leaves)), key=lambda i: report.leaves[i].verdict == "right")
     shown, hidden = sorted(by_verdict[:_ROWS]), by_verdict[_ROWS:]
     for i in shown:
@@ -99,7 +103,7 @@ def _number(x: float | complex, digits: int = 6) -> str:
 
 
 def _grounds(report: "GradientReport") -> list[str]:
-    """Return the notes on which the verdicts of right leaves rest, such as "x: the gradient is 0 here"."""
+    """Return the notes that support verdicts of "right", such as "x: the gradient is 0 here"."""
     notes: dict[str, list[str]] = {}
     for leaf in report.leaves:
         for note in {check.note for check in leaf.checks if check.note and leaf.verdict == "right"}:

@@ -25,7 +25,7 @@ LOWERED = {"gpu": "cuda"}
 
 
 def prepare(choice: BackendChoice, examples: Examples) -> Examples:
-    """Return the examples in the dtypes that the backend takes. Call it once, before all epochs."""
+    """Return the examples in the dtypes that the backend takes. Call this function once, before all epochs."""
     return load(choice.name).prepare(examples)
 
 
@@ -50,12 +50,13 @@ def epoch(
         optimizer_state: The state of the update rule.
         examples: The training examples.
         order: The order of the examples, a permutation of 0, …, n − 1.
-        eta: The learning rate η, a scalar. For a schedule, the rate of each update, (updates,); only XLA takes it.
+        eta: The learning rate η, a scalar. For a schedule, the rate of each update, (updates,). Only XLA takes a
+            schedule.
         rule_of: A function that returns the update rule for a given η. A backend that knows only plain descent ignores
             it.
         objective: The cost and its precision.
         batch_size: Examples per mini-batch, 1 to n.
-        portable: True to let XLA run the epoch if the program is lowered for another kind of device than the backend's.
+        portable: True to let XLA run the epoch if a program traced for a GPU is lowered for another kind of device.
         decay: λ/n for L2 regularization with n training examples: the gradient of each mini-batch has the further term
             (λ/n) w. None means no regularization.
 

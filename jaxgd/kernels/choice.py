@@ -34,8 +34,9 @@ def select_backend(requested: str, job: Job) -> BackendChoice:
     """Select the backend for a job.
 
     "auto" selects the first backend of the registry that can run the job and is not slower than the others. The last
-    backend runs everywhere. If it is selected, the reason says why the backend for the job's device, or the
-    last one tried, was passed over. The choice changes the results only by rounding.
+    backend runs everywhere. If it is selected, the reason says why the backend for the job's device was passed over.
+    If no other backend is for this device, the reason says why the last one tried was passed over. The choice changes
+    the results only by rounding.
 
     Args:
         requested: "auto", or the name of a backend.
@@ -45,7 +46,8 @@ def select_backend(requested: str, job: Job) -> BackendChoice:
         The name of the backend, and the reason.
 
     Raises:
-        RangeError: If `requested` is neither "auto" nor the name of a backend, or if the backend cannot run the job.
+        RangeError: If `requested` is neither "auto" nor the name of a backend, or if the requested backend cannot run
+            the job.
     """
     require_choice("train", "kernel", requested, registry.kernel_names())
     if requested != "auto":

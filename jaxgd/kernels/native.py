@@ -53,7 +53,10 @@ def library() -> ctypes.CDLL | str:
 
 
 def isa() -> str:
-    """Return the instruction set of the kernels, which decides the bits of results; or why they cannot run."""
+    """Return the instruction set of the kernels, which decides the bits of results.
+
+    If the kernels cannot run, return the reason.
+    """
     loaded = library()
     return loaded if isinstance(loaded, str) else loaded.jaxgd_isa().decode()
 
@@ -89,8 +92,8 @@ def epoch(
     w → (1 − ηλ/n) w − η ∂C/∂w;  b → b − η ∂C/∂b, where C is the mean cost of the mini-batch.
 
     Several threads may train one network together if a mini-batch is large enough. The result is the same, bit for bit,
-    for any number of threads. Under vmap over networks, orders, η and λ/n, every network trains on a thread of its own,
-    and all share the data. Under vmap over the data too, the networks train one after the other.
+    for any number of threads. Under vmap over networks, orders, η and λ/n, several networks train at a time, and all
+    share the data. Under vmap over the data too, the networks train one after the other.
 
     Args:
         network: The network, float32.
@@ -103,7 +106,7 @@ def epoch(
         cost: The cost, one of `COSTS`. By default `quadratic_cost`.
         decay: The decay λ/n of L2 regularization, a float32 scalar. None gives the same bits as 0.
         isa: The instruction set, as in `isa()`. By default the one with the widest vectors.
-        threads: The number of threads that train each network. By default, the library chooses this number.
+        threads: The most threads that train each network. By default, the library chooses the number.
 
     Returns:
         The network after the epoch, and True if the cost of every mini-batch was finite.
@@ -148,7 +151,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a network on all examples in one pass.
 
-    Sums over the examples are accumulated in float64. Under vmap, the networks are evaluated one after the other.
+    Costs are summed in float64. Gradients are summed in float32 over about 512 examples, and these sums in float64.
+    Under vmap, the networks are evaluated one after the other.
 
     Args:
         network: The network, float32.
@@ -199,7 +203,7 @@ def _evaluate(
 
 
 def _isa(isa: str | None) -> dict[str, str]:
-    """Return the attribute of a call that selects the instruction set."""
+    """Return the attribute that selects the instruction set for a call. Return no attribute for None."""
     return {} if isa is None else {"isa": isa}
 
 
@@ -240,7 +244,7 @@ class _Native(Backend):
         return loaded if isinstance(loaded, str) else None
 
     def why_slower(self, job: Job) -> str | None:
-        """Return the reason why XLA is faster for these shapes, or None if it is not."""
+        """Return the reason why "auto" prefers XLA for these shapes, or None if it does not."""
         if is_wide(job.network):
             # Each thread holds two copies of all layers after the first, and the sums of the gradient are float64.
             return f"needs less memory for {size(job.network):,} weights"

@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, UInt32
 
 from jaxgd.mesh import control
 
-# On average, a round moves half of the examples, so 64 rounds leave none of up to 2³¹ examples unmoved.
+# A round moves each example with a probability of 1/2, so 64 rounds almost surely move all of up to 2³¹ examples.
 _ROUNDS = 64
 
 

@@ -40,7 +40,7 @@ class Job(NamedTuple):
         precision: The precision of matrix products, as in `jax.numpy.matmul`. Default None.
         divided: True if the examples are known to be divided among several devices. Default False.
         l2: The λ of L2 regularization, or None.
-        schedule: The function from the number of updates made to η, or None if η is constant.
+        schedule: The function that returns η, given the number of updates made so far. None if η is constant.
     """
 
     network: Network
@@ -59,9 +59,9 @@ class Job(NamedTuple):
         return ", ".join(others) or None
 
     def places(self) -> set[str]:
-        """Return the kinds of devices that hold the arrays, such as "cpu", and "a sharded array" for several devices.
+        """Return the kinds of devices that hold the arrays, such as "cpu".
 
-        A traced array counts as one on JAX's default device.
+        An array on several devices gives "a sharded array". A traced array counts as one on JAX's default device.
         """
         return {_place(x) for x in self._arrays()} | ({_SHARDED} if self.divided else set())
 
@@ -143,7 +143,7 @@ class Backend(Protocol):
         return f"quicker for these shapes ({self.about()})"
 
     def prepare(self, examples: Examples) -> Examples:
-        """Return the examples in the dtypes that the backend takes. It is called once, before all epochs."""
+        """Return the examples in the dtypes that the backend takes. This method is called once, before all epochs."""
         return examples
 
     def epoch(self, by_xla: Epoch, optimizer_state: Tree, batch_size: int, objective: Objective) -> Epoch:

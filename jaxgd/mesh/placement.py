@@ -11,7 +11,17 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, UInt8
 
-from jaxgd.errors import DataError, DtypeError, RangeError, ShapeError, as_array, describe, require_bool, shown
+from jaxgd.errors import (
+    DataError,
+    DtypeError,
+    RangeError,
+    ShapeError,
+    as_array,
+    describe,
+    require_bool,
+    require_examples,
+    shown,
+)
 from jaxgd.mesh.processes import process_count
 
 D = TypeVar("D")
@@ -102,10 +112,11 @@ def _placed(name: str, pair: object, mesh: Mesh, axis: str, pad: bool) -> Placed
         raise DtypeError(f"place: the {name}data must be a pair (x, y), got {describe(pair)}.")
     x: Array | np.ndarray = as_array("place", f"the {name}inputs", pair[0])
     y: Array | np.ndarray = as_array("place", f"the {name}labels", pair[1])
-    if x.ndim == 0 or y.shape[:1] != x.shape[:1] or len(x) == 0:
+    if x.ndim == 0 or y.shape[:1] != x.shape[:1]:
         raise ShapeError(
             f"place: expected one label or target for each {name}input, got {describe(x)} and {describe(y)}."
         )
+    require_examples("place", len(x))
     n, devices = len(x), int(mesh.shape[axis])
     missing = -n % devices
     if missing and not pad:

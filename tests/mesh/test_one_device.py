@@ -58,6 +58,7 @@ def test_one_process_does_not_join_a_job(monkeypatch):
         ((X, Y), {"mesh": 4}, DtypeError, "mesh must be a jax.sharding.Mesh, got int"),
         ((X, Y), {"pad": 1}, DtypeError, "pad must be True or False"),
         ((X, Y[1:]), {}, ShapeError, "one label or target for each input"),
+        ((X[:0], Y[:0]), {}, ShapeError, "at least one example"),
         (X, {}, DtypeError, "must be a pair"),
     ],
 )

@@ -37,13 +37,13 @@ _PARTS: dict[object, int] = {
 
 
 def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) -> Shape | str:
-    """Return the shape for which the kernel is compiled, or the reason in one line why the kernel does not take it.
+    """Return the shape for which to compile the kernel, or a reason in one line if the kernel supports no such shape.
 
     Args:
         sizes: The sizes of the network's layers.
         batch_size: Examples per mini-batch, or None for the full batch.
-        precision: The precision of matrix products. None, "float32" and "highest" split each factor into two TF32
-            parts; "tensorfloat32" and "high" use one.
+        precision: The precision of matrix products. None, "float32" and "highest" split a float32 factor into two TF32
+            parts; "tensorfloat32" and "high" use one part.
 
     Returns:
         The shape, or the reason.
@@ -74,8 +74,8 @@ def shape_of(sizes: Sequence[int], batch_size: int | None, precision: object) ->
 def loaded(shape: Shape, ordinal: int) -> cubins.Cubin | str:
     """Load the kernel for a shape on a device of this process. If that fails, return the reason in one line.
 
-    The first use of a shape compiles the kernel, which takes about a second. Compiled programs refer to the kernel by
-    its name.
+    The first use of a shape compiles the kernel unless an earlier process has kept it on disk. Compiling takes about a
+    second. Compiled programs refer to the kernel by its name.
     """
     device = driver.device(ordinal)
     if isinstance(device, str):
@@ -119,7 +119,7 @@ def load(sizes: Sequence[int], batch_size: int, precision: PrecisionLike = None)
         The name of the kernel.
 
     Raises:
-        CudaError: If the kernel cannot run here. The message is the reason.
+        CudaError: If the kernel cannot run here. The message gives the reason.
     """
     shape = shape_of(sizes, batch_size, precision)
     if isinstance(shape, str):
@@ -130,7 +130,7 @@ def load(sizes: Sequence[int], batch_size: int, precision: PrecisionLike = None)
 def name_of(shape: Shape) -> str:
     """Load the kernel on JAX's default GPU, and return its name. Raise CudaError with the reason if that fails.
 
-    JAX decides after tracing which GPU runs a program, so this loads the kernel on all GPUs of the same kind.
+    JAX decides after tracing which GPU runs a program, so this also loads it on the other GPUs of the same kind.
     """
     try:
         ordinal = _default_gpu().local_hardware_id
@@ -207,15 +207,15 @@ def epoch(
         y: Labels (n,) as int32, or targets (n, out) as float32.
         order: The order of the examples, as in `native.epoch`.
         eta: The learning rate η, a float32 scalar.
-        batch_size: Examples per mini-batch, 1 to 16. The last mini-batch may be smaller.
-        precision: The precision of matrix products. None and "float32" split each factor into two TF32 numbers, which
-            keeps 22 bits of it. "tensorfloat32" keeps 11 bits.
+        batch_size: Examples per mini-batch, 1 to 16, and at most n. The last mini-batch may be smaller.
+        precision: The precision of the products with the inputs. None and "float32" split each float32 factor into two
+            TF32 numbers, which keep 22 of its bits. "tensorfloat32" keeps 11 bits.
 
     Returns:
         The network after the epoch, and True if no output was NaN and every label names an output.
 
     Raises:
-        CudaError: If the kernel does not take this shape, or cannot run here.
+        CudaError: If the kernel does not take these sizes or this precision, or cannot run here.
     """
     sizes = (network[0].w.shape[-1], *(layer.b.shape[-1] for layer in network))
     shape = shape_of(sizes, batch_size, precision)
@@ -283,7 +283,7 @@ class _Cuda(Backend):
         return None if isinstance(compiler, str) else str(compiler)
 
     def why_unsupported(self, job: Job) -> str | None:
-        """Return the reason why the kernel cannot run, or None if it can. The first call may compile the kernel."""
+        """Return the reason why the kernel cannot run, or None if it can. The first call for a shape may compile it."""
         dtypes = {x.dtype for x in tree_leaves(job.network)}
         if dtypes != {np.dtype("float32")}:
             return f"the CUDA kernel needs a float32 network, got {', '.join(sorted(map(str, dtypes)))}"

@@ -27,11 +27,11 @@ template <typename T, int N>
 struct Array {
   T values[N];
   DEVICE T& operator[](int i) { return values[i]; }
-  // Returns the address of `count` values from index i.
+  // Returns the address of the `count` values from index i on.
   DEVICE T* span(int i, [[maybe_unused]] int count) { return values + i; }
 };
 
-// Returns bytes i and i + 1 as one word, byte i in its low half. i is even.
+// Returns bytes i and i + 1 as one number of 16 bits, with byte i in the low half. i is even.
 template <int N>
 DEVICE uint32_t two_bytes(Array<uint8_t, N>& bytes, int i) {
   return *reinterpret_cast<const uint16_t*>(bytes.span(i, 2));
@@ -53,7 +53,8 @@ DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
 DEVICE float fast_exp(float x) { return __expf(x); }
 DEVICE float fast_reciprocal(float x) { return __fdividef(1.0f, x); }
 
-// d += a b on the tensor core, (16, 8) += (16, 8) (8, 8). It ignores the low 13 bits of every number in a and b.
+// d += a b on the tensor core, (16, 8) += (16, 8) (8, 8). The tensor core ignores the low 13 bits of every number
+// in a and b.
 DEVICE void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
@@ -88,8 +89,8 @@ DEVICE void arrivals_wait(Arrivals* arrivals, int parity) {
       "r"(parity)
       : "memory");
 }
-// Lets later copies of this thread overwrite shared memory that threads have read before the last barrier. Copies reach
-// the memory through a proxy of their own, and a barrier alone orders only accesses through the usual proxy.
+// Lets later copies of this thread overwrite shared memory that threads have read before the last barrier. In the
+// terms of PTX, these copies use the async proxy, and a barrier alone orders only accesses by the generic proxy.
 DEVICE void fence_before_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Starts a copy from global to shared memory. The addresses and the number of bytes are multiples of 16.
 DEVICE void bulk_copy(void* to, const void* from, int bytes, Arrivals* arrivals) {

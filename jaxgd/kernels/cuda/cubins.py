@@ -1,8 +1,8 @@
 """Compiled kernels (cubins), kept on disk between processes.
 
 The folder is $XDG_CACHE_HOME/jaxgd/kernels, by default ~/.cache/jaxgd/kernels. A file's name is a hash of everything
-that decides its content. A new compilation replaces a damaged or foreign file. Without a usable folder, each process
-compiles the kernel again, which takes about one second.
+that decides its content. A new compilation replaces a file that is damaged or holds another kernel. Without a usable
+folder, each process compiles the kernel again, which takes about one second.
 """
 
 import hashlib
@@ -64,9 +64,10 @@ def name_of(compiler: Compiler, shape: Shape, architecture: str, *flags: str) ->
 
 
 def usable_folder() -> Path | None:
-    """Return the folder of the kernels, and create it if necessary. Return None if another user could write to it.
+    """Return the folder of the kernels, and create it if necessary.
 
-    The user's GPU runs every kernel in this folder, so a kernel from another user would run that user's code.
+    Return None if the folder cannot be created, or if another user could write to it: the user's GPU runs every kernel
+    in this folder, so a kernel from another user would run that user's code.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:

@@ -3,12 +3,13 @@
 // The compiler defines the constants in capitals, which shape.py computes. block.h has the operations of a block.
 //
 // The weights of the first layer stay in registers for the whole epoch. Each warp holds the weights from some groups of
-// 8 inputs to all hidden neurons. A step has five phases, with a barrier after each of the first four:
+// 8 inputs to all hidden neurons. A step, which is the update by one mini-batch, has five phases, with a barrier after
+// each of the first four:
 //   1. every warp computes the part of z from its own inputs, on the tensor core;
 //   2. the block sums the parts of z, and computes the hidden outputs;
 //   3. the block computes the outputs and the error of the output layer;
 //   4. the block computes the error of the hidden layer;
-//   5. every warp updates its own weights.
+//   5. the block updates the output layer and the biases, and every warp its own weights of the first layer.
 // Meanwhile the device copies the images of the next steps to shared memory.
 //
 // The tensor core multiplies TF32 numbers, which have 11 significant bits. A byte is exact in TF32. The sum of two TF32
@@ -69,7 +70,7 @@ struct Sigmoid {
   float value, slope;
 };
 
-// Returns σ(z) and σ(z)σ(−z), where no subtraction loses digits.
+// Returns σ(z) and σ′(z) = σ(z)σ(−z). No subtraction loses digits.
 DEVICE Sigmoid sigmoid(float z) {
   const float t = fast_exp(z < 0.0f ? z : -z), r = fast_reciprocal(1.0f + t);
   return {z < 0.0f ? t * r : r, t * r * r};
@@ -140,8 +141,8 @@ jaxgd_descend(const uint8_t* x, const int32_t* labels, const float* targets, con
     for (int i = 0; i < kStages; ++i) arrivals_init(s.arrivals.span(i, 1));
   }
 
-  // Four threads compute one output. They load its answer one step early, and the row number two steps early.
-  // An answer is a label, or the bits of a target.
+  // Four threads compute one output. They load its answer one step early, and the answer's row number two steps
+  // early. An answer is a label, or the bits of a target.
   int32_t answer_row[kSlots];
   uint32_t answer[kSlots], next_answer[kSlots];
   const auto output_of = [&](int slot) { return min((t + slot * kThreads) / 4, kBatch * kOutputs - 1); };

@@ -53,7 +53,7 @@ class Training:
         """Copy the arrays to the device.
 
         Args:
-            context: The device.
+            context: The context of the device.
             shape: The shape for which the kernel was compiled.
             cubin: The compiled kernel.
             networks: The networks before the epoch.
@@ -79,7 +79,7 @@ class Training:
         self.reset()
 
     def reset(self) -> None:
-        """Restore the first networks, and set `finite` to a value that the kernel never writes."""
+        """Restore the networks given at the start, and set `finite` to a value that the kernel never writes."""
         for memory, array in zip(self._networks, self._first, strict=True):
             memory.write(array)
         self._finite.fill(0xFF)

@@ -111,10 +111,10 @@ class Driver:
         return kernel.value or 0
 
     def enable(self, kernel: int, shared_bytes: int, ordinal: int) -> None:
-        """Prepare a kernel for launches on a device with this much dynamic shared memory.
+        """Prepare a kernel for launches on a device. Each block may use `shared_bytes` of dynamic shared memory.
 
-        By default, the driver loads the code at the first launch. XLA may make that launch inside a capture, where a
-        load can fail, so this method loads the code.
+        By default, the driver loads the code at the first launch. XLA may make that launch while it captures a CUDA
+        graph, where a load can fail, so this method loads the code.
         """
         handle, function = ctypes.c_void_p(kernel), ctypes.c_void_p()
         self("cuKernelSetAttribute", _MAX_DYNAMIC_SHARED_BYTES, shared_bytes, handle, self._handle(ordinal))
@@ -169,7 +169,7 @@ def device(ordinal: int = 0) -> Device | str:
 
 
 def why_unsuitable(device: Device, shape: Shape) -> str | None:
-    """Return the reason why a device cannot hold a block of this shape, or None if it can."""
+    """Return the reason why a block for networks of this shape does not fit on a device, or None if it fits."""
     if shape.shared_bytes <= device.shared_bytes:
         return None
     return (
@@ -276,7 +276,7 @@ class Context:
             self.driver.pop_context()
 
     def load(self, cubin: bytes, shared_bytes: int, entry: str = ENTRY) -> int:
-        """Load a kernel for launches with this much dynamic shared memory."""
+        """Load a kernel. Each block of its launches may use `shared_bytes` of dynamic shared memory."""
         kernel = self.driver.load(cubin, entry)
         self.driver.enable(kernel, shared_bytes, self.device.ordinal)
         return kernel

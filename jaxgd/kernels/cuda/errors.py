@@ -4,4 +4,4 @@ from jaxgd.errors import JaxgdError
 
 
 class CudaError(JaxgdError, RuntimeError):
-    """A call of the CUDA driver or of the compiler NVRTC that failed. Its message is one line."""
+    """The CUDA kernel cannot run, or a call of the CUDA driver or of NVRTC failed. The message is one line."""

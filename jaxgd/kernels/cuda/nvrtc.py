@@ -76,7 +76,7 @@ class Compiler:
     version: tuple[int, int]
 
     def __init__(self, path: str) -> None:
-        # NVRTC 13.0 looks for its builtins by name only, so it finds them only if they are already loaded.
+        # NVRTC 13.0 opens its library of builtins by name only, so it finds this library only if it is already loaded.
         for builtins in sorted(Path(path).parent.glob("libnvrtc-builtins.so.*")) if os.sep in path else ():
             ctypes.CDLL(str(builtins))
         self._library = ctypes.CDLL(path)
@@ -122,7 +122,7 @@ class Compiler:
             The machine code and the messages.
 
         Raises:
-            CudaError: If the compilation fails. The message is the first error of NVRTC.
+            CudaError: If the compilation fails. The message gives the first error of NVRTC.
         """
         return self.compile_source(SOURCE, *sources(), options_for(shape, architecture, *flags))
 
@@ -188,7 +188,7 @@ def compiler(most_major: int | None = None) -> Compiler | str:
     Try NVIDIA's wheels first, then the system's library, then the toolkits of CUDA_HOME, CUDA_PATH and /usr/local/cuda.
 
     Args:
-        most_major: The largest major version whose code the driver runs, or None for any.
+        most_major: The largest major version of NVRTC whose code the driver runs, or None for any.
 
     Returns:
         NVRTC, or the reason why it cannot be used.

@@ -11,7 +11,7 @@
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// In these functions, a, z, slope and d have one number per output, padded to padded(n).
+// In these functions, a, z, slope, complement and d have one number per output, padded to padded(n).
 class Answers {
  public:
   // The answers for a network with n outputs.

@@ -21,7 +21,7 @@ namespace ffi = xla::ffi;
 
 namespace jaxgd {
 
-// A call that a handler refuses, with the code and the message for JAX.
+// A call that a handler refuses, with the error code and the message for JAX.
 class Refused : public std::runtime_error {
  public:
   Refused(ffi::ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}

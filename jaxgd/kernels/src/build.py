@@ -5,8 +5,8 @@ with the flags. CXX names the compiler. CXXFLAGS and LDFLAGS add flags. Compilat
 the headers of its foreign-function interface.
 
 The library contains two digests: of its sources, and of the commands that compiled it. It is kept if both digests are
-current, or if the digest of the sources is current and the compiler is missing. Otherwise it is deleted, so that a
-failure leaves no old library.
+current, or if the digest of the sources is current and the compiler is missing. Otherwise it is deleted and then
+compiled again, so that a failure leaves no old library.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ LIBRARY = SOURCE.parent / "_native.so"
 FLAGS = [
     *("-std=gnu++17", "-fPIC", "-pthread", "-O3", "-DNDEBUG"),
     *("-Wall", "-Wextra", "-Wno-psabi", "-fno-math-errno", "-ffp-contract=fast"),
-    # Without this flag, the speed of an epoch varies by up to 4% with the length of other code in front of it.
+    # Without this flag, the length of the code in front of a function changes the speed of an epoch by up to 4%.
     "-falign-functions=64",
 ]
 # The floats per vector and the flags of each instruction set. A processor that supports none of X86 runs "portable".
@@ -65,7 +65,10 @@ def main(library: Path = LIBRARY, *flags: str) -> None:
 
 
 def is_current(library: Path = LIBRARY, *flags: str) -> bool:
-    """Return True if the library was built from these sources, and by these commands if there is a compiler."""
+    """Return True if the library was built from these sources by these commands.
+
+    Without a compiler, compare only the sources.
+    """
     held = library.read_bytes() if library.exists() else b""
     if sources().encode() not in held:
         return False
@@ -102,8 +105,8 @@ def commands(*flags: str) -> Commands:
         units[name] = [*compile_, *isa, f"-DJAXGD_ISA={name}", f"-DJAXGD_LANES={lanes}", "-c", "kernels.cc"]
     link = [*compiler(), "-shared", "-pthread", *more, *shlex.split(os.environ.get("LDFLAGS", ""))]
     if "clang" not in about[0] and not any(flag.startswith("-fsanitize") for flag in more):
-        # A host that runs the library may have an older libstdc++, so link it statically. libgcc stays dynamic:
-        # the library needs only old symbols of it.
+        # A host that runs the library may have an older libstdc++ than this host, so link libstdc++ statically. Link
+        # libgcc dynamically: the library needs only symbols that old versions of libgcc have.
         link.append("-static-libstdc++")
         if "linux" in about[1]:
             # Drop the unused parts of libstdc++, which need a newer glibc, and hide the rest from other libraries.
@@ -120,7 +123,7 @@ def sources() -> str:
 
 
 def run(words: list[str]) -> str:
-    """Run a command in the folder of the sources and return its output. If it fails, end with its messages."""
+    """Run a command in the folder of the sources and return its output. If it fails, exit with its messages."""
     try:
         done = subprocess.run(words, cwd=SOURCE, capture_output=True, text=True, errors="replace", check=False)
         output, failed = done.stdout + done.stderr, done.returncode != 0

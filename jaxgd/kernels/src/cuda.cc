@@ -1,5 +1,6 @@
 // Launches the CUDA kernel. This file needs no header and no library of CUDA: it finds the driver's functions by name
-// at the first launch. Python loads the kernels (driver.py) before that, because a load inside a capture can fail.
+// at the first launch. Python loads the kernels (driver.py) before that, because a load can fail while XLA captures
+// a CUDA graph.
 #include <cstdint>
 #include <functional>
 #include <map>

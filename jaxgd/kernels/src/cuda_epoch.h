@@ -44,7 +44,8 @@ inline void require_same(const Epoch& e, const Sizes& compiled) {
 
 // args: x (n, inputs rounded up to a multiple of 16), bytes; y, labels (n) or targets (n, outputs); order (n); eta ();
 // w1 (hidden, inputs), b1 (hidden), w2 (outputs, hidden), b2 (outputs).
-// rets: finite () as an integer, w1, b1, w2, b2. The results w1, b1, w2 and b2 share the memory of their arguments.
+// rets: finite () as an integer, w1, b1, w2, b2. The results w1, b1, w2 and b2 share memory with the arguments
+// of the same names.
 // To train a batch of networks, give order, eta, the network and all results a leading axis.
 inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, int64_t batch_size) {
   require(args.size() == 8 && rets.size() == 5, "expected 8 arguments and 5 results, got ", args.size(), " and ",
@@ -114,7 +115,7 @@ inline Epoch checked(const ffi::RemainingArgs& args, const ffi::RemainingRets& r
 
 }  // namespace jaxgd::cuda
 
-// Adds the arguments, results and attributes that both handlers share to a binding.
+// Adds arguments, results and attributes to a binding. The handlers of the kernel and of its emulation share them.
 // clang-format off
 #define JAXGD_CUDA_EPOCH(binding)  \
   (binding).RemainingArgs().RemainingRets().Attr<std::string_view>("kernel").Attr<int64_t>("batch_size")  \

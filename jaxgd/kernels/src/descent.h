@@ -1,8 +1,8 @@
 // The arguments of the kernels, and the table of kernels for each instruction set.
 //
 // The caller has checked every argument. The structs of arguments own no memory. A network of L layers has sizes
-// n_0 … n_L. In the kernels a row of n_l numbers is padded with zeros to p_l, the next multiple of 16, so that vectors
-// of 16, 8 and 4 floats divide it.
+// n_0 … n_L. In the kernels a row of n_l numbers is padded with zeros to p_l, the next multiple of 16, which is
+// a whole number of vectors of 16, 8 or 4 floats.
 #pragma once
 
 #include <atomic>
@@ -49,8 +49,8 @@ struct Gradient {
 };
 
 // The result of an epoch. `finite` is true if no output was NaN and, for the cross-entropy, no z of an output was
-// infinite. `contended` is true if its threads lost more than an eighth of the time, because other work used their
-// processors.
+// infinite. `contended` is true if a thread of the epoch spent more than an eighth of the time waiting for
+// another thread whose processor did other work.
 struct EpochResult {
   bool finite, contended;
 };
@@ -64,8 +64,8 @@ struct Evaluation {
 };
 
 // An epoch makes one update per mini-batch, over all examples in the given order: w → (1 − eta · decay) w − eta · ∂C/∂w
-// and b → b − eta · ∂C/∂b. The result is the same, bit for bit, for any number of threads: 1 without a hidden layer,
-// otherwise 1 to padded(n_1)/kPad.
+// and b → b − eta · ∂C/∂b. The result is the same, bit for bit, for any number of threads. `threads` is 1 without
+// a hidden layer, otherwise 1 to padded(n_1)/kPad.
 struct EpochArguments {
   const std::vector<int64_t>& sizes;
   const Examples& examples;
@@ -91,8 +91,8 @@ struct Kernels {
   int64_t panel;
 };
 
-// Returns the kernels for an instruction set, or null if this processor does not support it. An empty name stands for
-// the widest supported vectors.
+// Returns the kernels for an instruction set. Returns null if the library has none, or this processor does not support
+// them. An empty name stands for the widest supported vectors.
 const Kernels* kernels(std::string_view isa = {});
 
 namespace avx512 {

@@ -156,8 +156,8 @@ ffi::Error run_epoch(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dict
   });
 }
 
-// Writes the mean over n examples of the parts' sums of gradients to ∂C/∂w and ∂C/∂b of each layer, rets first,
-// first + 1, …. Overwrites the sum of the first part.
+// Adds the parts' sums of gradients, and divides the result by n, the number of examples. Writes ∂C/∂w and
+// ∂C/∂b of each layer to rets first, first + 1, …. Overwrites the sum of the first part.
 void write_mean(std::vector<Gradient>& parts, int64_t n, const std::vector<int64_t>& sizes, int64_t panel,
                 const ffi::RemainingRets& rets, size_t first) {
   const auto count = static_cast<double>(n);
@@ -194,7 +194,7 @@ ffi::Error run_evaluation(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi:
     require_shape("C", c, ffi::F32, {});
     require_shape("the accuracy", accuracy, ffi::F32, {});
     require_shape("saturated", saturated, ffi::S32, {});
-    // The gradient has an even number of arrays, so an even number of results includes the outputs.
+    // The gradient has an even number of arrays, so the number of results is even only if they include the outputs.
     const bool with_outputs = rets.size() % 2 == 0;
     const size_t slopes = with_outputs ? 4 : 3;
     const bool with_gradient = rets.size() > slopes;
@@ -202,7 +202,7 @@ ffi::Error run_evaluation(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi:
     if (with_outputs) require_shape("the outputs", at(rets, 3), ffi::F32, {examples.n, sizes.back()});
     const auto network = layers<Layers>(args, 2, sizes, 0);
     // The number of parts does not depend on the number of threads, so neither do the bits of the result. Every part
-    // needs memory and time for a sum of its own, so the number is limited.
+    // needs memory and time for a sum of its own, so at most 16 parts are used.
     const int64_t parts = std::clamp<int64_t>(examples.n / 2500, 1, 16);
     std::vector<Evaluation> results(parts);
     std::vector<Gradient> gradients(with_gradient ? parts : 0);

@@ -14,7 +14,7 @@
 namespace jaxgd::JAXGD_ISA {
 namespace {
 
-// The number of bytes in a vector. The transpose works on 16 × 16 bytes, in each group of 16 bytes of the vectors.
+// The number of bytes in a vector. `transpose` takes 16 vectors and transposes blocks of 16 × 16 bytes.
 constexpr int64_t kBytes = 4 * kLanes;
 using Bytes = uint8_t __attribute__((vector_size(4 * JAXGD_LANES)));
 
@@ -125,7 +125,7 @@ class PackedInputs {
     append(tiles_[tile + 1], start, transposed + 8, nonzero(any[1]));
   }
 
-  // Appends those inputs to a tile, as floats, whose bits are set in `wanted`.
+  // Appends to a tile, as floats, the inputs whose bits are set in `wanted`.
   static void append(PackedTile& tile, int64_t start, const uint8_t* transposed, uint64_t wanted) {
     int32_t* rows = tile.rows;
     float* x = tile.x;

@@ -1,4 +1,5 @@
-// The two matrix products of gradient descent, of weights (rows, p) and the numbers x (rows, m) of a mini-batch.
+// The two matrix products of gradient descent: xᵀ · w and x · d, with weights w (rows, p), and with the numbers
+// x (rows, m) and d (m, p) of m examples.
 //
 // Both products are blocked for registers and caches. Weights are stored in panels that are two vectors wide: panel q
 // holds columns q · kPanel to (q + 1) · kPanel − 1 of all rows, one row after the other. The last panel may be one
@@ -17,7 +18,7 @@ namespace {
 
 constexpr int64_t kPanel = 2 * kLanes;
 // The most examples in a tile. Its sums, one row of the panel and one number of x must fit in the vector registers.
-// There are 32 with AVX-512, otherwise 16.
+// A processor has 32 of these registers with AVX-512, otherwise 16.
 constexpr int64_t kTileRows = kLanes == 16 ? 8 : 6;
 // All tiles multiply this many rows of weights before the next ones, so that the rows stay in the first-level cache.
 constexpr int64_t kDepth = 96;

@@ -22,15 +22,15 @@ namespace {
 
 class Team {
  public:
-  // A block has `block` examples, so the first layer's activations are (block, p).
+  // A block has up to `block` examples, so the first layer's activations are (block, p).
   Team(int size, int64_t block, int64_t p) : size_(size), processors_(size) {
     for (Floats& a : activations_) a = zeros(block * p);
     for (std::atomic<int>& processor : processors_) processor = kUnknown;
   }
 
   int size() const { return size_; }
-  // The first layer's activations of a round. Rounds alternate between two buffers, because some threads may still read
-  // one while others write the next.
+  // The first layer's activations of a round, which is the pass of one block. Rounds alternate between two buffers,
+  // because some threads may still read one buffer while others write to the next.
   float* activations(int64_t round) const { return activations_[round % 2].get(); }
 
   // Reports that thread `rank` has written its part of the round's activations.

@@ -66,11 +66,11 @@ inline void in_parallel(int64_t count, const std::function<void(int64_t)>& f) {
 
 // Decides how many threads train one network. If other work uses the processors, threads that wait for one another lose
 // more time than they gain. After a contended epoch, the next `backoff_epochs_` epochs train each network with one
-// thread. A contended epoch doubles the length of the following backoff; an epoch of several threads without contention
-// halves it.
+// thread, and the backoff after the next contended epoch is twice as long. An epoch of several threads without
+// contention halves the length of the next backoff.
 class TeamSize {
  public:
-  // Returns the number of threads for an epoch, at most `most`.
+  // Returns the number of threads for each network in an epoch, at most `most`.
   int next(const std::vector<int64_t>& sizes, int64_t batch_size, int most) {
     if (sizes.size() < 3) return 1;
     if (backoff_epochs_.load() > 0) {
@@ -93,11 +93,11 @@ class TeamSize {
   static int64_t largest(const std::vector<int64_t>& sizes) { return sizes.size() < 3 ? 1 : padded(sizes[1]) / kPad; }
 
  private:
-  // A thread of a team must wait for the others once per mini-batch. A further thread is worth this cost if each thread
+  // A thread of a team must wait for the others in each mini-batch. A further thread is worth this cost if each thread
   // does at least this many multiply-adds in the first layer of a mini-batch: with 784 inputs and 32 neurons, a second
   // thread gained time from 4 examples per mini-batch on.
   static constexpr int64_t kMinMultiplyAdds = 50'000;
-  // The most threads that train one network.
+  // The most threads that `next` returns.
   static constexpr int64_t kMost = 4;
   static constexpr int kMinBackoff = 4, kMaxBackoff = 64;
 
