@@ -30,7 +30,7 @@ def update(v: V, gradient: Tree, eta: Real) -> V:
     Args:
         v: The variables: any pytree of real floating-point arrays, such as a network.
         gradient: The gradient ∇C, a tree like v with the same shapes.
-        eta: The learning rate η, one number above 0. A traced η is not checked; sweep it with `jax.vmap`.
+        eta: The learning rate η, one number above 0. A traced η is not checked. `jax.vmap` maps over several η.
 
     Returns:
         The new variables, with v's shapes and dtypes.
@@ -236,7 +236,8 @@ def nesterov(eta: Real, mu: Real) -> Rule:
         DtypeError: If η is not one number, or μ is not one real number.
         RangeError: If η is complex, or η or μ is out of range.
 
-    Source: Sutskever et al., ICML 2013, equations (3) and (4), with v as the look-ahead point θ + μv.
+    Source: Sutskever et al., ICML 2013, equations (3) and (4), whose look-ahead point θ + μv is v here, and
+    whose velocity v is m here.
 
     Example:
         >>> rule = nesterov(0.5, 0.9)
