@@ -20,10 +20,10 @@ class Seen(Generic[R_co]):
 
     - the cells of the function's closure, and the values of its defaults;
     - the globals that its code names;
-    - for each function of the same module among these objects, the data of that function;
-    - the fields of the object of a bound method, or of a callable object;
     - the function and the arguments of a functools.partial;
-    - the members of the object's class that the function names, with the data of those that are methods.
+    - for a bound method or a callable object, the fields of the object, and the members of its class that the code
+      names, with the data of those that are methods;
+    - for each function from the cost's module among these objects, the data of that function.
 
     Python numbers and strings are compared by value, and all other data by identity. Attributes and globals that the
     cost writes, such as a counter, are ignored. Changes inside an object are not detected: an element of a list, a

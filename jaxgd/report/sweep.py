@@ -165,7 +165,7 @@ def _bars(
 
 
 def _explain(axes: Axes, points: Sequence[Point]) -> None:
-    """Name the hatches that occur, or state that no network failed."""
+    """Add a legend of the hatches that occur, or write that no network failed."""
     from matplotlib.patches import Patch
 
     kinds = [

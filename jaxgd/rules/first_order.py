@@ -143,8 +143,8 @@ def fixed_length(epsilon: Real) -> Rule:
 
     To first order, its step decreases C the most among all steps of length ε.
 
-    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum, the steps jump across the minimum, so v does not come closer to
-    it than about ε.
+    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum, the steps jump across the minimum, so v does not converge: its
+    distance from the minimum stays of the order of ε.
 
     Args:
         epsilon: The length ε of each step, one number above 0, in the units of v. It may be traced; it is then not
@@ -192,7 +192,7 @@ class MomentumState(NamedTuple, Generic[V]):
 
 
 def heavy_ball(eta: Real, mu: Real) -> Rule:
-    """Make the rule of a ball with momentum: each step keeps a part of the previous step.
+    """Make the rule of a ball with momentum: each step keeps the fraction μ of the previous step.
 
     Δv = μ Δv′ − η∇C, where Δv′ is the previous step, at first 0. With μ = 0, the rule is gradient descent.
 
@@ -236,8 +236,8 @@ def nesterov(eta: Real, mu: Real) -> Rule:
         DtypeError: If η is not one number, or μ is not one real number.
         RangeError: If η is complex, or η or μ is out of range.
 
-    Source: Sutskever et al., ICML 2013, equations (3) and (4), whose look-ahead point θ + μv is v here, and
-    whose velocity v is m here.
+    Source: Sutskever et al., ICML 2013, equations (3) and (4). Their look-ahead point θ + μv is v here, and their
+    velocity v is m here.
 
     Example:
         >>> rule = nesterov(0.5, 0.9)

@@ -283,8 +283,8 @@ def _search(
     """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`.
 
     If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs to meet only the
-    first condition, because the projected C has a kink at the bound. `short` is as in `predicted`, and
-    `slope` is the slope of C over all variables.
+    first condition, because the projected C has a kink at the bound. `short` is as in `predicted`, and `slope` is the
+    slope of C over all variables.
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
@@ -347,7 +347,7 @@ def _chosen(condition: Array, x: V, y: V) -> V:
 def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
     """Return the next t: the minimum of the cubic through two trials, kept away from both ends of the interval."""
     open_end = jnp.isinf(high.t)
-    # Without a known upper end, extrapolate from the last two values of `low`.
+    # Without a known `high`, extrapolate from the last two values of `low`.
     other = _chosen(open_end, before, high)
     width = other.t - low.t
     a = low.slope + other.slope - 3 * (other.change - low.change) / width

@@ -107,8 +107,8 @@ def sweep(
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
             of its accelerators. The folder records the value of its first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
-        stop: A function without arguments, called before each epoch. Return True to save the sweep and stop. By default
-            the sweep runs to the end.
+        stop: A function without arguments, called before each epoch. If it returns True, the sweep saves its state and
+            stops. By default the sweep runs to the end.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and

@@ -159,9 +159,9 @@ def reproduction(facts: RunFacts) -> str:
         )
     else:
         made_so_far = f"This run has made {facts.epochs_done} of {config['epochs']} epochs."
-        # The folder does not say why the run ended.
-        reason = "It was stopped, or an epoch made its cost or weights infinite or NaN."
-        network = f"<li>{made_so_far} {reason} Continue it:{_code('resume', facts.resume)}</li>"
+        # The folder does not say whether the run has ended, nor why.
+        reason = "It was stopped, or an epoch made its cost or weights infinite or NaN, or it is still training."
+        network = f"<li>{made_so_far} {reason} Once it has ended, continue it:{_code('resume', facts.resume)}</li>"
     return section(
         "reproduce",
         "How to repeat this run",
