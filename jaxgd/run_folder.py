@@ -154,7 +154,7 @@ _CONFIG = {
 }
 _BUDGET = {"chunk": _whole(1, 2**63 - 1), "kept": _whole(0, 2**63 - 1)}
 _FROM = {"path": _PATH, "sha256": _SHA}
-# Configurations of earlier versions lack these entries.
+# Configurations of earlier versions may lack these entries.
 _ADDED_LATER = (
     *("gradient_norm", "budget", "keep", "by", "patience", "record", "record_every", "from"),
     *("labels_from", "transpose", "activation", "cost", "l2"),
@@ -166,8 +166,8 @@ class RunFolder:
 
     A run that started from a trained network has this network as start.safetensors.
 
-    In a job of several processes, process 0 locks the folder and writes its small files. All processes must call
-    `locked`, `save_network` and the methods of the checkpoints together.
+    In a job of several processes, process 0 locks the folder and writes config.json and metrics.jsonl. All processes
+    must call `locked`, `save_network` and the methods of the checkpoints together.
     """
 
     def __init__(self, path: Path, config: RunConfig) -> None:
@@ -177,7 +177,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, start: Network | None = None) -> "RunFolder":
-        """Create a run folder with its configuration and its start network. A failed call leaves no folder at the path.
+        """Create a run folder with a configuration and, if given, a start network. A failed call leaves no run folder.
 
         A path that exists raises CheckpointError, unless it is an empty folder.
         """
@@ -186,7 +186,7 @@ class RunFolder:
         config = _checked(json.loads(json.dumps(config)), "the configuration of a new run")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A killed call leaves this folder behind. The next call for the same path uses it.
+            # A killed call leaves the staging folder behind. The next call for the same path uses it.
             staging = _staging(path)
             staging.mkdir(exist_ok=True)
             with locked_folder(staging, f"another process is creating {path}."):
@@ -293,7 +293,7 @@ class RunFolder:
         return Checkpoints(folder, fixed, guard=self._require_here)
 
     def write_metrics(self, entries: Sequence[History], best: Sequence[int] | None = None) -> None:
-        """Replace metrics.jsonl with these entries, each with the epoch of the best network so far if it is known."""
+        """Replace metrics.jsonl with these entries. `best` holds the epoch of the best network up to each entry."""
         if is_main():
             self._require_here()
             known: Sequence[int | None] = [None] * len(entries) if best is None else best
@@ -367,7 +367,7 @@ def _require(values: dict[str, Any], rules: dict[str, _Rule], where: str, prefix
 
 
 def made_with() -> dict[str, str]:
-    """Return the versions and settings that must be equal for equal bits."""
+    """Return the versions, the kind of device and the settings that must be equal for equal bits."""
     return {
         **fingerprints(),
         "jaxgd": jaxgd.__version__,

@@ -20,9 +20,10 @@ class Seen(Generic[R_co]):
 
     - the cells of the function's closure, and the values of its defaults;
     - the globals that its code names;
-    - for each function of the same module among these objects, the data of that function;
-    - the fields of the object of a bound method, or of a callable object, and the parts of a functools.partial;
-    - the members of the object's class that the function names, with the data of its methods.
+    - the function and the arguments of a functools.partial;
+    - for a bound method or a callable object, the fields of the object, and the members of its class that the code
+      names, with the data of those that are methods;
+    - for each function from the cost's module among these objects, the data of that function.
 
     Python numbers and strings are compared by value, and all other data by identity. Attributes and globals that the
     cost writes, such as a counter, are ignored. Changes inside an object are not detected: an element of a list, a
@@ -67,7 +68,7 @@ def seen(cost: Callable[..., R]) -> Seen[R]:
 
 
 def hashable(cost: Callable[..., R]) -> Callable[..., R]:
-    """Return the cost, wrapped if it has no hash. An object with mutable fields may have no hash."""
+    """Return the cost, in a functools.partial if it has no hash. An object with mutable fields may have no hash."""
     try:
         hash(cost)
     except TypeError:
@@ -150,7 +151,7 @@ def _fields(x: object, code_of: object, visited: set[int]) -> Iterator[object]:
 
 
 def _kept(x: object) -> object:
-    """Return x, or a new object for a tracer, because a tracer of one trace must not make two costs equal."""
+    """Return x, or a new object if x is a tracer, so that a cost that reads a tracer equals no other `Seen`."""
     return object() if is_traced(x) else x
 
 

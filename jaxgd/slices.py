@@ -105,8 +105,8 @@ def cost_slice(
         DtypeError: If v, a direction or a point is not real floating point, resolution is not a whole number, or cost,
             args, span or key has the wrong type.
         RangeError: If directions is an unknown name; if resolution is below 2; or if the plane is not defined, because
-            the directions are parallel, or v and the points of `through` are on one line. With one variable, this is
-            always so. Under jit, an undefined plane is not detected.
+            a direction is 0, the directions are parallel, or v and the points of `through` are on one line. With one
+            variable, the plane is never defined. Under jit, an undefined plane is not detected.
 
     Source: Goodfellow, Vinyals and Saxe, ICLR 2015; Li et al., NeurIPS 2018.
 
@@ -198,7 +198,7 @@ def _orthonormal(u: V, w: V, are_differences: bool) -> tuple[V, V]:
         if are_differences:
             raise RangeError("cost_slice: v and the two points of through must not be on one line.\nPass other points.")
         raise RangeError(
-            "cost_slice: the directions must span a plane, got parallel directions or a zero.\n"
+            "cost_slice: the directions must span a plane, got parallel directions or a direction of 0.\n"
             "Pass other directions, or another key for random ones."
         )
     return u, w

@@ -101,7 +101,7 @@ def load_state(path: str | Path, v0: PyTree[Any], rule: Transformation) -> Desce
             raise CheckpointError(
                 f"load_state: {path} must hold the state of v0 and {shown(rule)}. Expected {name} to be "
                 f"{expected.get(name, 'absent')}, got {stored.get(name, 'no such array')}.\nPass the rule of the "
-                "run and variables of its structure, shapes and dtypes, with the same setting jax_enable_x64."
+                "run and variables of the run's structure, shapes and dtypes, with the same setting jax_enable_x64."
             )
     leaves = [tensors[name] for name in expected]
     state: DescentState = jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -46,10 +46,10 @@ class Scale:
         return [marks[i] for i in kept], [words[i] for i in kept]
 
     def levels(self) -> Floats:
-        """Return the heights of the contours. From the second one on, their distances are equal."""
+        """Return the heights of the contours. From the second one on, they are equally spaced."""
         low, high = (float(self(c)) for c in (self.lowest, self.high))
         levels = np.linspace(low, high if high > low else low + 1, 24)
-        # Contours close to the floor of a narrow valley would break into islands, so leave them out.
+        # Contours close to the bottom of a narrow valley would break into islands, so leave them out.
         return levels if self.floor is None else levels[(levels == low) | (levels > np.log10(3))]
 
     @classmethod
@@ -66,8 +66,8 @@ class Scale:
         middle = float(np.nanquantile(above, 0.4)) if np.isfinite(above).any() else np.inf
         if not 10 * middle < high - lowest < np.inf:
             return cls(lowest, None, high)
-        # At the bottom of a valley, the second differences measure how far C rises between two points of the grid. The
-        # grid cannot show smaller differences of C.
+        # At the bottom of a valley, the second differences measure how far C rises between neighboring points of the
+        # grid. The grid cannot show smaller differences of C.
         bends = np.sum([np.abs(np.diff(above, 2, axis=i, prepend=np.nan, append=np.nan)) for i in (0, 1)], axis=0)
         bends = bends[np.isfinite(bends) & (above <= middle / 4)]
         floor = float(np.quantile(bends, 0.75)) if bends.size else 0.0

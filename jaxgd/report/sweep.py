@@ -46,7 +46,7 @@ class Point(NamedTuple):
 
 
 def summarize(sweep: Sweep) -> tuple[str, list[Point]]:
-    """Return the name of the accuracy, and one point for each pair of sizes and η, in the order of the table.
+    """Return the name of the accuracy, and one `Point` for each pair of sizes and η, in the order of the table.
 
     The accuracy is on the validation examples; without them, on the test examples; and otherwise on the training
     examples. A diverged network has the accuracy of its last finite epoch.
@@ -165,7 +165,7 @@ def _bars(
 
 
 def _explain(axes: Axes, points: Sequence[Point]) -> None:
-    """Name the hatches that occur, or state that no network failed."""
+    """Add a legend of the hatches that occur, or write that no network failed."""
     from matplotlib.patches import Patch
 
     kinds = [

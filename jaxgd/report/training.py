@@ -12,8 +12,8 @@ from jaxgd.report.figure import new_axes, save_figure
 def plot_history(entries: Sequence[History], path: str | Path, title: str = "") -> None:
     """Draw the cost and the error rate after each epoch, for the training and the test examples.
 
-    Both vertical axes are logarithmic: on a linear scale the first epoch would hide later progress. Needs matplotlib:
-    run `pip install -e '.[plot]'` in the folder of jaxgd's sources.
+    Both vertical axes are logarithmic: on linear axes, the large values of the first epochs would hide later progress.
+    Needs matplotlib: run `pip install -e '.[plot]'` in the folder of jaxgd's sources.
 
     Args:
         entries: Entries of the history, in the order of the epochs.

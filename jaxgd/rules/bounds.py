@@ -84,8 +84,8 @@ def reduced(bounds: Bounds | None, v: V, g: V) -> V:
 def predicted(bounds: Bounds | None, v: V, slope: Array, short: V | None, t: Array, point: V) -> Array:
     """Return the predicted change of C for a step of t times the direction. The step ends at `point`.
 
-    With bounds, `short` is the gradient of the variables that may reach a bound at once, and 0 for all other variables.
-    These variables add ⟨short, point − v⟩ to the change. `slope` is the slope of all other variables.
+    With bounds, `short` is the gradient for the variables that the step may take to a bound, and 0 for all others.
+    These variables add ⟨short, point − v⟩ to the change. `slope` is the slope of C over all other variables.
     """
     change = t * slope
     return change if bounds is None or short is None else change + dot(short, subtract(point, v)).astype(change.dtype)

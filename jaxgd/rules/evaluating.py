@@ -21,12 +21,12 @@ from jaxgd.rules.bounds import Bounds, free, inside, masked, predicted, project
 from jaxgd.rules.rule import Rule, RuleSpec, checked_rule
 from jaxgd.typed import Generic, Real, Tree, V, finfo, grad, tree_map
 
-# Armijo's condition: a step must decrease C by at least this part of the predicted decrease.
+# Armijo's condition: a step must decrease C by at least this fraction of the predicted decrease.
 _ARMIJO = 1e-4
 _HALF = 0.5
 # A search makes at most 60 trials: 0.5⁶⁰ is below rounding in float64.
 _TRIALS = 60
-# A search begins with an η within this factor of the last one.
+# A search begins with an η within this factor of the last η.
 _FARTHEST = 1e6
 
 
@@ -142,8 +142,8 @@ def _search(
     """Return t and the number of trials.
 
     t is the first of `first`, first/2, … that meets Armijo's condition; it is 0 if none of 60 does. The condition
-    compares C with `reference`. `slope` is the slope of the cost along the direction, below 0. With bounds, `short` is
-    the gradient of the variables that may reach a bound at once, and `slope` is the slope of the others.
+    compares C with `reference`. `slope` is the slope of C along the direction, below 0. With bounds, `slope` and
+    `short` are as in `predicted`.
     """
     # Rounding in C must not reject a step.
     slack = 4 * finfo(reference.dtype).eps * jnp.abs(reference)
@@ -175,7 +175,7 @@ class NewtonState(NamedTuple):
     Attributes:
         largest: The largest ‖∇C‖ so far, for the tolerance of the conjugate gradients.
         length: ‖Δv‖ of the last step; 0 at first.
-        evaluations: The number of Hessian-vector products and of evaluations of C in the last step.
+        evaluations: The number of Hessian-vector products plus that of evaluations of C in the last step.
     """
 
     largest: Float[Array, ""]
@@ -191,14 +191,16 @@ def newton(max_products: int = 100) -> Rule:
     products, or after two products per variable if that is less.
 
     If a direction p has pᵀHp < 0, the rule moves along p as if the curvature were |pᵀHp|. If pᵀHp is 0 within rounding
-    for the first p = −∇C, it tries a step along p. Its length is ‖v‖/10, or 1 for v = 0, or twice the last step if that
-    is longer. In both cases this is a descent step. The conjugate gradients then stop.
+    for the first p = −∇C, the rule tries a step along p. The length of this step is ‖v‖/10, or 1 for v = 0, but at
+    least twice the length of the last step. In both cases the slope of C along the step is negative, and the conjugate
+    gradients stop.
 
-    The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition. If 60 trials fail, Δv = 0.
+    The step is halved until C(v + Δv) ≤ C + 10⁻⁴ ∇C·Δv, which is Armijo's condition, with the same slack as in
+    `backtracking`. If 60 trials fail, Δv = 0.
 
-    With bounds, the trials are projected onto the box. One more product per step gives the curvature along −∇C, and so
-    a step to the minimum along −∇C. Variables that are on a bound, or that this step takes to one, make this step. The
-    equation is solved for the others.
+    With bounds, the trials are projected onto the box. One more product per step gives the curvature along −∇C, and
+    with it a step to the estimated minimum along −∇C. A variable that is on or beyond a bound after this step takes
+    this step. The equation is solved for the other variables.
 
     Args:
         max_products: The largest number of Hessian-vector products per step, at least 1; by default 100. Each costs
@@ -281,10 +283,10 @@ def _bounded_direction(
     exact: Array,
     max_products: int,
 ) -> tuple[V, V, Array]:
-    """Return a direction, the mask of the variables that move by Newton's method, and the products.
+    """Return a direction, the mask of the variables that move by Newton's method, and the number of products.
 
-    The curvature along −∇C gives a step to the minimum along −∇C. It shows the variables that are about to reach a
-    bound, and these make this step. Newton's equation, restricted to the others, gives their step.
+    The curvature along −∇C gives a step to the estimated minimum along −∇C. The variables that are on or beyond a bound
+    after this step take this step. Newton's equation, restricted to the other variables, gives the step of the others.
     """
     length, flat_length = lengths
     hu = hessian_vector_product(cost, v, unit)

@@ -30,7 +30,7 @@ def update(v: V, gradient: Tree, eta: Real) -> V:
     Args:
         v: The variables: any pytree of real floating-point arrays, such as a network.
         gradient: The gradient ∇C, a tree like v with the same shapes.
-        eta: The learning rate η, one number above 0. A traced η is not checked; sweep it with `jax.vmap`.
+        eta: The learning rate η, one number above 0. A traced η is not checked. `jax.vmap` maps over several η.
 
     Returns:
         The new variables, with v's shapes and dtypes.
@@ -143,8 +143,8 @@ def fixed_length(epsilon: Real) -> Rule:
 
     To first order, its step decreases C the most among all steps of length ε.
 
-    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum, the steps jump across the minimum, so v does not come closer to
-    it than about ε.
+    Δv = −ε ∇C/‖∇C‖, and 0 where ∇C = 0. Near a minimum, the steps jump across the minimum, so v does not converge: its
+    distance from the minimum stays of the order of ε.
 
     Args:
         epsilon: The length ε of each step, one number above 0, in the units of v. It may be traced; it is then not
@@ -192,7 +192,7 @@ class MomentumState(NamedTuple, Generic[V]):
 
 
 def heavy_ball(eta: Real, mu: Real) -> Rule:
-    """Make the rule of a ball with momentum: each step keeps a part of the previous step.
+    """Make the rule of a ball with momentum: each step keeps the fraction μ of the previous step.
 
     Δv = μ Δv′ − η∇C, where Δv′ is the previous step, at first 0. With μ = 0, the rule is gradient descent.
 
@@ -236,7 +236,8 @@ def nesterov(eta: Real, mu: Real) -> Rule:
         DtypeError: If η is not one number, or μ is not one real number.
         RangeError: If η is complex, or η or μ is out of range.
 
-    Source: Sutskever et al., ICML 2013, equations (3) and (4), with v as the look-ahead point θ + μv.
+    Source: Sutskever et al., ICML 2013, equations (3) and (4). Their look-ahead point θ + μv is v here, and their
+    velocity v is m here.
 
     Example:
         >>> rule = nesterov(0.5, 0.9)

@@ -16,8 +16,8 @@ from jaxgd.rules.evaluating import first_length
 from jaxgd.rules.rule import Rule, RuleSpec
 from jaxgd.typed import Generic, Tree, V, finfo, tree_leaves, tree_map, value_and_grad, vmap
 
-# The Wolfe conditions: C must fall by at least _DECREASE of the predicted decrease, and |slope| to at most _SLOPE of
-# its first value.
+# The Wolfe conditions: C must fall by at least _DECREASE times the predicted decrease, and |slope| must be at most
+# _SLOPE times its first value.
 _DECREASE, _SLOPE = 1e-4, 0.9
 _TRIALS = 30
 # A rise of C that counts as rounding, relative to |C|: up to 8 eps, or up to eps^⅔ if the terms of C may cancel.
@@ -45,7 +45,7 @@ class WolfeState(NamedTuple, Generic[V]):
         ratio: ‖s‖/‖y‖ of each pair.
         known: The number of pairs since the memory was last cleared; −1 after a failed search along −∇C.
         length: ‖Δv‖ of the last step that was not 0; 0 at first.
-        evaluations: The number of evaluations of C and ∇C in the last search.
+        evaluations: The number of trials in the last search. Each evaluates C and ∇C once.
     """
 
     v: V
@@ -70,21 +70,21 @@ def wolfe(memory: int = 10) -> Rule:
 
     In place of the first condition, the search also accepts C(v + Δv) ≤ C + 8 eps · |C| with
     ⟨∇C(v + Δv), Δv⟩ ≤ (1 − 2c₁)|⟨∇C, Δv⟩|, so that rounding in C does not reject a step near a minimum. If the largest
-    element of ∇C falls, the search accepts a rise of C of up to eps^⅔ · |C|, because the terms of C may cancel. No step
+    |∂C/∂vᵢ| falls, the search accepts a rise of C of up to eps^⅔ · |C|, because the terms of C may cancel. No step
     raises C by more.
 
     A search starts at η = 1. It makes at most 30 trials, and ends when its interval or its step is below rounding. If
-    no trial meets both conditions, the rule takes the trial with the lowest C that meets the first condition. If no
-    trial meets it, Δv = 0, and the next search goes along −∇C. If that search fails too, Δv = 0 until v or ∇C changes.
-    If the memory of steps is empty, the first trial has the length of the last step. Before the first step, it has the
-    length ‖v‖/10, or 1 for v = 0.
+    no trial meets both conditions, the rule takes the one with the lowest C among those that meet the first condition.
+    If no trial meets the first condition, Δv = 0, and the next search goes along −∇C. If that search fails too, Δv = 0
+    until v or ∇C changes. If the memory of steps is empty, the first trial has the length of the last step. Before the
+    first step, this length is ‖v‖/10, or 1 for v = 0.
 
-    With bounds, the trials are projected onto the box. A variable that is on a bound after a short step along −∇C
-    moves along −∇C. B is restricted to the other variables. A trial that reaches a new bound needs to meet only the
-    first condition.
+    With bounds, the trials are projected onto the box. A variable that is on or beyond a bound after a short step along
+    −∇C moves along −∇C. B is restricted to the other variables. A trial beyond a bound needs to meet only the first
+    condition.
 
     Args:
-        memory: The number of steps that B uses, at least 0; by default 10. With 0, B is the identity, so each search
+        memory: The number of steps that B uses, 0 to 10⁶; by default 10. With 0, B is the identity, so each search
             goes along −∇C. A new value recompiles.
 
     Returns:
@@ -93,7 +93,7 @@ def wolfe(memory: int = 10) -> Rule:
 
     Raises:
         DtypeError: If memory is not a whole number.
-        RangeError: If memory is below 0.
+        RangeError: If memory is below 0 or above 10⁶.
 
     Source: Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5, 3.6 and 7.4; Hager and Zhang, SIAM J.
     Optim. 16 (2005) 170–192, for the condition near a minimum.
@@ -195,8 +195,8 @@ def _bounded_direction(
 ) -> tuple[V, V]:
     """Return a direction, and the mask of the variables that move by L-BFGS.
 
-    A short step along −g shows the variables that are about to reach a bound. These variables move along −g, and the
-    pairs are restricted to the other variables.
+    The variables that are on or beyond a bound after a short step along −g move along −g. The pairs are restricted to
+    the other variables.
     """
     row = (state.known - 1) % memory
     step = scaled(-length * state.cosine[row] * state.ratio[row], unit)
@@ -253,7 +253,7 @@ def _two_loops(state: WolfeState[V], q: V, memory: int) -> V:
 
 
 class _Trial(NamedTuple):
-    """A point of the search, with the change of C and the slope in units of the first slope."""
+    """A trial of the search: t, and the change of C and the slope there, both divided by the first |slope|."""
 
     t: Array
     change: Array
@@ -262,7 +262,7 @@ class _Trial(NamedTuple):
 
 class _Searching(NamedTuple, Generic[V]):
     low: _Trial  # the lowest trial that meets the first condition
-    high: _Trial  # the other end of the interval; t is infinite before it is known
+    high: _Trial  # the other end of the interval; its t is ∞ until the end is known
     t: Array  # the next trial
     best: tuple[Array, V]  # C and ∇C at `low`
     trials: Array
@@ -283,8 +283,8 @@ def _search(
     """Return t ≥ 0, C and ∇C at v + t · direction, and the number of trials, at most `most`.
 
     If the search fails, t is 0. With bounds, the trials are projected. A trial beyond a bound needs to meet only the
-    first condition, because the projected C has a kink at the bound. `short` is the gradient of the variables that may
-    reach a bound at once, and 0 for all other variables.
+    first condition, because the projected C has a kink at the bound. `short` is as in `predicted`, and `slope` is the
+    slope of C over all variables.
     """
     kind = value.dtype
     size = jnp.where(slope < 0, -slope, 1)
@@ -316,7 +316,7 @@ def _search(
         done = ~worse & (jnp.abs(new.slope) <= _SLOPE)
         if bounds is not None:
             done |= ~worse & any_nonzero(subtract(x, point))
-        # Keep the slope at `low` pointing into the interval.
+        # Keep C falling from `low` into the interval.
         swaps = ~worse & (new.slope * (s.high.t - s.t) >= 0)
         low = _chosen(worse, s.low, new)
         high = _chosen(worse, new, _chosen(swaps, s.low, s.high))
@@ -347,7 +347,7 @@ def _chosen(condition: Array, x: V, y: V) -> V:
 def _next(low: _Trial, high: _Trial, before: _Trial) -> Array:
     """Return the next t: the minimum of the cubic through two trials, kept away from both ends of the interval."""
     open_end = jnp.isinf(high.t)
-    # Without a known upper end, extrapolate from the last two values of `low`.
+    # Without a known `high`, extrapolate from the last two values of `low`.
     other = _chosen(open_end, before, high)
     width = other.t - low.t
     a = low.slope + other.slope - 3 * (other.change - low.change) / width

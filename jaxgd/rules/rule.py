@@ -105,7 +105,7 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         return rule
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute by its name before version 0.2. This lookup stays for one release."""
+        """Return an attribute by the name that it had before version 0.2. This lookup stays for one release."""
         if name not in _RENAMED:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         warnings.warn(f"Rule.{name} is now Rule.{_RENAMED[name]}.", DeprecationWarning, stacklevel=2)
@@ -117,7 +117,7 @@ class Rule(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
         return f"{self.spec.name}({', '.join(f'{name}={_number(x)}' for name, x in hyperparams.items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the description and the numbers. A schedule must be a function that pickle finds by its name."""
+        """Pickle the description and the arguments. A schedule must be a function that pickle finds by its name."""
         return _unflatten, ((self.spec, tuple(self.hyperparams), self.static_args), tuple(self.hyperparams.values()))
 
     @property

@@ -82,9 +82,9 @@ def sweep(
     uninterrupted sweep, bit for bit. XLA needs the same number of devices for equal bits. The call returns at once if
     the sweep is complete.
 
-    A network ends early if its cost or a weight becomes infinite or NaN, with the outcome NOT_FINITE. It also ends if
-    it can never change again, with the outcome SATURATED or UNCHANGED: no weight changed in an epoch, and no mini-batch
-    can change one. Its last row is its last finite epoch, or its first unchanged epoch.
+    The training of a network ends early, with the outcome NOT_FINITE, if its cost or a weight becomes infinite or NaN.
+    The last row of the network is then its last finite epoch. The training also ends, with the outcome SATURATED or
+    UNCHANGED, if an epoch changed no weight and no mini-batch can change one. The last row is then this epoch.
 
     All devices of a process share the networks of a group. In a job of several processes, process p of P runs the
     groups p, p + P, …, and process 0 joins the table.
@@ -107,8 +107,8 @@ def sweep(
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or
             of its accelerators. The folder records the value of its first call.
         progress: True to show a progress bar on stderr if that is a terminal. Default False.
-        stop: A function without arguments, called before each epoch. Return True to save the sweep and stop. By default
-            the sweep runs to the end.
+        stop: A function without arguments, called before each epoch. If it returns True, the sweep saves its state and
+            stops. By default the sweep runs to the end.
 
     Returns:
         The table, the paths of the saved networks, and the backends. `complete` is False for one of several parts, and
@@ -145,9 +145,11 @@ def sweep(
     shapes = [_outline(s, scheme) for s in points.sizes]
     fitted, counts = [fit_splits("sweep", network, data) for network in shapes][-1]
     if spans_processes(fitted):
-        raise RangeError("sweep: data must be whole in each process, got arrays that span several.\nPass NumPy arrays.")
+        raise RangeError(
+            "sweep: data must be whole in each process, got arrays that span several processes.\nPass NumPy arrays."
+        )
     if any(len(fitted[name].y) != count for name, count in counts.items()):
-        raise RangeError("sweep: data must have no padding, because a sweep divides networks and not examples.")
+        raise RangeError("sweep: data must have no padding, because devices share the networks and not the examples.")
     n = counts["train"]
     if batch_size is not None:
         require_count("sweep", "batch_size", batch_size, most=n)
@@ -223,7 +225,7 @@ def merge_sweep(folder: str | Path) -> Sweep:
         folder: The folder in which `sweep` ran all parts.
 
     Returns:
-        The complete sweep, as a call without parts returns it. It is also in the folder, as `table.parquet`.
+        The complete sweep, as a call without parts returns it. Its table is also in the folder, as `table.parquet`.
 
     Raises:
         CheckpointError: If the folder holds no sweep, or parts are missing. The message names them.
@@ -292,7 +294,7 @@ def _completed(store: SweepFolder, table: Any, kernels: dict[str, BackendChoice]
 
 
 def _require_same_sweep(store: SweepFolder, settings: dict[str, Any]) -> None:
-    """Raise CheckpointError if the folder has other settings. Warn if versions differ."""
+    """Raise CheckpointError if the folder has other settings or another dtype. Warn if versions or devices differ."""
     before: dict[str, str] = store.config["made_with"]
     now = made_with()
     if before["float"] != now["float"]:

@@ -9,7 +9,7 @@ from jaxgd.report.run_page.chart import Curve, chart, thinned
 from jaxgd.report.run_page.facts import RunFacts
 from jaxgd.report.run_page.words import SPLITS, number, section, text
 
-# CSS classes of the curves, if a recorded value has several elements, such as one per layer.
+# CSS classes for a recorded value with several elements, such as one per layer. The page draws the first four.
 _SEVERAL = ("train", "validation", "test", "other")
 _MOST_STEPS = 500  # limit on the steps of the slider of epochs
 _MOST_ROWS = 200  # limit on the rows of the table of epochs
@@ -25,7 +25,7 @@ def column(split: str, quantity: str) -> str:
 
 
 def curves(facts: RunFacts) -> str:
-    """Return the curves of cost and accuracy, and their values at each epoch."""
+    """Return the section with the curves, the cost and accuracy at one epoch, and the table of epochs."""
     if facts.metrics is None:
         return ""
     metrics, epochs = facts.metrics, facts.metrics["epoch"]
@@ -50,7 +50,7 @@ def curves(facts: RunFacts) -> str:
         + "</tr>"
         for split in splits
     )
-    marked = "" if kept is None else " The vertical line marks the best network, which this page shows."
+    marked = "" if kept is None else " The solid vertical line marks the best network, which this page shows."
     return section(
         "curves",
         "Curves",
@@ -60,8 +60,8 @@ def curves(facts: RunFacts) -> str:
 <table class="plain" aria-label="Cost and accuracy">
 <thead><tr><th scope="col">examples</th><th scope="col">cost</th><th scope="col">accuracy</th></tr></thead>
 <tbody>{values}</tbody></table>
-<p class="soft">The values after 0 epochs are those of the start. <code>jaxgd train</code> counts from 0: it prints the
-values after 1 epoch as Epoch 0. The axis of the accuracy is logarithmic in the error.{marked}</p>
+<p class="soft">The values after 0 epochs are those of the first weights. <code>jaxgd train</code> counts from 0: it
+prints the values after 1 epoch as Epoch 0. The axis of the accuracy is logarithmic in the error.{marked}</p>
 {_epochs(facts, splits)}""",
     )
 

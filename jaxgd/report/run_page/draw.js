@@ -17,7 +17,7 @@ function startDrawing(model) {
   // The longer side of the drawing is about 280 pixels, or twice the longer side of the frame if that is more.
   const factor = Math.max(2, Math.round(280 / Math.max(frame.height, frame.width)));
   const rows = frame.height * factor, columns = frame.width * factor;
-  // The width of the pen is in percent of the box into which the ink is scaled.
+  // The width of the pen is in percent of the longer side of the box into which the ink is scaled.
   const radius = () => Number(size.value) / 200 * factor * Math.max(frame.box_height, frame.box_width);
   const step = Math.max(rows, columns) / 28;
   let strokes = [], earlier = [], image = paper(rows, columns), example = null;

@@ -13,7 +13,7 @@ from jaxgd.run_folder import RunConfig
 
 # The activations that network.js computes.
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "softmax")
-# Limit on the weights inside a page. The text of a weight takes 5.3 bytes.
+# Limit on the weights and biases inside a page. The base64 text of each takes 5.3 bytes.
 MOST_WEIGHTS = 4_000_000
 
 
@@ -43,9 +43,9 @@ class RunFacts(NamedTuple):
         network_sha256: SHA-256 of the file network.safetensors.
         command: Command line that repeats the run.
         resume: Command line that continues the run.
-        metrics: Columns of metrics.jsonl; None if it cannot be read.
+        metrics: Columns of metrics.jsonl; None if this file cannot be read.
         examined: The network's answers to a split of the data; None without the data.
-        notes: One text for each missing fact, with the way to get it.
+        notes: Warnings that the page shows, such as a missing fact and the way to get it.
     """
 
     name: str
@@ -65,17 +65,17 @@ class RunFacts(NamedTuple):
 
     @property
     def first(self) -> int:
-        """The label of the first class in the files of the data; 0 for runs of versions that did not record it."""
+        """The label of the first class in the files of the data; 0 if the run is too old to have recorded it."""
         return int(self.config.get("labels_from", 0))
 
     @property
     def epochs_done(self) -> int | None:
-        """The number of epochs of the run; None if it is not known."""
+        """The number of epochs that the run has made; None if it is not known."""
         return None if self.metrics is None else int(self.metrics["epoch"][-1])
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the best network; None if the run does not keep track of the best network."""
+        """The epoch of the best network, −1 before the first finite value; None if it is not recorded or not known."""
         best = None if self.metrics is None else self.metrics.get("best_epoch")
         return None if best is None or not np.isfinite(best[-1]) else int(best[-1])
 
@@ -106,5 +106,5 @@ def why_no_drawing(network: Network) -> str:
         return f"The page computes the activations {', '.join(ACTIVATIONS)}. This network uses {', '.join(unknown)}."
     weights = sum(layer.w.size + layer.b.size for layer in network)
     if weights > MOST_WEIGHTS:
-        return f"The page holds at most {MOST_WEIGHTS:,} weights. This network has {weights:,}."
+        return f"The page holds at most {MOST_WEIGHTS:,} weights and biases. This network has {weights:,}."
     return ""

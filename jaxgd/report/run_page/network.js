@@ -46,7 +46,7 @@ function paper(height, width) {
   return {height, width, gray: new Uint8Array(height * width)};
 }
 
-// Draw a line with round ends and soft edges, from [x, y] to [x, y] in pixels.
+// Draw a line with round ends and soft edges, from [x0, y0] to [x1, y1]. The unit of the coordinates is a pixel.
 function drawLine(image, [x0, y0], [x1, y1], radius) {
   const dx = x1 - x0, dy = y1 - y0, square = dx * dx + dy * dy || 1, reach = radius + 1;
   const top = Math.max(0, Math.floor(Math.min(y0, y1) - reach));

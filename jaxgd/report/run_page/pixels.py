@@ -6,7 +6,7 @@ import io
 import numpy as np
 from jaxtyping import Float, UInt8
 
-# Colors of weights above and below 0. The opacity shows the size of the weight. Both colors suit light and dark pages.
+# Colors of weights above and below 0. The opacity shows the absolute value. Both colors suit light and dark pages.
 _POSITIVE, _NEGATIVE = (230, 97, 0), (53, 132, 228)
 
 
@@ -20,7 +20,7 @@ def ink_url(image: UInt8[np.ndarray, "height width"]) -> str:
 
 
 def weights_url(w: Float[np.ndarray, "height width"], largest: float) -> str:
-    """Return an image of weights as a data URL: orange above 0, blue below 0, and opaque for sizes from `largest` on.
+    """Return an image of weights as a data URL: orange above 0, blue below 0, and opaque where |w| ≥ `largest`.
 
     >>> weights_url(np.zeros((2, 2)), 1.0)[:22]
     'data:image/png;base64,'

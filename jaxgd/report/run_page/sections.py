@@ -1,4 +1,4 @@
-"""The notes, figures, drawing, weights, settings and reproduction sections of the page of a run, as HTML."""
+"""Sections of the page of a run, as HTML: notes, main numbers, drawing, weights, settings and reproduction."""
 
 import numpy as np
 
@@ -25,12 +25,12 @@ _NAMES = {
 
 
 def notes(facts: RunFacts) -> str:
-    """Return the notes about facts that the page cannot show."""
+    """Return the notes of the run, such as facts that the page cannot show."""
     return "\n".join(f'<p class="note">{text(note)}</p>' for note in facts.notes)
 
 
 def figures(facts: RunFacts) -> str:
-    """Return the main figures of the run."""
+    """Return the main numbers of the run, such as its accuracy and its epochs."""
     shown: list[tuple[str, str]] = []
     examined, metrics = facts.examined, facts.metrics
     if examined is not None:
@@ -49,7 +49,7 @@ def figures(facts: RunFacts) -> str:
 
 
 def drawing(facts: RunFacts) -> str:
-    """Return the section in which the reader draws an image for the network."""
+    """Return the section in which one draws an image for the network, or the reason why the page has no such area."""
     word = thing(facts)
     if reason := why_no_drawing(facts.network):
         command = "<code>jaxgd predict</code> or <code>jaxgd.feedforward</code>"
@@ -57,7 +57,7 @@ def drawing(facts: RunFacts) -> str:
         return section("draw", f"Draw a {word}", f"<p>{text(reason)} {advice}</p>")
     outputs, frame = len(facts.network[-1].b), facts.frame
     # At 8×8 pixels, a drawn 4 can look like a 9.
-    coarse = f" {frame.height}×{frame.width} pixels keep little of a drawing: a run on MNIST reads drawings better."
+    coarse = f" {frame.height}×{frame.width} pixels keep little of a drawing. A run on MNIST reads drawings better."
     coarse = coarse if max(frame.height, frame.width) < _COARSE else ""
     rows = "".join(
         f'<tr><th scope="row">{class_name(facts, k)}</th><td class="bar"><span></span></td><td></td></tr>'
@@ -97,9 +97,9 @@ last change, and <kbd>Esc</kbd> clears the drawing.{coarse}</p>
 
 
 def weights(facts: RunFacts) -> str:
-    """Return the first layer's weights as images, one per neuron."""
+    """Return the first layer's weights as images, one for each of the first 100 neurons."""
     w, frame = np.asarray(facts.network[0].w, np.float64), facts.frame
-    # A few large weights would make all others pale.
+    # Not the maximum: a few large weights would make all others pale.
     largest = max(float(np.percentile(np.abs(w), 99.5)), np.finfo(float).tiny)
     shown = w[:_MOST_NEURONS].reshape(-1, frame.height, frame.width)
     items = "".join(
@@ -108,14 +108,14 @@ def weights(facts: RunFacts) -> str:
         for k, image in enumerate(shown)
     )
     which = f"{len(w)} neurons" if len(w) <= _MOST_NEURONS else f"first {_MOST_NEURONS} of {len(w):,} neurons"
-    edge = "If no training image has ink at a pixel, its weight keeps its first value, because its gradient is 0."
+    edge = "If no training image has ink at a pixel, the weights of this pixel never change: their gradient is 0."
     if facts.config.get("l2"):
-        edge = "If no training image has ink at a pixel, its weight only decays."
+        edge = "If no training image has ink at a pixel, the weights of this pixel only decay."
     return section(
         "weights",
         "Weights of the first layer",
         f'<p>The weights of the {which}, each as an image: <span class="swatch positive"></span> above 0, '
-        f'<span class="swatch negative"></span> below 0. Sizes of {largest:.3g} or more have the full color. {edge}</p>'
+        f'<span class="swatch negative"></span> below 0. Weights with |w| ≥ {largest:.3g} have full color. {edge}</p>'
         f'<ul class="gallery weights">{items}</ul>',
     )
 
@@ -159,9 +159,9 @@ def reproduction(facts: RunFacts) -> str:
         )
     else:
         made_so_far = f"This run has made {facts.epochs_done} of {config['epochs']} epochs."
-        # The folder does not say why the run ended.
-        reason = "It was stopped, or an epoch made its cost or weights infinite or NaN."
-        network = f"<li>{made_so_far} {reason} Continue it:{_code('resume', facts.resume)}</li>"
+        # The folder does not say whether the run has ended, nor why.
+        reason = "It was stopped, or an epoch made its cost or weights infinite or NaN, or it is still training."
+        network = f"<li>{made_so_far} {reason} Once it has ended, continue it:{_code('resume', facts.resume)}</li>"
     return section(
         "reproduce",
         "How to repeat this run",

@@ -22,7 +22,7 @@ def text(value: object) -> str:
 
 def thing(facts: RunFacts) -> str:
     """Return the word for an image of the run's data set, such as "digit"."""
-    # jaxgd assumes that the images of a user's folder are digits.
+    # jaxgd assumes that the images of a user's own folder are digits.
     return DATASETS.get(facts.config["data"], Entry()).image
 
 
@@ -37,7 +37,7 @@ def class_name(facts: RunFacts, k: int) -> str:
 
 
 def number(quantity: str, value: float) -> str:
-    """Return a cost or an accuracy as text; a dash for NaN.
+    """Return a cost or an accuracy as text; a dash if it is infinite or NaN.
 
     >>> number("accuracy", 0.9244), number("cost", 0.0637457), number("cost", float("nan"))
     ('92.44%', '0.06375', '–')
