@@ -164,14 +164,24 @@ def test_the_page_follows_the_settings_of_the_run():
     """The page shows a curve for each record, the epoch of the best network, and the labels of the data files."""
     metrics = facts().metrics | {"sharpness": np.array([5.0, np.nan, 9.0]), "best_epoch": np.array([0.0, 1.0, 1.0])}
     metrics["gradient_norms"] = np.array([[1.0, 2.0], [0.5, 1.5], [0.1, 0.3]])
+    metrics["widths"] = np.arange(15.0).reshape(3, 5)
     settings = {"keep": "best", "patience": 1, "epochs": 9, "labels_from": 1, "record": ["sharpness"]}
     shown = facts(metrics=metrics, config=settings)
     text = Outline(run_page(shown)).text
-    for words in ("sharpness", "gradient norms", "epochs up to the best network", "3 → 8", "5 → none", "cd" * 32):
+    for words in (
+        "sharpness",
+        "gradient norms",
+        "epochs up to the best network",
+        "first 4 of 5 values",
+        "3 → 8",
+        "5 → none",
+        "cd" * 32,
+    ):
         assert words in text
     assert (shown.epochs_done, shown.best_epoch, shown.ended) == (2, 1, True)
     assert not facts(metrics=metrics, config=settings | {"patience": 2}).ended
     never = metrics | {"best_epoch": np.full(3, -1.0)}
+    assert "best network" not in Outline(run_page(facts(metrics=never, config=settings))).text
     assert [facts(metrics=never, config=settings | {"patience": n}).ended for n in (2, 3)] == [True, False]
     assert not facts(config={"epochs": 3}).ended
     assert "This run has made 2 of 3 epochs" in run_page(facts(config={"epochs": 3}))
@@ -242,10 +252,14 @@ def test_an_error_names_the_damaged_line_of_the_metrics(tmp_path, content, match
 
 def test_metrics_keep_their_columns_and_leave_out_half_a_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    rows = [{"epoch": 0, "cost": 1.5, "norms": [1.0, 2.0], "word": "x"}, {"epoch": 1, "cost": None, "norms": None}]
+    rows = [
+        {"epoch": 0, "cost": 1.5, "norms": [1.0, 2.0], "word": "x"},
+        {"epoch": 1, "cost": None, "norms": None, "late": 7},
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"epoch": 2, "co')
     got = read_metrics(path)
-    assert list(got) == ["epoch", "cost", "norms"]
+    assert list(got) == ["epoch", "cost", "norms", "late"]
+    np.testing.assert_array_equal(got["late"], [np.nan, 7])
     np.testing.assert_array_equal(got["cost"], [1.5, np.nan])
     np.testing.assert_array_equal(got["norms"], [[1.0, 2.0], [np.nan, np.nan]])
 

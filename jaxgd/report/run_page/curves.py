@@ -30,7 +30,7 @@ def curves(facts: RunFacts) -> str:
         return ""
     metrics, epochs = facts.metrics, facts.metrics["epoch"]
     charts, splits = [], [split for split in SPLITS if _has(facts, split)]
-    kept = facts.best_epoch if facts.config.get("keep") == "best" else None
+    kept = facts.kept_epoch
     for quantity, label in (("cost", "cost C"), ("accuracy", "accuracy")):
         lines = [
             Curve(split, metrics[column(split, quantity)]) for split in splits if column(split, quantity) in metrics
@@ -80,9 +80,12 @@ def _others(facts: RunFacts) -> list[str]:
         values = facts.metrics.get(name)
         if values is None:
             continue
-        rows = values.reshape(len(values), -1).T[: len(_SEVERAL)]
+        every = values.reshape(len(values), -1).T
+        rows = every[: len(_SEVERAL)]
         classes = _SEVERAL[: len(rows)] if len(rows) > 1 else ["other"]
         label = names.get(name, text(name.replace("_", " ")))
+        if len(every) > len(rows):
+            label += f", the first {len(rows)} of {len(every):,} values"
         lines = [Curve(*pair) for pair in zip(classes, rows, strict=True)]
         drawn = chart(label, facts.metrics["epoch"], lines)
         keys = "".join(f"<span>{_key(one)}{k}</span>" for k, one in enumerate(classes, 1)) if len(rows) > 1 else ""

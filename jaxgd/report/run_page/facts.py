@@ -80,6 +80,12 @@ class RunFacts(NamedTuple):
         return None if best is None or not np.isfinite(best[-1]) else int(best[-1])
 
     @property
+    def kept_epoch(self) -> int | None:
+        """The epoch of the network that the run keeps as its best; None if it keeps none, or if it is not known."""
+        best = self.best_epoch if self.config.get("keep") == "best" else None
+        return None if best is None or best < 0 else best
+
+    @property
     def ended(self) -> bool:
         """True if the run has made all of its epochs, or its patience has ended it."""
         done, best, patience = self.epochs_done, self.best_epoch, self.config.get("patience")

@@ -1,5 +1,6 @@
 """Read the metrics that a run has written."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def read_metrics(path: Path) -> dict[str, Float[np.ndarray, "epochs ..."]]:
     if not rows:
         raise ValueError("it is empty")
     columns = {}
-    for name in rows[0]:
+    for name in dict.fromkeys(itertools.chain.from_iterable(rows)):
         values = [row.get(name) for row in rows]
         shaped = next((value for value in values if value is not None), None)
         missing = [np.nan] * len(shaped) if isinstance(shaped, list) else np.nan

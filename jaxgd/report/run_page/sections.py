@@ -41,8 +41,8 @@ def figures(facts: RunFacts) -> str:
         if examined is None and "test_accuracy" in metrics:
             shown.append((number("accuracy", metrics["test_accuracy"][-1]), "test accuracy after the last epoch"))
         shown.append((f"{facts.epochs_done:,}", "epochs"))
-    if facts.best_epoch is not None and facts.config.get("keep") == "best":
-        shown.append((f"{facts.best_epoch:,}", "epochs up to the best network"))
+    if facts.kept_epoch is not None:
+        shown.append((f"{facts.kept_epoch:,}", "epochs up to the best network"))
     shown.append((f"{sum(layer.w.size + layer.b.size for layer in facts.network):,}", "weights and biases"))
     entries = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for value, label in shown)
     return f'<dl class="figures">{entries}</dl>'
