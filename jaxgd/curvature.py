@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jaxgd.errors import (
     RangeError,
     ShapeError,
-    describe,
     is_traced,
     largest_int,
     require_args,
@@ -23,10 +22,10 @@ from jaxgd.errors import (
     require_choice,
     require_count,
     require_key,
+    require_like,
     require_real,
     require_scalar,
     require_variables,
-    same_shapes,
     shown,
 )
 from jaxgd.mesh import control
@@ -68,9 +67,7 @@ def hessian_vector_product(cost: Cost, v: V, u: Tree, args: tuple[Any, ...] = ()
     for name, tree in (("v", v), ("u", u)):
         require_variables(who, name, tree)
     require_args(who, args)
-    if not same_shapes(v, u):
-        ours, theirs = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
-        raise ShapeError(f"{who}: u must be a tree like v, {ours}, with its shapes, got {theirs}.")
+    require_like(who, "u", u, "v", v)
     # Inside jax.shard_map, u may be equal on all devices while v is not.
     u = varying(tree_map(lambda x, y: jnp.asarray(y, jnp.result_type(x)), v, u), v)
 

@@ -343,10 +343,12 @@ def outline(tree: object) -> tuple[str, list[tuple[tuple[int, ...], str]]]:
     return str(structure), [(getattr(x, "shape", ()), str(dtype)) for x, dtype in zip(leaves, dtypes, strict=True)]
 
 
-def same_shapes(u: object, v: object) -> bool:
-    """Return True if two trees have the same structure and the same shapes."""
+def require_like(who: str, name: str, u: object, like: str, v: object, remedy: str = "") -> None:
+    """Raise ShapeError unless u has the structure and the shapes of v. The error names u `name`, and v `like`."""
     (structure_u, leaves_u), (structure_v, leaves_v) = outline(u), outline(v)
-    return structure_u == structure_v and [shape for shape, _ in leaves_u] == [shape for shape, _ in leaves_v]
+    if structure_u != structure_v or [shape for shape, _ in leaves_u] != [shape for shape, _ in leaves_v]:
+        expected, actual = (shown(jax.tree.map(describe, tree), str) for tree in (v, u))
+        raise ShapeError(f"{who}: {name} must be a tree like {like}, {expected}, got {actual}.\n{remedy}".rstrip())
 
 
 def is_traced(x: object) -> bool:

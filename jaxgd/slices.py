@@ -16,11 +16,10 @@ from jaxgd.errors import (
     require_args,
     require_count,
     require_key,
+    require_like,
     require_real,
     require_scalar,
     require_variables,
-    same_shapes,
-    shown,
 )
 from jaxgd.mesh.axes import automatic_axes
 from jaxgd.pytree import axpy, dot, norm, size, subtract, unit_vector, wide_dtype
@@ -161,9 +160,7 @@ def _two_trees(name: str, one: str, v: V, trees: tuple[Any, Any]) -> tuple[V, V]
         raise ShapeError(f"cost_slice: {name} must be two trees like v, got {describe(trees)}.")
     for tree in trees:
         require_variables("cost_slice", one, tree)
-        if not same_shapes(v, tree):
-            expected, actual = (shown(jax.tree.map(describe, tree), str) for tree in (v, tree))
-            raise ShapeError(f"cost_slice: {one} must be a tree like v, {expected}, got {actual}.")
+        require_like("cost_slice", one, tree, "v", v)
     return trees[0], trees[1]
 
 

@@ -29,10 +29,10 @@ from jaxgd.errors import (
     require_bool,
     require_callable,
     require_count,
+    require_like,
     require_rule,
     require_scalar,
     require_variables,
-    same_shapes,
     shown,
 )
 from jaxgd.mesh.axes import require_checked_axes, require_equal_cost
@@ -92,8 +92,8 @@ def require_problem(
     start: Any = v0
     if state is not None:
         require_state(WHO, state)
-        if v0 is not None and not same_shapes(v0, state.v):
-            raise ShapeError(f"{WHO}: v0 must have the shapes of the variables in state. Pass v0=None.")
+        if v0 is not None:
+            require_like(WHO, "v0", v0, "the variables in state", state.v, "Pass v0=None.")
         start = state.v
         require_same_rule(WHO, rule, state)
     require_args(WHO, args)

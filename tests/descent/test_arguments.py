@@ -125,6 +125,17 @@ BAD = {
         DtypeError,
         "state",
     ),
+    "v0 of other shapes than the state": (
+        lambda: minimize(
+            valley,
+            jnp.ones(3),
+            gradient_descent(0.1),
+            max_steps=1,
+            state=minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=0).state,
+        ),
+        ShapeError,
+        r"v0 must be a tree like the variables in state, float32\[2\], got float32\[3\]",
+    ),
     "unknown differentiate": (
         lambda: minimize(valley, jnp.ones(2), gradient_descent(0.1), max_steps=1, differentiate="magic"),
         RangeError,
