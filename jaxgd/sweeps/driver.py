@@ -100,8 +100,8 @@ def sweep(
         scheme: The first weights, "gaussian" (default) or "scaled", as in `init_network`.
         kernel: The backend, as for `train`. Default "auto".
         keep: The number of networks to save for each network size, as `network-….safetensors`: the best networks
-            that made all epochs. The last accuracy on the validation set decides, otherwise on the test set, otherwise
-            on the training set. Default 0.
+            with the outcome COMPLETED. The last accuracy on the validation set decides, otherwise on the test set,
+            otherwise on the training set. Default 0.
         part: (i, n) runs only part i of n, counted from 1, for jobs that share a folder and do not communicate. Join
             the parts with `merge_sweep`. By default all parts.
         memory: The memory in bytes for a group of networks. By default a quarter of the free memory of the machine or

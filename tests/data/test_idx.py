@@ -132,7 +132,7 @@ def test_a_changed_byte_never_changes_the_array(position, mask):
         path = Path(folder) / "x"
         path.write_bytes(ZIPPED[:position] + bytes([ZIPPED[position] ^ mask]) + ZIPPED[position + 1 :])
         try:
-            np.testing.assert_array_equal(read_idx(path), ARRAY)  # some bytes of a gzip header have no meaning
+            np.testing.assert_array_equal(read_idx(path), ARRAY)  # some bytes of a gzip header are ignored
         except DataError as error:
             assert str(path) in str(error)  # noqa: PT017
 
