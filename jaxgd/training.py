@@ -94,7 +94,8 @@ def train(
       schedule may skip updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
 
     For both, the cost is C without the term of `l2`. With `cross_entropy`, the limit is the larger of 10⁻³ and
-    2·out·eps, because right outputs within eps of 0 and 1 cost up to out·eps. In bfloat16 the latter is larger.
+    2·out·eps, because right outputs within eps of 0 and 1 cost up to out·eps. In bfloat16 and float16, or for many
+    outputs, the latter is larger.
 
     With `evaluate=False` and mini-batches, the outputs and the cost are unknown. The outcome then depends only on the
     weights: it is never SATURATED, and it may be UNCHANGED although the cost is near 0.
@@ -118,7 +119,7 @@ def train(
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
         eta: The learning rate η, one real number above 0; or a schedule, a function of the number of updates made
             before, from 0, such as optax's. The schedule's argument is traced, and its values must be 0 or more. With
-            `state`, the number of updates continues. A number is traced, so another value does not recompile;
+            `state`, the count of updates continues. A number is traced, so another value does not recompile;
             `jax.vmap` may sweep a number inside the schedule too. Required without an `optimizer`. With an `optimizer`,
             η is not used, and a warning says so.
         key: A JAX random key, such as jax.random.key(0), for the order of the examples. Ignored if `state` is given.
@@ -161,7 +162,7 @@ def train(
             limit.
         record: A dict from names to functions, whose values are recorded at every entry. A function takes the state,
             can be traced by JAX, and returns a number or an array of a fixed shape. `LayerGradientNorms()` and
-            `TrainingSharpness(every=k)` may stand for functions. The values become `history.records[name]`, with the
+            `TrainingSharpness(every=k)` may replace a function. The values become `history.records[name]`, with the
             entries as the first axis. After the end of a batch element they are NaN, or 0 for whole numbers. Passing a
             new function object triggers recompilation. Default: none.
         progress: True to show one line on stderr with the number of epochs, C, the accuracy and the time left; by
@@ -190,8 +191,9 @@ def train(
             has the wrong type.
         RangeError: If `epochs`, `batch_size`, `eta`, `l2` or `budget` is out of range, `kernel`, `precision` or an
             activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
-            another optimizer or to other activations. Also if a callback is given under jit or vmap, or vmap traces a
-            number inside the optimizer or the cost.
+            another optimizer or to other activations. Also if `keep`, `by` or `patience` needs validation
+            values that the run does not have. Also if a callback, `progress` or `donate` is given under jit or vmap, or
+            vmap traces a number inside the optimizer, the cost or a function of `record`.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 

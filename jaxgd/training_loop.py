@@ -245,8 +245,8 @@ def train_traced(
     def follow(best: Best | None, state: TrainState, entry: History, known: Array | bool = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
 
-    # If all elements of a vmapped batch share this count of epochs, `TrainingSharpness(every=k)` takes no time in the
-    # epochs that it leaves out.
+    # If all elements of a vmapped batch share this count of epochs, a record with `every` takes no time in the epochs
+    # that it leaves out.
     count = state.epoch if watch.record else None
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)

@@ -46,7 +46,7 @@ def upright(tmp_path):
 
 
 @pytest.mark.parametrize("in_files", [True, False], ids=["names of files", "name of the folder"])
-def test_emnist_in_a_name_requires_both_arguments_and_then_the_data_are_the_same(tmp_path, upright, in_files):
+def test_a_name_with_known_conventions_requires_both_arguments_and_gives_the_same_data(tmp_path, upright, in_files):
     folder = tmp_path / ("mine" if in_files else "EMNIST")
     folder.mkdir()
     write(folder, prefix="emnist-letters-" * in_files, labels_from=1, transpose=True)
