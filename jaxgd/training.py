@@ -111,10 +111,11 @@ def train(
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
-        data: A `Dataset`, or a pair (x, y) of training examples. x is (n, in) or images (n, height, width): bytes,
-            used as x/255, or floating point, cast to the network's dtype. A warning names floating-point inputs that
-            look unscaled: none is below 0, and the largest is at least 10. y is whole-number labels (n,) from 0 to
-            out − 1, or floating-point targets (n, out). The validation and test sets of a `Dataset` are only evaluated.
+        data: A `Dataset`, or a pair (x, y) of training examples, or the result of `jaxgd.mesh.place` for either. x is
+            (n, in) or images (n, height, width): bytes, used as x/255, or floating point, cast to the network's dtype.
+            A warning names floating-point inputs that look unscaled: none is below 0, and the largest is at least 10.
+            y is whole-number labels (n,) from 0 to out − 1, or floating-point targets (n, out). The validation and test
+            sets of a `Dataset` are only evaluated.
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
         eta: The learning rate η, one real number above 0; or a schedule, a function of the number of updates made

@@ -114,7 +114,7 @@ def require_part(part: object, networks: int) -> tuple[int, int]:
             f"sweep: part must be a pair such as (2, 8), got {describe(part)}.\nPass (2, 8) for part 2 of 8."
         )
     require_count("sweep", "the number of parts", part[1], most=networks)
-    require_count("sweep", f"the part of {part[1]}", part[0], most=int(part[1]))
+    require_count("sweep", "the first number in part", part[0], most=int(part[1]))
     return int(part[0]), int(part[1])
 
 

@@ -51,7 +51,7 @@ WHY = [
 
 
 @pytest.mark.parametrize("why", WHY)
-def test_the_cache_setting_stays_unchanged(settings, monkeypatch, tmp_path, why):
+def test_each_reason_leaves_the_cache_setting_unchanged(settings, monkeypatch, tmp_path, why):
     monkeypatch.setenv("HOME", str(tmp_path))
     before = None
     if why == "user's own folder":

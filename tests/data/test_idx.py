@@ -170,7 +170,7 @@ MANY = {
 
 
 @pytest.mark.parametrize("case", MANY)
-def test_many_members_take_linear_time(tmp_path, case):
+def test_many_members_and_long_padding_take_linear_time(tmp_path, case):
     content, expected = MANY[case]
     start = time.process_time()
     if expected is None:
