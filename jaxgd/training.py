@@ -1,4 +1,4 @@
-"""Train a network by gradient descent: epochs of mini-batches or of the full batch, each one compiled loop."""
+"""Train a network by gradient descent on mini-batches or on the full batch. Each epoch is one compiled loop."""
 
 import dataclasses
 import functools
@@ -94,14 +94,15 @@ def train(
       schedule may skip updates or end with a rate of 0, so UNCHANGED then means that no epoch changed a weight.
 
     For both, the cost is C without the term of `l2`. With `cross_entropy`, the limit is the larger of 10⁻³ and
-    2·out·eps, because right outputs within eps of 0 and 1 cost up to out·eps. In bfloat16 the second is larger.
+    2·out·eps, because right outputs within eps of 0 and 1 cost up to out·eps. In bfloat16 and float16, or for many
+    outputs, the latter is larger.
 
     With `evaluate=False` and mini-batches, the outputs and the cost are unknown. The outcome then depends only on the
-    weights: it is never SATURATED, and it is UNCHANGED even if the network is right.
+    weights: it is never SATURATED, and it may be UNCHANGED although the cost is near 0.
 
     Outside jit and vmap, `train` runs one compiled epoch after another. Under `jit` or `vmap` (over networks, η, keys
     or data) all epochs are one compiled loop. A batch element that stops early then keeps its network, and the rest of
-    the history is NaN.
+    its history is NaN.
 
     A network of 2²⁴ weights or more, which take W bytes, needs 4 W of memory, `network` included; 5 W for the full
     batch with a callback; and 2 W with `donate=True`. The activations of a chunk need up to about W/4 more, and a
@@ -110,17 +111,18 @@ def train(
 
     Args:
         network: The network to start from, for instance from `init_network`. Ignored if `state` is given.
-        data: A `Dataset`, or a pair (x, y) of training examples. x is (n, in) or images (n, height, width): bytes,
-            used as x/255, or floating point, cast to the network's dtype. A warning names floating-point inputs that
-            look unscaled: none is below 0, and the largest is at least 10. y is whole-number labels (n,) from 0 to
-            out − 1, or floating-point targets (n, out). The validation and test sets of a `Dataset` are only evaluated.
+        data: A `Dataset`, or a pair (x, y) of training examples, or the result of `jaxgd.mesh.place` for either. x is
+            (n, in) or images (n, height, width): bytes, used as x/255, or floating point, cast to the network's dtype.
+            A warning names floating-point inputs that look unscaled: none is below 0, and the largest is at least 10.
+            y is whole-number labels (n,) from 0 to out − 1, or floating-point targets (n, out). The validation and test
+            sets of a `Dataset` are only evaluated.
         epochs: The number of epochs to run in this call, 0 or more. A given `state` is trained for this many more.
         batch_size: Examples per mini-batch, 1 to n. None is the full batch: one update per epoch.
         eta: The learning rate η, one real number above 0; or a schedule, a function of the number of updates made
-            before, from 0, such as optax's. The schedule's argument is traced, and its values must be 0 or more. It
-            continues with `state`. Numbers are traced, so another value does not recompile; `jax.vmap` may sweep a
-            number inside the schedule too. Required without an `optimizer`. With one it is not used, and a warning says
-            so.
+            before, from 0, such as optax's. The schedule's argument is traced, and its values must be 0 or more. With
+            `state`, the count of updates continues. A number is traced, so another value does not recompile;
+            `jax.vmap` may sweep a number inside the schedule too. Required without an `optimizer`. With an `optimizer`,
+            η is not used, and a warning says so.
         key: A JAX random key, such as jax.random.key(0), for the order of the examples. Ignored if `state` is given.
         optimizer: An optax transformation with a learning rate of its own, in place of plain descent, the default.
             Passing a new optimizer object triggers recompilation, so create it once.
@@ -145,10 +147,10 @@ def train(
             float32 network of sigmoid neurons on the CPU, and inputs of bytes or float32. "cuda" is one kernel for an
             NVIDIA GPU: for plain mini-batch descent on the quadratic cost, a small float32 network of sigmoid neurons
             with one hidden layer, and inputs of bytes. "auto", the default, takes the fastest that can run on this
-            device with these shapes. Their results differ only by rounding.
+            device with these shapes. The results of the backends differ only by rounding.
         callback: A function that is called on the host as callback(state, entry), at the start and after every epoch.
-            The entry holds that epoch's numbers, one scalar per field of `History`. Return True to stop the run. Not
-            possible under jit or vmap.
+            The entry is a `History` of that epoch: one scalar per field, and the values of `record` in `records`.
+            Return True to stop the run. Not possible under jit or vmap.
         keep: The network of the result: "last" (default) for the one after the last epoch, or "best" for the best one
             on the validation examples. The network at the start counts too, so the result is never worse on them than
             the start. The first of equal networks is the best one. A value that is infinite or NaN is never the best.
@@ -156,14 +158,14 @@ def train(
             to the last epoch and holds the best network so far in `best`.
         by: The value that decides: the best network has the largest "accuracy" (default) or the smallest "cost" on the
             validation examples. Used only with `keep="best"` or `patience`.
-        patience: The number of epochs in a row without a new best one after which the run ends, 1 or more. The outcome
+        patience: The run ends after this many epochs in a row without a new best network, 1 or more. The outcome
             is then PATIENCE, unless the network is SATURATED or UNCHANGED. A continued run keeps counting. Default: no
             limit.
-        record: Values to record at every entry, as a dict of names. Each is a function of the state that JAX can trace
-            and that returns a number or an array of a fixed shape, or one of `LayerGradientNorms()` and
-            `TrainingSharpness(every=k)`. They become `history.records[name]`, with the entries as the first axis. After
-            the end of a batch element they are NaN, or 0 for whole numbers. Passing a new function object triggers
-            recompilation. Default: none.
+        record: A dict from names to functions, whose values are recorded at every entry. A function takes the state,
+            can be traced by JAX, and returns a number or an array of a fixed shape. `LayerGradientNorms()` and
+            `TrainingSharpness(every=k)` may replace a function. The values become `history.records[name]`, with the
+            entries as the first axis. After the end of a batch element they are NaN, or 0 for whole numbers. Passing a
+            new function object triggers recompilation. Default: none.
         progress: True to show one line on stderr with the number of epochs, C, the accuracy and the time left; by
             default False. It shows nothing if stderr is not a terminal. Not possible under jit or vmap.
         state: The state of an earlier run, `result.state`, to continue it. With the data and settings of that run, the
@@ -173,8 +175,8 @@ def train(
             among devices are then one chunk.
         donate: True to train in place, for networks that fill the memory. The run takes over the arrays of `network`,
             or of `state`, and JAX deletes them: a later use raises JAX's error about a deleted array. A callback must
-            not keep a state for the same reason. Each epoch writes over the weights before it. If an epoch is not
-            finite, the result is therefore the network after that epoch, with NOT_FINITE. step_norm, predicted and
+            not keep a state for the same reason. Each epoch overwrites the weights of the epoch before. If an epoch is
+            not finite, the result is therefore the network after that epoch, with NOT_FINITE. step_norm, predicted and
             actual are NaN, and the outcome is never UNCHANGED. Not possible under jit or vmap, where `jax.jit` has
             donate_argnums. Default False.
 
@@ -190,8 +192,9 @@ def train(
             has the wrong type.
         RangeError: If `epochs`, `batch_size`, `eta`, `l2` or `budget` is out of range, `kernel`, `precision` or an
             activation is unknown or cannot run here, the outputs do not fit `cross_entropy`, or the state belongs to
-            another optimizer or to other activations. Also if a callback is given under jit or vmap, or vmap traces a
-            number inside the optimizer or the cost.
+            another optimizer or to other activations. Also if `keep`, `by` or `patience` needs validation
+            values that the run does not have. Also if a callback, `progress` or `donate` is given under jit or vmap, or
+            vmap traces a number inside the optimizer, the cost or a function of `record`.
         DataError: If a label is not from 0 to out − 1, or an input or target is NaN or infinite. Values traced by jit
             or vmap are not checked.
 
@@ -297,7 +300,8 @@ def _run(
     batched = batched_over([examples.x for examples in ready.values()], (network, splits, rates, key, state))
     budget = objective.budget
     if budget is None:
-        # The rows of one chunk would lie on only a few devices, so each device computes all its rows at once.
+        # If the examples are divided among devices, the rows of a chunk would lie on only a few of them. So each device
+        # computes all its rows at once.
         budget = UNLIMITED if job.has_divided_examples() else budget_of(splits.train.x)
     objective = dataclasses.replace(objective, budget=budget, batched=batched)
     traced = any(map(is_traced, tree_leaves((network, splits, rates, key, state))))
@@ -337,7 +341,7 @@ def _run(
 
 
 def _shardings(network: Network, full_batch: bool, choice: Choice, replicated: NamedSharding) -> object:
-    """Return the shardings of a traced result: weights and gradients like the network, all others replicated."""
+    """Return the shardings of a traced result: weights and gradients like the network, all other arrays replicated."""
     like = jax.tree.map(lambda x: sharding_like(x, replicated), network)
     every: Any = replicated
     best = Best(like, every, every, every, choice.by) if choice.follows else None

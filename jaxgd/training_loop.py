@@ -51,7 +51,7 @@ def train_by_epoch(
 ) -> TrainResult:
     """Run one compiled epoch after another. In between, the host selects the best network and calls the callback."""
     together, choice, callback = spans_processes((state, splits)), watch.choice, watch.callback
-    # The compiled programs do not take the best network, so `keep` changes neither the programs nor the bits.
+    # The compiled programs do not take the best network, so `keep` changes neither the programs nor their rounding.
     best, state = state.best, state._replace(best=None)
     first, given = _in_place if config.lean else _packed, state
     state, numbers = first(start, state, splits, rates_of_epoch(rates, 0, epochs), config)
@@ -129,7 +129,7 @@ def _next(
         return run(epoch.advance, state, splits, rates, config)
     advanced, change, finite = _updated(state, splits, rates, config)
     if not kept:
-        # The next ∇C takes the memory of this ∇C. A run that returns to this state computes its ∇C again.
+        # The next ∇C takes the memory of this ∇C. If the run returns to this state, it computes this ∇C again.
         for x in tree_leaves(state.gradient):
             x.delete()
     cost, gradient, numbers = _evaluated(advanced, change, finite, splits, rates.decay, config)
@@ -232,7 +232,7 @@ def train_traced(
     known = jnp.asarray(finite & labels_fit)
 
     def unless(known: Array, entry: History, state: TrainState) -> History:
-        """Return the entry if it is known, otherwise NaN with the counts of epochs and updates."""
+        """Return the entry if it is known, otherwise one of NaN with the counts of epochs and updates."""
         empty = tree_map(blank, entry)
         empty = empty._replace(epoch=state.epoch, updates=epoch.updates(state.epoch, splits, config))
         return select(known, entry, empty)
@@ -245,7 +245,8 @@ def train_traced(
     def follow(best: Best | None, state: TrainState, entry: History, known: Array | bool = True) -> TrainState:
         return state._replace(best=followed(best, state, entry, choice.by, known) if choice.follows else None)
 
-    # If all elements of a vmapped batch share this count, epochs that `every` leaves out take no time for records.
+    # If all elements of a vmapped batch share this count of epochs, a record with `every` takes no time in the epochs
+    # that it leaves out.
     count = state.epoch if watch.record else None
     state = follow(None, state, first, known) if best is None else state._replace(best=best)
     first = unless(jnp.asarray(labels_fit), with_records(first, state, count), state)

@@ -16,8 +16,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_BROWSER = f"no browser in PATH: the tests of the page need one of {', '.join(NAMES)}"
-# The browser uses the descriptors 3 and 4. An extra process moves the pipes to them, because a fork of the tests' own
-# process, which has threads of JAX, could hang.
+# The browser expects its pipes at file descriptors 3 and 4. An extra process moves them there, because a fork of the
+# tests' own process, which has threads of JAX, could hang.
 _START = """
 import os, sys
 for fd, target in zip(map(int, sys.argv[1:3]), (3, 4)):
@@ -36,7 +36,7 @@ def executable():
 
 
 class Page:
-    """A page of the browser. `errors` has its errors and warnings, and `requests` the addresses that it asked for."""
+    """A page of the browser. `errors` has its exceptions and console messages, and `requests` its requested URLs."""
 
     def __init__(self, browser, session):
         self._browser, self._session = browser, session

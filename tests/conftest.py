@@ -20,7 +20,7 @@ collect_ignore = ["saving_job.py"]
 # Subprocesses must not read or write compiled programs in the home folder.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
-# A column (n, 1) against a row (n,) would silently become (n, n).
+# Otherwise the sum of a column (n, 1) and a row (n,) would silently become (n, n).
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Hypothesis draws the same examples in every run and stores none on disk, so that no test depends on chance. An example
@@ -39,9 +39,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("jaxgd")
 
-# Install the hook before the first import of jaxgd's modules, so no line above may import one. The command line
-# is excluded, because its parser reads the annotations of its dataclasses as written. A machine with a GPU may lack
-# beartype.
+# Install the hook that checks annotations before the first import of jaxgd's modules, so no line above may import one.
+# The command line is excluded, because its parser reads the annotations of its dataclasses as written. A machine with
+# a GPU may lack beartype.
 if importlib.util.find_spec("beartype"):
     _rooms = importlib.util.find_spec("jaxgd").submodule_search_locations
     jaxtyping.install_import_hook(
@@ -110,7 +110,7 @@ def compile_quickly():
         quick = "--xla_cpu_parallel_codegen_split_count=1"
         if jax.__version_info__ < (0, 11):
             # XLA's old emitters take half the time of its new ones. jaxlib 0.12 no longer has this flag, and XLA ends
-            # the process if it does not know a flag.
+            # the process at an unknown flag.
             quick += " --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
 
@@ -119,7 +119,8 @@ def keep_programs(config):
     """Store compiled programs in pytest's cache folder, so that a rerun compiles less.
 
     Each worker has its own folder, because JAX does not write its files atomically. Each kind of processor has its own
-    folder, because JAX's key does not include the kind. `pytest --cache-clear` deletes the folders.
+    folder, because the key of a program in JAX's cache does not include the kind. `pytest --cache-clear` deletes the
+    folders.
     """
     from jaxgd.cli.compiled import _processor_id
 

@@ -1,4 +1,4 @@
-"""Test functions of the literature, independent of jaxgd's own, with their reference figures."""
+"""Cost functions from the literature, independent of those in jaxgd, with their reference values."""
 
 import jax
 import jax.numpy as jnp

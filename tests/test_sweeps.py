@@ -218,7 +218,7 @@ def test_other_folders_and_data_are_refused(tmp_path):
         ({"batch_size": 31}, RangeError, "batch_size must be between 1 and 30"),
         ({"scheme": "book"}, RangeError, "scheme must be"),
         ({"kernel": "fast"}, RangeError, "sweep: kernel must be"),
-        ({"part": (3, 2), "folder": "x"}, RangeError, "the part of 2 must be between 1 and 2"),
+        ({"part": (3, 2), "folder": "x"}, RangeError, "the first number in part must be between 1 and 2"),
         ({"part": (1, 13), "folder": "x"}, RangeError, "the number of parts must be between 1 and 12"),
         ({"part": 2, "folder": "x"}, DtypeError, r"part must be a pair such as \(2, 8\)"),
         ({"part": (1, 2)}, RangeError, "part needs a folder"),

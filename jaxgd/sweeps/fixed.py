@@ -22,8 +22,9 @@ _ROWS = 100
 def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], examples: Examples) -> Bool[Array, ""]:
     """Return True only if no mini-batch of these examples can change a weight of network i of a batch.
 
-    The mean gradient of a mini-batch is at most the largest gradient g of a single example, element by element. An
-    update leaves v as it is if both v − 2ηg and v + 2ηg round to v. The factor 2 covers the rounding of the mean.
+    Element by element, the mean gradient of a mini-batch is in absolute value at most the largest gradient g of a
+    single example. No update changes a weight v if both v − 2ηg and v + 2ηg round to v. The factor 2 covers the
+    rounding of the mean.
 
     Args:
         network: The networks of the batch.
@@ -68,7 +69,8 @@ def is_fixed(network: Network, i: Int[Array, ""], eta: Float[Array, " width"], e
 def _error_bounds(network: Network, x: Array, y: Array) -> list[Array]:
     """Return bounds on the |δ| of each layer and example, which hold for the rounding of every backend.
 
-    dz and da are bounds on the rounding of z and a. Sums take absolute values, so that their own rounding is small.
+    dz and da are bounds on the rounding errors of z and a. They are sums of absolute values, whose own rounding errors
+    are relatively small.
     """
     dtype = network[-1].b.dtype
     limits = finfo(dtype)

@@ -23,7 +23,7 @@ _LONGEST = 2**19  # bytes of sweep.json
 
 
 class SweepFolder:
-    """The folder of a sweep, with the content of sweep.json. Its "settings" identify the sweep."""
+    """The folder of a sweep, with the content of sweep.json, whose "settings" identify the sweep."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -140,7 +140,7 @@ class SweepFolder:
         return self._table(self.path / "table.parquet", self._id, "the groups are joined again")
 
     def complete(self, table: Any, kept: list[Path]) -> None:
-        """Write the table of the whole sweep, and remove all saved networks except the kept ones."""
+        """Write the table of the whole sweep. Remove the groups' states, and all networks that are not in `kept`."""
         with writing(self.path):
             for path in {*self.path.glob("network-*.safetensors"), *self.path.glob("groups/*/state.safetensors")}:
                 if path not in kept:

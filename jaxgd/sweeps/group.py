@@ -29,8 +29,8 @@ COLUMNS = (
     *("cost", "accuracy", "validation_cost", "validation_accuracy", "test_cost", "test_accuracy"),
     "step_norm",
 )
-# When networks have ended, a smaller program for the others is compiled if it saves more multiplications of the forward
-# pass than this. They take about two seconds on a CPU, as long as a compilation.
+# After networks have ended, a smaller program for the others is compiled if it saves more multiplications of forward
+# passes than this. This many take about two seconds on a CPU, as long as a compilation.
 _WORTH = 3e9
 # The placement of arrays on several devices: a part of the networks on each device, or the same data on each device.
 _NETWORKS, _SAME = P("networks"), P()  # type: ignore[no-untyped-call]
@@ -47,7 +47,8 @@ class Progress(NamedTuple):
         still: True for each network that the last epoch left unchanged, (networks,).
         ended: True for each network whose training has ended, (networks,).
         members: The network at each index of the batch, (width,).
-        batch: The arrays of all networks by name: weights, key, cost and, in full-batch training, the gradient.
+        batch: The arrays of the networks in `members`, by name: weights, key, cost and, in full-batch training, the
+            gradient.
     """
 
     epoch: int
@@ -103,9 +104,9 @@ def advance(
         progress: The first networks, or the state at which an earlier call stopped.
         splits: The examples.
         config: The static configuration of an epoch.
-        after_epoch: A function that is called after each epoch. Its arguments are the sum over the networks of the
-            epochs done, where an ended network counts as if it had made all epochs, and a function that returns the
-            state. It returns True to stop.
+        after_epoch: A function that is called as after_epoch(done, now) after the first evaluation and after each
+            epoch. `done` is the number of epochs done, summed over the networks; a network that has ended counts as if
+            it had made all epochs. `now()` returns the state. `after_epoch` returns True to stop.
 
     Returns:
         The state at the end.
@@ -146,7 +147,7 @@ def advance(
         unchanged = at[same[at] & ~still[members[at]] & np.isin(reached[at], (Reason.UNCHANGED, Reason.SATURATED))]
         still[members[at]] = same[at]
         for i in unchanged if k < epochs else ():
-            # With the full batch, the next update of an unchanged network would be the same again.
+            # With the full batch, the next update would be the same one, so an unchanged network never changes again.
             ended[members[i]] = config.batch_size is None or bool(is_fixed(state.network, i, rates, splits.train))
         active = at[~ended[members[at]]]
         width = _width(len(active), group.width)

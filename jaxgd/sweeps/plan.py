@@ -20,8 +20,8 @@ from jaxgd.errors import (
     shown,
 )
 
-# Largest number of networks per group and device. Larger groups do not train faster on a CPU, and processes and parts
-# need several groups to share.
+# Largest number of networks per group and device. Larger groups do not train faster on a CPU, and a sweep is divided
+# among processes, or into parts, by whole groups.
 _MOST = 128
 # A row takes about 100 bytes in memory.
 _MOST_ROWS = 10**9
@@ -95,7 +95,7 @@ def require_points(sizes: object, eta: object, seeds: object, epochs: int, dtype
         if twice := [value for value, times in collections.Counter(each).items() if times > 1]:
             raise RangeError(
                 f"sweep: {name} must hold different values{note}, got {shown(twice[0], str)} more than once.\n"
-                "Leave one out."
+                "Pass each value once."
             )
     return Points(tuple(widths), tuple(map(float, rates)), tuple(each_seed))
 
@@ -110,9 +110,11 @@ def require_part(part: object, networks: int) -> tuple[int, int]:
     if part is None:
         return 1, 1
     if not isinstance(part, tuple | list) or len(part) != 2:
-        raise DtypeError(f"sweep: part must be a pair such as (2, 8), got {describe(part)}.\nPass (2, 8) for 2 of 8.")
+        raise DtypeError(
+            f"sweep: part must be a pair such as (2, 8), got {describe(part)}.\nPass (2, 8) for part 2 of 8."
+        )
     require_count("sweep", "the number of parts", part[1], most=networks)
-    require_count("sweep", f"the part of {part[1]}", part[0], most=int(part[1]))
+    require_count("sweep", "the first number in part", part[0], most=int(part[1]))
     return int(part[0]), int(part[1])
 
 

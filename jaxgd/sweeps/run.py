@@ -42,7 +42,7 @@ def run_groups(
     from tqdm import tqdm
 
     mine = groups[jax.process_index() :: process_count()]
-    # If the same sweep is started a second time, it fails at once, because the first group stays locked to the end.
+    # A second start of the same sweep fails at once, because the first group stays locked to the end.
     with _locked(store, mine[:1]):
         known = {group.number: store.table_of(group) if store else None for group in mine}
         due = [group for group in mine if known[group.number] is None]
@@ -78,7 +78,7 @@ def _run(
     bar: Any,
     stop: Callable[[], bool] | None,
 ) -> tuple[Any | None, bool]:
-    """Run a group. Return its table and False, or None and True if `stop` ended it."""
+    """Run a group. Return its table, and True if `stop` ended it. If `stop` ended it at once, the table is None."""
     if stop is not None and stop():
         return None, True
     first: int = bar.n

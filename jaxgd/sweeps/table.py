@@ -28,7 +28,7 @@ class Sweep:
         table: A `pyarrow.Table` with one row per network and epoch, in the order of sizes, eta, seed and epoch. Its
             columns are sizes, such as "784-30-10", eta, seed, epoch, cost, accuracy, validation_cost,
             validation_accuracy, test_cost, test_accuracy, step_norm and outcome. The outcome is the name of the
-            `Reason` of the network, the same in all of its rows. STOPPED means that `stop` ended it.
+            `Reason` of the network, the same in all of its rows. STOPPED means that `stop` ended its training.
         networks: The paths of the networks that `keep` has saved, grouped by sizes, the best first.
         folder: The folder of the sweep. None if nothing was written.
         kernel: The backend that ran the epochs, and the reason for it, by sizes.
@@ -129,9 +129,9 @@ def read_table(path: Path, sweep: str) -> Any | None:
 def best(last: Any, keep: int) -> list[tuple[str, float, int]]:
     """Return the sizes, η and seed of the networks to keep, from the last row of each network.
 
-    They are the best `keep` networks of each network size with the outcome COMPLETED. The accuracy on the validation
-    set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between equal
-    accuracies.
+    They are the best `keep` networks of each network size among those with the outcome COMPLETED. The accuracy on the
+    validation set decides, otherwise on the test set, otherwise on the training set. The lower cost decides between
+    equal accuracies.
     """
     names: list[str] = last.column_names
     column = {name: np.asarray(last.column(name).to_pylist()) for name in names}

@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_signal_is_ignored():
-    """Restore the default handlers of ignored signals, because the command would ignore them too.
+    """Restore the default handlers of ignored signals, because the command leaves ignored signals ignored.
 
     A shell script ignores SIGINT for its background jobs, and nohup ignores SIGHUP.
     """

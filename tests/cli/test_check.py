@@ -294,7 +294,7 @@ COUNTS = {
         "4 cases: 1 right, 1 could not run, 2 skipped",
         [NEEDS_SHAPE, NEEDS_POINT],
     ),
-    "all five, strict": (
+    "all five outcomes, strict": (
         RIGHT + WRONG + UNDECIDED + BROKEN + PARAMETERS,
         ["--strict"],
         1,
@@ -344,7 +344,7 @@ def test_two_files_share_one_summary(jaxgd):
 
 
 def test_a_file_imports_from_its_own_folder(jaxgd, tmp_path):
-    """The folder is first on the import path only while the file runs. The module's name is unique."""
+    """The folder is first on the import path only while the file runs. The file's module has a unique name."""
     write("scale = 2.0", "sub/settings_of_the_test.py")
     write(
         """
@@ -475,7 +475,7 @@ def test_an_interrupt_returns_status_130(jaxgd):
 
 MISUSE = {
     "no file": (["absent.py"], "'absent.py' is not a file"),
-    "no file with a case": (["absent.py::check_x"], "'absent.py' is not a file"),
+    "a case in no file": (["absent.py::check_x"], "'absent.py' is not a file"),
     "a folder": (["."], "'.' is not a file"),
     "no path": (["::check_x"], "is not a file"),
     "no Python": (["notes.txt"], "Its name must end in .py"),

@@ -51,7 +51,7 @@ WHY = [
 
 
 @pytest.mark.parametrize("why", WHY)
-def test_the_cache_setting_stays_unchanged(settings, monkeypatch, tmp_path, why):
+def test_each_reason_leaves_the_cache_setting_unchanged(settings, monkeypatch, tmp_path, why):
     monkeypatch.setenv("HOME", str(tmp_path))
     before = None
     if why == "user's own folder":
@@ -80,7 +80,7 @@ def test_the_cache_setting_stays_unchanged(settings, monkeypatch, tmp_path, why)
 
 @pytest.mark.slow
 def test_stored_programs_give_the_same_bits(tmp_path):
-    """With damaged programs or unreadable entries, JAX warns and the bits stay the same."""
+    """If stored programs are damaged or unreadable, JAX warns, and the bits stay the same."""
     environment = os.environ | {"HOME": str(tmp_path), "JAX_ENABLE_COMPILATION_CACHE": "true"}
 
     def run(name, warning=""):

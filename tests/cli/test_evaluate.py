@@ -108,7 +108,7 @@ def test_the_figure_is_written(jaxgd, run_folder):
 
 
 @pytest.mark.bad_input
-def test_images_of_another_size_name_the_run_and_the_images(jaxgd, run_folder):
+def test_the_error_for_images_of_another_size_names_the_run_and_the_data(jaxgd, run_folder):
     """The command has no option --sizes, so its message must not name it."""
     Path("mine").mkdir()
     for part in ("train", "test"):

@@ -24,7 +24,10 @@ def finish(process):
 
 
 def kill_and_resume(tmp_path, *, epochs, kills, seed):
-    """Kill and resume a run at random times, and compare it with one without kills. Return the epochs at each kill."""
+    """Kill and resume a run at random times, and compare it with a run without kills.
+
+    Return the number of recorded epochs at each kill.
+    """
     every = ("--checkpoint-every", "1")
     new = (*every, "--epochs", str(epochs), "--seed", "3", "--run-dir")
     began = time.monotonic()

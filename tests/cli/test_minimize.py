@@ -14,7 +14,7 @@ from jaxgd.rules.entry import Entry, Hyperparam
 from jaxgd.rules.registry import RULES
 
 
-def test_rosenbrock_prints_the_known_figures(jaxgd):
+def test_rosenbrock_prints_the_known_numbers(jaxgd):
     answer = jaxgd("minimize", "rosenbrock", "--start", -1.2, 1, "--eta", 1e-3, "--max-steps", 10_000)
     assert answer.status == 0
     assert answer.err == ""
@@ -53,7 +53,7 @@ SPEC = RuleSpec("sign_step", build)
 """
 
 
-def test_a_rule_of_one_file_and_one_entry_reaches_minimize_and_the_command(jaxgd, tmp_path, monkeypatch):
+def test_one_file_and_one_entry_add_a_rule_to_minimize_and_to_the_command(jaxgd, tmp_path, monkeypatch):
     """An entry in RULES adds the rule to --rule and to `jaxgd.rules`, and its new hyperparameter to the options."""
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
@@ -90,7 +90,7 @@ def test_divergence_returns_status_1(jaxgd):
     assert "the lowest cost was C = 2 at (1, 1)" in answer.out
 
 
-def test_a_target_stops_early_and_no_stop_makes_all_steps(jaxgd):
+def test_the_option_target_stops_early_and_no_stop_makes_all_steps(jaxgd):
     answer = jaxgd("minimize", "valley", "--eta", 0.1, "--target", 1e-8)
     assert "the cost reached its target" in answer.out
     assert "after 43 updates" in answer.out  # 2 · 0.64⁴³ < 1e-8 < 2 · 0.64⁴²
@@ -99,7 +99,7 @@ def test_a_target_stops_early_and_no_stop_makes_all_steps(jaxgd):
 
 
 @pytest.mark.parametrize(("eta", "crossing"), [(1.1, True), (0.9, False)])
-def test_sharpness_reports_the_crossing_of_the_threshold(jaxgd, eta, crossing):
+def test_sharpness_reports_a_lambda_max_above_the_threshold(jaxgd, eta, crossing):
     """λ_max is 2 everywhere in the valley, and 2/η is 1.8 or 2.2."""
     answer = jaxgd("minimize", "valley", "--eta", eta, "--max-steps", 40, "--sharpness")
     assert "2/η" in answer.out
@@ -198,7 +198,7 @@ def test_figures_are_written(jaxgd, tmp_path, name):
     content = (tmp_path / f"valley.{ending}").read_bytes()
     assert len(content) > 10_000
     assert {"png": b"\x89PNG", "svg": b"<svg", "html": b"Plotly.newPlot"}[ending] in content
-    if ending != "png":  # matplotlib keeps the words of an SVG file as comments
+    if ending != "png":  # matplotlib writes the words of an SVG figure as comments too
         assert b"known minimum" in content
         assert b"): converged after " in content
     assert not list(tmp_path.glob(".*"))

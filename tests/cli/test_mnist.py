@@ -13,7 +13,7 @@ MAIN = "import sys; from jaxgd.cli import main; sys.exit(main())"
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["10", "full"])
 def test_training_on_mnist_needs_less_than_1200_megabytes(genuine_mnist, tmp_path, batch_size):
-    # `resource` reports the maximum over all child processes, so a process in between has only this one child.
+    # `resource` reports the maximum over all child processes, so an extra process has the training as its only child.
     measured = (
         "import resource, subprocess, sys\n"
         "done = subprocess.run(sys.argv[1:])\n"
@@ -34,5 +34,5 @@ def test_training_on_mnist_needs_less_than_1200_megabytes(genuine_mnist, tmp_pat
     assert int(kilobytes) < 1.2e6
     if batch_size == "10":
         assert correct[0] < correct[1]
-        # After this epoch, the book's best run of three has 9,295 right answers; the median of 20 seeds is 9,210.
+        # After epoch 1, the book's best run of three has 9,295 right answers; the median of 20 seeds is 9,210.
         assert correct[1] > 9000

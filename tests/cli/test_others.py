@@ -63,7 +63,7 @@ def test_a_bad_picture_does_not_cancel_the_others(jaxgd, run_folder):
     assert jaxgd("predict", "run", "absent.png")[:2] == (1, "")
 
 
-def test_a_damaged_run_folder_is_named(jaxgd, run_folder):
+def test_a_damaged_file_of_a_run_folder_is_reported(jaxgd, run_folder):
     network = Path("run/network.safetensors")
     network.write_bytes(network.read_bytes()[:100])
     assert "network.safetensors is damaged" in jaxgd("evaluate", "run").err
@@ -166,7 +166,7 @@ for command in sys.argv[1:]:
 def test_help_takes_less_than_a_second_without_jax():
     """The limit of one second is processor time, which does not depend on other processes.
 
-    The first command's second includes the start of Python.
+    The time of the first command includes the start of Python.
     """
     done = subprocess.run([sys.executable, "-c", HELP, *COMMANDS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -269,7 +269,7 @@ ENCODINGS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_output_is_readable_in_every_encoding(jaxgd, monkeypatch, encoding):
-    """The name of a file that is not UTF-8 keeps its bytes on stdout."""
+    """A file name that is not UTF-8 keeps its bytes on stdout."""
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
 
     def run(*argv):

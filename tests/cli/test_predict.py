@@ -14,7 +14,7 @@ from jaxgd.data.image import Digit, Picture
 
 @pytest.fixture
 def pictures(run_folder):
-    """Write pictures of strokes on light paper: a one, two ones, and a one at the edge of the picture."""
+    """Write three pictures on light paper: one stroke, two strokes, and a stroke at the edge of the picture."""
     for name, strokes in {
         "one": [(100, 40, 110, 160)],
         "two": [(160, 40, 170, 160), (60, 50, 70, 150)],

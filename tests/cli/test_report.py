@@ -102,7 +102,7 @@ def change_data():
     ],
     ids=["checkpoints", "metrics", "bad metrics", "data", "other data"],
 )
-def test_a_missing_part_is_noted_in_the_page_and_on_standard_error(jaxgd, run_folder, damage, note, lacking):
+def test_a_missing_or_damaged_part_is_noted_in_the_page_and_on_standard_error(jaxgd, run_folder, damage, note, lacking):
     damage()
     answer = jaxgd("report", "run")
     assert answer.status == 0

@@ -54,7 +54,7 @@ def test_a_signal_at_any_moment_ends_the_command_with_one_line(tmp_path, name):
         run = tmp_path / str(i)
         process = start("train", "--no-progress", "--epochs", 10**6, "--run-dir", run)
         time.sleep(0.4 * (i + rng.random()))
-        if i == 9:  # on a busy machine, four seconds may not be enough
+        if i == 9:  # on a busy machine, the first epochs may take more than four seconds
             wait_for(lambda run=run: has_rows(run), process)
         process.send_signal(number)
         status, lines = lines_of(process)
@@ -68,7 +68,7 @@ def test_a_signal_at_any_moment_ends_the_command_with_one_line(tmp_path, name):
 
 
 def test_the_second_signal_does_not_wait_for_the_epoch(tmp_path):
-    """The main thread runs C++ during the whole epoch, so it cannot handle the first signal earlier."""
+    """The main thread runs C++ during the whole epoch, so it cannot handle the first signal before the epoch ends."""
     process = start(
         "train", "--kernel=xla", "--batch-size", 1, "--sizes", 64, 2000, 2000, 10, "--run-dir", tmp_path / "run"
     )
@@ -88,7 +88,7 @@ def test_the_second_signal_does_not_wait_for_the_epoch(tmp_path):
 
 
 def test_a_signal_that_arrives_twice_saves_the_run(tmp_path):
-    """`timeout` sends SIGTERM to the process and to its group."""
+    """`timeout` sends SIGTERM to the process and to its group, so the process receives it twice."""
     process = start("train", "--epochs", 10**6, "--run-dir", tmp_path / "run")
     wait_for(lambda: has_rows(tmp_path / "run"), process)
     process.send_signal(signal.SIGTERM)

@@ -42,7 +42,7 @@ def test_a_sweep_prints_a_line_per_eta_and_continues_with_the_same_command(jaxgd
 
 
 def test_ctrl_c_saves_and_prints_the_command_that_continues(jaxgd, monkeypatch):
-    """The folder has a default name with the time, so the printed command names it."""
+    """The default folder has the time in its name, so the printed command names the folder."""
     from jaxgd.sweeps import group
 
     real = group._step

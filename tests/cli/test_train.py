@@ -115,7 +115,7 @@ def test_resume_continues_bit_for_bit(jaxgd):
     assert Path("parts", "metrics.jsonl").read_bytes() == Path("whole", "metrics.jsonl").read_bytes()
 
 
-def test_a_resumed_run_keeps_its_budget_and_records_no_gradient_norm_again(jaxgd, monkeypatch):
+def test_a_resumed_run_keeps_its_budget_and_the_option_no_gradient_norm(jaxgd, monkeypatch):
     """Another version of jaxgd may have another memory budget, which changes the order and the rounding of sums."""
     real, budgets = training.train, []
 
@@ -184,7 +184,7 @@ def test_resume_with_other_versions_names_them(jaxgd, run_folder, monkeypatch):
     assert f"results may differ from an uninterrupted run: jax was {jax.__version__}, now 9.9\n" in answer.err
 
 
-def test_resume_without_a_checkpoint_restarts_the_run(jaxgd, run_folder):
+def test_resume_without_checkpoints_and_network_restarts_the_run(jaxgd, run_folder):
     whole = Path("run", "network.safetensors").read_bytes()
     shutil.rmtree("run/checkpoints")
     Path("run/network.safetensors").unlink()
@@ -197,7 +197,7 @@ def test_resume_without_a_checkpoint_restarts_the_run(jaxgd, run_folder):
     assert len(rows()) == 3
 
 
-def test_a_run_whose_checkpoints_are_gone_is_not_started_again(jaxgd, run_folder):
+def test_resume_without_checkpoints_but_with_a_network_is_refused(jaxgd, run_folder):
     shutil.rmtree("run/checkpoints")
     before = Path("run/network.safetensors").read_bytes(), len(rows())
     answer = jaxgd("train", "--resume", "run", "--epochs", 3)
@@ -313,7 +313,7 @@ def test_a_closed_output_saves_and_stops(jaxgd, monkeypatch):
     assert len(rows()) == 3
 
 
-def test_divergence_returns_status_1_and_keeps_the_last_network(jaxgd, run_folder, monkeypatch):
+def test_divergence_returns_status_1_and_keeps_the_last_finite_network(jaxgd, run_folder, monkeypatch):
     """The test fakes an overflow in the third epoch, because sigmoids and the quadratic cost never overflow."""
     real = epoch.advance
 
@@ -402,7 +402,7 @@ def test_plot_writes_the_figure(jaxgd, suffix, monkeypatch):
         np.testing.assert_allclose(rate.get_ydata(), 100 * (1 - right), rtol=1e-5)
 
 
-def test_the_best_network_is_kept_and_a_resumed_run_goes_on(jaxgd):
+def test_the_best_network_is_kept_also_by_a_resumed_run(jaxgd):
     """A resumed run, an uninterrupted one and the library agree bit for bit, also in the records and the last epoch."""
     options = ("--eta", 6, "--keep", "best", "--by", "cost", "--patience", 2, "--record", "gradient-norms")
     options += ("--record-every", 2)
@@ -502,7 +502,7 @@ MISUSE = {
     "folder of data sets for digits": (["--data-dir", "."], "--data-dir must be left out, because digits comes with"),
     "folder of data sets for a folder": (["--data", "./mine", "--data-dir", "."], "because ./mine is a folder of its"),
     "resume digits in a folder of data sets": (["--resume", "run", "--data-dir", "."], "must be left out"),
-    "a run folder that is no UTF-8": (["--run-dir", "\udcff"], "--run-dir must be a path in UTF-8, got "),
+    "a run folder whose name is not UTF-8": (["--run-dir", "\udcff"], "--run-dir must be a path in UTF-8, got "),
     "plot into a folder": (["--plot", "run/folder.png", "--run-dir", "x"], "--plot must be a file, got the folder run"),
     "checkpoints never": (["--checkpoint-every", 0], "at least 1"),
     "patience 0": (["--patience", 0], "--patience must be at least 1, got 0"),

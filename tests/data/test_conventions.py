@@ -1,4 +1,4 @@
-"""Labels that do not count from 0 and transposed images give a warning or an error, and arguments correct them."""
+"""Labels that do not start at 0, or transposed images, give a warning or an error. Arguments correct the data."""
 
 import warnings
 
@@ -46,7 +46,7 @@ def upright(tmp_path):
 
 
 @pytest.mark.parametrize("in_files", [True, False], ids=["names of files", "name of the folder"])
-def test_named_conventions_need_both_arguments_and_then_give_the_same_data(tmp_path, upright, in_files):
+def test_a_name_with_known_conventions_requires_both_arguments_and_gives_the_same_data(tmp_path, upright, in_files):
     folder = tmp_path / ("mine" if in_files else "EMNIST")
     folder.mkdir()
     write(folder, prefix="emnist-letters-" * in_files, labels_from=1, transpose=True)
@@ -107,8 +107,8 @@ def test_upright_digits_of_mnist_give_no_warning_and_transposed_ones_do(genuine_
 
 
 def test_other_images_are_not_taken_for_digits(seed):
-    """Digits with permuted labels, turned and mirrored digits, random blots, blank images, and images that are not
-    square give no warning, upright or transposed."""
+    """Digits with permuted labels, rotated and mirrored digits, symmetric images, random blots, blank images, images
+    that are not square, and nine of the ten digits give no warning, upright or transposed."""
     rng, (images, labels) = np.random.default_rng(seed), load_dataset("digits").train
     blots = np.repeat(rng.integers(0, 256, (10, 3, 3)).repeat(3, 1).repeat(3, 2), 5, 0).astype(np.uint8)
     others = [
@@ -142,7 +142,7 @@ def test_invalid_arguments_are_refused(tmp_path, arguments, error, match):
         load_idx(tmp_path, **arguments)
 
 
-def test_named_data_sets_refuse_both_arguments():
+def test_named_data_sets_refuse_labels_from_and_transpose():
     for given in ({"labels_from": 0}, {"transpose": False}):
         with pytest.raises(RangeError, match="'digits' has labels from 0 and upright images"):
             load_dataset("digits", **given)

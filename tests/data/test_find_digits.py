@@ -266,7 +266,7 @@ def test_a_picture_of_many_dots_is_refused(rows):
 
 @pytest.mark.parametrize("gap", [4, 16])
 def test_a_thousand_shapes_take_less_than_5_seconds(gap):
-    """Close rows (gap 4) merge in many rounds. For distant rows, all pairs are compared; a loop would take 20 s."""
+    """Close rows (gap 4) merge in many rounds. With distant rows, all pairs are compared; a Python loop takes 20 s."""
     gray = np.full((60 + 31 * (30 + gap), 60 + 32 * 46), 255, np.uint8)
     for row in range(31):
         for column in range(32):

@@ -132,7 +132,7 @@ def test_a_changed_byte_never_changes_the_array(position, mask):
         path = Path(folder) / "x"
         path.write_bytes(ZIPPED[:position] + bytes([ZIPPED[position] ^ mask]) + ZIPPED[position + 1 :])
         try:
-            np.testing.assert_array_equal(read_idx(path), ARRAY)  # some bytes of a gzip header have no meaning
+            np.testing.assert_array_equal(read_idx(path), ARRAY)  # some bytes of a gzip header are ignored
         except DataError as error:
             assert str(path) in str(error)  # noqa: PT017
 
@@ -170,7 +170,7 @@ MANY = {
 
 
 @pytest.mark.parametrize("case", MANY)
-def test_many_members_take_linear_time(tmp_path, case):
+def test_many_members_and_long_padding_take_linear_time(tmp_path, case):
     content, expected = MANY[case]
     start = time.process_time()
     if expected is None:
