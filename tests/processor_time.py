@@ -50,7 +50,7 @@ def over_budget(seconds, covered=False):
 
 
 class ProcessorTime:
-    """A pytest plugin that stores the processor seconds of a test phase in the report of the phase, which xdist collects."""
+    """A pytest plugin that stores the processor seconds of a test phase in the report that xdist passes on."""
 
     def __init__(self, config):
         self.config = config
