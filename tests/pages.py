@@ -20,7 +20,7 @@ COMMANDS_PAGE = ROOT / "docs/commands.md"
 # The build of the site writes docs/index.md from README.md.
 PAGES = (README, ROOT / "examples/README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}))
 COMMANDS = ("train", "sweep", "evaluate", "predict", "report", "minimize", "check", "info")
-# Columns of the help in docs/commands.md.
+# The width of the help texts in docs/commands.md, in columns.
 WIDTH = 86
 
 FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
@@ -46,7 +46,7 @@ def command_lines(text):
     """Return the words of each jaxgd command in the shell blocks of a page, without the word jaxgd."""
     lines = [line for _, language, content in blocks(text) if language == "sh" for line in content.splitlines()]
     commands = [command for line in lines for command in re.split(r"&&|\|", line.split(" #")[0])]
-    # The value of a variable, such as the number of a task, is not known.
+    # The values of shell variables, such as the number of a task, are unknown, so 1 replaces each of them.
     words = [shlex.split(re.sub(r"\$\w+", "1", command).removeprefix("uv run --no-sync ")) for command in commands]
     return [argv[1:] for argv in words if argv[:1] == ["jaxgd"]]
 

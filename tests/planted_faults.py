@@ -775,7 +775,7 @@ FAULTS = (
 
 
 def room_of(fault):
-    """Return the part of jaxgd/ that a fault is in."""
+    """Return the room that a fault is in: a module or a package of jaxgd/."""
     return fault.file.split("/")[0].removesuffix(".py")
 
 
@@ -792,7 +792,7 @@ def build(fault):
 
 
 def plant(fault, tests):
-    """Plant a fault, run the tests, and undo the fault. Return the first failed test, or the reason for no failure."""
+    """Plant a fault, run the tests, and undo the fault. Return the first failed test, or None with the reason."""
     path = ROOT / "jaxgd" / fault.file
     source = path.read_text(encoding="utf-8")
     if source.count(fault.right) == 0:

@@ -1,7 +1,8 @@
 """Count the processor time of the tests in each room, and compare it with a budget.
 
 Here, a room is a group of test folders. `JAXGD_TEST_BUDGET=1` fails the run if a room takes more than 1.5 times its
-budget. `JAXGD_TEST_SECONDS=FILE` writes the seconds of each test to a JSON file, the most expensive first.
+budget. `JAXGD_TEST_SECONDS=FILE` writes the processor seconds of each test to a JSON file, the most expensive
+first.
 """
 
 import collections
@@ -49,7 +50,7 @@ def over_budget(seconds, covered=False):
 
 
 class ProcessorTime:
-    """A pytest plugin that stores the processor seconds of a test phase in its report, which xdist sends on."""
+    """A pytest plugin that stores the processor seconds of a test phase in the report that xdist passes on."""
 
     def __init__(self, config):
         self.config = config

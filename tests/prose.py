@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SUFFIXES = (".py", ".h", ".cc", ".cu", ".c", ".md")
-# The file with the ceilings: the number of marked clauses allowed in a file that has more than the usual share.
+# The ceilings: for each file with more marked clauses than `allowed` returns, the number that the file may have.
 CEILINGS = Path(__file__).with_name("prose_ceilings.json")
 SHARE = 0.03
 
@@ -128,13 +128,13 @@ def files():
 
 
 def room_of(path):
-    """Return the room of a file: its folder under the root, and inside jaxgd/ the module or folder."""
+    """Return the room of a file: its folder under the root, inside jaxgd/ its module or folder, in the root "pages"."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return "/".join(parts[:2]) if parts[0] == "jaxgd" and len(parts) > 1 else parts[0] if len(parts) > 1 else "pages"
 
 
 def allowed(total):
-    """Return the number of marked clauses that any file of this many clauses may have."""
+    """Return the number of marked clauses that a file of `total` clauses may have without a ceiling."""
     return max(1, int(SHARE * total))
 
 

@@ -1,4 +1,4 @@
-"""Facts for pages of runs, without training; and strokes of the ten digits."""
+"""Facts for the pages of runs, made without training, and strokes that draw the ten digits."""
 
 import itertools
 
@@ -65,7 +65,7 @@ def arc(column, row, across, down, start, end):
     return list(zip(column + across * np.cos(angles), row + down * np.sin(angles), strict=True))
 
 
-# Points from 0 to 1 across and down the drawing area.
+# The strokes of each digit, as points (x, y) from 0 to 1 across and down the drawing area.
 DIGITS = {
     0: [arc(0.5, 0.5, 0.2, 0.3, -90, 270)],
     1: [[(0.52, 0.2), (0.48, 0.8)]],

@@ -36,7 +36,7 @@ GRID = jax.make_mesh((2, jax.device_count() // 2), ("a", "b"), axis_types=(AxisT
 
 
 def tree(mesh, w, b):
-    """Return arrays that are sharded by these specs, and some arrays that are not sharded."""
+    """Return weights sharded by the spec `w`, biases sharded by the spec `b`, and some arrays that are not sharded."""
 
     def put(x):
         sharding = NamedSharding(mesh, PartitionSpec(*(w if x.ndim == 2 else b)))

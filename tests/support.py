@@ -42,7 +42,7 @@ _updated = jax.jit(update)
 
 
 def trained(network, x, y, eta, steps):
-    """Return the network after some steps of descent by autodiff. All tests share its two compiled programs."""
+    """Return the network after some steps of descent by autodiff. All tests share both compiled functions."""
     for _ in range(steps):
         network = _updated(network, by_autodiff(network, x, y), eta)
     return network
@@ -121,8 +121,8 @@ def leaves(tree):
 def assert_leaves_close(actual, expected, rtol, atol=0.0):
     """Require ‖actual − expected‖ ≤ rtol ‖expected‖ + atol for each leaf of two trees, and name a leaf that fails.
 
-    Each leaf is first scaled by its largest element. Otherwise squares of gradients near 1e-200 would underflow to 0,
-    and every comparison would pass. A NaN on either side fails.
+    Both leaves are first divided by the largest |element| of the expected leaf. Otherwise squares of gradients near
+    1e-200 would underflow to 0, and every comparison would pass. A NaN on either side fails.
     """
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     actual, expected = leaves(actual), leaves(expected)

@@ -30,7 +30,7 @@ def job(sizes=(20, 5, 3), x=np.uint8, y=np.int32, dtype=np.float32, **options):
     return Job(jax.tree.map(jnp.asarray, network), jax.tree.map(jnp.asarray, examples), **known)
 
 
-# The reasons that the backend finds without a device.
+# Jobs that the backend refuses without a GPU, and its reasons.
 REASONS = {
     "float16": ({"dtype": np.float16}, "the CUDA kernel needs a float32 network, got float16"),
     "an optimizer": ({"optimizer": optax.adam(0.1)}, "knows only plain descent"),
@@ -60,7 +60,7 @@ REASONS = {
 
 @needs_cpu
 @pytest.mark.parametrize("name", REASONS)
-def test_a_job_that_the_kernel_does_not_take_has_a_reason(name):
+def test_a_job_that_the_kernel_does_not_take_is_refused_with_a_reason(name):
     options, reason = REASONS[name]
     actual = backend.BACKEND.why_unsupported(job(**options))
     assert reason in actual
@@ -78,7 +78,7 @@ PRECISIONS = {None: 2, "float32": 2, "highest": 2, "tensorfloat32": 1, "high": 1
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_precision_decides_the_number_of_parts_of_a_factor(precision):
+def test_the_precision_sets_the_number_of_tf32_parts_per_factor(precision):
     shape = backend.shape_of((20, 5, 3), 4, precision)
     parts = PRECISIONS[precision]
     assert isinstance(shape, str) if parts is None else shape == SHAPE._replace(parts=parts)
@@ -161,7 +161,7 @@ NOT_HERE = {
 
 
 @pytest.mark.parametrize("name", NOT_HERE)
-def test_a_host_on_which_the_kernel_cannot_run_has_a_reason(gpus, name):
+def test_auto_gives_the_reason_why_the_kernel_cannot_run_on_a_host(gpus, name):
     options, reason = NOT_HERE[name]
     gpus(**options)
     actual = backend.BACKEND.why_unsupported(job())
@@ -187,15 +187,15 @@ def test_a_kernel_is_loaded_once_and_prepared_on_every_device(gpus):
 
 
 @pytest.mark.parametrize(("second", "prepared"), [({}, 2), ({75: 10}, 1), ({75: 8}, 1)], ids=str)
-def test_a_traced_program_may_run_on_any_gpu_of_the_same_kind(gpus, second, prepared):
-    """The driver has a limit of shared memory for each device, and refuses launches above it."""
+def test_a_kernel_is_prepared_on_every_gpu_of_the_same_kind(gpus, second, prepared):
+    """A traced program may run on any of these GPUs. Each needs a higher limit of shared memory for the kernel."""
     fake = gpus(devices=({}, second))
     backend.name_of(SHAPE)
     assert fake.calls.count("cuLibraryLoadData") == 1
     assert fake.calls.count("cuKernelSetAttribute") == prepared
 
 
-def test_the_epoch_loads_its_kernel_before_it_is_traced(gpus):
+def test_tracing_an_epoch_loads_its_kernel(gpus):
     fake = gpus()
     network, x, y, order, eta = shapes()
     text = lowered(lambda *given: backend.epoch(*given, 4), network, x, y, order, eta)
@@ -206,7 +206,7 @@ def test_the_epoch_loads_its_kernel_before_it_is_traced(gpus):
         backend.epoch(*(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes())), 17)
 
 
-def test_a_gpu_that_jax_does_not_see_has_a_remedy(gpus, monkeypatch):
+def test_about_gives_a_remedy_if_jax_does_not_see_the_gpu(gpus, monkeypatch):
     gpus()
     assert backend.BACKEND.about().endswith("driver for CUDA 13.0, NVRTC 13.0")
 
@@ -231,7 +231,7 @@ def test_examples_are_prepared_in_the_dtypes_of_the_kernel():
 
 # Programs for CUDA.
 def shapes(front=(), sizes=(20, 5, 3), labels=True):
-    """Return the shapes of the arguments of an epoch. The network, the order and η have leading axes."""
+    """Return the shapes of an epoch's arguments. `front` holds the leading axes of the network, the order and η."""
 
     def of(shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -253,7 +253,7 @@ def types(*arrays):
 
 
 def require_call(text, front=(), sizes=(20, 5, 3), labels=True, padded=32):
-    """Require one call of the kernel, with these shapes, the aliases and the attributes."""
+    """Require exactly one call of the kernel, and check its shapes, aliases and attributes."""
     (call,) = re.findall(r"stablehlo\.custom_call @jaxgd_cuda_epoch\((.*)\) \{(.*)\} : \((.*)\) -> \((.*)\)\n", text)
     arguments, attributes, operands, results = call
     inputs, hidden, outputs = sizes
@@ -298,7 +298,7 @@ GRIDS = {"networks": NETWORK, "orders": ORDER, "η": ETA, "all": ALL}
 
 
 def with_front(axes, front=(6,)):
-    """Return the shapes of the arguments, with leading axes where `axes` has one."""
+    """Return the shapes of an epoch's arguments, with the leading axes `front` where `axes` is 0."""
     plain, batched = shapes(), shapes(front)
     return [each if axis == 0 else same for axis, each, same in zip(axes, batched, plain, strict=True)]
 

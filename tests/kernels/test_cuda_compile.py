@@ -67,7 +67,7 @@ def test_the_kernel_fits_into_the_registers(sizes, capability, parts):
     print(used)
     assert used.registers <= MOST_REGISTERS
     assert used.spill_bytes <= MOST_SPILL_BYTES
-    assert used.static_bytes == 0  # the launch asks for all of the shared memory
+    assert used.static_bytes == 0  # all shared memory is dynamic, and the launch requests it
 
 
 def test_without_the_messages_of_ptxas_the_resources_are_unknown():
@@ -110,7 +110,7 @@ def test_an_nvrtc_newer_than_the_driver_is_skipped(search):
     assert reason.endswith("is newer than the driver, which knows CUDA 11 (run: pip install nvidia-cuda-nvrtc-cu11)")
 
 
-def test_nvrtc_is_searched_in_wheels_then_the_system_then_the_toolkit(monkeypatch, tmp_path):
+def test_the_search_for_nvrtc_tries_wheels_then_the_system_then_the_toolkit(monkeypatch, tmp_path):
     wheels = [tmp_path / "cuda_nvrtc/lib/libnvrtc.so.12", tmp_path / "cu13/lib/libnvrtc.so.13"]
     for path in (*wheels, tmp_path / "cu13/lib/libnvrtc.alt.so.13", tmp_path / "cu13/lib/libnvrtc-builtins.so.13.0"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,7 @@ def test_an_unusable_folder_costs_only_time(cache, spoil):
 
 
 @pytest.mark.parametrize("relative", ["", "relative"])
-def test_without_an_absolute_path_the_folder_is_in_the_home_folder(monkeypatch, tmp_path, relative):
+def test_if_xdg_cache_home_is_not_absolute_the_folder_is_in_the_home_folder(monkeypatch, tmp_path, relative):
     monkeypatch.setenv("XDG_CACHE_HOME", relative)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cubins.usable_folder() == tmp_path / ".cache/jaxgd/kernels"
@@ -276,7 +276,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_writes_leaves_a_whole_file(cache):
+def test_a_process_killed_while_it_writes_leaves_a_whole_file_or_none(cache):
     seen = set()
     # A kill hits a write in about half of the attempts.
     for k in range(40):
@@ -309,7 +309,7 @@ print(found.name, hashlib.sha256(found.compiled.cubin).hexdigest())
 
 @needs_nvrtc
 @pytest.mark.slow
-def test_processes_that_compile_at_once_get_the_same_kernel(cache):
+def test_processes_that_compile_at_the_same_time_get_the_same_kernel(cache):
     words = [sys.executable, "-c", COMPILE]
     processes = [
         subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ))

@@ -1,4 +1,4 @@
-"""The CUDA driver through ctypes, with a fake library: the calls, their order, and one line per failure."""
+"""The CUDA driver through ctypes, with a fake library: the calls, their order, and one-line messages for failures."""
 
 import numpy as np
 import pytest
@@ -66,13 +66,13 @@ LOAD = [
 ]
 
 
-def test_a_kernel_is_loaded_before_its_first_launch(fake_cuda):
+def test_enabling_a_kernel_loads_its_code_before_any_launch(fake_cuda):
     fake = fake_cuda()
     loaded = driver.driver()
     fake.calls.clear()
     loaded.enable(loaded.load(b"code\0more"), 70_000, 0)
     assert fake.calls == LOAD
-    old = fake_cuda(missing=("cuFuncLoad",))  # before CUDA 12.4
+    old = fake_cuda(missing=("cuFuncLoad",))  # a driver before CUDA 12.4
     driver.driver().enable(1, 70_000, 0)
     assert old.calls[-2:] == ["cuKernelGetFunction", "cuCtxPopCurrent_v2"]
 
@@ -109,7 +109,7 @@ def prepared(context, labels=True, batch_size=None):
 
 
 @pytest.mark.parametrize(("labels", "batch_size"), [(True, None), (False, 3)])
-def test_a_launch_without_jax_has_the_arguments_of_the_kernel(fake_cuda, labels, batch_size):
+def test_a_launch_without_jax_passes_every_argument_of_the_kernel(fake_cuda, labels, batch_size):
     fake = fake_cuda()
     with driver.Context() as context:
         networks, x, y, order, eta, training = prepared(context, labels, batch_size)

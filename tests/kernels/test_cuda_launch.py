@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.xdist_group("cuda_launch"),
 ]
 
-# Each case prints one line of JSON: the result, or the message of the error.
+# Each case prints one line of JSON: its name, and the result or the error message.
 SCRIPT = r"""
 import ctypes, json, sys
 import jax, jax.numpy as jnp, numpy as np
@@ -173,7 +173,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Return the folder of the stub, and the library with the handler for the CPU."""
+    """Build the stub and the library with the handler for the CPU, and return their folder."""
     folder = tmp_path_factory.mktemp("cuda")
     stub = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", HERE / "stub_cuda.c", "-o", folder / "libcuda.so.1"]
     include = ["-isystem", jax.ffi.include_dir(), "-I", SOURCE]
@@ -222,7 +222,7 @@ def test_every_argument_reaches_the_launch(shown):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_wrong_array_is_refused_before_the_launch(shown, name):
+def test_wrong_arguments_are_refused_before_the_launch(shown, name):
     assert shown[name] == f"INVALID_ARGUMENT: jaxgd, cuda epoch: {REFUSED[name]}"
 
 
@@ -240,7 +240,7 @@ def test_an_error_of_the_launch_has_the_message_of_the_driver(build):
     assert shown["one"].endswith("an illegal memory access was encountered, error 700")
 
 
-def test_a_failing_or_missing_driver_is_named(build):
+def test_a_failing_or_missing_driver_is_reported(build):
     shown = run(build, "one", STUB_CUDA_FAILS="cuInit")
     assert shown["loaded"] == ("the CUDA driver reports: an illegal memory access was encountered (cuInit, error 700)")
     shown = run(build, "one", driver=False)

@@ -19,7 +19,7 @@ MODEL = adder.Model(1, "toward zero", "toward zero", 4)
 
 
 class Kernels:
-    """The kernels of a fake driver, in NumPy. They read and write the memory of the driver."""
+    """The kernels of a fake driver, in NumPy. They read and write the fake driver's memory."""
 
     def __init__(self, spoil):
         self.names, self.memory, self.spoil, self.launches = [], {}, spoil, 0
@@ -99,7 +99,7 @@ def test_the_adder_task_finds_the_rounding_of_the_fake_tensor_core(on_gpu):
 
 def test_the_rates_of_the_loops_follow_from_their_times(on_gpu):
     rows, _ = on_gpu(ceilings.loops)
-    # On the fake GPU every measured time is 12.5 ms, with 132 multiprocessors.
+    # The fake GPU has 132 multiprocessors, and reports 12.5 ms for every timing.
     values = {row.case.partition("/")[2]: row.value for row in rows}
     flop = 2 * 16 * 8 * 8 * ceilings.COUNT * 132 * ceilings.THREADS / 32
     assert values["products-1-chains"] == pytest.approx(flop / 0.0125 / 1e12, rel=1e-5)
@@ -112,7 +112,7 @@ def test_the_kernels_errors_are_stored_and_equal_those_of_numpy(on_gpu):
     rows, _ = on_gpu(correct.run)
     errors = {(row.case, row.precision): row.value for row in rows if row.quantity == "error"}
     for case in ("device-task/1-steps", "device-task/3-steps"):
-        # The fake kernel is NumPy in float32, so its error is NumPy's.
+        # The fake kernel computes in NumPy's float32, so its error equals that of NumPy.
         assert errors[case, "float32 (2×TF32)"] == errors[case, "float32"]
     assert {row.value for row in rows if row.quantity == "faults"} == {0}
 
@@ -120,7 +120,7 @@ def test_the_kernels_errors_are_stored_and_equal_those_of_numpy(on_gpu):
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
-        # The spoiled weight is near 0.004, the distance is near 1, and the limit of the error is near 2e-7.
+        # The spoiled weight is near 0.04. The weights move by about 3, and the limit of the error is near 2e-7.
         (lambda launch: 1e-2, r"1 steps, float32 \(2×TF32\): expected an error of at most .*, got"),
         (lambda launch: 2e-7 * (launch == 2), r"1 steps, float32 \(2×TF32\): 1 weights differ between two runs"),
     ],
@@ -137,5 +137,5 @@ def test_rows_of_the_kernel_have_its_time_and_the_network_epochs_per_second(on_g
         assert row.value == 0.0125
         assert row.details["networks"] == int(row.case.partition("/")[2].split("-")[0])
         assert row.details["network_epochs_per_s"] == pytest.approx(row.details["networks"] / 0.0125)
-    # The first network is the same for any number of networks.
+    # Each row has the cost of its first network, which is the same for any number of networks.
     assert len({row.details["cost"] for row in rows}) == 1

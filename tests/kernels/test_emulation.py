@@ -19,7 +19,7 @@ from jaxgd.kernels.cuda.shape import Shape
 pytestmark = pytest.mark.skipif(emulation.why_missing is not None, reason=str(emulation.why_missing))
 
 MNIST = Shape(784, 30, 10, 10, parts=2)
-# Four of the eight warps have no inputs. The inputs do not fill a group of 8. One tile has all neurons and examples.
+# Four of the eight warps have no inputs. The last group of 8 inputs is not full. One tile has all neurons and examples.
 SMALL = Shape(27, 5, 3, 4, parts=2)
 
 
@@ -49,9 +49,9 @@ def test_any_epoch_equals_the_books_loop(library):
 
 @pytest.fixture(scope="module")
 def mnist_runs(genuine_mnist):
-    """Return the data of 60 steps, and for two starts the network, the exact result and the error of NumPy's float32.
+    """Return x and y of 60 steps, and by name two runs: the start, the exact result, and the errors of NumPy's float32.
 
-    One start has random weights. The other start has the weights after an epoch of 5,000 steps.
+    The first run starts with random weights, the second with the weights after an epoch of 5,000 steps.
     """
     train = load_dataset("mnist", genuine_mnist).train
     x, y = np.asarray(train.images).reshape(-1, 784), np.asarray(train.labels).astype(np.int32)
@@ -90,7 +90,7 @@ def test_sixty_steps_on_mnist_are_near_float64(library, mnist_runs, truncate):
         single = runs[start][2]  # from 5e-7 to 8e-6
         assert np.all(errors(start, 2) <= (1.5 if not truncate else 1.7) * single)
         assert np.all(errors(start, 1) <= 3e-3)
-        assert np.all(errors(start, 1) >= 1e-4), "one part must lose digits, or this test could not fail"
+        assert np.all(errors(start, 1) >= 1e-4), "one part per factor must lose digits, or this test could not fail"
 
 
 @pytest.mark.parametrize(("z", "slope"), [(14, 8.31527e-7), (16, 1.12535e-7), (17, 4.13994e-8), (20, 2.06115e-9)])
@@ -98,7 +98,7 @@ def test_a_saturated_neuron_has_the_gradient_of_exact_arithmetic(library, z, slo
     """For one output with a = σ(z) and y = 0, ∂C/∂b = a σ(z) σ(−z)."""
     network, x, y, orders = drawn(SMALL, 1, False, 1, seed=0)
     network[2][:], network[3][:], y[:] = 0, z, 0
-    eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 6 digits
+    eta = 0.25 / slope  # b changes by 0.25, which float32 keeps to 5 digits
     actual, _ = emulation.emulate(library(SMALL), SMALL, network, x, y, orders, [eta])
     np.testing.assert_allclose((z - actual[3]) / eta, slope, rtol=1e-5)
 
@@ -131,7 +131,7 @@ MEMORY = {"flags": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-
 
 
 def ran(folder, *, fault=None, flags=(), block_flags=None):
-    """Run main.cc, with a fault in the kernel if one is given. Return the process, and the line of the fault."""
+    """Run main.cc, with a fault in the kernel if one is given. Return the ended process, and the line of the fault."""
     kernel = shutil.copytree(emulation.KERNEL, folder / "kernel")
     line = None
     if fault is not None:
@@ -159,7 +159,7 @@ ERROR_BARRIER = "rate * (sum * slope[i]);\n    }\n    barrier();"
 
 @pytest.mark.slow
 def test_the_thread_sanitizer_names_both_accesses_around_a_missing_barrier(tmp_path):
-    """Without the barrier after the error of the hidden layer, the emulation itself reports nothing."""
+    """Remove the barrier after the error of the hidden layer. The emulation itself does not report this fault."""
     done, line = ran(tmp_path, fault=(ERROR_BARRIER, ERROR_BARRIER.replace("barrier();", "")), **THREADS)
     assert done.returncode != 0
     assert "data race" in done.stderr
@@ -169,7 +169,8 @@ def test_the_thread_sanitizer_names_both_accesses_around_a_missing_barrier(tmp_p
     assert len(lines) > 1, report
 
 
-# The replaced text and its replacement, the message, and the number of lines to the named line; None if it varies.
+# The replaced text and its replacement, the message, and the number of lines from the fault to the line that the
+# message names, or None if this number varies.
 FAULTS = {
     "an overrun into the next array": (
         ("s.d2[e * 16 + k] = e < count", "s.d2[e * 16 + k + 250] = e < count"),
@@ -189,7 +190,7 @@ FAULTS = {
         "shared memory is read before it was written",
         None,
     ),
-    "a read of a copy on its way": (
+    "a read of a copy that has not arrived": (
         ("arrivals_wait(s.arrivals.span(stage, 1), step / kStages % 2);", ""),
         "shared memory is read before it was written, or during a copy to it",
         None,
@@ -199,7 +200,7 @@ FAULTS = {
         "a copy has no fence after the last barrier",
         2,
     ),
-    "a barrier that some threads pass": (
+    "a barrier that some threads skip": (
         (ERROR_BARRIER, ERROR_BARRIER.replace("barrier();", "if (warp > 0) barrier();")),
         "threads of one block wait at different barriers",
         None,

@@ -46,7 +46,7 @@ def test_all_orders_are_equally_likely(n):
 def test_positions_are_uniform_and_uncorrelated():
     n, count = 500, 2000
     drawn = orders(n, count)
-    # All positions of an example are equally likely: χ² over the positions of the first, a middle and the last one.
+    # All positions of an example are equally likely: χ² over the positions of the first, the middle and the last.
     for example in (0, n // 2, n - 1):
         counts = np.bincount(np.argmax(drawn == example, axis=1) // 10, minlength=n // 10)
         assert np.sum((counts - 40) ** 2) / 40 < 50 + 5 * np.sqrt(2 * 50)

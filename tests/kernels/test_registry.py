@@ -49,7 +49,7 @@ class Fake(Backend):
 
 @pytest.fixture
 def register(monkeypatch):
-    """Put a fake backend in front of the others, and return it."""
+    """Return a function that registers a fake backend before the native and the XLA backend, and returns it."""
 
     def put(**options):
         module, fake = types.ModuleType("a_fake_backend"), Fake(**options)
@@ -87,11 +87,18 @@ CHOICES = {
     "unsupported": ("cpu", GONE, None, "no compiler", "cpu", f"xla: {GONE}"),
     "slower": ("cpu", None, SLOW, "no compiler", "cpu", f"xla: {SLOW}"),
     "unsupported comes before slower": ("cpu", GONE, SLOW, "no compiler", "cpu", f"xla: {GONE}"),
-    "for another device": ("gpu", GONE, None, "no compiler", "cpu", "xla: no compiler"),
-    "for this device": ("gpu", GONE, None, "no compiler", "gpu", f"xla: {GONE}"),
-    "for no device": ("gpu", GONE, None, "no compiler", "tpu", "xla: the native kernels need arrays on one CPU device"),
-    "for devices that share an array": ("gpu", GONE, None, "no compiler", "gpu gpu", f"xla: {GONE}"),
-    "shared by others": (
+    "on another device": ("gpu", GONE, None, "no compiler", "cpu", "xla: no compiler"),
+    "on this device": ("gpu", GONE, None, "no compiler", "gpu", f"xla: {GONE}"),
+    "on a device without a backend": (
+        "gpu",
+        GONE,
+        None,
+        "no compiler",
+        "tpu",
+        "xla: the native kernels need arrays on one CPU device",
+    ),
+    "on devices that share an array": ("gpu", GONE, None, "no compiler", "gpu gpu", f"xla: {GONE}"),
+    "on devices without a backend": (
         "gpu",
         GONE,
         None,
@@ -99,7 +106,7 @@ CHOICES = {
         "tpu tpu",
         "xla: the native kernels need arrays on one CPU device, got a",
     ),
-    "the next one can": ("cpu", GONE, SLOW, None, "cpu", "native: quicker for these shapes, on the CPU"),
+    "the next backend can run": ("cpu", GONE, SLOW, None, "cpu", "native: quicker for these shapes, on the CPU"),
 }
 
 

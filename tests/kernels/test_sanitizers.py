@@ -107,7 +107,7 @@ def copied(tmp_path):
 
 
 def test_address_sanitizer_finds_a_short_buffer(tmp_path):
-    """The source is changed: the buffer for the input of each layer has one row too few."""
+    """The source is changed: the buffer for the weights of each layer has one row too few."""
     source = copied(tmp_path)
     changed, right = source / "weights.h", "forward_[l] = zeros(sizes[l - 1] * columns(l).count);"
     assert right in changed.read_text()

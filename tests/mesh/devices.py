@@ -22,7 +22,7 @@ from jaxgd.mesh import place
 
 MESHES = {}
 RNG = np.random.default_rng(0)
-# 4 devices do not divide 41 examples.
+# 41 examples cannot be divided evenly among 4 devices.
 X, Y = RNG.random((41, 16), np.float32), RNG.integers(0, 4, 41)
 KEY, NETWORK = jax.random.key(1), jaxgd.init_network(jax.random.key(0), (16, 8, 4), "scaled")
 A = RNG.normal(size=(64, 8)).astype(np.float32)
@@ -56,7 +56,7 @@ def train(network, data, batch_size, **settings):
 
 
 def placed():
-    """Compare `train` on four devices and on one, for padded examples and two costs."""
+    """Compare `train` on four devices and on one: padded examples, two costs, and divided weights."""
     results = {}
     for kind, mesh in MESHES.items():
         data = place((X, Y), mesh)
@@ -86,7 +86,7 @@ def many_networks(kernel):
 
 
 def quick():
-    """Check `train` for padded examples, and for four networks on four devices by the native kernels."""
+    """Check `train` with padded examples and with one native network per device, and the errors for bad data."""
     one, many = train(NETWORK, (X, Y), None, kernel="xla"), train(NETWORK, place((X, Y), MESHES["Auto"]), None)
     keys = jax.random.split(KEY, 4)
     compiled = jax.jit(many_networks("native")).lower(put(MESHES["Auto"], keys, "d")).compile()
@@ -95,7 +95,7 @@ def quick():
     settings = {"evaluate": False, "gradient_norm": False}
     whole = jax.jit(lambda v, data: train(v, data, None, **settings).network).lower(NETWORK, placed_data).compile()
     nan = X.copy()
-    nan[1, 1] = np.nan  # on the first device
+    nan[1, 1] = np.nan  # row 1 is on the first device
     return {
         "error nan": error_of(lambda: train(NETWORK, place((nan, Y), MESHES["Auto"]), None)),
         "data of jit": jax.eval_shape(lambda v: train(v, placed_data, None, **settings).network, NETWORK) is not None,
@@ -163,7 +163,8 @@ def descents():
             results[f"{kind} {name} outcome"] = s.outcome.reason.name == one.outcome.reason.name
         sharp = jaxgd.sharpness(cost, put(mesh, v0, "d"), args=(put(mesh, A, None, "d"),)).value
         results[f"{kind} sharpness"] = difference(sharp, jaxgd.sharpness(cost, v0, args=(A,)).value)
-        jaxgd.check_gradients(cost, v0, jnp.asarray(A))  # compiles programs for one device
+        # The next check must not use the programs that this one compiles for one device.
+        jaxgd.check_gradients(cost, v0, jnp.asarray(A))
         results[f"{kind} check"] = jaxgd.check_gradients(cost, put(mesh, v0, "d"), put(mesh, A, None, "d")).verdict
         inside = jax.shard_map(
             lambda v, a: descend(lambda v, a: jax.lax.pmean(cost(v, a), "d"), v, args=(a,)).v,

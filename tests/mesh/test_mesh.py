@@ -15,7 +15,8 @@ import jaxgd
 HERE = Path(__file__).parent
 # The programs of these tests import the jaxgd that is tested here.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(jaxgd.__file__).parents[1])}
-# In float32, the costs differ by a few roundings of 6e-8. `difference` divides by max(|w|, 1e-3).
+# The largest allowed results of `difference`, for costs and for other values. It divides by max(|y|, 1e-3). In float32,
+# costs differ by a few roundings of 6e-8.
 ROUNDING = {"cost": 1e-6, "": 1e-5}
 
 ERRORS = {

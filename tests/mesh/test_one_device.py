@@ -67,7 +67,7 @@ def test_bad_arguments_of_place_are_refused(data, options, error, words):
         place(data, **{"mesh": mesh(), **options})
 
 
-def test_placed_data_are_refused():
+def test_place_refuses_data_that_are_already_placed():
     placed = place((X, Y), mesh())
     assert (placed.images.shape, placed.n, placed.devices) == ((5, 4), 5, 1)
     with pytest.raises(DtypeError, match="already placed"):

@@ -39,8 +39,8 @@ def test_the_matrix_has_the_counts_and_the_accuracies():
     assert [label.get_text() for label in rates.get_yticklabels()] == ["66.7%", "50.0%", "100.0%"]
 
 
-def test_the_mistakes_have_their_images_in_the_order_of_confidence():
-    """The title of an image has its index, label, answer and activation. Classes are numbered from `labels_from`."""
+def test_the_images_of_mistakes_are_drawn_in_the_order_of_the_mistakes():
+    """The title of an image has its example's index, label, answer and activation. Classes count from `labels_from`."""
     _, first, second = draw(assessed(), images=IMAGES, labels_from=1, figure=Figure())
     assert (first.get_title(), second.get_title()) == ("[4]  2 → 3, 0.800", "[2]  1 → 2, 0.600")
     np.testing.assert_array_equal(first.get_images()[0].get_array(), IMAGES[4])

@@ -12,7 +12,7 @@ from jaxgd.report.events import Events
 
 
 def read(path):
-    """Return the events of a file. A record has a length, the length's checksum, the event and its checksum."""
+    """Return the events of a file. A record has a length, the length's checksum, the event and the event's checksum."""
     from tensorboardX.proto import event_pb2
 
     content, events = path.read_bytes(), []

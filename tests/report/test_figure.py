@@ -18,14 +18,14 @@ class Figure:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.svg", "a.pdf", "A.PDF"])
-def test_the_ending_names_the_format(tmp_path, name):
+def test_the_ending_of_the_path_sets_the_format(tmp_path, name):
     save_figure("f", Figure(), tmp_path / name, dpi=9)
     assert (tmp_path / name).read_text() == f"{name[-3:].lower()} 9"
 
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize(("path", "error"), [("a.jpg", RangeError), ("a", RangeError), (3, DtypeError)])
-def test_other_names_are_refused(tmp_path, monkeypatch, path, error):
+def test_bad_paths_are_refused(tmp_path, monkeypatch, path, error):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match="f: path must"):
         save_figure("f", Figure(), path, dpi=9)

@@ -25,7 +25,7 @@ def _coarse(monkeypatch):
 
 @pytest.fixture(scope="module")
 def run():
-    """Return the solution of 40 updates in the book's valley, which is not enough to converge."""
+    """Return the solution after 40 updates in the book's valley, which are too few to converge."""
     return jaxgd.minimize(valley, jnp.ones(2), DESCENT, max_steps=40, record=jaxgd.Record(v=True))
 
 
@@ -87,7 +87,7 @@ def test_a_recorded_sharpness_is_drawn_with_its_threshold(run):
     assert [(line.get_label(), line.get_ydata()[0]) for line in axes.get_lines()] == [("λ_max", 2), ("2/η", 20)]
 
 
-def test_the_markers_of_a_linear_valley_are_at_the_cost(run):
+def test_markers_are_at_the_height_of_the_cost_on_a_linear_axis(run):
     # The picture must be wide enough to show a minimum far from the path.
     surface, contours = jaxgd.plot(run, cost=valley, minima=[(-2.0, 0.5)], figure=Figure())
     expected = {"start": [[1], [1], [2]], "end": [*run.v[:, None], [run.cost]], "known minimum": [[-2], [0.5], [4.25]]}
@@ -99,7 +99,7 @@ def test_the_markers_of_a_linear_valley_are_at_the_cost(run):
     np.testing.assert_allclose(z, x**2 + y**2, atol=0.01)
 
 
-def test_the_markers_of_a_logarithmic_valley_are_at_the_cost(run):
+def test_markers_are_at_the_height_of_the_cost_on_a_logarithmic_axis(run):
     path = path_of(jnp.array([[-1.2, 1.0], [0.0, 0.0], [0.9, 0.8]]), rosenbrock)
     surface, _ = jaxgd.plot(path, cost=rosenbrock, minima=[jnp.ones(2)], figure=Figure())
     ticks = {text.get_text(): z for text, z in zip(surface.get_zticklabels(), surface.get_zticks(), strict=True)}
@@ -187,7 +187,7 @@ def test_a_slice_is_drawn_without_a_path():
 
 
 def test_contours_of_a_narrow_valley_do_not_break_into_islands(monkeypatch):
-    """Each region of low cost of Rosenbrock's function is one band, cut by the edges of the picture."""
+    """The region below each contour of Rosenbrock's function is one band. The edges of the picture cut the contour."""
     monkeypatch.setattr(landscape, "_POINTS", FULL)
     path = path_of(jnp.array([[-1.2, 1.0], [1.0, 1.0]]), rosenbrock)
     _, contours = jaxgd.plot(path, cost=rosenbrock, figure=Figure())
@@ -286,7 +286,7 @@ def test_bad_input_gets_one_message(run, name):
 
 
 @pytest.mark.parametrize(("library", "interactive"), [("matplotlib", False), ("plotly", True)])
-def test_a_missing_library_is_named_with_its_installation(run, monkeypatch, library, interactive):
+def test_the_error_for_a_missing_library_says_how_to_install_it(run, monkeypatch, library, interactive):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(jaxgd.MissingDependencyError, match=rf"expected {library} .*\n.*pip install -e '\.\[plot\]'"):
         jaxgd.plot(run, cost=valley, interactive=interactive)

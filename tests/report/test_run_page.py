@@ -26,7 +26,10 @@ HOSTILE = "<script>alert(1)</script>&\"'</style>]]>--><!--"
 
 
 class Outline(HTMLParser):
-    """The elements of a page. `faults` has end tags without a start, and `open` the elements that never end."""
+    """The elements of a page.
+
+    `faults` lists the end tags that do not match the last open element. `open` lists the elements without an end tag.
+    """
 
     VOID = ("meta", "link", "input", "br", "img")
 
@@ -102,7 +105,7 @@ def test_text_from_outside_stays_text():
     assert html.escape(HOSTILE) in page
 
 
-def test_the_policy_allows_only_the_script():
+def test_the_content_security_policy_allows_only_the_script():
     page = run_page(PAGES["whole"])
     script = page[page.rindex("<script>") + len("<script>") : page.rindex("</script>")]
     (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page)
@@ -250,7 +253,7 @@ def test_an_error_names_the_damaged_line_of_the_metrics(tmp_path, content, match
         read_metrics(path)
 
 
-def test_metrics_keep_their_columns_and_leave_out_half_a_line(tmp_path):
+def test_metrics_keep_columns_of_numbers_and_leave_out_an_unfinished_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rows = [
         {"epoch": 0, "cost": 1.5, "norms": [1.0, 2.0], "word": "x"},

@@ -35,7 +35,7 @@ def page(browser):
 
 
 def made(folder, *argv):
-    """Return the folder of a run with its page."""
+    """Train with the command, write the page of the run, and return the run's folder."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert main(["train", "--run-dir", str(folder), *argv]) == 0
         assert main(["report", str(folder)]) == 0
@@ -274,7 +274,7 @@ def test_no_part_of_the_page_is_wider_than_the_window(page, run, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
-    # The WCAG requires a height of 44 pixels for a finger.
+    # The WCAG requires a button for a finger to be 44 pixels high.
     heights = page.evaluate(
         "Array.from(document.querySelectorAll('button:not([hidden])')).map(b => b.getBoundingClientRect().height)"
     )

@@ -13,7 +13,7 @@ from jaxgd.sweeps import Sweep
 
 
 def sweep_of(*networks, measure="validation_accuracy"):
-    """Return a sweep from (sizes, η, outcome, accuracy after each epoch) of each network.
+    """Return a sweep from (sizes, η, outcome, accuracies at epochs 0, 1, …) of each network.
 
     Networks of equal sizes and η get different seeds.
     """

@@ -238,7 +238,7 @@ def test_a_scale_of_the_cost_or_of_v_only_scales_the_run(rule, dtype):
 
 @pytest.mark.parametrize("dt", [0.1, 0.05])
 def test_gradient_flow_has_fourth_order(dt, x64):
-    """For ½ vᵀAv the path is exp(−At) v₀, and a step of dt has an error of at most (λdt)⁵/120."""
+    """For ½ vᵀAv the path is exp(−At) v₀. A step of dt errs by at most (λdt)⁵/120 of ‖v‖, with the largest λ."""
     a, v0, n = np.array([[3.0, 1.0], [1.0, 2.0]]), np.array([1.0, -2.0]), round(1 / dt)
     values, vectors = np.linalg.eigh(a)
     exact = vectors @ (np.exp(-values) * (vectors.T @ v0))

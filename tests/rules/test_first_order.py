@@ -74,7 +74,7 @@ def test_the_valley_follows_the_closed_form(eta, x64):
 
     _, path = jax.lax.scan(step, {"v1": jnp.array(1.0), "v2": jnp.array(1.0)}, length=50)
     for v in path.values():
-        # atol is for η = 0.45, where 1 − 2η = 0.1 is known only to 2e-16. Its relative error grows with each step.
+        # atol is for η = 0.45, where 1 − 2η = 0.1 is known only to 2e-16. The relative error of 0.1ᵏ grows with k.
         np.testing.assert_allclose(v, (1 - 2 * eta) ** np.arange(1.0, 51.0), rtol=1e-13, atol=1e-16)
 
 
@@ -111,7 +111,7 @@ def test_the_dtype_is_kept(dtype, eta, x64):
 
 @pytest.mark.parametrize("function", ["update", "gradient_descent"])
 def test_jit_may_close_over_a_step_size(function):
-    """jnp.float32(0.25) is an array with a known value, but inside jit operations on it give tracers."""
+    """jnp.float32(0.25) is an array with a known value. Inside jit, operations on it give tracers."""
     eta = jnp.float32(0.25)
     f = {"update": lambda v: update(v, v, eta), "gradient_descent": lambda v: -gradient_descent(eta).update(v, ())[0]}
     np.testing.assert_array_equal(
