@@ -60,7 +60,7 @@ def test_every_message_of_the_faq_is_in_the_source():
     assert not is_from(source, changed)
 
 
-# Words of code in docs/equations.md that are arguments of public functions, or results of them.
+# Words of code in docs/equations.md that name arguments or results of public functions.
 OTHER_WORDS = {"", "jax", "solution", "result", "actual"}
 OTHER_WORDS |= {"activation", "batch_size", "cost", "l2", "patience", "scheme"}
 

@@ -93,7 +93,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper"]))
 def test_changed_data_are_read_again(name):
-    """The minimum equals the changed value: its derivative is 1. A second run with the same value compiles nothing."""
+    """The minimum equals the changed value, so its derivative is 1. A rerun with the same value compiles nothing."""
     cost, change = OUTSIDE[name]()
 
     def minimum(value):
