@@ -100,7 +100,7 @@ def test_minima_continue_the_published_digits():
 
 
 def test_the_second_cost_that_the_source_lists_for_biggs_is_a_saddle(x64):
-    """The start has v₁ = v₅ and v₃ = v₆, and steps along ∇C keep both equalities. Here the saddle is lowest."""
+    """The start has v₁ = v₅ and v₃ = v₆. Steps along ∇C keep this, and the lowest such point is the saddle."""
     problem = PROBLEMS["biggs-exp6"]
     exact = Exact(problem)
     v = np.array([1.711415991, 17.683198184, 1.163143662, 5.186561548, 1.711415991, 1.163143662])

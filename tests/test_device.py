@@ -124,7 +124,7 @@ def test_the_children_of_a_task_end_with_it(last, tmp_path):
     ("code", "reason"),
     [("raise ValueError('no')", "ValueError: no"), ("import os; os.abort()", "ended by the signal SIGABRT; no output")],
 )
-def test_the_reason_of_a_failure_is_the_last_line(code, reason, tmp_path):
+def test_the_reason_of_a_failure_is_the_last_line_of_the_output(code, reason, tmp_path):
     end = process.run([sys.executable, "-S", "-c", code], {}, tmp_path / "log", 30, lambda *_: None)
     assert end.reason == reason
 
@@ -375,7 +375,7 @@ def test_generated_images_say_why_mnist_was_not_read(monkeypatch, tmp_path, suff
     assert why in origin
 
 
-def test_the_reference_descends_along_its_gradient():
+def test_the_gradient_of_the_reference_equals_differences():
     """∇C in float64 against central differences of C along random directions."""
     images, rng = data.generated(40, 0), np.random.default_rng(0)
     network = [v[0].astype(float) for v in data.weights(1)]

@@ -234,7 +234,7 @@ def misdocumented(value):
 
 
 @pytest.mark.parametrize("name", IN_ORDER)
-def test_public_docstrings_have_one_order(name):
+def test_public_docstrings_are_complete_and_in_order(name):
     assert misdocumented(getattr(jaxgd, name)) == []
 
 

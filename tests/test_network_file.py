@@ -222,7 +222,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_damaged_header_is_named(tmp_path, name):
+def test_the_error_describes_the_damage_of_a_header(tmp_path, name):
     header, words = HEADERS[name]
     content = header if name == "long" else len(header).to_bytes(8, "little") + header
     (tmp_path / "n.safetensors").write_bytes(content + b"\0\0")

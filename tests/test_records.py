@@ -1,4 +1,4 @@
-"""Values that `train` records: functions of the state, gradients per layer and the sharpness."""
+"""Values that `train` records: functions of the state, gradient norms per layer and the sharpness."""
 
 import io
 import re

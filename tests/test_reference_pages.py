@@ -18,7 +18,7 @@ def text_blocks(page):
 
 
 def templates():
-    """Yield the literal parts of every text in jaxgd, and all parts of each f-string."""
+    """Yield each text of jaxgd, and each message of an outcome, as a list of parts. None stands for a value."""
     for path in (pages.ROOT / "jaxgd").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):

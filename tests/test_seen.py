@@ -1,4 +1,4 @@
-"""`minimize` detects changes of the data that a cost reads from outside."""
+"""`minimize` detects changes of the data that a cost reads from outside its arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def cell():
 
 
 class Slotted:
-    """An object without weak references."""
+    """A callable object that does not support weak references."""
 
     __slots__ = "target"
 
