@@ -65,7 +65,7 @@ def nested(f, order):
 # except at ±1, where 1 − 6σσ(−z) loses one digit. 1e-14 is 45 units in the last place.
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("z", [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0])
-def test_derivatives_up_to_third_order_are_exact(z, order, x64):
+def test_derivatives_of_sigmoid_up_to_third_order_are_exact(z, order, x64):
     want = exact_sigmoid(z)[order]
     assert float(nested(sigmoid, order)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
     assert float(nested(sigmoid_prime, order - 1)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)

@@ -564,7 +564,7 @@ def test_every_quantity_says_how_it_is_compared():
     assert all(kind.noise in ("host", "sample", "none") for kind in QUANTITIES.values())
 
 
-def test_readings_are_counted():
+def test_readings_of_photographs_are_counted():
     """Photograph 0 is right; 1 and 2 are wrong, one with a warning; 3 is refused; 4 has two digits."""
     out = "0.jpg\t7\t0.1\t0.9\n1.jpg\t3\t0.8\t0\n2.jpg\t3\t0.8\t0\n4.jpg[1:9,0:3]\t1\t0.9\n4.jpg[1:9,5:8]\t2\t0.9\n"
     err = (

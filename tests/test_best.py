@@ -60,7 +60,7 @@ def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, networ
     assert whole.best_epoch is None
 
 
-def test_the_first_of_equal_networks_is_the_best_even_the_start(digits, network):
+def test_the_first_of_equal_networks_is_the_best_even_if_it_is_the_start(digits, network):
     """η is so small that no output changes its rank, and the validation accuracy stays the same."""
     result = train(network, digits, epochs=3, keep="best", patience=2, **SETTINGS | {"eta": 1e-6})
     assert len(set(np.asarray(result.history.validation_accuracy).tolist())) == 1
