@@ -1,4 +1,4 @@
-"""The activation functions and their derivatives are exact, and every tree like a network carries its activations."""
+"""The activation functions and their derivatives are exact, and copies and gradients of a layer keep its activation."""
 
 import copy
 import decimal
@@ -22,7 +22,7 @@ WEIGHTED_INPUTS = np.array(
 WEIGHTED_INPUTS = np.concatenate([-WEIGHTED_INPUTS[:0:-1], WEIGHTED_INPUTS])
 
 # The exponential and a few operations round once or twice each, so 16 units in the last place leave a factor of about
-# three. Below the smallest normal number XLA flushes to 0, so the tolerance is absolute.
+# three. Below the smallest normal number XLA flushes to 0, so the tolerance there is absolute.
 ULPS = 16
 
 
@@ -65,7 +65,7 @@ def nested(f, order):
 # except at ±1, where 1 − 6σσ(−z) loses one digit. 1e-14 is 45 units in the last place.
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("z", [0.0, 1.0, -1.0, 20.0, -20.0, 40.0, -40.0])
-def test_derivatives_up_to_third_order_are_exact(z, order, x64):
+def test_derivatives_of_sigmoid_up_to_third_order_are_exact(z, order, x64):
     want = exact_sigmoid(z)[order]
     assert float(nested(sigmoid, order)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
     assert float(nested(sigmoid_prime, order - 1)(jnp.array(z))) == pytest.approx(want, rel=1e-14, abs=0)
@@ -137,7 +137,7 @@ def exact_softmax(z):
         return np.array(a, float), np.array(jacobian, float)
 
 
-# Rows with similar outputs, with equal outputs, and with an output that rounds to 1.
+# Rows with similar outputs, with equal outputs, and with one output close to 1.
 ROWS = np.array([[0.3, -1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 20.0, 1.0], [40.0, 0.0, 30.0], [-5.0, -90.0, 3.0]])
 
 
@@ -222,7 +222,7 @@ def test_the_tree_structure_of_a_network_contains_its_activations():
     assert "activation='tanh'" in repr(one)
 
 
-def test_a_layer_does_not_change():
+def test_the_activation_of_a_layer_cannot_be_assigned():
     with pytest.raises(AttributeError, match=r"activation cannot be changed.\nMake a new layer with layer._replace"):
         LAYER.activation = "relu"
 
@@ -260,7 +260,7 @@ def test_init_network_refuses_unfit_activations(activation, error, match):
 
 
 @pytest.mark.bad_input
-def test_an_activation_of_another_shape_is_refused():
+def test_an_activation_that_returns_another_shape_or_dtype_is_refused():
     for wrong, error in ((jnp.sum, ShapeError), (lambda z: z > 0, DtypeError), (lambda z: None, DtypeError)):
         with pytest.raises(error, match=r"^activation: the function .* must return"):
             feedforward((LAYER._replace(activation=wrong),), jnp.ones(3))

@@ -12,7 +12,7 @@ from jaxgd.data import load_dataset
 from jaxgd.errors import DataError, DtypeError, ShapeError
 from jaxgd.network import Layer, feedforward, first_network
 
-# A network of one layer that repeats its inputs: its outputs are σ(x), in the order of x.
+# A network of one layer whose weights are the identity matrix. The outputs are σ(x), so they rank like the inputs.
 REPEAT = (Layer(jnp.eye(3), jnp.zeros(3)),)
 
 
@@ -38,7 +38,7 @@ def test_assess_equals_a_count_on_digits(monkeypatch):
     network, data = first_network(0, (64, 30, 10), "gaussian")[0], load_dataset("digits").test
     result = assess(network, *data)
     x = jnp.asarray(data.images.reshape(300, -1) / 255, jnp.float32)
-    np.testing.assert_allclose(result.outputs, feedforward(network, x), atol=1e-5)  # x has rounded pixels
+    np.testing.assert_allclose(result.outputs, feedforward(network, x), atol=1e-5)  # the chunks round differently
     confusion, answers, wrong = counted(result.outputs, data.labels)
     np.testing.assert_array_equal(result.confusion, confusion)
     assert result.answers.tolist() == answers
@@ -65,7 +65,7 @@ def test_ties_targets_and_classes_without_examples():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda d: d.__name__)
 def test_a_nan_output_is_a_mistake_without_an_answer(dtype):
-    """NumPy's argmax takes a NaN as the largest, so a network of NaNs would read 0 everywhere."""
+    """NumPy's argmax treats NaN as the largest number, so the answer to every example would be 0."""
     network = (Layer(jnp.eye(3, dtype=dtype), jnp.array([jnp.nan, 0, 0], dtype)),)
     result = assess(network, jnp.ones((4, 3), dtype), np.array([0, 0, 1, 2]))
     assert (result.accuracy, result.confusion.sum()) == (0, 0)
@@ -75,7 +75,7 @@ def test_a_nan_output_is_a_mistake_without_an_answer(dtype):
     assert result.outputs.dtype == dtype
 
 
-def test_examples_without_an_answer_come_last():
+def test_mistakes_without_an_answer_come_last():
     """An infinite weight gives NaN for an input of 0, and no NaN for the other inputs."""
     network = (Layer(jnp.array([[jnp.inf, 0, 0], [0, 1, 0], [0, 0, 1]]), jnp.zeros(3)),)
     x = jnp.array([[0, 0, 9], [1, 0, 0], [-1, 1, 0], [-1, 0, 3.0]])

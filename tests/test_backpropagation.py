@@ -20,9 +20,9 @@ from jaxgd.network import Layer, feedforward
 
 by_hand = jax.jit(backprop)
 
-# Both sides compute the same products. They differ in the order of a few additions and in the place of 1/n. Sums over
-# the examples of a trained network cancel, which costs digits. RTOL is about 5,000 eps in float64, and 80 eps in
-# float32. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Weights
+# backprop and autodiff compute the same products. They differ in the order of a few additions and in the place of 1/n.
+# Sums over the examples of a trained network cancel, which costs digits. RTOL is about 5,000 eps in float64, and 80 eps
+# in float32. If σ′ underflows, products below the smallest normal number are flushed to 0 in one order only. Weights
 # and sums enlarge this difference to at most 1e4 times the smallest normal number.
 RTOL = {jnp.float64: 1e-12, jnp.float32: 1e-5}
 ATOL = {dtype: 1e4 * float(jnp.finfo(dtype).tiny) for dtype in RTOL}
@@ -65,7 +65,7 @@ def with_neurons(network, hidden, output):
 
 @jax.jit
 def of_all_neurons(networks, x, y):
-    """Return the gradient and the Hessian times ones, by backprop and by autodiff, for each row of NEURONS.
+    """Return ∇C and the product of the Hessian with ones, by backprop and by autodiff, for each row of NEURONS.
 
     One program for all rows takes a third of the time to compile.
     """
@@ -83,7 +83,7 @@ def of_all_neurons(networks, x, y):
 
 
 def test_backprop_of_every_activation_and_cost(x64):
-    """Gradients equal NumPy's and autodiff's, and so do products with the Hessian."""
+    """Gradients equal NumPy's and autodiff's. Products with the Hessian equal autodiff's."""
     network, x, y = example((3, 4, 3), 5, (6,))
     networks = [with_neurons(network, *row[:2]) for row in NEURONS]
     for v, (hidden, output, cost), results in zip(networks, NEURONS, of_all_neurons(networks, x, y), strict=True):
@@ -129,7 +129,7 @@ def test_check_gradients_confirms_backprop(hidden, output, cost, x64):
 
 
 @pytest.mark.bad_input
-def test_backprop_refuses_other_costs_and_outputs():
+def test_backprop_refuses_an_unknown_cost_and_the_cross_entropy_of_tanh():
     network, x, y = example((3, 4, 3), 5, (6,))
     with pytest.raises(RangeError, match=r"^backprop: cost must be .*\nFor another cost, use jax\.grad"):
         backprop(network, x, y, cost=lambda a, y: jnp.sum(a))
@@ -161,7 +161,7 @@ STATES = ("random", "trained", "saturated")
 @pytest.mark.parametrize("leaf", ["[0].w", "[0].b", "[1].w", "[1].b"])
 @pytest.mark.parametrize("dtype", RTOL, ids=lambda d: d.__name__)
 def test_a_leaf_wrong_by_one_percent_fails_the_comparison(leaf, state, dtype, x64):
-    """Checks by random differences miss such faults at saturated and trained weights."""
+    """Differences along random directions miss such faults at saturated and trained weights."""
     network, x, y = at_work(state, dtype)
     gradient = by_hand(network, x, y)
     assert_is_gradient(gradient, network, x, y)
@@ -230,7 +230,7 @@ def test_backprop_is_the_mean_over_the_examples(seed, x64):
 
 
 # (C(v + h) − C(v − h))/2h is off by h²C‴/6 and by the rounding of C over h. At h = 1e-5 both are near 1e-11; the
-# norms of the leaves are above 1e-4, so a relative 1e-6 leaves a factor of ten. The gradient of a
+# norms of the gradient's leaves are above 1e-4, so a relative 1e-6 leaves a factor of ten. The gradient of a
 # saturated network is far below the rounding, so the tests above do not use differences.
 @pytest.mark.parametrize("state", ["random", "trained"])
 def test_backprop_equals_central_differences(state, x64):

@@ -1,4 +1,4 @@
-"""The benchmark suite stores one schema, tells a change from noise, and its peers do the same work."""
+"""The benchmark suite stores rows of one schema and tells a change from noise. All its peers do the same work."""
 
 import ast
 import dataclasses
@@ -149,7 +149,7 @@ def test_the_noise_of_two_samples_is_unknown():
 
 
 def test_a_spread_replaces_samples_that_were_not_stored():
-    """For a normal distribution, the percentiles give the same noise as 2,000 samples."""
+    """For a normal distribution, the percentiles give about the same noise as the 2,000 samples."""
     samples = np.random.default_rng(0).normal(1.0, 0.05, 2_000).tolist()
     kept = [sampled("epoch", "jaxgd", "time", "s/epoch", samples)]
     dropped = [dataclasses.replace(kept[0], samples=())]
@@ -166,7 +166,7 @@ def test_counts_are_compared_exactly():
     assert words(verdicts(0)) == ["unchanged"] * 3
     assert words(verdicts(1)) == ["worse", "unchanged", "changed"]
     assert words(verdicts(0, expected=11)) == ["unchanged", "better", "unchanged"]
-    # Counts over other numbers of checks are not compared.
+    # Counts over different numbers of checks are not compared.
     assert words(verdicts(1, n=10)) == []
 
 
@@ -181,7 +181,7 @@ def test_evaluations_are_compared_exactly(old, new, word):
 
 
 def test_correct_images_are_compared_over_seeds():
-    """A mean over 20 seeds that changes by two standard deviations is reported; other seeds alone are not."""
+    """A change of the mean over 20 seeds by two standard deviations is reported. A mere change of the seeds is not."""
     rng = np.random.default_rng(1)
     rows = lambda mean: [sampled("n", "jaxgd", "correct", "images", rng.normal(mean, 15, 20).round().tolist())]  # noqa: E731
     old = rows(9500)
@@ -334,7 +334,7 @@ def second(units):
 
 
 def require_same(got, want):
-    # float32 against float64 over ten steps: about 1e-6; a wrong factor in one step changes the weights by 1e-2.
+    # The error of float32 over ten steps is about 1e-6. A wrong factor in one step changes the weights by 1e-2.
     for (w, b), (v, c) in zip(got, want, strict=True):
         np.testing.assert_allclose(w, v, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(b, c, rtol=1e-4, atol=1e-5)
@@ -362,7 +362,7 @@ def test_peers_of_the_cross_entropy_do_the_same_steps():
 
 
 def test_an_error_of_train_ends_the_peer():
-    """`train` runs in a thread. If it fails, its peer must not wait forever."""
+    """The peer runs `train` in a thread. If `train` fails, the peer must not wait forever."""
     with pytest.raises(RangeError, match="kernel must be"):
         next(by_jaxgd("fpga")(*small(5)))
 
@@ -375,7 +375,7 @@ def test_the_first_of_many_networks_does_the_steps_of_a_single_network(peer):
 
 
 def test_peers_that_did_other_work_are_named():
-    """Costs are compared, or accuracies where the losses or the orders of examples differ. NaN equals no value."""
+    """Costs are compared, or accuracies if the cost functions or the orders of examples differ. NaN equals no value."""
     same = {"cost": 0.1, "accuracy": 0.9}
     found = {"jaxgd": same, "numpy": {**same, "cost": 0.104}, "sklearn": {"cost": 3.0, "accuracy": 0.85}}
     assert unlike(found, "jaxgd") == {}
@@ -564,7 +564,7 @@ def test_every_quantity_says_how_it_is_compared():
     assert all(kind.noise in ("host", "sample", "none") for kind in QUANTITIES.values())
 
 
-def test_readings_are_counted():
+def test_readings_of_photographs_are_counted():
     """Photograph 0 is right; 1 and 2 are wrong, one with a warning; 3 is refused; 4 has two digits."""
     out = "0.jpg\t7\t0.1\t0.9\n1.jpg\t3\t0.8\t0\n2.jpg\t3\t0.8\t0\n4.jpg[1:9,0:3]\t1\t0.9\n4.jpg[1:9,5:8]\t2\t0.9\n"
     err = (

@@ -33,7 +33,7 @@ def by_a_loop(values, by, patience):
 
 @pytest.mark.parametrize("by", ["accuracy", "cost"])
 def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, network, by):
-    """The best network is, bit for bit, that of a plain run after the best epoch. The values go up and down."""
+    """The best network is, bit for bit, that of a run without `keep` after the best epoch. The values rise and fall."""
     path = []
     whole = train(network, digits, epochs=30, callback=lambda s, _: path.append(s.network), **SETTINGS)
     values = np.asarray(getattr(whole.history, f"validation_{by}"))
@@ -60,7 +60,7 @@ def test_the_best_network_and_the_end_are_those_of_a_loop_by_hand(digits, networ
     assert whole.best_epoch is None
 
 
-def test_the_first_of_equal_networks_is_the_best_even_the_start(digits, network):
+def test_the_first_of_equal_networks_is_the_best_even_if_it_is_the_start(digits, network):
     """η is so small that no output changes its rank, and the validation accuracy stays the same."""
     result = train(network, digits, epochs=3, keep="best", patience=2, **SETTINGS | {"eta": 1e-6})
     assert len(set(np.asarray(result.history.validation_accuracy).tolist())) == 1
@@ -88,7 +88,7 @@ def test_a_continued_run_equals_one_run_bit_for_bit(digits, network, tmp_path):
     np.testing.assert_array_equal(values, whole.history.cost)
     unkeyed = [(r.network, r.state._replace(key=0)) for r in (result, whole)]
     assert_leaves_close(*unkeyed, rtol=0)
-    # Without the option, the run forgets its best network.
+    # Without `keep` and `patience`, the run forgets its best network.
     bare = train(network, digits, epochs=0, state=whole.state, **SETTINGS)
     assert bare.state.best is bare.best_epoch is None
     assert_leaves_close(bare.network, whole.state.network, rtol=0)
@@ -173,7 +173,7 @@ def test_nan_is_never_the_best(digits, network, traced):
 
 @pytest.mark.slow
 def test_wide_and_donated_networks_keep_their_best(digits, network, monkeypatch):
-    """The run keeps the best wide network without a copy. It copies a donated one, because JAX deletes its arrays."""
+    """The best wide network is kept without a copy. A donated network is copied, because JAX deletes donated arrays."""
     settings = SETTINGS | {"epochs": 5, "batch_size": None, "eta": 40.0, "keep": "best", "by": "cost", "kernel": "xla"}
     data = small(digits)
     want = train(network, data, **settings)

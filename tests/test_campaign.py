@@ -151,7 +151,7 @@ def test_the_table_of_options_states_which_values_are_allowed(command, given, al
     assert commands.Line(command, tuple(given.items()), "", "").allowed(Path("/files")) is allowed
 
 
-def test_a_stray_word_is_allowed_for_help_only():
+def test_help_is_the_only_stray_word_that_is_allowed():
     assert commands.Line("info", (), "--help", "").allowed(Path())
     assert not commands.Line("info", (), "--foo", "").allowed(Path())
 
@@ -302,7 +302,7 @@ PLANTED = {
 def test_jaxgd_withstands_a_small_campaign(family, tmp_path):
     found, attacks = campaign(tmp_path, family, SMALL[family])
     assert found == {}
-    # The attacks with two of the limits need the right to mount a file system.
+    # The two attacks with a read-only folder need the right to mount a file system.
     assert attacks >= SMALL[family] - 2
 
 

@@ -1,4 +1,4 @@
-"""Saved values return bit for bit, or a message names the refused file."""
+"""Saved values are restored bit for bit, or a message names the refused checkpoint."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def assert_same(a, b):
 
 @pytest.fixture
 def folder(tmp_path, tree, request, monkeypatch):
-    """A folder with checkpoints of epochs 1, 2 and 3. A leaf of more bytes than the parameter has its own array."""
+    """A folder with checkpoints of epochs 1, 2 and 3. A leaf of more bytes than `request.param` has its own array."""
     monkeypatch.setattr(checkpoint, "_SMALL", getattr(request, "param", checkpoint._SMALL))
     with Checkpoints(tmp_path / "checkpoints", CONFIG) as checkpoints:
         for epoch in (1, 2, 3):
@@ -120,8 +120,8 @@ def test_every_damage_is_detected(folder, tree):
     assert refused >= 5
 
 
-def test_values_that_differ_from_their_checksum_are_refused(folder, tree):
-    """The files are whole, so only jaxgd's own checksum can detect the difference."""
+def test_a_description_that_differs_from_its_checksum_is_refused(folder, tree):
+    """Orbax can still read the files, so only jaxgd's own checksum can detect the difference."""
     about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
     content = json.loads(about.read_text())
     about.write_text(json.dumps(content | {"sha256": content["sha256"][::-1]}))
@@ -131,7 +131,7 @@ def test_values_that_differ_from_their_checksum_are_refused(folder, tree):
     assert "its values differ from the saved ones" in restored.refused[0]
 
 
-def test_a_checkpoint_that_orbax_does_not_list_counts(folder, tree, monkeypatch):
+def test_a_checkpoint_that_orbax_does_not_list_is_restored(folder, tree, monkeypatch):
     with Checkpoints(folder, CONFIG) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "all_steps", list)
         assert checkpoints.restore(like(tree)).epoch == 3
@@ -218,7 +218,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path, tree, version):
     assert_same(restored.tree, tree)
 
 
-def test_every_entry_of_a_checkpoint_is_verified(folder, tree):
+def test_a_changed_shape_in_the_description_is_refused(folder, tree):
     """Only the checksum of the description protects the shape of a leaf without elements."""
     about = next(path for path in files_of(folder, 3) if path.parent.name == "about" and path.name == "metadata")
     text = about.read_text()

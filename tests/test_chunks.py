@@ -23,7 +23,7 @@ from jaxgd.errors import RangeError
 from jaxgd.examples import Examples
 from jaxgd.kernels import xla
 
-# Bytes of the inputs and activations of a row in a network [6, 5, 3], in float32.
+# Bytes of the inputs, weighted inputs and activations of one row in a network [6, 5, 3], in float32.
 ROW = 4 * (6 + 2 * (5 + 3))
 # Bytes of the weighted inputs of 97 rows.
 KEPT = 97 * 4 * (5 + 3)
@@ -75,7 +75,7 @@ def test_the_rows_of_a_chunk_divide_n_if_possible():
 
 
 def test_a_wide_network_has_larger_chunks():
-    """A chunk may have a quarter of the bytes of the weights. Networks below 2²⁴ weights have chunks of 8 MiB."""
+    """With 2²⁴ or more weights and biases, a chunk may have a quarter of their bytes, otherwise 8 MiB."""
 
     def rows(width):
         network = jax.eval_shape(lambda: init_network(jax.random.key(0), (784, width, width, 10)))

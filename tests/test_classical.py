@@ -66,8 +66,8 @@ BY_LOOPS = (
 
 
 def test_residuals_equal_the_sums_of_the_paper(x64):
-    """Both make at most a thousand rounded operations: 1e-11 of the largest residual leaves a factor of a hundred."""
-    # Chebyshev's polynomials are cosines only between 0 and 1, and all starts are near this interval.
+    """A residual takes at most a thousand rounded operations: 1e-11 of the largest one leaves a factor of a hundred."""
+    # `by_loops` writes the shifted Chebyshev polynomials as cosines, which needs points between 0 and 1.
     points = {name: np.asarray(PROBLEMS[name].start) * 0.9 + 0.03 for name in BY_LOOPS}
     found = jax.jit(lambda v: {name: PROBLEMS[name].residuals(v[name]) for name in BY_LOOPS})(points)
     for name, v in points.items():
@@ -77,7 +77,7 @@ def test_residuals_equal_the_sums_of_the_paper(x64):
 
 
 def test_known_points_are_the_minima(x64):
-    """C at a known point is C*, within the digits of the source. The tolerance is 1e-12, relative to C at the start."""
+    """C at a known point is the minimum, up to the source's digits. The tolerance is 1e-12 times C at the start."""
     known = {name: problem for name, problem in PROBLEMS.items() if problem.points}
     found = jax.jit(lambda v: {name: [known[name].cost(x) for x in points] for name, points in v.items()})(
         {name: [np.asarray(x, float) for x in (p.start, *p.points)] for name, p in known.items()}
@@ -99,8 +99,8 @@ def test_minima_continue_the_published_digits():
             assert (value == 0) == (published == 0)
 
 
-def test_the_second_value_of_biggs_is_a_saddle(x64):
-    """The start has v₁ = v₅ and v₃ = v₆, and steps along ∇C keep this. The lowest point with both is the saddle."""
+def test_the_second_cost_that_the_source_lists_for_biggs_is_a_saddle(x64):
+    """The start has v₁ = v₅ and v₃ = v₆. Steps along ∇C keep this, and the lowest such point is the saddle."""
     problem = PROBLEMS["biggs-exp6"]
     exact = Exact(problem)
     v = np.array([1.711415991, 17.683198184, 1.163143662, 5.186561548, 1.711415991, 1.163143662])
@@ -119,7 +119,7 @@ OTHER_STARTS = {"brown-almost-linear-10": [(0,) * 9 + (11,)]}
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, problem in PROBLEMS.items() if len(problem.start) <= 100])
 def test_scipy_finds_every_minimum(name, x64):
-    """Levenberg and Marquardt's method, from the start and from points near the minima, ends at every one of them."""
+    """The method of Levenberg and Marquardt reaches every minimum from the start or from one of the other points."""
     from scipy.optimize import least_squares
 
     problem = PROBLEMS[name]

@@ -133,7 +133,7 @@ ENDS = {
 
 
 def test_a_first_direction_without_the_largest_eigenvector_still_finds_it(seed):
-    """The default direction of the search is orthogonal to the eigenvector of λ = 3. A single search finds λ = 2."""
+    """The search's first direction is orthogonal to the eigenvector of λ = 3. This direction alone leads to λ = 2."""
     with jax.enable_x64(True):
         direction = np.asarray(jax.random.normal(jax.random.key(0), (2, 40), float))[0]
         columns = symmetric(40, seed)

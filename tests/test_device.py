@@ -48,7 +48,7 @@ def test_the_tasks_of_the_plan_exist():
     assert all(map(len, (plan.NOT_REHEARSED | plan.TOOLS_OF_A_GPU | plan.MAY_LACK).values()))
 
 
-def test_only_takes_steps_and_tasks_in_the_order_of_the_plan():
+def test_chosen_steps_and_tasks_have_the_order_of_the_plan():
     assert [task.name for task in plan.chosen(["jax-scan", "5", "adder"])] == [
         "adder", "ceilings-loops", "ceilings-libraries", "jax-scan",
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def is_running(pid):
 
 @pytest.mark.parametrize("last", ["wait", "exit 0"])
 def test_the_children_of_a_task_end_with_it(last, tmp_path):
-    """A task that exceeds its limit is killed with its children, and a task that ends leaves none."""
+    """A task that exceeds its limit is killed with its children, and a task that ends leaves no children."""
     log, messages = tmp_path / "log", []
     shell = f'sleep 60 & echo $! > {tmp_path}/pid; echo \'["note", "one"]\' >&PIPE; echo stuck; {last}'
     words = ["bash", "-c", 'eval "${0//PIPE/$1}"', shell, "PIPE"]
@@ -124,7 +124,7 @@ def test_the_children_of_a_task_end_with_it(last, tmp_path):
     ("code", "reason"),
     [("raise ValueError('no')", "ValueError: no"), ("import os; os.abort()", "ended by the signal SIGABRT; no output")],
 )
-def test_the_reason_of_a_failure_is_the_last_line(code, reason, tmp_path):
+def test_the_reason_of_a_failure_is_the_last_line_of_the_output(code, reason, tmp_path):
     end = process.run([sys.executable, "-S", "-c", code], {}, tmp_path / "log", 30, lambda *_: None)
     assert end.reason == reason
 
@@ -167,7 +167,7 @@ def test_the_last_line_of_a_long_log_is_found(tmp_path):
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    """Return a function that runs the command on fake tasks, and returns its exit status and the rows of its file."""
+    """Return a function that runs the command on fake tasks and returns the exit status and the stored rows."""
 
     def run(ends, *words):
         """`ends` has a pair (rows, end) for each task. `end` is the reason of a failure, "" or an exception."""
@@ -302,7 +302,10 @@ def test_the_tests_need_a_gpu_and_their_failures_are_counted(monkeypatch, tmp_pa
 
 @pytest.mark.slow
 def test_each_adder_is_recognized():
-    """The sums identify the rounding of every adder. For adders of several products, they also identify the width."""
+    """The sums identify the rounding of every adder.
+
+    If an adder adds several products at once and keeps 1 to 8 extra bits, the sums also identify these two numbers.
+    """
     by_results = {}
     for model in adder.models():
         by_results.setdefault(tuple(model.add(test) for test in adder.tests()), []).append(model)
@@ -372,7 +375,7 @@ def test_generated_images_say_why_mnist_was_not_read(monkeypatch, tmp_path, suff
     assert why in origin
 
 
-def test_the_reference_descends_along_its_gradient():
+def test_the_gradient_of_the_reference_equals_differences():
     """∇C in float64 against central differences of C along random directions."""
     images, rng = data.generated(40, 0), np.random.default_rng(0)
     network = [v[0].astype(float) for v in data.weights(1)]

@@ -21,7 +21,7 @@ pytest_plugins = ["pytester"]
 TEXTS = {str(path.relative_to(pages.ROOT)): path.read_text(encoding="utf-8") for path in pages.PAGES}
 WITH_PROGRAMS = [name for name, text in TEXTS.items() if pages.programs(text)]
 LINES = [(name, line) for name, text in TEXTS.items() for line in pages.command_lines(text)]
-# pytest warns about an editable install of a plugin; pyproject.toml gives the reason.
+# pytest may warn that a module of jaxgd's plugin was imported before the inner run of pytest.
 EDITABLE = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
 
 

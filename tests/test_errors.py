@@ -76,7 +76,7 @@ NOT_NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NOT_NUMBERS)
-def test_objects_without_numbers_are_refused_everywhere(name):
+def test_objects_that_are_not_arrays_of_numbers_are_refused(name):
     x = NOT_NUMBERS[name]
     checks = {
         "be an array of numbers": lambda: errors.as_array("f", "x", x),
@@ -126,7 +126,7 @@ def test_dtypes_that_are_not_real_floats_are_refused(x):
 
 
 @pytest.mark.bad_input
-def test_the_remedy_fits_the_leaf():
+def test_the_advice_fits_the_dtype_of_the_leaf():
     with pytest.raises(errors.DtypeError, match=r"Pass v\['w'\]\.astype\(float\)"):
         errors.require_variables("f", "v", {"w": jnp.ones(2, int), "b": jnp.ones(2)})
     with pytest.raises(errors.DtypeError, match="Pass its real and imaginary parts") as caught:

@@ -1,4 +1,4 @@
-"""The extensions of docs/extend.md work: each is one new module or function, one entry, and one test."""
+"""The extensions of docs/extend.md work: each is one new module or function, one registry entry, and one test."""
 
 import os
 import re

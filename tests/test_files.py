@@ -99,7 +99,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("content", NO_JSON.values(), ids=NO_JSON)
-def test_bad_json_is_a_value_error(tmp_path, content):
+def test_bad_json_raises_a_value_error(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(ValueError, match=r"\w"):
         read_json(tmp_path / "x")

@@ -1,4 +1,4 @@
-"""`pytest -m gpu` runs only tests/gpu, in one process, with users' optimizations and without other tests' libraries."""
+"""`pytest -m gpu` runs only tests/gpu, in one process, with users' optimizations, without libraries of other tests."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in (ROOT / "tests/gpu").glob("test_*.py"))
 
-# Run pytest as on a machine with a GPU that lacks these libraries.
+# Run pytest as on a GPU machine without these libraries.
 COMMAND = """
 import os, sys
 import pytest
@@ -35,7 +35,7 @@ def gpu_run(*words, **environment):
 
 
 @pytest.mark.slow
-def test_only_the_tests_of_a_gpu_run_and_show_their_figures():
+def test_the_gpu_tests_run_alone_and_print_their_measured_values():
     done = gpu_run("-v", "-k", "zero_row or large_product")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nsettings: no None None\n" in done.stdout
@@ -56,12 +56,12 @@ def test_no_test_starts_after_the_time_is_over():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_file_has_both_marks(name):
+def test_each_file_of_gpu_tests_has_the_marks_gpu_and_slow(name):
     """The quick suite leaves these tests out, and the slow suite runs them on the CPU."""
     assert "\npytestmark = [pytest.mark.gpu, pytest.mark.slow" in (ROOT / "tests/gpu" / name).read_text()
 
 
-def test_no_other_file_has_the_mark():
+def test_no_other_file_has_the_mark_gpu():
     """`pytest -m gpu` would not find tests in another file."""
     assert FILES
     mark = "mark." + "gpu"

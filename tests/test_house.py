@@ -1,4 +1,4 @@
-"""Modules import only from rooms above their own, public names are documented, and imports are lazy."""
+"""Rooms (modules and folders) import only from rooms above them, public names are documented, and imports are lazy."""
 
 import ast
 import dataclasses
@@ -184,7 +184,7 @@ MATHEMATICS = [
 
 
 @pytest.mark.parametrize("name", MATHEMATICS)
-def test_the_mathematics_names_its_source_and_shows_an_example(name):
+def test_mathematical_functions_name_their_source_and_show_an_example(name):
     text = inspect.getdoc(getattr(jaxgd, name))
     assert "Source: " in text
     assert ">>> " in text
@@ -234,7 +234,7 @@ def misdocumented(value):
 
 
 @pytest.mark.parametrize("name", IN_ORDER)
-def test_public_docstrings_have_one_order(name):
+def test_public_docstrings_are_complete_and_in_order(name):
     assert misdocumented(getattr(jaxgd, name)) == []
 
 

@@ -1,4 +1,4 @@
-"""The sigmoid and its derivatives, feedforward, the random start, and the checks of a network."""
+"""feedforward, the random start, and the checks of a network."""
 
 import functools
 
@@ -84,7 +84,7 @@ def test_the_default_dtype_under_x64(x64):
 def is_normal(sample, variance):
     """Return True if mean, variance and kurtosis are within five standard errors of N(0, variance)."""
     n, x = sample.size, np.asarray(sample, np.float64).ravel() / np.sqrt(variance)
-    # The standard errors of the first, second and fourth moment of N(0, 1).
+    # The errors of the means of x, x² and x⁴, divided by the standard deviations of these powers for N(0, 1).
     errors = abs(x.mean()), abs((x**2).mean() - 1) / np.sqrt(2), abs((x**4).mean() - 3) / np.sqrt(96)
     return all(error < 5 / np.sqrt(n) for error in errors)
 

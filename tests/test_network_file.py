@@ -1,4 +1,4 @@
-"""A network returns from its file bit for bit, or a message names the refused file."""
+"""A network is loaded from its file bit for bit, or a message names the refused file."""
 
 import pickle
 import random
@@ -23,7 +23,7 @@ def test_a_saved_network_loads_bit_for_bit(tmp_path, dtype, x64):
 
 
 def test_a_file_keeps_the_activations(tmp_path):
-    """Networks of sigmoid neurons keep the format 2. Other networks have the format 3, which old versions refuse."""
+    """Files of sigmoid networks still have format 2. Other networks have format 3, which old versions refuse."""
     path, network = tmp_path / "n.safetensors", example((4, 3, 2), seed=0)[0]
     for names, version in ((("sigmoid", "sigmoid"), b"jaxgd.network/2"), (("tanh", "softmax"), b"jaxgd.network/3")):
         given = tuple(layer._replace(activation=name) for layer, name in zip(network, names, strict=True))
@@ -222,7 +222,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_damaged_header_is_named(tmp_path, name):
+def test_the_error_describes_the_damage_of_a_header(tmp_path, name):
     header, words = HEADERS[name]
     content = header if name == "long" else len(header).to_bytes(8, "little") + header
     (tmp_path / "n.safetensors").write_bytes(content + b"\0\0")

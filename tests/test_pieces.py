@@ -65,7 +65,7 @@ DAMAGE = {
 }
 
 
-def test_every_damage_changes_both_sums():
+def test_every_damage_changes_both_halves_of_the_digest():
     whole = HOST.astype(np.float32)
     whole[0, 0] = 0
     (sums,) = digest([whole])

@@ -26,7 +26,7 @@ def test_dot_is_the_square_of_the_norm(seed, x64):
 
 
 def test_bfloat16_is_summed_in_float32():
-    """In bfloat16, which has eight binary digits, a sum of 1001 ones is 1000."""
+    """bfloat16 has eight binary digits, so 1001 would round to 1000."""
     ones = jnp.ones(1001, jnp.bfloat16)
     assert dot(ones, ones).dtype == norm(ones).dtype == jnp.float32
     assert float(dot(ones, ones)) == 1001
@@ -47,7 +47,7 @@ def test_dot_refuses_trees_that_differ():
         dot(jnp.ones(3), jnp.ones(2))
 
 
-# 3.3e38 is just below the largest float32, and 1.2e-38 is its smallest normal number.
+# The largest number of float32 is 3.4e38, and the smallest normal number is 1.2e-38.
 @pytest.mark.parametrize("size", [1e-37, 1e-30, 1e-3, 1.0, 1e30, 8e37])
 def test_norm_neither_overflows_nor_underflows(size):
     v = [jnp.array([3 * size, 0.0]), {"b": jnp.array(-4 * size)}] if size < 1e37 else [jnp.array([size, 0.0])]

@@ -1,4 +1,4 @@
-"""Values that `train` records: functions of the state, gradients per layer and the sharpness."""
+"""Values that `train` records: functions of the state, gradient norms per layer and the sharpness."""
 
 import io
 import re
@@ -178,7 +178,7 @@ def test_an_exception_of_the_users_function_reaches_the_user(network):
 
 @pytest.mark.slow
 def test_records_and_the_best_network_inside_shard_map(network):
-    """Inside shard_map, values vary over a mesh axis, even on one device. The sharpness search starts unvarying."""
+    """Inside shard_map, values vary over a mesh axis, even on one device. The sharpness search's start does not."""
     record = {"sharpness": TrainingSharpness(every=2), "layers": LayerGradientNorms()}
     data = Dataset("mine", *[Part(np.round(127 + 40 * X).reshape(12, 2, 2).astype(np.uint8), Y.argmax(1))] * 3, 2)
     settings = {

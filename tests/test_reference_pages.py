@@ -18,7 +18,7 @@ def text_blocks(page):
 
 
 def templates():
-    """Yield the literal parts of every text in jaxgd, and all parts of each f-string."""
+    """Yield each text of jaxgd, and each message of an outcome, as a list of parts. None stands for a value."""
     for path in (pages.ROOT / "jaxgd").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
@@ -60,7 +60,7 @@ def test_every_message_of_the_faq_is_in_the_source():
     assert not is_from(source, changed)
 
 
-# Words of code in docs/equations.md that are arguments of public functions, or results of them.
+# Words of code in docs/equations.md that name arguments or results of public functions.
 OTHER_WORDS = {"", "jax", "solution", "result", "actual"}
 OTHER_WORDS |= {"activation", "batch_size", "cost", "l2", "patience", "scheme"}
 

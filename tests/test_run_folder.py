@@ -75,7 +75,7 @@ def test_a_folder_of_an_earlier_version_opens(tmp_path, missing):
 
 
 def test_no_flipped_bit_changes_a_configuration(folder):
-    """A flipped bit changes nothing, or an error names config.json as damaged."""
+    """A flipped bit changes nothing, or an error names config.json."""
     file = folder.path / "config.json"
     whole, rng, refused = file.read_bytes(), random.Random(0), 0
     for _ in range(200):

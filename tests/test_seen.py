@@ -1,4 +1,4 @@
-"""`minimize` detects changes of the data that a cost reads from outside."""
+"""`minimize` detects changes of the data that a cost reads from outside its arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def cell():
 
 
 class Slotted:
-    """An object without weak references."""
+    """A callable object that does not support weak references."""
 
     __slots__ = "target"
 
@@ -93,7 +93,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("name", often(OUTSIDE, ["global of a helper"]))
 def test_changed_data_are_read_again(name):
-    """The minimum equals the changed value: its derivative is 1. A second run with the same value compiles nothing."""
+    """The minimum equals the changed value, so its derivative is 1. A rerun with the same value compiles nothing."""
     cost, change = OUTSIDE[name]()
 
     def minimum(value):

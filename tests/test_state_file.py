@@ -1,4 +1,4 @@
-"""A state returns from its file bit for bit, or a message names the refused file."""
+"""A state is loaded from its file bit for bit, or a message names the refused file."""
 
 import os
 import random
@@ -36,7 +36,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64], ids=lambda d: d.__name__)
-def test_a_state_of_any_rule_returns_from_its_file(tmp_path, dtype, x64):
+def test_a_saved_state_of_optax_rules_loads_bit_for_bit(tmp_path, dtype, x64):
     """The rule's state holds moments, a count and a random key. The tree v has a dict, a list and an empty leaf."""
     rule = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(3)), optax.adam(0.1))
     v0 = {"a: b": jnp.ones((2, 3), dtype), "b": [jnp.zeros((0, 2), dtype), np.float32(2.0)]}

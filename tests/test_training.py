@@ -85,7 +85,7 @@ def test_an_epoch_equals_the_books_loop(few, network, batch_size, x64):
     for epoch in range(2):
         order = np.asarray(random_order(jax.random.fold_in(key, epoch), 50))
         v = trained_by_hand(v, x, y, order, eta, batch_size or 50)
-    # About 20 steps, each with the rounding of up to 50 × 64 products: 1e-12 leaves a margin of a factor of 100.
+    # At most 16 steps, each with the rounding of up to 50 × 64 products: 1e-12 leaves a margin of a factor of 100.
     assert_leaves_close(result.network, v, rtol=1e-12)
 
 
@@ -376,7 +376,7 @@ def test_a_run_that_becomes_not_finite_returns_its_last_finite_network(few, netw
 
 @pytest.mark.parametrize("batch_size", often([10, None], [None]), ids=str)
 def test_a_wide_network_trains_as_a_small_one(few, network, batch_size, monkeypatch):
-    """A wide network takes two programs per epoch, and deletes a gradient that no callback has seen."""
+    """For a wide network, `train` runs two programs per epoch, and deletes a gradient that no callback has seen."""
     settings = {"epochs": 50, "batch_size": batch_size, "eta": 9.0, "key": jax.random.key(0), "cost": fragile}
     want, states = train(network, few, kernel="xla", **settings), []
     assert want.outcome.reason is Reason.NOT_FINITE
@@ -424,7 +424,7 @@ def test_a_start_that_is_not_finite_ends_the_run(digits, network):
 
 
 def saturated(digits, label):
-    """Return the digits, all with this label, and a network that answers 0 with certainty to each image."""
+    """Return a network that surely answers 0 to each image, and the digits, with this label for all training images."""
     bias = np.full(10, -30, np.float32)
     bias[0] = 30
     network = (
@@ -626,7 +626,7 @@ def test_bytes_are_used_as_fractions_of_255(digits, network):
 
 @pytest.mark.slow
 def test_one_network_and_several_use_the_budget_of_the_run(few, network, monkeypatch):
-    """Two networks under vmap share the inputs, so a chunk has fewer rows, but not half as many."""
+    """Two networks under vmap share the inputs, so a chunk has fewer rows, but more than half as many."""
     seen = []
     real = evaluation.weighted_inputs_in_chunks
 

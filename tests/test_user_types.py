@@ -1,4 +1,4 @@
-"""The types that a checker infers in a user's script."""
+"""The types that a type checker infers in a user's script."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def test_mypy_infers_the_types_of_a_script(tmp_path):
     pytest.importorskip("mypy")
     root = Path(__file__).parent.parent
     (tmp_path / "script.py").write_text(SCRIPT)
-    # Only the script is checked. The libraries without types are in the configuration of jaxgd.
+    # mypy checks only the script. pyproject.toml lists the libraries without types.
     words = ["--config-file", str(root / "pyproject.toml"), "--cache-dir", str(tmp_path), str(tmp_path / "script.py")]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *words],
