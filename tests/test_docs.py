@@ -21,8 +21,6 @@ pytest_plugins = ["pytester"]
 TEXTS = {str(path.relative_to(pages.ROOT)): path.read_text(encoding="utf-8") for path in pages.PAGES}
 WITH_PROGRAMS = [name for name, text in TEXTS.items() if pages.programs(text)]
 LINES = [(name, line) for name, text in TEXTS.items() for line in pages.command_lines(text)]
-# pytest may warn that a module of jaxgd's plugin was imported before the inner run of pytest.
-EDITABLE = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
 
 
 def is_test_file(source):
@@ -55,7 +53,7 @@ def test_test_files_on_the_pages_pass(pytester):
     assert sources
     for i, source in enumerate(sources):
         pytester.makepyfile(**{f"test_{i}": source})
-    result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:cacheprovider", "-W", EDITABLE)
+    result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:cacheprovider")
     # One test checks a hand-written gradient, and four check autodiff at two points with two seeds.
     result.assert_outcomes(passed=5)
 
