@@ -191,7 +191,7 @@ def test_rounding_is_relative_to_the_size_of_the_variables():
 
 
 def test_slow_progress_is_not_stalled(x64):
-    """Most steps of v[1] are below its rounding, but C still decreases."""
+    """v[1] does not move, but v[0] and C still decrease."""
     solution = minimize(
         lambda v: jnp.sum(v[0] ** 2) + 1e-20 * (v[1] - 1e8) ** 2,
         jnp.array([1.0, 1e8]),

@@ -145,7 +145,7 @@ def one_element(index, factor=1.2):
 
 @functools.cache
 def order():
-    """Return the shape of the first layer's gradient at trained weights, and its nonzero elements, largest first."""
+    """Return the shape of the gradient by w¹ at trained weights, and its nonzero elements' indices, largest first."""
     with jax.enable_x64(True):
         g = np.abs(np.asarray(by_autodiff(*point("trained", "float64"))[0].w))
     return g.shape, np.argsort(-g, axis=None)[: np.count_nonzero(g)]
