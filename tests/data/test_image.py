@@ -235,7 +235,7 @@ def test_detached_stroke_is_ink():
 
 
 def lopsided():
-    """Return the image of a T with 3/4 of its ink in the bar. Centering by mass would move the foot out of the frame."""
+    """Draw a T with 3/4 of its ink in the bar. Centering by mass would move the foot out of the frame."""
     image = np.zeros((200, 200), np.uint8)
     image[20:180, 98:102] = image[20:40, 60:140] = 255
     return image

@@ -58,7 +58,8 @@ def test_steps_equal_float64_within_the_stated_error(launch, require, on_gpu, sh
         require("least error", min(off), most=3e-3, least=1e-5)
     else:
         # Factors of 22 bits are nearly as exact as the 24 bits of float32: the emulation stays below 1.5 times NumPy's
-        # error. A GPU may truncate sums, which gives 1.7 times in the emulation. exp and 1/x have 22 bits there.
+        # error. A GPU may truncate sums, which gives 1.7 times in the emulation. On a GPU, exp and the reciprocal have
+        # 22 bits.
         require("mean error", np.mean(off), most=1e-4)
         require("mean error / NumPy's in float32", np.mean(off) / np.mean(own), most=2.0 if on_gpu else 1.5)
 

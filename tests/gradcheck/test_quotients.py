@@ -61,7 +61,10 @@ def test_the_short_ladder_suffices_for_a_smooth_function(name):
 
 @pytest.mark.parametrize("name", ["a hundred oscillations", "a million oscillations", "steeper within small steps"])
 def test_the_short_ladder_gives_a_large_error_if_it_is_too_coarse(name):
-    """The last step shows that F varies on a smaller scale, so a claim equal to the quotient is not called right."""
+    """The last step shows that F varies on a smaller scale. If so, a claim equal to the quotient is not called right.
+
+    A hundred oscillations are only slightly too fast for the ladder, so that their quotient has six digits.
+    """
     F, derivative = SMOOTH[name]
     q = slopes_of(F, SHORT)
     assert SAFETY * q.error[0] > 1e-6 * abs(derivative)
