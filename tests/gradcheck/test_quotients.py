@@ -63,7 +63,7 @@ def test_the_short_ladder_suffices_for_a_smooth_function(name):
 def test_the_short_ladder_gives_a_large_error_if_it_is_too_coarse(name):
     """The last step shows that F varies on a smaller scale. If so, a claim equal to the quotient is not called right.
 
-    A hundred oscillations are only slightly too fast for the ladder, so that their quotient has six digits.
+    A hundred oscillations are only slightly too fast for the ladder, so the error of their quotient is 7e-7, relative.
     """
     F, derivative = SMOOTH[name]
     q = slopes_of(F, SHORT)
